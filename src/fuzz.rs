@@ -60,6 +60,7 @@ pub fn authorized_keys(bytes: &[u8]) -> bool {
     let Ok(keys) = AuthorizedKeys::parse(bytes, Path::new("authorized_keys")) else {
         return false;
     };
+
     let (tree, key) = (
         TreeName::new("www").expect("legal"),
         PublicKey::from_bytes([0; 32]),
@@ -67,6 +68,7 @@ pub fn authorized_keys(bytes: &[u8]) -> bool {
     if let Ok(key) = key {
         let _ = keys.allows(&key, &tree, Role::Deploy, WallTime(0));
     }
+
     !keys.is_empty()
 }
 
@@ -89,6 +91,7 @@ pub fn console(bytes: &[u8]) -> bool {
             Command::Wrong(_) | Command::Foreign(_) | Command::Nothing
         );
     }
+
     understood
 }
 
@@ -108,6 +111,7 @@ pub fn datagram(bytes: &[u8]) -> bool {
             Err(_) => {}
         }
     }
+
     accepted
 }
 
@@ -149,14 +153,17 @@ pub fn index(bytes: &[u8]) -> bool {
     let Ok(file) = rustix::fs::memfd_create(c"index", rustix::fs::MemfdFlags::CLOEXEC) else {
         return false;
     };
+
     let mut file = std::fs::File::from(file);
     if file.write_all(bytes).is_err() {
         return false;
     }
+
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
     let Some(index) = Index::open(Path::new(&path), ROOT) else {
         return false;
     };
+
     let mut whole = true;
     for entry in index.entries() {
         match entry {
@@ -169,6 +176,7 @@ pub fn index(bytes: &[u8]) -> bool {
             Err(_) => whole = false,
         }
     }
+
     whole
 }
 
@@ -182,6 +190,7 @@ pub fn map(bytes: &[u8]) -> bool {
     let Ok(Some((map, body))) = Map::parse(bytes, bytes.len()) else {
         return false;
     };
+
     assert!(body.start <= bytes.len());
     let end = map
         .placed()
@@ -190,6 +199,7 @@ pub fn map(bytes: &[u8]) -> bool {
         .unwrap_or(0);
     assert!(end <= body.plain);
     map.ranges().for_each(drop);
+
     true
 }
 
@@ -198,10 +208,12 @@ pub fn message(bytes: &[u8]) -> bool {
     let Ok(message) = Message::decode(bytes) else {
         return false;
     };
+
     if let Message::Announce(announce) = &message {
         header(&announce.header);
         signature(&announce.signature);
     }
+
     // What is made printable grows, and then may be too long.
     let _ = Message::decode(&message.encode());
     true
@@ -212,9 +224,11 @@ pub fn node(bytes: &[u8]) -> bool {
     let Ok(node) = Node::decode(bytes) else {
         return false;
     };
+
     if bytes.len() <= crate::manifest::node::MAX_NODE_BYTES {
         assert_eq!(Node::decode(&node.encode()).as_ref(), Ok(&node));
     }
+
     if let Some((nodes, blocks, entries, size)) = node.sums() {
         let root = NodeRef {
             block: BlockRef::of(bytes),
@@ -227,6 +241,7 @@ pub fn node(bytes: &[u8]) -> bool {
         manifest.entries().take(chunk::MAX).for_each(drop);
         let _ = Explorer::new(root).advance(&Only(bytes.into()), |_| false);
     }
+
     true
 }
 

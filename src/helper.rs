@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub fn start(name: &str) -> io::Result<UnixStream> {
     let (mine, its) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
+
     // A group of its own: Ctrl-C is for the daemon, which ends it in time.
     command
         .arg0(name)
@@ -24,6 +25,7 @@ pub fn start(name: &str) -> io::Result<UnixStream> {
         .stdout(Stdio::null())
         .process_group(0);
     command.spawn()?;
+
     Ok(mine)
 }
 
@@ -36,9 +38,11 @@ pub fn served(name: &str, work: impl FnOnce(&UnixStream) -> io::Result<()>) -> b
     else {
         return false;
     };
+
     let _handled = outlive_signals();
     // Nobody is there to be told: the daemon sees that it ends.
     let _ = work(&UnixStream::from(stream));
+
     true
 }
 
@@ -94,10 +98,12 @@ impl Frames {
                 break;
             }
         }
+
         let size = u32::from_be_bytes(size) as usize;
         if size > self.max {
             return Err(io::ErrorKind::InvalidData.into());
         }
+
         let mut bytes = vec![0; size];
         stream.read_exact(&mut bytes)?;
         minicbor::decode(&bytes)
@@ -119,6 +125,7 @@ mod tests {
             max: 100,
             word: Some(WORD),
         };
+
         frames.write(&one, &"first".to_string()).expect("written");
         one.write_all(&[WORD, WORD].concat()).expect("written");
         frames.write(&one, &"second".to_string()).expect("written");
@@ -126,6 +133,7 @@ mod tests {
         let read = || frames.read::<String>(&other);
         assert_eq!(read().expect("whole").as_deref(), Some("first"));
         assert_eq!(read().expect("whole").as_deref(), Some("second"));
+
         assert_eq!(read().expect("the end"), None);
     }
 
@@ -135,12 +143,14 @@ mod tests {
             max: 10,
             word: None,
         };
+
         let read = |bytes: &[u8]| {
             let (mut one, other) = UnixStream::pair().expect("a pair");
             one.write_all(bytes).expect("written");
             drop(one);
             frames.read::<String>(&other)
         };
+
         let (one, _other) = UnixStream::pair().expect("a pair");
         assert!(frames.write(&one, &"eleven bytes".to_string()).is_err());
         for bytes in [
@@ -152,6 +162,7 @@ mod tests {
         ] {
             assert!(read(bytes).is_err(), "{bytes:?}");
         }
+
         assert_eq!(read(&[0, 0]).expect("the end"), None);
     }
 }

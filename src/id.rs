@@ -30,6 +30,7 @@ fn check_name(what: &'static str, name: &str) -> Result<Arc<str>, NameError> {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+
     if legal {
         Ok(name.into())
     } else {
@@ -239,6 +240,7 @@ mod tests {
         ] {
             assert!(TreeName::new(bad).is_err(), "{bad:?}");
         }
+
         for good in ["www", "web-1.example", "A_9", &"x".repeat(64)] {
             assert_eq!(
                 TreeName::new(good).map(|n| n.to_string()),

@@ -134,11 +134,13 @@ impl<T: Pack> Packed<T> {
                 .ok()
                 .map(|at| chunks * CHUNK + at);
         }
+
         // The last chunk that does not begin behind it.
         let number = self
             .chunks
             .partition_point(|chunk| order(&chunk.first).is_le())
             .checked_sub(1)?;
+
         self.chunk(number)
             .binary_search_by(order)
             .ok()
@@ -172,6 +174,7 @@ impl<T: Pack> Packed<T> {
                 self.replace(number, &mut elements);
             }
         }
+
         self.rest
             .iter_mut()
             .try_for_each(|element| change(element).map(drop))
@@ -212,6 +215,7 @@ impl<T: Pack> Packed<T> {
             kept.chunks[at..].rotate_left(1);
             return Arc::clone(&kept.chunks[kept.chunks.len() - 1].1);
         }
+
         let chunk: Arc<[T]> = self.chunks[number].unpack(&mut kept.expander).into();
         #[cfg(test)]
         {
@@ -220,6 +224,7 @@ impl<T: Pack> Packed<T> {
         if kept.chunks.len() == KEPT {
             kept.chunks.remove(0);
         }
+
         kept.chunks.push((number, Arc::clone(&chunk)));
         chunk
     }
@@ -232,12 +237,14 @@ impl<T: Pack> Chunk<T> {
         for element in elements.iter() {
             minicbor::encode(element, &mut bytes).expect("writing to a Vec cannot fail");
         }
+
         let first = elements.swap_remove(0);
         elements.clear();
         let frame = compressor.begin(FAST, Some(bytes.len())).and_then(|()| {
             compressor.add(&bytes)?;
             compressor.end()
         });
+
         match frame {
             Some(frame) if frame.len() < bytes.len() => Self {
                 first,
@@ -259,11 +266,13 @@ impl<T: Pack> Chunk<T> {
                 .expand(&self.bytes, plain)
                 .expect("what was packed here is unpacked, if there is memory"),
         };
+
         let mut decoder = Decoder::new(bytes);
         let mut elements = Vec::with_capacity(CHUNK);
         while decoder.position() < bytes.len() {
             elements.push(decoder.decode().expect("what was encoded here is decoded"));
         }
+
         elements
     }
 }
@@ -421,6 +430,7 @@ mod tests {
             prop_assert!(packed.iter().rev().eq(numbers.iter().copied().rev()));
             prop_assert_eq!(packed.iter().len(), numbers.len());
             let bytes = minicbor::to_vec(&packed).unwrap();
+
             prop_assert_eq!(&bytes, &minicbor::to_vec(&numbers).unwrap());
             prop_assert_eq!(&minicbor::decode::<Packed<u64>>(&bytes).unwrap(), &packed);
             for pick in if numbers.is_empty() { &[][..] } else { &picks } {
@@ -430,9 +440,11 @@ mod tests {
                 numbers[at] /= 2;
                 prop_assert_eq!(*packed.get(at), numbers[at]);
             }
+
             prop_assert!(packed.iter().eq(numbers.iter().copied()));
             // From both ends, in turns.
             let (mut ours, mut theirs) = (packed.iter(), numbers.iter().copied());
+
             while let Some(front) = ours.next() {
                 prop_assert_eq!(Some(front), theirs.next());
                 prop_assert_eq!(ours.next_back(), theirs.next_back());
@@ -457,6 +469,7 @@ mod tests {
         for n in 0..(chunks * CHUNK) as u64 {
             assert_eq!(packed.search(|m| m.cmp(&n)), Some(n as usize));
         }
+
         assert_eq!(packed.unpacked(), chunks);
 
         // Each is in another chunk than those before it.
@@ -464,6 +477,7 @@ mod tests {
         for n in 0..chunks {
             assert_eq!(packed.search(|m| m.cmp(&far(n))), Some(far(n) as usize));
         }
+
         assert_eq!(packed.unpacked(), 2 * chunks);
     }
 
@@ -476,6 +490,7 @@ mod tests {
                 (0, (chunk * CHUNK) as u64)
             );
         }
+
         assert_eq!(packed.unpacked(), 10);
     }
 
@@ -492,6 +507,7 @@ mod tests {
                 })
             })
             .unwrap();
+
         let expected = (0..1000).map(|n| if n % 300 == 0 { n + 7 } else { n });
         assert!(packed.iter().eq(expected));
         assert_eq!(

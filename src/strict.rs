@@ -69,9 +69,11 @@ pub fn check_readers(file: &File, path: &Path, readers: Readers) -> Result<()> {
         Readers::Owner if mine => 0o077,
         Readers::Group | Readers::Owner => 0o007,
     };
+
     if stat.st_mode & closed == 0 {
         return Ok(());
     }
+
     Err(Error::usage(format!(
         "{} is a secret that others can read ({})",
         shown(path),
@@ -108,6 +110,7 @@ fn walk(path: &Path) -> Result<File, Stop> {
         check(&fstat(&root)?, Path::new("/")).map_err(Stop::Refused)?;
         Ok((root, PathBuf::from("/")))
     };
+
     let mut above = vec![top()?];
     let mut links = 0;
     while let Some(name) = left.pop_front() {
@@ -160,6 +163,7 @@ fn walk(path: &Path) -> Result<File, Stop> {
             }
         }
     }
+
     // The path ends in "..", or is "/".
     Err(Errno::ISDIR.into())
 }
@@ -181,11 +185,13 @@ fn check(stat: &Stat, path: &Path) -> Result<()> {
     if stat.st_mode & 0o022 == 0 || is_dir && stat.st_mode & STICKY != 0 {
         return Ok(());
     }
+
     let who = if stat.st_mode & 0o002 != 0 {
         "anybody"
     } else {
         "its group"
     };
+
     let what = if is_dir { "the directory " } else { "" };
     Err(Error::usage(format!(
         "{what}{} can be written to by {who} ({})",
@@ -201,11 +207,13 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
     if uid == 0 || uid == me || TRUSTED.get() == Some(&uid) || uid == UNKNOWN && is_unknown_here() {
         return Ok(());
     }
+
     let to = if me == 0 {
         "root".to_string()
     } else {
         format!("root or user {me}")
     };
+
     Err(Error::usage(format!(
         "{} does not belong to {to} ({})",
         shown(path),
@@ -220,6 +228,7 @@ fn is_unknown_here() -> bool {
     let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else {
         return false;
     };
+
     !map.lines().any(|line| {
         let mut numbers = line
             .split_whitespace()
@@ -312,6 +321,7 @@ mod tests {
                 "{error}"
             );
             assert_eq!(hint, format!("{mends} {of}"), "{error}");
+
             assert_eq!(error.kind(), crate::Kind::Usage);
         }
     }
@@ -333,10 +343,12 @@ mod tests {
             place.set(name, good);
             assert!(place.reads("a/b/key").is_ok(), "{name}");
         }
+
         // The sticky bit makes an open directory safe, and an open file not.
         place.set("a", 0o1777);
         assert!(place.reads("a/b/key").is_ok());
         place.set("a/b/key", 0o1622);
+
         place.refused("a/b/key", "a/b/key", "chmod go-w");
     }
 
@@ -357,6 +369,7 @@ mod tests {
         std::fs::create_dir_all(place.at("c")).unwrap();
         symlink("../a/b/key", place.at("c/relative")).unwrap();
         symlink(place.at("a/b"), place.at("c/absolute")).unwrap();
+
         for name in [
             "c/relative",
             "c/absolute/key",
@@ -365,15 +378,18 @@ mod tests {
         ] {
             assert_eq!(place.reads(name).unwrap(), "secret", "{name}");
         }
+
         place.set("c", 0o777);
         for name in ["c/relative", "c/absolute/key"] {
             place.refused(name, "c", "chmod go-w");
         }
+
         place.set("c", 0o755);
         place.set("a", 0o777);
         for name in ["c/relative", "c/absolute/key"] {
             place.refused(name, "a", "chmod go-w");
         }
+
         symlink("loop", place.at("c/loop")).unwrap();
         assert!(place.reads("c/loop").is_err());
         assert!(
@@ -382,6 +398,7 @@ mod tests {
                 .unwrap_err()
                 .is_os(io::ErrorKind::NotFound)
         );
+
         assert!(
             place.reads("c").is_err()
                 && place.reads("a/b/key/x").is_err()
@@ -394,6 +411,7 @@ mod tests {
         if !nix::unistd::geteuid().is_root() {
             return eprintln!("skipped: only root can give files away");
         }
+
         let place = Place::new();
         symlink("key", place.at("a/b/link")).unwrap();
         for name in ["a", "a/b", "a/b/key"] {
@@ -401,6 +419,7 @@ mod tests {
             place.refused("a/b/key", name, "chown -h 0");
             chown(place.at(name), Some(0), None).unwrap();
         }
+
         std::os::unix::fs::lchown(place.at("a/b/link"), Some(12_345), None).unwrap();
         place.refused("a/b/link", "a/b/link", "chown -h 0");
         assert!(place.reads("a/b/key").is_ok());
@@ -424,6 +443,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(seed);
         let place = Place::new();
         let (mut safe, mut unsafe_ones) = (0, 0);
+
         for _ in 0..400 {
             for name in ["a", "a/b", "a/b/key"] {
                 let modes = [0o755, 0o700, 0o755, 0o711, 0o1777, 0o775, 0o757, 0o2755];
@@ -438,6 +458,7 @@ mod tests {
             assert_eq!(opened, is_safe(&path), "seed {seed}");
             *(if opened { &mut safe } else { &mut unsafe_ones }) += 1;
         }
+
         assert!(
             safe > 10 && unsafe_ones > 10,
             "seed {seed}: {safe} {unsafe_ones}"
@@ -453,14 +474,17 @@ mod tests {
         place.set("evil/b/key", 0o600);
         place.set("evil", 0o777);
         let over = AtomicBool::new(false);
+
         let exchange = |with: &Path| {
             use rustix::fs::{RenameFlags, renameat_with};
             renameat_with(CWD, place.at("a"), CWD, with, RenameFlags::EXCHANGE).is_ok()
         };
+
         symlink(place.at("evil"), place.at("link")).unwrap();
         if !exchange(&place.at("evil")) {
             return eprintln!("skipped: no two names can be exchanged here");
         }
+
         assert!(exchange(&place.at("evil")));
         std::thread::scope(|scope| {
             let flips = scope.spawn(|| {
@@ -499,6 +523,7 @@ mod tests {
             .read_to_string(&mut text)
             .unwrap();
         assert_eq!(text, "key");
+
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
 

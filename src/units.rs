@@ -211,6 +211,7 @@ impl FromStr for ByteSize {
             };
             scaled(number, factor).map(ByteSize)
         };
+
         parse().ok_or_else(|| fail(text, A_SIZE))
     }
 }
@@ -237,6 +238,7 @@ impl FromStr for Rate {
             };
             scaled(number, factor).filter(|&bits| bits > 0).map(Rate)
         };
+
         parse().ok_or_else(|| fail(text, A_RATE))
     }
 }
@@ -261,6 +263,7 @@ impl FromStr for Quorum {
         if text.trim() == "all" {
             return Ok(Quorum::All);
         }
+
         match share(text) {
             Some(p) if p > 0 => Ok(Quorum::Share(p)),
             Some(_) => Err(fail(text, A_QUORUM)),
@@ -305,6 +308,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
         };
         Duration::try_from_secs_f64(number * seconds).ok()
     };
+
     parse().ok_or_else(|| fail(text, A_DURATION))
 }
 
@@ -378,12 +382,14 @@ fn decimal(value: u64, unit: &str) -> String {
         scaled /= 1000.0;
         index += 1;
     }
+
     let digits = match scaled {
         _ if index == 0 => 0,
         s if s < 9.995 => 2,
         s if s < 99.95 => 1,
         _ => 0,
     };
+
     format!("{scaled:.digits$} {}{unit}", PREFIXES[index])
 }
 
@@ -407,6 +413,7 @@ pub fn printable(bytes: &[u8]) -> String {
             out.push_str(&format!("\\x{b:02x}"));
         }
     }
+
     out
 }
 
@@ -449,6 +456,7 @@ mod tests {
         assert_eq!("all".parse::<Quorum>().map(|q| q.of(5)), Ok(5));
         assert_eq!("25%".parse(), Ok(Floor::default()));
         assert_eq!("20Mbit".parse(), Ok(Floor::Rate(Rate(20_000_000))));
+
         for bad in ["", "none", "-1", "0", "101%", "0%"] {
             assert!(bad == "0%" || bad.parse::<Floor>().is_err(), "{bad:?}");
             assert!(bad.parse::<Quorum>().is_err(), "{bad:?}");
@@ -480,6 +488,7 @@ mod tests {
             let shown = printable(format!("a{mark}b").as_bytes());
             assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(mark)));
         }
+
         assert_eq!(one_line("no\n2026 ERROR root"), "no\\n2026 ERROR root");
     }
 

@@ -65,6 +65,7 @@ mod tests {
             let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             (z ^ (z >> 31)) as u8
         };
+
         let bytes: Vec<u8> = (1..=1 << 20).map(splitmix).collect();
         insta::assert_debug_snapshot!(lengths(&bytes));
     }
@@ -82,6 +83,7 @@ mod tests {
             from = cut.last().map_or(from, |r| r.end);
             pieces.extend(cut);
         }
+
         assert_eq!(whole, pieces);
     }
 
@@ -95,6 +97,7 @@ mod tests {
         let fresh = cuts(&new, true)
             .filter(|r| !known.contains(&new[r.clone()]))
             .count();
+
         assert!(fresh <= 3, "{fresh} blocks changed");
     }
 

@@ -58,12 +58,14 @@ impl Compressor {
         if self.context.is_none() {
             self.context = CCtx::try_create();
         }
+
         let context = self.context.as_mut()?;
         context.reset(ResetDirective::SessionOnly).ok()?;
         context
             .set_parameter(CParameter::CompressionLevel(level.0.into()))
             .ok()?;
         context.set_pledged_src_size(size.map(|s| s as u64)).ok()?;
+
         Some(())
     }
 
@@ -138,9 +140,11 @@ impl Expander {
         if self.context.is_none() {
             self.context = DCtx::try_create();
         }
+
         if self.content.len() < size {
             self.content.resize(size, 0);
         }
+
         let content = &mut self.content[..size];
         let got = self.context.as_mut()?.decompress(content, frame).ok()?;
         (got == size).then_some(content)
@@ -166,10 +170,12 @@ pub fn may_shrink(content: &[u8]) -> bool {
         &piece[from..piece.len().min(from + SAMPLE_BYTES)]
     });
     let (mut all, mut uneven) = (0, 0);
+
     for sample in samples {
         all += 1;
         uneven += usize::from(is_uneven(sample));
     }
+
     uneven * 8 >= all.max(1)
 }
 
@@ -183,6 +189,7 @@ fn is_uneven(sample: &[u8]) -> bool {
         .map(|&n| u64::from(n) * u64::from(n.saturating_sub(1)))
         .sum();
     let all = sample.len() as u64 * (sample.len() as u64).saturating_sub(1);
+
     // Half as many again as chance has; few bytes tell nothing, and are tried.
     sample.len() < 256 || pairs * 256 * 2 > all * 3
 }
@@ -220,9 +227,11 @@ mod tests {
         let text = b"some text, some text, some more text".repeat(1000);
         let mut compressor = Compressor::new();
         compressor.begin(Level(3), Some(7)).unwrap();
+
         // More than was promised.
         let _ = compressor.add(&text);
         assert!(compressor.end().is_none());
+
         for level in [1, 9, 19] {
             compressor.begin(Level(level), None).unwrap();
             compressor.add(&text).unwrap();
@@ -246,6 +255,7 @@ mod tests {
         assert_eq!(expander.expand(&frame, 999), None);
         assert_eq!(expander.expand(&frame, 1001), None);
         assert_eq!(expander.expand(&frame, 1000), Some(&[7; 1000][..]));
+
         (0..frame.len())
             .for_each(|cut| assert_eq!(expander.expand(&frame[..cut], 1000), None, "{cut}"));
     }
@@ -261,9 +271,11 @@ mod tests {
             .flat_map(|b| format!("{b:02x}").into_bytes())
             .collect();
         assert!(may_shrink(&hex));
+
         // A picture among pages.
         assert!(may_shrink(&[&noise(3, 1 << 20), &text[..1 << 20]].concat()));
         assert!(may_shrink(b"short"));
+
         // What is compressed already is as good as noise.
         let packed = squeeze(9, &[&hex], None);
         assert!(!may_shrink(&packed));

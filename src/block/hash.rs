@@ -26,6 +26,7 @@ impl BlockHash {
         if digits.len() != 64 {
             return None;
         }
+
         let mut out = [0; 32];
         for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
             let pair = std::str::from_utf8(pair)
@@ -33,6 +34,7 @@ impl BlockHash {
                 .filter(|p| p.bytes().all(|b| b.is_ascii_hexdigit()))?;
             *byte = u8::from_str_radix(pair, 16).ok()?;
         }
+
         Some(Self(out))
     }
 }
@@ -88,6 +90,7 @@ mod tests {
         );
         assert_eq!(BlockHash::from_hex(&hash.to_string()), Some(hash));
         assert_eq!(BlockHash::from_hex(&"+1".repeat(32)), None);
+
         assert_eq!(BlockHash::from_hex("ba"), None);
     }
 }

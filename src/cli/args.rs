@@ -75,6 +75,7 @@ impl CommonArgs {
             1 => Verbosity::Verbose,
             _ => Verbosity::Debug,
         };
+
         Settings {
             json: self.json,
             verbosity,
@@ -589,6 +590,7 @@ fn tree_at(text: &str) -> Result<TreeAt, String> {
     if path.is_empty() {
         return Err("the directory is missing: write NAME=DIR".to_string());
     }
+
     Ok(TreeAt {
         name: TreeName::new(name).map_err(|e| e.to_string())?,
         path: path.into(),
@@ -623,10 +625,12 @@ mod tests {
                 .expect_err("refused")
                 .to_string()
         };
+
         assert!(refused("makuo members --group 10.0.0.1").contains("not a multicast address"));
         assert!(refused("makuo daemon --tree www").contains("NAME=DIR"));
         assert!(refused("makuo deploy x --rate 60").contains("500Mbit"));
         assert!(refused("makuo deploy x --timeout soon").contains("30s"));
+
         assert!(refused("makuo -q -v members").contains("cannot be used with"));
     }
 

@@ -62,6 +62,7 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
             warnings.iter().for_each(|warning| report.note(warning));
         }
     }
+
     Ok(0)
 }
 
@@ -72,6 +73,7 @@ fn ignore_files(spec: &Spec) -> Option<String> {
     } else {
         &[".makuoignore"]
     };
+
     // Their own rules are the scan's business: here every directory is searched.
     let walk = WalkBuilder::new(&spec.source)
         .standard_filters(false)
@@ -87,6 +89,7 @@ fn ignore_files(spec: &Spec) -> Option<String> {
             Some(printable(path.as_os_str().as_bytes()))
         })
         .collect();
+
     paths.sort();
 
     let more = paths.len().saturating_sub(NAMED);
@@ -96,6 +99,7 @@ fn ignore_files(spec: &Spec) -> Option<String> {
     } else {
         String::new()
     };
+
     (!paths.is_empty()).then(|| {
         format!(
             "{:<10} {}{more} in the source\n",
@@ -123,6 +127,7 @@ fn no_group_key(config: &HostConfig) -> Option<String> {
     let place = config.default_group_key();
     let missing = is_default && matches!(place.try_exists(), Ok(false));
     let shown = printable(place.as_os_str().as_bytes());
+
     missing.then(|| {
         format!(
             "warning: there is no group key {shown} on this machine: the daemon needs it to start"
@@ -146,6 +151,7 @@ fn not_executable(config: &HostConfig) -> Vec<String> {
             }
         }
     }
+
     warnings
 }
 

@@ -24,6 +24,7 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<u8> {
     if args.shell == clap_complete::Shell::Bash {
         script.extend_from_slice(BASH.as_bytes());
     }
+
     // A reader that is gone has what it wanted.
     let _ = std::io::stdout().write_all(&script);
     Ok(0)
@@ -49,9 +50,11 @@ pub(super) fn complete(what: Completed, config: Option<&Path>) -> Result<u8> {
                 .collect()
         }
     };
+
     names.sort();
     names.dedup();
     let text: String = names.into_iter().map(|name| name + "\n").collect();
+
     // A reader that is gone has what it wanted.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(0)
@@ -99,6 +102,7 @@ pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
         .map_err(|e| Error::io("cannot make the directory", &args.dir, e))?;
     clap_mangen::generate_to(Cli::command(), &args.dir)
         .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
+
     for old in [
         crate::face::makuosan::Flags::command(),
         crate::face::msync::Flags::command(),
@@ -106,10 +110,12 @@ pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
         clap_mangen::generate_to(old, &args.dir)
             .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
     }
+
     let pages = 3 + Cli::command()
         .get_subcommands()
         .filter(|command| !command.is_hide_set())
         .count();
     report.plain("", &Written { pages });
+
     Ok(0)
 }

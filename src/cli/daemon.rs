@@ -45,6 +45,7 @@ pub(super) fn runs_as(user: Option<&str>) {
             .flatten()
             .map(|user| user.uid.as_raw())
     };
+
     if let Some(uid) = user.and_then(|user| user.parse().ok().or_else(|| named(user))) {
         crate::strict::trust(uid);
     }
@@ -54,6 +55,7 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     if args.metrics.is_some() {
         return Err(not_yet("--metrics"));
     }
+
     if let Some(text) = &args.console {
         let told = ConsoleListen::parse(text);
         config.console.listen = told.ok_or_else(|| {
@@ -67,9 +69,11 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
             .check()
             .map_err(|why| Error::usage(format!("--console: {why}")))?;
     }
+
     if config.console.listen == ConsoleListen::Default {
         config.console.listen = ConsoleListen::Off;
     }
+
     config.network = network::over(&args.network, config.network);
     if config.network.group_keys.is_empty()
         && !config.network.plain
@@ -77,25 +81,31 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     {
         return Err(network::no_group_key(&config));
     }
+
     config.seal_by_default();
     // The daemon may leave its directory, and reads them again.
     for path in &mut config.network.group_keys {
         *path = absolute(path)?;
     }
+
     config.name = args.name.clone().or(config.name);
     if let Some(path) = &args.authorized_keys {
         config.authorized_keys = absolute(path)?;
     }
+
     if let Some(path) = &args.state_dir {
         config.state_dir = Some(absolute(path)?);
     }
+
     if let Some(path) = &args.socket {
         config.socket = absolute(path)?;
     }
+
     let base = args.base.as_ref().map(|path| TreeAt {
         name: TreeName::new(DEFAULT_TREE).expect("the default tree has a legal name"),
         path: path.clone(),
     });
+
     for tree in base.iter().chain(&args.trees) {
         let path = absolute(&tree.path)?;
         match config.trees.iter_mut().find(|t| t.name == tree.name) {
@@ -103,15 +113,18 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
             None => config.trees.push(TreeConfig::new(tree.name.clone(), path)),
         }
     }
+
     if config.trees.is_empty() {
         return Err(
             Error::usage("this host manages no tree: there is nothing to serve")
                 .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"),
         );
     }
+
     let group_keys_fixed = args.network.plain || !args.network.group_keys.is_empty();
     let (user, run_group) = (args.user.clone(), args.run_group.clone());
     let (socket, manner) = (Some(config.socket.clone()), Manner::default());
+
     Ok(DaemonOptions {
         socket,
         config,
@@ -140,6 +153,7 @@ pub(super) fn engine(options: DaemonOptions) -> Result<()> {
         Some(name) => name,
         None => network::host_name()?,
     };
+
     let door = crate::daemon::starting(|waiting| network::wait(&options.config.network, waiting))?;
     let network = options.config.network.clone();
     let dial: Dial = Box::new(move || network::links(&network));
@@ -152,6 +166,7 @@ pub(super) fn engine(options: DaemonOptions) -> Result<()> {
         socket,
         manner,
     } = options;
+
     crate::daemon::run(
         Setup {
             name,
@@ -207,6 +222,7 @@ mod tests {
         ] {
             assert_eq!(options(line).expect_err(line).kind(), crate::Kind::Usage);
         }
+
         assert!(options("makuo daemon --plain -b x --console off").is_ok());
     }
 
@@ -225,6 +241,7 @@ mod tests {
             };
             resolve(&args, network()).map(|options| options.config.network)
         };
+
         let error = with("makuo daemon -b x").expect_err("no key");
         assert_eq!(error.kind(), crate::Kind::Usage);
         assert!(
@@ -237,9 +254,11 @@ mod tests {
         assert!(
             with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty())
         );
+
         let key = dir.path().join("group.key");
         std::fs::write(&key, "").expect("writable");
         assert!(with("makuo daemon -b x").is_ok_and(|n| !n.plain && n.group_keys == [key.clone()]));
+
         assert!(
             with("makuo daemon -b x --plain").is_ok_and(|n| n.plain && n.group_keys.is_empty())
         );

@@ -74,6 +74,7 @@ pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
         report,
         "2. Someone changes a file on web2 by hand; `makuo diff` finds it (exit code 1).",
     );
+
     let tampered = demo.tree("web2").join("index.html");
     fs::write(&tampered, "<h1>changed by hand</h1>\n")
         .map_err(|e| Error::io("cannot write", &tampered, e))?;
@@ -82,6 +83,7 @@ pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
         report,
         "3. The next deploy repairs it, and sends only what web2 misses.",
     );
+
     let second = demo.session(Purpose::Deploy, report)?;
     let repaired = fs::read(&tampered).is_ok_and(|bytes| bytes == SITE[5].1.as_bytes());
     if (first, drift, second, repaired) != (0, 1, 0, true) {
@@ -91,6 +93,7 @@ pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
             format!("the demo went wrong: exit codes {codes}, expected 0, 1, 0"),
         ));
     }
+
     demo.step(
         report,
         "That was the real thing, on one machine. On your own hosts:",
@@ -98,6 +101,7 @@ pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
     report.note("makuo init www=/var/www            keys, and one file for all hosts: ~/.config/makuo/host.toml");
     report.note("makuo init --host host.toml        on every host, where that file was copied to; then makuo daemon");
     report.note("makuo deploy manifests/www.toml    where the keys are");
+
     Ok(0)
 }
 
@@ -114,6 +118,7 @@ impl Demo {
             .prefix("makuo-demo-")
             .tempdir()
             .map_err(|e| Error::new(Kind::Io, "cannot make a temporary directory").because(e))?;
+
         // The interface is the loopback, whatever its name is here; the port is one that nobody else is likely to use.
         let network = NetworkConfig {
             interfaces: vec!["127.0.0.1".into()],
@@ -121,11 +126,13 @@ impl Demo {
             group_keys: vec![dir.path().join(GROUP_KEY)],
             ..NetworkConfig::default()
         };
+
         let mut demo = Self {
             dir,
             daemons: Vec::new(),
             network,
         };
+
         demo.lay_out()?;
         keys::GroupKey::random()?.save(&demo.path(GROUP_KEY), false)?;
         let key = keys::generate(&demo.path("key"), "makuo-demo", false)?;
@@ -133,14 +140,17 @@ impl Demo {
             &demo.path("authorized_keys"),
             &format!("{}\n", key.authorized_line),
         )?;
+
         report.note(&format!(
             "three hosts on the loopback interface, in {}",
             demo.dir.path().display()
         ));
+
         for name in HOSTS {
             let daemon = demo.daemon(name)?;
             demo.daemons.push(daemon);
         }
+
         demo.wait_until_ready()?;
         Ok(demo)
     }
@@ -162,12 +172,14 @@ impl Demo {
             fs::set_permissions(&path, Permissions::from_mode(mode))
                 .map_err(|e| Error::io("cannot set mode of", &path, e))?;
         }
+
         symlink("docs", site.join("current"))
             .map_err(|e| Error::io("cannot make", site.join("current"), e))?;
         for host in HOSTS {
             fs::create_dir_all(self.tree(host))
                 .map_err(|e| Error::io("cannot make", self.tree(host), e))?;
         }
+
         Ok(())
     }
 
@@ -178,6 +190,7 @@ impl Demo {
         let log = fs::File::create(self.path(&format!("{name}.log"))).map_err(failed)?;
         let config = self.path("makuo.toml");
         write(&config, "")?;
+
         Command::new(program)
             .args([
                 "daemon",
@@ -221,6 +234,7 @@ impl Demo {
                 }
             }
         }
+
         Err(Error::new(Kind::Io, "the three daemons did not find each other on the loopback interface")
             .hint("is the loopback interface up (`ip link set lo up`), and does a firewall drop multicast on it?"))
     }
@@ -247,6 +261,7 @@ impl Demo {
             unmounted: Unmounted::Refuse,
             authorized: Arc::new(AuthorizedKeys::none(&self.path("authorized_keys"))),
         };
+
         deploy::session(&options, report)
     }
 }
@@ -258,6 +273,7 @@ impl Drop for Demo {
             // A child that has ended already needs no signal.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
+
         for daemon in &mut self.daemons {
             let _ = daemon.wait();
         }

@@ -51,11 +51,13 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
     } else {
         Purpose::Deploy
     };
+
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
     if args.yes_unmounted {
         options.unmounted = Unmounted::Accept;
     }
+
     session(&options, report)
 }
 
@@ -69,6 +71,7 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
     ));
     let outcome = engine(options, report)?;
     report.outcome(&outcome);
+
     Ok(outcome.exit.code())
 }
 
@@ -85,6 +88,7 @@ pub(super) fn resolve(
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
     spec.targets.expect = args.expect.map(Expect::Count).or(spec.targets.expect);
     let network = network::resolve(&args.network, config)?;
+
     Ok(SessionOptions {
         purpose,
         key: sign::key_file(args.key.as_deref(), spec.key.as_deref())?,
@@ -117,6 +121,7 @@ pub(super) fn check_targets(targets: &[String]) -> Result<()> {
             .hint("a glob such as 'web*' or 'web[1-3]'; quote it, or the shell takes it")
         })?;
     }
+
     Ok(())
 }
 

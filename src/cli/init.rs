@@ -52,6 +52,7 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
         .clone()
         .or_else(sign::default_key)
         .ok_or_else(home)?;
+
     let group_key = sign::default_group_key().ok_or_else(home)?;
     let output = args
         .output
@@ -61,14 +62,17 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
     let is_public = deploy_key
         .extension()
         .is_some_and(|extension| extension == "pub");
+
     let public_file = if is_public {
         deploy_key.clone()
     } else {
         with_pub(&deploy_key)
     };
+
     if args.key.is_none() && !deploy_key.exists() {
         crate::keys::generate(&deploy_key, &keygen::user_at_host(), false)?;
     }
+
     if !group_key.exists() {
         GroupKey::random()?.save(&group_key, false)?;
     }
@@ -78,11 +82,13 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
         .iter()
         .map(|tree| tree.name.to_string())
         .collect();
+
     let file = HostFile {
         authorized_keys: line(&public_file, &trees)? + "\n",
         group_key: GroupKey::load(&group_key)?.to_text(),
         config,
     };
+
     let name = output.file_name().unwrap_or(output.as_os_str());
     put(
         &output,
@@ -98,6 +104,7 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
         authorized_line: file.authorized_keys.trim_end().to_string(),
         trees,
     };
+
     talk(
         settings,
         &format!("deploy key  {} (signs; keep it secret)", packed.deploy_key),
@@ -109,6 +116,7 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
             packed.group_key
         ),
     );
+
     talk(
         settings,
         "One file for all hosts (a secret: read it, and copy it with scp). On each host, as root:",
@@ -117,6 +125,7 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
         settings,
         &format!("  makuo init --host {}", printable(name.as_encoded_bytes())),
     );
+
     report.plain(&packed.host_file, &packed);
     Ok(0)
 }
@@ -128,6 +137,7 @@ fn line(public_file: &Path, trees: &[String]) -> Result<String> {
             .with_kind(crate::Kind::Usage)
             .hint("`ssh-keygen -y -f KEY > KEY.pub` writes it again; --key names another key")
     };
+
     let text = std::fs::read_to_string(public_file).map_err(failed)?;
     let (public, comment) = PublicKey::from_openssh(&text)
         .map_err(|e| Error::usage(format!("{} is no public key: {e}", shown(public_file))))?;
@@ -158,6 +168,7 @@ impl Part {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(State::Missing),
             Err(e) => return Err(Error::io("cannot read", &self.path, e)),
         };
+
         Ok(match () {
             () if there == self.text.as_bytes() => State::Same,
             () if there == PACKAGED.as_bytes() => State::Packaged,
@@ -199,6 +210,7 @@ fn unpack(
         // A user who may become root may bring root a file.
         uid.parse().map(strict::trust).unwrap_or_default();
     }
+
     let config = network::config_path(config);
     let host = HostFile::load(file, &config)?;
     let part = |name: &str, text: &str, mode| Part {
@@ -206,6 +218,7 @@ fn unpack(
         text: text.into(),
         mode,
     };
+
     let parts = [
         part(GROUP_KEY, &host.group_key, 0o600),
         part(AUTHORIZED_KEYS, &host.authorized_keys, 0o644),
@@ -217,12 +230,14 @@ fn unpack(
     ];
 
     let states = parts.iter().map(Part::state).collect::<Result<Vec<_>>>()?;
+
     let others: Vec<String> = parts
         .iter()
         .zip(&states)
         .filter(|(_, state)| **state == State::Other)
         .map(|(p, _)| shown(&p.path))
         .collect();
+
     if !others.is_empty() && !force {
         let (what, verb) = (
             others.join(" and "),
@@ -241,6 +256,7 @@ fn unpack(
             .create(dir);
         made.map_err(|e| Error::io("cannot make the directory", dir, e))?;
     }
+
     let (mut written, mut kept) = (Vec::new(), Vec::new());
     for (part, state) in parts.iter().zip(states) {
         if state == State::Same {
@@ -255,6 +271,7 @@ fn unpack(
         )?;
         written.push(shown(&part.path));
     }
+
     // As the daemon will read them.
     let checked = HostConfig::load(&config)?;
     AuthorizedKeys::load(&checked.authorized_keys)?;
@@ -263,6 +280,7 @@ fn unpack(
     written
         .iter()
         .for_each(|path| talk(settings, &format!("wrote  {path}")));
+
     kept.iter()
         .for_each(|path| talk(settings, &format!("kept   {path}: it is the same")));
     talk(settings, host.explain(&config)?.trim_end());
@@ -270,6 +288,7 @@ fn unpack(
         settings,
         "Now start the daemon: `systemctl enable --now makuo`, or `makuo daemon`. The host file can go.",
     );
+
     report.plain("", &Unpacked { written, kept });
     Ok(0)
 }
@@ -326,6 +345,7 @@ mod tests {
             name: TreeName::new("www").expect("legal"),
             path: "/var/www".into(),
         };
+
         HostFile {
             authorized_keys: format!(
                 "tree=\"www\",deploy {}\n",
@@ -357,6 +377,7 @@ mod tests {
                 }
             }
         }
+
         all
     }
 
@@ -374,9 +395,11 @@ mod tests {
                 let at = at.index(text.len() + 1);
                 text.splice(at..(at + over).min(text.len()), bytes);
             }
+
             let (file, etc) = (dir.path().join(HOST_FILE), dir.path().join("etc"));
             write_file(&file, &text, 0o600, false).expect("writable");
             write_file(&dir.path().join("other/mine"), b"mine", 0o600, false).expect("writable");
+
             if let Some((name, bytes)) = there {
                 write_file(&etc.join(NAMES[name]), &bytes, 0o600, false).expect("writable");
             }
@@ -384,10 +407,12 @@ mod tests {
             let before = files(dir.path());
             let settings = Settings { json: false, verbosity: Verbosity::Quiet, color: ColorChoice::Never };
             let done = unpack(&file, false, Some(&etc.join("makuo.toml")), settings, &mut Report::new(settings));
+
             let mut after = files(dir.path());
             for (path, content) in before {
                 prop_assert_eq!(after.remove(&path), Some(content), "{}", path.display());
             }
+
             let new: Vec<_> = after.keys().map(|path| path.strip_prefix(&etc).ok().and_then(Path::to_str)).collect();
             prop_assert!(new.iter().all(|name| name.is_some_and(|name| NAMES.contains(&name))), "{:?}", new);
             prop_assert_eq!(new.len(), if done.is_ok() { 3 } else { 0 }, "{:?}", done);

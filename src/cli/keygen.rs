@@ -30,6 +30,7 @@ pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) ->
     let key = sign::default_key().ok_or_else(no_home);
     let group = sign::default_group_key().ok_or_else(no_home);
     let mut made = Made::default();
+
     match (&args.output, args.group, args.deploy) {
         (Some(path), true, _) => make_group(path, args.force, &mut made)?,
         (None, true, _) => make_group(&group?, args.force, &mut made)?,
@@ -49,6 +50,7 @@ pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) ->
             }
         }
     }
+
     tell(&made, settings);
     let line = made
         .authorized_line
@@ -56,6 +58,7 @@ pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) ->
         .or(made.group_key.as_ref())
         .cloned()
         .unwrap_or_default();
+
     report.plain(&line, &made);
     Ok(0)
 }
@@ -89,6 +92,7 @@ fn tell(made: &Made, settings: Settings) {
         talk(settings, &format!("public key   {public}"));
         talk(settings, &format!("fingerprint  {fingerprint}"));
     }
+
     if let Some(group) = &made.group_key {
         talk(
             settings,
@@ -101,6 +105,7 @@ fn tell(made: &Made, settings: Settings) {
             "             or as group_key says in [network] of makuo.toml; then restart the daemons)",
         );
     }
+
     if made.authorized_line.is_some() {
         talk(
             settings,

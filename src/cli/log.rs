@@ -15,6 +15,7 @@ pub(super) fn run(args: &LogArgs, config: Option<&Path>, report: &mut Report) ->
     if log.hosts.is_empty() && log.silent.is_empty() {
         return Err(nobody_has(&args.tree));
     }
+
     report.log(&log);
     Ok(0)
 }

@@ -34,6 +34,7 @@ pub(super) fn run(argv: &[OsString]) -> u8 {
         Ok(flags) => flags,
         Err(error) => return not_parsed(&error),
     };
+
     let detached = std::env::var_os(DETACHED).is_some();
     super::daemon::runs_as(flags.user());
     let done = network::host_config(flags.config_file())
@@ -42,6 +43,7 @@ pub(super) fn run(argv: &[OsString]) -> u8 {
             true => serve(meant, detached).map(|()| 0),
             false => detach(argv, &meant),
         });
+
     done.unwrap_or_else(|error| {
         eprintln!(
             "{}",
@@ -57,6 +59,7 @@ fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
     for flag in &meant.unused {
         eprintln!("makuosan: {flag} has no meaning any more and is ignored");
     }
+
     let dir = tempfile::tempdir().map_err(failed)?;
     let path = dir.path().join("ready");
     let ready = UnixDatagram::bind(&path).map_err(failed)?;
@@ -67,28 +70,33 @@ fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
         .args(&argv[1..])
         .env(DETACHED, "1")
         .env(NOTIFY, &path);
+
     // Until the daemon is ready, what it says is for whoever started it; then it must not hold a terminal.
     let keep = std::io::stderr()
         .as_fd()
         .try_clone_to_owned()
         .map(File::from)
         .and_then(|f| f.metadata());
+
     let keep = keep.is_ok_and(|meta| meta.is_file());
     let stderr = if keep {
         Stdio::inherit()
     } else {
         Stdio::piped()
     };
+
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr)
         .spawn()
         .map_err(failed)?;
+
     let words = child.stderr.take().map(|mut words| {
         std::thread::spawn(move || std::io::copy(&mut words, &mut std::io::stderr()))
     });
     let mut word = [0; 256];
+
     loop {
         match ready.recv(&mut word) {
             Ok(n)
@@ -126,19 +134,23 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
         // No directory stays in use; all paths are absolute by now.
         let _ = std::env::set_current_dir("/");
     }
+
     let log = Log::open("makuosan", detached);
     let system = log.is_system();
     start_log(log, meant.level);
+
     if !detached {
         for flag in &meant.unused {
             tracing::warn!("{flag} has no meaning any more and is ignored");
         }
     }
+
     tracing::info!(
         "makuosan {} started, pid {}",
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
+
     let done = options(meant).and_then(engine);
     match &done {
         Ok(()) => tracing::info!("ended"),
@@ -146,6 +158,7 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
         Err(e) if system => tracing::error!("{e}"),
         Err(_) => {}
     }
+
     done
 }
 
@@ -157,6 +170,7 @@ fn options(meant: Meant) -> Result<DaemonOptions> {
         owned: meant.owned,
         rate: meant.rate,
     };
+
     // Several of them on one machine are told apart by port and base: only the first has the control socket.
     let socket = Some(config.socket.clone()).filter(|path| {
         let free = std::os::unix::net::UnixStream::connect(path).is_err();
@@ -165,6 +179,7 @@ fn options(meant: Meant) -> Result<DaemonOptions> {
         }
         free
     });
+
     Ok(DaemonOptions {
         config,
         user: meant.user,
@@ -183,12 +198,14 @@ fn start_log(log: Log, level: u8) {
         2..=7 => tracing::Level::DEBUG,
         _ => tracing::Level::TRACE,
     };
+
     let system = log.is_system();
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(log)
         .with_target(false)
         .with_ansi(false);
+
     // The system's log has times of its own. A subscriber that is set already (in a test) stays.
     let _ = if system {
         log.without_time().try_init()

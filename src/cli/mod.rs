@@ -46,18 +46,22 @@ pub fn run(argv: Vec<OsString>) -> u8 {
         .first()
         .map(std::path::Path::new)
         .and_then(std::path::Path::file_name);
+
     match called.and_then(std::ffi::OsStr::to_str) {
         Some("makuosan") => return makuosan::run(&argv),
         Some("msync") => return crate::face::msync::run(&argv),
         _ => {}
     }
+
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
         Err(error) => return not_understood(&argv, &error),
     };
+
     let settings = cli.common.settings();
     start_log(settings, matches!(cli.command, args::Command::Daemon(_)));
     let mut report = Report::new(settings);
+
     dispatch(&cli, settings, &mut report).unwrap_or_else(|error| {
         report.failure(&error);
         error.kind().exit_code()
@@ -98,6 +102,7 @@ fn not_understood(argv: &[OsString], error: &clap::Error) -> u8 {
     ) {
         return 0;
     }
+
     if argv
         .iter()
         .skip(1)
@@ -110,6 +115,7 @@ fn not_understood(argv: &[OsString], error: &clap::Error) -> u8 {
             Error::usage(first.strip_prefix("error: ").unwrap_or(first)).hint("see `makuo --help`");
         crate::report::Json::stdout().failure(&error);
     }
+
     USAGE
 }
 
@@ -121,11 +127,13 @@ fn start_log(settings: Settings, daemon: bool) {
         (Verbosity::Normal, true) | (Verbosity::Verbose, false) => tracing::Level::INFO,
         (Verbosity::Verbose, true) | (Verbosity::Debug, _) => tracing::Level::DEBUG,
     };
+
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_target(false);
     let log = log.with_ansi(Painter::stderr(settings.color).is_on());
+
     // A subscriber that is set already (in a test) stays.
     let _ = if is_journal() {
         log.without_time().try_init()

@@ -71,6 +71,7 @@ pub fn for_command(args: &NetworkArgs, config: &HostConfig) -> Result<NetworkCon
             .group_keys
             .push(key.ok_or_else(|| no_group_key(config))?);
     }
+
     Ok(network)
 }
 
@@ -120,13 +121,16 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
         .iter()
         .map(|path| GroupKey::load(path))
         .collect::<Result<_>>()?;
+
     if keys.is_empty() && !network.plain {
         return Err(no_group_key(&HostConfig::default()));
     }
+
     let changes =
         Changes::follow().inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
     let links = links(network)?;
     let reopen = changes.ok().map(|changes| reopen(network, &links, changes));
+
     Ok(Door {
         links,
         keys,
@@ -166,6 +170,7 @@ fn reopen(network: &NetworkConfig, links: &Links, changes: Changes) -> Reopen {
         };
         network.interfaces.iter().find(is_it).cloned()
     };
+
     let names: Vec<Option<String>> = links.iter().map(known).collect();
     let network = network.clone();
     Reopen::new(changes, move |place| {
@@ -211,6 +216,7 @@ fn open_patiently(config: &LinkConfig) -> Result<Link> {
             done => return done,
         }
     }
+
     Link::open(config)
 }
 
@@ -221,9 +227,11 @@ pub fn host_name() -> Result<HostName> {
             .because(e)
             .hint("give one with --name")
     };
+
     let name = nix::unistd::gethostname().map_err(|e| unknown(std::io::Error::from(e)))?;
     let name = name.to_string_lossy();
     let short = name.split('.').next().unwrap_or_default();
+
     HostName::new(&name)
         .or_else(|_| HostName::new(short))
         .map_err(|e| Error::usage(e.to_string()).hint("give this host a name with --name"))
@@ -240,10 +248,12 @@ mod tests {
             ttl: 3,
             ..NetworkConfig::default()
         };
+
         let args = NetworkArgs {
             port: Some(6000),
             ..NetworkArgs::default()
         };
+
         let network = over(&args, config);
         assert_eq!((network.port, network.ttl), (6000, 3));
     }

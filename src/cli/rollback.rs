@@ -33,6 +33,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         args.key.as_deref(),
         None,
     )?)?);
+
     let authorized = Arc::new(sign::authorized(args.authorized_keys.as_deref(), &config)?);
     network::tell(&network, report);
     report.start(&format!("{}: asking what hosts keep", args.tree));
@@ -42,6 +43,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         earlier,
         replaced,
     } = find(args, local.as_ref(), &network)?;
+
     check_key(
         &earlier,
         signer.public(),
@@ -50,6 +52,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     )?;
 
     let mut spec = spec(&earlier.release, &targets(&replaced))?;
+
     spec.transfer.rate = args.rate;
     spec.targets.expect = args.expect.map(Expect::Count);
     let interrupt = Interrupt::default();
@@ -84,9 +87,11 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     };
 
     report.event(&Event::Note(announced(&args.tree, &way)));
+
     if let Some(note) = spared(&earlier.release, &replaced) {
         report.event(&Event::Note(note));
     }
+
     if args.dry_run {
         let outcome = session(Purpose::DryRun, report)?;
         report.outcome(&outcome);
@@ -98,6 +103,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         args.tree,
         words::release(&args.tree, Some(way.to))
     ));
+
     // The rollback looks again at all of each tree: a host that comes between the two has not been compared, and what
     // changed meanwhile would otherwise be believed as it was.
     let preview = session(Purpose::DryRun, &mut Silent)?;
@@ -116,6 +122,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         args.tree,
         words::release(&args.tree, Some(way.to))
     ));
+
     let outcome = session(Purpose::Deploy, report)?;
     report.outcome(&outcome);
     Ok(outcome.exit.code())
@@ -145,6 +152,7 @@ fn announced(tree: &TreeName, way: &Way) -> String {
     } else {
         format!(" from {}", from.join(", "))
     };
+
     format!("back{from} to {}", shown(&way.to))
 }
 
@@ -160,6 +168,7 @@ fn spared(earlier: &Release, replaced: &[Release]) -> Option<String> {
         .filter(|exclude| !own.contains(exclude))
         .map(|exclude| printable(exclude.pattern.as_bytes()))
         .collect();
+
     (!spared.is_empty()).then(|| {
         format!(
             "left alone, as excluded by what runs: {}",
@@ -190,6 +199,7 @@ fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, Re
     let Some(tree) = config.trees.iter().find(|t| t.name == args.tree) else {
         return Ok(None);
     };
+
     let records = match Records::find(&tree.name, &tree.path, config.state_dir.as_deref()) {
         Err(e) if e.is_os(std::io::ErrorKind::PermissionDenied) => {
             tracing::warn!("hosts that did not keep the release cannot be served from here: {e}");
@@ -197,6 +207,7 @@ fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, Re
         }
         found => found?,
     };
+
     Ok(records.map(|records| (tree.path.clone(), records)))
 }
 
@@ -212,10 +223,12 @@ fn find(
         Some((_, records)) => records.kept()?,
         None => Vec::new(),
     };
+
     let signed = |serial: Serial| -> Result<Vec<Release>> {
         let found = fetch_all(network::open(network)?, &args.tree, serial, longest)?;
         Ok(found.into_iter().map(|stored| stored.release).collect())
     };
+
     let way = choose(&log, &kept, args.to, signed)?;
     if !log.unshown.is_empty() {
         tracing::warn!(
@@ -223,6 +236,7 @@ fn find(
             words::list(&log.unshown)
         );
     }
+
     let here = |serial: Serial| local.map_or(Ok(None), |(_, records)| records.stored(serial));
     let earlier = match here(way.to)? {
         Some(stored) => stored,
@@ -230,14 +244,17 @@ fn find(
     };
 
     let mut replaced = Vec::new();
+
     for &serial in way.from.iter().filter(|&&serial| serial != way.to) {
         let found = fetch_all(network::open(network)?, &args.tree, serial, longest)?;
         replaced.extend(found.into_iter().map(|stored| stored.release));
         replaced.extend(here(serial)?.map(|stored| stored.release));
     }
+
     if replaced.is_empty() {
         replaced.push(earlier.release.clone());
     }
+
     Ok(Goal {
         way,
         earlier,

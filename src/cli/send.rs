@@ -20,9 +20,11 @@ pub(super) fn run(
         Some(socket) => socket.clone(),
         None => network::host_config(config)?.socket,
     };
+
     report.start("sending");
     let outcome = crate::daemon::ask_files(&socket, &wish(args, delete), report)?;
     report.outcome(&outcome);
+
     Ok(outcome.exit.code())
 }
 

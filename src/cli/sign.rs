@@ -17,6 +17,7 @@ pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
+
     let shown = printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
     Err(Error::usage(format!(
         "there is no key to sign with: {shown} ({said_by}) does not exist"
@@ -90,6 +91,7 @@ mod tests {
             .map(|(path, _)| path.to_string_lossy().into_owned())
             .ok()
         };
+
         assert_eq!(
             chosen(Some("a"), Some("b"), Some("c"), Some("d")).as_deref(),
             Some("a")
@@ -98,6 +100,7 @@ mod tests {
             chosen(None, Some("b"), Some("c"), Some("d")).as_deref(),
             Some("b")
         );
+
         assert_eq!(
             chosen(None, None, Some("c"), Some("d")).as_deref(),
             Some("c")
@@ -106,6 +109,7 @@ mod tests {
             chosen(None, None, Some(""), Some("d")).as_deref(),
             Some("d")
         );
+
         assert_eq!(chosen(None, None, None, None), None);
     }
 }

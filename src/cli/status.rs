@@ -16,6 +16,7 @@ pub(super) fn run(args: &StatusArgs, config: Option<&Path>, report: &mut Report)
     if let (Some(tree), true) = (&args.tree, standings.is_empty()) {
         return Err(nobody_has(tree));
     }
+
     report.status(&standings);
     Ok(0)
 }

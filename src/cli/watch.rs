@@ -25,6 +25,7 @@ pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) 
         cache: first.cache.clone(),
         signer: None,
     };
+
     let options = reader.options(&first)?;
     let network = first.network.clone();
     network::tell(&network, report);
@@ -38,6 +39,7 @@ pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) 
         },
         report,
     );
+
     drop(temporary);
     ended
 }
@@ -48,10 +50,12 @@ fn modes(args: &WatchArgs) -> Result<Modes> {
             "--max-delay is shorter than --settle: no batch could ever be quiet",
         ));
     }
+
     let pace = Pace {
         settle: args.settle,
         max_delay: args.max_delay,
     };
+
     Ok(Modes {
         pace,
         once: args.once,
@@ -75,15 +79,18 @@ fn cache(options: &mut SessionOptions) -> Result<Option<tempfile::TempDir>> {
         std::fs::create_dir_all(dir).is_ok()
             && rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
     };
+
     if options.cache.as_ref().is_some_and(usable) {
         return Ok(None);
     }
+
     let failed = |e| Error::new(Kind::Io, "cannot make a directory for the index").because(e);
     let dir = tempfile::Builder::new()
         .prefix("makuo-")
         .tempdir()
         .map_err(failed)?;
     options.cache = Some(dir.path().to_path_buf());
+
     Ok(Some(dir))
 }
 
@@ -112,6 +119,7 @@ impl Reader<'_> {
             Some(signer) => signer,
             None => Arc::from(keys::open_signer(&options.key)?),
         };
+
         self.signer = Some((options.key.clone(), Arc::clone(&signer)));
         deploy::for_engine(options, signer)
     }

@@ -15,6 +15,7 @@ impl HostConfig {
             // A String takes every write.
             let _ = writeln!(out, "{subject:<10} {text}");
         };
+
         line("config", shown(&self.path));
         line(
             "host",
@@ -22,6 +23,7 @@ impl HostConfig {
                 .as_ref()
                 .map_or("named as the system is".to_string(), |n| n.to_string()),
         );
+
         line(
             "keys",
             format!(
@@ -29,6 +31,7 @@ impl HostConfig {
                 shown(&self.authorized_keys)
             ),
         );
+
         line(
             "state",
             self.state_dir.as_deref().map_or(
@@ -36,6 +39,7 @@ impl HostConfig {
                 shown,
             ),
         );
+
         line("socket", shown(&self.socket));
         if let Some(group) = &self.socket_group {
             line(
@@ -46,6 +50,7 @@ impl HostConfig {
                 ),
             );
         }
+
         let key = self
             .sender_key
             .as_deref()
@@ -53,16 +58,19 @@ impl HostConfig {
         line("sender", format!("signs what this host sends with {key}"));
         line("console", self.console.explain());
         line("network", self.network.explain());
+
         if self.trees.is_empty() {
             line(
                 "tree",
                 "none: this host can send, and receives nothing".to_string(),
             );
         }
+
         for tree in &self.trees {
             line("tree", tree.explain());
             tree.explain_hooks(&mut line);
         }
+
         out
     }
 }
@@ -73,6 +81,7 @@ impl ConsoleConfig {
             ConsoleListen::Default | ConsoleListen::Off => Vec::new(),
             ConsoleListen::At(at) => vec![at.to_string()],
         };
+
         places.extend(self.socket.as_deref().map(shown));
         let rules = match (&self.password, self.listen) {
             (Some(_), _) => "; asks for a password",
@@ -81,6 +90,7 @@ impl ConsoleConfig {
             }
             (None, _) => "",
         };
+
         if places.is_empty() {
             "off".to_string()
         } else {
@@ -96,15 +106,18 @@ impl NetworkConfig {
             .iter()
             .map(|i| printable(i.as_bytes()))
             .collect();
+
         let interface = match names.as_slice() {
             [] => "on the interface that the system routes multicast to".to_string(),
             names => format!("on {}", names.join(", ")),
         };
+
         let reach = if self.ttl <= 1 {
             "this link only"
         } else {
             "beyond routers that forward multicast"
         };
+
         let keys: Vec<String> = self.group_keys.iter().map(|path| shown(path)).collect();
         let sealed = match keys.as_slice() {
             [] if self.plain => "; plain: datagrams are not sealed".to_string(),
@@ -117,16 +130,19 @@ impl NetworkConfig {
                 )
             }
         };
+
         let strict = if self.strict_host_keys {
             "; a host that shows another key than before is kept out, and with require = \"all\" ends a deploy with exit code 3 \
              until its line is deleted"
         } else {
             ""
         };
+
         let rate = match self.catch_up_rate {
             DEFAULT_CATCH_UP_RATE => String::new(),
             rate => format!("; at most {rate} to hosts that missed a release"),
         };
+
         format!(
             "group {} port {} {interface}; ttl {}: {reach}{sealed}{strict}{rate}",
             self.group, self.port, self.ttl
@@ -143,6 +159,7 @@ impl TreeConfig {
             Some(share) => text.push_str(&format!("; deletes at most {share} of its paths")),
             None => text.push_str("; deletes as much as a release's own limit"),
         }
+
         if !self.protect_patterns.is_empty() {
             let patterns: Vec<String> = self
                 .protect_patterns
@@ -151,12 +168,14 @@ impl TreeConfig {
                 .collect();
             text.push_str(&format!("; never touches {}", patterns.join(", ")));
         }
+
         if let Some(age) = self.max_age {
             text.push_str(&format!(
                 "; warns when its release is older than {}",
                 shown_duration(age)
             ));
         }
+
         match self.catch_up {
             CatchUp::Off => text.push_str(
                 "; takes nothing that it missed from other hosts, and gives them nothing",
@@ -166,15 +185,18 @@ impl TreeConfig {
                 text.push_str("; gives its release to anybody on the network who asks")
             }
         }
+
         if let Some(interval) = self.repair {
             text.push_str(&format!(
                 "; mends what drifted every {}",
                 shown_duration(interval)
             ));
         }
+
         if self.follow_links {
             text.push_str("; its path may lead through links of any user");
         }
+
         text + &format!("; keeps {} releases for rollback", self.keep)
     }
 

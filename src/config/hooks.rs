@@ -18,6 +18,7 @@ pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
     let time = |section: &mut Section, key: &str, usual: Duration| {
         section.take(key).map_or(Ok(usual), |field| a_time(&field))
     };
+
     let limit = time(section, "hook_timeout", hook::DEFAULT_TIMEOUT)?;
     let one_try = time(section, "health_timeout", hook::DEFAULT_TRY)?;
     let interval = time(section, "health_interval", hook::DEFAULT_INTERVAL)?;
@@ -28,6 +29,7 @@ pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
             .map(|field| a_command(field, limit))
             .transpose()
     };
+
     let before = command(section, "before", limit)?;
     let after = command(section, "after", limit)?;
     let health = command(section, "health", one_try)?.map(|command| Health {
@@ -35,6 +37,7 @@ pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
         interval,
         deadline,
     });
+
     Ok(Hooks {
         before,
         after,
@@ -49,12 +52,14 @@ fn a_command(field: Field, limit: Duration) -> Result<Command> {
             field.wrong("no shell reads it: write a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")
         );
     }
+
     let wrong = field.deferred();
     let words = field.list("a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")?;
     let argv = words
         .iter()
         .map(|word| word.text().map(OsString::from))
         .collect::<Result<Vec<_>>>()?;
+
     Command::new(argv, limit).map_err(|e| wrong(&e))
 }
 

@@ -268,6 +268,7 @@ impl TreeConfig {
         let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
         let (swap, devices, catch_up) = (None, false, CatchUp::default());
         let (protect_patterns, max_delete, max_age, repair) = (Vec::new(), None, None, None);
+
         Self {
             name,
             path,

@@ -96,6 +96,7 @@ impl HostConfig {
         let console = console(top.section("console")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
         let beside = document.path.with_file_name(AUTHORIZED_KEYS);
+
         let authorized_keys = top
             .take("authorized_keys")
             .map_or(Ok(beside), |f| absolute(&f))?;
@@ -105,6 +106,7 @@ impl HostConfig {
         let sandbox = top
             .take("sandbox")
             .map_or(Ok(Sandbox::default()), |f| a_sandbox(&f))?;
+
         let socket_group = top
             .take("socket_group")
             .map(|f| f.text().map(str::to_string))
@@ -113,9 +115,11 @@ impl HostConfig {
             .take("state_dir")
             .map(|f| absolute(&f).map(|path| (path, f.span())))
             .transpose()?;
+
         let network = network(top.section("network")?)?;
         let trees = trees(document, &mut top)?;
         top.finish()?;
+
         if let Some((dir, span)) = &state
             && let Some((tree, _)) = trees.iter().find(|(tree, _)| dir.starts_with(&tree.path))
         {
@@ -126,6 +130,7 @@ impl HostConfig {
             );
             return Err(document.wrong(span.clone(), &what));
         }
+
         Ok(HostConfig {
             path: document.path.clone(),
             name,
@@ -154,6 +159,7 @@ fn console(mut section: Section) -> Result<ConsoleConfig> {
             f.wrong("write an address with its port, as \"127.0.0.1:5000\", or \"off\"")
         })
     });
+
     let console = ConsoleConfig {
         listen: listen.transpose()?.unwrap_or_default(),
         socket: section.take("socket").map(|f| a_socket(&f)).transpose()?,
@@ -162,10 +168,12 @@ fn console(mut section: Section) -> Result<ConsoleConfig> {
         trusts_owner: false,
         tree: section.take("tree").map(|f| f.parse()).transpose()?,
     };
+
     let reachable = console
         .check()
         .map_err(|why| section.wrong(&format!("console.listen: {why}")));
     section.finish()?;
+
     reachable.map(|()| console)
 }
 
@@ -196,6 +204,7 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
             .take("catch_up_rate")
             .map_or(Ok(default.catch_up_rate), |f| f.parse())?,
     };
+
     let both = section.wrong("plain = true leaves the group key unused: take one of the two out");
     section.finish()?;
     if network.plain && !network.group_keys.is_empty() {
@@ -223,11 +232,13 @@ fn interfaces(field: Field) -> Result<Vec<String>> {
     if field.is_text() {
         return an_interface(&field).map(|one| vec![one]);
     }
+
     let (empty, many) = (
         field.wrong("name an interface, or leave it out"),
         field.wrong("too many interfaces"),
     );
     let list = field.list("an interface, as \"eth0\", or a list of them")?;
+
     match list.len() {
         0 => Err(empty),
         1..=MAX_INTERFACES => list.iter().map(an_interface).collect(),
@@ -243,6 +254,7 @@ fn an_interface(field: &Field) -> Result<String> {
     if is_name || text.parse::<IpAddr>().is_ok() {
         return Ok(text.to_string());
     }
+
     Err(field.wrong(format!(
         "{:?} is not an interface: write its name or address, as \"eth0\"",
         printable(text.as_bytes())
@@ -254,12 +266,14 @@ fn group_keys(field: Field) -> Result<Vec<PathBuf>> {
     if field.is_text() {
         return absolute(&field).map(|one| vec![one]);
     }
+
     let (empty, many) = (
         field.wrong("name a file, or leave it out"),
         field.wrong("too many group keys"),
     );
     let list =
         field.list("a file, as \"/etc/makuo/group.key\", or a list of them, the new one first")?;
+
     match list.len() {
         0 => Err(empty),
         1..=MAX_GROUP_KEYS => list.iter().map(absolute).collect(),
@@ -287,11 +301,13 @@ fn trees(document: &Document, top: &mut Section) -> Result<Placed> {
     let Some(field) = top.take("tree") else {
         return Ok(Vec::new());
     };
+
     if !field.is_tables() {
         return Err(
             field.wrong("write each tree as a table of its own: [[tree]], then name and path")
         );
     }
+
     let too_many = field.wrong(format!("more than {MAX_TREES} trees"));
     let mut trees: Placed = Vec::new();
     for item in field.list("a list of tables")? {
@@ -305,6 +321,7 @@ fn trees(document: &Document, top: &mut Section) -> Result<Placed> {
         }
         trees.push((tree, span));
     }
+
     Ok(trees)
 }
 
@@ -343,6 +360,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         .map(crate::spec::patterns)
         .transpose()?
         .unwrap_or_default();
+
     let protect = PathFilter::at_top(&patterns);
     let max_delete = section
         .take("max_delete")
@@ -354,6 +372,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         0..=MAX_KEEP,
         "a number of releases from 0 to 10000",
     )?;
+
     let max_age = section.take("max_age").map(|f| an_age(&f)).transpose()?;
     let repair = section
         .take("repair")
@@ -363,6 +382,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     let flag = |section: &mut Section, key: &str, usual: bool| {
         section.take(key).map_or(Ok(usual), |f| f.bool())
     };
+
     let catch_up = section
         .take("catch_up")
         .map_or(Ok(CatchUp::default()), |f| a_catch_up(&f))?;
@@ -374,6 +394,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
             .wrong(&format!("a [[tree]] without `{key}`"))
             .hint("a tree needs name and path")
     };
+
     let (no_name, no_path) = (missing("name"), missing("path"));
     section.finish()?;
     Ok(TreeConfig {
@@ -466,5 +487,6 @@ fn absolute(field: &Field) -> Result<PathBuf> {
             "{shown:?} is not an absolute path without \"..\", as in \"/var/www\""
         )));
     }
+
     Ok(path.components().collect())
 }

@@ -86,10 +86,12 @@ fn interfaces_are_one_or_several() {
         of("[\"eth0\", \"10.0.0.1\"]").expect("legal"),
         ["eth0", "10.0.0.1"]
     );
+
     let explained = parse("[network]\ninterface = [\"eth0\", \"eth1\"]")
         .expect("legal")
         .explain();
     assert!(explained.contains("on eth0, eth1;"), "{explained}");
+
     for (wrong, what) in [
         ("[]", "leave it out"),
         ("[1]", "text in quotes"),
@@ -197,6 +199,7 @@ fn hooks_have_the_documented_limits() {
         ),
         (10, 1, 30)
     );
+
     assert!(
         TreeConfig::new(TreeName::new("www").expect("legal"), "/x".into())
             .hooks
@@ -249,6 +252,7 @@ fn group_keys_are_a_path_or_a_list_the_new_one_first() {
         keys("[\"/etc/b\", \"/etc/a\"]").ok(),
         Some(vec!["/etc/b".into(), "/etc/a".into()])
     );
+
     let explained = parse("[network]\ngroup_key = [\"/etc/b\", \"/etc/a\"]")
         .expect("legal")
         .explain();
@@ -256,9 +260,11 @@ fn group_keys_are_a_path_or_a_list_the_new_one_first() {
         explained.contains("sealed with /etc/b, and /etc/a opens them too"),
         "{explained}"
     );
+
     let wrong = |text: &str| keys(text).expect_err(text).to_string();
     assert!(wrong("[]").contains("name a file"));
     assert!(wrong("\"group.key\"").contains("is not an absolute path"));
+
     assert!(wrong("[\"/a\",\"/b\",\"/c\",\"/d\",\"/e\"]").contains("too many group keys"));
 }
 
@@ -270,6 +276,7 @@ fn plain_is_said_in_words_and_leaves_no_key_unused() {
         config.seal_by_default();
         config.network.group_keys
     };
+
     assert_eq!(sealed(""), [Path::new("/srv/group.key")]);
     assert_eq!(
         sealed("[network]\ngroup_key = \"/etc/a\"\nplain = false"),
@@ -282,9 +289,11 @@ fn plain_is_said_in_words_and_leaves_no_key_unused() {
             .explain()
             .contains("; plain: datagrams are not sealed")
     );
+
     let both = parse("\n[network]\nplain = true\ngroup_key = \"/etc/a\"")
         .expect_err("both")
         .to_string();
+
     assert!(
         both.contains("makuo.toml:2: ") && both.contains("take one of the two out"),
         "{both}"
@@ -311,12 +320,14 @@ fn the_console_is_for_this_machine_unless_told_otherwise() {
             .listen,
         at("127.0.0.1:5001")
     );
+
     assert_eq!(
         console("listen = \"off\"\nsocket = \"/run/c\"")
             .expect("legal")
             .listen,
         ConsoleListen::Off
     );
+
     let open = "listen = \"0.0.0.0:5000\"\nremote = true\npassword = \"/etc/makuo/console\"";
     assert_eq!(console(open).expect("legal").listen, at("0.0.0.0:5000"));
     for refused in [
@@ -327,12 +338,14 @@ fn the_console_is_for_this_machine_unless_told_otherwise() {
         let error = console(refused).expect_err(refused).to_string();
         assert!(error.contains("console.listen"), "{error}");
     }
+
     let config =
         parse("socket_group = \"web\"\n[sender]\nkey = \"/etc/makuo/key\"").expect("legal");
     assert_eq!(
         config.sender_key.as_deref(),
         Some(Path::new("/etc/makuo/key"))
     );
+
     assert_eq!(config.socket_group.as_deref(), Some("web"));
 }
 
@@ -358,11 +371,13 @@ fn a_file_is_known_by_its_keys() {
                 .map_or_else(String::new, |(_, rest)| rest.to_string()),
         }
     };
+
     assert_eq!(kind("source = \"s\"\ntree = \"www\""), "spec");
     assert_eq!(kind(FULL), "config");
     assert_eq!(kind("[[tree]]\nname = \"www\"\npath = \"/x\""), "config");
     assert_eq!(kind("[network]\nport = 1"), "config");
     assert_eq!(kind("tree = \"www\""), ": the key `source` is missing");
+
     assert_eq!(
         kind("[network]\nprot = 1"),
         ":2: unknown key \"network.prot\""

@@ -37,6 +37,7 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
         groups: setup.groups.clone(),
         devices: setup.config.trees.iter().any(|tree| tree.devices),
     };
+
     if confines || run_as.is_another() {
         for tree in setup
             .config
@@ -47,6 +48,7 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
             tree.hooks.outside = Some(Outside::start(&tree.hooks)?);
         }
     }
+
     sandbox::drop_to(&run_as)?;
     if confines { lookup::start() } else { Ok(()) }
 }
@@ -60,6 +62,7 @@ pub(super) fn anchor(tree: &TreeConfig) -> Option<PathBuf> {
     if own.is_some() {
         return own;
     }
+
     let above = tree
         .path
         .ancestors()
@@ -109,27 +112,32 @@ pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()>
         });
         reach.write.push(managed.tree.state().here());
     }
+
     // They are removed at the end.
     let sockets = setup
         .socket
         .as_deref()
         .into_iter()
         .chain(config.console.socket.as_deref());
+
     reach.sockets.extend(sockets.filter_map(beside));
     // Files that are read again are often replaced: their directories are what stays.
     let keys = config
         .sender_key
         .as_deref()
         .unwrap_or(Path::new(DEFAULT_SENDER_KEY));
+
     let files = [
         config.path.as_path(),
         config.authorized_keys.as_path(),
         keys,
     ]
     .into_iter();
+
     let files = files.chain(config.console.password.as_deref());
     let files = files.chain(config.network.group_keys.iter().map(PathBuf::as_path));
     reach.read.extend(files.filter_map(beside));
+
     match (sandbox::confine(&reach)?, config.sandbox) {
         (sandbox::Confined::Not, Sandbox::Require) => {
             Err(Error::usage("this daemon cannot be confined"))

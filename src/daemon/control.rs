@@ -83,6 +83,7 @@ impl Listener {
         if let Some(group) = group {
             nix::unistd::chown(path, None, Some(group)).map_err(|e| failed(e.into()))?;
         }
+
         let listener = UnixListener::from_std(listener).map_err(failed)?;
         Ok(Self {
             listener,
@@ -137,16 +138,20 @@ impl Gate {
         let Ok(peer) = stream.peer_cred() else {
             return false;
         };
+
         let uid = Uid::from_raw(peer.uid());
         if uid.is_root() || uid == Uid::effective() {
             return true;
         }
+
         let Some(group) = self.group else {
             return false;
         };
+
         if Gid::from_raw(peer.gid()) == group {
             return true;
         }
+
         lookup::groups_of(uid.as_raw()).is_ok_and(|groups| groups.contains(&group.as_raw()))
     }
 }
@@ -176,6 +181,7 @@ async fn answer(stream: UnixStream, gate: Gate, desk: &Arc<Desk>) -> std::io::Re
             "are command and daemon of the same version?",
         )),
     };
+
     write.write_all(&reply).await
 }
 
@@ -227,6 +233,7 @@ async fn files(
             let _ = told.blocking_send(json(&last));
         }
     });
+
     let mut byte = [0];
     let mut gone = false;
     loop {
@@ -241,6 +248,7 @@ async fn files(
             interrupt.interrupt();
         }
     }
+
     let _ = work.await;
     Ok(())
 }
@@ -296,6 +304,7 @@ pub fn ask_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Resul
             e,
         )
     };
+
     let unreachable = |e: std::io::Error| {
         let hint = match e.kind() {
             std::io::ErrorKind::PermissionDenied => {
@@ -305,10 +314,12 @@ pub fn ask_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Resul
         };
         Error::io("cannot reach the daemon at", path, e).hint(hint)
     };
+
     drop(BlockingStream::connect(path).map_err(unreachable)?);
     let request = Request::Files { wish: wish.clone() };
     let mut answer =
         ask(path, &request, None).ok_or_else(|| lost(std::io::ErrorKind::BrokenPipe.into()))?;
+
     loop {
         let mut line = String::new();
         if answer

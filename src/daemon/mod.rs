@@ -97,6 +97,7 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     );
     let mut consoles = Listeners::bind(&setup.config.console)?;
     let confines = confinement::confines(&setup.config)?;
+
     confinement::step_down(&mut setup, confines)?;
     consoles.bind_socket(&setup.config.console)?;
     let host = Arc::new(open(&setup, confines)?);
@@ -106,6 +107,7 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the control loop").because(e))?;
+
     // Before anybody can see that the daemon is there.
     let signals = runtime.block_on(async { Signals::follow() })?;
     let listener = match &setup.socket {
@@ -115,9 +117,11 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         }
         None => None,
     };
+
     if confines {
         confinement::confine(&setup, &host, &places)?;
     }
+
     let group_keys = door.keys.clone();
     let (mut running, handle) = Running::start(door, Arc::clone(&host))?;
     let pulls = running.pulls();
@@ -132,6 +136,7 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
                 running.run()
             })
     };
+
     let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
     let (config, is_plain) = (setup.config.clone(), group_keys.is_empty());
     let started = Started::new(&config, setup.group_keys_fixed);
@@ -140,6 +145,7 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .trees
         .iter()
         .filter(|tree| !confines || confinement::anchor(tree).is_some());
+
     reopening::start(Arc::clone(&host), handle.clone(), reached, state_dir)?;
     let desk = Arc::new(desk(setup, &host, &places, handle.clone(), signer));
     desk.seal_with(group_keys);
@@ -149,14 +155,17 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .name("serve".into())
         .spawn(move || serve::run(&giver, &given, rate, &pulls))
         .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+
     let console = Console::new(
         Arc::clone(&desk),
         console_tree(&config, desk.bases()),
         password,
     );
+
     if host.trees.all_broken().next().is_some() {
         reopening::notify(&host);
     }
+
     let serving = Serving {
         started,
         is_plain,
@@ -165,12 +174,14 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         desk: &desk,
         console: &console,
     };
+
     runtime.block_on(serving.follow(signals, listener, consoles, &ended))?;
     desk.stop();
     handle.stop();
     let done = network
         .join()
         .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")));
+
     // What was sent is given the time to be taken back.
     runtime.shutdown_timeout(GRACE);
     done
@@ -183,6 +194,7 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
         .iter()
         .map(|(name, _)| name.to_string())
         .collect();
+
     tracing::info!(
         "{} on {} at {} for {} {}: trees {}",
         setup.name,
@@ -201,6 +213,7 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
         },
         trees.join(", ")
     );
+
     match door.keys.len() {
         0 => {
             tracing::warn!("{}", crate::config::PLAIN);
@@ -222,6 +235,7 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
         }
         n => tracing::info!("datagrams are sealed; group keys: {n}"),
     }
+
     if let Some(advice) = crate::drive::drops::advice(links.recv_buffer()) {
         tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
     }
@@ -252,12 +266,14 @@ fn desk(
             .get(name)
             .map(|m| m.tree.state().here().to_path_buf())
     };
+
     let alone = |name: &TreeName| places.get(name).map(Place::path);
     let cache = |name: &TreeName| {
         managed(name)
             .or_else(|| alone(name))
             .map(|dir| dir.join(SENT))
     };
+
     let root = |name: &TreeName| places.get(name).map(|place| Arc::clone(&place.root));
     let base = |t: &TreeConfig| Base {
         tree: t.name.clone(),
@@ -265,6 +281,7 @@ fn desk(
         alone: root(&t.name),
         cache: cache(&t.name),
     };
+
     let sending = Sending {
         bases: setup.config.trees.iter().map(base).collect(),
         allowed: setup.manner.sends,
@@ -274,6 +291,7 @@ fn desk(
         strict: setup.config.network.strict_host_keys,
         dial: setup.dial,
     };
+
     Desk::new(setup.name, handle, sending, signer)
 }
 
@@ -308,16 +326,19 @@ fn open(setup: &Setup, confines: bool) -> Result<Host> {
         }
         Err(e) => return Err(e),
     };
+
     if keys.is_empty() {
         tracing::warn!(
             "no key is listed in {}: every release will be refused",
             keys.file().display()
         );
     }
+
     let state_dir = config.state_dir.as_deref();
     let received = config.trees.iter().filter(|_| setup.manner.receives);
     let mut trees = Vec::new();
     let mut broken = Vec::new();
+
     for tree in received {
         match open_tree(tree, state_dir) {
             Ok(managed) => trees.push((tree.name.clone(), managed)),
@@ -332,13 +353,16 @@ fn open(setup: &Setup, confines: bool) -> Result<Host> {
 
     // What is wrong with the configuration, or is another daemon's, does not mend itself.
     let is_final = trees.is_empty() && broken.iter().all(|(_, _, e)| e.kind() != Kind::Io);
+
     if is_final && let Some((_, _, first)) = broken.pop() {
         return Err(first);
     }
+
     let mut trees: Trees = trees.into_iter().collect();
     for (name, why, _) in broken {
         trees.add_broken(name, why);
     }
+
     Ok(Host {
         name: setup.name.clone(),
         trees,

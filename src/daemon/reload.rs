@@ -45,6 +45,7 @@ impl<'a> Started<'a> {
                 return config;
             }
         };
+
         let changed = needs_restart(&self.file, &now);
         if !changed.is_empty() {
             let path = crate::units::printable(config.path.as_os_str().as_encoded_bytes());
@@ -53,18 +54,21 @@ impl<'a> Started<'a> {
                 changed.join(", ")
             );
         }
+
         let file = &self.file;
         follow(
             &mut config.authorized_keys,
             &file.authorized_keys,
             now.authorized_keys,
         );
+
         follow(&mut config.sender_key, &file.sender_key, now.sender_key);
         follow(
             &mut config.console.password,
             &file.console.password,
             now.console.password,
         );
+
         if !self.group_keys_fixed {
             follow(
                 &mut config.network.group_keys,
@@ -73,6 +77,7 @@ impl<'a> Started<'a> {
             );
             config.seal_by_default();
         }
+
         config
     }
 }
@@ -106,17 +111,20 @@ fn needs_restart(before: &HostConfig, now: &HostConfig) -> Vec<String> {
         ("[network]", network(before, now) != now.network),
         ("[console]", console(before, now) != now.console),
     ];
+
     let mut changed: Vec<String> = top
         .into_iter()
         .filter(|(_, is)| *is)
         .map(|(name, _)| name.into())
         .collect();
+
     let names: BTreeSet<&TreeName> = before
         .trees
         .iter()
         .chain(&now.trees)
         .map(|t| &t.name)
         .collect();
+
     for name in names {
         let [before, now] =
             [before, now].map(|config| config.trees.iter().find(|t| t.name == *name));
@@ -127,6 +135,7 @@ fn needs_restart(before: &HostConfig, now: &HostConfig) -> Vec<String> {
             changed.push(format!("[[tree]] {name}"));
         }
     }
+
     changed
 }
 
@@ -190,6 +199,7 @@ mod tests {
             ))
             .is_empty()
         );
+
         assert_eq!(changed(&FILE.replace("5001", "5002")), ["[network]"]);
         assert_eq!(changed(&FILE.replace("/srv", "/var")), ["[[tree]] www"]);
         assert_eq!(
@@ -200,6 +210,7 @@ mod tests {
             changed(&FILE.replace("\"www\"", "\"web\"")),
             ["[[tree]] web", "[[tree]] www"]
         );
+
         assert_eq!(
             changed(&format!("sandbox = \"off\"\n{FILE}").replace("web1", "web2")),
             ["name", "sandbox"]
@@ -215,6 +226,7 @@ mod tests {
         let mut config = HostConfig::load(&path).unwrap();
         config.authorized_keys = "/flag".into();
         let started = Started::new(&config, false);
+
         put(
             "authorized_keys = \"/a\"\n[network]\ngroup_key = [\"/k\", \"/l\"]\n[sender]\nkey = \"/s\"\n",
         );
@@ -224,6 +236,7 @@ mod tests {
             (again.network.group_keys.len(), again.sender_key),
             (2, Some("/s".into()))
         );
+
         assert_eq!(
             Started {
                 group_keys_fixed: true,
@@ -235,6 +248,7 @@ mod tests {
             .len(),
             1
         );
+
         put("authorised_keys = \"/b\"\n");
         assert_eq!(
             Started::new(&config, false).again().network.group_keys,

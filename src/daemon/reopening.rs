@@ -29,6 +29,7 @@ pub(super) fn unserved(tree: &TreeConfig, e: &Error, is_reachable: bool) -> Stri
     } else {
         "restart the daemon once that is mended"
     };
+
     format!("tree {} is not served: {e}{hint}; {next}", tree.name)
 }
 
@@ -56,6 +57,7 @@ pub(super) fn start<'a>(
             again: AGAIN,
         })
         .collect();
+
     let work = move || {
         loop {
             std::thread::sleep(LOOK);
@@ -64,6 +66,7 @@ pub(super) fn start<'a>(
                 .for_each(|tree| tree.look(clock.now(), &host, &handle, state_dir.as_ref()));
         }
     };
+
     let thread = std::thread::Builder::new().name("trees".into()).spawn(work);
     thread
         .map(drop)
@@ -83,10 +86,12 @@ impl Trying {
             .trees
             .get(&self.config.name)
             .is_some_and(|managed| managed.tree.torn().is_none());
+
         if is_whole {
             self.again = AGAIN;
             return;
         }
+
         if now < self.due {
             return;
         }
@@ -95,9 +100,11 @@ impl Trying {
             Some(managed) => managed.tree.mend().is_ok(),
             None => self.open(host, state_dir),
         };
+
         if done {
             handle.opened(&self.config.name);
         }
+
         self.due = now + self.again;
         self.again = (self.again * 2).min(AGAIN_MAX);
     }
@@ -119,6 +126,7 @@ impl Trying {
                 false
             }
         };
+
         notify(host);
         opened
     }

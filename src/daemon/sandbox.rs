@@ -90,6 +90,7 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
     if !run_as.is_another() {
         return Ok(());
     }
+
     only_thread()?;
     let user = run_as.user.as_deref().map(user).transpose()?;
     let gid = match (&run_as.group, &user) {
@@ -97,11 +98,13 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
         (None, Some(user)) => user.gid,
         (None, None) => nix::unistd::getegid(),
     };
+
     let groups = run_as
         .groups
         .iter()
         .map(|name| self::group(name))
         .collect::<Result<Vec<_>>>()?;
+
     let uid = user
         .as_ref()
         .map_or(nix::unistd::geteuid(), |user| user.uid);
@@ -109,11 +112,13 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
     if same && !uid.is_root() {
         return Ok(());
     }
+
     let kept = if run_as.devices {
         KEPT | CapabilitySet::MKNOD
     } else {
         KEPT
     };
+
     let failed = |what: &str| {
         let message = format!("cannot {what} to run as user {uid}, group {gid}");
         move |e: std::io::Error| {
@@ -122,9 +127,11 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
                 .hint("only root may become another user: start the daemon as root, or without --user and --run-group")
         }
     };
+
     become_user(user.as_ref(), uid, (gid, &groups), kept).map_err(failed("change"))?;
     keep_only(kept).map_err(failed("give rights away"))?;
     tracing::info!("running as user {uid}, group {gid}");
+
     Ok(())
 }
 
@@ -139,11 +146,13 @@ fn become_user(
         // One that this kernel does not know is in nobody's set.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
+
     rustix::thread::set_keep_capabilities(true)?;
     match user.filter(|_| groups.is_empty()) {
         Some(user) => nix::unistd::initgroups(&CString::new(user.name.as_str())?, gid)?,
         None => nix::unistd::setgroups(&[&[gid], groups].concat())?,
     }
+
     nix::unistd::setresgid(gid, gid, gid)?;
     nix::unistd::setresuid(uid, uid, uid)?;
     Ok(())
@@ -157,9 +166,11 @@ fn keep_only(kept: CapabilitySet) -> std::io::Result<()> {
         permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
+
     rustix::thread::set_capabilities(None, sets)?;
     rustix::thread::set_keep_capabilities(false)?;
     rustix::thread::set_no_new_privs(true)?;
+
     Ok(())
 }
 
@@ -186,6 +197,7 @@ pub fn confine(reach: &Reach) -> Result<Confined> {
     let Some(mut rules) = ruleset() else {
         return Ok(Confined::Not);
     };
+
     let write = AccessFs::from_all(KNOWN) & !(AccessFs::Execute | AccessFs::IoctlDev);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let sockets = AccessFs::MakeSock | AccessFs::RemoveFile | AccessFs::ReadDir;
@@ -202,9 +214,11 @@ pub fn confine(reach: &Reach) -> Result<Confined> {
         )
         // Where logs and the like may go.
         .chain([(Path::new("/dev/null"), read | AccessFs::WriteFile)]);
+
     for (path, access) in all {
         rules = allow(rules, path, access)?;
     }
+
     let done = rules.restrict_self().map_err(|e| failed(e.to_string()))?;
     Ok(match done.ruleset {
         RulesetStatus::FullyEnforced => Confined::Wholly,
@@ -222,12 +236,14 @@ fn allow(
     let Ok(handle) = PathFd::new(path) else {
         return Ok(rules);
     };
+
     let is_dir = std::fs::metadata(path).is_ok_and(|m| m.is_dir());
     let access = if is_dir {
         access
     } else {
         access & AccessFs::from_file(KNOWN)
     };
+
     let shown = printable(path.as_os_str().as_encoded_bytes());
     rules
         .add_rule(PathBeneath::new(handle, access))
@@ -255,6 +271,7 @@ fn user(name: &str) -> Result<User> {
         Ok(number) => User::from_uid(Uid::from_raw(number)),
         Err(_) => User::from_name(name),
     };
+
     found
         .ok()
         .flatten()
@@ -265,6 +282,7 @@ fn group(name: &str) -> Result<Gid> {
     if let Ok(number) = name.parse() {
         return Ok(Gid::from_raw(number));
     }
+
     let found = Group::from_name(name).ok().flatten().map(|group| group.gid);
     found.ok_or_else(|| {
         Error::usage(format!(
@@ -287,17 +305,20 @@ mod tests {
             println!("skipped: this kernel has no Landlock");
             return;
         }
+
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         for name in ["www", "state", "other", "keys", "run"] {
             std::fs::create_dir(at(name)).unwrap();
             std::fs::write(at(name).join("file"), name).unwrap();
         }
+
         let reach = Reach {
             write: vec![at("www"), at("state")],
             sockets: vec![at("run")],
             read: vec![at("keys")],
         };
+
         let names = ["www", "state", "other", "keys", "run"].map(at);
         let tried = std::thread::spawn(move || {
             assert_ne!(confine(&reach).unwrap(), Confined::Not);
@@ -327,6 +348,7 @@ mod tests {
             ]
             .map(|tried| tried.map_err(|e| e.kind()))
         });
+
         for (number, tried) in tried.join().unwrap().into_iter().enumerate() {
             // A link or rename across the border is refused as one across devices.
             let refused = [ErrorKind::PermissionDenied, ErrorKind::CrossesDevices];
@@ -335,6 +357,7 @@ mod tests {
                 "{number}: {tried:?}"
             );
         }
+
         assert_eq!(std::fs::read(at("other/file")).unwrap(), b"other");
         // This thread is as free as before.
         std::fs::write(at("other/new"), "x").unwrap();
@@ -346,20 +369,24 @@ mod tests {
             user: Some(user.into()),
             ..RunAs::default()
         };
+
         assert!(
             user("no-such-user-here")
                 .unwrap_err()
                 .to_string()
                 .contains("no user")
         );
+
         assert!(
             group("no-such-group-here")
                 .unwrap_err()
                 .to_string()
                 .contains("no group")
         );
+
         assert_eq!(user("0").unwrap().name, "root");
         assert!(drop_to(&RunAs::default()).is_ok());
+
         // Threads of the tests run beside this one.
         assert!(drop_to(&run_as("root")).is_err());
     }

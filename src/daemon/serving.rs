@@ -29,6 +29,7 @@ impl Signals {
         let listen = |kind| {
             signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e))
         };
+
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -60,14 +61,17 @@ impl Serving<'_> {
         if let Some(listener) = listener {
             tokio::spawn(listener.serve(Arc::clone(self.desk)));
         }
+
         let console = async {
             match consoles.is_empty() {
                 true => std::future::pending().await,
                 false => Arc::clone(self.console).serve(consoles).await,
             }
         };
+
         tokio::pin!(console);
         let mut watchdog = watchdog();
+
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         loop {
@@ -80,6 +84,7 @@ impl Serving<'_> {
                 () = tick(&mut watchdog) => self.bark().await,
             }
         }
+
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         Ok(())
     }
@@ -110,6 +115,7 @@ impl Serving<'_> {
             }
             Err(e) => tracing::error!("the authorized keys stay as they were: {e}"),
         }
+
         match signer(&config) {
             Ok(Some(signer)) => self.desk.sign_with(Some(signer)),
             Ok(None) => {}
@@ -117,16 +123,19 @@ impl Serving<'_> {
                 tracing::error!("the key that signs what this host sends stays as it was: {e}")
             }
         }
+
         match password(&config) {
             Ok(password) => self.console.guard(password),
             Err(e) => tracing::error!("the console's password stays as it was: {e}"),
         }
+
         let keys: Result<Vec<GroupKey>> = config
             .network
             .group_keys
             .iter()
             .map(|path| GroupKey::load(path))
             .collect();
+
         match keys {
             // Own sessions and the host itself speak in the same way.
             Ok(keys) if keys.is_empty() != self.is_plain => {
@@ -141,6 +150,7 @@ impl Serving<'_> {
             }
             Err(e) => tracing::error!("the group keys stay as they were: {e}"),
         }
+
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
 }

@@ -30,6 +30,7 @@ pub fn starting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -> Resu
     if said.is_some() {
         let _ = sd_notify::notify(&[NotifyState::Status("")]);
     }
+
     started
 }
 
@@ -41,6 +42,7 @@ fn survive_reload() {
     else {
         return;
     };
+
     let _entered = runtime.enter();
     // The handler stays when nobody listens any more.
     drop(signal(SignalKind::hangup()));

@@ -45,6 +45,7 @@ impl Place {
             }
             Err(e) => e,
         };
+
         tracing::warn!(
             "tree {}: {missing}: its files are all read again after a restart",
             tree.name
@@ -54,6 +55,7 @@ impl Place {
             .prefix("makuo-")
             .tempdir()
             .map_err(failed)?;
+
         Ok(Self {
             root: Arc::new(root),
             dir: Dir::Temporary(dir),

@@ -61,10 +61,12 @@ impl Memory {
             self.last = last;
             return super::diff(have, want, rules, scope, host);
         };
+
         let paginated = Paginated {
             manifest: want,
             pages: Pages::of(want).map_err(unreadable)?,
         };
+
         let keys = paged.keys();
         let again = match &last {
             Some(last) if last.holds(rules, host) => {
@@ -72,10 +74,12 @@ impl Memory {
             }
             _ => None,
         };
+
         let (plan, met) = match again {
             Some(found) => found,
             None => compare(have, want, rules, scope, host, None)?,
         };
+
         if plan.changes.len() + met.timeless.len() <= MAX_CHANGED {
             self.last = Some(Last {
                 have: keys,
@@ -93,6 +97,7 @@ impl Memory {
                     .collect(),
             });
         }
+
         Ok(plan)
     }
 }
@@ -127,6 +132,7 @@ impl<S: NodeSource> Paginated<'_, S> {
         } else {
             self.pages.keys(self.manifest).map_err(unreadable)?
         };
+
         let mut ranges = differing(&last.have, keys);
         ranges.extend(differing(&last.want, &want));
         ranges.extend(last.changed.iter().map(|path| path.clone()..=path.clone()));
@@ -137,13 +143,16 @@ impl<S: NodeSource> Paginated<'_, S> {
             ranges: &ranges,
             wanted: self.manifest.root().entries,
         };
+
         let (plan, met) = compare(have, self, rules, &[], host, Some(&parts))?;
         let links = met.links || last.links;
+
         // What further names lead to may be gone, wherever they are.
         let is_gone = |c: &Change| c.want.is_none() && c.was != Some(Shape::Directory);
         if links && plan.changes.iter().any(|c| is_gone(&c)) {
             return Ok(None);
         }
+
         // Further names of a file that is made anew, or may be copied, are linked again, wherever they are.
         let is_file =
             |c: &Change| c.is_applied() && c.want.is_some() && c.shape() != Shape::Directory;
@@ -153,15 +162,18 @@ impl<S: NodeSource> Paginated<'_, S> {
                 .into_iter()
                 .any(|keys| !is_covered(keys, dir, &ranges))
         };
+
         if relinks || plan.changes.iter().filter(is_lost).any(|c| beyond(&c.path)) {
             return Ok(None);
         }
+
         let mut owners = last.owners.clone();
         owners.extend(
             met.owners
                 .into_iter()
                 .filter(|(owner, _)| last.owners.iter().all(|(known, _)| known != owner)),
         );
+
         Ok(Some((
             plan,
             Met {
@@ -184,11 +196,13 @@ fn is_covered(keys: &[PageKey], dir: &TreePath, ranges: &[RangeInclusive<TreePat
         let (first, last) = (key.bounds.start(), key.bounds.end());
         first.is_within(dir) || (first <= dir && last >= dir)
     };
+
     let covered = |key: &PageKey| {
         ranges
             .iter()
             .any(|r| r.start() <= key.bounds.start() && r.end() >= key.bounds.end())
     };
+
     keys.iter().filter(touches).all(covered)
 }
 

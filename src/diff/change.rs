@@ -106,6 +106,7 @@ impl Delta {
             (self.acl, 'a'),
             (self.xattrs, 'x'),
         ];
+
         signs
             .iter()
             .map(|&(on, sign)| if on { sign } else { '.' })
@@ -174,6 +175,7 @@ impl Change {
             Action::Keep => return format!("{:<11}", "*keeping"),
             _ => {}
         }
+
         let shape = self.shape();
         let update = match (self.action, shape) {
             (Action::Meta, _) => '.',
@@ -181,15 +183,18 @@ impl Change {
             (_, Shape::File) => '>',
             _ => 'c',
         };
+
         let letter = if shape == Shape::Hardlink {
             first.unwrap_or(shape)
         } else {
             shape
         }
         .letter();
+
         if matches!(self.action, Action::Create | Action::Replace) {
             return format!("{update}{letter}+++++++++");
         }
+
         let flags = self.delta.flags(shape);
         // rsync shows a change of nothing but the link itself with blanks.
         let flags = if update == 'h' && flags.bytes().all(|b| b == b'.') {
@@ -197,6 +202,7 @@ impl Change {
         } else {
             flags
         };
+
         format!("{update}{letter}{flags}")
     }
 

@@ -38,6 +38,7 @@ impl Changes {
         {
             self.ordinals.push((want.first, at));
         }
+
         self.list.push(change);
     }
 
@@ -179,17 +180,21 @@ impl<C> Encode<C> for Change {
             self.was
                 .and_then(|was| SHAPES.iter().position(|s| *s == was)),
         ))?;
+
         for owner in [self.owner, self.kept] {
             e.encode(owner.uid)?.encode(owner.gid)?;
         }
+
         let Some(Located { entry, first }) = &self.want else {
             return e.null()?.ok();
         };
+
         e.encode(first)?
             .encode(&entry.kind)?
             .encode(entry.mode)?
             .encode(&*entry.owner)?
             .encode(entry.mtime)?;
+
         e.encode(&entry.xattrs)?.ok()
     }
 }
@@ -206,10 +211,12 @@ impl<'b, C> Decode<'b, C> for Change {
             uid: d.decode()?,
             gid: d.decode()?,
         };
+
         let kept = LocalOwner {
             uid: d.decode()?,
             gid: d.decode()?,
         };
+
         let mut want = None;
         if let Some(first) = d.decode()? {
             let (kind, mode, owner) = (d.decode()?, d.decode()?, Arc::new(d.decode()?));
@@ -226,6 +233,7 @@ impl<'b, C> Decode<'b, C> for Change {
                 first,
             });
         }
+
         Ok(Self {
             path,
             action,

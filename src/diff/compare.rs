@@ -59,6 +59,7 @@ pub(super) fn compare(
         true => Ok(PathFilter::default()),
         false => rules.excluded(),
     };
+
     let excluded = excluded.map_err(crate::Error::refused)?;
     let mut walk = Walk {
         rules,
@@ -79,6 +80,7 @@ pub(super) fn compare(
         met_links: false,
         link_targets: BTreeMap::new(),
     };
+
     match parts {
         None => walk.join(have.entries(), want.entries())?,
         Some(parts) => {
@@ -91,6 +93,7 @@ pub(super) fn compare(
             walk.wanted = parts.wanted;
         }
     }
+
     walk.check_link_targets()?;
     walk.top(have.top())?;
     let timeless = walk.drop_times();
@@ -99,14 +102,17 @@ pub(super) fn compare(
         links: walk.met_links,
         timeless,
     };
+
     let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
     if rules.layout == Layout::Swap {
         plan.alone = vec![host.protect.clone(), excluded.clone()];
     }
+
     plan.count();
     if wanted == 0 && rules.delete_extras && !rules.allow_empty {
         return Err(Refusal::Empty);
     }
+
     check_limits(&plan, rules, host)?;
     needed.find_in(have, &mut plan)?;
     Ok((plan, met))
@@ -219,6 +225,7 @@ impl Walk<'_> {
         if self.link_targets.is_empty() {
             return Ok(());
         }
+
         match self.want.no_link_target(&mut self.link_targets.keys())? {
             None => Ok(()),
             Some(first) => {
@@ -233,6 +240,7 @@ impl Walk<'_> {
         let (Some(have), Some(want), true) = (have, self.want.top(), self.scope.is_empty()) else {
             return Ok(());
         };
+
         let owner = self
             .owners
             .local_at(&Arc::new(want.owner.clone()), &TopChange::PATH)?;
@@ -240,11 +248,13 @@ impl Walk<'_> {
         if is_time_only(delta) && !self.top_names && !self.governs_names_in(None) {
             delta = Delta::default();
         }
+
         self.plan.top = Some(TopChange {
             want: want.clone(),
             delta,
             owner,
         });
+
         Ok(())
     }
 
@@ -261,6 +271,7 @@ impl Walk<'_> {
                 return Ok(());
             }
         }
+
         self.plan.summary.host_entries += 1;
         while self
             .leaving
@@ -269,6 +280,7 @@ impl Walk<'_> {
         {
             self.leaving.pop();
         }
+
         let replaced = self.replaced.as_ref().filter(|dir| path.is_within(dir));
         if self.host_guard.covers(path, is_dir) {
             if let Some(at) = replaced {
@@ -282,6 +294,7 @@ impl Walk<'_> {
             }
             return Ok(());
         }
+
         let action = match (self.rules.delete_extras, replaced) {
             (true, _) => Action::Delete,
             (false, Some(at)) => {
@@ -292,12 +305,15 @@ impl Walk<'_> {
             }
             (false, None) => Action::Extra,
         };
+
         if is_dir && action == Action::Delete {
             self.leaving.push((path.clone(), self.plan.changes.len()));
         }
+
         if action == Action::Delete {
             self.note_name(path);
         }
+
         self.plan.changes.push(Change {
             path: path.clone(),
             action,
@@ -307,6 +323,7 @@ impl Walk<'_> {
             owner: LocalOwner::default(),
             kept: LocalOwner::default(),
         });
+
         Ok(())
     }
 
@@ -319,10 +336,12 @@ impl Walk<'_> {
         ) {
             return Ok(());
         }
+
         let delta = Delta {
             content: true,
             ..Delta::default()
         };
+
         self.change(Action::Create, delta, None, want)
     }
 
@@ -332,6 +351,7 @@ impl Walk<'_> {
         let path = &have.path;
         let alone = self.host_guard.covers(path, ours == Shape::Directory);
         let wanted_alone = self.want_guard.covers(path, theirs == Shape::Directory);
+
         if above {
             return if ours == theirs {
                 Ok(())
@@ -339,6 +359,7 @@ impl Walk<'_> {
                 Err(Refusal::OutOfScope(want.entry.path))
             };
         }
+
         self.plan.summary.host_entries += 1;
         if alone != wanted_alone {
             return Err(Refusal::ReplacesProtected {
@@ -346,9 +367,11 @@ impl Walk<'_> {
                 path: path.clone(),
             });
         }
+
         if alone {
             return Ok(());
         }
+
         let regular = |shape| matches!(shape, Shape::File | Shape::Hardlink);
         let linkable = |shape| shape != Shape::Directory;
         let same = ours == theirs
@@ -356,6 +379,7 @@ impl Walk<'_> {
             || regular(ours) && regular(theirs)
             || theirs == Shape::Hardlink && linkable(ours)
             || ours == Shape::Hardlink && linkable(theirs);
+
         if !same {
             if ours == Shape::Directory {
                 self.replaced = Some(path.clone());
@@ -370,12 +394,14 @@ impl Walk<'_> {
                 want,
             );
         }
+
         let owner = self.owners.local(&want.entry)?;
         let anew = match &want.entry.kind {
             EntryKind::Hardlink(first) => have.kind != want.entry.kind || self.is_anew(first),
             EntryKind::Directory => false,
             kind => have.kind != *kind,
         };
+
         // Further names of one file share what the file has: it is compared under its first name.
         let linked = !anew && theirs == Shape::Hardlink;
         let mut delta = if linked {
@@ -384,6 +410,7 @@ impl Walk<'_> {
             let is_link = theirs == Shape::Symlink;
             self.metadata(have.into(), (&want.entry).into(), is_link, owner)
         };
+
         if anew {
             delta.content = theirs != Shape::Hardlink;
             delta.size = ours == Shape::File
@@ -427,11 +454,13 @@ impl Walk<'_> {
             },
             _ => LocalOwner::default(),
         };
+
         let was = have.map(|have| Shape::of(&have.kind));
         let path = want.entry.path.clone();
         if action != Action::Meta {
             self.note_name(&path);
         }
+
         match &want.entry.kind {
             EntryKind::Hardlink(first) => self.check_link(&path, first)?,
             EntryKind::File(content) if action != Action::Meta => match content {
@@ -448,6 +477,7 @@ impl Walk<'_> {
             },
             _ => {}
         }
+
         self.plan.changes.push(Change {
             path,
             action,
@@ -457,6 +487,7 @@ impl Walk<'_> {
             owner,
             kept,
         });
+
         Ok(())
     }
 
@@ -489,6 +520,7 @@ impl Walk<'_> {
         if self.timeless.is_empty() {
             return Vec::new();
         }
+
         self.timeless.sort_unstable();
         let mut paths = Vec::with_capacity(self.timeless.len());
         let mut kept = Changes::default();
@@ -498,6 +530,7 @@ impl Walk<'_> {
                 Err(_) => kept.push(change),
             }
         }
+
         self.plan.changes = kept;
         paths
     }

@@ -89,10 +89,12 @@ impl<'a> Guard<'a> {
         if self.covered.as_ref().is_some_and(|top| path.is_within(top)) {
             return true;
         }
+
         let here = self.filters.iter().any(|f| f.matches_here(path, is_dir));
         if here && is_dir {
             self.covered = Some(path.clone());
         }
+
         here
     }
 }
@@ -134,6 +136,7 @@ impl<'a> Owners<'a> {
         if let Some(&known) = self.known.get(owner) {
             return Ok(known);
         }
+
         let numeric = self.rules.unknown_owner == UnknownOwner::Numeric;
         let resolve = |what, name: Option<&str>, number: u32, found: Option<u32>| {
             let id = match (name, found) {
@@ -151,10 +154,12 @@ impl<'a> Owners<'a> {
                     ),
                 })
         };
+
         let found = |name: Option<&str>, look_up: &dyn Fn(&str) -> Result<Option<u32>>| match name {
             Some(name) => look_up(name),
             None => Ok(None),
         };
+
         let (user, group) = (owner.user.as_deref(), owner.group.as_deref());
         let uid = match self.rules.set_user {
             true => Some(resolve(
@@ -165,6 +170,7 @@ impl<'a> Owners<'a> {
             )?),
             false => None,
         };
+
         let gid = match self.rules.set_group {
             true => Some(resolve(
                 "group",
@@ -174,6 +180,7 @@ impl<'a> Owners<'a> {
             )?),
             false => None,
         };
+
         let local = LocalOwner { uid, gid };
         self.known.insert(Arc::clone(owner), local);
         Ok(local)

@@ -104,6 +104,7 @@ pub trait Want {
                 return Ok(Some(path));
             }
         }
+
         Ok(None)
     }
 }

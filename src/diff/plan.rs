@@ -108,6 +108,7 @@ impl Plan {
             alone: Vec::new(),
             ..*self
         };
+
         std::mem::replace(self, empty)
     }
 
@@ -134,6 +135,7 @@ impl Plan {
         let Some((change, mut index)) = found else {
             return Ok(None);
         };
+
         match self.content(&change) {
             None => Ok(None),
             Some(Content::Blocks(blocks)) => Ok(blocks.get(index).copied()),
@@ -180,6 +182,7 @@ impl Plan {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -212,6 +215,7 @@ impl Plan {
         })?;
         self.wants = left;
         self.summary.fetch_bytes -= saved;
+
         Ok(saved)
     }
 

@@ -110,6 +110,7 @@ impl From<Refusal> for crate::Error {
             Refusal::Unreadable(e) => return e,
             other => crate::Error::refused(other.to_string()),
         };
+
         match advice {
             Some(hint) => error.hint(hint),
             None => error,

@@ -27,6 +27,7 @@ impl Needed {
         self.0.shrink_to_fit();
         let mut here = vec![false; self.0.len()];
         let mut left = self.0.len();
+
         if left > 0 {
             let wanted =
                 |hash: &BlockHash| self.0.binary_search_by(|(_, block)| block.hash.cmp(hash));
@@ -58,9 +59,11 @@ impl Needed {
                 }
             }
         }
+
         let mut found = here.into_iter();
         self.0.retain(|_| !found.next().unwrap_or(false));
         plan.set_fetch(self.0);
+
         Ok(())
     }
 }

@@ -90,6 +90,7 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
     } else {
         0o644
     };
+
     Entry {
         path: p(path),
         kind,
@@ -154,6 +155,7 @@ fn apply(have: &Memory, plan: &Plan) -> Memory {
             Some(want) => drop(out.0.insert(change.path.clone(), localized(&want.entry))),
         }
     }
+
     out
 }
 
@@ -164,12 +166,14 @@ fn localized(entry: &Entry) -> Entry {
         .as_deref()
         .map_or(Some(entry.owner.uid), |n| Names.uid(n).expect("answers"))
         .expect("known");
+
     let owner = Owner {
         uid,
         gid: entry.owner.gid,
         user: None,
         group: None,
     };
+
     Entry {
         owner: Arc::new(owner),
         ..entry.clone()
@@ -211,6 +215,7 @@ proptest! {
         for (path, e) in &want.0 {
             prop_assert_eq!(&after.0[path].kind, &e.kind);
         }
+
         let again = run(&after, &want, &rules, &none).expect("accepted");
         prop_assert!(again.is_clean() && again.changes.is_empty(), "{:?}", shown(&again));
         prop_assert!(again.wants.is_empty());
@@ -225,6 +230,7 @@ proptest! {
         } else {
             (filter(&patterns), deleting())
         };
+
         let guarded = filter(&patterns);
         if let Ok(plan) = run(&have, &want, &rules, &protect) {
             let after = apply(&have, &plan);
@@ -261,12 +267,14 @@ proptest! {
         let plan = run(&have, &want, &deleting(), &filter(&[])).expect("accepted");
         let mut fetched = Vec::new();
         plan.each_fetched(&NoLists, |_, block| fetched.push(*block)).expect("no lists");
+
         for change in &plan.changes {
             for block in plan.content(&change).map_or(Vec::new(), |content| direct(content).expect("blocks")).iter() {
                 let fetched = fetched.contains(block);
                 prop_assert!(fetched != plan.reuse.contains_key(&block.hash));
             }
         }
+
         let wanted: u64 = plan.wants.iter().map(|r| r.end - r.start).sum();
         prop_assert_eq!(wanted, fetched.len() as u64);
         prop_assert!(plan.wants.windows(2).all(|w| w[0].end < w[1].start));
@@ -280,6 +288,7 @@ fn changes_read_as_rsync_prints_them() {
         f(&mut e);
         e
     };
+
     let have = tree([
         dir("dir"),
         file("grown", "a"),
@@ -292,6 +301,7 @@ fn changes_read_as_rsync_prints_them() {
         file("time", "t"),
         entry("timed-link", EntryKind::Symlink(b"x".to_vec())),
     ]);
+
     let want = tree([
         with(dir("dir"), &|e| e.mtime.secs = 8),
         with(file("grown", "ab"), &|e| e.mtime.secs = 8),
@@ -319,6 +329,7 @@ fn changes_read_as_rsync_prints_them() {
             &|e| e.mtime.secs = 9,
         ),
     ]);
+
     let plan = run(&have, &want, &deleting(), &filter(&[])).expect("accepted");
     let expected = [
         ".d..t...... dir",
@@ -338,6 +349,7 @@ fn changes_read_as_rsync_prints_them() {
         ".f..t...... time",
         ".L..t...... timed-link",
     ];
+
     assert_eq!(shown(&plan), expected);
 }
 
@@ -349,6 +361,7 @@ fn deletions_are_limited_by_the_stricter_of_release_and_host() {
         file("d/2", "2"),
         file("d/3", "3"),
     ]);
+
     let want = tree([dir("d"), file("d/1", "1")]);
     let try_limits = |release: Limit, host: Limit| {
         let rules = Rules {
@@ -363,6 +376,7 @@ fn deletions_are_limited_by_the_stricter_of_release_and_host() {
         };
         diff(&have, &Release(want.clone()), &rules, &[], &host).map(|plan| plan.summary.deleted)
     };
+
     assert!(matches!(try_limits(Limit::Share(5000), Limit::NONE), Ok(2)));
     assert!(matches!(
         try_limits(Limit::Count(2), Limit::Count(2)),
@@ -373,6 +387,7 @@ fn deletions_are_limited_by_the_stricter_of_release_and_host() {
         refused,
         Err("2 of 4 paths would be deleted, the host allows 1".to_string())
     );
+
     let refused = try_limits(Limit::Share(4900), Limit::NONE).map_err(|e| e.to_string());
     assert_eq!(
         refused,
@@ -390,10 +405,12 @@ fn what_a_replaced_directory_holds_counts_as_deleted_and_may_not_be_protected() 
     assert!(
         matches!(refused, Err(Refusal::ReplacesProtected { at, path }) if at == p("d") && path == p("d/2"))
     );
+
     let keep = Rules {
         delete_extras: false,
         ..deleting()
     };
+
     assert!(matches!(
         run(&have, &want, &keep, &filter(&[])),
         Err(Refusal::NotEmpty { .. })
@@ -410,6 +427,7 @@ fn directories_around_what_is_protected_stay() {
         file("a/z", "z"),
         dir("e"),
     ]);
+
     let plan = run(&have, &tree([]), &deleting(), &filter(&["keep"])).expect("accepted");
     let expected = [
         "*keeping    a",
@@ -418,6 +436,7 @@ fn directories_around_what_is_protected_stay() {
         "*deleting   a/z",
         "*deleting   e",
     ];
+
     assert_eq!(shown(&plan), expected);
 }
 
@@ -428,6 +447,7 @@ fn an_empty_release_is_refused_unless_it_says_so() {
         allow_empty: false,
         ..deleting()
     };
+
     assert!(matches!(
         run(&have, &tree([]), &rules, &filter(&[])),
         Err(Refusal::Empty)
@@ -443,6 +463,7 @@ fn the_scope_is_the_limit_of_everything() {
         dir("out"),
         file("out/x", "x"),
     ]);
+
     let mut top = dir("in");
     top.mode = Mode::from_bits(0o700);
     let want = tree([top, dir("in/deep"), file("in/deep/new", "n")]);
@@ -452,6 +473,7 @@ fn the_scope_is_the_limit_of_everything() {
         max_delete: Limit::NONE,
         owners: &Names,
     };
+
     let scoped =
         |scope: &[TreePath]| diff(&have, &Release(want.clone()), &deleting(), scope, &host);
     let plan = scoped(&[p("in/deep")]).expect("accepted");
@@ -459,6 +481,7 @@ fn the_scope_is_the_limit_of_everything() {
         shown(&plan),
         ["cd+++++++++ in/deep", ">f+++++++++ in/deep/new"]
     );
+
     let plan = scoped(&[p("in")]).expect("accepted");
     assert_eq!(plan.summary.deleted, 1);
     assert!(matches!(scoped(&[p("out")]), Err(Refusal::OutOfScope(_))));
@@ -472,6 +495,7 @@ fn what_is_protected_above_the_scope_is_protected_in_it() {
         file("up/in/keep", "k"),
         file("up/in/same", "s"),
     ]);
+
     let protect = filter(&["/up/"]);
     let host = HostRules {
         protect: &protect,
@@ -479,6 +503,7 @@ fn what_is_protected_above_the_scope_is_protected_in_it() {
         max_delete: Limit::NONE,
         owners: &Names,
     };
+
     for want in [
         tree([
             dir("up"),
@@ -503,6 +528,7 @@ fn owners_are_resolved_or_refused() {
         user: Some("nobody-here".into()),
         group: Some("www".into()),
     });
+
     let want = tree([want]);
     let refused = run(&tree([]), &want, &deleting(), &filter(&[]))
         .map_err(|e| e.to_string())
@@ -511,10 +537,12 @@ fn owners_are_resolved_or_refused() {
         refused,
         Err("a: this host has no user \"nobody-here\"".to_string())
     );
+
     let numeric = Rules {
         unknown_owner: UnknownOwner::Numeric,
         ..deleting()
     };
+
     let plan = run(&tree([]), &want, &numeric, &filter(&[])).expect("accepted");
     assert_eq!(
         plan.changes.get(0).owner,
@@ -523,11 +551,13 @@ fn owners_are_resolved_or_refused() {
             gid: Some(103)
         }
     );
+
     let ignored = Rules {
         set_user: false,
         set_group: false,
         ..deleting()
     };
+
     let plan = run(&tree([]), &want, &ignored, &filter(&[])).expect("accepted");
     assert_eq!(plan.changes.get(0).owner, LocalOwner::default());
 }
@@ -547,6 +577,7 @@ fn links_follow_their_file_when_it_is_made_anew() {
     assert_eq!(plan.changes.len(), 1);
     assert!(plan.wants.is_empty() && plan.reuse.len() == 1);
     let refused = run(&tree([]), &same, &deleting(), &filter(&["/a"]));
+
     assert!(matches!(refused, Err(Refusal::LinkOutside { .. })));
 }
 
@@ -562,6 +593,7 @@ fn a_link_that_leads_to_no_file_of_the_release_is_refused() {
         tree([entry("a", EntryKind::Directory), link("b", "a")]),
         tree([file("a", "1"), link("b", "a"), link("q", "p")]),
     ];
+
     for want in broken {
         for have in [tree([]), whole.clone()] {
             let refused = run(&have, &want, &deleting(), &filter(&[]))
@@ -578,6 +610,7 @@ fn an_owner_that_stands_for_none_or_cannot_be_looked_up_is_never_set() {
         unknown_owner: UnknownOwner::Numeric,
         ..deleting()
     };
+
     let mut want = file("a", "x");
     for (user, what) in [
         (None, "4294967295"),
@@ -608,12 +641,14 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
         entry.mtime.secs += 5;
         entry
     };
+
     let paths = |plan: &Plan| {
         plan.changes
             .iter()
             .map(|change| change.path.to_string())
             .collect::<Vec<_>>()
     };
+
     let have = || {
         tree([
             dir("d"),
@@ -623,6 +658,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
             file("e/b", "b"),
         ])
     };
+
     let touched = |content: &str| {
         tree([
             late(dir("d")),
@@ -632,10 +668,12 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
             file("e/b", content),
         ])
     };
+
     let excluding = |pattern: &str| Rules {
         excludes: vec![Exclude::at_top(pattern)],
         ..deleting()
     };
+
     let none = filter(&[]);
 
     // Without a pattern, or with one for another directory, a time is a difference.
@@ -643,6 +681,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
     assert_eq!(paths(&plan), ["d", "d/logs", "e"]);
     let plan = run(&have(), &touched("b"), &excluding("/d/logs/*.log"), &none).expect("accepted");
     assert_eq!(paths(&plan), ["d", "e"]);
+
     let plan = run(&have(), &touched("b"), &deleting(), &filter(&["/e/own"])).expect("accepted");
     assert_eq!(paths(&plan), ["d", "d/logs"]);
 
@@ -658,6 +697,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
 
     // Where the commit writes a name, the directory gets its time with it; and other metadata always counts.
     let plan = run(&have(), &touched("new"), &excluding("*.log"), &none).expect("accepted");
+
     assert_eq!(paths(&plan), ["e", "e/b"]);
     let plan = run(
         &tree([dir("d"), dir("e"), file("e/b", "b")]),
@@ -665,6 +705,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
         &excluding("*.log"),
         &none,
     );
+
     assert_eq!(paths(&plan.expect("accepted")), ["d", "d/logs", "d/logs/a"]);
     let mut other = have();
     other.0.get_mut(&p("e")).expect("there").mode = Mode::from_bits(0o700);
@@ -676,6 +717,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
         delete_excluded: true,
         ..excluding("*.log")
     };
+
     assert_eq!(
         paths(&run(&have(), &touched("b"), &all, &none).expect("accepted")).len(),
         3

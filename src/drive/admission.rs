@@ -75,11 +75,13 @@ impl Admission {
                 }
             }
         };
+
         let thread = std::thread::Builder::new()
             .name("admission".into())
             .spawn(work);
         let thread =
             thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+
         Ok(Self {
             arrivals: Some(arrivals),
             thread: Some(thread),
@@ -124,6 +126,7 @@ fn admit(
         opening,
         requests,
     } = offer;
+
     let key: PublicKey = check(host, session, &opening)?;
     let release = opening.release.clone();
     audits.check(&release, clock::wall_seconds())?;
@@ -132,6 +135,7 @@ fn admit(
     let queue = trees
         .get(tree)
         .ok_or_else(|| Denied::from(format!("there is no tree {tree} here")))?;
+
     let task = Task {
         id: session,
         opening,
@@ -139,6 +143,7 @@ fn admit(
         requests,
         answer: answer.clone(),
     };
+
     // The session before gives way when this one is known to be rightful, and only then: it is told first.
     match queue.try_send(Job::Session(Box::new(task))) {
         Ok(()) => {}
@@ -149,6 +154,7 @@ fn admit(
         }
         Err(TrySendError::Disconnected(_)) => return Err("this host is ending".to_string().into()),
     }
+
     audits.admitted(&release);
     answer.send(Reply::Opened(session, Ok(())));
     Ok(())
@@ -166,17 +172,21 @@ impl Audits {
         if release.header().intent != Intent::Audit {
             return Ok(());
         }
+
         if self.made.len() >= MAX_AUDITS {
             self.made.retain(|_, until| *until >= now);
         }
+
         if self.made.contains_key(&release.id()) {
             return Err("this comparison was made already: ask again"
                 .to_string()
                 .into());
         }
+
         if self.made.len() >= MAX_AUDITS {
             return Err(format!("{MAX_AUDITS} comparisons were made in this hour").into());
         }
+
         Ok(())
     }
 
@@ -231,12 +241,14 @@ mod tests {
                 .check(&audit, now)
                 .is_err_and(|denied| !denied.proven)
         );
+
         assert!(
             audits
                 .check(&release(1, Intent::Audit, now.0 + 1), now)
                 .is_ok(),
             "another question"
         );
+
         let deploy = release(2, Intent::Deploy, now.0);
         audits.admitted(&deploy);
         assert!(audits.check(&deploy, now).is_ok(), "serials see to it");
@@ -252,11 +264,13 @@ mod tests {
                 audits.admitted(&audit);
             }
         }
+
         assert_eq!(audits.made.len(), MAX_AUDITS);
         let later = WallTime(now.0 + 3601);
         let audit = next(0, later.0);
         assert!(audits.check(&audit, later).is_ok());
         audits.admitted(&audit);
+
         assert_eq!(audits.made.len(), 1);
     }
 
@@ -284,6 +298,7 @@ mod tests {
             keys: Mutex::new(Arc::new(AuthorizedKeys::none(Path::new("authorized_keys")))),
             own_key: Default::default(),
         };
+
         let (reply_to, replies) = channel();
         let waker = Poller::new().expect("a poller").waker();
         let mut disk = Disk::new(Arc::new(host), reply_to, waker).expect("starts");
@@ -294,6 +309,7 @@ mod tests {
         ));
 
         let (before, mut most) = (workers(), 0);
+
         for session in 0..OFFERS {
             let (release, look) = (
                 release(session + 1, Intent::Deploy, 1_000_000),
@@ -313,16 +329,19 @@ mod tests {
             });
             most = most.max(workers());
         }
+
         let refused = replies.iter().take(OFFERS as usize);
         let refused = refused
             .filter(|r| matches!(r, Reply::Opened(_, Err(denied)) if !denied.proven))
             .count();
         assert_eq!(refused as u64, OFFERS, "each has its answer");
+
         // Other tests of this process have trees, too.
         assert!(
             most < before + 64,
             "{before} threads before, {most} at most"
         );
+
         drop(hold);
     }
 }

@@ -96,10 +96,12 @@ mod tests {
         ages.looked(at(1), &tree, stale);
         assert!(!ages.may_say(at(2), &tree));
         let mut said = 0;
+
         for second in 2..7200 {
             said += u32::from(ages.may_say(at(second), &tree));
             ages.asked(at(second), &tree, stale);
         }
+
         assert_eq!(said, 1);
     }
 }

@@ -83,11 +83,13 @@ impl Answers {
             outbox,
             waker,
         };
+
         let thread = std::thread::Builder::new()
             .name("answers".into())
             .spawn(move || reader.run(&inbox))
             .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
         let (questions, thread) = (Some(questions), Some(thread));
+
         Ok(Self {
             name,
             host,
@@ -112,10 +114,12 @@ impl Answers {
         else {
             return;
         };
+
         // What anybody can cause may not hide what went wrong with a rightful release.
         if !proven && self.troubles.get(tree).is_some_and(|past| past.proven) {
             return;
         }
+
         match (stage, text) {
             (HostStage::Committed, _) => drop(self.troubles.remove(tree)),
             (
@@ -146,6 +150,7 @@ impl Answers {
         if self.look <= now && self.hand(Task::Look(now)) {
             self.look = now + ages::EVERY;
         }
+
         while let Some((from, ask)) = machine.poll_question(now) {
             let question = Question {
                 from,
@@ -161,6 +166,7 @@ impl Answers {
                 );
             }
         }
+
         while let Ok((to, tell)) = self.answers.try_recv() {
             machine.tell(to, tell);
         }
@@ -199,6 +205,7 @@ impl Answers {
                 .collect(),
             None => self.host.trees.names().collect(),
         };
+
         names.sort();
         names.truncate(MAX_TREES);
         let room = MAX_TEXTS / names.len().max(1);
@@ -220,6 +227,7 @@ impl Answers {
                 text,
             })
         };
+
         names
             .into_iter()
             .map(|tree| (tree.clone(), machine.work(tree), trouble(tree)))
@@ -278,6 +286,7 @@ impl Reader {
             .as_ref()
             .zip(ask.serial)
             .and_then(|(tree, serial)| self.bytes_of(tree, serial));
+
         let trees = trees.into_iter().map(|(name, work, trouble)| {
             let Some(managed) = self.host.trees.get(&name) else {
                 return TreeTold {
@@ -289,6 +298,7 @@ impl Reader {
             let list = ask.tree.is_some() && ask.serial.is_none();
             told(managed, list, work, trouble)
         });
+
         Tell {
             number: ask.number,
             host: self.name.clone(),
@@ -307,6 +317,7 @@ impl Reader {
                 return None;
             }
         };
+
         Some(ReleaseBytes {
             header: stored.release.bytes().to_vec(),
             signature: stored.signature,
@@ -349,6 +360,7 @@ fn told(
             tree.name()
         )
     };
+
     let running = tree.current().map_err(unreadable).ok().flatten();
     // What went wrong before the daemon was started is kept with the tree.
     let trouble = trouble.or_else(|| {
@@ -366,6 +378,7 @@ fn told(
             text,
         })
     });
+
     let runs_part = running
         .as_ref()
         .is_some_and(|stored| !stored.release.header().is_whole());
@@ -373,6 +386,7 @@ fn told(
         .as_ref()
         .filter(|_| runs_part)
         .map(|stored| stored.release.header().targets.clone());
+
     let targets = targets.filter(|list| (1..=MAX_TARGETS_TOLD).contains(&list.len()));
     let parts = if runs_part {
         tree.parts(MAX_PARTS_TOLD)
@@ -381,6 +395,7 @@ fn told(
     } else {
         Vec::new()
     };
+
     let parts = parts
         .into_iter()
         .map(|(serial, replaced)| Part { serial, replaced })
@@ -391,16 +406,19 @@ fn told(
         .ok()
         .flatten()
         .map(|(serial, content)| Base { serial, content });
+
     let kept = if list {
         tree.kept().map_err(unreadable).unwrap_or_default()
     } else {
         Vec::new()
     };
+
     let stones = tree
         .state()
         .tombstones()
         .map_err(unreadable)
         .unwrap_or_default();
+
     let shown = running
         .as_ref()
         .filter(|_| list)
@@ -408,6 +426,7 @@ fn told(
             header: stored.release.bytes().to_vec(),
             signature: stored.signature.clone(),
         });
+
     TreeTold {
         shown,
         tree: tree.name().clone(),
@@ -446,6 +465,7 @@ fn release_told(kept: KeptRelease) -> ReleaseTold {
         part,
         running,
     } = kept;
+
     let key = key.map(|key: Fingerprint| key.to_string());
     ReleaseTold {
         serial,

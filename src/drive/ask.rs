@@ -86,9 +86,11 @@ pub(super) fn ask(
         tree: tree.cloned(),
         serial,
     };
+
     let began = clock.now();
     let mut asking = Asking::new(began, ask);
     let mut next = began;
+
     loop {
         let now = clock.now();
         if now.since(began) >= longest || asking.is_done(now) {
@@ -164,6 +166,7 @@ impl Asking {
         if self.table.is_empty() || self.table.len() < self.table.claimed() {
             control.send(Dest::Group, &Message::Solicit(Some(self.nonce), None));
         }
+
         if self.rounds == 0 || self.table.is_empty() {
             control.send(Dest::Group, &question);
         } else if !owing.is_empty() {
@@ -176,6 +179,7 @@ impl Asking {
                 .take(owing.len().min(ALONE));
             whom.for_each(|&host| control.send(Dest::Host(host), &question));
         }
+
         self.rounds += 1;
     }
 
@@ -183,9 +187,11 @@ impl Asking {
         let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else {
             return;
         };
+
         let Some(whole) = self.reassembly.add(now, front.source, piece) else {
             return;
         };
+
         match Message::decode(&whole) {
             // What does not repeat the nonce may be recorded.
             Ok(Message::Hello(hello)) if hello.repeats(self.nonce) => {
@@ -220,6 +226,7 @@ impl Asking {
                 tell,
             ));
         }
+
         // Whose beacon was lost. A question has a number of its own: what repeats it was said after it.
         for (address, tell) in self.tells.into_values() {
             // One voice for each name at an address.
@@ -232,10 +239,12 @@ impl Asking {
             let trees = tell.trees.iter().map(|t| t.tree.clone()).collect();
             heard.push(Heard::new(tell.host.clone(), address, trees, Some(tell)));
         }
+
         let found = |name: &HostName| heard.iter().any(|heard: &Heard| heard.host == *name);
         self.unproven.warn(found);
         heard.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
         tell_apart(&mut heard);
+
         heard
     }
 }

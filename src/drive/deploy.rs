@@ -189,6 +189,7 @@ pub fn run(
         root: options.root.clone(),
         unmounted: options.unmounted,
     };
+
     let cache = options.cache.clone();
     let prepare = move || Source::prepare(&spec, &part, how, cache.as_deref());
     run_with(
@@ -313,11 +314,13 @@ fn run_with(
 ) -> Result<Outcome> {
     sharpen_timers();
     let clock = Clock::start();
+
     // A release that is passed on is taken by hosts that find themselves what they lack.
     let cache = options
         .cache
         .as_deref()
         .filter(|_| kind.granted().is_none());
+
     let note = |text| observer.event(&Event::Note(text));
     let (acquaintance, known) = Acquaintance::begin(cache, &door.keys, options.strict, note)?;
     let endpoint = Endpoint::new(door)?;
@@ -328,6 +331,7 @@ fn run_with(
         kind.granted().is_some(),
         endpoint.waker(),
     )?;
+
     let (began, mut first) = (clock.now(), None);
     if options.unless.is_some() || kind.granted().is_some() {
         // Nobody is asked anything before it is known that there is something to say.
@@ -347,14 +351,17 @@ fn run_with(
         }
         first = Some(answer);
     }
+
     let setup = SenderSetup {
         known_hosts: known,
         ..setup(&options, kind.granted(), &endpoint)
     };
+
     let machine = Sender::new(clock.now(), setup);
     if let Some(host) = &options.beside {
         host.ignore(machine.session());
     }
+
     Session {
         options,
         kind,
@@ -396,6 +403,7 @@ fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> S
             names: names.clone(),
         },
     };
+
     SenderSetup {
         name: options.name.clone(),
         instance: endpoint.instance(),
@@ -503,6 +511,7 @@ impl Session<'_> {
                 return Err(Error::refused("interrupted before anything was sent"));
             }
         }
+
         if self.machine.poll_timeout(now).is_some_and(|due| due <= now) {
             self.machine.handle_timeout(now);
         }
@@ -511,6 +520,7 @@ impl Session<'_> {
         while let Some(request) = self.machine.poll_request() {
             self.ask(Work::Machine(request))?;
         }
+
         let (machine, clock, mut turn) = (&mut self.machine, &self.clock, 0..SENDS);
         self.endpoint.flush(|out| {
             turn.next()
@@ -520,6 +530,7 @@ impl Session<'_> {
         if outcome.is_some() || self.finished {
             return Ok(outcome);
         }
+
         self.tell_trouble();
         self.tell_progress();
 
@@ -527,6 +538,7 @@ impl Session<'_> {
         let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
         self.endpoint.wait(wait)?;
         let (machine, clock) = (&mut self.machine, &self.clock);
+
         self.endpoint
             .receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
         Ok(None)
@@ -583,20 +595,24 @@ impl Session<'_> {
         else {
             return;
         };
+
         let (Some((release, signature)), Some(order)) =
             (self.signed.take(), self.machine.committed_by())
         else {
             return;
         };
+
         let Some(tree) = host.tree(&release.header().tree) else {
             return;
         };
+
         let kept = work::Kept {
             tree,
             release: release.clone(),
             signature,
             order: order.clone(),
         };
+
         let asked = self.work.send(Work::Keep(Box::new(kept))).is_ok();
         let kept = || {
             self.answers.iter().find_map(|answer| {
@@ -607,6 +623,7 @@ impl Session<'_> {
                 }
             })
         };
+
         match asked.then(kept).flatten() {
             Some(Ok(())) => host.changed(),
             Some(Err(e)) => tracing::warn!("{release}: this host does not keep what it sent: {e}"),
@@ -628,17 +645,20 @@ impl Session<'_> {
         let Kind::Again(to) = self.kind else {
             return why;
         };
+
         let wants = |h: &&Host| {
             !h.lost
                 && h.summary
                     .map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0)
         };
+
         let mut names: Vec<&str> = self
             .machine
             .hosts()
             .filter(wants)
             .map(|h| h.name.as_str())
             .collect();
+
         names.sort_unstable();
         let more = names.len().saturating_sub(NAMED);
         names.truncate(NAMED);
@@ -647,6 +667,7 @@ impl Session<'_> {
         } else {
             String::new()
         };
+
         format!(
             "{}{others} did not keep all of {}@{to}: {why}; run the rollback on a host that kept it, or deploy",
             names.join(", "),
@@ -683,9 +704,11 @@ impl Session<'_> {
             self.announce(granted.release, granted.signature);
             return Ok(());
         }
+
         let (Some(highest), Some(_)) = (self.discovered, &self.prepared) else {
             return Ok(());
         };
+
         self.check_none_came(highest)?;
         let spec = &self.options.spec;
         let created = clock::wall_seconds();
@@ -697,14 +720,17 @@ impl Session<'_> {
             (Purpose::Deploy, _) => Intent::Deploy,
             _ => Intent::Audit,
         };
+
         // An audit uses no number up.
         let serial = match intent {
             Intent::Audit => highest.next(),
             _ => self.take_serial(highest),
         };
+
         let (Some(facts), spec) = (&self.prepared, &self.options.spec) else {
             return Ok(());
         };
+
         let header = Header {
             format: facts.rules.format(),
             tree: spec.tree.clone(),
@@ -723,6 +749,7 @@ impl Session<'_> {
             checksum: Some(self.options.checksum),
             quick: Some(self.options.hints.is_some()),
         };
+
         self.ask(Work::Sign(Box::new(header)))
     }
 
@@ -731,23 +758,27 @@ impl Session<'_> {
         let Some(last) = self.options.only_after else {
             return Ok(());
         };
+
         let tree = &self.options.spec.tree;
         let own = self
             .options
             .beside
             .as_ref()
             .and_then(|host| host.tree(tree));
+
         let own = own
             .map(|tree| tree.state().current())
             .transpose()?
             .flatten()
             .map(|mark| mark.serial);
+
         let newest = highest.max(own.unwrap_or_default());
         if newest > last {
             return Err(Error::refused(format!(
                 "{tree}@{newest} came after {tree}@{last}"
             )));
         }
+
         Ok(())
     }
 
@@ -758,6 +789,7 @@ impl Session<'_> {
             let keys = self.options.authorized.as_ref();
             keys.is_some_and(|keys| keys.allows(key, tree, Role::Rollback, now).is_ok())
         };
+
         serials::believed(tree, claims, shown, |key| {
             key == self.options.signer.public() || listed(key)
         })
@@ -768,6 +800,7 @@ impl Session<'_> {
         let Some(cache) = &self.options.cache else {
             return highest.next();
         };
+
         serials::take(cache, &self.options.spec.tree, highest).unwrap_or_else(|e| {
             let why = format!(
                 "the last serial is not kept in {} ({e}): a host that is away may have another release of the next one",
@@ -798,10 +831,12 @@ impl Session<'_> {
         if let Some(host) = self.options.beside.as_ref().filter(|_| own) {
             host.sent(&release);
         }
+
         let now = self.clock.now();
         self.announced = Some(now);
         self.release = Some(release.clone());
         self.signed = Some((release.clone(), signature.clone())).filter(|_| own);
+
         self.machine.announce(now, release, signature);
     }
 
@@ -862,6 +897,7 @@ impl Session<'_> {
                 Notice::Finished => self.finished = true,
             }
         }
+
         Ok(None)
     }
 
@@ -878,9 +914,11 @@ impl Session<'_> {
         else {
             return false;
         };
+
         let Some(tree) = host.tree(&self.options.spec.tree) else {
             return false;
         };
+
         let new = host.new_ones(self.machine.target_states().map(|(id, ..)| id).collect());
         let new: BTreeSet<InstanceId> = new.into_iter().collect();
         let lacking = self
@@ -892,6 +930,7 @@ impl Session<'_> {
                 base: state.base,
                 host: Some(name),
             });
+
         let arriving = tree.arriving(lacking).unwrap_or_else(|e| {
             tracing::warn!(
                 "tree {}: it is not known which hosts are to catch up first: {e}",
@@ -899,6 +938,7 @@ impl Session<'_> {
             );
             Arriving::default()
         });
+
         let Some(oldest) = arriving.oldest else {
             // A host that has been there with an older one will not catch up any more.
             let present = self
@@ -912,22 +952,26 @@ impl Session<'_> {
         };
 
         let now = self.clock.now();
+
         let (known, until) = self.arrivals.unwrap_or_else(|| {
             self.observer.event(&Event::Note(
                 "waiting for hosts that have just come to catch up".to_string(),
             ));
             (oldest, now + ARRIVAL)
         });
+
         // As long as they get on.
         let until = if known == oldest {
             until
         } else {
             now + ARRIVAL
         };
+
         self.arrivals = Some((oldest, until));
         if now < until {
             self.machine.discover_again(now + LOOK);
         }
+
         now < until
     }
 

@@ -187,12 +187,14 @@ impl Desk {
         if let Some(tree) = self.handle.tree(&base.tree) {
             return tree.root_to_send();
         }
+
         let Some(root) = &base.alone else {
             return Err(Error::refused(format!(
                 "tree {} is not served: the log says why",
                 base.tree
             )));
         };
+
         match root.still_there() {
             Ok(true) => Ok(Arc::clone(root)),
             Ok(false) => Err(Error::refused(format!(
@@ -214,12 +216,14 @@ impl Desk {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
+
         if let Some(tree) = tree {
             let found = bases.iter().find(|b| b.tree == *tree);
             return found.ok_or_else(|| {
                 Error::usage(format!("this host has no tree {tree}")).hint(known())
             });
         }
+
         let holds = |base: &&Base| paths.iter().any(|p| as_path(p).starts_with(&base.path));
         match bases.as_slice() {
             [] => Err(Error::usage("this host has no tree to send from")),
@@ -245,10 +249,12 @@ impl Desk {
         if !self.sending.allowed && wish.deed != Deed::Check {
             return Err(Error::usage("this server can't send"));
         }
+
         let base = self.base(wish.tree.as_ref(), &wish.paths)?;
         let work = Work::plan(self, base, wish)?;
         let _known = self.known(interrupt)?;
         let _turn = self.turn(&base.tree, interrupt)?;
+
         work.fulfil(interrupt, observer)
     }
 
@@ -266,6 +272,7 @@ impl Desk {
         if busy.ending {
             return Err(Error::refused("the daemon ends"));
         }
+
         busy.interrupts.push(interrupt.clone());
         Ok(Known {
             desk: self,
@@ -319,6 +326,7 @@ impl Desk {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+
         Ok(Turn {
             desk: self,
             tree: tree.clone(),

@@ -74,10 +74,12 @@ impl ManagedTree {
             max_delete,
             owners: &names,
         };
+
         let mut memory = self
             .memory
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+
         Ok(memory.diff(scanned, &manifest, &header.rules, &header.scope, &rules)?)
     }
 }
@@ -118,6 +120,7 @@ impl Host {
                 None
             })
         };
+
         self.trees
             .iter()
             .filter_map(|(name, managed)| Some((name.clone(), shown(managed)?)))
@@ -133,6 +136,7 @@ impl Host {
                 signature: stored.signature,
             })
         };
+
         self.trees
             .iter()
             .filter_map(|(name, managed)| Some((name.clone(), header(&managed.tree)?)))
@@ -151,6 +155,7 @@ impl Host {
                 Vec::new()
             })
         };
+
         self.trees
             .iter()
             .flat_map(|(_, managed)| of(managed))
@@ -187,6 +192,7 @@ fn shown(tree: &Tree) -> crate::Result<Option<Shown>> {
     let Some(highest) = tree.state().highest()? else {
         return Ok(None);
     };
+
     if let Some(stored) = tree
         .release(highest.serial)?
         .filter(|stored| stored.release.id() == highest.id)
@@ -197,11 +203,13 @@ fn shown(tree: &Tree) -> crate::Result<Option<Shown>> {
             order: None,
         }));
     }
+
     let buried = tree
         .state()
         .tombstones()?
         .into_iter()
         .find(|buried| buried.stone.release == highest.id);
+
     Ok(buried.map(|buried| Shown {
         release: None,
         order: Some(buried.order),
@@ -216,6 +224,7 @@ fn state(tree: &Tree) -> TreeState {
         .unwrap_or_default()
         .into_iter()
         .map(|buried| buried.stone);
+
     let unhealthy = current
         .as_ref()
         .is_some_and(|c| tree.state().unhealthy(c.release.id()).is_some());
@@ -227,6 +236,7 @@ fn state(tree: &Tree) -> TreeState {
     } else {
         None
     };
+
     TreeState {
         tree: tree.name().clone(),
         serial: tree.highest_serial().ok().flatten().unwrap_or_default(),
@@ -287,6 +297,7 @@ impl Disk {
             replies: replies.clone(),
             waker: waker.clone(),
         };
+
         let gravedigger = {
             let (graves, answer) = (Arc::clone(&host), answer.clone());
             Gravedigger::start(Arc::clone(&host), move |order, holds| {
@@ -296,6 +307,7 @@ impl Disk {
         };
 
         let (mut trees, mut threads) = (BTreeMap::new(), Vec::new());
+
         for tree in host.trees.names() {
             let (queue, jobs) = sync_channel(MAX_JOBS);
             let (host, answer, name) = (Arc::clone(&host), answer.clone(), tree.clone());
@@ -404,6 +416,7 @@ impl Disk {
                 managed.tree.name()
             );
         }
+
         self.host.states()
     }
 
@@ -417,10 +430,12 @@ impl Disk {
         if self.host.trees.get(name).is_none() {
             return;
         }
+
         let waiting = self.inspecting.entry(name.clone()).or_default();
         if waiting.swap(true, Ordering::AcqRel) {
             return;
         }
+
         let (waiting, done) = (Arc::clone(waiting), Arc::clone(waiting));
         let look: Work = Box::new(move |_, managed, answer| {
             waiting.store(false, Ordering::Release);
@@ -428,6 +443,7 @@ impl Disk {
                 answer.send(Reply::Drifted(managed.tree.name().clone()));
             }
         });
+
         if !self.after_others(name, look) {
             done.store(false, Ordering::Release);
         }
@@ -455,6 +471,7 @@ impl Disk {
             opening,
             requests,
         };
+
         if self
             .admission
             .as_ref()
@@ -476,6 +493,7 @@ impl Drop for Disk {
         self.sessions.clear();
         self.admission = None;
         self.trees.clear();
+
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -583,6 +601,7 @@ impl Task {
                 break;
             }
         }
+
         // What it could not do is in the log.
         let _ = guarded(|| session.close());
         // After a failure: an order that was on its way is no longer waited for.
@@ -619,6 +638,7 @@ fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Requ
         },
         other => other.clone(),
     };
+
     let reply = match guarded(|| session.answer(id, request)) {
         Ok(Some(reply)) => reply,
         Ok(None) => return true,
@@ -629,13 +649,16 @@ fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Requ
             return false;
         }
     };
+
     // A commit that failed has used its number up, too.
     if let Reply::Ordered(_, Some(_)) | Reply::Checked(..) = reply {
         answer.trees(session.host);
     }
+
     let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
     answer.send(reply);
     session.keep_order();
+
     if compared
         && let Some(stage) = &session.stage
         && let Err(e) = stage.reserve()
@@ -643,6 +666,7 @@ fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Requ
         answer.send(Reply::Finished(id, Err(reason(&e))));
         return false;
     }
+
     true
 }
 
@@ -689,11 +713,13 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         follow_links: config.follow_links,
         exchanges: config.swap != Some(false),
     };
+
     let name = &config.name;
     let tree = Tree::open(name.clone(), &config.path, state_dir, options)?;
     if let Some(warning) = tree.state().warning() {
         tracing::warn!("tree {name}: {warning}");
     }
+
     match tree.recovery() {
         crate::tree::Recovery::Nothing => {}
         crate::tree::Recovery::Completed(serial) => {
@@ -707,6 +733,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
             );
         }
     }
+
     let (protect, hooks) = (config.protect.clone(), config.hooks.clone());
     Ok(ManagedTree {
         tree,

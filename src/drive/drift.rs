@@ -31,6 +31,7 @@ fn encode_lines<C, W: minicbor::encode::Write>(
             .str(&line.itemized)?
             .u8(number(line.what))?;
     }
+
     Ok(())
 }
 
@@ -43,6 +44,7 @@ fn decode_lines<C>(
     let count = d
         .array()?
         .ok_or_else(|| refuse("a list of unknown length"))?;
+
     if count > MAX_LINES as u64 {
         return Err(refuse("too long a list"));
     }
@@ -51,6 +53,7 @@ fn decode_lines<C>(
     for _ in 0..count {
         lines.push(line(d)?);
     }
+
     Ok(lines)
 }
 
@@ -61,6 +64,7 @@ fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Er
         .filter(|fields| *fields >= 3)
         .ok_or_else(|| refuse("a line that lacks a part"))?;
     let (path, itemized, what) = (d.bytes()?, d.str()?, d.u8()?);
+
     for _ in 3..fields {
         d.skip()?;
     }
@@ -68,14 +72,17 @@ fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Er
     if path != TopChange::PATH.as_bytes() && TreePath::new(path).is_err() {
         return Err(refuse("an illegal path"));
     }
+
     if itemized.len() > MAX_ITEMIZED || !itemized.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
     {
         return Err(refuse("columns that no comparison has"));
     }
+
     let what = ALL
         .get(usize::from(what))
         .copied()
         .ok_or_else(|| refuse("an unknown difference"))?;
+
     Ok(DriftLine {
         path: path.to_vec(),
         itemized: itemized.to_string(),
@@ -114,6 +121,7 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
             what: differing(&top.delta),
         });
     }
+
     for change in &plan.changes {
         let Some(what) = what(&change) else { continue };
         match what {
@@ -131,12 +139,15 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
             });
         }
     }
+
     if report.lines.is_empty() {
         return (Vec::new(), 0);
     }
+
     let encoded = to_vec(&report);
     let hash = BlockHash::of(&encoded);
     let identity = hash.0[..8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+
     (encoded, identity.max(1))
 }
 
@@ -219,10 +230,12 @@ mod tests {
                 .and_then(|e| e.u8(what))
                 .expect("a Vec");
         }
+
         e.u64(1)
             .and_then(|e| e.u64(2))
             .and_then(|e| e.u64(3))
             .expect("a Vec");
+
         e.into_writer()
     }
 
@@ -238,22 +251,26 @@ mod tests {
             decode(&list(2, TopChange::PATH.as_bytes(), ".d...p.....", 3)).is_some(),
             "the top of the tree"
         );
+
         assert!(decode(&list(MAX_LINES as u64, b"a", "", 0)).is_some());
         let most = list(MAX_LINES as u64 + 1, b"a", "", 0);
         assert!(decode(&most).is_none());
         for path in [&b""[..], b"/etc/passwd", b"a/../b", b"a\0b", b"a//b"] {
             assert!(decode(&list(1, path, "", 0)).is_none(), "{path:?}");
         }
+
         assert!(
             decode(&list(1, b"a", "\x1b[2J", 0)).is_none()
                 && decode(&list(1, b"a", &"x".repeat(17), 0)).is_none()
         );
         assert!(decode(&list(1, b"a", "", 200)).is_none());
+
         // A count that the bytes do not have takes no memory.
         let mut e = minicbor::Encoder::new(Vec::new());
         e.array(4)
             .and_then(|e| e.array(MAX_LINES as u64))
             .expect("a Vec");
+
         assert!(decode(&e.into_writer()).is_none());
     }
 }

@@ -36,9 +36,11 @@ impl Drops {
         if now.since(self.asked) < ASK {
             return None;
         }
+
         self.asked = now;
         let total = links.drops().ok().filter(|total| *total > self.total)?;
         self.total = total;
+
         if let Some(lost) = self.unsaid(now) {
             let advice = advice(links.recv_buffer())
                 .unwrap_or_else(|| "this host does not read in time".to_string());
@@ -47,6 +49,7 @@ impl Drops {
                 links.names()
             );
         }
+
         Some(total)
     }
 
@@ -84,6 +87,7 @@ mod tests {
         let Ok(lo) = choose(Some("lo"), Family::V4) else {
             return eprintln!("skipped: no loopback interface");
         };
+
         let port = crate::net::testing::free_port();
         let group = "224.0.0.108".parse().expect("legal");
         let config = LinkConfig {
@@ -91,14 +95,17 @@ mod tests {
             recv_buffer: 1,
             ..LinkConfig::new(lo, group)
         };
+
         let (Ok(sender), Ok(host)) = (Link::open(&config), Link::open(&config)) else {
             return eprintln!("skipped: no multicast on loopback here");
         };
+
         let (links, at) = (Links::from(host), |ms: u64| {
             Moment(1_000_000_000) + Duration::from_millis(ms)
         });
         let mut drops = Drops::new(at(0));
         assert_eq!(drops.look(at(50), &links), None);
+
         for _ in 0..64 {
             assert_eq!(
                 sender
@@ -107,9 +114,11 @@ mod tests {
                 SendOutcome::Sent
             );
         }
+
         assert_eq!(drops.look(at(60), &links), None, "not so soon");
         let lost = drops.look(at(100), &links).expect("some are lost");
         assert!(lost > 0 && drops.said == lost);
+
         assert_eq!(drops.look(at(200), &links), None, "no more than before");
     }
 

@@ -115,10 +115,12 @@ impl Ways {
         if self.last == Some((from, link)) {
             return;
         }
+
         self.last = Some((from, link));
         if self.links.len() >= MAX_WAYS && !self.links.contains_key(&from) {
             self.links.clear();
         }
+
         self.links.insert(from, link);
     }
 }
@@ -137,10 +139,12 @@ impl Endpoint {
             keys,
             reopen,
         } = door.into();
+
         let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
             Some(sealed) => Box::new(sealed),
             None => Box::new(Plain),
         };
+
         Ok(Self {
             instance,
             follow: reopen.map(|reopen| Follow::begin(reopen, &links)),
@@ -258,6 +262,7 @@ impl Endpoint {
             from: 0,
             retry_after: None,
         };
+
         match dest {
             Dest::Group => self.rest.extend(
                 self.links
@@ -288,6 +293,7 @@ impl Endpoint {
         let Some(link) = self.links.get(rest.link) else {
             return true;
         };
+
         match link.send(rest.to, &self.out[rest.from..], self.segment) {
             Ok(SendOutcome::Sent) => self.sent += (self.out.len() - rest.from) as u64,
             Ok(SendOutcome::Blocked { sent, retry_after }) => {
@@ -300,6 +306,7 @@ impl Endpoint {
             Ok(SendOutcome::TooLarge) => self.too_large(rest.link),
             Err(e) => tracing::debug!("{}", link.explain_send(rest.to, e)),
         }
+
         true
     }
 
@@ -309,6 +316,7 @@ impl Endpoint {
             self.segment,
         );
         tracing::debug!("datagrams of {segment} bytes are too large for {name}");
+
         if !std::mem::replace(&mut self.troubled, true) {
             let first = format!(
                 "{name} does not take datagrams of {segment} bytes any more: its MTU was lowered"
@@ -327,9 +335,11 @@ impl Endpoint {
         let Some(follow) = &mut self.follow else {
             return;
         };
+
         if self.changed.take() {
             follow.changed();
         }
+
         if follow.look(&mut self.links) {
             // What is blocked is lost like any datagram on the way, and hosts may be on other links now.
             self.rest.clear();
@@ -348,6 +358,7 @@ impl Endpoint {
             strangers,
             ..
         } = self;
+
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
             let mut each = |Datagram { from, bytes, stamp }: Datagram<'_>| {
@@ -377,6 +388,7 @@ impl Endpoint {
             .iter()
             .zip(0..)
             .map(|(link, place)| (link, self.interest(place)));
+
         let changes = self.follow.as_ref().map(Follow::changes);
         let ready = self
             .poller
@@ -388,6 +400,7 @@ impl Endpoint {
                 )
                 .because(e)
             })?;
+
         self.changed.set(self.changed.get() | ready.changed);
         Ok(())
     }
@@ -398,6 +411,7 @@ impl Endpoint {
             .rest
             .iter()
             .any(|rest| rest.link == link && rest.retry_after.is_none());
+
         if blocked {
             Interest::READ_WRITE
         } else {
@@ -468,6 +482,7 @@ mod tests {
                 .iter()
                 .fold(self.0, |sum, b| sum.wrapping_add(*b));
             datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
+
             if datagram[end] == sum {
                 Ok(&datagram[..end])
             } else {
@@ -483,14 +498,17 @@ mod tests {
         let (Some(a), Some(b)) = (open(), open()) else {
             return;
         };
+
         let mut sender = Endpoint {
             seal: Box::new(Sum(0x5a)),
             ..Endpoint::new(a).expect("a door")
         };
+
         let mut host = Endpoint {
             seal: Box::new(Sum(0x5a)),
             ..Endpoint::new(b).expect("a door")
         };
+
         assert_eq!(sender.datagram(), MAX_DATAGRAM - 16);
         let narrowed = sender.narrowed(1456, &HostName::new("web1").expect("legal"));
         assert!(
@@ -498,6 +516,7 @@ mod tests {
             "{narrowed}"
         );
         let mut told: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
+
         told.push(b"short".to_vec());
         let mut trains = 1;
         sender.flush(|out| {
@@ -512,11 +531,13 @@ mod tests {
                 segment: 116,
             })
         });
+
         // Another key's: as if it had not come.
         let mut stranger = Endpoint {
             seal: Box::new(Sum(1)),
             ..Endpoint::new(open().expect("as before")).expect("a door")
         };
+
         let mut once = Some(());
         stranger.flush(|out| {
             *out = b"forged, with room behind it".to_vec();
@@ -527,6 +548,7 @@ mod tests {
                 segment: out.len(),
             })
         });
+
         let mut heard = Vec::new();
         while heard.len() < told.len() {
             host.wait(Some(Duration::from_secs(10))).expect("waits");
@@ -534,6 +556,7 @@ mod tests {
             host.receive(|arrived| heard.push(arrived.bytes.to_vec()));
             assert!(heard.len() > before, "nothing came");
         }
+
         assert_eq!(heard, told);
         assert_eq!(host.strangers.count(Refusal::Wrong), 1);
         assert_eq!(host.take_strangers().len(), 1);
@@ -552,6 +575,7 @@ mod tests {
             (Some(&1), Some(&0))
         );
         (0..u16::MAX).for_each(|n| ways.heard(host(n), 0));
+
         assert!(ways.links.len() <= MAX_WAYS);
     }
 }

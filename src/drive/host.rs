@@ -205,6 +205,7 @@ impl Running {
         if let Some(public) = key.identity().public() {
             tracing::info!("host key {}", public.fingerprint());
         }
+
         let endpoint = Endpoint::of(door, key.instance())?;
         // Half of the receive buffer, of which the kernel takes as much again for its own bookkeeping.
         let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
@@ -213,6 +214,7 @@ impl Running {
         } else {
             Trust::Twice
         };
+
         let answers = Answers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let setup = HostSetup {
             name: host.name.clone(),
@@ -230,6 +232,7 @@ impl Running {
             patience: PATIENCE,
             window,
         };
+
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
         let (waker, instance) = (endpoint.waker(), setup.key.instance());
@@ -239,6 +242,7 @@ impl Running {
             instance,
             host: Arc::clone(&host),
         };
+
         let inspections = Schedule::new(clock.now(), host.trees.iter());
         let strange: Vec<_> = host
             .trees
@@ -246,6 +250,7 @@ impl Running {
             .filter(|(_, m)| m.tree.is_strange())
             .map(|(n, _)| n.clone())
             .collect();
+
         let mut disk = Disk::new(Arc::clone(&host), reply_to, endpoint.waker())?;
         // What is remembered of such a tree is not told without a look.
         strange.iter().for_each(|name| disk.inspect(name));
@@ -268,6 +273,7 @@ impl Running {
             inspections,
             pulls: None,
         };
+
         Ok((running, handle))
     }
 
@@ -376,10 +382,12 @@ impl Running {
         let Some(limit) = self.ending else {
             return false;
         };
+
         let (ordering, unheard) = self.machine.orders();
         if !ordering {
             self.ending = Some(limit.min(now + HEARD_LIMIT));
         }
+
         !(ordering || unheard) || limit <= now
     }
 
@@ -387,21 +395,25 @@ impl Running {
         let Some(managed) = self.host.trees.get(tree) else {
             return;
         };
+
         let now = self.clock.now();
         if managed.catch_up.takes() {
             let gives = managed.catch_up.gives(self.endpoint.room() > 0);
             self.machine
                 .handle_reply(now, Reply::CatchesUp(tree.clone(), gives));
         }
+
         for buried in managed.tree.state().tombstones().unwrap_or_default() {
             self.machine
                 .handle_reply(now, Reply::Buried(buried.order, true));
         }
+
         self.machine
             .handle_reply(now, Reply::Headers(self.host.headers()));
         self.machine
             .handle_reply(now, Reply::Trees(self.disk.states()));
         self.inspections.add(now, tree, managed);
+
         if managed.tree.is_strange() {
             self.disk.inspect(tree);
         }
@@ -413,9 +425,11 @@ impl Running {
         let Some(managed) = self.host.trees.get(tree) else {
             return false;
         };
+
         let Ok(own) = managed.tree.newest() else {
             return false;
         };
+
         let members = || {
             self.machine
                 .members()
@@ -423,6 +437,7 @@ impl Running {
                 .flat_map(|(_, m)| &m.hello.trees)
                 .filter(|t| t.tree == *tree)
         };
+
         let stones: BTreeSet<_> = members()
             .flat_map(|t| t.tombstones.iter().flatten())
             .map(|s| s.release)
@@ -430,6 +445,7 @@ impl Running {
         let is_newer = |t: &TreeState| {
             t.running > Some(own) && t.release.is_some_and(|id| !stones.contains(&id))
         };
+
         !members().any(is_newer)
     }
 
@@ -439,13 +455,16 @@ impl Running {
         if let Some(trouble) = self.endpoint.take_trouble() {
             tracing::warn!("{trouble}");
         }
+
         while let Some(request) = self.machine.poll_request() {
             self.disk.request(request);
         }
+
         while let Some(pull) = self.machine.poll_pulled() {
             // Nobody serves them where there is nobody who listens, and who finds no room asks again.
             let _ = self.pulls.as_ref().map(|pulls| pulls.try_send(pull));
         }
+
         while let Some(notice) = self.machine.poll_notice() {
             let now = self.clock.now();
             self.answers.note(now, &notice);
@@ -458,15 +477,18 @@ impl Running {
         if now.since(self.looked) < STRANGERS {
             return;
         }
+
         self.looked = now;
         for stranger in self.endpoint.take_strangers() {
             self.lines.stranger(now, stranger);
         }
+
         let plain = self
             .endpoint
             .strangers()
             .lately(clock::since_epoch())
             .filter(|s| s.kind == Refusal::Plain);
+
         self.machine.strangers(plain.map(|s| s.address));
     }
 

@@ -41,6 +41,7 @@ impl Inspections {
             repaired: count(&self.repaired),
             paths: Some(count(&self.paths)),
         };
+
         (told.looks > 0 || told.repaired > 0).then_some(told)
     }
 
@@ -108,10 +109,12 @@ fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
     let Some(current) = tree.current()? else {
         return Ok(None);
     };
+
     let header = current.release.header();
     if !header.scope.is_empty() {
         return Ok(None);
     }
+
     let scanned = Look::begin(managed, &current.release, How::default(), None)?.end()?;
     let plan = managed.compare(&scanned, header)?;
     let count =
@@ -120,14 +123,17 @@ fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
     let lines = drift::decode(&list)
         .map(|found| found.lines)
         .unwrap_or_default();
+
     let mut shown: Vec<String> = lines
         .iter()
         .take(NAMED)
         .map(|l| printable(&l.path))
         .collect();
+
     if count > shown.len() as u64 {
         shown.push("...".into());
     }
+
     Ok(Some((count, shown.join(", "))))
 }
 

@@ -62,6 +62,7 @@ impl Acquaintance {
             }
             None => KnownHosts::default(),
         };
+
         Ok((Self { memory, others: 0 }, known))
     }
 
@@ -83,6 +84,7 @@ impl Acquaintance {
                 "{more} more hosts show other host keys than before"
             ));
         }
+
         told.extend(self.keep(known, &seen(hosts)));
         told
     }
@@ -93,6 +95,7 @@ impl Acquaintance {
         let Some(memory) = &self.memory else {
             return told;
         };
+
         let is_new = memory.groups.len() > 1 || !known.has_names_of(seen);
         let (file, learned) = (shown(&memory.path()), is_new.then(|| memory.learn(seen)));
         match learned.unwrap_or_else(|| Ok(Learned::default())) {
@@ -110,6 +113,7 @@ impl Acquaintance {
             }
             Err(e) => told.push(format!("the keys of hosts are not kept in {file}: {e}")),
         }
+
         told
     }
 }
@@ -129,6 +133,7 @@ impl Memory {
         if groups.is_empty() {
             groups.push(PLAIN.to_string());
         }
+
         Self {
             dir: cache.join(KNOWN_HOSTS),
             groups,
@@ -146,6 +151,7 @@ impl Memory {
                 }
             }
         }
+
         Ok(known)
     }
 
@@ -157,6 +163,7 @@ impl Memory {
             .truncate(false)
             .write(true)
             .open(self.dir.join(".lock"))?;
+
         flock(&lock, FlockOperation::LockExclusive)?;
         let (mut known, mut full) = (KnownHosts::default(), 0);
         let (mut text, is_there) = match read(&self.path())? {
@@ -171,19 +178,23 @@ impl Memory {
                 (known.to_text().into_bytes(), false)
             }
         };
+
         let mut learned = known.learn(seen);
         learned.full += full;
         let new = learned.new.to_text();
         if !new.is_empty() && text.last().is_some_and(|byte| *byte != b'\n') {
             text.push(b'\n');
         }
+
         text.extend_from_slice(new.as_bytes());
         if text.len() as u64 > MAX_KNOWN_HOSTS {
             return Err(too_long());
         }
+
         if !(new.is_empty() && (is_there || text.is_empty())) {
             write(&self.path(), &text)?;
         }
+
         Ok(learned)
     }
 
@@ -203,6 +214,7 @@ fn words(other: &OtherKey, memory: Option<&Memory>) -> String {
         had,
         both,
     } = other;
+
     let (shows, had, address) = (shows.fingerprint(), had.fingerprint(), address.ip());
     if *both {
         return format!(
@@ -210,12 +222,14 @@ fn words(other: &OtherKey, memory: Option<&Memory>) -> String {
              one of them may be somebody else"
         );
     }
+
     let place = memory.map_or_else(String::new, |memory| {
         format!(
             "; if it is the right one, delete the line of {name} in {}",
             shown(&memory.path())
         )
     });
+
     format!(
         "{name} ({address}) shows the host key {shows}, not {had} as before: it was installed again, or another machine \
          speaks in its name; compare with the host key in the log of its daemon{place}"
@@ -236,12 +250,14 @@ fn seen<'a>(hosts: impl Iterator<Item = &'a Host>) -> KnownHosts {
             .or_insert(Some(key));
         *place = place.filter(|known| *known == key);
     }
+
     let mut seen = KnownHosts::default();
     for ((name, _), key) in places {
         if let Some(key) = key {
             seen.insert(name.clone(), key);
         }
     }
+
     seen
 }
 
@@ -253,6 +269,7 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
+
     if text.len() as u64 > MAX_KNOWN_HOSTS {
         Err(too_long())
     } else {
@@ -310,6 +327,7 @@ mod tests {
         memory
             .learn(&hosts(&[("web1", 1), ("web2", 2)]))
             .expect("writable");
+
         memory
             .learn(&hosts(&[("web2", 9), ("web3", 3)]))
             .expect("writable");
@@ -317,6 +335,7 @@ mod tests {
             memory.load().expect("readable"),
             hosts(&[("web1", 1), ("web2", 2), ("web3", 3)])
         );
+
         let text = std::fs::read_to_string(memory.path()).expect("readable");
         let others: Vec<&str> = text
             .lines()
@@ -324,6 +343,7 @@ mod tests {
             .collect();
         std::fs::write(memory.path(), others.join("\n")).expect("writable");
         memory.learn(&hosts(&[("web2", 9)])).expect("writable");
+
         assert_eq!(
             memory.load().expect("readable"),
             hosts(&[("web1", 1), ("web2", 9), ("web3", 3)])
@@ -340,6 +360,7 @@ mod tests {
         of(&keys[..1])
             .learn(&hosts(&[("web1", 1)]))
             .expect("writable");
+
         assert_eq!(
             of(&keys[1..2]).load().expect("readable"),
             KnownHosts::default()
@@ -347,6 +368,7 @@ mod tests {
         let both = [keys[1].clone(), keys[0].clone()];
         assert_eq!(of(&both).load().expect("readable"), hosts(&[("web1", 1)]));
         of(&both).learn(&hosts(&[("web2", 2)])).expect("writable");
+
         assert_eq!(
             of(&keys[1..2]).load().expect("readable"),
             hosts(&[("web1", 1), ("web2", 2)])
@@ -362,6 +384,7 @@ mod tests {
         Memory::new(dir.path(), &keys[1..])
             .learn(&hosts(&[("web1", 1), ("web2", 2)]))
             .expect("writable");
+
         let both = Memory::new(dir.path(), &keys);
         both.learn(&KnownHosts::default()).expect("writable");
         let text = std::fs::read_to_string(both.path()).expect("copied");
@@ -369,6 +392,7 @@ mod tests {
             .lines()
             .filter(|line| !line.starts_with("web2 "))
             .collect();
+
         for left in [others.join("\n"), String::new()] {
             std::fs::write(both.path(), &left).expect("writable");
             both.learn(&hosts(&[("web1", 1)])).expect("writable");
@@ -378,6 +402,7 @@ mod tests {
                 "{left:?}"
             );
         }
+
         both.learn(&hosts(&[("web2", 9)])).expect("writable");
         assert_eq!(
             both.load().expect("readable"),
@@ -394,6 +419,7 @@ mod tests {
             "# web1 is in the cellar\nweb1 {} m\u{fc}ller\n\nweb7 ssh-rsa AAAA\n#web2",
             key(1)
         );
+
         let text: Vec<u8> = text.chars().map(|c| c as u8).collect();
         std::fs::write(memory.path(), &text).expect("writable");
         memory.learn(&hosts(&[("web1", 9)])).expect("readable");
@@ -401,6 +427,7 @@ mod tests {
         memory
             .learn(&hosts(&[("web1", 9), ("web2", 2)]))
             .expect("writable");
+
         let more = [&text[..], format!("\nweb2 {}\n", key(2)).as_bytes()].concat();
         assert_eq!(std::fs::read(memory.path()).expect("readable"), more);
     }
@@ -414,6 +441,7 @@ mod tests {
         std::fs::create_dir_all(path.parent().expect("a directory")).expect("writable");
         let one = key(1);
         let full: String = (0..50_000).map(|n| format!("x{n} {one}\n")).collect();
+
         let long = "#".repeat(usize::try_from(MAX_KNOWN_HOSTS).expect("small") + 1);
         let file = path.display();
         for (text, told) in [
@@ -451,6 +479,7 @@ mod tests {
                 });
             }
         });
+
         assert_eq!(
             (0..8)
                 .filter(|n| !memory

@@ -86,6 +86,7 @@ impl Log {
         let content = |r: &&LogRelease| {
             Some(r.serial) == newest && r.tombstone.is_none() && !r.running.is_empty()
         };
+
         self.releases
             .iter()
             .find(content)
@@ -109,6 +110,7 @@ impl Log {
             unshown,
             releases: found,
         };
+
         let mut releases = BTreeMap::new();
         for host in heard.iter().filter(|h| h.trees.contains(tree)) {
             match told(host, tree) {
@@ -125,6 +127,7 @@ impl Log {
                 None => log.silent.push(host.named.clone()),
             }
         }
+
         log.releases = releases.into_values().rev().collect();
         let stones = stones(heard);
         for release in &mut log.releases {
@@ -139,6 +142,7 @@ impl Log {
                 .map(|host| host.named.clone())
                 .collect();
         }
+
         log
     }
 }
@@ -178,9 +182,11 @@ fn add(
         buried: Vec::new(),
         kept: Vec::new(),
     });
+
     if release.key.is_none() {
         release.key.clone_from(&told.key);
     }
+
     release.kept.push(host.clone());
     if told.running {
         release.running.push(host.clone());
@@ -258,6 +264,7 @@ fn stones(heard: &[Heard]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
             known.revert |= stone.revert;
         }
     }
+
     stones
 }
 
@@ -279,6 +286,7 @@ fn runs<'a>(
             .iter()
             .flat_map(move |tell| tell.trees.iter().map(move |t| (h, t)))
     });
+
     let run = |(host, told): (&'a Heard, &'a TreeTold)| {
         let (serial, release) = told.running.zip(told.release)?;
         let is_buried = stones.contains_key(&(&told.tree, release));
@@ -289,6 +297,7 @@ fn runs<'a>(
             release,
         })
     };
+
     all.filter_map(run).collect()
 }
 
@@ -314,6 +323,7 @@ fn standings(tree: Option<&TreeName>, heard: &[Heard]) -> Vec<Standing> {
             all.push(standing(host, name, &runs, &stones));
         }
     }
+
     all
 }
 
@@ -331,6 +341,7 @@ fn standing(
     let others = runs
         .iter()
         .filter(|run| own.is_some_and(|(serial, id)| run.serial == serial && run.release != id));
+
     let split = others.map(|run| run.host.named.clone()).collect();
 
     let newest = runs
@@ -338,14 +349,17 @@ fn standing(
         .filter(|run| is_for(run.told, &host.host))
         .map(|run| run.serial)
         .max();
+
     let has = |told: &TreeTold| told.running.max(told.sent);
     let behind = newest.filter(|&newest| answer.is_some_and(|told| has(told) < Some(newest)));
+
     // The same content under a newer number is nothing that a host lacks.
     let content = |told: &TreeTold| {
         told.base
             .filter(|base| Some(base.serial) == told.running)
             .map(|base| base.content)
     };
+
     let given = runs
         .iter()
         .find(|run| Some(run.serial) == newest)
@@ -356,6 +370,7 @@ fn standing(
             .filter(|run| Some(run.serial) == newest)
             .map(|run| run.told)
     };
+
     let lacks = answer
         .filter(|told| told.running == newest)
         .and_then(|told| lacking(told, at_newest()));
@@ -363,6 +378,7 @@ fn standing(
     let lacks_parts = lacks_parts
         .map(|told| lacking_parts(told, at_newest()))
         .unwrap_or_default();
+
     let stranded = behind.is_some() && at_newest().all(|told| told.parts_only);
 
     let told = answer.map(
@@ -383,6 +399,7 @@ fn standing(
             sent: *sent,
         },
     );
+
     let (named, address) = (host.named.clone(), host.address);
     let host = host.host.clone();
     Standing {
@@ -414,12 +431,14 @@ fn lacking_parts<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>)
     let Some(known) = &own.parts else {
         return Vec::new();
     };
+
     let content = |told: &TreeTold| told.base.map(|base| base.content);
     let needed = others
         .filter(|told| content(told) == content(own))
         .flat_map(|told| told.parts.iter().flatten());
     let lacks =
         needed.filter(|part| !part.replaced && !known.iter().any(|own| own.serial == part.serial));
+
     lacks
         .map(|part| part.serial)
         .collect::<BTreeSet<_>>()
@@ -487,6 +506,7 @@ mod tests {
             content: None,
             part: false,
         };
+
         let told = TreeTold {
             tree: tree(),
             running: Some(Serial(running)).filter(|s| s.0 > 0),
@@ -505,6 +525,7 @@ mod tests {
             parts: None,
             shown: None,
         };
+
         let host = HostName::new(name).expect("legal");
         let tell = Tell {
             number: 1,
@@ -512,6 +533,7 @@ mod tests {
             trees: vec![told],
             release: None,
         };
+
         let address = SocketAddr::from(([10, 0, 0, 1], 5000));
         Heard::new(host, address, vec![tree()], answers.then_some(tell))
     }
@@ -539,6 +561,7 @@ mod tests {
         assert_eq!(names(&log.releases[1].running), ["web3"]);
         assert_eq!(names(&log.releases[1].kept), ["web1", "web2", "web3"]);
         assert_eq!(names(&log.releases[2].kept), ["web2", "web3"]);
+
         assert_eq!(log.releases[0].key.as_deref(), Some("SHA256:x"));
         assert_eq!(log.newest(), Some(Serial(13)));
         assert_eq!(
@@ -548,6 +571,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             ["web4"]
         );
+
         assert_eq!(
             (names(&log.hosts).len(), names(&log.silent)),
             (4, vec!["web5"])
@@ -572,6 +596,7 @@ mod tests {
             ],
             "of a host that says nothing nothing is known"
         );
+
         assert_eq!(all[4].told, None);
         assert!(standings(Some(&TreeName::new("docs").expect("legal")), &fleet()).is_empty());
     }
@@ -623,6 +648,7 @@ mod tests {
         assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
         let told = told_of(&mut fleet[1]);
         (told.release, told.releases[0].id) = (Some(id(99)), id(99));
+
         let all = standings(None, &fleet);
         assert_eq!(
             (names(&all[0].split), names(&all[1].split)),
@@ -632,12 +658,14 @@ mod tests {
         assert!(
             log.releases.len() == 2 && log.releases.iter().all(|release| log.is_split(release))
         );
+
         // One of the two was taken back: that is told, and the other is the fleet's.
         let stone = Tombstone {
             serial: Serial(13),
             release: id(99),
             revert: true,
         };
+
         told_of(&mut fleet[0]).tombstones = Some(vec![stone]);
         assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
     }
@@ -648,6 +676,7 @@ mod tests {
         for host in &mut fleet[..2] {
             told_of(host).targets = Some(vec!["web[1-2]".to_string(), "db*".to_string()]);
         }
+
         let behind: Vec<Option<u64>> = standings(None, &fleet)
             .iter()
             .map(|s| s.behind.map(|n| n.0))
@@ -664,6 +693,7 @@ mod tests {
         fleet[1].address = ([10, 0, 0, 2], 5000).into();
         tell_apart(&mut fleet);
         let log = Log::of(&tree(), &fleet);
+
         let shown = |hosts: &[NamedHost]| hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(shown(&log.releases[0].running), ["web (10.0.0.1)"]);
         assert_eq!(
@@ -671,6 +701,7 @@ mod tests {
             ["web (10.0.0.1)", "web (10.0.0.2)"]
         );
         told_of(&mut fleet[1]).running = Some(Serial(13));
+
         let all = standings(None, &fleet);
         assert_eq!(shown(&all[0].split), ["web (10.0.0.2)"]);
     }
@@ -681,12 +712,14 @@ mod tests {
             serial: Serial(serial),
             content: BlockHash::of(&serial.to_be_bytes()),
         };
+
         let change = |host: &mut Heard, change: &dyn Fn(&mut TreeTold)| {
             host.tell
                 .iter_mut()
                 .flat_map(|tell| &mut tell.trees)
                 .for_each(change);
         };
+
         let mut fleet = fleet();
         change(&mut fleet[0], &|told| told.base = Some(base(9)));
         change(&mut fleet[1], &|told| told.base = Some(base(5)));
@@ -694,12 +727,14 @@ mod tests {
         let all = standings(None, &fleet);
         let lacks: Vec<Option<u64>> = all.iter().map(|s| s.lacks.map(|s| s.0)).collect();
         assert_eq!(lacks, [None, Some(9), None, None, None]);
+
         let behind: Vec<bool> = all.iter().map(|s| s.behind.is_some()).collect();
         assert_eq!(
             behind,
             [false, false, false, true, false],
             "what a host sent it has"
         );
+
         assert!(!all[3].stranded, "web1 has the whole");
         // The same content under another number.
         for host in &mut fleet[..3] {
@@ -707,20 +742,24 @@ mod tests {
                 told.base = told.running.map(|serial| Base { serial, ..base(9) })
             });
         }
+
         change(&mut fleet[2], &|told| told.sent = None);
         let behind: Vec<bool> = standings(None, &fleet)
             .iter()
             .map(|s| s.behind.is_some())
             .collect();
         assert_eq!(behind, [false, false, false, true, false]);
+
         // A part that others have after the same whole, and that no later one replaces.
         let part = |serial: u64, replaced: bool| Part {
             serial: Serial(serial),
             replaced,
         };
+
         for host in &mut fleet[..2] {
             change(host, &|told| told.base = Some(base(9)));
         }
+
         change(&mut fleet[0], &|told| {
             told.parts = Some(vec![part(10, true), part(11, false), part(13, false)])
         });
@@ -731,11 +770,13 @@ mod tests {
             .iter()
             .map(|s| s.lacks_parts.iter().map(|s| s.0).collect())
             .collect();
+
         assert_eq!(lacks, [vec![], vec![11], vec![], vec![], vec![]]);
         // Nobody has the whole: there is nothing to compare with, and an empty host cannot be served.
         for host in &mut fleet[..2] {
             change(host, &|told| (told.base, told.parts_only) = (None, true));
         }
+
         let all = standings(None, &fleet);
         assert!(all.iter().all(|s| s.lacks.is_none()));
         assert!(all[3].stranded);

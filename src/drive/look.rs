@@ -40,12 +40,14 @@ impl Look {
             stop: stop.cloned(),
             ..options(managed, release, how.checksum)?
         };
+
         let release = how.quick.then(|| release.clone());
         let tree = Arc::clone(&managed.tree);
         let thread = std::thread::Builder::new()
             .name("look".into())
             .spawn(move || take(&tree, options, release.as_ref()))
             .map_err(|e| Error::new(Kind::Io, "this host cannot start a thread").because(e))?;
+
         Ok(Self {
             thread: Some(thread),
         })
@@ -80,6 +82,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     options.hardlinks = rules.hardlinks;
     options.checksum = checksum;
     options.opens_barred = !Rights::of_process().overrides_modes();
+
     // No part of the tree, even if someone put the tree's root above it.
     options.apart = managed.tree.state().apart();
     options.closed.push(managed.protect.clone());
@@ -87,6 +90,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
         .closed
         .extend(spared(&managed.tree, release.header())?);
     let excluded = rules.excluded().map_err(Error::refused)?;
+
     // What is to be deleted has to be known to the last path, but by its name only.
     if rules.delete_excluded {
         &mut options.unhashed
@@ -94,6 +98,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
         &mut options.closed
     }
     .push(excluded);
+
     Ok(options)
 }
 
@@ -106,6 +111,7 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
         .filter(|_| !options.whole)
         .zip(old.as_ref())
         .and_then(|(new, old)| hints(tree, old, new.header()));
+
     let options = &options;
     let written = Index::open(&tree.written_path(), id);
     if !options.scope.is_empty() {
@@ -118,12 +124,14 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
             &path.with_extension("scope"),
         );
     }
+
     let scanned = scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path)?;
     tree.trust_index();
     if written.is_some() {
         // Another one is written over one that stays.
         let _ = std::fs::remove_file(tree.written_path());
     }
+
     Ok(scanned)
 }
 
@@ -156,6 +164,7 @@ fn differences(
         let keys = pages.keys(manifest).map_err(unreadable)?;
         Ok((pages, keys))
     };
+
     let (is, was) = (index.keys(), Manifest::of(present, nodes));
     let (was_pages, was_keys) = table(&was, &is)?;
     let wanted = Manifest::of(new, nodes);
@@ -171,6 +180,7 @@ fn differences(
         );
         paths.extend(other.into_keys());
     };
+
     let some = |manifest: &Manifest<&Nodes>,
                 pages: &Pages,
                 range: &RangeInclusive<TreePath>|
@@ -178,14 +188,17 @@ fn differences(
         let found = pages.some(manifest, range).map_err(unreadable)?;
         Ok(found.into_iter().map(|located| located.entry).collect())
     };
+
     for range in differing(&is, &was_keys) {
         unlike(index.within(&range)?, some(&was, &was_pages, &range)?);
     }
+
     for range in differing(&was_keys, &wanted_keys) {
         unlike(
             some(&was, &was_pages, &range)?,
             some(&wanted, &wanted_pages, &range)?,
         );
     }
+
     Ok(paths)
 }

@@ -34,6 +34,7 @@ pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
     let (nonce, mut unproven) = (Nonce(clock::seed()), Unproven::default());
     let began = clock.now();
     let (mut next, mut newest, mut known) = (began, began, 0);
+
     loop {
         let now = clock.now();
         if table.len() != known {
@@ -60,6 +61,7 @@ pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
             }
         });
     }
+
     let mut members: Vec<Member> = table.iter().map(|(_, m)| member(m)).collect();
     members.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
     unproven.warn(|name| members.iter().any(|member| member.host == *name));
@@ -68,10 +70,12 @@ pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
     let plain = table
         .iter()
         .flat_map(|(_, m)| m.hello.strangers.iter().flatten());
+
     strangers.extend(plain.map(|&address| Stranger {
         address,
         kind: Refusal::Plain,
     }));
+
     Ok(Around {
         members,
         strangers: strangers.into_iter().collect(),

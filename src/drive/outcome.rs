@@ -323,6 +323,7 @@ impl DriftGroup {
         let count = |of: fn(What) -> bool| lines.iter().filter(|l| of(l.what)).count() as u64;
         let (extra, missing) = (count(|w| w == What::Extra), count(|w| w == What::Missing));
         let changed = lines.len() as u64 - extra - missing;
+
         Self {
             hosts,
             lines,
@@ -362,6 +363,7 @@ pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>)
     for (name, address) in hosts {
         named.entry(name).or_default().insert(address);
     }
+
     let shared = named
         .into_iter()
         .filter(|(_, addresses)| addresses.len() > 1);
@@ -375,6 +377,7 @@ pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>)
             at.join(" and ")
         )
     };
+
     shared.map(warning).collect()
 }
 
@@ -530,16 +533,19 @@ impl Outcome {
             .iter()
             .map(|h| h.files_written)
             .fold(0, u64::saturating_add);
+
         self.files_deleted = self
             .hosts
             .iter()
             .map(|h| h.files_deleted)
             .fold(0, u64::saturating_add);
+
         self.exit = exit_status(
             self.purpose,
             self.hosts.iter().map(|h| h.state),
             !self.drift.is_empty(),
         );
+
         self
     }
 }
@@ -562,6 +568,7 @@ pub fn exit_status(
         some |= good(state) || !state.is_as_before();
         all &= good(state);
     }
+
     match (some, all) {
         (false, _) => ExitStatus::Refused,
         (_, true) if drift && purpose == Purpose::Diff => ExitStatus::Drift,
@@ -590,6 +597,7 @@ mod tests {
         assert_eq!(deploy(&[Reverted, Reverted, Absent]), 3);
         assert_eq!(deploy(&[Reverted, Stuck]), 4);
         assert_eq!(deploy(&[Reverted, Unknown]), 4);
+
         assert_eq!(deploy(&[Aborted, Torn]), 4);
     }
 
@@ -637,6 +645,7 @@ mod tests {
                 ..HostResult::new(name(host), state)
             });
         }
+
         outcome
             .drift
             .push(DriftGroup::new(vec![name("web1")], Vec::new()));
@@ -644,6 +653,7 @@ mod tests {
         assert_eq!((outcome.files_written, outcome.files_deleted), (4, 2));
         assert_eq!(outcome.hosts[0].host, name("web1"));
         assert!(outcome.drift.is_empty());
+
         assert_eq!(outcome.exit, ExitStatus::Success);
     }
 }

@@ -49,6 +49,7 @@ impl<'a> Kept<'a> {
             unknown: trees.all_broken().next().map(|(name, _)| name),
             ..Self::default()
         };
+
         for (name, tree) in trees.iter().map(|(name, managed)| (name, &*managed.tree)) {
             match tree.state().kept_host_key() {
                 Ok(Some(seed)) => kept.seeds.push((tree, seed)),
@@ -59,6 +60,7 @@ impl<'a> Kept<'a> {
                 }
             }
         }
+
         kept
     }
 
@@ -83,6 +85,7 @@ impl<'a> Kept<'a> {
             }
             (None, _) => used,
         };
+
         for (tree, other) in self.seeds.iter().filter(|(_, other)| *other != seed) {
             let (file, other) = (file(tree).display().to_string(), fingerprint(*other));
             tracing::warn!(
@@ -90,6 +93,7 @@ impl<'a> Kept<'a> {
                 fingerprint(seed)
             );
         }
+
         for tree in &self.lacking {
             if let Err(e) = tree.state().keep_host_key(&seed) {
                 tracing::warn!(
@@ -176,6 +180,7 @@ mod tests {
             (used, Some(key.to_vec()))
         );
         drop(trees);
+
         assert_eq!(start(dir.path(), &["b"], &["a"]), key);
     }
 
@@ -206,6 +211,7 @@ mod tests {
         assert!(used != key && file.is_dir() && kept(dir.path(), "b").is_none());
         std::fs::remove_dir(&file).expect("mine");
         std::fs::rename(dir.path().join("aside"), &file).expect("mine");
+
         assert_eq!(start(dir.path(), &["a", "b"], &[]), key);
     }
 

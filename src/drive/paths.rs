@@ -42,19 +42,23 @@ pub(super) fn named(root: &Root, words: &[Vec<u8>], may_be_missing: bool) -> Res
             None => return Err(no_such(&path)),
         }
     }
+
     paths.sort();
     // The order is that of a walk: what is below a path follows it.
     paths.dedup_by(|later, earlier| later.is_within(earlier));
+
     if paths.len() > MAX_PATTERNS {
         return Err(
             Error::usage(format!("more than {MAX_PATTERNS} paths at once"))
                 .hint("name the directory above them"),
         );
     }
+
     let mut named = Named {
         paths,
         ..Named::default()
     };
+
     for path in &named.paths {
         match is_there(root, path)? {
             Some(FileType::Directory) => named.dirs.push(path.clone()),
@@ -62,6 +66,7 @@ pub(super) fn named(root: &Root, words: &[Vec<u8>], may_be_missing: bool) -> Res
             None => named.missing.push(path.clone()),
         }
     }
+
     Ok(named)
 }
 
@@ -79,6 +84,7 @@ fn within(base: &Path, word: &[u8]) -> Result<Option<TreePath>> {
         let (word, base) = (printable(word), printable(base.as_os_str().as_bytes()));
         Error::usage(format!("{word} is outside the base directory {base}"))
     };
+
     let word_path = Path::new(std::ffi::OsStr::from_bytes(word));
     let relative = match word_path.is_absolute() {
         false => word_path.to_path_buf(),
@@ -90,17 +96,20 @@ fn within(base: &Path, word: &[u8]) -> Result<Option<TreePath>> {
             below.map_err(|_| outside())?.to_path_buf()
         }
     };
+
     // Puts `./a//b/` right and keeps `..`, which no path of a tree has.
     let clean: std::path::PathBuf = relative
         .components()
         .filter(|c| *c != std::path::Component::CurDir)
         .collect();
+
     if clean
         .components()
         .any(|c| c == std::path::Component::ParentDir)
     {
         return Err(outside());
     }
+
     match clean.as_os_str().is_empty() {
         true => Ok(None),
         false => TreePath::new(clean.as_os_str().as_bytes())
@@ -133,6 +142,7 @@ fn expand(root: &Root, pattern: &TreePath) -> Result<Vec<TreePath>> {
     let parts: Vec<Part> = pattern.components().map(Part::of).collect::<Result<_>>()?;
     let mut found = Vec::new();
     step(root, None, &parts, &mut found)?;
+
     if found.is_empty() {
         Err(no_such(pattern))
     } else {
@@ -151,9 +161,11 @@ impl Part {
         if component == b"**" {
             return Ok(Self::Any);
         }
+
         if !is_pattern(component) {
             return Ok(Self::Exact(component.to_vec()));
         }
+
         let wrong = |why: String| Error::usage(format!("{}: {why}", printable(component)));
         let text = std::str::from_utf8(component)
             .map_err(|_| wrong("a pattern has to be UTF-8".into()))?;
@@ -161,6 +173,7 @@ impl Part {
             .literal_separator(true)
             .build()
             .map_err(|e| wrong(e.kind().to_string()))?;
+
         // As in a shell: what is hidden has to be named as such.
         Ok(Self::Glob(glob.compile_matcher(), text.starts_with('.')))
     }
@@ -186,9 +199,11 @@ fn step(
     let Some((part, rest)) = parts.split_first() else {
         return Ok(());
     };
+
     if matches!(part, Part::Any) {
         step(root, at, rest, found)?;
     }
+
     let dir = match root.dir(at) {
         Ok(dir) => dir,
         // Gone since it was listed.
@@ -201,9 +216,11 @@ fn step(
             ));
         }
     };
+
     let mut names = names(&dir).map_err(|e| Error::io("cannot read", root.path(), e))?;
     names.retain(|name| part.matches(name));
     names.sort();
+
     for name in names {
         let path = at.map_or_else(|| TreePath::new(name.as_slice()), |at| at.join(&name));
         let Ok(path) = path else { continue };
@@ -221,6 +238,7 @@ fn step(
             (_, false) => {}
         }
     }
+
     Ok(())
 }
 
@@ -233,6 +251,7 @@ fn names(dir: &impl std::os::fd::AsFd) -> std::io::Result<Vec<Vec<u8>>> {
             names.push(name.to_vec());
         }
     }
+
     Ok(names)
 }
 
@@ -259,6 +278,7 @@ mod tests {
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(path, "").unwrap();
             }
+
             std::os::unix::fs::symlink("sub", dir.path().join("link")).unwrap();
             Self(dir)
         }
@@ -288,6 +308,7 @@ mod tests {
         );
         assert_eq!(named("{a,b}.html"), ["a.html", "b.html"]);
         assert_eq!(named("we[ird"), ["we[ird"], "a file of that very name");
+
         assert!(named("link*").contains(&"link".to_string()));
     }
 
@@ -300,11 +321,13 @@ mod tests {
             tree.named(&["./sub//", "sub/x", "a.html"]).unwrap(),
             ["a.html", "sub"]
         );
+
         assert_eq!(
             tree.named(&["a.html", "."]).unwrap(),
             Vec::<String>::new(),
             "all of it"
         );
+
         for outside in ["../x", "sub/../../x", "/etc/passwd"] {
             let error = tree.named(&[outside]).unwrap_err().to_string();
             assert!(error.contains("outside the base directory"), "{error}");
@@ -318,6 +341,7 @@ mod tests {
             let error = tree.named(&[missing]).unwrap_err().to_string();
             assert_eq!(error, format!("No such file or directory {missing}"));
         }
+
         assert!(
             tree.named(&["link/x"])
                 .unwrap_err()
@@ -326,6 +350,7 @@ mod tests {
         );
         let root = Root::open(tree.0.path()).unwrap();
         let gone = named(&root, &[b"gone".to_vec()], true).unwrap();
+
         assert_eq!((gone.paths.len(), gone.missing.len()), (1, 1));
     }
 }

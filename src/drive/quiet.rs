@@ -35,6 +35,7 @@ impl Quiet {
         if waited > 0 {
             (self.left, self.since) = (self.left.saturating_add(waited).min(BURST), now);
         }
+
         match self.left.checked_sub(1) {
             Some(left) => {
                 self.left = left;
@@ -72,10 +73,12 @@ mod tests {
         assert_eq!(said, [0; BURST as usize]);
         assert_eq!(quiet.may_say(at(10_000)), Some(90_000 - u64::from(BURST)));
         assert_eq!(quiet.may_say(at(10_001)), None);
+
         // A quiet hour earns no more than the first burst.
         let said = (0..100)
             .filter(|_| quiet.may_say(at(3_600_000)).is_some())
             .count();
+
         assert_eq!(said, BURST as usize);
     }
 }

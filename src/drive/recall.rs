@@ -12,6 +12,7 @@ impl Session<'_> {
         let Some(stage) = &self.stage else {
             return Vec::new();
         };
+
         let recall = match self.recall.take() {
             Some(recall) => recall,
             None => match Recall::open(&self.managed.tree, self.release.header().root) {
@@ -22,6 +23,7 @@ impl Session<'_> {
                 }
             },
         };
+
         let asked = parts.len();
         let found = read_parts(self.recall.insert(recall), stage, parts);
         tracing::debug!(
@@ -29,6 +31,7 @@ impl Session<'_> {
             self.release,
             found.len()
         );
+
         found
     }
 }
@@ -46,5 +49,6 @@ fn read_parts(recall: &mut Recall, stage: &Stage, parts: Vec<Part>) -> Vec<(Part
             .filter_map(|p| Some((p.clone(), block.get(p.bytes.clone())?.to_vec())));
         found.extend(read);
     }
+
     found
 }

@@ -82,6 +82,7 @@ impl Follow {
         if self.due.is_none_or(|due| due > self.clock.now()) {
             return false;
         }
+
         self.due = None;
         let all = match net::list() {
             Ok(all) => all,
@@ -91,10 +92,12 @@ impl Follow {
                 return false;
             }
         };
+
         let mut any = false;
         for place in 0..links.len() {
             any |= self.look_at(place, links, &all);
         }
+
         any
     }
 
@@ -102,6 +105,7 @@ impl Follow {
         let (Some(link), Some(lost)) = (links.get(place), self.lost.get_mut(place)) else {
             return false;
         };
+
         let shown = printable(link.interface().name.as_bytes());
         if is_current(link, all) {
             if lost.take().is_some() {
@@ -109,6 +113,7 @@ impl Follow {
             }
             return false;
         }
+
         match (self.reopen.open)(place) {
             Ok(new) if is_same(link, &new) => false,
             Ok(new) => {
@@ -136,9 +141,11 @@ fn is_current(link: &Link, all: &[Interface]) -> bool {
     let now = all
         .iter()
         .find(|i| i.index == known.index && i.name == known.name);
+
     // Loopback is what is left when there is nothing better, unless somebody named it.
     let family = Family::of(link.group().ip());
     let better = known.loopback && all.iter().any(|i| !i.loopback && i.can_multicast(family));
+
     !better && now.is_some_and(|now| now.up && now.addresses.contains(&link.local().ip()))
 }
 
@@ -156,8 +163,10 @@ fn difference(old: &Link, new: &Link) -> String {
             printable(was.name.as_bytes())
         );
     }
+
     if was.index != is.index {
         return format!("{name} is another interface now, with the address {address}");
     }
+
     format!("{name} has a new address {address}")
 }

@@ -34,6 +34,7 @@ pub(super) fn check_allowed(
     let keys = host.keys();
     keys.allows(key, &header.tree, Role::from(header.intent), now)
         .map_err(|denied| denied.to_string())?;
+
     if header.intent == Intent::Rollback
         && let Err(denied) = keys.allows(key, &header.tree, Role::Deploy, now)
         && !had_before(host, header)
@@ -42,6 +43,7 @@ pub(super) fn check_allowed(
             "this host keeps no release like this one, and a new one is more than a rollback: {denied}"
         ));
     }
+
     is_current(header, now)
 }
 
@@ -68,9 +70,11 @@ fn had_before(host: &Host, new: &Header) -> bool {
     let Some(managed) = host.trees.get(&new.tree) else {
         return false;
     };
+
     let same = |old: &Header| {
         (old.root, &old.rules, &old.scope, &old.top) == (new.root, &new.rules, &new.scope, &new.top)
     };
+
     let serials = managed.tree.releases().unwrap_or_default();
     serials.into_iter().any(|s| {
         managed
@@ -90,6 +94,7 @@ fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
             "the release has expired {ago} ago: release again, and see whether the clocks agree"
         ));
     }
+
     let apart = now.0.abs_diff(header.created.0);
     if header.intent == Intent::Audit && apart > AUDIT_SECONDS {
         let (apart, when) = (
@@ -105,6 +110,7 @@ fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
              again, and see whether the clocks agree"
         ));
     }
+
     Ok(())
 }
 
@@ -114,6 +120,7 @@ pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
         .highest_serial()
         .map_err(|e| reason(&e))?
         .unwrap_or_default();
+
     if header.serial.0.saturating_sub(highest.0) > STRANGE_STEP && highest > Serial(0) {
         tracing::warn!(
             "tree {}: serial {} is far above {highest}, the last one here",
@@ -121,6 +128,7 @@ pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
             header.serial
         );
     }
+
     follows(header, highest)
 }
 
@@ -137,6 +145,7 @@ pub(super) fn check_grant(
     let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
     let is_for_us = order.lets(&host.name, grant.hosts.as_ref());
     let fits = order.kind == OrderKind::Commit && order.release == release.id() && is_for_us;
+
     match fits && by == *key {
         true => Ok(()),
         false => {
@@ -199,6 +208,7 @@ mod tests {
             created: NOW,
             ..a_header()
         };
+
         change(&mut header);
         let release = Release::new(header).expect("legal");
         check_allowed(
@@ -223,6 +233,7 @@ mod tests {
         let elsewhere = host("tree=\"docs\"");
         assert!(said(&elsewhere, 1, |_| {}).is_some_and(|why| why.contains("other trees")));
         let rollback = said(&host("rollback"), 1, |h| h.intent = Intent::Rollback);
+
         assert!(rollback.is_some_and(|why| why.contains("keeps no release like this one")));
     }
 
@@ -256,6 +267,7 @@ mod tests {
             };
             follows(&header, Serial(highest)).err().unwrap_or_default()
         };
+
         for (serial, highest, word) in [
             (1, 0, ""),
             (8, 7, ""),
@@ -288,11 +300,13 @@ mod tests {
             ..a_header()
         })
         .expect("legal");
+
         let other = Release::new(Header {
             serial: Serial(99),
             ..release.header().clone()
         })
         .expect("legal");
+
         let order = |release: &Release, kind, up_to: Option<&str>| {
             let up_to = up_to.map(|name| HostName::new(name).expect("legal"));
             Order {
@@ -301,6 +315,7 @@ mod tests {
             }
             .encode()
         };
+
         let said = |by: u8, namespace, order: Vec<u8>| {
             let signature = signer(by)
                 .sign(namespace, &order)
@@ -320,6 +335,7 @@ mod tests {
             .err()
             .unwrap_or_default()
         };
+
         let commit = || order(&release, OrderKind::Commit, None);
         assert_eq!(said(1, Namespace::ORDER, commit()), "");
         assert_eq!(
@@ -330,6 +346,7 @@ mod tests {
             ),
             ""
         );
+
         for (by, namespace, order, word) in [
             (2, Namespace::ORDER, commit(), "not one to commit"),
             (1, Namespace::RELEASE, commit(), "not signed"),
@@ -373,12 +390,15 @@ mod tests {
                 (h.intent, h.created) = (intent, WallTime(NOW.0.saturating_add(seconds)))
             })
         };
+
         for near in [-3600, 0, 3600] {
             assert_eq!(made(Intent::Audit, near), None, "{near}");
         }
+
         assert!(made(Intent::Audit, -3601).is_some_and(|why| why.contains("signed 1 h ago")));
         assert!(made(Intent::Audit, 3601).is_some_and(|why| why.contains("1 h in the future")));
         assert!(made(Intent::Audit, i64::MIN).is_some());
+
         for far in [-1_000_000_000, 1_000_000_000] {
             assert_eq!(made(Intent::Deploy, far), None, "{far}");
         }

@@ -52,6 +52,7 @@ impl Earlier {
                 Box::new(Nothing)
             }
         };
+
         Ok((Source::of(source, compress), Facts::of(header, notes)))
     }
 }
@@ -90,6 +91,7 @@ pub fn choose(
             ),
         };
     }
+
     let to = history.previous(signed)?;
     Ok(Way { to, from })
 }
@@ -124,6 +126,7 @@ impl<'a> History<'a> {
             releases: Vec::new(),
             unshown: &log.unshown,
         };
+
         for release in &log.releases {
             let distinct = history.add(release.content, release.serial, release.part);
             let buried: BTreeSet<String> = release.buried.iter().map(ToString::to_string).collect();
@@ -139,6 +142,7 @@ impl<'a> History<'a> {
                 distinct.running_as.insert(release.serial);
             }
         }
+
         for release in local {
             let distinct = history.add(release.content, release.serial, release.part);
             if log.releases.is_empty() {
@@ -151,15 +155,18 @@ impl<'a> History<'a> {
                     .extend(release.running.then_some(release.serial));
             }
         }
+
         for release in &mut history.releases {
             release
                 .serials
                 .sort_unstable_by_key(|&serial| Reverse(serial));
             release.serials.dedup();
         }
+
         history
             .releases
             .sort_by_key(|release| Reverse(release.serials.first().copied()));
+
         history
     }
 
@@ -181,6 +188,7 @@ impl<'a> History<'a> {
                 });
                 self.releases.len() - 1
             });
+
         self.releases[at].serials.push(serial);
         &mut self.releases[at]
     }
@@ -203,6 +211,7 @@ impl<'a> History<'a> {
             .iter()
             .filter(|r| !r.running.is_empty())
             .collect();
+
         let present = match running.as_slice() {
             [] => {
                 let why = match self.unshown.is_empty() {
@@ -231,12 +240,14 @@ impl<'a> History<'a> {
         };
 
         let now = present.newest_running();
+
         let earlier =
             |release: &Distinct| release.serials.iter().copied().find(|&serial| serial < now);
         let taken_back = |r: &&Distinct| {
             let buried = r.buried.as_ref().filter(|buried| !buried.is_empty());
             buried.is_some_and(|buried| present.running.is_subset(buried))
         };
+
         let others = self
             .releases
             .iter()
@@ -246,6 +257,7 @@ impl<'a> History<'a> {
         before.sort_by_key(|(serial, _)| Reverse(*serial));
 
         let mut agreed = None;
+
         for candidate in &before {
             let (serial, release) = candidate;
             let doubted = release
@@ -311,6 +323,7 @@ impl<'a> History<'a> {
             .iter()
             .flat_map(|r| r.serials.iter().copied())
             .collect();
+
         let kept = match all.is_empty() {
             true => format!("no host keeps any release of {}", self.tree),
             false => format!(
@@ -321,6 +334,7 @@ impl<'a> History<'a> {
                     .join(", ")
             ),
         };
+
         format!("{kept}; `keep` in a host's configuration says how many it keeps")
     }
 }
@@ -351,6 +365,7 @@ pub fn targets(replaced: &[Release]) -> Vec<String> {
         }
         all.extend(header.targets.iter().cloned());
     }
+
     all.into_iter().collect()
 }
 
@@ -393,6 +408,7 @@ pub fn fetch_all(
             found.push(StoredRelease { release, signature });
         }
     }
+
     Ok(found)
 }
 
@@ -411,9 +427,11 @@ pub fn check_key(
         &earlier.signature,
     )
     .map_err(|e| Error::refused(format!("the signature of {shown} does not hold: {e}")))?;
+
     if key == *signer {
         return Ok(());
     }
+
     authorized.allows(&key, &header.tree, Role::from(header.intent), now).map_err(|_| {
         Error::refused(format!(
             "{shown} was signed by {}, which is not the key that signs now and not authorized here ({})",
@@ -449,6 +467,7 @@ mod tests {
                 .map(|n| HostName::new(n).unwrap().into())
                 .collect()
         };
+
         let one = |&(serial, content, running, kept): &(u64, &str, &str, &str)| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
@@ -464,6 +483,7 @@ mod tests {
             buried: Vec::new(),
             kept: hosts(kept),
         };
+
         let releases = releases.iter().map(one).collect();
         Log {
             tree: TreeName::new("www").unwrap(),
@@ -510,9 +530,11 @@ mod tests {
             previous(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]),
             Ok(2)
         );
+
         // A canary was for one host only.
         let canary = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a"), good]);
         assert_eq!(previous_of(&canary, &[2]), Ok(1));
+
         // The same content under other numbers is no step back.
         assert_eq!(
             previous(&[
@@ -523,6 +545,7 @@ mod tests {
             ]),
             Ok(1)
         );
+
         // Nobody has a number of which nothing is signed.
         let claimed = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "b"), good]);
         assert_eq!(
@@ -533,11 +556,13 @@ mod tests {
             previous(&[(4, "new", "a", "a"), (3, "new", "b c", "b c"), good]),
             Ok(1)
         );
+
         // An empty host is given what the others go back to.
         assert_eq!(
             previous(&[(3, "new", "b c", "b c"), (2, "mid", "", "b c")]),
             Ok(2)
         );
+
         let to = |to: u64| {
             choose(
                 &log(&[(9, "new", "a", "a"), (7, "old", "", "a")]),
@@ -546,6 +571,7 @@ mod tests {
                 signed(&[]),
             )
         };
+
         assert_eq!(
             to(9).unwrap(),
             Way {
@@ -553,6 +579,7 @@ mod tests {
                 from: vec![Serial(9)]
             }
         );
+
         let refused = to(8).unwrap_err();
         assert!(
             refused
@@ -570,6 +597,7 @@ mod tests {
                 .iter()
                 .for_each(|word| assert!(why.contains(word), "{word:?} is missing in {why:?}"));
         };
+
         says(
             &[(3, "new", "a", "a"), (2, "mid", "b c", "a b c")],
             &["www@3 on a; www@2 on b, c", "--to"],
@@ -582,6 +610,7 @@ mod tests {
             ],
             &["disagree", "www@2 is not kept by b", "--to"],
         );
+
         // One host alone steers nobody further back: not by what it says to keep, nor by what it says was taken back.
         let good = (1, "good", "", "a b c");
         says(
@@ -589,6 +618,7 @@ mod tests {
             &["www@2 is not kept by c", "--to"],
         );
         let mut lie = log(&[(3, "new", "a b c", "a b c"), (2, "mid", "", "a b c"), good]);
+
         lie.releases[1].buried = vec![HostName::new("c").unwrap().into()];
         let why = previous_of(&lie, &[]).expect_err("refused");
         assert!(
@@ -598,6 +628,7 @@ mod tests {
         lie.releases[1].buried = ["a", "b", "c"]
             .map(|name| HostName::new(name).unwrap().into())
             .to_vec();
+
         assert_eq!(previous_of(&lie, &[]), Ok(1), "all of them know it");
         // What a host says to run without showing it is no word.
         lie.releases[0].shown.clear();
@@ -612,11 +643,13 @@ mod tests {
             ],
             &["www@2", "of a part", "--to"],
         );
+
         says(
             &[(3, "new", "a b", "a b")],
             &["no release of www to go back to", "www@3"],
         );
         says(&[], &["no host runs"]);
+
         // What came later is no step back.
         says(
             &[(5, "later", "", "a b"), (3, "new", "a b", "a b")],
@@ -634,6 +667,7 @@ mod tests {
             })
             .unwrap()
         };
+
         assert_eq!(targets(&[release(&["web*"])]), ["web*"]);
         assert_eq!(
             targets(&[release(&["web1"]), release(&["db*", "web1"])]),
@@ -643,6 +677,7 @@ mod tests {
             targets(&[release(&["web1"]), release(&[])]),
             Vec::<String>::new()
         );
+
         assert_eq!(targets(&[]), Vec::<String>::new());
     }
 
@@ -654,24 +689,29 @@ mod tests {
             ..a_header()
         })
         .unwrap();
+
         let signature = signer(1)
             .sign(Namespace::RELEASE, release.bytes())
             .unwrap()
             .as_bytes()
             .to_vec();
+
         let tree = &release.header().tree;
         let line = |role: &str, key: &FileSigner| {
             let text = format!("tree=\"{tree}\",{role} {}\n", key.public());
             AuthorizedKeys::parse(text.as_bytes(), Path::new("keys")).unwrap()
         };
+
         let none = || AuthorizedKeys::none(Path::new("keys"));
         let mut earlier = StoredRelease {
             release: release.clone(),
             signature,
         };
+
         let check = |earlier: &StoredRelease, by: u8, keys: AuthorizedKeys| {
             check_key(earlier, signer(by).public(), &keys, WallTime(5))
         };
+
         assert!(check(&earlier, 1, none()).is_ok());
         assert!(check(&earlier, 2, line("deploy", &signer(1))).is_ok());
         let refused = check(&earlier, 2, none()).unwrap_err();
@@ -681,6 +721,7 @@ mod tests {
                 .contains(&signer(1).public().fingerprint().to_string()),
             "{refused}"
         );
+
         // Who may only compare, or only go back, could not have put it.
         for role in ["audit", "rollback"] {
             assert!(
@@ -688,6 +729,7 @@ mod tests {
                 "{role}"
             );
         }
+
         earlier.signature[60] ^= 1;
         assert!(check(&earlier, 1, none()).is_err());
     }

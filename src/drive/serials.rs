@@ -47,14 +47,17 @@ pub(super) fn believed(
     let proven = proven.max().unwrap_or_default();
 
     let mut voices: BTreeMap<IpAddr, Serial> = BTreeMap::new();
+
     for (address, claim) in claims {
         voices
             .entry(*address)
             .and_modify(|least| *least = (*least).min(*claim))
             .or_insert(*claim);
     }
+
     let mut voices: Vec<Serial> = voices.into_values().collect();
     voices.sort_unstable();
+
     // More than half of them claim this or more.
     let most = voices
         .len()
@@ -62,6 +65,7 @@ pub(super) fn believed(
         .and_then(|last| voices.get(last / 2))
         .copied()
         .unwrap_or_default();
+
     if most.0.saturating_sub(proven.0) <= MAX_STEP {
         most.max(proven)
     } else {
@@ -78,10 +82,12 @@ fn proven(tree: &TreeName, shown: &Shown, counts: &impl Fn(&PublicKey) -> bool) 
         return (counts(&key) && header.tree == *tree && header.intent != Intent::Audit)
             .then_some(header.serial);
     }
+
     let signed = shown.order.as_ref()?;
     let key = verify(Namespace::ORDER, &signed.order, &signed.signature).ok()?;
     let order = Order::decode(&signed.order)?;
     let (named, stone) = order.tombstone()?;
+
     (counts(&key) && named == tree).then_some(stone.serial)
 }
 
@@ -101,6 +107,7 @@ pub(super) fn take(cache: &Path, tree: &TreeName, highest: Serial) -> io::Result
     let next = used.unwrap_or_default().max(highest).next();
     write(&path, next)?;
     File::open(&dir)?.sync_all()?;
+
     Ok(next)
 }
 
@@ -166,6 +173,7 @@ mod tests {
             OrderKind::Revert,
         )
         .encode();
+
         let signature = FileSigner::from_seed([key; 32])
             .sign(Namespace::ORDER, &order)
             .expect("signs");
@@ -174,6 +182,7 @@ mod tests {
             signature: signature.as_bytes().to_vec(),
             hosts: None,
         };
+
         Shown {
             release: None,
             order: Some(order),
@@ -199,6 +208,7 @@ mod tests {
             9,
             "an order that took it back shows it"
         );
+
         // One liar, two, and one with many names at one address, with nothing to show or with a key of his own.
         for lie in [8, (1 << 32) - 1, u64::MAX] {
             let honest = [(1, 7), (2, 7), (3, 7)];
@@ -218,11 +228,13 @@ mod tests {
                 "half is not enough"
             );
         }
+
         assert_eq!(
             highest(&[(1, u64::MAX), (2, u64::MAX)], &[]),
             0,
             "nobody makes so many releases"
         );
+
         assert_eq!(
             highest(&[(1, 7), (2, 7), (3, 5)], &[showing(2, 7)]),
             7,
@@ -237,6 +249,7 @@ mod tests {
             shown.release.iter_mut().for_each(change);
             highest(&[(1, 9), (2, 7), (3, 7)], &[shown, showing(1, 7)])
         };
+
         assert_eq!(forged(|_| ()), 9);
         assert_eq!(forged(|told| told.signature[90] ^= 1), 7);
         assert_eq!(forged(|told| told.header[20] ^= 1), 7);
@@ -244,10 +257,12 @@ mod tests {
         let signature = FileSigner::from_seed([1; 32])
             .sign(Namespace::RELEASE, audit.bytes())
             .expect("signs");
+
         let told = ReleaseBytes {
             header: audit.bytes().to_vec(),
             signature: signature.as_bytes().to_vec(),
         };
+
         assert_eq!(
             highest(
                 &[(1, 0)],
@@ -259,11 +274,13 @@ mod tests {
             0,
             "a question uses no number up"
         );
+
         let docs = TreeName::new("docs").expect("legal");
         assert_eq!(
             believed(&docs, &[], &[showing(1, 9), taken_back(1, 9)], |_| true),
             Serial(0)
         );
+
         assert_eq!(
             believed(&www(), &[], &[showing(1, u64::MAX)], |_| true),
             Serial(0)
@@ -279,6 +296,7 @@ mod tests {
                 .expect("writable")
                 .0
         };
+
         assert_eq!(
             [
                 next("www", 0),
@@ -288,6 +306,7 @@ mod tests {
             ],
             [1, 2, 6, 7]
         );
+
         assert_eq!(next("docs", 0), 1);
         // Two at once.
         let mut taken: Vec<u64> = std::thread::scope(|scope| {
@@ -299,11 +318,14 @@ mod tests {
                 .flat_map(|t| t.join().expect("no panic"))
                 .collect()
         });
+
         taken.sort_unstable();
         assert_eq!(taken, (8..16).collect::<Vec<_>>());
+
         // What a liar made of it is forgotten with him; a file that is damaged counts as none.
         assert_eq!([next("www", 1 << 40), next("www", 15)], [(1 << 40) + 1, 16]);
         std::fs::write(dir.path().join("serials/www"), "no number").expect("writable");
+
         assert_eq!(next("www", 3), 4);
     }
 }

@@ -56,6 +56,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     let Some(managed) = host.trees.get(&pull.tree) else {
         return Ok(());
     };
+
     let tree = &managed.tree;
     let Some(current) = tree
         .current()?
@@ -63,11 +64,13 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     else {
         return Ok(());
     };
+
     if tree.state().tombstone(pull.release)?.is_some()
         || tree.state().unhealthy(pull.release).is_some()
     {
         return Ok(());
     }
+
     let Some(Offer {
         release: current,
         follows,
@@ -76,18 +79,22 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     else {
         return Ok(());
     };
+
     let header = current.release.header().clone();
     // Not yet, or never: it was committed before a crash.
     let Some(grant) = tree.state().grant(header.serial)? else {
         return Ok(());
     };
+
     let grant: SignedOrder = minicbor::decode(&grant).map_err(|e| {
         Error::refused("the order that is kept with the release is damaged").because(e)
     })?;
+
     if Order::decode(&grant.order).is_none_or(|order| order.release != current.release.id()) {
         // Of another release of the same serial.
         return Ok(());
     }
+
     let by = verify(
         Namespace::RELEASE,
         current.release.bytes(),
@@ -96,6 +103,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     .map_err(|e| {
         Error::refused("the signature that is kept with the release does not hold").because(e)
     })?;
+
     let mut spec = spec(&current.release, &current.release.header().targets)?;
     spec.transfer.rate = Some(rate);
     let records = (*tree.state()).clone();
@@ -105,6 +113,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
         let source = StoredSource::open(live, records, header.root)?;
         Ok((Source::of(Box::new(source), Compress::Auto), facts))
     };
+
     let options = Options {
         beside: Some(desk.handle()),
         ..Options::new(
@@ -115,6 +124,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
             PATIENCE,
         )
     };
+
     let fleet = u32::try_from(desk.members().len()).unwrap_or(u32::MAX);
     let release = current.release.clone();
     let only = pull.host.clone().filter(|_| alone);
@@ -126,6 +136,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
         follows,
         only,
     };
+
     let outcome = deploy::grant(
         desk.door()?,
         options,
@@ -134,6 +145,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
         &Interrupt::default(),
         log,
     )?;
+
     let made = |h: &&super::outcome::HostResult| h.state.has_release();
     let names: Vec<&str> = outcome
         .hosts
@@ -141,11 +153,13 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
         .filter(made)
         .map(|h| h.host.as_str())
         .collect();
+
     if let Some(why) = &outcome.error {
         log.warn(&format!(
             "{release}: not all of it could be given to those that lack it: {why}"
         ));
     }
+
     if let Some((named, more)) = names
         .split_at_checked(NAMED.min(names.len()))
         .filter(|(named, _)| !named.is_empty())
@@ -161,6 +175,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
             outcome.bytes_sent
         ));
     }
+
     Ok(())
 }
 
@@ -183,6 +198,7 @@ fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<O
             alone: false,
         }));
     }
+
     let name = tree.name();
     let lacks = |why: String| Err(Error::refused(why).hint("deploy the whole tree"));
     match tree.next_for(Lacking {

@@ -94,6 +94,7 @@ impl<'a> Session<'a> {
             ending,
             closed,
         } = opening;
+
         Self {
             host,
             managed,
@@ -154,6 +155,7 @@ impl<'a> Session<'a> {
         if self.release.header().intent != Intent::Audit {
             self.managed.tree.mend().map_err(|e| reason(&e))?;
         }
+
         let nodes = self.managed.tree.nodes();
         // Nothing is taken to be here without its being read, not even of the present release: the store may be damaged.
         // Who looks quickly does so at nodes, too, and is told when one of them turns out not to be whole.
@@ -165,10 +167,12 @@ impl<'a> Session<'a> {
                 nodes.node(&node.hash).is_ok()
             }
         };
+
         let missing = self
             .explorer
             .advance(nodes, is_here)
             .map_err(|e| e.to_string())?;
+
         // Where to look quickly is known when the manifest is.
         if !missing.is_empty() && self.look.is_none() && !self.how.quick {
             self.look = Some(
@@ -176,6 +180,7 @@ impl<'a> Session<'a> {
                     .map_err(|e| reason(&e))?,
             );
         }
+
         Ok(missing
             .iter()
             .map(|(ordinal, _)| ordinal.0..ordinal.0 + 1)
@@ -191,11 +196,13 @@ impl<'a> Session<'a> {
                 tree.doubt_names();
             }
         };
+
         let scanned = self
             .scan()
             .inspect_err(|e| doubt(e.kind() == Kind::Io))
             .map_err(|e| reason(&e))?;
         let walked = scanned.walked;
+
         self.compare(&scanned).inspect_err(|_| doubt(!walked))
     }
 
@@ -208,11 +215,13 @@ impl<'a> Session<'a> {
             .managed
             .compare(scanned, header)
             .map_err(|e| reason(&e))?;
+
         let lines = if header.intent == Intent::Audit {
             drift::MAX_LINES
         } else {
             drift::FEW_LINES
         };
+
         let (list, identity) = drift::encode(&plan, lines);
         let mut summary = Summary {
             written: plan.summary.created + plan.summary.updated,
@@ -224,6 +233,7 @@ impl<'a> Session<'a> {
             drift_bytes: list.len() as u64,
             votes: None,
         };
+
         self.changes = summary.written + summary.touched + summary.deleted > 0;
         summary.votes = Some(self.changes && self.managed.hooks.before.is_some());
         let wants = if header.intent == Intent::Audit {
@@ -238,6 +248,7 @@ impl<'a> Session<'a> {
             self.stage = Some(stage);
             wants
         };
+
         Ok((summary, wants, list.into()))
     }
 
@@ -261,6 +272,7 @@ impl<'a> Session<'a> {
             Encoding::Plain => Some(encoded),
             Encoding::Zstd => self.expander.expand(encoded, at.plain),
         };
+
         match (content, &self.stage) {
             (None, _) => Ok((
                 blocks
@@ -298,11 +310,13 @@ pub(super) fn check(
         grant,
         ..
     } = opening;
+
     let header = release.header();
     let key = verify(Namespace::RELEASE, release.bytes(), signature)
         .map_err(|e| format!("the release is not signed: {e}"))?;
     check_allowed(host, &key, release, clock::wall_seconds())?;
     check_session(header, session, grant.is_some())?;
+
     // Only now: it is work that nobody may cause who may not put anything here.
     header.rules.excluded()?;
     let managed =
@@ -312,6 +326,7 @@ pub(super) fn check(
                 Some(why) => Denied { why, proven: true },
                 None => format!("there is no tree {} here", header.tree).into(),
             })?;
+
     match grant {
         Some(grant) => {
             check_grant(host, &key, release, grant)?;
@@ -319,6 +334,7 @@ pub(super) fn check(
         }
         None => is_newer(&managed.tree, header)?,
     }
+
     tombstones::check(managed, release)?;
     can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
     Ok(key)
@@ -335,6 +351,7 @@ pub(super) fn may_be_taken(host: &Host, release: &Release, signature: &[u8]) -> 
         .get(tree)
         .ok_or_else(|| format!("there is no tree {tree} here"))?;
     may_be_made_up(&managed.tree, release)?;
+
     Ok(tombstones::check(managed, release)?)
 }
 
@@ -352,11 +369,13 @@ fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), Reason> {
         }
         Err(e) => return Err(reason(&Error::io("cannot look at", root, e))),
     }
+
     // Without it nothing can be committed, and an audit would not see what is wrong.
     managed.tree.state().current().map_err(|e| reason(&e))?;
     if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
         managed.tree.check_swap().map_err(|e| reason(&e))?;
     }
+
     Ok(())
 }
 
@@ -378,6 +397,7 @@ fn keep_nodes(
             false => wrong.insert(placed.ordinal.0..placed.ordinal.0 + 1),
         }
     }
+
     Ok((wrong, bytes))
 }
 
@@ -399,6 +419,7 @@ fn stage_blocks(
         }
         Ok((wrong, bytes))
     };
+
     let middle = blocks
         .iter()
         .position(|b| b.bytes.start >= content.len() / 2)
@@ -406,6 +427,7 @@ fn stage_blocks(
     if content.len() < PARALLEL_BYTES || middle == 0 {
         return put(blocks);
     }
+
     let (first, second) = blocks.split_at(middle);
     let (a, b) = std::thread::scope(|scope| {
         match std::thread::Builder::new().spawn_scoped(scope, || put(second)) {
@@ -419,6 +441,7 @@ fn stage_blocks(
             Err(_) => (put(first), put(second)),
         }
     });
+
     let ((mut wrong, bytes), (more_wrong, more_bytes)) = (a?, b?);
     wrong.extend(&more_wrong);
     Ok((wrong, bytes + more_bytes))

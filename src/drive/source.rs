@@ -133,15 +133,18 @@ fn unmounted(
             return Ok(Vec::new());
         }
     }
+
     let Some(old) = old.filter(|_| what != Unmounted::Accept) else {
         return Ok(Vec::new());
     };
+
     // What was left out then, or is now, is no part of the release.
     let patterns = [&options.excludes[..], &old.origin().patterns[..]].concat();
     let left_out = PathFilter::new(&patterns);
     let is_missing = |path: &&TreePath| {
         !options.mounts.contains(path) && !left_out.matches(path, true) && in_scope(options, path)
     };
+
     let missing: Vec<TreePath> = old
         .origin()
         .mounts
@@ -149,15 +152,18 @@ fn unmounted(
         .filter(is_missing)
         .cloned()
         .collect();
+
     let told: Vec<String> = missing
         .iter()
         .map(|path| unmounted_text(root, path))
         .collect();
+
     if let Some(first) = told.first().filter(|_| what == Unmounted::Refuse) {
         return Err(Error::usage(first.clone()).hint(
             "mount it again; if the release is to be without it, deploy once with --yes-unmounted",
         ));
     }
+
     options.mounts.extend(missing);
     Ok(told)
 }
@@ -202,10 +208,12 @@ impl Source {
             ))
             .because(e)
         };
+
         let root = how
             .root
             .map_or_else(|| Root::open(&spec.source).map(Arc::new), Ok)
             .map_err(unreadable)?;
+
         if how
             .directory
             .is_some_and(|directory| directory != root.id())
@@ -215,6 +223,7 @@ impl Source {
                 spec.source.display()
             )));
         }
+
         let mut rules = spec.rules();
         rules.excludes.extend(part.excludes.iter().cloned());
         let started = clock::wall();
@@ -225,6 +234,7 @@ impl Source {
         } else {
             IgnoreFiles::Makuo
         };
+
         options.without_state = true;
         options.xattrs = spec.meta.xattrs;
         options.hardlinks = spec.meta.hardlinks;
@@ -232,22 +242,26 @@ impl Source {
         (options.checksum, options.hints) = (how.checksum, how.hints);
         options.exposures = how.exposures;
         options.policy = policy(spec);
+
         options.scope.clone_from(&part.scope);
         options.owner = part.owner;
         let place = IndexPlace::of(&root, cache);
         let old = Index::open(&place.path, root.id()).map(Arc::new);
+
         // What is known of the whole source stays known when a part of it is looked at.
         let new = if part.scope.is_empty() {
             place.path.clone()
         } else {
             place.path.with_extension("part")
         };
+
         let missing = unmounted(&mut options, &root, old.as_deref(), how.unmounted)?;
         let scanned = scan(&root, &options, old.as_ref(), &new)?;
         rules.excludes.extend(scanned.ignore_rules.iter().cloned());
         if part.owner.is_some() && rules.delete_extras {
             rules.excludes.extend(foreign(&scanned));
         }
+
         rules.pack().map_err(|why| {
             Error::usage(why)
                 .hint("a release carries its patterns to every host: use fewer, broader ones")
@@ -257,11 +271,13 @@ impl Source {
         } else {
             Vec::new()
         };
+
         let mut source = source::Source::new(root, &scanned)?;
         // What nobody named may have changed long ago all the same.
         if !quick {
             source.trust_unchanged(started);
         }
+
         let totals = scanned.index.totals();
         let left_out = scanned
             .skipped
@@ -282,6 +298,7 @@ impl Source {
             notes: missing.into_iter().chain(left_out).collect(),
             files,
         };
+
         Ok((Self::of(Box::new(source), spec.transfer.compress), facts))
     }
 
@@ -312,6 +329,7 @@ impl Source {
             failed,
             ..
         } = self;
+
         *failed = None;
         let level = effort.level(demand);
         let clock = Clock::start();
@@ -329,6 +347,7 @@ impl Source {
                 Ok::<(), SourceError>(())
             },
         )?;
+
         if let (Some(level), Some((plain, frame))) = (level, packed.frame) {
             effort.measured(
                 level,
@@ -337,15 +356,18 @@ impl Source {
                 clock.now().since(began).saturating_sub(reading),
             );
         }
+
         if packed.frame.is_none() {
             compressor.rest();
         }
+
         let payload = Arc::new(std::mem::take(&mut self.buffers.payload));
         match place {
             Some(place) => self.payloads[place] = Arc::clone(&payload),
             None if self.payloads.len() < MAX_PAYLOADS => self.payloads.push(Arc::clone(&payload)),
             None => {}
         }
+
         Ok((packed.taken, payload))
     }
 
@@ -391,6 +413,7 @@ fn files(scanned: &Scan) -> Result<Vec<Vec<u8>>> {
             files.push(entry.path.as_bytes().to_vec());
         }
     }
+
     Ok(files)
 }
 
@@ -400,10 +423,12 @@ fn policy(spec: &Spec) -> Policy {
         OwnerPolicy::Ignore => scan::OwnerPolicy::Ignore,
         OwnerPolicy::Fixed(name) => scan::OwnerPolicy::Fixed(name.as_str().into()),
     };
+
     let mode = |policy: ModePolicy| match policy {
         ModePolicy::Preserve => None,
         ModePolicy::Fixed(mode) => Some(mode),
     };
+
     Policy {
         user: owner(&spec.owner.user),
         group: owner(&spec.owner.group),
@@ -425,12 +450,14 @@ impl IndexPlace {
         let name =
             BlockHash::of(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())).to_string();
         let kept = cache.filter(|dir| std::fs::create_dir_all(dir).is_ok());
+
         if let Some(dir) = kept.filter(|dir| is_writable(dir)) {
             return Self {
                 path: dir.join(&name[..32]),
                 _temporary: None,
             };
         }
+
         match tempfile::tempdir() {
             Ok(dir) => Self {
                 path: dir.path().join("index"),

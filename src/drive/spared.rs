@@ -15,6 +15,7 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
     let Some(mut since) = put_again(header) else {
         return Ok(Vec::new());
     };
+
     let mut kept = Vec::new();
     for serial in tree.releases()? {
         // A damaged file keeps nobody from going back.
@@ -36,6 +37,7 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
     {
         since = further;
     }
+
     kept.retain(|release| release.header().serial > since);
 
     let own = &header.rules;
@@ -44,6 +46,7 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
     } else {
         vec![(&own.excludes, &own.packed)]
     };
+
     let mut filters = Vec::new();
     for header in kept.iter().map(|release| release.header()) {
         // The excludes of files that were sent by hand narrow that one sending.
@@ -55,6 +58,7 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
             seen.push(excludes);
         }
     }
+
     Ok(filters)
 }
 

@@ -55,17 +55,21 @@ impl Strangers {
         if matches!(kind, Refusal::Foreign | Refusal::Replayed) {
             return;
         }
+
         let stranger = Stranger {
             address: from.ip(),
             kind,
         };
+
         if let Some(heard) = self.known.get_mut(&stranger) {
             *heard = at;
             return;
         }
+
         if self.known.len() >= MAX_STRANGERS && !self.make_room(at) {
             return;
         }
+
         self.known.insert(stranger, at);
         if self.fresh.len() < MAX_STRANGERS {
             self.fresh.push(stranger);
@@ -122,6 +126,7 @@ mod tests {
             kinds(strangers.take_fresh()),
             [Refusal::Plain, Refusal::Wrong]
         );
+
         assert_eq!(strangers.take_fresh(), []);
         assert_eq!(
             (
@@ -130,6 +135,7 @@ mod tests {
             ),
             (5, 1)
         );
+
         assert_eq!(strangers.lately(at(6)).count(), 2);
         assert_eq!(strangers.lately(at(5) + FRESH).count(), 0);
     }
@@ -143,6 +149,7 @@ mod tests {
             (MAX_STRANGERS, MAX_STRANGERS)
         );
         strangers.refused(Refusal::Plain, from(77_777), at(1) + FRESH);
+
         assert_eq!(
             strangers.take_fresh(),
             [Stranger {

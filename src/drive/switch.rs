@@ -57,12 +57,14 @@ impl Session<'_> {
             true => Order::decode(&signed.order)?,
             false => signed.for_host(&self.host.name)?,
         };
+
         // A release that is taken back is, whichever session it came by.
         let is_about = order.session == id || granted || order.tombstone().is_some();
         let is_ours = order_key == self.key && is_about && order.release == self.release.id();
         if !is_ours || self.release.header().intent == Intent::Audit {
             return None;
         }
+
         match (order.kind, self.switch) {
             (OrderKind::Prepare, Switch::Before) => Some(match self.prepare() {
                 Ok(()) => Ordered::Prepared,
@@ -93,6 +95,7 @@ impl Session<'_> {
             self.stage = None;
             return Err(failure.to_string());
         }
+
         self.switch = Switch::Prepared;
         Ok(())
     }
@@ -106,15 +109,18 @@ impl Session<'_> {
             self.give_up();
             return Some(Ordered::Failed(why));
         }
+
         if self.switch == Switch::Before
             && let Err(why) = self.prepare()
         {
             return Some(Ordered::Failed(why));
         }
+
         let previous = self.current();
         let again = previous == Some(self.release.header().serial);
         self.unhealthy = self.known_failure();
         let stage = self.stage.take()?;
+
         Some(match stage.commit(&self.release, &self.signature) {
             Ok(report) => {
                 tracing::info!("{}: {report:?}", self.release);
@@ -149,16 +155,19 @@ impl Session<'_> {
         let Switch::Done(previous) = self.switch else {
             return Ok(());
         };
+
         let occasion = Occasion {
             previous,
             ..self.occasion(Cause::Commit)
         };
+
         if self.runs_after()
             && let Err(why) = self.after(&occasion)
         {
             self.note_failure(true, &why);
             return Err(why);
         }
+
         if self.runs_health()
             && let Some(Err(failure)) =
                 self.managed
@@ -169,6 +178,7 @@ impl Session<'_> {
             self.note_failure(false, &why);
             return Err(why);
         }
+
         self.note_health(None);
         Ok(())
     }
@@ -190,11 +200,13 @@ impl Session<'_> {
         if let Err(e) = tree.revert() {
             return self.torn().unwrap_or_else(|| Ordered::Stuck(reason(&e)));
         }
+
         self.switch = Switch::Over;
         if self.unhealthy.is_some() {
             // What is back failed its checks as well.
             self.note_health(self.unhealthy.as_ref());
         }
+
         let serial = self.release.header().serial;
         // The order of another release of its serial is back with that.
         if self.current() != Some(serial)
@@ -205,10 +217,12 @@ impl Session<'_> {
                 tree.name()
             );
         }
+
         let mut text = match self.current() {
             Some(serial) => format!("went back to {}@{serial}", tree.name()),
             None => "went back to what was there before".into(),
         };
+
         if self.changes
             && let Err(why) = self.after(&Occasion {
                 previous,
@@ -217,6 +231,7 @@ impl Session<'_> {
         {
             text = format!("{text}; then the {why}");
         }
+
         Ordered::Reverted(text)
     }
 
@@ -261,6 +276,7 @@ impl Session<'_> {
             // It is logged where it runs, and nobody waits for it.
             let _ = self.after(&self.occasion(Cause::Abort));
         }
+
         self.stage = None;
     }
 
@@ -296,6 +312,7 @@ impl Session<'_> {
         else {
             return;
         };
+
         let tree = &self.managed.tree;
         if let Err(e) = tree.keep_grant(self.release.header().serial, Some(&to_vec(&order))) {
             tracing::warn!(

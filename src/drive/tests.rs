@@ -49,6 +49,7 @@ impl Fleet {
             port,
             hosts: Vec::new(),
         };
+
         (1..=count).for_each(|i| fleet.start(i));
         std::fs::create_dir(fleet.path("site")).expect("new");
         fleet
@@ -69,6 +70,7 @@ impl Fleet {
                 base64(&key(n).public().blob())
             )
         };
+
         let lines = line("deploy,audit", 1) + &line("rollback", 3);
         let keys =
             AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys")).expect("legal");
@@ -80,6 +82,7 @@ impl Fleet {
             keys: Mutex::new(Arc::new(keys)),
             own_key: Default::default(),
         };
+
         let (running, handle) = Running::start(link(self.port), Arc::new(host)).expect("starts");
         let thread = std::thread::spawn(move || running.run().expect("runs"));
         self.hosts.push((handle, thread));
@@ -121,11 +124,13 @@ impl Fleet {
             .release
             .header()
             .clone();
+
         change(&mut header);
         let earlier = Earlier {
             release: Release::new(header).expect("legal"),
             from: Some((path, records)),
         };
+
         let options = self.options(Purpose::Deploy, signer, "");
         deploy::rollback(
             link(self.port),
@@ -154,6 +159,7 @@ impl Fleet {
             all.sort();
             all
         };
+
         shown(&self.path("site")) == shown(&self.path(&format!("host{number}/www")))
     }
 }
@@ -177,6 +183,7 @@ fn base64(bytes: &[u8]) -> String {
             out.push(if i <= chunk.len() { digit } else { '=' });
         });
     }
+
     out
 }
 
@@ -185,6 +192,7 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
     let fleet = Fleet::new(3);
     let site = fleet.path("site");
     std::fs::create_dir(site.join("sub")).expect("new");
+
     for i in 0..50 {
         std::fs::write(
             site.join(format!("sub/{i}")),
@@ -192,6 +200,7 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
         )
         .expect("new");
     }
+
     let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
         .take(3_000_000)
         .collect();
@@ -201,6 +210,7 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
     assert!((1..=3).all(|i| fleet.same(i)));
 
     std::fs::write(site.join("sub/7"), "changed").expect("there");
+
     std::fs::remove_file(site.join("sub/8")).expect("there");
     let drift = fleet.deploy(Purpose::Diff, key(1), "[delete]\nextras = true\n");
     assert_eq!(drift.exit, ExitStatus::Drift, "{drift:#?}");
@@ -208,8 +218,10 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
     assert_eq!(drift.drift[0].hosts.len(), 3);
 
     let second = fleet.deploy(Purpose::Deploy, key(1), "[delete]\nextras = true\n");
+
     assert_eq!(second.exit, ExitStatus::Success, "{second:#?}");
     assert!((1..=3).all(|i| fleet.same(i)));
+
     // Mostly probes: datagrams are large on the loopback interface.
     assert!(second.bytes_sent.0 < 60_000, "{}", second.bytes_sent);
 
@@ -218,6 +230,7 @@ fn three_hosts_get_a_release_then_a_change_then_nothing() {
         third.hosts.iter().all(|h| h.state == HostState::Unchanged),
         "{third:#?}"
     );
+
     assert_eq!(
         fleet.deploy(Purpose::Diff, key(1), "").exit,
         ExitStatus::Success
@@ -244,6 +257,7 @@ fn nothing_is_released_after_a_release_that_it_was_made_without() {
             &mut Silent,
         )
     };
+
     std::fs::write(fleet.path("site/x"), "xx").expect("there");
     let second = after_first().expect("runs");
     assert_eq!(
@@ -251,11 +265,13 @@ fn nothing_is_released_after_a_release_that_it_was_made_without() {
         (ExitStatus::Success, Some(Serial(2))),
         "{second:#?}"
     );
+
     std::fs::write(fleet.path("site/x"), "xxx").expect("there");
     assert_eq!(
         after_first().expect_err("another one came").to_string(),
         "www@2 came after www@1"
     );
+
     assert!(!fleet.same(1));
 }
 
@@ -270,6 +286,7 @@ fn the_tops_own_metadata_is_drift_and_is_put_right() {
         let meta = std::fs::metadata(fleet.path(path)).expect("there");
         (meta.mode(), meta.mtime(), meta.mtime_nsec())
     };
+
     assert_eq!(
         fleet.deploy(Purpose::Deploy, key(1), "").exit,
         ExitStatus::Success
@@ -277,6 +294,7 @@ fn the_tops_own_metadata_is_drift_and_is_put_right() {
     assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
 
     let file = std::fs::File::open(fleet.path("host2/www")).expect("there");
+
     file.set_modified(std::time::UNIX_EPOCH).expect("ours");
     let drift = fleet.deploy(Purpose::Diff, key(1), "");
     assert_eq!(
@@ -284,6 +302,7 @@ fn the_tops_own_metadata_is_drift_and_is_put_right() {
         (ExitStatus::Drift, 1),
         "{drift:#?}"
     );
+
     assert_eq!(drift.drift[0].hosts.len(), 1);
     let line = &drift.drift[0].lines[0];
     assert_eq!(
@@ -294,6 +313,7 @@ fn the_tops_own_metadata_is_drift_and_is_put_right() {
         fleet.deploy(Purpose::Deploy, key(1), "").exit,
         ExitStatus::Success
     );
+
     assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
     let (from, to) = (fleet.path("site/"), fleet.path("host2/www/"));
     match std::process::Command::new("rsync")
@@ -318,6 +338,7 @@ fn what_is_excluded_stays_until_it_is_to_be_deleted() {
     assert!(fleet.path("host1/www/cache/deep/file").exists() && fleet.path("host1/www/x").exists());
     let outcome = fleet.deploy(Purpose::Deploy, key(1), &format!("{keep}excluded = true\n"));
     assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
+
     assert!(!fleet.path("host1/www/cache").exists() && fleet.same(1));
 }
 
@@ -332,6 +353,7 @@ fn sent_share(files: &[Vec<u8>], transfer: &str) -> f64 {
         key(1),
         &format!("[transfer]\n{transfer}\n"),
     );
+
     assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
     assert!((1..=2).all(|i| fleet.same(i)));
     assert!(
@@ -340,6 +362,7 @@ fn sent_share(files: &[Vec<u8>], transfer: &str) -> f64 {
             .iter()
             .all(|h| h.bytes_received.0 as usize >= files.iter().map(Vec::len).sum())
     );
+
     outcome.bytes_sent.0 as f64 / files.iter().map(Vec::len).sum::<usize>() as f64
 }
 
@@ -353,9 +376,11 @@ fn text_travels_compressed_unless_that_is_switched_off() {
             rng.u32(..)
         )
     };
+
     let files: Vec<Vec<u8>> = (0..300)
         .map(|n| (0..n * 3).flat_map(|i| line(i).into_bytes()).collect())
         .collect();
+
     for how in [
         "compress = 9",
         "rate = \"50Mbit\"",
@@ -364,6 +389,7 @@ fn text_travels_compressed_unless_that_is_switched_off() {
         let share = sent_share(&files, how);
         assert!(share < 0.5, "{how}: {share}");
     }
+
     let share = sent_share(&files, "compress = \"off\"");
     assert!(share > 1.0, "{share}");
 }
@@ -376,6 +402,7 @@ fn noise_travels_as_it_is() {
             .take(len)
             .collect::<Vec<u8>>()
     };
+
     let files: Vec<Vec<u8>> = [1_500_000, 20_000, 700_000].map(&mut noise).into();
     let plain = sent_share(&files, "compress = \"off\"");
     for how in ["compress = 9", "rate = \"50Mbit\""] {
@@ -396,6 +423,7 @@ fn a_key_that_is_not_listed_changes_nothing() {
             && h.error.as_ref().is_some_and(|e| e.contains(&fingerprint))),
         "{outcome:#?}"
     );
+
     assert!(!fleet.path("host1/www/x").exists());
 }
 
@@ -406,6 +434,7 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
     let read = |host: usize| {
         std::fs::read_to_string(fleet.path(&format!("host{host}/www/page"))).expect("there")
     };
+
     for text in ["first", "second"] {
         std::fs::write(&page, text).expect("new");
         assert_eq!(
@@ -413,17 +442,20 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
             ExitStatus::Success
         );
     }
+
     let second = Records::find(
         &TreeName::new("www").expect("legal"),
         &fleet.path("host1/www"),
         None,
     );
+
     let second = second
         .expect("readable")
         .expect("a state")
         .stored(Serial(2))
         .expect("readable")
         .expect("kept");
+
     let forged: [&dyn Fn(&mut Header); 3] = [
         &|header| header.root.block.hash = crate::block::BlockHash::of(b"another tree"),
         &|header| header.rules.delete_extras = true,
@@ -440,6 +472,7 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
                 })
         },
     ];
+
     for change in forged {
         let outcome = fleet.rollback(key(3), change);
         assert_eq!(outcome.exit, ExitStatus::Refused, "{outcome:#?}");
@@ -451,15 +484,18 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
         assert!(outcome.hosts.iter().all(told), "{outcome:#?}");
         assert_eq!((read(1), read(2)), ("second".into(), "second".into()));
     }
+
     let outcome = fleet.rollback(key(3), |_| {});
     assert_eq!(
         (outcome.exit, outcome.rollback_to),
         (ExitStatus::Success, Some(Serial(1))),
         "{outcome:#?}"
     );
+
     assert_eq!((read(1), read(2)), ("first".into(), "first".into()));
     // Who may deploy may also put again what is kept nowhere, under other rules.
     let outcome = fleet.rollback(key(1), |header| header.rules.delete_extras = true);
+
     assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
 }
 
@@ -475,6 +511,7 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
         TreeName::new("www").expect("legal"),
         Duration::from_secs(20),
     );
+
     fleet.start(3);
     let log = super::log::log(link(fleet.port), &tree, wait).expect("asks");
     let serial = log.newest().expect("a release");
@@ -482,6 +519,7 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
     let given = super::log::release(link(fleet.port), &tree, serial, wait).expect("asks");
     let names: Vec<&str> = given.iter().map(|(host, ..)| host.as_str()).collect();
     assert_eq!(names, ["web1", "web2"]);
+
     for (_, header, signature) in given {
         let signer = crate::keys::verify(crate::keys::Namespace::RELEASE, &header, &signature)
             .expect("holds");
@@ -492,11 +530,13 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
             (serial, log.releases[0].id)
         );
     }
+
     assert!(
         super::log::release(link(fleet.port), &tree, serial.next(), wait)
             .expect("asks")
             .is_empty()
     );
+
     let standings = super::log::status(link(fleet.port), None, wait).expect("asks");
     let behind: Vec<bool> = standings.iter().map(|s| s.behind.is_some()).collect();
     assert_eq!(behind, [false, false, true]);

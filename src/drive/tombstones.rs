@@ -43,12 +43,14 @@ impl Gravedigger {
                 done(order, holds);
             }
         };
+
         let thread = std::thread::Builder::new()
             .name("tombstones".into())
             .spawn(work);
         let thread = thread.inspect_err(|e| {
             tracing::warn!("releases that are taken back come back: no thread: {e}")
         });
+
         Self {
             orders: Some(orders),
             thread: thread.ok(),
@@ -83,6 +85,7 @@ fn bury(host: &Host, signed: &SignedOrder) -> Result<()> {
         .trees
         .get(tree)
         .ok_or_else(|| Error::refused(format!("there is no tree {tree} here")))?;
+
     host.keys()
         .allows(&key, tree, Role::Rollback, clock::wall_seconds())
         .map_err(|e| Error::refused(e.to_string()))?;
@@ -92,6 +95,7 @@ fn bury(host: &Host, signed: &SignedOrder) -> Result<()> {
         .tree
         .release(stone.serial)?
         .filter(|stored| stored.release.id() == stone.release);
+
     if let Some(StoredRelease { release, signature }) = stored
         && verify(Namespace::RELEASE, release.bytes(), &signature).ok() != Some(key)
     {
@@ -99,6 +103,7 @@ fn bury(host: &Host, signed: &SignedOrder) -> Result<()> {
             "{release} was signed by another key than the order"
         )));
     }
+
     if managed.tree.bury(signed, clock::wall())? {
         let what = if stone.revert {
             "taken back"
@@ -110,6 +115,7 @@ fn bury(host: &Host, signed: &SignedOrder) -> Result<()> {
             stone.serial
         );
     }
+
     Ok(())
 }
 
@@ -129,6 +135,7 @@ fn try_to_go_back(host: &Host, managed: &ManagedTree) -> Result<()> {
     let Some(current) = tree.current()? else {
         return Ok(());
     };
+
     let (release, id) = (&current.release, current.release.id());
     if !tree
         .state()
@@ -137,6 +144,7 @@ fn try_to_go_back(host: &Host, managed: &ManagedTree) -> Result<()> {
     {
         return Ok(());
     }
+
     if tree.revertible()? != Some(release.header().serial) {
         let next = match managed.catch_up.takes() {
             true => "it takes what other hosts have",
@@ -149,6 +157,7 @@ fn try_to_go_back(host: &Host, managed: &ManagedTree) -> Result<()> {
         );
         return Ok(());
     }
+
     tree.revert()?;
     let previous = tree.current()?.map(|stored| stored.release.header().serial);
     tracing::warn!("{release}: it was taken back while this host was away: went back as well");
@@ -162,12 +171,14 @@ fn try_to_go_back(host: &Host, managed: &ManagedTree) -> Result<()> {
         sender: None,
         cause: Cause::Revert,
     };
+
     if let Some(Err(failure)) = managed
         .hooks
         .run(Phase::After, &occasion, &AtomicBool::new(false))
     {
         tracing::warn!("{release}: after it was taken back: {failure}");
     }
+
     Ok(())
 }
 

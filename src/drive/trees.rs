@@ -94,6 +94,7 @@ impl FromIterator<(TreeName, ManagedTree)> for Trees {
             served: OnceLock::from(managed),
             why: Mutex::default(),
         };
+
         Self(
             trees
                 .into_iter()

@@ -48,6 +48,7 @@ pub(super) fn words(hosts: &[(HostName, IpAddr)]) -> Option<String> {
     if hosts.len() > NAMED {
         shown.push(format!("{} more", hosts.len() - NAMED));
     }
+
     (!shown.is_empty()).then(|| {
         format!(
             "not counted, for want of a proof of being there now: {}; their makuo is too old to give one, or somebody \

@@ -46,6 +46,7 @@ pub fn members(members: &[Member]) -> Vec<String> {
         .map(|m| m.host.as_str().len())
         .max()
         .unwrap_or(0);
+
     let address_width = members.iter().map(|m| address(m).len()).max().unwrap_or(0);
     let one = |m: &Member| {
         format!(
@@ -55,6 +56,7 @@ pub fn members(members: &[Member]) -> Vec<String> {
             m.version
         )
     };
+
     let total = format!("Total: {} members", members.len());
     members.iter().map(one).chain([total]).collect()
 }
@@ -85,12 +87,14 @@ pub fn status(status: &Status<'_>) -> Vec<String> {
         ),
         format!("command: {}", status.commands.len()),
     ];
+
     lines.extend(
         status
             .commands
             .iter()
             .map(|(number, command)| format!("  {number}> {command}")),
     );
+
     lines.push(format!("send op: {}", status.sending));
     lines.push(format!("recv op: {}", status.receiving));
     lines
@@ -119,6 +123,7 @@ pub fn outcome(files: &Files, outcome: &Outcome, all: &[Vec<u8>], level: u8) -> 
         Deed::Prune => differences.pruned(files.dry_run),
         Deed::Send | Deed::Sync => differences.updated(files, &well, all, level),
     };
+
     lines.extend(cut(&outcome.drift));
     lines.extend(troubles(outcome));
     lines
@@ -143,12 +148,14 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
             host.state.word()
         ));
     }
+
     let told = |error: &str| {
         outcome
             .hosts
             .iter()
             .any(|h| h.error.as_deref().is_some_and(|e| error.contains(e)))
     };
+
     if let Some(error) = outcome
         .error
         .as_deref()
@@ -161,9 +168,11 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
             .unwrap_or_default();
         lines.push(format!("error: {error}{hint}"));
     }
+
     if lines.is_empty() && outcome.exit.code() > 1 {
         lines.push("error: not all hosts have it".into());
     }
+
     lines
 }
 
@@ -213,6 +222,7 @@ impl<'a> Differences<'a> {
             content,
             extra,
         };
+
         for group in groups {
             let mut before: Option<&[u8]> = None;
             let hosts = || group.hosts.iter().filter(|h| well.contains(h));
@@ -245,9 +255,11 @@ impl<'a> Differences<'a> {
                 }
             }
         }
+
         for map in [&mut all.changed, &mut all.content, &mut all.extra] {
             map.retain(|_, hosts| !hosts.is_empty());
         }
+
         all
     }
 
@@ -278,6 +290,7 @@ impl<'a> Differences<'a> {
             }
             return lines;
         }
+
         let none = BTreeSet::new();
         let skips = all.iter().filter(|_| level >= SKIPS).map(|p| Sorted(p));
         let paths: BTreeSet<Sorted<'_>> = self
@@ -286,6 +299,7 @@ impl<'a> Differences<'a> {
             .map(|p| Sorted(p.0))
             .chain(skips)
             .collect();
+
         let mut hosts: Vec<&NamedHost> = well.iter().collect();
         hosts.sort_unstable();
         for path in &paths {
@@ -300,9 +314,11 @@ impl<'a> Differences<'a> {
                 }
             }
         }
+
         if files.deed == Deed::Sync {
             lines.extend(self.pruned(files.dry_run));
         }
+
         lines
     }
 
@@ -311,6 +327,7 @@ impl<'a> Differences<'a> {
         let line = |path: &Sorted<'_>, host: &NamedHost| {
             format!("{dry}delete {host}:{}", printable(path.0))
         };
+
         // What is in a directory goes before it.
         let one = |(path, hosts): (&Sorted<'a>, &BTreeSet<&'a NamedHost>)| {
             hosts
@@ -318,6 +335,7 @@ impl<'a> Differences<'a> {
                 .map(|host| line(path, host))
                 .collect::<Vec<_>>()
         };
+
         self.extra.iter().rev().flat_map(one).collect()
     }
 
@@ -330,6 +348,7 @@ impl<'a> Differences<'a> {
             .map(|p| Sorted(p.0))
             .chain(fine)
             .collect();
+
         let mut lines = Vec::new();
         for path in &paths {
             let differs = self.content.get(&Sorted(path.0)).unwrap_or(&none);
@@ -343,6 +362,7 @@ impl<'a> Differences<'a> {
                 }
             }
         }
+
         lines
     }
 }
@@ -383,6 +403,7 @@ mod tests {
             itemized: itemized.to_string(),
             what: *what,
         };
+
         DriftGroup::new(
             hosts.iter().map(|h| name(h)).collect(),
             lines.iter().map(line).collect(),
@@ -407,6 +428,7 @@ mod tests {
             version: "1.3.6".into(),
             trees: Vec::<MemberTree>::new(),
         };
+
         let all = [
             member("mk2", "10.0.0.2:5000"),
             member("web10", "10.0.0.13:5000"),
@@ -431,6 +453,7 @@ mod tests {
             ("moved", ".d..t......", What::Time),
             ("shut", ".d...p.....", What::Mode),
         ];
+
         let outcome = an_outcome(vec![group(&["mk2"], &lines)]);
         let told = super::outcome(&files(Deed::Send, true), &outcome, &[], 0);
         assert_eq!(
@@ -441,6 +464,7 @@ mod tests {
                 "(dryrun) [update:shut]"
             ]
         );
+
         assert_eq!(
             super::outcome(&files(Deed::Check, false), &outcome, &[], 0),
             ["mk2: NG a/b/file"]
@@ -456,6 +480,7 @@ mod tests {
         let changed = [("f", ">fcst......", What::Content)];
         let outcome = an_outcome(vec![group(&["mk2"], &changed), group(&["mk3"], &extra)]);
         let all = [b"f".to_vec()];
+
         let told = |deed, dry, level| super::outcome(&files(deed, dry), &outcome, &all, level);
         assert_eq!(told(Deed::Sync, false, 0), Vec::<String>::new());
         assert_eq!(
@@ -466,11 +491,13 @@ mod tests {
                 "(dryrun) [delete:d]"
             ]
         );
+
         assert_eq!(
             told(Deed::Sync, false, 1),
             ["update mk2:f", "delete mk3:d/x", "delete mk3:d"]
         );
         assert_eq!(told(Deed::Send, false, 2), ["update mk2:f", "skip   mk3:f"]);
+
         assert_eq!(
             told(Deed::Prune, false, 0),
             ["delete mk3:d/x", "delete mk3:d"]
@@ -486,12 +513,14 @@ mod tests {
         outcome.hosts[1].state = HostState::Refused;
         outcome.hosts[1].error = Some("no space left".into());
         outcome.exit = ExitStatus::Mixed;
+
         assert_eq!(
             super::outcome(&files(Deed::Send, false), &outcome, &[], 1),
             ["error: mk3 refused: no space left"]
         );
         outcome.hosts.clear();
         (outcome.error, outcome.hint) = (Some("no hosts answered".into()), Some("look".into()));
+
         assert_eq!(
             super::outcome(&files(Deed::Send, false), &outcome, &[], 1),
             ["error: no hosts answered (look)"]

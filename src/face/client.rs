@@ -112,6 +112,7 @@ impl Client {
                 .because(e)
                 .hint(hint)
         };
+
         let stream = match target {
             Target::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
@@ -120,11 +121,13 @@ impl Client {
             }
             Target::Unix(path) => Stream::Unix(UnixStream::connect(path).map_err(failed)?),
         };
+
         let mut client = Self {
             stream,
             target: target.clone(),
             bytes: Vec::new(),
         };
+
         client.stream.set_timeout(Some(FIRST)).map_err(failed)?;
         let mut given = false;
         loop {
@@ -146,6 +149,7 @@ impl Client {
                 }
             }
         }
+
         client.command(b"alive on", |_| ())?;
         client.stream.set_timeout(Some(SILENCE)).map_err(failed)?;
         Ok(client)
@@ -191,6 +195,7 @@ impl Client {
                 .because(e);
             }
         };
+
         Error::new(Kind::Io, what)
     }
 
@@ -243,11 +248,13 @@ fn check_listener(target: &Target, address: SocketAddr) -> Result<()> {
     if !address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
+
     let me = rustix::process::geteuid().as_raw();
     let users = Sockets::open().users_of_listeners(address);
     let Some(stranger) = users.into_iter().find(|uid| *uid != 0 && *uid != me) else {
         return Ok(());
     };
+
     Err(Error::refused(format!("user {stranger} listens at {target}, who is neither root nor you: nothing was said"))
         .hint("use the daemon's unix socket: -c unix:PATH, which the daemon has with -U PATH or console.socket"))
 }
@@ -272,6 +279,7 @@ mod tests {
             target("makuosan.sock"),
             Ok(Target::Unix("makuosan.sock".into()))
         );
+
         assert!(target("tcp:host").is_err() && target("").is_err() && target("tcp:h:x").is_err());
     }
 }

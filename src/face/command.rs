@@ -107,17 +107,21 @@ pub fn parse(line: &[u8]) -> Command {
         }
         Err(_) => return foreign(line),
     };
+
     let Some((name, rest)) = words.split_first() else {
         return Command::Nothing;
     };
+
     if !is_name(name) || is_http(rest) {
         return foreign(name);
     }
+
     let text: Vec<String> = rest
         .iter()
         .map(|w| String::from_utf8_lossy(w).into_owned())
         .collect();
     let texts: Vec<&str> = text.iter().map(String::as_str).collect();
+
     match name.as_slice() {
         b"send" => files(Deed::Send, "nrDt:g:", rest),
         b"sync" => files(Deed::Sync, "nrt:g:", rest),
@@ -209,6 +213,7 @@ fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
         group,
         paths,
     };
+
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_slice() {
@@ -249,11 +254,13 @@ fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
             path => files.paths.push(path.to_vec()),
         }
     }
+
     // An empty word is what msync says for no path.
     files.paths.retain(|path| !path.is_empty());
     if files.paths.is_empty() && !files.recurse {
         return usage(deed);
     }
+
     Command::Files(files)
 }
 
@@ -291,9 +298,11 @@ fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
             (_, byte) => word.get_or_insert_default().push(byte),
         }
     }
+
     if quote.is_some() {
         return Err("error: a quote is not closed");
     }
+
     words.extend(word);
     Ok(words)
 }
@@ -304,6 +313,7 @@ pub fn quoted(word: &[u8]) -> Vec<u8> {
     if !word.is_empty() && word.iter().all(plain) {
         return word.to_vec();
     }
+
     let mut quoted = Vec::with_capacity(word.len() + 2);
     for byte in word {
         if !plain(byte) {
@@ -311,6 +321,7 @@ pub fn quoted(word: &[u8]) -> Vec<u8> {
         }
         quoted.push(*byte);
     }
+
     quoted
 }
 
@@ -369,6 +380,7 @@ mod tests {
         ] {
             assert!(said(line).starts_with("usage: "), "{line}");
         }
+
         assert_eq!(said("send -x y"), "error: invalid option -- x");
         assert_eq!(said("check -n y"), "error: invalid option -- n");
         assert_eq!(said("send -:"), "error: invalid option -- :");
@@ -386,6 +398,7 @@ mod tests {
             "\"\\",
             "{\"send\": 1}",
         ];
+
         // A page may choose the method of its request.
         let chosen = [
             "send /page HTTP/1.1",
@@ -393,6 +406,7 @@ mod tests {
             "status HTTP/2",
             "quit / HTTP/1.1",
         ];
+
         for line in lines.iter().chain(&chosen) {
             let told = parse(line.as_bytes());
             assert!(
@@ -400,6 +414,7 @@ mod tests {
                 "{line}: {told:?}"
             );
         }
+
         assert_eq!(said("send 'a"), "error: a quote is not closed");
         assert_eq!(said(" \"send"), "error: a quote is not closed");
         assert_eq!(files("send ./HTTP/1.1").paths, [b"./HTTP/1.1".to_vec()]);
@@ -432,6 +447,7 @@ mod tests {
         );
         assert_eq!(parse(b"bye"), Command::Quit);
         assert_eq!(said("loglevel 10"), "usage: loglevel num (0-9)");
+
         assert_eq!(said("exclude"), "usage: exclude add PATTERN");
     }
 

@@ -101,10 +101,12 @@ impl Listeners {
                     .ok()
             }
         };
+
         if let Some(tcp) = &tcp {
             let failed = |e| Error::new(crate::Kind::Io, "the console cannot listen").because(e);
             tcp.set_nonblocking(true).map_err(failed)?;
         }
+
         let owners = config.trusts_owner.then(|| Arc::new(Sockets::open()));
         Ok(Self {
             tcp,
@@ -166,6 +168,7 @@ impl Console {
             .map(tokio::net::TcpListener::from_std)
             .transpose()
             .map_err(failed)?;
+
         let (unix, _file) = match listeners.unix {
             Some((unix, file)) => (
                 Some(tokio::net::UnixListener::from_std(unix).map_err(failed)?),
@@ -173,6 +176,7 @@ impl Console {
             ),
             None => (None, None),
         };
+
         loop {
             let accepted = tokio::select! {
                 stream = accept_tcp(tcp.as_ref()) => stream.and_then(|(stream, remote)| {
@@ -198,6 +202,7 @@ impl Console {
             tracing::warn!("console: more than {MAX_CONNECTIONS} connections");
             return;
         };
+
         let console = Arc::clone(self);
         tokio::spawn(async move {
             let mut connection = Connection::new(&console, number, stream, origin);
@@ -267,6 +272,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             bytes: Vec::new(),
             over: false,
         };
+
         let (is_known, excludes, level, alive) = (false, Vec::new(), 0, false);
         Self {
             console,
@@ -285,6 +291,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         if !self.login().await? {
             return Ok(());
         }
+
         loop {
             self.output.write_all(answer::PROMPT).await?;
             self.output.flush().await?;
@@ -323,6 +330,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         let Some(password) = self.console.password() else {
             return Ok(true);
         };
+
         self.output.write_all(answer::PASSWORD).await?;
         self.output.flush().await?;
         let given =
@@ -337,17 +345,20 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
                     }
                 }
             };
+
         let Some(given) = given else { return Ok(false) };
         let turn = self.console.tries.acquire().await;
         if password.is(&given) {
             self.is_known = true;
             return Ok(true);
         }
+
         tracing::warn!("console {}: a wrong password", self.number);
         tokio::time::sleep(WRONG).await;
         drop(turn);
         self.output.write_all(b"\r\n").await?;
         self.say(&["error: wrong password".into()]).await?;
+
         Ok(false)
     }
 
@@ -391,6 +402,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             Command::Help => command::HELP.iter().map(ToString::to_string).collect(),
             Command::Wrong(lines) => lines,
         };
+
         self.say(&lines).await.map(|()| true)
     }
 
@@ -428,6 +440,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         let others = |(n, c): (&usize, &Option<String>)| {
             c.clone().filter(|_| *n != self.number).map(|c| (*n, c))
         };
+
         let commands = self.console.commands().iter().filter_map(others).collect();
         match self.console.desk.base(self.console.tree.as_ref(), &[]) {
             Ok(base) => answer::status(&Status {
@@ -452,6 +465,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         {
             return Err(vec![format!("{target} is not contained in members")]);
         }
+
         Ok(Wish {
             tree: self.console.tree.clone(),
             paths: files.paths.clone(),
@@ -479,6 +493,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
                 (desk.fulfil(&wish, &interrupt, &mut heard), heard.files)
             }
         });
+
         let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + ALIVE, ALIVE);
         let done = loop {
             tokio::select! {
@@ -498,11 +513,13 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
                 }
             }
         };
+
         let lines = match done {
             Ok((Ok(outcome), all)) => answer::outcome(&files, &outcome, &all, self.level),
             Ok((Err(e), _)) => vec![answer::failure(&e)],
             Err(e) => vec![format!("error: a defect in makuo: {e}")],
         };
+
         self.say(&lines).await.map(|()| true)
     }
 }

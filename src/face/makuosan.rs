@@ -160,9 +160,11 @@ impl Flags {
             ("-S", self.send_buffer.is_some()),
             ("-C", self.core),
         ];
+
         self.console(&mut config)?;
         config.name = self.name.or(config.name);
         config.network.port = self.port.unwrap_or(config.network.port);
+
         if let Some(group) = self.multicast {
             if !group.is_multicast() {
                 return Err(Error::usage(format!(
@@ -171,12 +173,15 @@ impl Flags {
             }
             config.network.group = group;
         }
+
         if !self.interface.is_empty() {
             config.network.interfaces = self.interface;
         }
+
         if self.base.is_some() || config.trees.is_empty() {
             base(&mut config, self.base)?;
         }
+
         let group_keys_fixed = !self.key.is_empty();
         if group_keys_fixed {
             config.network.group_keys = self
@@ -189,9 +194,11 @@ impl Flags {
             // As it was without -k.
             config.network.plain = true;
         }
+
         if self.confined {
             confine(&mut config);
         }
+
         Ok(Meant {
             config,
             group_keys_fixed,
@@ -217,6 +224,7 @@ impl Flags {
         if let Some(password) = &self.password {
             console.password = Some(absolute(password)?);
         }
+
         if self.no_console {
             (console.listen, console.socket) = (ConsoleListen::Off, None);
         } else if let Some(path) = &self.unix {
@@ -238,6 +246,7 @@ impl Flags {
             // Whoever names an address and a password means it.
             console.remote |= self.listen.is_some();
         }
+
         console
             .check()
             .map_err(|why| Error::usage(format!("-l: {why}")).hint("-K FILE sets a password"))
@@ -251,16 +260,19 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
         .components()
         .filter(|c| *c != std::path::Component::CurDir)
         .collect();
+
     if path.parent().is_none() {
         return Err(Error::usage("the whole filesystem cannot be the base")
             .hint("say -b with a directory below /"));
     }
+
     let default = TreeName::new(DEFAULT_TREE).expect("the default tree has a legal name");
     let known = config
         .trees
         .iter()
         .find(|t| t.path == path)
         .map(|t| t.name.clone());
+
     let tree = known.unwrap_or_else(|| default.clone());
     match config.trees.iter_mut().find(|t| t.name == tree) {
         Some(known) => known.path = path,
@@ -270,6 +282,7 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
             ..TreeConfig::new(default, path)
         }),
     }
+
     config.console.tree = Some(tree);
     Ok(())
 }
@@ -309,6 +322,7 @@ mod tests {
             (tree.name.as_str(), tree.path.to_str()),
             ("default", Some("/var/www"))
         );
+
         assert!(tree.catch_up == CatchUp::Off && meant.config.network.plain);
         assert_eq!(meant.config.network.port, 5001);
         assert_eq!(
@@ -316,10 +330,12 @@ mod tests {
             ConsoleListen::At("127.0.0.1:5001".parse().unwrap())
         );
         assert_eq!(meant.rate, Some(Rate(80_000_000)));
+
         assert_eq!(
             (meant.user.as_deref(), meant.groups.len()),
             (Some("www-data"), 2)
         );
+
         assert!(
             meant.foreground
                 && meant.owned
@@ -345,6 +361,7 @@ mod tests {
                 .to_string()
                 .contains("other machines reach")
         );
+
         assert!(meant("makuosan -b /x -l 0.0.0.0 -K /etc/pw").is_ok());
         let unix = meant("makuosan -b /x -U /run/m.sock")
             .unwrap()
@@ -354,6 +371,7 @@ mod tests {
             (unix.listen, unix.socket),
             (ConsoleListen::Off, Some("/run/m.sock".into()))
         );
+
         assert!(meant("makuosan -b /").is_err() && meant("makuosan -b /x -m 10.0.0.1").is_err());
     }
 
@@ -367,12 +385,14 @@ mod tests {
                 .push("/etc/makuo/group.key".into());
             config
         };
+
         let over = |line: &str| {
             Flags::try_parse_from(line.split(' '))
                 .expect(line)
                 .over(config())
                 .expect(line)
         };
+
         let meant = over("makuosan -b /x -k /a -k /b");
         assert!(meant.group_keys_fixed);
         assert_eq!(
@@ -380,12 +400,14 @@ mod tests {
             [PathBuf::from("/a"), "/b".into()]
         );
         let meant = over("makuosan -b /x");
+
         assert!(!meant.group_keys_fixed);
         assert_eq!(
             meant.config.network.group_keys,
             [PathBuf::from("/etc/makuo/group.key")]
         );
         assert!(!meant.config.network.plain);
+
         assert!(over("makuosan -b /x -k key").config.network.group_keys[0].is_absolute());
     }
 

@@ -98,20 +98,24 @@ impl Flags {
             .unwrap_or(0)
             .saturating_add(self.verbose)
             .min(9);
+
         let mut lines = vec![format!("loglevel {level}").into_bytes()];
         let mut excludes: Vec<Vec<u8>> = self
             .exclude
             .iter()
             .map(|e| e.clone().into_bytes())
             .collect();
+
         for file in &self.exclude_from {
             excludes.extend(lines_of(file)?);
         }
+
         lines.extend(
             excludes
                 .iter()
                 .map(|pattern| [b"exclude add ".as_slice(), &quoted(pattern)].concat()),
         );
+
         Ok(lines)
     }
 
@@ -174,6 +178,7 @@ pub fn run(argv: &[std::ffi::OsString]) -> u8 {
         Ok(flags) => flags,
         Err(error) => return not_parsed(&error),
     };
+
     match talk(&flags) {
         Ok(true) => 0,
         Ok(false) => FAILED,
@@ -195,6 +200,7 @@ fn talk(flags: &Flags) -> Result<bool> {
         Some(target) => target.clone(),
         None => default_target()?,
     };
+
     let password = flags.password.as_deref().map(Password::load).transpose()?;
     let (settings, commands) = (flags.settings()?, flags.commands()?);
     let mut client = Client::connect(&target, password.as_ref())?;
@@ -202,12 +208,14 @@ fn talk(flags: &Flags) -> Result<bool> {
     for line in settings {
         client.command(&line, |answer| well &= show(answer))?;
     }
+
     for line in commands {
         if matches!(line.as_slice(), b"quit" | b"exit" | b"bye") {
             break;
         }
         client.command(&line, |answer| well &= show(answer))?;
     }
+
     client.quit();
     Ok(well)
 }
@@ -221,6 +229,7 @@ fn show(line: &str) -> bool {
     } else {
         writeln!(std::io::stdout(), "{safe}")
     };
+
     // Output that nobody reads any more is no failure.
     drop(shown);
     !(error || says_no(line))
@@ -233,6 +242,7 @@ fn says_no(line: &str) -> bool {
             .map_or(host, |(name, _)| name)
             .to_string()
     };
+
     let differs = line
         .split_once(": NG ")
         .is_some_and(|(host, _)| crate::id::HostName::new(&name(host)).is_ok());
@@ -263,6 +273,7 @@ fn lines_of(path: &std::path::Path) -> Result<Vec<Vec<u8>>> {
             std::fs::File::open(path).map_err(failed)?,
         )),
     };
+
     let mut lines = Vec::new();
     for line in reader.split(b'\n') {
         let mut line = line.map_err(failed)?;
@@ -271,6 +282,7 @@ fn lines_of(path: &std::path::Path) -> Result<Vec<Vec<u8>>> {
             lines.push(std::ffi::OsString::from_vec(line).into_vec());
         }
     }
+
     Ok(lines)
 }
 
@@ -322,6 +334,7 @@ mod tests {
         ] {
             assert!(says_no(line), "{line}");
         }
+
         for line in [
             "update mk3:x: NG y",
             "mk3: OK x",

@@ -34,16 +34,19 @@ impl Password {
         file.take(MAX_PASSWORD as u64 + 3)
             .read_to_end(&mut bytes)
             .map_err(failed)?;
+
         let line = bytes
             .split(|b| matches!(b, b'\r' | b'\n'))
             .next()
             .unwrap_or_default();
+
         if !(MIN_PASSWORD..=MAX_PASSWORD).contains(&line.len()) {
             let what = format!(
                 "{name}: a password has {MIN_PASSWORD} to {MAX_PASSWORD} bytes, on the first line"
             );
             return Err(Error::usage(what));
         }
+
         Ok(Self(BlockHash::of(line), line.to_vec()))
     }
 

@@ -62,6 +62,7 @@ impl Sockets {
             let here = s.local.ip() == address.ip() || s.local.ip().is_unspecified();
             s.state == LISTENS && s.local.port() == address.port() && here
         };
+
         self.all()
             .unwrap_or_default()
             .into_iter()
@@ -79,6 +80,7 @@ impl Sockets {
             table.take(MAX_TABLE).read_to_string(&mut text)?;
             sockets.extend(text.lines().skip(1).filter_map(parse));
         }
+
         Ok(sockets)
     }
 }
@@ -106,6 +108,7 @@ fn address(text: &str) -> Option<SocketAddr> {
                 .to_ne_bytes(),
         )
     };
+
     let ip: IpAddr = match ip.len() {
         8 => Ipv4Addr::from(word(0)?).into(),
         32 => {
@@ -117,6 +120,7 @@ fn address(text: &str) -> Option<SocketAddr> {
         }
         _ => return None,
     };
+
     Some(plain(SocketAddr::new(ip, port)))
 }
 
@@ -191,10 +195,12 @@ mod tests {
         if cfg!(target_endian = "little") {
             assert_eq!(socket.local, "127.0.0.1:5000".parse().unwrap());
         }
+
         assert_eq!(
             (socket.state, socket.uid, socket.inode),
             (LISTENS, 1000, 4711)
         );
+
         for line in [
             "",
             "sl local_address",

@@ -24,6 +24,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
+
     if UnixStream::connect(path).is_ok() {
         return Err(Error::usage(format!(
             "a daemon is running already: it listens on {}",
@@ -31,6 +32,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
         ))
         .hint("give another --socket to run a second one"));
     }
+
     remove_old(path)?;
     // Made with its mode, not given it afterwards.
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(!mode & 0o777));
@@ -38,6 +40,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     rustix::process::umask(mask);
     let listener = listener.map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
+
     Ok((listener, SocketFile(path.to_path_buf())))
 }
 
@@ -73,6 +76,7 @@ mod tests {
                 .to_string()
                 .contains("no socket")
         );
+
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
         std::fs::remove_file(&path).unwrap();
         drop(UnixListener::bind(&path).unwrap());
@@ -81,12 +85,14 @@ mod tests {
             std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o660
         );
+
         assert!(
             bind(&path, 0o600)
                 .unwrap_err()
                 .to_string()
                 .contains("running already")
         );
+
         drop(bound);
         assert!(!path.exists());
     }

@@ -26,6 +26,7 @@ impl Log {
             socket.connect(DEV_LOG).ok()?;
             Some(Arc::new(socket))
         };
+
         let socket = if detached { open() } else { None };
         Self {
             socket,
@@ -54,6 +55,7 @@ impl Write for Log {
             }
             None => io::stderr().write_all(&[self.prefix.as_bytes(), line].concat())?,
         }
+
         Ok(line.len())
     }
 

@@ -25,6 +25,7 @@ pub(super) fn combine(
     if sources.is_empty() || width == 0 {
         return;
     }
+
     let rows = (out.len() / width).min(matrix.len() / sources.len());
     let groups = rows.div_ceil(AT_ONCE);
     for strip in strips(width, sources.len(), groups) {
@@ -53,6 +54,7 @@ fn strips(width: usize, sources: usize, groups: usize) -> impl Iterator<Item = R
     } else {
         (PANEL_BYTES / sources / 64 * 64).clamp(STRIP.0, STRIP.1)
     };
+
     (0..width)
         .step_by(strip)
         .map(move |at| at..(at + strip).min(width))
@@ -112,12 +114,14 @@ mod tests {
             let matrix: Vec<u8> = (0..rows * sources.len()).map(|n| byte(n + 5)).collect();
             let start: Vec<u8> = bytes.iter().cycle().take(rows * width).copied().collect();
             let mut expected = start.clone();
+
             for (n, to) in expected.iter_mut().enumerate() {
                 for (j, source) in sources.iter().enumerate() {
                     let from = source.get(n % width).copied().unwrap_or(0);
                     *to ^= multiply(matrix[n / width * sources.len() + j], from);
                 }
             }
+
             let mut out = start;
             combine(Kernel::best(), &matrix, &sources, &mut out, width);
             prop_assert!(out == expected);

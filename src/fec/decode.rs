@@ -74,6 +74,7 @@ pub fn decode(
             Err(missing) => short.extend(run.map(|column| Shortage { column, missing })),
         }
     }
+
     if short.is_empty() {
         Ok(())
     } else {
@@ -85,9 +86,11 @@ fn check(grid: &Grid, payload: &[u8], lost: &[Vec<u16>]) -> Result<(), &'static 
     if payload.len() != grid.payload() as usize {
         return Err("a payload of another size than its grid says");
     }
+
     if lost.len() != usize::from(grid.columns()) {
         return Err("another number of columns than the grid has");
     }
+
     for (rows, column) in lost.iter().zip(0..) {
         if !rows.is_sorted_by(|a, b| a < b) {
             return Err("lost rows that are not in order");
@@ -99,6 +102,7 @@ fn check(grid: &Grid, payload: &[u8], lost: &[Vec<u16>]) -> Result<(), &'static 
             return Err("a lost symbol past the end of the payload");
         }
     }
+
     Ok(())
 }
 
@@ -113,10 +117,12 @@ fn by_column<'a>(grid: &Grid, coded: &[Coded<'a>]) -> Vec<Vec<(u16, &'a [u8])>> 
             column.push((symbol.row, symbol.bytes));
         }
     }
+
     for column in &mut columns {
         column.sort_by_key(|(row, _)| *row);
         column.dedup_by_key(|(row, _)| *row);
     }
+
     columns
 }
 
@@ -126,6 +132,7 @@ fn runs(lost: &[Vec<u16>], arrived: &[Vec<(u16, &[u8])>]) -> Vec<Range<u8>> {
         let rows = |column: usize| arrived[column].iter().map(|(row, _)| *row);
         lost[a] == lost[b] && rows(a).eq(rows(b))
     };
+
     let mut runs: Vec<Range<u8>> = Vec::new();
     for (column, rows) in lost.iter().enumerate() {
         match runs.last_mut() {
@@ -136,6 +143,7 @@ fn runs(lost: &[Vec<u16>], arrived: &[Vec<(u16, &[u8])>]) -> Vec<Range<u8>> {
             _ => runs.push(column as u8..column as u8 + 1),
         }
     }
+
     runs
 }
 
@@ -154,6 +162,7 @@ fn fill(
     let sources: Vec<&[u8]> = sums.chunks_exact(width).collect();
     let mut symbols = vec![0; sums.len()];
     combine(kernel, &solution.inverse, &sources, &mut symbols, width);
+
     for (&row, symbols) in lost.iter().zip(symbols.chunks_exact(width)) {
         let place = grid.bytes_of_columns(row, run);
         let len = place.len();
@@ -178,6 +187,7 @@ fn sums_of_lost(
             .iter()
             .for_each(|column| sums.extend_from_slice(column[at].1));
     }
+
     let known: Vec<u16> = (0..grid.rows())
         .filter(|row| lost.binary_search(row).is_err())
         .collect();
@@ -185,6 +195,7 @@ fn sums_of_lost(
         .iter()
         .map(|&row| &payload[grid.bytes_of_columns(row, run)])
         .collect();
+
     let coded = used.iter().map(|&at| columns[0][at].0);
     let matrix: Vec<u8> = coded
         .flat_map(|row| known.iter().map(move |&j| coefficient(row, j)))
@@ -196,5 +207,6 @@ fn sums_of_lost(
         &mut sums,
         columns.len() * usize::from(grid.symbol()),
     );
+
     sums
 }

@@ -15,6 +15,7 @@ pub const fn multiply(a: u8, b: u8) -> u8 {
         a = (a << 1) ^ if a & 0x80 == 0 { 0 } else { REDUCTION };
         b >>= 1;
     }
+
     product
 }
 
@@ -28,6 +29,7 @@ pub const fn inverse(a: u8) -> u8 {
         product = multiply(product, power);
         bits -= 1;
     }
+
     product
 }
 
@@ -55,6 +57,7 @@ const fn nibbles() -> [[u8; 32]; 256] {
         tables[factor][16 + nibble] = multiply(factor as u8, (nibble << 4) as u8);
         at += 1;
     }
+
     tables
 }
 

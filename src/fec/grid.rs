@@ -33,6 +33,7 @@ impl Grid {
             symbol,
             columns,
         };
+
         let legal = (1..=MAX_PAYLOAD).contains(&payload)
             && (MIN_SYMBOL..=MAX_SYMBOL).contains(&symbol)
             && (1..=MAX_COLUMNS).contains(&columns)
@@ -136,6 +137,7 @@ mod tests {
                 "{payload} {symbol} {columns}"
             );
         }
+
         assert_eq!(Grid::new(MAX_PAYLOAD, 64, 1), None, "too many rows");
         assert_eq!(
             Grid::new(MAX_ROWS * 64, 64, 1).map(|g| g.rows()),
@@ -163,10 +165,12 @@ mod tests {
                 prop_assert!(row < grid.rows());
                 at = bytes.end;
             }
+
             prop_assert_eq!(at, payload as usize);
             prop_assert_eq!(grid.place(grid.symbols()), None);
             prop_assert!(grid.bytes_of(grid.symbols()).is_empty());
             prop_assert!(grid.bytes_of(u32::MAX).is_empty());
+
             prop_assert_eq!(grid.index(u16::MAX, columns), None);
         }
     }

@@ -72,29 +72,35 @@ impl Kernel {
             .map(|d| d.len())
             .chain(sources.iter().map(|s| s.len()))
             .min();
+
         let (chunks, rest) = shortest.map_or((0, 0), |len| (len / CHUNK, len % CHUNK));
         let (mut tails, mut source_tails) = ([[0; CHUNK]; D], [[0; CHUNK]; S]);
         let mut ends: [&mut [u8]; D] = [(); D].map(|()| Default::default());
         let mut whole: [&mut [Chunk]; D] = [(); D].map(|()| Default::default());
+
         for (at, destination) in destinations.into_iter().enumerate() {
             let (front, end) = destination.split_at_mut(chunks * CHUNK);
             whole[at] = front.as_chunks_mut().0;
             ends[at] = &mut end[..rest];
             tails[at][..rest].copy_from_slice(ends[at]);
         }
+
         self.add_chunks(whole, sources.map(|s| &s.as_chunks().0[..chunks]), factors);
         if rest == 0 {
             return;
         }
+
         for (tail, source) in source_tails.iter_mut().zip(sources) {
             tail[..rest].copy_from_slice(&source[chunks * CHUNK..][..rest]);
         }
+
         let tail = tails.each_mut().map(std::slice::from_mut);
         self.add_chunks(
             tail,
             source_tails.each_ref().map(std::slice::from_ref),
             factors,
         );
+
         for (end, tail) in ends.into_iter().zip(tails) {
             end.copy_from_slice(&tail[..rest]);
         }
@@ -192,11 +198,13 @@ mod tests {
             let start = (start + n) % bytes.len();
             &bytes[start..(start + len).min(bytes.len())]
         };
+
         let source: [&[u8]; S] = std::array::from_fn(cut);
         let before: [Vec<u8>; D] = std::array::from_fn(|d| cut(S + d).to_vec());
         let factor = |d: usize, s: usize| (seed as usize).wrapping_add(d * 89 + s * 37) as u8;
         let factors: [[u8; S]; D] = std::array::from_fn(|d| std::array::from_fn(|s| factor(d, s)));
         let expected = by_hand(&before, &source, &factors);
+
         for kernel in Kernel::all() {
             let mut after = before.clone();
             kernel.add(after.each_mut().map(|d| &mut d[..]), source, &factors);

@@ -34,6 +34,7 @@ impl Simd {
             (gfni, Kind::GfniAvx2),
             (avx2, Kind::Avx2),
         ];
+
         all.into_iter()
             .filter(|(has, _)| *has)
             .map(|(_, kind)| Self(kind))
@@ -169,6 +170,7 @@ mod x86 {
         let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
         let by = by.map(|row| row.map(|factor| tables(factor)));
         let nibble = _mm256_set1_epi8(15);
+
         for at in 0..count {
             for half in 0..2 {
                 let source = from.map(|f| {
@@ -234,6 +236,7 @@ mod arm {
                 (load(&table[0]), load(&table[1]))
             })
         });
+
         let nibble = vdupq_n_u8(15);
         for at in 0..count {
             for quarter in 0..4 {

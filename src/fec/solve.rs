@@ -15,6 +15,7 @@ pub fn deficit(kernel: Kernel, lost: &[u16], coded: impl IntoIterator<Item = u16
     if lost.len() > MAX_LOST {
         return lost.len() - coded.into_iter().take(MAX_LOST).count();
     }
+
     let mut elimination = Elimination::new(kernel, lost.len(), false);
     for row in coded {
         if elimination.is_complete() {
@@ -22,6 +23,7 @@ pub fn deficit(kernel: Kernel, lost: &[u16], coded: impl IntoIterator<Item = u16
         }
         elimination.insert(lost.iter().map(|&l| coefficient(row, l)));
     }
+
     elimination.deficit()
 }
 
@@ -39,6 +41,7 @@ pub(super) fn solve(kernel: Kernel, lost: &[u16], coded: &[u16]) -> Result<Solut
     if lost.len() > MAX_LOST || coded.len() < lost.len() {
         return Err(deficit(kernel, lost, coded.iter().copied()));
     }
+
     let mut elimination = Elimination::new(kernel, lost.len(), true);
     let mut used = Vec::with_capacity(lost.len());
     for (at, &row) in coded.iter().enumerate() {
@@ -49,6 +52,7 @@ pub(super) fn solve(kernel: Kernel, lost: &[u16], coded: &[u16]) -> Result<Solut
             used.push(at);
         }
     }
+
     match elimination.deficit() {
         0 => Ok(Solution {
             used,
@@ -101,6 +105,7 @@ impl Elimination {
         if let Some(own) = fresh.get_mut(self.size + self.rank) {
             *own = 1;
         }
+
         for column in 0..self.size {
             if fresh[column] == 0 {
                 continue;
@@ -118,6 +123,7 @@ impl Elimination {
             self.kernel
                 .multiply_add(fresh, factor, &stored[pivot * self.stride..][..self.stride]);
         }
+
         self.rows.truncate(start);
         false
     }
@@ -139,6 +145,7 @@ impl Elimination {
                 self.kernel.multiply_add(earlier, factor, pivot);
             }
         }
+
         order
             .iter()
             .flat_map(|row| &self.rows[row * self.stride + self.size..][..self.size])
@@ -201,6 +208,7 @@ mod tests {
         assert_eq!(deficit(&[3, 5, 9], &[1, 1, 1]), 2);
         assert_eq!(deficit(&[3, 5, 9], &[]), 3);
         assert_eq!(deficit(&[], &[]), 0);
+
         assert_eq!(
             deficit(&[3, 3], &[1, 2, 3, 4, 5]),
             1,
@@ -217,6 +225,7 @@ mod tests {
             solve(Kernel::best(), &lost, &(0..2000).collect::<Vec<_>>()),
             Err(1)
         );
+
         assert!(
             solve(Kernel::best(), &lost[1..], &(0..1030).collect::<Vec<_>>()).is_ok(),
             "as many as allowed"

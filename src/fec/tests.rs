@@ -30,6 +30,7 @@ fn lose(
         damaged[grid.bytes_of(index)].fill(0xEE);
         columns[usize::from(column)].push(row);
     }
+
     (damaged, columns)
 }
 
@@ -44,6 +45,7 @@ fn symbols<'a>(grid: &Grid, first: u16, rows: &'a [u8]) -> Vec<Coded<'a>> {
             bytes: &rows[start..start + size],
         }
     };
+
     let count = (rows.len() / grid.row_bytes()) as u16;
     (first..first + count)
         .flat_map(|row| (0..usize::from(grid.columns())).map(move |c| (row, c)))
@@ -64,6 +66,7 @@ fn coefficients_never_change() {
             .map(|row| coefficient(coded, row))
             .collect::<Vec<_>>()
     };
+
     assert_eq!(row(0), [1, 81, 49, 134, 37, 204, 93, 25, 73, 194, 233, 148]);
     assert_eq!(
         row(1),
@@ -73,10 +76,12 @@ fn coefficients_never_change() {
         row(65_535),
         [75, 89, 248, 64, 60, 240, 124, 207, 158, 120, 109, 111]
     );
+
     let sum = |n: u32| (n + 1).wrapping_mul(u32::from(coefficient((n >> 16) as u16, n as u16)));
     let all = (0..u32::MAX)
         .step_by(99_991)
         .fold(0u32, |hash, n| hash.rotate_left(5) ^ sum(n));
+
     assert_eq!(
         all, 2_694_068_879,
         "hosts of another version could not repair what this one sends"
@@ -257,6 +262,7 @@ fn a_column_that_is_short_does_not_keep_others_from_being_solved() {
         &lost,
         &symbols(&grid, 0, &coded),
     );
+
     assert_eq!(
         result,
         Err(Unsolved::Short(vec![Shortage {
@@ -264,6 +270,7 @@ fn a_column_that_is_short_does_not_keep_others_from_being_solved() {
             missing: 1
         }]))
     );
+
     for index in 0..grid.symbols() {
         let bytes = grid.bytes_of(index);
         assert_eq!(
@@ -284,6 +291,7 @@ fn what_does_not_fit_is_refused() {
         assert_eq!(copy, payload);
         assert!(matches!(result, Err(Unsolved::Malformed(_))), "{result:?}");
     };
+
     let none = vec![vec![]; 4];
     check(&whole[1..], &none);
     check(&[], &none);
@@ -291,6 +299,7 @@ fn what_does_not_fit_is_refused() {
     check(&whole, &[]);
     check(&whole, &none[1..]);
     check(&whole, &[vec![1, 0], vec![], vec![], vec![]]);
+
     check(&whole, &[vec![], vec![1, 1], vec![], vec![]]);
     check(&whole, &[vec![], vec![], vec![u16::MAX], vec![]]);
     check(&whole, &[vec![4], vec![], vec![], vec![]]);
@@ -328,6 +337,7 @@ fn symbols_that_do_not_fit_are_not_looked_at() {
         good[5],
         good[5],
     ];
+
     let mut copy = damaged.clone();
     let result = decode(Kernel::best(), &grid, &mut copy, &lost, &tampered);
     assert_eq!(
@@ -337,6 +347,7 @@ fn symbols_that_do_not_fit_are_not_looked_at() {
             missing: 1
         }]))
     );
+
     assert!(copy == damaged);
     let mut all = tampered.to_vec();
     all.push(good[1]);
@@ -344,6 +355,7 @@ fn symbols_that_do_not_fit_are_not_looked_at() {
         decode(Kernel::best(), &grid, &mut copy, &lost, &all),
         Ok(())
     );
+
     assert!(copy == payload);
 }
 
@@ -360,6 +372,7 @@ fn a_payload_of_another_size_is_encoded_as_far_as_it_goes() {
     assert!(coded_rows(&grid, &payload[..900], 0..3) == filled);
     assert_eq!(coded_rows(&grid, &[], 0..3), vec![0; 3 * 256]);
     assert_eq!(coded_rows(&grid, &payload, 5..5), Vec::<u8>::new());
+
     assert_eq!(coded_rows(&grid, &payload, 65_534..65_535).len(), 256);
 }
 
@@ -381,6 +394,7 @@ proptest! {
         let mut is_lost = |n: &u32| random.u8(..) < loss.0 || grid.place(*n).is_some_and(|p| rows_lost[usize::from(p.0)]);
         let indices: Vec<u32> = (0..grid.symbols()).filter(&mut is_lost).collect();
         let (mut damaged, lost) = lose(&grid, &payload, indices);
+
         let most = lost.iter().map(Vec::len).max().unwrap_or(0) as u16;
         let coded = coded_rows(&grid, &payload, first..first + most + most / 3 + 2);
         let mut arrived = symbols(&grid, first, &coded);
@@ -393,6 +407,7 @@ proptest! {
             })
             .filter(|shortage| shortage.missing > 0)
             .collect();
+
         let kernels = Kernel::all();
         let result = decode(kernels[random.usize(..kernels.len())], &grid, &mut damaged, &lost, &arrived);
         for (index, column) in (0..grid.symbols()).map(|n| (n, (n % u32::from(columns)) as u8)) {
@@ -400,6 +415,7 @@ proptest! {
                 prop_assert_eq!(&damaged[grid.bytes_of(index)], &payload[grid.bytes_of(index)], "symbol {}", index);
             }
         }
+
         prop_assert_eq!(result, if missing.is_empty() { Ok(()) } else { Err(Unsolved::Short(missing)) });
     }
 

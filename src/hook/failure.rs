@@ -91,6 +91,7 @@ impl Failure {
             0 | 1 => String::new(),
             n => format!(" ({n} tries in {})", seconds(self.took)),
         };
+
         format!(
             "{} {} failed: {}{tries}",
             self.phase, self.command, self.what

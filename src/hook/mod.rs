@@ -76,14 +76,17 @@ impl Command {
             .first()
             .filter(|p| !p.is_empty())
             .ok_or(CommandError::Empty)?;
+
         // It runs in /, so another path would not mean what it seems to.
         if program.as_bytes().contains(&b'/') && !Path::new(program).is_absolute() {
             return Err(CommandError::Relative(printable(program.as_bytes())));
         }
+
         let legal = |word: &OsString| word.len() <= MAX_WORD && !word.as_bytes().contains(&0);
         if argv.len() > MAX_WORDS || !argv.iter().all(legal) {
             return Err(CommandError::Illegal);
         }
+
         Ok(Self { argv, timeout })
     }
 
@@ -131,6 +134,7 @@ impl fmt::Display for Command {
             };
             line.push_str(&format!("{space}{quote}{word}{quote}"));
         }
+
         match line.char_indices().nth(MAX_SHOWN) {
             Some((at, _)) => write!(f, "{}...", &line[..at]),
             None => f.write_str(&line),

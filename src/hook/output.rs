@@ -37,10 +37,12 @@ impl Tail {
         self.trim();
         let skip = usize::from(self.cut && self.bytes.contains(&b'\n'));
         let lines = self.bytes.split(|&b| b == b'\n').skip(skip);
+
         // A bar of progress is many lines on one.
         let lines = lines
             .flat_map(|line| line.split(|&b| b == b'\r'))
             .filter(|line| !line.is_empty());
+
         lines.map(printable).collect::<Vec<_>>().join("\n")
     }
 }
@@ -61,6 +63,7 @@ pub(super) fn last_lines(text: &str) -> String {
         kept.push(&line[..end]);
         room = room.saturating_sub(line.len() + 1);
     }
+
     kept.reverse();
     kept.join("\n")
 }
@@ -76,6 +79,7 @@ mod tests {
             tail.add(format!("line {n}\n").as_bytes());
             assert!(tail.bytes.len() <= 2 * MAX_OUTPUT + 16);
         }
+
         let text = tail.text();
         assert!(
             text.len() <= MAX_OUTPUT && text.ends_with("line 19999"),
@@ -85,6 +89,7 @@ mod tests {
         assert!(text.lines().all(|l| l.starts_with("line ")));
         let told = last_lines(&text);
         assert_eq!(told.lines().count(), TOLD_LINES);
+
         assert!(told.ends_with("line 19999"));
     }
 

@@ -97,6 +97,7 @@ impl Outside {
         let failed = |e: io::Error| {
             Error::new(Kind::Io, "cannot start the process that runs hooks").because(e)
         };
+
         let stream = helper::start(NAME).map_err(failed)?;
         FRAMES
             .write(&stream, &WireHooks::from(hooks))
@@ -174,6 +175,7 @@ fn serve(stream: &UnixStream) -> io::Result<()> {
     let Some(hooks) = FRAMES.read::<WireHooks>(stream)? else {
         return Ok(());
     };
+
     let hooks = hooks.parsed()?;
     while let Some(request) = FRAMES.read::<Request>(stream)? {
         let (phase, occasion) = request.parsed();
@@ -195,6 +197,7 @@ fn serve(stream: &UnixStream) -> io::Result<()> {
             until.and_then(|()| FRAMES.write(stream, &Reply { what, ran }))
         })?;
     }
+
     Ok(())
 }
 
@@ -222,6 +225,7 @@ fn listen(stream: &UnixStream, done: &AtomicBool, stop: impl Fn(), ends: bool) -
             }
         }
     }
+
     Ok(())
 }
 
@@ -272,6 +276,7 @@ impl WireHooks {
                 deadline,
             })
         });
+
         let (before, after) = (
             self.before.map(WireCommand::parsed),
             self.after.map(WireCommand::parsed),
@@ -297,6 +302,7 @@ impl Request {
             sender,
             cause,
         } = occasion.clone();
+
         let path = path.into_os_string().into_vec().into();
         Self {
             phase,
@@ -323,6 +329,7 @@ impl Request {
             sender,
             cause,
         } = self;
+
         let path = PathBuf::from(OsString::from_vec(path.into()));
         (
             phase,
@@ -367,6 +374,7 @@ mod tests {
             after: Some(sh("true")),
             ..Hooks::default()
         };
+
         let (outside, thread) = beside(&hooks);
         hooks.outside = Some(outside);
         let (occasion, never) = (an_occasion(), AtomicBool::new(false));
@@ -386,6 +394,7 @@ mod tests {
                     .is_ok()
             );
         }
+
         assert!(hooks.run(Phase::Health, &occasion, &never).is_none());
         drop(hooks);
         thread.join().expect("no defect").expect("a good end");
@@ -397,6 +406,7 @@ mod tests {
             before: Some(sh("sleep 60")),
             ..Hooks::default()
         };
+
         let (outside, thread) = beside(&hooks);
         hooks.outside = Some(outside);
         let ending = AtomicBool::new(true);
@@ -404,12 +414,14 @@ mod tests {
             .run(Phase::Before, &an_occasion(), &ending)
             .expect("there is one")
             .expect_err("stopped");
+
         assert_eq!(failure.what, What::Stopped);
         // It runs on, for the next.
         let failure = hooks
             .run(Phase::Before, &an_occasion(), &ending)
             .expect("there is one")
             .expect_err("stopped");
+
         assert_eq!(failure.what, What::Stopped);
         drop(hooks);
         thread.join().expect("no defect").expect("a good end");
@@ -421,6 +433,7 @@ mod tests {
             before: Some(sh("true")),
             ..Hooks::default()
         };
+
         let (mine, its) = UnixStream::pair().expect("a pair");
         drop(its);
         hooks.outside = Some(Outside(Arc::new(Mutex::new(mine))));
@@ -429,6 +442,7 @@ mod tests {
             .run(Phase::Before, &an_occasion(), &never)
             .expect("there is one")
             .expect_err("gone");
+
         assert!(matches!(failure.what, What::NotStarted(_)), "{failure}");
     }
 }

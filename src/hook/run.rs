@@ -106,12 +106,14 @@ pub(super) fn ended(
         );
         return Ok(ran);
     };
+
     let failure = Failure::new(phase, command, what, &ran);
     tracing::warn!("{tree}@{serial}: {}", failure.headline());
     failure
         .output
         .lines()
         .for_each(|line| tracing::warn!("{tree}@{serial}: {phase}: {line}"));
+
     Err(failure)
 }
 
@@ -143,6 +145,7 @@ fn attempt(
         Ok(mut running) => (running.finish(began, limit, stop), running.tail.text()),
         Err(e) => (Some(What::NotStarted(why_not_started(&e))), String::new()),
     };
+
     (
         what,
         Ran {
@@ -182,6 +185,7 @@ impl Running {
             .env_clear()
             .envs(basics())
             .envs(occasion.variables(phase));
+
         process.current_dir("/").process_group(0);
         process
             .stdin(Stdio::null())
@@ -197,11 +201,13 @@ impl Running {
                 child => break child?,
             }
         };
+
         let running = Self {
             child,
             pipe: Some(pipe),
             tail: Tail::default(),
         };
+
         running.step_forward();
         Ok(running)
     }
@@ -231,9 +237,11 @@ impl Running {
             self.end();
             return Some(what);
         }
+
         self.listen(Instant::now() + OUTPUT_GRACE, |running| {
             running.pipe.is_none()
         });
+
         match self.child.wait() {
             Ok(status) => What::of(status),
             Err(e) => Some(What::NotStarted(format!("its end cannot be known: {e}"))),
@@ -248,6 +256,7 @@ impl Running {
             running.has_exited() && running.pipe.is_none()
         });
         self.signal(Signal::KILL);
+
         if self.listen(Instant::now() + KILL_GRACE, Self::has_exited) {
             let _ = self.child.wait();
         } else {
@@ -298,10 +307,12 @@ impl Running {
         let Some(pipe) = &self.pipe else {
             return std::thread::sleep(time);
         };
+
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: i64::from(time.min(PAUSES[1]).subsec_nanos()),
         };
+
         // A failed wait is a short one.
         let _ = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timeout));
     }
@@ -327,6 +338,7 @@ fn basics() -> [(&'static str, OsString); 3] {
             .filter(|v| !v.is_empty())
             .unwrap_or(usual.into())
     };
+
     [
         ("PATH", own("PATH", USUAL_PATH)),
         ("HOME", own("HOME", "/")),
@@ -339,6 +351,7 @@ fn reap_later(pid: Pid) {
     let wait = move || {
         let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
     };
+
     if let Err(e) = std::thread::Builder::new()
         .name("reaper".into())
         .spawn(wait)

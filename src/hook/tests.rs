@@ -43,6 +43,7 @@ fn is_gone(file: &Path) -> bool {
         .expect("it has started")
         .trim()
         .to_string();
+
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(stat) => stat
             .rsplit(')')
@@ -80,6 +81,7 @@ fn a_failure_names_the_command_the_status_and_what_it_said() {
     );
     let failure = fails(&shell("kill -9 $$"));
     assert_eq!(failure.what, What::Killed(9));
+
     assert!(
         failure.to_string().ends_with("failed: killed by SIGKILL"),
         "{failure}"
@@ -105,6 +107,7 @@ fn words_that_are_no_command_are_refused() {
     assert_eq!(new(&["bin/x"]), Err(CommandError::Relative("bin/x".into())));
     assert_eq!(new(&["x", "a\0b"]), Err(CommandError::Illegal));
     assert_eq!(new(&vec!["x"; MAX_WORDS + 1]), Err(CommandError::Illegal));
+
     assert_eq!(new(&["curl", ""]), Ok(()));
 }
 
@@ -118,6 +121,7 @@ fn the_environment_is_clean_and_says_what_happens() {
         .filter_map(|l| l.split_once('='))
         .map(|(name, _)| name)
         .collect();
+
     let own = [
         "CAUSE", "HOST", "PATH", "PHASE", "PREVIOUS", "RELEASE", "SENDER", "SERIAL", "TREE",
     ];
@@ -126,6 +130,7 @@ fn the_environment_is_clean_and_says_what_happens() {
         .into_iter()
         .chain(own.map(|n| format!("MAKUO_{n}")))
         .collect();
+
     assert_eq!(names, [expected, vec!["PATH".to_string()]].concat());
     let release = format!("MAKUO_RELEASE={}", occasion().release);
     for line in [
@@ -137,6 +142,7 @@ fn the_environment_is_clean_and_says_what_happens() {
     ] {
         assert!(lines.contains(&line), "{line}: {lines:?}");
     }
+
     for line in [
         "MAKUO_SENDER=ci",
         "MAKUO_PHASE=after",
@@ -146,17 +152,20 @@ fn the_environment_is_clean_and_says_what_happens() {
     ] {
         assert!(lines.contains(&line), "{line}: {lines:?}");
     }
+
     let first = Occasion {
         previous: None,
         sender: None,
         cause: Cause::Revert,
         ..occasion()
     };
+
     let script =
         shell("set -u; echo \"<$MAKUO_PREVIOUS> <$MAKUO_SENDER> $MAKUO_PHASE $MAKUO_CAUSE\"");
     let ran = script
         .run(Phase::Before, &first, &AtomicBool::new(false))
         .expect("passes");
+
     assert_eq!(ran.output, "<> <> before revert");
 }
 
@@ -182,6 +191,7 @@ fn what_is_not_there_is_told() {
     let plain = command(&[file.to_str().expect("text")], LONG);
     assert!(fails(&plain).to_string().contains("not executable"));
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("mine");
+
     assert!(run(&plain).is_ok());
 }
 
@@ -194,6 +204,7 @@ fn a_time_limit_ends_the_whole_group() {
         file.display()
     );
     let slow = command(&["/bin/sh", "-c", &script], Duration::from_millis(500));
+
     let failure = fails(&slow);
     assert_eq!(failure.what, What::TimedOut(Duration::from_millis(500)));
     assert!(
@@ -202,6 +213,7 @@ fn a_time_limit_ends_the_whole_group() {
             .ends_with("timed out after 0.5 s\n  begun"),
         "{failure}"
     );
+
     until("the grandchild is gone", || is_gone(&file));
 }
 
@@ -218,6 +230,7 @@ fn who_does_not_listen_is_killed() {
         Duration::from_millis(300),
     ));
     assert_eq!(failure.what, What::TimedOut(Duration::from_millis(300)));
+
     until("the grandchild is gone", || is_gone(&file));
 }
 
@@ -236,6 +249,7 @@ fn the_end_of_the_daemon_ends_it() {
         running.join().expect("no panic").expect_err("it was ended")
     });
     assert_eq!(failure.what, What::Stopped);
+
     assert!(is_gone(&file));
 }
 
@@ -248,6 +262,7 @@ fn what_a_command_leaves_behind_does_not_hold_us() {
         file.display()
     )))
     .expect("passes");
+
     assert_eq!(ran.output, "left");
     assert!(!is_gone(&file), "what a hook starts on purpose goes on");
     let pid = std::fs::read_to_string(&file)
@@ -256,6 +271,7 @@ fn what_a_command_leaves_behind_does_not_hold_us() {
         .parse()
         .ok()
         .and_then(rustix::process::Pid::from_raw);
+
     rustix::process::kill_process(pid.expect("a number"), rustix::process::Signal::KILL)
         .expect("mine");
 }
@@ -271,6 +287,7 @@ fn much_output_neither_blocks_it_nor_fills_memory() {
                 .ends_with("line 2999 of a long story that nobody reads to its end")
     );
     let endless = fails(&command(&["yes"], Duration::from_millis(300)));
+
     assert!(matches!(endless.what, What::TimedOut(_)) && endless.output.len() <= 2048);
 }
 
@@ -303,24 +320,29 @@ fn health_that_does_not_come_fails_with_the_last_try() {
         (failure.phase, &failure.what),
         (Phase::Health, &What::Exited(22))
     );
+
     assert!(failure.tries >= 1);
     assert!(
         failure
             .to_string()
             .starts_with("health check /bin/sh -c 'echo sick; exit 22' failed: exit status 22")
     );
+
     assert!(failure.to_string().ends_with("\n  sick"));
     let hangs = health("sleep 1000", deadline).check(&occasion(), &AtomicBool::new(false));
     assert!(matches!(hangs.expect_err("hangs").what, What::TimedOut(limit) if limit <= deadline));
+
     // Its last try hangs until the deadline.
     let dir = tempfile::tempdir().expect("temp");
     let tried = dir.path().join("tried").display().to_string();
     let script = format!("[ -e {tried} ] && sleep 1000; touch {tried}; echo sick; exit 22");
+
     // Long enough for the first one on a busy machine.
     let deadline = Duration::from_secs(2);
     let failure = health(&script, deadline)
         .check(&occasion(), &AtomicBool::new(false))
         .expect_err("never healthy");
+
     assert_eq!((&failure.what, failure.tries), (&What::Exited(22), 2));
 }
 
@@ -338,6 +360,7 @@ fn health_is_not_tried_again_when_there_is_no_program_or_the_daemon_ends() {
     let stopped = health("exit 1", LONG)
         .check(&occasion(), &AtomicBool::new(true))
         .expect_err("ends");
+
     assert_eq!((stopped.what, stopped.tries), (What::Stopped, 1));
 }
 
@@ -348,12 +371,14 @@ fn tries_are_told_when_there_were_several() {
         took: Duration::from_millis(30_040),
         tries: 4,
     };
+
     let curl = command(&["/usr/bin/curl", "-fsS", "http://127.0.0.1/health"], LONG);
     assert_eq!(
         Failure::new(Phase::Health, &curl, What::Exited(22), &ran).to_string(),
         "health check /usr/bin/curl -fsS http://127.0.0.1/health failed: exit status 22 (4 tries in 30 s)"
     );
     assert_eq!(seconds(Duration::from_millis(1250)), "1.3 s");
+
     assert_eq!(seconds(Duration::from_millis(50)), "50 ms");
 }
 

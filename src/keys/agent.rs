@@ -56,6 +56,7 @@ impl Agent {
             }
             Ok(false)
         };
+
         listed(&answer).map_err(|_| self.failed("sent an answer that cannot be read"))
     }
 
@@ -67,15 +68,18 @@ impl Agent {
         request.extend_from_slice(&0u32.to_be_bytes());
         let answer = self.ask(&request)?;
         let mut reader = Reader::new(&answer);
+
         if reader.byte() != Ok(SIGN_RESPONSE) {
             return Err(self.failed(&format!("refused to sign with {}", key.fingerprint())).hint(
                 "is the key still in it (ssh-add -l), the agent not locked, and was the question for consent answered?",
             ));
         }
+
         let raw = reader
             .string()
             .ok()
             .and_then(|blob| raw_signature(blob).ok().copied());
+
         raw.ok_or_else(|| self.failed("sent a signature that is not of Ed25519"))
     }
 
@@ -103,6 +107,7 @@ impl Agent {
         if length == 0 || length > MAX_MESSAGE {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
+
         let mut answer = vec![0; length];
         stream.read_exact(&mut answer)?;
         Ok(answer)

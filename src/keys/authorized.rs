@@ -130,6 +130,7 @@ impl AuthorizedKeys {
                 entries.push(Entry::parse(line).map_err(wrong)?);
             }
         }
+
         Ok(Self {
             file: path.to_path_buf(),
             entries,
@@ -168,6 +169,7 @@ impl AuthorizedKeys {
                 Some(_) => {}
             }
         }
+
         Err(Denied {
             key: *key,
             tree: tree.clone(),
@@ -238,6 +240,7 @@ impl fmt::Display for Denied {
             reason,
             file,
         } = self;
+
         let file = shown(file);
         write!(f, "key {} may not {role} {tree}: ", key.fingerprint())?;
         match reason {
@@ -248,6 +251,7 @@ impl fmt::Display for Denied {
                 write!(f, "its line in {file} expired at {}", expiry::show(*at))?
             }
         }
+
         write!(
             f,
             "; to allow it, have this line there: tree=\"{tree}\",{role} {key}"
@@ -264,11 +268,13 @@ impl Entry {
         } else {
             Options::parse(line)?
         };
+
         if key.is_empty() {
             return Err(format!(
                 "no key on this line; it should be like: tree=\"www\",deploy {EXAMPLE}"
             ));
         }
+
         let (key, _comment) = PublicKey::from_openssh(key).map_err(|e| e.to_string())?;
         Ok(Entry { key, options })
     }
@@ -282,9 +288,11 @@ impl Entry {
         if !trees.is_empty() && !trees.iter().any(|t| t.is_match(tree.as_str())) {
             return Some(Reason::OtherTree);
         }
+
         if !roles.is_empty() && !roles.contains(&role) && !roles.contains(&Role::Deploy) {
             return Some(Reason::LacksRole);
         }
+
         expires.filter(|&at| now >= at).map(Reason::Expired)
     }
 }
@@ -326,6 +334,7 @@ impl Options {
                 Err(format!("the option {name} takes no value"))
             };
         }
+
         match (name, value) {
             ("tree", Some(value)) => value
                 .split(',')
@@ -380,11 +389,13 @@ fn tree_glob(pattern: &str) -> Result<GlobMatcher, String> {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-*?[]!^".contains(&b));
     let shown = printable(pattern.as_bytes());
+
     if !legal {
         return Err(format!(
             "{shown:?} is not a tree's name or glob such as www or static*"
         ));
     }
+
     Glob::new(pattern)
         .map(|g| g.compile_matcher())
         .map_err(|e| format!("{shown:?} is not a glob: {}", e.kind()))
@@ -436,6 +447,7 @@ mod tests {
             "rollback",
             key(4)
         );
+
         let keys = parse(&text).expect("legal");
         assert_eq!(keys.len(), 4);
         assert_eq!(reason(&keys, 1, "static-eu", Role::Rollback), None);
@@ -444,6 +456,7 @@ mod tests {
             reason(&keys, 1, "www2", Role::Deploy),
             Some(Reason::OtherTree)
         );
+
         assert_eq!(reason(&keys, 2, "b", Role::Audit), None);
         assert_eq!(reason(&keys, 2, "b", Role::Deploy), Some(Reason::LacksRole));
         assert_eq!(
@@ -451,10 +464,12 @@ mod tests {
             Some(Reason::LacksRole)
         );
         assert_eq!(reason(&keys, 3, "any", Role::Deploy), None);
+
         assert_eq!(
             reason(&keys, 4, "any", Role::Rollback),
             Some(Reason::Expired(WallTime(1_577_836_800)))
         );
+
         assert_eq!(
             reason(&keys, 5, "www", Role::Deploy),
             Some(Reason::NotListed)
@@ -470,6 +485,7 @@ mod tests {
         let keys = parse(&text).expect("legal");
         assert_eq!(reason(&keys, 1, "b", Role::Deploy), None);
         assert_eq!(reason(&keys, 1, "a", Role::Deploy), Some(Reason::LacksRole));
+
         assert!(matches!(
             reason(&keys, 1, "c", Role::Deploy),
             Some(Reason::Expired(_))
@@ -540,6 +556,7 @@ mod tests {
             "{refused}"
         );
         let missing = AuthorizedKeys::load(Path::new("/nonexistent/keys")).expect_err("refused");
+
         assert!(missing.is_os(std::io::ErrorKind::NotFound));
     }
 

@@ -13,18 +13,21 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
     if !text.is_ascii() {
         return None;
     }
+
     let (text, offset) = split_zone(text)?;
     let digits: String = if text.len() > 4 && text.as_bytes()[4] == b'-' {
         iso_digits(text)?
     } else {
         text.to_string()
     };
+
     let field = |from: usize, to: usize| -> Option<i64> {
         let part = digits.get(from..to)?;
         part.bytes()
             .all(|b| b.is_ascii_digit())
             .then(|| part.parse().ok())?
     };
+
     let (year, month, day) = (field(0, 4)?, field(4, 6)?, field(6, 8)?);
     let (hour, minute, second) = match digits.len() {
         8 => (0, 0, 0),
@@ -32,12 +35,14 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
         14 => (field(8, 10)?, field(10, 12)?, field(12, 14)?),
         _ => return None,
     };
+
     let legal = (1970..=9999).contains(&year)
         && (1..=12).contains(&month)
         && (1..=days_in(year, month)).contains(&day)
         && hour < 24
         && minute < 60
         && second < 60;
+
     legal.then(|| {
         WallTime(
             days_since_epoch(year, month, day) * DAY + hour * 3600 + minute * 60 + second - offset,
@@ -61,15 +66,18 @@ fn split_zone(text: &str) -> Option<(&str, i64)> {
     if let Some(rest) = text.strip_suffix(['Z', 'z']) {
         return Some((rest, 0));
     }
+
     let Some(at) = text.rfind(['+', '-']).filter(|&at| at > 10) else {
         return Some((text, 0));
     };
+
     let (hours, minutes) = text[at + 1..].split_once(':')?;
     let number = |s: &str, below: i64| {
         s.parse()
             .ok()
             .filter(|&n: &i64| s.len() == 2 && (0..below).contains(&n))
     };
+
     let offset = number(hours, 15)? * 3600 + number(minutes, 60)? * 60;
     Some((
         &text[..at],
@@ -87,6 +95,7 @@ fn iso_digits(text: &str) -> Option<String> {
     if !matches!(text.len(), 10 | 16 | 19) {
         return None;
     }
+
     let fits = text.bytes().zip(SHAPE).all(|(b, shape)| match shape {
         b'd' => b.is_ascii_digit(),
         b'T' => matches!(b, b'T' | b't' | b' '),
@@ -124,6 +133,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
     } else {
         shifted - 9
     };
+
     (
         year_of_era + era * 400 + i64::from(month <= 2),
         month,
@@ -146,6 +156,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), Some(WallTime(1_801_418_400)), "{text}");
         }
+
         assert_eq!(parse("2027-01-31"), Some(WallTime(1_801_353_600)));
         assert_eq!(parse("20270131"), parse("2027-01-31"));
         assert_eq!(show(WallTime(1_801_418_400)), "2027-01-31 18:00 UTC");

@@ -32,12 +32,14 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
     let public = PublicKey::from_bytes(pair.public.0)
         .map_err(|e| Error::refused(format!("the new key: {e}")))?;
     let private = PrivateKey::new(KeypairData::Ed25519(pair), comment.as_str()).map_err(broken)?;
+
     let text = private.to_openssh(LineEnding::LF).map_err(broken)?;
 
     let public_file = with_pub(path);
     if !force && public_file.exists() {
         return Err(exists(&public_file));
     }
+
     write_file(path, text.as_bytes(), 0o600, force)?;
     let public_line = format!("{public} {comment}");
     let public_line = public_line.trim_end();
@@ -47,6 +49,7 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
         0o644,
         force,
     )?;
+
     Ok(NewKey {
         private_file: path.to_path_buf(),
         public_file,
@@ -68,6 +71,7 @@ fn make_parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else {
         return Ok(());
     };
+
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new()
         .recursive(true)
@@ -93,6 +97,7 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let failed = |e: std::io::Error| Error::io("cannot write", path, e);
+
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o600))
         .tempfile_in(parent)
@@ -101,12 +106,14 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(mode))
         .map_err(failed)?;
+
     file.as_file().sync_all().map_err(failed)?;
     let placed = if force {
         file.persist(path)
     } else {
         file.persist_noclobber(path)
     };
+
     match placed {
         Ok(_) => Ok(()),
         Err(e) if !force && e.error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -138,6 +145,7 @@ mod tests {
             (mode(&new.private_file), mode(&new.public_file)),
             (0o600, 0o644)
         );
+
         assert_eq!(
             std::fs::read_to_string(&new.public_file).expect("reads"),
             format!("{} ci@example\n", new.public)
@@ -148,6 +156,7 @@ mod tests {
         );
 
         let signer = open_signer(&path).expect("opens");
+
         let signature = signer.sign(Namespace::RELEASE, b"x").expect("signs");
         assert_eq!(
             verify(Namespace::RELEASE, b"x", signature.as_bytes()),
@@ -158,6 +167,7 @@ mod tests {
             generate(&path, "", false).expect_err("kept").kind(),
             crate::Kind::Usage
         );
+
         assert_ne!(
             generate(&path, "", true).expect("forced").public,
             new.public

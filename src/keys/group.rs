@@ -48,9 +48,11 @@ impl GroupKey {
         let (line, None) = (lines.next()?, lines.next()) else {
             return None;
         };
+
         let (prefix, base64) = line.split_once(' ')?;
         let mut bytes = [0u8; 32];
         let decoded = Base64::decode(base64.trim(), &mut bytes).ok()?.len();
+
         (prefix == PREFIX && decoded == bytes.len()).then_some(Self(bytes))
     }
 
@@ -116,6 +118,7 @@ mod tests {
             (16, false)
         );
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+
         assert!(GroupKey::load(&path).is_err());
     }
 
@@ -126,6 +129,7 @@ mod tests {
             GroupKey::parse(&format!("# ours\r\n{good}\n")),
             Some(GroupKey([7; 32]))
         );
+
         for bad in [
             "",
             "makuo-group-key-v1",

@@ -36,6 +36,7 @@ impl HostKey {
             key: key.verifying_key().to_bytes(),
             start,
         };
+
         Self {
             key,
             identity,
@@ -115,11 +116,13 @@ mod tests {
             !one.identity().signed(b"ready", &signature)
                 && !other.identity().signed(b"committed", &signature)
         );
+
         assert!(!one.identity().signed(b"committed", &[0; WORD_SIGNATURE]));
         let small = Identity {
             key: [0; 32],
             start: 7,
         };
+
         assert!(
             !small.signed(b"committed", &[0; WORD_SIGNATURE]),
             "a key of small order"

@@ -52,6 +52,7 @@ impl KnownHosts {
                 known.insert(name, key);
             }
         }
+
         known
     }
 
@@ -65,6 +66,7 @@ impl KnownHosts {
         {
             let _ = writeln!(text, "{name} {key}");
         }
+
         text
     }
 
@@ -74,9 +76,11 @@ impl KnownHosts {
         if of_name.contains(&key) {
             return true;
         }
+
         if of_name.len() >= MAX_EACH || self.count >= MAX_KEYS {
             return false;
         }
+
         self.keys.entry(name).or_default().push(key);
         self.count += 1;
         true
@@ -116,6 +120,7 @@ impl KnownHosts {
                 }
             }
         }
+
         learned
     }
 
@@ -148,6 +153,7 @@ mod tests {
         for (host, n) in [("web1", 1), ("web2", 2), ("web2", 3), ("web2", 3)] {
             known.insert(name(host), key(n));
         }
+
         let text = format!(
             "# ours\n\nweb9\nweb/8 {}\nweb7 ssh-rsa AAAA\n{}",
             key(7),
@@ -155,6 +161,7 @@ mod tests {
         );
         assert_eq!(KnownHosts::parse(&text), known);
         assert_eq!(known.of(&name("web2")), [key(2), key(3)]);
+
         assert!(known.of(&name("web9")).is_empty());
     }
 
@@ -167,11 +174,13 @@ mod tests {
         seen.insert(name("web2"), key(2));
         assert!(!known.has_names_of(&seen));
         let learned = known.learn(&seen);
+
         assert_eq!(
             (learned.new.to_text(), learned.full, learned.late),
             (format!("web2 {}\n", key(2)), 0, 0)
         );
         assert!(known.has_names_of(&seen));
+
         assert_eq!(
             (known.of(&name("web1")), known.of(&name("web2"))),
             (&[key(1)][..], &[key(2)][..])
@@ -187,6 +196,7 @@ mod tests {
             .filter(|n| !known.insert(name(&format!("x{n}")), one))
             .count();
         assert_eq!(full, 11);
+
         assert!(known.insert(name("web1"), key(1)), "it is there");
         assert!(!(2..20).any(|n| known.insert(name("web1"), key(n))));
         assert_eq!(
@@ -194,9 +204,11 @@ mod tests {
             (MAX_KEYS, &[key(1)][..])
         );
         let mut seen = KnownHosts::default();
+
         ["web1", "web2", "web3"]
             .iter()
             .for_each(|host| assert!(seen.insert(name(host), one)));
+
         assert_eq!(
             known.learn(&seen),
             Learned {
@@ -213,6 +225,7 @@ mod tests {
         for (host, n) in [("b1", 1), ("b1", 2), ("b2", 1), ("b3", 1)] {
             assert!(seen.insert(name(host), key(n)));
         }
+
         let learned = known.learn(&seen);
         assert_eq!(
             (learned.new.count, known.count, learned.full, learned.late),
@@ -220,6 +233,7 @@ mod tests {
         );
         assert!(known.of(&name("b1")).is_empty() && !known.of(&name("b2")).is_empty());
         assert_eq!(known.learn(&seen).late, 0);
+
         assert!(known.has_names_of(&seen));
     }
 

@@ -49,12 +49,14 @@ fn read_key_file(path: &Path, readers: Readers) -> Result<(Vec<u8>, std::fs::Fil
         .take(MAX_KEY_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| Error::io("cannot read", path, e))?;
+
     if bytes.len() as u64 > MAX_KEY_FILE {
         return Err(Error::usage(format!(
             "{} is larger than any file of keys",
             shown(path)
         )));
     }
+
     Ok((bytes, file))
 }
 
@@ -79,5 +81,6 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
             }
         }
     }
+
     Ok(bytes)
 }

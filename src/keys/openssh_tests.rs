@@ -20,6 +20,7 @@ fn run(program: &str, args: &[&str], dir: &Path, stdin: &[u8]) -> Option<Output>
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
+
     let mut child = match spawned {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             eprintln!("skipped: {program} is not installed");
@@ -27,12 +28,14 @@ fn run(program: &str, args: &[&str], dir: &Path, stdin: &[u8]) -> Option<Output>
         }
         other => other.expect("starts"),
     };
+
     child
         .stdin
         .take()
         .expect("piped")
         .write_all(stdin)
         .expect("written");
+
     Some(child.wait_with_output().expect("ends"))
 }
 
@@ -69,6 +72,7 @@ fn ssh_keygen_verifies_our_signature_of_a_header() {
         format!("ci@example {}\n", new.public),
     )
     .expect("written");
+
     let verify = |namespace: &str, message: &[u8]| {
         let args = [
             "-Y",
@@ -84,21 +88,25 @@ fn ssh_keygen_verifies_our_signature_of_a_header() {
         ];
         run("ssh-keygen", &args, dir.path(), message)
     };
+
     let Some(good) = verify(Namespace::RELEASE.as_str(), &message()) else {
         return;
     };
+
     assert!(good.status.success(), "{}", said(&good));
     assert!(
         said(&good).contains(&new.public.fingerprint().to_string()),
         "{}",
         said(&good)
     );
+
     assert!(
         !verify(Namespace::RELEASE.as_str(), b"other")
             .expect("installed")
             .status
             .success()
     );
+
     assert!(
         !verify(Namespace::ORDER.as_str(), &message())
             .expect("installed")
@@ -107,11 +115,13 @@ fn ssh_keygen_verifies_our_signature_of_a_header() {
     );
 
     let listed = run("ssh-keygen", &["-l", "-f", "key.pub"], dir.path(), b"").expect("installed");
+
     assert!(
         said(&listed).contains(&new.public.fingerprint().to_string()),
         "{}",
         said(&listed)
     );
+
     let derived = run("ssh-keygen", &["-y", "-f", "key"], dir.path(), b"").expect("installed");
     assert!(
         said(&derived).contains(&new.public.to_string()),
@@ -125,9 +135,11 @@ fn a_signature_by_ssh_keygen_verifies_here() {
     let Some(dir) = ssh_key(&["-t", "ed25519", "-N", ""]) else {
         return;
     };
+
     let public = *open_signer(&dir.path().join("key"))
         .expect("opens")
         .public();
+
     for hash in ["sha512", "sha256"] {
         let option = format!("hashalg={hash}");
         let args = [
@@ -159,6 +171,7 @@ fn a_key_with_a_passphrase_is_opened_by_it() {
     let Some(dir) = ssh_key(&["-t", "ed25519", "-N", "open sesame"]) else {
         return;
     };
+
     let path = dir.path().join("key");
     let signer = open_with(&path, None, Some(b"open sesame".to_vec())).expect("opens");
     let signature = signer.sign(Namespace::ORDER, b"x").expect("signs");
@@ -166,9 +179,11 @@ fn a_key_with_a_passphrase_is_opened_by_it() {
         verify(Namespace::ORDER, b"x", signature.as_bytes()),
         Ok(*signer.public())
     );
+
     let refused = open_with(&path, None, Some(b"wrong".to_vec()))
         .expect_err("refused")
         .to_string();
+
     assert!(
         refused.contains("MAKUO_PASSPHRASE does not open"),
         "{refused}"
@@ -180,6 +195,7 @@ fn keys_that_are_shared_or_not_ed25519_are_refused() {
     let Some(dir) = ssh_key(&["-t", "ed25519", "-N", ""]) else {
         return;
     };
+
     let path = dir.path().join("key");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("chmod");
     let refused = open_signer(&path).expect_err("refused");
@@ -189,6 +205,7 @@ fn keys_that_are_shared_or_not_ed25519_are_refused() {
             .contains("key is a secret that others can read (owner "),
         "{refused}"
     );
+
     assert_eq!(
         refused.hint_text(),
         Some(&*format!("chmod 0600 {}", path.display()))
@@ -206,6 +223,7 @@ fn keys_that_are_shared_or_not_ed25519_are_refused() {
             );
         }
     }
+
     let refused = open_signer(Path::new("/nonexistent/key")).expect_err("refused");
     assert_eq!(refused.kind(), crate::Kind::Usage);
 }
@@ -225,6 +243,7 @@ fn ssh_agent_signs_for_a_public_key() {
     let Some(dir) = ssh_key(&["-t", "ed25519", "-N", ""]) else {
         return;
     };
+
     let socket = dir.path().join("agent");
     let log = File::create(dir.path().join("log")).expect("made");
     let started = Command::new("ssh-agent")
@@ -233,10 +252,12 @@ fn ssh_agent_signs_for_a_public_key() {
         .arg(&socket)
         .stdout(log)
         .spawn();
+
     let Ok(child) = started else {
         eprintln!("skipped: ssh-agent is not installed");
         return;
     };
+
     let _running = RunningAgent(child);
     for _ in 0..500 {
         if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
@@ -244,6 +265,7 @@ fn ssh_agent_signs_for_a_public_key() {
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+
     let agent = Agent::at(socket.clone());
     let public_file = dir.path().join("key.pub");
     let private_file = dir.path().join("key");
@@ -254,6 +276,7 @@ fn ssh_agent_signs_for_a_public_key() {
         .arg(&private_file)
         .env("SSH_AUTH_SOCK", &socket)
         .status();
+
     std::fs::rename(&private_file, &hidden).expect("renamed");
     assert!(added.expect("runs").success());
 
@@ -269,6 +292,7 @@ fn ssh_agent_signs_for_a_public_key() {
         .args(["-q", "-D"])
         .env("SSH_AUTH_SOCK", &socket)
         .status();
+
     assert!(emptied.expect("runs").success());
     let refused = signer
         .sign(Namespace::RELEASE, b"x")
@@ -278,6 +302,7 @@ fn ssh_agent_signs_for_a_public_key() {
         refused.contains("refused to sign with SHA256:"),
         "{refused}"
     );
+
     let refused = open_with(&public_file, Some(agent.clone()), None)
         .expect_err("refused")
         .to_string();
@@ -285,6 +310,7 @@ fn ssh_agent_signs_for_a_public_key() {
         refused.contains("ssh-agent does not hold SHA256:"),
         "{refused}"
     );
+
     let refused = open_with(&public_file, None, None)
         .expect_err("refused")
         .to_string();
@@ -292,6 +318,7 @@ fn ssh_agent_signs_for_a_public_key() {
 
     // The private half beside it is as good.
     std::fs::rename(&hidden, &private_file).expect("renamed");
+
     assert!(open_with(&public_file, Some(agent), None).is_ok());
     assert!(open_with(&public_file, None, None).is_ok());
     let gone = open_with(
@@ -300,6 +327,7 @@ fn ssh_agent_signs_for_a_public_key() {
         None,
     )
     .expect_err("refused");
+
     assert!(
         gone.to_string().contains("cannot talk to ssh-agent"),
         "{gone}"

@@ -63,11 +63,13 @@ impl PublicKey {
                 &algorithm[..algorithm.len().min(64)],
             )));
         }
+
         let key = reader
             .string()?
             .try_into()
             .map_err(|_| KeyError::Malformed)?;
         reader.end()?;
+
         Self::from_bytes(key)
     }
 
@@ -79,6 +81,7 @@ impl PublicKey {
             .filter(|a| !a.is_empty())
             .ok_or(KeyError::Malformed)?;
         let rest = fields.next().unwrap_or("").trim_start();
+
         if algorithm != ED25519 {
             let known = ["ssh-", "ecdsa-", "sk-"]
                 .iter()
@@ -90,10 +93,12 @@ impl PublicKey {
                 KeyError::Malformed
             });
         }
+
         let (base64, comment) = rest.split_once([' ', '\t']).unwrap_or((rest, ""));
         if base64.len() > MAX_BASE64 {
             return Err(KeyError::Malformed);
         }
+
         let blob = Base64::decode_vec(base64).map_err(|_| KeyError::Malformed)?;
         Ok((Self::from_blob(&blob)?, comment.trim().to_string()))
     }
@@ -158,6 +163,7 @@ mod tests {
             key.fingerprint().to_string(),
             "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU"
         );
+
         assert_eq!(PublicKey::from_blob(&key.blob()), Ok(key));
     }
 
@@ -168,6 +174,7 @@ mod tests {
                 .map(|_| ())
                 .map_err(|e| e.to_string())
         };
+
         assert_eq!(
             said("ssh-rsa AAAA x"),
             Err("it is a ssh-rsa key, and makuo takes only ssh-ed25519 keys".into())
@@ -177,6 +184,7 @@ mod tests {
         let mut identity = [0; 32];
         identity[0] = 1;
         assert_eq!(PublicKey::from_bytes(identity), Err(KeyError::Unsound));
+
         assert_eq!(PublicKey::from_bytes([0; 32]), Err(KeyError::Unsound));
     }
 }

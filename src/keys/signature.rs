@@ -99,12 +99,14 @@ pub fn verify(
             wanted: namespace,
         });
     }
+
     let signed = signed_data(parts.namespace, parts.reserved, parts.hash, message);
     let mismatch = || SignatureError::Mismatch(parts.key.fingerprint());
     let key = VerifyingKey::from_bytes(parts.key.as_bytes()).map_err(|_| mismatch())?;
     let signature = ed25519_dalek::Signature::from_bytes(parts.raw);
     key.verify_strict(&signed, &signature)
         .map_err(|_| mismatch())?;
+
     Ok(parts.key)
 }
 
@@ -122,6 +124,7 @@ pub(super) fn sign_with(
     put_string(&mut inner, &signature);
     let mut out = Vec::with_capacity(192);
     out.extend_from_slice(MAGIC);
+
     out.extend_from_slice(&VERSION.to_be_bytes());
     for part in [
         &key.blob()[..],
@@ -132,6 +135,7 @@ pub(super) fn sign_with(
     ] {
         put_string(&mut out, part);
     }
+
     Ok(Signature(out.into()))
 }
 
@@ -167,6 +171,7 @@ impl Signature {
         if body.len() > 2 * MAX_SIGNATURE_BYTES {
             return Err(SignatureError::Malformed);
         }
+
         let base64: String = body.chars().filter(|c| !c.is_ascii_whitespace()).collect();
         Self::from_bytes(&Base64::decode_vec(&base64).map_err(|_| SignatureError::Malformed)?)
     }
@@ -208,14 +213,17 @@ impl<'a> Parts<'a> {
         if blob.len() > MAX_SIGNATURE_BYTES {
             return Err(SignatureError::Malformed);
         }
+
         let mut reader = Reader::new(blob);
         if reader.take(MAGIC.len())? != MAGIC {
             return Err(SignatureError::Malformed);
         }
+
         match reader.u32()? {
             VERSION => {}
             other => return Err(SignatureError::Version(other)),
         }
+
         let key = PublicKey::from_blob(reader.string()?)?;
         let namespace = reader.string()?;
         let reserved = reader.string()?;
@@ -228,6 +236,7 @@ impl<'a> Parts<'a> {
                 )));
             }
         };
+
         let raw = raw_signature(reader.string()?)?;
         reader.end()?;
         Ok(Self {
@@ -246,11 +255,13 @@ pub(super) fn raw_signature(blob: &[u8]) -> Result<&[u8; 64], SignatureError> {
     if reader.string()? != ED25519.as_bytes() {
         return Err(SignatureError::Malformed);
     }
+
     let raw = reader
         .string()?
         .try_into()
         .map_err(|_| SignatureError::Malformed)?;
     reader.end()?;
+
     Ok(raw)
 }
 
@@ -259,10 +270,12 @@ fn signed_data(namespace: &[u8], reserved: &[u8], hash: Hash, message: &[u8]) ->
         Hash::Sha256 => Sha256::digest(message).to_vec(),
         Hash::Sha512 => Sha512::digest(message).to_vec(),
     };
+
     let mut out = MAGIC.to_vec();
     for part in [namespace, reserved, hash.name().as_bytes(), &digest] {
         put_string(&mut out, part);
     }
+
     out
 }
 
@@ -290,6 +303,7 @@ mod tests {
             verify(Namespace::RELEASE, b"headeR", blob),
             Err(SignatureError::Mismatch(signer.public().fingerprint()))
         );
+
         assert_eq!(
             verify(Namespace::ORDER, b"header", blob).map_err(|e| e.to_string()),
             Err(
@@ -297,6 +311,7 @@ mod tests {
                     .into()
             )
         );
+
         assert_eq!(
             verify(Namespace::RELEASE, b"header", &[blob, b"x"].concat()),
             Err(SignatureError::Malformed)
@@ -329,11 +344,13 @@ mod tests {
         let (r, s) = (blob.len() - 64, blob.len() - 32);
         let mut malleated = blob.to_vec();
         let mut carry = 0u16;
+
         for (byte, add) in malleated[s..].iter_mut().zip(ORDER_L) {
             carry += u16::from(*byte) + u16::from(add);
             *byte = carry as u8;
             carry >>= 8;
         }
+
         assert!(verify(Namespace::RELEASE, b"header", &malleated).is_err());
 
         let mut small = blob.to_vec();
@@ -343,11 +360,13 @@ mod tests {
 
         // A key of small order verifies anything in a lax check.
         let mut weak = blob.to_vec();
+
         let key = 6 + 4 + 4 + 4 + ED25519.len() + 4;
         weak[key..key + 32].fill(0);
         weak[key] = 1;
         weak[r..].fill(0);
         weak[r] = 1;
+
         assert_eq!(
             verify(Namespace::RELEASE, b"header", &weak),
             Err(SignatureError::Key(KeyError::Unsound))
@@ -364,6 +383,7 @@ mod tests {
             Signature::from_armor(&armor.replace('\n', "\r\n")),
             Ok(signature)
         );
+
         assert_eq!(
             Signature::from_armor("nonsense"),
             Err(SignatureError::Malformed)

@@ -49,6 +49,7 @@ pub(super) fn open_with(
         strict::check_readers(&file, path, Readers::Owner)?;
         return open_private(path, &text, agent, passphrase);
     }
+
     let (public, _comment) = PublicKey::from_openssh(&text)
         .map_err(|e| Error::usage(format!("{} cannot sign: {e}", shown(path))))?;
     let Some(agent) = agent else {
@@ -61,9 +62,11 @@ pub(super) fn open_with(
             .hint("start one (eval $(ssh-agent); ssh-add KEY), or name the private key's file")),
         };
     };
+
     if agent.holds(&public)? {
         return Ok(Box::new(AgentSigner { public, agent }));
     }
+
     match private_beside(path) {
         Some(private) => open_with(&private, Some(agent), passphrase),
         None => Err(Error::usage(format!(
@@ -101,6 +104,7 @@ fn open_private(
                 "`makuo keygen` makes a deploy key; ssh-keygen -p -f FILE rewrites an older format",
             )
     })?;
+
     let blob = key
         .public_key()
         .to_bytes()
@@ -109,9 +113,11 @@ fn open_private(
         Error::usage(format!("{name} cannot sign: {e}"))
             .hint("make one with `makuo keygen` or ssh-keygen -t ed25519")
     })?;
+
     if !key.is_encrypted() {
         return FileSigner::from_ssh(&key, public, &name);
     }
+
     if let Some(passphrase) = passphrase {
         let key = key.decrypt(passphrase).map_err(|_| {
             Error::usage(format!(
@@ -120,6 +126,7 @@ fn open_private(
         })?;
         return FileSigner::from_ssh(&key, public, &name);
     }
+
     // An agent that cannot be reached is no reason not to ask.
     match agent.filter(|a| a.holds(&public).unwrap_or(false)) {
         Some(agent) => Ok(Box::new(AgentSigner { public, agent })),
@@ -142,6 +149,7 @@ fn ask(key: &ssh_key::PrivateKey, name: &str) -> Result<ssh_key::PrivateKey> {
             return Ok(open);
         }
     }
+
     Err(Error::usage(format!("{name} has a passphrase, and it was not given")).hint(hint))
 }
 
@@ -171,12 +179,14 @@ impl FileSigner {
         let KeypairData::Ed25519(pair) = key.key_data() else {
             return Err(Error::usage(format!("{name} is not an Ed25519 key")));
         };
+
         let signer = Self::from_seed(pair.private.to_bytes());
         if signer.public != public {
             return Err(Error::usage(format!(
                 "{name} is damaged: its two halves do not belong together"
             )));
         }
+
         Ok(Box::new(signer))
     }
 }
@@ -211,6 +221,7 @@ impl Signer for AgentSigner {
         let signature = sign_with(&self.public, namespace, message, |data| {
             self.agent.sign(&self.public, data)
         })?;
+
         // Better refused here than by every host.
         verify(namespace, message, signature.as_bytes()).map_err(|e| {
             Error::refused("ssh-agent made a signature that does not verify").because(e)

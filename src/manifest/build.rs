@@ -75,18 +75,22 @@ impl Builder {
             "entries out of order at {}",
             entry.path
         );
+
         self.last = Some(entry.path.clone());
         let cut = path_hash(entry.path.as_bytes()).is_multiple_of(PAGE_ENTRIES);
         let bytes = rough_size(&entry);
+
         // A file of terabytes: beside others it could be too much for a node.
         if bytes > PAGE_BYTES && !self.page.is_empty() {
             self.end_page(false, sink)?;
         }
+
         self.page_bytes += bytes;
         self.page.push(entry);
         if cut || self.page.len() == MAX_PAGE_ENTRIES || self.page_bytes > PAGE_BYTES {
             self.end_page(true, sink)?;
         }
+
         Ok(())
     }
 
@@ -115,6 +119,7 @@ impl Builder {
         if !self.page.is_empty() || self.levels.is_empty() {
             self.end_page(false, sink)?;
         }
+
         let mut level = 0;
         loop {
             let is_top = level + 1 == self.levels.len();
@@ -145,6 +150,7 @@ impl Builder {
                 bytes,
             )?;
         }
+
         self.add_ref(0, node, sink)
     }
 
@@ -157,6 +163,7 @@ impl Builder {
         if self.levels.len() == level {
             self.levels.push(Vec::new());
         }
+
         self.levels[level].push(node);
         let full = self.levels[level].len();
         if full == MAX_INDEX_REFS
@@ -165,6 +172,7 @@ impl Builder {
             let index = store(&Node::Index(std::mem::take(&mut self.levels[level])), sink)?;
             self.add_ref(level + 1, index, sink)?;
         }
+
         Ok(())
     }
 }
@@ -212,6 +220,7 @@ impl ContentBuilder {
                 count %= full;
             }
         }
+
         Ok(())
     }
 
@@ -270,6 +279,7 @@ fn rough_size(entry: &Entry) -> usize {
         EntryKind::Hardlink(first) => first.as_bytes().len(),
         _ => 0,
     };
+
     let xattrs: usize = entry
         .xattrs
         .iter()

@@ -121,6 +121,7 @@ impl Content {
             Content::Blocks(_) => (Some(self), &[][..]),
             Content::Lists(lists) => (None, &lists[..]),
         };
+
         let lists = lists
             .iter()
             .map(|list| Cow::Owned(Content::Lists(vec![*list])));
@@ -236,16 +237,19 @@ impl Top {
         if self.mtime.nanos >= 1_000_000_000 {
             return Err("the tree's directory has an mtime with more than 10^9 nanoseconds".into());
         }
+
         if too_long(&self.owner.user) || too_long(&self.owner.group) {
             return Err(format!(
                 "the tree's directory has an owner of more than {MAX_OWNER_NAME} bytes"
             ));
         }
+
         if xattr_bytes(&self.xattrs) > MAX_TOP_XATTR_BYTES {
             return Err(format!(
                 "the tree's directory has more than {MAX_TOP_XATTR_BYTES} bytes of extended attributes"
             ));
         }
+
         Ok(())
     }
 }

@@ -54,6 +54,7 @@ impl Explorer {
                 }
             }
         }
+
         self.later = open;
         self.frontier.sort_by_key(|(ordinal, _)| *ordinal);
         Ok(&self.frontier)
@@ -114,11 +115,13 @@ mod tests {
             entries: 0,
             bytes: 0,
         };
+
         let root = [256, 256, 200].into_iter().fold(leaf, |below, times| {
             memory.put(&Node::Index(vec![below; times]))
         });
         assert!(root.nodes > 13_000_000);
         let mut explorer = Explorer::new(root);
+
         for _ in 0..3 {
             let missing = explorer.advance(&memory, |_| false).expect("legal so far");
             assert!(
@@ -139,6 +142,7 @@ mod tests {
             entries: 1,
             bytes: 0,
         };
+
         let mut level: Vec<NodeRef> = (0..LEAVES).map(leaf).collect();
         while level.len() > 1 {
             level = level
@@ -146,6 +150,7 @@ mod tests {
                 .map(|refs| memory.put(&Node::Index(refs.to_vec())))
                 .collect();
         }
+
         let (mut explorer, mut here, mut asked) =
             (Explorer::new(level[0]), HashSet::new(), BTreeSet::new());
         for wanted in [MAX_MISSING, LEAVES as usize - MAX_MISSING, 0] {
@@ -156,6 +161,7 @@ mod tests {
             here.extend(missing.iter().map(|(_, child)| child.block().hash));
             asked.extend(missing.iter().map(|(ordinal, _)| ordinal.0));
         }
+
         assert_eq!(
             (here.len(), asked.len()),
             (LEAVES as usize, LEAVES as usize),

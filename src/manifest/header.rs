@@ -145,6 +145,7 @@ impl Header {
         if bytes.len() > MAX_HEADER_BYTES {
             return Err(HeaderError::Illegal(format!("{} bytes", bytes.len())));
         }
+
         let broken = |e: minicbor::decode::Error| HeaderError::Encoding(e.to_string());
         let mut peek = minicbor::Decoder::new(bytes);
         peek.array().map_err(broken)?;
@@ -152,6 +153,7 @@ impl Header {
         if !(FORMAT..=FORMAT_PACKED).contains(&format) {
             return Err(HeaderError::Format(format));
         }
+
         let header: Header = minicbor::decode(bytes).map_err(broken)?;
         header.check()?;
         Ok(header)
@@ -177,6 +179,7 @@ impl Header {
                 .patterns()
                 .is_ok_and(|patterns| patterns.iter().any(is_shallow))
         };
+
         self.scope.is_empty() && (self.top.is_some() || !is_shallow())
     }
 
@@ -188,6 +191,7 @@ impl Header {
         {
             return illegal("too many scope prefixes");
         }
+
         if self.targets.len() > MAX_PATTERNS
             || self
                 .targets
@@ -196,9 +200,11 @@ impl Header {
         {
             return illegal("too many or too long target patterns");
         }
+
         if root.block.size as usize > super::node::MAX_NODE_BYTES || root.nodes == 0 {
             return illegal("a root of an illegal size");
         }
+
         if root.nodes > MAX_NODES
             || root
                 .nodes
@@ -207,19 +213,24 @@ impl Header {
         {
             return illegal("more blocks than any tree has");
         }
+
         if root.entries > MAX_ENTRIES {
             return illegal(&format!("{} entries, more than any tree has", root.entries));
         }
+
         if root.bytes > MAX_BYTES {
             return illegal(&format!("{} bytes, more than any tree has", root.bytes));
         }
+
         if self.format < self.rules.format() {
             return illegal("packed excludes in a format without them");
         }
+
         self.top
             .as_ref()
             .map_or(Ok(()), Top::check)
             .map_err(HeaderError::Illegal)?;
+
         self.rules.check().map_err(HeaderError::Illegal)
     }
 }
@@ -250,6 +261,7 @@ impl Release {
         if bytes.len() > MAX_HEADER_BYTES {
             return Err(HeaderError::Illegal(format!("{} bytes", bytes.len())));
         }
+
         Ok(Self {
             id: ReleaseId(BlockHash::of(&bytes)),
             header: Arc::new(header),
@@ -343,21 +355,25 @@ pub(crate) mod tests {
             user: Some("www-data".into()),
             group: Some("www-data".into()),
         };
+
         let mtime = Mtime {
             secs: 1_763_697_540,
             nanos: 1,
         };
+
         let top = Top {
             mode: Mode::from_bits(0o2755),
             owner,
             mtime,
             xattrs,
         };
+
         let with = Release::new(Header {
             top: Some(top.clone()),
             ..a_header()
         })
         .expect("legal");
+
         assert_eq!(
             Release::from_bytes(with.bytes())
                 .expect("legal")
@@ -365,6 +381,7 @@ pub(crate) mod tests {
                 .top,
             Some(top.clone())
         );
+
         let without = Release::new(a_header()).expect("legal");
         assert_ne!(with.id(), without.id());
         assert_eq!(
@@ -372,12 +389,14 @@ pub(crate) mod tests {
             0x8a,
             "ten fields, as before there was an eleventh"
         );
+
         assert_eq!(Header::decode(without.bytes()).expect("legal").top, None);
 
         let late = Mtime {
             secs: 0,
             nanos: 1_000_000_000,
         };
+
         let big = vec![Xattr {
             name: b"user.x".to_vec(),
             value: vec![0; 17 << 10],
@@ -386,6 +405,7 @@ pub(crate) mod tests {
             user: Some("x".repeat(256).into()),
             ..top.owner.clone()
         };
+
         for illegal in [
             Top {
                 mtime: late,
@@ -428,6 +448,7 @@ pub(crate) mod tests {
         ));
         header = a_header();
         header.root.blocks = u64::MAX;
+
         assert!(matches!(
             Header::decode(&header.encode()),
             Err(HeaderError::Illegal(_))

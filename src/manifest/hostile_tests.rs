@@ -26,6 +26,7 @@ fn refusal(kind: EntryKind, legal: &str, evil: &str) -> String {
         .rposition(|w| w == legal.as_bytes())
         .expect("it is in there");
     page[at..at + evil.len()].copy_from_slice(evil.as_bytes());
+
     Node::decode(&page).expect_err(evil).to_string()
 }
 
@@ -39,6 +40,7 @@ fn a_path_that_leads_out_of_the_tree_is_no_path() {
         let why = refusal(EntryKind::Fifo, legal, evil);
         assert!(why.contains(word), "{evil:?}: {why}");
     }
+
     let mut page = Node::Page(vec![entry("Aetc/passwd", EntryKind::Fifo)]).encode();
     let at = page
         .windows(4)
@@ -46,10 +48,12 @@ fn a_path_that_leads_out_of_the_tree_is_no_path() {
         .expect("it is in there");
     page[at] = b'/';
     let why = Node::decode(&page).expect_err("absolute").to_string();
+
     assert!(why.contains("absolute"), "{why}");
     // A hard link is to a path of the tree, or it is none.
     let link = EntryKind::Hardlink(TreePath::new(&b"BB/etc/passwd"[..]).expect("legal"));
     let why = refusal(link, "BB/etc/passwd", "../etc/passwd");
+
     assert!(why.contains(".."), "{why}");
 }
 
@@ -73,6 +77,7 @@ fn nothing_lies_below_what_is_no_directory_and_nothing_is_there_twice() {
         ],
         vec![entry("gone/passwd", EntryKind::Fifo)],
     ];
+
     for entries in cases {
         let mut memory = Memory::default();
         let mut sink =
@@ -86,11 +91,13 @@ fn nothing_lies_below_what_is_no_directory_and_nothing_is_there_twice() {
         let why = read.map(drop).expect_err("not legal").to_string();
         assert!(why.contains("/passwd"), "{why}");
     }
+
     let twice = Node::Page(vec![
         entry("a", EntryKind::Fifo),
         entry("a", EntryKind::Directory),
     ])
     .encode();
+
     let why = Node::decode(&twice).expect_err("twice").to_string();
     assert!(why.contains("a: out of order or twice"), "{why}");
 }
@@ -105,8 +112,10 @@ fn sizes_that_no_tree_has_are_refused_with_the_header() {
             .expect_err("not legal")
             .to_string()
     };
+
     assert!(header(&|root| root.entries = 1_000_000_000).contains("1000000000 entries"));
     assert!(header(&|root| root.bytes = 1 << 60).contains("1152921504606846976 bytes"));
     assert!(header(&|root| root.nodes = 1 << 40).contains("more blocks"));
+
     assert!(header(&|root| root.blocks = u64::MAX).contains("more blocks"));
 }

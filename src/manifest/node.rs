@@ -162,6 +162,7 @@ impl Node {
         if bytes.len() > MAX_NODE_BYTES {
             return Err(NodeError::Limit(format!("{} bytes", bytes.len())));
         }
+
         let node = match minicbor::decode(bytes)? {
             // Before paths are made of them, which are longer than what they share.
             WireNode::Page(owners, entries)
@@ -177,6 +178,7 @@ impl Node {
             WireNode::Index(refs) => Node::Index(refs),
             WireNode::List(blocks) => Node::List(blocks),
         };
+
         node.check_limits()?;
         Ok(node)
     }
@@ -187,9 +189,11 @@ impl Node {
             Node::Index(refs) => (refs.len(), MAX_INDEX_REFS, "references"),
             Node::List(blocks) => (blocks.len(), MAX_LIST_BLOCKS, "blocks"),
         };
+
         if count > cap {
             return Err(NodeError::Limit(format!("{count} {what}")));
         }
+
         let sizes_ok = match self {
             Node::Page(_) => true,
             Node::Index(refs) => refs
@@ -199,6 +203,7 @@ impl Node {
                 .iter()
                 .all(|b| (1..=crate::block::chunk::MAX as u32).contains(&b.size)),
         };
+
         if sizes_ok {
             Ok(())
         } else {
@@ -259,6 +264,7 @@ fn encode_page(entries: &[Entry]) -> WireNode {
     let mut known: HashMap<&Owner, u16> = HashMap::new();
     let mut previous: &[u8] = &[];
     let mut wire = Vec::with_capacity(entries.len());
+
     for entry in entries {
         let owner = *known.entry(&entry.owner).or_insert_with(|| {
             owners.push(Arc0(Arc::clone(&entry.owner)));
@@ -282,6 +288,7 @@ fn encode_page(entries: &[Entry]) -> WireNode {
             xattrs: (!entry.xattrs.is_empty()).then(|| entry.xattrs.clone()),
         });
     }
+
     WireNode::Page(owners, wire)
 }
 
@@ -290,6 +297,7 @@ fn decode_page(owners: Vec<Arc0<Owner>>, wire: Vec<WireEntry>) -> Result<Vec<Ent
         name.as_ref()
             .is_some_and(|n| n.is_empty() || n.len() > MAX_OWNER_NAME)
     };
+
     if owners
         .iter()
         .any(|o| too_long(&o.0.user) || too_long(&o.0.group))
@@ -298,6 +306,7 @@ fn decode_page(owners: Vec<Arc0<Owner>>, wire: Vec<WireEntry>) -> Result<Vec<Ent
             "an owner's name is empty or too long".into(),
         ));
     }
+
     let mut entries: Vec<Entry> = Vec::with_capacity(wire.len().min(MAX_PAGE_ENTRIES));
     for w in wire {
         let previous = entries.last().map_or(&[][..], |e| e.path.as_bytes());
@@ -326,6 +335,7 @@ fn decode_page(owners: Vec<Arc0<Owner>>, wire: Vec<WireEntry>) -> Result<Vec<Ent
         entry.check().map_err(NodeError::Entry)?;
         entries.push(entry);
     }
+
     Ok(entries)
 }
 
@@ -345,12 +355,14 @@ pub(crate) mod tests {
             Just(EntryKind::Fifo),
             (0..512u32, 0..512u32).prop_map(|(a, b)| EntryKind::CharDevice(a, b)),
         ];
+
         let owner = (0..3u32, prop::option::of("[a-z]{1,8}")).prop_map(|(id, name)| Owner {
             uid: id,
             gid: id,
             user: name.map(Into::into),
             group: None,
         });
+
         let xattrs =
             prop::collection::vec(("user\\.[a-z]{1,4}", any::<[u8; 3]>()), 0..2).prop_map(|list| {
                 list.into_iter()
@@ -360,6 +372,7 @@ pub(crate) mod tests {
                     })
                     .collect::<Vec<_>>()
             });
+
         (
             "[a-c]{1,3}(/[a-d]{1,3}){0,3}",
             kind,
@@ -404,6 +417,7 @@ pub(crate) mod tests {
             let mut bytes = Node::Page(entries).encode();
             let at = at.index(bytes.len());
             bytes[at] ^= flip;
+
             if let Ok(Node::Page(entries)) = Node::decode(&bytes) {
                 prop_assert!(entries.windows(2).all(|w| w[0].path < w[1].path));
             }
@@ -422,6 +436,7 @@ pub(crate) mod tests {
             nanos: 0,
             xattrs: None,
         };
+
         let owner = || {
             Arc0(Arc::new(Owner {
                 uid: 0,
@@ -430,6 +445,7 @@ pub(crate) mod tests {
                 group: None,
             }))
         };
+
         let mode = Mode::from_bits(0o755);
         let many = (0..=MAX_PAGE_ENTRIES).map(|_| entry(mode)).collect();
         let owners = (0..=MAX_PAGE_ENTRIES).map(|_| owner()).collect();
@@ -442,6 +458,7 @@ pub(crate) mod tests {
                 Err(NodeError::Limit(_))
             ));
         }
+
         assert!(minicbor::decode::<Mode>(&to_vec(&0o7777u16)).is_ok());
         assert!(minicbor::decode::<Mode>(&to_vec(&0o10755u16)).is_err());
     }
@@ -461,6 +478,7 @@ pub(crate) mod tests {
             mtime: Mtime::default(),
             xattrs: Vec::new(),
         };
+
         for paths in [["a", "a"], ["b", "a"]] {
             let bytes = Node::Page(paths.iter().map(|p| make(p)).collect()).encode();
             assert!(

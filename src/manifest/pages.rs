@@ -72,6 +72,7 @@ impl Pages {
                 }
             }
         }
+
         Ok(Self {
             rows,
             open: RefCell::default(),
@@ -108,6 +109,7 @@ impl Pages {
                 bounds,
             });
         }
+
         Ok(keys)
     }
 
@@ -120,6 +122,7 @@ impl Pages {
         let Some(row) = self.row_of(manifest, path)? else {
             return Ok(None);
         };
+
         let page = self.page(manifest, row)?;
         Ok(page
             .binary_search_by(|located| located.entry.path.cmp(path))
@@ -138,6 +141,7 @@ impl Pages {
         let Some(start) = all.first() else {
             return Ok(all);
         };
+
         let mut above = Vec::new();
         let mut parent = start.entry.path.parent();
         while let Some(dir) = parent {
@@ -151,10 +155,12 @@ impl Pages {
             parent = dir.parent();
             above.push(dir);
         }
+
         above.reverse();
         let mut order = Order::below(above);
         all.iter()
             .try_for_each(|located| order.check(&located.entry))?;
+
         Ok(all)
     }
 
@@ -167,6 +173,7 @@ impl Pages {
         let Some(first) = self.row_from(manifest, bounds.start())? else {
             return Ok(Vec::new());
         };
+
         let mut all = Vec::new();
         for row in first..self.rows.len() {
             if self.bounds(manifest, row)?.start() > bounds.end() {
@@ -179,6 +186,7 @@ impl Pages {
                     .cloned(),
             );
         }
+
         Ok(all)
     }
 
@@ -191,10 +199,12 @@ impl Pages {
         if let Some((_, page)) = self.open.borrow().iter().find(|(open, _)| *open == row) {
             return Ok(Rc::clone(page));
         }
+
         let page: Rc<[Located]> = self.read(manifest, row)?.into();
         let mut open = self.open.borrow_mut();
         open.truncate(AT_HAND - 1);
         open.push_front((row, Rc::clone(&page)));
+
         Ok(page)
     }
 
@@ -207,6 +217,7 @@ impl Pages {
         let Node::Page(entries) = manifest.decode(&row.node)? else {
             return Err(ReadError::Illegal("an index among pages".into()));
         };
+
         let mut next = row.block;
         let locate = |entry: Entry| {
             let first = Ordinal(next);
@@ -215,6 +226,7 @@ impl Pages {
             }
             Located { entry, first }
         };
+
         Ok(entries.into_iter().map(locate).collect())
     }
 
@@ -227,10 +239,12 @@ impl Pages {
         if let Some(bounds) = found.bounds.get() {
             return Ok(bounds);
         }
+
         let page = self.page(manifest, row)?;
         let (Some(first), Some(last)) = (page.first(), page.last()) else {
             return Err(ReadError::Illegal("an empty page".into()));
         };
+
         Ok(found
             .bounds
             .get_or_init(|| first.entry.path.clone()..=last.entry.path.clone()))
@@ -262,6 +276,7 @@ impl Pages {
                 false => high = middle,
             }
         }
+
         Ok((low < self.rows.len()).then_some(low))
     }
 }
@@ -290,6 +305,7 @@ pub fn union(mut ranges: Vec<RangeInclusive<TreePath>>) -> Vec<RangeInclusive<Tr
             _ => out.push(range),
         }
     }
+
     out
 }
 
@@ -333,10 +349,12 @@ mod tests {
         let mut sink = |block: BlockRef, bytes: Vec<u8>| {
             memory.insert(block.hash, bytes.into());
         };
+
         let mut builder = Builder::default();
         for entry in entries {
             let Ok(()) = builder.push(entry, &mut sink);
         }
+
         let Ok(root) = builder.finish(&mut sink);
         Manifest::new(root, memory)
     }
@@ -354,6 +372,7 @@ mod tests {
                 all.push(entry(&format!("{dir:02}/{file:04}"), Some(text)));
             }
         }
+
         all
     }
 
@@ -363,18 +382,21 @@ mod tests {
         let manifest = build(entries.clone());
         let pages = Pages::of(&manifest).unwrap();
         let all: Vec<Located> = manifest.entries().map(Result::unwrap).collect();
+
         for located in all.iter().step_by(333) {
             assert_eq!(
                 pages.find(&manifest, &located.entry.path).unwrap().as_ref(),
                 Some(located)
             );
         }
+
         for path in ["00/0000x", "zz", "!", "05/"] {
             let Ok(path) = TreePath::new(path.as_bytes()) else {
                 continue;
             };
             assert_eq!(pages.find(&manifest, &path).unwrap(), None);
         }
+
         let bounds = all[3333].entry.path.clone()..=all[9999].entry.path.clone();
         assert_eq!(pages.within(&manifest, &bounds).unwrap(), all[3333..=9999]);
         assert!(
@@ -400,6 +422,7 @@ mod tests {
         assert!(differing(&keys(&old), &keys(&old)).is_empty());
         let known = Pages::of(&new).unwrap();
         known.learn(&keys(&old));
+
         assert_eq!(known.keys(&new).unwrap(), keys(&new));
     }
 
@@ -415,6 +438,7 @@ mod tests {
                 .within(&manifest, &(path("07/0500")..=path("07/0600")))
                 .is_err()
         );
+
         assert!(
             pages
                 .within(&manifest, &(path("08/0500")..=path("08/0600")))

@@ -114,6 +114,7 @@ pub fn compare(a: &[u8], b: &[u8]) -> Ordering {
             |&byte| if byte == b'/' { 1 } else { u16::from(byte) + 1 },
         )
     };
+
     rank(a).cmp(&rank(b))
 }
 
@@ -122,12 +123,15 @@ fn check(bytes: &[u8]) -> Result<(), PathError> {
     if bytes.len() > MAX_PATH {
         return Err(PathError::TooLong(bytes.len()));
     }
+
     if bytes.first() == Some(&b'/') {
         return Err(PathError::Absolute(shown()));
     }
+
     if bytes.contains(&0) {
         return Err(PathError::Nul(shown()));
     }
+
     for component in bytes.split(|&b| b == b'/') {
         match component {
             b"" => return Err(PathError::Empty(shown())),
@@ -136,6 +140,7 @@ fn check(bytes: &[u8]) -> Result<(), PathError> {
             _ => {}
         }
     }
+
     Ok(())
 }
 
@@ -202,6 +207,7 @@ mod tests {
             (b"./a", ". or .."),
             (b"a\0b", "NUL"),
         ];
+
         for (bytes, word) in cases {
             let refused = TreePath::new(bytes).map_err(|e| e.to_string());
             assert!(
@@ -209,6 +215,7 @@ mod tests {
                 "{bytes:?}: {refused:?}"
             );
         }
+
         assert!(TreePath::new(vec![b'x'; 256]).is_err());
         assert!(TreePath::new(vec![b'x'; 255]).is_ok());
     }

@@ -108,6 +108,7 @@ impl<C> Encode<C> for Exclude {
                 bytes: Some(line),
             },
         };
+
         encoded.encode(e, ctx)
     }
 }
@@ -138,6 +139,7 @@ impl Exclude {
             }
             line.push(byte);
         }
+
         Self::at_top(line.as_slice())
     }
 
@@ -176,6 +178,7 @@ fn without_trailing_spaces(line: &[u8]) -> &[u8] {
             end = at;
         }
     }
+
     &line[..end.min(line.len())]
 }
 
@@ -196,6 +199,7 @@ impl Compiled {
         if line.first() == Some(&b'#') {
             return None;
         }
+
         let line = without_trailing_spaces(line);
         let negative = line.first() == Some(&b'!');
         let line = &line[usize::from(negative)..];
@@ -203,10 +207,12 @@ impl Compiled {
         let directory = line.last() == Some(&b'/');
         let line = &line[..line.len() - usize::from(directory)];
         let name = !line.contains(&b'/');
+
         let line = line.strip_prefix(b"/").unwrap_or(line);
         if line.is_empty() {
             return None;
         }
+
         Some(Self {
             wildcard: Wildcard::compile(line)?,
             negative,
@@ -281,6 +287,7 @@ impl Group {
                 .or_default()
                 .add(place, compiled.directory);
         }
+
         group.others.reverse();
         group.patterns = patterns;
         group
@@ -292,6 +299,7 @@ impl Group {
         } else {
             compiled.wildcard.directory()
         };
+
         match parent {
             None => self.anywhere = true,
             Some(parent) => match parent.shape() {
@@ -324,9 +332,11 @@ impl Group {
         };
 
         let mut last = find(&self.names, name).max(find(&self.paths, path));
+
         if let Some(dot) = name.iter().rposition(|byte| *byte == b'.') {
             last = last.max(find(&self.extensions, &name[dot + 1..]));
         }
+
         let later = self
             .others
             .iter()
@@ -338,9 +348,11 @@ impl Group {
                     .wildcard
                     .matches(if compiled.name { name } else { path })
             });
+
         if let Some((place, _)) = other {
             last = Some(*place);
         }
+
         last.map(|place| !self.negative[place])
     }
 }
@@ -384,6 +396,7 @@ impl PathFilter {
         }
 
         let mut filter = self.clone();
+
         for (base, patterns) in found {
             let group = Arc::new(Group::new(patterns));
             match base {
@@ -391,6 +404,7 @@ impl PathFilter {
                 Some(base) => drop(filter.below.insert(base.clone(), group)),
             }
         }
+
         filter
     }
 
@@ -437,11 +451,13 @@ impl PathFilter {
             Some([]) => Some(&[][..]),
             _ => None,
         };
+
         let below = || {
             self.below
                 .iter()
                 .filter_map(|(base, group)| within(base).map(|dir| (group, dir)))
         };
+
         self.top
             .as_ref()
             .is_some_and(|group| group.may_match_in(dir))
@@ -459,6 +475,7 @@ impl PathFilter {
                 }
             }
         }
+
         self.top
             .as_ref()
             .and_then(|group| group.decide(path, is_dir))
@@ -517,6 +534,7 @@ mod tests {
         let more = filter.with(&[below("keep", "*.log"), below("keep/deep", "!x.log")]);
         assert!(more.matches(&path("keep/a.log"), false));
         assert!(!more.matches(&path("keep/deep/x.log"), false));
+
         assert!(!filter.matches(&path("keep/a.log"), false));
     }
 
@@ -526,6 +544,7 @@ mod tests {
             "a.o", "!*.o", "*.o/", "/d/a.o", "!d/?.o", "x*", "!x1/", "x1",
         ];
         let filter = PathFilter::at_top(&lines);
+
         for (text, is_dir, left_out) in [
             ("a.o", false, false),
             ("a.o", true, true),
@@ -553,14 +572,17 @@ mod tests {
             below("d", "*.log"),
             below("e", "f/**/g"),
         ]);
+
         let within = |dir: &str| filter.may_match_in(Some(&path(dir)));
         assert!(filter.may_match_in(None));
         for dir in ["a/z", "d", "d/e/f", "e", "e/f/x"] {
             assert!(within(dir), "{dir}");
         }
+
         for dir in ["a", "a/z/y", "b", "cache", "da"] {
             assert!(!within(dir), "{dir}");
         }
+
         assert!(PathFilter::at_top(&["*.tmp"]).may_match_in(Some(&path("x/y"))));
         assert!(!PathFilter::at_top(&["a/b"]).may_match_in(None));
     }
@@ -616,6 +638,7 @@ mod tests {
             Exclude::at_top(latin)
         );
         let negation = to_vec(&Exclude::at_top(&b"!\xe4"[..]));
+
         assert_eq!(negation, [0x83, 0xf6, 0x61, b'#', 0x42, b'!', 0xe4]);
     }
 

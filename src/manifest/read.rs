@@ -153,6 +153,7 @@ impl<S: NodeSource> Manifest<S> {
                 Node::List(_) => break,
             }
         }
+
         Err(ReadError::Illegal("no node with this ordinal".into()))
     }
 
@@ -168,6 +169,7 @@ impl<S: NodeSource> Manifest<S> {
         if ordinal.0 < first || ordinal.0 - first >= node.blocks {
             return Err(none());
         }
+
         for _ in 0..MAX_DEPTH {
             match self.decode(&node)? {
                 Node::Index(refs) => {
@@ -186,6 +188,7 @@ impl<S: NodeSource> Manifest<S> {
                 Node::List(_) => return Err(none()),
             }
         }
+
         Err(none())
     }
 
@@ -268,6 +271,7 @@ pub fn children(node: &Node, ordinal: Ordinal) -> Vec<(Ordinal, Child)> {
         }
         Node::List(_) => {}
     }
+
     out
 }
 
@@ -344,6 +348,7 @@ impl PageView {
                 located
             })
             .collect();
+
         Self {
             entries,
             range: first..next,
@@ -363,6 +368,7 @@ impl PageView {
             EntryKind::File(c) => ordinal.0 - l.first.0 < c.block_count(),
             _ => false,
         };
+
         candidates
             .take_while(|l| l.first.0 <= ordinal.0)
             .find(holds)
@@ -468,22 +474,27 @@ impl Order {
         if self.last.as_ref().is_some_and(|last| last >= path) {
             return Err(ReadError::Illegal(format!("{path}: out of order or twice")));
         }
+
         if path.is_reserved() {
             return Err(ReadError::Illegal(format!(
                 "{path}: hosts keep the state of trees under this name"
             )));
         }
+
         while self.open.last().is_some_and(|dir| !path.is_within(dir)) {
             self.open.pop();
         }
+
         if path.parent().as_ref() != self.open.last() {
             return Err(ReadError::Illegal(format!(
                 "{path}: the directory that it is in is not part of the release"
             )));
         }
+
         if matches!(entry.kind, EntryKind::Directory) {
             self.open.push(path.clone());
         }
+
         self.last = Some(path.clone());
         Ok(())
     }
@@ -527,10 +538,12 @@ pub(crate) mod tests {
         let mut sink = |block: BlockRef, bytes: Vec<u8>| {
             memory.0.insert(block.hash, bytes.into());
         };
+
         let mut builder = Builder::default();
         for e in entries {
             let Ok(()) = builder.push(e, &mut sink);
         }
+
         let Ok(root) = builder.finish(&mut sink);
         Manifest::new(root, memory)
     }
@@ -558,6 +571,7 @@ pub(crate) mod tests {
             read.iter().map(|l| l.entry.clone()).collect::<Vec<_>>(),
             entries
         );
+
         for located in read.iter().step_by(777).skip(1) {
             assert_eq!(
                 manifest
@@ -568,10 +582,12 @@ pub(crate) mod tests {
                 located.entry.path
             );
         }
+
         for ordinal in 0..manifest.root().nodes {
             let block = manifest.node_at(Ordinal(ordinal)).expect("there");
             assert!(manifest.source.0.contains_key(&block.hash));
         }
+
         assert!(manifest.node_at(Ordinal(manifest.root().nodes)).is_err());
     }
 
@@ -596,6 +612,7 @@ pub(crate) mod tests {
         let mut sink = |block: BlockRef, bytes: Vec<u8>| {
             memory.0.insert(block.hash, bytes.into());
         };
+
         let blocks: Vec<BlockRef> = (0..30_000u32)
             .map(|i| BlockRef::of(&i.to_be_bytes()))
             .collect();
@@ -603,6 +620,7 @@ pub(crate) mod tests {
         for &b in &blocks {
             let Ok(()) = content.push(b, &mut sink);
         }
+
         let Ok(content) = content.finish(&mut sink);
         assert!(content.list_count() > 3);
         let mut builder = Builder::default();
@@ -610,12 +628,14 @@ pub(crate) mod tests {
         let Ok(root) = builder.finish(&mut sink);
         let manifest = Manifest::new(root, memory);
         assert_eq!(manifest.blocks(&content).expect("there"), blocks);
+
         assert_eq!(root.nodes, 1 + content.list_count());
         let last = Ordinal(root.nodes + 29_999);
         assert_eq!(
             manifest.entry_of_block(last).expect("there").first,
             Ordinal(root.nodes)
         );
+
         assert!(manifest.node_at(Ordinal(root.nodes - 1)).is_ok());
     }
 

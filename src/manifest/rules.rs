@@ -146,9 +146,11 @@ impl Rules {
             .iter()
             .map(Exclude::plain_bytes)
             .sum::<usize>();
+
         if self.excludes.len() <= MAX_PLAIN_EXCLUDES && bytes <= MAX_PLAIN_BYTES {
             return Ok(());
         }
+
         check_excludes(&self.excludes)?;
 
         let plain = to_vec(&self.excludes);
@@ -158,6 +160,7 @@ impl Rules {
             .and_then(|()| compressor.add(&plain))
             .and_then(|_| compressor.end().map(<[u8]>::to_vec))
             .ok_or("the patterns cannot be compressed: there is no memory")?;
+
         if packed.len() > MAX_PACKED_BYTES {
             let count = self.excludes.len();
             return Err(format!(
@@ -165,11 +168,13 @@ impl Rules {
                 packed.len()
             ));
         }
+
         self.packed = Some(Packed {
             size: plain.len() as u32,
             frame: packed,
         });
         self.excludes = Vec::new();
+
         Ok(())
     }
 
@@ -189,12 +194,15 @@ impl Rules {
         let Some(packed) = &self.packed else {
             return Ok(());
         };
+
         if packed.frame.len() > MAX_PACKED_BYTES || packed.size as usize > MAX_UNPACKED_BYTES {
             return Err("the packed excludes are too large".into());
         }
+
         if !self.excludes.is_empty() {
             return Err("there are excludes of two kinds".into());
         }
+
         Ok(())
     }
 }
@@ -208,6 +216,7 @@ pub fn check_excludes(excludes: &[Exclude]) -> Result<(), String> {
             "{count} patterns take {bytes} bytes, at most {MAX_EXCLUDE_BYTES} are possible"
         ));
     }
+
     Ok(())
 }
 
@@ -219,6 +228,7 @@ fn unpack(packed: &Packed) -> Result<Vec<Exclude>, String> {
         .ok_or_else(broken)?;
     let excludes: Vec<Exclude> = minicbor::decode(plain).map_err(|_| broken())?;
     check_excludes(&excludes)?;
+
     Ok(excludes)
 }
 
@@ -233,12 +243,14 @@ mod tests {
             excludes,
             ..Rules::default()
         };
+
         rules.pack()?;
         let header = Header {
             format: rules.format(),
             rules,
             ..a_header()
         };
+
         Release::new(header).map_err(|e| e.to_string())
     }
 
@@ -250,6 +262,7 @@ mod tests {
                 pattern: pattern.into(),
             }
         };
+
         let patterns = ["/build/", "*.log", "node_modules", "!keep.log"];
         (0..260)
             .flat_map(|package| patterns.map(|pattern| line(package, pattern)))
@@ -293,6 +306,7 @@ mod tests {
             excludes: vendored(),
             ..Rules::default()
         };
+
         rules.pack().expect("they fit");
         let packed = rules.packed.clone().expect("they are many");
         let header = |rules: Rules, format| Header {
@@ -300,6 +314,7 @@ mod tests {
             rules,
             ..a_header()
         };
+
         let refused = |header: Header| {
             Header::decode(&header.encode())
                 .expect_err("not legal")
@@ -308,15 +323,18 @@ mod tests {
 
         // A host of the first format would take it for a release without excludes.
         assert!(refused(header(rules.clone(), FORMAT)).contains("format"));
+
         let both = Rules {
             excludes: vec![Exclude::at_top("a")],
             ..rules.clone()
         };
+
         assert!(refused(header(both, FORMAT_PACKED)).contains("two kinds"));
         let huge = Packed {
             size: u32::MAX,
             ..packed.clone()
         };
+
         assert!(
             refused(header(
                 Rules {
@@ -329,11 +347,13 @@ mod tests {
         );
 
         let mut broken = packed.clone();
+
         broken.frame.truncate(100);
         let other = Packed {
             size: packed.size + 1,
             ..packed
         };
+
         for packed in [broken, other] {
             let rules = Rules {
                 packed: Some(packed),

@@ -80,9 +80,11 @@ impl Wildcard {
             Token::Byte(byte) => Some(*byte),
             _ => None,
         };
+
         let prefix: Box<[u8]> = tokens.iter().map_while(literal).collect();
         let mut suffix: Vec<u8> = tokens.iter().rev().map_while(literal).collect();
         suffix.reverse();
+
         Self {
             tokens: tokens.into(),
             prefix,
@@ -95,6 +97,7 @@ impl Wildcard {
         if self.prefix.len() == self.tokens.len() {
             return Shape::Literal(&self.prefix);
         }
+
         match (&self.tokens[..], &self.suffix[..]) {
             ([Token::Star, rest @ ..], [b'.', extension @ ..])
                 if rest.len() == self.suffix.len()
@@ -113,6 +116,7 @@ impl Wildcard {
         if self.tokens.iter().any(is_deep) {
             return None;
         }
+
         let slash = self
             .tokens
             .iter()
@@ -217,6 +221,7 @@ impl ByteSet {
         let mut set = Self::default();
         let negated = matches!(pattern.get(at), Some(b'!' | b'^'));
         at += usize::from(negated);
+
         // What a range may begin with; the first byte is a member even where it is `]`.
         let mut before = None;
         let mut first = true;
@@ -269,6 +274,7 @@ impl ByteSet {
         if negated {
             set.0 = set.0.map(|bits| !bits);
         }
+
         // A slash separates components, whatever a bracket says.
         set.0[0] &= !(1 << b'/');
         Some((set, at))
@@ -291,6 +297,7 @@ impl ByteSet {
             b"xdigit" => |byte| byte.is_ascii_hexdigit(),
             _ => return None,
         };
+
         (0..=u8::MAX)
             .filter(|byte| is_member(*byte))
             .for_each(|byte| self.add(byte));

@@ -136,6 +136,7 @@ impl Link {
         if contents.len() <= segment {
             return settle(self.transmit(to, contents, None), 0);
         }
+
         match self.offload() {
             Offload::Full => self.send_train(to, contents, segment),
             Offload::Batched => self.send_batch(to, contents, segment),
@@ -166,11 +167,13 @@ impl Link {
                 .state
                 .recv(UdpSockRef::from(&endpoint.socket), &mut slices, &mut metas)
         };
+
         let read = match read {
             Ok(read) => read,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(0),
             Err(e) => return Err(e),
         };
+
         let mut count = 0;
         for (memory, meta) in batch
             .memory
@@ -188,6 +191,7 @@ impl Link {
                 })
             });
         }
+
         Ok(count)
     }
 
@@ -221,6 +225,7 @@ impl Link {
             .iter()
             .zip(&mut controls)
             .map(|(s, c)| MMsgHdr::new_with_addr(&address, s, c));
+
         let mut headers: Vec<MMsgHdr<'_>> = headers.collect();
         let mut taken = 0;
         while taken < headers.len() {
@@ -242,6 +247,7 @@ impl Link {
                 Err(e) => return settle(Err(e), taken * segment),
             }
         }
+
         Ok(SendOutcome::Sent)
     }
 
@@ -274,6 +280,7 @@ impl Link {
             segment_size: segment,
             src_ip: None,
         };
+
         self.own
             .state
             .try_send(UdpSockRef::from(&self.own.socket), &transmit)?;
@@ -300,6 +307,7 @@ impl Link {
             Ok(SendOutcome::Blocked { sent, .. }) => sent > 0,
             Ok(SendOutcome::TooLarge) | Err(_) => false,
         };
+
         // Whoever finds the lesser way first sets it, and says so once.
         if went && self.offload.fetch_max(lesser as u8, Ordering::Relaxed) < lesser as u8 {
             tracing::info!(
@@ -307,6 +315,7 @@ impl Link {
                 self.interface().name
             );
         }
+
         outcome
     }
 }
@@ -321,14 +330,17 @@ fn check(contents: &[u8], segment: usize) -> io::Result<()> {
             MAX_SEND_BYTES
         },
     );
+
     if bytes == 0 || segment == 0 {
         return refuse("nothing to send".to_owned());
     }
+
     if bytes > most || bytes.div_ceil(segment) > MAX_SEGMENTS {
         return refuse(format!(
             "{bytes} bytes in segments of {segment} are too many for one send"
         ));
     }
+
     Ok(())
 }
 
@@ -345,6 +357,7 @@ fn settle(result: io::Result<()>, sent: usize) -> io::Result<SendOutcome> {
     let Err(error) = result else {
         return Ok(SendOutcome::Sent);
     };
+
     match errno(&error) {
         Some(Errno::EAGAIN) => Ok(SendOutcome::Blocked {
             sent,
@@ -426,9 +439,11 @@ mod tests {
         let Some((a, b)) = pair(Offload::Full) else {
             return;
         };
+
         if a.offload() != Offload::Full || b.group.state.gro_segments() == 1 {
             return eprintln!("skipped: this kernel has no UDP GSO or GRO");
         }
+
         assert_eq!(
             a.send(a.group(), &train(1472), 1472).unwrap(),
             SendOutcome::Sent
@@ -437,12 +452,14 @@ mod tests {
             .unwrap()
             .wait(&b, Interest::READ, None)
             .unwrap();
+
         let (mut batch, mut stamps) = (RecvBatch::new(), Vec::new());
         assert_eq!(
             b.recv(Channel::Group, &mut batch, |d| stamps.push(d.stamp))
                 .unwrap(),
             MAX_SEGMENTS
         );
+
         assert!(stamps[0].is_some() && stamps.iter().all(|s| *s == stamps[0]));
     }
 
@@ -453,6 +470,7 @@ mod tests {
         let (Some(a), Some(b)) = (open(Offload::Full), open(Offload::Single)) else {
             return;
         };
+
         let sent = train(1472);
         assert_eq!(a.send(a.group(), &sent, 1472).unwrap(), SendOutcome::Sent);
         assert!(
@@ -468,9 +486,11 @@ mod tests {
         let Some((a, b)) = pair(Offload::Full) else {
             return;
         };
+
         if a.offload() != Offload::Full {
             return eprintln!("skipped: this kernel has no UDP GSO");
         }
+
         // The kernel refuses trains of a socket that sends no checksums, as it does for drivers that cannot make them.
         sys::send_no_checksums(&a.own.socket).unwrap();
         let sent = train(1000);
@@ -484,6 +504,7 @@ mod tests {
             );
             assert_eq!(a.offload(), Offload::Batched);
         }
+
         assert_eq!(a.drops().unwrap(), 0);
     }
 
@@ -524,6 +545,7 @@ mod tests {
         let Some((a, _)) = pair(Offload::Full) else {
             return;
         };
+
         let bytes = vec![0; 70_000];
         for (length, segment) in [(0, 10), (10, 0), (33, 1), (65_001, 3_000), (65_508, 65_508)] {
             let error = a.send(a.group(), &bytes[..length], segment).unwrap_err();
@@ -533,6 +555,7 @@ mod tests {
                 "{length} by {segment}"
             );
         }
+
         assert_eq!(
             a.send(a.group(), &bytes[..MAX_DATAGRAM], MAX_DATAGRAM)
                 .unwrap(),
@@ -545,9 +568,11 @@ mod tests {
         let Some(link) = loopback("ff15::108", free_port(), Offload::Full) else {
             return;
         };
+
         if link.max_segment() >= MAX_DATAGRAM {
             return eprintln!("skipped: loopback's MTU is larger than any datagram");
         }
+
         let bytes = vec![0; link.max_segment() + 1];
         assert_eq!(
             link.send(link.local(), &bytes, bytes.len()).unwrap(),
@@ -557,6 +582,7 @@ mod tests {
             link.send(link.local(), &bytes[1..], bytes.len()).unwrap(),
             SendOutcome::Sent
         );
+
         assert_eq!(link.offload(), Offload::Full, "the fault was the segment's");
     }
 
@@ -570,14 +596,17 @@ mod tests {
                 retry_after: None
             })
         );
+
         let hinted = SendOutcome::Blocked {
             sent: 5,
             retry_after: Some(RETRY_AFTER_ENOBUFS),
         };
+
         assert_eq!(meaning(Errno::ENOBUFS), Some(hinted));
         assert_eq!(meaning(Errno::EMSGSIZE), Some(SendOutcome::TooLarge));
         assert_eq!(meaning(Errno::EPERM), None);
         assert_eq!(Offload::Full.limited_to(1), Offload::Batched);
+
         assert_eq!(Offload::Single.limited_to(64), Offload::Single);
     }
 
@@ -591,9 +620,11 @@ mod tests {
             );
             got
         };
+
         assert_eq!(cuts(b"abcdefg", 3), [&b"abc"[..], b"def", b"g"]);
         assert_eq!(cuts(b"abcdef", 3), [b"abc", b"def"]);
         assert_eq!(cuts(b"ab", 3), [b"ab"]);
+
         assert_eq!(cuts(b"", 0), [b""]);
     }
 }

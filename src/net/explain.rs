@@ -123,22 +123,26 @@ mod tests {
                 .unwrap()
                 .contains("CAP_NET_BIND_SERVICE")
         );
+
         assert!(
             opening_hint(Errno::EADDRINUSE, "eth0", group)
                 .unwrap()
                 .contains("ss -ulpn 'sport = :80'")
         );
+
         assert!(
             opening_hint(Errno::ENODEV, "eth0", group)
                 .unwrap()
                 .contains("eth0 is gone")
         );
+
         assert!(opening_hint(Errno::EIO, "eth0", group).is_none());
         assert!(
             sending_hint(Errno::ENETUNREACH, "eth0", group)
                 .unwrap()
                 .contains("224.0.0.0/4 dev eth0")
         );
+
         assert!(
             sending_hint(Errno::EPERM, "eth0", group)
                 .unwrap()

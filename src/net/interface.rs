@@ -66,11 +66,13 @@ impl Interface {
             .iter()
             .map(IpAddr::to_string)
             .collect::<Vec<_>>();
+
         let addresses = if addresses.is_empty() {
             "no address".to_owned()
         } else {
             addresses.join(", ")
         };
+
         let down = if self.up { "" } else { "; down" };
         format!(
             "{} ({addresses}; MTU {}{down})",
@@ -96,6 +98,7 @@ pub fn list() -> Result<Vec<Interface>> {
         .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))
         .map_err(cannot)?;
     let mut found: BTreeMap<String, Interface> = BTreeMap::new();
+
     for entry in getifaddrs().map_err(|e| cannot(e.into()))? {
         if !found.contains_key(&entry.interface_name) {
             // An interface may vanish between the two questions; then it is not there.
@@ -111,6 +114,7 @@ pub fn list() -> Result<Vec<Interface>> {
             interface.addresses.push(address);
         }
     }
+
     let mut all: Vec<Interface> = found.into_values().map(with_preferred_addresses).collect();
     all.sort_by_key(|i| i.index);
     Ok(all)
@@ -155,6 +159,7 @@ fn with_preferred_addresses(mut interface: Interface) -> Interface {
         IpAddr::V6(v6) => Some(*v6),
         IpAddr::V4(_) => None,
     });
+
     // `min_by_key` keeps the first among equals.
     interface.v6 = v6.min_by_key(Ipv6Addr::is_unicast_link_local);
     interface
@@ -181,6 +186,7 @@ fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
         let interface = all.iter().find(|i| i.addresses.contains(&address))?;
         Some(interface.clone().speaking_from(address))
     };
+
     let Some(interface) = by_name.or_else(by_address) else {
         let what = if want.parse::<IpAddr>().is_ok() {
             "has the address"
@@ -189,9 +195,11 @@ fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
         };
         return Err(Error::usage(format!("no network interface {what} {shown}")).hint(there));
     };
+
     let refuse = |why: String, hint: String| {
         Err(Error::usage(format!("network interface {shown} {why}")).hint(hint))
     };
+
     let name = printable(interface.name.as_bytes());
     if !interface.up {
         return refuse(
@@ -199,24 +207,28 @@ fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
             format!("switch it on: ip link set dev {name} up"),
         );
     }
+
     if interface.address(family).is_none() {
         return refuse(
             format!("has no {family} address, and the group is an {family} one"),
             there,
         );
     }
+
     if interface.loopback && family == Family::V6 {
         return refuse(
             "carries no IPv6 multicast".into(),
             "use an IPv4 group here, such as 224.0.0.108".into(),
         );
     }
+
     if !interface.can_multicast(family) {
         return refuse(
             "cannot multicast".into(),
             format!("try: ip link set dev {name} multicast on; {there}"),
         );
     }
+
     Ok(interface)
 }
 
@@ -227,6 +239,7 @@ fn unnamed(all: Vec<Interface>, default: Option<&str>, family: Family) -> Result
     let any = || all.iter().find(|i| !i.loopback && i.can_multicast(family));
     let loopback = || all.iter().find(|i| i.loopback && i.can_multicast(family));
     let chosen = routed.or_else(any).or_else(loopback).cloned();
+
     chosen.ok_or_else(|| {
         Error::new(
             Kind::Io,
@@ -343,12 +356,14 @@ mod tests {
                 .index,
             3
         );
+
         let second = picked(Some("10.0.0.2"), None, Family::V4).unwrap();
         assert_eq!(
             (second.index, second.v4),
             (2, Some("10.0.0.2".parse().unwrap()))
         );
         let eth0 = picked(Some("eth0"), None, Family::V6).unwrap();
+
         assert_eq!(
             eth0.v6,
             Some("fd00::1".parse().unwrap()),
@@ -369,6 +384,7 @@ mod tests {
         );
         assert!(pick(lonely, None, None, Family::V6).is_err());
         let lonely = vec![interface("lo", 1, &["127.0.0.1", "::1"])];
+
         assert!(
             pick(lonely, None, None, Family::V6).is_err(),
             "loopback carries no IPv6 multicast"
@@ -396,6 +412,7 @@ mod tests {
             ("wg0", Family::V4, "cannot multicast", "multicast on"),
             ("a\x1bb", Family::V4, "a\\u{1b}b", "there are: "),
         ];
+
         for (want, family, message, hint) in cases {
             let error = picked(Some(want), None, family).unwrap_err();
             assert!(error.to_string().contains(message), "{error}");
@@ -422,6 +439,7 @@ mod tests {
              {zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000003 00000000 00450003 eth0\n"
         );
         assert_eq!(parse_route_v6(&v6).as_deref(), Some("eth0"));
+
         assert_eq!(parse_route_v4(""), None);
     }
 

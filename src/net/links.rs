@@ -43,6 +43,7 @@ impl Links {
                 links.more.push(open(config)?);
             }
         }
+
         Ok(links)
     }
 
@@ -79,6 +80,7 @@ impl Links {
                 None => return,
             },
         };
+
         self.lost += old.drops().unwrap_or(0);
     }
 

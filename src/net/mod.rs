@@ -100,6 +100,7 @@ pub(crate) mod testing {
             eprintln!("skipped: no loopback interface here");
             return None;
         };
+
         let group: IpAddr = group.parse().unwrap();
         let opened = Link::open(&LinkConfig {
             port,
@@ -128,6 +129,7 @@ pub(crate) mod testing {
                 );
             }
         }
+
         got
     }
 

@@ -125,6 +125,7 @@ impl Poller {
             fds.push(PollFd::from_borrowed_fd(link.own_fd(), own));
             waiting.push(link);
         }
+
         // Behind the pairs of the links.
         fds.extend(changes.map(|changes| PollFd::new(changes, PollFlags::IN)));
         wait_for(&mut fds, timeout)?;
@@ -135,6 +136,7 @@ impl Poller {
             woken: bell.contains(PollFlags::IN) && self.bell.answer(),
             ..Ready::default()
         };
+
         for (link, fds) in waiting.into_iter().zip(fds[1..].chunks_exact(2)) {
             let (group, own) = (fds[0].revents(), fds[1].revents());
             if (group | own).contains(PollFlags::ERR) {
@@ -146,6 +148,7 @@ impl Poller {
             ready.own |= own.contains(PollFlags::IN);
             ready.write |= own.contains(PollFlags::OUT);
         }
+
         Ok(ready)
     }
 
@@ -221,6 +224,7 @@ mod tests {
         );
         let thread = std::thread::spawn(move || waker.wake());
         assert!(poller.rest(None).unwrap());
+
         thread.join().unwrap();
     }
 
@@ -237,12 +241,14 @@ mod tests {
                 waker.wake();
             }
         });
+
         while sent.load(Ordering::Acquire) < 10_000 {
             assert!(
                 poller.rest(Some(Duration::from_secs(30))).unwrap(),
                 "a call was lost"
             );
         }
+
         thread.join().unwrap();
     }
 
@@ -251,6 +257,7 @@ mod tests {
         let Some(link) = loopback("224.0.0.108", free_port(), Offload::Full) else {
             return;
         };
+
         let poller = Poller::new().unwrap();
         let zero = Some(Duration::ZERO);
         assert_eq!(
@@ -263,6 +270,7 @@ mod tests {
                 .unwrap()
                 .write
         );
+
         poller.waker().wake();
         assert!(poller.wait(&link, Interest::default(), None).unwrap().woken);
         let _ = link.send(link.local(), b"x", 1).unwrap();
@@ -276,6 +284,7 @@ mod tests {
                 ..Ready::default()
             }
         );
+
         assert_eq!(collect(&link, Channel::Own, 1), [b"x"]);
     }
 }

@@ -103,6 +103,7 @@ impl Link {
                 interface.name, config.group
             ))
         })?;
+
         let destination = scoped(config.group, config.port, interface);
         let from = scoped(address, 0, interface);
         let group = open_group(config, destination)
@@ -115,6 +116,7 @@ impl Link {
             .ok()
             .and_then(|a| a.as_socket())
             .unwrap_or(from);
+
         let filtered = !config.hear_self && refuse_echoes(&group.socket, local);
         let got = |e: &Endpoint| e.socket.recv_buffer_size().unwrap_or(0) / 2;
         let recv_buffer = got(&group).min(got(&own));
@@ -124,6 +126,7 @@ impl Link {
                 config.recv_buffer
             );
         }
+
         let offload = config.offload.limited_to(own.state.max_gso_segments());
         Ok(Link {
             group,
@@ -214,9 +217,11 @@ fn check(config: &LinkConfig) -> Result<()> {
             "IPv4 groups are 224.0.0.0 to 239.255.255.255, IPv6 groups start with ff; the default is 224.0.0.108",
         ));
     }
+
     if config.port == 0 {
         return Err(Error::usage("the group's port cannot be 0").hint("the default is 5000"));
     }
+
     Ok(())
 }
 
@@ -246,6 +251,7 @@ fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<Endpoint, 
     socket
         .bind(&SockAddr::from(destination))
         .map_err(|e| ("listen to", e))?;
+
     let index = config.interface.index;
     match destination.ip() {
         IpAddr::V4(group) => {
@@ -261,6 +267,7 @@ fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<Endpoint, 
         }
     }
     .map_err(|e| ("join", e))?;
+
     endpoint(config, socket)
 }
 
@@ -270,6 +277,7 @@ fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> 
         .bind(&SockAddr::from(from))
         .map_err(|e| ("speak from", e))?;
     let (ttl, index) = (u32::from(config.ttl), config.interface.index);
+
     if from.is_ipv4() {
         rustix::net::sockopt::set_ip_multicast_if_with_ifindex(
             &socket,
@@ -287,11 +295,13 @@ fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> 
             .and_then(|()| socket.set_multicast_loop_v6(true))
     }
     .map_err(|e| ("send multicasts from", e))?;
+
     if let Some(bytes) = config.send_buffer {
         socket
             .set_send_buffer_size(bytes)
             .map_err(|e| ("size the send buffer of", e))?;
     }
+
     endpoint(config, socket)
 }
 
@@ -307,6 +317,7 @@ fn new_socket(address: SocketAddr) -> Result<Socket, Refusal> {
         }
         Ok(socket)
     };
+
     open().map_err(|e| ("open a socket for", e))
 }
 
@@ -317,13 +328,16 @@ fn endpoint(config: &LinkConfig, socket: Socket) -> Result<Endpoint, Refusal> {
     // It asks for more than is wanted here; each answer costs time on every read.
     let _ = setsockopt(&socket, sockopt::Ipv4PacketInfo, &false);
     let _ = socket.set_recv_tos_v4(false);
+
     if config.group.is_ipv6() {
         let _ = setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &false);
         let _ = socket.set_recv_tclass_v6(false);
     }
+
     if config.offload != Offload::Full {
         let _ = setsockopt(&socket, sockopt::UdpGroSegment, &false);
     }
+
     Ok(Endpoint { socket, state })
 }
 
@@ -366,14 +380,17 @@ mod tests {
         let Some([a, b, c]) = three("224.0.0.108") else {
             return;
         };
+
         say(&a, a.group(), b"to all");
         for link in [&b, &c] {
             assert_eq!(collect(link, Channel::Group, 1), [b"to all"]);
         }
+
         assert!(silent(&a, Channel::Group), "a sender does not hear itself");
         say(&b, a.local(), b"to one");
         assert_eq!(collect(&a, Channel::Own, 1), [b"to one"]);
         assert!(silent(&c, Channel::Own) && silent(&c, Channel::Group));
+
         for link in [&a, &b, &c] {
             assert_eq!(link.drops().unwrap(), 0, "what a filter refuses is no loss");
         }
@@ -397,10 +414,12 @@ mod tests {
         let Some([a, b, _]) = three("224.0.0.108") else {
             return;
         };
+
         say(&a, a.group(), b"?");
         let mut from = None;
         let poller = crate::net::Poller::new().unwrap();
         let mut batch = crate::net::RecvBatch::new();
+
         while b
             .recv(Channel::Group, &mut batch, |d| {
                 from = Some((d.from, d.stamp))
@@ -410,6 +429,7 @@ mod tests {
         {
             poller.wait(&b, crate::net::Interest::READ, None).unwrap();
         }
+
         let (from, stamp) = from.unwrap();
         assert_eq!(from, a.local());
         assert!(
@@ -425,6 +445,7 @@ mod tests {
         let (Some(a), Some(b)) = (open("224.0.0.108"), open("224.0.0.109")) else {
             return;
         };
+
         say(&a, b.group(), b"over there");
         assert_eq!(collect(&b, Channel::Group, 1), [b"over there"]);
         assert!(silent(&a, Channel::Group));
@@ -435,14 +456,17 @@ mod tests {
         let Ok(lo) = choose(Some("lo"), Family::V4) else {
             return eprintln!("skipped: no loopback interface");
         };
+
         let config = LinkConfig {
             port: free_port(),
             hear_self: true,
             ..LinkConfig::new(lo, "224.0.0.108".parse().unwrap())
         };
+
         let Ok(link) = Link::open(&config) else {
             return eprintln!("skipped: no multicast on loopback here");
         };
+
         say(&link, link.group(), b"echo");
         assert_eq!(collect(&link, Channel::Group, 1), [b"echo"]);
     }
@@ -452,19 +476,23 @@ mod tests {
         let Ok(lo) = choose(Some("lo"), Family::V4) else {
             return eprintln!("skipped: no loopback interface");
         };
+
         let (port, group) = (free_port(), "224.0.0.108".parse().unwrap());
         let config = LinkConfig {
             port,
             recv_buffer: 1,
             ..LinkConfig::new(lo, group)
         };
+
         let (Ok(a), Ok(b)) = (Link::open(&config), Link::open(&config)) else {
             return eprintln!("skipped: no multicast on loopback here");
         };
+
         assert!(b.recv_buffer() < 64 << 10, "{}", b.recv_buffer());
         for _ in 0..64 {
             say(&a, a.group(), &[7; 1400]);
         }
+
         assert!(b.drops().unwrap() > 0);
         assert_eq!(a.drops().unwrap(), 0);
     }
@@ -474,6 +502,7 @@ mod tests {
         let Some(link) = loopback("224.0.0.108", free_port(), Offload::Full) else {
             return;
         };
+
         assert!(
             link.recv_buffer() > 0 && link.recv_buffer() <= DEFAULT_RECV_BUFFER,
             "{}",
@@ -515,12 +544,14 @@ mod tests {
         let Ok(lo) = choose(Some("lo"), Family::V4) else {
             return eprintln!("skipped: no loopback interface");
         };
+
         let holder = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         let port = holder.local_addr().unwrap().port();
         let config = LinkConfig {
             port,
             ..LinkConfig::new(lo.clone(), "224.0.0.108".parse().unwrap())
         };
+
         let error = Link::open(&config).unwrap_err();
         assert!(error.is_os(io::ErrorKind::AddrInUse), "{error}");
         assert!(
@@ -529,6 +560,7 @@ mod tests {
                 .unwrap()
                 .contains(&format!("sport = :{port}"))
         );
+
         let error =
             Link::open(&LinkConfig::new(lo.clone(), "10.0.0.1".parse().unwrap())).unwrap_err();
         assert_eq!(error.kind(), Kind::Usage);
@@ -537,15 +569,18 @@ mod tests {
             v4: Some("192.0.2.99".parse().unwrap()),
             ..lo
         };
+
         let error = Link::open(&LinkConfig {
             port: free_port(),
             ..LinkConfig::new(gone, "224.0.0.108".parse().unwrap())
         })
         .unwrap_err();
+
         assert!(
             error.to_string().contains("cannot join 224.0.0.108"),
             "{error}"
         );
+
         assert!(error.hint_text().is_some(), "{error}");
     }
 }

@@ -26,14 +26,17 @@ pub(super) fn interface_mtu(socket: &Socket, name: &str) -> io::Result<u32> {
     if name.len() >= request.ifr_name.len() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
+
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *slot = byte as libc::c_char;
     }
+
     // SAFETY: SIOCGIFMTU reads `ifr_name` and writes `ifru_mtu`, both inside `request`, which outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGIFMTU as _, &mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
+
     // SAFETY: the call succeeded, so the kernel filled in this member of the union.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
@@ -43,6 +46,7 @@ pub(super) fn interface_mtu(socket: &Socket, name: &str) -> io::Result<u32> {
 pub(super) fn socket_drops(socket: impl AsFd) -> io::Result<u32> {
     let mut fields = [0u32; MEMINFO_FIELDS];
     let mut length = mem::size_of_val(&fields) as libc::socklen_t;
+
     // SAFETY: the kernel writes at most `length` bytes to `fields` and says in `length` how many; both outlive the call.
     let result = unsafe {
         libc::getsockopt(
@@ -53,6 +57,7 @@ pub(super) fn socket_drops(socket: impl AsFd) -> io::Result<u32> {
             &mut length,
         )
     };
+
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
@@ -82,6 +87,7 @@ fn source_filter(source: SocketAddr) -> Vec<SockFilter> {
             (8, (0..4).map(|i| (bits >> (96 - 32 * i)) as u32).collect())
         }
     };
+
     let mut program = Vec::with_capacity(2 * words.len() + 4);
     for (offset, &word) in (first..).step_by(4).zip(&words) {
         // What differs jumps to the last instruction: the rest of the words, the port's two, and the refusal.
@@ -89,10 +95,12 @@ fn source_filter(source: SocketAddr) -> Vec<SockFilter> {
         program.push(SockFilter::new(LOAD_WORD, 0, 0, NETWORK_HEADER + offset));
         program.push(SockFilter::new(JUMP_EQUAL, 0, rest as u8, word));
     }
+
     program.push(SockFilter::new(LOAD_HALF, 0, 0, UDP_SOURCE_PORT));
     program.push(SockFilter::new(JUMP_EQUAL, 0, 1, u32::from(source.port())));
     program.push(SockFilter::new(RETURN, 0, 0, 0));
     program.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
+
     program
 }
 
@@ -110,6 +118,7 @@ pub(super) fn send_no_checksums(socket: &Socket) -> io::Result<()> {
             mem::size_of_val(&on) as libc::socklen_t,
         )
     };
+
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

@@ -84,10 +84,12 @@ mod tests {
                 let fresh = !bits.get(at) && at < len;
                 prop_assert_eq!(bits.set(at), fresh);
             }
+
             let gaps: std::collections::BTreeSet<u64> = bits.gaps().flatten().collect();
             for at in 0..len {
                 prop_assert_eq!(bits.get(at), !gaps.contains(&u64::from(at)));
             }
+
             prop_assert_eq!(bits.count() as usize + gaps.len(), len as usize);
         }
     }

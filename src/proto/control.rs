@@ -47,6 +47,7 @@ impl Control {
             queued: 0,
             taken: 0,
         };
+
         control.fit(CONTROL_DATAGRAM);
         control
     }
@@ -72,12 +73,14 @@ impl Control {
         let Ok(told) = u16::try_from(size.max(least(self.room))) else {
             return;
         };
+
         let message = |padding: usize| {
             Message::Probe(Probe {
                 size: told,
                 padding: vec![0; padding],
             })
         };
+
         // The length of the padding is itself told in as many bytes at every size from here on.
         let least = MIN_DATAGRAM / 2;
         let bare = message(least).encode().len() - least + CONTROL_OVERHEAD;
@@ -86,6 +89,7 @@ impl Control {
         let Some(pieces) = fragment::cut(&bytes, self.message, usize::from(told)) else {
             return;
         };
+
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
@@ -117,11 +121,13 @@ impl Control {
         if self.queued >= MAX_QUEUED {
             return;
         }
+
         let bytes = message.encode();
         self.message = self.message.wrapping_add(1);
         let Some(pieces) = fragment::cut(&bytes, self.message, self.datagram) else {
             return;
         };
+
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
@@ -153,6 +159,7 @@ impl Control {
         out.clear();
         out.extend_from_slice(&bytes);
         out.resize(bytes.len() + self.room, 0);
+
         Some(Transmit {
             dest,
             segment: out.len(),
@@ -207,6 +214,7 @@ mod tests {
         let sent = sizes(&mut control).len();
         assert_eq!(control.held(), 0);
         control.send(Dest::Group, &long);
+
         assert!(
             sent > 1000 && control.held() > 2000,
             "what comes later is queued"
@@ -220,10 +228,12 @@ mod tests {
             signature: vec![0; 2000],
             hosts: None,
         });
+
         let largest = |control: &mut Control| {
             control.send(Dest::Group, &long);
             sizes(control).into_iter().max()
         };
+
         let mut control = Control::new(InstanceId(1), 8972, 0);
         assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
         control.fit(600);
@@ -231,12 +241,14 @@ mod tests {
         control.fit(10);
         assert_eq!(largest(&mut control), Some(MIN_DATAGRAM));
         control.fit(8972);
+
         assert_eq!(largest(&mut control), Some(CONTROL_DATAGRAM));
         assert_eq!(
             largest(&mut Control::new(InstanceId(1), 500, 0)),
             Some(500),
             "one's own interface takes no more"
         );
+
         let mut sealed = Control::new(InstanceId(1), 8952, 20);
         assert_eq!(
             largest(&mut sealed),

@@ -113,6 +113,7 @@ impl Effort {
             1 => self.thirst,
             _ => self.thirst * 1.5,
         };
+
         self.thirst = self.thirst.clamp(1.0, MAX_THIRST);
         for measured in &mut self.measured {
             *measured = measured.filter(|m| self.generation - m.at < MEMORY);
@@ -130,6 +131,7 @@ impl Effort {
                 (best, rung) = (across, Some(at));
             }
         }
+
         rung
     }
 
@@ -139,6 +141,7 @@ impl Effort {
         let nearest = (0..LADDER.len())
             .filter(|&i| self.measured[i].is_some())
             .min_by_key(|i| i.abs_diff(at));
+
         match nearest.and_then(|i| Some((self.measured[i]?, &LADDER[i]))) {
             None => (ladder.speed, ladder.left),
             Some((measured, near)) => {
@@ -156,15 +159,18 @@ impl Effort {
         let Some(at) = LADDER.iter().position(|r| r.level == level) else {
             return;
         };
+
         if content < MIN_BYTES {
             return;
         }
+
         let (speed, left) = (
             content as f64 / took.as_secs_f64().max(1e-6),
             left as f64 / content as f64,
         );
         let mean = |old: f64, new: f64| old + (new - old) * WEIGHT;
         let old = self.measured[at].unwrap_or(Measured { speed, left, at: 0 });
+
         self.measured[at] = Some(Measured {
             speed: mean(old.speed, speed),
             left: mean(old.left, left),
@@ -207,6 +213,7 @@ mod tests {
                 (content as f64 * (rung.left * self.left).min(1.0)) as usize,
                 took,
             );
+
             level.to_string().parse().ok()
         }
 
@@ -226,11 +233,13 @@ mod tests {
             pace: 0.001,
             left: 3.0,
         };
+
         let level = Level::new(9).expect("legal");
         let (mut off, mut fixed) = (
             Effort::new(Compress::Off),
             Effort::new(Compress::Level(level)),
         );
+
         for _ in 0..5 {
             assert_eq!(off.level(say(1000)), None);
             assert_eq!(
@@ -252,6 +261,7 @@ mod tests {
             pace: 1.0,
             left: 1.0,
         };
+
         let chosen = [
             1_000_000,
             20_000_000,
@@ -260,16 +270,19 @@ mod tests {
             10_000_000_000,
         ]
         .map(|r| world.settled(r));
+
         assert_eq!(chosen, [Some(9), Some(9), Some(9), Some(3), None]);
         let fast = World {
             pace: 8.0,
             left: 1.0,
         };
+
         assert!(fast.settled(500_000_000) > world.settled(500_000_000));
         let slow = World {
             pace: 0.1,
             left: 1.0,
         };
+
         assert!(slow.settled(100_000_000) < world.settled(100_000_000));
         assert_eq!(slow.settled(500_000_000), None);
     }
@@ -280,6 +293,7 @@ mod tests {
             pace: 50.0,
             left: 0.1,
         };
+
         let mut effort = Effort::new(Compress::Auto);
         let chosen: Vec<_> = (0..5)
             .map(|_| fast.step(&mut effort, say(100_000_000)).expect("a level"))
@@ -296,6 +310,7 @@ mod tests {
             pace: 1.0,
             left: 4.0,
         };
+
         let mut effort = Effort::new(Compress::Auto);
         let tries = (0..320)
             .filter(|_| noise.step(&mut effort, say(100_000_000)).is_some())
@@ -309,6 +324,7 @@ mod tests {
             pace: 1.0,
             left: 1.0,
         };
+
         let mut effort = Effort::new(Compress::Auto);
         (0..20).for_each(|_| _ = world.step(&mut effort, say(200_000_000)));
         let before = world.step(&mut effort, say(200_000_000));
@@ -316,6 +332,7 @@ mod tests {
             rate: Rate(200_000_000),
             waited: true,
         };
+
         let thirsty = (0..8)
             .map(|_| world.step(&mut effort, dry))
             .last()
@@ -325,6 +342,7 @@ mod tests {
             .map(|_| world.step(&mut effort, say(200_000_000)))
             .last()
             .flatten();
+
         assert_eq!(after, before);
         // A single wait is the beginning of something, and no sign.
         let single: Vec<_> = (0..20)
@@ -338,6 +356,7 @@ mod tests {
                 )
             })
             .collect();
+
         assert!(single.iter().all(|&level| level == before), "{single:?}");
     }
 
@@ -351,6 +370,7 @@ mod tests {
             let world = World { pace, left };
             let mut effort = Effort::new(Compress::Auto);
             (0..10).for_each(|_| _ = world.step(&mut effort, say(rate)));
+
             for _ in 0..10 {
                 if let Some(level) = world.step(&mut effort, say(rate)) {
                     let rung = LADDER.iter().find(|r| r.level.to_string() == level.to_string()).expect("there");

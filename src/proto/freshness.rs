@@ -46,6 +46,7 @@ impl Nonces {
             .finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&hash[..8]);
+
         Nonce(u64::from_be_bytes(first))
     }
 }
@@ -76,6 +77,7 @@ impl Freshness {
             order: VecDeque::new(),
             heard: Default::default(),
         };
+
         all.know(now, current);
         all
     }
@@ -118,6 +120,7 @@ impl Freshness {
                 .get(echo)
                 .is_some_and(|at| now.since(*at) < FRESH)
         };
+
         let proven = hello.echoes.iter().flatten().any(fresh);
         let Some(nonce) = hello.nonce.filter(|nonce| *nonce != self.current) else {
             return proven;
@@ -126,16 +129,19 @@ impl Freshness {
         if proven {
             self.know(now, nonce);
         }
+
         let (list, most) = if proven {
             (0, MAX_ECHOES - OTHERS)
         } else {
             (1, OTHERS)
         };
+
         let heard = &mut self.heard[list];
         if !heard.contains(&nonce) {
             heard.push_front(nonce);
             heard.truncate(most);
         }
+
         proven
     }
 
@@ -143,6 +149,7 @@ impl Freshness {
         if self.known.contains_key(&nonce) {
             return;
         }
+
         self.known.insert(nonce, now);
         self.order.push_back(nonce);
         while let Some(oldest) = self.order.front()
@@ -215,11 +222,13 @@ mod tests {
                 }
             }
         }
+
         assert!(unproven > 0, "nobody believes the first beacon of all");
         // All hosts start again: whatever was said before says nothing to them.
         let mut hosts: Vec<Freshness> = (100..110)
             .map(|seed| Freshness::new(at(60_000), seed))
             .collect();
+
         for (nth, said) in recorded.iter().enumerate() {
             let now = at(60_000 + nth as u64);
             assert!(hosts.iter_mut().all(|host| !host.judge(now, said)));
@@ -231,6 +240,7 @@ mod tests {
                 }
             }
         }
+
         // Nor long after to one that was there.
         let mut witness = Freshness::new(at(0), 7);
         let own = beacon(&mut witness, at(0));
@@ -239,6 +249,7 @@ mod tests {
             echoes: own.nonce.map(|nonce| vec![nonce]),
             ..hello()
         };
+
         assert!(witness.judge(at(10), &answer) && !witness.judge(at(31_000), &answer));
     }
 
@@ -260,6 +271,7 @@ mod tests {
             let back = a.judge(at(round * 2000 + 1), &said);
             assert!(back && (heard || round == 0), "round {round}");
         }
+
         assert!(a.known.len() <= MAX_KNOWN && a.echoes().len() <= MAX_ECHOES);
     }
 

@@ -150,13 +150,16 @@ impl Map {
         let Some(size) = front.first_chunk::<4>() else {
             return Ok(None);
         };
+
         let start = 4 + u32::from_be_bytes(*size) as usize;
         if start > total || start > MAX_MAP {
             return Err("a map longer than its payload, or than any");
         }
+
         let Some(bytes) = front.get(4..start) else {
             return Ok(None);
         };
+
         let map: Map = minicbor::decode(bytes).map_err(|_| "a map that cannot be decoded")?;
         let plain = map.check(total - start)?;
         let body = Body {
@@ -164,6 +167,7 @@ impl Map {
             start,
             plain,
         };
+
         Ok(Some((map, body)))
     }
 
@@ -173,6 +177,7 @@ impl Map {
         if blocks > MAX_BLOCKS {
             return Err("a map of too many blocks");
         }
+
         if self
             .runs
             .iter()
@@ -180,6 +185,7 @@ impl Map {
         {
             return Err("a map beyond the last ordinal");
         }
+
         // At most MAX_BLOCKS numbers of 32 bits.
         let plain: u64 = self
             .runs
@@ -187,6 +193,7 @@ impl Map {
             .flat_map(|r| &r.sizes)
             .map(|&s| u64::from(s))
             .sum();
+
         match self.encoding {
             Encoding::Plain if plain != content as u64 => {
                 Err("a map that differs from its payload")
@@ -254,6 +261,7 @@ pub fn pack_to<E>(
     let Some((compressor, level)) = compressor.filter(|_| pile.is_worth_it()) else {
         return Ok(pile.plain(None));
     };
+
     match pile.squeeze(compressor, level)? {
         Some(frame) if frame.len() < pile.content.len() / 20 * 19 => Ok(pile.compressed(frame)),
         Some(frame) => {
@@ -303,6 +311,7 @@ where
             self.map
                 .push(Ordinal(ordinal), (self.content.len() - at) as u32);
         }
+
         Ok(self.content.len() > before)
     }
 
@@ -323,6 +332,7 @@ where
         {
             return Ok(None);
         }
+
         let mut done = 0;
         loop {
             let Some(size) = compressor.add(&self.content[done..]) else {
@@ -342,6 +352,7 @@ where
         if self.content.len() <= most {
             return;
         }
+
         let mut kept = Map::default();
         let fits = |p: &Placed| p.bytes.end <= most || p.bytes.start == 0;
         self.map
@@ -350,6 +361,7 @@ where
             .for_each(|p| kept.push(p.ordinal, p.bytes.len() as u32));
         self.content
             .truncate(kept.placed().last().map_or(0, |p| p.bytes.end));
+
         self.map = kept;
     }
 
@@ -402,6 +414,7 @@ mod tests {
             Encoding::Plain => &payload[at.start..],
             Encoding::Zstd => expander.expand(&payload[at.start..], at.plain)?,
         };
+
         Some(
             map.placed()
                 .map(|p| (p.ordinal.0, content[p.bytes].to_vec()))
@@ -435,6 +448,7 @@ mod tests {
             ([0..blocks.len() as u64].into_iter().collect(), vec![]);
         let mut buffers = Buffers::default();
         let mut compressor = Compressor::new();
+
         while !left.is_empty() {
             let level = Level::new(level).map(|level| (&mut compressor, level));
             let Packed { taken, frame } = pack::<()>(&left, level, &mut buffers, |ordinal, out| {
@@ -455,6 +469,7 @@ mod tests {
             left.subtract(&one.taken);
             packed.push(one);
         }
+
         packed
     }
 
@@ -479,10 +494,12 @@ mod tests {
                     .collect()
             })
             .collect();
+
         let packed = pack_all(&hex, 3);
         assert!(comes_back(&hex, &packed));
         let (last, whole) = packed.split_last().expect("some");
         assert!(whole.len() > 1 && last.payload.len() < MAX_PAYLOAD as usize);
+
         for one in whole {
             assert!(
                 (TARGET_BYTES..TARGET_BYTES * 5 / 4).contains(&one.payload.len()),
@@ -490,10 +507,12 @@ mod tests {
                 one.payload.len()
             );
         }
+
         // What shrinks to nearly nothing is bounded by what a host takes, even with the largest blocks.
         let large = vec![vec![b'x'; 1 << 20]; 20];
         let packed = pack_all(&large, 1);
         assert!(comes_back(&large, &packed));
+
         assert!(packed.len() <= 4 && packed.iter().all(|p| p.payload.len() < 10_000));
     }
 
@@ -516,6 +535,7 @@ mod tests {
             .collect();
         let packed = pack_all(&[uneven], 3);
         let (plain, frame) = packed[0].frame.expect("tried");
+
         assert!(
             frame > plain / 20 * 19 && packed[0].payload.len() >= plain,
             "{plain} {frame}"
@@ -538,6 +558,7 @@ mod tests {
         assert_eq!(pile.fill(1_000_000), Ok(true));
         let packed = pile.plain(None);
         assert_eq!(packed.taken, [3..8, 10..12].into_iter().collect());
+
         assert_eq!(unpacked(&buffers.payload).expect("legal").len(), 7);
     }
 
@@ -547,6 +568,7 @@ mod tests {
             encoding: Encoding::Zstd,
             runs: Vec::new(),
         };
+
         (0..16).for_each(|i| map.push(Ordinal(i), 1 << 20));
         let payload = map.payload(b"anything");
         assert_eq!(
@@ -557,10 +579,12 @@ mod tests {
                 .plain,
             MAX_PLAIN
         );
+
         map.push(Ordinal(16), 1);
         let payload = map.payload(b"anything");
         assert!(Map::parse(&payload, payload.len()).is_err());
         map.push(Ordinal(17), u32::MAX);
+
         assert!(Map::parse(&map.payload(b""), 1000).is_err());
     }
 
@@ -574,6 +598,7 @@ mod tests {
         for cut in at.start..whole.len() {
             assert_eq!(unpacked(&whole[..cut]), None);
         }
+
         let mut bomb = Compressor::new();
         bomb.begin(Level::new(1).expect("legal"), None)
             .expect("begins");
@@ -582,6 +607,7 @@ mod tests {
             encoding: Encoding::Zstd,
             runs: Vec::new(),
         };
+
         map.push(Ordinal(0), 1024);
         assert_eq!(unpacked(&map.payload(bomb.end().expect("ends"))), None);
     }
@@ -621,6 +647,7 @@ mod tests {
                 expected.push((Ordinal(ordinal), bytes.clone()));
                 ordinal += 1;
             }
+
             let payload = map.payload(&body);
             let (back, at) = Map::parse(&payload, payload.len()).expect("legal").expect("whole");
             prop_assert_eq!(&back, &map);
@@ -628,6 +655,7 @@ mod tests {
             let content = &payload[at.start..];
             let found: Vec<_> = back.placed().map(|p| (p.ordinal, content[p.bytes].to_vec())).collect();
             prop_assert_eq!(found, expected);
+
             let grid = grid_for(payload.len(), symbol).expect("within the caps");
             let cut: Vec<u8> = (0..grid.symbols()).flat_map(|i| payload[grid.bytes_of(i)].to_vec()).collect();
             prop_assert_eq!(cut, payload);

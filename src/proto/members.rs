@@ -211,6 +211,7 @@ impl Presence {
         } else {
             (self.answers.len() >= MAX_ANSWERS).then(|| self.rng.usize(..MAX_ANSWERS))
         };
+
         match place.and_then(|place| self.answers.get_mut(place)) {
             Some(other) => *other = answer,
             None => self.answers.push(answer),
@@ -229,10 +230,12 @@ impl Presence {
             .into_iter()
             .partition(|answer| answer.due <= now);
         self.answers = later;
+
         if !due.is_empty() {
             // Else a recorded beacon that repeats it could be from before the question.
             self.freshness.refresh(now);
         }
+
         for answer in due {
             self.free = now + turn(self.fleet());
             let hello = Hello {
@@ -244,6 +247,7 @@ impl Presence {
             };
             control.send(Dest::Host(answer.to), &Message::Hello(hello));
         }
+
         if self.beacon <= now {
             self.alone = self.fleet == 0 && !self.freshness.knows_others();
             let echoes = Some(self.freshness.echoes());
@@ -360,6 +364,7 @@ mod tests {
                     _ => None,
                 }
             };
+
             std::iter::from_fn(next).collect()
         }
     }
@@ -410,6 +415,7 @@ mod tests {
         };
 
         asks(&mut host, [10, 0, 0, 1], 7);
+
         (0..10_000).for_each(|n| asks(&mut host, [10, 0, 0, 9], 100 + n));
         assert_eq!(host.answers.len(), 1 + MAX_ANSWERS_EACH);
         assert_eq!(
@@ -419,6 +425,7 @@ mod tests {
                 .count(),
             1
         );
+
         // Every address is one that lies: the list stays as long as it may be.
         (0..200).for_each(|n| asks(&mut host, [10, 0, 1, n as u8], 20_000 + n));
         assert_eq!(host.answers.len(), MAX_ANSWERS);

@@ -59,6 +59,7 @@ impl Outbox {
         if turn == 0 {
             return at;
         }
+
         let place = (turn as f64 * self.place) as u64;
         Moment(
             at.0.saturating_sub(place)
@@ -156,10 +157,12 @@ impl Outbox {
         if !self.turn.is_zero() {
             self.free = now + self.turn / 2;
         }
+
         pending.due = now + pending.wait.mul_f64(0.75 + jitter / 2.0);
         pending.wait = (pending.wait * 2).min(LONGEST_WAIT);
         pending.said = true;
         self.spoke = true;
+
         Some(&pending.message)
     }
 
@@ -184,18 +187,21 @@ mod tests {
         let number = outbox.next_number();
         outbox.push(number, Message::Solicit(None, None), Moment(0));
         let (mut sent, mut now) = (Vec::new(), Moment(0));
+
         while sent.len() < 8 {
             while outbox.poll(now, 0.5).is_some() {
                 sent.push(now);
             }
             now = outbox.timeout().expect("not acknowledged");
         }
+
         let gaps: Vec<u128> = sent
             .windows(2)
             .map(|w| w[1].since(w[0]).as_millis())
             .collect();
         assert_eq!(gaps, [40, 80, 160, 320, 640, 1280, 2000]);
         outbox.acknowledged(number);
+
         assert!(outbox.is_empty() && outbox.timeout().is_none());
     }
 
@@ -210,6 +216,7 @@ mod tests {
             (outbox.timeout(), outbox.unsaid(is_solicit)),
             (Some(at(50)), Some(at(0)))
         );
+
         assert_eq!(outbox.poll(at(49), 0.5), None);
         assert!(matches!(outbox.poll(at(51), 0.5), Some(Message::Ack(..))));
         assert_eq!(outbox.poll(at(51), 0.5), None);
@@ -220,6 +227,7 @@ mod tests {
             (outbox.timeout(), outbox.unsaid(is_solicit)),
             (Some(at(450)), None)
         );
+
         outbox.set_turn(Duration::ZERO);
         assert_eq!(
             outbox.timeout(),

@@ -79,6 +79,7 @@ mod tests {
         assert_eq!(sizes(1472), [1472, 1452, 1392, 1232, 548]);
         assert_eq!(sizes(1372), [1372, 1232, 548]);
         assert_eq!(sizes(500), [] as [usize; 0]);
+
         assert_eq!(
             ladder(1452, 20).collect::<Vec<_>>(),
             [1452, 1432, 1372, 1212, 528],
@@ -92,6 +93,7 @@ mod tests {
         for size in [1392, 1472, 548] {
             heard.probe(InstanceId(1), size);
         }
+
         heard.probe(InstanceId(2), 1232);
         assert_eq!(
             (heard.largest(InstanceId(1)), heard.largest(InstanceId(2))),
@@ -99,6 +101,7 @@ mod tests {
         );
         assert_eq!(heard.largest(InstanceId(3)), None);
         (10..1000).for_each(|id| heard.probe(InstanceId(id), 548));
+
         assert_eq!(
             (heard.senders.len(), heard.largest(InstanceId(1))),
             (MAX_SENDERS, None)

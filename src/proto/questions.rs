@@ -53,6 +53,7 @@ impl Questions {
         if known || self.waiting.len() >= MAX_WAITING || !self.may_answer(now, from.ip()) {
             return;
         }
+
         let due = now + turn(hosts).mul_f64(self.rng.f64());
         self.waiting.push_back((due, from, ask));
     }
@@ -61,14 +62,17 @@ impl Questions {
         if now.since(self.since) >= WINDOW {
             (self.since, self.answered) = (now, Vec::new());
         }
+
         if self.answered.iter().map(|(_, n)| n).sum::<u32>() >= ALL_A_SECOND {
             return false;
         }
+
         match self.answered.iter_mut().find(|(ip, _)| *ip == who) {
             Some((_, count)) if *count >= EACH_A_SECOND => return false,
             Some((_, count)) => *count += 1,
             None => self.answered.push((who, 1)),
         }
+
         true
     }
 
@@ -122,6 +126,7 @@ mod tests {
         dues.sort_unstable();
         let widest = START + turn(5000);
         assert!(dues.iter().all(|due| (START..=widest).contains(due)));
+
         assert!(dues[99].since(dues[0]) > turn(5000) / 2);
     }
 
@@ -142,6 +147,7 @@ mod tests {
             questions.handle(START, from(1), ask(number), 1);
             answered += answers(&mut questions, START);
         }
+
         assert_eq!(answered, EACH_A_SECOND as usize);
         let mut all = 0;
         let second = START + WINDOW;
@@ -149,11 +155,13 @@ mod tests {
             questions.handle(second, from((number % 200) as u8), ask(number), 1);
             all += answers(&mut questions, second);
         }
+
         assert!(
             all <= ALL_A_SECOND as usize && all > EACH_A_SECOND as usize,
             "{all}"
         );
         questions.handle(second + WINDOW, from(1), ask(1), 1);
+
         assert_eq!(answers(&mut questions, second + WINDOW), 1);
     }
 

@@ -50,17 +50,20 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
+
         let (mut start, mut end) = (range.start, range.end);
         if let Some((&s, &e)) = self.ranges.range(..start).next_back()
             && e >= start
         {
             start = s;
         }
+
         while let Some((&s, &e)) = self.ranges.range(start..=end).next() {
             end = end.max(e);
             self.ranges.remove(&s);
             self.len -= e - s;
         }
+
         self.ranges.insert(start, end);
         self.len += end - start;
     }
@@ -70,6 +73,7 @@ impl RangeSet {
         if range.is_empty() {
             return;
         }
+
         if let Some((&s, &e)) = self.ranges.range(..range.start).next_back()
             && e > range.start
         {
@@ -77,6 +81,7 @@ impl RangeSet {
             self.len -= e - range.start;
             self.put_back(range.end, e);
         }
+
         while let Some((&s, &e)) = self.ranges.range(range.start..range.end).next() {
             self.ranges.remove(&s);
             self.len -= e - s;
@@ -129,6 +134,7 @@ impl RangeSet {
                 _ => open.replace(range).into_iter().for_each(|o| out.insert(o)),
             }
         }
+
         open.into_iter().for_each(|o| out.insert(o));
         out
     }
@@ -171,6 +177,7 @@ mod tests {
                     prop_assert_eq!(set.intersects(&(probe..probe + 3)), (probe..probe + 3).any(|n| model.contains(&n)));
                 }
             }
+
             let cover = set.cover(3);
             prop_assert!(cover.range_count() <= 3 && set.iter().flatten().all(|n| cover.contains(n)));
         }

@@ -154,10 +154,12 @@ impl Controller {
         if self.received.len() == MEMORY {
             self.received.pop_front();
         }
+
         self.received.extend(round.slowest);
         let capacity = self.received.iter().copied().fold(0.0, f64::max);
         let overflow = round.loss > self.mean_loss + LOSS_STEP;
         let congested = overflow || round.delay > QUEUE_LIMIT;
+
         if congested {
             self.give_way(now, capacity, round.delay, overflow);
         } else if self.starting {
@@ -167,6 +169,7 @@ impl Controller {
             let growth = 1.02f64.powf(length).min(HEADROOM);
             self.rate = (self.rate * growth).min((capacity * HEADROOM).max(self.rate));
         }
+
         self.mean_loss = self.mean_loss * 0.99 + round.loss * 0.01;
         self.best = (self.best * FORGET).max(capacity);
         self.rate = self
@@ -187,6 +190,7 @@ impl Controller {
         } else if now < self.hold {
             return;
         }
+
         // A queue that others fill (TCP does until it overflows) would drive us out: we keep a share of what the link
         // gave us before. Loss far above the mean says that even that is too much.
         let least = if overflow {
@@ -194,9 +198,11 @@ impl Controller {
         } else {
             self.rate.min(self.best * SHARE)
         };
+
         self.rate =
             (self.rate.min(capacity * 1.05) * if overflow { 0.85 } else { 0.95 }).max(least);
         self.hold = now + delay.min(MAX_HOLD) + ROUND;
+
         if delay > QUEUE_LIMIT * 8 {
             // So long a queue means that the link has become slower: what it could do before counts no more.
             self.received.drain(..self.received.len().saturating_sub(2));
@@ -231,6 +237,7 @@ mod tests {
                 },
             );
         }
+
         controller.rate()
     }
 
@@ -266,6 +273,7 @@ mod tests {
             controller.sample(Moment(i * 10_000_000), sample);
             assert!(controller.rate() <= Rate(30_000_000));
         }
+
         let mut pacer = Pacer::new(Moment(0));
         let (mut now, mut bytes) = (Moment(0), 0u64);
         while now < Moment(1_000_000_000) {
@@ -274,6 +282,7 @@ mod tests {
             pacer.sent(now, 45_000, Rate(30_000_000), Duration::ZERO);
             bytes += 45_000;
         }
+
         assert!(bytes <= 30_000_000 / 8 + 90_000, "{bytes}");
     }
 }

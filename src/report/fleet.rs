@@ -45,12 +45,14 @@ fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
         (false, true) => ("*", Tint::Good),
         (false, false) => ("*", Tint::Warn),
     };
+
     let behind = match &release.tombstone {
         Some(stone) => format!(" ({})", buried(stone)),
         None if log.is_split(release) => " (split)".to_string(),
         None if newest => String::new(),
         None => " (behind)".to_string(),
     };
+
     let running = some(log, &release.running)
         .map(|hosts| format!("runs on {hosts}{behind}"))
         .unwrap_or_default();
@@ -61,6 +63,7 @@ fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
         .map_or("signature broken".to_string(), |key| {
             words::safe(&key.chars().take(SHORT_KEY).collect::<String>())
         });
+
     vec![
         Cell::new(mark, tint),
         Cell::new(
@@ -107,15 +110,18 @@ pub(super) fn log_notes(log: &Log) -> Vec<String> {
     if !without.is_empty() {
         notes.push(format!("without a release: {}", words::list(&without)));
     }
+
     if !log.silent.is_empty() {
         notes.push(format!("did not answer: {}", words::list(&log.silent)));
     }
+
     let releases = words::count(log.releases.len() as u64, "release");
     notes.push(format!(
         "{}: {releases} on {}",
         log.tree,
         words::count(log.hosts.len() as u64, "host")
     ));
+
     notes
 }
 
@@ -147,6 +153,7 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
             Cell::new(trouble(standing).unwrap_or_default(), Tint::Bad),
         ]);
     }
+
     table
 }
 
@@ -183,6 +190,7 @@ fn missed(standing: &Standing) -> Option<String> {
             release(whole)
         ));
     }
+
     if !standing.lacks_parts.is_empty() {
         let parts: Vec<String> = standing
             .lacks_parts
@@ -194,6 +202,7 @@ fn missed(standing: &Standing) -> Option<String> {
             parts.join(", ")
         ));
     }
+
     let newest = release(standing.behind?);
     Some(match standing.stranded {
         true => format!(
@@ -249,6 +258,7 @@ fn mended(
             words::plural_count(paths, "path", "paths")
         ),
     };
+
     match drifted.max(repaired) {
         0 => String::new(),
         times => format!(
@@ -265,6 +275,7 @@ fn trouble(standing: &Standing) -> Option<String> {
     let mut lines = trouble.text.lines();
     let first = words::safe(lines.next().unwrap_or_default());
     let more = if lines.next().is_some() { " ..." } else { "" };
+
     Some(format!(
         "{release} {} ago: {first}{more}",
         words::age(trouble.age)
@@ -278,22 +289,27 @@ pub(super) fn summary(standings: &[Standing]) -> String {
         0 => "none behind".to_string(),
         n => format!("{n} behind"),
     };
+
     let silent = match count(standings, |s| s.told.is_none()) {
         0 => String::new(),
         n => format!(", {n} without an answer"),
     };
+
     let old = match count(standings, |s| stale(s).is_some()) {
         0 => String::new(),
         n => format!(", {n} with an old release"),
     };
+
     let buried = match count(standings, |s| s.tombstone.is_some()) {
         0 => String::new(),
         n => format!(", {n} with a release that was taken back or stopped"),
     };
+
     let split = match count(standings, |s| !s.split.is_empty()) {
         0 => String::new(),
         n => format!(", {n} split by two releases of one number"),
     };
+
     format!("{all}, {behind}{buried}{split}{old}{silent}")
 }
 
@@ -523,6 +539,7 @@ mod tests {
                 .map(|n| host(n).into())
                 .collect::<Vec<NamedHost>>()
         };
+
         let release = |serial: u64, running: &[&str], kept: &[&str]| LogRelease {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
@@ -539,12 +556,14 @@ mod tests {
             running: some(running),
             kept: some(kept),
         };
+
         let all = ["web1", "web2", "web3"];
         let releases = vec![
             release(17, &["web1", "web2"], &all[..2]),
             release(16, &["web3"], &all),
             release(15, &[], &["web2"]),
         ];
+
         Log {
             tree: tree(),
             hosts: some(&all),
@@ -568,6 +587,7 @@ mod tests {
             lacks: None,
             lacks_parts: Vec::new(),
         };
+
         let told = |running: u64| Told {
             running: Some(Serial(running)),
             work: None,
@@ -576,21 +596,25 @@ mod tests {
             drifted: None,
             sent: None,
         };
+
         let work = Work {
             word: "staging".into(),
             serial: Serial(18),
             sender: host("ci"),
         };
+
         let text = "health check curl failed: exit status 22\n  refused".to_string();
         let stale = Stale {
             age: 40 * 86_400 + 7,
             max_age: 30 * 86_400,
         };
+
         let trouble = Trouble {
             serial: Serial(17),
             age: 310,
             text,
         };
+
         vec![
             standing("web1", Some(told(17)), None),
             standing(

@@ -104,6 +104,7 @@ impl Human {
                 }
             }
         }
+
         self.trouble(outcome);
     }
 
@@ -132,10 +133,12 @@ impl Human {
                 trees.join(" ").into(),
             ]);
         }
+
         table
             .lines(self.out_paint)
             .iter()
             .for_each(|line| self.data(line));
+
         if self.verbosity > Verbosity::Quiet {
             self.say(&words::count(around.members.len() as u64, "host"));
             let hosts = around.members.iter().map(|m| (&m.host, m.address.ip()));
@@ -170,6 +173,7 @@ impl Human {
             .for_each(|line| self.data(line));
         self.note(&fleet::summary(standings));
         let hosts = standings.iter().map(|s| (&s.host, s.address.ip()));
+
         shared_names(hosts).iter().for_each(|text| self.note(text));
     }
 
@@ -227,11 +231,13 @@ impl Human {
             }
             return;
         }
+
         let step = sent
             .0
             .saturating_mul(STEPS)
             .checked_div(total.0)
             .unwrap_or(STEPS);
+
         if step > self.step {
             self.step = step;
             self.say(&progress_words(progress));
@@ -245,9 +251,11 @@ impl Human {
             state,
             error,
         } = change;
+
         if !state.is_trouble() && self.verbosity < Verbosity::Verbose {
             return;
         }
+
         let state = self.talk_paint.paint(tint_of(*state), state.word());
         let why = error
             .as_deref()
@@ -257,6 +265,7 @@ impl Human {
             name: host.clone(),
             address: *address,
         };
+
         self.say(&format!("{host} {state}{why}"));
     }
 
@@ -269,6 +278,7 @@ impl Human {
             Align::Right,
             Align::Right,
         ]);
+
         outcome
             .hosts
             .iter()
@@ -294,6 +304,7 @@ impl Human {
                 self.data(&format!("  ... and {}", words::count(cut, "more path")));
             }
         }
+
         let clean = without_drift(outcome);
         if !clean.is_empty() {
             self.data(&format!("{}: no drift", words::list(&clean)));
@@ -305,6 +316,7 @@ impl Human {
         if !matches!(outcome.exit, ExitStatus::Refused | ExitStatus::Mixed) {
             return;
         }
+
         let hint = outcome.hint.as_deref().or_else(|| {
             outcome
                 .hosts
@@ -325,6 +337,7 @@ impl Observer for Human {
         if self.verbosity == Verbosity::Quiet {
             return;
         }
+
         let verbose = self.verbosity >= Verbosity::Verbose;
         match event {
             Event::Member(m) if verbose => {
@@ -428,6 +441,7 @@ fn drift_line(line: &DriftLine, painter: Painter) -> String {
         What::Extra => Tint::Bad,
         _ => Tint::Warn,
     };
+
     let word = painter.paint(tint, &format!("{:<7}", line.what.word()));
     format!(
         "  {:<11}  {word}  {}",
@@ -448,6 +462,7 @@ fn deploy_summary(o: &Outcome) -> String {
         0 => String::new(),
         n => format!(", {n} unknown"),
     };
+
     format!(
         "{}: {have} of {}{unknown}; {} written, {} deleted; sent {} for a release of {}{rate} in {}; {} repaired",
         words::rollback(&o.tree, o.serial, o.rollback_to),
@@ -492,6 +507,7 @@ fn trouble_text(o: &Outcome) -> String {
     let good = |h: &&HostResult| {
         h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed)
     };
+
     let done: Vec<NamedHost> = o.hosts.iter().filter(good).map(HostResult::named).collect();
     let mut lines = vec![match (o.exit, o.purpose) {
         (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
@@ -504,15 +520,18 @@ fn trouble_text(o: &Outcome) -> String {
         (_, Purpose::Deploy) => format!("{release} was not put anywhere: no host changed"),
         _ => format!("no host could be compared with {}", o.tree),
     }];
+
     if let Some(error) = o.error.as_deref().and_then(|e| e.lines().next()) {
         lines[0] = format!("{} ({error})", lines[0]);
     }
+
     if let (Some(key), true) = (
         &o.fingerprint,
         o.hosts.iter().any(|h| h.state == HostState::Refused),
     ) {
         lines.push(format!("  signed by {key}"));
     }
+
     if !done.is_empty() {
         lines.push(format!(
             "  {}: {}",
@@ -524,6 +543,7 @@ fn trouble_text(o: &Outcome) -> String {
             words::list(&done)
         ));
     }
+
     for host in o.hosts.iter().filter(|h| !good(h)) {
         let why = host
             .error
@@ -532,6 +552,7 @@ fn trouble_text(o: &Outcome) -> String {
             .unwrap_or_default();
         lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
     }
+
     lines.join("\n")
 }
 
@@ -543,6 +564,7 @@ fn mixed_text(o: &Outcome, release: &str) -> String {
     let unknown = count(|s| s == HostState::Unknown);
     let before = count(HostState::is_as_before);
     let hosts = |n: usize| words::count(n as u64, "host");
+
     match (has, before, torn, unknown) {
         (_, 0, 0, 0) => format!("every host has {release}, and not every host is well"),
         (_, _, 0, 0) => format!("mixed: some hosts have {release}, others do not"),
@@ -651,6 +673,7 @@ mod tests {
         });
         assert!(colored.contains("\x1b["));
         let mut bare = String::new();
+
         for (n, part) in colored.split('\x1b').enumerate() {
             bare.push_str(if n == 0 {
                 part
@@ -658,6 +681,7 @@ mod tests {
                 part.split_once('m').map_or("", |(_, rest)| rest)
             });
         }
+
         assert_eq!(bare, plain(|h| h.outcome(&sample::mixed())));
     }
 

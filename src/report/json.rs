@@ -70,6 +70,7 @@ impl Json {
                     .for_each(|line| self.put(&Line::change(&group.hosts, line)));
             }
         }
+
         outcome
             .hosts
             .iter()
@@ -83,10 +84,12 @@ impl Json {
             .members
             .iter()
             .for_each(|member| self.put(&Line::member(member)));
+
         for Stranger { address, kind } in &around.strangers {
             let (address, why) = (address.to_string(), Stranger::words(*kind));
             self.put(&Line::Stranger { address, why });
         }
+
         self.plain(&Count {
             members: around.members.len(),
             strangers: around.strangers.len(),
@@ -340,6 +343,7 @@ impl<'a> Line<'a> {
             bytes_received: host.bytes_received.0,
             seconds: seconds(host.took),
         };
+
         Line::Host {
             host: host.host.as_str(),
             address: host.address,
@@ -357,9 +361,11 @@ impl<'a> Line<'a> {
                 Some(Base64::encode_string(&line.path)),
             ),
         };
+
         let shared = hosts.iter().any(|host| host.address.is_some());
         let addresses = shared.then(|| hosts.iter().map(|host| host.address).collect());
         let hosts = hosts.iter().map(|host| host.name.as_str()).collect();
+
         Line::Change {
             hosts,
             addresses,
@@ -400,6 +406,7 @@ impl<'a> ResultLine<'a> {
         } else {
             done
         };
+
         Self {
             tree: Some(outcome.tree.as_str()),
             serial: outcome.serial.map(|s| s.0),
@@ -459,11 +466,13 @@ mod tests {
                 "{line}"
             );
         }
+
         let last: serde_json::Value = text
             .lines()
             .last()
             .and_then(|l| serde_json::from_str(l).ok())
             .expect("a last line");
+
         assert_eq!(last["event"], "result");
         text
     }

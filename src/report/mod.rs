@@ -167,6 +167,7 @@ fn tell_trouble(out: &mut dyn Write, painter: Painter, error: &str, hint: Option
             words::safe(error)
         ),
     );
+
     if let Some(hint) = hint {
         put_line(
             out,

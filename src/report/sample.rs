@@ -50,12 +50,14 @@ fn result(name: &str, state: HostState, serial: u64, error: Option<&str>) -> Hos
         error: error.map(str::to_string),
         ..HostResult::new(host(name), state)
     };
+
     if state == HostState::Committed {
         result.files_written = 3;
         result.files_deleted = 1;
         result.bytes_received = ByteSize(1_204_000);
         result.took = Duration::from_millis(842);
     }
+
     result
 }
 
@@ -95,6 +97,7 @@ pub fn refused() -> Outcome {
         ),
         result("web2", HostState::Aborted, 16, None),
     ];
+
     Outcome {
         error: Some("1 of 2 hosts refused, all are required".to_string()),
         hint: Some(
@@ -134,12 +137,14 @@ pub fn drifted() -> Outcome {
         itemized: itemized.into(),
         what,
     };
+
     let many = vec![
         line(">f.st......", What::Content, b"css/site.css"),
         line("cL+++++++++", What::Missing, b"current"),
         line("*deleting", What::Extra, b"old\npage.html"),
         line(".f...p.....", What::Mode, b"run.sh"),
     ];
+
     let few = vec![line(">f.st......", What::Content, b"caf\xe9.txt")];
     let hosts = ["web1", "web2", "web3", "web4"]
         .map(|h| result(h, HostState::Diffed, 16, None))
@@ -151,6 +156,7 @@ pub fn drifted() -> Outcome {
             ..DriftGroup::new(vec![host("web1"), host("web2")], many)
         },
     ];
+
     Outcome {
         drift,
         ..outcome(Purpose::Diff, hosts)
@@ -165,14 +171,17 @@ pub fn members() -> Vec<Member> {
         version: "0.1.0".to_string(),
         trees,
     };
+
     let www = MemberTree {
         tree: tree(),
         serial: Some(Serial(17)),
     };
+
     let docs = MemberTree {
         tree: TreeName::new("docs").expect("legal"),
         serial: None,
     };
+
     vec![
         member("web1", "10.0.0.2:5000", vec![www.clone(), docs]),
         member("database1", "[fd00::7]:5000", vec![www]),
@@ -184,6 +193,7 @@ pub fn around() -> Around {
         address: address.parse().expect("legal"),
         kind,
     };
+
     let strangers = vec![
         stranger("10.0.0.9", Refusal::Plain),
         stranger("fd00::9", Refusal::Wrong),
@@ -203,6 +213,7 @@ pub fn events() -> Vec<Event> {
             error: None,
         })
     };
+
     let progress = |sent, ready| {
         let (total, rate) = (ByteSize(1_204_000), Rate(487_000_000));
         Event::Progress(Progress {
@@ -213,11 +224,13 @@ pub fn events() -> Vec<Event> {
             targets: 3,
         })
     };
+
     let line = DriftLine {
         path: b"css/site.css".to_vec(),
         itemized: ">f.st......".to_string(),
         what: What::Content,
     };
+
     let (bytes, hashed) = (ByteSize(34_100_000), ByteSize(2_000_000));
     vec![
         Event::Scanned(Scanned {

@@ -85,6 +85,7 @@ impl Table {
             .rposition(|c| !c.text.is_empty())
             .map_or(0, |last| last + 1);
         let mut line = String::new();
+
         for (column, cell) in row[..shown]
             .iter()
             .enumerate()
@@ -103,6 +104,7 @@ impl Table {
                 line.push_str(&blanks);
             }
         }
+
         line
     }
 }

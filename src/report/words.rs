@@ -77,6 +77,7 @@ pub fn drift(group: &DriftGroup) -> String {
         .filter(|(n, _)| *n > 0)
         .map(|(n, word)| format!("{n} {word}"))
         .collect();
+
     if said.is_empty() {
         "no drift".to_string()
     } else {
@@ -95,6 +96,7 @@ pub fn safe(text: &str) -> String {
             c => out.push_str(&printable(c.encode_utf8(&mut buffer).as_bytes())),
         }
     }
+
     out
 }
 
@@ -115,6 +117,7 @@ mod tests {
         assert_eq!(seconds(Duration::from_millis(12_340)), "12.3 s");
         assert_eq!(seconds(Duration::from_millis(59_960)), "1 min 0 s");
         assert_eq!(seconds(Duration::from_secs(125)), "2 min 5 s");
+
         assert_eq!(
             [0, 59, 60, 7199, 7200, 200_000].map(age),
             ["0 s", "59 s", "1 min", "1 h", "2 h", "2 d"]

@@ -54,11 +54,13 @@ impl Liar {
             Lie::New | Lie::True => self.said,
             _ => 0,
         };
+
         let (serial, release) = match lie {
             Lie::Number => (1000, self.release.id()),
             Lie::True => (self.release.header().serial.0, self.release.id()),
             _ => (2000 + nth, ReleaseId(BlockHash::of(&nth.to_be_bytes()))),
         };
+
         let source = InstanceId(1000 + nth);
         let message = match lie {
             Lie::Signature => Message::Header(ReleaseBytes {
@@ -71,6 +73,7 @@ impl Liar {
                 Message::Hello(hello(nth, serial, (release, created), nonce(network)))
             }
         };
+
         let (mut control, mut out) = (Control::new(source, 1472, 0), Vec::new());
         control.send(Dest::Group, &message);
         while control.poll(&mut out).is_some() {
@@ -92,6 +95,7 @@ fn hello(
         created,
         ..TreeState::nothing(tree())
     };
+
     Hello {
         name: HostName::new(&format!("evil{nth}")).expect("legal"),
         version: "1".into(),
@@ -126,6 +130,7 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
         loss: f64::from(rng.u8(..4)) * 0.02,
         ..Link::default()
     };
+
     let setup = Setup {
         seed,
         hosts: HOSTS,
@@ -135,6 +140,7 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
         record: true,
         ..Setup::default()
     };
+
     let offer = Offer::random(seed, 7, Intent::Deploy, 10, 10_000);
     let mut network = Network::new(setup, offer.clone());
     let away = rng.usize(1..=HOSTS);
@@ -145,11 +151,13 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
             network.power(host, true, Duration::from_millis(rng.u64(1..500)));
         }
     }
+
     let mut liar = Liar {
         place: HOSTS + 1,
         said: 0,
         release: offer.release.clone(),
     };
+
     let (mut since, mut lied) = (Duration::ZERO, Moment(0));
     let mut began = None;
     let longest = if lies.iter().any(|lie| matches!(lie, Lie::True)) {
@@ -157,6 +165,7 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
     } else {
         SOON
     };
+
     loop {
         network.run(STEP, SOON);
         since += STEP;
@@ -194,5 +203,6 @@ fn a_host_catches_up_whatever_members_claim_to_have() {
         };
         most = most.max(catch_up(seed, &lies));
     }
+
     println!("at most {most:?}");
 }

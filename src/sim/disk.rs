@@ -90,6 +90,7 @@ impl Offer {
             user: None,
             group: None,
         });
+
         for file in 0..files {
             let refs: Vec<BlockRef> = (0..rng.u32(1..=4))
                 .map(|_| {
@@ -113,12 +114,14 @@ impl Offer {
             };
             let Ok(()) = builder.push(entry, &mut sink);
         }
+
         let Ok(root) = builder.finish(&mut sink);
         blocks.0.extend(
             nodes
                 .into_iter()
                 .map(|(block, bytes)| (block.hash, bytes.into())),
         );
+
         let header = Header {
             format: FORMAT,
             tree: tree(),
@@ -137,6 +140,7 @@ impl Offer {
             checksum: None,
             quick: None,
         };
+
         Self {
             release: Release::new(header).expect("legal"),
             blocks: Arc::new(blocks),
@@ -170,6 +174,7 @@ impl Offer {
                 Ok(())
             },
         );
+
         (packed.taken, Arc::new(buffers.payload))
     }
 
@@ -266,6 +271,7 @@ impl Disk {
                 header,
             }
         };
+
         self.committed
             .iter()
             .map(|release| (tree(), told(release)))
@@ -292,6 +298,7 @@ impl Disk {
         let Some(release) = &self.committed else {
             return true;
         };
+
         let manifest = Manifest::of(release.header(), &self.blocks);
         manifest.entries().all(|located| {
             let Ok(located) = located else { return false };
@@ -418,6 +425,7 @@ impl Disk {
             .iter()
             .map(|(ordinal, child)| (ordinal.0, child.block()))
             .collect();
+
         Ok(open.wants.keys().map(|&o| o..o + 1).collect())
     }
 
@@ -439,14 +447,17 @@ impl Disk {
                 }
             }
         }
+
         summary.votes = Some(self.vote.is_some());
         // Hosts that miss the same have the same list.
         let list = format!("{:?}", open.wants.keys().collect::<Vec<_>>());
+
         if !open.wants.is_empty() {
             let hash = BlockHash::of(list.as_bytes());
             summary.drift = u64::from_be_bytes(hash.0[..8].try_into().expect("eight bytes")) | 1;
             summary.drift_bytes = list.len() as u64;
         }
+
         Ok((
             summary,
             open.wants.keys().map(|&o| o..o + 1).collect(),
@@ -470,6 +481,7 @@ impl Disk {
                 expander.expand(&payload[at.start..], at.plain)
             }
         };
+
         let Some(whole) = content else {
             return Ok((
                 blocks
@@ -479,6 +491,7 @@ impl Disk {
                 0,
             ));
         };
+
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
             let Ordinal(ordinal) = placed.ordinal;
@@ -499,6 +512,7 @@ impl Disk {
                 None => {}
             }
         }
+
         Ok((wrong, bytes))
     }
 
@@ -506,6 +520,7 @@ impl Disk {
         let Some(open) = self.open.get(&session).filter(|_| !self.forgetful) else {
             return Vec::new();
         };
+
         let manifest = Manifest::of(open.release.header(), &self.blocks);
         let read = |part: &Part| {
             let located = manifest.entry_of_block(part.ordinal).ok()?;
@@ -520,6 +535,7 @@ impl Disk {
                 .get(part.bytes.clone())
                 .map(<[u8]>::to_vec)
         };
+
         parts
             .into_iter()
             .filter_map(|part| read(&part).map(|bytes| (part, bytes)))

@@ -51,9 +51,11 @@ impl Kind {
         let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else {
             return Kind::Other;
         };
+
         if piece.count > 1 {
             return Kind::WantBlocks;
         }
+
         match Message::decode(piece.bytes) {
             Ok(Message::Hello(_) | Message::Solicit(..) | Message::Bye(_)) => Kind::Presence,
             Ok(Message::State(state)) if state.number == 0 => Kind::Alive,
@@ -123,6 +125,7 @@ impl Feedback {
             }
             last + 1 - first
         };
+
         times.iter().enumerate().map(within).max().unwrap_or(0)
     }
 }
@@ -138,11 +141,13 @@ mod tests {
         for ms in [0, 90, 95, 189, 190, 400] {
             feedback.said(at(ms), if ms < 100 { Kind::Nack } else { Kind::Stage });
         }
+
         let peak = |from, kind| feedback.peak(at(from), Duration::from_millis(100), kind);
         assert_eq!(
             (peak(0, None), peak(95, None), peak(0, Some(Kind::Nack))),
             (3, 3, 3)
         );
+
         assert_eq!(
             (
                 peak(190, None),

@@ -24,6 +24,7 @@ fn deploy(seed: u64, forged: f64) -> (Network, bool) {
         forged,
         ..Link::default()
     };
+
     let hosts = rng.usize(1..4);
     let setup = Setup {
         seed,
@@ -33,6 +34,7 @@ fn deploy(seed: u64, forged: f64) -> (Network, bool) {
         generation: 60_000,
         ..Setup::default()
     };
+
     let offer = Offer::random(
         seed,
         1,
@@ -40,6 +42,7 @@ fn deploy(seed: u64, forged: f64) -> (Network, bool) {
         rng.u32(1..40),
         rng.usize(1..10_000),
     );
+
     let mut network = Network::new(setup, offer);
     let ended = network.run(LONG, SOON);
     for host in 1..=hosts {
@@ -49,11 +52,13 @@ fn deploy(seed: u64, forged: f64) -> (Network, bool) {
             "host {host}, seed {seed}"
         );
     }
+
     assert!(
         network.most_held < MOST_HELD,
         "{} bytes, seed {seed}",
         network.most_held
     );
+
     (network, ended)
 }
 

@@ -58,6 +58,7 @@ impl fmt::Display for Row {
             took,
             ..
         } = self;
+
         let (loss, took) = (loss * 100.0, took.as_secs_f64());
         write!(
             f,
@@ -85,6 +86,7 @@ impl Row {
             FEEDBACK_A_SECOND as usize,
             (FEEDBACK_A_SECOND * PEAK / 10) as usize,
         );
+
         if self.second > second || self.peak > tenth {
             let Self {
                 second: said, peak, ..
@@ -93,6 +95,7 @@ impl Row {
                 "{said} said in 1 s and {peak} in 0.1 s, at most {second} and {tenth} may be"
             ));
         }
+
         let bounded = self.hosts >= BOUNDED_COST.0 && self.loss <= BOUNDED_COST.1;
         (bounded && self.cost >= BOUNDED_COST.2)
             .then(|| format!("{:.3} sent, less than {}", self.cost, BOUNDED_COST.2))
@@ -121,6 +124,7 @@ fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<Row> {
         strangers: true,
         ..Setup::default()
     };
+
     // Files of one to four blocks of up to this size: 5/4 of it in the mean.
     let files = (target * generations / 5_000) as u32;
     let offer = Offer::random(7, 1, Intent::Deploy, files, 4_000);
@@ -129,6 +133,7 @@ fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<Row> {
     let finished = network.run(Duration::from_secs(3600), Duration::ZERO);
     let complete =
         (1..=hosts).all(|host| network.disk(host).commits == 1 && network.disk(host).is_whole());
+
     let sent = network.sender().stats().datagrams * SYMBOL as u64;
     (finished && complete).then(|| Row {
         hosts,

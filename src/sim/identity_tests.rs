@@ -63,6 +63,7 @@ impl Forger {
             identity: Some(self.key.identity()),
             shown: None,
         };
+
         self.say(network, &Message::Hello(hello));
     }
 
@@ -118,12 +119,14 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
     let hosts = rng.usize(2..5);
     let silent = rng.usize(1..=hosts);
     let mut known_hosts = KnownHosts::default();
+
     for host in (1..=hosts).filter(|_| known) {
         known_hosts.insert(
             HostName::new(&format!("mk{host}")).expect("legal"),
             key_of(host),
         );
     }
+
     let setup = Setup {
         seed,
         hosts,
@@ -134,14 +137,17 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
         patience: Duration::from_secs(2),
         ..Setup::default()
     };
+
     let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
     let cut = |network: &mut Network| {
         network.cut(silent, 0, true);
         network.cut(0, silent, true);
     };
+
     if !answered {
         cut(&mut network);
     }
+
     let (mut forger, mut waited) = (Forger::of(silent, seed), Duration::ZERO);
     while !network.run(STEP, Duration::ZERO) {
         waited += STEP;
@@ -159,6 +165,7 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
             _ => {}
         }
     }
+
     (network, silent)
 }
 

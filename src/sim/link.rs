@@ -61,6 +61,7 @@ pub(super) fn forge(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
                 .for_each(|byte| *byte ^= 1 << rng.u8(..8)),
         }
     }
+
     forged
 }
 
@@ -92,14 +93,17 @@ impl State {
         if self.link.mtu.is_some_and(|mtu| bytes > mtu) {
             return [None; 2];
         }
+
         if self.in_burst {
             self.in_burst = rng.f64() >= 0.05;
         } else if rng.f64() < self.link.burst {
             self.in_burst = true;
         }
+
         if self.in_burst || rng.f64() < self.link.loss {
             return [None; 2];
         }
+
         let mut start = now;
         if let Some((rate, queue)) = self.link.rate {
             if rate.bytes_in(self.busy.since(now)) + bytes as u64 > queue {
@@ -108,6 +112,7 @@ impl State {
             self.busy = self.busy.max(now) + rate.time_for(bytes as u64);
             start = self.busy;
         }
+
         let twice = rng.f64() < self.link.duplicate;
         let mut arrival = || start + self.link.delay + self.link.jitter.mul_f64(rng.f64());
         [Some(arrival()), twice.then(arrival)]

@@ -150,6 +150,7 @@ impl Host {
         let Some(machine) = &mut self.machine else {
             return Then::Nothing;
         };
+
         machine.handle_datagram(now, from, bytes, now.0 / 1000);
         if machine.is_calm() {
             Then::Due(machine.poll_timeout(now))
@@ -240,6 +241,7 @@ impl Network {
                 only: None,
             },
         );
+
         let hosts = (1..=setup.hosts)
             .map(|host| Host {
                 machine: None,
@@ -250,6 +252,7 @@ impl Network {
                 disk_free: now,
             })
             .collect();
+
         let mut network = Self {
             sender_link: State::new(setup.link.clone()),
             setup,
@@ -275,18 +278,22 @@ impl Network {
             finished: false,
             dormant: false,
         };
+
         network.dormant = network.setup.pulled;
         network.timers = vec![None; network.hosts.len() + 1];
         for host in 1..=network.hosts.len() {
             network.start(host);
         }
+
         if network.setup.granted && !network.dormant {
             // Nobody is looked for.
             network.announce();
         }
+
         if !network.dormant {
             network.drain(0);
         }
+
         network
     }
 
@@ -422,6 +429,7 @@ impl Network {
             self.now = self.now.max(at);
             self.happen(event);
         }
+
         self.finished
     }
 
@@ -483,6 +491,7 @@ impl Network {
             }
             hosts => hosts,
         };
+
         let mut then = std::mem::take(&mut self.then);
         then.resize(hosts.len(), Then::Nothing);
         let share = hosts.len().div_ceil(self.threads).max(WORTH_A_THREAD);
@@ -507,6 +516,7 @@ impl Network {
                 }
             }
         });
+
         for (&place, then) in hosts.iter().zip(then.drain(..)) {
             match then {
                 Then::Nothing => {}
@@ -514,6 +524,7 @@ impl Network {
                 Then::Says => self.drain(place as usize),
             }
         }
+
         self.then = then;
     }
 
@@ -521,12 +532,14 @@ impl Network {
         if self.timers[place].is_none_or(|due| due > self.now) {
             return;
         }
+
         self.timers[place] = None;
         if place == 0 {
             self.sender.handle_timeout(self.now);
         } else if let Some(machine) = &mut self.hosts[place - 1].machine {
             machine.handle_timeout(self.now);
         }
+
         self.drain(place);
     }
 
@@ -540,6 +553,7 @@ impl Network {
         } else {
             0
         };
+
         let slot = &mut self.hosts[host - 1];
         slot.life += 1;
         let machine = slot.machine.insert(Receiver::new(
@@ -569,6 +583,7 @@ impl Network {
                 window: 4 << 20,
             },
         ));
+
         machine.reckon_with(fleet);
         self.drain(host);
     }
@@ -587,11 +602,13 @@ impl Network {
             let Some(transmit) = transmit else { break };
             self.send(place, transmit, &out);
         }
+
         self.out = out;
         match place {
             0 => self.drain_sender(),
             host => self.drain_host(host),
         }
+
         let due = match place {
             0 => self.sender.poll_timeout(self.now),
             host => self.hosts[host - 1]
@@ -599,6 +616,7 @@ impl Network {
                 .as_ref()
                 .map(|m| m.poll_timeout(self.now)),
         };
+
         if let Some(due) = due {
             self.schedule(place, due);
         }
@@ -628,6 +646,7 @@ impl Network {
             let when = self.now + self.setup.disk.mul_f64(self.rng.f64());
             self.at(when, Event::SenderReply(reply));
         }
+
         while let Some(notice) = self.sender.poll_notice() {
             let (discovered, over) = (
                 matches!(notice, Notice::Discovered { .. }),
@@ -653,9 +672,11 @@ impl Network {
         let Some(machine) = &mut slot.machine else {
             return;
         };
+
         if self.setup.watch_memory {
             self.most_held = self.most_held.max(machine.held());
         }
+
         while machine.poll_notice().is_some() {}
         let is_pulled = std::iter::from_fn(|| machine.poll_pulled()).count() > 0;
         while let Some(request) = machine.poll_request() {
@@ -671,6 +692,7 @@ impl Network {
                 );
             }
         }
+
         if is_pulled && std::mem::take(&mut self.dormant) {
             self.at(self.now, Event::Prepared);
         }
@@ -682,6 +704,7 @@ impl Network {
         } else {
             self.hosts.len()
         };
+
         for bytes in out.chunks(transmit.segment) {
             let bytes: Arc<[u8]> = bytes.into();
             if self.setup.record {
@@ -744,6 +767,7 @@ impl Network {
                 );
             }
         }
+
         // Mostly they are in order already: the sort is a look then.
         arrivals.sort_by_key(|(when, _)| *when);
         for same in arrivals.chunk_by(|a, b| a.0 == b.0) {

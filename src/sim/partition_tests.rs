@@ -26,6 +26,7 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
         1 => vec![Quorum::Count(1), Quorum::Count(2)],
         _ => Vec::new(),
     };
+
     let setup = Setup {
         seed,
         hosts: HOSTS,
@@ -49,6 +50,7 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
         }),
         ..Setup::default()
     };
+
     let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
     for host in 1..=HOSTS {
         let disk = network.disk(host);
@@ -65,6 +67,7 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
             disk.refuse = Some("no".into());
         }
     }
+
     network
 }
 
@@ -107,6 +110,7 @@ fn plan(rng: &mut fastrand::Rng) -> Vec<(usize, When, What)> {
         };
         (rng.usize(1..=HOSTS), when, what)
     };
+
     (0..events).map(|_| event(rng)).collect()
 }
 
@@ -134,6 +138,7 @@ fn round(seed: u64) -> Vec<Option<bool>> {
     let mut plan = plan(&mut rng);
     let told = format!("seed {seed}, {plan:?}");
     let mut at = Duration::ZERO;
+
     while !network.run(STEP, Duration::ZERO) {
         at += STEP;
         assert!(at < LIMIT, "{told}: not finished");
@@ -153,6 +158,7 @@ fn round(seed: u64) -> Vec<Option<bool>> {
         }
         plan = later;
     }
+
     network.run(Duration::from_secs(1), Duration::from_millis(500));
 
     let sender = network.sender();
@@ -160,6 +166,7 @@ fn round(seed: u64) -> Vec<Option<bool>> {
         .hosts()
         .map(|h| (h.name.to_string(), sender.fate(h).has_release(h)))
         .collect();
+
     for host in 1..=HOSTS {
         let has = network.disk(host).committed.is_some();
         // One that is not among them was not heard before the deploy began.
@@ -172,6 +179,7 @@ fn round(seed: u64) -> Vec<Option<bool>> {
             "{told}: mk{host}: {has}, and the sender says {known:?}"
         );
     }
+
     known.into_values().collect()
 }
 
@@ -184,6 +192,7 @@ fn what_is_said_of_each_host_is_what_it_has() {
             .into_iter()
             .for_each(|said| *counts.entry(said).or_default() += 1);
     }
+
     println!("seeds from {first}: with the release, without it, unknown: {counts:?}");
     assert_eq!(counts.len(), 3, "too few of one kind: {counts:?}");
 }

@@ -38,11 +38,13 @@ fn record(
         record: true,
         ..Setup::default()
     };
+
     let offer = Offer::random(seed, serial, intent, 60, 30_000);
     let mut network = Network::new(setup, offer);
     for (nth, disk) in disks.into_iter().enumerate() {
         *network.disk(nth + 1) = disk;
     }
+
     match end {
         End::Commits => assert!(network.run(LONG, SOON), "seed {seed}"),
         End::Aborted(after) => {
@@ -52,10 +54,12 @@ fn record(
         }
         End::Killed(after) => drop(network.run(after, SOON)),
     }
+
     let mut disks: Vec<Disk> = (1..=hosts)
         .map(|host| std::mem::take(network.disk(host)))
         .collect();
     disks.iter_mut().for_each(Disk::crash);
+
     (disks, network.recording)
 }
 
@@ -66,11 +70,13 @@ fn deploy(seed: u64, disks: &[Disk], recording: &Recording) -> Duration {
         hosts: disks.len(),
         ..Setup::default()
     };
+
     let offer = Offer::random(seed ^ 99, 9, Intent::Deploy, 60, 30_000);
     let mut network = Network::new(setup, offer);
     for (nth, disk) in disks.iter().enumerate() {
         *network.disk(nth + 1) = disk.clone();
     }
+
     let began = network.now();
     network.replay(recording, Duration::from_secs(2));
     assert!(
@@ -83,17 +89,20 @@ fn deploy(seed: u64, disks: &[Disk], recording: &Recording) -> Duration {
         Notice::Discovered { targets, .. } => Some(targets.len()),
         _ => None,
     });
+
     assert_eq!(
         targets,
         Some(disks.len()),
         "seed {seed}: a host that is not there is a target"
     );
+
     assert_eq!(network.sender().hosts().count(), disks.len(), "seed {seed}");
     assert_eq!(
         network.sender().decision(),
         Some(OrderKind::Commit),
         "seed {seed}"
     );
+
     for (nth, before) in disks.iter().enumerate() {
         let disk = network.disk(nth + 1);
         let serial = disk
@@ -108,6 +117,7 @@ fn deploy(seed: u64, disks: &[Disk], recording: &Recording) -> Duration {
         );
         assert!(disk.is_whole(), "seed {seed}");
     }
+
     took
 }
 

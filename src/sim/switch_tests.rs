@@ -22,6 +22,7 @@ fn setup(seed: u64, batches: &[Quorum], revert: bool) -> Setup {
         loss: 0.02 * (seed % 6) as f64,
         ..Link::default()
     };
+
     Setup {
         seed,
         hosts: 5,
@@ -44,6 +45,7 @@ fn end(network: &mut Network, seed: u64) -> (Vec<Option<HostStage>>, Vec<bool>) 
     let have = (1..=5)
         .map(|host| network.disk(host).committed.is_some())
         .collect();
+
     (stages.into_iter().map(|s| s.1).collect(), have)
 }
 

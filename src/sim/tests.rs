@@ -112,16 +112,19 @@ fn hundreds_of_hosts_with_loss() {
         jitter: Duration::from_micros(100),
         ..Link::default()
     };
+
     let setup = Setup {
         seed: 5,
         hosts: 300,
         link,
         ..Setup::default()
     };
+
     let mut network = deploy(setup, 40, 30_000);
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=300, 5);
     let most = network.feedback().max().unwrap_or(0);
+
     assert!(most < 120, "a host sent {most} datagrams to the sender");
 }
 
@@ -163,12 +166,14 @@ fn when_all_are_required_a_dead_host_means_that_nobody_commits() {
         300,
         60_000,
     );
+
     network.power(2, false, Duration::from_millis(20));
     // The host answered the solicit, and is gone before the rest.
     assert!(network.run(LONG, SOON));
     for host in 1..=4 {
         assert!(network.disk(host).committed.is_none(), "host {host}");
     }
+
     assert_eq!(network.sender().decision(), Some(OrderKind::Abort));
 }
 
@@ -228,16 +233,19 @@ fn a_host_that_refuses_is_named_and_nothing_changes() {
         20,
         10_000,
     );
+
     network.disk(2).refuse = Some("no space".into());
     assert!(network.run(LONG, SOON));
     for host in 1..=3 {
         assert!(network.disk(host).committed.is_none());
     }
+
     let refused: Vec<_> = network
         .sender()
         .hosts()
         .filter(|h| h.stage == Some(HostStage::Refused))
         .collect();
+
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].text.as_deref(), Some("no space"));
 }
@@ -267,6 +275,7 @@ fn letters(setup: Setup, level: u8) -> u64 {
         Offer::letters(seed, 1, 200, 40_000),
     );
     assert!(network.run(LONG, SOON), "seed {seed}");
+
     assert_complete(&mut network, 1..=hosts, seed);
     for host in 1..=hosts {
         assert_eq!(
@@ -275,6 +284,7 @@ fn letters(setup: Setup, level: u8) -> u64 {
             "host {host}, seed {seed}"
         );
     }
+
     network.sender().stats().bytes
 }
 
@@ -319,9 +329,11 @@ fn a_compressed_payload_that_arrives_wrong_is_asked_for_again() {
         compress: Level::new(3),
         ..Setup::default()
     };
+
     let mut network = Network::new(setup, Offer::letters(12, 1, 60, 30_000));
     network.disk(1).corrupt = 3;
     assert!(network.run(LONG, SOON));
+
     assert_complete(&mut network, 1..=2, 12);
 }
 
@@ -360,6 +372,7 @@ fn an_audit_changes_nothing_and_collects_each_drift_once() {
         loss: 0.1,
         ..Link::default()
     };
+
     let mut network = Network::new(
         Setup {
             seed: 4,
@@ -369,10 +382,12 @@ fn an_audit_changes_nothing_and_collects_each_drift_once() {
         },
         offer,
     );
+
     assert!(network.run(LONG, SOON));
     for host in 1..=5 {
         assert!(network.disk(host).committed.is_none());
     }
+
     assert_eq!(network.sender().drift_reports().count(), 1);
 }
 
@@ -447,6 +462,7 @@ fn a_release_that_takes_long_to_make_finds_its_hosts_all_the_same() {
         prepare: Duration::from_secs(300),
         ..Setup::default()
     };
+
     let mut network = deploy(setup, 10, 10_000);
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=3, 6);
@@ -577,6 +593,7 @@ fn one_seed_is_one_story() {
             network.feedback().collect::<Vec<_>>(),
         )
     };
+
     assert_eq!(story(77), story(77));
     assert_ne!(story(77), story(78));
 }
@@ -634,6 +651,7 @@ fn beside(mbit: u64, seed: u64) -> (Duration, bool) {
         jitter,
         ..Link::default()
     };
+
     let setup = Setup {
         seed,
         hosts: 5,
@@ -642,6 +660,7 @@ fn beside(mbit: u64, seed: u64) -> (Duration, bool) {
         ceiling: None,
         ..Setup::default()
     };
+
     let mut network = deploy(setup, 400, 60_000);
     let began = network.now();
     assert!(network.run(LONG, SOON), "seed {seed}");
@@ -652,6 +671,7 @@ fn beside(mbit: u64, seed: u64) -> (Duration, bool) {
         .into_iter()
         .max()
         .expect("four");
+
     (
         others,
         network
@@ -700,6 +720,7 @@ fn held(files: u32) -> usize {
         rate: Some((Rate(2_000_000_000), 1 << 20)),
         ..Link::default()
     };
+
     let disk = Duration::from_millis(400);
     let setup = Setup {
         hosts: 1,
@@ -709,9 +730,11 @@ fn held(files: u32) -> usize {
         watch_memory: true,
         ..Setup::default()
     };
+
     let mut network = deploy(setup, files, 60_000);
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=1, files.into());
+
     network.most_held
 }
 
@@ -732,6 +755,7 @@ fn halves(seed: u64, recall: bool) -> (u64, u64) {
         loss: 0.05,
         ..Link::default()
     };
+
     let setup = Setup {
         seed,
         hosts: 6,
@@ -739,15 +763,18 @@ fn halves(seed: u64, recall: bool) -> (u64, u64) {
         recall,
         ..Setup::default()
     };
+
     let offer = Offer::random(seed, 1, Intent::Deploy, 300, 60_000);
     let mut network = Network::new(setup, offer.clone());
     for host in 1..=6 {
         let mut rng = fastrand::Rng::with_seed(seed * 100 + host as u64);
         network.disk(host).preload(&offer, |_| rng.bool());
     }
+
     assert!(network.run(LONG, SOON), "seed {seed}");
     assert_complete(&mut network, 1..=6, seed);
     let stats = network.sender().stats();
+
     (stats.datagrams, stats.repaired)
 }
 
@@ -758,6 +785,7 @@ fn what_hosts_have_already_is_not_repaired() {
             .map(|seed| halves(seed, recall))
             .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     };
+
     let (with, without) = (sum(true), sum(false));
     println!(
         "symbols sent, and repairs among them: {with:?} with what hosts read back, {without:?} without"
@@ -780,12 +808,14 @@ fn made_up(seed: u64, hosts: usize, loss: f64) -> u64 {
         granted: true,
         ..Setup::default()
     };
+
     let offer = Offer::random(seed, 1, Intent::Deploy, 200, 60_000);
     let mut network = Network::new(setup, offer);
     assert!(network.run(LONG, SOON), "seed {seed}");
     for host in 1..=hosts {
         assert_eq!(network.disk(host).commits, 1, "seed {seed}: host {host}");
     }
+
     assert_complete(&mut network, 1..=hosts, seed);
     assert!(network.sender().decision().is_none(), "nothing was ordered");
     network.sender().stats().bytes

@@ -81,6 +81,7 @@ impl Sending {
             follows: None,
             only: None,
         };
+
         let now = Moment(1_000_000_000);
         let (sender, host) = (Sender::new(now, setup), HostKey::new([1; 32], 1));
         let mut sending = Self {
@@ -89,6 +90,7 @@ impl Sending {
             offer,
             host,
         };
+
         let tree = TreeState::nothing(sending.offer.release.header().tree.clone());
         let hello = Hello {
             name: name("web1"),
@@ -102,6 +104,7 @@ impl Sending {
             identity: None,
             shown: None,
         };
+
         let source = sending.host.instance();
         sending.say(WEB1, source, &Message::Hello(hello));
         while !matches!(
@@ -110,12 +113,14 @@ impl Sending {
         ) {
             sending.pass();
         }
+
         let release = sending.offer.release.clone();
         sending.sender.announce(
             sending.now,
             release.clone(),
             super::disk::signature(release.bytes()),
         );
+
         sending
     }
 
@@ -145,6 +150,7 @@ impl Sending {
                 }
             }
         }
+
         all
     }
 
@@ -184,6 +190,7 @@ impl Sending {
             signature: None,
             nonce: None,
         };
+
         let signature = Some(self.host.sign(&state.word(self.host.instance())).into());
         State { signature, ..state }
     }
@@ -193,6 +200,7 @@ impl Sending {
 fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_it() {
     let mut sending = Sending::of(Intent::Deploy);
     let (web1, nodes) = (sending.host.instance(), sending.nodes());
+
     // Nobody knows who asks; somebody else asks in the host's name; a host asks that is no target.
     let everything = sending.want(1, 0, Some(1));
     sending.say(ELSEWHERE, InstanceId(99), &everything);
@@ -200,6 +208,7 @@ fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_
     let db = Message::State(sending.state(1, HostStage::Joined, "db1"));
     sending.say(ELSEWHERE, InstanceId(98), &db);
     sending.say(ELSEWHERE, InstanceId(98), &everything);
+
     assert!(sending.packed().is_empty());
 
     // The host itself: nodes at once, blocks when it has compared.
@@ -208,6 +217,7 @@ fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_
         signature: None,
         ..sending.state(1, HostStage::Joined, "web1")
     };
+
     sending.say(WEB1, web1, &Message::State(joined));
     let before = sending.want(2, nodes, None);
     sending.say(WEB1, web1, &before);
@@ -215,6 +225,7 @@ fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_
     let manifest = sending.want(3, 0, None);
     sending.say(WEB1, web1, &manifest);
     assert_eq!(sending.packed().iter().collect::<Vec<_>>(), [0..nodes]);
+
     let staging = Message::State(sending.state(4, HostStage::Staging, "web1"));
     sending.say(WEB1, web1, &staging);
     let blocks = sending.want(5, nodes, None);
@@ -223,9 +234,11 @@ fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_
 
     // It has everything.
     let ready = Message::State(sending.state(6, HostStage::Ready, "web1"));
+
     sending.say(WEB1, web1, &ready);
     let again = sending.want(7, nodes, Some(1));
     sending.say(WEB1, web1, &again);
+
     assert!(sending.packed().is_empty());
 }
 
@@ -247,10 +260,12 @@ fn a_list_of_differences_is_the_hosts_own() {
         drift_bytes: 5,
         ..Summary::default()
     };
+
     let staging = State {
         summary: Some(found),
         ..sending.state(1, HostStage::Staging, "web1")
     };
+
     let signature = Some(sending.host.sign(&staging.word(web1)).into());
     sending.say(
         WEB1,
@@ -260,6 +275,7 @@ fn a_list_of_differences_is_the_hosts_own() {
             ..staging
         }),
     );
+
     sending.pass();
     let part = |bytes: &[u8]| {
         Message::DriftPart(DriftPart {
@@ -268,10 +284,12 @@ fn a_list_of_differences_is_the_hosts_own() {
             bytes: bytes.to_vec(),
         })
     };
+
     let of = |session, message: Message| match message {
         Message::DriftPart(part) => Message::DriftPart(DriftPart { session, ..part }),
         other => other,
     };
+
     let session = sending.sender.session();
     sending.say(ELSEWHERE, web1, &of(session, part(b"lies!")));
     assert_eq!(sending.sender.drift_reports().count(), 0);
@@ -281,6 +299,7 @@ fn a_list_of_differences_is_the_hosts_own() {
         .drift_reports()
         .map(|(_, bytes)| bytes.to_vec())
         .collect();
+
     assert_eq!(reports, [b"truth".to_vec()]);
 }
 
@@ -290,6 +309,7 @@ fn receiver(now: Moment, offer: &Offer, running: Option<Serial>) -> Receiver {
         running,
         ..TreeState::nothing(offer.release.header().tree.clone())
     };
+
     let setup = HostSetup {
         name: name("web1"),
         trees: vec![tree],
@@ -306,6 +326,7 @@ fn receiver(now: Moment, offer: &Offer, running: Option<Serial>) -> Receiver {
         patience: Duration::from_secs(30),
         window: 1 << 20,
     };
+
     Receiver::new(now, setup)
 }
 
@@ -340,6 +361,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
             host.handle_datagram(now, at(from), &bytes, 0);
         }
     };
+
     // The numbers of the states that it says within 300 ms.
     let states = |host: &mut Receiver, now: &mut Moment| {
         let (mut out, mut said, mut whole) = (Vec::new(), Vec::new(), Reassembly::default());
@@ -357,6 +379,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         }
         said
     };
+
     say(&mut host, now, WEB1, &Message::Announce(announce));
     let first = states(&mut host, &mut now);
     let number = *first.first().expect("it joins");
@@ -366,6 +389,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         ELSEWHERE,
         &Message::Ack(session, number, None),
     );
+
     let closed = Status {
         session,
         phase: Phase::Closed,
@@ -375,6 +399,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         pass: 0,
         reporters: Vec::new(),
     };
+
     say(&mut host, now, ELSEWHERE, &Message::Status(closed));
     assert!(
         states(&mut host, &mut now).contains(&number),
@@ -382,6 +407,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
     );
     say(&mut host, now, WEB1, &Message::Ack(session, number, None));
     assert!(!states(&mut host, &mut now).contains(&number));
+
     now = now + Duration::from_millis(1500);
     host.handle_timeout(now);
     assert_eq!(host.sessions(), 1, "somebody else said goodbye");

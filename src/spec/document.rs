@@ -43,18 +43,21 @@ impl Document {
         file.take(MAX_FILE + 1)
             .read_to_end(&mut bytes)
             .map_err(failed)?;
+
         if bytes.len() as u64 > MAX_FILE {
             return Err(Error::usage(format!(
                 "{} is too large for a {what}",
                 shown(path)
             )));
         }
+
         let text = String::from_utf8(bytes).map_err(|_| {
             Error::usage(format!(
                 "{} is not a text file in UTF-8, so it is no {what}",
                 shown(path)
             ))
         })?;
+
         Ok(Self::new(path, text))
     }
 
@@ -81,6 +84,7 @@ impl Document {
                 printable(format!("{first} {which}").as_bytes()).trim_end(),
             )
         })?;
+
         let span = table.span();
         Ok(Section {
             document: self,
@@ -192,6 +196,7 @@ impl<'d> Section<'d> {
         let Some((key, span, _)) = self.entries.first() else {
             return Ok(());
         };
+
         let name = self.dotted(key);
         let error = self.document.wrong(
             span.clone(),
@@ -245,6 +250,7 @@ impl<'d> Field<'d> {
         } else {
             instead
         };
+
         error.hint(hint)
     }
 
@@ -308,6 +314,7 @@ impl<'d> Field<'d> {
         if !self.value.get_ref().is_array() {
             return Err(self.expected(what));
         }
+
         let Field {
             document,
             keys,
@@ -315,9 +322,11 @@ impl<'d> Field<'d> {
             value,
             ..
         } = self;
+
         let DeValue::Array(items) = value.into_inner() else {
             return Ok(Vec::new());
         };
+
         let field = |value: Spanned<DeValue<'d>>| Field {
             document,
             keys,
@@ -325,6 +334,7 @@ impl<'d> Field<'d> {
             key_span: value.span(),
             value,
         };
+
         Ok(items.into_iter().map(field).collect())
     }
 
@@ -333,6 +343,7 @@ impl<'d> Field<'d> {
         if !self.value.get_ref().is_table() {
             return Err(self.expected(&format!("a table: write its keys below [{}]", self.name)));
         }
+
         let Field {
             document,
             keys,
@@ -340,11 +351,13 @@ impl<'d> Field<'d> {
             key_span,
             value,
         } = self;
+
         let entries = match value.into_inner() {
             DeValue::Table(table) => entries(table),
             // Checked above.
             _ => Vec::new(),
         };
+
         Ok(Section {
             document,
             keys,
@@ -371,6 +384,7 @@ impl<'d> Field<'d> {
             DeValue::Array(_) => "a list".to_string(),
             DeValue::Table(_) => "a table".to_string(),
         };
+
         self.wrong(format!("{kind} is not {what}"))
     }
 }
@@ -381,6 +395,7 @@ fn advice(name: &str, known: &str) -> String {
         key.rsplit_once('.')
             .map_or(String::new(), |(p, _)| p.to_string())
     };
+
     let (here, there) = (parent(name), parent(known));
     if here == there {
         format!("did you mean \"{known}\"?")
@@ -404,9 +419,11 @@ fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
             distance(name, key).min(1 + distance(&word, &last(key)))
         }
     };
+
     let best = keys
         .iter()
         .min_by_key(|key| (distance_of(key), distance(name, key)))?;
+
     (distance_of(&best) <= 1 + word.chars().count() / 3).then_some(best)
 }
 
@@ -419,6 +436,7 @@ fn distance(a: &str, b: &str) -> usize {
         b.chars().take(LONGEST).collect(),
     );
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+
     for i in 0..=a.len() {
         for j in 0..=b.len() {
             rows[i][j] = if i == 0 || j == 0 {
@@ -435,6 +453,7 @@ fn distance(a: &str, b: &str) -> usize {
             };
         }
     }
+
     rows[a.len()][b.len()]
 }
 

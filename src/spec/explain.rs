@@ -14,6 +14,7 @@ impl Spec {
             // A String takes every write.
             let _ = writeln!(out, "{subject:<10} {text}");
         };
+
         line("spec", shown(&self.path));
         line("tree", self.tree.to_string());
         line("source", shown(&self.source));
@@ -21,6 +22,7 @@ impl Spec {
         line("deletes", self.deletes());
         line("owner", self.owners());
         line("mode", self.modes());
+
         line("meta", self.metadata());
         line("targets", self.who());
         line("commit", self.when());
@@ -28,6 +30,7 @@ impl Spec {
         if let Some(key) = &self.key {
             line("key", shown(key));
         }
+
         if let Some(after) = self.expires {
             line(
                 "expires",
@@ -37,6 +40,7 @@ impl Spec {
                 ),
             );
         }
+
         out
     }
 
@@ -46,15 +50,18 @@ impl Spec {
             .iter()
             .map(|p| printable(p.as_bytes()))
             .collect();
+
         parts.push(".makuoignore files".to_string());
         if self.gitignore {
             parts.push(".gitignore files".to_string());
         }
+
         let fate = if self.delete.excluded {
             "removed on the hosts"
         } else {
             "left alone on the hosts"
         };
+
         format!(
             "{}; what they match is not sent, and {fate}",
             parts.join(", ")
@@ -66,16 +73,19 @@ impl Spec {
             return "nothing: what a host has beside the release stays, and `makuo diff` shows it"
                 .to_string();
         }
+
         let most = match self.delete.max {
             Limit::Count(n) => format!("at most {n} paths"),
             share if share == Limit::NONE => "without a limit".to_string(),
             share => format!("at most {share} of its paths"),
         };
+
         let empty = if self.delete.allow_empty {
             "; an empty source empties the tree"
         } else {
             ""
         };
+
         format!(
             "what the release does not have, {most} on a host, checked before the first change{empty}"
         )
@@ -87,12 +97,14 @@ impl Spec {
             OwnerPolicy::Ignore => format!("{what} not set"),
             OwnerPolicy::Fixed(name) => format!("{what} {}", printable(name.as_bytes())),
         };
+
         let unknown = match self.owner.unknown {
             UnknownOwner::Fail => "a host that does not know a name refuses the release",
             UnknownOwner::Numeric => {
                 "a host that does not know a name takes the number of this one"
             }
         };
+
         format!(
             "{}, {}; {unknown}",
             policy("user", &self.owner.user),
@@ -105,6 +117,7 @@ impl Spec {
             ModePolicy::Preserve => format!("{what} as in the source"),
             ModePolicy::Fixed(mode) => format!("{what} {:04o}", mode.bits()),
         };
+
         format!(
             "{}, {}",
             policy("files", self.mode.files),
@@ -120,12 +133,14 @@ impl Spec {
         ]
         .into_iter()
         .partition(|(_, kept)| *kept);
+
         let names = |list: Vec<(&str, bool)>| {
             list.into_iter()
                 .map(|(name, _)| name)
                 .collect::<Vec<_>>()
                 .join(", ")
         };
+
         match (kept.is_empty(), not.is_empty()) {
             (false, false) => format!("{} kept; {} not", names(kept), names(not)),
             (false, true) => format!("{} kept", names(kept)),
@@ -142,6 +157,7 @@ impl Spec {
                 .collect::<Vec<_>>()
                 .join(", "),
         };
+
         match &self.targets.expect {
             None => format!("{hosts}; whoever answers"),
             Some(Expect::Count(n)) => format!("{hosts}; at least {n} must answer"),
@@ -161,10 +177,12 @@ impl Spec {
             ),
             Quorum::Count(n) => format!("once {n} targets have the whole release staged"),
         };
+
         let layout = match self.commit.layout {
             Layout::InPlace => "file by file in place",
             Layout::Swap => "the whole tree in one exchange",
         };
+
         let mut parts = vec![staged, layout.to_string()];
         if !self.commit.batches.is_empty() {
             let sizes: Vec<String> = self
@@ -175,11 +193,13 @@ impl Spec {
                 .collect();
             parts.push(format!("in batches of {}, then the rest", sizes.join(", ")));
         }
+
         parts.push(match (self.commit.on_failure, self.commit.batches.len()) {
             (OnFailure::Stop, 0) => "a host that fails then is named".into(),
             (OnFailure::Stop, _) => "when a host fails then, no further batch commits".into(),
             (OnFailure::Revert, _) => "when a host fails then, every host goes back".into(),
         });
+
         parts.join("; ")
     }
 
@@ -190,11 +210,13 @@ impl Spec {
             .map_or("as fast as the network takes it".to_string(), |r| {
                 format!("at most {r}")
             });
+
         let compress = match self.transfer.compress {
             Compress::Auto => "compressed where it gains".to_string(),
             Compress::Off => "not compressed".to_string(),
             Compress::Level(level) => format!("what shrinks is compressed at level {level}"),
         };
+
         let slow = match self.transfer.floor {
             Floor::Share(0) => "no host is too slow".to_string(),
             floor @ Floor::Share(_) => {
@@ -202,6 +224,7 @@ impl Spec {
             }
             floor @ Floor::Rate(_) => format!("a host below {floor} is served after the others"),
         };
+
         format!("{rate}; {compress}; {slow}")
     }
 }

@@ -211,9 +211,11 @@ impl Spec {
                 .because(e)
                 .hint(&hint)
         })?;
+
         if !meta.is_dir() {
             return Err(Error::usage(format!("the source {name} is not a directory")).hint(hint));
         }
+
         std::fs::read_dir(&self.source).map(drop).map_err(|e| {
             Error::usage(format!("the source {name} cannot be read"))
                 .because(e)

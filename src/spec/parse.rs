@@ -88,6 +88,7 @@ impl Spec {
             commit: commit(top.section("commit")?)?,
             transfer: transfer(top.section("transfer")?)?,
         };
+
         // A misspelt `source` is told as such, before the missing one.
         top.finish()?;
         if source.is_none() {
@@ -97,6 +98,7 @@ impl Spec {
             ))
             .hint("name the directory to release: source = \"site\""));
         }
+
         Ok(spec)
     }
 }
@@ -111,6 +113,7 @@ fn delete(mut section: Section) -> Result<Delete> {
         allow_empty: flag(&mut section, "allow_empty", default.allow_empty)?,
         excluded: flag(&mut section, "excluded", default.delete_excluded)?,
     };
+
     section.finish().map(|()| delete)
 }
 
@@ -133,6 +136,7 @@ fn owner(mut section: Section) -> Result<Ownership> {
             )?,
         },
     };
+
     section.finish().map(|()| owner)
 }
 
@@ -142,6 +146,7 @@ fn an_owner(field: &Field) -> Result<OwnerPolicy> {
             .number(0..=i64::from(u32::MAX - 1), "an id")
             .map(|n| OwnerPolicy::Fixed(n.to_string()));
     }
+
     match field.text()? {
         "preserve" => Ok(OwnerPolicy::Preserve),
         "ignore" => Ok(OwnerPolicy::Ignore),
@@ -170,6 +175,7 @@ fn modes(mut section: Section) -> Result<Modes> {
             .take("dirs")
             .map_or(Ok(ModePolicy::Preserve), |f| a_mode(&f, "0755"))?,
     };
+
     section.finish().map(|()| modes)
 }
 
@@ -179,20 +185,24 @@ fn a_mode(field: &Field, example: &str) -> Result<ModePolicy> {
             "write \"preserve\", or the bits in octal and in quotes: \"{example}\""
         ))
     };
+
     // A bare 0644 is no TOML and a bare 644 would be decimal: only text is clear.
     let text = if field.is_text() {
         field.text()?
     } else {
         return Err(wrong());
     };
+
     if text == "preserve" {
         return Ok(ModePolicy::Preserve);
     }
+
     let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     let bits = octal
         .then(|| u32::from_str_radix(text, 8).ok())
         .flatten()
         .ok_or_else(wrong)?;
+
     Ok(ModePolicy::Fixed(Mode::from_bits(bits)))
 }
 
@@ -210,10 +220,12 @@ fn targets(mut section: Section) -> Result<Targets> {
         None => Vec::new(),
         Some(f) => globs(f)?,
     };
+
     let targets = Targets {
         hosts,
         expect: section.take("expect").map(expect).transpose()?,
     };
+
     section.finish().map(|()| targets)
 }
 
@@ -221,10 +233,12 @@ fn globs(field: Field) -> Result<Vec<String>> {
     if field.is_text() {
         return a_glob(&field).map(|g| vec![g]);
     }
+
     let nobody = field
         .wrong("an empty list names no host; leave the key out for every host that has the tree");
     let too_many = field.wrong(format!("more than {MAX_PATTERNS} patterns"));
     let items = field.list("a list of host names or globs such as [\"web*\"]")?;
+
     match items.len() {
         0 => Err(nobody),
         n if n > MAX_PATTERNS => Err(too_many),
@@ -239,6 +253,7 @@ fn a_glob(field: &Field) -> Result<String> {
             "a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\""
         )));
     }
+
     globset::Glob::new(glob)
         .map_err(|e| field.wrong(format!("{glob:?} is not a glob: {}", e.kind())))?;
     Ok(glob.to_string())
@@ -250,6 +265,7 @@ fn expect(field: Field) -> Result<Expect> {
         let n = field.number(1..=MAX_HOSTS, WHAT)?;
         return Ok(Expect::Count(u32::try_from(n).unwrap_or(u32::MAX)));
     }
+
     let nobody = field.wrong("an empty list expects nobody; leave the key out");
     let mut names = Vec::new();
     for item in field.list(WHAT)? {
@@ -259,6 +275,7 @@ fn expect(field: Field) -> Result<Expect> {
         }
         names.push(name);
     }
+
     if names.is_empty() {
         Err(nobody)
     } else {
@@ -287,6 +304,7 @@ fn commit(mut section: Section) -> Result<Commit> {
             )?,
         },
     };
+
     section.finish().map(|()| commit)
 }
 
@@ -315,6 +333,7 @@ fn transfer(mut section: Section) -> Result<Transfer> {
             Some(f) => compress(&f)?,
         },
     };
+
     section.finish().map(|()| transfer)
 }
 
@@ -326,10 +345,12 @@ fn compress(field: &Field) -> Result<Compress> {
             .and_then(Level::new)
             .map(Compress::Level)
     };
+
     if field.is_number() {
         return level(field.number(1..=19, WHAT)?)
             .ok_or_else(|| field.wrong(format!("write {WHAT}")));
     }
+
     match field.text()? {
         "auto" => Ok(Compress::Auto),
         "off" => Ok(Compress::Off),
@@ -377,9 +398,11 @@ fn a_path(field: &Field, file: &Path) -> Result<PathBuf> {
     if text.is_empty() || text.contains('\0') {
         return Err(field.wrong("write a path, as in \"site\" or \"../site\""));
     }
+
     if let (Some(rest), Some(home)) = (text.strip_prefix("~/"), std::env::var_os("HOME")) {
         return Ok(Path::new(&home).join(rest));
     }
+
     Ok(file.parent().unwrap_or(Path::new("")).join(text))
 }
 
@@ -395,10 +418,12 @@ pub(crate) fn patterns(field: Field) -> Result<Vec<String>> {
         }
         patterns.push(pattern.to_string());
     }
+
     let excludes: Vec<Exclude> = patterns
         .iter()
         .map(|p: &String| Exclude::at_top(p.as_str()))
         .collect();
+
     if check_excludes(&excludes).is_err() {
         Err(too_many)
     } else {

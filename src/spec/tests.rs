@@ -140,12 +140,14 @@ fn a_level_of_compression_is_told() {
     let how = |value: &str| {
         parse(&format!("source = \"s\"\n[transfer]\ncompress = {value}")).expect("legal")
     };
+
     assert_eq!(
         how("1").transfer.compress,
         Compress::Level(Level::new(1).expect("legal"))
     );
     assert_eq!(how("\"auto\"").transfer.compress, Compress::Auto);
     let told = how("19").explain();
+
     assert!(
         told.contains("as fast as the network takes it; what shrinks is compressed at level 19"),
         "{told}"
@@ -163,9 +165,11 @@ fn the_list_of_keys_is_what_is_read() {
             found.extend(inner.keys().map(|k| format!("{key}.{k}")));
         }
     }
+
     let mut known: Vec<String> = KEYS.iter().map(|k| k.to_string()).collect();
     found.sort();
     known.sort();
+
     assert_eq!(found, known);
 }
 
@@ -179,6 +183,7 @@ fn numbers_stand_where_texts_may() {
     assert_eq!(spec.targets.expect, Some(Expect::Count(3)));
     assert_eq!(spec.targets.hosts, ["web*"]);
     assert_eq!(spec.commit.require, Quorum::Count(3));
+
     assert_eq!(spec.owner.user, OwnerPolicy::Fixed("33".into()));
 }
 

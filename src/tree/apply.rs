@@ -50,6 +50,7 @@ impl Metadata {
         let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
             return Self::default();
         };
+
         let is_link = matches!(entry.kind, EntryKind::Symlink(_));
         Self {
             mode: (!is_link).then_some(entry.mode),
@@ -88,10 +89,12 @@ impl Metadata {
             .as_mut()
             .map(|reader| reader.through(handle))
             .transpose()?;
+
         let label = reader
             .map(|mut reader| reader.label(handle, false))
             .transpose()?
             .flatten();
+
         Ok(Self {
             mode: (!is_link).then_some(stat.mode),
             uid: Some(stat.uid),
@@ -140,17 +143,20 @@ impl Metadata {
                 AtFlags::EMPTY_PATH,
             )?;
         }
+
         if self.xattrs.is_none() && is_foreign(now.uid, uid) && now.file_type != FileType::Symlink {
             // Another user made them.
             [ACL, DEFAULT_ACL]
                 .iter()
                 .try_for_each(|acl| remove_acl(handle, acl))?;
         }
+
         if let Some(xattrs) = &self.xattrs {
             // An ACL changes the mode, and so may this.
             mode_now = None;
             set_xattrs(handle, now.mode, xattrs)?;
         }
+
         if let Some(label) = &self.label {
             let label = Xattr {
                 name: LABEL.to_vec(),
@@ -158,15 +164,18 @@ impl Metadata {
             };
             add_attribute(&in_proc(handle), &label)?;
         }
+
         if let Some(mode) = self.mode.filter(|_| now.file_type != FileType::Symlink)
             && mode_now != Some(mode)
         {
             chmod(handle, mode)?;
         }
+
         // Only its owner may set a time: not even to what it is.
         if let Some(mtime) = self.mtime.filter(|&mtime| mtime != now.mtime) {
             set_mtime(handle, mtime)?;
         }
+
         Ok(())
     }
 }
@@ -208,6 +217,7 @@ fn set_mtime(handle: BorrowedFd<'_>, mtime: Mtime) -> io::Result<()> {
             tv_nsec: i64::from(mtime.nanos),
         },
     };
+
     Ok(rustix::fs::utimensat(
         handle,
         c"",
@@ -232,17 +242,20 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
         }
         present => present?,
     };
+
     if present == wanted {
         return Ok(());
     }
 
     // Writable meanwhile; and a set-user-id bit that the new owner cleared comes back with the final mode only.
     let writable = Mode::from_bits(meanwhile.bits() & 0o777 | 0o200);
+
     if writable != meanwhile && FileStat::of(handle)?.file_type != FileType::Symlink {
         chmod(handle, writable)?;
     }
 
     let path = in_proc(handle);
+
     for extra in present
         .iter()
         .filter(|x| !wanted.iter().any(|w| w.name == x.name))
@@ -250,10 +263,12 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
         rustix::fs::removexattr(&path, extra.name.as_slice())
             .map_err(|e| of_attribute(extra, e))?;
     }
+
     for x in wanted.iter().filter(|w| !present.contains(w)) {
         rustix::fs::setxattr(&path, x.name.as_slice(), &x.value, XattrFlags::empty())
             .map_err(|e| of_attribute(x, e))?;
     }
+
     Ok(())
 }
 
@@ -272,10 +287,12 @@ pub(super) fn add_xattrs(handle: BorrowedFd<'_>, mode: Mode, xattrs: &[Xattr]) -
     if !is_link && mode.bits() & 0o200 == 0 {
         chmod(handle, Mode::from_bits(mode.bits() & 0o777 | 0o200))?;
     }
+
     let path = in_proc(handle);
     for xattr in xattrs {
         add_attribute(&path, xattr)?;
     }
+
     if is_link { Ok(()) } else { chmod(handle, mode) }
 }
 
@@ -330,6 +347,7 @@ mod tests {
             std::fs::Permissions::from_mode(0o000),
         )
         .unwrap();
+
         let top = File::open(dir.path()).unwrap();
         let wanted = Metadata {
             mode: Some(Mode::from_bits(0o4750)),
@@ -339,10 +357,12 @@ mod tests {
             }),
             ..Metadata::default()
         };
+
         wanted
             .set(handle_of(top.as_fd(), c"file").unwrap())
             .unwrap();
         let now = Metadata::present(top.as_fd(), c"file", false).unwrap();
+
         assert_eq!((now.mode, now.mtime), (wanted.mode, wanted.mtime));
     }
 
@@ -355,10 +375,12 @@ mod tests {
             mtime: Some(Mtime { secs: 99, nanos: 1 }),
             ..Metadata::default()
         };
+
         wanted
             .set(handle_of(top.as_fd(), c"link").unwrap())
             .unwrap();
         let meta = std::fs::symlink_metadata(dir.path().join("link")).unwrap();
+
         assert_eq!((meta.mtime(), meta.mtime_nsec()), (99, 1));
     }
 
@@ -370,6 +392,7 @@ mod tests {
             println!("skipped: no user xattrs here");
             return;
         }
+
         let xattrs = vec![Xattr {
             name: b"user.new".to_vec(),
             value: b"2".to_vec(),
@@ -379,11 +402,13 @@ mod tests {
             mode: Some(Mode::from_bits(0o444)),
             ..Metadata::default()
         };
+
         let top = File::open(dir.path()).unwrap();
         wanted
             .set(handle_of(top.as_fd(), c"file").unwrap())
             .unwrap();
         let now = Metadata::present(top.as_fd(), c"file", true).unwrap();
+
         assert_eq!((now.xattrs, now.mode), (wanted.xattrs, wanted.mode));
     }
 }

@@ -55,14 +55,17 @@ impl Barred {
         if !barred.opens {
             return Ok(barred);
         }
+
         let mut seen = HashSet::new();
         for change in plan.changes.iter().filter(|c| c.is_applied()) {
             let own = (change.was == Some(Shape::Directory)).then(|| change.path.clone());
             barred.open_down_to(root, own.or_else(|| change.path.parent()), &mut seen)?;
         }
+
         for local in plan.reuse.values() {
             barred.open_down_to(root, local.path.parent(), &mut seen)?;
         }
+
         Ok(barred)
     }
 
@@ -90,6 +93,7 @@ impl Barred {
             }
             seen.insert(dir);
         }
+
         Ok(())
     }
 
@@ -119,10 +123,12 @@ impl Barred {
         let Some(path) = path.filter(|_| self.opens) else {
             return opened;
         };
+
         let is_barred = match &opened {
             Ok(dir) => FileStat::of(dir)?.mode.bits() & LISTED != LISTED,
             Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
         };
+
         if is_barred && self.open(root, path)? {
             root.dir(Some(path))
         } else {
@@ -139,6 +145,7 @@ impl Barred {
         if now.file_type != FileType::Directory || now.mode.bits() & LISTED == LISTED {
             return Ok(false);
         }
+
         match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | LISTED)) {
             // Another user's: it may let this one in by other bits.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),

@@ -93,8 +93,10 @@ impl<'a> Carry<'a> {
         if let Some(flag) = before.fixed() {
             return Err(self.fixed(path, flag));
         }
+
         let mut known = Known::new(steady_ctime(&before, to).map_err(look)?);
         let mut names = names_in(from).map_err(|e| self.failed("cannot list", path, e))?;
+
         // A plan is searched in its own order at least cost.
         names.sort_unstable();
         let (mut touched, mut all) = (false, Vec::new());
@@ -112,10 +114,12 @@ impl<'a> Carry<'a> {
                 all.extend(was.map(|was| (name, was)));
             }
         }
+
         let steady = FileStat::of(from)
             .map_err(|e| self.failed("cannot look at", path, e))?
             .ctime
             == before.ctime;
+
         for (name, mut was) in all {
             // A name that was replaced between two calls is known by what was linked.
             if !steady && let Was::Other(..) = was {
@@ -125,9 +129,11 @@ impl<'a> Carry<'a> {
             }
             known.add(name, was);
         }
+
         if self.again {
             touched |= self.remove_others(path, &names, to)?;
         }
+
         self.seen.push((path.cloned(), touched));
         self.names.0.insert(path.cloned(), known);
         Ok(())
@@ -142,6 +148,7 @@ impl<'a> Carry<'a> {
             from,
             to,
         } = pair;
+
         let failed = |e| self.failed("cannot look at", Some(path), e);
         let Some(now) = pair.here().map_err(failed)? else {
             // It went away since it was listed, and so does its copy.
@@ -151,6 +158,7 @@ impl<'a> Carry<'a> {
             }
             return Ok(copied.then_some((None, true)));
         };
+
         let operation = Operation::on(now);
         if now.is_mount_root() {
             return Err(Error::refused(format!(
@@ -159,17 +167,21 @@ impl<'a> Carry<'a> {
             ))
             .hint("unmount it, or set commit.layout = \"in-place\" in the spec"));
         }
+
         let there = pair.there().map_err(failed)?;
         if now.file_type == FileType::Directory {
             return self.directory(pair, &now, there).map(Some);
         }
+
         let was = Some(Was::Other(now.id.ino, now.id.ino));
         if there.is_some_and(|t| t.id == now.id) {
             return Ok(Some((was, false)));
         }
+
         if there.is_some() {
             self.remove(to, path, name)?;
         }
+
         match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
             Ok(()) => {
                 if self.layered && now.nlink > 1 {
@@ -188,6 +200,7 @@ impl<'a> Carry<'a> {
             Err(Errno::NOENT) => return Ok(there.map(|_| (None, true))),
             Err(e) => return Err(self.unlinkable(path, e)),
         }
+
         Ok(Some((was, true)))
     }
 
@@ -204,6 +217,7 @@ impl<'a> Carry<'a> {
         if made.id == now.id {
             return Ok(());
         }
+
         Err(Error::refused(format!(
             "{}: a file with several names in a lower layer of the overlay filesystem cannot be carried into the next tree",
             self.from.printed(path)
@@ -225,9 +239,11 @@ impl<'a> Carry<'a> {
         if there.is_some_and(|t| t.file_type == FileType::Directory) {
             return Ok((Some(Was::Directory), false));
         }
+
         if there.is_some() {
             self.remove(to, path, name)?;
         }
+
         // What came since the tree was compared is nothing that the release knows.
         if self.again || (self.alone)(path) {
             self.moves.push(Move {
@@ -236,6 +252,7 @@ impl<'a> Carry<'a> {
             });
             return Ok((None, there.is_some()));
         }
+
         rustix::fs::mkdirat(to, name, Mode::RWXU)
             .map_err(|e| self.failed("cannot make the copy of", Some(path), e.into()))?;
         let ours = open_dir_at(from, name)
@@ -243,6 +260,7 @@ impl<'a> Carry<'a> {
         let theirs = open_dir_at(to, name)
             .map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
         self.dir(Some(path), ours.as_fd(), theirs.as_fd())?;
+
         Ok((Some(Was::Directory), true))
     }
 
@@ -264,6 +282,7 @@ impl<'a> Carry<'a> {
                 touched = true;
             }
         }
+
         Ok(touched)
     }
 
@@ -309,6 +328,7 @@ pub(super) fn set_dirs(
     let mut dirs: Vec<_> = dirs.into_iter().collect();
     dirs.sort();
     dirs.dedup();
+
     for path in dirs.iter().rev() {
         let wanted = metadata(path.as_ref())?;
         let set = || match path {
@@ -330,6 +350,7 @@ pub(super) fn set_dirs(
             })?,
         }
     }
+
     Ok(())
 }
 
@@ -343,6 +364,7 @@ pub(super) fn present(root: &Root, path: Option<&TreePath>) -> Result<Metadata> 
         }
         None => Metadata::present(root.as_fd(), c".", true),
     };
+
     look().map_err(|e| Error::io("cannot look at", shown(), e))
 }
 
@@ -355,6 +377,7 @@ pub(super) fn names_in(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
             names.push(entry.file_name().to_owned());
         }
     }
+
     Ok(names)
 }
 
@@ -372,6 +395,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Re
     if kind != FileType::Directory {
         return Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?);
     }
+
     // Its own mode binds an ordinary user.
     let handle = match open_dir_at(dir, name) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -380,6 +404,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Re
         }
         handle => handle?,
     };
+
     let mut trouble = None;
     for child in names_in(handle.as_fd())? {
         let gone = || {
@@ -397,6 +422,7 @@ pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Re
             trouble.get_or_insert(e);
         }
     }
+
     match trouble {
         Some(e) => Err(e),
         None => Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?),
@@ -422,6 +448,7 @@ fn remove_carried(
     if kind != FileType::Directory || !has_within(changed, path) {
         return remove(dir, name, kind);
     }
+
     let handle = open_dir_at(dir, name)?;
     for child in names_in(handle.as_fd())? {
         let below = join(Some(path), &child).map_err(io::Error::other)?;
@@ -429,6 +456,7 @@ fn remove_carried(
             remove_carried(handle.as_fd(), &below, &child, changed)?;
         }
     }
+
     match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
         Err(e) => Err(e.into()),

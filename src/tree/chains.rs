@@ -107,6 +107,7 @@ impl Chains {
             first: before,
             last: before,
         });
+
         if chain.last == before {
             chain.last = after;
         } else {

@@ -64,6 +64,7 @@ pub(super) fn run(
             signature.len()
         )));
     }
+
     let (steps, dirs, exchange) = match &mut next {
         None => {
             locked(&tree.chains).begin(is_worth(plan));
@@ -82,11 +83,13 @@ pub(super) fn run(
             )
         }
     };
+
     let previous = tree.state.last_commit()?;
     let commit = CommitMark {
         release: mark,
         number: previous.map_or(0, |p| p.number) + 1,
     };
+
     let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
     let journal = Journal {
         commit,
@@ -97,12 +100,14 @@ pub(super) fn run(
         signature,
         swap: exchange,
     };
+
     tree.crash.point()?;
     tree.state.accept(release)?;
     tree.crash.point()?;
     tree.nodes().sync()?;
     tree.crash.point()?;
     let undo = tree.state.fresh_undo(mark.serial)?;
+
     if let Some(next) = &next {
         tree.crash.point()?;
         next.names
@@ -114,12 +119,14 @@ pub(super) fn run(
             .and_then(|()| rustix::fs::fsync(tree.state.handle()));
         moved.map_err(|e| Error::io("cannot move", tree.state.next_path(), e))?;
     }
+
     tree.crash.point()?;
     if let Err(e) = journal.write(&tree.state) {
         // It may be there all the same, and nobody shall go on with what is called failed.
         tree.state.remove(FORWARD)?;
         return Err(e);
     }
+
     match complete(tree, &journal, Try::First) {
         Ok(()) => {}
         Err(e) if tree.crash.happened() => return Err(e),
@@ -141,11 +148,13 @@ pub(super) fn run(
             return Err(e);
         }
     }
+
     let made = |dirs: bool| {
         plan.changes
             .iter()
             .filter(move |c| c.makes_anew() && (c.shape() == Shape::Directory) == dirs)
     };
+
     Ok(CommitReport {
         files_written: made(false).count() as u64,
         directories_made: made(true).count() as u64,
@@ -172,6 +181,7 @@ pub(super) fn complete(tree: &Tree, journal: &Journal, attempt: Try) -> Result<(
         tree.crash.point()?;
         tree.state.set_last_commit(Some(journal.commit))?;
     }
+
     // From here on the release is the tree. The journal is kept with what it can undo.
     tree.crash.point()?;
     tree.state.rename(FORWARD, &kept_journal(journal.serial()))
@@ -185,11 +195,13 @@ fn take_steps(tree: &Tree, journal: &Journal, attempt: Try) -> Result<()> {
     for step in &journal.steps {
         runner.forward(&step)?;
     }
+
     for dir in journal.dirs.iter().rev() {
         if let Some(new) = &dir.new {
             runner.set_dir(dir.path.as_ref(), new)?;
         }
     }
+
     runner.sync(journal)
 }
 
@@ -280,6 +292,7 @@ impl<'a> Runner<'a> {
                 None => return Ok(Outcome::Done),
             },
         };
+
         if is_staged {
             stop!(self);
             let placement = Placement::begin();
@@ -295,6 +308,7 @@ impl<'a> Runner<'a> {
                 return self.placed(path, placement).map(|()| Outcome::Done);
             }
         }
+
         // The slot now holds what was replaced.
         stop!(self);
         if stat(stage, &name)?.is_some_and(|s| s.file_type == FileType::Directory) {
@@ -302,6 +316,7 @@ impl<'a> Runner<'a> {
                 "a directory appeared here since the tree was compared",
             ));
         }
+
         renameat(stage, &name, &*self.undo, &name)?;
         Ok(Outcome::Done)
     }
@@ -312,10 +327,12 @@ impl<'a> Runner<'a> {
         if !locked(&tree.chains).wanted() {
             return Ok(());
         }
+
         let (parent, last) = self.parent(path)?;
         if let Some(after) = stat(parent, &last)? {
             placement.done(&after, &mut locked(&tree.chains));
         }
+
         Ok(())
     }
 
@@ -349,16 +366,19 @@ impl<'a> Runner<'a> {
         if stat(undo.as_fd(), &name)?.is_some() {
             return Ok(Outcome::Done);
         }
+
         stop!(self);
         let (parent, last) = self.parent(path)?;
         let Some(now) = stat(parent, &last)? else {
             return self.finish_stand_in(slot);
         };
+
         if (now.file_type == FileType::Directory) != is_dir {
             return Err(io::Error::other(
                 "another kind of file appeared here since the tree was compared",
             ));
         }
+
         match tree
             .crash
             .rename(is_dir, parent, &last, undo.as_fd(), &name)
@@ -366,10 +386,12 @@ impl<'a> Runner<'a> {
             Err(Errno::XDEV) if is_dir => return self.leave_stand_in(path, slot),
             done => done?,
         }
+
         if is_dir && !is_empty(undo.as_fd(), &name)? {
             renameat(&*undo, &name, parent, &last)?;
             return Err(Errno::NOTEMPTY.into());
         }
+
         Ok(Outcome::Done)
     }
 
@@ -390,6 +412,7 @@ impl<'a> Runner<'a> {
                 "another file appeared here since the tree was compared",
             ));
         }
+
         metadata.set(&handle)?;
         Ok(Outcome::Done)
     }
@@ -399,10 +422,12 @@ impl<'a> Runner<'a> {
         if self.rights.overrides_modes() {
             return Ok(());
         }
+
         for dir in &journal.dirs {
             self.loosen_one(dir.path.as_ref())
                 .map_err(|e| self.named(e, "cannot write to", dir.path.as_ref()))?;
         }
+
         Ok(())
     }
 
@@ -420,6 +445,7 @@ impl<'a> Runner<'a> {
             Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => return Ok(()),
             handle => handle?,
         };
+
         let now = FileStat::of(&handle)?;
         if now.file_type == FileType::Directory && now.mode.bits() & 0o700 != 0o700 {
             match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o700)) {
@@ -428,6 +454,7 @@ impl<'a> Runner<'a> {
                 done => done?,
             }
         }
+
         Ok(())
     }
 
@@ -446,6 +473,7 @@ impl<'a> Runner<'a> {
                 .and_then(|handle| remove_acl(handle.as_fd(), DEFAULT_ACL));
             done.map_err(|e| self.named(e, "cannot remove the ACL of", dir.path.as_ref()))?;
         }
+
         Ok(())
     }
 
@@ -476,10 +504,12 @@ impl<'a> Runner<'a> {
         let above = path.parent();
         let name = CString::new(path.name())
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+
         if self.last.as_ref().is_none_or(|(dir, _)| *dir != above) {
             let (handle, _) = self.tree.root().parent(path)?;
             self.last = Some((above, handle));
         }
+
         match &self.last {
             Some((_, handle)) => Ok((handle.as_fd(), name)),
             None => Err(io::ErrorKind::NotFound.into()),
@@ -496,6 +526,7 @@ impl<'a> Runner<'a> {
                 .map_err(|e| Error::io("cannot sync", tree.root().path(), e))?;
             return Ok(());
         }
+
         for dir in journal.dirs.iter() {
             match tree.root().dir(dir.path.as_ref()) {
                 Ok(handle) => rustix::fs::fsync(&handle).map_err(io::Error::from),
@@ -512,9 +543,11 @@ impl<'a> Runner<'a> {
             }
             .map_err(|e| self.named(e, "cannot sync", dir.path.as_ref()))?;
         }
+
         for fd in [self.undo.as_fd(), tree.state.stage()] {
             rustix::fs::fsync(fd).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
         }
+
         Ok(())
     }
 

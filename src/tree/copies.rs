@@ -27,6 +27,7 @@ pub(super) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
     for further in &plan.further {
         *names.entry(further.first as usize).or_insert(1u32) += 1;
     }
+
     let mut chosen = HashSet::new();
     let mut last: Option<(Option<TreePath>, OwnedFd)> = None;
     for (at, change) in plan
@@ -56,6 +57,7 @@ pub(super) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
             chosen.insert(at);
         }
     }
+
     Ok(chosen)
 }
 
@@ -65,6 +67,7 @@ pub(super) fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
     let Some(want) = change.want.as_ref().map(|want| &want.entry) else {
         return false;
     };
+
     // Nobody but root makes a device, and the daemon may lack the right to.
     if change.shape() == Shape::Device {
         return false;
@@ -72,10 +75,12 @@ pub(super) fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
 
     let is_another = |wanted: Option<u32>, now| wanted.is_some_and(|id| id != now);
     let (new, old) = (want.mode.bits(), now.mode.bits());
+
     let is_link = change.shape() == Shape::Symlink;
     let gains = !is_link && new & !old != 0;
     let narrows = !is_link && new != old && old & OTHERS_WRITE != 0;
     let is_capable = change.delta.xattrs && want.xattrs.iter().any(|x| x.name == CAPABILITY);
+
     is_another(change.owner.uid, now.uid)
         || is_another(change.owner.gid, now.gid)
         || gains

@@ -49,9 +49,11 @@ impl Tree {
             ErrorKind::QuotaExceeded,
             ErrorKind::ReadOnlyFilesystem,
         ];
+
         if full.into_iter().any(|kind| e.is_os(kind)) {
             return;
         }
+
         self.doubt_names();
         for path in [self.index_path(), self.written_path()] {
             match std::fs::remove_file(&path) {
@@ -88,6 +90,7 @@ impl Tree {
         let Ok(Some(current)) = self.current() else {
             return false;
         };
+
         let root = self.root();
         let is_empty = || {
             let names = root
@@ -99,6 +102,7 @@ impl Tree {
                 names.all(|name| name.is_ok_and(|n| is_none(n.file_name().to_bytes())))
             })
         };
+
         let has_entries = current.release.header().root.entries > 0;
         Index::is_of_another(&self.index_path(), root.id()) || has_entries && is_empty()
     }

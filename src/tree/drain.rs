@@ -46,6 +46,7 @@ impl Follow<'_> {
         let closed = closed || self.is_closed(path, from.as_fd())?;
         let is_own = path.is_some_and(|path| self.changed.binary_search(path).is_ok());
         let record = self.record(path);
+
         let (common, known) = (
             record.is_some() && !is_own,
             record.map(Known::names).unwrap_or_default(),
@@ -57,6 +58,7 @@ impl Follow<'_> {
             closed,
             known,
         };
+
         for _ in 0..MAX_TRIES {
             let names = names_in(dir.handle).map_err(|e| self.failed("cannot list", path, e))?;
             if names.is_empty() {
@@ -66,6 +68,7 @@ impl Follow<'_> {
                 self.drain_name(&mut dir, &name)?;
             }
         }
+
         if common {
             // What comes into it after this is told from what came before.
             let mut record = Known::new(None);
@@ -74,6 +77,7 @@ impl Follow<'_> {
                 .for_each(|(name, was)| record.add(name, *was));
             self.names.0.insert(path.cloned(), record);
         }
+
         Ok(())
     }
 
@@ -83,11 +87,13 @@ impl Follow<'_> {
         let Some(now) = stat(dir.handle, name).map_err(failed)? else {
             return Ok(());
         };
+
         let is_dir = now.file_type == FileType::Directory;
         let same = dir
             .known
             .get(name)
             .is_some_and(|was| is_dir || self.sides(*was).from == now.id.ino);
+
         if !same && !dir.closed && self.changed.binary_search(&path).is_err() {
             let followed = self.rescue(dir, (&path, name), &now)?;
             if !is_dir {
@@ -99,15 +105,18 @@ impl Follow<'_> {
                 return taken.map_err(|e| self.failed("cannot remove", Some(&path), e));
             }
         }
+
         let failed = |e: io::Error| Error::io("cannot remove", self.from.shown(&path), e);
         if is_dir && stat(dir.handle, name).map_err(failed)?.is_some() {
             self.drain_dir(Some(&path), dir.closed)?;
         }
+
         let flags = if is_dir {
             AtFlags::REMOVEDIR
         } else {
             AtFlags::empty()
         };
+
         match unlinkat(dir.handle, name, flags) {
             // Gone, moved, or once more.
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
@@ -137,6 +146,7 @@ impl Follow<'_> {
             }
             Err(e) => return Err(self.failed("cannot open the other", dir.path, e)),
         };
+
         let held = self.one(
             Pair {
                 path,
@@ -147,9 +157,11 @@ impl Follow<'_> {
             &dir.known,
             now,
         )?;
+
         if let Some(Some(held)) = held {
             dir.known.insert(name.clone(), held);
         }
+
         Ok(held.is_some())
     }
 }

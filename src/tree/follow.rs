@@ -124,6 +124,7 @@ impl<'a> Follow<'a> {
                 Err(e) => return Err(self.failed("cannot look at", path.as_ref(), e)),
             }
         }
+
         Ok(())
     }
 
@@ -172,6 +173,7 @@ impl<'a> Follow<'a> {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -186,12 +188,14 @@ impl<'a> Follow<'a> {
             }
             found => found?,
         };
+
         self.touch(path.parent(), parent.as_fd())?;
         match rustix::fs::mkdirat(&parent, &name, rustix::fs::Mode::RWXU) {
             Ok(()) => drop(self.touched.insert(Some(path.clone()), None)),
             Err(Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
+
         Ok(())
     }
 
@@ -214,6 +218,7 @@ impl<'a> Follow<'a> {
             }
             was = Some(now);
         }
+
         Ok(())
     }
 
@@ -230,15 +235,18 @@ impl<'a> Follow<'a> {
             (Err(e), _) | (_, Err(e)) if is_gone(&e) => return Ok(None),
             (Err(e), _) | (_, Err(e)) => return Err(self.failed("cannot open", path, e)),
         };
+
         let (from, to) = (from.as_fd(), to.as_fd());
         if self.is_closed(path, from)? {
             return Ok(None);
         }
+
         let look = |e| self.failed("cannot look at", path, e);
         let ctime = steady_ctime(&FileStat::of(from).map_err(look)?, to).map_err(look)?;
 
         let mut before = was.as_ref().map(Known::names).unwrap_or_default();
         let mut present = Vec::new();
+
         for name in names_in(from).map_err(|e| self.failed("cannot list", path, e))? {
             let child = join(path, &name)?;
             let now =
@@ -250,6 +258,7 @@ impl<'a> Follow<'a> {
                 present.push((name, child, was, Some(now)));
             }
         }
+
         for (name, was) in before {
             let child = join(path, &name)?;
             if self.changed.binary_search(&child).is_err() {
@@ -258,6 +267,7 @@ impl<'a> Follow<'a> {
         }
 
         let (mut known, mut steps) = (Known::new(ctime), Vec::new());
+
         for (name, path, was, now) in present {
             let pair = Pair {
                 path: &path,
@@ -279,6 +289,7 @@ impl<'a> Follow<'a> {
                 }
             }
         }
+
         self.link(&mut steps, from, to)?;
         self.announce(path, &known, &steps)?;
         let mut settled = true;
@@ -292,6 +303,7 @@ impl<'a> Follow<'a> {
             };
             held.iter().for_each(|held| known.add(&step.name, *held));
         }
+
         Ok(Some((known, settled)))
     }
 
@@ -301,6 +313,7 @@ impl<'a> Follow<'a> {
         if !matches!(self.rival, Rival::Everybody(_)) {
             return Ok(false);
         }
+
         let mut above = path.cloned();
         loop {
             let there = self
@@ -328,6 +341,7 @@ impl<'a> Follow<'a> {
             Verdict::Done(held) => return Ok(Some(held)),
             Verdict::Follow(nodes) => nodes,
         };
+
         let (path, name) = (pair.path.clone(), pair.name.clone());
         let mut steps = [Step {
             path,
@@ -337,6 +351,7 @@ impl<'a> Follow<'a> {
             known: nodes,
             ready: Ready::Changed,
         }];
+
         self.link(&mut steps, pair.from, pair.to)?;
         let dir = pair.path.parent();
         let mut record = Known::new(None);
@@ -344,6 +359,7 @@ impl<'a> Follow<'a> {
             .iter()
             .filter(|(name, _)| *name != pair.name)
             .for_each(|(name, was)| record.add(name, *was));
+
         self.announce(dir.as_ref(), &record, &steps)?;
         let [step] = steps;
         Ok(self
@@ -375,6 +391,7 @@ impl<'a> Follow<'a> {
             Some(Was::ComingOld(now, before)) => (now, before, self.back),
             was => return Ok(was.map_or(Nodes::NONE, |was| self.sides(was))),
         };
+
         let to = if forward { pair.to } else { pair.from };
         let Nodes { from, to } = Passing(self.aside).resolve(to, pair.name, now, before)?;
         Ok(if forward {
@@ -421,6 +438,7 @@ impl<'a> Follow<'a> {
         let is_dir = |found: Option<&FileStat>| {
             found.is_some_and(|found| found.file_type == FileType::Directory)
         };
+
         let mut there = pair.there().map_err(look)?;
         match (is_dir(now), is_dir(there.as_ref())) {
             (true, true) => {
@@ -450,14 +468,17 @@ impl<'a> Follow<'a> {
             }
             _ => {}
         }
+
         let touched = self.was_touched(pair);
         let live = self
             .live(pair)
             .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+
         if !follows(known, now, there.as_ref(), touched, self.rival, live) {
             let nodes = Nodes::of(now, there.as_ref());
             return Ok(Verdict::Done(Some(self.other(nodes.unfollowed(known)))));
         }
+
         match now.filter(|now| now.file_type == FileType::Directory) {
             Some(now) => self
                 .directory(pair, now, there.as_ref())
@@ -477,11 +498,13 @@ impl<'a> Follow<'a> {
         if there.is_some() || self.moving {
             self.tree.crash.point()?;
         }
+
         if let Some(there) = there {
             Passing(self.aside)
                 .take_out(pair.to, pair.name, there.id.ino)
                 .map_err(failed)?;
         }
+
         if !self.moving {
             self.moves.push(Move {
                 path: pair.path.clone(),
@@ -489,10 +512,12 @@ impl<'a> Follow<'a> {
             });
             return Ok(());
         }
+
         if pair.there().map_err(failed)?.is_some() {
             self.stays(pair.path);
             return Ok(());
         }
+
         self.touch(pair.path.parent(), pair.to)
             .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
         moves::take(pair.from, pair.name, pair.to)
@@ -533,6 +558,7 @@ impl<'a> Follow<'a> {
                 busy.insert(now.id.ino);
             }
         }
+
         Ok(())
     }
 
@@ -553,9 +579,11 @@ impl<'a> Follow<'a> {
                 _ => step.was.iter().for_each(|was| all.add(&step.name, *was)),
             }
         }
+
         let any = steps
             .iter()
             .any(|step| step.now.is_none() || step.ready == Ready::Linked);
+
         if any {
             super::swap::note(self.tree, self.aside, &Names([(path.cloned(), all)].into()))
         } else {
@@ -577,10 +605,12 @@ impl<'a> Follow<'a> {
             from,
             to,
         };
+
         let now = step.now.as_ref();
         if now.is_some() && matches!(step.ready, Ready::Busy | Ready::Changed) {
             return Ok(None);
         }
+
         self.tree.crash.point()?;
         let look = |e| Error::io("cannot look at", self.from.shown(&step.path), e);
         let there = pair.there().map_err(look)?;
@@ -588,16 +618,19 @@ impl<'a> Follow<'a> {
             .as_ref()
             .is_some_and(|there| there.file_type == FileType::Directory);
         let touched = self.was_touched(pair);
+
         let passing = Passing(self.aside);
         let nodes = Nodes::of(now, there.as_ref());
         let failed = |e| Error::io("cannot follow", self.from.shown(&step.path), e);
         let live = self.live(pair).map_err(failed)?;
+
         if is_dir || !follows(step.known, now, there.as_ref(), touched, self.rival, live) {
             if step.ready == Ready::Linked {
                 passing.forget(nodes.from).map_err(failed)?;
             }
             return Ok(Some(self.other(nodes.unfollowed(step.known))));
         }
+
         self.touch(dir.cloned(), to)
             .map_err(|e| self.failed("cannot look at the other", dir, e))?;
         match now {
@@ -606,9 +639,11 @@ impl<'a> Follow<'a> {
             None => passing.take_out(to, pair.name, nodes.to),
         }
         .map_err(|e| self.failed("cannot follow", Some(pair.path), e))?;
+
         if let Some(heard) = &mut self.heard {
             heard.forget(dir, pair.name);
         }
+
         Ok(Some(self.other(Nodes {
             from: nodes.from,
             to: nodes.from,
@@ -623,6 +658,7 @@ impl<'a> Follow<'a> {
             Err(e) if is_gone(&e) => return Ok(()),
             dir => dir.map_err(failed)?,
         };
+
         self.touch(pair.path.parent(), pair.to)
             .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
         for (name, was) in self
@@ -635,6 +671,7 @@ impl<'a> Follow<'a> {
                 self.vanish_name(&child, &name, was, dir.as_fd())?;
             }
         }
+
         match unlinkat(pair.to, pair.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
             Err(e) => Err(self.failed("cannot remove the other of", Some(pair.path), e.into())),
@@ -651,6 +688,7 @@ impl<'a> Follow<'a> {
         let there =
             stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
         let Some(there) = there else { return Ok(()) };
+
         // Nothing is left in `from`, whatever directory it is looked for in.
         let pair = Pair {
             path,
@@ -658,6 +696,7 @@ impl<'a> Follow<'a> {
             from: to,
             to,
         };
+
         if was == Was::Directory {
             return if there.file_type == FileType::Directory {
                 self.vanish(pair)
@@ -665,9 +704,11 @@ impl<'a> Follow<'a> {
                 Ok(())
             };
         }
+
         if self.sides(was).to != there.id.ino || self.was_touched(pair) {
             return Ok(());
         }
+
         self.tree.crash.point()?;
         let taken = Passing(self.aside).take_out(to, name, there.id.ino);
         taken.map_err(|e| self.failed("cannot remove the other of", Some(path), e))

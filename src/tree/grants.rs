@@ -50,6 +50,7 @@ mod tests {
             mode: Mode::from_bits(mode),
             ..any
         };
+
         for (from, to, closed) in [
             (of(7, 7, 0o755), of(7, 7, 0o755), false),
             (of(7, 7, 0o755), of(0, 7, 0o755), true),

@@ -45,6 +45,7 @@ impl Unhealthy {
         let serial = Serial(words.next()?.parse().ok()?);
         let id = ReleaseId(BlockHash::from_hex(words.next()?)?);
         let after = words.next()? != "0";
+
         Some(Self {
             mark: Mark { serial, id },
             after,
@@ -93,6 +94,7 @@ mod tests {
             serial: Serial(7),
             id: ReleaseId(BlockHash([3; 32])),
         };
+
         for text in ["", "after hook x failed: exit status 1\n  no reload"] {
             for after in [false, true] {
                 let failed = Unhealthy {
@@ -103,6 +105,7 @@ mod tests {
                 assert_eq!(Unhealthy::decode(failed.encode().as_bytes()), Some(failed));
             }
         }
+
         for broken in ["", "\n", "7\n", "7 zz 0\n", "x y z", "\u{fffd} 1 2\n"] {
             assert_eq!(Unhealthy::decode(broken.as_bytes()), None, "{broken:?}");
         }

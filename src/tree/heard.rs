@@ -57,6 +57,7 @@ impl Heard {
                 }
             }
         }
+
         Some(Self {
             inotify,
             dirs: watched,
@@ -127,12 +128,14 @@ mod tests {
         let gone = Some(TreePath::new(b"gone".as_slice()).unwrap());
         std::fs::write(dir.path().join("d/before"), "").unwrap();
         let mut heard = Heard::watch(&root, [None, path.clone(), gone].iter()).unwrap();
+
         std::fs::write(dir.path().join("d/own"), "").unwrap();
         heard.begin();
         for name in ["d/a", "b"] {
             std::fs::write(dir.path().join(name), "").unwrap();
             std::fs::remove_file(dir.path().join(name)).unwrap();
         }
+
         assert!(heard.touched(path.as_ref(), c"a") && heard.touched(None, c"b"));
         for (dir, name) in [
             (&path, c"own"),

@@ -47,6 +47,7 @@ mod tests {
         assert_eq!(state.kept_host_key().expect("readable"), None);
         state.keep_host_key(&[7; 32]).expect("writable");
         assert_eq!(state.kept_host_key().expect("readable"), Some([7; 32]));
+
         let file = state.host_key_file();
         assert_eq!(
             std::fs::metadata(&file)
@@ -56,6 +57,7 @@ mod tests {
                 & 0o777,
             0o600
         );
+
         std::fs::write(&file, "cut").expect("writable");
         assert_eq!(state.kept_host_key().expect("readable"), None);
     }

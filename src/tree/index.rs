@@ -214,6 +214,7 @@ impl Index {
         let refused = |why: &dyn std::fmt::Display| {
             tracing::warn!(index = %path.display(), "index not used, the tree is read anew: {why}");
         };
+
         let file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
@@ -222,6 +223,7 @@ impl Index {
                 return None;
             }
         };
+
         match read_tail(&file) {
             Ok(tail) if tail.root_ino == root.ino => {
                 let index = Self::new(file, path.to_path_buf(), root.dev, tail);
@@ -256,6 +258,7 @@ impl Index {
                 version.dev = root_dev;
             }
         };
+
         local(&mut tail.origin.top);
         tail.origin
             .ignore_files
@@ -263,6 +266,7 @@ impl Index {
             .for_each(|(_, version)| local(version));
         let mut totals = Totals::default();
         let mut nodes: HashMap<BlockHash, Place> = tail.nodes.iter().copied().collect();
+
         for row in &tail.rows {
             totals.add(&row.totals);
             let offset = row.at + u64::from(row.stats) + u64::from(row.filter);
@@ -274,6 +278,7 @@ impl Index {
                 },
             );
         }
+
         Self {
             file,
             path,
@@ -349,6 +354,7 @@ impl Index {
         let Node::Page(entries) = Node::decode(&bytes).map_err(damaged)? else {
             return Err(damaged("a page is another kind of node"));
         };
+
         let mut buffer = Vec::new();
         let stats: Vec<Version> = self
             .stats(row, &mut buffer)?
@@ -357,6 +363,7 @@ impl Index {
         if entries.len() != stats.len() {
             return Err(damaged("a page has more or fewer versions than entries"));
         }
+
         Ok(entries
             .into_iter()
             .zip(stats)
@@ -370,10 +377,12 @@ impl Index {
         if let Some((_, page)) = recent().iter().find(|(open, _)| *open == row) {
             return Ok(Arc::clone(page));
         }
+
         let page: Arc<[IndexEntry]> = self.page(row)?.into();
         let mut recent = recent();
         recent.truncate(AT_HAND - 1);
         recent.push_front((row, Arc::clone(&page)));
+
         Ok(page)
     }
 
@@ -387,6 +396,7 @@ impl Index {
                 self.node(&child.block().hash).map_err(io::Error::other)?;
             }
         }
+
         Ok(())
     }
 
@@ -475,6 +485,7 @@ impl NodeSource for Index {
         if place.size as usize > MAX_NODE_BYTES {
             return Err(ReadError::Io(*hash, damaged("a node beyond its limit")));
         }
+
         let mut bytes = vec![0; place.size as usize];
         self.file
             .read_exact_at(&mut bytes, place.offset)
@@ -484,6 +495,7 @@ impl NodeSource for Index {
             size: place.size,
         }
         .matches(&bytes);
+
         if whole {
             Ok(bytes.into())
         } else {
@@ -540,6 +552,7 @@ fn read_tail(file: &File) -> io::Result<Tail> {
     if &magic != MAGIC {
         return Err(damaged("not an index of this version"));
     }
+
     let mut trailer = [0; TRAILER];
     let trailer_at = length.saturating_sub(TRAILER as u64);
     file.read_exact_at(&mut trailer, trailer_at)?;
@@ -547,15 +560,19 @@ fn read_tail(file: &File) -> io::Result<Tail> {
     at.copy_from_slice(&trailer[..8]);
     size.copy_from_slice(&trailer[8..12]);
     let (at, size) = (u64::from_le_bytes(at), u32::from_le_bytes(size) as usize);
+
     if size > MAX_TAIL || at.checked_add(size as u64) != Some(trailer_at) {
         return Err(damaged("its end is not where it should be"));
     }
+
     let mut tail = vec![0; size];
     file.read_exact_at(&mut tail, at)?;
+
     // What fuzzing finds behind the sum is worth finding.
     if checksum(&tail) != trailer[12..] && !cfg!(fuzzing) {
         return Err(damaged("a checksum does not match"));
     }
+
     minicbor::decode(&tail).map_err(damaged)
 }
 

@@ -62,6 +62,7 @@ impl Inherited {
                 value: value.clone(),
             })
         };
+
         let runs_as_another =
             shape == Shape::File && wanted_mode(change).is_some_and(|m| m.bits() & SET_ID != 0);
         let gives = !runs_as_another || !is_foreign(self.giver, Some(owner_of(change)));
@@ -71,6 +72,7 @@ impl Inherited {
         let default = (gives && shape == Shape::Directory)
             .then(|| named(DEFAULT_ACL, &self.acl))
             .flatten();
+
         acl.into_iter()
             .chain(default)
             .chain(named(LABEL, &self.label))
@@ -127,10 +129,12 @@ impl<'a> Inheritance<'a> {
                 }
             }
         };
+
         while let Some(change) = made.pop() {
             given = Rc::new(self.made(&change, &given));
             self.known.insert(Some(change.path), Rc::clone(&given));
         }
+
         Ok(given)
     }
 
@@ -153,6 +157,7 @@ impl<'a> Inheritance<'a> {
             Shape::Fifo => FileType::Fifo,
             Shape::Hardlink | Shape::Device | Shape::Directory => return Ok(true),
         };
+
         match self.root.stat(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
             now => Ok(FileType::from_raw_mode(now?.st_mode) == wanted),
@@ -167,9 +172,11 @@ impl<'a> Inheritance<'a> {
         if self.parent.as_ref().is_none_or(|(dir, _)| *dir != above) {
             self.parent = Some((above, self.root.parent(path)?.0));
         }
+
         let Some((_, parent)) = &self.parent else {
             return Ok(Vec::new());
         };
+
         let name = std::ffi::CString::new(path.name())?;
         let handle = handle_of(parent.as_fd(), &name)?;
         let mut kept = kept_of(&mut self.reader, handle.as_fd(), self.plan.sets_xattrs)?;
@@ -177,6 +184,7 @@ impl<'a> Inheritance<'a> {
             kept.retain(|xattr| !is_grant(&xattr.name));
             kept.extend(self.of(path.parent().as_ref())?.xattrs(change));
         }
+
         Ok(kept)
     }
 
@@ -216,6 +224,7 @@ impl<'a> Inheritance<'a> {
             }
             handle => handle?,
         };
+
         let now = FileStat::of(&handle)?;
         let top = self.plan.top.as_ref().filter(|_| dir.is_none());
         let mode = change
@@ -223,12 +232,14 @@ impl<'a> Inheritance<'a> {
             .or(top.map(|t| t.want.mode))
             .unwrap_or(now.mode);
         let owner = change.map(|c| c.owner).or(top.map(|t| t.owner));
+
         let gid = owner.and_then(|o| o.gid).unwrap_or(now.gid);
 
         let uid = owner.and_then(|o| o.uid).unwrap_or(now.uid);
         let is_taken = is_foreign(now.uid, Some(uid));
 
         let is_passing = set_group(now.mode, gid).is_some();
+
         // A directory that this user cannot open is one in which only its owner makes anything.
         let opened = self.root.dir(dir).ok();
         let marks = opened
@@ -242,12 +253,14 @@ impl<'a> Inheritance<'a> {
             is_passing,
             ..Inherited::default()
         };
+
         for xattr in self.reader.given(handle.as_fd())? {
             match xattr.name.as_slice() {
                 LABEL => given.label = Some(xattr.value),
                 _ => given.acl = Some(xattr.value).filter(|_| !self.plan.sets_xattrs && !is_taken),
             }
         }
+
         Ok(given)
     }
 
@@ -279,6 +292,7 @@ pub(super) fn strangers(root: &Root, plan: &Plan) -> io::Result<HashSet<usize>> 
             strangers.insert(at);
         }
     }
+
     Ok(strangers)
 }
 
@@ -294,6 +308,7 @@ pub(super) fn give_groups(
             && change.owner.gid.is_none()
             && change.shape() != Shape::Hardlink
     };
+
     let mut groups = HashMap::new();
     {
         let mut inheritance = Inheritance::new(root, plan);
@@ -308,11 +323,13 @@ pub(super) fn give_groups(
             }
         }
     }
+
     if groups.is_empty() {
         return Ok(());
     }
 
     let mut at = 0..;
+
     plan.changes.try_update_owners(|_, owner| {
         let gid = at.next().and_then(|at| groups.get(&at).copied());
         let given = crate::diff::LocalOwner { uid: None, gid };

@@ -345,9 +345,11 @@ mod tests {
             signature: vec![3],
             swap: None,
         };
+
         let payload = minicbor::to_vec(&journal).unwrap();
         let bytes = [MAGIC.as_slice(), &Sha256::digest(&payload), &payload].concat();
         assert_eq!(Journal::parse(&bytes), Some(journal));
+
         for at in 0..bytes.len() {
             let mut broken = bytes.clone();
             broken[at] ^= 1;

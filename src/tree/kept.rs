@@ -76,6 +76,7 @@ impl Records {
             .iter()
             .find(|release| release.running)
             .map(|release| release.content);
+
         let mut seen = HashSet::new();
         kept.retain(|r| {
             if running == Some(r.content) {
@@ -84,6 +85,7 @@ impl Records {
                 seen.insert(r.content)
             }
         });
+
         Ok(kept)
     }
 }
@@ -99,6 +101,7 @@ impl Tree {
         let Some(previous) = journal.previous.map(|p| p.release) else {
             return Ok(());
         };
+
         // Put again over what others changed: what it replaced is nothing that any release had.
         if previous == journal.commit.release {
             return Ok(());
@@ -106,6 +109,7 @@ impl Tree {
 
         let history = History::of(self)?;
         let stay = history.staying(self.options.keep).content;
+
         let before = history.before(previous.serial);
         let is_known = before
             .first()
@@ -155,10 +159,12 @@ impl Tree {
         let stay = History::of(self)?.staying(self.options.keep);
         let mut serials = self.state.serials()?;
         serials.retain(|serial| !stay.records.contains(serial));
+
         for &serial in &serials {
             self.crash.point()?;
             self.state.forget(serial)?;
         }
+
         // After the releases: content without a release is found and removed the next time.
         shelf::prune(self, &stay.content)?;
         if serials.is_empty() {

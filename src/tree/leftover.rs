@@ -43,6 +43,7 @@ impl Log {
         let file = options
             .open(&path)
             .map_err(|e| Error::io("cannot write", &path, e))?;
+
         Ok(Self {
             first,
             out: Mutex::new((file, Vec::with_capacity(BUFFER))),
@@ -116,6 +117,7 @@ impl Leftovers {
         } else {
             wanted()?
         };
+
         for log in logs {
             let is_open = log.to_string_lossy().starts_with(LOG_PREFIX);
             each_record(&path.join(log), 0, |hash, place| {
@@ -127,6 +129,7 @@ impl Leftovers {
                 }
             })?;
         }
+
         let mut counts = HashMap::new();
         open.values()
             .for_each(|slot| *counts.entry(*slot).or_insert(0) += 1);
@@ -138,20 +141,24 @@ impl Leftovers {
                 .find_map(|prefix| name.strip_prefix(prefix));
             number.unwrap_or(&name).parse::<u64>().ok()
         };
+
         let next_slot = old
             .iter()
             .filter_map(number)
             .max()
             .map_or(1, |n| n.saturating_add(1));
+
         let useless =
             |name: &OsString| !is_log(name) && number(name).is_none_or(|n| !needed.contains(&n));
         for name in old.extract_if(.., |n| useless(n)) {
             remove(&path.join(name))?;
         }
+
         let stage = state
             .stage()
             .try_clone_to_owned()
             .map_err(|e| Error::io("cannot open", &path, e))?;
+
         Ok(Self {
             stage,
             old,
@@ -181,6 +188,7 @@ impl Leftovers {
 
         // What is wanted elsewhere in it would be lost.
         let all = self.counts.get(&slot).copied().unwrap_or(0);
+
         let stat = FileStat::at(self.stage.as_fd(), &slot_name(slot)).ok()?;
         let is_own = stat.file_type == FileType::RegularFile && stat.nlink == 1;
         (is_own && count * 2 > all)
@@ -216,11 +224,13 @@ impl Leftovers {
             let slot = name.to_str().and_then(|name| name.parse::<u64>().ok());
             !is_log(name) && slot.is_none_or(|slot| !taken.contains(&slot))
         };
+
         let mut any = false;
         for name in self.old.extract_if(.., |name| is_idle(name)) {
             any = true;
             remove(&state.stage_path().join(name))?;
         }
+
         Ok(any)
     }
 
@@ -241,6 +251,7 @@ impl Leftovers {
                 .and_then(|name| name.parse().ok())
                 .is_some_and(|slot| self.taken.contains(&slot))
         };
+
         self.old
             .iter()
             .filter(|name| !is_taken(name))
@@ -261,12 +272,14 @@ impl Leftovers {
                 remove(&path.join(log))?;
             }
         }
+
         for name in all.iter().filter(|n| !is_log(n)) {
             let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
             if slot.is_none_or(|slot| !told.contains(&slot)) {
                 remove(&path.join(name))?;
             }
         }
+
         Ok(())
     }
 

@@ -94,6 +94,7 @@ pub(super) fn open(
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         ResolveFlags::NO_SYMLINKS,
     );
+
     match openat2(start.unwrap_or(CWD), path, flags, Mode::empty(), resolve) {
         Ok(handle) => Ok(handle),
         Err(_) => walk(start, path, links, false),
@@ -120,6 +121,7 @@ fn walk(
         handle: openat(start, c".", HANDLE, Mode::empty())?,
         path: PathBuf::new(),
     };
+
     let mut left = parts(path);
     let mut followed = 0;
     while let Some(name) = left.pop_front() {
@@ -150,6 +152,7 @@ fn walk(
         next.append(&mut left);
         left = next;
     }
+
     Ok(here.handle)
 }
 
@@ -170,6 +173,7 @@ impl Here {
             HANDLE | OFlags::DIRECTORY,
             Mode::empty(),
         );
+
         if make && opened.as_ref().is_err_and(|e| *e == Errno::NOENT) {
             match mkdirat(&self.handle, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -182,6 +186,7 @@ impl Here {
                 Mode::empty(),
             );
         }
+
         match opened {
             Ok(handle) => {
                 self.handle = handle;
@@ -246,6 +251,7 @@ mod tests {
         symlink("real/www", at("relative")).unwrap();
         symlink(at("relative"), at("absolute")).unwrap();
         symlink("absolute/sub/..", at("dots")).unwrap();
+
         symlink("round", at("round")).unwrap();
         for path in [
             "real/www",
@@ -257,12 +263,14 @@ mod tests {
         ] {
             same(dir.path(), path, "real/www");
         }
+
         let fails = |path: &str| {
             open(None, &at(path), Links::own())
                 .map(drop)
                 .unwrap_err()
                 .raw_os_error()
         };
+
         assert_eq!(fails("round"), Some(Errno::LOOP.raw_os_error()));
         assert_eq!(fails("file"), Some(Errno::NOTDIR.raw_os_error()));
         assert_eq!(fails("real/none"), Some(Errno::NOENT.raw_os_error()));
@@ -274,6 +282,7 @@ mod tests {
             println!("skipped: only root can give a link to another user");
             return;
         }
+
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::create_dir_all(at("real/www")).unwrap();
@@ -281,6 +290,7 @@ mod tests {
         symlink("theirs/www", at("ours")).unwrap();
         symlink(at("none"), at("real/dangling")).unwrap();
         lchown(at("theirs"), Some(NOBODY), None).unwrap();
+
         lchown(at("real/dangling"), Some(NOBODY), None).unwrap();
         for path in ["theirs", "theirs/www", "ours"] {
             let e = open(None, &at(path), Links::own()).map(drop).unwrap_err();
@@ -296,6 +306,7 @@ mod tests {
                     && open(None, &at(path), Links::Any).is_ok()
             );
         }
+
         assert!(make(None, &at("real/dangling/state"), Links::own()).is_err());
         assert!(!at("none").exists());
     }
@@ -311,6 +322,7 @@ mod tests {
             .unwrap()
             .permissions()
             .mode();
+
         assert_eq!(mode & 0o7777, 0o700);
     }
 }

@@ -110,6 +110,7 @@ fn ask(question: &Question) -> Result<Answer> {
             answer.ok().flatten().ok_or(Errno::EIO)?
         }
     };
+
     match answer.errno {
         Some(errno) => Err(Errno::from_raw(errno)),
         None => Ok(answer),
@@ -121,10 +122,12 @@ fn look_up(question: &Question) -> Answer {
         ids: id.into_iter().collect(),
         ..Answer::default()
     };
+
     let name = |name| Answer {
         name,
         ..Answer::default()
     };
+
     let found = match question {
         Question::UserId(name) => {
             User::from_name(name).map(|user| id(user.map(|user| user.uid.as_raw())))
@@ -143,6 +146,7 @@ fn look_up(question: &Question) -> Answer {
             ..Answer::default()
         }),
     };
+
     found.unwrap_or_else(|errno| Answer {
         errno: Some(errno as i32),
         ..Answer::default()
@@ -153,6 +157,7 @@ fn groups(id: u32) -> Result<Vec<u32>> {
     let Some(user) = User::from_uid(Uid::from_raw(id))? else {
         return Ok(Vec::new());
     };
+
     let name = CString::new(user.name).map_err(|_| Errno::EINVAL)?;
     Ok(getgrouplist(&name, user.gid)?
         .into_iter()
@@ -177,15 +182,18 @@ mod tests {
             Question::UserName(3_999_999_999),
             Question::GroupsOf(0),
         ];
+
         for question in questions {
             FRAMES.write(&mine, &question).unwrap();
             let answer: Answer = FRAMES.read(&mine).unwrap().unwrap();
             assert_eq!(answer, look_up(&question), "{question:?}");
         }
+
         drop(mine);
         thread.join().unwrap().unwrap();
         assert_eq!(user_id("root"), Ok(Some(0)));
         assert_eq!(user_name(0).unwrap().as_deref(), Some("root"));
+
         assert!(groups_of(0).unwrap().contains(&0));
     }
 }

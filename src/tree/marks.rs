@@ -61,6 +61,7 @@ impl Marks {
         } else {
             self.project
         };
+
         Self {
             project,
             flags: self.flags.intersection(OF_FILES),
@@ -84,6 +85,7 @@ impl Marks {
         if wanted == now {
             return Ok(());
         }
+
         match ioctl_setflags(handle, wanted) {
             Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
                 // One by one: a filesystem may know some of them, and some are for root alone.

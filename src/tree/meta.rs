@@ -224,6 +224,7 @@ impl Owners {
         if let Some(known) = locked(&self.pairs).get(&(uid, gid)) {
             return Ok(Arc::clone(known));
         }
+
         let user = cached(&self.users, uid, |id| named(lookup::user_name(id)))?;
         let group = cached(&self.groups, gid, |id| named(lookup::group_name(id)))?;
         let owner = Arc::new(Owner {
@@ -232,6 +233,7 @@ impl Owners {
             user,
             group,
         });
+
         Ok(Arc::clone(
             locked(&self.pairs).entry((uid, gid)).or_insert(owner),
         ))
@@ -330,6 +332,7 @@ impl XattrReader {
         let default = names
             .into_iter()
             .find(|name| name == super::inherit::DEFAULT_ACL);
+
         label
             .into_iter()
             .chain(default)
@@ -349,6 +352,7 @@ impl XattrReader {
         if !self.labelled && !asked {
             return Ok(None);
         }
+
         let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
         match self.value(LABEL.to_vec(), |name, buffer| getxattr(&path, name, buffer)) {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(None),
@@ -388,6 +392,7 @@ impl XattrReader {
             Err(Errno::NOTSUP) => 0,
             Err(e) => return Err(e.into()),
         };
+
         let names = self.buffer[..length].split(|&b| b == 0);
         self.labelled = names.clone().any(|name| name == LABEL);
         let mut names: Vec<Vec<u8>> = names
@@ -395,6 +400,7 @@ impl XattrReader {
             .map(<[u8]>::to_vec)
             .collect();
         names.sort();
+
         Ok(names)
     }
 
@@ -428,6 +434,7 @@ fn capped(xattrs: Vec<Xattr>) -> io::Result<Vec<Xattr>> {
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
+
     Ok(xattrs)
 }
 
@@ -450,6 +457,7 @@ mod tests {
             (file.size, file.nlink, file.file_type),
             (5, 1, FileType::RegularFile)
         );
+
         assert_eq!(
             file,
             FileStat::of(File::open(dir.path().join("file")).unwrap()).unwrap()
@@ -458,6 +466,7 @@ mod tests {
             FileStat::at(handle.as_fd(), c"link").unwrap().file_type,
             FileType::Symlink
         );
+
         assert_eq!(link_target(handle.as_fd(), c"link").unwrap(), b"no/where");
         let plain = rustix::fs::fstat(&handle).unwrap();
         assert_eq!(FileStat::of(&handle).unwrap().id, FileId::of(&plain));
@@ -470,6 +479,7 @@ mod tests {
         assert_eq!(root.user.as_deref(), Some("root"));
         assert!(Arc::ptr_eq(&root, &owners.of(0, 0).unwrap()));
         let nobody = owners.of(3_999_999_999, 3_999_999_999).unwrap();
+
         assert_eq!(
             (nobody.user.as_deref(), nobody.group.as_deref()),
             (None, None)
@@ -484,6 +494,7 @@ mod tests {
             println!("skipped: no user xattrs here: {e}");
             return;
         }
+
         fsetxattr(&file, "user.a", b"\0\xff", XattrFlags::empty()).unwrap();
         let handle = File::open(dir.path()).unwrap();
         let mut reader = XattrReader::default();
@@ -492,6 +503,7 @@ mod tests {
             name: n.into(),
             value: v.into(),
         });
+
         assert_eq!(read, expected);
         assert_eq!(reader.of(&file).unwrap(), expected);
     }
@@ -507,6 +519,7 @@ mod tests {
         ] {
             assert_eq!(is_carried(name), carried);
         }
+
         let big = vec![Xattr {
             name: b"user.x".to_vec(),
             value: vec![0; MAX_XATTR_BYTES],

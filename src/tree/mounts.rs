@@ -58,6 +58,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
             }
         }
     }
+
     out
 }
 

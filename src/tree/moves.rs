@@ -39,6 +39,7 @@ pub(super) fn check<'a>(root: &Root, moves: impl Iterator<Item = &'a Move>) -> R
             .hint("mend that, run the daemon as root, or set commit.layout = \"in-place\" in the spec"));
         }
     }
+
     Ok(())
 }
 
@@ -52,9 +53,11 @@ fn refused(
     if let Some(flag) = now.fixed() {
         return Some(format!("it is {flag}"));
     }
+
     if rights.overrides_modes() && rights.changes_modes_of_all() {
         return None;
     }
+
     let sticky = above.mode.bits() & 0o1000 != 0;
     if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
         return Some(format!(
@@ -62,17 +65,20 @@ fn refused(
             now.uid
         ));
     }
+
     // Moving a directory changes what its `..` is.
     let writable = |dir: BorrowedFd<'_>, name: &CStr, uid: u32| {
         rights.changes_modes_of(uid)
             || rustix::fs::accessat(dir, name, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
     };
+
     if !writable(parent, name, now.uid) {
         return Some(format!(
             "this daemon cannot write to it (it belongs to user {})",
             now.uid
         ));
     }
+
     let there = writable(parent, c".", above.uid);
     (!there).then(|| {
         format!(
@@ -94,11 +100,13 @@ pub(super) fn above(old: &Root, new: &Root, moves: &[Move]) -> Result<Vec<Above>
             mtime: now.mtime,
         })
     };
+
     let both = |path: TreePath| match (times(old, &path), times(new, &path)) {
         (Ok(old), Ok(new)) => Some(Ok(Above { path, old, new })),
         (Err(e), _) | (_, Err(e)) if is_gone(&e) => None,
         (Err(e), _) | (_, Err(e)) => Some(Err(Error::io("cannot look at", old.shown(&path), e))),
     };
+
     paths.into_iter().filter_map(both).collect()
 }
 
@@ -124,6 +132,7 @@ pub(super) fn run(tree: &Tree, from: &Root, to: &Root, moves: &[Move]) -> Result
             .and_then(|(other, _)| take(parent.as_fd(), &name, other.as_fd()));
         taken.map_err(|e| Error::io("cannot move along with the exchange", to.shown(path), e))?;
     }
+
     Ok(())
 }
 
@@ -167,6 +176,7 @@ fn open(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<(std::os::fd::Own
     if now.file_type != FileType::Directory || now.mode.bits() & 0o300 == 0o300 {
         return Ok(None);
     }
+
     match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o300)) {
         // Another user's: it lets this process in by other bits, or the move fails.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
@@ -191,6 +201,7 @@ pub(super) fn restore<'a>(
                 .map_err(|e| Error::io("cannot set mode and time of", root.shown(&dir.path), e))?,
         }
     }
+
     Ok(())
 }
 

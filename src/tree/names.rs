@@ -70,6 +70,7 @@ impl Known {
             Was::ComingNew(now, before) => (COMING_NEW, now, Some(before)),
             Was::ComingOld(now, before) => (COMING_OLD, now, Some(before)),
         };
+
         let name = name.to_bytes();
         // No filesystem of Linux has a name that is longer.
         let length = (name.len() as u16) & LENGTH;
@@ -77,6 +78,7 @@ impl Known {
             .extend_from_slice(&(length | flag).to_be_bytes());
         self.packed.extend_from_slice(&name[..usize::from(length)]);
         self.packed.extend_from_slice(&first.to_be_bytes());
+
         self.packed
             .extend(second.into_iter().flat_map(u64::to_be_bytes));
     }
@@ -112,6 +114,7 @@ impl Known {
             }
             rest = after;
         }
+
         all
     }
 }
@@ -131,6 +134,7 @@ impl Names {
             flags,
             Mode::RUSR | Mode::WUSR,
         )?);
+
         let mut out = BufWriter::with_capacity(64 << 10, file);
         for (path, known) in &self.0 {
             let path = path.as_ref().map_or(&[][..], TreePath::as_bytes);
@@ -144,6 +148,7 @@ impl Names {
             out.write_all(path)?;
             out.write_all(&known.packed)?;
         }
+
         out.flush()?;
         out.get_ref().sync_all()
     }
@@ -156,6 +161,7 @@ impl Names {
             Err(Errno::NOENT) => return Ok(Self::default()),
             file => File::from(file?),
         };
+
         let mut input = BufReader::with_capacity(64 << 10, file);
         let mut all = BTreeMap::new();
         loop {
@@ -176,12 +182,14 @@ fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, Known)> {
     let secs = head[8..16]
         .iter()
         .fold(0u64, |all, &byte| all << 8 | u64::from(byte)) as i64;
+
     if number(0) > MAX_RECORD || number(4) > MAX_RECORD {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "a record of names is damaged",
         ));
     }
+
     let (mut path, mut packed) = (vec![0; number(0) as usize], vec![0; number(4) as usize]);
     input.read_exact(&mut path)?;
     input.read_exact(&mut packed)?;
@@ -191,10 +199,12 @@ fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, Known)> {
             Some(TreePath::new(path).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?)
         }
     };
+
     let ctime = (secs != i64::MIN).then_some(Mtime {
         secs,
         nanos: number(16),
     });
+
     Ok((path, Known { ctime, packed }))
 }
 
@@ -213,6 +223,7 @@ mod tests {
         let path = Some(TreePath::new(b"d".as_slice()).unwrap());
         let mut known = Known::new(Some(Mtime { secs: -3, nanos: 5 }));
         known.add(c"f", Was::Other(7, 7));
+
         known.add(c"apart", Was::Other(0, 7));
         known.add(c"nothing", Was::Other(0, 0));
         known.add(c"leaves", Was::ComingNew(0, 7));
@@ -220,6 +231,7 @@ mod tests {
         known.add(c"way", Was::ComingOld(8, 9));
         let first = Names([(None, Known::default()), (path.clone(), known)].into());
         first.append(handle.as_fd()).unwrap();
+
         let read = Names::read(handle.as_fd()).unwrap();
         assert_eq!(read.0.len(), 2);
         let names = read.0[&path].names();
@@ -227,6 +239,7 @@ mod tests {
             (names[c"f"], names[c"sub"], names.len()),
             (Was::Other(7, 7), Was::Directory, 5)
         );
+
         assert_eq!(names[c"way"], Was::ComingOld(8, 9));
         assert_eq!(
             (names[c"apart"], names[c"leaves"]),
@@ -235,15 +248,18 @@ mod tests {
         assert_eq!(read.0[&path].ctime, Some(Mtime { secs: -3, nanos: 5 }));
 
         let later = Names([(path.clone(), Known::default())].into());
+
         later.append(handle.as_fd()).unwrap();
         assert!(
             Names::read(handle.as_fd()).unwrap().0[&path]
                 .names()
                 .is_empty()
         );
+
         let file = dir.path().join("names");
         let whole = std::fs::read(&file).unwrap();
         std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+
         assert_eq!(
             Names::read(handle.as_fd()).unwrap().0[&path].names().len(),
             5

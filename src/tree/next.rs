@@ -61,6 +61,7 @@ impl Next {
             .filter(is_own)
             .map(|c| c.path.clone())
             .collect();
+
         changed.extend(items.iter().filter_map(|item| item.further().cloned()));
         changed.sort();
         let alone = |path: &TreePath| is_alone(plan, path) && !has_within(&changed, path);
@@ -68,6 +69,7 @@ impl Next {
         carry.chains = Some(&tree.chains);
         carry.run(None)?;
         moves::check(&from, carry.moves.iter())?;
+
         let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
         let moves = moves.into_iter().map(|m| (m.path, m.ino)).collect();
         let copied = linked(&from, copied)?;
@@ -76,6 +78,7 @@ impl Next {
             .changes
             .iter()
             .filter(|c| c.is_applied() && c.action != Action::Meta);
+
         let renamed = renames.map(|c| c.path.parent()).collect();
         let dirs = steps::dirs(tree, plan)?;
         let next = Self {
@@ -86,11 +89,13 @@ impl Next {
             copied,
             renamed,
         };
+
         let all = seen
             .into_iter()
             .map(|(path, _)| path)
             .chain(made.into_iter().map(Some));
         next.set(&from, &to, all, true)?;
+
         Ok(next)
     }
 
@@ -105,6 +110,7 @@ impl Next {
                 return Err(changed_since(&from, path));
             }
         }
+
         let changed = self.changed_dirs(&from)?;
         let nothing = |_: &TreePath| false;
         let mut carry = Carry::new(&from, &to, &self.changed, &nothing);
@@ -113,6 +119,7 @@ impl Next {
         for path in &changed {
             carry.run(path.as_ref())?;
         }
+
         moves::check(&from, carry.moves.iter())?;
         let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
         self.names.0.extend(names.0);
@@ -120,6 +127,7 @@ impl Next {
             .extend(moves.into_iter().map(|m| (m.path, m.ino)));
         let any = !changed.is_empty() || seen.iter().any(|(_, touched)| *touched);
         self.set(&from, &to, seen.into_iter().map(|(path, _)| path), true)?;
+
         Ok(any)
     }
 
@@ -129,6 +137,7 @@ impl Next {
         let side = |root: &Root| {
             FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e))
         };
+
         let (old, new) = (side(&from)?, side(&to)?);
         let mode = self.metadata(&from, None)?.mode.unwrap_or(new.mode);
         let moves: Vec<_> = self
@@ -139,6 +148,7 @@ impl Next {
                 ino,
             })
             .collect();
+
         let above = moves::above(&from, &to, &moves)?;
         Ok(Swap {
             old: Side {
@@ -179,6 +189,7 @@ impl Next {
                 Err(e) => return Err(Error::io("cannot look at", from.path(), e)),
             }
         }
+
         Ok(changed)
     }
 
@@ -211,6 +222,7 @@ impl Next {
             .binary_search_by(|d| d.path.as_ref().cmp(&path))
             .ok()
             .map(|at| &self.dirs[at]);
+
         let Some(DirStep {
             old,
             new: Some(new),
@@ -219,14 +231,17 @@ impl Next {
         else {
             return present(from, path);
         };
+
         let base = if old.is_some() {
             present(from, path)?.handed_to(new.uid)
         } else {
             Metadata::default()
         };
+
         let kept = base
             .mtime
             .filter(|_| !self.renamed.contains(&path.cloned()));
+
         Ok(Metadata {
             mode: new.mode.or(base.mode),
             uid: new.uid.or(base.uid),
@@ -272,6 +287,7 @@ fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
             .set(made.as_fd())
             .map_err(|e| Error::io("cannot set the project of", shown(), e))?;
     }
+
     Ok(())
 }
 
@@ -326,6 +342,7 @@ fn copied(from: &Root, plan: &Plan, items: &[Item]) -> Result<Vec<(TreePath, Ver
         }
         copied.push((change.path.clone(), now.version()));
     }
+
     Ok(copied)
 }
 
@@ -342,6 +359,7 @@ fn linked(from: &Root, mut copied: Vec<(TreePath, Version)>) -> Result<Vec<(Tree
         }
         *version = linked;
     }
+
     Ok(copied)
 }
 
@@ -411,5 +429,6 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
             ))
         })?;
     }
+
     Ok(made)
 }

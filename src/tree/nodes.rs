@@ -61,6 +61,7 @@ impl Nodes {
         let failed = |e| Error::io("cannot read", &path, e);
         let file = File::open(&path).map_err(failed)?;
         let mut magic = [0; MAGIC.len()];
+
         match file.read_exact_at(&mut magic, 0) {
             Ok(()) if magic == *MAGIC => {}
             _ => {
@@ -70,6 +71,7 @@ impl Nodes {
                 )));
             }
         }
+
         let inner = Inner::index(file).map_err(failed)?;
         Ok(Self {
             path,
@@ -113,11 +115,13 @@ impl Nodes {
         if (locked(&self.inner).places.len() as u64) < largest.saturating_mul(2) {
             return Ok(());
         }
+
         let mut live = HashSet::new();
         for root in roots {
             self.reachable(root, &mut live)
                 .map_err(|e| Error::refused("cannot read a kept manifest").because(e))?;
         }
+
         let mut inner = locked(&self.inner);
         let size = |(_, p): (&BlockHash, &Place)| RECORD_HEAD as u64 + u64::from(p.size);
         let live_bytes: u64 = inner
@@ -126,12 +130,15 @@ impl Nodes {
             .filter(|(h, _)| live.contains(*h))
             .map(size)
             .sum();
+
         if inner.end < 2 * live_bytes + (64 << 10) {
             return Ok(());
         }
+
         *inner = inner
             .rewrite(&self.path, &live)
             .map_err(|e| Error::io("cannot rewrite", &self.path, e))?;
+
         Ok(())
     }
 
@@ -157,6 +164,7 @@ impl Nodes {
                     .map(|(_, child)| child.block()),
             );
         }
+
         Ok(whole)
     }
 }
@@ -174,9 +182,11 @@ impl NodeSource for Nodes {
                 place,
             )
         };
+
         let mut bytes = vec![0; place.size as usize];
         file.read_exact_at(&mut bytes, place.at)
             .map_err(|e| ReadError::Io(*hash, e))?;
+
         if BlockHash::of(&bytes) != *hash {
             // So that it is fetched again.
             let mut inner = locked(&self.inner);
@@ -185,6 +195,7 @@ impl NodeSource for Nodes {
             }
             return Err(ReadError::Missing(*hash));
         }
+
         Ok(bytes.into())
     }
 }
@@ -213,6 +224,7 @@ impl Inner {
             .read(true)
             .write(true)
             .mode(0o600);
+
         let file = options.open(path)?;
         let length = file.metadata()?.len();
         let mut magic = [0; MAGIC.len()];
@@ -224,6 +236,7 @@ impl Inner {
             file.set_len(0)?;
             file.write_all_at(MAGIC, 0)?;
         }
+
         let inner = Self::index(file)?;
         inner.file.set_len(inner.end)?;
         Ok(inner)
@@ -236,6 +249,7 @@ impl Inner {
             places: HashMap::new(),
             end: MAGIC.len() as u64,
         };
+
         let length = inner.file.metadata()?.len();
         let mut head = [0; RECORD_HEAD];
         while inner.end + RECORD_HEAD as u64 <= length {
@@ -254,6 +268,7 @@ impl Inner {
             );
             inner.end = after;
         }
+
         Ok(inner)
     }
 
@@ -265,6 +280,7 @@ impl Inner {
         {
             return Ok(());
         }
+
         let mut record = Vec::with_capacity(RECORD_HEAD + bytes.len());
         record.extend_from_slice(&hash.0);
         record.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
@@ -277,6 +293,7 @@ impl Inner {
                 size: bytes.len() as u32,
             },
         );
+
         self.end += record.len() as u64;
         Ok(())
     }
@@ -298,6 +315,7 @@ impl Inner {
             .iter()
             .filter(|(h, _)| live.contains(*h))
             .collect();
+
         kept.sort_by_key(|(_, place)| place.at);
         for (_, place) in kept {
             let mut record = vec![0; RECORD_HEAD + place.size as usize];
@@ -305,10 +323,12 @@ impl Inner {
                 .read_exact_at(&mut record, place.at - RECORD_HEAD as u64)?;
             out.write_all(&record)?;
         }
+
         out.into_inner()
             .map_err(io::IntoInnerError::into_error)?
             .sync_all()?;
         std::fs::rename(&temporary, path)?;
+
         Self::open(path)
     }
 }
@@ -339,6 +359,7 @@ mod tests {
         put(&nodes, b"first");
         assert!(!nodes.put_node(a, b"other").unwrap());
         let length = std::fs::metadata(&path).unwrap().len();
+
         drop(nodes);
         File::options()
             .write(true)
@@ -346,11 +367,13 @@ mod tests {
             .unwrap()
             .set_len(length - 1)
             .unwrap();
+
         let nodes = Nodes::open(&path).unwrap();
         assert_eq!(&*nodes.node(&a.hash).unwrap(), b"first");
         assert!(matches!(nodes.node(&b.hash), Err(ReadError::Missing(_))));
         put(&nodes, b"second");
         assert_eq!(&*nodes.node(&b.hash).unwrap(), b"second");
+
         assert_eq!(std::fs::metadata(&path).unwrap().len(), length);
     }
 
@@ -368,6 +391,7 @@ mod tests {
             .unwrap();
         assert!(matches!(nodes.node(&a.hash), Err(ReadError::Missing(_))));
         put(&nodes, b"content");
+
         assert!(nodes.node(&a.hash).is_ok());
     }
 
@@ -382,6 +406,7 @@ mod tests {
         assert!(nodes.has_all(&root).unwrap());
         nodes.prune(&[root]).unwrap();
         assert!(nodes.has_all(&root).unwrap() && !nodes.has(&waste.hash));
+
         put(&nodes, b"still usable");
     }
 }

@@ -65,6 +65,7 @@ impl<S: NodeSource> Numbered<S> {
             make_room(&mut self.runs);
             self.runs.push(run);
         }
+
         Ok(self.runs.len() - 1)
     }
 
@@ -88,12 +89,14 @@ impl<S: NodeSource> Numbered<S> {
             }
             _ => return Err(ReadError::Illegal("a block of what is no file".into())),
         };
+
         let offsets = starts(offset, &blocks);
         let file = self
             .runs
             .iter()
             .find(|r| r.path == entry.path)
             .and_then(|r| r.file.clone());
+
         Ok(Run {
             ordinals: at..at + blocks.len() as u64,
             path: entry.path.clone(),
@@ -108,9 +111,11 @@ impl<S: NodeSource> Numbered<S> {
             self.pages[at..].rotate_left(1);
             return Ok(Arc::clone(&self.pages[self.pages.len() - 1]));
         }
+
         let page = Arc::new(self.manifest.page_of_block(ordinal)?);
         make_room(&mut self.pages);
         self.pages.push(Arc::clone(&page));
+
         Ok(page)
     }
 }
@@ -157,5 +162,6 @@ fn number_nodes(top: &NodeRef, source: &impl NodeSource) -> Result<Vec<BlockRef>
             );
         }
     }
+
     Ok(all)
 }

@@ -123,6 +123,7 @@ impl Tree {
             torn: Mutex::default(),
             crash,
         };
+
         match tree.recover() {
             Ok(recovery) => tree.recovery = recovery,
             Err(e) if tree.crash.happened() => return Err(e),
@@ -133,6 +134,7 @@ impl Tree {
                 return Ok(tree);
             }
         }
+
         match tree.recovery {
             Recovery::Nothing => {}
             Recovery::Completed(serial) => {
@@ -142,6 +144,7 @@ impl Tree {
                 tracing::warn!("tree {}: undid the commit of {serial}", tree.name)
             }
         }
+
         tree.state.sweep(TEMPORARY);
         tree.state.forget_next()?;
         let tidied = Leftovers::tidy(&tree.state).and_then(|()| match tree.revertible()? {
@@ -151,6 +154,7 @@ impl Tree {
                 .and_then(|()| tree.prune())
                 .and_then(|()| tree.prune_nodes()),
         });
+
         if let Err(e) = tidied {
             if tree.crash.happened() {
                 return Err(e);
@@ -160,6 +164,7 @@ impl Tree {
                 tree.name
             );
         }
+
         Ok(tree)
     }
 
@@ -272,17 +277,20 @@ impl Tree {
         if let Some(serial) = self.settle()? {
             return Ok(serial);
         }
+
         let none = || {
             Error::refused(format!(
                 "tree {}: the last commit can no longer be undone",
                 self.name
             ))
         };
+
         let journal = self.unconfirmed()?.ok_or_else(none)?;
         shelf::keep_nothing(self, journal.serial())?;
         self.crash.point()?;
         self.state
             .rename(&kept_journal(journal.serial()), BACKWARD)?;
+
         match undo::run(self, &journal) {
             Err(e) if !self.crash.happened() => {
                 Err(Error::refused(format!("the tree is {}", self.tear(&e))))
@@ -321,6 +329,7 @@ impl Tree {
                 Ok(()) => {}
             }
         }
+
         if let Some((journal, swap)) = journal.as_ref().and_then(|j| Some((j, j.swap.as_ref()?))) {
             // There is no way back from here on: the old tree is taken apart.
             self.crash.point()?;
@@ -335,6 +344,7 @@ impl Tree {
                 );
             }
         }
+
         locked(&self.chains).begin(false);
         shelf::put_away(self)?;
         self.prune()
@@ -345,6 +355,7 @@ impl Tree {
         let Some(exchange) = &journal.swap else {
             return Ok(());
         };
+
         match swap::follow_handles(self, journal, exchange) {
             Err(e) if self.crash.happened() => Err(e),
             Err(e) => {
@@ -411,6 +422,7 @@ impl Tree {
             self.name
         );
         *locked(&self.torn) = Some((serial, text.clone()));
+
         text
     }
 
@@ -447,15 +459,18 @@ impl Tree {
                 undo::begin(self)?;
             }
         }
+
         let Some(journal) = journal else {
             return Ok(None);
         };
+
         undo::run(self, &journal)?;
         tracing::warn!(
             "tree {}: undid the commit of {}, which had failed",
             self.name,
             journal.serial()
         );
+
         Ok(Some(journal.serial()))
     }
 
@@ -464,9 +479,11 @@ impl Tree {
             undo::run(self, &journal)?;
             return Ok(Recovery::Undone(journal.serial()));
         }
+
         let Some(journal) = Journal::read(&self.state, FORWARD)? else {
             return Ok(Recovery::Nothing);
         };
+
         let serial = journal.serial();
         match commit::complete(self, &journal, commit::Try::Again) {
             Ok(_) => Ok(Recovery::Completed(serial)),
@@ -510,6 +527,7 @@ impl<T: Deref<Target = Tree>> Claim<T> {
             ))
             .hint("wait for it to end, then try again"));
         }
+
         Ok(Self(tree))
     }
 }
@@ -541,6 +559,7 @@ fn open_root(name: &TreeName, path: &Path, follow_links: bool) -> Result<Root> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         Err(e) => return Err(unopened(path, e)),
     }
+
     make_root(path, follow_links).map_err(|e| {
         Error::io(
             &format!("cannot make the directory of tree {name},"),
@@ -556,6 +575,7 @@ fn make_root(path: &Path, follow_links: bool) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::NotFound.into());
     };
+
     let parent = links::open(None, parent, links_of(follow_links))?;
     Ok(rustix::fs::mkdirat(
         parent,
@@ -637,11 +657,13 @@ impl Crash {
         if self.no_exchange {
             return Err(rustix::io::Errno::INVAL);
         }
+
         #[cfg(test)]
         self.others.act();
         let done = rustix::fs::renameat_with(from, old, to, new, rustix::fs::RenameFlags::EXCHANGE);
         #[cfg(test)]
         self.others.act();
+
         done
     }
 

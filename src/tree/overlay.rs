@@ -46,12 +46,14 @@ pub(super) fn check_exchange(
 
     // A rename onto a directory with something in it never succeeds: the error tells what stands in its way first.
     let state = tree.state.handle();
+
     discard(state, PROBE)?;
     rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
     let probe = handle_of(state, PROBE)?;
     rustix::fs::mkdirat(&probe, c"full", Mode::RWXU)?;
     let tried = renameat(parent, name, state, PROBE);
     discard(state, PROBE)?;
+
     match tried {
         Err(Errno::XDEV) => Ok(Some(
             "it is in a lower layer of an overlay filesystem (mount it with redirect_dir=on)",
@@ -75,12 +77,14 @@ impl Runner<'_> {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
+
         now.set(handle_of(undo.as_fd(), &spare)?)?;
         rustix::fs::fsync(&*undo)?;
 
         stop!(self);
         let (parent, last) = self.parent(path)?;
         rustix::fs::unlinkat(parent, &last, AtFlags::REMOVEDIR)?;
+
         self.finish_stand_in(slot)
     }
 
@@ -100,6 +104,7 @@ impl Runner<'_> {
         if stat(undo.as_fd(), &spare)?.is_none() {
             return Ok(Outcome::Done);
         }
+
         stop!(self);
         let (parent, last) = self.parent(path)?;
         match rename_new(undo.as_fd(), &spare, parent, &last) {
@@ -108,6 +113,7 @@ impl Runner<'_> {
             }
             done => done?,
         }
+
         Ok(Outcome::Done)
     }
 }

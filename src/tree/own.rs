@@ -37,10 +37,12 @@ impl Have for Scanned {
         if blocks.len() > MAX_FILTERED {
             return self.entries();
         }
+
         let blocks: Vec<BlockHash> = blocks.copied().collect();
         let mut buffer = Vec::new();
         let rows = (0..self.index.rows().len())
             .filter(move |&row| may_hold(&self.index, row, &blocks, &mut buffer));
+
         Box::new(rows.flat_map(|row| match self.index.page(row) {
             Ok(page) => page.into_iter().map(|e| Ok(e.entry)).collect(),
             Err(e) => vec![Err(unreadable(e))],
@@ -94,6 +96,7 @@ impl Paged for Index {
                     .cloned(),
             );
         }
+
         Ok(all)
     }
 }

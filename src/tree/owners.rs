@@ -81,12 +81,15 @@ impl Rights {
             .iter()
             .map(|g| g.as_raw())
             .collect();
+
         groups.push(rustix::process::getegid().as_raw());
         let sets = rustix::thread::capabilities(None);
+
         // Where the kernel does not tell, root is taken at its word.
         let capabilities = sets.map_or(if uid == 0 { u64::MAX } else { 0 }, |sets| {
             sets.effective.bits()
         });
+
         Self {
             uid,
             groups,
@@ -99,12 +102,14 @@ impl Rights {
         if self.has(CAP_CHOWN) {
             return None;
         }
+
         if let Some(uid) = owner.uid.filter(|&uid| uid != self.uid) {
             return Some(format!(
                 "only root may give a file to user {uid}, this daemon runs as user {}",
                 self.uid
             ));
         }
+
         let foreign = owner.gid.filter(|gid| !self.groups.contains(gid))?;
         Some(format!(
             "only root may give a file to group {foreign}, of which this daemon is no member"
@@ -161,12 +166,14 @@ mod tests {
             groups: vec![33, 100],
             capabilities: 0,
         };
+
         let owner = |uid, gid| LocalOwner { uid, gid };
         assert_eq!(rights.refuses_owner(owner(Some(33), Some(100))), None);
         assert_eq!(rights.refuses_owner(owner(None, None)), None);
         assert!(rights.refuses_owner(owner(Some(0), None)).is_some());
         assert!(rights.refuses_owner(owner(None, Some(0))).is_some());
         assert!(rights.changes_modes_of(33) && !rights.changes_modes_of(0));
+
         assert_eq!(
             Rights {
                 capabilities: 1,

@@ -53,11 +53,13 @@ impl Passing<'_> {
         if busy {
             return Ok(Ready::Busy);
         }
+
         let slot = slot(now.id.ino)?;
         // What a crash left may be all that tells whether it came.
         if stat(self.0, &slot)?.is_some_and(|aside| aside.id == now.id) {
             return Ok(Ready::Linked);
         }
+
         self.forget(now.id.ino)?;
         match linkat(pair.from, pair.name, self.0, &slot, AtFlags::empty()) {
             Ok(()) if FileStat::at(self.0, &slot)?.id != now.id => {
@@ -80,6 +82,7 @@ impl Passing<'_> {
                 done => Ok(done?),
             };
         }
+
         let (mut goes_in, mut out) = (now, out);
         for _ in 0..MAX_TRIES {
             match renameat_with(self.0, &slot, pair.to, pair.name, RenameFlags::EXCHANGE) {
@@ -94,6 +97,7 @@ impl Passing<'_> {
             // It was put there meanwhile, later than what went in: it goes back.
             out = std::mem::replace(&mut goes_in, came_out);
         }
+
         self.forget(now)
     }
 
@@ -104,11 +108,13 @@ impl Passing<'_> {
         } else {
             RenameFlags::EXCHANGE
         };
+
         let rename = || renameat_with(pair.from, pair.name, pair.to, pair.name, flags);
         match rename() {
             Err(Errno::EXIST | Errno::NOENT) => return Ok(()),
             done => done?,
         }
+
         match pair.here()? {
             // Put there meanwhile, later than what went in: it goes back.
             Some(now) if out != 0 && now.id.ino != out => Ok(rename()?),
@@ -144,6 +150,7 @@ impl Passing<'_> {
                 done => return Ok(done.map(|()| found)?),
             }
         }
+
         super::swap::discard(self.0, &slot).map(|()| found)
     }
 
@@ -162,6 +169,7 @@ impl Passing<'_> {
             from: if there == before { Nodes::UNKNOWN } else { now },
             to: before,
         };
+
         let aside = stat(
             self.0,
             &if now == 0 {
@@ -171,6 +179,7 @@ impl Passing<'_> {
             },
         )?
         .map(|found| found.id.ino);
+
         match aside {
             // To remove a name once more does no harm.
             None if now == 0 => Ok(not_yet),

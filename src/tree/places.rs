@@ -51,6 +51,7 @@ pub(super) fn each_record(
     file.seek(SeekFrom::Start(start)).map_err(failed)?;
     let mut records = BufReader::with_capacity(RECORD << 10, file.take(MAX_RECORDS));
     let mut record = [0; RECORD];
+
     loop {
         match records.read_exact(&mut record) {
             Ok(()) => {}
@@ -82,6 +83,7 @@ pub(super) fn read_each(
     places.sort_by_key(|(_, p)| (p.slot, p.offset));
     let mut open: Option<(u64, Option<File>)> = None;
     let (mut bytes, mut missing) = (Vec::new(), 0);
+
     for (hash, place) in places {
         if open.as_ref().is_none_or(|(slot, _)| *slot != place.slot) {
             open = Some((place.slot, open_file_at(dir, &slot_name(place.slot)).ok()));
@@ -93,6 +95,7 @@ pub(super) fn read_each(
             missing += 1;
         }
     }
+
     missing
 }
 
@@ -117,6 +120,7 @@ mod tests {
             BlockHash::of(b"second"),
             BlockHash::of(b"gone"),
         );
+
         let all = [
             (
                 first,
@@ -143,9 +147,11 @@ mod tests {
                 },
             ),
         ];
+
         let mut bytes = b"head".to_vec();
         all.iter()
             .for_each(|(hash, place)| bytes.extend_from_slice(&record(hash, place)));
+
         // A size that no block has, and half a record.
         bytes.extend_from_slice(&record(
             &first,
@@ -155,6 +161,7 @@ mod tests {
                 size: u32::MAX,
             },
         ));
+
         bytes.extend_from_slice(&[1; RECORD - 1]);
         let path = dir.path().join("records");
         std::fs::write(&path, bytes).unwrap();
@@ -162,10 +169,12 @@ mod tests {
         each_record(&path, 4, |hash, place| seen.push((hash, place))).unwrap();
         assert_eq!(seen, all);
         let handle = File::open(dir.path()).unwrap();
+
         let mut found = Vec::new();
         let missing = read_each(handle.as_fd(), &all.into_iter().collect(), |_, bytes| {
             found.push(bytes.to_vec())
         });
+
         // The second one is not where its record says.
         assert_eq!((found, missing), (vec![b"first".to_vec()], 2));
     }

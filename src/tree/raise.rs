@@ -35,6 +35,7 @@ pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
     }
 
     let mut names = BTreeMap::new();
+
     let top = root
         .dir(None)
         .map_err(|e| Error::io("cannot open", root.path(), e))?;
@@ -46,6 +47,7 @@ pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
         &tree.state().apart(),
         &mut names,
     )?;
+
     for (_, names) in names.iter().filter(|(_, names)| names.len() > 1) {
         clear(tree)?;
         let raised = raise(tree, &root, names);
@@ -54,6 +56,7 @@ pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
             super::stage::with_space_hint(Error::io("cannot copy up", root.shown(&names[0]), e))
         })?;
     }
+
     Ok(())
 }
 
@@ -77,6 +80,7 @@ pub(super) fn files(tree: &Tree, plan: &Plan) -> Result<()> {
             files.push((now.size, change.path.clone()));
         }
     }
+
     files.sort_by(|a, b| b.cmp(a));
     for (_, path) in files {
         clear(tree)?;
@@ -102,6 +106,7 @@ pub(super) fn files(tree: &Tree, plan: &Plan) -> Result<()> {
             Ok(()) | Err(_) => {}
         }
     }
+
     clear(tree)
 }
 
@@ -148,6 +153,7 @@ fn touched(root: &Root, plan: &Plan) -> Result<HashSet<FileId>> {
             }
         }
     }
+
     Ok(touched)
 }
 
@@ -168,6 +174,7 @@ fn find(
         Some(path) => Error::io("cannot look into", root.shown(path), e),
         None => Error::io("cannot look into", root.path(), e),
     };
+
     for name in names_in(dir).map_err(failed)? {
         let Some(now) = stat(dir, &name).map_err(failed)? else {
             continue;
@@ -190,6 +197,7 @@ fn find(
             }
         }
     }
+
     Ok(())
 }
 
@@ -199,13 +207,16 @@ fn raise(tree: &Tree, root: &Root, names: &[TreePath]) -> io::Result<()> {
     let Some((first, others)) = names.split_first() else {
         return Ok(());
     };
+
     let (parent, name) = root.parent(first)?;
     let before = FileStat::at(parent.as_fd(), &name)?;
     rustix::fs::linkat(&parent, &name, stage, RAISED, AtFlags::empty())?;
+
     if FileStat::at(parent.as_fd(), &name)?.id == before.id {
         // It is an upper file with upper names, or the mount keeps them together.
         return Ok(());
     }
+
     others
         .iter()
         .try_for_each(|other| put(tree, root, other, &before))
@@ -218,10 +229,12 @@ fn put(tree: &Tree, root: &Root, path: &TreePath, before: &FileStat) -> io::Resu
     if stat(parent.as_fd(), &name)?.is_none_or(|now| now.id != before.id) {
         return Ok(());
     }
+
     let above = Metadata {
         mtime: Some(FileStat::of(&parent)?.mtime),
         ..Metadata::default()
     };
+
     rustix::fs::linkat(stage, RAISED, stage, FURTHER, AtFlags::empty())?;
     exchange(tree, &parent, &name)?;
     let alike = |s: &FileStat| (s.size, s.mtime, s.mode, s.uid, s.gid);
@@ -229,6 +242,7 @@ fn put(tree: &Tree, root: &Root, path: &TreePath, before: &FileStat) -> io::Resu
         // Somebody changed it at the very moment.
         exchange(tree, &parent, &name)?;
     }
+
     rustix::fs::unlinkat(stage, FURTHER, AtFlags::empty())?;
     above.set(&parent)
 }

@@ -92,6 +92,7 @@ impl Records {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             real => real.map_err(failed)?,
         };
+
         let device = std::fs::metadata(&real).map_err(failed)?.dev();
         let beside = real.parent().map(|parent| parent.join(BESIDE));
         let places = state_dir
@@ -99,6 +100,7 @@ impl Records {
             .into_iter()
             .chain(beside)
             .chain([real.join(BESIDE)]);
+
         for path in places.map(|dir| dir.join(name.as_str())) {
             match std::fs::metadata(path.join("releases")) {
                 Ok(found) if found.dev() == device => {
@@ -113,6 +115,7 @@ impl Records {
                 _ => {}
             }
         }
+
         Ok(None)
     }
 
@@ -148,15 +151,18 @@ impl Records {
         let Some(bytes) = self.read(&name)? else {
             return Ok(None);
         };
+
         let broken = |why: String| {
             Error::new(
                 crate::Kind::Io,
                 format!("{}: {why}", self.path().join(&name).display()),
             )
         };
+
         let (header, signature): (ByteVec, ByteVec) =
             minicbor::decode(&bytes).map_err(|e| broken(e.to_string()))?;
         let release = Release::from_bytes(&header).map_err(|e| broken(e.to_string()))?;
+
         Ok(Some(StoredRelease {
             release,
             signature: signature.into(),
@@ -180,6 +186,7 @@ impl Records {
             .filter_map(|n| n.to_str().ok()?.parse().ok().map(Serial))
             .collect();
         found.sort();
+
         Ok(found)
     }
 
@@ -191,10 +198,12 @@ impl Records {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io("cannot open", &path, e)),
         };
+
         let mut bytes = Vec::with_capacity(USUAL);
         file.take(MAX_SMALL)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::io("cannot read", &path, e))?;
+
         Ok(Some(bytes))
     }
 
@@ -202,6 +211,7 @@ impl Records {
         let Some(bytes) = self.read(name)? else {
             return Ok(None);
         };
+
         let parse = || {
             let text = std::str::from_utf8(&bytes).ok()?.strip_suffix('\n')?;
             let mut words = text.split(' ');
@@ -210,6 +220,7 @@ impl Records {
             let number = words.next()?.parse().ok()?;
             Some((Mark { serial, id }, number))
         };
+
         parse().map(Some).ok_or_else(|| {
             let path = self.path().join(name);
             Error::new(crate::Kind::Io, format!("{} is damaged", path.display())).hint(

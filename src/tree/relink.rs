@@ -35,9 +35,11 @@ pub(super) fn relink(
         ino: before,
         ..root.id()
     };
+
     let Some(old) = Index::open(&path, before) else {
         return Ok(());
     };
+
     // There is none where nothing was exchanged.
     let Ok(aside) = open_aside(tree, journal) else {
         return Ok(());
@@ -50,6 +52,7 @@ pub(super) fn relink(
         aside: &aside,
         open: None,
     };
+
     for found in old.entries() {
         let found = found?;
         if matches!(
@@ -63,6 +66,7 @@ pub(super) fn relink(
 
     // When all names are gone: a further name of a file comes after it.
     let chains = std::mem::take(&mut *locked(&tree.chains));
+
     let mut new = IndexWriter::create(&path, root.id())?;
     for found in old.entries() {
         let found = found?;
@@ -83,6 +87,7 @@ pub(super) fn relink(
 
     // Whoever changes a file from now on gives it another time than it has.
     std::thread::sleep(TICK * 2);
+
     let now = FileStat::of(tempfile::tempfile_in(tree.state.here())?)?.ctime;
     // Not all of the tree is in it: only the contents are of use to the next scan.
     let origin = Origin {
@@ -90,6 +95,7 @@ pub(super) fn relink(
         options: BlockHash([0; 32]),
         ..old.origin().clone()
     };
+
     new.finish(origin).map(drop)
 }
 
@@ -118,20 +124,24 @@ impl Names<'_> {
                 .zip(self.aside.dir(dir.as_ref()).ok());
             self.open = Some((dir, both));
         }
+
         let Some((_, Some((live, aside)))) = &self.open else {
             return Ok(());
         };
+
         let name = std::ffi::CString::new(path.name())?;
 
         // Through a handle, which leads to the file whatever becomes of its names.
         let Ok(handle) = handle_of(aside.as_fd(), &name) else {
             return Ok(());
         };
+
         let now = FileStat::of(&handle)?;
         let since = locked(&self.tree.chains).since(&known.version);
         let was = known.version;
         let is_known = since == Some(now.ctime)
             && (now.id, now.size, now.mtime) == (was.id(), was.size, was.mtime);
+
         if !is_known
             || FileStat::at(live.as_fd(), &name)
                 .ok()
@@ -139,10 +149,12 @@ impl Names<'_> {
         {
             return Ok(());
         }
+
         let operation = Operation::on(now);
         rustix::fs::unlinkat(aside, &name, AtFlags::empty())?;
         let after = FileStat::of(&handle)?;
         operation.done(&after, &mut locked(&self.tree.chains));
+
         Ok(())
     }
 }

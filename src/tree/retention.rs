@@ -149,6 +149,7 @@ impl<'a> History<'a> {
             .filter(|b| b.stone.revert)
             .map(|b| b.stone.release)
             .collect();
+
         let mut known = Vec::new();
         let mut damaged = Vec::new();
 
@@ -184,6 +185,7 @@ impl<'a> History<'a> {
             .filter(|&&s| self.at(s).is_none_or(Known::is_whole))
             .min()
             .copied();
+
         let mut replaced = Vec::new();
         for (at, part) in self.known.iter().enumerate().filter(|(_, k)| !k.is_whole()) {
             let has_base = oldest.is_some_and(|oldest| oldest < part.serial());
@@ -204,6 +206,7 @@ impl<'a> History<'a> {
 
         // A host that was away since one of them is known to have what came before it.
         let mut records = content.clone();
+
         records.extend(replaced.iter().rev().take(MAX_REPLACED));
         // Whatever a damaged file was: it goes with the releases of its age.
         let first = records.first().copied();
@@ -212,6 +215,7 @@ impl<'a> History<'a> {
                 .iter()
                 .filter(|&&serial| first.is_none_or(|first| serial > first)),
         );
+
         Staying { records, content }
     }
 
@@ -220,6 +224,7 @@ impl<'a> History<'a> {
         let Some(present) = self.current else {
             return Next::Nothing;
         };
+
         let base = self.base_for(host);
         let Some((next, skips)) = self.next_needed(host) else {
             return Next::Release {
@@ -228,10 +233,12 @@ impl<'a> History<'a> {
                 alone: false,
             };
         };
+
         let serial = self.known[next].serial();
 
         // Parts follow only what they followed here.
         let of_this_base = base.is_some_and(|base| host.base == Some(self.known[base].serial()));
+
         match base {
             Some(base) if next <= base => Next::Release {
                 serial,
@@ -295,6 +302,7 @@ impl<'a> History<'a> {
         };
 
         let after = (0..upto).filter(|&at| self.known[at].serial() > host.have);
+
         let mut needed =
             after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
         let mut skips = false;
@@ -303,6 +311,7 @@ impl<'a> History<'a> {
             skips |= !is_for_it;
             is_for_it
         })?;
+
         Some((next, skips))
     }
 
@@ -317,6 +326,7 @@ impl<'a> History<'a> {
         let parts: Vec<_> = for_all
             .map(|at| (self.known[at].serial(), self.is_replaced(at)))
             .collect();
+
         parts[parts.len().saturating_sub(most)..].to_vec()
     }
 
@@ -339,6 +349,7 @@ impl<'a> History<'a> {
                 break;
             }
         }
+
         found
     }
 
@@ -366,9 +377,11 @@ impl<'a> History<'a> {
         if wholes.peek().is_none() {
             return true;
         }
+
         let Some(paths) = self.paths(&self.known[at]) else {
             return false;
         };
+
         wholes.all(|whole| {
             let rules = &whole.header().rules;
             let excluded = rules.excluded().ok().filter(|_| !rules.delete_excluded);
@@ -398,6 +411,7 @@ impl<'a> History<'a> {
                 }
             }
         }
+
         replaced
     }
 
@@ -406,15 +420,18 @@ impl<'a> History<'a> {
         let within = |path: &TreePath| {
             new.scope.is_empty() || new.scope.iter().any(|scope| path.is_within(scope))
         };
+
         let covers =
             new.scope.is_empty() || (!old.scope.is_empty() && old.scope.iter().all(within));
         let reaches = new.targets.is_empty() || new.targets == old.targets;
         if !covers || !reaches || !alike(&in_scope(new, &old.scope), &in_scope(old, &old.scope)) {
             return false;
         }
+
         if old.rules.delete_extras && !new.rules.delete_extras {
             return false;
         }
+
         if new.rules.delete_extras {
             // All that is left of the part are directories that lead to its scope.
             let above = old
@@ -425,6 +442,7 @@ impl<'a> History<'a> {
                 self.has(part, &dir) == Some(false) || self.has(later, &dir) == Some(true)
             });
         }
+
         match (self.paths(later), self.paths(part)) {
             (Some(new), Some(old)) => old.all.is_subset(&new.all),
             _ => false,
@@ -458,6 +476,7 @@ impl<'a> History<'a> {
             }
             Ok(paths)
         };
+
         known.paths.get_or_init(|| read().ok()).as_ref()
     }
 
@@ -498,6 +517,7 @@ fn in_scope(header: &Header, scope: &[TreePath]) -> Rules {
         };
         header.rules.excludes.iter().filter(speaks)
     };
+
     Rules {
         excludes: of(false).chain(of(true)).cloned().collect(),
         ..header.rules.clone()

@@ -35,6 +35,7 @@ impl Nodes {
             to if to == known.to => Self::UNKNOWN,
             _ => known.to,
         };
+
         Self {
             from: self.from,
             to,
@@ -68,9 +69,11 @@ pub(super) fn follows(
     if now.from == known.from || now.from == now.to {
         return false;
     }
+
     if rival == Rival::Nobody || now.to == known.to && !touched {
         return true;
     }
+
     match (from, to, rival) {
         // What was put there before the exchange is older than anything that everybody did after it.
         (Some(from), Some(to), Rival::Everybody(since)) => {
@@ -102,6 +105,7 @@ mod tests {
     fn the_outside_has_the_last_word() {
         let at = |secs| Mtime { secs, nanos: 0 };
         let live = Rival::Everybody(at(10));
+
         // Known in both, the inode and time in each now, whether the one that follows was touched, who works in it. The
         // directory that others reach by path changed last at 15.
         let cases = [
@@ -305,6 +309,7 @@ mod tests {
                 false,
             ),
         ];
+
         for (what, (from, to), a, b, touched, rival, wanted) in cases {
             let (a, b) = (node(a.0, a.1), node(b.0, b.1));
             let found = follows(

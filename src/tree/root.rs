@@ -64,6 +64,7 @@ impl Root {
         let handle = retry(|| openat(CWD, &path, DIRECTORY, Mode::empty()))?;
         let directory = FileId::of(&rustix::fs::fstat(&handle)?);
         let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
+
         Ok(Self {
             handle,
             path,
@@ -117,6 +118,7 @@ impl Root {
             name: if name == directory { other.id() } else { name },
             ..other.identity
         };
+
         Self {
             handle: other.handle,
             path: self.path.clone(),
@@ -198,6 +200,7 @@ impl Root {
         } else {
             component(path)?
         };
+
         Ok(retry(|| {
             openat2(
                 &self.handle,
@@ -234,6 +237,7 @@ impl Root {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(e) => Err(io::Error::from(e)),
         };
+
         let directory = match self.links {
             Links::Any => now(AtFlags::empty())?,
             links => match links::open(None, &self.path, links) {
@@ -245,6 +249,7 @@ impl Root {
                 },
             },
         };
+
         Ok(directory == Some(self.identity.directory)
             && now(AtFlags::SYMLINK_NOFOLLOW)? == Some(self.identity.name))
     }
@@ -365,10 +370,12 @@ mod tests {
             FileId::of(&rustix::fs::fstat(parent).unwrap()),
             root.open_below(&path("a/b")).unwrap().id()
         );
+
         assert_eq!(
             FileId::of(&rustix::fs::fstat(root.dir(None).unwrap()).unwrap()),
             root.id()
         );
+
         assert_eq!(
             root.open_file(&path("a/x")).unwrap_err().kind(),
             io::ErrorKind::NotFound
@@ -384,6 +391,7 @@ mod tests {
         symlink(dir.path().join("secret"), top.join("a/absolute")).unwrap();
         symlink("/proc/self/fd/0", top.join("a/magic")).unwrap();
         symlink("/proc/self/root", top.join("slash")).unwrap();
+
         let refused = [
             "up/secret",
             "a/here/file",
@@ -391,6 +399,7 @@ mod tests {
             "a/magic",
             "slash/etc/passwd",
         ];
+
         for name in refused {
             let e = root.open_file(&path(name)).unwrap_err();
             assert_eq!(
@@ -399,9 +408,11 @@ mod tests {
                 "{name}: {e}"
             );
         }
+
         assert!(root.dir(Some(&path("up"))).is_err());
         assert!(root.dir(Some(&path("a/here"))).is_err());
         assert!(root.parent(&path("a/here/file")).is_err());
+
         // The link itself may be looked at: its parent is resolved, it is not followed.
         assert_eq!(
             FileType::from_raw_mode(root.stat(&path("a/magic")).unwrap().st_mode),
@@ -459,6 +470,7 @@ mod tests {
         assert_eq!(text(root.open_file(&path("a/b/file")).unwrap()), "inside");
         std::fs::remove_dir(root.path()).unwrap();
         std::fs::rename(&moved, root.path()).unwrap();
+
         assert!(root.still_there().unwrap());
     }
 
@@ -474,6 +486,7 @@ mod tests {
         if let Ok(proc) = Root::open("/proc") {
             assert!(!proc.same_filesystem(&root).unwrap());
         }
+
         std::fs::remove_file(&link).unwrap();
         symlink(dir.path(), &link).unwrap();
         assert!(!through.still_there().unwrap());

@@ -296,6 +296,7 @@ pub fn scan_knowing(
     };
 
     let mut linked = HashSet::new();
+
     for _ in 0..MAX_ROUNDS {
         let Some(old) = old.filter(|_| !options.whole) else {
             break;
@@ -317,6 +318,7 @@ pub fn scan_knowing(
             }
         }
     }
+
     new.walked(options, old)
 }
 
@@ -364,11 +366,13 @@ impl New<'_> {
             .hints
             .as_ref()
             .is_none_or(|hints| hints.everywhere.is_some() && hints.held.is_empty());
+
         let started = if all {
             wall(options.started)
         } else {
             old.started()
         };
+
         Ok(
             match self.write(options, started, Some(old), Some(changes), is_whole)? {
                 Written::Whole(scanned) => Merged::Whole(scanned),
@@ -384,6 +388,7 @@ impl New<'_> {
             hints: None,
             ..options.clone()
         };
+
         match self.write(&options, wall(options.started), old, None, |_| Ok(true))? {
             Written::Whole(scanned) => Ok(Scanned {
                 walked: true,
@@ -420,6 +425,7 @@ impl New<'_> {
             filter,
             Some(writer),
         );
+
         let Collected {
             stats,
             patterns,
@@ -434,6 +440,7 @@ impl New<'_> {
             }
             Collector::begin(&shared, old.map(Arc::as_ref), self.written, changes)?.run()
         })?;
+
         options.pass_gap();
         if !is_whole(&partial)? {
             return Ok(Written::Lacking);
@@ -443,6 +450,7 @@ impl New<'_> {
         if top_passed_over {
             top.forget_change();
         }
+
         let origin = Origin {
             started,
             options: options.name(),
@@ -456,6 +464,7 @@ impl New<'_> {
                 .collect(),
             mounts: options.mounts.clone(),
         };
+
         let writer = shared
             .writer
             .into_inner()
@@ -465,6 +474,7 @@ impl New<'_> {
             Err(e) if is_linked_nowhere(&e) => return Ok(Written::Broken),
             index => Arc::new(index.map_err(failed)?),
         };
+
         let (top, stats) = (self.top.clone(), stats.of(&index));
         Ok(Written::Whole(Scanned {
             index,
@@ -496,10 +506,12 @@ impl Scanned {
             path: path.clone(),
             why: why.clone().into(),
         };
+
         let (ignore_rules, skipped) = (
             origin.patterns.clone(),
             origin.skipped.iter().map(skip).collect(),
         );
+
         Self {
             index,
             top,
@@ -537,14 +549,17 @@ fn differences(
         Some(looks) => looks.is_racy(version),
         None => is_racy(version, origin.started),
     };
+
     let is_as_it_was = |(path, known): &(TreePath, Version)| {
         !unsettled(known) && stat_of(root, path).is_ok_and(|now| now.version() == *known)
     };
+
     let released = Released::new(&options.policy)?;
     let made_alike = origin.options == options.name() && released.still_holds(&origin.owners);
     if !made_alike || !origin.ignore_files.iter().all(is_as_it_was) {
         return Ok(Found::Unknown);
     }
+
     let top_differs = top != origin.top || unsettled(&top);
     let spots = match &options.hints {
         Some(hints) => {
@@ -563,6 +578,7 @@ fn differences(
             })
         }),
     };
+
     let spots = match spots {
         Ok(Some(spots)) => spots,
         Ok(None) => return Ok(Found::Unknown),
@@ -571,12 +587,15 @@ fn differences(
             return Ok(Found::Unknown);
         }
     };
+
     if spots.touched.is_empty() && !spots.top && linked.is_empty() {
         return Ok(Found::Nothing);
     }
+
     options.pass_gap();
     let filter = Arc::new(Filter::new(&options.excludes)).with(&origin.patterns);
     let shared = Shared::new(root, options, released, filter, None);
+
     Ok(changes::find(&shared, old, spots, linked)?.map_or(Found::Unknown, Found::Changes))
 }
 
@@ -598,6 +617,7 @@ fn top_of(
     } else {
         Vec::new()
     };
+
     let owner = read::owner_of(released, stat, &root.path().display())?;
     Ok(released.top(stat, &owner, xattrs))
 }
@@ -705,5 +725,6 @@ fn wall(time: SystemTime) -> Mtime {
             0,
         ),
     };
+
     Mtime { secs, nanos }
 }

@@ -22,6 +22,7 @@ impl Tree {
         {
             return Ok(());
         }
+
         self.state.raise_highest(mark)?;
         self.state.set_sent(mark)
     }
@@ -46,6 +47,7 @@ impl Tree {
         if self.state.sent()? != Some(mark) {
             return Ok(());
         }
+
         let _busy = Claim::patient(self)?;
         self.check_state()?;
         self.settle()?;
@@ -53,6 +55,7 @@ impl Tree {
         fill(self.nodes())?;
         self.nodes().sync()?;
         self.state.store(mark.serial, release.bytes(), signature)?;
+
         self.keep_grant(mark.serial, Some(order))?;
 
         let last = self.state.last_commit()?;
@@ -63,6 +66,7 @@ impl Tree {
                 number,
             }))?;
         }
+
         self.prune()
     }
 }

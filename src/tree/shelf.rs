@@ -68,10 +68,12 @@ pub(super) fn gather(
             ))
         }
     };
+
     let swapped = match &after {
         Some((old, manifest)) => Some((old, Contents::of(manifest)?)),
         None => None,
     };
+
     let mut chain = Vec::new();
     for (release, manifest) in before.iter().zip(&manifests) {
         chain.push((
@@ -79,6 +81,7 @@ pub(super) fn gather(
             stay.contains(&release.header().serial),
         ));
     }
+
     let mut gathering = Gathering::begin(tree, journal, owner, chain, swapped)?;
     each_sought(journal, |path, slot| gathering.add(path, slot))?;
     gathering.finish()
@@ -123,6 +126,7 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
         tree.crash.point()?;
         remove(tree, &path, &name)?;
     }
+
     Ok(())
 }
 
@@ -138,6 +142,7 @@ pub(super) fn prune(tree: &Tree, stay: &BTreeSet<Serial>) -> Result<()> {
             remove(tree, &path, &name)?;
         }
     }
+
     Ok(())
 }
 
@@ -153,6 +158,7 @@ pub(super) fn find(
         Vec::new()
     });
     let mut left = wanted.clone();
+
     for (serial, dir) in all {
         if left.is_empty() {
             break;
@@ -186,6 +192,7 @@ fn find_in(
             blocks.entry(hash).or_insert(place);
         }
     })?;
+
     match blocks.is_empty() {
         true => Ok(0),
         false => Ok(places::read_each(open_dir(dir)?.as_fd(), &blocks, found)),
@@ -205,6 +212,7 @@ pub(super) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
     });
     let mut all: Vec<_> = named.collect();
     all.sort_by_key(|(serial, _)| std::cmp::Reverse(*serial));
+
     Ok(all)
 }
 
@@ -223,6 +231,7 @@ fn each_sought(
     if let Some(swap) = &journal.swap {
         return swap.changed.iter().try_for_each(|path| found(path, None));
     }
+
     let moved = |step| match step {
         Step::Place {
             path,
@@ -238,6 +247,7 @@ fn each_sought(
         } => Some((path, slot)),
         _ => None,
     };
+
     // In rising order as far as the first one that goes back; from there on what leaves, deepest first.
     let mut last = None;
     let rising = journal.steps.iter().position(|step| match moved(step) {
@@ -246,6 +256,7 @@ fn each_sought(
             .is_some_and(|before| last.as_ref() < Some(&before)),
         None => false,
     });
+
     let rising = rising.unwrap_or(journal.steps.len());
     let mut front = journal
         .steps
@@ -253,6 +264,7 @@ fn each_sought(
         .take(rising)
         .filter_map(moved)
         .peekable();
+
     let mut back = journal
         .steps
         .iter()
@@ -260,6 +272,7 @@ fn each_sought(
         .take(journal.steps.len() - rising)
         .filter_map(moved)
         .peekable();
+
     loop {
         let next = match (front.peek(), back.peek()) {
             (Some(a), Some(b)) if b.0 < a.0 => back.next(),
@@ -303,10 +316,12 @@ impl<'a> Gathering<'a> {
         let file = options
             .open(&path)
             .map_err(|e| Error::io("cannot write", &path, e))?;
+
         let mut out = BufWriter::with_capacity(64 << 10, file);
         out.write_all(&owner.head())
             .map_err(|e| Error::io("cannot write", &path, e))?;
         let undo = open_dir(&dir)?;
+
         Ok(Self {
             tree,
             dir,
@@ -331,6 +346,7 @@ impl<'a> Gathering<'a> {
                 return Ok(Some((found, contents.manifest)));
             }
         }
+
         Ok(None)
     }
 
@@ -339,14 +355,17 @@ impl<'a> Gathering<'a> {
         let Some((content, manifest)) = self.needed(path)? else {
             return Ok(());
         };
+
         let after = match &self.swapped {
             Some((_, contents)) => contents.at(path)?,
             None => None,
         };
+
         // Of the same content with other metadata the live tree has one.
         if content.size() == 0 || after.is_some_and(|after| after == content) {
             return Ok(());
         }
+
         let slot = match slot {
             Some(slot) => slot,
             None => match self.link(path) {
@@ -358,14 +377,17 @@ impl<'a> Gathering<'a> {
                 }
             },
         };
+
         let there = stat(self.undo.as_fd(), &slot_name(slot))
             .map_err(|e| Error::io("cannot look at", &self.dir, e))?;
+
         // Of another size it is not what the release had.
         if there
             .is_none_or(|now| now.file_type != FileType::RegularFile || now.size != content.size())
         {
             return Ok(());
         }
+
         self.files += 1;
         let mut offset = 0;
         let blocks = manifest.blocks(&content);
@@ -379,6 +401,7 @@ impl<'a> Gathering<'a> {
             written.map_err(|e| Error::io("cannot write into", &self.dir, e))?;
             offset += u64::from(block.size);
         }
+
         Ok(())
     }
 
@@ -387,6 +410,7 @@ impl<'a> Gathering<'a> {
         let Some((old, _)) = &self.swapped else {
             return Err(Error::refused("no tree stands aside"));
         };
+
         self.tree.crash.point()?;
         self.last_slot += 1;
         let name = slot_name(self.last_slot);
@@ -407,6 +431,7 @@ impl<'a> Gathering<'a> {
                 done => Ok(done?),
             }
         };
+
         link().map_err(|e| Error::io("cannot keep", old.shown(path), e))?;
         Ok(self.last_slot)
     }
@@ -419,12 +444,14 @@ impl<'a> Gathering<'a> {
         if self.files == 0 {
             return Ok(());
         }
+
         self.tree.crash.point()?;
         let mut write = || -> io::Result<()> {
             self.out.flush()?;
             self.out.get_ref().sync_all()?;
             std::fs::rename(&new, &index)
         };
+
         write().map_err(|e| Error::io("cannot write", &index, e))?;
         sync_dir(&self.dir)
     }
@@ -503,6 +530,7 @@ impl Owner {
                 base: serial,
             });
         }
+
         let mut base = [0; 8];
         file.read_exact(&mut base).ok()?;
         (magic == MAGIC_OF_PART).then_some(Self {
@@ -518,12 +546,14 @@ fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
     each_block(dir, |_, place| {
         told.insert(place.slot);
     })?;
+
     for name in names(dir)? {
         let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
         if name != INDEX && slot.is_none_or(|slot| !told.contains(&slot)) {
             remove(tree, dir, &name)?;
         }
     }
+
     let kept = tree.state.here().join(KEPT);
     private_dir(&kept)?;
     let name = OsString::from(serial.to_string());
@@ -531,6 +561,7 @@ fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
     tree.crash.point()?;
     std::fs::rename(dir, kept.join(&name)).map_err(|e| Error::io("cannot rename", dir, e))?;
     sync_dir(&kept)?;
+
     sync_dir(&tree.state.undo_dirs())
 }
 

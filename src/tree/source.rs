@@ -136,6 +136,7 @@ impl Source {
             out.extend_from_slice(&bytes);
             return Ok(node);
         }
+
         let at = self.numbered.run(ordinal)?;
         let index = self.numbered.runs[at].index_of(ordinal);
         let file = self.open(at)?;
@@ -143,6 +144,7 @@ impl Source {
         let (block, offset) = (run.blocks[index], run.offsets[index]);
         let before = out.len();
         out.resize(before + block.size as usize, 0);
+
         let bytes = &mut out[before..];
         let failed = match file.read_exact_at(bytes, offset) {
             Ok(()) if is_settled(&file, self.settled) || block.matches(bytes) => return Ok(block),
@@ -151,6 +153,7 @@ impl Source {
             }
             _ => SourceError::Changed(run.path.clone()),
         };
+
         out.truncate(before);
         Err(failed)
     }
@@ -161,11 +164,13 @@ impl Source {
         if let Some(file) = &run.file {
             return Ok(Arc::clone(file));
         }
+
         let changed = [
             rustix::io::Errno::NOENT,
             rustix::io::Errno::NOTDIR,
             rustix::io::Errno::LOOP,
         ];
+
         let file = self.root.open_file(&run.path).map_err(|e| {
             let gone = changed
                 .iter()
@@ -176,6 +181,7 @@ impl Source {
                 SourceError::Io(run.path.to_string(), e)
             }
         })?;
+
         let file = Arc::new(file);
         run.file = Some(Arc::clone(&file));
         Ok(file)
@@ -219,6 +225,7 @@ mod tests {
                 std::fs::create_dir_all(top.join(path).parent().unwrap()).unwrap();
                 std::fs::write(top.join(path), bytes).unwrap();
             }
+
             let root = Arc::new(Root::open(top).unwrap());
             Self { dir, root }
         }
@@ -249,6 +256,7 @@ mod tests {
         } else {
             all.collect()
         };
+
         let mut out = Vec::new();
         let mut found = HashMap::new();
         for n in order {
@@ -261,6 +269,7 @@ mod tests {
             );
             found.insert(n, out.clone());
         }
+
         found
     }
 
@@ -272,6 +281,7 @@ mod tests {
             ("big", large.clone()),
             ("z", b"last".to_vec()),
         ];
+
         let many: Vec<String> = (0..300).map(|i| format!("many/{i}")).collect();
         files.extend(many.iter().map(|p| (p.as_str(), p.as_bytes().to_vec())));
         let f = Fixture::new(&files);
@@ -279,6 +289,7 @@ mod tests {
         let found = read_all(&mut source, false);
         assert_eq!(found, read_all(&mut source, true));
         let top = source.top();
+
         assert!(top.nodes > 2, "the large file has lists");
         for n in 0..top.nodes {
             assert_eq!(
@@ -286,6 +297,7 @@ mod tests {
                 source.manifest().node_at(Ordinal(n)).unwrap()
             );
         }
+
         let mut seen = 0;
         for located in source.manifest().entries() {
             let crate::manifest::read::Located { entry, first } = located.unwrap();
@@ -301,6 +313,7 @@ mod tests {
             );
             seen += 1;
         }
+
         assert_eq!(seen, files.len());
         assert!(
             source
@@ -345,6 +358,7 @@ mod tests {
             dir_mode: Some(Mode::from_bits(0o755)),
             without_mtime: true,
         };
+
         let make = || Fixture::new(&[("d/file", b"text".to_vec())]).source(&policy);
         let (one, two) = (make(), make());
         assert_eq!(one.top(), two.top());
@@ -353,6 +367,7 @@ mod tests {
             entries.iter().map(|e| e.mode.bits()).collect::<Vec<_>>(),
             [0o755, 0o644]
         );
+
         assert_eq!(one.directory(), two.directory());
         assert_eq!(
             (one.directory().mode.bits(), one.directory().mtime),
@@ -364,6 +379,7 @@ mod tests {
             user: Some("no-such-user-here".into()),
             group: None,
         };
+
         assert!(entries.iter().all(|e| *e.owner == expected));
         assert_eq!(one.directory().owner, expected);
     }
@@ -381,6 +397,7 @@ mod tests {
             ),
             (1, 0, 0)
         );
+
         assert_eq!(read_all(&mut source, false).len(), 1);
     }
 
@@ -389,6 +406,7 @@ mod tests {
         let fixture = Fixture::new(&[("file", noise(100, 1)), ("other", noise(100, 2))]);
         let mut source = fixture.source(&Policy::default());
         let nodes = source.top().nodes;
+
         // As if the scan had begun long after the files were written, and one of them changed since.
         source.trust_unchanged(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
         let mut out = Vec::new();
@@ -399,6 +417,7 @@ mod tests {
             source.read(Ordinal(nodes + 1), &mut out),
             Err(SourceError::Changed(_))
         ));
+
         assert_eq!(out, noise(100, 1));
     }
 }

@@ -26,12 +26,14 @@ pub(super) fn check(
     let path = tree.state.path();
     let fs = rustix::fs::fstatvfs(tree.state.stage())
         .map_err(|e| Error::io("cannot ask the space of", path, e))?;
+
     if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Err(
             Error::refused(format!("the filesystem of {} is read-only", path.display()))
                 .hint("mount it writable: it may have failed, see the kernel's log"),
         );
     }
+
     let unit = fs.f_frsize.max(1);
     let bytes = |item: &Item| {
         let taken = item
@@ -40,11 +42,13 @@ pub(super) fn check(
         let all = taken.fold(0, u64::saturating_add);
         all.saturating_sub(held.get(&item.slot).copied().unwrap_or(0))
     };
+
     let files = items
         .iter()
         .fold(0u64, |sum, i| sum.saturating_add(bytes(i)));
     let need = files.saturating_add(files / MARGIN);
     let have = fs.f_bavail.saturating_mul(unit);
+
     if need > have {
         let message = format!(
             "not enough space for tree {}: {} needed, {} free",
@@ -63,12 +67,14 @@ pub(super) fn check(
             path.display()
         )));
     }
+
     let made = plan
         .changes
         .iter()
         .filter(|c| c.makes_anew())
         .count()
         .max(items.len()) as u64;
+
     // Filesystems without a fixed number of inodes say 0.
     if made > 0 && fs.f_files > 0 && made + SPARE_INODES > fs.f_favail {
         let message = format!(
@@ -81,6 +87,7 @@ pub(super) fn check(
             path.display()
         )));
     }
+
     Ok(())
 }
 

@@ -52,6 +52,7 @@ pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
         }
         at = end;
     }
+
     data.into_iter().try_for_each(|d| {
         file.write_all_at(&bytes[d.start as usize..d.end as usize], offset + d.start)
     })
@@ -62,6 +63,7 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }
+
     let size = from.metadata()?.len();
     let mut buffer = vec![0; PIECE.min(size as usize)];
     let mut at = 0;
@@ -74,6 +76,7 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
             at += piece.len() as u64;
         }
     }
+
     to.set_len(size)
 }
 
@@ -82,6 +85,7 @@ pub(super) fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u
     if at >= size {
         return Ok(None);
     }
+
     let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
@@ -89,6 +93,7 @@ pub(super) fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u
         Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Some((at, size))),
         Err(e) => return Err(e.into()),
     };
+
     let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
     Ok((start < size).then_some((start, end.min(size))))
 }
@@ -102,6 +107,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut bytes = vec![0; 5 * HOLE];
         (bytes[3], bytes[HOLE + 5], bytes[2 * HOLE - 1]) = (1, 2, 3);
+
         // What is written shows where this was not overwritten.
         file.write_all_at(&vec![9; 6 * HOLE], 0).unwrap();
         write(&file, &bytes, 100).unwrap();
@@ -112,6 +118,7 @@ mod tests {
             now[3 * HOLE..5 * HOLE].iter().all(|&b| b == 9),
             "two whole pieces are zeros"
         );
+
         assert!(now[5 * HOLE..5 * HOLE + 100].iter().all(|&b| b == 0));
     }
 
@@ -138,6 +145,7 @@ mod tests {
                 .open(dir.path().join(name))
                 .unwrap()
         };
+
         let (from, to) = (open("from"), open("to"));
         from.write_all_at(b"middle", 5 << 20).unwrap();
         from.set_len(9 << 20).unwrap();
@@ -147,9 +155,11 @@ mod tests {
             file.read_exact_at(&mut all, 0).unwrap();
             all
         };
+
         assert!(read(&from) == read(&to));
         use std::os::unix::fs::MetadataExt;
         let taken = |file: &File| file.metadata().unwrap().blocks();
+
         assert!(
             taken(&to) <= taken(&from) + 16,
             "{} {}",

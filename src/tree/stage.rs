@@ -148,13 +148,16 @@ impl Stage {
             ))
             .hint("deploy again"));
         }
+
         if plan.layout == Layout::Swap {
             tree.check_swap()?;
         }
+
         let barred = Barred::of_plan(&tree.root(), &plan)?;
         if plan.layout == Layout::Swap {
             barred.refuse_exchange(&tree.root())?;
         }
+
         way::check(tree, &plan)?;
         let root = tree.root();
         let unreadable = |e| Error::io("cannot look into", root.path(), e);
@@ -162,6 +165,7 @@ impl Stage {
         give_groups(&root, &mut plan, &strangers).map_err(unreadable)?;
         check_rights(&mut plan, &strangers)?;
         check_foreign(tree, &plan)?;
+
         check_top_rights(tree, &plan)?;
         tree.confirm()?;
         tree.state.forget_next()?;
@@ -169,11 +173,13 @@ impl Stage {
         let mut leftovers = Leftovers::load(&tree.state, || names(&plan, &spots))?;
         let copied = copies::chosen(&root, &plan)?;
         let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut spots, &mut leftovers)?;
+
         plan.summary.write_bytes += items
             .iter()
             .filter(|i| copied.contains(&i.change()))
             .map(|i| i.size)
             .sum::<u64>();
+
         let held = leftovers.held();
         if let Err(e) = space::check(tree, &plan, &items, &held) {
             // What cannot be gone on with stands in the way of what is wanted.
@@ -182,6 +188,7 @@ impl Stage {
             }
             space::check(tree, &plan, &items, &held)?;
         }
+
         let log = Log::create(&tree.state, leftovers.next_slot())?;
         let mut stage = Self {
             tree: Arc::clone(tree),
@@ -195,6 +202,7 @@ impl Stage {
             spent: AtomicBool::new(false),
             next: Mutex::new(None),
         };
+
         stage.take_over(leftovers, &resumed)?;
         stage.take_kept()?;
         Ok(stage)
@@ -231,9 +239,11 @@ impl Stage {
         let Some(block) = self.wanted(ordinal)? else {
             return Ok(false);
         };
+
         if !block.matches(bytes) {
             return Ok(false);
         }
+
         self.place(&block.hash, bytes)?;
         Ok(true)
     }
@@ -244,6 +254,7 @@ impl Stage {
         if self.spent.load(Ordering::Acquire) {
             return Err(Error::refused("this stage was committed"));
         }
+
         // In the layout `swap` there are none: the next tree would get the modes that they have for now.
         let barred = (self.plan.layout == Layout::InPlace)
             .then(|| Barred::of_plan(&self.tree.root(), &self.plan));
@@ -251,6 +262,7 @@ impl Stage {
         if self.tree.state.is_overlay() {
             raise::links(&self.tree, &self.plan)?;
         }
+
         let cloned = self.clone_files()?;
         tracing::debug!(
             "tree {}: {cloned} files share the space of others",
@@ -258,23 +270,28 @@ impl Stage {
         );
         self.copy_local()?;
         self.make_others()?;
+
         self.settle_attributes()?;
         let missing: u64 = self
             .items
             .iter()
             .map(|i| u64::from(i.left.load(Ordering::Acquire)))
             .sum();
+
         if missing > 0 {
             return Err(Error::refused(format!(
                 "{missing} blocks of the release have not come"
             )));
         }
+
         if self.plan.layout == Layout::Swap {
             *locked(&self.next) = Some(Next::build(&self.tree, &self.plan, &self.items)?);
         }
+
         if self.tree.state.is_overlay() && self.plan.layout == Layout::InPlace {
             raise::files(&self.tree, &self.plan)?;
         }
+
         self.sync()?;
         self.finished.store(true, Ordering::Release);
         Ok(())
@@ -290,6 +307,7 @@ impl Stage {
         if !self.finished.swap(false, Ordering::AcqRel) {
             return Err(Error::refused("the release is not staged completely"));
         }
+
         // From now on slots may hold what was replaced.
         self.spent.store(true, Ordering::Release);
         self.log.retire(&self.tree.state)?;
@@ -304,6 +322,7 @@ impl Stage {
             release,
             signature,
         )?;
+
         self.log.close();
         if let Err(e) = self
             .drop_slots()
@@ -314,6 +333,7 @@ impl Stage {
                 self.tree.name()
             );
         }
+
         Ok(report)
     }
 
@@ -335,6 +355,7 @@ impl Stage {
             };
             drop_name().map_err(|e| self.failed("cannot clear the stage of", item, e))?;
         }
+
         Ok(())
     }
 
@@ -351,6 +372,7 @@ impl Stage {
             hash: *hash,
             size: bytes.len() as u32,
         });
+
         for spot in self.spots.of(hash)? {
             if !spot.claim() {
                 continue;
@@ -367,6 +389,7 @@ impl Stage {
                 self.log.add(hash, bytes.len(), item.slot, spot.offset);
             }
         }
+
         Ok(())
     }
 
@@ -387,6 +410,7 @@ impl Stage {
         if item.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
         }
+
         let seal = || {
             let file = file()?;
             let now = FileStat::of(&file)?;
@@ -396,6 +420,7 @@ impl Stage {
             }
             self.seal_over(item, &file, &now)
         };
+
         seal().inspect_err(|_| {
             item.left.fetch_add(1, Ordering::AcqRel);
         })
@@ -446,10 +471,12 @@ impl Stage {
         if let Some(e) = trouble {
             return Err(e);
         }
+
         let saved = self
             .plan
             .drop_wants(self.spots.lists(), |block| has(&self.spots, &block.hash))?;
         self.plan.summary.reuse_bytes += saved;
+
         Ok(())
     }
 
@@ -459,6 +486,7 @@ impl Stage {
         if space::is_memory(&self.tree) {
             return Ok(());
         }
+
         for item in self
             .items
             .iter()
@@ -475,6 +503,7 @@ impl Stage {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -484,6 +513,7 @@ impl Stage {
         local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
         let mut open: Option<(&TreePath, File)> = None;
         let mut bytes = Vec::new();
+
         for (hash, place) in local {
             if has(&self.spots, hash) {
                 continue;
@@ -505,6 +535,7 @@ impl Stage {
             self.place(hash, &bytes)?;
             open = Some((&place.path, file));
         }
+
         Ok(())
     }
 
@@ -521,6 +552,7 @@ impl Stage {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -530,10 +562,12 @@ impl Stage {
         let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
             return Ok(());
         };
+
         match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(e) => return Err(e.into()),
         }
+
         if item.further.is_some() {
             let first = slot_name(
                 self.first(item.change())
@@ -548,11 +582,13 @@ impl Stage {
                 AtFlags::empty(),
             )?);
         }
+
         let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let nursery = match entry.kind {
             EntryKind::Directory | EntryKind::Hardlink(_) | EntryKind::File(_) => None,
             _ => self.nursery(inheritance, change.path.parent().as_ref())?,
         };
+
         let place = nursery.as_ref().map_or(stage, AsFd::as_fd);
         let node = |kind, device| rustix::fs::mknodat(place, &name, kind, private, device);
         match &entry.kind {
@@ -572,13 +608,16 @@ impl Stage {
                 node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?
             }
         }
+
         if let Some(nursery) = &nursery {
             rustix::fs::renameat(nursery, &name, stage, &name)?;
         }
+
         let made = handle_of(stage, &name)?;
         if !is_copied(change) {
             return self.seal(item, made);
         }
+
         let (parent, name) = self.tree.root().parent(&change.path)?;
         self.seal_copy(
             inheritance,
@@ -603,6 +642,7 @@ impl Stage {
             Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
             None => self.tree.root().parent(first)?,
         };
+
         if matches!(
             FileStat::at(dir.as_fd(), &old)?.file_type,
             FileType::Directory | FileType::Socket
@@ -611,6 +651,7 @@ impl Stage {
                 "{first}, which it is a hard link to, is not a file"
             )));
         }
+
         Ok(rustix::fs::linkat(
             &dir,
             &old,
@@ -626,6 +667,7 @@ impl Stage {
         if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {
             return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
         }
+
         for item in self
             .items
             .iter()
@@ -646,6 +688,7 @@ impl Stage {
                 Err(e) => return Err(failed(e.into())),
             }
         }
+
         sync_dir(&self.tree.state.stage_path())
     }
 
@@ -705,12 +748,14 @@ fn lay_out(
         .iter()
         .filter(|f| copied.contains(&(f.first as usize)))
         .collect();
+
     further.sort_by_key(|f| f.first);
     let mut further = further.into_iter().peekable();
 
     let mut items = Vec::new();
     let mut resumed = Vec::new();
     let mut slot = leftovers.next_slot();
+
     for (at, change) in plan.changes.iter().enumerate() {
         let copied = copied.contains(&at);
         if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
@@ -756,6 +801,7 @@ fn lay_out(
             slot += 1;
         }
     }
+
     items.shrink_to_fit();
     spots.sort();
     Ok((items, slot, resumed))
@@ -796,6 +842,7 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
     if rights.changes_modes_of_all() {
         return Ok(());
     }
+
     let check = |path: &TreePath, what: &str| {
         match tree.root().stat(path) {
         Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
@@ -810,10 +857,12 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
         Err(e) => Err(Error::io("cannot look at", tree.root().shown(path), e)),
     }
     };
+
     let leaves = |dir: &TreePath| {
         let found = plan.changes.find(dir).map(|at| plan.changes.get(at).action);
         matches!(found, Some(Action::Delete | Action::Replace))
     };
+
     let mut last = None;
     for change in plan.changes.iter().filter(|c| c.is_applied()) {
         if change.action == Action::Meta {
@@ -832,6 +881,7 @@ fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
         }
         last = parent;
     }
+
     Ok(())
 }
 
@@ -846,6 +896,7 @@ fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
         return Err(Error::refused(format!("{shown}: its owner cannot be set: {why}"))
             .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
     }
+
     let renames = plan
         .changes
         .iter()
@@ -855,9 +906,11 @@ fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
         group: top.delta.group,
         ..Delta::default()
     };
+
     if top.delta == only_owner && !(renames && plan.sets_mtime) {
         return Ok(());
     }
+
     let stat = FileStat::of(tree.root())
         .map_err(|e| Error::io("cannot look at", tree.root().path(), e))?;
     match rights.changes_modes_of(stat.uid) {

@@ -92,6 +92,7 @@ impl State {
                 tree.path().display()
             ));
         }
+
         let real = std::fs::canonicalize(tree.path())
             .map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
         let above = tree
@@ -124,6 +125,7 @@ impl State {
                 (path, dir, Some(FileId::of(&id)))
             }
         };
+
         if !on_same(tree, &dir)? {
             forsake(&dir, name);
             return Err(Error::usage(format!(
@@ -133,12 +135,14 @@ impl State {
             ))
             .hint("set state_dir to a directory on the filesystem of the tree"));
         }
+
         let warning = warning.map(|w| {
             format!(
                 "{w}: the state of tree {name} is in {} instead",
                 path.display()
             )
         });
+
         Self::hold(name, path, dir, warning, hidden)
     }
 
@@ -163,9 +167,11 @@ impl State {
             }
             Err(e) => return Err(Error::io("cannot lock", &lock_path, e)),
         }
+
         for sub in ["stage", "undo", "releases", tombstones::DIR] {
             private_dir_at(dir.as_fd(), Path::new(sub), &path.join(sub))?;
         }
+
         let handle = dir
             .dir(None)
             .map_err(|e| Error::io("cannot open", &path, e))?;
@@ -173,6 +179,7 @@ impl State {
             .dir(Some(&inside("stage")))
             .map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
         let is_overlay = overlay::is_overlay(handle.as_fd());
+
         Ok(Self {
             records: Records::at(dir),
             handle,
@@ -216,6 +223,7 @@ impl State {
         let Err(why) = discard(dir, name) else {
             return Ok(());
         };
+
         let trash = self.here().join(TRASH);
         let aside = || -> Result<()> {
             private_dir(&trash)?;
@@ -234,6 +242,7 @@ impl State {
             }
             Ok(())
         };
+
         match aside() {
             Ok(()) => {
                 tracing::warn!(
@@ -340,6 +349,7 @@ impl State {
             self.remove(&format!("undo/{}/{FORWARD}", name.to_string_lossy()))?;
             self.discard(undo.as_fd(), &c_name(&name)?, &path.join(&name))?;
         }
+
         Ok(())
     }
 
@@ -365,6 +375,7 @@ impl State {
             }
             _ => {}
         }
+
         self.write_mark("serial", mark, 0)
     }
 
@@ -412,6 +423,7 @@ impl State {
                 }
             }
         }
+
         Ok(())
     }
 
@@ -428,6 +440,7 @@ impl State {
                 self.rename(&aside, &name)?;
             }
         }
+
         Ok(())
     }
 
@@ -451,6 +464,7 @@ impl State {
             rustix::fs::renameat(&dir, &temporary, &dir, &last)?;
             Ok(rustix::fs::fsync(&dir)?)
         };
+
         write().map_err(|e: io::Error| Error::io("cannot write", self.path().join(name), e))
     }
 
@@ -461,6 +475,7 @@ impl State {
             rustix::fs::unlinkat(&dir, &last, AtFlags::empty())?;
             Ok(rustix::fs::fsync(&dir)?)
         };
+
         match remove() {
             Err(e) if io::Error::kind(&e) != io::ErrorKind::NotFound => {
                 Err(Error::io("cannot remove", self.path().join(name), e))
@@ -562,6 +577,7 @@ fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBu
     })?;
     check_owner(&above, &path)?;
     let handle = private_dir_at(above.as_fd(), Path::new(name.as_str()), &path)?;
+
     Root::of_handle(&handle, path.clone(), links).map_err(|e| Error::io("cannot open", &path, e))
 }
 
@@ -577,6 +593,7 @@ fn check_owner(dir: &OwnedFd, path: &Path) -> Result<()> {
         ))
         .hint("remove that directory, give it to root, or set state_dir to another one"));
     }
+
     if now.mode.bits() & 0o1002 == 0o002 {
         return Err(
             Error::refused(format!("everybody may replace the state in {above}")).hint(format!(
@@ -584,6 +601,7 @@ fn check_owner(dir: &OwnedFd, path: &Path) -> Result<()> {
             )),
         );
     }
+
     Ok(())
 }
 
@@ -608,6 +626,7 @@ fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Owned
         Ok(()) | Err(Errno::EXIST) => {}
         Err(e) => return Err(Error::io("cannot make", path, e)),
     }
+
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(dir, name, flags, Mode::empty())
         .map_err(|e| Error::io("cannot open", path, e))?;
@@ -615,16 +634,19 @@ fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Owned
     let stat = File::from(handle.try_clone().map_err(io)?)
         .metadata()
         .map_err(io)?;
+
     if stat.uid() != nix::unistd::geteuid().as_raw() {
         return Err(
             Error::refused(format!("{} belongs to user {}", path.display(), stat.uid()))
                 .hint("run the daemon as that user, or remove the directory"),
         );
     }
+
     if stat.mode() & 0o7777 != 0o700 {
         rustix::fs::fchmod(&handle, Mode::RWXU)
             .map_err(|e| Error::io("cannot set the mode of", path, e))?;
     }
+
     // Everything that is staged would have them, and go into the tree with them.
     for acl in [inherit::DEFAULT_ACL, inherit::ACL] {
         match rustix::fs::fremovexattr(&handle, acl) {
@@ -632,9 +654,11 @@ fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<Owned
             Err(e) => return Err(Error::io("cannot remove the ACL of", path, e)),
         }
     }
+
     if let Err(e) = Marks::unbind(handle.as_fd()) {
         tracing::debug!("{} gives its project: {e}", path.display());
     }
+
     Ok(handle)
 }
 
@@ -647,9 +671,11 @@ fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
     else {
         return Ok(());
     };
+
     if inside.join("lock").exists() || !beside.join("serial").exists() {
         return Ok(());
     }
+
     let (tree, beside) = (tree.display(), beside.display());
     Err(Error::usage(format!("the state of tree {name} is in {beside}, and {tree} is a mount point now")).hint(
         format!(
@@ -679,6 +705,7 @@ fn is_inside(path: &Path, tree: &Root) -> Result<bool> {
     let real = nearest
         .map_or_else(|| std::fs::canonicalize("."), Ok)
         .map_err(|e| Error::io("cannot resolve", path, e))?;
+
     for above in real.ancestors() {
         let stat = std::fs::metadata(above).map_err(|e| Error::io("cannot look at", above, e))?;
         if (FileId {
@@ -689,5 +716,6 @@ fn is_inside(path: &Path, tree: &Root) -> Result<bool> {
             return Ok(true);
         }
     }
+
     Ok(false)
 }

@@ -52,8 +52,10 @@ pub(super) fn build(
             is_dir,
         }
     };
+
     let mut items = items.iter().peekable();
     let root = tree.root();
+
     // Opened only until all is known: the steps open what they need.
     let barred = Barred::of_plan(&root, plan)?;
     let mut dirs = Dirs::new(tree, &root, plan, barred.modes());
@@ -112,10 +114,12 @@ pub(super) fn build(
         }
         dirs.add(&change)?;
     }
+
     steps.extend(removals.iter().rev());
     steps.extend(late.iter());
     steps.extend(copies.iter());
     steps.extend(sets.iter());
+
     Ok((steps, dirs.finish()?))
 }
 
@@ -152,6 +156,7 @@ fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
     let Some(copied) = item.copied() else {
         return Ok(());
     };
+
     let failed = |e: io::Error| Error::io("cannot look at", tree.root().shown(&change.path), e);
     let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
     if FileStat::at(parent.as_fd(), &name)
@@ -161,6 +166,7 @@ fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
     {
         return Err(changed_since(tree, &change.path));
     }
+
     Ok(())
 }
 
@@ -180,6 +186,7 @@ fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
     if copies::is_taken_from_others(&now, change) {
         return Err(changed_since(tree, &change.path));
     }
+
     let old = Metadata::of(&handle, plan.sets_xattrs).map_err(failed)?;
     let (old, new) = (Box::new(old), Box::new(Metadata::wanted(change, plan)));
     Ok(Step::Set {
@@ -247,6 +254,7 @@ impl<'a> Dirs<'a> {
                 .xattrs
                 .or_else(|| (!xattrs.is_empty()).then_some(xattrs));
         }
+
         Ok(new)
     }
 
@@ -261,6 +269,7 @@ impl<'a> Dirs<'a> {
         if change.action != Action::Meta {
             self.touch(change.path.parent());
         }
+
         let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
         let was_dir = change.was == Some(Shape::Directory);
         if is_dir || was_dir {
@@ -278,6 +287,7 @@ impl<'a> Dirs<'a> {
             };
             self.own.push(DirStep { path, old, new });
         }
+
         Ok(())
     }
 
@@ -297,11 +307,13 @@ impl<'a> Dirs<'a> {
                 new: Some(new),
             });
         }
+
         // The way to what changes leads through them.
         self.parents.extend(self.barred.keys().cloned().map(Some));
         for dir in &self.own {
             self.parents.remove(&dir.path);
         }
+
         for path in std::mem::take(&mut self.parents) {
             let old = self.present(path.as_ref(), None)?;
             // What the release does not change keeps its mode, and its time where the release governs times; a top that
@@ -322,6 +334,7 @@ impl<'a> Dirs<'a> {
                 new: Some(new),
             });
         }
+
         self.own.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(self.own)
     }
@@ -354,6 +367,7 @@ impl<'a> Dirs<'a> {
                 of(true)
             }
         };
+
         look().map_err(|e: io::Error| Error::io("cannot look at", shown(self.tree, path), e))
     }
 }

@@ -95,6 +95,7 @@ impl StoredSource {
             out.extend_from_slice(&self.nodes.node(&node.hash)?);
             return Ok(node);
         }
+
         let at = self.numbered.run(ordinal)?;
         for again in [false, true] {
             if again {
@@ -109,6 +110,7 @@ impl StoredSource {
                 return Ok(block);
             }
         }
+
         Err(SourceError::NotKept(self.numbered.runs[at].path.clone()))
     }
 
@@ -117,6 +119,7 @@ impl StoredSource {
         if self.root.is_none() {
             self.root = self.tree.root();
         }
+
         let run = &mut self.numbered.runs[at];
         let index = run.index_of(ordinal);
         let (block, offset) = (run.blocks[index], run.offsets[index]);
@@ -127,12 +130,14 @@ impl StoredSource {
                     .insert(Arc::new(self.root.as_ref()?.open_file(&run.path).ok()?)),
             ),
         };
+
         let before = out.len();
         out.resize(before + block.size as usize, 0);
         let bytes = &mut out[before..];
         if file.read_exact_at(bytes, offset).is_ok() && block.matches(bytes) {
             return Some(block);
         }
+
         out.truncate(before);
         None
     }
@@ -162,6 +167,7 @@ impl Kept {
             }
             kept.dirs.push(dir);
         }
+
         kept
     }
 
@@ -174,10 +180,12 @@ impl Kept {
                 open_file_at(std::os::fd::AsFd::as_fd(&dir), &slot_name(place.slot)).ok()?
             }
         };
+
         let mut bytes = Vec::new();
         let whole = places::read(&file, &block.hash, &place, &mut bytes)
             && bytes.len() == block.size as usize;
         self.open = Some(((nth, place.slot), file));
+
         whole.then_some(bytes)
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
         ))
         .hint(format!("write swap = true in its [[tree]], or {in_place}")));
     }
+
     let failed = |e: io::Error| Error::io("cannot look at", &place.path, e);
     if is_mount_root(place.parent.as_fd(), &place.name).map_err(failed)? {
         return Err(Error::refused(format!(
@@ -65,6 +66,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
             "serve a directory below the mount point, or {in_place}"
         )));
     }
+
     if tree.state.is_inside() {
         return Err(Error::refused(format!(
             "{shown} cannot be exchanged as a whole: its state is inside of it"
@@ -73,12 +75,14 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
             "set state_dir to a directory on its filesystem, or {in_place}"
         )));
     }
+
     let rights = Rights::of_process();
     let (now, above) = (
         FileStat::of(root).map_err(failed)?,
         FileStat::of(&place.parent).map_err(failed)?,
     );
     let sticky = above.mode.bits() & 0o1000 != 0;
+
     if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
         return Err(Error::refused(format!(
             "{shown} cannot be exchanged as a whole: it belongs to user {}, and the directory it is in is sticky",
@@ -86,6 +90,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
         ))
         .hint(format!("give it to the daemon's user, or {in_place}")));
     }
+
     if !rights.overrides_modes() && !rights.changes_modes_of(now.uid) {
         return Err(Error::refused(format!(
             "{shown} cannot be exchanged as a whole: it belongs to user {}, and this daemon is neither that user nor root",
@@ -93,6 +98,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
         ))
         .hint(format!("run the daemon as root, or {in_place}")));
     }
+
     if tree.state.is_overlay() {
         overlay::check_exchange(tree, place.parent.as_fd(), &place.name)
             .map_err(failed)?
@@ -103,12 +109,14 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
                 )
             })?;
     }
+
     let parent = place
         .path
         .parent()
         .unwrap_or(Path::new("/"))
         .display()
         .to_string();
+
     try_exchange(tree, root, &place).map_err(|e| match e {
         Errno::ACCESS | Errno::PERM | Errno::ROFS => {
             Error::refused(format!("{shown} cannot be exchanged as a whole: this daemon cannot write to {parent}: {e}"))
@@ -138,16 +146,19 @@ fn try_exchange(tree: &Tree, root: &Root, place: &Place) -> rustix::io::Result<(
         Err(Errno::NOENT) => Ok(()),
         done => done,
     };
+
     // What a probe left that was interrupted, or what somebody put into its place.
     discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     gone(parent, &other)?;
     rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
+
     // As the next tree will have them: a directory may take nothing of another project.
     if let (Ok(live), Ok(probe)) = (root.dir(None), open_dir_at(state, PROBE))
         && let Some(marks) = Marks::of(live.as_fd())
     {
         let _ = marks.set(probe.as_fd());
     }
+
     let tried = rustix::fs::mkdirat(parent, &other, Mode::RWXU).and_then(|()| {
         let tried = tree.crash.exchange(state, PROBE, parent, &other);
         tried.and(gone(parent, &other))
@@ -155,6 +166,7 @@ fn try_exchange(tree: &Tree, root: &Root, place: &Place) -> rustix::io::Result<(
     if tried.is_err() {
         let _ = gone(parent, &other);
     }
+
     tried.and(discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)))
 }
 
@@ -176,8 +188,10 @@ pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()>
     } else if now != Some(swap.old.ino) {
         return Err(strange(tree, journal));
     }
+
     let since = exchanged_at(tree, &aside)?;
     let (old, new) = (open_aside(tree, journal)?, tree.root());
+
     // First of all: nobody finds these directories by their paths until they have moved.
     moves::run(tree, &old, &new, swap.moves())?;
     moves::restore(&new, swap.above(), |dir| dir.new)?;
@@ -185,6 +199,7 @@ pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()>
     tree.crash.point()?;
     settle(tree, &aside, [swap.new, swap.old], swap)?;
     follow_old(tree, journal, swap, Rival::Everybody(since), heard.as_mut())?;
+
     *locked(&tree.heard) = heard;
     Ok(())
 }
@@ -195,6 +210,7 @@ pub(super) fn follow_handles(tree: &Tree, journal: &Journal, swap: &Swap) -> Res
     if standing_aside(tree, &aside)? != Some(swap.old.ino) {
         return Ok(());
     }
+
     let since = exchanged_at(tree, &aside)?;
     follow_old(
         tree,
@@ -222,6 +238,7 @@ fn follow_old(
     } else {
         (&*live, &other)
     };
+
     let known = known_in(tree, &aside)?;
     let mut follow = Follow::new(
         tree,
@@ -231,6 +248,7 @@ fn follow_old(
         aside.as_fd(),
         rival,
     );
+
     follow.heard = heard;
     // Nobody but this process works in the next tree.
     follow.moving = exchanged;
@@ -242,6 +260,7 @@ fn follow_old(
             .filter(|dir| dir.new.is_none())
             .filter_map(|dir| dir.path.as_ref()),
     )?;
+
     let (touched, names) = (follow.touched, follow.names);
     set_touched(journal, old, new, touched, std::iter::empty())?;
     note(tree, aside.as_fd(), &names)
@@ -261,6 +280,7 @@ pub(super) fn backward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()
         None => return Ok(()),
         Some(_) => return Err(strange(tree, journal)),
     };
+
     tree.crash.point()?;
     settle(tree, &aside, sides, swap)
 }
@@ -277,6 +297,7 @@ fn exchange_back(
     tree.crash.point()?;
     rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
     let mut heard = Heard::watch(&old, known_in(tree, aside)?.0.keys());
+
     // Once more, so that as little as possible is left to follow afterwards.
     moves.extend(follow_back(
         tree,
@@ -287,6 +308,7 @@ fn exchange_back(
         Rival::Handles,
         None,
     )?);
+
     let above = moves::above(&live, &old, &moves)?;
     let time =
         |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
@@ -300,6 +322,7 @@ fn exchange_back(
             ..swap.new
         },
     ];
+
     drop(live);
     tree.crash.point()?;
     exchange(tree, aside, swap.new.ino, heard.as_mut())?;
@@ -307,6 +330,7 @@ fn exchange_back(
     let (new, live) = (open_aside(tree, journal)?, tree.root());
     moves::run(tree, &new, &live, &moves)?;
     moves::restore(&live, &above, |dir| dir.new)?;
+
     moves::restore(&new, &above, |dir| dir.old)?;
     // What came at the very moment of the exchange.
     follow_back(
@@ -318,6 +342,7 @@ fn exchange_back(
         Rival::Everybody(since),
         heard.as_mut(),
     )?;
+
     *locked(&tree.heard) = heard;
     Ok(sides)
 }
@@ -342,6 +367,7 @@ fn follow_back(
         aside.as_fd(),
         rival,
     );
+
     follow.back = true;
     follow.heard = heard;
     follow.moving = rival != Rival::Handles;
@@ -349,6 +375,7 @@ fn follow_back(
     let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
     set_touched(journal, new, old, touched, std::iter::empty())?;
     note(tree, aside.as_fd(), &names)?;
+
     Ok(moves)
 }
 
@@ -367,6 +394,7 @@ fn follow_new(
     } else {
         (&*live, &other)
     };
+
     let known = known_in(tree, aside)?;
     // As long as the old tree is not live what is in the new one is the later.
     let rival = if moving {
@@ -374,6 +402,7 @@ fn follow_new(
     } else {
         Rival::Handles
     };
+
     let mut follow = Follow::new(
         tree,
         [new, old],
@@ -382,6 +411,7 @@ fn follow_new(
         aside.as_fd(),
         rival,
     );
+
     follow.back = true;
     follow.moving = moving;
     follow.all_dirs()?;
@@ -392,18 +422,21 @@ fn follow_new(
             .filter(|dir| dir.old.is_none())
             .filter_map(|dir| dir.path.as_ref()),
     )?;
+
     let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
     let moved: Vec<_> = swap
         .above()
         .iter()
         .filter(|dir| touched.contains_key(&Some(dir.path.clone())))
         .collect();
+
     // Modes, owners and times that others changed come along, as long as the new tree is the live one.
     let all = names.0.keys().filter(|_| !moving).cloned();
     set_touched(journal, new, old, touched, all)?;
     if moving {
         moves::restore(old, moved, |dir| dir.old)?;
     }
+
     note(tree, aside.as_fd(), &names)?;
     Ok(moves)
 }
@@ -422,6 +455,7 @@ fn set_touched(
             .binary_search_by(|d| d.path.as_ref().cmp(&path))
             .is_ok()
     };
+
     let others: Vec<_> = others
         .filter(|path| path.is_some() && !governed(path.as_ref()))
         .collect();
@@ -444,6 +478,7 @@ fn set_touched(
             },
         }
     })?;
+
     let sync = !touched.is_empty();
     if sync {
         rustix::fs::syncfs(to).map_err(|e| Error::io("cannot sync", to.path(), e))
@@ -475,6 +510,7 @@ fn exchanged_at(tree: &Tree, aside: &OwnedFd) -> Result<Mtime> {
         .set(&file)?;
         Ok(at)
     };
+
     noted().map_err(|e| Error::io("cannot note the exchange in", tree.state.path(), e))
 }
 
@@ -496,6 +532,7 @@ pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
     if standing_aside(tree, &aside)?.is_none() {
         return Ok(());
     }
+
     let drained = || -> Result<()> {
         let Some(journal) = Journal::read(&tree.state, &done_journal(serial))? else {
             return Ok(());
@@ -531,6 +568,7 @@ pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
         let touched = follow.touched;
         set_touched(&journal, &gone, &live, touched, std::iter::empty())
     };
+
     match drained() {
         Err(e) if tree.crash.happened() => Err(e),
         Err(e) => {
@@ -580,9 +618,11 @@ fn exchange(tree: &Tree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) 
         Ok(()) | Err(Errno::NOENT) => {}
         Err(e) => return Err(Error::io("cannot remove a note in", tree.state.path(), e)),
     }
+
     if let Some(heard) = heard {
         heard.begin();
     }
+
     tree.replace_root(|root| {
         let place = Place::of(root)?;
         let failed = |e: io::Error| Error::io("cannot exchange", &place.path, e);
@@ -644,6 +684,7 @@ fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -
         }
         .set(other)
     };
+
     set().map_err(|e| Error::io("cannot set mode and time of", root.path(), e))?;
     tree.crash.point()?;
     let parent = root
@@ -651,6 +692,7 @@ fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -
         .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
     let parent = parent.map_err(|e| Error::io("cannot open the directory of", root.path(), e))?;
     let many = swap.moves().len() > MAX_SINGLE_SYNCS;
+
     let syncs = || -> io::Result<()> {
         rustix::fs::fsync(&parent)?;
         rustix::fs::fsync(aside)?;
@@ -667,6 +709,7 @@ fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -
         }
         Ok(())
     };
+
     syncs().map_err(|e| Error::io("cannot sync", root.path(), e))
 }
 
@@ -699,12 +742,14 @@ impl Place {
             ))
             .hint("set commit.layout = \"in-place\" in the spec"));
         };
+
         let name =
             CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
         let opened = root
             .above()
             .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
         let above = opened.map_err(|e| Error::io("cannot open", parent, e))?;
+
         Ok(Self {
             parent: above,
             name,

@@ -64,10 +64,12 @@ pub fn is_open_for_writing(file: &File) -> Option<bool> {
             _ => Err(io::Error::last_os_error()),
         }
     };
+
     // SAFETY: the command takes two numbers, and settles the signal for this handle; the file outlives the call.
     if unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) } != 0 {
         return None;
     }
+
     match lease(libc::F_RDLCK) {
         Ok(()) => {
             // Where it cannot be given back it ends with the handle.
@@ -115,6 +117,7 @@ pub fn set_project(file: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     if now.project == project {
         return Ok(());
     }
+
     let wanted = FsAttributes { project, ..now };
     // SAFETY: the kernel reads one such structure, which outlives the call, as does the descriptor.
     match unsafe { libc::ioctl(file.as_raw_fd(), SET_ATTRIBUTES, &wanted) } {
@@ -136,6 +139,7 @@ mod tests {
         if is_open_for_writing(&reader).is_none() {
             return println!("skipped: no leases on this file system");
         }
+
         assert_eq!(is_open_for_writing(&reader), Some(true));
         drop(writer);
         assert_eq!(is_open_for_writing(&reader), Some(false));
@@ -143,6 +147,7 @@ mod tests {
             .append(true)
             .open(&path)
             .expect("nobody holds a lease");
+
         assert_eq!(is_open_for_writing(&reader), Some(true));
         drop(again);
         assert_eq!(is_open_for_writing(&reader), Some(false));

@@ -68,6 +68,7 @@ impl Records {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             names => names.map_err(|e| Error::io("cannot list", self.path().join(DIR), e))?,
         };
+
         let mut found = Vec::new();
         for name in names {
             let Some(name) = name.to_str().ok().filter(|name| !name.ends_with(".new")) else {
@@ -82,6 +83,7 @@ impl Records {
                 None => tracing::warn!("{} is no order", self.path().join(&file).display()),
             }
         }
+
         found.sort_by_key(|buried| std::cmp::Reverse(buried.stone));
         Ok(found)
     }
@@ -104,6 +106,7 @@ impl Records {
             .into_iter()
             .map(|buried| buried.stone)
             .collect();
+
         let stone = |id: ReleaseId| stones.iter().find(|stone| stone.release == id);
         if stone(mark.id).is_some_and(|stone| stone.revert || current != Some(mark)) {
             return Ok(None);
@@ -113,15 +116,19 @@ impl Records {
             .highest()?
             .map(|highest| highest.serial)
             .unwrap_or_default();
+
         let Some(current) = current else {
             return Ok((mark.serial > highest).then_some(Following::Newer));
         };
+
         if current == mark {
             return Ok(Some(Following::Again));
         }
+
         if mark.serial > highest {
             return Ok(Some(Following::Newer));
         }
+
         if stone(current.id).is_some_and(|stone| stone.revert) {
             // Not behind what this host had before it: an old release that somebody recorded is none to go back to.
             let mut before = Serial::default();
@@ -139,12 +146,14 @@ impl Records {
             }
             return Ok((mark.serial >= before).then_some(Following::Back));
         }
+
         if current.serial == mark.serial
             && let Some(stored) = self.stored(current.serial)?
             && (stored.release.header().created, current.id) < (release.header().created, mark.id)
         {
             return Ok(Some(Following::Twin));
         }
+
         Ok(None)
     }
 }
@@ -180,6 +189,7 @@ impl Tree {
         let Some(Buried { stone, .. }) = Buried::of(order.clone()) else {
             return Err(Error::refused("no order to abort or revert a release"));
         };
+
         if self
             .state()
             .tombstone(stone.release)?
@@ -187,9 +197,11 @@ impl Tree {
         {
             return Ok(false);
         }
+
         self.crash.point()?;
         self.state().write(&file_of(&stone), &to_vec(order))?;
         self.prune_tombstones(now)?;
+
         Ok(true)
     }
 
@@ -200,6 +212,7 @@ impl Tree {
             .current()?
             .map(|mark| mark.serial)
             .unwrap_or_default();
+
         let (mut reverts, mut aborts) = (0, 0);
         for Buried { stone, .. } in self.state().tombstones()? {
             let count = if stone.revert {
@@ -217,6 +230,7 @@ impl Tree {
                 self.state().remove(&name)?;
             }
         }
+
         Ok(())
     }
 }

@@ -30,10 +30,12 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
         Some(exchange) => swap::backward(tree, journal, exchange)?,
         None => take_steps_back(tree, journal)?,
     }
+
     tree.crash.point()?;
     if tree.state.last_commit()? != journal.previous {
         tree.state.set_last_commit(journal.previous)?;
     }
+
     if let Some(twin) = journal.twin() {
         tree.crash.point()?;
         tree.state.bring_back(twin)?;
@@ -45,6 +47,7 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
         tree.crash.point()?;
         tree.state.forget(journal.serial())?;
     }
+
     tree.crash.point()?;
     match &journal.swap {
         // What is still written into the tree that was taken back is followed as it is removed.
@@ -53,6 +56,7 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
             .rename(BACKWARD, &done_journal(journal.serial()))?,
         None => tree.state.remove(BACKWARD)?,
     }
+
     if let Some(exchange) = &journal.swap {
         // What is left to do is in nobody's way.
         if let Err(e) = relink::relink(tree, journal, exchange.old.ino, &[]) {
@@ -68,6 +72,7 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
             );
         }
     }
+
     Ok(())
 }
 
@@ -79,6 +84,7 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
         // The steps that need it say so.
         tracing::debug!("tree {}: {e}", tree.name());
     }
+
     let mut unset = Unset::default();
     let mut stuck = None;
     for step in journal.steps.iter().rev() {
@@ -122,6 +128,7 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
             }
         }
     }
+
     for dir in journal.dirs.iter().rev() {
         let Some(old) = &dir.old else { continue };
         match runner.set_dir(dir.path.as_ref(), old) {
@@ -132,6 +139,7 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
             Ok(()) => {}
         }
     }
+
     runner.sync(journal)?;
     stuck.map_or(Ok(()), Err)?;
     unset.end(tree)
@@ -149,6 +157,7 @@ impl Unset {
         // What this process must not set, it will not be able to set at the next try either.
         let denied =
             e.is_os(io::ErrorKind::PermissionDenied) || e.is_os(io::ErrorKind::Unsupported);
+
         if denied {
             &mut self.denied
         } else {
@@ -204,6 +213,7 @@ impl Runner<'_> {
             }
             return Ok(Outcome::Done);
         }
+
         let (parent, last) = self.parent(path)?;
         match stat(undo.as_fd(), &name)? {
             Some(old) if !inode.is(&old) => {
@@ -231,6 +241,7 @@ impl Runner<'_> {
             }
             None => {}
         }
+
         Ok(Outcome::Done)
     }
 
@@ -254,6 +265,7 @@ impl Runner<'_> {
         if stat(undo.as_fd(), &name)?.is_none() {
             return self.take_stand_in(path, slot);
         }
+
         stop!(self);
         let (parent, last) = self.parent(path)?;
         match rename_new(undo.as_fd(), &name, parent, &last) {

@@ -29,15 +29,18 @@ pub(super) fn check(tree: &Tree, plan: &Plan) -> Result<()> {
         mount,
         last: None,
     };
+
     for change in plan.changes.iter().filter(|c| c.is_applied()) {
         way.check(&change)?;
     }
+
     if plan.top.as_ref().is_some_and(TopChange::differs) {
         way.fixed(
             None,
             &FileStat::of(&root).map_err(|e| Error::io("cannot look at", root.path(), e))?,
         )?;
     }
+
     Ok(())
 }
 
@@ -56,28 +59,35 @@ impl Way<'_> {
             let handle = self.parent(&change.path)?;
             self.last = Some((above, handle));
         }
+
         let Some((_, Some(parent))) = &self.last else {
             return Ok(());
         };
+
         let failed = |e: io::Error| Error::io("cannot look at", self.root.shown(&change.path), e);
         let name = CString::new(change.path.name()).map_err(|e| failed(e.into()))?;
         let Some(found) = stat(parent.as_fd(), &name).map_err(failed)? else {
             return Ok(());
         };
+
         self.fixed(Some(&change.path), &found)?;
         if change.action == Action::Meta {
             return Ok(());
         }
+
         if found.is_mount_root() {
             return Err(self.mounted(&change.path));
         }
+
         if change.action == Action::Create {
             return Err(self.in_the_way(&change.path, found.file_type));
         }
+
         if change.was == Some(Shape::Directory) && found.file_type == FileType::Directory {
             let dir = open_dir_at(parent.as_fd(), &name).map_err(failed)?;
             self.leaves_empty(&change.path, dir)?;
         }
+
         Ok(())
     }
 
@@ -99,14 +109,17 @@ impl Way<'_> {
             }
             Err(e) => return Err(Error::io("cannot look at", self.root.shown(path), e)),
         };
+
         let mount = mount_of(handle.as_fd())
             .map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
         if mount != self.mount {
             return Err(self.mounted(path));
         }
+
         let above = FileStat::of(&handle)
             .map_err(|e| Error::io("cannot look at", self.root.shown(path), e))?;
         self.fixed(path.parent().as_ref(), &above)?;
+
         Ok(Some(handle))
     }
 
@@ -115,6 +128,7 @@ impl Way<'_> {
         let Some(flag) = found.fixed() else {
             return Ok(());
         };
+
         let shown = path.map_or_else(
             || self.root.path().display().to_string(),
             |path| self.root.printed(path),
@@ -130,6 +144,7 @@ impl Way<'_> {
     fn leaves_empty(&self, path: &TreePath, dir: OwnedFd) -> Result<()> {
         let mut names = names_in(dir.as_fd())
             .map_err(|e| Error::io("cannot list", self.root.shown(path), e))?;
+
         // A plan is searched in its own order at least cost.
         names.sort_unstable();
         for name in names {
@@ -143,6 +158,7 @@ impl Way<'_> {
                 }
             }
         }
+
         Ok(())
     }
 

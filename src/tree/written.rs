@@ -52,10 +52,12 @@ pub(super) fn is_worth(plan: &Plan) -> bool {
 fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
     let root = tree.root();
     let chains = locked(&tree.chains);
+
     // By the clock that the files are stamped with.
     let now = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?.ctime;
     let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
     let mut open: Option<(Option<TreePath>, OwnedFd)> = None;
+
     for change in plan.changes.iter().filter(|c| c.makes_anew()) {
         let Some(entry) = change.want.as_ref().map(|want| &want.entry) else {
             continue;
@@ -93,11 +95,13 @@ fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
             version: stat.version(),
         })?;
     }
+
     // The time of modification was seen to be older: the time of change needs no second look.
     let started = Mtime {
         secs: now.secs + AFTER,
         nanos: now.nanos,
     };
+
     let origin = Origin {
         started,
         options: BlockHash([0; 32]),
@@ -108,5 +112,6 @@ fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
         skipped: Vec::new(),
         mounts: Vec::new(),
     };
+
     writer.finish(origin).map(drop)
 }

@@ -147,9 +147,11 @@ impl Batcher {
             writing.last = now;
             return;
         }
+
         if self.overdue.contains(path) {
             return;
         }
+
         // A file that is written again and again is late all the same: the first change stays the first.
         self.first.get_or_insert(now);
         self.paths.remove(path);
@@ -161,6 +163,7 @@ impl Batcher {
                 ask: Some(now + ASK_AFTER),
             },
         );
+
         // What else is ready waits for it as for any change.
         if self.is_ready() {
             self.last = now;
@@ -172,6 +175,7 @@ impl Batcher {
         let Some(writing) = self.writing.get_mut(path) else {
             return false;
         };
+
         writing.last = now;
         writing.ask = writing
             .ask
@@ -215,6 +219,7 @@ impl Batcher {
         if long && !self.is_ready() {
             self.first = None;
         }
+
         self.touched(now, path);
     }
 
@@ -244,6 +249,7 @@ impl Batcher {
         if !self.is_ready() {
             return closing;
         }
+
         let written = self
             .writing
             .values()
@@ -251,6 +257,7 @@ impl Batcher {
             .max();
         let quiet = (self.last + self.pace.settle).max(written.unwrap_or_default());
         let due = quiet.min(self.first.unwrap_or(self.last) + self.pace.max_delay);
+
         Some(closing.map_or(due, |closing| closing.min(due)))
     }
 
@@ -260,11 +267,13 @@ impl Batcher {
         if !self.is_ready() || self.due().is_none_or(|due| due > now) {
             return None;
         }
+
         self.first = None;
         self.overdue.clear();
         let paths = std::mem::take(&mut self.paths);
         let top =
             std::mem::take(&mut self.top) || paths.iter().any(|p| !p.as_bytes().contains(&b'/'));
+
         match self.everything.take() {
             Some(why) => Some(Batch::Everything(why)),
             None => Some(Batch::Paths(PathBatch {
@@ -299,6 +308,7 @@ impl Batcher {
         {
             self.first = Some(now);
         }
+
         self.first.get_or_insert(now);
         self.last = self.last.max(now);
     }
@@ -307,6 +317,7 @@ impl Batcher {
         if self.everything.is_some() || self.paths.contains(path) {
             return;
         }
+
         if self.paths.len() == MAX_PATHS {
             self.paths.clear();
             self.everything = Some(Why::Missed);
@@ -320,12 +331,14 @@ impl Batcher {
         if self.writing.values().all(|w| w.over() > now) {
             return;
         }
+
         let over: Vec<TreePath> = self
             .writing
             .iter()
             .filter(|(_, w)| w.over() <= now)
             .map(|(p, _)| p.clone())
             .collect();
+
         for path in over {
             self.closed(now, &path);
             self.overdue.insert(path);
@@ -362,6 +375,7 @@ mod tests {
         let Some(Batch::Paths(batch)) = batch else {
             panic!("{batch:?}")
         };
+
         let hints = batch.hints();
         (
             hints.paths.iter().map(|p| p.to_string()).collect(),
@@ -380,6 +394,7 @@ mod tests {
             (Some(at(900)), None)
         );
         assert_eq!(names(batcher.take(at(900))).0, ["a", "b/c"]);
+
         assert!(batcher.is_empty() && batcher.due().is_none() && batcher.take(at(5000)).is_none());
     }
 
@@ -402,6 +417,7 @@ mod tests {
             };
             assert_eq!(batch.top, is_top);
         }
+
         batcher.top(at(600));
         assert_eq!(
             batcher.take(at(1100)),
@@ -417,6 +433,7 @@ mod tests {
         let mut batcher = Batcher::new(PACE);
         batcher.touched(at(0), &path("page"));
         batcher.touched(at(10), &path("big"));
+
         for ms in (20..20_000).step_by(20) {
             batcher.wrote(at(ms), &path("big"));
             if ms == 5000 {
@@ -429,10 +446,12 @@ mod tests {
                 assert_eq!(batcher.take(at(ms)), None, "{ms}");
             }
         }
+
         // What comes later does not wait for it again.
         batcher.touched(at(20_000), &path("page"));
         assert_eq!(names(batcher.take(at(20_500))).1, ["big"]);
         batcher.closed(at(21_000), &path("big"));
+
         assert_eq!(
             names(batcher.take(at(21_500))),
             (vec!["big".to_string()], vec![])
@@ -447,10 +466,12 @@ mod tests {
         assert_eq!(batcher.take(at(15_000)), None);
         assert_eq!(names(batcher.take(at(15_500))).0, ["idle"]);
         let mut sent = Vec::new();
+
         for ms in (20_000..1_300_000).step_by(1000) {
             batcher.wrote(at(ms), &path("log"));
             sent.extend(batcher.take(at(ms)).map(|_| ms));
         }
+
         assert_eq!(sent, [621_000, 1_223_000]);
     }
 
@@ -466,10 +487,12 @@ mod tests {
         assert_eq!(batcher.ask_at(), Some(at(350)));
         assert_eq!(batcher.ask(at(350)), [path("a")]);
         assert_eq!((batcher.ask_at(), batcher.ask(at(5000))), (None, vec![]));
+
         // It is open, and written to all the time.
         assert!(batcher.wrote_again(at(6000), b"a"));
         assert_eq!(batcher.ask_at(), Some(at(8000)));
         batcher.closed(at(6500), &path("a"));
+
         assert_eq!(batcher.ask_at(), None);
     }
 
@@ -485,6 +508,7 @@ mod tests {
             }
             sent.extend(batcher.take(at(ms)).map(|_| ms));
         }
+
         assert_eq!(sent.len(), 3, "{sent:?}");
     }
 
@@ -495,6 +519,7 @@ mod tests {
         batcher.wrote(at(0), &path("dirt"));
         batcher.gone(at(1), &path("dir"));
         let (paths, held) = names(batcher.take(at(5000)));
+
         assert_eq!(
             (paths, held),
             (vec!["dir".to_string()], vec!["dirt".to_string()])
@@ -513,6 +538,7 @@ mod tests {
         for i in 0..=MAX_PATHS {
             batcher.touched(at(600), &path(&format!("f{i}")));
         }
+
         assert_eq!(batcher.take(at(1100)), Some(Batch::Everything(Why::Missed)));
     }
 
@@ -545,6 +571,7 @@ mod tests {
         ) {
             let name = |n: u8| path(&format!("d{}/f{n}", n % 2));
             let (mut batcher, mut now) = (Batcher::new(PACE), at(0));
+
             // What has to be in a batch yet, and since when.
             let mut owed: HashMap<TreePath, Moment> = HashMap::new();
             let mut written: HashSet<TreePath> = HashSet::new();
@@ -562,6 +589,7 @@ mod tests {
                 }
                 Ok(())
             };
+
             for step in steps {
                 match step {
                     Step::Touch(n) => { batcher.touched(now, &name(n)); owed.entry(name(n)).or_insert(now); }
@@ -580,11 +608,13 @@ mod tests {
                 }
                 prop_assert!(owed.is_empty() || batcher.due().is_some());
             }
+
             // In the end all of it comes, closed or not.
             while let Some(due) = batcher.due() {
                 now = now.max(due);
                 if let Some(batch) = batcher.take(now) { check(batch, now, &mut owed, &written)? }
             }
+
             prop_assert!(owed.is_empty() && batcher.is_empty(), "{owed:?}");
         }
     }

@@ -101,6 +101,7 @@ mod tests {
             checks.looked(at(ms));
             assert_eq!((checks.due(), checks.latest()), (at(ms + 1000), at(61_000)));
         }
+
         checks.checked(at(100_000), None);
         assert_eq!((checks.due(), checks.is_pending()), (at(700_000), false));
     }
@@ -114,11 +115,13 @@ mod tests {
         assert_eq!((checks.due(), checks.latest()), (at(110_000), at(110_000)));
         checks.looked(at(120_000));
         assert_eq!((checks.due(), checks.latest()), (at(121_000), at(110_000)));
+
         // How long it took is known still when the next one had something to send.
         checks.checked(at(130_000), None);
         checks.looked(at(130_001));
         assert_eq!(checks.due(), at(230_000));
         checks.timed(Duration::from_secs(10));
+
         assert_eq!(checks.due(), at(330_000));
     }
 }

@@ -123,6 +123,7 @@ impl Watcher {
             tracing::warn!("mounts in {} are not followed: {e}", shown(&target.source))
         });
         let above = watch_above(inotify.as_fd(), &target.source);
+
         let dir = root.dir(None).map_err(|e| unreadable(&target.source, e))?;
         let top = match add(inotify.as_fd(), dir.as_fd(), SOURCE) {
             Ok(watch) => watch,
@@ -135,12 +136,14 @@ impl Watcher {
             }
             Err(e) => return Err(cannot_watch(&target.source, e)),
         };
+
         let full = |path: &Path| std::fs::canonicalize(path).ok();
         let own = target
             .own
             .as_deref()
             .and_then(full)
             .zip(full(&target.source));
+
         let own = own.and_then(|(own, source)| TreePath::new(relative(&own, &source)?).ok());
         let excluded = Some(target.excluded.clone()).filter(|filter| !filter.is_empty());
         let mut watcher = Self {
@@ -159,6 +162,7 @@ impl Watcher {
             #[cfg(test)]
             gap: crate::tree::scan::Gap::default(),
         };
+
         let start = Moment::default();
         if watcher.walk(&root, None, TOP, start, &mut |_| {})? {
             // What the spec excludes may be part of the release after all.
@@ -166,6 +170,7 @@ impl Watcher {
             watcher.links = Links::default();
             watcher.walk(&root, None, TOP, start, &mut |_| {})?;
         }
+
         Ok(watcher)
     }
 
@@ -204,6 +209,7 @@ impl Watcher {
             |path| stat_of(&root, path),
             |path| is_open_for_writing(&root, path),
         );
+
         for Changed {
             paths,
             is_open,
@@ -280,6 +286,7 @@ impl Watcher {
             .mounts
             .as_mut()
             .map_or(Ok(Change::None), Mounts::change);
+
         match change
             .map_err(|e| Error::new(Kind::Io, "cannot read the list of mounts").because(e))?
         {
@@ -313,6 +320,7 @@ impl Watcher {
             .map_err(|e| Error::new(Kind::Io, "cannot hear of changes").because(e))?;
         let mut reader = Reader::new(inotify, buffer);
         let mut reads = 0;
+
         loop {
             if reader.is_buffer_empty() {
                 if reads == READS {
@@ -341,6 +349,7 @@ impl Watcher {
             .partition(|(_, since)| now.since(*since) >= AWAY);
         self.away = young;
         let old: Vec<(Watch, Moment)> = old;
+
         for (watch, _) in old {
             if !self.places.is_away(watch) {
                 continue;
@@ -369,6 +378,7 @@ impl Watcher {
         if what.contains(ReadFlags::QUEUE_OVERFLOW) {
             return Ok(Some(limits::overflowed(limit(limits::MAX_QUEUED))));
         }
+
         if self.above == Some(watch) {
             if what.contains(ReadFlags::IGNORED) {
                 self.above = None;
@@ -377,9 +387,11 @@ impl Watcher {
                 self.check()?;
             }
         }
+
         let Some(place) = self.places.of(watch) else {
             return Ok(None);
         };
+
         if place == TOP
             && what.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT)
         {
@@ -389,9 +401,11 @@ impl Watcher {
                 "was removed"
             }));
         }
+
         if place == TOP && what.contains(ReadFlags::MOVE_SELF) {
             return self.check().map(|()| None);
         }
+
         if what.contains(ReadFlags::UNMOUNT) {
             let mut path = Vec::new();
             self.places.path(place, &mut path);
@@ -399,15 +413,18 @@ impl Watcher {
                 &self.target.source.join(OsStr::from_bytes(&path)),
             ));
         }
+
         let others = self.places.more(watch);
         if what.contains(ReadFlags::IGNORED) {
             return self.ended(watch, place, now, batcher);
         }
+
         for place in std::iter::once(place).chain(others) {
             if let Some(why) = self.happened(place, what, name, now, batcher)? {
                 return Ok(Some(why));
             }
         }
+
         Ok(None)
     }
 
@@ -430,6 +447,7 @@ impl Watcher {
         let (Some(path), Some(parent)) = (known, parent) else {
             return Ok(None);
         };
+
         batcher.touched(now, &path);
         self.look(parent, &path, now, batcher)
     }
@@ -449,12 +467,14 @@ impl Watcher {
             self.path = path;
             return Ok(None);
         }
+
         if !name.is_empty() {
             if !path.is_empty() {
                 path.push(b'/');
             }
             path.extend_from_slice(name);
         }
+
         let is_dir = what.contains(ReadFlags::ISDIR);
         let names =
             ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
@@ -492,6 +512,7 @@ impl Watcher {
             batcher.top(now);
             Ok(None)
         };
+
         self.path = path;
         found
     }
@@ -515,6 +536,7 @@ impl Watcher {
         } else {
             batcher.touched(now, path);
         }
+
         self.note_links(path, what);
         let ignore = !is_dir && IGNORE_FILES.contains(&name) && self.excluded.is_some();
         if ignore && takes_back(&self.target.source.join(path.as_path())) {
@@ -522,12 +544,14 @@ impl Watcher {
                 "{path} may take back what the spec excludes: the source is looked at"
             )));
         }
+
         let comes = ReadFlags::CREATE | ReadFlags::MOVED_TO | ReadFlags::MOVED_FROM;
         let unwatched =
             || what.contains(ReadFlags::ATTRIB) && self.places.child(place, name).is_none();
         if is_dir && (what.intersects(comes) || unwatched()) {
             return self.look(place, path, now, batcher);
         }
+
         Ok(None)
     }
 
@@ -539,6 +563,7 @@ impl Watcher {
         if what.contains(ReadFlags::ISDIR) || !(comes || changes) {
             return;
         }
+
         if self.has_several_names(path)
             && let Some(stat) = self.root().ok().and_then(|root| stat_of(&root, path))
         {
@@ -570,9 +595,11 @@ impl Watcher {
             }
             return Ok(None);
         }
+
         let took_back = self.walk(&root, Some(path), place, now, &mut |found| {
             batcher.touched(now, found)
         })?;
+
         Ok(took_back
             .then(|| format!("an ignore file in {path} may take back what the spec excludes")))
     }
@@ -592,6 +619,7 @@ impl Watcher {
         let mut names: Vec<TreePath> = Vec::new();
         let mut full = false;
         let mut more = 0;
+
         while let Some((path, parent)) = open.pop() {
             // What cannot be opened is gone, or the scan says what is wrong with it.
             let Ok(dir) = root.dir(path.as_ref()) else {
@@ -621,6 +649,7 @@ impl Watcher {
             names.sort_unstable_by(|a, b| b.cmp(a));
             open.extend(names.drain(..).map(|path| (Some(path), place)));
         }
+
         if full {
             let directories = self.places.len() as u64 + more;
             return Err(limits::too_few_watches(
@@ -629,6 +658,7 @@ impl Watcher {
                 limits::watches(),
             ));
         }
+
         Ok(took_back)
     }
 
@@ -645,6 +675,7 @@ impl Watcher {
             .places
             .of(watch)
             .filter(|known| self.places.child(parent, name) != Some(*known));
+
         if let Some(known) = known {
             let mut path = Vec::new();
             let there = self.places.path(known, &mut path);
@@ -663,6 +694,7 @@ impl Watcher {
                 return Some(self.places.put_again(parent, name, watch));
             }
         }
+
         self.pass_gap();
         let replaced = self
             .places
@@ -674,6 +706,7 @@ impl Watcher {
                 .filter(|watch| self.places.is_away(*watch))
                 .map(|watch| (watch, now)),
         );
+
         match put {
             Put::Known(place) | Put::New(place) | Put::Moved(place) => Some(place),
             Put::Impossible => None,
@@ -725,6 +758,7 @@ impl Watcher {
                 directories.push(path);
             }
         }
+
         took_back
     }
 

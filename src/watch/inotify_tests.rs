@@ -27,10 +27,12 @@ impl Eye {
             excluded,
             own: None,
         };
+
         let pace = Pace {
             settle: Duration::ZERO,
             max_delay: Duration::ZERO,
         };
+
         let watcher = Watcher::establish(target).expect("watched");
         Self {
             dir,
@@ -100,12 +102,14 @@ fn a_path_is_told_where_it_is() {
         std::os::unix::fs::PermissionsExt::from_mode(0o700),
     )
     .expect("mine");
+
     assert_eq!(eye.told(), [".", "a/b/file", "c"]);
     std::fs::set_permissions(
         eye.path(""),
         std::os::unix::fs::PermissionsExt::from_mode(0o700),
     )
     .expect("mine");
+
     assert_eq!(eye.told(), ["."]);
 }
 
@@ -130,15 +134,18 @@ fn a_directory_that_is_renamed_is_heard_under_its_new_name() {
         told.contains(&"a/sub".to_string()) && told.contains(&"b/moved/deep/file".to_string()),
         "{told:?}"
     );
+
     assert_eq!(eye.watcher.directories(), 5);
     eye.write("b/moved/deep/file");
     assert_eq!(eye.told(), ["b/moved/deep/file"]);
+
     // There and back again, all of it heard late.
     eye.rename("b/moved", "a/sub");
     eye.rename("a/sub", "a/other");
     eye.rename("a/other", "a/sub");
     eye.told();
     eye.write("a/sub/deep/file");
+
     assert_eq!(eye.told(), ["a/sub/deep/file"]);
 }
 
@@ -151,6 +158,7 @@ fn a_directory_that_leaves_is_forgotten_and_one_that_takes_its_name_is_heard() {
     eye.told();
     std::fs::write(out.join("deep/file"), "x").expect("written");
     eye.write("a/sub/file");
+
     assert_eq!(eye.told(), ["a/sub/file"]);
     assert!(eye.watcher.is_waiting());
     eye.watcher.forget(eye.now + AWAY);
@@ -158,9 +166,11 @@ fn a_directory_that_leaves_is_forgotten_and_one_that_takes_its_name_is_heard() {
         (eye.watcher.directories(), eye.watcher.is_waiting()),
         (3, false)
     );
+
     std::fs::rename(&out, eye.path("back")).expect("renamed");
     eye.told();
     eye.write("back/deep/file");
+
     assert_eq!(eye.told(), ["back/deep/file"]);
 }
 
@@ -179,11 +189,13 @@ fn directories_that_changed_places_are_both_heard() {
     {
         return println!("skipped: no exchange here");
     }
+
     eye.told();
     eye.watcher.forget(eye.now + AWAY);
     assert_eq!(eye.watcher.directories(), 5);
     eye.write("a/y/file");
     eye.write("b/x/file");
+
     assert_eq!(eye.told(), ["a/y/file", "b/x/file"]);
 }
 
@@ -206,6 +218,7 @@ fn what_is_excluded_is_not_watched_but_the_time_of_its_directory_is_told() {
     eye.write("b/x.tmp");
     assert_eq!(eye.told(), [".", "b"]);
     eye.write("b/x.tmp");
+
     assert!(eye.told().is_empty());
 }
 
@@ -218,6 +231,7 @@ fn an_ignore_file_that_takes_something_back_makes_everything_heard() {
     let mut eye = Eye::of(dir, &["cache/"]);
     assert_eq!(eye.watcher.directories(), 4);
     eye.write("a/cache/deep/file");
+
     assert_eq!(eye.told(), ["a/cache/deep/file"]);
 }
 
@@ -230,9 +244,11 @@ fn makuos_own_directory_is_left_alone() {
         own: Some(eye.path(".cache/makuo")),
         ..eye.watcher.target().clone()
     };
+
     eye.watcher = Watcher::establish(target).expect("watched");
     assert_eq!(eye.watcher.directories(), 2);
     eye.write(".cache/makuo/index");
+
     assert!(eye.told().is_empty());
 }
 
@@ -264,10 +280,12 @@ fn an_overflow_is_told() {
     let Some(queued) = limit(limits::MAX_QUEUED).filter(|n| *n <= 20_000) else {
         return println!("skipped: the queue is long, or its length unknown");
     };
+
     // Two events each, which are not alike.
     (0..=queued / 2).for_each(|i| eye.write(&format!("a/f{i}")));
     let Ok(Heard::Lost(why)) = eye.hear() else {
         panic!("nothing was lost")
     };
+
     assert!(why.contains("overflowed"), "{why}");
 }

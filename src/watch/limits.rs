@@ -31,6 +31,7 @@ pub fn watches() -> (&'static str, Option<u64>) {
         .ok()
         .and_then(|n| n.trim().parse().ok());
     let all = limit("max_user_watches");
+
     match (here, all) {
         (Some(here), Some(all)) if here < all => (MAX_WATCHES_HERE, Some(here)),
         _ => (MAX_WATCHES, all),
@@ -100,6 +101,7 @@ mod tests {
         ] {
             assert!(told.contains(word), "{told}");
         }
+
         assert!(
             error
                 .hint_text()

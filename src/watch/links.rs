@@ -73,6 +73,7 @@ impl Links {
             self.full = true;
             return;
         }
+
         let fresh = || Linked {
             paths: Vec::new(),
             names: stat.nlink,
@@ -80,6 +81,7 @@ impl Links {
             is_open: false,
             since: Moment::default(),
         };
+
         let linked = self.files.entry(stat.id).or_insert_with(fresh);
         linked.names = stat.nlink;
         if self.names.insert(path.clone(), stat.id) != Some(stat.id) {
@@ -209,6 +211,7 @@ impl Links {
                 self.drop_file(id);
             }
         }
+
         changed
     }
 
@@ -217,6 +220,7 @@ impl Links {
             .files
             .remove(&id)
             .map_or_else(Vec::new, |linked| linked.paths);
+
         for path in paths {
             if self.names.get(&path) == Some(&id) {
                 self.names.remove(&path);
@@ -280,6 +284,7 @@ mod tests {
         for name in ["both", "within", "within2"].map(path) {
             links.add(&name, &dir.stat(&name).expect("there"));
         }
+
         let closed = Some(false);
         assert_eq!(links.unwatched(), Some((1, &path("both"))));
         assert_eq!(dir.look(&mut links, closed), []);
@@ -288,12 +293,14 @@ mod tests {
             dir.look(&mut links, closed),
             [(vec![path("both")], false, true)]
         );
+
         assert_eq!(dir.look(&mut links, closed), []);
         std::fs::write(dir.at("both"), "333").expect("mine");
         links.seen(&dir.stat(&path("both")).expect("there"));
         assert_eq!(dir.look(&mut links, closed), [], "it is known");
         std::fs::remove_file(dir.at("both")).expect("mine");
         dir.look(&mut links, closed);
+
         assert_eq!(
             (
                 links.unwatched(),
@@ -313,6 +320,7 @@ mod tests {
         let mut links = Links::default();
         links.add(&path("stays"), &dir.stat(&path("stays")).expect("there"));
         std::fs::remove_file(dir.at("goes")).expect("mine");
+
         assert_eq!(dir.look(&mut links, Some(true)), is(true, true));
         assert_eq!(dir.look(&mut links, Some(true)), []);
         std::fs::write(dir.at("stays"), "22").expect("mine");
@@ -322,6 +330,7 @@ mod tests {
             is(false, false),
             "it was closed"
         );
+
         assert!(links.is_empty() && !links.has(&path("stays")));
 
         // One that was written to and closed between two looks.
@@ -335,6 +344,7 @@ mod tests {
                 is_open: true,
             },
         );
+
         std::fs::write(dir.at("stays"), "4444").expect("mine");
         assert_eq!(dir.look(&mut links, Some(false)), is(false, true));
         assert!(links.is_empty());
@@ -348,6 +358,7 @@ mod tests {
                 is_open: true,
             },
         );
+
         let mut later = Links::default();
         later.keep_open_files(links);
         assert_eq!(dir.look(&mut later, None), is(true, true));
@@ -358,6 +369,7 @@ mod tests {
                 .len(),
             1
         );
+
         assert!(later.is_empty());
     }
 
@@ -371,6 +383,7 @@ mod tests {
             nlink: 2,
             ..one
         };
+
         let count = 2 * AT_ONCE as u64 + 10;
         (0..count).for_each(|ino| links.add(&path(&ino.to_string()), &stat(ino)));
         let mut seen = std::collections::BTreeSet::new();
@@ -385,6 +398,7 @@ mod tests {
             links.look(Moment::default(), look, |_| Some(false));
             assert_eq!(now, AT_ONCE);
         }
+
         assert_eq!(seen.len() as u64, count);
     }
 }

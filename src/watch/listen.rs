@@ -47,6 +47,7 @@ impl Listener {
                     )),
                 }
             });
+
         let thread =
             thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
         Ok(Self {
@@ -74,6 +75,7 @@ fn tell(watcher: &Watcher) {
             links::EVERY.as_secs()
         );
     }
+
     if watcher.links().is_full() {
         tracing::warn!(
             "more than {} files have several names: what is written to the others through a name that is not watched \
@@ -142,6 +144,7 @@ fn tell_batcher<T>(shared: &Shared, tell: impl FnOnce(Moment, &mut Batcher) -> T
     if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
         shared.change(|_| {});
     }
+
     told
 }
 
@@ -149,6 +152,7 @@ fn tell_batcher<T>(shared: &Shared, tell: impl FnOnce(Moment, &mut Batcher) -> T
 fn anew(shared: &Shared, old: Watcher, target: Target, why: Why) -> Result<Watcher> {
     shared.state().busy = true;
     let id = Some(old.id()).filter(|_| why == Why::Missed);
+
     // First, so that its watches can be used again.
     let links = old.into_links();
     let mut watcher = Watcher::establish(target)?;
@@ -157,12 +161,14 @@ fn anew(shared: &Shared, old: Watcher, target: Target, why: Why) -> Result<Watch
     if id.is_some_and(|id| id != watcher.id()) {
         return Err(gone(&watcher.target().source, "is another directory now"));
     }
+
     let now = shared.now();
     shared.change(|state| {
         state.id = Some(watcher.id());
         state.batcher.everything(now, why);
         state.busy = false;
     });
+
     Ok(watcher)
 }
 
@@ -181,10 +187,12 @@ fn wait(shared: &Shared, watcher: &Watcher, look: Moment) -> Result<Woken> {
     let mounts = watcher.mounts();
     fds.extend(mounts.iter().map(|list| PollFd::new(list, PollFlags::PRI)));
     let now = shared.now();
+
     let forget = watcher.is_waiting().then(|| now + FORGET);
     let look = Some(look).filter(|_| !watcher.links().is_empty());
     let ask = shared.state().batcher.ask_at();
     let until = [forget, look, ask].into_iter().flatten().min();
+
     // A time that is too long to be told is as good as none.
     let timeout = until.and_then(|until| Timespec::try_from(until.since(now)).ok());
     match poll(&mut fds, timeout.as_ref()) {
@@ -195,6 +203,7 @@ fn wait(shared: &Shared, watcher: &Watcher, look: Moment) -> Result<Woken> {
             );
         }
     }
+
     let is = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
     Ok(Woken {
         changed: is(0),

@@ -79,6 +79,7 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
     let shared = Arc::new(Shared::new(setup.modes.pace)?);
     signals::follow(&shared)?;
     let listener = Listener::start(&shared, target(&setup.options)?)?;
+
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let attempt = setup.modes.initial.then(|| shared.now());
@@ -99,6 +100,7 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
         looks: Looks::default(),
     }
     .run();
+
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     drop(listener);
     ended
@@ -214,6 +216,7 @@ impl Live<'_> {
             self.attempt = Some(self.shared.now() + self.backoff.failed());
             return Ok(());
         }
+
         self.deploy(Task {
             hints: None,
             again: true,
@@ -228,6 +231,7 @@ impl Live<'_> {
             everywhere: Some(self.looks.clone()),
             ..Hints::default()
         };
+
         let (began, before) = (self.shared.now(), self.deploys);
         self.deploy(Task {
             hints: Some(everything),
@@ -237,6 +241,7 @@ impl Live<'_> {
         let took = self.shared.now().since(began);
         self.shared
             .checked(Some(took).filter(|_| self.deploys == before));
+
         Ok(())
     }
 
@@ -277,9 +282,11 @@ impl Live<'_> {
                 self.failed(error)?;
             }
         }
+
         if self.setup.modes.once {
             self.quiet = Some(self.shared.now() + self.setup.modes.pace.settle);
         }
+
         Ok(())
     }
 
@@ -289,12 +296,14 @@ impl Live<'_> {
             self.report
                 .start(&format!("{}: {}", spec.tree, shown(&spec.source)));
         }
+
         let exposures = Exposures::default();
         let began = clock::wall();
         let leaves_out = |hints: &Hints| hints.everywhere.is_none() || !hints.held.is_empty();
         if !task.hints.as_ref().is_some_and(leaves_out) {
             self.looks = Looks::default();
         }
+
         let everything = task
             .hints
             .as_ref()
@@ -312,6 +321,7 @@ impl Live<'_> {
             directory: self.shared.id(),
             ..self.setup.options.clone()
         };
+
         let door = (self.setup.dial)()?;
         let interrupt = Interrupt::default();
         self.shared.running(Some(interrupt.clone()));
@@ -319,19 +329,23 @@ impl Live<'_> {
             report: self.report,
             scan: None,
         };
+
         let outcome = deploy::run(door, options, &interrupt, &mut timed);
         if let Some(took) = timed.scan.filter(|_| everything) {
             self.shared.timed(took);
         }
+
         self.shared.running(None);
         self.shared.expose(exposures.take());
         self.looks.add(began, clock::wall());
+
         outcome
     }
 
     fn ended(&mut self, outcome: &Outcome) {
         self.report.outcome(outcome);
         self.code = outcome.exit.code();
+
         // Without its name the scan may not have come to its end.
         self.whole = outcome.content.is_none();
         self.checksum &= self.whole;
@@ -339,6 +353,7 @@ impl Live<'_> {
         let missing = self.missing(outcome);
         self.released = outcome.content.filter(|_| well);
         let bad = outcome.hosts.iter().filter(|host| !host.state.is_well());
+
         let mut names: Vec<String> = bad
             .map(|host| format!("{} ({})", host.host, host.state.word()))
             .collect();
@@ -347,6 +362,7 @@ impl Live<'_> {
                 .iter()
                 .map(|host| format!("{host} (does not answer)")),
         );
+
         self.missing = if well { missing } else { Vec::new() };
         match names.is_empty() {
             true if well => self.backoff.reset(),
@@ -369,9 +385,11 @@ impl Live<'_> {
         if self.setup.modes.once && !self.shared.is_dirty() {
             return Err(error);
         }
+
         self.code = error.kind().exit_code();
         self.report.failure(&error);
         self.again("the deploy");
+
         Ok(())
     }
 
@@ -379,12 +397,14 @@ impl Live<'_> {
         if self.setup.modes.once {
             return;
         }
+
         let wait = self.backoff.failed();
         self.attempt = Some(self.shared.now() + wait);
         let text = format!(
             "{what}: tried again in {} s, or with the next change",
             wait.as_secs()
         );
+
         self.report.event(&Event::Note(text));
     }
 
@@ -411,12 +431,14 @@ impl Live<'_> {
                 return Ok(());
             }
         };
+
         tracing::info!("the spec was read again");
         // Hosts that are no more are not waited for either.
         self.hosts.clear();
         self.missing.clear();
         self.setup.options = options;
         self.shared.order(Order::Watch(target));
+
         Ok(())
     }
 }

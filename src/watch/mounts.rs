@@ -49,6 +49,7 @@ impl Mounts {
         if let Some((_, gone)) = known.difference(&self.known).next() {
             return Ok(Change::Unmounted(gone.clone()));
         }
+
         Ok(self
             .known
             .difference(&known)

@@ -62,6 +62,7 @@ impl Places {
             name: Box::default(),
             children: Vec::new(),
         };
+
         Self {
             nodes: vec![node],
             free: Vec::new(),
@@ -122,6 +123,7 @@ impl Places {
             }
             at = node.parent;
         }
+
         path.reverse();
         true
     }
@@ -141,16 +143,19 @@ impl Places {
         if known.is_some_and(|known| known == TOP || self.is_within(parent, known)) {
             return Put::Impossible;
         }
+
         if let Some(child) = self.child(parent, name) {
             if self.nodes[child.0 as usize].watch == watch {
                 return Put::Known(child);
             }
             self.detach(child);
         }
+
         let place = known.unwrap_or_else(|| self.add(watch));
         self.of.insert(watch, place.0);
         self.detach(place);
         self.attach(parent, place, name);
+
         if known.is_some() {
             Put::Moved(place)
         } else {
@@ -166,9 +171,11 @@ impl Places {
             }
             self.detach(child);
         }
+
         let place = self.add(watch);
         self.more.entry(watch).or_default().push(place.0);
         self.attach(parent, place, name);
+
         place
     }
 
@@ -178,10 +185,12 @@ impl Places {
         if parent == NOWHERE {
             return;
         }
+
         let mut children = std::mem::take(&mut self.nodes[parent as usize].children);
         if let Ok(at) = self.search(&children, &self.nodes[place.0 as usize].name) {
             children.remove(at);
         }
+
         self.nodes[parent as usize].children = children;
         self.nodes[place.0 as usize].parent = NOWHERE;
     }
@@ -199,6 +208,7 @@ impl Places {
             .remove(&watch)
             .into_iter()
             .chain(self.more.remove(&watch).into_iter().flatten());
+
         for at in places.collect::<Vec<_>>() {
             self.detach(Place(at));
             for child in std::mem::take(&mut self.nodes[at as usize].children) {
@@ -227,6 +237,7 @@ impl Places {
             name: Box::default(),
             children: Vec::new(),
         };
+
         match self.free.pop() {
             Some(at) => {
                 self.nodes[at as usize] = node;
@@ -248,6 +259,7 @@ impl Places {
         if let Err(at) = self.search(&children, name) {
             children.insert(at, place.0);
         }
+
         self.nodes[parent.0 as usize].children = children;
     }
 
@@ -259,6 +271,7 @@ impl Places {
             }
             at = self.nodes[at as usize].parent;
         }
+
         false
     }
 
@@ -285,9 +298,11 @@ mod tests {
         let Put::New(a) = places.put(TOP, b"a", 2) else {
             panic!("new")
         };
+
         let Put::New(b) = places.put(a, b"b", 3) else {
             panic!("new")
         };
+
         places.put(b, b"c", 4);
         assert_eq!(path(&places, 4).as_deref(), Some("a/b/c"));
         assert_eq!(places.put(TOP, b"z", 3), Put::Moved(b));
@@ -295,6 +310,7 @@ mod tests {
             (path(&places, 4).as_deref(), path(&places, 2).as_deref()),
             (Some("z/c"), Some("a"))
         );
+
         assert_eq!(places.put(TOP, b"z", 3), Put::Known(b));
         assert_eq!(places.put(b, b"a", 1), Put::Impossible);
         assert_eq!(
@@ -309,17 +325,20 @@ mod tests {
         let Put::New(a) = places.put(TOP, b"a", 2) else {
             panic!("new")
         };
+
         places.put(a, b"b", 3);
         places.detach(a);
         assert!(places.is_away(2) && !places.is_away(3) && path(&places, 3).is_none());
         assert_eq!(places.below(a), [2, 3]);
         places.put(TOP, b"new", 2);
         assert_eq!(path(&places, 3).as_deref(), Some("new/b"));
+
         // Another directory in its place.
         places.put(TOP, b"new", 4);
         assert!(places.is_away(2) && path(&places, 4).as_deref() == Some("new"));
         places.remove(2);
         places.remove(3);
+
         assert_eq!((places.len(), places.of(2)), (2, None));
     }
 
@@ -331,6 +350,7 @@ mod tests {
         assert_eq!(places.put_again(TOP, b"b", 2), again);
         assert_eq!(places.more(2), [again]);
         places.remove(2);
+
         assert!(
             places.more(2).is_empty()
                 && places.child(TOP, b"b").is_none()
@@ -352,6 +372,7 @@ mod tests {
                 }
                 Some(parts.join("/"))
             };
+
             for (what, parent, name, watch) in steps {
                 let known: Vec<Watch> = std::iter::once(1).chain(2..14).filter(|w| places.of(*w).is_some()).collect();
                 let parent = known[parent % known.len()];

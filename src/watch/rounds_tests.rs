@@ -90,6 +90,7 @@ impl Writer {
                 .open(path)
                 .and_then(|mut file| file.write_all(&bytes))
         };
+
         let (mut inode, before) = (Self::inode(&one), Self::inode(&two));
         let op = self.rng.u8(0..32);
         let (what, ended) = match op {
@@ -189,6 +190,7 @@ impl Writer {
                 ("append to other", append(&other))
             }
         };
+
         if ended.is_ok() {
             let named = [&one, &two, &other, &dir, &to].map(|path| self.shown(path));
             self.done
@@ -225,6 +227,7 @@ impl Rig {
         for made in [&site.join("hidden"), &outside, &dir.path().join("cache")] {
             std::fs::create_dir_all(made).expect("new");
         }
+
         std::fs::write(site.join("keep"), "always").expect("new");
         let root = Root::open(&site).expect("there");
         let rng = fastrand::Rng::with_seed(seed);
@@ -235,12 +238,14 @@ impl Rig {
             open: Vec::new(),
             done: Vec::new(),
         };
+
         (0..20).for_each(|_| writer.happen());
         let target = Target {
             source: site,
             excluded: PathFilter::at_top(&EXCLUDED),
             own: None,
         };
+
         let watcher = Watcher::establish(target).expect("watched");
         let now = Moment(1_000_000_000);
         let (batcher, writer) = (Batcher::new(PACE), Arc::new(Mutex::new(writer)));
@@ -259,6 +264,7 @@ impl Rig {
             looks: Looks::default(),
             whole: true,
         };
+
         rig.scan(None);
         rig
     }
@@ -272,6 +278,7 @@ impl Rig {
             base: None,
             pattern: (*pattern).into(),
         };
+
         let excludes = EXCLUDED.iter().map(exclude).collect();
         ScanOptions {
             hints,
@@ -293,6 +300,7 @@ impl Rig {
                 writer.lock().expect("whole").happen();
             }
         };
+
         Gap(self
             .busy
             .then(|| Arc::new(happen) as Arc<dyn Fn() + Send + Sync>))
@@ -306,16 +314,19 @@ impl Rig {
         if !hints.as_ref().is_some_and(leaves_out) {
             self.looks = Looks::default();
         }
+
         let (exposures, began) = (Exposures::default(), clock::wall());
         let options = ScanOptions {
             exposures: Some(exposures.clone()),
             gap: self.gap(),
             ..self.options(hints)
         };
+
         let scanned = scan(&self.root, &options, self.index.as_ref(), &path);
         self.watcher.expose(self.now, &exposures.take());
         self.looks.add(began, clock::wall());
         self.whole = scanned.is_err();
+
         match scanned {
             Ok(scanned) => self.index = Some(scanned.index),
             // What changes while it is read is read again.
@@ -348,10 +359,12 @@ impl Rig {
         self.hear();
         self.watcher.forget(self.now);
         self.watcher.ask(self.now, &mut self.batcher);
+
         if self.look <= self.now {
             self.look = self.now + links::EVERY;
             self.watcher.look_at_links(self.now, &mut self.batcher);
         }
+
         match self.batcher.take(self.now) {
             Some(Batch::Paths(paths)) => {
                 self.checks.looked(self.now);
@@ -395,12 +408,14 @@ impl Rig {
                 .map(|found| format!("{:?}, inode {}", found.entry, found.version.ino))
                 .collect()
         };
+
         let fresh = self.dir.path().join("cache/fresh");
         let fresh = scan(&self.root, &self.options(None), None, &fresh).expect("at rest");
         let index = self.index.as_ref()?;
         if fresh.index.root() == index.root() {
             return None;
         }
+
         let (is, known) = (list(&fresh.index), list(index));
         let lacks = is
             .iter()
@@ -410,6 +425,7 @@ impl Rig {
             .iter()
             .filter(|entry| !is.contains(entry))
             .map(|entry| format!("- {entry}\n"));
+
         let done = &self.writer.lock().expect("whole").done;
         Some(
             lacks
@@ -453,6 +469,7 @@ fn whatever_happens_the_index_becomes_what_the_source_is() {
             }
         }
     }
+
     assert_eq!(failed, 0, "rounds failed");
 }
 

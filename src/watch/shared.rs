@@ -108,6 +108,7 @@ impl Shared {
             stop: false,
             running: None,
         };
+
         Ok(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -330,6 +331,7 @@ mod tests {
         shared.stop();
         assert!(matches!(shared.wait(&Until::default()), Turn::Stop));
         shared.end(Error::refused("gone"));
+
         assert!(matches!(shared.wait(&Until::default()), Turn::Ended(_)));
     }
 
@@ -343,11 +345,13 @@ mod tests {
             quiet: now,
             ..Until::default()
         };
+
         assert!(matches!(shared.wait(&until), Turn::Attempt));
         let until = Until {
             attempt: None,
             ..until
         };
+
         assert!(matches!(shared.wait(&until), Turn::Batch(_)));
         assert!(matches!(shared.wait(&until), Turn::Quiet));
     }
@@ -361,12 +365,14 @@ mod tests {
             pause: Some(file.path().into()),
             ..Until::default()
         };
+
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| shared.wait(&until));
             shared.reload();
             assert!(matches!(waiting.join().expect("ends"), Turn::Reload));
         });
         drop(file);
+
         assert!(matches!(shared.wait(&until), Turn::Batch(_)));
     }
 

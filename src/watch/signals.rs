@@ -16,18 +16,21 @@ pub fn follow(shared: &Arc<Shared>) -> Result<()> {
         .map_err(failed)?;
     let entered = runtime.enter();
     let listen = |kind| signal(kind).map_err(failed);
+
     let signals = Signals {
         terminate: listen(SignalKind::terminate())?,
         interrupt: listen(SignalKind::interrupt())?,
         hangup: listen(SignalKind::hangup())?,
         user: listen(SignalKind::user_defined1())?,
     };
+
     drop(entered);
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("signals".into());
     thread
         .spawn(move || runtime.block_on(signals.serve(&shared)))
         .map_err(failed)?;
+
     Ok(())
 }
 

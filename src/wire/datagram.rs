@@ -110,13 +110,16 @@ impl<'a> Datagram<'a> {
         if bytes.len() < FRONT || bytes[..2] != MAGIC {
             return Err(DatagramError::Foreign);
         }
+
         if bytes[2] != super::VERSION {
             return Err(DatagramError::Version(bytes[2]));
         }
+
         let front = Front {
             source: InstanceId(u64_at(bytes, 4)),
             counter: u64_at(bytes, 12),
         };
+
         match bytes[3] {
             CONTROL => parse_piece(bytes).map(|piece| Datagram::Control(front, piece)),
             DATA => parse_symbol(bytes).map(|symbol| Datagram::Data(front, symbol)),
@@ -129,12 +132,14 @@ fn parse_piece(bytes: &[u8]) -> Result<Piece<'_>, DatagramError> {
     if bytes.len() <= CONTROL_OVERHEAD {
         return Err(DatagramError::Malformed);
     }
+
     let piece = Piece {
         message: u32_at(bytes, 20),
         index: bytes[24],
         count: bytes[25],
         bytes: &bytes[CONTROL_OVERHEAD..],
     };
+
     if piece.index < piece.count {
         Ok(piece)
     } else {
@@ -146,6 +151,7 @@ fn parse_symbol(bytes: &[u8]) -> Result<Symbol<'_>, DatagramError> {
     if bytes.len() <= DATA_OVERHEAD {
         return Err(DatagramError::Malformed);
     }
+
     let header = SymbolHeader {
         session: SessionId(u64_at(bytes, 20)),
         generation: Generation(u32_at(bytes, 28)),
@@ -155,6 +161,7 @@ fn parse_symbol(bytes: &[u8]) -> Result<Symbol<'_>, DatagramError> {
         payload: u32_at(bytes, 36),
         sent: u32_at(bytes, 40),
     };
+
     if header.column < header.columns {
         Ok(Symbol {
             header,
@@ -174,6 +181,7 @@ pub fn write_symbol(out: &mut Vec<u8>, front: Front, header: SymbolHeader, symbo
     out.extend_from_slice(&[header.column, header.columns]);
     out.extend_from_slice(&header.payload.to_be_bytes());
     out.extend_from_slice(&header.sent.to_be_bytes());
+
     out.extend_from_slice(symbol);
 }
 

@@ -53,28 +53,34 @@ impl Reassembly {
         if piece.count == 1 {
             return Some(piece.bytes.to_vec());
         }
+
         let key = (source, piece.message);
         if !self.open.contains_key(&key) {
             self.make_room(source);
         }
+
         let count = usize::from(piece.count);
         let open = self.open.entry(key).or_insert_with(|| Open {
             since: now,
             pieces: vec![None; count],
             bytes: 0,
         });
+
         if open.pieces.len() != count || open.bytes + piece.bytes.len() > MAX_MESSAGE_BYTES {
             self.open.remove(&key);
             return None;
         }
+
         let slot = open.pieces.get_mut(usize::from(piece.index))?;
         if slot.is_none() {
             open.bytes += piece.bytes.len();
             *slot = Some(piece.bytes.into());
         }
+
         if open.pieces.iter().any(Option::is_none) {
             return None;
         }
+
         let open = self.open.remove(&key)?;
         Some(
             open.pieces
@@ -95,6 +101,7 @@ impl Reassembly {
             keys.min_by_key(|(key, open)| (open.since, key.1))
                 .map(|(key, _)| *key)
         };
+
         let own = self.open.keys().filter(|k| k.0 == source).count();
         let victim = if own >= MAX_OPEN_EACH {
             oldest(&mut self.open.iter().filter(|(k, _)| k.0 == source))
@@ -103,6 +110,7 @@ impl Reassembly {
         } else {
             None
         };
+
         if let Some(key) = victim {
             self.open.remove(&key);
         }
@@ -124,6 +132,7 @@ mod tests {
         for piece in pieces.iter().chain(&pieces[..1]) {
             whole = whole.or(reassembly.add(Moment(1), InstanceId(1), *piece));
         }
+
         assert_eq!(whole, Some(message));
     }
 
@@ -139,6 +148,7 @@ mod tests {
             };
             reassembly.add(Moment(u64::from(i)), InstanceId(u64::from(i % 300)), piece);
         }
+
         assert!(reassembly.open.len() <= MAX_OPEN);
     }
 
@@ -151,6 +161,7 @@ mod tests {
             count,
             bytes: b"x",
         };
+
         assert_eq!(reassembly.add(Moment(0), InstanceId(1), piece(0, 3)), None);
         assert_eq!(reassembly.add(Moment(0), InstanceId(1), piece(1, 2)), None);
         assert!(reassembly.open.is_empty());

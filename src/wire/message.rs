@@ -629,6 +629,7 @@ impl<'b, C> Decode<'b, C> for Ranges {
         if numbers % 2 != 0 || numbers > 2 * MAX_RANGES as u64 {
             return Err(refuse("too many ranges"));
         }
+
         let mut ranges = Vec::with_capacity((numbers / 2) as usize);
         let mut at = 0u64;
         for _ in 0..numbers / 2 {
@@ -644,6 +645,7 @@ impl<'b, C> Decode<'b, C> for Ranges {
             ranges.push(start..end);
             at = end;
         }
+
         Ok(Ranges(ranges))
     }
 }
@@ -763,6 +765,7 @@ mod tests {
             Message::decode(&[0x82, 0x00, 0x80]),
             Ok(Message::Solicit(None, None))
         );
+
         assert_eq!(
             Message::decode(&[0x82, 0x06, 0x82, 0x01, 0x02]),
             Ok(Message::Ack(SessionId(1), 2, None))
@@ -777,11 +780,13 @@ mod tests {
             #[n(6)]
             Ack(#[n(0)] SessionId, #[n(1)] u32),
         }
+
         assert_eq!(
             minicbor::decode::<Before>(&asked.encode()).ok(),
             Some(Before::Solicit)
         );
         let heard = Message::Ack(SessionId(1), 2, Some(Nonce(9))).encode();
+
         assert_eq!(
             minicbor::decode::<Before>(&heard).ok(),
             Some(Before::Ack(SessionId(1), 2))
@@ -805,9 +810,11 @@ mod tests {
             signature: None,
             nonce: None,
         });
+
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else {
             panic!("decodes")
         };
+
         assert_eq!(back.text.as_deref(), Some("no \\u{1b}[31mway\nsecond"));
     }
 }

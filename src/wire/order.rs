@@ -106,6 +106,7 @@ impl Order {
             OrderKind::Revert => true,
             OrderKind::Commit | OrderKind::Prepare => return None,
         };
+
         Some((
             self.tree.as_ref()?,
             Tombstone {
@@ -235,6 +236,7 @@ mod tests {
             hosts: Some(named.hash()),
             except: None,
         };
+
         let is_for = |name: &HostName| order.is_for(name, Some(&named));
         assert!(
             names.iter().step_by(2).all(is_for) && !names.iter().skip(1).step_by(2).any(is_for)
@@ -243,6 +245,7 @@ mod tests {
             !order.is_for(&names[0], None),
             "the names did not come with it"
         );
+
         assert!(
             !order.is_for(&names[1], Some(&HostSet::of(names.iter()))),
             "other names than the signed ones"
@@ -252,18 +255,21 @@ mod tests {
             signature: vec![0; 100],
             hosts: Some(named),
         };
+
         let said = Message::Order(signed);
         assert_eq!(
             Message::decode(&said.encode()),
             Ok(said),
             "ten thousand hosts fit"
         );
+
         let rest = Order {
             up_to: None,
             hosts: None,
             except: order.hosts,
             ..order.clone()
         };
+
         let in_session =
             |name: &HostName, set: Option<&HostSet>| (rest.is_for(name, set), rest.lets(name, set));
         let silent = HostSet::of(names.iter().step_by(2));
@@ -273,16 +279,19 @@ mod tests {
             (false, true),
             "it may follow when the release is passed on"
         );
+
         assert_eq!(
             in_session(&names[1], None),
             (false, true),
             "it is not known who was silent"
         );
+
         let ranged = Order {
             hosts: None,
             up_to: Some(host("web2")),
             ..order
         };
+
         assert!(ranged.is_for(&host("web1"), None) && !ranged.is_for(&host("web3"), None));
     }
 

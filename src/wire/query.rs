@@ -247,21 +247,26 @@ impl Tell {
         if self.trees.len() > MAX_TREES {
             return Err("too many trees".to_string());
         }
+
         let stones = |tree: &TreeTold| tree.tombstones.as_ref().map_or(0, Vec::len);
         if self.trees.iter().any(|tree| stones(tree) > MAX_TOMBSTONES) {
             return Err("too many tombstones".to_string());
         }
+
         if self.trees.iter().any(|tree| tree.releases.len() > MAX_LOG) {
             return Err("too many releases".to_string());
         }
+
         let is_long = |tree: &TreeTold| {
             tree.targets
                 .as_ref()
                 .is_some_and(|t| t.len() > MAX_TARGETS_TOLD)
         };
+
         if self.trees.iter().any(is_long) {
             return Err("too many targets".to_string());
         }
+
         if self.trees.iter().any(|tree| {
             tree.parts
                 .as_ref()
@@ -269,10 +274,12 @@ impl Tell {
         }) {
             return Err("too many parts".to_string());
         }
+
         let shown = self.trees.iter().filter_map(|tree| tree.shown.as_ref());
         if !self.release.iter().chain(shown).all(ReleaseBytes::fits) {
             return Err("too long a header or signature".to_string());
         }
+
         for tree in &mut self.trees {
             tree.work
                 .iter_mut()
@@ -286,6 +293,7 @@ impl Tell {
                 .filter_map(|release| release.key.as_mut());
             keys.for_each(|key| *key = clean(key, MAX_WORD));
         }
+
         Ok(())
     }
 }
@@ -411,11 +419,13 @@ mod tests {
             header: vec![0; MAX_HEADER_BYTES + 1],
             signature: Vec::new(),
         };
+
         assert!(Message::decode(&tell(Vec::new(), Some(long)).encode()).is_err());
         let largest = ReleaseBytes {
             header: vec![0; MAX_HEADER_BYTES],
             signature: vec![0; MAX_SIGNATURE],
         };
+
         assert!(Message::decode(&tell(Vec::new(), Some(largest)).encode()).is_ok());
     }
 
@@ -429,6 +439,7 @@ mod tests {
         let Ok(Message::Tell(back)) = Message::decode(&tell(vec![evil], None).encode()) else {
             panic!("decodes")
         };
+
         let tree = &back.trees[0];
         assert_eq!(
             tree.trouble.as_ref().map(|t| t.text.as_str()),
@@ -438,6 +449,7 @@ mod tests {
             tree.work.as_ref().map(|w| w.word.as_str()),
             Some("\\u{1b}[2J")
         );
+
         assert_eq!(tree.releases[0].key.as_deref(), Some("\\u{7}"));
     }
 }

@@ -45,14 +45,17 @@ impl Window {
         if word > newest {
             return Seen::New;
         }
+
         if newest - word >= self.words as u64 {
             return Seen::TooOld;
         }
+
         let seen = match &self.seen {
             Words::Newest(seen) if word == newest => *seen,
             Words::Newest(_) => 0,
             Words::Ring(seen) => seen[self.slot(word)],
         };
+
         if seen & bit(number) == 0 {
             Seen::New
         } else {
@@ -81,6 +84,7 @@ impl Window {
             ring[self.slot(newest)] = seen;
             self.seen = Words::Ring(ring.into_boxed_slice());
         }
+
         match &mut self.seen {
             Words::Newest(seen) => seen,
             Words::Ring(ring) => {
@@ -140,6 +144,7 @@ mod tests {
             (window.take(5056), window.take(4999)),
             (Seen::New, Seen::New)
         );
+
         assert!((4999..5057).all(|number| window.take(number) == Seen::Again));
     }
 
@@ -152,6 +157,7 @@ mod tests {
             (window.take(far), window.take(far)),
             (Seen::New, Seen::Again)
         );
+
         assert_eq!(
             (window.take(far - 64), window.take(far - 64)),
             (Seen::New, Seen::Again)
@@ -160,10 +166,12 @@ mod tests {
             (window.take(1), window.take(1)),
             (Seen::TooOld, Seen::TooOld)
         );
+
         assert_eq!(
             (window.take(u64::MAX), window.take(u64::MAX)),
             (Seen::New, Seen::Again)
         );
+
         assert_eq!(window.take(far), Seen::TooOld);
     }
 }

@@ -42,6 +42,7 @@ fn main() {
     pages(&mut criterion);
     manifests(&mut criterion);
     index(&mut criterion);
+
     criterion.final_summary();
 }
 
@@ -54,6 +55,7 @@ fn content(criterion: &mut Criterion) {
     group.bench_function("chunk", |b| {
         b.iter(|| chunk::cuts(black_box(&bytes), true).count())
     });
+
     group.bench_function("chunk and hash", |b| {
         b.iter(|| {
             chunk::cuts(black_box(&bytes), true)
@@ -70,6 +72,7 @@ fn pages(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("page of 1000 entries");
     group.throughput(Throughput::Elements(PAGE as u64));
     group.bench_function("encode", |b| b.iter(|| black_box(&node).encode()));
+
     group.bench_function("decode", |b| {
         b.iter(|| Node::decode(black_box(&bytes)).expect("legal"))
     });
@@ -81,6 +84,7 @@ fn manifests(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(MILLION as u64));
     group.bench_function("build", |b| b.iter(|| Memory::of(entries(MILLION, 0)).0));
     let (_, old) = Memory::of(entries(MILLION, 0));
+
     for (name, changed) in [("diff, the same", 0), ("diff, one file changed", 1)] {
         let (_, new) = Memory::of(entries(MILLION, changed));
         group.bench_function(name, |b| {
@@ -107,6 +111,7 @@ fn index(criterion: &mut Criterion) {
             .push(IndexEntry { entry, version })
             .expect("writable");
     }
+
     let origin = Origin {
         started: Mtime::default(),
         options: BlockHash([0; 32]),
@@ -117,9 +122,11 @@ fn index(criterion: &mut Criterion) {
         skipped: Vec::new(),
         mounts: Vec::new(),
     };
+
     writer.finish(origin).expect("writable");
     let mut group = criterion.benchmark_group("index of 1,000,000 entries");
     group.throughput(Throughput::Elements(MILLION as u64));
+
     group.bench_function("load", |b| {
         b.iter(|| {
             let index = Index::open(&path, ROOT).expect("whole");
@@ -139,6 +146,7 @@ fn compare(old: &Manifest<Memory>, new: &Manifest<Memory>) -> usize {
         max_delete: Limit::NONE,
         owners: &Nobody,
     };
+
     diff(&Host(old), new, &Rules::default(), &[], &host)
         .expect("comparable")
         .changes
@@ -153,6 +161,7 @@ fn entries(count: usize, changed: usize) -> impl Iterator<Item = Entry> {
         user: Some("www-data".into()),
         group: Some("www-data".into()),
     });
+
     let each = count.div_ceil(DIRECTORIES);
     (0..count).map(move |number| {
         let (dir, place) = (number / each, number % each);
@@ -198,6 +207,7 @@ impl Memory {
                 .unwrap_or_else(|e| match e {})
         });
         let root = builder.finish(&mut sink).unwrap_or_else(|e| match e {});
+
         (root, Manifest::new(root, Memory(nodes)))
     }
 }

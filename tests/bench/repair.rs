@@ -27,6 +27,7 @@ fn main() {
     kernels(&mut criterion);
     codes(&mut criterion);
     generations(&mut criterion);
+
     criterion.final_summary();
 }
 
@@ -50,6 +51,7 @@ fn kernels(criterion: &mut Criterion) {
     let (source, mut destination) = (random(8 * 1428), random(8 * 1428));
     let mut group = criterion.benchmark_group("multiply-add");
     group.throughput(Throughput::Bytes(source.len() as u64));
+
     for kernel in Kernel::all() {
         group.bench_function(kernel.name(), |b| {
             b.iter(|| kernel.multiply_add(black_box(&mut destination), 0x57, black_box(&source)))
@@ -82,6 +84,7 @@ fn codes(criterion: &mut Criterion) {
 fn generations(criterion: &mut Criterion) {
     let payload = random(2 << 20);
     let grid = Grid::new(payload.len() as u32, 1428, 8).expect("legal");
+
     // The last row is short.
     let rows = usize::from(grid.rows()) - 1;
     for loss in LOSSES {
@@ -131,6 +134,7 @@ fn ours(
             encode(kernel, grid, black_box(payload), 0..count, &mut out);
         });
     });
+
     out.clear();
     encode(kernel, grid, payload, 0..count, &mut out);
     let symbol = |n: usize, bytes| Coded {
@@ -138,15 +142,18 @@ fn ours(
         column: (n % lost.len()) as u8,
         bytes,
     };
+
     let coded: Vec<Coded> = out
         .chunks_exact(usize::from(grid.symbol()))
         .enumerate()
         .map(|(n, b)| symbol(n, b))
         .collect();
+
     let mut damaged = payload.to_vec();
     group.bench_function(BenchmarkId::new("decode", name), |b| {
         b.iter(|| decode(kernel, grid, black_box(&mut damaged), lost, &coded).expect("enough"));
     });
+
     assert!(damaged == payload);
 }
 
@@ -167,6 +174,7 @@ fn reed_solomon(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u1
                 .collect();
         });
     });
+
     payload
         .chunks(SYMBOL)
         .for_each(|symbol| encoder.add_original_shard(symbol).expect("room"));
@@ -176,6 +184,7 @@ fn reed_solomon(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u1
         .recovery_iter()
         .map(<[u8]>::to_vec)
         .collect();
+
     let mut decoder = ReedSolomonDecoder::new(SYMBOLS, recovery, SYMBOL).expect("supported");
     group.bench_function(BenchmarkId::new("decode", "reed-solomon-simd"), |b| {
         b.iter(|| {
@@ -206,6 +215,7 @@ fn raptor(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u16]) {
     let repair = |payload| {
         SourceBlockEncoder::new(0, &config, payload).repair_packets(0, lost.len() as u32 + 2)
     };
+
     group.bench_function(BenchmarkId::new("encode", "raptorq"), |b| {
         b.iter(|| repair(black_box(payload)))
     });
@@ -217,6 +227,7 @@ fn raptor(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u16]) {
             .decode(packets)
             .expect("enough")
     };
+
     assert!(decode(packets.clone()) == payload);
     group.bench_function(BenchmarkId::new("decode", "raptorq"), |b| {
         b.iter_batched(|| packets.clone(), decode, BatchSize::LargeInput);

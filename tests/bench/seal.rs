@@ -61,6 +61,7 @@ fn datagram(source: u64, counter: u64) -> Vec<u8> {
         payload: 1000,
         sent: 7,
     };
+
     let mut out = Vec::new();
     write_symbol(
         &mut out,
@@ -71,6 +72,7 @@ fn datagram(source: u64, counter: u64) -> Vec<u8> {
         header,
         &vec![5; SIZE - 44 - ROOM],
     );
+
     out.resize(SIZE, 0);
     out
 }
@@ -86,6 +88,7 @@ fn datagrams(criterion: &mut Criterion) {
         counter += 1;
         datagram(1, counter)
     };
+
     group.bench_function("seal", |b| {
         b.iter_batched_ref(&mut next, |d| sender.seal(d), BatchSize::SmallInput)
     });
@@ -95,6 +98,7 @@ fn datagrams(criterion: &mut Criterion) {
         sender.seal(&mut one);
         one
     };
+
     group.bench_function("open", |b| {
         b.iter_batched_ref(
             &mut sealed,
@@ -102,6 +106,7 @@ fn datagrams(criterion: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
+
     let mut forged = 0;
     let mut flood = || {
         forged += 1;
@@ -109,6 +114,7 @@ fn datagrams(criterion: &mut Criterion) {
         one[3] |= 0x80;
         one
     };
+
     group.bench_function("refuse a stranger", |b| {
         b.iter_batched_ref(
             &mut flood,
@@ -116,6 +122,7 @@ fn datagrams(criterion: &mut Criterion) {
             BatchSize::SmallInput,
         );
     });
+
     let mut two = new(&[GroupKey::random().expect("random"), key], [2; 4]);
     group.bench_function("refuse a stranger, two keys", |b| {
         b.iter_batched_ref(

@@ -22,12 +22,14 @@ fn main() -> ExitCode {
         .iter()
         .filter_map(|a| a.strip_suffix('%')?.parse().ok())
         .collect();
+
     let is_asked = |loss: f64| {
         losses.is_empty()
             || losses
                 .iter()
                 .any(|asked| (asked / 100.0 - loss).abs() < 1e-9)
     };
+
     let expected = std::fs::read_to_string(TABLE).unwrap_or_default();
     let (mut table, mut wrong) = (String::new(), 0);
     for hosts in HOSTS
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
             table += &format!("{row}\n");
         }
     }
+
     if is("--write")
         && asked.is_empty()
         && losses.is_empty()
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         println!("{TABLE}: {e}");
         wrong += 1;
     }
+
     if is("--check") && wrong > 0 {
         ExitCode::FAILURE
     } else {

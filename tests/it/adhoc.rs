@@ -15,6 +15,7 @@ fn started(mut old: Old, count: usize) -> Old {
         old.makuo(0, &["send", "-n", "first", "--json"]).result()["targets"].as_u64() == all
     });
     std::fs::remove_file(old.base(0).join("first")).expect("there");
+
     old
 }
 
@@ -68,10 +69,12 @@ fn members_of_the_sockets_group_need_no_key_and_others_get_nothing() {
     if !is_root() {
         return skipped("only root can be somebody else");
     }
+
     const GROUP: u32 = 1;
     let Some(mut old) = Old::loopback(2) else {
         return;
     };
+
     let name = nix::unistd::Group::from_gid(GROUP.into())
         .expect("readable")
         .expect("every system has it")
@@ -81,9 +84,11 @@ fn members_of_the_sockets_group_need_no_key_and_others_get_nothing() {
     for dir in [old.lab.path(""), old.dir(0)] {
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("mine");
     }
+
     let meta = std::fs::metadata(old.control(0)).expect("there");
     assert_eq!((meta.gid(), meta.mode() & 0o777), (GROUP, 0o660));
     write(&old.base(0).join("page"), "x");
+
     // The keys are not theirs to read.
     assert_eq!(
         std::fs::metadata(old.lab.path("key"))
@@ -92,6 +97,7 @@ fn members_of_the_sockets_group_need_no_key_and_others_get_nothing() {
             & 0o077,
         0
     );
+
     let as_member = |group: u32, args: &[&str]| {
         let mut command = Command::new("setpriv");
         command.args([
@@ -108,6 +114,7 @@ fn members_of_the_sockets_group_need_no_key_and_others_get_nothing() {
             .arg(old.control(0));
         Running::start(command.env_remove("MAKUO_CONFIG").env("HOME", "/")).wait()
     };
+
     as_member(65534, &["send", "page"])
         .exits(3)
         .says(&["socket_group"]);
@@ -115,6 +122,7 @@ fn members_of_the_sockets_group_need_no_key_and_others_get_nothing() {
     as_member(GROUP, &["send", "page"]).exits(0);
     assert_eq!(read(&old.base(1).join("page")), b"x");
     std::fs::remove_file(old.base(0).join("page")).expect("there");
+
     as_member(GROUP, &["sync", "page"]).exits(0);
     assert!(!old.base(1).join("page").exists());
 }
@@ -156,6 +164,7 @@ fn hooks_run_around_what_is_sent_by_hand() {
     let Some(mut old) = Old::loopback(3) else {
         return;
     };
+
     let told = old.lab.path("told");
     let script = format!(
         "test -e $MAKUO_PATH/page && is=there || is=missing; echo $MAKUO_PHASE $MAKUO_TREE $MAKUO_SENDER $is >> {}",
@@ -163,6 +172,7 @@ fn hooks_run_around_what_is_sent_by_hand() {
     );
     let hook = |key: &str| format!("{key} = [\"/bin/sh\", \"-c\", {script:?}]\n");
     old.tree(1, &["before", "after"].map(hook).concat());
+
     old.tree(2, "before = [\"/bin/sh\", \"-c\", \"test ! -e $MAKUO_PATH/lock || { echo locked; exit 1; }\"]");
     let old = started(old, 3);
     let _ = std::fs::remove_file(&told);
@@ -172,6 +182,7 @@ fn hooks_run_around_what_is_sent_by_hand() {
         String::from_utf8(read(&told)).expect("text"),
         "before default mk1 missing\nafter default mk1 there\n"
     );
+
     // One that says no keeps all of them as they are.
     write(&old.base(2).join("lock"), "");
     write(&old.base(0).join("page"), "newer");
@@ -179,6 +190,7 @@ fn hooks_run_around_what_is_sent_by_hand() {
         .exits(3)
         .says(&["mk3", "locked"]);
     assert_eq!(read(&old.base(1).join("page")), b"x");
+
     old.makuo(0, &["send", "-t", "mk2", "page"]).exits(0);
     assert_eq!(read(&old.base(1).join("page")), b"newer");
 }

@@ -118,6 +118,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     let Some((lab, evil)) = lab(false) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     let over = Arc::new(AtomicBool::new(false));
     let recorder = {
@@ -127,6 +128,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
             (evil, heard)
         })
     };
+
     lab.deploy(&[]).exits(0);
     over.store(true, Ordering::Relaxed);
     let (mut evil, recorded) = recorder.join().expect("no panic");
@@ -135,6 +137,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     copy(&lab.site(), &lab.path("new"));
 
     let messages = evil.messages(&recorded);
+
     let (release, signature) = messages
         .iter()
         .find_map(|(_, message)| match message {
@@ -144,10 +147,12 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
             _ => None,
         })
         .expect("an announcement was heard");
+
     // The whole earlier deploy again: announcement, data, orders.
     for _ in 0..3 {
         recorded.iter().for_each(|datagram| evil.send(datagram));
     }
+
     // Its signature under another header; noise as signature; the right signature of a key that nobody lists.
     let next = header_like(&release, u64::MAX, Intent::Deploy);
     evil.say(
@@ -158,6 +163,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         InstanceId(2),
         &offer(2, next.bytes().to_vec(), vec![7; 300]),
     );
+
     lab.keygen("stranger");
     let stranger = open_signer(&lab.path("stranger")).expect("a key");
     let by_stranger = stranger
@@ -165,6 +171,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         .expect("signs")
         .as_bytes()
         .to_vec();
+
     evil.say(InstanceId(3), &offer(3, next.bytes().to_vec(), by_stranger));
     // Orders: for a session that nobody announced, signed by a stranger, and those recorded with another session.
     for kind in [
@@ -193,6 +200,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
             }
         }
     }
+
     // Every message that was heard, cut short and with bytes that are too large.
     for (source, message) in messages.iter().take(200) {
         let bytes = message.encode();
@@ -205,6 +213,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
             evil.say_bytes(*source, &bytes);
         }
     }
+
     // All of it was heard before this is answered.
     lab.makuo(&["members", "--json"])
         .exits(0)
@@ -212,6 +221,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     lab.all_same(&lab.path("new"));
     bounded(&lab);
     write(&lab.site().join("page"), "newest");
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }
@@ -225,16 +235,19 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
             .rev()
             .filter_map(|bytes| Datagram::parse(bytes).ok())
     };
+
     let Some((sender, session)) = parsed().find_map(|datagram| match datagram {
         Datagram::Data(front, symbol) => Some((front.source, symbol.header.session)),
         Datagram::Control(..) => None,
     }) else {
         return;
     };
+
     let hosts = evil.hosts(heard);
     let Some(host) = hosts.get(random.usize(..hosts.len().max(1))).copied() else {
         return;
     };
+
     let (generation, large) = (Generation(random.u32(..64)), u64::MAX >> random.u32(..64));
     match n / 9 % 4 {
         0 => evil.say(
@@ -424,6 +437,7 @@ fn flood(keyed: bool) {
     let Some((lab, mut evil)) = lab(keyed) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("page"), "new");
@@ -440,6 +454,7 @@ fn flood(keyed: bool) {
             one_of_a_flood(&mut evil, n, &heard, keyed, &mut random);
         }
     });
+
     let mut deploys = 0;
     while deploys == 0 || !flooding.is_finished() {
         write(&lab.site().join("page"), format!("new {deploys}"));
@@ -447,6 +462,7 @@ fn flood(keyed: bool) {
         lab.all_same(&lab.site());
         deploys += 1;
     }
+
     flooding.join().expect("no panic");
     bounded(&lab);
     let ran = lab.makuo(&["members", "--json"]).exits(0);
@@ -454,6 +470,7 @@ fn flood(keyed: bool) {
         ran.out.contains("web1") && ran.out.contains("web2"),
         "{ran}"
     );
+
     if keyed {
         assert!(
             !ran.out.contains("ghost") && ran.out.contains("speaks without a group key"),
@@ -481,22 +498,26 @@ fn what_was_sealed_and_is_replayed_is_not_heard_again() {
         let over = Arc::clone(&over);
         std::thread::spawn(move || (evil.record(|| over.load(Ordering::Relaxed)), evil))
     };
+
     lab.deploy(&[]).exits(0);
     over.store(true, Ordering::Relaxed);
     let (recorded, evil) = recorder.join().expect("no panic");
     if recorded.is_empty() {
         return skipped("nothing was heard");
     }
+
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(0);
     let before: Vec<String> = lab.hosts.iter().map(Host::log).collect();
     for _ in 0..5 {
         recorded.iter().for_each(|datagram| evil.send(datagram));
     }
+
     lab.makuo(&["members", "--json"])
         .exits(0)
         .says(&["\"members\":2"]);
     lab.all_same(&lab.site());
+
     for (host, before) in lab.hosts.iter().zip(before) {
         assert_eq!(
             host.log(),
@@ -517,6 +538,7 @@ fn deployed(lab: &Lab, mut evil: Adversary) -> (Adversary, Release) {
             (evil, messages)
         })
     };
+
     lab.deploy(&[]).exits(0);
     over.store(true, Ordering::Relaxed);
     let (evil, messages) = recorder.join().expect("no panic");
@@ -524,6 +546,7 @@ fn deployed(lab: &Lab, mut evil: Adversary) -> (Adversary, Release) {
         Message::Announce(a) => Release::from_bytes(&a.header).ok(),
         _ => None,
     });
+
     (evil, release.expect("an announcement was heard"))
 }
 
@@ -554,6 +577,7 @@ fn page(entries: Vec<Entry>, from: &str, to: &str) -> (Vec<u8>, u64) {
             .expect("it is in there");
         page[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
+
     (page, count)
 }
 
@@ -572,12 +596,14 @@ fn push(
         entries,
         bytes: 0,
     };
+
     let header = Header {
         serial: Serial(1000 + nth),
         root,
         session: None,
         ..like.header().clone()
     };
+
     let release = Release::new(header).expect("a legal header");
     let signer = open_signer(&lab.path("key")).expect("the lab's key");
     let signature = signer
@@ -585,6 +611,7 @@ fn push(
         .expect("signs")
         .as_bytes()
         .to_vec();
+
     let (source, session) = (InstanceId(500 + nth), SessionId(500 + nth));
     let mut map = Map::default();
     map.push(Ordinal(0), page.len() as u32);
@@ -600,6 +627,7 @@ fn push(
         payload: payload.len() as u32,
         sent: 0,
     };
+
     let watch = support::Stopwatch::start();
     loop {
         assert!(
@@ -628,6 +656,7 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
     let Some((lab, evil)) = lab(false) else {
         return;
     };
+
     write(&lab.site().join("page"), "right");
     let (mut evil, like) = deployed(&lab, evil);
     let fifo = |path: &str| entry(path, EntryKind::Fifo);
@@ -638,6 +667,7 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
             EntryKind::Hardlink(TreePath::new(to.as_bytes()).expect("legal")),
         )
     };
+
     let large = |path: &str, bytes| {
         let list = ListRef {
             block: BlockRef::of(b"list"),
@@ -646,6 +676,7 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
         };
         entry(path, EntryKind::File(Content::Lists(vec![list])))
     };
+
     let cases = [
         (page(vec![dir("d"), fifo("d/AA")], "AA", ".."), ".."),
         (page(vec![fifo("Aetc")], "Aetc", "/etc"), "absolute"),
@@ -676,11 +707,13 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
             "zz: a block list with a size that no list has",
         ),
     ];
+
     for (nth, (page, word)) in (0..).zip(cases) {
         let why = push(&mut evil, &lab, &like, nth, page);
         assert!(why.contains(word), "{word:?} is not in {why:?}");
         lab.all_same(&lab.site());
     }
+
     // What no header may say is not even looked at: no host answers, and each says why in its log.
     let signer = open_signer(&lab.path("key")).expect("the lab's key");
     let root = like.header().root;
@@ -707,6 +740,7 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
             "more blocks than any tree has",
         ),
     ];
+
     for (nth, (root, why)) in (900..).zip(sizes) {
         let header = Header {
             serial: Serial(nth),
@@ -728,5 +762,6 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
         });
         lab.all_same(&lab.site());
     }
+
     bounded(&lab);
 }

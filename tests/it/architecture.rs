@@ -65,11 +65,13 @@ fn unsafe_stands_where_it_may_and_with_its_reason() {
         .iter()
         .filter(|(_, text)| !unsafe_lines(text).is_empty())
         .map(|(path, _)| path.as_str());
+
     assert_eq!(
         with.collect::<Vec<_>>(),
         ["src/fec/simd.rs", "src/net/sys.rs", "src/tree/sys.rs"],
         "one more is worth a second look"
     );
+
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
     assert!(
         manifest.contains("\nunsafe_code = \"deny\"\n"),
@@ -83,6 +85,7 @@ fn the_tests_that_the_threat_model_names_exist() {
     let Ok(text) = std::fs::read_to_string(&path) else {
         return println!("skipped: {} is not part of a package", path.display());
     };
+
     let mut code: Vec<String> = every_source().into_iter().map(|(_, text)| text).collect();
     for entry in std::fs::read_dir(root().join("tests/it"))
         .expect("readable")
@@ -90,6 +93,7 @@ fn the_tests_that_the_threat_model_names_exist() {
     {
         code.extend(std::fs::read_to_string(entry.path()));
     }
+
     let (heads, rows): (Vec<&str>, Vec<&str>) = text
         .lines()
         .filter(|line| line.starts_with("| "))
@@ -99,10 +103,12 @@ fn the_tests_that_the_threat_model_names_exist() {
         .iter()
         .filter_map(|row| row.rsplit('|').nth(1))
         .collect();
+
     assert!(shown.len() > 40, "the rows were not found");
     for (cell, row) in shown.iter().zip(&rows) {
         assert!(!quoted(cell).is_empty(), "no test shows it: {row}");
     }
+
     let sentences = text
         .lines()
         .filter(|line| !line.starts_with('|'))
@@ -110,6 +116,7 @@ fn the_tests_that_the_threat_model_names_exist() {
     let named: Vec<&str> = sentences
         .filter(|name| name.matches('_').count() > 3)
         .collect();
+
     for name in shown.iter().flat_map(|cell| quoted(cell)).chain(named) {
         let test = format!("\nfn {name}(");
         assert!(
@@ -149,6 +156,7 @@ fn the_checker_finds_what_it_is_for() {
         ),
         ["src/block/hash.rs:3: block must not know manifest"]
     );
+
     assert_eq!(
         wrong("src/proto/a.rs", "fn f() { crate::drive::run() }").len(),
         1
@@ -161,6 +169,7 @@ fn the_checker_finds_what_it_is_for() {
         .len(),
         1
     );
+
     assert_eq!(
         wrong("src/units.rs", "use crate::{id, cli::Cli};")[0],
         "src/units.rs:1: units must not know cli"
@@ -169,6 +178,7 @@ fn the_checker_finds_what_it_is_for() {
         wrong("src/main.rs", "fn main() { makuo::cli::run() }").len(),
         0
     );
+
     assert_eq!(wrong("src/tree/mod.rs", "use crate::sim::Disk;").len(), 1);
     assert_eq!(wrong("src/sim/disk.rs", "use crate::net::Socket;").len(), 1);
     assert_eq!(wrong("src/sim/disk.rs", "use crate::tree::Root;").len(), 0);
@@ -180,6 +190,7 @@ fn the_checker_finds_what_it_is_for() {
         .len(),
         1
     );
+
     for fine in [
         "//! see [`crate::drive`]\n/// and crate::cli::run",
         "// crate::drive::x",
@@ -194,6 +205,7 @@ fn the_checker_finds_what_it_is_for() {
             "{fine}"
         );
     }
+
     let reason =
         "// SAFETY: one\n// and more.\nlet x = unsafe { f() };\nlet y = \"unsafe\"; // unsafe";
     assert_eq!(wrong_unsafe("src/net/sys.rs", reason), Vec::<String>::new());
@@ -201,6 +213,7 @@ fn the_checker_finds_what_it_is_for() {
         wrong_unsafe("src/cli/mod.rs", reason),
         ["src/cli/mod.rs:3: `unsafe` may not stand here"]
     );
+
     for bare in [
         "unsafe { f() }",
         "// SAFETY: x\n\nunsafe fn f() {}",
@@ -208,12 +221,14 @@ fn the_checker_finds_what_it_is_for() {
     ] {
         assert_eq!(wrong_unsafe("src/net/sys.rs", bare).len(), 1, "{bare}");
     }
+
     assert_eq!(unsafe_lines("#![allow(unsafe_code)]"), Vec::<usize>::new());
     assert_eq!(wrong_shape("src/x.rs", "use a;\n").len(), 1);
     assert_eq!(
         wrong_shape("src/x.rs", &format!("//! x\n{}", "\n".repeat(800))).len(),
         1
     );
+
     assert_eq!(wrong_shape("src/x.rs", "//! x\n").len(), 0);
 }
 
@@ -240,6 +255,7 @@ fn every_source() -> Vec<(String, String)> {
             }
         }
     }
+
     sources.sort();
     assert!(sources.len() > 20, "the sources were not found");
     sources
@@ -265,10 +281,12 @@ fn wrong_shape(path: &str, text: &str) -> Vec<String> {
             "{path}:1: opens without `//!`: say what it owns and what it must not know"
         ));
     }
+
     let lines = text.lines().count();
     if lines > MAX_LINES {
         found.push(format!("{path}:{lines}: longer than {MAX_LINES} lines"));
     }
+
     found
 }
 
@@ -285,6 +303,7 @@ fn wrong_unsafe(path: &str, text: &str) -> Vec<String> {
             .into_iter()
             .any(|line| line.starts_with("// SAFETY: "))
     };
+
     let what = |at: usize| match may {
         false => Some(format!("{path}:{}: `unsafe` may not stand here", at + 1)),
         true if has_reason(&at) => None,
@@ -293,6 +312,7 @@ fn wrong_unsafe(path: &str, text: &str) -> Vec<String> {
             at + 1
         )),
     };
+
     unsafe_lines(text).into_iter().filter_map(what).collect()
 }
 
@@ -303,6 +323,7 @@ fn unsafe_lines(text: &str) -> Vec<usize> {
         line.split(|c: char| !(c.is_alphanumeric() || c == '_'))
             .any(|word| word == "unsafe")
     };
+
     code.lines()
         .enumerate()
         .filter(|(_, line)| has(line))
@@ -315,6 +336,7 @@ fn wrong_imports(path: &str, text: &str) -> Vec<String> {
     if room == "lib" {
         return Vec::new();
     }
+
     let allowed = |other: &str| match (floor(room), floor(other)) {
         _ if room == other => true,
         (Some(own), Some(other)) => other <= own,
@@ -322,6 +344,7 @@ fn wrong_imports(path: &str, text: &str) -> Vec<String> {
         (_, None) => other != "sim",
         (None, _) => false,
     };
+
     let code = without_comments(text);
     rooms_named(&code)
         .into_iter()
@@ -356,10 +379,12 @@ fn rooms_named(code: &str) -> Vec<(usize, String)> {
             found.push((at, word(rest)));
         }
     }
+
     // Capital letters are what the root re-exports from the ground floor.
     found.retain(|(_, name)| {
         name.chars().next().is_some_and(|c| c.is_ascii_lowercase()) && name != "self"
     });
+
     found
 }
 
@@ -379,6 +404,7 @@ fn top_of_group(group: &str) -> Vec<(usize, String)> {
             _ => {}
         }
     }
+
     found
 }
 
@@ -406,5 +432,6 @@ fn without_comments(text: &str) -> String {
         }
         code
     };
+
     text.lines().map(strip).collect::<Vec<_>>().join("\n")
 }

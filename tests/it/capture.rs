@@ -43,6 +43,7 @@ fn sorted(packets: &[Packet]) -> Sorted<'_> {
         data: Vec::new(),
         control: Vec::new(),
     };
+
     for packet in packets {
         let Some(udp) = packet.udp() else { continue };
         match Datagram::parse(udp.head) {
@@ -51,6 +52,7 @@ fn sorted(packets: &[Packet]) -> Sorted<'_> {
             Err(_) => {}
         }
     }
+
     sorted
 }
 
@@ -63,10 +65,12 @@ fn a_deploy_on_the_network_is_as_it_should_be() {
     let Some((at_host, at_sender, _lab)) = captured() else {
         return;
     };
+
     the_capture_is_whole(&at_host, &at_sender);
     data_fills_the_mtu_and_nothing_exceeds_it(&at_sender);
     trains_are_short(&at_host, &at_sender);
     data_goes_to_all_at_once(&at_host);
+
     feedback_is_small(&at_sender);
 }
 
@@ -85,16 +89,19 @@ fn data_fills_the_mtu_and_nothing_exceeds_it(at_sender: &[Packet]) {
         .for_each(|size| *sizes.entry(size).or_default() += 1);
     let (&most, _) = sizes.last_key_value().expect("data was sent");
     let whole = sizes[&most] * most;
+
     assert!(
         most <= MTU - IP_AND_UDP,
         "{most} bytes in a datagram: {sizes:?}"
     );
+
     // What an encryption would add may stay free.
     assert!(
         most > MTU - IP_AND_UDP - 64,
         "{most} bytes in a datagram of at most {}",
         MTU - IP_AND_UDP
     );
+
     assert!(
         whole * 10 > SIZE * 9,
         "nine tenths are datagrams of full size: {sizes:?}"
@@ -118,16 +125,19 @@ fn trains_are_short(at_host: &[Packet], at_sender: &[Packet]) {
         .iter()
         .map(|(packet, _)| packet.datagrams().len())
         .collect();
+
     let heard = sorted(at_host).data;
     let longest = heard
         .iter()
         .map(|(packet, _)| packet.datagrams().len())
         .chain(sent.iter().copied())
         .max();
+
     assert!(
         longest.is_some_and(|l| l <= MAX_SEGMENTS),
         "{longest:?} datagrams in a train"
     );
+
     // One packet for each datagram is what makes a gigabit expensive.
     let trains = sent.iter().filter(|&&n| n > 1).count();
     assert!(trains > 0, "no train among {} packets", sent.len());
@@ -154,6 +164,7 @@ fn feedback_is_small(at_sender: &[Packet]) {
     feedback.iter().for_each(|(packet, udp)| {
         *by_host.entry(udp.from).or_default() += packet.datagrams().len()
     });
+
     assert_eq!(by_host.len(), HOSTS, "every host reports: {by_host:?}");
     let (said, sent) = (wire(&feedback), wire(&data));
     assert!(
@@ -166,6 +177,7 @@ fn feedback_is_small(at_sender: &[Packet]) {
             .map(|(p, _)| p.datagrams().len())
             .sum::<usize>()
     };
+
     let (reports, symbols) = (datagrams(&feedback), datagrams(&data));
     assert!(
         reports * 4 < symbols,
@@ -182,6 +194,7 @@ fn the_pace_of_packets_is_what_a_line_sees() {
         segment: None,
         head: Vec::new(),
     };
+
     // 8 Mbit/s are 1000 bytes a millisecond.
     let even: Vec<Packet> = (0..500).map(|ms| packet(ms, 1000)).collect();
     assert_eq!(
@@ -191,6 +204,7 @@ fn the_pace_of_packets_is_what_a_line_sees() {
             backlog: 1000.0
         }
     );
+
     let burst = [
         packet(0, 1000),
         packet(1, 1000),
@@ -198,6 +212,7 @@ fn the_pace_of_packets_is_what_a_line_sees() {
         packet(3, 1000),
         packet(200, 1000),
     ];
+
     assert_eq!(
         pace(&burst, 8),
         support::Pace {
@@ -205,6 +220,7 @@ fn the_pace_of_packets_is_what_a_line_sees() {
             backlog: 6000.0
         }
     );
+
     // A window is open at its end: what comes 100 ms later is in the next.
     let two = [packet(0, 60_000), packet(100, 60_000)];
     assert_eq!(pace(&two, 8).window, 0.6);

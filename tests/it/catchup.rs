@@ -18,10 +18,12 @@ fn lab(hosts: usize, more: &str) -> Option<Lab> {
         host.rule(more);
         host.start();
     }
+
     let mut noise = support::Noise::new(5);
     noise.tree(&lab.site(), FILES, 30_000);
     write(&lab.site().join(ONE), noise.bytes(5000));
     lab.deploy(&[]).exits(0);
+
     Some(lab)
 }
 
@@ -47,15 +49,18 @@ fn a_host_that_was_away_has_the_newest_release_soon_after_its_start() {
         write(&lab.site().join("page"), text);
         lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
     }
+
     lab.hosts[2].start();
     until("the third host to catch up", || has_release(&lab, 2));
     lab.all_same(&lab.site());
     until("the host to say so", || {
         said(&lab, "passed on to web3") == 1
     });
+
     // Its number is the fleet's: the next release follows for all.
     write(&lab.site().join("page"), "fourth");
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -67,6 +72,7 @@ fn new_servers_become_complete_together_and_who_does_not_want_to_does_not() {
         host.catch_up = catch_up;
         host.start();
     }
+
     until("the new hosts to be complete", || {
         has_release(&lab, 2) && has_release(&lab, 3)
     });
@@ -79,11 +85,13 @@ fn new_servers_become_complete_together_and_who_does_not_want_to_does_not() {
             .count(),
         0
     );
+
     // One of the new ones is as good as the old ones are.
     lab.hosts[0].kill();
     lab.hosts[1].kill();
     lab.host("web6").catch_up = true;
     lab.hosts[5].start();
+
     until("a host to be complete by what others made up", || {
         has_release(&lab, 5)
     });
@@ -102,6 +110,7 @@ fn tamper(lab: &Lab, host: usize, name: &str) {
         .open(&path)
         .and_then(|f| f.set_modified(then))
         .expect("mine");
+
     assert_eq!(
         std::fs::metadata(&path).expect("there").size(),
         before.size()
@@ -119,6 +128,7 @@ fn what_was_tampered_with_is_not_spread() {
     until("both to be asked in vain", || {
         said(&lab, "not all of it could be given") >= 2
     });
+
     assert_eq!(
         std::fs::read_dir(lab.hosts[2].tree())
             .expect("a tree")
@@ -126,6 +136,7 @@ fn what_was_tampered_with_is_not_spread() {
         0,
         "all or nothing"
     );
+
     // What one of them lacks the other has.
     std::fs::copy(lab.site().join(name), lab.hosts[1].tree().join(name)).expect("mended");
     until("the host to be complete", || has_release(&lab, 2));
@@ -136,6 +147,7 @@ fn a_tree_that_drifted_is_made_good_by_others() {
     let Some(lab) = lab(2, "repair = \"1s\"\n") else {
         return;
     };
+
     let name = ONE;
     write(&lab.hosts[0].tree().join(name), "somebody was here");
     write(&lab.hosts[0].tree().join("extra"), "and here");
@@ -143,6 +155,7 @@ fn a_tree_that_drifted_is_made_good_by_others() {
     until("the host to say so", || {
         said(&lab, "repaired: 1 paths made anew") == 1
     });
+
     assert!(said(&lab, "drifted: 3 paths are not as its release says") >= 1);
     until("it to be counted", || {
         let ran = lab.makuo(&["status", "--json", "www"]).exits(0);
@@ -154,10 +167,12 @@ fn a_tree_that_drifted_is_made_good_by_others() {
             .clone();
         told["drift"]["repaired"] == 1 && told["drift"]["drifted"].as_u64() >= Some(1)
     });
+
     lab.makuo(&["status"]).exits(0).says(&["repaired 1"]);
     // Nothing else changed hands, and what is whole is left alone.
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -167,6 +182,7 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
     lab.hosts[1].kill();
     write(&lab.site().join("page"), "of the whole");
     lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
+
     // A part of it, twice, under newer numbers.
     let web1 = lab.hosts[0].tree();
     lab.host("web3").catch_up = true;
@@ -174,6 +190,7 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
     until("a host that gets the whole", || has_release(&lab, 2));
     let line = lab.keygen("sender");
     let keys = std::fs::read_to_string(lab.path("authorized_keys")).expect("readable");
+
     write(
         &lab.path("authorized_keys"),
         format!("{keys}tree=\"www\",deploy {line}"),
@@ -183,9 +200,11 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
         "[sender]\nkey = {:?}",
         lab.path("sender").to_str().expect("UTF-8")
     );
+
     lab.hosts[0].setting(&sender);
     lab.hosts[0].start();
     lab.hosts[2].restart();
+
     for text in ["first part", "second part"] {
         for tree in [&web1, &lab.site()] {
             write(&tree.join("part"), text);
@@ -207,9 +226,11 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
                 && sent(&lab) == text
         });
     }
+
     lab.hosts[1].start();
     let text =
         |name: &str| std::fs::read_to_string(lab.hosts[1].tree().join(name)).unwrap_or_default();
+
     until("the host that missed the whole and both parts", || {
         text("page") == "of the whole" && text("part") == "second part"
     });
@@ -239,6 +260,7 @@ fn fleet(hosts: usize, first: usize, rules: impl Fn(usize) -> String) -> Option<
         host.catch_up = true;
         host.rule(&rules(number));
     }
+
     support::Noise::new(5).tree(&lab.site(), FILES, 3000);
     write(&lab.site().join("page"), "old");
     lab.hosts[..first].iter_mut().for_each(support::Host::start);
@@ -246,6 +268,7 @@ fn fleet(hosts: usize, first: usize, rules: impl Fn(usize) -> String) -> Option<
         .exits(0);
     support::copy(&lab.site(), &lab.path("old"));
     write(&lab.site().join("page"), "new");
+
     Some(lab)
 }
 
@@ -270,12 +293,14 @@ fn is_quiet(lab: &Lab, hosts: usize) -> bool {
             && s["taken_back"] == false
             && s["split"] == false
     };
+
     // A canary that failed keeps what it has, and says so.
     let mut common = all
         .iter()
         .filter(|s| s["stopped"] == false)
         .map(|s| &s["serial"]);
     let first = common.next();
+
     all.len() == hosts && all.iter().all(well) && common.all(|serial| Some(serial) == first)
 }
 
@@ -355,10 +380,12 @@ fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off
 fn a_canary_that_fails_keeps_its_release_to_itself() {
     let sick =
         when_new("health", "exit 1") + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n";
+
     // The canary is web1: of the hosts that are there it is the first by name, but one that is away comes before it.
     let Some(mut lab) = fleet(5, 4, |n| if n == 2 { sick.clone() } else { String::new() }) else {
         return;
     };
+
     lab.hosts[0].kill();
     lab.spec(&format!("{}[commit]\nbatches = [1]\n", support::DELETE));
     let ran = lab.makuo(&["deploy", "--json", "www.toml", "--expect", "3"]);
@@ -367,13 +394,16 @@ fn a_canary_that_fails_keeps_its_release_to_itself() {
         has_release(&lab, 1) && has_old(&lab, 2) && has_old(&lab, 3),
         "{ran}"
     );
+
     lab.hosts[0].start();
     lab.hosts[4].start();
     until("a new host to be complete", || has_old(&lab, 4));
+
     // The others restart, one after the other; nobody takes it from the canary.
     for host in [1, 2, 3, 0] {
         lab.hosts[host].restart();
     }
+
     until("all to be heard", || status(&lab).len() == 5);
     support::pause(std::time::Duration::from_secs(4));
     for host in [0, 2, 3, 4] {
@@ -389,6 +419,7 @@ fn a_canary_that_fails_keeps_its_release_to_itself() {
             .count();
         assert!(asks <= usize::from(host == 4), "{}", lab.hosts[host].log());
     }
+
     let all = status(&lab);
     let of = |name: &str| {
         all.iter()
@@ -396,11 +427,13 @@ fn a_canary_that_fails_keeps_its_release_to_itself() {
             .cloned()
             .unwrap_or_default()
     };
+
     assert_eq!(
         (&of("web2")["stopped"], &of("web2")["taken_back"]),
         (&true.into(), &false.into()),
         "{all:?}"
     );
+
     assert!(all.iter().all(|s| s["behind"] == false), "{all:?}");
 }
 
@@ -418,6 +451,7 @@ fn two_releases_of_one_serial_become_one() {
             .result()["serial"]
             .as_u64()
     };
+
     lab.hosts[2].kill();
     let first = deploy(&lab, "first", "one");
     lab.hosts[1].kill();
@@ -425,14 +459,17 @@ fn two_releases_of_one_serial_become_one() {
     lab.hosts[2].start();
     lab.hosts[0].kill();
     lab.host("web4").start();
+
     support::pause(std::time::Duration::from_millis(1100));
     let second = deploy(&lab, "second, later", "two");
     assert_eq!((first, second), (Some(2), Some(2)), "two of one serial");
+
     // Nobody who takes anything from others: the split is told.
     for host in [0, 1] {
         lab.hosts[host].catch_up = false;
         lab.hosts[host].start();
     }
+
     until("a split", || {
         status(&lab).len() == 4 && status(&lab).iter().all(|s| s["split"] == true)
     });
@@ -440,19 +477,23 @@ fn two_releases_of_one_serial_become_one() {
         .exits(0)
         .says(&["split: another www@2 on web3, web4", "4 split"]);
     let rows = lab.makuo(&["log", "--json", "www"]).exits(0).events();
+
     let split = rows
         .iter()
         .filter(|e| e["event"] == "release" && e["split"] == true);
     assert_eq!(split.count(), 2, "{rows:?}");
+
     // The one that was made later is everybody's.
     for host in 0..4 {
         lab.hosts[host].catch_up = true;
         lab.hosts[host].restart();
     }
+
     until("the later one everywhere", || {
         (0..4).all(|host| has_release(&lab, host))
     });
     until("a quiet fleet", || is_quiet(&lab, 4));
+
     // A sender does not use a serial twice, even if all who know it are away.
     let mut serials = Vec::new();
     for (away, here) in [(0, 1), (1, 0)] {
@@ -465,6 +506,7 @@ fn two_releases_of_one_serial_become_one() {
         lab.hosts[away].catch_up = false;
         lab.hosts[away].start();
     }
+
     assert!(serials[0] < serials[1], "{serials:?}");
 }
 
@@ -500,6 +542,7 @@ fn drawn(rng: &mut fastrand::Rng, healed: &Path, told: &mut String) -> Option<La
             rule + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n"
         })
         .collect();
+
     let rules = |n: usize| fates.get(n - 1).cloned().unwrap_or_default();
     let lab = fleet(5, 4, |n| if n > 4 { String::new() } else { rules(n) })?;
     let failure = if rng.bool() { "revert" } else { "stop" };
@@ -509,6 +552,7 @@ fn drawn(rng: &mut fastrand::Rng, healed: &Path, told: &mut String) -> Option<La
         "{}[commit]\non_failure = {failure:?}\nbatches = {batches}\n",
         support::DELETE
     ));
+
     Some(lab)
 }
 
@@ -519,6 +563,7 @@ fn partitioned(seed: u64) -> Option<()> {
     let dir = tempfile::tempdir().expect("a directory");
     let mut lab = drawn(&mut rng, &dir.path().join("healed"), &mut told)?;
     let mut releases = vec![(1, lab.path("old"))];
+
     for page in ["new", "newer"] {
         write(&lab.site().join("page"), page);
         support::copy(&lab.site(), &lab.path(page));
@@ -530,6 +575,7 @@ fn partitioned(seed: u64) -> Option<()> {
             break;
         }
     }
+
     for host in 0..4 {
         match rng.u8(..4) {
             0 => lab.hosts[host].restart(),
@@ -541,6 +587,7 @@ fn partitioned(seed: u64) -> Option<()> {
         }
         told.push_str(&format!("web{} starts again; ", host + 1));
     }
+
     write(&dir.path().join("healed"), "");
     lab.hosts[..4].iter().for_each(|host| {
         host.place
@@ -549,9 +596,11 @@ fn partitioned(seed: u64) -> Option<()> {
     lab.hosts[4].start();
 
     let watch = support::Stopwatch::start();
+
     while !is_quiet(&lab, 5) && watch.read() < std::time::Duration::from_secs(40) {
         support::pause(std::time::Duration::from_millis(500));
     }
+
     judge(&lab, &releases, &told);
     println!("{told}{:.0} s", watch.read().as_secs_f64());
     Some(())
@@ -614,6 +663,7 @@ fn sender(lab: &mut Lab) {
         lab.path("sender").to_str().expect("UTF-8")
     );
     lab.hosts[0].setting(&sender);
+
     lab.hosts.iter_mut().for_each(support::Host::restart);
 }
 
@@ -650,6 +700,7 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     lab.spec(&format!("exclude = [\"*.log\"]\n{}", support::DELETE));
     join(&mut lab, "web1");
     join(&mut lab, "web2");
@@ -657,6 +708,7 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
     write(&lab.site().join("page"), "of the whole");
     lab.deploy(&[]).exits(0);
     sender(&mut lab);
+
     // More parts than releases are kept; of one file several times, and one that the whole excludes.
     for (name, text) in [
         ("a", "1"),
@@ -668,12 +720,14 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
     ] {
         send(&lab, name, text);
     }
+
     join(&mut lab, "web3");
     // No part says what the time of the tree's own directory is.
     let complete = |lab: &Lab, host: usize| {
         let differences = differences(&lab.hosts[1].tree(), &lab.hosts[host].tree());
         differences.lines().all(|line| line.ends_with(" ./"))
     };
+
     until("the new host to have the whole and its parts", || {
         complete(&lab, 2)
     });
@@ -681,6 +735,7 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
         std::fs::read(lab.hosts[2].tree().join("app.log")).expect("there"),
         b"5"
     );
+
     until("nobody to be behind, the sender included", || {
         lab.makuo(&["status", "www"])
             .exits(0)
@@ -690,12 +745,14 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
 
     // After the next whole, what it excludes belongs to the tree still: those that were sent it can give it.
     write(&lab.site().join("page"), "newer");
+
     lab.deploy(&[]).exits(0);
     assert!(
         lab.hosts[1].tree().join("app.log").exists() && !lab.hosts[1].tree().join("a").exists()
     );
     lab.hosts[0].kill();
     join(&mut lab, "web4");
+
     until("the new host to have what is excluded, too", || {
         complete(&lab, 3)
     });
@@ -706,6 +763,7 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     join(&mut lab, "web1");
     join(&mut lab, "web2");
     sender(&mut lab);
@@ -714,6 +772,7 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
     until("the new host to be seen", || {
         status_of(&lab, "web3")["stranded"] == true
     });
+
     lab.makuo(&["status", "www"])
         .exits(0)
         .says(&["web3", "no host keeps the whole tree: deploy it"]);
@@ -721,6 +780,7 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
 
     // One that missed the whole and has the part that followed.
     lab.hosts[2].kill();
+
     write(&lab.site().join("page"), "of the whole");
     lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
     lab.hosts[2].catch_up = false;
@@ -732,6 +792,7 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
         send.args(["send", "c", "--socket", socket.to_str().expect("UTF-8")]);
         send.output().expect("runs").status.success() && lab.hosts[2].tree().join("c").exists()
     });
+
     assert!(!lab.hosts[2].tree().join("page").exists());
     let lacks = status_of(&lab, "web3");
     assert!(lacks["lacks"].is_u64(), "{lacks}");
@@ -739,6 +800,7 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
         .exits(0)
         .says(&["deploy the whole tree", "1 behind"]);
     write(&lab.site().join("page"), "again");
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
     lab.makuo(&["status", "www"])
@@ -784,6 +846,7 @@ fn senders(excludes: &str) -> Option<Lab> {
     lab.deploy(&[]).exits(0);
     sender(&mut lab);
     until("both to be there again", || status(&lab).len() == 2);
+
     Some(lab)
 }
 
@@ -792,9 +855,11 @@ fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
     let Some(mut lab) = senders("exclude = [\"*.log\"]") else {
         return;
     };
+
     for (name, content) in [("a", "1"), ("b", "2"), ("b", "3"), ("app.log", "4")] {
         send(&lab, name, content);
     }
+
     let is_current = |lab: &Lab| {
         let all = status(lab);
         all.len() == 2
@@ -802,11 +867,13 @@ fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
                 .iter()
                 .all(|s| s["behind"] == false && s["serial"] == all[1]["serial"])
     };
+
     assert!(is_current(&lab), "{:?}", status(&lab));
     lab.hosts[0].restart();
     until("the sender to know after a restart, too", || {
         is_current(&lab)
     });
+
     // Nobody else is left to give it.
     lab.hosts[1].kill();
     join(&mut lab, "web3");
@@ -814,18 +881,21 @@ fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
         let has = |name: &str, content: &str| text(&lab, 2, name).as_deref() == Some(content);
         has("page", "of the whole") && has("a", "1") && has("b", "3") && has("app.log", "4")
     });
+
     until("nobody to be behind", || {
         lab.makuo(&["status", "www"])
             .exits(0)
             .err
             .contains("none behind")
     });
+
     // What it sends next follows.
     lab.hosts[1].start();
     until("all to be there", || {
         status(&lab).len() == 3 && is_quiet(&lab, 3)
     });
     assert_eq!(send_once(&lab, "*", "page", "5"), 0);
+
     assert_eq!(
         [1, 2].map(|host| text(&lab, host, "page")),
         [1, 2].map(|_| Some("5".to_string()))
@@ -841,6 +911,7 @@ fn parts_for_some_hosts_keep_no_other_host_from_the_rest() {
     });
     assert_eq!(send_once(&lab, "web*", "for-web", "1"), 0);
     assert_eq!(send_once(&lab, "db*", "for-db", "2"), 0);
+
     assert_eq!(send_once(&lab, "*", "for-all", "3"), 0);
     until("nobody to be behind", || {
         lab.makuo(&["status", "www"])
@@ -848,6 +919,7 @@ fn parts_for_some_hosts_keep_no_other_host_from_the_rest() {
             .err
             .contains("none behind")
     });
+
     // Of those that hold parts that are not for the new hosts, one stays at a time.
     for (stays, name, has) in [(1, "db2", false), (2, "web3", true)] {
         for host in [0, 1, 2] {
@@ -909,6 +981,7 @@ fn a_receiver_that_was_away_takes_no_part_before_those_that_it_missed() {
                 && text(&lab, 1, &format!("b{round}")).is_some()
         });
     }
+
     until("nobody to be behind", || {
         lab.makuo(&["status", "www"])
             .exits(0)
@@ -1042,6 +1115,7 @@ fn sent(seed: u64) -> Option<()> {
             }
         }
     }
+
     join(&mut lab, "last");
     told.push("last comes".to_string());
 
@@ -1053,6 +1127,7 @@ fn sent(seed: u64) -> Option<()> {
             .filter(|line| !line.starts_with(".d..t") && !line.ends_with(" for-some"));
         lines.map(str::to_string).collect::<Vec<_>>()
     };
+
     let says = |host: usize| {
         let own = status_of(&lab, &lab.hosts[host].name);
         let lacks = own["lacks"].is_u64()
@@ -1061,17 +1136,20 @@ fn sent(seed: u64) -> Option<()> {
                 .is_some_and(|parts| !parts.is_empty());
         lacks || own["stranded"] == true
     };
+
     let watch = support::Stopwatch::start();
     let wrong = || {
         (2..lab.hosts.len())
             .map(|host| (host, differs(host)))
             .filter(|(_, lines)| !lines.is_empty())
     };
+
     while (wrong().next().is_some() || !is_quiet(&lab, lab.hosts.len()))
         && watch.read().as_secs() < 40
     {
         support::pause(std::time::Duration::from_millis(300));
     }
+
     for (host, lines) in wrong() {
         let name = &lab.hosts[host].name;
         assert!(
@@ -1080,6 +1158,7 @@ fn sent(seed: u64) -> Option<()> {
             status_of(&lab, name)
         );
     }
+
     println!("{}", told.join("; "));
     Some(())
 }

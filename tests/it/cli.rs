@@ -66,18 +66,21 @@ fn help_names_every_command_that_exists_and_no_other() {
         "completions",
         "man",
     ];
+
     for command in commands {
         assert!(
             help.contains(&format!("\n  {command} ")),
             "{command} in\n{help}"
         );
     }
+
     for command in ["doctor", "complete"] {
         assert!(
             !help.contains(&format!("\n  {command} ")),
             "{command} in\n{help}"
         );
     }
+
     assert!(!help.contains("group-key"));
 }
 
@@ -88,6 +91,7 @@ fn help_and_version_are_no_failure_and_no_command_is() {
         out(&here(&["--version"])),
         format!("makuo {}\n", env!("CARGO_PKG_VERSION"))
     );
+
     for wrong in [
         &[][..],
         &["deploy"],
@@ -139,12 +143,14 @@ fn check_explains_the_example_specs() {
         assert_eq!(code(&output), 0, "{}", err(&output));
         assert!(out(&output).contains("source "), "{}", out(&output));
     }
+
     let found = out(&here(&["check", "manifests/www.toml"]));
     assert!(
         found.contains("ignores    .makuoignore in the source"),
         "{found}"
     );
     let result = last_line(&here(&["check", "--json", "manifests/www.toml"]));
+
     assert_eq!(
         (&result["event"], &result["kind"], &result["trees"][0]),
         (&"result".into(), &"spec".into(), &"www".into())
@@ -162,6 +168,7 @@ fn check_names_the_key_and_the_line() {
     let output = makuo(dir.path(), &["check", "bad.toml"]);
     assert_eq!(code(&output), 2);
     let said = err(&output);
+
     assert!(
         said.starts_with("error: ") && said.contains("extrass") && said.contains('4'),
         "{said}"
@@ -178,6 +185,7 @@ fn check_warns_of_a_hook_that_is_not_there() {
         format!("{tree}{hooks}[network]\nplain = true\n"),
     )
     .expect("written");
+
     let output = makuo(dir.path(), &["check", "makuo.toml"]);
     assert_eq!(code(&output), 0);
     assert_eq!(
@@ -185,6 +193,7 @@ fn check_warns_of_a_hook_that_is_not_there() {
         "warning: tree www: before: /nowhere/drain is no executable file on this machine\n"
     );
     let result = last_line(&makuo(dir.path(), &["check", "--json", "makuo.toml"]));
+
     assert_eq!(
         result["warnings"].as_array().map(Vec::len),
         Some(1),
@@ -201,6 +210,7 @@ fn check_warns_of_what_keeps_a_daemon_from_starting() {
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o666)).expect("mine");
     let output = makuo(dir.path(), &["check", "makuo.toml"]);
     let said = err(&output);
+
     assert_eq!(code(&output), 0);
     assert!(
         said.contains("would refuse this file")
@@ -208,6 +218,7 @@ fn check_warns_of_what_keeps_a_daemon_from_starting() {
             && said.contains("chmod go-w"),
         "{said}"
     );
+
     assert!(
         said.contains("there is no group key group.key on this machine"),
         "{said}"
@@ -226,6 +237,7 @@ fn a_command_without_a_group_key_says_how_to_make_one() {
             .is_some_and(|e| e.contains("there is no group key")),
         "{result}"
     );
+
     let hint = result["hint"].as_str().unwrap_or_default();
     assert!(
         ["makuo keygen", "--group-key", "--plain"]
@@ -233,6 +245,7 @@ fn a_command_without_a_group_key_says_how_to_make_one() {
             .all(|word| hint.contains(word)),
         "{result}"
     );
+
     // The way out is said, for people and for scripts.
     let plain = [
         "members",
@@ -244,6 +257,7 @@ fn a_command_without_a_group_key_says_how_to_make_one() {
         "--wait",
         "10ms",
     ];
+
     assert!(err(&makuo(dir.path(), &plain)).contains("traffic is plain"));
     assert!(
         out(&makuo(dir.path(), &[&plain[..], &["--json"]].concat())).contains("traffic is plain")
@@ -260,12 +274,14 @@ fn a_command_without_a_group_key_says_how_to_make_one() {
         dir.path(),
         &["daemon", "-b", "x", "--socket", "sock", "--interface", "lo"],
     );
+
     assert_eq!(code(&output), 2);
     assert!(
         err(&output).contains("there is no group key") && err(&output).contains("makuo keygen"),
         "{}",
         err(&output)
     );
+
     assert!(
         !dir.path().join("x").exists() && !dir.path().join("sock").exists(),
         "it refuses before it begins"
@@ -295,6 +311,7 @@ fn a_deploy_without_a_key_says_how_to_make_one() {
             .is_some_and(|h| h.contains("makuo keygen")),
         "{result}"
     );
+
     assert!(
         err(&output).contains("hint:  `makuo keygen`"),
         "{}",
@@ -314,6 +331,7 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
         "{}",
         out(&output)
     );
+
     assert!(err(&output).contains("SHA256:"), "{}", err(&output));
     let key = dir.path().join(".config/makuo/deploy.key");
     assert_eq!(key.metadata().expect("there").mode() & 0o777, 0o600);
@@ -321,6 +339,7 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     let before = std::fs::read(&key).expect("readable");
     let group = dir.path().join(".config/makuo/group.key");
     assert_eq!(group.metadata().expect("there").mode() & 0o777, 0o600);
+
     assert!(
         err(&output).contains("group.key (a secret"),
         "{}",
@@ -328,6 +347,7 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     );
 
     let again = makuo(dir.path(), &["keygen"]);
+
     assert_eq!(code(&again), 2);
     assert!(err(&again).contains("exists"), "{}", err(&again));
     assert_eq!(std::fs::read(&key).expect("readable"), before);
@@ -335,11 +355,13 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     // One that is missing is made, and the other stays.
     let secret = std::fs::read(&group).expect("readable");
     std::fs::remove_file(&key).expect("mine");
+
     assert_eq!(
         code(&makuo(dir.path(), &["keygen"])),
         2,
         "a deploy key that only lost its private half"
     );
+
     std::fs::remove_file(key.with_extension("key.pub")).expect("mine");
     assert_eq!(code(&makuo(dir.path(), &["keygen"])), 0);
     assert_eq!(std::fs::read(&group).expect("readable"), secret);
@@ -352,17 +374,21 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
         "{}",
         err(&output)
     );
+
     assert!(
         err(&output).contains("deploy.key is kept"),
         "{}",
         err(&output)
     );
+
     assert_eq!(std::fs::read(&key).expect("readable"), before);
     assert_ne!(std::fs::read(&group).expect("readable"), secret);
+
     // Only --group --force takes a group key away.
     let secret = std::fs::read(&group).expect("readable");
     assert_eq!(code(&makuo(dir.path(), &["keygen", "--force"])), 0);
     assert_eq!(std::fs::read(&group).expect("readable"), secret);
+
     for one in ["--deploy", "--group"] {
         assert_eq!(code(&makuo(dir.path(), &["keygen", one])), 2, "{one}");
         assert_eq!(
@@ -371,6 +397,7 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
             "{one}"
         );
     }
+
     assert_ne!(std::fs::read(&group).expect("readable"), secret);
 
     let json = last_line(&makuo(dir.path(), &["keygen", "--json", "-o", "other.key"]));
@@ -378,6 +405,7 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
         !dir.path().join("group.key").exists() && json["group_key"].is_null(),
         "{json}"
     );
+
     assert_eq!(json["private"], "other.key");
     assert!(
         json["fingerprint"]
@@ -445,6 +473,7 @@ fn committed_man_pages_are_what_the_binary_writes() {
         names.sort();
         names
     };
+
     let made = pages(&dir.path().join("man1"));
     if std::env::var_os("MAKUO_BLESS").is_some() {
         pages(&committed)
@@ -455,11 +484,13 @@ fn committed_man_pages_are_what_the_binary_writes() {
                 .expect("written");
         }
     }
+
     assert_eq!(
         made,
         pages(&committed),
         "MAKUO_BLESS=1 cargo test --test it cli::"
     );
+
     for page in &made {
         let read = |dir: &Path| std::fs::read_to_string(dir.join(page)).expect("readable");
         assert!(
@@ -467,6 +498,7 @@ fn committed_man_pages_are_what_the_binary_writes() {
             "{page} drifted: MAKUO_BLESS=1 cargo test --test it cli::"
         );
     }
+
     for old in ["makuosan.1", "msync.1", "makuo-send.1"] {
         assert!(made.iter().any(|page| page == old), "{made:?}");
     }

@@ -16,10 +16,12 @@ fn lab() -> Option<Lab> {
         skipped("only root may become another user");
         return None;
     }
+
     let mut lab = Lab::loopback_idle()?;
     let mut flags = lab.admin.flags();
     flags.extend(["--user", &NOBODY.to_string()].map(String::from));
     lab.host("web1").flags = Some(flags);
+
     Some(lab)
 }
 
@@ -87,6 +89,7 @@ fn it_still_puts_any_owner_and_mode_in_place() {
     own(&site.join("theirs"), 33, 33, 0o600);
     own(&site.join("dir/shared"), 12_345, 54_321, 0o2755);
     own(&site.join("dir"), 12_345, 54_321, 0o2750);
+
     lab.hosts[0].start();
     lab.spec(&format!("{DELETE}[owner]\nunknown = \"numeric\"\n"));
     lab.deploy(&[]).exits(0);
@@ -94,6 +97,7 @@ fn it_still_puts_any_owner_and_mode_in_place() {
     let tree = lab.hosts[0].tree();
     assert_eq!(owner(&tree.join("theirs")), (33, 33, 0o600));
     assert_eq!(owner(&tree.join("dir/shared")), (12_345, 54_321, 0o2755));
+
     assert_eq!(owner(&tree.join("dir")), (12_345, 54_321, 0o2750));
 
     // What is there belongs to others now, and so does the state after a new start.
@@ -101,10 +105,12 @@ fn it_still_puts_any_owner_and_mode_in_place() {
     write(&site.join("theirs"), "longer");
     std::fs::remove_file(site.join("dir/shared")).expect("there");
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&site);
     lab.spec(&format!(
         "{DELETE}[owner]\nunknown = \"numeric\"\n[commit]\nlayout = \"swap\"\n"
     ));
+
     for text in ["again", "and again"] {
         write(&site.join("theirs"), text);
         lab.deploy(&[]).exits(0);
@@ -121,12 +127,15 @@ fn hooks_run_beside_it_with_the_rights_that_it_had() {
         told.display()
     );
     let command = |key: &str, script: &str| format!("{key} = [\"/bin/sh\", \"-c\", {script:?}]");
+
     for key in ["before", "after", "health"] {
         lab.hosts[0].rule(&command(key, &script));
     }
+
     lab.hosts[0].start();
     write(&lab.site().join("a"), "a");
     lab.deploy(&[]).exits(0);
+
     assert_eq!(
         String::from_utf8(read(&told)).expect("text"),
         "before 1 0\nafter 1 0\nhealth 1 0\n"
@@ -149,6 +158,7 @@ fn a_host_that_refuses_exchanges_refuses_them_unconfined_too() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let host = lab.host("web1");
     host.setting("sandbox = \"off\"");
     host.rule("swap = false");
@@ -160,6 +170,7 @@ fn a_host_that_refuses_exchanges_refuses_them_unconfined_too() {
         .says(&["does not let", "write swap = true in its [[tree]]"]);
     lab.spec(DELETE);
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -168,9 +179,11 @@ fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing
     if !is_root() {
         return skipped("only root can give a file to somebody");
     }
+
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let etc = lab.path("etc");
     let host = lab.host("web1");
     host.wrap(&format!(
@@ -178,13 +191,16 @@ fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing
         etc.display()
     ));
     host.start();
+
     if host.log().contains("not confined") {
         return skipped("this kernel has no Landlock");
     }
+
     let page = lab.site().join("page");
     write(&page, "page");
     chown(&page, Some(1), Some(0)).expect("root may");
     lab.deploy(&[]).exits(3).says(&["daemon"]);
+
     // As useradd does it: another file under the same name.
     let all = String::from_utf8(read(&etc.join("passwd"))).expect("text");
     write(
@@ -192,6 +208,7 @@ fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing
         format!("{all}daemon:x:4321:0::/:/bin/false\n"),
     );
     std::fs::rename(etc.join("passwd+"), etc.join("passwd")).expect("mine");
+
     lab.deploy(&[]).exits(0);
     assert_eq!(owner(&lab.hosts[0].tree().join("page")).0, 4321);
 }
@@ -201,13 +218,16 @@ fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let host = lab.host("web1");
     host.rule("# Nothing about swap = ...");
     host.start();
+
     if host.log().contains("not confined") {
         skipped("this kernel has no Landlock");
         return;
     }
+
     write(&lab.site().join("a"), "a");
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("a"), "b");
@@ -215,16 +235,19 @@ fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
     lab.deploy(&[])
         .exits(3)
         .says(&["write swap = true in its [[tree]]"]);
+
     assert_eq!(read(&lab.hosts[0].tree().join("a")), b"a");
     lab.spec(DELETE);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+
     // Where its configuration says so, it reaches the directory that the tree is in.
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
     write(&lab.site().join("a"), "c");
     lab.hosts[0].rule("swap = true");
     lab.hosts[0].restart();
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -238,10 +261,12 @@ fn devices_are_made_where_the_host_says_so_and_nowhere_else() {
         .arg(lab.site().join("null"))
         .args(["c", "1", "3"])
         .status();
+
     if !made.is_ok_and(|status| status.success()) {
         skipped("no device can be made here");
         return;
     }
+
     // Without the right the path is named, and nothing of the release is put in place.
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(3).says(&["null"]);
@@ -249,6 +274,7 @@ fn devices_are_made_where_the_host_says_so_and_nowhere_else() {
     lab.hosts[0].rule("devices = true");
     lab.hosts[0].restart();
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -272,12 +298,15 @@ fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mo
     if !is_root() {
         return skipped("only root may become another user");
     }
+
     let Ok(Some(group)) = nix::unistd::Group::from_gid(NOBODY.into()) else {
         return skipped("there is no group of nobody");
     };
+
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let flags = lab.admin.flags();
     lab.host("root");
     lab.host("nobody").flags = Some([&flags[..], &["--user".into(), NOBODY.to_string()]].concat());
@@ -287,6 +316,7 @@ fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mo
     let open = |path: &Path, mode| {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mine")
     };
+
     open(&lab.path(""), 0o755);
     for (nth, (name, mode, lets_in)) in [
         ("root", 0o600, [0].as_slice()),
@@ -332,10 +362,12 @@ fn nobody_is_refused_who_is_not_there() {
     let Some(lab) = Lab::loopback_idle() else {
         return;
     };
+
     let dir = lab.path("tree");
     let base = dir.to_str().expect("UTF-8");
     let socket = lab.path("sock");
     let socket = socket.to_str().expect("UTF-8");
+
     for (flag, what) in [("--user", "no user"), ("--run-group", "no group")] {
         lab.makuo(&[
             "daemon",

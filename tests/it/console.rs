@@ -172,6 +172,7 @@ fn the_console_says_what_the_old_one_said() {
     let Some(mut old) = Old::loopback(3) else {
         return;
     };
+
     let (port, socket) = (fastrand::u16(32_000..40_000), old.lab.path("console"));
     write(&old.base(0).join("hoge.html"), "hoge\n");
     write(&old.base(0).join("sub/x"), "x\n");
@@ -180,16 +181,19 @@ fn the_console_says_what_the_old_one_said() {
         .arg(old.base(0).join("hoge.html"))
         .arg(old.base(2))
         .status();
+
     assert!(copied.expect("cp").success());
     write(&old.base(2).join("extra"), "");
     write(&old.base(2).join("sub/y"), "");
     std::fs::remove_file(old.base(2).join("sub/y")).expect("there");
     std::os::unix::fs::symlink("/etc", old.base(0).join("way")).expect("new");
+
     // The network's port is in the configuration; -p would be both.
     old.console(
         0,
         &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"),
     );
+
     (0..3).for_each(|host| old.start(host, &[]));
     old.know_each_other(Some(&socket));
 
@@ -197,6 +201,7 @@ fn the_console_says_what_the_old_one_said() {
     let transcript = transcript.replace("BASE", old.base(0).to_str().expect("UTF-8"));
     Plain::tcp(port).play(&transcript);
     Plain::unix(&socket).play(&transcript);
+
     std::thread::scope(|scope| {
         for number in 0..6 {
             let (transcript, socket) = (&transcript, &socket);
@@ -210,6 +215,7 @@ fn the_console_says_what_the_old_one_said() {
             scope.spawn(move || client().play(transcript));
         }
     });
+
     Plain::unix(&socket).play(WRITES);
     // What is not here any more goes with `sync`, and only below the path.
     write(&old.base(1).join("other"), "stays");
@@ -217,6 +223,7 @@ fn the_console_says_what_the_old_one_said() {
     Plain::tcp(port).play(DELETES);
     assert!(old.base(1).join("other").exists() && !old.base(1).join("sub").join("x").exists());
     let mut plain = Plain::tcp(port);
+
     plain.until(b"> ");
     let status = plain.ask("status");
     assert!(
@@ -224,6 +231,7 @@ fn the_console_says_what_the_old_one_said() {
         "{status}"
     );
     let process = format!("process: {}", old.pid(0));
+
     for line in [
         process.as_str(),
         "version: ",
@@ -233,22 +241,26 @@ fn the_console_says_what_the_old_one_said() {
     ] {
         assert!(status.lines().any(|l| l.starts_with(line)), "{status}");
     }
+
     for word in ["quit", "exit", "bye"] {
         let mut plain = Plain::unix(&socket);
         plain.until(b"> ");
         plain.say(format!("{word}\n").as_bytes());
         assert!(plain.is_over(), "{word}");
     }
+
     // Commands that come at once are answered one after the other.
     let mut plain = Plain::tcp(port);
     plain.say(b"echo one\necho two\r\n\nquit\n");
     assert_eq!(plain.until(b"> > "), "> one\n> two\n");
     assert!(plain.is_over());
+
     // A line without an end is not waited for: who is gone is gone.
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     plain.say(&[b'x'; 20_000]);
     assert!(plain.is_over());
+
     assert!(!old.log(0).contains("panicked"), "{}", old.log(0));
 }
 
@@ -266,6 +278,7 @@ fn a_request_of_http_never_runs_a_command() {
     let Some(mut old) = Old::loopback(2) else {
         return;
     };
+
     let port = fastrand::u16(32_000..40_000);
     write(&old.base(0).join("page"), "new");
     write(&old.base(1).join("gone"), "stays");
@@ -273,6 +286,7 @@ fn a_request_of_http_never_runs_a_command() {
     (0..2).for_each(|host| old.start(host, &[]));
     let unharmed =
         |old: &Old| !old.base(1).join("page").exists() && old.base(1).join("gone").exists();
+
     for request in REQUESTS {
         let mut plain = Plain::tcp(port);
         plain.say(request.as_bytes());
@@ -284,6 +298,7 @@ fn a_request_of_http_never_runs_a_command() {
         assert!(plain.is_over(), "{request}");
         assert!(unharmed(&old), "{request}");
     }
+
     let curl = |args: &[&str]| {
         let mut command = Command::new("curl");
         command
@@ -292,21 +307,25 @@ fn a_request_of_http_never_runs_a_command() {
             .arg(format!("http://127.0.0.1:{port}/"));
         command.output().is_ok()
     };
+
     let body = "send -r page\r\nsync gone\r\nquit\r\n";
     let posts = [
         &["-H", "Content-Type: text/plain", "--data-binary", body][..],
         &["-X", "sync -r .", "-d", body],
     ];
+
     for post in posts {
         if !curl(post) {
             support::skipped("there is no curl to ask with");
         }
         assert!(unharmed(&old), "{post:?}");
     }
+
     // The same lines, said by a client of the console, do it.
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     assert_eq!(plain.ask("send -r page"), "");
+
     assert_eq!(read(&old.base(1).join("page")), b"new");
 }
 
@@ -323,6 +342,7 @@ fn said_by(uid: u32, port: u16, lines: &str) -> String {
         .args(ids)
         .args(["bash", "-c", script, "bash", &port.to_string(), lines]);
     let output = command.output().expect("setpriv and bash");
+
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
@@ -443,12 +463,14 @@ fn msync_says_nothing_to_somebody_elses_listener() {
     if !support::is_root() {
         return support::skipped("only root can listen as another user");
     }
+
     let Some(old) = Old::loopback(1) else { return };
     // The socket is whose the thread is that makes it.
     let listener = std::thread::spawn(|| {
         nix::unistd::setfsuid(65_534.into());
         std::net::TcpListener::bind("127.0.0.1:0")
     });
+
     let listener = listener.join().expect("no panic").expect("free");
     let target = format!("tcp:{}", listener.local_addr().expect("bound"));
     let password = old.lab.path("password");
@@ -458,14 +480,17 @@ fn msync_says_nothing_to_somebody_elses_listener() {
     let ran = old
         .msync_at(0, None, &["-c", &target, "-K", password, "--status"])
         .exits(1);
+
     assert!(
         ran.err
             .contains("who is neither root nor you: nothing was said"),
         "{ran}"
     );
+
     let mut said = Vec::new();
     std::io::Read::read_to_end(&mut listener.accept().expect("was there").0, &mut said)
         .expect("ended");
+
     assert_eq!(said, b"");
 }
 
@@ -474,12 +499,14 @@ fn who_hangs_up_takes_the_command_back() {
     let Some(mut old) = Old::loopback(2) else {
         return;
     };
+
     let socket = old.lab.path("console");
     write(
         &old.base(0).join("big"),
         support::Noise::new(1).bytes(8 << 20),
     );
     old.start(1, &["-o"]);
+
     // 8 MiB at a megabit take a minute.
     let path = socket.to_str().expect("UTF-8").to_string();
     old.start(0, &["-U", &path, "-T", "1"]);
@@ -487,6 +514,7 @@ fn who_hangs_up_takes_the_command_back() {
     let mut plain = Plain::unix(&socket);
     plain.until(b"> ");
     assert_eq!(plain.ask("alive on"), "");
+
     plain.say(b"send big\n");
     let status = || old.msync_at(0, Some(&socket), &["--status"]).exits(0).out;
     until("a session", || status().contains("send op: 1"));
@@ -494,6 +522,7 @@ fn who_hangs_up_takes_the_command_back() {
         status().contains("> send big"),
         "the others' commands are told"
     );
+
     // A second command about the same tree waits for the first, and goes when its client does.
     let mut waiting = Plain::unix(&socket);
     waiting.until(b"> ");
@@ -501,6 +530,7 @@ fn who_hangs_up_takes_the_command_back() {
     until("two commands", || status().contains("command: 2"));
     drop(waiting);
     until("one command", || status().contains("command: 1"));
+
     assert_eq!(plain.until(b"\n"), "alive", "a sign of life");
     drop(plain);
     until("its end", || status().contains("send op: 0"));
@@ -508,6 +538,7 @@ fn who_hangs_up_takes_the_command_back() {
     write(&old.base(0).join("small"), "small");
     old.msync_at(0, Some(&socket), &["small"]).exits(0);
     assert_eq!(read(&old.base(1).join("small")), b"small");
+
     // The daemon's end takes it back, too.
     let mut plain = Plain::unix(&socket);
     plain.until(b"> ");
@@ -515,6 +546,7 @@ fn who_hangs_up_takes_the_command_back() {
     until("a session", || status().contains("send op: 1"));
     old.stop(0);
     assert!(!old.base(1).join("big").exists());
+
     assert!(
         !socket.exists(),
         "a socket that nobody listens to is removed"
@@ -572,6 +604,7 @@ fn passwords_are_not_tried_faster_over_more_connections() {
     let Some(mut old) = Old::loopback(1) else {
         return;
     };
+
     let (socket, password) = (old.lab.path("console"), old.lab.path("password"));
     write(&password, "sesame\n");
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
@@ -584,6 +617,7 @@ fn passwords_are_not_tried_faster_over_more_connections() {
             password.to_str().expect("UTF-8"),
         ],
     );
+
     let watch = support::Stopwatch::start();
     let mut thieves: Vec<Plain> = (0..3).map(|_| Plain::unix(&socket)).collect();
     thieves
@@ -592,11 +626,13 @@ fn passwords_are_not_tried_faster_over_more_connections() {
     thieves
         .iter_mut()
         .for_each(|thief| drop(thief.until(b"error: wrong password")));
+
     // Two at a time, and two seconds each: the third has waited for one of the others. A slow machine takes longer.
     assert!(watch.read() >= Duration::from_secs(4), "{:?}", watch.read());
     let mut owner = Plain::unix(&socket);
     owner.until(b"password: \x1bE");
     owner.say(b"sesame\r\n");
+
     assert_eq!(owner.until(b"> "), "");
 }
 

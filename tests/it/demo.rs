@@ -51,12 +51,14 @@ fn the_demo_needs_no_root() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: not root, the other test shows it");
     }
+
     let nobody = [
         "setpriv",
         "--reuid=65534",
         "--regid=65534",
         "--clear-groups",
     ];
+
     if !Command::new(nobody[0])
         .args(&nobody[1..])
         .arg("true")
@@ -65,13 +67,16 @@ fn the_demo_needs_no_root() {
     {
         return eprintln!("skipped: setpriv is not here, or may not change the user");
     }
+
     let dir = tempfile::tempdir().expect("a directory");
     let (program, home) = (dir.path().join("makuo"), dir.path().join("home"));
+
     // The build directory need not be open to others.
     std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("copied");
     std::fs::create_dir(&home).expect("new");
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("ours");
     nix::unistd::chown(&home, Some(65534.into()), Some(65534.into())).expect("root may");
+
     assert_clean(&demo(&nobody, &program, &home), &home);
 }

@@ -80,6 +80,7 @@ fn every_licence_is_allowed() {
             .output()
             .expect("cargo runs")
     };
+
     let version = String::from_utf8(cargo(&["-vV"]).stdout).expect("text");
     let platform = version
         .lines()
@@ -94,6 +95,7 @@ fn every_licence_is_allowed() {
         "--filter-platform",
         platform,
     ];
+
     let told = cargo(&args);
     if !told.status.success() {
         // What is not of this platform need not have been fetched; what is was built just now.
@@ -102,6 +104,7 @@ fn every_licence_is_allowed() {
         assert!(why.contains("--offline"), "{why}");
         return;
     }
+
     let told: Value = serde_json::from_slice(&told.stdout).expect("JSON");
     let (packages, allowed) = (told["packages"].as_array().expect("a list"), allowed());
     assert!(packages.len() > 50, "the packages were not found");
@@ -111,6 +114,7 @@ fn every_licence_is_allowed() {
     let wrong: Vec<String> = wrong
         .map(|p| format!("{} {}: {}", p["name"], p["version"], p["license"]))
         .collect();
+
     assert!(
         wrong.is_empty(),
         "not allowed by .cargo/deny.toml:\n{}",
@@ -131,6 +135,7 @@ fn expressions_of_licences_are_understood() {
     ] {
         assert!(is_allowed(fine, &allowed), "{fine}");
     }
+
     for wrong in [
         "",
         "GPL-3.0",
@@ -183,6 +188,7 @@ fn one(rest: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
         *rest = rest.strip_prefix(&[")"])?;
         return Some(fine);
     }
+
     // With an exception it is another licence.
     if let [with, exception, after @ ..] = *rest
         && *with == "WITH"
@@ -190,5 +196,6 @@ fn one(rest: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
         *rest = after;
         return Some(allowed.contains(&format!("{first} WITH {exception}")));
     }
+
     Some(allowed.contains(*first))
 }

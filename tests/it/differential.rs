@@ -74,6 +74,7 @@ fn acl() -> Vec<u8> {
         bytes.extend(rights.to_le_bytes());
         bytes.extend(id.to_le_bytes());
     }
+
     bytes
 }
 
@@ -84,11 +85,13 @@ impl Able {
         let set = |name: &str, value: &[u8]| {
             rustix::fs::setxattr(&file, name, value, XattrFlags::empty()).is_ok()
         };
+
         let said = Command::new("rsync")
             .arg("--version")
             .output()
             .map(|o| o.stdout)
             .unwrap_or_default();
+
         let judged = |what: &str| String::from_utf8_lossy(&said).contains(&format!(" {what}"));
         let able = Self {
             root: support::is_root(),
@@ -96,6 +99,7 @@ impl Able {
             notes: set("user.note", b"1") && judged("xattrs"),
             acls: set("system.posix_acl_access", &acl()) && judged("ACLs"),
         };
+
         for (can, what) in [
             (able.root, "owners"),
             (able.devices, "devices"),
@@ -106,6 +110,7 @@ impl Able {
                 support::skipped(&format!("{what} cannot be made or judged here"));
             }
         }
+
         able
     }
 }
@@ -117,6 +122,7 @@ fn device(at: &Path, block: bool) -> nix::Result<()> {
     } else {
         (SFlag::S_IFCHR, (1, 3))
     };
+
     mknod(
         at,
         kind,
@@ -144,6 +150,7 @@ fn name(rng: &mut Rng) -> Vec<u8> {
         b"zz",
         b"*",
     ];
+
     NAMES[rng.usize(..NAMES.len())].to_vec()
 }
 
@@ -174,12 +181,14 @@ fn node(rng: &mut Rng, able: Able, files: &[PathBuf], path: &Path) -> Node {
         }
         _ => Kinds::Fifo,
     };
+
     // Only what is looked into by name has to be a directory.
     let kind = if guarded && matches!(path.to_str(), Some("cache" | "uploads")) {
         Kinds::Dir
     } else {
         kind
     };
+
     Node {
         kind,
         mode: [0o644, 0o755, 0o600, 0o4755, 0o2755, 0o1777, 0o444, 0o700][rng.usize(..8)]
@@ -273,9 +282,11 @@ fn mutated(rng: &mut Rng, able: Able, old: &Model) -> Model {
             _ => {}
         }
     }
+
     if rng.bool() {
         grow(rng, able, &mut new, Path::new(""), 2);
     }
+
     new
 }
 
@@ -293,6 +304,7 @@ fn make(top: &Path, model: &Model, able: Able, rng: &mut Rng) {
             .get(path)
             .is_some_and(|n| matches!(n.kind, Kinds::File { .. }))
     };
+
     for (path, node) in model {
         let at = top.join(path);
         match &node.kind {
@@ -310,6 +322,7 @@ fn make(top: &Path, model: &Model, able: Able, rng: &mut Rng) {
             Kinds::Block => device(&at, true).unwrap(),
         }
     }
+
     for (path, node) in model.iter().rev() {
         let at = top.join(path);
         match &node.kind {
@@ -319,15 +332,18 @@ fn make(top: &Path, model: &Model, able: Able, rng: &mut Rng) {
             _ => dress(&at, node, able),
         }
     }
+
     // The links above changed times of directories.
     for (path, node) in model.iter().rev() {
         stamp(&top.join(path), node.time);
     }
+
     std::fs::set_permissions(
         top,
         PermissionsExt::from_mode([0o755, 0o2750, 0o711][rng.usize(..3)]),
     )
     .unwrap();
+
     stamp(top, (rng.i64(0..2_000_000_000), 5));
 }
 
@@ -335,13 +351,16 @@ fn dress(at: &Path, node: &Node, able: Able) {
     if able.root {
         lchown(at, Some(node.owner.0), Some(node.owner.1)).unwrap();
     }
+
     let plain = matches!(node.kind, Kinds::File { .. } | Kinds::Dir);
     if let Some(note) = node.note.filter(|_| plain) {
         rustix::fs::setxattr(at, "user.note", &[note], XattrFlags::empty()).unwrap();
     }
+
     if !matches!(node.kind, Kinds::Link(_)) {
         std::fs::set_permissions(at, PermissionsExt::from_mode(node.mode)).unwrap();
     }
+
     if node.acl && plain {
         rustix::fs::setxattr(at, "system.posix_acl_access", &acl(), XattrFlags::empty()).unwrap();
         if matches!(node.kind, Kinds::Dir) {
@@ -356,10 +375,12 @@ fn stamp(at: &Path, (secs, nanos): (i64, i64)) {
         tv_sec: secs,
         tv_nsec: nanos,
     };
+
     let times = Timestamps {
         last_access: time,
         last_modification: time,
     };
+
     rustix::fs::utimensat(CWD, at, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
@@ -392,6 +413,7 @@ impl Pair {
         options.xattrs = rules.xattrs;
         let root = Arc::new(Root::open(source).unwrap());
         let index = self.dir.join("index");
+
         let old = Index::open(&index, root.id()).map(Arc::new);
         let scanned = scan(&root, &options, old.as_ref(), &index)?;
         let mut source = Source::new(root, &scanned)?;
@@ -413,6 +435,7 @@ impl Pair {
             checksum: None,
             quick: None,
         };
+
         let release = Release::new(header).unwrap();
 
         let mut options = ScanOptions::new(clock(&self.dir));
@@ -420,6 +443,7 @@ impl Pair {
         options.closed = vec![self.protect.clone(), rules.excluded().unwrap()];
         let (path, top) = (self.tree.index_path(), self.tree.root());
         let old = Index::open(&path, top.id()).map(Arc::new);
+
         let written = Index::open(&self.tree.written_path(), top.id());
         let have = scan_knowing(&top, &options, old.as_ref(), written.as_ref(), &path)?;
         let _ = std::fs::remove_file(self.tree.written_path());
@@ -430,12 +454,14 @@ impl Pair {
             max_delete: Limit::NONE,
             owners: &names,
         };
+
         let mut bytes = Vec::new();
         for node in 0..source.top().nodes {
             bytes.clear();
             let block = source.read(Ordinal(node), &mut bytes).unwrap();
             assert!(self.tree.nodes().put_node(block, &bytes)?);
         }
+
         let want = Manifest::of(release.header(), self.tree.nodes());
         let plan = self.memory.diff(&have, &want, rules, &[], &host)?;
         let stage = Stage::begin(&self.tree, plan)?;
@@ -444,9 +470,11 @@ impl Pair {
             source.read(ordinal, &mut bytes).unwrap();
             assert!(stage.put(ordinal, &bytes)?);
         }
+
         stage.finish()?;
         stage.commit(&release, b"")?;
         self.tree.note_written(&stage.into_plan());
+
         Ok(())
     }
 }
@@ -482,6 +510,7 @@ fn without_kept(said: &str, www: &Path) -> String {
         }
         None => line.starts_with("cannot delete non-empty directory"),
     };
+
     said.lines()
         .filter(|line| !is_kept(line) && !is_time(line))
         .map(|line| format!("{line}\n"))
@@ -518,6 +547,7 @@ fn unescaped(mut shown: &[u8]) -> Vec<u8> {
             }
         }
     }
+
     plain
 }
 
@@ -527,6 +557,7 @@ fn compare(able: Able, deletes: bool, guards: bool, here: &Path, there: &Path) -
     let mut args = COMPARE.to_vec();
     let extra = [(able.acls, "-A"), (able.notes, "-X"), (deletes, "--delete")];
     args.extend(extra.into_iter().filter_map(|(on, arg)| on.then_some(arg)));
+
     if guards {
         args.extend([
             "--exclude=*.tmp",
@@ -534,6 +565,7 @@ fn compare(able: Able, deletes: bool, guards: bool, here: &Path, there: &Path) -
             "--exclude=/uploads/",
         ]);
     }
+
     judge(&args, here, there)
 }
 
@@ -570,6 +602,7 @@ fn guarded(top: &Path) -> Vec<String> {
             }
         }
     }
+
     all.sort();
     all
 }
@@ -607,6 +640,7 @@ fn release(pair: &mut Pair, rng: &mut Rng, able: Able, source: &Path) -> bool {
     let left_alone = guarded(&www);
     let deployed = pair.deploy(source, &rules, rng.u32(..4) == 0);
     assert_eq!(guarded(&www), left_alone, "{deployed:?} {:?}", rules.layout);
+
     if let Err(refused) = deployed {
         assert_eq!(refused.kind(), Kind::Refused, "{refused}");
         let changed = compare(able, true, false, &before, &www);
@@ -616,6 +650,7 @@ fn release(pair: &mut Pair, rng: &mut Rng, able: Able, source: &Path) -> bool {
         );
         return false;
     }
+
     let differ = |what: &str| {
         let found = without_kept(
             &compare(able, rules.delete_extras, true, source, &www),
@@ -628,6 +663,7 @@ fn release(pair: &mut Pair, rng: &mut Rng, able: Able, source: &Path) -> bool {
             rules.delete_extras
         );
     };
+
     differ("deployed");
     if rng.u32(..3) == 0 {
         pair.tree.revert().unwrap();
@@ -640,9 +676,11 @@ fn release(pair: &mut Pair, rng: &mut Rng, able: Able, source: &Path) -> bool {
         pair.deploy(source, &rules, false).unwrap();
         differ("deployed again");
     }
+
     if rng.bool() {
         pair.tree.forget_undo().unwrap();
     }
+
     true
 }
 
@@ -658,6 +696,7 @@ fn one(seed: u64, able: Able, dir: &Path) -> (u32, u32) {
         Options::default(),
     )
     .unwrap();
+
     let protect = PathFilter::at_top(&[PROTECT]);
     let mut pair = Pair {
         dir: dir.to_path_buf(),
@@ -666,6 +705,7 @@ fn one(seed: u64, able: Able, dir: &Path) -> (u32, u32) {
         serial: 0,
         memory: Memory::default(),
     };
+
     let (mut put, mut refused) = (0, 0);
     for round in 0..2 {
         model = mutated(&mut rng, able, &model);
@@ -676,6 +716,7 @@ fn one(seed: u64, able: Able, dir: &Path) -> (u32, u32) {
             false => refused += 1,
         }
     }
+
     (put, refused)
 }
 
@@ -685,15 +726,18 @@ fn random_trees_become_what_rsync_would_make_them() {
         support::skipped("there is no rsync to judge");
         return;
     }
+
     let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
     let pairs = number("MAKUO_PAIRS").unwrap_or(40);
     let first = number("MAKUO_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
+
     // In memory, unless somebody says where: nothing here asks what a disk does.
     let memory = Path::new("/dev/shm");
     let dir = match std::env::var_os("TMPDIR").is_none() && memory.is_dir() {
         true => tempfile::tempdir_in(memory),
         false => tempfile::tempdir(),
     };
+
     let dir = dir.unwrap();
     let able = Able::here(dir.path());
     let (mut put, mut refused) = (0, 0);
@@ -711,6 +755,7 @@ fn random_trees_become_what_rsync_would_make_them() {
         (put, refused) = (put + more, refused + not);
         std::fs::remove_dir_all(&at).unwrap();
     }
+
     println!("{put} releases put, {refused} refused, from MAKUO_SEED={first}");
     assert!(
         put > refused,

@@ -27,5 +27,6 @@ fn one_byte_in_a_file_of_64_mb_costs_under_1_mb() {
     let ran = lab.deploy(&[]).exits(0);
     let sent = ran.result()["bytes_sent"].as_u64().expect("a number");
     assert!(sent > 1000 && sent < 1_000_000, "{sent} bytes: {ran}");
+
     lab.all_same(&lab.site());
 }

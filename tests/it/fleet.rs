@@ -11,15 +11,18 @@ fn fleet(rules: impl Fn(&Lab, usize) -> Option<String>) -> Option<Lab> {
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     copy(&lab.site(), &lab.path("old"));
+
     for number in 0..5 {
         if let Some(rule) = rules(&lab, number + 1) {
             lab.hosts[number].rule(&rule);
             lab.hosts[number].restart();
         }
     }
+
     write(&lab.site().join("page"), "new");
     std::fs::remove_file(lab.site().join("dir0/sub0/file0")).expect("there");
     write(&lab.site().join("added/file"), "new");
+
     Some(lab)
 }
 
@@ -73,12 +76,14 @@ fn one_unhealthy_host_takes_all_of_them_back() {
     }) else {
         return;
     };
+
     lab.spec(&format!("{DELETE}{REVERT}"));
     let ran = lab.deploy(&[]).exits(3);
     lab.all_same(&lab.path("old"));
     for number in 1..=5 {
         assert_eq!(state(&ran, &format!("web{number}")), "reverted", "{ran}");
     }
+
     assert_eq!(ran.result()["committed"].as_u64(), Some(0), "{ran}");
     let error = ran.result()["error"].as_str().expect("why").to_string();
     assert!(
@@ -89,12 +94,14 @@ fn one_unhealthy_host_takes_all_of_them_back() {
         error.contains("the page says new"),
         "the output of the check: {ran}"
     );
+
     assert!(
         ran.host("web4")
             .1
             .contains("went back to www@1, for the health check"),
         "{ran}"
     );
+
     // What was restarted with the new release is restarted with the old one.
     let notes = noted(&lab);
     assert_eq!(
@@ -105,6 +112,7 @@ fn one_unhealthy_host_takes_all_of_them_back() {
         5,
         "{notes:?}"
     );
+
     assert_eq!(
         notes
             .iter()
@@ -116,6 +124,7 @@ fn one_unhealthy_host_takes_all_of_them_back() {
 
     // The same where the whole tree is exchanged.
     lab.spec(&format!("{DELETE}{REVERT}layout = \"swap\"\n"));
+
     let human = lab.makuo(&["deploy", "www.toml"]).exits(3);
     human.says(&[
         "www@3 was taken back",
@@ -123,11 +132,13 @@ fn one_unhealthy_host_takes_all_of_them_back() {
         "the page says new",
         "went back to www@1",
     ]);
+
     lab.all_same(&lab.path("old"));
 
     // It is the release that was at fault: a later one goes in.
     write(&lab.site().join("page"), "older than old");
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -139,14 +150,17 @@ fn a_sick_host_is_named_where_nobody_goes_back() {
             lab.path("well").display()
         )
     };
+
     let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &sick(lab)))) else {
         return;
     };
+
     let ran = lab.deploy(&[]).exits(4);
     lab.all_same(&lab.site());
     assert_eq!(state(&ran, "web2"), "unhealthy", "{ran}");
     assert_eq!(state(&ran, "web1"), "committed", "{ran}");
     ran.says(&["exit status 7", "no reload"]);
+
     // Nothing changes, and what failed runs again.
     lab.hosts[1].restart();
     lab.makuo(&["status", "www"])
@@ -156,12 +170,14 @@ fn a_sick_host_is_named_where_nobody_goes_back() {
         .deploy(&[])
         .exits(4)
         .says(&["exit status 7", "no reload"]);
+
     assert_eq!(state(&ran, "web2"), "unhealthy", "{ran}");
     assert_eq!(state(&ran, "web1"), "unchanged", "{ran}");
     write(&lab.path("well"), "");
     let ran = lab.deploy(&[]).exits(0);
     assert_eq!(state(&ran, "web2"), "unchanged", "{ran}");
     std::fs::remove_file(lab.path("well")).expect("there");
+
     lab.deploy(&[]).exits(0);
 }
 
@@ -180,6 +196,7 @@ fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it()
     }) else {
         return;
     };
+
     lab.spec(&format!("{DELETE}[commit]\nbatches = [1, 1]\n"));
     lab.deploy(&[]).exits(0);
     write(&lab.path("sick"), "");
@@ -188,6 +205,7 @@ fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it()
         .deploy(&["--recheck"])
         .exits(4)
         .says(&["web4", "exit status 1"]);
+
     assert_eq!(state(&ran, "web4"), "unhealthy", "{ran}");
     // It is known from now on, though hosts of earlier batches are well.
     let ran = lab.deploy(&[]).exits(4);
@@ -195,6 +213,7 @@ fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it()
     assert_eq!(state(&ran, "web1"), "unchanged", "{ran}");
     std::fs::remove_file(lab.path("sick")).expect("there");
     lab.deploy(&[]).exits(0);
+
     assert_eq!(
         noted(&lab).len(),
         1,
@@ -211,6 +230,7 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     }) else {
         return;
     };
+
     write(&lab.site().join("big"), Noise::new(2).bytes(3 << 20));
     // web4 and web5 say no.
     let ran = lab.deploy(&[]).exits(3).says(&["before hook"]);
@@ -218,12 +238,14 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     lab.all_same(&lab.path("old"));
     assert_eq!(state(&ran, "web4"), "refused", "{ran}");
     assert_eq!(state(&ran, "web1"), "aborted", "{ran}");
+
     assert_eq!(noted(&lab).len(), 2, "{:?}", noted(&lab));
     // Once they agree they are asked once, before anything changes, and run `after` once.
     write(&lab.path("yes"), "");
     forget(&lab);
     let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+
     // What was staged then is not sent again.
     assert!(ran.result()["bytes_sent"].as_u64() < Some(200_000), "{ran}");
     let mut notes = noted(&lab);
@@ -235,11 +257,13 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
         "web5 before commit",
     ]
     .map(String::from);
+
     let shown: Vec<String> = notes
         .iter()
         .map(|l| l.split(' ').take(3).collect::<Vec<_>>().join(" "))
         .collect();
     assert_eq!(shown, expected);
+
     assert!(
         notes[1].ends_with("www@3 old") && notes[0].ends_with("www@3 new"),
         "{notes:?}"
@@ -260,6 +284,7 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
     }) else {
         return;
     };
+
     lab.spec(&format!("{DELETE}[commit]\nbatches = [1, \"40%\"]\n"));
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -269,6 +294,7 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
         batch.sort();
         batch
     };
+
     assert_eq!(
         (batch(0..1), batch(1..3), batch(3..5)),
         (
@@ -279,6 +305,7 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
     );
 
     copy(&lab.site(), &lab.path("second"));
+
     write(&lab.site().join("page"), "newer");
     write(&lab.path("sick"), "");
     let ran = lab.deploy(&[]).exits(4);
@@ -286,10 +313,12 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
     lab.hosts[1..]
         .iter()
         .for_each(|host| same(&lab.path("second"), &host.tree()));
+
     assert_eq!(state(&ran, "web1"), "unhealthy", "{ran}");
     for host in ["web2", "web3", "web4", "web5"] {
         assert_eq!(state(&ran, host), "aborted", "{ran}");
     }
+
     // With the way back, the canary goes back, too.
     lab.spec(&format!(
         "{DELETE}[commit]\nbatches = [1]\non_failure = \"revert\"\n"
@@ -297,10 +326,12 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
     std::fs::remove_file(lab.path("sick")).expect("there");
     lab.deploy(&[]).exits(0);
     write(&lab.site().join("page"), "newest");
+
     copy(&lab.hosts[0].tree(), &lab.path("third"));
     write(&lab.path("sick"), "");
     let ran = lab.deploy(&[]).exits(3);
     assert_eq!(state(&ran, "web1"), "reverted", "{ran}");
+
     lab.all_same(&lab.path("third"));
 }
 
@@ -319,6 +350,7 @@ fn a_canary_that_failed_is_checked_again_by_every_deploy() {
     }) else {
         return;
     };
+
     lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\n"));
     write(&lab.path("sick"), "");
     for round in 0..3 {
@@ -336,12 +368,14 @@ fn a_canary_that_failed_is_checked_again_by_every_deploy() {
                 .says(&["health check", "exit status 1"]);
         }
     }
+
     assert_eq!(
         noted(&lab).len(),
         1,
         "`after` runs where something changes: {:?}",
         noted(&lab)
     );
+
     std::fs::remove_file(lab.path("sick")).expect("there");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -359,6 +393,7 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     }) else {
         return;
     };
+
     lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\n"));
     let mut deploy = lab.start(&[
         "deploy",
@@ -369,16 +404,19 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
         "--timeout",
         "2s",
     ]);
+
     deploy.until_event("the canary", |e| {
         e["event"] == "host" && e["host"] == "web1" && e["state"] == "checking"
     });
     lab.hosts[2].kill();
     write(&lab.path("go"), "");
     let ran = deploy.wait().exits(4).says(&["web3"]);
+
     // It was ready when the order went out.
     assert_eq!(state(&ran, "web3"), "unknown", "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
     same(&lab.path("old"), &lab.hosts[2].tree());
+
     // When it is back it is told apart from the others.
     lab.hosts[2].start();
     let ran = lab.makuo(&["status", "www", "--json"]).exits(0);
@@ -390,10 +428,12 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
             "{ran}"
         );
     }
+
     lab.makuo(&["status", "www"])
         .exits(0)
         .says(&["behind", "web3  www@1", "web1  www@2"]);
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -429,6 +469,7 @@ fn a_host_whose_daemon_dies_during_its_checks_has_the_release() {
     let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else {
         return;
     };
+
     let mut deploy = lab.start(&[
         "deploy",
         "--json",
@@ -438,6 +479,7 @@ fn a_host_whose_daemon_dies_during_its_checks_has_the_release() {
         "--timeout",
         "2s",
     ]);
+
     until_state(&mut deploy, "web2", "checking");
     lab.hosts[1].kill();
     let ran = deploy.wait().exits(4);
@@ -448,6 +490,7 @@ fn a_host_whose_daemon_dies_during_its_checks_has_the_release() {
             .contains("has the release, and has been silent"),
         "{ran}"
     );
+
     assert_eq!(lab.with_release(), ["web2"]);
 }
 
@@ -456,13 +499,16 @@ fn a_host_that_falls_silent_before_it_is_ordered_to_commit_is_as_before() {
     let Some(lab) = fleet(|lab, n| (n == 2).then(|| hook("before", &gate(lab).1))) else {
         return;
     };
+
     let mut deploy = impatient(&lab);
     until_state(&mut deploy, "web2", "ready");
     lab.hosts[1].place.cut("output", "");
+
     // Asked to prepare, and not heard any more: nobody is ordered to commit.
     let ran = deploy.wait().exits(3);
     assert_eq!(state(&ran, "web2"), "absent", "{ran}");
     write(&gate(&lab).0, "");
+
     lab.all_same(&lab.path("old"));
 }
 
@@ -471,6 +517,7 @@ fn a_host_that_falls_silent_once_it_is_ordered_to_commit_is_unknown() {
     let Some(lab) = fleet(|lab, n| (n == 1).then(|| hook("after", &gate(lab).1))) else {
         return;
     };
+
     lab.spec(&format!("{DELETE}[commit]\nbatches = [1]\n"));
     let mut deploy = lab.start(&[
         "deploy",
@@ -481,6 +528,7 @@ fn a_host_that_falls_silent_once_it_is_ordered_to_commit_is_unknown() {
         "5s",
         "-v",
     ]);
+
     support::until("the canary", || {
         deploy.talk().contains("web1 checking") || deploy.is_over()
     });
@@ -491,6 +539,7 @@ fn a_host_that_falls_silent_once_it_is_ordered_to_commit_is_unknown() {
         "web2 unknown: ordered to commit, and has been silent",
         "4 hosts with www@2, 1 host unknown",
     ]);
+
     assert!(!ran.err.contains("no host changed"), "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web3", "web4", "web5"]);
 }
@@ -500,6 +549,7 @@ fn a_sender_that_hears_nothing_of_the_commit_does_not_say_that_no_host_changed()
     let Some(lab) = fleet(|lab, _| Some(hook("after", &gate(lab).1))) else {
         return;
     };
+
     let mut deploy = impatient(&lab);
     until_state(&mut deploy, "web1", "ready");
     lab.admin.cut("input", "");
@@ -508,6 +558,7 @@ fn a_sender_that_hears_nothing_of_the_commit_does_not_say_that_no_host_changed()
     let unknown = (1..=5)
         .filter(|n| state(&ran, &format!("web{n}")) == "unknown")
         .count();
+
     match ran.code {
         // The order went out.
         4 => assert!(
@@ -534,6 +585,7 @@ fn a_host_that_is_killed_after_its_commit_and_does_not_hear_that_all_go_back_is_
     }) else {
         return;
     };
+
     lab.spec(&format!("{DELETE}{REVERT}"));
     let mut deploy = impatient(&lab);
     until_state(&mut deploy, "web2", "checking");
@@ -541,6 +593,7 @@ fn a_host_that_is_killed_after_its_commit_and_does_not_hear_that_all_go_back_is_
     let ran = deploy.wait().exits(4).says(&["ordered to go back"]);
     assert_eq!(state(&ran, "web2"), "unknown", "{ran}");
     assert_eq!(state(&ran, "web1"), "reverted", "{ran}");
+
     assert_eq!(lab.with_release(), ["web2"]);
 }
 
@@ -549,13 +602,16 @@ fn a_daemon_that_is_started_again_says_what_became_of_its_commit() {
     let Some(mut lab) = fleet(|lab, n| (n == 2).then(|| hook("after", &gate(lab).1))) else {
         return;
     };
+
     let mut deploy = lab.start(&["deploy", "--json", "www.toml", "-t", "web[23]"]);
     until_state(&mut deploy, "web2", "checking");
     lab.hosts[1].restart();
+
     // Nobody waits for as long as a host may be silent.
     let ran = deploy.wait().exits(4);
     assert_eq!(state(&ran, "web2"), "checking", "{ran}");
     assert_eq!(state(&ran, "web3"), "committed", "{ran}");
+
     assert_eq!(lab.with_release(), ["web2", "web3"]);
 }
 
@@ -564,6 +620,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
     let Some(mut lab) = Lab::network(1) else {
         return;
     };
+
     write(&lab.site().join("a/page"), "old");
     write(&lab.site().join("z/old"), "old");
     lab.deploy(&[]).exits(0);
@@ -575,9 +632,11 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
             .arg(&z)
             .output()
     };
+
     if !chattr("+a").is_ok_and(|out| out.status.success()) {
         return support::skipped("no directory can be made append-only here");
     }
+
     chattr("-a").expect("it ran before");
     // Names go into the directory, and none out of it: what the release made there stays.
     let sick = hook(
@@ -587,6 +646,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
             z.display()
         ),
     );
+
     let docs = lab.path("docs");
     std::fs::create_dir(&docs).expect("new");
     lab.hosts[0].rule(&format!(
@@ -594,6 +654,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
     ));
     lab.hosts[0].restart();
     write(&lab.site().join("a/page"), "new");
+
     write(&lab.site().join("z/new"), "new");
     lab.spec(&format!("{DELETE}{REVERT}"));
     let ran = lab.deploy(&[]).exits(4);
@@ -603,6 +664,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
         why.contains("part new, part old") && why.contains("z/new"),
         "{ran}"
     );
+
     assert_eq!(
         support::read(&lab.hosts[0].tree().join("a/page")),
         b"old",
@@ -611,6 +673,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
 
     // The daemon starts and serves its other tree; this one takes nothing until it is whole.
     lab.hosts[0].restart();
+
     lab.makuo(&["status"])
         .exits(0)
         .says(&["docs", "part new, part old"]);
@@ -618,9 +681,11 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
     assert!(chattr("-a").expect("it ran before").status.success());
     lab.spec(DELETE);
     lab.makuo(&["deploy", "www.toml", "-n"]).exits(0);
+
     until("the rest to be undone", || {
         support::differences(&lab.path("old"), &lab.hosts[0].tree()).is_empty()
     });
+
     lab.makuo(&["status"]).exits(0);
 }
 
@@ -629,6 +694,7 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
     let Some(mut lab) = Lab::network_idle(1) else {
         return;
     };
+
     let parent = lab.path("missing");
     lab.hosts[0].rule(&format!(
         "[[tree]]\nname = \"docs\"\npath = {:?}",
@@ -636,6 +702,7 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
     ));
     lab.hosts[0].start();
     write(&lab.site().join("page"), "new");
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
     lab.makuo(&["status"])
@@ -647,6 +714,7 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
 
     // Its disk comes while the daemon runs.
     let keys = support::read(&lab.path("authorized_keys"));
+
     let keys = String::from_utf8(keys)
         .expect("text")
         .replace("tree=\"www\"", "tree=\"*\"");
@@ -657,11 +725,13 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
         &lab.path("docs.toml"),
         "tree = \"docs\"\nsource = \"site\"\n",
     );
+
     until("the tree to be served", || {
         lab.makuo(&["deploy", "docs.toml", "--expect", "1"]).code == 0
     });
     same(&lab.site(), &parent.join("docs"));
     let ran = lab.makuo(&["status"]).exits(0);
+
     assert!(!ran.out.contains("not served"), "{ran}");
 }
 
@@ -670,10 +740,12 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
     let Some(mut lab) = Lab::network_idle(2) else {
         return;
     };
+
     lab.hosts.iter_mut().for_each(|host| host.catch_up = true);
     lab.hosts[0].start();
     write(&lab.site().join("page"), "new");
     lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
+
     // A file stands where the tree's directory belongs.
     let tree = lab.hosts[1].tree();
     std::fs::remove_dir(&tree).expect("empty");
@@ -682,6 +754,7 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
     lab.makuo(&["status"])
         .exits(0)
         .says(&["tree www is not served"]);
+
     lab.makuo(&["deploy", "www.toml", "--expect", "2"])
         .exits(3)
         .says(&["tree www is not served"]);
@@ -690,6 +763,7 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
     until("the tree to be served and to have caught up", || {
         tree.join("page").exists()
     });
+
     lab.all_same(&lab.site());
     until("nothing to be said of it any more", || {
         let ran = lab.makuo(&["status"]).exits(0);
@@ -704,6 +778,7 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
         "{}",
         lab.hosts[1].log()
     );
+
     write(&lab.site().join("page"), "newer");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -714,16 +789,19 @@ fn guards_hold_and_nothing_is_lost() {
     let Some(mut lab) = Lab::network_idle(2) else {
         return;
     };
+
     lab.hosts[0].rule("protect = [\"/uploads/\"]");
     lab.hosts.iter_mut().for_each(support::Host::start);
     for number in 0..100 {
         write(&lab.site().join(format!("file{number}")), "x");
     }
+
     lab.spec("exclude = [\"*.tmp\"]\n[delete]\nextras = true\nmax = \"10%\"\n");
     lab.deploy(&[]).exits(0);
     for host in &lab.hosts {
         write(&host.tree().join("uploads.tmp"), "excluded");
     }
+
     write(&lab.hosts[0].tree().join("uploads/mine"), "protected");
     let before: Vec<PathBuf> = (0..2).map(|n| lab.path(&format!("before{n}"))).collect();
     lab.hosts
@@ -741,8 +819,10 @@ fn guards_hold_and_nothing_is_lost() {
     for number in 0..11 {
         std::fs::remove_file(lab.site().join(format!("file{number}"))).expect("there");
     }
+
     lab.deploy(&[]).exits(3).says(&["11", "10%"]);
     unchanged(&lab);
+
     // An emptied source.
     let parked = lab.path("parked");
     std::fs::rename(lab.site(), &parked).expect("moves");
@@ -750,6 +830,7 @@ fn guards_hold_and_nothing_is_lost() {
     let ran = lab.deploy(&[]);
     assert!([2, 3].contains(&ran.code), "{ran}");
     ran.says(&["empty"]);
+
     unchanged(&lab);
     // Nine of them go; what is excluded or protected does not.
     std::fs::remove_dir(lab.site()).expect("empty");
@@ -757,6 +838,7 @@ fn guards_hold_and_nothing_is_lost() {
     write(&lab.site().join("file0"), "x");
     write(&lab.site().join("file1"), "x");
     lab.deploy(&[]).exits(0);
+
     let tree = lab.hosts[0].tree();
     assert!(
         tree.join("uploads/mine").exists()
@@ -807,6 +889,7 @@ fn under_the_eyes_of_a_reader(layout: &str, one_release: bool) {
         lab.hosts[0].tree(),
         std::sync::atomic::AtomicBool::new(false),
     );
+
     let passes = std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let (mut whole, mut seen) = (0, std::collections::BTreeSet::new());
@@ -832,6 +915,7 @@ fn under_the_eyes_of_a_reader(layout: &str, one_release: bool) {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         reader.join().expect("the reader saw nothing wrong")
     });
+
     assert!(
         passes.0 > 100 && passes.1 > 50,
         "{passes:?}: the reader saw too little"

@@ -70,6 +70,7 @@ impl Model {
                 "health = {health}\nhealth_deadline = \"3s\"\nhealth_interval = \"100ms\""
             ));
         }
+
         let line = lab.keygen("sender");
         let keys = String::from_utf8(support::read(&lab.path("authorized_keys"))).expect("text");
         write(
@@ -80,6 +81,7 @@ impl Model {
             "[sender]\nkey = {:?}",
             lab.path("sender").to_str().expect("UTF-8")
         );
+
         lab.hosts[0].setting(&sender);
         write(&lab.site().join("same"), "in every version");
 
@@ -88,6 +90,7 @@ impl Model {
             fastrand::Rng::with_seed(seed),
             format!("MAKUO_HISTORY_SEED={seed}"),
         );
+
         let mut model = Self {
             lab,
             rng,
@@ -96,6 +99,7 @@ impl Model {
             version: 0,
             told,
         };
+
         model.change();
         (0..3).for_each(|host| model.start(host));
         Some(model)
@@ -184,6 +188,7 @@ impl Model {
             21 if alive && self.alive().len() > 1 => self.wipe(host),
             _ => return self.step(),
         }
+
         self.settle();
     }
 
@@ -221,6 +226,7 @@ impl Model {
         let Some(serial) = ran.result()["serial"].as_u64() else {
             panic!("{}: no serial: {ran}", self.told)
         };
+
         for &host in hosts {
             let node = &mut self.nodes[host];
             (node.runs, node.highest, node.sick) = (Some(serial), serial, false);
@@ -228,6 +234,7 @@ impl Model {
                 node.kept.insert(serial);
             }
         }
+
         self.releases.insert(serial, release);
     }
 
@@ -248,6 +255,7 @@ impl Model {
         if is_new {
             self.change();
         }
+
         self.spec("");
         let sick = sick.filter(|&host| self.nodes[host].alive);
         let sick_file = sick.map(|host| self.lab.path(&format!("sick{}", host + 1)));
@@ -259,6 +267,7 @@ impl Model {
         self.expect(&ran, &[if sick.is_some() { 4 } else { 0 }]);
         let (release, alive) = (self.whole(self.version), self.alive());
         self.record(&ran, release, &alive);
+
         sick.iter().for_each(|&host| self.nodes[host].sick = true);
     }
 
@@ -272,6 +281,7 @@ impl Model {
             only: Some(host),
             ..self.whole(self.version)
         };
+
         self.record(&ran, release, &[host]);
     }
 
@@ -288,11 +298,13 @@ impl Model {
                 "on_failure = \"revert\"\n",
             ][how as usize],
         );
+
         self.say(&format!("web{} is sick", sick + 1));
         write(&self.lab.path(&format!("sick{}", sick + 1)), "");
         let ran = self.makuo(&["deploy", "--json", "www.toml"]);
         std::fs::remove_file(self.lab.path(&format!("sick{}", sick + 1))).expect("there");
         let release = self.whole(self.version);
+
         match how {
             0 => {
                 self.expect(&ran, &[4]);
@@ -338,6 +350,7 @@ impl Model {
             .filter_map(|&host| self.runs(host))
             .map(|release| release.only)
             .collect();
+
         if only.len() == 1 {
             only.pop_first().flatten()
         } else {
@@ -350,6 +363,7 @@ impl Model {
             only,
             ..self.whole(version)
         };
+
         let hosts: Vec<usize> = self
             .alive()
             .into_iter()
@@ -369,10 +383,12 @@ impl Model {
             .filter_map(|&host| self.nodes[host].runs)
             .max()
             .unwrap_or_default();
+
         let present = self
             .releases
             .get(&now)
             .map(|release| release.content.clone());
+
         // The newest other content that all of them had before.
         let kept = |serial: &u64| alive.iter().all(|&host| self.has_kept(host, *serial));
         let earlier = self
@@ -380,6 +396,7 @@ impl Model {
             .iter()
             .rev()
             .filter(|(serial, r)| **serial < now && !r.dead && !r.is_part && kept(serial));
+
         let goal = earlier
             .filter(|(_, r)| Some(&r.content) != present.as_ref())
             .map(|(_, r)| r.content.version)
@@ -387,6 +404,7 @@ impl Model {
         let only = self.targets();
 
         let ran = self.makuo(&["rollback", "www", "--json"]);
+
         match goal.filter(|_| is_one) {
             _ if some_part && is_one => {
                 self.expect(&ran, &[0, 3]);
@@ -432,23 +450,28 @@ impl Model {
             let runs = same.clone().find(|kept| Some(**kept) == node.runs);
             runs.or(same.max()) == Some(&serial)
         };
+
         let fits = |(serial, release): &(&u64, &Release)| {
             !release.is_part && !release.dead && alive.iter().all(|&host| names(host, **serial))
         };
+
         let choice: Vec<(u64, usize)> = self
             .releases
             .iter()
             .filter(fits)
             .map(|(s, r)| (*s, r.content.version))
             .collect();
+
         if choice.is_empty() {
             return;
         }
+
         let (serial, version) = choice[self.rng.usize(..choice.len())];
         let goal = Content {
             version,
             sent: BTreeMap::new(),
         };
+
         let only = self.targets();
         let targets = alive
             .iter()
@@ -457,6 +480,7 @@ impl Model {
         let differs = targets
             .iter()
             .any(|&host| self.content(host) != Some(&goal));
+
         // A file that came by hand and is gone again leaves its mark on the time of its directory.
         let is_touched = targets
             .iter()
@@ -472,6 +496,7 @@ impl Model {
                 &[3]
             },
         );
+
         if ran.code == 0 {
             self.has_gone_back(&ran, version, only);
         }
@@ -483,6 +508,7 @@ impl Model {
         let Some(mut content) = self.common().filter(|_| alive.first() == Some(&0)) else {
             return;
         };
+
         let gone = self.rng.usize(..3) == 0 && !content.sent.is_empty();
         let name = match gone {
             true => content
@@ -493,6 +519,7 @@ impl Model {
                 .unwrap_or_default(),
             false => format!("sent{}", self.rng.u8(..4)),
         };
+
         let path = self.lab.hosts[0].tree().join(&name);
         let before = std::fs::read(&path).ok();
         match gone {
@@ -506,6 +533,7 @@ impl Model {
                 content.sent.insert(name.clone(), text);
             }
         }
+
         let socket = self.lab.hosts[0].socket();
         let mut command = self.lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
         command.args([
@@ -515,12 +543,14 @@ impl Model {
             "--socket",
             socket.to_str().expect("UTF-8"),
         ]);
+
         let ran = support::Running::start(&mut command).wait();
         self.say(&format!(
             "{} {name}: {}",
             if gone { "sync" } else { "send" },
             ran.code
         ));
+
         if alive.len() == 1 {
             self.expect(&ran, &[3]);
             match before {
@@ -529,6 +559,7 @@ impl Model {
             }
             return;
         }
+
         self.expect(&ran, &[0]);
         self.record(
             &ran,
@@ -549,10 +580,12 @@ impl Model {
             host + 1,
             if kills { "is killed" } else { "ends" }
         ));
+
         match kills {
             true => self.lab.hosts[host].kill(),
             false => drop(self.lab.hosts[host].stop()),
         }
+
         self.nodes[host].alive = false;
     }
 
@@ -575,11 +608,13 @@ impl Model {
         for dir in [self.lab.hosts[host].tree(), self.lab.hosts[host].state()] {
             std::fs::remove_dir_all(&dir).expect("there");
         }
+
         std::fs::create_dir(self.lab.hosts[host].tree()).expect("new");
         self.nodes[host] = Node {
             there: true,
             ..Node::default()
         };
+
         self.start(host);
     }
 
@@ -627,14 +662,17 @@ impl Model {
             let count = std::fs::read_dir(&tree).expect("a tree").count();
             return (count > 0).then(|| format!("{count} entries, and no release"));
         };
+
         let found = differences_without(
             &["/sent*"],
             &self.lab.path(&format!("v{}", content.version)),
             &tree,
         );
+
         if !found.is_empty() {
             return Some(format!("not {content:?}: {found}"));
         }
+
         let names = std::fs::read_dir(&tree)
             .expect("a tree")
             .map(|e| e.expect("an entry").file_name());
@@ -647,6 +685,7 @@ impl Model {
                 std::fs::read_to_string(tree.join(&name)).unwrap_or_default(),
             )
         };
+
         let sent: BTreeMap<String, String> = sent.map(read).collect();
         (sent != content.sent).then(|| format!("not {content:?}: {sent:?}"))
     }
@@ -658,6 +697,7 @@ impl Model {
         if all.len() != alive.len() {
             return Some(format!("{} hosts: {all:?}", all.len()));
         }
+
         let good = |host: &usize| self.runs(*host).is_some_and(|release| !release.dead);
         for (said, &host) in all.iter().zip(&alive) {
             let runs = said["serial"].as_u64();
@@ -689,6 +729,7 @@ impl Model {
                 ));
             }
         }
+
         None
     }
 
@@ -718,6 +759,7 @@ impl Model {
             );
             pause(std::time::Duration::from_millis(200));
         }
+
         if self.rng.u8(..4) == 0 {
             // Longer than hosts wait before they ask for what they lack.
             pause(std::time::Duration::from_millis(2500));

@@ -22,6 +22,7 @@ fn makuo(lab: &Lab, args: &[&str]) -> Ran {
     for variable in ["MAKUO_CONFIG", "MAKUO_KEY", "MAKUO_GROUP_KEY", "SUDO_UID"] {
         command.env_remove(variable);
     }
+
     Running::start(&mut command).wait()
 }
 
@@ -66,6 +67,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
     for name in ["deploy.key", "group.key", "host.toml"] {
         assert_eq!(mode(&lab.path(".config/makuo").join(name)), 0o600, "{name}");
     }
+
     // A person can read it, and so can any reader of TOML.
     let text = String::from_utf8(read(&host_file(&lab))).expect("text");
     let table: toml::Table = text.parse().expect("TOML");
@@ -75,6 +77,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
             .as_str()
             .is_some_and(|t| t.starts_with("tree=\"www\",deploy,audit,rollback "))
     );
+
     assert_eq!(
         table["group_key"].as_str().map(str::as_bytes),
         Some(&*read(&lab.path(".config/makuo/group.key")))
@@ -82,6 +85,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
 
     let ran = unpack(&lab, &host_file(&lab), "etc/makuo", &[]).exits(0);
     let ran = ran.says(&["wrote", "tree       www in ", "makuo daemon"]);
+
     assert!(ran.out.is_empty(), "{ran}");
     for (name, wanted) in [
         ("group.key", 0o600),
@@ -90,6 +94,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
     ] {
         assert_eq!(mode(&lab.path("etc/makuo").join(name)), wanted, "{name}");
     }
+
     assert_eq!(mode(&lab.path("etc/makuo")), 0o755);
     assert_eq!(
         std::fs::read_dir(lab.path("etc/makuo"))
@@ -101,6 +106,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
 
     // The daemon needs no word about keys, and neither does the deploy.
     std::fs::create_dir_all(&tree).expect("mine");
+
     let mut daemon = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
     let (config, socket) = (lab.path("etc/makuo/makuo.toml"), lab.path("sock"));
     daemon
@@ -109,6 +115,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
         .arg("--socket")
         .arg(&socket)
         .args(lab.admin.flags());
+
     let mut daemon = Running::start(daemon.env_remove("MAKUO_GROUP_KEY"));
     support::until("a daemon that listens", || {
         assert!(!daemon.is_over(), "{}", daemon.talk());
@@ -119,11 +126,13 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
         "{}",
         daemon.talk()
     );
+
     write(&lab.site().join("page"), "hello");
     let flags = lab.admin.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let deploy = ["deploy", "www.toml", "--expect", "1"];
     makuo(&lab, &[&deploy[..], &flags].concat()).exits(0);
+
     same(&lab.site(), &tree);
 }
 
@@ -135,6 +144,7 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
         ["deploy.key", "group.key", "host.toml"]
             .map(|name| read(&lab.path(".config/makuo").join(name)))
     };
+
     let before = keys();
     init(&lab);
     assert_eq!(keys(), before, "the same again is no change");
@@ -142,6 +152,7 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
         .exits(2)
         .says(&["host.toml exists already", "--force"]);
     assert_eq!(keys(), before);
+
     makuo(&lab, &["init", "other=/srv/other", "-o", "other.toml"]).exits(0);
     assert_eq!(keys(), before);
     assert!(
@@ -151,6 +162,7 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
     );
 
     unpack(&lab, &file, "etc", &[]).exits(0);
+
     copy(&lab.path("etc/."), &lab.path("was"));
     unpack(&lab, &file, "etc", &[]).exits(0).says(&["kept"]);
     same(&lab.path("was"), &lab.path("etc"));
@@ -164,6 +176,7 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
             );
         }
     };
+
     // Something else in the place of one: none of the three is written.
     for name in ["makuo.toml", "group.key", "authorized_keys"] {
         std::fs::remove_dir_all(lab.path("etc")).expect("mine");
@@ -186,16 +199,19 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
             .says(&["wrote"]);
         has(&lab.path("was"));
     }
+
     // The configuration of a package may go.
     let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/makuo.toml");
     std::fs::copy(packaged, lab.path("etc/makuo.toml")).expect("room");
     set(&lab.path("etc/makuo.toml"), 0o644);
     unpack(&lab, &file, "etc", &[]).exits(0);
     has(&lab.path("was"));
+
     // A link leads nowhere.
     std::fs::remove_file(lab.path("etc/group.key")).expect("mine");
     symlink(lab.path("elsewhere"), lab.path("etc/group.key")).expect("new");
     unpack(&lab, &file, "etc", &[]).exits(2);
+
     assert!(!lab.path("elsewhere").exists());
 }
 
@@ -214,6 +230,7 @@ fn a_file_that_means_harm_or_that_others_could_have_written_is_refused_whole() {
         unpack(&lab, &evil, "etc", &["--force"]).exits(2);
         assert!(!lab.path("etc").exists(), "{what}");
     };
+
     for (old, new, what) in [
         (
             "format = 1",
@@ -238,6 +255,7 @@ fn a_file_that_means_harm_or_that_others_could_have_written_is_refused_whole() {
     ] {
         refused(&text.replace(old, new), what);
     }
+
     refused("", "no `format`");
     refused("source = \"site\"\n", "no `format`");
 
@@ -251,11 +269,13 @@ fn a_file_that_means_harm_or_that_others_could_have_written_is_refused_whole() {
             .says(&["host.toml", what]);
         assert!(!lab.path("etc").exists(), "{what}");
     }
+
     set(&file, 0o600);
     set(&lab.path(".config/makuo"), 0o777);
     unpack(&lab, &file, "etc", &[])
         .exits(2)
         .says(&["makuo can be written to by anybody", "chmod go-w"]);
+
     // A user who may become root may bring root a file.
     if support::is_root() {
         set(&lab.path(".config/makuo"), 0o700);

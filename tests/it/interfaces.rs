@@ -46,6 +46,7 @@ fn jumbo_frames_are_used_where_all_have_them_and_not_where_one_has_not() {
     lab.hosts[2].place.ip("link set eth0 mtu 1500");
     lab.hosts[2].restart();
     write(&lab.site().join("big"), Noise::new(3).bytes(3 << 20));
+
     deploys(&lab).says(&["datagrams of 1472 bytes", "do not reach web3"]);
 }
 
@@ -60,6 +61,7 @@ fn an_interface_that_becomes_narrow_in_the_middle_ends_the_deploy_with_its_name(
     });
     lab.admin.ip("link set eth0 mtu 1300");
     deploy.wait().exits(3).says(&["eth0", "MTU"]);
+
     deploys(&lab);
 }
 
@@ -90,6 +92,7 @@ fn a_sender_and_a_host_with_two_interfaces() {
             .map(|h| h.place.clone())
             .collect::<Vec<_>>(),
     );
+
     let switch = lab.switch();
     switch.bridge("br1");
     switch.wire(&places[1], "br1", "eth1", "10.78.0.2/16");
@@ -97,6 +100,7 @@ fn a_sender_and_a_host_with_two_interfaces() {
     switch.wire(&admin, "br1", "eth1", "10.78.0.4/16");
     places[1].ip("link set eth0 down");
     lab.hosts[1].flags = flags("--interface eth1");
+
     lab.hosts[2].flags = flags("--interface eth0 --interface eth1");
     lab.flags = flags("--interface eth0,eth1");
     start(&mut lab);
@@ -104,6 +108,7 @@ fn a_sender_and_a_host_with_two_interfaces() {
 
     // The smallest of the interfaces decides, and losses on one of them are mended.
     admin.ip("link set eth1 mtu 1400");
+
     places[1].lose_on("eth1", 3);
     places[2].lose_on("eth0", 3);
     write(&lab.site().join("big"), Noise::new(10).bytes(6 << 20));
@@ -117,6 +122,7 @@ fn a_sender_and_a_host_with_two_interfaces() {
         .makuo(&["members"])
         .exits(0)
         .says(&["web1", "web2", "web3"]);
+
     assert_eq!(members.out.lines().count(), 3, "{members}");
     lab.flags = flags("--interface eth0,eth7");
     lab.makuo(&["deploy", "www.toml"]).exits(2).says(&[
@@ -131,21 +137,25 @@ fn a_host_with_a_small_receive_buffer_says_so_and_the_sender_hears_of_its_losses
     let Some(mut lab) = lab(2, 11) else { return };
     lab.hosts[0].wrap("exec setpriv --bounding-set=-net_admin --inh-caps=-net_admin \"$@\"");
     start(&mut lab);
+
     if !lab.hosts[0].log().contains("net.core.rmem_max") {
         return support::skipped(
             "this kernel's net.core.rmem_max is large, or the tests are not root's",
         );
     }
+
     assert!(
         !lab.hosts[1].log().contains("net.core.rmem_max"),
         "{}",
         lab.hosts[1].log()
     );
+
     write(&lab.site().join("big"), Noise::new(12).bytes(40 << 20));
     let mut deploy = lab.start(&["deploy", "www.toml", "--json", "--rate", "40MB"]);
     deploy.until_event("the transfer", |e| {
         e["event"] == "progress" && e["sent"].as_u64() > Some(1 << 20)
     });
+
     // It does not read for a while; what the sender goes on sending is more than its buffer holds.
     let pid = nix::unistd::Pid::from_raw(lab.hosts[0].pid() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("my child");
@@ -155,6 +165,7 @@ fn a_host_with_a_small_receive_buffer_says_so_and_the_sender_hears_of_its_losses
         .wait()
         .exits(0)
         .says(&["web1 dropped ", "net.core.rmem_max"]);
+
     lab.all_same(&lab.site());
     assert!(
         lab.hosts[0]
@@ -186,6 +197,7 @@ fn a_daemon_follows_its_interface() {
 
     place.ip("addr del 10.77.0.1/16 dev eth0");
     says(&lab, 0, "has no IPv4 address");
+
     place.ip("addr add 10.77.0.99/16 dev eth0");
     says(&lab, 0, "eth0 has a new address 10.77.0.99: reopened");
     write(&lab.site().join("page"), "a new address");
@@ -193,6 +205,7 @@ fn a_daemon_follows_its_interface() {
 
     // One more address is no reason, the loss of the first one is.
     place.ip("addr add 10.77.0.98/17 dev eth0");
+
     place.ip("addr del 10.77.0.99/16 dev eth0");
     says(&lab, 0, "eth0 has a new address 10.77.0.98: reopened");
     write(&lab.site().join("page"), "one of several addresses");
@@ -204,6 +217,7 @@ fn a_daemon_follows_its_interface() {
         0,
         "eth0 is another interface now, with the address 10.77.0.1: reopened",
     );
+
     write(&lab.site().join("page"), "another interface");
     deploys(&lab);
 
@@ -214,6 +228,7 @@ fn a_daemon_follows_its_interface() {
             .matches("eth0 is down: waiting for eth0")
             .count()
     };
+
     let before = down(&lab);
     place.ip("link set eth0 down");
     support::until("a word about the interface", || down(&lab) > before);
@@ -221,6 +236,7 @@ fn a_daemon_follows_its_interface() {
     says(&lab, 0, "eth0 is back with the address 10.77.0.1");
     write(&lab.site().join("page"), "up again");
     deploys(&lab);
+
     let log = lab.hosts[0].log();
     assert_eq!(log.matches("reopened").count(), 3, "{log}");
     assert!(
@@ -239,8 +255,10 @@ fn a_daemon_follows_its_interface_over_ipv6() {
     let place = lab.hosts[0].place.clone();
     place.ip("addr add fd77::1/64 dev eth0 nodad");
     lab.admin.ip("addr add fd77::9/64 dev eth0 nodad");
+
     start(&mut lab);
     deploys(&lab);
+
     // Without its address only the one of the link is left.
     place.ip("addr del fd77::1/64 dev eth0");
     says(&lab, 0, "eth0 has a new address fe80:");
@@ -248,6 +266,7 @@ fn a_daemon_follows_its_interface_over_ipv6() {
     place.ip("link set eth0 up");
     place.ip("addr add fd77::2/64 dev eth0 nodad");
     write(&lab.site().join("page"), "again");
+
     deploys(&lab);
 }
 
@@ -259,6 +278,7 @@ fn a_daemon_waits_for_its_interface() {
     place.ip("addr flush dev eth0");
     lab.hosts[0].begin();
     says(&lab, 0, "eth0 has no IPv4 address");
+
     // There is nothing to read again yet.
     lab.hosts[0].reload();
     place.ip("link del eth0");
@@ -267,14 +287,17 @@ fn a_daemon_waits_for_its_interface() {
         0,
         "no network interface is named eth0: waiting for it",
     );
+
     lab.switch().wire(&place, "br0", "eth0", "10.77.0.1/16");
     lab.hosts[0].listens();
     deploys(&lab);
+
     // A command does not wait.
     lab.flags = flags("--interface eth7");
     lab.makuo(&["deploy", "www.toml"])
         .exits(2)
         .says(&["no network interface is named eth7", "there are: "]);
+
     lab.makuo(&["members"]).exits(2);
 }
 
@@ -287,6 +310,7 @@ fn a_host_that_loses_one_of_two_interfaces_goes_on_with_the_other() {
     switch.wire(&place, "br1", "eth1", "10.78.0.1/16");
     switch.wire(&admin, "br1", "eth1", "10.78.0.2/16");
     lab.hosts[0].flags = flags("--interface eth0 --interface eth1");
+
     lab.flags = flags("--interface eth0");
     start(&mut lab);
     deploys(&lab);
@@ -296,6 +320,7 @@ fn a_host_that_loses_one_of_two_interfaces_goes_on_with_the_other() {
         0,
         "no network interface is named eth1: waiting for eth1",
     );
+
     place.ip("addr del 10.77.0.1/16 dev eth0");
     place.ip("addr add 10.77.0.50/16 dev eth0");
     says(&lab, 0, "eth0 has a new address 10.77.0.50: reopened");
@@ -303,10 +328,12 @@ fn a_host_that_loses_one_of_two_interfaces_goes_on_with_the_other() {
     deploys(&lab);
     lab.switch().wire(&place, "br1", "eth1", "10.78.0.1/16");
     says(&lab, 0, "eth1 is another interface now");
+
     admin.ip("link del eth1");
     lab.switch().wire(&admin, "br1", "eth1", "10.78.0.3/16");
     lab.flags = flags("--interface eth1");
     write(&lab.site().join("page"), "over the other one");
+
     deploys(&lab);
 }
 
@@ -319,6 +346,7 @@ fn a_watch_goes_on_when_the_sender_gets_another_address_or_interface() {
     ]);
     let reaches = |lab: &Lab| support::until("the release", || lab.with_release().len() == 2);
     reaches(&lab);
+
     let admin = lab.admin.clone();
     for address in ["10.77.0.40/16", "10.77.0.41/16"] {
         admin.ip("addr flush dev eth0");
@@ -326,10 +354,12 @@ fn a_watch_goes_on_when_the_sender_gets_another_address_or_interface() {
         write(&lab.site().join("page"), address);
         reaches(&lab);
     }
+
     another_eth0(&mut lab, &admin, "10.77.0.42/16");
     write(&lab.site().join("page"), "another interface");
     reaches(&lab);
     assert!(!watch.talk().is_empty());
+
     drop(watch);
 }
 
@@ -339,11 +369,13 @@ fn whatever_becomes_of_the_network_a_deploy_reaches_every_host() {
     let number = |name: &str, default: u64| {
         std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
     };
+
     let (seeds, rounds) = (
         number("MAKUO_NETWORK_SEEDS", 1),
         number("MAKUO_NETWORK_ROUNDS", 4),
     );
     let first = number("MAKUO_NETWORK_SEED", fastrand::u64(0..1 << 32));
+
     for seed in first..first + seeds {
         println!("MAKUO_NETWORK_SEED={seed}");
         let Some(mut lab) = Lab::network(3) else {
@@ -380,6 +412,7 @@ fn happen(rng: &mut fastrand::Rng, lab: &mut Lab, place: &support::Place, last: 
         *last += 1;
         format!("10.77.1.{last}/16")
     };
+
     match rng.u8(0..5) {
         0 => {
             place.ip("addr flush dev eth0");

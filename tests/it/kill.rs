@@ -26,6 +26,7 @@ fn contents(root: &Path) -> Contents {
             }
         }
     }
+
     all
 }
 
@@ -35,6 +36,7 @@ fn releases(lab: &Lab) -> [PathBuf; 2] {
     Noise::new(7).tree(&a, FILES, 6000);
     copy(&a, &b);
     let mut noise = Noise::new(8);
+
     for i in 0..FILES {
         let name = format!("dir{}/sub{}/file{i}", i % 7, i % 3);
         match i % 4 {
@@ -48,6 +50,7 @@ fn releases(lab: &Lab) -> [PathBuf; 2] {
         }
         write(&b.join(format!("only in b/{i}")), noise.bytes(500));
     }
+
     write(&a.join("big"), noise.bytes(400_000));
     write(&b.join("big"), noise.bytes(400_000));
     [a, b]
@@ -64,6 +67,7 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
     let Some(mut lab) = Lab::loopback(1) else {
         return;
     };
+
     let releases = releases(&lab);
     let known = releases.each_ref().map(|release| contents(release));
     lab.spec_of("a", DELETE);
@@ -71,6 +75,7 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
     let tree = lab.hosts[0].tree();
     let mut ends = [0usize; 2];
     let mut torn = 0;
+
     let mut now = 0;
     for round in 0..ROUNDS {
         lab.spec_of(["b", "a"][now], DELETE);
@@ -110,6 +115,7 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
         ends[usize::from(at != now)] += 1;
         now = at;
     }
+
     println!(
         "{} rounds stayed, {} got the new release, {torn} died in the middle of the commit",
         ends[0], ends[1]
@@ -118,6 +124,7 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
         ends.iter().all(|&count| count > 0),
         "seed {seed}: the kills came all at the same stage: {ends:?}"
     );
+
     lab.spec_of(["b", "a"][now], DELETE);
     lab.deploy(&[]).exits(0);
     lab.all_same(&releases[1 - now]);
@@ -132,6 +139,7 @@ fn a_sender_killed_in_the_middle_leaves_the_old_release() {
     copy(&site, &lab.path("old"));
     write(&site.join("page"), "new");
     let len = 12 << 20;
+
     write(&site.join("big"), Noise::new(9).bytes(len));
     let mut deploy = lab.start(&["deploy", "--json", "www.toml", "--rate", "4MB"]);
     deploy.until_event("the middle of the transfer", |e| {
@@ -139,8 +147,10 @@ fn a_sender_killed_in_the_middle_leaves_the_old_release() {
     });
     deploy.kill();
     lab.all_same(&lab.path("old"));
+
     pause(Duration::from_secs(1));
     lab.all_same(&lab.path("old"));
+
     // Hosts wait for the lost sender for a while, and say so to the next one.
     let last = loop {
         let ran = lab.deploy(&[]);
@@ -150,6 +160,7 @@ fn a_sender_killed_in_the_middle_leaves_the_old_release() {
         lab.all_same(&lab.path("old"));
         pause(Duration::from_secs(1));
     };
+
     last.exits(0);
     lab.all_same(&site);
 }

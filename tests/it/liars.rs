@@ -41,6 +41,7 @@ impl Lie {
             running: runs.map(|release| release.header().serial),
             ..TreeState::nothing(www())
         };
+
         Message::Hello(Hello {
             name: HostName::new(&self.name).expect("legal"),
             version: "1.0.0".into(),
@@ -69,6 +70,7 @@ impl Lie {
             content: None,
             part: false,
         };
+
         let shown = signature.clone().map(|signature| ReleaseBytes {
             header: release.bytes().to_vec(),
             signature,
@@ -91,6 +93,7 @@ impl Lie {
             targets: None,
             parts: None,
         };
+
         let host = HostName::new(&self.name).expect("legal");
         Some(Message::Tell(Tell {
             number,
@@ -131,6 +134,7 @@ impl Lying {
             }
             evil
         });
+
         Self { over, thread }
     }
 
@@ -149,6 +153,7 @@ fn heard_release(lab: &Lab, mut evil: Adversary) -> (Adversary, Release, Vec<u8>
         let messages = evil.messages(&heard);
         (evil, messages)
     });
+
     lab.deploy(&[]).exits(0);
     over.store(true, Ordering::Relaxed);
     let (evil, messages) = recorder.join().expect("no panic");
@@ -156,6 +161,7 @@ fn heard_release(lab: &Lab, mut evil: Adversary) -> (Adversary, Release, Vec<u8>
         Message::Announce(a) => Some((Release::from_bytes(&a.header).ok()?, a.signature)),
         _ => None,
     });
+
     let (release, signature) = found.expect("an announcement was heard");
     (evil, release, signature)
 }
@@ -165,6 +171,7 @@ fn nobody_uses_up_serials_and_a_new_host_takes_what_follows() {
     let Some((mut lab, mut evil)) = lab(3) else {
         return;
     };
+
     // It is away while lies are told, and has nothing yet.
     lab.hosts[2].stop();
     let new = lab.hosts.pop().expect("three");
@@ -172,6 +179,7 @@ fn nobody_uses_up_serials_and_a_new_host_takes_what_follows() {
     write(&lab.site().join("page"), "1");
     lab.deploy(&[]).exits(0);
     let far = (1 << 32) - 1;
+
     for (nth, claims) in (2..).zip([
         vec![far],
         vec![u64::MAX],
@@ -195,12 +203,14 @@ fn nobody_uses_up_serials_and_a_new_host_takes_what_follows() {
         lab.all_same(&lab.site());
         evil = lying.end();
     }
+
     lab.spec(support::DELETE);
     lab.hosts.push(new);
     lab.hosts[2].start();
     write(&lab.site().join("page"), "after");
     let ran = lab.deploy(&[]).exits(0);
     assert_eq!(ran.result()["serial"].as_u64(), Some(6), "{ran}");
+
     lab.all_same(&lab.site());
 }
 
@@ -216,6 +226,7 @@ fn what_hosts_say_to_run_steers_no_rollback() {
         deployed.push((release, signature));
         support::copy(&lab.site(), &lab.path(&format!("r{n}")));
     }
+
     let five = |shows: bool| -> Vec<Lie> {
         let (release, signature) = &deployed[1];
         let runs = Some((release.clone(), shows.then(|| signature.clone())));
@@ -227,6 +238,7 @@ fn what_hosts_say_to_run_steers_no_rollback() {
             })
             .collect()
     };
+
     // With the signed header of the release that they claim they are five hosts that disagree: a person has to say.
     let lying = Lying::begin(evil, five(true));
     lab.makuo(&["rollback", "www", "--timeout", "2s"])
@@ -234,6 +246,7 @@ fn what_hosts_say_to_run_steers_no_rollback() {
         .says(&["hosts run different releases", "--to"]);
     lab.all_same(&lab.path("r3"));
     evil = lying.end();
+
     // Without it they are nobody.
     let lying = Lying::begin(evil, five(false));
     let ran = lab.makuo(&["rollback", "www", "-n", "--timeout", "2s"]);
@@ -241,9 +254,11 @@ fn what_hosts_say_to_run_steers_no_rollback() {
         format!("{ran}").contains("back from www@3 to www@2"),
         "{ran}"
     );
+
     lying.end();
     lab.makuo(&["rollback", "www"])
         .exits(0)
         .says(&["back from www@3 to www@2"]);
+
     lab.all_same(&lab.path("r2"));
 }

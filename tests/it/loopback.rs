@@ -44,12 +44,14 @@ fn changes(ran: &Ran) -> Vec<(String, String, usize)> {
             e["hosts"].as_array().expect("hosts").len(),
         )
     };
+
     let mut all: Vec<_> = ran
         .events()
         .iter()
         .filter(|e| e["event"] == "change")
         .map(change)
         .collect();
+
     all.sort();
     all
 }
@@ -63,6 +65,7 @@ fn a_deploy_tells_json_lines_of_which_the_last_is_the_result() {
     let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
     let result = ran.result();
+
     FIELDS
         .iter()
         .for_each(|field| assert!(result.get(field).is_some(), "{field}: {ran}"));
@@ -74,17 +77,20 @@ fn a_deploy_tells_json_lines_of_which_the_last_is_the_result() {
         1,
         "{ran}"
     );
+
     let number = |field: &str| result[field].as_u64();
     assert_eq!(
         (number("exit"), number("targets"), number("committed")),
         (Some(0), Some(3), Some(3)),
         "{ran}"
     );
+
     assert_eq!(
         (number("failed"), number("absent")),
         (Some(0), Some(0)),
         "{ran}"
     );
+
     assert_eq!(result["tree"], "www");
     for host in ["web1", "web2", "web3"] {
         assert_eq!(ran.host(host).0, "committed", "{ran}");
@@ -99,6 +105,7 @@ fn a_dry_run_lists_each_change_and_makes_none() {
     std::fs::remove_file(lab.site().join("dir0/sub0/file0")).expect("there");
     let ran = lab.deploy(&["-n"]).exits(0);
     let found = changes(&ran);
+
     for (path, what) in [
         ("page", "content"),
         ("dir1/added", "missing"),
@@ -109,6 +116,7 @@ fn a_dry_run_lists_each_change_and_makes_none() {
             "{path}: {ran}"
         );
     }
+
     lab.all_same(&lab.path("old"));
     let human = lab.makuo(&["deploy", "-n", "www.toml"]).exits(0);
     human.says(&[
@@ -118,6 +126,7 @@ fn a_dry_run_lists_each_change_and_makes_none() {
         "dir0/sub0/file0",
         "*deleting",
     ]);
+
     lab.all_same(&lab.path("old"));
 }
 
@@ -135,6 +144,7 @@ fn fewer_hosts_than_expected_change_nothing() {
     lab.makuo(&["deploy", "www.toml", "--timeout", "2s"])
         .exits(3)
         .says(&["db7"]);
+
     lab.all_same(&lab.path("old"));
 }
 
@@ -143,6 +153,7 @@ fn targets_are_globs_of_names() {
     let Some(mut lab) = Lab::loopback(2) else {
         return;
     };
+
     lab.host("db1").start();
     write(&lab.site().join("page"), "new");
     let ran = lab
@@ -154,6 +165,7 @@ fn targets_are_globs_of_names() {
     assert_eq!(lab.with_release(), ["web1", "web2"]);
     lab.spec(&format!("{DELETE}[targets]\nhosts = [\"db*\"]\n"));
     lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -162,6 +174,7 @@ fn a_wrong_spec_is_refused_by_file_and_line() {
     let Some(lab) = Lab::loopback_idle() else {
         return;
     };
+
     lab.spec("[delete]\nextra = true\n");
     lab.makuo(&["deploy", "www.toml"])
         .exits(2)
@@ -169,6 +182,7 @@ fn a_wrong_spec_is_refused_by_file_and_line() {
     let ran = lab.makuo(&["deploy", "--json", "www.toml"]).exits(2);
     assert_eq!(ran.result()["exit"].as_u64(), Some(2), "{ran}");
     lab.spec("[delete\n");
+
     lab.makuo(&["deploy", "www.toml"])
         .exits(2)
         .says(&["www.toml:3"]);
@@ -183,16 +197,19 @@ fn a_source_that_cannot_be_read_is_refused() {
         .says(&["nowhere"]);
     write(&lab.path("file"), "x");
     lab.spec_of("file", DELETE);
+
     lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["file"]);
     lab.all_same(&lab.path("old"));
     if is_root() {
         return skipped("root reads what nobody may read");
     }
+
     lab.spec(DELETE);
     let closed = lab.site().join("dir0");
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).expect("mine");
     lab.makuo(&["deploy", "www.toml"]).exits(2).says(&["dir0"]);
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).expect("mine");
+
     lab.all_same(&lab.path("old"));
 }
 
@@ -206,6 +223,7 @@ fn more_deletions_than_the_limit_change_nothing() {
     lab.all_same(&lab.path("old"));
     lab.spec("[delete]\nextras = true\nmax = 20\n");
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -214,6 +232,7 @@ fn the_stricter_of_two_delete_limits_holds() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let host = lab.host("web1");
     host.rule("max_delete = 2");
     host.start();
@@ -222,6 +241,7 @@ fn the_stricter_of_two_delete_limits_holds() {
     copy(&lab.site(), &lab.path("old"));
     std::fs::remove_dir_all(lab.site().join("dir0")).expect("there");
     lab.deploy(&[]).exits(3).says(&["web1"]);
+
     lab.all_same(&lab.path("old"));
 }
 
@@ -236,6 +256,7 @@ fn an_empty_source_empties_a_tree_only_when_the_spec_says_so() {
     lab.all_same(&lab.path("old"));
     lab.spec(&format!("{DELETE}allow_empty = true\n"));
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -244,6 +265,7 @@ fn what_a_host_protects_stays() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let host = lab.host("web1");
     host.rule("protect = [\"/uploads/\"]");
     host.start();
@@ -251,11 +273,13 @@ fn what_a_host_protects_stays() {
     write(&tree.join("uploads/mine"), "a user's");
     write(&tree.join("extra"), "goes");
     write(&lab.site().join("page"), "new");
+
     lab.deploy(&[]).exits(0);
     assert_eq!(support::read(&tree.join("uploads/mine")), b"a user's");
     assert!(tree.join("page").exists() && !tree.join("extra").exists());
     write(&lab.site().join("uploads/mine"), "overwritten");
     let ran = lab.deploy(&[]);
+
     assert_eq!(
         support::read(&tree.join("uploads/mine")),
         b"a user's",
@@ -271,12 +295,14 @@ fn excluded_paths_are_neither_sent_nor_deleted() {
     for name in ["page", "a.tmp", "sub/b.tmp", "cache/x", "sub/cache/kept"] {
         write(&site.join(name), name);
     }
+
     write(&tree.join("theirs.tmp"), "stays");
     write(&tree.join("cache/theirs"), "stays");
     write(&tree.join("theirs"), "goes");
     lab.deploy(&[]).exits(0);
     let has = |name: &str| tree.join(name).exists();
     assert!(has("page") && has("sub/cache/kept") && has("theirs.tmp") && has("cache/theirs"));
+
     assert!(!has("a.tmp") && !has("sub/b.tmp") && !has("cache/x") && !has("theirs"));
 }
 
@@ -290,6 +316,7 @@ fn nothing_is_deleted_unless_it_is_asked_for() {
     lab.deploy(&[]).exits(0);
     assert!(tree.join("extra").exists());
     lab.deploy(&["--delete"]).exits(0);
+
     lab.all_same(&lab.site());
 }
 
@@ -306,6 +333,7 @@ fn one_host_on(options: &str) -> Option<Lab> {
         skipped("only root mounts a small filesystem");
         return None;
     }
+
     let mut lab = Lab::loopback(1)?;
     let host = lab.host("web2");
     let disk = host.disk();
@@ -313,12 +341,14 @@ fn one_host_on(options: &str) -> Option<Lab> {
     host.wrap(&format!(
         "mount -t tmpfs -o {options} tmpfs '{disk}' && mkdir -p '{disk}/www' && exec \"$@\""
     ));
+
     host.start();
     lab.host("web3").start();
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     copy(&lab.site(), &lab.path("old"));
     write(&lab.site().join("page"), "new");
+
     Some(lab)
 }
 
@@ -344,6 +374,7 @@ fn all_stay_for(lab: &Lab, why: &str) {
         "{ran}"
     );
     small_is_old(lab);
+
     for host in [&lab.hosts[0], &lab.hosts[2]] {
         same(&lab.path("old"), &host.tree());
     }
@@ -367,6 +398,7 @@ fn no_space_on_one_host_is_left_behind_by_a_quorum() {
     let ran = lab.deploy(&[]).exits(4);
     assert!(ran.host("web2").1.contains("space"), "{ran}");
     small_is_old(&lab);
+
     for host in [&lab.hosts[0], &lab.hosts[2]] {
         same(&lab.site(), &host.tree());
     }
@@ -377,6 +409,7 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
     let Some(mut lab) = released(2) else { return };
     let swap = format!("{DELETE}[commit]\nlayout = \"swap\"\n");
     lab.spec(&swap);
+
     for round in 0..3 {
         let before = directories_of(&lab);
         write(&lab.site().join("page"), format!("release {round}"));
@@ -393,6 +426,7 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
         );
         lab.diff(&[]).exits(0);
     }
+
     // The host goes on in place, and after a restart, with the directory that is there now.
     lab.spec(DELETE);
     write(&lab.site().join("page"), "in place again");
@@ -400,6 +434,7 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
     let before = directories_of(&lab);
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+
     assert_eq!(directories_of(&lab), before);
 }
 
@@ -427,6 +462,7 @@ fn a_release_carries_thousands_of_patterns() {
             write(&dir.join(name), name);
         }
     }
+
     let many: String = (0..5000)
         .map(|n| format!("/data/set-{n}/result-{}.bin\n", n * 7919))
         .collect();
@@ -435,6 +471,7 @@ fn a_release_carries_thousands_of_patterns() {
         &lab.site().join("data/set-4999/result-39587081.bin"),
         "left out",
     );
+
     write(&lab.site().join("data/set-4999/result-1.bin"), "sent");
     lab.spec(&format!("gitignore = true\n{DELETE}"));
 
@@ -442,10 +479,12 @@ fn a_release_carries_thousands_of_patterns() {
         .tree()
         .join("vendor/organisation-7/package-55433/build/own");
     write(&own, "the host's");
+
     lab.deploy(&[]).exits(0);
     lab.diff(&[]).exits(0);
     let tree = lab.hosts[0].tree();
     let package = tree.join("vendor/organisation-259/package-2051021");
+
     for (path, is_sent) in [
         (package.join("main.c"), true),
         (package.join("keep.log"), true),
@@ -456,6 +495,7 @@ fn a_release_carries_thousands_of_patterns() {
     ] {
         assert_eq!(path.exists(), is_sent, "{}", path.display());
     }
+
     assert!(own.exists(), "what a pattern excludes is the host's own");
 }
 
@@ -467,6 +507,7 @@ fn patterns_mean_what_they_mean_to_git() {
         &site.join(".gitignore"),
         b"\xef\xbb\xbf*.key\r\n!\r\nIcon\r\r\n[z-a]\nfoo\\\na{b\n\xe4*\nx\t\n",
     );
+
     for name in [
         "a.key",
         "c/Icon/part",
@@ -479,12 +520,14 @@ fn patterns_mean_what_they_mean_to_git() {
     ] {
         write(&site.join(name), name);
     }
+
     let latin = std::path::PathBuf::from(std::ffi::OsStr::from_bytes(b"\xe4.c"));
     write(&site.join(&latin), "latin 1");
     lab.spec("gitignore = true\nexclude = [\"core[!a-z]*\", \"{a,b}.txt\", \"foo[\", \"build/[[:alpha:]]0\"]");
     write(&lab.hosts[0].tree().join("own.key"), "the host's");
     lab.deploy(&[]).exits(0);
     let tree = lab.hosts[0].tree();
+
     for (name, is_sent) in [
         ("a.key", false),
         ("c/Icon/part", true),
@@ -497,6 +540,7 @@ fn patterns_mean_what_they_mean_to_git() {
     ] {
         assert_eq!(tree.join(name).exists(), is_sent, "{name}");
     }
+
     assert!(!tree.join(latin).exists());
 }
 
@@ -505,12 +549,14 @@ fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     lab.host("web1").rule("protect = [\"/own/\"]");
     lab.hosts[0].start();
     lab.spec(&format!("exclude = [\"*.log\"]\n{DELETE}"));
     for name in ["logs/kept", "page"] {
         write(&lab.site().join(name), name);
     }
+
     lab.deploy(&[]).exits(0);
     let tree = lab.hosts[0].tree();
     let written = |ran: &Ran| ran.result()["files_written"].as_u64();
@@ -518,6 +564,7 @@ fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
     write(&tree.join("logs/app.log"), "the host's");
     write(&tree.join("own/upload"), "the host's");
     lab.diff(&[]).exits(0);
+
     std::fs::remove_file(tree.join("logs/app.log")).expect("there");
     lab.diff(&[]).exits(0);
 
@@ -525,6 +572,7 @@ fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
     lab.diff(&[]).exits(0);
     lab.deploy(&["-n"]).exits(0);
     assert_eq!(written(&lab.deploy(&[]).exits(0)), Some(0));
+
     std::fs::remove_file(lab.site().join("logs/junk.log")).expect("there");
     assert_eq!(written(&lab.deploy(&[]).exits(0)), Some(0));
 
@@ -536,6 +584,7 @@ fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
             .and_then(|m| m.modified())
             .expect("there")
     };
+
     assert_eq!(time(&tree), time(&lab.site()));
 }
 
@@ -545,9 +594,11 @@ fn a_dry_run_and_a_diff_say_what_a_deploy_would_refuse() {
         skipped("only root mounts a filesystem");
         return;
     }
+
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let host = lab.host("web1");
     let up = host.tree().join("up").display().to_string();
     host.wrap(&format!(
@@ -555,9 +606,11 @@ fn a_dry_run_and_a_diff_say_what_a_deploy_would_refuse() {
     ));
     lab.hosts[0].start();
     write(&lab.site().join("page"), "new");
+
     for ran in [lab.diff(&[]), lab.deploy(&["-n"]), lab.deploy(&[])] {
         let ran = ran.exits(3);
         ran.says(&["up", "a filesystem is mounted here"]);
     }
+
     assert!(!lab.hosts[0].tree().join("page").exists());
 }

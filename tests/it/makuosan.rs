@@ -23,6 +23,7 @@ fn www_data() -> Option<(u32, u32)> {
     if found.is_none() {
         skipped("needs root, and a user and a group www-data");
     }
+
     found
 }
 
@@ -172,6 +173,7 @@ fn four_hosts() {
     let Some(mut old) = Old::network(4) else {
         return;
     };
+
     (0..4).for_each(|host| old.start(host, &[]));
     assert_eq!(
         old.log(0).matches("traffic is plain").count(),
@@ -188,16 +190,19 @@ fn four_hosts_with_a_user_and_confined() {
     let Some(mut old) = Old::network(4) else {
         return;
     };
+
     (0..4).for_each(|host| {
         old.start(
             host,
             &["-u", "www-data", "-g", "www-data", "-G", "daemon,adm"],
         )
     });
+
     let groups: Vec<String> = ["daemon", "adm"]
         .iter()
         .filter_map(|name| Some(Group::from_name(name).ok()??.gid.to_string()))
         .collect();
+
     for host in 0..4 {
         let process = old.pid(host);
         assert_eq!(
@@ -218,6 +223,7 @@ fn four_hosts_with_a_user_and_confined() {
         assert_eq!(status(process, "NoNewPrivs"), "1");
         assert!(!old.log(host).contains("not confined"), "{}", old.log(host));
     }
+
     as_the_old_readme_has_it(&mut old);
 }
 
@@ -297,6 +303,7 @@ fn group_keys_change_while_sends_go_on() {
     let Some(mut old) = Old::network(3) else {
         return;
     };
+
     let (one, two) = (group_key(&old, "one"), group_key(&old, "two"));
     let (before, after) = (read(Path::new(&one)), read(Path::new(&two)));
     (0..3).for_each(|host| old.start(host, &["-k", &one, "-k", &two]));
@@ -342,6 +349,7 @@ fn group_keys_change_while_sends_go_on() {
         ending.store(true, Ordering::Relaxed);
         sender.join().expect("all sends went well");
     });
+
     assert_eq!(
         read(&old.base(2).join("page")),
         read(&old.base(0).join("page"))
@@ -439,6 +447,7 @@ fn other_addresses_and_ports() {
     let Some(mut old) = Old::loopback(3) else {
         return;
     };
+
     let port = fastrand::u16(32_000..40_000);
     let number = port.to_string();
     let password = old.lab.path("password");
@@ -446,6 +455,7 @@ fn other_addresses_and_ports() {
     std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o600)).expect("mine");
     let password = password.to_str().expect("UTF-8").to_string();
     let network = ["-p", &number, "-i", "127.0.0.1"];
+
     old.start(
         0,
         &[
@@ -454,6 +464,7 @@ fn other_addresses_and_ports() {
         ]
         .concat(),
     );
+
     old.start(1, &[&network[..], &["-m", "239.77.0.1", "-o"]].concat());
     old.start(2, &[&network[..], &["-o"]].concat());
     let console = format!("tcp:127.0.0.2:{port}");
@@ -462,6 +473,7 @@ fn other_addresses_and_ports() {
             .exits(0)
             .out
     };
+
     until("the other one of its group", || {
         members().contains("Total: 1 members")
     });
@@ -469,6 +481,7 @@ fn other_addresses_and_ports() {
     let ran = Running::start(&mut old.command(0, &["-n", "-l", "0.0.0.0"]))
         .wait()
         .exits(2);
+
     assert!(
         ran.err.contains("other machines reach") && ran.err.lines().count() == 1,
         "{ran}"
@@ -521,6 +534,7 @@ fn it_lets_go_of_the_terminal() {
         .lines()
         .find_map(|l| l.strip_prefix("pid       : "))
         .expect("a process");
+
     let process = Pid::from_raw(process.trim().parse().expect("a number"));
     for flag in ["-f", "-R", "-S", "-C"] {
         assert_eq!(
@@ -531,6 +545,7 @@ fn it_lets_go_of_the_terminal() {
             "{ran}"
         );
     }
+
     assert!(ran.err.contains(&format!("makuosan[{process}]: ")), "{ran}");
     assert!(
         ran.err.contains(&format!("started, pid {process}")),
@@ -543,15 +558,18 @@ fn it_lets_go_of_the_terminal() {
         .expect("fields")
         .split_whitespace()
         .collect();
+
     assert_eq!(
         fields[3],
         process.to_string(),
         "a session of its own: {stat}"
     );
+
     assert_eq!(
         std::fs::read_link(format!("/proc/{process}/cwd")).expect("mine"),
         Path::new("/")
     );
+
     // A second one for the same base says why it cannot.
     let ran = Running::start(&mut old.command(0, &[])).wait();
     assert!(
@@ -559,6 +577,7 @@ fn it_lets_go_of_the_terminal() {
         "{ran}"
     );
     kill(process, Signal::SIGTERM).expect("mine");
+
     until("its end", || !old.control(0).exists());
     // What cannot be is said by the one that was started.
     let ran = Running::start(&mut old.command(0, &["-u", "no-such-user"]))
@@ -568,6 +587,7 @@ fn it_lets_go_of_the_terminal() {
         ran.err.contains("no user") && !ran.err.contains("pid       :"),
         "{ran}"
     );
+
     for (args, code, word) in [(["-V"], 0, "makuosan"), (["-h"], 0, "-b"), (["-x"], 2, "")] {
         let ran = Running::start(&mut old.command(0, &args))
             .wait()
@@ -581,6 +601,7 @@ fn the_systems_log_has_its_lines() {
     if !is_root() {
         return skipped("a /dev of its own needs root");
     }
+
     let Some(old) = Old::loopback(1) else { return };
     let log = UnixDatagram::bind(old.lab.path("devlog")).expect("new");
     let dev = format!(
@@ -588,6 +609,7 @@ fn the_systems_log_has_its_lines() {
          ln -s {} /dev/log && exec \"$@\" 2>/dev/null",
         old.lab.path("devlog").display()
     );
+
     let daemon = old.command(0, &["-o"]);
     let mut command = std::process::Command::new("unshare");
     command
@@ -597,10 +619,12 @@ fn the_systems_log_has_its_lines() {
     command
         .env_remove("MAKUO_CONFIG")
         .env_remove("NOTIFY_SOCKET");
+
     let ran = Running::start(&mut command).wait();
     if ran.err.contains("unshare") || ran.err.contains("mount:") {
         return skipped(&format!("no /dev of its own: {ran}"));
     }
+
     ran.exits(0);
     let mut line = [0; 2000];
     log.set_nonblocking(true).expect("possible");
@@ -613,6 +637,7 @@ fn the_systems_log_has_its_lines() {
         );
         said.iter().any(|line| line.contains("pid "))
     });
+
     let started = said
         .iter()
         .find_map(|line| line.strip_prefix("<30>makuosan["))
@@ -622,11 +647,13 @@ fn the_systems_log_has_its_lines() {
         .next()
         .and_then(|p| p.parse().ok())
         .expect("a number");
+
     assert!(
         said.iter()
             .any(|line| line.ends_with(&format!("pid {process}"))),
         "{said:?}"
     );
+
     kill(Pid::from_raw(process), Signal::SIGTERM).expect("mine");
     until("its end", || !old.control(0).exists());
 }

@@ -15,18 +15,21 @@ fn mounted(lab: &mut Lab, kind: &str) -> bool {
         .arg("-q")
         .arg(&image)
         .output();
+
     if !support::is_root() || !made.is_ok_and(|out| out.status.success()) {
         skipped(&format!(
             "only root mounts filesystems, and mkfs.{kind} has to be there"
         ));
         return false;
     }
+
     let host = lab.host("web1");
     host.wrap(&format!(
         "mount -o loop {} {} && exec \"$@\"",
         image.display(),
         host.tree().display()
     ));
+
     host.start();
     true
 }
@@ -48,16 +51,19 @@ fn differences(host: &Host, source: &Path) -> String {
         "--delete",
         "--exclude=/.makuo",
     ]);
+
     let out = rsync
         .arg(slash(source))
         .arg(slash(&host.tree()))
         .output()
         .expect("rsync");
+
     assert!(
         out.status.success(),
         "{}",
         String::from_utf8_lossy(&out.stderr)
     );
+
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -116,6 +122,7 @@ fn what_has_the_name_of_the_state_is_not_sent() {
         .says(&[".makuo", "under this name"]);
     lab.spec(&format!("exclude = [\"/.makuo\"]\n{}", support::DELETE));
     lab.deploy(&[]).exits(0);
+
     assert!(!lab.hosts[0].tree().join(".makuo").exists());
 }
 
@@ -125,6 +132,7 @@ fn a_tree_of_a_containers_image_is_deployed_to_like_any_other() {
     if !support::is_root() || !kinds.contains("overlay") {
         return skipped("only root mounts overlay filesystems, where the kernel has them");
     }
+
     for apart in [false, true] {
         let Some(mut lab) = Lab::loopback_idle() else {
             return;

@@ -49,6 +49,7 @@ fn names_are_bytes() {
         write(&site.join("dirs").join(name).join(name), name.as_bytes());
         symlink(name, site.join("dirs").join(name).join("link")).expect("new");
     }
+
     arrives(&lab);
 
     let gone = site.join("dirs").join(OsStr::from_bytes(NAMES[11]));
@@ -56,6 +57,7 @@ fn names_are_bytes() {
     NAMES
         .iter()
         .for_each(|name| write(&site.join("files").join(OsStr::from_bytes(name)), "changed"));
+
     let shown = lab.makuo(&["diff", "www.toml", "-v"]).exits(1);
     let all = format!("{}{}", shown.out, shown.err);
     assert!(
@@ -63,6 +65,7 @@ fn names_are_bytes() {
         "{all:?}"
     );
     let told = lab.diff(&[]).exits(1);
+
     assert!(
         told.events()
             .iter()
@@ -71,6 +74,7 @@ fn names_are_bytes() {
             >= NAMES.len(),
         "{told}"
     );
+
     arrives(&lab);
 }
 
@@ -93,6 +97,7 @@ fn every_kind_of_entry() {
     std::fs::create_dir_all(site.join("empty dir/inner")).expect("new");
     symlink("dir/file", site.join("link")).expect("new");
     symlink("nowhere", site.join("dangling")).expect("new");
+
     symlink("/etc/passwd", site.join("absolute")).expect("new");
     symlink("../../..", site.join("up")).expect("new");
     symlink("dir", site.join("to a dir")).expect("new");
@@ -103,6 +108,7 @@ fn every_kind_of_entry() {
 
     // Each becomes another kind.
     std::fs::remove_file(site.join("link")).expect("there");
+
     write(&site.join("link/now/a/dir"), "x");
     std::fs::remove_dir_all(site.join("empty dir")).expect("there");
     symlink("link", site.join("empty dir")).expect("new");
@@ -110,6 +116,7 @@ fn every_kind_of_entry() {
     write(&site.join("fifo"), "a file now");
     std::fs::remove_file(site.join("second name")).expect("there");
     write(&site.join("second name"), "content");
+
     arrives(&lab);
     assert!(support::read(Path::new("/etc/passwd")).starts_with(b"root:"));
 }
@@ -123,11 +130,13 @@ fn modes_arrive_as_they_are() {
         write(&file, "x");
         set_mode(&file, mode);
     }
+
     for mode in [0o1777, 0o2775, 0o700, 0o555, 0o500] {
         let dir = site.join(format!("dir{mode:o}"));
         write(&dir.join("inside"), "x");
         set_mode(&dir, mode);
     }
+
     arrives(&lab);
 
     // A change below directories that forbid it to their owner.
@@ -139,9 +148,11 @@ fn modes_arrive_as_they_are() {
         write(&dir.join("new"), "new");
         set_mode(&dir, mode);
     }
+
     set_mode(&site.join("600"), 0o640);
     set_mode(&site.join("dir700"), 0o750);
     arrives(&lab);
+
     // So that they can be removed when the tests are not root's.
     for root in std::iter::once(site).chain(lab.hosts.iter().map(support::Host::tree)) {
         ["dir555", "dir500"]
@@ -155,6 +166,7 @@ fn owners_without_a_name_arrive_by_number() {
     if !is_root() {
         return skipped("only root gives files away");
     }
+
     let Some(lab) = Lab::loopback(2) else { return };
     let site = lab.site();
     write(&site.join("dir/file"), "x");
@@ -162,6 +174,7 @@ fn owners_without_a_name_arrive_by_number() {
     chown(site.join("dir"), Some(54_323), Some(0)).expect("root may");
     write(&site.join("daemon's"), "x");
     chown(site.join("daemon's"), Some(1), Some(1)).expect("root may");
+
     let ran = lab.deploy(&[]);
     assert!(ran.code == 0 || ran.code == 3, "{ran}");
     if ran.code == 3 {
@@ -171,6 +184,7 @@ fn owners_without_a_name_arrive_by_number() {
             support::DELETE
         ));
     }
+
     arrives(&lab);
     chown(site.join("dir/file"), Some(54_324), Some(54_322)).expect("root may");
     arrives(&lab);

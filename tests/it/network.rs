@@ -29,6 +29,7 @@ fn five_hosts_get_a_release_and_its_change() {
         (Some(5), Some(5)),
         "{first}"
     );
+
     lab.all_same(&site);
 
     append(&site.join("dir0/sub0/file0"), b"changed");
@@ -36,11 +37,13 @@ fn five_hosts_get_a_release_and_its_change() {
     std::fs::remove_file(site.join("dir1/sub1/file1")).expect("there");
     std::fs::remove_dir_all(site.join("dir6")).expect("there");
     let second = lab.deploy(&[]).exits(0).result();
+
     assert!(second["bytes_sent"].as_u64() < Some(100_000), "{second}");
     assert!(
         second["serial"].as_u64() > first["serial"].as_u64(),
         "{second}"
     );
+
     lab.all_same(&site);
 }
 
@@ -58,6 +61,7 @@ fn every_host_loses_a_twentieth_of_the_datagrams() {
         result["repaired"].as_u64() > Some(0),
         "nothing was lost: {result}"
     );
+
     lab.all_same(&site);
 }
 
@@ -66,6 +70,7 @@ fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
     let Some(mut lab) = Lab::network_idle(3) else {
         return;
     };
+
     let site = lab.site();
     Noise::new(3).tree(&site, 150, 60_000);
     for (nth, host) in lab.hosts.iter_mut().enumerate() {
@@ -85,6 +90,7 @@ fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
         host.start();
         host.place.lose(10);
     }
+
     lab.deploy(&["--rate", "4MB"]).exits(0);
     lab.all_same(&site);
     let log: String = lab.hosts.iter().map(support::Host::log).collect();
@@ -93,9 +99,11 @@ fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
             .0
             .split_once(" of ")
     });
+
     let counts: Vec<_> = read
         .map(|(read, asked)| (read.rsplit(' ').next(), asked))
         .collect();
+
     // Nobody else touched the trees: what was asked for was there.
     assert!(
         !counts.is_empty() && counts.iter().all(|(read, asked)| *read == Some(*asked)),
@@ -108,6 +116,7 @@ fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
     let Some(mut lab) = Lab::network(5) else {
         return;
     };
+
     let site = lab.site();
     write(&site.join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -116,6 +125,7 @@ fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
     write(&site.join("big"), Noise::new(3).bytes(BIG));
 
     let mut deploy = lab.start(&[&["deploy", "--json", "www.toml"], &SLOW[..]].concat());
+
     deploy.until_event("the middle of the transfer", is_in_the_middle);
     lab.hosts[2].kill();
     let ran = deploy.wait().exits(3).says(&["web3"]);
@@ -123,6 +133,7 @@ fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
     lab.all_same(&lab.path("old"));
 
     lab.hosts[2].start();
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&site);
 }
@@ -132,6 +143,7 @@ fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
     let Some(mut lab) = Lab::network(5) else {
         return;
     };
+
     let site = lab.site();
     write(&site.join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -141,10 +153,12 @@ fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
     lab.spec(&format!("[commit]\nrequire = 4\n{DELETE}"));
 
     let mut deploy = lab.start(&[&["deploy", "--json", "www.toml"], &SLOW[..]].concat());
+
     deploy.until_event("the middle of the transfer", is_in_the_middle);
     lab.hosts[2].kill();
     let ran = deploy.wait().exits(4);
     assert_eq!(ran.result()["committed"].as_u64(), Some(4), "{ran}");
+
     // The order to commit was not for the host that had fallen silent before.
     assert_eq!(ran.host("web3").0, "absent", "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
@@ -152,6 +166,7 @@ fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
 
     lab.hosts[2].start();
     write(&site.join("page"), "newer");
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&site);
 }
@@ -170,12 +185,14 @@ fn drift_is_found_told_once_and_repaired() {
         write(&tree.join("dir2/note"), "mine");
         std::fs::remove_file(tree.join("dir3/sub0/file3")).expect("there");
     }
+
     let found = lab.diff(&[]).exits(1);
     let changes: Vec<_> = found
         .events()
         .into_iter()
         .filter(|e| e["event"] == "change")
         .collect();
+
     let told = |path: &str, what: &str| {
         let lines: Vec<_> = changes.iter().filter(|c| c["path"] == path).collect();
         assert_eq!(lines.len(), 1, "{path} is told once: {found}");
@@ -186,6 +203,7 @@ fn drift_is_found_told_once_and_repaired() {
         );
         assert_eq!(lines[0]["what"], what, "{found}");
     };
+
     told("dir2/sub2/file2", "content");
     told("dir2/note", "extra");
     told("dir3/sub0/file3", "missing");
@@ -197,6 +215,7 @@ fn drift_is_found_told_once_and_repaired() {
         .lines()
         .filter(|l| l.contains("web2, web4:"))
         .collect();
+
     assert!(
         matches!(groups[..], [line] if line.contains("1 extra") && line.contains("1 missing")),
         "{human}"
@@ -212,6 +231,7 @@ fn drift_is_found_told_once_and_repaired() {
     );
 
     lab.deploy(&[]).exits(0);
+
     lab.diff(&[]).exits(0);
     lab.all_same(&site);
 }
@@ -225,16 +245,19 @@ fn a_key_that_no_host_lists_changes_nothing() {
     copy(&site, &lab.path("old"));
     write(&site.join("page"), "new");
     lab.keygen("stranger");
+
     let shown = support::run::tool(
         std::process::Command::new("ssh-keygen")
             .arg("-lf")
             .arg(lab.path("stranger.pub")),
     );
+
     let fingerprint = shown.split(' ').nth(1).expect("bits, fingerprint, remark");
     let ran = lab
         .makuo(&["deploy", "www.toml", "-k", "stranger"])
         .exits(3);
     ran.says(&[fingerprint, "web1", "web2", "web3", "refused"]);
+
     lab.all_same(&lab.path("old"));
 }
 
@@ -254,10 +277,12 @@ fn a_replay_of_an_older_release_changes_nothing() {
     let Some(mut lab) = Lab::plain_network(2) else {
         return;
     };
+
     let place = lab.plug();
     let Some(namespace) = place.file() else {
         return support::skipped("only root can join a network namespace from a thread");
     };
+
     let site = lab.site();
     write(&site.join("page"), "older");
     lab.deploy(&[]).exits(0);
@@ -284,6 +309,7 @@ fn a_replay_of_an_older_release_changes_nothing() {
         }
         heard.len()
     });
+
     support::pause(Duration::from_millis(300));
     write(&site.join("page"), "old");
     write(&site.join("only in the old one"), "x");
@@ -291,6 +317,7 @@ fn a_replay_of_an_older_release_changes_nothing() {
     stop.send(()).expect("listens");
 
     write(&site.join("page"), "new");
+
     std::fs::remove_file(site.join("only in the old one")).expect("there");
     let last = lab.deploy(&[]).exits(0).result();
     play.send(()).expect("waits");
@@ -298,11 +325,13 @@ fn a_replay_of_an_older_release_changes_nothing() {
     assert!(heard >= 4, "announcements and orders were heard: {heard}");
     support::pause(Duration::from_secs(1));
     lab.all_same(&site);
+
     // Nor are they confused by it: the next release comes right after the last.
     write(&site.join("page"), "newer");
     let next = lab.deploy(&[]).exits(0).result();
     assert!(next["serial"].as_u64() > last["serial"].as_u64(), "{next}");
     lab.all_same(&site);
+
     lab.hosts.iter().for_each(|host| {
         assert!(
             host.log().contains("not newer"),
@@ -326,5 +355,6 @@ fn listen() -> UdpSocket {
     socket
         .set_read_timeout(Some(Duration::from_millis(20)))
         .expect("legal");
+
     socket.into()
 }

@@ -18,19 +18,23 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
     let Some(lab) = Lab::loopback(1) else { return };
     let path = lab.site().join("disk.img");
     let size = (gib << 30) + 12_345;
+
     let file = File::create(&path).expect("new");
     if let Err(e) = file.set_len(size) {
         return skipped(&format!("no file of {size} bytes here: {e}"));
     }
+
     let data = [
         (0, "begin"),
         ((1 << 30) + 77, "somewhere"),
         ((gib << 29) - 3, "in the middle"),
         (size - 3, "end"),
     ];
+
     for (at, text) in data {
         file.write_all_at(text.as_bytes(), at).expect("space");
     }
+
     for more in ["", "[commit]\nlayout = \"swap\"\n"] {
         lab.spec(&format!("{}{more}", support::DELETE));
         write(&lab.site().join("more"), more);
@@ -41,9 +45,11 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
         assert!(found.blocks() * 512 < 8 << 20, "{} blocks", found.blocks());
         assert!(pages(&path) == pages(&there), "another content");
     }
+
     // What was a hole gets data, and the other way round.
     file.write_all_at(b"late", (1 << 29) + 5).expect("space");
     lab.deploy(&[]).exits(0);
+
     assert!(
         pages(&path) == pages(&lab.hosts[0].tree().join("disk.img")),
         "another content"
@@ -57,6 +63,7 @@ fn pages(path: &Path) -> BTreeMap<u64, Vec<u8>> {
     let size = file.metadata().expect("there").size();
     let mut pages = BTreeMap::new();
     let mut at = 0;
+
     while let Ok(start) = rustix::fs::seek(&file, SeekFrom::Data(at)) {
         let end = rustix::fs::seek(&file, SeekFrom::Hole(start)).expect("data ends");
         for place in (start / PAGE * PAGE..end).step_by(PAGE as usize) {
@@ -68,6 +75,7 @@ fn pages(path: &Path) -> BTreeMap<u64, Vec<u8>> {
         }
         at = end;
     }
+
     pages
 }
 
@@ -88,6 +96,7 @@ fn differences(here: &Path, there: &Path) -> String {
         "{}",
         String::from_utf8_lossy(&out.stderr)
     );
+
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -96,14 +105,17 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     if !support::is_root() {
         return skipped("only root can run a host as another user");
     }
+
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let (program, flag) = (lab.path("makuo"), lab.path("unhealthy"));
     std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("a copy that everybody may run");
     for open in [lab.path(""), program.clone()] {
         std::fs::set_permissions(open, Permissions::from_mode(0o755)).expect("mine");
     }
+
     let host = lab.host("web1");
     let user = format!("--reuid {NOBODY} --regid {NOBODY} --clear-groups --pdeathsig KILL");
     host.wrap(&format!(
@@ -114,6 +126,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
         "health = [\"test\", \"!\", \"-e\", {:?}]",
         flag.display().to_string()
     ));
+
     let own = host.disk().parent().expect("a parent").to_path_buf();
     assert!(
         Command::new("chown")
@@ -123,6 +136,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
             .expect("chown")
             .success()
     );
+
     host.start();
     let tree = host.tree();
 
@@ -132,12 +146,14 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
             support::DELETE
         ));
     };
+
     let locked = lab.site().join("locked");
     let bar = || std::fs::set_permissions(&locked, Permissions::from_mode(0o0)).expect("mine");
     spec("in-place");
     for name in ["a", "b", "deep/c", "deep/d", "deep/er/e"] {
         write(&locked.join(name), name);
     }
+
     bar();
     lab.deploy(&[]).exits(0);
     assert_eq!(differences(&lab.site(), &tree), "");
@@ -150,8 +166,10 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     );
 
     write(&locked.join("a"), "updated");
+
     std::fs::remove_file(locked.join("b")).expect("there");
     std::fs::remove_dir_all(locked.join("deep/er")).expect("there");
+
     // Another name of what is in it already, outside of it.
     std::fs::copy(locked.join("deep/c"), lab.site().join("copied")).expect("a copy");
     bar();
@@ -159,6 +177,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     assert_eq!(differences(&lab.site(), &tree), "", "updated");
 
     write(&locked.join("deep/d"), "below it alone");
+
     bar();
     lab.deploy(&[]).exits(0);
     assert_eq!(differences(&lab.site(), &tree), "", "updated below");
@@ -166,6 +185,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
 
     let before = lab.path("before");
     copy(&lab.site(), &before);
+
     write(&locked.join("a"), "bad");
     write(&locked.join("new"), "new");
     std::fs::remove_dir_all(locked.join("deep")).expect("there");
@@ -175,6 +195,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     assert_eq!(differences(&before, &tree), "", "taken back");
 
     std::fs::remove_file(&flag).expect("there");
+
     spec("swap");
     lab.deploy(&[])
         .exits(3)
@@ -182,10 +203,12 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     assert_eq!(differences(&before, &tree), "", "refused");
 
     spec("in-place");
+
     lab.deploy(&[]).exits(0);
     assert_eq!(differences(&lab.site(), &tree), "", "deployed after all");
     std::fs::remove_dir_all(&locked).expect("mine");
     lab.deploy(&[]).exits(0);
+
     assert_eq!(differences(&lab.site(), &tree), "", "removed");
 }
 

@@ -60,6 +60,7 @@ impl Editor {
             BTreeMap::new(),
             BTreeMap::new(),
         );
+
         Self {
             top: top.to_path_buf(),
             rng: fastrand::Rng::with_seed(seed),
@@ -88,14 +89,17 @@ impl Editor {
         if self.rng.u8(..8) == 0 {
             self.logs.remove(log);
         }
+
         if !self.logs.contains_key(log)
             && let Ok(file) = File::options().append(true).open(self.top.join(log))
         {
             self.logs.insert(log, file);
         }
+
         let Some(mut file) = self.logs.get(log) else {
             return;
         };
+
         if file.write_all(text.as_bytes()).is_ok() {
             self.wrote
                 .entry(log.to_string())
@@ -112,16 +116,20 @@ impl Editor {
         if self.rng.u8(..6) == 0 {
             self.dirs.remove(place);
         }
+
         if !self.dirs.contains_key(place)
             && let Ok(dir) = File::open(self.top.join(place))
         {
             self.dirs.insert(place, (dir, self.count));
         }
+
         let Some((dir, opened)) = self.dirs.get(place) else {
             return;
         };
+
         let name = format!("h{opened}-{}", self.rng.u8(..3));
         let path = join(place, &name);
+
         // Once a release is confirmed nobody can tell who removed a name from the tree before it.
         if self.rng.u8(..4) == 0 && !GOVERNED.contains(&place) {
             if rustix::fs::unlinkat(dir, &name, AtFlags::empty()).is_ok() {
@@ -139,6 +147,7 @@ impl Editor {
         let (path, other) = (join(place, &self.name()), join(place, &self.name()));
         let (at, to) = (self.top.join(&path), self.top.join(&other));
         let new = at.with_extension("new");
+
         match self.rng.u8(..12) {
             0..=5 => {
                 if std::fs::write(&new, text)
@@ -200,6 +209,7 @@ impl Editor {
         let once = |path: &String| {
             path.ends_with("/inside") || path.rsplit('/').next().is_some_and(|n| n.starts_with('h'))
         };
+
         for path in self.wrote.keys().filter(|path| once(path)) {
             let at = self.top.join(path);
             let _ = if path.ends_with("/inside") {
@@ -209,6 +219,7 @@ impl Editor {
             };
             self.last.remove(path);
         }
+
         self.wrote.retain(|path, _| !once(path));
     }
 
@@ -257,6 +268,7 @@ fn replace(dir: BorrowedFd<'_>, name: &str, text: &str) -> std::io::Result<()> {
         Mode::from_raw_mode(0o644),
     )?);
     file.write_all(text.as_bytes())?;
+
     Ok(rustix::fs::renameat(dir, &new, dir, name)?)
 }
 
@@ -283,6 +295,7 @@ fn release(site: &Path, round: u64) {
         format!("release {round}"),
     );
     let made = site.join("made");
+
     match round % 2 {
         0 => write(&made.join("file"), "made"),
         _ => drop(std::fs::remove_dir_all(made)),
@@ -299,6 +312,7 @@ fn what_others_write_while_trees_change_places_is_there() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let sick = lab.path("sick");
     lab.spec("exclude = [\"/cache/\", \"/app/cache/\"]\n[commit]\nlayout = \"swap\"\non_failure = \"revert\"\n");
     let host = lab.host("web1");
@@ -307,11 +321,13 @@ fn what_others_write_while_trees_change_places_is_there() {
         "health = [\"sh\", \"-c\", \"test ! -e {}\"]",
         sick.display()
     ));
+
     host.rule("health_deadline = \"200ms\"\nhealth_interval = \"50ms\"");
     let top = host.tree();
     for dir in PLACES {
         std::fs::create_dir_all(top.join(dir)).expect("new");
     }
+
     LOGS.iter().for_each(|log| write(&top.join(log), ""));
     host.start();
 
@@ -319,6 +335,7 @@ fn what_others_write_while_trees_change_places_is_there() {
     let over = AtomicBool::new(false);
     let mut rng = fastrand::Rng::with_seed(seed);
     let (mut committed, mut reverted) = (0, 0);
+
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::Acquire) {
@@ -364,6 +381,7 @@ fn what_others_write_while_trees_change_places_is_there() {
             std::panic::resume_unwind(panic);
         }
     });
+
     println!(
         "{committed} committed, {reverted} reverted, {:?}",
         locked(&editor).done
@@ -371,6 +389,7 @@ fn what_others_write_while_trees_change_places_is_there() {
 
     // Without others the release has the last word on what it governs.
     release(&lab.site(), rounds + 1);
+
     lab.deploy(&[]).exits(0);
     for governed in ["page", "app/fought-over", "app/stays", "app/sub"] {
         let (site, www) = (lab.site().join(governed), top.join(governed));
@@ -387,6 +406,7 @@ fn what_others_write_while_trees_change_places_is_there() {
             false => assert_eq!(support::read(&site), support::read(&www)),
         }
     }
+
     let lost = locked(&editor).lost();
     assert!(lost.is_empty(), "{lost:#?}");
 }

@@ -41,6 +41,7 @@ fn assets() -> Vec<(String, String)> {
         .as_array()
         .expect("a list");
     let rpm = rpm.iter().map(|a| (text(&a["source"]), text(&a["dest"])));
+
     deb.chain(rpm).collect()
 }
 
@@ -65,6 +66,7 @@ fn everything_that_is_packed_is_there() {
         };
         assert!(there, "{source}");
     }
+
     // The old names lead to the command, wherever the package is unpacked.
     for (link, target) in [("msync", "makuo"), ("makuosan", "../bin/makuo")] {
         let found = std::fs::read_link(root().join("packaging/links").join(link)).expect("a link");
@@ -87,6 +89,7 @@ fn scripts_and_units_are_legal() {
         );
         try_tool(Command::new("sh").arg("-n").arg(&path)).expect(script);
     }
+
     for script in ["rpm/post", "rpm/preun", "rpm/postun"] {
         try_tool(
             Command::new("sh")
@@ -95,11 +98,13 @@ fn scripts_and_units_are_legal() {
         )
         .expect(script);
     }
+
     let daemon = &["WatchdogSec=", "ExecStart=/usr/bin/makuo daemon --config "][..];
     let watch = &[
         "ProtectSystem=strict\n",
         "ExecStart=/usr/bin/makuo watch /etc/makuo/watch/%i.toml\n",
     ][..];
+
     for (unit, lines) in [
         ("makuo.service", daemon),
         ("makuo@.service", daemon),
@@ -162,6 +167,7 @@ fn units_are_what_systemd_understands() {
     if let Err(why) = try_tool(Command::new("systemd-analyze").arg("--version")) {
         return skipped(&format!("no systemd here: {why}"));
     }
+
     let dir = tempfile::tempdir().expect("a directory");
     for (unit, name) in [
         ("makuo.service", "makuo.service"),
@@ -199,9 +205,11 @@ fn a_static_build_is_packed() {
         .arg(small(dir.path()));
     let said = try_tool(command.env("CARGO_TARGET_DIR", dir.path().join("build"))).expect("packs");
     let to = dir.path().join("local");
+
     std::fs::create_dir(&to).expect("new");
     let unpack = ["--strip-components=1", "-xzf", said.trim()];
     try_tool(Command::new("tar").arg("-C").arg(&to).args(unpack)).expect("unpacks");
+
     for (name, flag, word) in [
         ("bin/makuo", "--version", "makuo "),
         ("bin/msync", "--version", "msync "),
@@ -209,16 +217,19 @@ fn a_static_build_is_packed() {
         let out = try_tool(Command::new(to.join(name)).arg(flag)).expect("runs");
         assert!(out.starts_with(word), "{out}");
     }
+
     assert!(
         try_tool(Command::new(to.join("sbin/makuosan")).arg("-V"))
             .expect("runs")
             .starts_with("makuosan ")
     );
+
     let unit = std::fs::read_to_string(to.join("lib/systemd/system/makuo.service")).expect("there");
     assert!(
         unit.contains("\nExecStart=/usr/local/bin/makuo daemon"),
         "{unit}"
     );
+
     // What a package has, this has.
     for (_, dest) in assets()
         .iter()
@@ -226,6 +237,7 @@ fn a_static_build_is_packed() {
     {
         assert!(to.join(dest.trim_start_matches("/usr/")).exists(), "{dest}");
     }
+
     for file in [
         "share/man/man5/makuo.toml.5",
         "share/bash-completion/completions/makuo",
@@ -245,6 +257,7 @@ fn the_configuration_that_is_installed_is_legal() {
                 .arg(path),
         )
     };
+
     check(&path).expect("legal");
     // With every example switched on, too.
     let text = std::fs::read_to_string(&path).expect("readable");
@@ -253,6 +266,7 @@ fn the_configuration_that_is_installed_is_legal() {
             .filter(|l| l.contains(" = ") || l.starts_with('['))
             .map(String::from)
     };
+
     let mut lines: Vec<String> = text
         .lines()
         .map(|l| on(l).unwrap_or_else(|| l.to_string()))
@@ -260,6 +274,7 @@ fn the_configuration_that_is_installed_is_legal() {
     lines.retain(|l| l != "listen = \"off\"");
     let dir = tempfile::tempdir().expect("a directory");
     let all = dir.path().join("makuo.toml");
+
     std::fs::write(&all, lines.join("\n")).expect("writable");
     check(&all).expect("legal");
 }
@@ -271,6 +286,7 @@ fn the_page_of_the_configuration_names_every_key() {
     let words: Vec<&str> = page
         .split(|c: char| !(c.is_alphanumeric() || c == '_'))
         .collect();
+
     for key in makuo::config::KEYS
         .iter()
         .filter(|key| !key.starts_with("metrics"))
@@ -292,6 +308,7 @@ fn the_sysv_script_starts_and_stops_a_daemon() {
         at("keys"),
         at("control")
     );
+
     std::fs::write(at("makuo.toml"), config).expect("writable");
     let script = |word: &str| {
         let mut command = Command::new("sh");
@@ -308,6 +325,7 @@ fn the_sysv_script_starts_and_stops_a_daemon() {
             .env_remove("NOTIFY_SOCKET");
         command.output().expect("sh")
     };
+
     assert_eq!(script("status").status.code(), Some(3));
     let started = script("start");
     assert!(started.status.success(), "{started:?}");
@@ -316,12 +334,14 @@ fn the_sysv_script_starts_and_stops_a_daemon() {
         .trim()
         .parse()
         .expect("a number");
+
     assert!(Path::new(&format!("/proc/{pid}")).exists());
     assert!(
         script("status").status.success()
             && script("reload").status.success()
             && script("start").status.success()
     );
+
     assert!(script("stop").status.success());
     assert!(!PathBuf::from(format!("/proc/{pid}")).exists() && !at("control").exists());
     assert_eq!(script("status").status.code(), Some(3));
@@ -340,6 +360,7 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
         )?;
         return Ok(deb);
     }
+
     let tree = dir.join("tree");
     for (source, dest, mode) in deb_assets() {
         let source = match source.as_str() {
@@ -351,6 +372,7 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
         let to = format!("{}/{dest}", tree.display());
         try_tool(Command::new("sh").args(["-c", script, "sh", &source, &to, &mode]))?;
     }
+
     let control = tree.join("DEBIAN");
     std::fs::create_dir_all(&control).map_err(|e| e.to_string())?;
     let text = "Package: makuo\nVersion: 0.1.0-1\nArchitecture: all\nMaintainer: x <x@example.com>\nDescription: x\n";
@@ -361,19 +383,23 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
             "/etc/makuo/makuo.toml\n/etc/default/makuosan\n",
         ),
     ];
+
     for (name, text) in files {
         std::fs::write(control.join(name), text).map_err(|e| e.to_string())?;
     }
+
     for script in ["postinst", "prerm", "postrm"] {
         let from = root().join("packaging/deb").join(script);
         std::fs::copy(from, control.join(script)).map_err(|e| e.to_string())?;
     }
+
     try_tool(
         Command::new("dpkg-deb")
             .args(["--root-owner-group", "-Znone", "--build"])
             .arg(&tree)
             .arg(&deb),
     )?;
+
     Ok(deb)
 }
 
@@ -386,6 +412,7 @@ fn deb_assets() -> Vec<(String, String, String)> {
         .expect("a list")
         .clone();
     let text = |value: &toml::Value| value.as_str().expect("text").to_string();
+
     assets
         .iter()
         .map(|a| (text(&a[0]), text(&a[1]), text(&a[2])))
@@ -440,12 +467,15 @@ fn the_deb_is_installed_used_and_purged() {
     if !support::is_root() {
         return skipped("installing a package needs root");
     }
+
     if let Err(why) = try_tool(Command::new("dpkg").arg("--version")) {
         return skipped(&format!("no dpkg here: {why}"));
     }
+
     let dir = tempfile::tempdir().expect("a directory");
     let deb = deb(dir.path()).expect("a package");
     std::fs::write(dir.path().join("use"), USE).expect("writable");
+
     // Whatever is installed goes into a layer over this system's files.
     let script = format!(
         "set -e; cd {}; mkdir layer root; mount -t tmpfs none layer; mkdir layer/u layer/w; \
@@ -455,6 +485,7 @@ fn the_deb_is_installed_used_and_purged() {
         dir.path().display(),
         deb.display()
     );
+
     let mut command = Command::new("unshare");
     command.args(["-m", "-n", "-p", "-f", "--kill-child", "sh", "-c", &script]);
     command
@@ -462,6 +493,7 @@ fn the_deb_is_installed_used_and_purged() {
         .env_remove("NOTIFY_SOCKET")
         .env("DEBIAN_FRONTEND", "noninteractive");
     let output = command.output().expect("unshare");
+
     let out = String::from_utf8_lossy(&output.stdout);
     if !out.contains("mounted") {
         return skipped(&format!(
@@ -469,15 +501,18 @@ fn the_deb_is_installed_used_and_purged() {
             String::from_utf8_lossy(&output.stderr)
         ));
     }
+
     assert!(
         output.status.success() && out.ends_with("all is well\n"),
         "{out}{}",
         String::from_utf8_lossy(&output.stderr)
     );
+
     let left = out
         .split("left behind:\n")
         .nth(1)
         .and_then(|rest| rest.split("end of it\n").next());
+
     assert_eq!(
         left,
         Some(""),

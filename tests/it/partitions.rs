@@ -61,6 +61,7 @@ fn plan(rng: &mut fastrand::Rng) -> Vec<(usize, When, What)> {
         ];
         (rng.usize(..HOSTS), when, what[rng.usize(..what.len())])
     };
+
     (0..events).map(|_| event(rng)).collect()
 }
 
@@ -79,6 +80,7 @@ fn lab() -> Option<Lab> {
         ));
         host.start();
     }
+
     Some(lab)
 }
 
@@ -147,6 +149,7 @@ fn judge(lab: &Lab, ran: &Ran, mark: &str, told: &str) -> Vec<String> {
         );
         states.push(state);
     }
+
     states
 }
 
@@ -157,6 +160,7 @@ fn what_a_deploy_says_of_each_host_is_what_it_has() {
     let first = number("MAKUO_PARTITION_SEED", first);
     let Some(mut lab) = lab() else { return };
     let mut counts = std::collections::BTreeMap::new();
+
     for seed in first..first + number("MAKUO_PARTITIONS", 2) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mark = format!("release {seed}");
@@ -224,5 +228,6 @@ fn what_a_deploy_says_of_each_host_is_what_it_has() {
             }
         }
     }
+
     println!("seeds from {first}: {counts:?}");
 }

@@ -44,14 +44,17 @@ impl Victim {
         for name in NAMES {
             write(&path.join(name), format!("victim {name}"));
         }
+
         symlink("victim's target", path.join("link")).expect("new");
         let names: Vec<PathBuf> = walk(&path);
+
         // So long ago that the next read is noted.
         names.iter().for_each(|name| age(name));
         let was = names
             .iter()
             .map(|name| (name.clone(), seen(name)))
             .collect();
+
         Self {
             reads_show: reads_show(&path),
             path,
@@ -69,6 +72,7 @@ impl Victim {
             }
             assert_eq!(now, *was, "{kind}: {} was touched", path.display());
         }
+
         // A look at its names is a read of it.
         assert_eq!(
             walk(&self.path),
@@ -82,6 +86,7 @@ impl Victim {
 fn seen(path: &Path) -> Seen {
     let meta =
         std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+
     // Putting the time of reading back changes the time of change.
     Seen {
         ino: meta.ino(),
@@ -109,6 +114,7 @@ fn walk(top: &Path) -> Vec<PathBuf> {
         }
         at += 1;
     }
+
     all.sort();
     all
 }
@@ -131,6 +137,7 @@ fn reads_show(beside: &Path) -> bool {
     read(&probe);
     let shows = seen(&probe) != before;
     std::fs::remove_file(&probe).expect("there");
+
     shows
 }
 
@@ -139,6 +146,7 @@ fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &Atomi
     let mut random = fastrand::Rng::with_seed(1);
     let is_link =
         |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_symlink());
+
     while !stop.load(Ordering::Acquire) {
         if !is_link(dir) && !is_link(link) {
             // The daemon put a directory in the link's place: the one that was there goes.
@@ -152,9 +160,11 @@ fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &Atomi
         let most = if is_link(dir) { 200 } else { 1500 };
         support::pause(Duration::from_micros(random.u64(0..most)));
     }
+
     if is_link(dir) {
         let _ = renameat_with(CWD, dir, CWD, link, RenameFlags::EXCHANGE);
     }
+
     // The daemon may have moved the directory away and be kept by the link from putting it back: a person mends that.
     if is_link(dir) {
         std::fs::remove_file(dir)
@@ -171,12 +181,14 @@ fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     lab.host("web1").start();
     let (site, tree, disk) = (lab.site(), lab.hosts[0].tree(), lab.hosts[0].disk());
     let victim = Victim::new(disk.join("victim"));
     for name in NAMES {
         write(&site.join(DIR).join(name), format!("ours {name}"));
     }
+
     symlink("ours", site.join(DIR).join("link")).expect("new");
     lab.spec(&format!("{DELETE}{spec}"));
     lab.deploy(&[]).exits(0);
@@ -185,6 +197,7 @@ fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
         .ok()
         .and_then(|s| s.parse().ok())
         .unwrap_or(2);
+
     let watch = Stopwatch::start();
     let (mut round, mut went) = (0, 0);
     std::thread::scope(|scope| {
@@ -207,6 +220,7 @@ fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
         stop.store(true, Ordering::Release);
         flipper.join().expect("it does not panic");
     });
+
     println!(
         "{kind}: {} flips, {went} of {round} went through",
         flips.load(Ordering::Relaxed)
@@ -215,15 +229,18 @@ fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
         flips.load(Ordering::Relaxed) > 100,
         "{kind}: hardly anything was flipped"
     );
+
     victim.check(kind);
     // Left alone, the host is well again.
     release(&site, round + 1);
     let first = lab.deploy(&["--checksum"]);
+
     if first.code != 0 {
         // A commit failed that could not be taken back while the link was there: that is done first.
         first.exits(3).says(&["undone only now", "deploy again"]);
         lab.deploy(&["--checksum"]).exits(0);
     }
+
     lab.all_same(&site);
     victim.check(kind);
 }
@@ -365,6 +382,7 @@ fn flip_exchanged(tree: &Path, link: &Path, victim: &Path, stop: &AtomicBool, fl
             .map(|meta| meta.ino())
             .unwrap_or_default()
     };
+
     symlink(victim, link).expect("new");
     let mut known = inode();
     while !stop.load(Ordering::Acquire) {
@@ -388,6 +406,7 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     lab.host("web1").setting("sandbox = \"off\"");
     lab.hosts[0].start();
     let (site, tree, disk) = (lab.site(), lab.hosts[0].tree(), lab.hosts[0].disk());
@@ -395,6 +414,7 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
     write(&site.join("passwd"), "ours");
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
     lab.deploy(&[]).exits(0);
+
     let victim = Victim::new(disk.join("victim"));
     let (stop, flips) = (AtomicBool::new(false), AtomicU64::new(0));
     let seconds = std::env::var("MAKUO_RACE_SECONDS")
@@ -402,6 +422,7 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
         .and_then(|s| s.parse().ok())
         .unwrap_or(2);
     let watch = Stopwatch::start();
+
     let (mut round, mut went) = (0, 0);
     std::thread::scope(|scope| {
         let flipper =
@@ -418,6 +439,7 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
         stop.store(true, Ordering::Release);
         flipper.join().expect("it does not panic");
     });
+
     println!(
         "{} flips, {went} of {round} went through",
         flips.load(Ordering::Relaxed)
@@ -426,6 +448,7 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
         flips.load(Ordering::Relaxed) > 0 && went > 0,
         "nothing was flipped, or nothing went through"
     );
+
     victim.check("flipped trees");
     write(&site.join("a"), "the end");
     let first = lab.deploy(&["--checksum"]);
@@ -433,6 +456,7 @@ fn whole_trees_that_are_flipped_as_they_are_exchanged() {
         first.exits(3).says(&["deploy again"]);
         lab.deploy(&["--checksum"]).exits(0);
     }
+
     lab.all_same(&site);
     victim.check("flipped trees");
 }
@@ -474,17 +498,20 @@ fn a_root_that_became_a_link_is_refused_and_said() {
     let victim = Victim::new(disk.join("victim"));
     std::fs::rename(&tree, disk.join("away")).expect("mine");
     symlink(&victim.path, &tree).expect("new");
+
     write(&lab.site().join("a"), "b");
     let words = "another directory than when the daemon started";
     lab.deploy(&[]).exits(3).says(&[words]);
     lab.diff(&[]).exits(3).says(&[words]);
     victim.check("root");
     assert_eq!(read(&disk.join("away/a")), b"a");
+
     // Put back, it is served again.
     std::fs::remove_file(&tree).expect("the link");
     std::fs::rename(disk.join("away"), &tree).expect("mine");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+
     victim.check("root");
 }
 
@@ -493,6 +520,7 @@ fn a_state_directory_that_became_a_link_is_refused_and_said() {
     let Some(mut lab) = Lab::loopback(1) else {
         return;
     };
+
     write(&lab.site().join("a"), "a");
     lab.deploy(&[]).exits(0);
     let disk = lab.hosts[0].disk();
@@ -500,6 +528,7 @@ fn a_state_directory_that_became_a_link_is_refused_and_said() {
     std::fs::rename(&state, disk.join("away")).expect("mine");
     symlink(&victim.path, &state).expect("new");
     write(&lab.site().join("a"), "b");
+
     lab.deploy(&[]).exits(3).says(&["the state directory"]);
     // The first session ends in between, and with it what it keeps in its state.
     support::pause(Duration::from_secs(3));
@@ -507,6 +536,7 @@ fn a_state_directory_that_became_a_link_is_refused_and_said() {
     assert_eq!(read(&lab.hosts[0].tree().join("a")), b"a");
     std::fs::remove_file(&state).expect("the link");
     std::fs::rename(disk.join("away"), &state).expect("mine");
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
     lab.hosts[0].restart();

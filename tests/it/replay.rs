@@ -20,10 +20,12 @@ fn lab(hosts: usize) -> Option<(Lab, Adversary)> {
     let place = lab.plug();
     let evil = Adversary::at(&place)?;
     let flags = [lab.admin.flags(), vec!["--group-key".to_string(), key]].concat();
+
     for host in &mut lab.hosts {
         host.flags = Some(flags.clone());
         host.start();
     }
+
     lab.flags = Some(flags);
     Some((lab, evil))
 }
@@ -80,9 +82,11 @@ fn the_beacon_of_a_host_that_is_gone_is_neither_a_target_nor_a_member() {
     let Some((mut lab, evil)) = lab(3) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     let recorded = beacons(&evil, 3);
+
     // Two have other numbers now, and one is gone without a word.
     lab.hosts[0].restart();
     lab.hosts[1].restart();
@@ -90,6 +94,7 @@ fn the_beacon_of_a_host_that_is_gone_is_neither_a_target_nor_a_member() {
     (0..3).for_each(|nth| deploy(&lab, nth));
     let ran = lab.makuo(&["members", "--json"]).exits(0);
     assert_eq!(ran.result()["members"].as_u64(), Some(3), "{ran}");
+
     lab.hosts[2].kill();
     let ran = lab.makuo(&["members", "--json"]).exits(0);
     assert!(
@@ -97,6 +102,7 @@ fn the_beacon_of_a_host_that_is_gone_is_neither_a_target_nor_a_member() {
         "{ran}"
     );
     let ran = lab.makuo(&["status", "--json"]);
+
     assert!(
         !ran.out.contains("web3") && ran.out.contains("web1"),
         "{ran}"
@@ -112,6 +118,7 @@ fn the_beacon_of_a_host_that_is_gone_is_neither_a_target_nor_a_member() {
         "5s",
     ])
     .exits(0);
+
     replay.end();
 }
 
@@ -150,6 +157,7 @@ fn a_comparison_that_was_recorded_holds_up_no_deploy() {
     let Some((mut lab, evil)) = lab(2) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     Noise::new(7).tree(&lab.site(), 300, 20_000);
@@ -160,5 +168,6 @@ fn a_comparison_that_was_recorded_holds_up_no_deploy() {
     let replay = replaying(evil, recorded);
     pause(Duration::from_millis(300));
     (0..4).for_each(|nth| deploy(&lab, nth));
+
     replay.end();
 }

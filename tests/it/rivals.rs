@@ -27,11 +27,13 @@ fn deploys_of_two_trees_at_once_do_not_mix() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let keys = lab.path("authorized_keys");
     let line = String::from_utf8(support::read(&keys))
         .expect("text")
         .replace("tree=\"www\"", "tree=\"*\"");
     write(&keys, line);
+
     for name in ["web1", "web2"] {
         let host = lab.host(name);
         let db = host.disk().join("db");
@@ -39,6 +41,7 @@ fn deploys_of_two_trees_at_once_do_not_mix() {
         host.rule(&format!("[[tree]]\nname = \"db\"\npath = {db:?}"));
         host.start();
     }
+
     write(
         &lab.path("db.toml"),
         format!("tree = \"db\"\nsource = \"other\"\n{DELETE}"),
@@ -46,12 +49,14 @@ fn deploys_of_two_trees_at_once_do_not_mix() {
     write(&lab.site().join("big"), Noise::new(1).bytes(BIG));
     write(&lab.path("other/big"), Noise::new(2).bytes(BIG));
     Noise::new(3).tree(&lab.path("other"), 50, 4000);
+
     let mut first = lab.start(&SLOW);
     first.until_event("the middle of the first", is_in_the_middle);
     let second = lab.start(&["deploy", "--json", "db.toml", "--rate", "4MB"]);
     for ran in [first.wait().exits(0), second.wait().exits(0)] {
         assert_eq!(ran.result()["committed"].as_u64(), Some(2), "{ran}");
     }
+
     lab.all_same(&lab.site());
     lab.hosts
         .iter()
@@ -72,6 +77,7 @@ fn a_second_deploy_of_a_tree_is_refused_and_names_the_first() {
     refused.says(&["web1", "web2", "busy with www@2 from ", name]);
     let ran = first.wait().exits(0);
     assert_eq!(ran.result()["committed"].as_u64(), Some(2), "{ran}");
+
     lab.all_same(&lab.site());
 }
 

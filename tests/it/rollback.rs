@@ -22,11 +22,13 @@ fn released(hosts: usize, more: &str) -> Option<Lab> {
             String::from_utf8_lossy(&keys)
         ),
     );
+
     for i in 1..=hosts {
         let host = lab.host(&format!("web{i}"));
         host.rule("keep = 5");
         host.start();
     }
+
     Noise::new(1).tree(&lab.site(), 20, 2000);
     for n in 1..=3u64 {
         write(&lab.site().join("large"), Noise::new(n).bytes(LARGE));
@@ -37,6 +39,7 @@ fn released(hosts: usize, more: &str) -> Option<Lab> {
         lab.deploy(&[]).exits(0);
         copy(&lab.site(), &lab.path(&format!("r{n}")));
     }
+
     Some(lab)
 }
 
@@ -93,6 +96,7 @@ fn a_host_that_did_not_keep_it_is_served_by_one_that_did() {
     let Some(mut lab) = released(2, "") else {
         return;
     };
+
     lab.host("web3").start();
     let refused = lab.makuo(&["rollback", "www", "--expect", "3"]).exits(3);
     refused.says(&[
@@ -102,18 +106,21 @@ fn a_host_that_did_not_keep_it_is_served_by_one_that_did() {
     lab.hosts[..2]
         .iter()
         .for_each(|host| support::same(&lab.path("r3"), &host.tree()));
+
     assert_eq!(
         std::fs::read_dir(lab.hosts[2].tree())
             .expect("there")
             .count(),
         0
     );
+
     let on = config(&lab, "web2");
     let ran = lab
         .makuo(&[
             "rollback", "www", "--json", "--expect", "3", "-c", &on, "--to", "2",
         ])
         .exits(0);
+
     lab.all_same(&lab.path("r2"));
     assert!(sent(&ran) > LARGE as u64, "{ran}");
 }
@@ -127,17 +134,20 @@ fn a_key_for_rollbacks_goes_back_and_does_no_more() {
     );
     lab.makuo(&["rollback", "www", "-k", &key, "-c", &on])
         .exits(0);
+
     lab.all_same(&lab.path("r2"));
     write(&lab.site().join("large"), "new");
     lab.makuo(&["deploy", "www.toml", "-k", &key])
         .exits(3)
         .says(&["may not deploy www"]);
     lab.all_same(&lab.path("r2"));
+
     // What it signed itself it may put again, and so may the other.
     lab.makuo(&["rollback", "www", "--to", "1", "-k", &key, "-c", &on])
         .exits(0);
     lab.makuo(&["rollback", "www", "--to", "4", "-c", &on])
         .exits(0);
+
     lab.all_same(&lab.path("r2"));
 }
 
@@ -149,15 +159,18 @@ fn what_an_unknown_key_signed_is_not_signed_again() {
     lab.makuo(&["rollback", "www", "-k", &key])
         .exits(3)
         .says(&["SHA256:", "--authorized-keys"]);
+
     // Known to whoever rolls back, but not to the hosts.
     let keys = lab
         .path("authorized_keys")
         .to_str()
         .expect("UTF-8")
         .to_string();
+
     lab.makuo(&["rollback", "www", "-k", &key, "--authorized-keys", &keys])
         .exits(3)
         .says(&["may not rollback www"]);
+
     lab.all_same(&lab.path("r3"));
 }
 
@@ -168,9 +181,11 @@ fn three(more: &str) -> Option<Lab> {
     for i in 1..=3 {
         lab.host(&format!("web{i}")).start();
     }
+
     write(&lab.site().join("page"), "good");
     lab.deploy(&[]).exits(0);
     copy(&lab.site(), &lab.path("r1"));
+
     Some(lab)
 }
 
@@ -218,6 +233,7 @@ fn a_canary_by_hand_is_nothing_that_others_go_back_to() {
         "3 of 3 hosts",
         "web1, web2, web3: 2 changed",
     ]);
+
     lab.all_same(&lab.path("r1"));
     // Its content on one host and the same on all afterwards is one release.
     write(&lab.site().join("page"), "second");
@@ -227,10 +243,12 @@ fn a_canary_by_hand_is_nothing_that_others_go_back_to() {
         "www@5 on web1",
         "--to",
     ]);
+
     lab.deploy(&[]).exits(0);
     lab.makuo(&["rollback", "www"])
         .exits(0)
         .says(&["www@4", "3 of 3 hosts"]);
+
     lab.all_same(&lab.path("r1"));
 }
 
@@ -243,6 +261,7 @@ fn a_rollback_that_would_change_nothing_says_so_and_is_no_success() {
     lab.makuo(&["rollback", "www", "--to", "1"])
         .exits(3)
         .says(&["nothing to change", "web1, web2, web3"]);
+
     assert_eq!(logged(&lab), [1]);
     write(&lab.hosts[1].tree().join("page"), "drifted");
     lab.makuo(&["rollback", "www", "--to", "1", "-n"])
@@ -252,6 +271,7 @@ fn a_rollback_that_would_change_nothing_says_so_and_is_no_success() {
     lab.makuo(&["rollback", "www", "--to", "1", "-c", &on])
         .exits(0)
         .says(&["web2: 1 changed"]);
+
     lab.all_same(&lab.path("r1"));
 }
 
@@ -337,5 +357,6 @@ fn damaged_marks_of_a_release_are_named_by_a_diff() {
         );
         write(&path, whole);
     }
+
     lab.diff(&[]).exits(0);
 }

@@ -37,6 +37,7 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
     let Ok(capture) = Capture::start(&lab.hosts[0].place).map_err(|why| skipped(&why)) else {
         return;
     };
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
     lab.makuo(&["members", "--json"])
@@ -45,20 +46,24 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
     lab.makuo(&["status", "www"])
         .exits(0)
         .says(&["web1", "web2", "web3"]);
+
     lab.makuo(&["log", "www"]).exits(0).says(&["www@1"]);
     lab.diff(&[]).exits(0);
     let sealed = capture.finish();
     for name in [SECRET, "web1", "www"] {
         assert_eq!(said(&sealed, name), 0, "{name} is on the network");
     }
+
     // The same without a key, to see that the capture would show it.
     let Some(lab) = Lab::plain_network(1) else {
         return;
     };
+
     write(&lab.site().join(SECRET), "attack at dawn");
     let Ok(capture) = Capture::start(&lab.hosts[0].place).map_err(|why| skipped(&why)) else {
         return;
     };
+
     lab.deploy(&[]).exits(0).says(&["traffic is plain"]);
     assert_eq!(
         lab.hosts[0].log().matches("traffic is plain").count(),
@@ -66,6 +71,7 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
         "{}",
         lab.hosts[0].log()
     );
+
     let plain = capture.finish();
     for name in [SECRET, "web1", "www"] {
         assert!(said(&plain, name) > 0, "{name} is not on the network");
@@ -83,10 +89,12 @@ fn those_without_the_key_get_nothing_and_are_seen() {
             "speaks with a group key",
             "--group-key",
         ]);
+
     keygen(&lab, "other.key");
     lab.makuo(&["deploy", "www.toml", "--group-key", "other.key"])
         .exits(3)
         .says(&["no hosts answered", "another group key"]);
+
     for host in &lab.hosts {
         assert_eq!(
             std::fs::read_dir(host.tree()).expect("a tree").count(),
@@ -106,6 +114,7 @@ fn those_without_the_key_get_nothing_and_are_seen() {
             );
         }
     }
+
     // A plain host: no member, but named.
     let (plain, dir, keys) = (lab.plug(), lab.path("plain"), lab.path("authorized_keys"));
     lab.hosts
@@ -118,6 +127,7 @@ fn those_without_the_key_get_nothing_and_are_seen() {
             .out
             .contains("speaks without a group key")
     });
+
     let ran = lab
         .makuo(&["members", "--json"])
         .exits(0)
@@ -126,6 +136,7 @@ fn those_without_the_key_get_nothing_and_are_seen() {
     let ran = lab
         .makuo(&["deploy", "--json", "www.toml", "--expect", "2"])
         .exits(0);
+
     assert_eq!(ran.result()["targets"].as_u64(), Some(2), "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2"]);
 }
@@ -135,6 +146,7 @@ fn a_group_changes_its_key_while_it_runs() {
     let Some(lab) = sealed(2) else { return };
     keygen(&lab, "new.key");
     lab.deploy(&[]).exits(0);
+
     // The file is what a host was told: what stands in it changes, and SIGHUP reads it again.
     let one = &lab.hosts[1];
     let before = one.log().matches("datagrams are sealed with").count();
@@ -142,11 +154,13 @@ fn a_group_changes_its_key_while_it_runs() {
         std::fs::copy(lab.path("new.key"), host.group_key()).expect("writable");
         host.reload();
     }
+
     until("both have the new key", || {
         lab.hosts
             .iter()
             .all(|host| host.log().matches("datagrams are sealed with").count() > before)
     });
+
     write(&lab.site().join("page"), "new");
     lab.deploy(&["--group-key", "new.key"]).exits(0);
     lab.all_same(&lab.site());

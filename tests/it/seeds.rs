@@ -34,6 +34,7 @@ fn every_seed_is_decoded() {
     if std::env::var_os("MAKUO_WRITE_SEEDS").is_some() {
         write_all();
     }
+
     for (name, door) in DOORS {
         let mut whole = 0;
         for path in seeds(name) {
@@ -68,12 +69,14 @@ fn every_door_has_a_target_and_every_target_a_door() {
                 .into_owned()
         })
         .collect();
+
     found.sort();
     assert_eq!(
         found,
         DOORS.iter().map(|(name, _)| *name).collect::<Vec<_>>()
     );
     let manifest = std::fs::read_to_string(dir().join("Cargo.toml")).expect("readable");
+
     found.iter().for_each(|name| {
         assert!(
             manifest.contains(&format!("name = \"{name}\"")),
@@ -120,12 +123,14 @@ fn write_all() {
         std::fs::create_dir_all(&dir).expect("writable");
         std::fs::write(dir.join(format!("whole-{number}")), bytes).expect("writable");
     };
+
     let all = |name: &str, seeds: Vec<Vec<u8>>| {
         seeds
             .iter()
             .enumerate()
             .for_each(|(number, bytes)| put(name, number, bytes));
     };
+
     all("authorized_keys", vec![keys().into_bytes()]);
     all(
         "config",
@@ -134,6 +139,7 @@ fn write_all() {
             "[[tree]]\nname = \"a\"\npath = \"/srv/a\"\n".into(),
         ],
     );
+
     all("console", vec![CONSOLE.into()]);
     all("datagram", vec![datagrams()]);
     all("drift", vec![drift()]);
@@ -141,6 +147,7 @@ fn write_all() {
     all("header", vec![header().encode()]);
     all("host_file", vec![HOST_FILE.into()]);
     all("index", vec![index()]);
+
     all("journal", vec![journal()]);
     all("map", vec![map()]);
     all("message", messages().iter().map(Message::encode).collect());
@@ -154,6 +161,7 @@ fn write_all() {
             signature.to_armor().into_bytes(),
         ],
     );
+
     all("spec", vec![SPEC.into(), "source = \"site\"\n".into()]);
 }
 
@@ -260,11 +268,13 @@ fn entries() -> Vec<Entry> {
         user: Some("www-data".into()),
         group: None,
     });
+
     let list = ListRef {
         block: block(9),
         blocks: 3,
         bytes: 300,
     };
+
     let kinds = [
         ("a", EntryKind::Directory),
         (
@@ -278,6 +288,7 @@ fn entries() -> Vec<Entry> {
         ("c", EntryKind::CharDevice(1, 3)),
         ("d", EntryKind::BlockDevice(8, 0)),
     ];
+
     let entry = |(name, kind): (&str, EntryKind)| Entry {
         path: path(name),
         kind,
@@ -292,6 +303,7 @@ fn entries() -> Vec<Entry> {
             value: b"y".to_vec(),
         }],
     };
+
     kinds.into_iter().map(entry).collect()
 }
 
@@ -315,6 +327,7 @@ fn nodes() -> Vec<Node> {
         entries: 3,
         bytes: 400,
     };
+
     vec![
         Node::Page(entries()),
         Node::Index(vec![reference; 2]),
@@ -365,12 +378,14 @@ fn messages() -> Vec<Message> {
         .expect("signs")
         .as_bytes()
         .to_vec();
+
     let host = HostName::new("web1").expect("legal");
     let missing = Missing {
         generation: Generation(1),
         need: vec![2, 0, 1],
         symbols: Ranges(vec![3..5]),
     };
+
     vec![
         Message::Solicit(Some(Nonce(7)), TreeName::new("www").ok()),
         Message::Bye(host.clone()),
@@ -437,6 +452,7 @@ fn datagrams() -> Vec<u8> {
         source: InstanceId(1),
         counter,
     };
+
     let mut all = Vec::new();
     let half = bytes.len() / 2;
     for (index, bytes) in [&bytes[..half], &bytes[half..]].into_iter().enumerate() {
@@ -450,6 +466,7 @@ fn datagrams() -> Vec<u8> {
         write_piece(&mut datagram, front(index as u64 + 1), piece);
         all.push(datagram);
     }
+
     let header = SymbolHeader {
         session: SessionId(1),
         generation: Generation(0),
@@ -459,9 +476,11 @@ fn datagrams() -> Vec<u8> {
         payload: 4000,
         sent: 5,
     };
+
     let mut symbol = Vec::new();
     write_symbol(&mut symbol, front(1), header, &[7; 1400]);
     all.push(symbol);
+
     all.iter()
         .flat_map(|one| [&(one.len() as u16).to_be_bytes()[..], one].concat())
         .collect()
@@ -484,6 +503,7 @@ fn frame() -> Vec<u8> {
         .expect("begins");
     compressor.add(&content).expect("fits");
     let frame = compressor.end().expect("ends");
+
     [&(content.len() as u32).to_be_bytes()[..], frame].concat()
 }
 
@@ -502,6 +522,7 @@ fn index() -> Vec<u8> {
     let mut writer = IndexWriter::create(&path, ROOT).expect("writable");
     let list = Node::List(vec![block(1), block(2), block(3)]).encode();
     writer.put(BlockRef::of(&list), list).expect("writable");
+
     for (number, entry) in entries().into_iter().enumerate() {
         let (size, mtime) = (entry.kind.size(), entry.mtime);
         let version = Version {
@@ -515,6 +536,7 @@ fn index() -> Vec<u8> {
             .push(IndexEntry { entry, version })
             .expect("writable");
     }
+
     writer.finish(origin()).expect("writable");
     std::fs::read(&path).expect("readable")
 }
@@ -527,6 +549,7 @@ fn journal() -> Vec<u8> {
         TreeName::new("www").expect("legal"),
         Root::open(&tree).expect("there"),
     );
+
     let state = State::open(&name, &root, None).expect("a state");
     let mark = |serial| CommitMark {
         release: Mark {
@@ -535,6 +558,7 @@ fn journal() -> Vec<u8> {
         },
         number: serial,
     };
+
     let steps = vec![
         Step::Mkdir(path("a")),
         Step::Place {
@@ -551,6 +575,7 @@ fn journal() -> Vec<u8> {
             is_dir: false,
         },
     ];
+
     let journal = Journal {
         commit: mark(2),
         previous: Some(mark(1)),
@@ -564,6 +589,7 @@ fn journal() -> Vec<u8> {
         signature: vec![1, 2, 3],
         swap: None,
     };
+
     journal.write(&state).expect("writable");
     std::fs::read(state.path().join(FORWARD)).expect("readable")
 }
@@ -576,6 +602,7 @@ fn origin() -> Origin {
         mtime: Mtime::default(),
         ctime: Mtime::default(),
     };
+
     Origin {
         started: Mtime {
             secs: 1_800_000_000,

@@ -39,17 +39,20 @@ fn the_service_manager_is_told() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let path = lab.path("manager");
     let manager = Manager::at(&path);
     let log = lab.path("web1/log");
     write(&log, "");
     let meta = std::fs::metadata(&log).expect("just written");
     let host = lab.host("web1");
+
     // Its standard error is the journal, as far as it knows.
     host.env.push((
         "JOURNAL_STREAM".into(),
         format!("{}:{}", meta.dev(), meta.ino()),
     ));
+
     host.env
         .push(("NOTIFY_SOCKET".into(), path.to_str().expect("UTF-8").into()));
     host.env.push(("WATCHDOG_USEC".into(), "200000".into()));
@@ -58,12 +61,14 @@ fn the_service_manager_is_told() {
     for _ in 0..3 {
         assert_eq!(manager.next(""), "WATCHDOG=1");
     }
+
     host.reload();
     assert!(manager.next("WATCHDOG=1").starts_with("RELOADING=1"));
     assert_eq!(manager.next("WATCHDOG=1"), "READY=1");
     assert!(host.stop().success());
     assert_eq!(manager.next("WATCHDOG=1"), "STOPPING=1");
     let log = lab.hosts[0].log();
+
     assert!(
         log.contains("trees www") && log.lines().all(|line| !line.starts_with("20")),
         "no times twice: {log}"
@@ -76,12 +81,14 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let (password, sender) = (lab.path("password"), lab.path("sender"));
     write(&password, "sesame\n");
     std::fs::copy(lab.path("key"), &sender).expect("room");
     let mode = |path: &Path, mode| {
         std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("mine")
     };
+
     mode(&password, 0o600);
     let host = lab.host("web1");
     host.setting(&format!(
@@ -89,6 +96,7 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
     ));
     host.start();
     host.kill();
+
     let files = [
         host.config_path(),
         host.group_key(),
@@ -96,6 +104,7 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
         password,
         sender,
     ];
+
     // As the daemon of the lab is started, but to its end.
     let refused = |what: &Path, mends: &str| {
         let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
@@ -111,6 +120,7 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
             .to_string();
         ran.says(&[&name, "owner ", "mode 0", mends]);
     };
+
     for file in &files {
         let (dir, before) = (
             file.parent().expect("one"),
@@ -129,11 +139,13 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
             chown(file, Some(0), None).expect("root may");
         }
     }
+
     for (secret, open) in [(&files[1], 0o604), (&files[3], 0o640), (&files[4], 0o640)] {
         mode(secret, open);
         refused(secret, "chmod 0600");
         mode(secret, 0o600);
     }
+
     // A reload that meets one keeps what it had.
     let keys = files[2].clone();
     lab.hosts[0].start();
@@ -144,6 +156,7 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
             .log()
             .contains("the authorized keys stay as they were")
     });
+
     write(&lab.site().join("page"), "x");
     lab.deploy(&[]).exits(0);
 }
@@ -153,6 +166,7 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
     };
+
     let keys = lab.path("authorized_keys");
     let listed = read(&keys);
     write(&keys, "# nobody\n");
@@ -160,11 +174,13 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     write(&lab.site().join("page"), "x");
     lab.deploy(&[]).exits(3);
     write(&keys, &listed);
+
     let host = &lab.hosts[0];
     host.reload();
     until("the key", || host.log().contains(": 1 keys"));
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+
     // Another file of keys, by the configuration; and a tree that has moved.
     write(&lab.path("other_keys"), "# nobody\n");
     let config = String::from_utf8(read(&host.config_path())).expect("text");
@@ -172,6 +188,7 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     assert!(other != config);
     write(&host.config_path(), format!("{other}keep = 9\n"));
     host.reload();
+
     until("no key", || host.log().contains(": 0 keys"));
     assert!(
         host.log()
@@ -179,8 +196,10 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
         "{}",
         host.log()
     );
+
     append(&lab.site().join("page"), b"y");
     lab.deploy(&[]).exits(3);
+
     // A file that is wrong changes nothing.
     write(&host.config_path(), "keep = 9\n");
     host.reload();
@@ -188,9 +207,11 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
         host.log().contains("the configuration stays as it was")
     });
     assert!(host.log().contains("keep"), "{}", host.log());
+
     until("the keys that it began with", || {
         host.log().matches(": 1 keys").count() > 1
     });
+
     lab.deploy(&[]).exits(0);
 }
 
@@ -199,6 +220,7 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
     let Some(mut lab) = Lab::network(3) else {
         return;
     };
+
     let site = lab.site();
     write(&site.join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -206,6 +228,7 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
     write(&site.join("page"), "new");
     let big = 12 << 20;
     write(&site.join("big"), Noise::new(3).bytes(big));
+
     let mut deploy = lab.start(&[
         "deploy",
         "--json",
@@ -217,17 +240,20 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
         "--timeout",
         "8s",
     ]);
+
     deploy.until_event("the middle of the transfer", |event| {
         event["event"] == "progress"
             && event["sent"]
                 .as_u64()
                 .is_some_and(|sent| sent > big as u64 / 2)
     });
+
     let ended = lab.hosts[1].stop();
     assert!(ended.success(), "{ended}: {}", lab.hosts[1].log());
     let ran = deploy.wait().exits(3).says(&["web2"]);
     assert_eq!(ran.result()["committed"].as_u64(), Some(0), "{ran}");
     lab.all_same(&lab.path("old"));
+
     // It starts where it ended: what was staged is not sent again to anybody.
     lab.hosts[1].start();
     let ran = lab.deploy(&[]).exits(0);
@@ -237,6 +263,7 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
         sent < big as u64 * 3 / 4,
         "{sent} of {big} bytes sent again"
     );
+
     assert!(
         !lab.hosts[1].log().contains("ERROR"),
         "{}",
@@ -249,6 +276,7 @@ fn an_end_at_any_moment_leaves_one_release_and_a_whole_journal() {
     let Some(mut lab) = Lab::loopback(1) else {
         return;
     };
+
     let releases = [lab.path("a"), lab.path("b")];
     Noise::new(1).tree(&releases[0], 150, 6000);
     Noise::new(2).tree(&releases[1], 170, 6000);
@@ -256,6 +284,7 @@ fn an_end_at_any_moment_leaves_one_release_and_a_whole_journal() {
     lab.deploy(&[]).exits(0);
     let (tree, mut now) = (lab.hosts[0].tree(), 0);
     let mut new = 0;
+
     for round in 0..12u64 {
         lab.spec_of(["b", "a"][now], DELETE);
         // Half of them in the middle of the transfer, half about the commit.
@@ -293,8 +322,10 @@ fn an_end_at_any_moment_leaves_one_release_and_a_whole_journal() {
         now = at;
         lab.hosts[0].start();
     }
+
     assert!(new > 0, "a commit that has begun is ended");
     lab.spec_of(["b", "a"][now], DELETE);
     lab.deploy(&[]).exits(0);
+
     lab.all_same(&releases[1 - now]);
 }

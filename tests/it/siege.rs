@@ -107,6 +107,7 @@ impl Siege {
         let place = lab.plug();
         let evil = Adversary::at(&place)?;
         let switch = lab.switch().place();
+
         for (number, place) in (1..).zip(
             lab.hosts
                 .iter()
@@ -116,6 +117,7 @@ impl Siege {
             shape(place, "eth0");
             shape(&switch, &format!("p{number}"));
         }
+
         let random = fastrand::Rng::with_seed(6);
         Some((
             Self {
@@ -136,6 +138,7 @@ impl Siege {
         write(&lab.site().join("page"), "recorded");
         lab.deploy(&[]).exits(0);
         write(&lab.site().join("big"), Noise::new(5).bytes(4 << 20));
+
         for kills in [false, true] {
             let mut running = lab.start(&["deploy", "--json", "www.toml", "--rate", "1MB"]);
             running.until_event("data", |event| event["event"] == "progress");
@@ -147,6 +150,7 @@ impl Siege {
                 running.wait().exits(3);
             }
         }
+
         std::fs::remove_file(lab.site().join("big")).expect("there");
         write(&lab.site().join("page"), "compared");
         until("hosts that are free again", || {
@@ -156,6 +160,7 @@ impl Siege {
         recorded.extend(beacons(&evil, lab.hosts.len()));
 
         self.lab.hosts.pop().expect("one more").kill();
+
         self.lab.hosts.iter_mut().for_each(Host::restart);
         (evil, recorded)
     }
@@ -169,6 +174,7 @@ impl Siege {
             Noise::new(self.nth).bytes(256 << 10),
         );
         let watch = Stopwatch::start();
+
         let ran = self.lab.deploy(&[]).exits(0);
         let time = watch.read();
         let result = ran.result();
@@ -177,6 +183,7 @@ impl Siege {
             Some(self.lab.hosts.len() as u64),
             "{ran}"
         );
+
         self.lab.all_same(&self.lab.site());
         Deploy {
             time,
@@ -191,6 +198,7 @@ impl Siege {
         } else {
             DEPLOYS_SHORT
         };
+
         let each = (0..count).map(|_| {
             let deploy = self.deploy();
             pause(every.saturating_sub(deploy.time));
@@ -236,6 +244,7 @@ impl Siege {
             .lasts
             .map_or(Duration::ZERO, |lasts| lasts / DEPLOYS as u32);
         pause(every / 10);
+
         let under = self.deploys(every);
         let during = self.memory();
         let Done {
@@ -246,16 +255,19 @@ impl Siege {
         } = attacking.end();
 
         let watch = Stopwatch::start();
+
         let mut recovering = vec![self.deploy()];
         while self.lasts.is_some() && watch.read() < RECOVERY {
             pause(PAUSE);
             recovering.push(self.deploy());
         }
+
         let after = if self.lasts.is_some() {
             self.calm()
         } else {
             Vec::new()
         };
+
         let kept = self.memory();
         let members = self.lab.makuo(&["members", "--json"]).exits(0);
         assert_eq!(
@@ -263,6 +275,7 @@ impl Siege {
             Some(self.lab.hosts.len() as u64),
             "{members}"
         );
+
         for host in &self.lab.hosts {
             assert!(!host.log().contains("defect"), "{}", host.log());
         }
@@ -271,6 +284,7 @@ impl Siege {
         println!(
             "{name}: {sent} datagrams at {rate:.0} Mbit/s; memory in KiB {before:?} before, {during:?} during, {kept:?} after"
         );
+
         for (when, deploys) in [
             ("calm", calm),
             ("under attack", &under),
@@ -282,12 +296,14 @@ impl Siege {
                 .map(|d| format!("{:.3} s {} bytes", d.time.as_secs_f64(), d.sent));
             println!("{name}: {when}: {}", each.collect::<Vec<_>>().join(", "));
         }
+
         for (before, kept) in before.iter().zip(&kept) {
             assert!(
                 *kept < before + GROWTH,
                 "{name}: {before} KiB before, {kept} KiB after"
             );
         }
+
         let bytes = |deploys: &[Deploy]| median(deploys.iter().map(|d| d.sent));
         assert!(
             bytes(&under) < 3 * bytes(calm),
@@ -295,6 +311,7 @@ impl Siege {
             bytes(calm),
             bytes(&under)
         );
+
         if self.lasts.is_some() {
             let time = |deploys: &[Deploy]| median(deploys.iter().map(|d| d.time));
             let slowest = under.iter().map(|d| d.time).max().expect("some");
@@ -312,6 +329,7 @@ impl Siege {
                 verdict(ratio(time(&after)) <= 1.25),
             );
         }
+
         evil
     }
 }
@@ -432,6 +450,7 @@ fn changed(recorded: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> 
         // As one that was never sealed.
         _ => bytes[3] &= 0x7f,
     }
+
     bytes
 }
 
@@ -467,6 +486,7 @@ fn plain(_: &[Vec<u8>], n: u64, random: &mut fastrand::Rng) -> Vec<u8> {
         source: InstanceId(random.u64(..)),
         counter: n + 1,
     };
+
     write_piece(
         &mut out,
         front,
@@ -477,6 +497,7 @@ fn plain(_: &[Vec<u8>], n: u64, random: &mut fastrand::Rng) -> Vec<u8> {
             bytes: &bytes,
         },
     );
+
     out
 }
 
@@ -494,6 +515,7 @@ fn word(n: u64) -> Message {
         identity: None,
         shown: None,
     };
+
     match n % 3 {
         0 => Message::Hello(hello),
         1 => Message::Solicit(Some(Nonce(n)), None),
@@ -521,11 +543,13 @@ fn deploys_go_on_under_siege() {
     let Some((mut siege, evil)) = Siege::new() else {
         return;
     };
+
     let only = std::env::var("MAKUO_SIEGE_ONLY").ok();
     // What a host remembers of its releases is there before it is measured.
     siege.deploys(Duration::ZERO);
     let mut calm = siege.calm();
     let (mut evil, recorded) = siege.record(evil);
+
     for (name, attack, speed) in ATTACKS {
         if only.as_deref().is_some_and(|only| only != name) {
             continue;

@@ -35,6 +35,7 @@ fn left_behind() -> Option<Lab> {
     write(&lab.site().join("page"), "a new page");
     lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
     lab.hosts[2].start();
+
     Some(lab)
 }
 
@@ -50,6 +51,7 @@ fn a_log_names_every_release_and_who_runs_and_keeps_it() {
         newest["serial"].as_u64() > first["serial"].as_u64(),
         "{ran}"
     );
+
     assert_eq!(
         (names(&newest["running"]), names(&newest["kept"])),
         (vec!["web1", "web2"], vec!["web1", "web2"])
@@ -58,29 +60,34 @@ fn a_log_names_every_release_and_who_runs_and_keeps_it() {
         (names(&first["running"]), names(&first["kept"])),
         (vec!["web3"], vec!["web1", "web2", "web3"])
     );
+
     assert!(
         newest["key"]
             .as_str()
             .is_some_and(|key| key.starts_with("SHA256:")),
         "{ran}"
     );
+
     assert_eq!(
         newest["bytes"].as_u64(),
         Some("a new page".len() as u64),
         "{ran}"
     );
+
     let result = ran.result();
     assert_eq!(
         (&result["releases"], &result["serial"]),
         (&2.into(), &newest["serial"]),
         "{ran}"
     );
+
     assert_eq!(names(&result["hosts"]), ["web1", "web2", "web3"]);
     let human = lab.makuo(&["log", "www"]).exits(0).says(&[
         "runs on web1, web2",
         "runs on web3 (behind)",
         "all 3",
     ]);
+
     assert_eq!(human.out.lines().count(), 2, "{human}");
     assert!(human.out.starts_with("*  www@"), "{human}");
 }
@@ -102,12 +109,14 @@ fn a_host_that_missed_a_release_is_told_apart() {
         );
         assert_eq!(names(&ran.result()["behind"]), ["web3"], "{ran}");
     }
+
     lab.makuo(&["status"]).exits(0).says(&[
         "web3",
         "idle",
         "behind: newest is www@",
         "3 hosts, 1 behind",
     ]);
+
     lab.deploy(&[]).exits(0);
     lab.makuo(&["status"])
         .exits(0)
@@ -123,6 +132,7 @@ fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
     let key = lab.path("stranger").display().to_string();
     write(&lab.site().join("page"), "new");
     lab.makuo(&["deploy", "www.toml", "--key", &key]).exits(3);
+
     let ran = lab.makuo(&["status", "--json"]).exits(0);
     let told = standing(&ran, "web1");
     assert!(
@@ -131,6 +141,7 @@ fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
             .is_some_and(|e| e.contains("authorized_keys")),
         "{ran}"
     );
+
     assert!(
         told["error_age"].is_u64() && told["behind"] == false,
         "{ran}"
@@ -138,6 +149,7 @@ fn a_status_tells_what_went_wrong_last_until_a_commit_follows() {
     lab.makuo(&["status"]).exits(0).says(&["ago: "]);
     lab.deploy(&[]).exits(0);
     let ran = lab.makuo(&["status", "--json"]).exits(0);
+
     assert_eq!(standing(&ran, "web1")["error"], Value::Null, "{ran}");
 }
 
@@ -146,6 +158,7 @@ fn a_status_tells_what_is_done_now() {
     let Some(mut lab) = Lab::loopback(1) else {
         return;
     };
+
     support::Noise::new(3).tree(&lab.site(), 30, 200_000);
     let mut deploy = lab.start(&["deploy", "--json", "www.toml", "--rate", "8Mbit"]);
     let mut seen = Vec::new();
@@ -157,11 +170,13 @@ fn a_status_tells_what_is_done_now() {
             && told["at_work"]["serial"].is_u64()
             && told["at_work"]["sender"].is_string()
     });
+
     assert!(!deploy.is_over(), "it was seen while it went on: {seen:?}");
     lab.makuo(&["status"])
         .exits(0)
         .says(&["web1  www  staging www@"]);
     deploy.kill();
+
     lab.hosts[0].kill();
 }
 
@@ -176,6 +191,7 @@ fn a_tree_that_nobody_has_is_refused() {
         assert!(ran.out.is_empty(), "{ran}");
         lab.makuo(&[command, "no/tree"]).exits(2);
     }
+
     let ran = lab.makuo(&["log", "--json", "www"]).exits(0);
     assert_eq!(
         (&ran.result()["releases"], names(&ran.result()["without"])),
@@ -189,6 +205,7 @@ fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
     let Some(mut lab) = Lab::loopback(1) else {
         return;
     };
+
     lab.host("web2").rule("max_age = \"1s\"");
     lab.hosts[1].start();
     lab.makuo(&["status"])
@@ -196,6 +213,7 @@ fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
         .says(&["2 hosts, none behind"]);
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(0);
+
     until("an old release", || {
         standing(&lab.makuo(&["status", "--json"]).exits(0), "web2")["stale"].is_object()
     });
@@ -206,12 +224,14 @@ fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
         Value::Null,
         "this host allows any age: {ran}"
     );
+
     assert_eq!(names(&ran.result()["stale"]), ["web2"], "{ran}");
     lab.makuo(&["status"]).exits(0).says(&[
         "old: made ",
         "max_age is 1 s",
         "1 with an old release",
     ]);
+
     let said = |lab: &Lab, host: usize| lab.hosts[host].log().matches("max_age is 1 s").count();
     assert_eq!(
         (said(&lab, 0), said(&lab, 1)),
@@ -219,6 +239,7 @@ fn a_host_whose_release_is_too_old_says_so_in_its_log_and_when_it_is_asked() {
         "asked often, said once: {}",
         lab.hosts[1].log()
     );
+
     lab.hosts[1].restart();
     until("a word at the start", || said(&lab, 1) == 2);
 }
@@ -228,6 +249,7 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
     let Some(mut lab) = Lab::network_idle(3) else {
         return;
     };
+
     lab.hosts[1].name = "web1".into();
     lab.hosts.iter_mut().for_each(support::Host::start);
     write(&lab.site().join("page"), "old");
@@ -237,6 +259,7 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
     });
 
     let ran = lab.makuo(&["deploy", "--json", "www.toml"]).exits(0);
+
     let events = ran.events();
     let notes = of(&events, "note");
     let warnings = notes.iter().filter(|n| {
@@ -244,6 +267,7 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
             .as_str()
             .is_some_and(|t| t.contains("2 hosts are named web1"))
     });
+
     assert_eq!(warnings.count(), 1, "{ran}");
     let ends: Vec<&Value> = of(&events, "host")
         .into_iter()
@@ -255,6 +279,7 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
         .filter(|e| e["host"] == "web1")
         .filter_map(address)
         .collect();
+
     assert_eq!(twins.len(), 2, "{ran}");
     assert_ne!(twins[0], twins[1], "{ran}");
     assert!(
@@ -267,6 +292,7 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
         format!("web1 ({})", twins[0]),
         format!("web1 ({})", twins[1]),
     ];
+
     let both = [both[0].as_str(), both[1].as_str()];
     write(&lab.site().join("page"), "a new page");
     lab.makuo(&["deploy", "www.toml"])
@@ -276,6 +302,7 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
     lab.makuo(&["members"])
         .exits(0)
         .says(&["2 hosts are named web1"]);
+
     lab.makuo(&["status"])
         .exits(0)
         .says(&both)
@@ -283,12 +310,14 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
 
     // One of them differs, and it is said which.
     write(&lab.hosts[1].tree().join("page"), "a strange page");
+
     let ran = lab.makuo(&["diff", "--json", "www.toml"]).exits(1);
     let events = ran.events();
     let changes = of(&events, "change");
     assert_eq!(names(&changes[0]["hosts"]), ["web1"], "{ran}");
     let other = names(&changes[0]["addresses"])[0].to_string();
     assert!(twins.contains(&other), "{ran}");
+
     lab.makuo(&["diff", "www.toml"])
         .exits(1)
         .says(&[&format!("web1 ({other}): 1 changed")]);
@@ -332,6 +361,7 @@ fn a_refusal_that_an_index_may_have_caused_is_looked_into_after_a_restart_too() 
     let Some(mut lab) = Lab::loopback(1) else {
         return;
     };
+
     let is_doubted = |lab: &Lab| {
         lab.hosts[0]
             .tree()
@@ -339,19 +369,23 @@ fn a_refusal_that_an_index_may_have_caused_is_looked_into_after_a_restart_too() 
             .join("www/doubt")
             .exists()
     };
+
     for n in 0..10 {
         write(&lab.site().join(n.to_string()), "x");
     }
+
     lab.deploy(&[]).exits(0);
     lab.deploy(&[]).exits(0);
     for n in 0..9 {
         std::fs::remove_file(lab.site().join(n.to_string())).expect("there");
     }
+
     lab.spec("[delete]\nextras = true\nmax = 2\n");
     lab.deploy(&[]).exits(3).says(&["would be deleted"]);
     assert!(is_doubted(&lab));
     lab.hosts[0].restart();
     assert!(is_doubted(&lab));
+
     // Of a look at all of it the refusal is believed.
     lab.deploy(&[]).exits(3).says(&["would be deleted"]);
     assert!(!is_doubted(&lab));

@@ -69,6 +69,7 @@ fn same(lab: &Lab, watch: &Running, what: &str) {
         let all: Vec<String> = lab.hosts.iter().filter_map(named).collect();
         (!all.is_empty()).then(|| all.concat())
     };
+
     let mut patience = 600;
     while let Some(text) = differs() {
         patience -= 1;
@@ -102,6 +103,7 @@ fn every_batch_is_a_release_and_sigterm_ends_with_success() {
     let Some((lab, watch)) = watched(3, &[]) else {
         return;
     };
+
     let before = releases(&watch).len();
     write(&lab.site().join("page"), "new");
     write(&lab.site().join("fresh/sub/deep"), "x");
@@ -112,12 +114,14 @@ fn every_batch_is_a_release_and_sigterm_ends_with_success() {
         after.len() > before && after.len() <= before + 3,
         "{after:?}"
     );
+
     let last = after.last().expect("some");
     assert_eq!(
         (last["committed"].as_u64(), last["targets"].as_u64()),
         (Some(3), Some(3)),
         "{last}"
     );
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -126,6 +130,7 @@ fn what_changes_nothing_sends_nothing() {
     let Some((lab, watch)) = watched(2, &[]) else {
         return;
     };
+
     let (before, released) = (results(&watch).len(), releases(&watch).len());
     let page = lab.site().join("page");
     let mode = std::fs::metadata(&page).expect("there").permissions();
@@ -136,6 +141,7 @@ fn what_changes_nothing_sends_nothing() {
             .open(&page)
             .expect("mine"),
     );
+
     until("a look", || results(&watch).len() > before);
     let result = &results(&watch)[before];
     assert_eq!(
@@ -143,6 +149,7 @@ fn what_changes_nothing_sends_nothing() {
         (&0.into(), &Value::Null, &0.into())
     );
     assert_eq!(releases(&watch).len(), released);
+
     ends(watch, Signal::SIGINT);
 }
 
@@ -151,6 +158,7 @@ fn a_moved_directory_moves_no_data() {
     let Some((lab, watch)) = watched(2, &[]) else {
         return;
     };
+
     write(
         &lab.site().join("big/sub/one"),
         Noise::new(2).bytes(3_000_000),
@@ -158,21 +166,25 @@ fn a_moved_directory_moves_no_data() {
     same(&lab, &watch, "a file");
     let before = releases(&watch).len();
     std::fs::rename(lab.site().join("big"), lab.site().join("dir1/moved")).expect("mine");
+
     same(&lab, &watch, "a move");
     let sent: u64 = releases(&watch)[before..]
         .iter()
         .map(|r| r["bytes_sent"].as_u64().expect("a number"))
         .sum();
     assert!(sent < 300_000, "{sent}");
+
     // What happens in it is heard still.
     write(&lab.site().join("dir1/moved/sub/two"), "x");
     same(&lab, &watch, "a file in it");
+
     // And not any more when it is out; a new one of this name is another.
     std::fs::rename(lab.site().join("dir1/moved"), lab.path("out")).expect("mine");
     write(&lab.site().join("dir1/moved/sub/three"), "x");
     same(&lab, &watch, "a move out");
     write(&lab.site().join("dir1/moved/sub/three"), "yy");
     same(&lab, &watch, "a file in the new one");
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -181,6 +193,7 @@ fn directories_that_change_places_are_heard_in_both() {
     let Some((lab, watch)) = watched(1, &[]) else {
         return;
     };
+
     let (one, two) = (lab.site().join("one"), lab.site().join("two"));
     write(&one.join("sub/file"), "1");
     write(&two.join("sub/file"), "2");
@@ -189,12 +202,14 @@ fn directories_that_change_places_are_heard_in_both() {
     if let Err(e) = renameat2(AT_FDCWD, &one, AT_FDCWD, &two, RenameFlags::RENAME_EXCHANGE) {
         return skipped(&format!("no exchange here: {e}"));
     }
+
     same(&lab, &watch, "an exchange");
     pause(Duration::from_millis(1500));
     for (at, dir) in [&one, &two].into_iter().enumerate() {
         write(&dir.join("sub/file"), format!("new {at}"));
         same(&lab, &watch, "a file in one of them");
     }
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -203,6 +218,7 @@ fn a_file_that_is_written_waits_and_others_do_not() {
     let Some((lab, watch)) = watched(1, &["--max-delay", "1s"]) else {
         return;
     };
+
     let mut open = std::fs::File::create(lab.site().join("large")).expect("mine");
     open.write_all(b"begun").expect("written");
     write(&lab.site().join("page"), "new");
@@ -214,6 +230,7 @@ fn a_file_that_is_written_waits_and_others_do_not() {
     open.write_all(b" and ended").expect("written");
     drop(open);
     same(&lab, &watch, "the file");
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -222,6 +239,7 @@ fn a_new_file_that_was_open_while_its_neighbour_went_out_is_sent_when_it_is_clos
     let Some((lab, watch)) = watched(1, &["--max-delay", "1s"]) else {
         return;
     };
+
     let (site, host) = (lab.site(), lab.hosts[0].tree());
     write(&site.join("d/known"), "x");
     same(&lab, &watch, "a directory");
@@ -230,6 +248,7 @@ fn a_new_file_that_was_open_while_its_neighbour_went_out_is_sent_when_it_is_clos
         .into();
     open.iter_mut()
         .for_each(|file| file.write_all(b"begun").expect("written"));
+
     write(&site.join("d/small"), "x");
     write(&site.join("top-small"), "x");
     until("the neighbours", || {
@@ -241,15 +260,18 @@ fn a_new_file_that_was_open_while_its_neighbour_went_out_is_sent_when_it_is_clos
             .last()
             .is_some_and(|e| e["event"] == "result")
     });
+
     assert!(
         !host.join("d/large").exists() && !host.join("top-large").exists(),
         "{}",
         watch.talk()
     );
+
     open.iter_mut()
         .for_each(|file| file.write_all(b" and ended").expect("written"));
     drop(open);
     same(&lab, &watch, "the files that were open");
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -258,6 +280,7 @@ fn a_truncated_file_does_not_wait_for_one_that_is_open() {
     let Some((lab, watch)) = watched(1, &["--max-delay", "1s"]) else {
         return;
     };
+
     let host = lab.hosts[0].tree();
     let mut open = std::fs::File::create(lab.site().join("large")).expect("mine");
     open.write_all(b"begun").expect("written");
@@ -269,6 +292,7 @@ fn a_truncated_file_does_not_wait_for_one_that_is_open() {
     assert!(!host.join("large").exists(), "{}", watch.talk());
     drop(open);
     same(&lab, &watch, "both");
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -282,16 +306,19 @@ fn what_is_written_through_a_name_that_is_not_watched_is_sent() {
         ("d/b", site.join("hidden/b")),
         ("d/c", lab.path("outside/c")),
     ];
+
     std::fs::create_dir(lab.path("outside")).expect("new");
     write(&site.join("hidden/keep"), "x");
     for (name, other) in &names {
         write(&site.join(name), "old");
         std::fs::hard_link(site.join(name), other).expect("mine");
     }
+
     let watch = watch(&lab, &[]);
     let is = |name: &str, text: &str| {
         std::fs::read_to_string(host.join(name)).is_ok_and(|found| found == text)
     };
+
     until("the first release", || {
         names.iter().all(|(name, _)| is(name, "old"))
     });
@@ -299,17 +326,20 @@ fn what_is_written_through_a_name_that_is_not_watched_is_sent() {
     for (name, other) in &names {
         std::fs::write(other, format!("new {name}")).expect("mine");
     }
+
     until("what was written", || {
         names
             .iter()
             .all(|(name, _)| is(name, &format!("new {name}")))
     });
+
     // One that came by a link from outside.
     write(&lab.path("outside/late"), "old");
     std::fs::hard_link(lab.path("outside/late"), site.join("d/late")).expect("mine");
     until("the link", || is("d/late", "old"));
     std::fs::write(lab.path("outside/late"), "new").expect("mine");
     until("what was written to it", || is("d/late", "new"));
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -318,6 +348,7 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
     let Some((lab, watch)) = watched(1, &[]) else {
         return;
     };
+
     let (site, host) = (lab.site(), lab.hosts[0].tree());
     let append = |path: &Path| {
         std::fs::File::options()
@@ -325,14 +356,17 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
             .open(path)
             .expect("mine")
     };
+
     let sent = |what: &str, name: &str, text: &str| {
         until(what, || {
             std::fs::read_to_string(host.join(name)).is_ok_and(|found| found == text)
         });
     };
+
     for name in ["outside", "link", "held"] {
         write(&site.join("d").join(name), name);
     }
+
     // Known to the watch: each change of it is looked for.
     write(&lab.path("known"), "known");
     std::fs::hard_link(lab.path("known"), site.join("d/known")).expect("mine");
@@ -353,6 +387,7 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
 
     // Through a name in another directory that was there for a moment.
     std::fs::hard_link(site.join("d/link"), site.join("passing")).expect("mine");
+
     append(&site.join("passing"))
         .write_all(b" and more")
         .expect("written");
@@ -361,6 +396,7 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
 
     // Through a handle whose name is gone: long after anything was heard, and before it is closed.
     std::fs::hard_link(site.join("d/held"), site.join("passing")).expect("mine");
+
     let mut open = append(&site.join("passing"));
     std::fs::remove_file(site.join("passing")).expect("mine");
     write(&site.join("page"), "newer");
@@ -368,11 +404,13 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
     pause(Duration::from_secs(3));
     open.write_all(b" and more").expect("written");
     drop(open);
+
     sent(
         "what was written through a handle",
         "d/held",
         "held and more",
     );
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -387,11 +425,13 @@ fn once_ends_when_it_is_quiet() {
     until("a watch", || {
         started.talk().contains("directories are watched")
     });
+
     pause(Duration::from_millis(300));
     assert!(results(&started).is_empty());
     write(&lab.site().join("other"), "z");
     started.wait().exits(0);
     lab.all_same(&lab.site());
+
     // And says how it went.
     let nobody = lab.start(&[
         "watch",
@@ -402,6 +442,7 @@ fn once_ends_when_it_is_quiet() {
         "1s",
         "www.toml",
     ]);
+
     nobody
         .wait()
         .exits(3)
@@ -418,14 +459,17 @@ fn a_pause_gathers() {
     until("a watch", || {
         watch.talk().contains("directories are watched")
     });
+
     for i in 0..5 {
         write(&lab.site().join(format!("page{i}")), "x");
         pause(Duration::from_millis(150));
     }
+
     assert!(watch.events().is_empty(), "{:?}", watch.events());
     std::fs::remove_file(&hold).expect("mine");
     same(&lab, &watch, "all of it");
     assert_eq!(releases(&watch).len(), 1, "{:?}", results(&watch));
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -434,6 +478,7 @@ fn sighup_takes_new_excludes_and_a_broken_spec_changes_nothing() {
     let Some((lab, watch)) = watched(1, &[]) else {
         return;
     };
+
     lab.spec("exclude = [\n");
     watch.signal(Signal::SIGHUP);
     until("a word", || {
@@ -442,6 +487,7 @@ fn sighup_takes_new_excludes_and_a_broken_spec_changes_nothing() {
             .iter()
             .any(|e| e["event"] == "note" && e["text"].to_string().contains("stays"))
     });
+
     write(&lab.site().join("page"), "new");
     same(&lab, &watch, "the old spec");
     lab.spec(&format!("exclude = [\"/cache/\"]\n{DELETE}"));
@@ -449,12 +495,14 @@ fn sighup_takes_new_excludes_and_a_broken_spec_changes_nothing() {
     watch.signal(Signal::SIGHUP);
     until("a release", || releases(&watch).len() > before);
     write(&lab.site().join("cache/x"), "x");
+
     write(&lab.site().join("page"), "newer");
     let host = lab.hosts[0].tree();
     until("the page", || {
         std::fs::read(host.join("page")).is_ok_and(|text| text == b"newer")
     });
     assert!(!host.join("cache").exists());
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -463,10 +511,12 @@ fn sigusr1_looks_at_everything_here_and_on_the_hosts() {
     let Some((lab, watch)) = watched(1, &[]) else {
         return;
     };
+
     // Behind everybody's back.
     write(&lab.hosts[0].tree().join("page"), "drifted");
     watch.signal(Signal::SIGUSR1);
     same(&lab, &watch, "what drifted");
+
     ends(watch, Signal::SIGTERM);
 }
 
@@ -506,6 +556,7 @@ fn a_link_that_is_turned_ends_it() {
     lab.spec_of("current", DELETE);
     let watch = watch(&lab, &[]);
     let host = lab.hosts[0].tree();
+
     until("the first release", || {
         support::differences(&lab.path("v1"), &host).is_empty()
     });
@@ -515,6 +566,7 @@ fn a_link_that_is_turned_ends_it() {
         .wait()
         .exits(3)
         .says(&["current", "is another directory now"]);
+
     support::same(&lab.path("v1"), &host);
 }
 
@@ -533,11 +585,13 @@ fn within(lab: &Lab, how: &[&str], script: &str) -> Running {
         "-v",
         "www.toml",
     ]);
+
     command
         .args(lab.admin.flags())
         .current_dir(lab.path(""))
         .env("HOME", lab.path(""))
         .env("MAKUO_KEY", lab.path("key"));
+
     Running::start(&mut command)
 }
 
@@ -670,17 +724,20 @@ fn a_queue_that_overflows_is_told_and_nothing_is_lost() {
     let Some((lab, watch)) = watched(1, &[]) else {
         return;
     };
+
     let dir = |i: usize| lab.site().join(format!("many/d{}", i % 100));
     (0..100).for_each(|i| std::fs::create_dir_all(dir(i)).expect("mine"));
     same(&lab, &watch, "the directories");
     watch.signal(Signal::SIGSTOP);
     (0..30_000).for_each(|i| std::fs::write(dir(i).join(format!("f{i}")), [0u8; 3]).expect("mine"));
+
     // Of what is made now nothing at all is heard.
     write(&lab.site().join("unheard/of/file"), "x");
     watch.signal(Signal::SIGCONT);
     same(&lab, &watch, "all of them");
     let queued =
         std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("readable");
+
     if queued
         .trim()
         .parse::<u32>()
@@ -688,6 +745,7 @@ fn a_queue_that_overflows_is_told_and_nothing_is_lost() {
     {
         assert!(watch.talk().contains("overflowed"), "{}", watch.talk());
     }
+
     write(&lab.site().join("many/d7/new/one"), "x");
     same(&lab, &watch, "one more");
     ends(watch, Signal::SIGTERM);
@@ -698,6 +756,7 @@ fn a_host_that_is_away_holds_up_nobody_and_gets_it_when_it_is_back() {
     let Some(mut lab) = Lab::loopback(3) else {
         return;
     };
+
     write(&lab.site().join("page"), "x");
     let watch = lab.start(&[
         "watch",
@@ -709,6 +768,7 @@ fn a_host_that_is_away_holds_up_nobody_and_gets_it_when_it_is_back() {
         "--timeout",
         "2s",
     ]);
+
     same(&lab, &watch, "the first release");
     until("its result", || !releases(&watch).is_empty());
     lab.hosts[2].kill();
@@ -720,6 +780,7 @@ fn a_host_that_is_away_holds_up_nobody_and_gets_it_when_it_is_back() {
             .iter()
             .any(|e| e["event"] == "note" && e["text"].to_string().contains("web3"))
     });
+
     lab.hosts[2].start();
     same(&lab, &watch, "the host that was away");
     ends(watch, Signal::SIGTERM);
@@ -744,11 +805,13 @@ impl Held {
             dir.fold(site.to_path_buf(), |path, name| path.join(name))
                 .join(format!("f{}", rng.u8(0..6)))
         };
+
         let other = |rng: &mut fastrand::Rng, file: &Path| match rng.u8(0..3) {
             0 => file.with_extension("x"),
             1 => site.join(format!("hidden/f{}", rng.u8(0..6))),
             _ => self.outside.join(format!("f{}", rng.u8(0..6))),
         };
+
         let _ = match rng.u8(0..12) {
             0..=2 if self.open.len() < 8 => {
                 let open = std::fs::File::options()
@@ -797,6 +860,7 @@ fn happen(rng: &mut fastrand::Rng, site: &Path, noise: &mut Noise) {
             .map(|_| format!("d{}", rng.u8(0..4)))
             .fold(site.to_path_buf(), |path, name| path.join(name))
     };
+
     let file = |rng: &mut fastrand::Rng| dir(rng).join(format!("f{}", rng.u8(0..6)));
     let is_dir = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
     let _ = match rng.u8(0..24) {
@@ -888,6 +952,7 @@ fn whatever_happens_hosts_become_the_same() {
         number("MAKUO_WATCH_OPS", 300),
     );
     let first = number("MAKUO_WATCH_SEED", fastrand::u64(0..1 << 32));
+
     for seed in first..first + seeds {
         println!("MAKUO_WATCH_SEED={seed}");
         let Some(lab) = Lab::loopback(3) else { return };

@@ -23,15 +23,18 @@ fn lab(count: usize, keyed: bool, each: impl Fn(&mut Host)) -> Option<(Lab, Adve
     if !keyed {
         lab.go_plain();
     }
+
     for host in &mut lab.hosts {
         each(host);
         host.start();
     }
+
     let place = lab.plug();
     let mut evil = Adversary::at(&place)?;
     if keyed {
         evil.take_key(&lab.group_key());
     }
+
     Some((lab, evil))
 }
 
@@ -59,6 +62,7 @@ fn listen<T>(
     let done = work();
     over.store(true, Ordering::Relaxed);
     let (evil, said) = listening.join().expect("no panic");
+
     (evil, said, done)
 }
 
@@ -156,6 +160,7 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
     let Some((lab, mut evil)) = lab(2, true, |_| {}) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     let said;
     (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
@@ -164,12 +169,14 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
         .expect("it answered");
 
     write(&lab.site().join("page"), "new");
+
     lab.hosts[1].signal(Signal::SIGSTOP);
     // It answered the solicit before, as far as the sender is told.
     let answer = beacons(&said)
         .find(|(source, _)| *source == web2)
         .map(|(_, hello)| hello.clone())
         .expect("known");
+
     let over = Arc::new(AtomicBool::new(false));
     let lying = {
         let over = Arc::clone(&over);
@@ -205,6 +212,7 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
             }
         })
     };
+
     let ran = lab.makuo(&[
         "deploy",
         "--json",
@@ -214,6 +222,7 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
         "--expect",
         "2",
     ]);
+
     over.store(true, Ordering::Relaxed);
     lying.join().expect("no panic");
     lab.hosts[1].signal(Signal::SIGCONT);
@@ -222,8 +231,10 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
             .contains("\"host\":\"web2\",\"state\":\"committed\""),
         "{ran}"
     );
+
     assert_ne!(ran.code, 0, "{ran}");
     assert_eq!(support::read(&lab.hosts[1].tree().join("page")), b"old");
+
     // With the host back, the next one goes everywhere.
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -282,6 +293,7 @@ impl Impostor {
             }
             evil
         });
+
         Self { over, thread }
     }
 
@@ -311,6 +323,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
     let Some((lab, mut evil)) = lab(2, true, |_| {}) else {
         return;
     };
+
     let deploy = |text: &str, more: &[&str]| {
         write(&lab.site().join("page"), text);
         let args = [
@@ -324,6 +337,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
         ];
         lab.makuo(&[&args, more].concat())
     };
+
     deploy("old", &[]).exits(0);
     // The answer that it would give.
     let mut answer = None;
@@ -337,6 +351,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
             .map(|(source, hello)| (source, hello.clone()));
         answer.is_some()
     });
+
     let ((web2, answer), key) = (answer.expect("just heard"), HostKey::new([7; 32], 7));
     let own = support::read(&lab.path("web2/disk/state/www/host_key"));
     let seed: [u8; 32] = own.try_into().expect("32 bytes");
@@ -349,6 +364,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
             .to_string(),
         host_key(&lab.hosts[1], 1)
     );
+
     lab.hosts[1].signal(Signal::SIGSTOP);
 
     // In the name of one that answered: it is waited for.
@@ -356,6 +372,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
     let ran = deploy("new", &[]);
     evil = impostor.end();
     assert_ne!(ran.code, 0, "{ran}");
+
     assert_eq!(
         support::read(&lab.hosts[0].tree().join("page")),
         b"old",
@@ -367,6 +384,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
         identity: Some(key.identity()),
         ..answer
     };
+
     let impostor = Impostor::begin(evil, key.clone(), key.instance(), hello);
     let strict = deploy("newer", &["--strict-host-keys"]);
     let before = support::read(&lab.hosts[0].tree().join("page"));
@@ -379,6 +397,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
         .expect("sound")
         .fingerprint()
         .to_string();
+
     for ran in [&strict, &ran] {
         for part in [
             "web2 (",
@@ -392,6 +411,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
             );
         }
     }
+
     assert_eq!((strict.code, before), (3, b"old".to_vec()), "{strict}");
     assert_eq!(ran.code, 0, "as a host that was installed again: {ran}");
 }
@@ -401,11 +421,13 @@ fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_acce
     let Some((mut lab, _)) = lab(2, true, |_| {}) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     let quiet = |ran: &support::Ran| !format!("{}{}", ran.out, ran.err).contains("host key");
     for _ in 0..2 {
         assert!(quiet(&lab.deploy(&["--strict-host-keys"]).exits(0)));
     }
+
     let before = host_key(&lab.hosts[1], 1);
     lab.hosts[1].stop();
     std::fs::remove_dir_all(lab.hosts[1].state()).expect("mine");
@@ -414,6 +436,7 @@ fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_acce
     assert_ne!(before, after);
 
     write(&lab.site().join("page"), "new");
+
     for _ in 0..2 {
         let ran = lab.deploy(&[]).exits(0);
         assert!(
@@ -423,6 +446,7 @@ fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_acce
             "{ran}"
         );
     }
+
     lab.all_same(&lab.site());
     write(&lab.site().join("page"), "newer");
     let ran = lab.deploy(&["--strict-host-keys"]).exits(3);
@@ -431,6 +455,7 @@ fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_acce
     let known = std::fs::read_dir(lab.path(".cache/makuo/known_hosts"))
         .expect("there")
         .flatten();
+
     let known = known
         .map(|entry| entry.path())
         .find(|path| !path.ends_with(".lock"))
@@ -441,15 +466,18 @@ fn a_host_that_was_installed_again_comes_back_with_a_warning_until_a_person_acce
         .filter(|l| !l.starts_with("web2 "))
         .map(|l| format!("{l}\n"))
         .collect();
+
     assert_eq!(
         (text.lines().count(), others.lines().count()),
         (2, 1),
         "{text}"
     );
+
     std::fs::write(&known, others).expect("mine");
     for _ in 0..2 {
         assert!(quiet(&lab.deploy(&["--strict-host-keys"]).exits(0)));
     }
+
     lab.all_same(&lab.site());
 }
 
@@ -458,8 +486,10 @@ fn a_comparison_that_was_recorded_is_made_once() {
     let Some((lab, mut evil)) = lab(2, false, |_| {}) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
+
     // Hosts have all that they need to compare: nobody has to send anything.
     let said;
     (evil, said, _) = listen(evil, || lab.diff(&[]).exits(0));
@@ -467,29 +497,35 @@ fn a_comparison_that_was_recorded_is_made_once() {
         .next()
         .map(|(s, a)| (s, a.clone()))
         .expect("heard");
+
     // As it was, in a session of its own, and with the costly way of looking.
     let other = Announce {
         session: SessionId(4711),
         ..question.clone()
     };
+
     let costly = Announce {
         checksum: true,
         ..question.clone()
     };
+
     let compared = |said: &[(InstanceId, Message)]| {
         let goes_on = |stage: HostStage| !matches!(stage, HostStage::Joined | HostStage::Refused);
         said.iter()
             .any(|(_, m)| matches!(m, Message::State(s) if goes_on(s.stage)))
     };
+
     for announce in [&question, &other, &costly].into_iter().cycle().take(30) {
         evil.say(source, &Message::Announce(announce.clone()));
         support::pause(std::time::Duration::from_millis(20));
         let heard = evil.said();
         assert!(!compared(&heard), "{heard:?}");
     }
+
     // Its answers are a word each, and nobody is held up.
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+
     lab.diff(&[]).exits(0);
 }
 
@@ -498,6 +534,7 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
     let Some((lab, mut evil)) = lab(1, false, |_| {}) else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
     for n in 0..3000 {
@@ -508,6 +545,7 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
             "",
         );
     }
+
     // The host has its list and a slow port, and its sender does not come to ask.
     lab.hosts[0]
         .place
@@ -515,17 +553,20 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
     forget(&mut evil);
     let running = lab.start(&["diff", "--json", "www.toml", "--expect", "1"]);
     let mut heard = None;
+
     until("an announcement", || {
         heard = announcements(&evil.said())
             .next()
             .map(|(source, announce)| (source, announce.session));
         heard.is_some()
     });
+
     running.signal(Signal::SIGSTOP);
     let (source, session) = heard.expect("just heard");
     support::pause(std::time::Duration::from_secs(1));
     let before = lab.hosts[0].memory();
     let (mut most, mut parts) = (0, 0);
+
     for n in 0..FLOOD {
         evil.say(source, &Message::DriftAsk(session, n % 100));
         if n % 500 == 0 {
@@ -537,6 +578,7 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
                 .count();
         }
     }
+
     assert!(
         most < before + GROWTH,
         "{before} KiB before, {most} KiB at most"
@@ -544,6 +586,7 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
     assert_eq!(parts, 0, "the list goes to somebody else than the sender");
     running.signal(Signal::SIGCONT);
     running.wait().exits(1);
+
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }
@@ -557,6 +600,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     let Some((lab, mut evil)) = opened else {
         return;
     };
+
     write(&lab.site().join("page"), "old");
     let said;
     (evil, said, _) = listen(evil, || lab.deploy(&[]).exits(0));
@@ -566,6 +610,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         members: 2,
         ..hello.clone()
     };
+
     let release = announcements(&said)
         .find_map(|(_, a)| Release::from_bytes(&a.header).ok())
         .expect("heard");
@@ -590,6 +635,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
 
     // In what a deploy prints, and what ends it.
     let over = Arc::new(AtomicBool::new(false));
+
     let lying = {
         let over = Arc::clone(&over);
         std::thread::spawn(move || {
@@ -619,12 +665,14 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
             (evil, lies)
         })
     };
+
     write(&lab.site().join("page"), "new");
     let ran = lab.makuo(&["deploy", "-v", "www.toml", "--timeout", "2s"]);
     over.store(true, Ordering::Relaxed);
     let (mut evil, lies) = lying.join().expect("no panic");
     let told = format!("{}{}", ran.out, ran.err);
     assert!(told.contains("root login"), "the words were heard: {ran}");
+
     for line in told
         .lines()
         .filter(|l| l.contains("root login") || l.contains("all is well"))
@@ -634,6 +682,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
 
     // In the log of a host that offers its release, and not without end.
     let (log, before) = (lab.hosts[0].log().len(), lab.hosts[0].memory());
+
     let pull = Pull {
         tree: TreeName::new("www").expect("legal"),
         release: release.id(),
@@ -642,6 +691,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         host: None,
         header: None,
     };
+
     let mut session = None;
     until("an offer", || {
         evil.say(InstanceId(3), &Message::Pull(pull.clone()));
@@ -651,6 +701,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
             .map(|(_, a)| a.session);
         session.is_some()
     });
+
     (0..FLOOD as u32).for_each(|n| lies(&mut evil, session.expect("just heard"), n));
     lab.makuo(&["members", "--json"]).exits(0);
     let log = lab.hosts[0].log()[log..].to_string();
@@ -659,11 +710,13 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         "{} lines: {log}",
         log.lines().count()
     );
+
     assert!(
         log.lines()
             .all(|line| !line.starts_with("2026-11-28T23:59:59") && !line.starts_with("web1")),
         "{log}"
     );
+
     let after = lab.hosts[0].memory();
     assert!(
         after < before + GROWTH,

@@ -41,6 +41,7 @@ impl Adversary {
             skipped("only root can join a network namespace from a thread");
             return None;
         };
+
         let thread = std::thread::spawn(move || {
             setns(namespace, CloneFlags::CLONE_NEWNET).expect("root may");
             open()
@@ -80,6 +81,7 @@ impl Adversary {
         let pieces: Vec<Piece<'_>> = cut(&bytes, self.message, DATAGRAM)
             .expect("few pieces")
             .collect();
+
         for piece in pieces {
             let mut out = Vec::new();
             write_piece(&mut out, self.front(source), piece);
@@ -99,6 +101,7 @@ impl Adversary {
                 Err(e) => panic!("{e}"),
             }
         }
+
         heard
     }
 
@@ -113,6 +116,7 @@ impl Adversary {
                 .recv_from_with_flags(&mut memory, libc::MSG_DONTWAIT | libc::MSG_TRUNC)
                 .ok()
         };
+
         std::iter::from_fn(next)
             .take(most)
             .filter_map(|(_, from)| from.as_socket())
@@ -130,6 +134,7 @@ impl Adversary {
         let pieces: Vec<Piece<'_>> = cut(bytes, self.message, DATAGRAM)
             .expect("few pieces")
             .collect();
+
         for piece in pieces {
             let mut out = Vec::new();
             write_piece(&mut out, self.front(source), piece);
@@ -147,6 +152,7 @@ impl Adversary {
             count: 1,
             bytes: &bytes,
         };
+
         write_piece(&mut out, self.front(source), piece);
         self.sealed(out)
     }
@@ -189,6 +195,7 @@ impl Adversary {
                 Err(e) => panic!("{e}"),
             }
         }
+
         heard
     }
 
@@ -214,6 +221,7 @@ impl Adversary {
                 self.hosts.push(front.source);
             }
         }
+
         self.hosts.clone()
     }
 
@@ -226,6 +234,7 @@ impl Adversary {
                 bytes.truncate(length);
             }
         }
+
         self.messages(&heard)
     }
 
@@ -241,6 +250,7 @@ impl Adversary {
                 messages.push((front.source, message));
             }
         }
+
         messages
     }
 }
@@ -250,6 +260,7 @@ fn open() -> UdpSocket {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("legal");
+
     // Beyond the limit of others: root may.
     let _ =
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20));
@@ -259,9 +270,11 @@ fn open() -> UdpSocket {
     socket
         .join_multicast_v4(GROUP.ip(), &Ipv4Addr::UNSPECIFIED)
         .expect("joins");
+
     socket.set_multicast_loop_v4(false).expect("legal");
     socket
         .set_read_timeout(Some(Duration::from_millis(5)))
         .expect("legal");
+
     socket.into()
 }

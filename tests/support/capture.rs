@@ -98,6 +98,7 @@ impl Packet {
         if self.head.get(12..14)? != ETHERTYPE_IPV4 {
             return None;
         }
+
         let ip = self.head.get(ETHERNET..)?;
         let ip_header = usize::from(ip.first()? & 0x0f) * 4;
         let address = |at: usize| {
@@ -105,10 +106,12 @@ impl Packet {
                 <[u8; 4]>::try_from(ip.get(at..at + 4)?).ok()?,
             ))
         };
+
         let offset = u16::from_be_bytes([*ip.get(6)?, *ip.get(7)?]) & 0x1fff;
         if *ip.get(9)? != PROTOCOL_UDP || offset != 0 {
             return None;
         }
+
         let udp = ip.get(ip_header..)?;
         let headers = ETHERNET + ip_header + UDP_HEADER;
         Some(Udp {
@@ -164,10 +167,12 @@ impl Capture {
                 listen(&stop, &ready)
             }
         });
+
         let mut capture = Self {
             stop,
             thread: Some(thread),
         };
+
         match is_ready.recv() {
             Ok(()) => Ok(capture),
             Err(_) => Err(capture
@@ -209,16 +214,19 @@ fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> 
         SockProtocol::EthAll,
     )
     .map_err(said("no packet socket"))?;
+
     setsockopt(&socket, VnetHeader, &true).map_err(said("no sizes of segments"))?;
     setsockopt(&socket, ReceiveTimestampns, &true).map_err(said("no times"))?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, STEP))
         .map_err(said("no limit of waiting"))?;
+
     // More than the system's limit is root's alone; without it a fast capture may lose packets, which its user checks.
     let _ = setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &QUEUE);
     let eth0 = nix::net::if_::if_nametoindex("eth0").map_err(said("no interface"))?;
     let _ = ready.send(());
     let mut packets = Vec::new();
     let mut stopping = false;
+
     loop {
         match read(socket.as_raw_fd(), eth0 as usize) {
             Ok(packet) => packets.extend(packet),
@@ -246,12 +254,15 @@ fn read(socket: i32, interface: usize) -> nix::Result<Option<Packet>> {
         });
         (message.bytes, message.address, at)
     };
+
     let (Some(address), Some(at)) = (address, at) else {
         return Ok(None);
     };
+
     if address.ifindex() != interface {
         return Ok(None);
     }
+
     let outgoing = i32::from(address.pkttype()) == i32::from(libc::PACKET_OUTGOING);
     Ok(Packet::parse(at, outgoing, &bytes[..len.min(HEAD)], len))
 }

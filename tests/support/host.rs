@@ -42,10 +42,12 @@ impl Host {
         if group_key.exists() {
             std::fs::copy(group_key, dir.join("group.key")).expect("room");
         }
+
         let (rules, settings, env) = (String::new(), String::new(), Vec::new());
         let name = name.to_string();
         let (plain, catch_up, gives_anyone, flags, wrapper, child) =
             (false, false, false, None, None, None);
+
         Self {
             name,
             place,
@@ -116,6 +118,7 @@ impl Host {
             .stdin(Stdio::null())
             .stdout(Stdio::from(log))
             .stderr(Stdio::from(again));
+
         self.child = Some(command.spawn().expect("the daemon starts"));
     }
 
@@ -128,6 +131,7 @@ impl Host {
             over = child.try_wait().expect("my child");
             over.is_some() || UnixStream::connect(&socket).is_ok()
         });
+
         assert!(over.is_none(), "{}: {over:?}\n{}", self.name, self.log());
     }
 
@@ -154,6 +158,7 @@ impl Host {
             },
             self.rules
         );
+
         std::fs::write(&config, text).expect("writable");
         let makuo = env!("CARGO_BIN_EXE_makuo");
         let mut command = match &self.wrapper {
@@ -164,6 +169,7 @@ impl Host {
                 command
             }
         };
+
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command
             .args(["daemon", "--color", "never", "-c"])
@@ -172,6 +178,7 @@ impl Host {
         if self.plain {
             command.arg("--plain");
         }
+
         command.env_remove("MAKUO_GROUP_KEY");
         command
     }

@@ -35,6 +35,7 @@ fn judge(mut rsync: Command, here: &Path, there: &Path) -> String {
         path.push("/");
         path
     };
+
     tool(
         rsync
             .args(["-n", "-i", "-rlptgoDHXc", "--delete"])

@@ -85,6 +85,7 @@ impl Lab {
                 return None;
             }
         }
+
         Some(Self::empty(
             Place::Loopback(fastrand::u16(20_000..32_000)),
             None,
@@ -102,6 +103,7 @@ impl Lab {
             switch,
             dir,
         };
+
         GroupKey::random()
             .and_then(|key| key.save(&lab.group_key(), false))
             .expect("a group key");
@@ -110,6 +112,7 @@ impl Lab {
             &lab.path("authorized_keys"),
             format!("tree=\"www\",deploy,audit {line}"),
         );
+
         lab.spec(DELETE);
         lab
     }
@@ -185,9 +188,11 @@ impl Lab {
         if self.plain {
             command.arg("--plain");
         }
+
         command
             .env("HOME", self.dir.path())
             .env("MAKUO_KEY", self.path("key"));
+
         for variable in [
             "MAKUO_CONFIG",
             "MAKUO_GROUP_KEY",
@@ -196,6 +201,7 @@ impl Lab {
         ] {
             command.env_remove(variable);
         }
+
         command
     }
 

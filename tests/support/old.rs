@@ -55,6 +55,7 @@ impl Old {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_makuo"), lab.path(name))
                 .expect("a link");
         }
+
         let keys = String::from_utf8(read(&lab.path("key.pub"))).expect("text");
         write(&lab.path("keys"), keys);
         let settings = vec![Settings::default(); places.len()];
@@ -65,6 +66,7 @@ impl Old {
             settings,
             lab,
         };
+
         (0..old.places.len())
             .for_each(|host| std::fs::create_dir_all(old.base(host)).expect("new"));
         old
@@ -112,6 +114,7 @@ impl Old {
             Place::Loopback(port) => format!("interface = \"lo\"\nport = {port}\n"),
             Place::Namespace(_) => "interface = \"eth0\"\n".into(),
         };
+
         let text = format!(
             "name = \"mk{}\"\nauthorized_keys = {:?}\nsocket = {:?}\n{}[sender]\nkey = {:?}\n[network]\n{network}[console]\n{}{}",
             host + 1,
@@ -122,6 +125,7 @@ impl Old {
             settings.console,
             settings.tree,
         );
+
         write(&dir.join("makuo.toml"), text);
         let mut command =
             self.places[host].command(self.lab.path("makuosan").to_str().expect("UTF-8"));
@@ -131,9 +135,11 @@ impl Old {
             .arg("--config")
             .arg(dir.join("makuo.toml"))
             .args(more);
+
         command
             .env_remove("MAKUO_CONFIG")
             .env_remove("NOTIFY_SOCKET");
+
         command
     }
 
@@ -146,6 +152,7 @@ impl Old {
             .stdout(Stdio::null())
             .stderr(Stdio::from(log));
         let child = self.daemons[host].insert(command.spawn().expect("starts"));
+
         let (control, mut over) = (
             self.lab.path(&format!("mk{}", host + 1)).join("control"),
             None,
@@ -154,6 +161,7 @@ impl Old {
             over = child.try_wait().expect("my child");
             over.is_some() || UnixStream::connect(&control).is_ok()
         });
+
         assert!(over.is_none(), "{over:?}: {}", self.log(host));
     }
 
@@ -230,6 +238,7 @@ impl Drop for Old {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
+
         if std::thread::panicking() {
             (0..self.daemons.len())
                 .for_each(|host| eprintln!("--- log of mk{}\n{}", host + 1, self.log(host)));
@@ -271,6 +280,7 @@ impl Plain {
             assert_eq!(got, 1, "ends after {:?}", String::from_utf8_lossy(&all));
             all.push(byte[0]);
         }
+
         all.truncate(all.len() - end.len());
         String::from_utf8(all).expect("text")
     }

@@ -35,6 +35,7 @@ pub fn pace(packets: &[Packet], mbit: u32) -> Pace {
         deepest = deepest.max(backlog);
         before = Some(packet.at);
     }
+
     Pace {
         window: most as f64 / (bytes_a_second * WINDOW.as_secs_f64()),
         backlog: deepest,

@@ -33,6 +33,7 @@ impl Place {
                 command
             }
         };
+
         command.args(["--pdeathsig", "KILL", program]);
         command
     }
@@ -73,6 +74,7 @@ impl Place {
         let Place::Namespace(inside) = self else {
             return;
         };
+
         let drop = format!("iifname {name} numgen random mod 100 < {percent} drop");
         let rules = format!(
             "table inet loss {{ chain in {{ type filter hook input priority -300; {drop} ; }} ; }}"
@@ -86,15 +88,18 @@ impl Place {
         let Place::Namespace(inside) = self else {
             return;
         };
+
         let interface = if direction == "input" {
             "iifname"
         } else {
             "oifname"
         };
+
         let rule = format!("{interface} eth0 {filter} drop");
         let chain = format!(
             "chain {direction} {{ type filter hook {direction} priority -300 ; {rule} ; }}"
         );
+
         tool(
             inside
                 .enter()
@@ -107,6 +112,7 @@ impl Place {
         let Place::Namespace(inside) = self else {
             return;
         };
+
         tool(
             inside
                 .enter()
@@ -135,6 +141,7 @@ impl Inside {
                 &format!("--user=/proc/{user}/ns/user"),
             ]);
         }
+
         command.arg(format!("--net=/proc/{}/ns/net", self.holder));
         command
     }
@@ -223,6 +230,7 @@ impl Switch {
                 &mtu.to_string(),
             ]));
         }
+
         self.ip(&format!("link set br0 mtu {mtu}"));
     }
 
@@ -231,6 +239,7 @@ impl Switch {
         let Place::Namespace(inside) = place else {
             return;
         };
+
         self.wires += 1;
         let port = format!("w{}", self.wires);
         self.ip(&format!(
@@ -239,6 +248,7 @@ impl Switch {
         ));
         self.ip(&format!("link set {port} master {bridge} up"));
         place.ip(&format!("addr add {address} dev {name}"));
+
         place.ip(&format!("link set {name} up mtu 1500"));
     }
 
@@ -257,6 +267,7 @@ impl Switch {
         } else {
             Command::new("unshare")
         };
+
         let holder = Holder::start(unshare.arg("-n")).expect("the switch got a namespace, too");
         let inside = self.inside(&holder);
         let (port, pid, address) = (
@@ -264,6 +275,7 @@ impl Switch {
             holder.0.id().to_string(),
             format!("10.77.0.{number}/16"),
         );
+
         let ip = |at: Inside, line: &str| tool(at.enter().arg("ip").args(line.split(' ')));
         ip(
             switch,
@@ -271,10 +283,12 @@ impl Switch {
         );
         ip(switch, &format!("link set {port} master br0 up"));
         ip(inside, "link set lo up");
+
         ip(inside, &format!("addr add {address} dev eth0"));
         ip(inside, "link set eth0 up mtu 1500");
         ip(inside, "route add default dev eth0");
         self.ports.push(holder);
+
         Place::Namespace(inside)
     }
 
@@ -301,6 +315,7 @@ impl Holder {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| format!("{unshare:?}: {e}"))?;
+
         let mut ready = [0];
         if child
             .stdout
@@ -309,6 +324,7 @@ impl Holder {
         {
             return Ok(Self(child));
         }
+
         let output = child.wait_with_output().map_err(|e| e.to_string())?;
         Err(format!(
             "no network namespace: {}",

@@ -35,6 +35,7 @@ impl Running {
             .stderr(to(&err));
         let shown = format!("{command:?}");
         let child = command.spawn().unwrap_or_else(|e| panic!("{shown}: {e}"));
+
         Self {
             child,
             out,
@@ -112,6 +113,7 @@ impl Running {
             }
             super::pause(std::time::Duration::from_millis(5));
         };
+
         let (out, err) = (text(self.out.path()), self.talk());
         Ran {
             code: status.code().unwrap_or(-1),
@@ -170,6 +172,7 @@ impl Ran {
             .find(|e| e["event"] == "host" && e["host"] == host);
         let last = last.unwrap_or_else(|| panic!("nothing about {host}: {self}"));
         let text = |key: &str| last[key].as_str().unwrap_or_default().to_string();
+
         (text("state"), text("error"))
     }
 
@@ -213,6 +216,7 @@ pub fn try_tool(command: &mut Command) -> Result<String, String> {
     if output.status.success() {
         return Ok(text(&output.stdout));
     }
+
     Err(format!(
         "{command:?}: {}: {}",
         output.status,

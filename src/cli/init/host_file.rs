@@ -76,6 +76,7 @@ impl HostFile {
             group_key: text(&mut top, "group_key", a_group_key)?,
             config: text(&mut top, "config", |text| a_config(text, config))?,
         };
+
         top.finish().map(|()| file)
     }
 
@@ -120,16 +121,19 @@ fn a_config(text: &str, path: &Path) -> Result<()> {
     if config.trees.is_empty() {
         return Err(Error::usage("the configuration has no [[tree]]"));
     }
+
     let own_keys = config.authorized_keys == path.with_file_name(AUTHORIZED_KEYS);
     let own_group_key = config
         .network
         .group_keys
         .iter()
         .all(|key| *key == config.default_group_key());
+
     if !own_keys || !own_group_key || config.network.plain {
         let what = "the configuration has to use the keys that come with it";
         return Err(Error::usage(what).hint("take authorized_keys, group_key and plain out of it"));
     }
+
     Ok(())
 }
 
@@ -164,6 +168,7 @@ pub(super) fn config(trees: &[super::TreeAt]) -> Result<String> {
             tree.name
         ));
     }
+
     // Whatever is wrong about the trees is said here, and not by every host.
     HostConfig::parse(&text, Path::new("/etc/makuo/makuo.toml")).map(|_| text)
 }
@@ -210,6 +215,7 @@ mod tests {
             ("b", "/srv/b"),
         ]))
         .expect("legal");
+
         assert_eq!(parse(&file.to_text("host.toml")).expect("legal"), file);
     }
 
@@ -259,6 +265,7 @@ mod tests {
                 "{what}: {told}"
             );
         }
+
         let none = file().authorized_keys;
         assert!(said(&text.replace(&none, "# nobody\n")).contains("no key is listed"));
         for key in KEYS {

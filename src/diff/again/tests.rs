@@ -29,10 +29,12 @@ fn manifest(files: &Files) -> Manifest<Nodes> {
     let mut sink = |block: BlockRef, bytes: Vec<u8>| {
         nodes.insert(block.hash, bytes.into());
     };
+
     let mut builder = Builder::default();
     for entry in files.values() {
         let Ok(()) = builder.push(entry.clone(), &mut sink);
     }
+
     let Ok(root) = builder.finish(&mut sink);
     Manifest::new(root, Nodes(nodes))
 }
@@ -120,6 +122,7 @@ fn put(files: &mut Files, at: &str, kind: EntryKind, uid: u32) {
         mtime: Mtime::default(),
         xattrs: Vec::new(),
     };
+
     files.insert(path(at), entry);
 }
 
@@ -146,6 +149,7 @@ fn base() -> Files {
             );
         }
     }
+
     files
 }
 
@@ -186,11 +190,13 @@ fn apply(files: &mut Files, op: &Op) {
             format!("d{d}")
         }
     };
+
     let is_dir = |files: &Files, at: &str| {
         files
             .get(&path(at))
             .is_some_and(|e| e.kind == EntryKind::Directory)
     };
+
     match *op {
         Op::File(d, f, t) if is_dir(files, &dir(d)) => {
             let at = format!("{}/{f:03}", dir(d));
@@ -238,6 +244,7 @@ fn apply(files: &mut Files, op: &Op) {
         }
         _ => {}
     }
+
     // A further name whose file went, or became a further name itself, is none.
     let firsts: Files = files.clone();
     files.retain(|_, e| match &e.kind {
@@ -286,6 +293,7 @@ proptest! {
         let host = HostRules { protect: &protect, spared: &[], max_delete: Limit::NONE, owners: &Names };
         let (mut have, mut want) = (base(), base());
         let mut memory = Memory::default();
+
         for (ours, theirs, deployed) in rounds {
             ours.iter().for_each(|op| apply(&mut have, op));
             theirs.iter().for_each(|op| apply(&mut want, op));
@@ -309,6 +317,7 @@ fn only_the_pages_that_changed_are_read() {
         max_delete: Limit::NONE,
         owners: &Names,
     };
+
     let (mut have, mut want) = (base(), base());
     let mut memory = Memory::default();
     let mut compare = |have: &Files, want: &Files| {
@@ -318,23 +327,28 @@ fn only_the_pages_that_changed_are_read() {
             .unwrap();
         (plan.changes.len(), tree.read.get())
     };
+
     assert_eq!(
         compare(&have, &want),
         (0, 0),
         "everything was read once, and not by parts"
     );
+
     assert_eq!(
         compare(&have, &want),
         (0, 0),
         "nothing changed, nothing is read"
     );
+
     put(&mut want, "d4/100", text(255), 0);
     let (changes, read) = compare(&have, &want);
     assert!(changes == 1 && read > 0 && read < 4000, "{read}");
+
     // What differed is looked at again, whether or not it was put in place.
     assert_eq!(compare(&have, &want), (1, 1));
     have = want.clone();
     let (changes, read) = compare(&have, &want);
     assert!(changes == 0 && read < 4000, "{read}");
+
     assert_eq!(compare(&have, &want), (0, 0));
 }

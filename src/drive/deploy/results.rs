@@ -83,6 +83,7 @@ impl Session<'_> {
             HostState::Absent => "did not answer any more".to_string(),
             _ => return host.text.clone(),
         };
+
         Some(match &host.text {
             Some(text) if state == HostState::Absent => text.clone(),
             Some(text) => format!("{silence} ({text})"),
@@ -109,6 +110,7 @@ impl Session<'_> {
         outcome.serial = header
             .filter(|h| h.intent != Intent::Audit)
             .map(|h| h.serial);
+
         outcome.fingerprint = Some(self.options.signer.public().fingerprint().to_string());
         outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();
         outcome.drift = self.groups();
@@ -116,6 +118,7 @@ impl Session<'_> {
         outcome.bytes_sent = ByteSize(self.endpoint.sent());
         outcome.repaired = self.machine.stats().repaired;
         outcome.took = self.clock.now().since(self.began);
+
         outcome.rate = self.mean_rate();
         let aborted = self
             .decision
@@ -126,6 +129,7 @@ impl Session<'_> {
             .failure()
             .map(str::to_string)
             .or(aborted.map(|(_, why)| why));
+
         outcome.settle()
     }
 
@@ -143,6 +147,7 @@ impl Session<'_> {
             .states
             .get(&(host.name.clone(), host.address.ip()))
             .map(|(_, at)| *at);
+
         HostResult {
             address: self.machine.shown(host).address,
             serial: Some(host.serial).filter(|s| s.0 > 0 && tells_its_serial(state)),
@@ -173,6 +178,7 @@ impl Session<'_> {
                     .push(self.machine.shown(host));
             }
         }
+
         let reports: BTreeMap<u64, &[u8]> = self.machine.drift_reports().collect();
         let groups = groups.into_iter().map(|(identity, (mut hosts, summary))| {
             hosts.sort();
@@ -203,6 +209,7 @@ impl Session<'_> {
                 }
             }
         });
+
         groups.collect()
     }
 }
@@ -231,11 +238,13 @@ mod tests {
             ([10, 0, 0, 1], 5000).into(),
         );
         hosts.expect(Moment(1), id, name, at, Serial(0));
+
         let mut host = hosts.get(id).expect("just made").clone();
         let stages = [
             Joined, Ready, Prepared, Checking, Committed, Unhealthy, Reverted, Stuck, Refused,
             Aborted,
         ];
+
         for stage in stages.map(Some).into_iter().chain([None, Some(Failed)]) {
             for (fate, lost) in [
                 (Fate::Said, false),
@@ -262,6 +271,7 @@ mod tests {
                 );
             }
         }
+
         (host.stage, host.torn) = (Some(Failed), true);
         assert_eq!(state_of(&host, Fate::Said, true, true), HostState::Torn);
     }

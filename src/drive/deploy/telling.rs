@@ -28,6 +28,7 @@ impl Session<'_> {
             Some(crate::spec::Expect::Count(n)) => *n as usize,
             _ => 0,
         };
+
         let links = self.endpoint.links();
         let (error, hint) = if found.is_empty() && members == 0 {
             let at = format!("{} on {}", links.group(), links.names());
@@ -70,6 +71,7 @@ impl Session<'_> {
         } else {
             return None;
         };
+
         let mut outcome = Outcome::new(self.options.purpose, spec.tree.clone());
         outcome.hosts = missing
             .iter()
@@ -77,6 +79,7 @@ impl Session<'_> {
             .collect();
         let mut outcome = outcome.settle();
         outcome.exit = ExitStatus::Refused;
+
         outcome.took = self.clock.now().since(self.began);
         (outcome.error, outcome.hint) = (Some(error), Some(hint));
         Some(outcome)
@@ -93,6 +96,7 @@ impl Session<'_> {
         ]
         .into_iter()
         .find(|k| strangers.count(*k) > 0)?;
+
         Some(
             match kind {
                 Refusal::Sealed => {
@@ -126,6 +130,7 @@ impl Session<'_> {
         else {
             return;
         };
+
         if self.waits.len() < MAX_WAITS && self.waits.insert(text.clone()) {
             self.observer.event(&Event::Note(format!(
                 "{}: {text}",
@@ -143,17 +148,20 @@ impl Session<'_> {
         if hosts.is_empty() {
             return;
         }
+
         hosts.sort();
         if hosts.len() > NAMED {
             let more = hosts.len() - NAMED;
             hosts.truncate(NAMED);
             hosts.push(format!("{more} more hosts did, too"));
         }
+
         let advice = "raise net.core.rmem_max there, or set a rate";
         let note = format!(
             "packets lost in receive buffers: {}; {advice}",
             hosts.join(", ")
         );
+
         self.observer.event(&Event::Note(note));
     }
 
@@ -162,6 +170,7 @@ impl Session<'_> {
         if self.announced.is_none() || now.since(self.told) < TELL {
             return;
         }
+
         self.told = now;
         let (mut total, mut ready, mut targets) = (0, 0, 0);
         for host in self.machine.hosts() {
@@ -169,6 +178,7 @@ impl Session<'_> {
             targets += 1;
             ready += usize::from(host.is_good(false));
         }
+
         let sent = self
             .machine
             .hosts()
@@ -176,6 +186,7 @@ impl Session<'_> {
             .map(|h| h.received)
             .max()
             .unwrap_or(0);
+
         let (sent, total) = (ByteSize(sent.min(total)), ByteSize(total));
         self.observer.event(&Event::Progress(Progress {
             sent,

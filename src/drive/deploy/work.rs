@@ -71,10 +71,12 @@ impl Worker {
             answers: outbox,
             waker,
         };
+
         std::thread::Builder::new()
             .name("source".into())
             .spawn(move || worker.run(prepare, &inbox))
             .map_err(|e| Error::new(crate::error::Kind::Io, "cannot start a thread").because(e))?;
+
         Ok((work, answers))
     }
 
@@ -89,6 +91,7 @@ impl Worker {
             }
             Err(e) => return self.answer(Answer::Prepared(Err(e))),
         };
+
         while let Ok(work) = inbox.recv() {
             self.answer(match work {
                 Work::Sign(header) => Answer::Signed(

@@ -97,6 +97,7 @@ mod words {
             Word::Text(text) => text.into_bytes(),
             Word::Bytes(bytes) => bytes,
         };
+
         Ok(Vec::<Word>::deserialize(from)?
             .into_iter()
             .map(bytes)

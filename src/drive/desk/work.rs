@@ -48,6 +48,7 @@ impl<'a> Work<'a> {
         check_globs(&wish.targets)?;
         let at_top = wish.excludes.iter().map(|p| Exclude::at_top(p.as_str()));
         let mut excludes: Vec<Exclude> = at_top.collect();
+
         if !wish.recurse {
             // Only the directory itself is sent; what is deleted or compared is what is right in it.
             let pattern = if wish.deed == Deed::Send && !wish.paths.is_empty() {
@@ -64,6 +65,7 @@ impl<'a> Work<'a> {
                 pattern: pattern.into(),
             }));
         }
+
         Ok(Self {
             desk,
             base,
@@ -96,6 +98,7 @@ impl<'a> Work<'a> {
         spec.tree = self.base.tree.clone();
         spec.source.clone_from(&self.base.path);
         spec.delete.extras = self.deletes();
+
         // Whoever names a path and what to do there means it; whoever names nothing may have forgotten something.
         spec.delete.allow_empty = !scope.is_empty();
         let most = if scope.is_empty() {
@@ -103,11 +106,13 @@ impl<'a> Work<'a> {
         } else {
             Limit::NONE
         };
+
         spec.delete.max = self.wish.max_delete.unwrap_or(most);
         spec.transfer.rate = self.desk.sending.rate;
         if let Some(group) = &self.wish.group {
             spec.owner.group = OwnerPolicy::Fixed(group.clone());
         }
+
         Ok(spec)
     }
 
@@ -160,11 +165,13 @@ impl<'a> Work<'a> {
             (_, true) => Purpose::DryRun,
             (_, false) => Purpose::Deploy,
         };
+
         let outcome = self.session(
             self.options(purpose, &self.named.paths)?,
             interrupt,
             observer,
         )?;
+
         self.check_missing(&outcome)?;
         if purpose == Purpose::Deploy
             && outcome.exit == ExitStatus::Success
@@ -172,6 +179,7 @@ impl<'a> Work<'a> {
         {
             self.merge(interrupt);
         }
+
         Ok(outcome)
     }
 
@@ -181,9 +189,11 @@ impl<'a> Work<'a> {
         let Some(tree) = self.desk.handle.tree(&self.base.tree) else {
             return;
         };
+
         if !self.desk.may_merge(&self.base.tree) {
             return;
         }
+
         match tree.parts(usize::MAX) {
             Ok(parts)
                 if parts.iter().filter(|(_, is_replaced)| !is_replaced).count() < MERGED_PARTS =>
@@ -198,6 +208,7 @@ impl<'a> Work<'a> {
                 );
             }
         }
+
         // Whoever sends waits for this: what was in vain is not done again at once.
         self.desk.merge_after(&self.base.tree, MERGED_AGAIN);
         for deletes in [true, false] {
@@ -217,12 +228,14 @@ impl<'a> Work<'a> {
         } else {
             "without deletions"
         };
+
         let stays = |why: &str| {
             tracing::debug!(
                 "tree {}: what was sent {kind} stays in parts: {why}",
                 tree.name()
             )
         };
+
         let merged = match tree.merged_part(deletes, MERGED_PARTS / 2)? {
             Ok(merged) => merged,
             Err(why) => {
@@ -230,10 +243,12 @@ impl<'a> Work<'a> {
                 return Ok(());
             }
         };
+
         if !changes_nothing(&self.put(tree, &merged, Purpose::DryRun, interrupt)?) {
             stays("hosts differ from it");
             return Ok(());
         }
+
         let outcome = self.put(tree, &merged, Purpose::Deploy, interrupt)?;
         tracing::info!(
             "tree {}: {} parts sent again in one: {:?}",
@@ -241,6 +256,7 @@ impl<'a> Work<'a> {
             merged.parts,
             outcome.exit
         );
+
         Ok(())
     }
 
@@ -264,11 +280,13 @@ impl<'a> Work<'a> {
             notes: Vec::new(),
             files: Vec::new(),
         };
+
         let (live, records) = (Live::Served(Arc::clone(tree)), (*tree.state()).clone());
         let prepare = move || {
             let source = StoredSource::open(live, records, facts.root)?;
             Ok((Source::of(Box::new(source), Compress::Auto), facts))
         };
+
         deploy::put(
             self.desk.door()?,
             options,
@@ -284,6 +302,7 @@ impl<'a> Work<'a> {
         let deleted = |path: &TreePath| {
             lines().any(|l| crate::manifest::path::is_within(&l.path, path.as_bytes()))
         };
+
         match self.named.missing.iter().find(|path| !deleted(path)) {
             Some(path) if outcome.exit == ExitStatus::Success => Err(no_such(path)),
             _ => Ok(()),
@@ -298,15 +317,18 @@ impl<'a> Work<'a> {
             interrupt,
             observer,
         )?;
+
         for group in &mut found.drift {
             group.lines.retain(|line| line.what == What::Extra);
             (group.changed, group.missing) = (0, 0);
         }
+
         found.drift.retain(|group| !group.is_empty());
         self.check_missing(&found)?;
         if self.wish.dry_run || found.exit.code() != 0 {
             return Ok(found);
         }
+
         // Whoever has nothing extra is as it should be.
         for host in &mut found.hosts {
             host.state = if host.state == HostState::Diffed {
@@ -315,6 +337,7 @@ impl<'a> Work<'a> {
                 host.state
             };
         }
+
         found.purpose = Purpose::Deploy;
         for group in found.drift.clone() {
             for scope in scopes(&group) {
@@ -322,9 +345,11 @@ impl<'a> Work<'a> {
                 add(&mut found, done);
             }
         }
+
         let error = found.error.take();
         let mut found = found.settle();
         found.error = error;
+
         Ok(found)
     }
 
@@ -338,6 +363,7 @@ impl<'a> Work<'a> {
                 .collect();
             options.only = Vec::new();
         }
+
         options.part.listed = false;
         options.lists = false;
         Ok(options)
@@ -363,9 +389,11 @@ fn add(found: &mut Outcome, done: Outcome) {
             None => found.hosts.push(host),
         }
     }
+
     found.serial = done.serial.or(found.serial);
     found.bytes_sent = crate::units::ByteSize(found.bytes_sent.0.saturating_add(done.bytes_sent.0));
     found.took += done.took;
+
     found.error = found.error.take().or(done.error);
 }
 
@@ -392,6 +420,7 @@ fn scopes(group: &DriftGroup) -> Vec<Vec<TreePath>> {
         }
         last = Some(path);
     }
+
     scopes
 }
 
@@ -421,5 +450,6 @@ fn check_globs(targets: &[String]) -> Result<()> {
             ))
         })?;
     }
+
     Ok(())
 }

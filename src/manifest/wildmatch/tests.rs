@@ -231,6 +231,7 @@ fn classes_have_the_bytes_that_git_gives_them() {
         ("upper", 26),
         ("xdigit", 22),
     ];
+
     for (name, size) in sizes {
         for (pattern, wanted) in [
             (format!("[[:{name}:]]"), size),
@@ -249,6 +250,7 @@ fn plain(tokens: &[Token], text: &[u8]) -> bool {
     let Some((token, rest)) = tokens.split_first() else {
         return text.is_empty();
     };
+
     let one = |fits: bool| fits && plain(rest, &text[1..]);
     match token {
         Token::Rest => true,

@@ -112,6 +112,7 @@ impl Table {
         if !proven && before.is_some_and(|before| before.counts) {
             return false;
         }
+
         // A restarted daemon has a new instance: the old one must not stay as a ghost.
         if let Some(&other) = self.named.get(&name).filter(|id| **id != instance) {
             if !proven && self.members.get(&other).is_some_and(|other| other.counts) {
@@ -119,6 +120,7 @@ impl Table {
             }
             self.left(other);
         }
+
         let before = self.left(instance);
         let known = before.is_some();
         let before = before.filter(|before| before.address.ip() == from.ip());
@@ -130,6 +132,7 @@ impl Table {
                     before.is_some_and(|before| before.counts) || now.since(since) >= AGAIN
                 }
             };
+
         if self.has_room(&hello, from.ip(), proven) {
             let member = Member {
                 hello,
@@ -141,6 +144,7 @@ impl Table {
             self.named.insert(name, instance);
             self.add(instance, member);
         }
+
         !known
     }
 
@@ -151,6 +155,7 @@ impl Table {
             let trees = table.trees + hello.trees.len();
             table.members.len() < MAX_MEMBERS && each < MAX_EACH && trees <= MAX_TREE_STATES
         };
+
         if !fits(self) && proven {
             let idle: Vec<InstanceId> = self
                 .members
@@ -160,6 +165,7 @@ impl Table {
                 .collect();
             idle.into_iter().for_each(|id| drop(self.left(id)));
         }
+
         fits(self)
     }
 
@@ -168,12 +174,14 @@ impl Table {
         self.trees += member.hello.trees.len();
         let place = self.at.entry(ip).or_default();
         place.members += 1;
+
         if member.counts {
             self.counted += 1;
             self.claim(ip, |claims| {
                 *claims.entry(member.hello.members).or_default() += 1
             });
         }
+
         self.members.insert(instance, member);
     }
 
@@ -182,20 +190,24 @@ impl Table {
         let member = self.members.remove(&instance)?;
         let ip = member.address.ip();
         self.trees -= member.hello.trees.len();
+
         if member.counts {
             self.counted -= 1;
             self.claim(ip, |claims| take(claims, member.hello.members));
         }
+
         if let Some(place) = self.at.get_mut(&ip) {
             place.members -= 1;
             if place.members == 0 {
                 self.at.remove(&ip);
             }
         }
+
         let name = (member.hello.name.clone(), ip);
         if self.named.get(&name) == Some(&instance) {
             self.named.remove(&name);
         }
+
         Some(member)
     }
 
@@ -223,10 +235,12 @@ impl Table {
         let Some(place) = self.at.get_mut(&ip) else {
             return;
         };
+
         let least = |place: &Place| place.claims.first_key_value().map(|(&members, _)| members);
         let before = least(place);
         change(&mut place.claims);
         let after = least(place);
+
         if before != after {
             before
                 .into_iter()
@@ -242,6 +256,7 @@ impl Table {
         if now.since(self.swept) < SWEEP {
             return;
         }
+
         self.swept = now;
         let longest = self.interval(self.counted as u32) * MISSED;
         let patience = |m: &Member| match (m.counts, self.trust) {
@@ -250,10 +265,12 @@ impl Table {
             (true, Trust::Twice) => longest.min(FLEETING + m.heard.since(m.since) * 2),
             (false, _) => UNPROVEN,
         };
+
         let gone = self
             .members
             .iter()
             .filter(|(_, m)| now.since(m.heard) > patience(m));
+
         for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.left(id);
         }
@@ -296,12 +313,14 @@ impl Table {
         } else {
             0
         };
+
         for (&members, &count) in self.claims.iter().rev() {
             if liars < count {
                 return (members as usize).min(MAX_MEMBERS);
             }
             liars -= count;
         }
+
         0
     }
 }
@@ -356,6 +375,7 @@ mod tests {
             !table.heard(START, at(2), InstanceId(2), hello("b", 2), true),
             "it claims something else now"
         );
+
         assert_eq!(table.len(), 2);
         assert!(
             table.heard(START, at(1), InstanceId(3), hello("a", 2), true),
@@ -363,11 +383,13 @@ mod tests {
         );
         assert!(table.claimed() == 2 && table.iter().all(|(id, _)| *id != InstanceId(1)));
         table.farewell(InstanceId(2), at(1));
+
         assert_eq!(table.len(), 2, "somebody else says so");
         table.farewell(InstanceId(2), at(2));
         assert_eq!((table.len(), table.claimed()), (1, 2));
         table.expire(START + BEACON * (MISSED + 1));
         assert!(table.at.is_empty() && table.trees == 0);
+
         assert!(table.is_empty() && table.claimed() == 0 && table.named.is_empty());
     }
 
@@ -383,10 +405,12 @@ mod tests {
                 true,
             );
         }
+
         for n in 0..30_000u32 {
             let (id, name) = (InstanceId(u64::from(n) + 100), format!("ghost{n}"));
             table.heard(START, at(n + 100), id, hello(&name, u32::MAX), false);
         }
+
         // In the name of one that is there, from its address, with and without its number.
         assert!(!table.heard(START, at(1), InstanceId(77), hello("web1", 9), false));
         assert!(!table.heard(START, at(1), InstanceId(1), hello("web1", 9), false));
@@ -394,12 +418,14 @@ mod tests {
             (table.len(), table.claimed(), table.iter().count()),
             (5, 5, 5)
         );
+
         assert!(table.members.len() <= MAX_MEMBERS);
         // One more that proves itself finds room, and all others are forgotten soon.
         assert!(
             table.heard(START, at(6), InstanceId(6), hello("web6", 6), true) && table.len() == 6
         );
         table.expire(START + UNPROVEN + SWEEP);
+
         assert!(table.members.is_empty());
     }
 
@@ -415,6 +441,7 @@ mod tests {
                 true,
             );
         }
+
         // Two machines, one with as many names as it likes.
         for n in 0..40u32 {
             let from = at(100 + n / 39);
@@ -426,11 +453,13 @@ mod tests {
                 true,
             );
         }
+
         assert_eq!(table.claimed(), 20);
         let mut pair = Table::default();
         pair.heard(START, at(1), InstanceId(1), hello("web1", u32::MAX), true);
         assert_eq!(pair.claimed(), MAX_MEMBERS, "nobody else says anything");
         pair.heard(START, at(2), InstanceId(2), hello("web2", 2), true);
+
         assert_eq!(pair.claimed(), 2);
     }
 
@@ -444,6 +473,7 @@ mod tests {
             (table.len(), table.claimed(), table.around().count()),
             (0, 0, 0)
         );
+
         table.heard(after(2000), at(1), InstanceId(1), hello("web1", 2), true);
         table.heard(after(2000), at(9), InstanceId(2), hello("web2", 2), true);
         assert_eq!(
@@ -451,6 +481,7 @@ mod tests {
             (1, 2, 1),
             "web2 spoke from elsewhere"
         );
+
         // A flood that lasts four seconds, whose hosts all prove themselves twice.
         for round in [0, 3800] {
             for n in 0..19_000u32 {
@@ -458,9 +489,11 @@ mod tests {
                 table.heard(after(2000 + round), at(n + 100), id, hello(&name, 9), true);
             }
         }
+
         assert!(table.len() > 10_000);
         table.heard(after(8000), at(1), InstanceId(1), hello("web1", 2), true);
         table.expire(after(5800 + 12_700 + 250));
+
         assert_eq!(table.len(), 1);
     }
 
@@ -477,6 +510,7 @@ mod tests {
                 true,
             );
         }
+
         assert_eq!(table.len(), MAX_EACH);
         for n in 0..2000u32 {
             let trees = (0..200).map(tree).collect();
@@ -492,6 +526,7 @@ mod tests {
                 true,
             );
         }
+
         assert!(table.trees <= MAX_TREE_STATES && table.len() <= MAX_EACH + MAX_TREE_STATES / 200);
     }
 }

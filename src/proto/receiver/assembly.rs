@@ -168,16 +168,20 @@ impl Assembly {
         if !self.hear(number) {
             return None;
         }
+
         if number < self.horizon {
             self.repaired = (number, now);
         }
+
         if wants.is_empty() || self.is_resolved(number) {
             return None;
         }
+
         let grid = grid_of(&symbol.header, self.symbol)?;
         if self.open.len() >= MAX_OPEN && !self.open.contains_key(&number) {
             return None;
         }
+
         if !self
             .open
             .get(&number)
@@ -186,6 +190,7 @@ impl Assembly {
         {
             return None;
         }
+
         let spare = &mut self.spare;
         let wait = self.open.entry(number).or_default();
         match wait.buffer.vote(grid) {
@@ -194,6 +199,7 @@ impl Assembly {
             // The first symbol that came was not the sender's.
             Vote::Outvotes => (wait.buffer, wait.recall) = (Buffer::default(), Recall::Answered),
         }
+
         wait.heard(now);
         if !wait
             .buffer
@@ -201,6 +207,7 @@ impl Assembly {
         {
             return None;
         }
+
         self.taken_at = now;
         match wait.buffer.progress(wants) {
             Progress::Missing => None,
@@ -221,13 +228,16 @@ impl Assembly {
         let Recall::Asked(until) = wait.recall else {
             return None;
         };
+
         wait.recall = Recall::Answered;
         if now < until {
             wait.due = Some(now);
         }
+
         if !wait.buffer.recalled(parts) {
             return None;
         }
+
         match wait.buffer.progress(wants) {
             Progress::Missing => None,
             progress => self.end(number, progress),
@@ -246,9 +256,11 @@ impl Assembly {
                 blocks,
             });
         }
+
         self.useless
             .insert(u64::from(number)..u64::from(number) + 1);
         self.keep(payload);
+
         None
     }
 
@@ -263,10 +275,12 @@ impl Assembly {
             self.horizon = self.horizon.max(number);
             return true;
         }
+
         self.contradictions += 1;
         if self.contradictions <= CONTRADICTIONS {
             return false;
         }
+
         self.contradictions = 0;
         self.move_to(number);
         true
@@ -280,6 +294,7 @@ impl Assembly {
             self.resolved.remove(u64::from(from)..u64::MAX);
             self.useless.remove(u64::from(from)..u64::MAX);
         }
+
         self.horizon = number;
         self.settle();
     }
@@ -312,6 +327,7 @@ impl Assembly {
         if self.horizon <= self.settled {
             return found;
         }
+
         let mut at = 0;
         for settled in self.resolved.iter().chain([u64::MAX..u64::MAX]) {
             let end = settled.start.min(u64::from(self.horizon));
@@ -321,6 +337,7 @@ impl Assembly {
                 break;
             }
         }
+
         found
     }
 
@@ -362,6 +379,7 @@ impl Assembly {
                 Some(_) => {}
             }
         }
+
         report
     }
 
@@ -450,11 +468,13 @@ impl Waiting {
         let (Recall::NotYet, Some(from)) = (self.recall, from) else {
             return Vec::new();
         };
+
         let parts = self.buffer.to_recall(from);
         if !parts.is_empty() {
             self.recall = Recall::Asked(now + HOLD);
             self.due = Some(now + HOLD);
         }
+
         parts
     }
 
@@ -487,6 +507,7 @@ mod tests {
             assembly.sent(Generation(u32::MAX - 1 - n));
             assembly.sent(Generation(100 + n / 1000));
         }
+
         assert_eq!(
             (
                 assembly.horizon,
@@ -508,6 +529,7 @@ mod tests {
             "what passed by is still to be given up"
         );
         assembly.due(Moment(0), COMING, None, || COMING);
+
         assert!(assembly.take_gave_up() && assembly.unresolved(1) == [500 - KEPT]);
     }
 
@@ -561,11 +583,13 @@ mod tests {
                     .for_each(|delivery| assembly.recycle(delivery.payload));
             }
         }
+
         assert_eq!(
             waiting.len() as u64,
             MAX_BYTES / (u64::from(BLOCK) + 1),
             "as many again"
         );
+
         assert!(most as u64 <= MAX_BYTES, "{most}");
     }
 }

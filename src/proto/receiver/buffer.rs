@@ -113,6 +113,7 @@ impl Buffer {
         if self.grid.is_none_or(|own| own == grid) {
             return Vote::Agrees;
         }
+
         self.votes.1 += 1;
         if self.votes.1 > self.votes.0 {
             Vote::Outvotes
@@ -131,9 +132,11 @@ impl Buffer {
         if self.grid.is_none() {
             self.begin(grid, memory());
         }
+
         if self.grid != Some(grid) {
             return false;
         }
+
         self.votes.0 += 1;
         let row = u32::from(symbol.header.row);
         match row.checked_sub(u32::from(grid.rows())) {
@@ -149,6 +152,7 @@ impl Buffer {
     fn begin(&mut self, grid: Grid, memory: Vec<u8>) {
         self.grid = Some(grid);
         self.bytes = memory;
+
         // Exactly: all generations of a session are of about the same size, and what grew by doubling stays so.
         self.bytes
             .reserve_exact((grid.payload() as usize).saturating_sub(self.bytes.len()));
@@ -161,6 +165,7 @@ impl Buffer {
             needed: rows_of(c),
             ..Column::default()
         };
+
         self.columns = (0..columns).map(column).collect();
     }
 
@@ -193,13 +198,16 @@ impl Buffer {
         let Some(column) = self.columns.get_mut(usize::from(symbol.header.column)) else {
             return false;
         };
+
         let whole = symbol.bytes.len() == usize::from(grid.symbol());
         if !whole || column.need() == 0 || !self.taken.insert(place) {
             return false;
         }
+
         column.coded += 1;
         self.coded.extend_from_slice(symbol.bytes);
         self.places.push(place);
+
         true
     }
 
@@ -226,6 +234,7 @@ impl Buffer {
         if self.places.is_empty() || self.columns.iter().any(|c| c.need() > 0) {
             return false;
         }
+
         let columns = u32::from(grid.columns());
         let mut lost = vec![Vec::new(); self.columns.len()];
         for index in self.got.gaps().flatten().map(|i| i as u32) {
@@ -234,12 +243,14 @@ impl Buffer {
                 lost[column].push((index / columns) as u16);
             }
         }
+
         let symbol = usize::from(grid.symbol());
         let coded = self
             .places
             .iter()
             .zip(self.coded.chunks_exact(symbol))
             .map(|(&(row, column), bytes)| fec::Coded { row, column, bytes });
+
         let coded: Vec<fec::Coded<'_>> = coded.collect();
         let unsolved = match fec::decode(Kernel::best(), &grid, &mut self.bytes, &lost, &coded) {
             Ok(()) => Vec::new(),
@@ -247,6 +258,7 @@ impl Buffer {
             // We count symbols as the code does.
             Err(Unsolved::Malformed(_)) => return false,
         };
+
         let mut changed = false;
         for (column, rows) in lost.iter().enumerate() {
             match unsolved.iter().find(|u| usize::from(u.column) == column) {
@@ -264,6 +276,7 @@ impl Buffer {
                 }
             }
         }
+
         changed
     }
 
@@ -274,27 +287,33 @@ impl Buffer {
         while self.got.get(self.prefix) {
             self.prefix += 1;
         }
+
         if self.prefix == before {
             return Ok(());
         }
+
         let front = grid.bytes_of(self.prefix - 1).end;
         let Some((map, body)) = Map::parse(&self.bytes[..front], self.bytes.len())? else {
             return Ok(());
         };
+
         let blocks: Vec<Placed> = map
             .placed()
             .filter(|p| wants.contains(p.ordinal.0))
             .collect();
+
         // Of a frame all is needed for any block.
         let bytes_of = |block: &Placed| match body.encoding {
             Encoding::Plain => body.start + block.bytes.start..body.start + block.bytes.end,
             Encoding::Zstd => body.start..self.bytes.len(),
         };
+
         let needed: RangeSet = blocks
             .iter()
             .map(|b| grid.symbols_of(&bytes_of(b)))
             .map(|symbols| u64::from(symbols.start)..u64::from(symbols.end))
             .collect();
+
         let mut wanted = Bits::new(grid.symbols());
         self.columns.iter_mut().for_each(|c| c.needed = 0);
         for index in needed.iter().flatten().map(|index| index as u32) {
@@ -303,6 +322,7 @@ impl Buffer {
                 self.columns[(index % u32::from(grid.columns())) as usize].needed += 1;
             }
         }
+
         self.map = Some((blocks, wanted, body));
         Ok(())
     }
@@ -316,24 +336,28 @@ impl Buffer {
                 symbols: Ranges::default(),
             };
         };
+
         let need: Vec<u32> = self.columns.iter().map(Column::need).collect();
         let columns = u64::from(grid.columns());
         let wanted = |&i: &u64| match &self.map {
             Some((_, wanted, _)) => wanted.get(i as u32),
             None => true,
         };
+
         let open = self
             .got
             .gaps()
             .flatten()
             .filter(wanted)
             .filter(|i| need[(i % columns) as usize] > 0);
+
         let symbols: RangeSet = open.map(|i| i..i + 1).collect();
         let named: Vec<Range<u64>> = if symbols.range_count() <= MAX_SYMBOL_RANGES {
             symbols.iter().collect()
         } else {
             Vec::new()
         };
+
         Missing {
             generation,
             need,

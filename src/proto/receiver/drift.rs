@@ -61,6 +61,7 @@ impl Drift {
         if offset >= total || !control.is_past(self.answered) || !self.may_answer(now) {
             return;
         }
+
         let end = total.min(offset + DRIFT_PARTS * MAX_DRIFT_PART as u64);
         for part in self.list[offset as usize..end as usize]
             .chunks(MAX_DRIFT_PART)
@@ -77,6 +78,7 @@ impl Drift {
                 }),
             );
         }
+
         self.answered = control.mark();
     }
 
@@ -89,6 +91,7 @@ impl Drift {
                 .min(BURST);
             self.since = now;
         }
+
         let left = self.left.checked_sub(1);
         self.left = left.unwrap_or(0);
         left.is_some()
@@ -128,6 +131,7 @@ mod tests {
             assert_eq!(part.offset, into.len() as u64);
             into.extend(part.bytes);
         }
+
         sent
     }
 
@@ -139,6 +143,7 @@ mod tests {
             drift.answer(Moment(2), SESSION, heard.len() as u64, to, &mut control);
             take(&mut control, &mut heard);
         }
+
         assert_eq!(heard, drift.list.to_vec());
         drift.answer(Moment(2), SESSION, u64::MAX, to, &mut control);
         assert!(control.is_empty());
@@ -151,11 +156,13 @@ mod tests {
         for n in 0..100_000 {
             drift.answer(Moment(2), SESSION, n % 1000, to, &mut control);
         }
+
         assert!(
             control.held() > MAX_DRIFT_PART && control.held() < answer,
             "{}",
             control.held()
         );
+
         // The queue is taken at once, for a second.
         let mut sent = 0;
         for n in 0..100_000u64 {
@@ -169,6 +176,7 @@ mod tests {
                 &mut control,
             );
         }
+
         let most = answer * (BURST as usize + 1 + 125);
         assert!(sent < most && sent > most / 2, "{sent}");
     }

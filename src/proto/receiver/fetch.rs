@@ -40,6 +40,7 @@ impl Session {
         self.asked_at = due;
         let (seen, fetch) = (self.measure.seen, self.to_fetch());
         let ranges: Vec<_> = cover.iter().collect();
+
         // Small enough that a list of wants is repeated cheaply, large enough that most lists are one message.
         let mut chunks = ranges.chunks(MAX_RANGES / 4).peekable();
         while let Some(chunk) = chunks.next() {
@@ -77,6 +78,7 @@ impl Session {
         if self.is_over() {
             return;
         }
+
         match outcome {
             Err(why) => return self.refuse(now, why),
             Ok((wrong, bytes)) => {
@@ -100,6 +102,7 @@ impl Session {
                 }
             }
         }
+
         if self.wants.is_empty() && self.delivering == 0 {
             self.assembly.rest();
             // Others asked for the same before our turn came.
@@ -117,6 +120,7 @@ impl Session {
         for block in &delivery.blocks {
             self.wants.remove(block.ordinal.0..block.ordinal.0 + 1);
         }
+
         self.delivering += 1;
         let (payload, body, blocks) = (delivery.payload, delivery.body, delivery.blocks);
         self.requests.push_back(Request::Deliver {
@@ -153,6 +157,7 @@ impl Session {
         if self.wants.is_empty() {
             return;
         }
+
         let recall = self.may_recall();
         let (rng, hosts) = (&mut self.rng, self.hosts);
         let Due { missing, recalls } =
@@ -160,6 +165,7 @@ impl Session {
                 .due(now, complaint_interval(hosts), recall, || {
                     backoff(hosts, rng.f64())
                 });
+
         for (generation, parts) in recalls {
             self.requests.push_back(Request::Recall {
                 session: self.id,
@@ -167,6 +173,7 @@ impl Session {
                 parts,
             });
         }
+
         if !missing.is_empty() {
             let nack = Nack {
                 session: self.id,
@@ -175,6 +182,7 @@ impl Session {
             };
             control.send(Dest::Host(self.sender), &Message::Nack(nack));
         }
+
         if self.assembly.take_gave_up() || self.may_ask_again(now) {
             self.data_at = now;
             let cover = self.wants.cover(MAX_WANT_RANGES);
@@ -199,6 +207,7 @@ impl Session {
         if !self.outbox.is_empty() {
             return None;
         }
+
         let starved = self.assembly.taken_at().max(self.asked_at) + STARVED;
         Some(if self.assembly.is_settled() {
             starved.min(self.data_at + ASK_AGAIN)
@@ -212,6 +221,7 @@ impl Session {
         if self.wants.is_empty() {
             return None;
         }
+
         self.assembly
             .timeout(now)
             .into_iter()

@@ -54,6 +54,7 @@ impl Headers {
         else {
             return Answer::Unknown;
         };
+
         if self
             .shown
             .get(&pull.tree)
@@ -61,6 +62,7 @@ impl Headers {
         {
             return Answer::Shown;
         }
+
         self.shown.insert(pull.tree.clone(), now);
         Answer::Show(Box::new(Message::Header(bytes.clone())))
     }
@@ -79,6 +81,7 @@ mod tests {
             header: b"header".to_vec(),
             signature: b"signature".to_vec(),
         };
+
         let mut headers = Headers::default();
         headers.set([(www.clone(), bytes.clone())].into());
         let pull = |of: &[u8]| Pull {
@@ -89,6 +92,7 @@ mod tests {
             host: None,
             header: Some(true),
         };
+
         let at = |ms: u64| Moment(1) + Duration::from_millis(ms);
         assert_eq!(headers.show(at(0), &pull(b"another")), Answer::Unknown);
         let shown = (0..2000u64)
@@ -99,6 +103,7 @@ mod tests {
             headers.show(at(2000), &pull(b"header")),
             Answer::Show(Box::new(Message::Header(bytes)))
         );
+
         headers.set(BTreeMap::new());
         assert_eq!(headers.show(at(3000), &pull(b"header")), Answer::Unknown);
     }

@@ -67,6 +67,7 @@ impl Measure {
             Some(base) if way.wrapping_sub(base) as i32 >= 0 => base,
             _ => *self.base.insert(way),
         };
+
         let delay = way.wrapping_sub(base);
         self.delay = Some(self.delay.map_or(delay, |d| d.min(delay)));
     }

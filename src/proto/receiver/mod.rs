@@ -190,6 +190,7 @@ impl Receiver {
             setup.seed ^ 1,
             &mut control,
         );
+
         presence.set_shown(setup.shown.clone());
         presence.set_identity(setup.key.identity());
         let rng = fastrand::Rng::with_seed(setup.seed);
@@ -197,6 +198,7 @@ impl Receiver {
         let pulls = Pulls::new(setup.takes.clone(), setup.seed ^ 3);
         let mut headers = Headers::default();
         headers.set(setup.headers.clone());
+
         let tombstones = Tombstones::new(setup.tombstones.clone(), setup.seed ^ 4);
         Self {
             setup,
@@ -287,6 +289,7 @@ impl Receiver {
             }
             Err(_) => {}
         }
+
         self.settle();
     }
 
@@ -353,10 +356,12 @@ impl Receiver {
             }
             return;
         }
+
         self.presence.asked_enough(front.source);
         if self.ignored.contains(&announce.session) || self.ghosts.contains(&announce.session) {
             return;
         }
+
         let release = match Release::from_bytes(&announce.header) {
             Ok(release) => release,
             // It may still be for us; but whoever cannot name a tree gets no answer.
@@ -366,30 +371,36 @@ impl Receiver {
                     .push_back(Notice::Illegal(from, why.to_string()));
             }
         };
+
         let tree = &release.header().tree;
         let Some(own) = self.setup.trees.iter().find(|t| t.tree == *tree) else {
             return;
         };
+
         let found = Found::of(&release);
         let running = own.running.unwrap_or_default();
         if announce.after.is_some_and(|oldest| running < oldest) {
             return;
         }
+
         let fits = announce.follows.is_none_or(|base| running == base)
             && announce
                 .only
                 .as_ref()
                 .is_none_or(|only| *only == self.setup.name);
+
         let is_wanted = || fits && self.pulls.wants(own, &found, &self.tombstones);
         if announce.grant.is_some() && (at_work(&self.sessions, tree).is_some() || !is_wanted()) {
             return;
         }
+
         if !self.is_target(now, from.ip(), &release) {
             if announce.grant.is_some() {
                 self.pulls.is_unfit(tree, release.id());
             }
             return;
         }
+
         let silent = |s: &Session| {
             if s.is_fresh(now) {
                 s.silent(now)
@@ -397,9 +408,11 @@ impl Receiver {
                 s.age(now)
             }
         };
+
         let busy = self
             .busy(now, tree, announce.session)
             .map(|s| (s.describe(), silent(s)));
+
         if let Some((other, silent)) = &busy {
             match self.waiting.weigh(now, announce.session, *silent) {
                 Verdict::Refuse => {}
@@ -407,9 +420,11 @@ impl Receiver {
                 Verdict::Wait => return self.ask_to_wait(from, announce.session, other),
             }
         }
+
         if !self.admit(now, from.ip()) {
             return;
         }
+
         // What comes to us in datagrams of this size goes back in them.
         self.control
             .fit(usize::from(announce.symbol) + DATA_OVERHEAD);
@@ -418,6 +433,7 @@ impl Receiver {
             (self.setup.key.clone(), self.setup.name.clone()),
             busy.map(|b| b.0),
         );
+
         let session = Session::new(
             now,
             me,
@@ -429,6 +445,7 @@ impl Receiver {
             window,
             busy,
         );
+
         self.sessions.insert(session.id(), session);
     }
 
@@ -438,9 +455,11 @@ impl Receiver {
         if !self.pulls.asks_for(ReleaseId(BlockHash::of(&told.header))) {
             return;
         }
+
         let Ok(release) = Release::from_bytes(&told.header) else {
             return;
         };
+
         if self.pulls.check(&release) {
             self.requests
                 .push_back(Request::Verify(release, told.signature.as_slice().into()));
@@ -453,6 +472,7 @@ impl Receiver {
         let well = |t: &TreeState| {
             t.unhealthy != Some(true) && self.tombstones.of(&t.tree, pull.release).is_none()
         };
+
         let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release) && well(t);
         let serves = self.setup.gives.contains(&pull.tree) && self.setup.trees.iter().any(has);
         if serves && pull.header == Some(true) {
@@ -463,13 +483,16 @@ impl Receiver {
                 Answer::Unknown => {}
             }
         }
+
         let holds = |s: &Session| {
             s.is_proven() && *s.tree() == pull.tree && !s.is_audit() && s.holds_the_tree()
         };
+
         let idle = !self.sessions.values().any(holds);
         let same = |p: &Pull| {
             (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base)
         };
+
         if serves && idle && self.pulled.len() < MAX_PULLED && !self.pulled.iter().any(same) {
             self.pulled.push_back(pull);
         }
@@ -481,6 +504,7 @@ impl Receiver {
         if due.into_iter().flatten().all(|at| at > now) {
             return;
         }
+
         self.look = None;
         self.settle_tombstones(now);
         let sessions = &self.sessions;
@@ -490,6 +514,7 @@ impl Receiver {
             self.setup.key.instance(),
             self.presence.table(),
         );
+
         for (to, pull) in self
             .pulls
             .poll(now, own, me, members, &self.tombstones, busy)
@@ -528,10 +553,12 @@ impl Receiver {
             .sessions
             .values()
             .filter(|s| s.id() != id && s.tree() == tree && s.is_proven());
+
         // One that only makes up for what was missed gives way, unless it has come to the commit; one that compares, always.
         let gives_way = |s: &Session| s.is_granted() || s.is_audit() || !s.may_be_there(now);
         let holds = |s: &&Session| !gives_way(s) && s.holds_the_tree() && s.silent(now) < GIVE_WAY;
         let mut busy = others.filter(|s| s.is_ordering() || holds(s));
+
         busy.next()
     }
 
@@ -552,6 +579,7 @@ impl Receiver {
             signature: None,
             nonce: None,
         };
+
         self.control
             .send(Dest::Host(sender), &Message::State(state));
     }
@@ -564,15 +592,18 @@ impl Receiver {
                 .values()
                 .filter(|s| !s.is_proven() && !s.has_closed())
         };
+
         let of_one = unproven().filter(|s| s.sender.ip() == from).count() >= MAX_UNPROVEN_EACH;
         if !of_one && unproven().count() < MAX_UNPROVEN {
             return true;
         }
+
         let sessions = self.sessions.values_mut();
         let refused = sessions.filter(|s| !s.is_proven() && s.is_over() && !s.has_closed());
         let oldest = refused
             .filter(|s| !of_one || s.sender.ip() == from)
             .max_by_key(|s| s.silent(now));
+
         oldest.map(Session::give_way).is_some()
     }
 
@@ -582,6 +613,7 @@ impl Receiver {
         if self.sessions.values_mut().filter(proven).count() < MAX_SESSIONS {
             return true;
         }
+
         let idle = |s: &&mut Session| !s.is_ordering() && (s.is_over() || !s.may_be_there(now));
         let over = self.sessions.values_mut().filter(proven).filter(idle);
         over.max_by_key(|s| s.silent(now))
@@ -595,6 +627,7 @@ impl Receiver {
         let Some(tree) = self.sessions.get(&id).map(|s| s.tree().clone()) else {
             return Ok(());
         };
+
         // Of two senders that have shown nothing yet the later one has the tree, until the other is heard again.
         if let Some(other) = self
             .busy(now, &tree, id)
@@ -605,20 +638,24 @@ impl Receiver {
                 proven: true,
             });
         }
+
         if !self.make_room(now) {
             let why = format!(
                 "this host has {MAX_SESSIONS} sessions already; try again when one is over"
             );
             return Err(Denied { why, proven: true });
         }
+
         let Some((taker, compares)) = self.sessions.get(&id).map(|s| (s.describe(), s.is_audit()))
         else {
             return Ok(());
         };
+
         let others = self
             .sessions
             .values_mut()
             .filter(|s| s.id() != id && *s.tree() == tree);
+
         // Comparisons are made one after the other.
         for other in others.filter(|s| !(compares && s.is_audit())) {
             if other.is_proven() && other.is_ghost(now) {
@@ -626,6 +663,7 @@ impl Receiver {
             }
             other.give_way_to(now, &taker);
         }
+
         self.ghosts
             .drain(..self.ghosts.len().saturating_sub(MAX_GHOSTS));
         Ok(())
@@ -669,6 +707,7 @@ impl Receiver {
                 }
             }
         }
+
         self.settle();
     }
 
@@ -778,6 +817,7 @@ impl Receiver {
         ]
         .into_iter()
         .flatten();
+
         sessions
             .chain([self.presence.timeout()])
             .chain(own)

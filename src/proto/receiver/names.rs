@@ -55,6 +55,7 @@ fn matches_stars(pattern: &[u8], name: &[u8]) -> bool {
             }
         }
     }
+
     pattern[p..].iter().all(|&c| c == b'*')
 }
 
@@ -76,16 +77,19 @@ impl Effort {
                 each: Vec::new(),
             };
         }
+
         let known = self.each.iter().position(|(ip, _)| *ip == from);
         let spent = known.map_or(0, |at| self.each[at].1);
         if self.all + count > ALL_A_SECOND || spent + count > EACH_A_SECOND {
             return false;
         }
+
         match known {
             Some(at) => self.each[at].1 += count,
             None if self.each.len() < MAX_COUNTED => self.each.push((from, count)),
             None => return false,
         }
+
         self.all += count;
         true
     }
@@ -123,11 +127,13 @@ mod tests {
             .count();
         assert_eq!(spent, 20);
         assert!(effort.may_spend(now, from(2), 10), "another address");
+
         let taken = (0..255)
             .filter(|n| effort.may_spend(now, from(*n), 1))
             .count();
         assert!(taken < MAX_COUNTED);
         assert!(effort.each.len() <= MAX_COUNTED);
+
         assert!(
             effort.may_spend(now + WINDOW, from(1), 100),
             "the next second"

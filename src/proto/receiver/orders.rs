@@ -35,9 +35,11 @@ impl Session {
         if self.is_granted() {
             return;
         }
+
         let Some(order) = signed.for_host(&self.name) else {
             return;
         };
+
         let fits = match order.kind {
             OrderKind::Prepare => self.stage == HostStage::Ready && self.proof.may_order(),
             OrderKind::Commit => {
@@ -47,13 +49,16 @@ impl Session {
             OrderKind::Abort => !self.is_over(),
             OrderKind::Revert => !self.is_over() || self.may_go_back(),
         };
+
         if self.ordering {
             self.next_order = Some(signed);
             return;
         }
+
         if !fits || self.gone {
             return;
         }
+
         self.follow(signed);
     }
 
@@ -72,6 +77,7 @@ impl Session {
         if outcome.is_some() {
             self.next_order = None;
         }
+
         match outcome {
             None if self.is_granted() && self.stage < HostStage::Checking => self.end(
                 now,

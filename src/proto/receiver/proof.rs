@@ -112,6 +112,7 @@ mod tests {
                 && !proof.repeated(at(1), None)
                 && !proof.repeated(at(1), Some(Nonce(7)))
         );
+
         assert!(proof.repeated(at(2), first) && proof.may_order() && proof.is_fresh(at(2), 5));
         assert!(!proof.repeated(at(3), first), "a nonce is good once");
         assert_eq!(proof.asks(at(5000)), None);
@@ -122,6 +123,7 @@ mod tests {
                 && !proof.is_fresh(at(31_000), 5)
                 && !proof.is_young(at(31_000), 5)
         );
+
         assert!(!proof.repeated(at(32_000), second) && proof.is_fresh(at(60_000), 5));
         assert!(proof.is_news(5) && !proof.is_news(5) && !proof.is_news(4) && proof.is_news(6));
     }

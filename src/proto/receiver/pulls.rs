@@ -163,9 +163,11 @@ impl Pulls {
         if self.repairs.contains(&own.tree) && own.release == Some(found.release) {
             return !tombstones.is_reverted(&own.tree, found.release);
         }
+
         if !self.trees.contains(&own.tree) || tombstones.of(&own.tree, found.release).is_some() {
             return false;
         }
+
         // One that was made later takes the place of another one of its serial.
         let twin = Found::at(own).is_some_and(|own| {
             own.serial == found.serial
@@ -173,10 +175,12 @@ impl Pulls {
                 && own.release != found.release
                 && own < *found
         });
+
         // What was taken back gives way to whatever is elsewhere.
         let back = own
             .release
             .is_some_and(|release| tombstones.is_reverted(&own.tree, release));
+
         found.serial > own.serial || twin || (back && Some(found.serial) <= own.running)
     }
 
@@ -244,6 +248,7 @@ impl Pulls {
                 }
             }
         }
+
         out
     }
 
@@ -276,6 +281,7 @@ impl Pulls {
         let checking = |open: &&mut Open| {
             open.found.release == release && open.header == HeaderState::Checking
         };
+
         for open in self.open.values_mut().filter(checking) {
             if !holds {
                 // Somebody else may show a better one.
@@ -329,6 +335,7 @@ impl Pulls {
         }
 
         let open = |other: &Found| self.open.get(&(own.tree.clone(), *other));
+
         let (rightful, unseen): (Vec<_>, Vec<_>) = found
             .into_iter()
             .partition(|(other, _)| open(other).is_some_and(Open::is_rightful));
@@ -336,10 +343,12 @@ impl Pulls {
             .into_iter()
             .partition(|(other, _)| open(other).is_some_and(|open| open.rests));
         pursued.sort_by_key(|(other, since)| (*since, Reverse(*other)));
+
         pursued.truncate(MAX_OPEN);
         pursued.extend(resting.into_iter().take(MAX_RESTING));
         pursued.extend(rightful.into_iter().rev().take(MAX_RIGHTFUL));
         pursued.sort_by_key(|(other, _)| Reverse(*other));
+
         pursued
             .into_iter()
             .map(|(other, _)| (other, doubted.contains(&other.release)))
@@ -389,13 +398,16 @@ impl Open {
             self.due = now + AGAIN.mul_f64(0.75 + jitter / 2.0);
             return None;
         }
+
         let has = |t: &TreeState| {
             t.tree == *tree && Found::at(t) == Some(self.found) && t.unhealthy != Some(true)
         };
+
         let able = members
             .around()
             .filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
         let left = able.filter(|(id, _)| !self.asked.contains(*id));
+
         // Whoever draws its own number may be first of all, one that answers at once known for longest, one that has many
         // numbers most of all: each in its turn.
         let next = match self.asked.len() % 3 {
@@ -408,6 +420,7 @@ impl Open {
                 of_address.into_values().nth(at)
             }
         };
+
         self.rests = next.is_none();
         let Some((&id, member)) = next else {
             self.asked.clear();
@@ -416,6 +429,7 @@ impl Open {
             self.again = (self.again * 2).min(AGAIN_MAX);
             return None;
         };
+
         self.asked.insert(id);
         let rightful = self.is_rightful();
         self.due = now + if rightful { ANSWER } else { SHOW };
@@ -425,6 +439,7 @@ impl Open {
             own.running.unwrap_or_default(),
             Some(true).filter(|_| !rightful),
         );
+
         Some((
             member.address,
             Pull {
@@ -526,6 +541,7 @@ mod tests {
                 true,
             );
         }
+
         table
     }
 
@@ -554,9 +570,11 @@ mod tests {
             stones,
             |_| false,
         );
+
         let (headers, offers): (Vec<_>, Vec<_>) = asked
             .into_iter()
             .partition(|(_, pull)| pull.header.is_some());
+
         for (_, pull) in headers {
             if let Some(release) = real.iter().find(|release| release.id() == pull.release)
                 && pulls.check(release)
@@ -564,6 +582,7 @@ mod tests {
                 pulls.checked(at(ms), release.id(), true);
             }
         }
+
         offers
     }
 
@@ -579,6 +598,7 @@ mod tests {
             [],
             "its sender may be about to offer it"
         );
+
         let mut asked = Vec::new();
         for ms in (0..60_000).step_by(100) {
             asked.extend(
@@ -587,6 +607,7 @@ mod tests {
                     .map(|(to, pull)| (ms, to, pull.release)),
             );
         }
+
         // When both were asked in vain, so is the one that has an older release.
         let newest = asked.iter().position(|a| a.2 == id(6)).expect("asked");
         assert_eq!(newest, 2, "{asked:?}");
@@ -594,11 +615,13 @@ mod tests {
         let whom: BTreeSet<SocketAddr> = asked[..2].iter().map(|a| a.1).collect();
         assert_eq!(whom.len(), 2, "not the one that has an older release");
         let times: Vec<u64> = asked.iter().map(|a| a.0).collect();
+
         assert!(
             times[0] >= 1000 && times[1] - times[0] >= 3000 && times[2] - times[1] > 3000 + 3000,
             "{times:?}"
         );
         assert!((4..=10).contains(&asked.len()), "{times:?}");
+
         // It came by whatever way.
         assert_eq!(poll(&mut pulls, 70_000, &state(7, 7), &table), []);
         assert_eq!(pulls.timeout(), None);
@@ -646,6 +669,7 @@ mod tests {
                 }
             }
         }
+
         assert!(
             asked.first().is_some_and(|(ms, ..)| *ms < 2000),
             "{asked:?}"
@@ -653,6 +677,7 @@ mod tests {
         let true_ones = |(_, to, release): &(u64, SocketAddr, ReleaseId)| {
             *release == id(7) && matches!(to.ip(), IpAddr::V4(ip) if ip.octets()[1] == 0)
         };
+
         assert!(asked.iter().all(true_ones), "{asked:?}");
         assert!(
             headers.values().all(|count| *count <= 2 * MAX_OPEN),
@@ -669,8 +694,10 @@ mod tests {
             let offers = poll_with(&mut pulls, ms, &own, &table, &none(), &real);
             asked.extend(offers.into_iter().map(|(_, pull)| (ms, pull.release)));
         }
+
         let releases: Vec<ReleaseId> = asked.iter().map(|(_, release)| *release).take(4).collect();
         assert_eq!(releases, [id(8), id(7), id(7), id(6)]);
+
         // An offer is waited for before somebody else is asked.
         assert!(
             asked.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 3000),
@@ -688,6 +715,7 @@ mod tests {
                 .flat_map(|ms| poll(&mut pulls, ms, &own, &table));
             asked.next().expect("asked").0
         };
+
         assert_eq!(first(1), first(2));
     }
 
@@ -700,6 +728,7 @@ mod tests {
                 .map(|ms| poll(&mut pulls, ms, &own, &table).len())
                 .sum::<usize>()
         };
+
         assert_eq!(asked(pulls(), state(5, 5)), 1);
         assert_eq!(asked(pulls(), state(7, 6)), 0, "it was taken back here");
         assert_eq!(
@@ -707,12 +736,14 @@ mod tests {
             0,
             "it does not catch up"
         );
+
         let mut unfit = pulls();
         unfit.is_unfit(&www(), id(7));
         assert_eq!(asked(unfit, state(5, 5)), 0);
         assert_eq!(asked(pulls(), state(7, 7)), 0);
         let mut repair = Pulls::new(BTreeSet::new(), 1);
         repair.repair(www());
+
         assert_eq!(asked(repair, state(7, 7)), 1);
     }
 
@@ -732,12 +763,14 @@ mod tests {
                 []
             );
         }
+
         assert_eq!(poll(&mut pulls, 4500, &own, &table), []);
         assert_eq!(
             poll(&mut pulls, 5000, &own, &table),
             [],
             "its header is shown"
         );
+
         assert_eq!(poll(&mut pulls, 5300, &own, &table).len(), 1);
     }
 
@@ -753,6 +786,7 @@ mod tests {
             hosts: None,
             except: None,
         };
+
         Tombstones::new(
             vec![SignedOrder {
                 order: order.encode(),
@@ -782,6 +816,7 @@ mod tests {
                 .map(|(_, pull)| pull.release)
                 .collect::<BTreeSet<_>>()
         };
+
         for kind in [OrderKind::Abort, OrderKind::Revert] {
             assert_eq!(
                 asked(state(5, 5), tombstone(7, kind)),
@@ -789,11 +824,13 @@ mod tests {
                 "{kind:?}"
             );
         }
+
         assert_eq!(
             asked(state(7, 7), tombstone(7, OrderKind::Revert)),
             [id(6)].into(),
             "what the others run"
         );
+
         assert_eq!(
             asked(state(7, 7), tombstone(7, OrderKind::Abort)),
             [].into(),
@@ -830,6 +867,7 @@ mod tests {
                 .map(|ms| poll_with(&mut pulls, ms, &own, &table, &none(), real).len())
                 .sum::<usize>()
         };
+
         assert_eq!((asked(1, 2), asked(4, 3)), (1, 0));
         assert_eq!(asked(5, 5), usize::from(made(7, 5).id() > id(7)));
     }
@@ -843,6 +881,7 @@ mod tests {
             ..state(7, 7)
         }];
         let hello = hello(name, trees);
+
         table.heard(
             at(0),
             ([10, 0, 0, 2], 5000).into(),
@@ -850,6 +889,7 @@ mod tests {
             hello,
             true,
         );
+
         assert!(
             (0..6000)
                 .step_by(100)

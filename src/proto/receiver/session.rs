@@ -150,6 +150,7 @@ impl Session {
             .sender
             .clone()
             .filter(|_| announce.grant.is_none());
+
         let mut rng = fastrand::Rng::with_seed(seed);
         let outbox = Outbox::new(rng.f64(), turn(announce.hosts));
         let mut session = Self {
@@ -200,6 +201,7 @@ impl Session {
             audit: release.header().intent == Intent::Audit,
             release,
         };
+
         match busy {
             Some(other) => session.refuse(now, busy_with(&other)),
             None => {
@@ -227,6 +229,7 @@ impl Session {
                 });
             }
         }
+
         session
     }
 
@@ -249,9 +252,11 @@ impl Session {
         {
             return false;
         }
+
         if from.ip() != self.sender.ip() {
             self.sender = from;
         }
+
         self.spoke = now;
         true
     }
@@ -348,6 +353,7 @@ impl Session {
             HostStage::Diffing => "checking".to_string(),
             stage => format!("{stage:?}").to_lowercase(),
         };
+
         Work {
             word,
             serial: self.release.header().serial,
@@ -406,10 +412,12 @@ impl Session {
             .outbox
             .unsaid(is_state)
             .map_or(due, |unsaid| due.min(unsaid));
+
         self.outbox.drop_if(is_state);
         let number = self.outbox.next_number();
         let state = self.state(due, number);
         self.outbox.push(number, Message::State(state), due);
+
         self.notices.push_back(Notice::Stage {
             tree: self.tree().clone(),
             serial: self.release.header().serial,
@@ -442,10 +450,12 @@ impl Session {
             signature: None,
             nonce: self.proof.asks(now),
         };
+
         // A sign of life goes without.
         if number != 0 || state.is_decisive(self.audit) {
             state.identity = Some(self.key.identity());
         }
+
         if state.is_decisive(self.audit) {
             let word = state.word(self.key.instance());
             // It is repeated, and signed once.
@@ -458,6 +468,7 @@ impl Session {
             };
             state.signature = Some(ByteArray::from(*signature));
         }
+
         state
     }
 
@@ -483,6 +494,7 @@ impl Session {
         {
             return;
         }
+
         match reply {
             Reply::Opened(_, Ok(())) => {
                 self.proven = true;
@@ -523,11 +535,13 @@ impl Session {
         self.summary = Some(summary);
         self.drift.found(drift);
         self.enter(now, HostStage::Staging);
+
         if self.audit {
             // The list is here: the tree is free for others.
             self.requests.push_back(Request::Close(self.id));
             return;
         }
+
         if wants.is_empty() {
             self.requests.push_back(Request::Finish(self.id));
         } else {
@@ -547,14 +561,17 @@ impl Session {
         if !self.takes_from(from) {
             return;
         }
+
         self.data_at = now;
         if !self.counters.is_new(counter) {
             return;
         }
+
         self.measure.arrived(counter, symbol, arrival);
         if let Some(delivery) = self.assembly.symbol(now, symbol, &self.wants) {
             self.hand_on(delivery);
         }
+
         if self.report_is_due(now) {
             self.report(now, control);
         }
@@ -586,9 +603,11 @@ impl Session {
         if waited < self.report_least() || fresh == 0 && m.backlog == 0 {
             return false;
         }
+
         if self.reporting == Reporting::InDistress {
             return m.is_distressed();
         }
+
         let drained = m.backlog > REPORT_BYTES && self.assembly.delivered() < m.backlog / 2;
         drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY)
     }
@@ -613,9 +632,11 @@ impl Session {
             window: self.window,
             at: m.at,
         };
+
         m.last = (m.seen, m.datagrams, m.bytes);
         m.reported_at = now;
         m.backlog = self.assembly.delivered();
+
         control.send(Dest::Host(self.sender), &Message::Report(report));
     }
 
@@ -631,15 +652,18 @@ impl Session {
             }
             _ => Reporting::InDistress,
         };
+
         // Anybody could say so: a sender that is heard again is there.
         self.closing = match (status.phase, self.closing) {
             (Phase::Closed, closing) => closing.or(Some(now + FAREWELL)),
             _ => None,
         };
+
         if self.closing.is_some() {
             self.left = true;
             return;
         }
+
         if status.pass > self.pass {
             self.pass = status.pass;
             self.ask_for_rest(now);
@@ -662,10 +686,12 @@ impl Session {
         {
             return self.close();
         }
+
         while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
             control.send(Dest::Host(self.sender), message);
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
         }
+
         if self.alive_at <= now {
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
             if !self.gone {
@@ -673,9 +699,11 @@ impl Session {
                 control.send(Dest::Host(self.sender), &Message::State(state));
             }
         }
+
         if self.report_is_due(now) {
             self.report(now, control);
         }
+
         self.repair(now, control);
     }
 
@@ -692,18 +720,22 @@ impl Session {
             // Nothing is due any more: the disk's last answer ends the session.
             return now + patience;
         }
+
         let mut next = self.alive_at.min(self.heard + self.limit(patience));
         if let Some(at) = self.closing {
             next = next.min(at);
         }
+
         if let Some(due) = self.outbox.timeout() {
             next = next.min(due);
         }
+
         if self.reporting != Reporting::InDistress && self.measure.bytes > self.measure.last.2
             || self.report_is_due(now)
         {
             next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
         }
+
         self.fetch_timeout(now).map_or(next, |due| next.min(due))
     }
 }

@@ -66,6 +66,7 @@ impl Tombstones {
             refused,
             rng,
         };
+
         kept.into_iter().for_each(|order| all.add(order));
         all
     }
@@ -74,9 +75,11 @@ impl Tombstones {
         let Some(decoded) = Order::decode(&order.order) else {
             return;
         };
+
         let Some((tree, stone)) = decoded.tombstone() else {
             return;
         };
+
         let known = self.trees.entry(tree.clone()).or_default();
         known.retain(|k| k.stone.release != stone.release);
         known.push(Known {
@@ -87,6 +90,7 @@ impl Tombstones {
             told: BTreeSet::new(),
             tried: 0,
         });
+
         known.sort_by_key(|k| std::cmp::Reverse(k.stone));
         known.truncate(MAX_KNOWN);
     }
@@ -113,13 +117,16 @@ impl Tombstones {
         let Some(order) = Order::decode(&signed.order) else {
             return false;
         };
+
         let Some((tree, stone)) = order.tombstone() else {
             return false;
         };
+
         let known = self
             .trees
             .get_mut(tree)
             .and_then(|all| all.iter_mut().find(|k| k.stone.release == stone.release));
+
         if let Some(known) = known
             && (known.stone.revert || !stone.revert)
         {
@@ -127,11 +134,13 @@ impl Tombstones {
             known.due = known.due.map(|due| due.max(now + known.again));
             return false;
         }
+
         let hash = BlockHash::of(&[&signed.order[..], &signed.signature[..]].concat());
         let fresh = !self.looking.contains(&hash) && !self.refused.contains(&hash);
         if !own.iter().any(|t| t.tree == *tree) || !fresh || self.looking.len() >= MAX_LOOKING {
             return false;
         }
+
         self.looking.insert(hash)
     }
 
@@ -142,6 +151,7 @@ impl Tombstones {
         if holds {
             return self.add(signed);
         }
+
         self.refused.push_back(hash);
         if self.refused.len() > MAX_REFUSED {
             self.refused.pop_front();
@@ -184,6 +194,7 @@ impl Tombstones {
                 }
             }
         }
+
         out
     }
 
@@ -202,12 +213,14 @@ fn lacks(member: &TreeState, stone: &Tombstone) -> bool {
     let Some(told) = &member.tombstones else {
         return false;
     };
+
     let known = told
         .iter()
         .any(|t| t.release == stone.release && (t.revert || !stone.revert));
     let has = member.release == Some(stone.release);
     let ahead = member.running.is_some_and(|running| running > stone.serial);
     let full = told.len() >= MAX_TOMBSTONES_TOLD && told.iter().all(|t| t.serial > stone.serial);
+
     !known && (has || !(ahead || full))
 }
 
@@ -233,6 +246,7 @@ impl Receiver {
         {
             self.control.send(Dest::Group, &Message::Order(order));
         }
+
         for own in &self.setup.trees {
             let Some(release) = own.release else { continue };
             let stones = self
@@ -298,6 +312,7 @@ mod tests {
             hosts: None,
             except: None,
         };
+
         SignedOrder {
             order: order.encode(),
             signature: vec![1],
@@ -311,6 +326,7 @@ mod tests {
             release: id(n),
             revert: true,
         };
+
         TreeState {
             serial: Serial(running),
             release: Some(id(running)),
@@ -347,6 +363,7 @@ mod tests {
                 true,
             );
         }
+
         table
     }
 
@@ -372,6 +389,7 @@ mod tests {
         assert_eq!(of(state(4, Some(&[5]))), 0, "it knows");
         assert_eq!(of(state(6, Some(&[]))), 0, "it runs a newer one");
         assert_eq!(of(state(4, Some(&[8, 7]))), 0, "its beacon is full");
+
         assert_eq!(of(state(4, None)), 0, "it would not understand");
     }
 
@@ -387,6 +405,7 @@ mod tests {
             !stones.heard(at(0), &order(5, OrderKind::Revert), &own),
             "it is known"
         );
+
         assert!(stones.timeout() >= Some(at(2000)));
     }
 
@@ -397,6 +416,7 @@ mod tests {
         for n in 0..1000 {
             looked += usize::from(stones.heard(at(n), &order(n, OrderKind::Abort), &own));
         }
+
         assert_eq!(looked, MAX_LOOKING);
         stones.looked(order(0, OrderKind::Abort), false);
         assert!(!stones.heard(at(0), &order(0, OrderKind::Abort), &own));
@@ -406,9 +426,11 @@ mod tests {
             stones.heard(at(0), &order(1, OrderKind::Revert), &own),
             "a stronger word"
         );
+
         for n in 0..1000 {
             stones.looked(order(n, OrderKind::Revert), true);
         }
+
         assert!(stones.trees[&www()].len() <= MAX_KNOWN && stones.of(&www(), id(999)).is_some());
         assert!(!stones.heard(at(0), &order(3000, OrderKind::Commit), &own));
     }

@@ -40,6 +40,7 @@ impl Waiting {
         if self.since.len() >= MAX_WAITING && !self.since.contains_key(&id) {
             return Verdict::Refuse;
         }
+
         let waited = now.since(*self.since.entry(id).or_insert(now));
         match waited {
             waited if silent < waited => Verdict::Refuse,
@@ -65,6 +66,7 @@ mod tests {
         assert_eq!(waiting.weigh(at(60), id, silent(60)), Verdict::Hesitate);
         assert_eq!(waiting.weigh(at(900), id, silent(950)), Verdict::Wait);
         assert_eq!(waiting.weigh(at(1900), id, silent(30)), Verdict::Refuse);
+
         assert_eq!(
             waiting.weigh(at(40_000), id, silent(30)),
             Verdict::Hesitate,

@@ -37,12 +37,14 @@ impl Sender {
             self.solicited = now;
             self.again(now);
         }
+
         let waited = now.since(self.began);
         let found = self.hosts.iter().filter(|(_, host)| !host.barred).count();
         let missing = self.missing_names();
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
         let all =
             self.is_measured(now) && self.table.len() >= self.table.claimed() && self.is_quiet(now);
+
         // Hosts of a large fleet take turns, and the answers of some are lost.
         let turns = turn(self.table.claimed() as u32) * 2;
         if (enough && (all || waited >= DISCOVERY + turns)) || waited >= DISCOVERY_EMPTY + turns {
@@ -124,6 +126,7 @@ impl Sender {
         let (Some(serial), Some(shown)) = (claimed, &hello.shown) else {
             return;
         };
+
         let key = (serial, BlockHash::of(&crate::manifest::node::to_vec(shown)));
         self.shown.entry(key).or_insert_with(|| shown.clone());
         if self.shown.len() > MAX_SHOWN {
@@ -145,6 +148,7 @@ impl Sender {
         if most < least(self.setup.room) || self.hosts.iter().all(|(_, h)| full(h)) {
             return true;
         }
+
         let told = self.hosts.iter().all(|(_, h)| h.takes.is_some());
         let enough = if told { MEASURE } else { MEASURE * 2 };
         self.solicits > enough && now.since(self.solicited) >= QUIET
@@ -157,6 +161,7 @@ impl Sender {
                 .iter()
                 .any(|(_, h)| h.name == **name && !h.barred)
         };
+
         self.setup
             .expect
             .names
@@ -178,6 +183,7 @@ impl Sender {
         if !hello.is_of(source) {
             return;
         }
+
         if !hello.repeats(self.nonce) {
             self.keep_unproven(from, &hello);
             let is_waited_for = match self.phase {
@@ -191,6 +197,7 @@ impl Sender {
             }
             return;
         }
+
         self.keep_shown(&hello);
         let is_target = self.setup.without != Some(source) && self.is_target(&hello);
         if is_target && matches!(self.phase, Phase::Discovering | Phase::Waiting) {
@@ -214,6 +221,7 @@ impl Sender {
                 host.takes = host.takes.max(heard);
             }
         }
+
         self.beacon(from, source, &hello);
         if self.table.heard(now, from, source, hello, true) {
             self.newest = now;
@@ -229,6 +237,7 @@ impl Sender {
         {
             self.challenged.pop_front();
         }
+
         let is_new = self.challenged.iter().all(|(other, _)| *other != host);
         if is_new && self.challenged.len() < MAX_CHALLENGED {
             self.challenged.push_back((host, now));

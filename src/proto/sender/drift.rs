@@ -75,6 +75,7 @@ impl Collection {
                 },
             );
         }
+
         Self { groups }
     }
 

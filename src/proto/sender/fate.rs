@@ -46,6 +46,7 @@ impl Sender {
             _ if !self.was_sent(OrderKind::Commit, &host.name) => return Fate::Said,
             _ => {}
         }
+
         let had = host.stage.is_some_and(HostStage::has_release);
         match host.beacon {
             Some(Beacon { has: true, .. }) if !reverting => Fate::Runs,
@@ -81,10 +82,12 @@ impl Sender {
         let Some(tree) = hello.trees.iter().find(|t| t.tree == self.setup.tree) else {
             return;
         };
+
         let has = tree.release == Some(offer.release.id());
         let Some(id) = self.hosts.beacon(source, &hello.name, from, has) else {
             return;
         };
+
         if id != source
             && matches!(self.phase, Phase::Signing(_) | Phase::Ordering(_))
             && self.hosts.left(id, self.awaited())

@@ -120,12 +120,14 @@ impl Flow {
         if self.readings.is_slow(host) {
             return;
         }
+
         let due = if hosts == 1 { now } else { now + GATHER };
         let few = hosts <= FEW;
         let seen = self.known(nack.seen);
         nack.missing
             .iter()
             .for_each(|missing| self.stream.missing(missing, seen, due, few));
+
         self.stream.decide(now);
     }
 
@@ -140,6 +142,7 @@ impl Flow {
             seen: self.known(report.seen),
             ..report
         };
+
         let before = self.readings.is_slow(host);
         match self.readings.report(now, host, report, self.idle) {
             Some(sample) => self.controller.sample(now, sample),
@@ -147,6 +150,7 @@ impl Flow {
             None if !before && self.readings.is_slow(host) => self.controller.restart(now),
             None => {}
         }
+
         !before && self.readings.is_slow(host)
     }
 
@@ -195,6 +199,7 @@ impl Flow {
         if self.pacer.due() > now || !self.may_send(now) {
             return None;
         }
+
         let sent = (now.0 / 1000) as u32;
         if !self
             .stream
@@ -202,6 +207,7 @@ impl Flow {
         {
             return None;
         }
+
         let segment = self.stream.segment() + self.setup.room;
         let datagrams = out.len().div_ceil(segment);
         self.spend(
@@ -211,6 +217,7 @@ impl Flow {
         if !self.stream.has_data() {
             self.idle = self.stream.counter();
         }
+
         Some(Transmit {
             dest: Dest::Group,
             segment,
@@ -229,6 +236,7 @@ impl Flow {
                 (rate, rate.time_for(burst / 2))
             }
         };
+
         self.pacer.sent(now, bytes, rate, catch_up);
     }
 

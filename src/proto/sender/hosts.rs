@@ -175,6 +175,7 @@ impl Hosts {
         if self.hosts.len() >= MAX_HOSTS || self.hosts.contains_key(&instance) {
             return;
         }
+
         self.named
             .entry((name.clone(), address.ip()))
             .or_default()
@@ -202,6 +203,7 @@ impl Hosts {
             barred: false,
             word: None,
         };
+
         self.hosts.insert(instance, host);
     }
 
@@ -220,11 +222,14 @@ impl Hosts {
         else {
             return;
         };
+
         let Some(identity) = identity.filter(|identity| identity.instance() == instance) else {
             return;
         };
+
         host.identity = Some(identity);
         let (name, address) = (host.name.clone(), host.address);
+
         // Without a sound key it signs nothing.
         let Some(shows) = identity.public() else {
             return;
@@ -234,11 +239,13 @@ impl Hosts {
         if known.contains(&shows) {
             return;
         }
+
         let beside = self
             .named
             .get(&(name.clone(), address.ip()))
             .into_iter()
             .flatten();
+
         let beside = beside
             .filter_map(|id| self.hosts.get(id)?.identity?.public())
             .find(|key| *key != shows);
@@ -246,6 +253,7 @@ impl Hosts {
         if let Some(before) = before.filter(|_| self.strict) {
             self.bar(instance, shows, before);
         }
+
         // Where two are there, both are named.
         let Some(had) = beside.or(before) else { return };
         if self.told.len() < MAX_HOSTS && self.told.insert(instance) {
@@ -292,11 +300,13 @@ impl Hosts {
         let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| {
             hosts.get(id)?.identity.map(|i| i.key)
         };
+
         let own = key(&self.hosts, &instance);
         let named = (name.clone(), from.ip());
         let Some(instances) = self.named.get_mut(&named).filter(|ids| ids.len() > 1) else {
             return;
         };
+
         let hosts = &mut self.hosts;
         instances.retain(|id| {
             let stays = *id == instance || key(hosts, id).is_some_and(|other| Some(other) != own);
@@ -311,6 +321,7 @@ impl Hosts {
         let Some(host) = self.hosts.remove(&instance) else {
             return;
         };
+
         let named = (host.name, host.address.ip());
         if let Some(instances) = self.named.get_mut(&named) {
             instances.retain(|id| *id != instance);
@@ -318,6 +329,7 @@ impl Hosts {
                 self.named.remove(&named);
             }
         }
+
         self.changed = true;
     }
 
@@ -355,6 +367,7 @@ impl Hosts {
                 .identity
                 .is_none_or(|identity| identity.instance() == instance);
         }
+
         let word = Some(BlockHash::of(&state.word(instance)));
         let known = self
             .hosts
@@ -376,6 +389,7 @@ impl Hosts {
         if !self.is_own_word(instance, &state, audit) {
             return None;
         }
+
         // Anybody may have answered for it under another name; what is signed names it.
         if state.is_decisive(audit)
             && self
@@ -385,6 +399,7 @@ impl Hosts {
         {
             self.remove(instance);
         }
+
         self.expect(now, instance, state.name.clone(), from, state.serial);
         self.identify(instance, state.identity);
         let host = self.hosts.get_mut(&instance).filter(|host| !host.barred)?;
@@ -395,21 +410,25 @@ impl Hosts {
         }
 
         let host = self.hosts.get_mut(&instance)?;
+
         host.heard = now;
         host.dropped = host.dropped.max(state.dropped.unwrap_or(0));
         if host.lost && (!host.stuck || host.comes_further(&state)) {
             (host.lost, host.stuck, host.progress) = (false, false, now);
         }
+
         // Messages overtake each other: a stage never goes back, but for the ends that exclude each other.
         let newer = state.number >= host.number || state.number == 0;
         if !newer || host.stage.is_some_and(|s| s > state.stage) {
             return Some(false);
         }
+
         host.number = host.number.max(state.number);
         let changed = host.stage != Some(state.stage);
         if changed || host.received != state.received {
             host.progress = now;
         }
+
         self.changed |= changed;
         host.stage = Some(state.stage);
         host.text = state.text;
@@ -417,6 +436,7 @@ impl Hosts {
         host.summary = state.summary.or(host.summary);
         host.received = host.received.max(state.received);
         host.serial = host.serial.max(state.serial);
+
         Some(changed)
     }
 
@@ -452,6 +472,7 @@ impl Hosts {
         } else {
             instance
         };
+
         let host = self
             .hosts
             .get_mut(&id)
@@ -459,6 +480,7 @@ impl Hosts {
         if restarted || host.beacon.is_none_or(|b| !b.restarted) {
             host.beacon = Some(Beacon { restarted, has });
         }
+
         Some(id)
     }
 
@@ -507,9 +529,11 @@ impl Hosts {
         else {
             return false;
         };
+
         (host.lost, host.stuck) = (true, true);
         host.text = Some("what it says is not signed: its makuo is older than this one".into());
         self.changed = true;
+
         true
     }
 
@@ -526,12 +550,14 @@ impl Hosts {
         let Some(host) = self.hosts.get_mut(&instance).filter(|host| !host.barred) else {
             return false;
         };
+
         if host.address.ip() != from.ip() {
             if now.since(host.heard) < MOVED {
                 return false;
             }
             host.address = from;
         }
+
         host.heard = now;
         true
     }
@@ -648,6 +674,7 @@ mod tests {
             identity: Some(key.identity()),
             ..state
         };
+
         State {
             signature: Some(key.sign(&state.word(key.instance())).into()),
             ..state
@@ -666,12 +693,14 @@ mod tests {
             at(1),
             Serial(0),
         );
+
         assert!(hosts.heard(after(0), id, at(1)) && !hosts.heard(after(1000), id, at(9)));
         assert!(hosts.heard(after(1900), id, at(1)) && !hosts.heard(after(2500), id, at(9)));
         assert!(
             !hosts.heard(after(2500), InstanceId(2), at(1)),
             "nobody knows it"
         );
+
         // It has another address now.
         assert!(hosts.heard(after(4000), id, at(2)) && !hosts.heard(after(4100), id, at(1)));
     }
@@ -685,11 +714,13 @@ mod tests {
             HostKey::new([1; 32], 2),
             HostKey::new([2; 32], 1),
         );
+
         let named = [
             (before.instance(), "web1", 1),
             (InstanceId(2), "web1", 2),
             (InstanceId(3), "web2", 1),
         ];
+
         for (instance, name, host) in named {
             hosts.expect(
                 Moment(1),
@@ -699,19 +730,23 @@ mod tests {
                 Serial(0),
             );
         }
+
         let joins = |key: &HostKey, stage| State {
             identity: Some(key.identity()),
             ..state("web1", stage)
         };
+
         let is_there = |hosts: &Hosts, key: &HostKey| hosts.get(key.instance()).is_some();
         let mut say =
             |key: &HostKey, said: State| hosts.state(Moment(2), key.instance(), at(1), said, false);
         assert_eq!(say(&before, joins(&before, HostStage::Joined)), Some(true));
+
         // Another host under its name is one more, whatever it signs.
         assert_eq!(
             say(&other, signed(&other, joins(&other, HostStage::Ready))),
             Some(true)
         );
+
         // The old self goes when the new one has shown that it is the same host.
         assert_eq!(say(&after, joins(&after, HostStage::Joined)), Some(true));
         assert_eq!(
@@ -719,6 +754,7 @@ mod tests {
             None,
             "not signed"
         );
+
         assert!(is_there(&hosts, &before));
         let mut say =
             |key: &HostKey, said: State| hosts.state(Moment(3), key.instance(), at(1), said, false);
@@ -726,11 +762,13 @@ mod tests {
             say(&after, signed(&after, joins(&after, HostStage::Ready))),
             Some(true)
         );
+
         assert_eq!(
             say(&after, signed(&after, joins(&after, HostStage::Ready))),
             Some(false),
             "nothing new"
         );
+
         assert!(!is_there(&hosts, &before) && is_there(&hosts, &other) && is_there(&hosts, &after));
         assert_eq!(hosts.len(), 4);
     }
@@ -742,6 +780,7 @@ mod tests {
             HostName::new("web1").expect("legal"),
             SocketAddr::from(([10, 0, 0, 1], 5000)),
         );
+
         for answered in [true, false] {
             let mut hosts = Hosts::default();
             hosts.expect(Moment(1), host.instance(), name.clone(), at, Serial(0));
@@ -777,6 +816,7 @@ mod tests {
             name("web3"),
             HostKey::new([3; 32], 1).identity().public().expect("sound"),
         );
+
         let mut hosts = Hosts::new(known, true);
         // A member answers with the number of another's process.
         hosts.expect(Moment(1), host.instance(), name("web3"), at, Serial(0));
@@ -785,12 +825,14 @@ mod tests {
             hosts.state(Moment(2), host.instance(), at, said, false),
             Some(true)
         );
+
         let filed = hosts.get(host.instance()).expect("there");
         assert_eq!(
             (&filed.name, filed.barred, filed.key()),
             (&name("web1"), false, host.identity().public())
         );
         assert_eq!((hosts.len(), hosts.shown(filed).address), (1, None));
+
         assert_eq!(hosts.take_others(), []);
     }
 
@@ -803,6 +845,7 @@ mod tests {
         );
         let public = |key: &HostKey| key.identity().public().expect("sound");
         let mut known = KnownHosts::default();
+
         known.insert(name.clone(), public(&before));
         for (strict, first) in [
             (false, HostStage::Joined),
@@ -878,6 +921,7 @@ mod tests {
             };
             hosts.state(after(s), InstanceId(id.into()), at(id), state, false)
         };
+
         let mut lost = 0;
         for s in 0..60u64 {
             // Each joins when the one before is lost, and all say for ever that they are there.
@@ -890,11 +934,13 @@ mod tests {
                 .expire(after(s), patience, patience * 4, OrderKind::Commit)
                 .len();
         }
+
         assert!(
             lost == 3 && hosts.iter().all(|(_, host)| host.is_settled(false)),
             "{lost} lost"
         );
         say(&mut hosts, 2, 61, 70, 4096);
+
         assert!(
             hosts.get(InstanceId(2)).is_some_and(|host| !host.lost),
             "it came further"
@@ -911,6 +957,7 @@ mod tests {
             hosts.state(Moment(1), host.instance(), at, ready.clone(), false),
             Some(true)
         );
+
         let committed = || state("web1", HostStage::Committed);
         let forged = [
             // Without a signature, with that of another word, and with one's own, in its process or under its key.
@@ -947,6 +994,7 @@ mod tests {
                 ..signed(&host, committed())
             },
         ];
+
         for (nth, lie) in forged.into_iter().enumerate() {
             assert_eq!(
                 hosts.state(Moment(2), host.instance(), at, lie, false),
@@ -954,10 +1002,12 @@ mod tests {
                 "{nth}"
             );
         }
+
         assert_eq!(
             hosts.get(host.instance()).and_then(|h| h.stage),
             Some(HostStage::Ready)
         );
+
         // An audit decides by what a comparison found.
         let found = state("web1", HostStage::Staging);
         assert_eq!(
@@ -974,6 +1024,7 @@ mod tests {
             ),
             Some(true)
         );
+
         let truth = signed(&host, committed());
         assert_eq!(
             hosts.state(Moment(4), host.instance(), at, truth, false),

@@ -39,6 +39,7 @@ pub fn until<'a>(
             false => held,
         };
     }
+
     match working.any(is_comparing) {
         // Who took as long as this to compare may take as long again.
         true => held + least + (held.since(informed) * 2 + BLOCKS).min(BLOCKS_MAX),

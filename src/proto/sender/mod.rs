@@ -353,6 +353,7 @@ impl Sender {
         self.informed = now;
         self.began = now;
         self.repeat = (now, REPEAT);
+
         self.tick(now);
     }
 
@@ -361,6 +362,7 @@ impl Sender {
         let Some((host, takes)) = self.hosts.narrowest() else {
             return;
         };
+
         let datagram = usize::from(takes).max(least(self.setup.room));
         if datagram < self.setup.datagram {
             self.notices.push_back(Notice::Narrow {
@@ -523,17 +525,20 @@ impl Sender {
         let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else {
             return false;
         };
+
         let root = offer.release.header().root;
         let lacks = want
             .fetch
             .or(host.summary.map(|summary| summary.fetch))
             .unwrap_or_default()
             > 0;
+
         let all = if lacks && !audit {
             root.nodes + root.blocks
         } else {
             root.nodes
         };
+
         let is_done = host.stage.is_some_and(|stage| stage >= HostStage::Ready);
         want.ranges.0.retain(|range| range.start < all);
         if want.ranges.0.is_empty() || is_done {
@@ -541,6 +546,7 @@ impl Sender {
         }
 
         let nodes = want.ranges.0.first().is_none_or(|r| r.start < root.nodes);
+
         if !want.more {
             host.asked = if nodes {
                 (true, host.asked.1)
@@ -548,10 +554,12 @@ impl Sender {
                 (true, true)
             };
         }
+
         self.flow.want(source, &want, all);
         if !self.flow.stream().pending().is_empty() {
             self.held.get_or_insert(now);
         }
+
         true
     }
 
@@ -589,6 +597,7 @@ impl Sender {
                 self.signed(now, order);
             }
         }
+
         self.tick(now);
     }
 
@@ -644,6 +653,7 @@ impl Sender {
         let Some(offer) = self.offer.as_ref().filter(|_| self.repeat.0 <= now) else {
             return;
         };
+
         let announce = Announce {
             session: self.session,
             sender: self.setup.name.clone(),
@@ -660,6 +670,7 @@ impl Sender {
             proves: Some(true),
             after: self.after,
         };
+
         self.control.send(Dest::Group, &Message::Announce(announce));
         self.again(now);
     }
@@ -670,6 +681,7 @@ impl Sender {
         if now < self.sweep_due() {
             return false;
         }
+
         self.hosts.take_changed();
         self.swept = now;
         let (patience, stuck) = self.patience();
@@ -681,10 +693,12 @@ impl Sender {
             .iter()
             .filter(|(id, h)| !h.is_settled(false) && !slow.contains(id))
             .count();
+
         self.flow.set_fetching(fetching);
         if self.flow.choose_reporters(now, self.hosts.ids()) {
             self.send_status(now, self.wire_phase());
         }
+
         true
     }
 
@@ -715,6 +729,7 @@ impl Sender {
         if slow.is_empty() || self.hosts.iter().any(open) {
             return;
         }
+
         self.flow.readmit(now);
         self.pass += 1;
         self.send_status(now, self.wire_phase());
@@ -732,6 +747,7 @@ impl Sender {
         if !self.flow.stream().pending().is_empty() {
             self.held.get_or_insert(now);
         }
+
         if self.may_pack(now)
             && let Some((generation, ordinals)) = self.flow.stream_mut().to_pack()
         {
@@ -742,9 +758,11 @@ impl Sender {
             self.requests
                 .push_back(Request::Pack(generation, ordinals, demand));
         }
+
         if self.flow.stream().pending().is_empty() {
             self.held = None;
         }
+
         self.beat(now);
     }
 
@@ -766,10 +784,12 @@ impl Sender {
             .pending()
             .first()
             .is_some_and(|first| first < nodes);
+
         let working = self
             .hosts
             .iter()
             .filter(|(id, h)| !h.lost && !self.flow.readings().is_slow(**id));
+
         Some(merge::until(
             self.ticked,
             self.informed,
@@ -789,6 +809,7 @@ impl Sender {
             }
             return;
         }
+
         if self.heartbeat.0 <= now {
             self.heartbeat = (
                 now + self.heartbeat.1,
@@ -809,6 +830,7 @@ impl Sender {
             pass: self.pass,
             reporters: self.flow.readings().reporters().to_vec(),
         };
+
         self.control.send(Dest::Group, &Message::Status(status));
     }
 
@@ -818,14 +840,17 @@ impl Sender {
             self.flow.charge(now, out.len());
             return Some(transmit);
         }
+
         if !self.is_flowing() {
             return None;
         }
+
         let transmit = self.flow.poll(now, out)?;
         if !self.flow.stream().has_data() {
             // The last of what there is: say so at once, so that a loss at the end is noticed.
             self.heartbeat = (now, HEARTBEAT);
         }
+
         Some(transmit)
     }
 
@@ -853,6 +878,7 @@ impl Sender {
         } else {
             self.heartbeat.0
         };
+
         let beat = Some(beat);
         let own = match self.phase {
             Phase::Discovering => {
@@ -880,6 +906,7 @@ impl Sender {
             Phase::Farewell(_) => Some(self.repeat.0),
             Phase::Waiting | Phase::Closed => None,
         };
+
         [own, data, sweep].into_iter().flatten().min()
     }
 

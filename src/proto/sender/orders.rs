@@ -55,6 +55,7 @@ impl Batches {
             let parts = (first + MAX_NAMED..end).step_by(MAX_NAMED).chain([end]);
             bounds.extend(parts.filter_map(|end| hosts.get(end - 1).cloned()));
         }
+
         Self { bounds, at: 0 }
     }
 
@@ -106,26 +107,31 @@ impl Sender {
         if self.is_granted() {
             return self.weigh_granted(now);
         }
+
         let audit = self.is_audit();
         let slow = self.flow.readings().slow();
         let all = self.setup.quorum == Quorum::All;
         let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit));
+
         // Who is served later is waited for only when nobody may be missing.
         let newest = open
             .filter(|(id, _)| all || !slow.contains(id))
             .map(|(_, h)| h.progress)
             .max();
+
         if audit {
             if newest.is_none() {
                 self.collect(now);
             }
             return;
         }
+
         let (ready, needed) = self.vote();
         let waiting = newest.is_some_and(|at| all || now.since(at) < STRAGGLERS);
         if (waiting && ready < self.hosts.len()) || (newest.is_some() && ready < needed) {
             return;
         }
+
         if ready >= needed && self.setup.lists && !self.listed {
             self.collect(now);
         } else if ready >= needed {
@@ -186,9 +192,11 @@ impl Sender {
         if ready < needed {
             return self.fail(&self.count());
         }
+
         let votes = |h: &Host| {
             h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true))
         };
+
         let asks = self
             .hosts
             .iter()
@@ -198,22 +206,26 @@ impl Sender {
         } else {
             OrderKind::Commit
         };
+
         self.decide(kind, &self.count());
     }
 
     fn decide(&mut self, kind: OrderKind, why: &str) {
         let Some(offer) = &self.offer else { return };
         self.phase = Phase::Signing(kind);
+
         // A beacon from before this order shows nothing of what became of the order.
         self.nonce = self.nonces.draw();
         self.hosts.forget_beacons();
         if matches!(kind, OrderKind::Abort | OrderKind::Revert) {
             self.flow.stream_mut().stop();
         }
+
         self.decision = Some(kind);
         if kind == OrderKind::Commit {
             self.hosts.order(|host| self.batches.has(host));
         }
+
         let mut order = Order::new(self.session, &offer.release, kind);
         self.named = None;
         if matches!(kind, OrderKind::Commit | OrderKind::Prepare) {
@@ -236,10 +248,12 @@ impl Sender {
                 self.named = Some(silent);
             }
         }
+
         self.requests
             .push_back(Request::Sign(order.encode().into()));
         self.unsent = Some(order);
         self.asking = None;
+
         self.notices
             .push_back(Notice::Decided(kind, why.to_string()));
     }
@@ -253,12 +267,14 @@ impl Sender {
             .filter(|(_, h)| !is_out(h))
             .map(|(_, h)| &h.name)
             .collect();
+
         // A name that a host has which takes part is that host's.
         let silent = self
             .hosts
             .iter()
             .filter(|(_, h)| is_out(h))
             .map(|(_, h)| &h.name);
+
         let silent: Vec<&HostName> = silent.filter(|name| !others.contains(name)).collect();
         (1..=MAX_NAMED)
             .contains(&silent.len())
@@ -290,13 +306,16 @@ impl Sender {
         {
             return self.fail(&why);
         }
+
         let open = |h: &Host| match kind {
             OrderKind::Prepare | OrderKind::Commit => self.takes_part(h) && !h.has_answered(kind),
             OrderKind::Abort | OrderKind::Revert => !h.has_answered(kind),
         };
+
         if !self.hosts.iter().any(|(_, h)| open(h)) && !self.asks_again(now, kind) {
             return self.answered(now, kind);
         }
+
         if let Some(order) = self.order.clone().filter(|_| self.repeat.0 <= now) {
             self.sent
                 .extend(self.unsent.take().map(|order| (order, self.named.clone())));
@@ -316,6 +335,7 @@ impl Sender {
             OrderKind::Commit => self.batches.is_last(),
             OrderKind::Abort | OrderKind::Revert => true,
         };
+
         if !last
             || !self
                 .hosts
@@ -324,10 +344,12 @@ impl Sender {
         {
             return false;
         }
+
         if self.asking.is_none() {
             self.asking = Some(now + ASK_AGAIN.min(self.setup.patience));
             self.repeat = (now, REPEAT);
         }
+
         self.asking.is_some_and(|until| now < until)
     }
 
@@ -372,6 +394,7 @@ impl Sender {
     fn fail(&mut self, why: &str) {
         self.failure.get_or_insert_with(|| why.to_string());
         let begun = self.hosts.iter().any(|(_, h)| h.ordered);
+
         // Those that have the release keep it when it is not reverted: an abort is for the others.
         self.decide(
             if begun && self.setup.revert {
@@ -390,6 +413,7 @@ impl Sender {
             .setup
             .patience
             .max(alive_interval(self.hosts.len() as u32) * 4);
+
         match self.phase {
             Phase::Ordering(_) => (patience, patience),
             _ => (patience, patience * WORKING),
@@ -406,15 +430,18 @@ impl Sender {
         if self.repeat.0 > now {
             return;
         }
+
         if self.offer.is_some() {
             self.send_status(now, WirePhase::Closed);
         }
+
         self.repeat.0 = now + FAREWELL_GAP;
         self.phase = if left > 1 && self.offer.is_some() {
             Phase::Farewell(left - 1)
         } else {
             Phase::Closed
         };
+
         if self.phase == Phase::Closed {
             self.notices.push_back(Notice::Finished);
         }
@@ -446,6 +473,7 @@ mod tests {
         assert_eq!(bounds(&[one, one, one, one, one, one], 3), ["web1", "web2"]);
         assert_eq!(bounds(&[Quorum::All, one], 5), [""; 0]);
         assert_eq!(bounds(&[half], 1), [""; 0]);
+
         assert_eq!(bounds(&[one], 0), [""; 0]);
     }
 }

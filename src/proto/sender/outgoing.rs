@@ -140,6 +140,7 @@ impl Outgoing {
             unnamed: false,
             coded: vec![0; columns],
         });
+
         let all = u64::from(self.grid.symbols());
         let nothing_came = missing.need.is_empty();
         complaints.unnamed |= !nothing_came && (!few || missing.symbols.0.is_empty());
@@ -149,6 +150,7 @@ impl Outgoing {
         } else {
             &missing.symbols.0[..]
         };
+
         for symbol in named.iter().flat_map(|r| r.start..r.end.min(all)) {
             // What was sent after the host's last word may still be on its way; what was never sent will come.
             let sent = self.sent_at[symbol as usize];
@@ -156,6 +158,7 @@ impl Outgoing {
                 complaints.named.insert(symbol..symbol + 1);
             }
         }
+
         let rows = u32::from(self.grid.rows());
         let every_row = std::iter::repeat_n(&rows, if nothing_came { columns } else { 0 });
         for ((column, need), wanted) in self
@@ -181,6 +184,7 @@ impl Outgoing {
         let Some(complaints) = self.complaints.take_if(|c| c.due <= now) else {
             return;
         };
+
         let more =
             |(column, &wanted): (&Column, &u32)| u64::from(wanted.saturating_sub(column.wanted));
         let coded: u64 = self.columns.iter().zip(&complaints.coded).map(more).sum();
@@ -242,10 +246,12 @@ impl Outgoing {
                 break;
             }
         }
+
         if repairs && !self.has_repairs() {
             // All of these rows are sent.
             self.coded = (0, Vec::new());
         }
+
         (written, if repairs { written } else { 0 })
     }
 
@@ -264,6 +270,7 @@ impl Outgoing {
             source: stamp.source,
             counter: *counter,
         };
+
         write_symbol(out, front, header, &payload[self.grid.bytes_of(symbol)]);
         *counter
     }
@@ -283,6 +290,7 @@ impl Outgoing {
             let start = row.checked_sub(coded.0)? as usize * width + column * symbol;
             (start + symbol <= coded.1.len()).then(|| start..start + symbol)
         };
+
         if place(&self.coded).is_none() {
             let last = self
                 .columns
@@ -295,6 +303,7 @@ impl Outgoing {
             let rows = row as u16..last.min(row + CODED_ROWS).max(row + 1) as u16;
             fec::encode(Kernel::best(), &self.grid, payload, rows, &mut self.coded.1);
         }
+
         let header = self.header(stamp, u32::from(self.grid.rows()) + row, column as u32);
         *counter += 1;
         let bytes = place(&self.coded)
@@ -309,6 +318,7 @@ impl Outgoing {
             header,
             bytes,
         );
+
         *counter
     }
 

@@ -142,9 +142,11 @@ impl Readings {
             self.reporters.clear();
             return had;
         }
+
         if !self.reporters.is_empty() && now.since(self.chosen) < CHOOSE {
             return false;
         }
+
         self.chosen = now;
         self.readings.retain(|_, r| now.since(r.at) < FORGET);
         let fresh = self
@@ -153,6 +155,7 @@ impl Readings {
             .filter(|(id, r)| now.since(r.at) < CHOOSE * 2 && !self.slow.contains(id));
         let mut worst: Vec<(u64, InstanceId)> =
             fresh.map(|(id, r)| (r.received as u64, *id)).collect();
+
         worst.sort();
         let mut chosen: Vec<InstanceId> = worst.into_iter().take(WORST).map(|(_, id)| id).collect();
         let others: Vec<InstanceId> = hosts
@@ -161,6 +164,7 @@ impl Readings {
         while chosen.len() < MAX_REPORTERS && !others.is_empty() {
             chosen.push(others[self.rng.usize(..others.len())]);
         }
+
         chosen.sort();
         chosen.dedup();
         std::mem::replace(&mut self.reporters, chosen) != self.reporters
@@ -179,6 +183,7 @@ impl Readings {
             self.readings.insert(host, Reading::new(now, report));
             return None;
         };
+
         let last = std::mem::replace(&mut reading.report, report);
         reading.at = now;
         let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
@@ -186,8 +191,10 @@ impl Readings {
             .seen
             .checked_sub(last.seen)
             .filter(|&n| n > 0 && last.seen > idle)?;
+
         let got = report.datagrams.saturating_sub(last.datagrams);
         let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
+
         // A lost train is thirty datagrams in a row: one report says little about the share.
         reading.loss = reading.loss * 0.9 + loss * 0.1;
         // No more than was sent: anybody may have said it.
@@ -202,19 +209,23 @@ impl Readings {
             loss: reading.loss,
             delay: Duration::from_micros(u64::from(report.delay)),
         };
+
         let received = sample.bytes as f64 * 8.0 / over.as_secs_f64();
         reading.received = if reading.received == 0.0 {
             received
         } else {
             reading.received * 0.75 + received * 0.25
         };
+
         let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
         reading.congested = if congested { reading.congested + 1 } else { 0 };
         reading.strained = congested || sample.delay > QUEUE_LIMIT;
+
         if reading.congested >= SLOW_REPORTS && self.fetching > 1 && self.is_below_floor(now, host)
         {
             self.slow.insert(host);
         }
+
         (!self.slow.contains(&host) && !self.is_on_trial(now, host)).then_some(sample)
     }
 
@@ -225,6 +236,7 @@ impl Readings {
         let Some(reading) = self.readings.get_mut(&host) else {
             return false;
         };
+
         match reading.trial {
             Trial::Since(began) if alone && now.since(began) < TRIAL => true,
             Trial::Since(began) => {
@@ -263,6 +275,7 @@ impl Readings {
         if others.is_empty() {
             return false;
         }
+
         let middle = others.len() / 2;
         let (_, median, _) = others.select_nth_unstable_by(middle, f64::total_cmp);
         match self.floor {
@@ -288,6 +301,7 @@ impl Readings {
         let counted = self
             .fresh(now)
             .filter(|(_, r)| !matches!(r.trial, Trial::Since(_)));
+
         match counted.map(|(_, r)| r.room(counter, segment)).min() {
             Some(room) => room,
             // Nobody has reported yet: a first window. Nobody reports any more: the pace alone decides.
@@ -306,6 +320,7 @@ impl Readings {
             .filter(|(id, _)| !self.slow.contains(id))
             .map(|(_, r)| r.at)
             .max();
+
         if last.is_none_or(|at| now.since(at) >= STALE) {
             FIRST_WINDOW
         } else {
@@ -319,6 +334,7 @@ impl Readings {
         if now.since(self.looked) < LOOK || self.floor == Floor::Share(0) || self.fetching < 2 {
             return;
         }
+
         self.looked = now;
         let held: Vec<(InstanceId, bool)> = self
             .fresh(now)
@@ -326,10 +342,12 @@ impl Readings {
             .collect();
         let holders = held.iter().filter(|(_, holds)| *holds).count();
         let few = holders > 0 && holders * 4 <= held.len().max(4) && holders < held.len();
+
         let free = match self.floor {
             Floor::Share(share) => f64::from(share) / 1e4,
             Floor::Rate(_) => 0.25,
         };
+
         for (id, holds) in held {
             let Some(reading) = self.readings.get_mut(&id) else {
                 continue;
@@ -400,6 +418,7 @@ mod tests {
         for host in 1..=3 {
             rounds(&mut readings, host, 8, 100, 100, 0);
         }
+
         rounds(&mut readings, 4, 8, 100, 60, 0);
         rounds(&mut readings, 5, 8, 100, 5, 30_000);
         assert_eq!(
@@ -407,6 +426,7 @@ mod tests {
             [InstanceId(5)]
         );
         readings.readmit();
+
         assert!(readings.slow().is_empty());
     }
 
@@ -423,11 +443,13 @@ mod tests {
             window: 0,
             at: 1,
         };
+
         assert!(
             readings
                 .report(Moment(1), InstanceId(1), first, 0)
                 .is_none()
         );
+
         let (most, late) = (u64::MAX, u32::MAX);
         let lie = Report {
             seen: 200,
@@ -438,17 +460,20 @@ mod tests {
             at: most,
             ..first
         };
+
         let sample = readings
             .report(Moment(2), InstanceId(1), lie, 0)
             .expect("a measurement");
         assert!(sample.bytes <= 100 * (MAX_SYMBOL + 90), "{sample:?}");
         assert_eq!(readings.window(Moment(3), 300, 1000), 0);
+
         // What is said next to it is what counts from then on.
         assert!(
             readings
                 .report(Moment(4), InstanceId(1), first, 0)
                 .is_none()
         );
+
         assert!(
             readings
                 .report(
@@ -483,6 +508,7 @@ mod tests {
                 .report(Moment(round * 10 * MS), InstanceId(host), report, 0)
                 .is_some()
         };
+
         let long = TRIAL.as_millis() as u64 / 10;
         let counts: Vec<bool> = (1..long + 10)
             .map(|round| {
@@ -491,16 +517,19 @@ mod tests {
                 strain(&mut readings, round, 3, 10_000)
             })
             .collect();
+
         let ignored = counts.iter().skip(1).take_while(|counts| !**counts).count() as u64;
         assert_eq!(ignored, long);
         assert!(
             counts[long as usize + 1..].iter().all(|counts| *counts),
             "it is tried once: {counts:?}"
         );
+
         // The others are strained as well: all count.
         let counts: Vec<bool> = (500..520)
             .flat_map(|round| [1, 2, 3].map(|host| strain(&mut readings, round, host, 10_000)))
             .collect();
+
         assert!(counts[6..].iter().all(|counts| *counts), "{counts:?}");
     }
 
@@ -536,6 +565,7 @@ mod tests {
         assert_eq!(readings.window(now, 800, 1000), 1 << 20);
         assert_eq!(readings.window(now, 900, 1000), (1 << 20) - 100_000);
         assert_eq!(readings.window(now, 5_000, 1000), 0);
+
         assert_eq!(readings.window(now + STALE, 5_000, 1000), FIRST_WINDOW);
     }
 
@@ -551,6 +581,7 @@ mod tests {
             readings.reporters().len() <= MAX_REPORTERS
                 && readings.reporters().contains(&InstanceId(77))
         );
+
         assert!(
             !readings.choose(Moment(90 * MS), hosts()),
             "not so soon again"

@@ -122,12 +122,14 @@ impl Stream {
         if self.stopped {
             return;
         }
+
         let mut wanted: RangeSet = want
             .ranges
             .0
             .iter()
             .map(|r| r.start.min(all)..r.end.min(all))
             .collect();
+
         let mut later = 0;
         for generation in self
             .generations
@@ -138,6 +140,7 @@ impl Stream {
             wanted.subtract(generation.ordinals());
             later += 1;
         }
+
         let past = self.past.iter().rev().take_while(|p| p.latest > seen);
         for range in past
             .take_while(|_| later == self.generations.len())
@@ -145,6 +148,7 @@ impl Stream {
         {
             wanted.remove(range.clone());
         }
+
         wanted.subtract(&self.absent);
         self.pending.extend(&wanted);
     }
@@ -180,9 +184,11 @@ impl Stream {
         let Some(grid) = grid_for(payload.len(), self.symbol).filter(|_| !self.stopped) else {
             return;
         };
+
         self.generations
             .push_back(Outgoing::new(self.next, grid, ordinals, payload));
         self.next += 1;
+
         while self.generations.len() > KEPT as usize + AHEAD {
             let Some(old) = self.generations.pop_front() else {
                 break;
@@ -192,6 +198,7 @@ impl Stream {
                 latest: old.latest(),
             });
         }
+
         if self.past.len() + self.generations.len() > REMEMBERED {
             self.past.pop_front();
         }
@@ -203,6 +210,7 @@ impl Stream {
         let Some(first) = self.generations.front().map(Outgoing::number) else {
             return;
         };
+
         let number = missing.generation.0;
         if let Some(before) = first.checked_sub(number).filter(|before| *before > 0) {
             let at = self.past.len().checked_sub(before as usize);
@@ -265,6 +273,7 @@ impl Stream {
         } else {
             repair.or_else(fresh)
         };
+
         let Some(at) = at else { return false };
         let stamp = Stamp {
             session: self.session,
@@ -272,12 +281,14 @@ impl Stream {
             sent,
             room,
         };
+
         let most = most.clamp(1, self.train());
         let (written, repaired) =
             self.generations[at].write(stamp, most, fresh_first, &mut self.counter, out);
         self.stats.datagrams += written;
         self.stats.repaired += repaired;
         self.stats.bytes += out.len() as u64;
+
         written > 0
     }
 }
@@ -297,6 +308,7 @@ mod tests {
                 Arc::new(vec![n as u8; 500 * SYMBOLS as usize]),
             );
         }
+
         while stream.is_fresh() {
             let lie = Missing {
                 generation: Generation(0),
@@ -312,6 +324,7 @@ mod tests {
                 stream.stats()
             );
         }
+
         assert!(
             stream.stats().repaired > SYMBOLS / 2,
             "what was asked for was sent as well: {:?}",

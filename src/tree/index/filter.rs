@@ -49,6 +49,7 @@ mod tests {
             .filter(|&n| may_have(&filter, &name(n)))
             .count();
         assert!(wrong < 100, "{wrong} of 10,000");
+
         assert!(!may_have(&build([].iter()), &name(1)));
     }
 }

@@ -40,10 +40,12 @@ fn links_hold(index: &Index) -> io::Result<bool> {
             }
         }
     }
+
     targets.sort_unstable();
     targets.dedup();
 
     let mut targets: &[TreePath] = &targets;
+
     while let Some(next) = targets.first() {
         let Some(row) = index.row_of(next) else {
             return Ok(false);
@@ -55,6 +57,7 @@ fn links_hold(index: &Index) -> io::Result<bool> {
         }
         targets = &targets[here..];
     }
+
     Ok(true)
 }
 

@@ -48,6 +48,7 @@ pub(super) fn push(out: &mut Vec<u8>, entry: &Entry, version: &Version, root_dev
     out.push(
         flag(other, OTHER_DEVICE) | flag(is_dir, DIRECTORY) | flag(is_unread(&entry.kind), UNREAD),
     );
+
     // A path has at most 4,095 bytes, a component at most 255.
     out.extend_from_slice(&(depth as u16).to_le_bytes());
     out.push(name.len() as u8);
@@ -55,10 +56,12 @@ pub(super) fn push(out: &mut Vec<u8>, entry: &Entry, version: &Version, root_dev
     out.push(0);
     out.extend_from_slice(&version.ino.to_le_bytes());
     out.extend_from_slice(&version.size.to_le_bytes());
+
     for time in [version.mtime, version.ctime] {
         out.extend_from_slice(&time.secs.to_le_bytes());
         out.extend_from_slice(&time.nanos.to_le_bytes());
     }
+
     if other {
         out.extend_from_slice(&version.dev.to_le_bytes());
     }
@@ -90,6 +93,7 @@ impl<'a> Stats<'a> {
                 .split_first_chunk::<8>()
                 .map(|(dev, after)| (u64::from_le_bytes(*dev), after))?,
         };
+
         self.rest = after;
         let version = Version {
             dev,
@@ -104,9 +108,11 @@ impl<'a> Stats<'a> {
                 nanos: half(numbers, 36),
             },
         };
+
         let depth = usize::from(u16::from_le_bytes([d0, d1]));
         let is_dir = flags & DIRECTORY != 0;
         let unread = flags & UNREAD != 0;
+
         Some(Stat {
             depth,
             name,
@@ -124,10 +130,12 @@ impl<'a> Iterator for Stats<'a> {
         if self.rest.is_empty() {
             return None;
         }
+
         let read = self.read();
         if read.is_none() {
             self.rest = &[];
         }
+
         Some(read.ok_or_else(|| damaged("a record that is cut off")))
     }
 }
@@ -173,6 +181,7 @@ mod tests {
             user: None,
             group: None,
         };
+
         let (mode, mtime) = (Mode::from_bits(0o644), Mtime::default());
         Some(Entry {
             path,
@@ -204,6 +213,7 @@ mod tests {
             for (entry, (.., version)) in entries.iter().zip(&all) {
                 push(&mut bytes, entry, version, 1);
             }
+
             let read: Vec<_> = Stats::new(&bytes, 1).collect::<io::Result<_>>().unwrap();
             prop_assert_eq!(read.len(), all.len());
             for ((stat, entry), (_, kind, version)) in read.iter().zip(&entries).zip(&all) {
@@ -212,6 +222,7 @@ mod tests {
                 prop_assert_eq!((stat.is_dir, stat.version), (*kind == EntryKind::Directory, *version));
                 prop_assert_eq!(stat.unread, is_unread(kind));
             }
+
             for cut in 0..bytes.len() {
                 prop_assert!(Stats::new(&bytes[..cut], 1).count() <= all.len());
             }

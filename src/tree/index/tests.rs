@@ -20,11 +20,13 @@ fn an_entry(n: u32, kind: EntryKind) -> IndexEntry {
         mtime: Mtime { secs: -5, nanos: n },
         xattrs: Vec::new(),
     };
+
     let dev = if n.is_multiple_of(2) { ROOT.dev } else { 99 };
     let time = Mtime {
         secs: i64::from(n),
         nanos: 1,
     };
+
     IndexEntry {
         entry,
         version: Version {
@@ -47,6 +49,7 @@ fn an_origin() -> Origin {
         ino: ROOT.ino,
         ..Version::NONE
     };
+
     Origin {
         started: Mtime {
             secs: 100,
@@ -85,6 +88,7 @@ fn written(path: &Path) -> (Index, Vec<IndexEntry>) {
     entries.push(an_entry(2000, large));
     entries.push(an_entry(2001, EntryKind::Directory));
     entries.iter().for_each(|e| writer.push(e.clone()).unwrap());
+
     (writer.finish(an_origin()).unwrap(), entries)
 }
 
@@ -94,6 +98,7 @@ fn entries_and_lists_come_back_twice() {
     let path = dir.path().join("index");
     let (index, entries) = written(&path);
     let again = Index::open(&path, ROOT).expect("whole");
+
     for index in [&index, &again, &again] {
         assert_eq!(
             index.entries().collect::<io::Result<Vec<_>>>().unwrap(),
@@ -125,6 +130,7 @@ fn entries_and_lists_come_back_twice() {
             None
         );
     }
+
     assert_eq!(
         std::fs::read_dir(dir.path()).unwrap().count(),
         1,
@@ -146,6 +152,7 @@ fn a_foreign_or_missing_index_is_none() {
     .unwrap();
     assert!(Index::open(&path, ROOT).is_none());
     std::fs::write(&path, "").unwrap();
+
     assert!(Index::open(&path, ROOT).is_none());
 }
 
@@ -161,6 +168,7 @@ fn a_device_that_got_another_number_is_the_same_device() {
         .map(|e| e.unwrap().version.dev)
         .collect();
     assert_eq!(devs, [8, 99]);
+
     assert_eq!(moved.origin().top.dev, 8);
 }
 
@@ -171,6 +179,7 @@ fn no_damage_passes_as_entries() {
     let (_, entries) = written(&path);
     let whole = std::fs::read(&path).unwrap();
     let mut rng = fastrand::Rng::with_seed(4);
+
     for _ in 0..60 {
         let mut bytes = whole.clone();
         if rng.bool() {
@@ -196,6 +205,7 @@ fn pages_go_over_as_they_are_to_the_same_manifest() {
     let rows = old.rows().len();
     assert!(rows > 1);
     let mut whole = 0;
+
     for row in 0..rows {
         if row != 1 && writer.push_page(&old, row, row + 1 == rows).unwrap() {
             whole += 1;
@@ -206,6 +216,7 @@ fn pages_go_over_as_they_are_to_the_same_manifest() {
             writer.push(entry).unwrap();
         }
     }
+
     let copied = writer.finish(an_origin()).unwrap();
     assert_eq!(
         (whole, copied.root(), copied.totals()),
@@ -215,12 +226,15 @@ fn pages_go_over_as_they_are_to_the_same_manifest() {
         copied.entries().collect::<io::Result<Vec<_>>>().unwrap(),
         entries
     );
+
     let EntryKind::File(content) = &entries[2000].entry.kind else {
         panic!("a file")
     };
+
     assert_eq!(index_of(&again).blocks(content).unwrap().len(), 9000);
     // The last page ends only because nothing came after it.
     let mut writer = IndexWriter::create(&fresh, ROOT).unwrap();
+
     assert!(!writer.push_page(&old, rows - 1, false).unwrap());
 }
 
@@ -251,12 +265,14 @@ fn what_a_killed_writer_left_goes_and_what_another_writes_stays() {
         dir.path().join(".index-new"),
         dir.path().join("other"),
     );
+
     for path in [&old, &new, &other] {
         let file = std::fs::File::create(path).unwrap();
         let age = std::time::Duration::from_secs(if *path == new { 60 } else { 7200 });
         file.set_modified(file.metadata().unwrap().modified().unwrap() - age)
             .unwrap();
     }
+
     drop(IndexWriter::create(&dir.path().join("index"), ROOT).unwrap());
     assert_eq!(
         [old.exists(), new.exists(), other.exists()],

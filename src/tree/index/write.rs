@@ -47,6 +47,7 @@ fn sweep(dir: &Path, now: SystemTime) -> io::Result<()> {
             std::fs::remove_file(entry.path())?;
         }
     }
+
     Ok(())
 }
 
@@ -73,6 +74,7 @@ impl IndexWriter {
         let file = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempfile_in(dir)?;
+
         // What cannot be removed is in nobody's way.
         let _ = sweep(dir, file.as_file().metadata()?.modified()?);
         let mut file = IndexFile {
@@ -84,6 +86,7 @@ impl IndexWriter {
             rows: Vec::new(),
             nodes: HashMap::new(),
         };
+
         file.write(MAGIC)?;
         Ok(Self {
             builder: Builder::default(),
@@ -101,6 +104,7 @@ impl IndexWriter {
                 entry.entry.path
             )));
         }
+
         // Before the entry is pushed: it may end the page that holds it.
         self.file.versions.push(entry.version);
         self.builder.push(entry.entry, &mut self.file)
@@ -113,11 +117,13 @@ impl IndexWriter {
         if !self.builder.is_between_pages() || !(page.settled || is_last) {
             return Ok(false);
         }
+
         if page.node.nodes > 1 {
             for found in from.page(row)? {
                 self.keep_lists(from, &found)?;
             }
         }
+
         let size = page.stats as usize + page.filter as usize + page.node.block.size as usize;
         let mut bytes = Vec::new();
         from.read_part(page.at, size, super::MAX_STATS * 3, &mut bytes)?;
@@ -125,6 +131,7 @@ impl IndexWriter {
         self.file.rows.push(PageRow { at, ..page.clone() });
         self.builder
             .push_page(page.node, page.last.clone(), &mut self.file)?;
+
         Ok(true)
     }
 
@@ -133,10 +140,12 @@ impl IndexWriter {
         let EntryKind::File(Content::Lists(lists)) = &entry.entry.kind else {
             return Ok(());
         };
+
         for list in lists {
             let bytes = from.node(&list.block.hash).map_err(io::Error::other)?;
             self.put(list.block, bytes.to_vec())?;
         }
+
         Ok(())
     }
 
@@ -156,12 +165,14 @@ impl IndexWriter {
             mut file,
             checks,
         } = self;
+
         let root = builder.finish(&mut file)?;
         let mut nodes: Vec<_> = file
             .nodes
             .iter()
             .map(|(&hash, &place)| (hash, place))
             .collect();
+
         nodes.sort_by_key(|(_, place)| place.offset);
         let (root_ino, root_dev) = (file.root.ino, file.root.dev);
         let (rows, checked) = (std::mem::take(&mut file.rows), checks.then_some(true));
@@ -174,6 +185,7 @@ impl IndexWriter {
             nodes,
             checked,
         };
+
         let encoded = minicbor::to_vec(&tail).map_err(damaged)?;
         let size =
             u32::try_from(encoded.len()).map_err(|_| damaged("a tail of more than 4 GiB"))?;
@@ -181,6 +193,7 @@ impl IndexWriter {
         file.write(&at.to_le_bytes())?;
         file.write(&size.to_le_bytes())?;
         file.write(&checksum(&encoded))?;
+
         let IndexFile {
             out, path, root, ..
         } = file;
@@ -191,9 +204,11 @@ impl IndexWriter {
             root.dev,
             tail,
         );
+
         if checks {
             links::check(&index)?;
         }
+
         temporary.persist(&path).map_err(|e| e.error)?;
         Ok(index)
     }
@@ -232,6 +247,7 @@ impl NodeSink for IndexFile {
                 },
             );
         }
+
         Ok(())
     }
 
@@ -241,11 +257,13 @@ impl NodeSink for IndexFile {
             // The one empty page of an empty tree.
             return self.put(page.node.block, bytes);
         };
+
         let mut stats = Vec::new();
         let mut totals = Totals {
             entries: entries.len() as u64,
             ..Totals::default()
         };
+
         for (entry, version) in entries.iter().zip(self.versions.drain(..entries.len())) {
             let is_dir = matches!(entry.kind, EntryKind::Directory);
             stats::push(&mut stats, entry, &version, self.root.dev);
@@ -256,11 +274,13 @@ impl NodeSink for IndexFile {
             totals.links += u64::from(matches!(entry.kind, EntryKind::Hardlink(_)));
             totals.bytes += entry.kind.size();
         }
+
         let blocks: Vec<&BlockHash> = entries
             .iter()
             .flat_map(|e| direct(&e.kind))
             .map(|b| &b.hash)
             .collect();
+
         let filter = filter::build(blocks.into_iter());
         let row = PageRow {
             node: page.node,
@@ -274,10 +294,12 @@ impl NodeSink for IndexFile {
             stats_sum: checksum(&stats),
             filter: filter.len() as u32,
         };
+
         self.write(&stats)?;
         self.write(&filter)?;
         self.write(&bytes)?;
         self.rows.push(row);
+
         Ok(())
     }
 }

@@ -121,11 +121,13 @@ impl History<'_> {
         let Some(base) = base.filter(for_all) else {
             return Ok(Err("no release of the whole tree for all hosts is kept"));
         };
+
         let parts: Vec<usize> = (base + 1..upto)
             .filter(for_all)
             .filter(|&at| !self.is_replaced(at))
             .collect();
         let entries = parts.iter().map(|&at| self.known[at].header().root.entries);
+
         if entries.fold(0, u64::saturating_add) > MAX_ENTRIES {
             return Ok(Err("the parts have too many entries"));
         }
@@ -133,9 +135,11 @@ impl History<'_> {
         let group = self
             .out_of_reach(base, deletes)
             .and_then(|others| self.group(&parts, deletes, &others));
+
         let Some(group) = group else {
             return Ok(Err("no parts can be merged"));
         };
+
         let merged = self.compose(&parts, &group);
         let merged =
             merged.map_err(|e| Error::refused("cannot read a manifest that is kept").because(e))?;
@@ -143,9 +147,11 @@ impl History<'_> {
             Ok(merged) => merged,
             Err(why) => return Ok(Err(why)),
         };
+
         let last = self.as_last(&merged)?;
         let replaced = self.replaced_of(&self.known.iter().chain([&last]).collect::<Vec<_>>());
         merged.parts = parts.iter().filter(|&&at| replaced[at]).count();
+
         Ok(if merged.parts >= least {
             Ok(merged)
         } else {
@@ -167,6 +173,7 @@ impl History<'_> {
                 paths.extend(header.scope.iter().cloned());
             }
         }
+
         Some(Scope::of(paths))
     }
 
@@ -175,6 +182,7 @@ impl History<'_> {
         let Some(last) = self.known.last() else {
             return Err(Error::refused("there is no release"));
         };
+
         let Merged {
             scope, rules, root, ..
         } = merged.clone();
@@ -187,6 +195,7 @@ impl History<'_> {
             top: None,
             ..last.header().clone()
         };
+
         Release::new(header)
             .map(Known::new)
             .map_err(|e| Error::refused(e.to_string()))
@@ -199,6 +208,7 @@ impl History<'_> {
                 && header.rules.packed.is_none()
                 && !header.scope.is_empty()
         };
+
         let mut like: Option<Rules> = None;
         let mut group = Group::default();
         let mut own: Vec<(Scope, Vec<Exclude>)> = Vec::new();
@@ -254,6 +264,7 @@ impl History<'_> {
             );
             own.push((scope, excludes));
         }
+
         let like = like?;
         group.excludes = [like.excludes, group.excludes].concat();
         Some(group)
@@ -268,11 +279,13 @@ impl History<'_> {
         let Some(&newest) = group.members.first() else {
             return Ok(Err("no parts can be merged"));
         };
+
         let manifests: Vec<_> = parts
             .iter()
             .map(|&at| Manifest::of(self.known[at].header(), self.nodes))
             .collect();
         let mut layers = Vec::new();
+
         for (manifest, &at) in manifests.iter().zip(parts) {
             let header = self.known[at].header();
             let spared = match header.rules.delete_excluded {
@@ -287,6 +300,7 @@ impl History<'_> {
         }
 
         let excluded = PathFilter::new(&group.excludes);
+
         let mut out = Output::new(self.nodes);
         while let Some(path) = next_path(&mut layers)? {
             let Some(word) = said(&mut layers, &path)? else {
@@ -320,6 +334,7 @@ impl History<'_> {
             allow_empty: true,
             ..self.known[newest].header().rules.clone()
         };
+
         let root = out.finish()?;
         let after = self.current.unwrap_or_default();
         Ok(Ok(Merged {
@@ -359,6 +374,7 @@ fn next_path(layers: &mut [Layer<'_>]) -> Result<Option<TreePath>, ReadError> {
             None => {}
         }
     }
+
     Ok(first)
 }
 
@@ -387,6 +403,7 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadE
     }
 
     let (mut found, mut deleting): (Option<Word>, Vec<&PathFilter>) = (None, Vec::new());
+
     for (at, (entry, layer)) in here.into_iter().zip(layers.iter()).enumerate().rev() {
         let inside = layer.scope.as_ref().is_none_or(|scope| scope.has(path));
         let Some(entry) = entry else {
@@ -411,6 +428,7 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadE
             return Ok(found);
         }
     }
+
     Ok(found)
 }
 
@@ -451,6 +469,7 @@ impl<'a> Output<'a> {
                 self.push(dir)?;
             }
         }
+
         let Word { entry, layer, .. } = &word;
         let parent = entry.path.parent();
         let is_rooted = parent.is_none_or(|parent| self.layers.contains_key(&parent));
@@ -459,9 +478,11 @@ impl<'a> Output<'a> {
             EntryKind::Hardlink(first) => self.layers.get(first) == Some(&(*layer, true)),
             _ => true,
         };
+
         if !is_rooted || !is_linked {
             return Ok(false);
         }
+
         self.push(word)?;
         Ok(true)
     }

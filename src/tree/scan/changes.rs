@@ -54,6 +54,7 @@ pub(super) fn find(
         passed_over: BTreeSet::new(),
         listing: Listing::of(shared.filter.clone()),
     };
+
     finder.look_again(&touched)?;
     let more = finder.dirs_passed_over(&touched);
     finder.look_again(&more)?;
@@ -65,6 +66,7 @@ pub(super) fn find(
             return Ok(None);
         }
     }
+
     let mut inodes = HashSet::new();
     if shared.options.hardlinks {
         inodes = finder.inodes(&touched, linked);
@@ -73,6 +75,7 @@ pub(super) fn find(
         touched.extend(names);
         touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     }
+
     let more = finder.dirs_passed_over(&touched);
     finder.look_again(&more)?;
     touched.extend(more);
@@ -87,6 +90,7 @@ pub(super) fn find(
         passed_over,
         ..
     } = finder;
+
     children.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     children.dedup_by(|a, b| a.path == b.path);
     let is_passed_over =
@@ -97,21 +101,25 @@ pub(super) fn find(
         .for_each(|child| child.stat.forget_change());
 
     let touched: Vec<TreePath> = touched.into_iter().map(|t| t.path).collect();
+
     let looked_at = |parent: Option<TreePath>| match parent {
         None => top,
         Some(dir) => touched.binary_search(&dir).is_ok(),
     };
+
     let old = index
         .origin()
         .skipped
         .iter()
         .filter(|(path, _)| !looked_at(path.parent()));
+
     let mut all: Vec<Skipped> = old
         .map(|(path, why)| Skipped {
             path: path.clone(),
             why: why.clone().into(),
         })
         .collect();
+
     all.extend(skipped);
     Ok(Some(Changes {
         touched,
@@ -163,6 +171,7 @@ impl Finder<'_> {
                 self.dirs.push(Some(path.clone()));
             }
         }
+
         Ok(())
     }
 
@@ -177,10 +186,12 @@ impl Finder<'_> {
             .filter(|s| is_linked(s))
             .map(|s| s.id)
             .collect();
+
         // Without links in either there is nothing to look for.
         if now.is_empty() && more.is_empty() && self.known.index.totals().links == 0 {
             return HashSet::new();
         }
+
         let were = touched.iter().filter(|t| !t.was_dir).map(|t| t.inode);
         were.chain(now).chain(more.iter().copied()).collect()
     }
@@ -195,6 +206,7 @@ impl Finder<'_> {
                 .is_some_and(|hints| hints.held.contains(path))
                 && stat_of(root, path).is_ok_and(|stat| stat.file_type == FileType::RegularFile)
         };
+
         let mut names = names_of(self.known.index, inodes)
             .map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))?;
         names.retain(|name| {
@@ -203,6 +215,7 @@ impl Finder<'_> {
                 .is_err()
                 && !is_held(&name.path)
         });
+
         Ok(names)
     }
 
@@ -218,6 +231,7 @@ impl Finder<'_> {
             Err(e) if is_gone(&e) => return Ok(true),
             Err(e) => return Err(unreadable(&shown, e)),
         };
+
         let mut names = read_names(dir.as_fd()).map_err(|e| unreadable(&shown, e))?;
         names.sort_unstable();
         let job = self.job(path);
@@ -234,6 +248,7 @@ impl Finder<'_> {
                 self.look_at(&job, dir.as_fd(), name)?;
             }
         }
+
         Ok(true)
     }
 
@@ -269,6 +284,7 @@ impl Finder<'_> {
                 .iter()
                 .any(|f| f.matches(dir, true))
         };
+
         let reads = !path.as_ref().is_some_and(unhashed);
         ListJob {
             path,
@@ -291,13 +307,16 @@ impl Known<'_> {
         let Some(row) = self.index.row_of(path) else {
             return Ok(false);
         };
+
         let page = &self.index.rows()[row];
         if page.last < *path {
             return Ok(false);
         }
+
         if page.first == *path || page.last == *path {
             return Ok(true);
         }
+
         if self.row != row {
             self.paths = self
                 .index
@@ -307,6 +326,7 @@ impl Known<'_> {
                 .collect();
             self.row = row;
         }
+
         Ok(self.paths.contains(path))
     }
 

@@ -78,6 +78,7 @@ impl<'a> Collector<'a> {
                 old,
             ),
         };
+
         Ok(Self {
             shared,
             walk,
@@ -109,16 +110,19 @@ impl<'a> Collector<'a> {
                 self.write_front()?;
             }
         }
+
         self.end_batch();
         while !self.window.is_empty() {
             self.go_on()?;
             self.write_front()?;
         }
+
         if let Some(merge) = &mut self.merge {
             self.shared
                 .write(|writer| merge.up_to(None, writer))
                 .map_err(unwritable)?;
         }
+
         let Walk {
             mut patterns,
             mut ignore_files,
@@ -126,12 +130,14 @@ impl<'a> Collector<'a> {
             top_passed_over,
             ..
         } = self.walk;
+
         // What came from the old index and what is new, each in the order of a walk.
         patterns.sort_by(|a, b| a.base.cmp(&b.base));
         ignore_files.sort_by(|a, b| a.0.cmp(&b.0));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         check_patterns(&self.shared.options.excludes, &patterns)?;
         let partial = self.links.into_keys().collect();
+
         Ok(Collected {
             stats: self.stats,
             patterns,
@@ -164,12 +170,15 @@ impl<'a> Collector<'a> {
         if linked && let Some(kind) = self.further_name(&child) {
             return Ok(Item::Ready(self.entry(child, kind)?));
         }
+
         if child.look != Look::Whole {
             return Ok(Item::Ready(self.entry(child, EntryKind::File(unread()))?));
         }
+
         if let Some(content) = self.content(&child)? {
             return Ok(Item::Ready(self.entry(child, EntryKind::File(content))?));
         }
+
         self.batch_bytes += child.stat.size;
         Ok(Item::Read(ToRead { child, linked }))
     }
@@ -187,11 +196,13 @@ impl<'a> Collector<'a> {
                 .insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
             return None;
         };
+
         let kind = EntryKind::Hardlink(first.clone());
         *left = left.saturating_sub(1);
         if *left == 0 {
             self.links.remove(&child.stat.id);
         }
+
         Some(kind)
     }
 
@@ -201,6 +212,7 @@ impl<'a> Collector<'a> {
         {
             return self.entry(child, kind);
         }
+
         let (major, minor) = child.stat.device;
         let kind = match child.stat.file_type {
             FileType::Directory => EntryKind::Directory,
@@ -212,6 +224,7 @@ impl<'a> Collector<'a> {
                 unreachable!("regular files are read and the others skipped by the listing")
             }
         };
+
         self.entry(child, kind)
     }
 
@@ -228,6 +241,7 @@ impl<'a> Collector<'a> {
                 return Ok(Some(content));
             }
         }
+
         Ok(None)
     }
 
@@ -252,6 +266,7 @@ impl<'a> Collector<'a> {
                 done.entries
             }
         };
+
         let merge = &mut self.merge;
         let written = self.shared.write(|writer| {
             entries.into_iter().try_for_each(|entry| {
@@ -261,6 +276,7 @@ impl<'a> Collector<'a> {
                 writer.push(entry)
             })
         });
+
         written.map_err(unwritable)
     }
 }
@@ -270,6 +286,7 @@ fn keep_lists(shared: &Shared<'_>, from: &Index, content: &Content) -> Result<bo
     let Content::Lists(lists) = content else {
         return Ok(true);
     };
+
     for list in lists {
         let Ok(bytes) = from.node(&list.block.hash) else {
             return Ok(false);
@@ -278,6 +295,7 @@ fn keep_lists(shared: &Shared<'_>, from: &Index, content: &Content) -> Result<bo
             .write(|writer| writer.put(list.block, bytes.to_vec()))
             .map_err(unwritable)?;
     }
+
     Ok(true)
 }
 
@@ -318,11 +336,13 @@ impl<'a> OldEntries<'a> {
         {
             self.advance();
         }
+
         let found = self.next.take_if(|next| next.entry.path == child.path)?;
         self.advance();
         let known = found.version == child.stat.version()
             && !is_racy(&found.version, self.index.started())
             && !is_unread(&found.entry.kind);
+
         match found.entry.kind {
             EntryKind::File(content) if known => Some(content),
             _ => None,

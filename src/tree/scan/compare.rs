@@ -53,6 +53,7 @@ pub(super) fn compare(
         failed: AtomicBool::new(false),
         found: Mutex::default(),
     };
+
     let threads = threads.clamp(1, index.rows().len().max(1));
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads)
@@ -67,14 +68,17 @@ pub(super) fn compare(
         }
         done
     })?;
+
     if shared.count.into_inner() > limit {
         return Ok(None);
     }
+
     let mut pages = shared
         .found
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     pages.sort_unstable_by_key(|&(row, _)| row);
+
     Ok(Some(
         pages.into_iter().flat_map(|(_, touched)| touched).collect(),
     ))
@@ -115,6 +119,7 @@ impl Shared<'_> {
                 locked(&self.found).push((row, touched));
             }
         }
+
         Ok(())
     }
 
@@ -125,10 +130,12 @@ impl Shared<'_> {
             self.looks
                 .map_or_else(|| is_racy(version, started), |l| l.is_racy(version))
         };
+
         // A damaged page is found while it can still be built anew.
         self.index.verify(row)?;
         let mut place = Place::of(&self.index.rows()[row].first);
         let mut touched = Vec::new();
+
         for stat in self.index.stats(row, buffer)? {
             let stat = stat?;
             if !place.enter(&stat) {
@@ -149,6 +156,7 @@ impl Shared<'_> {
                 });
             }
         }
+
         Ok(touched)
     }
 }
@@ -180,11 +188,13 @@ impl Place {
             last: Vec::new(),
             handle: Handle::Unknown,
         };
+
         if let Some(parent) = first.parent() {
             for component in parent.components() {
                 place.push(component);
             }
         }
+
         place
     }
 
@@ -206,6 +216,7 @@ impl Place {
             self.dir.truncate(self.ends.last().copied().unwrap_or(0));
             self.handle = Handle::Unknown;
         }
+
         self.last.clear();
         self.last.extend_from_slice(stat.name.to_bytes());
         stat.depth == self.ends.len()
@@ -220,20 +231,24 @@ impl Place {
                 Err(e) => return Err(e),
             };
         }
+
         let Handle::Open(dir) = &self.handle else {
             return Ok(false);
         };
+
         let now = match statat(dir.as_fd(), stat.name, NOFOLLOW) {
             Ok(now) => now,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
             Err(e) => return Err(e.into()),
         };
+
         let known = &stat.version;
         let same = now.st_ino == known.ino && now.st_dev == known.dev;
         if stat.unread {
             // It was listed only: what is in it matters to nobody, but it has to be the file that it was.
             return Ok(same && FileType::from_raw_mode(now.st_mode) == FileType::RegularFile);
         }
+
         Ok(same
             && now.st_size as u64 == known.size
             && (now.st_mtime, now.st_mtime_nsec as u32) == (known.mtime.secs, known.mtime.nanos)

@@ -57,9 +57,11 @@ pub(super) fn read(
         rest: Vec::new(),
         data: holes.then_some(0..0),
     };
+
     if threads > 1 && size >= LARGE {
         return read_large(&mut segments, threads.min(HASHERS + 1) - 1, sink, stopped);
     }
+
     let mut content = ContentBuilder::default();
     while let Some(segment) = segments.next(buffer)? {
         if stopped() {
@@ -74,6 +76,7 @@ pub(super) fn read(
             }
         }
     }
+
     Ok(content.finish(sink)?)
 }
 
@@ -83,6 +86,7 @@ pub(in crate::tree) fn holds(file: &File, content: &Content) -> io::Result<bool>
     if now.size != content.size() {
         return Ok(false);
     }
+
     match read(
         file,
         now.size,
@@ -134,6 +138,7 @@ impl Segments<'_> {
         if self.offset == self.size && self.rest.is_empty() {
             return Ok(None);
         }
+
         let holes = self.holes()?;
         if holes > 0 {
             // What is carried over lies in the hole, too.
@@ -141,20 +146,24 @@ impl Segments<'_> {
             self.rest.clear();
             return Ok(Some(Segment::Holes(holes)));
         }
+
         buffer.clear();
         buffer.append(&mut self.rest);
         let carried = buffer.len();
         let wanted =
             usize::try_from(self.size - self.offset).map_or(SEGMENT, |left| left.min(SEGMENT));
         buffer.resize(carried + wanted, 0);
+
         match self.file.read_exact_at(&mut buffer[carried..], self.offset) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(ReadFailure::Shorter),
             read => read?,
         }
+
         self.offset += wanted as u64;
         let cuts: Vec<_> = chunk::cuts(buffer, self.offset == self.size).collect();
         let end = cuts.last().map_or(0, |c| c.end);
         self.rest.extend_from_slice(&buffer[end..]);
+
         Ok(Some(Segment::Cuts(cuts)))
     }
 
@@ -165,12 +174,14 @@ impl Segments<'_> {
         let Some(data) = &mut self.data else {
             return Ok(0);
         };
+
         if at >= data.end {
             *data = match sparse::next_data(self.file, at, self.size)? {
                 Some((start, end)) => start..end,
                 None => self.size..self.size,
             };
         }
+
         Ok(data.start.saturating_sub(at) / chunk::MAX as u64)
     }
 }
@@ -253,6 +264,7 @@ fn cut_pieces(
         content: ContentBuilder::default(),
         spare: Vec::new(),
     };
+
     let mut number = 0;
     loop {
         let mut bytes = order.spare.pop().unwrap_or_default();
@@ -293,6 +305,7 @@ fn cut_pieces(
             order.add(done, sink)?;
         }
     }
+
     drop((pieces, results));
     while order.next < number {
         let done = hashed
@@ -300,6 +313,7 @@ fn cut_pieces(
             .map_err(|_| io::Error::other("a thread that hashes ended early"))?;
         order.add(done, sink)?;
     }
+
     Ok(order.content.finish(sink)?)
 }
 
@@ -324,6 +338,7 @@ impl Order {
                 Blocks::Holes(count) => self.content.push_many(sparse::hole(), count, sink)?,
             }
         }
+
         Ok(())
     }
 }
@@ -346,6 +361,7 @@ mod tests {
             .take((LARGE as usize) + (5 << 20) + 77)
             .collect();
         let mut file = tempfile::tempfile().unwrap();
+
         file.write_all(&bytes).unwrap();
         let mut sink = IndexWriter::create(&dir.path().join("i"), id).unwrap();
         let mut content = |threads, size| {
@@ -359,12 +375,14 @@ mod tests {
                 &|| false,
             )
         };
+
         let one = content(1, bytes.len() as u64).unwrap();
         let many = content(3, bytes.len() as u64).unwrap();
         assert_eq!(one, many);
         let Content::Blocks(blocks) = one else {
             panic!("few blocks")
         };
+
         let direct: Vec<BlockRef> = chunk::cuts(&bytes, true)
             .map(|r| BlockRef::of(&bytes[r]))
             .collect();
@@ -373,6 +391,7 @@ mod tests {
             content(1, bytes.len() as u64 + 1),
             Err(ReadFailure::Shorter)
         ));
+
         assert!(matches!(
             content(3, bytes.len() as u64 + 1),
             Err(ReadFailure::Shorter)
@@ -387,6 +406,7 @@ mod tests {
             &mut sink,
             &|| true,
         );
+
         assert!(matches!(stopped, Err(ReadFailure::Stopped)));
     }
 
@@ -402,6 +422,7 @@ mod tests {
                 Ok(())
             }
         }
+
         let mut sink = Sink(Default::default());
         let content = read(
             file,
@@ -413,6 +434,7 @@ mod tests {
             &|| false,
         )
         .unwrap();
+
         (content, sink.0)
     }
 
@@ -426,6 +448,7 @@ mod tests {
             .ok()
             .and_then(|s| s.parse().ok())
             .unwrap_or(12);
+
         println!("MAKUO_SPARSE_SEED={seed} MAKUO_SPARSE_ROUNDS={rounds}");
         let mut rng = fastrand::Rng::with_seed(seed);
         for round in 0..rounds {
@@ -466,6 +489,7 @@ mod tests {
         if let Err(e) = file.set_len(size) {
             return println!("skipped: no file of this size here: {e}");
         }
+
         let (content, nodes) = content(&file, size, true, 2);
         assert_eq!(content.block_count(), size / chunk::MAX as u64);
         assert_eq!((content.size(), nodes.len()), (size, 1));

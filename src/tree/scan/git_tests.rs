@@ -35,6 +35,7 @@ fn has_git() -> bool {
     if !found {
         println!("skipped: no git");
     }
+
     found
 }
 
@@ -50,11 +51,13 @@ fn git(f: &Fixture, args: &[&str]) -> Vec<u8> {
         .args(args)
         .output()
         .unwrap();
+
     assert!(
         output.status.success(),
         "git {args:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+
     output.stdout
 }
 
@@ -73,11 +76,13 @@ impl Case {
             }
             .unwrap();
         }
+
         let write = |path: &[u8], text: &[u8]| {
             let at = root.join(OsStr::from_bytes(path));
             std::fs::create_dir_all(at.parent().unwrap()).unwrap();
             std::fs::write(at, text).unwrap();
         };
+
         self.files.iter().for_each(|path| write(path, b""));
         self.ignore_files
             .iter()
@@ -105,6 +110,7 @@ impl Case {
         });
 
         let lines = crate::manifest::rules::lines(&self.excludes);
+
         let excludes: Vec<Exclude> = lines.map(Exclude::at_top).collect();
         let on = ScanOptions {
             excludes: excludes.clone(),
@@ -112,6 +118,7 @@ impl Case {
             threads: 1,
             ..options()
         };
+
         let scanned = f.scan(&on);
         let by_scan = files_of(&scanned)
             .into_iter()
@@ -123,12 +130,14 @@ impl Case {
             excludes: [excludes, scanned.ignore_rules].concat(),
             ..Rules::default()
         };
+
         rules.pack().unwrap();
         let rules: Rules = minicbor::decode(&to_vec(&rules)).unwrap();
         let filter = rules.excluded().unwrap();
         let all = files_of(&f.scan(&options()));
         let left = all.iter().filter(|path| !filter.matches(path, false));
         let by_rules = left.map(|path| path.as_bytes().to_vec()).collect();
+
         (by_git, by_scan, by_rules)
     }
 
@@ -397,13 +406,16 @@ fn pattern(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
             words.collect::<Vec<_>>().concat()
         }
     };
+
     line.retain(|byte| *byte != b'\n');
     if rng.u8(..4) == 0 {
         line.insert(0, b'/');
     }
+
     if rng.u8(..4) == 0 {
         line.insert(0, b'!');
     }
+
     if is_cut_by_old_gits(&line) {
         pattern(rng, files)
     } else {
@@ -424,6 +436,7 @@ fn list(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
     if rng.u8(..10) == 0 {
         text.extend(b"\xef\xbb\xbf");
     }
+
     for _ in 0..rng.usize(..7) {
         match rng.u8(..12) {
             0 => text.extend(b"# a comment"),
@@ -435,9 +448,11 @@ fn list(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
         }
         text.extend(pick(rng, ENDS));
     }
+
     if rng.u8(..4) == 0 {
         text.pop();
     }
+
     text
 }
 
@@ -453,6 +468,7 @@ fn random_case(seed: u64) -> Case {
             [above, name].join(&b'/')
         });
     }
+
     let mut case = Case::default();
     for _ in 0..rng.usize(1..20) {
         let dir = &dirs[rng.usize(..dirs.len())];
@@ -474,6 +490,7 @@ fn random_case(seed: u64) -> Case {
             case.files.insert(path);
         }
     }
+
     // A file must not stand where one of the directories is to be.
     let used = |dir: &Vec<u8>| {
         !case
@@ -481,6 +498,7 @@ fn random_case(seed: u64) -> Case {
             .iter()
             .any(|file| file == dir || dir.starts_with(&[file, &b"/"[..]].concat()))
     };
+
     let dirs: Vec<Vec<u8>> = dirs.iter().filter(|dir| used(dir)).cloned().collect();
     for dir in &dirs {
         if dir.is_empty() || rng.u8(..3) == 0 {
@@ -488,10 +506,12 @@ fn random_case(seed: u64) -> Case {
             case.ignore_files.push((dir.clone(), text));
         }
     }
+
     case.ignore_files.dedup_by(|a, b| a.0 == b.0);
     if rng.u8(..3) == 0 {
         case.excludes = list(&mut rng, &case.files);
     }
+
     case
 }
 
@@ -500,6 +520,7 @@ fn random_lists_leave_what_git_leaves() {
     if !has_git() {
         return;
     }
+
     let number =
         |name: &str, usual: u64| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
     let cases = number("MAKUO_PATTERN_CASES", 200);
@@ -507,6 +528,7 @@ fn random_lists_leave_what_git_leaves() {
     println!("MAKUO_PATTERN_SEED={seed} MAKUO_PATTERN_CASES={cases}");
 
     let f = fixture();
+
     let mut wrong = Vec::new();
     let mut left_out = 0;
     for seed in seed..seed + cases {
@@ -524,12 +546,14 @@ fn random_lists_leave_what_git_leaves() {
             }
         }
     }
+
     assert!(
         wrong.is_empty(),
         "{} of {cases} differ:\n{}",
         wrong.len(),
         wrong[..wrong.len().min(10)].join("\n")
     );
+
     assert!(
         left_out as u64 > cases / 2,
         "hardly anything was left out: {left_out}"

@@ -61,6 +61,7 @@ pub(super) fn spots(
         touched: BTreeMap::new(),
         top: hints.top,
     };
+
     let limit = limit_of(index);
     if hints.everywhere.is_some() {
         let Some(found) = compare(root, index, threads, hints.everywhere.as_ref())? else {
@@ -71,15 +72,18 @@ pub(super) fn spots(
             .map(|touched| (touched.path.clone(), touched))
             .collect();
     }
+
     for path in &hints.paths {
         search.look(path, true)?;
         if search.touched.len() > limit {
             return Ok(None);
         }
     }
+
     if search.top && FileStat::of(root)?.version() != index.origin().top {
         search.look_into(None)?;
     }
+
     for path in &hints.held {
         // One that is gone, or something else now, is not held any more.
         if search
@@ -89,6 +93,7 @@ pub(super) fn spots(
             search.touched.remove(path);
         }
     }
+
     Ok(Some(Spots {
         touched: search.touched.into_values().collect(),
         top: search.top,
@@ -116,25 +121,30 @@ impl Search<'_> {
         if !self.seen.insert(path.clone()) {
             return Ok(());
         }
+
         let now = self.now(path)?;
         let Some(known) = self.known(path)? else {
             self.look_above(path)?;
             return now.map_or(Ok(()), |now| self.add(path, &now));
         };
+
         let version = known.version;
         let was_dir = is_dir(known);
         let same = now.as_ref().is_some_and(|now| now.version() == version);
         if same && !named {
             return Ok(());
         }
+
         self.touch(path, was_dir, &version);
         // It may be another one of the same number: what is in it is looked at.
         let is_same = now.as_ref().is_some_and(|now| is_same_dir(now, &version));
+
         if was_dir && !is_same {
             self.touch_below(path)?;
         } else if was_dir && !same {
             self.look_into(Some(path))?;
         }
+
         self.look_above(path)
     }
 
@@ -154,10 +164,12 @@ impl Search<'_> {
                 .iter()
                 .any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
         };
+
         let found = self
             .root
             .parent(path)
             .and_then(|(parent, name)| FileStat::at(parent.as_fd(), &name));
+
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(e) if gone(&e) => Ok(None),
@@ -169,6 +181,7 @@ impl Search<'_> {
         let Some(row) = self.index.row_of(path) else {
             return Ok(None);
         };
+
         self.open(row)?;
         let page = &self.page.1;
         Ok(page
@@ -193,6 +206,7 @@ impl Search<'_> {
             }
             above = dir.parent();
         }
+
         self.top = true;
         Ok(())
     }
@@ -212,6 +226,7 @@ impl Search<'_> {
             left_out = self.filter.leaves_out(&dir, true);
             above = dir.parent();
         }
+
         self.top |= !left_out;
         Ok(())
     }
@@ -222,6 +237,7 @@ impl Search<'_> {
         let rows = self.index.rows();
         let mut row = dir.and_then(|dir| self.index.row_of(dir)).unwrap_or(0);
         let mut after: Option<TreePath> = dir.cloned();
+
         while row < rows.len()
             && dir.is_none_or(|dir| rows[row].first <= *dir || rows[row].first.is_within(dir))
         {
@@ -243,6 +259,7 @@ impl Search<'_> {
             let passed = rows[row + 1..].partition_point(|page| below(&page.last));
             row += 1 + if after.as_ref() == dir { 0 } else { passed };
         }
+
         children
             .iter()
             .try_for_each(|child| self.look(child, false))
@@ -265,6 +282,7 @@ impl Search<'_> {
                 self.touch(&found.entry.path, is_dir(found), &found.version);
             }
         }
+
         Ok(())
     }
 }
@@ -317,10 +335,12 @@ mod tests {
         for name in ["a", "d/b", "d/c"] {
             std::fs::write(at(&f, name), name).unwrap();
         }
+
         let first = scan(&f, "i", None, None);
         for name in ["a", "d/b", "d/new"] {
             std::fs::write(at(&f, name), "changed").unwrap();
         }
+
         let some = scan(&f, "j", Some(hints(&["a"])), Some(&first.index));
         assert_eq!(some.stats.hashed_files, 1, "d/b was not looked at");
         let find = |scanned: &Scanned, at: &str| scanned.index.find(&path(at)).unwrap();
@@ -328,12 +348,14 @@ mod tests {
         assert_eq!(find(&some, "d/new"), None);
         let all = scan(&f, "k", Some(hints(&["d/b", "d/new"])), Some(&some.index));
         assert_eq!(all.index.root(), scan(&f, "l", None, None).index.root());
+
         let same = scan(
             &f,
             "m",
             Some(hints(&["a", "d/gone/deep", "d"])),
             Some(&all.index),
         );
+
         assert_eq!(same.index.root(), all.index.root());
     }
 
@@ -346,25 +368,30 @@ mod tests {
         std::fs::write(at(&f, "new"), "half").unwrap();
         std::fs::create_dir(at(&f, "d")).unwrap();
         std::fs::write(at(&f, "d/new"), "half").unwrap();
+
         let held = |names: &[&str]| names.iter().map(|n| path(n)).collect();
         let told = Hints {
             held: held(&["log", "new", "d/new"]),
             ..hints(&["log", "new", "d", "d/new"])
         };
+
         let some = scan(&f, "j", Some(told.clone()), Some(&first.index));
         let names: Vec<String> = some
             .index
             .entries()
             .map(|e| e.unwrap().entry.path.to_string())
             .collect();
+
         assert_eq!(names, ["d", "log"]);
         assert_eq!(
             some.index.find(&path("log")).unwrap(),
             first.index.find(&path("log")).unwrap()
         );
+
         // Where everything is looked at nothing is held back.
         let all = scan(&f, "k", Some(told.clone()), None);
         assert_eq!(all.index.totals().entries, 4);
+
         // One that is gone is not held.
         std::fs::remove_file(at(&f, "log")).unwrap();
         assert_eq!(
@@ -384,6 +411,7 @@ mod tests {
     fn a_look_at_everything_finds_what_nobody_named_and_reads_nothing_that_is_as_it_was() {
         let f = Fixture::new();
         let mut looks = Looks::default();
+
         // Longer than the kernel's clock stands still, and than what counts as just before.
         let rest = || std::thread::sleep(std::time::Duration::from_millis(50));
         let mut scan = |name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>| {
@@ -399,9 +427,11 @@ mod tests {
             looks.add(began, std::time::SystemTime::now());
             (scanned, looks.clone())
         };
+
         for name in ["a", "b", "held"] {
             std::fs::write(at(&f, name), name).unwrap();
         }
+
         let (first, _) = scan("i", None, None);
         rest();
         std::fs::write(at(&f, "b"), "named").unwrap();
@@ -412,6 +442,7 @@ mod tests {
             everywhere: Some(looks.clone()),
             ..Hints::default()
         };
+
         let (same, looks) = scan("k", Some(all(&looks)), Some(&named.index));
         assert!(
             Arc::ptr_eq(&same.index, &named.index),
@@ -424,17 +455,21 @@ mod tests {
         );
 
         rest();
+
         for name in ["a", "held"] {
             std::fs::write(at(&f, name), "unheard").unwrap();
         }
+
         let told = Hints {
             held: [path("held")].into(),
             ..all(&looks)
         };
+
         let (found, looks) = scan("m", Some(told), Some(&same.index));
         assert_eq!(found.stats.hashed_files, 1);
         let (closed, _) = scan("n", Some(all(&looks)), Some(&found.index));
         assert_eq!(closed.stats.hashed_files, 1);
+
         assert_eq!(
             closed.index.root(),
             self::scan(&f, "o", None, None).index.root()
@@ -452,6 +487,7 @@ mod tests {
         for name in late {
             std::fs::write(at(&f, name), "half").unwrap();
         }
+
         std::fs::write(at(&f, "known/b"), "b").unwrap();
         let held = late.iter().map(|name| path(name)).collect();
         let told = Hints {
@@ -459,12 +495,14 @@ mod tests {
             top: true,
             ..hints(&["known/b", "late", "known/late", "new", "new/late"])
         };
+
         let some = scan(&f, "j", Some(told), Some(&first.index));
         let names: Vec<String> = some
             .index
             .entries()
             .map(|e| e.unwrap().entry.path.to_string())
             .collect();
+
         assert_eq!(names, ["known", "known/a", "known/b", "new"]);
 
         // Neither the directories nor the files change any more.
@@ -472,6 +510,7 @@ mod tests {
         let plain = scan(&f, "plain", None, Some(&some.index)).index;
         assert_eq!(plain.root(), whole.root(), "a plain scan");
         let named = scan(&f, "named", Some(hints(&late)), Some(&some.index)).index;
+
         assert_eq!(named.root(), whole.root(), "a scan that is told of them");
         for (nth, index) in [plain, named].iter().enumerate() {
             let again = scan(&f, &format!("again{nth}"), None, Some(index)).index;
@@ -489,6 +528,7 @@ mod tests {
             base: None,
             pattern: "*.log".into(),
         };
+
         let scan = |name: &str, hints, old| {
             let options = ScanOptions {
                 hints,
@@ -497,6 +537,7 @@ mod tests {
             };
             super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
         };
+
         let whole = scan("whole", None, None).index;
         let out = scan("out", Some(hints(&["d/e/a.log"])), Some(&whole)).index;
         assert!(
@@ -509,6 +550,7 @@ mod tests {
             scope: vec![path("d/e/other")],
             ..options()
         };
+
         let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped"))
             .unwrap()
             .index;
@@ -519,11 +561,13 @@ mod tests {
                 .unwrap()
                 .unwrap()
         };
+
         let touched: Vec<_> = found("d/e/a")
             .touched
             .into_iter()
             .map(|t| (t.path, t.was_dir))
             .collect();
+
         assert_eq!(touched, [(path("d/e"), true)]);
         assert_eq!(found("d/e/a.log").touched, []);
     }
@@ -534,11 +578,13 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return println!("skipped: only root can give files away");
         }
+
         std::fs::create_dir(at(&f, "d")).unwrap();
         let files = ["d/mine", "d/other", "mine", "other"];
         for name in files {
             std::fs::write(at(&f, name), name).unwrap();
         }
+
         let give =
             |name: &str, user| std::os::unix::fs::chown(at(&f, name), Some(user), None).unwrap();
         give("d/other", 1234);
@@ -550,6 +596,7 @@ mod tests {
             };
             super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
         };
+
         let names = |scanned: &Scanned| -> Vec<String> {
             scanned
                 .index
@@ -557,6 +604,7 @@ mod tests {
                 .map(|e| e.unwrap().entry.path.to_string())
                 .collect()
         };
+
         let first = scan("first", None);
         assert_eq!(names(&first), ["d", "d/mine", "mine"]);
         give("d/mine", 1234);
@@ -564,6 +612,7 @@ mod tests {
         let second = scan("second", Some(&first.index));
         assert_eq!(names(&second), ["d"]);
         files.iter().for_each(|name| give(name, 0));
+
         let third = scan("third", Some(&second.index));
         assert_eq!(names(&third), ["d", "d/mine", "d/other", "mine", "other"]);
         assert_eq!(third.skipped, []);
@@ -583,6 +632,7 @@ mod tests {
         let (a, b) = (at(f, from), at(f, to));
         // What is done through a symbolic link happens where neither path says.
         let is_link = |above: &Path| above.is_symlink() && above.starts_with(f.root.path());
+
         if [&a, &b]
             .iter()
             .any(|path| path.ancestors().skip(1).any(is_link))
@@ -590,10 +640,12 @@ mod tests {
         {
             return Vec::new();
         }
+
         let made = |path: &Path| {
             path.parent()
                 .is_some_and(|dir| std::fs::create_dir_all(dir).is_ok())
         };
+
         let named = [from.to_string(), to.to_string()];
         match op {
             0 if made(&a) => drop(std::fs::write(&a, format!("{from}{to}"))),
@@ -605,6 +657,7 @@ mod tests {
             6 if made(&a) => drop(std::fs::create_dir(&a)),
             _ => {}
         }
+
         // Directories on the way may be new, too: a watcher says so.
         let above = |p: &String| {
             Path::new(p)
@@ -613,6 +666,7 @@ mod tests {
                 .map(str::to_string)
                 .collect()
         };
+
         named
             .iter()
             .flat_map(above as fn(&String) -> Vec<String>)

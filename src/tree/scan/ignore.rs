@@ -114,5 +114,6 @@ pub(super) fn patterns_in(
             pattern: line.into(),
         }));
     }
+
     Ok((found, files))
 }

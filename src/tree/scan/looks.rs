@@ -58,6 +58,7 @@ pub(in crate::tree) fn is_racy(version: &Version, started: Mtime) -> bool {
     } else {
         TICK
     };
+
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
     let limit = nanos(started) - tick.as_nanos() as i128;
     nanos(version.ctime) >= limit || (version.mtime <= started && nanos(version.mtime) >= limit)
@@ -95,6 +96,7 @@ mod tests {
 
         // The clock went back: between the two it may have been any time.
         looks.add(at(2001), at(2100));
+
         assert!(looks.is_racy(&changed(2900)) && !looks.is_racy(&changed(1700)));
     }
 

@@ -67,15 +67,18 @@ for line in sys.stdin:
         if rustix::fs::fstatfs(&f.root).expect("there").f_type == TMPFS {
             return println!("skipped: pages in memory are never written back");
         }
+
         let mut python = Command::new("python3");
         python
             .args(["-c", WRITER])
             .arg(&path)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+
         let Ok(mut writer) = python.spawn() else {
             return println!("skipped: no python3 to map a file");
         };
+
         let mut commands = writer.stdin.take().expect("piped");
         let mut answers = BufReader::new(writer.stdout.take().expect("piped"));
         let mut store = |byte: char| {
@@ -88,10 +91,12 @@ for line in sys.stdin:
             // Longer than the kernel's clock stands still.
             std::thread::sleep(Duration::from_millis(100));
         };
+
         let scan = |old: Option<&Arc<crate::tree::Index>>| {
             f.try_scan(&ScanOptions::new(SystemTime::now()), old)
                 .expect("scanned")
         };
+
         let content = |scanned: &crate::tree::Scanned| {
             let entry = scanned
                 .index
@@ -104,6 +109,7 @@ for line in sys.stdin:
         };
 
         store('1');
+
         let first = scan(None);
         let mut old = Arc::clone(&first.index);
         let mut last = content(&first).0;
@@ -114,10 +120,12 @@ for line in sys.stdin:
             assert!(now != last && hashed == 1, "{byte} was not seen");
             (old, last) = (Arc::clone(&next.index), now);
         }
+
         let quiet = scan(Some(&old));
         assert_eq!(content(&quiet), (last, 0));
 
         drop(commands);
+
         writer.wait().expect("my child");
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn names_of(index: &Index, inodes: &HashSet<FileId>) -> io::Result<Ve
     }
 
     let mut buffer = Vec::new();
+
     for row in 0..index.rows().len() {
         let mut any = false;
         for stat in index.stats(row, &mut buffer)? {
@@ -37,5 +38,6 @@ pub(super) fn names_of(index: &Index, inodes: &HashSet<FileId>) -> io::Result<Ve
             }
         }
     }
+
     Ok(names)
 }

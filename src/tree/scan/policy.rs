@@ -80,6 +80,7 @@ impl<'a> Released<'a> {
         if let Some(known) = locked(&self.owners).get(&(uid, gid)) {
             return Ok(Arc::clone(known));
         }
+
         let had = self.names.of(uid, gid)?;
         let (uid_said, user) = self
             .user
@@ -89,12 +90,14 @@ impl<'a> Released<'a> {
             .group
             .clone()
             .unwrap_or_else(|| (had.gid, had.group.clone()));
+
         let new = Arc::new(Owner {
             uid: uid_said,
             gid: gid_said,
             user,
             group,
         });
+
         Ok(Arc::clone(
             locked(&self.owners).entry((uid, gid)).or_insert(new),
         ))
@@ -186,6 +189,7 @@ mod tests {
             };
             Released::new(&policy).unwrap().user.clone()
         };
+
         assert_eq!(user("root"), Some((0, Some("root".into()))));
         assert_eq!(user("4000000"), Some((4_000_000, None)));
     }

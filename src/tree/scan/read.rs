@@ -67,10 +67,12 @@ impl Batch {
         if self.to_read > 0 {
             return Err(self);
         }
+
         let entry = |item| match item {
             Item::Ready(entry) => Some(entry),
             Item::Read(_) => None,
         };
+
         Ok(self.items.into_iter().filter_map(entry).collect())
     }
 }
@@ -93,6 +95,7 @@ pub(super) fn entry_of(
         mtime,
         xattrs,
     };
+
     Ok(IndexEntry {
         entry,
         version: stat.version(),
@@ -152,6 +155,7 @@ impl<'a> Reader<'a> {
             files: 0,
             bytes: 0,
         };
+
         for item in batch.items {
             match item {
                 Item::Ready(entry) => done.entries.push(entry),
@@ -164,6 +168,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+
         self.parent = None;
         Ok(done)
     }
@@ -236,6 +241,7 @@ impl<'a> Reader<'a> {
                 return entry_of(shared, file.child.path, &before, kind, xattrs).map(Some);
             }
         }
+
         Err(self.unsteady(path))
     }
 
@@ -254,9 +260,11 @@ impl<'a> Reader<'a> {
         if self.parent.as_ref().is_none_or(|(known, _)| *known != dir) {
             self.parent = Some((dir, self.shared.root.parent(path)?.0));
         }
+
         let Some((_, handle)) = &self.parent else {
             return Err(io::ErrorKind::NotFound.into());
         };
+
         open_file_at(handle.as_fd(), &std::ffi::CString::new(name)?)
     }
 

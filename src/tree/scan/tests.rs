@@ -92,9 +92,11 @@ fn any_legal_name_is_scanned_in_order() {
         b" ",
         "ünï".as_bytes(),
     ];
+
     for name in names {
         f.write(name, name);
     }
+
     f.write(b"b/z", b"");
     f.write(b"b-c", b"");
     let deep: Vec<u8> = [&b"d/"[..]; 50].concat();
@@ -102,11 +104,13 @@ fn any_legal_name_is_scanned_in_order() {
     let found = entries(&f.scan(&options()));
     assert!(found.windows(2).all(|w| w[0].path < w[1].path));
     assert_eq!(found.len(), 7 + 3 + 51);
+
     assert!(
         names
             .iter()
             .all(|n| found.iter().any(|e| e.path.as_bytes() == *n))
     );
+
     let empty = found.iter().find(|e| e.path.as_bytes() == b"b/z").unwrap();
     assert_eq!(empty.kind, EntryKind::File(Content::Blocks(Vec::new())));
 }
@@ -126,6 +130,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
     ] {
         f.write(path.as_bytes(), b"");
     }
+
     f.write(b".makuoignore", b"# comment\n\n!keep.tmp\n*.log\r\n");
     f.write(b"e/.makuoignore", b"!*.log\n");
     f.write(b"e/.gitignore", b"*.git\n*.log\n");
@@ -136,6 +141,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
         ignore_files: IgnoreFiles::Makuo,
         ..options()
     };
+
     let scanned = f.scan(&makuo);
     let expected = [
         "f .makuoignore",
@@ -151,6 +157,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
         "f e/only.git",
         "f keep.tmp",
     ];
+
     assert_eq!(shown(&scanned), expected);
     assert_eq!(
         scanned.ignore_rules,
@@ -165,6 +172,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
         ignore_files: IgnoreFiles::MakuoAndGit,
         ..makuo.clone()
     };
+
     let scanned = f.scan(&git);
     assert_eq!(
         shown(&scanned),
@@ -176,6 +184,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
 
     // What the release's rules say of each path is what the walk did.
     let rules = [makuo.excludes, scanned.ignore_rules].concat();
+
     let filter = crate::manifest::rules::PathFilter::new(&rules);
     let all = entries(&f.scan(&options()));
     let left: Vec<String> = all
@@ -183,6 +192,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
         .filter(|e| !filter.matches(&e.path, e.kind == EntryKind::Directory))
         .map(|e| format!("{} {}", e.kind.letter(), e.path))
         .collect();
+
     assert_eq!(left, shown(&f.scan(&git)));
 }
 
@@ -194,6 +204,7 @@ fn too_many_bytes_of_patterns_are_a_usage_error() {
         ignore_files: IgnoreFiles::Makuo,
         ..options()
     };
+
     f.try_scan(&on, None).unwrap();
     f.write(b"e/.makuoignore", &b"x\n".repeat(100_000));
     let e = f.try_scan(&on, None).unwrap_err();
@@ -201,6 +212,7 @@ fn too_many_bytes_of_patterns_are_a_usage_error() {
         e.kind() == Kind::Usage && e.to_string().contains("200000 patterns"),
         "{e}"
     );
+
     f.write(b"e/.makuoignore", &b"x\n".repeat(600_000));
     let e = f.try_scan(&on, None).unwrap_err();
     assert!(
@@ -215,6 +227,7 @@ fn only_a_regular_ignore_file_says_anything() {
     for path in ["a/x", "b/x", "c/x", "elsewhere"] {
         f.write(path.as_bytes(), b"x\n");
     }
+
     f.write(b"a/.makuoignore/inside", b"");
     symlink("../elsewhere", f.at(b"b/.makuoignore")).unwrap();
     nix::unistd::mkfifo(&f.at(b"c/.makuoignore"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -222,6 +235,7 @@ fn only_a_regular_ignore_file_says_anything() {
         ignore_files: IgnoreFiles::Makuo,
         ..options()
     };
+
     let scanned = f.scan(&on);
     assert_eq!(
         shown(&scanned)
@@ -233,6 +247,7 @@ fn only_a_regular_ignore_file_says_anything() {
 
     // One that becomes a file is read.
     std::fs::remove_file(f.at(b"b/.makuoignore")).unwrap();
+
     f.write(b"b/.makuoignore", b"x\n");
     let again = f.try_scan(&on, Some(&scanned.index)).unwrap();
     assert_eq!(
@@ -257,13 +272,16 @@ fn the_state_of_a_tree_is_no_content() {
     ] {
         f.write(path.as_bytes(), b"");
     }
+
     for path in ["var/www/stage", "var/www/undo", "var/www/releases"] {
         std::fs::create_dir(f.at(path.as_bytes())).unwrap();
     }
+
     let on = ScanOptions {
         without_state: true,
         ..options()
     };
+
     let scanned = f.scan(&on);
     assert_eq!(
         shown(&scanned),
@@ -278,11 +296,13 @@ fn the_state_of_a_tree_is_no_content() {
             "f www/page"
         ]
     );
+
     let skipped: Vec<String> = scanned
         .skipped
         .iter()
         .map(|skipped| skipped.path.to_string())
         .collect();
+
     assert_eq!(skipped, [".makuo", "d/.makuo"]);
 
     // Nor is it when only what changed is looked at.
@@ -290,6 +310,7 @@ fn the_state_of_a_tree_is_no_content() {
     f.write(b"var/www/new", b"");
     f.write(b"e/.makuo/www/x", b"");
     let again = f.try_scan(&on, Some(&scanned.index)).unwrap();
+
     assert_eq!(shown(&again).len(), shown(&scanned).len() + 1);
     // A host's own tree is looked at as it is.
     assert!(shown(&f.scan(&options())).contains(&"f .makuo/www/lock".to_string()));
@@ -307,6 +328,7 @@ fn a_path_that_is_too_long_is_named() {
             .open_below(&next)
             .unwrap_or_else(|e| panic!("{depth}: {e}"));
     }
+
     let e = f.try_scan(&options(), None).unwrap_err();
     assert!(
         e.kind() == Kind::Usage && e.to_string().matches(&name).count() >= 16,
@@ -323,6 +345,7 @@ fn every_kind_is_told_apart() {
     nix::unistd::mkfifo(&f.at(b"pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let _socket = UnixListener::bind(f.at(b"socket")).unwrap();
     std::fs::set_permissions(f.at(b"file"), std::fs::Permissions::from_mode(0o4751)).unwrap();
+
     let scanned = f.scan(&options());
     assert_eq!(shown(&scanned), ["f file", "L link", "S pipe", "L up"]);
     assert_eq!(
@@ -333,12 +356,14 @@ fn every_kind_is_told_apart() {
             .collect::<Vec<_>>(),
         [b"socket"]
     );
+
     let found = entries(&scanned);
     assert_eq!(found[0].mode.bits(), 0o4751);
     assert_eq!(
         found[1].kind,
         EntryKind::Symlink(b"/absolute/nowhere".to_vec())
     );
+
     assert_eq!(found[0].kind.size(), 4);
 }
 
@@ -350,6 +375,7 @@ fn names_of_one_inode_are_hard_links_when_asked() {
     for (from, to) in [("b", "a"), ("b", "d/c"), ("d/x", "e")] {
         std::fs::hard_link(f.at(from.as_bytes()), f.at(to.as_bytes())).unwrap();
     }
+
     let scanned = f.scan(&options());
     assert_eq!(
         shown(&scanned),
@@ -357,11 +383,13 @@ fn names_of_one_inode_are_hard_links_when_asked() {
     );
     let found = entries(&scanned);
     assert_eq!(found[3].kind, EntryKind::Hardlink(found[0].path.clone()));
+
     assert_eq!(found[5].kind, EntryKind::Hardlink(found[4].path.clone()));
     let apart = f.scan(&ScanOptions {
         hardlinks: false,
         ..options()
     });
+
     assert_eq!(
         shown(&apart),
         ["f a", "f b", "d d", "f d/c", "f d/x", "f e"]
@@ -379,14 +407,17 @@ fn xattrs_come_when_asked() {
         println!("skipped: no user xattrs here: {e}");
         return;
     }
+
     assert!(entries(&f.scan(&options()))[0].xattrs.is_empty());
     let with = ScanOptions {
         xattrs: true,
         ..options()
     };
+
     let first = f.scan(&with);
     let again = f.try_scan(&with, Some(&first.index)).unwrap();
     assert_eq!(again.stats.reused_files, 1);
+
     for scanned in [&first, &again] {
         let xattrs = &entries(scanned)[0].xattrs;
         assert_eq!(
@@ -402,6 +433,7 @@ fn the_scope_and_what_is_apart_bound_the_walk() {
     for path in ["a/b/c", "a/x", "ab", "z/y", "state/secret"] {
         f.write(path.as_bytes(), b"");
     }
+
     let scope = vec![
         TreePath::new(&b"a/b"[..]).unwrap(),
         TreePath::new(&b"z/y"[..]).unwrap(),
@@ -410,6 +442,7 @@ fn the_scope_and_what_is_apart_bound_the_walk() {
         shown(&f.scan(&ScanOptions { scope, ..options() })),
         ["d a", "d a/b", "f a/b/c", "d z", "f z/y"]
     );
+
     let state = f
         .root
         .open_below(&TreePath::new(&b"state"[..]).unwrap())
@@ -418,6 +451,7 @@ fn the_scope_and_what_is_apart_bound_the_walk() {
         apart: vec![state.id()],
         ..options()
     });
+
     assert_eq!(
         shown(&found),
         ["d a", "d a/b", "f a/b/c", "f a/x", "f ab", "d z", "f z/y"]
@@ -433,6 +467,7 @@ fn an_unchanged_file_is_not_read_again() {
     let first = f.scan(&options());
     assert_eq!(first.stats.hashed_files, 3);
     f.write(b"d/b", b"TWO");
+
     std::fs::remove_file(f.at(b"e")).unwrap();
     f.write(b"0", b"new");
     let again = f.try_scan(&options(), Some(&first.index)).unwrap();
@@ -444,6 +479,7 @@ fn an_unchanged_file_is_not_read_again() {
         ),
         (2, 1, 6)
     );
+
     assert_eq!(entries(&again), entries(&f.scan(&options())));
     let all = f
         .try_scan(
@@ -454,6 +490,7 @@ fn an_unchanged_file_is_not_read_again() {
             Some(&again.index),
         )
         .unwrap();
+
     assert_eq!((all.stats.hashed_files, all.stats.reused_files), (3, 0));
 }
 
@@ -467,6 +504,7 @@ fn a_file_changed_around_the_last_scan_is_not_trusted() {
             std::os::unix::fs::MetadataExt::ctime(&changed) as u64,
             std::os::unix::fs::MetadataExt::ctime_nsec(&changed) as u32,
         );
+
     for (started, reused) in [
         (ctime, 0),
         (ctime + Duration::from_millis(10), 0),
@@ -490,6 +528,7 @@ fn a_damaged_index_costs_a_read_and_nothing_else() {
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
+
     std::fs::write(&path, bytes).unwrap();
     let damaged = Arc::new(Index::open(&path, f.root.id()).expect("its ends are whole"));
     let again = f.try_scan(&options(), Some(&damaged)).unwrap();
@@ -498,6 +537,7 @@ fn a_damaged_index_costs_a_read_and_nothing_else() {
         "{:?}",
         again.stats
     );
+
     assert_eq!(again.stats.hashed_files + again.stats.reused_files, 2000);
     assert_eq!(entries(&again), first);
 }
@@ -511,16 +551,19 @@ fn a_large_file_keeps_its_lists_from_index_to_index() {
         .flat_map(u64::to_le_bytes)
         .collect();
     f.write(b"big", &bytes);
+
     let first = f.scan(&options());
     let again = f.try_scan(&options(), Some(&first.index)).unwrap();
     assert_eq!(again.stats.reused_files, 1);
     let EntryKind::File(content) = &entries(&again)[0].kind else {
         panic!("a file")
     };
+
     assert!(content.list_count() > 0, "{} blocks", content.block_count());
     let direct: Vec<_> = crate::block::chunk::cuts(&bytes, true)
         .map(|r| crate::block::BlockRef::of(&bytes[r]))
         .collect();
+
     assert_eq!(again.index.blocks(content).unwrap(), direct);
 }
 
@@ -529,15 +572,18 @@ fn what_cannot_be_read_is_named() {
     let f = Fixture::new();
     f.write(b"d/secret\n", b"");
     std::fs::set_permissions(f.at(b"d/secret\n"), std::fs::Permissions::from_mode(0o000)).unwrap();
+
     if std::fs::File::open(f.at(b"d/secret\n")).is_ok() {
         println!("skipped: this user may read everything");
         return;
     }
+
     let e = f.try_scan(&options(), None).unwrap_err();
     assert!(
         e.kind() == Kind::Usage && e.to_string().contains("d/secret\\n"),
         "{e}"
     );
+
     assert!(e.hint_text().is_some());
 }
 
@@ -550,6 +596,7 @@ fn one_thread_and_four_find_the_same_in_many_files() {
             &i.to_le_bytes().repeat(i as usize % 50),
         );
     }
+
     let one = f.scan(&ScanOptions {
         threads: 1,
         ..options()
@@ -558,6 +605,7 @@ fn one_thread_and_four_find_the_same_in_many_files() {
         threads: 4,
         ..options()
     });
+
     assert_eq!(one.index.totals().files, 5000);
     assert_eq!(one.stats, four.stats);
     assert!(
@@ -596,6 +644,7 @@ proptest! {
         for (path, text) in &paths {
             f.write(path.as_bytes(), text);
         }
+
         let mut plain = Vec::new();
         plainly(f.root.path(), Path::new(""), &mut plain);
         plain.sort_by(|a, b| crate::manifest::path::compare(&a.0, &b.0));
@@ -605,6 +654,7 @@ proptest! {
             let blocks = if text.is_empty() { Vec::new() } else { vec![crate::block::BlockRef::of(&text)] };
             (path, if kind == 'd' { EntryKind::Directory } else { EntryKind::File(Content::Blocks(blocks)) })
         }).collect();
+
         prop_assert_eq!(found, expected);
     }
 }
@@ -710,11 +760,13 @@ proptest! {
         for i in 0..files {
             f.write(format!("many/{}/{i}", i % 5).as_bytes(), &i.to_le_bytes());
         }
+
         let mut options = ScanOptions {
             excludes: vec![exclude(None, "*.tmp")],
             ignore_files: IgnoreFiles::Makuo,
             ..options()
         };
+
         let mut old: Option<Arc<Index>> = None;
         for ops in rounds {
             ops.iter().for_each(|op| f.apply(op));
@@ -741,6 +793,7 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
         started: settle(),
         ..options
     };
+
     let first = f.scan(&then(options()));
     let inode =
         |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
@@ -748,6 +801,7 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
         f.dir.path().join("index"),
         inode(&f.dir.path().join("index")),
     );
+
     let again = f.try_scan(&then(options()), Some(&first.index)).unwrap();
     assert_eq!(
         (
@@ -757,6 +811,7 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
         ),
         (0, 3000, before)
     );
+
     assert!(Arc::ptr_eq(&again.index, &first.index));
 
     // One file is read, one page built, and the rest goes over.
@@ -766,18 +821,21 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
         (changed.stats.hashed_files, changed.index.totals().files),
         (1, 3000)
     );
+
     let had: std::collections::HashSet<_> = first
         .index
         .rows()
         .iter()
         .map(|r| r.node.block.hash)
         .collect();
+
     let new = changed
         .index
         .rows()
         .iter()
         .filter(|r| !had.contains(&r.node.block.hash))
         .count();
+
     assert_eq!(new, 1, "of {} pages", changed.index.rows().len());
 
     // What was scanned in another way is walked, and its contents used.
@@ -785,6 +843,7 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
         excludes: vec![exclude(None, "/5/")],
         ..options()
     });
+
     let excluded = f.try_scan(&other, Some(&changed.index)).unwrap();
     assert!(excluded.index.totals().files < 3000 && excluded.stats.hashed_files == 0);
 }

@@ -50,6 +50,7 @@ impl ListJob {
             None => TreePath::new(name.to_bytes()),
             Some(parent) => parent.join(name.to_bytes()),
         };
+
         path.map_err(|e| {
             let dir = self
                 .path
@@ -167,11 +168,13 @@ impl<'a> Lister<'a> {
             Err(e) if e.kind() == io::ErrorKind::NotFound && job.path.is_some() => return Ok(None),
             Err(e) => return Err(unreadable(&at, e)),
         };
+
         let names = read_names(dir.as_fd()).map_err(|e| unreadable(&at, e))?;
         let has = |name: &[u8]| names.iter().any(|n| n.as_bytes() == name);
         if self.options.without_state && job.path.is_some() && STATE_NAMES.into_iter().all(has) {
             return Ok(None);
         }
+
         let (patterns, ignore_files) = patterns_in(
             self.root,
             dir.as_fd(),
@@ -179,20 +182,24 @@ impl<'a> Lister<'a> {
             self.options.ignore_files,
             has,
         )?;
+
         let mut listing = Listing {
             patterns,
             ignore_files,
             ..Listing::of(Arc::clone(&job.filter))
         };
+
         listing.filter = job.filter.with(&listing.patterns);
         for name in &names {
             self.look_at(job, dir.as_fd(), name, &mut listing)?;
         }
+
         listing
             .children
             .sort_unstable_by(|a, b| a.path.name().cmp(b.path.name()));
         self.held
             .fetch_add(listing.children.len(), Ordering::Relaxed);
+
         Ok(Some(listing))
     }
 
@@ -210,6 +217,7 @@ impl<'a> Lister<'a> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(unreadable(&self.root.shown(&path), e)),
         };
+
         self.options.pass_gap();
         let is_dir = stat.file_type == FileType::Directory;
         if is_dir && self.options.without_state && name.to_bytes() == BESIDE.as_bytes() {
@@ -219,6 +227,7 @@ impl<'a> Lister<'a> {
             });
             return Ok(());
         }
+
         if self.options.without_state && path.is_reserved() && !out.filter.leaves_out(&path, is_dir)
         {
             let shown = printable(self.root.shown(&path).as_os_str().as_bytes());
@@ -227,20 +236,24 @@ impl<'a> Lister<'a> {
             ))
             .hint("give it another name, or exclude it in the spec"));
         }
+
         let apart = is_dir && self.options.apart.contains(&stat.id);
         if apart || !self.options.in_scope(&path, is_dir) || out.filter.leaves_out(&path, is_dir) {
             return Ok(());
         }
+
         let held = || {
             self.options
                 .hints
                 .as_ref()
                 .is_some_and(|hints| hints.held.contains(&path))
         };
+
         if stat.file_type == FileType::RegularFile && held() {
             out.passed_over = true;
             return Ok(());
         }
+
         if !is_dir && self.options.owner.is_some_and(|owner| owner != stat.uid) {
             out.passed_over = true;
             out.skipped.push(Skipped {
@@ -249,6 +262,7 @@ impl<'a> Lister<'a> {
             });
             return Ok(());
         }
+
         let look = self.look(&path, is_dir, job.reads);
         let mut child = Child {
             path,
@@ -258,6 +272,7 @@ impl<'a> Lister<'a> {
             look,
             alone: false,
         };
+
         match self.describe(dir, name, &mut child) {
             Ok(None) => out.children.push(child),
             Ok(Some(why)) => out.skipped.push(Skipped {
@@ -267,6 +282,7 @@ impl<'a> Lister<'a> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(unreadable(&self.root.shown(&child.path), e)),
         }
+
         Ok(())
     }
 
@@ -276,6 +292,7 @@ impl<'a> Lister<'a> {
                 .iter()
                 .any(|f| !f.is_empty() && f.matches_here(path, is_dir))
         };
+
         match () {
             () if any(&self.options.closed) => Look::Closed,
             () if !reads || any(&self.options.unhashed) => Look::Unhashed,
@@ -296,9 +313,11 @@ impl<'a> Lister<'a> {
             FileType::Symlink => child.target = link_target(dir, name)?,
             _ => {}
         }
+
         if self.options.xattrs && child.look != Look::Closed {
             child.xattrs = self.xattrs.at(dir, name)?;
         }
+
         Ok(None)
     }
 }
@@ -314,6 +333,7 @@ pub(super) fn read_names(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
             names.push(name.to_owned());
         }
     }
+
     Ok(names)
 }
 
@@ -358,10 +378,12 @@ impl<'a> Walk<'a> {
             })
             .wait()?;
         let mut walk = Self::new(jobs, held);
+
         if let Some(listing) = top {
             walk.top_passed_over = listing.passed_over;
             walk.open(listing);
         }
+
         Ok(walk)
     }
 
@@ -382,6 +404,7 @@ impl<'a> Walk<'a> {
             asked: 0,
         });
         walk.list_ahead();
+
         Ok(walk)
     }
 
@@ -448,6 +471,7 @@ impl<'a> Walk<'a> {
             tickets: VecDeque::new(),
             asked: 0,
         });
+
         self.list_ahead();
     }
 

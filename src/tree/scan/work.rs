@@ -63,6 +63,7 @@ impl<A, B, C, D> Queue<A, B, C, D> {
             second: VecDeque::new(),
             closed: false,
         };
+
         Self {
             state: Mutex::new(state),
             filled: Condvar::new(),

@@ -31,18 +31,22 @@ impl Stage {
         let Some(first) = self.items.first() else {
             return Ok(());
         };
+
         if !inheritance.has_attributes().map_err(|e| failed(first, e))? {
             return Ok(());
         }
+
         // What is made here has these.
         let stage = Marks::of(self.tree.state.stage())
             .map(Marks::given)
             .map(|given| given.of_file(given));
+
         for item in &self.items {
             let change = self.plan.changes.get(item.change());
             self.settle(&mut inheritance, item, &change, stage)
                 .map_err(|e| failed(item, e))?;
         }
+
         Ok(())
     }
 
@@ -58,10 +62,12 @@ impl Stage {
         if shape == Shape::Hardlink {
             return Ok(());
         }
+
         let given = inheritance.of(change.path.parent().as_ref())?;
         if let Some(marks) = given.marks().filter(|_| shape == Shape::File) {
             self.mark(inheritance, item, change, [stage.unwrap_or(marks), marks])?;
         }
+
         let xattrs = match change.action {
             // A copy was made with all of it.
             Action::Meta => return Ok(()),
@@ -78,9 +84,11 @@ impl Stage {
             }
             _ => given.xattrs(change),
         };
+
         let Some(want) = change.want.as_ref().filter(|_| !xattrs.is_empty()) else {
             return Ok(());
         };
+
         let handle = handle_of(self.tree.state.stage(), &slot_name(item.slot))?;
         add_xattrs(handle.as_fd(), want.entry.mode, &xattrs)
     }
@@ -100,10 +108,12 @@ impl Stage {
         } else {
             inheritance.marks_of(&change.path)
         };
+
         let wanted = had.unwrap_or(given).of_file(given);
         if wanted == here {
             return Ok(());
         }
+
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match openat(
             self.tree.state.stage(),
@@ -115,6 +125,7 @@ impl Stage {
             Err(Errno::ACCESS) if given.binding().is_none() => return Ok(()),
             file => file?,
         };
+
         if Marks::of(file.as_fd()) == Some(wanted) {
             Ok(())
         } else {
@@ -136,11 +147,13 @@ impl Stage {
         else {
             return Ok(None);
         };
+
         let stage = self.tree.state.stage();
         match rustix::fs::mkdirat(stage, NURSERY, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
         }
+
         let made = open_dir_at(stage, NURSERY)?;
         given.set(made.as_fd())?;
         Ok(Some(made))

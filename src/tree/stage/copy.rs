@@ -33,6 +33,7 @@ impl Stage {
         if FileStat::of(&from)?.version() != before {
             return Err(io::Error::other("it changed while it was copied"));
         }
+
         // Who has it mapped writes to it without a trace.
         if !scan::holds(&to, content)? {
             return Err(io::Error::other(
@@ -42,6 +43,7 @@ impl Stage {
 
         // It is copied once, unless the staging is tried again.
         let _ = item.copied.set(Box::new(before));
+
         self.seal_copy(inheritance, change, from.as_fd(), to)
     }
 
@@ -57,11 +59,13 @@ impl Stage {
         }
 
         let (parent, name) = root.parent(path)?;
+
         let handle = handle_of(parent.as_fd(), &name)?;
         let mode = FileStat::of(&handle)?.mode;
         chmod(handle.as_fd(), Mode::from_bits(mode.bits() | 0o400))?;
         let opened = root.open_file(path);
         chmod(handle.as_fd(), mode)?;
+
         opened
     }
 
@@ -97,6 +101,7 @@ impl Stage {
             xattrs: new.xattrs.or(now.xattrs),
             label: now.label,
         };
+
         whole.set(to)
     }
 }

@@ -44,6 +44,7 @@ impl diff::Lists for Lists {
             }
             kept.push((list.block.hash, blocks.into()));
         }
+
         Ok(Arc::clone(&kept[kept.len() - 1].1))
     }
 }

@@ -58,9 +58,11 @@ impl Recall {
         if self.numbered.node_ref(ordinal).is_some() {
             return false;
         }
+
         let Ok(at) = self.numbered.run(ordinal) else {
             return false;
         };
+
         let run = &self.numbered.runs[at];
         let block = run.blocks[run.index_of(ordinal)];
         self.staged(stage, &block, out)
@@ -75,6 +77,7 @@ impl Recall {
             .of(&block.hash)
             .ok()
             .and_then(|mut spots| spots.find(Spot::is_written));
+
         let Some(found) = found else { return false };
         let slot = stage.items[found.item].slot;
         let file = match self.staged.take().filter(|(open, _)| *open == slot) {
@@ -85,11 +88,13 @@ impl Recall {
                 Err(_) => return false,
             },
         };
+
         let place = Place {
             slot,
             offset: found.offset,
             size: block.size,
         };
+
         let read = places::read(&file, &block.hash, &place, out);
         self.staged = Some((slot, file));
         read
@@ -100,6 +105,7 @@ impl Recall {
         let Some(place) = stage.plan.reuse.get(&block.hash) else {
             return false;
         };
+
         let file = match self.local.take().filter(|(path, _)| *path == place.path) {
             Some((_, file)) => file,
             None => match self.tree.root().open_file(&place.path) {
@@ -107,6 +113,7 @@ impl Recall {
                 Err(_) => return false,
             },
         };
+
         let read = read_at(&file, block, place.offset, out);
         self.local = Some((place.path.clone(), file));
         read
@@ -123,6 +130,7 @@ impl Recall {
                 Err(_) => return false,
             },
         };
+
         read_at(&file, &run.blocks[index], run.offsets[index], out)
     }
 }

@@ -31,6 +31,7 @@ impl Stage {
         if self.plan.reuse.is_empty() {
             return Ok(0);
         }
+
         for (at, item) in self.items.iter().enumerate() {
             // Nothing of it may have been written: it would be written over.
             if item.blocks == 0 || item.left.load(Ordering::Acquire) != item.blocks {
@@ -50,6 +51,7 @@ impl Stage {
                 Cloned::Never => break,
             }
         }
+
         Ok(count)
     }
 
@@ -71,6 +73,7 @@ impl Stage {
                 }
             }
         }
+
         Ok(all)
     }
 
@@ -100,9 +103,11 @@ impl Stage {
         let Ok(original) = self.tree.root().open_file(twin) else {
             return Ok(Cloned::No);
         };
+
         if original.metadata()?.len() != item.size {
             return Ok(Cloned::No);
         }
+
         let clone = self.open_slot(item.slot)?;
         match rustix::fs::ioctl_ficlone(&clone, &original) {
             Ok(()) => {}
@@ -111,10 +116,12 @@ impl Stage {
             }
             Err(e) => return Err(e.into()),
         }
+
         if !holds(&clone, blocks)? {
             clone.set_len(0)?;
             return Ok(Cloned::No);
         }
+
         self.seal(item, &clone)?;
         let mut offset = 0;
         for (block, nth) in blocks.iter().zip(0..) {
@@ -123,6 +130,7 @@ impl Stage {
                 .add(&block.hash, block.size as usize, item.slot, offset);
             offset += u64::from(block.size);
         }
+
         item.left.store(0, Ordering::Release);
         Ok(Cloned::Yes)
     }
@@ -140,5 +148,6 @@ fn holds(file: &File, blocks: &[BlockRef]) -> io::Result<bool> {
         }
         offset += u64::from(block.size);
     }
+
     Ok(true)
 }

@@ -25,8 +25,10 @@ impl Stage {
             self.resume(at, item, &leftovers)
                 .map_err(|e| self.failed("cannot go on with", item, e))?;
         }
+
         leftovers.retain(|hash| !has(&self.spots, hash));
         self.take(|found| leftovers.for_each(found))?;
+
         // Until here the old log speaks of what the new one tells of as well.
         self.log.close();
         leftovers.remove(&self.tree.state)
@@ -41,6 +43,7 @@ impl Stage {
             xattrs: Some(Vec::new()),
             ..Metadata::default()
         };
+
         private.set(handle_of(self.tree.state.stage(), &slot_name(item.slot))?)?;
         let file = self.open_slot(item.slot)?;
         if file.metadata()?.len() > item.size {
@@ -48,6 +51,7 @@ impl Stage {
         }
 
         let (mut right, mut wrong) = (Vec::new(), Vec::new());
+
         let (mut offset, mut bytes) = (0, Vec::new());
         self.each_block(item, |nth, block| {
             bytes.resize(block.size as usize, 0);
@@ -68,16 +72,19 @@ impl Stage {
                 return file.set_len(0);
             }
         }
+
         for (nth, block, offset) in &right {
             self.spots.found(at, *nth, block, *offset);
             self.log
                 .add(&block.hash, block.size as usize, item.slot, *offset);
         }
+
         let found = right.len() as u32;
         if item.left.fetch_sub(found, Ordering::AcqRel) == found {
             file.set_len(item.size)?;
             self.seal(item, &file)?;
         }
+
         Ok(())
     }
 
@@ -90,6 +97,7 @@ impl Stage {
                 .zip(&mut nth)
                 .for_each(|(block, nth)| each(nth, block))
         };
+
         match self.plan.content(&change) {
             None => {}
             Some(Content::Blocks(blocks)) => all(blocks),
@@ -99,6 +107,7 @@ impl Stage {
                 }
             }
         }
+
         Ok(())
     }
 }

@@ -168,6 +168,7 @@ impl Spots {
                 self.files.push(file);
             }
         }
+
         Ok(offset)
     }
 
@@ -191,6 +192,7 @@ impl Spots {
             offset: d.offset,
             state: &d.state,
         });
+
         Ok(direct.chain(self.listed(hash)?))
     }
 
@@ -207,6 +209,7 @@ impl Spots {
                 spots.push(spot);
             }
         }
+
         Ok(spots)
     }
 
@@ -220,6 +223,7 @@ impl Spots {
             &blocks[..(nth - part.first) as usize],
             &blocks[(nth - part.first) as usize],
         );
+
         let offset = part.offset + before.iter().map(|b| u64::from(b.size)).sum::<u64>();
         Ok((
             block.hash,
@@ -243,6 +247,7 @@ impl Spots {
                 at.ok().map(|at| &self.direct[at].state)
             }
         };
+
         if let Some(state) = state {
             let _ = state.compare_exchange(MISSING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
         }
@@ -271,6 +276,7 @@ mod tests {
             .for_each(|block| content.push(*block, &mut tree.nodes()).unwrap());
         let content = content.finish(&mut tree.nodes()).unwrap();
         assert!(matches!(content, Content::Lists(_)));
+
         (tree, content)
     }
 
@@ -282,6 +288,7 @@ mod tests {
             size: n % 6000 + 1,
             ..BlockRef::of(&(n % 6000).to_le_bytes())
         };
+
         let blocks: Vec<BlockRef> = (0..12_000).map(block).collect();
         let (tree, content) = listed(&dir, &blocks);
         let mut spots = Spots::new(&tree);
@@ -291,6 +298,7 @@ mod tests {
         let size = spots
             .add(1, &content, |offset, block| met.push((offset, *block)))
             .unwrap();
+
         assert_eq!(spots.add(2, &content, |_, _| {}).unwrap(), size);
         spots.sort();
         let half = size / 2;
@@ -299,6 +307,7 @@ mod tests {
                 .map(|(_, block)| *block)
                 .eq(blocks.iter().copied())
         );
+
         for (nth, (offset, block)) in met.iter().enumerate().take(6000).step_by(7) {
             let places: Vec<_> = spots
                 .of(&block.hash)
@@ -314,6 +323,7 @@ mod tests {
             assert_eq!(places[places.len() - 4..], listed, "{nth}");
             assert_eq!(places.len(), if nth < 100 { 5 } else { 4 }, "{nth}");
         }
+
         assert_eq!(spots.of(&BlockHash::of(b"another")).unwrap().count(), 0);
     }
 
@@ -326,6 +336,7 @@ mod tests {
         let (tree, content) = listed(&dir, &blocks);
         let mut spots = Spots::new(&tree);
         spots.add(0, &content, |_, _| {}).unwrap();
+
         spots.sort();
         let spot = || spots.of(&blocks[7].hash).unwrap().next().unwrap();
         assert!(spot().claim() && !spot().claim() && !spot().is_written());
@@ -333,6 +344,7 @@ mod tests {
         assert!(spot().claim());
         spot().settle(true);
         assert!(!spot().claim() && spot().is_written());
+
         spots.found(0, 8, &blocks[8], 32);
         assert!(
             spots
@@ -340,6 +352,7 @@ mod tests {
                 .unwrap()
                 .all(|spot| spot.is_written())
         );
+
         assert!(
             !spots
                 .of(&blocks[9].hash)

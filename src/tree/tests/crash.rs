@@ -139,6 +139,7 @@ fn crash_everywhere(how: How) {
         );
         assert_eq!(tree.highest_serial().unwrap(), Some(Serial(6)));
     }
+
     let steps = if how == How::Swap { 6 } else { 30 };
     assert!(
         olds > 3 && news >= steps,
@@ -240,6 +241,7 @@ fn crash_while_undoing(how: How) {
             break;
         }
     }
+
     assert!(crashes > 40, "{crashes}");
 }
 
@@ -323,6 +325,7 @@ fn a_commit_that_could_not_be_undone_is_undone_by_the_running_daemon_before_anyt
             "after crash {after}"
         );
     }
+
     assert!(pending > 10, "{pending}");
 }
 
@@ -370,17 +373,20 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
         ("z", Thing::Dir(0o755)),
         ("z/old", file("old")),
     ];
+
     let new = [
         ("a", Thing::Dir(0o755)),
         ("a/new", file("new")),
         ("z", Thing::Dir(0o755)),
         ("z/new", file("new")),
     ];
+
     let world = World::new(&old, &new);
     let before = look(&world.www());
     let tree = world.open();
     world.deploy(&tree, 1).expect("a commit");
     let z = world.www().join("z");
+
     if !append_only(&z, true) {
         return println!("skipped: no directory can be made append-only here");
     }
@@ -390,6 +396,7 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
         why.contains("part new, part old") && why.contains("z/new"),
         "{why}"
     );
+
     let names = |dir: &str| {
         let entries = std::fs::read_dir(world.www().join(dir)).expect("readable");
         let mut names: Vec<_> = entries
@@ -403,6 +410,7 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
         names.sort();
         names
     };
+
     assert_eq!(
         (names("a"), names("z")),
         (
@@ -410,6 +418,7 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
             vec!["new".to_string(), "old".to_string()]
         )
     );
+
     assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
     drop(tree);
 
@@ -417,8 +426,10 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
     let tree = world.open();
     assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
     assert!(tree.mend().is_err() && world.begin(&tree, 2).is_err());
+
     assert!(append_only(&z, false));
     tree.mend().expect("nothing stands in the way");
     assert_eq!((tree.torn(), look(&world.www())), (None, before));
+
     world.deploy(&tree, 3).expect("a commit");
 }

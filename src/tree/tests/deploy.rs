@@ -62,6 +62,7 @@ fn every_kind_arrives_and_a_second_look_finds_nothing_to_do() {
         ("readonly", Thing::Dir(0o555)),
         ("readonly/x", file("x")),
     ];
+
     things.push(("same", things[1].1.clone()));
     let world = World::new(&[], &things);
     if is_root() {
@@ -80,6 +81,7 @@ fn every_kind_arrives_and_a_second_look_finds_nothing_to_do() {
                 .unwrap();
         }
     }
+
     let tree = world.open();
     let report = world.deploy(&tree, 1).unwrap();
     assert!(report.bytes_written > 20 << 20);
@@ -88,6 +90,7 @@ fn every_kind_arrives_and_a_second_look_finds_nothing_to_do() {
     let again = world
         .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
         .unwrap();
+
     assert!(again.changes.is_empty(), "{:?}", again.changes);
     assert!(
         std::fs::read_dir(tree.state().stage_path())
@@ -96,6 +99,7 @@ fn every_kind_arrives_and_a_second_look_finds_nothing_to_do() {
             .is_none(),
         "the stage is not empty"
     );
+
     tree.forget_undo().unwrap();
     assert_eq!(tree.current().unwrap().unwrap().signature, b"signature");
 }
@@ -129,6 +133,7 @@ fn what_is_protected_stays_with_the_directories_around_it() {
         ("d/up/keep", file("k")),
         ("z", file("z")),
     ];
+
     let mut world = World::new(&old, &[("new", file("n"))]);
     world.protect = PathFilter::at_top(&["/d/up/"]);
     let kept = std::fs::metadata(world.www().join("d/up/keep"))
@@ -136,6 +141,7 @@ fn what_is_protected_stays_with_the_directories_around_it() {
         .ino();
     let report = world.deploy(&world.open(), 1).unwrap();
     assert_eq!(report.deleted, 2);
+
     let names: Vec<String> = look(&world.www()).into_keys().collect();
     assert_eq!(names, [".", "d", "d/up", "d/up/keep", "new"]);
     assert_eq!(
@@ -153,11 +159,13 @@ fn metadata_alone_moves_no_data() {
         ("d/f", file("same")),
         ("l", Thing::Link("t")),
     ];
+
     let new = [
         ("d", Thing::Dir(0o700)),
         ("d/f", Thing::File(b"same".to_vec(), 0o600)),
         ("l", Thing::Link("t")),
     ];
+
     let world = World::new(&old, &new);
     filetime(&world.source().join("d/f"), 77);
     set_top(&world.www(), 0o750, 900_000_002);
@@ -165,6 +173,7 @@ fn metadata_alone_moves_no_data() {
     let tree = world.open();
     let (stage, release) = world.stage(&tree, 1).unwrap();
     assert!(stage.wants().is_empty());
+
     assert!(
         stage
             .plan()
@@ -172,9 +181,11 @@ fn metadata_alone_moves_no_data() {
             .iter()
             .all(|c| c.action == Action::Meta)
     );
+
     let report = stage.commit(&release, b"").unwrap();
     assert_eq!((report.files_written, report.metadata_changed), (0, 2));
     assert_eq!(look(&world.www()), look(&world.source()));
+
     assert_eq!(
         std::fs::metadata(world.www().join("d/f")).unwrap().ino(),
         ino
@@ -198,10 +209,12 @@ fn attributes_are_set_and_taken_back() {
     let set = |path: &Path, name: &str| {
         rustix::fs::setxattr(path, name, b"1", rustix::fs::XattrFlags::empty())
     };
+
     if set(&world.source().join("f"), "user.new").is_err() {
         println!("skipped: no user xattrs here");
         return;
     }
+
     set(&world.source().join("d"), "user.dir").unwrap();
     set(&world.www().join("f"), "user.old").unwrap();
     let before = look(&world.www());
@@ -209,6 +222,7 @@ fn attributes_are_set_and_taken_back() {
     world.deploy(&tree, 1).unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
     tree.revert().unwrap();
+
     assert_eq!(look(&world.www()), before);
 }
 
@@ -218,11 +232,13 @@ fn an_owner_that_is_left_to_the_host_survives_an_update() {
         println!("skipped: only root gives files away");
         return;
     }
+
     let mut world = World::new(&[("f", file("old"))], &[("f", file("new"))]);
     (world.rules.set_user, world.rules.set_group) = (false, false);
     std::os::unix::fs::chown(world.www().join("f"), Some(33), Some(44)).unwrap();
     world.deploy(&world.open(), 1).unwrap();
     let now = std::fs::metadata(world.www().join("f")).unwrap();
+
     assert_eq!((now.uid(), now.gid(), now.len()), (33, 44, 3));
 }
 
@@ -252,6 +268,7 @@ fn a_reader_always_finds_a_whole_file() {
     );
     let stop = AtomicBool::new(false);
     let path = world.www().join("f");
+
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut reads = 0;
@@ -284,12 +301,14 @@ fn a_link_planted_where_a_directory_was_is_not_followed() {
         ("d/gone", file("gone")),
         ("other", file("1")),
     ];
+
     let new = [
         ("d", Thing::Dir(0o755)),
         ("d/f", file("new")),
         ("d/more", file("more")),
         ("other", file("2")),
     ];
+
     let world = World::new(&old, &new);
     let tree = world.open();
     let (stage, release) = world.stage(&tree, 1).unwrap();
@@ -297,6 +316,7 @@ fn a_link_planted_where_a_directory_was_is_not_followed() {
     std::fs::write(outside.path().join("f"), "outside").unwrap();
     std::fs::write(outside.path().join("gone"), "outside").unwrap();
     std::fs::rename(world.www().join("d"), world.www().join("moved")).unwrap();
+
     symlink(outside.path(), world.www().join("d")).unwrap();
     let before = look(&world.www());
     let refused = stage.commit(&release, b"").unwrap_err();
@@ -306,6 +326,7 @@ fn a_link_planted_where_a_directory_was_is_not_followed() {
         std::fs::read_to_string(outside.path().join("f")).unwrap(),
         "outside"
     );
+
     assert!(outside.path().join("gone").exists() && !outside.path().join("more").exists());
 }
 
@@ -318,16 +339,19 @@ fn what_appeared_meanwhile_is_not_overwritten() {
     let tree = world.open();
     let (stage, release) = world.stage(&tree, 1).unwrap();
     std::fs::write(world.www().join("b"), "somebody's").unwrap();
+
     let before = look(&world.www());
     let refused = stage.commit(&release, b"").unwrap_err();
     assert_eq!(refused.kind(), Kind::Io);
     assert!(refused.to_string().contains("/b: "), "{refused}");
     assert_eq!(look(&world.www()), before);
     drop(stage);
+
     // What was staged for nothing serves the next try.
     let (stage, release) = world.stage(&tree, 2).unwrap();
     assert_eq!(stage.plan().summary.fetch_bytes, 0);
     stage.commit(&release, b"").unwrap();
+
     assert_eq!(look(&world.www()), look(&world.source()));
 }
 
@@ -406,6 +430,7 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
         println!("skipped: no right to mount a small filesystem");
         return;
     };
+
     let world = World::new(
         &[],
         &[
@@ -413,6 +438,7 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
             ("small", file("s")),
         ],
     );
+
     let name = TreeName::new("www").unwrap();
     let tree = Tree::open(
         name,
@@ -421,12 +447,14 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
         Options::default(),
     )
     .unwrap();
+
     let source = Scanned::of(&world.source());
     let plan = world
         .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
         .unwrap();
     let refused = Stage::begin(&tree, plan).map(drop).unwrap_err();
     assert_eq!(refused.kind(), Kind::Refused);
+
     assert!(refused.to_string().contains("3.20 MB needed"), "{refused}");
 }
 
@@ -437,6 +465,7 @@ fn staged_in(options: &str, files: usize) -> Option<crate::Error> {
         println!("skipped: no right to mount a small filesystem");
         return None;
     };
+
     let names: Vec<String> = (0..files).map(|i| i.to_string()).collect();
     let things: Vec<(&str, Thing)> = names.iter().map(|n| (n.as_str(), file(n))).collect();
     let world = World::new(&[], &things);
@@ -448,10 +477,12 @@ fn staged_in(options: &str, files: usize) -> Option<crate::Error> {
         Options::default(),
     )
     .unwrap();
+
     let source = Scanned::of(&world.source());
     let plan = world
         .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
         .unwrap();
+
     Some(Stage::begin(&tree, plan).map(drop).unwrap_err())
 }
 
@@ -460,6 +491,7 @@ fn too_few_inodes_are_refused() {
     let Some(refused) = staged_in("size=8m,nr_inodes=60", 80) else {
         return;
     };
+
     assert_eq!(refused.kind(), Kind::Refused);
     assert!(
         refused
@@ -479,6 +511,7 @@ fn an_aborted_session_serves_the_next() {
             ("b", file("b")),
         ],
     );
+
     let tree = world.open();
     let source = Scanned::of(&world.source());
     let root = source.manifest(&tree);
@@ -489,6 +522,7 @@ fn an_aborted_session_serves_the_next() {
         Stage::begin(&tree, plan.clone()).is_err(),
         "one stage at a time"
     );
+
     let first = Ordinal(stage.wants()[0].start);
     let block = stage.wanted(first).unwrap().unwrap();
     assert!(!stage.put(first, b"something else").unwrap());
@@ -497,6 +531,7 @@ fn an_aborted_session_serves_the_next() {
             .put(Ordinal(999_999), &source.blocks[&block.hash])
             .unwrap()
     );
+
     assert!(stage.put(first, &source.blocks[&block.hash]).unwrap());
     assert!(
         stage.put(first, &source.blocks[&block.hash]).unwrap(),
@@ -508,6 +543,7 @@ fn an_aborted_session_serves_the_next() {
             .commit(&Release::new(a_header()).unwrap(), b"")
             .is_err()
     );
+
     stage.abort();
     drop(tree);
     let tree = world.open();
@@ -516,11 +552,13 @@ fn an_aborted_session_serves_the_next() {
         stage.wants().iter().map(|r| r.end - r.start).sum::<u64>(),
         total - 1
     );
+
     assert!(
         stage
             .put(Ordinal(stage.wants()[0].start), b"no")
             .is_ok_and(|verified| !verified)
     );
+
     drop(stage);
     // What lies there is believed only after it was hashed.
     for slot in std::fs::read_dir(tree.state().stage_path()).unwrap() {
@@ -529,10 +567,12 @@ fn an_aborted_session_serves_the_next() {
             std::fs::write(path, vec![0; 400_000]).unwrap();
         }
     }
+
     let stage = Stage::begin(&tree, plan).unwrap();
     assert_eq!(stage.fetched().unwrap().len() as u64, total);
     drop(stage);
     world.deploy(&tree, 1).unwrap();
+
     assert_eq!(look(&world.www()), look(&world.source()));
 }
 
@@ -546,6 +586,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
             )
         })
         .collect();
+
     let things: Vec<(&str, Thing)> = things
         .iter()
         .map(|(n, b)| (n.as_str(), Thing::File(b.clone(), 0o644)))
@@ -553,6 +594,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
     let world = World::new(&[], &things);
     let tree = world.open();
     let source = Scanned::of(&world.source());
+
     let root = source.manifest(&tree);
     let plan = world.plan(&Manifest::new(root, tree.nodes())).unwrap();
     let mut ordinals: Vec<Ordinal> = plan.wants.iter().cloned().flatten().map(Ordinal).collect();
@@ -576,6 +618,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
             });
         }
     });
+
     stage.finish().unwrap();
     let header = Header {
         serial: Serial(1),
@@ -583,6 +626,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
         rules: world.rules.clone(),
         ..a_header()
     };
+
     stage.commit(&Release::new(header).unwrap(), b"").unwrap();
     set_top(&world.www(), 0o750, 900_000_002);
     assert_eq!(look(&world.www()), look(&world.source()));
@@ -596,11 +640,13 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
         std::fs::write(world.source().join("f"), format!("{serial}")).unwrap();
         world.deploy(&tree, serial).unwrap();
     }
+
     assert_eq!(
         tree.releases().unwrap(),
         [2, 3, 4, 5].map(Serial),
         "the last one is not confirmed yet"
     );
+
     tree.forget_undo().unwrap();
     assert_eq!(tree.releases().unwrap(), [Serial(3), Serial(4), Serial(5)]);
     let kept = tree.kept().unwrap();
@@ -608,6 +654,7 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
         .iter()
         .map(|k| (k.serial.0, k.entries, k.bytes.0, k.running, k.key))
         .collect();
+
     assert_eq!(
         shown,
         [
@@ -616,6 +663,7 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
             (3, 1, 1, false, None)
         ]
     );
+
     let before = look(&world.www());
     std::fs::write(world.source().join("f"), "another").unwrap();
     let refused = world.deploy(&tree, 4).unwrap_err();
@@ -623,6 +671,7 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
         refused.to_string().contains("not newer than 5"),
         "{refused}"
     );
+
     // Of two releases of one serial the one that was made later stays.
     let (stage, twin) = world.stage(&tree, 5).unwrap();
     let created = WallTime(twin.header().created.0 - 1);
@@ -631,6 +680,7 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
         ..twin.header().clone()
     })
     .unwrap();
+
     let refused = stage.commit(&earlier, b"").unwrap_err();
     assert!(
         refused.to_string().contains("not newer than 5"),
@@ -638,6 +688,7 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
     );
     assert_eq!(look(&world.www()), before);
     let kept = tree.release(Serial(4)).unwrap().unwrap().release;
+
     assert!(tree.nodes().has_all(&kept.header().root).unwrap());
 }
 
@@ -656,6 +707,7 @@ fn a_tree_that_was_moved_away_is_left_alone() {
             .hint_text()
             .is_some()
     );
+
     assert_eq!(std::fs::read_to_string(moved.join("f")).unwrap(), "old");
 }
 
@@ -665,11 +717,13 @@ fn with_a_foreign_link() -> Option<(tempfile::TempDir, PathBuf)> {
         println!("skipped: only root can give a link to another user");
         return None;
     }
+
     let dir = tempfile::tempdir().unwrap();
     let top = std::fs::canonicalize(dir.path()).unwrap();
     std::fs::create_dir_all(top.join("real/www")).unwrap();
     symlink("real", top.join("theirs")).unwrap();
     std::os::unix::fs::lchown(top.join("theirs"), Some(65_534), None).unwrap();
+
     Some((dir, top))
 }
 
@@ -678,6 +732,7 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
     let Some((_dir, top)) = with_a_foreign_link() else {
         return;
     };
+
     let open = |path: &str, follow_links: bool| {
         let options = Options {
             follow_links,
@@ -690,6 +745,7 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
             options,
         )
     };
+
     for path in ["theirs/www", "theirs", "theirs/new"] {
         let refused = open(path, false).map(drop).unwrap_err();
         let (path, link) = (top.join(path), top.join("theirs"));
@@ -704,6 +760,7 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
         );
         assert!(refused.hint_text().unwrap().contains("follow_links"));
     }
+
     assert!(
         !top.join("real/new").exists()
             && !top.join("real/.makuo").exists()
@@ -711,6 +768,7 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
     );
 
     let tree = open("theirs/www", true).unwrap();
+
     assert_eq!(tree.state().path(), top.join("real/.makuo/www"));
     drop(tree);
 
@@ -718,12 +776,14 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
     let tree = open("real/www", false).unwrap();
     assert!(tree.still_there().unwrap());
     std::fs::rename(top.join("real"), top.join("moved")).unwrap();
+
     symlink("moved", top.join("real")).unwrap();
     assert!(
         tree.still_there().unwrap(),
         "root's own link is as good as a directory"
     );
     std::os::unix::fs::lchown(top.join("real"), Some(65_534), None).unwrap();
+
     assert!(!tree.still_there().unwrap());
 }
 
@@ -732,6 +792,7 @@ fn a_state_directory_is_not_made_through_another_users_link() {
     let Some((_dir, top)) = with_a_foreign_link() else {
         return;
     };
+
     std::fs::create_dir(top.join("www")).unwrap();
     let open = |state: Option<&Path>| {
         let options = Options {
@@ -746,6 +807,7 @@ fn a_state_directory_is_not_made_through_another_users_link() {
         )
         .map(drop)
     };
+
     let refused = open(Some(&top.join("theirs/state"))).unwrap_err();
     assert!(
         refused.to_string().contains("theirs of user 65534"),
@@ -753,6 +815,7 @@ fn a_state_directory_is_not_made_through_another_users_link() {
     );
     std::fs::rename(top.join("theirs"), top.join(".makuo")).unwrap();
     let refused = open(None).unwrap_err();
+
     assert!(
         refused.to_string().contains(".makuo of user 65534"),
         "{refused}"
@@ -765,6 +828,7 @@ fn a_state_directory_is_not_made_through_another_users_link() {
     );
 
     std::os::unix::fs::lchown(top.join(".makuo"), Some(0), None).unwrap();
+
     open(None).unwrap();
     assert!(top.join("real/t/lock").exists());
 }
@@ -792,6 +856,7 @@ fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
             Options::default(),
         )
     };
+
     let tree = open(None).unwrap();
     assert_eq!(
         tree.state().path(),
@@ -799,6 +864,7 @@ fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
             .unwrap()
             .join(".makuo/www")
     );
+
     assert_eq!(
         std::fs::metadata(tree.state().path()).unwrap().mode() & 0o7777,
         0o700
@@ -806,6 +872,7 @@ fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
     drop(tree);
     let given = dir.path().join("state");
     let tree = open(Some(&given)).unwrap();
+
     assert_eq!(
         (tree.state().path(), tree.state().warning()),
         (given.join("www").as_path(), None)
@@ -816,12 +883,14 @@ fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
         inside.to_string().contains("is inside tree www") && !top.join("state").exists(),
         "{inside}"
     );
+
     let missing = Tree::open(
         TreeName::new("x").unwrap(),
         &dir.path().join("no/such"),
         None,
         Options::default(),
     );
+
     assert!(missing.map(drop).unwrap_err().hint_text().is_some());
     if let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") {
         let tree = open(Some(elsewhere.path())).unwrap();
@@ -841,14 +910,17 @@ fn a_mount_inside_the_tree_is_an_error_that_changes_nothing() {
             ("m/f", file("f")),
         ],
     );
+
     let Some(_mount) = Mount::tmpfs(&world.www().join("m"), "size=1m") else {
         println!("skipped: no right to mount");
         return;
     };
+
     let before = look(&world.www());
     let refused = world.deploy(&world.open(), 1).unwrap_err();
     assert!(refused.to_string().contains("m/f"), "{refused}");
     assert_eq!(look(&world.www()), before);
+
     assert!(TreePath::new(b"m/f".as_slice()).is_ok());
 }
 
@@ -863,16 +935,19 @@ fn of_nobody() -> Option<World> {
         println!("skipped: only root can give directories away");
         return None;
     }
+
     let old = [
         ("d", Thing::Dir(0o755)),
         ("d/a", file("old")),
         ("z", file("old")),
     ];
+
     let new = [
         ("d", Thing::Dir(0o755)),
         ("d/a", file("new")),
         ("z", file("new")),
     ];
+
     let mut world = World::new(&old, &new);
     (world.rules.set_user, world.rules.set_group) = (false, false);
     for top in [world.www(), world.source()] {
@@ -881,6 +956,7 @@ fn of_nobody() -> Option<World> {
             give(&top.join(path), 65_534, mode);
         }
     }
+
     Some(world)
 }
 
@@ -890,6 +966,7 @@ fn what_only_its_owner_may_set_is_refused_before_the_commit() {
     give(&world.www().join("d"), 0, 0o777);
     let world = std::sync::Arc::new(world);
     let theirs = std::sync::Arc::clone(&world);
+
     as_nobody(move || {
         let before = look(&theirs.www());
         let error = theirs.stage(&theirs.open(), 1).unwrap_err();
@@ -907,12 +984,14 @@ fn undo_goes_on_past_a_time_that_it_may_not_set() {
         std::sync::Arc::clone(&world),
         std::sync::Arc::clone(&staged),
     );
+
     as_nobody(move || {
         let tree = theirs.open();
         *slot.lock().unwrap() = Some((theirs.stage(&tree, 1).unwrap(), tree));
     });
     give(&world.www().join("d"), 0, 0o777);
     let theirs = std::sync::Arc::clone(&world);
+
     as_nobody(move || {
         let ((stage, release), tree) = staged.lock().unwrap().take().unwrap();
         stage.commit(&release, b"").unwrap_err();

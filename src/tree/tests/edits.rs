@@ -58,16 +58,19 @@ impl Editor {
         if by_handle && self.rng.u8(..4) == 0 {
             self.held.remove(place);
         }
+
         if !self.held.contains_key(place)
             && let Ok(dir) = File::open(self.top.join(place))
         {
             self.held.insert(place, (dir.into(), self.count));
         }
+
         let mut kind = self.rng.u8(..10);
         if by_handle && matches!(place, "etc" | "") && matches!(kind, 5 | 6) {
             // While the old tree is being removed nobody can tell who removed a name from it.
             kind = 0;
         }
+
         let number = self.rng.u8(..4);
         // What is written by path and by a handle has names of its own: nobody could say which of the two came last.
         let opened = self.held.get(place).map_or(0, |(_, opened)| *opened);
@@ -76,12 +79,14 @@ impl Editor {
         } else {
             "p".to_string()
         };
+
         let text = format!("{} of {:x}", self.count, self.rng.u64(..));
         let name = match kind {
             0..=6 => format!("extra-{whose}-{number}"),
             7 => format!("log-{number}"),
             _ => format!("dir-{}-{whose}", self.count),
         };
+
         let dir = if by_handle {
             self.held
                 .get(place)
@@ -89,12 +94,14 @@ impl Editor {
         } else {
             File::open(self.top.join(place)).ok().map(Into::into)
         };
+
         let Some(dir) = dir else { return };
         let path = if place.is_empty() {
             name.clone()
         } else {
             format!("{place}/{name}")
         };
+
         let what = match kind {
             0..=4 => replace(&dir, &name, &text)
                 .ok()
@@ -110,6 +117,7 @@ impl Editor {
                 .ok()
                 .map(|()| (format!("{path}/inside"), Some(text))),
         };
+
         if let Some((path, text)) = what {
             let how = if by_handle { "by a handle" } else { "by path" };
             self.last.push(format!("{how}: {path} := {text:?}"));
@@ -145,6 +153,7 @@ fn replace(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
     )?);
     file.write_all(text.as_bytes())
         .map_err(|_| rustix::io::Errno::IO)?;
+
     rustix::fs::renameat(dir, &new, dir, name)
 }
 
@@ -196,6 +205,7 @@ fn new(nth: u64) -> Vec<(&'static str, Thing)> {
     if nth.is_multiple_of(2) {
         all.extend([("made", Thing::Dir(0o755)), ("made/file", file(&text))]);
     }
+
     all
 }
 
@@ -207,6 +217,7 @@ fn edited(swap: bool) -> World {
         pattern: "/etc/cache/".into(),
     }];
     world.protect = PathFilter::at_top(&["/up/", "/etc/local.conf"]);
+
     world
 }
 
@@ -231,6 +242,7 @@ fn directories_of_the_host_move_with_whoever_stands_in_them() {
     world.deploy(&tree, 1).unwrap();
     assert_eq!(inodes(&world.www()), before);
     replace(&stands, "came", "after the exchange").unwrap();
+
     assert_eq!(
         std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(),
         "after the exchange"
@@ -238,12 +250,14 @@ fn directories_of_the_host_move_with_whoever_stands_in_them() {
     tree.revert().unwrap();
     assert_eq!(inodes(&world.www()), before);
     replace(&stands, "came", "after the way back").unwrap();
+
     assert_eq!(
         std::fs::read_to_string(world.www().join("up/deep/came")).unwrap(),
         "after the way back"
     );
     world.deploy(&tree, 2).unwrap();
     tree.forget_undo().unwrap();
+
     assert_eq!(inodes(&world.www()), before);
 }
 
@@ -281,6 +295,7 @@ fn a_crash_anywhere_leaves_what_the_host_has_in_the_old_or_the_new_tree() {
         world.deploy(&world.open(), 5).unwrap();
         look(&world.www())
     };
+
     for after in 0.. {
         let world = edited(true);
         let (before, nodes) = (look(&world.www()), inodes(&world.www()));
@@ -334,6 +349,7 @@ fn round_between(seed: u64) -> Vec<String> {
             editor.act();
         }
     })));
+
     let mut rng = fastrand::Rng::with_seed(seed);
     for serial in 1..=3 {
         world.release(&new(serial));
@@ -352,10 +368,12 @@ fn round_between(seed: u64) -> Vec<String> {
         }
         drop(tree);
     }
+
     world.others = Others::default();
     let tree = world.open();
     locked(&editor).last.push(format!("{:?}", tree.recovery()));
     tree.forget_undo().unwrap();
+
     locked(&editor).lost()
 }
 
@@ -367,6 +385,7 @@ fn nothing_that_others_write_between_two_steps_is_lost() {
         setting("MAKUO_EDITS_ROUNDS", 20),
     );
     println!("seeds {seed} to {}", seed + rounds - 1);
+
     for seed in seed..seed + rounds {
         let lost = round_between(seed);
         assert!(
@@ -387,6 +406,7 @@ fn nothing_that_others_write_all_the_time_is_lost() {
     println!("seed {seed}, {rounds} rounds");
     let world = edited(true);
     let editor = Mutex::new(Editor::new(&world.www(), seed));
+
     let over = AtomicBool::new(false);
     let mut rng = fastrand::Rng::with_seed(seed);
     std::thread::scope(|scope| {
@@ -434,5 +454,6 @@ fn nothing_that_others_write_all_the_time_is_lost() {
             std::panic::resume_unwind(panic);
         }
     });
+
     println!("{} changes", locked(&editor).count);
 }

@@ -26,19 +26,23 @@ pub(super) fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'
         .unwrap()
         .set_len(320 << 20)
         .unwrap();
+
     std::fs::create_dir_all(at).unwrap();
     let mut make = Command::new(format!("mkfs.{kind}"));
     if kind == "ext4" {
         make.args(["-O", "project,quota", "-I", "256"]);
     }
+
     let made = run(make.arg("-q").arg(&image))
         && run(Command::new("mount")
             .args(["-o", "loop"])
             .arg(&image)
             .arg(at));
+
     if !made {
         println!("skipped: no right or no tools to make and mount {kind}");
     }
+
     made.then_some(Disk(at))
 }
 
@@ -60,6 +64,7 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     let Some(_disk) = mounted("btrfs", dir.path(), &at) else {
         return;
     };
+
     let mut rng = fastrand::Rng::with_seed(5);
     let text: String = std::iter::repeat_with(|| rng.alphanumeric())
         .take(3 << 20)
@@ -67,10 +72,12 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     let old = [("a", file(&text)), ("b", file("small"))];
     make(&at.join("www"), &old);
     let world = World::new(&old, &[("moved", file(&text)), ("b", file("small"))]).hosted(&at);
+
     let tree = world.open();
     let before = extent(&world.www().join("a"));
     let (stage, release) = world.stage(&tree, 1).unwrap();
     assert!(stage.wants().is_empty(), "all of it is here");
+
     if let Some(before) = before {
         let slots: Vec<_> = std::fs::read_dir(tree.state().path().join("stage"))
             .unwrap()
@@ -86,6 +93,7 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
             "the clone shares the extent of the original"
         );
     }
+
     stage.commit(&release, b"").unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
 
@@ -93,10 +101,12 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     let world = World::new(&old, &[("moved", file(&text))]).hosted(&at.join("second"));
     let tree = world.open();
     let (stage, _, _) = world.begin(&tree, 1).unwrap();
+
     let mut changed = text.clone().into_bytes();
     changed[1 << 20] ^= 1;
     std::fs::write(world.www().join("a"), changed).unwrap();
     let refused = stage.finish().unwrap_err();
+
     assert!(
         refused.to_string().contains("cannot read") && refused.hint_text().is_some(),
         "{refused}"
@@ -111,18 +121,21 @@ fn an_exchange_on_xfs_leaves_no_drift() {
     let Some(_disk) = mounted("xfs", dir.path(), &at) else {
         return;
     };
+
     make(&at.join("www"), &[("f", file("0"))]);
     let things = [
         ("f", file("1")),
         ("d", Thing::Dir(0o755)),
         ("d/g", file("1")),
     ];
+
     let world = World::new(&[("f", file("0"))], &things)
         .hosted(&at)
         .swapping(true);
     set_top(&world.source(), 0o750, 900_000_002);
 
     let tree = world.open();
+
     for serial in 1..=3 {
         std::fs::write(world.source().join("d/g"), serial.to_string()).unwrap();
         world.deploy(&tree, serial).unwrap();
@@ -130,10 +143,12 @@ fn an_exchange_on_xfs_leaves_no_drift() {
         tree.forget_undo().unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "confirmed");
     }
+
     std::fs::write(world.source().join("d/g"), "taken back").unwrap();
     let before = look(&world.www());
     world.deploy(&tree, 4).unwrap();
     tree.revert().unwrap();
+
     assert_eq!(look(&world.www()), before);
 }
 
@@ -147,6 +162,7 @@ fn marks(path: &Path) -> String {
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     let (project, flags) = text.trim_start().split_once(' ').unwrap_or_default();
     let flags = flags.split(' ').next().unwrap_or_default();
+
     format!(
         "{project} {}",
         flags

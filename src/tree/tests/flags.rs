@@ -17,10 +17,12 @@ impl Flag {
             .arg(format!("+{flag}"))
             .arg(path)
             .output();
+
         if !set.is_ok_and(|out| out.status.success()) {
             println!("skipped: no right or no tools to set flags here");
             return None;
         }
+
         Some(Self(path.to_path_buf()))
     }
 }
@@ -121,9 +123,11 @@ fn what_cannot_be_removed_is_put_aside_and_new_releases_go_on() {
         .state()
         .undo_path(crate::id::Serial(1))
         .join("tree/d/goes");
+
     let Some(flag) = Flag::set(&old, "i") else {
         return;
     };
+
     let trash = tree.state().path().join("trash");
     let mut tree = Some(tree);
     for serial in 2..6u64 {
@@ -136,6 +140,7 @@ fn what_cannot_be_removed_is_put_aside_and_new_releases_go_on() {
         assert_eq!(std::fs::read_dir(undo).unwrap().count(), 0);
         tree = (serial % 2 == 0).then_some(open);
     }
+
     let kept = std::fs::read_dir(&trash)
         .unwrap()
         .next()
@@ -143,8 +148,10 @@ fn what_cannot_be_removed_is_put_aside_and_new_releases_go_on() {
         .unwrap()
         .path()
         .join("tree/d/goes");
+
     drop((tree, flag));
     let _ = Command::new("chattr").arg("-i").arg(&kept).output();
     world.open();
+
     assert_eq!(std::fs::read_dir(&trash).unwrap().count(), 0);
 }

@@ -82,6 +82,7 @@ impl Vandal {
             }
             at += 1;
         }
+
         (dirs, others)
     }
 
@@ -94,6 +95,7 @@ impl Vandal {
             .choice(&dirs)
             .expect("there are two")
             .join(self.rng.choice(NAMES).expect("some"));
+
         let dir = self.rng.choice(&dirs[2..]).unwrap_or(&into).clone();
         let other = self.rng.choice(&others).unwrap_or(&into).clone();
         match self.rng.u8(..20) {
@@ -131,6 +133,7 @@ impl Vandal {
         let bytes: Vec<u8> = std::iter::repeat_with(|| self.rng.alphanumeric() as u8)
             .take(size)
             .collect();
+
         if std::fs::write(path, bytes).is_ok() {
             let file = std::fs::File::options()
                 .write(true)
@@ -147,9 +150,11 @@ impl Vandal {
         let Ok(meta) = path.symlink_metadata() else {
             return;
         };
+
         if !meta.is_file() {
             return;
         }
+
         let bytes: Vec<u8> = std::iter::repeat_with(|| self.rng.alphanumeric() as u8)
             .take(meta.len() as usize)
             .collect();
@@ -157,6 +162,7 @@ impl Vandal {
             .write(true)
             .open(path)
             .expect("opens");
+
         std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).expect("writes");
         file.set_modified(meta.modified().expect("has a time"))
             .expect("sets the time");
@@ -202,6 +208,7 @@ fn a_scan_with_an_index_finds_what_one_without_finds() {
         threads: 2,
         ..ScanOptions::new(SystemTime::UNIX_EPOCH)
     };
+
     let path = dir.path().join("index");
     for round in 0..rounds {
         for _ in 0..vandal.rng.usize(..8) {
@@ -265,10 +272,12 @@ impl Linked {
         for made in ["top", "top/current", "top/stable", "outside"] {
             std::fs::create_dir(dir.path().join(made)).unwrap();
         }
+
         let root = Root::open(dir.path().join("top")).unwrap();
         std::fs::write(dir.path().join("top/current/app"), "version 1").unwrap();
         let new = Self { dir, root };
         new.link("top/current/app", "top/stable/app");
+
         new
     }
 
@@ -293,6 +302,7 @@ impl Linked {
         let without = scan(&self.root, &options, None, &self.at("fresh")).unwrap();
         assert_eq!(said(&with.index), said(&without.index));
         let entries = with.index.entries().map(|e| e.unwrap().entry);
+
         entries
             .map(|e| match &e.kind {
                 EntryKind::Hardlink(first) => format!("{} = {first}", e.path),
@@ -322,6 +332,7 @@ fn a_link_follows_its_first_name_when_a_directory_is_renamed() {
             "stable/app = current/app"
         ]
     );
+
     f.rename("top/current", "top/previous");
     assert_eq!(
         f.scan(),
@@ -332,9 +343,11 @@ fn a_link_follows_its_first_name_when_a_directory_is_renamed() {
             "stable/app = previous/app"
         ]
     );
+
     std::fs::create_dir(f.at("top/current")).unwrap();
     std::fs::write(f.at("top/current/app"), "version 2").unwrap();
     assert_eq!(f.scan()[..2], ["current/", "current/app"]);
+
     // The directory of the second name, and one that brings an earlier name.
     f.rename("top/stable", "top/z");
     assert_eq!(
@@ -342,6 +355,7 @@ fn a_link_follows_its_first_name_when_a_directory_is_renamed() {
         ["previous/", "previous/app", "z/", "z/app = previous/app"]
     );
     f.rename("top/z", "top/a");
+
     assert_eq!(
         f.scan(),
         [
@@ -370,6 +384,7 @@ fn a_link_whose_first_name_is_replaced_with_its_directory_keeps_its_content() {
         "stable/",
         "stable/app = previous/app",
     ];
+
     assert_eq!(f.scan(), expected);
 }
 
@@ -383,6 +398,7 @@ fn names_that_come_with_a_directory_from_outside_are_links() {
         f.scan()[..4],
         ["a/", "a/app", "current/", "current/app = a/app"]
     );
+
     f.rename("top/a", "outside");
     assert_eq!(
         f.scan(),
@@ -411,6 +427,7 @@ fn an_index_with_a_link_to_nowhere_is_not_gone_on_with() {
         }
         bad
     };
+
     // As it was written before links were checked; nothing changed since.
     bad().unchecked().finish(good.origin().clone()).unwrap();
     assert_eq!(f.scan()[2..], ["stable/", "stable/app = current/app"]);
@@ -420,6 +437,7 @@ fn an_index_with_a_link_to_nowhere_is_not_gone_on_with() {
 
     // No such index gets its name.
     let before = std::fs::read(f.at("index")).unwrap();
+
     assert!(bad().finish(good.origin().clone()).is_err());
     assert_eq!(std::fs::read(f.at("index")).unwrap(), before);
 }
@@ -462,6 +480,7 @@ impl Host {
             excludes: self.excludes.clone(),
             ..self.world.rules.clone()
         };
+
         Header {
             serial: Serial(self.serial),
             root,
@@ -477,15 +496,18 @@ impl Host {
             xattrs: true,
             ..ScanOptions::new(SystemTime::now())
         };
+
         let excluded = PathFilter::new(&self.excludes);
         let all = !self.world.rules.delete_excluded;
         options.closed.push(self.world.protect.clone());
+
         if all {
             &mut options.closed
         } else {
             &mut options.unhashed
         }
         .push(excluded);
+
         options
     }
 
@@ -504,6 +526,7 @@ impl Host {
         )
         .unwrap();
         let _ = std::fs::remove_file(tree.written_path());
+
         found
     }
 
@@ -525,6 +548,7 @@ impl Host {
             owners: &owners,
             spared: &[],
         };
+
         diff(
             scanned,
             &Manifest::of(header, self.tree.nodes()),
@@ -549,29 +573,36 @@ impl Host {
                 .collect::<Vec<_>>(),
             Err(e) => vec![e.to_string()],
         };
+
         assert_eq!(
             shown(&found),
             shown(&self.plan(&self.look_without_index(), &header)),
             "the plan"
         );
+
         meddle(Moment::Compared);
         let Ok(plan) = found else { return false };
         let Ok(stage) = Stage::begin(&self.tree, plan) else {
             return false;
         };
+
         for (ordinal, block) in stage.fetched().unwrap() {
             stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
         }
+
         if stage.finish().is_err() {
             return false;
         }
+
         meddle(Moment::Staged);
         if stage.commit(&Release::new(header).unwrap(), b"").is_err() {
             return false;
         }
+
         meddle(Moment::Committed);
         self.tree.note_written(&stage.into_plan());
         self.tree.forget_undo().unwrap();
+
         true
     }
 
@@ -603,17 +634,20 @@ fn meddled(swap: bool, moment: Moment, edited: &str) {
     host.world
         .release(&[("kept", file("kept one")), ("new", large())]);
     let at = host.world.www().join(edited);
+
     let mut vandal = Vandal {
         rng: fastrand::Rng::with_seed(1),
         top: host.world.www(),
         outside: host.world.www(),
     };
+
     let committed = host.deploy(|now| {
         if now == moment {
             std::thread::sleep(REST);
             vandal.edit(&at);
         }
     });
+
     assert!(committed);
     host.check("after");
     let plan = |host: &Host| {
@@ -626,6 +660,7 @@ fn meddled(swap: bool, moment: Moment, edited: &str) {
             .map(|c| c.path.to_string())
             .collect::<Vec<_>>()
     };
+
     assert_eq!(plan(&host), [edited], "swap {swap}, {moment:?}");
     host = host.restarted();
     assert_eq!(
@@ -633,6 +668,7 @@ fn meddled(swap: bool, moment: Moment, edited: &str) {
         [edited],
         "after a restart: swap {swap}, {moment:?}"
     );
+
     assert!(host.deploy(|_| {}));
     assert_eq!(look(&host.world.www()), look(&host.world.source()));
 }
@@ -686,9 +722,11 @@ fn a_host_with_an_index_does_what_one_without_does() {
             outside,
         }
     };
+
     let mut source = vandal(host.world.source(), seed);
     let mut local = vandal(host.world.www(), seed + 1_000_000);
     (0..60).for_each(|_| source.act());
+
     for round in 0..rounds {
         let what = format!("seed {seed}, round {round}");
         (0..source.rng.usize(..6)).for_each(|_| source.act());
@@ -744,11 +782,13 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
     assert!(host.deploy(|_| {}));
     std::thread::sleep(REST);
     host.look();
+
     // An index that lacks a name, as only a defect makes one.
     let good = Index::open(&host.tree.index_path(), host.tree.root().id()).unwrap();
     let mut bad =
         crate::tree::index::IndexWriter::create(&host.tree.index_path(), host.tree.root().id())
             .unwrap();
+
     for found in good
         .entries()
         .map(Result::unwrap)
@@ -756,6 +796,7 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
     {
         bad.push(found).unwrap();
     }
+
     bad.finish(good.origin().clone()).unwrap();
     assert_eq!(host.look().index.totals().entries, 1);
 
@@ -766,6 +807,7 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
         whole: true,
         ..host.options()
     };
+
     let path = host.tree.index_path();
     let old = Index::open(&path, host.tree.root().id()).map(Arc::new);
     let walked = scan(&host.tree.root(), &options, old.as_ref(), &path).unwrap();
@@ -777,11 +819,13 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
         ),
         (2, 1, true)
     );
+
     host.tree.trust_index();
     host = host.restarted();
     assert!(!host.tree.is_doubted());
     host.tree
         .drop_index(&crate::Error::refused("another kind of file appeared here"));
+
     assert!(host.tree.is_doubted() && !path.exists());
 }
 
@@ -794,6 +838,7 @@ fn a_tree_that_is_empty_or_another_directory_is_strange() {
         "without a release nothing is expected"
     );
     assert!(host.deploy(|_| {}));
+
     host.look();
     assert!(!host.tree.is_strange());
     std::fs::remove_file(host.world.www().join("kept")).unwrap();
@@ -801,8 +846,10 @@ fn a_tree_that_is_empty_or_another_directory_is_strange() {
     std::fs::rename(host.world.www(), host.world.www().with_file_name("moved")).unwrap();
     std::fs::create_dir(host.world.www()).unwrap();
     std::fs::write(host.world.www().join("kept"), "kept").unwrap();
+
     host = host.restarted();
     assert!(host.tree.is_strange(), "it is another directory");
     host.look();
+
     assert!(!host.tree.is_strange());
 }

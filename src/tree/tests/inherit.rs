@@ -113,6 +113,7 @@ fn a_set_group_id_directory_gives_its_group_where_the_release_leaves_it() {
         println!("skipped: not root");
         return;
     }
+
     for swap in [false, true] {
         let old = [("d", Thing::Dir(0o2775)), ("d/old", file("old"))];
         let new = [

@@ -24,17 +24,21 @@ fn version(n: u64) -> Vec<(&'static str, Thing)> {
         ("d/small", file(&format!("version {n}"))),
         ("d/twin", Thing::Hard("d/small")),
     ];
+
     all.push(match n {
         1 => ("kind", large(50)),
         2 => ("kind", Thing::Link("nowhere")),
         _ => ("kind", Thing::Dir(0o755)),
     });
+
     if n > 2 {
         all.push(("kind/inside", large(50 + n)));
     }
+
     if n != 2 {
         all.push(("often", large(60 + n % 2)));
     }
+
     all
 }
 
@@ -141,9 +145,11 @@ fn content_goes_with_its_release() {
 fn what_is_shared_with_the_live_tree_is_not_kept_a_second_time() {
     let (world, tree) = world(true);
     (1..=2).for_each(|n| put(&world, &tree, n, n));
+
     // Changed or gone: `changes`, `d/small`, `kind`, `often`. Not: `always`, `d/mode`.
     let kept = weight(&shelf(&tree, 1));
     assert!((900_000..910_000).contains(&kept), "{kept}");
+
     assert_eq!(
         std::fs::metadata(shelf(&tree, 1))
             .map(|m| std::os::unix::fs::MetadataExt::mode(&m) & 0o777)
@@ -169,6 +175,7 @@ fn one_release_keeps_no_content_of_others() {
         )
         .unwrap()
     };
+
     let tree = open(1);
     (1..=3).for_each(|n| put(&world, &tree, n, n));
     assert_eq!(
@@ -178,6 +185,7 @@ fn one_release_keeps_no_content_of_others() {
         ),
         (vec![Serial(3)], 0)
     );
+
     drop(tree);
     // More is kept from now on, and less again.
     let tree = open(2);
@@ -185,6 +193,7 @@ fn one_release_keeps_no_content_of_others() {
     assert!(weight(&shelf(&tree, 3)) > 0);
     drop(tree);
     let tree = open(1);
+
     assert_eq!(
         (
             tree.releases().unwrap(),
@@ -248,9 +257,11 @@ fn drift_that_a_release_replaced_is_not_taken_for_it() {
     assert!(to_fetch(&world, &tree, 1, 3) >= 300_000);
     put(&world, &tree, 1, 3);
     assert_eq!(look(&world.www()), look(&world.source()));
+
     // Put again over drift: that is no release that one could go back to.
     std::fs::write(world.www().join("changes"), noise(300_000, 78)).unwrap();
     put(&world, &tree, 1, 3);
+
     assert!(!shelf(&tree, 3).exists());
 }
 
@@ -374,6 +385,7 @@ fn what_is_passed_on_is_read_in_the_directory_that_is_served() {
         .release
         .header()
         .root;
+
     let victim = world.www().with_file_name("victim");
     std::fs::create_dir(&victim).unwrap();
     std::fs::rename(world.www(), world.www().with_file_name("away")).unwrap();
@@ -384,10 +396,12 @@ fn what_is_passed_on_is_read_in_the_directory_that_is_served() {
         (root.nodes..root.nodes + root.blocks)
             .try_for_each(|o| source.read(Ordinal(o), &mut Vec::new()).map(drop))
     };
+
     assert!(matches!(
         all(Live::At(world.www())),
         Err(SourceError::NotKept(_))
     ));
+
     all(Live::Served(tree)).unwrap();
 }
 

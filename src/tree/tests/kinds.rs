@@ -22,10 +22,12 @@ pub(super) fn acl() -> Vec<u8> {
         (16, 4, u32::MAX),
         (32, 0, u32::MAX),
     ];
+
     for (tag, rights, id) in entries {
         bytes.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
         bytes.extend(id.to_le_bytes());
     }
+
     bytes
 }
 
@@ -40,10 +42,12 @@ fn decorate(top: &Path) {
             println!("without {name}: {e}");
         }
     }
+
     if !is_root() {
         println!("without devices and owners: not root");
         return;
     }
+
     use nix::sys::stat::{Mode, SFlag, mknod};
     for (name, kind, device) in [
         ("char", SFlag::S_IFCHR, (1, 3)),
@@ -54,6 +58,7 @@ fn decorate(top: &Path) {
             println!("without {name}: {e}");
         }
     }
+
     for (path, uid) in [
         ("pipe", 70_000),
         ("link", 4_000_000_000),
@@ -201,6 +206,7 @@ fn a_hole_needs_no_space() {
         println!("skipped: no right to mount a small filesystem");
         return;
     };
+
     let world = World::new(&[], &[("sparse", file(""))]);
     let source = std::fs::File::options()
         .write(true)
@@ -208,6 +214,7 @@ fn a_hole_needs_no_space() {
         .unwrap();
     source.set_len(30 << 20).unwrap();
     let name = crate::id::TreeName::new("www").unwrap();
+
     let tree = crate::tree::Tree::open(
         name,
         &dir.path().join("small/www"),
@@ -215,6 +222,7 @@ fn a_hole_needs_no_space() {
         Default::default(),
     )
     .unwrap();
+
     let scanned = Scanned::of(&world.source());
     let plan = world
         .plan(&Manifest::new(scanned.manifest(&tree), tree.nodes()))
@@ -223,6 +231,7 @@ fn a_hole_needs_no_space() {
     for (ordinal, block) in stage.fetched().unwrap() {
         assert!(stage.put(ordinal, &scanned.blocks[&block.hash]).unwrap());
     }
+
     stage.finish().unwrap();
 }
 
@@ -233,6 +242,7 @@ fn a_socket_in_the_way_is_named_before_anything_changes() {
         ("d/x", file("x")),
         ("f", file("old")),
     ];
+
     for (place, swap) in [("s", false), ("d/s", false), ("s", true), ("d/s", true)] {
         let world = World::new(&old, &[("f", file("new")), ("s", file("s"))]).swapping(swap);
         let socket = world.www().join(place);
@@ -289,6 +299,7 @@ fn what_dead_sessions_left_for_nobody_goes_when_the_tree_is_opened() {
         .plan(&Manifest::new(source.manifest(&tree), tree.nodes()))
         .unwrap();
     let stage = Stage::begin(&tree, plan).unwrap();
+
     let (ordinal, block) = stage.fetched().unwrap()[0];
     stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     drop(stage);
@@ -298,15 +309,18 @@ fn what_dead_sessions_left_for_nobody_goes_when_the_tree_is_opened() {
         .unwrap()
         .write_all(b"")
         .unwrap();
+
     std::fs::create_dir_all(tree.state().path().join("next/half/built")).unwrap();
     let next = tree.state().path().join("next");
     drop(tree);
     let tree = world.open();
+
     // The paths of before were those of handles that are closed.
     let mut left: Vec<_> = std::fs::read_dir(tree.state().stage_path())
         .unwrap()
         .map(|e| e.unwrap().file_name())
         .collect();
+
     left.sort();
     assert_eq!(left, ["1", "log-1"], "what the next session can use");
     assert!(!next.exists());

@@ -56,6 +56,7 @@ impl Grower<'_> {
                 dirs.push(dir);
             }
         }
+
         for dir in &dirs {
             for nth in 0..4 {
                 if self.random.often() {
@@ -63,6 +64,7 @@ impl Grower<'_> {
                 }
             }
         }
+
         for dir in dirs.iter().rev() {
             let mode = self.random.one(&[0o755, 0o2775, 0o700, 0o2750]);
             self.dress(dir, Some(mode));
@@ -75,10 +77,12 @@ impl Grower<'_> {
             std::fs::hard_link(first, &at).unwrap();
             return;
         }
+
         let mut mode = Some(
             self.random
                 .one(&[0o644, 0o600, 0o755, 0o664, 0o4755, 0o444]),
         );
+
         match self.random.below(8) {
             0 => {
                 std::os::unix::fs::symlink(self.random.one(&["x", "n0", "/no/where"]), &at)
@@ -93,6 +97,7 @@ impl Grower<'_> {
             )
             .unwrap(),
         }
+
         self.dress(&at, mode);
         self.made.push(at);
     }
@@ -107,6 +112,7 @@ impl Grower<'_> {
         let set = |name: &str, value: &[u8]| {
             rustix::fs::lsetxattr(at, name, value, XattrFlags::empty()).unwrap()
         };
+
         if self.decorates && self.random.below(3) == 0 {
             set("trusted.note", self.random.one(&[b"1", b"2"]));
             let meta = std::fs::symlink_metadata(at).unwrap();
@@ -120,17 +126,21 @@ impl Grower<'_> {
                 set("system.posix_acl_default", &acl());
             }
         }
+
         if let Some(mode) = mode {
             std::fs::set_permissions(at, std::fs::Permissions::from_mode(mode)).unwrap();
         }
+
         let time = Timespec {
             tv_sec: self.random.one(&[1_000_000_000, 1_000_000_001]),
             tv_nsec: 0,
         };
+
         let times = Timestamps {
             last_access: time,
             last_modification: time,
         };
+
         rustix::fs::utimensat(rustix::fs::CWD, at, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
     }
 }
@@ -178,6 +188,7 @@ fn look(top: &Path) -> Looks {
         let owner = format!("{} {}", meta.uid(), meta.gid());
         all.insert(path, [content, owner, format!("{xattrs:?}")]);
     }
+
     all
 }
 
@@ -250,6 +261,7 @@ fn round(seed: u64) {
     world.rules.set_user = owners;
     world.rules.set_group = owners;
     world.protect = PathFilter::at_top(&["/keep/"]);
+
     let (www, source) = (world.www(), world.source());
     let outside = www.with_file_name("outside");
     std::fs::create_dir(www.join(KEPT)).unwrap();
@@ -263,12 +275,14 @@ fn round(seed: u64) {
         made: Vec::new(),
     }
     .grow();
+
     let mut host = Grower {
         random: &mut random,
         top: &www,
         decorates: true,
         made: Vec::new(),
     };
+
     host.grow();
     let files = host.made;
     let judge = www.with_file_name("judge");
@@ -276,18 +290,22 @@ fn round(seed: u64) {
         .args(["-a", "--no-preserve=links"])
         .arg(&www)
         .arg(&judge));
+
     let away = [outside.clone(), www.join(KEPT)];
     link_away(&mut random, &files, &away);
 
     let mut rsync = Command::new("rsync");
+
     // In place a file keeps what no release governs; its links were taken apart above.
     rsync.args(["-rlptDHc", "--inplace", "--delete", "--exclude=/keep"]);
     if owners {
         rsync.args(["-og", "--numeric-ids"]);
     }
+
     if world.rules.xattrs {
         rsync.args(["-A", "-X"]);
     }
+
     let taken = |path: &PathBuf| {
         let (old, new) = (
             std::fs::symlink_metadata(www.join(path)),
@@ -298,6 +316,7 @@ fn round(seed: u64) {
         };
         old.file_type() == new.file_type() && old.uid() != 0 && old.uid() != new.uid()
     };
+
     let takes = owners && !world.rules.xattrs;
     let taken: Vec<PathBuf> = look(&www)
         .into_keys()
@@ -305,6 +324,7 @@ fn round(seed: u64) {
         .collect();
     take_rights(&judge, &taken, true);
     run(rsync.arg(source.join("")).arg(judge.join("")));
+
     take_rights(&judge, &taken, false);
 
     let inodes = |dir: &PathBuf| {
@@ -316,6 +336,7 @@ fn round(seed: u64) {
         let inodes: Vec<_> = found.iter().map(|e| e.metadata().unwrap().ino()).collect();
         (look(dir), inodes)
     };
+
     let before = away.each_ref().map(inodes);
     let tree = world.open();
     let kind = format!(
@@ -323,10 +344,12 @@ fn round(seed: u64) {
         world.rules.layout, world.rules.xattrs
     );
     let old = look(&www);
+
     world
         .deploy(&tree, 1)
         .unwrap_or_else(|e| panic!("{kind}: {e}"));
     let (mut is, mut should) = (look(&www), look(&judge));
+
     // Which of its names gives a file with several what no release governs, rsync decides otherwise; and a symbolic link
     // with another target is a new one for it.
     for path in is.clone().into_keys() {
@@ -349,6 +372,7 @@ fn round(seed: u64) {
             }
         }
     }
+
     for path in is
         .keys()
         .chain(should.keys())
@@ -361,12 +385,14 @@ fn round(seed: u64) {
             look(&source).get(path)
         );
     }
+
     assert_same(&kind, &is, &should);
     let after = away.each_ref().map(inodes);
     assert_eq!(before[0], after[0], "{kind}: outside");
     assert_eq!(before[1].1, after[1].1, "{kind}: protected");
     assert_same(&kind, &before[1].0, &after[1].0);
     tree.revert().unwrap_or_else(|e| panic!("{kind}: {e}"));
+
     assert_same(&format!("{kind}, taken back"), &look(&www), &old);
 }
 
@@ -385,10 +411,12 @@ fn metadata_is_what_rsync_makes_of_it_and_nobody_elses_file_changes() {
             let said = String::from_utf8_lossy(&o.stdout).into_owned();
             said.contains(" ACLs") && said.contains(" xattrs") && !said.contains("no ACLs")
         });
+
     if !is_root() || !has_rsync {
         println!("skipped: not root, or no rsync with ACLs");
         return;
     }
+
     let probe = super::world::scratch();
     let acls = rustix::fs::setxattr(
         probe.path(),
@@ -396,10 +424,12 @@ fn metadata_is_what_rsync_makes_of_it_and_nobody_elses_file_changes() {
         &acl(),
         XattrFlags::empty(),
     );
+
     if let Err(e) = acls {
         println!("skipped: no ACLs here: {e}");
         return;
     }
+
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     let first = number("MAKUO_METADATA_SEED").unwrap_or(1);
     for seed in first..first + number("MAKUO_METADATA_ROUNDS").unwrap_or(24) {

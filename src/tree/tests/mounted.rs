@@ -34,6 +34,7 @@ fn lives(at: &Path) {
         .expect("there")
         .join(RESERVED)
         .join("www");
+
     assert_eq!(tree.state().path(), state);
     for dir in [state.as_path(), state.parent().expect("a parent")] {
         assert_eq!(
@@ -43,6 +44,7 @@ fn lives(at: &Path) {
     }
 
     world.deploy(&tree, 1).expect("a commit");
+
     assert_eq!(look(&world.www()), look(&world.source()));
     tree.revert().expect("it goes back");
     assert_eq!(look(&world.www()), before);
@@ -50,6 +52,7 @@ fn lives(at: &Path) {
     drop(tree);
 
     let tree = world.open();
+
     let kept = Records::find(tree.name(), &world.www(), None)
         .expect("readable")
         .expect("a state");
@@ -57,6 +60,7 @@ fn lives(at: &Path) {
         kept.highest().expect("read").map(|mark| mark.serial),
         Some(Serial(2))
     );
+
     assert!(!tree.is_strange());
     for entry in std::fs::read_dir(world.www())
         .expect("there")
@@ -68,6 +72,7 @@ fn lives(at: &Path) {
             false => std::fs::remove_file(entry.path()).expect("root may"),
         }
     }
+
     assert!(tree.is_strange(), "all but the state is gone");
     world.release(&[("only", file("this"))]);
     world.deploy(&tree, 3).expect("a commit");
@@ -79,12 +84,14 @@ fn lives(at: &Path) {
         .flatten()
         .map(|e| e.file_name())
         .collect();
+
     assert_eq!(left, [RESERVED]);
 
     let mut options = ScanOptions::new(std::time::SystemTime::now());
     options.apart = tree.state().apart();
     let scanned =
         crate::tree::scan(&tree.root(), &options, None, &tree.index_path()).expect("scanned");
+
     assert_eq!(scanned.index.totals().entries, 0);
 }
 
@@ -100,6 +107,7 @@ fn a_tree_that_is_a_mount_point_has_its_state_inside() {
         };
         lives(&at);
     }
+
     let at = dir.path().join("tmpfs");
     match Mount::tmpfs(&at.join("www"), "size=20m") {
         Some(_mount) => lives(&at),
@@ -140,11 +148,13 @@ fn an_exchange_of_a_tree_that_is_a_mount_point_is_refused() {
     let Some(_mount) = Mount::tmpfs(&dir.path().join("www"), "size=20m") else {
         return println!("skipped: no right to mount");
     };
+
     let world = world(dir.path(), &old(), &new()).swapping(true);
     let before = look(&world.www());
     let Err(refused) = world.begin(&world.open(), 1) else {
         panic!("not possible")
     };
+
     assert!(refused.to_string().contains("mount point"), "{refused}");
     assert_eq!(look(&world.www()), before);
 }

@@ -20,12 +20,15 @@ impl Layered {
         for name in ["lower", "upper", "work", "at"] {
             std::fs::create_dir(layered.path(name)).expect("new");
         }
+
         if apart {
             mount(&["-t", "tmpfs", "tmpfs"], &layered.path("lower"));
         }
+
         make(&layered.path("lower/www"), things);
         super::world::set_top(&layered.path("lower/www"), 0o755, 900_000_001);
         layered.mount("redirect_dir=off");
+
         layered
     }
 
@@ -57,6 +60,7 @@ impl Layered {
             }));
             out.status.success()
         };
+
         assert!((0..500).any(gone), "it cannot be unmounted");
     }
 
@@ -90,6 +94,7 @@ fn with_mounts(test: impl FnOnce() + Send + 'static) {
             "skipped: only root mounts overlay filesystems, where the kernel has them"
         );
     }
+
     let thread = std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("root may");
         assert!(
@@ -101,6 +106,7 @@ fn with_mounts(test: impl FnOnce() + Send + 'static) {
         );
         test();
     });
+
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
@@ -121,6 +127,7 @@ fn judged(from: &Path, to: &Path) -> String {
         "{}",
         String::from_utf8_lossy(&out.stderr)
     );
+
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
@@ -320,6 +327,7 @@ fn random_trees_of_a_lower_layer_become_what_rsync_says() {
     let seed: u64 = number("MAKUO_SEED").unwrap_or_else(|| fastrand::u64(..));
     let rounds = number("MAKUO_OVERLAYS").unwrap_or(12);
     println!("MAKUO_SEED={seed} MAKUO_OVERLAYS={rounds}");
+
     with_mounts(move || {
         let mut rng = fastrand::Rng::with_seed(seed);
         for round in 0..rounds {
@@ -367,6 +375,7 @@ fn random(rng: &mut fastrand::Rng) -> Vec<(&'static str, Thing)> {
     ];
     let mut made: Vec<(&'static str, Thing)> = Vec::new();
     let mut files: Vec<&'static str> = Vec::new();
+
     for path in NAMES {
         let parent = path.rsplit_once('/').map(|(dir, _)| dir);
         let has_parent = parent.is_none_or(|dir| {
@@ -391,5 +400,6 @@ fn random(rng: &mut fastrand::Rng) -> Vec<(&'static str, Thing)> {
         };
         made.push((path, thing));
     }
+
     made
 }

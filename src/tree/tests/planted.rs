@@ -33,10 +33,12 @@ fn acl_for(uid: u32) -> Vec<u8> {
         (32, 0, u32::MAX),
     ];
     let mut bytes = 2u32.to_le_bytes().to_vec();
+
     for (tag, rights, id) in all {
         bytes.extend([tag.to_le_bytes(), rights.to_le_bytes()].concat());
         bytes.extend(id.to_le_bytes());
     }
+
     bytes
 }
 
@@ -90,6 +92,7 @@ impl Attacker {
             }
             self.holds(&path);
         }
+
         self.holds(&top.join("d"));
     }
 
@@ -98,12 +101,14 @@ impl Attacker {
         let Ok(file) = options.read(true).write(true).create_new(true).open(path) else {
             return;
         };
+
         file.write_all_at(content, 0).unwrap();
         let mode = MODES[self.rng.usize(..MODES.len())];
         file.set_permissions(Permissions::from_mode(mode)).unwrap();
         if self.rng.bool() {
             let _ = rustix::fs::fsetxattr(&file, ACCESS, &acl_for(NOBODY), XattrFlags::empty());
         }
+
         self.files.push(file);
     }
 
@@ -111,6 +116,7 @@ impl Attacker {
         if std::fs::DirBuilder::new().mode(0o777).create(path).is_err() {
             return;
         }
+
         for acl in [ACCESS, DEFAULT] {
             if self.rng.bool() {
                 let _ = rustix::fs::setxattr(path, acl, &acl_for(NOBODY), XattrFlags::empty());
@@ -122,10 +128,12 @@ impl Attacker {
         let Ok(now) = std::fs::symlink_metadata(path) else {
             return;
         };
+
         let (any, nothing) = (
             OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
             Mode::empty(),
         );
+
         if now.is_dir() {
             self.dirs.extend(rustix::fs::open(
                 path,
@@ -187,6 +195,7 @@ fn check(top: &Path, held_only: bool, what: &str) {
             .map(|entry| entry.unwrap().path());
         return names.for_each(|path| check(&path, held_only, what));
     }
+
     // By its path he may write to what is his.
     let is_his = meta.uid() == NOBODY && (!held_only || meta.mode() & 0o6000 == 0);
     // What his directory gives to files in it he may write to, as he may replace them; but for those that run as others.
@@ -195,6 +204,7 @@ fn check(top: &Path, held_only: bool, what: &str) {
     if !meta.is_file() || is_his || is_given || may_write(&meta) {
         return;
     }
+
     let mut bytes = Vec::new();
     File::open(top).unwrap().read_to_end(&mut bytes).unwrap();
     assert!(
@@ -213,6 +223,7 @@ fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<Pa
         ("d/sub", Thing::Dir([0o755, 0o777, 0o775][rng.usize(..3)])),
     ];
     let mut wanted = BTreeMap::new();
+
     for name in ["d/conf", "d/data", "d/sub/cron", "d/tool"] {
         if rng.u8(..8) == 0 {
             continue;
@@ -221,10 +232,12 @@ fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<Pa
         wanted.insert(PathBuf::from(name), bytes.clone());
         things.push((name, Thing::File(bytes, MODES[rng.usize(..MODES.len())])));
     }
+
     things.push(("d/link", Thing::Link("tool")));
     things.push(("d/pipe", Thing::Pipe));
     things.push(("other", file("left alone")));
     world.release(&things);
+
     for (path, thing) in &things {
         let at = world.source().join(path);
         let uid = [0, 0, 1234, NOBODY][rng.usize(..4)];
@@ -233,6 +246,7 @@ fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<Pa
             std::fs::set_permissions(&at, Permissions::from_mode(*mode)).unwrap();
         }
     }
+
     // He has to get there.
     super::world::set_top(&world.source(), 0o755, 900_000_002);
     wanted
@@ -243,18 +257,21 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
     if !is_root() {
         return println!("skipped: not root");
     }
+
     let number = |name: &str, other| {
         std::env::var(name)
             .ok()
             .and_then(|s| s.parse().ok())
             .unwrap_or(other)
     };
+
     let (seed, rounds) = (
         number("MAKUO_PLANT_SEED", 1),
         number("MAKUO_PLANT_ROUNDS", 60),
     );
     println!("MAKUO_PLANT_SEED={seed} MAKUO_PLANT_ROUNDS={rounds}");
     let (mut through, mut held) = (0, 0);
+
     for round in seed..seed + rounds {
         let mut rng = fastrand::Rng::with_seed(round);
         let (swap, governed, meanwhile) = (rng.bool(), rng.bool(), rng.u8(..3) == 0);
@@ -302,6 +319,7 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
             check(&world.www(), false, &format!("{what}, by what he reaches"));
         }
     }
+
     assert!(through > rounds, "{through} of {} went through", rounds * 3);
     assert!(held as u64 > rounds * 5, "he held {held}");
 }
@@ -333,6 +351,7 @@ fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
     if !is_root() {
         return println!("skipped: not root");
     }
+
     for swap in [false, true] {
         let old = [
             ("d", Thing::Dir(0o775)),
@@ -384,6 +403,7 @@ fn who_holds_a_directory_that_was_his_can_change_nothing_in_it() {
     if !is_root() {
         return println!("skipped: not root");
     }
+
     for swap in [false, true] {
         let things = [("d", Thing::Dir(0o755)), ("d/f", file("same"))];
         let world = World::new(&things, &things).swapping(swap);

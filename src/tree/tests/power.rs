@@ -75,6 +75,7 @@ fn image() -> Option<(tempfile::TempDir, PathBuf)> {
             image.as_ref(),
         ],
     );
+
     let disk = made
         .then(|| Disk::mount(&image, &dir.path().join("now")))
         .flatten();
@@ -82,9 +83,11 @@ fn image() -> Option<(tempfile::TempDir, PathBuf)> {
         println!("skipped: no right or no tools to make and mount an ext4");
         return None;
     };
+
     make(&disk.at.join("www"), &old());
     set_top(&disk.at.join("www"), 0o755, 900_000_001);
     drop(disk);
+
     Some((dir, image))
 }
 
@@ -103,6 +106,7 @@ fn cut(
     std::fs::copy(&now, &failed).unwrap();
     drop(disk);
     let _disk = Disk::mount(&failed, &dir.join("now")).expect("ext4 mends itself");
+
     let tree = world.open();
     let (recovery, found) = (tree.recovery(), look(&world.www()));
     if done || recovery != Recovery::Nothing || found == look(&world.source()) {
@@ -112,6 +116,7 @@ fn cut(
             "{recovery:?}"
         );
     }
+
     (done, recovery, found)
 }
 
@@ -125,6 +130,7 @@ fn commits(swap: bool, step: usize) {
         let _disk = Disk::mount(&first, &dir.path().join("now")).unwrap();
         look(&world.www())
     };
+
     let wanted = look(&world.source());
     let (mut olds, mut news) = (0, 0);
     for after in (0..).step_by(step) {
@@ -148,6 +154,7 @@ fn commits(swap: bool, step: usize) {
             break;
         }
     }
+
     assert!(
         olds > 0 && news > 3,
         "{olds} times the old tree, {news} times the new one"

@@ -21,6 +21,7 @@ fn a_block_that_is_here_is_found_and_no_other() {
         ("old name", large(3)),
         ("same", large(4)),
     ];
+
     let new = [
         ("coming", large(5)),
         ("damaged", large(1)),
@@ -29,11 +30,13 @@ fn a_block_that_is_here_is_found_and_no_other() {
         ("new name", large(3)),
         ("same", large(4)),
     ];
+
     let world = World::new(&old, &new);
     let tree = world.open();
     let (stage, release, source) = world.begin(&tree, 1).unwrap();
     let manifest = Manifest::of(release.header(), tree.nodes());
     let mut all = Vec::new();
+
     for located in manifest.entries() {
         let located = located.unwrap();
         let EntryKind::File(content) = &located.entry.kind else {
@@ -48,14 +51,17 @@ fn a_block_that_is_here_is_found_and_no_other() {
                 .map(|(block, n)| (path.clone(), Ordinal(n), block)),
         );
     }
+
     for (_, ordinal, block) in all.iter().filter(|(path, ..)| path == "here") {
         assert!(stage.put(*ordinal, &source.blocks[&block.hash]).unwrap());
     }
+
     // Both are as the release has them when they are compared, and not afterwards.
     let damaged = std::fs::File::options()
         .write(true)
         .open(world.www().join("damaged"))
         .unwrap();
+
     damaged.write_all_at(b"damage", 0).unwrap();
     std::fs::remove_file(world.www().join("lost")).unwrap();
     std::os::unix::fs::symlink("same", world.www().join("lost")).unwrap();
@@ -63,6 +69,7 @@ fn a_block_that_is_here_is_found_and_no_other() {
     let mut recall = Recall::open(&tree, release.header().root).unwrap();
     let mut bytes = Vec::new();
     assert!(all.len() > 20);
+
     for backwards in [false, true] {
         let mut order: Vec<_> = all.iter().collect();
         if backwards {
@@ -89,6 +96,7 @@ fn a_block_that_is_here_is_found_and_no_other() {
             );
         }
     }
+
     let top = release.header().root;
     for ordinal in [0, top.nodes - 1, top.nodes + top.blocks, u64::MAX] {
         assert!(

@@ -180,6 +180,7 @@ fn state_in_a_directory_of_another_user_is_refused() {
     if !is_root() {
         return println!("skipped: not root");
     }
+
     let world = World::new(&OLD, &OLD);
     let state = world.www().with_file_name(".makuo");
     std::fs::create_dir(&state).unwrap();
@@ -189,6 +190,7 @@ fn state_in_a_directory_of_another_user_is_refused() {
         e.to_string().contains(&format!("belongs to user {NOBODY}")),
         "{e}"
     );
+
     assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
     chown(&state, Some(0), None).unwrap();
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
@@ -199,6 +201,7 @@ fn state_in_a_directory_of_another_user_is_refused() {
             .to_string()
             .contains("everybody may replace")
     );
+
     std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o1777)).unwrap();
     world.open();
 }

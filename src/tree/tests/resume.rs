@@ -23,6 +23,7 @@ impl Loop {
             .unwrap()
             .set_len(SPACE as u64 / 4 * 5)
             .unwrap();
+
         let run = |command: &mut Command| command.output().is_ok_and(|o| o.status.success());
         let made = run(Command::new("mkfs.ext4")
             .args(["-q", "-F", "-m", "0", "-O", "^has_journal"])
@@ -32,6 +33,7 @@ impl Loop {
                 .args(["-o", "loop"])
                 .arg(image)
                 .arg(at));
+
         mounted.then(|| Self(at.to_path_buf()))
     }
 }
@@ -76,6 +78,7 @@ fn try_again(host: &Path, killed: bool) {
         ("small", Thing::File(noise(1000, 4), 0o600)),
     ];
     let world = World::new(&[], &new).hosted(host);
+
     for serial in 1..3 {
         let tree = world.open();
         let (stage, _, source) = world.begin(&tree, serial).unwrap();
@@ -86,6 +89,7 @@ fn try_again(host: &Path, killed: bool) {
             lose_logs(&world);
         }
     }
+
     let tree = world.open();
     let (stage, ..) = world.begin(&tree, 3).unwrap();
     let wanted = stage.plan().summary.fetch_bytes as usize;
@@ -93,6 +97,7 @@ fn try_again(host: &Path, killed: bool) {
         killed || wanted < WANTED / 2,
         "what came is not fetched again: {wanted}"
     );
+
     stage.abort();
     world.deploy(&tree, 4).unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
@@ -157,6 +162,7 @@ fn files(random: &mut Random, last: &[Vec<u8>]) -> Vec<Vec<u8>> {
         left -= bytes.len();
         all.push(bytes);
     }
+
     all
 }
 

@@ -118,6 +118,7 @@ fn times_and_fewer_rights_are_set_in_place() {
         ("a", Thing::File(b"a".to_vec(), 0o700)),
         ("long-name", file("b")),
     ];
+
     let world = World::new(&old, &new);
     super::world::set_top(&world.source().join("long-name"), 0o644, 77);
     let inodes =
@@ -125,6 +126,7 @@ fn times_and_fewer_rights_are_set_in_place() {
     let before = inodes();
     world.deploy(&world.open(), 1).unwrap();
     assert_eq!(inodes(), before);
+
     assert_eq!(look(&world.www()), look(&world.source()));
 }
 
@@ -137,5 +139,6 @@ fn a_file_that_changes_after_it_was_copied_is_refused() {
     std::fs::write(world.www().join("tool"), "theirs").unwrap();
     let e = stage.commit(&release, b"").unwrap_err();
     assert!(e.to_string().contains("tool changed"), "{e}");
+
     assert_eq!(std::fs::read(world.www().join("tool")).unwrap(), b"theirs");
 }

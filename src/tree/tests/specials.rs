@@ -24,10 +24,12 @@ fn device(at: &Path) -> bool {
         Mode::S_IRUSR | Mode::S_IWUSR,
         rustix::fs::makedev(NO_DRIVER.0, NO_DRIVER.1),
     );
+
     if let Err(e) = made {
         println!("skipped: no devices here: {e}");
         return false;
     }
+
     assert!(
         std::fs::File::open(at).is_err(),
         "a device that can be opened proves nothing"
@@ -107,6 +109,7 @@ fn wait_until_it_sleeps(thread: i32) {
             .next()
             .is_some_and(|rest| rest.starts_with('S'))
     };
+
     while !sleeps() {
         std::thread::yield_now();
     }
@@ -252,6 +255,7 @@ fn filetime(secs: i64) -> rustix::fs::Timestamps {
         tv_sec: secs,
         tv_nsec: 0,
     };
+
     rustix::fs::Timestamps {
         last_access: time,
         last_modification: time,

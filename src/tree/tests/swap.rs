@@ -36,9 +36,11 @@ fn a_reader_who_opened_the_directory_sees_one_release() {
             ("d/b", file(&n.to_string())),
         ]
     };
+
     let world = World::new(&at(0), &at(1)).swapping(true);
     let stop = AtomicBool::new(false);
     let (www, source) = (world.www(), world.source());
+
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let mut reads = 0;
@@ -88,11 +90,13 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         ("up/link", Thing::Link("nowhere")),
         ("up/pipe", Thing::Pipe),
     ];
+
     let new = [
         ("d", Thing::Dir(0o755)),
         ("d/own", file("new")),
         ("fresh", file("fresh")),
     ];
+
     let mut world = World::new(&old, &new).swapping(true);
     world.rules.delete_extras = false;
     world.protect = PathFilter::at_top(&["/up/"]);
@@ -100,6 +104,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
     std::os::unix::net::UnixListener::bind(www.join("up/socket")).unwrap();
     let kept =
         ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p)));
+
     let (stage, release) = world.stage(&tree, 1).unwrap();
     // Between ready and commit: a file comes, one goes, one is replaced, one is written to.
     std::fs::write(www.join("up/deep/came"), "came").unwrap();
@@ -107,6 +112,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
     std::fs::create_dir_all(www.join("up/more/nested")).unwrap();
     std::fs::write(www.join("up/more/nested/file"), "nested").unwrap();
     std::fs::write(www.join("up/deep/keep"), "kept and written to").unwrap();
+
     let mode = std::fs::metadata(www.join("up/deep")).unwrap();
     let before = ino(&www);
     stage.commit(&release, b"").unwrap();
@@ -116,6 +122,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         kept,
         ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p)))
     );
+
     std::fs::remove_file(www.join("up/socket")).unwrap();
     let expected = [
         ".",
@@ -133,6 +140,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         "up/more/nested/file",
         "up/pipe",
     ];
+
     assert_eq!(names(&www), expected);
     let now = std::fs::metadata(www.join("up/deep")).unwrap();
     assert_eq!(
@@ -143,6 +151,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         std::fs::metadata(www.join("up")).unwrap().mode() & 0o7777,
         0o2775
     );
+
     // After the commit as well: what is taken back takes along what came.
     std::fs::write(www.join("up/later"), "later").unwrap();
     std::fs::remove_file(www.join("up/link")).unwrap();
@@ -163,6 +172,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         "up/more/nested/file",
         "up/pipe",
     ];
+
     assert_eq!(names(&www), expected);
     assert_eq!(std::fs::read_to_string(www.join("d/own")).unwrap(), "old");
 }
@@ -175,6 +185,7 @@ fn metadata_never_changes_what_the_old_tree_has_too() {
         ("l", Thing::Link("t")),
         ("z", file("z")),
     ];
+
     let new = [
         ("a", Thing::File(b"same".to_vec(), 0o600)),
         ("b", Thing::Hard("a")),
@@ -182,6 +193,7 @@ fn metadata_never_changes_what_the_old_tree_has_too() {
         ("y", Thing::Hard("a")),
         ("z", file("z")),
     ];
+
     let world = World::new(&old, &new).swapping(true);
     let before = look(&world.www());
     let tree = world.open();
@@ -189,12 +201,14 @@ fn metadata_never_changes_what_the_old_tree_has_too() {
     assert!(stage.wants().is_empty());
     assert_eq!(look(&world.www()), before);
     let report = stage.commit(&release, b"").unwrap();
+
     drop(stage);
     assert_eq!(
         (report.files_written, report.metadata_changed),
         (1, 3),
         "{report:?}"
     );
+
     assert_eq!(look(&world.www()), look(&world.source()));
     tree.revert().unwrap();
     assert_eq!(look(&world.www()), before);
@@ -202,6 +216,7 @@ fn metadata_never_changes_what_the_old_tree_has_too() {
     tree.forget_undo().unwrap();
     assert_eq!(look(&world.www()), look(&world.source()));
     assert_eq!(std::fs::metadata(world.www().join("a")).unwrap().nlink(), 3);
+
     assert_eq!(
         std::fs::metadata(world.www().join("z")).unwrap().nlink(),
         1,
@@ -223,6 +238,7 @@ fn a_tree_behind_an_operators_link_is_exchanged_where_it_stands() {
         std::fs::symlink_metadata(world.www()).unwrap().is_symlink() && tree.still_there().unwrap()
     );
     tree.revert().unwrap();
+
     assert_eq!(std::fs::read_to_string(real.join("f")).unwrap(), "old");
 }
 
@@ -233,10 +249,12 @@ fn what_changed_in_the_way_of_a_release_is_refused_and_nothing_changes() {
         ("d/x", file("x")),
         ("m", file("same")),
     ];
+
     let new = [
         ("m", Thing::File(b"same".to_vec(), 0o600)),
         ("new", file("new")),
     ];
+
     for (path, said) in [
         ("new", "/new: something was put"),
         ("d/came", "/d/came: something was put"),
@@ -266,6 +284,7 @@ fn where_no_exchange_is_possible_it_is_said_before_anything_is_sent() {
         refused.to_string().contains("has no exchange of two names"),
         "{refused}"
     );
+
     assert!(refused.hint_text().unwrap().contains("in-place"));
 
     as_nobody(|| {
@@ -298,11 +317,13 @@ fn a_mount_anywhere_in_the_tree_cannot_come_along() {
         &[("f", file("new"))],
     )
     .swapping(true);
+
     world.protect = PathFilter::at_top(&["/up/"]);
     let Some(_mount) = Mount::tmpfs(&world.www().join("up"), "size=1m") else {
         println!("skipped: no right to mount");
         return;
     };
+
     let before = look(&world.www());
     let refused = world.stage(&world.open(), 1).map(drop).unwrap_err();
     assert!(
@@ -311,6 +332,7 @@ fn a_mount_anywhere_in_the_tree_cannot_come_along() {
             .contains("/up: a filesystem is mounted here"),
         "{refused}"
     );
+
     assert_eq!(look(&world.www()), before);
 }
 
@@ -339,12 +361,14 @@ fn layouts_may_follow_each_other_and_old_releases_are_kept_until_confirmed() {
             tree.forget_undo().unwrap();
         }
     }
+
     let kept: Vec<_> = tree
         .kept()
         .unwrap()
         .into_iter()
         .map(|k| (k.serial.0, k.running))
         .collect();
+
     assert_eq!(kept, [(7, true), (5, false), (3, false)]);
     for serial in [3, 5, 7] {
         let stored = tree.release(Serial(serial)).unwrap().unwrap().release;
@@ -402,6 +426,7 @@ fn a_kept_release_says_who_signed_it() {
     stage.commit(&release, &signature).unwrap();
     let kept = tree.kept().unwrap();
     assert_eq!(kept.len(), 1);
+
     assert_eq!(
         (kept[0].key, kept[0].id, kept[0].running),
         (Some(key.fingerprint()), release.id(), true)
@@ -417,6 +442,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         .iter()
         .map(|(n, t)| (n.as_str(), t.clone()))
         .collect();
+
     let world = World::new(&things, &things).swapping(true);
     let tree = world.open();
     let rescan = || {
@@ -432,6 +458,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         )
         .unwrap()
     };
+
     rescan();
     std::fs::write(world.source().join("f07"), "changed").unwrap();
     let source = Scanned::of(&world.source());
@@ -441,6 +468,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         rules: world.rules.clone(),
         ..crate::manifest::header::tests::a_header()
     };
+
     let scanned = rescan();
     let names = crate::tree::HostNames::default();
     let host = HostRules {
@@ -449,6 +477,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         max_delete: Limit::NONE,
         owners: &names,
     };
+
     let plan = crate::diff::diff(
         &scanned,
         &Manifest::of(&header, tree.nodes()),
@@ -457,10 +486,12 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         &host,
     )
     .unwrap();
+
     let stage = crate::tree::Stage::begin(&tree, plan).unwrap();
     for (ordinal, block) in stage.fetched().unwrap() {
         stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     }
+
     stage.finish().unwrap();
     stage
         .commit(&crate::manifest::Release::new(header).unwrap(), b"")
@@ -468,10 +499,12 @@ fn after_an_exchange_only_what_changed_is_read_again() {
     drop(stage);
     tree.forget_undo().unwrap();
     let again = rescan();
+
     assert_eq!(
         (again.stats.reused_files, again.stats.hashed_files),
         (49, 1)
     );
+
     assert_eq!(rescan().stats.hashed_files, 0);
 }
 

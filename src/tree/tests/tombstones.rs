@@ -78,11 +78,13 @@ fn tombstones_last_and_stay_bounded() {
             "it is known"
         );
     }
+
     let kept = stones(&tree);
     assert_eq!(
         (kept.len(), kept[0].serial, kept[31].serial),
         (32, Serial(40), Serial(9))
     );
+
     // A revert is a stronger word than an abort, not the other way round.
     assert!(tree.bury(&order(39, OrderKind::Revert), now).unwrap());
     assert!(!tree.bury(&order(40, OrderKind::Abort), now).unwrap());
@@ -90,8 +92,10 @@ fn tombstones_last_and_stay_bounded() {
     std::fs::write(tree.state().path().join("tombstones/7-damaged"), "no order").unwrap();
     let kept = stones(&tree);
     drop(tree);
+
     let tree = world.open();
     assert_eq!(stones(&tree), kept);
+
     // What is old and below the present release goes.
     world.deploy(&tree, 39).unwrap();
     tree.bury(&order(50, OrderKind::Revert), now + day * 29)
@@ -99,6 +103,7 @@ fn tombstones_last_and_stay_bounded() {
     assert!(stones(&tree).len() > 20);
     tree.bury(&order(51, OrderKind::Revert), now + day * 31)
         .unwrap();
+
     assert_eq!(
         stones(&tree).last().map(|stone| stone.serial),
         Some(Serial(39))
@@ -228,6 +233,7 @@ fn undo_with_crashes(world: &World, first: &Release, second: &Release) {
         drop(world.open_crashing(Some(after)));
         drop(world.open());
     }
+
     let tree = world.open();
     assert_eq!(tree.current().unwrap().unwrap().release.id(), first.id());
     assert_eq!(

@@ -28,12 +28,14 @@ fn a_top_alone_is_drift_is_set_and_is_set_back() {
         std::os::unix::fs::chown(world.source(), Some(33), Some(44)).unwrap();
         set_top(&world.source(), 0o2711, 77);
     }
+
     let xattr = rustix::fs::XattrFlags::empty();
     let carried = rustix::fs::setxattr(world.source(), "user.new", b"1", xattr)
         .and_then(|()| rustix::fs::setxattr(world.www(), "user.old", b"1", xattr));
     if let Err(e) = carried {
         println!("without attributes: no user xattrs here: {e}");
     }
+
     let before = look(&world.www());
     let tree = world.open();
     let found = plan(&world, &tree);
@@ -45,12 +47,14 @@ fn a_top_alone_is_drift_is_set_and_is_set_back() {
         (false, true) => ".d..tp....x",
         (false, false) => ".d..tp.....",
     };
+
     assert_eq!(found.top.unwrap().itemized(), expected);
     let report = world.deploy(&tree, 1).unwrap();
     assert_eq!((report.files_written, report.metadata_changed), (0, 1));
     assert_eq!(look(&world.www()), look(&world.source()));
     assert!(plan(&world, &tree).is_clean());
     tree.revert().unwrap();
+
     assert_eq!(look(&world.www()), before);
 }
 
@@ -60,10 +64,12 @@ fn names_that_change_in_the_top_leave_its_time_as_the_release_says() {
     for path in [world.www(), world.source()] {
         set_top(&path, 0o755, 55);
     }
+
     let tree = world.open();
     assert!(!plan(&world, &tree).top.unwrap().differs());
     world.deploy(&tree, 1).unwrap();
     assert_eq!(std::fs::metadata(world.www()).unwrap().mtime(), 55);
+
     assert!(plan(&world, &tree).is_clean());
 }
 
@@ -76,6 +82,7 @@ fn rules_and_scope_decide_what_is_set() {
     world.deploy(&tree, 1).unwrap();
     let now = std::fs::metadata(world.www()).unwrap();
     assert_eq!(now.mode() & 0o7777, 0o750);
+
     assert!(now.mtime() > 1_000_000_000, "the time of the last change");
 
     let source = super::world::Scanned::of(&world.source());
@@ -84,6 +91,7 @@ fn rules_and_scope_decide_what_is_set() {
         top: source.top.clone(),
         ..a_header()
     };
+
     let scope = [TreePath::new(&b"f"[..]).unwrap()];
     let want = Manifest::of(&header, tree.nodes());
     assert!(world.plan_within(&want, &scope).unwrap().top.is_none());

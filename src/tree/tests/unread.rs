@@ -78,11 +78,13 @@ impl Host {
             max_delete: Limit::NONE,
             owners: &names,
         };
+
         let scanned = {
             let root = source.manifest(&tree);
             drop(tree);
             (self.scan(), root)
         };
+
         let tree = self.world.open();
         diff(
             &scanned.0,
@@ -111,10 +113,12 @@ fn what_is_closed_is_listed_by_its_top_and_not_read() {
         shown(&scanned),
         ["d cache", "d d", "f? d/big.keep", "f d/more", "d up"]
     );
+
     assert_eq!(
         (scanned.stats.hashed_bytes, scanned.stats.hashed_files),
         (3, 1)
     );
+
     // An index made without the filter is no reason to know more, nor one made with it a reason to know less.
     host.closed.clear();
     let all = host.scan();
@@ -128,6 +132,7 @@ fn what_is_closed_is_listed_by_its_top_and_not_read() {
         ),
         (0, 3)
     );
+
     assert!(shown(&host.scan()).contains(&"f? d/big.keep".to_string()));
 }
 
@@ -147,6 +152,7 @@ fn what_is_unhashed_is_listed_to_the_last_path() {
         "d up",
     ];
     assert_eq!(shown(&scanned), expected);
+
     assert_eq!(scanned.stats.hashed_bytes, 12);
 }
 
@@ -158,10 +164,12 @@ fn the_comparison_keeps_what_is_closed_and_deletes_what_is_unhashed() {
         base: None,
         pattern: "/cache/".into(),
     };
+
     let mut rules = Rules {
         excludes: vec![exclude],
         ..host.world.rules.clone()
     };
+
     host.closed = vec![protect.clone(), rules.excluded().unwrap()];
     let plan = host.diff(&rules, &protect).unwrap();
     assert_eq!(deleted(&plan), ["d/more"]);
@@ -172,6 +180,7 @@ fn the_comparison_keeps_what_is_closed_and_deletes_what_is_unhashed() {
     );
 
     rules.delete_excluded = true;
+
     host.unhashed = vec![host.closed.pop().unwrap()];
     let plan = host.diff(&rules, &protect).unwrap();
     assert_eq!(
@@ -195,6 +204,7 @@ fn what_is_no_longer_protected_is_compared_by_its_content() {
     assert_eq!(changed, ["d/big.keep"]);
     host.world.deploy(&host.world.open(), 1).unwrap();
     assert_eq!(look(&host.world.www()), look(&host.world.source()));
+
     assert!(host.diff(&rules, &none).unwrap().is_clean());
 }
 
@@ -207,6 +217,7 @@ fn other_names_of_a_file_that_is_not_read_are_still_its_links() {
     host.closed = vec![filter(&["*.keep"])];
     let scanned = host.scan();
     assert_eq!(shown(&scanned).last().unwrap(), "h z");
+
     assert_eq!(scanned.stats.hashed_bytes, 15);
 }
 
@@ -221,15 +232,18 @@ fn what_was_listed_and_is_gone_keeps_no_directory() {
         base: None,
         pattern: "y".into(),
     };
+
     let rules = Rules {
         excludes: vec![exclude],
         ..host.world.rules.clone()
     };
+
     let plan = host.diff(&rules, &filter(&["*.keep"])).unwrap();
     assert_eq!(
         deleted(&plan),
         ["cache", "cache/deep", "cache/deep/x", "d", "d/more", "up"]
     );
+
     assert_eq!(plan.summary.deleted, 6);
 }
 
@@ -239,11 +253,13 @@ fn what_was_listed_and_is_gone_keeps_no_place() {
         closed: vec![filter(&["*.keep", "more"])],
         ..Host::new(&[("d", file("no directory"))])
     };
+
     let (rules, protect) = (host.world.rules.clone(), filter(&["*.keep", "more"]));
     let refused = host.diff(&rules, &protect).unwrap_err().to_string();
     assert!(refused.contains("d/big.keep"), "{refused}");
     std::fs::remove_file(host.world.www().join("d/big.keep")).unwrap();
     std::fs::remove_file(host.world.www().join("d/more")).unwrap();
+
     assert!(host.diff(&rules, &protect).is_ok());
 }
 
@@ -253,15 +269,18 @@ fn what_was_listed_and_is_something_else_now_is_deleted_as_that() {
         unhashed: vec![filter(&["y"])],
         ..Host::new(&[])
     };
+
     host.scan();
     let y = host.world.www().join("up/y");
     std::fs::remove_file(&y).unwrap();
     std::fs::create_dir(&y).unwrap();
     std::fs::write(y.join("z"), "").unwrap();
     assert!(shown(&host.scan()).ends_with(&["d up".into(), "d up/y".into(), "f? up/y/z".into()]));
+
     // And back, under a number that was used before.
     std::fs::remove_dir_all(&y).unwrap();
     std::os::unix::fs::symlink("x", &y).unwrap();
+
     assert_eq!(shown(&host.scan()).last().unwrap(), "L up/y");
 }
 
@@ -271,15 +290,18 @@ fn what_was_listed_and_is_gone_is_no_deletion() {
     for nth in 0..20 {
         std::fs::write(host.world.www().join(format!("up/{nth}.tmp")), "").unwrap();
     }
+
     host.unhashed = vec![filter(&["*.tmp"])];
     host.scan();
     for nth in 0..20 {
         std::fs::remove_file(host.world.www().join(format!("up/{nth}.tmp"))).unwrap();
     }
+
     let rules = Rules {
         delete_excluded: true,
         ..host.world.rules.clone()
     };
+
     assert_eq!(host.diff(&rules, &filter(&[])).unwrap().summary.deleted, 0);
 }
 

@@ -71,6 +71,7 @@ pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
             }
         }
     }
+
     for (nth, (path, thing)) in things.iter().enumerate().rev() {
         let mode = if let Thing::Dir(mode) = thing {
             Some(Mode::from_bits(*mode))
@@ -143,6 +144,7 @@ impl Scanned {
             },
             xattrs: xattrs_of(top),
         });
+
         out
     }
 
@@ -152,6 +154,7 @@ impl Scanned {
             .map(|e| e.unwrap().file_name())
             .collect();
         names.sort();
+
         for name in names {
             let path = below.join(&name);
             // The state of a tree that is a mount point.
@@ -227,11 +230,13 @@ impl Scanned {
         let mut sink = |block: BlockRef, bytes: Vec<u8>| {
             drop(self.lists.borrow_mut().insert(block.hash, bytes))
         };
+
         for range in chunk::cuts(bytes, true) {
             let block = BlockRef::of(&bytes[range.clone()]);
             self.blocks.insert(block.hash, bytes[range].to_vec());
             let Ok(()) = content.push(block, &mut sink);
         }
+
         let Ok(content) = content.finish(&mut sink);
         content
     }
@@ -246,10 +251,12 @@ impl Scanned {
             };
             assert!(tree.nodes().put_node(block, bytes).unwrap());
         }
+
         let mut builder = Builder::default();
         for entry in &self.entries {
             builder.push(entry.clone(), &mut sink).unwrap();
         }
+
         builder.finish(&mut sink).unwrap()
     }
 }
@@ -316,6 +323,7 @@ impl World {
             xattrs: true,
             ..Rules::default()
         };
+
         Self {
             dir,
             host: None,
@@ -379,6 +387,7 @@ impl World {
             no_directories: self.no_directories,
             others,
         };
+
         Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
     }
 
@@ -394,6 +403,7 @@ impl World {
             max_delete: Limit::NONE,
             owners: &names,
         };
+
         Ok(diff(
             &Scanned::of(&self.www()),
             want,
@@ -415,6 +425,7 @@ impl World {
             top: source.top.clone(),
             ..a_header()
         };
+
         let plan = self.plan(&Manifest::of(&header, tree.nodes()))?;
         Ok((
             Stage::begin(tree, plan)?,
@@ -439,6 +450,7 @@ impl World {
                 assert!(stage.put(ordinal, &source.blocks[&block.hash])?);
             }
         }
+
         stage.finish()
     }
 
@@ -485,6 +497,7 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
             e.xattrs
         )
     };
+
     let top = (".".to_string(), format!("{:?}", scanned.top));
     scanned
         .entries
@@ -519,6 +532,7 @@ pub(super) fn nobody_does<T: Send>(act: impl FnOnce() -> T + Send) -> T {
         }
         act()
     };
+
     match std::thread::scope(|scope| scope.spawn(act).join()) {
         Ok(done) => done,
         Err(panic) => std::panic::resume_unwind(panic),

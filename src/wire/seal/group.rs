@@ -126,6 +126,7 @@ impl Sealed {
                 last: [0; 2],
             });
         }
+
         self.own.as_mut()
     }
 
@@ -175,6 +176,7 @@ impl Sealed {
                 return Ok(());
             }
         }
+
         Err(Refusal::Wrong)
     }
 
@@ -194,12 +196,14 @@ impl Sealed {
             .map(|s| s.heard)
             .collect();
         let middle = heard.len() / 2;
+
         if let Some((_, &mut middle, _)) =
             (middle < heard.len()).then(|| heard.select_nth_unstable(middle))
         {
             self.sources
                 .retain(|_, source| !fits(source) || source.heard > middle);
         }
+
         self.streams = self.sources.values().filter(|s| s.stream.is_some()).count();
     }
 }
@@ -214,12 +218,14 @@ impl Seal for Sealed {
         let Some(end) = datagram.len().checked_sub(ROOM).filter(|end| *end >= FRONT) else {
             return datagram.fill(0);
         };
+
         datagram[KIND] |= SEALED;
         let (datagram, room) = datagram.split_at_mut(end);
         let front = Front::of(datagram);
         let tag = self
             .own(front.source())
             .and_then(|own| own.seal(&front, &mut datagram[FRONT..]));
+
         match tag {
             Some(tag) => {
                 room[..TAG].copy_from_slice(tag.as_ref());
@@ -241,17 +247,21 @@ impl Seal for Sealed {
             Some(_) => return Err(Refusal::Version),
             None => return Err(Refusal::Foreign),
         }
+
         if datagram[KIND] & SEALED == 0 {
             return Err(Refusal::Plain);
         }
+
         let Some(end) = datagram.len().checked_sub(ROOM).filter(|end| *end > FRONT) else {
             return Err(Refusal::Wrong);
         };
+
         let front = Front::of(datagram);
         let mut start = [0; START];
         start.copy_from_slice(&datagram[end + TAG..]);
         let (process, text) = ((front.source(), start), &mut datagram[FRONT..end + TAG]);
         self.clock += 1;
+
         match self.sources.get(&process) {
             // Cheap, and says nothing that a listener does not know.
             Some(source) if source.look(&front) != Seen::New => return Err(Refusal::Replayed),
@@ -259,6 +269,7 @@ impl Seal for Sealed {
             Some(_) => return Err(Refusal::Wrong),
             None => self.open_first(process, &front, text)?,
         }
+
         if front.is_data()
             && self.streams >= MAX_STREAMS
             && self
@@ -268,9 +279,11 @@ impl Seal for Sealed {
         {
             self.forget(|source| source.stream.is_some());
         }
+
         let Some(source) = self.sources.get_mut(&process) else {
             return Err(Refusal::Wrong);
         };
+
         source.heard = self.clock;
         if front.is_data() && source.stream.is_none() {
             let key = self
@@ -284,6 +297,7 @@ impl Seal for Sealed {
             }));
             self.streams += 1;
         }
+
         source.take(&front);
         datagram[KIND] &= !SEALED;
         Ok(&datagram[..end])
@@ -293,6 +307,7 @@ impl Seal for Sealed {
         let Some(fresh) = Sealed::new(keys, start) else {
             return false;
         };
+
         let old = std::mem::replace(&mut self.keys, fresh.keys);
         let places: Vec<_> = old
             .iter()
@@ -306,6 +321,7 @@ impl Seal for Sealed {
                 }
                 _ => false,
             });
+
         self.streams = self.sources.values().filter(|s| s.stream.is_some()).count();
         (self.start, self.own) = (start, None);
         true
@@ -344,6 +360,7 @@ impl Own {
         if front.counter() <= *last {
             return None;
         }
+
         *last = front.counter();
         self.key
             .seal_in_place_separate_tag(front.nonce(), Aad::from(front.0), text)

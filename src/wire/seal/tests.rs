@@ -23,6 +23,7 @@ fn control(source: u64, counter: u64, bytes: &[u8]) -> Vec<u8> {
         source: InstanceId(source),
         counter,
     };
+
     write_piece(
         &mut out,
         front,
@@ -33,6 +34,7 @@ fn control(source: u64, counter: u64, bytes: &[u8]) -> Vec<u8> {
             bytes,
         },
     );
+
     out.resize(out.len() + ROOM, 0);
     out
 }
@@ -49,6 +51,7 @@ fn data(source: u64, counter: u64) -> Vec<u8> {
         payload: 1000,
         sent: 7,
     };
+
     write_symbol(
         &mut out,
         Sent {
@@ -58,6 +61,7 @@ fn data(source: u64, counter: u64) -> Vec<u8> {
         header,
         &[5; 900],
     );
+
     out.resize(out.len() + ROOM, 0);
     out
 }
@@ -90,10 +94,12 @@ proptest! {
             let first = seal(&mut ours, control(7, 8, b"hello"));
             prop_assert!(open(&mut theirs, &first).is_ok());
         }
+
         let closed = seal(&mut ours, control(7, 9, b"the text of a message"));
         let mut broken = closed.clone();
         broken[at.index(closed.len())] ^= 1 << bit;
         prop_assert!(open(&mut theirs, &broken).is_err());
+
         prop_assert!(open(&mut theirs, &closed).is_ok(), "the forged one took nobody's place");
     }
 
@@ -124,6 +130,7 @@ fn another_key_a_plain_datagram_and_noise_are_told_apart() {
     let mut newer = closed;
     newer[2] += 1;
     assert_eq!(open(&mut ours, &newer), Err(Refusal::Version));
+
     assert!(theirs.sources.is_empty());
 }
 
@@ -139,12 +146,14 @@ fn a_replay_is_refused_in_any_order_for_messages_and_data_apart() {
             .rev()
             .all(|datagram| open(&mut theirs, datagram).is_ok())
     );
+
     assert!(
         sent.iter()
             .all(|datagram| open(&mut theirs, datagram) == Err(Refusal::Replayed))
     );
     let late = seal(&mut ours, control(7, 1_000_000, b"text"));
     assert!(open(&mut theirs, &late).is_ok());
+
     assert_eq!(
         open(&mut theirs, &sent[0]),
         Err(Refusal::Replayed),
@@ -161,6 +170,7 @@ fn a_nonce_is_never_used_twice() {
         again[..again.len() - ROOM].iter().all(|&b| b == 0),
         "not sent"
     );
+
     // The same numbers after a restart, of another process, and of data: other keys or nonces, other bytes.
     let text = |datagram: &[u8]| datagram[FRONT..].to_vec();
     assert_ne!(
@@ -171,11 +181,13 @@ fn a_nonce_is_never_used_twice() {
         text(&seal(&mut sealed(&[1], 1), control(8, 5, b"one"))),
         text(&first)
     );
+
     assert_eq!(
         text(&seal(&mut sealed(&[1], 1), control(7, 5, b"one"))),
         text(&first),
         "what the start is for"
     );
+
     let mut short = vec![0xff; ROOM];
     ours.seal(&mut short);
     assert!(short.iter().all(|&b| b == 0));
@@ -190,8 +202,10 @@ fn two_keys_let_a_group_change_over() {
     );
     assert!(open(&mut both, &a).is_ok() && open(&mut both, &b).is_ok());
     let c = seal(&mut both, control(3, 1, b"c"));
+
     assert!(open(&mut new, &c).is_ok(), "sealed with the first");
     assert_eq!(open(&mut old, &c), Err(Refusal::Wrong));
+
     // The old key goes while the process runs: what it sealed is refused from now on, and the new key's windows stay.
     assert!(both.rekey(&[key(2)], [4; START]));
     assert_eq!(
@@ -199,12 +213,14 @@ fn two_keys_let_a_group_change_over() {
         Err(Refusal::Wrong)
     );
     assert_eq!(open(&mut both, &b), Err(Refusal::Replayed));
+
     let d = seal(&mut both, control(3, 2, b"d"));
     assert!(open(&mut new, &d).is_ok());
     assert!(
         !both.rekey(&[], [5; START]),
         "there is no way back to plain"
     );
+
     assert!(!super::super::Plain.rekey(&[key(1)], [6; START]));
 }
 
@@ -216,6 +232,7 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
         let first = seal(&mut one, control(source, 1, b"x"));
         (first, data_too.then(|| seal(&mut one, data(source, 1))))
     };
+
     for source in 0..MAX_SOURCES as u64 + 100 {
         let (first, more) = datagram(source, source % 40 == 0);
         assert!(
@@ -224,15 +241,19 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
         );
         assert!(host.sources.len() <= MAX_SOURCES && host.streams <= MAX_STREAMS);
     }
+
     assert_eq!(
         host.streams,
         host.sources.values().filter(|s| s.stream.is_some()).count()
     );
+
     // Those heard last are known still.
     let (again, _) = datagram(MAX_SOURCES as u64, false);
     assert_eq!(open(&mut host, &again), Err(Refusal::Replayed));
+
     // Whoever has no key is not remembered at all.
     let (known, mut stranger) = (host.sources.len(), sealed(&[9], 1));
     (0..1000).for_each(|n| drop(open(&mut host, &seal(&mut stranger, control(n, 1, b"x")))));
+
     assert_eq!(host.sources.len(), known);
 }

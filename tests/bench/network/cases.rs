@@ -139,6 +139,7 @@ fn transfer(
         }
         row
     };
+
     job.measure(title.trim_end(), tools, settings)
         .iter()
         .map(row)
@@ -171,6 +172,7 @@ fn half_gbit(settings: Settings) -> Vec<Row> {
         }
         rows.extend(more);
     }
+
     rows
 }
 
@@ -212,6 +214,7 @@ fn free(settings: Settings) -> Vec<Row> {
         }
         rows
     });
+
     each.collect()
 }
 
@@ -236,6 +239,7 @@ fn loss(settings: Settings) -> Vec<Row> {
             }
             rows
         });
+
     each.collect()
 }
 
@@ -247,6 +251,7 @@ fn small(settings: Settings) -> Vec<Row> {
         line: shaped(500, 0),
         flags: &[],
     };
+
     transfer("small", "10000 files", &job, &ALL, Some(1.5), settings)
 }
 
@@ -258,6 +263,7 @@ fn text(settings: Settings) -> Vec<Row> {
         line: shaped(100, 0),
         flags: &[],
     };
+
     let tools = [MAKUO, Tool::RsyncCompressed, Tool::Uftp, Tool::Udpcast];
     let mut rows = transfer("text", "text", &job, &tools, Some(0.5), settings);
 
@@ -265,11 +271,13 @@ fn text(settings: Settings) -> Vec<Row> {
         Tool::Makuo("[transfer]\ncompress = \"off\"\n"),
         Tool::Makuo("[transfer]\ncompress = \"auto\"\n"),
     ];
+
     let noise = Material::noise(5, TEXT);
     let job = Job {
         material: &noise,
         ..job
     };
+
     let mut both = transfer("text", "random", &job, &COMPRESS, None, settings);
     if let [off, auto] = both.as_mut_slice() {
         off.what = "random, compress off".into();
@@ -277,6 +285,7 @@ fn text(settings: Settings) -> Vec<Row> {
         let medians = auto.median().zip(off.median());
         auto.require(medians.map(|(auto, off)| Check::under("of off", auto / off, 1.03)));
     }
+
     rows.extend(both);
     rows
 }

@@ -32,6 +32,7 @@ pub fn ceiling(settings: Settings) -> Vec<Row> {
             }
             row
         });
+
     each.collect()
 }
 
@@ -46,23 +47,27 @@ fn at_ceiling(material: &Material, mbit: u32, rate: &str) -> Result<(f64, Sent, 
     let before = fleet.fabric.sent();
     let ran = fleet.deploy(&source, "", &["--rate", rate], LIMIT)?;
     let sent = fleet.fabric.sent().since(before);
+
     fleet.check(&source)?;
     let heard: Vec<Packet> = at_host
         .finish()
         .into_iter()
         .filter(|p| !p.outgoing)
         .collect();
+
     let said: Vec<Packet> = at_sender
         .finish()
         .into_iter()
         .filter(|p| p.outgoing)
         .collect();
+
     let bytes: usize = heard.iter().map(Packet::wire).sum();
     if (bytes as u64) < material.bytes {
         return Err(Trouble::Skipped(format!(
             "the capture saw {bytes} bytes only"
         )));
     }
+
     let (host, sender) = (pace(&heard, mbit), pace(&said, mbit));
     let show = |p: Pace| {
         format!(
@@ -70,10 +75,12 @@ fn at_ceiling(material: &Material, mbit: u32, rate: &str) -> Result<(f64, Sent, 
             p.window, p.backlog
         )
     };
+
     say(&format!(
         "ceiling {rate}: at a host {}; at the sender {}",
         show(host),
         show(sender)
     ));
+
     Ok((ran.seconds, sent, host))
 }

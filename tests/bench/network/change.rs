@@ -25,6 +25,7 @@ pub fn one_change(settings: Settings) -> Vec<Row> {
         fleet.check(&source)?;
         Ok(fleet)
     });
+
     let (done, scans) = repeat("one-change", settings, || {
         let fleet = setup.as_ref().map_err(Trouble::clone)?;
         append(&changed, b"one line more\n");
@@ -39,22 +40,26 @@ pub fn one_change(settings: Settings) -> Vec<Row> {
             .unwrap_or(0.0);
         Ok((ran.seconds, sent, scan))
     });
+
     let net: Vec<f64> = done
         .seconds
         .iter()
         .zip(&scans)
         .map(|(seconds, scan)| seconds - scan)
         .collect();
+
     let payload = std::fs::metadata(&changed).map_or(8192, |m| m.len());
     let mut row = Row::new("one-change", "1 file", HOSTS, &done, payload, None);
     if let (Some(net), Some(scan)) = (median(&net), median(&scans)) {
         row.what = format!("1 of {FILES} files, scan {scan:.3} s");
         row.require(Some(Check::under("s without scan", net, MOST)));
     }
+
     let mut rows = vec![row];
     if let (true, Ok(fleet)) = (settings.peers, &setup) {
         rows.push(rsync_change(fleet, &source, &changed, settings));
     }
+
     rows
 }
 
@@ -76,6 +81,7 @@ fn rsync_change(fleet: &Fleet, source: &Path, changed: &Path, settings: Settings
         let seconds = peers::rsync(&errand, &[])?;
         Ok((seconds, fleet.fabric.sent().since(before), ()))
     });
+
     done.tool = Tool::Rsync;
     let payload = std::fs::metadata(changed).map_or(8192, |m| m.len());
     Row::new(

@@ -73,6 +73,7 @@ impl Fabric {
             hosts: places,
             line,
         };
+
         for number in 1..=hosts + 1 {
             let place = fabric.hosts.get(number - 1).unwrap_or(&fabric.sender);
             if let Some(mbit) = line.mbit {
@@ -83,6 +84,7 @@ impl Fabric {
                 place.lose(line.loss);
             }
         }
+
         Ok(fabric)
     }
 

@@ -45,10 +45,12 @@ impl Fleet {
         if !key.exists() {
             tool(Command::new(MAKUO).args(["keygen", "--output"]).arg(&key));
         }
+
         let public = std::fs::read_to_string(key.with_extension("pub"))?;
         let keys = home.join("authorized_keys");
         write(&keys, format!("tree=\"www\",deploy,audit {public}"));
         let group_key = home.join(GROUP_KEY);
+
         if !group_key.exists() {
             tool(
                 Command::new(MAKUO)
@@ -56,12 +58,14 @@ impl Fleet {
                     .arg(&group_key),
             );
         }
+
         let places = fabric.hosts.iter().enumerate();
         let new = |(i, place): (usize, &crate::support::Place)| {
             let name = format!("host{}", i + 1);
             let dir = home.join(&name);
             Host::new(&name, place.clone(), dir, keys.clone())
         };
+
         let mut hosts: Vec<Host> = places.map(new).collect();
         hosts.iter_mut().for_each(Host::start);
         Ok(Self {
@@ -100,6 +104,7 @@ impl Fleet {
         );
         let line = [launcher, &[OsStr::new(MAKUO)]].concat();
         let mut command = self.fabric.sender.command(&line[0].to_string_lossy());
+
         command
             .args(&line[1..])
             .args([verb, "--json", "--key", "key", "--interface", "eth0"]);
@@ -108,6 +113,7 @@ impl Fleet {
             .args(flags)
             .arg("www.toml")
             .current_dir(home);
+
         command
             .env("HOME", home)
             .env("XDG_CACHE_HOME", home.join("cache"));
@@ -115,6 +121,7 @@ impl Fleet {
             .env_remove("MAKUO_CONFIG")
             .env_remove("MAKUO_KEY")
             .env_remove("RUST_LOG");
+
         command
     }
 

@@ -38,10 +38,12 @@ pub fn enter() -> Entered {
         tempfile::env::override_temp_dir(Path::new(MEMORY)).expect("not asked for before");
         return Entered::Here;
     }
+
     let mut flags = vec!["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
     if !crate::support::is_root() {
         flags.extend(["--user", "--map-root-user"]);
     }
+
     if let Err(why) = try_tool(
         Command::new("unshare")
             .args(&flags)
@@ -49,12 +51,14 @@ pub fn enter() -> Entered {
     ) {
         return Entered::Impossible(format!("no namespaces of one's own here: {why}"));
     }
+
     for program in ["ip", "tc", "nft", "rsync", "setpriv", "nsenter", "mount"] {
         let answers = try_tool(Command::new(program).arg("--version"));
         if let Err(why) = answers.or_else(|_| try_tool(Command::new(program).arg("-V"))) {
             return Entered::Impossible(why);
         }
     }
+
     again(&flags).unwrap_or_else(Entered::Impossible)
 }
 
@@ -66,10 +70,12 @@ fn again(flags: &[&str]) -> Result<Entered, String> {
         .args(flags)
         .arg(program)
         .args(std::env::args_os().skip(1));
+
     let status = command
         .env(MARK, "1")
         .status()
         .map_err(|e| format!("{command:?}: {e}"))?;
+
     Ok(Entered::Over(
         status
             .code()

@@ -89,6 +89,7 @@ impl Job<'_> {
             sent: Vec::new(),
             trouble: self.obstacle(tool),
         };
+
         let mut all: Vec<Done> = tools.map(new).collect();
         for run in 1..=settings.runs {
             for done in &mut all {
@@ -98,6 +99,7 @@ impl Job<'_> {
                 }
             }
         }
+
         all
     }
 
@@ -109,6 +111,7 @@ impl Job<'_> {
                 needed / 1_000_000
             )));
         }
+
         tool.missing().map(Trouble::Skipped)
     }
 
@@ -153,6 +156,7 @@ impl Job<'_> {
         trees
             .iter()
             .for_each(|tree| std::fs::create_dir(tree).expect("new"));
+
         let source = self.material.path();
         let errand = Errand {
             fabric: &fabric,
@@ -162,6 +166,7 @@ impl Job<'_> {
             mbit: self.line.mbit,
             limit: LIMIT,
         };
+
         let before = fabric.sent();
         let seconds = match tool {
             Tool::RsyncCompressed => peers::rsync(&errand, &["-z"]),
@@ -169,13 +174,16 @@ impl Job<'_> {
             Tool::Udpcast => peers::udpcast(&errand),
             Tool::Rsync | Tool::Makuo(_) => peers::rsync(&errand, &[]),
         };
+
         let seconds = seconds?;
         let sent = fabric.sent().since(before);
+
         // The others do not all keep times and modes.
         trees
             .iter()
             .try_for_each(|tree| judge("-rlc", &source, tree))
             .map_err(Trouble::Wrong)?;
+
         Ok((seconds, sent))
     }
 }
@@ -192,6 +200,7 @@ pub fn repeat<T>(
         sent: Vec::new(),
         trouble: None,
     };
+
     let mut more = Vec::new();
     for run in 1..=settings.runs {
         match guarded(&mut once) {
@@ -208,6 +217,7 @@ pub fn repeat<T>(
             }
         }
     }
+
     (done, more)
 }
 

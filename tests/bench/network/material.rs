@@ -38,6 +38,7 @@ impl Material {
             let len = (bytes - all.len() as u64).min(PIECE as u64);
             all.extend(noise.bytes(len as usize));
         }
+
         made.write("image.bin", &all);
         made
     }
@@ -67,6 +68,7 @@ impl Material {
             );
             made.write(&name, document.text.as_bytes());
         }
+
         made
     }
 
@@ -90,6 +92,7 @@ pub fn judge(flags: &str, here: &Path, there: &Path) -> Result<(), String> {
         .arg(here.join(""))
         .arg(there.join(""));
     let said = crate::support::run::try_tool(&mut command)?;
+
     match said.lines().next() {
         None => Ok(()),
         Some(first) => {

@@ -59,6 +59,7 @@ pub fn main() -> ExitCode {
         println!("skipped: this measures for minutes; run it with cargo bench --bench network");
         return ExitCode::SUCCESS;
     }
+
     match inside::enter() {
         inside::Entered::Here => run(&args),
         inside::Entered::Over(code) => ExitCode::from(code),
@@ -74,11 +75,13 @@ fn run(args: &Args) -> ExitCode {
         runs: args.runs as usize,
         peers: !args.no_peers,
     };
+
     let names = if args.cases.is_empty() {
         cases::names()
     } else {
         args.cases.iter().map(String::as_str).collect()
     };
+
     inside::warm(cases::memory(&names));
     let mut rows: Vec<Row> = Vec::new();
     for name in names {
@@ -89,9 +92,11 @@ fn run(args: &Args) -> ExitCode {
             rows.push(row);
         }
     }
+
     if !args.json {
         print!("{}", row::table(&rows));
     }
+
     ExitCode::from(u8::from(rows.iter().any(Row::is_wrong)))
 }
 

@@ -57,6 +57,7 @@ pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, Trouble> {
                 .arg(&config),
         )?;
     }
+
     let url = |i: usize| format!("rsync://{}/", errand.fabric.address(i));
     for i in 0..errand.trees.len() {
         let listens = || {
@@ -73,6 +74,7 @@ pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, Trouble> {
             )));
         }
     }
+
     let client = |i: usize| {
         let mut command = errand.fabric.sender.command("rsync");
         command
@@ -82,6 +84,7 @@ pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, Trouble> {
             .arg(format!("{}t/", url(i)));
         command
     };
+
     timed::together(
         &mut (0..errand.trees.len()).map(client).collect::<Vec<_>>(),
         errand.limit,
@@ -100,6 +103,7 @@ pub fn uftp(errand: &Errand) -> Result<f64, Trouble> {
                 .arg(tree),
         )?;
     }
+
     comes(BLIND_START, || false);
     let kbit = errand.mbit.map_or(UFTP_FREE_MBIT, f64::from) * UFTP_SHARE * 1000.0;
     let hosts: Vec<String> = (0..errand.trees.len()).map(id).collect();
@@ -114,9 +118,11 @@ pub fn uftp(errand: &Errand) -> Result<f64, Trouble> {
             &hosts.join(","),
         ])
         .current_dir(errand.source);
+
     let mut names: Vec<_> = std::fs::read_dir(errand.source)?.flatten().collect();
     names.sort_by_key(std::fs::DirEntry::file_name);
     command.args(names.iter().map(std::fs::DirEntry::file_name));
+
     Ok(timed::run(&mut command, errand.limit)?.seconds)
 }
 
@@ -129,6 +135,7 @@ pub fn udpcast(errand: &Errand) -> Result<f64, Trouble> {
         "--mcast-rdv-address",
         RENDEZVOUS,
     ];
+
     let mut receivers = Daemons::default();
     for (place, tree) in errand.fabric.hosts.iter().zip(errand.trees) {
         let unpack = format!("tar x -C {}", tree.display());
@@ -139,10 +146,12 @@ pub fn udpcast(errand: &Errand) -> Result<f64, Trouble> {
             "/dev/null",
         ]))?;
     }
+
     comes(BLIND_START, || false);
     let hosts = errand.trees.len().to_string();
     let mut command = errand.fabric.sender.command("udp-sender");
     let pack = format!("tar c -C {} .", errand.source.display());
+
     // It insists on a file beside the pipe, and reads it through the pipe.
     command.args(common).args([
         "--min-receivers",
@@ -152,14 +161,17 @@ pub fn udpcast(errand: &Errand) -> Result<f64, Trouble> {
         "-f",
         "/dev/null",
     ]);
+
     if let Some(mbit) = errand.mbit {
         command.args([
             "--max-bitrate",
             &format!("{:.0}k", f64::from(mbit) * UDPCAST_SHARE * 1000.0),
         ]);
     }
+
     let watch = timed::stopwatch();
     timed::run(&mut command, errand.limit)?;
     receivers.wait(errand.limit)?;
+
     Ok(watch())
 }

@@ -68,6 +68,7 @@ impl Check {
             (true, true) => ">=",
             (true, false) => "<",
         };
+
         format!(
             "{} {} {sign} {}",
             self.what,
@@ -105,6 +106,7 @@ impl Row {
                 .collect();
             median(&all)
         };
+
         Self {
             case,
             what: what.to_string(),
@@ -161,6 +163,7 @@ impl Row {
             .map_or_else(|| "-".into(), |m| format!("{m:.3} ({least:.3}-{most:.3})"));
         let ratio = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
         let mut wanted: Vec<String> = self.checks.iter().map(Check::text).collect();
+
         wanted.extend(self.trouble.as_ref().map(Trouble::text));
         let met = match &self.trouble {
             Some(Trouble::Skipped(_)) => "-",
@@ -175,6 +178,7 @@ impl Row {
                 }
             }
         };
+
         [
             self.case.to_string(),
             self.what.clone(),
@@ -202,6 +206,7 @@ pub fn table(rows: &[Row]) -> String {
         "requirement",
         "met",
     ];
+
     let cells: Vec<[String; 9]> = std::iter::once(head.map(String::from))
         .chain(rows.iter().map(Row::cells))
         .collect();
@@ -214,6 +219,7 @@ pub fn table(rows: &[Row]) -> String {
                 .unwrap_or(0)
         })
         .collect();
+
     let mut text = String::new();
     for (number, line) in cells.iter().enumerate() {
         let padded: Vec<String> = line
@@ -227,6 +233,7 @@ pub fn table(rows: &[Row]) -> String {
             text.push_str(&format!("| {} |\n", rule.join(" | ")));
         }
     }
+
     text
 }
 

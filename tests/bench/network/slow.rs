@@ -18,6 +18,7 @@ pub fn slow(settings: Settings) -> Vec<Row> {
     let material = Material::noise(6, PAYLOAD);
     let bound = line_time(material.bytes, 500);
     let mut rows = Vec::new();
+
     for slow in [false, true] {
         let what = if slow {
             "staged beside a slow host"
@@ -36,12 +37,14 @@ pub fn slow(settings: Settings) -> Vec<Row> {
             Some(bound),
         ));
     }
+
     if let [without, with] = rows.as_mut_slice() {
         let medians = with.median().zip(without.median());
         with.require(
             medians.map(|(with, without)| Check::under("of none slow", with / without, 1.3)),
         );
     }
+
     rows
 }
 
@@ -57,11 +60,13 @@ fn staged_but_last(
     if slow {
         fleet.fabric.slow_down(hosts - 1, mbit);
     }
+
     let source = material.path();
     let before = fleet.fabric.sent();
     let mut deploy = fleet.start(&source, "", &[], LIMIT)?;
     let mut names = BTreeSet::new();
     let mut seconds = None;
+
     while let Some((at, event)) = deploy.next()? {
         names.extend(
             staged(&event)
@@ -75,9 +80,11 @@ fn staged_but_last(
             }
         }
     }
+
     let sent = fleet.fabric.sent().since(before);
     let seconds = seconds
         .ok_or_else(|| Trouble::Failed(format!("ended with {} hosts staged", names.len())))?;
+
     if slow {
         deploy.interrupt();
         while deploy.next()?.is_some() {}
@@ -87,5 +94,6 @@ fn staged_but_last(
         deploy.finish()?;
         fleet.check(&source)?;
     }
+
     Ok((seconds, sent, ()))
 }

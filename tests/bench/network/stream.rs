@@ -43,6 +43,7 @@ pub fn tcp(settings: Settings) -> Vec<Row> {
         fleet.check(&material.path())?;
         Ok((ran.seconds, sent, ()))
     });
+
     let bound = line_time(material.bytes, 500);
     let mut row = Row::new(
         "tcp",
@@ -52,6 +53,7 @@ pub fn tcp(settings: Settings) -> Vec<Row> {
         material.bytes,
         Some(bound),
     );
+
     // What the sender sent is not makuo's alone.
     (row.wire, row.interface) = (None, None);
     if let Some(share) = median(&shares) {
@@ -62,6 +64,7 @@ pub fn tcp(settings: Settings) -> Vec<Row> {
         );
         row.require(Some(Check::at_least("the stream's share", share, 0.2)));
     }
+
     vec![row]
 }
 
@@ -100,9 +103,11 @@ fn watch(fleet: &Fleet, stream: &Stream, deploy: &mut Started) -> Result<Overlap
             Err(trouble) => return Err(trouble),
         }
     }
+
     let (Some((began, first, out)), Some((ended, last, sent))) = (from, to) else {
         return Err(late.unwrap_or_else(|| Trouble::Failed("no transfer was seen".into())));
     };
+
     let (tcp, all) = (last - first, sent.since(out).bytes());
     let mbit = |bytes: u64| bytes as f64 * 8e-6 / (ended - began);
     let deploys = mbit(all.saturating_sub(tcp));
@@ -111,6 +116,7 @@ fn watch(fleet: &Fleet, stream: &Stream, deploy: &mut Started) -> Result<Overlap
         ended - began,
         mbit(tcp)
     ));
+
     Ok(Overlap { tcp, all, late })
 }
 
@@ -133,6 +139,7 @@ impl Stream {
             carried: Arc::default(),
             threads: Vec::new(),
         };
+
         let (ready, is_ready) = channel();
         let carried = Arc::clone(&stream.carried);
         stream.thread(&fleet.fabric.hosts[0], move |stop| {
@@ -149,6 +156,7 @@ impl Stream {
             }
             Ok(())
         })?;
+
         is_ready
             .recv()
             .map_err(|_| "nobody listens for the stream")?;
@@ -162,10 +170,12 @@ impl Stream {
             }
             Ok(())
         })?;
+
         comes(Self::LEAD, || false);
         if stream.carried() == 0 {
             return Err("the stream carries nothing".into());
         }
+
         Ok(stream)
     }
 

@@ -31,6 +31,7 @@ impl Writer {
             sum += (rank as f64).powf(-ZIPF);
             sum
         });
+
         Self {
             sums: sums.collect(),
             words,
@@ -72,6 +73,7 @@ impl Writer {
                 out.push_str(word);
             }
         }
+
         out.push_str(". ");
     }
 
@@ -88,9 +90,11 @@ impl Writer {
             out,
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n  <meta charset=\"utf-8\">\n  <title>{title}</title>\n"
         );
+
         out.push_str(
             "  <link rel=\"stylesheet\" href=\"/assets/site.css\">\n</head>\n<body class=\"article\">\n<nav>\n  <ul>\n",
         );
+
         for _ in 0..self.random.usize(4..9) {
             let name = self.name();
             let _ = writeln!(
@@ -98,10 +102,12 @@ impl Writer {
                 "    <li class=\"nav-item\"><a class=\"nav-link\" href=\"/{name}/\">{name}</a></li>"
             );
         }
+
         let _ = write!(out, "  </ul>\n</nav>\n<main>\n<h1>{title}</h1>\n");
         for section in 0..self.random.usize(6..30) {
             self.section(&mut out, section);
         }
+
         out.push_str("</main>\n<footer><p>All rights reserved.</p></footer>\n</body>\n</html>\n");
         out
     }
@@ -112,11 +118,13 @@ impl Writer {
             out,
             "<section id=\"{name}-{number}\">\n  <h2 class=\"section-title\">{name}</h2>"
         );
+
         for _ in 0..self.random.usize(1..5) {
             out.push_str("  <p class=\"text\">");
             (0..self.random.usize(2..7)).for_each(|_| self.sentence(out));
             out.push_str("</p>\n");
         }
+
         if self.random.u8(..) < 100 {
             out.push_str("  <table class=\"figures\">\n");
             for _ in 0..self.random.usize(3..12) {
@@ -132,6 +140,7 @@ impl Writer {
             }
             out.push_str("  </table>\n");
         }
+
         out.push_str("</section>\n");
     }
 
@@ -152,6 +161,7 @@ impl Writer {
             out,
             "\npub fn {name}({argument}: &str, {map}: &mut HashMap<String, u64>) -> io::Result<u64> {{"
         );
+
         for _ in 0..self.random.usize(2..9) {
             let (value, number) = (self.name(), self.random.u32(..5_000));
             let _ = match self.random.u8(..5) {
@@ -178,6 +188,7 @@ impl Writer {
                 }
             };
         }
+
         let _ = writeln!(out, "    Ok({map}.len() as u64)\n}}\n");
     }
 }

@@ -40,6 +40,7 @@ impl Started {
             .last()
             .map(|a| a.to_string_lossy().into_owned())
             .unwrap_or_default();
+
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -50,12 +51,14 @@ impl Started {
             .stdout
             .take()
             .ok_or_else(|| std::io::Error::other("no output"))?;
+
         let (say, lines) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(out).split(b'\n').map_while(Result::ok) {
                 let _ = say.send((Instant::now(), String::from_utf8_lossy(&line).into_owned()));
             }
         });
+
         Ok(Self {
             child,
             began,
@@ -94,21 +97,25 @@ impl Started {
         while let Some(event) = self.next()? {
             events.push(event);
         }
+
         let status = self.child.wait()?;
         let seconds = self.began.elapsed().as_secs_f64();
         if status.success() {
             return Ok(Ran { seconds, events });
         }
+
         let talk = std::fs::read_to_string(self.err.path()).unwrap_or_default();
         let error = events
             .iter()
             .rev()
             .find_map(|(_, e)| e["error"].as_str())
             .unwrap_or_default();
+
         let last = talk
             .lines()
             .rfind(|l| !l.trim().is_empty())
             .unwrap_or_default();
+
         Err(Trouble::Failed(format!(
             "{}: {status} {error} {last}",
             self.shown
@@ -138,6 +145,7 @@ pub fn together(commands: &mut [Command], limit: Duration) -> Result<f64, Troubl
     for one in started {
         one.finish()?;
     }
+
     Ok(began.elapsed().as_secs_f64())
 }
 
@@ -168,6 +176,7 @@ impl Daemons {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+
         Ok(())
     }
 }

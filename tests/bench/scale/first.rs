@@ -33,11 +33,13 @@ pub fn first(ground: &Ground, settings: Settings) -> Vec<Row> {
         row.tool = tool;
         row
     };
+
     let mut makuo = row("10000 files of 8 KB", "makuo", &deploys, trouble);
     let ratio = median(&deploys)
         .zip(median(&copies))
         .map(|(deploy, copy)| deploy / copy);
     makuo.require(ratio.map(|ratio| Check::under("time over the copy", ratio, MOST)));
+
     vec![row("the same", "cp -a; sync", &copies, None), makuo]
 }
 
@@ -53,6 +55,7 @@ fn measure(
     for number in 0..FILES {
         write(&source.join(small_name(number)), noise.bytes(SIZE));
     }
+
     for run in 1..=settings.runs {
         let copy = spot.path().join("copy");
         sync(spot.path())?;
@@ -76,6 +79,7 @@ fn measure(
             deploys[run - 1]
         ));
     }
+
     Ok(())
 }
 

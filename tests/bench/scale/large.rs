@@ -52,6 +52,7 @@ pub fn large(ground: &Ground, _: Settings) -> Vec<Row> {
         }
         rows.push(row);
     }
+
     rows
 }
 
@@ -70,6 +71,7 @@ fn once(ground: &Ground, bytes: u64) -> Result<Figures, Trouble> {
         cost.seconds,
         cost.resident
     ));
+
     Ok((cost.seconds, cost.resident, peak))
 }
 
@@ -78,16 +80,19 @@ fn row(what: &str, figures: &Result<Figures, Trouble>) -> Row {
         Ok((seconds, ..)) => (vec![*seconds], None),
         Err(trouble) => (Vec::new(), Some(trouble.clone())),
     };
+
     let done = Done {
         tool: MAKUO,
         seconds,
         sent: Vec::new(),
         trouble,
     };
+
     let mut row = Row::new("large", what, 1, &done, 1, None);
     if let Ok((_, sender, host)) = figures {
         row.what += &format!(", {sender:.1} + {host:.1} MB resident");
     }
+
     row
 }
 
@@ -101,6 +106,7 @@ fn make(path: &Path, bytes: u64) -> Result<(), Trouble> {
         file.write_all(&noise.bytes(len as usize))?;
         left -= len;
     }
+
     file.sync_all()?;
     Ok(())
 }

@@ -55,6 +55,7 @@ pub fn served() -> Option<ExitCode> {
     let Some(out) = std::env::var_os(MEASURE) else {
         return std::env::var_os(WALK).map(|tree| walk::run(Path::new(&tree)));
     };
+
     let mut line = std::env::args_os().skip(1);
     let mut command = Command::new(line.next()?);
     let watch = timed::stopwatch();
@@ -62,11 +63,13 @@ pub fn served() -> Option<ExitCode> {
     let seconds = watch();
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).ok()?;
     let time = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+
     let cpu = time(used.user_time()) + time(used.system_time());
     let figures =
         json!({"seconds": seconds, "cpu": cpu, "resident": used.max_rss() as f64 * 1024.0 / 1e6});
     std::fs::write(out, figures.to_string()).ok()?;
     let code = status.ok()?.code().and_then(|code| u8::try_from(code).ok());
+
     Some(ExitCode::from(code.unwrap_or(255)))
 }
 
@@ -84,6 +87,7 @@ fn measured(command: &mut Command, limit: Duration) -> Result<Cost, Trouble> {
             .find(|(_, e)| e["event"] == event)
             .and_then(|(_, e)| e[name].as_f64())
     };
+
     Ok(Cost {
         seconds: figure("seconds"),
         cpu: figure("cpu"),
@@ -108,6 +112,7 @@ pub fn makuo(fleet: &Fleet, verb: &str, source: &Path, limit: Duration) -> Resul
     let before = settled(host)?;
     let mut command = fleet.command(&[this.as_os_str()] as &[&OsStr], verb, source, "", &[]);
     let cost = measured(&mut command, limit)?;
+
     Ok(Cost {
         host_cpu: settled(host)? - before,
         ..cost
@@ -127,6 +132,7 @@ fn settled(host: &Host) -> Result<f64, Trouble> {
         }
         last = now;
     }
+
     Err(Trouble::Failed(format!(
         "{} does not come to rest",
         host.name

@@ -48,16 +48,19 @@ pub fn million(ground: &Ground, settings: Settings) -> Vec<Row> {
         Ok(stage) => stage,
         Err(trouble) => return vec![Series::failed(trouble).row("first deploy")],
     };
+
     let mut rows: Vec<Row> = stage
         .first
         .take()
         .map(|(cost, peak)| first_row(cost, peak))
         .into_iter()
         .collect();
+
     // The peaks of the first deploy are over.
     stage.fleet.hosts[0].restart();
     let (mut walks, mut deploys, mut diffs, mut changes) =
         <(Series, Series, Series, Series)>::default();
+
     // The first no-op warms the caches of both ends and does not count.
     let _ = stage.makuo("deploy");
     for run in 1..=settings.runs {
@@ -72,12 +75,14 @@ pub fn million(ground: &Ground, settings: Settings) -> Vec<Row> {
             stage.makuo("deploy")
         });
     }
+
     let walk = middle(&walks.costs, |c| c.cpu);
     let noop = middle(&deploys.costs, |c| c.seconds);
     rows.push(walks.row("walk with lstat"));
     rows.push(nothing(deploys, "no-op deploy", walk));
     rows.push(nothing(diffs, "no-op diff", walk));
     rows.push(one_change(changes, noop));
+
     if let (Some(row), Ok(peak)) = (rows.last_mut(), peak(&stage.fleet.hosts[0])) {
         row.require(Some(Check::under(
             "host's MB, no-ops and changes",
@@ -85,6 +90,7 @@ pub fn million(ground: &Ground, settings: Settings) -> Vec<Row> {
             RESIDENT,
         )));
     }
+
     rows
 }
 
@@ -100,9 +106,11 @@ impl Stage {
             first: None,
             _spot: spot,
         };
+
         let cost = stage.makuo("deploy")?;
         stage.fleet.check(&stage.source)?;
         stage.first = Some((cost, peak(&stage.fleet.hosts[0])?));
+
         Ok(stage)
     }
 
@@ -123,6 +131,7 @@ impl Series {
         if self.trouble.is_some() {
             return;
         }
+
         match measure() {
             Ok(cost) => {
                 say(&format!("million: {what}, run {run}: {cost:?}"));
@@ -143,6 +152,7 @@ impl Series {
             sent: Vec::new(),
             trouble: self.trouble.clone(),
         };
+
         let cpu = middle(&self.costs, |c| c.cpu).unwrap_or(0.0);
         let mut row = Row::new(
             "million",
@@ -152,9 +162,11 @@ impl Series {
             1,
             None,
         );
+
         if what.starts_with("walk") {
             row.tool = "walk";
         }
+
         row
     }
 }
@@ -169,6 +181,7 @@ fn first_row(cost: Cost, peak: f64) -> Row {
     row.what += &format!(" + {host:.2} s, {:.2} s in all", sender + host);
     row.require(Some(Check::under("sender's MB", cost.resident, RESIDENT)));
     row.require(Some(Check::under("host's MB", peak, RESIDENT)));
+
     row
 }
 
@@ -181,6 +194,7 @@ fn nothing(series: Series, what: &str, walk: Option<f64>) -> Row {
             .zip(walk)
             .map(|(cpu, walk)| cpu / walk)
     };
+
     row.require(over(|c| c.cpu).map(|v| Check::under("sender's CPU over walk", v, CPU)));
     row.require(over(|c| c.host_cpu).map(|v| Check::under("host's CPU over walk", v, CPU)));
     row.require(
@@ -189,6 +203,7 @@ fn nothing(series: Series, what: &str, walk: Option<f64>) -> Row {
     row.require(
         middle(&series.costs, |c| c.resident).map(|v| Check::under("sender's MB", v, RESIDENT)),
     );
+
     row
 }
 
@@ -202,6 +217,7 @@ fn one_change(series: Series, noop: Option<f64>) -> Row {
     row.require(
         middle(&series.costs, |c| c.resident).map(|v| Check::under("sender's MB", v, RESIDENT)),
     );
+
     row
 }
 
@@ -217,11 +233,13 @@ fn make(source: &Path, files: usize) -> Result<(), Trouble> {
     if made.exists() {
         return Ok(());
     }
+
     say(&format!(
         "million: making {files} files in {}",
         source.display()
     ));
     let each = files.div_ceil(DIRECTORIES);
+
     for first in (0..files).step_by(each) {
         if let Some(dir) = source.join(name(first, files)).parent() {
             std::fs::create_dir_all(dir)?;
@@ -233,6 +251,7 @@ fn make(source: &Path, files: usize) -> Result<(), Trouble> {
             )?;
         }
     }
+
     std::fs::write(made, "")?;
     Ok(())
 }

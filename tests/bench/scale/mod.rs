@@ -66,11 +66,13 @@ pub fn main() -> ExitCode {
     if let Some(code) = measure::served() {
         return code;
     }
+
     let args = Args::parse();
     if !args.bench {
         println!("skipped: this measures for minutes; run it with cargo bench --bench scale");
         return ExitCode::SUCCESS;
     }
+
     match inside::enter() {
         inside::Entered::Here => run(&args),
         inside::Entered::Over(code) => ExitCode::from(code),
@@ -86,6 +88,7 @@ fn run(args: &Args) -> ExitCode {
         runs: args.runs as usize,
         peers: false,
     };
+
     let target = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
     let ground = Ground {
         files: args.files as usize,
@@ -93,6 +96,7 @@ fn run(args: &Args) -> ExitCode {
         keep: args.keep,
         disk: args.disk.clone().unwrap_or_else(target),
     };
+
     let is_asked = |name: &str| args.cases.is_empty() || args.cases.iter().any(|case| case == name);
     let mut rows: Vec<Row> = Vec::new();
     for (_, case) in CASES.iter().filter(|(name, _)| is_asked(name)) {
@@ -103,8 +107,10 @@ fn run(args: &Args) -> ExitCode {
             rows.push(row);
         }
     }
+
     if !args.json {
         print!("{}", row::table(&rows));
     }
+
     ExitCode::from(u8::from(rows.iter().any(Row::is_wrong)))
 }

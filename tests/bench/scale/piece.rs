@@ -21,6 +21,7 @@ pub fn insert(_: &Ground, settings: Settings) -> Vec<Row> {
         write(&file, longer);
         Ok(())
     };
+
     vec![moved(
         "insert",
         "1 MB before 256 MB",
@@ -38,6 +39,7 @@ pub fn rename(_: &Ground, settings: Settings) -> Vec<Row> {
         let below = source.join("old");
         std::fs::rename(&below, source.join("new")).map_err(Trouble::from)
     };
+
     vec![moved(
         "rename",
         "a directory of 500 MB",
@@ -82,6 +84,7 @@ fn moved(
             .unwrap_or(f64::NAN);
         Ok((ran.seconds, counted, sent / 1e6))
     });
+
     let mut row = Row::new(case, what, 1, &done, bytes, None);
     row.require(median(&sent).map(|sent| Check::under("MB sent", sent, most)));
     row

@@ -58,6 +58,7 @@ impl Ground {
                 self.disk.display()
             )));
         }
+
         Ok(())
     }
 }

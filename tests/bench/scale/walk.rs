@@ -106,5 +106,6 @@ fn read(
             found.push(CString::new(below).expect("names have no NUL"));
         }
     }
+
     Ok(names)
 }

@@ -33,11 +33,13 @@ impl Buffer {
         let (Some(grid), Some((_, wanted, body))) = (self.grid, &self.map) else {
             return Vec::new();
         };
+
         if body.encoding != Encoding::Plain
             || !self.columns.iter().any(Column::has_needless_unknowns)
         {
             return Vec::new();
         }
+
         // It was read once already, and is not worth being kept for this.
         let Some(Ok(Some((map, _)))) = self
             .bytes
@@ -46,6 +48,7 @@ impl Buffer {
         else {
             return Vec::new();
         };
+
         let blocks: Vec<Placed> = map.placed().collect();
         let mut plan = Recall {
             blocks: &blocks,
@@ -54,16 +57,19 @@ impl Buffer {
             counted: 0,
             budget: Budget::default(),
         };
+
         let columns = u32::from(grid.columns());
         let lost = self.got.gaps().flatten().map(|index| index as u32);
         let needless =
             lost.filter(|&i| !wanted.get(i) && self.columns[(i % columns) as usize].need() > 0);
         let mut parts = Vec::new();
+
         for index in needless {
             if !plan.add(&grid.bytes_of(index), &mut parts) {
                 break;
             }
         }
+
         parts
     }
 
@@ -78,6 +84,7 @@ impl Buffer {
                 .and_then(|first| u32::try_from(symbol(first)).ok());
             changed |= index.is_some_and(|index| self.take_recalled(grid, index, parts));
         }
+
         changed
     }
 
@@ -91,15 +98,19 @@ impl Buffer {
             }
             end += bytes.len();
         }
+
         if end != place.end || !self.got.set(index) {
             return false;
         }
+
         for (part, bytes) in parts {
             self.bytes[part.at..part.at + bytes.len()].copy_from_slice(bytes);
         }
+
         self.arrived(grid, index);
         // With fewer unknowns those that depended on each other may do.
         self.columns[(index % u32::from(grid.columns())) as usize].extra = 0;
+
         true
     }
 }
@@ -142,9 +153,11 @@ impl Recall<'_> {
         let Some(blocks) = self.blocks.get(begin..end) else {
             return true;
         };
+
         if blocks.iter().any(|b| b.ordinal < self.from) {
             return true;
         }
+
         let fresh = self
             .blocks
             .get(begin.max(self.counted)..end)
@@ -154,10 +167,12 @@ impl Recall<'_> {
         if all_blocks > MAX_BLOCKS || all_bytes > MAX_BYTES {
             return false;
         }
+
         self.budget = Budget {
             blocks: all_blocks,
             bytes: all_bytes,
         };
+
         self.counted = self.counted.max(end);
         for block in blocks.iter().filter(|b| !b.bytes.is_empty()) {
             let (first, last) = (self.start + block.bytes.start, self.start + block.bytes.end);
@@ -169,6 +184,7 @@ impl Recall<'_> {
                 at,
             });
         }
+
         true
     }
 }

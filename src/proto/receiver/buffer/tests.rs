@@ -26,6 +26,7 @@ fn payload(sizes: &[u16], rng: &mut fastrand::Rng) -> (RangeSet, Vec<u8>) {
         map.push(Ordinal(ordinal as u64), u32::from(*size));
         content.extend(std::iter::repeat_with(|| rng.u8(..)).take(usize::from(*size)));
     }
+
     (
         [0..sizes.len() as u64].into_iter().collect(),
         map.payload(&content),
@@ -99,6 +100,7 @@ proptest! {
                 Host { buffer: Buffer::default(), wants: some, seen: 0, done: Progress::Missing }
             })
             .collect();
+
         let (mut counter, mut rounds) = (0, 0);
         while fleet.iter().any(|h| h.done == Progress::Missing) {
             rounds += 1;
@@ -122,6 +124,7 @@ proptest! {
             }
             outgoing.decide(Moment(0));
         }
+
         for host in fleet {
             let (bytes, parts) = host.buffer.into_parts();
             if host.done == Progress::Useless {
@@ -150,9 +153,11 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
         seen: 0,
         done: Progress::Missing,
     };
+
     let mut fleet: Vec<Host> = (0..20).map(|_| fresh()).collect();
     let (mut counter, mut out) = (0, Vec::new());
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
+
     for (nth, bytes) in out
         .chunks(usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD)
         .enumerate()
@@ -166,6 +171,7 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
             .filter(|(h, _)| !in_first || *h != lost)
             .for_each(|(_, h)| h.hear(bytes, grid));
     }
+
     for host in &fleet {
         outgoing.missing(
             &host.buffer.missing(Generation(0)),
@@ -174,12 +180,14 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
             false,
         );
     }
+
     outgoing.decide(Moment(0));
     let before = counter;
     out.clear();
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     assert_eq!(counter - before, 1);
     fleet.iter_mut().for_each(|host| host.hear(&out, grid));
+
     assert!(fleet.iter().all(|h| h.done == Progress::Whole));
 }
 
@@ -192,12 +200,14 @@ fn what_the_disk_has_needs_no_coded_symbols() {
     let grid = Grid::new(payload.len() as u32, SYMBOL, 4).expect("legal");
     let mut outgoing = Outgoing::new(0, grid, all, Arc::new(payload.clone()));
     let wants = [0..1].into_iter().collect();
+
     let mut host = Host {
         buffer: Buffer::default(),
         wants,
         seen: 0,
         done: Progress::Missing,
     };
+
     let (mut counter, mut out) = (0, Vec::new());
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
@@ -205,27 +215,32 @@ fn what_the_disk_has_needs_no_coded_symbols() {
         .enumerate()
         .filter(|(nth, _)| nth % 5 != 4)
         .for_each(|(_, bytes)| host.hear(bytes, grid));
+
     let need = |host: &Host| host.buffer.missing(Generation(0)).need.iter().sum::<u32>();
     let before = need(&host);
     assert!(
         host.buffer.to_recall(Ordinal(2)).is_empty(),
         "what is asked for begins with an ordinal"
     );
+
     // Half of a symbol is none.
     let (mut part, bytes) = (
         host.buffer.to_recall(Ordinal(0)).swap_remove(0),
         vec![0; 10],
     );
+
     part.bytes.end = part.bytes.start + bytes.len();
     assert!(!host.buffer.recalled(&[(part, bytes)]));
     assert_eq!(need(&host), before);
     host.recall(&payload, &starts, || true);
     let after = need(&host);
+
     // The symbol between the two blocks is a wanted one.
     assert!(
         (before / 2 - 2..=before / 2 + 2).contains(&after),
         "{after} of {before}"
     );
+
     assert!(
         host.buffer.to_recall(Ordinal(0)).is_empty(),
         "nothing else is of use"
@@ -236,6 +251,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
         Moment(0),
         false,
     );
+
     outgoing.decide(Moment(0));
     out.clear();
     let sent = outgoing
@@ -243,6 +259,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
         .0;
     assert_eq!(sent, u64::from(after));
     out.chunks(segment).for_each(|bytes| host.hear(bytes, grid));
+
     assert_eq!(host.done, Progress::Whole);
     let (bytes, _) = host.buffer.into_parts();
     assert_eq!(bytes[..starts[1]], payload[..starts[1]]);
@@ -308,9 +325,11 @@ fn a_forged_first_symbol_is_outvoted_by_the_second_that_is_not() {
         },
         bytes,
     };
+
     let mut buffer = Buffer::default();
     assert_eq!(buffer.vote(forged), Vote::Agrees);
     assert!(buffer.take(forged, &symbol(&[1; 1400]), Vec::new));
+
     assert_eq!(
         (buffer.vote(forged), buffer.vote(right), buffer.vote(right)),
         (Vote::Agrees, Vote::Differs, Vote::Outvotes)

@@ -28,6 +28,7 @@ fn entry(path: &TreePath, (node, mode): &(Node, u32)) -> Entry {
         Node::Dir => EntryKind::Directory,
         Node::File(content) => EntryKind::File(Content::Blocks(vec![BlockRef::of(&[*content])])),
     };
+
     Entry {
         path: path.clone(),
         kind,
@@ -51,6 +52,7 @@ fn node(entry: &Entry) -> (Node, u32) {
         }
         _ => Node::Dir,
     };
+
     (node, entry.mode.bits())
 }
 
@@ -66,19 +68,23 @@ fn edit(rng: &mut fastrand::Rng, tree: &mut Model) {
         tree.retain(|path, _| !path.is_within(&at));
         return;
     }
+
     let mode = rng.u32(0o700..0o710);
     for dir in above {
         tree.entry(dir).or_insert((Node::Dir, mode));
     }
+
     let is_dir = rng.u8(..4) == 0;
     if !is_dir {
         tree.retain(|path, _| !path.is_within(&at));
     }
+
     let node = if is_dir {
         Node::Dir
     } else {
         Node::File(rng.u8(..))
     };
+
     if !(is_dir && matches!(tree.get(&at), Some((Node::File(_), _)))) {
         tree.insert(at, (node, mode));
     }
@@ -110,6 +116,7 @@ fn release(
         tree.iter()
             .any(|(other, (node, _))| other.is_within(path) && has(other, node))
     };
+
     let (mut builder, mut sink) = (Builder::default(), nodes);
     for (path, item) in tree {
         if has(path, &item.0) || (item.0 == Node::Dir && !within(path) && leads(path)) {
@@ -118,6 +125,7 @@ fn release(
                 .expect("writable");
         }
     }
+
     let root = builder.finish(&mut sink).expect("writable");
     let top = scope.is_empty().then(|| Top {
         mode: Mode::from_bits(0o755),
@@ -130,11 +138,13 @@ fn release(
         mtime: Mtime::default(),
         xattrs: Vec::new(),
     });
+
     let targets = if some {
         vec!["web1".to_string()]
     } else {
         Vec::new()
     };
+
     let scope = scope.to_vec();
     Release::new(Header {
         serial: Serial(serial),
@@ -159,12 +169,14 @@ fn apply(nodes: &Nodes, release: &Release, tree: &mut Model) -> bool {
         .map(|located| located.expect("readable").entry)
         .map(|entry| (entry.path.clone(), node(&entry)))
         .collect();
+
     let mut next = tree.clone();
     if header.rules.delete_extras {
         next.retain(|path, (node, _)| {
             !within(path) || wanted.contains_key(path) || excluded.matches(path, *node == Node::Dir)
         });
     }
+
     for (path, (node, mode)) in &wanted {
         match next.get(path) {
             Some((Node::Dir, _)) if *node != Node::Dir => {
@@ -181,6 +193,7 @@ fn apply(nodes: &Nodes, release: &Release, tree: &mut Model) -> bool {
         }
         next.insert(path.clone(), (node.clone(), *mode));
     }
+
     // What is excluded stays, and with it the directories that it is in.
     for (path, _) in next.clone() {
         for dir in std::iter::successors(path.parent(), TreePath::parent) {
@@ -193,6 +206,7 @@ fn apply(nodes: &Nodes, release: &Release, tree: &mut Model) -> bool {
             }
         }
     }
+
     *tree = next;
     true
 }
@@ -215,17 +229,20 @@ fn rules(rng: &mut fastrand::Rng, scope: &[TreePath]) -> Rules {
     if rng.u8(..8) == 0 {
         excludes.push(Exclude::at_top("*.log"));
     }
+
     if delete_extras && rng.u8(..3) == 0 {
         excludes.extend(scope.iter().map(|path| Exclude {
             base: Some(path.clone()),
             pattern: "/*/".into(),
         }));
     }
+
     let delete_max = if rng.u8(..8) > 0 {
         Limit::NONE
     } else {
         Limit::Count(100)
     };
+
     Rules {
         delete_extras,
         delete_max,
@@ -245,13 +262,16 @@ fn round(seed: u64) -> (usize, usize) {
         delete_extras: true,
         ..Rules::default()
     };
+
     let mut releases = vec![release(&nodes, 1, &source, &[], whole, false)];
     let mut base = Model::new();
     assert!(apply(&nodes, &releases[0], &mut base));
+
     // Two hosts: the second one gets what is for some, too.
     let mut hosts = [base.clone(), base.clone()];
 
     let are_some = rng.bool();
+
     for serial in 2..2 + rng.u64(2..14) {
         (0..rng.usize(1..6)).for_each(|_| edit(&mut rng, &mut source));
         let scope = Scope::of((0..rng.usize(1..3)).map(|_| place(&mut rng)).collect()).0;
@@ -276,6 +296,7 @@ fn round(seed: u64) -> (usize, usize) {
     }
 
     let (mut all, mut promised, mut merges) = (releases, 0, 0);
+
     for deletes in [true, false] {
         let Ok(merged) = history(&nodes, &all).merged(deletes, 1).expect("readable") else {
             continue;
@@ -304,6 +325,7 @@ fn round(seed: u64) -> (usize, usize) {
         assert_eq!(hosts, before, "seed {seed}: {merged:?} changes something");
         (promised, merges) = (promised + merged.parts, merges + 1);
     }
+
     let after = history(&nodes, &all);
     let gone: Vec<usize> = (1..all.len()).filter(|&at| after.is_replaced(at)).collect();
     for (nth, host) in hosts.iter().enumerate() {
@@ -325,11 +347,13 @@ fn round(seed: u64) -> (usize, usize) {
             "seed {seed}: new host {nth} is not what the others are"
         );
     }
+
     // What is merged may be so again.
     assert!(
         gone.len() >= promised,
         "seed {seed}: {gone:?} of {promised}"
     );
+
     (all.len() - 1 - merges, gone.len())
 }
 
@@ -344,6 +368,7 @@ fn merged_parts_do_what_all_of_them_did() {
     let number = |name: &str, default| {
         std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
     };
+
     let first = number("MAKUO_MERGE_SEED", fastrand::u64(..1 << 32));
     println!("MAKUO_MERGE_SEED={first}");
     let (mut parts, mut replaced) = (0, 0);
@@ -351,6 +376,7 @@ fn merged_parts_do_what_all_of_them_did() {
         let (of, gone) = round(seed);
         (parts, replaced) = (parts + of, replaced + gone);
     }
+
     println!("{replaced} of {parts} parts were replaced");
     assert!(replaced * 4 > parts, "{replaced} of {parts}");
 }
@@ -365,6 +391,7 @@ fn parts(nodes: &Nodes, parts: &[(&[(&str, EntryKind)], bool)]) -> Vec<Release> 
         Rules::default(),
         false,
     )];
+
     for (nth, (entries, some)) in (2..).zip(parts) {
         let (mut builder, mut sink) = (Builder::default(), nodes);
         for (at, kind) in *entries {
@@ -400,6 +427,7 @@ fn parts(nodes: &Nodes, parts: &[(&[(&str, EntryKind)], bool)]) -> Vec<Release> 
         };
         releases.push(Release::new(header).expect("legal"));
     }
+
     releases
 }
 
@@ -416,6 +444,7 @@ fn names_of_one_file_are_merged_only_while_they_are() {
         ("d/a", content(1)),
         ("d/b", EntryKind::Hardlink(path("d/a"))),
     ];
+
     let other = [("d", EntryKind::Directory), ("d/c", content(2))];
     let apart = [("d", EntryKind::Directory), ("d/a", content(3))];
     let found =
@@ -425,13 +454,16 @@ fn names_of_one_file_are_merged_only_while_they_are() {
         .entries()
         .map(|l| l.expect("legal").entry.kind)
         .collect();
+
     assert_eq!(
         kinds[1..],
         [content(1), EntryKind::Hardlink(path("d/a")), content(2)]
     );
+
     // The second name has the content of before, and no entry says so.
     let found =
         history(&nodes, &parts(&nodes, &[(&linked, false), (&apart, false)])).merged(false, 1);
+
     assert!(found.expect("readable").is_err());
 }
 
@@ -467,16 +499,19 @@ fn nothing_is_merged_over_what_some_hosts_have_of_their_own_or_without_the_limit
             .merged(deletes, 2)
             .expect("readable")
     };
+
     assert_eq!(
         merged(&releases, false).expect("can be").scope,
         [path("b"), path("c")]
     );
+
     // What is sent to all again replaces what was for some.
     let again = Header {
         serial: Serial(6),
         targets: Vec::new(),
         ..releases[2].header().clone()
     };
+
     releases.push(Release::new(again).expect("legal"));
     assert_eq!(
         merged(&releases, false).expect("can be").scope,
@@ -493,6 +528,7 @@ fn nothing_is_merged_over_what_some_hosts_have_of_their_own_or_without_the_limit
         };
         *release = Release::new(header).expect("legal");
     }
+
     assert_eq!(
         merged(&releases, true).expect("can be").scope,
         [path("a"), path("b")]
