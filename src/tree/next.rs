@@ -337,7 +337,7 @@ fn copied(from: &Root, plan: &Plan, items: &[Item]) -> Result<Vec<(TreePath, Ver
         let now = stat(from, &change.path)
             .map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
         // It is the file that was copied, whatever happened since.
-        if item.copied().is_some_and(|copied| *copied != now.version()) {
+        if item.copied().is_some_and(|copied| copied != now.version()) {
             return Err(changed_since(from, &change.path));
         }
         copied.push((change.path.clone(), now.version()));

@@ -1,8 +1,12 @@
-//! Files with several names in a lower layer of an overlay filesystem, taken out of it with all of their names.
+//! Files in a lower layer of an overlay filesystem, taken out of it before a commit moves or changes them.
 //!
-//! The filesystem itself copies a file up under the one name that is changed, and its other names stay with the lower
-//! layer's: moved aside and back they would be files of their own. So the names of what a release touches are made names
-//! of one upper file first. Nobody can tell the difference but by inode numbers, and nothing has to be undone.
+//! That gives a file another time of change, and perhaps another inode. So it comes before a file is noted as it is, to
+//! see later that nobody changed it.
+//!
+//! Files with several names are taken out with all of them. The filesystem itself copies a file up under the one name
+//! that is changed, and its other names stay with the lower layer's: moved aside and back they would be files of their
+//! own. So the names of what a release touches are made names of one upper file first. Nobody can tell the difference
+//! but by inode numbers, and nothing has to be undone.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString};
@@ -20,14 +24,26 @@ use super::open::Tree;
 use super::root::{FileId, Root, open_dir_at};
 use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
+use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, TreePath};
 
 /// The names in the stage of what is on its way.
 const RAISED: &CStr = c"raised";
 const FURTHER: &CStr = c"further";
 
+/// Copies up each file that a commit of `plan` moves or changes.
+pub(super) fn all(tree: &Tree, plan: &Plan) -> Result<()> {
+    links(tree, plan)?;
+    // The next tree of an exchange is another one: nothing is moved or changed for it.
+    if plan.layout == Layout::InPlace {
+        files(tree, plan)
+    } else {
+        Ok(())
+    }
+}
+
 /// Makes the names of each file that `plan` touches names of one upper file.
-pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
+fn links(tree: &Tree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let touched = touched(&root, plan)?;
     if touched.is_empty() {
@@ -62,7 +78,7 @@ pub(super) fn links(tree: &Tree, plan: &Plan) -> Result<()> {
 
 /// Copies up each other file that a commit of `plan` in place moves or changes, the largest first: the filesystem would
 /// do so in the middle of the commit, and has no room perhaps.
-pub(super) fn files(tree: &Tree, plan: &Plan) -> Result<()> {
+fn files(tree: &Tree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mut files = Vec::new();
     for change in plan

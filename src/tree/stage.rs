@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
@@ -63,8 +63,8 @@ pub(super) struct Item {
     change: u32,
     /// The name, of a further name of a file that is copied.
     further: Option<Box<TreePath>>,
-    /// The file of which it is a copy, as it was copied.
-    copied: OnceLock<Box<Version>>,
+    /// The file of which it is a copy, as it was when it was copied last.
+    copied: Mutex<Option<Box<Version>>>,
     /// The inode, of a file that was sealed; else 0.
     ino: AtomicU64,
     blocks: u32,
@@ -84,8 +84,8 @@ impl Item {
     }
 
     /// The file of which it is a copy, as it was then.
-    pub(super) fn copied(&self) -> Option<&Version> {
-        self.copied.get().map(|version| &**version)
+    pub(super) fn copied(&self) -> Option<Version> {
+        locked(&self.copied).as_deref().copied()
     }
 
     /// The inode of a file that has its metadata.
@@ -101,7 +101,7 @@ impl Item {
             // No more than a plan can hold.
             change: change as u32,
             further: None,
-            copied: OnceLock::new(),
+            copied: Mutex::default(),
             ino: AtomicU64::new(0),
             blocks: 0,
             left: AtomicU32::new(0),
@@ -255,12 +255,22 @@ impl Stage {
             return Err(Error::refused("this stage was committed"));
         }
 
+        // What an earlier try made ready is made anew.
+        self.finished.store(false, Ordering::Release);
         // In the layout `swap` there are none: the next tree would get the modes that they have for now.
         let barred = (self.plan.layout == Layout::InPlace)
             .then(|| Barred::of_plan(&self.tree.root(), &self.plan));
         let _barred = barred.transpose()?;
+
+        // What changes files of the live tree comes before they are copied: they are noted as they are then.
         if self.tree.state.is_overlay() {
-            raise::links(&self.tree, &self.plan)?;
+            raise::all(&self.tree, &self.plan)?;
+        }
+
+        if self.plan.layout == Layout::Swap {
+            // That of an earlier try: its names of the live tree's files go, which changes the files, too.
+            *locked(&self.next) = None;
+            self.tree.state.forget_next()?;
         }
 
         let cloned = self.clone_files()?;
@@ -286,10 +296,6 @@ impl Stage {
 
         if self.plan.layout == Layout::Swap {
             *locked(&self.next) = Some(Next::build(&self.tree, &self.plan, &self.items)?);
-        }
-
-        if self.tree.state.is_overlay() && self.plan.layout == Layout::InPlace {
-            raise::files(&self.tree, &self.plan)?;
         }
 
         self.sync()?;

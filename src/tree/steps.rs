@@ -162,7 +162,7 @@ fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
     if FileStat::at(parent.as_fd(), &name)
         .map_err(failed)?
         .version()
-        != *copied
+        != copied
     {
         return Err(changed_since(tree, &change.path));
     }

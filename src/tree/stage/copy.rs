@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::super::apply::{Metadata, chmod, handle_of};
 use super::super::inherit::Inheritance;
-use super::super::meta::{FileStat, LABEL};
+use super::super::meta::{FileStat, LABEL, locked};
 use super::super::{scan, sparse};
 use super::{Item, Stage};
 use crate::diff::Change;
@@ -41,8 +41,8 @@ impl Stage {
             ));
         }
 
-        // It is copied once, unless the staging is tried again.
-        let _ = item.copied.set(Box::new(before));
+        // A staging that is tried again copies it again, and our own operations may have changed it in between.
+        *locked(&item.copied) = Some(Box::new(before));
 
         self.seal_copy(inheritance, change, from.as_fd(), to)
     }

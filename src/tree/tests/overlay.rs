@@ -1,5 +1,7 @@
 //! Trees in the lower layer of an overlay filesystem, as that of a container's image.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -317,6 +319,79 @@ fn the_names_of_one_file_in_a_lower_layer_stay_together() {
             assert_eq!(judged(&world.source(), &world.www()), "", "apart: {apart}");
             tree.revert().expect("it goes back");
             assert_eq!(look(&world.www()), before, "apart: {apart}");
+        }
+    });
+}
+
+/// The file is copied for the sake of its mode, and the original leaves the lower layer in the same staging.
+#[test]
+fn a_file_of_a_lower_layer_that_is_copied_was_changed_by_nobody() {
+    with_mounts(|| {
+        let tools = |mode| {
+            let tool = || Thing::File(b"same".to_vec(), mode);
+            [
+                ("alone", tool()),
+                ("empty", Thing::File(Vec::new(), mode)),
+                ("linked", tool()),
+                ("name", Thing::Hard("linked")),
+            ]
+        };
+        for (apart, tries) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
+            let layered = Layered::new(&tools(0o644), apart);
+            let world = layered.world(&tools(0o755));
+            let (before, tree) = (look(&world.www()), world.open());
+            let deploy = |serial| {
+                let (stage, release) = world.stage(&tree, serial).expect("staged");
+                for _ in 1..tries {
+                    stage.finish().expect("it can be tried again");
+                }
+                stage
+                    .commit(&release, b"signature")
+                    .unwrap_or_else(|e| panic!("apart: {apart}, {tries} tries: {e}"));
+                assert_eq!(
+                    judged(&world.source(), &world.www()),
+                    "",
+                    "apart: {apart}, {tries} tries"
+                );
+            };
+            deploy(1);
+            tree.revert().expect("it goes back");
+            assert_eq!(look(&world.www()), before, "apart: {apart}, {tries} tries");
+            deploy(2);
+            world.release(&tools(0o4755));
+            deploy(3);
+        }
+    });
+}
+
+#[test]
+fn a_file_of_a_lower_layer_that_somebody_changes_after_it_was_copied_is_refused() {
+    with_mounts(|| {
+        let tool = |mode| [("tool", Thing::File(b"same".to_vec(), mode))];
+        let write = |at: &Path| std::fs::write(at, "evil").expect("written");
+        let mode = |at: &Path| {
+            std::fs::set_permissions(at, Permissions::from_mode(0o600)).expect("changed")
+        };
+        let replace = |at: &Path| {
+            std::fs::write(at.with_file_name("new"), "same").expect("written");
+            std::fs::rename(at.with_file_name("new"), at).expect("moved");
+        };
+        let changes: [&dyn Fn(&Path); 3] = [&write, &mode, &replace];
+        for (apart, change) in [false, true]
+            .into_iter()
+            .flat_map(|apart| changes.map(|change| (apart, change)))
+        {
+            let layered = Layered::new(&tool(0o644), apart);
+            let world = layered.world(&tool(0o755));
+            let tree = world.open();
+            let (stage, release) = world.stage(&tree, 1).expect("staged");
+            change(&world.www().join("tool"));
+            let theirs = look(&world.www());
+            let e = stage
+                .commit(&release, b"signature")
+                .expect_err("theirs would be lost");
+            assert!(e.to_string().contains("tool changed"), "{e}");
+            assert_eq!(look(&world.www()), theirs, "apart: {apart}");
         }
     });
 }

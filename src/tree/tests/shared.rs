@@ -142,3 +142,31 @@ fn a_file_that_changes_after_it_was_copied_is_refused() {
 
     assert_eq!(std::fs::read(world.www().join("tool")).unwrap(), b"theirs");
 }
+
+/// The next tree of the first try has names of the live tree's files: as they go, the files change.
+#[test]
+fn a_staging_that_is_tried_again_takes_its_own_traces_for_nobodys() {
+    for swap in [false, true] {
+        let tool = |mode| {
+            [
+                ("tool", Thing::File(b"same".to_vec(), mode)),
+                ("x.tmp", Thing::Hard("tool")),
+            ]
+        };
+        let mut world = World::new(&tool(0o755), &tool(0o4755)).swapping(swap);
+        world.rules.excludes = vec![crate::manifest::rules::Exclude {
+            base: None,
+            pattern: "*.tmp".into(),
+        }];
+        std::fs::remove_file(world.source().join("x.tmp")).unwrap();
+        let (stage, release) = world.stage(&world.open(), 1).unwrap();
+        stage.finish().unwrap();
+        stage.commit(&release, b"").unwrap();
+        let mode = |name: &str| std::fs::metadata(world.www().join(name)).unwrap().mode() & 0o7777;
+        assert_eq!(
+            (mode("tool"), mode("x.tmp")),
+            (0o4755, 0o755),
+            "swap {swap}"
+        );
+    }
+}
