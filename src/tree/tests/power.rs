@@ -91,6 +91,13 @@ fn image() -> Option<(tempfile::TempDir, PathBuf)> {
     Some((dir, image))
 }
 
+/// Copies an image to a new file. The loop device of the last cut may still hold the old file: when
+/// mounted again, it would show old pages.
+fn copy_to_new(from: &Path, to: &Path) {
+    let _ = std::fs::remove_file(to);
+    std::fs::copy(from, to).unwrap();
+}
+
 /// What is found after the power failed in the middle of the work on a disk like `first`: whether the work was called
 /// done, what recovery did, and the tree. Nothing of a release is found whose number is not kept: it would be taken again.
 fn cut(
@@ -100,10 +107,10 @@ fn cut(
     work: impl FnOnce() -> bool,
 ) -> (bool, Recovery, std::collections::BTreeMap<String, String>) {
     let (now, failed) = (dir.join("image"), dir.join("cut"));
-    std::fs::copy(first, &now).unwrap();
+    copy_to_new(first, &now);
     let disk = Disk::mount(&now, &dir.join("now")).expect("it was mounted before");
     let done = work();
-    std::fs::copy(&now, &failed).unwrap();
+    copy_to_new(&now, &failed);
     drop(disk);
     let _disk = Disk::mount(&failed, &dir.join("now")).expect("ext4 mends itself");
 
