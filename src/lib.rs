@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
 //! | [`strict`] | key files and configurations, opened where nobody else could have changed them |
+//! | `sync` | locks that outlive a panic |
 //! | [`helper`] | processes beside the daemon: how they begin, live and talk |
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
 //! | [`packed`] | long lists in little memory |
@@ -59,6 +60,7 @@ pub mod error;
 pub mod helper;
 pub mod id;
 pub mod strict;
+pub(crate) mod sync;
 pub mod units;
 
 pub mod block;

@@ -8,7 +8,7 @@ use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox, TreeConfig};
 use crate::drive::disk::Host;
 use crate::hook::outside::Outside;
 use crate::tree::lookup;
-use crate::tree::state::BESIDE;
+use crate::tree::records::BESIDE;
 use crate::{Error, Result};
 
 /// Whether this daemon is to confine itself, and can.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::config::TreeConfig;
 use crate::id::TreeName;
 use crate::tree::Root;
-use crate::tree::open::open_dir;
+use crate::tree::open_dir;
 use crate::tree::state::State;
 use crate::{Error, Result};
 

@@ -13,9 +13,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::fs::xattrs::{ACL, DEFAULT_ACL, LABEL, XattrReader};
 use super::grants::{is_foreign, is_grant};
-use super::inherit::{ACL, DEFAULT_ACL};
-use super::meta::{FileStat, LABEL, XattrReader};
+use super::meta::FileStat;
 use crate::diff::{Change, Plan, TopChange};
 use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
 use crate::units::printable;

@@ -9,15 +9,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 
 use rustix::fs::FileType;
-use rustix::io::Errno;
 
 use super::apply::{chmod, handle_of};
-use super::meta::{FileStat, locked};
+use super::fs::errors::is_gone;
+use super::meta::FileStat;
 use super::owners::Rights;
 use super::root::Root;
 use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::{Mode, TreePath};
+use crate::sync::locked;
 
 /// What the owner of a directory needs to list it and to look at what is in it.
 const LISTED: u32 = 0o500;
@@ -83,12 +84,7 @@ impl Barred {
             match self.open(root, &dir) {
                 Ok(_) => {}
                 // The plan makes it, or puts it in the place of a link.
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) => {}
-                Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {}
+                Err(e) if is_gone(&e) => {}
                 Err(e) => return Err(Error::io("cannot look at", root.shown(&dir), e)),
             }
             seen.insert(dir);

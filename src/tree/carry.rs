@@ -16,15 +16,16 @@ use rustix::io::Errno;
 use super::apply::{Metadata, handle_of};
 use super::barred::IN_PLACE;
 use super::chains::{Chains, Operation};
-use super::commit::stat;
+use super::fs::dir::{is_overlay, join, names_in, remove, stat};
+use super::fs::errors::with_space_hint;
 use super::journal::Move;
-use super::meta::{FileStat, locked};
-use super::names::{Known, Names, Was};
-use super::overlay::is_overlay;
+use super::meta::FileStat;
+use super::names::{Known, Names, Was, steady_ctime};
 use super::pair::Pair;
 use super::root::{Root, open_dir_at};
 use crate::error::{Error, Result};
-use crate::manifest::{Mtime, TreePath};
+use crate::manifest::TreePath;
+use crate::sync::locked;
 
 /// Carries names from one tree to the other.
 pub(super) struct Carry<'a> {
@@ -303,8 +304,7 @@ impl<'a> Carry<'a> {
     }
 
     fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
-        let shown = path.map_or_else(|| self.from.path().to_path_buf(), |p| self.from.shown(p));
-        super::stage::with_space_hint(Error::io(action, shown, e))
+        with_space_hint(Error::io(action, self.from.shown_dir(path), e))
     }
 
     fn unlinkable(&self, path: &TreePath, e: Errno) -> Error {
@@ -338,15 +338,15 @@ pub(super) fn set_dirs(
             }
             None => wanted.set(to),
         };
-        let shown = || {
-            path.as_ref()
-                .map_or_else(|| to.path().to_path_buf(), |p| to.shown(p))
-        };
         match set() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             done => done.map_err(|e| {
-                Error::io("cannot set mode, owner or time of", shown(), e)
-                    .hint("run the daemon as root, or set commit.layout = \"in-place\" in the spec")
+                Error::io(
+                    "cannot set mode, owner or time of",
+                    to.shown_dir(path.as_ref()),
+                    e,
+                )
+                .hint("run the daemon as root, or set commit.layout = \"in-place\" in the spec")
             })?,
         }
     }
@@ -356,7 +356,6 @@ pub(super) fn set_dirs(
 
 /// What the directory `path` of `root` has now, attributes included.
 pub(super) fn present(root: &Root, path: Option<&TreePath>) -> Result<Metadata> {
-    let shown = || path.map_or_else(|| root.path().to_path_buf(), |p| root.shown(p));
     let look = || match path {
         Some(path) => {
             let (parent, name) = root.parent(path)?;
@@ -365,75 +364,7 @@ pub(super) fn present(root: &Root, path: Option<&TreePath>) -> Result<Metadata> 
         None => Metadata::present(root.as_fd(), c".", true),
     };
 
-    look().map_err(|e| Error::io("cannot look at", shown(), e))
-}
-
-/// The names in a directory, without the two dots.
-pub(super) fn names_in(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-    }
-
-    Ok(names)
-}
-
-/// The path of `name` in the directory `dir`.
-pub(super) fn join(dir: Option<&TreePath>, name: &CStr) -> Result<TreePath> {
-    let joined = match dir {
-        Some(dir) => dir.join(name.to_bytes()),
-        None => TreePath::new(name.to_bytes()),
-    };
-    joined.map_err(|e| Error::refused(e.to_string()).hint("shorten the path"))
-}
-
-/// Removes `name` with all that is in it.
-pub(super) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<()> {
-    if kind != FileType::Directory {
-        return Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?);
-    }
-
-    // Its own mode binds an ordinary user.
-    let handle = match open_dir_at(dir, name) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            loosen(dir, name)?;
-            open_dir_at(dir, name)?
-        }
-        handle => handle?,
-    };
-
-    let mut trouble = None;
-    for child in names_in(handle.as_fd())? {
-        let gone = || {
-            let kind = FileStat::at(handle.as_fd(), &child)?.file_type;
-            match remove(handle.as_fd(), &child, kind) {
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    loosen(dir, name)?;
-                    remove(handle.as_fd(), &child, kind)
-                }
-                done => done,
-            }
-        };
-        // What cannot go keeps nothing else from going.
-        if let Err(e) = gone() {
-            trouble.get_or_insert(e);
-        }
-    }
-
-    match trouble {
-        Some(e) => Err(e),
-        None => Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?),
-    }
-}
-
-fn loosen(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-    super::apply::chmod(
-        handle_of(dir, name)?.as_fd(),
-        crate::manifest::Mode::from_bits(0o700),
-    )
+    look().map_err(|e| Error::io("cannot look at", root.shown_dir(path), e))
 }
 
 /// Removes `name` with all that is in it, except for what the release puts there (`changed`) and the directories that
@@ -467,15 +398,4 @@ fn remove_carried(
 pub(super) fn has_within(paths: &[TreePath], dir: &TreePath) -> bool {
     let first = paths.partition_point(|path| path <= dir);
     paths.get(first).is_some_and(|path| path.is_within(dir))
-}
-
-/// Clocks of filesystems stand still for this long, in nanoseconds, and as much again.
-const TICK: i128 = 20_000_000;
-
-/// The time at which a directory changed last, unless that is so close to the last change of `other`, which was made
-/// or changed just now, that another change could follow within the same tick.
-pub(super) fn steady_ctime(dir: &FileStat, other: BorrowedFd<'_>) -> io::Result<Option<Mtime>> {
-    let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
-    let now = FileStat::of(other)?.ctime;
-    Ok((nanos(dir.ctime) + TICK < nanos(now)).then_some(dir.ctime))
 }

@@ -9,9 +9,10 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::inherit::CAPABILITY;
+use super::fs::dir::stat;
+use super::fs::xattrs::CAPABILITY;
+use super::items::is_copied;
 use super::meta::FileStat;
-use super::next::is_copied;
 use super::root::Root;
 use crate::diff::{Change, Plan, Shape};
 use crate::error::{Error, Result};
@@ -49,7 +50,7 @@ pub(super) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
             let Some((_, parent)) = &last else {
                 return Ok(None);
             };
-            super::commit::stat(parent.as_fd(), &CString::new(change.path.name())?)
+            stat(parent.as_fd(), &CString::new(change.path.name())?)
         };
         let now = look().map_err(|e| Error::io("cannot look at", root.shown(&change.path), e))?;
         let governed = names.get(&at).copied().unwrap_or(1);

@@ -4,36 +4,19 @@
 //! in the state, so that a restart does not forget it.
 
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::index::Index;
-use super::open::Tree;
-use super::records::Records;
+use super::records::INDEX_DOUBT;
+use super::worktree::Worktree;
 use crate::error::Error;
 use crate::manifest::path::RESERVED;
 
-/// The file of the state that is there as long as the index is doubted.
-const MARK: &str = "doubt";
-
-/// Whether the index is good for contents only.
-#[derive(Debug, Default)]
-pub(super) struct Doubt(AtomicBool);
-
-impl Doubt {
-    /// As the state says.
-    pub(super) fn read(records: &Records) -> Self {
-        // A mark that cannot be read is one.
-        Self(AtomicBool::new(
-            records.read(MARK).map_or(true, |mark| mark.is_some()),
-        ))
-    }
-}
-
-impl Tree {
+impl Worktree {
     /// The tree was refused for what its index may have said wrongly: the next look walks it.
     pub fn doubt_names(&self) {
-        if !self.doubt.0.swap(true, Ordering::AcqRel)
-            && let Err(e) = self.state.write(MARK, b"")
+        if !self.index_doubted.swap(true, Ordering::AcqRel)
+            && let Err(e) = self.state.write(INDEX_DOUBT, b"")
         {
             tracing::warn!(
                 "tree {}: {e}: after a restart its index is believed again",
@@ -71,14 +54,14 @@ impl Tree {
 
     /// Whether the next look has to walk the tree.
     pub fn is_doubted(&self) -> bool {
-        self.doubt.0.load(Ordering::Acquire)
+        self.index_doubted.load(Ordering::Acquire)
     }
 
     /// The tree was walked.
     pub fn trust_index(&self) {
-        if self.doubt.0.load(Ordering::Acquire) {
-            match self.state.remove(MARK) {
-                Ok(()) => self.doubt.0.store(false, Ordering::Release),
+        if self.index_doubted.load(Ordering::Acquire) {
+            match self.state.remove(INDEX_DOUBT) {
+                Ok(()) => self.index_doubted.store(false, Ordering::Release),
                 Err(e) => tracing::warn!("tree {}: {e}: all of it is looked at again", self.name()),
             }
         }

@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, unlinkat};
 use rustix::io::Errno;
 
-use super::carry::{join, names_in};
-use super::commit::stat;
-use super::follow::{Follow, is_gone};
+use super::follow::Follow;
+use super::fs::dir::{join, names_in, stat};
+use super::fs::errors::is_gone;
 use super::meta::FileStat;
 use super::names::{Known, Was};
 use super::pair::Pair;

@@ -14,25 +14,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, FileType, unlinkat};
 use rustix::io::Errno;
 
-use super::carry::{join, names_in, steady_ctime};
-use super::commit::stat;
-use super::grants;
+use super::fs::dir::{join, names_in, stat};
+use super::fs::errors::is_gone;
 use super::heard::Heard;
 use super::journal::Move;
 use super::meta::FileStat;
-use super::moves;
-use super::names::{Known, Names, Was};
-use super::open::Tree;
+use super::names::{Known, Names, Was, steady_ctime};
 use super::pair::Pair;
 use super::passing::{MAX_TRIES, Passing, Ready};
 use super::rivals::{Nodes, Rival, follows};
 use super::root::Root;
+use super::worktree::Worktree;
+use super::{grants, moves};
 use crate::error::{Error, Result};
 use crate::manifest::{Mtime, TreePath};
 
 /// What is followed, from where to where.
 pub(super) struct Follow<'a> {
-    pub(super) tree: &'a Tree,
+    pub(super) tree: &'a Worktree,
     pub(super) from: &'a Root,
     pub(super) to: &'a Root,
     /// What is the release's own, sorted.
@@ -78,7 +77,7 @@ struct Step {
 
 impl<'a> Follow<'a> {
     pub(super) fn new(
-        tree: &'a Tree,
+        tree: &'a Worktree,
         [from, to]: [&'a Root; 2],
         changed: &'a [TreePath],
         known: &'a Names,
@@ -585,7 +584,7 @@ impl<'a> Follow<'a> {
             .any(|step| step.now.is_none() || step.ready == Ready::Linked);
 
         if any {
-            super::swap::note(self.tree, self.aside, &Names([(path.cloned(), all)].into()))
+            note(self.tree, self.aside, &Names([(path.cloned(), all)].into()))
         } else {
             Ok(())
         }
@@ -738,9 +737,13 @@ impl<'a> Follow<'a> {
     }
 }
 
-pub(super) fn is_gone(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    ) || e.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+/// Adds to what is known of the tree that stands aside.
+pub(crate) fn note(tree: &Worktree, aside: BorrowedFd<'_>, names: &Names) -> Result<()> {
+    if names.0.is_empty() {
+        return Ok(());
+    }
+    tree.crash.point()?;
+    names
+        .append(aside)
+        .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))
 }

@@ -1,7 +1,7 @@
 //! Rights that end when an inode changes hands: what another user gave it, and what he could do in a directory.
 
-use super::inherit::{ACL, CAPABILITY, DEFAULT_ACL};
-use super::meta::{FileStat, LABEL};
+use super::fs::xattrs::{ACL, CAPABILITY, DEFAULT_ACL, LABEL};
+use super::meta::FileStat;
 
 /// Attributes by which an inode gives rights.
 const GRANTS: [&[u8]; 4] = [ACL, DEFAULT_ACL, CAPABILITY, LABEL];

@@ -373,7 +373,7 @@ impl Index {
 
     /// The entries of one page, for one who looks at few pages and at the same ones again.
     pub(super) fn page_at_hand(&self, row: usize) -> io::Result<Arc<[IndexEntry]>> {
-        let recent = || super::meta::locked(&self.recent);
+        let recent = || crate::sync::locked(&self.recent);
         if let Some((_, page)) = recent().iter().find(|(open, _)| *open == row) {
             return Ok(Arc::clone(page));
         }

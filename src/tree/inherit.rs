@@ -12,20 +12,16 @@ use std::rc::Rc;
 use rustix::fs::FileType;
 
 use super::apply::handle_of;
+use super::fs::errors::is_absent;
+use super::fs::xattrs::{ACL, CAPABILITY, DEFAULT_ACL, LABEL, XattrReader};
 use super::grants::{is_foreign, is_grant};
 use super::marks::Marks;
-use super::meta::{FileStat, LABEL, XattrReader};
+use super::meta::FileStat;
 use super::owners::Rights;
 use super::root::Root;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::manifest::{Mode, TreePath, Xattr};
 
-/// The access list of a file or directory.
-pub(super) const ACL: &[u8] = b"system.posix_acl_access";
-/// The access list that a directory gives to what is made in it.
-pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
-/// The capabilities that running a file gives.
-pub(super) const CAPABILITY: &[u8] = b"security.capability";
 /// Attributes that speak of the content: the kernel takes the first away from a file that is written to.
 const OF_CONTENT: [&[u8]; 3] = [CAPABILITY, b"security.ima", b"security.evm"];
 const SET_GROUP_ID: u32 = 0o2000;
@@ -214,12 +210,7 @@ impl<'a> Inheritance<'a> {
         change: Option<&Change>,
     ) -> io::Result<Inherited> {
         let handle = match self.root.handle_of(dir.map_or(b"", |d| d.as_bytes())) {
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
+            Err(e) if is_absent(&e) => {
                 return Ok(Inherited::default());
             }
             handle => handle?,

@@ -13,17 +13,13 @@ use sha2::{Digest, Sha256};
 
 use super::apply::Metadata;
 use super::meta::FileStat;
-use super::records::Mark;
-use super::state::{CommitMark, State};
+use super::records::{CommitMark, FORWARD, Mark};
+use super::state::State;
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mode, Mtime, TreePath};
 use crate::packed::Packed;
 
-/// The journal of a commit that is on its way.
-pub const FORWARD: &str = "journal";
-/// The journal of a commit that is being undone.
-pub const BACKWARD: &str = "journal.undo";
 const MAGIC: &[u8; 16] = b"makuo journal v2";
 /// Bytes that are written at a time.
 const BUFFER: usize = 64 << 10;
@@ -309,7 +305,7 @@ mod tests {
     use super::*;
     use crate::block::BlockHash;
     use crate::manifest::ReleaseId;
-    use crate::tree::state::Mark;
+    use crate::tree::records::Mark;
 
     #[test]
     fn a_journal_is_whole_or_refused() {

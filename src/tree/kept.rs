@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::journal::Journal;
-use super::open::Tree;
 use super::records::Records;
 use super::retention::{Arriving, History, Lacking, Merged, Next, Unmerged};
 use super::shelf;
+use super::worktree::Worktree;
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
@@ -90,7 +90,7 @@ impl Records {
     }
 }
 
-impl Tree {
+impl Worktree {
     /// The releases that are kept, the newest first. One whose file is damaged is left out, with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
         self.state.kept()

@@ -14,12 +14,14 @@ use std::sync::Mutex;
 
 use rustix::fs::FileType;
 
-use super::meta::{FileStat, locked};
+use super::fs::dir::{names, slot_name};
+use super::meta::FileStat;
 use super::places::{self, Place, each_record};
 use super::root::NOFOLLOW;
-use super::state::{State, names, slot_name};
+use super::state::State;
 use crate::block::BlockHash;
 use crate::error::{Error, Result};
+use crate::sync::locked;
 
 /// Records are written in pieces of about this many bytes.
 const BUFFER: usize = 64 << 10;

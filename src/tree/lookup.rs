@@ -13,8 +13,8 @@ use nix::Result;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-use super::meta::locked;
 use crate::helper::{self, Frames};
+use crate::sync::locked;
 use crate::{Error, Kind};
 
 /// The name under which the process runs, and by which it knows itself.

@@ -11,13 +11,13 @@ use rustix::fs::{Access, AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of};
-use super::commit::stat;
-use super::follow::is_gone;
+use super::fs::dir::stat;
+use super::fs::errors::is_gone;
 use super::journal::{Above, Move, Times};
 use super::meta::FileStat;
-use super::open::Tree;
 use super::owners::Rights;
 use super::root::Root;
+use super::worktree::Worktree;
 use crate::error::{Error, Result};
 use crate::manifest::{Mode, TreePath};
 
@@ -111,7 +111,7 @@ pub(super) fn above(old: &Root, new: &Root, moves: &[Move]) -> Result<Vec<Above>
 }
 
 /// Moves the directories of `moves` that are in `from` into `to`.
-pub(super) fn run(tree: &Tree, from: &Root, to: &Root, moves: &[Move]) -> Result<()> {
+pub(super) fn run(tree: &Worktree, from: &Root, to: &Root, moves: &[Move]) -> Result<()> {
     for Move { path, ino } in moves {
         let there = || -> io::Result<_> {
             let (parent, name) = from.parent(path)?;

@@ -14,6 +14,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::meta::FileStat;
 use crate::manifest::{Mtime, TreePath};
 
 /// The name of the record in a directory of the state.
@@ -206,6 +207,17 @@ fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, Known)> {
     });
 
     Ok((path, Known { ctime, packed }))
+}
+
+/// Clocks of filesystems stand still for this long, in nanoseconds, and as much again.
+const TICK: i128 = 20_000_000;
+
+/// The time at which a directory changed last, unless that is so close to the last change of `other`, which was made
+/// or changed just now, that another change could follow within the same tick.
+pub(crate) fn steady_ctime(dir: &FileStat, other: BorrowedFd<'_>) -> io::Result<Option<Mtime>> {
+    let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
+    let now = FileStat::of(other)?.ctime;
+    Ok((nanos(dir.ctime) + TICK < nanos(now)).then_some(dir.ctime))
 }
 
 #[cfg(test)]

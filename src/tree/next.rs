@@ -14,21 +14,21 @@ use rustix::fs::{AtFlags, Mode};
 use super::apply::Metadata;
 use super::carry::{Carry, has_within, present, set_dirs};
 use super::chains::Operation;
-use super::follow::is_gone;
+use super::fs::dir::slot_name;
+use super::fs::errors::{is_absent, is_gone, with_space_hint};
+use super::items::{Item, is_copied};
 use super::journal::{DirStep, Move, Side, Swap};
 use super::marks::Marks;
-use super::meta::{FileStat, Version, locked};
-use super::moves;
+use super::meta::{FileStat, Version};
 use super::names::Names;
-use super::open::Tree;
 use super::owners::Rights;
 use super::root::Root;
-use super::stage::Item;
-use super::state::slot_name;
-use super::{steps, way};
+use super::worktree::Worktree;
+use super::{moves, steps, way};
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
+use crate::sync::locked;
 
 /// A tree that is ready to take the live tree's place.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Next {
 
 impl Next {
     /// Builds the tree that `plan` leads to out of the live one and the staged `items`.
-    pub(super) fn build(tree: &Tree, plan: &Plan, items: &[Item]) -> Result<Self> {
+    pub(super) fn build(tree: &Worktree, plan: &Plan, items: &[Item]) -> Result<Self> {
         tree.state.fresh_next()?;
         locked(&tree.chains).begin(true);
         let from = tree.root();
@@ -100,7 +100,7 @@ impl Next {
     }
 
     /// Carries over what changed in the live tree since it was built; says whether anything did.
-    pub(super) fn refresh(&mut self, tree: &Tree, plan: &Plan) -> Result<bool> {
+    pub(super) fn refresh(&mut self, tree: &Worktree, plan: &Plan) -> Result<bool> {
         way::check(tree, plan)?;
         let (from, to) = (tree.root(), open(tree)?);
         for (path, version) in &self.copied {
@@ -132,7 +132,7 @@ impl Next {
     }
 
     /// What the journal has to know of the exchange.
-    pub(super) fn journaled(&self, tree: &Tree) -> Result<Swap> {
+    pub(super) fn journaled(&self, tree: &Worktree) -> Result<Swap> {
         let (from, to) = (tree.root(), open(tree)?);
         let side = |root: &Root| {
             FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e))
@@ -181,11 +181,7 @@ impl Next {
                     changed.push(path.clone())
                 }
                 Ok(_) => {}
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) => {}
+                Err(e) if is_absent(&e) => {}
                 Err(e) => return Err(Error::io("cannot look at", from.path(), e)),
             }
         }
@@ -279,13 +275,9 @@ fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
         else {
             continue;
         };
-        let shown = || {
-            path.as_ref()
-                .map_or_else(|| to.path().to_path_buf(), |path| to.shown(path))
-        };
         marks
             .set(made.as_fd())
-            .map_err(|e| Error::io("cannot set the project of", shown(), e))?;
+            .map_err(|e| Error::io("cannot set the project of", to.shown_dir(path.as_ref()), e))?;
     }
 
     Ok(())
@@ -310,12 +302,7 @@ fn is_alone(plan: &Plan, path: &TreePath) -> bool {
                 .is_some_and(|at| is_extra(&plan.changes.get(at)))
 }
 
-/// Whether the change is staged as a copy with other metadata.
-pub(super) fn is_copied(change: &Change) -> bool {
-    change.action == Action::Meta && change.shape() != Shape::Directory
-}
-
-fn open(tree: &Tree) -> Result<Root> {
+fn open(tree: &Worktree) -> Result<Root> {
     let path = tree.state.path().join("next");
     Root::below(tree.state.handle(), c"next", path)
         .map_err(|e| Error::io("cannot open", tree.state.next_path(), e))
@@ -373,7 +360,7 @@ fn changed_since(from: &Root, path: &TreePath) -> Error {
 
 /// Gives a staged item its name in the next tree.
 fn link_staged(
-    tree: &Tree,
+    tree: &Worktree,
     item: &Item,
     parent: BorrowedFd<'_>,
     name: &std::ffi::CStr,
@@ -386,7 +373,7 @@ fn link_staged(
 }
 
 /// Puts into the next tree what the release makes; says which directories it made.
-fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<TreePath>> {
+fn overlay(tree: &Worktree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<TreePath>> {
     let mut made = Vec::new();
     let mut last = None;
     let mut items = items.iter().peekable();
@@ -422,7 +409,7 @@ fn overlay(tree: &Tree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<Tr
             }
         };
         put().map_err(|e| {
-            super::stage::with_space_hint(Error::io(
+            with_space_hint(Error::io(
                 "cannot put into the next tree",
                 to.shown(&change.path),
                 e,

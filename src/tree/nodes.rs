@@ -11,7 +11,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::meta::locked;
 use crate::block::{BlockHash, BlockRef};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
@@ -19,6 +18,7 @@ use crate::manifest::build::NodeSink;
 use crate::manifest::node::MAX_NODE_BYTES;
 use crate::manifest::read::{NodeSource, ReadError, children};
 use crate::manifest::{Node, NodeRef};
+use crate::sync::locked;
 
 const MAGIC: &[u8; 16] = b"makuo nodes v001";
 const RECORD_HEAD: usize = 32 + 4;

@@ -1,59 +1,28 @@
 //! One tree of this host: its root, its state, and the rule that an interrupted commit is ended before anything else.
 
-use std::ffi::CStr;
-use std::io;
 use std::ops::Deref;
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::chains::Chains;
-use super::commit;
-use super::doubt::Doubt;
-use super::heard::Heard;
+use super::commit::{self, CommitReport, Staged};
+use super::executor::Try;
+use super::fs::fault::Crash;
 use super::index::TEMPORARY;
-use super::journal::{BACKWARD, FORWARD, Journal};
+use super::journal::Journal;
 use super::leftover::Leftovers;
-use super::links::{self, Links};
-use super::meta::locked;
-use super::nodes::Nodes;
-use super::records::grant_name;
-use super::relink;
-use super::root::Root;
-use super::shelf;
-use super::state::{State, StoredRelease};
-use super::swap;
-use super::undo;
-use super::way;
+use super::records::{BACKWARD, FORWARD, done_journal, kept_journal};
+use super::worktree::{Options, Worktree};
+use super::{relink, shelf, swap, undo, way};
 use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
+use crate::manifest::Release;
+use crate::sync::locked;
 
 /// How often a tree is tried to be claimed that somebody else has for a moment, and the pause between.
 const CLAIMS: usize = 50;
 const CLAIM_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-
-/// How a tree is kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// How many releases are kept for rollback; at least the present one.
-    pub keep: usize,
-    /// Whether the tree's path may lead through symbolic links of any user, not only root's and this process's.
-    pub follow_links: bool,
-    /// Whether a release may exchange the tree as a whole.
-    pub exchanges: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            keep: 3,
-            follow_links: false,
-            exchanges: true,
-        }
-    }
-}
 
 /// What opening a tree found to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,21 +38,20 @@ pub enum Recovery {
 /// One tree of this host, locked for this process.
 #[derive(Debug)]
 pub struct Tree {
-    name: TreeName,
-    root: Mutex<Arc<Root>>,
-    pub(super) state: State,
-    nodes: Nodes,
-    pub(super) options: Options,
-    /// What our own operations did to times of change since a commit began.
-    pub(super) chains: Mutex<Chains>,
-    pub(super) doubt: Doubt,
-    /// What others do in the live tree as long as the one before it stands aside.
-    pub(super) heard: Mutex<Option<Heard>>,
+    work: Worktree,
     busy: AtomicBool,
     recovery: Recovery,
     /// A commit that failed and cannot be undone: which, and why.
     torn: Mutex<Option<(Serial, String)>>,
-    pub(super) crash: Crash,
+}
+
+/// Reading needs no claim on the tree.
+impl Deref for Tree {
+    type Target = Worktree;
+
+    fn deref(&self) -> &Worktree {
+        &self.work
+    }
 }
 
 impl Tree {
@@ -105,23 +73,11 @@ impl Tree {
         options: Options,
         crash: Crash,
     ) -> Result<Self> {
-        let root = open_root(&name, path, options.follow_links)?;
-        let state = State::open(&name, &root, state_dir)?;
-        let nodes = Nodes::open(state.here().join("nodes"))?;
-        let doubt = Doubt::read(&state);
         let mut tree = Self {
-            name,
-            root: Mutex::new(Arc::new(root)),
-            state,
-            nodes,
-            options,
-            chains: Mutex::default(),
-            doubt,
-            heard: Mutex::default(),
+            work: Worktree::open(name, path, state_dir, options, crash)?,
             busy: AtomicBool::new(false),
             recovery: Recovery::Nothing,
             torn: Mutex::default(),
-            crash,
         };
 
         match tree.recover() {
@@ -130,7 +86,7 @@ impl Tree {
             // What is left of the commit is all that can make the tree whole: nothing is tidied up.
             Err(e) => {
                 let why = tree.tear(&e);
-                tracing::error!("tree {}: {why}", tree.name);
+                tracing::error!("tree {}: {why}", tree.name());
                 return Ok(tree);
             }
         }
@@ -138,10 +94,10 @@ impl Tree {
         match tree.recovery {
             Recovery::Nothing => {}
             Recovery::Completed(serial) => {
-                tracing::info!("tree {}: completed the commit of {serial}", tree.name)
+                tracing::info!("tree {}: completed the commit of {serial}", tree.name())
             }
             Recovery::Undone(serial) => {
-                tracing::warn!("tree {}: undid the commit of {serial}", tree.name)
+                tracing::warn!("tree {}: undid the commit of {serial}", tree.name())
             }
         }
 
@@ -161,40 +117,17 @@ impl Tree {
             }
             tracing::warn!(
                 "tree {}: what is not needed any more cannot be removed: {e}",
-                tree.name
+                tree.name()
             );
         }
 
         Ok(tree)
     }
 
-    /// The tree's name.
-    pub fn name(&self) -> &TreeName {
-        &self.name
-    }
-
-    /// The tree's directory as it is now: a commit in the layout `swap` puts another one in its place.
-    pub fn root(&self) -> Arc<Root> {
-        Arc::clone(&locked(&self.root))
-    }
-
-    /// Whether the tree's path still leads to its directory: not moved, removed or replaced by somebody else.
-    pub fn still_there(&self) -> std::io::Result<bool> {
-        loop {
-            let root = self.root();
-            // A commit may have exchanged it since.
-            let there = root.still_there()?;
-            if there || Arc::ptr_eq(&root, &self.root()) {
-                return Ok(there);
-            }
-        }
-    }
-
     /// Refuses when the tree cannot be exchanged as a whole (layout `swap`), and says why and what to do. Tried with two
     /// empty directories, which are removed again.
     pub fn check_swap(&self) -> Result<()> {
-        let root = locked(&self.root);
-        swap::probe(self, &root)
+        self.with_root(|root| swap::probe(self, root))
     }
 
     /// Refuses a plan that something in the tree stands in the way of, such as a mounted filesystem.
@@ -202,70 +135,9 @@ impl Tree {
         way::check(self, plan)
     }
 
-    /// Lets `exchange` put another directory, which it gives, in the place of the tree's own; nobody gets a handle
-    /// meanwhile. Its path is not asked again: somebody else may have changed what that leads to.
-    pub(super) fn replace_root(&self, exchange: impl FnOnce(&Root) -> Result<Root>) -> Result<()> {
-        let mut root = locked(&self.root);
-        let new = exchange(&root)?;
-        *root = Arc::new(root.succeeded_by(new));
-        Ok(())
-    }
-
-    /// The tree's directory to read a release from; refused when its path leads elsewhere by now.
-    pub fn root_to_send(&self) -> Result<Arc<Root>> {
-        self.check_there()?;
-        Ok(self.root())
-    }
-
-    /// The tree's state directory.
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
-    /// Where the tree's index belongs.
-    pub fn index_path(&self) -> PathBuf {
-        self.state.index_path()
-    }
-
-    /// The manifest nodes of the releases that are kept, and of what is being fetched.
-    pub fn nodes(&self) -> &Nodes {
-        &self.nodes
-    }
-
     /// What opening the tree found to end.
     pub fn recovery(&self) -> Recovery {
         self.recovery
-    }
-
-    /// The highest serial ever accepted here.
-    pub fn highest_serial(&self) -> Result<Option<Serial>> {
-        Ok(self.state.highest()?.map(|mark| mark.serial))
-    }
-
-    /// The release that the tree was last made.
-    pub fn current(&self) -> Result<Option<StoredRelease>> {
-        match self.state.current()? {
-            Some(mark) => self.state.stored(mark.serial),
-            None => Ok(None),
-        }
-    }
-
-    /// The release with this number, when it is kept.
-    pub fn release(&self, serial: Serial) -> Result<Option<StoredRelease>> {
-        self.state.stored(serial)
-    }
-
-    /// Keeps the order by which the release `serial` was committed; `None`: forgets it, since that was taken back.
-    pub fn keep_grant(&self, serial: Serial, order: Option<&[u8]>) -> Result<()> {
-        match order {
-            Some(order) => self.state.write(&grant_name(serial), order),
-            None => self.state.remove(&grant_name(serial)),
-        }
-    }
-
-    /// The numbers of the releases that are kept, rising.
-    pub fn releases(&self) -> Result<Vec<Serial>> {
-        self.state.serials()
     }
 
     /// Takes the last commit back as long as it is not confirmed ([`Tree::forget_undo`], or a stage that was begun
@@ -281,7 +153,7 @@ impl Tree {
         let none = || {
             Error::refused(format!(
                 "tree {}: the last commit can no longer be undone",
-                self.name
+                self.name()
             ))
         };
 
@@ -291,7 +163,7 @@ impl Tree {
         self.state
             .rename(&kept_journal(journal.serial()), BACKWARD)?;
 
-        match undo::run(self, &journal) {
+        match self.undo(&journal) {
             Err(e) if !self.crash.happened() => {
                 Err(Error::refused(format!("the tree is {}", self.tear(&e))))
             }
@@ -322,7 +194,7 @@ impl Tree {
                 Err(e) => {
                     tracing::warn!(
                         "tree {}: what release {} replaced is not kept: {e}",
-                        self.name,
+                        self.name(),
                         journal.serial()
                     )
                 }
@@ -340,7 +212,7 @@ impl Tree {
             if let Err(e) = relink::relink(self, journal, swap.old.ino, &swap.changed) {
                 tracing::warn!(
                     "tree {}: its files are read anew by the next comparison: {e}",
-                    self.name
+                    self.name()
                 );
             }
         }
@@ -361,7 +233,7 @@ impl Tree {
             Err(e) => {
                 tracing::warn!(
                     "tree {}: what was written into the old tree may be missing: {e}",
-                    self.name
+                    self.name()
                 );
                 Ok(())
             }
@@ -380,32 +252,6 @@ impl Tree {
         )
     }
 
-    /// Refuses when the directory was moved, removed or replaced since it was opened.
-    pub(super) fn check_there(&self) -> Result<()> {
-        match self.still_there() {
-            Ok(true) => self.check_state(),
-            Ok(false) => Err(Error::refused(format!(
-                "{} is not the directory any more that was opened",
-                self.root().path().display()
-            ))
-            .hint("it was moved or replaced: restart the daemon")),
-            Err(e) => Err(Error::io("cannot look at the tree", self.root().path(), e)),
-        }
-    }
-
-    /// The same of the state directory.
-    pub(super) fn check_state(&self) -> Result<()> {
-        match self.state.still_there() {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::refused(format!(
-                "the state directory {} is not the one any more that was opened",
-                self.state.path().display()
-            ))
-            .hint("it was moved or replaced: put it back, or restart the daemon")),
-            Err(e) => Err(Error::io("cannot look at", self.state.path(), e)),
-        }
-    }
-
     /// Why the tree is part new, part old, and with which release: its commit failed and cannot be undone.
     pub fn torn(&self) -> Option<(Serial, String)> {
         locked(&self.torn).clone()
@@ -419,7 +265,7 @@ impl Tree {
         let text = format!(
             "part new, part old: the commit of {}@{serial} failed and cannot be undone: {e} (mend the cause, then \
              deploy again or restart the daemon: the rest is undone first)",
-            self.name
+            self.name()
         );
         *locked(&self.torn) = Some((serial, text.clone()));
 
@@ -451,6 +297,62 @@ impl Tree {
         }
     }
 
+    /// Commits what is staged, all or nothing.
+    pub(super) fn commit(
+        &self,
+        staged: Staged<'_>,
+        release: &Release,
+        signature: &[u8],
+    ) -> Result<CommitReport> {
+        let plan = staged.plan;
+        let journal = commit::begin(self, staged, release, signature)?;
+        self.complete_or_undo(&journal)?;
+
+        Ok(CommitReport::of(plan))
+    }
+
+    fn complete_or_undo(&self, journal: &Journal) -> Result<()> {
+        let Err(e) = commit::complete(self, journal, Try::First) else {
+            return Ok(());
+        };
+        if self.crash.happened() {
+            return Err(e);
+        }
+
+        let Err(why) = undo::begin(self).and_then(|()| self.undo(journal)) else {
+            return Err(e);
+        };
+        tracing::error!(
+            "tree {}: release {} could not be undone: {why}",
+            self.name(),
+            journal.serial()
+        );
+
+        if self.crash.happened() {
+            return Err(why);
+        }
+        Err(Error::refused(format!(
+            "{e}; the tree is {}",
+            self.tear(&why)
+        )))
+    }
+
+    /// Undoes the commit of `journal`, which [`undo::begin`] turned round, and removes the tree that it leaves aside.
+    fn undo(&self, journal: &Journal) -> Result<()> {
+        undo::run(self, journal)?;
+
+        if journal.swap.is_some()
+            && let Err(e) = shelf::put_away(self)
+        {
+            tracing::warn!(
+                "tree {}: the tree that was taken back cannot be removed: {e}",
+                self.name()
+            );
+        }
+
+        Ok(())
+    }
+
     fn undo_failed(&self) -> Result<Option<Serial>> {
         let mut journal = Journal::read(&self.state, BACKWARD)?;
         if journal.is_none() {
@@ -464,10 +366,10 @@ impl Tree {
             return Ok(None);
         };
 
-        undo::run(self, &journal)?;
+        self.undo(&journal)?;
         tracing::warn!(
             "tree {}: undid the commit of {}, which had failed",
-            self.name,
+            self.name(),
             journal.serial()
         );
 
@@ -476,7 +378,7 @@ impl Tree {
 
     fn recover(&self) -> Result<Recovery> {
         if let Some(journal) = Journal::read(&self.state, BACKWARD)? {
-            undo::run(self, &journal)?;
+            self.undo(&journal)?;
             return Ok(Recovery::Undone(journal.serial()));
         }
 
@@ -485,16 +387,16 @@ impl Tree {
         };
 
         let serial = journal.serial();
-        match commit::complete(self, &journal, commit::Try::Again) {
+        match commit::complete(self, &journal, Try::Again) {
             Ok(_) => Ok(Recovery::Completed(serial)),
             Err(e) if self.crash.happened() => Err(e),
             Err(e) => {
                 tracing::warn!(
                     "tree {}: release {serial} cannot be completed, undoing it: {e}",
-                    self.name
+                    self.name()
                 );
                 undo::begin(self)?;
-                undo::run(self, &journal)?;
+                self.undo(&journal)?;
                 Ok(Recovery::Undone(serial))
             }
         }
@@ -523,7 +425,7 @@ impl<T: Deref<Target = Tree>> Claim<T> {
         if tree.busy.swap(true, Ordering::AcqRel) {
             return Err(Error::refused(format!(
                 "tree {} is in the middle of another release",
-                tree.name
+                tree.name()
             ))
             .hint("wait for it to end, then try again"));
         }
@@ -535,181 +437,5 @@ impl<T: Deref<Target = Tree>> Claim<T> {
 impl<T: Deref<Target = Tree>> Drop for Claim<T> {
     fn drop(&mut self) {
         self.0.busy.store(false, Ordering::Release);
-    }
-}
-
-/// Where the journal of a commit that can be taken back is kept.
-pub(super) fn kept_journal(serial: Serial) -> String {
-    format!("undo/{serial}/{FORWARD}")
-}
-
-/// Where it is kept while what the commit replaced is put away.
-pub(super) fn done_journal(serial: Serial) -> String {
-    format!("undo/{serial}/{FORWARD}.done")
-}
-
-/// Opens the directory of a tree; with `follow_links` also through other users' links.
-pub fn open_dir(path: &Path, follow_links: bool) -> Result<Root> {
-    through(path, follow_links).map_err(|e| unopened(path, e))
-}
-
-fn open_root(name: &TreeName, path: &Path, follow_links: bool) -> Result<Root> {
-    match through(path, follow_links) {
-        Ok(root) => return Ok(root),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(unopened(path, e)),
-    }
-
-    make_root(path, follow_links).map_err(|e| {
-        Error::io(
-            &format!("cannot make the directory of tree {name},"),
-            path,
-            e,
-        )
-        .hint("make the directory that it is in, or correct the tree's path")
-    })?;
-    open_dir(path, follow_links)
-}
-
-fn make_root(path: &Path, follow_links: bool) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::NotFound.into());
-    };
-
-    let parent = links::open(None, parent, links_of(follow_links))?;
-    Ok(rustix::fs::mkdirat(
-        parent,
-        name,
-        rustix::fs::Mode::from_bits_truncate(0o777),
-    )?)
-}
-
-fn through(path: &Path, follow_links: bool) -> io::Result<Root> {
-    Root::open_through(path, links_of(follow_links))
-}
-
-fn links_of(follow_links: bool) -> Links {
-    if follow_links {
-        Links::Any
-    } else {
-        Links::own()
-    }
-}
-
-fn unopened(path: &Path, e: io::Error) -> Error {
-    let foreign = links::is_foreign(&e);
-    let error = links::failed("cannot open the tree", path, e);
-    match foreign {
-        true => error.hint(
-            "write the path that the link leads to, or set follow_links = true in its [[tree]]",
-        ),
-        false => error,
-    }
-}
-
-/// Where tests stop a commit dead, as a crash would, or take an ability of the filesystem away.
-#[derive(Debug, Default)]
-pub(super) struct Crash {
-    #[cfg(test)]
-    pub(super) after: Option<std::sync::atomic::AtomicI64>,
-    /// As on a filesystem that cannot exchange two names.
-    #[cfg(test)]
-    pub(super) no_exchange: bool,
-    /// As on an overlay filesystem, whose lower directories cannot be renamed.
-    #[cfg(test)]
-    pub(super) no_directories: bool,
-    /// What others do at every point, and right before and after an exchange.
-    #[cfg(test)]
-    pub(super) others: Others,
-}
-
-/// What others do in the tree meanwhile, in tests.
-#[cfg(test)]
-#[derive(Clone, Default)]
-pub(super) struct Others(pub(super) Option<Arc<dyn Fn() + Send + Sync>>);
-
-#[cfg(test)]
-impl Others {
-    fn act(&self) {
-        if let Some(act) = &self.0 {
-            act();
-        }
-    }
-}
-
-#[cfg(test)]
-impl std::fmt::Debug for Others {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Others")
-    }
-}
-
-impl Crash {
-    /// Lets two names change places.
-    pub(super) fn exchange(
-        &self,
-        from: BorrowedFd<'_>,
-        old: &CStr,
-        to: BorrowedFd<'_>,
-        new: &CStr,
-    ) -> rustix::io::Result<()> {
-        #[cfg(test)]
-        if self.no_exchange {
-            return Err(rustix::io::Errno::INVAL);
-        }
-
-        #[cfg(test)]
-        self.others.act();
-        let done = rustix::fs::renameat_with(from, old, to, new, rustix::fs::RenameFlags::EXCHANGE);
-        #[cfg(test)]
-        self.others.act();
-
-        done
-    }
-
-    /// Renames what may be a directory.
-    pub(super) fn rename(
-        &self,
-        is_dir: bool,
-        from: BorrowedFd<'_>,
-        old: &CStr,
-        to: BorrowedFd<'_>,
-        new: &CStr,
-    ) -> rustix::io::Result<()> {
-        #[cfg(test)]
-        if self.no_directories && is_dir {
-            return Err(rustix::io::Errno::XDEV);
-        }
-        let _ = is_dir;
-        rustix::fs::renameat(from, old, to, new)
-    }
-
-    /// A point at which the machine may stop; before every change to the disk.
-    #[cfg(not(test))]
-    pub(super) fn point(&self) -> Result<()> {
-        Ok(())
-    }
-
-    #[cfg(not(test))]
-    pub(super) fn happened(&self) -> bool {
-        false
-    }
-
-    #[cfg(test)]
-    pub(super) fn point(&self) -> Result<()> {
-        self.others.act();
-        match &self.after {
-            Some(left) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => {
-                Err(Error::refused("crashed here"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn happened(&self) -> bool {
-        self.after
-            .as_ref()
-            .is_some_and(|left| left.load(Ordering::SeqCst) < 0)
     }
 }

@@ -13,26 +13,18 @@ use rustix::fs::{AtFlags, Mode, renameat};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, handle_of};
-use super::commit::{Outcome, Runner, rename_new, stat, stop};
+use super::executor::{Outcome, Runner, stop};
+use super::fs::dir::{discard, rename_new, slot_name, stat};
 use super::meta::FileStat;
-use super::open::Tree;
-use super::state::slot_name;
-use super::swap::discard;
+use super::worktree::Worktree;
 use crate::manifest::TreePath;
 
-/// The kind that statfs tells.
-const OVERLAYFS: i64 = 0x794c_7630;
 /// The name in the state directory of what a check makes.
 const PROBE: &CStr = c"probe";
 
-/// Whether the filesystem of a handle is an overlay.
-pub(super) fn is_overlay(handle: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(handle).is_ok_and(|fs| fs.f_type == OVERLAYFS)
-}
-
 /// Why the directory `name` in `parent` cannot be exchanged with another one; `None` when nothing is known against it.
 pub(super) fn check_exchange(
-    tree: &Tree,
+    tree: &Worktree,
     parent: BorrowedFd<'_>,
     name: &CStr,
 ) -> io::Result<Option<&'static str>> {

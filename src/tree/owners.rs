@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use nix::errno::Errno;
 
 use super::lookup;
-use super::meta::locked;
 use crate::diff::{LocalOwner, OwnerResolver};
+use crate::sync::locked;
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 

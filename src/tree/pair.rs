@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use super::commit::stat;
+use super::fs::dir::stat;
 use super::meta::FileStat;
 use crate::manifest::TreePath;
 

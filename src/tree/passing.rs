@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with};
 use rustix::io::Errno;
 
-use super::commit::stat;
+use super::fs::dir::{discard, stat};
 use super::meta::FileStat;
 use super::pair::Pair;
 use super::rivals::Nodes;
@@ -131,7 +131,7 @@ impl Passing<'_> {
         expected: u64,
     ) -> io::Result<()> {
         let slot = way_out(expected)?;
-        super::swap::discard(self.0, &slot)?;
+        discard(self.0, &slot)?;
         match renameat(dir, name, self.0, &slot) {
             Err(Errno::NOENT) => return Ok(()),
             done => done?,
@@ -151,7 +151,7 @@ impl Passing<'_> {
             }
         }
 
-        super::swap::discard(self.0, &slot).map(|()| found)
+        discard(self.0, &slot).map(|()| found)
     }
 
     /// What a name stands for that was on its way when a process ended: `now` (zero for nothing) came into the place of
@@ -208,6 +208,6 @@ impl Passing<'_> {
 
     /// Removes the name aside of an inode that comes.
     pub(super) fn forget(self, ino: u64) -> io::Result<()> {
-        super::swap::discard(self.0, &slot(ino)?)
+        discard(self.0, &slot(ino)?)
     }
 }

@@ -9,8 +9,8 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::fs::dir::slot_name;
 use super::root::open_file_at;
-use super::state::slot_name;
 use crate::block::{BlockHash, chunk};
 use crate::error::{Error, Result};
 

@@ -17,11 +17,11 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::apply::Metadata;
-use super::carry::{join, names_in};
-use super::commit::stat;
+use super::fs::dir::{join, names_in, stat};
+use super::fs::errors::{is_gone, with_space_hint};
 use super::meta::FileStat;
-use super::open::Tree;
 use super::root::{FileId, Root, open_dir_at};
+use super::worktree::Worktree;
 use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::rules::Layout;
@@ -32,7 +32,7 @@ const RAISED: &CStr = c"raised";
 const FURTHER: &CStr = c"further";
 
 /// Copies up each file that a commit of `plan` moves or changes.
-pub(super) fn all(tree: &Tree, plan: &Plan) -> Result<()> {
+pub(super) fn all(tree: &Worktree, plan: &Plan) -> Result<()> {
     links(tree, plan)?;
     // The next tree of an exchange is another one: nothing is moved or changed for it.
     if plan.layout == Layout::InPlace {
@@ -43,7 +43,7 @@ pub(super) fn all(tree: &Tree, plan: &Plan) -> Result<()> {
 }
 
 /// Makes the names of each file that `plan` touches names of one upper file.
-fn links(tree: &Tree, plan: &Plan) -> Result<()> {
+fn links(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let touched = touched(&root, plan)?;
     if touched.is_empty() {
@@ -68,9 +68,8 @@ fn links(tree: &Tree, plan: &Plan) -> Result<()> {
         clear(tree)?;
         let raised = raise(tree, &root, names);
         clear(tree)?;
-        raised.map_err(|e| {
-            super::stage::with_space_hint(Error::io("cannot copy up", root.shown(&names[0]), e))
-        })?;
+        raised
+            .map_err(|e| with_space_hint(Error::io("cannot copy up", root.shown(&names[0]), e)))?;
     }
 
     Ok(())
@@ -78,7 +77,7 @@ fn links(tree: &Tree, plan: &Plan) -> Result<()> {
 
 /// Copies up each other file that a commit of `plan` in place moves or changes, the largest first: the filesystem would
 /// do so in the middle of the commit, and has no room perhaps.
-fn files(tree: &Tree, plan: &Plan) -> Result<()> {
+fn files(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mut files = Vec::new();
     for change in plan
@@ -112,7 +111,7 @@ fn files(tree: &Tree, plan: &Plan) -> Result<()> {
         };
         match raise() {
             Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT)) => {
-                return Err(super::stage::with_space_hint(Error::io(
+                return Err(with_space_hint(Error::io(
                     "cannot copy up",
                     root.shown(&path),
                     e,
@@ -126,7 +125,7 @@ fn files(tree: &Tree, plan: &Plan) -> Result<()> {
     clear(tree)
 }
 
-fn clear(tree: &Tree) -> Result<()> {
+fn clear(tree: &Worktree) -> Result<()> {
     for left in [RAISED, FURTHER] {
         match rustix::fs::unlinkat(tree.state.stage(), left, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -159,12 +158,7 @@ fn touched(root: &Root, plan: &Plan) -> Result<HashSet<FileId>> {
             match look() {
                 Ok(now) => touched.extend(now.filter(has_several_names).map(|now| now.id)),
                 // What it is in is made by the plan.
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) => {}
-                Err(e) if Errno::from_io_error(&e) == Some(Errno::LOOP) => {}
+                Err(e) if is_gone(&e) => {}
                 Err(e) => return Err(Error::io("cannot look at", root.shown(&path), e)),
             }
         }
@@ -186,10 +180,7 @@ fn find(
     apart: &[FileId],
     names: &mut BTreeMap<FileId, Vec<TreePath>>,
 ) -> Result<()> {
-    let failed = |e: io::Error| match path {
-        Some(path) => Error::io("cannot look into", root.shown(path), e),
-        None => Error::io("cannot look into", root.path(), e),
-    };
+    let failed = |e: io::Error| Error::io("cannot look into", root.shown_dir(path), e);
 
     for name in names_in(dir).map_err(failed)? {
         let Some(now) = stat(dir, &name).map_err(failed)? else {
@@ -218,7 +209,7 @@ fn find(
 }
 
 /// Makes `names`, which are those of one file, names of one upper file.
-fn raise(tree: &Tree, root: &Root, names: &[TreePath]) -> io::Result<()> {
+fn raise(tree: &Worktree, root: &Root, names: &[TreePath]) -> io::Result<()> {
     let stage = tree.state.stage();
     let Some((first, others)) = names.split_first() else {
         return Ok(());
@@ -239,7 +230,7 @@ fn raise(tree: &Tree, root: &Root, names: &[TreePath]) -> io::Result<()> {
 }
 
 /// Puts a further name of the raised file into the place of `path`, which is a name of the lower one, `before`.
-fn put(tree: &Tree, root: &Root, path: &TreePath, before: &FileStat) -> io::Result<()> {
+fn put(tree: &Worktree, root: &Root, path: &TreePath, before: &FileStat) -> io::Result<()> {
     let stage = tree.state.stage();
     let (parent, name) = root.parent(path)?;
     if stat(parent.as_fd(), &name)?.is_none_or(|now| now.id != before.id) {
@@ -263,7 +254,7 @@ fn put(tree: &Tree, root: &Root, path: &TreePath, before: &FileStat) -> io::Resu
     above.set(&parent)
 }
 
-fn exchange(tree: &Tree, parent: &impl AsFd, name: &CString) -> io::Result<()> {
+fn exchange(tree: &Worktree, parent: &impl AsFd, name: &CString) -> io::Result<()> {
     Ok(tree
         .crash
         .exchange(tree.state.stage(), FURTHER, parent.as_fd(), name)?)

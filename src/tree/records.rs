@@ -11,14 +11,26 @@ use std::sync::Arc;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use super::carry::names_in;
+use super::fs::dir::names_in;
 use super::root::Root;
-use super::state::{BESIDE, MAX_SIGNATURE};
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::manifest::header::MAX_HEADER_BYTES;
+use crate::manifest::path::RESERVED;
 use crate::manifest::{Release, ReleaseId, TreePath};
 
+/// The journal of a commit that is on its way.
+pub const FORWARD: &str = "journal";
+/// The journal of a commit that is being undone.
+pub const BACKWARD: &str = "journal.undo";
+/// The directory beside a tree that holds the state of the trees there, or inside a tree that is a mount point.
+pub const BESIDE: &str = RESERVED;
+/// The file that is there as long as the index is doubted.
+pub(crate) const INDEX_DOUBT: &str = "doubt";
+/// The longest signature that is kept, in bytes.
+pub const MAX_SIGNATURE: usize = 16 << 10;
+/// The directory of tombstones in a state directory.
+pub(crate) const TOMBSTONES: &str = "tombstones";
 /// The most bytes of a small state file: a header with its signature, or an order with the hosts that it names.
 const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
 
@@ -238,4 +250,14 @@ pub(super) fn grant_name(serial: Serial) -> String {
 /// The name of a state file below its directory.
 pub(super) fn inside(name: &str) -> TreePath {
     TreePath::new(name.as_bytes()).expect("names of state files are legal paths")
+}
+
+/// Where the journal of a commit that can be taken back is kept.
+pub(crate) fn kept_journal(serial: Serial) -> String {
+    format!("undo/{serial}/{FORWARD}")
+}
+
+/// Where it is kept while what the commit replaced is put away.
+pub(crate) fn done_journal(serial: Serial) -> String {
+    format!("undo/{serial}/{FORWARD}.done")
 }

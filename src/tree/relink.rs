@@ -13,18 +13,19 @@ use super::apply::handle_of;
 use super::chains::Operation;
 use super::index::{Index, IndexEntry, IndexWriter, Origin};
 use super::journal::Journal;
-use super::meta::{FileStat, Version, locked};
-use super::open::Tree;
+use super::meta::{FileStat, Version};
 use super::root::{FileId, Root};
 use super::scan::{TICK, is_racy};
 use super::swap::open_aside;
+use super::worktree::Worktree;
 use crate::block::BlockHash;
 use crate::manifest::{EntryKind, TreePath};
+use crate::sync::locked;
 
 /// Takes the names of files that are the same in both trees out of the one that stands aside, and makes of the index,
 /// which is that of the directory `before`, one of the live tree with what is known of them.
 pub(super) fn relink(
-    tree: &Tree,
+    tree: &Worktree,
     journal: &Journal,
     before: u64,
     changed: &[TreePath],
@@ -104,7 +105,7 @@ type Both = (OwnedFd, OwnedFd);
 
 /// The two names of each file.
 struct Names<'a> {
-    tree: &'a Tree,
+    tree: &'a Worktree,
     live: &'a Root,
     aside: &'a Root,
     /// The directory of the last path, in both trees; `None` when it is not in both.

@@ -12,8 +12,8 @@ use std::collections::{BTreeSet, HashSet};
 pub use merge::{Merged, Unmerged};
 
 use super::nodes::Nodes;
-use super::open::Tree;
 use super::records::Records;
+use super::worktree::Worktree;
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::{HostName, Serial};
@@ -136,7 +136,7 @@ impl Known {
 
 impl<'a> History<'a> {
     /// The releases that `tree` keeps.
-    pub(super) fn of(tree: &'a Tree) -> Result<Self> {
+    pub(super) fn of(tree: &'a Worktree) -> Result<Self> {
         Self::read(&tree.state, tree.nodes())
     }
 
@@ -315,7 +315,7 @@ impl<'a> History<'a> {
         Some((next, skips))
     }
 
-    /// The parts for all hosts since the whole that the present release belongs to, see [`Tree::parts`].
+    /// The parts for all hosts since the whole that the present release belongs to, see [`Worktree::parts`].
     pub(super) fn parts(&self, most: usize) -> Vec<(Serial, bool)> {
         let upto = self.upto_present();
         let first = self.known[..upto]

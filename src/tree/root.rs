@@ -171,6 +171,11 @@ impl Root {
         self.path.join(path.as_path())
     }
 
+    /// The path of a directory of the tree, of its own without one, for messages.
+    pub(crate) fn shown_dir(&self, dir: Option<&TreePath>) -> PathBuf {
+        dir.map_or_else(|| self.path().to_path_buf(), |dir| self.shown(dir))
+    }
+
     /// As [`Root::shown`], fit for a message.
     pub fn printed(&self, path: &TreePath) -> String {
         crate::units::printable(self.shown(path).as_os_str().as_encoded_bytes())

@@ -56,9 +56,10 @@ use self::read::{Batch, BatchDone, Reader};
 use self::walk::{ListJob, Lister, Listing};
 use self::work::{Next, Queue};
 use super::barred::Barred;
+use super::fs::xattrs::XattrReader;
 pub use super::index::unread;
 use super::index::{Index, IndexWriter, Origin, is_linked_nowhere};
-use super::meta::{FileStat, Version, XattrReader};
+use super::meta::{FileStat, Version};
 use super::root::{FileId, Root};
 use crate::block::BlockHash;
 use crate::manifest::node::to_vec;
@@ -662,7 +663,7 @@ impl<'a> Shared<'a> {
 
     /// Does something with the index that is being written.
     fn write(&self, put: impl FnOnce(&mut IndexWriter) -> io::Result<()>) -> io::Result<()> {
-        match super::meta::locked(&self.writer).as_mut() {
+        match crate::sync::locked(&self.writer).as_mut() {
             Some(writer) => put(writer),
             None => Err(io::Error::other("it was not begun")),
         }

@@ -6,7 +6,7 @@
 
 use super::nodes::Nodes;
 use super::open::{Claim, Tree};
-use super::state::{CommitMark, Mark};
+use super::records::{CommitMark, Mark};
 use crate::error::Result;
 use crate::id::Serial;
 use crate::manifest::Release;

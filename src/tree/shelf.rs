@@ -21,14 +21,14 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::commit::stat;
+use super::fs::dir::{c_name, names, open_dir, private_dir, slot_name, stat, sync_dir};
 use super::journal::{Journal, Step};
 use super::nodes::Nodes;
-use super::open::{Tree, done_journal, kept_journal};
 use super::places::{self, Place, each_record};
+use super::records::{done_journal, kept_journal};
 use super::root::Root;
-use super::state::{c_name, names, open_dir, private_dir, slot_name, sync_dir};
 use super::swap::{drain, open_aside};
+use super::worktree::Worktree;
 use crate::block::BlockHash;
 use crate::error::{Error, Result};
 use crate::id::Serial;
@@ -47,7 +47,7 @@ const MAGIC_OF_PART: &[u8; 16] = b"makuo kept v0002";
 /// Makes ready to keep what the commit of `journal` replaced or deleted of the releases `before` it, the newest first,
 /// as far as releases that `stay` had it: writes the index beside it. The commit can still be taken back.
 pub(super) fn gather(
-    tree: &Tree,
+    tree: &Worktree,
     journal: &Journal,
     before: &[&Release],
     stay: &BTreeSet<Serial>,
@@ -88,13 +88,13 @@ pub(super) fn gather(
 }
 
 /// Forgets that anything was to be kept: the commit of `serial` is taken back.
-pub(super) fn keep_nothing(tree: &Tree, serial: Serial) -> Result<()> {
+pub(super) fn keep_nothing(tree: &Worktree, serial: Serial) -> Result<()> {
     tree.state.remove(&format!("undo/{serial}/{INDEX}"))
 }
 
 /// Makes kept content of every undo directory with an index, and removes the others: whatever there was to take back
 /// is confirmed by this.
-pub(super) fn put_away(tree: &Tree) -> Result<()> {
+pub(super) fn put_away(tree: &Worktree) -> Result<()> {
     tree.state.empty_trash();
     let path = tree.state.undo_dirs();
     for name in names(&path)? {
@@ -131,7 +131,7 @@ pub(super) fn put_away(tree: &Tree) -> Result<()> {
 }
 
 /// Removes the content of releases that are not among `stay`, and what is no kept content.
-pub(super) fn prune(tree: &Tree, stay: &BTreeSet<Serial>) -> Result<()> {
+pub(super) fn prune(tree: &Worktree, stay: &BTreeSet<Serial>) -> Result<()> {
     let path = tree.state.here().join(KEPT);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
@@ -288,7 +288,7 @@ fn each_sought(
 
 /// Writes the index of what is to be kept of one commit.
 struct Gathering<'a> {
-    tree: &'a Tree,
+    tree: &'a Worktree,
     dir: PathBuf,
     undo: OwnedFd,
     /// The old release and those that it changed, the newest first; whether each stays.
@@ -303,7 +303,7 @@ struct Gathering<'a> {
 
 impl<'a> Gathering<'a> {
     fn begin(
-        tree: &'a Tree,
+        tree: &'a Worktree,
         journal: &Journal,
         owner: Owner,
         before: Vec<(Contents<'a>, bool)>,
@@ -541,7 +541,7 @@ impl Owner {
 }
 
 /// Makes the undo directory `dir`, whose commit is confirmed, the kept content of `serial`.
-fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
+fn shelve(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
     let mut told = HashSet::new();
     each_block(dir, |_, place| {
         told.insert(place.slot);
@@ -566,7 +566,7 @@ fn shelve(tree: &Tree, dir: &Path, serial: Serial) -> Result<()> {
 }
 
 /// Removes `name` in the directory `dir` of the state with all that is in it, now or later; what is not there is fine.
-fn remove(tree: &Tree, dir: &Path, name: &OsStr) -> Result<()> {
+fn remove(tree: &Worktree, dir: &Path, name: &OsStr) -> Result<()> {
     tree.state
         .discard(open_dir(dir)?.as_fd(), &c_name(name)?, &dir.join(name))
 }

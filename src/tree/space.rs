@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::open::Tree;
-use super::shelf;
-use super::stage::Item;
+use super::items::Item;
+use super::worktree::Worktree;
 use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::units::ByteSize;
@@ -16,12 +15,14 @@ const MARGIN: u64 = 64;
 
 /// Refuses what does not fit beside what is there now (content of older releases is copied, not moved), and a filesystem that cannot be written to.
 ///
-/// `held` says how much each slot has already that an aborted session left and that is gone on with.
+/// `held` says how much each slot has already that an aborted session left and that is gone on with; `keeps`
+/// whether content of older releases is kept.
 pub(super) fn check(
-    tree: &Tree,
+    tree: &Worktree,
     plan: &Plan,
     items: &[Item],
     held: &HashMap<u64, u64>,
+    keeps: bool,
 ) -> Result<()> {
     let path = tree.state.path();
     let fs = rustix::fs::fstatvfs(tree.state.stage())
@@ -56,7 +57,6 @@ pub(super) fn check(
             ByteSize(need),
             ByteSize(have)
         );
-        let keeps = shelf::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
         let fewer = if keeps {
             ", or keep fewer releases of the tree (`keep` on the host)"
         } else {
@@ -92,7 +92,7 @@ pub(super) fn check(
 }
 
 /// Whether the stage lies in memory: there a page costs as much when it is taken beforehand as when it is written.
-pub(super) fn is_memory(tree: &Tree) -> bool {
+pub(super) fn is_memory(tree: &Worktree) -> bool {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;
     rustix::fs::fstatfs(tree.state.stage()).is_ok_and(|fs| [TMPFS, RAMFS].contains(&fs.f_type))

@@ -18,105 +18,37 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
-pub use recall::Recall;
-use spots::Spots;
-
 use super::apply::{Metadata, handle_of};
 use super::barred::Barred;
 use super::chains::Operation;
-use super::commit::{self, CommitReport, MAX_SINGLE_SYNCS};
+use super::commit::{CommitReport, Staged};
+use super::fs::dir::{MAX_SINGLE_SYNCS, slot_name, sync_dir};
+use super::fs::errors::with_space_hint;
 use super::inherit::{Inheritance, give_groups, strangers};
+use super::items::{Item, is_copied};
 use super::leftover::{Leftovers, Log};
-use super::meta::{FileStat, Version, locked};
-use super::next::{Next, is_copied};
+use super::meta::FileStat;
+use super::next::Next;
 use super::open::{Claim, Tree};
-use super::owners::Rights;
-use super::state::{slot_name, sync_dir};
-use super::{copies, raise, shelf, space, sparse, way};
+use super::{copies, permissions, raise, shelf, space, sparse, way};
 use crate::block::{BlockHash, BlockRef};
-use crate::diff::{Action, Delta, Plan, Shape};
+use crate::diff::{Plan, Shape};
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, Release, TreePath};
+use crate::sync::locked;
+pub use recall::Recall;
+use spots::Spots;
 
 /// Space for files of at least this size is taken before the first byte comes, in bytes.
 const PREALLOCATE_FROM: u64 = 1 << 20;
-
-/// One item of the stage: what gets a final name in the commit.
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) slot: u64,
-    pub(super) size: u64,
-    /// Where it is not one long hole: what takes space, in bytes, in order; `None` is all of it.
-    #[expect(
-        clippy::box_collection,
-        reason = "there are a million items, and hardly one of them has holes"
-    )]
-    holes: Option<Box<Vec<Range<u64>>>>,
-    change: u32,
-    /// The name, of a further name of a file that is copied.
-    further: Option<Box<TreePath>>,
-    /// The file of which it is a copy, as it was when it was copied last.
-    copied: Mutex<Option<Box<Version>>>,
-    /// The inode, of a file that was sealed; else 0.
-    ino: AtomicU64,
-    blocks: u32,
-    /// Blocks that are not written yet.
-    left: AtomicU32,
-}
-
-impl Item {
-    /// The place of its change in the plan.
-    pub(super) fn change(&self) -> usize {
-        self.change as usize
-    }
-
-    /// The final name, where it is not that of the change: a further name of a file that is copied.
-    pub(super) fn further(&self) -> Option<&TreePath> {
-        self.further.as_deref()
-    }
-
-    /// The file of which it is a copy, as it was then.
-    pub(super) fn copied(&self) -> Option<Version> {
-        locked(&self.copied).as_deref().copied()
-    }
-
-    /// The inode of a file that has its metadata.
-    pub(super) fn ino(&self) -> Option<u64> {
-        Some(self.ino.load(Ordering::Acquire)).filter(|&ino| ino != 0)
-    }
-
-    fn new(slot: u64, change: usize) -> Self {
-        Self {
-            slot,
-            size: 0,
-            holes: None,
-            // No more than a plan can hold.
-            change: change as u32,
-            further: None,
-            copied: Mutex::default(),
-            ino: AtomicU64::new(0),
-            blocks: 0,
-            left: AtomicU32::new(0),
-        }
-    }
-
-    /// What takes space, in bytes, in order.
-    pub(super) fn data(&self) -> impl Iterator<Item = Range<u64>> {
-        let whole = self.holes.is_none().then_some(0..self.size);
-        self.holes
-            .iter()
-            .flat_map(|parts| parts.iter().cloned())
-            .chain(whole)
-    }
-}
 
 /// One release being made complete beside its tree. Dropping it is aborting it: what came is kept for the next time.
 #[derive(Debug)]
@@ -163,10 +95,10 @@ impl Stage {
         let unreadable = |e| Error::io("cannot look into", root.path(), e);
         let strangers = strangers(&root, &plan).map_err(unreadable)?;
         give_groups(&root, &mut plan, &strangers).map_err(unreadable)?;
-        check_rights(&mut plan, &strangers)?;
-        check_foreign(tree, &plan)?;
+        permissions::check_owners(&mut plan, &strangers)?;
+        permissions::check_metadata(tree, &plan)?;
 
-        check_top_rights(tree, &plan)?;
+        permissions::check_top(tree, &plan)?;
         tree.confirm()?;
         tree.state.forget_next()?;
         let mut spots = Spots::new(tree);
@@ -181,12 +113,13 @@ impl Stage {
             .sum::<u64>();
 
         let held = leftovers.held();
-        if let Err(e) = space::check(tree, &plan, &items, &held) {
+        let keeps = shelf::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
+        if let Err(e) = space::check(tree, &plan, &items, &held, keeps) {
             // What cannot be gone on with stands in the way of what is wanted.
             if !leftovers.give_up(&tree.state)? {
                 return Err(e);
             }
-            space::check(tree, &plan, &items, &held)?;
+            space::check(tree, &plan, &items, &held, keeps)?;
         }
 
         let log = Log::create(&tree.state, leftovers.next_slot())?;
@@ -319,15 +252,13 @@ impl Stage {
         self.log.retire(&self.tree.state)?;
         self.tree.check_there()?;
         let next = locked(&self.next).take();
-        let report = commit::run(
-            &self.tree,
-            &self.plan,
-            &self.items,
-            self.next_slot,
+        let staged = Staged {
+            plan: &self.plan,
+            items: &self.items,
+            next_slot: self.next_slot,
             next,
-            release,
-            signature,
-        )?;
+        };
+        let report = self.tree.commit(staged, release, signature)?;
 
         self.log.close();
         if let Err(e) = self
@@ -704,22 +635,6 @@ impl Stage {
     }
 }
 
-/// Says what to do about a filesystem that is full, or cannot be written to.
-pub(super) fn with_space_hint(error: Error) -> Error {
-    match () {
-        () if error.is_os(io::ErrorKind::StorageFull) => {
-            error.hint("free some space on the tree's filesystem")
-        }
-        () if error.is_os(io::ErrorKind::QuotaExceeded) => {
-            error.hint("raise the quota of the daemon's user there")
-        }
-        () if error.is_os(io::ErrorKind::ReadOnlyFilesystem) => {
-            error.hint("mount the tree's filesystem writable")
-        }
-        () => error,
-    }
-}
-
 impl Drop for Stage {
     fn drop(&mut self) {
         self.log.close();
@@ -811,120 +726,4 @@ fn lay_out(
     items.shrink_to_fit();
     spots.sort();
     Ok((items, slot, resumed))
-}
-
-/// Whether this process may make everything in the plan. What a release leaves to the host (the owner of a file that
-/// is made anew) stays as it is where this process may set it.
-fn check_rights(plan: &mut Plan, strangers: &HashSet<usize>) -> Result<()> {
-    let rights = Rights::of_process();
-    let mut at = 0..;
-    plan.changes.try_update_owners(|change, owner| {
-        let is_strange = at.next().is_some_and(|at| strangers.contains(&at));
-        if change.want.is_none() || !change.is_applied() {
-            return Ok(());
-        }
-        if (change.makes_anew() || change.delta.user || change.delta.group)
-            && let Some(why) = rights.refuses_owner(change.owner)
-        {
-            return Err(Error::refused(format!("{}: its owner cannot be set: {why}", change.path))
-                .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
-        }
-        if !is_strange && rights.refuses_owner(change.kept).is_none() {
-            owner.uid = owner.uid.or(change.kept.uid);
-            owner.gid = owner.gid.or(change.kept.gid);
-        }
-        if change.makes_anew() && change.shape() == Shape::Device && !rights.makes_devices() {
-            return Err(Error::refused(format!("{}: only root may make devices", change.path))
-                .hint("run the daemon as root, or exclude devices in the spec"));
-        }
-        Ok(())
-    })
-}
-
-/// Whether this process may set what the plan says of what is there already, and the times of the directories in which
-/// names change: only the owner of a path may.
-fn check_foreign(tree: &Tree, plan: &Plan) -> Result<()> {
-    let rights = Rights::of_process();
-    if rights.changes_modes_of_all() {
-        return Ok(());
-    }
-
-    let check = |path: &TreePath, what: &str| {
-        match tree.root().stat(path) {
-        Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
-        Ok(stat) => Err(Error::refused(format!(
-            "{}: its {what} cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
-            tree.root().shown(path).display(),
-            stat.st_uid
-        ))
-        .hint("run the daemon as root, or give it what the tree contains")),
-        // Not there yet.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
-        Err(e) => Err(Error::io("cannot look at", tree.root().shown(path), e)),
-    }
-    };
-
-    let leaves = |dir: &TreePath| {
-        let found = plan.changes.find(dir).map(|at| plan.changes.get(at).action);
-        matches!(found, Some(Action::Delete | Action::Replace))
-    };
-
-    let mut last = None;
-    for change in plan.changes.iter().filter(|c| c.is_applied()) {
-        if change.action == Action::Meta {
-            check(&change.path, "metadata")?;
-            continue;
-        }
-        let parent = change.path.parent();
-        if parent == last {
-            continue;
-        }
-        if let Some(dir) = parent
-            .as_ref()
-            .filter(|dir| plan.sets_mtime && !leaves(dir))
-        {
-            check(dir, "time")?;
-        }
-        last = parent;
-    }
-
-    Ok(())
-}
-
-/// Whether this process may set owner, mode and time of the tree's own directory, as far as the commit has to.
-fn check_top_rights(tree: &Tree, plan: &Plan) -> Result<()> {
-    let Some(top) = &plan.top else { return Ok(()) };
-    let (rights, root) = (Rights::of_process(), tree.root());
-    let shown = root.path().display();
-    if (top.delta.user || top.delta.group)
-        && let Some(why) = rights.refuses_owner(top.owner)
-    {
-        return Err(Error::refused(format!("{shown}: its owner cannot be set: {why}"))
-            .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
-    }
-
-    let renames = plan
-        .changes
-        .iter()
-        .any(|c| c.is_applied() && c.action != Action::Meta && c.path.parent().is_none());
-    let only_owner = Delta {
-        user: top.delta.user,
-        group: top.delta.group,
-        ..Delta::default()
-    };
-
-    if top.delta == only_owner && !(renames && plan.sets_mtime) {
-        return Ok(());
-    }
-
-    let stat = FileStat::of(tree.root())
-        .map_err(|e| Error::io("cannot look at", tree.root().path(), e))?;
-    match rights.changes_modes_of(stat.uid) {
-        true => Ok(()),
-        false => Err(Error::refused(format!(
-            "{shown}: its mode and time cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
-            stat.uid
-        ))
-        .hint("run the daemon as root, or give it the directory")),
-    }
 }

@@ -13,32 +13,25 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use minicbor::bytes::ByteVec;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::apply::Metadata;
-use super::inherit;
-use super::journal::FORWARD;
+use super::fs::dir::{
+    c_name, discard, is_overlay, names, open_dir, open_for_writing, private_dir, private_dir_at,
+    slot_name, sync_dir,
+};
 use super::links::{self, Links};
-use super::marks::Marks;
 use super::meta::{FileStat, mount_of};
-use super::overlay;
+use super::records::{BESIDE, FORWARD, Records, TOMBSTONES, grant_name, inside};
 pub use super::records::{CommitMark, Mark, StoredRelease};
-use super::records::{Records, grant_name, inside};
 use super::root::{FileId, Root};
-use super::swap::discard;
-use super::tombstones;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
-use crate::manifest::path::RESERVED;
 
-/// The directory beside a tree that holds the state of the trees there, or inside a tree that is a mount point.
-pub const BESIDE: &str = RESERVED;
 /// Beside what a commit replaced: the record of a release of the same serial, and the order that committed it.
 const ASIDE_RELEASE: &str = "release";
 const ASIDE_ORDER: &str = "order";
-/// The longest signature that is kept, in bytes.
-pub const MAX_SIGNATURE: usize = 16 << 10;
 /// Where that stands which could not be removed.
 const TRASH: &str = "trash";
 /// How often and how far apart the lock is tried.
@@ -168,7 +161,7 @@ impl State {
             Err(e) => return Err(Error::io("cannot lock", &lock_path, e)),
         }
 
-        for sub in ["stage", "undo", "releases", tombstones::DIR] {
+        for sub in ["stage", "undo", "releases", TOMBSTONES] {
             private_dir_at(dir.as_fd(), Path::new(sub), &path.join(sub))?;
         }
 
@@ -178,7 +171,7 @@ impl State {
         let stage = dir
             .dir(Some(&inside("stage")))
             .map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
-        let is_overlay = overlay::is_overlay(handle.as_fd());
+        let is_overlay = is_overlay(handle.as_fd());
 
         Ok(Self {
             records: Records::at(dir),
@@ -517,43 +510,6 @@ impl State {
     }
 }
 
-/// A name as system calls take it.
-pub(super) fn c_name(name: &std::ffi::OsStr) -> Result<CString> {
-    CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a name with NUL"))
-}
-
-/// The names in a directory of the state.
-pub(super) fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let read = || {
-        std::fs::read_dir(dir)?
-            .map(|e| e.map(|e| e.file_name()))
-            .collect::<io::Result<Vec<_>>>()
-    };
-    read().map_err(|e| Error::io("cannot list", dir, e))
-}
-
-pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::io("cannot open", path, e))
-}
-
-pub(super) fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|d| d.sync_all())
-        .map_err(|e| Error::io("cannot sync", path, e))
-}
-
-/// The name of a numbered item.
-pub(super) fn slot_name(slot: u64) -> CString {
-    CString::new(slot.to_string()).expect("digits have no NUL")
-}
-
-/// Opens a file of the state, which is made when it is not there; never through a link.
-fn open_for_writing(dir: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
-}
-
 /// Waits a moment for a process that is just ending, or that is between fork and exec.
 fn try_lock(lock: &File) -> rustix::io::Result<()> {
     for _ in 0..LOCK_TRIES {
@@ -613,53 +569,6 @@ fn forsake(dir: &Root, name: &TreeName) {
     if let Ok(Err(e)) = gone {
         tracing::debug!("{} stays: {e}", dir.path().display());
     }
-}
-
-/// A directory of our own that nobody else can enter.
-pub(super) fn private_dir(path: &Path) -> Result<()> {
-    private_dir_at(rustix::fs::CWD, path, path).map(drop)
-}
-
-/// As [`private_dir`], with the directory's handle; messages call it `path`.
-fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<OwnedFd> {
-    match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(e) => return Err(Error::io("cannot make", path, e)),
-    }
-
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(dir, name, flags, Mode::empty())
-        .map_err(|e| Error::io("cannot open", path, e))?;
-    let io = |e: io::Error| Error::io("cannot look at", path, e);
-    let stat = File::from(handle.try_clone().map_err(io)?)
-        .metadata()
-        .map_err(io)?;
-
-    if stat.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(
-            Error::refused(format!("{} belongs to user {}", path.display(), stat.uid()))
-                .hint("run the daemon as that user, or remove the directory"),
-        );
-    }
-
-    if stat.mode() & 0o7777 != 0o700 {
-        rustix::fs::fchmod(&handle, Mode::RWXU)
-            .map_err(|e| Error::io("cannot set the mode of", path, e))?;
-    }
-
-    // Everything that is staged would have them, and go into the tree with them.
-    for acl in [inherit::DEFAULT_ACL, inherit::ACL] {
-        match rustix::fs::fremovexattr(&handle, acl) {
-            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
-            Err(e) => return Err(Error::io("cannot remove the ACL of", path, e)),
-        }
-    }
-
-    if let Err(e) = Marks::unbind(handle.as_fd()) {
-        tracing::debug!("{} gives its project: {e}", path.display());
-    }
-
-    Ok(handle)
 }
 
 /// Refuses to begin a new state at `inside` when there is one beside the tree, which was no mount point then: the new

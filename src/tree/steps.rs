@@ -6,15 +6,15 @@ use std::os::fd::AsFd;
 
 use super::apply::{Metadata, handle_of};
 use super::barred::Barred;
-use super::commit::shown;
 use super::copies;
+use super::fs::dir::slot_name;
+use super::fs::xattrs::LABEL;
 use super::inherit::Inheritance;
+use super::items::Item;
 use super::journal::{DirStep, Inode, Step};
-use super::meta::{FileStat, LABEL};
-use super::open::Tree;
+use super::meta::FileStat;
 use super::root::Root;
-use super::stage::Item;
-use super::state::slot_name;
+use super::worktree::Worktree;
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
 use crate::manifest::rules::Layout;
@@ -22,7 +22,7 @@ use crate::manifest::{Mode, TreePath};
 use crate::packed::Packed;
 
 /// The directories that a commit of `plan` touches, sorted.
-pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
+pub(super) fn dirs(tree: &Worktree, plan: &Plan) -> Result<Vec<DirStep>> {
     let root = tree.root();
     let mut dirs = Dirs::new(tree, &root, plan, BTreeMap::new());
     plan.changes
@@ -34,7 +34,7 @@ pub(super) fn dirs(tree: &Tree, plan: &Plan) -> Result<Vec<DirStep>> {
 
 /// What a commit of `items` under `plan` will do, and what is there now.
 pub(super) fn build(
-    tree: &Tree,
+    tree: &Worktree,
     plan: &Plan,
     items: &[Item],
     mut slot: u64,
@@ -124,7 +124,7 @@ pub(super) fn build(
 }
 
 /// The step that puts a copy in the place of its original.
-fn place(tree: &Tree, path: &TreePath, item: &Item) -> Result<Step> {
+fn place(tree: &Worktree, path: &TreePath, item: &Item) -> Result<Step> {
     let Inode { ino, born } = inode(tree, item)?;
     Ok(Step::Place {
         path: path.clone(),
@@ -138,7 +138,7 @@ fn place(tree: &Tree, path: &TreePath, item: &Item) -> Result<Step> {
 
 /// What tells a staged item from what it replaces. The files of an overlay are of several filesystems, which may have
 /// inodes of the same number.
-fn inode(tree: &Tree, item: &Item) -> Result<Inode> {
+fn inode(tree: &Worktree, item: &Item) -> Result<Inode> {
     match item.ino().filter(|_| !tree.state.is_overlay()) {
         Some(ino) => Ok(Inode { ino, born: None }),
         None => {
@@ -152,7 +152,7 @@ fn inode(tree: &Tree, item: &Item) -> Result<Inode> {
 }
 
 /// Refuses when the original was changed since it was copied: the change would be lost.
-fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
+fn check_unchanged(tree: &Worktree, change: &Change, item: &Item) -> Result<()> {
     let Some(copied) = item.copied() else {
         return Ok(());
     };
@@ -170,7 +170,7 @@ fn check_unchanged(tree: &Tree, change: &Change, item: &Item) -> Result<()> {
     Ok(())
 }
 
-fn changed_since(tree: &Tree, path: &TreePath) -> Error {
+fn changed_since(tree: &Worktree, path: &TreePath) -> Error {
     Error::refused(format!(
         "{} changed since the tree was compared",
         tree.root().printed(path)
@@ -178,7 +178,7 @@ fn changed_since(tree: &Tree, path: &TreePath) -> Error {
     .hint("deploy again")
 }
 
-fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
+fn set_step(tree: &Worktree, plan: &Plan, change: &Change) -> Result<Step> {
     let failed = |e: io::Error| Error::io("cannot look at", tree.root().shown(&change.path), e);
     let (parent, name) = tree.root().parent(&change.path).map_err(failed)?;
     let handle = handle_of(parent.as_fd(), &name).map_err(failed)?;
@@ -197,7 +197,7 @@ fn set_step(tree: &Tree, plan: &Plan, change: &Change) -> Result<Step> {
     })
 }
 
-fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
+fn stage_stat(tree: &Worktree, slot: u64) -> Result<FileStat> {
     let name = slot_name(slot);
     FileStat::at(tree.state.stage(), &name).map_err(|e| {
         Error::io(
@@ -210,7 +210,7 @@ fn stage_stat(tree: &Tree, slot: u64) -> Result<FileStat> {
 
 /// Collects the directories that a commit touches.
 struct Dirs<'a> {
-    tree: &'a Tree,
+    tree: &'a Worktree,
     plan: &'a Plan,
     own: Vec<DirStep>,
     /// Directories in which a name changes.
@@ -222,7 +222,7 @@ struct Dirs<'a> {
 
 impl<'a> Dirs<'a> {
     fn new(
-        tree: &'a Tree,
+        tree: &'a Worktree,
         root: &'a Root,
         plan: &'a Plan,
         barred: BTreeMap<TreePath, Mode>,
@@ -368,6 +368,8 @@ impl<'a> Dirs<'a> {
             }
         };
 
-        look().map_err(|e: io::Error| Error::io("cannot look at", shown(self.tree, path), e))
+        look().map_err(|e: io::Error| {
+            Error::io("cannot look at", self.tree.root().shown_dir(path), e)
+        })
     }
 }

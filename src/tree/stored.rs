@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::fs::dir::{open_dir, slot_name};
 use super::nodes::Nodes;
 use super::numbered::Numbered;
 use super::open::Tree;
@@ -19,7 +20,6 @@ use super::records::Records;
 use super::root::{Root, open_file_at};
 use super::shelf;
 use super::source::{Blocks, SourceError};
-use super::state::{open_dir, slot_name};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::NodeRef;

@@ -15,24 +15,26 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::apply::{Metadata, chmod, handle_of};
-use super::carry::{present, remove, set_dirs};
-use super::commit::{MAX_SINGLE_SYNCS, stat};
-use super::follow::{Follow, is_gone};
+use super::carry::{present, set_dirs};
+use super::follow::{Follow, note};
+use super::fs::dir::{MAX_SINGLE_SYNCS, discard, stat};
+use super::fs::errors::is_gone;
 use super::heard::Heard;
 use super::journal::{Journal, Move, Side, Swap};
 use super::marks::Marks;
-use super::meta::{FileStat, is_mount_root, locked};
-use super::moves;
+use super::meta::{FileStat, is_mount_root};
 use super::names::Names;
-use super::open::{Tree, done_journal};
-use super::overlay;
 use super::owners::Rights;
 use super::passing::MAX_TRIES;
+use super::records::done_journal;
 use super::rivals::Rival;
 use super::root::{FileId, Root, open_dir_at};
+use super::worktree::Worktree;
+use super::{moves, overlay};
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mtime, TreePath};
+use crate::sync::locked;
 
 /// The name of the tree that is not live, in the undo directory.
 pub(super) const ASIDE: &std::ffi::CStr = c"tree";
@@ -46,7 +48,7 @@ const EXCHANGED: &std::ffi::CStr = c"exchanged";
 const PROBE: &std::ffi::CStr = c"probe";
 
 /// Whether the tree can be exchanged as a whole: tried with two empty directories where the exchange would be.
-pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
+pub(super) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
     let place = Place::of(root)?;
     let shown = place.path.display();
     let in_place = "set commit.layout = \"in-place\" in the spec";
@@ -135,7 +137,7 @@ pub(super) fn probe(tree: &Tree, root: &Root) -> Result<()> {
     })
 }
 
-fn try_exchange(tree: &Tree, root: &Root, place: &Place) -> rustix::io::Result<()> {
+fn try_exchange(tree: &Worktree, root: &Root, place: &Place) -> rustix::io::Result<()> {
     let (state, parent) = (tree.state.handle(), place.parent.as_fd());
     let other = CString::new(format!(".makuo-probe-{}", tree.name())).map_err(|_| Errno::INVAL)?;
     let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(
@@ -172,7 +174,7 @@ fn try_exchange(tree: &Tree, root: &Root, place: &Place) -> rustix::io::Result<(
 
 /// Puts the next tree into the live one's place, unless it is there already, and what does not belong to the release
 /// into the next one.
-pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
+pub(super) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let now = standing_aside(tree, &aside)?;
     let mut heard = None;
@@ -205,7 +207,7 @@ pub(super) fn forward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()>
 }
 
 /// Follows what others wrote into the old tree by handles since the exchange into the new one.
-pub(super) fn follow_handles(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
+pub(super) fn follow_handles(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     if standing_aside(tree, &aside)? != Some(swap.old.ino) {
         return Ok(());
@@ -224,7 +226,7 @@ pub(super) fn follow_handles(tree: &Tree, journal: &Journal, swap: &Swap) -> Res
 /// Follows what others changed in the old tree since it was looked at last into the new one, before the exchange or
 /// after it.
 fn follow_old(
-    tree: &Tree,
+    tree: &Worktree,
     journal: &Journal,
     swap: &Swap,
     rival: Rival,
@@ -268,7 +270,7 @@ fn follow_old(
 
 /// Puts the old tree back into its place, unless it is there already, with what came since into what the release had
 /// left alone.
-pub(super) fn backward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()> {
+pub(super) fn backward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let sides = match standing_aside(tree, &aside)? {
         Some(ino) if ino == swap.old.ino => exchange_back(tree, journal, swap, &aside)?,
@@ -287,7 +289,7 @@ pub(super) fn backward(tree: &Tree, journal: &Journal, swap: &Swap) -> Result<()
 
 /// Exchanges the two trees again; says what the live one and the other one have to have.
 fn exchange_back(
-    tree: &Tree,
+    tree: &Worktree,
     journal: &Journal,
     swap: &Swap,
     aside: &OwnedFd,
@@ -350,7 +352,7 @@ fn exchange_back(
 /// Follows what others changed in the new tree since it was looked at last into the old one; says which directories
 /// have to move, unless they did.
 fn follow_back(
-    tree: &Tree,
+    tree: &Worktree,
     journal: &Journal,
     swap: &Swap,
     aside: &OwnedFd,
@@ -382,7 +384,7 @@ fn follow_back(
 /// Follows what others changed in all of the new tree into the old one, whichever of the two is live; says which
 /// directories have to move, unless they did.
 fn follow_new(
-    tree: &Tree,
+    tree: &Worktree,
     journal: &Journal,
     swap: &Swap,
     aside: &OwnedFd,
@@ -487,13 +489,13 @@ fn set_touched(
     }
 }
 
-fn known_in(tree: &Tree, aside: &OwnedFd) -> Result<Names> {
+fn known_in(tree: &Worktree, aside: &OwnedFd) -> Result<Names> {
     Names::read(aside.as_fd())
         .map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
 }
 
 /// When the trees changed places, by the clock of the filesystem: noted right after it as the time of a file.
-fn exchanged_at(tree: &Tree, aside: &OwnedFd) -> Result<Mtime> {
+fn exchanged_at(tree: &Worktree, aside: &OwnedFd) -> Result<Mtime> {
     let noted = || -> io::Result<Mtime> {
         if let Some(found) = stat(aside.as_fd(), &EXCHANGED.to_owned())? {
             return Ok(found.mtime);
@@ -514,20 +516,9 @@ fn exchanged_at(tree: &Tree, aside: &OwnedFd) -> Result<Mtime> {
     noted().map_err(|e| Error::io("cannot note the exchange in", tree.state.path(), e))
 }
 
-/// Adds to what is known of the tree that stands aside.
-pub(super) fn note(tree: &Tree, aside: BorrowedFd<'_>, names: &Names) -> Result<()> {
-    if names.0.is_empty() {
-        return Ok(());
-    }
-    tree.crash.point()?;
-    names
-        .append(aside)
-        .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))
-}
-
 /// Removes the tree that stands aside after the commit `serial` was confirmed or taken back, and follows into the live
 /// one what came into it at last. What of it cannot be removed stays.
-pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
+pub(super) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
     let aside = tree.state.undo_dir(serial)?;
     if standing_aside(tree, &aside)?.is_none() {
         return Ok(());
@@ -580,13 +571,13 @@ pub(super) fn drain(tree: &Tree, serial: Serial) -> Result<()> {
 }
 
 /// The tree that is not live.
-pub(super) fn open_aside(tree: &Tree, journal: &Journal) -> Result<Root> {
+pub(super) fn open_aside(tree: &Worktree, journal: &Journal) -> Result<Root> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let path = shown_aside(tree, journal);
     Root::below(aside.as_fd(), ASIDE, path.clone()).map_err(|e| Error::io("cannot open", &path, e))
 }
 
-fn shown_aside(tree: &Tree, journal: &Journal) -> PathBuf {
+fn shown_aside(tree: &Worktree, journal: &Journal) -> PathBuf {
     tree.state
         .path()
         .join("undo")
@@ -594,16 +585,7 @@ fn shown_aside(tree: &Tree, journal: &Journal) -> PathBuf {
         .join("tree")
 }
 
-/// Removes what stands aside.
-pub(super) fn discard(dir: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
-    match FileStat::at(dir, name) {
-        Ok(found) => remove(dir, name, found.file_type),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-    }
-}
-
-fn standing_aside(tree: &Tree, aside: &OwnedFd) -> Result<Option<u64>> {
+fn standing_aside(tree: &Worktree, aside: &OwnedFd) -> Result<Option<u64>> {
     let found = stat(aside.as_fd(), &ASIDE.to_owned())
         .map_err(|e| Error::io("cannot look into", tree.state.path(), e))?;
     Ok(found
@@ -613,7 +595,7 @@ fn standing_aside(tree: &Tree, aside: &OwnedFd) -> Result<Option<u64>> {
 
 /// Lets the live tree, whose inode is `live`, and the one that stands aside change places. What others do in the one
 /// that becomes live is `heard` from here on.
-fn exchange(tree: &Tree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) -> Result<()> {
+fn exchange(tree: &Worktree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) -> Result<()> {
     match rustix::fs::unlinkat(aside, EXCHANGED, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(e) => return Err(Error::io("cannot remove a note in", tree.state.path(), e)),
@@ -667,7 +649,7 @@ fn loosen(dir: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Gives the live directory and the other one their modes and times, and makes the exchange durable.
-fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -> Result<()> {
+fn settle(tree: &Worktree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -> Result<()> {
     let root = tree.root();
     let set = || -> io::Result<()> {
         Metadata {
@@ -713,7 +695,7 @@ fn settle(tree: &Tree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -
     syncs().map_err(|e| Error::io("cannot sync", root.path(), e))
 }
 
-fn strange(tree: &Tree, journal: &Journal) -> Error {
+fn strange(tree: &Worktree, journal: &Journal) -> Error {
     let path = shown_aside(tree, journal);
     Error::refused(format!(
         "{} is neither the old nor the new tree of release {}",

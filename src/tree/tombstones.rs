@@ -9,18 +9,16 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
-use super::carry::names_in;
-use super::open::Tree;
-use super::records::{Mark, Records, inside};
+use super::fs::dir::names_in;
+use super::records::{Mark, Records, TOMBSTONES, inside};
 use super::state::State;
+use super::worktree::Worktree;
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::node::to_vec;
 use crate::manifest::{Release, ReleaseId};
 use crate::wire::message::{Order, SignedOrder, Tombstone};
 
-/// The directory of tombstones in a tree's state.
-pub(super) const DIR: &str = "tombstones";
 /// The most tombstones of one kind.
 const MAX_KEPT: usize = 16;
 /// How long a tombstone stays that is below the present release.
@@ -61,12 +59,14 @@ impl Records {
     pub fn tombstones(&self) -> Result<Vec<Buried>> {
         let listed = self
             .root()
-            .dir(Some(&inside(DIR)))
+            .dir(Some(&inside(TOMBSTONES)))
             .and_then(|dir| names_in(dir.as_fd()));
         let names = match listed {
             // The state of an older makuo.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            names => names.map_err(|e| Error::io("cannot list", self.path().join(DIR), e))?,
+            names => {
+                names.map_err(|e| Error::io("cannot list", self.path().join(TOMBSTONES), e))?
+            }
         };
 
         let mut found = Vec::new();
@@ -74,7 +74,7 @@ impl Records {
             let Some(name) = name.to_str().ok().filter(|name| !name.ends_with(".new")) else {
                 continue;
             };
-            let file = format!("{DIR}/{name}");
+            let file = format!("{TOMBSTONES}/{name}");
             let Some(bytes) = self.read(&file)? else {
                 continue;
             };
@@ -182,7 +182,7 @@ impl State {
     }
 }
 
-impl Tree {
+impl Worktree {
     /// Keeps an order to abort or revert a release of this tree, durably; `now` is for how long others were kept. Says
     /// whether it is new. The signature is the caller's business.
     pub fn bury(&self, order: &SignedOrder, now: SystemTime) -> Result<bool> {
@@ -237,5 +237,9 @@ impl Tree {
 
 fn file_of(stone: &Tombstone) -> String {
     let id = stone.release.to_string();
-    format!("{DIR}/{}-{}", stone.serial, id.get(..16).unwrap_or(&id))
+    format!(
+        "{TOMBSTONES}/{}-{}",
+        stone.serial,
+        id.get(..16).unwrap_or(&id)
+    )
 }

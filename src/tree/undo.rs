@@ -10,22 +10,24 @@ use rustix::fs::{AtFlags, renameat};
 use rustix::io::Errno;
 
 use super::apply::Metadata;
-use super::commit::{Outcome, Runner, is_known, is_unsupported, rename_new, stat, stop};
-use super::journal::{BACKWARD, FORWARD, Inode, Journal, Step};
-use super::open::{Tree, done_journal};
-use super::state::slot_name;
-use super::{relink, shelf, swap};
+use super::executor::{Outcome, Runner, is_known, stop};
+use super::fs::dir::{rename_new, slot_name, stat};
+use super::fs::errors::{is_absent, is_unsupported};
+use super::journal::{Inode, Journal, Step};
+use super::records::{BACKWARD, FORWARD, done_journal};
+use super::worktree::Worktree;
+use super::{relink, swap};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
 /// Turns the commit under way round: from here on it is undone, whatever crashes.
-pub(super) fn begin(tree: &Tree) -> Result<()> {
+pub(super) fn begin(tree: &Worktree) -> Result<()> {
     tree.crash.point()?;
     tree.state.rename(FORWARD, BACKWARD)
 }
 
 /// Undoes a commit that [`begin`] turned round.
-pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
+pub(super) fn run(tree: &Worktree, journal: &Journal) -> Result<()> {
     match &journal.swap {
         Some(exchange) => swap::backward(tree, journal, exchange)?,
         None => take_steps_back(tree, journal)?,
@@ -65,12 +67,6 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
                 tree.name()
             );
         }
-        if let Err(e) = shelf::put_away(tree) {
-            tracing::warn!(
-                "tree {}: the tree that was taken back cannot be removed: {e}",
-                tree.name()
-            );
-        }
     }
 
     Ok(())
@@ -78,7 +74,7 @@ pub(super) fn run(tree: &Tree, journal: &Journal) -> Result<()> {
 
 /// Undoes every step that can be undone. The first that cannot be is the error: the journal stays, and all steps are
 /// tried again with it.
-fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
+fn take_steps_back(tree: &Worktree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
     if let Err(e) = runner.loosen(journal) {
         // The steps that need it say so.
@@ -117,7 +113,7 @@ fn take_steps_back(tree: &Tree, journal: &Journal) -> Result<()> {
         };
         match done {
             Ok(outcome) => outcome.into_result()?,
-            Err(e) if is_gone(&e) => {}
+            Err(e) if is_absent(&e) => {}
             Err(e) if matches!(step, Step::Set { .. }) => {
                 unset.add(runner.named(e, "cannot restore", path))
             }
@@ -167,7 +163,7 @@ impl Unset {
     }
 
     /// An error when another try makes sense; what does not is only told.
-    fn end(self, tree: &Tree) -> Result<()> {
+    fn end(self, tree: &Worktree) -> Result<()> {
         if let Some(e) = self.denied {
             tracing::error!(
                 "tree {}: undone, but not in all modes, owners and times; the first: {e}",
@@ -176,13 +172,6 @@ impl Unset {
         }
         self.failed.map_or(Ok(()), Err)
     }
-}
-
-fn is_gone(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
 
 impl Runner<'_> {

@@ -10,17 +10,17 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::FileType;
 
-use super::carry::{join, names_in};
-use super::commit::stat;
+use super::fs::dir::{join, names_in, stat};
+use super::fs::errors::is_gone;
 use super::meta::{FileStat, mount_of};
-use super::open::Tree;
 use super::root::{Root, open_dir_at};
+use super::worktree::Worktree;
 use crate::diff::{Action, Change, Plan, Shape, TopChange};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 
 /// Refuses when something stands where `plan` makes or removes something, and names it.
-pub(super) fn check(tree: &Tree, plan: &Plan) -> Result<()> {
+pub(super) fn check(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mount = mount_of(root.as_fd()).map_err(|e| Error::io("cannot look at", root.path(), e))?;
     let mut way = Way {
@@ -95,18 +95,8 @@ impl Way<'_> {
     fn parent(&self, path: &TreePath) -> Result<Option<OwnedFd>> {
         let handle = match self.root.parent(path) {
             Ok((handle, _)) => handle,
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            // A symbolic link that becomes a directory.
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
-                return Ok(None);
-            }
+            // A symbolic link may become a directory.
+            Err(e) if is_gone(&e) => return Ok(None),
             Err(e) => return Err(Error::io("cannot look at", self.root.shown(path), e)),
         };
 

@@ -7,28 +7,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 
 use super::index::{IndexEntry, IndexWriter, Origin};
-use super::meta::{FileStat, Version, locked};
-use super::open::Tree;
+use super::meta::{FileStat, Version};
+use super::worktree::Worktree;
 use crate::block::BlockHash;
 use crate::diff::Plan;
 use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::{Content, EntryKind, Mtime, TreePath};
+use crate::sync::locked;
 
 /// Fewer bytes than this are as quickly read again.
 const WORTH: u64 = 1 << 20;
 /// More seconds than the coarsest filesystem rounds times by.
 const AFTER: i64 = 3;
 
-impl Tree {
-    /// Where what the last commit wrote is noted.
-    pub fn written_path(&self) -> PathBuf {
-        self.index_path().with_extension("written")
-    }
-
+impl Worktree {
     /// Notes what the commit of `plan`, which is over, wrote. What cannot be noted is read again.
     pub fn note_written(&self, plan: &Plan) {
         if let Err(e) = if is_worth(plan) {
@@ -49,7 +44,7 @@ pub(super) fn is_worth(plan: &Plan) -> bool {
     plan.sets_mtime && plan.summary.write_bytes >= WORTH
 }
 
-fn write(tree: &Tree, plan: &Plan) -> io::Result<()> {
+fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
     let root = tree.root();
     let chains = locked(&tree.chains);
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from the ground up; rooms of one floor may know each other. A room may import its own floor and those
 /// before it.
 const FLOORS: &[&[&str]] = &[
-    &["error", "id", "units", "strict", "helper"],
+    &["error", "id", "units", "sync", "strict", "helper"],
     &["block"],
     &["packed"],
     &["fec"],

@@ -17,9 +17,9 @@ use makuo::manifest::{
 };
 use makuo::proto::generation::Map;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
-use makuo::tree::journal::{DirStep, FORWARD, Journal, Step};
+use makuo::tree::journal::{DirStep, Journal, Step};
 use makuo::tree::meta::Version;
-use makuo::tree::records::{CommitMark, Mark};
+use makuo::tree::records::{CommitMark, FORWARD, Mark};
 use makuo::tree::root::Root;
 use makuo::tree::state::State;
 use makuo::units::WallTime;

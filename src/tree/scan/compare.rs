@@ -14,8 +14,9 @@ use rustix::io::Errno;
 use super::is_racy;
 use super::looks::Looks;
 use crate::manifest::TreePath;
+use crate::sync::locked;
 use crate::tree::index::{Index, Stat};
-use crate::tree::meta::{Version, locked};
+use crate::tree::meta::Version;
 use crate::tree::root::{FileId, NOFOLLOW, Root};
 
 /// More changes than this are not looked at one by one: the tree is walked.

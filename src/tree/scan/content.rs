@@ -13,7 +13,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_
 use crate::block::{BlockRef, chunk};
 use crate::manifest::Content;
 use crate::manifest::build::{ContentBuilder, NodeSink};
-use crate::tree::meta::{FileStat, locked};
+use crate::sync::locked;
+use crate::tree::meta::FileStat;
 use crate::tree::sparse;
 
 /// How much is read in one go, in bytes.

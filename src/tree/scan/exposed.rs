@@ -7,7 +7,8 @@
 use std::sync::{Arc, Mutex};
 
 use crate::manifest::TreePath;
-use crate::tree::meta::{FileStat, locked};
+use crate::sync::locked;
+use crate::tree::meta::FileStat;
 
 /// The most files that one scan tells of.
 const MAX_EXPOSED: usize = 200_000;

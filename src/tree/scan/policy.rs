@@ -8,8 +8,9 @@ use minicbor::{Decode, Encode};
 
 use crate::manifest::entry::NO_ID;
 use crate::manifest::{Mode, Mtime, Owner, Top};
+use crate::sync::locked;
 use crate::tree::lookup;
-use crate::tree::meta::{FileStat, Owners, locked};
+use crate::tree::meta::{FileStat, Owners};
 use crate::{Error, Kind, Result};
 
 /// What a release says of users or groups.

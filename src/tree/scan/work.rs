@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use crate::tree::meta::locked;
+use crate::sync::locked;
 use crate::{Error, Kind, Result};
 
 /// A job's result, once it is there.

@@ -7,15 +7,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::super::apply::{add_xattrs, handle_of};
-use super::super::inherit::Inheritance;
-use super::super::marks::Marks;
-use super::super::root::open_dir_at;
-use super::super::state::slot_name;
-use super::{Item, Stage};
+use super::Stage;
 use crate::diff::{Action, Change, Shape};
 use crate::error::Result;
 use crate::manifest::TreePath;
+use crate::tree::apply::{add_xattrs, handle_of};
+use crate::tree::fs::dir::slot_name;
+use crate::tree::inherit::Inheritance;
+use crate::tree::items::Item;
+use crate::tree::marks::Marks;
+use crate::tree::root::open_dir_at;
 
 /// The directory in the stage for what has its project from where it is made.
 const NURSERY: &CStr = c"nursery";

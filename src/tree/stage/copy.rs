@@ -7,13 +7,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::super::apply::{Metadata, chmod, handle_of};
-use super::super::inherit::Inheritance;
-use super::super::meta::{FileStat, LABEL, locked};
-use super::super::{scan, sparse};
-use super::{Item, Stage};
+use super::Stage;
 use crate::diff::Change;
+use crate::sync::locked;
 use crate::manifest::{Content, Mode, TreePath};
+use crate::tree::apply::{Metadata, chmod, handle_of};
+use crate::tree::fs::xattrs::LABEL;
+use crate::tree::inherit::Inheritance;
+use crate::tree::items::Item;
+use crate::tree::meta::FileStat;
+use crate::tree::{scan, sparse};
 
 impl Stage {
     /// Makes a file a second time, of which only metadata changes: the live tree's own keeps what it has.

@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::super::meta::locked;
-use super::super::open::Tree;
 use crate::block::{BlockHash, BlockRef};
 use crate::diff;
 use crate::error::{Error, Result};
 use crate::manifest::ListRef;
 use crate::manifest::read::read_list;
+use crate::sync::locked;
+use crate::tree::open::Tree;
 
 /// Lists that are kept: what comes is in about the order of the file, whichever thread asks.
 const KEPT: usize = 8;

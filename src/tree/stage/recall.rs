@@ -8,17 +8,17 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::super::numbered::Numbered;
-use super::super::open::Tree;
-use super::super::places::{self, Place};
-use super::super::root::open_file_at;
-use super::super::state::slot_name;
 use super::Stage;
 use super::spots::Spot;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::manifest::{NodeRef, TreePath};
+use crate::tree::fs::dir::slot_name;
+use crate::tree::numbered::Numbered;
+use crate::tree::open::Tree;
+use crate::tree::places::{self, Place};
+use crate::tree::root::open_file_at;
 
 /// The blocks of one release, by ordinal.
 #[derive(Debug)]

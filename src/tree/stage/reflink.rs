@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 
-use super::{Item, Stage};
+use super::Stage;
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Change, Lists as _};
 use crate::error::Result;
 use crate::manifest::{Content, TreePath};
+use crate::tree::items::Item;
 
 /// What came of trying to clone a file.
 enum Cloned {

@@ -6,15 +6,16 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::FallocateFlags;
 
-use super::super::apply::{Metadata, handle_of};
-use super::super::leftover::Leftovers;
-use super::super::sparse;
-use super::super::state::slot_name;
-use super::{Item, Stage, has};
+use super::{Stage, has};
 use crate::block::BlockRef;
 use crate::diff::Lists as _;
 use crate::error::Result;
 use crate::manifest::{Content, Mode};
+use crate::tree::apply::{Metadata, handle_of};
+use crate::tree::fs::dir::slot_name;
+use crate::tree::items::Item;
+use crate::tree::leftover::Leftovers;
+use crate::tree::sparse;
 
 impl Stage {
     /// Goes on with the items in `resumed`, whose slots an aborted session filled in part, and puts everything else

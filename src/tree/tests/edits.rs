@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::super::meta::locked;
-use super::super::open::Others;
 use super::world::{Thing, World, file, look};
 use crate::id::Serial;
 use crate::manifest::rules::PathFilter;
+use crate::sync::locked;
+use crate::tree::fs::fault::Others;
 use crate::tree::open::Recovery;
 
 /// Where files are edited: protected, excluded, unknown to the release, and single ones between what it governs.

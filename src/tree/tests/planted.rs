@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags, openat, unlinkat};
 
-use super::super::open::Others;
 use super::world::{NOBODY, Thing, World, file, is_root, look, nobody_does};
+use crate::tree::fs::fault::Others;
 
 const EVIL: &[u8] = b"EVIL";
 const ACCESS: &str = "system.posix_acl_access";

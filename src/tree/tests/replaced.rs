@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::super::open::Others;
 use super::world::{NOBODY, Thing, World, file, is_root, look};
+use crate::tree::fs::fault::Others;
 
 const OLD: [(&str, Thing); 0] = [];
 

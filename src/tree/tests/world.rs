@@ -8,9 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use super::super::apply::Metadata;
-use super::super::open::{Crash, Options, Others, Tree};
-use super::super::stage::Stage;
 use crate::block::{BlockHash, BlockRef, chunk};
 use crate::diff::{Have, HostRules, Plan, Want, diff};
 use crate::id::{Serial, TreeName};
@@ -23,8 +20,14 @@ use crate::manifest::{
     Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath,
     Xattr,
 };
-use crate::tree::meta::{FileStat, XattrReader};
+use crate::tree::apply::Metadata;
+use crate::tree::fs::fault::{Crash, Others};
+use crate::tree::fs::xattrs::XattrReader;
+use crate::tree::meta::FileStat;
+use crate::tree::open::Tree;
 use crate::tree::owners::HostNames;
+use crate::tree::stage::Stage;
+use crate::tree::worktree::Options;
 use crate::units::Limit;
 use crate::{Error, Result};
 

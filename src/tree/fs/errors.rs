@@ -1,0 +1,41 @@
+//! What errors of the filesystem mean: a missing path, a missing ability, a full disk.
+
+use std::io;
+
+use rustix::io::Errno;
+
+use crate::error::Error;
+
+/// Says what to do about a filesystem that is full, or cannot be written to.
+pub(crate) fn with_space_hint(error: Error) -> Error {
+    match () {
+        () if error.is_os(io::ErrorKind::StorageFull) => {
+            error.hint("free some space on the tree's filesystem")
+        }
+        () if error.is_os(io::ErrorKind::QuotaExceeded) => {
+            error.hint("raise the quota of the daemon's user there")
+        }
+        () if error.is_os(io::ErrorKind::ReadOnlyFilesystem) => {
+            error.hint("mount the tree's filesystem writable")
+        }
+        () => error,
+    }
+}
+
+/// Whether a path leads nowhere: a name on it is missing, or a link stands where a directory was.
+pub(crate) fn is_gone(e: &io::Error) -> bool {
+    is_absent(e) || e.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
+/// Whether a path leads nowhere: a name on it is missing or is no directory.
+pub(crate) fn is_absent(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Whether a filesystem says that it has no exchange of two names.
+pub(crate) fn is_unsupported(e: Errno) -> bool {
+    matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
+}

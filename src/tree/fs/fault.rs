@@ -1,0 +1,118 @@
+//! Faults that tests inject: a crash between two changes to the disk, a filesystem that lacks an ability, other
+//! processes that change the tree meanwhile.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+#[cfg(test)]
+use std::sync::{Arc, atomic::Ordering};
+
+#[cfg(test)]
+use crate::error::Error;
+use crate::error::Result;
+
+/// Where tests stop a commit dead, as a crash would, or take an ability of the filesystem away.
+#[derive(Debug, Default)]
+pub(crate) struct Crash {
+    #[cfg(test)]
+    pub(crate) after: Option<std::sync::atomic::AtomicI64>,
+    /// As on a filesystem that cannot exchange two names.
+    #[cfg(test)]
+    pub(crate) no_exchange: bool,
+    /// As on an overlay filesystem, whose lower directories cannot be renamed.
+    #[cfg(test)]
+    pub(crate) no_directories: bool,
+    /// What others do at every point, and right before and after an exchange.
+    #[cfg(test)]
+    pub(crate) others: Others,
+}
+
+/// What others do in the tree meanwhile, in tests.
+#[cfg(test)]
+#[derive(Clone, Default)]
+pub(crate) struct Others(pub(crate) Option<Arc<dyn Fn() + Send + Sync>>);
+
+#[cfg(test)]
+impl Others {
+    fn act(&self) {
+        if let Some(act) = &self.0 {
+            act();
+        }
+    }
+}
+
+#[cfg(test)]
+impl std::fmt::Debug for Others {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Others")
+    }
+}
+
+impl Crash {
+    /// Lets two names change places.
+    pub(crate) fn exchange(
+        &self,
+        from: BorrowedFd<'_>,
+        old: &CStr,
+        to: BorrowedFd<'_>,
+        new: &CStr,
+    ) -> rustix::io::Result<()> {
+        #[cfg(test)]
+        if self.no_exchange {
+            return Err(rustix::io::Errno::INVAL);
+        }
+
+        #[cfg(test)]
+        self.others.act();
+        let done = rustix::fs::renameat_with(from, old, to, new, rustix::fs::RenameFlags::EXCHANGE);
+        #[cfg(test)]
+        self.others.act();
+
+        done
+    }
+
+    /// Renames what may be a directory.
+    pub(crate) fn rename(
+        &self,
+        is_dir: bool,
+        from: BorrowedFd<'_>,
+        old: &CStr,
+        to: BorrowedFd<'_>,
+        new: &CStr,
+    ) -> rustix::io::Result<()> {
+        #[cfg(test)]
+        if self.no_directories && is_dir {
+            return Err(rustix::io::Errno::XDEV);
+        }
+        let _ = is_dir;
+        rustix::fs::renameat(from, old, to, new)
+    }
+
+    /// A point at which the machine may stop; before every change to the disk.
+    #[cfg(not(test))]
+    pub(crate) fn point(&self) -> Result<()> {
+        Ok(())
+    }
+
+    #[cfg(not(test))]
+    pub(crate) fn happened(&self) -> bool {
+        false
+    }
+
+    #[cfg(test)]
+    pub(crate) fn point(&self) -> Result<()> {
+        self.others.act();
+        match &self.after {
+            Some(left) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => {
+                Err(Error::refused("crashed here"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn happened(&self) -> bool {
+        self.after
+            .as_ref()
+            .is_some_and(|left| left.load(Ordering::SeqCst) < 0)
+    }
+}
