@@ -17,8 +17,7 @@ use crate::manifest::Release;
 use crate::report::Report;
 use crate::report::words;
 use crate::spec::Expect;
-use crate::tree::StoredRelease;
-use crate::tree::records::Records;
+use crate::tree::{Records, StoredRelease};
 use crate::units::printable;
 use crate::{Error, Result};
 

@@ -7,8 +7,7 @@ use super::{Setup, sandbox};
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox, TreeConfig};
 use crate::drive::disk::Host;
 use crate::hook::outside::Outside;
-use crate::tree::lookup;
-use crate::tree::records::BESIDE;
+use crate::tree::{BESIDE, user_lookup};
 use crate::{Error, Result};
 
 /// Whether this daemon is to confine itself, and can.
@@ -50,7 +49,11 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
     }
 
     sandbox::drop_to(&run_as)?;
-    if confines { lookup::start() } else { Ok(()) }
+    if confines {
+        user_lookup::start()
+    } else {
+        Ok(())
+    }
 }
 
 /// The directory below which a tree that cannot be opened yet is to be reached: its own where there is one and it stays

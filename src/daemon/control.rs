@@ -20,7 +20,7 @@ use crate::drive::desk::{Desk, Wish};
 use crate::drive::outcome::{Event, Member, Observer, Outcome};
 use crate::face::socket::{self, SocketFile};
 use crate::id::TreeName;
-use crate::tree::lookup;
+use crate::tree::user_lookup;
 use crate::{Error, Kind, Result};
 
 /// The longest request, in bytes: some thousand paths.
@@ -152,7 +152,7 @@ impl Gate {
             return true;
         }
 
-        lookup::groups_of(uid.as_raw()).is_ok_and(|groups| groups.contains(&group.as_raw()))
+        user_lookup::groups_of(uid.as_raw()).is_ok_and(|groups| groups.contains(&group.as_raw()))
     }
 }
 

@@ -7,7 +7,7 @@
 //! before the first of those. What runs around a commit runs in a process of its own, see [`crate::hook::outside`].
 //!
 //! Still readable: libraries, /proc, /sys, /dev and the directories of the configuration and the keys. Users and groups
-//! are looked up by another process, see [`crate::tree::lookup`]. Not confined: what the network may be used for, which a unit of systemd can do.
+//! are looked up by another process, see [`crate::tree::user_lookup`]. Not confined: what the network may be used for, which a unit of systemd can do.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};

@@ -8,9 +8,7 @@ use tempfile::TempDir;
 
 use crate::config::TreeConfig;
 use crate::id::TreeName;
-use crate::tree::Root;
-use crate::tree::open_dir;
-use crate::tree::state::State;
+use crate::tree::{Root, State, open_dir};
 use crate::{Error, Result};
 
 /// The places by tree; given back when this is dropped.

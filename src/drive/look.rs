@@ -16,11 +16,9 @@ use crate::manifest::pages::{PageKey, Pages, differing};
 use crate::manifest::read::Manifest;
 use crate::manifest::{Entry, Header, Release, TreePath};
 use crate::proto::receiver::Look as How;
-use crate::tree::Tree;
 use crate::tree::index::Index;
-use crate::tree::nodes::Nodes;
-use crate::tree::owners::Rights;
 use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_knowing};
+use crate::tree::{Nodes, Rights, Tree};
 
 /// A look that is being taken. Dropping it waits for its end: nothing looks at a tree that another session changes.
 #[derive(Debug)]

@@ -8,8 +8,7 @@ use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, PublicKey, Role, verify};
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::receiver::Reason;
-use crate::tree::Tree;
-use crate::tree::tombstones::Following;
+use crate::tree::{Following, Tree};
 use crate::units::{WallTime, shown_age};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 

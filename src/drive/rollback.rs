@@ -18,9 +18,7 @@ use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::Release;
 use crate::proto::receiver::is_target;
 use crate::spec::{Compress, Spec};
-use crate::tree::records::Records;
-use crate::tree::source::{Blocks, Nothing};
-use crate::tree::{KeptRelease, Live, StoredRelease, StoredSource};
+use crate::tree::{Blocks, KeptRelease, Live, Nothing, Records, StoredRelease, StoredSource};
 use crate::units::WallTime;
 use crate::{Error, Result};
 

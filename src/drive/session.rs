@@ -24,10 +24,9 @@ use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, Placed};
 use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
-use crate::tree::health::Unhealthy;
-use crate::tree::nodes::Nodes;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::{Recall, Stage};
+use crate::tree::{Nodes, Unhealthy};
 use crate::wire::message::{SignedOrder, Summary};
 
 /// What a session was opened with.

@@ -16,14 +16,11 @@ use crate::proto::RangeSet;
 use crate::proto::effort::{Demand, Effort};
 use crate::proto::generation::{Buffers, KEPT, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
-use crate::tree::Root;
 use crate::tree::index::Index;
-use crate::tree::mounts;
-use crate::tree::root::FileId;
 use crate::tree::scan::{
     self, Exposures, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan,
 };
-use crate::tree::source::{self, Blocks, SourceError};
+use crate::tree::{self, Blocks, FileId, Root, SourceError, mounts};
 use crate::units::{ByteSize, printable};
 use crate::{Error, Kind, Result};
 
@@ -272,7 +269,7 @@ impl Source {
             Vec::new()
         };
 
-        let mut source = source::Source::new(root, &scanned)?;
+        let mut source = tree::Source::new(root, &scanned)?;
         // What nobody named may have changed long ago all the same.
         if !quick {
             source.trust_unchanged(started);

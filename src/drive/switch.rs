@@ -24,8 +24,7 @@ use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, Reason};
-use crate::tree::health::Unhealthy;
-use crate::tree::records::Mark;
+use crate::tree::{Mark, Unhealthy};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// After a commit of more changes than this the tree is looked at, so that it is known when the next release comes.

@@ -15,7 +15,7 @@ use crate::keys::{AuthorizedKeys, FileSigner, Signer};
 use crate::manifest::{Header, Release};
 use crate::net::{Link, LinkConfig, choose};
 use crate::spec::Spec;
-use crate::tree::records::Records;
+use crate::tree::Records;
 
 struct Silent;
 

@@ -1,90 +1,53 @@
 //! The disk: reading a tree and changing it, by handles only.
 //!
-//! Reading: [`root`] resolves every path, [`meta`] says what the file system says, [`scan`] walks and hashes, [`index`]
-//! remembers, [`source`] gives a sender its manifest and blocks, [`own`] a
-//! host's tree to the comparison. Writing: [`open`] locks a tree and ends what a crash
-//! left, [`stage`] makes a release complete beside it, [`journal`], [`commit`] and [`undo`] switch to it or back, path by
-//! path or (`next`, `swap`, `moves`, `follow`, `rivals`) the whole tree in one exchange, [`state`] and [`nodes`] keep what must last, `shelf` the
-//! content of the releases that can be gone back to.
+//! Each folder knows only those before it:
+//!
+//! | folder | owns |
+//! |---|---|
+//! | [`fs`] | handles, directories, metadata and attributes, without any notion of a release |
+//! | [`state`] | the [`Worktree`], which every step works on, and the small files of its state |
+//! | [`index`] | what the last scan found, so that the next one reads only what changed |
+//! | [`scan`] | walking and hashing a tree |
+//! | [`prepare`] | checks and choices before anything changes: items, permissions, space, obstructions |
+//! | [`commit`] | the journal, its steps in place or the exchange of whole trees, and the way back |
+//! | [`history`] | releases that a host keeps, and the content that brings one back |
+//! | [`lifecycle`] | the [`Tree`]: one claim at a time, recovery after a crash, commit, revert, confirm |
+//! | [`serve`] | sources for a sender |
+//! | [`stage`] | a release made complete beside its tree |
 
 pub mod index;
-mod marks;
-pub mod meta;
-pub mod mounts;
-pub mod root;
 pub mod scan;
-pub mod source;
-
-mod fs;
-
-pub mod apply;
-mod barred;
-mod carry;
-mod chains;
-pub mod commit;
-mod copies;
-mod doubt;
-mod drain;
-mod executor;
-mod follow;
-mod grants;
-pub mod health;
-mod heard;
-mod host_key;
-mod inherit;
-mod items;
-pub mod journal;
-mod kept;
-mod leftover;
-pub mod links;
-pub mod lookup;
-mod moves;
-mod names;
-mod next;
-pub mod nodes;
-mod numbered;
-pub mod open;
-mod overlay;
-mod own;
-pub mod owners;
-mod pair;
-mod passing;
-mod permissions;
-mod places;
-mod raise;
-pub mod records;
-mod relink;
-mod retention;
-mod rivals;
-mod sent;
-mod shelf;
-mod space;
-mod sparse;
 pub mod stage;
-pub mod state;
-mod steps;
-pub mod stored;
-mod swap;
-pub mod sys;
-pub mod tombstones;
-pub mod undo;
-mod way;
-mod worktree;
-mod written;
+
+mod commit;
+mod fs;
+mod history;
+mod lifecycle;
+mod own;
+mod prepare;
+mod serve;
+mod state;
 
 #[cfg(test)]
 mod tests;
 
-pub use commit::CommitReport;
+pub use commit::journal::{DirStep, Journal, Step};
+pub use commit::run::CommitReport;
+pub use fs::owners::{HostNames, Rights};
+pub use fs::root::{FileId, Root, open_file_at};
+pub use fs::stat::{FileStat, Version};
+pub use fs::{mounts, sys, user_lookup};
+pub use history::kept_releases::KeptRelease;
+pub use history::retention::{Arriving, Lacking, Merged, Next, Unmerged};
 pub use index::{Index, IndexEntry};
-pub use kept::KeptRelease;
-pub use open::{Recovery, Tree};
-pub use owners::HostNames;
-pub use records::{Records, StoredRelease};
-pub use retention::{Arriving, Lacking, Merged, Next, Unmerged};
-pub use root::Root;
+pub use lifecycle::{Recovery, Tree};
 pub use scan::{ScanOptions, Scanned, scan, scan_knowing};
-pub use source::{Source, SourceError};
+pub use serve::scanned_source::{Blocks, Nothing, Source, SourceError};
+pub use serve::stored_source::{Live, StoredSource};
 pub use stage::Stage;
-pub use stored::{Live, StoredSource};
-pub use worktree::{Options, Worktree, open_dir};
+pub use state::dir::State;
+pub use state::health::Unhealthy;
+pub use state::node_store::Nodes;
+pub use state::reader::{BESIDE, CommitMark, FORWARD, Mark, Records, StoredRelease};
+pub use state::tombstones::Following;
+pub use state::worktree::{Options, Worktree, open_dir};

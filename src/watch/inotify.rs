@@ -25,11 +25,9 @@ use super::places::{Place, Places, Put, TOP, Watch};
 use crate::manifest::TreePath;
 use crate::manifest::path::RESERVED;
 use crate::manifest::rules::PathFilter;
-use crate::tree::meta::FileStat;
 use crate::tree::mounts::relative;
-use crate::tree::root::{FileId, Root, open_file_at};
 use crate::tree::scan::Exposed;
-use crate::tree::sys;
+use crate::tree::{FileId, FileStat, Root, open_file_at, sys};
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 

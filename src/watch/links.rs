@@ -9,9 +9,8 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use crate::manifest::TreePath;
-use crate::tree::meta::{FileStat, Version};
-use crate::tree::root::FileId;
 use crate::tree::scan::Exposed;
+use crate::tree::{FileId, FileStat, Version};
 use crate::units::Moment;
 
 /// How often such files are looked at.

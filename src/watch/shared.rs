@@ -14,7 +14,7 @@ use super::inotify::Target;
 use crate::drive::clock::Clock;
 use crate::drive::deploy::Interrupt;
 use crate::manifest::TreePath;
-use crate::tree::root::FileId;
+use crate::tree::FileId;
 use crate::tree::scan::Exposed;
 use crate::units::Moment;
 use crate::{Error, Kind, Result};

@@ -19,9 +19,7 @@ use makuo::manifest::{
     Content, Entry, EntryKind, Mode, Mtime, Node, NodeRef, Owner, Rules, TreePath,
 };
 use makuo::tree::index::{IndexWriter, Origin};
-use makuo::tree::meta::Version;
-use makuo::tree::root::FileId;
-use makuo::tree::{Index, IndexEntry};
+use makuo::tree::{FileId, Index, IndexEntry, Version};
 use makuo::units::Limit;
 
 /// Entries of the large manifests, in so many directories.

@@ -17,11 +17,7 @@ use makuo::manifest::{
 };
 use makuo::proto::generation::Map;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
-use makuo::tree::journal::{DirStep, Journal, Step};
-use makuo::tree::meta::Version;
-use makuo::tree::records::{CommitMark, FORWARD, Mark};
-use makuo::tree::root::Root;
-use makuo::tree::state::State;
+use makuo::tree::{CommitMark, DirStep, FORWARD, Journal, Mark, Root, State, Step, Version};
 use makuo::units::WallTime;
 use makuo::wire::datagram::{Piece, write_piece, write_symbol};
 use makuo::wire::message::{

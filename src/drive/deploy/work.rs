@@ -16,8 +16,7 @@ use crate::net::Waker;
 use crate::proto::RangeSet;
 use crate::proto::effort::Demand;
 use crate::proto::sender::{Reply, Request};
-use crate::tree::Tree;
-use crate::tree::source::SourceError;
+use crate::tree::{SourceError, Tree};
 use crate::wire::message::SignedOrder;
 use crate::{Error, Result};
 

@@ -10,10 +10,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
 
-use super::super::apply::{chmod, handle_of};
-use super::super::marks::Marks;
-use super::super::meta::FileStat;
-use super::super::root::open_dir_at;
+use super::metadata::{chmod, handle_of};
+use super::project_flags::Marks;
+use super::root::open_dir_at;
+use super::stat::FileStat;
 use super::xattrs::{ACL, DEFAULT_ACL};
 use crate::error::{Error, Result};
 use crate::manifest::{Mode as Permissions, TreePath};

@@ -9,7 +9,7 @@ use std::io;
 
 use super::{damaged, is_unread};
 use crate::manifest::{Entry, EntryKind, Mtime};
-use crate::tree::meta::Version;
+use crate::tree::fs::stat::Version;
 
 /// The device is another one than the root's, and follows.
 const OTHER_DEVICE: u8 = 1;

@@ -15,8 +15,8 @@ use crate::block::{BlockHash, BlockRef};
 use crate::manifest::build::{Builder, NodeSink, PageEnd};
 use crate::manifest::read::NodeSource;
 use crate::manifest::{Content, EntryKind};
-use crate::tree::meta::Version;
-use crate::tree::root::FileId;
+use crate::tree::fs::root::FileId;
+use crate::tree::fs::stat::Version;
 
 /// Bytes that go to the file at once.
 const BUFFER: usize = 256 << 10;

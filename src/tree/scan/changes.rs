@@ -13,9 +13,9 @@ use super::names::names_of;
 use super::walk::{Child, ListJob, Lister, Listing, read_names};
 use super::{Shared, Skipped, stat_of, unreadable};
 use crate::manifest::TreePath;
+use crate::tree::fs::root::FileId;
+use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::Index;
-use crate::tree::meta::{FileStat, Version};
-use crate::tree::root::FileId;
 use crate::{Error, Kind, Result};
 
 /// What a tree has that its index does not say, or says otherwise.

@@ -18,9 +18,9 @@ use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Exclude;
 use crate::manifest::{Content, EntryKind, TreePath};
+use crate::tree::fs::root::FileId;
+use crate::tree::fs::stat::Version;
 use crate::tree::index::{Entries, Index, IndexEntry, is_unread};
-use crate::tree::meta::Version;
-use crate::tree::root::FileId;
 use crate::{Error, Kind, Result};
 
 /// What a scan found besides entries.

@@ -15,9 +15,9 @@ use super::is_racy;
 use super::looks::Looks;
 use crate::manifest::TreePath;
 use crate::sync::locked;
+use crate::tree::fs::root::{FileId, NOFOLLOW, Root};
+use crate::tree::fs::stat::Version;
 use crate::tree::index::{Index, Stat};
-use crate::tree::meta::Version;
-use crate::tree::root::{FileId, NOFOLLOW, Root};
 
 /// More changes than this are not looked at one by one: the tree is walked.
 const MAX_TOUCHED: usize = 200_000;

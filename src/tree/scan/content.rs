@@ -14,8 +14,8 @@ use crate::block::{BlockRef, chunk};
 use crate::manifest::Content;
 use crate::manifest::build::{ContentBuilder, NodeSink};
 use crate::sync::locked;
-use crate::tree::meta::FileStat;
-use crate::tree::sparse;
+use crate::tree::fs::sparse;
+use crate::tree::fs::stat::FileStat;
 
 /// How much is read in one go, in bytes.
 const SEGMENT: usize = 1 << 20;
@@ -350,8 +350,8 @@ mod tests {
 
     use super::*;
     use crate::block::BlockHash;
+    use crate::tree::fs::root::FileId;
     use crate::tree::index::IndexWriter;
-    use crate::tree::root::FileId;
 
     #[test]
     fn many_threads_read_what_one_reads() {

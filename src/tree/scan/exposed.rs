@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::manifest::TreePath;
 use crate::sync::locked;
-use crate::tree::meta::FileStat;
+use crate::tree::fs::stat::FileStat;
 
 /// The most files that one scan tells of.
 const MAX_EXPOSED: usize = 200_000;

@@ -17,9 +17,9 @@ use super::compare::{Touched, compare, limit_of};
 use super::ignore::Filter;
 use super::looks::Looks;
 use crate::manifest::{EntryKind, TreePath};
+use crate::tree::fs::root::Root;
+use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::{Index, IndexEntry};
-use crate::tree::meta::{FileStat, Version};
-use crate::tree::root::Root;
 
 /// Where a tree may be otherwise than its index says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use rustix::fs::FileType;
 
 use crate::manifest::TreePath;
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, PathFilter, lines};
-use crate::tree::meta::{FileStat, Version};
-use crate::tree::root::{Root, open_file_at};
+use crate::tree::fs::root::{Root, open_file_at};
+use crate::tree::fs::stat::{FileStat, Version};
 use crate::{Error, Result};
 
 /// Which files of the tree itself exclude paths.

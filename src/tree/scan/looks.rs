@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{COARSE_TICK, TICK, wall};
 use crate::manifest::Mtime;
-use crate::tree::meta::Version;
+use crate::tree::fs::stat::Version;
 
 /// More looks than this are taken as fewer, longer ones.
 const MAX_LOOKS: usize = 64;

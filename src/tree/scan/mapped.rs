@@ -10,7 +10,7 @@ use std::io;
 use rustix::io::Errno;
 
 use crate::manifest::Mtime;
-use crate::tree::meta::FileStat;
+use crate::tree::fs::stat::FileStat;
 
 /// The kernel writes dirty pages back by itself after this many seconds: 30, and 5 until it looks, by default.
 const WRITTEN_BACK: i64 = 90;

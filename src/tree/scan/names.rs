@@ -6,8 +6,8 @@ use std::io;
 
 use super::compare::Touched;
 use crate::manifest::EntryKind;
+use crate::tree::fs::root::FileId;
 use crate::tree::index::Index;
-use crate::tree::root::FileId;
 
 /// The paths of `index`, in order, that are names of `inodes`.
 pub(super) fn names_of(index: &Index, inodes: &HashSet<FileId>) -> io::Result<Vec<Touched>> {

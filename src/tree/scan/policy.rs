@@ -9,8 +9,8 @@ use minicbor::{Decode, Encode};
 use crate::manifest::entry::NO_ID;
 use crate::manifest::{Mode, Mtime, Owner, Top};
 use crate::sync::locked;
-use crate::tree::lookup;
-use crate::tree::meta::{FileStat, Owners};
+use crate::tree::fs::stat::{FileStat, Owners};
+use crate::tree::fs::user_lookup;
 use crate::{Error, Kind, Result};
 
 /// What a release says of users or groups.
@@ -65,8 +65,8 @@ pub(super) struct Released<'a> {
 
 impl<'a> Released<'a> {
     pub(super) fn new(policy: &'a Policy) -> Result<Self> {
-        let user = wanted("user", &policy.user, lookup::user_id)?;
-        let group = wanted("group", &policy.group, lookup::group_id)?;
+        let user = wanted("user", &policy.user, user_lookup::user_id)?;
+        let group = wanted("group", &policy.group, user_lookup::group_id)?;
         Ok(Self {
             policy,
             user,

@@ -14,11 +14,11 @@ use super::{Shared, mapped, unreadable, wall};
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;
 use crate::manifest::{Entry, EntryKind, Owner, TreePath, Xattr};
+use crate::tree::fs::root::open_file_at;
+use crate::tree::fs::stat::FileStat;
+use crate::tree::fs::sys;
 use crate::tree::fs::xattrs::XattrReader;
 use crate::tree::index::IndexEntry;
-use crate::tree::meta::FileStat;
-use crate::tree::root::open_file_at;
-use crate::tree::sys;
 use crate::{Error, Kind, Result};
 
 /// How often a file is read that changes while it is read.

@@ -15,12 +15,12 @@ use super::work::Ticket;
 use super::{Jobs, ScanOptions, Shared, Skipped, unreadable};
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{TreePath, Xattr};
-use crate::tree::barred::Barred;
+use crate::tree::fs::dir_access::Barred;
+use crate::tree::fs::root::Root;
+use crate::tree::fs::stat::{FileStat, Version, link_target};
 use crate::tree::fs::xattrs::XattrReader;
 use crate::tree::index::Origin;
-use crate::tree::meta::{FileStat, Version, link_target};
-use crate::tree::records::BESIDE;
-use crate::tree::root::Root;
+use crate::tree::state::reader::BESIDE;
 use crate::units::printable;
 use crate::{Error, Result};
 

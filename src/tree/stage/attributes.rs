@@ -11,12 +11,12 @@ use super::Stage;
 use crate::diff::{Action, Change, Shape};
 use crate::error::Result;
 use crate::manifest::TreePath;
-use crate::tree::apply::{add_xattrs, handle_of};
 use crate::tree::fs::dir::slot_name;
-use crate::tree::inherit::Inheritance;
-use crate::tree::items::Item;
-use crate::tree::marks::Marks;
-use crate::tree::root::open_dir_at;
+use crate::tree::fs::metadata::{add_xattrs, handle_of};
+use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::root::open_dir_at;
+use crate::tree::prepare::inheritance::Inheritance;
+use crate::tree::prepare::items::Item;
 
 /// The directory in the stage for what has its project from where it is made.
 const NURSERY: &CStr = c"nursery";

@@ -9,14 +9,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Stage;
 use crate::diff::Change;
-use crate::sync::locked;
 use crate::manifest::{Content, Mode, TreePath};
-use crate::tree::apply::{Metadata, chmod, handle_of};
+use crate::sync::locked;
+use crate::tree::fs::metadata::{Metadata, chmod, handle_of};
+use crate::tree::fs::sparse;
+use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::LABEL;
-use crate::tree::inherit::Inheritance;
-use crate::tree::items::Item;
-use crate::tree::meta::FileStat;
-use crate::tree::{scan, sparse};
+use crate::tree::prepare::inheritance::Inheritance;
+use crate::tree::prepare::items::Item;
+use crate::tree::scan;
 
 impl Stage {
     /// Makes a file a second time, of which only metadata changes: the live tree's own keeps what it has.

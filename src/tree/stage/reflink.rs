@@ -14,7 +14,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Change, Lists as _};
 use crate::error::Result;
 use crate::manifest::{Content, TreePath};
-use crate::tree::items::Item;
+use crate::tree::prepare::items::Item;
 
 /// What came of trying to clone a file.
 enum Cloned {

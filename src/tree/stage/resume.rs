@@ -11,11 +11,11 @@ use crate::block::BlockRef;
 use crate::diff::Lists as _;
 use crate::error::Result;
 use crate::manifest::{Content, Mode};
-use crate::tree::apply::{Metadata, handle_of};
 use crate::tree::fs::dir::slot_name;
-use crate::tree::items::Item;
-use crate::tree::leftover::Leftovers;
-use crate::tree::sparse;
+use crate::tree::fs::metadata::{Metadata, handle_of};
+use crate::tree::fs::sparse;
+use crate::tree::prepare::items::Item;
+use crate::tree::prepare::resume::Leftovers;
 
 impl Stage {
     /// Goes on with the items in `resumed`, whose slots an aborted session filled in part, and puts everything else

@@ -2,7 +2,7 @@
 
 use super::world::{Thing, World, as_nobody, file, look};
 use crate::id::Serial;
-use crate::tree::open::Recovery;
+use crate::tree::lifecycle::Recovery;
 
 pub(super) fn old() -> Vec<(&'static str, Thing)> {
     vec![

@@ -12,9 +12,9 @@ use crate::manifest::header::tests::a_header;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release, TreePath};
-use crate::tree::open::Tree;
+use crate::tree::lifecycle::Tree;
 use crate::tree::stage::Stage;
-use crate::tree::worktree::Options;
+use crate::tree::state::worktree::Options;
 use crate::units::WallTime;
 
 pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {

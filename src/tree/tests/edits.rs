@@ -19,7 +19,7 @@ use crate::id::Serial;
 use crate::manifest::rules::PathFilter;
 use crate::sync::locked;
 use crate::tree::fs::fault::Others;
-use crate::tree::open::Recovery;
+use crate::tree::lifecycle::Recovery;
 
 /// Where files are edited: protected, excluded, unknown to the release, and single ones between what it governs.
 const PLACES: [&str; 6] = ["up", "up/deep", "etc/cache", "own", "etc", ""];

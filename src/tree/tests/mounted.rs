@@ -9,7 +9,7 @@ use super::filesystems::mounted;
 use super::world::{Thing, World, file, look, make, scratch, set_top};
 use crate::id::Serial;
 use crate::manifest::path::RESERVED;
-use crate::tree::open::Recovery;
+use crate::tree::lifecycle::Recovery;
 use crate::tree::{Records, ScanOptions};
 
 /// A world whose tree is the root of the filesystem at `at`/www.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use super::crash::{new, old};
 use super::world::{Thing, World, file, is_root, look, make, scratch};
-use crate::tree::open::Recovery;
+use crate::tree::lifecycle::Recovery;
 
 /// A mount that ends with it, inside of a namespace that ends with its thread.
 struct Layered {

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::crash::{new, old};
 use super::world::{World, look, make, scratch, set_top};
-use crate::tree::open::Recovery;
+use crate::tree::lifecycle::Recovery;
 
 /// Room for ext4, its journal and the two trees.
 const SIZE: u64 = 16 << 20;

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use rustix::fs::{OFlags, XattrFlags};
 
-use super::super::apply::handle_of;
 use super::kinds::acl;
 use super::world::{Thing, World, file, look, xattrs_of};
+use crate::tree::fs::metadata::handle_of;
 
 /// A character device that no driver of this machine has: opening it is an error.
 const NO_DRIVER: (u32, u32) = (241, 250);
@@ -180,7 +180,7 @@ fn an_attribute_that_cannot_be_set_is_named() {
             name: b"trusted.mine".to_vec(),
             value: b"1".to_vec(),
         }];
-        let wanted = crate::tree::apply::Metadata {
+        let wanted = crate::tree::fs::metadata::Metadata {
             xattrs: Some(xattrs),
             ..Default::default()
         };

@@ -14,8 +14,8 @@ use crate::error::Kind;
 use crate::id::Serial;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
+use crate::tree::fs::root::open_file_at;
 use crate::tree::index::Index;
-use crate::tree::root::open_file_at;
 use crate::tree::scan::{ScanOptions, scan};
 use crate::units::Limit;
 
@@ -55,7 +55,7 @@ fn a_reader_who_opened_the_directory_sees_one_release() {
                     Some(text)
                 };
                 let first = text(top.as_fd(), c"a");
-                let below = super::super::root::open_dir_at(top.as_fd(), c"d").ok();
+                let below = crate::tree::fs::root::open_dir_at(top.as_fd(), c"d").ok();
                 let second = below.and_then(|d| text(d.as_fd(), c"b"));
                 // An old tree may be gone already, but never be of two releases.
                 if let (Some(first), Some(second)) = (first, second) {

@@ -9,7 +9,7 @@ use crate::block::BlockHash;
 use crate::id::{Serial, SessionId, TreeName};
 use crate::manifest::{Header, Release, ReleaseId};
 use crate::tree::Tree;
-use crate::tree::tombstones::Following;
+use crate::tree::state::tombstones::Following;
 use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, SignedOrder, Tombstone};
 

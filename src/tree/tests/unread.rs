@@ -7,8 +7,8 @@ use crate::diff::{Action, HostRules, Plan, Refusal, diff};
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{Entry, EntryKind, Rules};
+use crate::tree::fs::owners::HostNames;
 use crate::tree::index::Index;
-use crate::tree::owners::HostNames;
 use crate::tree::scan::{ScanOptions, Scanned, scan, unread};
 use crate::units::Limit;
 

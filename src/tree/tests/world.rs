@@ -20,14 +20,14 @@ use crate::manifest::{
     Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath,
     Xattr,
 };
-use crate::tree::apply::Metadata;
 use crate::tree::fs::fault::{Crash, Others};
+use crate::tree::fs::metadata::Metadata;
+use crate::tree::fs::owners::HostNames;
+use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::XattrReader;
-use crate::tree::meta::FileStat;
-use crate::tree::open::Tree;
-use crate::tree::owners::HostNames;
+use crate::tree::lifecycle::Tree;
 use crate::tree::stage::Stage;
-use crate::tree::worktree::Options;
+use crate::tree::state::worktree::Options;
 use crate::units::Limit;
 use crate::{Error, Result};
 
@@ -101,7 +101,7 @@ pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
             ..Metadata::default()
         };
         metadata
-            .set(super::super::apply::handle_of(parent, &name).unwrap())
+            .set(crate::tree::fs::metadata::handle_of(parent, &name).unwrap())
             .unwrap();
     }
 }
@@ -267,7 +267,7 @@ impl Scanned {
 /// The attributes of what is at `path`, a symbolic link's own.
 pub(super) fn xattrs_of(path: &Path) -> Vec<Xattr> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
-    let handle = super::super::apply::handle_of(rustix::fs::CWD, &name).unwrap();
+    let handle = crate::tree::fs::metadata::handle_of(rustix::fs::CWD, &name).unwrap();
     XattrReader::default()
         .through(std::os::fd::AsFd::as_fd(&handle))
         .unwrap()
@@ -468,7 +468,7 @@ impl World {
         &self,
         tree: &Arc<Tree>,
         serial: u64,
-    ) -> Result<super::super::commit::CommitReport> {
+    ) -> Result<crate::tree::commit::run::CommitReport> {
         let (stage, release) = self.stage(tree, serial)?;
         stage.commit(&release, b"signature")
     }
@@ -513,7 +513,7 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
 /// Runs `test` in a thread of an ordinary user: permission bits bind it.
 pub(in crate::tree) fn as_nobody(test: impl FnOnce() + Send + 'static) {
     nobody_does(|| {
-        assert!(!is_root() || !super::super::owners::Rights::of_process().overrides_modes());
+        assert!(!is_root() || !crate::tree::fs::owners::Rights::of_process().overrides_modes());
         test();
     });
 }

@@ -1,0 +1,754 @@
+//! Following what others changed in one tree into the other one beside it.
+//!
+//! Two trees change places in one step, but others work in them all the time: by path in the one that is live, and by
+//! handles that they opened before in the other. A name that changed in one since it was looked at last ([`Names`]) is
+//! made, replaced or removed in the other, unless that one has the last word ([`precedence`]). Nothing of the
+//! release's own is touched.
+
+pub(crate) mod drain;
+pub(crate) mod precedence;
+pub(crate) mod transfer;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, FileType, unlinkat};
+use rustix::io::Errno;
+
+use super::journal::Move;
+use super::moves;
+use super::name_pair::Pair;
+use super::seen_names::{Known, Names, Was, steady_ctime};
+use crate::error::{Error, Result};
+use crate::manifest::{Mtime, TreePath};
+use crate::tree::fs::dir::{join, names_in, stat};
+use crate::tree::fs::dir_watch::Heard;
+use crate::tree::fs::errors::is_gone;
+use crate::tree::fs::handover;
+use crate::tree::fs::root::Root;
+use crate::tree::fs::stat::FileStat;
+use crate::tree::state::worktree::Worktree;
+use precedence::{Nodes, Rival, follows};
+use transfer::{MAX_TRIES, Passing, Ready};
+
+/// What is followed, from where to where.
+pub(crate) struct Follow<'a> {
+    pub(crate) tree: &'a Worktree,
+    pub(crate) from: &'a Root,
+    pub(crate) to: &'a Root,
+    /// What is the release's own, sorted.
+    pub(crate) changed: &'a [TreePath],
+    /// What the two held when they were looked at last.
+    pub(crate) known: &'a Names,
+    /// Where it is noted what is on its way.
+    pub(crate) aside: BorrowedFd<'a>,
+    /// Who else works in `to`.
+    pub(crate) rival: Rival,
+    /// What others did in `to` meanwhile, as far as it was heard.
+    pub(crate) heard: Option<&'a mut Heard>,
+    /// Whether it goes from the new tree to the old one.
+    pub(crate) back: bool,
+    /// Whether directories move at once; else they are only noted in `moves`.
+    pub(crate) moving: bool,
+    /// The directories that `to` lacks.
+    pub(crate) moves: Vec<Move>,
+    /// The directories of `to` in which names changed, with their times before; `None` for those that were made.
+    pub(crate) touched: BTreeMap<Option<TreePath>, Option<Mtime>>,
+    /// What the two hold now, of the directories that were looked into.
+    pub(crate) names: Names,
+}
+
+/// What is to be done about a name.
+enum Verdict {
+    /// Nothing any more: it stands for this, unless it moved.
+    Done(Option<Was>),
+    /// `to` gets what `from` has; known is what both had.
+    Follow(Nodes),
+}
+
+/// A name that is to be followed.
+struct Step {
+    path: TreePath,
+    name: CString,
+    /// What `from` has.
+    now: Option<FileStat>,
+    was: Option<Was>,
+    known: Nodes,
+    ready: Ready,
+}
+
+impl<'a> Follow<'a> {
+    pub(crate) fn new(
+        tree: &'a Worktree,
+        [from, to]: [&'a Root; 2],
+        changed: &'a [TreePath],
+        known: &'a Names,
+        aside: BorrowedFd<'a>,
+        rival: Rival,
+    ) -> Self {
+        Self {
+            tree,
+            from,
+            to,
+            changed,
+            known,
+            aside,
+            rival,
+            heard: None,
+            back: false,
+            moving: true,
+            moves: Vec::new(),
+            touched: BTreeMap::new(),
+            names: Names::default(),
+        }
+    }
+
+    /// Looks into the directories that changed since they were looked at.
+    pub(crate) fn changed_dirs(&mut self) -> Result<()> {
+        let known = self.known;
+        for (path, was) in &known.0 {
+            let now = match path {
+                Some(path) => self
+                    .from
+                    .parent(path)
+                    .and_then(|(parent, name)| stat(parent.as_fd(), &name)),
+                None => FileStat::of(self.from).map(Some),
+            };
+            match now {
+                Ok(Some(now))
+                    if now.file_type == FileType::Directory && Some(now.ctime) != was.ctime =>
+                {
+                    self.dir(path.as_ref(), false)?;
+                }
+                Ok(_) => {}
+                Err(e) if is_gone(&e) => {}
+                Err(e) => return Err(self.failed("cannot look at", path.as_ref(), e)),
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Looks into every directory of `from` that is in `to` as well.
+    pub(crate) fn all_dirs(&mut self) -> Result<()> {
+        self.dir(None, true)
+    }
+
+    /// Looks for what others put into directories that are the release's own.
+    pub(crate) fn owned_dirs<'p>(
+        &mut self,
+        dirs: impl Iterator<Item = &'p TreePath>,
+    ) -> Result<()> {
+        for path in dirs {
+            let Ok(from) = self.from.dir(Some(path)) else {
+                continue;
+            };
+            if self.is_closed(Some(path), from.as_fd())? {
+                continue;
+            }
+            let known = self
+                .record(Some(path))
+                .map(Known::names)
+                .unwrap_or_default();
+            let is_new = |name: &CString| -> Result<bool> {
+                let child = join(Some(path), name)?;
+                if self.changed.binary_search(&child).is_ok() {
+                    return Ok(false);
+                }
+                let now = stat(from.as_fd(), name)
+                    .map_err(|e| self.failed("cannot look at", Some(&child), e))?;
+                let was = known.get(name).map_or(0, |was| self.sides(*was).from);
+                Ok(now.is_some_and(|now| now.id.ino != was))
+            };
+            for name in
+                names_in(from.as_fd()).map_err(|e| self.failed("cannot list", Some(path), e))?
+            {
+                if is_new(&name)? {
+                    self.make_way(path)
+                        .map_err(|e| self.failed("cannot make", Some(path), e))?;
+                    self.to
+                        .dir(Some(path))
+                        .map_err(|e| self.failed("cannot open the other", Some(path), e))?;
+                    self.dir(Some(path), false)?;
+                    break;
+                }
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Makes the directory `path` of `to`, with those above it, when it is not there.
+    pub(crate) fn make_way(&mut self, path: &TreePath) -> io::Result<()> {
+        let (parent, name) = match self.to.parent(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if let Some(above) = path.parent() {
+                    self.make_way(&above)?;
+                }
+                self.to.parent(path)?
+            }
+            found => found?,
+        };
+
+        self.touch(path.parent(), parent.as_fd())?;
+        match rustix::fs::mkdirat(&parent, &name, rustix::fs::Mode::RWXU) {
+            Ok(()) => drop(self.touched.insert(Some(path.clone()), None)),
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+
+        Ok(())
+    }
+
+    /// What is known of a directory. What was followed already is known better.
+    pub(crate) fn record(&self, path: Option<&TreePath>) -> Option<&Known> {
+        let key = path.cloned();
+        self.names.0.get(&key).or_else(|| self.known.0.get(&key))
+    }
+
+    fn dir(&mut self, path: Option<&TreePath>, deep: bool) -> Result<()> {
+        let mut was = self.record(path).cloned();
+        // What changes while it is followed is followed again.
+        for _ in 0..MAX_TRIES {
+            let Some((now, settled)) = self.dir_once(path, was.take(), deep)? else {
+                break;
+            };
+            self.names.0.insert(path.cloned(), now.clone());
+            if settled {
+                break;
+            }
+            was = Some(now);
+        }
+
+        Ok(())
+    }
+
+    /// Says what the directory holds and whether all of it was followed; `None` when it is gone from one of the trees.
+    fn dir_once(
+        &mut self,
+        path: Option<&TreePath>,
+        was: Option<Known>,
+        deep: bool,
+    ) -> Result<Option<(Known, bool)>> {
+        let (from, to) = match (self.from.dir(path), self.to.dir(path)) {
+            (Ok(from), Ok(to)) => (from, to),
+            // Gone from one of them meanwhile: there is nothing to follow, or nobody to follow it.
+            (Err(e), _) | (_, Err(e)) if is_gone(&e) => return Ok(None),
+            (Err(e), _) | (_, Err(e)) => return Err(self.failed("cannot open", path, e)),
+        };
+
+        let (from, to) = (from.as_fd(), to.as_fd());
+        if self.is_closed(path, from)? {
+            return Ok(None);
+        }
+
+        let look = |e| self.failed("cannot look at", path, e);
+        let ctime = steady_ctime(&FileStat::of(from).map_err(look)?, to).map_err(look)?;
+
+        let mut before = was.as_ref().map(Known::names).unwrap_or_default();
+        let mut present = Vec::new();
+
+        for name in names_in(from).map_err(|e| self.failed("cannot list", path, e))? {
+            let child = join(path, &name)?;
+            let now =
+                stat(from, &name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
+            if self.changed.binary_search(&child).is_ok() {
+                before.remove(&name);
+            } else if let Some(now) = now {
+                let was = before.remove(&name);
+                present.push((name, child, was, Some(now)));
+            }
+        }
+
+        for (name, was) in before {
+            let child = join(path, &name)?;
+            if self.changed.binary_search(&child).is_err() {
+                present.push((name, child, Some(was), None));
+            }
+        }
+
+        let (mut known, mut steps) = (Known::new(ctime), Vec::new());
+
+        for (name, path, was, now) in present {
+            let pair = Pair {
+                path: &path,
+                name: &name,
+                from,
+                to,
+            };
+            match self.judge(pair, was, now.as_ref(), deep)? {
+                Verdict::Done(held) => held.iter().for_each(|held| known.add(&name, *held)),
+                Verdict::Follow(nodes) => {
+                    steps.push(Step {
+                        path,
+                        name,
+                        now,
+                        was,
+                        known: nodes,
+                        ready: Ready::Changed,
+                    });
+                }
+            }
+        }
+
+        self.link(&mut steps, from, to)?;
+        self.announce(path, &known, &steps)?;
+        let mut settled = true;
+        for step in steps {
+            let held = match self.take(path, &step, from, to)? {
+                Some(held) => Some(held),
+                None => {
+                    (settled, known.ctime) = (false, None);
+                    step.was
+                }
+            };
+            held.iter().for_each(|held| known.add(&step.name, *held));
+        }
+
+        Ok(Some((known, settled)))
+    }
+
+    /// Whether somebody who has the directory `path` of `from` open by a handle of before the exchange may change names
+    /// in it that he must not change in the other tree, or in the nearest directory that is there.
+    pub(crate) fn is_closed(&self, path: Option<&TreePath>, from: BorrowedFd<'_>) -> Result<bool> {
+        if !matches!(self.rival, Rival::Everybody(_)) {
+            return Ok(false);
+        }
+
+        let mut above = path.cloned();
+        loop {
+            let there = self
+                .to
+                .handle_of(above.as_ref().map_or(b"", |path| path.as_bytes()));
+            let stats = |there| Ok((FileStat::of(from)?, FileStat::of(there)?));
+            match (there.and_then(stats), &above) {
+                (Ok((from, to)), _) => return Ok(handover::is_closed(&from, &to)),
+                (Err(e), Some(path)) if is_gone(&e) => above = path.parent(),
+                (Err(e), _) => return Err(self.failed("cannot look at the other", path, e)),
+            }
+        }
+    }
+
+    /// Follows one name for itself, beside what is known of its directory; says what it stands for then, unless it
+    /// moved, and `None` when it changed meanwhile.
+    pub(crate) fn one(
+        &mut self,
+        pair: Pair<'_>,
+        known: &HashMap<CString, Was>,
+        now: &FileStat,
+    ) -> Result<Option<Option<Was>>> {
+        let was = known.get(pair.name).copied();
+        let nodes = match self.judge(pair, was, Some(now), true)? {
+            Verdict::Done(held) => return Ok(Some(held)),
+            Verdict::Follow(nodes) => nodes,
+        };
+
+        let (path, name) = (pair.path.clone(), pair.name.clone());
+        let mut steps = [Step {
+            path,
+            name,
+            now: Some(*now),
+            was,
+            known: nodes,
+            ready: Ready::Changed,
+        }];
+
+        self.link(&mut steps, pair.from, pair.to)?;
+        let dir = pair.path.parent();
+        let mut record = Known::new(None);
+        known
+            .iter()
+            .filter(|(name, _)| *name != pair.name)
+            .for_each(|(name, was)| record.add(name, *was));
+
+        self.announce(dir.as_ref(), &record, &steps)?;
+        let [step] = steps;
+        Ok(self
+            .take(dir.as_ref(), &step, pair.from, pair.to)?
+            .map(Some))
+    }
+
+    /// What a name that is no directory of both trees stood for.
+    pub(crate) fn sides(&self, was: Was) -> Nodes {
+        match was {
+            Was::Directory => Nodes {
+                from: Nodes::UNKNOWN,
+                to: Nodes::UNKNOWN,
+            },
+            Was::Other(from, to) if !self.back => Nodes { from, to },
+            Was::Other(to, from) => Nodes { from, to },
+            // Only `resolve` knows.
+            Was::ComingNew(..) | Was::ComingOld(..) => Nodes {
+                from: Nodes::UNKNOWN,
+                to: Nodes::UNKNOWN,
+            },
+        }
+    }
+
+    /// The same with what a crash left open.
+    fn resolve(&self, pair: Pair<'_>, was: Option<Was>) -> io::Result<Nodes> {
+        let (now, before, forward) = match was {
+            Some(Was::ComingNew(now, before)) => (now, before, !self.back),
+            Some(Was::ComingOld(now, before)) => (now, before, self.back),
+            was => return Ok(was.map_or(Nodes::NONE, |was| self.sides(was))),
+        };
+
+        let to = if forward { pair.to } else { pair.from };
+        let Nodes { from, to } = Passing(self.aside).resolve(to, pair.name, now, before)?;
+        Ok(if forward {
+            Nodes { from, to }
+        } else {
+            Nodes { from: to, to: from }
+        })
+    }
+
+    fn other(&self, Nodes { from, to }: Nodes) -> Was {
+        if self.back {
+            Was::Other(to, from)
+        } else {
+            Was::Other(from, to)
+        }
+    }
+
+    fn was_touched(&mut self, pair: Pair<'_>) -> bool {
+        self.heard
+            .as_mut()
+            .is_some_and(|heard| heard.touched(pair.path.parent().as_ref(), pair.name))
+    }
+
+    /// When the directory that others reach by path changed last.
+    fn live(&self, pair: Pair<'_>) -> io::Result<Mtime> {
+        let dir = if self.rival == Rival::Handles {
+            pair.from
+        } else {
+            pair.to
+        };
+        FileStat::of(dir).map(|dir| dir.ctime)
+    }
+
+    /// Says what becomes of a name that is `now` in `from`. Directories are followed at once.
+    fn judge(
+        &mut self,
+        pair: Pair<'_>,
+        was: Option<Was>,
+        now: Option<&FileStat>,
+        deep: bool,
+    ) -> Result<Verdict> {
+        let look = |e| Error::io("cannot look at", self.from.shown(pair.path), e);
+        let mut known = self.resolve(pair, was).map_err(look)?;
+        let is_dir = |found: Option<&FileStat>| {
+            found.is_some_and(|found| found.file_type == FileType::Directory)
+        };
+
+        let mut there = pair.there().map_err(look)?;
+        match (is_dir(now), is_dir(there.as_ref())) {
+            (true, true) => {
+                if deep || was != Some(Was::Directory) {
+                    self.dir(Some(pair.path), true)?;
+                }
+                return Ok(Verdict::Done(Some(Was::Directory)));
+            }
+            // Whoever removed it there did so later.
+            (true, false) if was == Some(Was::Directory) => return Ok(Verdict::Done(was)),
+            (false, true) => {
+                if was == Some(Was::Directory) {
+                    self.vanish(pair)?;
+                    there = pair
+                        .there()
+                        .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+                    known.to = 0;
+                }
+                if is_dir(there.as_ref()) {
+                    if now.is_some() && known.from != Nodes::of(now, None).from {
+                        self.stays(pair.path);
+                    }
+                    return Ok(Verdict::Done(now.map(|_| {
+                        self.other(Nodes::of(now, there.as_ref()).unfollowed(known))
+                    })));
+                }
+            }
+            _ => {}
+        }
+
+        let touched = self.was_touched(pair);
+        let live = self
+            .live(pair)
+            .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+
+        if !follows(known, now, there.as_ref(), touched, self.rival, live) {
+            let nodes = Nodes::of(now, there.as_ref());
+            return Ok(Verdict::Done(Some(self.other(nodes.unfollowed(known)))));
+        }
+
+        match now.filter(|now| now.file_type == FileType::Directory) {
+            Some(now) => self
+                .directory(pair, now, there.as_ref())
+                .map(|()| Verdict::Done(None)),
+            None => Ok(Verdict::Follow(known)),
+        }
+    }
+
+    /// Moves a directory that came into `from`, in the place of what is `there`.
+    fn directory(
+        &mut self,
+        pair: Pair<'_>,
+        now: &FileStat,
+        there: Option<&FileStat>,
+    ) -> Result<()> {
+        let failed = |e| Error::io("cannot move", self.from.shown(pair.path), e);
+        if there.is_some() || self.moving {
+            self.tree.crash.point()?;
+        }
+
+        if let Some(there) = there {
+            Passing(self.aside)
+                .take_out(pair.to, pair.name, there.id.ino)
+                .map_err(failed)?;
+        }
+
+        if !self.moving {
+            self.moves.push(Move {
+                path: pair.path.clone(),
+                ino: now.id.ino,
+            });
+            return Ok(());
+        }
+
+        if pair.there().map_err(failed)?.is_some() {
+            self.stays(pair.path);
+            return Ok(());
+        }
+
+        self.touch(pair.path.parent(), pair.to)
+            .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        moves::take(pair.from, pair.name, pair.to)
+            .map_err(|e| self.failed("cannot move", Some(pair.path), e))
+    }
+
+    /// Makes what is to come ready, as it is by now. A further name changes its time, by which it is compared.
+    fn link(&self, steps: &mut [Step], from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+        let mut busy = HashSet::new();
+        for Step {
+            path,
+            name,
+            now,
+            known,
+            ready,
+            ..
+        } in steps
+        {
+            let pair = Pair {
+                path,
+                name,
+                from,
+                to,
+            };
+            let failed = |e| self.failed("cannot follow", Some(pair.path), e);
+            *now = pair.here().map_err(failed)?;
+            let Some(now) = now else { continue };
+            let there = pair.there().map_err(failed)?;
+            let is_dir = now.file_type == FileType::Directory;
+            let live = self.live(pair).map_err(failed)?;
+            if is_dir || !follows(*known, Some(now), there.as_ref(), false, self.rival, live) {
+                continue;
+            }
+            *ready = Passing(self.aside)
+                .link(pair, now, busy.contains(&now.id.ino))
+                .map_err(failed)?;
+            if *ready == Ready::Linked {
+                busy.insert(now.id.ino);
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Notes what is about to come and to leave, when anything is, beside what is `known`.
+    fn announce(&self, path: Option<&TreePath>, known: &Known, steps: &[Step]) -> Result<()> {
+        let mut all = known.clone();
+        all.ctime = None;
+        for step in steps {
+            let way = if self.back {
+                Was::ComingOld
+            } else {
+                Was::ComingNew
+            };
+            match (&step.now, step.ready) {
+                (Some(now), Ready::Linked) => all.add(&step.name, way(now.id.ino, step.known.to)),
+                (None, _) => all.add(&step.name, way(0, step.known.to)),
+                // What was done of it is seen from what is there.
+                _ => step.was.iter().for_each(|was| all.add(&step.name, *was)),
+            }
+        }
+
+        let any = steps
+            .iter()
+            .any(|step| step.now.is_none() || step.ready == Ready::Linked);
+
+        if any {
+            note(self.tree, self.aside, &Names([(path.cloned(), all)].into()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes one step; says what the name stands for then, `None` when it changed meanwhile.
+    fn take(
+        &mut self,
+        dir: Option<&TreePath>,
+        step: &Step,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+    ) -> Result<Option<Was>> {
+        let pair = Pair {
+            path: &step.path,
+            name: &step.name,
+            from,
+            to,
+        };
+
+        let now = step.now.as_ref();
+        if now.is_some() && matches!(step.ready, Ready::Busy | Ready::Changed) {
+            return Ok(None);
+        }
+
+        self.tree.crash.point()?;
+        let look = |e| Error::io("cannot look at", self.from.shown(&step.path), e);
+        let there = pair.there().map_err(look)?;
+        let is_dir = there
+            .as_ref()
+            .is_some_and(|there| there.file_type == FileType::Directory);
+        let touched = self.was_touched(pair);
+
+        let passing = Passing(self.aside);
+        let nodes = Nodes::of(now, there.as_ref());
+        let failed = |e| Error::io("cannot follow", self.from.shown(&step.path), e);
+        let live = self.live(pair).map_err(failed)?;
+
+        if is_dir || !follows(step.known, now, there.as_ref(), touched, self.rival, live) {
+            if step.ready == Ready::Linked {
+                passing.forget(nodes.from).map_err(failed)?;
+            }
+            return Ok(Some(self.other(nodes.unfollowed(step.known))));
+        }
+
+        self.touch(dir.cloned(), to)
+            .map_err(|e| self.failed("cannot look at the other", dir, e))?;
+        match now {
+            Some(now) if step.ready == Ready::Linked => passing.bring(pair, now.id.ino, nodes.to),
+            Some(_) => passing.shift(pair, nodes.to),
+            None => passing.take_out(to, pair.name, nodes.to),
+        }
+        .map_err(|e| self.failed("cannot follow", Some(pair.path), e))?;
+
+        if let Some(heard) = &mut self.heard {
+            heard.forget(dir, pair.name);
+        }
+
+        Ok(Some(self.other(Nodes {
+            from: nodes.from,
+            to: nodes.from,
+        })))
+    }
+
+    /// Removes a directory of `to` that left `from`, except for what is the release's own or came since.
+    fn vanish(&mut self, pair: Pair<'_>) -> Result<()> {
+        let failed = |e| Error::io("cannot remove the other of", self.from.shown(pair.path), e);
+        self.tree.crash.point()?;
+        let dir = match crate::tree::fs::root::open_dir_at(pair.to, pair.name) {
+            Err(e) if is_gone(&e) => return Ok(()),
+            dir => dir.map_err(failed)?,
+        };
+
+        self.touch(pair.path.parent(), pair.to)
+            .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
+        for (name, was) in self
+            .record(Some(pair.path))
+            .map(Known::names)
+            .unwrap_or_default()
+        {
+            let child = join(Some(pair.path), &name)?;
+            if self.changed.binary_search(&child).is_err() {
+                self.vanish_name(&child, &name, was, dir.as_fd())?;
+            }
+        }
+
+        match unlinkat(pair.to, pair.name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT) => Ok(()),
+            Err(e) => Err(self.failed("cannot remove the other of", Some(pair.path), e.into())),
+        }
+    }
+
+    fn vanish_name(
+        &mut self,
+        path: &TreePath,
+        name: &CString,
+        was: Was,
+        to: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let there =
+            stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
+        let Some(there) = there else { return Ok(()) };
+
+        // Nothing is left in `from`, whatever directory it is looked for in.
+        let pair = Pair {
+            path,
+            name,
+            from: to,
+            to,
+        };
+
+        if was == Was::Directory {
+            return if there.file_type == FileType::Directory {
+                self.vanish(pair)
+            } else {
+                Ok(())
+            };
+        }
+
+        if self.sides(was).to != there.id.ino || self.was_touched(pair) {
+            return Ok(());
+        }
+
+        self.tree.crash.point()?;
+        let taken = Passing(self.aside).take_out(to, name, there.id.ino);
+        taken.map_err(|e| self.failed("cannot remove the other of", Some(path), e))
+    }
+
+    /// Notes the time of a directory of `to` before a name in it changes.
+    fn touch(&mut self, path: Option<TreePath>, to: BorrowedFd<'_>) -> io::Result<()> {
+        if let Entry::Vacant(entry) = self.touched.entry(path) {
+            entry.insert(Some(FileStat::of(to)?.mtime));
+        }
+        Ok(())
+    }
+
+    fn stays(&self, path: &TreePath) {
+        tracing::warn!(
+            "tree {}: {path} is of two kinds in the old and the new tree: the live one stays",
+            self.tree.name()
+        );
+    }
+
+    pub(crate) fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
+        Error::io(
+            action,
+            path.map_or_else(|| self.from.path().to_path_buf(), |p| self.from.shown(p)),
+            e,
+        )
+    }
+}
+
+/// Adds to what is known of the tree that stands aside.
+pub(crate) fn note(tree: &Worktree, aside: BorrowedFd<'_>, names: &Names) -> Result<()> {
+    if names.0.is_empty() {
+        return Ok(());
+    }
+    tree.crash.point()?;
+    names
+        .append(aside)
+        .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))
+}

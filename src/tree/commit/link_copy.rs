@@ -1,0 +1,401 @@
+//! Carrying names from the live tree into the next one beside it: what a release leaves alone is in both.
+//!
+//! Whatever is no directory gets a second name (a hard link), so that what is written to it through either is the
+//! same; governed directories are made again. A directory that no release governs is not carried: it moves as it is
+//! when the trees change places ([`super::moves`]), and is only noted here. Taking the steps once more does no harm.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Mutex;
+
+use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::io::Errno;
+
+use super::journal::Move;
+use super::name_pair::Pair;
+use super::seen_names::{Known, Names, Was, steady_ctime};
+use crate::error::{Error, Result};
+use crate::manifest::TreePath;
+use crate::sync::locked;
+use crate::tree::fs::ctime_chains::{Chains, Operation};
+use crate::tree::fs::dir::{is_overlay, join, names_in, remove, stat};
+use crate::tree::fs::dir_access::IN_PLACE;
+use crate::tree::fs::errors::with_space_hint;
+use crate::tree::fs::metadata::{Metadata, handle_of};
+use crate::tree::fs::root::{Root, open_dir_at};
+use crate::tree::fs::stat::FileStat;
+
+/// Carries names from one tree to the other.
+pub(crate) struct Carry<'a> {
+    pub(crate) from: &'a Root,
+    pub(crate) to: &'a Root,
+    /// What is not carried, sorted: what the release puts there or takes away.
+    pub(crate) changed: &'a [TreePath],
+    /// Whether `to` was built before and shall become like `from` again: directories that it has are not looked into.
+    pub(crate) again: bool,
+    /// Whether a directory is one that the release does not govern at all.
+    pub(crate) alone: &'a dyn Fn(&TreePath) -> bool,
+    /// Whether the trees are on an overlay filesystem.
+    layered: bool,
+    /// Where it is recorded what further names do to times of change.
+    pub(crate) chains: Option<&'a Mutex<Chains>>,
+    /// The directories that were looked at, and whether names in the copy changed.
+    pub(crate) seen: Vec<(Option<TreePath>, bool)>,
+    /// What they hold.
+    pub(crate) names: Names,
+    /// The directories that are to move.
+    pub(crate) moves: Vec<Move>,
+}
+
+impl<'a> Carry<'a> {
+    pub(crate) fn new(
+        from: &'a Root,
+        to: &'a Root,
+        changed: &'a [TreePath],
+        alone: &'a dyn Fn(&TreePath) -> bool,
+    ) -> Self {
+        Self {
+            from,
+            to,
+            changed,
+            again: false,
+            alone,
+            layered: is_overlay(from.as_fd()),
+            chains: None,
+            seen: Vec::new(),
+            names: Names::default(),
+            moves: Vec::new(),
+        }
+    }
+
+    /// Carries what is in the directory `path`.
+    pub(crate) fn run(&mut self, path: Option<&TreePath>) -> Result<()> {
+        let from = self
+            .from
+            .dir(path)
+            .map_err(|e| self.failed("cannot open", path, e))?;
+        let to = self
+            .to
+            .dir(path)
+            .map_err(|e| self.failed("cannot open the copy of", path, e))?;
+        self.dir(path, from.as_fd(), to.as_fd())
+    }
+
+    fn dir(
+        &mut self,
+        path: Option<&TreePath>,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let look = |e| self.failed("cannot look at", path, e);
+        let before = FileStat::of(from).map_err(look)?;
+        if let Some(flag) = before.fixed() {
+            return Err(self.fixed(path, flag));
+        }
+
+        let mut known = Known::new(steady_ctime(&before, to).map_err(look)?);
+        let mut names = names_in(from).map_err(|e| self.failed("cannot list", path, e))?;
+
+        // A plan is searched in its own order at least cost.
+        names.sort_unstable();
+        let (mut touched, mut all) = (false, Vec::new());
+        for name in &names {
+            let child = join(path, name)?;
+            if self.changed.binary_search(&child).is_err()
+                && let Some((was, new)) = self.child(Pair {
+                    path: &child,
+                    name,
+                    from,
+                    to,
+                })?
+            {
+                touched |= new;
+                all.extend(was.map(|was| (name, was)));
+            }
+        }
+
+        let steady = FileStat::of(from)
+            .map_err(|e| self.failed("cannot look at", path, e))?
+            .ctime
+            == before.ctime;
+
+        for (name, mut was) in all {
+            // A name that was replaced between two calls is known by what was linked.
+            if !steady && let Was::Other(..) = was {
+                let now = stat(to, name)
+                    .map_err(|e| self.failed("cannot look at the copy of", path, e))?;
+                was = now.map_or(was, |now| Was::Other(now.id.ino, now.id.ino));
+            }
+            known.add(name, was);
+        }
+
+        if self.again {
+            touched |= self.remove_others(path, &names, to)?;
+        }
+
+        self.seen.push((path.cloned(), touched));
+        self.names.0.insert(path.cloned(), known);
+        Ok(())
+    }
+
+    /// Says what the name stands for, unless it moves, and whether the copy of its directory changed; `None` when
+    /// there is nothing of that name any more.
+    fn child(&mut self, pair: Pair<'_>) -> Result<Option<(Option<Was>, bool)>> {
+        let Pair {
+            path,
+            name,
+            from,
+            to,
+        } = pair;
+
+        let failed = |e| self.failed("cannot look at", Some(path), e);
+        let Some(now) = pair.here().map_err(failed)? else {
+            // It went away since it was listed, and so does its copy.
+            let copied = self.again && pair.there().map_err(failed)?.is_some();
+            if copied {
+                self.remove(to, path, name)?;
+            }
+            return Ok(copied.then_some((None, true)));
+        };
+
+        let operation = Operation::on(now);
+        if now.is_mount_root() {
+            return Err(Error::refused(format!(
+                "{}: a filesystem is mounted here, which cannot come along when the whole tree is exchanged",
+                self.from.printed(path)
+            ))
+            .hint("unmount it, or set commit.layout = \"in-place\" in the spec"));
+        }
+
+        let there = pair.there().map_err(failed)?;
+        if now.file_type == FileType::Directory {
+            return self.directory(pair, &now, there).map(Some);
+        }
+
+        let was = Some(Was::Other(now.id.ino, now.id.ino));
+        if there.is_some_and(|t| t.id == now.id) {
+            return Ok(Some((was, false)));
+        }
+
+        if there.is_some() {
+            self.remove(to, path, name)?;
+        }
+
+        match rustix::fs::linkat(from, name, to, name, AtFlags::empty()) {
+            Ok(()) => {
+                if self.layered && now.nlink > 1 {
+                    self.check_same(path, &now, to, name)?;
+                }
+                if let Some(chains) = self
+                    .chains
+                    .filter(|_| now.file_type == FileType::RegularFile)
+                {
+                    let after = FileStat::at(to, name)
+                        .map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
+                    operation.done(&after, &mut locked(chains));
+                }
+            }
+            // It went away meanwhile.
+            Err(Errno::NOENT) => return Ok(there.map(|_| (None, true))),
+            Err(e) => return Err(self.unlinkable(path, e)),
+        }
+
+        Ok(Some((was, true)))
+    }
+
+    /// Refuses when the name that was made is one of another file: a lower layer's comes without its other names.
+    fn check_same(
+        &self,
+        path: &TreePath,
+        now: &FileStat,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+    ) -> Result<()> {
+        let made = FileStat::at(to, name)
+            .map_err(|e| self.failed("cannot look at the copy of", Some(path), e))?;
+        if made.id == now.id {
+            return Ok(());
+        }
+
+        Err(Error::refused(format!(
+            "{}: a file with several names in a lower layer of the overlay filesystem cannot be carried into the next tree",
+            self.from.printed(path)
+        ))
+        .hint("set commit.layout = \"in-place\" in the spec"))
+    }
+
+    fn directory(
+        &mut self,
+        Pair {
+            path,
+            name,
+            from,
+            to,
+        }: Pair<'_>,
+        now: &FileStat,
+        there: Option<FileStat>,
+    ) -> Result<(Option<Was>, bool)> {
+        if there.is_some_and(|t| t.file_type == FileType::Directory) {
+            return Ok((Some(Was::Directory), false));
+        }
+
+        if there.is_some() {
+            self.remove(to, path, name)?;
+        }
+
+        // What came since the tree was compared is nothing that the release knows.
+        if self.again || (self.alone)(path) {
+            self.moves.push(Move {
+                path: path.clone(),
+                ino: now.id.ino,
+            });
+            return Ok((None, there.is_some()));
+        }
+
+        rustix::fs::mkdirat(to, name, Mode::RWXU)
+            .map_err(|e| self.failed("cannot make the copy of", Some(path), e.into()))?;
+        let ours = open_dir_at(from, name)
+            .map_err(|e| self.failed("cannot open", Some(path), e).hint(IN_PLACE))?;
+        let theirs = open_dir_at(to, name)
+            .map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
+        self.dir(Some(path), ours.as_fd(), theirs.as_fd())?;
+
+        Ok((Some(Was::Directory), true))
+    }
+
+    fn remove_others(
+        &mut self,
+        path: Option<&TreePath>,
+        names: &[CString],
+        to: BorrowedFd<'_>,
+    ) -> Result<bool> {
+        let known: HashSet<&CStr> = names.iter().map(|n| n.as_c_str()).collect();
+        let mut touched = false;
+        for name in names_in(to).map_err(|e| self.failed("cannot remove the copy of", path, e))? {
+            if known.contains(name.as_c_str()) {
+                continue;
+            }
+            let child = join(path, &name)?;
+            if self.changed.binary_search(&child).is_err() {
+                self.remove(to, &child, &name)?;
+                touched = true;
+            }
+        }
+
+        Ok(touched)
+    }
+
+    fn remove(&self, to: BorrowedFd<'_>, path: &TreePath, name: &CStr) -> Result<()> {
+        remove_carried(to, path, name, self.changed)
+            .map_err(|e| self.failed("cannot remove the copy of", Some(path), e))
+    }
+
+    fn fixed(&self, path: Option<&TreePath>, flag: &str) -> Error {
+        let shown = path.map_or_else(
+            || self.from.path().display().to_string(),
+            |p| self.from.printed(p),
+        );
+        Error::refused(format!(
+            "{shown} is {flag} and cannot be exchanged with the whole tree"
+        ))
+        .hint("clear its flag (chattr -i -a), or set commit.layout = \"in-place\" in the spec")
+    }
+
+    fn failed(&self, action: &str, path: Option<&TreePath>, e: io::Error) -> Error {
+        with_space_hint(Error::io(action, self.from.shown_dir(path), e))
+    }
+
+    fn unlinkable(&self, path: &TreePath, e: Errno) -> Error {
+        let error = self.failed("cannot carry into the next tree", Some(path), e.into());
+        match e {
+            Errno::PERM | Errno::ACCESS => error.hint(
+                "it gets a second name there, which needs the right to it: run the daemon as root, clear its immutable flag, or set commit.layout = \"in-place\" in the spec",
+            ),
+            Errno::MLINK => error.hint("it has as many names as its filesystem allows: set commit.layout = \"in-place\" in the spec"),
+            _ => error,
+        }
+    }
+}
+
+/// Sets metadata of directories in `to`, those inside first.
+pub(crate) fn set_dirs(
+    to: &Root,
+    dirs: impl IntoIterator<Item = Option<TreePath>>,
+    metadata: impl Fn(Option<&TreePath>) -> Result<Metadata>,
+) -> Result<()> {
+    let mut dirs: Vec<_> = dirs.into_iter().collect();
+    dirs.sort();
+    dirs.dedup();
+
+    for path in dirs.iter().rev() {
+        let wanted = metadata(path.as_ref())?;
+        let set = || match path {
+            Some(path) => {
+                let (parent, name) = to.parent(path)?;
+                wanted.set(handle_of(parent.as_fd(), &name)?)
+            }
+            None => wanted.set(to),
+        };
+        match set() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => done.map_err(|e| {
+                Error::io(
+                    "cannot set mode, owner or time of",
+                    to.shown_dir(path.as_ref()),
+                    e,
+                )
+                .hint("run the daemon as root, or set commit.layout = \"in-place\" in the spec")
+            })?,
+        }
+    }
+
+    Ok(())
+}
+
+/// What the directory `path` of `root` has now, attributes included.
+pub(crate) fn present(root: &Root, path: Option<&TreePath>) -> Result<Metadata> {
+    let look = || match path {
+        Some(path) => {
+            let (parent, name) = root.parent(path)?;
+            Metadata::present(parent.as_fd(), &name, true)
+        }
+        None => Metadata::present(root.as_fd(), c".", true),
+    };
+
+    look().map_err(|e| Error::io("cannot look at", root.shown_dir(path), e))
+}
+
+/// Removes `name` with all that is in it, except for what the release puts there (`changed`) and the directories that
+/// lead to it.
+fn remove_carried(
+    dir: BorrowedFd<'_>,
+    path: &TreePath,
+    name: &CStr,
+    changed: &[TreePath],
+) -> io::Result<()> {
+    let kind = FileStat::at(dir, name)?.file_type;
+    if kind != FileType::Directory || !has_within(changed, path) {
+        return remove(dir, name, kind);
+    }
+
+    let handle = open_dir_at(dir, name)?;
+    for child in names_in(handle.as_fd())? {
+        let below = join(Some(path), &child).map_err(io::Error::other)?;
+        if changed.binary_search(&below).is_err() {
+            remove_carried(handle.as_fd(), &below, &child, changed)?;
+        }
+    }
+
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether a path below `dir` is among the sorted `paths`.
+pub(crate) fn has_within(paths: &[TreePath], dir: &TreePath) -> bool {
+    let first = paths.partition_point(|path| path <= dir);
+    paths.get(first).is_some_and(|path| path.is_within(dir))
+}

@@ -1,0 +1,17 @@
+//! A commit: the journal, its steps in place or the exchange of whole trees, and the way back.
+
+pub(crate) mod executor;
+pub(crate) mod follow;
+pub(crate) mod journal;
+pub(crate) mod link_copy;
+pub(crate) mod moves;
+pub(crate) mod name_pair;
+pub(crate) mod next_tree;
+pub(crate) mod refresh_index;
+pub(crate) mod run;
+pub(crate) mod seen_names;
+pub(crate) mod stand_in;
+pub(crate) mod steps;
+pub(crate) mod swap;
+pub(crate) mod undo;
+pub(crate) mod written_index;

@@ -1,0 +1,422 @@
+//! The next tree of a commit in the layout `swap`: built whole in the tree's state directory before the commit.
+//!
+//! What the release leaves alone comes by hard links, what it makes anew from the stage, directories are made again
+//! with their metadata. Directories that it does not govern are left out: they move when the trees change places.
+//! Files of which only metadata changes are staged as copies: the live tree's own are never touched. Right before the
+//! commit everything that changed in the live tree meanwhile is carried over.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::fs::{AtFlags, Mode};
+
+use super::journal::{DirStep, Move, Side, Swap};
+use super::link_copy::{Carry, has_within, present, set_dirs};
+use super::seen_names::Names;
+use super::{moves, steps};
+use crate::diff::{Action, Change, Plan, Shape};
+use crate::error::{Error, Result};
+use crate::manifest::TreePath;
+use crate::sync::locked;
+use crate::tree::fs::ctime_chains::Operation;
+use crate::tree::fs::dir::slot_name;
+use crate::tree::fs::errors::{is_absent, is_gone, with_space_hint};
+use crate::tree::fs::metadata::Metadata;
+use crate::tree::fs::owners::Rights;
+use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::root::Root;
+use crate::tree::fs::stat::{FileStat, Version};
+use crate::tree::prepare::items::{Item, is_copied};
+use crate::tree::prepare::obstructions;
+use crate::tree::state::worktree::Worktree;
+
+/// A tree that is ready to take the live tree's place.
+#[derive(Debug)]
+pub(crate) struct Next {
+    /// What is not the live tree's own, sorted.
+    pub(crate) changed: Vec<TreePath>,
+    /// The directories that the release touches.
+    pub(crate) dirs: Vec<DirStep>,
+    /// What the live tree's directories held when they were looked at last.
+    pub(crate) names: Names,
+    /// The directories that move, by their inodes.
+    moves: BTreeMap<TreePath, u64>,
+    /// Files that were copied, as they were then.
+    copied: Vec<(TreePath, Version)>,
+    /// Directories in which the release changes names.
+    renamed: HashSet<Option<TreePath>>,
+}
+
+impl Next {
+    /// Builds the tree that `plan` leads to out of the live one and the staged `items`.
+    pub(crate) fn build(tree: &Worktree, plan: &Plan, items: &[Item]) -> Result<Self> {
+        tree.state.fresh_next()?;
+        locked(&tree.chains).begin(true);
+        let from = tree.root();
+        let to = open(tree)?;
+        let copied = copied(&from, plan, items)?;
+        let mut changed: Vec<TreePath> = plan
+            .changes
+            .iter()
+            .filter(is_own)
+            .map(|c| c.path.clone())
+            .collect();
+
+        changed.extend(items.iter().filter_map(|item| item.further().cloned()));
+        changed.sort();
+        let alone = |path: &TreePath| is_alone(plan, path) && !has_within(&changed, path);
+        let mut carry = Carry::new(&from, &to, &changed, &alone);
+        carry.chains = Some(&tree.chains);
+        carry.run(None)?;
+        moves::check(&from, carry.moves.iter())?;
+
+        let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
+        let moves = moves.into_iter().map(|m| (m.path, m.ino)).collect();
+        let copied = linked(&from, copied)?;
+        let made = overlay(tree, plan, items, &to)?;
+        let renames = plan
+            .changes
+            .iter()
+            .filter(|c| c.is_applied() && c.action != Action::Meta);
+
+        let renamed = renames.map(|c| c.path.parent()).collect();
+        let dirs = steps::dirs(tree, plan)?;
+        let next = Self {
+            changed,
+            dirs,
+            names,
+            moves,
+            copied,
+            renamed,
+        };
+
+        let all = seen
+            .into_iter()
+            .map(|(path, _)| path)
+            .chain(made.into_iter().map(Some));
+        next.set(&from, &to, all, true)?;
+
+        Ok(next)
+    }
+
+    /// Carries over what changed in the live tree since it was built; says whether anything did.
+    pub(crate) fn refresh(&mut self, tree: &Worktree, plan: &Plan) -> Result<bool> {
+        obstructions::check(tree, plan)?;
+        let (from, to) = (tree.root(), open(tree)?);
+        for (path, version) in &self.copied {
+            let now =
+                stat(&from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
+            if now.version() != *version {
+                return Err(changed_since(&from, path));
+            }
+        }
+
+        let changed = self.changed_dirs(&from)?;
+        let nothing = |_: &TreePath| false;
+        let mut carry = Carry::new(&from, &to, &self.changed, &nothing);
+        carry.again = true;
+        carry.chains = Some(&tree.chains);
+        for path in &changed {
+            carry.run(path.as_ref())?;
+        }
+
+        moves::check(&from, carry.moves.iter())?;
+        let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
+        self.names.0.extend(names.0);
+        self.moves
+            .extend(moves.into_iter().map(|m| (m.path, m.ino)));
+        let any = !changed.is_empty() || seen.iter().any(|(_, touched)| *touched);
+        self.set(&from, &to, seen.into_iter().map(|(path, _)| path), true)?;
+
+        Ok(any)
+    }
+
+    /// What the journal has to know of the exchange.
+    pub(crate) fn journaled(&self, tree: &Worktree) -> Result<Swap> {
+        let (from, to) = (tree.root(), open(tree)?);
+        let side = |root: &Root| {
+            FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e))
+        };
+
+        let (old, new) = (side(&from)?, side(&to)?);
+        let mode = self.metadata(&from, None)?.mode.unwrap_or(new.mode);
+        let moves: Vec<_> = self
+            .moves
+            .iter()
+            .map(|(path, &ino)| Move {
+                path: path.clone(),
+                ino,
+            })
+            .collect();
+
+        let above = moves::above(&from, &to, &moves)?;
+        Ok(Swap {
+            old: Side {
+                ino: old.id.ino,
+                mode: old.mode,
+                mtime: Some(old.mtime),
+            },
+            new: Side {
+                ino: new.id.ino,
+                mode,
+                mtime: Some(new.mtime),
+            },
+            changed: self.changed.clone(),
+            moves: Some(moves),
+            above: Some(above),
+        })
+    }
+
+    /// The directories of `from` that changed since they were looked at.
+    fn changed_dirs(&self, from: &Root) -> Result<Vec<Option<TreePath>>> {
+        let mut changed = Vec::new();
+        for (path, known) in &self.names.0 {
+            let now = match path {
+                Some(path) => stat(from, path),
+                None => FileStat::of(from),
+            };
+            match now {
+                Ok(now) if Some(now.ctime) == known.ctime => {}
+                Ok(now) if now.file_type == rustix::fs::FileType::Directory => {
+                    changed.push(path.clone())
+                }
+                Ok(_) => {}
+                Err(e) if is_absent(&e) => {}
+                Err(e) => return Err(Error::io("cannot look at", from.path(), e)),
+            }
+        }
+
+        Ok(changed)
+    }
+
+    fn set(
+        &self,
+        from: &Root,
+        to: &Root,
+        dirs: impl IntoIterator<Item = Option<TreePath>>,
+        movable: bool,
+    ) -> Result<()> {
+        let loosened = movable && !Rights::of_process().overrides_modes();
+        let dirs: Vec<_> = dirs.into_iter().collect();
+        mark(from, to, &dirs)?;
+        set_dirs(to, dirs, |path| {
+            let mut metadata = self.metadata(from, path)?;
+            // To move a directory an ordinary user needs the right to write to it; it goes with the exchange.
+            if path.is_none() && loosened {
+                metadata.mode = metadata
+                    .mode
+                    .map(|m| crate::manifest::Mode::from_bits(m.bits() | 0o700));
+            }
+            Ok(metadata)
+        })
+    }
+
+    /// What the directory `path` gets: what the release says, and else what the live tree's has.
+    fn metadata(&self, from: &Root, path: Option<&TreePath>) -> Result<Metadata> {
+        let step = self
+            .dirs
+            .binary_search_by(|d| d.path.as_ref().cmp(&path))
+            .ok()
+            .map(|at| &self.dirs[at]);
+
+        let Some(DirStep {
+            old,
+            new: Some(new),
+            ..
+        }) = step
+        else {
+            return present(from, path);
+        };
+
+        let base = if old.is_some() {
+            present(from, path)?.handed_to(new.uid)
+        } else {
+            Metadata::default()
+        };
+
+        let kept = base
+            .mtime
+            .filter(|_| !self.renamed.contains(&path.cloned()));
+
+        Ok(Metadata {
+            mode: new.mode.or(base.mode),
+            uid: new.uid.or(base.uid),
+            gid: new.gid.or(base.gid),
+            mtime: new.mtime.or(kept),
+            xattrs: new.xattrs.clone().or(base.xattrs),
+            label: new.label.clone().or(base.label),
+        })
+    }
+}
+
+/// Gives directories of the next tree the projects and flags of the live one's, and those that are new what their
+/// directories give.
+fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
+    let mut dirs: Vec<_> = dirs.iter().collect();
+    dirs.sort();
+    for path in dirs {
+        let Ok(made) = to.dir(path.as_ref()) else {
+            continue;
+        };
+        let marks = match from.dir(path.as_ref()) {
+            Ok(live) => Marks::of(live.as_fd()),
+            Err(e) if is_gone(&e) => {
+                let above = path.as_ref().and_then(TreePath::parent);
+                to.dir(above.as_ref())
+                    .ok()
+                    .and_then(|above| Marks::of(above.as_fd()))
+                    .map(Marks::given)
+            }
+            // Only its owner can open it.
+            Err(_) => None,
+        };
+        let Some(marks) =
+            marks.filter(|marks| Marks::of(made.as_fd()).is_some_and(|now| now != *marks))
+        else {
+            continue;
+        };
+        marks
+            .set(made.as_fd())
+            .map_err(|e| Error::io("cannot set the project of", to.shown_dir(path.as_ref()), e))?;
+    }
+
+    Ok(())
+}
+
+/// Whether what is at the path in the next tree, or is not, comes from the release and not from the live tree.
+fn is_own(change: &Change) -> bool {
+    change.is_applied() && !(change.action == Action::Meta && change.shape() == Shape::Directory)
+}
+
+/// Whether the directory is none that the release governs: protected, excluded, or unknown to it.
+fn is_alone(plan: &Plan, path: &TreePath) -> bool {
+    let is_extra =
+        |change: &Change| change.action == Action::Extra && change.was == Some(Shape::Directory);
+    plan.alone
+        .iter()
+        .any(|filter| !filter.is_empty() && filter.matches_here(path, true))
+        || plan.summary.extra > 0
+            && plan
+                .changes
+                .find(path)
+                .is_some_and(|at| is_extra(&plan.changes.get(at)))
+}
+
+fn open(tree: &Worktree) -> Result<Root> {
+    let path = tree.state.path().join("next");
+    Root::below(tree.state.handle(), c"next", path)
+        .map_err(|e| Error::io("cannot open", tree.state.next_path(), e))
+}
+
+fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {
+    let (parent, name) = root.parent(path)?;
+    FileStat::at(parent.as_fd(), &name)
+}
+
+/// The files that are staged as copies, as they are now.
+fn copied(from: &Root, plan: &Plan, items: &[Item]) -> Result<Vec<(TreePath, Version)>> {
+    let mut copied = Vec::new();
+    for item in items {
+        let change = plan.changes.get(item.change());
+        if !is_copied(&change) || item.further().is_some() {
+            continue;
+        }
+        let now = stat(from, &change.path)
+            .map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
+        // It is the file that was copied, whatever happened since.
+        if item.copied().is_some_and(|copied| copied != now.version()) {
+            return Err(changed_since(from, &change.path));
+        }
+        copied.push((change.path.clone(), now.version()));
+    }
+
+    Ok(copied)
+}
+
+/// The copied files after names of theirs were linked into the next tree: of that only their time of change speaks.
+fn linked(from: &Root, mut copied: Vec<(TreePath, Version)>) -> Result<Vec<(TreePath, Version)>> {
+    for (path, version) in &mut copied {
+        let now = stat(from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
+        let linked = Version {
+            ctime: now.ctime,
+            ..*version
+        };
+        if now.version() != linked {
+            return Err(changed_since(from, path));
+        }
+        *version = linked;
+    }
+
+    Ok(copied)
+}
+
+fn changed_since(from: &Root, path: &TreePath) -> Error {
+    Error::refused(format!(
+        "{} changed since the tree was compared",
+        from.printed(path)
+    ))
+    .hint("deploy again")
+}
+
+/// Gives a staged item its name in the next tree.
+fn link_staged(
+    tree: &Worktree,
+    item: &Item,
+    parent: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+) -> io::Result<()> {
+    let (stage, slot) = (tree.state.stage(), slot_name(item.slot));
+    let operation = Operation::on(FileStat::at(stage, &slot)?);
+    rustix::fs::linkat(stage, slot, parent, name, AtFlags::empty())?;
+    operation.done(&FileStat::at(parent, name)?, &mut locked(&tree.chains));
+    Ok(())
+}
+
+/// Puts into the next tree what the release makes; says which directories it made.
+fn overlay(tree: &Worktree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<TreePath>> {
+    let mut made = Vec::new();
+    let mut last = None;
+    let mut items = items.iter().peekable();
+    for (at, change) in plan
+        .changes
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| c.makes_anew() || is_copied(c))
+    {
+        let mut put = || -> io::Result<()> {
+            let above = change.path.parent();
+            let name = std::ffi::CString::new(change.path.name())?;
+            if last.as_ref().is_none_or(|(dir, _)| *dir != above) {
+                last = Some((above, to.parent(&change.path)?.0));
+            }
+            let Some((_, parent)) = &last else {
+                return Ok(());
+            };
+            match items.next_if(|i| i.change() == at) {
+                Some(item) => {
+                    link_staged(tree, item, parent.as_fd(), &name)?;
+                    while let Some(further) = items.next_if(|i| i.change() == at) {
+                        let path = further.further().unwrap_or(&change.path);
+                        let (parent, name) = to.parent(path)?;
+                        link_staged(tree, further, parent.as_fd(), &name)?;
+                    }
+                    Ok(())
+                }
+                None => {
+                    made.push(change.path.clone());
+                    Ok(rustix::fs::mkdirat(parent, &name, Mode::RWXU)?)
+                }
+            }
+        };
+        put().map_err(|e| {
+            with_space_hint(Error::io(
+                "cannot put into the next tree",
+                to.shown(&change.path),
+                e,
+            ))
+        })?;
+    }
+
+    Ok(made)
+}

@@ -1,0 +1,161 @@
+//! The index after an exchange of whole trees.
+//!
+//! A file that is in both trees has a name more while both stand, and its time of change says so; to a scan it would
+//! be another file. So the old tree's name of each file that the index knows is removed here, and the index is told the
+//! time that this left: of files to which nothing but our own operations came since they were known ([`crate::tree::fs::ctime_chains`]).
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::AtFlags;
+
+use super::journal::Journal;
+use super::swap::open_aside;
+use crate::block::BlockHash;
+use crate::manifest::{EntryKind, TreePath};
+use crate::sync::locked;
+use crate::tree::fs::ctime_chains::Operation;
+use crate::tree::fs::metadata::handle_of;
+use crate::tree::fs::root::{FileId, Root};
+use crate::tree::fs::stat::{FileStat, Version};
+use crate::tree::index::{Index, IndexEntry, IndexWriter, Origin};
+use crate::tree::scan::{TICK, is_racy};
+use crate::tree::state::worktree::Worktree;
+
+/// Takes the names of files that are the same in both trees out of the one that stands aside, and makes of the index,
+/// which is that of the directory `before`, one of the live tree with what is known of them.
+pub(crate) fn relink(
+    tree: &Worktree,
+    journal: &Journal,
+    before: u64,
+    changed: &[TreePath],
+) -> io::Result<()> {
+    let path = tree.index_path();
+    let root = tree.root();
+    let before = FileId {
+        ino: before,
+        ..root.id()
+    };
+
+    let Some(old) = Index::open(&path, before) else {
+        return Ok(());
+    };
+
+    // There is none where nothing was exchanged.
+    let Ok(aside) = open_aside(tree, journal) else {
+        return Ok(());
+    };
+
+    let is_both = |found: &IndexEntry| changed.binary_search(&found.entry.path).is_err();
+    let mut names = Names {
+        tree,
+        live: &root,
+        aside: &aside,
+        open: None,
+    };
+
+    for found in old.entries() {
+        let found = found?;
+        if matches!(
+            found.entry.kind,
+            EntryKind::File(_) | EntryKind::Hardlink(_)
+        ) && is_both(&found)
+        {
+            names.drop_other(&found)?;
+        }
+    }
+
+    // When all names are gone: a further name of a file comes after it.
+    let chains = std::mem::take(&mut *locked(&tree.chains));
+
+    let mut new = IndexWriter::create(&path, root.id())?;
+    for found in old.entries() {
+        let found = found?;
+        let is_file = matches!(found.entry.kind, EntryKind::File(_));
+        if !is_file || !is_both(&found) || is_racy(&found.version, old.started()) {
+            continue;
+        }
+        let Some(ctime) = chains.since(&found.version) else {
+            continue;
+        };
+        let version = Version {
+            ctime,
+            ..found.version
+        };
+        new.keep_lists(&old, &found)?;
+        new.push(IndexEntry { version, ..found })?;
+    }
+
+    // Whoever changes a file from now on gives it another time than it has.
+    std::thread::sleep(TICK * 2);
+
+    let now = FileStat::of(tempfile::tempfile_in(tree.state.here())?)?.ctime;
+    // Not all of the tree is in it: only the contents are of use to the next scan.
+    let origin = Origin {
+        started: now,
+        options: BlockHash([0; 32]),
+        ..old.origin().clone()
+    };
+
+    new.finish(origin).map(drop)
+}
+
+/// A directory in the live tree, and in the one aside.
+type Both = (OwnedFd, OwnedFd);
+
+/// The two names of each file.
+struct Names<'a> {
+    tree: &'a Worktree,
+    live: &'a Root,
+    aside: &'a Root,
+    /// The directory of the last path, in both trees; `None` when it is not in both.
+    open: Option<(Option<TreePath>, Option<Both>)>,
+}
+
+impl Names<'_> {
+    /// Removes the name aside of a file that is as it was `known`, and has the same name in the live tree.
+    fn drop_other(&mut self, known: &IndexEntry) -> io::Result<()> {
+        let path = &known.entry.path;
+        let dir = path.parent();
+        if self.open.as_ref().is_none_or(|(open, _)| *open != dir) {
+            let both = self
+                .live
+                .dir(dir.as_ref())
+                .ok()
+                .zip(self.aside.dir(dir.as_ref()).ok());
+            self.open = Some((dir, both));
+        }
+
+        let Some((_, Some((live, aside)))) = &self.open else {
+            return Ok(());
+        };
+
+        let name = std::ffi::CString::new(path.name())?;
+
+        // Through a handle, which leads to the file whatever becomes of its names.
+        let Ok(handle) = handle_of(aside.as_fd(), &name) else {
+            return Ok(());
+        };
+
+        let now = FileStat::of(&handle)?;
+        let since = locked(&self.tree.chains).since(&known.version);
+        let was = known.version;
+        let is_known = since == Some(now.ctime)
+            && (now.id, now.size, now.mtime) == (was.id(), was.size, was.mtime);
+
+        if !is_known
+            || FileStat::at(live.as_fd(), &name)
+                .ok()
+                .is_none_or(|there| there.id != now.id)
+        {
+            return Ok(());
+        }
+
+        let operation = Operation::on(now);
+        rustix::fs::unlinkat(aside, &name, AtFlags::empty())?;
+        let after = FileStat::of(&handle)?;
+        operation.done(&after, &mut locked(&self.tree.chains));
+
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! Switching a tree to a staged release: the journal, then its steps, in place, by renames.
+//!
+//! Order: directories are made, items go under their names, extras leave (deepest first), what takes a directory's
+//! place follows, metadata, directories, the tree's own directory last. A replaced file and its successor change places in one rename, so that a
+//! reader finds the old or the new, always whole. What cannot be done ends in undoing everything.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::renameat;
+
+use super::executor::{Runner, Try};
+use super::journal::Journal;
+use super::next_tree::Next;
+use super::written_index::is_worth;
+use super::{steps, swap};
+use crate::diff::{Plan, Shape};
+use crate::error::{Error, Result};
+use crate::manifest::Release;
+use crate::packed::Packed;
+use crate::sync::locked;
+use crate::tree::prepare::items::Item;
+use crate::tree::state::reader::{CommitMark, FORWARD, MAX_SIGNATURE, Mark, kept_journal};
+use crate::tree::state::worktree::Worktree;
+
+/// What a commit did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CommitReport {
+    /// Files, links, pipes and devices that were made anew.
+    pub files_written: u64,
+    /// Directories that were made.
+    pub directories_made: u64,
+    /// Paths of which only metadata changed.
+    pub metadata_changed: u64,
+    /// Paths that were deleted.
+    pub deleted: u64,
+    /// Bytes of the files that were made anew.
+    pub bytes_written: u64,
+}
+
+impl CommitReport {
+    /// The work of a commit of `plan`.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        let made = |dirs: bool| {
+            plan.changes
+                .iter()
+                .filter(move |c| c.makes_anew() && (c.shape() == Shape::Directory) == dirs)
+                .count() as u64
+        };
+
+        Self {
+            files_written: made(false),
+            directories_made: made(true),
+            metadata_changed: plan.summary.metadata,
+            deleted: plan.summary.deleted,
+            bytes_written: plan.summary.write_bytes,
+        }
+    }
+}
+
+/// A release that is complete and durable beside the tree.
+pub(crate) struct Staged<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) items: &'a [Item],
+    /// First number that no item has.
+    pub(crate) next_slot: u64,
+    /// The tree that takes the live one's place, in the layout `swap`.
+    pub(crate) next: Option<Next>,
+}
+
+/// Writes the journal of a commit. From here on a crash does not stop it: [`complete`] takes it to its end.
+pub(crate) fn begin(
+    tree: &Worktree,
+    mut staged: Staged<'_>,
+    release: &Release,
+    signature: &[u8],
+) -> Result<Journal> {
+    let mark = Mark::of(release);
+    if signature.len() > MAX_SIGNATURE {
+        return Err(Error::refused(format!(
+            "a signature of {} bytes",
+            signature.len()
+        )));
+    }
+
+    let (steps, dirs, exchange) = match &mut staged.next {
+        None => {
+            locked(&tree.chains).begin(is_worth(staged.plan));
+            let (steps, dirs) = steps::build(tree, staged.plan, staged.items, staged.next_slot)?;
+            (steps, dirs, None)
+        }
+        Some(next) => {
+            if next.refresh(tree, staged.plan)? {
+                rustix::fs::syncfs(tree.state.handle())
+                    .map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+            }
+            (
+                Packed::default(),
+                next.dirs.clone(),
+                Some(next.journaled(tree)?),
+            )
+        }
+    };
+
+    let previous = tree.state.last_commit()?;
+    let commit = CommitMark {
+        release: mark,
+        number: previous.map_or(0, |p| p.number) + 1,
+    };
+
+    let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
+    let journal = Journal {
+        commit,
+        previous,
+        steps,
+        dirs,
+        header,
+        signature,
+        swap: exchange,
+    };
+
+    tree.crash.point()?;
+    tree.state.accept(release)?;
+    tree.crash.point()?;
+    tree.nodes().sync()?;
+    tree.crash.point()?;
+    let undo = tree.state.fresh_undo(mark.serial)?;
+
+    if let Some(next) = &staged.next {
+        tree.crash.point()?;
+        next.names
+            .append(undo.as_fd())
+            .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))?;
+        tree.crash.point()?;
+        let moved = renameat(tree.state.handle(), c"next", &undo, swap::ASIDE)
+            .and_then(|()| rustix::fs::fsync(&undo))
+            .and_then(|()| rustix::fs::fsync(tree.state.handle()));
+        moved.map_err(|e| Error::io("cannot move", tree.state.next_path(), e))?;
+    }
+
+    tree.crash.point()?;
+    if let Err(e) = journal.write(&tree.state) {
+        // It may be there all the same, and nobody shall go on with what is called failed.
+        tree.state.remove(FORWARD)?;
+        return Err(e);
+    }
+
+    Ok(journal)
+}
+
+/// Takes a journaled commit from wherever it is to its end. An error leaves the journal in place.
+pub(crate) fn complete(tree: &Worktree, journal: &Journal, attempt: Try) -> Result<()> {
+    if tree.state.last_commit()? != Some(journal.commit) {
+        match &journal.swap {
+            Some(exchange) => swap::forward(tree, journal, exchange)?,
+            None => take_steps(tree, journal, attempt)?,
+        }
+        if let Some(twin) = journal.twin() {
+            tree.crash.point()?;
+            tree.state.set_aside(twin)?;
+        }
+        tree.crash.point()?;
+        tree.state
+            .store(journal.serial(), &journal.header, &journal.signature)?;
+        tree.crash.point()?;
+        tree.state.set_last_commit(Some(journal.commit))?;
+    }
+
+    // From here on the release is the tree. The journal is kept with what it can undo.
+    tree.crash.point()?;
+    tree.state.rename(FORWARD, &kept_journal(journal.serial()))
+}
+
+fn take_steps(tree: &Worktree, journal: &Journal, attempt: Try) -> Result<()> {
+    let mut runner = Runner::new(tree, journal)?;
+    runner.attempt = attempt;
+    runner.loosen(journal)?;
+    runner.disinherit(journal)?;
+    for step in &journal.steps {
+        runner.forward(&step)?;
+    }
+
+    for dir in journal.dirs.iter().rev() {
+        if let Some(new) = &dir.new {
+            runner.set_dir(dir.path.as_ref(), new)?;
+        }
+    }
+
+    runner.sync(journal)
+}

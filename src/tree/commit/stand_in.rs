@@ -1,0 +1,111 @@
+//! Overlay filesystems, as containers see their images: what a lower layer holds cannot be changed, only covered.
+//!
+//! A directory of a lower layer cannot be renamed (EXDEV) unless the mount has `redirect_dir=on`. One that a release
+//! removes is empty by then: an empty one like it is made in the undo directory, and it is removed. The whole tree cannot
+//! be exchanged in this way, and is refused before anything is staged.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, Mode, renameat};
+use rustix::io::Errno;
+
+use super::executor::{Outcome, Runner, stop};
+use crate::manifest::TreePath;
+use crate::tree::fs::dir::{discard, rename_new, slot_name, stat};
+use crate::tree::fs::metadata::{Metadata, handle_of};
+use crate::tree::fs::stat::FileStat;
+use crate::tree::state::worktree::Worktree;
+
+/// The name in the state directory of what a check makes.
+const PROBE: &CStr = c"probe";
+
+/// Why the directory `name` in `parent` cannot be exchanged with another one; `None` when nothing is known against it.
+pub(crate) fn check_exchange(
+    tree: &Worktree,
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+) -> io::Result<Option<&'static str>> {
+    let file = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?;
+    if file.id.dev != FileStat::of(tree.state.handle())?.id.dev {
+        // The inode of a directory tells after a crash which of the two trees it is.
+        return Ok(Some(
+            "its overlay filesystem gives directories other inode numbers after a restart (mount it with xino=on)",
+        ));
+    }
+
+    // A rename onto a directory with something in it never succeeds: the error tells what stands in its way first.
+    let state = tree.state.handle();
+
+    discard(state, PROBE)?;
+    rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
+    let probe = handle_of(state, PROBE)?;
+    rustix::fs::mkdirat(&probe, c"full", Mode::RWXU)?;
+    let tried = renameat(parent, name, state, PROBE);
+    discard(state, PROBE)?;
+
+    match tried {
+        Err(Errno::XDEV) => Ok(Some(
+            "it is in a lower layer of an overlay filesystem (mount it with redirect_dir=on)",
+        )),
+        _ => Ok(None),
+    }
+}
+
+/// The name of what stands in for the directory of a slot, until that is removed.
+fn stand_in(slot: u64) -> CString {
+    CString::new(format!("{slot}.new")).expect("digits have no NUL")
+}
+
+impl Runner<'_> {
+    /// Removes the directory at `path`, which cannot be moved, and leaves one like it in the slot.
+    pub(crate) fn leave_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
+        let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
+        let (parent, last) = self.parent(path)?;
+        let now = Metadata::present(parent, &last, true)?;
+        match rustix::fs::mkdirat(&*undo, &spare, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+
+        now.set(handle_of(undo.as_fd(), &spare)?)?;
+        rustix::fs::fsync(&*undo)?;
+
+        stop!(self);
+        let (parent, last) = self.parent(path)?;
+        rustix::fs::unlinkat(parent, &last, AtFlags::REMOVEDIR)?;
+
+        self.finish_stand_in(slot)
+    }
+
+    /// Gives what stands in for a directory that is gone its final name, when there is such a thing.
+    pub(crate) fn finish_stand_in(&mut self, slot: u64) -> io::Result<Outcome> {
+        let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
+        if stat(undo.as_fd(), &spare)?.is_some() {
+            stop!(self);
+            renameat(&*undo, &spare, &*undo, slot_name(slot))?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Puts what stands in for a directory into its place, unless that is still there.
+    pub(crate) fn take_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
+        let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
+        if stat(undo.as_fd(), &spare)?.is_none() {
+            return Ok(Outcome::Done);
+        }
+
+        stop!(self);
+        let (parent, last) = self.parent(path)?;
+        match rename_new(undo.as_fd(), &spare, parent, &last) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                rustix::fs::unlinkat(&*undo, &spare, AtFlags::REMOVEDIR)?;
+            }
+            done => done?,
+        }
+
+        Ok(Outcome::Done)
+    }
+}

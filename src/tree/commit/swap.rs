@@ -1,0 +1,746 @@
+//! Exchanging the live tree with the one beside it: one rename, so that a reader finds all of the old release or all
+//! of the new one.
+//!
+//! The tree that is not live stands in the undo directory as `tree`: first the next one, after the exchange the old
+//! one, by which the commit can be taken back. Which of the two it is is told by its inode, so that every step can be
+//! taken again after a crash.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use super::follow::precedence::Rival;
+use super::follow::transfer::MAX_TRIES;
+use super::follow::{Follow, note};
+use super::journal::{Journal, Move, Side, Swap};
+use super::link_copy::{present, set_dirs};
+use super::seen_names::Names;
+use super::{moves, stand_in};
+use crate::error::{Error, Result};
+use crate::id::Serial;
+use crate::manifest::{Mtime, TreePath};
+use crate::sync::locked;
+use crate::tree::fs::dir::{MAX_SINGLE_SYNCS, discard, stat};
+use crate::tree::fs::dir_watch::Heard;
+use crate::tree::fs::errors::is_gone;
+use crate::tree::fs::metadata::{Metadata, chmod, handle_of};
+use crate::tree::fs::owners::Rights;
+use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::root::{FileId, Root, open_dir_at};
+use crate::tree::fs::stat::{FileStat, is_mount_root};
+use crate::tree::state::reader::done_journal;
+use crate::tree::state::worktree::Worktree;
+
+/// The name of the tree that is not live, in the undo directory.
+pub(crate) const ASIDE: &std::ffi::CStr = c"tree";
+/// A directory is made durable by a handle to read by.
+const READABLE: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+/// The name there of the file that tells when the trees changed places.
+const EXCHANGED: &std::ffi::CStr = c"exchanged";
+/// The name in the state directory of what a probe makes.
+const PROBE: &std::ffi::CStr = c"probe";
+
+/// Whether the tree can be exchanged as a whole: tried with two empty directories where the exchange would be.
+pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
+    let place = Place::of(root)?;
+    let shown = place.path.display();
+    let in_place = "set commit.layout = \"in-place\" in the spec";
+    if !tree.options.exchanges {
+        return Err(Error::refused(format!(
+            "this host does not let {shown} be exchanged as a whole"
+        ))
+        .hint(format!("write swap = true in its [[tree]], or {in_place}")));
+    }
+
+    let failed = |e: io::Error| Error::io("cannot look at", &place.path, e);
+    if is_mount_root(place.parent.as_fd(), &place.name).map_err(failed)? {
+        return Err(Error::refused(format!(
+            "{shown} is a mount point, which cannot be exchanged as a whole"
+        ))
+        .hint(format!(
+            "serve a directory below the mount point, or {in_place}"
+        )));
+    }
+
+    if tree.state.is_inside() {
+        return Err(Error::refused(format!(
+            "{shown} cannot be exchanged as a whole: its state is inside of it"
+        ))
+        .hint(format!(
+            "set state_dir to a directory on its filesystem, or {in_place}"
+        )));
+    }
+
+    let rights = Rights::of_process();
+    let (now, above) = (
+        FileStat::of(root).map_err(failed)?,
+        FileStat::of(&place.parent).map_err(failed)?,
+    );
+    let sticky = above.mode.bits() & 0o1000 != 0;
+
+    if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
+        return Err(Error::refused(format!(
+            "{shown} cannot be exchanged as a whole: it belongs to user {}, and the directory it is in is sticky",
+            now.uid
+        ))
+        .hint(format!("give it to the daemon's user, or {in_place}")));
+    }
+
+    if !rights.overrides_modes() && !rights.changes_modes_of(now.uid) {
+        return Err(Error::refused(format!(
+            "{shown} cannot be exchanged as a whole: it belongs to user {}, and this daemon is neither that user nor root",
+            now.uid
+        ))
+        .hint(format!("run the daemon as root, or {in_place}")));
+    }
+
+    if tree.state.is_overlay() {
+        stand_in::check_exchange(tree, place.parent.as_fd(), &place.name)
+            .map_err(failed)?
+            .map_or(Ok(()), |why| {
+                Err(
+                    Error::refused(format!("{shown} cannot be exchanged as a whole: {why}"))
+                        .hint(in_place),
+                )
+            })?;
+    }
+
+    let parent = place
+        .path
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .display()
+        .to_string();
+
+    try_exchange(tree, root, &place).map_err(|e| match e {
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            Error::refused(format!("{shown} cannot be exchanged as a whole: this daemon cannot write to {parent}: {e}"))
+                .hint(format!("write swap = true in its [[tree]], let the daemon write to {parent}, or {in_place}"))
+        }
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Error::refused(format!(
+            "{shown} cannot be exchanged as a whole: the filesystem of {parent} has no exchange of two names"
+        ))
+        .hint(in_place),
+        Errno::XDEV => Error::refused(format!(
+            "{shown} cannot be exchanged as a whole: {} is on another filesystem than {parent}",
+            tree.state.path().display()
+        ))
+        .hint(format!("set state_dir to a directory on the filesystem of {parent}, or {in_place}")),
+        e => Error::io("cannot try an exchange in", &parent, e).hint(in_place),
+    })
+}
+
+fn try_exchange(tree: &Worktree, root: &Root, place: &Place) -> rustix::io::Result<()> {
+    let (state, parent) = (tree.state.handle(), place.parent.as_fd());
+    let other = CString::new(format!(".makuo-probe-{}", tree.name())).map_err(|_| Errno::INVAL)?;
+    let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(
+        dir,
+        name,
+        AtFlags::REMOVEDIR,
+    ) {
+        Err(Errno::NOENT) => Ok(()),
+        done => done,
+    };
+
+    // What a probe left that was interrupted, or what somebody put into its place.
+    discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    gone(parent, &other)?;
+    rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
+
+    // As the next tree will have them: a directory may take nothing of another project.
+    if let (Ok(live), Ok(probe)) = (root.dir(None), open_dir_at(state, PROBE))
+        && let Some(marks) = Marks::of(live.as_fd())
+    {
+        let _ = marks.set(probe.as_fd());
+    }
+
+    let tried = rustix::fs::mkdirat(parent, &other, Mode::RWXU).and_then(|()| {
+        let tried = tree.crash.exchange(state, PROBE, parent, &other);
+        tried.and(gone(parent, &other))
+    });
+    if tried.is_err() {
+        let _ = gone(parent, &other);
+    }
+
+    tried.and(discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)))
+}
+
+/// Puts the next tree into the live one's place, unless it is there already, and what does not belong to the release
+/// into the next one.
+pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
+    let aside = tree.state.undo_dir(journal.serial())?;
+    let now = standing_aside(tree, &aside)?;
+    let mut heard = None;
+    if now == Some(swap.new.ino) {
+        heard = Heard::watch(
+            &open_aside(tree, journal)?,
+            known_in(tree, &aside)?.0.keys(),
+        );
+        // Once more, so that as little as possible is left to follow afterwards.
+        follow_old(tree, journal, swap, Rival::Nobody, None)?;
+        tree.crash.point()?;
+        exchange(tree, &aside, swap.old.ino, heard.as_mut())?;
+    } else if now != Some(swap.old.ino) {
+        return Err(strange(tree, journal));
+    }
+
+    let since = exchanged_at(tree, &aside)?;
+    let (old, new) = (open_aside(tree, journal)?, tree.root());
+
+    // First of all: nobody finds these directories by their paths until they have moved.
+    moves::run(tree, &old, &new, swap.moves())?;
+    moves::restore(&new, swap.above(), |dir| dir.new)?;
+    moves::restore(&old, swap.above(), |dir| dir.old)?;
+    tree.crash.point()?;
+    settle(tree, &aside, [swap.new, swap.old], swap)?;
+    follow_old(tree, journal, swap, Rival::Everybody(since), heard.as_mut())?;
+
+    *locked(&tree.heard) = heard;
+    Ok(())
+}
+
+/// Follows what others wrote into the old tree by handles since the exchange into the new one.
+pub(crate) fn follow_handles(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
+    let aside = tree.state.undo_dir(journal.serial())?;
+    if standing_aside(tree, &aside)? != Some(swap.old.ino) {
+        return Ok(());
+    }
+
+    let since = exchanged_at(tree, &aside)?;
+    follow_old(
+        tree,
+        journal,
+        swap,
+        Rival::Everybody(since),
+        locked(&tree.heard).as_mut(),
+    )
+}
+
+/// Follows what others changed in the old tree since it was looked at last into the new one, before the exchange or
+/// after it.
+fn follow_old(
+    tree: &Worktree,
+    journal: &Journal,
+    swap: &Swap,
+    rival: Rival,
+    heard: Option<&mut Heard>,
+) -> Result<()> {
+    let aside = tree.state.undo_dir(journal.serial())?;
+    let (live, other) = (tree.root(), open_aside(tree, journal)?);
+    let exchanged = rival != Rival::Nobody;
+    let (old, new) = if exchanged {
+        (&other, &*live)
+    } else {
+        (&*live, &other)
+    };
+
+    let known = known_in(tree, &aside)?;
+    let mut follow = Follow::new(
+        tree,
+        [old, new],
+        &swap.changed,
+        &known,
+        aside.as_fd(),
+        rival,
+    );
+
+    follow.heard = heard;
+    // Nobody but this process works in the next tree.
+    follow.moving = exchanged;
+    follow.changed_dirs()?;
+    follow.owned_dirs(
+        journal
+            .dirs
+            .iter()
+            .filter(|dir| dir.new.is_none())
+            .filter_map(|dir| dir.path.as_ref()),
+    )?;
+
+    let (touched, names) = (follow.touched, follow.names);
+    set_touched(journal, old, new, touched, std::iter::empty())?;
+    note(tree, aside.as_fd(), &names)
+}
+
+/// Puts the old tree back into its place, unless it is there already, with what came since into what the release had
+/// left alone.
+pub(crate) fn backward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
+    let aside = tree.state.undo_dir(journal.serial())?;
+    let sides = match standing_aside(tree, &aside)? {
+        Some(ino) if ino == swap.old.ino => exchange_back(tree, journal, swap, &aside)?,
+        // Not exchanged yet, or back already.
+        Some(ino) if ino == swap.new.ino => {
+            follow_new(tree, journal, swap, &aside, true)?;
+            [swap.old, swap.new]
+        }
+        None => return Ok(()),
+        Some(_) => return Err(strange(tree, journal)),
+    };
+
+    tree.crash.point()?;
+    settle(tree, &aside, sides, swap)
+}
+
+/// Exchanges the two trees again; says what the live one and the other one have to have.
+fn exchange_back(
+    tree: &Worktree,
+    journal: &Journal,
+    swap: &Swap,
+    aside: &OwnedFd,
+) -> Result<[Side; 2]> {
+    let (live, old) = (tree.root(), open_aside(tree, journal)?);
+    let mut moves = follow_new(tree, journal, swap, aside, false)?;
+    tree.crash.point()?;
+    rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+    let mut heard = Heard::watch(&old, known_in(tree, aside)?.0.keys());
+
+    // Once more, so that as little as possible is left to follow afterwards.
+    moves.extend(follow_back(
+        tree,
+        journal,
+        swap,
+        aside,
+        [&live, &old],
+        Rival::Handles,
+        None,
+    )?);
+
+    let above = moves::above(&live, &old, &moves)?;
+    let time =
+        |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
+    let sides = [
+        Side {
+            mtime: Some(time(&old)?.mtime),
+            ..swap.old
+        },
+        Side {
+            mtime: Some(time(&live)?.mtime),
+            ..swap.new
+        },
+    ];
+
+    drop(live);
+    tree.crash.point()?;
+    exchange(tree, aside, swap.new.ino, heard.as_mut())?;
+    let since = exchanged_at(tree, aside)?;
+    let (new, live) = (open_aside(tree, journal)?, tree.root());
+    moves::run(tree, &new, &live, &moves)?;
+    moves::restore(&live, &above, |dir| dir.new)?;
+
+    moves::restore(&new, &above, |dir| dir.old)?;
+    // What came at the very moment of the exchange.
+    follow_back(
+        tree,
+        journal,
+        swap,
+        aside,
+        [&new, &live],
+        Rival::Everybody(since),
+        heard.as_mut(),
+    )?;
+
+    *locked(&tree.heard) = heard;
+    Ok(sides)
+}
+
+/// Follows what others changed in the new tree since it was looked at last into the old one; says which directories
+/// have to move, unless they did.
+fn follow_back(
+    tree: &Worktree,
+    journal: &Journal,
+    swap: &Swap,
+    aside: &OwnedFd,
+    [new, old]: [&Root; 2],
+    rival: Rival,
+    heard: Option<&mut Heard>,
+) -> Result<Vec<Move>> {
+    let known = known_in(tree, aside)?;
+    let mut follow = Follow::new(
+        tree,
+        [new, old],
+        &swap.changed,
+        &known,
+        aside.as_fd(),
+        rival,
+    );
+
+    follow.back = true;
+    follow.heard = heard;
+    follow.moving = rival != Rival::Handles;
+    follow.changed_dirs()?;
+    let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
+    set_touched(journal, new, old, touched, std::iter::empty())?;
+    note(tree, aside.as_fd(), &names)?;
+
+    Ok(moves)
+}
+
+/// Follows what others changed in all of the new tree into the old one, whichever of the two is live; says which
+/// directories have to move, unless they did.
+fn follow_new(
+    tree: &Worktree,
+    journal: &Journal,
+    swap: &Swap,
+    aside: &OwnedFd,
+    moving: bool,
+) -> Result<Vec<Move>> {
+    let (live, other) = (tree.root(), open_aside(tree, journal)?);
+    let (new, old) = if moving {
+        (&other, &*live)
+    } else {
+        (&*live, &other)
+    };
+
+    let known = known_in(tree, aside)?;
+    // As long as the old tree is not live what is in the new one is the later.
+    let rival = if moving {
+        Rival::Everybody(exchanged_at(tree, aside)?)
+    } else {
+        Rival::Handles
+    };
+
+    let mut follow = Follow::new(
+        tree,
+        [new, old],
+        &swap.changed,
+        &known,
+        aside.as_fd(),
+        rival,
+    );
+
+    follow.back = true;
+    follow.moving = moving;
+    follow.all_dirs()?;
+    follow.owned_dirs(
+        journal
+            .dirs
+            .iter()
+            .filter(|dir| dir.old.is_none())
+            .filter_map(|dir| dir.path.as_ref()),
+    )?;
+
+    let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
+    let moved: Vec<_> = swap
+        .above()
+        .iter()
+        .filter(|dir| touched.contains_key(&Some(dir.path.clone())))
+        .collect();
+
+    // Modes, owners and times that others changed come along, as long as the new tree is the live one.
+    let all = names.0.keys().filter(|_| !moving).cloned();
+    set_touched(journal, new, old, touched, all)?;
+    if moving {
+        moves::restore(old, moved, |dir| dir.old)?;
+    }
+
+    note(tree, aside.as_fd(), &names)?;
+    Ok(moves)
+}
+
+/// Sets metadata of the directories of `to` in which names were followed, and of `others` that are in both trees.
+fn set_touched(
+    journal: &Journal,
+    from: &Root,
+    to: &Root,
+    touched: BTreeMap<Option<TreePath>, Option<Mtime>>,
+    others: impl Iterator<Item = Option<TreePath>>,
+) -> Result<()> {
+    let governed = |path: Option<&TreePath>| {
+        journal
+            .dirs
+            .binary_search_by(|d| d.path.as_ref().cmp(&path))
+            .is_ok()
+    };
+
+    let others: Vec<_> = others
+        .filter(|path| path.is_some() && !governed(path.as_ref()))
+        .collect();
+    set_dirs(to, touched.keys().cloned().chain(others), |path| {
+        let before = touched.get(&path.cloned()).copied();
+        match before {
+            // As the release, or the tree before it, has it.
+            Some(Some(mtime)) if governed(path) || path.is_none() => Ok(Metadata {
+                mtime: Some(mtime),
+                ..Metadata::default()
+            }),
+            // Nobody but others changed it: as they left it.
+            _ => match present(from, path) {
+                Ok(now) => Ok(Metadata {
+                    mtime: now.mtime.max(before.flatten()),
+                    ..now
+                }),
+                Err(e) if e.is_os(io::ErrorKind::NotFound) => Ok(Metadata::default()),
+                Err(e) => Err(e),
+            },
+        }
+    })?;
+
+    let sync = !touched.is_empty();
+    if sync {
+        rustix::fs::syncfs(to).map_err(|e| Error::io("cannot sync", to.path(), e))
+    } else {
+        Ok(())
+    }
+}
+
+fn known_in(tree: &Worktree, aside: &OwnedFd) -> Result<Names> {
+    Names::read(aside.as_fd())
+        .map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
+}
+
+/// When the trees changed places, by the clock of the filesystem: noted right after it as the time of a file.
+fn exchanged_at(tree: &Worktree, aside: &OwnedFd) -> Result<Mtime> {
+    let noted = || -> io::Result<Mtime> {
+        if let Some(found) = stat(aside.as_fd(), &EXCHANGED.to_owned())? {
+            return Ok(found.mtime);
+        }
+        // Nothing else changed names aside since.
+        let at = FileStat::of(aside)?.ctime;
+        let flags =
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(aside, EXCHANGED, flags, Mode::RUSR | Mode::WUSR)?;
+        Metadata {
+            mtime: Some(at),
+            ..Metadata::default()
+        }
+        .set(&file)?;
+        Ok(at)
+    };
+
+    noted().map_err(|e| Error::io("cannot note the exchange in", tree.state.path(), e))
+}
+
+/// Removes the tree that stands aside after the commit `serial` was confirmed or taken back, and follows into the live
+/// one what came into it at last. What of it cannot be removed stays.
+pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
+    let aside = tree.state.undo_dir(serial)?;
+    if standing_aside(tree, &aside)?.is_none() {
+        return Ok(());
+    }
+
+    let drained = || -> Result<()> {
+        let Some(journal) = Journal::read(&tree.state, &done_journal(serial))? else {
+            return Ok(());
+        };
+        let Some(swap) = &journal.swap else {
+            return Ok(());
+        };
+        let (gone, live) = (open_aside(tree, &journal)?, tree.root());
+        let (known, since) = (known_in(tree, &aside)?, exchanged_at(tree, &aside)?);
+        let rival = Rival::Everybody(since);
+        let mut follow = Follow::new(
+            tree,
+            [&gone, &live],
+            &swap.changed,
+            &known,
+            aside.as_fd(),
+            rival,
+        );
+        follow.back = gone.id().ino == swap.new.ino;
+        let mut heard = locked(&tree.heard).take();
+        follow.heard = heard.as_mut();
+        for _ in 0..MAX_TRIES {
+            follow.drain(None)?;
+            match rustix::fs::unlinkat(&aside, ASIDE, AtFlags::REMOVEDIR) {
+                // Something came into it at the last moment.
+                Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+                done => {
+                    done.map_err(|e| Error::io("cannot remove", gone.path(), e))?;
+                    break;
+                }
+            }
+        }
+        let touched = follow.touched;
+        set_touched(&journal, &gone, &live, touched, std::iter::empty())
+    };
+
+    match drained() {
+        Err(e) if tree.crash.happened() => Err(e),
+        Err(e) => {
+            tracing::debug!("tree {}: {e}", tree.name());
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
+}
+
+/// The tree that is not live.
+pub(crate) fn open_aside(tree: &Worktree, journal: &Journal) -> Result<Root> {
+    let aside = tree.state.undo_dir(journal.serial())?;
+    let path = shown_aside(tree, journal);
+    Root::below(aside.as_fd(), ASIDE, path.clone()).map_err(|e| Error::io("cannot open", &path, e))
+}
+
+fn shown_aside(tree: &Worktree, journal: &Journal) -> PathBuf {
+    tree.state
+        .path()
+        .join("undo")
+        .join(journal.serial().to_string())
+        .join("tree")
+}
+
+fn standing_aside(tree: &Worktree, aside: &OwnedFd) -> Result<Option<u64>> {
+    let found = stat(aside.as_fd(), &ASIDE.to_owned())
+        .map_err(|e| Error::io("cannot look into", tree.state.path(), e))?;
+    Ok(found
+        .filter(|f| f.file_type == FileType::Directory)
+        .map(|f| f.id.ino))
+}
+
+/// Lets the live tree, whose inode is `live`, and the one that stands aside change places. What others do in the one
+/// that becomes live is `heard` from here on.
+fn exchange(tree: &Worktree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) -> Result<()> {
+    match rustix::fs::unlinkat(aside, EXCHANGED, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(Error::io("cannot remove a note in", tree.state.path(), e)),
+    }
+
+    if let Some(heard) = heard {
+        heard.begin();
+    }
+
+    tree.replace_root(|root| {
+        let place = Place::of(root)?;
+        let failed = |e: io::Error| Error::io("cannot exchange", &place.path, e);
+        let gone = || {
+            Error::refused(format!(
+                "{} is not the directory any more that was opened",
+                place.path.display()
+            ))
+            .hint("it was moved or replaced: put it back, and restart the daemon")
+        };
+        let is_there = || Ok(root.still_there()? && place.is(root.id())?);
+        if root.id().ino != live || !is_there().map_err(failed)? {
+            return Err(gone());
+        }
+        let new = Root::below(aside.as_fd(), ASIDE, place.path.clone()).map_err(failed)?;
+        loosen(root.as_fd()).map_err(failed)?;
+        loosen(new.as_fd()).map_err(failed)?;
+
+        let change = || {
+            tree.crash
+                .exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name)
+        };
+        change().map_err(|e| failed(e.into()))?;
+        // Somebody who may change names beside the tree may have put something else there right before.
+        if FileStat::at(aside.as_fd(), ASIDE).map_err(failed)?.id != root.id() {
+            if place.is(new.id()).map_err(failed)? {
+                change().map_err(|e| failed(e.into()))?;
+            }
+            return Err(gone());
+        }
+        Ok(new)
+    })
+}
+
+/// To move a directory an ordinary user needs the right to write to it.
+fn loosen(dir: BorrowedFd<'_>) -> io::Result<()> {
+    let mode = FileStat::of(dir)?.mode;
+    if Rights::of_process().overrides_modes() || mode.bits() & 0o200 != 0 {
+        return Ok(());
+    }
+    chmod(dir, crate::manifest::Mode::from_bits(mode.bits() | 0o200))
+}
+
+/// Gives the live directory and the other one their modes and times, and makes the exchange durable.
+fn settle(tree: &Worktree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -> Result<()> {
+    let root = tree.root();
+    let set = || -> io::Result<()> {
+        Metadata {
+            mode: Some(here.mode),
+            mtime: here.mtime,
+            ..Metadata::default()
+        }
+        .set(&root)?;
+        let other = handle_of(aside.as_fd(), ASIDE)?;
+        Metadata {
+            mode: Some(there.mode),
+            mtime: there.mtime,
+            ..Metadata::default()
+        }
+        .set(other)
+    };
+
+    set().map_err(|e| Error::io("cannot set mode and time of", root.path(), e))?;
+    tree.crash.point()?;
+    let parent = root
+        .above()
+        .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
+    let parent = parent.map_err(|e| Error::io("cannot open the directory of", root.path(), e))?;
+    let many = swap.moves().len() > MAX_SINGLE_SYNCS;
+
+    let syncs = || -> io::Result<()> {
+        rustix::fs::fsync(&parent)?;
+        rustix::fs::fsync(aside)?;
+        if many {
+            return Ok(rustix::fs::syncfs(aside)?);
+        }
+        for path in swap.moves().iter().map(|m| m.path.parent()) {
+            match root.dir(path.as_ref()) {
+                Ok(handle) => rustix::fs::fsync(&handle)?,
+                Err(e) if is_gone(&e) => {}
+                // Not readable by us, so that there is no handle to sync.
+                Err(_) => rustix::fs::syncfs(aside)?,
+            }
+        }
+        Ok(())
+    };
+
+    syncs().map_err(|e| Error::io("cannot sync", root.path(), e))
+}
+
+fn strange(tree: &Worktree, journal: &Journal) -> Error {
+    let path = shown_aside(tree, journal);
+    Error::refused(format!(
+        "{} is neither the old nor the new tree of release {}",
+        path.display(),
+        journal.serial()
+    ))
+    .hint("somebody moved it: put it back, and restart the daemon")
+}
+
+/// Where the tree's directory stands: its real place, whatever links led to it.
+struct Place {
+    parent: OwnedFd,
+    name: CString,
+    path: PathBuf,
+}
+
+impl Place {
+    fn of(root: &Root) -> Result<Self> {
+        let path = root
+            .real_path()
+            .map_err(|e| Error::io("cannot resolve", root.path(), e))?;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::refused(format!(
+                "{} cannot be exchanged as a whole",
+                path.display()
+            ))
+            .hint("set commit.layout = \"in-place\" in the spec"));
+        };
+
+        let name =
+            CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
+        let opened = root
+            .above()
+            .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
+        let above = opened.map_err(|e| Error::io("cannot open", parent, e))?;
+
+        Ok(Self {
+            parent: above,
+            name,
+            path,
+        })
+    }
+
+    /// Whether its name is that of this directory.
+    fn is(&self, id: FileId) -> io::Result<bool> {
+        Ok(stat(self.parent.as_fd(), &self.name)?.is_some_and(|now| now.id == id))
+    }
+}

@@ -1,0 +1,266 @@
+//! The way back: a journaled commit undone, from wherever it is, to the tree that was there before.
+//!
+//! What others put into the tree meanwhile is left alone.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, renameat};
+use rustix::io::Errno;
+
+use super::executor::{Outcome, Runner, is_known, stop};
+use super::journal::{Inode, Journal, Step};
+use super::{refresh_index, swap};
+use crate::error::{Error, Result};
+use crate::manifest::TreePath;
+use crate::tree::fs::dir::{rename_new, slot_name, stat};
+use crate::tree::fs::errors::{is_absent, is_unsupported};
+use crate::tree::fs::metadata::Metadata;
+use crate::tree::state::reader::{BACKWARD, FORWARD, done_journal};
+use crate::tree::state::worktree::Worktree;
+
+/// Turns the commit under way round: from here on it is undone, whatever crashes.
+pub(crate) fn begin(tree: &Worktree) -> Result<()> {
+    tree.crash.point()?;
+    tree.state.rename(FORWARD, BACKWARD)
+}
+
+/// Undoes a commit that [`begin`] turned round.
+pub(crate) fn run(tree: &Worktree, journal: &Journal) -> Result<()> {
+    match &journal.swap {
+        Some(exchange) => swap::backward(tree, journal, exchange)?,
+        None => take_steps_back(tree, journal)?,
+    }
+
+    tree.crash.point()?;
+    if tree.state.last_commit()? != journal.previous {
+        tree.state.set_last_commit(journal.previous)?;
+    }
+
+    if let Some(twin) = journal.twin() {
+        tree.crash.point()?;
+        tree.state.bring_back(twin)?;
+    } else if journal
+        .previous
+        .is_none_or(|before| before.release.serial < journal.serial())
+    {
+        // One below the release before it may have been kept when it was put.
+        tree.crash.point()?;
+        tree.state.forget(journal.serial())?;
+    }
+
+    tree.crash.point()?;
+    match &journal.swap {
+        // What is still written into the tree that was taken back is followed as it is removed.
+        Some(_) => tree
+            .state
+            .rename(BACKWARD, &done_journal(journal.serial()))?,
+        None => tree.state.remove(BACKWARD)?,
+    }
+
+    if let Some(exchange) = &journal.swap {
+        // What is left to do is in nobody's way.
+        if let Err(e) = refresh_index::relink(tree, journal, exchange.old.ino, &[]) {
+            tracing::warn!(
+                "tree {}: its files are read anew by the next comparison: {e}",
+                tree.name()
+            );
+        }
+    }
+
+    Ok(())
+}
+
+/// Undoes every step that can be undone. The first that cannot be is the error: the journal stays, and all steps are
+/// tried again with it.
+fn take_steps_back(tree: &Worktree, journal: &Journal) -> Result<()> {
+    let mut runner = Runner::new(tree, journal)?;
+    if let Err(e) = runner.loosen(journal) {
+        // The steps that need it say so.
+        tracing::debug!("tree {}: {e}", tree.name());
+    }
+
+    let mut unset = Unset::default();
+    let mut stuck = None;
+    for step in journal.steps.iter().rev() {
+        let (done, path) = match &step {
+            Step::Mkdir(path) => (runner.unmake(path), path),
+            Step::Place {
+                path,
+                slot,
+                ino,
+                born,
+                ..
+            } => (
+                runner.unplace(
+                    path,
+                    *slot,
+                    Inode {
+                        ino: *ino,
+                        born: *born,
+                    },
+                ),
+                path,
+            ),
+            Step::Remove { path, slot, .. } => (runner.put_back(path, *slot), path),
+            Step::Set {
+                path,
+                old,
+                new,
+                ino,
+            } => (runner.set_back(path, *ino, [old, new]), path),
+        };
+        match done {
+            Ok(outcome) => outcome.into_result()?,
+            Err(e) if is_absent(&e) => {}
+            Err(e) if matches!(step, Step::Set { .. }) => {
+                unset.add(runner.named(e, "cannot restore", path))
+            }
+            Err(e) => {
+                let e = runner.named(e, "cannot restore", path);
+                tracing::error!("tree {}: {e}", tree.name());
+                stuck.get_or_insert(e);
+            }
+        }
+    }
+
+    for dir in journal.dirs.iter().rev() {
+        let Some(old) = &dir.old else { continue };
+        match runner.set_dir(dir.path.as_ref(), old) {
+            Err(e) if e.is_os(io::ErrorKind::NotFound) || e.is_os(io::ErrorKind::NotADirectory) => {
+            }
+            Err(e) if tree.crash.happened() => return Err(e),
+            Err(e) => unset.add(e),
+            Ok(()) => {}
+        }
+    }
+
+    runner.sync(journal)?;
+    stuck.map_or(Ok(()), Err)?;
+    unset.end(tree)
+}
+
+/// Metadata that could not be restored. It keeps no file from getting its place back.
+#[derive(Default)]
+struct Unset {
+    denied: Option<Error>,
+    failed: Option<Error>,
+}
+
+impl Unset {
+    fn add(&mut self, e: Error) {
+        // What this process must not set, it will not be able to set at the next try either.
+        let denied =
+            e.is_os(io::ErrorKind::PermissionDenied) || e.is_os(io::ErrorKind::Unsupported);
+
+        if denied {
+            &mut self.denied
+        } else {
+            &mut self.failed
+        }
+        .get_or_insert(e);
+    }
+
+    /// An error when another try makes sense; what does not is only told.
+    fn end(self, tree: &Worktree) -> Result<()> {
+        if let Some(e) = self.denied {
+            tracing::error!(
+                "tree {}: undone, but not in all modes, owners and times; the first: {e}",
+                tree.name()
+            );
+        }
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Runner<'_> {
+    fn unmake(&mut self, path: &TreePath) -> io::Result<Outcome> {
+        stop!(self);
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::unlinkat(parent, &name, AtFlags::REMOVEDIR) {
+            // Something was put into it that is not ours, or it is not what we made.
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Outcome::Done),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn unplace(&mut self, path: &TreePath, slot: u64, inode: Inode) -> io::Result<Outcome> {
+        let (name, tree) = (slot_name(slot), self.tree);
+        let stage = tree.state.stage();
+        let undo = Rc::clone(&self.undo);
+        if let Some(staged) = stat(stage, &name)? {
+            if !inode.is(&staged) {
+                // The two changed places and no more: back.
+                stop!(self);
+                let (parent, last) = self.parent(path)?;
+                tree.crash.exchange(stage, &name, parent, &last)?;
+            } else if stat(undo.as_fd(), &name)?.is_some() {
+                // A second name of the old, where there is no exchange.
+                stop!(self);
+                rustix::fs::unlinkat(&*undo, &name, AtFlags::empty())?;
+            }
+            return Ok(Outcome::Done);
+        }
+
+        let (parent, last) = self.parent(path)?;
+        match stat(undo.as_fd(), &name)? {
+            Some(old) if !inode.is(&old) => {
+                stop!(self);
+                let (parent, last) = self.parent(path)?;
+                match tree.crash.exchange(undo.as_fd(), &name, parent, &last) {
+                    Ok(()) => {}
+                    Err(e) if e == Errno::NOENT || is_unsupported(e) => {
+                        renameat(&*undo, &name, parent, &last)?;
+                        return Ok(Outcome::Done);
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+                stop!(self);
+                renameat(&*undo, &name, stage, &name)?;
+            }
+            Some(_) => {
+                stop!(self);
+                renameat(&*undo, &name, stage, &name)?;
+            }
+            None if stat(parent, &last)?.is_some_and(|now| inode.is(&now)) => {
+                stop!(self);
+                let (parent, last) = self.parent(path)?;
+                renameat(parent, &last, stage, &name)?;
+            }
+            None => {}
+        }
+
+        Ok(Outcome::Done)
+    }
+
+    fn set_back(
+        &mut self,
+        path: &TreePath,
+        ino: u64,
+        sides: [&Metadata; 2],
+    ) -> io::Result<Outcome> {
+        let (parent, name) = self.parent(path)?;
+        match stat(parent, &name)? {
+            Some(now) if is_known(&now, ino, sides) => self.set(path, ino, sides[0], sides),
+            // Somebody put another there.
+            _ => Ok(Outcome::Done),
+        }
+    }
+
+    fn put_back(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
+        let name = slot_name(slot);
+        let undo = Rc::clone(&self.undo);
+        if stat(undo.as_fd(), &name)?.is_none() {
+            return self.take_stand_in(path, slot);
+        }
+
+        stop!(self);
+        let (parent, last) = self.parent(path)?;
+        match rename_new(undo.as_fd(), &name, parent, &last) {
+            // Somebody made a new one under the old name: theirs stays.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Outcome::Done),
+            done => done.map(|()| Outcome::Done),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a commit wrote, for the scan after it: the content of a file that this host wrote and verified itself need not
+//! be read again to know it.
+//!
+//! It is an index of those files only, beside the tree's own; the next scan takes contents from both, and then it goes.
+//! A file counts as the one that was written when its size and time of modification are those that it was given, and its
+//! time of change is the one that our own last operation left to it ([`crate::tree::fs::ctime_chains`]): that is the kernel's alone.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::block::BlockHash;
+use crate::diff::Plan;
+use crate::manifest::build::NodeSink;
+use crate::manifest::read::NodeSource;
+use crate::manifest::{Content, EntryKind, Mtime, TreePath};
+use crate::sync::locked;
+use crate::tree::fs::stat::{FileStat, Version};
+use crate::tree::index::{IndexEntry, IndexWriter, Origin};
+use crate::tree::state::worktree::Worktree;
+
+/// Fewer bytes than this are as quickly read again.
+const WORTH: u64 = 1 << 20;
+/// More seconds than the coarsest filesystem rounds times by.
+const AFTER: i64 = 3;
+
+impl Worktree {
+    /// Notes what the commit of `plan`, which is over, wrote. What cannot be noted is read again.
+    pub fn note_written(&self, plan: &Plan) {
+        if let Err(e) = if is_worth(plan) {
+            write(self, plan)
+        } else {
+            Ok(())
+        } {
+            tracing::debug!(
+                "tree {}: what was written is read again by the next scan: {e}",
+                self.name()
+            );
+        }
+    }
+}
+
+/// Whether what `plan` writes is worth being noted.
+pub(crate) fn is_worth(plan: &Plan) -> bool {
+    plan.sets_mtime && plan.summary.write_bytes >= WORTH
+}
+
+fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
+    let root = tree.root();
+    let chains = locked(&tree.chains);
+
+    // By the clock that the files are stamped with.
+    let now = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?.ctime;
+    let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
+    let mut open: Option<(Option<TreePath>, OwnedFd)> = None;
+
+    for change in plan.changes.iter().filter(|c| c.makes_anew()) {
+        let Some(entry) = change.want.as_ref().map(|want| &want.entry) else {
+            continue;
+        };
+        let EntryKind::File(content) = &entry.kind else {
+            continue;
+        };
+        let parent = entry.path.parent();
+        if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
+            let (handle, _) = root.parent(&entry.path)?;
+            open = Some((parent, handle));
+        }
+        let Some((_, dir)) = &open else { continue };
+        let name = std::ffi::CString::new(entry.path.name())?;
+        let Ok(stat) = FileStat::at(dir.as_fd(), &name) else {
+            continue;
+        };
+        // One that is written to in the tick of the commit has the time of then.
+        let settled = stat.mtime.secs < now.secs - 1;
+        let is_ours = chains.last(stat.id.ino) == Some(stat.ctime);
+        if !settled || !is_ours || stat.mtime != entry.mtime || stat.size != content.size() {
+            continue;
+        }
+        if let Content::Lists(lists) = content {
+            for list in lists {
+                let bytes = tree
+                    .nodes()
+                    .node(&list.block.hash)
+                    .map_err(io::Error::other)?;
+                writer.put(list.block, bytes.to_vec())?;
+            }
+        }
+        writer.push(IndexEntry {
+            entry: entry.clone(),
+            version: stat.version(),
+        })?;
+    }
+
+    // The time of modification was seen to be older: the time of change needs no second look.
+    let started = Mtime {
+        secs: now.secs + AFTER,
+        nanos: now.nanos,
+    };
+
+    let origin = Origin {
+        started,
+        options: BlockHash([0; 32]),
+        top: Version::NONE,
+        owners: Vec::new(),
+        patterns: Vec::new(),
+        ignore_files: Vec::new(),
+        skipped: Vec::new(),
+        mounts: Vec::new(),
+    };
+
+    writer.finish(origin).map(drop)
+}

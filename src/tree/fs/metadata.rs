@@ -1,0 +1,414 @@
+//! Metadata of one path: reading what is there and setting what should be, through a handle that was opened once.
+//!
+//! Order matters: the owner first (changing it clears set-user-id), attributes next (they need a writable file), the
+//! mode after them, the time of modification last.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use minicbor::{Decode, Encode};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use super::handover::{is_foreign, is_grant};
+use super::stat::FileStat;
+use super::xattrs::{ACL, DEFAULT_ACL, LABEL, XattrReader};
+use crate::diff::{Change, Plan, TopChange};
+use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
+use crate::units::printable;
+
+/// Metadata to set; `None` is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Metadata {
+    /// Permission bits.
+    #[n(0)]
+    pub mode: Option<Mode>,
+    /// The user's number.
+    #[n(1)]
+    pub uid: Option<u32>,
+    /// The group's number.
+    #[n(2)]
+    pub gid: Option<u32>,
+    /// The time of modification.
+    #[n(3)]
+    pub mtime: Option<Mtime>,
+    /// All extended attributes, sorted by name.
+    #[n(4)]
+    pub xattrs: Option<Vec<Xattr>>,
+    /// The security label, which no release governs.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub label: Option<Vec<u8>>,
+}
+
+impl Metadata {
+    /// What `change` says of its path.
+    pub fn wanted(change: &Change, plan: &Plan) -> Self {
+        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
+            return Self::default();
+        };
+
+        let is_link = matches!(entry.kind, EntryKind::Symlink(_));
+        Self {
+            mode: (!is_link).then_some(entry.mode),
+            uid: change.owner.uid,
+            gid: change.owner.gid,
+            mtime: plan.sets_mtime.then_some(entry.mtime),
+            xattrs: plan.sets_xattrs.then(|| entry.xattrs.clone()),
+            label: None,
+        }
+    }
+
+    /// What the release says of the tree's own directory.
+    pub fn of_top(top: &TopChange, plan: &Plan) -> Self {
+        Self {
+            mode: Some(top.want.mode),
+            uid: top.owner.uid,
+            gid: top.owner.gid,
+            mtime: plan.sets_mtime.then_some(top.want.mtime),
+            xattrs: plan.sets_xattrs.then(|| top.want.xattrs.clone()),
+            label: None,
+        }
+    }
+
+    /// What `name` in `dir` has now; attributes only when asked for.
+    pub fn present(dir: BorrowedFd<'_>, name: &CStr, with_xattrs: bool) -> io::Result<Self> {
+        Self::of(handle_of(dir, name)?, with_xattrs)
+    }
+
+    /// What is behind `handle` now; attributes only when asked for.
+    pub fn of(handle: impl AsFd, with_xattrs: bool) -> io::Result<Self> {
+        let handle = handle.as_fd();
+        let stat = FileStat::of(handle)?;
+        let is_link = stat.file_type == FileType::Symlink;
+        let mut reader = with_xattrs.then(XattrReader::default);
+        let xattrs = reader
+            .as_mut()
+            .map(|reader| reader.through(handle))
+            .transpose()?;
+
+        let label = reader
+            .map(|mut reader| reader.label(handle, false))
+            .transpose()?
+            .flatten();
+
+        Ok(Self {
+            mode: (!is_link).then_some(stat.mode),
+            uid: Some(stat.uid),
+            gid: Some(stat.gid),
+            mtime: Some(stat.mtime),
+            xattrs,
+            label: label.map(|label| label.value),
+        })
+    }
+
+    /// Whether this inode's owner gave it rights that end when it becomes the property of `uid`.
+    pub(crate) fn is_foreign_to(&self, uid: Option<u32>) -> bool {
+        self.uid.is_some_and(|now| is_foreign(now, uid))
+    }
+
+    /// The same as it comes into the hands of the user `uid`: without rights that another user gave.
+    pub(crate) fn handed_to(mut self, uid: Option<u32>) -> Self {
+        if self.is_foreign_to(uid) {
+            self.label = None;
+            self.xattrs
+                .iter_mut()
+                .for_each(|all| all.retain(|xattr| !is_grant(&xattr.name)));
+        }
+        self
+    }
+
+    /// Sets everything on what `handle` is (an `O_PATH` handle will do); leaves alone what is as it should be.
+    pub fn set(&self, handle: impl AsFd) -> io::Result<()> {
+        let handle = handle.as_fd();
+        self.set_over(handle, &FileStat::of(handle)?)
+    }
+
+    /// As [`Metadata::set`] on what is as in `now`.
+    pub(crate) fn set_over(&self, handle: BorrowedFd<'_>, now: &FileStat) -> io::Result<()> {
+        let uid = self.uid.filter(|&uid| uid != now.uid);
+        let gid = self.gid.filter(|&gid| gid != now.gid);
+        let mut mode_now = Some(now.mode);
+        if uid.is_some() || gid.is_some() {
+            // This clears set-user-id and set-group-id.
+            mode_now = None;
+            rustix::fs::chownat(
+                handle,
+                c"",
+                uid.map(Uid::from_raw),
+                gid.map(Gid::from_raw),
+                AtFlags::EMPTY_PATH,
+            )?;
+        }
+
+        if self.xattrs.is_none() && is_foreign(now.uid, uid) && now.file_type != FileType::Symlink {
+            // Another user made them.
+            [ACL, DEFAULT_ACL]
+                .iter()
+                .try_for_each(|acl| remove_acl(handle, acl))?;
+        }
+
+        if let Some(xattrs) = &self.xattrs {
+            // An ACL changes the mode, and so may this.
+            mode_now = None;
+            set_xattrs(handle, now.mode, xattrs)?;
+        }
+
+        if let Some(label) = &self.label {
+            let label = Xattr {
+                name: LABEL.to_vec(),
+                value: label.clone(),
+            };
+            add_attribute(&in_proc(handle), &label)?;
+        }
+
+        if let Some(mode) = self.mode.filter(|_| now.file_type != FileType::Symlink)
+            && mode_now != Some(mode)
+        {
+            chmod(handle, mode)?;
+        }
+
+        // Only its owner may set a time: not even to what it is.
+        if let Some(mtime) = self.mtime.filter(|&mtime| mtime != now.mtime) {
+            set_mtime(handle, mtime)?;
+        }
+
+        Ok(())
+    }
+}
+
+/// A handle of `name` in `dir`, whatever it is, for metadata only; a symbolic link itself.
+pub fn handle_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(
+        dir,
+        name,
+        flags,
+        rustix::fs::Mode::empty(),
+    )?)
+}
+
+/// Sets permission bits through any handle.
+pub fn chmod(handle: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
+    let mode = rustix::fs::Mode::from_raw_mode(mode.bits());
+    match rustix::fs::fchmod(handle, mode) {
+        // An O_PATH handle is no good for fchmod, but its name in /proc is.
+        Err(Errno::BADF) => Ok(rustix::fs::chmodat(
+            CWD,
+            in_proc(handle),
+            mode,
+            AtFlags::empty(),
+        )?),
+        done => Ok(done?),
+    }
+}
+
+fn set_mtime(handle: BorrowedFd<'_>, mtime: Mtime) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: mtime.secs,
+            tv_nsec: i64::from(mtime.nanos),
+        },
+    };
+
+    Ok(rustix::fs::utimensat(
+        handle,
+        c"",
+        &times,
+        AtFlags::EMPTY_PATH,
+    )?)
+}
+
+/// Makes the attributes exactly `wanted`.
+///
+/// Nothing is opened for it: a device may be without a driver, or on a mount that has none, and a pipe would let its
+/// writer go. The name of the handle in `/proc` leads to the very inode.
+fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Result<()> {
+    let mut reader = XattrReader::default();
+    let mut meanwhile = mode;
+    let present = match reader.through(handle) {
+        // Its own mode keeps an ordinary owner from reading the values.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            meanwhile = Mode::from_bits(mode.bits() & 0o777 | 0o600);
+            chmod(handle, meanwhile)?;
+            reader.through(handle)?
+        }
+        present => present?,
+    };
+
+    if present == wanted {
+        return Ok(());
+    }
+
+    // Writable meanwhile; and a set-user-id bit that the new owner cleared comes back with the final mode only.
+    let writable = Mode::from_bits(meanwhile.bits() & 0o777 | 0o200);
+
+    if writable != meanwhile && FileStat::of(handle)?.file_type != FileType::Symlink {
+        chmod(handle, writable)?;
+    }
+
+    let path = in_proc(handle);
+
+    for extra in present
+        .iter()
+        .filter(|x| !wanted.iter().any(|w| w.name == x.name))
+    {
+        rustix::fs::removexattr(&path, extra.name.as_slice())
+            .map_err(|e| of_attribute(extra, e))?;
+    }
+
+    for x in wanted.iter().filter(|w| !present.contains(w)) {
+        rustix::fs::setxattr(&path, x.name.as_slice(), &x.value, XattrFlags::empty())
+            .map_err(|e| of_attribute(x, e))?;
+    }
+
+    Ok(())
+}
+
+/// Takes the access list `acl` away, if there is one.
+pub(crate) fn remove_acl(handle: BorrowedFd<'_>, acl: &[u8]) -> io::Result<()> {
+    match rustix::fs::removexattr(in_proc(handle), acl) {
+        // A directory alone has one for what is made in it.
+        Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::ACCESS) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Adds attributes that no release governs, and sets the final mode, of which an ACL changes a part.
+pub(crate) fn add_xattrs(handle: BorrowedFd<'_>, mode: Mode, xattrs: &[Xattr]) -> io::Result<()> {
+    let is_link = FileStat::of(handle)?.file_type == FileType::Symlink;
+    if !is_link && mode.bits() & 0o200 == 0 {
+        chmod(handle, Mode::from_bits(mode.bits() & 0o777 | 0o200))?;
+    }
+
+    let path = in_proc(handle);
+    for xattr in xattrs {
+        add_attribute(&path, xattr)?;
+    }
+
+    if is_link { Ok(()) } else { chmod(handle, mode) }
+}
+
+/// Sets one attribute that no release governs: one that this process must not set is only told of, but for an ACL,
+/// without which others could read what they must not.
+fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
+    let is_acl = xattr.name.starts_with(b"system.posix_acl_");
+    match rustix::fs::setxattr(
+        path,
+        xattr.name.as_slice(),
+        &xattr.value,
+        XattrFlags::empty(),
+    ) {
+        Err(e @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP)) if !is_acl => {
+            // A label that must not be set is that of every file of a host.
+            match xattr.name == LABEL {
+                true => tracing::debug!("a label is not kept: {e}"),
+                false => tracing::warn!("attribute {} is not kept: {e}", printable(&xattr.name)),
+            }
+            Ok(())
+        }
+        done => done.map_err(|e| of_attribute(xattr, e)),
+    }
+}
+
+/// The error of an attribute that cannot be set or removed, with its name.
+fn of_attribute(xattr: &Xattr, e: Errno) -> io::Error {
+    let e = io::Error::from(e);
+    io::Error::new(
+        e.kind(),
+        format!("attribute {}: {e}", printable(&xattr.name)),
+    )
+}
+
+fn in_proc(handle: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", handle.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn everything_is_set_through_a_handle_and_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "x").unwrap();
+        std::fs::set_permissions(
+            dir.path().join("file"),
+            std::fs::Permissions::from_mode(0o000),
+        )
+        .unwrap();
+
+        let top = File::open(dir.path()).unwrap();
+        let wanted = Metadata {
+            mode: Some(Mode::from_bits(0o4750)),
+            mtime: Some(Mtime {
+                secs: -5,
+                nanos: 123_456_789,
+            }),
+            ..Metadata::default()
+        };
+
+        wanted
+            .set(handle_of(top.as_fd(), c"file").unwrap())
+            .unwrap();
+        let now = Metadata::present(top.as_fd(), c"file", false).unwrap();
+
+        assert_eq!((now.mode, now.mtime), (wanted.mode, wanted.mtime));
+    }
+
+    #[test]
+    fn a_link_has_a_time_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("nowhere", dir.path().join("link")).unwrap();
+        let top = File::open(dir.path()).unwrap();
+        let wanted = Metadata {
+            mtime: Some(Mtime { secs: 99, nanos: 1 }),
+            ..Metadata::default()
+        };
+
+        wanted
+            .set(handle_of(top.as_fd(), c"link").unwrap())
+            .unwrap();
+        let meta = std::fs::symlink_metadata(dir.path().join("link")).unwrap();
+
+        assert_eq!((meta.mtime(), meta.mtime_nsec()), (99, 1));
+    }
+
+    #[test]
+    fn attributes_become_exactly_what_is_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("file")).unwrap();
+        if rustix::fs::fsetxattr(&file, "user.old", b"1", XattrFlags::empty()).is_err() {
+            println!("skipped: no user xattrs here");
+            return;
+        }
+
+        let xattrs = vec![Xattr {
+            name: b"user.new".to_vec(),
+            value: b"2".to_vec(),
+        }];
+        let wanted = Metadata {
+            xattrs: Some(xattrs),
+            mode: Some(Mode::from_bits(0o444)),
+            ..Metadata::default()
+        };
+
+        let top = File::open(dir.path()).unwrap();
+        wanted
+            .set(handle_of(top.as_fd(), c"file").unwrap())
+            .unwrap();
+        let now = Metadata::present(top.as_fd(), c"file", true).unwrap();
+
+        assert_eq!((now.xattrs, now.mode), (wanted.xattrs, wanted.mode));
+    }
+}

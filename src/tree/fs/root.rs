@@ -1,0 +1,499 @@
+//! A directory by its handle, and everything inside it resolved from that handle.
+//!
+//! No symbolic link, no `..`, no magic link of `/proc` is ever followed inside a root (openat2); mounts inside it are
+//! crossed. Nothing is resolved twice: a caller gets the handle of the directory that holds a path and the one
+//! component that is left, and does everything with those. It must not know what the directory is used for.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags, openat, openat2, statat,
+    statx,
+};
+use rustix::io::Errno;
+
+use super::symlinks::{self, Links};
+use crate::manifest::TreePath;
+
+/// How often an openat2 is tried again that the kernel could not decide because of a concurrent rename.
+const MAX_TRIES: usize = 100;
+
+/// A directory of the file system by its handle, with its path for messages.
+#[derive(Debug)]
+pub struct Root {
+    handle: OwnedFd,
+    path: PathBuf,
+    identity: Identity,
+    links: Links,
+}
+
+/// What a directory is known by: where it is, whatever its name. See [`Root::id`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId {
+    /// The number of the file system (`st_dev`).
+    pub dev: u64,
+    /// The inode's number.
+    pub ino: u64,
+}
+
+impl FileId {
+    /// The identity that a stat call returned.
+    pub fn of(stat: &Stat) -> Self {
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        }
+    }
+}
+
+/// The directory, and what its path names by itself (a symbolic link to it, perhaps).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    directory: FileId,
+    name: FileId,
+}
+
+impl Root {
+    /// Opens the directory at `path`. The path itself comes from the operator and may lead through symbolic links.
+    pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        let handle = retry(|| openat(CWD, &path, DIRECTORY, Mode::empty()))?;
+        let directory = FileId::of(&rustix::fs::fstat(&handle)?);
+        let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
+
+        Ok(Self {
+            handle,
+            path,
+            identity: Identity { directory, name },
+            links: Links::Any,
+        })
+    }
+
+    /// As [`Root::open`], with a path that leads through `links` only, then and whenever it is looked up again.
+    pub fn open_through(path: impl Into<PathBuf>, links: Links) -> io::Result<Self> {
+        let path = path.into();
+        if links == Links::Any {
+            return Self::open(path);
+        }
+        let handle = symlinks::open(None, &path, links)?;
+        Self::of_handle(&handle, path, links)
+    }
+
+    /// The directory of an `O_PATH` handle, which `path` leads to.
+    pub(crate) fn of_handle(handle: &OwnedFd, path: PathBuf, links: Links) -> io::Result<Self> {
+        let handle = retry(|| openat(handle, c".", DIRECTORY, Mode::empty()))?;
+        let directory = FileId::of(&rustix::fs::fstat(&handle)?);
+        let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
+        Ok(Self {
+            handle,
+            path,
+            identity: Identity { directory, name },
+            links,
+        })
+    }
+
+    /// The subdirectory `name`, one component, of `dir`, which `path` leads to; never through a link.
+    pub(crate) fn below(dir: BorrowedFd<'_>, name: &CStr, path: PathBuf) -> io::Result<Self> {
+        let handle = open_dir_at(dir, name)?;
+        let id = FileId::of(&rustix::fs::fstat(&handle)?);
+        Ok(Self {
+            handle,
+            path,
+            identity: Identity {
+                directory: id,
+                name: id,
+            },
+            links: Links::Any,
+        })
+    }
+
+    /// The directory `other`, which took this one's place: under the same path, by the same links.
+    pub(crate) fn succeeded_by(&self, other: Self) -> Self {
+        let Identity { directory, name } = self.identity;
+        let identity = Identity {
+            name: if name == directory { other.id() } else { name },
+            ..other.identity
+        };
+
+        Self {
+            handle: other.handle,
+            path: self.path.clone(),
+            identity,
+            links: self.links,
+        }
+    }
+
+    /// The directory itself by a path of this process, as long as this lives.
+    pub fn here(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+    }
+
+    /// The path of the directory itself, whatever links lead to it, as the kernel knows it.
+    pub fn real_path(&self) -> io::Result<PathBuf> {
+        let path = std::fs::read_link(self.here());
+        // Without /proc by the path that it was opened by.
+        path.or_else(|_| std::fs::canonicalize(&self.path))
+    }
+
+    /// The directory that it is in, as an `O_PATH` handle for *at calls.
+    pub(crate) fn above(&self) -> io::Result<OwnedFd> {
+        Ok(retry(|| {
+            openat(&self.handle, c"..", DIRECTORY | OFlags::PATH, Mode::empty())
+        })?)
+    }
+
+    /// The directory at `path` inside this root as a root of its own.
+    pub fn open_below(&self, path: &TreePath) -> io::Result<Self> {
+        let handle = self.dir(Some(path))?;
+        let id = FileId::of(&rustix::fs::fstat(&handle)?);
+        Ok(Self {
+            handle,
+            path: self.shown(path),
+            identity: Identity {
+                directory: id,
+                name: id,
+            },
+            links: self.links,
+        })
+    }
+
+    /// The path that the root was opened by, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where `path` is outside the root, for messages only.
+    pub fn shown(&self, path: &TreePath) -> PathBuf {
+        self.path.join(path.as_path())
+    }
+
+    /// The path of a directory of the tree, of its own without one, for messages.
+    pub(crate) fn shown_dir(&self, dir: Option<&TreePath>) -> PathBuf {
+        dir.map_or_else(|| self.path().to_path_buf(), |dir| self.shown(dir))
+    }
+
+    /// As [`Root::shown`], fit for a message.
+    pub fn printed(&self, path: &TreePath) -> String {
+        crate::units::printable(self.shown(path).as_os_str().as_encoded_bytes())
+    }
+
+    /// The identity of the directory.
+    pub fn id(&self) -> FileId {
+        self.identity.directory
+    }
+
+    /// A readable handle of the directory `path`, or of the root itself; its read position is its own.
+    pub fn dir(&self, path: Option<&TreePath>) -> io::Result<OwnedFd> {
+        self.resolve(path, DIRECTORY)
+    }
+
+    /// The directory that holds `path`, as an `O_PATH` handle for *at calls, and the component that is left.
+    pub fn parent(&self, path: &TreePath) -> io::Result<(OwnedFd, CString)> {
+        let handle = self.resolve(path.parent().as_ref(), DIRECTORY | OFlags::PATH)?;
+        Ok((handle, component(path.name())?))
+    }
+
+    /// The directory at these bytes of a path, which are empty for the root itself, as an `O_PATH` handle for *at
+    /// calls.
+    pub(crate) fn handle_of(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let below = if path.is_empty() {
+            c".".to_owned()
+        } else {
+            component(path)?
+        };
+
+        Ok(retry(|| {
+            openat2(
+                &self.handle,
+                &below,
+                DIRECTORY | OFlags::PATH,
+                Mode::empty(),
+                RESOLVE,
+            )
+        })?)
+    }
+
+    /// Opens the regular file at `path` for reading; anything else is refused with `InvalidInput`, a symbolic link
+    /// with the system's "too many levels of symbolic links".
+    pub fn open_file(&self, path: &TreePath) -> io::Result<File> {
+        let (parent, name) = self.parent(path)?;
+        open_file_at(parent.as_fd(), &name)
+    }
+
+    /// What is at `path`; a symbolic link itself, not what it names.
+    pub fn stat(&self, path: &TreePath) -> io::Result<Stat> {
+        let (parent, name) = self.parent(path)?;
+        Ok(statat(&parent, &name, NOFOLLOW)?)
+    }
+
+    /// Whether a rename between the two roots can work: same file system and same mount.
+    pub fn same_filesystem(&self, other: &Root) -> io::Result<bool> {
+        Ok(self.id().dev == other.id().dev && self.mount()? == other.mount()?)
+    }
+
+    /// Whether the path still leads to this directory: not removed, replaced, or now a symbolic link.
+    pub fn still_there(&self) -> io::Result<bool> {
+        let now = |flags| match statat(CWD, &self.path, flags) {
+            Ok(stat) => Ok(Some(FileId::of(&stat))),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(e) => Err(io::Error::from(e)),
+        };
+
+        let directory = match self.links {
+            Links::Any => now(AtFlags::empty())?,
+            links => match symlinks::open(None, &self.path, links) {
+                Ok(handle) => Some(FileId::of(&rustix::fs::fstat(&handle)?)),
+                Err(e) if symlinks::is_foreign(&e) => None,
+                Err(e) => match Errno::from_io_error(&e) {
+                    Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+                    _ => return Err(e),
+                },
+            },
+        };
+
+        Ok(directory == Some(self.identity.directory)
+            && now(AtFlags::SYMLINK_NOFOLLOW)? == Some(self.identity.name))
+    }
+
+    /// The number of the mount; `None` before Linux 5.8.
+    fn mount(&self) -> io::Result<Option<u64>> {
+        let found = statx(&self.handle, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+        Ok((found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id))
+    }
+
+    fn resolve(&self, path: Option<&TreePath>, flags: OFlags) -> io::Result<OwnedFd> {
+        let below = match path {
+            None => c".".to_owned(),
+            Some(path) => component(path.as_bytes())?,
+        };
+        Ok(retry(|| {
+            openat2(&self.handle, &below, flags, Mode::empty(), RESOLVE)
+        })?)
+    }
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+/// Opens the subdirectory `name`, one component, of the directory `parent` for reading; never through a link.
+pub fn open_dir_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    Ok(retry(|| {
+        openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
+    })?)
+}
+
+/// Opens the regular file `name`, one component, of the directory `parent` for reading; never through a link.
+pub fn open_file_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
+    // Looked at first, since opening a device or a pipe can have effects; again after, since it may have been replaced.
+    regular(&statat(parent, name, NOFOLLOW)?)?;
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(retry(|| openat(parent, name, flags, Mode::empty()))?);
+    regular(&rustix::fs::fstat(&file)?)?;
+    Ok(file)
+}
+
+/// Flags of a stat call that looks at the name itself.
+pub const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+const RESOLVE: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS);
+
+fn regular(stat: &Stat) -> io::Result<()> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(()),
+        FileType::Symlink => Err(Errno::LOOP.into()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
+    }
+}
+
+/// A legal path has no NUL, so that this fails for defects only.
+fn component(bytes: &[u8]) -> io::Result<CString> {
+    CString::new(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
+}
+
+fn retry<T>(call: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    let mut tries = 0;
+    loop {
+        match call() {
+            Err(Errno::AGAIN | Errno::INTR) if tries < MAX_TRIES => tries += 1,
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::new(text.as_bytes()).expect("legal")
+    }
+
+    fn a_tree() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let top = dir.path().join("top");
+        std::fs::create_dir_all(top.join("a/b")).unwrap();
+        std::fs::write(top.join("a/b/file"), "inside").unwrap();
+        std::fs::write(dir.path().join("secret"), "outside").unwrap();
+        let root = Root::open(&top).unwrap();
+        (dir, root)
+    }
+
+    fn text(mut file: File) -> String {
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn files_are_found_inside() {
+        let (_dir, root) = a_tree();
+        assert_eq!(text(root.open_file(&path("a/b/file")).unwrap()), "inside");
+        assert_eq!(root.stat(&path("a/b/file")).unwrap().st_size, 6);
+        let (parent, name) = root.parent(&path("a/b/file")).unwrap();
+        assert_eq!(name.as_bytes(), b"file");
+        assert_eq!(
+            FileId::of(&rustix::fs::fstat(parent).unwrap()),
+            root.open_below(&path("a/b")).unwrap().id()
+        );
+
+        assert_eq!(
+            FileId::of(&rustix::fs::fstat(root.dir(None).unwrap()).unwrap()),
+            root.id()
+        );
+
+        assert_eq!(
+            root.open_file(&path("a/x")).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn no_link_is_followed_anywhere() {
+        let (dir, root) = a_tree();
+        let top = root.path();
+        symlink("..", top.join("up")).unwrap();
+        symlink("b", top.join("a/here")).unwrap();
+        symlink(dir.path().join("secret"), top.join("a/absolute")).unwrap();
+        symlink("/proc/self/fd/0", top.join("a/magic")).unwrap();
+        symlink("/proc/self/root", top.join("slash")).unwrap();
+
+        let refused = [
+            "up/secret",
+            "a/here/file",
+            "a/absolute",
+            "a/magic",
+            "slash/etc/passwd",
+        ];
+
+        for name in refused {
+            let e = root.open_file(&path(name)).unwrap_err();
+            assert_eq!(
+                e.raw_os_error(),
+                Some(Errno::LOOP.raw_os_error()),
+                "{name}: {e}"
+            );
+        }
+
+        assert!(root.dir(Some(&path("up"))).is_err());
+        assert!(root.dir(Some(&path("a/here"))).is_err());
+        assert!(root.parent(&path("a/here/file")).is_err());
+
+        // The link itself may be looked at: its parent is resolved, it is not followed.
+        assert_eq!(
+            FileType::from_raw_mode(root.stat(&path("a/magic")).unwrap().st_mode),
+            FileType::Symlink
+        );
+    }
+
+    #[test]
+    fn the_kernel_refuses_dots_even_if_a_path_had_them() {
+        let (_dir, root) = a_tree();
+        for raw in [c"../secret", c"a/../../secret", c"/etc/passwd"] {
+            let opened = openat2(&root, raw, OFlags::RDONLY, Mode::empty(), RESOLVE);
+            assert_eq!(opened.map(drop), Err(Errno::XDEV), "{raw:?}");
+        }
+        assert!(TreePath::new(b"../secret".as_slice()).is_err());
+    }
+
+    #[test]
+    fn magic_links_of_proc_are_not_followed() {
+        let Ok(proc) = Root::open("/proc/self") else {
+            println!("skipped: no /proc here");
+            return;
+        };
+        assert!(proc.open_file(&path("fd/0")).is_err());
+        assert!(proc.open_file(&path("root/etc/passwd")).is_err());
+        assert!(proc.dir(Some(&path("cwd"))).is_err());
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let (_dir, root) = a_tree();
+        nix::unistd::mkfifo(&root.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(
+            root.open_file(&path("pipe")).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+        assert_eq!(
+            root.open_file(&path("a")).unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
+    }
+
+    #[test]
+    fn a_replaced_root_is_noticed_and_the_handle_still_works() {
+        let (dir, root) = a_tree();
+        assert!(root.still_there().unwrap());
+        let moved = dir.path().join("moved");
+        std::fs::rename(root.path(), &moved).unwrap();
+        assert!(!root.still_there().unwrap());
+        symlink("moved", root.path()).unwrap();
+        assert!(!root.still_there().unwrap());
+        std::fs::remove_file(root.path()).unwrap();
+        std::fs::create_dir(root.path()).unwrap();
+        assert!(!root.still_there().unwrap());
+        assert_eq!(text(root.open_file(&path("a/b/file")).unwrap()), "inside");
+        std::fs::remove_dir(root.path()).unwrap();
+        std::fs::rename(&moved, root.path()).unwrap();
+
+        assert!(root.still_there().unwrap());
+    }
+
+    #[test]
+    fn an_operators_link_to_the_root_is_accepted() {
+        let (dir, root) = a_tree();
+        let link = dir.path().join("link");
+        symlink("top", &link).unwrap();
+        let through = Root::open(&link).unwrap();
+        assert_eq!(through.id(), root.id());
+        assert!(through.still_there().unwrap());
+        assert!(through.same_filesystem(&root).unwrap());
+        if let Ok(proc) = Root::open("/proc") {
+            assert!(!proc.same_filesystem(&root).unwrap());
+        }
+
+        std::fs::remove_file(&link).unwrap();
+        symlink(dir.path(), &link).unwrap();
+        assert!(!through.still_there().unwrap());
+    }
+}

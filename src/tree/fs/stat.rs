@@ -1,0 +1,313 @@
+//! What the file system says of one path, in the words of the manifest: times, owners, link targets, extended
+//! attributes. Reads only; it must not know what a caller makes of it.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
+
+use minicbor::{Decode, Encode};
+use nix::errno::Errno as NixErrno;
+use rustix::fs::{
+    AtFlags, FileType, Statx, StatxAttributes, StatxFlags, StatxTimestamp, makedev, statx,
+};
+use rustix::io::Errno;
+
+use super::root::{FileId, NOFOLLOW};
+use super::user_lookup;
+use crate::manifest::entry::MAX_OWNER_NAME;
+use crate::manifest::{Mode, Mtime, Owner};
+use crate::sync::locked;
+
+/// One answer of statx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    /// Device and inode.
+    pub id: FileId,
+    /// How many names the inode has.
+    pub nlink: u32,
+    /// What it is.
+    pub file_type: FileType,
+    /// Its permission bits.
+    pub mode: Mode,
+    /// The user's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+    /// The size in bytes.
+    pub size: u64,
+    /// What it takes on the disk, in units of 512 bytes.
+    pub blocks: u64,
+    /// Last modification of the content.
+    pub mtime: Mtime,
+    /// Last change of content or metadata; only the kernel sets it.
+    pub ctime: Mtime,
+    /// When the inode was made, where the filesystem tells it.
+    pub born: Option<Mtime>,
+    /// Flags of the inode, as far as the filesystem tells them.
+    pub attributes: StatxAttributes,
+}
+
+/// What a [`FileStat`] needs.
+const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+/// What has to be the same for a file to count as unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Version {
+    /// The device.
+    #[n(0)]
+    pub dev: u64,
+    /// The inode.
+    #[n(1)]
+    pub ino: u64,
+    /// The size in bytes.
+    #[n(2)]
+    pub size: u64,
+    /// Last modification of the content.
+    #[n(3)]
+    pub mtime: Mtime,
+    /// Last change of content or metadata.
+    #[n(4)]
+    pub ctime: Mtime,
+}
+
+impl Version {
+    /// The version of no file: a path that has it is looked at by every scan.
+    pub const NONE: Self = Self {
+        dev: 0,
+        ino: 0,
+        size: 0,
+        mtime: Mtime { secs: 0, nanos: 0 },
+        ctime: Mtime { secs: 0, nanos: 0 },
+    };
+
+    /// The inode.
+    pub fn id(&self) -> FileId {
+        FileId {
+            dev: self.dev,
+            ino: self.ino,
+        }
+    }
+}
+
+impl FileStat {
+    /// What `name`, one component, in the directory `dir` is; a symbolic link itself.
+    pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Self> {
+        Ok(Self::from_statx(&statx(dir, name, NOFOLLOW, WANTED)?))
+    }
+
+    /// What the handle is.
+    pub fn of(handle: impl AsFd) -> io::Result<Self> {
+        Ok(Self::from_statx(&statx(
+            handle,
+            c"",
+            AtFlags::EMPTY_PATH,
+            WANTED,
+        )?))
+    }
+
+    /// Keeps the version that is recorded of a directory from ever being the present one, so that every later scan lists
+    /// it again. Device and inode stay: it is the same directory.
+    pub(crate) fn forget_change(&mut self) {
+        self.ctime = Mtime {
+            secs: i64::MIN,
+            nanos: 0,
+        };
+    }
+
+    /// Whether a file may have holes: it takes less space than it has bytes.
+    pub fn has_holes(&self) -> bool {
+        self.blocks.saturating_mul(512) < self.size
+    }
+
+    /// What must not change while a file is read, and what tells an index that it has not changed since.
+    pub fn version(&self) -> Version {
+        Version {
+            dev: self.id.dev,
+            ino: self.id.ino,
+            size: self.size,
+            mtime: self.mtime,
+            ctime: self.ctime,
+        }
+    }
+
+    fn from_statx(s: &Statx) -> Self {
+        Self {
+            id: FileId {
+                dev: makedev(s.stx_dev_major, s.stx_dev_minor),
+                ino: s.stx_ino,
+            },
+            nlink: s.stx_nlink,
+            file_type: FileType::from_raw_mode(u32::from(s.stx_mode)),
+            mode: Mode::from_bits(u32::from(s.stx_mode)),
+            uid: s.stx_uid,
+            gid: s.stx_gid,
+            device: (s.stx_rdev_major, s.stx_rdev_minor),
+            size: s.stx_size,
+            blocks: s.stx_blocks,
+            mtime: time(s.stx_mtime),
+            ctime: time(s.stx_ctime),
+            born: (s.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(s.stx_btime)),
+            attributes: s.stx_attributes,
+        }
+    }
+
+    /// The flag that keeps even root from moving, linking or removing it; `None` when there is none.
+    pub(crate) fn fixed(&self) -> Option<&'static str> {
+        if self.attributes.contains(StatxAttributes::IMMUTABLE) {
+            return Some("immutable");
+        }
+        self.attributes
+            .contains(StatxAttributes::APPEND)
+            .then_some("append-only")
+    }
+
+    /// Whether something is mounted here; false where the kernel cannot say (before Linux 5.8).
+    pub(crate) fn is_mount_root(&self) -> bool {
+        self.attributes.contains(StatxAttributes::MOUNT_ROOT)
+    }
+}
+
+/// Whether something is mounted on `name` in `dir`; false where the kernel cannot say (before Linux 5.8).
+pub(crate) fn is_mount_root(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
+    match statx(dir, name, NOFOLLOW, StatxFlags::empty()) {
+        Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The device and the mount that a handle is on; the mount is `None` before Linux 5.8.
+pub(crate) fn mount_of(handle: BorrowedFd<'_>) -> io::Result<(u64, Option<u64>)> {
+    let found = statx(
+        handle,
+        c"",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::BASIC_STATS | StatxFlags::MNT_ID,
+    )?;
+    let known = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    Ok((
+        makedev(found.stx_dev_major, found.stx_dev_minor),
+        known.then_some(found.stx_mnt_id),
+    ))
+}
+
+fn time(t: StatxTimestamp) -> Mtime {
+    // A broken file system could say more; a manifest with it would be refused by every host.
+    Mtime {
+        secs: t.tv_sec,
+        nanos: t.tv_nsec.min(999_999_999),
+    }
+}
+
+/// Names of users and groups, each looked up once; shared by the threads of a scan.
+#[derive(Debug, Default)]
+pub struct Owners {
+    users: Mutex<HashMap<u32, Option<Box<str>>>>,
+    groups: Mutex<HashMap<u32, Option<Box<str>>>>,
+    pairs: Mutex<HashMap<(u32, u32), Arc<Owner>>>,
+}
+
+impl Owners {
+    /// The owner with these numbers; a number without a name has none, a lookup that failed is an error.
+    pub fn of(&self, uid: u32, gid: u32) -> io::Result<Arc<Owner>> {
+        if let Some(known) = locked(&self.pairs).get(&(uid, gid)) {
+            return Ok(Arc::clone(known));
+        }
+
+        let user = cached(&self.users, uid, |id| named(user_lookup::user_name(id)))?;
+        let group = cached(&self.groups, gid, |id| named(user_lookup::group_name(id)))?;
+        let owner = Arc::new(Owner {
+            uid,
+            gid,
+            user,
+            group,
+        });
+
+        Ok(Arc::clone(
+            locked(&self.pairs).entry((uid, gid)).or_insert(owner),
+        ))
+    }
+}
+
+fn cached(
+    map: &Mutex<HashMap<u32, Option<Box<str>>>>,
+    id: u32,
+    look_up: impl FnOnce(u32) -> io::Result<Option<Box<str>>>,
+) -> io::Result<Option<Box<str>>> {
+    let mut map = locked(map);
+    if let Some(known) = map.get(&id) {
+        return Ok(known.clone());
+    }
+    let name = look_up(id)?;
+    map.insert(id, name.clone());
+    Ok(name)
+}
+
+fn named(found: nix::Result<Option<String>>) -> io::Result<Option<Box<str>>> {
+    match found {
+        // getpwuid(3) lists these for "no such user".
+        Ok(None) | Err(NixErrno::ENOENT | NixErrno::ESRCH | NixErrno::EBADF | NixErrno::EPERM) => {
+            Ok(None)
+        }
+        Ok(Some(name)) => Ok(Some(name)
+            .filter(|n| !n.is_empty() && n.len() <= MAX_OWNER_NAME)
+            .map(String::into_boxed_str)),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The target of the symbolic link `name` in `dir`.
+pub fn link_target(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
+    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_stat_speaks_of_the_name_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("no/where", dir.path().join("link")).unwrap();
+        let handle = File::open(dir.path()).unwrap();
+        let file = FileStat::at(handle.as_fd(), c"file").unwrap();
+        assert_eq!(
+            (file.size, file.nlink, file.file_type),
+            (5, 1, FileType::RegularFile)
+        );
+
+        assert_eq!(
+            file,
+            FileStat::of(File::open(dir.path().join("file")).unwrap()).unwrap()
+        );
+        assert_eq!(
+            FileStat::at(handle.as_fd(), c"link").unwrap().file_type,
+            FileType::Symlink
+        );
+
+        assert_eq!(link_target(handle.as_fd(), c"link").unwrap(), b"no/where");
+        let plain = rustix::fs::fstat(&handle).unwrap();
+        assert_eq!(FileStat::of(&handle).unwrap().id, FileId::of(&plain));
+    }
+
+    #[test]
+    fn owners_are_looked_up_once_and_shared() {
+        let owners = Owners::default();
+        let root = owners.of(0, 0).unwrap();
+        assert_eq!(root.user.as_deref(), Some("root"));
+        assert!(Arc::ptr_eq(&root, &owners.of(0, 0).unwrap()));
+        let nobody = owners.of(3_999_999_999, 3_999_999_999).unwrap();
+
+        assert_eq!(
+            (nobody.user.as_deref(), nobody.group.as_deref()),
+            (None, None)
+        );
+    }
+}

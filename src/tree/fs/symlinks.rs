@@ -1,0 +1,328 @@
+//! The way to a directory, one component after the other, through no symbolic link of a user who is not trusted.
+//!
+//! Each component is opened by the handle of the one before it, and a link is looked at by the handle that it is then
+//! read by: nobody can change what was checked before it is used.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat,
+};
+use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::units::printable;
+
+/// How many links a path may lead through, as for the kernel.
+const MAX_LINKS: usize = 40;
+
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Whose symbolic links a path may lead through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// Anybody's.
+    Any,
+    /// Those of root and of the user with this number.
+    Of(u32),
+}
+
+impl Links {
+    /// Those of root and of this process's user.
+    pub fn own() -> Self {
+        Self::Of(nix::unistd::geteuid().as_raw())
+    }
+
+    fn allow(self, uid: u32) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(own) => uid == 0 || uid == own,
+        }
+    }
+}
+
+/// A link that a path must not lead through.
+#[derive(Debug)]
+struct Foreign {
+    link: PathBuf,
+    uid: u32,
+}
+
+impl std::error::Error for Foreign {}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "goes through the link {} of user {}",
+            shown(&self.link),
+            self.uid
+        )
+    }
+}
+
+/// Whether a path was not followed because of another user's link.
+pub(crate) fn is_foreign(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<Foreign>())
+}
+
+/// The error for the directory `path` that could not be opened: refused when it is because of a link.
+pub(crate) fn failed(action: &str, path: &Path, e: io::Error) -> Error {
+    match e
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Foreign>())
+    {
+        Some(foreign) => Error::refused(format!("{} {foreign}", shown(path))),
+        None => Error::io(action, path, e),
+    }
+}
+
+/// Opens the directory at `path`, relative to `start` when that is given, as an `O_PATH` handle.
+pub(crate) fn open(
+    start: Option<BorrowedFd<'_>>,
+    path: &Path,
+    links: Links,
+) -> io::Result<OwnedFd> {
+    // Most paths lead through no link at all, as the kernel finds in one look.
+    let (flags, resolve) = (
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        ResolveFlags::NO_SYMLINKS,
+    );
+
+    match openat2(start.unwrap_or(CWD), path, flags, Mode::empty(), resolve) {
+        Ok(handle) => Ok(handle),
+        Err(_) => walk(start, path, links, false),
+    }
+}
+
+/// As [`open`], making the directories that are missing, for this user only.
+pub(crate) fn make(
+    start: Option<BorrowedFd<'_>>,
+    path: &Path,
+    links: Links,
+) -> io::Result<OwnedFd> {
+    walk(start, path, links, true)
+}
+
+fn walk(
+    start: Option<BorrowedFd<'_>>,
+    path: &Path,
+    links: Links,
+    make: bool,
+) -> io::Result<OwnedFd> {
+    let start = start.unwrap_or(CWD);
+    let mut here = Here {
+        handle: openat(start, c".", HANDLE, Mode::empty())?,
+        path: PathBuf::new(),
+    };
+
+    let mut left = parts(path);
+    let mut followed = 0;
+    while let Some(name) = left.pop_front() {
+        if name == "/" {
+            here = Here {
+                handle: openat(CWD, c"/", HANDLE, Mode::empty())?,
+                path: "/".into(),
+            };
+            continue;
+        }
+        let Some(link) = here.enter(&name, make)? else {
+            continue;
+        };
+
+        let uid = fstat(&link)?.st_uid;
+        if !links.allow(uid) {
+            return Err(io::Error::other(Foreign {
+                link: here.path.join(&name),
+                uid,
+            }));
+        }
+        followed += 1;
+        if followed > MAX_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let target = readlinkat(&link, c"", Vec::new())?;
+        let mut next = parts(Path::new(&OsString::from_vec(target.into_bytes())));
+        next.append(&mut left);
+        left = next;
+    }
+
+    Ok(here.handle)
+}
+
+/// A directory on the way.
+struct Here {
+    handle: OwnedFd,
+    /// Its path, for messages.
+    path: PathBuf,
+}
+
+impl Here {
+    /// Goes into the directory `name`; stays and gives the handle of a symbolic link.
+    fn enter(&mut self, name: &OsStr, make: bool) -> io::Result<Option<OwnedFd>> {
+        // Only a directory that is asked for as one is mounted by an automounter.
+        let mut opened = openat(
+            &self.handle,
+            name,
+            HANDLE | OFlags::DIRECTORY,
+            Mode::empty(),
+        );
+
+        if make && opened.as_ref().is_err_and(|e| *e == Errno::NOENT) {
+            match mkdirat(&self.handle, name, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+            opened = openat(
+                &self.handle,
+                name,
+                HANDLE | OFlags::DIRECTORY,
+                Mode::empty(),
+            );
+        }
+
+        match opened {
+            Ok(handle) => {
+                self.handle = handle;
+                match name == ".." {
+                    true if self.path.pop() => {}
+                    _ => self.path.push(name),
+                }
+                Ok(None)
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let link = openat(&self.handle, name, HANDLE, Mode::empty())?;
+                match FileType::from_raw_mode(fstat(link.as_fd())?.st_mode) {
+                    FileType::Symlink => Ok(Some(link)),
+                    _ => Err(Errno::NOTDIR.into()),
+                }
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// The components of `path`; one that is `/` begins at the top again.
+fn parts(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter(|c| *c != Component::CurDir)
+        .map(|c| c.as_os_str().to_os_string())
+        .collect()
+}
+
+fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{lchown, symlink};
+
+    use super::*;
+    use crate::tree::fs::root::FileId;
+
+    const NOBODY: u32 = 65_534;
+
+    fn id(handle: &OwnedFd) -> FileId {
+        FileId::of(&fstat(handle).unwrap())
+    }
+
+    fn same(dir: &Path, path: &str, wanted: &str) {
+        let found = open(None, &dir.join(path), Links::own()).unwrap();
+        assert_eq!(
+            id(&found),
+            id(&open(None, &dir.join(wanted), Links::Any).unwrap()),
+            "{path}"
+        );
+    }
+
+    #[test]
+    fn own_links_are_followed_as_the_kernel_follows_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("real/www/sub")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        symlink("real/www", at("relative")).unwrap();
+        symlink(at("relative"), at("absolute")).unwrap();
+        symlink("absolute/sub/..", at("dots")).unwrap();
+
+        symlink("round", at("round")).unwrap();
+        for path in [
+            "real/www",
+            "relative",
+            "absolute",
+            "dots",
+            "relative/sub/../../www",
+            "real/./www/",
+        ] {
+            same(dir.path(), path, "real/www");
+        }
+
+        let fails = |path: &str| {
+            open(None, &at(path), Links::own())
+                .map(drop)
+                .unwrap_err()
+                .raw_os_error()
+        };
+
+        assert_eq!(fails("round"), Some(Errno::LOOP.raw_os_error()));
+        assert_eq!(fails("file"), Some(Errno::NOTDIR.raw_os_error()));
+        assert_eq!(fails("real/none"), Some(Errno::NOENT.raw_os_error()));
+    }
+
+    #[test]
+    fn links_of_others_are_refused_wherever_they_are() {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: only root can give a link to another user");
+            return;
+        }
+
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("real/www")).unwrap();
+        symlink("real", at("theirs")).unwrap();
+        symlink("theirs/www", at("ours")).unwrap();
+        symlink(at("none"), at("real/dangling")).unwrap();
+        lchown(at("theirs"), Some(NOBODY), None).unwrap();
+
+        lchown(at("real/dangling"), Some(NOBODY), None).unwrap();
+        for path in ["theirs", "theirs/www", "ours"] {
+            let e = open(None, &at(path), Links::own()).map(drop).unwrap_err();
+            let said = failed("cannot open", &at(path), e).to_string();
+            let wanted = format!(
+                "{} goes through the link {} of user {NOBODY}",
+                at(path).display(),
+                at("theirs").display()
+            );
+            assert!(said.contains(&wanted), "{said}");
+            assert!(
+                open(None, &at(path), Links::Of(NOBODY)).is_ok()
+                    && open(None, &at(path), Links::Any).is_ok()
+            );
+        }
+
+        assert!(make(None, &at("real/dangling/state"), Links::own()).is_err());
+        assert!(!at("none").exists());
+    }
+
+    #[test]
+    fn missing_directories_are_made_for_this_user_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let start = open(None, dir.path(), Links::own()).unwrap();
+        make(Some(start.as_fd()), Path::new("a/b"), Links::own()).unwrap();
+        make(Some(start.as_fd()), Path::new("a/b"), Links::own()).unwrap();
+        let mode = std::fs::metadata(dir.path().join("a/b"))
+            .unwrap()
+            .permissions()
+            .mode();
+
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+}

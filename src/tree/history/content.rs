@@ -1,0 +1,579 @@
+//! The content of kept releases: files that newer releases replaced or deleted, so that going back fetches nothing.
+//!
+//! **On disk.** `kept/SERIAL/` in the tree's state holds what the release SERIAL had and its successor did not: files
+//! named by number, and `index`, which says which block lies where. It was the undo directory of that successor, and
+//! becomes kept content by one rename when the commit is confirmed: the index is written while the commit can still be
+//! taken back; then the journal goes, which is the confirmation; then what the index does not tell of; then the
+//! directory gets its new name. Each of these can be done again after a crash ([`put_away`]). It goes with the release
+//! that it belonged to ([`prune`]).
+//!
+//! Only what the release itself had is kept, by its manifest: what others put into the tree, and a tree that was there
+//! before the first release, are not. What is in the files is never trusted: a block counts after it was read and hashed.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use crate::block::BlockHash;
+use crate::error::{Error, Result};
+use crate::id::Serial;
+use crate::manifest::pages::Pages;
+use crate::manifest::read::{Manifest, ReadError};
+use crate::manifest::{Content, EntryKind, Release, TreePath};
+use crate::tree::commit::journal::{Journal, Step};
+use crate::tree::commit::swap::{drain, open_aside};
+use crate::tree::fs::dir::{c_name, names, open_dir, private_dir, slot_name, stat, sync_dir};
+use crate::tree::fs::root::Root;
+use crate::tree::state::block_log::{self, Place, each_record};
+use crate::tree::state::node_store::Nodes;
+use crate::tree::state::reader::{done_journal, kept_journal};
+use crate::tree::state::worktree::Worktree;
+
+/// The directory of kept content in a tree's state.
+const KEPT: &str = "kept";
+/// What says which block lies where.
+const INDEX: &str = "index";
+const MAGIC: &[u8; 16] = b"makuo kept v0001";
+/// Of content that belongs to the whole of a tree, kept when a part followed another.
+const MAGIC_OF_PART: &[u8; 16] = b"makuo kept v0002";
+
+/// Makes ready to keep what the commit of `journal` replaced or deleted of the releases `before` it, the newest first,
+/// as far as releases that `stay` had it: writes the index beside it. The commit can still be taken back.
+pub(crate) fn gather(
+    tree: &Worktree,
+    journal: &Journal,
+    before: &[&Release],
+    stay: &BTreeSet<Serial>,
+) -> Result<()> {
+    let manifests: Vec<_> = before
+        .iter()
+        .map(|release| Manifest::of(release.header(), tree.nodes()))
+        .collect();
+    let owner = Owner::of(before);
+    let after = match &journal.swap {
+        None => None,
+        Some(_) => {
+            let release =
+                Release::from_bytes(&journal.header).map_err(|e| Error::refused(e.to_string()))?;
+            Some((
+                open_aside(tree, journal)?,
+                Manifest::of(release.header(), tree.nodes()),
+            ))
+        }
+    };
+
+    let swapped = match &after {
+        Some((old, manifest)) => Some((old, Contents::of(manifest)?)),
+        None => None,
+    };
+
+    let mut chain = Vec::new();
+    for (release, manifest) in before.iter().zip(&manifests) {
+        chain.push((
+            Contents::of(manifest)?,
+            stay.contains(&release.header().serial),
+        ));
+    }
+
+    let mut gathering = Gathering::begin(tree, journal, owner, chain, swapped)?;
+    each_sought(journal, |path, slot| gathering.add(path, slot))?;
+    gathering.finish()
+}
+
+/// Forgets that anything was to be kept: the commit of `serial` is taken back.
+pub(crate) fn keep_nothing(tree: &Worktree, serial: Serial) -> Result<()> {
+    tree.state.remove(&format!("undo/{serial}/{INDEX}"))
+}
+
+/// Makes kept content of every undo directory with an index, and removes the others: whatever there was to take back
+/// is confirmed by this.
+pub(crate) fn put_away(tree: &Worktree) -> Result<()> {
+    tree.state.empty_trash();
+    let path = tree.state.undo_dirs();
+    for name in names(&path)? {
+        let dir = path.join(&name);
+        // First what says that there is a way back: half of it would be none.
+        tree.crash.point()?;
+        if let Some(serial) = name.to_str().and_then(|n| n.parse().ok()).map(Serial) {
+            match tree
+                .state
+                .rename(&kept_journal(serial), &done_journal(serial))
+            {
+                Err(e) if !e.is_os(io::ErrorKind::NotFound) => return Err(e),
+                _ => drain(tree, serial)?,
+            }
+        }
+        if let Some(owner) = Owner::read(&dir.join(INDEX)) {
+            match shelve(tree, &dir, owner.serial) {
+                Err(e) if tree.crash.happened() => return Err(e),
+                Err(e) => {
+                    tracing::warn!(
+                        "tree {}: what release {} had is not kept: {e}",
+                        tree.name(),
+                        owner.serial
+                    );
+                }
+                Ok(()) => {}
+            }
+        }
+        tree.crash.point()?;
+        remove(tree, &path, &name)?;
+    }
+
+    Ok(())
+}
+
+/// Removes the content of releases that are not among `stay`, and what is no kept content.
+pub(crate) fn prune(tree: &Worktree, stay: &BTreeSet<Serial>) -> Result<()> {
+    let path = tree.state.here().join(KEPT);
+    for name in names_if_any(&path)? {
+        let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
+        let owner =
+            Owner::read(&path.join(&name).join(INDEX)).filter(|owner| Some(owner.serial) == serial);
+        if owner.is_none_or(|owner| !stay.contains(&owner.serial) && !stay.contains(&owner.base)) {
+            tree.crash.point()?;
+            remove(tree, &path, &name)?;
+        }
+    }
+
+    Ok(())
+}
+
+/// Finds blocks of `wanted` in the content that is kept below the state directory `state`, and hands on every one that
+/// is really there. Memory follows `wanted`, not what is kept. What cannot be read is as if it were not kept.
+pub(crate) fn find(
+    state: &Path,
+    wanted: &HashSet<BlockHash>,
+    mut found: impl FnMut(&BlockHash, &[u8]),
+) {
+    let all = shelves(state).unwrap_or_else(|e| {
+        tracing::warn!("no kept content can be used: {e}");
+        Vec::new()
+    });
+    let mut left = wanted.clone();
+
+    for (serial, dir) in all {
+        if left.is_empty() {
+            break;
+        }
+        let mut here = HashSet::new();
+        let read = find_in(&dir, &left, |hash, bytes| {
+            here.insert(*hash);
+            found(hash, bytes);
+        });
+        match read {
+            Ok(0) => {}
+            Ok(missing) => tracing::warn!(
+                "{missing} blocks that release {serial} had are damaged: {}",
+                dir.display()
+            ),
+            Err(e) => tracing::warn!("what release {serial} had cannot be used: {e}"),
+        }
+        left.retain(|hash| !here.contains(hash));
+    }
+}
+
+/// Says how many blocks of `wanted` should be in `dir` and are not.
+fn find_in(
+    dir: &Path,
+    wanted: &HashSet<BlockHash>,
+    found: impl FnMut(&BlockHash, &[u8]),
+) -> Result<usize> {
+    let mut blocks = HashMap::new();
+    each_block(dir, |hash, place| {
+        if wanted.contains(&hash) {
+            blocks.entry(hash).or_insert(place);
+        }
+    })?;
+
+    match blocks.is_empty() {
+        true => Ok(0),
+        false => Ok(block_log::read_each(open_dir(dir)?.as_fd(), &blocks, found)),
+    }
+}
+
+/// The directories of kept content below the state directory `state` with the releases that they belong to, the newest
+/// first.
+pub(crate) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
+    let path = state.join(KEPT);
+    let named = names_if_any(&path)?.into_iter().filter_map(|name| {
+        let serial = Serial(name.to_str()?.parse().ok()?);
+        let dir = path.join(name);
+        Owner::read(&dir.join(INDEX))
+            .is_some_and(|owner| owner.serial == serial)
+            .then_some((serial, dir))
+    });
+    let mut all: Vec<_> = named.collect();
+    all.sort_by_key(|(serial, _)| std::cmp::Reverse(*serial));
+
+    Ok(all)
+}
+
+/// Tells where each block of the kept content in `dir` lies.
+pub(crate) fn each_block(dir: &Path, found: impl FnMut(BlockHash, Place)) -> Result<()> {
+    let index = dir.join(INDEX);
+    let start = Owner::read(&index).map_or(HEAD, |owner| owner.head().len());
+    each_record(&index, start as u64, found)
+}
+
+/// Tells what a commit replaced and removed, in the order of paths; with the slot that holds it when it has one already.
+fn each_sought(
+    journal: &Journal,
+    mut found: impl FnMut(&TreePath, Option<u64>) -> Result<()>,
+) -> Result<()> {
+    if let Some(swap) = &journal.swap {
+        return swap.changed.iter().try_for_each(|path| found(path, None));
+    }
+
+    let moved = |step| match step {
+        Step::Place {
+            path,
+            slot,
+            replaces: true,
+            copy: None | Some(false),
+            ..
+        }
+        | Step::Remove {
+            path,
+            slot,
+            is_dir: false,
+        } => Some((path, slot)),
+        _ => None,
+    };
+
+    // In rising order as far as the first one that goes back; from there on what leaves, deepest first.
+    let mut last = None;
+    let rising = journal.steps.iter().position(|step| match moved(step) {
+        Some((path, _)) => last
+            .replace(path)
+            .is_some_and(|before| last.as_ref() < Some(&before)),
+        None => false,
+    });
+
+    let rising = rising.unwrap_or(journal.steps.len());
+    let mut front = journal
+        .steps
+        .iter()
+        .take(rising)
+        .filter_map(moved)
+        .peekable();
+
+    let mut back = journal
+        .steps
+        .iter()
+        .rev()
+        .take(journal.steps.len() - rising)
+        .filter_map(moved)
+        .peekable();
+
+    loop {
+        let next = match (front.peek(), back.peek()) {
+            (Some(a), Some(b)) if b.0 < a.0 => back.next(),
+            (None, _) => back.next(),
+            _ => front.next(),
+        };
+        let Some((path, slot)) = next else {
+            return Ok(());
+        };
+        found(&path, Some(slot))?;
+    }
+}
+
+/// Writes the index of what is to be kept of one commit.
+struct Gathering<'a> {
+    tree: &'a Worktree,
+    dir: PathBuf,
+    undo: OwnedFd,
+    /// The old release and those that it changed, the newest first; whether each stays.
+    before: Vec<(Contents<'a>, bool)>,
+    /// Where whole trees change places: the old tree, and the new release.
+    swapped: Option<(&'a Root, Contents<'a>)>,
+    out: BufWriter<File>,
+    /// The last number that was given to a file.
+    last_slot: u64,
+    files: u64,
+}
+
+impl<'a> Gathering<'a> {
+    fn begin(
+        tree: &'a Worktree,
+        journal: &Journal,
+        owner: Owner,
+        before: Vec<(Contents<'a>, bool)>,
+        swapped: Option<(&'a Root, Contents<'a>)>,
+    ) -> Result<Self> {
+        let dir = tree.state.undo_path(journal.serial());
+        let path = dir.join(INDEX).with_extension("new");
+        let mut options = File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let file = options
+            .open(&path)
+            .map_err(|e| Error::io("cannot write", &path, e))?;
+
+        let mut out = BufWriter::with_capacity(64 << 10, file);
+        out.write_all(&owner.head())
+            .map_err(|e| Error::io("cannot write", &path, e))?;
+        let undo = open_dir(&dir)?;
+
+        Ok(Self {
+            tree,
+            dir,
+            undo,
+            before,
+            swapped,
+            out,
+            last_slot: 0,
+            files: 0,
+        })
+    }
+
+    /// What was at `path` before, when a release that stays had it there.
+    fn needed(&self, path: &TreePath) -> Result<Option<(Content, &'a Manifest<&'a Nodes>)>> {
+        let mut was = None;
+        for (contents, stays) in &self.before {
+            let Some(found) = contents.at(path)? else {
+                continue;
+            };
+            let was = was.get_or_insert_with(|| found.clone());
+            if *stays && *was == found {
+                return Ok(Some((found, contents.manifest)));
+            }
+        }
+
+        Ok(None)
+    }
+
+    /// Keeps the file that was at `path`, when it is one of the old release and of no other.
+    fn add(&mut self, path: &TreePath, slot: Option<u64>) -> Result<()> {
+        let Some((content, manifest)) = self.needed(path)? else {
+            return Ok(());
+        };
+
+        let after = match &self.swapped {
+            Some((_, contents)) => contents.at(path)?,
+            None => None,
+        };
+
+        // Of the same content with other metadata the live tree has one.
+        if content.size() == 0 || after.is_some_and(|after| after == content) {
+            return Ok(());
+        }
+
+        let slot = match slot {
+            Some(slot) => slot,
+            None => match self.link(path) {
+                Ok(slot) => slot,
+                Err(e) if self.tree.crash.happened() => return Err(e),
+                Err(e) => {
+                    tracing::debug!("not kept: {e}");
+                    return Ok(());
+                }
+            },
+        };
+
+        let there = stat(self.undo.as_fd(), &slot_name(slot))
+            .map_err(|e| Error::io("cannot look at", &self.dir, e))?;
+
+        // Of another size it is not what the release had.
+        if there
+            .is_none_or(|now| now.file_type != FileType::RegularFile || now.size != content.size())
+        {
+            return Ok(());
+        }
+
+        self.files += 1;
+        let mut offset = 0;
+        let blocks = manifest.blocks(&content);
+        for block in blocks.map_err(unreadable)? {
+            let place = Place {
+                slot,
+                offset,
+                size: block.size,
+            };
+            let written = self.out.write_all(&block_log::record(&block.hash, &place));
+            written.map_err(|e| Error::io("cannot write into", &self.dir, e))?;
+            offset += u64::from(block.size);
+        }
+
+        Ok(())
+    }
+
+    /// Gives the file at `path` of the old tree a second name beside it: that tree goes when the commit is confirmed.
+    fn link(&mut self, path: &TreePath) -> Result<u64> {
+        let Some((old, _)) = &self.swapped else {
+            return Err(Error::refused("no tree stands aside"));
+        };
+
+        self.tree.crash.point()?;
+        self.last_slot += 1;
+        let name = slot_name(self.last_slot);
+        let link = || -> io::Result<()> {
+            let (parent, last) = old.parent(path)?;
+            match rustix::fs::linkat(&parent, &last, &self.undo, &name, AtFlags::empty()) {
+                // Of a try before this one.
+                Err(Errno::EXIST) => {
+                    rustix::fs::unlinkat(&self.undo, &name, AtFlags::empty())?;
+                    Ok(rustix::fs::linkat(
+                        &parent,
+                        &last,
+                        &self.undo,
+                        &name,
+                        AtFlags::empty(),
+                    )?)
+                }
+                done => Ok(done?),
+            }
+        };
+
+        link().map_err(|e| Error::io("cannot keep", old.shown(path), e))?;
+        Ok(self.last_slot)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let (index, new) = (
+            self.dir.join(INDEX),
+            self.dir.join(INDEX).with_extension("new"),
+        );
+        if self.files == 0 {
+            return Ok(());
+        }
+
+        self.tree.crash.point()?;
+        let mut write = || -> io::Result<()> {
+            self.out.flush()?;
+            self.out.get_ref().sync_all()?;
+            std::fs::rename(&new, &index)
+        };
+
+        write().map_err(|e| Error::io("cannot write", &index, e))?;
+        sync_dir(&self.dir)
+    }
+}
+
+/// The files of a release.
+struct Contents<'a> {
+    manifest: &'a Manifest<&'a Nodes>,
+    pages: Pages,
+}
+
+impl<'a> Contents<'a> {
+    fn of(manifest: &'a Manifest<&'a Nodes>) -> Result<Self> {
+        Ok(Self {
+            manifest,
+            pages: Pages::of(manifest).map_err(unreadable)?,
+        })
+    }
+
+    /// The content of the file `path`.
+    fn at(&self, path: &TreePath) -> Result<Option<Content>> {
+        let found = self.pages.find(self.manifest, path).map_err(unreadable)?;
+        Ok(found.and_then(|located| match located.entry.kind {
+            EntryKind::File(content) => Some(content),
+            _ => None,
+        }))
+    }
+}
+
+fn unreadable(e: ReadError) -> Error {
+    Error::refused(format!("the release's manifest cannot be read: {e}"))
+}
+
+/// Magic and one serial.
+const HEAD: usize = 16 + 8;
+
+/// The release that an undo directory or kept content belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Owner {
+    /// The release that ran before the commit.
+    serial: Serial,
+    /// The whole that it is a part of; itself, when it is whole.
+    base: Serial,
+}
+
+impl Owner {
+    /// The owner of what follows the releases `before`, the newest first.
+    fn of(before: &[&Release]) -> Self {
+        let serial = |release: Option<&&Release>| release.map_or(Serial(0), |r| r.header().serial);
+        Self {
+            serial: serial(before.first()),
+            base: serial(before.last()),
+        }
+    }
+
+    /// The beginning of an index.
+    fn head(&self) -> Vec<u8> {
+        let (serial, base) = (self.serial.0.to_be_bytes(), self.base.0.to_be_bytes());
+        match self.serial == self.base {
+            true => [MAGIC.as_slice(), &serial].concat(),
+            false => [MAGIC_OF_PART.as_slice(), &serial, &base].concat(),
+        }
+    }
+
+    /// The owner that an index names; `None` when there is no index.
+    fn read(index: &Path) -> Option<Self> {
+        let mut file = File::open(index).ok()?;
+        let mut head = [0; HEAD];
+        file.read_exact(&mut head).ok()?;
+        let (magic, serial) = head.split_at(MAGIC.len());
+        let serial = Serial(u64::from_be_bytes(serial.try_into().ok()?));
+
+        if magic == MAGIC {
+            return Some(Self {
+                serial,
+                base: serial,
+            });
+        }
+
+        let mut base = [0; 8];
+        file.read_exact(&mut base).ok()?;
+        (magic == MAGIC_OF_PART).then_some(Self {
+            serial,
+            base: Serial(u64::from_be_bytes(base)),
+        })
+    }
+}
+
+/// Makes the undo directory `dir`, whose commit is confirmed, the kept content of `serial`.
+fn shelve(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
+    let mut told = HashSet::new();
+    each_block(dir, |_, place| {
+        told.insert(place.slot);
+    })?;
+
+    for name in names(dir)? {
+        let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
+        if name != INDEX && slot.is_none_or(|slot| !told.contains(&slot)) {
+            remove(tree, dir, &name)?;
+        }
+    }
+
+    let kept = tree.state.here().join(KEPT);
+    private_dir(&kept)?;
+    let name = OsString::from(serial.to_string());
+    remove(tree, &kept, &name)?;
+    tree.crash.point()?;
+    std::fs::rename(dir, kept.join(&name)).map_err(|e| Error::io("cannot rename", dir, e))?;
+    sync_dir(&kept)?;
+
+    sync_dir(&tree.state.undo_dirs())
+}
+
+/// Removes `name` in the directory `dir` of the state with all that is in it, now or later; what is not there is fine.
+fn remove(tree: &Worktree, dir: &Path, name: &OsStr) -> Result<()> {
+    tree.state
+        .discard(open_dir(dir)?.as_fd(), &c_name(name)?, &dir.join(name))
+}
+
+fn names_if_any(path: &Path) -> Result<Vec<OsString>> {
+    match names(path) {
+        Err(e) if e.is_os(io::ErrorKind::NotFound) => Ok(Vec::new()),
+        found => found,
+    }
+}

@@ -1,0 +1,506 @@
+//! Many parts of a tree made one, which takes their place: new hosts take one release, and nobody keeps the others.
+//!
+//! Nothing is read but manifests. The parts since the whole lie above each other like layers; for each path the newest
+//! layer that speaks of it has the last word. The result says what all of them together left in the scope of those that
+//! it replaces, so it may come after parts that it does not replace.
+
+use std::collections::HashMap;
+use std::iter::Peekable;
+
+use super::{History, Known, alike};
+use crate::error::{Error, Result};
+use crate::id::Serial;
+use crate::manifest::build::Builder;
+use crate::manifest::header::{Header, MAX_PATTERNS};
+use crate::manifest::read::{Entries, Manifest, ReadError};
+use crate::manifest::rules::{Exclude, PathFilter};
+use crate::manifest::{Entry, EntryKind, Intent, NodeRef, Release, Rules, TreePath};
+use crate::tree::state::node_store::Nodes;
+use crate::units::Limit;
+
+/// The most bytes of a merged scope.
+const MAX_SCOPE_BYTES: usize = 32 << 10;
+/// The most excludes of a merged part.
+const MAX_EXCLUDES: usize = 200;
+/// The most entries of all parts that are merged.
+const MAX_ENTRIES: u64 = 1 << 18;
+
+/// A part that does what several parts did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Merged {
+    /// The paths that it governs.
+    pub scope: Vec<TreePath>,
+    /// Its rules.
+    pub rules: Rules,
+    /// Its manifest; the nodes are in the tree's store.
+    pub root: NodeRef,
+    /// How many parts it replaces.
+    pub parts: usize,
+    /// The release that it was made at: what comes later is not in it.
+    pub after: Serial,
+}
+
+/// Why there is no part that does what several did.
+pub type Unmerged = &'static str;
+
+/// Parts with the same rules, and what a part for all of them governs.
+#[derive(Default)]
+struct Group {
+    /// Their places in the history.
+    members: Vec<usize>,
+    scope: Scope,
+    excludes: Vec<Exclude>,
+}
+
+/// Paths, sorted, none of them below another one.
+#[derive(Debug, Clone, Default)]
+struct Scope(Vec<TreePath>);
+
+/// One part as a layer.
+struct Layer<'a> {
+    entries: Peekable<Entries<'a, &'a Nodes>>,
+    /// None is everything.
+    scope: Option<Scope>,
+    /// Of a part that deletes what it does not have: what it leaves alone.
+    deletes: Option<PathFilter>,
+}
+
+/// What all layers say of one path.
+struct Word {
+    entry: Entry,
+    /// The layer that says it.
+    layer: usize,
+    /// Whether hosts have it as it is said, and not as it was before all layers.
+    sure: bool,
+}
+
+impl Scope {
+    fn of(mut paths: Vec<TreePath>) -> Self {
+        paths.sort();
+        // The order is that of a walk: what is below a path follows it.
+        paths.dedup_by(|later, earlier| later.is_within(earlier));
+        Self(paths)
+    }
+
+    fn has(&self, path: &TreePath) -> bool {
+        let after = self.0.partition_point(|scope| scope <= path);
+        after
+            .checked_sub(1)
+            .is_some_and(|at| path.is_within(&self.0[at]))
+    }
+
+    fn is_below(&self, path: &TreePath) -> bool {
+        let after = self.0.partition_point(|scope| scope <= path);
+        self.0.get(after).is_some_and(|scope| scope.is_within(path))
+    }
+
+    fn meets(&self, path: &TreePath) -> bool {
+        self.has(path) || self.is_below(path)
+    }
+
+    fn meets_any(&self, paths: &[TreePath]) -> bool {
+        paths.iter().any(|path| self.meets(path))
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|path| path.as_bytes().len() + 8).sum()
+    }
+}
+
+impl History<'_> {
+    /// What stands for parts for all hosts since the whole that no later part replaced, those that delete what they do not
+    /// have or the others, when it replaces `least` or more. Its manifest goes into the store.
+    pub(crate) fn merged(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
+        let upto = self.upto_present();
+        let for_all = |at: &usize| self.known[*at].header().targets.is_empty();
+        let base = self.known[..upto].iter().rposition(Known::is_whole);
+        let Some(base) = base.filter(for_all) else {
+            return Ok(Err("no release of the whole tree for all hosts is kept"));
+        };
+
+        let parts: Vec<usize> = (base + 1..upto)
+            .filter(for_all)
+            .filter(|&at| !self.is_replaced(at))
+            .collect();
+        let entries = parts.iter().map(|&at| self.known[at].header().root.entries);
+
+        if entries.fold(0, u64::saturating_add) > MAX_ENTRIES {
+            return Ok(Err("the parts have too many entries"));
+        }
+
+        let group = self
+            .out_of_reach(base, deletes)
+            .and_then(|others| self.group(&parts, deletes, &others));
+
+        let Some(group) = group else {
+            return Ok(Err("no parts can be merged"));
+        };
+
+        let merged = self.compose(&parts, &group);
+        let merged =
+            merged.map_err(|e| Error::refused("cannot read a manifest that is kept").because(e))?;
+        let mut merged = match merged {
+            Ok(merged) => merged,
+            Err(why) => return Ok(Err(why)),
+        };
+
+        let last = self.as_last(&merged)?;
+        let replaced = self.replaced_of(&self.known.iter().chain([&last]).collect::<Vec<_>>());
+        merged.parts = parts.iter().filter(|&&at| replaced[at]).count();
+
+        Ok(if merged.parts >= least {
+            Ok(merged)
+        } else {
+            Err("too few parts can be merged")
+        })
+    }
+
+    /// What a merged part is not to touch; `None` is everything. Some hosts have something else than the others there, and
+    /// who was away would lose it. What was deleted within a limit is not to be deleted without: a part like that is not
+    /// replaced, which one without a scope never is.
+    fn out_of_reach(&self, base: usize, deletes: bool) -> Option<Scope> {
+        let mut paths = Vec::new();
+        for at in (base + 1..self.known.len()).filter(|&at| !self.is_replaced(at)) {
+            let header = self.known[at].header();
+            if !header.targets.is_empty() && header.scope.is_empty() {
+                return None;
+            }
+            if !header.targets.is_empty() || (deletes && is_limited(&header.rules)) {
+                paths.extend(header.scope.iter().cloned());
+            }
+        }
+
+        Some(Scope::of(paths))
+    }
+
+    /// The release of a merged part, after all others.
+    fn as_last(&self, merged: &Merged) -> Result<Known> {
+        let Some(last) = self.known.last() else {
+            return Err(Error::refused("there is no release"));
+        };
+
+        let Merged {
+            scope, rules, root, ..
+        } = merged.clone();
+        let header = Header {
+            serial: last.serial().next(),
+            targets: Vec::new(),
+            scope,
+            rules,
+            root,
+            top: None,
+            ..last.header().clone()
+        };
+
+        Release::new(header)
+            .map(Known::new)
+            .map_err(|e| Error::refused(e.to_string()))
+    }
+
+    /// The parts that one part can stand for, the newest first as far as a header has room; none that meets `others`.
+    fn group(&self, parts: &[usize], deletes: bool, others: &Scope) -> Option<Group> {
+        let is_kind = |header: &Header| {
+            header.rules.delete_extras == deletes
+                && header.rules.packed.is_none()
+                && !header.scope.is_empty()
+        };
+
+        let mut like: Option<Rules> = None;
+        let mut group = Group::default();
+        let mut own: Vec<(Scope, Vec<Exclude>)> = Vec::new();
+        for &at in parts.iter().rev() {
+            let header = self.known[at].header();
+            if header.intent != Intent::Deploy
+                || !is_kind(header)
+                || others.meets_any(&header.scope)
+            {
+                continue;
+            }
+            let scope = Scope::of(header.scope.clone());
+            let is_own =
+                |exclude: &Exclude| exclude.base.as_ref().is_some_and(|base| scope.has(base));
+            let (excludes, shared): (Vec<_>, Vec<_>) =
+                header.rules.excludes.iter().cloned().partition(is_own);
+            let in_order = shared.iter().chain(&excludes).eq(&header.rules.excludes);
+            let rules = Rules {
+                excludes: shared,
+                ..header.rules.clone()
+            };
+            if like.as_ref().is_some_and(|like| !alike(like, &rules))
+                || !(in_order || no_negation(&header.rules))
+            {
+                continue;
+            }
+            // A pattern of one part is not to take anything from another one.
+            let apart = |excludes: &[Exclude], scope: &Scope| {
+                excludes
+                    .iter()
+                    .flat_map(|exclude| &exclude.base)
+                    .all(|base| !scope.meets(base))
+            };
+            let agrees = own.iter().all(|(other, theirs)| {
+                *theirs == excludes || (apart(&excludes, other) && apart(theirs, &scope))
+            });
+            let wider = Scope::of([&group.scope.0[..], &scope.0[..]].concat());
+            let room = wider.0.len() <= MAX_PATTERNS
+                && wider.bytes() <= MAX_SCOPE_BYTES
+                && rules.excludes.len() + group.excludes.len() + excludes.len() <= MAX_EXCLUDES;
+            if !agrees || !room {
+                continue;
+            }
+
+            like.get_or_insert(rules);
+            group.members.push(at);
+            group.scope = wider;
+            group.excludes.extend(
+                excludes
+                    .iter()
+                    .filter(|e| !own.iter().any(|(_, o)| o.contains(e)))
+                    .cloned(),
+            );
+            own.push((scope, excludes));
+        }
+
+        let like = like?;
+        group.excludes = [like.excludes, group.excludes].concat();
+        Some(group)
+    }
+
+    /// The part that stands for `group`, out of all `parts`.
+    fn compose(
+        &self,
+        parts: &[usize],
+        group: &Group,
+    ) -> Result<Result<Merged, Unmerged>, ReadError> {
+        let Some(&newest) = group.members.first() else {
+            return Ok(Err("no parts can be merged"));
+        };
+
+        let manifests: Vec<_> = parts
+            .iter()
+            .map(|&at| Manifest::of(self.known[at].header(), self.nodes))
+            .collect();
+        let mut layers = Vec::new();
+
+        for (manifest, &at) in manifests.iter().zip(parts) {
+            let header = self.known[at].header();
+            let spared = match header.rules.delete_excluded {
+                true => PathFilter::new(&[]),
+                false => header.rules.excluded().map_err(ReadError::Illegal)?,
+            };
+            layers.push(Layer {
+                entries: manifest.entries().peekable(),
+                scope: (!header.scope.is_empty()).then(|| Scope::of(header.scope.clone())),
+                deletes: header.rules.delete_extras.then_some(spared),
+            });
+        }
+
+        let excluded = PathFilter::new(&group.excludes);
+
+        let mut out = Output::new(self.nodes);
+        while let Some(path) = next_path(&mut layers)? {
+            let Some(word) = said(&mut layers, &path)? else {
+                continue;
+            };
+            if out.file.as_ref().is_some_and(|file| path.is_within(file)) {
+                continue;
+            }
+            let is_dir = matches!(word.entry.kind, EntryKind::Directory);
+            if !is_dir {
+                out.file = Some(path.clone());
+            }
+            if group.scope.has(&path) && !excluded.matches(&path, is_dir) {
+                if !word.sure {
+                    return Ok(Err("the parts do not say what a directory is"));
+                }
+                if !out.put(word)? {
+                    return Ok(Err(
+                        "names of one file, or a directory and what is in it, are in parts that do not go together",
+                    ));
+                }
+            } else if is_dir && group.scope.is_below(&path) {
+                out.above(word);
+            }
+        }
+
+        let rules = Rules {
+            excludes: group.excludes.clone(),
+            // None of the parts that delete had one.
+            delete_max: Limit::NONE,
+            allow_empty: true,
+            ..self.known[newest].header().rules.clone()
+        };
+
+        let root = out.finish()?;
+        let after = self.current.unwrap_or_default();
+        Ok(Ok(Merged {
+            scope: group.scope.0.clone(),
+            rules,
+            root,
+            parts: 0,
+            after,
+        }))
+    }
+}
+
+/// Whether the part deletes, and not more than somebody allowed.
+fn is_limited(rules: &Rules) -> bool {
+    rules.delete_extras && rules.delete_max != Limit::NONE
+}
+
+fn no_negation(rules: &Rules) -> bool {
+    !rules
+        .excludes
+        .iter()
+        .any(|exclude| exclude.pattern.as_bytes().starts_with(b"!"))
+}
+
+/// The first path that any layer has next.
+fn next_path(layers: &mut [Layer<'_>]) -> Result<Option<TreePath>, ReadError> {
+    let mut first: Option<TreePath> = None;
+    for layer in layers {
+        match layer.entries.peek() {
+            Some(Ok(located)) => {
+                let path = &located.entry.path;
+                if first.as_ref().is_none_or(|first| path < first) {
+                    first = Some(path.clone());
+                }
+            }
+            Some(Err(_)) => return Err(failed(layer)),
+            None => {}
+        }
+    }
+
+    Ok(first)
+}
+
+fn failed(layer: &mut Layer<'_>) -> ReadError {
+    match layer.entries.next() {
+        Some(Err(e)) => e,
+        _ => ReadError::Illegal("it ended".into()),
+    }
+}
+
+/// What all layers together say of `path`; `None`: it is not there. Takes the entries.
+fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadError> {
+    let mut here = Vec::new();
+    for layer in layers.iter_mut() {
+        let is_here =
+            matches!(layer.entries.peek(), Some(Ok(located)) if located.entry.path == *path);
+        here.push(if is_here {
+            layer
+                .entries
+                .next()
+                .transpose()?
+                .map(|located| located.entry)
+        } else {
+            None
+        });
+    }
+
+    let (mut found, mut deleting): (Option<Word>, Vec<&PathFilter>) = (None, Vec::new());
+
+    for (at, (entry, layer)) in here.into_iter().zip(layers.iter()).enumerate().rev() {
+        let inside = layer.scope.as_ref().is_none_or(|scope| scope.has(path));
+        let Some(entry) = entry else {
+            deleting.extend(layer.deletes.as_ref().filter(|_| inside));
+            continue;
+        };
+        let is_dir = matches!(entry.kind, EntryKind::Directory);
+        if deleting.iter().any(|spared| !spared.matches(path, is_dir)) {
+            found.iter_mut().for_each(|word| word.sure = true);
+            return Ok(found);
+        }
+        // A directory that newer parts only lead through is as an older part made it.
+        if found.is_none() || is_dir {
+            found = Some(Word {
+                entry,
+                layer: at,
+                sure: inside,
+            });
+        }
+        if inside || !is_dir {
+            found.iter_mut().for_each(|word| word.sure = true);
+            return Ok(found);
+        }
+    }
+
+    Ok(found)
+}
+
+/// The manifest of a merged part as it grows.
+struct Output<'a> {
+    builder: Builder,
+    nodes: &'a Nodes,
+    /// Directories above the scope that nothing followed yet.
+    pending: Vec<Word>,
+    /// The layer of each path that was put.
+    layers: HashMap<TreePath, (usize, bool)>,
+    /// The last path that is no directory: nothing is below it.
+    file: Option<TreePath>,
+}
+
+impl<'a> Output<'a> {
+    fn new(nodes: &'a Nodes) -> Self {
+        Self {
+            builder: Builder::default(),
+            nodes,
+            pending: Vec::new(),
+            layers: HashMap::new(),
+            file: None,
+        }
+    }
+
+    /// Notes a directory that leads to the scope.
+    fn above(&mut self, word: Word) {
+        self.pending
+            .retain(|dir| word.entry.path.is_within(&dir.entry.path));
+        self.pending.push(word);
+    }
+
+    /// Adds an entry of the scope, after the directories that lead to it; whether there can be such a manifest.
+    fn put(&mut self, word: Word) -> Result<bool, ReadError> {
+        for dir in std::mem::take(&mut self.pending) {
+            if word.entry.path.is_within(&dir.entry.path) {
+                self.push(dir)?;
+            }
+        }
+
+        let Word { entry, layer, .. } = &word;
+        let parent = entry.path.parent();
+        let is_rooted = parent.is_none_or(|parent| self.layers.contains_key(&parent));
+        let is_linked = match &entry.kind {
+            // Names of one file that another part made a file of its own.
+            EntryKind::Hardlink(first) => self.layers.get(first) == Some(&(*layer, true)),
+            _ => true,
+        };
+
+        if !is_rooted || !is_linked {
+            return Ok(false);
+        }
+
+        self.push(word)?;
+        Ok(true)
+    }
+
+    fn push(&mut self, word: Word) -> Result<(), ReadError> {
+        let Word { entry, layer, .. } = word;
+        let can_be_linked = !matches!(entry.kind, EntryKind::Directory | EntryKind::Hardlink(_));
+        self.layers
+            .insert(entry.path.clone(), (layer, can_be_linked));
+        let mut nodes = self.nodes;
+        self.builder.push(entry, &mut nodes).map_err(unwritable)
+    }
+
+    fn finish(self) -> Result<NodeRef, ReadError> {
+        let mut nodes = self.nodes;
+        self.builder.finish(&mut nodes).map_err(unwritable)
+    }
+}
+
+fn unwritable(e: Error) -> ReadError {
+    ReadError::Illegal(e.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,525 @@
+//! Which releases of a tree stay: the newest distinct ones, and what a new host needs to become the present one.
+//!
+//! A release of the whole tree stands by itself. A release of a part of it (a scope) changes what the whole before it
+//! made, so a host without any of them needs that whole first and then the parts, in order. A part that a later one
+//! replaces completely is not needed for that.
+
+mod merge;
+
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashSet};
+
+pub use merge::{Merged, Unmerged};
+
+use crate::block::BlockHash;
+use crate::error::Result;
+use crate::id::{HostName, Serial};
+use crate::manifest::pages::Pages;
+use crate::manifest::read::{Manifest, ReadError};
+use crate::manifest::rules::Exclude;
+use crate::manifest::{EntryKind, Header, Release, ReleaseId, Rules, TreePath};
+use crate::proto::receiver::is_target;
+use crate::tree::state::node_store::Nodes;
+use crate::tree::state::reader::Records;
+use crate::tree::state::worktree::Worktree;
+use crate::units::Limit;
+
+/// Parts that stay where the whole that they belong to is not kept: no new host becomes complete by them.
+const MAX_LOOSE: usize = 64;
+/// Records of replaced parts that stay.
+const MAX_REPLACED: usize = 64;
+
+/// The releases of a tree that stay.
+pub(crate) struct Staying {
+    /// Those whose records stay.
+    pub(crate) records: BTreeSet<Serial>,
+    /// Those of them whose content stays, too.
+    pub(crate) content: BTreeSet<Serial>,
+}
+
+/// What a host is given next that lacks the present release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// This release. A part that only hosts may take that run the release `follows` names it.
+    Release {
+        /// Its number.
+        serial: Serial,
+        /// What a host has to run.
+        follows: Option<Serial>,
+        /// Whether other hosts may need a part before it that this one does not.
+        alone: bool,
+    },
+    /// The present release is a part, and the whole that it belongs to is not kept.
+    NoWhole,
+    /// The present release is a part, and it is not known what the host has.
+    Unknown,
+    /// There is no release.
+    Nothing,
+}
+
+/// A host that lacks the present release.
+#[derive(Debug, Clone, Copy)]
+pub struct Lacking<'a> {
+    /// The release that it has; 0 is none.
+    pub have: Serial,
+    /// The whole that this belongs to, when it is a part.
+    pub base: Option<Serial>,
+    /// Its name, when it said it.
+    pub host: Option<&'a HostName>,
+}
+
+impl Lacking<'_> {
+    /// Whether the release `known` is for this host.
+    fn is_target(&self, known: &Known) -> bool {
+        self.host.is_none_or(|host| is_target(&known.release, host))
+    }
+}
+
+/// Hosts that are to catch up before they take a part of the tree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arriving {
+    /// The oldest release that one of them has; 0 is none.
+    pub oldest: Option<Serial>,
+    /// The newest release that was for all hosts: who has an older one lacks it.
+    pub needed: Serial,
+}
+
+/// The releases in the state of one tree, in rising order.
+pub(crate) struct History<'a> {
+    nodes: &'a Nodes,
+    current: Option<Serial>,
+    known: Vec<Known>,
+    /// Releases whose files are damaged.
+    damaged: Vec<Serial>,
+    /// Of each of `known`: whether a later part does all that it did.
+    replaced: OnceCell<Vec<bool>>,
+}
+
+/// One release, with what was found out about it.
+struct Known {
+    release: Release,
+    content: BlockHash,
+    paths: OnceCell<Option<Paths>>,
+    pages: OnceCell<Option<Pages>>,
+}
+
+/// The paths of a release.
+struct Paths {
+    all: HashSet<TreePath>,
+    /// Those that are no directories.
+    files: Vec<TreePath>,
+}
+
+impl Known {
+    fn new(release: Release) -> Self {
+        let content = release.header().content();
+        Self {
+            release,
+            content,
+            paths: OnceCell::new(),
+            pages: OnceCell::new(),
+        }
+    }
+
+    fn header(&self) -> &Header {
+        self.release.header()
+    }
+
+    fn serial(&self) -> Serial {
+        self.header().serial
+    }
+
+    fn is_whole(&self) -> bool {
+        self.header().is_whole()
+    }
+}
+
+impl<'a> History<'a> {
+    /// The releases that `tree` keeps.
+    pub(crate) fn of(tree: &'a Worktree) -> Result<Self> {
+        Self::read(&tree.state, tree.nodes())
+    }
+
+    fn read(records: &Records, nodes: &'a Nodes) -> Result<Self> {
+        let current = records.current()?.map(|mark| mark.serial);
+        // What was taken back is none to go back to, and goes when it is not the present one.
+        let stones: Vec<ReleaseId> = records
+            .tombstones()?
+            .iter()
+            .filter(|b| b.stone.revert)
+            .map(|b| b.stone.release)
+            .collect();
+
+        let mut known = Vec::new();
+        let mut damaged = Vec::new();
+
+        for serial in records.serials()? {
+            match records.stored(serial) {
+                Ok(Some(stored))
+                    if Some(serial) != current && stones.contains(&stored.release.id()) => {}
+                Ok(Some(stored)) => known.push(Known::new(stored.release)),
+                Ok(None) => {}
+                Err(_) => damaged.push(serial),
+            }
+        }
+
+        Ok(Self {
+            nodes,
+            current,
+            known,
+            damaged,
+            replaced: OnceCell::new(),
+        })
+    }
+
+    /// The releases that stay when `keep` distinct ones are kept.
+    pub(crate) fn staying(&self, keep: usize) -> Staying {
+        let keep = keep.max(1);
+        let mut content = self.newest(keep, |_| true);
+        content.extend(self.newest(keep, Known::is_whole));
+        content.extend(self.current);
+
+        // Parts stay as long as the whole that they change, and as long as anything of them is in the tree.
+        let oldest = content
+            .iter()
+            .filter(|&&s| self.at(s).is_none_or(Known::is_whole))
+            .min()
+            .copied();
+
+        let mut replaced = Vec::new();
+        for (at, part) in self.known.iter().enumerate().filter(|(_, k)| !k.is_whole()) {
+            let has_base = oldest.is_some_and(|oldest| oldest < part.serial());
+            match self.is_replaced(at) {
+                false if has_base || self.is_left(at) => drop(content.insert(part.serial())),
+                true if has_base => replaced.push(part.serial()),
+                _ => {}
+            }
+        }
+
+        if oldest.is_none() {
+            let loose: Vec<Serial> = content.iter().copied().collect();
+            content = loose[loose.len().saturating_sub(MAX_LOOSE)..]
+                .iter()
+                .copied()
+                .collect();
+        }
+
+        // A host that was away since one of them is known to have what came before it.
+        let mut records = content.clone();
+
+        records.extend(replaced.iter().rev().take(MAX_REPLACED));
+        // Whatever a damaged file was: it goes with the releases of its age.
+        let first = records.first().copied();
+        records.extend(
+            self.damaged
+                .iter()
+                .filter(|&&serial| first.is_none_or(|first| serial > first)),
+        );
+
+        Staying { records, content }
+    }
+
+    /// What a host is given next to become the present release. A part is skipped that is not for it.
+    pub(crate) fn next_for(&self, host: Lacking<'_>) -> Next {
+        let Some(present) = self.current else {
+            return Next::Nothing;
+        };
+
+        let base = self.base_for(host);
+        let Some((next, skips)) = self.next_needed(host) else {
+            return Next::Release {
+                serial: present,
+                follows: None,
+                alone: false,
+            };
+        };
+
+        let serial = self.known[next].serial();
+
+        // Parts follow only what they followed here.
+        let of_this_base = base.is_some_and(|base| host.base == Some(self.known[base].serial()));
+
+        match base {
+            Some(base) if next <= base => Next::Release {
+                serial,
+                follows: None,
+                alone: false,
+            },
+            _ if self.at(host.have).is_some() => Next::Release {
+                serial,
+                follows: Some(host.have),
+                alone: skips,
+            },
+            // What the host has beside the same whole was for others than this one.
+            Some(_) if of_this_base => Next::Release {
+                serial,
+                follows: Some(host.have),
+                alone: true,
+            },
+            Some(_) => Next::Unknown,
+            None => Next::NoWhole,
+        }
+    }
+
+    /// Which of `hosts` lack a release that is for them.
+    pub(crate) fn arriving<'h>(&self, hosts: impl IntoIterator<Item = Lacking<'h>>) -> Arriving {
+        let lacking = hosts
+            .into_iter()
+            .filter(|host| self.next_needed(*host).is_some());
+        let for_all = self.known[..self.upto_present()]
+            .iter()
+            .rev()
+            .find(|known| known.header().targets.is_empty());
+        Arriving {
+            oldest: lacking.map(|host| host.have).min(),
+            needed: for_all.map(Known::serial).unwrap_or_default(),
+        }
+    }
+
+    /// How many releases there are up to the present one.
+    fn upto_present(&self) -> usize {
+        self.known
+            .iter()
+            .take_while(|k| Some(k.serial()) <= self.current)
+            .count()
+    }
+
+    /// The last release of the whole tree that is for `host`.
+    fn base_for(&self, host: Lacking<'_>) -> Option<usize> {
+        self.known[..self.upto_present()]
+            .iter()
+            .rposition(|k| k.is_whole() && host.is_target(k))
+    }
+
+    /// The first release that `host` lacks and needs, and whether parts before it are left out as they are for others.
+    fn next_needed(&self, host: Lacking<'_>) -> Option<(usize, bool)> {
+        let (upto, base) = (self.upto_present(), self.base_for(host));
+        let is_needed = |at: usize| match base {
+            Some(base) if at <= base => {
+                at == base || (!self.known[at].is_whole() && self.is_left(at))
+            }
+            _ => Some(at) == base || !self.known[at].is_whole(),
+        };
+
+        let after = (0..upto).filter(|&at| self.known[at].serial() > host.have);
+
+        let mut needed =
+            after.filter(|&at| is_needed(at) && (Some(at) == base || !self.is_replaced(at)));
+        let mut skips = false;
+        let next = needed.find(|&at| {
+            let is_for_it = host.is_target(&self.known[at]);
+            skips |= !is_for_it;
+            is_for_it
+        })?;
+
+        Some((next, skips))
+    }
+
+    /// The parts for all hosts since the whole that the present release belongs to, see [`Worktree::parts`].
+    pub(crate) fn parts(&self, most: usize) -> Vec<(Serial, bool)> {
+        let upto = self.upto_present();
+        let first = self.known[..upto]
+            .iter()
+            .rposition(Known::is_whole)
+            .map_or(0, |base| base + 1);
+        let for_all = (first..upto).filter(|&at| self.known[at].header().targets.is_empty());
+        let parts: Vec<_> = for_all
+            .map(|at| (self.known[at].serial(), self.is_replaced(at)))
+            .collect();
+
+        parts[parts.len().saturating_sub(most)..].to_vec()
+    }
+
+    /// The newest whole up to the present release.
+    pub(crate) fn base(&self) -> Option<&Header> {
+        let upto = self
+            .known
+            .iter()
+            .rev()
+            .skip_while(|k| Some(k.serial()) > self.current);
+        upto.filter(|k| k.is_whole()).map(Known::header).next()
+    }
+
+    /// The releases before `serial` that made the tree what it was, the newest first: parts, and the whole before them.
+    pub(crate) fn before(&self, serial: Serial) -> Vec<&Release> {
+        let mut found = Vec::new();
+        for known in self.known.iter().rev().filter(|k| k.serial() <= serial) {
+            found.push(&known.release);
+            if known.is_whole() {
+                break;
+            }
+        }
+
+        found
+    }
+
+    /// The newest of each content, the present one before a copy of it.
+    fn newest(&self, keep: usize, counts: impl Fn(&Known) -> bool) -> BTreeSet<Serial> {
+        let present = self
+            .known
+            .iter()
+            .filter(|k| Some(k.serial()) == self.current);
+        let newest = present.chain(self.known.iter().rev()).filter(|k| counts(k));
+        let mut seen = HashSet::new();
+        newest
+            .filter(|k| seen.insert(k.content))
+            .take(keep)
+            .map(Known::serial)
+            .collect()
+    }
+
+    /// Whether something of the part `at` is in the tree still: nothing whole followed, or what excludes it.
+    fn is_left(&self, at: usize) -> bool {
+        let mut wholes = self.known[at + 1..]
+            .iter()
+            .filter(|k| k.is_whole())
+            .peekable();
+        if wholes.peek().is_none() {
+            return true;
+        }
+
+        let Some(paths) = self.paths(&self.known[at]) else {
+            return false;
+        };
+
+        wholes.all(|whole| {
+            let rules = &whole.header().rules;
+            let excluded = rules.excluded().ok().filter(|_| !rules.delete_excluded);
+            excluded
+                .is_some_and(|filter| paths.files.iter().any(|path| filter.matches(path, false)))
+        })
+    }
+
+    /// Whether a later part does all that the part `at` did.
+    fn is_replaced(&self, at: usize) -> bool {
+        self.replaced
+            .get_or_init(|| self.replaced_of(&self.known.iter().collect::<Vec<_>>()))[at]
+    }
+
+    /// Which of these releases a later part replaces: parts between the two that stay are not to miss what it did.
+    fn replaced_of(&self, known: &[&Known]) -> Vec<bool> {
+        let mut replaced = vec![false; known.len()];
+        for at in (0..known.len()).rev().filter(|&at| !known[at].is_whole()) {
+            let part = known[at];
+            for later in at + 1..known.len() {
+                if !known[later].is_whole() && self.replaces(known[later], part) {
+                    replaced[at] = true;
+                    break;
+                }
+                if !replaced[later] && meet(known[later].header(), part.header()) {
+                    break;
+                }
+            }
+        }
+
+        replaced
+    }
+
+    fn replaces(&self, later: &Known, part: &Known) -> bool {
+        let (new, old) = (later.header(), part.header());
+        let within = |path: &TreePath| {
+            new.scope.is_empty() || new.scope.iter().any(|scope| path.is_within(scope))
+        };
+
+        let covers =
+            new.scope.is_empty() || (!old.scope.is_empty() && old.scope.iter().all(within));
+        let reaches = new.targets.is_empty() || new.targets == old.targets;
+        if !covers || !reaches || !alike(&in_scope(new, &old.scope), &in_scope(old, &old.scope)) {
+            return false;
+        }
+
+        if old.rules.delete_extras && !new.rules.delete_extras {
+            return false;
+        }
+
+        if new.rules.delete_extras {
+            // All that is left of the part are directories that lead to its scope.
+            let above = old
+                .scope
+                .iter()
+                .flat_map(|path| std::iter::successors(path.parent(), TreePath::parent));
+            return above.filter(|dir| !within(dir)).all(|dir| {
+                self.has(part, &dir) == Some(false) || self.has(later, &dir) == Some(true)
+            });
+        }
+
+        match (self.paths(later), self.paths(part)) {
+            (Some(new), Some(old)) => old.all.is_subset(&new.all),
+            _ => false,
+        }
+    }
+
+    /// Whether a release has the path; `None` when its manifest cannot be read.
+    fn has(&self, known: &Known, path: &TreePath) -> Option<bool> {
+        let manifest = Manifest::of(known.header(), self.nodes);
+        let pages = known
+            .pages
+            .get_or_init(|| Pages::of(&manifest).ok())
+            .as_ref()?;
+        Some(pages.find(&manifest, path).ok()?.is_some())
+    }
+
+    /// The paths of a release; `None` when its manifest cannot be read.
+    fn paths<'k>(&self, known: &'k Known) -> Option<&'k Paths> {
+        let read = || -> Result<Paths, ReadError> {
+            let manifest = Manifest::of(known.header(), self.nodes);
+            let mut paths = Paths {
+                all: HashSet::new(),
+                files: Vec::new(),
+            };
+            for located in manifest.entries() {
+                let entry = located?.entry;
+                if !matches!(entry.kind, EntryKind::Directory) {
+                    paths.files.push(entry.path.clone());
+                }
+                paths.all.insert(entry.path);
+            }
+            Ok(paths)
+        };
+
+        known.paths.get_or_init(|| read().ok()).as_ref()
+    }
+
+    fn at(&self, serial: Serial) -> Option<&Known> {
+        self.known
+            .binary_search_by_key(&serial, Known::serial)
+            .ok()
+            .map(|at| &self.known[at])
+    }
+}
+
+/// Whether there are paths that both releases govern.
+fn meet(one: &Header, other: &Header) -> bool {
+    let meets = |a: &TreePath| other.scope.iter().any(|b| a.is_within(b) || b.is_within(a));
+    one.scope.is_empty() || other.scope.is_empty() || one.scope.iter().any(meets)
+}
+
+/// Whether two parts with these rules treat what both of them have in the same way.
+fn alike(one: &Rules, other: &Rules) -> bool {
+    let same = |rules: &Rules| Rules {
+        delete_extras: false,
+        delete_max: Limit::NONE,
+        allow_empty: true,
+        ..rules.clone()
+    };
+    same(one) == same(other)
+}
+
+/// The rules of a release as far as they say something of paths in `scope`; patterns of its directories come last.
+fn in_scope(header: &Header, scope: &[TreePath]) -> Rules {
+    let is_own = |base: &TreePath| scope.iter().any(|path| base.is_within(path));
+    let leads = |base: &TreePath| scope.is_empty() || scope.iter().any(|path| path.is_within(base));
+    let of = |own: bool| {
+        let speaks = move |exclude: &&Exclude| match &exclude.base {
+            Some(base) if is_own(base) => own,
+            Some(base) => !own && leads(base),
+            None => !own,
+        };
+        header.rules.excludes.iter().filter(speaks)
+    };
+
+    Rules {
+        excludes: of(false).chain(of(true)).cloned().collect(),
+        ..header.rules.clone()
+    }
+}

@@ -1,0 +1,91 @@
+//! Files of which only metadata changes and that are copied all the same, so that nobody else's file changes.
+//!
+//! In place, owner, mode and time belong to the inode, and the inode may have names that the release does not govern,
+//! or be open for writing by somebody who must not write to the file that it becomes. An inode that another user made
+//! is never given to somebody else, and no inode is given rights.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::items::is_copied;
+use crate::diff::{Change, Plan, Shape};
+use crate::error::{Error, Result};
+use crate::manifest::TreePath;
+use crate::manifest::rules::Layout;
+use crate::tree::fs::dir::stat;
+use crate::tree::fs::root::Root;
+use crate::tree::fs::stat::FileStat;
+use crate::tree::fs::xattrs::CAPABILITY;
+
+/// The rights of others than the owner to write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// The places in `plan` of the changes of metadata that are made to a copy.
+pub(crate) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
+    let mut names = HashMap::new();
+    for further in &plan.further {
+        *names.entry(further.first as usize).or_insert(1u32) += 1;
+    }
+
+    let mut chosen = HashSet::new();
+    let mut last: Option<(Option<TreePath>, OwnedFd)> = None;
+    for (at, change) in plan
+        .changes
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| is_copied(c))
+    {
+        // The next tree is another one: nothing of the live tree's is changed for it.
+        if plan.layout == Layout::Swap {
+            chosen.insert(at);
+            continue;
+        }
+        let mut look = || -> io::Result<Option<FileStat>> {
+            let above = change.path.parent();
+            if last.as_ref().is_none_or(|(dir, _)| *dir != above) {
+                last = Some((above, root.parent(&change.path)?.0));
+            }
+            let Some((_, parent)) = &last else {
+                return Ok(None);
+            };
+            stat(parent.as_fd(), &CString::new(change.path.name())?)
+        };
+        let now = look().map_err(|e| Error::io("cannot look at", root.shown(&change.path), e))?;
+        let governed = names.get(&at).copied().unwrap_or(1);
+        if now.is_some_and(|now| now.nlink > governed || is_taken_from_others(&now, &change)) {
+            chosen.insert(at);
+        }
+    }
+
+    Ok(chosen)
+}
+
+/// Whether somebody who may have made the inode, or have it open, could write to what it becomes: it gets another owner
+/// or more rights, or fewer users may write to it.
+pub(crate) fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
+    let Some(want) = change.want.as_ref().map(|want| &want.entry) else {
+        return false;
+    };
+
+    // Nobody but root makes a device, and the daemon may lack the right to.
+    if change.shape() == Shape::Device {
+        return false;
+    }
+
+    let is_another = |wanted: Option<u32>, now| wanted.is_some_and(|id| id != now);
+    let (new, old) = (want.mode.bits(), now.mode.bits());
+
+    let is_link = change.shape() == Shape::Symlink;
+    let gains = !is_link && new & !old != 0;
+    let narrows = !is_link && new != old && old & OTHERS_WRITE != 0;
+    let is_capable = change.delta.xattrs && want.xattrs.iter().any(|x| x.name == CAPABILITY);
+
+    is_another(change.owner.uid, now.uid)
+        || is_another(change.owner.gid, now.gid)
+        || gains
+        || narrows
+        || is_capable
+        || change.delta.acl
+}

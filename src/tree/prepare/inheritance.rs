@@ -1,0 +1,364 @@
+//! What a directory gives to what is made in it: a default ACL, the group of a set-group-id directory, a label, a
+//! project and flags ([`crate::tree::fs::project_flags`]).
+//!
+//! Files are staged beside the tree and renamed, so that the kernel takes all of this from the wrong directory. Here
+//! it is read from the right one: once for each directory, and not at all from those that the release makes.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::FileType;
+
+use crate::diff::{Action, Change, Plan, Shape};
+use crate::manifest::{Mode, TreePath, Xattr};
+use crate::tree::fs::errors::is_absent;
+use crate::tree::fs::handover::{is_foreign, is_grant};
+use crate::tree::fs::metadata::handle_of;
+use crate::tree::fs::owners::Rights;
+use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::root::Root;
+use crate::tree::fs::stat::FileStat;
+use crate::tree::fs::xattrs::{ACL, CAPABILITY, DEFAULT_ACL, LABEL, XattrReader};
+
+/// Attributes that speak of the content: the kernel takes the first away from a file that is written to.
+const OF_CONTENT: [&[u8]; 3] = [CAPABILITY, b"security.ima", b"security.evm"];
+const SET_GROUP_ID: u32 = 0o2000;
+const SET_ID: u32 = 0o6000;
+
+/// What one directory gives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Inherited {
+    acl: Option<Vec<u8>>,
+    label: Option<Vec<u8>>,
+    gid: Option<u32>,
+    /// The user who may have made the access list.
+    giver: u32,
+    /// The project that quotas count it for, and flags; `None` where the filesystem has none.
+    marks: Option<Marks>,
+    /// Whether the kernel gives its group to directories, while the plan is carried out, although it has no
+    /// set-group-id in the end.
+    is_passing: bool,
+}
+
+impl Inherited {
+    /// The project and the flags that it gives.
+    pub(crate) fn marks(&self) -> Option<Marks> {
+        self.marks
+    }
+
+    /// The attributes that what `change` makes gets. By an access list of its own making a user could write to a file
+    /// that runs as another one.
+    pub(crate) fn xattrs(&self, change: &Change) -> Vec<Xattr> {
+        let shape = change.shape();
+        let named = |name: &[u8], value: &Option<Vec<u8>>| {
+            value.as_ref().map(|value| Xattr {
+                name: name.to_vec(),
+                value: value.clone(),
+            })
+        };
+
+        let runs_as_another =
+            shape == Shape::File && wanted_mode(change).is_some_and(|m| m.bits() & SET_ID != 0);
+        let gives = !runs_as_another || !is_foreign(self.giver, Some(owner_of(change)));
+        let acl = (gives && shape != Shape::Symlink)
+            .then(|| named(ACL, &self.acl))
+            .flatten();
+        let default = (gives && shape == Shape::Directory)
+            .then(|| named(DEFAULT_ACL, &self.acl))
+            .flatten();
+
+        acl.into_iter()
+            .chain(default)
+            .chain(named(LABEL, &self.label))
+            .collect()
+    }
+}
+
+/// The directories of a tree, as they will be when a plan is carried out.
+pub(crate) struct Inheritance<'a> {
+    root: &'a Root,
+    plan: &'a Plan,
+    known: HashMap<Option<TreePath>, Rc<Inherited>>,
+    reader: XattrReader,
+    /// The directory of the last file that was replaced.
+    parent: Option<(Option<TreePath>, OwnedFd)>,
+}
+
+impl<'a> Inheritance<'a> {
+    pub(crate) fn new(root: &'a Root, plan: &'a Plan) -> Self {
+        Self {
+            root,
+            plan,
+            known: HashMap::new(),
+            reader: XattrReader::default(),
+            parent: None,
+        }
+    }
+
+    /// Whether the tree's filesystem has attributes at all.
+    pub(crate) fn has_attributes(&mut self) -> io::Result<bool> {
+        self.reader.is_supported(self.root.as_fd())
+    }
+
+    /// What the directory `dir` gives.
+    pub(crate) fn of(&mut self, dir: Option<&TreePath>) -> io::Result<Rc<Inherited>> {
+        // Up to the nearest directory that is known or there, and down again: a path may have thousands of names.
+        let mut made = Vec::new();
+        let mut at = dir.cloned();
+        let mut given = loop {
+            if let Some(known) = self.known.get(&at) {
+                break Rc::clone(known);
+            }
+            let change = at.as_ref().and_then(|path| self.change(path));
+            match change {
+                Some(change) if change.makes_anew() => {
+                    let above = at.as_ref().and_then(TreePath::parent);
+                    made.push(change);
+                    at = above;
+                }
+                change => {
+                    let found = Rc::new(self.existing(at.as_ref(), change.as_ref())?);
+                    self.known.insert(at, Rc::clone(&found));
+                    break found;
+                }
+            }
+        };
+
+        while let Some(change) = made.pop() {
+            given = Rc::new(self.made(&change, &given));
+            self.known.insert(Some(change.path), Rc::clone(&given));
+        }
+
+        Ok(given)
+    }
+
+    /// The group of what `change` makes, where the release leaves it to the host.
+    pub(crate) fn group(&mut self, change: &Change) -> io::Result<Option<u32>> {
+        let parent = self.of(change.path.parent().as_ref())?;
+        let own = || nix::unistd::getegid().as_raw();
+        // The kernel passes set-group-id on through directories whose final mode has none.
+        let is_dir = change.shape() == Shape::Directory;
+        Ok(parent
+            .gid
+            .or_else(|| (is_dir && parent.is_passing).then(own)))
+    }
+
+    /// Whether what is replaced at `path` is of this shape.
+    pub(crate) fn is_kind(&self, path: &TreePath, shape: Shape) -> io::Result<bool> {
+        let wanted = match shape {
+            Shape::File => FileType::RegularFile,
+            Shape::Symlink => FileType::Symlink,
+            Shape::Fifo => FileType::Fifo,
+            Shape::Hardlink | Shape::Device | Shape::Directory => return Ok(true),
+        };
+
+        match self.root.stat(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+            now => Ok(FileType::from_raw_mode(now?.st_mode) == wanted),
+        }
+    }
+
+    /// The attributes of what `change` replaces that its successor keeps. Rights that another user gave are not kept:
+    /// as in a new file, they are those that the directory gives.
+    pub(crate) fn kept(&mut self, change: &Change) -> io::Result<Vec<Xattr>> {
+        let path = &change.path;
+        let above = path.parent();
+        if self.parent.as_ref().is_none_or(|(dir, _)| *dir != above) {
+            self.parent = Some((above, self.root.parent(path)?.0));
+        }
+
+        let Some((_, parent)) = &self.parent else {
+            return Ok(Vec::new());
+        };
+
+        let name = std::ffi::CString::new(path.name())?;
+        let handle = handle_of(parent.as_fd(), &name)?;
+        let mut kept = kept_of(&mut self.reader, handle.as_fd(), self.plan.sets_xattrs)?;
+        if is_foreign(FileStat::of(&handle)?.uid, Some(owner_of(change))) {
+            kept.retain(|xattr| !is_grant(&xattr.name));
+            kept.extend(self.of(path.parent().as_ref())?.xattrs(change));
+        }
+
+        Ok(kept)
+    }
+
+    /// The project and the flags of the file at `path`; `None` when there is none, or it has none.
+    pub(crate) fn marks_of(&self, path: &TreePath) -> Option<Marks> {
+        self.root
+            .open_file(path)
+            .ok()
+            .and_then(|file| Marks::of(file.as_fd()))
+    }
+
+    /// The directory that the plan has at `path`, as far as it changes it.
+    fn change(&self, path: &TreePath) -> Option<Change> {
+        let change = Change::clone(&self.plan.changes.get(self.plan.changes.find(path)?));
+        let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
+        (is_dir
+            && matches!(
+                change.action,
+                Action::Create | Action::Replace | Action::Meta
+            ))
+        .then_some(change)
+    }
+
+    fn existing(
+        &mut self,
+        dir: Option<&TreePath>,
+        change: Option<&Change>,
+    ) -> io::Result<Inherited> {
+        let handle = match self.root.handle_of(dir.map_or(b"", |d| d.as_bytes())) {
+            Err(e) if is_absent(&e) => {
+                return Ok(Inherited::default());
+            }
+            handle => handle?,
+        };
+
+        let now = FileStat::of(&handle)?;
+        let top = self.plan.top.as_ref().filter(|_| dir.is_none());
+        let mode = change
+            .and_then(wanted_mode)
+            .or(top.map(|t| t.want.mode))
+            .unwrap_or(now.mode);
+        let owner = change.map(|c| c.owner).or(top.map(|t| t.owner));
+
+        let gid = owner.and_then(|o| o.gid).unwrap_or(now.gid);
+
+        let uid = owner.and_then(|o| o.uid).unwrap_or(now.uid);
+        let is_taken = is_foreign(now.uid, Some(uid));
+
+        let is_passing = set_group(now.mode, gid).is_some();
+
+        // A directory that this user cannot open is one in which only its owner makes anything.
+        let opened = self.root.dir(dir).ok();
+        let marks = opened
+            .and_then(|opened| Marks::of(opened.as_fd()))
+            .map(Marks::given);
+        let gid = set_group(mode, gid);
+        let mut given = Inherited {
+            gid,
+            giver: uid,
+            marks,
+            is_passing,
+            ..Inherited::default()
+        };
+
+        for xattr in self.reader.given(handle.as_fd())? {
+            match xattr.name.as_slice() {
+                LABEL => given.label = Some(xattr.value),
+                _ => given.acl = Some(xattr.value).filter(|_| !self.plan.sets_xattrs && !is_taken),
+            }
+        }
+
+        Ok(given)
+    }
+
+    fn made(&self, change: &Change, parent: &Inherited) -> Inherited {
+        let gid = change
+            .owner
+            .gid
+            .or(parent.gid)
+            .unwrap_or_else(|| nix::unistd::getegid().as_raw());
+        let mode = wanted_mode(change).unwrap_or(Mode::from_bits(0));
+        Inherited {
+            gid: set_group(mode, gid),
+            is_passing: true,
+            ..parent.clone()
+        }
+    }
+}
+
+/// The places in `plan` of what replaces a further name of something of another kind: a list of entries does not say of
+/// which kind that is.
+pub(crate) fn strangers(root: &Root, plan: &Plan) -> io::Result<HashSet<usize>> {
+    let inheritance = Inheritance::new(root, plan);
+    let mut strangers = HashSet::new();
+    for (at, change) in plan.changes.iter().enumerate() {
+        if change.action != Action::Update || change.was != Some(Shape::Hardlink) {
+            continue;
+        }
+        if !inheritance.is_kind(&change.path, change.shape())? {
+            strangers.insert(at);
+        }
+    }
+
+    Ok(strangers)
+}
+
+/// Gives what the plan makes the groups that the tree's directories give, where the release governs none.
+pub(crate) fn give_groups(
+    root: &Root,
+    plan: &mut Plan,
+    strangers: &HashSet<usize>,
+) -> io::Result<()> {
+    let rights = Rights::of_process();
+    let wanting = |at: usize, change: &Change| {
+        (matches!(change.action, Action::Create | Action::Replace) || strangers.contains(&at))
+            && change.owner.gid.is_none()
+            && change.shape() != Shape::Hardlink
+    };
+
+    let mut groups = HashMap::new();
+    {
+        let mut inheritance = Inheritance::new(root, plan);
+        for (at, change) in plan
+            .changes
+            .iter()
+            .enumerate()
+            .filter(|(at, c)| wanting(*at, c))
+        {
+            if let Some(gid) = inheritance.group(&change)? {
+                groups.insert(at, gid);
+            }
+        }
+    }
+
+    if groups.is_empty() {
+        return Ok(());
+    }
+
+    let mut at = 0..;
+
+    plan.changes.try_update_owners(|_, owner| {
+        let gid = at.next().and_then(|at| groups.get(&at).copied());
+        let given = crate::diff::LocalOwner { uid: None, gid };
+        // A group of which an ordinary user is no member only the kernel can give.
+        if gid.is_some() && rights.refuses_owner(given).is_none() {
+            owner.gid = gid;
+        }
+        Ok(())
+    })
+}
+
+/// The attributes of an inode that its successor with other content keeps: all that the release does not govern, but
+/// for those that speak of the content.
+fn kept_of(
+    reader: &mut XattrReader,
+    handle: BorrowedFd<'_>,
+    governed: bool,
+) -> io::Result<Vec<Xattr>> {
+    let mut all = match governed {
+        true => Vec::new(),
+        false => reader.through(handle)?,
+    };
+    all.retain(|x| !OF_CONTENT.contains(&x.name.as_slice()));
+    all.extend(reader.label(handle, governed)?);
+    Ok(all)
+}
+
+fn owner_of(change: &Change) -> u32 {
+    change
+        .owner
+        .uid
+        .unwrap_or_else(|| nix::unistd::geteuid().as_raw())
+}
+
+fn wanted_mode(change: &Change) -> Option<Mode> {
+    change.want.as_ref().map(|want| want.entry.mode)
+}
+
+fn set_group(mode: Mode, gid: u32) -> Option<u32> {
+    (mode.bits() & SET_GROUP_ID != 0).then_some(gid)
+}

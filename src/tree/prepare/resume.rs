@@ -1,0 +1,312 @@
+//! What a session that ended early left in the stage, and the log that says which block lies where.
+//!
+//! A log is a hint: a block counts only after it was read and hashed. Losing the end of a log in a crash costs a
+//! transfer, nothing else.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Mutex;
+
+use rustix::fs::FileType;
+
+use crate::block::BlockHash;
+use crate::error::{Error, Result};
+use crate::sync::locked;
+use crate::tree::fs::dir::{names, slot_name};
+use crate::tree::fs::root::NOFOLLOW;
+use crate::tree::fs::stat::FileStat;
+use crate::tree::state::block_log::{self, Place, each_record};
+use crate::tree::state::dir::State;
+
+/// Records are written in pieces of about this many bytes.
+const BUFFER: usize = 64 << 10;
+const LOG_PREFIX: &str = "log-";
+/// The log of a session whose files may have been in the tree: others may have them open, so that they are copied.
+const USED_PREFIX: &str = "used-";
+
+/// The log of one session: appended by threads, best effort.
+#[derive(Debug)]
+pub(crate) struct Log {
+    first: u64,
+    out: Mutex<(File, Vec<u8>)>,
+}
+
+impl Log {
+    /// Begins the log of the session whose first slot is `first`.
+    pub(crate) fn create(state: &State, first: u64) -> Result<Self> {
+        let path = state.stage_path().join(format!("{LOG_PREFIX}{first}"));
+        let mut options = File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let file = options
+            .open(&path)
+            .map_err(|e| Error::io("cannot write", &path, e))?;
+
+        Ok(Self {
+            first,
+            out: Mutex::new((file, Vec::with_capacity(BUFFER))),
+        })
+    }
+
+    /// Notes that the files are about to be put into the tree: no later session writes to them.
+    pub(crate) fn retire(&self, state: &State) -> Result<()> {
+        let path = state.stage_path();
+        let (from, to) = (
+            path.join(format!("{LOG_PREFIX}{}", self.first)),
+            format!("{USED_PREFIX}{}", self.first),
+        );
+        std::fs::rename(&from, path.join(to)).map_err(|e| Error::io("cannot rename", &from, e))
+    }
+
+    pub(crate) fn add(&self, hash: &BlockHash, size: usize, slot: u64, offset: u64) {
+        let mut log = locked(&self.out);
+        log.1.extend_from_slice(&block_log::record(
+            hash,
+            &Place {
+                slot,
+                offset,
+                size: size as u32,
+            },
+        ));
+        if log.1.len() >= BUFFER {
+            flush(&mut log);
+        }
+    }
+
+    /// Writes what is left.
+    pub(crate) fn close(&self) {
+        flush(&mut locked(&self.out));
+    }
+}
+
+fn flush(log: &mut (File, Vec<u8>)) {
+    // What cannot be logged has to be fetched again, should this session end early.
+    let _ = log.0.write_all(&log.1);
+    log.1.clear();
+}
+
+/// The files that sessions before this one left.
+pub(crate) struct Leftovers {
+    stage: OwnedFd,
+    old: Vec<OsString>,
+    next_slot: u64,
+    blocks: HashMap<BlockHash, Place>,
+    /// The slots in which blocks lie, by their names and offsets: those that can be gone on with.
+    open: HashMap<(BlockHash, u64), u64>,
+    /// How many wanted blocks each of these slots has.
+    counts: HashMap<u64, u64>,
+    /// The slots that are gone on with.
+    taken: HashSet<u64>,
+}
+
+impl Leftovers {
+    /// Looks for the blocks `wanted` in what is left, if anything is; files that hold none of them are removed at once.
+    pub(crate) fn load(
+        state: &State,
+        wanted: impl FnOnce() -> Result<HashSet<BlockHash>>,
+    ) -> Result<Self> {
+        let path = state.stage_path();
+        let mut old = names(&path)?;
+        let mut blocks = HashMap::new();
+        let logs: Vec<&OsString> = old.iter().filter(|n| is_log(n)).collect();
+        let mut open = HashMap::new();
+        let wanted = if logs.is_empty() {
+            HashSet::new()
+        } else {
+            wanted()?
+        };
+
+        for log in logs {
+            let is_open = log.to_string_lossy().starts_with(LOG_PREFIX);
+            each_record(&path.join(log), 0, |hash, place| {
+                if wanted.contains(&hash) {
+                    blocks.insert(hash, place);
+                    if is_open {
+                        open.insert((hash, place.offset), place.slot);
+                    }
+                }
+            })?;
+        }
+
+        let mut counts = HashMap::new();
+        open.values()
+            .for_each(|slot| *counts.entry(*slot).or_insert(0) += 1);
+        let needed: HashSet<u64> = blocks.values().map(|p: &Place| p.slot).collect();
+        let number = |name: &OsString| {
+            let name = name.to_string_lossy().into_owned();
+            let number = [LOG_PREFIX, USED_PREFIX]
+                .iter()
+                .find_map(|prefix| name.strip_prefix(prefix));
+            number.unwrap_or(&name).parse::<u64>().ok()
+        };
+
+        let next_slot = old
+            .iter()
+            .filter_map(number)
+            .max()
+            .map_or(1, |n| n.saturating_add(1));
+
+        let useless =
+            |name: &OsString| !is_log(name) && number(name).is_none_or(|n| !needed.contains(&n));
+        for name in old.extract_if(.., |n| useless(n)) {
+            remove(&path.join(name))?;
+        }
+
+        let stage = state
+            .stage()
+            .try_clone_to_owned()
+            .map_err(|e| Error::io("cannot open", &path, e))?;
+
+        Ok(Self {
+            stage,
+            old,
+            next_slot,
+            blocks,
+            open,
+            counts,
+            taken: HashSet::new(),
+        })
+    }
+
+    /// Whether there is a slot that could be gone on with.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// The slot in which most of `blocks` lie at the offsets at which they are wanted: nobody else gets it.
+    pub(crate) fn take_slot(&mut self, blocks: &[(BlockHash, u64)]) -> Option<u64> {
+        let mut votes: HashMap<u64, u64> = HashMap::new();
+        let slots = blocks.iter().filter_map(|block| self.open.get(block));
+        slots
+            .filter(|slot| !self.taken.contains(slot))
+            .for_each(|slot| *votes.entry(*slot).or_default() += 1);
+        let (slot, count) = votes
+            .into_iter()
+            .max_by_key(|(slot, count)| (*count, *slot))?;
+
+        // What is wanted elsewhere in it would be lost.
+        let all = self.counts.get(&slot).copied().unwrap_or(0);
+
+        let stat = FileStat::at(self.stage.as_fd(), &slot_name(slot)).ok()?;
+        let is_own = stat.file_type == FileType::RegularFile && stat.nlink == 1;
+        (is_own && count * 2 > all)
+            .then(|| self.taken.insert(slot))
+            .map(|_| slot)
+    }
+
+    /// Whether a log says that the block lies there.
+    pub(crate) fn is_at(&self, hash: &BlockHash, offset: u64, slot: u64) -> bool {
+        self.open.get(&(*hash, offset)) == Some(&slot)
+    }
+
+    /// How many bytes each slot holds that is gone on with.
+    pub(crate) fn held(&self) -> HashMap<u64, u64> {
+        let bytes = |slot: u64| rustix::fs::statat(&self.stage, slot_name(slot), NOFOLLOW).ok();
+        let held = self
+            .taken
+            .iter()
+            .filter_map(|slot| Some((*slot, bytes(*slot)?.st_blocks as u64 * 512)));
+        held.collect()
+    }
+
+    /// Leaves out the blocks for which `wanted` does not hold.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&BlockHash) -> bool) {
+        self.blocks.retain(|hash, _| wanted(hash));
+    }
+
+    /// Gives up everything but the slots that are gone on with, for the space that it takes; says whether there was
+    /// anything.
+    pub(crate) fn give_up(&mut self, state: &State) -> Result<bool> {
+        let taken = &self.taken;
+        let is_idle = |name: &OsString| {
+            let slot = name.to_str().and_then(|name| name.parse::<u64>().ok());
+            !is_log(name) && slot.is_none_or(|slot| !taken.contains(&slot))
+        };
+
+        let mut any = false;
+        for name in self.old.extract_if(.., |name| is_idle(name)) {
+            any = true;
+            remove(&state.stage_path().join(name))?;
+        }
+
+        Ok(any)
+    }
+
+    /// The first number that is free.
+    pub(crate) fn next_slot(&self) -> u64 {
+        self.next_slot
+    }
+
+    /// Every wanted block that is really there.
+    pub(crate) fn for_each(&self, found: impl FnMut(&BlockHash, &[u8])) {
+        block_log::read_each(self.stage.as_fd(), &self.blocks, found);
+    }
+
+    /// Removes what the sessions before left.
+    pub(crate) fn remove(&self, state: &State) -> Result<()> {
+        let is_taken = |name: &&OsString| {
+            name.to_str()
+                .and_then(|name| name.parse().ok())
+                .is_some_and(|slot| self.taken.contains(&slot))
+        };
+
+        self.old
+            .iter()
+            .filter(|name| !is_taken(name))
+            .try_for_each(|name| remove(&state.stage_path().join(name)))
+    }
+
+    /// Removes what no later session can use: items that no log tells of, and logs without items.
+    pub(crate) fn tidy(state: &State) -> Result<()> {
+        let path = state.stage_path();
+        let all = names(&path)?;
+        let mut told = HashSet::new();
+        for log in all.iter().filter(|n| is_log(n)) {
+            let mut useful = false;
+            each_record(&path.join(log), 0, |_, place| {
+                useful |= told.insert(place.slot);
+            })?;
+            if !useful {
+                remove(&path.join(log))?;
+            }
+        }
+
+        for name in all.iter().filter(|n| !is_log(n)) {
+            let slot = name.to_str().and_then(|n| n.parse::<u64>().ok());
+            if slot.is_none_or(|slot| !told.contains(&slot)) {
+                remove(&path.join(name))?;
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Removes everything in the stage.
+    pub(crate) fn clear(state: &State) -> Result<()> {
+        let path = state.stage_path();
+        names(&path)?
+            .iter()
+            .try_for_each(|name| remove(&path.join(name)))
+    }
+}
+
+fn is_log(name: &OsString) -> bool {
+    let name = name.to_string_lossy();
+    [LOG_PREFIX, USED_PREFIX]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => {
+            std::fs::remove_dir_all(path).map_err(|e| Error::io("cannot remove", path, e))
+        }
+        done => done.map_err(|e| Error::io("cannot remove", path, e)),
+    }
+}

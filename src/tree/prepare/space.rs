@@ -1,0 +1,99 @@
+//! Whether what is to be staged fits on the tree's filesystem: asked before the first byte comes.
+
+use std::collections::HashMap;
+
+use super::items::Item;
+use crate::diff::Plan;
+use crate::error::{Error, Result};
+use crate::tree::state::worktree::Worktree;
+use crate::units::ByteSize;
+
+/// Inodes that are left for others.
+const SPARE_INODES: u64 = 16;
+/// Of what is needed, this part is needed again: for names, attributes, and how a filesystem keeps them.
+const MARGIN: u64 = 64;
+
+/// Refuses what does not fit beside what is there now (content of older releases is copied, not moved), and a filesystem that cannot be written to.
+///
+/// `held` says how much each slot has already that an aborted session left and that is gone on with; `keeps`
+/// whether content of older releases is kept.
+pub(crate) fn check(
+    tree: &Worktree,
+    plan: &Plan,
+    items: &[Item],
+    held: &HashMap<u64, u64>,
+    keeps: bool,
+) -> Result<()> {
+    let path = tree.state.path();
+    let fs = rustix::fs::fstatvfs(tree.state.stage())
+        .map_err(|e| Error::io("cannot ask the space of", path, e))?;
+
+    if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Err(
+            Error::refused(format!("the filesystem of {} is read-only", path.display()))
+                .hint("mount it writable: it may have failed, see the kernel's log"),
+        );
+    }
+
+    let unit = fs.f_frsize.max(1);
+    let bytes = |item: &Item| {
+        let taken = item
+            .data()
+            .map(|d| (d.end - d.start).div_ceil(unit).saturating_mul(unit));
+        let all = taken.fold(0, u64::saturating_add);
+        all.saturating_sub(held.get(&item.slot).copied().unwrap_or(0))
+    };
+
+    let files = items
+        .iter()
+        .fold(0u64, |sum, i| sum.saturating_add(bytes(i)));
+    let need = files.saturating_add(files / MARGIN);
+    let have = fs.f_bavail.saturating_mul(unit);
+
+    if need > have {
+        let message = format!(
+            "not enough space for tree {}: {} needed, {} free",
+            tree.name(),
+            ByteSize(need),
+            ByteSize(have)
+        );
+        let fewer = if keeps {
+            ", or keep fewer releases of the tree (`keep` on the host)"
+        } else {
+            ""
+        };
+        return Err(Error::refused(message).hint(format!(
+            "free some space on the filesystem of {}{fewer}",
+            path.display()
+        )));
+    }
+
+    let made = plan
+        .changes
+        .iter()
+        .filter(|c| c.makes_anew())
+        .count()
+        .max(items.len()) as u64;
+
+    // Filesystems without a fixed number of inodes say 0.
+    if made > 0 && fs.f_files > 0 && made + SPARE_INODES > fs.f_favail {
+        let message = format!(
+            "not enough inodes for tree {}: {made} needed, {} free",
+            tree.name(),
+            fs.f_favail
+        );
+        return Err(Error::refused(message).hint(format!(
+            "remove files that are not needed from the filesystem of {}",
+            path.display()
+        )));
+    }
+
+    Ok(())
+}
+
+/// Whether the stage lies in memory: there a page costs as much when it is taken beforehand as when it is written.
+pub(crate) fn is_memory(tree: &Worktree) -> bool {
+    const TMPFS: i64 = 0x0102_1994;
+    const RAMFS: i64 = 0x8584_58f6;
+    rustix::fs::fstatfs(tree.state.stage()).is_ok_and(|fs| [TMPFS, RAMFS].contains(&fs.f_type))
+}

@@ -1,0 +1,5 @@
+//! Sources for a sender: a tree as it was scanned, or a release that a host keeps.
+
+pub(crate) mod ordinals;
+pub(crate) mod scanned_source;
+pub(crate) mod stored_source;

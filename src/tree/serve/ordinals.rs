@@ -1,0 +1,167 @@
+//! A manifest by ordinals: which node, or which block of which file, a number stands for. It must not know where files are.
+
+use std::fs::File;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::block::BlockRef;
+use crate::id::Ordinal;
+use crate::manifest::read::{Child, Located, Manifest, NodeSource, PageView, ReadError, children};
+use crate::manifest::{Content, EntryKind, Node, NodeRef, TreePath};
+
+/// How many pages, and how many files, are kept at hand: a stream and the repairs of what went before.
+const KEPT: usize = 8;
+
+/// A manifest whose nodes `S` has, for one who asks for neighbours.
+#[derive(Debug)]
+pub(crate) struct Numbered<S> {
+    pub(crate) manifest: Manifest<S>,
+    /// The nodes by ordinal.
+    nodes: Vec<BlockRef>,
+    pages: Vec<Arc<PageView>>,
+    pub(crate) runs: Vec<Run>,
+}
+
+/// Consecutive blocks of one open file: all of a small file, one list of a large one.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) ordinals: Range<u64>,
+    pub(crate) path: TreePath,
+    pub(crate) blocks: Vec<BlockRef>,
+    /// Where each block begins in the file.
+    pub(crate) offsets: Vec<u64>,
+    pub(crate) file: Option<Arc<File>>,
+}
+
+impl<S: NodeSource> Numbered<S> {
+    /// The manifest under `top`, all of whose nodes are in `source`.
+    pub(crate) fn new(top: NodeRef, source: S) -> Result<Self, ReadError> {
+        let nodes = number_nodes(&top, &source)?;
+        Ok(Self {
+            manifest: Manifest::new(top, source),
+            nodes,
+            pages: Vec::new(),
+            runs: Vec::new(),
+        })
+    }
+
+    pub(crate) fn node_ref(&self, ordinal: Ordinal) -> Option<BlockRef> {
+        usize::try_from(ordinal.0)
+            .ok()
+            .and_then(|n| self.nodes.get(n))
+            .copied()
+    }
+
+    /// The place in `runs` of the run that holds `ordinal`; the last one used stands last.
+    pub(crate) fn run(&mut self, ordinal: Ordinal) -> Result<usize, ReadError> {
+        if let Some(at) = self
+            .runs
+            .iter()
+            .rposition(|r| r.ordinals.contains(&ordinal.0))
+        {
+            self.runs[at..].rotate_left(1);
+        } else {
+            let run = self.find_run(ordinal)?;
+            make_room(&mut self.runs);
+            self.runs.push(run);
+        }
+
+        Ok(self.runs.len() - 1)
+    }
+
+    fn find_run(&mut self, ordinal: Ordinal) -> Result<Run, ReadError> {
+        let page = self.page(ordinal)?;
+        let Located { entry, first } = page.entry_of(ordinal)?;
+        let (mut at, mut offset) = (first.0, 0);
+        let blocks = match &entry.kind {
+            EntryKind::File(Content::Blocks(blocks)) => blocks.clone(),
+            EntryKind::File(Content::Lists(lists)) => {
+                let mut found = None;
+                for list in lists {
+                    if ordinal.0 - at < list.blocks {
+                        found = Some(self.manifest.list(list)?);
+                        break;
+                    }
+                    at += list.blocks;
+                    offset += list.bytes;
+                }
+                found.ok_or_else(|| ReadError::Illegal("no block with this ordinal".into()))?
+            }
+            _ => return Err(ReadError::Illegal("a block of what is no file".into())),
+        };
+
+        let offsets = starts(offset, &blocks);
+        let file = self
+            .runs
+            .iter()
+            .find(|r| r.path == entry.path)
+            .and_then(|r| r.file.clone());
+
+        Ok(Run {
+            ordinals: at..at + blocks.len() as u64,
+            path: entry.path.clone(),
+            blocks,
+            offsets,
+            file,
+        })
+    }
+
+    fn page(&mut self, ordinal: Ordinal) -> Result<Arc<PageView>, ReadError> {
+        if let Some(at) = self.pages.iter().rposition(|p| p.contains(ordinal)) {
+            self.pages[at..].rotate_left(1);
+            return Ok(Arc::clone(&self.pages[self.pages.len() - 1]));
+        }
+
+        let page = Arc::new(self.manifest.page_of_block(ordinal)?);
+        make_room(&mut self.pages);
+        self.pages.push(Arc::clone(&page));
+
+        Ok(page)
+    }
+}
+
+impl Run {
+    pub(crate) fn index_of(&self, ordinal: Ordinal) -> usize {
+        (ordinal.0 - self.ordinals.start) as usize
+    }
+}
+
+/// Makes room for one more at the end; the one unused for longest goes.
+fn make_room<T>(kept: &mut Vec<T>) {
+    if kept.len() >= KEPT {
+        kept.remove(0);
+    }
+}
+
+/// Where each of `blocks` begins in the file, the first one at `from`.
+fn starts(from: u64, blocks: &[BlockRef]) -> Vec<u64> {
+    let begin = |next: &mut u64, block: &BlockRef| {
+        let at = *next;
+        *next += u64::from(block.size);
+        Some(at)
+    };
+    blocks.iter().scan(from, begin).collect()
+}
+
+/// The nodes in the order of their ordinals. Only pages that have lists beneath them are decoded.
+fn number_nodes(top: &NodeRef, source: &impl NodeSource) -> Result<Vec<BlockRef>, ReadError> {
+    let mut all = Vec::new();
+    let mut stack = vec![Child::Node(*top)];
+    while let Some(child) = stack.pop() {
+        let ordinal = Ordinal(all.len() as u64);
+        all.push(child.block());
+        if let Child::Node(node) = child
+            && node.nodes > 1
+        {
+            let decoded = Node::decode(&source.node(&node.block.hash)?)?;
+            stack.extend(
+                children(&decoded, ordinal)
+                    .into_iter()
+                    .rev()
+                    .map(|(_, child)| child),
+            );
+        }
+    }
+
+    Ok(all)
+}

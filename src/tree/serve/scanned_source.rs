@@ -1,0 +1,423 @@
+//! A sender's source: a scanned tree as the manifest of a release, and its blocks by ordinal.
+//!
+//! The manifest's nodes are those of the index; the blocks of files stay where they are and are read, and verified, when
+//! they are asked for. It must not know who asks, nor what is signed.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::ordinals::Numbered;
+use crate::block::{BlockHash, BlockRef};
+use crate::id::Ordinal;
+use crate::manifest::read::{Manifest, NodeSource, ReadError};
+use crate::manifest::{NodeRef, Top, TreePath};
+use crate::tree::fs::root::Root;
+use crate::tree::index::Index;
+use crate::tree::scan::Scanned;
+use crate::{Error, Kind, Result};
+
+/// Why a block cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file is not what was scanned: gone, replaced or written to.
+    #[error("{0} has changed since it was scanned")]
+    Changed(TreePath),
+    /// The file, or the spool of nodes, cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Io(String, io::Error),
+    /// Neither the live tree nor what is kept of older releases has it.
+    #[error("a part of {0} is not here any more: it is neither in the tree nor kept")]
+    NotKept(TreePath),
+    /// This machine has no data of the release at all.
+    #[error("this machine has no data of the release")]
+    NoData,
+    /// The release has no such block, or the spool is damaged.
+    #[error(transparent)]
+    Manifest(#[from] ReadError),
+}
+
+/// Where a sender gets the nodes and blocks of a release from, by ordinal.
+pub trait Blocks {
+    /// Appends the bytes of the block `ordinal` to `out`; after an error it is as it was.
+    fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError>;
+}
+
+impl Blocks for Source {
+    fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        Source::read(self, ordinal, out)
+    }
+}
+
+/// The source of one who has nothing of the release.
+#[derive(Debug)]
+pub struct Nothing;
+
+impl Blocks for Nothing {
+    fn read(&mut self, _: Ordinal, _: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        Err(SourceError::NoData)
+    }
+}
+
+/// The manifest of a scanned tree, and its blocks.
+#[derive(Debug)]
+pub struct Source {
+    root: Arc<Root>,
+    numbered: Numbered<Arc<Index>>,
+    /// Has the nodes of the manifest.
+    index: Arc<Index>,
+    /// The tree's own directory.
+    directory: Top,
+    /// A file whose inode did not change since then is as it was scanned.
+    settled: Option<SystemTime>,
+}
+
+/// What a filesystem's clock may be behind the system's: it ticks some hundred times a second.
+const TICK: Duration = Duration::from_millis(20);
+
+impl Source {
+    /// The release of what was scanned under `root`.
+    pub fn new(root: Arc<Root>, scanned: &Scanned) -> Result<Self> {
+        let index = Arc::clone(&scanned.index);
+        let numbered = Numbered::new(index.root(), Arc::clone(&index))
+            .map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
+        Ok(Self {
+            root,
+            numbered,
+            index,
+            directory: scanned.top.clone(),
+            settled: None,
+        })
+    }
+
+    /// The root of the manifest: what is signed.
+    pub fn top(&self) -> NodeRef {
+        *self.numbered.manifest.root()
+    }
+
+    /// The tree's own directory, as the header carries it.
+    pub fn directory(&self) -> &Top {
+        &self.directory
+    }
+
+    /// The manifest, for whoever reads entries.
+    pub fn manifest(&self) -> &Manifest<Arc<Index>> {
+        &self.numbered.manifest
+    }
+
+    /// The name and size of the block `ordinal`.
+    pub fn block(&mut self, ordinal: Ordinal) -> Result<BlockRef, SourceError> {
+        if let Some(node) = self.numbered.node_ref(ordinal) {
+            return Ok(node);
+        }
+        let at = self.numbered.run(ordinal)?;
+        let run = &self.numbered.runs[at];
+        Ok(run.blocks[run.index_of(ordinal)])
+    }
+
+    /// The size in bytes of the block `ordinal`.
+    pub fn size_of(&mut self, ordinal: Ordinal) -> Result<u32, SourceError> {
+        self.block(ordinal).map(|b| b.size)
+    }
+
+    /// Trusts files whose inode did not change since the scan began at `scanned`: what is read of them is not hashed
+    /// again. Every host does that anyway.
+    pub fn trust_unchanged(&mut self, scanned: SystemTime) {
+        self.settled = scanned.checked_sub(TICK);
+    }
+
+    /// Appends the bytes of the block `ordinal` to `out`, verified where the file may have changed; after an error it is
+    /// as it was.
+    pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        if let Some(node) = self.numbered.node_ref(ordinal) {
+            let bytes = self.index.node(&node.hash)?;
+            out.extend_from_slice(&bytes);
+            return Ok(node);
+        }
+
+        let at = self.numbered.run(ordinal)?;
+        let index = self.numbered.runs[at].index_of(ordinal);
+        let file = self.open(at)?;
+        let run = &self.numbered.runs[at];
+        let (block, offset) = (run.blocks[index], run.offsets[index]);
+        let before = out.len();
+        out.resize(before + block.size as usize, 0);
+
+        let bytes = &mut out[before..];
+        let failed = match file.read_exact_at(bytes, offset) {
+            Ok(()) if is_settled(&file, self.settled) || block.matches(bytes) => return Ok(block),
+            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => {
+                SourceError::Io(run.path.to_string(), e)
+            }
+            _ => SourceError::Changed(run.path.clone()),
+        };
+
+        out.truncate(before);
+        Err(failed)
+    }
+
+    /// The file of a run, opened when it is read for the first time.
+    fn open(&mut self, at: usize) -> Result<Arc<File>, SourceError> {
+        let run = &mut self.numbered.runs[at];
+        if let Some(file) = &run.file {
+            return Ok(Arc::clone(file));
+        }
+
+        let changed = [
+            rustix::io::Errno::NOENT,
+            rustix::io::Errno::NOTDIR,
+            rustix::io::Errno::LOOP,
+        ];
+
+        let file = self.root.open_file(&run.path).map_err(|e| {
+            let gone = changed
+                .iter()
+                .any(|c| e.raw_os_error() == Some(c.raw_os_error()));
+            if gone || e.kind() == io::ErrorKind::InvalidInput {
+                SourceError::Changed(run.path.clone())
+            } else {
+                SourceError::Io(run.path.to_string(), e)
+            }
+        })?;
+
+        let file = Arc::new(file);
+        run.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+/// Whether the inode of `file` is as it was at `since`: every write, rename and link changes its time of change.
+fn is_settled(file: &File, since: Option<SystemTime>) -> bool {
+    let Some(since) = since.and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok()) else {
+        return false;
+    };
+    let limit = (since.as_secs() as i64, i64::from(since.subsec_nanos()));
+    rustix::fs::fstat(file).is_ok_and(|stat| (stat.st_ctime, stat.st_ctime_nsec as i64) < limit)
+}
+
+impl NodeSource for Source {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        self.index.node(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::manifest::entry::NO_ID;
+    use crate::manifest::{EntryKind, Mode, Mtime, Owner};
+    use crate::tree::scan::{OwnerPolicy, Policy, ScanOptions, scan};
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        root: Arc<Root>,
+    }
+
+    impl Fixture {
+        fn new(files: &[(&str, Vec<u8>)]) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let top = dir.path().join("tree");
+            for (path, bytes) in files {
+                std::fs::create_dir_all(top.join(path).parent().unwrap()).unwrap();
+                std::fs::write(top.join(path), bytes).unwrap();
+            }
+
+            let root = Arc::new(Root::open(top).unwrap());
+            Self { dir, root }
+        }
+
+        fn source(&self, policy: &Policy) -> Source {
+            let mut options =
+                ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+            options.policy = policy.clone();
+            let scanned = scan(&self.root, &options, None, &self.dir.path().join("index")).unwrap();
+            Source::new(Arc::clone(&self.root), &scanned).unwrap()
+        }
+    }
+
+    fn noise(words: usize, seed: u64) -> Vec<u8> {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        std::iter::repeat_with(|| rng.u64(..))
+            .take(words)
+            .flat_map(u64::to_le_bytes)
+            .collect()
+    }
+
+    /// Every ordinal of the release, in order or backwards: whole, verified, and of the size that was told.
+    fn read_all(source: &mut Source, backwards: bool) -> HashMap<u64, Vec<u8>> {
+        let top = source.top();
+        let all = 0..top.nodes + top.blocks;
+        let order: Vec<u64> = if backwards {
+            all.rev().collect()
+        } else {
+            all.collect()
+        };
+
+        let mut out = Vec::new();
+        let mut found = HashMap::new();
+        for n in order {
+            let size = source.size_of(Ordinal(n)).unwrap();
+            out.clear();
+            let block = source.read(Ordinal(n), &mut out).unwrap();
+            assert!(
+                block.matches(&out) && size as usize == out.len(),
+                "ordinal {n}"
+            );
+            found.insert(n, out.clone());
+        }
+
+        found
+    }
+
+    #[test]
+    fn every_ordinal_is_read_as_it_is_in_the_tree() {
+        let large = noise(3 << 20, 1);
+        let mut files = vec![
+            ("a/empty", Vec::new()),
+            ("big", large.clone()),
+            ("z", b"last".to_vec()),
+        ];
+
+        let many: Vec<String> = (0..300).map(|i| format!("many/{i}")).collect();
+        files.extend(many.iter().map(|p| (p.as_str(), p.as_bytes().to_vec())));
+        let f = Fixture::new(&files);
+        let mut source = f.source(&Policy::default());
+        let found = read_all(&mut source, false);
+        assert_eq!(found, read_all(&mut source, true));
+        let top = source.top();
+
+        assert!(top.nodes > 2, "the large file has lists");
+        for n in 0..top.nodes {
+            assert_eq!(
+                source.block(Ordinal(n)).unwrap(),
+                source.manifest().node_at(Ordinal(n)).unwrap()
+            );
+        }
+
+        let mut seen = 0;
+        for located in source.manifest().entries() {
+            let crate::manifest::read::Located { entry, first } = located.unwrap();
+            let EntryKind::File(content) = &entry.kind else {
+                continue;
+            };
+            let blocks = (first.0..first.0 + content.block_count()).map(|n| found[&n].as_slice());
+            let bytes = blocks.collect::<Vec<_>>().concat();
+            assert!(
+                bytes == std::fs::read(f.root.shown(&entry.path)).unwrap(),
+                "{}",
+                entry.path
+            );
+            seen += 1;
+        }
+
+        assert_eq!(seen, files.len());
+        assert!(
+            source
+                .read(Ordinal(top.nodes + top.blocks), &mut Vec::new())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_file_that_changed_since_the_scan_is_named_and_never_sent() {
+        for change in 0..4 {
+            let f = Fixture::new(&[("d/file", b"as it was".to_vec())]);
+            let mut source = f.source(&Policy::default());
+            let at = f.root.path().join("d/file");
+            match change {
+                0 => std::fs::write(&at, b"as it is!").unwrap(),
+                1 => std::fs::write(&at, b"short").unwrap(),
+                2 => std::fs::remove_file(&at).unwrap(),
+                _ => {
+                    std::fs::rename(&at, at.with_file_name("moved")).unwrap();
+                    std::os::unix::fs::symlink("moved", &at).unwrap();
+                }
+            }
+            let mut out = b"what was sent before".to_vec();
+            let first = Ordinal(source.top().nodes);
+            let refused = source.read(first, &mut out);
+            let named =
+                matches!(&refused, Err(SourceError::Changed(p)) if p.as_bytes() == b"d/file");
+            assert!(
+                named && out == b"what was sent before",
+                "{change}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn equal_trees_have_equal_roots_whatever_the_policy_leaves_out() {
+        let policy = Policy {
+            user: OwnerPolicy::Fixed("no-such-user-here".into()),
+            group: OwnerPolicy::Ignore,
+            file_mode: Some(Mode::from_bits(0o644)),
+            dir_mode: Some(Mode::from_bits(0o755)),
+            without_mtime: true,
+        };
+
+        let make = || Fixture::new(&[("d/file", b"text".to_vec())]).source(&policy);
+        let (one, two) = (make(), make());
+        assert_eq!(one.top(), two.top());
+        let entries: Vec<_> = one.manifest().entries().map(|l| l.unwrap().entry).collect();
+        assert_eq!(
+            entries.iter().map(|e| e.mode.bits()).collect::<Vec<_>>(),
+            [0o755, 0o644]
+        );
+
+        assert_eq!(one.directory(), two.directory());
+        assert_eq!(
+            (one.directory().mode.bits(), one.directory().mtime),
+            (0o755, Mtime::default())
+        );
+        let expected = Owner {
+            uid: NO_ID,
+            gid: NO_ID,
+            user: Some("no-such-user-here".into()),
+            group: None,
+        };
+
+        assert!(entries.iter().all(|e| *e.owner == expected));
+        assert_eq!(one.directory().owner, expected);
+    }
+
+    #[test]
+    fn an_empty_tree_has_a_manifest() {
+        let f = Fixture::new(&[("x", Vec::new())]);
+        std::fs::remove_file(f.root.path().join("x")).unwrap();
+        let mut source = f.source(&Policy::default());
+        assert_eq!(
+            (
+                source.top().nodes,
+                source.top().blocks,
+                source.top().entries
+            ),
+            (1, 0, 0)
+        );
+
+        assert_eq!(read_all(&mut source, false).len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_changed_after_the_scan_is_not_trusted() {
+        let fixture = Fixture::new(&[("file", noise(100, 1)), ("other", noise(100, 2))]);
+        let mut source = fixture.source(&Policy::default());
+        let nodes = source.top().nodes;
+
+        // As if the scan had begun long after the files were written, and one of them changed since.
+        source.trust_unchanged(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
+        let mut out = Vec::new();
+        source.read(Ordinal(nodes), &mut out).unwrap();
+        std::fs::write(fixture.root.path().join("other"), noise(100, 3)).unwrap();
+        source.trust_unchanged(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        assert!(matches!(
+            source.read(Ordinal(nodes + 1), &mut out),
+            Err(SourceError::Changed(_))
+        ));
+
+        assert_eq!(out, noise(100, 1));
+    }
+}

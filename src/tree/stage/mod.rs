@@ -1,0 +1,732 @@
+//! Staging: everything that a plan makes anew, complete and verified beside the tree before anything in it changes.
+//!
+//! Staged items are named by number, never by a name that came from a peer. Every block is verified before it is
+//! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
+//! small log says which staged file holds which block, so that what an aborted session left serves the next one.
+
+mod attributes;
+mod copy;
+mod list_cache;
+mod readback;
+mod reflink;
+mod resume;
+mod targets;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::commit::next_tree::Next;
+use super::commit::run::{CommitReport, Staged};
+use super::fs::ctime_chains::Operation;
+use super::fs::dir::{MAX_SINGLE_SYNCS, slot_name, sync_dir};
+use super::fs::dir_access::Barred;
+use super::fs::errors::with_space_hint;
+use super::fs::metadata::{Metadata, handle_of};
+use super::fs::sparse;
+use super::fs::stat::FileStat;
+use super::history::content;
+use super::lifecycle::{Claim, Tree};
+use super::prepare::inheritance::{Inheritance, give_groups, strangers};
+use super::prepare::items::{Item, is_copied};
+use super::prepare::resume::{Leftovers, Log};
+use super::prepare::{copies, copy_up, obstructions, permissions, space};
+use crate::block::{BlockHash, BlockRef};
+use crate::diff::{Plan, Shape};
+use crate::error::{Error, Result};
+use crate::id::Ordinal;
+use crate::manifest::rules::Layout;
+use crate::manifest::{EntryKind, Release, TreePath};
+use crate::sync::locked;
+pub use readback::Recall;
+use targets::Spots;
+
+/// Space for files of at least this size is taken before the first byte comes, in bytes.
+const PREALLOCATE_FROM: u64 = 1 << 20;
+
+/// One release being made complete beside its tree. Dropping it is aborting it: what came is kept for the next time.
+#[derive(Debug)]
+pub struct Stage {
+    tree: Arc<Tree>,
+    plan: Plan,
+    items: Vec<Item>,
+    spots: Spots,
+    next_slot: u64,
+    log: Log,
+    _claim: Claim<Arc<Tree>>,
+    finished: AtomicBool,
+    /// Whether a commit was tried.
+    spent: AtomicBool,
+    /// The tree that takes the live one's place, in the layout `swap`.
+    next: Mutex<Option<Next>>,
+}
+
+impl Stage {
+    /// Begins to stage `plan`: checks rights and space first, takes over what an aborted session left and what is kept of
+    /// older releases, and says by [`Stage::wants`] what is to be fetched. One stage at a time: another one is refused.
+    pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
+        let claim = Claim::new(Arc::clone(tree))?;
+        tree.check_there()?;
+        if let Some(serial) = tree.settle()? {
+            return Err(Error::refused(format!(
+                "tree {}: the failed commit of {serial} was undone only now, after the tree was compared",
+                tree.name()
+            ))
+            .hint("deploy again"));
+        }
+
+        if plan.layout == Layout::Swap {
+            tree.check_swap()?;
+        }
+
+        let barred = Barred::of_plan(&tree.root(), &plan)?;
+        if plan.layout == Layout::Swap {
+            barred.refuse_exchange(&tree.root())?;
+        }
+
+        obstructions::check(tree, &plan)?;
+        let root = tree.root();
+        let unreadable = |e| Error::io("cannot look into", root.path(), e);
+        let strangers = strangers(&root, &plan).map_err(unreadable)?;
+        give_groups(&root, &mut plan, &strangers).map_err(unreadable)?;
+        permissions::check_owners(&mut plan, &strangers)?;
+        permissions::check_metadata(tree, &plan)?;
+
+        permissions::check_top(tree, &plan)?;
+        tree.confirm()?;
+        tree.state.forget_next()?;
+        let mut spots = Spots::new(tree);
+        let mut leftovers = Leftovers::load(&tree.state, || names(&plan, &spots))?;
+        let copied = copies::chosen(&root, &plan)?;
+        let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut spots, &mut leftovers)?;
+
+        plan.summary.write_bytes += items
+            .iter()
+            .filter(|i| copied.contains(&i.change()))
+            .map(|i| i.size)
+            .sum::<u64>();
+
+        let held = leftovers.held();
+        let keeps = content::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
+        if let Err(e) = space::check(tree, &plan, &items, &held, keeps) {
+            // What cannot be gone on with stands in the way of what is wanted.
+            if !leftovers.give_up(&tree.state)? {
+                return Err(e);
+            }
+            space::check(tree, &plan, &items, &held, keeps)?;
+        }
+
+        let log = Log::create(&tree.state, leftovers.next_slot())?;
+        let mut stage = Self {
+            tree: Arc::clone(tree),
+            plan,
+            items,
+            spots,
+            next_slot,
+            log,
+            _claim: claim,
+            finished: AtomicBool::new(false),
+            spent: AtomicBool::new(false),
+            next: Mutex::new(None),
+        };
+
+        stage.take_over(leftovers, &resumed)?;
+        stage.take_kept()?;
+        Ok(stage)
+    }
+
+    /// What is to be done, as far as it is known now.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The ordinals to be fetched, sorted: the plan's, without what an aborted session had fetched or older releases had.
+    pub fn wants(&self) -> &[Range<u64>] {
+        &self.plan.wants
+    }
+
+    /// The block `ordinal`, when the plan has it fetched.
+    pub fn wanted(&self, ordinal: Ordinal) -> Result<Option<BlockRef>> {
+        self.plan.wanted(ordinal, self.spots.lists())
+    }
+
+    /// All blocks that are to be fetched, in the order of their ordinals.
+    pub fn fetched(&self) -> Result<Vec<(Ordinal, BlockRef)>> {
+        let mut all = Vec::new();
+        self.plan
+            .each_fetched(self.spots.lists(), |ordinal, block| {
+                all.push((ordinal, *block))
+            })?;
+        Ok(all)
+    }
+
+    /// Verifies `bytes` and writes them wherever the plan needs them. False when they are not the block that `ordinal`
+    /// stands for, or when it was not asked for. Several threads may call this at once.
+    pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
+        let Some(block) = self.wanted(ordinal)? else {
+            return Ok(false);
+        };
+
+        if !block.matches(bytes) {
+            return Ok(false);
+        }
+
+        self.place(&block.hash, bytes)?;
+        Ok(true)
+    }
+
+    /// Ends the staging: copies what is on the host already, makes links, pipes and devices, and makes everything
+    /// durable. An error leaves the tree as it is; what is staged is kept.
+    pub fn finish(&self) -> Result<()> {
+        if self.spent.load(Ordering::Acquire) {
+            return Err(Error::refused("this stage was committed"));
+        }
+
+        // What an earlier try made ready is made anew.
+        self.finished.store(false, Ordering::Release);
+        // In the layout `swap` there are none: the next tree would get the modes that they have for now.
+        let barred = (self.plan.layout == Layout::InPlace)
+            .then(|| Barred::of_plan(&self.tree.root(), &self.plan));
+        let _barred = barred.transpose()?;
+
+        // What changes files of the live tree comes before they are copied: they are noted as they are then.
+        if self.tree.state.is_overlay() {
+            copy_up::all(&self.tree, &self.plan)?;
+        }
+
+        if self.plan.layout == Layout::Swap {
+            // That of an earlier try: its names of the live tree's files go, which changes the files, too.
+            *locked(&self.next) = None;
+            self.tree.state.forget_next()?;
+        }
+
+        let cloned = self.clone_files()?;
+        tracing::debug!(
+            "tree {}: {cloned} files share the space of others",
+            self.tree.name()
+        );
+        self.copy_local()?;
+        self.make_others()?;
+
+        self.settle_attributes()?;
+        let missing: u64 = self
+            .items
+            .iter()
+            .map(|i| u64::from(i.left.load(Ordering::Acquire)))
+            .sum();
+
+        if missing > 0 {
+            return Err(Error::refused(format!(
+                "{missing} blocks of the release have not come"
+            )));
+        }
+
+        if self.plan.layout == Layout::Swap {
+            *locked(&self.next) = Some(Next::build(&self.tree, &self.plan, &self.items)?);
+        }
+
+        self.sync()?;
+        self.finished.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether [`Stage::finish`] succeeded.
+    pub fn is_finished(&self) -> bool {
+        self.finished.load(Ordering::Acquire)
+    }
+
+    /// Makes the tree the release, all or nothing, once. On an error the tree is what it was before.
+    pub fn commit(&self, release: &Release, signature: &[u8]) -> Result<CommitReport> {
+        if !self.finished.swap(false, Ordering::AcqRel) {
+            return Err(Error::refused("the release is not staged completely"));
+        }
+
+        // From now on slots may hold what was replaced.
+        self.spent.store(true, Ordering::Release);
+        self.log.retire(&self.tree.state)?;
+        self.tree.check_there()?;
+        let next = locked(&self.next).take();
+        let staged = Staged {
+            plan: &self.plan,
+            items: &self.items,
+            next_slot: self.next_slot,
+            next,
+        };
+        let report = self.tree.commit(staged, release, signature)?;
+
+        self.log.close();
+        if let Err(e) = self
+            .drop_slots()
+            .and_then(|()| Leftovers::clear(&self.tree.state))
+        {
+            tracing::warn!(
+                "tree {}: the stage cannot be cleared: {e}",
+                self.tree.name()
+            );
+        }
+
+        Ok(report)
+    }
+
+    /// After an exchange of whole trees: removes the second names of what is in the new one.
+    fn drop_slots(&self) -> Result<()> {
+        let stage = self.tree.state.stage();
+        for item in self
+            .items
+            .iter()
+            .filter(|_| self.plan.layout == Layout::Swap)
+        {
+            let name = slot_name(item.slot);
+            let drop_name = || -> io::Result<()> {
+                let handle = handle_of(stage, &name)?;
+                let operation = Operation::on(FileStat::of(&handle)?);
+                rustix::fs::unlinkat(stage, &name, AtFlags::empty())?;
+                operation.done(&FileStat::of(&handle)?, &mut locked(&self.tree.chains));
+                Ok(())
+            };
+            drop_name().map_err(|e| self.failed("cannot clear the stage of", item, e))?;
+        }
+
+        Ok(())
+    }
+
+    /// What was to be done; for one who has committed it.
+    pub fn into_plan(mut self) -> Plan {
+        self.plan.take()
+    }
+
+    /// Gives up: the tree stays as it is, what came is kept for the next time.
+    pub fn abort(self) {}
+
+    fn place(&self, hash: &BlockHash, bytes: &[u8]) -> Result<()> {
+        let is_hole = sparse::is_hole(&BlockRef {
+            hash: *hash,
+            size: bytes.len() as u32,
+        });
+
+        for spot in self.spots.of(hash)? {
+            if !spot.claim() {
+                continue;
+            }
+            let item = &self.items[spot.item];
+            let done = if is_hole {
+                self.leave_out(item)
+            } else {
+                self.write(item, spot.offset, bytes)
+            };
+            spot.settle(done.is_ok());
+            done.map_err(|e| self.failed("cannot stage", item, e))?;
+            if !is_hole {
+                self.log.add(hash, bytes.len(), item.slot, spot.offset);
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Writes one block; the last one of a file seals it.
+    fn write(&self, item: &Item, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.open_slot(item.slot)?;
+        sparse::write(&file, bytes, offset)?;
+        self.count(item, || Ok(file))
+    }
+
+    /// Leaves out a block of a long hole, of which a file can have millions.
+    fn leave_out(&self, item: &Item) -> io::Result<()> {
+        self.count(item, || self.open_slot(item.slot))
+    }
+
+    /// Counts a block that is there; the last one seals the file.
+    fn count(&self, item: &Item, file: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
+        if item.left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
+
+        let seal = || {
+            let file = file()?;
+            let now = FileStat::of(&file)?;
+            // It may end with a hole.
+            if now.size != item.size {
+                file.set_len(item.size)?;
+            }
+            self.seal_over(item, &file, &now)
+        };
+
+        seal().inspect_err(|_| {
+            item.left.fetch_add(1, Ordering::AcqRel);
+        })
+    }
+
+    fn open_slot(&self, slot: u64) -> io::Result<File> {
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        Ok(File::from(rustix::fs::openat(
+            self.tree.state.stage(),
+            slot_name(slot),
+            flags,
+            mode,
+        )?))
+    }
+
+    fn seal(&self, item: &Item, handle: impl AsFd) -> io::Result<()> {
+        let now = FileStat::of(&handle)?;
+        self.seal_over(item, handle, &now)
+    }
+
+    /// Gives the item, which is as in `now`, the release's metadata.
+    fn seal_over(&self, item: &Item, handle: impl AsFd, now: &FileStat) -> io::Result<()> {
+        Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan)
+            .set_over(handle.as_fd(), now)?;
+        item.ino.store(now.id.ino, Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.
+    fn take_kept(&mut self) -> Result<()> {
+        let state = self.tree.state.here();
+        if self.plan.wants.is_empty() || content::shelves(&state).is_ok_and(|kept| kept.is_empty())
+        {
+            return Ok(());
+        }
+        let wanted = names(&self.plan, &self.spots)?;
+        self.take(|found| content::find(&state, &wanted, found))
+    }
+
+    /// Puts blocks that are on the host where they belong; they need not be fetched any more.
+    fn take(&mut self, blocks: impl FnOnce(&mut dyn FnMut(&BlockHash, &[u8]))) -> Result<()> {
+        let mut trouble = None;
+        blocks(&mut |hash, bytes| {
+            if let Err(e) = self.place(hash, bytes) {
+                trouble = Some(e);
+            }
+        });
+        if let Some(e) = trouble {
+            return Err(e);
+        }
+
+        let saved = self
+            .plan
+            .drop_wants(self.spots.lists(), |block| has(&self.spots, &block.hash))?;
+        self.plan.summary.reuse_bytes += saved;
+
+        Ok(())
+    }
+
+    /// Takes the space of large files. [`Stage::begin`] has seen that there is enough; this holds it, and may take its
+    /// time while the first blocks are on their way.
+    pub fn reserve(&self) -> Result<()> {
+        if space::is_memory(&self.tree) {
+            return Ok(());
+        }
+
+        for item in self
+            .items
+            .iter()
+            .filter(|i| i.size >= PREALLOCATE_FROM && i.left.load(Ordering::Acquire) > 0)
+        {
+            let file = self
+                .open_slot(item.slot)
+                .map_err(|e| self.failed("cannot stage", item, e))?;
+            for data in item.data() {
+                let length = data.end - data.start;
+                match rustix::fs::fallocate(&file, FallocateFlags::KEEP_SIZE, data.start, length) {
+                    Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                    Err(e) => return Err(self.failed("cannot take space for", item, e.into())),
+                }
+            }
+        }
+
+        Ok(())
+    }
+
+    /// Blocks that lie in the tree already: read in the order of files, verified, written.
+    fn copy_local(&self) -> Result<()> {
+        let mut local: Vec<_> = self.plan.reuse.iter().collect();
+        local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
+        let mut open: Option<(&TreePath, File)> = None;
+        let mut bytes = Vec::new();
+
+        for (hash, place) in local {
+            if has(&self.spots, hash) {
+                continue;
+            }
+            let failed = |e: io::Error| {
+                Error::io("cannot read", self.tree.root().shown(&place.path), e)
+                    .hint("it changed since the tree was compared: deploy again")
+            };
+            let file = match open.take().filter(|(path, _)| *path == &place.path) {
+                Some((_, file)) => file,
+                None => self.tree.root().open_file(&place.path).map_err(failed)?,
+            };
+            bytes.resize(place.size as usize, 0);
+            file.read_exact_at(&mut bytes, place.offset)
+                .map_err(failed)?;
+            if BlockHash::of(&bytes) != *hash {
+                return Err(failed(io::Error::other("its content is not what it was")));
+            }
+            self.place(hash, &bytes)?;
+            open = Some((&place.path, file));
+        }
+
+        Ok(())
+    }
+
+    /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
+    fn make_others(&self) -> Result<()> {
+        let root = self.tree.root();
+        let mut inheritance = Inheritance::new(&root, &self.plan);
+        for links in [false, true] {
+            for item in self.items.iter().filter(|i| i.blocks == 0) {
+                let change = self.plan.changes.get(item.change());
+                if (item.further.is_some() || change.shape() == Shape::Hardlink) == links {
+                    let made = self.make_other(&mut inheritance, item);
+                    made.map_err(|e| self.failed("cannot stage", item, e))?;
+                }
+            }
+        }
+
+        Ok(())
+    }
+
+    fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &Item) -> io::Result<()> {
+        let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
+        let change = &*self.plan.changes.get(item.change());
+        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
+            return Ok(());
+        };
+
+        match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+
+        if item.further.is_some() {
+            let first = slot_name(
+                self.first(item.change())
+                    .ok_or(io::ErrorKind::NotFound)?
+                    .slot,
+            );
+            return Ok(rustix::fs::linkat(
+                stage,
+                &first,
+                stage,
+                &name,
+                AtFlags::empty(),
+            )?);
+        }
+
+        let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let nursery = match entry.kind {
+            EntryKind::Directory | EntryKind::Hardlink(_) | EntryKind::File(_) => None,
+            _ => self.nursery(inheritance, change.path.parent().as_ref())?,
+        };
+
+        let place = nursery.as_ref().map_or(stage, AsFd::as_fd);
+        let node = |kind, device| rustix::fs::mknodat(place, &name, kind, private, device);
+        match &entry.kind {
+            EntryKind::Directory => return Ok(()),
+            EntryKind::Hardlink(first) => return self.link(first, &name),
+            EntryKind::File(content) if is_copied(change) => {
+                return self.copy(inheritance, item, change, content);
+            }
+            EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
+            EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), place, &name)?,
+            EntryKind::Fifo => node(FileType::Fifo, 0)?,
+            EntryKind::CharDevice(major, minor) => node(
+                FileType::CharacterDevice,
+                rustix::fs::makedev(*major, *minor),
+            )?,
+            EntryKind::BlockDevice(major, minor) => {
+                node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?
+            }
+        }
+
+        if let Some(nursery) = &nursery {
+            rustix::fs::renameat(nursery, &name, stage, &name)?;
+        }
+
+        let made = handle_of(stage, &name)?;
+        if !is_copied(change) {
+            return self.seal(item, made);
+        }
+
+        let (parent, name) = self.tree.root().parent(&change.path)?;
+        self.seal_copy(
+            inheritance,
+            change,
+            handle_of(parent.as_fd(), &name)?.as_fd(),
+            made,
+        )
+    }
+
+    /// The item of the change at `at` in the plan, which its further names follow.
+    fn first(&self, at: usize) -> Option<&Item> {
+        self.items
+            .get(self.items.partition_point(|item| item.change() < at))
+            .filter(|item| item.change() == at)
+    }
+
+    /// A further name of a file that is staged, or else of the one in the tree.
+    fn link(&self, first: &TreePath, name: &std::ffi::CStr) -> io::Result<()> {
+        let stage = self.tree.state.stage();
+        let staged = self.plan.changes.find(first).and_then(|at| self.first(at));
+        let (dir, old) = match staged {
+            Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
+            None => self.tree.root().parent(first)?,
+        };
+
+        if matches!(
+            FileStat::at(dir.as_fd(), &old)?.file_type,
+            FileType::Directory | FileType::Socket
+        ) {
+            return Err(io::Error::other(format!(
+                "{first}, which it is a hard link to, is not a file"
+            )));
+        }
+
+        Ok(rustix::fs::linkat(
+            &dir,
+            &old,
+            stage,
+            name,
+            AtFlags::empty(),
+        )?)
+    }
+
+    fn sync(&self) -> Result<()> {
+        let stage = self.tree.state.stage();
+        let failed = |e: io::Error| Error::io("cannot sync", self.tree.state.stage_path(), e);
+        if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {
+            return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
+        }
+
+        for item in self
+            .items
+            .iter()
+            .filter(|i| self.plan.changes.get(i.change()).shape() == Shape::File)
+        {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(
+                stage,
+                slot_name(item.slot),
+                flags,
+                rustix::fs::Mode::empty(),
+            ) {
+                Ok(file) => rustix::fs::fsync(file).map_err(|e| failed(e.into()))?,
+                // Its own mode keeps us from opening it again.
+                Err(Errno::ACCESS) => {
+                    return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
+                }
+                Err(e) => return Err(failed(e.into())),
+            }
+        }
+
+        sync_dir(&self.tree.state.stage_path())
+    }
+
+    fn failed(&self, action: &str, item: &Item, e: io::Error) -> Error {
+        let path = &self.plan.changes.get(item.change()).path;
+        with_space_hint(Error::io(action, self.tree.root().shown(path), e))
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.log.close();
+    }
+}
+
+/// The names of the blocks that are to be fetched.
+fn names(plan: &Plan, spots: &Spots) -> Result<HashSet<BlockHash>> {
+    let mut names = HashSet::new();
+    plan.each_fetched(spots.lists(), |_, block| {
+        names.insert(block.hash);
+    })?;
+    Ok(names)
+}
+
+/// Whether the block is wherever it belongs.
+fn has(spots: &Spots, hash: &BlockHash) -> bool {
+    spots
+        .of(hash)
+        .is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
+}
+
+/// Gives every change that makes something a slot, and every block its places.
+fn lay_out(
+    plan: &Plan,
+    copied: &HashSet<usize>,
+    spots: &mut Spots,
+    leftovers: &mut Leftovers,
+) -> Result<(Vec<Item>, u64, Vec<usize>)> {
+    let mut further: Vec<_> = plan
+        .further
+        .iter()
+        .filter(|f| copied.contains(&(f.first as usize)))
+        .collect();
+
+    further.sort_by_key(|f| f.first);
+    let mut further = further.into_iter().peekable();
+
+    let mut items = Vec::new();
+    let mut resumed = Vec::new();
+    let mut slot = leftovers.next_slot();
+
+    for (at, change) in plan.changes.iter().enumerate() {
+        let copied = copied.contains(&at);
+        if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
+            continue;
+        }
+        let (mut size, mut data, mut blocks) = (0, Vec::new(), 0);
+        let mut places = Vec::new();
+        if let Some(content) = plan.content(&change) {
+            blocks = content.block_count() as u32;
+            size = spots.add(items.len() as u32, content, |offset, block| {
+                if leftovers.is_open() {
+                    places.push((block.hash, offset));
+                }
+                if !sparse::is_hole(block) {
+                    sparse::extend(&mut data, offset..offset + u64::from(block.size));
+                }
+            })?;
+        }
+        let mut holes = (data.as_slice() != [0..size]).then(|| Box::new(data));
+        if copied {
+            // It may have holes: what it takes is known when it is copied.
+            size = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
+            holes = None;
+        }
+        let taken = leftovers.take_slot(&places);
+        if taken.is_some() {
+            resumed.push(items.len());
+        }
+        let own = taken.unwrap_or(slot);
+        items.push(Item {
+            size,
+            holes,
+            blocks,
+            left: AtomicU32::new(blocks),
+            ..Item::new(own, at)
+        });
+        slot += u64::from(taken.is_none());
+        while let Some(name) = further.next_if(|f| f.first as usize == at) {
+            items.push(Item {
+                further: Some(Box::new(name.path.clone())),
+                ..Item::new(slot, at)
+            });
+            slot += 1;
+        }
+    }
+
+    items.shrink_to_fit();
+    spots.sort();
+    Ok((items, slot, resumed))
+}

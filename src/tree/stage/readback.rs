@@ -1,0 +1,141 @@
+//! Reading back blocks of a release that is being staged from wherever this host has them.
+//!
+//! In the order in which they are looked for: what is staged already, what the plan found elsewhere in the tree, and the
+//! file of the live tree that the release leaves as it is. A block counts only when it is what its hash says; one that
+//! is not here is no error. Never more than one block is in memory.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::Stage;
+use super::targets::Spot;
+use crate::block::{BlockHash, BlockRef};
+use crate::id::Ordinal;
+use crate::manifest::read::{NodeSource, ReadError};
+use crate::manifest::{NodeRef, TreePath};
+use crate::tree::fs::dir::slot_name;
+use crate::tree::fs::root::open_file_at;
+use crate::tree::lifecycle::Tree;
+use crate::tree::serve::ordinals::Numbered;
+use crate::tree::state::block_log::{self, Place};
+
+/// The blocks of one release, by ordinal.
+#[derive(Debug)]
+pub struct Recall {
+    tree: Arc<Tree>,
+    numbered: Numbered<Nodes>,
+    /// The file of the stage that was read last.
+    staged: Option<(u64, File)>,
+    /// The same of the tree, of those that the plan named.
+    local: Option<(TreePath, File)>,
+}
+
+/// The nodes that a tree keeps.
+#[derive(Debug)]
+struct Nodes(Arc<Tree>);
+
+impl NodeSource for Nodes {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        self.0.nodes().node(hash)
+    }
+}
+
+impl Recall {
+    /// The release with the manifest `root`, all of which `tree` has.
+    pub fn open(tree: &Arc<Tree>, root: NodeRef) -> Result<Self, ReadError> {
+        let numbered = Numbered::new(root, Nodes(Arc::clone(tree)))?;
+        Ok(Self {
+            tree: Arc::clone(tree),
+            numbered,
+            staged: None,
+            local: None,
+        })
+    }
+
+    /// Reads the block of a file `ordinal` into `out`, verified; false when it is not here, whatever is in `out` then.
+    pub fn read(&mut self, stage: &Stage, ordinal: Ordinal, out: &mut Vec<u8>) -> bool {
+        if self.numbered.node_ref(ordinal).is_some() {
+            return false;
+        }
+
+        let Ok(at) = self.numbered.run(ordinal) else {
+            return false;
+        };
+
+        let run = &self.numbered.runs[at];
+        let block = run.blocks[run.index_of(ordinal)];
+        self.staged(stage, &block, out)
+            || self.local(stage, &block, out)
+            || self.unchanged(at, ordinal, out)
+    }
+
+    /// What came in this session, or was taken over when it began.
+    fn staged(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
+        let found = stage
+            .spots
+            .of(&block.hash)
+            .ok()
+            .and_then(|mut spots| spots.find(Spot::is_written));
+
+        let Some(found) = found else { return false };
+        let slot = stage.items[found.item].slot;
+        let file = match self.staged.take().filter(|(open, _)| *open == slot) {
+            Some((_, file)) => file,
+            None => match open_file_at(self.tree.state().stage(), &slot_name(slot)) {
+                Ok(file) => file,
+                // Its own mode may keep us from opening it again.
+                Err(_) => return false,
+            },
+        };
+
+        let place = Place {
+            slot,
+            offset: found.offset,
+            size: block.size,
+        };
+
+        let read = block_log::read(&file, &block.hash, &place, out);
+        self.staged = Some((slot, file));
+        read
+    }
+
+    /// What the plan takes from another place in the tree.
+    fn local(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
+        let Some(place) = stage.plan.reuse.get(&block.hash) else {
+            return false;
+        };
+
+        let file = match self.local.take().filter(|(path, _)| *path == place.path) {
+            Some((_, file)) => file,
+            None => match self.tree.root().open_file(&place.path) {
+                Ok(file) => file,
+                Err(_) => return false,
+            },
+        };
+
+        let read = read_at(&file, block, place.offset, out);
+        self.local = Some((place.path.clone(), file));
+        read
+    }
+
+    /// What the file of the same path has in the same place.
+    fn unchanged(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> bool {
+        let run = &mut self.numbered.runs[at];
+        let index = run.index_of(ordinal);
+        let file = match &run.file {
+            Some(file) => Arc::clone(file),
+            None => match self.tree.root().open_file(&run.path) {
+                Ok(file) => Arc::clone(run.file.insert(Arc::new(file))),
+                Err(_) => return false,
+            },
+        };
+
+        read_at(&file, &run.blocks[index], run.offsets[index], out)
+    }
+}
+
+fn read_at(file: &File, block: &BlockRef, offset: u64, out: &mut Vec<u8>) -> bool {
+    out.resize(block.size as usize, 0);
+    file.read_exact_at(out, offset).is_ok() && block.matches(out)
+}

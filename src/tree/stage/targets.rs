@@ -1,0 +1,363 @@
+//! Where every block of what is staged belongs, and whether it is there already.
+//!
+//! A place in a small file is written out. Those in files that list their blocks in nodes of their own are known by the
+//! beginning of the block's name and a number; the rest is read from the list ([`Lists`]): they take nine bytes each,
+//! and a file of 10 GB has 160,000 of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::list_cache::Lists;
+use crate::block::{BlockHash, BlockRef};
+use crate::diff::Lists as _;
+use crate::error::{Error, Result};
+use crate::manifest::{Content, ListRef};
+use crate::tree::lifecycle::Tree;
+
+const MISSING: u8 = 0;
+const WRITING: u8 = 1;
+const WRITTEN: u8 = 2;
+
+/// The places of all blocks.
+#[derive(Debug)]
+pub(super) struct Spots {
+    /// Sorted, once all are known.
+    direct: Vec<Direct>,
+    files: Vec<Listed>,
+    /// Of all places in listed files, sorted: the beginning of the block's name, and the number of the place.
+    index: Vec<(u32, u32)>,
+    /// By number.
+    states: Vec<AtomicU8>,
+    lists: Lists,
+}
+
+/// One of the places of one block: where it is, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Spot<'a> {
+    pub(super) item: usize,
+    pub(super) offset: u64,
+    state: &'a AtomicU8,
+}
+
+/// A place in a file whose entry names its blocks.
+#[derive(Debug)]
+struct Direct {
+    key: Key,
+    offset: u64,
+    item: u32,
+    state: AtomicU8,
+}
+
+/// The first half of a block's name: to find two blocks that share it is beyond anybody but by 2^64 attempts, and would
+/// spoil nothing but the finder's own release. A million places take half the memory so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key([u8; 16]);
+
+/// A file whose blocks stand in lists.
+#[derive(Debug)]
+struct Listed {
+    item: u32,
+    /// The number of its first place.
+    first: u32,
+    lists: Vec<Part>,
+}
+
+/// What one list says of a file.
+#[derive(Debug)]
+struct Part {
+    list: ListRef,
+    /// The place in the file of its first block, among all blocks.
+    first: u32,
+    /// The same in bytes.
+    offset: u64,
+}
+
+impl Key {
+    fn of(hash: &BlockHash) -> Self {
+        let (half, _) = hash.0.split_first_chunk().expect("a name has 32 bytes");
+        Self(*half)
+    }
+}
+
+impl Spot<'_> {
+    /// Whether the block is to be written there, by whoever asks.
+    pub(super) fn claim(&self) -> bool {
+        self.state
+            .compare_exchange(MISSING, WRITING, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    /// It was claimed, and is there, or is not.
+    pub(super) fn settle(&self, written: bool) {
+        self.state
+            .store(if written { WRITTEN } else { MISSING }, Ordering::Release);
+    }
+
+    pub(super) fn is_written(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WRITTEN
+    }
+}
+
+impl Spots {
+    /// No places yet, of a release whose lists `tree` has.
+    pub(super) fn new(tree: &Arc<Tree>) -> Self {
+        Self {
+            direct: Vec::new(),
+            files: Vec::new(),
+            index: Vec::new(),
+            states: Vec::new(),
+            lists: Lists::new(tree),
+        }
+    }
+
+    /// What reads the lists of large files.
+    pub(super) fn lists(&self) -> &Lists {
+        &self.lists
+    }
+
+    /// Adds the blocks of `content`, which is the item's, and tells of each; says how many bytes they are.
+    pub(super) fn add(
+        &mut self,
+        item: u32,
+        content: &Content,
+        mut each: impl FnMut(u64, &BlockRef),
+    ) -> Result<u64> {
+        let mut offset = 0;
+        match content {
+            Content::Blocks(blocks) => {
+                for block in blocks {
+                    each(offset, block);
+                    let state = AtomicU8::new(MISSING);
+                    self.direct.push(Direct {
+                        key: Key::of(&block.hash),
+                        offset,
+                        item,
+                        state,
+                    });
+                    offset += u64::from(block.size);
+                }
+            }
+            Content::Lists(lists) => {
+                let (first, all) = (self.states.len() as u64, content.block_count());
+                let Ok(end) = u32::try_from(first + all) else {
+                    return Err(Error::refused(
+                        "the release has more blocks than a host can stage at once",
+                    ));
+                };
+                self.index.reserve(all as usize);
+                self.states.resize_with(end as usize, AtomicU8::default);
+                let mut file = Listed {
+                    item,
+                    first: first as u32,
+                    lists: Vec::with_capacity(lists.len()),
+                };
+                let mut number = file.first;
+                for list in lists {
+                    file.lists.push(Part {
+                        list: *list,
+                        first: number - file.first,
+                        offset,
+                    });
+                    for block in &*self.lists.list(list)? {
+                        each(offset, block);
+                        self.index.push((beginning(&block.hash), number));
+                        offset += u64::from(block.size);
+                        number += 1;
+                    }
+                }
+                self.files.push(file);
+            }
+        }
+
+        Ok(offset)
+    }
+
+    /// All places are known.
+    pub(super) fn sort(&mut self) {
+        self.direct.shrink_to_fit();
+        self.direct
+            .sort_unstable_by_key(|d| (d.key, d.item, d.offset));
+        self.index.sort_unstable();
+    }
+
+    /// Where the block `hash` belongs.
+    pub(super) fn of(&self, hash: &BlockHash) -> Result<impl Iterator<Item = Spot<'_>>> {
+        let key = Key::of(hash);
+        let first = self.direct.partition_point(|d| d.key < key);
+        let direct = self.direct[first..]
+            .iter()
+            .take_while(move |d| d.key == key);
+        let direct = direct.map(|d| Spot {
+            item: d.item as usize,
+            offset: d.offset,
+            state: &d.state,
+        });
+
+        Ok(direct.chain(self.listed(hash)?))
+    }
+
+    fn listed(&self, hash: &BlockHash) -> Result<Vec<Spot<'_>>> {
+        let beginning = beginning(hash);
+        let first = self.index.partition_point(|(b, _)| *b < beginning);
+        let mut spots = Vec::new();
+        for &(_, number) in self.index[first..]
+            .iter()
+            .take_while(|(b, _)| *b == beginning)
+        {
+            let (block, spot) = self.numbered(number)?;
+            if block == *hash {
+                spots.push(spot);
+            }
+        }
+
+        Ok(spots)
+    }
+
+    /// The name of the block that belongs to place `number` of the listed files, and the place.
+    fn numbered(&self, number: u32) -> Result<(BlockHash, Spot<'_>)> {
+        let file = &self.files[self.files.partition_point(|f| f.first <= number) - 1];
+        let nth = number - file.first;
+        let part = &file.lists[file.lists.partition_point(|p| p.first <= nth) - 1];
+        let blocks = self.lists.list(&part.list)?;
+        let (before, block) = (
+            &blocks[..(nth - part.first) as usize],
+            &blocks[(nth - part.first) as usize],
+        );
+
+        let offset = part.offset + before.iter().map(|b| u64::from(b.size)).sum::<u64>();
+        Ok((
+            block.hash,
+            Spot {
+                item: file.item as usize,
+                offset,
+                state: &self.states[number as usize],
+            },
+        ))
+    }
+
+    /// The block that is the item's `nth`, at `offset`, is there.
+    pub(super) fn found(&self, item: usize, nth: u32, block: &BlockRef, offset: u64) {
+        let state = match self.files.binary_search_by_key(&item, |f| f.item as usize) {
+            Ok(at) => Some(&self.states[(self.files[at].first + nth) as usize]),
+            Err(_) => {
+                let place = (Key::of(&block.hash), item as u32, offset);
+                let at = self
+                    .direct
+                    .binary_search_by_key(&place, |d| (d.key, d.item, d.offset));
+                at.ok().map(|at| &self.direct[at].state)
+            }
+        };
+
+        if let Some(state) = state {
+            let _ = state.compare_exchange(MISSING, WRITTEN, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+}
+
+fn beginning(hash: &BlockHash) -> u32 {
+    let (first, _) = hash.0.split_first_chunk().expect("a name has 32 bytes");
+    u32::from_be_bytes(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::build::ContentBuilder;
+
+    /// A tree whose store has the lists of a file of `blocks`.
+    fn listed(dir: &tempfile::TempDir, blocks: &[BlockRef]) -> (Arc<Tree>, Content) {
+        let name = crate::id::TreeName::new("www").unwrap();
+        let path = dir.path().join("www");
+        std::fs::create_dir(&path).unwrap();
+        let tree = Tree::open(name, &path, None, Default::default()).unwrap();
+        let mut content = ContentBuilder::default();
+        blocks
+            .iter()
+            .for_each(|block| content.push(*block, &mut tree.nodes()).unwrap());
+        let content = content.finish(&mut tree.nodes()).unwrap();
+        assert!(matches!(content, Content::Lists(_)));
+
+        (tree, content)
+    }
+
+    #[test]
+    fn every_block_is_found_at_all_its_places_in_small_files_and_in_listed_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        // Every name twice, and more than one list holds.
+        let block = |n: u32| BlockRef {
+            size: n % 6000 + 1,
+            ..BlockRef::of(&(n % 6000).to_le_bytes())
+        };
+
+        let blocks: Vec<BlockRef> = (0..12_000).map(block).collect();
+        let (tree, content) = listed(&dir, &blocks);
+        let mut spots = Spots::new(&tree);
+        let mut met = Vec::new();
+        let small = Content::Blocks(blocks[..100].to_vec());
+        assert_eq!(spots.add(0, &small, |_, _| {}).unwrap(), 5050);
+        let size = spots
+            .add(1, &content, |offset, block| met.push((offset, *block)))
+            .unwrap();
+
+        assert_eq!(spots.add(2, &content, |_, _| {}).unwrap(), size);
+        spots.sort();
+        let half = size / 2;
+        assert!(
+            met.iter()
+                .map(|(_, block)| *block)
+                .eq(blocks.iter().copied())
+        );
+
+        for (nth, (offset, block)) in met.iter().enumerate().take(6000).step_by(7) {
+            let places: Vec<_> = spots
+                .of(&block.hash)
+                .unwrap()
+                .map(|s| (s.item, s.offset))
+                .collect();
+            let listed = [
+                (1, *offset),
+                (1, offset + half),
+                (2, *offset),
+                (2, offset + half),
+            ];
+            assert_eq!(places[places.len() - 4..], listed, "{nth}");
+            assert_eq!(places.len(), if nth < 100 { 5 } else { 4 }, "{nth}");
+        }
+
+        assert_eq!(spots.of(&BlockHash::of(b"another")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_place_is_claimed_once_and_what_could_not_be_written_is_missing_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocks: Vec<BlockRef> = (0..300u32)
+            .map(|n| BlockRef::of(&n.to_le_bytes()))
+            .collect();
+        let (tree, content) = listed(&dir, &blocks);
+        let mut spots = Spots::new(&tree);
+        spots.add(0, &content, |_, _| {}).unwrap();
+
+        spots.sort();
+        let spot = || spots.of(&blocks[7].hash).unwrap().next().unwrap();
+        assert!(spot().claim() && !spot().claim() && !spot().is_written());
+        spot().settle(false);
+        assert!(spot().claim());
+        spot().settle(true);
+        assert!(!spot().claim() && spot().is_written());
+
+        spots.found(0, 8, &blocks[8], 32);
+        assert!(
+            spots
+                .of(&blocks[8].hash)
+                .unwrap()
+                .all(|spot| spot.is_written())
+        );
+
+        assert!(
+            !spots
+                .of(&blocks[9].hash)
+                .unwrap()
+                .any(|spot| spot.is_written())
+        );
+    }
+}

@@ -1,0 +1,181 @@
+//! Which block lies where in files that are named by number: the records of it, and reading what they promise.
+//!
+//! A record is a hint: a block counts only after it was read and hashed. It must not know what the files are for.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::block::{BlockHash, chunk};
+use crate::error::{Error, Result};
+use crate::tree::fs::dir::slot_name;
+use crate::tree::fs::root::open_file_at;
+
+/// The bytes of a record: hash, size, slot, offset.
+pub(crate) const RECORD: usize = 32 + 4 + 8 + 8;
+/// The most bytes of records that are read of one file: some hundred million blocks.
+const MAX_RECORDS: u64 = 5 << 30;
+
+/// Where a block lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The file, by number.
+    pub(crate) slot: u64,
+    /// Where in it, in bytes.
+    pub(crate) offset: u64,
+    /// The block's size in bytes.
+    pub(crate) size: u32,
+}
+
+/// The record that says that the block `hash` lies at `place`.
+pub(crate) fn record(hash: &BlockHash, place: &Place) -> [u8; RECORD] {
+    let mut record = [0; RECORD];
+    record[..32].copy_from_slice(&hash.0);
+    record[32..36].copy_from_slice(&place.size.to_be_bytes());
+    record[36..44].copy_from_slice(&place.slot.to_be_bytes());
+    record[44..].copy_from_slice(&place.offset.to_be_bytes());
+    record
+}
+
+/// Tells of every record in the file `path` from the byte `start` on; half a record at the end counts for nothing.
+pub(crate) fn each_record(
+    path: &Path,
+    start: u64,
+    mut found: impl FnMut(BlockHash, Place),
+) -> Result<()> {
+    let failed = |e| Error::io("cannot read", path, e);
+    let mut file = File::open(path).map_err(failed)?;
+    file.seek(SeekFrom::Start(start)).map_err(failed)?;
+    let mut records = BufReader::with_capacity(RECORD << 10, file.take(MAX_RECORDS));
+    let mut record = [0; RECORD];
+
+    loop {
+        match records.read_exact(&mut record) {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+            Err(e) => return Err(failed(e)),
+        }
+        let number = |range: std::ops::Range<usize>| {
+            record[range]
+                .iter()
+                .fold(0u64, |n, &b| n << 8 | u64::from(b))
+        };
+        let mut hash = [0; 32];
+        hash.copy_from_slice(&record[..32]);
+        let (size, slot, offset) = (number(32..36) as u32, number(36..44), number(44..52));
+        if size as usize <= chunk::MAX {
+            found(BlockHash(hash), Place { slot, offset, size });
+        }
+    }
+}
+
+/// Reads `blocks` out of the files in `dir`, in the order in which they lie there, and hands on every one that is
+/// really there. Says how many are not.
+pub(crate) fn read_each(
+    dir: BorrowedFd<'_>,
+    blocks: &HashMap<BlockHash, Place>,
+    mut found: impl FnMut(&BlockHash, &[u8]),
+) -> usize {
+    let mut places: Vec<_> = blocks.iter().collect();
+    places.sort_by_key(|(_, p)| (p.slot, p.offset));
+    let mut open: Option<(u64, Option<File>)> = None;
+    let (mut bytes, mut missing) = (Vec::new(), 0);
+
+    for (hash, place) in places {
+        if open.as_ref().is_none_or(|(slot, _)| *slot != place.slot) {
+            open = Some((place.slot, open_file_at(dir, &slot_name(place.slot)).ok()));
+        }
+        let file = open.as_ref().and_then(|(_, file)| file.as_ref());
+        if file.is_some_and(|file| read(file, hash, place, &mut bytes)) {
+            found(hash, &bytes);
+        } else {
+            missing += 1;
+        }
+    }
+
+    missing
+}
+
+/// Reads one block; false when it is not there.
+pub(crate) fn read(file: &File, hash: &BlockHash, place: &Place, bytes: &mut Vec<u8>) -> bool {
+    bytes.resize(place.size as usize, 0);
+    file.read_exact_at(bytes, place.offset).is_ok() && BlockHash::of(bytes) == *hash
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn records_come_back_and_only_what_is_really_there_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("7"), b"..first.second").unwrap();
+        let (first, second, gone) = (
+            BlockHash::of(b"first"),
+            BlockHash::of(b"second"),
+            BlockHash::of(b"gone"),
+        );
+
+        let all = [
+            (
+                first,
+                Place {
+                    slot: 7,
+                    offset: 2,
+                    size: 5,
+                },
+            ),
+            (
+                second,
+                Place {
+                    slot: 7,
+                    offset: 7,
+                    size: 6,
+                },
+            ),
+            (
+                gone,
+                Place {
+                    slot: u64::MAX,
+                    offset: u64::MAX,
+                    size: 4,
+                },
+            ),
+        ];
+
+        let mut bytes = b"head".to_vec();
+        all.iter()
+            .for_each(|(hash, place)| bytes.extend_from_slice(&record(hash, place)));
+
+        // A size that no block has, and half a record.
+        bytes.extend_from_slice(&record(
+            &first,
+            &Place {
+                slot: 1,
+                offset: 0,
+                size: u32::MAX,
+            },
+        ));
+
+        bytes.extend_from_slice(&[1; RECORD - 1]);
+        let path = dir.path().join("records");
+        std::fs::write(&path, bytes).unwrap();
+        let mut seen = Vec::new();
+        each_record(&path, 4, |hash, place| seen.push((hash, place))).unwrap();
+        assert_eq!(seen, all);
+        let handle = File::open(dir.path()).unwrap();
+
+        let mut found = Vec::new();
+        let missing = read_each(handle.as_fd(), &all.into_iter().collect(), |_, bytes| {
+            found.push(bytes.to_vec())
+        });
+
+        // The second one is not where its record says.
+        assert_eq!((found, missing), (vec![b"first".to_vec()], 2));
+    }
+}

@@ -1,0 +1,11 @@
+//! A tree with its state: the directories, opened and locked, and the small files that say what the tree is.
+
+pub(crate) mod block_log;
+pub(crate) mod dir;
+pub(crate) mod health;
+pub(crate) mod host_key;
+pub(crate) mod index_trust;
+pub(crate) mod node_store;
+pub(crate) mod reader;
+pub(crate) mod tombstones;
+pub(crate) mod worktree;

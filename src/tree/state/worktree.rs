@@ -1,0 +1,263 @@
+//! The directory of a tree and its state directory, opened and locked for this process. Every step of a commit works
+//! on it; it knows no commit itself.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use super::dir::State;
+use super::node_store::Nodes;
+use super::reader::{INDEX_DOUBT, StoredRelease, grant_name};
+use crate::error::{Error, Result};
+use crate::id::{Serial, TreeName};
+use crate::sync::locked;
+use crate::tree::fs::ctime_chains::Chains;
+use crate::tree::fs::dir_watch::Heard;
+use crate::tree::fs::fault::Crash;
+use crate::tree::fs::root::Root;
+use crate::tree::fs::symlinks::{self, Links};
+
+/// How a tree is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How many releases are kept for rollback; at least the present one.
+    pub keep: usize,
+    /// Whether the tree's path may lead through symbolic links of any user, not only root's and this process's.
+    pub follow_links: bool,
+    /// Whether a release may exchange the tree as a whole.
+    pub exchanges: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            keep: 3,
+            follow_links: false,
+            exchanges: true,
+        }
+    }
+}
+
+/// Directory of a tree, with its state.
+#[derive(Debug)]
+pub struct Worktree {
+    name: TreeName,
+    root: Mutex<Arc<Root>>,
+    pub(crate) state: State,
+    nodes: Nodes,
+    pub(crate) options: Options,
+    /// What our own operations did to times of change since a commit began.
+    pub(crate) chains: Mutex<Chains>,
+    /// Whether the index is good for contents only.
+    pub(crate) index_doubted: AtomicBool,
+    /// What others do in the live tree as long as the one before it stands aside.
+    pub(crate) heard: Mutex<Option<Heard>>,
+    pub(crate) crash: Crash,
+}
+
+impl Worktree {
+    pub(crate) fn open(
+        name: TreeName,
+        path: &Path,
+        state_dir: Option<&Path>,
+        options: Options,
+        crash: Crash,
+    ) -> Result<Self> {
+        let root = open_root(&name, path, options.follow_links)?;
+        let state = State::open(&name, &root, state_dir)?;
+        let nodes = Nodes::open(state.here().join("nodes"))?;
+        // A mark that cannot be read counts as one.
+        let doubted = state.read(INDEX_DOUBT).map_or(true, |mark| mark.is_some());
+
+        Ok(Self {
+            name,
+            root: Mutex::new(Arc::new(root)),
+            state,
+            nodes,
+            options,
+            chains: Mutex::default(),
+            index_doubted: AtomicBool::new(doubted),
+            heard: Mutex::default(),
+            crash,
+        })
+    }
+
+    /// The tree's name.
+    pub fn name(&self) -> &TreeName {
+        &self.name
+    }
+
+    /// The tree's directory as it is now: a commit in the layout `swap` puts another one in its place.
+    pub fn root(&self) -> Arc<Root> {
+        Arc::clone(&locked(&self.root))
+    }
+
+    /// Whether the tree's path still leads to its directory: not moved, removed or replaced by somebody else.
+    pub fn still_there(&self) -> std::io::Result<bool> {
+        loop {
+            let root = self.root();
+            // A commit may have exchanged it since.
+            let there = root.still_there()?;
+            if there || Arc::ptr_eq(&root, &self.root()) {
+                return Ok(there);
+            }
+        }
+    }
+
+    /// Runs `work` with the tree's directory; no commit exchanges it meanwhile.
+    pub(crate) fn with_root<T>(&self, work: impl FnOnce(&Root) -> T) -> T {
+        work(&locked(&self.root))
+    }
+
+    /// Lets `exchange` put another directory, which it gives, in the place of the tree's own; nobody gets a handle
+    /// meanwhile. Its path is not asked again: somebody else may have changed what that leads to.
+    pub(crate) fn replace_root(&self, exchange: impl FnOnce(&Root) -> Result<Root>) -> Result<()> {
+        let mut root = locked(&self.root);
+        let new = exchange(&root)?;
+        *root = Arc::new(root.succeeded_by(new));
+        Ok(())
+    }
+
+    /// The tree's directory to read a release from; refused when its path leads elsewhere by now.
+    pub fn root_to_send(&self) -> Result<Arc<Root>> {
+        self.check_there()?;
+        Ok(self.root())
+    }
+
+    /// The tree's state directory.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Where the tree's index belongs.
+    pub fn index_path(&self) -> PathBuf {
+        self.state.index_path()
+    }
+
+    /// Where the files that the last commit wrote are noted.
+    pub fn written_path(&self) -> PathBuf {
+        self.index_path().with_extension("written")
+    }
+
+    /// The manifest nodes of the releases that are kept, and of what is being fetched.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The highest serial ever accepted here.
+    pub fn highest_serial(&self) -> Result<Option<Serial>> {
+        Ok(self.state.highest()?.map(|mark| mark.serial))
+    }
+
+    /// The release that the tree was last made.
+    pub fn current(&self) -> Result<Option<StoredRelease>> {
+        match self.state.current()? {
+            Some(mark) => self.state.stored(mark.serial),
+            None => Ok(None),
+        }
+    }
+
+    /// The release with this number, when it is kept.
+    pub fn release(&self, serial: Serial) -> Result<Option<StoredRelease>> {
+        self.state.stored(serial)
+    }
+
+    /// Keeps the order by which the release `serial` was committed; `None`: forgets it, since that was taken back.
+    pub fn keep_grant(&self, serial: Serial, order: Option<&[u8]>) -> Result<()> {
+        match order {
+            Some(order) => self.state.write(&grant_name(serial), order),
+            None => self.state.remove(&grant_name(serial)),
+        }
+    }
+
+    /// The numbers of the releases that are kept, rising.
+    pub fn releases(&self) -> Result<Vec<Serial>> {
+        self.state.serials()
+    }
+
+    /// Refuses when the directory was moved, removed or replaced since it was opened.
+    pub(crate) fn check_there(&self) -> Result<()> {
+        match self.still_there() {
+            Ok(true) => self.check_state(),
+            Ok(false) => Err(Error::refused(format!(
+                "{} is not the directory any more that was opened",
+                self.root().path().display()
+            ))
+            .hint("it was moved or replaced: restart the daemon")),
+            Err(e) => Err(Error::io("cannot look at the tree", self.root().path(), e)),
+        }
+    }
+
+    /// The same of the state directory.
+    pub(crate) fn check_state(&self) -> Result<()> {
+        match self.state.still_there() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::refused(format!(
+                "the state directory {} is not the one any more that was opened",
+                self.state.path().display()
+            ))
+            .hint("it was moved or replaced: put it back, or restart the daemon")),
+            Err(e) => Err(Error::io("cannot look at", self.state.path(), e)),
+        }
+    }
+}
+
+/// Opens the directory of a tree; with `follow_links` also through other users' links.
+pub fn open_dir(path: &Path, follow_links: bool) -> Result<Root> {
+    through(path, follow_links).map_err(|e| unopened(path, e))
+}
+
+fn open_root(name: &TreeName, path: &Path, follow_links: bool) -> Result<Root> {
+    match through(path, follow_links) {
+        Ok(root) => return Ok(root),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(unopened(path, e)),
+    }
+
+    make_root(path, follow_links).map_err(|e| {
+        Error::io(
+            &format!("cannot make the directory of tree {name},"),
+            path,
+            e,
+        )
+        .hint("make the directory that it is in, or correct the tree's path")
+    })?;
+    open_dir(path, follow_links)
+}
+
+fn make_root(path: &Path, follow_links: bool) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+
+    let parent = symlinks::open(None, parent, links_of(follow_links))?;
+    Ok(rustix::fs::mkdirat(
+        parent,
+        name,
+        rustix::fs::Mode::from_bits_truncate(0o777),
+    )?)
+}
+
+fn through(path: &Path, follow_links: bool) -> io::Result<Root> {
+    Root::open_through(path, links_of(follow_links))
+}
+
+fn links_of(follow_links: bool) -> Links {
+    if follow_links {
+        Links::Any
+    } else {
+        Links::own()
+    }
+}
+
+fn unopened(path: &Path, e: io::Error) -> Error {
+    let foreign = symlinks::is_foreign(&e);
+    let error = symlinks::failed("cannot open the tree", path, e);
+    match foreign {
+        true => error.hint(
+            "write the path that the link leads to, or set follow_links = true in its [[tree]]",
+        ),
+        false => error,
+    }
+}
