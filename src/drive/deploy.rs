@@ -31,7 +31,7 @@ use crate::keys::{AuthorizedKeys, KnownHosts, PublicKey, Role, Signer};
 use crate::manifest::{Header, Intent, Release};
 use crate::net::{Waker, sharpen_timers};
 use crate::proto::sender::hosts::Host;
-use crate::proto::sender::{Expect, Notice, Reply, Sender, SenderSetup};
+use crate::proto::sender::{ExpectedHosts, Sender, SenderNotice, SenderReply, SenderSetup};
 use crate::spec::{OnFailure, Spec};
 use crate::tree::scan::{Exposures, Hints};
 use crate::tree::{Arriving, FileId, Lacking, Root};
@@ -392,12 +392,12 @@ fn run_with(
 fn setup(options: &Options, granted: Option<&Granted>, endpoint: &Endpoint) -> SenderSetup {
     let spec = &options.spec;
     let expect = match &spec.targets.expect {
-        None => Expect::default(),
-        Some(crate::spec::Expect::Count(n)) => Expect {
+        None => ExpectedHosts::default(),
+        Some(crate::spec::Expect::Count(n)) => ExpectedHosts {
             count: *n as usize,
             names: Vec::new(),
         },
-        Some(crate::spec::Expect::Names(names)) => Expect {
+        Some(crate::spec::Expect::Names(names)) => ExpectedHosts {
             count: names.len(),
             names: names.clone(),
         },
@@ -573,10 +573,10 @@ impl Session<'_> {
                     let (release, signature) = signed?;
                     self.announce(release, signature);
                 }
-                Answer::Machine(Reply::Packed(Err(why))) => {
+                Answer::Machine(SenderReply::Packed(Err(why))) => {
                     let why = self.without_data(why);
                     self.machine
-                        .handle_reply(self.clock.now(), Reply::Packed(Err(why)));
+                        .handle_reply(self.clock.now(), SenderReply::Packed(Err(why)));
                 }
                 Answer::Machine(reply) => self.machine.handle_reply(self.clock.now(), reply),
                 Answer::Kept(_) => {}
@@ -843,7 +843,7 @@ impl Session<'_> {
     fn take_notices(&mut self) -> Result<Option<Outcome>> {
         while let Some(notice) = self.machine.poll_notice() {
             match notice {
-                Notice::Discovered {
+                SenderNotice::Discovered {
                     targets,
                     members,
                     claims,
@@ -869,31 +869,31 @@ impl Session<'_> {
                     self.discovered = Some(self.highest(&claims, &shown));
                     self.sign_when_known()?;
                 }
-                Notice::Narrow { datagram, host } => {
+                SenderNotice::Narrow { datagram, host } => {
                     tracing::info!("{}", self.endpoint.narrowed(datagram, &host));
                 }
-                Notice::Host(host) => {
+                SenderNotice::Host(host) => {
                     self.tell_wait(&host);
                     let state = self.state_of(&host, false);
                     self.came(&host, state, host.text.clone());
                 }
-                Notice::Lost(host) => {
+                SenderNotice::Lost(host) => {
                     let state = self.state_of(&host, false);
                     self.came(&host, state, self.why(&host, state));
                 }
-                Notice::OtherKey(other) => {
+                SenderNotice::OtherKey(other) => {
                     let text = self.acquaintance.other(&other);
                     text.into_iter()
                         .for_each(|text| self.observer.event(&Event::Note(text)));
                 }
-                Notice::Slow(name, rate) => {
+                SenderNotice::Slow(name, rate) => {
                     let text = format!(
                         "{name} receives {rate}, far less than the others: it is served after them"
                     );
                     self.observer.event(&Event::Note(text));
                 }
-                Notice::Decided(kind, why) => self.decision = Some((kind, why)),
-                Notice::Finished => self.finished = true,
+                SenderNotice::Decided(kind, why) => self.decision = Some((kind, why)),
+                SenderNotice::Finished => self.finished = true,
             }
         }
 

@@ -22,7 +22,7 @@ use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
-use crate::proto::generation::{Body, Encoding, Placed};
+use crate::proto::generation::{Body, Encoding, PlacedBlock};
 use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
 use crate::tree::scan::Scanned;
 use crate::tree::stage::{Recall, Stage};
@@ -264,7 +264,7 @@ impl<'a> Session<'a> {
         &mut self,
         payload: &[u8],
         at: Body,
-        blocks: &[Placed],
+        blocks: &[PlacedBlock],
     ) -> Result<(RangeSet, u64), Reason> {
         let encoded = payload.get(at.start..).unwrap_or_default();
         let content = match at.encoding {
@@ -383,7 +383,7 @@ fn keep_nodes(
     explorer: &Explorer,
     nodes: &Nodes,
     content: &[u8],
-    blocks: &[Placed],
+    blocks: &[PlacedBlock],
 ) -> Result<(RangeSet, u64), Reason> {
     let (mut wrong, mut bytes) = (RangeSet::default(), 0);
     for placed in blocks {
@@ -404,9 +404,9 @@ fn keep_nodes(
 fn stage_blocks(
     stage: &Stage,
     content: &[u8],
-    blocks: &[Placed],
+    blocks: &[PlacedBlock],
 ) -> Result<(RangeSet, u64), Reason> {
-    let put = |blocks: &[Placed]| -> Result<(RangeSet, u64), Reason> {
+    let put = |blocks: &[PlacedBlock]| -> Result<(RangeSet, u64), Reason> {
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
             let block = content.get(placed.bytes.clone()).unwrap_or_default();

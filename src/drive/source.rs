@@ -13,8 +13,8 @@ use crate::manifest::node::to_vec;
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{EntryKind, Header, NodeRef, Rules, Top, TreePath};
 use crate::proto::RangeSet;
-use crate::proto::effort::{Demand, Effort};
-use crate::proto::generation::{Buffers, KEPT, pack};
+use crate::proto::compression::{Demand, LevelSelector};
+use crate::proto::generation::{Buffers, KEPT_GENERATIONS, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::index::Index;
 use crate::tree::scan::{
@@ -25,7 +25,7 @@ use crate::units::{ByteSize, printable};
 use crate::{Error, Kind, Result};
 
 /// Payloads whose memory is used again: those that are kept for repair, and some on their way.
-const MAX_PAYLOADS: usize = KEPT as usize + 8;
+const MAX_PAYLOADS: usize = KEPT_GENERATIONS as usize + 8;
 
 /// What a scan of the source came to.
 #[derive(Debug, Clone)]
@@ -180,7 +180,7 @@ fn unmounted_text(root: &Root, path: &TreePath) -> String {
 /// A source that is ready to be read.
 pub struct Source {
     source: Box<dyn Blocks>,
-    effort: Effort,
+    effort: LevelSelector,
     compressor: Compressor,
     buffers: Buffers,
     /// What could not be read when something was packed last.
@@ -303,7 +303,7 @@ impl Source {
     pub fn of(source: Box<dyn Blocks>, compress: Compress) -> Self {
         Self {
             source,
-            effort: Effort::new(compress),
+            effort: LevelSelector::new(compress),
             compressor: Compressor::new(),
             buffers: Buffers::default(),
             failed: None,
@@ -346,7 +346,7 @@ impl Source {
         )?;
 
         if let (Some(level), Some((plain, frame))) = (level, packed.frame) {
-            effort.measured(
+            effort.record(
                 level,
                 plain,
                 frame,

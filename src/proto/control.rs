@@ -1,49 +1,50 @@
-//! Writing messages as datagrams: counters, message numbers, cutting. Shared by all machines of a process.
+//! Encodes messages as datagrams: numbers and fragments messages, and queues the datagrams. Every
+//! state machine of a process sends through this.
 
 use std::collections::VecDeque;
 
-use super::path::{CONTROL_DATAGRAM, MIN_DATAGRAM, least};
+use super::datagram_size::{CONTROL_DATAGRAM, MIN_DATAGRAM, min_datagram};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
 use crate::wire::datagram::{CONTROL_OVERHEAD, Front, Piece, write_piece};
 use crate::wire::message::Probe;
 use crate::wire::{Message, fragment};
 
-/// The most bytes that are queued; beyond it messages are dropped as the network drops them, and said again by whom they
-/// matter to.
-pub const MAX_QUEUED: usize = 8 << 20;
+/// Bound on queued bytes. Messages beyond are dropped, as a network drops datagrams; the sender of
+/// an important message retransmits.
+pub const MAX_QUEUED_BYTES: usize = 8 << 20;
 
-/// Numbers what one process sends, and queues its messages.
+/// Numbers the datagrams of one process and queues its messages.
 #[derive(Debug)]
 pub struct Control {
     instance: InstanceId,
     counter: u64,
     message: u32,
-    /// The most bytes of a datagram that this machine can send.
-    most: usize,
-    /// The most bytes of a piece.
+    /// Largest datagram of this machine's interface, in bytes.
+    max_datagram: usize,
+    /// Largest datagram of a message, in bytes.
     datagram: usize,
-    /// Bytes that are left free behind every datagram.
+    /// Bytes left free behind every datagram.
     room: usize,
     queue: VecDeque<(Dest, Vec<u8>)>,
     /// Bytes in the queue.
     queued: usize,
-    /// Datagrams that were taken from it.
+    /// Datagrams taken from the queue so far.
     taken: u64,
 }
 
 impl Control {
-    /// For a process `instance` whose datagrams have at most `datagram` bytes and `room` free ones behind them.
+    /// Creates the queue of process `instance`. Datagrams have at most `datagram` bytes, followed
+    /// by `room` free bytes.
     pub fn new(instance: InstanceId, datagram: usize, room: usize) -> Self {
-        let (most, queue) = (datagram, VecDeque::new());
         let mut control = Self {
             instance,
             counter: 0,
             message: 0,
-            most,
+            max_datagram: datagram,
             datagram,
             room,
-            queue,
+            queue: VecDeque::new(),
             queued: 0,
             taken: 0,
         };
@@ -52,41 +53,44 @@ impl Control {
         control
     }
 
-    /// Who we are.
+    /// This process.
     pub fn instance(&self) -> InstanceId {
         self.instance
     }
 
-    /// The most bytes of a message's datagram.
+    /// Largest datagram of a message, in bytes.
     pub fn datagram(&self) -> usize {
         self.datagram
     }
 
-    /// Cuts messages so that they pass where datagrams of `datagram` bytes do, from now on.
+    /// Fragments later messages for a path with datagrams of `datagram` bytes.
     pub fn fit(&mut self, datagram: usize) {
         let largest = CONTROL_DATAGRAM.saturating_sub(self.room);
-        self.datagram = datagram.clamp(least(self.room), largest).min(self.most);
+        self.datagram = datagram
+            .clamp(min_datagram(self.room), largest)
+            .min(self.max_datagram);
     }
 
-    /// Queues a probe: one datagram of `size` bytes, at least the [`least`].
+    /// Queues a probe: one datagram of `size` bytes, at least [`min_datagram`].
     pub fn probe(&mut self, dest: Dest, size: usize) {
-        let Ok(told) = u16::try_from(size.max(least(self.room))) else {
+        let Ok(size) = u16::try_from(size.max(min_datagram(self.room))) else {
             return;
         };
 
         let message = |padding: usize| {
             Message::Probe(Probe {
-                size: told,
+                size,
                 padding: vec![0; padding],
             })
         };
 
-        // The length of the padding is itself told in as many bytes at every size from here on.
+        // From here on, CBOR encodes the length of the padding in the same number of bytes for
+        // every size.
         let least = MIN_DATAGRAM / 2;
         let bare = message(least).encode().len() - least + CONTROL_OVERHEAD;
-        let bytes = message(usize::from(told) - bare).encode();
+        let bytes = message(usize::from(size) - bare).encode();
         self.message = self.message.wrapping_add(1);
-        let Some(pieces) = fragment::cut(&bytes, self.message, usize::from(told)) else {
+        let Some(pieces) = fragment::cut(&bytes, self.message, usize::from(size)) else {
             return;
         };
 
@@ -101,7 +105,7 @@ impl Control {
         self.queue.push_back((dest, out));
     }
 
-    /// The front of the next datagram.
+    /// Returns the front of the next datagram.
     pub fn front(&mut self) -> Front {
         self.counter += 1;
         Front {
@@ -110,15 +114,15 @@ impl Control {
         }
     }
 
-    /// Datagrams numbered so far.
+    /// Number of datagrams numbered so far.
     pub fn counter(&self) -> u64 {
         self.counter
     }
 
-    /// Queues `message`. One that would not fit 255 datagrams is dropped; no message of ours is near that. So is one that
-    /// finds [`MAX_QUEUED`] bytes before it.
+    /// Queues `message`. Drops a message of more than 255 datagrams (no real message comes close),
+    /// and any message while [`MAX_QUEUED_BYTES`] bytes are queued.
     pub fn send(&mut self, dest: Dest, message: &Message) {
-        if self.queued >= MAX_QUEUED {
+        if self.queued >= MAX_QUEUED_BYTES {
             return;
         }
 
@@ -131,27 +135,27 @@ impl Control {
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
-    /// The end of the queue as it is now, for [`Control::is_past`].
+    /// Returns the present end of the queue, for [`Control::is_past`].
     pub fn mark(&self) -> u64 {
         self.taken + self.queue.len() as u64
     }
 
-    /// Whether everything before `mark` was taken.
+    /// Returns whether every datagram before `mark` was taken.
     pub fn is_past(&self, mark: u64) -> bool {
         self.taken >= mark
     }
 
-    /// Bytes that are queued.
+    /// Number of bytes queued.
     pub fn held(&self) -> usize {
         self.queued
     }
 
-    /// Whether nothing is queued.
+    /// Returns true when the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// The next queued datagram, written into `out`.
+    /// Writes the next queued datagram into `out`.
     pub fn poll(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
         let (dest, bytes) = self.queue.pop_front()?;
         self.queued -= bytes.len();
@@ -180,13 +184,15 @@ mod tests {
 
     #[test]
     fn a_probe_is_one_datagram_of_just_its_size() {
-        let (mut control, mut out) = (Control::new(InstanceId(1), 8972, 0), Vec::new());
+        let mut control = Control::new(InstanceId(1), 8972, 0);
+        let mut out = Vec::new();
         for size in [548, 549, 600, 1232, 1472, 8972] {
             control.probe(Dest::Group, size);
             assert_eq!(
                 control.poll(&mut out).map(|t| (t.segment, out.len())),
                 Some((size, size))
             );
+
             let Ok(Datagram::Control(front, piece)) = Datagram::parse(&out) else {
                 panic!("a piece")
             };
@@ -210,14 +216,18 @@ mod tests {
             hosts: None,
         });
         (0..100_000).for_each(|_| control.send(Dest::Group, &long));
-        assert!(control.held() < MAX_QUEUED + 4096, "{}", control.held());
+        assert!(
+            control.held() < MAX_QUEUED_BYTES + 4096,
+            "{}",
+            control.held()
+        );
         let sent = sizes(&mut control).len();
         assert_eq!(control.held(), 0);
         control.send(Dest::Group, &long);
 
         assert!(
             sent > 1000 && control.held() > 2000,
-            "what comes later is queued"
+            "later messages are queued"
         );
     }
 
@@ -246,7 +256,7 @@ mod tests {
         assert_eq!(
             largest(&mut Control::new(InstanceId(1), 500, 0)),
             Some(500),
-            "one's own interface takes no more"
+            "the interface allows no more"
         );
 
         let mut sealed = Control::new(InstanceId(1), 8952, 20);

@@ -1,9 +1,10 @@
-//! Nonces: which words were said after a moment that this process knows, so that a recorded one shows itself.
+//! Nonces that prove a message was sent recently, so that replays are detected.
 //!
-//! A command draws one nonce and counts the hosts that repeat it. A daemon draws one for each beacon, and repeats in its
-//! own those that it heard last: a beacon that repeats a nonce known to be fresh was made after that nonce, hence its own
-//! nonce is fresh as well. So every beacon of a fleet proves itself to all by what it carries anyway, whatever the number
-//! of hosts; a recorded one repeats what nobody drew lately.
+//! A command draws one nonce and counts the hosts that echo its value. A daemon draws one for each
+//! beacon, and echoes the nonces received last: a beacon that echoes a nonce known to be fresh was
+//! made after that nonce, so its own nonce is fresh as well. Every beacon of a fleet therefore
+//! proves its freshness to all hosts at no extra cost, for any number of hosts. A replayed beacon
+//! echoes no recently drawn nonce.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -14,16 +15,17 @@ use crate::id::Nonce;
 use crate::units::Moment;
 use crate::wire::message::{Hello, MAX_ECHOES};
 
-/// How long a nonce shows that what repeats it was said lately.
-const FRESH: Duration = Duration::from_secs(30);
-/// A nonce that was drawn so lately need not be drawn again: many answers are given at one time.
-const AS_NEW: Duration = Duration::from_millis(100);
-/// The most nonces that are known to be fresh.
-const MAX_KNOWN: usize = 2048;
-/// Of those that a beacon repeats, the ones of hosts that have proven nothing: so two that have just started meet.
-const OTHERS: usize = 4;
+/// Time for which a nonce proves the freshness of its echo.
+const FRESH_FOR: Duration = Duration::from_secs(30);
+/// A nonce this young is reused: many answers go out together.
+const REUSE_WITHIN: Duration = Duration::from_millis(100);
+/// Bound on the nonces known to be fresh.
+const MAX_FRESH_NONCES: usize = 2048;
+/// Echoes in a beacon reserved for nonces of unproven hosts, so that two hosts that have just
+/// started find each other.
+const UNPROVEN_ECHOES: usize = 4;
 
-/// Draws nonces that nobody guesses who has not the seed.
+/// Draws nonces that cannot be guessed without the seed.
 #[derive(Debug)]
 pub struct Nonces {
     seed: u64,
@@ -31,12 +33,12 @@ pub struct Nonces {
 }
 
 impl Nonces {
-    /// Nonces that follow from `seed`, which is random.
+    /// Creates the sequence of `seed`, which must be random.
     pub fn new(seed: u64) -> Self {
         Self { seed, drawn: 0 }
     }
 
-    /// The next one.
+    /// Returns the next nonce.
     pub fn draw(&mut self) -> Nonce {
         self.drawn += 1;
         let hash = Sha256::new()
@@ -51,22 +53,22 @@ impl Nonces {
     }
 }
 
-/// What a daemon knows of the nonces of its fleet.
+/// Nonces of a fleet, as known to one daemon.
 #[derive(Debug)]
 pub struct Freshness {
     nonces: Nonces,
-    /// The nonce that is said now.
+    /// Nonce sent now.
     current: Nonce,
-    /// Own nonces and those of beacons that were proven, with the moment when each was drawn or heard.
+    /// Own nonces and nonces of proven beacons, with the time of drawing or receipt.
     known: BTreeMap<Nonce, Moment>,
-    /// The same, the oldest first.
-    order: VecDeque<Nonce>,
-    /// The nonces that were heard last, in beacons that were proven and in others.
+    /// The same nonces, oldest first.
+    by_age: VecDeque<Nonce>,
+    /// Nonces received last, from proven beacons and from others.
     heard: [VecDeque<Nonce>; 2],
 }
 
 impl Freshness {
-    /// A process that has heard nobody.
+    /// Creates the state of a process that has received nothing.
     pub fn new(now: Moment, seed: u64) -> Self {
         let mut nonces = Nonces::new(seed);
         let current = nonces.draw();
@@ -74,51 +76,51 @@ impl Freshness {
             nonces,
             current,
             known: BTreeMap::new(),
-            order: VecDeque::new(),
+            by_age: VecDeque::new(),
             heard: Default::default(),
         };
 
-        all.know(now, current);
+        all.remember(now, current);
         all
     }
 
-    /// The nonce of this process that is said now.
+    /// Nonce that this process sends now.
     pub fn current(&self) -> Nonce {
         self.current
     }
 
-    /// A new one for the next beacon.
+    /// Draws a new nonce for the next beacon.
     pub fn renew(&mut self, now: Moment) -> Nonce {
         self.current = self.nonces.draw();
-        self.know(now, self.current);
+        self.remember(now, self.current);
         self.current
     }
 
-    /// A new one for an answer, unless the present one is as good as new.
+    /// Draws a new nonce for an answer, unless the present one is young enough.
     pub fn refresh(&mut self, now: Moment) {
         let drawn = self.known.get(&self.current);
-        if drawn.is_none_or(|at| now.since(*at) >= AS_NEW) {
+        if drawn.is_none_or(|at| now.since(*at) >= REUSE_WITHIN) {
             self.renew(now);
         }
     }
 
-    /// What the next beacon repeats.
+    /// Returns the nonces that the next beacon echoes.
     pub fn echoes(&self) -> Vec<Nonce> {
         let [proven, others] = &self.heard;
         proven.iter().chain(others).copied().collect()
     }
 
-    /// Whether a beacon of another host was proven.
+    /// Returns whether any beacon of another host was proven.
     pub fn knows_others(&self) -> bool {
         !self.heard[0].is_empty()
     }
 
-    /// Takes a beacon or an answer; says whether it was made lately.
+    /// Takes a beacon or an answer and returns whether it was made recently.
     pub fn judge(&mut self, now: Moment, hello: &Hello) -> bool {
         let fresh = |echo: &Nonce| {
             self.known
                 .get(echo)
-                .is_some_and(|at| now.since(*at) < FRESH)
+                .is_some_and(|at| now.since(*at) < FRESH_FOR)
         };
 
         let proven = hello.echoes.iter().flatten().any(fresh);
@@ -127,13 +129,13 @@ impl Freshness {
         };
 
         if proven {
-            self.know(now, nonce);
+            self.remember(now, nonce);
         }
 
         let (list, most) = if proven {
-            (0, MAX_ECHOES - OTHERS)
+            (0, MAX_ECHOES - UNPROVEN_ECHOES)
         } else {
-            (1, OTHERS)
+            (1, UNPROVEN_ECHOES)
         };
 
         let heard = &mut self.heard[list];
@@ -145,22 +147,22 @@ impl Freshness {
         proven
     }
 
-    fn know(&mut self, now: Moment, nonce: Nonce) {
+    fn remember(&mut self, now: Moment, nonce: Nonce) {
         if self.known.contains_key(&nonce) {
             return;
         }
 
         self.known.insert(nonce, now);
-        self.order.push_back(nonce);
-        while let Some(oldest) = self.order.front()
-            && (self.order.len() > MAX_KNOWN
+        self.by_age.push_back(nonce);
+        while let Some(oldest) = self.by_age.front()
+            && (self.by_age.len() > MAX_FRESH_NONCES
                 || self
                     .known
                     .get(oldest)
-                    .is_none_or(|at| now.since(*at) >= FRESH))
+                    .is_none_or(|at| now.since(*at) >= FRESH_FOR))
         {
             self.known.remove(oldest);
-            self.order.pop_front();
+            self.by_age.pop_front();
         }
     }
 }
@@ -202,7 +204,8 @@ mod tests {
     #[test]
     fn every_beacon_of_a_fleet_that_speaks_proves_itself_and_a_recorded_one_does_not() {
         let mut hosts: Vec<Freshness> = (0..60).map(|seed| Freshness::new(at(0), seed)).collect();
-        let (mut recorded, mut unproven) = (Vec::new(), 0);
+        let mut recorded = Vec::new();
+        let mut unproven = 0;
         for round in 0..4 {
             for speaker in 0..hosts.len() {
                 let now = at(round * 3000 + speaker as u64 * 50);
@@ -216,15 +219,15 @@ mod tests {
                     let proven = host.judge(now, &said);
                     assert!(
                         proven || round == 0,
-                        "round {round}: {nth} does not believe {speaker}"
+                        "round {round}: {nth} rejects {speaker}"
                     );
                     unproven += usize::from(!proven);
                 }
             }
         }
 
-        assert!(unproven > 0, "nobody believes the first beacon of all");
-        // All hosts start again: whatever was said before says nothing to them.
+        assert!(unproven > 0, "the first beacon of all proves nothing");
+        // After a restart of all hosts, no earlier beacon proves anything.
         let mut hosts: Vec<Freshness> = (100..110)
             .map(|seed| Freshness::new(at(60_000), seed))
             .collect();
@@ -241,7 +244,7 @@ mod tests {
             }
         }
 
-        // Nor long after to one that was there.
+        // Nor does a late one prove anything to a host that was running all along.
         let mut witness = Freshness::new(at(0), 7);
         let own = beacon(&mut witness, at(0));
         let answer = Hello {
@@ -255,7 +258,8 @@ mod tests {
 
     #[test]
     fn a_flood_of_beacons_that_prove_nothing_drowns_none_that_do() {
-        let (mut a, mut b) = (Freshness::new(at(0), 1), Freshness::new(at(0), 2));
+        let mut a = Freshness::new(at(0), 1);
+        let mut b = Freshness::new(at(0), 2);
         for round in 0..20u64 {
             for n in 0..1000 {
                 let forged = Hello {
@@ -272,12 +276,13 @@ mod tests {
             assert!(back && (heard || round == 0), "round {round}");
         }
 
-        assert!(a.known.len() <= MAX_KNOWN && a.echoes().len() <= MAX_ECHOES);
+        assert!(a.known.len() <= MAX_FRESH_NONCES && a.echoes().len() <= MAX_ECHOES);
     }
 
     #[test]
     fn nonces_of_other_seeds_are_others() {
-        let (mut one, mut two) = (Nonces::new(1), Nonces::new(2));
+        let mut one = Nonces::new(1);
+        let mut two = Nonces::new(2);
         let drawn: std::collections::BTreeSet<Nonce> =
             (0..100).flat_map(|_| [one.draw(), two.draw()]).collect();
         assert_eq!(drawn.len(), 200);

@@ -1,15 +1,17 @@
-//! A generation: some consecutive blocks packed into one payload that is sent and repaired as a unit.
+//! A generation: consecutive blocks packed into one payload, which is sent and repaired as a unit.
 //!
 //! ```text
 //! payload   0  map size        4 bytes, big-endian
 //!           4  map             CBOR: encoding, and runs of ordinals with the size of each block
-//!              content         the blocks one after the other, as the map says; or one zstd frame of that
+//!              content         the mapped blocks, concatenated; or one zstd frame of them
 //! ```
-//! Many small blocks in one frame shrink as a stream does. Hashes are always of the plain blocks.
 //!
-//! The payload is cut into symbols of the session's size, those into rows of a few columns. Coded symbols (see
-//! [`crate::fec`]) are sums within a column, with the same coefficients in all columns of a row: losses in a row, as a
-//! network that drops a whole send makes them, spread over the columns, and coding is work on long vectors.
+//! Many small blocks in one frame compress like a stream. Hashes always cover the plain blocks.
+//!
+//! The payload is cut into symbols of the session's size, and the symbols into rows of a few
+//! columns. Coded symbols (see [`crate::fec`]) are sums within a column, with the same coefficients
+//! in all columns of a row. Losses within a row, typical of a network that drops a whole send,
+//! spread over the columns, and coding works on long vectors.
 
 use std::ops::Range;
 
@@ -21,38 +23,40 @@ use crate::id::Ordinal;
 use crate::proto::RangeSet;
 use crate::wire::SymbolHeader;
 
-/// What the packer aims at, in bytes of payload: the larger a generation, the nearer are the losses of all hosts to
-/// their mean, and the fewer coded symbols mend them all.
+/// Target size of a payload, in bytes. In a larger generation the losses of all hosts are nearer to
+/// their mean, so fewer coded symbols repair all of them.
 pub const TARGET_BYTES: usize = 3 << 20;
-/// The most plain bytes of a compressed generation: what a host has to have memory for.
+/// Largest plain size of a compressed generation, in bytes: the memory that a host must provide.
 pub const MAX_PLAIN: usize = 16 << 20;
-/// A plain payload is this much larger than what is aimed at, at most, unless it is one block.
-const MAX_OVER: usize = 64 << 10;
-/// With so many plain bytes a frame is ended: one more piece and one more block, of 1 MiB at most, stay within
+/// Largest excess of a plain payload over the target, in bytes, unless the payload is a single
+/// block.
+const MAX_OVERSHOOT: usize = 64 << 10;
+/// Plain bytes at which a frame ends: one more step and one more block of at most 1 MiB stay within
 /// [`MAX_PLAIN`].
 const FULL_PLAIN: usize = 14 << 20;
-/// What is compressed between two looks at the size of the frame.
-const PIECE: usize = 256 << 10;
-/// Content below this is not compressed: it fits a datagram or two anyway.
-const MIN_FRAME: usize = 1 << 10;
+/// Bytes compressed between two checks of the frame's size.
+const COMPRESS_STEP: usize = 256 << 10;
+/// Smallest content worth compressing, in bytes; less fits a datagram or two anyway.
+const MIN_COMPRESSED: usize = 1 << 10;
 /// Generations behind the newest that a sender keeps for repair.
-pub const KEPT: u32 = 12;
-/// The most blocks of one generation.
+pub const KEPT_GENERATIONS: u32 = 12;
+/// Largest number of blocks in a generation.
 pub const MAX_BLOCKS: usize = 8192;
-/// The most bytes of a map, in which a block takes 5 and a run of blocks about 15.
+/// Largest map, in bytes. A block takes 5 bytes and a run of blocks about 15.
 const MAX_MAP: usize = MAX_BLOCKS * 24;
-/// Rows that a full generation has at least: with fewer a column would often need more than its share.
-const ROWS: usize = 256;
+/// Smallest number of rows in a full generation. With fewer rows a column would often need more
+/// than its share.
+const MIN_ROWS: usize = 256;
 /// Columns of a generation of small symbols.
-const COLUMNS: usize = 8;
+const MAX_COLUMNS: usize = 8;
 
-/// How blocks stand in a payload.
+/// Encoding of the blocks in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Encoding {
-    /// As they are.
+    /// Concatenated, uncompressed.
     #[n(0)]
     Plain,
-    /// As one zstd frame.
+    /// One zstd frame.
     #[n(1)]
     Zstd,
 }
@@ -60,21 +64,21 @@ pub enum Encoding {
 /// A run of consecutive ordinals.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Run {
-    /// The first of them.
+    /// First ordinal.
     #[n(0)]
     pub first: Ordinal,
-    /// The plain size of each block, in bytes.
+    /// Plain size of each block, in bytes.
     #[n(1)]
     pub sizes: Vec<u32>,
 }
 
-/// What a payload contains.
+/// Contents of a payload.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Map {
-    /// How blocks stand in it.
+    /// Encoding of the blocks.
     #[n(0)]
     pub encoding: Encoding,
-    /// Which they are, in order.
+    /// Blocks, in order.
     #[n(1)]
     pub runs: Vec<Run>,
 }
@@ -88,28 +92,28 @@ impl Default for Map {
     }
 }
 
-/// One block of a payload.
+/// Position of a block in the plain content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
-    /// Which block.
+pub struct PlacedBlock {
+    /// The block's ordinal.
     pub ordinal: Ordinal,
-    /// Where in the plain content.
+    /// Its byte range in the plain content.
     pub bytes: Range<usize>,
 }
 
-/// Where the content of a payload is, and how it stands there.
+/// Position and encoding of the content in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Body {
-    /// How.
+    /// Encoding of the content.
     pub encoding: Encoding,
-    /// Where in the payload it begins.
+    /// Offset of the content in the payload.
     pub start: usize,
-    /// Its plain size in bytes; never more than [`MAX_PLAIN`].
+    /// Plain size in bytes, at most [`MAX_PLAIN`].
     pub plain: usize,
 }
 
 impl Map {
-    /// Adds a block after those that are there.
+    /// Appends a block.
     pub fn push(&mut self, ordinal: Ordinal, size: u32) {
         match self.runs.last_mut() {
             Some(run) if run.first.0 + run.sizes.len() as u64 == ordinal.0 => run.sizes.push(size),
@@ -120,21 +124,21 @@ impl Map {
         }
     }
 
-    /// The ordinals as ranges.
+    /// Returns the ordinals as ranges.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.runs
             .iter()
             .map(|r| r.first.0..r.first.0.saturating_add(r.sizes.len() as u64))
     }
 
-    /// The payload: the map, then `content`, which is the map's blocks one after the other, encoded as it says.
+    /// Builds the payload: the map, then `content`, the concatenated blocks in the map's encoding.
     pub fn payload(&self, content: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         self.write(content, &mut out);
         out
     }
 
-    /// The same in place of what is in `out`.
+    /// Writes the same payload into `out`, replacing the old contents.
     fn write(&self, content: &[u8], out: &mut Vec<u8>) {
         let map = crate::manifest::node::to_vec(self);
         out.clear();
@@ -144,8 +148,8 @@ impl Map {
         out.extend_from_slice(content);
     }
 
-    /// The map at the front of a payload of `total` bytes of which `front` is the beginning. `Ok(None)` when more of
-    /// the beginning is needed; an error when it is not legal.
+    /// Parses the map at the front of a payload of `total` bytes, given its first bytes in `front`.
+    /// Returns `Ok(None)` if more bytes are needed, and an error for an illegal map.
     pub fn parse(front: &[u8], total: usize) -> Result<Option<(Map, Body)>, &'static str> {
         let Some(size) = front.first_chunk::<4>() else {
             return Ok(None);
@@ -171,7 +175,7 @@ impl Map {
         Ok(Some((map, body)))
     }
 
-    /// The plain size of what the map says, when `content` bytes may hold that.
+    /// Returns the plain size of the mapped blocks, if `content` bytes can hold them.
     fn check(&self, content: usize) -> Result<usize, &'static str> {
         let blocks: usize = self.runs.iter().map(|r| r.sizes.len()).sum();
         if blocks > MAX_BLOCKS {
@@ -203,8 +207,8 @@ impl Map {
         }
     }
 
-    /// The blocks with their places in the plain content.
-    pub fn placed(&self) -> impl Iterator<Item = Placed> + '_ {
+    /// Returns the blocks with their positions in the plain content.
+    pub fn placed(&self) -> impl Iterator<Item = PlacedBlock> + '_ {
         let mut at = 0;
         self.runs
             .iter()
@@ -212,7 +216,7 @@ impl Map {
             .map(move |(&size, ordinal)| {
                 let bytes = at..at + size as usize;
                 at = bytes.end;
-                Placed {
+                PlacedBlock {
                     ordinal: Ordinal(ordinal),
                     bytes,
                 }
@@ -220,60 +224,63 @@ impl Map {
     }
 }
 
-/// Memory for packing, used again and again: fresh pages cost more than what is written to them.
+/// Buffers reused between generations: fresh pages cost more than the bytes written into them.
 #[derive(Debug, Default)]
 pub struct Buffers {
     content: Vec<u8>,
-    /// The payload that was packed last.
+    /// Payload packed last.
     pub payload: Vec<u8>,
 }
 
-/// What became of what was asked for.
+/// Result of packing.
 #[derive(Debug)]
-pub struct Packed {
-    /// What is in it.
+pub struct PackedGeneration {
+    /// Ordinals in the payload.
     pub taken: RangeSet,
-    /// Plain bytes, and those of the frame that they became: when compressing was tried, whether or not it is used.
+    /// Plain size and frame size in bytes, if compression was tried, even if the frame is not used.
     pub frame: Option<(usize, usize)>,
 }
 
-/// Packs the first of `ordinals` into a payload of about [`TARGET_BYTES`]. `read` appends the block's content to the
-/// buffer. With a compressor what may shrink is compressed, and left plain when that gained little.
+/// Packs the first of `ordinals` into a payload of about [`TARGET_BYTES`]. `read` appends a block's
+/// content to the buffer. With a compressor, compressible content is compressed, and left plain if
+/// the gain is small.
 pub fn pack<E>(
     ordinals: &RangeSet,
     compressor: Option<(&mut Compressor, Level)>,
     buffers: &mut Buffers,
     read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
-) -> Result<Packed, E> {
+) -> Result<PackedGeneration, E> {
     pack_to(TARGET_BYTES, ordinals, compressor, buffers, read)
 }
 
-/// The same with about `target` bytes.
+/// Like [`pack`], with a payload of about `target` bytes.
 pub fn pack_to<E>(
     target: usize,
     ordinals: &RangeSet,
     compressor: Option<(&mut Compressor, Level)>,
     buffers: &mut Buffers,
     read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
-) -> Result<Packed, E> {
-    let mut pile = Pile::new(target, ordinals, buffers, read);
-    pile.fill(target)?;
-    let Some((compressor, level)) = compressor.filter(|_| pile.is_worth_it()) else {
-        return Ok(pile.plain(None));
+) -> Result<PackedGeneration, E> {
+    let mut packer = Packer::new(target, ordinals, buffers, read);
+    packer.fill(target)?;
+    let Some((compressor, level)) = compressor.filter(|_| packer.is_compressible()) else {
+        return Ok(packer.into_plain(None));
     };
 
-    match pile.squeeze(compressor, level)? {
-        Some(frame) if frame.len() < pile.content.len() / 20 * 19 => Ok(pile.compressed(frame)),
+    match packer.compress(compressor, level)? {
+        Some(frame) if frame.len() < packer.content.len() / 20 * 19 => {
+            Ok(packer.into_compressed(frame))
+        }
         Some(frame) => {
             let size = frame.len();
-            Ok(pile.plain(Some(size)))
+            Ok(packer.into_plain(Some(size)))
         }
-        None => Ok(pile.plain(None)),
+        None => Ok(packer.into_plain(None)),
     }
 }
 
-/// Blocks on their way into a payload.
-struct Pile<'a, R> {
+/// Collects blocks for a payload.
+struct Packer<'a, R> {
     target: usize,
     left: Box<dyn Iterator<Item = u64> + 'a>,
     read: R,
@@ -282,7 +289,7 @@ struct Pile<'a, R> {
     payload: &'a mut Vec<u8>,
 }
 
-impl<'a, R, E> Pile<'a, R>
+impl<'a, R, E> Packer<'a, R>
 where
     R: FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 {
@@ -300,7 +307,7 @@ where
         }
     }
 
-    /// Adds blocks until there are `until` bytes; false when there is none to be added.
+    /// Adds blocks up to `until` bytes; returns false if none was added.
     fn fill(&mut self, until: usize) -> Result<bool, E> {
         let before = self.content.len();
         while self.content.len() < until
@@ -315,12 +322,13 @@ where
         Ok(self.content.len() > before)
     }
 
-    fn is_worth_it(&self) -> bool {
-        self.content.len() >= MIN_FRAME && may_shrink(self.content)
+    fn is_compressible(&self) -> bool {
+        self.content.len() >= MIN_COMPRESSED && may_shrink(self.content)
     }
 
-    /// Compresses, and adds blocks, until the frame is large enough; `None` when the compressor failed.
-    fn squeeze<'c>(
+    /// Compresses and adds blocks until the frame is large enough. Returns `None` if the compressor
+    /// failed.
+    fn compress<'c>(
         &mut self,
         compressor: &'c mut Compressor,
         level: Level,
@@ -339,22 +347,27 @@ where
                 return Ok(None);
             };
             done = self.content.len();
-            if is_all || size >= self.target || done >= FULL_PLAIN || !self.fill(done + PIECE)? {
+            if is_all
+                || size >= self.target
+                || done >= FULL_PLAIN
+                || !self.fill(done + COMPRESS_STEP)?
+            {
                 return Ok(compressor.end());
             }
         }
     }
 
-    /// Takes away blocks at the end until hardly more bytes are left than were aimed at, or one block: what is kept for
-    /// repair, here and at the hosts, is of one size. What is taken away is read again for the next payload.
-    fn keep_the_aim(&mut self) {
-        let most = self.target + MAX_OVER;
+    /// Drops blocks from the end until the content barely exceeds the target, or a single block is
+    /// left. Every payload kept for repair, at the sender and the hosts, then has about the same
+    /// size. The next payload reads the dropped blocks again.
+    fn trim_to_target(&mut self) {
+        let most = self.target + MAX_OVERSHOOT;
         if self.content.len() <= most {
             return;
         }
 
         let mut kept = Map::default();
-        let fits = |p: &Placed| p.bytes.end <= most || p.bytes.start == 0;
+        let fits = |p: &PlacedBlock| p.bytes.end <= most || p.bytes.start == 0;
         self.map
             .placed()
             .take_while(fits)
@@ -365,37 +378,38 @@ where
         self.map = kept;
     }
 
-    fn plain(mut self, frame: Option<usize>) -> Packed {
+    fn into_plain(mut self, frame: Option<usize>) -> PackedGeneration {
         let frame = frame.map(|size| (self.content.len(), size));
-        self.keep_the_aim();
+        self.trim_to_target();
         self.map.write(self.content, self.payload);
-        Packed {
+        PackedGeneration {
             taken: self.map.ranges().collect(),
             frame,
         }
     }
 
-    fn compressed(mut self, frame: &[u8]) -> Packed {
+    fn into_compressed(mut self, frame: &[u8]) -> PackedGeneration {
         self.map.encoding = Encoding::Zstd;
         let sizes = Some((self.content.len(), frame.len()));
         self.map.write(frame, self.payload);
-        Packed {
+        PackedGeneration {
             taken: self.map.ranges().collect(),
             frame: sizes,
         }
     }
 }
 
-/// How the payload of a symbol lies in rows, by what its header and the session's symbol size say; `None` when that is
-/// beyond the caps.
+/// Returns the grid of a symbol's payload, from the symbol's header and the session's symbol size.
+/// `None` beyond the limits.
 pub fn grid_of(header: &SymbolHeader, symbol: u16) -> Option<Grid> {
     Grid::new(header.payload, symbol, header.columns)
 }
 
-/// How a sender cuts `payload` bytes into symbols of `symbol` bytes: payloads of all sizes into equally many columns.
-/// `None` when there is nothing to cut, or too much.
+/// Returns the grid by which a sender cuts `payload` bytes into symbols of `symbol` bytes: the same
+/// number of columns for every payload size. `None` if the payload is empty or too large.
 pub fn grid_for(payload: usize, symbol: u16) -> Option<Grid> {
-    let columns = (TARGET_BYTES / usize::from(symbol.max(1)) / ROWS).clamp(1, COLUMNS) as u8;
+    let columns =
+        (TARGET_BYTES / usize::from(symbol.max(1)) / MIN_ROWS).clamp(1, MAX_COLUMNS) as u8;
     Grid::new(u32::try_from(payload).ok()?, symbol, columns)
 }
 
@@ -406,7 +420,7 @@ mod tests {
     use crate::fec::MAX_PAYLOAD;
     use proptest::prelude::*;
 
-    /// A payload taken apart as a host does it.
+    /// Unpacks a payload as a host does.
     fn unpacked(payload: &[u8]) -> Option<Vec<(u64, Vec<u8>)>> {
         let (map, at) = Map::parse(payload, payload.len()).ok()??;
         let mut expander = Expander::default();
@@ -435,27 +449,28 @@ mod tests {
         bytes
     }
 
-    /// A payload and what is in it.
+    /// A payload and its ordinals.
     struct Whole {
         taken: RangeSet,
         payload: Vec<u8>,
         frame: Option<(usize, usize)>,
     }
 
-    /// Packs `blocks` at a level until all are packed.
+    /// Packs all `blocks` at a level.
     fn pack_all(blocks: &[Vec<u8>], level: u8) -> Vec<Whole> {
-        let (mut left, mut packed): (RangeSet, Vec<Whole>) =
-            ([0..blocks.len() as u64].into_iter().collect(), vec![]);
+        let mut left: RangeSet = [0..blocks.len() as u64].into_iter().collect();
+        let mut packed: Vec<Whole> = Vec::new();
         let mut buffers = Buffers::default();
         let mut compressor = Compressor::new();
 
         while !left.is_empty() {
             let level = Level::new(level).map(|level| (&mut compressor, level));
-            let Packed { taken, frame } = pack::<()>(&left, level, &mut buffers, |ordinal, out| {
-                out.extend_from_slice(&blocks[ordinal.0 as usize]);
-                Ok(())
-            })
-            .expect("no error");
+            let PackedGeneration { taken, frame } =
+                pack::<()>(&left, level, &mut buffers, |ordinal, out| {
+                    out.extend_from_slice(&blocks[ordinal.0 as usize]);
+                    Ok(())
+                })
+                .expect("no error");
             let one = Whole {
                 taken,
                 payload: buffers.payload.clone(),
@@ -508,7 +523,8 @@ mod tests {
             );
         }
 
-        // What shrinks to nearly nothing is bounded by what a host takes, even with the largest blocks.
+        // Highly compressible content is bounded by the memory of a host, even with the largest
+        // blocks.
         let large = vec![vec![b'x'; 1 << 20]; 20];
         let packed = pack_all(&large, 1);
         assert!(comes_back(&large, &packed));
@@ -528,7 +544,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_gains_little_is_not_used() {
-        // Bytes that are not equally frequent and hardly shrink all the same.
+        // Bytes of uneven frequency that still hardly compress.
         let mut rng = fastrand::Rng::with_seed(1);
         let uneven: Vec<u8> = (0..500_000)
             .map(|_| if rng.u8(..) < 14 { 0 } else { rng.u8(..) })
@@ -546,7 +562,7 @@ mod tests {
     fn what_is_taken_away_again_is_neither_in_the_map_nor_in_the_content() {
         let ordinals: RangeSet = [3..8, 10..14].into_iter().collect();
         let mut buffers = Buffers::default();
-        let mut pile = Pile::new(
+        let mut packer = Packer::new(
             650_000,
             &ordinals,
             &mut buffers,
@@ -555,8 +571,8 @@ mod tests {
                 Ok::<(), ()>(())
             },
         );
-        assert_eq!(pile.fill(1_000_000), Ok(true));
-        let packed = pile.plain(None);
+        assert_eq!(packer.fill(1_000_000), Ok(true));
+        let packed = packer.into_plain(None);
         assert_eq!(packed.taken, [3..8, 10..12].into_iter().collect());
 
         assert_eq!(unpacked(&buffers.payload).expect("legal").len(), 7);
@@ -615,10 +631,16 @@ mod tests {
     proptest! {
         #[test]
         fn any_mix_of_blocks_comes_back_at_any_level(
-            sizes in prop::collection::vec((any::<bool>(), prop_oneof![0..2000usize, 0..300_000usize]), 1..30),
+            sizes in prop::collection::vec(
+                (any::<bool>(), prop_oneof![0..2000usize, 0..300_000usize]),
+                1..30,
+            ),
             level in 0..8u8,
         ) {
-            let blocks: Vec<_> = sizes.iter().map(|&(even, len)| if even { noise(len) } else { text(len) }).collect();
+            let blocks: Vec<_> = sizes
+                .iter()
+                .map(|&(even, len)| if even { noise(len) } else { text(len) })
+                .collect();
             prop_assert!(comes_back(&blocks, &pack_all(&blocks, level)));
         }
 
@@ -628,17 +650,26 @@ mod tests {
             frame in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let mut map = Map { encoding: Encoding::Zstd, runs: Vec::new() };
-            sizes.iter().zip(0..).for_each(|(&size, i)| map.push(Ordinal(i), size.into()));
+            sizes
+                .iter()
+                .zip(0..)
+                .for_each(|(&size, i)| map.push(Ordinal(i), size.into()));
             let _ = unpacked(&map.payload(&frame));
-            let _ = unpacked(&map.payload(&[&[0x28, 0xb5, 0x2f, 0xfd], &frame[..]].concat()));
+            let magic = [0x28, 0xb5, 0x2f, 0xfd];
+            let _ = unpacked(&map.payload(&[&magic, &frame[..]].concat()));
         }
 
         #[test]
         fn blocks_are_found_where_they_were_put(
-            blocks in prop::collection::vec((0..3u64, prop::collection::vec(any::<u8>(), 1..50)), 0..40),
+            blocks in prop::collection::vec(
+                (0..3u64, prop::collection::vec(any::<u8>(), 1..50)),
+                0..40,
+            ),
             symbol in 64..200u16,
         ) {
-            let (mut map, mut body, mut ordinal) = (Map::default(), Vec::new(), 5);
+            let mut map = Map::default();
+            let mut body = Vec::new();
+            let mut ordinal = 5;
             let mut expected = Vec::new();
             for (skip, bytes) in &blocks {
                 ordinal += skip;
@@ -653,16 +684,24 @@ mod tests {
             prop_assert_eq!(&back, &map);
             prop_assert_eq!((at.encoding, at.plain), (Encoding::Plain, body.len()));
             let content = &payload[at.start..];
-            let found: Vec<_> = back.placed().map(|p| (p.ordinal, content[p.bytes].to_vec())).collect();
+            let found: Vec<_> = back
+                .placed()
+                .map(|p| (p.ordinal, content[p.bytes].to_vec()))
+                .collect();
             prop_assert_eq!(found, expected);
 
             let grid = grid_for(payload.len(), symbol).expect("within the caps");
-            let cut: Vec<u8> = (0..grid.symbols()).flat_map(|i| payload[grid.bytes_of(i)].to_vec()).collect();
+            let cut: Vec<u8> = (0..grid.symbols())
+                .flat_map(|i| payload[grid.bytes_of(i)].to_vec())
+                .collect();
             prop_assert_eq!(cut, payload);
         }
 
         #[test]
-        fn any_front_is_parsed_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), total in 0..5000usize) {
+        fn any_front_is_parsed_without_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            total in 0..5000usize,
+        ) {
             let _ = Map::parse(&bytes, total);
             let mut near = vec![0, 0, 0, bytes.len() as u8];
             near.extend_from_slice(&bytes);

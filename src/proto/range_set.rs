@@ -1,43 +1,43 @@
-//! A set of numbers as sorted, disjoint ranges: ordinals wanted, symbols missing.
+//! Set of numbers as sorted, disjoint ranges, for wanted ordinals and missing symbols.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Sorted, disjoint, never touching ranges.
+/// Sorted ranges that neither overlap nor touch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
-    /// Start to end.
+    /// Start to end of each range.
     ranges: BTreeMap<u64, u64>,
     len: u64,
 }
 
 impl RangeSet {
-    /// How many numbers are in the set.
+    /// Number of numbers in the set.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns true for the empty set.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many ranges the set consists of.
+    /// Number of ranges in the set.
     pub fn range_count(&self) -> usize {
         self.ranges.len()
     }
 
-    /// The ranges, rising.
+    /// Returns the ranges in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.ranges.iter().map(|(&start, &end)| start..end)
     }
 
-    /// The least number.
+    /// Returns the smallest number.
     pub fn first(&self) -> Option<u64> {
         self.ranges.first_key_value().map(|(&start, _)| start)
     }
 
-    /// Whether `number` is in the set.
+    /// Returns whether `number` is in the set.
     pub fn contains(&self, number: u64) -> bool {
         self.ranges
             .range(..=number)
@@ -51,7 +51,8 @@ impl RangeSet {
             return;
         }
 
-        let (mut start, mut end) = (range.start, range.end);
+        let mut start = range.start;
+        let mut end = range.end;
         if let Some((&s, &e)) = self.ranges.range(..start).next_back()
             && e >= start
         {
@@ -68,7 +69,7 @@ impl RangeSet {
         self.len += end - start;
     }
 
-    /// Takes a range away.
+    /// Removes a range.
     pub fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -96,25 +97,25 @@ impl RangeSet {
         }
     }
 
-    /// Adds all of `other`.
+    /// Adds all numbers of `other`.
     pub fn extend(&mut self, other: &RangeSet) {
         other.iter().for_each(|r| self.insert(r));
     }
 
-    /// Takes all of `other` away.
+    /// Removes all numbers of `other`.
     pub fn subtract(&mut self, other: &RangeSet) {
         other.iter().for_each(|r| self.remove(r));
     }
 
-    /// Whether any number of `range` is in the set.
+    /// Returns whether any number of `range` is in the set.
     pub fn intersects(&self, range: &Range<u64>) -> bool {
         !range.is_empty()
             && (self.contains(range.start)
                 || self.ranges.range(range.start..range.end).next().is_some())
     }
 
-    /// At most `most` ranges that cover the set: where there are more, ranges with small gaps are joined, so that the
-    /// cover may be larger than the set.
+    /// Returns at most `most` ranges that cover the set. Ranges with small gaps are joined if
+    /// necessary, so the cover may be larger than the set.
     pub fn cover(&self, most: usize) -> RangeSet {
         let mut gap = 1;
         let mut cover = self.clone();
@@ -156,7 +157,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_set_of_numbers(ops in prop::collection::vec((any::<bool>(), 0..100u64, 0..20u64), 0..60)) {
+        fn behaves_as_a_set_of_numbers(
+            ops in prop::collection::vec((any::<bool>(), 0..100u64, 0..20u64), 0..60),
+        ) {
             let mut set = RangeSet::default();
             let mut model = BTreeSet::new();
             for (add, start, len) in ops {
@@ -174,12 +177,15 @@ mod tests {
                 prop_assert!(ranges.windows(2).all(|w| w[0].end < w[1].start));
                 for probe in 0..125 {
                     prop_assert_eq!(set.contains(probe), model.contains(&probe));
-                    prop_assert_eq!(set.intersects(&(probe..probe + 3)), (probe..probe + 3).any(|n| model.contains(&n)));
+                    let range = probe..probe + 3;
+                    let expected = range.clone().any(|n| model.contains(&n));
+                    prop_assert_eq!(set.intersects(&range), expected);
                 }
             }
 
             let cover = set.cover(3);
-            prop_assert!(cover.range_count() <= 3 && set.iter().flatten().all(|n| cover.contains(n)));
+            prop_assert!(cover.range_count() <= 3);
+            prop_assert!(set.iter().flatten().all(|n| cover.contains(n)));
         }
     }
 }

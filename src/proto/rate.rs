@@ -1,94 +1,96 @@
-//! How fast to send: a token bucket for the pace, and a controller that finds the link's rate.
+//! Rate control: a token bucket paces the sends, and a controller finds the link's rate.
 //!
-//! The controller starts low and doubles every round while no host reports queueing or heavy loss. From then on it
-//! knows what the slowest healthy host received at best in the last rounds (the link's capacity, as BBR estimates it),
-//! stays a little below that while there is a queue of more than a few milliseconds, and feels its way up slowly
-//! while there is none. Random loss is averaged over many rounds and does not cut the rate by itself: only loss far
-//! above that mean is taken as a queue that overflows.
+//! The controller starts low and doubles the rate every round while no host reports queueing or
+//! heavy loss. From then on the link's capacity is the best rate received by the slowest healthy
+//! host in the last rounds, as BBR estimates capacity. The rate stays a little below the capacity
+//! while a queue of more than a few milliseconds exists, and otherwise grows slowly. Random loss is
+//! averaged over many rounds and does not cut the rate by itself; only loss far above the mean
+//! counts as an overflowing queue.
 //!
-//! Beside TCP, which fills queues until they overflow, this yields: down to [`SHARE`] of what the link gave in the last
-//! seconds, and no further while the queue only delays.
+//! Beside TCP, which fills queues until they overflow, the controller yields: down to
+//! [`FAIR_SHARE`] of the link's best rate of the last seconds, and no further while the queue only
+//! delays.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::units::{Moment, Rate};
 
-/// Where an unlimited session starts.
-const START: Rate = Rate(200_000_000);
-/// Below this no controller goes.
-const FLOOR: Rate = Rate(2_000_000);
-/// Above this none goes.
-const TOP: Rate = Rate(100_000_000_000);
-/// How often the rate is looked at.
+/// Initial rate of an unlimited session.
+const START_RATE: Rate = Rate(200_000_000);
+/// Lower bound of the rate.
+const MIN_RATE: Rate = Rate(2_000_000);
+/// Upper bound of the rate.
+const MAX_RATE: Rate = Rate(100_000_000_000);
+/// Interval between adjustments of the rate.
 const ROUND: Duration = Duration::from_millis(10);
-/// Queueing delay that means a standing queue.
+/// Queueing delay of a standing queue.
 pub const QUEUE_LIMIT: Duration = Duration::from_millis(8);
-/// Rounds over which the best is remembered.
-const MEMORY: usize = 16;
-/// The longest wait for the effect of a cut.
+/// Rounds over which the capacity is the maximum.
+const CAPACITY_ROUNDS: usize = 16;
+/// Longest wait for the effect of a cut.
 const MAX_HOLD: Duration = Duration::from_millis(100);
-/// Loss that is so much above its long mean is a queue that overflows.
+/// Loss this far above the long-term mean is an overflowing queue.
 const LOSS_STEP: f64 = 0.08;
-/// How far above what was received the rate may go to find out whether there is more.
+/// Factor over the received rate by which the controller probes for more.
 const HEADROOM: f64 = 1.25;
-/// The share of the link's best that queueing alone does not take from us.
-const SHARE: f64 = 0.3;
-/// What is left of the memory of the best after a round: half after four seconds.
-const FORGET: f64 = 0.9983;
+/// Share of the link's best rate that queueing alone does not take away.
+const FAIR_SHARE: f64 = 0.3;
+/// Decay of the best capacity in a round: half after four seconds.
+const BEST_DECAY: f64 = 0.9983;
 
-/// Lets bytes go at a rate: what is sent now moves the time of the next.
+/// Paces bytes at a rate: each send moves the time of the next.
 #[derive(Debug)]
 pub struct Pacer {
     next: Moment,
 }
 
 impl Pacer {
-    /// A pacer that lets go at once.
+    /// Creates a pacer whose first send is due at once.
     pub fn new(now: Moment) -> Self {
         Self { next: now }
     }
 
-    /// When the next datagrams may go.
+    /// Time of the next send.
     pub fn due(&self) -> Moment {
         self.next
     }
 
-    /// `bytes` go now, at `rate`. Who was late makes up for at most `catch_up`.
+    /// Records a send of `bytes` at `rate`. A late sender catches up on at most `catch_up`.
     pub fn sent(&mut self, now: Moment, bytes: usize, rate: Rate, catch_up: Duration) {
         self.next = self.next.max(now - catch_up) + rate.time_for(bytes as u64);
     }
 }
 
-/// What one host measured between two reports.
+/// Measurements of one host between two reports.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// Bytes that arrived, with all headers: the rate counts them too.
+    /// Bytes received with all headers, which the rate counts as well.
     pub bytes: u64,
-    /// The time that they took.
+    /// Time between the reports.
     pub over: Duration,
-    /// The share of datagrams that did not arrive, 0 to 1, smoothed over some ten reports.
+    /// Share of lost datagrams, 0 to 1, smoothed over about ten reports.
     pub loss: f64,
     /// Queueing delay at the end.
     pub delay: Duration,
 }
 
-/// Finds the rate.
+/// Finds the rate of the link.
 #[derive(Debug)]
 pub struct Controller {
     rate: f64,
     ceiling: Option<Rate>,
     starting: bool,
-    /// What the slowest host received in each of the last rounds, in bits a second.
+    /// Rate of the slowest host in each of the last rounds, in bits a second.
     received: VecDeque<f64>,
-    /// The running mean of loss that is not from queues.
+    /// Running mean of loss not caused by queues.
     mean_loss: f64,
     round: Round,
     since: Moment,
-    /// Until then the effect of the last cut is waited for.
-    hold: Moment,
-    /// The best capacity of the last seconds, slowly forgotten.
-    best: f64,
+    /// Time until which the effect of the last cut is awaited.
+    hold_until: Moment,
+    /// Best capacity of the last seconds, decaying slowly.
+    best_capacity: f64,
 }
 
 #[derive(Debug, Default)]
@@ -99,44 +101,43 @@ struct Round {
 }
 
 impl Controller {
-    /// A controller that never goes above `ceiling`.
+    /// Creates a controller with an optional upper bound.
     pub fn new(now: Moment, ceiling: Option<Rate>) -> Self {
-        let rate = ceiling.map_or(START, |c| c.min(START)).0 as f64;
-        let (received, round) = (VecDeque::new(), Round::default());
+        let rate = ceiling.map_or(START_RATE, |c| c.min(START_RATE)).0 as f64;
         Self {
             rate,
             ceiling,
             starting: true,
-            received,
+            received: VecDeque::new(),
             mean_loss: 0.0,
-            round,
+            round: Round::default(),
             since: now,
-            hold: now,
-            best: 0.0,
+            hold_until: now,
+            best_capacity: 0.0,
         }
     }
 
-    /// Begins anew: the hosts that counted were others.
+    /// Restarts the search after the set of measured hosts has changed.
     pub fn restart(&mut self, now: Moment) {
-        let rate = self.rate.max(START.0 as f64);
+        let rate = self.rate.max(START_RATE.0 as f64);
         *self = Self {
             rate,
             ..Self::new(now, self.ceiling)
         };
-        self.rate = self.rate.min(self.top());
+        self.rate = self.rate.min(self.max_rate());
     }
 
-    /// The present rate.
+    /// Present rate.
     pub fn rate(&self) -> Rate {
         Rate(self.rate as u64)
     }
 
-    /// Whether a person set a ceiling.
+    /// Returns whether the user set a ceiling.
     pub fn has_ceiling(&self) -> bool {
         self.ceiling.is_some()
     }
 
-    /// Takes one host's sample.
+    /// Takes a host's sample.
     pub fn sample(&mut self, now: Moment, sample: Sample) {
         let received = sample.bytes as f64 * 8.0 / sample.over.as_secs_f64().max(1e-5);
         self.round.delay = self.round.delay.max(sample.delay);
@@ -151,7 +152,7 @@ impl Controller {
         let round = std::mem::take(&mut self.round);
         let length = now.since(self.since).as_secs_f64() / ROUND.as_secs_f64();
         self.since = now;
-        if self.received.len() == MEMORY {
+        if self.received.len() == CAPACITY_ROUNDS {
             self.received.pop_front();
         }
 
@@ -161,50 +162,53 @@ impl Controller {
         let congested = overflow || round.delay > QUEUE_LIMIT;
 
         if congested {
-            self.give_way(now, capacity, round.delay, overflow);
+            self.back_off(now, capacity, round.delay, overflow);
         } else if self.starting {
             self.rate = (self.rate * 2.0).min(capacity * 4.0).max(self.rate);
         } else if round.delay < QUEUE_LIMIT / 2 {
-            // A round is longer where little is sent: it grows as much in the same time.
+            // Rounds are longer when little is sent; the growth per second stays the same.
             let growth = 1.02f64.powf(length).min(HEADROOM);
             self.rate = (self.rate * growth).min((capacity * HEADROOM).max(self.rate));
         }
 
         self.mean_loss = self.mean_loss * 0.99 + round.loss * 0.01;
-        self.best = (self.best * FORGET).max(capacity);
+        self.best_capacity = (self.best_capacity * BEST_DECAY).max(capacity);
         self.rate = self
             .rate
-            .min(self.top())
-            .max((FLOOR.0 as f64).min(self.top()));
+            .min(self.max_rate())
+            .max((MIN_RATE.0 as f64).min(self.max_rate()));
     }
 
-    fn top(&self) -> f64 {
-        self.ceiling.unwrap_or(TOP).0 as f64
+    fn max_rate(&self) -> f64 {
+        self.ceiling.unwrap_or(MAX_RATE).0 as f64
     }
 
-    fn give_way(&mut self, now: Moment, capacity: f64, delay: Duration, overflow: bool) {
+    fn back_off(&mut self, now: Moment, capacity: f64, delay: Duration, overflow: bool) {
         if self.starting {
             self.starting = false;
-            // The first rounds may have measured little: they do not take away more than the last doublings.
+            // The first rounds may have measured too little, so undo no more than the last
+            // doublings.
             self.rate = self.rate.min(capacity.max(self.rate / 4.0));
-        } else if now < self.hold {
+        } else if now < self.hold_until {
             return;
         }
 
-        // A queue that others fill (TCP does until it overflows) would drive us out: we keep a share of what the link
-        // gave us before. Loss far above the mean says that even that is too much.
+        // A queue filled by others (TCP fills queues until they overflow) would starve this
+        // session, so keep a share of the link's earlier rate. Loss far above the mean shows that
+        // even this share is too much.
         let least = if overflow {
             0.0
         } else {
-            self.rate.min(self.best * SHARE)
+            self.rate.min(self.best_capacity * FAIR_SHARE)
         };
 
         self.rate =
             (self.rate.min(capacity * 1.05) * if overflow { 0.85 } else { 0.95 }).max(least);
-        self.hold = now + delay.min(MAX_HOLD) + ROUND;
+        self.hold_until = now + delay.min(MAX_HOLD) + ROUND;
 
         if delay > QUEUE_LIMIT * 8 {
-            // So long a queue means that the link has become slower: what it could do before counts no more.
+            // A queue this long shows that the link has become slower, so forget its former
+            // capacity.
             self.received.drain(..self.received.len().saturating_sub(2));
         }
     }
@@ -214,10 +218,12 @@ impl Controller {
 mod tests {
     use super::*;
 
-    /// A link of `link` with a queue, and a host behind it that loses `loss` of what passes.
+    /// Runs the controller over a `link` with a queue, to a host that loses `loss` of the
+    /// datagrams.
     fn converge(link: Rate, loss: f64, rounds: u32) -> Rate {
         let mut controller = Controller::new(Moment(0), None);
-        let (mut queue, mut now) = (0f64, Moment(0));
+        let mut queue = 0f64;
+        let mut now = Moment(0);
         for _ in 0..rounds {
             now = now + ROUND;
             let sent = controller.rate().bytes_in(ROUND) as f64;
@@ -275,7 +281,8 @@ mod tests {
         }
 
         let mut pacer = Pacer::new(Moment(0));
-        let (mut now, mut bytes) = (Moment(0), 0u64);
+        let mut now = Moment(0);
+        let mut bytes = 0u64;
         while now < Moment(1_000_000_000) {
             now = now.max(pacer.due())
                 + Duration::from_micros(if bytes.is_multiple_of(7) { 900 } else { 1 });

@@ -13,7 +13,7 @@ use crate::manifest::{
     Content, Entry, EntryKind, FORMAT, Header, Intent, Mode, Mtime, Owner, Release, Rules, TreePath,
 };
 use crate::proto::RangeSet;
-use crate::proto::generation::{Body, Buffers, Encoding, Placed, pack_to};
+use crate::proto::generation::{Body, Buffers, Encoding, PlacedBlock, pack_to};
 use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{
@@ -148,7 +148,7 @@ impl Offer {
         }
     }
 
-    /// Answers [`crate::proto::sender::Request::Pack`] with about `target` bytes; compressed at `level`.
+    /// Answers [`crate::proto::sender::SenderRequest::Pack`] with about `target` bytes; compressed at `level`.
     pub fn pack(
         &self,
         ordinals: &RangeSet,
@@ -470,7 +470,7 @@ impl Disk {
         session: SessionId,
         payload: &[u8],
         at: Body,
-        blocks: &[Placed],
+        blocks: &[PlacedBlock],
     ) -> Result<(RangeSet, u64), String> {
         let open = self.open.get_mut(&session).ok_or("not open")?;
         let mut expander = Expander::default();

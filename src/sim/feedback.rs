@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::proto::path::CONTROL_DATAGRAM;
+use crate::proto::datagram_size::CONTROL_DATAGRAM;
 use crate::units::Moment;
 use crate::wire::datagram::CONTROL_OVERHEAD;
 use crate::wire::{Datagram, Message};

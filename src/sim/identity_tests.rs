@@ -11,7 +11,7 @@ use crate::keys::{HostKey, KnownHosts, PublicKey};
 use crate::manifest::Intent;
 use crate::proto::Dest;
 use crate::proto::control::Control;
-use crate::proto::sender::Notice;
+use crate::proto::sender::SenderNotice;
 use crate::wire::message::{Hello, OrderKind, State, Summary, TreeState};
 use crate::wire::{Datagram, HostStage, Message};
 
@@ -155,7 +155,7 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
         let discovered = network
             .notices
             .iter()
-            .any(|notice| matches!(notice, Notice::Discovered { .. }));
+            .any(|notice| matches!(notice, SenderNotice::Discovered { .. }));
         match (discovered, asked(&network)) {
             (true, _) => {
                 cut(&mut network);
@@ -178,8 +178,8 @@ fn key_of(host: usize) -> PublicKey {
 
 /// Whom the sender warned of: the name, and the key that it had.
 fn warned(network: &Network) -> Vec<(String, PublicKey)> {
-    let other = |notice: &Notice| match notice {
-        Notice::OtherKey(other) => Some((other.name.to_string(), other.had)),
+    let other = |notice: &SenderNotice| match notice {
+        SenderNotice::OtherKey(other) => Some((other.name.to_string(), other.had)),
         _ => None,
     };
     network.notices.iter().filter_map(other).collect()

@@ -15,7 +15,7 @@ use crate::keys::{HostKey, KnownHosts};
 use crate::proto::generation::TARGET_BYTES;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{self, HostSetup, Receiver};
-use crate::proto::sender::{self, Expect, Notice, Sender, SenderSetup};
+use crate::proto::sender::{self, ExpectedHosts, Sender, SenderNotice, SenderSetup};
 use crate::proto::{Dest, Transmit};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::{Datagram, HostStage};
@@ -114,7 +114,7 @@ enum Event {
         reply: receiver::Reply,
     },
     /// The sender's disk answers.
-    SenderReply(sender::Reply),
+    SenderReply(sender::SenderReply),
     /// The release is signed.
     Prepared,
     /// Something is due at a place.
@@ -193,7 +193,7 @@ pub struct Network {
     /// The most bytes that a host held at any time, when that is watched.
     pub most_held: usize,
     /// What the sender told, in order.
-    pub notices: Vec<Notice>,
+    pub notices: Vec<SenderNotice>,
     /// What was sent, when that is recorded.
     pub recording: Recording,
     /// The longest time between two control words of the sender to all, since it announced.
@@ -221,7 +221,7 @@ impl Network {
                 targets: Vec::new(),
                 without: None,
                 lists: false,
-                expect: Expect::default(),
+                expect: ExpectedHosts::default(),
                 known_hosts: setup.known_hosts.clone(),
                 strict: setup.strict,
                 known: 0,
@@ -634,13 +634,13 @@ impl Network {
     fn drain_sender(&mut self) {
         while let Some(request) = self.sender.poll_request() {
             let reply = match request {
-                sender::Request::Pack(_, ordinals, _) => {
+                sender::SenderRequest::Pack(_, ordinals, _) => {
                     let (target, level) = (self.setup.generation, self.setup.compress);
-                    sender::Reply::Packed(Ok(self.offer.pack(&ordinals, target, level)))
+                    sender::SenderReply::Packed(Ok(self.offer.pack(&ordinals, target, level)))
                 }
-                sender::Request::Sign(order) => {
+                sender::SenderRequest::Sign(order) => {
                     let signature = super::disk::signature(&order);
-                    sender::Reply::Signed(Ok((order, signature)))
+                    sender::SenderReply::Signed(Ok((order, signature)))
                 }
             };
             let when = self.now + self.setup.disk.mul_f64(self.rng.f64());
@@ -649,10 +649,10 @@ impl Network {
 
         while let Some(notice) = self.sender.poll_notice() {
             let (discovered, over) = (
-                matches!(notice, Notice::Discovered { .. }),
-                matches!(notice, Notice::Finished),
+                matches!(notice, SenderNotice::Discovered { .. }),
+                matches!(notice, SenderNotice::Finished),
             );
-            if let Notice::Host(host) = &notice
+            if let SenderNotice::Host(host) = &notice
                 && host.stage == Some(HostStage::Ready)
             {
                 self.ready.insert(place(host.address), self.now);

@@ -7,7 +7,7 @@ use super::disk::{Disk, Offer};
 use super::network::Recording;
 use super::{Network, Setup};
 use crate::manifest::Intent;
-use crate::proto::sender::Notice;
+use crate::proto::sender::SenderNotice;
 use crate::wire::message::OrderKind;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ fn deploy(seed: u64, disks: &[Disk], recording: &Recording) -> Duration {
     let took = network.now().since(began);
 
     let targets = network.notices.iter().find_map(|notice| match notice {
-        Notice::Discovered { targets, .. } => Some(targets.len()),
+        SenderNotice::Discovered { targets, .. } => Some(targets.len()),
         _ => None,
     });
 

@@ -6,7 +6,7 @@ use super::disk::Offer;
 use super::{Link, Network, Setup};
 use crate::block::frame::Level;
 use crate::manifest::Intent;
-use crate::proto::sender::Notice;
+use crate::proto::sender::SenderNotice;
 use crate::units::{Quorum, Rate};
 use crate::wire::HostStage;
 use crate::wire::message::OrderKind;
@@ -38,7 +38,10 @@ fn three_hosts_on_a_clean_network() {
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=3, 1);
     assert_eq!(network.sender().stats().repaired, 0);
-    assert!(matches!(network.notices.last(), Some(Notice::Finished)));
+    assert!(matches!(
+        network.notices.last(),
+        Some(SenderNotice::Finished)
+    ));
 }
 
 #[test]
@@ -544,7 +547,7 @@ fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
             assert!(network.run(LONG, SOON), "seed {seed}, MTU {mtu}");
             assert_complete(&mut network, 1..=3, seed);
             let narrow = network.notices.iter().find_map(|n| match n {
-                Notice::Narrow { datagram, host } => Some((*datagram, host.to_string())),
+                SenderNotice::Narrow { datagram, host } => Some((*datagram, host.to_string())),
                 _ => None,
             });
             let (datagram, host) = narrow.expect("it is told");
@@ -564,7 +567,7 @@ fn a_wide_path_is_used_as_wide_as_it_is() {
         !network
             .notices
             .iter()
-            .any(|n| matches!(n, Notice::Narrow { .. }))
+            .any(|n| matches!(n, SenderNotice::Narrow { .. }))
     );
 }
 
@@ -625,7 +628,7 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
         let dropped = network
             .notices
             .iter()
-            .any(|n| matches!(n, Notice::Slow(..)));
+            .any(|n| matches!(n, SenderNotice::Slow(..)));
         assert!(
             dropped,
             "seed {seed}: nobody was dropped from the fast pass"
@@ -677,7 +680,7 @@ fn beside(mbit: u64, seed: u64) -> (Duration, bool) {
         network
             .notices
             .iter()
-            .any(|n| matches!(n, Notice::Slow(..))),
+            .any(|n| matches!(n, SenderNotice::Slow(..))),
     )
 }
 

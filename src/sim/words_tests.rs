@@ -14,7 +14,9 @@ use crate::proto::control::Control;
 use crate::proto::freshness::Nonces;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{HostSetup, Receiver};
-use crate::proto::sender::{Expect, Notice, Reply, Request, Sender, SenderSetup};
+use crate::proto::sender::{
+    ExpectedHosts, Sender, SenderNotice, SenderReply, SenderRequest, SenderSetup,
+};
 use crate::proto::{Dest, RangeSet};
 use crate::units::{Floor, Moment, Quorum};
 use crate::wire::fragment::Reassembly;
@@ -61,7 +63,7 @@ impl Sending {
             targets: vec![vec!["web*".into()]],
             without: None,
             lists: false,
-            expect: Expect::default(),
+            expect: ExpectedHosts::default(),
             known_hosts: KnownHosts::default(),
             strict: false,
             known: 1,
@@ -109,7 +111,7 @@ impl Sending {
         sending.say(WEB1, source, &Message::Hello(hello));
         while !matches!(
             sending.sender.poll_notice(),
-            Some(Notice::Discovered { .. })
+            Some(SenderNotice::Discovered { .. })
         ) {
             sending.pass();
         }
@@ -143,9 +145,9 @@ impl Sending {
         for _ in 0..50 {
             self.pass();
             while let Some(request) = self.sender.poll_request() {
-                if let Request::Pack(_, ordinals, _) = request {
+                if let SenderRequest::Pack(_, ordinals, _) = request {
                     all.extend(&ordinals);
-                    let packed = Reply::Packed(Ok((ordinals, Arc::new(vec![0; 100]))));
+                    let packed = SenderReply::Packed(Ok((ordinals, Arc::new(vec![0; 100]))));
                     self.sender.handle_reply(self.now, packed);
                 }
             }

@@ -237,7 +237,7 @@ mod tests {
             HostName::new("web1").expect("legal"),
             ([10, 0, 0, 1], 5000).into(),
         );
-        hosts.expect(Moment(1), id, name, at, Serial(0));
+        hosts.add(Moment(1), id, name, at, Serial(0));
 
         let mut host = hosts.get(id).expect("just made").clone();
         let stages = [

@@ -14,8 +14,8 @@ use crate::manifest::node::to_vec;
 use crate::manifest::{Header, Release};
 use crate::net::Waker;
 use crate::proto::RangeSet;
-use crate::proto::effort::Demand;
-use crate::proto::sender::{Reply, Request};
+use crate::proto::compression::Demand;
+use crate::proto::sender::{SenderReply, SenderRequest};
 use crate::tree::{SourceError, Tree};
 use crate::wire::message::SignedOrder;
 use crate::{Error, Result};
@@ -23,7 +23,7 @@ use crate::{Error, Result};
 /// What the worker is asked: it reads the source and signs, so that neither holds up the network.
 pub(super) enum Work {
     Sign(Box<Header>),
-    Machine(Request),
+    Machine(SenderRequest),
     /// Record the release in the tree that is its source.
     Keep(Box<Kept>),
 }
@@ -40,7 +40,7 @@ pub(super) struct Kept {
 pub(super) enum Answer {
     Prepared(Result<Box<Facts>>),
     Signed(Result<(Release, Vec<u8>)>),
-    Machine(Reply),
+    Machine(SenderReply),
     Kept(Result<()>),
 }
 
@@ -103,21 +103,21 @@ impl Worker {
                         .map_err(defect)
                         .and_then(|kept| kept),
                 ),
-                Work::Machine(Request::Pack(_, ordinals, demand)) => {
+                Work::Machine(SenderRequest::Pack(_, ordinals, demand)) => {
                     let packed = guarded(|| {
                         self.pack(&mut source, ordinals, demand)
                             .map_err(|e| e.to_string())
                     });
-                    Answer::Machine(Reply::Packed(packed.and_then(|packed| packed)))
+                    Answer::Machine(SenderReply::Packed(packed.and_then(|packed| packed)))
                 }
-                Work::Machine(Request::Sign(order)) => {
+                Work::Machine(SenderRequest::Sign(order)) => {
                     let signed = guarded(|| {
                         self.signer
                             .sign(Namespace::ORDER, &order)
                             .map_err(|e| e.to_string())
                     });
                     let signature = signed.and_then(|signed| signed);
-                    Answer::Machine(Reply::Signed(
+                    Answer::Machine(SenderReply::Signed(
                         signature.map(|s| (order, s.as_bytes().to_vec())),
                     ))
                 }

@@ -1,7 +1,8 @@
-//! The members as one host or sender sees them, and how long each is remembered.
+//! Table of the members known to one host or sender, and the lifetime of its entries.
 //!
-//! Only those count that have shown that they are there now, see [`super::super::freshness`]. A beacon that shows nothing is
-//! kept for a while and changes neither intervals nor turns nor what is told of the fleet.
+//! Only confirmed members count: members that have proven to be alive now, see
+//! [`super::super::freshness`]. An unproven beacon is kept for a while, but changes neither
+//! intervals nor slots nor the reported size of the fleet.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,85 +12,85 @@ use crate::id::{HostName, InstanceId};
 use crate::units::Moment;
 use crate::wire::message::Hello;
 
-/// The shortest interval between beacons.
-const BEACON: Duration = Duration::from_secs(2);
-/// Beacons a second in the whole group, at most about.
+/// Shortest interval between beacons.
+const BEACON_INTERVAL: Duration = Duration::from_secs(2);
+/// Approximate bound on beacons a second in the whole group.
 const GROUP_BEACONS: u32 = 20;
-/// A member is forgotten after this many of its intervals.
-const MISSED: u32 = 4;
-/// How often it is looked who is to be forgotten.
-const SWEEP: Duration = Duration::from_millis(250);
-/// The most members that are kept.
+/// Beacon intervals after which a silent member is forgotten.
+const MISSED_INTERVALS: u32 = 4;
+/// Interval between scans for silent members.
+const EXPIRE_INTERVAL: Duration = Duration::from_millis(250);
+/// Bound on the members in the table.
 pub const MAX_MEMBERS: usize = 20_000;
-/// The most of them at one address: a machine has one, a test some.
-const MAX_EACH: usize = 64;
-/// The most trees of all members together.
+/// Bound on the members at one address: a machine has one, a test a few.
+const MAX_PER_ADDRESS: usize = 64;
+/// Bound on the trees of all members together.
 const MAX_TREE_STATES: usize = 200_000;
-/// Without a group key, a host that was heard so long after its first word is reckoned with.
-const AGAIN: Duration = Duration::from_secs(1);
-/// A host that is not reckoned with is forgotten after this.
-const UNPROVEN: Duration = Duration::from_secs(60);
-/// Without a group key, a host is forgotten after this and twice the time for which it was there.
-const FLEETING: Duration = Duration::from_secs(5);
-/// Of so many voices one may lie about the number of hosts.
-const LIARS: usize = 8;
-/// The longest interval between beacons where hosts are reckoned with that were heard twice.
-const LONGEST_PLAIN: Duration = Duration::from_secs(45);
+/// Without a group key, a host is confirmed this long after its first beacon.
+const CONFIRM_AFTER: Duration = Duration::from_secs(1);
+/// Lifetime of an unconfirmed host.
+const UNPROVEN_LIFETIME: Duration = Duration::from_secs(60);
+/// Without a group key, a silent host is forgotten after this plus twice the time of its presence.
+const BRIEF_LIFETIME: Duration = Duration::from_secs(5);
+/// Addresses of which one may lie about the number of hosts.
+const VOICES_PER_LIAR: usize = 8;
+/// Longest interval between beacons without a group key, where two beacons confirm a host.
+const MAX_PLAIN_INTERVAL: Duration = Duration::from_secs(45);
 
-/// A host that was heard of lately.
+/// A host heard recently.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Member {
-    /// What it said.
+    /// Last beacon or answer.
     pub hello: Hello,
-    /// Where from.
+    /// Address of the host.
     pub address: SocketAddr,
-    /// When it said so last.
+    /// Time of the last beacon or answer.
     pub heard: Moment,
-    /// When it was first heard.
+    /// Time of the first beacon or answer.
     pub since: Moment,
-    /// Whether it is reckoned with.
+    /// Set for a confirmed member.
     counts: bool,
 }
 
-/// How easily a host is reckoned with.
+/// Proof required of a new member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Trust {
-    /// Once it has shown that it is there: nobody else has the group key.
+    /// One fresh beacon: nobody else has the group key.
     #[default]
     Proven,
-    /// When it has shown so twice, [`AGAIN`] apart, from the same address.
+    /// Two fresh beacons from the same address, [`CONFIRM_AFTER`] apart.
     Twice,
 }
 
-/// The members as one host or sender sees them.
+/// Members known to one host or sender.
 #[derive(Debug, Default)]
 pub struct Table {
     trust: Trust,
     members: BTreeMap<InstanceId, Member>,
-    /// Who has a name.
+    /// Member with each name and address.
     named: BTreeMap<(HostName, IpAddr), InstanceId>,
-    /// What there is at each address.
-    at: BTreeMap<IpAddr, Place>,
-    /// Trees of all members.
+    /// Members at each address.
+    at: BTreeMap<IpAddr, AddressEntry>,
+    /// Number of trees of all members.
     trees: usize,
-    /// How many members are reckoned with.
+    /// Number of confirmed members.
     counted: usize,
-    /// At how many addresses so many hosts are known, by the least that is said there.
+    /// Number of addresses for each claimed fleet size, by the smallest claim at the address.
     claims: BTreeMap<u32, usize>,
-    /// When it was last looked who was not heard for long.
+    /// Time of the last scan for silent members.
     swept: Moment,
 }
 
-/// The members at one address.
+/// Members at one address.
 #[derive(Debug, Default)]
-struct Place {
+struct AddressEntry {
     members: usize,
-    /// How many hosts they know, and how many of them say so, of those that are reckoned with.
+    /// Number of confirmed members for each claimed fleet size.
     claims: BTreeMap<u32, usize>,
 }
 
 impl Table {
-    /// An empty table.
+    /// Creates an empty table.
     pub fn new(trust: Trust) -> Self {
         Self {
             trust,
@@ -97,8 +98,8 @@ impl Table {
         }
     }
 
-    /// Takes a beacon or answer; says whether the host is new. `proven`: it was made lately. What proves nothing does not
-    /// take the place of what did.
+    /// Takes a beacon or an answer and returns whether the host is new. Set `proven` for a fresh
+    /// one; an unproven one never replaces a confirmed member.
     pub fn heard(
         &mut self,
         now: Moment,
@@ -113,15 +114,15 @@ impl Table {
             return false;
         }
 
-        // A restarted daemon has a new instance: the old one must not stay as a ghost.
+        // A restarted daemon has a new instance; without this the old one would stay as a ghost.
         if let Some(&other) = self.named.get(&name).filter(|id| **id != instance) {
             if !proven && self.members.get(&other).is_some_and(|other| other.counts) {
                 return false;
             }
-            self.left(other);
+            self.remove(other);
         }
 
-        let before = self.left(instance);
+        let before = self.remove(instance);
         let known = before.is_some();
         let before = before.filter(|before| before.address.ip() == from.ip());
         let since = before.as_ref().map_or(now, |before| before.since);
@@ -129,7 +130,7 @@ impl Table {
             && match self.trust {
                 Trust::Proven => true,
                 Trust::Twice => {
-                    before.is_some_and(|before| before.counts) || now.since(since) >= AGAIN
+                    before.is_some_and(|before| before.counts) || now.since(since) >= CONFIRM_AFTER
                 }
             };
 
@@ -148,12 +149,12 @@ impl Table {
         !known
     }
 
-    /// Whether there is room for one more; a host that is there is not kept out by those that prove nothing.
+    /// Returns whether there is room for one more. Unconfirmed members give way to a proven one.
     fn has_room(&mut self, hello: &Hello, ip: IpAddr, proven: bool) -> bool {
         let fits = |table: &Self| {
             let each = table.at.get(&ip).map_or(0, |place| place.members);
             let trees = table.trees + hello.trees.len();
-            table.members.len() < MAX_MEMBERS && each < MAX_EACH && trees <= MAX_TREE_STATES
+            table.members.len() < MAX_MEMBERS && each < MAX_PER_ADDRESS && trees <= MAX_TREE_STATES
         };
 
         if !fits(self) && proven {
@@ -163,7 +164,7 @@ impl Table {
                 .filter(|(_, m)| !m.counts)
                 .map(|(id, _)| *id)
                 .collect();
-            idle.into_iter().for_each(|id| drop(self.left(id)));
+            idle.into_iter().for_each(|id| drop(self.remove(id)));
         }
 
         fits(self)
@@ -185,8 +186,8 @@ impl Table {
         self.members.insert(instance, member);
     }
 
-    /// Takes a farewell; gives who it was.
-    pub fn left(&mut self, instance: InstanceId) -> Option<Member> {
+    /// Removes and returns a member.
+    pub fn remove(&mut self, instance: InstanceId) -> Option<Member> {
         let member = self.members.remove(&instance)?;
         let ip = member.address.ip();
         self.trees -= member.hello.trees.len();
@@ -211,32 +212,33 @@ impl Table {
         Some(member)
     }
 
-    /// The farewell of `instance` from the address `from`: nobody says it for somebody else.
+    /// Takes the goodbye of `instance`, only from the member's own address.
     pub fn farewell(&mut self, instance: InstanceId, from: SocketAddr) {
         if self
             .members
             .get(&instance)
             .is_some_and(|member| member.address.ip() == from.ip())
         {
-            self.left(instance);
+            self.remove(instance);
         }
     }
 
-    /// The time between two beacons of each of `members` hosts.
+    /// Interval between the beacons of each of `members` hosts.
     pub(super) fn interval(&self, members: u32) -> Duration {
         match self.trust {
             Trust::Proven => interval(members),
-            Trust::Twice => interval(members).min(LONGEST_PLAIN),
+            Trust::Twice => interval(members).min(MAX_PLAIN_INTERVAL),
         }
     }
 
-    /// Changes what is claimed at an address.
+    /// Changes the claims at an address.
     fn claim(&mut self, ip: IpAddr, change: impl FnOnce(&mut BTreeMap<u32, usize>)) {
         let Some(place) = self.at.get_mut(&ip) else {
             return;
         };
 
-        let least = |place: &Place| place.claims.first_key_value().map(|(&members, _)| members);
+        let least =
+            |place: &AddressEntry| place.claims.first_key_value().map(|(&members, _)| members);
         let before = least(place);
         change(&mut place.claims);
         let after = least(place);
@@ -251,19 +253,19 @@ impl Table {
         }
     }
 
-    /// Forgets who was not heard for long. All are looked at, so not at every call.
+    /// Forgets silent members. Scans all of them, so not at every call.
     pub fn expire(&mut self, now: Moment) {
-        if now.since(self.swept) < SWEEP {
+        if now.since(self.swept) < EXPIRE_INTERVAL {
             return;
         }
 
         self.swept = now;
-        let longest = self.interval(self.counted as u32) * MISSED;
+        let longest = self.interval(self.counted as u32) * MISSED_INTERVALS;
         let patience = |m: &Member| match (m.counts, self.trust) {
             (true, Trust::Proven) => longest,
-            // Whoever was there for a moment is not waited for longer than that.
-            (true, Trust::Twice) => longest.min(FLEETING + m.heard.since(m.since) * 2),
-            (false, _) => UNPROVEN,
+            // A host present only briefly is not awaited much longer.
+            (true, Trust::Twice) => longest.min(BRIEF_LIFETIME + m.heard.since(m.since) * 2),
+            (false, _) => UNPROVEN_LIFETIME,
         };
 
         let gone = self
@@ -272,44 +274,44 @@ impl Table {
             .filter(|(_, m)| now.since(m.heard) > patience(m));
 
         for id in gone.map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.left(id);
+            self.remove(id);
         }
     }
 
-    /// The hosts that may have something to give: those that are reckoned with, and those that were heard several times.
-    /// What they say is to be proven by what they give.
+    /// Returns the hosts that may offer content: confirmed members, and hosts heard repeatedly.
+    /// Their claims are verified by the content.
     pub fn around(&self) -> impl Iterator<Item = (&InstanceId, &Member)> {
-        self.members
-            .iter()
-            .filter(|(_, member)| member.counts || member.heard.since(member.since) >= AGAIN)
+        self.members.iter().filter(|(_, member)| {
+            member.counts || member.heard.since(member.since) >= CONFIRM_AFTER
+        })
     }
 
-    /// The members that are reckoned with.
+    /// Returns the confirmed members.
     pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Member)> {
         self.members.iter().filter(|(_, member)| member.counts)
     }
 
-    /// The member with this process.
+    /// Returns the confirmed member with this instance.
     pub fn get(&self, instance: InstanceId) -> Option<&Member> {
         self.members.get(&instance).filter(|member| member.counts)
     }
 
-    /// How many they are.
+    /// Number of confirmed members.
     pub fn len(&self) -> usize {
         self.counted
     }
 
-    /// Whether there are none.
+    /// Returns true without any confirmed member.
     pub fn is_empty(&self) -> bool {
         self.counted == 0
     }
 
-    /// How many hosts there are as the members know it, an address being one voice: when we have heard so many, we have
-    /// heard all. A few voices that say more than all others are left out.
+    /// Returns the fleet size claimed by the members, one vote for each address: after that many
+    /// answers, all hosts have answered. A few votes above all others are ignored.
     pub fn claimed(&self) -> usize {
         let voices: usize = self.claims.values().sum();
         let mut liars = if voices > 1 {
-            (voices / LIARS).max(1)
+            (voices / VOICES_PER_LIAR).max(1)
         } else {
             0
         };
@@ -325,7 +327,7 @@ impl Table {
     }
 }
 
-/// Takes away one of a value.
+/// Decrements the count of a value.
 fn take(counts: &mut BTreeMap<u32, usize>, value: u32) {
     if let Some(count) = counts.get_mut(&value) {
         *count -= 1;
@@ -336,7 +338,7 @@ fn take(counts: &mut BTreeMap<u32, usize>, value: u32) {
 }
 
 fn interval(members: u32) -> Duration {
-    BEACON.max(Duration::from_secs(1) * members / GROUP_BEACONS)
+    BEACON_INTERVAL.max(Duration::from_secs(1) * members / GROUP_BEACONS)
 }
 
 #[cfg(test)]
@@ -384,10 +386,10 @@ mod tests {
         assert!(table.claimed() == 2 && table.iter().all(|(id, _)| *id != InstanceId(1)));
         table.farewell(InstanceId(2), at(1));
 
-        assert_eq!(table.len(), 2, "somebody else says so");
+        assert_eq!(table.len(), 2, "from another address");
         table.farewell(InstanceId(2), at(2));
         assert_eq!((table.len(), table.claimed()), (1, 2));
-        table.expire(START + BEACON * (MISSED + 1));
+        table.expire(START + BEACON_INTERVAL * (MISSED_INTERVALS + 1));
         assert!(table.at.is_empty() && table.trees == 0);
 
         assert!(table.is_empty() && table.claimed() == 0 && table.named.is_empty());
@@ -407,11 +409,12 @@ mod tests {
         }
 
         for n in 0..30_000u32 {
-            let (id, name) = (InstanceId(u64::from(n) + 100), format!("ghost{n}"));
+            let id = InstanceId(u64::from(n) + 100);
+            let name = format!("ghost{n}");
             table.heard(START, at(n + 100), id, hello(&name, u32::MAX), false);
         }
 
-        // In the name of one that is there, from its address, with and without its number.
+        // In the name of a present host and from its address, with a new instance and with its own.
         assert!(!table.heard(START, at(1), InstanceId(77), hello("web1", 9), false));
         assert!(!table.heard(START, at(1), InstanceId(1), hello("web1", 9), false));
         assert_eq!(
@@ -420,11 +423,11 @@ mod tests {
         );
 
         assert!(table.members.len() <= MAX_MEMBERS);
-        // One more that proves itself finds room, and all others are forgotten soon.
+        // One more proven host finds room, and all others are soon forgotten.
         assert!(
             table.heard(START, at(6), InstanceId(6), hello("web6", 6), true) && table.len() == 6
         );
-        table.expire(START + UNPROVEN + SWEEP);
+        table.expire(START + UNPROVEN_LIFETIME + EXPIRE_INTERVAL);
 
         assert!(table.members.is_empty());
     }
@@ -442,7 +445,7 @@ mod tests {
             );
         }
 
-        // Two machines, one with as many names as it likes.
+        // Two machines, one with any number of names.
         for n in 0..40u32 {
             let from = at(100 + n / 39);
             table.heard(
@@ -457,7 +460,7 @@ mod tests {
         assert_eq!(table.claimed(), 20);
         let mut pair = Table::default();
         pair.heard(START, at(1), InstanceId(1), hello("web1", u32::MAX), true);
-        assert_eq!(pair.claimed(), MAX_MEMBERS, "nobody else says anything");
+        assert_eq!(pair.claimed(), MAX_MEMBERS, "a single vote");
         pair.heard(START, at(2), InstanceId(2), hello("web2", 2), true);
 
         assert_eq!(pair.claimed(), 2);
@@ -479,13 +482,14 @@ mod tests {
         assert_eq!(
             (table.len(), table.claimed(), table.around().count()),
             (1, 2, 1),
-            "web2 spoke from elsewhere"
+            "web2 has moved"
         );
 
-        // A flood that lasts four seconds, whose hosts all prove themselves twice.
+        // A flood of four seconds with two proofs from each host.
         for round in [0, 3800] {
             for n in 0..19_000u32 {
-                let (id, name) = (InstanceId(u64::from(n) + 100), format!("ghost{n}"));
+                let id = InstanceId(u64::from(n) + 100);
+                let name = format!("ghost{n}");
                 table.heard(after(2000 + round), at(n + 100), id, hello(&name, 9), true);
             }
         }
@@ -511,7 +515,7 @@ mod tests {
             );
         }
 
-        assert_eq!(table.len(), MAX_EACH);
+        assert_eq!(table.len(), MAX_PER_ADDRESS);
         for n in 0..2000u32 {
             let trees = (0..200).map(tree).collect();
             let id = InstanceId(10_000 + u64::from(n));
@@ -527,6 +531,9 @@ mod tests {
             );
         }
 
-        assert!(table.trees <= MAX_TREE_STATES && table.len() <= MAX_EACH + MAX_TREE_STATES / 200);
+        assert!(
+            table.trees <= MAX_TREE_STATES
+                && table.len() <= MAX_PER_ADDRESS + MAX_TREE_STATES / 200
+        );
     }
 }

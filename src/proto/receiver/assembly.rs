@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::buffer::{Buffer, Part, Progress, Vote};
 use crate::id::{Generation, Ordinal};
 use crate::proto::RangeSet;
-use crate::proto::generation::{Body, KEPT, Placed, grid_of};
+use crate::proto::generation::{Body, KEPT_GENERATIONS, PlacedBlock, grid_of};
 use crate::units::Moment;
 use crate::wire::Symbol;
 use crate::wire::message::{MAX_NACKS, Missing};
@@ -24,7 +24,7 @@ const MAX_BYTES: u64 = 64 << 20;
 const MAX_SPARE: usize = 4;
 /// A sender is not further than this from where it was heard last: it has nothing more of generations so far behind
 /// the newest that it has begun.
-const BEHIND: u32 = KEPT + 8;
+const BEHIND: u32 = KEPT_GENERATIONS + 8;
 /// After so many words in a row that the sender is far from where it was thought to be, it is there.
 const CONTRADICTIONS: u32 = 64;
 /// While repairs come, more of them are waited for this long before the next complaint; and a [`super::super::backoff`].
@@ -44,7 +44,7 @@ pub struct Delivery {
     /// Where the content is in them.
     pub body: Body,
     /// The wanted blocks and where in the plain content they are.
-    pub blocks: Vec<Placed>,
+    pub blocks: Vec<PlacedBlock>,
 }
 
 /// What is to be done about generations that were sent in full and whose wait is over.
@@ -385,7 +385,7 @@ impl Assembly {
 
     /// Gives up what the sender does not keep any more.
     fn forget_old(&mut self) {
-        let oldest = self.horizon.saturating_sub(KEPT);
+        let oldest = self.horizon.saturating_sub(KEPT_GENERATIONS);
         if self.unresolved(1).first().is_some_and(|&n| n < oldest) {
             self.open = self.open.split_off(&oldest);
             self.resolve(0..oldest);
@@ -530,7 +530,7 @@ mod tests {
         );
         assembly.due(Moment(0), COMING, None, || COMING);
 
-        assert!(assembly.take_gave_up() && assembly.unresolved(1) == [500 - KEPT]);
+        assert!(assembly.take_gave_up() && assembly.unresolved(1) == [500 - KEPT_GENERATIONS]);
     }
 
     #[test]

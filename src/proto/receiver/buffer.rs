@@ -15,8 +15,8 @@ pub use recall::Part;
 use crate::fec::{self, Grid, Kernel, Unsolved};
 use crate::id::Generation;
 use crate::proto::RangeSet;
-use crate::proto::bits::Bits;
-use crate::proto::generation::{Body, Encoding, Map, Placed};
+use crate::proto::bitmap::Bitmap;
+use crate::proto::generation::{Body, Encoding, Map, PlacedBlock};
 use crate::wire::Symbol;
 use crate::wire::message::{Missing, Ranges};
 
@@ -51,7 +51,7 @@ pub struct Buffer {
     /// Unknown while nothing of the generation has arrived.
     grid: Option<Grid>,
     bytes: Vec<u8>,
-    got: Bits,
+    got: Bitmap,
     /// Symbols at the beginning that have all arrived.
     prefix: u32,
     columns: Vec<Column>,
@@ -61,7 +61,7 @@ pub struct Buffer {
     /// The same, to be looked up: no more than the symbols of the generation.
     taken: HashSet<(u16, u8)>,
     /// The wanted blocks, and the symbols that they lie in.
-    map: Option<(Vec<Placed>, Bits, Body)>,
+    map: Option<(Vec<PlacedBlock>, Bitmap, Body)>,
     /// Symbols of wanted blocks that are missing, when the map is known.
     missing: u32,
     /// Symbols that were taken, and those that lie differently.
@@ -157,7 +157,7 @@ impl Buffer {
         self.bytes
             .reserve_exact((grid.payload() as usize).saturating_sub(self.bytes.len()));
         self.bytes.resize(grid.payload() as usize, 0);
-        self.got = Bits::new(grid.symbols());
+        self.got = Bitmap::new(grid.symbols());
         let columns = u32::from(grid.columns());
         let rows_of = |column: u32| grid.symbols().saturating_sub(column).div_ceil(columns);
         let column = |c| Column {
@@ -297,13 +297,13 @@ impl Buffer {
             return Ok(());
         };
 
-        let blocks: Vec<Placed> = map
+        let blocks: Vec<PlacedBlock> = map
             .placed()
             .filter(|p| wants.contains(p.ordinal.0))
             .collect();
 
         // Of a frame all is needed for any block.
-        let bytes_of = |block: &Placed| match body.encoding {
+        let bytes_of = |block: &PlacedBlock| match body.encoding {
             Encoding::Plain => body.start + block.bytes.start..body.start + block.bytes.end,
             Encoding::Zstd => body.start..self.bytes.len(),
         };
@@ -314,7 +314,7 @@ impl Buffer {
             .map(|symbols| u64::from(symbols.start)..u64::from(symbols.end))
             .collect();
 
-        let mut wanted = Bits::new(grid.symbols());
+        let mut wanted = Bitmap::new(grid.symbols());
         self.columns.iter_mut().for_each(|c| c.needed = 0);
         for index in needed.iter().flatten().map(|index| index as u32) {
             if wanted.set(index) && !self.got.get(index) {
@@ -366,7 +366,7 @@ impl Buffer {
     }
 
     /// The payload; where its content and the wanted blocks are, when that is known.
-    pub fn into_parts(self) -> (Vec<u8>, Option<(Body, Vec<Placed>)>) {
+    pub fn into_parts(self) -> (Vec<u8>, Option<(Body, Vec<PlacedBlock>)>) {
         (self.bytes, self.map.map(|(blocks, _, body)| (body, blocks)))
     }
 }

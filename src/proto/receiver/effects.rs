@@ -7,7 +7,7 @@ use super::Part;
 use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
 use crate::manifest::{Release, ReleaseId};
 use crate::proto::RangeSet;
-use crate::proto::generation::{Body, Placed};
+use crate::proto::generation::{Body, PlacedBlock};
 use crate::wire::message::{Shown, SignedOrder, Summary, TreeState};
 use crate::wire::query::ReleaseBytes;
 
@@ -42,7 +42,7 @@ pub enum Request {
         /// Where the content is in it.
         body: Body,
         /// The wanted blocks, and where in the plain content they are.
-        blocks: Vec<Placed>,
+        blocks: Vec<PlacedBlock>,
     },
     /// Read back these parts of blocks of files that were not asked for.
     Recall {

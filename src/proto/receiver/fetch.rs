@@ -36,7 +36,7 @@ impl Session {
 
     /// Queues the messages that ask for `cover`; we are listening already.
     fn ask(&mut self, due: Moment, cover: &RangeSet) {
-        self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
+        self.outbox.remove_if(|m| matches!(m, Message::Want(_)));
         self.asked_at = due;
         let (seen, fetch) = (self.measure.seen, self.to_fetch());
         let ranges: Vec<_> = cover.iter().collect();
@@ -56,7 +56,7 @@ impl Session {
                 fetch,
             });
             // It counts from a host that the sender knows: where nobody was looked for it knows nobody yet.
-            let may_come_first = !self.is_granted() || self.outbox.has_spoken();
+            let may_come_first = !self.is_granted() || self.outbox.has_sent();
             self.outbox.push_before(
                 |m| may_come_first && matches!(m, Message::State(_)),
                 number,
@@ -106,7 +106,7 @@ impl Session {
         if self.wants.is_empty() && self.delivering == 0 {
             self.assembly.rest();
             // Others asked for the same before our turn came.
-            self.outbox.drop_if(|m| matches!(m, Message::Want(_)));
+            self.outbox.remove_if(|m| matches!(m, Message::Want(_)));
             let next = match self.stage {
                 HostStage::Fetching => Request::Explore(self.id),
                 _ => Request::Finish(self.id),

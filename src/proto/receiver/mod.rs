@@ -40,7 +40,7 @@ use crate::keys::HostKey;
 use crate::manifest::{Release, ReleaseId};
 use crate::proto::control::Control;
 use crate::proto::members::{Presence, Table, Trust};
-use crate::proto::questions::Questions;
+use crate::proto::queries::QueryQueue;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
@@ -154,7 +154,7 @@ pub struct Receiver {
     setup: HostSetup,
     control: Control,
     presence: Presence,
-    questions: Questions,
+    questions: QueryQueue,
     reassembly: Reassembly,
     sessions: BTreeMap<SessionId, Session>,
     waiting: Waiting,
@@ -204,7 +204,7 @@ impl Receiver {
             setup,
             control,
             presence,
-            questions: Questions::new(now, seed),
+            questions: QueryQueue::new(now, seed),
             reassembly: Reassembly::default(),
             sessions: BTreeMap::new(),
             waiting: Waiting::default(),
@@ -250,7 +250,7 @@ impl Receiver {
 
     /// Reckons with `hosts` hosts before they are heard: for fleets that are simulated without hearing each other.
     pub fn reckon_with(&mut self, hosts: u32) {
-        self.presence.reckon_with(hosts);
+        self.presence.assume_fleet(hosts);
     }
 
     /// Takes a datagram. `arrival` is when the kernel had it, in microseconds of any steady clock.
@@ -357,7 +357,7 @@ impl Receiver {
             return;
         }
 
-        self.presence.asked_enough(front.source);
+        self.presence.cancel_answer(front.source);
         if self.ignored.contains(&announce.session) || self.ghosts.contains(&announce.session) {
             return;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::id::Nonce;
 use crate::proto::freshness::Nonces;
-use crate::proto::{alive_interval, turn};
+use crate::proto::{alive_interval, slot_interval};
 use crate::units::Moment;
 
 /// A proof holds for so long, or for some signs of life in a large fleet.
@@ -73,7 +73,7 @@ impl Proof {
 
     /// Whether it may still be about to show so.
     pub(super) fn is_young(&self, now: Moment, hosts: u32) -> bool {
-        self.proved.is_none() && now.since(self.began) < GRACE + turn(hosts) * 2
+        self.proved.is_none() && now.since(self.began) < GRACE + slot_interval(hosts) * 2
     }
 
     /// Whether the sender ever showed that it is there.

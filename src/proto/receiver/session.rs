@@ -16,10 +16,10 @@ use crate::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use crate::keys::{HostKey, WORD_SIGNATURE};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
-use crate::proto::counters::Counters;
-use crate::proto::outbox::Outbox;
-use crate::proto::sender::readings::MAX_REPORTERS;
-use crate::proto::{Dest, RangeSet, alive_interval, report_interval, turn};
+use crate::proto::duplicates::DuplicateFilter;
+use crate::proto::retransmit::RetransmitQueue;
+use crate::proto::sender::receiver_reports::REPORTERS;
+use crate::proto::{Dest, RangeSet, alive_interval, report_interval, slot_interval};
 use crate::units::Moment;
 use crate::wire::message::{Announce, Report, SignedOrder, State, Status, Summary};
 use crate::wire::query::Work;
@@ -64,7 +64,7 @@ pub(super) struct Session {
     summary: Option<Summary>,
     pub(super) serial: Serial,
     pub(super) received: u64,
-    pub(super) outbox: Outbox,
+    pub(super) outbox: RetransmitQueue,
     /// What is asked for and has not arrived.
     pub(super) wants: RangeSet,
     pub(super) assembly: Assembly,
@@ -93,7 +93,7 @@ pub(super) struct Session {
     pub(super) asked_at: Moment,
     alive_at: Moment,
     pub(super) measure: Measure,
-    counters: Counters,
+    counters: DuplicateFilter,
     /// How often measurements are due: chosen hosts report, others only in distress.
     reporting: Reporting,
     /// The sender's pass over the hosts.
@@ -119,7 +119,7 @@ enum Reporting {
 
 impl Reporting {
     fn first(hosts: u32) -> Self {
-        if hosts as usize <= MAX_REPORTERS {
+        if hosts as usize <= REPORTERS {
             Reporting::Among(hosts)
         } else {
             Reporting::InDistress
@@ -152,7 +152,7 @@ impl Session {
             .filter(|_| announce.grant.is_none());
 
         let mut rng = fastrand::Rng::with_seed(seed);
-        let outbox = Outbox::new(rng.f64(), turn(announce.hosts));
+        let outbox = RetransmitQueue::new(rng.f64(), slot_interval(announce.hosts));
         let mut session = Self {
             id,
             key,
@@ -188,7 +188,7 @@ impl Session {
             data_at: now,
             asked_at: now,
             alive_at: now + alive_interval(announce.hosts),
-            counters: Counters::default(),
+            counters: DuplicateFilter::default(),
             measure: Measure::new(now),
             reporting: Reporting::first(announce.hosts),
             pass: 0,
@@ -393,7 +393,7 @@ impl Session {
 
     /// The sender has a message of this host, and repeats what shows that it is there.
     pub(super) fn acknowledged(&mut self, now: Moment, number: u32, echo: Option<Nonce>) {
-        self.outbox.acknowledged(number);
+        self.outbox.on_ack(number);
         if self.proof.repeated(now, echo)
             && self.stage == HostStage::Ready
             && !self.ordering
@@ -410,10 +410,10 @@ impl Session {
         let is_state = |m: &Message| matches!(m, Message::State(_));
         let due = self
             .outbox
-            .unsaid(is_state)
+            .first_unsent(is_state)
             .map_or(due, |unsaid| due.min(unsaid));
 
-        self.outbox.drop_if(is_state);
+        self.outbox.remove_if(is_state);
         let number = self.outbox.next_number();
         let state = self.state(due, number);
         self.outbox.push(number, Message::State(state), due);
@@ -642,7 +642,7 @@ impl Session {
 
     pub(super) fn status(&mut self, now: Moment, status: &Status) {
         self.hosts = status.hosts;
-        self.outbox.set_turn(turn(status.hosts));
+        self.outbox.set_slot_interval(slot_interval(status.hosts));
         self.measure.seen = self.measure.seen.max(status.counter);
         self.assembly.sent(status.sent);
         self.reporting = match &status.reporters[..] {

@@ -1,35 +1,38 @@
-//! Discovery: solicits until all hosts have answered, as far as anybody knows of them.
+//! Discovery: solicits until all known hosts have answered.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::hosts::Host;
-use super::{DISCOVERY, DISCOVERY_EMPTY, MEASURE, Notice, Phase, QUIET, REPEAT, Sender};
+use super::{
+    DISCOVERY_TIMEOUT, DISCOVERY_TIMEOUT_EMPTY, FIRST_RESEND, MIN_SOLICITS, SETTLED_AFTER, Sender,
+    SenderNotice, SenderPhase,
+};
 use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId};
+use crate::proto::datagram_size::{min_datagram, probe_sizes};
 use crate::proto::members::Table;
-use crate::proto::path::{ladder, least};
-use crate::proto::{Dest, turn};
+use crate::proto::{Dest, slot_interval};
 use crate::units::Moment;
 use crate::wire::Message;
 use crate::wire::message::{Hello, TreeState};
 
-/// The most hosts that are told of because they prove nothing.
-const MAX_UNPROVEN: usize = 64;
-/// A host whose beacons prove nothing is asked alone once in this time.
-const CHALLENGE: Duration = Duration::from_millis(100);
-/// The most hosts that are asked alone in that time.
+/// Bound on reported hosts without proof.
+const MAX_UNPROVEN_TARGETS: usize = 64;
+/// Shortest interval between individual solicits to a host with unproven beacons.
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
+/// Bound on hosts solicited individually in that interval.
 const MAX_CHALLENGED: usize = 64;
-/// The most different releases and orders that hosts show.
-const MAX_SHOWN: usize = 64;
+/// Bound on the distinct releases and orders that hosts show.
+const MAX_SHOWN_SERIALS: usize = 64;
 
 impl Sender {
-    pub(super) fn discover(&mut self, now: Moment) {
+    pub(super) fn solicit_hosts(&mut self, now: Moment) {
         if self.repeat.0 <= now {
-            // Probes first: a host answers with what it has heard until then. Mostly the largest passes, and the others
-            // are needed only when somebody did not hear it.
+            // Probes first: a host answers with the largest probe received so far. The largest
+            // usually passes, and the others are needed only if some host did not receive it.
             let most = if self.solicits == 0 { 1 } else { usize::MAX };
-            ladder(self.setup.datagram, self.setup.room)
+            probe_sizes(self.setup.datagram, self.setup.room)
                 .take(most)
                 .for_each(|size| self.control.probe(Dest::Group, size));
             self.solicit(Dest::Group, true);
@@ -39,19 +42,21 @@ impl Sender {
         }
 
         let waited = now.since(self.began);
-        let found = self.hosts.iter().filter(|(_, host)| !host.barred).count();
+        let found = self.hosts.iter().filter(|(_, host)| !host.excluded).count();
         let missing = self.missing_names();
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
         let all =
             self.is_measured(now) && self.table.len() >= self.table.claimed() && self.is_quiet(now);
 
-        // Hosts of a large fleet take turns, and the answers of some are lost.
-        let turns = turn(self.table.claimed() as u32) * 2;
-        if (enough && (all || waited >= DISCOVERY + turns)) || waited >= DISCOVERY_EMPTY + turns {
-            self.phase = Phase::Waiting;
+        // Hosts of a large fleet answer in slots, and some answers are lost.
+        let turns = slot_interval(self.table.claimed() as u32) * 2;
+        if (enough && (all || waited >= DISCOVERY_TIMEOUT + turns))
+            || waited >= DISCOVERY_TIMEOUT_EMPTY + turns
+        {
+            self.phase = SenderPhase::Waiting;
             let unproven = self.unproven();
-            let taken = self.hosts.iter().filter(|(_, host)| !host.barred);
-            self.notices.push_back(Notice::Discovered {
+            let taken = self.hosts.iter().filter(|(_, host)| !host.excluded);
+            self.notices.push_back(SenderNotice::Discovered {
                 targets: self
                     .hosts
                     .iter()
@@ -70,18 +75,19 @@ impl Sender {
         }
     }
 
-    /// Looks for hosts once more from `at` on, as if none had been heard: what they have may be another release by then.
+    /// Restarts discovery at `at`, forgetting all hosts: by then they may have another release.
     pub fn discover_again(&mut self, at: Moment) {
-        if self.phase != Phase::Waiting {
+        if self.phase != SenderPhase::Waiting {
             return;
         }
         self.hosts.clear();
         self.table = Table::default();
-        (self.phase, self.solicits, self.repeat) = (Phase::Discovering, 0, (at, REPEAT));
+        (self.phase, self.solicits, self.repeat) =
+            (SenderPhase::Discovering, 0, (at, FIRST_RESEND));
         (self.began, self.newest, self.solicited) = (at, at, at);
     }
 
-    /// What each target says that it has of the tree.
+    /// Returns the state of the tree that each target claims.
     pub fn target_states(&self) -> impl Iterator<Item = (InstanceId, &HostName, &TreeState)> {
         self.hosts.iter().filter_map(|(&id, host)| {
             let member = self.table.get(id)?;
@@ -94,16 +100,21 @@ impl Sender {
         })
     }
 
-    /// Asks who is there, and what shows the highest serial there; only answers that repeat the nonce count.
+    /// Solicits answers, and a proof of the highest serial if `serial` is set. Only answers that
+    /// echo the nonce count.
     pub(super) fn solicit(&mut self, dest: Dest, serial: bool) {
         let tree = serial.then(|| self.setup.tree.clone());
         self.control
             .send(dest, &Message::Solicit(Some(self.nonce), tree));
     }
 
-    /// A beacon of a target that does not show that it was made lately: of a makuo that is too old for that, or recorded.
+    /// Records a target whose beacon carries no nonce: from a version too old for nonces, or
+    /// replayed.
     pub(super) fn keep_unproven(&mut self, from: SocketAddr, hello: &Hello) {
-        if hello.nonce.is_none() && self.is_target(hello) && self.unproven.len() < MAX_UNPROVEN {
+        if hello.nonce.is_none()
+            && self.is_target(hello)
+            && self.unproven.len() < MAX_UNPROVEN_TARGETS
+        {
             self.unproven.insert((hello.name.clone(), from.ip()));
         }
     }
@@ -116,7 +127,7 @@ impl Sender {
             .collect()
     }
 
-    /// Keeps what shows the serial of a host, the highest ones when there is too much of it.
+    /// Keeps the proof of a host's serial; beyond the limit only those of the highest serials.
     pub(super) fn keep_shown(&mut self, hello: &Hello) {
         let claimed = hello
             .trees
@@ -129,29 +140,31 @@ impl Sender {
 
         let key = (serial, BlockHash::of(&crate::manifest::node::to_vec(shown)));
         self.shown.entry(key).or_insert_with(|| shown.clone());
-        if self.shown.len() > MAX_SHOWN {
+        if self.shown.len() > MAX_SHOWN_SERIALS {
             self.shown.pop_first();
         }
     }
 
-    /// Whether nobody else will answer, as far as can be told: all who took part before have, or nobody new for a while.
+    /// Returns whether further answers are unlikely: all hosts of the preceding session have
+    /// answered, or no new host for a while.
     fn is_quiet(&self, now: Moment) -> bool {
         let known = self.setup.known > 0 && self.hosts.len() >= self.setup.known;
-        known || now.since(self.newest) >= QUIET
+        known || now.since(self.newest) >= SETTLED_AFTER
     }
 
-    /// Whether datagrams of our own size reach every host, or smaller ones were all that did several times; a host that
-    /// has heard none at all is asked once more often. The last solicit has had time to be answered.
+    /// Returns whether full-size datagrams reach every host, or several solicits found a smaller
+    /// size. A host that received no probe at all gets twice as many solicits. The last solicit has
+    /// had time for answers.
     fn is_measured(&self, now: Moment) -> bool {
         let most = self.setup.datagram;
         let full = |h: &Host| h.takes.is_some_and(|takes| usize::from(takes) >= most);
-        if most < least(self.setup.room) || self.hosts.iter().all(|(_, h)| full(h)) {
+        if most < min_datagram(self.setup.room) || self.hosts.iter().all(|(_, h)| full(h)) {
             return true;
         }
 
         let told = self.hosts.iter().all(|(_, h)| h.takes.is_some());
-        let enough = if told { MEASURE } else { MEASURE * 2 };
-        self.solicits > enough && now.since(self.solicited) >= QUIET
+        let enough = if told { MIN_SOLICITS } else { MIN_SOLICITS * 2 };
+        self.solicits > enough && now.since(self.solicited) >= SETTLED_AFTER
     }
 
     fn missing_names(&self) -> Vec<HostName> {
@@ -159,7 +172,7 @@ impl Sender {
             !self
                 .hosts
                 .iter()
-                .any(|(_, h)| h.name == **name && !h.barred)
+                .any(|(_, h)| h.name == **name && !h.excluded)
         };
 
         self.setup
@@ -171,9 +184,9 @@ impl Sender {
             .collect()
     }
 
-    /// Takes a beacon or an answer. One that does not repeat the nonce may be recorded: of a host whose word is waited
-    /// for it is a reason to ask, and nothing else.
-    pub(super) fn hello(
+    /// Takes a beacon or an answer. Without the echoed nonce the message may be a replay: from an
+    /// awaited host it causes an individual solicit and nothing else.
+    pub(super) fn on_hello(
         &mut self,
         now: Moment,
         from: SocketAddr,
@@ -186,13 +199,15 @@ impl Sender {
 
         if !hello.repeats(self.nonce) {
             self.keep_unproven(from, &hello);
-            let is_waited_for = match self.phase {
-                Phase::Discovering => self.is_target(&hello) && self.hosts.get(source).is_none(),
+            let is_awaited = match self.phase {
+                SenderPhase::Discovering => {
+                    self.is_target(&hello) && self.hosts.get(source).is_none()
+                }
                 _ => self
                     .hosts
-                    .waits_for(source, &hello.name, from, self.awaited()),
+                    .awaits_beacon_from(source, &hello.name, from, self.awaited()),
             };
-            if is_waited_for && self.setup.without != Some(source) {
+            if is_awaited && self.setup.without != Some(source) {
                 self.challenge(now, from);
             }
             return;
@@ -200,14 +215,14 @@ impl Sender {
 
         self.keep_shown(&hello);
         let is_target = self.setup.without != Some(source) && self.is_target(&hello);
-        if is_target && matches!(self.phase, Phase::Discovering | Phase::Waiting) {
+        if is_target && matches!(self.phase, SenderPhase::Discovering | SenderPhase::Waiting) {
             let heard = hello.heard;
             let serial = hello
                 .trees
                 .iter()
                 .find(|t| t.tree == self.setup.tree)
                 .map(|t| t.serial);
-            self.hosts.expect(
+            self.hosts.add(
                 now,
                 source,
                 hello.name.clone(),
@@ -215,25 +230,25 @@ impl Sender {
                 serial.unwrap_or_default(),
             );
             self.hosts.identify(source, hello.identity);
-            self.tell_other_keys();
+            self.report_other_keys();
             if let Some(host) = self.hosts.get_mut(source) {
-                // Of several answers the best counts: what is missing in one may have been lost by chance.
+                // The best of several answers counts: a probe may have been lost by chance.
                 host.takes = host.takes.max(heard);
             }
         }
 
-        self.beacon(from, source, &hello);
+        self.on_beacon(from, source, &hello);
         if self.table.heard(now, from, source, hello, true) {
             self.newest = now;
         }
     }
 
-    /// Asks a host alone whether it is there, not too often.
+    /// Solicits a single host, rate limited.
     fn challenge(&mut self, now: Moment, host: SocketAddr) {
         while self
             .challenged
             .front()
-            .is_some_and(|(_, at)| now.since(*at) >= CHALLENGE)
+            .is_some_and(|(_, at)| now.since(*at) >= CHALLENGE_INTERVAL)
         {
             self.challenged.pop_front();
         }
@@ -241,7 +256,7 @@ impl Sender {
         let is_new = self.challenged.iter().all(|(other, _)| *other != host);
         if is_new && self.challenged.len() < MAX_CHALLENGED {
             self.challenged.push_back((host, now));
-            self.solicit(Dest::Host(host), self.phase == Phase::Discovering);
+            self.solicit(Dest::Host(host), self.phase == SenderPhase::Discovering);
         }
     }
 

@@ -1,4 +1,5 @@
-//! Collecting drift reports: one host of each group that has the same differences is asked for its list.
+//! Collects drift reports: of each group of hosts with the same differences, one host is asked for
+//! the list.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,46 +12,46 @@ use crate::units::Moment;
 use crate::wire::Message;
 use crate::wire::message::{DRIFT_PARTS, DriftPart, MAX_DRIFT_PART};
 
-/// The most bytes of one report.
+/// Largest report, in bytes.
 pub const MAX_DRIFT: u64 = 64 << 20;
-/// The wait before a question is repeated.
-const AGAIN: Duration = Duration::from_millis(60);
-/// The most bytes of all reports together.
+/// Wait before a request is repeated.
+const ASK_INTERVAL: Duration = Duration::from_millis(60);
+/// Bound on all reports together, in bytes.
 const MAX_DRIFT_TOGETHER: u64 = 256 << 20;
-/// Bytes that one answer brings.
-const ANSWER: u64 = DRIFT_PARTS * MAX_DRIFT_PART as u64;
-/// A host that gives nothing for so many questions is passed over for another of its group.
-const MAX_TRIES: u32 = 50;
+/// Bytes in one answer.
+const ANSWER_BYTES: u64 = DRIFT_PARTS * MAX_DRIFT_PART as u64;
+/// Unanswered requests after which another host of the group is asked.
+const MAX_UNANSWERED: u32 = 50;
 
 #[derive(Debug)]
-struct Group {
+struct DriftGroup {
     host: InstanceId,
-    /// Others with the same drift, asked when that one falls silent.
+    /// Others with the same drift, asked if the first falls silent.
     others: Vec<InstanceId>,
     bytes: Vec<u8>,
     missing: RangeSet,
     asked: Option<Moment>,
-    /// Where the answer to the last question ends.
+    /// End of the last requested range.
     answer: u64,
     tries: u32,
 }
 
-impl Group {
+impl DriftGroup {
     fn is_given_up(&self) -> bool {
-        self.tries > MAX_TRIES && self.others.is_empty()
+        self.tries > MAX_UNANSWERED && self.others.is_empty()
     }
 }
 
-/// The reports by their identity.
+/// Reports by identity.
 #[derive(Debug, Default)]
-pub struct Collection {
-    groups: BTreeMap<u64, Group>,
+pub struct DriftCollection {
+    groups: BTreeMap<u64, DriftGroup>,
 }
 
-impl Collection {
-    /// Starts with what the hosts found.
+impl DriftCollection {
+    /// Starts from the summaries of the hosts.
     pub fn new(hosts: &Hosts) -> Self {
-        let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
+        let mut groups: BTreeMap<u64, DriftGroup> = BTreeMap::new();
         let mut room = MAX_DRIFT_TOGETHER;
         for (&host, state) in hosts.iter().filter(|(_, h)| !h.lost) {
             let Some(summary) = state.summary.filter(|s| s.drift != 0) else {
@@ -64,7 +65,7 @@ impl Collection {
             room -= bytes;
             groups.insert(
                 summary.drift,
-                Group {
+                DriftGroup {
                     host,
                     others: Vec::new(),
                     bytes: vec![0; bytes as usize],
@@ -79,14 +80,14 @@ impl Collection {
         Self { groups }
     }
 
-    /// Whether every report is whole, or given up.
+    /// Returns whether every report is complete or given up.
     pub fn is_done(&self) -> bool {
         self.groups
             .values()
             .all(|g| g.missing.is_empty() || g.is_given_up())
     }
 
-    /// The whole reports.
+    /// Returns the complete reports.
     pub fn reports(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.groups
             .iter()
@@ -95,7 +96,7 @@ impl Collection {
     }
 
     /// Takes a part.
-    pub fn part(&mut self, from: InstanceId, part: &DriftPart) {
+    pub fn on_part(&mut self, from: InstanceId, part: &DriftPart) {
         for group in self.groups.values_mut().filter(|g| g.host == from) {
             let end = part.offset.saturating_add(part.bytes.len() as u64);
             if end > group.bytes.len() as u64 {
@@ -112,13 +113,13 @@ impl Collection {
                 .first()
                 .is_some_and(|first| first >= group.answer)
             {
-                // The whole answer is here: ask on at once.
+                // The whole range has arrived: request the next one at once.
                 group.asked = None;
             }
         }
     }
 
-    /// Asks what is due.
+    /// Sends due requests.
     pub fn handle_timeout(
         &mut self,
         now: Moment,
@@ -130,29 +131,32 @@ impl Collection {
             let Some(first) = group.missing.first() else {
                 continue;
             };
-            if group.tries > MAX_TRIES
+            if group.tries > MAX_UNANSWERED
                 && let Some(other) = group.others.pop()
             {
                 (group.host, group.tries) = (other, 0);
             }
-            if group.tries > MAX_TRIES || group.asked.is_some_and(|at| now.since(at) < AGAIN) {
+            if group.tries > MAX_UNANSWERED
+                || group.asked.is_some_and(|at| now.since(at) < ASK_INTERVAL)
+            {
                 continue;
             }
             group.tries += 1;
             group.asked = Some(now);
-            group.answer = first + ANSWER;
+            group.answer = first + ANSWER_BYTES;
             if let Some(host) = hosts.get(group.host) {
                 control.send(Dest::Host(host.address), &Message::DriftAsk(session, first));
             }
         }
     }
 
-    /// When something is due.
+    /// Time of the next request.
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
         let open = self
             .groups
             .values()
             .filter(|g| !g.missing.is_empty() && !g.is_given_up());
-        open.map(|g| g.asked.map_or(now, |at| at + AGAIN)).min()
+        open.map(|g| g.asked.map_or(now, |at| at + ASK_INTERVAL))
+            .min()
     }
 }

@@ -1,4 +1,4 @@
-//! What a sender asks of its disk and its key, what they answer, and what it tells.
+//! Effects of a sender: requests to its disk and key, their replies, and notices to the caller.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,64 +6,64 @@ use std::sync::Arc;
 use super::hosts::{Host, OtherKey};
 use crate::id::{Generation, HostName, Serial};
 use crate::proto::RangeSet;
-use crate::proto::effort::Demand;
+use crate::proto::compression::Demand;
 use crate::units::Rate;
 use crate::wire::message::{OrderKind, Shown};
 
-/// What a sender asks of its disk and its key.
+/// Request to the disk or the key.
 #[derive(Debug, Clone)]
-pub enum Request {
-    /// Pack a generation out of the first of these ordinals, see [`crate::proto::generation`]; compressed as hard as
-    /// the demand allows.
+pub enum SenderRequest {
+    /// Pack a generation from the first of these ordinals, see [`crate::proto::generation`], at a
+    /// compression level for the demand.
     Pack(Generation, RangeSet, Demand),
     /// Sign the order.
     Sign(Arc<[u8]>),
 }
 
-/// What disk and key answer.
+/// Reply of disk or key.
 #[derive(Debug, Clone)]
-pub enum Reply {
-    /// The ordinals that are in the payload, at least one; or why the source cannot be read.
+pub enum SenderReply {
+    /// Ordinals in the payload, at least one, or the reason why the source is unreadable.
     Packed(Result<(RangeSet, Arc<Vec<u8>>), String>),
-    /// The order's bytes and signature.
+    /// Bytes and signature of the order.
     Signed(Result<(Arc<[u8]>, Vec<u8>), String>),
 }
 
-/// What a sender tells.
+/// Notice to the caller.
 #[derive(Debug, Clone)]
-pub enum Notice {
-    /// Discovery is over: the targets, and the highest serials that they say they accepted.
+pub enum SenderNotice {
+    /// End of discovery: the targets, and the highest serials that they claim to have accepted.
     Discovered {
         /// Hosts that have the tree and match the targets.
         targets: Vec<(HostName, SocketAddr)>,
-        /// Hosts alive in all.
+        /// Number of live hosts in all.
         members: usize,
-        /// The highest serial of each target, with its address.
+        /// Highest serial of each target, with the host's address.
         claims: Vec<(IpAddr, Serial)>,
-        /// What shows that such serials are true; nothing of it was verified.
+        /// Proofs of such serials, all unverified.
         shown: Vec<Shown>,
-        /// Hosts that would be targets and did not show that they are there now.
+        /// Possible targets without proof of being alive.
         unproven: Vec<(HostName, IpAddr)>,
-        /// Expected names that did not answer.
+        /// Expected names without an answer.
         missing: Vec<HostName>,
     },
-    /// Datagrams are smaller than this machine's interface takes, for the sake of one host.
+    /// Datagrams are smaller than this machine's interface allows, for the sake of one host.
     Narrow {
-        /// The bytes of a datagram.
+        /// Bytes of a datagram.
         datagram: usize,
-        /// The host that larger ones did not reach.
+        /// The host out of reach of larger datagrams.
         host: HostName,
     },
-    /// A host moved on.
+    /// A host changed its stage.
     Host(Host),
-    /// A host was silent for too long, or has no part in the session.
+    /// A host was silent for too long, or was excluded from the session.
     Lost(Host),
     /// A host shows another key than its name had before.
     OtherKey(OtherKey),
-    /// A host receives far less than the others, this much: it is served after them.
+    /// A host receives far less than the others, at this rate, and is served after them.
     Slow(HostName, Rate),
-    /// The decision.
+    /// The decision and its reason.
     Decided(OrderKind, String),
-    /// The session is over.
+    /// End of the session.
     Finished,
 }

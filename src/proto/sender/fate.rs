@@ -1,28 +1,28 @@
-//! What a sender knows of each host once orders are out, and what it does not.
+//! The outcome at each host once orders are out, as far as the sender can know it.
 
 use std::net::SocketAddr;
 
 use super::hosts::{Beacon, Host};
-use super::{Notice, Phase, Sender};
+use super::{Sender, SenderNotice, SenderPhase};
 use crate::id::{HostName, InstanceId, NamedHost};
 use crate::wire::HostStage;
 use crate::wire::message::{Hello, OrderKind};
 
-/// How far a host's last word can be trusted at the end of a session.
+/// Reliability of a host's last state at the end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It holds: no order that came later can have changed it.
+    /// Final: no later order can have changed the state.
     Said,
-    /// The host runs the release by its beacon; how its checks ended was not heard.
+    /// The host runs the release by its beacon; the result of its checks was not received.
     Runs,
-    /// The host does not run the release by its beacon, and follows no order of this session any more.
+    /// The host does not run the release by its beacon, and follows no more orders of this session.
     Lacks,
-    /// An order was sent that the host may have followed or not.
+    /// The host may or may not have followed an order.
     Unknown,
 }
 
 impl Fate {
-    /// Whether the host has the release; none when that is not known.
+    /// Returns whether the host has the release, if known.
     pub fn has_release(self, host: &Host) -> Option<bool> {
         match self {
             Fate::Said if host.torn => None,
@@ -35,11 +35,11 @@ impl Fate {
 }
 
 impl Sender {
-    /// How far the last word of `host` holds, with all orders that were sent since.
+    /// Returns the reliability of the last state of `host`, given all orders sent since.
     pub fn fate(&self, host: &Host) -> Fate {
         let reverting = self.is_reverting(host);
         match host.stage {
-            // Nothing follows these.
+            // Nothing follows these stages.
             Some(HostStage::Reverted | HostStage::Stuck) => return Fate::Said,
             Some(HostStage::Refused | HostStage::Aborted | HostStage::Failed) => return Fate::Said,
             Some(stage) if stage.has_release() && !reverting => return Fate::Said,
@@ -50,7 +50,8 @@ impl Sender {
         let had = host.stage.is_some_and(HostStage::has_release);
         match host.beacon {
             Some(Beacon { has: true, .. }) if !reverting => Fate::Runs,
-            // A daemon that has not committed yet may still do so; one that had the release has gone back.
+            // A daemon that has not committed yet may still do so; one that had the release has
+            // reverted.
             Some(Beacon {
                 has: false,
                 restarted,
@@ -59,41 +60,44 @@ impl Sender {
         }
     }
 
-    /// The host as it is shown: with its address when another one has its name.
+    /// Returns the host's display name, with the address if another host has the same name.
     pub fn shown(&self, host: &Host) -> NamedHost {
         self.hosts.shown(host)
     }
 
-    /// Whether an order to go back was sent that is for `host`.
+    /// Returns whether a revert order for `host` was sent.
     pub fn is_reverting(&self, host: &Host) -> bool {
         self.was_sent(OrderKind::Revert, &host.name)
     }
 
-    /// Whether an order of this kind was sent that is for the host `name`.
+    /// Returns whether an order of this kind for the host `name` was sent.
     fn was_sent(&self, kind: OrderKind, name: &HostName) -> bool {
         self.sent
             .iter()
             .any(|(order, named)| order.kind == kind && order.is_for(name, named.as_ref()))
     }
 
-    /// Takes a beacon that came after the announcement. A daemon that was restarted has no part in the session.
-    pub(super) fn beacon(&mut self, from: SocketAddr, source: InstanceId, hello: &Hello) {
+    /// Takes a beacon after the announcement. A restarted daemon has no part in the session.
+    pub(super) fn on_beacon(&mut self, from: SocketAddr, source: InstanceId, hello: &Hello) {
         let Some(offer) = &self.offer else { return };
         let Some(tree) = hello.trees.iter().find(|t| t.tree == self.setup.tree) else {
             return;
         };
 
         let has = tree.release == Some(offer.release.id());
-        let Some(id) = self.hosts.beacon(source, &hello.name, from, has) else {
+        let Some(id) = self.hosts.on_beacon(source, &hello.name, from, has) else {
             return;
         };
 
         if id != source
-            && matches!(self.phase, Phase::Signing(_) | Phase::Ordering(_))
-            && self.hosts.left(id, self.awaited())
+            && matches!(
+                self.phase,
+                SenderPhase::Signing(_) | SenderPhase::Ordering(_)
+            )
+            && self.hosts.on_bye(id, self.awaited())
             && let Some(host) = self.hosts.get(id)
         {
-            self.notices.push_back(Notice::Lost(host.clone()));
+            self.notices.push_back(SenderNotice::Lost(host.clone()));
         }
     }
 }

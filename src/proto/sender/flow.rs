@@ -1,9 +1,10 @@
-//! How data flows: the stream of symbols through window and pace, and what hosts say of it.
+//! Flow of data: sends the stream of symbols within window and pace, controlled by the reports of
+//! hosts.
 
 use std::time::Duration;
 
-use super::readings::Readings;
-use super::stream::{Stats, Stream};
+use super::receiver_reports::ReceiverStats;
+use super::stream::{SendStats, SymbolStream};
 use crate::id::{InstanceId, SessionId};
 use crate::proto::Dest;
 use crate::proto::rate::{Controller, Pacer};
@@ -12,25 +13,25 @@ use crate::units::{Floor, Moment, Rate};
 use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Nack, Report, Want};
 
-/// Complaints about a generation are gathered for this long, so that one repair answers many hosts.
-const GATHER: Duration = Duration::from_millis(2);
-/// Hosts that are few: what they miss may be sent again as it is. Of many, those who speak first stand for others that
-/// miss something else.
-const FEW: usize = 8;
-/// A closed window opens with a report; it is looked at again after this in case that none comes.
-const CLOSED: Duration = Duration::from_millis(10);
-/// A send takes at most this much of the link's time, so that a slow link's queue is not filled by one.
+/// Time for which NACKs of a generation are gathered, so that one repair answers many hosts.
+const NACK_GATHERING: Duration = Duration::from_millis(2);
+/// Up to this many hosts, resend exactly the reported symbols. In larger fleets early NACKs stand
+/// for hosts that lost other symbols, so send coded ones.
+const FEW_HOSTS: usize = 8;
+/// Interval between checks of a closed window, in case the report that would open it is lost.
+const CLOSED_RECHECK: Duration = Duration::from_millis(10);
+/// Longest time on the link of a single send, so that one send does not fill a slow link's queue.
 const SEND_TIME: Duration = Duration::from_micros(300);
-/// How much sending may catch up after the process was late.
-const CATCH_UP: Duration = Duration::from_millis(4);
-/// The time over which a ceiling holds.
-const CEILING_OVER: Duration = Duration::from_millis(100);
-/// The share of that time that may go out at once.
-const CEILING_BURSTS: u64 = 16;
-/// The most bytes that go out at once under a ceiling: what the queue of a small switch takes.
+/// Longest time that a late process may catch up on.
+const MAX_CATCH_UP: Duration = Duration::from_millis(4);
+/// Period over which a ceiling holds.
+const CEILING_PERIOD: Duration = Duration::from_millis(100);
+/// Fraction of the period's bytes that may go at once: one in this many.
+const BURSTS_PER_PERIOD: u64 = 16;
+/// Largest burst under a ceiling, in bytes: the queue of a small switch.
 const MAX_BURST: u64 = 50_000;
 
-/// What a flow is to be.
+/// Parameters of a flow.
 #[derive(Debug, Clone, Copy)]
 pub struct FlowSetup {
     /// The session.
@@ -39,162 +40,165 @@ pub struct FlowSetup {
     pub instance: InstanceId,
     /// Bytes of a datagram with a symbol.
     pub datagram: usize,
-    /// Bytes that are left free behind every datagram.
+    /// Bytes left free behind every datagram.
     pub room: usize,
-    /// Bytes that the network adds to each datagram, sealing included.
+    /// Bytes added to each datagram by the network, sealing included.
     pub overhead: usize,
-    /// The most that is sent, with what the network adds.
+    /// Upper bound of the rate, overhead of the network included.
     pub ceiling: Option<Rate>,
-    /// Below which a host is served after the others.
+    /// Rate below which a host is served after the others.
     pub floor: Floor,
-    /// The seed of everything random.
+    /// Seed of all randomness.
     pub seed: u64,
 }
 
-/// The flow of one session.
+/// Flow of one session.
 #[derive(Debug)]
 pub struct Flow {
     setup: FlowSetup,
-    stream: Stream,
-    /// The data counter at which there was nothing more to send, last.
+    stream: SymbolStream,
+    /// Data counter at the last moment without anything to send.
     idle: u64,
     controller: Controller,
     pacer: Pacer,
-    readings: Readings,
+    receivers: ReceiverStats,
 }
 
 impl Flow {
-    /// A flow that begins now.
+    /// Creates a flow that begins now.
     pub fn new(now: Moment, setup: FlowSetup) -> Self {
         Self {
-            stream: Stream::new(setup.session, symbol_of(setup.datagram)),
+            stream: SymbolStream::new(setup.session, symbol_of(setup.datagram)),
             idle: 0,
             controller: Controller::new(now, setup.ceiling),
             pacer: Pacer::new(now),
-            readings: Readings::new(setup.overhead + DATA_OVERHEAD, setup.floor, setup.seed),
+            receivers: ReceiverStats::new(setup.overhead + DATA_OVERHEAD, setup.floor, setup.seed),
             setup,
         }
     }
 
-    /// Datagrams have `datagram` bytes from the beginning, which is now.
-    pub fn fit(&mut self, datagram: usize) {
+    /// Sets the size of datagrams, before any is sent.
+    pub fn fit_datagram(&mut self, datagram: usize) {
         self.setup.datagram = datagram;
-        self.stream = Stream::new(self.setup.session, symbol_of(datagram));
+        self.stream = SymbolStream::new(self.setup.session, symbol_of(datagram));
     }
 
-    /// What is wanted, packed and sent.
-    pub fn stream(&self) -> &Stream {
+    /// The stream of wants, generations and symbols.
+    pub fn stream(&self) -> &SymbolStream {
         &self.stream
     }
 
-    /// The same, to be given wants and payloads.
-    pub fn stream_mut(&mut self) -> &mut Stream {
+    /// Mutable access to the stream.
+    pub fn stream_mut(&mut self) -> &mut SymbolStream {
         &mut self.stream
     }
 
-    /// What hosts measured.
-    pub fn readings(&self) -> &Readings {
-        &self.readings
+    /// Measurements reported by hosts.
+    pub fn receivers(&self) -> &ReceiverStats {
+        &self.receivers
     }
 
-    /// What went out.
-    pub fn stats(&self) -> Stats {
+    /// Traffic so far.
+    pub fn stats(&self) -> SendStats {
         self.stream.stats()
     }
 
-    /// The present rate.
+    /// Present rate.
     pub fn rate(&self) -> Rate {
         self.controller.rate()
     }
 
-    /// A host asks for ordinals below `all`. A slow one has to wait.
-    pub fn want(&mut self, host: InstanceId, want: &Want, all: u64) {
-        if !self.readings.is_slow(host) {
-            self.stream.want(want, self.known(want.seen), all);
+    /// Takes a host's want for ordinals below `all`; wants of slow hosts are ignored for now.
+    pub fn on_want(&mut self, host: InstanceId, want: &Want, all: u64) {
+        if !self.receivers.is_slow(host) {
+            self.stream.on_want(want, self.known(want.seen), all);
         }
     }
 
-    /// A host misses symbols. A slow one has to wait.
-    /// `hosts` take part.
-    pub fn nack(&mut self, now: Moment, host: InstanceId, nack: &Nack, hosts: usize) {
-        if self.readings.is_slow(host) {
+    /// Takes a NACK, in a session of `hosts` hosts; NACKs of slow hosts are ignored for now.
+    pub fn on_nack(&mut self, now: Moment, host: InstanceId, nack: &Nack, hosts: usize) {
+        if self.receivers.is_slow(host) {
             return;
         }
 
-        let due = if hosts == 1 { now } else { now + GATHER };
-        let few = hosts <= FEW;
+        let due = if hosts == 1 {
+            now
+        } else {
+            now + NACK_GATHERING
+        };
+        let few = hosts <= FEW_HOSTS;
         let seen = self.known(nack.seen);
         nack.missing
             .iter()
-            .for_each(|missing| self.stream.missing(missing, seen, due, few));
+            .for_each(|missing| self.stream.on_missing(missing, seen, due, few));
 
         self.stream.decide(now);
     }
 
-    /// A counter that a host says it saw: none beyond what was sent.
+    /// Limits a reported counter to the datagrams actually sent.
     fn known(&self, seen: u64) -> u64 {
         seen.min(self.stream.counter())
     }
 
-    /// A host reports; says whether that made it a slow one.
-    pub fn report(&mut self, now: Moment, host: InstanceId, report: Report) -> bool {
+    /// Takes a report and returns whether the host has become slow.
+    pub fn on_report(&mut self, now: Moment, host: InstanceId, report: Report) -> bool {
         let report = Report {
             seen: self.known(report.seen),
             ..report
         };
 
-        let before = self.readings.is_slow(host);
-        match self.readings.report(now, host, report, self.idle) {
+        let before = self.receivers.is_slow(host);
+        match self.receivers.on_report(now, host, report, self.idle) {
             Some(sample) => self.controller.sample(now, sample),
-            // What the slow host made of the rate says nothing about the others.
-            None if !before && self.readings.is_slow(host) => self.controller.restart(now),
+            // The effect of a slow host on the rate means nothing for the others.
+            None if !before && self.receivers.is_slow(host) => self.controller.restart(now),
             None => {}
         }
 
-        !before && self.readings.is_slow(host)
+        !before && self.receivers.is_slow(host)
     }
 
-    /// Says how many hosts of the fast pass still fetch.
+    /// Sets the number of hosts in the fast pass that still fetch.
     pub fn set_fetching(&mut self, hosts: usize) {
-        self.readings.set_fetching(hosts);
+        self.receivers.set_fetching(hosts);
     }
 
-    /// The fast pass is over: the slow hosts are served.
+    /// Ends the fast pass and readmits the slow hosts.
     pub fn readmit(&mut self, now: Moment) {
-        self.readings.readmit();
+        self.receivers.readmit();
         self.controller.restart(now);
     }
 
-    /// Chooses who reports; says whether that changed.
+    /// Chooses the reporters and returns whether the choice changed.
     pub fn choose_reporters(
         &mut self,
         now: Moment,
         hosts: impl ExactSizeIterator<Item = InstanceId>,
     ) -> bool {
-        self.readings.choose(now, hosts)
+        self.receivers.choose(now, hosts)
     }
 
-    /// Does what is due.
+    /// Performs due work.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.stream.decide(now);
         if self.stream.has_data() {
-            let before = self.readings.slow().len();
-            self.readings
-                .look(now, self.stream.counter(), self.stream.segment());
-            if self.readings.slow().len() > before {
+            let before = self.receivers.slow().len();
+            self.receivers
+                .check_blocking(now, self.stream.counter(), self.stream.segment());
+            if self.receivers.slow().len() > before {
                 self.controller.restart(now);
             }
         }
     }
 
-    /// A message of `bytes` goes out beside the data: it counts against a ceiling.
+    /// Charges a message of `bytes` against the ceiling.
     pub fn charge(&mut self, now: Moment, bytes: usize) {
         if self.setup.ceiling.is_some() {
             self.spend(now, bytes + self.setup.overhead);
         }
     }
 
-    /// The next send, written into `out`, as pace and window allow.
+    /// Writes the next send into `out`, as pace and window allow.
     pub fn poll(&mut self, now: Moment, out: &mut Vec<u8>) -> Option<Transmit> {
         if self.pacer.due() > now || !self.may_send(now) {
             return None;
@@ -226,12 +230,16 @@ impl Flow {
 
     fn spend(&mut self, now: Moment, bytes: usize) {
         let (rate, catch_up) = match self.burst() {
-            None => (self.controller.rate(), CATCH_UP),
-            // So far below the ceiling that one burst more than the average stays below it over `CEILING_OVER`.
+            None => (self.controller.rate(), MAX_CATCH_UP),
+            // Stay so far below the ceiling that one burst more than the average keeps it over
+            // `CEILING_PERIOD`.
             Some((ceiling, burst)) => {
-                let room = ceiling.bytes_in(CEILING_OVER).saturating_sub(burst).max(1);
+                let room = ceiling
+                    .bytes_in(CEILING_PERIOD)
+                    .saturating_sub(burst)
+                    .max(1);
                 let most =
-                    Rate((room as f64 * 8.0 / CEILING_OVER.as_secs_f64()) as u64).max(Rate(1));
+                    Rate((room as f64 * 8.0 / CEILING_PERIOD.as_secs_f64()) as u64).max(Rate(1));
                 let rate = self.controller.rate().min(most);
                 (rate, rate.time_for(burst / 2))
             }
@@ -240,12 +248,12 @@ impl Flow {
         self.pacer.sent(now, bytes, rate, catch_up);
     }
 
-    /// The ceiling, and how many bytes may go out at once under it: half of them in one send, as many to catch up.
+    /// Returns the ceiling and the bytes that may go at once: half in one send, half to catch up.
     fn burst(&self) -> Option<(Rate, u64)> {
         let ceiling = self.setup.ceiling?;
         Some((
             ceiling,
-            (ceiling.bytes_in(CEILING_OVER) / CEILING_BURSTS).min(MAX_BURST),
+            (ceiling.bytes_in(CEILING_PERIOD) / BURSTS_PER_PERIOD).min(MAX_BURST),
         ))
     }
 
@@ -253,12 +261,12 @@ impl Flow {
         self.stream.has_repairs()
             || (self.stream.has_data()
                 && self
-                    .readings
+                    .receivers
                     .window(now, self.stream.counter(), self.stream.segment())
                     > 0)
     }
 
-    /// The most datagrams of one send; one in any case.
+    /// Largest number of datagrams in one send, at least one.
     fn most(&self) -> usize {
         let mut bytes = self.controller.rate().bytes_in(SEND_TIME);
         if let Some((_, burst)) = self.burst() {
@@ -267,25 +275,25 @@ impl Flow {
         bytes as usize / (self.stream.segment() + self.setup.overhead)
     }
 
-    /// When [`Flow::poll`] or [`Flow::handle_timeout`] is worth a call.
+    /// Time of the next useful call of [`Flow::poll`] or [`Flow::handle_timeout`].
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.stream.has_data().then(|| {
             if self.may_send(now) {
                 self.pacer.due()
             } else {
-                now + CLOSED
+                now + CLOSED_RECHECK
             }
         });
         [data, self.stream.repair_due()].into_iter().flatten().min()
     }
 
     /// Takes a packed generation.
-    pub fn packed(&mut self, ordinals: RangeSet, payload: std::sync::Arc<Vec<u8>>) {
-        self.stream.packed(ordinals, payload);
+    pub fn on_packed(&mut self, ordinals: RangeSet, payload: std::sync::Arc<Vec<u8>>) {
+        self.stream.on_packed(ordinals, payload);
     }
 }
 
-/// The bytes of a symbol in datagrams of `datagram` bytes.
+/// Returns the symbol size of datagrams of `datagram` bytes.
 fn symbol_of(datagram: usize) -> u16 {
     datagram.saturating_sub(DATA_OVERHEAD).clamp(64, 65_000) as u16
 }

@@ -1,4 +1,4 @@
-//! The hosts of a session as the sender sees them.
+//! The hosts of a session as known to the sender: state, address, key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,69 +11,69 @@ use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, State, Summary};
 
-/// The most hosts of one session.
-const MAX_HOSTS: usize = 20_000;
-/// A host that was silent for so long and is heard from another address has moved there.
-const MOVED: Duration = Duration::from_secs(2);
+/// Bound on the hosts of a session.
+const MAX_SESSION_HOSTS: usize = 20_000;
+/// Silence after which a host heard from another address has moved there.
+const MOVED_AFTER: Duration = Duration::from_secs(2);
 
 /// One host.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// Its name.
+    /// Name of the host.
     pub name: HostName,
-    /// Where it is.
+    /// Address of the host.
     pub address: SocketAddr,
-    /// Its last word.
+    /// Time of the last message.
     pub heard: Moment,
-    /// How far it is; `None` until it has answered the announcement.
+    /// Last stage; `None` before an answer to the announcement.
     pub stage: Option<HostStage>,
-    /// Why it refused or failed, or what it waits for.
+    /// Reason of a refusal or failure, or the cause of a wait.
     pub text: Option<String>,
-    /// What it found.
+    /// Result of the comparison.
     pub summary: Option<Summary>,
-    /// Bytes that it has verified.
+    /// Verified bytes.
     pub received: u64,
-    /// The highest serial that it accepted.
+    /// Highest serial accepted.
     pub serial: Serial,
-    /// When its stage or its bytes last changed.
+    /// Time of the last change of stage or bytes.
     pub progress: Moment,
-    /// It has been silent for too long, or has come no further.
+    /// Set after too much silence, or too long without progress.
     pub lost: bool,
-    /// It is lost until it comes further, however alive it says it is.
+    /// Lost until the next progress, in spite of signs of life.
     stuck: bool,
-    /// It was ready and was ordered to commit.
+    /// Set once the host was ready and ordered to commit.
     pub ordered: bool,
-    /// It has asked for manifest nodes, for blocks.
+    /// Kinds of content that the host has asked for.
     pub asked: (bool, bool),
-    /// The largest datagram that is known to reach it, in bytes; none when it did not say.
+    /// Largest datagram known to reach the host, in bytes; `None` if not reported.
     pub takes: Option<u16>,
-    /// Packets that its receive buffer lost.
+    /// Packets lost by the host's receive buffer.
     pub dropped: u64,
-    /// A commit failed there and could not be undone: the tree is part new, part old.
+    /// A commit failed and could not be undone: the tree is part new, part old.
     pub torn: bool,
-    /// What its last beacon showed since the last order was decided.
+    /// Contents of the last beacon since the last order was decided.
     pub beacon: Option<Beacon>,
-    /// The number of the newest state that was heard.
+    /// Number of the newest state received.
     number: u32,
-    /// Whose process it is, once it showed that.
+    /// Identity of the process, once shown.
     identity: Option<Identity>,
-    /// It has no part in the session: its key is not the one that its name had before.
-    pub barred: bool,
-    /// The hash of the last word that the host signed.
-    word: Option<BlockHash>,
+    /// Excluded from the session: the key is not the one that the name had before.
+    pub excluded: bool,
+    /// Hash of the last state signed by the host.
+    signed_state: Option<BlockHash>,
 }
 
-/// What a beacon shows of a host whose own word about the session is missing.
+/// Contents of a beacon from a host without an answer in the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beacon {
-    /// The daemon is another one than the one that took part: it follows no order of this session any more.
+    /// The daemon was restarted since, and follows no more orders of this session.
     pub restarted: bool,
     /// The release is in place.
     pub has: bool,
 }
 
 impl Host {
-    /// Whether it is settled before the decision: ready, out, or lost.
+    /// Returns whether the host is settled before the decision: ready, out, or lost.
     pub fn is_settled(&self, audit: bool) -> bool {
         let done = if audit {
             HostStage::Staging
@@ -83,17 +83,17 @@ impl Host {
         self.lost || self.stage.is_some_and(|s| s >= done)
     }
 
-    /// Whether what it says of itself is more than it said before.
-    fn comes_further(&self, state: &State) -> bool {
+    /// Returns whether a state shows progress over the last one.
+    fn has_progressed(&self, state: &State) -> bool {
         self.stage < Some(state.stage) || self.received < state.received
     }
 
-    /// The key that it has signed a word with.
+    /// Key under which the host has signed a state.
     pub fn key(&self) -> Option<PublicKey> {
-        self.word.and(self.identity)?.public()
+        self.signed_state.and(self.identity)?.public()
     }
 
-    /// Whether it can commit, or has.
+    /// Returns whether the host can commit, or has committed.
     pub fn is_good(&self, audit: bool) -> bool {
         match self.stage {
             Some(
@@ -104,7 +104,7 @@ impl Host {
         }
     }
 
-    /// Whether an order has had its effect, or will have none.
+    /// Returns whether an order has taken effect, or never will.
     pub fn has_answered(&self, order: OrderKind) -> bool {
         let done = match order {
             OrderKind::Prepare => HostStage::Prepared,
@@ -119,35 +119,35 @@ impl Host {
 #[derive(Debug, Default)]
 pub struct Hosts {
     hosts: BTreeMap<InstanceId, Host>,
-    /// Who is there under a name, mostly one.
+    /// Instances under each name and address, mostly one.
     named: BTreeMap<(HostName, IpAddr), Vec<InstanceId>>,
-    /// The keys that names had before.
+    /// Keys that names had before.
     known: KnownHosts,
-    /// Whether a host with another key has no part in the session.
+    /// Exclude hosts with another key than before.
     strict: bool,
-    /// Hosts with other keys than their names had before, until they are told; each is told once.
-    others: Vec<(InstanceId, OtherKey)>,
-    told: BTreeSet<InstanceId>,
+    /// Changed keys not reported yet. Each instance is reported once.
+    other_keys: Vec<(InstanceId, OtherKey)>,
+    reported: BTreeSet<InstanceId>,
     changed: bool,
 }
 
 /// A host that shows another key than its name had before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherKey {
-    /// The name.
+    /// Name of the host.
     pub name: HostName,
-    /// Where it is.
+    /// Address of the host.
     pub address: SocketAddr,
-    /// The key that it shows.
+    /// Key shown now.
     pub shows: PublicKey,
-    /// The key that the name had.
+    /// Key that the name had before.
     pub had: PublicKey,
-    /// Whether that one is there too, in this session and under the same address.
+    /// The former key is present too, in this session and at the same address.
     pub both: bool,
 }
 
 impl Hosts {
-    /// No hosts; those that come are held against what is known of their names.
+    /// Creates an empty set; later hosts are checked against the known keys.
     pub fn new(known: KnownHosts, strict: bool) -> Self {
         Self {
             known,
@@ -156,15 +156,15 @@ impl Hosts {
         }
     }
 
-    /// Forgets the hosts, not what is known of their names.
+    /// Forgets the hosts, but not the known keys.
     pub fn clear(&mut self) {
         self.hosts.clear();
         self.named.clear();
         self.changed = false;
     }
 
-    /// A target that discovery has found.
-    pub fn expect(
+    /// Adds a target found by discovery.
+    pub fn add(
         &mut self,
         now: Moment,
         instance: InstanceId,
@@ -172,7 +172,7 @@ impl Hosts {
         address: SocketAddr,
         serial: Serial,
     ) {
-        if self.hosts.len() >= MAX_HOSTS || self.hosts.contains_key(&instance) {
+        if self.hosts.len() >= MAX_SESSION_HOSTS || self.hosts.contains_key(&instance) {
             return;
         }
 
@@ -200,20 +200,20 @@ impl Hosts {
             beacon: None,
             number: 0,
             identity: None,
-            barred: false,
-            word: None,
+            excluded: false,
+            signed_state: None,
         };
 
         self.hosts.insert(instance, host);
     }
 
-    /// The keys that names had before.
+    /// Keys that names had before.
     pub fn known(&self) -> &KnownHosts {
         &self.known
     }
 
-    /// A host shows whose process it is. The key of a process never changes; whether the key is the one that its name had
-    /// is looked at once.
+    /// Records the identity of a process. A process never changes its key, so the known keys are
+    /// checked once.
     pub fn identify(&mut self, instance: InstanceId, identity: Option<Identity>) {
         let Some(host) = self
             .hosts
@@ -228,9 +228,10 @@ impl Hosts {
         };
 
         host.identity = Some(identity);
-        let (name, address) = (host.name.clone(), host.address);
+        let name = host.name.clone();
+        let address = host.address;
 
-        // Without a sound key it signs nothing.
+        // Without a valid key the host cannot sign anything.
         let Some(shows) = identity.public() else {
             return;
         };
@@ -251,13 +252,13 @@ impl Hosts {
             .find(|key| *key != shows);
         let before = known.first().copied();
         if let Some(before) = before.filter(|_| self.strict) {
-            self.bar(instance, shows, before);
+            self.exclude(instance, shows, before);
         }
 
-        // Where two are there, both are named.
+        // With both keys present, the report names both.
         let Some(had) = beside.or(before) else { return };
-        if self.told.len() < MAX_HOSTS && self.told.insert(instance) {
-            self.others.push((
+        if self.reported.len() < MAX_SESSION_HOSTS && self.reported.insert(instance) {
+            self.other_keys.push((
                 instance,
                 OtherKey {
                     name,
@@ -270,22 +271,23 @@ impl Hosts {
         }
     }
 
-    fn bar(&mut self, instance: InstanceId, shows: PublicKey, had: PublicKey) {
+    fn exclude(&mut self, instance: InstanceId, shows: PublicKey, had: PublicKey) {
         let Some(host) = self.hosts.get_mut(&instance) else {
             return;
         };
-        (host.barred, host.lost, host.stuck) = (true, true, true);
-        let (shows, had) = (shows.fingerprint(), had.fingerprint());
+        (host.excluded, host.lost, host.stuck) = (true, true, true);
+        let shows = shows.fingerprint();
+        let had = had.fingerprint();
         host.text = Some(format!("shows the host key {shows}, not {had} as before"));
         self.changed = true;
     }
 
-    /// The hosts with other keys that were found since the last call.
-    pub fn take_others(&mut self) -> Vec<(InstanceId, OtherKey)> {
-        std::mem::take(&mut self.others)
+    /// Returns the changed keys found since the last call.
+    pub fn take_other_keys(&mut self) -> Vec<(InstanceId, OtherKey)> {
+        std::mem::take(&mut self.other_keys)
     }
 
-    /// The host as it is shown: with its address when another one has its name.
+    /// Returns the host's display name, with the address if another host has the same name.
     pub fn shown(&self, host: &Host) -> NamedHost {
         let shared = self.at_addresses(&host.name).take(2).count() > 1;
         NamedHost {
@@ -294,8 +296,8 @@ impl Hosts {
         }
     }
 
-    /// Forgets the earlier processes of the host `instance`, which has shown that it is itself: those that were there
-    /// under its name with its key, or that are too old to have shown one when they answered.
+    /// Forgets earlier processes of the proven host `instance`: those under the same name with the
+    /// same key, or too old to have shown a key.
     fn forget_earlier(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr) {
         let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| {
             hosts.get(id)?.identity.map(|i| i.key)
@@ -333,9 +335,9 @@ impl Hosts {
         self.changed = true;
     }
 
-    /// Who is there under a name, address by address.
+    /// Returns the instances under a name, one list for each address.
     fn at_addresses(&self, name: &HostName) -> impl Iterator<Item = &Vec<InstanceId>> {
-        // The least of all addresses.
+        // The lowest of all addresses.
         let first = (name.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         self.named
             .range(first..)
@@ -343,42 +345,43 @@ impl Hosts {
             .map(|(_, ids)| ids)
     }
 
-    /// How many hosts a quorum is taken of: a barred one does not count beside the host that its name is known for.
+    /// Number of hosts to take a quorum of. An excluded host does not count beside the host with
+    /// the known key.
     pub fn voters(&self) -> usize {
-        let barred = self.hosts.values().filter(|host| host.barred);
-        let beside_known = barred.filter(|host| {
+        let excluded = self.hosts.values().filter(|host| host.excluded);
+        let beside_known = excluded.filter(|host| {
             let known = self.known.of(&host.name);
             let same = self
                 .at_addresses(&host.name)
                 .flatten()
                 .filter_map(|id| self.hosts.get(id))
-                .filter(|other| !other.barred);
+                .filter(|other| !other.excluded);
             same.filter_map(|other| other.identity?.public())
                 .any(|key| known.contains(&key))
         });
         self.hosts.len() - beside_known.count()
     }
 
-    /// Whether what a host says counts: as far as it decides something, the host itself has signed it. A word that was
-    /// seen to be signed is known again.
-    fn is_own_word(&self, instance: InstanceId, state: &State, audit: bool) -> bool {
+    /// Returns whether a state is the host's own: a decisive one must carry the host's signature. A
+    /// state verified before is recognized by its hash.
+    fn is_own_state(&self, instance: InstanceId, state: &State, audit: bool) -> bool {
         if !state.is_decisive(audit) {
             return state
                 .identity
                 .is_none_or(|identity| identity.instance() == instance);
         }
 
-        let word = Some(BlockHash::of(&state.word(instance)));
+        let signed_state = Some(BlockHash::of(&state.word(instance)));
         let known = self
             .hosts
             .get(&instance)
-            .is_some_and(|host| host.word == word);
+            .is_some_and(|host| host.signed_state == signed_state);
         known || state.is_signed(instance)
     }
 
-    /// Takes a host's word about itself, in an audit or a deploy; says whether its stage changed. `None`: it is not the
-    /// host's word.
-    pub fn state(
+    /// Takes a host's state, in an audit or a deploy, and returns whether the stage changed. `None`
+    /// if the state is not the host's own.
+    pub fn on_state(
         &mut self,
         now: Moment,
         instance: InstanceId,
@@ -386,11 +389,12 @@ impl Hosts {
         state: State,
         audit: bool,
     ) -> Option<bool> {
-        if !self.is_own_word(instance, &state, audit) {
+        if !self.is_own_state(instance, &state, audit) {
             return None;
         }
 
-        // Anybody may have answered for it under another name; what is signed names it.
+        // Anyone may have answered for the host under another name; the signed state carries the
+        // right one.
         if state.is_decisive(audit)
             && self
                 .hosts
@@ -400,12 +404,15 @@ impl Hosts {
             self.remove(instance);
         }
 
-        self.expect(now, instance, state.name.clone(), from, state.serial);
+        self.add(now, instance, state.name.clone(), from, state.serial);
         self.identify(instance, state.identity);
-        let host = self.hosts.get_mut(&instance).filter(|host| !host.barred)?;
+        let host = self
+            .hosts
+            .get_mut(&instance)
+            .filter(|host| !host.excluded)?;
         if state.is_decisive(audit) {
-            host.word = Some(BlockHash::of(&state.word(instance)));
-            // A daemon that was restarted has a new number: its old self will not answer any more.
+            host.signed_state = Some(BlockHash::of(&state.word(instance)));
+            // A restarted daemon has a new instance; the old one will not answer again.
             self.forget_earlier(instance, &state.name, from);
         }
 
@@ -413,11 +420,12 @@ impl Hosts {
 
         host.heard = now;
         host.dropped = host.dropped.max(state.dropped.unwrap_or(0));
-        if host.lost && (!host.stuck || host.comes_further(&state)) {
+        if host.lost && (!host.stuck || host.has_progressed(&state)) {
             (host.lost, host.stuck, host.progress) = (false, false, now);
         }
 
-        // Messages overtake each other: a stage never goes back, but for the ends that exclude each other.
+        // Messages overtake each other, so a stage never goes back, except between mutually
+        // exclusive final stages.
         let newer = state.number >= host.number || state.number == 0;
         if !newer || host.stage.is_some_and(|s| s > state.stage) {
             return Some(false);
@@ -440,26 +448,27 @@ impl Hosts {
         Some(changed)
     }
 
-    /// The host that the smallest datagrams reach, and how large they may be, of those that said so.
+    /// Returns the host with the narrowest path and its largest datagram, among hosts that reported
+    /// a size.
     pub fn narrowest(&self) -> Option<(&HostName, u16)> {
-        let told = self
+        let measured = self
             .hosts
             .values()
             .filter(|h| !h.lost)
             .filter_map(|h| Some((&h.name, h.takes?)));
-        told.min_by_key(|(_, takes)| *takes)
+        measured.min_by_key(|(_, takes)| *takes)
     }
 
-    /// The session begins now: what was heard before says nothing about who is silent in it.
+    /// Starts the session: earlier silence does not count.
     pub fn begin(&mut self, now: Moment) {
         for host in self.hosts.values_mut().filter(|h| !h.lost) {
             (host.heard, host.progress) = (now, now);
         }
     }
 
-    /// Takes a beacon: of a host of the session, or of the daemon that was started in its place. Says which host it is
-    /// about.
-    pub fn beacon(
+    /// Takes a beacon, from a host of the session or from the daemon restarted in its place.
+    /// Returns the instance concerned.
+    pub fn on_beacon(
         &mut self,
         instance: InstanceId,
         name: &HostName,
@@ -484,14 +493,14 @@ impl Hosts {
         Some(id)
     }
 
-    /// Drops what beacons showed so far.
+    /// Forgets the contents of earlier beacons.
     pub fn forget_beacons(&mut self) {
         self.hosts.values_mut().for_each(|host| host.beacon = None);
     }
 
-    /// Whether a beacon tells something: of a host whose answer to `order` is missing once it was ordered to commit, or of
-    /// the daemon that was started in the place of one.
-    pub fn waits_for(
+    /// Returns whether a beacon is of interest: from a host with a missing answer to `order` after
+    /// a commit order, or from the daemon restarted in place of a host.
+    pub fn awaits_beacon_from(
         &self,
         instance: InstanceId,
         name: &HostName,
@@ -508,8 +517,9 @@ impl Hosts {
         }
     }
 
-    /// A host left the session, perhaps without an answer to `order`; says whether it is lost by that.
-    pub fn left(&mut self, instance: InstanceId, order: OrderKind) -> bool {
+    /// Takes a goodbye, perhaps without an answer to `order`, and returns whether the host is now
+    /// lost.
+    pub fn on_bye(&mut self, instance: InstanceId, order: OrderKind) -> bool {
         let Some(host) = self.hosts.get_mut(&instance) else {
             return false;
         };
@@ -519,9 +529,9 @@ impl Hosts {
         active
     }
 
-    /// A word that decides something came in the name of a host that never showed who it is: it is not waited for. Says
-    /// whether it is lost by that.
-    pub fn distrust(&mut self, instance: InstanceId) -> bool {
+    /// Gives up a host without an identity after a decisive state arrived in its name unsigned.
+    /// Returns whether the host is now lost.
+    pub fn drop_unsigned(&mut self, instance: InstanceId) -> bool {
         let Some(host) = self
             .hosts
             .get_mut(&instance)
@@ -531,28 +541,28 @@ impl Hosts {
         };
 
         (host.lost, host.stuck) = (true, true);
-        host.text = Some("what it says is not signed: its makuo is older than this one".into());
+        host.text = Some("its answers are unsigned: its makuo is older than this one".into());
         self.changed = true;
 
         true
     }
 
-    /// Whether the host is where this comes from.
+    /// Returns whether the host has this address.
     pub fn is_at(&self, instance: InstanceId, from: SocketAddr) -> bool {
         self.hosts
             .get(&instance)
             .is_some_and(|host| host.address.ip() == from.ip())
     }
 
-    /// A host gave a sign of life; whether it is one, and where the host is. What somebody says in its name from another
-    /// address, while it speaks itself, is not to be believed.
-    pub fn heard(&mut self, now: Moment, instance: InstanceId, from: SocketAddr) -> bool {
-        let Some(host) = self.hosts.get_mut(&instance).filter(|host| !host.barred) else {
+    /// Records a sign of life and the host's address, and returns whether to accept the message.
+    /// While a host is heard from its own address, messages in its name from another are rejected.
+    pub fn on_sign_of_life(&mut self, now: Moment, instance: InstanceId, from: SocketAddr) -> bool {
+        let Some(host) = self.hosts.get_mut(&instance).filter(|host| !host.excluded) else {
             return false;
         };
 
         if host.address.ip() != from.ip() {
-            if now.since(host.heard) < MOVED {
+            if now.since(host.heard) < MOVED_AFTER {
                 return false;
             }
             host.address = from;
@@ -562,8 +572,8 @@ impl Hosts {
         true
     }
 
-    /// Marks hosts that were silent for `patience`, or alive without any progress before they were ready for `stuck`,
-    /// of those that have not answered `order`; gives those that are newly lost.
+    /// Marks hosts without an answer to `order` as lost: after silence of `patience`, or without
+    /// any progress for `stuck` before being ready. Returns the newly lost hosts.
     pub fn expire(
         &mut self,
         now: Moment,
@@ -583,8 +593,9 @@ impl Hosts {
             .collect()
     }
 
-    /// Marks the hosts that are not ready and were silent for `silence` as lost; gives those.
-    pub fn give_up(&mut self, now: Moment, silence: Duration) -> Vec<Host> {
+    /// Marks hosts as lost that are not ready and were silent for `silence`, and returns those
+    /// hosts.
+    pub fn drop_silent(&mut self, now: Moment, silence: Duration) -> Vec<Host> {
         let is_silent = |h: &&mut Host| !h.is_settled(false) && now.since(h.heard) >= silence;
         let silent = self.hosts.values_mut().filter(is_silent);
         silent
@@ -595,50 +606,50 @@ impl Hosts {
             .collect()
     }
 
-    /// Marks the hosts that are ready and `chosen` as ordered to commit.
-    pub fn order(&mut self, chosen: impl Fn(&Host) -> bool) {
+    /// Marks the ready hosts among the `chosen` as ordered to commit.
+    pub fn mark_ordered(&mut self, chosen: impl Fn(&Host) -> bool) {
         self.hosts
             .values_mut()
             .filter(|h| h.is_good(false) && chosen(h))
             .for_each(|h| h.ordered = true);
     }
 
-    /// Whether a host changed its stage or was found lost since the last call.
+    /// Returns and clears the changed flag: a host has changed its stage or was found lost.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// The same, to be asked again.
+    /// Returns the changed flag.
     pub fn has_changed(&self) -> bool {
         self.changed
     }
 
-    /// Who they are.
+    /// Returns all instances.
     pub fn ids(&self) -> impl ExactSizeIterator<Item = InstanceId> + '_ {
         self.hosts.keys().copied()
     }
 
-    /// The hosts.
+    /// Returns all hosts.
     pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Host)> {
         self.hosts.iter()
     }
 
-    /// One host.
+    /// Returns one host, mutably.
     pub fn get_mut(&mut self, instance: InstanceId) -> Option<&mut Host> {
         self.hosts.get_mut(&instance)
     }
 
-    /// One host.
+    /// Returns one host.
     pub fn get(&self, instance: InstanceId) -> Option<&Host> {
         self.hosts.get(&instance)
     }
 
-    /// How many there are.
+    /// Number of hosts.
     pub fn len(&self) -> usize {
         self.hosts.len()
     }
 
-    /// Whether there are none.
+    /// Returns true without any host.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty()
     }
@@ -668,7 +679,7 @@ mod tests {
         }
     }
 
-    /// The same as the process of `key` says it, signed.
+    /// Signs a state as the process of `key`.
     fn signed(key: &HostKey, state: State) -> State {
         let state = State {
             identity: Some(key.identity()),
@@ -685,8 +696,9 @@ mod tests {
     fn nobody_speaks_for_a_host_from_elsewhere_while_it_speaks_itself() {
         let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
         let after = |ms: u64| Moment(1) + Duration::from_millis(ms);
-        let (mut hosts, id) = (Hosts::default(), InstanceId(1));
-        hosts.expect(
+        let mut hosts = Hosts::default();
+        let id = InstanceId(1);
+        hosts.add(
             after(0),
             id,
             HostName::new("web1").expect("legal"),
@@ -694,26 +706,33 @@ mod tests {
             Serial(0),
         );
 
-        assert!(hosts.heard(after(0), id, at(1)) && !hosts.heard(after(1000), id, at(9)));
-        assert!(hosts.heard(after(1900), id, at(1)) && !hosts.heard(after(2500), id, at(9)));
         assert!(
-            !hosts.heard(after(2500), InstanceId(2), at(1)),
-            "nobody knows it"
+            hosts.on_sign_of_life(after(0), id, at(1))
+                && !hosts.on_sign_of_life(after(1000), id, at(9))
+        );
+        assert!(
+            hosts.on_sign_of_life(after(1900), id, at(1))
+                && !hosts.on_sign_of_life(after(2500), id, at(9))
+        );
+        assert!(
+            !hosts.on_sign_of_life(after(2500), InstanceId(2), at(1)),
+            "an unknown instance"
         );
 
-        // It has another address now.
-        assert!(hosts.heard(after(4000), id, at(2)) && !hosts.heard(after(4100), id, at(1)));
+        // The host has another address now.
+        assert!(
+            hosts.on_sign_of_life(after(4000), id, at(2))
+                && !hosts.on_sign_of_life(after(4100), id, at(1))
+        );
     }
 
     #[test]
     fn a_daemon_that_was_restarted_takes_the_place_of_its_old_self_and_of_nobody_else() {
         let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
         let mut hosts = Hosts::default();
-        let (before, after, other) = (
-            HostKey::new([1; 32], 1),
-            HostKey::new([1; 32], 2),
-            HostKey::new([2; 32], 1),
-        );
+        let before = HostKey::new([1; 32], 1);
+        let after = HostKey::new([1; 32], 2);
+        let other = HostKey::new([2; 32], 1);
 
         let named = [
             (before.instance(), "web1", 1),
@@ -722,7 +741,7 @@ mod tests {
         ];
 
         for (instance, name, host) in named {
-            hosts.expect(
+            hosts.add(
                 Moment(1),
                 instance,
                 HostName::new(name).expect("legal"),
@@ -737,17 +756,18 @@ mod tests {
         };
 
         let is_there = |hosts: &Hosts, key: &HostKey| hosts.get(key.instance()).is_some();
-        let mut say =
-            |key: &HostKey, said: State| hosts.state(Moment(2), key.instance(), at(1), said, false);
+        let mut say = |key: &HostKey, said: State| {
+            hosts.on_state(Moment(2), key.instance(), at(1), said, false)
+        };
         assert_eq!(say(&before, joins(&before, HostStage::Joined)), Some(true));
 
-        // Another host under its name is one more, whatever it signs.
+        // Another host under the same name is one more, whatever its signature.
         assert_eq!(
             say(&other, signed(&other, joins(&other, HostStage::Ready))),
             Some(true)
         );
 
-        // The old self goes when the new one has shown that it is the same host.
+        // The old instance goes once the new one has proven to be the same host.
         assert_eq!(say(&after, joins(&after, HostStage::Joined)), Some(true));
         assert_eq!(
             say(&after, joins(&after, HostStage::Ready)),
@@ -756,8 +776,9 @@ mod tests {
         );
 
         assert!(is_there(&hosts, &before));
-        let mut say =
-            |key: &HostKey, said: State| hosts.state(Moment(3), key.instance(), at(1), said, false);
+        let mut say = |key: &HostKey, said: State| {
+            hosts.on_state(Moment(3), key.instance(), at(1), said, false)
+        };
         assert_eq!(
             say(&after, signed(&after, joins(&after, HostStage::Ready))),
             Some(true)
@@ -766,7 +787,7 @@ mod tests {
         assert_eq!(
             say(&after, signed(&after, joins(&after, HostStage::Ready))),
             Some(false),
-            "nothing new"
+            "no change"
         );
 
         assert!(!is_there(&hosts, &before) && is_there(&hosts, &other) && is_there(&hosts, &after));
@@ -775,29 +796,28 @@ mod tests {
 
     #[test]
     fn nobody_takes_the_place_of_a_host_that_answered_and_fell_silent() {
-        let (host, member) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 1));
-        let (name, at) = (
-            HostName::new("web1").expect("legal"),
-            SocketAddr::from(([10, 0, 0, 1], 5000)),
-        );
+        let host = HostKey::new([1; 32], 1);
+        let member = HostKey::new([2; 32], 1);
+        let name = HostName::new("web1").expect("legal");
+        let at = SocketAddr::from(([10, 0, 0, 1], 5000));
 
         for answered in [true, false] {
             let mut hosts = Hosts::default();
-            hosts.expect(Moment(1), host.instance(), name.clone(), at, Serial(0));
-            // Nobody shows another's key, and a process shows one only.
+            hosts.add(Moment(1), host.instance(), name.clone(), at, Serial(0));
+            // A process cannot show another's key, and shows only one.
             hosts.identify(host.instance(), Some(member.identity()));
             hosts.identify(host.instance(), answered.then(|| host.identity()));
             hosts.identify(host.instance(), Some(member.identity()));
             for stage in [HostStage::Joined, HostStage::Ready, HostStage::Committed] {
                 let said = signed(&member, state("web1", stage));
                 assert_eq!(
-                    hosts.state(Moment(2), member.instance(), at, said, false),
+                    hosts.on_state(Moment(2), member.instance(), at, said, false),
                     Some(true)
                 );
             }
-            // An answer of a makuo that shows no key tells nothing of whose it was.
+            // An answer without a key, from an old version, leaves the host unknown.
             assert_eq!(hosts.get(host.instance()).is_some(), answered);
-            let others = hosts.take_others();
+            let others = hosts.take_other_keys();
             assert_eq!(
                 others.iter().filter(|(_, other)| other.both).count(),
                 usize::from(answered),
@@ -818,31 +838,30 @@ mod tests {
         );
 
         let mut hosts = Hosts::new(known, true);
-        // A member answers with the number of another's process.
-        hosts.expect(Moment(1), host.instance(), name("web3"), at, Serial(0));
+        // A member answers with another's instance.
+        hosts.add(Moment(1), host.instance(), name("web3"), at, Serial(0));
         let said = signed(&host, state("web1", HostStage::Ready));
         assert_eq!(
-            hosts.state(Moment(2), host.instance(), at, said, false),
+            hosts.on_state(Moment(2), host.instance(), at, said, false),
             Some(true)
         );
 
         let filed = hosts.get(host.instance()).expect("there");
         assert_eq!(
-            (&filed.name, filed.barred, filed.key()),
+            (&filed.name, filed.excluded, filed.key()),
             (&name("web1"), false, host.identity().public())
         );
         assert_eq!((hosts.len(), hosts.shown(filed).address), (1, None));
 
-        assert_eq!(hosts.take_others(), []);
+        assert_eq!(hosts.take_other_keys(), []);
     }
 
     #[test]
     fn a_name_with_another_key_is_told_once_and_kept_out_where_that_is_asked_for() {
-        let (before, after) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 1));
-        let (name, at) = (
-            HostName::new("web1").expect("legal"),
-            SocketAddr::from(([10, 0, 0, 1], 5000)),
-        );
+        let before = HostKey::new([1; 32], 1);
+        let after = HostKey::new([2; 32], 1);
+        let name = HostName::new("web1").expect("legal");
+        let at = SocketAddr::from(([10, 0, 0, 1], 5000));
         let public = |key: &HostKey| key.identity().public().expect("sound");
         let mut known = KnownHosts::default();
 
@@ -859,7 +878,7 @@ mod tests {
                 let taken =
                     taken.map(|_| hosts.get(after.instance()).and_then(|h| h.stage) != Some(stage));
                 assert_eq!(
-                    hosts.state(Moment(2), after.instance(), at, said, false),
+                    hosts.on_state(Moment(2), after.instance(), at, said, false),
                     taken,
                     "{stage:?}"
                 );
@@ -871,40 +890,40 @@ mod tests {
                 had: public(&before),
                 both: false,
             };
-            assert_eq!(hosts.take_others(), [(after.instance(), other)]);
+            assert_eq!(hosts.take_other_keys(), [(after.instance(), other)]);
             let host = hosts.get(after.instance()).expect("there");
             assert_eq!(
-                (host.barred, host.lost, host.is_good(false)),
+                (host.excluded, host.lost, host.is_good(false)),
                 (strict, strict, !strict)
             );
-            // The host itself, and one that is new, are taken. A quorum is of those.
+            // The host itself, and a new one, are accepted. The quorum is taken of those.
             assert_eq!(hosts.voters(), 1);
             let said = signed(&before, state("web1", HostStage::Ready));
             assert_eq!(
-                hosts.state(Moment(3), before.instance(), at, said, false),
+                hosts.on_state(Moment(3), before.instance(), at, said, false),
                 Some(true)
             );
             assert_eq!(
                 (hosts.len(), hosts.voters()),
                 (2, if strict { 1 } else { 2 })
             );
-            // What is known of names stays when hosts are looked for once more, and nothing is told twice.
+            // Known keys survive a restart of discovery, and nothing is reported twice.
             hosts.clear();
             assert_eq!(hosts.len(), 0);
-            hosts.expect(Moment(4), after.instance(), name.clone(), at, Serial(0));
+            hosts.add(Moment(4), after.instance(), name.clone(), at, Serial(0));
             hosts.identify(after.instance(), Some(after.identity()));
             assert_eq!(
-                hosts.get(after.instance()).map(|host| host.barred),
+                hosts.get(after.instance()).map(|host| host.excluded),
                 Some(strict)
             );
-            assert_eq!(hosts.take_others(), []);
+            assert_eq!(hosts.take_other_keys(), []);
             let said = signed(&after, state("web2", HostStage::Ready));
             let mut hosts = Hosts::new(known.clone(), strict);
             assert_eq!(
-                hosts.state(Moment(3), after.instance(), at, said, false),
+                hosts.on_state(Moment(3), after.instance(), at, said, false),
                 Some(true)
             );
-            assert_eq!(hosts.take_others(), []);
+            assert_eq!(hosts.take_other_keys(), []);
         }
     }
 
@@ -912,19 +931,20 @@ mod tests {
     fn hosts_that_come_no_further_hold_nobody_up_whatever_they_say() {
         let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
         let after = |s: u64| Moment(1) + Duration::from_secs(s);
-        let (mut hosts, patience) = (Hosts::default(), Duration::from_secs(5));
+        let mut hosts = Hosts::default();
+        let patience = Duration::from_secs(5);
         let say = |hosts: &mut Hosts, id: u8, s: u64, number: u32, received: u64| {
             let state = State {
                 number,
                 received,
                 ..state(&format!("web{id}"), HostStage::Diffing)
             };
-            hosts.state(after(s), InstanceId(id.into()), at(id), state, false)
+            hosts.on_state(after(s), InstanceId(id.into()), at(id), state, false)
         };
 
         let mut lost = 0;
         for s in 0..60u64 {
-            // Each joins when the one before is lost, and all say for ever that they are there.
+            // Each joins when the one before is lost, and all send signs of life for ever.
             (1..=3u8)
                 .filter(|id| u64::from(*id) * 10 <= s + 10)
                 .for_each(|id| {
@@ -943,24 +963,26 @@ mod tests {
 
         assert!(
             hosts.get(InstanceId(2)).is_some_and(|host| !host.lost),
-            "it came further"
+            "the host has progressed"
         );
     }
 
     #[test]
     fn a_member_of_the_group_says_nothing_decisive_in_another_hosts_name() {
         let at = SocketAddr::from(([10, 0, 0, 1], 5000));
-        let (host, member) = (HostKey::new([1; 32], 1), HostKey::new([2; 32], 9));
+        let host = HostKey::new([1; 32], 1);
+        let member = HostKey::new([2; 32], 9);
         let mut hosts = Hosts::default();
         let ready = signed(&host, state("web1", HostStage::Ready));
         assert_eq!(
-            hosts.state(Moment(1), host.instance(), at, ready.clone(), false),
+            hosts.on_state(Moment(1), host.instance(), at, ready.clone(), false),
             Some(true)
         );
 
         let committed = || state("web1", HostStage::Committed);
         let forged = [
-            // Without a signature, with that of another word, and with one's own, in its process or under its key.
+            // Without a signature, with that of another state, and with the member's own, as its
+            // process or under its key.
             committed(),
             State {
                 identity: Some(host.identity()),
@@ -976,7 +998,7 @@ mod tests {
                 identity: Some(host.identity()),
                 ..signed(&member, committed())
             },
-            // Its own word, with something changed.
+            // The host's own state, altered.
             State {
                 text: Some("and healthy".into()),
                 ..signed(&host, committed())
@@ -997,7 +1019,7 @@ mod tests {
 
         for (nth, lie) in forged.into_iter().enumerate() {
             assert_eq!(
-                hosts.state(Moment(2), host.instance(), at, lie, false),
+                hosts.on_state(Moment(2), host.instance(), at, lie, false),
                 None,
                 "{nth}"
             );
@@ -1008,14 +1030,14 @@ mod tests {
             Some(HostStage::Ready)
         );
 
-        // An audit decides by what a comparison found.
+        // An audit decides by the results of the comparison.
         let found = state("web1", HostStage::Staging);
         assert_eq!(
-            hosts.state(Moment(3), member.instance(), at, found.clone(), true),
+            hosts.on_state(Moment(3), member.instance(), at, found.clone(), true),
             None
         );
         assert_eq!(
-            hosts.state(
+            hosts.on_state(
                 Moment(3),
                 member.instance(),
                 at,
@@ -1027,7 +1049,7 @@ mod tests {
 
         let truth = signed(&host, committed());
         assert_eq!(
-            hosts.state(Moment(4), host.instance(), at, truth, false),
+            hosts.on_state(Moment(4), host.instance(), at, truth, false),
             Some(true)
         );
     }

@@ -1,26 +1,31 @@
-//! A sender: one session from discovery to the last host's answer.
+//! A sender: one session, from discovery to the last host's answer.
 //!
-//! | phase | what happens | leaves when |
-//! |---|---|---|
-//! | Discovering | solicits; hosts answer | as many answered as the hosts themselves know of, or time is up |
-//! | Waiting | the release is being made and signed | [`Sender::announce`] |
-//! | Serving | announces; merges wants; streams; repairs | every target is ready, out or lost; or an audit is compared |
-//! | Collecting | an audit, or a deploy that is asked to: fetches each distinct drift report once | all are here |
-//! | Signing | the order is being signed | `Signed` |
-//! | Ordering | repeats the order; still serves hosts that are not ready | every host whom it is for has answered or is lost; then the next batch is asked, or all is over ([`orders`]) |
-//! | Closed | | |
+//! Phases, each with its own data in `SenderPhase`:
+//! - **Discovering**: solicits, and hosts answer. Ends when as many hosts have answered as the
+//!   members claim to exist, or at the timeout.
+//! - **Waiting**: the caller builds and signs the release. Ends with [`Sender::announce`].
+//! - **Serving**: announces, merges wants, streams and repairs. Ends when every target is ready,
+//!   out or lost; in an audit, when all have compared.
+//! - **Collecting**: audits, and deploys on request, fetch each distinct drift report once. Ends
+//!   when all reports are complete.
+//! - **Signing**: the caller signs the order.
+//! - **Ordering**: repeats the order, and still serves hosts that are not ready. Ends when every
+//!   addressed host has answered or is lost; then the next batch follows, or the session ends (see
+//!   [`orders`]).
+//! - **Farewell**: sends a few farewells.
+//! - **Closed**.
 
 mod discovery;
 pub mod drift;
 mod effects;
 pub mod fate;
 pub mod flow;
+pub mod generation;
 pub mod hosts;
-mod merge;
 mod orders;
-pub mod outgoing;
-pub mod readings;
+pub mod receiver_reports;
 pub mod stream;
+mod want_window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -31,126 +36,131 @@ use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use crate::keys::KnownHosts;
 use crate::manifest::{Intent, Release};
+use crate::proto::compression::Demand;
 use crate::proto::control::Control;
-use crate::proto::effort::Demand;
+use crate::proto::datagram_size::min_datagram;
 use crate::proto::freshness::Nonces;
 use crate::proto::members::{Member, Table};
-use crate::proto::path::least;
 use crate::proto::receiver::matches_name;
-use crate::proto::{Dest, RangeSet, Transmit, turn};
+use crate::proto::{Dest, RangeSet, Transmit, slot_interval};
 use crate::units::{Floor, Moment, Quorum, Rate};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Announce, HostSet, Order, OrderKind, Shown, SignedOrder, Status, Want};
-use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message, Phase as WirePhase};
+use crate::wire::{DATA_OVERHEAD, Datagram, HostStage, Message, Phase};
 
-pub use effects::{Notice, Reply, Request};
+pub use effects::{SenderNotice, SenderReply, SenderRequest};
 
-use drift::Collection;
+use drift::DriftCollection;
 use flow::{Flow, FlowSetup};
 use hosts::{Host, Hosts};
 use orders::Batches;
-use stream::Stats;
+use stream::SendStats;
 
-/// Discovery ends after this, whoever has answered.
-const DISCOVERY: Duration = Duration::from_millis(1500);
-/// Discovery without any answer, or with fewer than expected, ends after this.
-const DISCOVERY_EMPTY: Duration = Duration::from_millis(3000);
-/// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
-const QUIET: Duration = Duration::from_millis(30);
-/// So many solicits are sent before a host is believed that the largest datagrams do not reach it.
-const MEASURE: u32 = 2;
-/// The first wait between solicits, announcements and orders; doubled each time.
-const REPEAT: Duration = Duration::from_millis(60);
-/// The longest wait between them.
-const REPEAT_MAX: Duration = Duration::from_secs(1);
-/// The first wait between heartbeats after data; doubled each time.
-const HEARTBEAT: Duration = Duration::from_millis(10);
-/// The longest wait between heartbeats.
-const HEARTBEAT_MAX: Duration = Duration::from_millis(500);
-/// The wait between heartbeats beside data, which is no sign of life: twice within what a host takes for silence.
-const HEARTBEAT_BESIDE: Duration = Duration::from_millis(250);
-/// How often it is looked whether hosts are lost and whether it is time to decide, when nothing happens.
-const SWEEP: Duration = Duration::from_millis(20);
-/// The least time between two looks, for each host beyond [`SWEEP_AT_ONCE`].
-const SWEEP_EACH: Duration = Duration::from_micros(1);
-/// A fleet of up to so many hosts is looked at whenever one of them changed.
-const SWEEP_AT_ONCE: u32 = 64;
-/// Farewells, against loss; a host that hears none closes its session by itself, later.
+/// Timeout of discovery, however many hosts have answered.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Timeout of discovery without any answer, or with fewer hosts than expected.
+const DISCOVERY_TIMEOUT_EMPTY: Duration = Duration::from_millis(3000);
+/// Time without new hosts after which all have answered: hosts that have just started do not know
+/// each other yet.
+const SETTLED_AFTER: Duration = Duration::from_millis(30);
+/// Solicits to send before concluding that the largest datagrams do not reach a host.
+const MIN_SOLICITS: u32 = 2;
+/// First wait between solicits, announcements and orders; doubled each time.
+const FIRST_RESEND: Duration = Duration::from_millis(60);
+/// Longest wait between solicits, announcements and orders.
+const MAX_RESEND: Duration = Duration::from_secs(1);
+/// First wait between heartbeats after data; doubled each time.
+const FIRST_HEARTBEAT: Duration = Duration::from_millis(10);
+/// Longest wait between heartbeats.
+const MAX_HEARTBEAT: Duration = Duration::from_millis(500);
+/// Wait between heartbeats during data, which is no sign of life: twice within the silence that a
+/// host tolerates.
+const HEARTBEAT_WITH_DATA: Duration = Duration::from_millis(250);
+/// Interval between scans for lost hosts and for a decision, if nothing happens.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
+/// Shortest interval between two scans, for each host beyond [`SWEEP_SMALL_FLEET`].
+const SWEEP_PER_HOST: Duration = Duration::from_micros(1);
+/// Largest fleet that is scanned at every change of a host.
+const SWEEP_SMALL_FLEET: u32 = 64;
+/// Number of farewells, against loss. A host that receives none closes its session later by itself.
 const FAREWELLS: u32 = 3;
-/// The wait between them.
+/// Wait between farewells.
 const FAREWELL_GAP: Duration = Duration::from_millis(2);
 
-/// Which hosts a person expects.
+/// Hosts that the user expects.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Expect {
-    /// At least so many.
+pub struct ExpectedHosts {
+    /// Smallest number of hosts.
     pub count: usize,
-    /// These among them.
+    /// Names that must be among them.
     pub names: Vec<HostName>,
 }
 
-/// What a session is to be.
+/// Parameters of a session.
 #[derive(Debug, Clone)]
 pub struct SenderSetup {
-    /// The sender's host.
+    /// Name of the sender's host.
     pub name: HostName,
     /// This process.
     pub instance: InstanceId,
-    /// The seed of everything random.
+    /// Seed of all randomness.
     pub seed: u64,
-    /// The most bytes of a datagram.
+    /// Largest datagram, in bytes.
     pub datagram: usize,
-    /// The tree.
+    /// Tree of the release.
     pub tree: TreeName,
-    /// Lists of globs on host names: a target matches one of each list; no list is every host that has the tree.
+    /// Lists of globs on host names: a target matches one of each list. Without lists every host
+    /// with the tree is a target.
     pub targets: Vec<Vec<String>>,
-    /// A host that is no target whatever its name: the one that shares this process and has the source as its tree.
+    /// A host excluded from the targets under any name: the one in this process, with the source as
+    /// its tree.
     pub without: Option<InstanceId>,
-    /// Whether the lists of differences are fetched before a commit, too, as an audit fetches them.
+    /// Fetch the lists of differences before a commit as well, not only in an audit.
     pub lists: bool,
-    /// Whom we expect.
-    pub expect: Expect,
-    /// The keys that hosts had before.
+    /// Expected hosts.
+    pub expect: ExpectedHosts,
+    /// Keys that hosts had before.
     pub known_hosts: KnownHosts,
-    /// Whether a host with another key than its name had before has no part in the session.
+    /// Exclude a host with another key than its name had before.
     pub strict: bool,
-    /// So many hosts took part in the session before this one, a moment ago; 0: nobody knows.
+    /// Hosts in the preceding session a moment ago; 0 if unknown.
     pub known: usize,
-    /// How many have to be ready.
+    /// Hosts required to be ready.
     pub quorum: Quorum,
-    /// How many commit in the first batch, the second and so on; the rest in a last one.
+    /// Hosts that commit in the first batch, the second and so on; the rest commits in a last one.
     pub batches: Vec<Quorum>,
-    /// Whether every host goes back when one fails once the commit has begun.
+    /// Revert every host if one fails after the first commit.
     pub revert: bool,
-    /// How long a host may be silent.
+    /// Silence after which a host is lost.
     pub patience: Duration,
-    /// Bytes that are left free behind every datagram, see [`crate::wire::seal`].
+    /// Bytes left free behind every datagram, see [`crate::wire::seal`].
     pub room: usize,
-    /// Bytes that the network adds to each datagram, sealing included.
+    /// Bytes added to each datagram by the network, sealing included.
     pub overhead: usize,
-    /// The most that is sent, with what the network adds.
+    /// Upper bound of the rate, overhead of the network included.
     pub ceiling: Option<Rate>,
-    /// Below which a host is served after the others.
+    /// Rate below which a host is served after the others.
     pub floor: Floor,
-    /// Whether hosts read every file again.
+    /// Make hosts read every file again.
     pub checksum: bool,
-    /// Whether hosts look only at what differs between their release and this one.
+    /// Make hosts compare only the differences between their release and this one.
     pub quick: bool,
-    /// Whether hosts run their health checks also where nothing changes.
+    /// Make hosts run their health checks even without changes.
     pub recheck: bool,
-    /// The order by which the release was committed elsewhere: hosts that lack it commit by it, each by itself, and no
-    /// order is signed. Nobody is looked for: whoever lacks it answers the announcement.
+    /// Order by which the release was committed elsewhere. Hosts that lack the release commit by
+    /// this order, each on its own, and no order is signed. Discovery is skipped: such hosts answer
+    /// the announcement.
     pub grant: Option<SignedOrder>,
-    /// Reckon with so many hosts before they are heard.
+    /// Fleet size to assume before any host is heard.
     pub fleet: u32,
-    /// Of a release that was committed elsewhere and is of a part: what a host has to run to take it.
+    /// For a partial release committed elsewhere: the serial that a host must run to take it.
     pub follows: Option<Serial>,
     /// The only host that such a release is offered to.
     pub only: Option<HostName>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum SenderPhase {
     Discovering,
     Waiting,
     Serving,
@@ -173,66 +183,67 @@ pub struct Sender {
     setup: SenderSetup,
     session: SessionId,
     nonces: Nonces,
-    /// What hosts repeat that are there now.
+    /// Nonce that a live host echoes.
     nonce: Nonce,
-    /// The hosts that were asked alone of late.
+    /// Hosts solicited individually a moment ago.
     challenged: VecDeque<(SocketAddr, Moment)>,
-    /// Hosts that would be targets and prove nothing.
+    /// Targets whose beacons proved nothing.
     unproven: BTreeSet<(HostName, IpAddr)>,
-    /// What shows the serials that hosts claim.
+    /// Proofs of the serials that hosts claim.
     shown: BTreeMap<(Serial, BlockHash), Shown>,
     control: Control,
     reassembly: Reassembly,
     table: Table,
     hosts: Hosts,
-    phase: Phase,
+    phase: SenderPhase,
     began: Moment,
     /// Solicits sent.
     solicits: u32,
-    /// When the last one was.
+    /// Time of the last solicit.
     solicited: Moment,
-    /// When a host was heard for the first time.
+    /// Time at which a host was heard for the first time.
     newest: Moment,
-    /// When the machine last looked at what is due.
+    /// Time of the last tick.
     ticked: Moment,
-    /// When it last looked at all hosts.
+    /// Time of the last scan of all hosts.
     swept: Moment,
     offer: Option<Offer>,
     order: Option<SignedOrder>,
-    /// The present order, until it is sent for the first time.
+    /// The present order, until first sent.
     unsent: Option<Order>,
-    /// The orders that were sent, and the hosts that they name.
+    /// Orders sent, each with the named hosts.
     sent: Vec<(Order, Option<HostSet>)>,
-    /// Until when hosts that may have followed an order unheard are asked again.
+    /// Deadline for asking hosts again that may have followed an order unheard.
     asking: Option<Moment>,
-    /// There was nothing to send when the last generation came.
+    /// Set when nothing was left to send as the last generation arrived.
     waited: bool,
     flow: Flow,
-    /// Counts the passes over the hosts: the slow ones are served in a later one.
+    /// Passes over the hosts so far; slow hosts are served in a later one.
     pass: u32,
-    /// When something wanted was first seen while the stream was idle.
+    /// Time of the first pending want while the stream was idle.
     held: Option<Moment>,
-    /// Since when hosts have what they need to say what they want next: the announcement, then nodes of the manifest.
+    /// Time since which hosts can derive their next wants, from the announcement and later from
+    /// manifest nodes.
     informed: Moment,
-    drift: Collection,
+    drift: DriftCollection,
     listed: bool,
     repeat: (Moment, Duration),
     heartbeat: (Moment, Duration),
-    /// What a host has to have at least to take a part of the tree.
+    /// Lowest serial that a host must have to take a partial release.
     after: Option<Serial>,
-    /// When the last status was sent.
+    /// Time of the last status.
     reported: Moment,
     failure: Option<String>,
     decision: Option<OrderKind>,
     batches: Batches,
-    /// The hosts that the present order names; none: it is for all.
+    /// Hosts named by the present order; `None` for all.
     named: Option<HostSet>,
-    requests: VecDeque<Request>,
-    notices: VecDeque<Notice>,
+    requests: VecDeque<SenderRequest>,
+    notices: VecDeque<SenderNotice>,
 }
 
 impl Sender {
-    /// A sender that begins to discover.
+    /// Creates a sender that starts with discovery.
     pub fn new(now: Moment, mut setup: SenderSetup) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let session = SessionId(rng.u64(..));
@@ -247,7 +258,7 @@ impl Sender {
             reassembly: Reassembly::default(),
             table: Table::default(),
             hosts: Hosts::new(std::mem::take(&mut setup.known_hosts), setup.strict),
-            phase: Phase::Discovering,
+            phase: SenderPhase::Discovering,
             began: now,
             solicits: 0,
             solicited: now,
@@ -276,10 +287,10 @@ impl Sender {
             held: None,
             informed: now,
             swept: now,
-            drift: Collection::default(),
+            drift: DriftCollection::default(),
             listed: false,
-            repeat: (now, REPEAT),
-            heartbeat: (now, HEARTBEAT),
+            repeat: (now, FIRST_RESEND),
+            heartbeat: (now, FIRST_HEARTBEAT),
             after: None,
             reported: now,
             failure: None,
@@ -293,7 +304,7 @@ impl Sender {
         }
     }
 
-    /// The session's number.
+    /// Session identifier.
     pub fn session(&self) -> SessionId {
         self.session
     }
@@ -303,92 +314,92 @@ impl Sender {
         self.table.iter().map(|(_, m)| m)
     }
 
-    /// The hosts of the session.
+    /// Hosts of the session.
     pub fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.iter().map(|(_, h)| h)
     }
 
-    /// The keys that hosts had before.
+    /// Keys that hosts had before.
     pub fn known_hosts(&self) -> &KnownHosts {
         self.hosts.known()
     }
 
-    /// What went out.
-    pub fn stats(&self) -> Stats {
+    /// Traffic so far.
+    pub fn stats(&self) -> SendStats {
         self.flow.stats()
     }
 
-    /// The present rate.
+    /// Present rate.
     pub fn rate(&self) -> Rate {
         self.flow.rate()
     }
 
-    /// The drift reports that were collected, by identity.
+    /// Complete drift reports, by identity.
     pub fn drift_reports(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.drift.reports()
     }
 
-    /// What was decided.
+    /// The decision.
     pub fn decision(&self) -> Option<OrderKind> {
         self.decision
     }
 
-    /// Why the sender itself failed.
+    /// Reason of the sender's own failure.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
-    /// Offers the release, which is of a part of the tree, only to hosts that have at least `oldest`: others, also those
-    /// that come later, take first what they missed.
+    /// Offers the partial release only to hosts with at least serial `oldest`. Others, including
+    /// late ones, catch up first.
     pub fn requires(&mut self, oldest: Serial) {
         self.after = Some(oldest);
     }
 
-    /// Offers the release; discovery must be over.
+    /// Offers the release; call after discovery.
     pub fn announce(&mut self, now: Moment, release: Release, signature: Vec<u8>) {
-        self.phase = Phase::Serving;
+        self.phase = SenderPhase::Serving;
         self.hosts.begin(now);
-        self.fit();
+        self.fit_datagrams();
         self.offer = Some(Offer { release, signature });
         self.informed = now;
         self.began = now;
-        self.repeat = (now, REPEAT);
+        self.repeat = (now, FIRST_RESEND);
 
         self.tick(now);
     }
 
-    /// Makes the session's datagrams as small as the narrowest path needs.
-    fn fit(&mut self) {
+    /// Reduces the session's datagrams to the narrowest path.
+    fn fit_datagrams(&mut self) {
         let Some((host, takes)) = self.hosts.narrowest() else {
             return;
         };
 
-        let datagram = usize::from(takes).max(least(self.setup.room));
+        let datagram = usize::from(takes).max(min_datagram(self.setup.room));
         if datagram < self.setup.datagram {
-            self.notices.push_back(Notice::Narrow {
+            self.notices.push_back(SenderNotice::Narrow {
                 datagram,
                 host: host.clone(),
             });
-            self.flow.fit(datagram);
+            self.flow.fit_datagram(datagram);
             self.control.fit(datagram);
         }
     }
 
-    /// Every host has been compared: what differs is fetched from them.
+    /// Fetches the differences after every host has compared.
     fn collect(&mut self, now: Moment) {
         self.listed = true;
-        self.drift = Collection::new(&self.hosts);
-        self.phase = Phase::Collecting;
+        self.drift = DriftCollection::new(&self.hosts);
+        self.phase = SenderPhase::Collecting;
         self.tick(now);
     }
 
-    /// The lists of a deploy are here: on to the commit.
-    fn go_on(&mut self, now: Moment) {
-        self.phase = Phase::Serving;
-        self.weigh(now);
+    /// Continues a deploy with the commit after its lists are complete.
+    fn resume_serving(&mut self, now: Moment) {
+        self.phase = SenderPhase::Serving;
+        self.decide_if_due(now);
     }
 
-    /// Whether hosts commit by an order that came with the release.
+    /// Returns whether hosts commit by an order that came with the release.
     fn is_granted(&self) -> bool {
         self.setup.grant.is_some()
     }
@@ -406,90 +417,97 @@ impl Sender {
             && let Some(whole) = self.reassembly.add(now, front.source, piece)
             && let Ok(message) = Message::decode(&whole)
         {
-            self.message(now, from, front.source, message);
+            self.on_message(now, from, front.source, message);
             self.tick(now);
         }
     }
 
-    fn message(&mut self, now: Moment, from: SocketAddr, source: InstanceId, message: Message) {
+    fn on_message(&mut self, now: Moment, from: SocketAddr, source: InstanceId, message: Message) {
         match message {
-            Message::Hello(hello) => self.hello(now, from, source, hello),
+            Message::Hello(hello) => self.on_hello(now, from, source, hello),
             Message::Bye(_) => {
                 self.table.farewell(source, from);
                 if self.hosts.is_at(source, from)
-                    && self.hosts.left(source, self.awaited())
+                    && self.hosts.on_bye(source, self.awaited())
                     && let Some(host) = self.hosts.get(source)
                 {
-                    self.notices.push_back(Notice::Lost(host.clone()));
+                    self.notices.push_back(SenderNotice::Lost(host.clone()));
                 }
             }
             Message::State(state)
                 if state.session == self.session
-                    && self.may_say(now, source, from, &state.name) =>
+                    && self.accepts_state(now, source, from, &state.name) =>
             {
-                let (number, nonce, audit) = (state.number, state.nonce, self.is_audit());
-                let taken = self.hosts.state(now, source, from, state, audit);
-                self.tell_other_keys();
+                let number = state.number;
+                let nonce = state.nonce;
+                let audit = self.is_audit();
+                let taken = self.hosts.on_state(now, source, from, state, audit);
+                self.report_other_keys();
                 match taken {
-                    // What nobody signed is no answer.
+                    // An unsigned answer is none.
                     None => {
                         let host = self
                             .hosts
-                            .distrust(source)
+                            .drop_unsigned(source)
                             .then(|| self.hosts.get(source))
                             .flatten();
-                        self.notices.extend(host.cloned().map(Notice::Lost));
+                        self.notices.extend(host.cloned().map(SenderNotice::Lost));
                     }
                     Some(changed) => {
                         self.ack(source, from, number, nonce);
                         let host = self.hosts.get(source).filter(|_| changed);
-                        self.notices.extend(host.cloned().map(Notice::Host));
+                        self.notices.extend(host.cloned().map(SenderNotice::Host));
                     }
                 }
             }
             Message::Want(want)
-                if want.session == self.session && self.hosts.heard(now, source, from) =>
+                if want.session == self.session
+                    && self.hosts.on_sign_of_life(now, source, from) =>
             {
                 let number = want.number;
-                if self.want(now, source, want) {
+                if self.on_want(now, source, want) {
                     self.ack(source, from, number, None);
                 }
             }
             Message::Nack(nack)
-                if nack.session == self.session && self.hosts.heard(now, source, from) =>
+                if nack.session == self.session
+                    && self.hosts.on_sign_of_life(now, source, from) =>
             {
-                self.flow.nack(now, source, &nack, self.hosts.len());
+                self.flow.on_nack(now, source, &nack, self.hosts.len());
             }
             Message::Report(report)
-                if report.session == self.session && self.hosts.heard(now, source, from) =>
+                if report.session == self.session
+                    && self.hosts.on_sign_of_life(now, source, from) =>
             {
-                if self.flow.report(now, source, report)
+                if self.flow.on_report(now, source, report)
                     && let Some(host) = self.hosts.get(source)
                 {
-                    let rate = Rate(self.flow.readings().received(source));
+                    let rate = Rate(self.flow.receivers().received(source));
                     self.notices
-                        .push_back(Notice::Slow(host.name.clone(), rate));
+                        .push_back(SenderNotice::Slow(host.name.clone(), rate));
                 }
             }
             Message::DriftPart(part)
-                if part.session == self.session && self.hosts.heard(now, source, from) =>
+                if part.session == self.session
+                    && self.hosts.on_sign_of_life(now, source, from) =>
             {
-                self.drift.part(source, &part)
+                self.drift.on_part(source, &part)
             }
             _ => {}
         }
     }
 
-    /// Tells of hosts that show other keys than their names had before.
-    fn tell_other_keys(&mut self) {
-        for (instance, other) in self.hosts.take_others() {
-            self.notices.push_back(Notice::OtherKey(other));
-            let barred = self.hosts.get(instance).filter(|host| host.barred);
-            self.notices.extend(barred.cloned().map(Notice::Lost));
+    /// Reports hosts with other keys than their names had before.
+    fn report_other_keys(&mut self) {
+        for (instance, other) in self.hosts.take_other_keys() {
+            self.notices.push_back(SenderNotice::OtherKey(other));
+            let excluded = self.hosts.get(instance).filter(|host| host.excluded);
+            self.notices
+                .extend(excluded.cloned().map(SenderNotice::Lost));
         }
     }
 
-    /// Tells a host that it was heard, and shows that this sender is there now.
+    /// Acknowledges a host's message and proves that this sender is alive.
     fn ack(&mut self, source: InstanceId, from: SocketAddr, number: u32, nonce: Option<Nonce>) {
         if (number != 0 || nonce.is_some()) && source != self.setup.instance {
             self.control
@@ -497,7 +515,7 @@ impl Sender {
         }
     }
 
-    /// Whether a host of this name is a target.
+    /// Returns whether a host of this name is a target.
     fn is_named(&self, name: &HostName) -> bool {
         self.setup
             .targets
@@ -505,8 +523,8 @@ impl Sender {
             .all(|list| list.iter().any(|t| matches_name(t, name.as_str())))
     }
 
-    /// Whether a host's word about itself counts: it is a target, and speaks from its own address.
-    fn may_say(
+    /// Returns whether to accept a host's state: from a target, and from the host's own address.
+    fn accepts_state(
         &mut self,
         now: Moment,
         source: InstanceId,
@@ -515,12 +533,12 @@ impl Sender {
     ) -> bool {
         let known = self.hosts.get(source).is_some();
         let is_host = source != self.setup.instance && self.setup.without != Some(source);
-        is_host && self.is_named(name) && (!known || self.hosts.heard(now, source, from))
+        is_host && self.is_named(name) && (!known || self.hosts.on_sign_of_life(now, source, from))
     }
 
-    /// A host asks for what it lacks: nodes of the manifest until it has compared, then blocks, when it said that it lacks
-    /// some. In an audit there is nothing to fetch but nodes. False when it may not have what it asks for.
-    fn want(&mut self, now: Moment, source: InstanceId, mut want: Want) -> bool {
+    /// Takes a host's want: manifest nodes until the host has compared, then blocks if the host
+    /// lacks any. An audit serves nodes only. Returns false for wants beyond that.
+    fn on_want(&mut self, now: Moment, source: InstanceId, mut want: Want) -> bool {
         let audit = self.is_audit();
         let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else {
             return false;
@@ -555,7 +573,7 @@ impl Sender {
             };
         }
 
-        self.flow.want(source, &want, all);
+        self.flow.on_want(source, &want, all);
         if !self.flow.stream().pending().is_empty() {
             self.held.get_or_insert(now);
         }
@@ -563,10 +581,10 @@ impl Sender {
         true
     }
 
-    /// Takes an answer.
-    pub fn handle_reply(&mut self, now: Moment, reply: Reply) {
+    /// Takes a reply.
+    pub fn handle_reply(&mut self, now: Moment, reply: SenderReply) {
         match reply {
-            Reply::Packed(Ok((ordinals, payload))) => {
+            SenderReply::Packed(Ok((ordinals, payload))) => {
                 self.waited = !self.flow.stream().has_data();
                 let nodes = self
                     .offer
@@ -575,33 +593,33 @@ impl Sender {
                 if ordinals.first().is_some_and(|first| first < nodes) {
                     self.informed = now;
                 }
-                self.flow.packed(ordinals, payload);
+                self.flow.on_packed(ordinals, payload);
             }
-            Reply::Packed(Err(why)) if self.is_granted() => {
-                // What could be read is sent; others may have the rest.
-                self.flow.packed(RangeSet::default(), Arc::default());
-                self.flow.stream_mut().leave_pending();
+            SenderReply::Packed(Err(why)) if self.is_granted() => {
+                // Send the readable part; other sources may have the rest.
+                self.flow.on_packed(RangeSet::default(), Arc::default());
+                self.flow.stream_mut().mark_unreadable();
                 self.failure.get_or_insert(why);
             }
-            Reply::Packed(Err(why)) => {
-                self.flow.packed(RangeSet::default(), Arc::default());
+            SenderReply::Packed(Err(why)) => {
+                self.flow.on_packed(RangeSet::default(), Arc::default());
                 self.flow.stream_mut().stop();
                 self.abort(now, &why);
             }
-            Reply::Signed(signed) => {
+            SenderReply::Signed(signed) => {
                 let order = signed.map(|(order, signature)| SignedOrder {
                     order: order.to_vec(),
                     signature,
                     hosts: self.named.clone(),
                 });
-                self.signed(now, order);
+                self.on_signed(now, order);
             }
         }
 
         self.tick(now);
     }
 
-    /// Does what is due.
+    /// Performs due work.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.tick(now);
     }
@@ -609,47 +627,47 @@ impl Sender {
     fn tick(&mut self, now: Moment) {
         self.ticked = now;
         match self.phase {
-            Phase::Discovering => self.discover(now),
-            Phase::Serving => {
-                self.repeat_announcement(now);
+            SenderPhase::Discovering => self.solicit_hosts(now),
+            SenderPhase::Serving => {
+                self.resend_announcement(now);
                 self.serve(now);
                 if self.sweep(now) {
-                    self.second_pass(now);
-                    self.weigh(now);
+                    self.start_second_pass(now);
+                    self.decide_if_due(now);
                 }
             }
-            Phase::Collecting => {
+            SenderPhase::Collecting => {
                 self.sweep(now);
-                self.beat(now);
+                self.heartbeat_if_due(now);
                 self.drift
                     .handle_timeout(now, self.session, &self.hosts, &mut self.control);
                 if self.drift.is_done() {
                     match self.is_audit() {
                         true => self.finish(now),
-                        false => self.go_on(now),
+                        false => self.resume_serving(now),
                     }
                 }
             }
-            Phase::Signing(_) => self.beat(now),
-            Phase::Ordering(kind) => {
-                // After an abort the stream is stopped: only the heartbeat is left of this.
+            SenderPhase::Signing(_) => self.heartbeat_if_due(now),
+            SenderPhase::Ordering(kind) => {
+                // After an abort the stream is stopped, so only the heartbeat remains.
                 self.serve(now);
                 if self.sweep(now) {
-                    self.second_pass(now);
+                    self.start_second_pass(now);
                 }
-                self.follow_order(now, kind);
+                self.resend_order(now, kind);
             }
-            Phase::Farewell(left) => self.say_farewell(now, left),
-            Phase::Waiting | Phase::Closed => {}
+            SenderPhase::Farewell(left) => self.send_farewell(now, left),
+            SenderPhase::Waiting | SenderPhase::Closed => {}
         }
     }
 
-    /// Moves the time of the next repetition.
+    /// Schedules the next repetition.
     fn again(&mut self, now: Moment) {
-        self.repeat = (now + self.repeat.1, (self.repeat.1 * 2).min(REPEAT_MAX));
+        self.repeat = (now + self.repeat.1, (self.repeat.1 * 2).min(MAX_RESEND));
     }
 
-    fn repeat_announcement(&mut self, now: Moment) {
+    fn resend_announcement(&mut self, now: Moment) {
         let Some(offer) = self.offer.as_ref().filter(|_| self.repeat.0 <= now) else {
             return;
         };
@@ -675,8 +693,8 @@ impl Sender {
         self.again(now);
     }
 
-    /// Looks at all hosts, when one of them changed or it is time to: who was silent for too long is lost, and others
-    /// are chosen to report. Says whether it looked.
+    /// Scans all hosts after a change or at the interval: marks silent ones as lost and chooses
+    /// reporters. Returns whether a scan was due.
     fn sweep(&mut self, now: Moment) -> bool {
         if now < self.sweep_due() {
             return false;
@@ -686,8 +704,9 @@ impl Sender {
         self.swept = now;
         let (patience, stuck) = self.patience();
         let lost = self.hosts.expire(now, patience, stuck, self.awaited());
-        self.notices.extend(lost.into_iter().map(Notice::Lost));
-        let slow = self.flow.readings().slow();
+        self.notices
+            .extend(lost.into_iter().map(SenderNotice::Lost));
+        let slow = self.flow.receivers().slow();
         let fetching = self
             .hosts
             .iter()
@@ -702,29 +721,29 @@ impl Sender {
         true
     }
 
-    /// The order whose answers are waited for.
+    /// The order that hosts have to answer.
     fn awaited(&self) -> OrderKind {
-        if let Phase::Ordering(kind) = self.phase {
+        if let SenderPhase::Ordering(kind) = self.phase {
             kind
         } else {
             OrderKind::Commit
         }
     }
 
-    /// When all hosts are looked at next: soon when one of them changed, yet in a large fleet not at every word.
+    /// Time of the next scan: soon after a change, but in a large fleet not at every message.
     fn sweep_due(&self) -> Moment {
-        let least = SWEEP_EACH * (self.hosts.len() as u32).saturating_sub(SWEEP_AT_ONCE);
+        let least = SWEEP_PER_HOST * (self.hosts.len() as u32).saturating_sub(SWEEP_SMALL_FLEET);
         self.swept
             + if self.hosts.has_changed() {
-                least.min(SWEEP)
+                least.min(SWEEP_INTERVAL)
             } else {
-                SWEEP
+                SWEEP_INTERVAL
             }
     }
 
-    /// When all others are served, the slow hosts are.
-    fn second_pass(&mut self, now: Moment) {
-        let slow = self.flow.readings().slow();
+    /// Serves the slow hosts once all others are done.
+    fn start_second_pass(&mut self, now: Moment) {
+        let slow = self.flow.receivers().slow();
         let open = |(id, h): (&InstanceId, &Host)| !h.is_settled(false) && !slow.contains(id);
         if slow.is_empty() || self.hosts.iter().any(open) {
             return;
@@ -735,10 +754,10 @@ impl Sender {
         self.send_status(now, self.wire_phase());
     }
 
-    fn wire_phase(&self) -> WirePhase {
+    fn wire_phase(&self) -> Phase {
         match self.phase {
-            Phase::Ordering(_) | Phase::Signing(_) => WirePhase::Ordering,
-            _ => WirePhase::Serving,
+            SenderPhase::Ordering(_) | SenderPhase::Signing(_) => Phase::Ordering,
+            _ => Phase::Serving,
         }
     }
 
@@ -749,34 +768,35 @@ impl Sender {
         }
 
         if self.may_pack(now)
-            && let Some((generation, ordinals)) = self.flow.stream_mut().to_pack()
+            && let Some((generation, ordinals)) = self.flow.stream_mut().next_to_pack()
         {
             let demand = Demand {
                 rate: self.flow.rate(),
                 waited: self.waited,
             };
             self.requests
-                .push_back(Request::Pack(generation, ordinals, demand));
+                .push_back(SenderRequest::Pack(generation, ordinals, demand));
         }
 
         if self.flow.stream().pending().is_empty() {
             self.held = None;
         }
 
-        self.beat(now);
+        self.heartbeat_if_due(now);
     }
 
-    /// Whether the wants of all hosts that are about to ask are merged, or were waited for long enough.
+    /// Returns whether the wants of all hosts about to ask are merged, or the wait is over.
     fn may_pack(&self, now: Moment) -> bool {
-        // Repairs are no reason: what is mended may be what others still need before they can ask.
+        // Repairs are no reason to pack: others may need the repaired blocks before they can ask.
         if self.flow.stream().is_fresh() {
             return true;
         }
-        self.merge_until().is_some_and(|until| until <= now)
+        self.window_closes().is_some_and(|until| until <= now)
     }
 
-    fn merge_until(&self) -> Option<Moment> {
-        let (offer, held) = (self.offer.as_ref()?, self.held?);
+    fn window_closes(&self) -> Option<Moment> {
+        let offer = self.offer.as_ref()?;
+        let held = self.held?;
         let nodes = offer.release.header().root.nodes;
         let is_nodes = self
             .flow
@@ -788,9 +808,9 @@ impl Sender {
         let working = self
             .hosts
             .iter()
-            .filter(|(id, h)| !h.lost && !self.flow.readings().is_slow(**id));
+            .filter(|(id, h)| !h.lost && !self.flow.receivers().is_slow(**id));
 
-        Some(merge::until(
+        Some(want_window::closes_at(
             self.ticked,
             self.informed,
             held,
@@ -800,11 +820,12 @@ impl Sender {
         ))
     }
 
-    /// Says where the stream is: evenly beside data, soon after it, then ever more seldom.
-    fn beat(&mut self, now: Moment) {
+    /// Sends the position of the stream: at even intervals during data, soon after data, then ever
+    /// more rarely.
+    fn heartbeat_if_due(&mut self, now: Moment) {
         if self.flow.stream().has_data() {
-            self.heartbeat = (now + HEARTBEAT, HEARTBEAT);
-            if self.reported + HEARTBEAT_BESIDE <= now {
+            self.heartbeat = (now + FIRST_HEARTBEAT, FIRST_HEARTBEAT);
+            if self.reported + HEARTBEAT_WITH_DATA <= now {
                 self.send_status(now, self.wire_phase());
             }
             return;
@@ -813,13 +834,13 @@ impl Sender {
         if self.heartbeat.0 <= now {
             self.heartbeat = (
                 now + self.heartbeat.1,
-                (self.heartbeat.1 * 2).min(HEARTBEAT_MAX),
+                (self.heartbeat.1 * 2).min(MAX_HEARTBEAT),
             );
             self.send_status(now, self.wire_phase());
         }
     }
 
-    fn send_status(&mut self, now: Moment, phase: WirePhase) {
+    fn send_status(&mut self, now: Moment, phase: Phase) {
         self.reported = now;
         let status = Status {
             session: self.session,
@@ -828,13 +849,13 @@ impl Sender {
             hosts: self.hosts.len() as u32,
             counter: self.flow.stream().counter(),
             pass: self.pass,
-            reporters: self.flow.readings().reporters().to_vec(),
+            reporters: self.flow.receivers().reporters().to_vec(),
         };
 
         self.control.send(Dest::Group, &Message::Status(status));
     }
 
-    /// The next datagrams to send, written into `out`: messages first, then data as pace and window allow.
+    /// Writes the next datagrams into `out`: messages first, then data as pace and window allow.
     pub fn poll_transmit(&mut self, now: Moment, out: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(transmit) = self.control.poll(out) {
             self.flow.charge(now, out.len());
@@ -847,73 +868,77 @@ impl Sender {
 
         let transmit = self.flow.poll(now, out)?;
         if !self.flow.stream().has_data() {
-            // The last of what there is: say so at once, so that a loss at the end is noticed.
-            self.heartbeat = (now, HEARTBEAT);
+            // Report the end of the data at once, so that a loss at the end is noticed.
+            self.heartbeat = (now, FIRST_HEARTBEAT);
         }
 
         Some(transmit)
     }
 
     fn is_flowing(&self) -> bool {
-        matches!(self.phase, Phase::Serving | Phase::Ordering(_))
+        matches!(self.phase, SenderPhase::Serving | SenderPhase::Ordering(_))
     }
 
-    /// The next request.
-    pub fn poll_request(&mut self) -> Option<Request> {
+    /// Returns the next request.
+    pub fn poll_request(&mut self) -> Option<SenderRequest> {
         self.requests.pop_front()
     }
 
-    /// The next thing to tell.
-    pub fn poll_notice(&mut self) -> Option<Notice> {
+    /// Returns the next notice.
+    pub fn poll_notice(&mut self) -> Option<SenderNotice> {
         self.notices.pop_front()
     }
 
-    /// When [`Sender::handle_timeout`] or [`Sender::poll_transmit`] is due; `None` when nothing is until something comes.
+    /// Time at which [`Sender::handle_timeout`] or [`Sender::poll_transmit`] is due; `None` if only
+    /// an event continues the session.
     pub fn poll_timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.is_flowing().then(|| self.flow.timeout(now)).flatten();
         let sweep =
-            (self.is_flowing() || self.phase == Phase::Collecting).then(|| self.sweep_due());
+            (self.is_flowing() || self.phase == SenderPhase::Collecting).then(|| self.sweep_due());
         let beat = if self.flow.stream().has_data() {
-            self.reported + HEARTBEAT_BESIDE
+            self.reported + HEARTBEAT_WITH_DATA
         } else {
             self.heartbeat.0
         };
 
         let beat = Some(beat);
         let own = match self.phase {
-            Phase::Discovering => {
-                let turns = turn(self.table.claimed() as u32) * 2;
-                let (most, empty) = (
-                    self.began + DISCOVERY + turns,
-                    self.began + DISCOVERY_EMPTY + turns,
-                );
-                let ends = [self.newest + QUIET, self.solicited + QUIET, most, empty];
+            SenderPhase::Discovering => {
+                let turns = slot_interval(self.table.claimed() as u32) * 2;
+                let most = self.began + DISCOVERY_TIMEOUT + turns;
+                let empty = self.began + DISCOVERY_TIMEOUT_EMPTY + turns;
+                let ends = [
+                    self.newest + SETTLED_AFTER,
+                    self.solicited + SETTLED_AFTER,
+                    most,
+                    empty,
+                ];
                 ends.into_iter()
                     .filter(|&at| at > self.ticked)
                     .chain([self.repeat.0])
                     .min()
             }
-            Phase::Serving => [Some(self.repeat.0), beat, self.merge_due()]
+            SenderPhase::Serving => [Some(self.repeat.0), beat, self.window_timeout()]
                 .into_iter()
                 .flatten()
                 .min(),
-            Phase::Ordering(_) => [Some(self.repeat.0), beat, self.merge_due()]
+            SenderPhase::Ordering(_) => [Some(self.repeat.0), beat, self.window_timeout()]
                 .into_iter()
                 .flatten()
                 .min(),
-            Phase::Collecting => [self.drift.timeout(now), beat].into_iter().flatten().min(),
-            Phase::Signing(_) => beat,
-            Phase::Farewell(_) => Some(self.repeat.0),
-            Phase::Waiting | Phase::Closed => None,
+            SenderPhase::Collecting => [self.drift.timeout(now), beat].into_iter().flatten().min(),
+            SenderPhase::Signing(_) => beat,
+            SenderPhase::Farewell(_) => Some(self.repeat.0),
+            SenderPhase::Waiting | SenderPhase::Closed => None,
         };
 
         [own, data, sweep].into_iter().flatten().min()
     }
 
-    fn merge_due(&self) -> Option<Moment> {
+    fn window_timeout(&self) -> Option<Moment> {
         if self.flow.stream().is_fresh() {
             return None;
         }
-        self.merge_until().filter(|&until| until > self.ticked)
+        self.window_closes().filter(|&until| until > self.ticked)
     }
 }

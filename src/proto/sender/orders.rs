@@ -1,57 +1,62 @@
-//! When hosts commit: the decision, the batches, and the way back.
+//! Orders of a session: the decision, the batches, and the revert.
 //!
-//! Once enough hosts are ready, each batch is asked first what its hosts run before a commit (`Prepare`, only when one of
-//! them runs something) and then ordered to commit; the next one follows when all of it have answered well. A host that
-//! fails, or falls silent, after the first commit ends that: no further batch commits, or every host goes back.
+//! Once enough hosts are ready, each batch is first ordered to run its checks before a commit
+//! (`Prepare`, only if a host has any), and then to commit. The next batch follows once all hosts
+//! of a batch have answered well. A host that fails or falls silent after the first commit ends the
+//! rollout: no further batch commits, or every host reverts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fate::Fate;
 use super::hosts::Host;
-use super::{FAREWELL_GAP, FAREWELLS, Notice, Phase, REPEAT, Request, Sender};
+use super::{
+    FAREWELL_GAP, FAREWELLS, FIRST_RESEND, Sender, SenderNotice, SenderPhase, SenderRequest,
+};
 use crate::id::HostName;
 use crate::proto::{Dest, alive_interval};
 use crate::units::{Moment, Quorum};
 use crate::wire::message::{HostSet, MAX_NAMED, Order, OrderKind, SignedOrder};
-use crate::wire::{HostStage, Message, Phase as WirePhase};
+use crate::wire::{HostStage, Message, Phase};
 
-/// A quorum that is reached waits this long for others that make progress.
-const STRAGGLERS: Duration = Duration::from_secs(3);
-/// A release that nobody lacks after all is offered for this long.
-const UNHEARD: Duration = Duration::from_secs(3);
-/// A host that lacks what the sender lacks, too, is given this long for everything else.
-const STALLED: Duration = Duration::from_secs(3);
-/// Hosts that may have followed an order unheard are asked again for this long before the session ends.
-const ASK_AGAIN: Duration = Duration::from_secs(3);
-/// A host that is not ready and has been silent for so many times what it lets pass between signs of life has no part in
-/// a commit that goes on without it.
-const SILENT: u32 = 4;
-/// How many times its patience a host that is alive may work without progress before the decision.
-const WORKING: u32 = 10;
+/// Time that a reached quorum waits for further hosts with progress.
+const STRAGGLER_WAIT: Duration = Duration::from_secs(3);
+/// Time for which a release is offered that no host turns out to lack.
+const GRANT_OFFER: Duration = Duration::from_secs(3);
+/// Time for everything else at a host that lacks the same blocks as the sender.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// Time before the end of the session for asking hosts again that may have followed an order
+/// unheard.
+const LAST_ASK: Duration = Duration::from_secs(3);
+/// Silence after which an unready host is excluded from a commit, as a multiple of the interval
+/// between signs of life.
+const SILENT_INTERVALS: u32 = 4;
+/// Time without progress granted to a live host before the decision, as a multiple of the patience.
+const WORKING_FACTOR: u32 = 10;
 
-/// The batches of a commit, in the order of the hosts' names.
+/// Batches of a commit, in the order of host names.
 #[derive(Debug, Default)]
 pub(super) struct Batches {
-    /// The last host of each batch but the last one, which takes in everybody.
+    /// Last host of each batch except the final one, which covers everyone.
     bounds: Vec<HostName>,
-    /// The present one.
+    /// Index of the present batch.
     at: usize,
 }
 
 impl Batches {
-    /// Batches of `sizes` of `hosts`, and a last one for the rest.
+    /// Plans batches of the given `sizes`, and a final one for the rest.
     fn plan(sizes: &[Quorum], mut hosts: Vec<HostName>) -> Self {
         hosts.sort();
-        let (mut bounds, mut end) = (Vec::new(), 0);
+        let mut bounds = Vec::new();
+        let mut end = 0;
         for size in sizes {
             let first = end;
             end += size.of(hosts.len());
-            // Whoever is last anyway needs no batch of his own.
+            // The final batch covers these hosts anyway.
             if end >= hosts.len() {
                 break;
             }
-            // An order names only so many hosts: a larger batch is ordered in parts.
+            // An order names a bounded number of hosts, so a larger batch is split.
             let parts = (first + MAX_NAMED..end).step_by(MAX_NAMED).chain([end]);
             bounds.extend(parts.filter_map(|end| hosts.get(end - 1).cloned()));
         }
@@ -59,7 +64,7 @@ impl Batches {
         Self { bounds, at: 0 }
     }
 
-    /// The last host of the present batch; none when it is the last batch.
+    /// Last host of the present batch; `None` for the final batch.
     fn up_to(&self) -> Option<&HostName> {
         self.bounds.get(self.at)
     }
@@ -74,27 +79,31 @@ impl Batches {
 }
 
 impl Sender {
-    /// Ends the session as early as it can be: before a commit hosts keep what they have; after it, as a failure does.
+    /// Ends the session as early as possible. Before a commit hosts keep their present release;
+    /// afterwards this acts like a failure.
     pub fn abort(&mut self, now: Moment, why: &str) {
         match self.phase {
-            Phase::Serving | Phase::Collecting => {
+            SenderPhase::Serving | SenderPhase::Collecting => {
                 self.failure.get_or_insert_with(|| why.to_string());
                 match self.is_audit() || self.is_granted() {
-                    // Nothing is staged anywhere, or each host goes its own way: there is nothing to abort.
+                    // Nothing is staged anywhere, or each host commits on its own: there is nothing
+                    // to abort.
                     true => self.finish(now),
                     false => self.decide(OrderKind::Abort, why),
                 }
             }
-            Phase::Ordering(OrderKind::Prepare) => self.fail(why),
-            Phase::Ordering(OrderKind::Commit) if self.setup.revert || !self.batches.is_last() => {
+            SenderPhase::Ordering(OrderKind::Prepare) => self.fail(why),
+            SenderPhase::Ordering(OrderKind::Commit)
+                if self.setup.revert || !self.batches.is_last() =>
+            {
                 self.fail(why)
             }
-            Phase::Discovering | Phase::Waiting => self.finish(now),
+            SenderPhase::Discovering | SenderPhase::Waiting => self.finish(now),
             _ => {}
         }
     }
 
-    /// The order by which hosts committed the release, when no other followed.
+    /// The order that committed the release, unless another order followed.
     pub fn committed_by(&self) -> Option<&SignedOrder> {
         let has = |h: &Host| h.ordered && h.stage.is_some_and(HostStage::has_release);
         let done =
@@ -102,18 +111,18 @@ impl Sender {
         self.order.as_ref().filter(|_| done)
     }
 
-    /// Decides when it is time.
-    pub(super) fn weigh(&mut self, now: Moment) {
+    /// Decides, if the time has come.
+    pub(super) fn decide_if_due(&mut self, now: Moment) {
         if self.is_granted() {
-            return self.weigh_granted(now);
+            return self.finish_granted_if_due(now);
         }
 
         let audit = self.is_audit();
-        let slow = self.flow.readings().slow();
+        let slow = self.flow.receivers().slow();
         let all = self.setup.quorum == Quorum::All;
         let open = self.hosts.iter().filter(|(_, h)| !h.is_settled(audit));
 
-        // Who is served later is waited for only when nobody may be missing.
+        // Slow hosts are awaited only if every host is required.
         let newest = open
             .filter(|(id, _)| all || !slow.contains(id))
             .map(|(_, h)| h.progress)
@@ -127,7 +136,7 @@ impl Sender {
         }
 
         let (ready, needed) = self.vote();
-        let waiting = newest.is_some_and(|at| all || now.since(at) < STRAGGLERS);
+        let waiting = newest.is_some_and(|at| all || now.since(at) < STRAGGLER_WAIT);
         if (waiting && ready < self.hosts.len()) || (newest.is_some() && ready < needed) {
             return;
         }
@@ -135,42 +144,45 @@ impl Sender {
         if ready >= needed && self.setup.lists && !self.listed {
             self.collect(now);
         } else if ready >= needed {
-            // The order is not for hosts that have fallen silent.
-            let silent = self
-                .hosts
-                .give_up(now, alive_interval(self.hosts.len() as u32) * SILENT);
-            self.notices.extend(silent.into_iter().map(Notice::Lost));
+            // The order excludes hosts that have fallen silent.
+            let silent = self.hosts.drop_silent(
+                now,
+                alive_interval(self.hosts.len() as u32) * SILENT_INTERVALS,
+            );
+            self.notices
+                .extend(silent.into_iter().map(SenderNotice::Lost));
             self.batches = Batches::plan(
                 &self.setup.batches,
                 self.hosts.iter().map(|(_, h)| h.name.clone()).collect(),
             );
-            self.begin_batch();
+            self.start_batch();
         } else {
-            self.decide(OrderKind::Abort, &self.count());
+            self.decide(OrderKind::Abort, &self.vote_text());
         }
     }
 
-    /// Ends a session without orders when nobody needs it: all have the release, cannot take it or are gone.
-    fn weigh_granted(&mut self, now: Moment) {
-        // Who gets no further, when not all can be given, gets the rest elsewhere.
-        let stalled = |h: &Host| self.failure.is_some() && now.since(h.progress) >= STALLED;
+    /// Ends a session without orders once no host needs the release: all have committed, refused or
+    /// are gone.
+    fn finish_granted_if_due(&mut self, now: Moment) {
+        // If some blocks are unreadable here, a stalled host gets the rest elsewhere.
+        let stalled = |h: &Host| self.failure.is_some() && now.since(h.progress) >= STALLED_AFTER;
         let open = self
             .hosts
             .iter()
             .any(|(_, h)| !h.has_answered(OrderKind::Commit) && !stalled(h));
-        let unheard = self.hosts.is_empty() && now.since(self.began) < UNHEARD;
+        let unheard = self.hosts.is_empty() && now.since(self.began) < GRANT_OFFER;
         if !open && !unheard {
             self.finish(now);
         }
     }
 
-    /// How many hosts can commit or have, and how many must.
+    /// Returns the number of hosts that can commit or have, and the required number.
     fn vote(&self) -> (usize, usize) {
         let ready = self.hosts.iter().filter(|(_, h)| h.is_good(false)).count();
         (ready, self.setup.quorum.of(self.hosts.voters()))
     }
 
-    fn count(&self) -> String {
+    fn vote_text(&self) -> String {
         let ((ready, needed), all) = (self.vote(), self.hosts.len());
         match ready >= needed {
             true => format!("{ready} of {all} hosts are ready"),
@@ -178,19 +190,19 @@ impl Sender {
         }
     }
 
-    /// Whether the present order to prepare or commit is for the host.
-    fn takes_part(&self, host: &Host) -> bool {
-        // The last batch leaves out the hosts that are named.
+    /// Returns whether the present order to prepare or commit is for the host.
+    fn is_addressed(&self, host: &Host) -> bool {
+        // The final batch excludes the named hosts.
         self.named
             .as_ref()
             .is_none_or(|named| named.has(&host.name) != self.batches.is_last())
     }
 
-    fn begin_batch(&mut self) {
-        // While one batch was at it, hosts of the next ones may have been lost.
+    fn start_batch(&mut self) {
+        // During the last batch, hosts of later ones may have been lost.
         let (ready, needed) = self.vote();
         if ready < needed {
-            return self.fail(&self.count());
+            return self.fail(&self.vote_text());
         }
 
         let votes = |h: &Host| {
@@ -207,14 +219,14 @@ impl Sender {
             OrderKind::Commit
         };
 
-        self.decide(kind, &self.count());
+        self.decide(kind, &self.vote_text());
     }
 
     fn decide(&mut self, kind: OrderKind, why: &str) {
         let Some(offer) = &self.offer else { return };
-        self.phase = Phase::Signing(kind);
+        self.phase = SenderPhase::Signing(kind);
 
-        // A beacon from before this order shows nothing of what became of the order.
+        // A beacon from before this order shows nothing of its outcome.
         self.nonce = self.nonces.draw();
         self.hosts.forget_beacons();
         if matches!(kind, OrderKind::Abort | OrderKind::Revert) {
@@ -223,7 +235,7 @@ impl Sender {
 
         self.decision = Some(kind);
         if kind == OrderKind::Commit {
-            self.hosts.order(|host| self.batches.has(host));
+            self.hosts.mark_ordered(|host| self.batches.has(host));
         }
 
         let mut order = Order::new(self.session, &offer.release, kind);
@@ -231,7 +243,7 @@ impl Sender {
         if matches!(kind, OrderKind::Commit | OrderKind::Prepare) {
             let hosts = || self.hosts.iter().map(|(_, host)| host);
             if let Some(last) = self.batches.up_to() {
-                // By name: a host that is away now must not take the release of a batch that fails.
+                // By name: a host that is away now must not take the release of a failing batch.
                 let named = HostSet::of(
                     hosts()
                         .filter(|h| self.batches.has(h) && h.is_good(false))
@@ -243,23 +255,24 @@ impl Sender {
                     ..order
                 };
                 self.named = Some(named);
-            } else if let Some(silent) = self.silent() {
+            } else if let Some(silent) = self.excluded_hosts() {
                 order.except = Some(silent.hash());
                 self.named = Some(silent);
             }
         }
 
         self.requests
-            .push_back(Request::Sign(order.encode().into()));
+            .push_back(SenderRequest::Sign(order.encode().into()));
         self.unsent = Some(order);
         self.asking = None;
 
         self.notices
-            .push_back(Notice::Decided(kind, why.to_string()));
+            .push_back(SenderNotice::Decided(kind, why.to_string()));
     }
 
-    /// The hosts that are lost and were not ordered to commit yet: what they have is known as long as they are not.
-    fn silent(&self) -> Option<HostSet> {
+    /// Returns the hosts that are lost and were never ordered to commit. Excluding them keeps their
+    /// state known.
+    fn excluded_hosts(&self) -> Option<HostSet> {
         let is_out = |h: &Host| h.lost && !h.ordered;
         let others: BTreeSet<&HostName> = self
             .hosts
@@ -268,7 +281,7 @@ impl Sender {
             .map(|(_, h)| &h.name)
             .collect();
 
-        // A name that a host has which takes part is that host's.
+        // A name shared with a participating host belongs to that host.
         let silent = self
             .hosts
             .iter()
@@ -281,13 +294,13 @@ impl Sender {
             .then(|| HostSet::of(silent.into_iter()))
     }
 
-    /// The order is signed, or cannot be.
-    pub(super) fn signed(&mut self, now: Moment, signed: Result<SignedOrder, String>) {
+    /// Takes the signed order, or the reason why signing failed.
+    pub(super) fn on_signed(&mut self, now: Moment, signed: Result<SignedOrder, String>) {
         match (signed, self.phase) {
-            (Ok(order), Phase::Signing(kind)) => {
-                self.phase = Phase::Ordering(kind);
+            (Ok(order), SenderPhase::Signing(kind)) => {
+                self.phase = SenderPhase::Ordering(kind);
                 self.order = Some(order);
-                self.repeat = (now, REPEAT / 2);
+                self.repeat = (now, FIRST_RESEND / 2);
             }
             (Ok(_), _) => {}
             (Err(why), _) => {
@@ -298,22 +311,22 @@ impl Sender {
         }
     }
 
-    /// Repeats the order until everybody whom it is for has answered, and goes on from there.
-    pub(super) fn follow_order(&mut self, now: Moment, kind: OrderKind) {
+    /// Repeats the order until every addressed host has answered, then continues.
+    pub(super) fn resend_order(&mut self, now: Moment, kind: OrderKind) {
         if kind == OrderKind::Commit
-            && let Some(why) = self.trouble()
+            && let Some(why) = self.failed_host()
             && (self.setup.revert || !self.batches.is_last())
         {
             return self.fail(&why);
         }
 
         let open = |h: &Host| match kind {
-            OrderKind::Prepare | OrderKind::Commit => self.takes_part(h) && !h.has_answered(kind),
+            OrderKind::Prepare | OrderKind::Commit => self.is_addressed(h) && !h.has_answered(kind),
             OrderKind::Abort | OrderKind::Revert => !h.has_answered(kind),
         };
 
-        if !self.hosts.iter().any(|(_, h)| open(h)) && !self.asks_again(now, kind) {
-            return self.answered(now, kind);
+        if !self.hosts.iter().any(|(_, h)| open(h)) && !self.still_asking(now, kind) {
+            return self.on_all_answered(now, kind);
         }
 
         if let Some(order) = self.order.clone().filter(|_| self.repeat.0 <= now) {
@@ -321,15 +334,16 @@ impl Sender {
                 .extend(self.unsent.take().map(|order| (order, self.named.clone())));
             self.control.send(Dest::Group, &Message::Order(order));
             if self.asking.is_some() {
-                // A daemon that was restarted knows no order: its beacon says what it has.
+                // A restarted daemon knows no order, but its beacon shows its release.
                 self.solicit(Dest::Group, false);
             }
             self.again(now);
         }
     }
 
-    /// Whether hosts that may have followed an order unheard are still asked. Everybody else has answered the last one.
-    fn asks_again(&mut self, now: Moment, kind: OrderKind) -> bool {
+    /// Returns whether to keep asking hosts that may have followed an order unheard. All others
+    /// have answered the last order.
+    fn still_asking(&mut self, now: Moment, kind: OrderKind) -> bool {
         let last = match kind {
             OrderKind::Prepare => false,
             OrderKind::Commit => self.batches.is_last(),
@@ -346,40 +360,40 @@ impl Sender {
         }
 
         if self.asking.is_none() {
-            self.asking = Some(now + ASK_AGAIN.min(self.setup.patience));
-            self.repeat = (now, REPEAT);
+            self.asking = Some(now + LAST_ASK.min(self.setup.patience));
+            self.repeat = (now, FIRST_RESEND);
         }
 
         self.asking.is_some_and(|until| now < until)
     }
 
-    /// Everybody has answered the order.
-    fn answered(&mut self, now: Moment, kind: OrderKind) {
+    /// Continues after every host has answered the order.
+    fn on_all_answered(&mut self, now: Moment, kind: OrderKind) {
         match kind {
             OrderKind::Prepare => match self.vote() {
-                (ready, needed) if ready >= needed => self.decide(OrderKind::Commit, &self.count()),
-                _ => self.fail(&self.count()),
+                (ready, needed) if ready >= needed => {
+                    self.decide(OrderKind::Commit, &self.vote_text())
+                }
+                _ => self.fail(&self.vote_text()),
             },
             OrderKind::Commit if !self.batches.is_last() => {
                 self.batches.at += 1;
-                self.begin_batch();
+                self.start_batch();
             }
             OrderKind::Commit | OrderKind::Abort | OrderKind::Revert => self.finish(now),
         }
     }
 
-    /// What went wrong at a host once it was ordered to commit: the host, and what it says.
-    fn trouble(&self) -> Option<String> {
+    /// Returns a failure after a commit order: the host, and its explanation.
+    fn failed_host(&self) -> Option<String> {
         self.hosts
             .iter()
             .filter(|(_, h)| h.ordered)
             .find_map(|(_, h)| {
                 let why = match h.stage {
-                    Some(HostStage::Unhealthy) => "it is not healthy",
-                    Some(HostStage::Failed) => "it failed",
-                    stage if h.lost && stage != Some(HostStage::Committed) => {
-                        "did not answer any more"
-                    }
+                    Some(HostStage::Unhealthy) => "is not healthy",
+                    Some(HostStage::Failed) => "failed",
+                    stage if h.lost && stage != Some(HostStage::Committed) => "stopped answering",
                     _ => return None,
                 };
                 Some(format!(
@@ -390,12 +404,12 @@ impl Sender {
             })
     }
 
-    /// A host failed: everyone goes back, or nobody else goes on.
+    /// Reacts to a failed host: every host reverts, or no further host commits.
     fn fail(&mut self, why: &str) {
         self.failure.get_or_insert_with(|| why.to_string());
         let begun = self.hosts.iter().any(|(_, h)| h.ordered);
 
-        // Those that have the release keep it when it is not reverted: an abort is for the others.
+        // Without a revert, hosts keep the release: an abort addresses the others.
         self.decide(
             if begun && self.setup.revert {
                 OrderKind::Revert
@@ -406,8 +420,9 @@ impl Sender {
         );
     }
 
-    /// How long a host may be silent, and how long alive without progress. Before the decision a host may hash a large
-    /// tree without a word of progress; after it, who is not ready only keeps the others' report waiting.
+    /// Returns the tolerated silence, and the tolerated time without progress. Before the decision
+    /// a host may hash a large tree without reporting progress; afterwards an unready host only
+    /// delays the report of the others.
     pub(super) fn patience(&self) -> (Duration, Duration) {
         let patience = self
             .setup
@@ -415,35 +430,35 @@ impl Sender {
             .max(alive_interval(self.hosts.len() as u32) * 4);
 
         match self.phase {
-            Phase::Ordering(_) => (patience, patience),
-            _ => (patience, patience * WORKING),
+            SenderPhase::Ordering(_) => (patience, patience),
+            _ => (patience, patience * WORKING_FACTOR),
         }
     }
 
     pub(super) fn finish(&mut self, now: Moment) {
-        self.phase = Phase::Farewell(FAREWELLS);
+        self.phase = SenderPhase::Farewell(FAREWELLS);
         self.repeat = (now, FAREWELL_GAP);
         self.tick(now);
     }
 
-    pub(super) fn say_farewell(&mut self, now: Moment, left: u32) {
+    pub(super) fn send_farewell(&mut self, now: Moment, left: u32) {
         if self.repeat.0 > now {
             return;
         }
 
         if self.offer.is_some() {
-            self.send_status(now, WirePhase::Closed);
+            self.send_status(now, Phase::Closed);
         }
 
         self.repeat.0 = now + FAREWELL_GAP;
         self.phase = if left > 1 && self.offer.is_some() {
-            Phase::Farewell(left - 1)
+            SenderPhase::Farewell(left - 1)
         } else {
-            Phase::Closed
+            SenderPhase::Closed
         };
 
-        if self.phase == Phase::Closed {
-            self.notices.push_back(Notice::Finished);
+        if self.phase == SenderPhase::Closed {
+            self.notices.push_back(SenderNotice::Finished);
         }
     }
 }
@@ -466,7 +481,8 @@ mod tests {
 
     #[test]
     fn batches_follow_the_order_of_names_and_the_last_takes_in_everybody() {
-        let (one, half) = (Quorum::Count(1), Quorum::Share(5_000));
+        let one = Quorum::Count(1);
+        let half = Quorum::Share(5_000);
         assert_eq!(bounds(&[], 5), [""; 0]);
         assert_eq!(bounds(&[one], 5), ["web1"]);
         assert_eq!(bounds(&[one, half], 5), ["web1", "web4"]);

@@ -1,73 +1,75 @@
-//! What is sent and sent again: wanted ordinals into generations, generations into sends.
+//! Stream of a session: wanted ordinals become generations, and generations become sends.
 //!
-//! A block is sent once for all hosts that want it. A generation's payload is kept for repair while it is among the
-//! newest; a loss reported later is mended by sending the blocks in a new generation.
+//! A block is sent once for all hosts that want its content. The payload of a generation is kept
+//! for repair while among the newest; a loss reported later is repaired by sending the blocks in a
+//! new generation.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::outgoing::{Outgoing, Stamp};
+use super::generation::{OutgoingGeneration, Stamp};
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
-use crate::proto::generation::{KEPT, grid_for};
+use crate::proto::generation::{KEPT_GENERATIONS, grid_for};
 use crate::units::Moment;
 use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Missing, Want};
 
-/// Generations packed ahead of the one that is being sent.
-const AHEAD: usize = 3;
-/// Generations whose ordinals are remembered beyond their payload.
-const REMEMBERED: usize = 4096;
-/// The most datagrams of one send: what the kernel carries best as one, see [`crate::net::MAX_SEGMENTS`].
+/// Generations packed ahead of the one being sent.
+const PACKED_AHEAD: usize = 3;
+/// Bound on generations with known ordinals, whether or not the payload is kept.
+const MAX_REMEMBERED: usize = 4096;
+/// Largest number of datagrams in one send: the best size for the kernel, see
+/// [`crate::net::MAX_SEGMENTS`].
 const MAX_TRAIN: usize = 32;
-/// The most bytes of one send.
+/// Largest send, in bytes.
 const MAX_SEND: usize = 65_000;
 
-/// The stream of one session.
+/// Stream of symbols of one session.
 #[derive(Debug)]
-pub struct Stream {
+pub struct SymbolStream {
     session: SessionId,
     symbol: u16,
-    /// Wanted, and not yet in a generation.
+    /// Wanted ordinals that are in no generation yet.
     pending: RangeSet,
-    /// What was asked for and is not to be had.
+    /// Wanted ordinals that cannot be read.
     absent: RangeSet,
-    /// The generations that are kept for repair, in order.
-    generations: VecDeque<Outgoing>,
-    /// Those before them.
-    past: VecDeque<Past>,
+    /// Generations kept for repair, in order.
+    generations: VecDeque<OutgoingGeneration>,
+    /// Generations before those.
+    past: VecDeque<PastGeneration>,
     next: u32,
     packing: bool,
-    /// Whether it is the turn of what was not sent yet.
-    turn: bool,
+    /// Set when the next send belongs to unsent symbols.
+    fresh_turn: bool,
     stopped: bool,
     counter: u64,
-    stats: Stats,
+    stats: SendStats,
 }
 
-/// A generation that is not kept any more: thousands are remembered.
+/// A generation without its payload; thousands are remembered.
 #[derive(Debug)]
-struct Past {
-    /// What was in it, until somebody misses it: then it goes into a new one.
+struct PastGeneration {
+    /// Its ordinals. Taken out when a host reports a loss; they then go into a new generation.
     ordinals: Box<[Range<u64>]>,
-    /// The data counter of what was sent last.
+    /// Data counter of its last datagram.
     latest: u64,
 }
 
-/// What went out.
+/// Traffic of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
+pub struct SendStats {
     /// Bytes of data datagrams.
     pub bytes: u64,
-    /// Data datagrams.
+    /// Number of data datagrams.
     pub datagrams: u64,
-    /// Of them, repairs.
+    /// Number of repairs among them.
     pub repaired: u64,
 }
 
-impl Stream {
-    /// A stream whose symbols have `symbol` bytes.
+impl SymbolStream {
+    /// Creates a stream with symbols of `symbol` bytes.
     pub fn new(session: SessionId, symbol: u16) -> Self {
         Self {
             session,
@@ -78,19 +80,19 @@ impl Stream {
             past: VecDeque::new(),
             next: 0,
             packing: false,
-            turn: false,
+            fresh_turn: false,
             stopped: false,
             counter: 0,
-            stats: Stats::default(),
+            stats: SendStats::default(),
         }
     }
 
-    /// What went out so far.
-    pub fn stats(&self) -> Stats {
+    /// Traffic so far.
+    pub fn stats(&self) -> SendStats {
         self.stats
     }
 
-    /// The counter of the last data datagram.
+    /// Counter of the last data datagram.
     pub fn counter(&self) -> u64 {
         self.counter
     }
@@ -100,25 +102,25 @@ impl Stream {
         usize::from(self.symbol) + DATA_OVERHEAD
     }
 
-    /// The most datagrams of one send.
+    /// Largest number of datagrams in one send.
     pub fn train(&self) -> usize {
         (MAX_SEND / self.segment()).clamp(1, MAX_TRAIN)
     }
 
-    /// What is wanted and in no generation yet.
+    /// Wanted ordinals that are in no generation yet.
     pub fn pending(&self) -> &RangeSet {
         &self.pending
     }
 
-    /// All generations below this were sent in full.
+    /// Returns the generation up to which all were sent in full.
     pub fn sent(&self) -> Generation {
         let open = self.generations.iter().find(|g| g.is_fresh());
         Generation(open.map_or(self.next, |g| g.number()))
     }
 
-    /// Merges what a host asks for, of `all` that there is; what was sent since it saw the counter `seen` comes to it
-    /// anyway.
-    pub fn want(&mut self, want: &Want, seen: u64, all: u64) {
+    /// Merges a host's want, limited to ordinals below `all`. Content sent since the host received
+    /// counter `seen` is on its way and left out.
+    pub fn on_want(&mut self, want: &Want, seen: u64, all: u64) {
         if self.stopped {
             return;
         }
@@ -135,7 +137,7 @@ impl Stream {
             .generations
             .iter()
             .rev()
-            .take_while(|g| !g.was_sent_by(seen))
+            .take_while(|g| !g.is_sent_by(seen))
         {
             wanted.subtract(generation.ordinals());
             later += 1;
@@ -153,13 +155,13 @@ impl Stream {
         self.pending.extend(&wanted);
     }
 
-    /// What is wanted and in no generation yet is not to be had here.
-    pub fn leave_pending(&mut self) {
+    /// Marks the pending ordinals as unreadable.
+    pub fn mark_unreadable(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         self.absent.extend(&pending);
     }
 
-    /// Sends nothing more: the session is aborted, or its source cannot be read.
+    /// Stops the stream: the session is aborted, or the source is unreadable.
     pub fn stop(&mut self) {
         self.pending = RangeSet::default();
         self.generations.clear();
@@ -167,18 +169,18 @@ impl Stream {
         self.stopped = true;
     }
 
-    /// What is to be packed next, when there is room: the number of the generation and the ordinals to choose from.
-    pub fn to_pack(&mut self) -> Option<(Generation, RangeSet)> {
+    /// Returns the next generation to pack and the ordinals to choose from, if there is room.
+    pub fn next_to_pack(&mut self) -> Option<(Generation, RangeSet)> {
         let ahead = self.generations.iter().filter(|g| g.is_fresh()).count();
-        if self.stopped || self.packing || self.pending.is_empty() || ahead >= AHEAD {
+        if self.stopped || self.packing || self.pending.is_empty() || ahead >= PACKED_AHEAD {
             return None;
         }
         self.packing = true;
         Some((Generation(self.next), self.pending.clone()))
     }
 
-    /// The generation is packed: `ordinals` are in `payload`.
-    pub fn packed(&mut self, ordinals: RangeSet, payload: Arc<Vec<u8>>) {
+    /// Takes the packed generation with its `ordinals` and `payload`.
+    pub fn on_packed(&mut self, ordinals: RangeSet, payload: Arc<Vec<u8>>) {
         self.packing = false;
         self.pending.subtract(&ordinals);
         let Some(grid) = grid_for(payload.len(), self.symbol).filter(|_| !self.stopped) else {
@@ -186,28 +188,29 @@ impl Stream {
         };
 
         self.generations
-            .push_back(Outgoing::new(self.next, grid, ordinals, payload));
+            .push_back(OutgoingGeneration::new(self.next, grid, ordinals, payload));
         self.next += 1;
 
-        while self.generations.len() > KEPT as usize + AHEAD {
+        while self.generations.len() > KEPT_GENERATIONS as usize + PACKED_AHEAD {
             let Some(old) = self.generations.pop_front() else {
                 break;
             };
-            self.past.push_back(Past {
+            self.past.push_back(PastGeneration {
                 ordinals: old.ordinals().iter().collect(),
                 latest: old.latest(),
             });
         }
 
-        if self.past.len() + self.generations.len() > REMEMBERED {
+        if self.past.len() + self.generations.len() > MAX_REMEMBERED {
             self.past.pop_front();
         }
     }
 
-    /// Merges what a host misses of one generation; `seen` is the last counter that it has seen. What is done about it
-    /// is decided at `due`, when others have had time to speak; `few` says that those who speak are all who matter.
-    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
-        let Some(first) = self.generations.front().map(Outgoing::number) else {
+    /// Takes a host's losses in one generation, with `seen` the last counter received. The repair
+    /// is decided at `due`, to gather the losses of others. Set `few` if the reporting hosts are
+    /// all that matter.
+    pub fn on_missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
+        let Some(first) = self.generations.front().map(OutgoingGeneration::number) else {
             return;
         };
 
@@ -221,40 +224,43 @@ impl Stream {
                 .into_iter()
                 .for_each(|range| self.pending.insert(range));
         } else if let Some(generation) = self.generations.get_mut((number - first) as usize) {
-            generation.missing(missing, seen, due, few);
+            generation.on_missing(missing, seen, due, few);
         }
     }
 
-    /// When something is to be decided that hosts miss.
+    /// Time of the next decision on a repair.
     pub fn repair_due(&self) -> Option<Moment> {
-        self.generations.iter().filter_map(Outgoing::due).min()
+        self.generations
+            .iter()
+            .filter_map(OutgoingGeneration::due)
+            .min()
     }
 
-    /// Decides what is due.
+    /// Decides on due repairs.
     pub fn decide(&mut self, now: Moment) {
         self.generations.iter_mut().for_each(|g| g.decide(now));
     }
 
-    /// Whether symbols are ready to be sent.
+    /// Returns whether symbols are ready to be sent.
     pub fn has_data(&self) -> bool {
         self.generations
             .iter()
             .any(|g| g.is_fresh() || g.has_repairs())
     }
 
-    /// Whether symbols of a first pass are left.
+    /// Returns whether symbols of a first pass are left.
     pub fn is_fresh(&self) -> bool {
-        self.generations.iter().any(Outgoing::is_fresh)
+        self.generations.iter().any(OutgoingGeneration::is_fresh)
     }
 
-    /// Whether repairs are ready to be sent.
+    /// Returns whether repairs are ready to be sent.
     pub fn has_repairs(&self) -> bool {
-        self.generations.iter().any(Outgoing::has_repairs)
+        self.generations.iter().any(OutgoingGeneration::has_repairs)
     }
 
-    /// Writes one send of at most `most` datagrams into `out`, each with `room` free bytes behind it: repairs first,
-    /// oldest generation first. When more than half of all that was sent are repairs, somebody may ask for them who
-    /// misses nothing: then what was not sent at all has every other turn.
+    /// Writes one send of at most `most` datagrams into `out`, each followed by `room` free bytes.
+    /// Repairs come first, oldest generation first. If repairs exceed half of all datagrams, some
+    /// host may be requesting them without a loss, so unsent symbols get every other send.
     pub fn write(
         &mut self,
         source: InstanceId,
@@ -264,10 +270,17 @@ impl Stream {
         out: &mut Vec<u8>,
     ) -> bool {
         out.clear();
-        self.turn = !self.turn;
-        let fresh_first = self.turn && self.stats.repaired * 2 > self.stats.datagrams;
-        let repair = self.generations.iter().position(Outgoing::has_repairs);
-        let fresh = || self.generations.iter().position(Outgoing::is_fresh);
+        self.fresh_turn = !self.fresh_turn;
+        let fresh_first = self.fresh_turn && self.stats.repaired * 2 > self.stats.datagrams;
+        let repair = self
+            .generations
+            .iter()
+            .position(OutgoingGeneration::has_repairs);
+        let fresh = || {
+            self.generations
+                .iter()
+                .position(OutgoingGeneration::is_fresh)
+        };
         let at = if fresh_first {
             fresh().or(repair)
         } else {
@@ -301,9 +314,10 @@ mod tests {
     #[test]
     fn whoever_asks_for_repairs_without_end_does_not_hold_up_what_was_not_sent() {
         const SYMBOLS: u64 = 640;
-        let (mut stream, mut out) = (Stream::new(SessionId(1), 1000), Vec::new());
+        let mut stream = SymbolStream::new(SessionId(1), 1000);
+        let mut out = Vec::new();
         for n in 0..2u64 {
-            stream.packed(
+            stream.on_packed(
                 [n * 10..n * 10 + 10].into_iter().collect(),
                 Arc::new(vec![n as u8; 500 * SYMBOLS as usize]),
             );
@@ -315,7 +329,7 @@ mod tests {
                 need: vec![u32::MAX; 64],
                 symbols: Ranges(Vec::new()),
             };
-            stream.missing(&lie, stream.counter(), Moment(1), true);
+            stream.on_missing(&lie, stream.counter(), Moment(1), true);
             stream.decide(Moment(1));
             assert!(stream.write(InstanceId(1), 0, 32, 0, &mut out) && stream.has_repairs());
             assert!(
@@ -327,7 +341,7 @@ mod tests {
 
         assert!(
             stream.stats().repaired > SYMBOLS / 2,
-            "what was asked for was sent as well: {:?}",
+            "the requested repairs were sent as well: {:?}",
             stream.stats()
         );
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{Buffer, Column};
 use crate::fec::Grid;
 use crate::id::Ordinal;
-use crate::proto::generation::{Encoding, Map, Placed};
+use crate::proto::generation::{Encoding, Map, PlacedBlock};
 
 /// The most blocks that the disk is asked to read for one generation.
 const MAX_BLOCKS: usize = 1024;
@@ -49,7 +49,7 @@ impl Buffer {
             return Vec::new();
         };
 
-        let blocks: Vec<Placed> = map.placed().collect();
+        let blocks: Vec<PlacedBlock> = map.placed().collect();
         let mut plan = Recall {
             blocks: &blocks,
             start: body.start,
@@ -131,7 +131,7 @@ struct Budget {
 
 /// Parts of blocks in the making.
 struct Recall<'a> {
-    blocks: &'a [Placed],
+    blocks: &'a [PlacedBlock],
     /// Where in the payload the content begins.
     start: usize,
     from: Ordinal,

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{InstanceId, Ordinal, SessionId};
 use crate::proto::generation::grid_for;
-use crate::proto::sender::outgoing::{Outgoing, Stamp};
+use crate::proto::sender::generation::{OutgoingGeneration, Stamp};
 use crate::units::Moment;
 use crate::wire::{Datagram, SymbolHeader};
 
@@ -93,7 +93,7 @@ proptest! {
         let (all, payload) = payload(&sizes, &mut rng);
         let starts = starts(&payload);
         let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
-        let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
+        let mut outgoing = OutgoingGeneration::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
         let mut fleet: Vec<Host> = (0..hosts)
             .map(|host| {
                 let some = all.iter().flatten().filter(|_| host == 0 || rng.bool()).map(|o| o..o + 1).collect();
@@ -120,7 +120,7 @@ proptest! {
             }
             for host in fleet.iter_mut().filter(|h| h.done == Progress::Missing) {
                 host.seen = counter;
-                outgoing.missing(&host.buffer.missing(Generation(0)), host.seen, Moment(0), few);
+                outgoing.on_missing(&host.buffer.missing(Generation(0)), host.seen, Moment(0), few);
             }
             outgoing.decide(Moment(0));
         }
@@ -146,7 +146,7 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
     let mut rng = fastrand::Rng::with_seed(3);
     let (all, payload) = payload(&[9000; 20], &mut rng);
     let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
-    let mut outgoing = Outgoing::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
+    let mut outgoing = OutgoingGeneration::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
     let fresh = || Host {
         buffer: Buffer::default(),
         wants: all.clone(),
@@ -173,7 +173,7 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
     }
 
     for host in &fleet {
-        outgoing.missing(
+        outgoing.on_missing(
             &host.buffer.missing(Generation(0)),
             counter,
             Moment(0),
@@ -198,7 +198,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
     let (all, payload) = payload(&[9000, 9000], &mut rng);
     let starts = starts(&payload);
     let grid = Grid::new(payload.len() as u32, SYMBOL, 4).expect("legal");
-    let mut outgoing = Outgoing::new(0, grid, all, Arc::new(payload.clone()));
+    let mut outgoing = OutgoingGeneration::new(0, grid, all, Arc::new(payload.clone()));
     let wants = [0..1].into_iter().collect();
 
     let mut host = Host {
@@ -245,7 +245,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
         host.buffer.to_recall(Ordinal(0)).is_empty(),
         "nothing else is of use"
     );
-    outgoing.missing(
+    outgoing.on_missing(
         &host.buffer.missing(Generation(0)),
         counter,
         Moment(0),

@@ -1,10 +1,11 @@
-//! Who is alive: a host's beacons, its answers to solicits, its view of the others.
+//! Presence of a host: its beacons, its answers to solicits, and its table of the other members.
 //!
-//! Nobody keeps a list of servers. A host beacons at an interval that stretches with the number of hosts it knows, so
-//! that all beacons together stay a trickle; it answers a solicit after a random delay spread over the fleet; who was
-//! not heard for a few intervals is forgotten, who says goodbye at once.
+//! No list of servers exists. A host sends beacons at an interval that grows with the number of
+//! known hosts, so that total beacon traffic stays a trickle. A solicit is answered after a random
+//! delay spread over the fleet. A member missing for a few intervals is forgotten, a member that
+//! says goodbye at once.
 //!
-//! What is known of the others is in [`table`].
+//! The table of members is in [`table`].
 
 mod table;
 
@@ -15,48 +16,48 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::control::Control;
+use super::datagram_size::ProbeSizes;
 use super::freshness::Freshness;
-use super::path::Heard;
-use super::{Dest, turn};
+use super::{Dest, slot_interval};
 use crate::id::{HostName, InstanceId, Nonce, TreeName};
 use crate::keys::Identity;
 use crate::units::Moment;
 use crate::wire::Message;
 use crate::wire::message::{Hello, MAX_STRANGERS, Shown, TreeState};
 
-/// Over so many turns hosts tell that their trees changed.
-const CHANGE_TURNS: u32 = 4;
+/// Slots over which hosts spread the beacons about changed trees.
+const CHANGE_SLOTS: u32 = 4;
 
-/// A host's presence.
+/// Presence of one host.
 #[derive(Debug)]
 pub struct Presence {
     own: InstanceId,
     name: HostName,
     trees: Vec<TreeState>,
-    /// What answers to solicits show.
+    /// Identity shown in answers to solicits.
     identity: Option<Identity>,
     table: Table,
-    /// So many hosts are reckoned with at least.
+    /// Lower bound of the assumed fleet size.
     fleet: u32,
-    beacon: Moment,
-    /// Before this no solicit is answered: all hosts take turns.
-    free: Moment,
-    answers: Vec<Answer>,
+    next_beacon: Moment,
+    /// No solicit is answered before this time, since hosts take slots.
+    not_before: Moment,
+    answers: Vec<PendingAnswer>,
     freshness: Freshness,
-    /// The last beacon repeated nothing of anybody who has shown to be there.
-    alone: bool,
-    /// What shows the highest serial of each tree.
+    /// The last beacon echoed no nonce of a proven host.
+    echoed_nobody: bool,
+    /// Proof of the highest serial of each tree.
     shown: BTreeMap<TreeName, Shown>,
-    /// How often that was told since then.
-    showing: (Moment, u32),
-    probes: Heard,
+    /// Budget for sending proofs.
+    proof_budget: ProofBudget,
+    probes: ProbeSizes,
     strangers: Vec<IpAddr>,
     rng: fastrand::Rng,
 }
 
 /// A solicit that waits for its answer.
 #[derive(Debug)]
-struct Answer {
+struct PendingAnswer {
     due: Moment,
     to: SocketAddr,
     asker: InstanceId,
@@ -64,19 +65,39 @@ struct Answer {
     tree: Option<TreeName>,
 }
 
-/// A host that hears the first others says so within this time.
-const COMPANY: Duration = Duration::from_millis(100);
-/// In this time at most [`MAX_SHOWN_A_SECOND`] answers show a serial.
+/// Rate limit for proofs of serials.
+#[derive(Debug)]
+struct ProofBudget {
+    since: Moment,
+    used: u32,
+}
+
+impl ProofBudget {
+    /// Returns whether one more answer may carry a proof.
+    fn spend(&mut self, now: Moment) -> bool {
+        if now.since(self.since) >= SHOW_WINDOW {
+            self.since = now;
+            self.used = 0;
+        }
+
+        self.used += 1;
+        self.used <= MAX_SHOWN_A_SECOND
+    }
+}
+
+/// After first contact with another host, a beacon follows within this time.
+const FIRST_CONTACT_SPREAD: Duration = Duration::from_millis(100);
+/// At most [`MAX_SHOWN_A_SECOND`] answers carry a proof of a serial in this time.
 const SHOW_WINDOW: Duration = Duration::from_secs(1);
 /// See [`SHOW_WINDOW`].
 const MAX_SHOWN_A_SECOND: u32 = 32;
-/// The most solicits that wait for an answer.
+/// Bound on solicits that wait for an answer.
 const MAX_ANSWERS: usize = 64;
-/// The most of them from one address.
-const MAX_ANSWERS_EACH: usize = 16;
+/// Bound on waiting solicits of one address.
+const MAX_ANSWERS_PER_ADDRESS: usize = 16;
 
 impl Presence {
-    /// A host that beacons and solicits at once.
+    /// Creates the presence of a host and solicits; the first beacon is due at once.
     pub fn new(
         now: Moment,
         name: HostName,
@@ -98,21 +119,24 @@ impl Presence {
             identity: None,
             table: Table::new(trust),
             fleet: 0,
-            beacon: now,
-            free: now,
+            next_beacon: now,
+            not_before: now,
             answers: Vec::new(),
             freshness,
-            alone: false,
+            echoed_nobody: false,
             shown: BTreeMap::new(),
-            showing: (now, 0),
-            probes: Heard::default(),
+            proof_budget: ProofBudget {
+                since: now,
+                used: 0,
+            },
+            probes: ProbeSizes::default(),
             strangers: Vec::new(),
             rng,
         }
     }
 
-    /// Reckons with `hosts` hosts, before they are heard.
-    pub fn reckon_with(&mut self, hosts: u32) {
+    /// Assumes at least `hosts` hosts before any is heard.
+    pub fn assume_fleet(&mut self, hosts: u32) {
         self.fleet = hosts;
     }
 
@@ -120,37 +144,38 @@ impl Presence {
         self.fleet.max(self.table.len() as u32)
     }
 
-    /// The members, this host among them once it has heard itself.
+    /// The members. This host is among them once its own beacon has come back.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// Tells the others soon what changed. Mostly it changed on all hosts at once, which have more urgent words to say.
+    /// Announces changed trees soon, within a few slots: trees mostly change on all hosts at once,
+    /// and those hosts have more urgent messages to send.
     pub fn set_trees(&mut self, now: Moment, trees: Vec<TreeState>) {
         if self.trees != trees {
             self.trees = trees;
-            self.beacon = self
-                .beacon
-                .min(now + (turn(self.fleet()) * CHANGE_TURNS).mul_f64(self.rng.f64()));
+            self.next_beacon = self
+                .next_beacon
+                .min(now + (slot_interval(self.fleet()) * CHANGE_SLOTS).mul_f64(self.rng.f64()));
         }
     }
 
-    /// Shows `identity` to those who ask from now on.
+    /// Shows `identity` in answers from now on.
     pub fn set_identity(&mut self, identity: Identity) {
         self.identity = Some(identity);
     }
 
-    /// What shows the highest serial of each tree.
+    /// Sets the proof of the highest serial of each tree.
     pub fn set_shown(&mut self, shown: BTreeMap<TreeName, Shown>) {
         self.shown = shown;
     }
 
-    /// What is told of those who are not heard for want of the group key: the first [`MAX_STRANGERS`] of them.
+    /// Sets the peers ignored for lack of the group key; beacons name the first [`MAX_STRANGERS`].
     pub fn set_strangers(&mut self, strangers: impl Iterator<Item = IpAddr>) {
         self.strangers = strangers.take(MAX_STRANGERS).collect();
     }
 
-    /// Takes a message that is about presence.
+    /// Takes a message about presence.
     pub fn handle(
         &mut self,
         now: Moment,
@@ -160,8 +185,10 @@ impl Presence {
     ) {
         match message {
             Message::Solicit(nonce, tree) => {
-                let (nonce, tree) = (*nonce, tree.clone());
-                // The newest question of a process is the one whose answer counts; a recorded one is of another process.
+                let nonce = *nonce;
+                let tree = tree.clone();
+                // Only the newest solicit of a process counts. A replayed one comes from another
+                // process.
                 if let Some(answer) = self
                     .answers
                     .iter_mut()
@@ -170,9 +197,9 @@ impl Presence {
                     (answer.to, answer.nonce, answer.tree) = (from, nonce, tree);
                     return;
                 }
-                let due = now + turn(self.fleet()).mul_f64(self.rng.f64());
-                self.wait(Answer {
-                    due: due.max(self.free),
+                let due = now + slot_interval(self.fleet()).mul_f64(self.rng.f64());
+                self.schedule(PendingAnswer {
+                    due: due.max(self.not_before),
                     to: from,
                     asker: instance,
                     nonce,
@@ -182,11 +209,11 @@ impl Presence {
             Message::Hello(hello) => {
                 let proven = self.freshness.judge(now, hello) || instance == self.own;
                 self.table.heard(now, from, instance, hello.clone(), proven);
-                if self.alone && self.freshness.knows_others() {
-                    // Now there is something to repeat: others believe the next beacon.
-                    self.alone = false;
-                    let spread = COMPANY + turn(self.fleet());
-                    self.beacon = self.beacon.min(now + spread.mul_f64(self.rng.f64()));
+                if self.echoed_nobody && self.freshness.knows_others() {
+                    // There is a nonce to echo at last: others accept the next beacon.
+                    self.echoed_nobody = false;
+                    let spread = FIRST_CONTACT_SPREAD + slot_interval(self.fleet());
+                    self.next_beacon = self.next_beacon.min(now + spread.mul_f64(self.rng.f64()));
                 }
             }
             Message::Bye(_) => self.table.farewell(instance, from),
@@ -195,12 +222,12 @@ impl Presence {
         }
     }
 
-    /// Lets an answer wait for its turn. Recorded questions of many processes take the places of others from the same
-    /// address first; whoever asks in earnest asks again.
-    fn wait(&mut self, answer: Answer) {
-        let here = |other: &Answer| other.to.ip() == answer.to.ip();
+    /// Queues an answer. A flood of replayed solicits first displaces others from the same address;
+    /// a real asker retransmits.
+    fn schedule(&mut self, answer: PendingAnswer) {
+        let here = |other: &PendingAnswer| other.to.ip() == answer.to.ip();
         let same = self.answers.iter().filter(|other| here(other)).count();
-        let place = if same >= MAX_ANSWERS_EACH {
+        let place = if same >= MAX_ANSWERS_PER_ADDRESS {
             let nth = self.rng.usize(..same);
             self.answers
                 .iter()
@@ -218,12 +245,12 @@ impl Presence {
         }
     }
 
-    /// The process `asker` has heard enough: it has announced a release.
-    pub fn asked_enough(&mut self, asker: InstanceId) {
+    /// Cancels the answer to `asker`, which has already announced a release.
+    pub fn cancel_answer(&mut self, asker: InstanceId) {
         self.answers.retain(|answer| answer.asker != asker);
     }
 
-    /// Sends what is due.
+    /// Sends due answers and beacons.
     pub fn handle_timeout(&mut self, now: Moment, control: &mut Control) {
         self.table.expire(now);
         let (due, later) = std::mem::take(&mut self.answers)
@@ -232,12 +259,13 @@ impl Presence {
         self.answers = later;
 
         if !due.is_empty() {
-            // Else a recorded beacon that repeats it could be from before the question.
+            // Without a new nonce, a replayed beacon that echoes the old one could predate the
+            // solicit.
             self.freshness.refresh(now);
         }
 
         for answer in due {
-            self.free = now + turn(self.fleet());
+            self.not_before = now + slot_interval(self.fleet());
             let hello = Hello {
                 heard: self.probes.largest(answer.asker),
                 echoes: answer.nonce.map(|nonce| vec![nonce]),
@@ -248,8 +276,8 @@ impl Presence {
             control.send(Dest::Host(answer.to), &Message::Hello(hello));
         }
 
-        if self.beacon <= now {
-            self.alone = self.fleet == 0 && !self.freshness.knows_others();
+        if self.next_beacon <= now {
+            self.echoed_nobody = self.fleet == 0 && !self.freshness.knows_others();
             let echoes = Some(self.freshness.echoes());
             self.freshness.renew(now);
             control.send(
@@ -259,9 +287,9 @@ impl Presence {
                     ..self.hello()
                 }),
             );
-            // A beacon that repeats nothing proves nothing to others: another one follows soon.
-            let fleet = if self.alone { 0 } else { self.fleet() };
-            self.beacon = now
+            // A beacon without echoes proves nothing to others; another one follows soon.
+            let fleet = if self.echoed_nobody { 0 } else { self.fleet() };
+            self.next_beacon = now
                 + self
                     .table
                     .interval(fleet)
@@ -269,28 +297,28 @@ impl Presence {
         }
     }
 
-    /// What shows the highest serial of `tree`: much longer than the question, hence only so often.
+    /// Returns the proof of the highest serial of `tree`. Rate limited, because a proof is much
+    /// larger than a solicit.
     fn show(&mut self, now: Moment, tree: &TreeName) -> Option<Shown> {
-        if now.since(self.showing.0) >= SHOW_WINDOW {
-            self.showing = (now, 0);
+        if !self.proof_budget.spend(now) {
+            return None;
         }
-        self.showing.1 += 1;
-        (self.showing.1 <= MAX_SHOWN_A_SECOND).then(|| self.shown.get(tree).cloned())?
+        self.shown.get(tree).cloned()
     }
 
-    /// Says goodbye.
+    /// Sends a goodbye.
     pub fn leave(&self, control: &mut Control) {
         control.send(Dest::Group, &Message::Bye(self.name.clone()));
     }
 
-    /// When something is due.
+    /// Time of the next due answer or beacon.
     pub fn timeout(&self) -> Moment {
         self.answers
             .iter()
             .map(|answer| answer.due)
-            .chain([self.beacon])
+            .chain([self.next_beacon])
             .min()
-            .unwrap_or(self.beacon)
+            .unwrap_or(self.next_beacon)
     }
 
     fn hello(&self) -> Hello {
@@ -321,14 +349,14 @@ mod tests {
         START + Duration::from_millis(ms)
     }
 
-    /// A host and what it sends.
-    struct Lone {
+    /// A host with its queue and address.
+    struct TestHost {
         presence: Presence,
         control: Control,
         address: SocketAddr,
     }
 
-    impl Lone {
+    impl TestHost {
         fn new(now: Moment, number: u8) -> Self {
             let mut control = Control::new(InstanceId(number.into()), 1472, 0);
             let name = HostName::new(&format!("web{number}")).expect("legal");
@@ -347,14 +375,14 @@ mod tests {
             }
         }
 
-        fn hears(&mut self, now: Moment, other: &Lone, messages: &[Message]) {
+        fn receives(&mut self, now: Moment, other: &TestHost, messages: &[Message]) {
             let from = (other.address, other.presence.own);
             messages
                 .iter()
                 .for_each(|message| self.presence.handle(now, from.0, from.1, message));
         }
 
-        fn says(&mut self, now: Moment) -> Vec<Message> {
+        fn sends(&mut self, now: Moment) -> Vec<Message> {
             self.presence.handle_timeout(now, &mut self.control);
             let mut out = Vec::new();
             let next = || {
@@ -372,14 +400,16 @@ mod tests {
     #[test]
     fn a_beacon_from_before_a_host_began_shows_it_nobody() {
         for gap in [200, 900, 1300] {
-            let (mut old, mut dead) = (Lone::new(START, 2), Lone::new(START, 4));
-            // The two know each other, and the last beacon of one repeats the nonce that the other still says.
+            let mut old = TestHost::new(START, 2);
+            let mut dead = TestHost::new(START, 4);
+            // The two know each other, and the last beacon of one echoes the present nonce of the
+            // other.
             let mut recorded = Vec::new();
             for round in 0..4 {
-                let said = old.says(at(round * 3000));
-                dead.hears(at(round * 3000 + 1), &old, &said);
-                recorded = dead.says(at(round * 3000 + 2));
-                old.hears(at(round * 3000 + 3), &dead, &recorded);
+                let said = old.sends(at(round * 3000));
+                dead.receives(at(round * 3000 + 1), &old, &said);
+                recorded = dead.sends(at(round * 3000 + 2));
+                old.receives(at(round * 3000 + 3), &dead, &recorded);
             }
             assert!(
                 old.presence.table().iter().count() > 0,
@@ -387,12 +417,12 @@ mod tests {
             );
 
             let now = at(9003 + gap);
-            let mut new = Lone::new(now, 1);
-            let question = new.says(now);
-            old.hears(now, &new, &question);
-            let answer = old.says(now);
-            new.hears(now, &old, &answer);
-            new.hears(now, &dead, &recorded);
+            let mut new = TestHost::new(now, 1);
+            let question = new.sends(now);
+            old.receives(now, &new, &question);
+            let answer = old.sends(now);
+            new.receives(now, &old, &answer);
+            new.receives(now, &dead, &recorded);
             let known: Vec<_> = new
                 .presence
                 .table()
@@ -408,7 +438,7 @@ mod tests {
         let mut control = Control::new(InstanceId(1), 1472, 0);
         let name = HostName::new("web1").expect("legal");
         let mut host = Presence::new(START, name, Vec::new(), Trust::Proven, 1, &mut control);
-        host.reckon_with(1000);
+        host.assume_fleet(1000);
         let asks = |host: &mut Presence, from: [u8; 4], process: u64| {
             let message = Message::Solicit(Some(Nonce(process)), None);
             host.handle(START, (from, 5000).into(), InstanceId(process), &message);
@@ -417,7 +447,7 @@ mod tests {
         asks(&mut host, [10, 0, 0, 1], 7);
 
         (0..10_000).for_each(|n| asks(&mut host, [10, 0, 0, 9], 100 + n));
-        assert_eq!(host.answers.len(), 1 + MAX_ANSWERS_EACH);
+        assert_eq!(host.answers.len(), 1 + MAX_ANSWERS_PER_ADDRESS);
         assert_eq!(
             host.answers
                 .iter()
@@ -426,7 +456,7 @@ mod tests {
             1
         );
 
-        // Every address is one that lies: the list stays as long as it may be.
+        // With only forged addresses the list stays bounded.
         (0..200).for_each(|n| asks(&mut host, [10, 0, 1, n as u8], 20_000 + n));
         assert_eq!(host.answers.len(), MAX_ANSWERS);
     }

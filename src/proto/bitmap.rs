@@ -1,15 +1,15 @@
-//! A fixed number of flags: the symbols of one generation.
+//! Fixed-size bitmap: one flag for each symbol of a generation.
 
-/// Flags 0 to `len`, with a count of those that are set.
+/// Flags 0 to `len`, with a running count of the flags set.
 #[derive(Debug, Clone, Default)]
-pub struct Bits {
+pub struct Bitmap {
     words: Vec<u64>,
     len: u32,
     set: u32,
 }
 
-impl Bits {
-    /// `len` flags, none set.
+impl Bitmap {
+    /// Returns `len` flags, all clear.
     pub fn new(len: u32) -> Self {
         Self {
             words: vec![0; (len as usize).div_ceil(64)],
@@ -18,29 +18,29 @@ impl Bits {
         }
     }
 
-    /// How many flags there are.
+    /// Number of flags.
     pub fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether there are no flags.
+    /// Returns true for a bitmap without flags.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many are set.
+    /// Number of flags set.
     pub fn count(&self) -> u32 {
         self.set
     }
 
-    /// Whether flag `at` is set; false past the end.
+    /// Returns flag `at`; false past the end.
     pub fn get(&self, at: u32) -> bool {
         self.words
             .get(at as usize / 64)
             .is_some_and(|w| w >> (at % 64) & 1 == 1)
     }
 
-    /// Sets flag `at`; says whether it was not set before. Past the end nothing happens.
+    /// Sets flag `at` and returns true if the flag was clear. Does nothing past the end.
     pub fn set(&mut self, at: u32) -> bool {
         if at >= self.len || self.get(at) {
             return false;
@@ -50,7 +50,7 @@ impl Bits {
         true
     }
 
-    /// The flags that are not set, as ranges.
+    /// Returns the clear flags as ranges.
     pub fn gaps(&self) -> impl Iterator<Item = std::ops::Range<u64>> + '_ {
         let mut at = 0;
         std::iter::from_fn(move || {
@@ -77,8 +77,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn gaps_and_flags_complement_each_other(len in 1..300u32, marks in prop::collection::vec(any::<u32>(), 0..400)) {
-            let mut bits = Bits::new(len);
+        fn gaps_and_flags_complement_each_other(
+            len in 1..300u32,
+            marks in prop::collection::vec(any::<u32>(), 0..400),
+        ) {
+            let mut bits = Bitmap::new(len);
             for mark in marks {
                 let at = mark % (len + 10);
                 let fresh = !bits.get(at) && at < len;

@@ -1,12 +1,14 @@
-//! One generation on its way: its first pass, and its repair by whichever costs fewer symbols.
+//! One generation in transit: the first pass, and repair by plain or coded symbols, whichever are
+//! fewer.
 //!
-//! Hosts say how many symbols they lack in each column and, when those are few, which. Complaints are gathered for a
-//! moment; then the union of what was named is sent again, unless coded symbols are clearly fewer: one of them mends a
-//! different loss at every host (see [`crate::fec`]). Both ways can follow each other in one generation.
+//! Hosts report the number of missing symbols in each column and, if few, the symbols themselves.
+//! NACKs are gathered for a moment. Then the union of the named symbols is sent again, unless coded
+//! symbols are clearly fewer: one coded symbol repairs a different loss at every host (see
+//! [`crate::fec`]). Both kinds of repair can follow each other in one generation.
 //!
-//! What is on its way is not sent twice: a host's word carries the counter of the last datagram that it saw. Of a
-//! column it has seen as many coded symbols as were sent until then, so that those plus its need are all that the
-//! column has to have.
+//! Symbols in flight are not sent twice: a NACK carries the counter of the last datagram received.
+//! Until then the host has received as many coded symbols of a column as were sent, so these plus
+//! its need are all that the column has to have.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,15 +21,15 @@ use crate::wire::datagram::{Front, write_symbol};
 use crate::wire::message::Missing;
 use crate::wire::{DATA_OVERHEAD, SymbolHeader};
 
-/// Coded rows that are made at once: the payload is read once for all of them.
-const CODED_ROWS: u32 = 4;
-/// The most coded rows of one generation; hosts that lack more ask for the blocks again.
+/// Coded rows built at once; the payload is read once for all of them.
+const CODED_BATCH: u32 = 4;
+/// Bound on coded rows of a generation; hosts that lack more ask for the blocks again.
 const MAX_CODED: u32 = 4096;
-/// Percent of the coded symbols that the union may cost and still be preferred: plain symbols need no decoding, and a
-/// host can take up a part of them.
-const PLAIN_BONUS: u64 = 115;
+/// Percentage of the coded symbols up to which plain repair is preferred: plain symbols need no
+/// decoding, and each one helps a host by itself.
+const PLAIN_PREFERENCE: u64 = 115;
 
-/// What a datagram of data says besides its place.
+/// Header fields common to the datagrams of a send.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp {
     /// The session.
@@ -36,55 +38,55 @@ pub struct Stamp {
     pub source: InstanceId,
     /// The sender's clock in microseconds, wrapping.
     pub sent: u32,
-    /// Bytes that are left free behind it.
+    /// Bytes left free behind each datagram.
     pub room: usize,
 }
 
-/// One generation.
+/// A generation in transit.
 #[derive(Debug)]
-pub struct Outgoing {
+pub struct OutgoingGeneration {
     number: u32,
     grid: Grid,
     payload: Arc<Vec<u8>>,
     ordinals: RangeSet,
-    /// The next symbol of the first pass.
+    /// Next symbol of the first pass.
     next: u32,
-    /// The data counter at which each symbol was last sent; 0 is never.
+    /// Data counter of the last transmission of each symbol; 0 for never.
     sent_at: Vec<u64>,
-    /// The data counter of what was sent last.
+    /// Data counter of the last datagram.
     latest: u64,
-    /// Symbols to be sent again.
+    /// Symbols to send again.
     resend: RangeSet,
-    columns: Vec<Column>,
-    /// Encoded rows: the first, and their bytes.
+    columns: Vec<CodedColumn>,
+    /// Coded rows: the first row, and the bytes of all.
     coded: (u32, Vec<u8>),
-    complaints: Option<Complaints>,
+    nacks: Option<GatheredNacks>,
 }
 
-/// The coded symbols of one column.
+/// Coded symbols of a column.
 #[derive(Debug, Clone, Default)]
-struct Column {
-    /// The data counter of each that was sent.
+struct CodedColumn {
+    /// Data counter of each coded symbol sent.
     sent: Vec<u64>,
-    /// How many there have to be.
+    /// Required number of coded symbols.
     wanted: u32,
 }
 
-/// What hosts miss, until it is decided how to mend it.
+/// Losses gathered for a repair.
 #[derive(Debug)]
-struct Complaints {
-    /// When that is.
+struct GatheredNacks {
+    /// Time of the decision on the repair.
     due: Moment,
-    /// The symbols that were named.
+    /// Symbols named by hosts.
     named: RangeSet,
-    /// Some host only counted, or those who named something do not stand for all.
+    /// Some host named no symbols, or the hosts that did are no sample of all.
     unnamed: bool,
-    /// Coded symbols that each column would have to have.
+    /// Coded symbols that each column would need.
     coded: Vec<u32>,
 }
 
-impl Outgoing {
-    /// Generation `number` of `ordinals` in `payload`.
+impl OutgoingGeneration {
+    /// Creates generation `number` of the `ordinals` in `payload`.
     pub fn new(number: u32, grid: Grid, ordinals: RangeSet, payload: Arc<Vec<u8>>) -> Self {
         Self {
             number,
@@ -95,46 +97,46 @@ impl Outgoing {
             sent_at: vec![0; grid.symbols() as usize],
             latest: 0,
             resend: RangeSet::default(),
-            columns: vec![Column::default(); usize::from(grid.columns())],
+            columns: vec![CodedColumn::default(); usize::from(grid.columns())],
             coded: (0, Vec::new()),
-            complaints: None,
+            nacks: None,
         }
     }
 
-    /// Its number.
+    /// Number of the generation.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// What is in it.
+    /// Ordinals in the generation.
     pub fn ordinals(&self) -> &RangeSet {
         &self.ordinals
     }
 
-    /// Whether symbols of the first pass are left.
+    /// Returns whether symbols of the first pass are left.
     pub fn is_fresh(&self) -> bool {
         self.next < self.grid.symbols()
     }
 
-    /// Whether repairs are ready to be sent.
+    /// Returns whether repairs are ready to be sent.
     pub fn has_repairs(&self) -> bool {
         !self.resend.is_empty() || self.next_coded().is_some()
     }
 
-    /// Whether everything of it was sent until the data counter was `seen`.
-    pub fn was_sent_by(&self, seen: u64) -> bool {
+    /// Returns whether the whole generation was sent by data counter `seen`.
+    pub fn is_sent_by(&self, seen: u64) -> bool {
         !self.is_fresh() && !self.has_repairs() && self.latest <= seen
     }
 
-    /// The data counter of what was sent last.
+    /// Data counter of the last datagram.
     pub fn latest(&self) -> u64 {
         self.latest
     }
 
-    /// Takes the word of a host that saw the data counter `seen` and misses something.
-    pub fn missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
+    /// Takes the losses of a host that has received data counter `seen`.
+    pub fn on_missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
         let columns = self.columns.len();
-        let complaints = self.complaints.get_or_insert_with(|| Complaints {
+        let nacks = self.nacks.get_or_insert_with(|| GatheredNacks {
             due,
             named: RangeSet::default(),
             unnamed: false,
@@ -143,7 +145,7 @@ impl Outgoing {
 
         let all = u64::from(self.grid.symbols());
         let nothing_came = missing.need.is_empty();
-        complaints.unnamed |= !nothing_came && (!few || missing.symbols.0.is_empty());
+        nacks.unnamed |= !nothing_came && (!few || missing.symbols.0.is_empty());
         let everything = [0..all];
         let named = if nothing_came {
             &everything[..]
@@ -152,10 +154,10 @@ impl Outgoing {
         };
 
         for symbol in named.iter().flat_map(|r| r.start..r.end.min(all)) {
-            // What was sent after the host's last word may still be on its way; what was never sent will come.
+            // Symbols sent after `seen` may still be in flight, and unsent ones are yet to come.
             let sent = self.sent_at[symbol as usize];
             if sent != 0 && sent <= seen {
-                complaints.named.insert(symbol..symbol + 1);
+                nacks.named.insert(symbol..symbol + 1);
             }
         }
 
@@ -165,7 +167,7 @@ impl Outgoing {
             .columns
             .iter()
             .zip(missing.need.iter().chain(every_row))
-            .zip(&mut complaints.coded)
+            .zip(&mut nacks.coded)
         {
             if *need > 0 {
                 let saw = column.sent.partition_point(|&at| at <= seen) as u32;
@@ -174,31 +176,32 @@ impl Outgoing {
         }
     }
 
-    /// When gathered complaints are decided on.
+    /// Time of the decision on the gathered losses.
     pub fn due(&self) -> Option<Moment> {
-        self.complaints.as_ref().map(|c| c.due)
+        self.nacks.as_ref().map(|c| c.due)
     }
 
-    /// Decides on what was gathered, when it is time.
+    /// Decides on the gathered losses once due.
     pub fn decide(&mut self, now: Moment) {
-        let Some(complaints) = self.complaints.take_if(|c| c.due <= now) else {
+        let Some(nacks) = self.nacks.take_if(|c| c.due <= now) else {
             return;
         };
 
-        let more =
-            |(column, &wanted): (&Column, &u32)| u64::from(wanted.saturating_sub(column.wanted));
-        let coded: u64 = self.columns.iter().zip(&complaints.coded).map(more).sum();
-        if !complaints.unnamed && complaints.named.len() * 100 <= coded * PLAIN_BONUS {
-            self.resend.extend(&complaints.named);
+        let more = |(column, &wanted): (&CodedColumn, &u32)| {
+            u64::from(wanted.saturating_sub(column.wanted))
+        };
+        let coded: u64 = self.columns.iter().zip(&nacks.coded).map(more).sum();
+        if !nacks.unnamed && nacks.named.len() * 100 <= coded * PLAIN_PREFERENCE {
+            self.resend.extend(&nacks.named);
         } else {
             self.columns
                 .iter_mut()
-                .zip(complaints.coded)
+                .zip(nacks.coded)
                 .for_each(|(c, wanted)| c.wanted = c.wanted.max(wanted));
         }
     }
 
-    /// The lowest coded row of which a symbol has to be sent, and its column.
+    /// Returns the lowest coded row with an unsent symbol, and the symbol's column.
     fn next_coded(&self) -> Option<(u32, usize)> {
         let open = self
             .columns
@@ -208,8 +211,9 @@ impl Outgoing {
         open.map(|(at, c)| (c.sent.len() as u32, at)).min()
     }
 
-    /// Appends at most `most` datagrams, repairs before the rest of the first pass unless `fresh_first`; each is numbered
-    /// by `counter`. A symbol that is shorter than the others ends a send. Gives the datagrams, and how many of them are repairs.
+    /// Appends at most `most` datagrams numbered by `counter`, and returns the number of datagrams
+    /// and the number of repairs among them. Repairs precede the rest of the first pass unless
+    /// `fresh_first` is set. A short symbol ends the send.
     pub fn write(
         &mut self,
         stamp: Stamp,
@@ -219,7 +223,8 @@ impl Outgoing {
         out: &mut Vec<u8>,
     ) -> (u64, u64) {
         let payload = Arc::clone(&self.payload);
-        let (mut written, repairs) = (0, self.has_repairs() && !(fresh_first && self.is_fresh()));
+        let mut written = 0;
+        let repairs = self.has_repairs() && !(fresh_first && self.is_fresh());
         let full = usize::from(self.grid.symbol()) + DATA_OVERHEAD + stamp.room;
         while written < most as u64 {
             let before = out.len();
@@ -300,7 +305,7 @@ impl Outgoing {
                 .unwrap_or(row + 1);
             self.coded.0 = row;
             self.coded.1.clear();
-            let rows = row as u16..last.min(row + CODED_ROWS).max(row + 1) as u16;
+            let rows = row as u16..last.min(row + CODED_BATCH).max(row + 1) as u16;
             fec::encode(Kernel::best(), &self.grid, payload, rows, &mut self.coded.1);
         }
 

@@ -1,7 +1,9 @@
-//! What hosts measure of the way to them: how much may be under way, who is far slower than the rest, who reports.
+//! Measurements reported by hosts: the window for data in flight, the detection of slow hosts, and
+//! the choice of reporters.
 //!
-//! In a fleet of up to [`MAX_REPORTERS`] every host reports. In a larger one a chosen few do: those that were worst
-//! lately and some at random, renewed every second; any other host speaks up only when it is in distress.
+//! In a fleet of up to [`REPORTERS`] every host reports. In a larger one a few chosen hosts do,
+//! renewed every second: the recently worst and some at random. Any other host reports only in
+//! distress.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,157 +13,164 @@ use crate::proto::rate::{QUEUE_LIMIT, Sample};
 use crate::units::{Floor, Moment};
 use crate::wire::message::Report;
 
-/// The most hosts that report regularly.
-pub const MAX_REPORTERS: usize = 16;
-/// Of them, those that were worst lately.
-const WORST: usize = 10;
-/// How often reporters are chosen anew.
-const CHOOSE: Duration = Duration::from_secs(1);
-/// A host whose last report is older than this does not hold the window.
-const STALE: Duration = Duration::from_millis(200);
-/// A reading that is older than this is forgotten.
-const FORGET: Duration = Duration::from_secs(5);
-/// The window for hosts that have not reported yet, in bytes.
+/// Largest number of regular reporters.
+pub const REPORTERS: usize = 16;
+/// Reporters chosen as the recently worst.
+const WORST_REPORTERS: usize = 10;
+/// Interval between choices of reporters.
+const CHOOSE_INTERVAL: Duration = Duration::from_secs(1);
+/// Age from which a report no longer limits the window.
+const STALE_AFTER: Duration = Duration::from_millis(200);
+/// Age from which a report is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(5);
+/// Window before the first report, in bytes.
 const FIRST_WINDOW: u64 = 256 << 10;
-/// A host's window within these, whatever it says.
-const WINDOW: (u64, u64) = (64 << 10, 8 << 20);
-/// How many bytes may be under way to a host and not yet written there: a few generations, since it verifies them whole.
-const BACKLOG: u64 = 12 << 20;
-/// The most bytes of a symbol: what a datagram takes.
-const MAX_SYMBOL: u64 = 65_535;
-/// Congested reports in a row after which a host may count as slow.
+/// Bounds of a host's window in bytes, for any reported value.
+const MIN_WINDOW: u64 = 64 << 10;
+/// See [`MIN_WINDOW`].
+const MAX_WINDOW: u64 = 8 << 20;
+/// Bytes allowed in flight to a host or not yet written there: a few generations, since hosts
+/// verify whole ones.
+const MAX_BACKLOG: u64 = 12 << 20;
+/// Bound on the bytes of a symbol: the largest datagram.
+const MAX_SYMBOL_BYTES: u64 = 65_535;
+/// Consecutive congested reports after which a host may count as slow.
 const SLOW_REPORTS: u32 = 4;
-/// The share of lost datagrams in one report that counts as congestion.
+/// Share of datagrams lost in one report that counts as congestion.
 const HEAVY_LOSS: f64 = 0.2;
-/// How long the rate ignores a host that is congested while the others are not. Without that the rate falls to that
+/// Time for which the rate ignores a host congested alone. Otherwise the rate would drop to that
 /// host's before the others have shown how much more they can take.
-const TRIAL: Duration = Duration::from_millis(500);
-/// How often it is looked at who holds the window.
-const LOOK: Duration = Duration::from_millis(10);
-/// Looks over which the share of time is averaged in which one host alone holds the window.
-const LOOKS: f64 = 100.0;
+const TRIAL_LENGTH: Duration = Duration::from_millis(500);
+/// Interval between checks of blocking hosts.
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// Checks over which a host's blocking share is averaged.
+const CHECKS_AVERAGED: f64 = 100.0;
 
 #[derive(Debug, Clone, Copy)]
-struct Reading {
+struct HostStats {
     at: Moment,
     report: Report,
-    /// The share of datagrams that it loses, smoothed.
+    /// Share of datagrams lost, smoothed.
     loss: f64,
-    /// Bits a second that it received, smoothed.
+    /// Received bits a second, smoothed.
     received: f64,
-    /// Congested reports in a row.
+    /// Consecutive congested reports.
     congested: u32,
-    /// Whether its last report told of a queue or of heavy loss.
+    /// The last report showed a queue or heavy loss.
     strained: bool,
     trial: Trial,
-    /// The share of time in which it held up the others, smoothed.
-    holding: f64,
+    /// Share of time in which the host blocked the others, smoothed.
+    blocking_share: f64,
 }
 
-/// Whether the rate ignores a host to find out if it is far slower than the others.
+/// State of a trial: the rate ignores a host to find out if the host is far slower than the others.
 #[derive(Debug, Clone, Copy)]
 enum Trial {
-    /// It may begin once the host receives fewer bits a second than this.
+    /// May begin once the host receives fewer bits a second than this.
     Below(f64),
-    /// It began then.
+    /// Has been running since this time.
     Since(Moment),
 }
 
-/// The readings of all hosts.
+/// Measurements of all hosts.
 #[derive(Debug)]
-pub struct Readings {
-    readings: BTreeMap<InstanceId, Reading>,
-    /// Bytes that a datagram takes on the network beside its symbol.
+pub struct ReceiverStats {
+    receivers: BTreeMap<InstanceId, HostStats>,
+    /// Bytes of a datagram on the network besides its symbol.
     overhead: u64,
     floor: Floor,
     slow: BTreeSet<InstanceId>,
-    /// Hosts of the fast pass that still fetch: a slow one holds nobody when it is the only one.
+    /// Hosts of the fast pass that still fetch. A slow host blocks nobody when it is the only one.
     fetching: usize,
     reporters: Vec<InstanceId>,
     chosen: Moment,
-    looked: Moment,
+    checked: Moment,
     rng: fastrand::Rng,
 }
 
-impl Readings {
-    /// No readings yet; a datagram takes `overhead` bytes beside its symbol, a host below `floor` is far slower than
-    /// the rest.
+impl ReceiverStats {
+    /// Creates an empty set. A datagram has `overhead` bytes besides its symbol, and a host below
+    /// `floor` is far slower than the rest.
     pub fn new(overhead: usize, floor: Floor, seed: u64) -> Self {
         Self {
-            readings: BTreeMap::new(),
+            receivers: BTreeMap::new(),
             overhead: overhead as u64,
             floor,
             slow: BTreeSet::new(),
             fetching: usize::MAX,
             reporters: Vec::new(),
             chosen: Moment(0),
-            looked: Moment(0),
+            checked: Moment(0),
             rng: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// Whether the host was dropped from the fast pass.
+    /// Returns whether the host was dropped from the fast pass.
     pub fn is_slow(&self, host: InstanceId) -> bool {
         self.slow.contains(&host)
     }
 
-    /// The hosts that were dropped from the fast pass.
+    /// Hosts dropped from the fast pass.
     pub fn slow(&self) -> &BTreeSet<InstanceId> {
         &self.slow
     }
 
-    /// Bits a second that a host received lately.
+    /// Bits a second that a host received recently.
     pub fn received(&self, host: InstanceId) -> u64 {
-        self.readings.get(&host).map_or(0, |r| r.received as u64)
+        self.receivers.get(&host).map_or(0, |r| r.received as u64)
     }
 
-    /// Says how many hosts of the fast pass still fetch.
+    /// Sets the number of hosts in the fast pass that still fetch.
     pub fn set_fetching(&mut self, hosts: usize) {
         self.fetching = hosts;
     }
 
-    /// Takes the slow hosts in again: the others are served.
+    /// Readmits the slow hosts once the others are served.
     pub fn readmit(&mut self) {
         self.slow.clear();
-        self.readings.clear();
+        self.receivers.clear();
     }
 
-    /// Who reports regularly; empty when all do.
+    /// Regular reporters; empty when all hosts report.
     pub fn reporters(&self) -> &[InstanceId] {
         &self.reporters
     }
 
-    /// Chooses who reports among `hosts` when it is time; says whether that changed.
+    /// Chooses reporters among `hosts` once due and returns whether the choice changed.
     pub fn choose(
         &mut self,
         now: Moment,
         hosts: impl ExactSizeIterator<Item = InstanceId>,
     ) -> bool {
-        if hosts.len() <= MAX_REPORTERS {
+        if hosts.len() <= REPORTERS {
             let had = !self.reporters.is_empty();
             self.reporters.clear();
             return had;
         }
 
-        if !self.reporters.is_empty() && now.since(self.chosen) < CHOOSE {
+        if !self.reporters.is_empty() && now.since(self.chosen) < CHOOSE_INTERVAL {
             return false;
         }
 
         self.chosen = now;
-        self.readings.retain(|_, r| now.since(r.at) < FORGET);
+        self.receivers.retain(|_, r| now.since(r.at) < FORGET_AFTER);
         let fresh = self
-            .readings
+            .receivers
             .iter()
-            .filter(|(id, r)| now.since(r.at) < CHOOSE * 2 && !self.slow.contains(id));
+            .filter(|(id, r)| now.since(r.at) < CHOOSE_INTERVAL * 2 && !self.slow.contains(id));
         let mut worst: Vec<(u64, InstanceId)> =
             fresh.map(|(id, r)| (r.received as u64, *id)).collect();
 
         worst.sort();
-        let mut chosen: Vec<InstanceId> = worst.into_iter().take(WORST).map(|(_, id)| id).collect();
+        let mut chosen: Vec<InstanceId> = worst
+            .into_iter()
+            .take(WORST_REPORTERS)
+            .map(|(_, id)| id)
+            .collect();
         let others: Vec<InstanceId> = hosts
             .filter(|id| !chosen.contains(id) && !self.slow.contains(id))
             .collect();
-        while chosen.len() < MAX_REPORTERS && !others.is_empty() {
+        while chosen.len() < REPORTERS && !others.is_empty() {
             chosen.push(others[self.rng.usize(..others.len())]);
         }
 
@@ -170,17 +179,18 @@ impl Readings {
         std::mem::replace(&mut self.reporters, chosen) != self.reporters
     }
 
-    /// Takes a report; gives what was measured since the one before, but of a slow host. A time in which the sender had
-    /// nothing to send says nothing about the link: `idle` is the counter at which it had nothing last.
-    pub fn report(
+    /// Takes a report and returns the measurements since the previous one, except for slow hosts. A
+    /// time without data to send shows nothing of the link: `idle` is the data counter at the last
+    /// such moment.
+    pub fn on_report(
         &mut self,
         now: Moment,
         host: InstanceId,
         report: Report,
         idle: u64,
     ) -> Option<Sample> {
-        let Some(reading) = self.readings.get_mut(&host) else {
-            self.readings.insert(host, Reading::new(now, report));
+        let Some(reading) = self.receivers.get_mut(&host) else {
+            self.receivers.insert(host, HostStats::new(now, report));
             return None;
         };
 
@@ -195,15 +205,15 @@ impl Readings {
         let got = report.datagrams.saturating_sub(last.datagrams);
         let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
 
-        // A lost train is thirty datagrams in a row: one report says little about the share.
+        // A lost train is thirty datagrams in a row, so one report shows little of the loss rate.
         reading.loss = reading.loss * 0.9 + loss * 0.1;
-        // No more than was sent: anybody may have said it.
+        // At most the number sent: reports can be forged.
         let got = got.min(expected);
         let sample = Sample {
             bytes: report
                 .bytes
                 .saturating_sub(last.bytes)
-                .min(got.saturating_mul(MAX_SYMBOL))
+                .min(got.saturating_mul(MAX_SYMBOL_BYTES))
                 + got * self.overhead,
             over,
             loss: reading.loss,
@@ -229,19 +239,19 @@ impl Readings {
         (!self.slow.contains(&host) && !self.is_on_trial(now, host)).then_some(sample)
     }
 
-    /// Whether the rate ignores the host for now; begins and ends that.
+    /// Returns whether the rate ignores the host for now; starts and ends trials.
     fn is_on_trial(&mut self, now: Moment, host: InstanceId) -> bool {
         let alone =
             self.fetching > 1 && self.floor != Floor::Share(0) && self.is_strained_alone(now, host);
-        let Some(reading) = self.readings.get_mut(&host) else {
+        let Some(reading) = self.receivers.get_mut(&host) else {
             return false;
         };
 
         match reading.trial {
-            Trial::Since(began) if alone && now.since(began) < TRIAL => true,
+            Trial::Since(began) if alone && now.since(began) < TRIAL_LENGTH => true,
             Trial::Since(began) => {
-                // When the others are strained as well, nothing was found out.
-                let most = if now.since(began) < TRIAL {
+                // If the others are congested as well, the trial showed nothing.
+                let most = if now.since(began) < TRIAL_LENGTH {
                     f64::INFINITY
                 } else {
                     reading.received / 2.0
@@ -257,18 +267,18 @@ impl Readings {
         }
     }
 
-    /// Whether a host is strained, and few others are.
+    /// Returns whether a host is congested while few others are.
     fn is_strained_alone(&self, now: Moment, host: InstanceId) -> bool {
-        let others = || self.fresh(now).filter(|(id, _)| *id != host);
+        let others = || self.reporting(now).filter(|(id, _)| *id != host);
         let strained = others().filter(|(_, r)| r.strained).count();
-        self.readings.get(&host).is_some_and(|r| r.strained) && strained * 4 < others().count()
+        self.receivers.get(&host).is_some_and(|r| r.strained) && strained * 4 < others().count()
     }
 
-    /// Whether a host receives far less than the median of the others.
+    /// Returns whether a host receives far less than the median of the others.
     fn is_below_floor(&self, now: Moment, host: InstanceId) -> bool {
         let own = self.received(host) as f64;
         let others = self
-            .fresh(now)
+            .reporting(now)
             .filter(|(id, _)| *id != host)
             .map(|(_, r)| r.received);
         let mut others: Vec<f64> = others.filter(|&r| r > 0.0).collect();
@@ -284,27 +294,28 @@ impl Readings {
         }
     }
 
-    /// Hosts of the fast pass that reported lately.
-    fn fresh(&self, now: Moment) -> impl Iterator<Item = (InstanceId, &Reading)> {
-        let readings = self
-            .readings
+    /// Returns the hosts of the fast pass with a recent report.
+    fn reporting(&self, now: Moment) -> impl Iterator<Item = (InstanceId, &HostStats)> {
+        let receivers = self
+            .receivers
             .iter()
-            .filter(move |(_, r)| now.since(r.at) < STALE);
-        readings
+            .filter(move |(_, r)| now.since(r.at) < STALE_AFTER);
+        receivers
             .map(|(id, r)| (*id, r))
             .filter(|(id, _)| !self.slow.contains(id))
     }
 
-    /// How many more bytes may be under way, by the slowest host that reports; `segment` is the size of a datagram and
-    /// `counter` the last one sent.
+    /// Returns the bytes that may still go in flight, by the slowest reporting host. `segment` is
+    /// the size of a datagram, and `counter` the last one sent.
     pub fn window(&self, now: Moment, counter: u64, segment: usize) -> u64 {
         let counted = self
-            .fresh(now)
+            .reporting(now)
             .filter(|(_, r)| !matches!(r.trial, Trial::Since(_)));
 
         match counted.map(|(_, r)| r.room(counter, segment)).min() {
             Some(room) => room,
-            // Nobody has reported yet: a first window. Nobody reports any more: the pace alone decides.
+            // Before the first report a first window applies. Once reports have ceased, the pace
+            // alone decides.
             None if counter as usize * segment < FIRST_WINDOW as usize => {
                 FIRST_WINDOW - counter * segment as u64
             }
@@ -312,56 +323,59 @@ impl Readings {
         }
     }
 
-    /// Without fresh reports a little goes out from time to time, so that reports can come.
+    /// Returns a small window from time to time without recent reports, to elicit new ones.
     fn stalled(&self, now: Moment) -> u64 {
         let last = self
-            .readings
+            .receivers
             .iter()
             .filter(|(id, _)| !self.slow.contains(id))
             .map(|(_, r)| r.at)
             .max();
 
-        if last.is_none_or(|at| now.since(at) >= STALE) {
+        if last.is_none_or(|at| now.since(at) >= STALE_AFTER) {
             FIRST_WINDOW
         } else {
             0
         }
     }
 
-    /// Looks who holds up the others while the sender has data: a host that does so alone nearly all the time is slow,
-    /// at its disk if not on its way.
-    pub fn look(&mut self, now: Moment, counter: u64, segment: usize) {
-        if now.since(self.looked) < LOOK || self.floor == Floor::Share(0) || self.fetching < 2 {
+    /// Checks for blocking hosts while the sender has data. A host that blocks the others alone
+    /// nearly all the time is slow, at its disk if not on its path.
+    pub fn check_blocking(&mut self, now: Moment, counter: u64, segment: usize) {
+        if now.since(self.checked) < CHECK_INTERVAL
+            || self.floor == Floor::Share(0)
+            || self.fetching < 2
+        {
             return;
         }
 
-        self.looked = now;
-        let held: Vec<(InstanceId, bool)> = self
-            .fresh(now)
+        self.checked = now;
+        let hosts: Vec<(InstanceId, bool)> = self
+            .reporting(now)
             .map(|(id, r)| (id, r.room(counter, segment) == 0))
             .collect();
-        let holders = held.iter().filter(|(_, holds)| *holds).count();
-        let few = holders > 0 && holders * 4 <= held.len().max(4) && holders < held.len();
+        let blockers = hosts.iter().filter(|(_, blocks)| *blocks).count();
+        let few = blockers > 0 && blockers * 4 <= hosts.len().max(4) && blockers < hosts.len();
 
         let free = match self.floor {
             Floor::Share(share) => f64::from(share) / 1e4,
             Floor::Rate(_) => 0.25,
         };
 
-        for (id, holds) in held {
-            let Some(reading) = self.readings.get_mut(&id) else {
+        for (id, blocks) in hosts {
+            let Some(reading) = self.receivers.get_mut(&id) else {
                 continue;
             };
-            let now_holding = if few && holds { 1.0 } else { 0.0 };
-            reading.holding += (now_holding - reading.holding) / LOOKS;
-            if reading.holding > 1.0 - free {
+            let blocking = if few && blocks { 1.0 } else { 0.0 };
+            reading.blocking_share += (blocking - reading.blocking_share) / CHECKS_AVERAGED;
+            if reading.blocking_share > 1.0 - free {
                 self.slow.insert(id);
             }
         }
     }
 }
 
-impl Reading {
+impl HostStats {
     fn new(now: Moment, report: Report) -> Self {
         let trial = Trial::Below(f64::INFINITY);
         Self {
@@ -372,16 +386,16 @@ impl Reading {
             congested: 0,
             strained: false,
             trial,
-            holding: 0.0,
+            blocking_share: 0.0,
         }
     }
 
-    /// How many more bytes may be under way to this host.
+    /// Returns the bytes that may still go in flight to this host.
     fn room(&self, counter: u64, segment: usize) -> u64 {
-        let window = u64::from(self.report.window).clamp(WINDOW.0, WINDOW.1);
+        let window = u64::from(self.report.window).clamp(MIN_WINDOW, MAX_WINDOW);
         let flight = counter.saturating_sub(self.report.seen) * segment as u64;
         window.saturating_sub(flight).min(
-            BACKLOG
+            MAX_BACKLOG
                 .saturating_sub(self.report.backlog)
                 .saturating_sub(flight),
         )
@@ -395,8 +409,16 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A host that was sent `sent` datagrams of 1000 bytes in each of `rounds` rounds of 10 ms and got `got` of them.
-    fn rounds(readings: &mut Readings, host: u64, rounds: u64, sent: u64, got: u64, delay: u32) {
+    /// Reports of a host that receives `got` of `sent` datagrams of 1000 bytes in each of `rounds`
+    /// rounds of 10 ms.
+    fn rounds(
+        receivers: &mut ReceiverStats,
+        host: u64,
+        rounds: u64,
+        sent: u64,
+        got: u64,
+        delay: u32,
+    ) {
         for round in 1..=rounds {
             let report = Report {
                 session: SessionId(1),
@@ -408,31 +430,31 @@ mod tests {
                 window: 1 << 20,
                 at: round * 10_000,
             };
-            readings.report(Moment(round * 10 * MS), InstanceId(host), report, 0);
+            receivers.on_report(Moment(round * 10 * MS), InstanceId(host), report, 0);
         }
     }
 
     #[test]
     fn a_host_far_below_the_others_is_slow_and_one_that_only_loses_is_not() {
-        let mut readings = Readings::new(90, Floor::default(), 1);
+        let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
         for host in 1..=3 {
-            rounds(&mut readings, host, 8, 100, 100, 0);
+            rounds(&mut receivers, host, 8, 100, 100, 0);
         }
 
-        rounds(&mut readings, 4, 8, 100, 60, 0);
-        rounds(&mut readings, 5, 8, 100, 5, 30_000);
+        rounds(&mut receivers, 4, 8, 100, 60, 0);
+        rounds(&mut receivers, 5, 8, 100, 5, 30_000);
         assert_eq!(
-            readings.slow().iter().copied().collect::<Vec<_>>(),
+            receivers.slow().iter().copied().collect::<Vec<_>>(),
             [InstanceId(5)]
         );
-        readings.readmit();
+        receivers.readmit();
 
-        assert!(readings.slow().is_empty());
+        assert!(receivers.slow().is_empty());
     }
 
     #[test]
     fn numbers_that_no_host_measures_count_as_little_as_they_can() {
-        let mut readings = Readings::new(90, Floor::default(), 1);
+        let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
         let first = Report {
             session: SessionId(1),
             seen: 100,
@@ -445,12 +467,13 @@ mod tests {
         };
 
         assert!(
-            readings
-                .report(Moment(1), InstanceId(1), first, 0)
+            receivers
+                .on_report(Moment(1), InstanceId(1), first, 0)
                 .is_none()
         );
 
-        let (most, late) = (u64::MAX, u32::MAX);
+        let most = u64::MAX;
+        let late = u32::MAX;
         let lie = Report {
             seen: 200,
             datagrams: most,
@@ -461,22 +484,22 @@ mod tests {
             ..first
         };
 
-        let sample = readings
-            .report(Moment(2), InstanceId(1), lie, 0)
+        let sample = receivers
+            .on_report(Moment(2), InstanceId(1), lie, 0)
             .expect("a measurement");
-        assert!(sample.bytes <= 100 * (MAX_SYMBOL + 90), "{sample:?}");
-        assert_eq!(readings.window(Moment(3), 300, 1000), 0);
+        assert!(sample.bytes <= 100 * (MAX_SYMBOL_BYTES + 90), "{sample:?}");
+        assert_eq!(receivers.window(Moment(3), 300, 1000), 0);
 
-        // What is said next to it is what counts from then on.
+        // The next report counts again.
         assert!(
-            readings
-                .report(Moment(4), InstanceId(1), first, 0)
+            receivers
+                .on_report(Moment(4), InstanceId(1), first, 0)
                 .is_none()
         );
 
         assert!(
-            readings
-                .report(
+            receivers
+                .on_report(
                     Moment(5),
                     InstanceId(1),
                     Report {
@@ -492,8 +515,8 @@ mod tests {
 
     #[test]
     fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_over() {
-        let mut readings = Readings::new(90, Floor::default(), 1);
-        let strain = |readings: &mut Readings, round: u64, host: u64, delay: u32| {
+        let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+        let strain = |receivers: &mut ReceiverStats, round: u64, host: u64, delay: u32| {
             let report = Report {
                 session: SessionId(1),
                 seen: 100 * round,
@@ -504,17 +527,17 @@ mod tests {
                 window: 1 << 20,
                 at: round * 10_000,
             };
-            readings
-                .report(Moment(round * 10 * MS), InstanceId(host), report, 0)
+            receivers
+                .on_report(Moment(round * 10 * MS), InstanceId(host), report, 0)
                 .is_some()
         };
 
-        let long = TRIAL.as_millis() as u64 / 10;
+        let long = TRIAL_LENGTH.as_millis() as u64 / 10;
         let counts: Vec<bool> = (1..long + 10)
             .map(|round| {
-                strain(&mut readings, round, 1, 0);
-                strain(&mut readings, round, 2, 0);
-                strain(&mut readings, round, 3, 10_000)
+                strain(&mut receivers, round, 1, 0);
+                strain(&mut receivers, round, 2, 0);
+                strain(&mut receivers, round, 3, 10_000)
             })
             .collect();
 
@@ -522,12 +545,12 @@ mod tests {
         assert_eq!(ignored, long);
         assert!(
             counts[long as usize + 1..].iter().all(|counts| *counts),
-            "it is tried once: {counts:?}"
+            "a single trial: {counts:?}"
         );
 
-        // The others are strained as well: all count.
+        // The others are congested as well, so all count.
         let counts: Vec<bool> = (500..520)
-            .flat_map(|round| [1, 2, 3].map(|host| strain(&mut readings, round, host, 10_000)))
+            .flat_map(|round| [1, 2, 3].map(|host| strain(&mut receivers, round, host, 10_000)))
             .collect();
 
         assert!(counts[6..].iter().all(|counts| *counts), "{counts:?}");
@@ -535,11 +558,11 @@ mod tests {
 
     #[test]
     fn the_last_host_is_never_too_slow() {
-        let mut readings = Readings::new(90, Floor::default(), 1);
-        readings.set_fetching(1);
-        rounds(&mut readings, 1, 8, 100, 100, 0);
-        rounds(&mut readings, 2, 8, 100, 5, 30_000);
-        assert!(readings.slow().is_empty());
+        let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+        receivers.set_fetching(1);
+        rounds(&mut receivers, 1, 8, 100, 100, 0);
+        rounds(&mut receivers, 2, 8, 100, 5, 30_000);
+        assert!(receivers.slow().is_empty());
     }
 
     #[test]
@@ -549,42 +572,42 @@ mod tests {
             (Floor::Share(0), 0),
             (Floor::Share(9_000), 1),
         ] {
-            let mut readings = Readings::new(0, floor, 1);
-            rounds(&mut readings, 1, 8, 100, 100, 0);
-            rounds(&mut readings, 2, 8, 100, 10, 30_000);
-            assert_eq!(readings.slow().len(), slow, "{floor}");
+            let mut receivers = ReceiverStats::new(0, floor, 1);
+            rounds(&mut receivers, 1, 8, 100, 100, 0);
+            rounds(&mut receivers, 2, 8, 100, 10, 30_000);
+            assert_eq!(receivers.slow().len(), slow, "{floor}");
         }
     }
 
     #[test]
     fn the_window_is_that_of_the_slowest_host_and_a_silent_one_does_not_hold_it() {
-        let mut readings = Readings::new(90, Floor::default(), 1);
-        assert_eq!(readings.window(Moment(0), 0, 1000), FIRST_WINDOW);
-        rounds(&mut readings, 1, 8, 100, 100, 0);
+        let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+        assert_eq!(receivers.window(Moment(0), 0, 1000), FIRST_WINDOW);
+        rounds(&mut receivers, 1, 8, 100, 100, 0);
         let now = Moment(80 * MS);
-        assert_eq!(readings.window(now, 800, 1000), 1 << 20);
-        assert_eq!(readings.window(now, 900, 1000), (1 << 20) - 100_000);
-        assert_eq!(readings.window(now, 5_000, 1000), 0);
+        assert_eq!(receivers.window(now, 800, 1000), 1 << 20);
+        assert_eq!(receivers.window(now, 900, 1000), (1 << 20) - 100_000);
+        assert_eq!(receivers.window(now, 5_000, 1000), 0);
 
-        assert_eq!(readings.window(now + STALE, 5_000, 1000), FIRST_WINDOW);
+        assert_eq!(
+            receivers.window(now + STALE_AFTER, 5_000, 1000),
+            FIRST_WINDOW
+        );
     }
 
     #[test]
     fn of_a_large_fleet_a_few_report_and_the_worst_among_them() {
-        let mut readings = Readings::new(90, Floor::Share(0), 1);
+        let mut receivers = ReceiverStats::new(90, Floor::Share(0), 1);
         let hosts = || (1..=500).map(InstanceId).collect::<Vec<_>>().into_iter();
-        assert!(!readings.choose(Moment(0), hosts().take(MAX_REPORTERS)));
-        assert!(readings.reporters().is_empty());
-        rounds(&mut readings, 77, 8, 100, 40, 30_000);
-        assert!(readings.choose(Moment(80 * MS), hosts()));
+        assert!(!receivers.choose(Moment(0), hosts().take(REPORTERS)));
+        assert!(receivers.reporters().is_empty());
+        rounds(&mut receivers, 77, 8, 100, 40, 30_000);
+        assert!(receivers.choose(Moment(80 * MS), hosts()));
         assert!(
-            readings.reporters().len() <= MAX_REPORTERS
-                && readings.reporters().contains(&InstanceId(77))
+            receivers.reporters().len() <= REPORTERS
+                && receivers.reporters().contains(&InstanceId(77))
         );
 
-        assert!(
-            !readings.choose(Moment(90 * MS), hosts()),
-            "not so soon again"
-        );
+        assert!(!receivers.choose(Moment(90 * MS), hosts()), "too soon");
     }
 }

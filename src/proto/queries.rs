@@ -1,0 +1,187 @@
+//! Rate limit for queries outside of a session: which ones a host answers, and when.
+//!
+//! Answers are spread over the fleet to protect the asker, and limited in number: an answer is
+//! larger than its query and goes to an address that may be forged. The contents of an answer are
+//! built elsewhere.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::slot_interval;
+use crate::units::Moment;
+use crate::wire::query::Ask;
+
+/// Answers to one address in a second.
+const MAX_PER_ADDRESS: u32 = 8;
+/// Answers of one host in a second.
+const MAX_PER_HOST: u32 = 32;
+/// Bound on queries that wait for an answer.
+const MAX_PENDING: usize = 64;
+/// Time over which answers are counted.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+
+/// A query that waits for its answer.
+#[derive(Debug)]
+struct PendingQuery {
+    due: Moment,
+    from: SocketAddr,
+    ask: Ask,
+}
+
+/// Queries that a host is about to answer.
+#[derive(Debug)]
+pub struct QueryQueue {
+    pending: VecDeque<PendingQuery>,
+    /// Answers to each address since `since`; at most [`MAX_PER_HOST`] entries.
+    answered: Vec<(IpAddr, u32)>,
+    since: Moment,
+    rng: fastrand::Rng,
+}
+
+impl QueryQueue {
+    /// Creates an empty queue.
+    pub fn new(now: Moment, seed: u64) -> Self {
+        let rng = fastrand::Rng::with_seed(seed);
+        Self {
+            pending: VecDeque::new(),
+            answered: Vec::new(),
+            since: now,
+            rng,
+        }
+    }
+
+    /// Takes a query, in a fleet of `hosts`. A query already waiting is not answered twice, and
+    /// queries beyond the limits are dropped: the asker retransmits.
+    pub fn handle(&mut self, now: Moment, from: SocketAddr, ask: Ask, hosts: u32) {
+        let known = self
+            .pending
+            .iter()
+            .any(|other| other.from == from && other.ask.number == ask.number);
+        if known || self.pending.len() >= MAX_PENDING || !self.may_answer(now, from.ip()) {
+            return;
+        }
+
+        let due = now + slot_interval(hosts).mul_f64(self.rng.f64());
+        self.pending.push_back(PendingQuery { due, from, ask });
+    }
+
+    fn may_answer(&mut self, now: Moment, who: IpAddr) -> bool {
+        if now.since(self.since) >= RATE_WINDOW {
+            self.since = now;
+            self.answered.clear();
+        }
+
+        if self.answered.iter().map(|(_, n)| n).sum::<u32>() >= MAX_PER_HOST {
+            return false;
+        }
+
+        match self.answered.iter_mut().find(|(ip, _)| *ip == who) {
+            Some((_, count)) if *count >= MAX_PER_ADDRESS => return false,
+            Some((_, count)) => *count += 1,
+            None => self.answered.push((who, 1)),
+        }
+
+        true
+    }
+
+    /// Returns a query with a due answer.
+    pub fn due(&mut self, now: Moment) -> Option<(SocketAddr, Ask)> {
+        let at = self.pending.iter().position(|query| query.due <= now)?;
+        self.pending.remove(at).map(|query| (query.from, query.ask))
+    }
+
+    /// Time of the next due answer.
+    pub fn timeout(&self) -> Option<Moment> {
+        self.pending.iter().map(|query| query.due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Moment = Moment(1_000_000_000);
+
+    fn ask(number: u64) -> Ask {
+        Ask {
+            number,
+            tree: None,
+            serial: None,
+        }
+    }
+
+    fn from(host: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, host], 5000))
+    }
+
+    fn answers(queue: &mut QueryQueue, now: Moment) -> usize {
+        std::iter::from_fn(|| queue.due(now)).count()
+    }
+
+    #[test]
+    fn a_small_fleet_answers_at_once_and_a_large_one_spread() {
+        let mut queue = QueryQueue::new(START, 1);
+        queue.handle(START, from(1), ask(1), 1);
+        assert_eq!(queue.timeout(), Some(START));
+        assert_eq!(queue.due(START), Some((from(1), ask(1))));
+        let mut dues: Vec<Moment> = (0..100)
+            .filter_map(|seed| {
+                let mut queue = QueryQueue::new(START, seed);
+                queue.handle(START, from(1), ask(1), 5000);
+                queue.timeout()
+            })
+            .collect();
+        dues.sort_unstable();
+        let widest = START + slot_interval(5000);
+        assert!(dues.iter().all(|due| (START..=widest).contains(due)));
+
+        assert!(dues[99].since(dues[0]) > slot_interval(5000) / 2);
+    }
+
+    #[test]
+    fn the_same_question_is_answered_once_and_a_repetition_after_that_again() {
+        let mut queue = QueryQueue::new(START, 1);
+        (0..3).for_each(|_| queue.handle(START, from(1), ask(1), 1));
+        assert_eq!(answers(&mut queue, START), 1);
+        queue.handle(START, from(1), ask(1), 1);
+        assert_eq!(answers(&mut queue, START), 1);
+    }
+
+    #[test]
+    fn answers_are_bounded_for_one_and_for_all() {
+        let mut queue = QueryQueue::new(START, 1);
+        let mut answered = 0;
+        for number in 0..1000 {
+            queue.handle(START, from(1), ask(number), 1);
+            answered += answers(&mut queue, START);
+        }
+
+        assert_eq!(answered, MAX_PER_ADDRESS as usize);
+        let mut all = 0;
+        let second = START + RATE_WINDOW;
+        for number in 0..1000 {
+            queue.handle(second, from((number % 200) as u8), ask(number), 1);
+            all += answers(&mut queue, second);
+        }
+
+        assert!(
+            all <= MAX_PER_HOST as usize && all > MAX_PER_ADDRESS as usize,
+            "{all}"
+        );
+        queue.handle(second + RATE_WINDOW, from(1), ask(1), 1);
+
+        assert_eq!(answers(&mut queue, second + RATE_WINDOW), 1);
+    }
+
+    #[test]
+    fn a_flood_does_not_fill_memory() {
+        let mut queue = QueryQueue::new(START, 1);
+        for n in 0..100_000u64 {
+            let now = START + Duration::from_millis(n);
+            queue.handle(now, from(n as u8), ask(n), 20_000);
+        }
+        assert!(queue.pending.len() <= MAX_PENDING);
+        assert!(queue.answered.len() <= MAX_PER_HOST as usize + 1);
+    }
+}
