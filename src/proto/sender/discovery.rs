@@ -4,11 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::hosts::Host;
-use super::{
-    DISCOVERY_TIMEOUT, DISCOVERY_TIMEOUT_EMPTY, FIRST_RESEND, MIN_SOLICITS, SETTLED_AFTER, Sender,
-    SenderNotice, SenderPhase,
-};
-use crate::block::BlockHash;
+use super::phase::{Discovery, SenderPhase};
+use super::{Sender, SenderNotice};
 use crate::id::{HostName, InstanceId};
 use crate::proto::datagram_size::{min_datagram, probe_sizes};
 use crate::proto::members::Table;
@@ -17,36 +14,44 @@ use crate::units::Moment;
 use crate::wire::Message;
 use crate::wire::message::{Hello, TreeState};
 
-/// Bound on reported hosts without proof.
-const MAX_UNPROVEN_TARGETS: usize = 64;
-/// Shortest interval between individual solicits to a host with unproven beacons.
-const CHALLENGE_INTERVAL: Duration = Duration::from_millis(100);
-/// Bound on hosts solicited individually in that interval.
-const MAX_CHALLENGED: usize = 64;
-/// Bound on the distinct releases and orders that hosts show.
-const MAX_SHOWN_SERIALS: usize = 64;
+/// Timeout of discovery, however many hosts have answered.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Timeout of discovery without any answer, or with fewer hosts than expected.
+const DISCOVERY_TIMEOUT_EMPTY: Duration = Duration::from_millis(3000);
+/// Time without new hosts after which all have answered: hosts that have just started do not know
+/// each other yet.
+const SETTLED_AFTER: Duration = Duration::from_millis(30);
+/// Solicits to send before concluding that the largest datagrams do not reach a host.
+const MIN_SOLICITS: u32 = 2;
 
 impl Sender {
-    pub(super) fn solicit_hosts(&mut self, now: Moment) {
-        if self.repeat.0 <= now {
+    /// Sends due solicits and ends discovery once all hosts have answered.
+    pub(super) fn solicit_hosts(&mut self, now: Moment, mut discovery: Discovery) {
+        if discovery.resend.is_due(now) {
             // Probes first: a host answers with the largest probe received so far. The largest
             // usually passes, and the others are needed only if some host did not receive it.
-            let most = if self.solicits == 0 { 1 } else { usize::MAX };
+            let most = if discovery.solicits == 0 {
+                1
+            } else {
+                usize::MAX
+            };
             probe_sizes(self.setup.datagram, self.setup.room)
                 .take(most)
                 .for_each(|size| self.control.probe(Dest::Group, size));
             self.solicit(Dest::Group, true);
-            self.solicits += 1;
-            self.solicited = now;
-            self.again(now);
+            discovery.solicits += 1;
+            discovery.solicited = now;
+            discovery.resend.advance(now);
+            self.phase = SenderPhase::Discovering(discovery);
         }
 
-        let waited = now.since(self.began);
+        let waited = now.since(discovery.began);
         let found = self.hosts.iter().filter(|(_, host)| !host.excluded).count();
         let missing = self.missing_names();
         let enough = found > 0 && found >= self.setup.expect.count && missing.is_empty();
-        let all =
-            self.is_measured(now) && self.table.len() >= self.table.claimed() && self.is_quiet(now);
+        let all = self.is_measured(now, &discovery)
+            && self.table.len() >= self.table.claimed()
+            && self.is_quiet(now, &discovery);
 
         // Hosts of a large fleet answer in slots, and some answers are lost.
         let turns = slot_interval(self.table.claimed() as u32) * 2;
@@ -68,7 +73,7 @@ impl Sender {
                     .filter(|(id, _)| Some(**id) != self.setup.without)
                     .count(),
                 claims: taken.map(|(_, h)| (h.address.ip(), h.serial)).collect(),
-                shown: std::mem::take(&mut self.shown).into_values().collect(),
+                shown: self.proofs.take_shown(),
                 unproven,
                 missing,
             });
@@ -77,14 +82,12 @@ impl Sender {
 
     /// Restarts discovery at `at`, forgetting all hosts: by then they may have another release.
     pub fn discover_again(&mut self, at: Moment) {
-        if self.phase != SenderPhase::Waiting {
+        if !matches!(self.phase, SenderPhase::Waiting) {
             return;
         }
         self.hosts.clear();
         self.table = Table::default();
-        (self.phase, self.solicits, self.repeat) =
-            (SenderPhase::Discovering, 0, (at, FIRST_RESEND));
-        (self.began, self.newest, self.solicited) = (at, at, at);
+        self.phase = SenderPhase::Discovering(Discovery::new(at));
     }
 
     /// Returns the state of the tree that each target claims.
@@ -105,57 +108,45 @@ impl Sender {
     pub(super) fn solicit(&mut self, dest: Dest, serial: bool) {
         let tree = serial.then(|| self.setup.tree.clone());
         self.control
-            .send(dest, &Message::Solicit(Some(self.nonce), tree));
+            .send(dest, &Message::Solicit(Some(self.proofs.nonce()), tree));
     }
 
     /// Records a target whose beacon carries no nonce: from a version too old for nonces, or
     /// replayed.
-    pub(super) fn keep_unproven(&mut self, from: SocketAddr, hello: &Hello) {
-        if hello.nonce.is_none()
-            && self.is_target(hello)
-            && self.unproven.len() < MAX_UNPROVEN_TARGETS
-        {
-            self.unproven.insert((hello.name.clone(), from.ip()));
+    fn keep_unproven(&mut self, from: SocketAddr, hello: &Hello) {
+        if hello.nonce.is_none() && self.is_target(hello) {
+            self.proofs.keep_unproven(&hello.name, from.ip());
         }
     }
 
     fn unproven(&mut self) -> Vec<(HostName, IpAddr)> {
         let proven = |name: &HostName| self.hosts.iter().any(|(_, host)| host.name == *name);
-        std::mem::take(&mut self.unproven)
+        self.proofs
+            .take_unproven()
             .into_iter()
             .filter(|(name, _)| !proven(name))
             .collect()
     }
 
     /// Keeps the proof of a host's serial; beyond the limit only those of the highest serials.
-    pub(super) fn keep_shown(&mut self, hello: &Hello) {
-        let claimed = hello
-            .trees
-            .iter()
-            .find(|t| t.tree == self.setup.tree)
-            .map(|t| t.serial);
-        let (Some(serial), Some(shown)) = (claimed, &hello.shown) else {
-            return;
-        };
-
-        let key = (serial, BlockHash::of(&crate::manifest::node::to_vec(shown)));
-        self.shown.entry(key).or_insert_with(|| shown.clone());
-        if self.shown.len() > MAX_SHOWN_SERIALS {
-            self.shown.pop_first();
+    fn keep_shown(&mut self, hello: &Hello) {
+        let claimed = hello.trees.iter().find(|t| t.tree == self.setup.tree);
+        if let (Some(claimed), Some(shown)) = (claimed, &hello.shown) {
+            self.proofs.keep_shown(claimed.serial, shown);
         }
     }
 
     /// Returns whether further answers are unlikely: all hosts of the preceding session have
     /// answered, or no new host for a while.
-    fn is_quiet(&self, now: Moment) -> bool {
+    fn is_quiet(&self, now: Moment, discovery: &Discovery) -> bool {
         let known = self.setup.known > 0 && self.hosts.len() >= self.setup.known;
-        known || now.since(self.newest) >= SETTLED_AFTER
+        known || now.since(discovery.last_new_member) >= SETTLED_AFTER
     }
 
     /// Returns whether full-size datagrams reach every host, or several solicits found a smaller
     /// size. A host that received no probe at all gets twice as many solicits. The last solicit has
     /// had time for answers.
-    fn is_measured(&self, now: Moment) -> bool {
+    fn is_measured(&self, now: Moment, discovery: &Discovery) -> bool {
         let most = self.setup.datagram;
         let full = |h: &Host| h.takes.is_some_and(|takes| usize::from(takes) >= most);
         if most < min_datagram(self.setup.room) || self.hosts.iter().all(|(_, h)| full(h)) {
@@ -164,7 +155,7 @@ impl Sender {
 
         let told = self.hosts.iter().all(|(_, h)| h.takes.is_some());
         let enough = if told { MIN_SOLICITS } else { MIN_SOLICITS * 2 };
-        self.solicits > enough && now.since(self.solicited) >= SETTLED_AFTER
+        discovery.solicits > enough && now.since(discovery.solicited) >= SETTLED_AFTER
     }
 
     fn missing_names(&self) -> Vec<HostName> {
@@ -197,10 +188,10 @@ impl Sender {
             return;
         }
 
-        if !hello.repeats(self.nonce) {
+        if !hello.repeats(self.proofs.nonce()) {
             self.keep_unproven(from, &hello);
             let is_awaited = match self.phase {
-                SenderPhase::Discovering => {
+                SenderPhase::Discovering(_) => {
                     self.is_target(&hello) && self.hosts.get(source).is_none()
                 }
                 _ => self
@@ -215,7 +206,12 @@ impl Sender {
 
         self.keep_shown(&hello);
         let is_target = self.setup.without != Some(source) && self.is_target(&hello);
-        if is_target && matches!(self.phase, SenderPhase::Discovering | SenderPhase::Waiting) {
+        if is_target
+            && matches!(
+                self.phase,
+                SenderPhase::Discovering(_) | SenderPhase::Waiting
+            )
+        {
             let heard = hello.heard;
             let serial = hello
                 .trees
@@ -238,29 +234,37 @@ impl Sender {
         }
 
         self.on_beacon(from, source, &hello);
-        if self.table.heard(now, from, source, hello, true) {
-            self.newest = now;
+        if self.table.heard(now, from, source, hello, true)
+            && let SenderPhase::Discovering(discovery) = &mut self.phase
+        {
+            discovery.last_new_member = now;
         }
     }
 
     /// Solicits a single host, rate limited.
     fn challenge(&mut self, now: Moment, host: SocketAddr) {
-        while self
-            .challenged
-            .front()
-            .is_some_and(|(_, at)| now.since(*at) >= CHALLENGE_INTERVAL)
-        {
-            self.challenged.pop_front();
-        }
-
-        let is_new = self.challenged.iter().all(|(other, _)| *other != host);
-        if is_new && self.challenged.len() < MAX_CHALLENGED {
-            self.challenged.push_back((host, now));
-            self.solicit(Dest::Host(host), self.phase == SenderPhase::Discovering);
+        if self.proofs.may_challenge(now, host) {
+            let serial = matches!(self.phase, SenderPhase::Discovering(_));
+            self.solicit(Dest::Host(host), serial);
         }
     }
 
     fn is_target(&self, hello: &Hello) -> bool {
         hello.trees.iter().any(|t| t.tree == self.setup.tree) && self.is_named(&hello.name)
+    }
+
+    /// Time of the next solicit or possible end of discovery.
+    pub(super) fn discovery_timeout(&self, discovery: &Discovery) -> Moment {
+        let slots = slot_interval(self.table.claimed() as u32) * 2;
+        let ends = [
+            discovery.last_new_member + SETTLED_AFTER,
+            discovery.solicited + SETTLED_AFTER,
+            discovery.began + DISCOVERY_TIMEOUT + slots,
+            discovery.began + DISCOVERY_TIMEOUT_EMPTY + slots,
+        ];
+
+        ends.into_iter()
+            .filter(|&at| at > self.ticked)
+            .fold(discovery.resend.due(), Moment::min)
     }
 }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use super::hosts::{Beacon, Host};
-use super::{Sender, SenderNotice, SenderPhase};
-use crate::id::{HostName, InstanceId, NamedHost};
+use super::phase::SenderPhase;
+use super::{Sender, SenderNotice};
+use crate::id::{InstanceId, NamedHost};
 use crate::wire::HostStage;
 use crate::wire::message::{Hello, OrderKind};
 
@@ -43,7 +44,7 @@ impl Sender {
             Some(HostStage::Reverted | HostStage::Stuck) => return Fate::Said,
             Some(HostStage::Refused | HostStage::Aborted | HostStage::Failed) => return Fate::Said,
             Some(stage) if stage.has_release() && !reverting => return Fate::Said,
-            _ if !self.was_sent(OrderKind::Commit, &host.name) => return Fate::Said,
+            _ if !self.issued.was_sent(OrderKind::Commit, &host.name) => return Fate::Said,
             _ => {}
         }
 
@@ -67,14 +68,7 @@ impl Sender {
 
     /// Returns whether a revert order for `host` was sent.
     pub fn is_reverting(&self, host: &Host) -> bool {
-        self.was_sent(OrderKind::Revert, &host.name)
-    }
-
-    /// Returns whether an order of this kind for the host `name` was sent.
-    fn was_sent(&self, kind: OrderKind, name: &HostName) -> bool {
-        self.sent
-            .iter()
-            .any(|(order, named)| order.kind == kind && order.is_for(name, named.as_ref()))
+        self.issued.was_sent(OrderKind::Revert, &host.name)
     }
 
     /// Takes a beacon after the announcement. A restarted daemon has no part in the session.

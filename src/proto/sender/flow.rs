@@ -231,8 +231,7 @@ impl Flow {
     fn spend(&mut self, now: Moment, bytes: usize) {
         let (rate, catch_up) = match self.burst() {
             None => (self.controller.rate(), MAX_CATCH_UP),
-            // Stay so far below the ceiling that one burst more than the average keeps it over
-            // `CEILING_PERIOD`.
+            // Stay so far below the ceiling that one extra burst still fits into the period.
             Some((ceiling, burst)) => {
                 let room = ceiling
                     .bytes_in(CEILING_PERIOD)

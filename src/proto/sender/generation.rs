@@ -58,9 +58,24 @@ pub struct OutgoingGeneration {
     /// Symbols to send again.
     resend: RangeSet,
     columns: Vec<CodedColumn>,
-    /// Coded rows: the first row, and the bytes of all.
-    coded: (u32, Vec<u8>),
+    coded: CodedRows,
     nacks: Option<GatheredNacks>,
+}
+
+/// Coded rows built ahead.
+#[derive(Debug, Default)]
+struct CodedRows {
+    first: u32,
+    bytes: Vec<u8>,
+}
+
+/// Datagrams written in one send.
+#[derive(Debug, Clone, Copy)]
+pub struct Written {
+    /// All of them.
+    pub datagrams: u64,
+    /// Repairs among them.
+    pub repairs: u64,
 }
 
 /// Coded symbols of a column.
@@ -98,7 +113,7 @@ impl OutgoingGeneration {
             latest: 0,
             resend: RangeSet::default(),
             columns: vec![CodedColumn::default(); usize::from(grid.columns())],
-            coded: (0, Vec::new()),
+            coded: CodedRows::default(),
             nacks: None,
         }
     }
@@ -211,9 +226,8 @@ impl OutgoingGeneration {
         open.map(|(at, c)| (c.sent.len() as u32, at)).min()
     }
 
-    /// Appends at most `most` datagrams numbered by `counter`, and returns the number of datagrams
-    /// and the number of repairs among them. Repairs precede the rest of the first pass unless
-    /// `fresh_first` is set. A short symbol ends the send.
+    /// Appends at most `most` datagrams numbered by `counter`. Repairs precede the rest of the first
+    /// pass unless `fresh_first` is set. A short symbol ends the send.
     pub fn write(
         &mut self,
         stamp: Stamp,
@@ -221,7 +235,7 @@ impl OutgoingGeneration {
         fresh_first: bool,
         counter: &mut u64,
         out: &mut Vec<u8>,
-    ) -> (u64, u64) {
+    ) -> Written {
         let payload = Arc::clone(&self.payload);
         let mut written = 0;
         let repairs = self.has_repairs() && !(fresh_first && self.is_fresh());
@@ -254,10 +268,13 @@ impl OutgoingGeneration {
 
         if repairs && !self.has_repairs() {
             // All of these rows are sent.
-            self.coded = (0, Vec::new());
+            self.coded = CodedRows::default();
         }
 
-        (written, if repairs { written } else { 0 })
+        Written {
+            datagrams: written,
+            repairs: if repairs { written } else { 0 },
+        }
     }
 
     fn write_plain(
@@ -291,9 +308,9 @@ impl OutgoingGeneration {
     ) -> u64 {
         let symbol = usize::from(self.grid.symbol());
         let width = symbol * self.columns.len();
-        let place = |coded: &(u32, Vec<u8>)| -> Option<Range<usize>> {
-            let start = row.checked_sub(coded.0)? as usize * width + column * symbol;
-            (start + symbol <= coded.1.len()).then(|| start..start + symbol)
+        let place = |coded: &CodedRows| -> Option<Range<usize>> {
+            let start = row.checked_sub(coded.first)? as usize * width + column * symbol;
+            (start + symbol <= coded.bytes.len()).then(|| start..start + symbol)
         };
 
         if place(&self.coded).is_none() {
@@ -303,16 +320,22 @@ impl OutgoingGeneration {
                 .map(|c| c.wanted)
                 .max()
                 .unwrap_or(row + 1);
-            self.coded.0 = row;
-            self.coded.1.clear();
+            self.coded.first = row;
+            self.coded.bytes.clear();
             let rows = row as u16..last.min(row + CODED_BATCH).max(row + 1) as u16;
-            fec::encode(Kernel::best(), &self.grid, payload, rows, &mut self.coded.1);
+            fec::encode(
+                Kernel::best(),
+                &self.grid,
+                payload,
+                rows,
+                &mut self.coded.bytes,
+            );
         }
 
         let header = self.header(stamp, u32::from(self.grid.rows()) + row, column as u32);
         *counter += 1;
         let bytes = place(&self.coded)
-            .map(|place| &self.coded.1[place])
+            .map(|place| &self.coded.bytes[place])
             .unwrap_or_default();
         write_symbol(
             out,

@@ -9,110 +9,22 @@ use crate::id::{HostName, InstanceId, NamedHost, Serial};
 use crate::keys::{Identity, KnownHosts, PublicKey};
 use crate::units::Moment;
 use crate::wire::HostStage;
-use crate::wire::message::{OrderKind, State, Summary};
+use crate::wire::message::{OrderKind, State};
+
+pub use super::host::{Asked, Beacon, Host};
 
 /// Bound on the hosts of a session.
 const MAX_SESSION_HOSTS: usize = 20_000;
 /// Silence after which a host heard from another address has moved there.
 const MOVED_AFTER: Duration = Duration::from_secs(2);
 
-/// One host.
-#[derive(Debug, Clone)]
-pub struct Host {
-    /// Name of the host.
-    pub name: HostName,
-    /// Address of the host.
-    pub address: SocketAddr,
-    /// Time of the last message.
-    pub heard: Moment,
-    /// Last stage; `None` before an answer to the announcement.
-    pub stage: Option<HostStage>,
-    /// Reason of a refusal or failure, or the cause of a wait.
-    pub text: Option<String>,
-    /// Result of the comparison.
-    pub summary: Option<Summary>,
-    /// Verified bytes.
-    pub received: u64,
-    /// Highest serial accepted.
-    pub serial: Serial,
-    /// Time of the last change of stage or bytes.
-    pub progress: Moment,
-    /// Set after too much silence, or too long without progress.
-    pub lost: bool,
-    /// Lost until the next progress, in spite of signs of life.
-    stuck: bool,
-    /// Set once the host was ready and ordered to commit.
-    pub ordered: bool,
-    /// Kinds of content that the host has asked for.
-    pub asked: (bool, bool),
-    /// Largest datagram known to reach the host, in bytes; `None` if not reported.
-    pub takes: Option<u16>,
-    /// Packets lost by the host's receive buffer.
-    pub dropped: u64,
-    /// A commit failed and could not be undone: the tree is part new, part old.
-    pub torn: bool,
-    /// Contents of the last beacon since the last order was decided.
-    pub beacon: Option<Beacon>,
-    /// Number of the newest state received.
-    number: u32,
-    /// Identity of the process, once shown.
-    identity: Option<Identity>,
-    /// Excluded from the session: the key is not the one that the name had before.
-    pub excluded: bool,
-    /// Hash of the last state signed by the host.
-    signed_state: Option<BlockHash>,
-}
-
-/// Contents of a beacon from a host without an answer in the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Beacon {
-    /// The daemon was restarted since, and follows no more orders of this session.
-    pub restarted: bool,
-    /// The release is in place.
-    pub has: bool,
-}
-
-impl Host {
-    /// Returns whether the host is settled before the decision: ready, out, or lost.
-    pub fn is_settled(&self, audit: bool) -> bool {
-        let done = if audit {
-            HostStage::Staging
-        } else {
-            HostStage::Ready
-        };
-        self.lost || self.stage.is_some_and(|s| s >= done)
-    }
-
-    /// Returns whether a state shows progress over the last one.
-    fn has_progressed(&self, state: &State) -> bool {
-        self.stage < Some(state.stage) || self.received < state.received
-    }
-
-    /// Key under which the host has signed a state.
-    pub fn key(&self) -> Option<PublicKey> {
-        self.signed_state.and(self.identity)?.public()
-    }
-
-    /// Returns whether the host can commit, or has committed.
-    pub fn is_good(&self, audit: bool) -> bool {
-        match self.stage {
-            Some(
-                HostStage::Ready | HostStage::Prepared | HostStage::Checking | HostStage::Committed,
-            ) => !self.lost,
-            Some(HostStage::Staging) => audit && !self.lost,
-            _ => false,
-        }
-    }
-
-    /// Returns whether an order has taken effect, or never will.
-    pub fn has_answered(&self, order: OrderKind) -> bool {
-        let done = match order {
-            OrderKind::Prepare => HostStage::Prepared,
-            OrderKind::Commit | OrderKind::Abort => HostStage::Committed,
-            OrderKind::Revert => HostStage::Reverted,
-        };
-        self.lost || self.stage.is_some_and(|stage| stage >= done)
-    }
+/// Patience with hosts that have not answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Tolerated silence.
+    pub silent: Duration,
+    /// Tolerated time without progress.
+    pub stuck: Duration,
 }
 
 /// All hosts of a session.
@@ -180,29 +92,7 @@ impl Hosts {
             .entry((name.clone(), address.ip()))
             .or_default()
             .push(instance);
-        let host = Host {
-            name,
-            address,
-            heard: now,
-            stage: None,
-            text: None,
-            summary: None,
-            received: 0,
-            serial,
-            progress: now,
-            lost: false,
-            stuck: false,
-            ordered: false,
-            asked: (false, false),
-            takes: None,
-            dropped: 0,
-            torn: false,
-            beacon: None,
-            number: 0,
-            identity: None,
-            excluded: false,
-            signed_state: None,
-        };
+        let host = Host::new(now, name, address, serial);
 
         self.hosts.insert(instance, host);
     }
@@ -275,7 +165,9 @@ impl Hosts {
         let Some(host) = self.hosts.get_mut(&instance) else {
             return;
         };
-        (host.excluded, host.lost, host.stuck) = (true, true, true);
+        host.excluded = true;
+        host.lost = true;
+        host.stuck = true;
         let shows = shows.fingerprint();
         let had = had.fingerprint();
         host.text = Some(format!("shows the host key {shows}, not {had} as before"));
@@ -572,18 +464,12 @@ impl Hosts {
         true
     }
 
-    /// Marks hosts without an answer to `order` as lost: after silence of `patience`, or without
-    /// any progress for `stuck` before being ready. Returns the newly lost hosts.
-    pub fn expire(
-        &mut self,
-        now: Moment,
-        patience: Duration,
-        stuck: Duration,
-        order: OrderKind,
-    ) -> Vec<Host> {
+    /// Marks hosts without an answer to `order` as lost: after too much silence, or too long without
+    /// progress before being ready. Returns the newly lost hosts.
+    pub fn expire(&mut self, now: Moment, patience: Patience, order: OrderKind) -> Vec<Host> {
         let is_stuck =
-            |h: &Host| h.stage < Some(HostStage::Ready) && now.since(h.progress) >= stuck;
-        let is_silent = |h: &Host| now.since(h.heard) >= patience;
+            |h: &Host| h.stage < Some(HostStage::Ready) && now.since(h.progress) >= patience.stuck;
+        let is_silent = |h: &Host| now.since(h.heard) >= patience.silent;
         let open = self.hosts.values_mut().filter(|h| !h.has_answered(order));
         open.filter(|h| is_silent(h) || is_stuck(h))
             .map(|host| {
@@ -932,7 +818,11 @@ mod tests {
         let at = |host: u8| SocketAddr::from(([10, 0, 0, host], 5000));
         let after = |s: u64| Moment(1) + Duration::from_secs(s);
         let mut hosts = Hosts::default();
-        let patience = Duration::from_secs(5);
+        let patience = Patience {
+            silent: Duration::from_secs(5),
+            stuck: Duration::from_secs(20),
+        };
+
         let say = |hosts: &mut Hosts, id: u8, s: u64, number: u32, received: u64| {
             let state = State {
                 number,
@@ -950,9 +840,7 @@ mod tests {
                 .for_each(|id| {
                     assert!(say(&mut hosts, id, s, s as u32, 0).is_some());
                 });
-            lost += hosts
-                .expire(after(s), patience, patience * 4, OrderKind::Commit)
-                .len();
+            lost += hosts.expire(after(s), patience, OrderKind::Commit).len();
         }
 
         assert!(

@@ -8,11 +8,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::batches::Batches;
 use super::fate::Fate;
-use super::hosts::Host;
-use super::{
-    FAREWELL_GAP, FAREWELLS, FIRST_RESEND, Sender, SenderNotice, SenderPhase, SenderRequest,
-};
+use super::hosts::{Host, Patience};
+use super::phase::{Farewell, Ordering, SenderPhase};
+use super::{Sender, SenderNotice, SenderRequest};
 use crate::id::HostName;
 use crate::proto::{Dest, alive_interval};
 use crate::units::{Moment, Quorum};
@@ -34,47 +34,18 @@ const SILENT_INTERVALS: u32 = 4;
 /// Time without progress granted to a live host before the decision, as a multiple of the patience.
 const WORKING_FACTOR: u32 = 10;
 
-/// Batches of a commit, in the order of host names.
-#[derive(Debug, Default)]
-pub(super) struct Batches {
-    /// Last host of each batch except the final one, which covers everyone.
-    bounds: Vec<HostName>,
-    /// Index of the present batch.
-    at: usize,
+/// Votes on a commit.
+#[derive(Debug, Clone, Copy)]
+struct Vote {
+    /// Hosts that can commit or have.
+    ready: usize,
+    /// Hosts required.
+    needed: usize,
 }
 
-impl Batches {
-    /// Plans batches of the given `sizes`, and a final one for the rest.
-    fn plan(sizes: &[Quorum], mut hosts: Vec<HostName>) -> Self {
-        hosts.sort();
-        let mut bounds = Vec::new();
-        let mut end = 0;
-        for size in sizes {
-            let first = end;
-            end += size.of(hosts.len());
-            // The final batch covers these hosts anyway.
-            if end >= hosts.len() {
-                break;
-            }
-            // An order names a bounded number of hosts, so a larger batch is split.
-            let parts = (first + MAX_NAMED..end).step_by(MAX_NAMED).chain([end]);
-            bounds.extend(parts.filter_map(|end| hosts.get(end - 1).cloned()));
-        }
-
-        Self { bounds, at: 0 }
-    }
-
-    /// Last host of the present batch; `None` for the final batch.
-    fn up_to(&self) -> Option<&HostName> {
-        self.bounds.get(self.at)
-    }
-
-    fn has(&self, host: &Host) -> bool {
-        self.up_to().is_none_or(|last| host.name <= *last)
-    }
-
-    fn is_last(&self) -> bool {
-        self.at >= self.bounds.len()
+impl Vote {
+    fn is_enough(self) -> bool {
+        self.ready >= self.needed
     }
 }
 
@@ -83,32 +54,32 @@ impl Sender {
     /// afterwards this acts like a failure.
     pub fn abort(&mut self, now: Moment, why: &str) {
         match self.phase {
-            SenderPhase::Serving | SenderPhase::Collecting => {
+            SenderPhase::Serving(_) | SenderPhase::Collecting(_) => {
                 self.failure.get_or_insert_with(|| why.to_string());
-                match self.is_audit() || self.is_granted() {
-                    // Nothing is staged anywhere, or each host commits on its own: there is nothing
-                    // to abort.
-                    true => self.finish(now),
-                    false => self.decide(OrderKind::Abort, why),
+                // In an audit nothing is staged anywhere, and with a grant each host commits on its
+                // own: there is nothing to abort.
+                if self.is_audit() || self.is_granted() {
+                    self.finish(now);
+                } else {
+                    self.decide(OrderKind::Abort, why);
                 }
             }
-            SenderPhase::Ordering(OrderKind::Prepare) => self.fail(why),
-            SenderPhase::Ordering(OrderKind::Commit)
-                if self.setup.revert || !self.batches.is_last() =>
-            {
-                self.fail(why)
-            }
-            SenderPhase::Discovering | SenderPhase::Waiting => self.finish(now),
-            _ => {}
+            SenderPhase::Ordering(ordering) => match ordering.kind {
+                OrderKind::Prepare => self.fail(why),
+                OrderKind::Commit if self.may_undo() => self.fail(why),
+                OrderKind::Commit | OrderKind::Abort | OrderKind::Revert => {}
+            },
+            SenderPhase::Discovering(_) | SenderPhase::Waiting => self.finish(now),
+            SenderPhase::Signing(_) | SenderPhase::Farewell(_) | SenderPhase::Closed => {}
         }
     }
 
     /// The order that committed the release, unless another order followed.
     pub fn committed_by(&self) -> Option<&SignedOrder> {
         let has = |h: &Host| h.ordered && h.stage.is_some_and(HostStage::has_release);
-        let done =
-            self.decision == Some(OrderKind::Commit) && self.hosts.iter().any(|(_, h)| has(h));
-        self.order.as_ref().filter(|_| done)
+        let committed = self.issued.decision() == Some(OrderKind::Commit)
+            && self.hosts.iter().any(|(_, h)| has(h));
+        self.issued.signed().filter(|_| committed)
     }
 
     /// Decides, if the time has come.
@@ -135,15 +106,17 @@ impl Sender {
             return;
         }
 
-        let (ready, needed) = self.vote();
+        let vote = self.vote();
         let waiting = newest.is_some_and(|at| all || now.since(at) < STRAGGLER_WAIT);
-        if (waiting && ready < self.hosts.len()) || (newest.is_some() && ready < needed) {
+        if (waiting && vote.ready < self.hosts.len()) || (newest.is_some() && !vote.is_enough()) {
             return;
         }
 
-        if ready >= needed && self.setup.lists && !self.listed {
+        if !vote.is_enough() {
+            self.decide(OrderKind::Abort, &self.vote_text());
+        } else if self.setup.lists && !self.listed {
             self.collect(now);
-        } else if ready >= needed {
+        } else {
             // The order excludes hosts that have fallen silent.
             let silent = self.hosts.drop_silent(
                 now,
@@ -151,13 +124,11 @@ impl Sender {
             );
             self.notices
                 .extend(silent.into_iter().map(SenderNotice::Lost));
-            self.batches = Batches::plan(
+            self.issued.batches = Batches::plan(
                 &self.setup.batches,
                 self.hosts.iter().map(|(_, h)| h.name.clone()).collect(),
             );
             self.start_batch();
-        } else {
-            self.decide(OrderKind::Abort, &self.vote_text());
         }
     }
 
@@ -170,38 +141,40 @@ impl Sender {
             .hosts
             .iter()
             .any(|(_, h)| !h.has_answered(OrderKind::Commit) && !stalled(h));
-        let unheard = self.hosts.is_empty() && now.since(self.began) < GRANT_OFFER;
+        let unheard = self.hosts.is_empty()
+            && matches!(self.phase, SenderPhase::Serving(serving)
+                if now.since(serving.announced) < GRANT_OFFER);
         if !open && !unheard {
             self.finish(now);
         }
     }
 
-    /// Returns the number of hosts that can commit or have, and the required number.
-    fn vote(&self) -> (usize, usize) {
-        let ready = self.hosts.iter().filter(|(_, h)| h.is_good(false)).count();
-        (ready, self.setup.quorum.of(self.hosts.voters()))
+    /// Counts the hosts that can commit or have, and the required hosts.
+    fn vote(&self) -> Vote {
+        Vote {
+            ready: self.hosts.iter().filter(|(_, h)| h.is_good(false)).count(),
+            needed: self.setup.quorum.of(self.hosts.voters()),
+        }
     }
 
     fn vote_text(&self) -> String {
-        let ((ready, needed), all) = (self.vote(), self.hosts.len());
-        match ready >= needed {
+        let vote = self.vote();
+        let Vote { ready, needed } = vote;
+        let all = self.hosts.len();
+        match vote.is_enough() {
             true => format!("{ready} of {all} hosts are ready"),
             false => format!("{ready} of {all} hosts are ready, {needed} are required"),
         }
     }
 
-    /// Returns whether the present order to prepare or commit is for the host.
-    fn is_addressed(&self, host: &Host) -> bool {
-        // The final batch excludes the named hosts.
-        self.named
-            .as_ref()
-            .is_none_or(|named| named.has(&host.name) != self.batches.is_last())
+    /// Returns whether a failed commit still has consequences: a revert, or no further batches.
+    fn may_undo(&self) -> bool {
+        self.setup.revert || !self.issued.batches.is_last()
     }
 
     fn start_batch(&mut self) {
         // During the last batch, hosts of later ones may have been lost.
-        let (ready, needed) = self.vote();
-        if ready < needed {
+        if !self.vote().is_enough() {
             return self.fail(&self.vote_text());
         }
 
@@ -209,11 +182,11 @@ impl Sender {
             h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true))
         };
 
-        let asks = self
+        let votes_on_it = self
             .hosts
             .iter()
-            .any(|(_, h)| self.batches.has(h) && !h.lost && votes(h));
-        let kind = if asks {
+            .any(|(_, h)| self.issued.batches.has(h) && !h.lost && votes(h));
+        let kind = if votes_on_it {
             OrderKind::Prepare
         } else {
             OrderKind::Commit
@@ -227,47 +200,47 @@ impl Sender {
         self.phase = SenderPhase::Signing(kind);
 
         // A beacon from before this order shows nothing of its outcome.
-        self.nonce = self.nonces.draw();
+        self.proofs.renew_nonce();
         self.hosts.forget_beacons();
         if matches!(kind, OrderKind::Abort | OrderKind::Revert) {
             self.flow.stream_mut().stop();
         }
 
-        self.decision = Some(kind);
         if kind == OrderKind::Commit {
-            self.hosts.mark_ordered(|host| self.batches.has(host));
+            self.hosts
+                .mark_ordered(|host| self.issued.batches.has(host));
         }
 
         let mut order = Order::new(self.session, &offer.release, kind);
-        self.named = None;
+        let mut named = None;
         if matches!(kind, OrderKind::Commit | OrderKind::Prepare) {
-            let hosts = || self.hosts.iter().map(|(_, host)| host);
-            if let Some(last) = self.batches.up_to() {
+            if let Some(last) = self.issued.batches.up_to() {
                 // By name: a host that is away now must not take the release of a failing batch.
-                let named = HostSet::of(
-                    hosts()
-                        .filter(|h| self.batches.has(h) && h.is_good(false))
-                        .map(|h| &h.name),
-                );
-                order = Order {
-                    up_to: Some(last.clone()),
-                    hosts: Some(named.hash()),
-                    ..order
-                };
-                self.named = Some(named);
-            } else if let Some(silent) = self.excluded_hosts() {
-                order.except = Some(silent.hash());
-                self.named = Some(silent);
+                let hosts = self.batch_hosts();
+                order.up_to = Some(last.clone());
+                order.hosts = Some(hosts.hash());
+                named = Some(hosts);
+            } else if let Some(excluded) = self.excluded_hosts() {
+                order.except = Some(excluded.hash());
+                named = Some(excluded);
             }
         }
 
         self.requests
             .push_back(SenderRequest::Sign(order.encode().into()));
-        self.unsent = Some(order);
-        self.asking = None;
-
+        self.issued.issue(order, named);
         self.notices
             .push_back(SenderNotice::Decided(kind, why.to_string()));
+    }
+
+    /// Returns the hosts of the present batch that can commit.
+    fn batch_hosts(&self) -> HostSet {
+        let hosts = self.hosts.iter().map(|(_, host)| host);
+        HostSet::of(
+            hosts
+                .filter(|h| self.issued.batches.has(h) && h.is_good(false))
+                .map(|h| &h.name),
+        )
     }
 
     /// Returns the hosts that are lost and were never ordered to commit. Excluding them keeps their
@@ -298,86 +271,84 @@ impl Sender {
     pub(super) fn on_signed(&mut self, now: Moment, signed: Result<SignedOrder, String>) {
         match (signed, self.phase) {
             (Ok(order), SenderPhase::Signing(kind)) => {
-                self.phase = SenderPhase::Ordering(kind);
-                self.order = Some(order);
-                self.repeat = (now, FIRST_RESEND / 2);
+                self.phase = SenderPhase::Ordering(Ordering::new(now, kind));
+                self.issued.on_signed(order);
             }
             (Ok(_), _) => {}
             (Err(why), _) => {
                 self.failure.get_or_insert(why);
-                self.decision = None;
+                self.issued.withdraw();
                 self.finish(now);
             }
         }
     }
 
     /// Repeats the order until every addressed host has answered, then continues.
-    pub(super) fn resend_order(&mut self, now: Moment, kind: OrderKind) {
+    pub(super) fn resend_order(&mut self, now: Moment, mut ordering: Ordering) {
+        let kind = ordering.kind;
         if kind == OrderKind::Commit
             && let Some(why) = self.failed_host()
-            && (self.setup.revert || !self.batches.is_last())
+            && self.may_undo()
         {
             return self.fail(&why);
         }
 
         let open = |h: &Host| match kind {
-            OrderKind::Prepare | OrderKind::Commit => self.is_addressed(h) && !h.has_answered(kind),
+            OrderKind::Prepare | OrderKind::Commit => {
+                self.issued.is_addressed(h) && !h.has_answered(kind)
+            }
             OrderKind::Abort | OrderKind::Revert => !h.has_answered(kind),
         };
 
-        if !self.hosts.iter().any(|(_, h)| open(h)) && !self.still_asking(now, kind) {
+        if !self.hosts.iter().any(|(_, h)| open(h)) && !self.still_asking(now, &mut ordering) {
             return self.on_all_answered(now, kind);
         }
 
-        if let Some(order) = self.order.clone().filter(|_| self.repeat.0 <= now) {
-            self.sent
-                .extend(self.unsent.take().map(|order| (order, self.named.clone())));
+        if let Some(order) = self.issued.signed().cloned()
+            && ordering.resend.is_due(now)
+        {
+            self.issued.on_sent();
             self.control.send(Dest::Group, &Message::Order(order));
-            if self.asking.is_some() {
+            if ordering.asking_until.is_some() {
                 // A restarted daemon knows no order, but its beacon shows its release.
                 self.solicit(Dest::Group, false);
             }
-            self.again(now);
+            ordering.resend.advance(now);
         }
+
+        self.phase = SenderPhase::Ordering(ordering);
     }
 
     /// Returns whether to keep asking hosts that may have followed an order unheard. All others
     /// have answered the last order.
-    fn still_asking(&mut self, now: Moment, kind: OrderKind) -> bool {
-        let last = match kind {
+    fn still_asking(&self, now: Moment, ordering: &mut Ordering) -> bool {
+        let last = match ordering.kind {
             OrderKind::Prepare => false,
-            OrderKind::Commit => self.batches.is_last(),
+            OrderKind::Commit => self.issued.batches.is_last(),
             OrderKind::Abort | OrderKind::Revert => true,
         };
 
-        if !last
-            || !self
-                .hosts
-                .iter()
-                .any(|(_, h)| self.fate(h) == Fate::Unknown)
-        {
+        let unknown = |h: &Host| self.fate(h) == Fate::Unknown;
+        if !last || !self.hosts.iter().any(|(_, h)| unknown(h)) {
             return false;
         }
 
-        if self.asking.is_none() {
-            self.asking = Some(now + LAST_ASK.min(self.setup.patience));
-            self.repeat = (now, FIRST_RESEND);
+        if ordering.asking_until.is_none() {
+            ordering.ask_until(now, now + LAST_ASK.min(self.setup.patience));
         }
 
-        self.asking.is_some_and(|until| now < until)
+        ordering.asking_until.is_some_and(|until| now < until)
     }
 
     /// Continues after every host has answered the order.
     fn on_all_answered(&mut self, now: Moment, kind: OrderKind) {
         match kind {
-            OrderKind::Prepare => match self.vote() {
-                (ready, needed) if ready >= needed => {
-                    self.decide(OrderKind::Commit, &self.vote_text())
-                }
-                _ => self.fail(&self.vote_text()),
-            },
-            OrderKind::Commit if !self.batches.is_last() => {
-                self.batches.at += 1;
+            OrderKind::Prepare if self.vote().is_enough() => {
+                self.decide(OrderKind::Commit, &self.vote_text());
+            }
+            OrderKind::Prepare => self.fail(&self.vote_text()),
+            OrderKind::Commit if !self.issued.batches.is_last() => {
+                self.issued.batches.advance();
                 self.start_batch();
             }
             OrderKind::Commit | OrderKind::Abort | OrderKind::Revert => self.finish(now),
@@ -420,76 +391,48 @@ impl Sender {
         );
     }
 
-    /// Returns the tolerated silence, and the tolerated time without progress. Before the decision
-    /// a host may hash a large tree without reporting progress; afterwards an unready host only
-    /// delays the report of the others.
-    pub(super) fn patience(&self) -> (Duration, Duration) {
-        let patience = self
+    /// Returns the patience with a silent or stuck host. Before the decision a host may hash a large
+    /// tree without reporting progress; afterwards an unready host only delays the report of the
+    /// others.
+    pub(super) fn patience(&self) -> Patience {
+        let silent = self
             .setup
             .patience
             .max(alive_interval(self.hosts.len() as u32) * 4);
+        let factor = match self.phase {
+            SenderPhase::Ordering(_) => 1,
+            _ => WORKING_FACTOR,
+        };
 
-        match self.phase {
-            SenderPhase::Ordering(_) => (patience, patience),
-            _ => (patience, patience * WORKING_FACTOR),
+        Patience {
+            silent,
+            stuck: silent * factor,
         }
     }
 
+    /// Ends the session with farewells.
     pub(super) fn finish(&mut self, now: Moment) {
-        self.phase = SenderPhase::Farewell(FAREWELLS);
-        self.repeat = (now, FAREWELL_GAP);
+        self.phase = SenderPhase::Farewell(Farewell::new(now));
         self.tick(now);
     }
 
-    pub(super) fn send_farewell(&mut self, now: Moment, left: u32) {
-        if self.repeat.0 > now {
+    /// Sends a due farewell; without an announced release the session closes at once.
+    pub(super) fn send_farewell(&mut self, now: Moment, farewell: Farewell) {
+        if farewell.due > now {
             return;
         }
 
-        if self.offer.is_some() {
+        let is_announced = self.offer.is_some();
+        if is_announced {
             self.send_status(now, Phase::Closed);
         }
 
-        self.repeat.0 = now + FAREWELL_GAP;
-        self.phase = if left > 1 && self.offer.is_some() {
-            SenderPhase::Farewell(left - 1)
-        } else {
-            SenderPhase::Closed
-        };
-
-        if self.phase == SenderPhase::Closed {
-            self.notices.push_back(SenderNotice::Finished);
+        match farewell.next(now).filter(|_| is_announced) {
+            Some(next) => self.phase = SenderPhase::Farewell(next),
+            None => {
+                self.phase = SenderPhase::Closed;
+                self.notices.push_back(SenderNotice::Finished);
+            }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bounds(sizes: &[Quorum], hosts: usize) -> Vec<String> {
-        let hosts = (1..=hosts)
-            .rev()
-            .map(|n| HostName::new(&format!("web{n}")).expect("legal"))
-            .collect();
-        Batches::plan(sizes, hosts)
-            .bounds
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    }
-
-    #[test]
-    fn batches_follow_the_order_of_names_and_the_last_takes_in_everybody() {
-        let one = Quorum::Count(1);
-        let half = Quorum::Share(5_000);
-        assert_eq!(bounds(&[], 5), [""; 0]);
-        assert_eq!(bounds(&[one], 5), ["web1"]);
-        assert_eq!(bounds(&[one, half], 5), ["web1", "web4"]);
-        assert_eq!(bounds(&[one, one, one, one, one, one], 3), ["web1", "web2"]);
-        assert_eq!(bounds(&[Quorum::All, one], 5), [""; 0]);
-        assert_eq!(bounds(&[half], 1), [""; 0]);
-
-        assert_eq!(bounds(&[one], 0), [""; 0]);
     }
 }

@@ -296,13 +296,12 @@ impl SymbolStream {
         };
 
         let most = most.clamp(1, self.train());
-        let (written, repaired) =
-            self.generations[at].write(stamp, most, fresh_first, &mut self.counter, out);
-        self.stats.datagrams += written;
-        self.stats.repaired += repaired;
+        let written = self.generations[at].write(stamp, most, fresh_first, &mut self.counter, out);
+        self.stats.datagrams += written.datagrams;
+        self.stats.repaired += written.repairs;
         self.stats.bytes += out.len() as u64;
 
-        written > 0
+        written.datagrams > 0
     }
 }
 

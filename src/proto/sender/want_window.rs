@@ -17,35 +17,83 @@ const BLOCK_WINDOW: Duration = Duration::from_millis(250);
 /// Longest wait for hosts that still compare.
 const MAX_BLOCK_WINDOW: Duration = Duration::from_secs(10);
 
-/// Returns the time until which wants are gathered.
-///
-/// The first want arrived at `held`, in a session of `hosts` hosts that have been able to ask since
-/// `informed`. Set `nodes` for wants of manifest nodes. Silent hosts among the `working` ones are
-/// not awaited.
-pub fn closes_at<'a>(
-    now: Moment,
-    informed: Moment,
-    held: Moment,
-    nodes: bool,
-    hosts: u32,
-    working: impl Iterator<Item = &'a Host>,
-) -> Moment {
-    let least = slot_interval(hosts).min(MAX_SLOT_WAIT);
-    let silence = alive_interval(hosts) * 2 + slot_interval(hosts);
-    let mut working = working.filter(|h| now.since(h.heard) < silence);
-    if nodes {
-        let asking = |h: &Host| !h.asked.0 && h.stage.is_none_or(|s| s <= HostStage::Fetching);
-        return match working.any(asking) {
-            true => held + least + BLOCK_WINDOW,
-            false if hosts > 1 => held + least + NODE_WINDOW,
-            false => held,
-        };
+/// Gathering of wants in one session.
+#[derive(Debug)]
+pub struct WantWindow {
+    /// Set when nothing was left to send as the last generation arrived.
+    starved: bool,
+    /// Time of the first pending want while the stream was idle.
+    wants_since: Option<Moment>,
+    /// Time since which hosts can derive their next wants, from the announcement and later from
+    /// manifest nodes.
+    can_ask_since: Moment,
+}
+
+impl WantWindow {
+    /// Creates the state of a session in which hosts can ask from now on.
+    pub fn new(now: Moment) -> Self {
+        Self {
+            starved: false,
+            wants_since: None,
+            can_ask_since: now,
+        }
     }
 
-    match working.any(is_comparing) {
+    /// Returns whether the link waited for the last generation.
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// Records that hosts can derive further wants from now on.
+    pub fn on_informed(&mut self, now: Moment) {
+        self.can_ask_since = now;
+    }
+
+    /// Records whether the link waited for the generation that has arrived.
+    pub fn on_packed(&mut self, starved: bool) {
+        self.starved = starved;
+    }
+
+    /// Records that wants are pending.
+    pub fn on_wants(&mut self, now: Moment) {
+        self.wants_since.get_or_insert(now);
+    }
+
+    /// Records that no wants are pending.
+    pub fn on_drained(&mut self) {
+        self.wants_since = None;
+    }
+
+    /// Returns the time until which pending wants are gathered, in a session of `hosts` hosts. Set
+    /// `nodes` for wants of manifest nodes. Silent hosts among the `working` ones are not awaited.
+    pub fn closes_at<'a>(
+        &self,
+        now: Moment,
+        nodes: bool,
+        hosts: u32,
+        working: impl Iterator<Item = &'a Host>,
+    ) -> Option<Moment> {
+        let first_want = self.wants_since?;
+        let least = slot_interval(hosts).min(MAX_SLOT_WAIT);
+        let silence = alive_interval(hosts) * 2 + slot_interval(hosts);
+        let mut working = working.filter(|h| now.since(h.heard) < silence);
+        if nodes {
+            let asking =
+                |h: &Host| !h.asked.nodes && h.stage.is_none_or(|s| s <= HostStage::Fetching);
+            return Some(match working.any(asking) {
+                true => first_want + least + BLOCK_WINDOW,
+                false if hosts > 1 => first_want + least + NODE_WINDOW,
+                false => first_want,
+            });
+        }
+
+        if !working.any(is_comparing) {
+            return Some(first_want);
+        }
+
         // A comparison that has taken this long may take as long again.
-        true => held + least + (held.since(informed) * 2 + BLOCK_WINDOW).min(MAX_BLOCK_WINDOW),
-        false => held,
+        let compared = first_want.since(self.can_ask_since);
+        Some(first_want + least + (compared * 2 + BLOCK_WINDOW).min(MAX_BLOCK_WINDOW))
     }
 }
 
@@ -56,5 +104,5 @@ fn is_comparing(host: &Host) -> bool {
         Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0),
         Some(stage) => stage < HostStage::Staging,
     };
-    wants && !host.asked.1
+    wants && !host.asked.blocks
 }

@@ -106,7 +106,7 @@ proptest! {
             rounds += 1;
             prop_assert!(rounds < 200, "no end");
             let mut out = Vec::new();
-            while outgoing.write(STAMP, 7, false, &mut counter, &mut out).0 > 0 {
+            while outgoing.write(STAMP, 7, false, &mut counter, &mut out).datagrams > 0 {
                 let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
                 for host in &mut fleet {
                     out.chunks(segment).filter(|_| rng.f64() >= loss).for_each(|bytes| host.hear(bytes, grid));
@@ -256,7 +256,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
     out.clear();
     let sent = outgoing
         .write(STAMP, usize::MAX, false, &mut counter, &mut out)
-        .0;
+        .datagrams;
     assert_eq!(sent, u64::from(after));
     out.chunks(segment).for_each(|bytes| host.hear(bytes, grid));
 

@@ -1,0 +1,77 @@
+//! Orders issued in a session: the present one, and all that were sent.
+
+use super::batches::Batches;
+use super::hosts::Host;
+use crate::id::HostName;
+use crate::wire::message::{HostSet, Order, OrderKind, SignedOrder};
+
+/// Orders issued so far.
+#[derive(Debug, Default)]
+pub struct IssuedOrders {
+    /// Batches of the commit.
+    pub batches: Batches,
+    decision: Option<OrderKind>,
+    /// Hosts named by the present order; `None` for all.
+    named: Option<HostSet>,
+    /// The present order, until first sent.
+    unsent: Option<Order>,
+    signed: Option<SignedOrder>,
+    /// Orders sent, each with the named hosts.
+    sent: Vec<(Order, Option<HostSet>)>,
+}
+
+impl IssuedOrders {
+    /// The decision.
+    pub fn decision(&self) -> Option<OrderKind> {
+        self.decision
+    }
+
+    /// Withdraws the decision of an order that could not be signed.
+    pub fn withdraw(&mut self) {
+        self.decision = None;
+    }
+
+    /// Issues an order that names the hosts in `named`.
+    pub fn issue(&mut self, order: Order, named: Option<HostSet>) {
+        self.decision = Some(order.kind);
+        self.named = named;
+        self.unsent = Some(order);
+    }
+
+    /// Takes the signed order.
+    pub fn on_signed(&mut self, signed: SignedOrder) {
+        self.signed = Some(signed);
+    }
+
+    /// The last signed order.
+    pub fn signed(&self) -> Option<&SignedOrder> {
+        self.signed.as_ref()
+    }
+
+    /// Hosts named by the present order.
+    pub fn named(&self) -> Option<&HostSet> {
+        self.named.as_ref()
+    }
+
+    /// Records that the present order was sent.
+    pub fn on_sent(&mut self) {
+        if let Some(order) = self.unsent.take() {
+            self.sent.push((order, self.named.clone()));
+        }
+    }
+
+    /// Returns whether the present order to prepare or commit is for the host.
+    pub fn is_addressed(&self, host: &Host) -> bool {
+        // The final batch excludes the named hosts.
+        self.named
+            .as_ref()
+            .is_none_or(|named| named.has(&host.name) != self.batches.is_last())
+    }
+
+    /// Returns whether an order of this kind for the host `name` was sent.
+    pub fn was_sent(&self, kind: OrderKind, name: &HostName) -> bool {
+        self.sent
+            .iter()
+            .any(|(order, named)| order.kind == kind && order.is_for(name, named.as_ref()))
+    }
+}
