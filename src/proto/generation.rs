@@ -41,14 +41,14 @@ const MIN_COMPRESSED: usize = 1 << 10;
 /// Generations behind the newest that a sender keeps for repair.
 pub const KEPT_GENERATIONS: u32 = 12;
 /// Largest number of blocks in a generation.
-pub const MAX_BLOCKS: usize = 8192;
+pub const MAX_GENERATION_BLOCKS: usize = 8192;
 /// Largest map, in bytes. A block takes 5 bytes and a run of blocks about 15.
-const MAX_MAP: usize = MAX_BLOCKS * 24;
+const MAX_MAP: usize = MAX_GENERATION_BLOCKS * 24;
 /// Smallest number of rows in a full generation. With fewer rows a column would often need more
 /// than its share.
 const MIN_ROWS: usize = 256;
 /// Columns of a generation of small symbols.
-const MAX_COLUMNS: usize = 8;
+const SMALL_SYMBOL_COLUMNS: usize = 8;
 
 /// Encoding of the blocks in a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -63,7 +63,7 @@ pub enum Encoding {
 
 /// A run of consecutive ordinals.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Run {
+pub struct OrdinalRun {
     /// First ordinal.
     #[n(0)]
     pub first: Ordinal,
@@ -80,7 +80,7 @@ pub struct Map {
     pub encoding: Encoding,
     /// Blocks, in order.
     #[n(1)]
-    pub runs: Vec<Run>,
+    pub runs: Vec<OrdinalRun>,
 }
 
 impl Default for Map {
@@ -117,7 +117,7 @@ impl Map {
     pub fn push(&mut self, ordinal: Ordinal, size: u32) {
         match self.runs.last_mut() {
             Some(run) if run.first.0 + run.sizes.len() as u64 == ordinal.0 => run.sizes.push(size),
-            _ => self.runs.push(Run {
+            _ => self.runs.push(OrdinalRun {
                 first: ordinal,
                 sizes: vec![size],
             }),
@@ -178,7 +178,7 @@ impl Map {
     /// Returns the plain size of the mapped blocks, if `content` bytes can hold them.
     fn check(&self, content: usize) -> Result<usize, &'static str> {
         let blocks: usize = self.runs.iter().map(|r| r.sizes.len()).sum();
-        if blocks > MAX_BLOCKS {
+        if blocks > MAX_GENERATION_BLOCKS {
             return Err("a map of too many blocks");
         }
 
@@ -190,7 +190,7 @@ impl Map {
             return Err("a map beyond the last ordinal");
         }
 
-        // At most MAX_BLOCKS numbers of 32 bits.
+        // At most MAX_GENERATION_BLOCKS numbers of 32 bits.
         let plain: u64 = self
             .runs
             .iter()
@@ -294,7 +294,7 @@ where
     R: FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 {
     fn new(target: usize, ordinals: &'a RangeSet, buffers: &'a mut Buffers, read: R) -> Self {
-        let left = Box::new(ordinals.iter().flatten().take(MAX_BLOCKS));
+        let left = Box::new(ordinals.iter().flatten().take(MAX_GENERATION_BLOCKS));
         let Buffers { content, payload } = buffers;
         content.clear();
         Self {
@@ -409,7 +409,7 @@ pub fn grid_of(header: &SymbolHeader, symbol: u16) -> Option<Grid> {
 /// number of columns for every payload size. `None` if the payload is empty or too large.
 pub fn grid_for(payload: usize, symbol: u16) -> Option<Grid> {
     let columns =
-        (TARGET_BYTES / usize::from(symbol.max(1)) / MIN_ROWS).clamp(1, MAX_COLUMNS) as u8;
+        (TARGET_BYTES / usize::from(symbol.max(1)) / MIN_ROWS).clamp(1, SMALL_SYMBOL_COLUMNS) as u8;
     Grid::new(u32::try_from(payload).ok()?, symbol, columns)
 }
 

@@ -13,9 +13,9 @@ use crate::units::Moment;
 use crate::wire::query::Ask;
 
 /// Answers to one address in a second.
-const MAX_PER_ADDRESS: u32 = 8;
+const MAX_QUERIES_PER_ADDRESS: u32 = 8;
 /// Answers of one host in a second.
-const MAX_PER_HOST: u32 = 32;
+const MAX_QUERIES_PER_HOST: u32 = 32;
 /// Bound on queries that wait for an answer.
 const MAX_PENDING: usize = 64;
 /// Time over which answers are counted.
@@ -33,7 +33,7 @@ struct PendingQuery {
 #[derive(Debug)]
 pub struct QueryQueue {
     pending: VecDeque<PendingQuery>,
-    /// Answers to each address since `since`; at most [`MAX_PER_HOST`] entries.
+    /// Answers to each address since `since`; at most [`MAX_QUERIES_PER_HOST`] entries.
     answered: Vec<(IpAddr, u32)>,
     since: Moment,
     rng: fastrand::Rng,
@@ -72,12 +72,12 @@ impl QueryQueue {
             self.answered.clear();
         }
 
-        if self.answered.iter().map(|(_, n)| n).sum::<u32>() >= MAX_PER_HOST {
+        if self.answered.iter().map(|(_, n)| n).sum::<u32>() >= MAX_QUERIES_PER_HOST {
             return false;
         }
 
         match self.answered.iter_mut().find(|(ip, _)| *ip == who) {
-            Some((_, count)) if *count >= MAX_PER_ADDRESS => return false,
+            Some((_, count)) if *count >= MAX_QUERIES_PER_ADDRESS => return false,
             Some((_, count)) => *count += 1,
             None => self.answered.push((who, 1)),
         }
@@ -157,7 +157,7 @@ mod tests {
             answered += answers(&mut queue, START);
         }
 
-        assert_eq!(answered, MAX_PER_ADDRESS as usize);
+        assert_eq!(answered, MAX_QUERIES_PER_ADDRESS as usize);
         let mut all = 0;
         let second = START + RATE_WINDOW;
         for number in 0..1000 {
@@ -166,7 +166,7 @@ mod tests {
         }
 
         assert!(
-            all <= MAX_PER_HOST as usize && all > MAX_PER_ADDRESS as usize,
+            all <= MAX_QUERIES_PER_HOST as usize && all > MAX_QUERIES_PER_ADDRESS as usize,
             "{all}"
         );
         queue.handle(second + RATE_WINDOW, from(1), ask(1), 1);
@@ -182,6 +182,6 @@ mod tests {
             queue.handle(now, from(n as u8), ask(n), 20_000);
         }
         assert!(queue.pending.len() <= MAX_PENDING);
-        assert!(queue.answered.len() <= MAX_PER_HOST as usize + 1);
+        assert!(queue.answered.len() <= MAX_QUERIES_PER_HOST as usize + 1);
     }
 }

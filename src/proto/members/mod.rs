@@ -112,6 +112,7 @@ impl Presence {
             Dest::Group,
             &Message::Solicit(Some(freshness.current()), None),
         );
+
         Self {
             own: control.instance(),
             name,
@@ -185,40 +186,51 @@ impl Presence {
     ) {
         match message {
             Message::Solicit(nonce, tree) => {
-                let nonce = *nonce;
-                let tree = tree.clone();
-                // Only the newest solicit of a process counts. A replayed one comes from another
-                // process.
-                if let Some(answer) = self
-                    .answers
-                    .iter_mut()
-                    .find(|answer| answer.asker == instance)
-                {
-                    (answer.to, answer.nonce, answer.tree) = (from, nonce, tree);
-                    return;
-                }
-                let due = now + slot_interval(self.fleet()).mul_f64(self.rng.f64());
-                self.schedule(PendingAnswer {
-                    due: due.max(self.not_before),
-                    to: from,
-                    asker: instance,
-                    nonce,
-                    tree,
-                });
+                self.on_solicit(now, from, instance, *nonce, tree.clone());
             }
-            Message::Hello(hello) => {
-                let proven = self.freshness.judge(now, hello) || instance == self.own;
-                self.table.heard(now, from, instance, hello.clone(), proven);
-                if self.echoed_nobody && self.freshness.knows_others() {
-                    // There is a nonce to echo at last: others accept the next beacon.
-                    self.echoed_nobody = false;
-                    let spread = FIRST_CONTACT_SPREAD + slot_interval(self.fleet());
-                    self.next_beacon = self.next_beacon.min(now + spread.mul_f64(self.rng.f64()));
-                }
-            }
+            Message::Hello(hello) => self.on_hello(now, from, instance, hello),
             Message::Bye(_) => self.table.farewell(instance, from),
             Message::Probe(probe) => self.probes.probe(instance, probe.size),
             _ => {}
+        }
+    }
+
+    fn on_solicit(
+        &mut self,
+        now: Moment,
+        from: SocketAddr,
+        asker: InstanceId,
+        nonce: Option<Nonce>,
+        tree: Option<TreeName>,
+    ) {
+        // Only the newest solicit of a process counts. A replayed one comes from another process.
+        let earlier = self.answers.iter_mut().find(|other| other.asker == asker);
+        if let Some(answer) = earlier {
+            answer.to = from;
+            answer.nonce = nonce;
+            answer.tree = tree;
+            return;
+        }
+
+        let due = now + slot_interval(self.fleet()).mul_f64(self.rng.f64());
+        self.schedule(PendingAnswer {
+            due: due.max(self.not_before),
+            to: from,
+            asker,
+            nonce,
+            tree,
+        });
+    }
+
+    fn on_hello(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, hello: &Hello) {
+        let proven = self.freshness.judge(now, hello) || instance == self.own;
+        self.table.heard(now, from, instance, hello.clone(), proven);
+
+        if self.echoed_nobody && self.freshness.knows_others() {
+            // There is a nonce to echo at last: others accept the next beacon.
+            self.echoed_nobody = false;
+            let spread = FIRST_CONTACT_SPREAD + slot_interval(self.fleet());
+            self.next_beacon = self.next_beacon.min(now + spread.mul_f64(self.rng.f64()));
         }
     }
 

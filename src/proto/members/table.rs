@@ -23,7 +23,7 @@ const EXPIRE_INTERVAL: Duration = Duration::from_millis(250);
 /// Bound on the members in the table.
 pub const MAX_MEMBERS: usize = 20_000;
 /// Bound on the members at one address: a machine has one, a test a few.
-const MAX_PER_ADDRESS: usize = 64;
+const MAX_MEMBERS_PER_ADDRESS: usize = 64;
 /// Bound on the trees of all members together.
 const MAX_TREE_STATES: usize = 200_000;
 /// Without a group key, a host is confirmed this long after its first beacon.
@@ -154,7 +154,9 @@ impl Table {
         let fits = |table: &Self| {
             let each = table.at.get(&ip).map_or(0, |place| place.members);
             let trees = table.trees + hello.trees.len();
-            table.members.len() < MAX_MEMBERS && each < MAX_PER_ADDRESS && trees <= MAX_TREE_STATES
+            table.members.len() < MAX_MEMBERS
+                && each < MAX_MEMBERS_PER_ADDRESS
+                && trees <= MAX_TREE_STATES
         };
 
         if !fits(self) && proven {
@@ -515,7 +517,7 @@ mod tests {
             );
         }
 
-        assert_eq!(table.len(), MAX_PER_ADDRESS);
+        assert_eq!(table.len(), MAX_MEMBERS_PER_ADDRESS);
         for n in 0..2000u32 {
             let trees = (0..200).map(tree).collect();
             let id = InstanceId(10_000 + u64::from(n));
@@ -533,7 +535,7 @@ mod tests {
 
         assert!(
             table.trees <= MAX_TREE_STATES
-                && table.len() <= MAX_PER_ADDRESS + MAX_TREE_STATES / 200
+                && table.len() <= MAX_MEMBERS_PER_ADDRESS + MAX_TREE_STATES / 200
         );
     }
 }

@@ -24,7 +24,7 @@ const ANSWER_BYTES: u64 = DRIFT_PARTS * MAX_DRIFT_PART as u64;
 const MAX_UNANSWERED: u32 = 50;
 
 #[derive(Debug)]
-struct DriftGroup {
+struct DriftSource {
     host: InstanceId,
     /// Others with the same drift, asked if the first falls silent.
     others: Vec<InstanceId>,
@@ -36,7 +36,7 @@ struct DriftGroup {
     tries: u32,
 }
 
-impl DriftGroup {
+impl DriftSource {
     fn is_given_up(&self) -> bool {
         self.tries > MAX_UNANSWERED && self.others.is_empty()
     }
@@ -45,13 +45,13 @@ impl DriftGroup {
 /// Reports by identity.
 #[derive(Debug, Default)]
 pub struct DriftCollection {
-    groups: BTreeMap<u64, DriftGroup>,
+    groups: BTreeMap<u64, DriftSource>,
 }
 
 impl DriftCollection {
     /// Starts from the summaries of the hosts.
     pub fn new(hosts: &Hosts) -> Self {
-        let mut groups: BTreeMap<u64, DriftGroup> = BTreeMap::new();
+        let mut groups: BTreeMap<u64, DriftSource> = BTreeMap::new();
         let mut room = MAX_DRIFT_TOGETHER;
         for (&host, state) in hosts.iter().filter(|(_, h)| !h.lost) {
             let Some(summary) = state.summary.filter(|s| s.drift != 0) else {
@@ -65,7 +65,7 @@ impl DriftCollection {
             room -= bytes;
             groups.insert(
                 summary.drift,
-                DriftGroup {
+                DriftSource {
                     host,
                     others: Vec::new(),
                     bytes: vec![0; bytes as usize],
@@ -102,17 +102,16 @@ impl DriftCollection {
             if end > group.bytes.len() as u64 {
                 continue;
             }
+
             group.bytes[part.offset as usize..end as usize].copy_from_slice(&part.bytes);
             let before = group.missing.len();
             group.missing.remove(part.offset..end);
             if group.missing.len() < before {
                 group.tries = 0;
             }
-            if group
-                .missing
-                .first()
-                .is_some_and(|first| first >= group.answer)
-            {
+
+            let next = group.missing.first();
+            if next.is_some_and(|first| first >= group.answer) {
                 // The whole range has arrived: request the next one at once.
                 group.asked = None;
             }
@@ -131,16 +130,20 @@ impl DriftCollection {
             let Some(first) = group.missing.first() else {
                 continue;
             };
+
             if group.tries > MAX_UNANSWERED
                 && let Some(other) = group.others.pop()
             {
-                (group.host, group.tries) = (other, 0);
+                group.host = other;
+                group.tries = 0;
             }
+
             if group.tries > MAX_UNANSWERED
                 || group.asked.is_some_and(|at| now.since(at) < ASK_INTERVAL)
             {
                 continue;
             }
+
             group.tries += 1;
             group.asked = Some(now);
             group.answer = first + ANSWER_BYTES;

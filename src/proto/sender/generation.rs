@@ -71,7 +71,7 @@ struct CodedRows {
 
 /// Datagrams written in one send.
 #[derive(Debug, Clone, Copy)]
-pub struct Written {
+pub struct SentDatagrams {
     /// All of them.
     pub datagrams: u64,
     /// Repairs among them.
@@ -235,7 +235,7 @@ impl OutgoingGeneration {
         fresh_first: bool,
         counter: &mut u64,
         out: &mut Vec<u8>,
-    ) -> Written {
+    ) -> SentDatagrams {
         let payload = Arc::clone(&self.payload);
         let mut written = 0;
         let repairs = self.has_repairs() && !(fresh_first && self.is_fresh());
@@ -271,7 +271,7 @@ impl OutgoingGeneration {
             self.coded = CodedRows::default();
         }
 
-        Written {
+        SentDatagrams {
             datagrams: written,
             repairs: if repairs { written } else { 0 },
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use super::repeat_timer::RepeatTimer;
 use crate::units::Moment;
 
 /// First wait between heartbeats after data; doubled each time.
@@ -17,7 +17,7 @@ const HEARTBEAT_WITH_DATA: Duration = Duration::from_millis(250);
 /// Timer of the heartbeats.
 #[derive(Debug)]
 pub struct Heartbeat {
-    backoff: Backoff,
+    timer: RepeatTimer,
     /// Time of the last status.
     last_status: Moment,
 }
@@ -26,7 +26,7 @@ impl Heartbeat {
     /// Creates a timer with the first heartbeat due now.
     pub fn new(now: Moment) -> Self {
         Self {
-            backoff: backoff_from(now),
+            timer: timer_from(now),
             last_status: now,
         }
     }
@@ -34,20 +34,20 @@ impl Heartbeat {
     /// Returns whether a heartbeat is due, and schedules the next one.
     pub fn poll(&mut self, now: Moment, has_data: bool) -> bool {
         if has_data {
-            self.backoff = backoff_from(now + FIRST_HEARTBEAT);
+            self.timer = timer_from(now + FIRST_HEARTBEAT);
             return self.last_status + HEARTBEAT_WITH_DATA <= now;
         }
 
-        let is_due = self.backoff.is_due(now);
+        let is_due = self.timer.is_due(now);
         if is_due {
-            self.backoff.advance(now);
+            self.timer.advance(now);
         }
         is_due
     }
 
     /// Makes a heartbeat due at the end of the data.
     pub fn on_end_of_data(&mut self, now: Moment) {
-        self.backoff = backoff_from(now);
+        self.timer = timer_from(now);
     }
 
     /// Records that a status was sent.
@@ -60,11 +60,11 @@ impl Heartbeat {
         if has_data {
             self.last_status + HEARTBEAT_WITH_DATA
         } else {
-            self.backoff.due()
+            self.timer.due()
         }
     }
 }
 
-fn backoff_from(due: Moment) -> Backoff {
-    Backoff::new(due, FIRST_HEARTBEAT, MAX_HEARTBEAT)
+fn timer_from(due: Moment) -> RepeatTimer {
+    RepeatTimer::new(due, FIRST_HEARTBEAT, MAX_HEARTBEAT)
 }

@@ -15,7 +15,6 @@
 //! - **Farewell**: sends a few farewells.
 //! - **Closed**.
 
-mod backoff;
 mod batches;
 mod discovery;
 pub mod drift;
@@ -31,6 +30,7 @@ mod orders;
 mod phase;
 mod proofs;
 pub mod receiver_reports;
+mod repeat_timer;
 mod serving;
 mod setup;
 pub mod stream;
@@ -61,7 +61,7 @@ use flow::{Flow, FlowSetup};
 use heartbeat::Heartbeat;
 use hosts::{Host, Hosts};
 use issued::IssuedOrders;
-use phase::{Discovery, SenderPhase, Serving};
+use phase::{Announced, Discovery, SenderPhase};
 use proofs::Proofs;
 use stream::SendStats;
 use want_window::WantWindow;
@@ -209,7 +209,7 @@ impl Sender {
 
     /// Offers the release; call after discovery.
     pub fn announce(&mut self, now: Moment, release: Release, signature: Vec<u8>) {
-        self.phase = SenderPhase::Serving(Serving::new(now));
+        self.phase = SenderPhase::Serving(Announced::new(now));
         self.hosts.begin(now);
         self.fit_datagrams();
         self.offer = Some(Offer { release, signature });
@@ -237,19 +237,19 @@ impl Sender {
 
     /// Fetches the differences after every host has compared.
     fn collect(&mut self, now: Moment) {
-        let SenderPhase::Serving(serving) = self.phase else {
+        let SenderPhase::Serving(announced) = self.phase else {
             return;
         };
 
         self.listed = true;
         self.drift = DriftCollection::new(&self.hosts);
-        self.phase = SenderPhase::Collecting(serving);
+        self.phase = SenderPhase::Collecting(announced);
         self.tick(now);
     }
 
     /// Continues a deploy with the commit after its lists are complete.
-    fn resume_serving(&mut self, now: Moment, serving: Serving) {
-        self.phase = SenderPhase::Serving(serving);
+    fn resume_serving(&mut self, now: Moment, announced: Announced) {
+        self.phase = SenderPhase::Serving(announced);
         self.decide_if_due(now);
     }
 
@@ -286,6 +286,7 @@ impl Sender {
             {
                 self.on_state(now, from, source, state);
             }
+
             Message::Want(want) if self.is_from_host(now, source, from, want.session) => {
                 let number = want.number;
                 if self.on_want(now, source, want) {
@@ -446,6 +447,7 @@ impl Sender {
 
     fn tick(&mut self, now: Moment) {
         self.ticked = now;
+
         match self.phase {
             SenderPhase::Discovering(discovery) => self.solicit_hosts(now, discovery),
             SenderPhase::Serving(_) => {
@@ -456,16 +458,16 @@ impl Sender {
                     self.decide_if_due(now);
                 }
             }
-            SenderPhase::Collecting(serving) => {
+            SenderPhase::Collecting(announced) => {
                 self.sweep(now);
                 self.heartbeat_if_due(now);
                 self.drift
                     .handle_timeout(now, self.session, &self.hosts, &mut self.control);
-                if self.drift.is_done() {
-                    match self.is_audit() {
-                        true => self.finish(now),
-                        false => self.resume_serving(now, serving),
-                    }
+
+                match (self.drift.is_done(), self.is_audit()) {
+                    (true, true) => self.finish(now),
+                    (true, false) => self.resume_serving(now, announced),
+                    (false, _) => {}
                 }
             }
             SenderPhase::Signing(_) => self.heartbeat_if_due(now),
@@ -530,8 +532,8 @@ impl Sender {
         let earliest = |dues: [Option<Moment>; 3]| dues.into_iter().flatten().min();
         let own = match &self.phase {
             SenderPhase::Discovering(discovery) => Some(self.discovery_timeout(discovery)),
-            SenderPhase::Serving(serving) => {
-                earliest([Some(serving.resend.due()), beat, self.window_timeout()])
+            SenderPhase::Serving(announced) => {
+                earliest([Some(announced.resend.due()), beat, self.window_timeout()])
             }
             SenderPhase::Ordering(ordering) => {
                 earliest([Some(ordering.resend.due()), beat, self.window_timeout()])

@@ -36,14 +36,14 @@ const WORKING_FACTOR: u32 = 10;
 
 /// Votes on a commit.
 #[derive(Debug, Clone, Copy)]
-struct Vote {
+struct ReadyCount {
     /// Hosts that can commit or have.
     ready: usize,
     /// Hosts required.
     needed: usize,
 }
 
-impl Vote {
+impl ReadyCount {
     fn is_enough(self) -> bool {
         self.ready >= self.needed
     }
@@ -56,6 +56,7 @@ impl Sender {
         match self.phase {
             SenderPhase::Serving(_) | SenderPhase::Collecting(_) => {
                 self.failure.get_or_insert_with(|| why.to_string());
+
                 // In an audit nothing is staged anywhere, and with a grant each host commits on its
                 // own: there is nothing to abort.
                 if self.is_audit() || self.is_granted() {
@@ -142,16 +143,16 @@ impl Sender {
             .iter()
             .any(|(_, h)| !h.has_answered(OrderKind::Commit) && !stalled(h));
         let unheard = self.hosts.is_empty()
-            && matches!(self.phase, SenderPhase::Serving(serving)
-                if now.since(serving.announced) < GRANT_OFFER);
+            && matches!(self.phase, SenderPhase::Serving(announced)
+                if now.since(announced.since) < GRANT_OFFER);
         if !open && !unheard {
             self.finish(now);
         }
     }
 
     /// Counts the hosts that can commit or have, and the required hosts.
-    fn vote(&self) -> Vote {
-        Vote {
+    fn vote(&self) -> ReadyCount {
+        ReadyCount {
             ready: self.hosts.iter().filter(|(_, h)| h.is_good(false)).count(),
             needed: self.setup.quorum.of(self.hosts.voters()),
         }
@@ -159,7 +160,7 @@ impl Sender {
 
     fn vote_text(&self) -> String {
         let vote = self.vote();
-        let Vote { ready, needed } = vote;
+        let ReadyCount { ready, needed } = vote;
         let all = self.hosts.len();
         match vote.is_enough() {
             true => format!("{ready} of {all} hosts are ready"),
@@ -367,6 +368,7 @@ impl Sender {
                     stage if h.lost && stage != Some(HostStage::Committed) => "stopped answering",
                     _ => return None,
                 };
+
                 Some(format!(
                     "{}: {}",
                     self.hosts.shown(h),

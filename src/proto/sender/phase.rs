@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::backoff::Backoff;
+use super::repeat_timer::RepeatTimer;
 use crate::units::Moment;
 use crate::wire::message::OrderKind;
 
@@ -23,9 +23,9 @@ pub enum SenderPhase {
     /// Waits for the release.
     Waiting,
     /// Announces and serves the release.
-    Serving(Serving),
+    Serving(Announced),
     /// Fetches drift reports; the announcement may resume later.
-    Collecting(Serving),
+    Collecting(Announced),
     /// Waits for the signature of an order.
     Signing(OrderKind),
     /// Repeats an order until all hosts have answered.
@@ -42,7 +42,7 @@ pub struct Discovery {
     /// Start of discovery.
     pub began: Moment,
     /// Timer of the solicits.
-    pub resend: Backoff,
+    pub resend: RepeatTimer,
     /// Solicits sent.
     pub solicits: u32,
     /// Time of the last solicit.
@@ -66,18 +66,18 @@ impl Discovery {
 
 /// State of an announced release.
 #[derive(Debug, Clone, Copy)]
-pub struct Serving {
+pub struct Announced {
     /// Time of the first announcement.
-    pub announced: Moment,
+    pub since: Moment,
     /// Timer of the announcements.
-    pub resend: Backoff,
+    pub resend: RepeatTimer,
 }
 
-impl Serving {
+impl Announced {
     /// Creates the state of a release announced now.
     pub fn new(now: Moment) -> Self {
         Self {
-            announced: now,
+            since: now,
             resend: resend_from(now),
         }
     }
@@ -89,7 +89,7 @@ pub struct Ordering {
     /// Kind of the order.
     pub kind: OrderKind,
     /// Timer of the order.
-    pub resend: Backoff,
+    pub resend: RepeatTimer,
     /// Deadline for asking hosts again that may have followed an order unheard.
     pub asking_until: Option<Moment>,
 }
@@ -99,7 +99,7 @@ impl Ordering {
     pub fn new(now: Moment, kind: OrderKind) -> Self {
         Self {
             kind,
-            resend: Backoff::new(now, FIRST_RESEND / 2, MAX_RESEND),
+            resend: RepeatTimer::new(now, FIRST_RESEND / 2, MAX_RESEND),
             asking_until: None,
         }
     }
@@ -139,6 +139,6 @@ impl Farewell {
     }
 }
 
-fn resend_from(due: Moment) -> Backoff {
-    Backoff::new(due, FIRST_RESEND, MAX_RESEND)
+fn resend_from(due: Moment) -> RepeatTimer {
+    RepeatTimer::new(due, FIRST_RESEND, MAX_RESEND)
 }

@@ -62,15 +62,15 @@ impl Sender {
     }
 
     pub(super) fn resend_announcement(&mut self, now: Moment) {
-        let SenderPhase::Serving(serving) = &mut self.phase else {
+        let SenderPhase::Serving(announced) = &mut self.phase else {
             return;
         };
 
-        let Some(offer) = self.offer.as_ref().filter(|_| serving.resend.is_due(now)) else {
+        let Some(offer) = self.offer.as_ref().filter(|_| announced.resend.is_due(now)) else {
             return;
         };
 
-        serving.resend.advance(now);
+        announced.resend.advance(now);
 
         let announce = Announce {
             session: self.session,

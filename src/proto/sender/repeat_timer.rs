@@ -1,4 +1,4 @@
-//! Backoff timer for repeated messages: each repetition doubles the wait for the next one.
+//! Timer for repeated messages: each repetition doubles the wait for the next one.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use crate::units::Moment;
 
 /// Time of the next repetition, and the wait after it.
 #[derive(Debug, Clone, Copy)]
-pub struct Backoff {
+pub struct RepeatTimer {
     due: Moment,
     wait: Duration,
     max: Duration,
 }
 
-impl Backoff {
+impl RepeatTimer {
     /// Creates a timer due at `due`. The next wait is `wait`, and no wait exceeds `max`.
     pub fn new(due: Moment, wait: Duration, max: Duration) -> Self {
         Self { due, wait, max }
