@@ -54,30 +54,31 @@ impl Sender {
             && self.is_quiet(now, &discovery);
 
         // Hosts of a large fleet answer in slots, and some answers are lost.
-        let turns = slot_interval(self.table.claimed() as u32) * 2;
-        if (enough && (all || waited >= DISCOVERY_TIMEOUT + turns))
-            || waited >= DISCOVERY_TIMEOUT_EMPTY + turns
-        {
-            self.phase = SenderPhase::Waiting;
-            let unproven = self.unproven();
-            let taken = self.hosts.iter().filter(|(_, host)| !host.excluded);
-            self.notices.push_back(SenderNotice::Discovered {
-                targets: self
-                    .hosts
-                    .iter()
-                    .map(|(_, h)| (h.name.clone(), h.address))
-                    .collect(),
-                members: self
-                    .table
-                    .iter()
-                    .filter(|(id, _)| Some(**id) != self.setup.without)
-                    .count(),
-                claims: taken.map(|(_, h)| (h.address.ip(), h.serial)).collect(),
-                shown: self.proofs.take_shown(),
-                unproven,
-                missing,
-            });
+        let slots = slot_interval(self.table.claimed() as u32) * 2;
+        let is_over = enough && (all || waited >= DISCOVERY_TIMEOUT + slots);
+        if is_over || waited >= DISCOVERY_TIMEOUT_EMPTY + slots {
+            self.end_discovery(missing);
         }
+    }
+
+    fn end_discovery(&mut self, missing: Vec<HostName>) {
+        self.phase = SenderPhase::Waiting;
+        let unproven = self.unproven();
+        let shown = self.proofs.take_shown();
+        let hosts = || self.hosts.iter().map(|(_, host)| host);
+        let members = self.table.iter().map(|(id, _)| Some(*id));
+
+        self.notices.push_back(SenderNotice::Discovered {
+            targets: hosts().map(|h| (h.name.clone(), h.address)).collect(),
+            members: members.filter(|id| *id != self.setup.without).count(),
+            claims: hosts()
+                .filter(|h| !h.excluded)
+                .map(|h| (h.address.ip(), h.serial))
+                .collect(),
+            shown,
+            unproven,
+            missing,
+        });
     }
 
     /// Restarts discovery at `at`, forgetting all hosts: by then they may have another release.
@@ -153,8 +154,12 @@ impl Sender {
             return true;
         }
 
-        let told = self.hosts.iter().all(|(_, h)| h.takes.is_some());
-        let enough = if told { MIN_SOLICITS } else { MIN_SOLICITS * 2 };
+        let answered = self.hosts.iter().all(|(_, h)| h.takes.is_some());
+        let enough = if answered {
+            MIN_SOLICITS
+        } else {
+            MIN_SOLICITS * 2
+        };
         discovery.solicits > enough && now.since(discovery.solicited) >= SETTLED_AFTER
     }
 

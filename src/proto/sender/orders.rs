@@ -1,8 +1,8 @@
 //! Orders of a session: the decision, the batches, and the revert.
 //!
-//! Once enough hosts are ready, each batch is first ordered to run its checks before a commit
-//! (`Prepare`, only if a host has any), and then to commit. The next batch follows once all hosts
-//! of a batch have answered well. A host that fails or falls silent after the first commit ends the
+//! Once enough hosts are ready, each batch is first ordered to run its `before` hooks (`Prepare`,
+//! only if a host has one), and then to commit. The next batch follows once all hosts of a batch
+//! have answered well. A host that fails or falls silent after the first commit ends the
 //! rollout: no further batch commits, or every host reverts.
 
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ const SILENT_INTERVALS: u32 = 4;
 /// Time without progress granted to a live host before the decision, as a multiple of the patience.
 const WORKING_FACTOR: u32 = 10;
 
-/// Votes on a commit.
+/// Hosts counted for a quorum.
 #[derive(Debug, Clone, Copy)]
 struct ReadyCount {
     /// Hosts that can commit or have.
@@ -67,7 +67,7 @@ impl Sender {
             }
             SenderPhase::Ordering(ordering) => match ordering.kind {
                 OrderKind::Prepare => self.fail(why),
-                OrderKind::Commit if self.may_undo() => self.fail(why),
+                OrderKind::Commit if self.reacts_to_failure() => self.fail(why),
                 OrderKind::Commit | OrderKind::Abort | OrderKind::Revert => {}
             },
             SenderPhase::Discovering(_) | SenderPhase::Waiting => self.finish(now),
@@ -168,13 +168,13 @@ impl Sender {
         }
     }
 
-    /// Returns whether a failed commit still has consequences: a revert, or no further batches.
-    fn may_undo(&self) -> bool {
+    /// Returns whether a failed commit ends the rollout, by a revert or by dropping further batches.
+    fn reacts_to_failure(&self) -> bool {
         self.setup.revert || !self.issued.batches.is_last()
     }
 
     fn start_batch(&mut self) {
-        // During the last batch, hosts of later ones may have been lost.
+        // While the previous batch committed, hosts of later ones may have been lost.
         if !self.vote().is_enough() {
             return self.fail(&self.vote_text());
         }
@@ -183,11 +183,11 @@ impl Sender {
             h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true))
         };
 
-        let votes_on_it = self
+        let has_votes = self
             .hosts
             .iter()
             .any(|(_, h)| self.issued.batches.has(h) && !h.lost && votes(h));
-        let kind = if votes_on_it {
+        let kind = if has_votes {
             OrderKind::Prepare
         } else {
             OrderKind::Commit
@@ -289,7 +289,7 @@ impl Sender {
         let kind = ordering.kind;
         if kind == OrderKind::Commit
             && let Some(why) = self.failed_host()
-            && self.may_undo()
+            && self.reacts_to_failure()
         {
             return self.fail(&why);
         }
