@@ -15,7 +15,7 @@
 //! - [`receiver`]: joins, explores the missing manifest nodes, compares, fetches, reports ready,
 //!   commits.
 //!
-//! **On the network.** Figures of a capture (`tests/capture.rs` takes one):
+//! **On the network.** Figures of a capture (`tests/it/capture.rs` takes one):
 //! - A data datagram is as large as the narrowest path allows (1472 bytes on Ethernet under IPv4,
 //!   never above 8972), 44 bytes of them header. Messages are cut to at most 1232 bytes.
 //! - Datagrams leave in trains of at most 32: as many as the present rate sends in 0.3 ms, so a

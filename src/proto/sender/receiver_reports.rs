@@ -189,13 +189,13 @@ impl ReceiverStats {
         report: Report,
         idle: u64,
     ) -> Option<Sample> {
-        let Some(reading) = self.receivers.get_mut(&host) else {
+        let Some(stats) = self.receivers.get_mut(&host) else {
             self.receivers.insert(host, HostStats::new(now, report));
             return None;
         };
 
-        let last = std::mem::replace(&mut reading.report, report);
-        reading.at = now;
+        let last = std::mem::replace(&mut stats.report, report);
+        stats.at = now;
         let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
         let expected = report
             .seen
@@ -206,7 +206,7 @@ impl ReceiverStats {
         let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
 
         // A lost train is thirty datagrams in a row, so one report shows little of the loss rate.
-        reading.loss = reading.loss * 0.9 + loss * 0.1;
+        stats.loss = stats.loss * 0.9 + loss * 0.1;
         // At most the number sent: reports can be forged.
         let got = got.min(expected);
         let sample = Sample {
@@ -216,23 +216,22 @@ impl ReceiverStats {
                 .min(got.saturating_mul(MAX_SYMBOL_BYTES))
                 + got * self.overhead,
             over,
-            loss: reading.loss,
+            loss: stats.loss,
             delay: Duration::from_micros(u64::from(report.delay)),
         };
 
         let received = sample.bytes as f64 * 8.0 / over.as_secs_f64();
-        reading.received = if reading.received == 0.0 {
+        stats.received = if stats.received == 0.0 {
             received
         } else {
-            reading.received * 0.75 + received * 0.25
+            stats.received * 0.75 + received * 0.25
         };
 
         let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
-        reading.congested = if congested { reading.congested + 1 } else { 0 };
-        reading.strained = congested || sample.delay > QUEUE_LIMIT;
+        stats.congested = if congested { stats.congested + 1 } else { 0 };
+        stats.strained = congested || sample.delay > QUEUE_LIMIT;
 
-        if reading.congested >= SLOW_REPORTS && self.fetching > 1 && self.is_below_floor(now, host)
-        {
+        if stats.congested >= SLOW_REPORTS && self.fetching > 1 && self.is_below_floor(now, host) {
             self.slow.insert(host);
         }
 
@@ -243,24 +242,24 @@ impl ReceiverStats {
     fn is_on_trial(&mut self, now: Moment, host: InstanceId) -> bool {
         let alone =
             self.fetching > 1 && self.floor != Floor::Share(0) && self.is_strained_alone(now, host);
-        let Some(reading) = self.receivers.get_mut(&host) else {
+        let Some(stats) = self.receivers.get_mut(&host) else {
             return false;
         };
 
-        match reading.trial {
+        match stats.trial {
             Trial::Since(began) if alone && now.since(began) < TRIAL_LENGTH => true,
             Trial::Since(began) => {
                 // If the others are congested as well, the trial showed nothing.
                 let most = if now.since(began) < TRIAL_LENGTH {
                     f64::INFINITY
                 } else {
-                    reading.received / 2.0
+                    stats.received / 2.0
                 };
-                reading.trial = Trial::Below(most);
+                stats.trial = Trial::Below(most);
                 false
             }
-            Trial::Below(most) if alone && reading.received < most => {
-                reading.trial = Trial::Since(now);
+            Trial::Below(most) if alone && stats.received < most => {
+                stats.trial = Trial::Since(now);
                 true
             }
             Trial::Below(_) => false,
@@ -363,12 +362,12 @@ impl ReceiverStats {
         };
 
         for (id, blocks) in hosts {
-            let Some(reading) = self.receivers.get_mut(&id) else {
+            let Some(stats) = self.receivers.get_mut(&id) else {
                 continue;
             };
             let blocking = if few && blocks { 1.0 } else { 0.0 };
-            reading.blocking_share += (blocking - reading.blocking_share) / CHECKS_AVERAGED;
-            if reading.blocking_share > 1.0 - free {
+            stats.blocking_share += (blocking - stats.blocking_share) / CHECKS_AVERAGED;
+            if stats.blocking_share > 1.0 - free {
                 self.slow.insert(id);
             }
         }
