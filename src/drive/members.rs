@@ -56,7 +56,7 @@ pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
             };
             // What does not repeat the nonce may be recorded.
             match hello.repeats(nonce) {
-                true => drop(table.heard(clock.now(), datagram.from, source, hello, true)),
+                true => drop(table.on_hello(clock.now(), datagram.from, source, hello, true)),
                 false => unproven.hear(datagram.from, hello),
             }
         });

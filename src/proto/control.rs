@@ -146,7 +146,7 @@ impl Control {
     }
 
     /// Number of bytes queued.
-    pub fn held(&self) -> usize {
+    pub fn queued_bytes(&self) -> usize {
         self.queued
     }
 
@@ -217,16 +217,16 @@ mod tests {
         });
         (0..100_000).for_each(|_| control.send(Dest::Group, &long));
         assert!(
-            control.held() < MAX_QUEUED_BYTES + 4096,
+            control.queued_bytes() < MAX_QUEUED_BYTES + 4096,
             "{}",
-            control.held()
+            control.queued_bytes()
         );
         let sent = sizes(&mut control).len();
-        assert_eq!(control.held(), 0);
+        assert_eq!(control.queued_bytes(), 0);
         control.send(Dest::Group, &long);
 
         assert!(
-            sent > 1000 && control.held() > 2000,
+            sent > 1000 && control.queued_bytes() > 2000,
             "later messages are queued"
         );
     }

@@ -189,7 +189,7 @@ impl Presence {
                 self.on_solicit(now, from, instance, *nonce, tree.clone());
             }
             Message::Hello(hello) => self.on_hello(now, from, instance, hello),
-            Message::Bye(_) => self.table.farewell(instance, from),
+            Message::Bye(_) => self.table.on_bye(instance, from),
             Message::Probe(probe) => self.probes.probe(instance, probe.size),
             _ => {}
         }
@@ -224,7 +224,8 @@ impl Presence {
 
     fn on_hello(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, hello: &Hello) {
         let proven = self.freshness.judge(now, hello) || instance == self.own;
-        self.table.heard(now, from, instance, hello.clone(), proven);
+        self.table
+            .on_hello(now, from, instance, hello.clone(), proven);
 
         if self.echoed_nobody && self.freshness.knows_others() {
             // There is a nonce to echo at last: others accept the next beacon.

@@ -100,7 +100,7 @@ impl Table {
 
     /// Takes a beacon or an answer and returns whether the host is new. Set `proven` for a fresh
     /// one; an unproven one never replaces a confirmed member.
-    pub fn heard(
+    pub fn on_hello(
         &mut self,
         now: Moment,
         from: SocketAddr,
@@ -215,7 +215,7 @@ impl Table {
     }
 
     /// Takes the goodbye of `instance`, only from the member's own address.
-    pub fn farewell(&mut self, instance: InstanceId, from: SocketAddr) {
+    pub fn on_bye(&mut self, instance: InstanceId, from: SocketAddr) {
         if self
             .members
             .get(&instance)
@@ -282,7 +282,7 @@ impl Table {
 
     /// Returns the hosts that may offer content: confirmed members, and hosts heard repeatedly.
     /// Their claims are verified by the content.
-    pub fn around(&self) -> impl Iterator<Item = (&InstanceId, &Member)> {
+    pub fn candidates(&self) -> impl Iterator<Item = (&InstanceId, &Member)> {
         self.members.iter().filter(|(_, member)| {
             member.counts || member.heard.since(member.since) >= CONFIRM_AFTER
         })
@@ -373,23 +373,23 @@ mod tests {
     #[test]
     fn the_table_knows_who_is_there_and_what_they_claim() {
         let mut table = Table::default();
-        assert!(table.heard(START, at(1), InstanceId(1), hello("a", 1), true));
-        assert!(table.heard(START, at(2), InstanceId(2), hello("b", 7), true));
+        assert!(table.on_hello(START, at(1), InstanceId(1), hello("a", 1), true));
+        assert!(table.on_hello(START, at(2), InstanceId(2), hello("b", 7), true));
         assert!(
-            !table.heard(START, at(2), InstanceId(2), hello("b", 2), true),
+            !table.on_hello(START, at(2), InstanceId(2), hello("b", 2), true),
             "it claims something else now"
         );
 
         assert_eq!(table.len(), 2);
         assert!(
-            table.heard(START, at(1), InstanceId(3), hello("a", 2), true),
+            table.on_hello(START, at(1), InstanceId(3), hello("a", 2), true),
             "it was restarted"
         );
         assert!(table.claimed() == 2 && table.iter().all(|(id, _)| *id != InstanceId(1)));
-        table.farewell(InstanceId(2), at(1));
+        table.on_bye(InstanceId(2), at(1));
 
         assert_eq!(table.len(), 2, "from another address");
-        table.farewell(InstanceId(2), at(2));
+        table.on_bye(InstanceId(2), at(2));
         assert_eq!((table.len(), table.claimed()), (1, 2));
         table.expire(START + BEACON_INTERVAL * (MISSED_INTERVALS + 1));
         assert!(table.at.is_empty() && table.trees == 0);
@@ -401,7 +401,7 @@ mod tests {
     fn a_beacon_that_proves_nothing_changes_nothing_that_is_reckoned_with() {
         let mut table = Table::default();
         for host in 1..=5 {
-            table.heard(
+            table.on_hello(
                 START,
                 at(host),
                 InstanceId(host.into()),
@@ -413,12 +413,12 @@ mod tests {
         for n in 0..30_000u32 {
             let id = InstanceId(u64::from(n) + 100);
             let name = format!("ghost{n}");
-            table.heard(START, at(n + 100), id, hello(&name, u32::MAX), false);
+            table.on_hello(START, at(n + 100), id, hello(&name, u32::MAX), false);
         }
 
         // In the name of a present host and from its address, with a new instance and with its own.
-        assert!(!table.heard(START, at(1), InstanceId(77), hello("web1", 9), false));
-        assert!(!table.heard(START, at(1), InstanceId(1), hello("web1", 9), false));
+        assert!(!table.on_hello(START, at(1), InstanceId(77), hello("web1", 9), false));
+        assert!(!table.on_hello(START, at(1), InstanceId(1), hello("web1", 9), false));
         assert_eq!(
             (table.len(), table.claimed(), table.iter().count()),
             (5, 5, 5)
@@ -427,7 +427,7 @@ mod tests {
         assert!(table.members.len() <= MAX_MEMBERS);
         // One more proven host finds room, and all others are soon forgotten.
         assert!(
-            table.heard(START, at(6), InstanceId(6), hello("web6", 6), true) && table.len() == 6
+            table.on_hello(START, at(6), InstanceId(6), hello("web6", 6), true) && table.len() == 6
         );
         table.expire(START + UNPROVEN_LIFETIME + EXPIRE_INTERVAL);
 
@@ -438,7 +438,7 @@ mod tests {
     fn a_single_voice_does_not_say_how_many_there_are() {
         let mut table = Table::default();
         for host in 1..=20 {
-            table.heard(
+            table.on_hello(
                 START,
                 at(host),
                 InstanceId(host.into()),
@@ -450,7 +450,7 @@ mod tests {
         // Two machines, one with any number of names.
         for n in 0..40u32 {
             let from = at(100 + n / 39);
-            table.heard(
+            table.on_hello(
                 START,
                 from,
                 InstanceId(1000 + u64::from(n)),
@@ -461,9 +461,9 @@ mod tests {
 
         assert_eq!(table.claimed(), 20);
         let mut pair = Table::default();
-        pair.heard(START, at(1), InstanceId(1), hello("web1", u32::MAX), true);
+        pair.on_hello(START, at(1), InstanceId(1), hello("web1", u32::MAX), true);
         assert_eq!(pair.claimed(), MAX_MEMBERS, "a single vote");
-        pair.heard(START, at(2), InstanceId(2), hello("web2", 2), true);
+        pair.on_hello(START, at(2), InstanceId(2), hello("web2", 2), true);
 
         assert_eq!(pair.claimed(), 2);
     }
@@ -472,17 +472,17 @@ mod tests {
     fn without_a_key_a_host_counts_when_it_was_there_for_a_while_and_for_as_long_after() {
         let after = |ms: u64| START + Duration::from_millis(ms);
         let mut table = Table::new(Trust::Twice);
-        table.heard(after(0), at(1), InstanceId(1), hello("web1", 2), true);
-        table.heard(after(0), at(2), InstanceId(2), hello("web2", 2), true);
+        table.on_hello(after(0), at(1), InstanceId(1), hello("web1", 2), true);
+        table.on_hello(after(0), at(2), InstanceId(2), hello("web2", 2), true);
         assert_eq!(
-            (table.len(), table.claimed(), table.around().count()),
+            (table.len(), table.claimed(), table.candidates().count()),
             (0, 0, 0)
         );
 
-        table.heard(after(2000), at(1), InstanceId(1), hello("web1", 2), true);
-        table.heard(after(2000), at(9), InstanceId(2), hello("web2", 2), true);
+        table.on_hello(after(2000), at(1), InstanceId(1), hello("web1", 2), true);
+        table.on_hello(after(2000), at(9), InstanceId(2), hello("web2", 2), true);
         assert_eq!(
-            (table.len(), table.claimed(), table.around().count()),
+            (table.len(), table.claimed(), table.candidates().count()),
             (1, 2, 1),
             "web2 has moved"
         );
@@ -492,12 +492,12 @@ mod tests {
             for n in 0..19_000u32 {
                 let id = InstanceId(u64::from(n) + 100);
                 let name = format!("ghost{n}");
-                table.heard(after(2000 + round), at(n + 100), id, hello(&name, 9), true);
+                table.on_hello(after(2000 + round), at(n + 100), id, hello(&name, 9), true);
             }
         }
 
         assert!(table.len() > 10_000);
-        table.heard(after(8000), at(1), InstanceId(1), hello("web1", 2), true);
+        table.on_hello(after(8000), at(1), InstanceId(1), hello("web1", 2), true);
         table.expire(after(5800 + 12_700 + 250));
 
         assert_eq!(table.len(), 1);
@@ -508,7 +508,7 @@ mod tests {
         let mut table = Table::default();
         let tree = |n: usize| TreeState::nothing(TreeName::new(&format!("t{n}")).expect("legal"));
         for n in 0..1000u64 {
-            table.heard(
+            table.on_hello(
                 START,
                 at(1),
                 InstanceId(n),
@@ -521,7 +521,7 @@ mod tests {
         for n in 0..2000u32 {
             let trees = (0..200).map(tree).collect();
             let id = InstanceId(10_000 + u64::from(n));
-            table.heard(
+            table.on_hello(
                 START,
                 at(1000 + n),
                 id,

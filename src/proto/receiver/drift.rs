@@ -158,9 +158,9 @@ mod tests {
         }
 
         assert!(
-            control.held() > MAX_DRIFT_PART && control.held() < answer,
+            control.queued_bytes() > MAX_DRIFT_PART && control.queued_bytes() < answer,
             "{}",
-            control.held()
+            control.queued_bytes()
         );
 
         // The queue is taken at once, for a second.

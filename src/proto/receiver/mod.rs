@@ -795,7 +795,7 @@ impl Receiver {
     /// Bytes that it holds of what others sent, about: they are bounded whatever comes.
     pub fn held(&self) -> usize {
         let sessions: usize = self.sessions.values().map(Session::held).sum();
-        sessions + self.reassembly.held() + self.control.held()
+        sessions + self.reassembly.held() + self.control.queued_bytes()
     }
 
     /// Whether there is nothing to send, to ask or to tell.

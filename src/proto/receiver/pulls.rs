@@ -309,7 +309,7 @@ impl Pulls {
         members: &Table,
         tombstones: &Tombstones,
     ) -> Vec<(Found, bool)> {
-        let there = members.around().filter(|(id, _)| **id != me);
+        let there = members.candidates().filter(|(id, _)| **id != me);
         let unfit = self.unfit.get(&own.tree);
         let (mut found, mut doubted) = (BTreeMap::new(), BTreeSet::new());
         for (state, since) in
@@ -404,7 +404,7 @@ impl Open {
         };
 
         let able = members
-            .around()
+            .candidates()
             .filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
         let left = able.filter(|(id, _)| !self.asked.contains(*id));
 
@@ -533,7 +533,7 @@ mod tests {
         for (n, serial) in running.iter().enumerate() {
             let name = HostName::new(&format!("web{n}")).expect("legal");
             let trees = vec![state(*serial, *serial)];
-            table.heard(
+            table.on_hello(
                 at(0),
                 SocketAddr::from(([10, 0, 0, n as u8 + 2], 5000)),
                 InstanceId(n as u64 + 2),
@@ -646,7 +646,7 @@ mod tests {
                     }],
                     _ => vec![state(claimed, claimed)],
                 };
-                table.heard(at(ms), from, InstanceId(claimed), hello(name, trees), true);
+                table.on_hello(at(ms), from, InstanceId(claimed), hello(name, trees), true);
             }
             let all = pulls.poll(
                 at(ms),
@@ -850,7 +850,7 @@ mod tests {
                 ..state(7, 7)
             }];
             let hello = hello(name, trees);
-            table.heard(
+            table.on_hello(
                 at(0),
                 ([10, 0, 0, 2], 5000).into(),
                 InstanceId(2),
@@ -882,7 +882,7 @@ mod tests {
         }];
         let hello = hello(name, trees);
 
-        table.heard(
+        table.on_hello(
             at(0),
             ([10, 0, 0, 2], 5000).into(),
             InstanceId(2),

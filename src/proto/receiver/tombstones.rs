@@ -355,7 +355,7 @@ mod tests {
                 identity,
                 shown,
             };
-            table.heard(
+            table.on_hello(
                 at(0),
                 ([10, 0, 0, n], 5000).into(),
                 InstanceId(n.into()),

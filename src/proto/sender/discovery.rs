@@ -239,7 +239,7 @@ impl Sender {
         }
 
         self.on_beacon(from, source, &hello);
-        if self.table.heard(now, from, source, hello, true)
+        if self.table.on_hello(now, from, source, hello, true)
             && let SenderPhase::Discovering(discovery) = &mut self.phase
         {
             discovery.last_new_member = now;

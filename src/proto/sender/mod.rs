@@ -318,7 +318,7 @@ impl Sender {
     }
 
     fn on_bye(&mut self, from: SocketAddr, source: InstanceId) {
-        self.table.farewell(source, from);
+        self.table.on_bye(source, from);
         if self.hosts.is_at(source, from)
             && self.hosts.on_bye(source, self.awaited())
             && let Some(host) = self.hosts.get(source)
