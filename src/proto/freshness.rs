@@ -63,8 +63,10 @@ pub struct Freshness {
     known: BTreeMap<Nonce, Moment>,
     /// The same nonces, oldest first.
     by_age: VecDeque<Nonce>,
-    /// Nonces received last, from proven beacons and from others.
-    heard: [VecDeque<Nonce>; 2],
+    /// Nonces received last in proven beacons.
+    recent_proven: VecDeque<Nonce>,
+    /// Nonces received last in other beacons.
+    recent_unproven: VecDeque<Nonce>,
 }
 
 impl Freshness {
@@ -77,7 +79,8 @@ impl Freshness {
             current,
             known: BTreeMap::new(),
             by_age: VecDeque::new(),
-            heard: Default::default(),
+            recent_proven: VecDeque::new(),
+            recent_unproven: VecDeque::new(),
         };
 
         all.remember(now, current);
@@ -106,17 +109,17 @@ impl Freshness {
 
     /// Returns the nonces that the next beacon echoes.
     pub fn echoes(&self) -> Vec<Nonce> {
-        let [proven, others] = &self.heard;
-        proven.iter().chain(others).copied().collect()
+        let recent = self.recent_proven.iter().chain(&self.recent_unproven);
+        recent.copied().collect()
     }
 
     /// Returns whether any beacon of another host was proven.
     pub fn knows_others(&self) -> bool {
-        !self.heard[0].is_empty()
+        !self.recent_proven.is_empty()
     }
 
     /// Takes a beacon or an answer and returns whether it was made recently.
-    pub fn judge(&mut self, now: Moment, hello: &Hello) -> bool {
+    pub fn check(&mut self, now: Moment, hello: &Hello) -> bool {
         let fresh = |echo: &Nonce| {
             self.known
                 .get(echo)
@@ -132,16 +135,15 @@ impl Freshness {
             self.remember(now, nonce);
         }
 
-        let (list, most) = if proven {
-            (0, MAX_ECHOES - UNPROVEN_ECHOES)
+        let (recent, most) = if proven {
+            (&mut self.recent_proven, MAX_ECHOES - UNPROVEN_ECHOES)
         } else {
-            (1, UNPROVEN_ECHOES)
+            (&mut self.recent_unproven, UNPROVEN_ECHOES)
         };
 
-        let heard = &mut self.heard[list];
-        if !heard.contains(&nonce) {
-            heard.push_front(nonce);
-            heard.truncate(most);
+        if !recent.contains(&nonce) {
+            recent.push_front(nonce);
+            recent.truncate(most);
         }
 
         proven
@@ -216,7 +218,7 @@ mod tests {
                     .enumerate()
                     .filter(|(nth, _)| *nth != speaker)
                 {
-                    let proven = host.judge(now, &said);
+                    let proven = host.check(now, &said);
                     assert!(
                         proven || round == 0,
                         "round {round}: {nth} rejects {speaker}"
@@ -234,12 +236,12 @@ mod tests {
 
         for (nth, said) in recorded.iter().enumerate() {
             let now = at(60_000 + nth as u64);
-            assert!(hosts.iter_mut().all(|host| !host.judge(now, said)));
+            assert!(hosts.iter_mut().all(|host| !host.check(now, said)));
             if nth % 16 == 0 {
                 let speaker = nth / 16 % hosts.len();
                 let said = beacon(&mut hosts[speaker], now);
                 for host in &mut hosts {
-                    let _ = host.judge(now, &said);
+                    let _ = host.check(now, &said);
                 }
             }
         }
@@ -253,7 +255,7 @@ mod tests {
             ..hello()
         };
 
-        assert!(witness.judge(at(10), &answer) && !witness.judge(at(31_000), &answer));
+        assert!(witness.check(at(10), &answer) && !witness.check(at(31_000), &answer));
     }
 
     #[test]
@@ -267,12 +269,12 @@ mod tests {
                     echoes: Some(Vec::new()),
                     ..hello()
                 };
-                assert!(!a.judge(at(round * 2000), &forged) && !b.judge(at(round * 2000), &forged));
+                assert!(!a.check(at(round * 2000), &forged) && !b.check(at(round * 2000), &forged));
             }
             let said = beacon(&mut a, at(round * 2000));
-            let heard = b.judge(at(round * 2000), &said);
+            let heard = b.check(at(round * 2000), &said);
             let said = beacon(&mut b, at(round * 2000 + 1));
-            let back = a.judge(at(round * 2000 + 1), &said);
+            let back = a.check(at(round * 2000 + 1), &said);
             assert!(back && (heard || round == 0), "round {round}");
         }
 

@@ -223,7 +223,7 @@ impl Presence {
     }
 
     fn on_hello(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, hello: &Hello) {
-        let proven = self.freshness.judge(now, hello) || instance == self.own;
+        let proven = self.freshness.check(now, hello) || instance == self.own;
         self.table
             .on_hello(now, from, instance, hello.clone(), proven);
 
