@@ -226,8 +226,8 @@ impl OutgoingGeneration {
         open.map(|(at, c)| (c.sent.len() as u32, at)).min()
     }
 
-    /// Appends at most `most` datagrams numbered by `counter`. Repairs precede the rest of the first
-    /// pass unless `fresh_first` is set. A short symbol ends the send.
+    /// Appends at most `most` datagrams numbered by `counter`. Repairs precede the rest of the
+    /// first pass unless `fresh_first` is set. A short symbol ends the send.
     pub fn write(
         &mut self,
         stamp: Stamp,

@@ -464,8 +464,8 @@ impl Hosts {
         true
     }
 
-    /// Marks hosts without an answer to `order` as lost: after too much silence, or too long without
-    /// progress before being ready. Returns the newly lost hosts.
+    /// Marks hosts without an answer to `order` as lost: after too much silence, or too long
+    /// without progress before being ready. Returns the newly lost hosts.
     pub fn expire(&mut self, now: Moment, patience: Patience, order: OrderKind) -> Vec<Host> {
         let is_stuck =
             |h: &Host| h.stage < Some(HostStage::Ready) && now.since(h.progress) >= patience.stuck;

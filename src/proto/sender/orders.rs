@@ -168,7 +168,7 @@ impl Sender {
         }
     }
 
-    /// Returns whether a failed commit ends the rollout, by a revert or by dropping further batches.
+    /// Returns whether a failed commit ends the rollout: by a revert, or by dropping later batches.
     fn reacts_to_failure(&self) -> bool {
         self.setup.revert || !self.issued.batches.is_last()
     }
@@ -393,9 +393,9 @@ impl Sender {
         );
     }
 
-    /// Returns the patience with a silent or stuck host. Before the decision a host may hash a large
-    /// tree without reporting progress; afterwards an unready host only delays the report of the
-    /// others.
+    /// Returns the patience with a silent or stuck host. Before the decision a host may hash a
+    /// large tree without reporting progress; afterwards an unready host only delays the report of
+    /// the others.
     pub(super) fn patience(&self) -> Patience {
         let silent = self
             .setup
