@@ -197,7 +197,7 @@ impl Asking {
             Ok(Message::Hello(hello)) if hello.repeats(self.nonce) => {
                 let new = self
                     .table
-                    .heard(now, datagram.from, front.source, hello, true);
+                    .on_hello(now, datagram.from, front.source, hello, true);
                 self.newest = if new { now } else { self.newest };
             }
             Ok(Message::Hello(hello)) => self.unproven.hear(datagram.from, hello),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::hosts::Host;
 use super::phase::SenderPhase;
 use super::{Sender, SenderNotice, SenderRequest};
 use crate::id::InstanceId;
