@@ -78,18 +78,17 @@ impl<'a> Runner<'a> {
                 ino,
             } => self.set(path, *ino, new, [old, new]),
         }
-        .map_err(|e| self.named(e, "cannot change", step_path(step)))?
-        .into_result()
+        .map_err(|e| self.named(e, "cannot change", step_path(step)))
     }
 
-    fn mkdir(&mut self, path: &TreePath) -> io::Result<Outcome> {
-        stop!(self);
+    fn mkdir(&mut self, path: &TreePath) -> io::Result<()> {
+        self.tree.crash.point()?;
         let (parent, name) = self.parent(path)?;
         match rustix::fs::mkdirat(parent, &name, rustix::fs::Mode::RWXU) {
             Err(Errno::EXIST) if FileStat::at(parent, &name)?.file_type == FileType::Directory => {}
             done => done?,
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     fn place(
@@ -98,35 +97,34 @@ impl<'a> Runner<'a> {
         slot: u64,
         inode: Inode,
         replaces: bool,
-    ) -> io::Result<Outcome> {
+    ) -> io::Result<()> {
         let (name, tree) = (slot_name(slot), self.tree);
         let stage = tree.state.stage();
         let is_staged = match self.attempt {
             Try::First => true,
             Try::Again => match stat(stage, &name)? {
                 Some(found) => inode.is(&found),
-                None => return Ok(Outcome::Done),
+                None => return Ok(()),
             },
         };
 
         if is_staged {
-            stop!(self);
+            self.tree.crash.point()?;
             let placement = Placement::begin();
             if replaces {
                 match self.exchange(path, &name)? {
                     Exchange::OldInSlot => self.placed(path, placement)?,
-                    Exchange::Done => return self.placed(path, placement).map(|()| Outcome::Done),
-                    Exchange::Stopped(e) => return Ok(Outcome::Stopped(e)),
+                    Exchange::Done => return self.placed(path, placement),
                 }
             } else {
                 let (parent, last) = self.parent(path)?;
                 rename_new(stage, &name, parent, &last)?;
-                return self.placed(path, placement).map(|()| Outcome::Done);
+                return self.placed(path, placement);
             }
         }
 
         // The slot now holds what was replaced.
-        stop!(self);
+        self.tree.crash.point()?;
         if stat(stage, &name)?.is_some_and(|s| s.file_type == FileType::Directory) {
             return Err(io::Error::other(
                 "a directory appeared here since the tree was compared",
@@ -134,7 +132,7 @@ impl<'a> Runner<'a> {
         }
 
         renameat(stage, &name, &*self.undo, &name)?;
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Records the time of change that `placement` left to what it put under its name.
@@ -166,9 +164,7 @@ impl<'a> Runner<'a> {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(e) => return Err(e.into()),
                 }
-                if let Err(e) = tree.crash.point() {
-                    return Ok(Exchange::Stopped(e));
-                }
+                tree.crash.point()?;
                 renameat(stage, name, parent, &last)?;
                 Ok(Exchange::Done)
             }
@@ -176,14 +172,14 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn remove(&mut self, path: &TreePath, slot: u64, is_dir: bool) -> io::Result<Outcome> {
+    fn remove(&mut self, path: &TreePath, slot: u64, is_dir: bool) -> io::Result<()> {
         let (name, tree) = (slot_name(slot), self.tree);
         let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_some() {
-            return Ok(Outcome::Done);
+            return Ok(());
         }
 
-        stop!(self);
+        self.tree.crash.point()?;
         let (parent, last) = self.parent(path)?;
         let Some(now) = stat(parent, &last)? else {
             return self.finish_stand_in(slot);
@@ -208,7 +204,7 @@ impl<'a> Runner<'a> {
             return Err(Errno::NOTEMPTY.into());
         }
 
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Sets the metadata of the inode `ino` at `path`, which has what one of `sides` says of owners: one of the same
@@ -219,8 +215,8 @@ impl<'a> Runner<'a> {
         ino: u64,
         metadata: &Metadata,
         sides: [&Metadata; 2],
-    ) -> io::Result<Outcome> {
-        stop!(self);
+    ) -> io::Result<()> {
+        self.tree.crash.point()?;
         let (parent, name) = self.parent(path)?;
         let handle = handle_of(parent, &name)?;
         if !is_known(&FileStat::of(&handle)?, ino, sides) {
@@ -230,7 +226,7 @@ impl<'a> Runner<'a> {
         }
 
         metadata.set(&handle)?;
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Gives this process the right to change names in the directories that it is going to touch.
@@ -378,33 +374,7 @@ pub(crate) fn is_known(now: &FileStat, ino: u64, sides: [&Metadata; 2]) -> bool 
 enum Exchange {
     OldInSlot,
     Done,
-    Stopped(Error),
 }
-
-/// How a step went: done, or stopped by a test.
-pub(crate) enum Outcome {
-    Done,
-    Stopped(Error),
-}
-
-impl Outcome {
-    pub(crate) fn into_result(self) -> Result<()> {
-        match self {
-            Outcome::Done => Ok(()),
-            Outcome::Stopped(e) => Err(e),
-        }
-    }
-}
-
-/// A point at which the machine may stop.
-macro_rules! stop {
-    ($runner:expr) => {
-        if let Err(e) = $runner.tree.crash.point() {
-            return Ok(Outcome::Stopped(e));
-        }
-    };
-}
-pub(crate) use stop;
 
 fn step_path(step: &Step) -> &TreePath {
     match step {

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, Mode, renameat};
 use rustix::io::Errno;
 
-use super::executor::{Outcome, Runner, stop};
+use super::executor::Runner;
 use crate::manifest::TreePath;
 use crate::tree::fs::dir::{discard, rename_new, slot_name, stat};
 use crate::tree::fs::metadata::{Metadata, handle_of};
@@ -61,7 +61,7 @@ fn stand_in(slot: u64) -> CString {
 
 impl Runner<'_> {
     /// Removes the directory at `path`, which cannot be moved, and leaves one like it in the slot.
-    pub(crate) fn leave_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
+    pub(crate) fn leave_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<()> {
         let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
         let (parent, last) = self.parent(path)?;
         let now = Metadata::present(parent, &last, true)?;
@@ -73,7 +73,7 @@ impl Runner<'_> {
         now.set(handle_of(undo.as_fd(), &spare)?)?;
         rustix::fs::fsync(&*undo)?;
 
-        stop!(self);
+        self.tree.crash.point()?;
         let (parent, last) = self.parent(path)?;
         rustix::fs::unlinkat(parent, &last, AtFlags::REMOVEDIR)?;
 
@@ -81,23 +81,23 @@ impl Runner<'_> {
     }
 
     /// Gives what stands in for a directory that is gone its final name, when there is such a thing.
-    pub(crate) fn finish_stand_in(&mut self, slot: u64) -> io::Result<Outcome> {
+    pub(crate) fn finish_stand_in(&mut self, slot: u64) -> io::Result<()> {
         let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
         if stat(undo.as_fd(), &spare)?.is_some() {
-            stop!(self);
+            self.tree.crash.point()?;
             renameat(&*undo, &spare, &*undo, slot_name(slot))?;
         }
-        Ok(Outcome::Done)
+        Ok(())
     }
 
     /// Puts what stands in for a directory into its place, unless that is still there.
-    pub(crate) fn take_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
+    pub(crate) fn take_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<()> {
         let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
         if stat(undo.as_fd(), &spare)?.is_none() {
-            return Ok(Outcome::Done);
+            return Ok(());
         }
 
-        stop!(self);
+        self.tree.crash.point()?;
         let (parent, last) = self.parent(path)?;
         match rename_new(undo.as_fd(), &spare, parent, &last) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -106,6 +106,6 @@ impl Runner<'_> {
             done => done?,
         }
 
-        Ok(Outcome::Done)
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, renameat};
 use rustix::io::Errno;
 
-use super::executor::{Outcome, Runner, is_known, stop};
+use super::executor::{Runner, is_known};
 use super::journal::{Inode, Journal, Step};
 use super::{refresh_index, swap};
 use crate::error::{Error, Result};
@@ -112,7 +112,8 @@ fn take_steps_back(tree: &Worktree, journal: &Journal) -> Result<()> {
             } => (runner.set_back(path, *ino, [old, new]), path),
         };
         match done {
-            Ok(outcome) => outcome.into_result()?,
+            Ok(()) => {}
+            Err(e) if tree.crash.happened() => return Err(runner.named(e, "cannot restore", path)),
             Err(e) if is_absent(&e) => {}
             Err(e) if matches!(step, Step::Set { .. }) => {
                 unset.add(runner.named(e, "cannot restore", path))
@@ -175,92 +176,87 @@ impl Unset {
 }
 
 impl Runner<'_> {
-    fn unmake(&mut self, path: &TreePath) -> io::Result<Outcome> {
-        stop!(self);
+    fn unmake(&mut self, path: &TreePath) -> io::Result<()> {
+        self.tree.crash.point()?;
         let (parent, name) = self.parent(path)?;
         match rustix::fs::unlinkat(parent, &name, AtFlags::REMOVEDIR) {
             // Something was put into it that is not ours, or it is not what we made.
-            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Outcome::Done),
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
 
-    fn unplace(&mut self, path: &TreePath, slot: u64, inode: Inode) -> io::Result<Outcome> {
+    fn unplace(&mut self, path: &TreePath, slot: u64, inode: Inode) -> io::Result<()> {
         let (name, tree) = (slot_name(slot), self.tree);
         let stage = tree.state.stage();
         let undo = Rc::clone(&self.undo);
         if let Some(staged) = stat(stage, &name)? {
             if !inode.is(&staged) {
                 // The two changed places and no more: back.
-                stop!(self);
+                self.tree.crash.point()?;
                 let (parent, last) = self.parent(path)?;
                 tree.crash.exchange(stage, &name, parent, &last)?;
             } else if stat(undo.as_fd(), &name)?.is_some() {
                 // A second name of the old, where there is no exchange.
-                stop!(self);
+                self.tree.crash.point()?;
                 rustix::fs::unlinkat(&*undo, &name, AtFlags::empty())?;
             }
-            return Ok(Outcome::Done);
+            return Ok(());
         }
 
         let (parent, last) = self.parent(path)?;
         match stat(undo.as_fd(), &name)? {
             Some(old) if !inode.is(&old) => {
-                stop!(self);
+                self.tree.crash.point()?;
                 let (parent, last) = self.parent(path)?;
                 match tree.crash.exchange(undo.as_fd(), &name, parent, &last) {
                     Ok(()) => {}
                     Err(e) if e == Errno::NOENT || is_unsupported(e) => {
                         renameat(&*undo, &name, parent, &last)?;
-                        return Ok(Outcome::Done);
+                        return Ok(());
                     }
                     Err(e) => return Err(e.into()),
                 }
-                stop!(self);
+                self.tree.crash.point()?;
                 renameat(&*undo, &name, stage, &name)?;
             }
             Some(_) => {
-                stop!(self);
+                self.tree.crash.point()?;
                 renameat(&*undo, &name, stage, &name)?;
             }
             None if stat(parent, &last)?.is_some_and(|now| inode.is(&now)) => {
-                stop!(self);
+                self.tree.crash.point()?;
                 let (parent, last) = self.parent(path)?;
                 renameat(parent, &last, stage, &name)?;
             }
             None => {}
         }
 
-        Ok(Outcome::Done)
+        Ok(())
     }
 
-    fn set_back(
-        &mut self,
-        path: &TreePath,
-        ino: u64,
-        sides: [&Metadata; 2],
-    ) -> io::Result<Outcome> {
+    fn set_back(&mut self, path: &TreePath, ino: u64, sides: [&Metadata; 2]) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
         match stat(parent, &name)? {
             Some(now) if is_known(&now, ino, sides) => self.set(path, ino, sides[0], sides),
             // Somebody put another there.
-            _ => Ok(Outcome::Done),
+            _ => Ok(()),
         }
     }
 
-    fn put_back(&mut self, path: &TreePath, slot: u64) -> io::Result<Outcome> {
+    fn put_back(&mut self, path: &TreePath, slot: u64) -> io::Result<()> {
         let name = slot_name(slot);
         let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_none() {
             return self.take_stand_in(path, slot);
         }
 
-        stop!(self);
+        self.tree.crash.point()?;
         let (parent, last) = self.parent(path)?;
         match rename_new(undo.as_fd(), &name, parent, &last) {
             // Somebody made a new one under the old name: theirs stays.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(Outcome::Done),
-            done => done.map(|()| Outcome::Done),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            done => done,
         }
     }
 }

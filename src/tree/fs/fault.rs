@@ -2,13 +2,12 @@
 //! processes that change the tree meanwhile.
 
 use std::ffi::CStr;
+use std::io;
 use std::os::fd::BorrowedFd;
 #[cfg(test)]
 use std::sync::{Arc, atomic::Ordering};
 
-#[cfg(test)]
 use crate::error::Error;
-use crate::error::Result;
 
 /// Where tests stop a commit dead, as a crash would, or take an ability of the filesystem away.
 #[derive(Debug, Default)]
@@ -24,6 +23,31 @@ pub(crate) struct Crash {
     /// What others do at every point, and right before and after an exchange.
     #[cfg(test)]
     pub(crate) others: Others,
+}
+
+/// A test stopped the process here; outside of tests there is no such value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Crashed {
+    #[cfg(test)]
+    Here,
+}
+
+impl From<Crashed> for Error {
+    fn from(crashed: Crashed) -> Self {
+        match crashed {
+            #[cfg(test)]
+            Crashed::Here => Error::refused("crashed here"),
+        }
+    }
+}
+
+impl From<Crashed> for io::Error {
+    fn from(crashed: Crashed) -> Self {
+        match crashed {
+            #[cfg(test)]
+            Crashed::Here => io::Error::other("crashed here"),
+        }
+    }
 }
 
 /// What others do in the tree meanwhile, in tests.
@@ -89,7 +113,7 @@ impl Crash {
 
     /// A point at which the machine may stop; before every change to the disk.
     #[cfg(not(test))]
-    pub(crate) fn point(&self) -> Result<()> {
+    pub(crate) fn point(&self) -> Result<(), Crashed> {
         Ok(())
     }
 
@@ -99,12 +123,10 @@ impl Crash {
     }
 
     #[cfg(test)]
-    pub(crate) fn point(&self) -> Result<()> {
+    pub(crate) fn point(&self) -> Result<(), Crashed> {
         self.others.act();
         match &self.after {
-            Some(left) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => {
-                Err(Error::refused("crashed here"))
-            }
+            Some(left) if left.fetch_sub(1, Ordering::SeqCst) <= 0 => Err(Crashed::Here),
             _ => Ok(()),
         }
     }
