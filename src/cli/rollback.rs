@@ -17,7 +17,7 @@ use crate::manifest::Release;
 use crate::report::Report;
 use crate::report::words;
 use crate::spec::Expect;
-use crate::tree::{Records, StoredRelease};
+use crate::tree::{StateReader, StoredRelease};
 use crate::units::printable;
 use crate::{Error, Result};
 
@@ -194,12 +194,12 @@ fn nothing_to_change(tree: &TreeName, way: &Way, preview: &Outcome) -> Error {
 }
 
 /// The tree of this machine and its state, when it serves the tree.
-fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, Records)>> {
+fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, StateReader)>> {
     let Some(tree) = config.trees.iter().find(|t| t.name == args.tree) else {
         return Ok(None);
     };
 
-    let records = match Records::find(&tree.name, &tree.path, config.state_dir.as_deref()) {
+    let records = match StateReader::find(&tree.name, &tree.path, config.state_dir.as_deref()) {
         Err(e) if e.is_os(std::io::ErrorKind::PermissionDenied) => {
             tracing::warn!("hosts that did not keep the release cannot be served from here: {e}");
             return Ok(None);
@@ -213,7 +213,7 @@ fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, Re
 /// The release to go back to, and those that run: from this machine's own state, else from the fleet.
 fn find(
     args: &RollbackArgs,
-    local: Option<&(PathBuf, Records)>,
+    local: Option<&(PathBuf, StateReader)>,
     network: &NetworkConfig,
 ) -> Result<Goal> {
     let longest = ASK.min(args.timeout);

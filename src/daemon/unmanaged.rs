@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::config::TreeConfig;
 use crate::id::TreeName;
-use crate::tree::{Root, State, open_dir};
+use crate::tree::{Root, StateDir, open_dir};
 use crate::{Error, Result};
 
 /// The places by tree; given back when this is dropped.
@@ -25,7 +25,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 enum Dir {
     /// The tree's state directory.
-    State(Box<State>),
+    State(Box<StateDir>),
     /// One for as long as the daemon runs, where there can be no other.
     Temporary(TempDir),
 }
@@ -34,7 +34,7 @@ impl Place {
     /// Finds one for `tree`. Called while the daemon has all of its rights.
     pub(super) fn of(tree: &TreeConfig, state_dir: Option<&Path>) -> Result<Self> {
         let root = open_dir(&tree.path, tree.follow_links)?;
-        let missing = match State::open(&tree.name, &root, state_dir) {
+        let missing = match StateDir::open(&tree.name, &root, state_dir) {
             Ok(state) => {
                 return Ok(Self {
                     root: Arc::new(root),

@@ -707,7 +707,7 @@ pub(super) fn reason(e: &Error) -> Reason {
 
 /// One of a host's trees as its configuration says; a journal is finished or undone here, before anything is served.
 pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result<ManagedTree> {
-    let options = crate::tree::Options {
+    let options = crate::tree::TreeOptions {
         keep: config.keep as usize,
         follow_links: config.follow_links,
         exchanges: config.swap != Some(false),

@@ -18,7 +18,7 @@ use crate::manifest::{Entry, Header, Release, TreePath};
 use crate::proto::receiver::Look as How;
 use crate::tree::index::Index;
 use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_knowing};
-use crate::tree::{Nodes, Rights, Tree};
+use crate::tree::{NodeStore, Rights, Tree};
 
 /// A look that is being taken. Dropping it waits for its end: nothing looks at a tree that another session changes.
 #[derive(Debug)]
@@ -152,16 +152,17 @@ fn differences(
     index: &Index,
     present: &Header,
     new: &Header,
-    nodes: &Nodes,
+    nodes: &NodeStore,
 ) -> Result<BTreeSet<TreePath>> {
     let unreadable = |e| Error::new(Kind::Io, "a manifest cannot be read").because(e);
-    let table = |manifest: &Manifest<&Nodes>, known: &[PageKey]| -> Result<(Pages, Vec<PageKey>)> {
-        let pages = Pages::of(manifest).map_err(unreadable)?;
-        // Of pages that were seen already nothing is read.
-        pages.learn(known);
-        let keys = pages.keys(manifest).map_err(unreadable)?;
-        Ok((pages, keys))
-    };
+    let table =
+        |manifest: &Manifest<&NodeStore>, known: &[PageKey]| -> Result<(Pages, Vec<PageKey>)> {
+            let pages = Pages::of(manifest).map_err(unreadable)?;
+            // Of pages that were seen already nothing is read.
+            pages.learn(known);
+            let keys = pages.keys(manifest).map_err(unreadable)?;
+            Ok((pages, keys))
+        };
 
     let (is, was) = (index.keys(), Manifest::of(present, nodes));
     let (was_pages, was_keys) = table(&was, &is)?;
@@ -179,7 +180,7 @@ fn differences(
         paths.extend(other.into_keys());
     };
 
-    let some = |manifest: &Manifest<&Nodes>,
+    let some = |manifest: &Manifest<&NodeStore>,
                 pages: &Pages,
                 range: &RangeInclusive<TreePath>|
      -> Result<Vec<Entry>> {

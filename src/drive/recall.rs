@@ -4,7 +4,7 @@
 
 use super::session::Session;
 use crate::proto::receiver::Part;
-use crate::tree::stage::{Recall, Stage};
+use crate::tree::stage::{BlockReader, Stage};
 
 impl Session<'_> {
     /// These parts of blocks, as far as they can be read; those of one block follow each other.
@@ -15,7 +15,7 @@ impl Session<'_> {
 
         let recall = match self.recall.take() {
             Some(recall) => recall,
-            None => match Recall::open(&self.managed.tree, self.release.header().root) {
+            None => match BlockReader::open(&self.managed.tree, self.release.header().root) {
                 Ok(recall) => recall,
                 Err(e) => {
                     tracing::debug!("{}: no block can be read back: {e}", self.release);
@@ -37,7 +37,7 @@ impl Session<'_> {
 }
 
 /// Each block is read and verified once, whatever the number of its parts.
-fn read_parts(recall: &mut Recall, stage: &Stage, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
+fn read_parts(recall: &mut BlockReader, stage: &Stage, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
     let (mut block, mut found) = (Vec::new(), Vec::with_capacity(parts.len()));
     for parts in parts.chunk_by(|a, b| a.ordinal == b.ordinal) {
         let here = parts

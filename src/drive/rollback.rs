@@ -18,7 +18,9 @@ use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, verify};
 use crate::manifest::Release;
 use crate::proto::receiver::is_target;
 use crate::spec::{Compress, Spec};
-use crate::tree::{Blocks, KeptRelease, Live, Nothing, Records, StoredRelease, StoredSource};
+use crate::tree::{
+    Blocks, KeptRelease, LiveTree, Nothing, StateReader, StoredRelease, StoredSource,
+};
 use crate::units::WallTime;
 use crate::{Error, Result};
 
@@ -28,7 +30,7 @@ pub struct Earlier {
     /// The release.
     pub release: Release,
     /// The tree of this machine that keeps it, with its state; `None` when this machine has nothing of it.
-    pub from: Option<(PathBuf, Records)>,
+    pub from: Option<(PathBuf, StateReader)>,
 }
 
 impl Earlier {
@@ -37,14 +39,15 @@ impl Earlier {
         let header = self.release.header();
         let mut notes = Vec::new();
         let source: Box<dyn Blocks> = match self.from {
-            Some((tree, records)) => match StoredSource::open(Live::At(tree), records, header.root)
-            {
-                Ok(source) => Box::new(source),
-                Err(e) => {
-                    notes.push(format!("no data from here: {e}"));
-                    Box::new(Nothing)
+            Some((tree, records)) => {
+                match StoredSource::open(LiveTree::At(tree), records, header.root) {
+                    Ok(source) => Box::new(source),
+                    Err(e) => {
+                        notes.push(format!("no data from here: {e}"));
+                        Box::new(Nothing)
+                    }
                 }
-            },
+            }
             None => {
                 notes.push("this machine has no data of the release: hosts that did not keep it cannot take it".into());
                 Box::new(Nothing)

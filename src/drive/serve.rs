@@ -20,7 +20,7 @@ use super::source::{Facts, Source};
 use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
 use crate::spec::Compress;
-use crate::tree::{Lacking, Live, Next, StoredRelease, StoredSource, Tree};
+use crate::tree::{Lacking, LiveTree, NextRelease, StoredRelease, StoredSource, Tree};
 use crate::units::{Rate, one_line};
 use crate::wire::message::{Order, Pull, SignedOrder};
 use crate::{Error, Result};
@@ -107,7 +107,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     let mut spec = spec(&current.release, &current.release.header().targets)?;
     spec.transfer.rate = Some(rate);
     let records = (*tree.state()).clone();
-    let live = Live::Served(Arc::clone(tree));
+    let live = LiveTree::Served(Arc::clone(tree));
     let facts = Facts::of(&header, Vec::new());
     let prepare = move || {
         let source = StoredSource::open(live, records, header.root)?;
@@ -179,7 +179,7 @@ fn serve(host: &Arc<Host>, desk: &Desk, rate: Rate, pull: &Pull, log: &mut Log) 
     Ok(())
 }
 
-/// A release to offer next, see [`Next::Release`].
+/// A release to offer next, see [`NextRelease::Release`].
 struct Offer {
     release: StoredRelease,
     follows: Option<Serial>,
@@ -206,7 +206,7 @@ fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<O
         base: pull.base,
         host: pull.host.as_ref(),
     })? {
-        Next::Release {
+        NextRelease::Release {
             serial,
             follows,
             alone,
@@ -215,13 +215,13 @@ fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<O
             follows,
             alone,
         })),
-        Next::NoWhole => lacks(format!(
+        NextRelease::NoWhole => lacks(format!(
             "{name}@{newest} is of a part of the tree, and no release of the whole is kept"
         )),
-        Next::Unknown => lacks(format!(
+        NextRelease::Unknown => lacks(format!(
             "{name}@{have} is not known here, and what is kept are parts of the tree"
         )),
-        Next::Nothing => Ok(None),
+        NextRelease::Nothing => Ok(None),
     }
 }
 

@@ -25,8 +25,8 @@ use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, PlacedBlock};
 use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
 use crate::tree::scan::Scanned;
-use crate::tree::stage::{Recall, Stage};
-use crate::tree::{Nodes, Unhealthy};
+use crate::tree::stage::{BlockReader, Stage};
+use crate::tree::{NodeStore, Unhealthy};
 use crate::wire::message::{SignedOrder, Summary};
 
 /// What a session was opened with.
@@ -60,7 +60,7 @@ pub(super) struct Session<'a> {
     look: Option<Look>,
     pub(super) stage: Option<Stage>,
     /// What reads back blocks that are here already, once that was asked for.
-    pub(super) recall: Option<Recall>,
+    pub(super) recall: Option<BlockReader>,
     expander: Expander,
     /// Whether the release changes anything here.
     pub(super) changes: bool,
@@ -381,7 +381,7 @@ fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), Reason> {
 /// Verifies and keeps nodes of the manifest.
 fn keep_nodes(
     explorer: &Explorer,
-    nodes: &Nodes,
+    nodes: &NodeStore,
     content: &[u8],
     blocks: &[PlacedBlock],
 ) -> Result<(RangeSet, u64), Reason> {

@@ -269,7 +269,7 @@ impl Source {
             Vec::new()
         };
 
-        let mut source = tree::Source::new(root, &scanned)?;
+        let mut source = tree::ScannedSource::new(root, &scanned)?;
         // What nobody named may have changed long ago all the same.
         if !quick {
             source.trust_unchanged(started);

@@ -15,7 +15,7 @@ use crate::keys::{AuthorizedKeys, FileSigner, Signer};
 use crate::manifest::{Header, Release};
 use crate::net::{Link, LinkConfig, choose};
 use crate::spec::Spec;
-use crate::tree::Records;
+use crate::tree::StateReader;
 
 struct Silent;
 
@@ -114,7 +114,7 @@ impl Fleet {
     /// Rolls back to the first release of the first host, with what `change` makes of its header.
     fn rollback(&self, signer: FileSigner, change: impl FnOnce(&mut Header)) -> Outcome {
         let (tree, path) = (TreeName::new("www").expect("legal"), self.path("host1/www"));
-        let records = Records::find(&tree, &path, None)
+        let records = StateReader::find(&tree, &path, None)
             .expect("readable")
             .expect("a state");
         let mut header = records
@@ -443,7 +443,7 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
         );
     }
 
-    let second = Records::find(
+    let second = StateReader::find(
         &TreeName::new("www").expect("legal"),
         &fleet.path("host1/www"),
         None,

@@ -55,7 +55,7 @@ pub use self::policy::{OwnerPolicy, Policy};
 use self::read::{Batch, BatchDone, Reader};
 use self::walk::{ListJob, Lister, Listing};
 use self::work::{Next, Queue};
-use super::fs::dir_access::Barred;
+use super::fs::dir_access::OpenedDirs;
 use super::fs::root::{FileId, Root};
 use super::fs::stat::{FileStat, Version};
 use super::fs::xattrs::XattrReader;
@@ -636,7 +636,7 @@ struct Shared<'a> {
     jobs: Jobs,
     /// Children in listings that the walk has not opened yet.
     held: AtomicUsize,
-    barred: Barred,
+    barred: OpenedDirs,
 }
 
 impl<'a> Shared<'a> {
@@ -648,7 +648,7 @@ impl<'a> Shared<'a> {
         writer: Option<IndexWriter>,
     ) -> Self {
         let (jobs, held) = (Queue::new(), AtomicUsize::new(0));
-        let barred = Barred::new(options.opens_barred);
+        let barred = OpenedDirs::new(options.opens_barred);
         Self {
             root,
             options,

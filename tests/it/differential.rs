@@ -20,7 +20,9 @@ use makuo::manifest::read::Manifest;
 use makuo::manifest::rules::{Exclude, Layout, PathFilter, UnknownOwner};
 use makuo::manifest::{FORMAT, Header, Intent, Release, Rules};
 use makuo::tree::index::Index;
-use makuo::tree::{HostNames, Options, Root, ScanOptions, Source, Stage, Tree, scan, scan_knowing};
+use makuo::tree::{
+    HostNames, Root, ScanOptions, ScannedSource, Stage, Tree, TreeOptions, scan, scan_knowing,
+};
 use makuo::units::{Limit, WallTime};
 use makuo::{Error, Kind};
 use rustix::fs::{CWD, Timespec, Timestamps, XattrFlags};
@@ -415,7 +417,7 @@ impl Pair {
 
         let old = Index::open(&index, root.id()).map(Arc::new);
         let scanned = scan(&root, &options, old.as_ref(), &index)?;
-        let mut source = Source::new(root, &scanned)?;
+        let mut source = ScannedSource::new(root, &scanned)?;
         let header = Header {
             format: FORMAT,
             tree: self.tree.name().clone(),
@@ -692,7 +694,7 @@ fn one(seed: u64, able: Able, dir: &Path) -> (u32, u32) {
         TreeName::new("www").unwrap(),
         &dir.join("www"),
         None,
-        Options::default(),
+        TreeOptions::default(),
     )
     .unwrap();
 

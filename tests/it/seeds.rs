@@ -17,7 +17,7 @@ use makuo::manifest::{
 };
 use makuo::proto::generation::Map;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
-use makuo::tree::{CommitMark, DirStep, FORWARD, Journal, Mark, Root, State, Step, Version};
+use makuo::tree::{CommitMark, DirStep, FORWARD, Journal, Mark, Root, StateDir, Step, Version};
 use makuo::units::WallTime;
 use makuo::wire::datagram::{Piece, write_piece, write_symbol};
 use makuo::wire::message::{
@@ -546,7 +546,7 @@ fn journal() -> Vec<u8> {
         Root::open(&tree).expect("there"),
     );
 
-    let state = State::open(&name, &root, None).expect("a state");
+    let state = StateDir::open(&name, &root, None).expect("a state");
     let mark = |serial| CommitMark {
         release: Mark {
             serial: Serial(serial),

@@ -15,7 +15,7 @@ use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
 use crate::manifest::rules::Exclude;
 use crate::spec::{Compress, OwnerPolicy, Spec};
-use crate::tree::{Live, Merged, Root, StoredSource, Tree};
+use crate::tree::{LiveTree, Merged, Root, StoredSource, Tree};
 use crate::units::Limit;
 use crate::{Error, Result};
 
@@ -281,7 +281,7 @@ impl<'a> Work<'a> {
             files: Vec::new(),
         };
 
-        let (live, records) = (Live::Served(Arc::clone(tree)), (*tree.state()).clone());
+        let (live, records) = (LiveTree::Served(Arc::clone(tree)), (*tree.state()).clone());
         let prepare = move || {
             let source = StoredSource::open(live, records, facts.root)?;
             Ok((Source::of(Box::new(source), Compress::Auto), facts))

@@ -17,12 +17,12 @@ use crate::manifest::{Mode, Mtime, TreePath};
 use crate::packed::Packed;
 use crate::tree::fs::metadata::Metadata;
 use crate::tree::fs::stat::FileStat;
-use crate::tree::state::dir::State;
+use crate::tree::state::dir::StateDir;
 use crate::tree::state::reader::{CommitMark, FORWARD, Mark};
 
-const MAGIC: &[u8; 16] = b"makuo journal v2";
+const JOURNAL_MAGIC: &[u8; 16] = b"makuo journal v2";
 /// Bytes that are written at a time.
-const BUFFER: usize = 64 << 10;
+const WRITE_BUFFER_BYTES: usize = 64 << 10;
 /// The most bytes of a journal: some ten million steps.
 const MAX_JOURNAL: u64 = 4 << 30;
 
@@ -252,12 +252,12 @@ impl Journal {
     }
 
     /// Writes the journal, durably: after this a crash is followed by going on or going back.
-    pub fn write(&self, state: &State) -> Result<()> {
+    pub fn write(&self, state: &StateDir) -> Result<()> {
         state.write_with(FORWARD, |file| {
             // The sum comes when it is known: a million steps are many bytes, which are never all in memory.
-            file.write_all(&[MAGIC.as_slice(), &[0; 32]].concat())?;
+            file.write_all(&[JOURNAL_MAGIC.as_slice(), &[0; 32]].concat())?;
             let out = BufWriter::with_capacity(
-                BUFFER,
+                WRITE_BUFFER_BYTES,
                 Summed {
                     file,
                     sum: Sha256::new(),
@@ -269,14 +269,14 @@ impl Journal {
                 .into_inner()
                 .into_inner()
                 .map_err(io::IntoInnerError::into_error)?;
-            file.write_all_at(&sum.finalize(), MAGIC.len() as u64)
+            file.write_all_at(&sum.finalize(), JOURNAL_MAGIC.len() as u64)
         })
     }
 
     /// The journal in the state file `name`, when there is one.
-    pub fn read(state: &State, name: &str) -> Result<Option<Self>> {
+    pub fn read(state: &StateDir, name: &str) -> Result<Option<Self>> {
         let path = state.here().join(name);
-        let mut bytes = Vec::with_capacity(BUFFER);
+        let mut bytes = Vec::with_capacity(WRITE_BUFFER_BYTES);
         let read = File::open(&path).and_then(|f| f.take(MAX_JOURNAL).read_to_end(&mut bytes));
         match read {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -291,7 +291,7 @@ impl Journal {
 
     /// The journal that `bytes` are.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
-        let (sum, payload) = bytes.strip_prefix(MAGIC)?.split_at_checked(32)?;
+        let (sum, payload) = bytes.strip_prefix(JOURNAL_MAGIC)?.split_at_checked(32)?;
         // What fuzzing finds behind the sum is worth finding.
         if Sha256::digest(payload).as_slice() != sum && !cfg!(fuzzing) {
             return None;
@@ -343,7 +343,12 @@ mod tests {
         };
 
         let payload = minicbor::to_vec(&journal).unwrap();
-        let bytes = [MAGIC.as_slice(), &Sha256::digest(&payload), &payload].concat();
+        let bytes = [
+            JOURNAL_MAGIC.as_slice(),
+            &Sha256::digest(&payload),
+            &payload,
+        ]
+        .concat();
         assert_eq!(Journal::parse(&bytes), Some(journal));
 
         for at in 0..bytes.len() {

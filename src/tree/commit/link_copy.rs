@@ -14,12 +14,12 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 
 use super::journal::Move;
-use super::name_pair::Pair;
-use super::seen_names::{Known, Names, Was, steady_ctime};
+use super::name_pair::NamePair;
+use super::seen_names::{SeenDir, SeenNames, Was, steady_ctime};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 use crate::sync::locked;
-use crate::tree::fs::ctime_chains::{Chains, Operation};
+use crate::tree::fs::ctime_chains::{CtimeChains, Operation};
 use crate::tree::fs::dir::{is_overlay, join, names_in, remove, stat};
 use crate::tree::fs::dir_access::IN_PLACE;
 use crate::tree::fs::errors::with_space_hint;
@@ -28,7 +28,7 @@ use crate::tree::fs::root::{Root, open_dir_at};
 use crate::tree::fs::stat::FileStat;
 
 /// Carries names from one tree to the other.
-pub(crate) struct Carry<'a> {
+pub(crate) struct LinkCopy<'a> {
     pub(crate) from: &'a Root,
     pub(crate) to: &'a Root,
     /// What is not carried, sorted: what the release puts there or takes away.
@@ -40,16 +40,16 @@ pub(crate) struct Carry<'a> {
     /// Whether the trees are on an overlay filesystem.
     layered: bool,
     /// Where it is recorded what further names do to times of change.
-    pub(crate) chains: Option<&'a Mutex<Chains>>,
+    pub(crate) chains: Option<&'a Mutex<CtimeChains>>,
     /// The directories that were looked at, and whether names in the copy changed.
     pub(crate) seen: Vec<(Option<TreePath>, bool)>,
     /// What they hold.
-    pub(crate) names: Names,
+    pub(crate) names: SeenNames,
     /// The directories that are to move.
     pub(crate) moves: Vec<Move>,
 }
 
-impl<'a> Carry<'a> {
+impl<'a> LinkCopy<'a> {
     pub(crate) fn new(
         from: &'a Root,
         to: &'a Root,
@@ -65,7 +65,7 @@ impl<'a> Carry<'a> {
             layered: is_overlay(from.as_fd()),
             chains: None,
             seen: Vec::new(),
-            names: Names::default(),
+            names: SeenNames::default(),
             moves: Vec::new(),
         }
     }
@@ -95,7 +95,7 @@ impl<'a> Carry<'a> {
             return Err(self.fixed(path, flag));
         }
 
-        let mut known = Known::new(steady_ctime(&before, to).map_err(look)?);
+        let mut known = SeenDir::new(steady_ctime(&before, to).map_err(look)?);
         let mut names = names_in(from).map_err(|e| self.failed("cannot list", path, e))?;
 
         // A plan is searched in its own order at least cost.
@@ -104,7 +104,7 @@ impl<'a> Carry<'a> {
         for name in &names {
             let child = join(path, name)?;
             if self.changed.binary_search(&child).is_err()
-                && let Some((was, new)) = self.child(Pair {
+                && let Some((was, new)) = self.child(NamePair {
                     path: &child,
                     name,
                     from,
@@ -142,8 +142,8 @@ impl<'a> Carry<'a> {
 
     /// Says what the name stands for, unless it moves, and whether the copy of its directory changed; `None` when
     /// there is nothing of that name any more.
-    fn child(&mut self, pair: Pair<'_>) -> Result<Option<(Option<Was>, bool)>> {
-        let Pair {
+    fn child(&mut self, pair: NamePair<'_>) -> Result<Option<(Option<Was>, bool)>> {
+        let NamePair {
             path,
             name,
             from,
@@ -228,12 +228,12 @@ impl<'a> Carry<'a> {
 
     fn directory(
         &mut self,
-        Pair {
+        NamePair {
             path,
             name,
             from,
             to,
-        }: Pair<'_>,
+        }: NamePair<'_>,
         now: &FileStat,
         there: Option<FileStat>,
     ) -> Result<(Option<Was>, bool)> {

@@ -10,7 +10,7 @@ use crate::tree::fs::stat::FileStat;
 
 /// One name in two directories, one of which follows the other.
 #[derive(Clone, Copy)]
-pub(crate) struct Pair<'p> {
+pub(crate) struct NamePair<'p> {
     /// The whole path, which is the same in both trees.
     pub(crate) path: &'p TreePath,
     /// Its last component.
@@ -21,7 +21,7 @@ pub(crate) struct Pair<'p> {
     pub(crate) to: BorrowedFd<'p>,
 }
 
-impl Pair<'_> {
+impl NamePair<'_> {
     /// What is there in the directory that is followed.
     pub(crate) fn here(&self) -> io::Result<Option<FileStat>> {
         stat(self.from, self.name)

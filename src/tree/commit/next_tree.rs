@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, Mode};
 
 use super::journal::{DirStep, Move, Side, Swap};
-use super::link_copy::{Carry, has_within, present, set_dirs};
-use super::seen_names::Names;
+use super::link_copy::{LinkCopy, has_within, present, set_dirs};
+use super::seen_names::SeenNames;
 use super::{moves, steps};
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, Result};
@@ -24,22 +24,22 @@ use crate::tree::fs::dir::slot_name;
 use crate::tree::fs::errors::{is_absent, is_gone, with_space_hint};
 use crate::tree::fs::metadata::Metadata;
 use crate::tree::fs::owners::Rights;
-use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::project_flags::ProjectFlags;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::{FileStat, Version};
-use crate::tree::prepare::items::{Item, is_copied};
+use crate::tree::prepare::items::{StagedItem, is_copied};
 use crate::tree::prepare::obstructions;
 use crate::tree::state::worktree::Worktree;
 
 /// A tree that is ready to take the live tree's place.
 #[derive(Debug)]
-pub(crate) struct Next {
+pub(crate) struct NextTree {
     /// What is not the live tree's own, sorted.
     pub(crate) changed: Vec<TreePath>,
     /// The directories that the release touches.
     pub(crate) dirs: Vec<DirStep>,
     /// What the live tree's directories held when they were looked at last.
-    pub(crate) names: Names,
+    pub(crate) names: SeenNames,
     /// The directories that move, by their inodes.
     moves: BTreeMap<TreePath, u64>,
     /// Files that were copied, as they were then.
@@ -48,9 +48,9 @@ pub(crate) struct Next {
     renamed: HashSet<Option<TreePath>>,
 }
 
-impl Next {
+impl NextTree {
     /// Builds the tree that `plan` leads to out of the live one and the staged `items`.
-    pub(crate) fn build(tree: &Worktree, plan: &Plan, items: &[Item]) -> Result<Self> {
+    pub(crate) fn build(tree: &Worktree, plan: &Plan, items: &[StagedItem]) -> Result<Self> {
         tree.state.fresh_next()?;
         locked(&tree.chains).begin(true);
         let from = tree.root();
@@ -66,7 +66,7 @@ impl Next {
         changed.extend(items.iter().filter_map(|item| item.further().cloned()));
         changed.sort();
         let alone = |path: &TreePath| is_alone(plan, path) && !has_within(&changed, path);
-        let mut carry = Carry::new(&from, &to, &changed, &alone);
+        let mut carry = LinkCopy::new(&from, &to, &changed, &alone);
         carry.chains = Some(&tree.chains);
         carry.run(None)?;
         moves::check(&from, carry.moves.iter())?;
@@ -114,7 +114,7 @@ impl Next {
 
         let changed = self.changed_dirs(&from)?;
         let nothing = |_: &TreePath| false;
-        let mut carry = Carry::new(&from, &to, &self.changed, &nothing);
+        let mut carry = LinkCopy::new(&from, &to, &self.changed, &nothing);
         carry.again = true;
         carry.chains = Some(&tree.chains);
         for path in &changed {
@@ -260,19 +260,19 @@ fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
             continue;
         };
         let marks = match from.dir(path.as_ref()) {
-            Ok(live) => Marks::of(live.as_fd()),
+            Ok(live) => ProjectFlags::of(live.as_fd()),
             Err(e) if is_gone(&e) => {
                 let above = path.as_ref().and_then(TreePath::parent);
                 to.dir(above.as_ref())
                     .ok()
-                    .and_then(|above| Marks::of(above.as_fd()))
-                    .map(Marks::given)
+                    .and_then(|above| ProjectFlags::of(above.as_fd()))
+                    .map(ProjectFlags::given)
             }
             // Only its owner can open it.
             Err(_) => None,
         };
         let Some(marks) =
-            marks.filter(|marks| Marks::of(made.as_fd()).is_some_and(|now| now != *marks))
+            marks.filter(|marks| ProjectFlags::of(made.as_fd()).is_some_and(|now| now != *marks))
         else {
             continue;
         };
@@ -315,7 +315,7 @@ fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {
 }
 
 /// The files that are staged as copies, as they are now.
-fn copied(from: &Root, plan: &Plan, items: &[Item]) -> Result<Vec<(TreePath, Version)>> {
+fn copied(from: &Root, plan: &Plan, items: &[StagedItem]) -> Result<Vec<(TreePath, Version)>> {
     let mut copied = Vec::new();
     for item in items {
         let change = plan.changes.get(item.change());
@@ -362,7 +362,7 @@ fn changed_since(from: &Root, path: &TreePath) -> Error {
 /// Gives a staged item its name in the next tree.
 fn link_staged(
     tree: &Worktree,
-    item: &Item,
+    item: &StagedItem,
     parent: BorrowedFd<'_>,
     name: &std::ffi::CStr,
 ) -> io::Result<()> {
@@ -374,7 +374,7 @@ fn link_staged(
 }
 
 /// Puts into the next tree what the release makes; says which directories it made.
-fn overlay(tree: &Worktree, plan: &Plan, items: &[Item], to: &Root) -> Result<Vec<TreePath>> {
+fn overlay(tree: &Worktree, plan: &Plan, items: &[StagedItem], to: &Root) -> Result<Vec<TreePath>> {
     let mut made = Vec::new();
     let mut last = None;
     let mut items = items.iter().peekable();

@@ -47,7 +47,7 @@ pub(crate) fn relink(
     };
 
     let is_both = |found: &IndexEntry| changed.binary_search(&found.entry.path).is_err();
-    let mut names = Names {
+    let mut names = SharedFiles {
         tree,
         live: &root,
         aside: &aside,
@@ -104,7 +104,7 @@ pub(crate) fn relink(
 type Both = (OwnedFd, OwnedFd);
 
 /// The two names of each file.
-struct Names<'a> {
+struct SharedFiles<'a> {
     tree: &'a Worktree,
     live: &'a Root,
     aside: &'a Root,
@@ -112,7 +112,7 @@ struct Names<'a> {
     open: Option<(Option<TreePath>, Option<Both>)>,
 }
 
-impl Names<'_> {
+impl SharedFiles<'_> {
     /// Removes the name aside of a file that is as it was `known`, and has the same name in the live tree.
     fn drop_other(&mut self, known: &IndexEntry) -> io::Result<()> {
         let path = &known.entry.path;

@@ -10,7 +10,7 @@ use rustix::fs::renameat;
 
 use super::executor::{Runner, Try};
 use super::journal::Journal;
-use super::next_tree::Next;
+use super::next_tree::NextTree;
 use super::written_index::is_worth;
 use super::{steps, swap};
 use crate::diff::{Plan, Shape};
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Release;
 use crate::packed::Packed;
 use crate::sync::locked;
-use crate::tree::prepare::items::Item;
+use crate::tree::prepare::items::StagedItem;
 use crate::tree::state::reader::{CommitMark, FORWARD, MAX_SIGNATURE, Mark, kept_journal};
 use crate::tree::state::worktree::Worktree;
 
@@ -60,11 +60,11 @@ impl CommitReport {
 /// A release that is complete and durable beside the tree.
 pub(crate) struct Staged<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) items: &'a [Item],
+    pub(crate) items: &'a [StagedItem],
     /// First number that no item has.
     pub(crate) next_slot: u64,
     /// The tree that takes the live one's place, in the layout `swap`.
-    pub(crate) next: Option<Next>,
+    pub(crate) next: Option<NextTree>,
 }
 
 /// Writes the journal of a commit. From here on a crash does not stop it: [`complete`] takes it to its end.

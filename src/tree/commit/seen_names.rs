@@ -18,7 +18,7 @@ use crate::manifest::{Mtime, TreePath};
 use crate::tree::fs::stat::FileStat;
 
 /// The name of the record in a directory of the state.
-pub(crate) const NAMES: &CStr = c"names";
+pub(crate) const RECORD_NAME: &CStr = c"names";
 /// More bytes than one directory's record can have.
 const MAX_RECORD: u32 = 1 << 30;
 
@@ -45,7 +45,7 @@ const LENGTH: u16 = APART - 1;
 
 /// One directory.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Known {
+pub(crate) struct SeenDir {
     /// The time of its last change, before it was listed; `None` when a later change could bear the same time.
     pub(crate) ctime: Option<Mtime>,
     /// Each name with its length before it and its inode behind it, zero for a directory; and a second inode when it is
@@ -53,7 +53,7 @@ pub(crate) struct Known {
     packed: Vec<u8>,
 }
 
-impl Known {
+impl SeenDir {
     pub(crate) fn new(ctime: Option<Mtime>) -> Self {
         Self {
             ctime,
@@ -122,16 +122,16 @@ impl Known {
 
 /// Directories of one tree by their paths; `None` is its top.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Names(pub(crate) BTreeMap<Option<TreePath>, Known>);
+pub(crate) struct SeenNames(pub(crate) BTreeMap<Option<TreePath>, SeenDir>);
 
-impl Names {
+impl SeenNames {
     /// Adds the record to the end of the file of records in `dir`.
     pub(crate) fn append(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = File::from(rustix::fs::openat(
             dir,
-            NAMES,
+            RECORD_NAME,
             flags,
             Mode::RUSR | Mode::WUSR,
         )?);
@@ -158,7 +158,7 @@ impl Names {
     /// at the end, which a crash may leave, counts for nothing.
     pub(crate) fn read(dir: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(dir, NAMES, flags, Mode::empty()) {
+        let file = match rustix::fs::openat(dir, RECORD_NAME, flags, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(Self::default()),
             file => File::from(file?),
         };
@@ -175,7 +175,7 @@ impl Names {
     }
 }
 
-fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, Known)> {
+fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, SeenDir)> {
     let mut head = [0; 20];
     input.read_exact(&mut head)?;
     let number =
@@ -206,18 +206,18 @@ fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, Known)> {
         nanos: number(16),
     });
 
-    Ok((path, Known { ctime, packed }))
+    Ok((path, SeenDir { ctime, packed }))
 }
 
 /// Clocks of filesystems stand still for this long, in nanoseconds, and as much again.
-const TICK: i128 = 20_000_000;
+const CLOCK_TICK_NANOS: i128 = 20_000_000;
 
 /// The time at which a directory changed last, unless that is so close to the last change of `other`, which was made
 /// or changed just now, that another change could follow within the same tick.
 pub(crate) fn steady_ctime(dir: &FileStat, other: BorrowedFd<'_>) -> io::Result<Option<Mtime>> {
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
     let now = FileStat::of(other)?.ctime;
-    Ok((nanos(dir.ctime) + TICK < nanos(now)).then_some(dir.ctime))
+    Ok((nanos(dir.ctime) + CLOCK_TICK_NANOS < nanos(now)).then_some(dir.ctime))
 }
 
 #[cfg(test)]
@@ -230,10 +230,10 @@ mod tests {
     fn later_records_count_and_half_a_record_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let handle = File::open(dir.path()).unwrap();
-        assert!(Names::read(handle.as_fd()).unwrap().0.is_empty());
+        assert!(SeenNames::read(handle.as_fd()).unwrap().0.is_empty());
 
         let path = Some(TreePath::new(b"d".as_slice()).unwrap());
-        let mut known = Known::new(Some(Mtime { secs: -3, nanos: 5 }));
+        let mut known = SeenDir::new(Some(Mtime { secs: -3, nanos: 5 }));
         known.add(c"f", Was::Other(7, 7));
 
         known.add(c"apart", Was::Other(0, 7));
@@ -241,10 +241,10 @@ mod tests {
         known.add(c"leaves", Was::ComingNew(0, 7));
         known.add(c"sub", Was::Directory);
         known.add(c"way", Was::ComingOld(8, 9));
-        let first = Names([(None, Known::default()), (path.clone(), known)].into());
+        let first = SeenNames([(None, SeenDir::default()), (path.clone(), known)].into());
         first.append(handle.as_fd()).unwrap();
 
-        let read = Names::read(handle.as_fd()).unwrap();
+        let read = SeenNames::read(handle.as_fd()).unwrap();
         assert_eq!(read.0.len(), 2);
         let names = read.0[&path].names();
         assert_eq!(
@@ -259,11 +259,11 @@ mod tests {
         );
         assert_eq!(read.0[&path].ctime, Some(Mtime { secs: -3, nanos: 5 }));
 
-        let later = Names([(path.clone(), Known::default())].into());
+        let later = SeenNames([(path.clone(), SeenDir::default())].into());
 
         later.append(handle.as_fd()).unwrap();
         assert!(
-            Names::read(handle.as_fd()).unwrap().0[&path]
+            SeenNames::read(handle.as_fd()).unwrap().0[&path]
                 .names()
                 .is_empty()
         );
@@ -273,7 +273,9 @@ mod tests {
         std::fs::write(&file, &whole[..whole.len() - 1]).unwrap();
 
         assert_eq!(
-            Names::read(handle.as_fd()).unwrap().0[&path].names().len(),
+            SeenNames::read(handle.as_fd()).unwrap().0[&path]
+                .names()
+                .len(),
             5
         );
     }

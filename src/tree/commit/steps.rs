@@ -11,14 +11,14 @@ use crate::manifest::rules::Layout;
 use crate::manifest::{Mode, TreePath};
 use crate::packed::Packed;
 use crate::tree::fs::dir::slot_name;
-use crate::tree::fs::dir_access::Barred;
+use crate::tree::fs::dir_access::OpenedDirs;
 use crate::tree::fs::metadata::{Metadata, handle_of};
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::LABEL;
 use crate::tree::prepare::copies;
 use crate::tree::prepare::inheritance::Inheritance;
-use crate::tree::prepare::items::Item;
+use crate::tree::prepare::items::StagedItem;
 use crate::tree::state::worktree::Worktree;
 
 /// The directories that a commit of `plan` touches, sorted.
@@ -36,7 +36,7 @@ pub(crate) fn dirs(tree: &Worktree, plan: &Plan) -> Result<Vec<DirStep>> {
 pub(crate) fn build(
     tree: &Worktree,
     plan: &Plan,
-    items: &[Item],
+    items: &[StagedItem],
     mut slot: u64,
 ) -> Result<(Packed<Step>, Vec<DirStep>)> {
     let mut steps = Packed::default();
@@ -57,7 +57,7 @@ pub(crate) fn build(
     let root = tree.root();
 
     // Opened only until all is known: the steps open what they need.
-    let barred = Barred::of_plan(&root, plan)?;
+    let barred = OpenedDirs::of_plan(&root, plan)?;
     let mut dirs = Dirs::new(tree, &root, plan, barred.modes());
     for (at, change) in plan
         .changes
@@ -124,7 +124,7 @@ pub(crate) fn build(
 }
 
 /// The step that puts a copy in the place of its original.
-fn place(tree: &Worktree, path: &TreePath, item: &Item) -> Result<Step> {
+fn place(tree: &Worktree, path: &TreePath, item: &StagedItem) -> Result<Step> {
     let Inode { ino, born } = inode(tree, item)?;
     Ok(Step::Place {
         path: path.clone(),
@@ -138,7 +138,7 @@ fn place(tree: &Worktree, path: &TreePath, item: &Item) -> Result<Step> {
 
 /// What tells a staged item from what it replaces. The files of an overlay are of several filesystems, which may have
 /// inodes of the same number.
-fn inode(tree: &Worktree, item: &Item) -> Result<Inode> {
+fn inode(tree: &Worktree, item: &StagedItem) -> Result<Inode> {
     match item.ino().filter(|_| !tree.state.is_overlay()) {
         Some(ino) => Ok(Inode { ino, born: None }),
         None => {
@@ -152,7 +152,7 @@ fn inode(tree: &Worktree, item: &Item) -> Result<Inode> {
 }
 
 /// Refuses when the original was changed since it was copied: the change would be lost.
-fn check_unchanged(tree: &Worktree, change: &Change, item: &Item) -> Result<()> {
+fn check_unchanged(tree: &Worktree, change: &Change, item: &StagedItem) -> Result<()> {
     let Some(copied) = item.copied() else {
         return Ok(());
     };

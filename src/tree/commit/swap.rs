@@ -15,22 +15,22 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
 use super::follow::precedence::Rival;
-use super::follow::transfer::MAX_TRIES;
+use super::follow::transfer::MAX_ATTEMPTS;
 use super::follow::{Follow, note};
 use super::journal::{Journal, Move, Side, Swap};
 use super::link_copy::{present, set_dirs};
-use super::seen_names::Names;
+use super::seen_names::SeenNames;
 use super::{moves, stand_in};
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mtime, TreePath};
 use crate::sync::locked;
 use crate::tree::fs::dir::{MAX_SINGLE_SYNCS, discard, stat};
-use crate::tree::fs::dir_watch::Heard;
+use crate::tree::fs::dir_watch::DirWatch;
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::metadata::{Metadata, chmod, handle_of};
 use crate::tree::fs::owners::Rights;
-use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::project_flags::ProjectFlags;
 use crate::tree::fs::root::{FileId, Root, open_dir_at};
 use crate::tree::fs::stat::{FileStat, is_mount_root};
 use crate::tree::state::reader::done_journal;
@@ -49,7 +49,7 @@ const PROBE: &std::ffi::CStr = c"probe";
 
 /// Whether the tree can be exchanged as a whole: tried with two empty directories where the exchange would be.
 pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
-    let place = Place::of(root)?;
+    let place = RootPlace::of(root)?;
     let shown = place.path.display();
     let in_place = "set commit.layout = \"in-place\" in the spec";
     if !tree.options.exchanges {
@@ -137,7 +137,7 @@ pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
     })
 }
 
-fn try_exchange(tree: &Worktree, root: &Root, place: &Place) -> rustix::io::Result<()> {
+fn try_exchange(tree: &Worktree, root: &Root, place: &RootPlace) -> rustix::io::Result<()> {
     let (state, parent) = (tree.state.handle(), place.parent.as_fd());
     let other = CString::new(format!(".makuo-probe-{}", tree.name())).map_err(|_| Errno::INVAL)?;
     let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(
@@ -156,7 +156,7 @@ fn try_exchange(tree: &Worktree, root: &Root, place: &Place) -> rustix::io::Resu
 
     // As the next tree will have them: a directory may take nothing of another project.
     if let (Ok(live), Ok(probe)) = (root.dir(None), open_dir_at(state, PROBE))
-        && let Some(marks) = Marks::of(live.as_fd())
+        && let Some(marks) = ProjectFlags::of(live.as_fd())
     {
         let _ = marks.set(probe.as_fd());
     }
@@ -179,7 +179,7 @@ pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result
     let now = standing_aside(tree, &aside)?;
     let mut heard = None;
     if now == Some(swap.new.ino) {
-        heard = Heard::watch(
+        heard = DirWatch::watch(
             &open_aside(tree, journal)?,
             known_in(tree, &aside)?.0.keys(),
         );
@@ -230,7 +230,7 @@ fn follow_old(
     journal: &Journal,
     swap: &Swap,
     rival: Rival,
-    heard: Option<&mut Heard>,
+    heard: Option<&mut DirWatch>,
 ) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let (live, other) = (tree.root(), open_aside(tree, journal)?);
@@ -298,7 +298,7 @@ fn exchange_back(
     let mut moves = follow_new(tree, journal, swap, aside, false)?;
     tree.crash.point()?;
     rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
-    let mut heard = Heard::watch(&old, known_in(tree, aside)?.0.keys());
+    let mut heard = DirWatch::watch(&old, known_in(tree, aside)?.0.keys());
 
     // Once more, so that as little as possible is left to follow afterwards.
     moves.extend(follow_back(
@@ -358,7 +358,7 @@ fn follow_back(
     aside: &OwnedFd,
     [new, old]: [&Root; 2],
     rival: Rival,
-    heard: Option<&mut Heard>,
+    heard: Option<&mut DirWatch>,
 ) -> Result<Vec<Move>> {
     let known = known_in(tree, aside)?;
     let mut follow = Follow::new(
@@ -489,8 +489,8 @@ fn set_touched(
     }
 }
 
-fn known_in(tree: &Worktree, aside: &OwnedFd) -> Result<Names> {
-    Names::read(aside.as_fd())
+fn known_in(tree: &Worktree, aside: &OwnedFd) -> Result<SeenNames> {
+    SeenNames::read(aside.as_fd())
         .map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
 }
 
@@ -595,7 +595,12 @@ fn standing_aside(tree: &Worktree, aside: &OwnedFd) -> Result<Option<u64>> {
 
 /// Lets the live tree, whose inode is `live`, and the one that stands aside change places. What others do in the one
 /// that becomes live is `heard` from here on.
-fn exchange(tree: &Worktree, aside: &OwnedFd, live: u64, heard: Option<&mut Heard>) -> Result<()> {
+fn exchange(
+    tree: &Worktree,
+    aside: &OwnedFd,
+    live: u64,
+    heard: Option<&mut DirWatch>,
+) -> Result<()> {
     match rustix::fs::unlinkat(aside, EXCHANGED, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(e) => return Err(Error::io("cannot remove a note in", tree.state.path(), e)),
@@ -606,7 +611,7 @@ fn exchange(tree: &Worktree, aside: &OwnedFd, live: u64, heard: Option<&mut Hear
     }
 
     tree.replace_root(|root| {
-        let place = Place::of(root)?;
+        let place = RootPlace::of(root)?;
         let failed = |e: io::Error| Error::io("cannot exchange", &place.path, e);
         let gone = || {
             Error::refused(format!(
@@ -706,13 +711,13 @@ fn strange(tree: &Worktree, journal: &Journal) -> Error {
 }
 
 /// Where the tree's directory stands: its real place, whatever links led to it.
-struct Place {
+struct RootPlace {
     parent: OwnedFd,
     name: CString,
     path: PathBuf,
 }
 
-impl Place {
+impl RootPlace {
     fn of(root: &Root) -> Result<Self> {
         let path = root
             .real_path()

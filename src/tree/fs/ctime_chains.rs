@@ -19,7 +19,7 @@ const QUICK: Duration = if cfg!(test) {
 
 /// What our operations did to inodes of one filesystem since a commit began.
 #[derive(Debug, Default)]
-pub(crate) struct Chains {
+pub(crate) struct CtimeChains {
     /// Whether anybody will ask.
     wanted: bool,
     inodes: HashMap<u64, Chain>,
@@ -53,7 +53,7 @@ impl Operation {
     }
 
     /// Records the operation, after which the inode is as in `after`.
-    pub(crate) fn done(self, after: &FileStat, chains: &mut Chains) {
+    pub(crate) fn done(self, after: &FileStat, chains: &mut CtimeChains) {
         let quick = self.began.elapsed() < QUICK;
         let alike = |s: &FileStat| (s.id, s.size, s.mtime);
         if quick && alike(&self.before) == alike(after) {
@@ -86,7 +86,7 @@ impl Placement {
     }
 
     /// Records the rename, after which the inode is as in `after`.
-    pub(crate) fn done(self, after: &FileStat, chains: &mut Chains) {
+    pub(crate) fn done(self, after: &FileStat, chains: &mut CtimeChains) {
         if self.began.elapsed() < QUICK {
             chains.inodes.insert(
                 after.id.ino,
@@ -101,7 +101,7 @@ impl Placement {
     }
 }
 
-impl Chains {
+impl CtimeChains {
     fn add(&mut self, ino: u64, before: Mtime, after: Mtime) {
         let chain = self.inodes.entry(ino).or_insert(Chain {
             first: before,

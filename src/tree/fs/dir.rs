@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, renameat, renamea
 use rustix::io::Errno;
 
 use super::metadata::{chmod, handle_of};
-use super::project_flags::Marks;
+use super::project_flags::ProjectFlags;
 use super::root::open_dir_at;
 use super::stat::FileStat;
 use super::xattrs::{ACL, DEFAULT_ACL};
@@ -102,7 +102,7 @@ pub(crate) fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> R
         }
     }
 
-    if let Err(e) = Marks::unbind(handle.as_fd()) {
+    if let Err(e) = ProjectFlags::unbind(handle.as_fd()) {
         tracing::debug!("{} gives its project: {e}", path.display());
     }
 

@@ -29,19 +29,19 @@ pub(crate) const IN_PLACE: &str =
 
 /// The directories that are open for now, with the modes that they get back.
 #[derive(Debug)]
-pub(crate) struct Barred {
+pub(crate) struct OpenedDirs {
     opens: bool,
-    opened: Mutex<Vec<Opened>>,
+    opened: Mutex<Vec<OpenedDir>>,
 }
 
 #[derive(Debug)]
-struct Opened {
+struct OpenedDir {
     path: TreePath,
     handle: OwnedFd,
     mode: Mode,
 }
 
-impl Barred {
+impl OpenedDirs {
     /// None yet; none at all unless `opens`.
     pub(crate) fn new(opens: bool) -> Self {
         Self {
@@ -147,7 +147,7 @@ impl Barred {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
             done => {
                 done?;
-                opened.push(Opened {
+                opened.push(OpenedDir {
                     path: path.clone(),
                     handle,
                     mode: now.mode,
@@ -158,9 +158,9 @@ impl Barred {
     }
 }
 
-impl Drop for Barred {
+impl Drop for OpenedDirs {
     fn drop(&mut self) {
-        for Opened { handle, mode, .. } in locked(&self.opened).drain(..).rev() {
+        for OpenedDir { handle, mode, .. } in locked(&self.opened).drain(..).rev() {
             if let Err(e) = chmod(handle.as_fd(), mode) {
                 tracing::warn!(
                     "a directory of mode {:o} stays open to its owner: {e}",

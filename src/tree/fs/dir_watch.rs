@@ -15,25 +15,25 @@ use super::root::Root;
 use crate::manifest::TreePath;
 
 /// What is asked of a directory.
-const NAMES: WatchFlags = WatchFlags::CREATE
+const NAME_EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::ONLYDIR);
 /// More directories are not watched: others of this user want watches, too.
-const MAX_DIRS: usize = 8192;
+const MAX_WATCHED_DIRS: usize = 8192;
 /// Bytes of events that one system call returns.
-const EVENTS: usize = 16 << 10;
+const EVENT_BUFFER_BYTES: usize = 16 << 10;
 
 /// The names that were touched.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct DirWatch {
     inotify: OwnedFd,
     dirs: HashMap<i32, Option<TreePath>>,
     names: HashMap<Option<TreePath>, HashSet<CString>>,
 }
 
-impl Heard {
+impl DirWatch {
     /// Watches the directories `dirs` of `root`, as far as they are there and the kernel lets it.
     pub(crate) fn watch<'d>(
         root: &Root,
@@ -41,14 +41,14 @@ impl Heard {
     ) -> Option<Self> {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
         let mut watched = HashMap::new();
-        for path in dirs.take(MAX_DIRS) {
+        for path in dirs.take(MAX_WATCHED_DIRS) {
             let Ok(dir) = root.dir(path.as_ref()) else {
                 continue;
             };
             match add_watch(
                 &inotify,
                 format!("/proc/self/fd/{}", dir.as_raw_fd()),
-                NAMES,
+                NAME_EVENTS,
             ) {
                 Ok(watch) => drop(watched.insert(watch, path.clone())),
                 Err(e) => {
@@ -91,7 +91,7 @@ impl Heard {
     }
 
     fn read(&mut self) {
-        let mut buffer = [MaybeUninit::uninit(); EVENTS];
+        let mut buffer = [MaybeUninit::uninit(); EVENT_BUFFER_BYTES];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
         loop {
             match reader.next() {
@@ -127,7 +127,7 @@ mod tests {
         let path = Some(TreePath::new(b"d".as_slice()).unwrap());
         let gone = Some(TreePath::new(b"gone".as_slice()).unwrap());
         std::fs::write(dir.path().join("d/before"), "").unwrap();
-        let mut heard = Heard::watch(&root, [None, path.clone(), gone].iter()).unwrap();
+        let mut heard = DirWatch::watch(&root, [None, path.clone(), gone].iter()).unwrap();
 
         std::fs::write(dir.path().join("d/own"), "").unwrap();
         heard.begin();

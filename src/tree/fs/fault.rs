@@ -11,7 +11,7 @@ use crate::error::Error;
 
 /// Where tests stop a commit dead, as a crash would, or take an ability of the filesystem away.
 #[derive(Debug, Default)]
-pub(crate) struct Crash {
+pub(crate) struct Faults {
     #[cfg(test)]
     pub(crate) after: Option<std::sync::atomic::AtomicI64>,
     /// As on a filesystem that cannot exchange two names.
@@ -22,7 +22,7 @@ pub(crate) struct Crash {
     pub(crate) no_directories: bool,
     /// What others do at every point, and right before and after an exchange.
     #[cfg(test)]
-    pub(crate) others: Others,
+    pub(crate) others: OtherProcesses,
 }
 
 /// A test stopped the process here; outside of tests there is no such value.
@@ -53,10 +53,10 @@ impl From<Crashed> for io::Error {
 /// What others do in the tree meanwhile, in tests.
 #[cfg(test)]
 #[derive(Clone, Default)]
-pub(crate) struct Others(pub(crate) Option<Arc<dyn Fn() + Send + Sync>>);
+pub(crate) struct OtherProcesses(pub(crate) Option<Arc<dyn Fn() + Send + Sync>>);
 
 #[cfg(test)]
-impl Others {
+impl OtherProcesses {
     fn act(&self) {
         if let Some(act) = &self.0 {
             act();
@@ -65,13 +65,13 @@ impl Others {
 }
 
 #[cfg(test)]
-impl std::fmt::Debug for Others {
+impl std::fmt::Debug for OtherProcesses {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Others")
     }
 }
 
-impl Crash {
+impl Faults {
     /// Lets two names change places.
     pub(crate) fn exchange(
         &self,

@@ -27,12 +27,12 @@ const OF_DIRS: IFlags = OF_FILES
 
 /// A project and flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Marks {
+pub(crate) struct ProjectFlags {
     project: u32,
     flags: IFlags,
 }
 
-impl Marks {
+impl ProjectFlags {
     /// Those of an open file or directory; `None` where its filesystem has none.
     pub(crate) fn of(handle: BorrowedFd<'_>) -> Option<Self> {
         let project = sys::project(handle).ok()?;

@@ -16,7 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::symlinks::{self, Links};
+use super::symlinks::{self, LinkPolicy};
 use crate::manifest::TreePath;
 
 /// How often an openat2 is tried again that the kernel could not decide because of a concurrent rename.
@@ -28,7 +28,7 @@ pub struct Root {
     handle: OwnedFd,
     path: PathBuf,
     identity: Identity,
-    links: Links,
+    links: LinkPolicy,
 }
 
 /// What a directory is known by: where it is, whatever its name. See [`Root::id`].
@@ -69,14 +69,14 @@ impl Root {
             handle,
             path,
             identity: Identity { directory, name },
-            links: Links::Any,
+            links: LinkPolicy::Any,
         })
     }
 
     /// As [`Root::open`], with a path that leads through `links` only, then and whenever it is looked up again.
-    pub fn open_through(path: impl Into<PathBuf>, links: Links) -> io::Result<Self> {
+    pub fn open_through(path: impl Into<PathBuf>, links: LinkPolicy) -> io::Result<Self> {
         let path = path.into();
-        if links == Links::Any {
+        if links == LinkPolicy::Any {
             return Self::open(path);
         }
         let handle = symlinks::open(None, &path, links)?;
@@ -84,7 +84,11 @@ impl Root {
     }
 
     /// The directory of an `O_PATH` handle, which `path` leads to.
-    pub(crate) fn of_handle(handle: &OwnedFd, path: PathBuf, links: Links) -> io::Result<Self> {
+    pub(crate) fn of_handle(
+        handle: &OwnedFd,
+        path: PathBuf,
+        links: LinkPolicy,
+    ) -> io::Result<Self> {
         let handle = retry(|| openat(handle, c".", DIRECTORY, Mode::empty()))?;
         let directory = FileId::of(&rustix::fs::fstat(&handle)?);
         let name = FileId::of(&statat(CWD, &path, AtFlags::SYMLINK_NOFOLLOW)?);
@@ -107,7 +111,7 @@ impl Root {
                 directory: id,
                 name: id,
             },
-            links: Links::Any,
+            links: LinkPolicy::Any,
         })
     }
 
@@ -244,7 +248,7 @@ impl Root {
         };
 
         let directory = match self.links {
-            Links::Any => now(AtFlags::empty())?,
+            LinkPolicy::Any => now(AtFlags::empty())?,
             links => match symlinks::open(None, &self.path, links) {
                 Ok(handle) => Some(FileId::of(&rustix::fs::fstat(&handle)?)),
                 Err(e) if symlinks::is_foreign(&e) => None,

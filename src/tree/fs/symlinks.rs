@@ -26,14 +26,14 @@ const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXE
 
 /// Whose symbolic links a path may lead through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Links {
+pub enum LinkPolicy {
     /// Anybody's.
     Any,
     /// Those of root and of the user with this number.
     Of(u32),
 }
 
-impl Links {
+impl LinkPolicy {
     /// Those of root and of this process's user.
     pub fn own() -> Self {
         Self::Of(nix::unistd::geteuid().as_raw())
@@ -87,7 +87,7 @@ pub(crate) fn failed(action: &str, path: &Path, e: io::Error) -> Error {
 pub(crate) fn open(
     start: Option<BorrowedFd<'_>>,
     path: &Path,
-    links: Links,
+    links: LinkPolicy,
 ) -> io::Result<OwnedFd> {
     // Most paths lead through no link at all, as the kernel finds in one look.
     let (flags, resolve) = (
@@ -105,7 +105,7 @@ pub(crate) fn open(
 pub(crate) fn make(
     start: Option<BorrowedFd<'_>>,
     path: &Path,
-    links: Links,
+    links: LinkPolicy,
 ) -> io::Result<OwnedFd> {
     walk(start, path, links, true)
 }
@@ -113,7 +113,7 @@ pub(crate) fn make(
 fn walk(
     start: Option<BorrowedFd<'_>>,
     path: &Path,
-    links: Links,
+    links: LinkPolicy,
     make: bool,
 ) -> io::Result<OwnedFd> {
     let start = start.unwrap_or(CWD);
@@ -234,10 +234,10 @@ mod tests {
     }
 
     fn same(dir: &Path, path: &str, wanted: &str) {
-        let found = open(None, &dir.join(path), Links::own()).unwrap();
+        let found = open(None, &dir.join(path), LinkPolicy::own()).unwrap();
         assert_eq!(
             id(&found),
-            id(&open(None, &dir.join(wanted), Links::Any).unwrap()),
+            id(&open(None, &dir.join(wanted), LinkPolicy::Any).unwrap()),
             "{path}"
         );
     }
@@ -265,7 +265,7 @@ mod tests {
         }
 
         let fails = |path: &str| {
-            open(None, &at(path), Links::own())
+            open(None, &at(path), LinkPolicy::own())
                 .map(drop)
                 .unwrap_err()
                 .raw_os_error()
@@ -293,7 +293,9 @@ mod tests {
 
         lchown(at("real/dangling"), Some(NOBODY), None).unwrap();
         for path in ["theirs", "theirs/www", "ours"] {
-            let e = open(None, &at(path), Links::own()).map(drop).unwrap_err();
+            let e = open(None, &at(path), LinkPolicy::own())
+                .map(drop)
+                .unwrap_err();
             let said = failed("cannot open", &at(path), e).to_string();
             let wanted = format!(
                 "{} goes through the link {} of user {NOBODY}",
@@ -302,12 +304,12 @@ mod tests {
             );
             assert!(said.contains(&wanted), "{said}");
             assert!(
-                open(None, &at(path), Links::Of(NOBODY)).is_ok()
-                    && open(None, &at(path), Links::Any).is_ok()
+                open(None, &at(path), LinkPolicy::Of(NOBODY)).is_ok()
+                    && open(None, &at(path), LinkPolicy::Any).is_ok()
             );
         }
 
-        assert!(make(None, &at("real/dangling/state"), Links::own()).is_err());
+        assert!(make(None, &at("real/dangling/state"), LinkPolicy::own()).is_err());
         assert!(!at("none").exists());
     }
 
@@ -315,9 +317,9 @@ mod tests {
     fn missing_directories_are_made_for_this_user_only() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let start = open(None, dir.path(), Links::own()).unwrap();
-        make(Some(start.as_fd()), Path::new("a/b"), Links::own()).unwrap();
-        make(Some(start.as_fd()), Path::new("a/b"), Links::own()).unwrap();
+        let start = open(None, dir.path(), LinkPolicy::own()).unwrap();
+        make(Some(start.as_fd()), Path::new("a/b"), LinkPolicy::own()).unwrap();
+        make(Some(start.as_fd()), Path::new("a/b"), LinkPolicy::own()).unwrap();
         let mode = std::fs::metadata(dir.path().join("a/b"))
             .unwrap()
             .permissions()

@@ -18,7 +18,7 @@ use crate::sync::locked;
 use crate::{Error, Kind};
 
 /// The name under which the process runs, and by which it knows itself.
-const NAME: &str = "makuo-names";
+const HELPER_NAME: &str = "makuo-names";
 /// A question or an answer: a name, or the groups of a user.
 const FRAMES: Frames = Frames {
     max: 1 << 20,
@@ -29,7 +29,7 @@ const FRAMES: Frames = Frames {
 static BESIDE: OnceLock<Mutex<UnixStream>> = OnceLock::new();
 
 #[derive(Debug, Encode, Decode)]
-enum Question {
+enum LookupRequest {
     #[n(0)]
     UserId(#[n(0)] String),
     #[n(1)]
@@ -43,7 +43,7 @@ enum Question {
 }
 
 #[derive(Debug, Default, PartialEq, Encode, Decode)]
-struct Answer {
+struct LookupResponse {
     #[n(0)]
     name: Option<String>,
     #[n(1)]
@@ -54,34 +54,40 @@ struct Answer {
 
 /// The number of the user `name`; `None` when there is none.
 pub fn user_id(name: &str) -> Result<Option<u32>> {
-    Ok(ask(&Question::UserId(name.into()))?.ids.first().copied())
+    Ok(ask(&LookupRequest::UserId(name.into()))?
+        .ids
+        .first()
+        .copied())
 }
 
 /// The number of the group `name`; `None` when there is none.
 pub fn group_id(name: &str) -> Result<Option<u32>> {
-    Ok(ask(&Question::GroupId(name.into()))?.ids.first().copied())
+    Ok(ask(&LookupRequest::GroupId(name.into()))?
+        .ids
+        .first()
+        .copied())
 }
 
 /// The name of the user `id`; `None` when there is none.
 pub fn user_name(id: u32) -> Result<Option<String>> {
-    Ok(ask(&Question::UserName(id))?.name)
+    Ok(ask(&LookupRequest::UserName(id))?.name)
 }
 
 /// The name of the group `id`; `None` when there is none.
 pub fn group_name(id: u32) -> Result<Option<String>> {
-    Ok(ask(&Question::GroupName(id))?.name)
+    Ok(ask(&LookupRequest::GroupName(id))?.name)
 }
 
 /// The groups of the user `id`; none when there is no such user.
 pub fn groups_of(id: u32) -> Result<Vec<u32>> {
-    Ok(ask(&Question::GroupsOf(id))?.ids)
+    Ok(ask(&LookupRequest::GroupsOf(id))?.ids)
 }
 
 /// Starts the process; from now on this one asks it. This program has to call [`served`] first of all.
 pub fn start() -> crate::Result<()> {
     let failed =
         |e| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
-    let stream = helper::start(NAME).map_err(failed)?;
+    let stream = helper::start(HELPER_NAME).map_err(failed)?;
     // One that is there already goes on.
     let _ = BESIDE.set(Mutex::new(stream));
     Ok(())
@@ -89,17 +95,17 @@ pub fn start() -> crate::Result<()> {
 
 /// Whether this process was started to look up users; it has done so then.
 pub fn served() -> bool {
-    helper::served(NAME, serve)
+    helper::served(HELPER_NAME, serve)
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {
-    while let Some(question) = FRAMES.read::<Question>(stream)? {
+    while let Some(question) = FRAMES.read::<LookupRequest>(stream)? {
         FRAMES.write(stream, &look_up(&question))?;
     }
     Ok(())
 }
 
-fn ask(question: &Question) -> Result<Answer> {
+fn ask(question: &LookupRequest) -> Result<LookupResponse> {
     let answer = match BESIDE.get() {
         None => look_up(question),
         Some(stream) => {
@@ -117,37 +123,37 @@ fn ask(question: &Question) -> Result<Answer> {
     }
 }
 
-fn look_up(question: &Question) -> Answer {
-    let id = |id: Option<u32>| Answer {
+fn look_up(question: &LookupRequest) -> LookupResponse {
+    let id = |id: Option<u32>| LookupResponse {
         ids: id.into_iter().collect(),
         ..Answer::default()
     };
 
-    let name = |name| Answer {
+    let name = |name| LookupResponse {
         name,
         ..Answer::default()
     };
 
     let found = match question {
-        Question::UserId(name) => {
+        LookupRequest::UserId(name) => {
             User::from_name(name).map(|user| id(user.map(|user| user.uid.as_raw())))
         }
-        Question::GroupId(name) => {
+        LookupRequest::GroupId(name) => {
             Group::from_name(name).map(|group| id(group.map(|group| group.gid.as_raw())))
         }
-        Question::UserName(id) => {
+        LookupRequest::UserName(id) => {
             User::from_uid(Uid::from_raw(*id)).map(|user| name(user.map(|user| user.name)))
         }
-        Question::GroupName(id) => {
+        LookupRequest::GroupName(id) => {
             Group::from_gid(Gid::from_raw(*id)).map(|group| name(group.map(|group| group.name)))
         }
-        Question::GroupsOf(id) => groups(*id).map(|ids| Answer {
+        LookupRequest::GroupsOf(id) => groups(*id).map(|ids| LookupResponse {
             ids,
             ..Answer::default()
         }),
     };
 
-    found.unwrap_or_else(|errno| Answer {
+    found.unwrap_or_else(|errno| LookupResponse {
         errno: Some(errno as i32),
         ..Answer::default()
     })
@@ -174,18 +180,18 @@ mod tests {
         let (mine, its) = UnixStream::pair().unwrap();
         let thread = std::thread::spawn(move || serve(&its));
         let questions = [
-            Question::UserId("root".into()),
-            Question::UserId("no-such-user-here".into()),
-            Question::GroupId("root".into()),
-            Question::UserName(0),
-            Question::GroupName(0),
-            Question::UserName(3_999_999_999),
-            Question::GroupsOf(0),
+            LookupRequest::UserId("root".into()),
+            LookupRequest::UserId("no-such-user-here".into()),
+            LookupRequest::GroupId("root".into()),
+            LookupRequest::UserName(0),
+            LookupRequest::GroupName(0),
+            LookupRequest::UserName(3_999_999_999),
+            LookupRequest::GroupsOf(0),
         ];
 
         for question in questions {
             FRAMES.write(&mine, &question).unwrap();
-            let answer: Answer = FRAMES.read(&mine).unwrap().unwrap();
+            let answer: LookupResponse = FRAMES.read(&mine).unwrap().unwrap();
             assert_eq!(answer, look_up(&question), "{question:?}");
         }
 

@@ -31,18 +31,18 @@ use crate::tree::commit::journal::{Journal, Step};
 use crate::tree::commit::swap::{drain, open_aside};
 use crate::tree::fs::dir::{c_name, names, open_dir, private_dir, slot_name, stat, sync_dir};
 use crate::tree::fs::root::Root;
-use crate::tree::state::block_log::{self, Place, each_record};
-use crate::tree::state::node_store::Nodes;
+use crate::tree::state::block_log::{self, BlockLocation, each_record};
+use crate::tree::state::node_store::NodeStore;
 use crate::tree::state::reader::{done_journal, kept_journal};
 use crate::tree::state::worktree::Worktree;
 
 /// The directory of kept content in a tree's state.
-const KEPT: &str = "kept";
+const KEPT_DIR: &str = "kept";
 /// What says which block lies where.
 const INDEX: &str = "index";
-const MAGIC: &[u8; 16] = b"makuo kept v0001";
+const INDEX_MAGIC: &[u8; 16] = b"makuo kept v0001";
 /// Of content that belongs to the whole of a tree, kept when a part followed another.
-const MAGIC_OF_PART: &[u8; 16] = b"makuo kept v0002";
+const PART_INDEX_MAGIC: &[u8; 16] = b"makuo kept v0002";
 
 /// Makes ready to keep what the commit of `journal` replaced or deleted of the releases `before` it, the newest first,
 /// as far as releases that `stay` had it: writes the index beside it. The commit can still be taken back.
@@ -56,7 +56,7 @@ pub(crate) fn gather(
         .iter()
         .map(|release| Manifest::of(release.header(), tree.nodes()))
         .collect();
-    let owner = Owner::of(before);
+    let owner = ContentOwner::of(before);
     let after = match &journal.swap {
         None => None,
         Some(_) => {
@@ -110,7 +110,7 @@ pub(crate) fn put_away(tree: &Worktree) -> Result<()> {
                 _ => drain(tree, serial)?,
             }
         }
-        if let Some(owner) = Owner::read(&dir.join(INDEX)) {
+        if let Some(owner) = ContentOwner::read(&dir.join(INDEX)) {
             match shelve(tree, &dir, owner.serial) {
                 Err(e) if tree.crash.happened() => return Err(e),
                 Err(e) => {
@@ -132,11 +132,11 @@ pub(crate) fn put_away(tree: &Worktree) -> Result<()> {
 
 /// Removes the content of releases that are not among `stay`, and what is no kept content.
 pub(crate) fn prune(tree: &Worktree, stay: &BTreeSet<Serial>) -> Result<()> {
-    let path = tree.state.here().join(KEPT);
+    let path = tree.state.here().join(KEPT_DIR);
     for name in names_if_any(&path)? {
         let serial = name.to_str().and_then(|n| n.parse().ok()).map(Serial);
-        let owner =
-            Owner::read(&path.join(&name).join(INDEX)).filter(|owner| Some(owner.serial) == serial);
+        let owner = ContentOwner::read(&path.join(&name).join(INDEX))
+            .filter(|owner| Some(owner.serial) == serial);
         if owner.is_none_or(|owner| !stay.contains(&owner.serial) && !stay.contains(&owner.base)) {
             tree.crash.point()?;
             remove(tree, &path, &name)?;
@@ -202,11 +202,11 @@ fn find_in(
 /// The directories of kept content below the state directory `state` with the releases that they belong to, the newest
 /// first.
 pub(crate) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
-    let path = state.join(KEPT);
+    let path = state.join(KEPT_DIR);
     let named = names_if_any(&path)?.into_iter().filter_map(|name| {
         let serial = Serial(name.to_str()?.parse().ok()?);
         let dir = path.join(name);
-        Owner::read(&dir.join(INDEX))
+        ContentOwner::read(&dir.join(INDEX))
             .is_some_and(|owner| owner.serial == serial)
             .then_some((serial, dir))
     });
@@ -217,9 +217,9 @@ pub(crate) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
 }
 
 /// Tells where each block of the kept content in `dir` lies.
-pub(crate) fn each_block(dir: &Path, found: impl FnMut(BlockHash, Place)) -> Result<()> {
+pub(crate) fn each_block(dir: &Path, found: impl FnMut(BlockHash, BlockLocation)) -> Result<()> {
     let index = dir.join(INDEX);
-    let start = Owner::read(&index).map_or(HEAD, |owner| owner.head().len());
+    let start = ContentOwner::read(&index).map_or(HEAD, |owner| owner.head().len());
     each_record(&index, start as u64, found)
 }
 
@@ -305,7 +305,7 @@ impl<'a> Gathering<'a> {
     fn begin(
         tree: &'a Worktree,
         journal: &Journal,
-        owner: Owner,
+        owner: ContentOwner,
         before: Vec<(Contents<'a>, bool)>,
         swapped: Option<(&'a Root, Contents<'a>)>,
     ) -> Result<Self> {
@@ -335,7 +335,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// What was at `path` before, when a release that stays had it there.
-    fn needed(&self, path: &TreePath) -> Result<Option<(Content, &'a Manifest<&'a Nodes>)>> {
+    fn needed(&self, path: &TreePath) -> Result<Option<(Content, &'a Manifest<&'a NodeStore>)>> {
         let mut was = None;
         for (contents, stays) in &self.before {
             let Some(found) = contents.at(path)? else {
@@ -392,7 +392,7 @@ impl<'a> Gathering<'a> {
         let mut offset = 0;
         let blocks = manifest.blocks(&content);
         for block in blocks.map_err(unreadable)? {
-            let place = Place {
+            let place = BlockLocation {
                 slot,
                 offset,
                 size: block.size,
@@ -459,12 +459,12 @@ impl<'a> Gathering<'a> {
 
 /// The files of a release.
 struct Contents<'a> {
-    manifest: &'a Manifest<&'a Nodes>,
+    manifest: &'a Manifest<&'a NodeStore>,
     pages: Pages,
 }
 
 impl<'a> Contents<'a> {
-    fn of(manifest: &'a Manifest<&'a Nodes>) -> Result<Self> {
+    fn of(manifest: &'a Manifest<&'a NodeStore>) -> Result<Self> {
         Ok(Self {
             manifest,
             pages: Pages::of(manifest).map_err(unreadable)?,
@@ -490,14 +490,14 @@ const HEAD: usize = 16 + 8;
 
 /// The release that an undo directory or kept content belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
+struct ContentOwner {
     /// The release that ran before the commit.
     serial: Serial,
     /// The whole that it is a part of; itself, when it is whole.
     base: Serial,
 }
 
-impl Owner {
+impl ContentOwner {
     /// The owner of what follows the releases `before`, the newest first.
     fn of(before: &[&Release]) -> Self {
         let serial = |release: Option<&&Release>| release.map_or(Serial(0), |r| r.header().serial);
@@ -511,8 +511,8 @@ impl Owner {
     fn head(&self) -> Vec<u8> {
         let (serial, base) = (self.serial.0.to_be_bytes(), self.base.0.to_be_bytes());
         match self.serial == self.base {
-            true => [MAGIC.as_slice(), &serial].concat(),
-            false => [MAGIC_OF_PART.as_slice(), &serial, &base].concat(),
+            true => [INDEX_MAGIC.as_slice(), &serial].concat(),
+            false => [PART_INDEX_MAGIC.as_slice(), &serial, &base].concat(),
         }
     }
 
@@ -521,10 +521,10 @@ impl Owner {
         let mut file = File::open(index).ok()?;
         let mut head = [0; HEAD];
         file.read_exact(&mut head).ok()?;
-        let (magic, serial) = head.split_at(MAGIC.len());
+        let (magic, serial) = head.split_at(INDEX_MAGIC.len());
         let serial = Serial(u64::from_be_bytes(serial.try_into().ok()?));
 
-        if magic == MAGIC {
+        if magic == INDEX_MAGIC {
             return Some(Self {
                 serial,
                 base: serial,
@@ -533,7 +533,7 @@ impl Owner {
 
         let mut base = [0; 8];
         file.read_exact(&mut base).ok()?;
-        (magic == MAGIC_OF_PART).then_some(Self {
+        (magic == PART_INDEX_MAGIC).then_some(Self {
             serial,
             base: Serial(u64::from_be_bytes(base)),
         })
@@ -554,7 +554,7 @@ fn shelve(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
         }
     }
 
-    let kept = tree.state.here().join(KEPT);
+    let kept = tree.state.here().join(KEPT_DIR);
     private_dir(&kept)?;
     let name = OsString::from(serial.to_string());
     remove(tree, &kept, &name)?;

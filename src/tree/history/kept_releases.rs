@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 
 use super::content;
-use super::retention::{Arriving, History, Lacking, Merged, Next, Unmerged};
+use super::retention::{Arriving, Lacking, Merged, NextRelease, ReleaseHistory, Unmerged};
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
 use crate::keys::{Fingerprint, Namespace, verify};
 use crate::manifest::ReleaseId;
 use crate::tree::commit::journal::Journal;
-use crate::tree::state::reader::Records;
+use crate::tree::state::reader::StateReader;
 use crate::tree::state::worktree::Worktree;
 use crate::units::{ByteSize, WallTime};
 
@@ -37,7 +37,7 @@ pub struct KeptRelease {
     pub running: bool,
 }
 
-impl Records {
+impl StateReader {
     /// The distinct releases that are kept, the newest first. Of several with the same content the running one or the
     /// newest is told. One whose file is damaged is left out, with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
@@ -107,7 +107,7 @@ impl Worktree {
             return Ok(());
         }
 
-        let history = History::of(self)?;
+        let history = ReleaseHistory::of(self)?;
         let stay = history.staying(self.options.keep).content;
 
         let before = history.before(previous.serial);
@@ -127,7 +127,7 @@ impl Worktree {
 
     /// The whole that the present release is, or is a part of; its number, and the name of what it does to a tree.
     pub fn base(&self) -> Result<Option<(Serial, BlockHash)>> {
-        Ok(History::of(self)?
+        Ok(ReleaseHistory::of(self)?
             .base()
             .map(|header| (header.serial, header.content())))
     }
@@ -135,28 +135,28 @@ impl Worktree {
     /// The parts for all hosts that followed the whole, at most the newest `most` of them, rising; with each whether a later
     /// one does all that it did.
     pub fn parts(&self, most: usize) -> Result<Vec<(Serial, bool)>> {
-        Ok(History::of(self)?.parts(most))
+        Ok(ReleaseHistory::of(self)?.parts(most))
     }
 
     /// A part that stands for `least` or more of those that went out since the whole, which delete what they do not have
     /// or do not; its manifest is in the store.
     pub fn merged_part(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
-        History::of(self)?.merged(deletes, least)
+        ReleaseHistory::of(self)?.merged(deletes, least)
     }
 
     /// What a host is given next to become the present release.
-    pub fn next_for(&self, host: Lacking<'_>) -> Result<Next> {
-        Ok(History::of(self)?.next_for(host))
+    pub fn next_for(&self, host: Lacking<'_>) -> Result<NextRelease> {
+        Ok(ReleaseHistory::of(self)?.next_for(host))
     }
 
     /// Which of `hosts` lack a release that is for them.
     pub fn arriving<'a>(&self, hosts: impl IntoIterator<Item = Lacking<'a>>) -> Result<Arriving> {
-        Ok(History::of(self)?.arriving(hosts))
+        Ok(ReleaseHistory::of(self)?.arriving(hosts))
     }
 
     /// Forgets the releases that are not to be kept any more, with their content.
     pub(crate) fn prune(&self) -> Result<()> {
-        let stay = History::of(self)?.staying(self.options.keep);
+        let stay = ReleaseHistory::of(self)?.staying(self.options.keep);
         let mut serials = self.state.serials()?;
         serials.retain(|serial| !stay.records.contains(serial));
 

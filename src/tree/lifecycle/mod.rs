@@ -11,13 +11,13 @@ use super::commit::executor::Try;
 use super::commit::journal::Journal;
 use super::commit::run::{self, CommitReport, Staged};
 use super::commit::{refresh_index, swap, undo};
-use super::fs::fault::Crash;
+use super::fs::fault::Faults;
 use super::history::content;
 use super::index::TEMPORARY;
 use super::prepare::obstructions;
-use super::prepare::resume::Leftovers;
+use super::prepare::resume::ResumableBlocks;
 use super::state::reader::{BACKWARD, FORWARD, done_journal, kept_journal};
-use super::state::worktree::{Options, Worktree};
+use super::state::worktree::{TreeOptions, Worktree};
 use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
@@ -65,17 +65,17 @@ impl Tree {
         name: TreeName,
         path: &Path,
         state_dir: Option<&Path>,
-        options: Options,
+        options: TreeOptions,
     ) -> Result<Arc<Self>> {
-        Self::open_with(name, path, state_dir, options, Crash::default()).map(Arc::new)
+        Self::open_with(name, path, state_dir, options, Faults::default()).map(Arc::new)
     }
 
     pub(crate) fn open_with(
         name: TreeName,
         path: &Path,
         state_dir: Option<&Path>,
-        options: Options,
-        crash: Crash,
+        options: TreeOptions,
+        crash: Faults,
     ) -> Result<Self> {
         let mut tree = Self {
             work: Worktree::open(name, path, state_dir, options, crash)?,
@@ -107,7 +107,7 @@ impl Tree {
 
         tree.state.sweep(TEMPORARY);
         tree.state.forget_next()?;
-        let tidied = Leftovers::tidy(&tree.state).and_then(|()| match tree.revertible()? {
+        let tidied = ResumableBlocks::tidy(&tree.state).and_then(|()| match tree.revertible()? {
             // What it may go back to is kept.
             Some(_) => Ok(()),
             None => content::put_away(&tree)

@@ -8,7 +8,7 @@ use super::{Claim, Tree};
 use crate::error::Result;
 use crate::id::Serial;
 use crate::manifest::Release;
-use crate::tree::state::node_store::Nodes;
+use crate::tree::state::node_store::NodeStore;
 use crate::tree::state::reader::{CommitMark, Mark};
 
 impl Tree {
@@ -40,7 +40,7 @@ impl Tree {
         release: &Release,
         signature: &[u8],
         order: &[u8],
-        fill: impl FnOnce(&Nodes) -> Result<()>,
+        fill: impl FnOnce(&NodeStore) -> Result<()>,
     ) -> Result<()> {
         let mark = Mark::of(release);
         // It lacks what came before, or another release of its number was first.

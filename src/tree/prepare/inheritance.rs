@@ -17,7 +17,7 @@ use crate::tree::fs::errors::is_absent;
 use crate::tree::fs::handover::{is_foreign, is_grant};
 use crate::tree::fs::metadata::handle_of;
 use crate::tree::fs::owners::Rights;
-use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::project_flags::ProjectFlags;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::{ACL, CAPABILITY, DEFAULT_ACL, LABEL, XattrReader};
@@ -36,7 +36,7 @@ pub(crate) struct Inherited {
     /// The user who may have made the access list.
     giver: u32,
     /// The project that quotas count it for, and flags; `None` where the filesystem has none.
-    marks: Option<Marks>,
+    marks: Option<ProjectFlags>,
     /// Whether the kernel gives its group to directories, while the plan is carried out, although it has no
     /// set-group-id in the end.
     is_passing: bool,
@@ -44,7 +44,7 @@ pub(crate) struct Inherited {
 
 impl Inherited {
     /// The project and the flags that it gives.
-    pub(crate) fn marks(&self) -> Option<Marks> {
+    pub(crate) fn marks(&self) -> Option<ProjectFlags> {
         self.marks
     }
 
@@ -185,11 +185,11 @@ impl<'a> Inheritance<'a> {
     }
 
     /// The project and the flags of the file at `path`; `None` when there is none, or it has none.
-    pub(crate) fn marks_of(&self, path: &TreePath) -> Option<Marks> {
+    pub(crate) fn marks_of(&self, path: &TreePath) -> Option<ProjectFlags> {
         self.root
             .open_file(path)
             .ok()
-            .and_then(|file| Marks::of(file.as_fd()))
+            .and_then(|file| ProjectFlags::of(file.as_fd()))
     }
 
     /// The directory that the plan has at `path`, as far as it changes it.
@@ -234,8 +234,8 @@ impl<'a> Inheritance<'a> {
         // A directory that this user cannot open is one in which only its owner makes anything.
         let opened = self.root.dir(dir).ok();
         let marks = opened
-            .and_then(|opened| Marks::of(opened.as_fd()))
-            .map(Marks::given);
+            .and_then(|opened| ProjectFlags::of(opened.as_fd()))
+            .map(ProjectFlags::given);
         let gid = set_group(mode, gid);
         let mut given = Inherited {
             gid,

@@ -11,7 +11,7 @@ use crate::tree::fs::stat::Version;
 
 /// One item of the stage: what gets a final name in the commit.
 #[derive(Debug)]
-pub(crate) struct Item {
+pub(crate) struct StagedItem {
     pub(crate) slot: u64,
     pub(crate) size: u64,
     /// Where it is not one long hole: what takes space, in bytes, in order; `None` is all of it.
@@ -32,7 +32,7 @@ pub(crate) struct Item {
     pub(crate) left: AtomicU32,
 }
 
-impl Item {
+impl StagedItem {
     /// The place of its change in the plan.
     pub(crate) fn change(&self) -> usize {
         self.change as usize

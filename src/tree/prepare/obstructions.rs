@@ -23,7 +23,7 @@ use crate::tree::state::worktree::Worktree;
 pub(crate) fn check(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mount = mount_of(root.as_fd()).map_err(|e| Error::io("cannot look at", root.path(), e))?;
-    let mut way = Way {
+    let mut way = ObstructionCheck {
         root: &root,
         plan,
         mount,
@@ -44,7 +44,7 @@ pub(crate) fn check(tree: &Worktree, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-struct Way<'a> {
+struct ObstructionCheck<'a> {
     root: &'a Root,
     plan: &'a Plan,
     mount: (u64, Option<u64>),
@@ -52,7 +52,7 @@ struct Way<'a> {
     last: Option<(Option<TreePath>, Option<OwnedFd>)>,
 }
 
-impl Way<'_> {
+impl ObstructionCheck<'_> {
     fn check(&mut self, change: &Change) -> Result<()> {
         let above = change.path.parent();
         if self.last.as_ref().is_none_or(|(dir, _)| *dir != above) {

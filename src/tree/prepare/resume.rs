@@ -20,25 +20,25 @@ use crate::sync::locked;
 use crate::tree::fs::dir::{names, slot_name};
 use crate::tree::fs::root::NOFOLLOW;
 use crate::tree::fs::stat::FileStat;
-use crate::tree::state::block_log::{self, Place, each_record};
-use crate::tree::state::dir::State;
+use crate::tree::state::block_log::{self, BlockLocation, each_record};
+use crate::tree::state::dir::StateDir;
 
 /// Records are written in pieces of about this many bytes.
-const BUFFER: usize = 64 << 10;
+const LOG_BUFFER_BYTES: usize = 64 << 10;
 const LOG_PREFIX: &str = "log-";
 /// The log of a session whose files may have been in the tree: others may have them open, so that they are copied.
 const USED_PREFIX: &str = "used-";
 
 /// The log of one session: appended by threads, best effort.
 #[derive(Debug)]
-pub(crate) struct Log {
+pub(crate) struct StageLog {
     first: u64,
     out: Mutex<(File, Vec<u8>)>,
 }
 
-impl Log {
+impl StageLog {
     /// Begins the log of the session whose first slot is `first`.
-    pub(crate) fn create(state: &State, first: u64) -> Result<Self> {
+    pub(crate) fn create(state: &StateDir, first: u64) -> Result<Self> {
         let path = state.stage_path().join(format!("{LOG_PREFIX}{first}"));
         let mut options = File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
@@ -48,12 +48,12 @@ impl Log {
 
         Ok(Self {
             first,
-            out: Mutex::new((file, Vec::with_capacity(BUFFER))),
+            out: Mutex::new((file, Vec::with_capacity(LOG_BUFFER_BYTES))),
         })
     }
 
     /// Notes that the files are about to be put into the tree: no later session writes to them.
-    pub(crate) fn retire(&self, state: &State) -> Result<()> {
+    pub(crate) fn retire(&self, state: &StateDir) -> Result<()> {
         let path = state.stage_path();
         let (from, to) = (
             path.join(format!("{LOG_PREFIX}{}", self.first)),
@@ -66,13 +66,13 @@ impl Log {
         let mut log = locked(&self.out);
         log.1.extend_from_slice(&block_log::record(
             hash,
-            &Place {
+            &BlockLocation {
                 slot,
                 offset,
                 size: size as u32,
             },
         ));
-        if log.1.len() >= BUFFER {
+        if log.1.len() >= LOG_BUFFER_BYTES {
             flush(&mut log);
         }
     }
@@ -90,11 +90,11 @@ fn flush(log: &mut (File, Vec<u8>)) {
 }
 
 /// The files that sessions before this one left.
-pub(crate) struct Leftovers {
+pub(crate) struct ResumableBlocks {
     stage: OwnedFd,
     old: Vec<OsString>,
     next_slot: u64,
-    blocks: HashMap<BlockHash, Place>,
+    blocks: HashMap<BlockHash, BlockLocation>,
     /// The slots in which blocks lie, by their names and offsets: those that can be gone on with.
     open: HashMap<(BlockHash, u64), u64>,
     /// How many wanted blocks each of these slots has.
@@ -103,10 +103,10 @@ pub(crate) struct Leftovers {
     taken: HashSet<u64>,
 }
 
-impl Leftovers {
+impl ResumableBlocks {
     /// Looks for the blocks `wanted` in what is left, if anything is; files that hold none of them are removed at once.
     pub(crate) fn load(
-        state: &State,
+        state: &StateDir,
         wanted: impl FnOnce() -> Result<HashSet<BlockHash>>,
     ) -> Result<Self> {
         let path = state.stage_path();
@@ -135,7 +135,7 @@ impl Leftovers {
         let mut counts = HashMap::new();
         open.values()
             .for_each(|slot| *counts.entry(*slot).or_insert(0) += 1);
-        let needed: HashSet<u64> = blocks.values().map(|p: &Place| p.slot).collect();
+        let needed: HashSet<u64> = blocks.values().map(|p: &BlockLocation| p.slot).collect();
         let number = |name: &OsString| {
             let name = name.to_string_lossy().into_owned();
             let number = [LOG_PREFIX, USED_PREFIX]
@@ -220,7 +220,7 @@ impl Leftovers {
 
     /// Gives up everything but the slots that are gone on with, for the space that it takes; says whether there was
     /// anything.
-    pub(crate) fn give_up(&mut self, state: &State) -> Result<bool> {
+    pub(crate) fn give_up(&mut self, state: &StateDir) -> Result<bool> {
         let taken = &self.taken;
         let is_idle = |name: &OsString| {
             let slot = name.to_str().and_then(|name| name.parse::<u64>().ok());
@@ -247,7 +247,7 @@ impl Leftovers {
     }
 
     /// Removes what the sessions before left.
-    pub(crate) fn remove(&self, state: &State) -> Result<()> {
+    pub(crate) fn remove(&self, state: &StateDir) -> Result<()> {
         let is_taken = |name: &&OsString| {
             name.to_str()
                 .and_then(|name| name.parse().ok())
@@ -261,7 +261,7 @@ impl Leftovers {
     }
 
     /// Removes what no later session can use: items that no log tells of, and logs without items.
-    pub(crate) fn tidy(state: &State) -> Result<()> {
+    pub(crate) fn tidy(state: &StateDir) -> Result<()> {
         let path = state.stage_path();
         let all = names(&path)?;
         let mut told = HashSet::new();
@@ -286,7 +286,7 @@ impl Leftovers {
     }
 
     /// Removes everything in the stage.
-    pub(crate) fn clear(state: &State) -> Result<()> {
+    pub(crate) fn clear(state: &StateDir) -> Result<()> {
         let path = state.stage_path();
         names(&path)?
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::items::Item;
+use super::items::StagedItem;
 use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::tree::state::worktree::Worktree;
@@ -20,7 +20,7 @@ const MARGIN: u64 = 64;
 pub(crate) fn check(
     tree: &Worktree,
     plan: &Plan,
-    items: &[Item],
+    items: &[StagedItem],
     held: &HashMap<u64, u64>,
     keeps: bool,
 ) -> Result<()> {
@@ -36,7 +36,7 @@ pub(crate) fn check(
     }
 
     let unit = fs.f_frsize.max(1);
-    let bytes = |item: &Item| {
+    let bytes = |item: &StagedItem| {
         let taken = item
             .data()
             .map(|d| (d.end - d.start).div_ceil(unit).saturating_mul(unit));

@@ -15,7 +15,7 @@ use super::work::Ticket;
 use super::{Jobs, ScanOptions, Shared, Skipped, unreadable};
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{TreePath, Xattr};
-use crate::tree::fs::dir_access::Barred;
+use crate::tree::fs::dir_access::OpenedDirs;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::{FileStat, Version, link_target};
 use crate::tree::fs::xattrs::XattrReader;
@@ -138,7 +138,7 @@ pub(super) struct Lister<'a> {
     root: &'a Root,
     options: &'a ScanOptions,
     held: &'a AtomicUsize,
-    barred: &'a Barred,
+    barred: &'a OpenedDirs,
     xattrs: XattrReader,
 }
 
@@ -147,7 +147,7 @@ impl<'a> Lister<'a> {
         root: &'a Root,
         options: &'a ScanOptions,
         held: &'a AtomicUsize,
-        barred: &'a Barred,
+        barred: &'a OpenedDirs,
     ) -> Self {
         Self {
             root,

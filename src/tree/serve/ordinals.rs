@@ -10,21 +10,21 @@ use crate::manifest::read::{Child, Located, Manifest, NodeSource, PageView, Read
 use crate::manifest::{Content, EntryKind, Node, NodeRef, TreePath};
 
 /// How many pages, and how many files, are kept at hand: a stream and the repairs of what went before.
-const KEPT: usize = 8;
+const RECENT_PAGES: usize = 8;
 
 /// A manifest whose nodes `S` has, for one who asks for neighbours.
 #[derive(Debug)]
-pub(crate) struct Numbered<S> {
+pub(crate) struct OrdinalReader<S> {
     pub(crate) manifest: Manifest<S>,
     /// The nodes by ordinal.
     nodes: Vec<BlockRef>,
     pages: Vec<Arc<PageView>>,
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<BlockRun>,
 }
 
 /// Consecutive blocks of one open file: all of a small file, one list of a large one.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct BlockRun {
     pub(crate) ordinals: Range<u64>,
     pub(crate) path: TreePath,
     pub(crate) blocks: Vec<BlockRef>,
@@ -33,7 +33,7 @@ pub(crate) struct Run {
     pub(crate) file: Option<Arc<File>>,
 }
 
-impl<S: NodeSource> Numbered<S> {
+impl<S: NodeSource> OrdinalReader<S> {
     /// The manifest under `top`, all of whose nodes are in `source`.
     pub(crate) fn new(top: NodeRef, source: S) -> Result<Self, ReadError> {
         let nodes = number_nodes(&top, &source)?;
@@ -69,7 +69,7 @@ impl<S: NodeSource> Numbered<S> {
         Ok(self.runs.len() - 1)
     }
 
-    fn find_run(&mut self, ordinal: Ordinal) -> Result<Run, ReadError> {
+    fn find_run(&mut self, ordinal: Ordinal) -> Result<BlockRun, ReadError> {
         let page = self.page(ordinal)?;
         let Located { entry, first } = page.entry_of(ordinal)?;
         let (mut at, mut offset) = (first.0, 0);
@@ -97,7 +97,7 @@ impl<S: NodeSource> Numbered<S> {
             .find(|r| r.path == entry.path)
             .and_then(|r| r.file.clone());
 
-        Ok(Run {
+        Ok(BlockRun {
             ordinals: at..at + blocks.len() as u64,
             path: entry.path.clone(),
             blocks,
@@ -120,7 +120,7 @@ impl<S: NodeSource> Numbered<S> {
     }
 }
 
-impl Run {
+impl BlockRun {
     pub(crate) fn index_of(&self, ordinal: Ordinal) -> usize {
         (ordinal.0 - self.ordinals.start) as usize
     }
@@ -128,7 +128,7 @@ impl Run {
 
 /// Makes room for one more at the end; the one unused for longest goes.
 fn make_room<T>(kept: &mut Vec<T>) {
-    if kept.len() >= KEPT {
+    if kept.len() >= RECENT_PAGES {
         kept.remove(0);
     }
 }

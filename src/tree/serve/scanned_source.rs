@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::ordinals::Numbered;
+use super::ordinals::OrdinalReader;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
@@ -45,9 +45,9 @@ pub trait Blocks {
     fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError>;
 }
 
-impl Blocks for Source {
+impl Blocks for ScannedSource {
     fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
-        Source::read(self, ordinal, out)
+        ScannedSource::read(self, ordinal, out)
     }
 }
 
@@ -63,9 +63,9 @@ impl Blocks for Nothing {
 
 /// The manifest of a scanned tree, and its blocks.
 #[derive(Debug)]
-pub struct Source {
+pub struct ScannedSource {
     root: Arc<Root>,
-    numbered: Numbered<Arc<Index>>,
+    numbered: OrdinalReader<Arc<Index>>,
     /// Has the nodes of the manifest.
     index: Arc<Index>,
     /// The tree's own directory.
@@ -77,11 +77,11 @@ pub struct Source {
 /// What a filesystem's clock may be behind the system's: it ticks some hundred times a second.
 const TICK: Duration = Duration::from_millis(20);
 
-impl Source {
+impl ScannedSource {
     /// The release of what was scanned under `root`.
     pub fn new(root: Arc<Root>, scanned: &Scanned) -> Result<Self> {
         let index = Arc::clone(&scanned.index);
-        let numbered = Numbered::new(index.root(), Arc::clone(&index))
+        let numbered = OrdinalReader::new(index.root(), Arc::clone(&index))
             .map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
         Ok(Self {
             root,
@@ -197,7 +197,7 @@ fn is_settled(file: &File, since: Option<SystemTime>) -> bool {
     rustix::fs::fstat(file).is_ok_and(|stat| (stat.st_ctime, stat.st_ctime_nsec as i64) < limit)
 }
 
-impl NodeSource for Source {
+impl NodeSource for ScannedSource {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
         self.index.node(hash)
     }
@@ -230,12 +230,12 @@ mod tests {
             Self { dir, root }
         }
 
-        fn source(&self, policy: &Policy) -> Source {
+        fn source(&self, policy: &Policy) -> ScannedSource {
             let mut options =
                 ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
             options.policy = policy.clone();
             let scanned = scan(&self.root, &options, None, &self.dir.path().join("index")).unwrap();
-            Source::new(Arc::clone(&self.root), &scanned).unwrap()
+            ScannedSource::new(Arc::clone(&self.root), &scanned).unwrap()
         }
     }
 
@@ -248,7 +248,7 @@ mod tests {
     }
 
     /// Every ordinal of the release, in order or backwards: whole, verified, and of the size that was told.
-    fn read_all(source: &mut Source, backwards: bool) -> HashMap<u64, Vec<u8>> {
+    fn read_all(source: &mut ScannedSource, backwards: bool) -> HashMap<u64, Vec<u8>> {
         let top = source.top();
         let all = 0..top.nodes + top.blocks;
         let order: Vec<u64> = if backwards {

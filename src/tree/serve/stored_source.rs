@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::ordinals::Numbered;
+use super::ordinals::OrdinalReader;
 use super::scanned_source::{Blocks, SourceError};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
@@ -21,25 +21,25 @@ use crate::tree::fs::dir::{open_dir, slot_name};
 use crate::tree::fs::root::{Root, open_file_at};
 use crate::tree::history::content;
 use crate::tree::lifecycle::Tree;
-use crate::tree::state::block_log::{self, Place};
-use crate::tree::state::node_store::Nodes;
-use crate::tree::state::reader::Records;
+use crate::tree::state::block_log::{self, BlockLocation};
+use crate::tree::state::node_store::NodeStore;
+use crate::tree::state::reader::StateReader;
 use crate::{Error, Result};
 
 /// Where the live tree is.
 #[derive(Debug)]
-pub enum Live {
+pub enum LiveTree {
     /// In whichever directory this process serves: its path is not looked up.
     Served(Arc<Tree>),
     /// At this path, where another process serves it.
     At(PathBuf),
 }
 
-impl Live {
+impl LiveTree {
     fn root(&self) -> Option<Arc<Root>> {
         match self {
-            Live::Served(tree) => Some(tree.root()),
-            Live::At(path) => Root::open(path).ok().map(Arc::new),
+            LiveTree::Served(tree) => Some(tree.root()),
+            LiveTree::At(path) => Root::open(path).ok().map(Arc::new),
         }
     }
 }
@@ -47,22 +47,22 @@ impl Live {
 /// The manifest of a release that a host keeps, and its blocks.
 #[derive(Debug)]
 pub struct StoredSource {
-    tree: Live,
-    records: Records,
-    nodes: Arc<Nodes>,
-    numbered: Numbered<Arc<Nodes>>,
+    tree: LiveTree,
+    records: StateReader,
+    nodes: Arc<NodeStore>,
+    numbered: OrdinalReader<Arc<NodeStore>>,
     /// The live tree, as it was when it was looked at last.
     root: Option<Arc<Root>>,
     /// Where the blocks of kept content lie; read when the first one is asked for.
-    kept: Option<Kept>,
+    kept: Option<KeptBlocks>,
 }
 
 /// The kept content of all releases.
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptBlocks {
     dirs: Vec<PathBuf>,
     /// The place of each block with the place of its directory in `dirs`.
-    blocks: HashMap<BlockHash, (usize, Place)>,
+    blocks: HashMap<BlockHash, (usize, BlockLocation)>,
     open: Option<((usize, u64), File)>,
 }
 
@@ -74,9 +74,9 @@ impl Blocks for StoredSource {
 
 impl StoredSource {
     /// The release with the manifest `root` of `tree`, whose state `records` are.
-    pub fn open(tree: Live, records: Records, root: NodeRef) -> Result<Self> {
-        let nodes = Arc::new(Nodes::look(records.path().join("nodes"))?);
-        let numbered = Numbered::new(root, Arc::clone(&nodes)).map_err(|e| {
+    pub fn open(tree: LiveTree, records: StateReader, root: NodeRef) -> Result<Self> {
+        let nodes = Arc::new(NodeStore::look(records.path().join("nodes"))?);
+        let numbered = OrdinalReader::new(root, Arc::clone(&nodes)).map_err(|e| {
             Error::refused("this host does not have the whole manifest of the release").because(e)
         })?;
         Ok(Self {
@@ -147,13 +147,13 @@ impl StoredSource {
         let block = run.blocks[run.index_of(ordinal)];
         let kept = self
             .kept
-            .get_or_insert_with(|| Kept::load(self.records.path()));
+            .get_or_insert_with(|| KeptBlocks::load(self.records.path()));
         out.extend_from_slice(&kept.read(&block)?);
         Some(block)
     }
 }
 
-impl Kept {
+impl KeptBlocks {
     /// What cannot be read is as if it were not kept.
     fn load(state: &Path) -> Self {
         let mut kept = Self::default();

@@ -13,10 +13,10 @@ use crate::error::Result;
 use crate::manifest::TreePath;
 use crate::tree::fs::dir::slot_name;
 use crate::tree::fs::metadata::{add_xattrs, handle_of};
-use crate::tree::fs::project_flags::Marks;
+use crate::tree::fs::project_flags::ProjectFlags;
 use crate::tree::fs::root::open_dir_at;
 use crate::tree::prepare::inheritance::Inheritance;
-use crate::tree::prepare::items::Item;
+use crate::tree::prepare::items::StagedItem;
 
 /// The directory in the stage for what has its project from where it is made.
 const NURSERY: &CStr = c"nursery";
@@ -38,8 +38,8 @@ impl Stage {
         }
 
         // What is made here has these.
-        let stage = Marks::of(self.tree.state.stage())
-            .map(Marks::given)
+        let stage = ProjectFlags::of(self.tree.state.stage())
+            .map(ProjectFlags::given)
             .map(|given| given.of_file(given));
 
         for item in &self.items {
@@ -54,9 +54,9 @@ impl Stage {
     fn settle(
         &self,
         inheritance: &mut Inheritance<'_>,
-        item: &Item,
+        item: &StagedItem,
         change: &Change,
-        stage: Option<Marks>,
+        stage: Option<ProjectFlags>,
     ) -> io::Result<()> {
         let shape = change.shape();
         // A further name has what the file has.
@@ -99,9 +99,9 @@ impl Stage {
     fn mark(
         &self,
         inheritance: &Inheritance<'_>,
-        item: &Item,
+        item: &StagedItem,
         change: &Change,
-        [here, given]: [Marks; 2],
+        [here, given]: [ProjectFlags; 2],
     ) -> io::Result<()> {
         let is_new = matches!(change.action, Action::Create | Action::Replace);
         let had = if is_new {
@@ -127,7 +127,7 @@ impl Stage {
             file => file?,
         };
 
-        if Marks::of(file.as_fd()) == Some(wanted) {
+        if ProjectFlags::of(file.as_fd()) == Some(wanted) {
             Ok(())
         } else {
             wanted.set(file.as_fd())

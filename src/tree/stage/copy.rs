@@ -16,7 +16,7 @@ use crate::tree::fs::sparse;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::LABEL;
 use crate::tree::prepare::inheritance::Inheritance;
-use crate::tree::prepare::items::Item;
+use crate::tree::prepare::items::StagedItem;
 use crate::tree::scan;
 
 impl Stage {
@@ -24,7 +24,7 @@ impl Stage {
     pub(super) fn copy(
         &self,
         inheritance: &mut Inheritance<'_>,
-        item: &Item,
+        item: &StagedItem,
         change: &Change,
         content: &Content,
     ) -> io::Result<()> {

@@ -11,17 +11,17 @@ use crate::sync::locked;
 use crate::tree::lifecycle::Tree;
 
 /// Lists that are kept: what comes is in about the order of the file, whichever thread asks.
-const KEPT: usize = 8;
+const RECENT_LISTS: usize = 8;
 
 /// The lists of the manifests that a tree keeps.
 #[derive(Debug)]
-pub(super) struct Lists {
+pub(super) struct ListCache {
     tree: Arc<Tree>,
     /// The one used last at the end.
     kept: Mutex<Vec<(BlockHash, Arc<[BlockRef]>)>>,
 }
 
-impl Lists {
+impl ListCache {
     pub(super) fn new(tree: &Arc<Tree>) -> Self {
         Self {
             tree: Arc::clone(tree),
@@ -30,7 +30,7 @@ impl Lists {
     }
 }
 
-impl diff::Lists for Lists {
+impl diff::Lists for ListCache {
     fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>> {
         let mut kept = locked(&self.kept);
         if let Some(at) = kept.iter().rposition(|(hash, _)| *hash == list.block.hash) {
@@ -39,7 +39,7 @@ impl diff::Lists for Lists {
             let failed =
                 |e| Error::refused("a part of the release's manifest cannot be read").because(e);
             let blocks = read_list(self.tree.nodes(), list).map_err(failed)?;
-            if kept.len() == KEPT {
+            if kept.len() == RECENT_LISTS {
                 kept.remove(0);
             }
             kept.push((list.block.hash, blocks.into()));

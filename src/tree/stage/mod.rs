@@ -24,11 +24,11 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
 use rustix::io::Errno;
 
-use super::commit::next_tree::Next;
+use super::commit::next_tree::NextTree;
 use super::commit::run::{CommitReport, Staged};
 use super::fs::ctime_chains::Operation;
 use super::fs::dir::{MAX_SINGLE_SYNCS, slot_name, sync_dir};
-use super::fs::dir_access::Barred;
+use super::fs::dir_access::OpenedDirs;
 use super::fs::errors::with_space_hint;
 use super::fs::metadata::{Metadata, handle_of};
 use super::fs::sparse;
@@ -36,8 +36,8 @@ use super::fs::stat::FileStat;
 use super::history::content;
 use super::lifecycle::{Claim, Tree};
 use super::prepare::inheritance::{Inheritance, give_groups, strangers};
-use super::prepare::items::{Item, is_copied};
-use super::prepare::resume::{Leftovers, Log};
+use super::prepare::items::{StagedItem, is_copied};
+use super::prepare::resume::{ResumableBlocks, StageLog};
 use super::prepare::{copies, copy_up, obstructions, permissions, space};
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Plan, Shape};
@@ -46,8 +46,8 @@ use crate::id::Ordinal;
 use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, Release, TreePath};
 use crate::sync::locked;
-pub use readback::Recall;
-use targets::Spots;
+pub use readback::BlockReader;
+use targets::BlockTargets;
 
 /// Space for files of at least this size is taken before the first byte comes, in bytes.
 const PREALLOCATE_FROM: u64 = 1 << 20;
@@ -57,16 +57,16 @@ const PREALLOCATE_FROM: u64 = 1 << 20;
 pub struct Stage {
     tree: Arc<Tree>,
     plan: Plan,
-    items: Vec<Item>,
-    spots: Spots,
+    items: Vec<StagedItem>,
+    spots: BlockTargets,
     next_slot: u64,
-    log: Log,
+    log: StageLog,
     _claim: Claim<Arc<Tree>>,
     finished: AtomicBool,
     /// Whether a commit was tried.
     spent: AtomicBool,
     /// The tree that takes the live one's place, in the layout `swap`.
-    next: Mutex<Option<Next>>,
+    next: Mutex<Option<NextTree>>,
 }
 
 impl Stage {
@@ -87,7 +87,7 @@ impl Stage {
             tree.check_swap()?;
         }
 
-        let barred = Barred::of_plan(&tree.root(), &plan)?;
+        let barred = OpenedDirs::of_plan(&tree.root(), &plan)?;
         if plan.layout == Layout::Swap {
             barred.refuse_exchange(&tree.root())?;
         }
@@ -103,8 +103,8 @@ impl Stage {
         permissions::check_top(tree, &plan)?;
         tree.confirm()?;
         tree.state.forget_next()?;
-        let mut spots = Spots::new(tree);
-        let mut leftovers = Leftovers::load(&tree.state, || names(&plan, &spots))?;
+        let mut spots = BlockTargets::new(tree);
+        let mut leftovers = ResumableBlocks::load(&tree.state, || names(&plan, &spots))?;
         let copied = copies::chosen(&root, &plan)?;
         let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut spots, &mut leftovers)?;
 
@@ -124,7 +124,7 @@ impl Stage {
             space::check(tree, &plan, &items, &held, keeps)?;
         }
 
-        let log = Log::create(&tree.state, leftovers.next_slot())?;
+        let log = StageLog::create(&tree.state, leftovers.next_slot())?;
         let mut stage = Self {
             tree: Arc::clone(tree),
             plan,
@@ -194,7 +194,7 @@ impl Stage {
         self.finished.store(false, Ordering::Release);
         // In the layout `swap` there are none: the next tree would get the modes that they have for now.
         let barred = (self.plan.layout == Layout::InPlace)
-            .then(|| Barred::of_plan(&self.tree.root(), &self.plan));
+            .then(|| OpenedDirs::of_plan(&self.tree.root(), &self.plan));
         let _barred = barred.transpose()?;
 
         // What changes files of the live tree comes before they are copied: they are noted as they are then.
@@ -230,7 +230,7 @@ impl Stage {
         }
 
         if self.plan.layout == Layout::Swap {
-            *locked(&self.next) = Some(Next::build(&self.tree, &self.plan, &self.items)?);
+            *locked(&self.next) = Some(NextTree::build(&self.tree, &self.plan, &self.items)?);
         }
 
         self.sync()?;
@@ -265,7 +265,7 @@ impl Stage {
         self.log.close();
         if let Err(e) = self
             .drop_slots()
-            .and_then(|()| Leftovers::clear(&self.tree.state))
+            .and_then(|()| ResumableBlocks::clear(&self.tree.state))
         {
             tracing::warn!(
                 "tree {}: the stage cannot be cleared: {e}",
@@ -333,19 +333,19 @@ impl Stage {
     }
 
     /// Writes one block; the last one of a file seals it.
-    fn write(&self, item: &Item, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, item: &StagedItem, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.open_slot(item.slot)?;
         sparse::write(&file, bytes, offset)?;
         self.count(item, || Ok(file))
     }
 
     /// Leaves out a block of a long hole, of which a file can have millions.
-    fn leave_out(&self, item: &Item) -> io::Result<()> {
+    fn leave_out(&self, item: &StagedItem) -> io::Result<()> {
         self.count(item, || self.open_slot(item.slot))
     }
 
     /// Counts a block that is there; the last one seals the file.
-    fn count(&self, item: &Item, file: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
+    fn count(&self, item: &StagedItem, file: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
         if item.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
         }
@@ -376,13 +376,13 @@ impl Stage {
         )?))
     }
 
-    fn seal(&self, item: &Item, handle: impl AsFd) -> io::Result<()> {
+    fn seal(&self, item: &StagedItem, handle: impl AsFd) -> io::Result<()> {
         let now = FileStat::of(&handle)?;
         self.seal_over(item, handle, &now)
     }
 
     /// Gives the item, which is as in `now`, the release's metadata.
-    fn seal_over(&self, item: &Item, handle: impl AsFd, now: &FileStat) -> io::Result<()> {
+    fn seal_over(&self, item: &StagedItem, handle: impl AsFd, now: &FileStat) -> io::Result<()> {
         Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan)
             .set_over(handle.as_fd(), now)?;
         item.ino.store(now.id.ino, Ordering::Release);
@@ -496,7 +496,7 @@ impl Stage {
         Ok(())
     }
 
-    fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &Item) -> io::Result<()> {
+    fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &StagedItem) -> io::Result<()> {
         let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
         let change = &*self.plan.changes.get(item.change());
         let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
@@ -568,7 +568,7 @@ impl Stage {
     }
 
     /// The item of the change at `at` in the plan, which its further names follow.
-    fn first(&self, at: usize) -> Option<&Item> {
+    fn first(&self, at: usize) -> Option<&StagedItem> {
         self.items
             .get(self.items.partition_point(|item| item.change() < at))
             .filter(|item| item.change() == at)
@@ -632,7 +632,7 @@ impl Stage {
         sync_dir(&self.tree.state.stage_path())
     }
 
-    fn failed(&self, action: &str, item: &Item, e: io::Error) -> Error {
+    fn failed(&self, action: &str, item: &StagedItem, e: io::Error) -> Error {
         let path = &self.plan.changes.get(item.change()).path;
         with_space_hint(Error::io(action, self.tree.root().shown(path), e))
     }
@@ -645,7 +645,7 @@ impl Drop for Stage {
 }
 
 /// The names of the blocks that are to be fetched.
-fn names(plan: &Plan, spots: &Spots) -> Result<HashSet<BlockHash>> {
+fn names(plan: &Plan, spots: &BlockTargets) -> Result<HashSet<BlockHash>> {
     let mut names = HashSet::new();
     plan.each_fetched(spots.lists(), |_, block| {
         names.insert(block.hash);
@@ -654,7 +654,7 @@ fn names(plan: &Plan, spots: &Spots) -> Result<HashSet<BlockHash>> {
 }
 
 /// Whether the block is wherever it belongs.
-fn has(spots: &Spots, hash: &BlockHash) -> bool {
+fn has(spots: &BlockTargets, hash: &BlockHash) -> bool {
     spots
         .of(hash)
         .is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
@@ -664,9 +664,9 @@ fn has(spots: &Spots, hash: &BlockHash) -> bool {
 fn lay_out(
     plan: &Plan,
     copied: &HashSet<usize>,
-    spots: &mut Spots,
-    leftovers: &mut Leftovers,
-) -> Result<(Vec<Item>, u64, Vec<usize>)> {
+    spots: &mut BlockTargets,
+    leftovers: &mut ResumableBlocks,
+) -> Result<(Vec<StagedItem>, u64, Vec<usize>)> {
     let mut further: Vec<_> = plan
         .further
         .iter()
@@ -709,7 +709,7 @@ fn lay_out(
             resumed.push(items.len());
         }
         let own = taken.unwrap_or(slot);
-        items.push(Item {
+        items.push(StagedItem {
             size,
             holes,
             blocks,
@@ -718,7 +718,7 @@ fn lay_out(
         });
         slot += u64::from(taken.is_none());
         while let Some(name) = further.next_if(|f| f.first as usize == at) {
-            items.push(Item {
+            items.push(StagedItem {
                 further: Some(Box::new(name.path.clone())),
                 ..Item::new(slot, at)
             });

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::Stage;
-use super::targets::Spot;
+use super::targets::BlockTarget;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{NodeSource, ReadError};
@@ -17,14 +17,14 @@ use crate::manifest::{NodeRef, TreePath};
 use crate::tree::fs::dir::slot_name;
 use crate::tree::fs::root::open_file_at;
 use crate::tree::lifecycle::Tree;
-use crate::tree::serve::ordinals::Numbered;
-use crate::tree::state::block_log::{self, Place};
+use crate::tree::serve::ordinals::OrdinalReader;
+use crate::tree::state::block_log::{self, BlockLocation};
 
 /// The blocks of one release, by ordinal.
 #[derive(Debug)]
-pub struct Recall {
+pub struct BlockReader {
     tree: Arc<Tree>,
-    numbered: Numbered<Nodes>,
+    numbered: OrdinalReader<TreeNodes>,
     /// The file of the stage that was read last.
     staged: Option<(u64, File)>,
     /// The same of the tree, of those that the plan named.
@@ -33,18 +33,18 @@ pub struct Recall {
 
 /// The nodes that a tree keeps.
 #[derive(Debug)]
-struct Nodes(Arc<Tree>);
+struct TreeNodes(Arc<Tree>);
 
-impl NodeSource for Nodes {
+impl NodeSource for TreeNodes {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
         self.0.nodes().node(hash)
     }
 }
 
-impl Recall {
+impl BlockReader {
     /// The release with the manifest `root`, all of which `tree` has.
     pub fn open(tree: &Arc<Tree>, root: NodeRef) -> Result<Self, ReadError> {
-        let numbered = Numbered::new(root, Nodes(Arc::clone(tree)))?;
+        let numbered = OrdinalReader::new(root, TreeNodes(Arc::clone(tree)))?;
         Ok(Self {
             tree: Arc::clone(tree),
             numbered,
@@ -76,7 +76,7 @@ impl Recall {
             .spots
             .of(&block.hash)
             .ok()
-            .and_then(|mut spots| spots.find(Spot::is_written));
+            .and_then(|mut spots| spots.find(BlockTarget::is_written));
 
         let Some(found) = found else { return false };
         let slot = stage.items[found.item].slot;
@@ -89,7 +89,7 @@ impl Recall {
             },
         };
 
-        let place = Place {
+        let place = BlockLocation {
             slot,
             offset: found.offset,
             size: block.size,

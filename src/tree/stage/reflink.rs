@@ -14,7 +14,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Change, Lists as _};
 use crate::error::Result;
 use crate::manifest::{Content, TreePath};
-use crate::tree::prepare::items::Item;
+use crate::tree::prepare::items::StagedItem;
 
 /// What came of trying to clone a file.
 enum Cloned {
@@ -97,7 +97,7 @@ impl Stage {
     fn clone_file(
         &self,
         at: usize,
-        item: &Item,
+        item: &StagedItem,
         blocks: &[BlockRef],
         twin: &TreePath,
     ) -> io::Result<Cloned> {

@@ -14,13 +14,17 @@ use crate::manifest::{Content, Mode};
 use crate::tree::fs::dir::slot_name;
 use crate::tree::fs::metadata::{Metadata, handle_of};
 use crate::tree::fs::sparse;
-use crate::tree::prepare::items::Item;
-use crate::tree::prepare::resume::Leftovers;
+use crate::tree::prepare::items::StagedItem;
+use crate::tree::prepare::resume::ResumableBlocks;
 
 impl Stage {
     /// Goes on with the items in `resumed`, whose slots an aborted session filled in part, and puts everything else
     /// that it left where it belongs now.
-    pub(super) fn take_over(&mut self, mut leftovers: Leftovers, resumed: &[usize]) -> Result<()> {
+    pub(super) fn take_over(
+        &mut self,
+        mut leftovers: ResumableBlocks,
+        resumed: &[usize],
+    ) -> Result<()> {
         for &at in resumed {
             let item = &self.items[at];
             self.resume(at, item, &leftovers)
@@ -35,7 +39,7 @@ impl Stage {
         leftovers.remove(&self.tree.state)
     }
 
-    fn resume(&self, at: usize, item: &Item, leftovers: &Leftovers) -> io::Result<()> {
+    fn resume(&self, at: usize, item: &StagedItem, leftovers: &ResumableBlocks) -> io::Result<()> {
         // It may have been complete, with the owner and the mode of a release that is not wanted any more.
         let private = Metadata {
             mode: Some(Mode::from_bits(0o600)),
@@ -89,7 +93,11 @@ impl Stage {
         Ok(())
     }
 
-    fn each_block(&self, item: &Item, mut each: impl FnMut(u32, &BlockRef)) -> io::Result<()> {
+    fn each_block(
+        &self,
+        item: &StagedItem,
+        mut each: impl FnMut(u32, &BlockRef),
+    ) -> io::Result<()> {
         let change = self.plan.changes.get(item.change());
         let mut nth = 0..;
         let mut all = |blocks: &[BlockRef]| {

@@ -1,13 +1,13 @@
 //! Where every block of what is staged belongs, and whether it is there already.
 //!
 //! A place in a small file is written out. Those in files that list their blocks in nodes of their own are known by the
-//! beginning of the block's name and a number; the rest is read from the list ([`Lists`]): they take nine bytes each,
+//! beginning of the block's name and a number; the rest is read from the list ([`ListCache`]): they take nine bytes each,
 //! and a file of 10 GB has 160,000 of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::list_cache::Lists;
+use super::list_cache::ListCache;
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::Lists as _;
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ const WRITTEN: u8 = 2;
 
 /// The places of all blocks.
 #[derive(Debug)]
-pub(super) struct Spots {
+pub(super) struct BlockTargets {
     /// Sorted, once all are known.
     direct: Vec<Direct>,
     files: Vec<Listed>,
@@ -28,12 +28,12 @@ pub(super) struct Spots {
     index: Vec<(u32, u32)>,
     /// By number.
     states: Vec<AtomicU8>,
-    lists: Lists,
+    lists: ListCache,
 }
 
 /// One of the places of one block: where it is, and what is known of it.
 #[derive(Debug)]
-pub(super) struct Spot<'a> {
+pub(super) struct BlockTarget<'a> {
     pub(super) item: usize,
     pub(super) offset: u64,
     state: &'a AtomicU8,
@@ -59,12 +59,12 @@ struct Listed {
     item: u32,
     /// The number of its first place.
     first: u32,
-    lists: Vec<Part>,
+    lists: Vec<ListPart>,
 }
 
 /// What one list says of a file.
 #[derive(Debug)]
-struct Part {
+struct ListPart {
     list: ListRef,
     /// The place in the file of its first block, among all blocks.
     first: u32,
@@ -79,7 +79,7 @@ impl Key {
     }
 }
 
-impl Spot<'_> {
+impl BlockTarget<'_> {
     /// Whether the block is to be written there, by whoever asks.
     pub(super) fn claim(&self) -> bool {
         self.state
@@ -98,7 +98,7 @@ impl Spot<'_> {
     }
 }
 
-impl Spots {
+impl BlockTargets {
     /// No places yet, of a release whose lists `tree` has.
     pub(super) fn new(tree: &Arc<Tree>) -> Self {
         Self {
@@ -106,12 +106,12 @@ impl Spots {
             files: Vec::new(),
             index: Vec::new(),
             states: Vec::new(),
-            lists: Lists::new(tree),
+            lists: ListCache::new(tree),
         }
     }
 
     /// What reads the lists of large files.
-    pub(super) fn lists(&self) -> &Lists {
+    pub(super) fn lists(&self) -> &ListCache {
         &self.lists
     }
 
@@ -153,7 +153,7 @@ impl Spots {
                 };
                 let mut number = file.first;
                 for list in lists {
-                    file.lists.push(Part {
+                    file.lists.push(ListPart {
                         list: *list,
                         first: number - file.first,
                         offset,
@@ -181,13 +181,13 @@ impl Spots {
     }
 
     /// Where the block `hash` belongs.
-    pub(super) fn of(&self, hash: &BlockHash) -> Result<impl Iterator<Item = Spot<'_>>> {
+    pub(super) fn of(&self, hash: &BlockHash) -> Result<impl Iterator<Item = BlockTarget<'_>>> {
         let key = Key::of(hash);
         let first = self.direct.partition_point(|d| d.key < key);
         let direct = self.direct[first..]
             .iter()
             .take_while(move |d| d.key == key);
-        let direct = direct.map(|d| Spot {
+        let direct = direct.map(|d| BlockTarget {
             item: d.item as usize,
             offset: d.offset,
             state: &d.state,
@@ -196,7 +196,7 @@ impl Spots {
         Ok(direct.chain(self.listed(hash)?))
     }
 
-    fn listed(&self, hash: &BlockHash) -> Result<Vec<Spot<'_>>> {
+    fn listed(&self, hash: &BlockHash) -> Result<Vec<BlockTarget<'_>>> {
         let beginning = beginning(hash);
         let first = self.index.partition_point(|(b, _)| *b < beginning);
         let mut spots = Vec::new();
@@ -214,7 +214,7 @@ impl Spots {
     }
 
     /// The name of the block that belongs to place `number` of the listed files, and the place.
-    fn numbered(&self, number: u32) -> Result<(BlockHash, Spot<'_>)> {
+    fn numbered(&self, number: u32) -> Result<(BlockHash, BlockTarget<'_>)> {
         let file = &self.files[self.files.partition_point(|f| f.first <= number) - 1];
         let nth = number - file.first;
         let part = &file.lists[file.lists.partition_point(|p| p.first <= nth) - 1];
@@ -227,7 +227,7 @@ impl Spots {
         let offset = part.offset + before.iter().map(|b| u64::from(b.size)).sum::<u64>();
         Ok((
             block.hash,
-            Spot {
+            BlockTarget {
                 item: file.item as usize,
                 offset,
                 state: &self.states[number as usize],
@@ -291,7 +291,7 @@ mod tests {
 
         let blocks: Vec<BlockRef> = (0..12_000).map(block).collect();
         let (tree, content) = listed(&dir, &blocks);
-        let mut spots = Spots::new(&tree);
+        let mut spots = BlockTargets::new(&tree);
         let mut met = Vec::new();
         let small = Content::Blocks(blocks[..100].to_vec());
         assert_eq!(spots.add(0, &small, |_, _| {}).unwrap(), 5050);
@@ -334,7 +334,7 @@ mod tests {
             .map(|n| BlockRef::of(&n.to_le_bytes()))
             .collect();
         let (tree, content) = listed(&dir, &blocks);
-        let mut spots = Spots::new(&tree);
+        let mut spots = BlockTargets::new(&tree);
         spots.add(0, &content, |_, _| {}).unwrap();
 
         spots.sort();

@@ -21,7 +21,7 @@ const MAX_RECORDS: u64 = 5 << 30;
 
 /// Where a block lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct BlockLocation {
     /// The file, by number.
     pub(crate) slot: u64,
     /// Where in it, in bytes.
@@ -31,7 +31,7 @@ pub(crate) struct Place {
 }
 
 /// The record that says that the block `hash` lies at `place`.
-pub(crate) fn record(hash: &BlockHash, place: &Place) -> [u8; RECORD] {
+pub(crate) fn record(hash: &BlockHash, place: &BlockLocation) -> [u8; RECORD] {
     let mut record = [0; RECORD];
     record[..32].copy_from_slice(&hash.0);
     record[32..36].copy_from_slice(&place.size.to_be_bytes());
@@ -44,7 +44,7 @@ pub(crate) fn record(hash: &BlockHash, place: &Place) -> [u8; RECORD] {
 pub(crate) fn each_record(
     path: &Path,
     start: u64,
-    mut found: impl FnMut(BlockHash, Place),
+    mut found: impl FnMut(BlockHash, BlockLocation),
 ) -> Result<()> {
     let failed = |e| Error::io("cannot read", path, e);
     let mut file = File::open(path).map_err(failed)?;
@@ -67,7 +67,7 @@ pub(crate) fn each_record(
         hash.copy_from_slice(&record[..32]);
         let (size, slot, offset) = (number(32..36) as u32, number(36..44), number(44..52));
         if size as usize <= chunk::MAX {
-            found(BlockHash(hash), Place { slot, offset, size });
+            found(BlockHash(hash), BlockLocation { slot, offset, size });
         }
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn each_record(
 /// really there. Says how many are not.
 pub(crate) fn read_each(
     dir: BorrowedFd<'_>,
-    blocks: &HashMap<BlockHash, Place>,
+    blocks: &HashMap<BlockHash, BlockLocation>,
     mut found: impl FnMut(&BlockHash, &[u8]),
 ) -> usize {
     let mut places: Vec<_> = blocks.iter().collect();
@@ -100,7 +100,12 @@ pub(crate) fn read_each(
 }
 
 /// Reads one block; false when it is not there.
-pub(crate) fn read(file: &File, hash: &BlockHash, place: &Place, bytes: &mut Vec<u8>) -> bool {
+pub(crate) fn read(
+    file: &File,
+    hash: &BlockHash,
+    place: &BlockLocation,
+    bytes: &mut Vec<u8>,
+) -> bool {
     bytes.resize(place.size as usize, 0);
     file.read_exact_at(bytes, place.offset).is_ok() && BlockHash::of(bytes) == *hash
 }
@@ -124,7 +129,7 @@ mod tests {
         let all = [
             (
                 first,
-                Place {
+                BlockLocation {
                     slot: 7,
                     offset: 2,
                     size: 5,
@@ -132,7 +137,7 @@ mod tests {
             ),
             (
                 second,
-                Place {
+                BlockLocation {
                     slot: 7,
                     offset: 7,
                     size: 6,
@@ -140,7 +145,7 @@ mod tests {
             ),
             (
                 gone,
-                Place {
+                BlockLocation {
                     slot: u64::MAX,
                     offset: u64::MAX,
                     size: 4,
@@ -155,7 +160,7 @@ mod tests {
         // A size that no block has, and half a record.
         bytes.extend_from_slice(&record(
             &first,
-            &Place {
+            &BlockLocation {
                 slot: 1,
                 offset: 0,
                 size: u32::MAX,

@@ -16,7 +16,9 @@ use minicbor::bytes::ByteVec;
 use rustix::fs::{AtFlags, FlockOperation, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::reader::{BESIDE, CommitMark, FORWARD, Mark, Records, TOMBSTONES, grant_name, inside};
+use super::reader::{
+    BESIDE, CommitMark, FORWARD, Mark, StateReader, TOMBSTONES, grant_name, inside,
+};
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::tree::fs::dir::{
@@ -26,7 +28,7 @@ use crate::tree::fs::dir::{
 use crate::tree::fs::metadata::Metadata;
 use crate::tree::fs::root::{FileId, Root};
 use crate::tree::fs::stat::{FileStat, mount_of};
-use crate::tree::fs::symlinks::{self, Links};
+use crate::tree::fs::symlinks::{self, LinkPolicy};
 
 /// Beside what a commit replaced: the record of a release of the same serial, and the order that committed it.
 const ASIDE_RELEASE: &str = "release";
@@ -39,8 +41,8 @@ const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// The state directory of one tree, locked for this process.
 #[derive(Debug)]
-pub struct State {
-    records: Records,
+pub struct StateDir {
+    records: StateReader,
     handle: OwnedFd,
     stage: OwnedFd,
     warning: Option<String>,
@@ -51,15 +53,15 @@ pub struct State {
 }
 
 /// What can be read without the lock, too.
-impl Deref for State {
-    type Target = Records;
+impl Deref for StateDir {
+    type Target = StateReader;
 
-    fn deref(&self) -> &Records {
+    fn deref(&self) -> &StateReader {
         &self.records
     }
 }
 
-impl State {
+impl StateDir {
     /// Opens, or makes, the state directory of the tree `name` at `tree`: `state_dir`/NAME when that is given and on
     /// the tree's filesystem, else `.makuo`/NAME beside the tree.
     pub fn open(name: &TreeName, tree: &Root, state_dir: Option<&Path>) -> Result<Self> {
@@ -173,7 +175,7 @@ impl State {
         let is_overlay = is_overlay(handle.as_fd());
 
         Ok(Self {
-            records: Records::at(dir),
+            records: StateReader::at(dir),
             handle,
             stage,
             warning,
@@ -441,7 +443,7 @@ impl State {
         self.write_with(name, |file| file.write_all(bytes))
     }
 
-    /// As [`State::write`], with what `fill` writes.
+    /// As [`StateDir::write`], with what `fill` writes.
     pub(crate) fn write_with(
         &self,
         name: &str,
@@ -522,7 +524,7 @@ fn try_lock(lock: &File) -> rustix::io::Result<()> {
 
 /// Makes the directory of the tree `name` in `dir`, which is relative to `start`; `path` leads to it.
 fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBuf) -> Result<Root> {
-    let links = Links::own();
+    let links = LinkPolicy::own();
     let above = symlinks::make(start, dir, links).map_err(|e| {
         let hint = match symlinks::is_foreign(&e) {
             true => "remove the link, or set state_dir to a directory that no link of another user leads to",

@@ -7,8 +7,8 @@
 use std::str;
 use std::time::{Duration, SystemTime};
 
-use super::dir::State;
-use super::reader::{Mark, Records};
+use super::dir::StateDir;
+use super::reader::{Mark, StateReader};
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
@@ -54,7 +54,7 @@ impl Unhealthy {
     }
 }
 
-impl Records {
+impl StateReader {
     /// What the last checks of the release `id` failed with; none: they passed, or there were none.
     ///
     /// A file that cannot be read counts as none.
@@ -73,7 +73,7 @@ impl Records {
     }
 }
 
-impl State {
+impl StateDir {
     /// Keeps what the checks of a release came to, durably; `None`: they passed.
     pub fn note_health(&self, failed: Option<&Unhealthy>) -> Result<()> {
         match failed {

@@ -5,13 +5,13 @@
 
 use std::path::PathBuf;
 
-use super::dir::State;
+use super::dir::StateDir;
 use crate::error::Result;
 
 /// The file with the secret.
 const HOST_KEY: &str = "host_key";
 
-impl State {
+impl StateDir {
     /// The secret that is kept here; none where there is no whole one.
     pub fn kept_host_key(&self) -> Result<Option<[u8; 32]>> {
         Ok(self
@@ -43,7 +43,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("www")).expect("new");
         let root = Root::open(dir.path().join("www")).expect("opens");
-        let state = State::open(&TreeName::new("www").expect("legal"), &root, None).expect("opens");
+        let state =
+            StateDir::open(&TreeName::new("www").expect("legal"), &root, None).expect("opens");
         assert_eq!(state.kept_host_key().expect("readable"), None);
         state.keep_host_key(&[7; 32]).expect("writable");
         assert_eq!(state.kept_host_key().expect("readable"), Some([7; 32]));

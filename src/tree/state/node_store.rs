@@ -25,7 +25,7 @@ const RECORD_HEAD: usize = 32 + 4;
 
 /// The store of one tree. Shared by threads; every method takes `&self`.
 #[derive(Debug)]
-pub struct Nodes {
+pub struct NodeStore {
     path: PathBuf,
     inner: Mutex<Inner>,
 }
@@ -43,7 +43,7 @@ struct Place {
     size: u32,
 }
 
-impl Nodes {
+impl NodeStore {
     /// Opens, or makes, the store at `path`. What a crash left of the last record is cut off.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
@@ -169,7 +169,7 @@ impl Nodes {
     }
 }
 
-impl NodeSource for Nodes {
+impl NodeSource for NodeStore {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
         let (file, place) = {
             let inner = locked(&self.inner);
@@ -200,13 +200,13 @@ impl NodeSource for Nodes {
     }
 }
 
-impl NodeSource for &Nodes {
+impl NodeSource for &NodeStore {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
         (**self).node(hash)
     }
 }
 
-impl NodeSink for &Nodes {
+impl NodeSink for &NodeStore {
     type Error = Error;
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<()> {
         locked(&self.inner)
@@ -344,7 +344,7 @@ fn parse_head(head: &[u8; RECORD_HEAD]) -> (BlockHash, u32) {
 mod tests {
     use super::*;
 
-    fn put(nodes: &Nodes, bytes: &[u8]) -> BlockRef {
+    fn put(nodes: &NodeStore, bytes: &[u8]) -> BlockRef {
         let block = BlockRef::of(bytes);
         assert!(nodes.put_node(block, bytes).unwrap());
         block
@@ -354,7 +354,7 @@ mod tests {
     fn nodes_come_back_after_reopening_and_a_torn_record_is_cut_off() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nodes");
-        let nodes = Nodes::open(&path).unwrap();
+        let nodes = NodeStore::open(&path).unwrap();
         let (a, b) = (put(&nodes, b"first"), put(&nodes, b"second"));
         put(&nodes, b"first");
         assert!(!nodes.put_node(a, b"other").unwrap());
@@ -368,7 +368,7 @@ mod tests {
             .set_len(length - 1)
             .unwrap();
 
-        let nodes = Nodes::open(&path).unwrap();
+        let nodes = NodeStore::open(&path).unwrap();
         assert_eq!(&*nodes.node(&a.hash).unwrap(), b"first");
         assert!(matches!(nodes.node(&b.hash), Err(ReadError::Missing(_))));
         put(&nodes, b"second");
@@ -381,7 +381,7 @@ mod tests {
     fn damage_is_a_missing_node_and_can_be_mended() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nodes");
-        let nodes = Nodes::open(&path).unwrap();
+        let nodes = NodeStore::open(&path).unwrap();
         let a = put(&nodes, b"content");
         File::options()
             .write(true)
@@ -398,7 +398,7 @@ mod tests {
     #[test]
     fn what_no_release_needs_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let nodes = Nodes::open(dir.path().join("nodes")).unwrap();
+        let nodes = NodeStore::open(dir.path().join("nodes")).unwrap();
         let root = crate::manifest::build::Builder::default()
             .finish(&mut &nodes)
             .unwrap();

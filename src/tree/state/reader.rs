@@ -39,7 +39,7 @@ const USUAL: usize = 1 << 10;
 
 /// The small files of one tree's state, found from a handle of its directory.
 #[derive(Debug, Clone)]
-pub struct Records {
+pub struct StateReader {
     root: Arc<Root>,
 }
 
@@ -84,7 +84,7 @@ pub struct CommitMark {
     pub number: u64,
 }
 
-impl Records {
+impl StateReader {
     /// Those in the state directory `root`.
     pub(crate) fn at(root: Root) -> Self {
         Self {

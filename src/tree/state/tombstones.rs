@@ -9,8 +9,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime};
 
-use super::dir::State;
-use super::reader::{Mark, Records, TOMBSTONES, inside};
+use super::dir::StateDir;
+use super::reader::{Mark, StateReader, TOMBSTONES, inside};
 use super::worktree::Worktree;
 use crate::error::{Error, Result};
 use crate::id::Serial;
@@ -54,7 +54,7 @@ pub enum Following {
     Twin,
 }
 
-impl Records {
+impl StateReader {
     /// The tombstones that are kept, the newest first. A file that is no order is left out, with a word in the log.
     pub fn tombstones(&self) -> Result<Vec<Buried>> {
         let listed = self
@@ -158,7 +158,7 @@ impl Records {
     }
 }
 
-impl State {
+impl StateDir {
     /// Takes note that `release` is accepted, durably; what may not follow is refused.
     pub(crate) fn accept(&self, release: &Release) -> Result<()> {
         let mark = Mark::of(release);

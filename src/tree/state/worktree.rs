@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use super::dir::State;
-use super::node_store::Nodes;
+use super::dir::StateDir;
+use super::node_store::NodeStore;
 use super::reader::{INDEX_DOUBT, StoredRelease, grant_name};
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::sync::locked;
-use crate::tree::fs::ctime_chains::Chains;
-use crate::tree::fs::dir_watch::Heard;
-use crate::tree::fs::fault::Crash;
+use crate::tree::fs::ctime_chains::CtimeChains;
+use crate::tree::fs::dir_watch::DirWatch;
+use crate::tree::fs::fault::Faults;
 use crate::tree::fs::root::Root;
-use crate::tree::fs::symlinks::{self, Links};
+use crate::tree::fs::symlinks::{self, LinkPolicy};
 
 /// How a tree is kept.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
+pub struct TreeOptions {
     /// How many releases are kept for rollback; at least the present one.
     pub keep: usize,
     /// Whether the tree's path may lead through symbolic links of any user, not only root's and this process's.
@@ -29,7 +29,7 @@ pub struct Options {
     pub exchanges: bool,
 }
 
-impl Default for Options {
+impl Default for TreeOptions {
     fn default() -> Self {
         Self {
             keep: 3,
@@ -44,16 +44,16 @@ impl Default for Options {
 pub struct Worktree {
     name: TreeName,
     root: Mutex<Arc<Root>>,
-    pub(crate) state: State,
-    nodes: Nodes,
-    pub(crate) options: Options,
+    pub(crate) state: StateDir,
+    nodes: NodeStore,
+    pub(crate) options: TreeOptions,
     /// What our own operations did to times of change since a commit began.
-    pub(crate) chains: Mutex<Chains>,
+    pub(crate) chains: Mutex<CtimeChains>,
     /// Whether the index is good for contents only.
     pub(crate) index_doubted: AtomicBool,
     /// What others do in the live tree as long as the one before it stands aside.
-    pub(crate) heard: Mutex<Option<Heard>>,
-    pub(crate) crash: Crash,
+    pub(crate) heard: Mutex<Option<DirWatch>>,
+    pub(crate) crash: Faults,
 }
 
 impl Worktree {
@@ -61,12 +61,12 @@ impl Worktree {
         name: TreeName,
         path: &Path,
         state_dir: Option<&Path>,
-        options: Options,
-        crash: Crash,
+        options: TreeOptions,
+        crash: Faults,
     ) -> Result<Self> {
         let root = open_root(&name, path, options.follow_links)?;
-        let state = State::open(&name, &root, state_dir)?;
-        let nodes = Nodes::open(state.here().join("nodes"))?;
+        let state = StateDir::open(&name, &root, state_dir)?;
+        let nodes = NodeStore::open(state.here().join("nodes"))?;
         // A mark that cannot be read counts as one.
         let doubted = state.read(INDEX_DOUBT).map_or(true, |mark| mark.is_some());
 
@@ -126,7 +126,7 @@ impl Worktree {
     }
 
     /// The tree's state directory.
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &StateDir {
         &self.state
     }
 
@@ -141,7 +141,7 @@ impl Worktree {
     }
 
     /// The manifest nodes of the releases that are kept, and of what is being fetched.
-    pub fn nodes(&self) -> &Nodes {
+    pub fn nodes(&self) -> &NodeStore {
         &self.nodes
     }
 
@@ -243,11 +243,11 @@ fn through(path: &Path, follow_links: bool) -> io::Result<Root> {
     Root::open_through(path, links_of(follow_links))
 }
 
-fn links_of(follow_links: bool) -> Links {
+fn links_of(follow_links: bool) -> LinkPolicy {
     if follow_links {
-        Links::Any
+        LinkPolicy::Any
     } else {
-        Links::own()
+        LinkPolicy::own()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release, TreePath};
 use crate::tree::lifecycle::Tree;
 use crate::tree::stage::Stage;
-use crate::tree::state::worktree::Options;
+use crate::tree::state::worktree::TreeOptions;
 use crate::units::WallTime;
 
 pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -445,7 +445,7 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
         name,
         &dir.path().join("small/www"),
         None,
-        Options::default(),
+        TreeOptions::default(),
     )
     .unwrap();
 
@@ -475,7 +475,7 @@ fn staged_in(options: &str, files: usize) -> Option<crate::Error> {
         name,
         &dir.path().join("small/www"),
         None,
-        Options::default(),
+        TreeOptions::default(),
     )
     .unwrap();
 
@@ -735,7 +735,7 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
     };
 
     let open = |path: &str, follow_links: bool| {
-        let options = Options {
+        let options = TreeOptions {
             follow_links,
             ..Options::default()
         };
@@ -796,7 +796,7 @@ fn a_state_directory_is_not_made_through_another_users_link() {
 
     std::fs::create_dir(top.join("www")).unwrap();
     let open = |state: Option<&Path>| {
-        let options = Options {
+        let options = TreeOptions {
             follow_links: true,
             ..Options::default()
         };
@@ -854,7 +854,7 @@ fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
             TreeName::new("www").unwrap(),
             &top,
             state,
-            Options::default(),
+            TreeOptions::default(),
         )
     };
 
@@ -889,7 +889,7 @@ fn the_state_stands_on_the_trees_filesystem_and_not_inside_it() {
         TreeName::new("x").unwrap(),
         &dir.path().join("no/such"),
         None,
-        Options::default(),
+        TreeOptions::default(),
     );
 
     assert!(missing.map(drop).unwrap_err().hint_text().is_some());

@@ -18,7 +18,7 @@ use super::world::{Thing, World, file, look};
 use crate::id::Serial;
 use crate::manifest::rules::PathFilter;
 use crate::sync::locked;
-use crate::tree::fs::fault::Others;
+use crate::tree::fs::fault::OtherProcesses;
 use crate::tree::lifecycle::Recovery;
 
 /// Where files are edited: protected, excluded, unknown to the release, and single ones between what it governs.
@@ -343,7 +343,7 @@ fn round_between(seed: u64) -> Vec<String> {
     let mut world = edited(true);
     let editor = Arc::new(Mutex::new(Editor::new(&world.www(), seed)));
     let acting = Arc::clone(&editor);
-    world.others = Others(Some(Arc::new(move || {
+    world.others = OtherProcesses(Some(Arc::new(move || {
         let mut editor = locked(&acting);
         for _ in 0..editor.rng.u8(..4) {
             editor.act();
@@ -369,7 +369,7 @@ fn round_between(seed: u64) -> Vec<String> {
         drop(tree);
     }
 
-    world.others = Others::default();
+    world.others = OtherProcesses::default();
     let tree = world.open();
     locked(&editor).last.push(format!("{:?}", tree.recovery()));
     tree.forget_undo().unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::deploy::noise;
 use super::world::{Scanned, Thing, World, file, look};
 use crate::id::{Ordinal, Serial};
-use crate::tree::{Live, Records, SourceError, StoredSource, Tree};
+use crate::tree::{LiveTree, SourceError, StateReader, StoredSource, Tree};
 
 fn large(seed: u64) -> Thing {
     Thing::File(noise(300_000, seed), 0o644)
@@ -168,7 +168,7 @@ fn one_release_keeps_no_content_of_others() {
             name.clone(),
             &world.www(),
             None,
-            crate::tree::Options {
+            crate::tree::TreeOptions {
                 keep,
                 ..Default::default()
             },
@@ -324,7 +324,7 @@ fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
 
 /// Reads the whole release `serial` as a sender in another process would.
 fn stored(world: &World, tree: &Tree, serial: u64) -> StoredSource {
-    let records = Records::find(tree.name(), &world.www(), None)
+    let records = StateReader::find(tree.name(), &world.www(), None)
         .unwrap()
         .expect("a state");
     let release = records
@@ -332,7 +332,7 @@ fn stored(world: &World, tree: &Tree, serial: u64) -> StoredSource {
         .unwrap()
         .expect("kept")
         .release;
-    StoredSource::open(Live::At(world.www()), records, release.header().root).unwrap()
+    StoredSource::open(LiveTree::At(world.www()), records, release.header().root).unwrap()
 }
 
 #[test]
@@ -398,11 +398,11 @@ fn what_is_passed_on_is_read_in_the_directory_that_is_served() {
     };
 
     assert!(matches!(
-        all(Live::At(world.www())),
+        all(LiveTree::At(world.www())),
         Err(SourceError::NotKept(_))
     ));
 
-    all(Live::Served(tree)).unwrap();
+    all(LiveTree::Served(tree)).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::world::{Thing, World, file, look, make, scratch, set_top};
 use crate::id::Serial;
 use crate::manifest::path::RESERVED;
 use crate::tree::lifecycle::Recovery;
-use crate::tree::{Records, ScanOptions};
+use crate::tree::{ScanOptions, StateReader};
 
 /// A world whose tree is the root of the filesystem at `at`/www.
 fn world(at: &Path, old: &[(&str, Thing)], new: &[(&str, Thing)]) -> World {
@@ -53,7 +53,7 @@ fn lives(at: &Path) {
 
     let tree = world.open();
 
-    let kept = Records::find(tree.name(), &world.www(), None)
+    let kept = StateReader::find(tree.name(), &world.www(), None)
         .expect("readable")
         .expect("a state");
     assert_eq!(

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags, openat, unlinkat};
 
 use super::world::{NOBODY, Thing, World, file, is_root, look, nobody_does};
-use crate::tree::fs::fault::Others;
+use crate::tree::fs::fault::OtherProcesses;
 
 const EVIL: &[u8] = b"EVIL";
 const ACCESS: &str = "system.posix_acl_access";
@@ -291,7 +291,7 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
                     .iter()
                     .map(|file| file.try_clone().unwrap())
                     .collect();
-                world.others = Others(Some(Arc::new(move || strike(&held))));
+                world.others = OtherProcesses(Some(Arc::new(move || strike(&held))));
             }
             let tree = world.open();
             // What came into the old tree by a handle is found when that is put away: deploy again, it says.
@@ -299,7 +299,7 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
                 .deploy(&tree, serial)
                 .or_else(|_| world.deploy(&tree, serial));
             drop(tree);
-            world.others = Others::default();
+            world.others = OtherProcesses::default();
             assert!(meanwhile || done.is_ok(), "{what}: {:?}", done.err());
             if done.is_ok() {
                 through += 1;

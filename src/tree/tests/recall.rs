@@ -7,7 +7,7 @@ use super::world::{Thing, World};
 use crate::id::Ordinal;
 use crate::manifest::EntryKind;
 use crate::manifest::read::Manifest;
-use crate::tree::stage::Recall;
+use crate::tree::stage::BlockReader;
 
 fn large(seed: u64) -> Thing {
     Thing::File(noise(300_000, seed), 0o644)
@@ -66,7 +66,7 @@ fn a_block_that_is_here_is_found_and_no_other() {
     std::fs::remove_file(world.www().join("lost")).unwrap();
     std::os::unix::fs::symlink("same", world.www().join("lost")).unwrap();
 
-    let mut recall = Recall::open(&tree, release.header().root).unwrap();
+    let mut recall = BlockReader::open(&tree, release.header().root).unwrap();
     let mut bytes = Vec::new();
     assert!(all.len() > 20);
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::world::{NOBODY, Thing, World, file, is_root, look};
-use crate::tree::fs::fault::Others;
+use crate::tree::fs::fault::OtherProcesses;
 
 const OLD: [(&str, Thing); 0] = [];
 
@@ -37,7 +37,7 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
         let victim = a_victim(www.parent().unwrap(), &old);
         let before = look(&victim);
         let (was, acts) = (std::fs::metadata(&www).unwrap().ino(), AtomicU64::new(0));
-        world.others = Others(Some(Arc::new({
+        world.others = OtherProcesses(Some(Arc::new({
             let (www, away, victim) = (www.clone(), away.clone(), victim.clone());
             move || {
                 let Ok(now) = std::fs::symlink_metadata(&www) else {
@@ -64,7 +64,7 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
         );
 
         // As long as the link is there nothing is done, and put back it goes on.
-        world.others = Others::default();
+        world.others = OtherProcesses::default();
         assert!(world.stage(&tree, 2).is_err());
         assert_eq!(look(&victim), before, "after {after}");
         std::fs::remove_file(&www).unwrap();
@@ -141,7 +141,7 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         };
         let flip = Arc::new(flip);
         drop(tree);
-        world.others = Others(Some(Arc::new({
+        world.others = OtherProcesses(Some(Arc::new({
             let flip = Arc::clone(&flip);
             move || {
                 if count.fetch_add(1, Ordering::SeqCst) % turns == 0 {
@@ -163,7 +163,7 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         }
         flip(Some(false));
         drop(tree);
-        world.others = Others::default();
+        world.others = OtherProcesses::default();
         let tree = world.open();
         world.deploy(&tree, 9).unwrap();
         assert_eq!(

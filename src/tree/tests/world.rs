@@ -20,14 +20,14 @@ use crate::manifest::{
     Content, Entry, EntryKind, Header, Mode, Mtime, NodeRef, Owner, Release, Rules, Top, TreePath,
     Xattr,
 };
-use crate::tree::fs::fault::{Crash, Others};
+use crate::tree::fs::fault::{Faults, OtherProcesses};
 use crate::tree::fs::metadata::Metadata;
 use crate::tree::fs::owners::HostNames;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::XattrReader;
 use crate::tree::lifecycle::Tree;
 use crate::tree::stage::Stage;
-use crate::tree::state::worktree::Options;
+use crate::tree::state::worktree::TreeOptions;
 use crate::units::Limit;
 use crate::{Error, Result};
 
@@ -309,7 +309,7 @@ pub(super) struct World {
     /// Whether it shall be one that cannot rename directories.
     no_directories: bool,
     /// What others do while a tree of this world is worked on.
-    pub(super) others: Others,
+    pub(super) others: OtherProcesses,
 }
 
 impl World {
@@ -334,7 +334,7 @@ impl World {
             protect: PathFilter::at_top::<&str>(&[]),
             no_exchange: false,
             no_directories: false,
-            others: Others::default(),
+            others: OtherProcesses::default(),
         }
     }
 
@@ -384,14 +384,14 @@ impl World {
         let name = TreeName::new("www").expect("legal");
         let others = self.others.clone();
         let after = after.map(AtomicI64::new);
-        let crash = Crash {
+        let crash = Faults {
             after,
             no_exchange: self.no_exchange,
             no_directories: self.no_directories,
             others,
         };
 
-        Tree::open_with(name, &self.www(), None, Options::default(), crash).map(Arc::new)
+        Tree::open_with(name, &self.www(), None, TreeOptions::default(), crash).map(Arc::new)
     }
 
     pub(super) fn plan(&self, want: &dyn Want) -> Result<Plan> {

@@ -12,11 +12,11 @@ use rustix::fs::{AtFlags, FileType, unlinkat};
 use rustix::io::Errno;
 
 use super::Follow;
-use super::transfer::{MAX_TRIES, Passing};
+use super::transfer::{MAX_ATTEMPTS, Transfer};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
-use crate::tree::commit::name_pair::Pair;
-use crate::tree::commit::seen_names::{Known, Was};
+use crate::tree::commit::name_pair::NamePair;
+use crate::tree::commit::seen_names::{SeenDir, Was};
 use crate::tree::fs::dir::{join, names_in, stat};
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::stat::FileStat;
@@ -49,7 +49,7 @@ impl Follow<'_> {
 
         let (common, known) = (
             record.is_some() && !is_own,
-            record.map(Known::names).unwrap_or_default(),
+            record.map(SeenDir::names).unwrap_or_default(),
         );
         let mut dir = Draining {
             path,
@@ -71,7 +71,7 @@ impl Follow<'_> {
 
         if common {
             // What comes into it after this is told from what came before.
-            let mut record = Known::new(None);
+            let mut record = SeenDir::new(None);
             dir.known
                 .iter()
                 .for_each(|(name, was)| record.add(name, *was));
@@ -98,7 +98,7 @@ impl Follow<'_> {
             let followed = self.rescue(dir, (&path, name), &now)?;
             if !is_dir {
                 let taken = if followed {
-                    Passing(self.aside).take_out(dir.handle, name, now.id.ino)
+                    Transfer(self.aside).take_out(dir.handle, name, now.id.ino)
                 } else {
                     Ok(())
                 };
@@ -148,7 +148,7 @@ impl Follow<'_> {
         };
 
         let held = self.one(
-            Pair {
+            NamePair {
                 path,
                 name,
                 from: dir.handle,

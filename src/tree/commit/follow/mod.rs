@@ -1,7 +1,7 @@
 //! Following what others changed in one tree into the other one beside it.
 //!
 //! Two trees change places in one step, but others work in them all the time: by path in the one that is live, and by
-//! handles that they opened before in the other. A name that changed in one since it was looked at last ([`Names`]) is
+//! handles that they opened before in the other. A name that changed in one since it was looked at last ([`SeenNames`]) is
 //! made, replaced or removed in the other, unless that one has the last word ([`precedence`]). Nothing of the
 //! release's own is touched.
 
@@ -20,19 +20,19 @@ use rustix::io::Errno;
 
 use super::journal::Move;
 use super::moves;
-use super::name_pair::Pair;
-use super::seen_names::{Known, Names, Was, steady_ctime};
+use super::name_pair::NamePair;
+use super::seen_names::{SeenDir, SeenNames, Was, steady_ctime};
 use crate::error::{Error, Result};
 use crate::manifest::{Mtime, TreePath};
 use crate::tree::fs::dir::{join, names_in, stat};
-use crate::tree::fs::dir_watch::Heard;
+use crate::tree::fs::dir_watch::DirWatch;
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::handover;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::state::worktree::Worktree;
-use precedence::{Nodes, Rival, follows};
-use transfer::{MAX_TRIES, Passing, Ready};
+use precedence::{Inodes, Rival, follows};
+use transfer::{MAX_ATTEMPTS, Ready, Transfer};
 
 /// What is followed, from where to where.
 pub(crate) struct Follow<'a> {
@@ -42,13 +42,13 @@ pub(crate) struct Follow<'a> {
     /// What is the release's own, sorted.
     pub(crate) changed: &'a [TreePath],
     /// What the two held when they were looked at last.
-    pub(crate) known: &'a Names,
+    pub(crate) known: &'a SeenNames,
     /// Where it is noted what is on its way.
     pub(crate) aside: BorrowedFd<'a>,
     /// Who else works in `to`.
     pub(crate) rival: Rival,
     /// What others did in `to` meanwhile, as far as it was heard.
-    pub(crate) heard: Option<&'a mut Heard>,
+    pub(crate) heard: Option<&'a mut DirWatch>,
     /// Whether it goes from the new tree to the old one.
     pub(crate) back: bool,
     /// Whether directories move at once; else they are only noted in `moves`.
@@ -58,7 +58,7 @@ pub(crate) struct Follow<'a> {
     /// The directories of `to` in which names changed, with their times before; `None` for those that were made.
     pub(crate) touched: BTreeMap<Option<TreePath>, Option<Mtime>>,
     /// What the two hold now, of the directories that were looked into.
-    pub(crate) names: Names,
+    pub(crate) names: SeenNames,
 }
 
 /// What is to be done about a name.
@@ -66,17 +66,17 @@ enum Verdict {
     /// Nothing any more: it stands for this, unless it moved.
     Done(Option<Was>),
     /// `to` gets what `from` has; known is what both had.
-    Follow(Nodes),
+    Follow(Inodes),
 }
 
 /// A name that is to be followed.
-struct Step {
+struct FollowStep {
     path: TreePath,
     name: CString,
     /// What `from` has.
     now: Option<FileStat>,
     was: Option<Was>,
-    known: Nodes,
+    known: Inodes,
     ready: Ready,
 }
 
@@ -85,7 +85,7 @@ impl<'a> Follow<'a> {
         tree: &'a Worktree,
         [from, to]: [&'a Root; 2],
         changed: &'a [TreePath],
-        known: &'a Names,
+        known: &'a SeenNames,
         aside: BorrowedFd<'a>,
         rival: Rival,
     ) -> Self {
@@ -102,7 +102,7 @@ impl<'a> Follow<'a> {
             moving: true,
             moves: Vec::new(),
             touched: BTreeMap::new(),
-            names: Names::default(),
+            names: SeenNames::default(),
         }
     }
 
@@ -151,7 +151,7 @@ impl<'a> Follow<'a> {
             }
             let known = self
                 .record(Some(path))
-                .map(Known::names)
+                .map(SeenDir::names)
                 .unwrap_or_default();
             let is_new = |name: &CString| -> Result<bool> {
                 let child = join(Some(path), name)?;
@@ -204,7 +204,7 @@ impl<'a> Follow<'a> {
     }
 
     /// What is known of a directory. What was followed already is known better.
-    pub(crate) fn record(&self, path: Option<&TreePath>) -> Option<&Known> {
+    pub(crate) fn record(&self, path: Option<&TreePath>) -> Option<&SeenDir> {
         let key = path.cloned();
         self.names.0.get(&key).or_else(|| self.known.0.get(&key))
     }
@@ -230,9 +230,9 @@ impl<'a> Follow<'a> {
     fn dir_once(
         &mut self,
         path: Option<&TreePath>,
-        was: Option<Known>,
+        was: Option<SeenDir>,
         deep: bool,
-    ) -> Result<Option<(Known, bool)>> {
+    ) -> Result<Option<(SeenDir, bool)>> {
         let (from, to) = match (self.from.dir(path), self.to.dir(path)) {
             (Ok(from), Ok(to)) => (from, to),
             // Gone from one of them meanwhile: there is nothing to follow, or nobody to follow it.
@@ -248,7 +248,7 @@ impl<'a> Follow<'a> {
         let look = |e| self.failed("cannot look at", path, e);
         let ctime = steady_ctime(&FileStat::of(from).map_err(look)?, to).map_err(look)?;
 
-        let mut before = was.as_ref().map(Known::names).unwrap_or_default();
+        let mut before = was.as_ref().map(SeenDir::names).unwrap_or_default();
         let mut present = Vec::new();
 
         for name in names_in(from).map_err(|e| self.failed("cannot list", path, e))? {
@@ -270,10 +270,10 @@ impl<'a> Follow<'a> {
             }
         }
 
-        let (mut known, mut steps) = (Known::new(ctime), Vec::new());
+        let (mut known, mut steps) = (SeenDir::new(ctime), Vec::new());
 
         for (name, path, was, now) in present {
-            let pair = Pair {
+            let pair = NamePair {
                 path: &path,
                 name: &name,
                 from,
@@ -282,7 +282,7 @@ impl<'a> Follow<'a> {
             match self.judge(pair, was, now.as_ref(), deep)? {
                 Verdict::Done(held) => held.iter().for_each(|held| known.add(&name, *held)),
                 Verdict::Follow(nodes) => {
-                    steps.push(Step {
+                    steps.push(FollowStep {
                         path,
                         name,
                         now,
@@ -336,7 +336,7 @@ impl<'a> Follow<'a> {
     /// moved, and `None` when it changed meanwhile.
     pub(crate) fn one(
         &mut self,
-        pair: Pair<'_>,
+        pair: NamePair<'_>,
         known: &HashMap<CString, Was>,
         now: &FileStat,
     ) -> Result<Option<Option<Was>>> {
@@ -347,7 +347,7 @@ impl<'a> Follow<'a> {
         };
 
         let (path, name) = (pair.path.clone(), pair.name.clone());
-        let mut steps = [Step {
+        let mut steps = [FollowStep {
             path,
             name,
             now: Some(*now),
@@ -358,7 +358,7 @@ impl<'a> Follow<'a> {
 
         self.link(&mut steps, pair.from, pair.to)?;
         let dir = pair.path.parent();
-        let mut record = Known::new(None);
+        let mut record = SeenDir::new(None);
         known
             .iter()
             .filter(|(name, _)| *name != pair.name)
@@ -372,40 +372,40 @@ impl<'a> Follow<'a> {
     }
 
     /// What a name that is no directory of both trees stood for.
-    pub(crate) fn sides(&self, was: Was) -> Nodes {
+    pub(crate) fn sides(&self, was: Was) -> Inodes {
         match was {
-            Was::Directory => Nodes {
-                from: Nodes::UNKNOWN,
-                to: Nodes::UNKNOWN,
+            Was::Directory => Inodes {
+                from: Inodes::UNKNOWN,
+                to: Inodes::UNKNOWN,
             },
-            Was::Other(from, to) if !self.back => Nodes { from, to },
-            Was::Other(to, from) => Nodes { from, to },
+            Was::Other(from, to) if !self.back => Inodes { from, to },
+            Was::Other(to, from) => Inodes { from, to },
             // Only `resolve` knows.
-            Was::ComingNew(..) | Was::ComingOld(..) => Nodes {
-                from: Nodes::UNKNOWN,
-                to: Nodes::UNKNOWN,
+            Was::ComingNew(..) | Was::ComingOld(..) => Inodes {
+                from: Inodes::UNKNOWN,
+                to: Inodes::UNKNOWN,
             },
         }
     }
 
     /// The same with what a crash left open.
-    fn resolve(&self, pair: Pair<'_>, was: Option<Was>) -> io::Result<Nodes> {
+    fn resolve(&self, pair: NamePair<'_>, was: Option<Was>) -> io::Result<Inodes> {
         let (now, before, forward) = match was {
             Some(Was::ComingNew(now, before)) => (now, before, !self.back),
             Some(Was::ComingOld(now, before)) => (now, before, self.back),
-            was => return Ok(was.map_or(Nodes::NONE, |was| self.sides(was))),
+            was => return Ok(was.map_or(Inodes::NONE, |was| self.sides(was))),
         };
 
         let to = if forward { pair.to } else { pair.from };
-        let Nodes { from, to } = Passing(self.aside).resolve(to, pair.name, now, before)?;
+        let Inodes { from, to } = Transfer(self.aside).resolve(to, pair.name, now, before)?;
         Ok(if forward {
-            Nodes { from, to }
+            Inodes { from, to }
         } else {
-            Nodes { from: to, to: from }
+            Inodes { from: to, to: from }
         })
     }
 
-    fn other(&self, Nodes { from, to }: Nodes) -> Was {
+    fn other(&self, Inodes { from, to }: Inodes) -> Was {
         if self.back {
             Was::Other(to, from)
         } else {
@@ -413,14 +413,14 @@ impl<'a> Follow<'a> {
         }
     }
 
-    fn was_touched(&mut self, pair: Pair<'_>) -> bool {
+    fn was_touched(&mut self, pair: NamePair<'_>) -> bool {
         self.heard
             .as_mut()
             .is_some_and(|heard| heard.touched(pair.path.parent().as_ref(), pair.name))
     }
 
     /// When the directory that others reach by path changed last.
-    fn live(&self, pair: Pair<'_>) -> io::Result<Mtime> {
+    fn live(&self, pair: NamePair<'_>) -> io::Result<Mtime> {
         let dir = if self.rival == Rival::Handles {
             pair.from
         } else {
@@ -432,7 +432,7 @@ impl<'a> Follow<'a> {
     /// Says what becomes of a name that is `now` in `from`. Directories are followed at once.
     fn judge(
         &mut self,
-        pair: Pair<'_>,
+        pair: NamePair<'_>,
         was: Option<Was>,
         now: Option<&FileStat>,
         deep: bool,
@@ -462,11 +462,11 @@ impl<'a> Follow<'a> {
                     known.to = 0;
                 }
                 if is_dir(there.as_ref()) {
-                    if now.is_some() && known.from != Nodes::of(now, None).from {
+                    if now.is_some() && known.from != Inodes::of(now, None).from {
                         self.stays(pair.path);
                     }
                     return Ok(Verdict::Done(now.map(|_| {
-                        self.other(Nodes::of(now, there.as_ref()).unfollowed(known))
+                        self.other(Inodes::of(now, there.as_ref()).unfollowed(known))
                     })));
                 }
             }
@@ -479,7 +479,7 @@ impl<'a> Follow<'a> {
             .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
 
         if !follows(known, now, there.as_ref(), touched, self.rival, live) {
-            let nodes = Nodes::of(now, there.as_ref());
+            let nodes = Inodes::of(now, there.as_ref());
             return Ok(Verdict::Done(Some(self.other(nodes.unfollowed(known)))));
         }
 
@@ -494,7 +494,7 @@ impl<'a> Follow<'a> {
     /// Moves a directory that came into `from`, in the place of what is `there`.
     fn directory(
         &mut self,
-        pair: Pair<'_>,
+        pair: NamePair<'_>,
         now: &FileStat,
         there: Option<&FileStat>,
     ) -> Result<()> {
@@ -504,7 +504,7 @@ impl<'a> Follow<'a> {
         }
 
         if let Some(there) = there {
-            Passing(self.aside)
+            Transfer(self.aside)
                 .take_out(pair.to, pair.name, there.id.ino)
                 .map_err(failed)?;
         }
@@ -529,9 +529,14 @@ impl<'a> Follow<'a> {
     }
 
     /// Makes what is to come ready, as it is by now. A further name changes its time, by which it is compared.
-    fn link(&self, steps: &mut [Step], from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+    fn link(
+        &self,
+        steps: &mut [FollowStep],
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+    ) -> Result<()> {
         let mut busy = HashSet::new();
-        for Step {
+        for FollowStep {
             path,
             name,
             now,
@@ -540,7 +545,7 @@ impl<'a> Follow<'a> {
             ..
         } in steps
         {
-            let pair = Pair {
+            let pair = NamePair {
                 path,
                 name,
                 from,
@@ -555,7 +560,7 @@ impl<'a> Follow<'a> {
             if is_dir || !follows(*known, Some(now), there.as_ref(), false, self.rival, live) {
                 continue;
             }
-            *ready = Passing(self.aside)
+            *ready = Transfer(self.aside)
                 .link(pair, now, busy.contains(&now.id.ino))
                 .map_err(failed)?;
             if *ready == Ready::Linked {
@@ -567,7 +572,12 @@ impl<'a> Follow<'a> {
     }
 
     /// Notes what is about to come and to leave, when anything is, beside what is `known`.
-    fn announce(&self, path: Option<&TreePath>, known: &Known, steps: &[Step]) -> Result<()> {
+    fn announce(
+        &self,
+        path: Option<&TreePath>,
+        known: &SeenDir,
+        steps: &[FollowStep],
+    ) -> Result<()> {
         let mut all = known.clone();
         all.ctime = None;
         for step in steps {
@@ -589,7 +599,11 @@ impl<'a> Follow<'a> {
             .any(|step| step.now.is_none() || step.ready == Ready::Linked);
 
         if any {
-            note(self.tree, self.aside, &Names([(path.cloned(), all)].into()))
+            note(
+                self.tree,
+                self.aside,
+                &SeenNames([(path.cloned(), all)].into()),
+            )
         } else {
             Ok(())
         }
@@ -599,11 +613,11 @@ impl<'a> Follow<'a> {
     fn take(
         &mut self,
         dir: Option<&TreePath>,
-        step: &Step,
+        step: &FollowStep,
         from: BorrowedFd<'_>,
         to: BorrowedFd<'_>,
     ) -> Result<Option<Was>> {
-        let pair = Pair {
+        let pair = NamePair {
             path: &step.path,
             name: &step.name,
             from,
@@ -623,8 +637,8 @@ impl<'a> Follow<'a> {
             .is_some_and(|there| there.file_type == FileType::Directory);
         let touched = self.was_touched(pair);
 
-        let passing = Passing(self.aside);
-        let nodes = Nodes::of(now, there.as_ref());
+        let passing = Transfer(self.aside);
+        let nodes = Inodes::of(now, there.as_ref());
         let failed = |e| Error::io("cannot follow", self.from.shown(&step.path), e);
         let live = self.live(pair).map_err(failed)?;
 
@@ -648,14 +662,14 @@ impl<'a> Follow<'a> {
             heard.forget(dir, pair.name);
         }
 
-        Ok(Some(self.other(Nodes {
+        Ok(Some(self.other(Inodes {
             from: nodes.from,
             to: nodes.from,
         })))
     }
 
     /// Removes a directory of `to` that left `from`, except for what is the release's own or came since.
-    fn vanish(&mut self, pair: Pair<'_>) -> Result<()> {
+    fn vanish(&mut self, pair: NamePair<'_>) -> Result<()> {
         let failed = |e| Error::io("cannot remove the other of", self.from.shown(pair.path), e);
         self.tree.crash.point()?;
         let dir = match crate::tree::fs::root::open_dir_at(pair.to, pair.name) {
@@ -667,7 +681,7 @@ impl<'a> Follow<'a> {
             .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
         for (name, was) in self
             .record(Some(pair.path))
-            .map(Known::names)
+            .map(SeenDir::names)
             .unwrap_or_default()
         {
             let child = join(Some(pair.path), &name)?;
@@ -694,7 +708,7 @@ impl<'a> Follow<'a> {
         let Some(there) = there else { return Ok(()) };
 
         // Nothing is left in `from`, whatever directory it is looked for in.
-        let pair = Pair {
+        let pair = NamePair {
             path,
             name,
             from: to,
@@ -714,7 +728,7 @@ impl<'a> Follow<'a> {
         }
 
         self.tree.crash.point()?;
-        let taken = Passing(self.aside).take_out(to, name, there.id.ino);
+        let taken = Transfer(self.aside).take_out(to, name, there.id.ino);
         taken.map_err(|e| self.failed("cannot remove the other of", Some(path), e))
     }
 
@@ -743,7 +757,7 @@ impl<'a> Follow<'a> {
 }
 
 /// Adds to what is known of the tree that stands aside.
-pub(crate) fn note(tree: &Worktree, aside: BorrowedFd<'_>, names: &Names) -> Result<()> {
+pub(crate) fn note(tree: &Worktree, aside: BorrowedFd<'_>, names: &SeenNames) -> Result<()> {
     if names.0.is_empty() {
         return Ok(());
     }

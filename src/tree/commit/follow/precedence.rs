@@ -9,12 +9,12 @@ use crate::tree::fs::stat::FileStat;
 
 /// What a name stands for in the tree that is followed and in the one that follows, by inode; zero for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nodes {
+pub(crate) struct Inodes {
     pub(crate) from: u64,
     pub(crate) to: u64,
 }
 
-impl Nodes {
+impl Inodes {
     pub(crate) const NONE: Self = Self { from: 0, to: 0 };
     /// An inode that no file has: a tree that is known by it has changed since.
     pub(crate) const UNKNOWN: u64 = u64::MAX;
@@ -58,14 +58,14 @@ pub(crate) enum Rival {
 /// both were looked at last; with `touched` the one that follows was changed since, whatever it shows; `live` is the
 /// last change of the directory that others reach by path.
 pub(crate) fn follows(
-    known: Nodes,
+    known: Inodes,
     from: Option<&FileStat>,
     to: Option<&FileStat>,
     touched: bool,
     rival: Rival,
     live: Mtime,
 ) -> bool {
-    let now = Nodes::of(from, to);
+    let now = Inodes::of(from, to);
     if now.from == known.from || now.from == now.to {
         return false;
     }
@@ -313,7 +313,7 @@ mod tests {
         for (what, (from, to), a, b, touched, rival, wanted) in cases {
             let (a, b) = (node(a.0, a.1), node(b.0, b.1));
             let found = follows(
-                Nodes { from, to },
+                Inodes { from, to },
                 a.as_ref(),
                 b.as_ref(),
                 touched,

@@ -12,13 +12,13 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with};
 use rustix::io::Errno;
 
-use super::precedence::Nodes;
-use crate::tree::commit::name_pair::Pair;
+use super::precedence::Inodes;
+use crate::tree::commit::name_pair::NamePair;
 use crate::tree::fs::dir::{discard, stat};
 use crate::tree::fs::stat::FileStat;
 
 /// How often a name is tried that others replace all the time.
-pub(crate) const MAX_TRIES: usize = 100;
+pub(crate) const MAX_ATTEMPTS: usize = 100;
 
 /// How a name is ready to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) enum Ready {
 
 /// The directory aside, in which names are on their way.
 #[derive(Clone, Copy)]
-pub(crate) struct Passing<'a>(pub(crate) BorrowedFd<'a>);
+pub(crate) struct Transfer<'a>(pub(crate) BorrowedFd<'a>);
 
 /// The name aside of an inode that comes.
 fn slot(ino: u64) -> io::Result<CString> {
@@ -47,9 +47,9 @@ fn way_out(ino: u64) -> io::Result<CString> {
     Ok(CString::new(format!("leaving-{ino}"))?)
 }
 
-impl Passing<'_> {
+impl Transfer<'_> {
     /// Makes what is at the name ready to come, when it is still `now`. Of an inode that is `busy` another name comes.
-    pub(crate) fn link(self, pair: Pair<'_>, now: &FileStat, busy: bool) -> io::Result<Ready> {
+    pub(crate) fn link(self, pair: NamePair<'_>, now: &FileStat, busy: bool) -> io::Result<Ready> {
         if busy {
             return Ok(Ready::Busy);
         }
@@ -73,7 +73,7 @@ impl Passing<'_> {
     }
 
     /// Gives the inode `now`, which is linked aside, the name in the place of the inode `out`; zero for none.
-    pub(crate) fn bring(self, pair: Pair<'_>, now: u64, out: u64) -> io::Result<()> {
+    pub(crate) fn bring(self, pair: NamePair<'_>, now: u64, out: u64) -> io::Result<()> {
         let slot = slot(now)?;
         if out == 0 {
             return match renameat_with(self.0, &slot, pair.to, pair.name, RenameFlags::NOREPLACE) {
@@ -102,7 +102,7 @@ impl Passing<'_> {
     }
 
     /// Moves what must not have a further name, in the place of the inode `out`; zero for none.
-    pub(crate) fn shift(self, pair: Pair<'_>, out: u64) -> io::Result<()> {
+    pub(crate) fn shift(self, pair: NamePair<'_>, out: u64) -> io::Result<()> {
         let flags = if out == 0 {
             RenameFlags::NOREPLACE
         } else {
@@ -162,11 +162,15 @@ impl Passing<'_> {
         name: &CString,
         now: u64,
         before: u64,
-    ) -> io::Result<Nodes> {
+    ) -> io::Result<Inodes> {
         let there = stat(to, name)?.map_or(0, |there| there.id.ino);
         // What stands there by now came later than what was on its way.
-        let not_yet = Nodes {
-            from: if there == before { Nodes::UNKNOWN } else { now },
+        let not_yet = Inodes {
+            from: if there == before {
+                Inodes::UNKNOWN
+            } else {
+                now
+            },
             to: before,
         };
 
@@ -183,22 +187,22 @@ impl Passing<'_> {
         match aside {
             // To remove a name once more does no harm.
             None if now == 0 => Ok(not_yet),
-            None => Ok(Nodes { from: now, to: now }),
+            None => Ok(Inodes { from: now, to: now }),
             Some(_) if now == 0 => {
                 let found = self.check_out(to, name, before)?;
-                Ok(Nodes {
+                Ok(Inodes {
                     from: 0,
                     to: if found == before { 0 } else { found },
                 })
             }
             Some(found) if found == now => Ok(not_yet),
-            Some(found) if found == before => Ok(Nodes { from: now, to: now }),
+            Some(found) if found == before => Ok(Inodes { from: now, to: now }),
             // Put there meanwhile, later than what went in.
             Some(_) => {
                 if there == now {
                     renameat_with(self.0, slot(now)?, to, name, RenameFlags::EXCHANGE)?;
                 }
-                Ok(Nodes {
+                Ok(Inodes {
                     from: now,
                     to: before,
                 })

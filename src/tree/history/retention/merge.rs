@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::iter::Peekable;
 
-use super::{History, Known, alike};
+use super::{KnownRelease, ReleaseHistory, alike};
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::build::Builder;
@@ -15,7 +15,7 @@ use crate::manifest::header::{Header, MAX_PATTERNS};
 use crate::manifest::read::{Entries, Manifest, ReadError};
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{Entry, EntryKind, Intent, NodeRef, Release, Rules, TreePath};
-use crate::tree::state::node_store::Nodes;
+use crate::tree::state::node_store::NodeStore;
 use crate::units::Limit;
 
 /// The most bytes of a merged scope.
@@ -58,7 +58,7 @@ struct Scope(Vec<TreePath>);
 
 /// One part as a layer.
 struct Layer<'a> {
-    entries: Peekable<Entries<'a, &'a Nodes>>,
+    entries: Peekable<Entries<'a, &'a NodeStore>>,
     /// None is everything.
     scope: Option<Scope>,
     /// Of a part that deletes what it does not have: what it leaves alone.
@@ -66,7 +66,7 @@ struct Layer<'a> {
 }
 
 /// What all layers say of one path.
-struct Word {
+struct LastWord {
     entry: Entry,
     /// The layer that says it.
     layer: usize,
@@ -107,13 +107,13 @@ impl Scope {
     }
 }
 
-impl History<'_> {
+impl ReleaseHistory<'_> {
     /// What stands for parts for all hosts since the whole that no later part replaced, those that delete what they do not
     /// have or the others, when it replaces `least` or more. Its manifest goes into the store.
     pub(crate) fn merged(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
         let upto = self.upto_present();
         let for_all = |at: &usize| self.known[*at].header().targets.is_empty();
-        let base = self.known[..upto].iter().rposition(Known::is_whole);
+        let base = self.known[..upto].iter().rposition(KnownRelease::is_whole);
         let Some(base) = base.filter(for_all) else {
             return Ok(Err("no release of the whole tree for all hosts is kept"));
         };
@@ -174,7 +174,7 @@ impl History<'_> {
     }
 
     /// The release of a merged part, after all others.
-    fn as_last(&self, merged: &Merged) -> Result<Known> {
+    fn as_last(&self, merged: &Merged) -> Result<KnownRelease> {
         let Some(last) = self.known.last() else {
             return Err(Error::refused("there is no release"));
         };
@@ -193,7 +193,7 @@ impl History<'_> {
         };
 
         Release::new(header)
-            .map(Known::new)
+            .map(KnownRelease::new)
             .map_err(|e| Error::refused(e.to_string()))
     }
 
@@ -297,7 +297,7 @@ impl History<'_> {
 
         let excluded = PathFilter::new(&group.excludes);
 
-        let mut out = Output::new(self.nodes);
+        let mut out = MergeOutput::new(self.nodes);
         while let Some(path) = next_path(&mut layers)? {
             let Some(word) = said(&mut layers, &path)? else {
                 continue;
@@ -382,7 +382,7 @@ fn failed(layer: &mut Layer<'_>) -> ReadError {
 }
 
 /// What all layers together say of `path`; `None`: it is not there. Takes the entries.
-fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadError> {
+fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<LastWord>, ReadError> {
     let mut here = Vec::new();
     for layer in layers.iter_mut() {
         let is_here =
@@ -398,7 +398,7 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadE
         });
     }
 
-    let (mut found, mut deleting): (Option<Word>, Vec<&PathFilter>) = (None, Vec::new());
+    let (mut found, mut deleting): (Option<LastWord>, Vec<&PathFilter>) = (None, Vec::new());
 
     for (at, (entry, layer)) in here.into_iter().zip(layers.iter()).enumerate().rev() {
         let inside = layer.scope.as_ref().is_none_or(|scope| scope.has(path));
@@ -413,7 +413,7 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadE
         }
         // A directory that newer parts only lead through is as an older part made it.
         if found.is_none() || is_dir {
-            found = Some(Word {
+            found = Some(LastWord {
                 entry,
                 layer: at,
                 sure: inside,
@@ -429,19 +429,19 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<Word>, ReadE
 }
 
 /// The manifest of a merged part as it grows.
-struct Output<'a> {
+struct MergeOutput<'a> {
     builder: Builder,
-    nodes: &'a Nodes,
+    nodes: &'a NodeStore,
     /// Directories above the scope that nothing followed yet.
-    pending: Vec<Word>,
+    pending: Vec<LastWord>,
     /// The layer of each path that was put.
     layers: HashMap<TreePath, (usize, bool)>,
     /// The last path that is no directory: nothing is below it.
     file: Option<TreePath>,
 }
 
-impl<'a> Output<'a> {
-    fn new(nodes: &'a Nodes) -> Self {
+impl<'a> MergeOutput<'a> {
+    fn new(nodes: &'a NodeStore) -> Self {
         Self {
             builder: Builder::default(),
             nodes,
@@ -452,21 +452,21 @@ impl<'a> Output<'a> {
     }
 
     /// Notes a directory that leads to the scope.
-    fn above(&mut self, word: Word) {
+    fn above(&mut self, word: LastWord) {
         self.pending
             .retain(|dir| word.entry.path.is_within(&dir.entry.path));
         self.pending.push(word);
     }
 
     /// Adds an entry of the scope, after the directories that lead to it; whether there can be such a manifest.
-    fn put(&mut self, word: Word) -> Result<bool, ReadError> {
+    fn put(&mut self, word: LastWord) -> Result<bool, ReadError> {
         for dir in std::mem::take(&mut self.pending) {
             if word.entry.path.is_within(&dir.entry.path) {
                 self.push(dir)?;
             }
         }
 
-        let Word { entry, layer, .. } = &word;
+        let LastWord { entry, layer, .. } = &word;
         let parent = entry.path.parent();
         let is_rooted = parent.is_none_or(|parent| self.layers.contains_key(&parent));
         let is_linked = match &entry.kind {
@@ -483,8 +483,8 @@ impl<'a> Output<'a> {
         Ok(true)
     }
 
-    fn push(&mut self, word: Word) -> Result<(), ReadError> {
-        let Word { entry, layer, .. } = word;
+    fn push(&mut self, word: LastWord) -> Result<(), ReadError> {
+        let LastWord { entry, layer, .. } = word;
         let can_be_linked = !matches!(entry.kind, EntryKind::Directory | EntryKind::Hardlink(_));
         self.layers
             .insert(entry.path.clone(), (layer, can_be_linked));

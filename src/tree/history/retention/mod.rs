@@ -19,8 +19,8 @@ use crate::manifest::read::{Manifest, ReadError};
 use crate::manifest::rules::Exclude;
 use crate::manifest::{EntryKind, Header, Release, ReleaseId, Rules, TreePath};
 use crate::proto::receiver::is_target;
-use crate::tree::state::node_store::Nodes;
-use crate::tree::state::reader::Records;
+use crate::tree::state::node_store::NodeStore;
+use crate::tree::state::reader::StateReader;
 use crate::tree::state::worktree::Worktree;
 use crate::units::Limit;
 
@@ -39,7 +39,7 @@ pub(crate) struct Staying {
 
 /// What a host is given next that lacks the present release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum NextRelease {
     /// This release. A part that only hosts may take that run the release `follows` names it.
     Release {
         /// Its number.
@@ -70,7 +70,7 @@ pub struct Lacking<'a> {
 
 impl Lacking<'_> {
     /// Whether the release `known` is for this host.
-    fn is_target(&self, known: &Known) -> bool {
+    fn is_target(&self, known: &KnownRelease) -> bool {
         self.host.is_none_or(|host| is_target(&known.release, host))
     }
 }
@@ -85,10 +85,10 @@ pub struct Arriving {
 }
 
 /// The releases in the state of one tree, in rising order.
-pub(crate) struct History<'a> {
-    nodes: &'a Nodes,
+pub(crate) struct ReleaseHistory<'a> {
+    nodes: &'a NodeStore,
     current: Option<Serial>,
-    known: Vec<Known>,
+    known: Vec<KnownRelease>,
     /// Releases whose files are damaged.
     damaged: Vec<Serial>,
     /// Of each of `known`: whether a later part does all that it did.
@@ -96,7 +96,7 @@ pub(crate) struct History<'a> {
 }
 
 /// One release, with what was found out about it.
-struct Known {
+struct KnownRelease {
     release: Release,
     content: BlockHash,
     paths: OnceCell<Option<Paths>>,
@@ -110,7 +110,7 @@ struct Paths {
     files: Vec<TreePath>,
 }
 
-impl Known {
+impl KnownRelease {
     fn new(release: Release) -> Self {
         let content = release.header().content();
         Self {
@@ -134,13 +134,13 @@ impl Known {
     }
 }
 
-impl<'a> History<'a> {
+impl<'a> ReleaseHistory<'a> {
     /// The releases that `tree` keeps.
     pub(crate) fn of(tree: &'a Worktree) -> Result<Self> {
         Self::read(&tree.state, tree.nodes())
     }
 
-    fn read(records: &Records, nodes: &'a Nodes) -> Result<Self> {
+    fn read(records: &StateReader, nodes: &'a NodeStore) -> Result<Self> {
         let current = records.current()?.map(|mark| mark.serial);
         // What was taken back is none to go back to, and goes when it is not the present one.
         let stones: Vec<ReleaseId> = records
@@ -157,7 +157,7 @@ impl<'a> History<'a> {
             match records.stored(serial) {
                 Ok(Some(stored))
                     if Some(serial) != current && stones.contains(&stored.release.id()) => {}
-                Ok(Some(stored)) => known.push(Known::new(stored.release)),
+                Ok(Some(stored)) => known.push(KnownRelease::new(stored.release)),
                 Ok(None) => {}
                 Err(_) => damaged.push(serial),
             }
@@ -176,13 +176,13 @@ impl<'a> History<'a> {
     pub(crate) fn staying(&self, keep: usize) -> Staying {
         let keep = keep.max(1);
         let mut content = self.newest(keep, |_| true);
-        content.extend(self.newest(keep, Known::is_whole));
+        content.extend(self.newest(keep, KnownRelease::is_whole));
         content.extend(self.current);
 
         // Parts stay as long as the whole that they change, and as long as anything of them is in the tree.
         let oldest = content
             .iter()
-            .filter(|&&s| self.at(s).is_none_or(Known::is_whole))
+            .filter(|&&s| self.at(s).is_none_or(KnownRelease::is_whole))
             .min()
             .copied();
 
@@ -220,14 +220,14 @@ impl<'a> History<'a> {
     }
 
     /// What a host is given next to become the present release. A part is skipped that is not for it.
-    pub(crate) fn next_for(&self, host: Lacking<'_>) -> Next {
+    pub(crate) fn next_for(&self, host: Lacking<'_>) -> NextRelease {
         let Some(present) = self.current else {
-            return Next::Nothing;
+            return NextRelease::Nothing;
         };
 
         let base = self.base_for(host);
         let Some((next, skips)) = self.next_needed(host) else {
-            return Next::Release {
+            return NextRelease::Release {
                 serial: present,
                 follows: None,
                 alone: false,
@@ -240,24 +240,24 @@ impl<'a> History<'a> {
         let of_this_base = base.is_some_and(|base| host.base == Some(self.known[base].serial()));
 
         match base {
-            Some(base) if next <= base => Next::Release {
+            Some(base) if next <= base => NextRelease::Release {
                 serial,
                 follows: None,
                 alone: false,
             },
-            _ if self.at(host.have).is_some() => Next::Release {
+            _ if self.at(host.have).is_some() => NextRelease::Release {
                 serial,
                 follows: Some(host.have),
                 alone: skips,
             },
             // What the host has beside the same whole was for others than this one.
-            Some(_) if of_this_base => Next::Release {
+            Some(_) if of_this_base => NextRelease::Release {
                 serial,
                 follows: Some(host.have),
                 alone: true,
             },
-            Some(_) => Next::Unknown,
-            None => Next::NoWhole,
+            Some(_) => NextRelease::Unknown,
+            None => NextRelease::NoWhole,
         }
     }
 
@@ -272,7 +272,7 @@ impl<'a> History<'a> {
             .find(|known| known.header().targets.is_empty());
         Arriving {
             oldest: lacking.map(|host| host.have).min(),
-            needed: for_all.map(Known::serial).unwrap_or_default(),
+            needed: for_all.map(KnownRelease::serial).unwrap_or_default(),
         }
     }
 
@@ -320,7 +320,7 @@ impl<'a> History<'a> {
         let upto = self.upto_present();
         let first = self.known[..upto]
             .iter()
-            .rposition(Known::is_whole)
+            .rposition(KnownRelease::is_whole)
             .map_or(0, |base| base + 1);
         let for_all = (first..upto).filter(|&at| self.known[at].header().targets.is_empty());
         let parts: Vec<_> = for_all
@@ -337,7 +337,9 @@ impl<'a> History<'a> {
             .iter()
             .rev()
             .skip_while(|k| Some(k.serial()) > self.current);
-        upto.filter(|k| k.is_whole()).map(Known::header).next()
+        upto.filter(|k| k.is_whole())
+            .map(KnownRelease::header)
+            .next()
     }
 
     /// The releases before `serial` that made the tree what it was, the newest first: parts, and the whole before them.
@@ -354,7 +356,7 @@ impl<'a> History<'a> {
     }
 
     /// The newest of each content, the present one before a copy of it.
-    fn newest(&self, keep: usize, counts: impl Fn(&Known) -> bool) -> BTreeSet<Serial> {
+    fn newest(&self, keep: usize, counts: impl Fn(&KnownRelease) -> bool) -> BTreeSet<Serial> {
         let present = self
             .known
             .iter()
@@ -364,7 +366,7 @@ impl<'a> History<'a> {
         newest
             .filter(|k| seen.insert(k.content))
             .take(keep)
-            .map(Known::serial)
+            .map(KnownRelease::serial)
             .collect()
     }
 
@@ -397,7 +399,7 @@ impl<'a> History<'a> {
     }
 
     /// Which of these releases a later part replaces: parts between the two that stay are not to miss what it did.
-    fn replaced_of(&self, known: &[&Known]) -> Vec<bool> {
+    fn replaced_of(&self, known: &[&KnownRelease]) -> Vec<bool> {
         let mut replaced = vec![false; known.len()];
         for at in (0..known.len()).rev().filter(|&at| !known[at].is_whole()) {
             let part = known[at];
@@ -415,7 +417,7 @@ impl<'a> History<'a> {
         replaced
     }
 
-    fn replaces(&self, later: &Known, part: &Known) -> bool {
+    fn replaces(&self, later: &KnownRelease, part: &KnownRelease) -> bool {
         let (new, old) = (later.header(), part.header());
         let within = |path: &TreePath| {
             new.scope.is_empty() || new.scope.iter().any(|scope| path.is_within(scope))
@@ -450,7 +452,7 @@ impl<'a> History<'a> {
     }
 
     /// Whether a release has the path; `None` when its manifest cannot be read.
-    fn has(&self, known: &Known, path: &TreePath) -> Option<bool> {
+    fn has(&self, known: &KnownRelease, path: &TreePath) -> Option<bool> {
         let manifest = Manifest::of(known.header(), self.nodes);
         let pages = known
             .pages
@@ -460,7 +462,7 @@ impl<'a> History<'a> {
     }
 
     /// The paths of a release; `None` when its manifest cannot be read.
-    fn paths<'k>(&self, known: &'k Known) -> Option<&'k Paths> {
+    fn paths<'k>(&self, known: &'k KnownRelease) -> Option<&'k Paths> {
         let read = || -> Result<Paths, ReadError> {
             let manifest = Manifest::of(known.header(), self.nodes);
             let mut paths = Paths {
@@ -480,9 +482,9 @@ impl<'a> History<'a> {
         known.paths.get_or_init(|| read().ok()).as_ref()
     }
 
-    fn at(&self, serial: Serial) -> Option<&Known> {
+    fn at(&self, serial: Serial) -> Option<&KnownRelease> {
         self.known
-            .binary_search_by_key(&serial, Known::serial)
+            .binary_search_by_key(&serial, KnownRelease::serial)
             .ok()
             .map(|at| &self.known[at])
     }
