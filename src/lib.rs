@@ -33,7 +33,7 @@
 //! ([`manifest::build`]), signs its header ([`keys`]) and runs a [`proto::sender::Sender`]. On every host
 //! [`drive::host`] runs a [`proto::receiver::Receiver`]; what that asks of the disk, [`drive::disk`] answers: check the
 //! signature, say which manifest nodes are missing, compare ([`diff`]), stage and verify blocks ([`tree::stage`]),
-//! commit ([`tree::commit`]). A dry run and an audit walk the same way and end after the comparison.
+//! commit ([`tree::Tree`]). A dry run and an audit walk the same way and end after the comparison.
 //!
 //! **Choices worth knowing.**
 //! - Entries are sorted as a depth-first walk meets them (path bytes with `/` lowest), not by plain bytes: sorted walks,

@@ -6,10 +6,9 @@
 //! taken again after a crash.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -19,158 +18,27 @@ use super::follow::transfer::MAX_ATTEMPTS;
 use super::follow::{Follow, note};
 use super::journal::{Journal, Move, Side, Swap};
 use super::link_copy::{present, set_dirs};
+use super::moves;
+use super::root_place::{RootPlace, open_parent};
 use super::seen_names::SeenNames;
-use super::{moves, stand_in};
 use crate::error::{Error, Result};
 use crate::id::Serial;
 use crate::manifest::{Mtime, TreePath};
 use crate::sync::locked;
-use crate::tree::fs::dir::{MAX_SINGLE_SYNCS, discard, stat};
+use crate::tree::fs::dir::{MAX_SINGLE_SYNCS, stat};
 use crate::tree::fs::dir_watch::DirWatch;
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::metadata::{Metadata, chmod, handle_of};
 use crate::tree::fs::owners::Rights;
-use crate::tree::fs::project_flags::ProjectFlags;
-use crate::tree::fs::root::{FileId, Root, open_dir_at};
-use crate::tree::fs::stat::{FileStat, is_mount_root};
+use crate::tree::fs::root::Root;
+use crate::tree::fs::stat::FileStat;
 use crate::tree::state::reader::done_journal;
 use crate::tree::state::worktree::Worktree;
 
 /// The name of the tree that is not live, in the undo directory.
 pub(crate) const ASIDE: &std::ffi::CStr = c"tree";
-/// A directory is made durable by a handle to read by.
-const READABLE: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
 /// The name there of the file that tells when the trees changed places.
 const EXCHANGED: &std::ffi::CStr = c"exchanged";
-/// The name in the state directory of what a probe makes.
-const PROBE: &std::ffi::CStr = c"probe";
-
-/// Whether the tree can be exchanged as a whole: tried with two empty directories where the exchange would be.
-pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
-    let place = RootPlace::of(root)?;
-    let shown = place.path.display();
-    let in_place = "set commit.layout = \"in-place\" in the spec";
-    if !tree.options.exchanges {
-        return Err(Error::refused(format!(
-            "this host does not let {shown} be exchanged as a whole"
-        ))
-        .hint(format!("write swap = true in its [[tree]], or {in_place}")));
-    }
-
-    let failed = |e: io::Error| Error::io("cannot look at", &place.path, e);
-    if is_mount_root(place.parent.as_fd(), &place.name).map_err(failed)? {
-        return Err(Error::refused(format!(
-            "{shown} is a mount point, which cannot be exchanged as a whole"
-        ))
-        .hint(format!(
-            "serve a directory below the mount point, or {in_place}"
-        )));
-    }
-
-    if tree.state.is_inside() {
-        return Err(Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: its state is inside of it"
-        ))
-        .hint(format!(
-            "set state_dir to a directory on its filesystem, or {in_place}"
-        )));
-    }
-
-    let rights = Rights::of_process();
-    let (now, above) = (
-        FileStat::of(root).map_err(failed)?,
-        FileStat::of(&place.parent).map_err(failed)?,
-    );
-    let sticky = above.mode.bits() & 0o1000 != 0;
-
-    if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
-        return Err(Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: it belongs to user {}, and the directory it is in is sticky",
-            now.uid
-        ))
-        .hint(format!("give it to the daemon's user, or {in_place}")));
-    }
-
-    if !rights.overrides_modes() && !rights.changes_modes_of(now.uid) {
-        return Err(Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: it belongs to user {}, and this daemon is neither that user nor root",
-            now.uid
-        ))
-        .hint(format!("run the daemon as root, or {in_place}")));
-    }
-
-    if tree.state.is_overlay() {
-        stand_in::check_exchange(tree, place.parent.as_fd(), &place.name)
-            .map_err(failed)?
-            .map_or(Ok(()), |why| {
-                Err(
-                    Error::refused(format!("{shown} cannot be exchanged as a whole: {why}"))
-                        .hint(in_place),
-                )
-            })?;
-    }
-
-    let parent = place
-        .path
-        .parent()
-        .unwrap_or(Path::new("/"))
-        .display()
-        .to_string();
-
-    try_exchange(tree, root, &place).map_err(|e| match e {
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            Error::refused(format!("{shown} cannot be exchanged as a whole: this daemon cannot write to {parent}: {e}"))
-                .hint(format!("write swap = true in its [[tree]], let the daemon write to {parent}, or {in_place}"))
-        }
-        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: the filesystem of {parent} has no exchange of two names"
-        ))
-        .hint(in_place),
-        Errno::XDEV => Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: {} is on another filesystem than {parent}",
-            tree.state.path().display()
-        ))
-        .hint(format!("set state_dir to a directory on the filesystem of {parent}, or {in_place}")),
-        e => Error::io("cannot try an exchange in", &parent, e).hint(in_place),
-    })
-}
-
-fn try_exchange(tree: &Worktree, root: &Root, place: &RootPlace) -> rustix::io::Result<()> {
-    let (state, parent) = (tree.state.handle(), place.parent.as_fd());
-    let other = CString::new(format!(".makuo-probe-{}", tree.name())).map_err(|_| Errno::INVAL)?;
-    let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(
-        dir,
-        name,
-        AtFlags::REMOVEDIR,
-    ) {
-        Err(Errno::NOENT) => Ok(()),
-        done => done,
-    };
-
-    // What a probe left that was interrupted, or what somebody put into its place.
-    discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-    gone(parent, &other)?;
-    rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
-
-    // As the next tree will have them: a directory may take nothing of another project.
-    if let (Ok(live), Ok(probe)) = (root.dir(None), open_dir_at(state, PROBE))
-        && let Some(marks) = ProjectFlags::of(live.as_fd())
-    {
-        let _ = marks.set(probe.as_fd());
-    }
-
-    let tried = rustix::fs::mkdirat(parent, &other, Mode::RWXU).and_then(|()| {
-        let tried = tree.crash.exchange(state, PROBE, parent, &other);
-        tried.and(gone(parent, &other))
-    });
-    if tried.is_err() {
-        let _ = gone(parent, &other);
-    }
-
-    tried.and(discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO)))
-}
 
 /// Puts the next tree into the live one's place, unless it is there already, and what does not belong to the release
 /// into the next one.
@@ -545,7 +413,7 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
         follow.back = gone.id().ino == swap.new.ino;
         let mut heard = locked(&tree.heard).take();
         follow.heard = heard.as_mut();
-        for _ in 0..MAX_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             follow.drain(None)?;
             match rustix::fs::unlinkat(&aside, ASIDE, AtFlags::REMOVEDIR) {
                 // Something came into it at the last moment.
@@ -674,10 +542,8 @@ fn settle(tree: &Worktree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swa
 
     set().map_err(|e| Error::io("cannot set mode and time of", root.path(), e))?;
     tree.crash.point()?;
-    let parent = root
-        .above()
-        .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
-    let parent = parent.map_err(|e| Error::io("cannot open the directory of", root.path(), e))?;
+    let parent = open_parent(&root)
+        .map_err(|e| Error::io("cannot open the directory of", root.path(), e))?;
     let many = swap.moves().len() > MAX_SINGLE_SYNCS;
 
     let syncs = || -> io::Result<()> {
@@ -708,44 +574,4 @@ fn strange(tree: &Worktree, journal: &Journal) -> Error {
         journal.serial()
     ))
     .hint("somebody moved it: put it back, and restart the daemon")
-}
-
-/// Where the tree's directory stands: its real place, whatever links led to it.
-struct RootPlace {
-    parent: OwnedFd,
-    name: CString,
-    path: PathBuf,
-}
-
-impl RootPlace {
-    fn of(root: &Root) -> Result<Self> {
-        let path = root
-            .real_path()
-            .map_err(|e| Error::io("cannot resolve", root.path(), e))?;
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::refused(format!(
-                "{} cannot be exchanged as a whole",
-                path.display()
-            ))
-            .hint("set commit.layout = \"in-place\" in the spec"));
-        };
-
-        let name =
-            CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
-        let opened = root
-            .above()
-            .and_then(|above| Ok(openat(&above, c".", READABLE, Mode::empty())?));
-        let above = opened.map_err(|e| Error::io("cannot open", parent, e))?;
-
-        Ok(Self {
-            parent: above,
-            name,
-            path,
-        })
-    }
-
-    /// Whether its name is that of this directory.
-    fn is(&self, id: FileId) -> io::Result<bool> {
-        Ok(stat(self.parent.as_fd(), &self.name)?.is_some_and(|now| now.id == id))
-    }
 }

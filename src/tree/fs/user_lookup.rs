@@ -126,12 +126,12 @@ fn ask(question: &LookupRequest) -> Result<LookupResponse> {
 fn look_up(question: &LookupRequest) -> LookupResponse {
     let id = |id: Option<u32>| LookupResponse {
         ids: id.into_iter().collect(),
-        ..Answer::default()
+        ..LookupResponse::default()
     };
 
     let name = |name| LookupResponse {
         name,
-        ..Answer::default()
+        ..LookupResponse::default()
     };
 
     let found = match question {
@@ -149,13 +149,13 @@ fn look_up(question: &LookupRequest) -> LookupResponse {
         }
         LookupRequest::GroupsOf(id) => groups(*id).map(|ids| LookupResponse {
             ids,
-            ..Answer::default()
+            ..LookupResponse::default()
         }),
     };
 
     found.unwrap_or_else(|errno| LookupResponse {
         errno: Some(errno as i32),
-        ..Answer::default()
+        ..LookupResponse::default()
     })
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::commit::executor::Try;
 use super::commit::journal::Journal;
 use super::commit::run::{self, CommitReport, Staged};
-use super::commit::{refresh_index, swap, undo};
+use super::commit::{refresh_index, swap, swap_probe, undo};
 use super::fs::fault::Faults;
 use super::history::content;
 use super::index::TEMPORARY;
@@ -131,7 +131,7 @@ impl Tree {
     /// Refuses when the tree cannot be exchanged as a whole (layout `swap`), and says why and what to do. Tried with two
     /// empty directories, which are removed again.
     pub fn check_swap(&self) -> Result<()> {
-        self.with_root(|root| swap::probe(self, root))
+        self.with_root(|root| swap_probe::probe(self, root))
     }
 
     /// Refuses a plan that something in the tree stands in the way of, such as a mounted filesystem.

@@ -6,5 +6,6 @@ pub(crate) mod inheritance;
 pub(crate) mod items;
 pub(crate) mod obstructions;
 pub(crate) mod permissions;
+pub(crate) mod preflight;
 pub(crate) mod resume;
 pub(crate) mod space;

@@ -6,28 +6,28 @@
 
 mod attributes;
 mod copy;
+mod finish;
+mod layout;
 mod list_cache;
 mod readback;
 mod reflink;
 mod resume;
 mod targets;
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{AtFlags, FallocateFlags, FileType, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use super::commit::next_tree::NextTree;
 use super::commit::run::{CommitReport, Staged};
 use super::fs::ctime_chains::Operation;
-use super::fs::dir::{MAX_SINGLE_SYNCS, slot_name, sync_dir};
+use super::fs::dir::slot_name;
 use super::fs::dir_access::OpenedDirs;
 use super::fs::errors::with_space_hint;
 use super::fs::metadata::{Metadata, handle_of};
@@ -35,17 +35,17 @@ use super::fs::sparse;
 use super::fs::stat::FileStat;
 use super::history::content;
 use super::lifecycle::{Claim, Tree};
-use super::prepare::inheritance::{Inheritance, give_groups, strangers};
-use super::prepare::items::{StagedItem, is_copied};
+use super::prepare::items::StagedItem;
 use super::prepare::resume::{ResumableBlocks, StageLog};
-use super::prepare::{copies, copy_up, obstructions, permissions, space};
+use super::prepare::{copies, copy_up, preflight, space};
 use crate::block::{BlockHash, BlockRef};
-use crate::diff::{Plan, Shape};
+use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::id::Ordinal;
+use crate::manifest::Release;
 use crate::manifest::rules::Layout;
-use crate::manifest::{EntryKind, Release, TreePath};
 use crate::sync::locked;
+use layout::{has, lay_out, names};
 pub use readback::BlockReader;
 use targets::BlockTargets;
 
@@ -86,26 +86,13 @@ impl Stage {
         if plan.layout == Layout::Swap {
             tree.check_swap()?;
         }
+        let _opened = preflight::check(tree, &mut plan)?;
 
-        let barred = OpenedDirs::of_plan(&tree.root(), &plan)?;
-        if plan.layout == Layout::Swap {
-            barred.refuse_exchange(&tree.root())?;
-        }
-
-        obstructions::check(tree, &plan)?;
-        let root = tree.root();
-        let unreadable = |e| Error::io("cannot look into", root.path(), e);
-        let strangers = strangers(&root, &plan).map_err(unreadable)?;
-        give_groups(&root, &mut plan, &strangers).map_err(unreadable)?;
-        permissions::check_owners(&mut plan, &strangers)?;
-        permissions::check_metadata(tree, &plan)?;
-
-        permissions::check_top(tree, &plan)?;
         tree.confirm()?;
         tree.state.forget_next()?;
         let mut spots = BlockTargets::new(tree);
         let mut leftovers = ResumableBlocks::load(&tree.state, || names(&plan, &spots))?;
-        let copied = copies::chosen(&root, &plan)?;
+        let copied = copies::chosen(&tree.root(), &plan)?;
         let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut spots, &mut leftovers)?;
 
         plan.summary.write_bytes += items
@@ -447,191 +434,6 @@ impl Stage {
         Ok(())
     }
 
-    /// Blocks that lie in the tree already: read in the order of files, verified, written.
-    fn copy_local(&self) -> Result<()> {
-        let mut local: Vec<_> = self.plan.reuse.iter().collect();
-        local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
-        let mut open: Option<(&TreePath, File)> = None;
-        let mut bytes = Vec::new();
-
-        for (hash, place) in local {
-            if has(&self.spots, hash) {
-                continue;
-            }
-            let failed = |e: io::Error| {
-                Error::io("cannot read", self.tree.root().shown(&place.path), e)
-                    .hint("it changed since the tree was compared: deploy again")
-            };
-            let file = match open.take().filter(|(path, _)| *path == &place.path) {
-                Some((_, file)) => file,
-                None => self.tree.root().open_file(&place.path).map_err(failed)?,
-            };
-            bytes.resize(place.size as usize, 0);
-            file.read_exact_at(&mut bytes, place.offset)
-                .map_err(failed)?;
-            if BlockHash::of(&bytes) != *hash {
-                return Err(failed(io::Error::other("its content is not what it was")));
-            }
-            self.place(hash, &bytes)?;
-            open = Some((&place.path, file));
-        }
-
-        Ok(())
-    }
-
-    /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
-    fn make_others(&self) -> Result<()> {
-        let root = self.tree.root();
-        let mut inheritance = Inheritance::new(&root, &self.plan);
-        for links in [false, true] {
-            for item in self.items.iter().filter(|i| i.blocks == 0) {
-                let change = self.plan.changes.get(item.change());
-                if (item.further.is_some() || change.shape() == Shape::Hardlink) == links {
-                    let made = self.make_other(&mut inheritance, item);
-                    made.map_err(|e| self.failed("cannot stage", item, e))?;
-                }
-            }
-        }
-
-        Ok(())
-    }
-
-    fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &StagedItem) -> io::Result<()> {
-        let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
-        let change = &*self.plan.changes.get(item.change());
-        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
-            return Ok(());
-        };
-
-        match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(e) => return Err(e.into()),
-        }
-
-        if item.further.is_some() {
-            let first = slot_name(
-                self.first(item.change())
-                    .ok_or(io::ErrorKind::NotFound)?
-                    .slot,
-            );
-            return Ok(rustix::fs::linkat(
-                stage,
-                &first,
-                stage,
-                &name,
-                AtFlags::empty(),
-            )?);
-        }
-
-        let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-        let nursery = match entry.kind {
-            EntryKind::Directory | EntryKind::Hardlink(_) | EntryKind::File(_) => None,
-            _ => self.nursery(inheritance, change.path.parent().as_ref())?,
-        };
-
-        let place = nursery.as_ref().map_or(stage, AsFd::as_fd);
-        let node = |kind, device| rustix::fs::mknodat(place, &name, kind, private, device);
-        match &entry.kind {
-            EntryKind::Directory => return Ok(()),
-            EntryKind::Hardlink(first) => return self.link(first, &name),
-            EntryKind::File(content) if is_copied(change) => {
-                return self.copy(inheritance, item, change, content);
-            }
-            EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
-            EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), place, &name)?,
-            EntryKind::Fifo => node(FileType::Fifo, 0)?,
-            EntryKind::CharDevice(major, minor) => node(
-                FileType::CharacterDevice,
-                rustix::fs::makedev(*major, *minor),
-            )?,
-            EntryKind::BlockDevice(major, minor) => {
-                node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?
-            }
-        }
-
-        if let Some(nursery) = &nursery {
-            rustix::fs::renameat(nursery, &name, stage, &name)?;
-        }
-
-        let made = handle_of(stage, &name)?;
-        if !is_copied(change) {
-            return self.seal(item, made);
-        }
-
-        let (parent, name) = self.tree.root().parent(&change.path)?;
-        self.seal_copy(
-            inheritance,
-            change,
-            handle_of(parent.as_fd(), &name)?.as_fd(),
-            made,
-        )
-    }
-
-    /// The item of the change at `at` in the plan, which its further names follow.
-    fn first(&self, at: usize) -> Option<&StagedItem> {
-        self.items
-            .get(self.items.partition_point(|item| item.change() < at))
-            .filter(|item| item.change() == at)
-    }
-
-    /// A further name of a file that is staged, or else of the one in the tree.
-    fn link(&self, first: &TreePath, name: &std::ffi::CStr) -> io::Result<()> {
-        let stage = self.tree.state.stage();
-        let staged = self.plan.changes.find(first).and_then(|at| self.first(at));
-        let (dir, old) = match staged {
-            Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
-            None => self.tree.root().parent(first)?,
-        };
-
-        if matches!(
-            FileStat::at(dir.as_fd(), &old)?.file_type,
-            FileType::Directory | FileType::Socket
-        ) {
-            return Err(io::Error::other(format!(
-                "{first}, which it is a hard link to, is not a file"
-            )));
-        }
-
-        Ok(rustix::fs::linkat(
-            &dir,
-            &old,
-            stage,
-            name,
-            AtFlags::empty(),
-        )?)
-    }
-
-    fn sync(&self) -> Result<()> {
-        let stage = self.tree.state.stage();
-        let failed = |e: io::Error| Error::io("cannot sync", self.tree.state.stage_path(), e);
-        if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {
-            return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
-        }
-
-        for item in self
-            .items
-            .iter()
-            .filter(|i| self.plan.changes.get(i.change()).shape() == Shape::File)
-        {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match rustix::fs::openat(
-                stage,
-                slot_name(item.slot),
-                flags,
-                rustix::fs::Mode::empty(),
-            ) {
-                Ok(file) => rustix::fs::fsync(file).map_err(|e| failed(e.into()))?,
-                // Its own mode keeps us from opening it again.
-                Err(Errno::ACCESS) => {
-                    return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
-                }
-                Err(e) => return Err(failed(e.into())),
-            }
-        }
-
-        sync_dir(&self.tree.state.stage_path())
-    }
-
     fn failed(&self, action: &str, item: &StagedItem, e: io::Error) -> Error {
         let path = &self.plan.changes.get(item.change()).path;
         with_space_hint(Error::io(action, self.tree.root().shown(path), e))
@@ -642,91 +444,4 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.log.close();
     }
-}
-
-/// The names of the blocks that are to be fetched.
-fn names(plan: &Plan, spots: &BlockTargets) -> Result<HashSet<BlockHash>> {
-    let mut names = HashSet::new();
-    plan.each_fetched(spots.lists(), |_, block| {
-        names.insert(block.hash);
-    })?;
-    Ok(names)
-}
-
-/// Whether the block is wherever it belongs.
-fn has(spots: &BlockTargets, hash: &BlockHash) -> bool {
-    spots
-        .of(hash)
-        .is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
-}
-
-/// Gives every change that makes something a slot, and every block its places.
-fn lay_out(
-    plan: &Plan,
-    copied: &HashSet<usize>,
-    spots: &mut BlockTargets,
-    leftovers: &mut ResumableBlocks,
-) -> Result<(Vec<StagedItem>, u64, Vec<usize>)> {
-    let mut further: Vec<_> = plan
-        .further
-        .iter()
-        .filter(|f| copied.contains(&(f.first as usize)))
-        .collect();
-
-    further.sort_by_key(|f| f.first);
-    let mut further = further.into_iter().peekable();
-
-    let mut items = Vec::new();
-    let mut resumed = Vec::new();
-    let mut slot = leftovers.next_slot();
-
-    for (at, change) in plan.changes.iter().enumerate() {
-        let copied = copied.contains(&at);
-        if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
-            continue;
-        }
-        let (mut size, mut data, mut blocks) = (0, Vec::new(), 0);
-        let mut places = Vec::new();
-        if let Some(content) = plan.content(&change) {
-            blocks = content.block_count() as u32;
-            size = spots.add(items.len() as u32, content, |offset, block| {
-                if leftovers.is_open() {
-                    places.push((block.hash, offset));
-                }
-                if !sparse::is_hole(block) {
-                    sparse::extend(&mut data, offset..offset + u64::from(block.size));
-                }
-            })?;
-        }
-        let mut holes = (data.as_slice() != [0..size]).then(|| Box::new(data));
-        if copied {
-            // It may have holes: what it takes is known when it is copied.
-            size = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
-            holes = None;
-        }
-        let taken = leftovers.take_slot(&places);
-        if taken.is_some() {
-            resumed.push(items.len());
-        }
-        let own = taken.unwrap_or(slot);
-        items.push(StagedItem {
-            size,
-            holes,
-            blocks,
-            left: AtomicU32::new(blocks),
-            ..Item::new(own, at)
-        });
-        slot += u64::from(taken.is_none());
-        while let Some(name) = further.next_if(|f| f.first as usize == at) {
-            items.push(StagedItem {
-                further: Some(Box::new(name.path.clone())),
-                ..Item::new(slot, at)
-            });
-            slot += 1;
-        }
-    }
-
-    items.shrink_to_fit();
-    spots.sort();
-    Ok((items, slot, resumed))
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::FallocateFlags;
 
-use super::{Stage, has};
+use super::Stage;
+use super::layout::has;
 use crate::block::BlockRef;
 use crate::diff::Lists as _;
 use crate::error::Result;

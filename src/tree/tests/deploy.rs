@@ -737,7 +737,7 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
     let open = |path: &str, follow_links: bool| {
         let options = TreeOptions {
             follow_links,
-            ..Options::default()
+            ..TreeOptions::default()
         };
         Tree::open(
             TreeName::new("www").unwrap(),
@@ -798,7 +798,7 @@ fn a_state_directory_is_not_made_through_another_users_link() {
     let open = |state: Option<&Path>| {
         let options = TreeOptions {
             follow_links: true,
-            ..Options::default()
+            ..TreeOptions::default()
         };
         Tree::open(
             TreeName::new("t").unwrap(),

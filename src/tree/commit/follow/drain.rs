@@ -59,7 +59,7 @@ impl Follow<'_> {
             known,
         };
 
-        for _ in 0..MAX_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let names = names_in(dir.handle).map_err(|e| self.failed("cannot list", path, e))?;
             if names.is_empty() {
                 break;

@@ -212,7 +212,7 @@ impl<'a> Follow<'a> {
     fn dir(&mut self, path: Option<&TreePath>, deep: bool) -> Result<()> {
         let mut was = self.record(path).cloned();
         // What changes while it is followed is followed again.
-        for _ in 0..MAX_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let Some((now, settled)) = self.dir_once(path, was.take(), deep)? else {
                 break;
             };

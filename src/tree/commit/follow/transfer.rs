@@ -84,7 +84,7 @@ impl Transfer<'_> {
         }
 
         let (mut goes_in, mut out) = (now, out);
-        for _ in 0..MAX_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             match renameat_with(self.0, &slot, pair.to, pair.name, RenameFlags::EXCHANGE) {
                 // Removed there at this very moment.
                 Err(Errno::NOENT) => break,

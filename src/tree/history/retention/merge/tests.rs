@@ -101,7 +101,7 @@ fn place(rng: &mut fastrand::Rng) -> TreePath {
 
 /// What a release says of the model.
 fn release(
-    nodes: &Nodes,
+    nodes: &NodeStore,
     serial: u64,
     tree: &Model,
     scope: &[TreePath],
@@ -159,7 +159,7 @@ fn release(
 }
 
 /// Makes the model what the release says, or says that a host would refuse.
-fn apply(nodes: &Nodes, release: &Release, tree: &mut Model) -> bool {
+fn apply(nodes: &NodeStore, release: &Release, tree: &mut Model) -> bool {
     let header = release.header();
     let excluded = header.rules.excluded().expect("legal");
     let within =
@@ -211,12 +211,12 @@ fn apply(nodes: &Nodes, release: &Release, tree: &mut Model) -> bool {
     true
 }
 
-fn history<'a>(nodes: &'a Nodes, releases: &[Release]) -> History<'a> {
+fn history<'a>(nodes: &'a NodeStore, releases: &[Release]) -> ReleaseHistory<'a> {
     let current = releases.last().map(|r| r.header().serial);
-    History {
+    ReleaseHistory {
         nodes,
         current,
-        known: releases.iter().cloned().map(Known::new).collect(),
+        known: releases.iter().cloned().map(KnownRelease::new).collect(),
         damaged: Vec::new(),
         replaced: OnceCell::new(),
     }
@@ -255,7 +255,7 @@ fn rules(rng: &mut fastrand::Rng, scope: &[TreePath]) -> Rules {
 fn round(seed: u64) -> (usize, usize) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let dir = tempfile::tempdir().expect("a directory");
-    let nodes = Nodes::open(dir.path().join("nodes")).expect("new");
+    let nodes = NodeStore::open(dir.path().join("nodes")).expect("new");
     let mut source = Model::new();
     (0..40).for_each(|_| edit(&mut rng, &mut source));
     let whole = Rules {
@@ -382,7 +382,7 @@ fn merged_parts_do_what_all_of_them_did() {
 }
 
 /// A history of a whole and these parts: what each has, whether it is for some hosts only.
-fn parts(nodes: &Nodes, parts: &[(&[(&str, EntryKind)], bool)]) -> Vec<Release> {
+fn parts(nodes: &NodeStore, parts: &[(&[(&str, EntryKind)], bool)]) -> Vec<Release> {
     let mut releases = vec![release(
         nodes,
         1,
@@ -438,7 +438,7 @@ fn content(byte: u8) -> EntryKind {
 #[test]
 fn names_of_one_file_are_merged_only_while_they_are() {
     let dir = tempfile::tempdir().expect("a directory");
-    let nodes = Nodes::open(dir.path().join("nodes")).expect("new");
+    let nodes = NodeStore::open(dir.path().join("nodes")).expect("new");
     let linked = [
         ("d", EntryKind::Directory),
         ("d/a", content(1)),
@@ -470,7 +470,7 @@ fn names_of_one_file_are_merged_only_while_they_are() {
 #[test]
 fn a_part_for_some_hosts_replaces_none_that_was_for_all() {
     let dir = tempfile::tempdir().expect("a directory");
-    let nodes = Nodes::open(dir.path().join("nodes")).expect("new");
+    let nodes = NodeStore::open(dir.path().join("nodes")).expect("new");
     let (older, newer) = ([("a", content(1))], [("a", content(2))]);
     for (first, second, replaced) in [
         (false, true, false),
@@ -490,7 +490,7 @@ fn a_part_for_some_hosts_replaces_none_that_was_for_all() {
 #[test]
 fn nothing_is_merged_over_what_some_hosts_have_of_their_own_or_without_the_limit_that_it_had() {
     let dir = tempfile::tempdir().expect("a directory");
-    let nodes = Nodes::open(dir.path().join("nodes")).expect("new");
+    let nodes = NodeStore::open(dir.path().join("nodes")).expect("new");
     let file = |name| [(name, content(1))];
     let (a, b, c) = (file("a"), file("b"), file("c"));
     let mut releases = parts(&nodes, &[(&a, false), (&a, true), (&b, false), (&c, false)]);

@@ -1,0 +1,59 @@
+//! Where the directory of a tree stands: its parent and its name there, whatever links led to it.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{Mode, OFlags, openat};
+
+use crate::error::{Error, Result};
+use crate::tree::fs::dir::stat;
+use crate::tree::fs::root::{FileId, Root};
+
+/// A directory is made durable by a handle to read by.
+const READABLE: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// Where the tree's directory stands: its real place, whatever links led to it.
+pub(crate) struct RootPlace {
+    pub(crate) parent: OwnedFd,
+    pub(crate) name: CString,
+    pub(crate) path: PathBuf,
+}
+
+impl RootPlace {
+    pub(crate) fn of(root: &Root) -> Result<Self> {
+        let path = root
+            .real_path()
+            .map_err(|e| Error::io("cannot resolve", root.path(), e))?;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::refused(format!(
+                "{} cannot be exchanged as a whole",
+                path.display()
+            ))
+            .hint("set commit.layout = \"in-place\" in the spec"));
+        };
+
+        let name =
+            CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
+        let above = open_parent(root).map_err(|e| Error::io("cannot open", parent, e))?;
+
+        Ok(Self {
+            parent: above,
+            name,
+            path,
+        })
+    }
+
+    /// Whether its name is that of this directory.
+    pub(crate) fn is(&self, id: FileId) -> io::Result<bool> {
+        Ok(stat(self.parent.as_fd(), &self.name)?.is_some_and(|now| now.id == id))
+    }
+}
+
+/// Opens the directory that the tree is in, so that it can be synced.
+pub(crate) fn open_parent(root: &Root) -> io::Result<OwnedFd> {
+    Ok(openat(&root.above()?, c".", READABLE, Mode::empty())?)
+}

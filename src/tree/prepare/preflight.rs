@@ -1,0 +1,31 @@
+//! Checks of a plan against the tree as it is, in one call: what fails here fails before anything is staged.
+
+use super::inheritance::{give_groups, strangers};
+use super::{obstructions, permissions};
+use crate::diff::Plan;
+use crate::error::{Error, Result};
+use crate::manifest::rules::Layout;
+use crate::tree::fs::dir_access::OpenedDirs;
+use crate::tree::state::worktree::Worktree;
+
+/// Refuses a plan that this process cannot carry out, and gives new paths the groups of their directories.
+///
+/// Directories whose mode keeps out their own user stay open as long as the result lives.
+pub(crate) fn check(tree: &Worktree, plan: &mut Plan) -> Result<OpenedDirs> {
+    let root = tree.root();
+    let opened = OpenedDirs::of_plan(&root, plan)?;
+    if plan.layout == Layout::Swap {
+        opened.refuse_exchange(&root)?;
+    }
+
+    obstructions::check(tree, plan)?;
+
+    let unreadable = |e| Error::io("cannot look into", root.path(), e);
+    let strangers = strangers(&root, plan).map_err(unreadable)?;
+    give_groups(&root, plan, &strangers).map_err(unreadable)?;
+
+    permissions::check_owners(plan, &strangers)?;
+    permissions::check_metadata(tree, plan)?;
+    permissions::check_top(tree, plan)?;
+    Ok(opened)
+}

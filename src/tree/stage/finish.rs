@@ -1,0 +1,209 @@
+//! The end of staging: blocks that the tree has already, links, pipes and devices, and durability.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{AtFlags, FileType, OFlags};
+use rustix::io::Errno;
+
+use super::Stage;
+use super::layout::has;
+use crate::block::BlockHash;
+use crate::diff::Shape;
+use crate::error::{Error, Result};
+use crate::manifest::rules::Layout;
+use crate::manifest::{EntryKind, TreePath};
+use crate::tree::fs::dir::{MAX_SINGLE_SYNCS, slot_name, sync_dir};
+use crate::tree::fs::metadata::handle_of;
+use crate::tree::fs::stat::FileStat;
+use crate::tree::prepare::inheritance::Inheritance;
+use crate::tree::prepare::items::{StagedItem, is_copied};
+
+impl Stage {
+    /// Blocks that lie in the tree already: read in the order of files, verified, written.
+    pub(super) fn copy_local(&self) -> Result<()> {
+        let mut local: Vec<_> = self.plan.reuse.iter().collect();
+        local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
+        let mut open: Option<(&TreePath, File)> = None;
+        let mut bytes = Vec::new();
+
+        for (hash, place) in local {
+            if has(&self.spots, hash) {
+                continue;
+            }
+            let failed = |e: io::Error| {
+                Error::io("cannot read", self.tree.root().shown(&place.path), e)
+                    .hint("it changed since the tree was compared: deploy again")
+            };
+            let file = match open.take().filter(|(path, _)| *path == &place.path) {
+                Some((_, file)) => file,
+                None => self.tree.root().open_file(&place.path).map_err(failed)?,
+            };
+            bytes.resize(place.size as usize, 0);
+            file.read_exact_at(&mut bytes, place.offset)
+                .map_err(failed)?;
+            if BlockHash::of(&bytes) != *hash {
+                return Err(failed(io::Error::other("its content is not what it was")));
+            }
+            self.place(hash, &bytes)?;
+            open = Some((&place.path, file));
+        }
+
+        Ok(())
+    }
+
+    /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
+    pub(super) fn make_others(&self) -> Result<()> {
+        let root = self.tree.root();
+        let mut inheritance = Inheritance::new(&root, &self.plan);
+        for links in [false, true] {
+            for item in self.items.iter().filter(|i| i.blocks == 0) {
+                let change = self.plan.changes.get(item.change());
+                if (item.further.is_some() || change.shape() == Shape::Hardlink) == links {
+                    let made = self.make_other(&mut inheritance, item);
+                    made.map_err(|e| self.failed("cannot stage", item, e))?;
+                }
+            }
+        }
+
+        Ok(())
+    }
+
+    fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &StagedItem) -> io::Result<()> {
+        let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
+        let change = &*self.plan.changes.get(item.change());
+        let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
+            return Ok(());
+        };
+
+        match rustix::fs::unlinkat(stage, &name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+
+        if item.further.is_some() {
+            let first = slot_name(
+                self.first(item.change())
+                    .ok_or(io::ErrorKind::NotFound)?
+                    .slot,
+            );
+            return Ok(rustix::fs::linkat(
+                stage,
+                &first,
+                stage,
+                &name,
+                AtFlags::empty(),
+            )?);
+        }
+
+        let private = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let nursery = match entry.kind {
+            EntryKind::Directory | EntryKind::Hardlink(_) | EntryKind::File(_) => None,
+            _ => self.nursery(inheritance, change.path.parent().as_ref())?,
+        };
+
+        let place = nursery.as_ref().map_or(stage, AsFd::as_fd);
+        let node = |kind, device| rustix::fs::mknodat(place, &name, kind, private, device);
+        match &entry.kind {
+            EntryKind::Directory => return Ok(()),
+            EntryKind::Hardlink(first) => return self.link(first, &name),
+            EntryKind::File(content) if is_copied(change) => {
+                return self.copy(inheritance, item, change, content);
+            }
+            EntryKind::File(_) => return self.seal(item, self.open_slot(item.slot)?),
+            EntryKind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), place, &name)?,
+            EntryKind::Fifo => node(FileType::Fifo, 0)?,
+            EntryKind::CharDevice(major, minor) => node(
+                FileType::CharacterDevice,
+                rustix::fs::makedev(*major, *minor),
+            )?,
+            EntryKind::BlockDevice(major, minor) => {
+                node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?
+            }
+        }
+
+        if let Some(nursery) = &nursery {
+            rustix::fs::renameat(nursery, &name, stage, &name)?;
+        }
+
+        let made = handle_of(stage, &name)?;
+        if !is_copied(change) {
+            return self.seal(item, made);
+        }
+
+        let (parent, name) = self.tree.root().parent(&change.path)?;
+        self.seal_copy(
+            inheritance,
+            change,
+            handle_of(parent.as_fd(), &name)?.as_fd(),
+            made,
+        )
+    }
+
+    /// The item of the change at `at` in the plan, which its further names follow.
+    fn first(&self, at: usize) -> Option<&StagedItem> {
+        self.items
+            .get(self.items.partition_point(|item| item.change() < at))
+            .filter(|item| item.change() == at)
+    }
+
+    /// A further name of a file that is staged, or else of the one in the tree.
+    fn link(&self, first: &TreePath, name: &std::ffi::CStr) -> io::Result<()> {
+        let stage = self.tree.state.stage();
+        let staged = self.plan.changes.find(first).and_then(|at| self.first(at));
+        let (dir, old) = match staged {
+            Some(item) => (rustix::io::dup(stage)?, slot_name(item.slot)),
+            None => self.tree.root().parent(first)?,
+        };
+
+        if matches!(
+            FileStat::at(dir.as_fd(), &old)?.file_type,
+            FileType::Directory | FileType::Socket
+        ) {
+            return Err(io::Error::other(format!(
+                "{first}, which it is a hard link to, is not a file"
+            )));
+        }
+
+        Ok(rustix::fs::linkat(
+            &dir,
+            &old,
+            stage,
+            name,
+            AtFlags::empty(),
+        )?)
+    }
+
+    pub(super) fn sync(&self) -> Result<()> {
+        let stage = self.tree.state.stage();
+        let failed = |e: io::Error| Error::io("cannot sync", self.tree.state.stage_path(), e);
+        if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {
+            return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
+        }
+
+        for item in self
+            .items
+            .iter()
+            .filter(|i| self.plan.changes.get(i.change()).shape() == Shape::File)
+        {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match rustix::fs::openat(
+                stage,
+                slot_name(item.slot),
+                flags,
+                rustix::fs::Mode::empty(),
+            ) {
+                Ok(file) => rustix::fs::fsync(file).map_err(|e| failed(e.into()))?,
+                // Its own mode keeps us from opening it again.
+                Err(Errno::ACCESS) => {
+                    return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
+                }
+                Err(e) => return Err(failed(e.into())),
+            }
+        }
+
+        sync_dir(&self.tree.state.stage_path())
+    }
+}

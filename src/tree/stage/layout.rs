@@ -1,0 +1,99 @@
+//! Layout of a stage: a slot for each item that the plan makes, and the targets of each block.
+
+use std::collections::HashSet;
+use std::sync::atomic::AtomicU32;
+
+use super::targets::BlockTargets;
+use crate::block::BlockHash;
+use crate::diff::{Plan, Shape};
+use crate::error::Result;
+use crate::tree::fs::sparse;
+use crate::tree::prepare::items::StagedItem;
+use crate::tree::prepare::resume::ResumableBlocks;
+
+/// The names of the blocks that are to be fetched.
+pub(super) fn names(plan: &Plan, spots: &BlockTargets) -> Result<HashSet<BlockHash>> {
+    let mut names = HashSet::new();
+    plan.each_fetched(spots.lists(), |_, block| {
+        names.insert(block.hash);
+    })?;
+    Ok(names)
+}
+
+/// Whether the block is wherever it belongs.
+pub(super) fn has(spots: &BlockTargets, hash: &BlockHash) -> bool {
+    spots
+        .of(hash)
+        .is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
+}
+
+/// Gives every change that makes something a slot, and every block its places.
+pub(super) fn lay_out(
+    plan: &Plan,
+    copied: &HashSet<usize>,
+    spots: &mut BlockTargets,
+    leftovers: &mut ResumableBlocks,
+) -> Result<(Vec<StagedItem>, u64, Vec<usize>)> {
+    let mut further: Vec<_> = plan
+        .further
+        .iter()
+        .filter(|f| copied.contains(&(f.first as usize)))
+        .collect();
+
+    further.sort_by_key(|f| f.first);
+    let mut further = further.into_iter().peekable();
+
+    let mut items = Vec::new();
+    let mut resumed = Vec::new();
+    let mut slot = leftovers.next_slot();
+
+    for (at, change) in plan.changes.iter().enumerate() {
+        let copied = copied.contains(&at);
+        if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
+            continue;
+        }
+        let (mut size, mut data, mut blocks) = (0, Vec::new(), 0);
+        let mut places = Vec::new();
+        if let Some(content) = plan.content(&change) {
+            blocks = content.block_count() as u32;
+            size = spots.add(items.len() as u32, content, |offset, block| {
+                if leftovers.is_open() {
+                    places.push((block.hash, offset));
+                }
+                if !sparse::is_hole(block) {
+                    sparse::extend(&mut data, offset..offset + u64::from(block.size));
+                }
+            })?;
+        }
+        let mut holes = (data.as_slice() != [0..size]).then(|| Box::new(data));
+        if copied {
+            // It may have holes: what it takes is known when it is copied.
+            size = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
+            holes = None;
+        }
+        let taken = leftovers.take_slot(&places);
+        if taken.is_some() {
+            resumed.push(items.len());
+        }
+        let own = taken.unwrap_or(slot);
+        items.push(StagedItem {
+            size,
+            holes,
+            blocks,
+            left: AtomicU32::new(blocks),
+            ..StagedItem::new(own, at)
+        });
+        slot += u64::from(taken.is_none());
+        while let Some(name) = further.next_if(|f| f.first as usize == at) {
+            items.push(StagedItem {
+                further: Some(Box::new(name.path.clone())),
+                ..StagedItem::new(slot, at)
+            });
+            slot += 1;
+        }
+    }
+
+    items.shrink_to_fit();
+    spots.sort();
+    Ok((items, slot, resumed))
+}
