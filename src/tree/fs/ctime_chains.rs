@@ -1,7 +1,8 @@
-//! Times of change that this process caused itself.
+//! Changes of ctime that this process caused itself.
 //!
-//! A rename or a further name gives a file another time of change, as a write does. Content that was known before stays
-//! known only where nothing but our own operations came since: each of them finds the time that the one before it left.
+//! A rename or a new link changes the ctime of an inode, as a write does. Recorded content stays
+//! valid only while every change since the recording was ours: each of our operations must find the
+//! ctime that the previous one left.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,30 +10,30 @@ use std::time::{Duration, Instant};
 use super::stat::{FileStat, Version};
 use crate::manifest::Mtime;
 
-/// An operation that took longer may hide a change by somebody else. Nobody meddles within one in a unit test, which may
-/// have to wait for the processor.
+/// Longest duration of one operation. A slower operation may hide a change by another process. Unit
+/// tests have no other writers and may wait for the processor.
 const QUICK: Duration = if cfg!(test) {
     Duration::from_secs(60)
 } else {
     Duration::from_micros(200)
 };
 
-/// What our operations did to inodes of one filesystem since a commit began.
+/// Operations of this process on the inodes of one filesystem since a commit began.
 #[derive(Debug, Default)]
 pub(crate) struct CtimeChains {
-    /// Whether anybody will ask.
+    /// Whether operations are recorded at all.
     wanted: bool,
     inodes: HashMap<u64, Chain>,
 }
 
-/// The time of change before the first operation, and after the last.
+/// The ctime before the first operation and after the last.
 #[derive(Debug, Clone, Copy)]
 struct Chain {
     first: Mtime,
     last: Mtime,
 }
 
-/// An operation under way.
+/// An operation in progress.
 #[derive(Debug)]
 pub(crate) struct Operation {
     before: FileStat,
@@ -40,7 +41,7 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// Begins an operation on the inode of which `before` was just found.
+    /// Begins an operation on the inode with the status `before`.
     #[expect(
         clippy::disallowed_methods,
         reason = "measures one system call, decides nothing in a protocol"
@@ -52,7 +53,7 @@ impl Operation {
         }
     }
 
-    /// Records the operation, after which the inode is as in `after`.
+    /// Records the operation; `after` is the status of the inode now.
     pub(crate) fn done(self, after: &FileStat, chains: &mut CtimeChains) {
         let quick = self.began.elapsed() < QUICK;
         let alike = |s: &FileStat| (s.id, s.size, s.mtime);
@@ -64,10 +65,10 @@ impl Operation {
     }
 }
 
-/// A staged item on its way to its final name.
+/// A staged item on the way to its final name.
 ///
-/// Nobody else could reach it before. It is still what was staged when size and time of modification are those that it
-/// was given, which is for whoever uses the chain to check.
+/// No other process could reach the item before. Its content is intact while size and mtime are as
+/// staged; users of the chain check both.
 #[derive(Debug)]
 pub(crate) struct Placement {
     began: Instant,
@@ -85,7 +86,7 @@ impl Placement {
         }
     }
 
-    /// Records the rename, after which the inode is as in `after`.
+    /// Records the rename; `after` is the status of the inode now.
     pub(crate) fn done(self, after: &FileStat, chains: &mut CtimeChains) {
         if self.began.elapsed() < QUICK {
             chains.inodes.insert(
@@ -111,7 +112,7 @@ impl CtimeChains {
         if chain.last == before {
             chain.last = after;
         } else {
-            // Somebody else changed it meanwhile. What is known of it from now on is nothing.
+            // Another process changed the inode in between: recorded content is no longer valid.
             *chain = Chain {
                 first: after,
                 last: after,
@@ -119,7 +120,7 @@ impl CtimeChains {
         }
     }
 
-    /// The present time of change of a file that was `known`, as far as our own operations lead.
+    /// The present ctime of a file recorded as `known`, if only our operations changed it.
     pub(crate) fn since(&self, known: &Version) -> Option<Mtime> {
         self.inodes
             .get(&known.ino)
@@ -127,12 +128,12 @@ impl CtimeChains {
             .map(|chain| chain.last)
     }
 
-    /// The time of change that the last operation left to the inode.
+    /// The ctime that the last operation left on the inode.
     pub(crate) fn last(&self, ino: u64) -> Option<Mtime> {
         self.inodes.get(&ino).map(|chain| chain.last)
     }
 
-    /// Forgets everything. What comes is recorded when it is `wanted`.
+    /// Forgets all operations; later ones are recorded if `wanted`.
     pub(crate) fn begin(&mut self, wanted: bool) {
         *self = Self {
             wanted,
@@ -140,7 +141,7 @@ impl CtimeChains {
         };
     }
 
-    /// Whether operations are recorded.
+    /// Returns whether operations are recorded.
     pub(crate) fn wanted(&self) -> bool {
         self.wanted
     }

@@ -1,4 +1,4 @@
-//! Directories and the names in them: list, look up, make durable, rename, remove.
+//! Directories and the names in them: list, look up, sync, rename, remove.
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
@@ -18,20 +18,20 @@ use super::xattrs::{ACL, DEFAULT_ACL};
 use crate::error::{Error, Result};
 use crate::manifest::{Mode as Permissions, TreePath};
 
-/// Up to this many touched paths are synced one by one; beyond, the whole filesystem once.
+/// Largest number of touched paths that are synced one by one; beyond, one syncfs replaces them.
 pub(crate) const MAX_SINGLE_SYNCS: usize = 16;
 
-/// A name as system calls take it.
+/// Converts a name for system calls.
 pub(crate) fn c_name(name: &OsStr) -> Result<CString> {
     CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a name with NUL"))
 }
 
-/// The name of a numbered item.
+/// Name of a numbered item.
 pub(crate) fn slot_name(slot: u64) -> CString {
     CString::new(slot.to_string()).expect("digits have no NUL")
 }
 
-/// The names in a directory of the state.
+/// Lists the names in a state directory.
 pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>> {
     let read = || {
         std::fs::read_dir(dir)?
@@ -52,7 +52,7 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
         .map_err(|e| Error::io("cannot sync", path, e))
 }
 
-/// Opens a file of the state, which is made when it is not there; never through a link.
+/// Opens a state file and creates a missing one; never follows a link.
 pub(crate) fn open_for_writing(
     dir: BorrowedFd<'_>,
     name: &CStr,
@@ -62,12 +62,12 @@ pub(crate) fn open_for_writing(
     Ok(rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
-/// A directory of our own that nobody else can enter.
+/// Creates a directory that only this user can enter.
 pub(crate) fn private_dir(path: &Path) -> Result<()> {
     private_dir_at(rustix::fs::CWD, path, path).map(drop)
 }
 
-/// As [`private_dir`], with the directory's handle; messages call it `path`.
+/// Like [`private_dir`], below a directory handle; messages show `path`.
 pub(crate) fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> Result<OwnedFd> {
     match rustix::fs::mkdirat(dir, name, Mode::RWXU) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -94,7 +94,7 @@ pub(crate) fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> R
             .map_err(|e| Error::io("cannot set the mode of", path, e))?;
     }
 
-    // Everything that is staged would have them, and go into the tree with them.
+    // Staged items would inherit these lists and carry them into the tree.
     for acl in [DEFAULT_ACL, ACL] {
         match rustix::fs::fremovexattr(&handle, acl) {
             Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
@@ -109,7 +109,7 @@ pub(crate) fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> R
     Ok(handle)
 }
 
-/// The names in a directory, without the two dots.
+/// Lists the names in a directory without `.` and `..`.
 pub(crate) fn names_in(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
@@ -122,7 +122,7 @@ pub(crate) fn names_in(dir: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// The path of `name` in the directory `dir`.
+/// Path of `name` in the directory `dir`.
 pub(crate) fn join(dir: Option<&TreePath>, name: &CStr) -> Result<TreePath> {
     let joined = match dir {
         Some(dir) => dir.join(name.to_bytes()),
@@ -131,13 +131,13 @@ pub(crate) fn join(dir: Option<&TreePath>, name: &CStr) -> Result<TreePath> {
     joined.map_err(|e| Error::refused(e.to_string()).hint("shorten the path"))
 }
 
-/// Removes `name` with all that is in it.
+/// Removes `name` with everything below.
 pub(crate) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Result<()> {
     if kind != FileType::Directory {
         return Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?);
     }
 
-    // Its own mode binds an ordinary user.
+    // The mode of a directory binds an ordinary user, even the owner.
     let handle = match open_dir_at(dir, name) {
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             loosen(dir, name)?;
@@ -158,7 +158,7 @@ pub(crate) fn remove(dir: BorrowedFd<'_>, name: &CStr, kind: FileType) -> io::Re
                 done => done,
             }
         };
-        // What cannot go keeps nothing else from going.
+        // One entry that cannot be removed does not stop the others.
         if let Err(e) = gone() {
             trouble.get_or_insert(e);
         }
@@ -174,7 +174,7 @@ fn loosen(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     chmod(handle_of(dir, name)?.as_fd(), Permissions::from_bits(0o700))
 }
 
-/// Removes what stands aside.
+/// Removes an item that was set aside.
 pub(crate) fn discard(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     match FileStat::at(dir, name) {
         Ok(found) => remove(dir, name, found.file_type),
@@ -191,7 +191,7 @@ pub(crate) fn stat(dir: BorrowedFd<'_>, name: &CString) -> io::Result<Option<Fil
     }
 }
 
-/// A rename that never replaces.
+/// Renames without ever replacing.
 pub(crate) fn rename_new(
     from: BorrowedFd<'_>,
     old: &CString,
@@ -217,10 +217,10 @@ pub(crate) fn is_empty(dir: BorrowedFd<'_>, name: &CString) -> io::Result<bool> 
     Ok(true)
 }
 
-/// The kind that statfs tells.
+/// The `f_type` of overlayfs in statfs.
 const OVERLAYFS: i64 = 0x794c_7630;
 
-/// Whether the filesystem of a handle is an overlay.
+/// Returns whether the filesystem of a handle is an overlay.
 pub(crate) fn is_overlay(handle: BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(handle).is_ok_and(|fs| fs.f_type == OVERLAYFS)
 }

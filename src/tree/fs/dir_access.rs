@@ -1,7 +1,8 @@
-//! Directories that bar their own user: opened for a scan or a look at what a plan changes, and barred again after it.
+//! Directories whose mode bars their own user: opened for a scan or a preflight check, restored
+//! afterwards.
 //!
-//! A release may bring a directory of mode 000. Without root's rights the daemon that made it could not look into it
-//! again, and no later release could be compared with the tree or staged.
+//! A release may create a directory of mode 000. A daemon without root's rights could not enter
+//! such a directory again, and no later release could be compared or staged.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -20,14 +21,14 @@ use crate::error::{Error, Result};
 use crate::manifest::{Mode, TreePath};
 use crate::sync::locked;
 
-/// What the owner of a directory needs to list it and to look at what is in it.
+/// Bits that an owner needs to list a directory and to look up names.
 const LISTED: u32 = 0o500;
 
-/// What to do where an ordinary user cannot look into all of a tree.
+/// Hint for trees with directories that an ordinary user cannot enter.
 pub(crate) const IN_PLACE: &str =
     "run the daemon as root, or set commit.layout = \"in-place\" in the spec";
 
-/// The directories that are open for now, with the modes that they get back.
+/// Directories that are open at present, with the modes to restore.
 #[derive(Debug)]
 pub(crate) struct OpenedDirs {
     opens: bool,
@@ -42,7 +43,7 @@ struct OpenedDir {
 }
 
 impl OpenedDirs {
-    /// None yet; none at all unless `opens`.
+    /// Starts with no directory open; opens none unless `opens`.
     pub(crate) fn new(opens: bool) -> Self {
         Self {
             opens,
@@ -50,7 +51,7 @@ impl OpenedDirs {
         }
     }
 
-    /// Opens the directories that lead to what `plan` changes, removes or copies from.
+    /// Opens the directories on the way to everything that `plan` changes, removes or copies.
     pub(crate) fn of_plan(root: &Root, plan: &Plan) -> Result<Self> {
         let barred = Self::new(!Rights::of_process().overrides_modes());
         if !barred.opens {
@@ -70,7 +71,7 @@ impl OpenedDirs {
         Ok(barred)
     }
 
-    /// Opens the directory and those above it, the outermost first.
+    /// Opens the directory and its ancestors, outermost first.
     fn open_down_to(
         &self,
         root: &Root,
@@ -83,7 +84,7 @@ impl OpenedDirs {
         while let Some(dir) = above.pop() {
             match self.open(root, &dir) {
                 Ok(_) => {}
-                // The plan makes it, or puts it in the place of a link.
+                // The plan creates the directory or replaces a link with one.
                 Err(e) if is_gone(&e) => {}
                 Err(e) => return Err(Error::io("cannot look at", root.shown(&dir), e)),
             }
@@ -93,7 +94,7 @@ impl OpenedDirs {
         Ok(())
     }
 
-    /// Refuses when there is one: a tree with it is not exchanged as a whole.
+    /// Refuses an exchange of the whole tree if any directory is open.
     pub(crate) fn refuse_exchange(&self, root: &Root) -> Result<()> {
         match self.modes().first_key_value() {
             None => Ok(()),
@@ -105,7 +106,7 @@ impl OpenedDirs {
         }
     }
 
-    /// The directories that were opened, with the modes that they get back.
+    /// Returns the open directories with the modes to restore.
     pub(crate) fn modes(&self) -> BTreeMap<TreePath, Mode> {
         locked(&self.opened)
             .iter()
@@ -113,7 +114,7 @@ impl OpenedDirs {
             .collect()
     }
 
-    /// As [`Root::dir`]; a directory of this user that bars it is opened first.
+    /// Like [`Root::dir`], but first opens a directory that bars this user as its owner.
     pub(crate) fn dir(&self, root: &Root, path: Option<&TreePath>) -> io::Result<OwnedFd> {
         let opened = root.dir(path);
         let Some(path) = path.filter(|_| self.opens) else {
@@ -132,7 +133,7 @@ impl OpenedDirs {
         }
     }
 
-    /// Opens the directory; false when that is not this user's to do, or not needed.
+    /// Opens the directory; false if another user owns it or if no change is needed.
     fn open(&self, root: &Root, path: &TreePath) -> io::Result<bool> {
         let (parent, name) = root.parent(path)?;
         let handle = handle_of(parent.as_fd(), &name)?;
@@ -143,7 +144,7 @@ impl OpenedDirs {
         }
 
         match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | LISTED)) {
-            // Another user's: it may let this one in by other bits.
+            // Another user's directory may still admit this user by other bits.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
             done => {
                 done?;

@@ -1,8 +1,10 @@
-//! What others do in the directories of a tree from the moment it is live until the one before it is gone.
+//! Changes by other processes in the directories of a tree, from the moment the tree is live until
+//! its predecessor is gone.
 //!
-//! A name that was made and removed again leaves nothing in a directory that tells of it. The kernel tells (inotify):
-//! the directories are watched while nobody else can reach them yet. It is a help and no more: without watches, when
-//! events were lost, and after a crash, a name that looks untouched counts as untouched.
+//! A name that was created and removed again leaves no trace in a directory, but inotify reports
+//! both. Watches are set before any other process can reach the directories. Events are an aid
+//! only: without watches, after lost events and after a crash, an untouched-looking name counts as
+//! untouched.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
@@ -14,18 +16,18 @@ use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch,
 use super::root::Root;
 use crate::manifest::TreePath;
 
-/// What is asked of a directory.
+/// Events requested for a directory.
 const NAME_EVENTS: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_FROM)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::ONLYDIR);
-/// More directories are not watched: others of this user want watches, too.
+/// Largest number of watched directories; other processes of this user need watches, too.
 const MAX_WATCHED_DIRS: usize = 8192;
 /// Bytes of events that one system call returns.
 const EVENT_BUFFER_BYTES: usize = 16 << 10;
 
-/// The names that were touched.
+/// Names that other processes touched.
 #[derive(Debug)]
 pub(crate) struct DirWatch {
     inotify: OwnedFd,
@@ -34,7 +36,7 @@ pub(crate) struct DirWatch {
 }
 
 impl DirWatch {
-    /// Watches the directories `dirs` of `root`, as far as they are there and the kernel lets it.
+    /// Watches the directories `dirs` of `root` as far as they exist and the kernel permits.
     pub(crate) fn watch<'d>(
         root: &Root,
         dirs: impl Iterator<Item = &'d Option<TreePath>>,
@@ -65,13 +67,13 @@ impl DirWatch {
         })
     }
 
-    /// Forgets what was heard so far: it was this process's own doing.
+    /// Forgets all events so far: this process caused them.
     pub(crate) fn begin(&mut self) {
         self.read();
         self.names.clear();
     }
 
-    /// Forgets what was heard of the name in the directory `dir`: it was this process's own doing.
+    /// Forgets events for the name in the directory `dir`: this process caused them.
     pub(crate) fn forget(&mut self, dir: Option<&TreePath>, name: &CStr) {
         self.read();
         if let Some(names) = self.names.get_mut(&dir.cloned()) {
@@ -79,10 +81,10 @@ impl DirWatch {
         }
     }
 
-    /// Whether others touched the name in the directory `dir`.
+    /// Returns whether another process touched the name in the directory `dir`.
     pub(crate) fn touched(&mut self, dir: Option<&TreePath>, name: &CStr) -> bool {
         self.read();
-        // Only this makes a path of its own.
+        // Building the path below costs an allocation.
         !self.names.is_empty()
             && self
                 .names
@@ -108,7 +110,7 @@ impl DirWatch {
                     }
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                // There are no more.
+                // No further events.
                 Err(_) => break,
             }
         }

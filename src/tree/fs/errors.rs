@@ -1,4 +1,4 @@
-//! What errors of the filesystem mean: a missing path, a missing ability, a full disk.
+//! Classes of filesystem errors: missing path, missing ability, full disk.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 
-/// Says what to do about a filesystem that is full, or cannot be written to.
+/// Adds a hint for a filesystem that is full or read-only.
 pub(crate) fn with_space_hint(error: Error) -> Error {
     match () {
         () if error.is_os(io::ErrorKind::StorageFull) => {
@@ -22,12 +22,12 @@ pub(crate) fn with_space_hint(error: Error) -> Error {
     }
 }
 
-/// Whether a path leads nowhere: a name on it is missing, or a link stands where a directory was.
+/// Returns whether a path leads nowhere: a component is missing, or a link replaced a directory.
 pub(crate) fn is_gone(e: &io::Error) -> bool {
     is_absent(e) || e.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
-/// Whether a path leads nowhere: a name on it is missing or is no directory.
+/// Returns whether a path leads nowhere: a component is missing or is no directory.
 pub(crate) fn is_absent(e: &io::Error) -> bool {
     matches!(
         e.kind(),
@@ -35,7 +35,7 @@ pub(crate) fn is_absent(e: &io::Error) -> bool {
     )
 }
 
-/// Whether a filesystem says that it has no exchange of two names.
+/// Returns whether a filesystem lacks the exchange of two names.
 pub(crate) fn is_unsupported(e: Errno) -> bool {
     matches!(e, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP)
 }

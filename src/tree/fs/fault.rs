@@ -1,5 +1,5 @@
-//! Faults that tests inject: a crash between two changes to the disk, a filesystem that lacks an ability, other
-//! processes that change the tree meanwhile.
+//! Faults that tests inject: a crash between two changes to the disk, a filesystem that lacks an
+//! ability, other processes that change the tree.
 
 use std::ffi::CStr;
 use std::io;
@@ -9,23 +9,23 @@ use std::sync::{Arc, atomic::Ordering};
 
 use crate::error::Error;
 
-/// Where tests stop a commit dead, as a crash would, or take an ability of the filesystem away.
+/// Faults of one tree: crash points and missing abilities of the filesystem.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     #[cfg(test)]
     pub(crate) after: Option<std::sync::atomic::AtomicI64>,
-    /// As on a filesystem that cannot exchange two names.
+    /// Acts as a filesystem that cannot exchange two names.
     #[cfg(test)]
     pub(crate) no_exchange: bool,
-    /// As on an overlay filesystem, whose lower directories cannot be renamed.
+    /// Acts as an overlay filesystem, where lower directories cannot be renamed.
     #[cfg(test)]
     pub(crate) no_directories: bool,
-    /// What others do at every point, and right before and after an exchange.
+    /// Actions of other processes at every point, and around an exchange.
     #[cfg(test)]
     pub(crate) others: OtherProcesses,
 }
 
-/// A test stopped the process here; outside of tests there is no such value.
+/// A test stopped the process here; no value exists outside of tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Crashed {
     #[cfg(test)]
@@ -50,7 +50,7 @@ impl From<Crashed> for io::Error {
     }
 }
 
-/// What others do in the tree meanwhile, in tests.
+/// Actions of other processes, in tests.
 #[cfg(test)]
 #[derive(Clone, Default)]
 pub(crate) struct OtherProcesses(pub(crate) Option<Arc<dyn Fn() + Send + Sync>>);
@@ -72,7 +72,7 @@ impl std::fmt::Debug for OtherProcesses {
 }
 
 impl Faults {
-    /// Lets two names change places.
+    /// Exchanges two names.
     pub(crate) fn exchange(
         &self,
         from: BorrowedFd<'_>,
@@ -94,7 +94,7 @@ impl Faults {
         done
     }
 
-    /// Renames what may be a directory.
+    /// Renames an entry that may be a directory.
     pub(crate) fn rename(
         &self,
         is_dir: bool,
@@ -111,7 +111,7 @@ impl Faults {
         rustix::fs::renameat(from, old, to, new)
     }
 
-    /// A point at which the machine may stop; before every change to the disk.
+    /// A point at which the machine may stop; stands before every change to the disk.
     #[cfg(not(test))]
     pub(crate) fn point(&self) -> Result<(), Crashed> {
         Ok(())

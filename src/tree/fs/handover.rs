@@ -1,27 +1,28 @@
-//! Rights that end when an inode changes hands: what another user gave it, and what he could do in a directory.
+//! Rights that end when an inode changes hands: attributes that the previous owner set, and his
+//! rights in a directory.
 
 use super::stat::FileStat;
 use super::xattrs::{ACL, CAPABILITY, DEFAULT_ACL, LABEL};
 
-/// Attributes by which an inode gives rights.
+/// Attributes by which an inode grants rights.
 const GRANTS: [&[u8]; 4] = [ACL, DEFAULT_ACL, CAPABILITY, LABEL];
-/// The right of an owner, of a group and of all others to write.
+/// Write bits of owner, group and others.
 const OWNER: u32 = 0o200;
 const GROUP: u32 = 0o020;
 const OTHERS: u32 = 0o002;
 
-/// Whether the rights that the user `uid` gave an inode end when it becomes `to`'s: they are two, and the first is
-/// neither root nor this process's user.
+/// Returns whether rights granted by the user `uid` end when the inode passes to `to`: the users
+/// differ, and `uid` is neither root nor this process's user.
 pub(crate) fn is_foreign(uid: u32, to: Option<u32>) -> bool {
     uid != 0 && uid != nix::unistd::geteuid().as_raw() && to.is_some_and(|to| to != uid)
 }
 
-/// Whether an attribute of this name gives rights.
+/// Returns whether an attribute of this name grants rights.
 pub(crate) fn is_grant(name: &[u8]) -> bool {
     GRANTS.contains(&name)
 }
 
-/// Whether somebody who may change names in the directory `from` perhaps may not in `to`.
+/// Returns whether a user who could change names under `from` may lack this right under `to`.
 pub(crate) fn is_closed(from: &FileStat, to: &FileStat) -> bool {
     let (old, new) = (from.mode.bits(), to.mode.bits());
     if new & OTHERS != 0 {

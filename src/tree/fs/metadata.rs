@@ -1,7 +1,7 @@
-//! Metadata of one path: reading what is there and setting what should be, through a handle that was opened once.
+//! Metadata of one path: read and set through a handle that was opened once.
 //!
-//! Order matters: the owner first (changing it clears set-user-id), attributes next (they need a writable file), the
-//! mode after them, the time of modification last.
+//! Order matters: the owner first (a change clears set-user-id), attributes next (they need a
+//! writable file), then the mode, the mtime last.
 
 use std::ffi::CStr;
 use std::io;
@@ -20,32 +20,32 @@ use crate::diff::{Change, Plan, TopChange};
 use crate::manifest::{EntryKind, Mode, Mtime, Xattr};
 use crate::units::printable;
 
-/// Metadata to set; `None` is left as it is.
+/// Metadata to set; `None` leaves a value alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Metadata {
     /// Permission bits.
     #[n(0)]
     pub mode: Option<Mode>,
-    /// The user's number.
+    /// Numeric user id.
     #[n(1)]
     pub uid: Option<u32>,
-    /// The group's number.
+    /// Numeric group id.
     #[n(2)]
     pub gid: Option<u32>,
-    /// The time of modification.
+    /// Modification time.
     #[n(3)]
     pub mtime: Option<Mtime>,
     /// All extended attributes, sorted by name.
     #[n(4)]
     pub xattrs: Option<Vec<Xattr>>,
-    /// The security label, which no release governs.
+    /// Security label; no release governs labels.
     #[n(5)]
     #[cbor(with = "minicbor::bytes")]
     pub label: Option<Vec<u8>>,
 }
 
 impl Metadata {
-    /// What `change` says of its path.
+    /// Metadata that `change` sets on its path.
     pub fn wanted(change: &Change, plan: &Plan) -> Self {
         let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
             return Self::default();
@@ -62,7 +62,7 @@ impl Metadata {
         }
     }
 
-    /// What the release says of the tree's own directory.
+    /// Metadata that the release sets on the tree's root directory.
     pub fn of_top(top: &TopChange, plan: &Plan) -> Self {
         Self {
             mode: Some(top.want.mode),
@@ -74,12 +74,12 @@ impl Metadata {
         }
     }
 
-    /// What `name` in `dir` has now; attributes only when asked for.
+    /// Present metadata of `name` in `dir`; attributes on request only.
     pub fn present(dir: BorrowedFd<'_>, name: &CStr, with_xattrs: bool) -> io::Result<Self> {
         Self::of(handle_of(dir, name)?, with_xattrs)
     }
 
-    /// What is behind `handle` now; attributes only when asked for.
+    /// Present metadata behind `handle`; attributes on request only.
     pub fn of(handle: impl AsFd, with_xattrs: bool) -> io::Result<Self> {
         let handle = handle.as_fd();
         let stat = FileStat::of(handle)?;
@@ -105,12 +105,13 @@ impl Metadata {
         })
     }
 
-    /// Whether this inode's owner gave it rights that end when it becomes the property of `uid`.
+    /// Returns whether the owner of this inode granted rights that end when the inode passes to
+    /// `uid`.
     pub(crate) fn is_foreign_to(&self, uid: Option<u32>) -> bool {
         self.uid.is_some_and(|now| is_foreign(now, uid))
     }
 
-    /// The same as it comes into the hands of the user `uid`: without rights that another user gave.
+    /// Returns the metadata as handed to the user `uid`: without rights that another user granted.
     pub(crate) fn handed_to(mut self, uid: Option<u32>) -> Self {
         if self.is_foreign_to(uid) {
             self.label = None;
@@ -121,19 +122,19 @@ impl Metadata {
         self
     }
 
-    /// Sets everything on what `handle` is (an `O_PATH` handle will do); leaves alone what is as it should be.
+    /// Sets all metadata of `handle` (`O_PATH` suffices); leaves correct values alone.
     pub fn set(&self, handle: impl AsFd) -> io::Result<()> {
         let handle = handle.as_fd();
         self.set_over(handle, &FileStat::of(handle)?)
     }
 
-    /// As [`Metadata::set`] on what is as in `now`.
+    /// Like [`Metadata::set`], with the present status `now`.
     pub(crate) fn set_over(&self, handle: BorrowedFd<'_>, now: &FileStat) -> io::Result<()> {
         let uid = self.uid.filter(|&uid| uid != now.uid);
         let gid = self.gid.filter(|&gid| gid != now.gid);
         let mut mode_now = Some(now.mode);
         if uid.is_some() || gid.is_some() {
-            // This clears set-user-id and set-group-id.
+            // A change of owner clears set-user-id and set-group-id.
             mode_now = None;
             rustix::fs::chownat(
                 handle,
@@ -145,14 +146,14 @@ impl Metadata {
         }
 
         if self.xattrs.is_none() && is_foreign(now.uid, uid) && now.file_type != FileType::Symlink {
-            // Another user made them.
+            // Another user created these lists.
             [ACL, DEFAULT_ACL]
                 .iter()
                 .try_for_each(|acl| remove_acl(handle, acl))?;
         }
 
         if let Some(xattrs) = &self.xattrs {
-            // An ACL changes the mode, and so may this.
+            // An ACL changes the mode, and so may a new attribute.
             mode_now = None;
             set_xattrs(handle, now.mode, xattrs)?;
         }
@@ -171,7 +172,7 @@ impl Metadata {
             chmod(handle, mode)?;
         }
 
-        // Only its owner may set a time: not even to what it is.
+        // Only the owner may set a time, even to its present value.
         if let Some(mtime) = self.mtime.filter(|&mtime| mtime != now.mtime) {
             set_mtime(handle, mtime)?;
         }
@@ -180,7 +181,7 @@ impl Metadata {
     }
 }
 
-/// A handle of `name` in `dir`, whatever it is, for metadata only; a symbolic link itself.
+/// Opens a metadata-only handle of `name` in `dir`; of a symbolic link, the link itself.
 pub fn handle_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(
@@ -195,7 +196,7 @@ pub fn handle_of(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
 pub fn chmod(handle: BorrowedFd<'_>, mode: Mode) -> io::Result<()> {
     let mode = rustix::fs::Mode::from_raw_mode(mode.bits());
     match rustix::fs::fchmod(handle, mode) {
-        // An O_PATH handle is no good for fchmod, but its name in /proc is.
+        // fchmod refuses an O_PATH handle, but accepts its name in /proc.
         Err(Errno::BADF) => Ok(rustix::fs::chmodat(
             CWD,
             in_proc(handle),
@@ -228,13 +229,13 @@ fn set_mtime(handle: BorrowedFd<'_>, mtime: Mtime) -> io::Result<()> {
 
 /// Makes the attributes exactly `wanted`.
 ///
-/// Nothing is opened for it: a device may be without a driver, or on a mount that has none, and a pipe would let its
-/// writer go. The name of the handle in `/proc` leads to the very inode.
+/// Opens nothing: a device may lack a driver, and opening a pipe would release its writer. The name
+/// of the handle in `/proc` leads to the same inode.
 fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Result<()> {
     let mut reader = XattrReader::default();
     let mut meanwhile = mode;
     let present = match reader.through(handle) {
-        // Its own mode keeps an ordinary owner from reading the values.
+        // The file's own mode keeps an ordinary owner from reading the values.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
             meanwhile = Mode::from_bits(mode.bits() & 0o777 | 0o600);
             chmod(handle, meanwhile)?;
@@ -247,7 +248,8 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
         return Ok(());
     }
 
-    // Writable meanwhile; and a set-user-id bit that the new owner cleared comes back with the final mode only.
+    // Writable in the meantime. A set-user-id bit that the new owner cleared returns with the final
+    // mode only.
     let writable = Mode::from_bits(meanwhile.bits() & 0o777 | 0o200);
 
     if writable != meanwhile && FileStat::of(handle)?.file_type != FileType::Symlink {
@@ -272,16 +274,16 @@ fn set_xattrs(handle: BorrowedFd<'_>, mode: Mode, wanted: &[Xattr]) -> io::Resul
     Ok(())
 }
 
-/// Takes the access list `acl` away, if there is one.
+/// Removes the access list `acl` if present.
 pub(crate) fn remove_acl(handle: BorrowedFd<'_>, acl: &[u8]) -> io::Result<()> {
     match rustix::fs::removexattr(in_proc(handle), acl) {
-        // A directory alone has one for what is made in it.
+        // Only a directory has a default list.
         Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::ACCESS) => Ok(()),
         Err(e) => Err(e.into()),
     }
 }
 
-/// Adds attributes that no release governs, and sets the final mode, of which an ACL changes a part.
+/// Adds attributes outside of the release and sets the final mode, which an ACL changes in part.
 pub(crate) fn add_xattrs(handle: BorrowedFd<'_>, mode: Mode, xattrs: &[Xattr]) -> io::Result<()> {
     let is_link = FileStat::of(handle)?.file_type == FileType::Symlink;
     if !is_link && mode.bits() & 0o200 == 0 {
@@ -296,8 +298,8 @@ pub(crate) fn add_xattrs(handle: BorrowedFd<'_>, mode: Mode, xattrs: &[Xattr]) -
     if is_link { Ok(()) } else { chmod(handle, mode) }
 }
 
-/// Sets one attribute that no release governs: one that this process must not set is only told of, but for an ACL,
-/// without which others could read what they must not.
+/// Sets one attribute outside of the release. A failure to set an attribute is only logged, except
+/// for an ACL: without one, others could read the file.
 fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
     let is_acl = xattr.name.starts_with(b"system.posix_acl_");
     match rustix::fs::setxattr(
@@ -307,7 +309,7 @@ fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
         XattrFlags::empty(),
     ) {
         Err(e @ (Errno::PERM | Errno::ACCESS | Errno::NOTSUP)) if !is_acl => {
-            // A label that must not be set is that of every file of a host.
+            // A label that cannot be set is the same for every file of a host.
             match xattr.name == LABEL {
                 true => tracing::debug!("a label is not kept: {e}"),
                 false => tracing::warn!("attribute {} is not kept: {e}", printable(&xattr.name)),
@@ -318,7 +320,7 @@ fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
     }
 }
 
-/// The error of an attribute that cannot be set or removed, with its name.
+/// Error of one attribute, with its name.
 fn of_attribute(xattr: &Xattr, e: Errno) -> io::Error {
     let e = io::Error::from(e);
     io::Error::new(

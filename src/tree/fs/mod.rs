@@ -1,4 +1,5 @@
-//! The filesystem, without any notion of a release: handles, directories, metadata, attributes, errors.
+//! The filesystem without any notion of a release: handles, directories, metadata, attributes,
+//! errors.
 
 pub(crate) mod ctime_chains;
 pub(crate) mod dir;

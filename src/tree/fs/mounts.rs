@@ -1,4 +1,4 @@
-//! What is mounted at a directory and below it, as the kernel lists it.
+//! Mount points at a directory and below, as the kernel lists them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use crate::manifest::TreePath;
 
-/// The kernel's list of what this process sees mounted.
+/// The kernel's list of mounts that this process sees.
 pub const LIST: &str = "/proc/self/mountinfo";
 
-/// Number and place of each mount at `dir` and below it; `dir` is a path without links.
+/// Id and mount point of each mount at `dir` and below; `dir` is a path without links.
 pub fn list(dir: &Path) -> io::Result<BTreeSet<(u64, PathBuf)>> {
     Ok(parse(&std::fs::read(LIST)?, dir))
 }
 
-/// The paths below `dir` at which something is mounted, sorted.
+/// Paths below `dir` that are mount points, sorted.
 pub fn below(dir: &Path) -> io::Result<Vec<TreePath>> {
     let dir = std::fs::canonicalize(dir)?;
     let places: BTreeSet<TreePath> = list(&dir)?
@@ -26,7 +26,7 @@ pub fn below(dir: &Path) -> io::Result<Vec<TreePath>> {
     Ok(places.into_iter().collect())
 }
 
-/// The mounts of a list that are at `dir` or below it.
+/// Mounts of a list at `dir` or below.
 fn parse(list: &[u8], dir: &Path) -> BTreeSet<(u64, PathBuf)> {
     let mounts = list.split(|&b| b == b'\n').filter_map(|line| {
         let mut fields = line.split(|&b| b == b' ');
@@ -37,7 +37,7 @@ fn parse(list: &[u8], dir: &Path) -> BTreeSet<(u64, PathBuf)> {
     mounts.filter(|(_, place)| place.starts_with(dir)).collect()
 }
 
-/// Blanks and the like stand there as `\040`.
+/// Decodes octal escapes: a space is listed as `\040`.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let (mut out, mut rest) = (Vec::with_capacity(field.len()), field);
     while let Some((&first, more)) = rest.split_first() {
@@ -62,7 +62,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether `path` is `dir` or below it, as a path of bytes relative to it.
+/// Bytes of `path` relative to `dir`, if `path` is `dir` or below.
 pub fn relative<'a>(path: &'a Path, dir: &Path) -> Option<&'a [u8]> {
     path.strip_prefix(dir)
         .ok()

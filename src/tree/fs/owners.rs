@@ -1,4 +1,4 @@
-//! Owners on this host: names to numbers, and which owners this process may give a file.
+//! Owners on this host: names to ids, and the owners that this process may give to a file.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -11,7 +11,8 @@ use crate::sync::locked;
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 
-/// The host's user and group databases, each name looked up once. A lookup that fails is an error: the name may well be there.
+/// User and group databases of the host, each name looked up once. A failed lookup is an error,
+/// since the name may well exist.
 #[derive(Debug, Default)]
 pub struct HostNames {
     users: Mutex<HashMap<Box<str>, Option<u32>>>,
@@ -61,7 +62,7 @@ fn found(what: &str, name: &str, answer: nix::Result<Option<u32>>) -> Result<Opt
     }
 }
 
-/// What this process may do to files that are not its own.
+/// Rights of this process over files of other users.
 #[derive(Debug, Clone)]
 pub struct Rights {
     uid: u32,
@@ -75,7 +76,7 @@ const CAP_FOWNER: u32 = 3;
 const CAP_MKNOD: u32 = 27;
 
 impl Rights {
-    /// The rights of this process as it runs now.
+    /// Present rights of this process.
     pub fn of_process() -> Self {
         let uid = rustix::process::geteuid().as_raw();
         let mut groups: Vec<u32> = rustix::process::getgroups()
@@ -87,7 +88,7 @@ impl Rights {
         groups.push(rustix::process::getegid().as_raw());
         let sets = rustix::thread::capabilities(None);
 
-        // Where the kernel does not tell, root is taken at its word.
+        // Without an answer from the kernel, root counts as root.
         let capabilities = sets.map_or(if uid == 0 { u64::MAX } else { 0 }, |sets| {
             sets.effective.bits()
         });
@@ -99,7 +100,7 @@ impl Rights {
         }
     }
 
-    /// Why a new file cannot be given to `owner`; `None` when it can.
+    /// Reason why a new file cannot be given to `owner`, if any.
     pub fn refuses_owner(&self, owner: LocalOwner) -> Option<String> {
         if self.has(CAP_CHOWN) {
             return None;
@@ -118,22 +119,22 @@ impl Rights {
         ))
     }
 
-    /// Whether mode and time of what the user `uid` owns can be set.
+    /// Returns whether this process may set mode and time of files owned by `uid`.
     pub fn changes_modes_of(&self, uid: u32) -> bool {
         self.uid == uid || self.has(CAP_FOWNER)
     }
 
-    /// Whether mode and time of whatever anybody owns can be set.
+    /// Returns whether this process may set mode and time of any file.
     pub fn changes_modes_of_all(&self) -> bool {
         self.has(CAP_FOWNER)
     }
 
-    /// Whether devices can be made.
+    /// Returns whether this process may create devices.
     pub fn makes_devices(&self) -> bool {
         self.has(CAP_MKNOD)
     }
 
-    /// Whether permission bits of directories do not bind this process.
+    /// Returns whether permission bits of directories do not bind this process.
     pub fn overrides_modes(&self) -> bool {
         self.has(CAP_DAC_OVERRIDE)
     }

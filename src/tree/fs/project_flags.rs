@@ -1,7 +1,8 @@
-//! Projects of quotas and flags of chattr: what a directory gives to what is made in it, and what a file has.
+//! Project quota ids and chattr flags: values that a directory gives to new entries, and values of
+//! a file.
 //!
-//! The kernel gives them by the directory in which something is made, which is the stage. And it renames nothing of
-//! another project into a directory that gives its own.
+//! The kernel takes them from the directory of creation, which is the stage. And it refuses to
+//! rename an entry into a directory that enforces another project.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -13,19 +14,19 @@ use super::sys;
 
 /// `FS_NOCOMP_FL`.
 const NOT_COMPRESSED: IFlags = IFlags::from_bits_retain(0x400);
-/// The flags that files have of their directories.
+/// Flags that files inherit from their directories.
 const OF_FILES: IFlags = IFlags::NODUMP
     .union(IFlags::NOATIME)
     .union(IFlags::SYNC)
     .union(IFlags::COMPRESSED)
     .union(NOT_COMPRESSED)
     .union(IFlags::JOURNALING);
-/// The same of directories.
+/// Flags that directories inherit.
 const OF_DIRS: IFlags = OF_FILES
     .union(IFlags::DIRSYNC)
     .union(IFlags::PROJECT_INHERIT);
 
-/// A project and flags.
+/// A project id and flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ProjectFlags {
     project: u32,
@@ -33,7 +34,7 @@ pub(crate) struct ProjectFlags {
 }
 
 impl ProjectFlags {
-    /// Those of an open file or directory; `None` where its filesystem has none.
+    /// Project and flags of an open file or directory; `None` on a filesystem without them.
     pub(crate) fn of(handle: BorrowedFd<'_>) -> Option<Self> {
         let project = sys::project(handle).ok()?;
         Some(Self {
@@ -42,7 +43,7 @@ impl ProjectFlags {
         })
     }
 
-    /// What a directory that has these gives to a directory that is made in it.
+    /// Values that a directory with these values gives to a new subdirectory.
     pub(crate) fn given(self) -> Self {
         Self {
             project: if self.gives_project() {
@@ -54,7 +55,7 @@ impl ProjectFlags {
         }
     }
 
-    /// What a file has of these, in a directory that gives `given`.
+    /// Values of a file in a directory that gives `given`.
     pub(crate) fn of_file(self, given: Self) -> Self {
         let project = if given.gives_project() {
             given.project
@@ -68,7 +69,7 @@ impl ProjectFlags {
         }
     }
 
-    /// The project that everything in the directory has to have; `None`: any.
+    /// Project that every entry of the directory must have; `None` for any.
     pub(crate) fn binding(self) -> Option<u32> {
         self.gives_project().then_some(self.project)
     }
@@ -77,7 +78,7 @@ impl ProjectFlags {
         self.flags.contains(IFlags::PROJECT_INHERIT)
     }
 
-    /// Gives them to an open file or directory. Flags that it cannot have are left out.
+    /// Sets the values on an open file or directory. Unsupported flags are left out.
     pub(crate) fn set(self, handle: BorrowedFd<'_>) -> io::Result<()> {
         sys::set_project(handle, self.project)?;
         let now = ioctl_getflags(handle)?;
@@ -88,7 +89,7 @@ impl ProjectFlags {
 
         match ioctl_setflags(handle, wanted) {
             Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
-                // One by one: a filesystem may know some of them, and some are for root alone.
+                // One by one: a filesystem may support some flags only, and some are for root.
                 for flag in now.symmetric_difference(wanted).iter() {
                     let now = ioctl_getflags(handle)?;
                     let _ = ioctl_setflags(handle, now.symmetric_difference(flag));
@@ -99,7 +100,7 @@ impl ProjectFlags {
         }
     }
 
-    /// Keeps a directory from giving its project: names of other projects come into it.
+    /// Stops a directory from enforcing its project: entries of other projects move in.
     pub(crate) fn unbind(handle: BorrowedFd<'_>) -> io::Result<()> {
         match ioctl_getflags(handle) {
             Ok(now) if now.contains(IFlags::PROJECT_INHERIT) => Ok(ioctl_setflags(

@@ -1,8 +1,8 @@
-//! A directory by its handle, and everything inside it resolved from that handle.
+//! A directory by its handle; every path inside is resolved from this handle.
 //!
-//! No symbolic link, no `..`, no magic link of `/proc` is ever followed inside a root (openat2); mounts inside it are
-//! crossed. Nothing is resolved twice: a caller gets the handle of the directory that holds a path and the one
-//! component that is left, and does everything with those. It must not know what the directory is used for.
+//! Resolution (openat2) never follows a symbolic link, `..` or a magic link of `/proc`; mounts
+//! inside are crossed. Nothing is resolved twice: a caller gets the handle of the parent directory
+//! and the last component, and works with those.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -19,10 +19,10 @@ use rustix::io::Errno;
 use super::symlinks::{self, LinkPolicy};
 use crate::manifest::TreePath;
 
-/// How often an openat2 is tried again that the kernel could not decide because of a concurrent rename.
+/// Number of attempts at an openat2 that failed because of a concurrent rename.
 const MAX_TRIES: usize = 100;
 
-/// A directory of the file system by its handle, with its path for messages.
+/// A directory by its handle, with a path for messages.
 #[derive(Debug)]
 pub struct Root {
     handle: OwnedFd,
@@ -31,17 +31,17 @@ pub struct Root {
     links: LinkPolicy,
 }
 
-/// What a directory is known by: where it is, whatever its name. See [`Root::id`].
+/// Identity of an inode, whatever its name. See [`Root::id`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId {
-    /// The number of the file system (`st_dev`).
+    /// Device of the filesystem (`st_dev`).
     pub dev: u64,
-    /// The inode's number.
+    /// Inode number.
     pub ino: u64,
 }
 
 impl FileId {
-    /// The identity that a stat call returned.
+    /// Identity from a stat result.
     pub fn of(stat: &Stat) -> Self {
         Self {
             dev: stat.st_dev,
@@ -50,7 +50,7 @@ impl FileId {
     }
 }
 
-/// The directory, and what its path names by itself (a symbolic link to it, perhaps).
+/// Identities of the directory and of the last component of its path, perhaps a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     directory: FileId,
@@ -58,7 +58,8 @@ struct Identity {
 }
 
 impl Root {
-    /// Opens the directory at `path`. The path itself comes from the operator and may lead through symbolic links.
+    /// Opens the directory at `path`. The operator chose the path, so it may lead through symbolic
+    /// links.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         let handle = retry(|| openat(CWD, &path, DIRECTORY, Mode::empty()))?;
@@ -73,7 +74,8 @@ impl Root {
         })
     }
 
-    /// As [`Root::open`], with a path that leads through `links` only, then and whenever it is looked up again.
+    /// Like [`Root::open`], but the path may lead through `links` only, now and at every later
+    /// lookup.
     pub fn open_through(path: impl Into<PathBuf>, links: LinkPolicy) -> io::Result<Self> {
         let path = path.into();
         if links == LinkPolicy::Any {
@@ -83,7 +85,7 @@ impl Root {
         Self::of_handle(&handle, path, links)
     }
 
-    /// The directory of an `O_PATH` handle, which `path` leads to.
+    /// Wraps an `O_PATH` handle of the directory at `path`.
     pub(crate) fn of_handle(
         handle: &OwnedFd,
         path: PathBuf,
@@ -100,7 +102,8 @@ impl Root {
         })
     }
 
-    /// The subdirectory `name`, one component, of `dir`, which `path` leads to; never through a link.
+    /// Opens the subdirectory `name`, one component, of `dir`; `path` is its path. Never follows a
+    /// link.
     pub(crate) fn below(dir: BorrowedFd<'_>, name: &CStr, path: PathBuf) -> io::Result<Self> {
         let handle = open_dir_at(dir, name)?;
         let id = FileId::of(&rustix::fs::fstat(&handle)?);
@@ -115,7 +118,7 @@ impl Root {
         })
     }
 
-    /// The directory `other`, which took this one's place: under the same path, by the same links.
+    /// Returns `other`, which replaced this directory, under the path and link policy of this one.
     pub(crate) fn succeeded_by(&self, other: Self) -> Self {
         let Identity { directory, name } = self.identity;
         let identity = Identity {
@@ -131,26 +134,26 @@ impl Root {
         }
     }
 
-    /// The directory itself by a path of this process, as long as this lives.
+    /// Path of the handle in /proc; valid while this value lives.
     pub fn here(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
     }
 
-    /// The path of the directory itself, whatever links lead to it, as the kernel knows it.
+    /// Real path of the directory as the kernel knows it, without links.
     pub fn real_path(&self) -> io::Result<PathBuf> {
         let path = std::fs::read_link(self.here());
-        // Without /proc by the path that it was opened by.
+        // Without /proc, resolve the path that the root was opened by.
         path.or_else(|_| std::fs::canonicalize(&self.path))
     }
 
-    /// The directory that it is in, as an `O_PATH` handle for *at calls.
+    /// Parent directory as an `O_PATH` handle for *at calls.
     pub(crate) fn above(&self) -> io::Result<OwnedFd> {
         Ok(retry(|| {
             openat(&self.handle, c"..", DIRECTORY | OFlags::PATH, Mode::empty())
         })?)
     }
 
-    /// The directory at `path` inside this root as a root of its own.
+    /// Opens the directory `path` inside this root as a root of its own.
     pub fn open_below(&self, path: &TreePath) -> io::Result<Self> {
         let handle = self.dir(Some(path))?;
         let id = FileId::of(&rustix::fs::fstat(&handle)?);
@@ -165,44 +168,44 @@ impl Root {
         })
     }
 
-    /// The path that the root was opened by, for messages.
+    /// Path that the root was opened by, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where `path` is outside the root, for messages only.
+    /// Path of an entry outside of the root, for messages only.
     pub fn shown(&self, path: &TreePath) -> PathBuf {
         self.path.join(path.as_path())
     }
 
-    /// The path of a directory of the tree, of its own without one, for messages.
+    /// Path of a directory of the tree, or of the root, for messages.
     pub(crate) fn shown_dir(&self, dir: Option<&TreePath>) -> PathBuf {
         dir.map_or_else(|| self.path().to_path_buf(), |dir| self.shown(dir))
     }
 
-    /// As [`Root::shown`], fit for a message.
+    /// Like [`Root::shown`], with control characters escaped.
     pub fn printed(&self, path: &TreePath) -> String {
         crate::units::printable(self.shown(path).as_os_str().as_encoded_bytes())
     }
 
-    /// The identity of the directory.
+    /// Identity of the directory.
     pub fn id(&self) -> FileId {
         self.identity.directory
     }
 
-    /// A readable handle of the directory `path`, or of the root itself; its read position is its own.
+    /// Readable handle of the directory `path`, or of the root itself, with a read position of its
+    /// own.
     pub fn dir(&self, path: Option<&TreePath>) -> io::Result<OwnedFd> {
         self.resolve(path, DIRECTORY)
     }
 
-    /// The directory that holds `path`, as an `O_PATH` handle for *at calls, and the component that is left.
+    /// Parent directory of `path` as an `O_PATH` handle for *at calls, and the last component.
     pub fn parent(&self, path: &TreePath) -> io::Result<(OwnedFd, CString)> {
         let handle = self.resolve(path.parent().as_ref(), DIRECTORY | OFlags::PATH)?;
         Ok((handle, component(path.name())?))
     }
 
-    /// The directory at these bytes of a path, which are empty for the root itself, as an `O_PATH` handle for *at
-    /// calls.
+    /// `O_PATH` handle of the directory with these path bytes; empty bytes are the root itself.
     pub(crate) fn handle_of(&self, path: &[u8]) -> io::Result<OwnedFd> {
         let below = if path.is_empty() {
             c".".to_owned()
@@ -221,25 +224,26 @@ impl Root {
         })?)
     }
 
-    /// Opens the regular file at `path` for reading; anything else is refused with `InvalidInput`, a symbolic link
-    /// with the system's "too many levels of symbolic links".
+    /// Opens the regular file at `path` for reading. Other types fail with `InvalidInput`, a
+    /// symbolic link with the system's "too many levels of symbolic links".
     pub fn open_file(&self, path: &TreePath) -> io::Result<File> {
         let (parent, name) = self.parent(path)?;
         open_file_at(parent.as_fd(), &name)
     }
 
-    /// What is at `path`; a symbolic link itself, not what it names.
+    /// Status of `path`; of a symbolic link, the link itself.
     pub fn stat(&self, path: &TreePath) -> io::Result<Stat> {
         let (parent, name) = self.parent(path)?;
         Ok(statat(&parent, &name, NOFOLLOW)?)
     }
 
-    /// Whether a rename between the two roots can work: same file system and same mount.
+    /// Returns whether a rename between the two roots can work: same filesystem and same mount.
     pub fn same_filesystem(&self, other: &Root) -> io::Result<bool> {
         Ok(self.id().dev == other.id().dev && self.mount()? == other.mount()?)
     }
 
-    /// Whether the path still leads to this directory: not removed, replaced, or now a symbolic link.
+    /// Returns whether the path still leads to this directory: not removed, replaced or turned into
+    /// a symbolic link.
     pub fn still_there(&self) -> io::Result<bool> {
         let now = |flags| match statat(CWD, &self.path, flags) {
             Ok(stat) => Ok(Some(FileId::of(&stat))),
@@ -263,7 +267,7 @@ impl Root {
             && now(AtFlags::SYMLINK_NOFOLLOW)? == Some(self.identity.name))
     }
 
-    /// The number of the mount; `None` before Linux 5.8.
+    /// Mount id; `None` before Linux 5.8.
     fn mount(&self) -> io::Result<Option<u64>> {
         let found = statx(&self.handle, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
         Ok((found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id))
@@ -286,16 +290,17 @@ impl AsFd for Root {
     }
 }
 
-/// Opens the subdirectory `name`, one component, of the directory `parent` for reading; never through a link.
+/// Opens the subdirectory `name`, one component, of `parent` for reading; never follows a link.
 pub fn open_dir_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
     Ok(retry(|| {
         openat(parent, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
     })?)
 }
 
-/// Opens the regular file `name`, one component, of the directory `parent` for reading; never through a link.
+/// Opens the regular file `name`, one component, of `parent` for reading; never follows a link.
 pub fn open_file_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
-    // Looked at first, since opening a device or a pipe can have effects; again after, since it may have been replaced.
+    // The type is checked first, since opening a device or pipe can have effects, and again
+    // afterwards, since the file may have been replaced.
     regular(&statat(parent, name, NOFOLLOW)?)?;
     let flags =
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -304,7 +309,7 @@ pub fn open_file_at(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<File> {
     Ok(file)
 }
 
-/// Flags of a stat call that looks at the name itself.
+/// Flags for the status of a name itself.
 pub const NOFOLLOW: AtFlags = AtFlags::SYMLINK_NOFOLLOW.union(AtFlags::NO_AUTOMOUNT);
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -326,7 +331,7 @@ fn regular(stat: &Stat) -> io::Result<()> {
     }
 }
 
-/// A legal path has no NUL, so that this fails for defects only.
+/// Converts a component. A legal path has no NUL, so an error here is a defect.
 fn component(bytes: &[u8]) -> io::Result<CString> {
     CString::new(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))
 }
@@ -422,7 +427,7 @@ mod tests {
         assert!(root.dir(Some(&path("a/here"))).is_err());
         assert!(root.parent(&path("a/here/file")).is_err());
 
-        // The link itself may be looked at: its parent is resolved, it is not followed.
+        // The status of a link is allowed: the parent is resolved, the link is not followed.
         assert_eq!(
             FileType::from_raw_mode(root.stat(&path("a/magic")).unwrap().st_mode),
             FileType::Symlink

@@ -1,4 +1,4 @@
-//! Holes: files are copied and written without blocks for what is nothing but zeros.
+//! Holes: files are copied and written without disk blocks for long runs of zeros.
 
 use std::fs::File;
 use std::io;
@@ -11,15 +11,15 @@ use rustix::io::Errno;
 
 use crate::block::{BlockHash, BlockRef, chunk};
 
-/// How much is copied in one go, in bytes.
+/// Bytes copied at a time.
 const PIECE: usize = 1 << 20;
-/// Zeros are left out in pieces of this many bytes, and where they begin at a multiple of it.
+/// Unit and alignment of holes, in bytes.
 const HOLE: usize = 64 << 10;
 
-/// The block that long holes are cut into.
+/// Hash of the block that long holes are cut into.
 static ZEROS: LazyLock<BlockHash> = LazyLock::new(|| BlockHash::of(&[0; chunk::MAX]));
 
-/// The block that a long hole begins with, wherever that is.
+/// Block at the beginning of every long hole.
 pub(crate) fn hole() -> BlockRef {
     BlockRef {
         hash: *ZEROS,
@@ -27,12 +27,12 @@ pub(crate) fn hole() -> BlockRef {
     }
 }
 
-/// Whether the block is one of a long hole.
+/// Returns whether the block belongs to a long hole.
 pub(crate) fn is_hole(block: &BlockRef) -> bool {
     *block == hole()
 }
 
-/// Adds a range that begins where the last one ends, or later.
+/// Adds a range that begins at the end of the last range, or later.
 pub(crate) fn extend(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     match ranges.last_mut() {
         Some(last) if last.end == range.start => last.end = range.end,
@@ -40,7 +40,8 @@ pub(crate) fn extend(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
     }
 }
 
-/// Writes `bytes` to where there is nothing yet, without what is zeros for long. The file may be too short after that.
+/// Writes `bytes` into an empty part of a file and skips long runs of zeros. The file may end up
+/// too short.
 pub(crate) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     let mut data: Vec<Range<u64>> = Vec::new();
     let mut at = 0;
@@ -58,7 +59,8 @@ pub(crate) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     })
 }
 
-/// Makes `to`, which is empty, what `from` is: sharing its blocks where the filesystem can, else copying all but holes.
+/// Copies `from` to the empty file `to`: shares disk blocks if the filesystem can, else copies all
+/// but holes.
 pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     if rustix::fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
@@ -80,7 +82,7 @@ pub(crate) fn copy(from: &File, to: &File) -> io::Result<()> {
     to.set_len(size)
 }
 
-/// The next stretch of data at or after `at`; `None` when there is none before `size`.
+/// Next range of data at or after `at`; `None` without any before `size`.
 pub(crate) fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u64, u64)>> {
     if at >= size {
         return Ok(None);
@@ -89,7 +91,7 @@ pub(crate) fn next_data(file: &File, at: u64, size: u64) -> io::Result<Option<(u
     let start = match rustix::fs::seek(file, SeekFrom::Data(at)) {
         Ok(start) => start,
         Err(Errno::NXIO) => return Ok(None),
-        // No such question to this filesystem: all of it is data.
+        // This filesystem cannot report holes: everything is data.
         Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Some((at, size))),
         Err(e) => return Err(e.into()),
     };
@@ -108,7 +110,7 @@ mod tests {
         let mut bytes = vec![0; 5 * HOLE];
         (bytes[3], bytes[HOLE + 5], bytes[2 * HOLE - 1]) = (1, 2, 3);
 
-        // What is written shows where this was not overwritten.
+        // Old bytes remain visible wherever the write skipped.
         file.write_all_at(&vec![9; 6 * HOLE], 0).unwrap();
         write(&file, &bytes, 100).unwrap();
         let mut now = vec![0; 6 * HOLE];

@@ -1,5 +1,4 @@
-//! What the file system says of one path, in the words of the manifest: times, owners, link targets, extended
-//! attributes. Reads only; it must not know what a caller makes of it.
+//! Status of one path in the manifest's terms: times, owners, link targets. Reads only.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -20,41 +19,41 @@ use crate::manifest::entry::MAX_OWNER_NAME;
 use crate::manifest::{Mode, Mtime, Owner};
 use crate::sync::locked;
 
-/// One answer of statx.
+/// Result of one statx call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileStat {
     /// Device and inode.
     pub id: FileId,
-    /// How many names the inode has.
+    /// Number of links.
     pub nlink: u32,
-    /// What it is.
+    /// File type.
     pub file_type: FileType,
-    /// Its permission bits.
+    /// Permission bits.
     pub mode: Mode,
-    /// The user's number.
+    /// Numeric user id.
     pub uid: u32,
-    /// The group's number.
+    /// Numeric group id.
     pub gid: u32,
     /// Major and minor number of a device.
     pub device: (u32, u32),
-    /// The size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// What it takes on the disk, in units of 512 bytes.
+    /// Space on the disk, in units of 512 bytes.
     pub blocks: u64,
     /// Last modification of the content.
     pub mtime: Mtime,
     /// Last change of content or metadata; only the kernel sets it.
     pub ctime: Mtime,
-    /// When the inode was made, where the filesystem tells it.
+    /// Creation time, if the filesystem reports one.
     pub born: Option<Mtime>,
-    /// Flags of the inode, as far as the filesystem tells them.
+    /// Inode flags, as far as the filesystem reports them.
     pub attributes: StatxAttributes,
 }
 
-/// What a [`FileStat`] needs.
+/// Fields of statx that a [`FileStat`] needs.
 const WANTED: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
 
-/// What has to be the same for a file to count as unchanged.
+/// Values that must all be equal for a file to count as unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Version {
     /// The device.
@@ -75,7 +74,7 @@ pub struct Version {
 }
 
 impl Version {
-    /// The version of no file: a path that has it is looked at by every scan.
+    /// Version of no file; every scan looks at a path with this version.
     pub const NONE: Self = Self {
         dev: 0,
         ino: 0,
@@ -84,7 +83,7 @@ impl Version {
         ctime: Mtime { secs: 0, nanos: 0 },
     };
 
-    /// The inode.
+    /// Device and inode.
     pub fn id(&self) -> FileId {
         FileId {
             dev: self.dev,
@@ -94,12 +93,13 @@ impl Version {
 }
 
 impl FileStat {
-    /// What `name`, one component, in the directory `dir` is; a symbolic link itself.
+    /// Status of `name`, one component, in the directory `dir`; of a symbolic link, the link
+    /// itself.
     pub fn at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Self> {
         Ok(Self::from_statx(&statx(dir, name, NOFOLLOW, WANTED)?))
     }
 
-    /// What the handle is.
+    /// Status behind a handle.
     pub fn of(handle: impl AsFd) -> io::Result<Self> {
         Ok(Self::from_statx(&statx(
             handle,
@@ -109,8 +109,8 @@ impl FileStat {
         )?))
     }
 
-    /// Keeps the version that is recorded of a directory from ever being the present one, so that every later scan lists
-    /// it again. Device and inode stay: it is the same directory.
+    /// Keeps the recorded version of a directory from ever matching, so every later scan lists the
+    /// directory again. Device and inode stay.
     pub(crate) fn forget_change(&mut self) {
         self.ctime = Mtime {
             secs: i64::MIN,
@@ -118,12 +118,12 @@ impl FileStat {
         };
     }
 
-    /// Whether a file may have holes: it takes less space than it has bytes.
+    /// Returns whether a file may have holes: it takes less space than its size.
     pub fn has_holes(&self) -> bool {
         self.blocks.saturating_mul(512) < self.size
     }
 
-    /// What must not change while a file is read, and what tells an index that it has not changed since.
+    /// Version that must stay the same while a file is read; an index compares it later.
     pub fn version(&self) -> Version {
         Version {
             dev: self.id.dev,
@@ -155,7 +155,7 @@ impl FileStat {
         }
     }
 
-    /// The flag that keeps even root from moving, linking or removing it; `None` when there is none.
+    /// Flag that keeps even root from renaming, linking or removing the inode.
     pub(crate) fn fixed(&self) -> Option<&'static str> {
         if self.attributes.contains(StatxAttributes::IMMUTABLE) {
             return Some("immutable");
@@ -165,13 +165,15 @@ impl FileStat {
             .then_some("append-only")
     }
 
-    /// Whether something is mounted here; false where the kernel cannot say (before Linux 5.8).
+    /// Returns whether a filesystem is mounted here; false if the kernel cannot tell (before Linux
+    /// 5.8).
     pub(crate) fn is_mount_root(&self) -> bool {
         self.attributes.contains(StatxAttributes::MOUNT_ROOT)
     }
 }
 
-/// Whether something is mounted on `name` in `dir`; false where the kernel cannot say (before Linux 5.8).
+/// Returns whether a filesystem is mounted on `name` in `dir`; false if the kernel cannot tell
+/// (before Linux 5.8).
 pub(crate) fn is_mount_root(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
     match statx(dir, name, NOFOLLOW, StatxFlags::empty()) {
         Ok(found) => Ok(found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)),
@@ -180,7 +182,7 @@ pub(crate) fn is_mount_root(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<bool
     }
 }
 
-/// The device and the mount that a handle is on; the mount is `None` before Linux 5.8.
+/// Device and mount of a handle; the mount is `None` before Linux 5.8.
 pub(crate) fn mount_of(handle: BorrowedFd<'_>) -> io::Result<(u64, Option<u64>)> {
     let found = statx(
         handle,
@@ -196,7 +198,8 @@ pub(crate) fn mount_of(handle: BorrowedFd<'_>) -> io::Result<(u64, Option<u64>)>
 }
 
 fn time(t: StatxTimestamp) -> Mtime {
-    // A broken file system could say more; a manifest with it would be refused by every host.
+    // A broken filesystem could report more, and every host would refuse a manifest with such a
+    // value.
     Mtime {
         secs: t.tv_sec,
         nanos: t.tv_nsec.min(999_999_999),
@@ -212,7 +215,7 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// The owner with these numbers; a number without a name has none, a lookup that failed is an error.
+    /// Owner with these ids. An id without a name gets none; a failed lookup is an error.
     pub fn of(&self, uid: u32, gid: u32) -> io::Result<Arc<Owner>> {
         if let Some(known) = locked(&self.pairs).get(&(uid, gid)) {
             return Ok(Arc::clone(known));
@@ -260,7 +263,7 @@ fn named(found: nix::Result<Option<String>>) -> io::Result<Option<Box<str>>> {
     }
 }
 
-/// The target of the symbolic link `name` in `dir`.
+/// Target of the symbolic link `name` in `dir`.
 pub fn link_target(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
 }

@@ -1,7 +1,7 @@
-//! The way to a directory, one component after the other, through no symbolic link of a user who is not trusted.
+//! The way to a directory, component by component, through no symbolic link of an untrusted user.
 //!
-//! Each component is opened by the handle of the one before it, and a link is looked at by the handle that it is then
-//! read by: nobody can change what was checked before it is used.
+//! Each component is opened relative to the handle of its parent, and a link is checked and read by
+//! the same handle: a checked component cannot be replaced before its use.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -19,22 +19,22 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::units::printable;
 
-/// How many links a path may lead through, as for the kernel.
+/// Largest number of links in a path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Whose symbolic links a path may lead through.
+/// Owners whose symbolic links a path may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkPolicy {
-    /// Anybody's.
+    /// Links of any owner.
     Any,
-    /// Those of root and of the user with this number.
+    /// Links of root and of the user with this id.
     Of(u32),
 }
 
 impl LinkPolicy {
-    /// Those of root and of this process's user.
+    /// Links of root and of this process's user.
     pub fn own() -> Self {
         Self::Of(nix::unistd::geteuid().as_raw())
     }
@@ -47,7 +47,7 @@ impl LinkPolicy {
     }
 }
 
-/// A link that a path must not lead through.
+/// A link that a path must not follow.
 #[derive(Debug)]
 struct Foreign {
     link: PathBuf,
@@ -67,12 +67,12 @@ impl fmt::Display for Foreign {
     }
 }
 
-/// Whether a path was not followed because of another user's link.
+/// Returns whether a path was refused for a link of another user.
 pub(crate) fn is_foreign(e: &io::Error) -> bool {
     e.get_ref().is_some_and(|inner| inner.is::<Foreign>())
 }
 
-/// The error for the directory `path` that could not be opened: refused when it is because of a link.
+/// Error for a directory `path` that could not be opened; a foreign link makes it a refusal.
 pub(crate) fn failed(action: &str, path: &Path, e: io::Error) -> Error {
     match e
         .get_ref()
@@ -83,13 +83,13 @@ pub(crate) fn failed(action: &str, path: &Path, e: io::Error) -> Error {
     }
 }
 
-/// Opens the directory at `path`, relative to `start` when that is given, as an `O_PATH` handle.
+/// Opens the directory at `path` as an `O_PATH` handle, relative to `start` if given.
 pub(crate) fn open(
     start: Option<BorrowedFd<'_>>,
     path: &Path,
     links: LinkPolicy,
 ) -> io::Result<OwnedFd> {
-    // Most paths lead through no link at all, as the kernel finds in one look.
+    // Most paths contain no link at all: one call by the kernel finds out.
     let (flags, resolve) = (
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         ResolveFlags::NO_SYMLINKS,
@@ -101,7 +101,7 @@ pub(crate) fn open(
     }
 }
 
-/// As [`open`], making the directories that are missing, for this user only.
+/// Like [`open`], but creates missing directories, for this user only.
 pub(crate) fn make(
     start: Option<BorrowedFd<'_>>,
     path: &Path,
@@ -159,14 +159,14 @@ fn walk(
 /// A directory on the way.
 struct Here {
     handle: OwnedFd,
-    /// Its path, for messages.
+    /// Path for messages.
     path: PathBuf,
 }
 
 impl Here {
-    /// Goes into the directory `name`; stays and gives the handle of a symbolic link.
+    /// Enters the directory `name`; for a symbolic link, stays and returns its handle.
     fn enter(&mut self, name: &OsStr, make: bool) -> io::Result<Option<OwnedFd>> {
-        // Only a directory that is asked for as one is mounted by an automounter.
+        // An automounter mounts only a path that is opened as a directory.
         let mut opened = openat(
             &self.handle,
             name,
@@ -208,7 +208,7 @@ impl Here {
     }
 }
 
-/// The components of `path`; one that is `/` begins at the top again.
+/// Components of `path`; a component `/` starts at the root again.
 fn parts(path: &Path) -> VecDeque<OsString> {
     path.components()
         .filter(|c| *c != Component::CurDir)

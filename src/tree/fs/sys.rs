@@ -1,4 +1,4 @@
-//! The few calls that no safe wrapper offers: the allocator's parameters, leases of files, projects of quotas. All
+//! System calls without a safe wrapper: allocator parameters, file leases, project quotas. All
 //! `unsafe` of this room is here.
 #![allow(unsafe_code, reason = "calls that no crate wraps")]
 
@@ -9,28 +9,28 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use nix::libc;
 use rustix::io::Errno;
 
-/// The command of fcntl that settles by which signal a process hears of a handle.
+/// The fcntl command that selects the signal for a handle.
 const F_SETSIG: libc::c_int = 10;
-/// The most pools of memory.
+/// Largest number of memory arenas.
 #[cfg(target_env = "gnu")]
 const ARENAS: std::ffi::c_int = 2;
-/// What has at least this many bytes is the system's own pages: what waits for the network or a disk, and the lists of
-/// large files.
+/// Allocations of at least this many bytes get pages of their own: buffers for network and disk,
+/// and the lists of large files.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES: std::ffi::c_int = 256 << 10;
-/// More bytes than this at the end of a pool go back to the system.
+/// Unused bytes at the end of an arena beyond this number return to the system.
 #[cfg(target_env = "gnu")]
 const UNUSED: std::ffi::c_int = 512 << 10;
 
-/// Settles how memory is handed out, unless the environment says it. Call it before there are threads.
+/// Sets the allocator's parameters unless the environment does. Call before any thread starts.
 ///
-/// All threads share two pools. The GNU C library makes eight for every processor, and what one thread frees is not
-/// there for another: of the same plan it would hold a fifth more memory. What is done per packet allocates nothing, so
-/// that nobody waits for a pool.
+/// All threads share two arenas. The GNU C library makes eight per processor and does not share
+/// freed memory between them: the same plan would hold a fifth more memory. Per-packet code
+/// allocates nothing, so no thread waits for an arena.
 ///
-/// What is large goes back to the system as soon as it is freed. By itself the library takes large pieces from the pools
-/// once one was freed, where small ones that live longer keep them from going back: a host that took 10 GB held twice
-/// the memory that it used.
+/// Large allocations return to the system when freed. By default, the library serves large
+/// allocations from the arenas once one was freed, and small long-lived ones then keep them from
+/// returning: a host that received 10 GB held twice its live memory.
 pub fn settle() {
     #[cfg(target_env = "gnu")]
     {
@@ -40,39 +40,42 @@ pub fn settle() {
     }
 }
 
-/// Sets one of the allocator's parameters, unless the environment has `variable`.
+/// Sets one allocator parameter unless the environment has `variable`.
 #[cfg(target_env = "gnu")]
 fn set(variable: &str, parameter: std::ffi::c_int, value: std::ffi::c_int) {
     if std::env::var_os(variable).is_none() {
-        // SAFETY: it takes two numbers and sets one of the allocator's own under its own lock. Where it cannot, it says 0
-        // and nothing changes.
+        // SAFETY: takes two numbers and sets one allocator parameter under the allocator's own
+        // lock. On failure it returns 0 and changes nothing.
         unsafe { libc::mallopt(parameter, value) };
     }
 }
 
-/// Whether any process has the file open for writing; `file` is open for reading. `None` where the kernel does not say:
-/// it tells only the owner of a file and root, and not on every file system.
+/// Returns whether any process has the file open for writing; `file` is open for reading. `None` if
+/// the kernel does not report it: only the owner and root may ask, and not on every filesystem.
 ///
-/// The kernel grants a lease to read only while nobody can write, by a handle or a memory map. It is given back at once;
-/// somebody who opens the file in between waits for that moment, and this process gets a SIGURG, which is ignored by
-/// default; else it would be a SIGIO, which ends a process.
+/// The kernel grants a read lease only while no process can write, by handle or memory map. The
+/// lease is returned at once. A process that opens the file in between waits for that moment, and
+/// this process gets SIGURG, ignored by default; without the choice of signal it would get SIGIO,
+/// which kills a process.
 pub fn is_open_for_writing(file: &File) -> Option<bool> {
     let lease = |what: libc::c_int| {
-        // SAFETY: the command takes two numbers; the descriptor is that of an open file, which outlives the call.
+        // SAFETY: the command takes two numbers; the descriptor belongs to an open file that
+        // outlives the call.
         match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, what) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     };
 
-    // SAFETY: the command takes two numbers, and settles the signal for this handle; the file outlives the call.
+    // SAFETY: the command takes two numbers and sets the signal of this handle; the file outlives
+    // the call.
     if unsafe { libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG) } != 0 {
         return None;
     }
 
     match lease(libc::F_RDLCK) {
         Ok(()) => {
-            // Where it cannot be given back it ends with the handle.
+            // A lease that cannot be returned ends with the handle.
             let _ = lease(libc::F_UNLCK);
             Some(false)
         }
@@ -81,7 +84,7 @@ pub fn is_open_for_writing(file: &File) -> Option<bool> {
     }
 }
 
-/// What a filesystem keeps of a file for quotas of projects; `struct fsxattr` of linux/fs.h.
+/// Per-file data for project quotas; `struct fsxattr` of linux/fs.h.
 #[repr(C)]
 #[derive(Default)]
 struct FsAttributes {
@@ -99,19 +102,19 @@ const SET_ATTRIBUTES: libc::Ioctl = 0x401c_5820_u32 as libc::Ioctl;
 
 fn attributes(file: BorrowedFd<'_>) -> io::Result<FsAttributes> {
     let mut found = FsAttributes::default();
-    // SAFETY: the kernel writes one such structure, which outlives the call, as does the descriptor.
+    // SAFETY: the kernel writes one such structure; structure and descriptor outlive the call.
     match unsafe { libc::ioctl(file.as_raw_fd(), GET_ATTRIBUTES, &mut found) } {
         0 => Ok(found),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The project that quotas count an open file or directory for.
+/// Project quota id of an open file or directory.
 pub fn project(handle: BorrowedFd<'_>) -> io::Result<u32> {
     attributes(handle).map(|found| found.project)
 }
 
-/// Makes an open file or directory one of the project.
+/// Assigns an open file or directory to the project.
 pub fn set_project(file: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     let now = attributes(file)?;
     if now.project == project {
@@ -119,7 +122,7 @@ pub fn set_project(file: BorrowedFd<'_>, project: u32) -> io::Result<()> {
     }
 
     let wanted = FsAttributes { project, ..now };
-    // SAFETY: the kernel reads one such structure, which outlives the call, as does the descriptor.
+    // SAFETY: the kernel reads one such structure; structure and descriptor outlive the call.
     match unsafe { libc::ioctl(file.as_raw_fd(), SET_ATTRIBUTES, &wanted) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,7 +1,8 @@
-//! The host's users and groups: looked up by this process, or by one beside it once this one must not read /etc.
+//! Users and groups of the host: looked up in this process, or in a helper process once this one
+//! must not read /etc.
 //!
-//! The process is this program, started again before the daemon confines itself. It can be asked for names and numbers
-//! of users and groups and for nothing else, and it ends when the daemon does. It must not know what they are for.
+//! The helper is this program, started again before the daemon confines itself. It answers lookups
+//! of users and groups, nothing else, and ends with the daemon.
 
 use std::ffi::CString;
 use std::io;
@@ -17,15 +18,15 @@ use crate::helper::{self, Frames};
 use crate::sync::locked;
 use crate::{Error, Kind};
 
-/// The name under which the process runs, and by which it knows itself.
+/// Name of the helper process, by which it recognizes itself.
 const HELPER_NAME: &str = "makuo-names";
-/// A question or an answer: a name, or the groups of a user.
+/// Frame limits of requests and answers: a name, or the groups of a user.
 const FRAMES: Frames = Frames {
     max: 1 << 20,
     word: None,
 };
 
-/// The way to the process, when there is one.
+/// Socket to the helper process, if one runs.
 static BESIDE: OnceLock<Mutex<UnixStream>> = OnceLock::new();
 
 #[derive(Debug, Encode, Decode)]
@@ -52,7 +53,7 @@ struct LookupResponse {
     errno: Option<i32>,
 }
 
-/// The number of the user `name`; `None` when there is none.
+/// Numeric id of the user `name`; `None` for an unknown user.
 pub fn user_id(name: &str) -> Result<Option<u32>> {
     Ok(ask(&LookupRequest::UserId(name.into()))?
         .ids
@@ -60,7 +61,7 @@ pub fn user_id(name: &str) -> Result<Option<u32>> {
         .copied())
 }
 
-/// The number of the group `name`; `None` when there is none.
+/// Numeric id of the group `name`; `None` for an unknown group.
 pub fn group_id(name: &str) -> Result<Option<u32>> {
     Ok(ask(&LookupRequest::GroupId(name.into()))?
         .ids
@@ -68,32 +69,32 @@ pub fn group_id(name: &str) -> Result<Option<u32>> {
         .copied())
 }
 
-/// The name of the user `id`; `None` when there is none.
+/// Name of the user `id`; `None` for an unknown user.
 pub fn user_name(id: u32) -> Result<Option<String>> {
     Ok(ask(&LookupRequest::UserName(id))?.name)
 }
 
-/// The name of the group `id`; `None` when there is none.
+/// Name of the group `id`; `None` for an unknown group.
 pub fn group_name(id: u32) -> Result<Option<String>> {
     Ok(ask(&LookupRequest::GroupName(id))?.name)
 }
 
-/// The groups of the user `id`; none when there is no such user.
+/// Groups of the user `id`; empty for an unknown user.
 pub fn groups_of(id: u32) -> Result<Vec<u32>> {
     Ok(ask(&LookupRequest::GroupsOf(id))?.ids)
 }
 
-/// Starts the process; from now on this one asks it. This program has to call [`served`] first of all.
+/// Starts the helper; later lookups go there. The program has to call [`served`] first of all.
 pub fn start() -> crate::Result<()> {
     let failed =
         |e| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
     let stream = helper::start(HELPER_NAME).map_err(failed)?;
-    // One that is there already goes on.
+    // A running helper stays.
     let _ = BESIDE.set(Mutex::new(stream));
     Ok(())
 }
 
-/// Whether this process was started to look up users; it has done so then.
+/// Serves lookups if this process was started as the helper; returns whether it was.
 pub fn served() -> bool {
     helper::served(HELPER_NAME, serve)
 }

@@ -1,4 +1,4 @@
-//! Extended attributes: the names that matter here, and a reader that sorts and caps them.
+//! Extended attributes: well-known names, and a reader that sorts and caps the list.
 
 use std::ffi::CStr;
 use std::io;
@@ -12,26 +12,26 @@ use rustix::io::Errno;
 use crate::manifest::Xattr;
 use crate::manifest::entry::MAX_XATTR_BYTES;
 
-/// The security label of SELinux, which is the host's own.
+/// SELinux label, a property of the host.
 pub(crate) const LABEL: &[u8] = b"security.selinux";
 
-/// The longest list of names and the longest value that Linux has (XATTR_LIST_MAX, XATTR_SIZE_MAX), in bytes.
+/// Longest list of names and longest value in Linux (XATTR_LIST_MAX, XATTR_SIZE_MAX), in bytes.
 const XATTR_MAX: usize = 64 << 10;
 
-/// The access list of a file or directory.
+/// Access list of a file or directory.
 pub(crate) const ACL: &[u8] = b"system.posix_acl_access";
 
-/// The access list that a directory gives to what is made in it.
+/// Access list that a directory gives to new entries.
 pub(crate) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
-/// The capabilities that running a file gives.
+/// Capabilities that an executable grants.
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
-/// Reads extended attributes; keeps the buffer that the kernel writes them to.
+/// Reads extended attributes into a reusable buffer.
 #[derive(Debug)]
 pub struct XattrReader {
     buffer: Vec<u8>,
-    /// Whether the last list of names had a label in it.
+    /// Whether the last list of names contained a label.
     labelled: bool,
 }
 
@@ -45,9 +45,11 @@ impl Default for XattrReader {
 }
 
 impl XattrReader {
-    /// The attributes of `name` in `dir` (a symbolic link's own), sorted by name. A file system without any has none.
+    /// Attributes of `name` in `dir` (of a symbolic link itself), sorted by name. Empty on a
+    /// filesystem without attributes.
     pub fn at(&mut self, dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<Xattr>> {
-        // There is no *at call for attributes before Linux 6.13: the handle's own name in /proc stands in for it.
+        // Linux before 6.13 has no *at call for attributes: the name of the handle in /proc
+        // replaces it.
         let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
         path.push(std::ffi::OsStr::from_bytes(name.to_bytes()));
         self.names(|buffer| llistxattr(&path, buffer))?
@@ -60,9 +62,9 @@ impl XattrReader {
             .and_then(capped)
     }
 
-    /// The attributes of what an `O_PATH` handle is, sorted by name; nothing is opened, so that it may be a device.
+    /// Attributes behind an `O_PATH` handle, sorted by name. Opens nothing, so a device is safe.
     pub fn through(&mut self, handle: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
-        // The link in /proc has attributes of its own, and leads to the inode: a symbolic link, where that is it.
+        // The link in /proc leads to the inode, even of a symbolic link.
         let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
         self.names(|buffer| listxattr(&path, buffer))?
             .into_iter()
@@ -74,7 +76,7 @@ impl XattrReader {
             .and_then(capped)
     }
 
-    /// What a directory gives to what is made in it: its label and its default ACL.
+    /// Attributes that a directory gives to new entries: its label and its default ACL.
     pub(crate) fn given(&mut self, dir: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
         let path = format!("/proc/self/fd/{}", dir.as_raw_fd());
         let names = self.names(|buffer| listxattr(&path, buffer))?;
@@ -91,7 +93,7 @@ impl XattrReader {
             .collect()
     }
 
-    /// The label of what a handle is, which is looked for only where the last list had one, or where `asked`.
+    /// Label behind a handle; looked up only if the last list had one, or if `asked`.
     pub(crate) fn label(
         &mut self,
         handle: BorrowedFd<'_>,
@@ -108,7 +110,7 @@ impl XattrReader {
         }
     }
 
-    /// Whether the filesystem of a handle has attributes.
+    /// Returns whether the filesystem of a handle supports attributes.
     pub(crate) fn is_supported(&mut self, handle: BorrowedFd<'_>) -> io::Result<bool> {
         let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
         match listxattr(&path, &mut self.buffer) {
@@ -117,7 +119,7 @@ impl XattrReader {
         }
     }
 
-    /// The attributes of an open file, sorted by name.
+    /// Attributes of an open file, sorted by name.
     pub fn of(&mut self, file: impl AsFd) -> io::Result<Vec<Xattr>> {
         self.names(|buffer| rustix::fs::flistxattr(&file, buffer))?
             .into_iter()
@@ -152,7 +154,7 @@ impl XattrReader {
         Ok(names)
     }
 
-    /// `None` when the attribute went away since it was listed.
+    /// Value of an attribute; `None` if it vanished since it was listed.
     fn value(
         &mut self,
         name: Vec<u8>,
@@ -169,7 +171,8 @@ impl XattrReader {
     }
 }
 
-/// Not what belongs to the host rather than to the file: its security labels, the marks of its overlay mounts.
+/// Returns whether a release carries the attribute. Security labels and overlay marks belong to the
+/// host.
 fn is_carried(name: &[u8]) -> bool {
     !name.is_empty() && name != LABEL && !name.starts_with(b"trusted.overlay.")
 }
