@@ -1,26 +1,26 @@
-//! The one error that reaches a person: what happened, why, and what to do about it.
+//! The one error that reaches a person: a message, its causes, and a hint.
 //!
-//! Rooms have typed errors of their own where a caller decides by them; at the edge of a room they become an
-//! [`Error`], whose [`Kind`] is the exit code of the command line.
+//! Rooms have typed errors of their own where a caller decides by them. At the edge of a room they
+//! become an [`Error`], whose [`Kind`] is the exit code of the command line.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What sort of failure this is; it decides the exit code and nothing else.
+/// Kind of failure; decides the exit code and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The command line, a spec or a configuration is wrong; nothing was sent. Exit code 2.
+    /// Wrong command line, spec or configuration; nothing was sent. Exit code 2.
     Usage,
     /// Refused or aborted: no host changed. Exit code 3.
     Refused,
     /// Some hosts have the release and others do not. Exit code 4.
     Mixed,
-    /// The machine failed us (disk, network, memory) before any host changed. Exit code 3.
+    /// The machine failed (disk, network, memory) before any host changed. Exit code 3.
     Io,
 }
 
 impl Kind {
-    /// The process exit code that this kind stands for.
+    /// Process exit code of this kind.
     pub fn exit_code(self) -> u8 {
         match self {
             Kind::Usage => 2,
@@ -30,7 +30,7 @@ impl Kind {
     }
 }
 
-/// A failure as a person reads it.
+/// Failure as shown to a person.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -39,10 +39,10 @@ pub struct Error {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// The result of everything that can fail towards a person.
+/// Result of operations that can fail towards a person.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a path through a handle of this process is for a person: the path of what the handle is.
+/// The real path of a path through a file handle of this process, for display.
 fn behind_handle(path: &Path) -> PathBuf {
     let mut parts = path.components();
     let handle: PathBuf = parts.by_ref().take(5).collect();
@@ -53,7 +53,7 @@ fn behind_handle(path: &Path) -> PathBuf {
 }
 
 impl Error {
-    /// An error of `kind` that says `message`.
+    /// An error of `kind` with `message`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Self {
             kind,
@@ -68,12 +68,12 @@ impl Error {
         Self::new(Kind::Usage, message)
     }
 
-    /// Something that was refused before any host changed.
+    /// A refusal before any host changed.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(Kind::Refused, message)
     }
 
-    /// A system call on `path` that failed: `action` is a verb phrase such as "cannot open".
+    /// A failed system call on `path`; `action` is a verb phrase such as "cannot open".
     pub fn io(action: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
         let shown = behind_handle(path.as_ref()).display().to_string();
         Self::new(
@@ -83,14 +83,14 @@ impl Error {
         .because(source.into())
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint, replacing any earlier one.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds what to do about it, unless that is said already.
+    /// Adds a hint, unless there is one.
     #[must_use]
     pub fn hint_else(mut self, hint: impl Into<String>) -> Self {
         self.hint.get_or_insert_with(|| hint.into());
@@ -111,17 +111,17 @@ impl Error {
         self
     }
 
-    /// What sort of failure this is.
+    /// Kind of the failure.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// What to do about it, when that is known.
+    /// The hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Whether the cause is the operating system's error `kind`.
+    /// Returns whether the cause is the operating system's error `kind`.
     pub fn is_os(&self, kind: std::io::ErrorKind) -> bool {
         self.source
             .as_ref()

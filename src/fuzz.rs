@@ -1,8 +1,8 @@
-//! The doors for fuzzing: every decoder of bytes that others wrote, as a function that takes any bytes.
+//! Fuzz targets: every decoder of untrusted bytes, as a function over any bytes.
 //!
-//! Owns the list and nothing else. A door says whether its decoder accepted the bytes; it panics where the decoder does,
-//! and where what was accepted does not come back from its own encoding. tests/fuzz/ throws bytes at them, and
-//! tests/seeds.rs replays what was worth keeping.
+//! Owns the list only. A target returns whether its decoder accepted the bytes. It panics if the
+//! decoder does, and if an accepted value does not survive its own encoding. tests/fuzz/ feeds the
+//! targets, and tests/it/seeds.rs replays the interesting inputs.
 
 use std::io::Write;
 use std::path::Path;
@@ -26,10 +26,10 @@ use crate::wire::Datagram;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Message, Order};
 
-/// A door: whether the bytes were accepted.
+/// Fuzz target; returns whether the bytes were accepted.
 pub type Door = fn(&[u8]) -> bool;
 
-/// Every door by its name, which is that of its target and of its directory of seeds.
+/// All targets by name, which is also the name of the directory of seeds.
 pub const DOORS: &[(&str, Door)] = &[
     ("authorized_keys", authorized_keys),
     ("config", config),
@@ -49,9 +49,9 @@ pub const DOORS: &[(&str, Door)] = &[
     ("spec", spec),
 ];
 
-/// The root that an index which is replayed belongs to.
+/// Root of a replayed index.
 pub const ROOT: FileId = FileId { dev: 1, ino: 2 };
-/// The message that a signature which is replayed is over.
+/// Message of a replayed signature.
 pub const SIGNED: &[u8] = b"a release";
 
 /// Lines of a list of keys.
@@ -71,7 +71,7 @@ pub fn authorized_keys(bytes: &[u8]) -> bool {
     !keys.is_empty()
 }
 
-/// A host's configuration.
+/// Configuration of a host.
 pub fn config(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
@@ -94,8 +94,8 @@ pub fn console(bytes: &[u8]) -> bool {
     understood
 }
 
-/// What comes from the network: datagrams, each with its length in two bytes before it, up to the message that pieces
-/// make.
+/// Datagrams from the network, each preceded by its length in two bytes, up to the message
+/// reassembled from them.
 pub fn datagram(bytes: &[u8]) -> bool {
     let (mut rest, mut reassembly, mut accepted) = (bytes, Reassembly::default(), false);
     while let Some((len, more)) = rest.split_first_chunk::<2>() {
@@ -119,7 +119,7 @@ pub fn drift(bytes: &[u8]) -> bool {
     crate::drive::drift::decode(bytes).is_some()
 }
 
-/// A compressed frame, with the size that it is said to have in four bytes before it.
+/// Compressed frame, preceded by its claimed size in four bytes.
 pub fn frame(bytes: &[u8]) -> bool {
     let Some((size, frame)) = bytes.split_first_chunk::<4>() else {
         return false;
@@ -130,12 +130,12 @@ pub fn frame(bytes: &[u8]) -> bool {
         .is_some_and(|content| content.len() == size)
 }
 
-/// What a host of a group needs, in one file.
+/// Setup file for a host of a group.
 pub fn host_file(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(crate::cli::is_host_file)
 }
 
-/// What is signed.
+/// Signed header of a release.
 pub fn header(bytes: &[u8]) -> bool {
     let Ok(release) = Release::from_bytes(bytes) else {
         return false;
@@ -146,9 +146,9 @@ pub fn header(bytes: &[u8]) -> bool {
     true
 }
 
-/// A stat cache.
+/// Stat cache.
 pub fn index(bytes: &[u8]) -> bool {
-    // In memory only; it has a path all the same.
+    // In memory only, but with a path.
     let Ok(file) = rustix::fs::memfd_create(c"index", rustix::fs::MemfdFlags::CLOEXEC) else {
         return false;
     };
@@ -179,12 +179,12 @@ pub fn index(bytes: &[u8]) -> bool {
     whole
 }
 
-/// The journal of a commit.
+/// Journal of a commit.
 pub fn journal(bytes: &[u8]) -> bool {
     Journal::parse(bytes).is_some()
 }
 
-/// The front of a generation's payload.
+/// Front of a generation's payload.
 pub fn map(bytes: &[u8]) -> bool {
     let Ok(Some((map, body))) = Map::parse(bytes, bytes.len()) else {
         return false;
@@ -202,7 +202,7 @@ pub fn map(bytes: &[u8]) -> bool {
     true
 }
 
-/// A message of the protocol.
+/// Message of the protocol.
 pub fn message(bytes: &[u8]) -> bool {
     let Ok(message) = Message::decode(bytes) else {
         return false;
@@ -213,12 +213,12 @@ pub fn message(bytes: &[u8]) -> bool {
         signature(&announce.signature);
     }
 
-    // What is made printable grows, and then may be too long.
+    // Escaping makes text longer, and then possibly too long.
     let _ = Message::decode(&message.encode());
     true
 }
 
-/// A node of a manifest, and the manifest whose root it is.
+/// Node of a manifest, and the manifest with this root.
 pub fn node(bytes: &[u8]) -> bool {
     let Ok(node) = Node::decode(bytes) else {
         return false;
@@ -244,7 +244,7 @@ pub fn node(bytes: &[u8]) -> bool {
     true
 }
 
-/// An order to commit or abort.
+/// Order to commit or abort.
 pub fn order(bytes: &[u8]) -> bool {
     let Some(order) = Order::decode(bytes) else {
         return false;
@@ -253,7 +253,7 @@ pub fn order(bytes: &[u8]) -> bool {
     true
 }
 
-/// A signature: its blob, or its text.
+/// Signature as blob or text.
 pub fn signature(bytes: &[u8]) -> bool {
     let armored = std::str::from_utf8(bytes)
         .ok()
@@ -264,7 +264,7 @@ pub fn signature(bytes: &[u8]) -> bool {
     verify(Namespace::RELEASE, SIGNED, bytes).is_ok() || armored.is_some()
 }
 
-/// A spec.
+/// Spec.
 pub fn spec(bytes: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
@@ -274,7 +274,7 @@ pub fn spec(bytes: &[u8]) -> bool {
         .is_ok()
 }
 
-/// One node, whatever its name.
+/// A source of one node only.
 struct Only(Arc<[u8]>);
 
 impl NodeSource for Only {

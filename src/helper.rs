@@ -1,8 +1,9 @@
-//! Processes beside the daemon: this program, started again under another name before the daemon gives its rights away.
+//! Processes beside the daemon: this program, started again under another name before the daemon
+//! drops its privileges.
 //!
-//! Owns how they begin, live and talk; what they do is others' business. They talk over a socket, in frames: the length
-//! in four bytes, then CBOR. Both ends are this program, and a frame is bounded all the same: the daemon may have been
-//! taken over.
+//! Owns their start, lifetime and communication, but not their work. They communicate over a
+//! socket, in frames: the length in four bytes, then CBOR. Both ends are this program, yet a frame
+//! is bounded: the daemon may have been compromised.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,12 +14,13 @@ use std::process::{Command, Stdio};
 use minicbor::{Decode, Encode};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Starts this program under `name`; the socket to it. The program has to call [`served`] first of all.
+/// Starts this program under `name`; returns the socket to it. The program has to call [`served`]
+/// first of all.
 pub fn start(name: &str) -> io::Result<UnixStream> {
     let (mine, its) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
 
-    // A group of its own: Ctrl-C is for the daemon, which ends it in time.
+    // A process group of its own: Ctrl-C is for the daemon, which ends the helper in time.
     command
         .arg0(name)
         .stdin(Stdio::from(OwnedFd::from(its)))
@@ -29,7 +31,8 @@ pub fn start(name: &str) -> io::Result<UnixStream> {
     Ok(mine)
 }
 
-/// Whether this process was started under `name`; it has done `work` with the socket to its daemon then.
+/// Runs `work` with the socket to the daemon if this process was started under `name`. Returns
+/// whether it was.
 pub fn served(name: &str, work: impl FnOnce(&UnixStream) -> io::Result<()>) -> bool {
     let is_named = std::env::args_os().next().is_some_and(|own| own == name);
     let Some(stream) = is_named
@@ -40,14 +43,14 @@ pub fn served(name: &str, work: impl FnOnce(&UnixStream) -> io::Result<()>) -> b
     };
 
     let _handled = outlive_signals();
-    // Nobody is there to be told: the daemon sees that it ends.
+    // No error report is needed: the daemon notices the end of the process.
     let _ = work(&UnixStream::from(stream));
 
     true
 }
 
-/// Lets the process live on when a signal ends all processes of a service: the daemon ends it. What it starts has no
-/// handlers. Until what this gives is dropped.
+/// Keeps the process alive, until the result is dropped, when a signal ends all processes of a
+/// service: the daemon ends it. Processes started from here have no handlers.
 fn outlive_signals() -> impl Sized {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -64,12 +67,12 @@ fn outlive_signals() -> impl Sized {
     (handled, runtime)
 }
 
-/// How two processes talk.
+/// Framing between two processes.
 #[derive(Debug, Clone, Copy)]
 pub struct Frames {
-    /// The most bytes of a frame.
+    /// Largest frame in bytes.
     pub max: usize,
-    /// Four bytes in the place of a length that are no frame; passed over where one is read.
+    /// Four bytes in place of a length that are no frame, and that a reader skips.
     pub word: Option<[u8; 4]>,
 }
 
@@ -81,12 +84,12 @@ impl Frames {
             .ok()
             .filter(|&size| size as usize <= self.max);
         let size = size.ok_or_else(|| {
-            io::Error::other(format!("more than {} bytes for another process", self.max))
+            io::Error::other(format!("a frame of more than {} bytes", self.max))
         })?;
         stream.write_all(&[&size.to_be_bytes()[..], &bytes].concat())
     }
 
-    /// The next value; `None` at the end.
+    /// Receives the next value; `None` at the end.
     pub fn read<T: for<'b> Decode<'b, ()>>(self, mut stream: &UnixStream) -> io::Result<Option<T>> {
         let mut size = [0; 4];
         loop {

@@ -1,7 +1,7 @@
-//! Newtypes for everything that is identified: trees, hosts, sessions, releases, positions in a manifest.
+//! Newtypes for all identifiers: trees, hosts, sessions, releases, positions in a manifest.
 //!
-//! A value of one of these types is legal by construction: what a peer or a file says is checked once, where it is
-//! parsed or decoded.
+//! A value of one of these types is legal by construction: input from peers and files is checked
+//! once, at parsing or decoding.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-/// The longest name of a tree or host, in bytes.
+/// Longest name of a tree or host, in bytes.
 pub const MAX_NAME: usize = 64;
 
-/// Why a name was refused.
+/// Reason why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{what} name {shown:?} is not legal: 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -, not starting with . or -"
@@ -49,7 +49,7 @@ macro_rules! name {
         pub struct $type(Arc<str>);
 
         impl $type {
-            /// The name, when it is legal.
+            /// Checks a name.
             pub fn new(name: &str) -> Result<Self, NameError> {
                 check_name($what, name).map(Self)
             }
@@ -105,22 +105,22 @@ macro_rules! name {
 }
 
 name!(
-    /// The name under which receivers manage a directory: `www`.
+    /// Name under which receivers manage a directory: `www`.
     TreeName,
     "tree"
 );
 name!(
-    /// The name of one host: unique in its group by the operator's care, shown everywhere.
+    /// Name of one host: kept unique in its group by the operator, shown everywhere.
     HostName,
     "host"
 );
 
-/// A host as it is shown: by its name, and by its address where another host has the same name.
+/// Host as displayed: its name, with its address if another host has the same name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NamedHost {
     /// The name.
     pub name: HostName,
-    /// The address, when the name does not tell the host apart.
+    /// The address, if the name is ambiguous.
     pub address: Option<IpAddr>,
 }
 
@@ -142,17 +142,18 @@ impl fmt::Display for NamedHost {
     }
 }
 
-/// One running process on the network: a daemon's or a sender's, drawn at its start.
+/// One running process on the network: a daemon or a sender, drawn at its start.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct InstanceId(#[n(0)] pub u64);
 
-/// One session: a sender's attempt to put one release on its targets, drawn by the sender.
+/// One session: a sender's attempt to deploy one release to its targets, drawn by the sender.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct SessionId(#[n(0)] pub u64);
 
-/// A number used once: drawn by a process that wants to know whether another one is there now, and repeated by it.
+/// A number used once: drawn by a process to check whether another one is present now, which
+/// repeats it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Nonce(#[n(0)] pub u64);
@@ -176,7 +177,7 @@ shown_in_hex!(InstanceId);
 shown_in_hex!(SessionId);
 shown_in_hex!(Nonce);
 
-/// The number of a release within its tree; strictly rising.
+/// Number of a release within its tree; strictly rising.
 #[derive(
     Debug,
     Clone,
@@ -197,7 +198,7 @@ shown_in_hex!(Nonce);
 pub struct Serial(#[n(0)] pub u64);
 
 impl Serial {
-    /// The serial after this one; the last one stays itself (2^64 releases are not reached).
+    /// The following serial; the last one stays itself (2^64 releases are not reached).
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -209,13 +210,13 @@ impl fmt::Display for Serial {
     }
 }
 
-/// The position of a block in a release: manifest nodes first, in depth-first order from the root (0), then the blocks
-/// of files in the order of their entries. See [`crate::manifest`].
+/// Position of a block in a release: manifest nodes first, in depth-first order from the root (0),
+/// then the blocks of files in the order of their entries. See [`crate::manifest`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Ordinal(#[n(0)] pub u64);
 
-/// The number of a generation within one session: the unit of repair, see [`crate::proto`].
+/// Number of a generation within one session: the unit of repair, see [`crate::proto`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct Generation(#[n(0)] pub u32);

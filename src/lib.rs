@@ -1,22 +1,22 @@
-//! makuo puts a signed release of a file tree on every server of a network at once.
+//! makuo deploys a signed release of a file tree to all servers of a network at once.
 //!
-//! This is the map of the house. A room knows only rooms that stand above it in this list; `tests/it/architecture.rs`
-//! holds the order.
+//! This is the map of the code. A room (a top-level module) uses only rooms above it in this list;
+//! `tests/it/architecture.rs` enforces the order.
 //!
 //! | room | owns |
 //! |---|---|
 //! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
-//! | [`strict`] | key files and configurations, opened where nobody else could have changed them |
+//! | [`strict`] | key files and configurations, opened only if nobody else could have changed them |
 //! | `sync` | locks that outlive a panic |
-//! | [`helper`] | processes beside the daemon: how they begin, live and talk |
+//! | [`helper`] | processes beside the daemon: their start, lifetime and communication |
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
 //! | [`packed`] | long lists in little memory |
-//! | [`fec`] | coded symbols that make up for lost ones: a random linear code over GF(256); pure |
+//! | [`fec`] | coded symbols that replace lost ones: a random linear code over GF(256); pure |
 //! | [`manifest`] | entries, pages, the signed header, rules and excludes |
 //! | [`hook`] | a host's own commands around a commit |
 //! | [`spec`], [`config`] | the two files that people write |
-//! | [`keys`] | signing, verifying, who may do what |
-//! | [`diff`] | what a host has to do to become the release; pure |
+//! | [`keys`] | signatures, verification, permissions |
+//! | [`diff`] | the plan that turns a host's tree into the release; pure |
 //! | [`wire`] | the bytes of every datagram |
 //! | [`proto`] | the session: sender, receiver, members; state machines without clock, file or socket |
 //! | [`tree`] | the disk: scan, index, stage, journal, commit, undo |
@@ -24,37 +24,46 @@
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
 //! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
-//! | [`face`] | the old face: makuosan's flags, its console, msync |
-//! | [`daemon`], [`cli`] | a configuration to a running host; arguments to an exit code |
-//! | [`fuzz`] | the doors through which fuzzing reaches every decoder |
-//! | [`sim`] | a deterministic network of many hosts for the machines of proto |
+//! | [`face`] | the old interface: makuosan's flags, its console, msync |
+//! | [`daemon`], [`cli`] | from a configuration to a running host; from arguments to an exit code |
+//! | [`fuzz`] | entry points for fuzzing every decoder |
+//! | [`sim`] | a deterministic network of many hosts for the state machines of proto |
 //!
-//! **The way of the data.** [`drive::deploy`] scans the source ([`tree::scan`]), builds the manifest
-//! ([`manifest::build`]), signs its header ([`keys`]) and runs a [`proto::sender::Sender`]. On every host
-//! [`drive::host`] runs a [`proto::receiver::Receiver`]; what that asks of the disk, [`drive::disk`] answers: check the
-//! signature, say which manifest nodes are missing, compare ([`diff`]), stage and verify blocks ([`tree::stage`]),
-//! commit ([`tree::Tree`]). A dry run and an audit walk the same way and end after the comparison.
+//! **The path of the data.** [`drive::deploy`] scans the source ([`tree::scan`]), builds the
+//! manifest ([`manifest::build`]), signs its header ([`keys`]) and runs a
+//! [`proto::sender::Sender`]. On every host [`drive::host`] runs a [`proto::receiver::Receiver`].
+//! Its requests to the disk are served by [`drive::disk`]: check the signature, list missing
+//! manifest nodes, compare ([`diff`]), stage and verify blocks ([`tree::stage`]), commit
+//! ([`tree::Tree`]). A dry run and an audit follow the same path and end after the comparison.
 //!
-//! **Choices worth knowing.**
-//! - Entries are sorted as a depth-first walk meets them (path bytes with `/` lowest), not by plain bytes: sorted walks,
-//!   manifests and indexes merge without a sort, and a directory is followed by what it contains.
-//! - The page list of a manifest is itself a tree of nodes, so that the signed header names one root and fits a
-//!   datagram whatever the size of the tree; see [`manifest`].
-//! - The index of a scan *is* a manifest ([`tree::index`]): its pages are what a sender sends and what a host compares
-//!   again. Two states of a tree, or two releases, differ where they do not share pages ([`manifest::pages`]); a host
-//!   that compares the same tree again reads only those ([`diff::Memory`]).
-//! - Nodes and blocks share one space of ordinals, and wants are ranges of it: pages travel exactly as blocks do.
-//! - What a commit replaced becomes kept content of the release before, by one rename of its undo directory: going back
-//!   takes blocks from there as it does from the tree, and is else a release like any other.
-//! - A host that missed a release makes it up by the same session as any other, with a member as its sender: the header's
-//!   signature and the signed order that committed it elsewhere come with the announcement, so that nothing new is signed
-//!   and each host commits by itself ([`drive::serve`]). Drift is mended in the same way.
-//! - Who watches a source says where it may have changed ([`tree::scan::Hints`]), and hosts look where the releases differ;
-//!   everything else is taken to be as the index says. A deploy, and `repair`, look everywhere.
-//! - Plans and journals of a million paths are kept [`packed`]: memory follows what is in flight.
-//! - A seal says who may speak, not when. A word counts from a process that repeats a nonce: of a command, of a host for
-//!   its sender, of other beacons ([`proto::freshness`]).
-//! - Counters of control and data datagrams are separate: loss is measured on data, which goes to all.
+//! **Design choices.**
+//! - Entries are sorted in the order of a depth-first walk (path bytes with `/` lowest), not by
+//!   plain bytes: sorted walks, manifests and indexes merge without a sort, and a directory is
+//!   followed by its contents.
+//! - The page list of a manifest is itself a tree of nodes, so the signed header names one root and
+//!   fits a datagram for trees of any size; see [`manifest`].
+//! - The index of a scan *is* a manifest ([`tree::index`]): its pages are sent by a sender and
+//!   compared again by a host. Two states of a tree, or two releases, differ only in pages that
+//!   they do not share ([`manifest::pages`]); a host that compares the same tree again reads only
+//!   those ([`diff::Memory`]).
+//! - Nodes and blocks share one space of ordinals, and wants are ranges of it: pages travel exactly
+//!   as blocks do.
+//! - A commit turns replaced content into kept content of the release before, by one rename of its
+//!   undo directory. A rollback takes blocks from there as well as from the tree, and is otherwise
+//!   a release like any other.
+//! - A host that missed a release catches up by an ordinary session with another member as the
+//!   sender. The announcement carries the header's signature and the signed order that committed
+//!   the release elsewhere, so nothing new is signed and each host commits by itself
+//!   ([`drive::serve`]). Drift is repaired in the same way.
+//! - A watcher of a source reports where it may have changed ([`tree::scan::Hints`]), and hosts
+//!   scan where the releases differ; everything else is assumed to match the index. A deploy, and
+//!   `repair`, scan everything.
+//! - Plans and journals of a million paths are kept [`packed`]: memory follows the data in flight.
+//! - A seal authenticates the group, not the time. A message counts only from a process that
+//!   repeats a nonce: of a command, of a host for its sender, of other beacons
+//!   ([`proto::freshness`]).
+//! - Counters of control and data datagrams are separate: loss is measured on data, which goes to
+//!   all hosts.
 
 pub mod error;
 pub mod helper;

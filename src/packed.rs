@@ -1,9 +1,9 @@
-//! Long lists in little memory: what a million files make is kept encoded and compressed, some hundred elements at a
-//! time, and unpacked again when it is looked at.
+//! Long lists in little memory. The data of a million files is kept encoded and compressed, some
+//! hundred elements at a time, and unpacked on access.
 //!
-//! A list of fewer elements than [`CHUNK`] is a plain one. Reading from front to back costs one unpacking for each
-//! chunk; so does looking at single elements, or searching for them, in about that order. It must not know what the
-//! elements are.
+//! A list with fewer elements than [`CHUNK`] is a plain one. Reading from front to back unpacks
+//! each chunk once; so does access to single elements, or a search for them, in approximately that
+//! order. Independent of the elements.
 
 use std::cmp::Ordering;
 use std::ops::Deref;
@@ -13,21 +13,21 @@ use minicbor::{Decode, Decoder, Encode};
 
 use crate::block::frame::{Compressor, Expander, Level};
 
-/// Elements that are packed together.
+/// Elements packed together.
 pub const CHUNK: usize = 256;
-/// Chunks that are kept unpacked for the next look.
+/// Chunks kept unpacked for the next access.
 const KEPT: usize = 4;
 const FAST: Level = Level::new(1).expect("there is a level 1");
 
-/// What can be packed.
+/// Types that can be packed.
 pub trait Pack: Encode<()> + for<'b> Decode<'b, ()> {}
 
 impl<T: Encode<()> + for<'b> Decode<'b, ()>> Pack for T {}
 
-/// A list that is packed.
+/// Packed list.
 pub struct Packed<T> {
     chunks: Vec<Chunk<T>>,
-    /// What comes after the chunks; never longer than one.
+    /// Elements after the chunks; never as many as a chunk.
     rest: Vec<T>,
     kept: Mutex<Kept<T>>,
     compressor: Compressor,
@@ -36,27 +36,27 @@ pub struct Packed<T> {
 /// [`CHUNK`] elements.
 #[derive(Clone)]
 struct Chunk<T> {
-    /// The first of them, by which a search finds the chunk.
+    /// The first element, used to search for the chunk.
     first: T,
     bytes: Box<[u8]>,
-    /// Bytes before they were compressed; 0 when they were not.
+    /// Bytes before compression; 0 if not compressed.
     plain: usize,
 }
 
-/// What was looked at last, the newest at the end.
+/// Recently unpacked chunks, the newest at the end.
 struct Kept<T> {
     chunks: Vec<(usize, Arc<[T]>)>,
     expander: Expander,
-    /// How often a chunk was unpacked for it.
+    /// Number of chunks unpacked for the cache.
     #[cfg(test)]
     unpacked: usize,
 }
 
-/// An element of a list.
+/// Reference to an element of a list.
 pub enum Ref<'a, T> {
-    /// One that is not packed.
+    /// Unpacked element.
     Plain(&'a T),
-    /// One of a chunk.
+    /// Element of an unpacked chunk.
     Unpacked(Arc<[T]>, usize),
 }
 
@@ -94,12 +94,12 @@ impl<T> Default for Kept<T> {
 }
 
 impl<T> Packed<T> {
-    /// How many elements there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.chunks.len() * CHUNK + self.rest.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -115,7 +115,7 @@ impl<T: Pack> Packed<T> {
         }
     }
 
-    /// The element at place `at`, which must be below [`Packed::len`].
+    /// The element at index `at`, which must be below [`Packed::len`].
     pub fn get(&self, at: usize) -> Ref<'_, T> {
         match at.checked_sub(self.chunks.len() * CHUNK) {
             Some(at) => Ref::Plain(&self.rest[at]),
@@ -123,8 +123,8 @@ impl<T: Pack> Packed<T> {
         }
     }
 
-    /// Of a list that is sorted by `order` (how an element lies with regard to what is looked for): the place of the
-    /// element that is equal.
+    /// Index of the equal element in a list sorted by `order` (the ordering of an element relative
+    /// to the searched one).
     pub fn search(&self, order: impl Fn(&T) -> Ordering) -> Option<usize> {
         let chunks = self.chunks.len();
         if self.rest.first().is_some_and(|first| order(first).is_le()) {
@@ -135,7 +135,7 @@ impl<T: Pack> Packed<T> {
                 .map(|at| chunks * CHUNK + at);
         }
 
-        // The last chunk that does not begin behind it.
+        // The last chunk that does not begin behind the searched element.
         let number = self
             .chunks
             .partition_point(|chunk| order(&chunk.first).is_le())
@@ -147,7 +147,7 @@ impl<T: Pack> Packed<T> {
             .map(|at| number * CHUNK + at)
     }
 
-    /// Changes the element at place `at`.
+    /// Changes the element at index `at`.
     pub fn update(&mut self, at: usize, change: impl FnOnce(&mut T)) {
         let plain = self.chunks.len() * CHUNK;
         if at >= plain {
@@ -158,7 +158,8 @@ impl<T: Pack> Packed<T> {
         self.replace(at / CHUNK, &mut elements);
     }
 
-    /// Changes elements, one after the other, until it goes wrong; `change` says whether it did anything.
+    /// Changes elements, one after another, until an error; `change` returns whether it changed the
+    /// element.
     pub fn try_update_all<E>(
         &mut self,
         mut change: impl FnMut(&mut T) -> Result<bool, E>,
@@ -200,7 +201,7 @@ impl<T: Pack> Packed<T> {
             .retain(|(kept, _)| *kept != number);
     }
 
-    /// How often a chunk was unpacked for a look at single elements.
+    /// Number of chunks unpacked for access to single elements.
     #[cfg(test)]
     pub(crate) fn unpacked(&self) -> usize {
         self.kept
@@ -231,7 +232,7 @@ impl<T: Pack> Packed<T> {
 }
 
 impl<T: Pack> Chunk<T> {
-    /// Packs the elements, of which there is at least one; the list is empty afterwards.
+    /// Packs at least one element; leaves the list empty.
     fn pack(elements: &mut Vec<T>, compressor: &mut Compressor) -> Self {
         let mut bytes = Vec::new();
         for element in elements.iter() {
@@ -277,12 +278,12 @@ impl<T: Pack> Chunk<T> {
     }
 }
 
-/// The elements of a list.
+/// Iterator over the elements of a list.
 pub struct Iter<'a, T> {
     list: &'a Packed<T>,
     front: std::vec::IntoIter<T>,
     back: std::vec::IntoIter<T>,
-    /// Chunks that were not begun from either end; what is not packed counts as the last of them.
+    /// Chunks not yet reached from either end; the unpacked rest counts as the last one.
     next: std::ops::Range<usize>,
     expander: Expander,
 }
@@ -442,7 +443,7 @@ mod tests {
             }
 
             prop_assert!(packed.iter().eq(numbers.iter().copied()));
-            // From both ends, in turns.
+            // From both ends, alternating.
             let (mut ours, mut theirs) = (packed.iter(), numbers.iter().copied());
 
             while let Some(front) = ours.next() {
@@ -472,7 +473,7 @@ mod tests {
 
         assert_eq!(packed.unpacked(), chunks);
 
-        // Each is in another chunk than those before it.
+        // Each is in another chunk than the ones before.
         let far = |n: usize| ((n * 37 % chunks) * CHUNK + 5) as u64;
         for n in 0..chunks {
             assert_eq!(packed.search(|m| m.cmp(&far(n))), Some(far(n) as usize));

@@ -1,11 +1,12 @@
-//! Opens files that decide who may do what, where nobody else could have changed them.
+//! Opens security-relevant files, if nobody else could have changed them.
 //!
-//! The rules are those of OpenSSH's StrictModes: the file and every directory above it belong to root or to the running
-//! user, and neither their group nor others may write to them. One thing is allowed beyond that: a directory with the
-//! sticky bit, such as /tmp, may be open to all, because nobody can replace there what another user owns.
+//! The rules are those of OpenSSH's StrictModes: the file and every directory above it belong to
+//! root or to the current user, and neither their group nor others may write to them. One addition:
+//! a directory with the sticky bit, such as /tmp, may be writable by all, because nobody can
+//! replace another user's files there.
 //!
-//! A path is walked once. Each component is opened by the handle of the one before it and checked by its own handle, and
-//! the file that was checked is the one that is read.
+//! A path is walked once. Each component is opened by the handle of the one before it and checked
+//! by its own handle, and the checked file is the one that is read.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -22,16 +23,16 @@ use rustix::io::Errno;
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// How many links a path may lead through, as for the kernel.
+/// Largest number of symbolic links on a path, as in the kernel.
 const MAX_LINKS: usize = 40;
-/// The file system of /proc, whose links in `fd` are not paths.
+/// File system type of /proc, whose links in `fd` are not paths.
 const PROC: u64 = 0x9fa0;
-/// The owner of files whose real owner is not in this user namespace.
+/// Owner of files whose real owner is not in this user namespace.
 const UNKNOWN: u32 = 65_534;
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const STICKY: u32 = 0o1000;
 
-/// A further user who is trusted.
+/// A further trusted user.
 static TRUSTED: OnceLock<u32> = OnceLock::new();
 
 /// The users that may read a file.
@@ -39,20 +40,21 @@ static TRUSTED: OnceLock<u32> = OnceLock::new();
 pub enum Readers {
     /// Anybody.
     All,
-    /// Its owner and its group.
+    /// Owner and group.
     Group,
-    /// Its owner; its group, too, where the owner is not the user who runs.
+    /// The owner only; also the group, if the owner is not the current user.
     Owner,
 }
 
-/// Trusts the files of user `uid`, too: this process is about to become that user, or acts for it.
+/// Also trusts the files of user `uid`: this process is about to become that user, or acts for it.
 pub fn trust(uid: u32) {
-    // The first word holds: a process has one such user.
+    // The first call wins: a process has one such user.
     let _ = TRUSTED.set(uid);
 }
 
-/// Opens the file `path` for reading, when only root and the user who runs can have written it and only `readers` read
-/// it. A link of /proc, such as the one behind /dev/fd, leads to a file that this process was given: it is opened as it is.
+/// Opens the file `path` for reading, if only root and the current user can have written it and
+/// only `readers` can read it. A link of /proc, such as the one behind /dev/fd, refers to a file
+/// that this process was given: it is opened as it is.
 pub fn open(path: &Path, readers: Readers) -> Result<File> {
     let absolute = std::path::absolute(path).map_err(|e| Error::io("cannot open", path, e))?;
     let file = walk(&absolute).map_err(|stop| stop.told(path))?;
@@ -60,7 +62,7 @@ pub fn open(path: &Path, readers: Readers) -> Result<File> {
     Ok(file)
 }
 
-/// Refuses the open file `path` when others than `readers` can read it.
+/// Refuses the open file `path` if others than `readers` can read it.
 pub fn check_readers(file: &File, path: &Path, readers: Readers) -> Result<()> {
     let stat = fstat(file).map_err(|e| Error::io("cannot read", path, e))?;
     let mine = stat.st_uid == rustix::process::geteuid().as_raw();
@@ -82,7 +84,7 @@ pub fn check_readers(file: &File, path: &Path, readers: Readers) -> Result<()> {
     .hint(format!("chmod 0600 {}", word(path))))
 }
 
-/// Why a walk ended.
+/// Reason for the end of a walk.
 enum Stop {
     Failed(io::Error),
     Refused(Error),
@@ -178,7 +180,7 @@ fn names(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(name).collect()
 }
 
-/// Refuses what others than root and the user who runs could have changed.
+/// Refuses files that others than root and the current user could have changed.
 fn check(stat: &Stat, path: &Path) -> Result<()> {
     check_owner(stat, path)?;
     let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -222,8 +224,8 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
     .hint(format!("chown -h {me} {}", word(path))))
 }
 
-/// Whether files of [`UNKNOWN`] are those of users who are not in this process's user namespace: in a container, root's
-/// own directories. Their real owners cannot be seen from inside.
+/// Returns whether files of [`UNKNOWN`] belong to users outside this process's user namespace: in a
+/// container, root's own directories. Their real owners cannot be seen from inside.
 fn is_unknown_here() -> bool {
     let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else {
         return false;
@@ -242,7 +244,7 @@ fn is_unknown_here() -> bool {
     })
 }
 
-/// Owner and mode, as errors tell them.
+/// Owner and mode, for errors.
 fn facts(stat: &Stat) -> String {
     let name = nix::unistd::User::from_uid(stat.st_uid.into())
         .ok()
@@ -259,7 +261,7 @@ fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_bytes())
 }
 
-/// A path as a shell takes it for one word.
+/// Path quoted as one word for a shell.
 fn word(path: &Path) -> String {
     let text = shown(path);
     let plain = |c: char| c.is_alphanumeric() || "/._-+@%,:=".contains(c);
@@ -281,7 +283,7 @@ mod tests {
     struct Place(tempfile::TempDir);
 
     impl Place {
-        /// `a/b/key`, with everything as it should be.
+        /// `a/b/key`, with safe modes.
         fn new() -> Self {
             let place = Self(tempfile::tempdir().unwrap());
             std::fs::create_dir_all(place.at("a/b")).unwrap();
@@ -344,7 +346,7 @@ mod tests {
             assert!(place.reads("a/b/key").is_ok(), "{name}");
         }
 
-        // The sticky bit makes an open directory safe, and an open file not.
+        // The sticky bit makes a writable directory safe, but not a writable file.
         place.set("a", 0o1777);
         assert!(place.reads("a/b/key").is_ok());
         place.set("a/b/key", 0o1622);

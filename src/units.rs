@@ -1,16 +1,18 @@
-//! Quantities with their units, and how a person writes and reads them: sizes, rates, durations, limits, quorums.
+//! Quantities with their units, in the notation of people: sizes, rates, durations, limits,
+//! quorums.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A point on the clock that a state machine is handed: nanoseconds since an origin that only the edge knows.
+/// Point on the clock given to a state machine: nanoseconds since an origin known only to the
+/// caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub u64);
 
 impl Moment {
-    /// How long after `earlier` this is; zero when it is not.
+    /// Time elapsed since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -36,7 +38,7 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// The time of day, in seconds since 1970-01-01 UTC.
+/// Time of day, in seconds since 1970-01-01 UTC.
 #[derive(
     Debug,
     Clone,
@@ -56,7 +58,7 @@ impl Sub<Duration> for Moment {
 #[serde(transparent)]
 pub struct WallTime(#[n(0)] pub i64);
 
-/// A number of bytes.
+/// Number of bytes.
 #[derive(
     Debug,
     Clone,
@@ -72,32 +74,32 @@ pub struct WallTime(#[n(0)] pub i64);
 )]
 pub struct ByteSize(pub u64);
 
-/// A transfer rate in bits a second.
+/// Transfer rate in bits per second.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 pub struct Rate(pub u64);
 
 impl Rate {
-    /// The time that `bytes` take at this rate.
+    /// Time to transfer `bytes` at this rate.
     pub fn time_for(self, bytes: u64) -> Duration {
         let nanos = u128::from(bytes) * 8 * 1_000_000_000 / u128::from(self.0.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// The bytes that pass in `time` at this rate.
+    /// Bytes transferred in `time` at this rate.
     pub fn bytes_in(self, time: Duration) -> u64 {
         u64::try_from(u128::from(self.0) * time.as_nanos() / 8_000_000_000).unwrap_or(u64::MAX)
     }
 }
 
-/// How many of `n` things may be touched: a count or a share.
+/// Largest number out of a total that may be affected: a count or a share.
 #[derive(Debug, Clone, Copy, PartialEq, minicbor::Encode, minicbor::Decode)]
 pub enum Limit {
     /// At most this many.
     #[n(0)]
     Count(#[n(0)] u64),
-    /// At most this many hundredths of a per cent.
+    /// At most this share, in hundredths of a per cent.
     #[n(1)]
     Share(#[n(0)] u16),
 }
@@ -106,7 +108,7 @@ impl Limit {
     /// No limit at all: a hundred per cent.
     pub const NONE: Limit = Limit::Share(10_000);
 
-    /// The largest number allowed out of `total`.
+    /// Largest number allowed out of `total`.
     pub fn of(self, total: u64) -> u64 {
         match self {
             Limit::Count(n) => n,
@@ -118,19 +120,19 @@ impl Limit {
     }
 }
 
-/// How many hosts must be staged before any of them commits.
+/// Number of hosts that must be staged before any of them commits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Quorum {
     /// Every target.
     All,
-    /// This share of the targets, in hundredths of a per cent, rounded up.
+    /// Share of the targets, in hundredths of a per cent, rounded up.
     Share(u16),
-    /// This many.
+    /// Number of hosts.
     Count(u32),
 }
 
 impl Quorum {
-    /// The number of hosts needed out of `targets`.
+    /// Number of hosts needed out of `targets`.
     pub fn of(self, targets: usize) -> usize {
         match self {
             Quorum::All => targets,
@@ -140,12 +142,12 @@ impl Quorum {
     }
 }
 
-/// Below which a host is served after the others instead of with them.
+/// Receive rate below which a host is served after the others instead of with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Floor {
-    /// This share of what the median of the others receives, in hundredths of a per cent; 0 is never.
+    /// Share of the others' median receive rate, in hundredths of a per cent; 0 is never.
     Share(u16),
-    /// This rate, when the others receive more than twice as much.
+    /// This rate, if the others receive more than twice as much.
     Rate(Rate),
 }
 
@@ -155,7 +157,7 @@ impl Default for Floor {
     }
 }
 
-/// A quantity that a person wrote and that could not be read.
+/// A quantity in text that could not be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {what}")]
 pub struct ParseError {
@@ -288,13 +290,13 @@ impl FromStr for Floor {
     }
 }
 
-/// Hundredths of a per cent out of "12.5%".
+/// Parses "12.5%" to hundredths of a per cent.
 fn share(text: &str) -> Option<u16> {
     let (number, unit) = split_number(text)?;
     (unit == "%" && number <= 100.0).then_some((number * 100.0).round() as u16)
 }
 
-/// A duration as a person writes it: `500ms`, `30s`, `10m`, `2h`, `7d`.
+/// Parses a duration as written by people: `500ms`, `30s`, `10m`, `2h`, `7d`.
 pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     let parse = || {
         let (number, unit) = split_number(text)?;
@@ -312,7 +314,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     parse().ok_or_else(|| fail(text, A_DURATION))
 }
 
-/// "45 s", "90 min", "36 h", "30 d": a duration of whole seconds as a person wrote it.
+/// Formats a duration in whole seconds as written by people: "45 s", "90 min", "36 h", "30 d".
 pub fn shown_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -323,7 +325,7 @@ pub fn shown_duration(time: Duration) -> String {
     }
 }
 
-/// "5 s", "3 min", "2 h", "4 d": how old something is, in its largest whole unit.
+/// Formats an age in its largest whole unit: "5 s", "3 min", "2 h", "4 d".
 pub fn shown_age(seconds: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
     let unit = UNITS
@@ -393,8 +395,8 @@ fn decimal(value: u64, unit: &str) -> String {
     format!("{scaled:.digits$} {}{unit}", PREFIXES[index])
 }
 
-/// Bytes as one line of safe text: what a terminal could take as a command, or what is not UTF-8, as `\xNN`; a
-/// backslash doubled, so that no two names look the same.
+/// Formats bytes as one line of safe text. Terminal control characters and invalid UTF-8 are
+/// escaped (`\xNN`), and a backslash is doubled, so that no two names look the same.
 pub fn printable(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -417,17 +419,18 @@ pub fn printable(bytes: &[u8]) -> String {
     out
 }
 
-/// Text that was made printable line by line, as one line: for logs, where a line is a record.
+/// Joins text that is already printable line by line into one line: for logs, where a line is a
+/// record.
 pub fn one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-/// Separators that some viewers take for the end of a line.
+/// Separators that some viewers treat as the end of a line.
 fn is_break(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Characters that reorder what follows them on a terminal.
+/// Characters that reorder the following text on a terminal.
 fn is_bidi(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

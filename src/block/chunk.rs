@@ -1,23 +1,23 @@
-//! Content-defined chunking: FastCDC (Xia et al., 2016; gear hash and normalized chunking of the 2020 revision) with
-//! 16 KiB / 64 KiB / 256 KiB as smallest, wanted and largest block.
+//! Content-defined chunking: FastCDC (Xia et al., 2016; gear hash and normalized chunking of the
+//! 2020 revision). Smallest, average and largest block are 16 KiB, 64 KiB and 256 KiB.
 //!
-//! Cut points are part of the format in effect (a host that cut differently would share no block with the sender), so
-//! golden cut points are held by a test.
+//! Cut points are effectively part of the format: a host with different cuts would share no block
+//! with the sender. A test therefore holds golden cut points.
 
 use std::ops::Range;
 
 use fastcdc::v2020::FastCDC;
 
-/// The smallest block but for the last of a file, in bytes.
+/// Smallest block in bytes, except for the last of a file.
 pub const MIN: usize = 16 << 10;
-/// The size that cuts aim at, in bytes.
+/// Target size of a block in bytes.
 pub const AVERAGE: usize = 64 << 10;
-/// The largest block, in bytes.
+/// Largest block in bytes.
 pub const MAX: usize = 256 << 10;
 
-/// The blocks at the start of `buffer`, as ranges into it. Unless the buffer ends where the file ends (`at_end`), what
-/// remains past the last range is fewer than [`MAX`] bytes, whose cut depends on what follows: hand them in again in
-/// front of the bytes that come next.
+/// Cuts the start of `buffer` into blocks, as ranges. Unless the buffer ends where the file ends
+/// (`at_end`), fewer than [`MAX`] bytes remain past the last range. Their cut depends on the
+/// following bytes: pass them again in front of the next ones.
 pub fn cuts(buffer: &[u8], at_end: bool) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut start = 0;
     std::iter::from_fn(move || {
@@ -32,7 +32,7 @@ pub fn cuts(buffer: &[u8], at_end: bool) -> impl Iterator<Item = Range<usize>> +
     })
 }
 
-/// The length of the first block of `bytes`, which are not empty.
+/// Length of the first block of `bytes`, which must not be empty.
 fn first_cut(bytes: &[u8]) -> usize {
     if bytes.len() <= MIN {
         return bytes.len();
@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn cut_points_are_golden() {
-        // SplitMix64 written out, so that this test does not depend on another crate's random numbers.
+        // SplitMix64 written out, so that this test does not depend on another crate's random
+        // numbers.
         let splitmix = |i: u64| {
             let z = i.wrapping_mul(0x9E37_79B9_7F4A_7C15);
             let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,6 +1,6 @@
-//! Compressed content: zstd frames, and whether content is worth the attempt.
+//! Compressed content: zstd frames, and a quick test whether content is worth compressing.
 //!
-//! Pure: bytes in, bytes out. It must not know what the content is, who asked, nor how long it took.
+//! Pure: bytes in, bytes out, without knowledge of content, peers or time.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, InBuffer, OutBuffer, ResetDirective, compress_bound,
 };
 
-/// One sample is taken in so many bytes.
+/// Bytes of content for each sample.
 const SAMPLE_EVERY: usize = 256 << 10;
-/// Bytes of a sample. It is read once, byte by byte: this is a small share of what hashing costs.
+/// Bytes of a sample. A sample is read once, byte by byte: a small share of the cost of hashing.
 const SAMPLE_BYTES: usize = 2 << 10;
 
-/// How hard zstd tries: 1 is fast, 19 is small.
+/// Compression level of zstd: 1 is fast, 19 is small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Level(u8);
 
 impl Level {
-    /// The level that `number` is, when there is such a one.
+    /// Returns the level `number`, or `None` outside 1 to 19.
     pub const fn new(number: u8) -> Option<Self> {
         if number >= 1 && number <= 19 {
             Some(Self(number))
@@ -35,16 +35,16 @@ impl fmt::Display for Level {
     }
 }
 
-/// Makes frames, one after the other; memory is used again. `None` from any step: zstd could not go on (it lacks memory),
-/// and the frame is lost.
+/// Makes frames one after another, reusing memory. `None` from any step means that zstd could not
+/// continue (for lack of memory) and the frame is lost.
 pub struct Compressor {
-    /// Made when it is needed for the first time.
+    /// Made on first use.
     context: Option<CCtx<'static>>,
     frame: Vec<u8>,
 }
 
 impl Compressor {
-    /// A compressor that has made nothing yet.
+    /// A compressor without a frame.
     pub fn new() -> Self {
         Self {
             context: None,
@@ -52,7 +52,8 @@ impl Compressor {
         }
     }
 
-    /// Begins a frame. A `size` that is known, in bytes of content, lets small content be compressed with small tables.
+    /// Begins a frame. With a known `size`, in bytes of content, small content is compressed with
+    /// small tables.
     pub fn begin(&mut self, level: Level, size: Option<usize>) -> Option<()> {
         self.frame.clear();
         if self.context.is_none() {
@@ -69,19 +70,19 @@ impl Compressor {
         Some(())
     }
 
-    /// Takes the next content; gives the bytes that the frame has for certain by now.
+    /// Adds content; returns the bytes of the frame so far.
     pub fn add(&mut self, content: &[u8]) -> Option<usize> {
         self.go_on(content, End::ZSTD_e_continue)?;
         Some(self.frame.len())
     }
 
-    /// Ends the frame, and gives it.
+    /// Ends the frame and returns it.
     pub fn end(&mut self) -> Option<&[u8]> {
         self.go_on(&[], End::ZSTD_e_end)?;
         Some(&self.frame)
     }
 
-    /// Lets its memory go: what comes next does not shrink.
+    /// Frees the memory, after content that does not shrink.
     pub fn rest(&mut self) {
         *self = Self::new();
     }
@@ -90,7 +91,7 @@ impl Compressor {
         let context = self.context.as_mut()?;
         let mut input = InBuffer::around(content);
         loop {
-            // At least what one block of zstd's takes.
+            // At least as much as one block of zstd takes.
             let left = content.len() - input.pos();
             self.frame
                 .reserve(compress_bound(left).max(CCtx::out_size()));
@@ -125,17 +126,18 @@ impl fmt::Debug for Compressor {
     }
 }
 
-/// Gives back what frames contain; memory is used again.
+/// Decompresses frames, reusing memory.
 #[derive(Default)]
 pub struct Expander {
-    /// Made when it is needed for the first time.
+    /// Made on first use.
     context: Option<DCtx<'static>>,
     content: Vec<u8>,
 }
 
 impl Expander {
-    /// The content of `frame`, which must be exactly `size` bytes: `None` when it is not, or no frame at all. No more
-    /// memory than `size` is used, whatever the frame says of itself; whoever calls has checked `size` against a cap.
+    /// Returns the content of `frame`, which must be exactly `size` bytes; `None` for another size
+    /// or an invalid frame. Uses no more memory than `size`, regardless of the size that the frame
+    /// declares; the caller has checked `size` against a cap.
     pub fn expand(&mut self, frame: &[u8], size: usize) -> Option<&[u8]> {
         if self.context.is_none() {
             self.context = DCtx::try_create();
@@ -159,10 +161,11 @@ impl fmt::Debug for Expander {
     }
 }
 
-/// Whether content is worth an attempt: false when nearly all of it looks like what is compressed or encrypted already.
+/// Returns whether content is worth compressing: false if nearly all of it looks compressed or encrypted.
 ///
-/// Of samples it is counted how often two of their bytes are equal. Where all bytes are equally frequent, that is one
-/// pair in 256; text, programs and numbers have several times as many. Noise that repeats itself is not noticed.
+/// Counts how often two bytes of a sample are equal. With all bytes equally frequent this is one
+/// pair in 256; text, programs and numbers have several times as many. Repeated noise is not
+/// detected.
 pub fn may_shrink(content: &[u8]) -> bool {
     let samples = content.chunks(SAMPLE_EVERY).map(|piece| {
         // From the middle: files have headers.
@@ -190,7 +193,7 @@ fn is_uneven(sample: &[u8]) -> bool {
         .sum();
     let all = sample.len() as u64 * (sample.len() as u64).saturating_sub(1);
 
-    // Half as many again as chance has; few bytes tell nothing, and are tried.
+    // 1.5 times as many pairs as by chance. Samples of few bytes prove nothing, and are tried.
     sample.len() < 256 || pairs * 256 * 2 > all * 3
 }
 
@@ -228,7 +231,7 @@ mod tests {
         let mut compressor = Compressor::new();
         compressor.begin(Level(3), Some(7)).unwrap();
 
-        // More than was promised.
+        // More than announced.
         let _ = compressor.add(&text);
         assert!(compressor.end().is_none());
 
@@ -276,7 +279,7 @@ mod tests {
         assert!(may_shrink(&[&noise(3, 1 << 20), &text[..1 << 20]].concat()));
         assert!(may_shrink(b"short"));
 
-        // What is compressed already is as good as noise.
+        // Compressed content is as good as noise.
         let packed = squeeze(9, &[&hex], None);
         assert!(!may_shrink(&packed));
     }

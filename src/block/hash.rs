@@ -1,11 +1,11 @@
-//! The name of a block: its SHA-256 (FIPS 180-4) over the plain content.
+//! The name of a block: SHA-256 (FIPS 180-4) of the plain content.
 
 use std::fmt;
 
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of a block's plain content.
+/// SHA-256 of a block's plain content.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct BlockHash(
@@ -15,12 +15,12 @@ pub struct BlockHash(
 );
 
 impl BlockHash {
-    /// The name of `content`.
+    /// Name of `content`.
     pub fn of(content: &[u8]) -> Self {
         Self(Sha256::digest(content).into())
     }
 
-    /// The name written as 64 hexadecimal digits, when `text` is one.
+    /// Parses a name of 64 hexadecimal digits.
     pub fn from_hex(text: &str) -> Option<Self> {
         let digits = text.as_bytes();
         if digits.len() != 64 {
@@ -51,19 +51,19 @@ impl fmt::Debug for BlockHash {
     }
 }
 
-/// A block by name and plain size in bytes.
+/// Reference to a block by name and plain size in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct BlockRef {
-    /// The SHA-256 of the content.
+    /// SHA-256 of the content.
     #[n(0)]
     pub hash: BlockHash,
-    /// The size of the content in bytes.
+    /// Size of the content in bytes.
     #[n(1)]
     pub size: u32,
 }
 
 impl BlockRef {
-    /// The reference to `content`, which is at most 4 GiB long (blocks are far smaller).
+    /// Reference to `content`, which is at most 4 GiB long (blocks are far smaller).
     pub fn of(content: &[u8]) -> Self {
         Self {
             hash: BlockHash::of(content),
@@ -71,7 +71,7 @@ impl BlockRef {
         }
     }
 
-    /// Whether `content` is this block.
+    /// Returns whether `content` is this block.
     pub fn matches(&self, content: &[u8]) -> bool {
         content.len() == self.size as usize && BlockHash::of(content) == self.hash
     }

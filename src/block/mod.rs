@@ -1,7 +1,7 @@
-//! Blocks: the content-addressed pieces that everything travels as.
+//! Blocks: the content-addressed units in which all content travels.
 //!
-//! [`hash`] names a block by its SHA-256, [`chunk`] cuts a file into blocks by content, [`frame`] compresses what travels.
-//! All are pure; none knows where bytes come from or go to.
+//! [`hash`] names a block by SHA-256, [`chunk`] cuts a file into blocks by content, [`frame`]
+//! compresses content. All are pure, with no knowledge of the source or destination of bytes.
 
 pub mod chunk;
 pub mod frame;

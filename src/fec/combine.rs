@@ -1,20 +1,23 @@
-//! A matrix times rows of bytes, in an order that keeps in the caches what is used again. Knows nothing of codes.
+//! Matrix times rows of bytes, in an order that keeps reused data in the caches. Independent of the
+//! code.
 
 use std::ops::Range;
 
 use super::Kernel;
 
-/// How many bytes of the sources one pass works on: they stay in the second cache for all destinations.
+/// Bytes of the sources that one pass works on, so that they stay in the second-level cache for all
+/// destinations.
 const PANEL_BYTES: usize = 512 << 10;
-/// The narrowest and the widest strip of a row in one pass: narrower has too much overhead, wider does not leave the
-/// destinations in the first cache.
+/// Narrowest and widest strip of a row in one pass. A narrower strip has too much overhead; a wider
+/// one pushes the destinations out of the first-level cache.
 const STRIP: (usize, usize) = (1024, 8192);
-/// Destinations, and sources, that a kernel takes at once.
+/// Destinations, and sources, that a kernel takes in one call.
 const AT_ONCE: usize = 4;
 
-/// Adds to row `i` of `out` the sum over all sources `j` of `matrix[i * sources + j]` times source `j`.
+/// Adds to row `i` of `out` the sum over all sources `j` of `matrix[i * sources + j]` times source
+/// `j`.
 ///
-/// Rows of `out` have `width` bytes. A source that is shorter counts as filled up with zeros.
+/// Rows of `out` have `width` bytes. A shorter source counts as padded with zeros.
 pub(super) fn combine(
     kernel: Kernel,
     matrix: &[u8],
@@ -30,7 +33,8 @@ pub(super) fn combine(
     let groups = rows.div_ceil(AT_ONCE);
     for strip in strips(width, sources.len(), groups) {
         for group in 0..groups {
-            // Groups of nearly the same size: one left alone would cost as much time as four.
+            // Groups of nearly the same size: a single leftover row would cost as much time as
+            // four.
             let range = group * rows / groups..(group + 1) * rows / groups;
             let matrix = &matrix[range.start * sources.len()..range.end * sources.len()];
             let out = &mut out[range.start * width..range.end * width];

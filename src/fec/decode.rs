@@ -1,8 +1,9 @@
-//! Lost symbols out of coded ones.
+//! Recovers lost symbols from coded ones.
 //!
-//! What is known is subtracted from the coded symbols; what remains are sums of the lost symbols alone, and a matrix as
-//! small as their number gives them back. Columns next to each other that lost the same rows and have the same coded
-//! rows, as when a whole send is lost, are one long vector.
+//! Known symbols are subtracted from the coded symbols. The remainders are sums of the lost symbols
+//! alone, and a matrix as small as the number of losses solves them. Adjacent columns with the same
+//! lost rows and the same coded rows, as after the loss of a whole send, are treated as one long
+//! vector.
 
 use std::ops::Range;
 
@@ -12,42 +13,42 @@ use super::combine::combine;
 use super::solve::{Solution, solve};
 use super::{Grid, Kernel, coefficient};
 
-/// A coded symbol that was received.
+/// Received coded symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coded<'a> {
-    /// The coded row that it is of.
+    /// Coded row of the symbol.
     pub row: u16,
-    /// Its column.
+    /// Column of the symbol.
     pub column: u8,
-    /// Its content, as long as the grid's symbols.
+    /// Content, as long as the grid's symbols.
     pub bytes: &'a [u8],
 }
 
-/// A column that cannot be solved yet.
+/// Column that cannot be solved yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortage {
-    /// Which column.
+    /// Number of the column.
     pub column: u8,
-    /// How many more symbols it needs, coded or lost ones: at least 1.
+    /// Further symbols needed, coded or lost ones: at least 1.
     pub missing: usize,
 }
 
-/// Why not everything that was lost is there again.
+/// Reason why some lost symbols were not recovered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unsolved {
-    /// The arguments do not fit each other; nothing was done.
+    /// The arguments contradict each other; nothing was done.
     #[error("{0}")]
     Malformed(&'static str),
-    /// These columns need more; all others are solved.
+    /// These columns need more symbols; all others are solved.
     #[error("{} columns need more coded symbols", .0.len())]
     Short(Vec<Shortage>),
 }
 
-/// Fills in what is lost of `payload`. `lost` says for every column which rows are lost, ascending; what the payload
-/// has in their places does not matter, everything else has to be there.
+/// Fills in the lost symbols of `payload`. `lost` lists the lost rows of every column, ascending.
+/// Their bytes in the payload are ignored; all other bytes must be present.
 ///
-/// Coded symbols of a column that does not exist or of another size are not looked at, nor is the second of the same
-/// row and column. Wrong content of a coded symbol gives wrong symbols: verify the blocks that result.
+/// Ignores coded symbols with a column outside the grid or of another size, and the second of the
+/// same row and column. A corrupt coded symbol gives corrupt output: verify the resulting blocks.
 pub fn decode(
     kernel: Kernel,
     grid: &Grid,
@@ -106,7 +107,7 @@ fn check(grid: &Grid, payload: &[u8], lost: &[Vec<u16>]) -> Result<(), &'static 
     Ok(())
 }
 
-/// For every column the coded symbols that arrived of it, by their rows.
+/// Groups the received coded symbols by column, sorted by row.
 fn by_column<'a>(grid: &Grid, coded: &[Coded<'a>]) -> Vec<Vec<(u16, &'a [u8])>> {
     let mut columns = vec![Vec::new(); usize::from(grid.columns())];
     for symbol in coded
@@ -126,7 +127,7 @@ fn by_column<'a>(grid: &Grid, coded: &[Coded<'a>]) -> Vec<Vec<(u16, &'a [u8])>> 
     columns
 }
 
-/// Neighbouring columns that lost the same rows, if any, and have the same coded rows.
+/// Runs of adjacent columns with the same lost rows (at least one) and the same coded rows.
 fn runs(lost: &[Vec<u16>], arrived: &[Vec<(u16, &[u8])>]) -> Vec<Range<u8>> {
     let same = |a: usize, b: usize| {
         let rows = |column: usize| arrived[column].iter().map(|(row, _)| *row);
@@ -170,7 +171,8 @@ fn fill(
     }
 }
 
-/// The used coded symbols of a run of columns without all that is known: one row of the run's width for each.
+/// The used coded symbols of a run of columns, minus all known symbols: one row of the run's width
+/// for each.
 fn sums_of_lost(
     kernel: Kernel,
     grid: &Grid,

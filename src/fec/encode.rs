@@ -1,18 +1,19 @@
-//! Coded rows out of a payload.
+//! Makes coded rows from a payload.
 
 use std::ops::Range;
 
 use super::combine::combine;
 use super::{Grid, Kernel, coefficient};
 
-/// How many coded rows are made in one go: more would only need more memory.
+/// Coded rows computed together: more would only need more memory.
 const BATCH: usize = 64;
 
-/// Appends the coded rows `coded` to `out`, one after the other, [`Grid::row_bytes`] each: the symbol of column `c`
-/// stands at `c` times the symbol's size.
+/// Appends the coded rows `coded` to `out`, one after another, [`Grid::row_bytes`] each. The symbol
+/// of column `c` begins at `c` times the symbol size.
 ///
-/// Ask for all rows that are wanted at once: the payload is then read from memory once. The caller bounds how many.
-/// What `payload` has less than the grid says counts as zero, what it has more is not looked at.
+/// Request all needed rows in one call, so that the payload is read from memory once. The caller
+/// limits the number of rows. A `payload` shorter than the grid counts as padded with zeros; bytes
+/// beyond the grid are ignored.
 pub fn encode(kernel: Kernel, grid: &Grid, payload: &[u8], coded: Range<u16>, out: &mut Vec<u8>) {
     let payload = &payload[..payload.len().min(grid.payload() as usize)];
     let sources: Vec<&[u8]> = payload.chunks(grid.row_bytes()).collect();

@@ -1,11 +1,13 @@
-//! The field GF(256): bytes, added by exclusive or, multiplied as polynomials modulo x^8 + x^4 + x^3 + x + 1 (0x11B).
+//! The field GF(256): bytes, added by exclusive or, multiplied as polynomials modulo x^8 + x^4 +
+//! x^3 + x + 1 (0x11B).
 //!
-//! That is the polynomial of AES, because processors multiply by it (GFNI). Knows nothing of rows and symbols.
+//! Uses the polynomial of AES, because processors have an instruction for it (GFNI). Independent of
+//! rows and symbols.
 
-/// The low byte of the polynomial.
+/// Low byte of the polynomial.
 const REDUCTION: u8 = 0x1B;
 
-/// The product of `a` and `b`.
+/// Product of `a` and `b`.
 pub const fn multiply(a: u8, b: u8) -> u8 {
     let (mut product, mut a, mut b) = (0, a, b);
     while b != 0 {
@@ -19,9 +21,9 @@ pub const fn multiply(a: u8, b: u8) -> u8 {
     product
 }
 
-/// What multiplied by `a` is 1. Zero has no inverse; it is given back as zero.
+/// Multiplicative inverse of `a`. Zero has no inverse; the result is zero.
 pub const fn inverse(a: u8) -> u8 {
-    // a^254: there are 255 elements besides zero, so that a^255 is 1.
+    // a^254: there are 255 nonzero elements, so a^255 is 1.
     let square = multiply(a, a);
     let (mut power, mut product, mut bits) = (square, square, 6);
     while bits > 0 {
@@ -33,15 +35,15 @@ pub const fn inverse(a: u8) -> u8 {
     product
 }
 
-/// Eight bytes, each multiplied by x.
+/// Multiplies each of eight bytes by x.
 pub(super) const fn double_each(bytes: u64) -> u64 {
     const LOW: u64 = 0x0101_0101_0101_0101;
     let carries = (bytes >> 7) & LOW;
     ((bytes & (LOW * 0x7F)) << 1) ^ (carries * REDUCTION as u64)
 }
 
-/// For every factor its products with the low nibbles 0 to 15, then with the high nibbles 0x00 to 0xF0: what a byte
-/// shuffle looks products up in.
+/// For every factor, its products with the low nibbles 0 to 15, then with the high nibbles 0x00 to
+/// 0xF0: lookup tables for byte shuffles.
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
     allow(dead_code)

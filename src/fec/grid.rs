@@ -1,22 +1,23 @@
-//! How a payload lies in rows and columns of symbols. Knows nothing of codes.
+//! Layout of a payload in rows and columns of symbols. Independent of the code.
 
 use std::ops::Range;
 
-/// The largest payload, in bytes.
+/// Largest payload, in bytes.
 pub const MAX_PAYLOAD: u32 = 8 << 20;
-/// The smallest symbol, in bytes.
+/// Smallest symbol, in bytes.
 pub const MIN_SYMBOL: u16 = 64;
-/// The largest symbol, in bytes.
+/// Largest symbol, in bytes.
 pub const MAX_SYMBOL: u16 = 65_000;
-/// The most symbols of one row.
+/// Largest number of symbols in one row.
 pub const MAX_COLUMNS: u8 = 32;
-/// The most rows of one payload.
+/// Largest number of rows in one payload.
 pub const MAX_ROWS: u32 = 32_767;
 
-/// How a payload is cut: into symbols of one size, and these into rows of as many symbols as there are columns.
+/// Division of a payload into symbols of one size, and of the symbols into rows, one symbol for
+/// each column.
 ///
-/// Symbol `row * columns + column` stands at that many times the symbol's size, so that a row is contiguous. The last
-/// row and the last symbol may be short: what is missing counts as zero.
+/// Symbol `row * columns + column` begins at that index times the symbol size, so a row is
+/// contiguous. The last row and the last symbol may be short: the missing bytes count as zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     payload: u32,
@@ -25,8 +26,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// A payload of `payload` bytes in symbols of `symbol` bytes and rows of `columns` symbols; `None` when empty or
-    /// beyond the caps of this module.
+    /// Lays out `payload` bytes in symbols of `symbol` bytes and rows of `columns` symbols. `None`
+    /// if the payload is empty or a cap of this module is exceeded.
     pub fn new(payload: u32, symbol: u16, columns: u8) -> Option<Self> {
         let grid = Self {
             payload,
@@ -51,45 +52,45 @@ impl Grid {
         self.symbol
     }
 
-    /// Symbols of a row.
+    /// Symbols in a row.
     pub fn columns(&self) -> u8 {
         self.columns
     }
 
-    /// How many symbols there are.
+    /// Number of symbols.
     pub fn symbols(&self) -> u32 {
         self.payload.div_ceil(u32::from(self.symbol))
     }
 
-    /// How many rows there are; the last may be short.
+    /// Number of rows; the last may be short.
     pub fn rows(&self) -> u16 {
         self.symbols().div_ceil(u32::from(self.columns)) as u16
     }
 
-    /// How many columns have any symbol: fewer than all only in a payload of one short row. Coded symbols of the others
-    /// are zero and need not be sent.
+    /// Number of columns with at least one symbol: fewer than all only in a payload of one short
+    /// row. Coded symbols of the other columns are zero and need not be sent.
     pub fn used_columns(&self) -> u8 {
         self.symbols().min(u32::from(self.columns)) as u8
     }
 
-    /// Bytes of a whole row, which is also the size of a coded row.
+    /// Bytes of a whole row, and of a coded row.
     pub fn row_bytes(&self) -> usize {
         usize::from(self.symbol) * usize::from(self.columns)
     }
 
-    /// The row and column of symbol `index`; `None` past the end.
+    /// Row and column of symbol `index`; `None` past the end.
     pub fn place(&self, index: u32) -> Option<(u16, u8)> {
         let columns = u32::from(self.columns);
         (index < self.symbols()).then_some(((index / columns) as u16, (index % columns) as u8))
     }
 
-    /// The number of the symbol in `row` and `column`; `None` when there is none.
+    /// Index of the symbol in `row` and `column`; `None` if no such symbol exists.
     pub fn index(&self, row: u16, column: u8) -> Option<u32> {
         let index = u32::from(row) * u32::from(self.columns) + u32::from(column);
         (column < self.columns && index < self.symbols()).then_some(index)
     }
 
-    /// The bytes of the payload that are symbol `index`: short at the end, empty past it.
+    /// Byte range of symbol `index` in the payload: short at the end, empty past it.
     pub fn bytes_of(&self, index: u32) -> Range<usize> {
         self.clip(
             index as usize * usize::from(self.symbol),
@@ -97,13 +98,13 @@ impl Grid {
         )
     }
 
-    /// The symbols that bytes of the payload lie in.
+    /// Symbols that a byte range of the payload touches.
     pub fn symbols_of(&self, bytes: &Range<usize>) -> Range<u32> {
         let size = usize::from(self.symbol);
         (bytes.start / size) as u32..bytes.end.div_ceil(size) as u32
     }
 
-    /// The bytes of the payload where `columns` of `row` lie: short at the end, empty past it.
+    /// Byte range of `columns` of `row` in the payload: short at the end, empty past it.
     pub(super) fn bytes_of_columns(&self, row: u16, columns: &Range<u8>) -> Range<usize> {
         let size = usize::from(self.symbol);
         let start = usize::from(row) * self.row_bytes() + usize::from(columns.start) * size;

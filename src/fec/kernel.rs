@@ -1,17 +1,18 @@
-//! Sums of multiples of byte strings, by the fastest way that the processor has. Knows nothing of rows and symbols.
+//! Sums of multiples of byte strings, in the fastest way that the processor offers. Independent of
+//! rows and symbols.
 //!
-//! The one operation is: add to each of `D` destinations its own multiples of `S` sources. Several of both at once are
-//! what makes it fast: a source is loaded once for all destinations, a destination once for all sources.
+//! The only operation adds to each of `D` destinations its own multiples of `S` sources. Handling
+//! several of both together is the reason for the speed: a source is loaded once for all
+//! destinations, and a destination once for all sources.
 
 use super::field;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::simd::Simd;
 
-/// What all kernels work in: a destination or a source is so many bytes at a time.
 pub(super) type Chunk = [u8; CHUNK];
 const CHUNK: usize = 64;
 
-/// One way to multiply and add. It can only be one that this processor has.
+/// Implementation of multiply-and-add. Every value is one that this processor supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernel(Kind);
 
@@ -23,7 +24,7 @@ enum Kind {
 }
 
 impl Kernel {
-    /// The fastest that this processor has.
+    /// The fastest kernel of this processor.
     pub fn best() -> Self {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if let Some(simd) = Simd::available().next() {
@@ -32,12 +33,12 @@ impl Kernel {
         Self::portable()
     }
 
-    /// The one that every processor has.
+    /// The kernel that runs on every processor.
     pub const fn portable() -> Self {
         Self(Kind::Portable)
     }
 
-    /// All that this processor has, the fastest first, the portable one last.
+    /// All kernels of this processor, the fastest first and the portable one last.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -46,7 +47,7 @@ impl Kernel {
         all
     }
 
-    /// The name, for people.
+    /// Name for display.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Portable => "portable",
@@ -55,12 +56,13 @@ impl Kernel {
         }
     }
 
-    /// Adds `factor` times `source` to `destination`, as far as both reach.
+    /// Adds `factor` times `source` to `destination`, up to the length of the shorter one.
     pub fn multiply_add(self, destination: &mut [u8], factor: u8, source: &[u8]) {
         self.add([destination], [source], &[[factor]]);
     }
 
-    /// Adds to each destination `factors[destination][source]` times each source, as far as all of them reach.
+    /// Adds to each destination `factors[destination][source]` times each source, up to the length
+    /// of the shortest.
     pub(super) fn add<const D: usize, const S: usize>(
         self,
         destinations: [&mut [u8]; D],
@@ -106,7 +108,7 @@ impl Kernel {
         }
     }
 
-    /// [`Self::add`] for whole chunks, equally many of each.
+    /// [`Self::add`] for whole chunks, the same number of each.
     fn add_chunks<const D: usize, const S: usize>(
         self,
         destinations: [&mut [Chunk]; D],
@@ -121,8 +123,9 @@ impl Kernel {
     }
 }
 
-/// Russian peasants' multiplication of eight bytes at a time: a source is doubled seven times, and each double is added
-/// to the destinations whose factor has that bit. Compilers make vectors of it.
+/// Russian peasant multiplication, eight bytes at a time. A source is doubled seven times, and each
+/// double is added to the destinations whose factor has the corresponding bit. Compilers vectorize
+/// this loop.
 fn portable<const D: usize, const S: usize>(
     mut destinations: [&mut [Chunk]; D],
     sources: [&[Chunk]; S],
@@ -167,7 +170,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the sums have to be, byte by byte.
+    /// Expected sums, computed byte by byte.
     fn by_hand<const D: usize, const S: usize>(
         destination: &[Vec<u8>; D],
         source: &[&[u8]; S],
@@ -190,7 +193,7 @@ mod tests {
         })
     }
 
-    /// Whether every kernel gives what is right for `D` destinations and `S` sources cut out of `bytes`, which may
+    /// Checks every kernel with `D` destinations and `S` sources cut out of `bytes`. The cuts may
     /// begin anywhere and differ in length.
     fn check<const D: usize, const S: usize>(bytes: &[u8], cuts: &[(usize, usize)], seed: u8) {
         let cut = |n: usize| {

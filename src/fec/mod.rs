@@ -1,14 +1,16 @@
-//! Coded symbols: what makes up for lost symbols of a payload, whichever they were.
+//! Coded symbols, which replace any lost symbols of a payload.
 //!
-//! A payload lies in rows of symbols ([`Grid`]). A *coded row* is the sum of all rows of the payload, each multiplied by
-//! its [`coefficient`]; a *coded symbol* is one column of it. Any `n` coded symbols of a column give back any `n` lost
-//! ones ([`encode()`], [`decode()`]), but for one time in 250, when they depend on each other and one more is needed:
-//! [`deficit`] says so before any data is touched. There are 65,536 coded rows, and nobody has to know beforehand how
-//! many will be used.
+//! A payload is laid out in rows of symbols ([`Grid`]). A *coded row* is the sum of all rows of the
+//! payload, each multiplied by its [`coefficient`]; a *coded symbol* is one column of a coded row.
+//! Any `n` coded symbols of a column recover any `n` lost ones ([`encode()`], [`decode()`]), except
+//! once in 250 times, when the coded rows depend on each other and one more is needed: [`deficit`]
+//! detects this case before any data is touched. There are 65,536 coded rows, and the number needed
+//! does not have to be known in advance.
 //!
-//! **Why this code.** Solving costs what was lost, not what was sent, and further symbols can be made at any time. GB of
-//! payload a second on one core (Ice Lake server, 2.8 GHz, GFNI and AVX-512; `cargo bench --bench repair`), for as many
-//! coded symbols as were lost:
+//! **Why this code.** The cost of decoding follows the number of losses, not the size of the
+//! payload, and further symbols can be made at any time. GB of payload per second on one core (Ice
+//! Lake server, 2.8 GHz, GFNI and AVX-512; `cargo bench --bench repair`), for as many coded symbols
+//! as were lost:
 //!
 //! | 256 symbols of 1400 bytes | encode 1 / 5 / 10 % | decode 1 / 5 / 10 % |
 //! |---|---|---|
@@ -24,10 +26,11 @@
 //! | whole rows, AVX2 | - / 4.6 / - | - / 4.9 / - |
 //! | whole rows, portable | - / 0.32 / - | - / 0.31 / - |
 //!
-//! One multiple added to one row in the first cache: GFNI and AVX-512 35, GFNI and AVX2 13, AVX2 34, portable 1.4.
+//! Adding one multiple to one row in the first-level cache: GFNI and AVX-512 35, GFNI and AVX2 13,
+//! AVX2 34, portable 1.4.
 //!
-//! Pure: knows neither datagrams nor sessions, no clock, file or socket. Sizes and counts may come from a peer: nothing
-//! here panics.
+//! Pure: no datagrams, sessions, clock, files or sockets. Sizes and counts may come from a peer, so
+//! nothing here panics.
 
 mod combine;
 mod decode;
@@ -48,10 +51,10 @@ pub use grid::{Grid, MAX_COLUMNS, MAX_PAYLOAD, MAX_ROWS, MAX_SYMBOL, MIN_SYMBOL}
 pub use kernel::Kernel;
 pub use solve::{MAX_LOST, deficit};
 
-/// What `row` of the payload is multiplied by in the coded row `coded`: 1 to 255, as if at random.
+/// Factor of `row` of the payload in the coded row `coded`: 1 to 255, pseudorandom.
 ///
-/// Part of what hosts agree on: it can never change. It is the last step of MurmurHash3 on `coded * 65536 + row`, scaled
-/// to 255 values.
+/// Hosts have to agree on the coefficients, so they can never change. The hash is the last step of
+/// MurmurHash3 on `coded * 65536 + row`, scaled to 255 values.
 pub const fn coefficient(coded: u16, row: u16) -> u8 {
     let mut hash = (coded as u32) << 16 | row as u32;
     hash = (hash ^ (hash >> 16)).wrapping_mul(0x85EB_CA6B);

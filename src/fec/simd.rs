@@ -1,10 +1,10 @@
-//! The kernels that need a certain processor. The only unsafe code of this room: loads and stores of whole vectors, and
-//! the calls of functions that the processor has to have.
+//! Kernels that need particular processor features. The only unsafe code of this room: loads and
+//! stores of whole vectors, and calls of functions that need a processor feature.
 #![allow(unsafe_code, reason = "vector instructions; none on other processors")]
 
 use super::kernel::Chunk;
 
-/// A kernel that this processor has: only [`Simd::available`] makes one.
+/// A kernel supported by this processor: only [`Simd::available`] makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Simd(Kind);
 
@@ -24,7 +24,7 @@ enum Kind {
 
 #[cfg(target_arch = "x86_64")]
 impl Simd {
-    /// Those that this processor has, the fastest first.
+    /// Kernels of this processor, the fastest first.
     pub fn available() -> impl Iterator<Item = Self> {
         let avx2 = is_x86_feature_detected!("avx2");
         let gfni = avx2 && is_x86_feature_detected!("gfni");
@@ -40,7 +40,7 @@ impl Simd {
             .map(|(_, kind)| Self(kind))
     }
 
-    /// The name, for people.
+    /// Name for display.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::GfniAvx512 => "GFNI and AVX-512",
@@ -49,7 +49,8 @@ impl Simd {
         }
     }
 
-    /// Adds to each destination `factors[destination][source]` times each source; all have equally many chunks.
+    /// Adds to each destination `factors[destination][source]` times each source; all have the same
+    /// number of chunks.
     pub fn add<const D: usize, const S: usize>(
         self,
         to: [&mut [Chunk]; D],
@@ -57,11 +58,11 @@ impl Simd {
         by: &[[u8; S]; D],
     ) {
         match self.0 {
-            // SAFETY: `available` makes this kind only where GFNI and AVX-512F are.
+            // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX-512F.
             Kind::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
-            // SAFETY: `available` makes this kind only where GFNI and AVX2 are.
+            // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX2.
             Kind::GfniAvx2 => unsafe { x86::gfni_avx2(to, from, by) },
-            // SAFETY: `available` makes this kind only where AVX2 is.
+            // SAFETY: `available` returns this kernel only if the processor has AVX2.
             Kind::Avx2 => unsafe { x86::avx2(to, from, by) },
         }
     }
@@ -74,14 +75,15 @@ impl Simd {
         std::iter::once(Self(Kind::Neon))
     }
 
-    /// The name, for people.
+    /// Name for display.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::Neon => "NEON",
         }
     }
 
-    /// Adds to each destination `factors[destination][source]` times each source; all have equally many chunks.
+    /// Adds to each destination `factors[destination][source]` times each source; all have the same
+    /// number of chunks.
     pub fn add<const D: usize, const S: usize>(
         self,
         to: [&mut [Chunk]; D],
@@ -95,7 +97,7 @@ impl Simd {
     }
 }
 
-/// How many chunks all have.
+/// Number of chunks that all slices have.
 fn chunks<const D: usize, const S: usize>(to: &[&mut [Chunk]; D], from: &[&[Chunk]; S]) -> usize {
     to.iter()
         .map(|t| t.len())
@@ -192,7 +194,7 @@ mod x86 {
         }
     }
 
-    /// The products of `factor` with low and with high nibbles, in both halves of a vector.
+    /// Products of `factor` with low and with high nibbles, in both halves of a vector.
     #[target_feature(enable = "avx2")]
     fn tables(factor: u8) -> (__m256i, __m256i) {
         let both = load(&NIBBLES[usize::from(factor)]);
@@ -204,13 +206,13 @@ mod x86 {
 
     #[target_feature(enable = "avx2")]
     fn load(bytes: &[u8; 32]) -> __m256i {
-        // SAFETY: it reads 32 bytes, as many as there are, and needs no alignment.
+        // SAFETY: reads exactly the 32 bytes of the array, and needs no alignment.
         unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
     }
 
     #[target_feature(enable = "avx2")]
     fn store(place: &mut [u8; 32], value: __m256i) {
-        // SAFETY: it writes 32 bytes, as many as there are, and needs no alignment.
+        // SAFETY: writes exactly the 32 bytes of the array, and needs no alignment.
         unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), value) }
     }
 }
@@ -260,13 +262,13 @@ mod arm {
 
     #[target_feature(enable = "neon")]
     fn load(bytes: &[u8; 16]) -> uint8x16_t {
-        // SAFETY: it reads 16 bytes, as many as there are, and needs no alignment.
+        // SAFETY: reads exactly the 16 bytes of the array, and needs no alignment.
         unsafe { vld1q_u8(bytes.as_ptr()) }
     }
 
     #[target_feature(enable = "neon")]
     fn store(place: &mut [u8; 16], value: uint8x16_t) {
-        // SAFETY: it writes 16 bytes, as many as there are, and needs no alignment.
+        // SAFETY: writes exactly the 16 bytes of the array, and needs no alignment.
         unsafe { vst1q_u8(place.as_mut_ptr(), value) }
     }
 }

@@ -1,16 +1,17 @@
-//! Which coded rows determine the lost ones, and how: elimination on coefficients alone, without any data.
+//! Selects the coded rows that determine the lost ones and inverts their matrix: elimination on
+//! coefficients alone, without any data.
 
 use super::{Kernel, coefficient, field};
 
-/// The most rows of one column that coded symbols make up for. The work grows with the square of them: a column that
-/// lost more has to be sent again in part.
+/// Largest number of lost rows in one column that coded symbols can recover. The work grows with
+/// its square; a column with more losses has to be resent in part.
 pub const MAX_LOST: usize = 1024;
 
-/// How many coded symbols of a column are missing still, of which the rows `lost` are lost and the coded rows `coded`
-/// are there. 0 means that they are enough.
+/// Number of coded symbols that a column still needs, given the lost rows `lost` and the received
+/// coded rows `coded`. 0 means enough.
 ///
-/// That is mostly the difference of their numbers, but one in 250 times the coded rows depend on each other and one
-/// more is needed. Where more than [`MAX_LOST`] are lost it is never 0.
+/// Mostly the difference of the two counts; once in 250 times the coded rows depend on each other
+/// and one more is needed. Never 0 with more than [`MAX_LOST`] lost rows.
 pub fn deficit(kernel: Kernel, lost: &[u16], coded: impl IntoIterator<Item = u16>) -> usize {
     if lost.len() > MAX_LOST {
         return lost.len() - coded.into_iter().take(MAX_LOST).count();
@@ -27,16 +28,16 @@ pub fn deficit(kernel: Kernel, lost: &[u16], coded: impl IntoIterator<Item = u16
     elimination.deficit()
 }
 
-/// How the lost rows of a column follow from coded ones.
+/// The lost rows of a column, expressed by coded rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Solution {
-    /// Which of the coded rows that were offered are used, ascending.
+    /// Indices of the coded rows in use, ascending.
     pub used: Vec<usize>,
-    /// Row `i` gives lost row `i` out of what the used coded rows are without all known rows.
+    /// Row `i` yields lost row `i` from the used coded rows, after subtraction of all known rows.
     pub inverse: Vec<u8>,
 }
 
-/// Chooses as many of the coded rows as rows are lost. An error is how many more it takes.
+/// Selects as many coded rows as rows are lost. The error is the number of further rows needed.
 pub(super) fn solve(kernel: Kernel, lost: &[u16], coded: &[u16]) -> Result<Solution, usize> {
     if lost.len() > MAX_LOST || coded.len() < lost.len() {
         return Err(deficit(kernel, lost, coded.iter().copied()));
@@ -62,12 +63,14 @@ pub(super) fn solve(kernel: Kernel, lost: &[u16], coded: &[u16]) -> Result<Solut
     }
 }
 
-/// Gauss-Jordan elimination of a matrix whose rows come one by one; those that depend on earlier ones are refused.
+/// Gauss-Jordan elimination of a matrix whose rows arrive one by one; rows that depend on earlier
+/// ones are rejected.
 struct Elimination {
     kernel: Kernel,
     /// Columns of the matrix.
     size: usize,
-    /// Bytes of a stored row: the matrix, and beside it what was done to it if an inverse is wanted.
+    /// Bytes of a stored row: the matrix, followed by the record of row operations if an inverse is
+    /// wanted.
     stride: usize,
     rows: Vec<u8>,
     /// The stored row that begins with each column.
@@ -96,7 +99,7 @@ impl Elimination {
         self.size - self.rank
     }
 
-    /// Takes one more row; says whether it tells anything new.
+    /// Takes one more row; returns whether it is independent of the earlier rows.
     fn insert(&mut self, row: impl Iterator<Item = u8>) -> bool {
         let start = self.rows.len();
         self.rows.extend(row.take(self.size));
@@ -128,10 +131,11 @@ impl Elimination {
         false
     }
 
-    /// The inverse of the matrix of the rows that were taken, which has to be complete.
+    /// Inverse of the matrix of accepted rows, which must be complete.
     fn inverse(mut self) -> Vec<u8> {
         let order: Vec<usize> = self.pivots.iter().flatten().copied().collect();
-        // From the last column up: a row is clean of later columns before it is taken from earlier ones.
+        // From the last column up: a row is cleared of later columns before being subtracted from
+        // earlier rows.
         for (column, &pivot) in order.iter().enumerate().rev() {
             for &earlier in &order[..column] {
                 let (a, b) = (pivot * self.stride, earlier * self.stride);
@@ -159,7 +163,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The product of the inverse with the matrix that it is the inverse of.
+    /// Product of the inverse and its matrix.
     fn product(lost: &[u16], coded: &[u16], solution: &Solution) -> Vec<u8> {
         let n = lost.len();
         let mut product = vec![0; n * n];

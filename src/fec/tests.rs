@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Some payload that looks random.
+/// Payload of pseudorandom bytes.
 fn payload(grid: &Grid) -> Vec<u8> {
     (0..grid.payload())
         .map(|n| (n.wrapping_mul(0x9E37_79B1) >> 11) as u8)
@@ -17,7 +17,8 @@ fn grid(payload: u32, symbol: u16, columns: u8) -> Grid {
     Grid::new(payload, symbol, columns).expect("legal")
 }
 
-/// A payload in which the symbols of `lost` are overwritten, and those symbols by columns.
+/// Overwrites the symbols `lost` of a payload; returns the damaged payload and the lost rows by
+/// column.
 fn lose(
     grid: &Grid,
     payload: &[u8],
@@ -34,7 +35,7 @@ fn lose(
     (damaged, columns)
 }
 
-/// The symbols of coded rows, of all columns.
+/// Symbols of coded rows, of all columns.
 fn symbols<'a>(grid: &Grid, first: u16, rows: &'a [u8]) -> Vec<Coded<'a>> {
     let size = usize::from(grid.symbol());
     let symbol = |(row, column): (u16, usize)| {
@@ -194,7 +195,7 @@ fn nothing_lost_is_nothing_to_do() {
     );
 }
 
-/// A square of coded and lost rows that is singular: a random one is in 0.4 %.
+/// A singular square of coded and lost rows: 0.4 % of random squares are singular.
 fn singular(size: u16) -> (Vec<u16>, u16) {
     let lost: Vec<u16> = (0..size).map(|n| 3 * n + 1).collect();
     let first = (0..60_000).find(|&first| deficit(Kernel::best(), &lost, first..first + size) == 1);
@@ -382,7 +383,7 @@ proptest! {
         size in 1..60_000u32,
         symbol in prop_oneof![Just(64u16), 64..300u16],
         columns in 1..=32u8,
-        // Of 256 symbols, and of 256 whole rows; and of 256 coded symbols.
+        // Of 256 symbols, of 256 whole rows, and of 256 coded symbols.
         loss in (0..60u8, 0..30u8, 0..60u8),
         first in 0..60_000u16,
         seed in any::<u64>(),

@@ -1,4 +1,5 @@
-//! A client of ssh-agent (draft-miller-ssh-agent): does it hold a key, and a signature by it. It knows no files.
+//! A client of ssh-agent (draft-miller-ssh-agent): looks a key up and signs with it. Accesses no
+//! files.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,19 +15,19 @@ const REQUEST_IDENTITIES: u8 = 11;
 const IDENTITIES_ANSWER: u8 = 12;
 const SIGN_REQUEST: u8 = 13;
 const SIGN_RESPONSE: u8 = 14;
-/// The largest message that an agent sends; OpenSSH has the same.
+/// Largest message of an agent; OpenSSH has the same limit.
 const MAX_MESSAGE: usize = 256 << 10;
-/// An agent may ask its owner to confirm.
+/// Timeout of a request: an agent may ask its owner to confirm.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The agent that SSH_AUTH_SOCK names.
+/// The agent at SSH_AUTH_SOCK.
 #[derive(Debug, Clone)]
 pub(super) struct Agent {
     socket: PathBuf,
 }
 
 impl Agent {
-    /// The agent of the environment, when there is one.
+    /// The agent of the environment, if there is one.
     pub(super) fn from_env() -> Option<Self> {
         std::env::var_os("SSH_AUTH_SOCK")
             .filter(|s| !s.is_empty())
@@ -38,7 +39,7 @@ impl Agent {
         Self { socket }
     }
 
-    /// Whether the agent holds the private half of `key`.
+    /// Returns whether the agent holds the private half of `key`.
     pub(super) fn holds(&self, key: &PublicKey) -> Result<bool> {
         let answer = self.ask(&[REQUEST_IDENTITIES])?;
         let listed = |answer: &[u8]| -> Result<bool, Malformed> {
@@ -46,7 +47,7 @@ impl Agent {
             if reader.byte()? != IDENTITIES_ANSWER {
                 return Ok(false);
             }
-            // Not trusted as a size: each turn takes bytes that are there, or ends.
+            // The count is not trusted as a size: each iteration consumes existing bytes, or fails.
             for _ in 0..reader.u32()? {
                 let blob = reader.string()?;
                 reader.string()?;
@@ -60,7 +61,7 @@ impl Agent {
         listed(&answer).map_err(|_| self.failed("sent an answer that cannot be read"))
     }
 
-    /// The raw signature of `data` by `key`.
+    /// Raw signature of `data` by `key`.
     pub(super) fn sign(&self, key: &PublicKey, data: &[u8]) -> Result<[u8; 64]> {
         let mut request = vec![SIGN_REQUEST];
         put_string(&mut request, &key.blob());
@@ -71,7 +72,7 @@ impl Agent {
 
         if reader.byte() != Ok(SIGN_RESPONSE) {
             return Err(self.failed(&format!("refused to sign with {}", key.fingerprint())).hint(
-                "is the key still in it (ssh-add -l), the agent not locked, and was the question for consent answered?",
+                "check that the key is loaded (ssh-add -l), the agent unlocked and its prompt answered",
             ));
         }
 

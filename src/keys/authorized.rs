@@ -1,6 +1,6 @@
-//! The authorized keys of a host: who may do what to which tree.
+//! The authorized keys of a host, with their permissions for each tree.
 //!
-//! The file has the form of OpenSSH's `authorized_keys`; its options are makuo's:
+//! The file has the form of OpenSSH's `authorized_keys` with makuo's own options:
 //!
 //! ```text
 //! tree="www,static*",deploy ssh-ed25519 AAAA... ci@example
@@ -9,12 +9,14 @@
 //! ```
 //!
 //! - `tree="..."`: names or globs, separated by commas, repeatable. None: every tree of the host.
-//! - `deploy`, `audit`, `rollback`: roles. `deploy` includes the other two. None: all of them; as in OpenSSH a line
-//!   without options is not restricted, and each option restricts it.
-//! - `expires="..."`: from this moment (UTC) the line counts no more; `expiry-time` is the same word, as OpenSSH has it.
+//! - `deploy`, `audit`, `rollback`: roles. `deploy` includes the other two. None: all of them; as
+//!   in OpenSSH a line without options is unrestricted, and each option restricts it.
+//! - `expires="..."`: from this moment (UTC) the line is ignored; `expiry-time` is a synonym, as in
+//!   OpenSSH.
 //!
-//! Anything else is an error that names file and line, for an option that is not understood may be one that restricts.
-//! No line: nothing is accepted. A key may stand on several lines; one that allows is enough.
+//! Anything else is an error with file and line, because an unknown option may be a restriction. An
+//! empty file authorizes nothing. A key may have several lines; one that allows the action is
+//! enough.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,37 +30,37 @@ use crate::strict::Readers;
 use crate::units::{WallTime, printable};
 use crate::{Error, Result};
 
-/// The most lines with keys; a fleet has a handful.
+/// Largest number of lines with keys; a fleet has a handful.
 const MAX_KEYS: usize = 10_000;
-/// The most bytes of one line.
+/// Largest line in bytes.
 const MAX_LINE: usize = 16 << 10;
 
-/// What a key may do to a tree.
+/// Permission of a key on a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Put a release on it; includes the other two.
+    /// Deploy a release; includes the other two.
     Deploy,
-    /// Compare it with a release, and see what differs.
+    /// Compare the tree with a release, and read the differences.
     Audit,
-    /// Put a release on it that it had before.
+    /// Deploy a release that the tree had before.
     Rollback,
 }
 
-/// The keys that a host takes orders from.
+/// The keys that may sign orders for a host.
 #[derive(Debug, Clone)]
 pub struct AuthorizedKeys {
     file: PathBuf,
     entries: Vec<Entry>,
 }
 
-/// One line.
+/// One line of the file.
 #[derive(Debug, Clone)]
 struct Entry {
     key: PublicKey,
     options: Options,
 }
 
-/// What stands before the key; by default no restriction.
+/// Options before the key; by default no restriction.
 #[derive(Debug, Clone, Default)]
 struct Options {
     /// Empty: every tree.
@@ -68,44 +70,44 @@ struct Options {
     expires: Option<WallTime>,
 }
 
-/// Why a key was refused.
+/// Reason why a key was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// No line has the key.
     NotListed,
-    /// Its lines are for other trees.
+    /// The lines of the key are for other trees.
     OtherTree,
-    /// Its lines for this tree do not have the role.
+    /// The lines of the key for this tree lack the role.
     LacksRole,
-    /// Its line ended at this time.
+    /// The line expired at this time.
     Expired(WallTime),
 }
 
-/// A refusal: which key, for what, why. Its text says how to allow it.
+/// Refusal of a key. The message explains how to allow the action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denied {
-    /// The key that signed.
+    /// The signing key.
     pub key: PublicKey,
-    /// The tree that it was for.
+    /// The tree.
     pub tree: TreeName,
-    /// What it wanted to do.
+    /// The requested role.
     pub role: Role,
-    /// What was wrong.
+    /// Reason for the refusal.
     pub reason: Reason,
-    /// The file that decides.
+    /// The file with the authorized keys.
     pub file: PathBuf,
 }
 
 impl AuthorizedKeys {
-    /// Reads the file. A missing one is an error whose cause is the system's "not found"; whoever prefers to run and
-    /// refuse everything takes [`AuthorizedKeys::none`] then.
+    /// Reads the file. A missing file is an error with cause "not found"; a caller that prefers to
+    /// run and refuse everything then uses [`AuthorizedKeys::none`].
     pub fn load(path: &Path) -> Result<Self> {
         let (bytes, _) = read_key_file(path, Readers::All)
-            .map_err(|e| e.hint_else("list the keys that this host takes orders from there"))?;
+            .map_err(|e| e.hint_else("list the keys that may sign orders for this host there"))?;
         Self::parse(&bytes, path)
     }
 
-    /// No key at all: everything is refused. `file` is where keys should be listed.
+    /// No keys: everything is refused. `file` is where keys should be listed.
     pub fn none(file: &Path) -> Self {
         Self {
             file: file.to_path_buf(),
@@ -113,7 +115,7 @@ impl AuthorizedKeys {
         }
     }
 
-    /// The keys that the text of the file `path` lists.
+    /// Parses the text of the file `path`.
     pub fn parse(text: &[u8], path: &Path) -> Result<Self> {
         let mut entries = Vec::new();
         for (index, line) in text.split(|&b| b == b'\n').enumerate() {
@@ -137,22 +139,22 @@ impl AuthorizedKeys {
         })
     }
 
-    /// How many lines have a key.
+    /// Number of lines with a key.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether nothing is accepted.
+    /// Returns whether no key is listed.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The file that lists them.
+    /// The file with the keys.
     pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Whether `key` may do `role` to `tree` at `now`.
+    /// Returns whether `key` has `role` on `tree` at `now`.
     pub fn allows(
         &self,
         key: &PublicKey,
@@ -164,7 +166,7 @@ impl AuthorizedKeys {
         for entry in self.entries.iter().filter(|e| e.key == *key) {
             match entry.objection(tree, role, now) {
                 None => return Ok(()),
-                // Of several lines the one that came nearest to allowing is told.
+                // Of several lines, report the one that came nearest to allowing the action.
                 Some(objection) if objection.rank() >= reason.rank() => reason = objection,
                 Some(_) => {}
             }
@@ -181,7 +183,7 @@ impl AuthorizedKeys {
 }
 
 impl Role {
-    /// The word in the file.
+    /// The option's word in the file.
     pub fn as_str(self) -> &'static str {
         match self {
             Role::Deploy => "deploy",
@@ -225,7 +227,7 @@ impl Reason {
 }
 
 impl Denied {
-    /// The name of the key that signed.
+    /// Fingerprint of the signing key.
     pub fn fingerprint(&self) -> Fingerprint {
         self.key.fingerprint()
     }
@@ -254,7 +256,7 @@ impl fmt::Display for Denied {
 
         write!(
             f,
-            "; to allow it, have this line there: tree=\"{tree}\",{role} {key}"
+            "; to allow it, add this line: tree=\"{tree}\",{role} {key}"
         )
     }
 }
@@ -298,7 +300,7 @@ impl Entry {
 }
 
 impl Options {
-    /// The options at the start of `line`, and what follows them.
+    /// Parses the options at the start of `line`; returns them and the rest of the line.
     fn parse(line: &str) -> Result<(Self, &str), String> {
         let mut options = Self::default();
         let mut rest = line;
@@ -346,7 +348,7 @@ impl Options {
                         "{shown:?} is not a date: write it as 2027-01-31 or 2027-01-31T18:00Z (UTC)"
                     )
                 })?;
-                // Of two the earlier one: options restrict.
+                // Of two dates the earlier one: options restrict.
                 self.expires = Some(self.expires.map_or(at, |old| old.min(at)));
                 Ok(())
             }
@@ -363,7 +365,7 @@ impl Options {
     }
 }
 
-/// A line that shows the form.
+/// Example of a line for error messages.
 const EXAMPLE: &str = "ssh-ed25519 AAAA... ci@example";
 
 fn starts_with_algorithm(line: &str) -> bool {
@@ -372,11 +374,11 @@ fn starts_with_algorithm(line: &str) -> bool {
         .any(|p| line.starts_with(p))
 }
 
-/// A value in quotes and what follows it. No value of ours has a quote in it, so there is no escape.
+/// Splits a quoted value from the rest. No value contains a quote, so there is no escape.
 fn quoted_value(text: &str) -> Result<(&str, &str), String> {
     let body = text
         .strip_prefix('"')
-        .ok_or("a value has to stand in quotes, as in tree=\"www\"")?;
+        .ok_or("a value must be in quotes, as in tree=\"www\"")?;
     body.split_once('"')
         .ok_or_else(|| "a quote is not closed".to_string())
 }
@@ -498,7 +500,7 @@ mod tests {
             .expect("legal")
             .allows(&key(1), &tree("www"), Role::Deploy, NOW)
             .expect_err("refused");
-        insta::assert_snapshot!(denied, @r#"key SHA256:fe85JkIjo8VPe+XqXJGH5Mau1EMFdK1OdKvJUFicyA8 may not deploy www: it is not listed in /etc/makuo/authorized_keys; to allow it, have this line there: tree="www",deploy ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"#);
+        insta::assert_snapshot!(denied, @r#"key SHA256:fe85JkIjo8VPe+XqXJGH5Mau1EMFdK1OdKvJUFicyA8 may not deploy www: it is not listed in /etc/makuo/authorized_keys; to allow it, add this line: tree="www",deploy ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"#);
     }
 
     #[test]
@@ -526,7 +528,7 @@ mod tests {
         ];
         insta::assert_snapshot!(all.join("\n"), @r#"
         /etc/makuo/authorized_keys:2: unknown option "no-pty"; there are tree="...", deploy, audit, rollback and expires="..."
-        /etc/makuo/authorized_keys:2: a value has to stand in quotes, as in tree="www"
+        /etc/makuo/authorized_keys:2: a value must be in quotes, as in tree="www"
         /etc/makuo/authorized_keys:2: a quote is not closed
         /etc/makuo/authorized_keys:2: "w/w" is not a tree's name or glob such as www or static*
         /etc/makuo/authorized_keys:2: the option tree needs a value: tree="..."

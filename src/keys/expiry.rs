@@ -1,13 +1,13 @@
-//! Dates as `expires=` has them, in UTC. It knows no clock.
+//! Dates of the `expires=` option, in UTC. Independent of any clock.
 
 use crate::units::WallTime;
 
 const DAY: i64 = 86_400;
 
-/// The moment that `text` names: `2027-01-31`, `2027-01-31T18:00`, with seconds, a blank for the `T` and a `Z` or an
-/// offset as one likes; or `20270131`, `202701311800`, `20270131180000`, with or without `Z`, as OpenSSH writes it. A date
-/// alone is its first second, as in OpenSSH; without a zone it is UTC (not the host's own time: the same file means the
-/// same on every host).
+/// Parses `2027-01-31`, `2027-01-31T18:00`, with optional seconds, a blank for the `T` and a `Z` or
+/// an offset; or `20270131`, `202701311800`, `20270131180000`, with or without `Z`, as in OpenSSH.
+/// A date alone is its first second, as in OpenSSH. Without a zone the time is UTC (not the host's
+/// local time: the same file means the same on every host).
 pub(super) fn parse(text: &str) -> Option<WallTime> {
     let text = text.trim();
     if !text.is_ascii() {
@@ -50,7 +50,7 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
     })
 }
 
-/// The moment as people read it: `2027-01-31 18:00 UTC`.
+/// Formats a time for display: `2027-01-31 18:00 UTC`.
 pub fn show(time: WallTime) -> String {
     let (days, seconds) = (time.0.div_euclid(DAY), time.0.rem_euclid(DAY));
     let (year, month, day) = civil(days);
@@ -61,7 +61,7 @@ pub fn show(time: WallTime) -> String {
     )
 }
 
-/// Cuts `Z` or `+02:00` off the end of a time; the second value is the offset in seconds.
+/// Splits `Z` or `+02:00` off the end of a time; the second value is the offset in seconds.
 fn split_zone(text: &str) -> Option<(&str, i64)> {
     if let Some(rest) = text.strip_suffix(['Z', 'z']) {
         return Some((rest, 0));
@@ -89,7 +89,7 @@ fn split_zone(text: &str) -> Option<(&str, i64)> {
     ))
 }
 
-/// The digits of `2027-01-31[T ]18:00[:00]`, separators checked.
+/// The digits of `2027-01-31[T ]18:00[:00]`, after a check of the separators.
 fn iso_digits(text: &str) -> Option<String> {
     const SHAPE: &[u8] = b"dddd-dd-ddTdd:dd:dd";
     if !matches!(text.len(), 10 | 16 | 19) {
@@ -113,14 +113,15 @@ fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days since 1970-01-01 in the Gregorian calendar; years are counted from March, so that a leap day ends one.
+/// Days since 1970-01-01 in the Gregorian calendar; years are counted from March, so that a leap
+/// day ends one.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
 }
 
-/// The inverse of [`days_since_epoch`].
+/// Inverse of [`days_since_epoch`].
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

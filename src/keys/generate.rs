@@ -1,4 +1,4 @@
-//! New deploy keys, as files that OpenSSH reads too.
+//! New deploy keys, in files of OpenSSH's format.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -9,21 +9,21 @@ use ssh_key::{LineEnding, PrivateKey};
 use super::{PublicKey, random_bytes, shown};
 use crate::{Error, Result};
 
-/// A key that was just made.
+/// A new key.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// The file with the private half.
+    /// File of the private half.
     pub private_file: PathBuf,
-    /// The file with the public half.
+    /// File of the public half.
     pub public_file: PathBuf,
     /// The public half.
     pub public: PublicKey,
-    /// The line that hosts need in their authorized_keys.
+    /// Line for the authorized_keys of hosts.
     pub authorized_line: String,
 }
 
-/// Makes an Ed25519 key in `path` (mode 0600) and `path.pub` (0644). The directory is made when it is missing (0700).
-/// Existing files are kept unless `force`. `comment` is `user@host` by custom.
+/// Makes an Ed25519 key in `path` (mode 0600) and `path.pub` (0644). Creates a missing directory
+/// (0700), and keeps existing files unless `force`. `comment` is `user@host` by convention.
 pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
     let comment: String = comment.chars().filter(|c| !c.is_control()).collect();
     let broken =
@@ -58,7 +58,8 @@ pub fn generate(path: &Path, comment: &str, force: bool) -> Result<NewKey> {
     })
 }
 
-/// The line that lets the public key `public_line` do everything to `trees`: names or globs, separated by commas.
+/// Line that grants the public key `public_line` all roles on `trees`: names or globs, separated by
+/// commas.
 pub fn authorized_line(trees: &str, public_line: &str) -> String {
     format!(
         "tree=\"{trees}\",deploy,audit,rollback {}",
@@ -66,7 +67,7 @@ pub fn authorized_line(trees: &str, public_line: &str) -> String {
     )
 }
 
-/// Makes the directory of `path` when it is missing.
+/// Creates the directory of `path` if missing.
 fn make_parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else {
         return Ok(());
@@ -87,7 +88,7 @@ pub(super) fn with_pub(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Writes a file whole or not at all, in the directory that is made when it is missing (0700). The name is taken by a link
+/// Writes a file atomically, in a directory created if missing (0700). The name is taken by a link
 /// or rename, so an existing file is never truncated; it is replaced only with `force`.
 pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -125,7 +126,7 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(
 
 fn exists(path: &Path) -> Error {
     Error::usage(format!("{} exists already", shown(path))).hint(
-        "what hosts trust is lost when it is overwritten: choose another name, or say --force",
+        "overwriting it loses the key that hosts trust: choose another name, or use --force",
     )
 }
 

@@ -1,4 +1,4 @@
-//! The group key: 32 random bytes that every host of a group shares, in a file of one line.
+//! The group key: 32 random bytes shared by all hosts of a group, in a file of one line.
 
 use std::fmt;
 use std::path::Path;
@@ -11,10 +11,10 @@ use crate::strict::Readers;
 use crate::{Error, Result};
 
 const PREFIX: &str = "makuo-group-key-v1";
-/// The prefix of the secret in the hash that names the group.
+/// Prefix of the secret in the hash that names the group.
 const GROUP_ID: &[u8] = b"makuo-group@v1";
 
-/// The secret of a group. It is never shown.
+/// Secret of a group. Never displayed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct GroupKey([u8; 32]);
 
@@ -24,7 +24,7 @@ impl GroupKey {
         random_bytes().map(Self)
     }
 
-    /// Reads a key file; one that others than its owner can read is refused.
+    /// Reads a key file; refuses one that others than its owner and group can read.
     pub fn load(path: &Path) -> Result<Self> {
         let (bytes, _) = read_key_file(path, Readers::Group).map_err(unread)?;
         std::str::from_utf8(&bytes)
@@ -39,7 +39,7 @@ impl GroupKey {
             })
     }
 
-    /// The key of the text of a key file: one line with a key, besides empty ones and comments.
+    /// Parses the text of a key file: one line with a key, besides empty lines and comments.
     pub fn parse(text: &str) -> Option<Self> {
         let mut lines = text
             .lines()
@@ -56,18 +56,18 @@ impl GroupKey {
         (prefix == PREFIX && decoded == bytes.len()).then_some(Self(bytes))
     }
 
-    /// The text of a key file.
+    /// Text of a key file.
     pub fn to_text(&self) -> String {
         format!("{PREFIX} {}\n", Base64::encode_string(&self.0))
     }
 
-    /// Writes the key file, readable by its owner only; an existing one only with `force`. The directory is made when it
-    /// is missing (0700).
+    /// Writes the key file, readable by its owner only; replaces an existing one only with `force`.
+    /// Creates a missing directory (0700).
     pub fn save(&self, path: &Path, force: bool) -> Result<()> {
         generate::write_file(path, self.to_text().as_bytes(), 0o600, force)
     }
 
-    /// A name for the group that says nothing of the secret, fit for a file.
+    /// Name of the group, fit for a file, which reveals nothing of the secret.
     pub fn id(&self) -> String {
         let hash = BlockHash::of(&[GROUP_ID, &self.0].concat());
         hash.0[..8]
@@ -76,7 +76,7 @@ impl GroupKey {
             .collect()
     }
 
-    /// The secret itself, for a cipher.
+    /// The secret, for a cipher.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -85,7 +85,7 @@ impl GroupKey {
 fn unread(error: Error) -> Error {
     let hint = match error.is_os(std::io::ErrorKind::PermissionDenied) {
         true => {
-            "who runs commands needs a copy of it, as ~/.config/makuo/group.key; or run this as root"
+            "users who run commands need a copy, as ~/.config/makuo/group.key; or run this as root"
         }
         false => "`makuo keygen --group` makes a group key",
     };

@@ -1,8 +1,10 @@
-//! A host's own key: what it says of itself in a session is signed with it, so that no other member of the group can.
+//! A host's own key, which signs its statements in a session, so that no other member of the group
+//! can forge them.
 //!
-//! The group key is everybody's. What counts at the end of a deploy (ready, committed, failed, what an audit found) is
-//! signed with a key that the host alone has; it keeps it in its state, so that a daemon that was restarted is known. A
-//! process is bound to it by its number: the hash of the key and of what the process drew at its start.
+//! All members share the group key. The decisive statements of a deploy (ready, committed, failed,
+//! the result of an audit) are therefore signed with a key of the host alone. The host keeps the
+//! key in its state directory, so that a restarted daemon is recognized. A process is bound to the
+//! key by its number: the hash of the key and of a value drawn at the start of the process.
 
 use std::fmt;
 
@@ -13,14 +15,14 @@ use super::PublicKey;
 use crate::block::BlockHash;
 use crate::id::InstanceId;
 
-/// The bytes of a signature.
+/// Bytes of a signature.
 pub const WORD_SIGNATURE: usize = 64;
-/// What a process's number is the hash of, beside its key and start.
+/// Prefix of the bytes whose hash is a process's number.
 const INSTANCE: &[u8] = b"makuo-instance@v1";
-/// What stands before every word that is signed.
+/// Prefix of every signed statement.
 const WORD: &[u8] = b"makuo-word@v1";
 
-/// The key of one host, in one process.
+/// Key of one host, in one process.
 #[derive(Clone)]
 pub struct HostKey {
     key: SigningKey,
@@ -29,7 +31,7 @@ pub struct HostKey {
 }
 
 impl HostKey {
-    /// The key that `seed` is, in a process that drew `start`.
+    /// The key made from `seed`, in a process that drew `start`.
     pub fn new(seed: [u8; 32], start: u64) -> Self {
         let key = SigningKey::from_bytes(&seed);
         let identity = Identity {
@@ -44,17 +46,17 @@ impl HostKey {
         }
     }
 
-    /// Whose key it is.
+    /// Public identity of the key and process.
     pub fn identity(&self) -> Identity {
         self.identity
     }
 
-    /// The process's number.
+    /// Number of the process.
     pub fn instance(&self) -> InstanceId {
         self.instance
     }
 
-    /// Signs what the host says.
+    /// Signs a statement of the host.
     pub fn sign(&self, word: &[u8]) -> [u8; WORD_SIGNATURE] {
         self.key.sign(&[WORD, word].concat()).to_bytes()
     }
@@ -68,32 +70,32 @@ impl fmt::Debug for HostKey {
     }
 }
 
-/// Whose process it is that speaks: the host's public key, and what the process drew at its start.
+/// Identity of a process: the host's public key, and the value drawn at the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Identity {
-    /// The key.
+    /// The public key.
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     pub key: [u8; 32],
-    /// What was drawn.
+    /// Value drawn at the start.
     #[n(1)]
     pub start: u64,
 }
 
 impl Identity {
-    /// The number of the process, which no other key leads to.
+    /// Number of the process, unique to the key.
     pub fn instance(&self) -> InstanceId {
         let hash = BlockHash::of(&[INSTANCE, &self.key, &self.start.to_be_bytes()].concat());
         let (first, _) = hash.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
         InstanceId(u64::from_be_bytes(*first))
     }
 
-    /// The key as people see it; none when nobody can sign with it.
+    /// The key for display; `None` if no private key can belong to it.
     pub fn public(&self) -> Option<PublicKey> {
         PublicKey::from_bytes(self.key).ok()
     }
 
-    /// Whether the host signed `word`.
+    /// Returns whether the host signed `word`.
     pub fn signed(&self, word: &[u8], signature: &[u8; WORD_SIGNATURE]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         VerifyingKey::from_bytes(&self.key).is_ok_and(|key| {

@@ -1,7 +1,7 @@
-//! The keys of hosts as they were seen before: what shows that another machine speaks under a name.
+//! Previously seen keys of hosts, to detect that another machine uses a host's name.
 //!
-//! **Text.** One line a key, `NAME ssh-ed25519 AAAA...`, as in a known_hosts file of OpenSSH. Empty lines, comments and
-//! lines that say something else are left out.
+//! **Text.** One line for each key, `NAME ssh-ed25519 AAAA...`, as in a known_hosts file of
+//! OpenSSH. Empty lines, comments and malformed lines are skipped.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,35 +9,37 @@ use std::fmt::Write as _;
 use super::PublicKey;
 use crate::id::HostName;
 
-/// The most keys of one name: several hosts may share it.
+/// Largest number of keys of one name: several hosts may share it.
 const MAX_EACH: usize = 8;
-/// The most keys of all. None makes room for another one: invented hosts would push the true ones out.
+/// Largest number of keys in total. No key is evicted for another: invented hosts would push the
+/// true ones out.
 const MAX_KEYS: usize = 50_000;
-/// The most new keys at once: one who invents hosts has to come back for more.
+/// Largest number of new keys learned at once: an attacker who invents hosts has to come back for
+/// more.
 pub const MAX_NEW: usize = 10_000;
-/// The most bytes of a text that is read.
+/// Largest text to read, in bytes.
 pub const MAX_KNOWN_HOSTS: u64 = 16 << 20;
 
-/// Keys by the names of their hosts.
+/// Keys by host name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KnownHosts {
     keys: BTreeMap<HostName, Vec<PublicKey>>,
     count: usize,
 }
 
-/// What became of new keys.
+/// Result of learning new keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Learned {
-    /// Those that were added.
+    /// Keys added.
     pub new: KnownHosts,
-    /// How many found no room.
+    /// Keys refused for lack of room.
     pub full: usize,
-    /// How many were too many at once.
+    /// Keys refused as too many at once.
     pub late: usize,
 }
 
 impl KnownHosts {
-    /// The keys in a text.
+    /// Parses a text.
     pub fn parse(text: &str) -> Self {
         let mut known = Self::default();
         for line in text
@@ -56,7 +58,7 @@ impl KnownHosts {
         known
     }
 
-    /// The text of the keys.
+    /// Text of the keys.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for (name, key) in self
@@ -70,7 +72,7 @@ impl KnownHosts {
         text
     }
 
-    /// Adds a key, unless it is there already; whether there was room.
+    /// Adds a key, unless already present. Returns whether there was room.
     pub fn insert(&mut self, name: HostName, key: PublicKey) -> bool {
         let of_name = self.of(&name);
         if of_name.contains(&key) {
@@ -86,12 +88,12 @@ impl KnownHosts {
         true
     }
 
-    /// The keys of a name.
+    /// Keys of a name.
     pub fn of(&self, name: &HostName) -> &[PublicKey] {
         self.keys.get(name).map_or(&[], Vec::as_slice)
     }
 
-    /// Adds all keys of `others`; how many had no room.
+    /// Adds all keys of `others`; returns the number of keys without room.
     pub fn extend(&mut self, others: &Self) -> usize {
         let all = others
             .keys
@@ -101,8 +103,8 @@ impl KnownHosts {
             .count()
     }
 
-    /// Adds the keys of `others` whose names are not here: a name that is known keeps its keys. A name gets all its keys or
-    /// none, since those that are left out would show as other ones than before.
+    /// Adds the keys of `others` for names that are not here: a known name keeps its keys. A name
+    /// gets all its keys or none, because the missing ones would later look like changed keys.
     pub fn learn(&mut self, others: &Self) -> Learned {
         let mut learned = Learned::default();
         for (name, keys) in &others.keys {
@@ -124,7 +126,7 @@ impl KnownHosts {
         learned
     }
 
-    /// Whether each name of `others` has a key here.
+    /// Returns whether each name of `others` has a key here.
     pub fn has_names_of(&self, others: &Self) -> bool {
         others.keys.keys().all(|name| self.keys.contains_key(name))
     }

@@ -1,10 +1,13 @@
-//! Keys: SSH keys that sign releases, signatures in the SSHSIG format, authorized keys and their roles, the group key.
+//! Keys: SSH keys that sign releases, signatures in the SSHSIG format, authorized keys and their
+//! roles, the group key.
 //!
-//! A signature here is exactly what `ssh-keygen -Y sign` makes and `ssh-keygen -Y verify` checks (PROTOCOL.sshsig of
-//! OpenSSH), with Ed25519 and nothing else. [`verify`] says which key signed; [`AuthorizedKeys::allows`] says whether
-//! that key may. The two are apart on purpose: a valid signature alone allows nothing.
+//! A signature here is exactly the output of `ssh-keygen -Y sign` and input of
+//! `ssh-keygen -Y verify` (PROTOCOL.sshsig of OpenSSH), with Ed25519 only. [`verify`] returns the
+//! signing key; [`AuthorizedKeys::allows`] decides whether that key is authorized. The two are
+//! separate on purpose: a valid signature alone allows nothing.
 //!
-//! This room reads key files and speaks to ssh-agent. It knows neither the network nor what the signed bytes mean.
+//! This room reads key files and connects to ssh-agent. It knows neither the network nor the
+//! meaning of the signed bytes.
 
 mod agent;
 mod authorized;
@@ -37,11 +40,12 @@ use std::path::Path;
 use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
-/// The most bytes of a file that holds keys.
+/// Largest key file in bytes.
 const MAX_KEY_FILE: u64 = 1 << 20;
 
-/// Everything in the key file `path`, and the open file. It is refused beyond [`MAX_KEY_FILE`], and where others could
-/// have changed it or may read it against `readers`.
+/// Reads the key file `path`; returns its contents and the open file. Refuses a file larger than
+/// [`MAX_KEY_FILE`], one that others could have changed, or one that others than `readers` may
+/// read.
 fn read_key_file(path: &Path, readers: Readers) -> Result<(Vec<u8>, std::fs::File)> {
     let file = strict::open(path, readers)?;
     let mut bytes = Vec::new();
@@ -52,7 +56,7 @@ fn read_key_file(path: &Path, readers: Readers) -> Result<(Vec<u8>, std::fs::Fil
 
     if bytes.len() as u64 > MAX_KEY_FILE {
         return Err(Error::usage(format!(
-            "{} is larger than any file of keys",
+            "{} is too large for a key file",
             shown(path)
         )));
     }
@@ -60,7 +64,7 @@ fn read_key_file(path: &Path, readers: Readers) -> Result<(Vec<u8>, std::fs::Fil
     Ok((bytes, file))
 }
 
-/// A path as it is safe to show.
+/// Path for display, made printable.
 fn shown(path: &Path) -> String {
     crate::units::printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
 }
@@ -76,7 +80,7 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
             Err(e) => {
                 let cause = std::io::Error::from(e);
                 return Err(
-                    Error::new(crate::Kind::Io, "the system gives no randomness").because(cause),
+                    Error::new(crate::Kind::Io, "the system provides no randomness").because(cause),
                 );
             }
         }

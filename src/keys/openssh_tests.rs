@@ -1,4 +1,4 @@
-//! Against the real OpenSSH: what it makes verifies here, what is made here verifies there.
+//! Interoperability with the real OpenSSH: each side verifies the signatures of the other.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,7 +10,7 @@ use super::agent::Agent;
 use super::signer::open_with;
 use super::*;
 
-/// Runs a program of OpenSSH; `None` when it is not installed.
+/// Runs a program of OpenSSH; `None` if it is not installed.
 fn run(program: &str, args: &[&str], dir: &Path, stdin: &[u8]) -> Option<Output> {
     let spawned = Command::new(program)
         .args(args)
@@ -228,7 +228,7 @@ fn keys_that_are_shared_or_not_ed25519_are_refused() {
     assert_eq!(refused.kind(), crate::Kind::Usage);
 }
 
-/// ssh-agent in the foreground, ended with the test.
+/// ssh-agent in the foreground, terminated with the test.
 struct RunningAgent(std::process::Child);
 
 impl Drop for RunningAgent {
@@ -287,7 +287,7 @@ fn ssh_agent_signs_for_a_public_key() {
         Ok(*signer.public())
     );
 
-    // What the agent loses meanwhile is an error that says so.
+    // A key that the agent lost meanwhile gives a clear error.
     let emptied = Command::new("ssh-add")
         .args(["-q", "-D"])
         .env("SSH_AUTH_SOCK", &socket)
@@ -316,7 +316,7 @@ fn ssh_agent_signs_for_a_public_key() {
         .to_string();
     assert!(refused.contains("no ssh-agent runs"), "{refused}");
 
-    // The private half beside it is as good.
+    // The private half beside it works as well.
     std::fs::rename(&hidden, &private_file).expect("renamed");
 
     assert!(open_with(&public_file, Some(agent), None).is_ok());

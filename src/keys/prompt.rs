@@ -1,15 +1,15 @@
-//! Asks for a passphrase on the terminal, without showing it.
+//! Prompts for a passphrase on the terminal without echo.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// The most characters of a passphrase.
+/// Largest number of characters of a passphrase.
 const MAX_PASSPHRASE: usize = 1024;
 
-/// The passphrase that the person at the controlling terminal types, or `None` when they gave up. An error means that
-/// there is no terminal. stdin and stdout are left alone: they may be pipes.
+/// The passphrase typed at the controlling terminal, or `None` if the user gave up. Fails without a
+/// terminal. stdin and stdout are not used: they may be pipes.
 pub(super) fn passphrase(question: &str) -> io::Result<Option<Vec<u8>>> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
     let quiet = Quiet::new(terminal.try_clone()?)?;
@@ -20,8 +20,8 @@ pub(super) fn passphrase(question: &str) -> io::Result<Option<Vec<u8>>> {
     typed
 }
 
-/// While it lives the terminal neither echoes nor turns keys into signals: Ctrl-C comes as a byte, so that no signal
-/// can end the process with the echo still off.
+/// While alive, the terminal neither echoes nor turns keys into signals: Ctrl-C arrives as a byte,
+/// so no signal can end the process with the echo still off.
 struct Quiet {
     terminal: File,
     before: Termios,
@@ -57,7 +57,7 @@ fn read_line(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
             b'\n' | b'\r' => return Ok(Some(line)),
             0x03 | 0x04 | 0x1c => return Ok(None),
             0x08 | 0x7f => {
-                // A character of UTF-8 goes as a whole.
+                // Remove a whole UTF-8 character.
                 while line.pop().is_some_and(|b| b & 0xc0 == 0x80) {}
             }
             0x15 => line.clear(),

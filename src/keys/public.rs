@@ -1,4 +1,4 @@
-//! Public keys and their fingerprints. Only Ed25519 exists here.
+//! Public keys and their fingerprints. Ed25519 only.
 
 use std::fmt;
 
@@ -9,21 +9,22 @@ use sha2::{Digest, Sha256};
 use super::sshwire::{Malformed, Reader, put_string};
 use crate::units::printable;
 
-/// The name of the only key type.
+/// Name of the only key type.
 pub(super) const ED25519: &str = "ssh-ed25519";
 
-/// The most characters of a key in base64: far more than an Ed25519 key, so that an RSA key is still named as one.
+/// Largest number of base64 characters of a key: far more than an Ed25519 key, so that an RSA key
+/// is still reported as one.
 const MAX_BASE64: usize = 16 << 10;
 
-/// An Ed25519 public key: a point of the curve that is not of small order.
+/// Ed25519 public key: a point of the curve that is not of small order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 32]);
 
-/// The name of a key: SHA-256 over its SSH form, shown as `ssh-keygen -l` does.
+/// Name of a key: SHA-256 over its SSH form, displayed as by `ssh-keygen -l`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 32]);
 
-/// Why something is not a key that makuo takes.
+/// Reason why a key is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Another algorithm.
@@ -32,7 +33,7 @@ pub enum KeyError {
     /// Not the form of an SSH public key.
     #[error("it is not an SSH public key (`{ED25519} AAAA... comment`)")]
     Malformed,
-    /// Not a point of the curve, or one with which anything verifies.
+    /// Not a point of the curve, or one for which anything verifies.
     #[error("it is not a sound Ed25519 key")]
     Unsound,
 }
@@ -54,7 +55,7 @@ impl PublicKey {
         }
     }
 
-    /// The key of SSH's binary form.
+    /// Parses SSH's binary form.
     pub fn from_blob(blob: &[u8]) -> Result<Self, KeyError> {
         let mut reader = Reader::new(blob);
         let algorithm = reader.string()?;
@@ -73,7 +74,7 @@ impl PublicKey {
         Self::from_bytes(key)
     }
 
-    /// The key and comment of a line `ssh-ed25519 AAAA... comment`, as a `.pub` file has it.
+    /// Parses a line `ssh-ed25519 AAAA... comment`, as in a `.pub` file; returns key and comment.
     pub fn from_openssh(line: &str) -> Result<(Self, String), KeyError> {
         let mut fields = line.trim().splitn(2, [' ', '\t']);
         let algorithm = fields
@@ -116,7 +117,7 @@ impl PublicKey {
         &self.0
     }
 
-    /// The key's name.
+    /// The key's fingerprint.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(Sha256::digest(self.blob()).into())
     }

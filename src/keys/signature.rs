@@ -1,7 +1,8 @@
-//! Signatures in the SSHSIG format: the bytes that are signed, the blob that travels, its armor, and the strict check.
+//! Signatures in the SSHSIG format: the signed bytes, the binary blob, its armor, and strict
+//! verification.
 //!
-//! The wire form is the binary blob. The check rebuilds the signed bytes and verifies with `verify_strict`: a
-//! signature with a small-order point or a non-canonical scalar is none.
+//! The wire form is the binary blob. Verification rebuilds the signed bytes and calls
+//! `verify_strict`: a signature with a small-order point or a non-canonical scalar is invalid.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,16 +16,16 @@ use super::sshwire::{Malformed, Reader, put_string};
 use crate::Result;
 use crate::units::printable;
 
-/// The most bytes of a signature blob; ours are about 170.
+/// Largest signature blob in bytes; makuo's are about 170.
 pub const MAX_SIGNATURE_BYTES: usize = 1024;
 const MAGIC: &[u8; 6] = b"SSHSIG";
 const VERSION: u32 = 1;
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
-/// Characters a line of armor, as ssh-keygen writes it.
+/// Characters in a line of armor, as written by ssh-keygen.
 const ARMOR_WIDTH: usize = 70;
 
-/// What a signature is for: one made for one purpose never verifies for another.
+/// Purpose of a signature: one made for one purpose never verifies for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Namespace(&'static str);
 
@@ -34,7 +35,7 @@ impl Namespace {
     /// Orders to commit or abort.
     pub const ORDER: Namespace = Namespace("makuo-order@v1");
 
-    /// The namespace as SSHSIG has it, for `ssh-keygen -Y verify -n`.
+    /// The namespace in SSHSIG, for `ssh-keygen -Y verify -n`.
     pub fn as_str(self) -> &'static str {
         self.0
     }
@@ -46,11 +47,12 @@ impl fmt::Display for Namespace {
     }
 }
 
-/// A signature as it travels: the binary SSHSIG blob. That it verifies is not known from the type, see [`verify`].
+/// Signature as transmitted: the binary SSHSIG blob. The type does not imply a valid signature, see
+/// [`verify`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Signature(Arc<[u8]>);
 
-/// Why a signature was refused.
+/// Reason why a signature was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// Not the form of an SSHSIG.
@@ -62,18 +64,18 @@ pub enum SignatureError {
     /// Made for another purpose.
     #[error("the signature was made for {found:?}, not for \"{wanted}\"")]
     Namespace {
-        /// What the signature names.
+        /// Namespace of the signature.
         found: String,
-        /// What was asked for.
+        /// Expected namespace.
         wanted: Namespace,
     },
-    /// A hash that SSHSIG does not have.
+    /// A hash unknown to SSHSIG.
     #[error("the signature uses the hash {0:?}, not sha512 or sha256")]
     Hash(String),
-    /// The key in it is not one of ours.
+    /// A key that makuo does not accept.
     #[error("the signature's key: {0}")]
     Key(#[from] KeyError),
-    /// It does not match key and message.
+    /// Does not match key and message.
     #[error("the signature by {0} does not match what it should sign")]
     Mismatch(super::Fingerprint),
 }
@@ -84,8 +86,8 @@ impl From<Malformed> for SignatureError {
     }
 }
 
-/// The key that signed `message` for `namespace` in `blob`. Whether that key may is another question:
-/// [`super::AuthorizedKeys::allows`].
+/// Returns the key that signed `message` for `namespace` in `blob`. Whether that key is authorized
+/// is a separate question: [`super::AuthorizedKeys::allows`].
 pub fn verify(
     namespace: Namespace,
     message: &[u8],
@@ -110,7 +112,7 @@ pub fn verify(
     Ok(parts.key)
 }
 
-/// Makes the blob over `message` with whatever makes the 64 bytes of a raw Ed25519 signature.
+/// Makes the blob over `message`; `raw` makes the 64 bytes of the Ed25519 signature.
 pub(super) fn sign_with(
     key: &PublicKey,
     namespace: Namespace,
@@ -140,7 +142,7 @@ pub(super) fn sign_with(
 }
 
 impl Signature {
-    /// The blob that came from elsewhere, when its size and form are legal.
+    /// Checks size and form of a received blob.
     pub fn from_bytes(blob: &[u8]) -> Result<Self, SignatureError> {
         Parts::parse(blob).map(|_| Self(blob.into()))
     }
@@ -150,7 +152,7 @@ impl Signature {
         &self.0
     }
 
-    /// The text form, as `ssh-keygen -Y verify -s FILE` reads it.
+    /// Text form, as read by `ssh-keygen -Y verify -s FILE`.
     pub fn to_armor(&self) -> String {
         let text = Base64::encode_string(&self.0);
         let mut out = format!("{BEGIN}\n");
@@ -161,7 +163,7 @@ impl Signature {
         out + END + "\n"
     }
 
-    /// The signature of the text form.
+    /// Parses the text form.
     pub fn from_armor(text: &str) -> Result<Self, SignatureError> {
         let body = text
             .trim()
@@ -183,7 +185,7 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// The hash that stands between message and signature.
+/// Hash of the message that the signature covers.
 #[derive(Debug, Clone, Copy)]
 enum Hash {
     Sha256,
@@ -199,7 +201,7 @@ impl Hash {
     }
 }
 
-/// The parts of a blob, borrowed from it.
+/// Parts of a blob, borrowed from it.
 struct Parts<'a> {
     key: PublicKey,
     namespace: &'a [u8],
@@ -249,7 +251,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The 64 bytes in SSH's form of an Ed25519 signature.
+/// Extracts the 64 bytes from SSH's form of an Ed25519 signature.
 pub(super) fn raw_signature(blob: &[u8]) -> Result<&[u8; 64], SignatureError> {
     let mut reader = Reader::new(blob);
     if reader.string()? != ED25519.as_bytes() {
@@ -331,7 +333,8 @@ mod tests {
         }
     }
 
-    /// The group's order L, little-endian: S and S + L are the same scalar, and only S is canonical.
+    /// The group's order L, little-endian: S and S + L are the same scalar, and only S is
+    /// canonical.
     const ORDER_L: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde,
         0x14, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,

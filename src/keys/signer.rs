@@ -1,4 +1,4 @@
-//! What signs: a private key file, or ssh-agent on behalf of a public one.
+//! Signers: a private key file, or ssh-agent on behalf of a public one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,23 @@ use super::{Namespace, PublicKey, Signature, prompt, read_key_file, shown, verif
 use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
-/// The variable that has the passphrase of an encrypted key, for machines.
+/// Variable with the passphrase of an encrypted key, for automation.
 const PASSPHRASE_VARIABLE: &str = "MAKUO_PASSPHRASE";
-/// How often a person may mistype.
+/// Number of attempts to type a passphrase.
 const ATTEMPTS: usize = 3;
 
-/// Something that holds the private half of a key.
+/// Holder of the private half of a key.
 pub trait Signer: Send + Sync + fmt::Debug {
-    /// The signature of `message` for `namespace`.
+    /// Signs `message` for `namespace`.
     fn sign(&self, namespace: Namespace, message: &[u8]) -> Result<Signature>;
 
     /// The public half.
     fn public(&self) -> &PublicKey;
 }
 
-/// The signer that `path` stands for: a private key in OpenSSH's format, or a `.pub` file whose private half ssh-agent
-/// holds (or lies beside it). A key with a passphrase is opened once, by MAKUO_PASSPHRASE, by ssh-agent when it
-/// has the key, or by asking at the terminal.
+/// Opens the signer of `path`: a private key in OpenSSH's format, or a `.pub` file whose private
+/// half is held by ssh-agent (or lies beside it). A key with a passphrase is decrypted once, with
+/// MAKUO_PASSPHRASE, through an ssh-agent that has the key, or with a prompt on the terminal.
 pub fn open_signer(path: &Path) -> Result<Box<dyn Signer>> {
     open_with(
         path,
@@ -56,7 +56,7 @@ pub(super) fn open_with(
         return match private_beside(path) {
             Some(private) => open_with(&private, None, passphrase),
             None => Err(Error::usage(format!(
-                "{} is a public key, and no ssh-agent runs that could sign",
+                "{} is a public key, and no ssh-agent is running to sign with it",
                 shown(path)
             ))
             .hint("start one (eval $(ssh-agent); ssh-add KEY), or name the private key's file")),
@@ -84,7 +84,7 @@ fn no_key(error: Error) -> Error {
         .hint_else("`makuo keygen` makes a deploy key; --key FILE names another one")
 }
 
-/// `deploy.key` for `deploy.key.pub`, when it is there.
+/// `deploy.key` for `deploy.key.pub`, if it exists.
 fn private_beside(path: &Path) -> Option<PathBuf> {
     let private = path.with_extension("");
     (with_pub(&private) == path && private.is_file()).then_some(private)
@@ -127,7 +127,7 @@ fn open_private(
         return FileSigner::from_ssh(&key, public, &name);
     }
 
-    // An agent that cannot be reached is no reason not to ask.
+    // Prompt even if an agent cannot be reached.
     match agent.filter(|a| a.holds(&public).unwrap_or(false)) {
         Some(agent) => Ok(Box::new(AgentSigner { public, agent })),
         None => FileSigner::from_ssh(&ask(&key, &name)?, public, &name),
@@ -153,17 +153,20 @@ fn ask(key: &ssh_key::PrivateKey, name: &str) -> Result<ssh_key::PrivateKey> {
     Err(Error::usage(format!("{name} has a passphrase, and it was not given")).hint(hint))
 }
 
-/// A private key in this process's memory.
+/// Private key in this process's memory.
 pub struct FileSigner {
     secret: SigningKey,
     public: PublicKey,
 }
 
 impl FileSigner {
-    /// The key whose 32 secret bytes are `seed`: for the simulation and tests, that draw it from their own seed.
+    /// The key with the 32 secret bytes `seed`: for the simulation and tests, which draw it from
+    /// their own seed.
     ///
     /// # Panics
-    /// Never: a key derived from a seed is a multiple of the base point, which is not of small order.
+    ///
+    /// Never: a key derived from a seed is a multiple of the base point, which is not of small
+    /// order.
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let secret = SigningKey::from_bytes(&seed);
         let public = PublicKey::from_bytes(secret.verifying_key().to_bytes())
@@ -209,7 +212,7 @@ impl Signer for FileSigner {
     }
 }
 
-/// A key that ssh-agent holds.
+/// Key held by ssh-agent.
 #[derive(Debug)]
 struct AgentSigner {
     public: PublicKey,

@@ -1,11 +1,11 @@
-//! The strings of SSH's binary formats: a length of four bytes, then that many bytes (RFC 4251, section 5).
-//! It knows no format that is built of them.
+//! The strings of SSH's binary formats: a length of four bytes, then that many bytes (RFC 4251,
+//! section 5). Independent of the formats built from them.
 
-/// Bytes that end early, or go on where they should end.
+/// Truncated bytes, or excess bytes at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// A cursor over borrowed bytes: it allocates nothing, so no length can ask for too much.
+/// A cursor over borrowed bytes: allocates nothing, so no length can request too much.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a>(&'a [u8]);
 
@@ -43,7 +43,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends `bytes` as a string. What makuo writes is far below 4 GiB.
+/// Appends `bytes` as a string. Strings of makuo are far below 4 GiB.
 pub(super) fn put_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
     out.extend_from_slice(bytes);

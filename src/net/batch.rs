@@ -1,12 +1,13 @@
-//! Many datagrams in one system call, out and in.
+//! Sending and receiving many datagrams in one system call.
 //!
-//! A **train** is several datagrams of equal size (the last may be shorter) that lie one behind the other in memory.
-//! With UDP GSO the kernel carries a train through its layers as one packet, and to a receiver on the same machine or
-//! bridge still as one; with GRO a receiver reads a whole train at once. That is what makes gigabits cheap: ten to
-//! twenty times less processor time than a call for each datagram. Where a driver refuses (EIO, EINVAL), a link goes
-//! over to sendmmsg, and from there to single sends, for the rest of its life and without its callers' doing.
+//! A **train** is several datagrams of equal size (the last may be shorter), one behind the other
+//! in memory. With UDP GSO the kernel carries a train through its layers as one packet, and to a
+//! receiver on the same machine or bridge even delivers one packet; with GRO a receiver reads a
+//! whole train at once. Trains make gigabits cheap: ten to twenty times less processor time than a
+//! call for each datagram. If a driver refuses (EIO, EINVAL), a link falls back to sendmmsg, and
+//! from there to single sends, for the rest of its life and transparently to its callers.
 //!
-//! Nothing here knows what a datagram says, and nothing is allocated for one.
+//! Datagrams are opaque here, and no memory is allocated for one.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
@@ -20,36 +21,38 @@ use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
 use super::Link;
 
-/// The most datagrams in one train. More is cheaper still, until a shaped link (tbf with its usual 64 KB burst) has to
-/// cut the train up itself: measured at 44 segments of an Ethernet's size, at 20 times the processor time, and erratic
-/// just below. 32 is also what interleaved repair counts with.
+/// Largest number of datagrams in one train. More is cheaper still, until a shaped link (tbf with
+/// its usual 64 KB burst) has to split the train itself: measured at 44 segments of Ethernet size,
+/// at 20 times the processor time, and erratic just below. Interleaved repair counts on 32 as well.
 pub const MAX_SEGMENTS: usize = 32;
-/// The most bytes in one train: what an IP packet holds, less its headers, with some room.
+/// Largest train in bytes: the payload of an IP packet, with some room.
 pub const MAX_SEND_BYTES: usize = 65_000;
-/// The most bytes in one datagram: 65,535 less the IPv4 and UDP headers.
+/// Largest datagram in bytes: 65,535 less the IPv4 and UDP headers.
 pub const MAX_DATAGRAM: usize = 65_507;
-/// How long to wait when the kernel has no memory for a packet: no socket becomes writable when it has again.
+/// Delay before a retry when the kernel has no memory for a packet: no socket becomes writable when
+/// memory is free again.
 pub const RETRY_AFTER_ENOBUFS: Duration = Duration::from_millis(1);
 
-/// The trains that one read takes at most. One alone is as fast; more save calls when many hosts report at once.
+/// Largest number of trains in one read. One alone is as fast; more save calls when many hosts
+/// report at once.
 const RECV_TRAINS: usize = 8;
-/// The bytes of the largest train that the kernel hands out.
+/// Bytes of the largest train that the kernel delivers.
 const TRAIN_BYTES: usize = 64 << 10;
 
-/// How sends use the kernel's batches, best first.
+/// Use of the kernel's batching for sends, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Offload {
-    /// Trains: UDP GSO out, GRO in.
+    /// Trains: UDP GSO for sending, GRO for receiving.
     Full = 0,
-    /// Many datagrams a system call, each a packet of its own (sendmmsg).
+    /// Many datagrams in a system call, each a packet of its own (sendmmsg).
     Batched = 1,
     /// A system call for each datagram.
     Single = 2,
 }
 
 impl Offload {
-    /// The best that a kernel does which takes `segments` in a train.
+    /// The best mode of a kernel that takes `segments` in a train.
     pub(super) fn limited_to(self, segments: usize) -> Self {
         if segments < MAX_SEGMENTS {
             self.max(Offload::Batched)
@@ -67,46 +70,48 @@ impl Offload {
     }
 }
 
-/// Which of a link's sockets to read.
+/// Socket of a link to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// What was sent to the group.
+    /// Datagrams sent to the group.
     Group,
-    /// What was sent to this process alone.
+    /// Datagrams sent to this process alone.
     Own,
 }
 
-/// What became of a train.
+/// Result of sending a train.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendOutcome {
     /// The kernel took all of it.
     Sent,
-    /// The kernel took the first `sent` bytes, whole segments, and has no room for the next. Wait until the link is
-    /// writable, or as long as `retry_after` says, and send the rest.
+    /// The kernel took the first `sent` bytes, whole segments, and has no room for the next. Wait
+    /// until the link is writable, or for `retry_after`, and send the rest.
     Blocked {
-        /// The bytes that it took, often none.
+        /// Bytes taken, often none.
         sent: usize,
-        /// A time to wait, when waiting until the link is writable would not help.
+        /// Time to wait, if waiting until the link is writable would not help.
         retry_after: Option<Duration>,
     },
-    /// The segments are too large for the interface's MTU, now: it may have changed. Whole segments may have gone out
-    /// before (a short last one of a train would fit), so whatever was sent counts as lost.
+    /// The segments are too large for the interface's current MTU, which may have changed. Whole
+    /// segments may have been sent before (a short last one of a train would fit), so count the
+    /// train as lost.
     TooLarge,
 }
 
-/// A datagram as it came.
+/// Received datagram.
 #[derive(Debug)]
 pub struct Datagram<'a> {
-    /// The sender's own socket; answers go there.
+    /// The sender's own socket, for answers.
     pub from: SocketAddr,
-    /// What it says, where it can be opened.
+    /// Content, mutable so that it can be opened in place.
     pub bytes: &'a mut [u8],
-    /// When the kernel got it, since 1970 on the clock of this machine. All datagrams of a train have the same.
+    /// Arrival in the kernel, since 1970 on this machine's clock. All datagrams of a train have the
+    /// same.
     pub stamp: Option<Duration>,
 }
 
-/// Memory to receive into, kept by the receiving thread.
+/// Receive buffer, kept by the receiving thread.
 #[derive(Debug)]
 pub struct RecvBatch {
     memory: Box<[u8]>,
@@ -119,7 +124,7 @@ impl Default for RecvBatch {
 }
 
 impl RecvBatch {
-    /// Memory for one read of the largest size.
+    /// A buffer for one read of the largest size.
     pub fn new() -> Self {
         Self {
             memory: vec![0; RECV_TRAINS * TRAIN_BYTES].into_boxed_slice(),
@@ -128,9 +133,9 @@ impl RecvBatch {
 }
 
 impl Link {
-    /// Sends `contents` to `to` as datagrams of `segment` bytes, the last one maybe shorter: at most [`MAX_SEGMENTS`]
-    /// and [`MAX_SEND_BYTES`] (one datagram alone: [`MAX_DATAGRAM`]). Errors are those that waiting does not mend;
-    /// [`Link::explain_send`] puts them in words.
+    /// Sends `contents` to `to` as datagrams of `segment` bytes, with a possibly shorter last one:
+    /// at most [`MAX_SEGMENTS`] and [`MAX_SEND_BYTES`] (a single datagram: [`MAX_DATAGRAM`]).
+    /// Errors are permanent, waiting does not help; [`Link::explain_send`] describes them.
     pub fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<SendOutcome> {
         check(contents, segment)?;
         if contents.len() <= segment {
@@ -144,13 +149,13 @@ impl Link {
         }
     }
 
-    /// How sends are batched at the moment: what was asked for, or what the kernel and the driver made of it.
+    /// Current batching of sends: as configured, or reduced by the kernel and the driver.
     pub fn offload(&self) -> Offload {
         Offload::from_byte(self.offload.load(Ordering::Relaxed))
     }
 
-    /// Reads what waits on `channel`, one system call's worth, and hands each datagram to `each`; how many there were.
-    /// None waiting is 0.
+    /// Reads the datagrams waiting on `channel`, one system call's worth, and passes each to
+    /// `each`. Returns their number, 0 if none is waiting.
     pub fn recv(
         &self,
         channel: Channel,
@@ -266,7 +271,7 @@ impl Link {
         Ok(SendOutcome::Sent)
     }
 
-    /// One packet: a datagram, or a train of datagrams of `segment` bytes.
+    /// Sends one packet: a datagram, or a train of datagrams of `segment` bytes.
     fn transmit(
         &self,
         destination: SocketAddr,
@@ -294,8 +299,9 @@ impl Link {
         }
     }
 
-    /// Stays with `lesser` when that went where the better way met `refusal`; else the fault lies elsewhere (a segment
-    /// too large is EINVAL to older kernels when it is in a train) and the better way keeps its chance.
+    /// Switches to `lesser` if `outcome` shows that it works where the better mode met `refusal`.
+    /// Otherwise the fault lies elsewhere (older kernels return EINVAL for an oversized segment in
+    /// a train) and the better mode stays.
     fn fall_back(
         &self,
         lesser: Offload,
@@ -308,10 +314,10 @@ impl Link {
             Ok(SendOutcome::TooLarge) | Err(_) => false,
         };
 
-        // Whoever finds the lesser way first sets it, and says so once.
+        // The first send to find the lesser mode sets it, and logs once.
         if went && self.offload.fetch_max(lesser as u8, Ordering::Relaxed) < lesser as u8 {
             tracing::info!(
-                "sending goes on as {lesser:?}: {} refuses the better way: {refusal}",
+                "sending falls back to {lesser:?}: {} refuses the better mode: {refusal}",
                 self.interface().name
             );
         }
@@ -344,7 +350,8 @@ fn check(contents: &[u8], segment: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Errors that say "not this way": from a driver without checksum offload, a kernel without the call, and the like.
+/// Errors of an unsupported mode: from a driver without checksum offload, a kernel without the
+/// call, and the like.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         errno(error),
@@ -352,7 +359,7 @@ fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
-/// What the result of the last call means when `sent` bytes had gone before it.
+/// Maps the result of the last call to an outcome, after `sent` bytes.
 fn settle(result: io::Result<()>, sent: usize) -> io::Result<SendOutcome> {
     let Err(error) = result else {
         return Ok(SendOutcome::Sent);
@@ -376,7 +383,7 @@ fn errno(error: &io::Error) -> Option<Errno> {
     error.raw_os_error().map(Errno::from_raw)
 }
 
-/// Cuts a train into its datagrams; how many there were. An empty train is one empty datagram.
+/// Cuts a train into datagrams; returns their number. An empty train is one empty datagram.
 fn cut<'a>(train: &'a mut [u8], segment: usize, mut each: impl FnMut(&'a mut [u8])) -> usize {
     if segment == 0 || train.len() <= segment {
         each(train);
@@ -391,7 +398,7 @@ mod tests {
     use crate::net::testing::{collect, free_port, loopback};
     use crate::net::{Interest, Poller, sys};
 
-    /// 32 datagrams that differ, the last one short.
+    /// 32 different datagrams, the last one short.
     fn train(segment: usize) -> Vec<u8> {
         let bytes = (MAX_SEGMENTS - 1) * segment + segment / 2;
         (0..bytes)
@@ -491,7 +498,8 @@ mod tests {
             return eprintln!("skipped: this kernel has no UDP GSO");
         }
 
-        // The kernel refuses trains of a socket that sends no checksums, as it does for drivers that cannot make them.
+        // The kernel refuses trains of a socket without checksums, as it does for drivers that
+        // cannot compute them.
         sys::send_no_checksums(&a.own.socket).unwrap();
         let sent = train(1000);
         for _ in 0..2 {

@@ -1,6 +1,6 @@
-//! What the kernel tells of interfaces that come, go, and get other addresses.
+//! The kernel's notifications of interfaces that appear, vanish or change addresses.
 //!
-//! Owns the waiting only: what has changed is read from [`list`](super::list).
+//! Owns the waiting only; the new state is read from [`list`](super::list).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,26 +13,26 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`, from linux/rtnetlink.h.
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
-/// Bytes of one read: the rest of a longer message is dropped.
+/// Bytes of one read; the rest of a longer message is dropped.
 const READ: usize = 8 << 10;
 
-/// Tells when interfaces or their addresses change.
+/// Notifies of changes to interfaces or their addresses.
 #[derive(Debug)]
 pub struct Changes {
     socket: OwnedFd,
 }
 
 impl Changes {
-    /// Hears of every change from now on.
+    /// Subscribes to all changes from now on.
     pub fn follow() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // NETLINK_ROUTE is the protocol of number 0.
+        // NETLINK_ROUTE is protocol number 0.
         let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
         Ok(Self { socket })
     }
 
-    /// Whether anything has changed since the last call.
+    /// Returns whether anything has changed since the last call.
     pub fn take(&self) -> bool {
         let mut buffer = [0u8; READ];
         let mut any = false;
@@ -40,7 +40,7 @@ impl Changes {
             match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
                 Ok(_) => any = true,
                 Err(Errno::INTR) => {}
-                // So much has changed that some of it was dropped.
+                // So many changes that the kernel dropped some.
                 Err(Errno::NOBUFS) => any = true,
                 Err(_) => return any,
             }
@@ -51,7 +51,7 @@ impl Changes {
     pub fn wait(&self, timeout: Duration) {
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
         let timeout = Timespec::try_from(timeout).ok();
-        // Who waits looks again, however the wait ended.
+        // The caller checks again, however the wait ended.
         let _ = poll(&mut fds, timeout.as_ref());
         self.take();
     }
@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn nothing_changes_by_itself() {
         match Changes::follow() {
-            // Other tests of this machine may change interfaces of their own namespaces only.
+            // Other tests on this machine change interfaces only in their own namespaces.
             Ok(changes) => assert!(!changes.take()),
             Err(e) => println!("skipped: {e}"),
         }

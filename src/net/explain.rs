@@ -1,4 +1,4 @@
-//! What the kernel's refusals mean to a person who wants multicast, and what to do about them.
+//! Messages and hints for multicast errors of the kernel.
 //!
 //! Owns words only.
 
@@ -11,7 +11,7 @@ use super::Interface;
 use crate::units::printable;
 use crate::{Error, Kind};
 
-/// Why `action` (a verb phrase, "join the group") failed on `interface` for `address`.
+/// Error for `action` (a verb phrase, "join the group") that failed on `interface` for `address`.
 pub(super) fn opening(
     action: &str,
     interface: &Interface,
@@ -26,7 +26,7 @@ pub(super) fn opening(
     )
 }
 
-/// Why a datagram to `to` could not leave by `interface`.
+/// Error for a datagram to `to` that could not leave by `interface`.
 pub(super) fn sending(interface: &Interface, to: SocketAddr, source: io::Error) -> Error {
     let name = printable(interface.name.as_bytes());
     let hint = errno(&source).and_then(|e| sending_hint(e, &name, to));
@@ -48,13 +48,13 @@ fn opening_hint(errno: Errno, name: &str, address: SocketAddr) -> Option<String>
                 .to_owned()
         }
         Errno::EADDRINUSE => format!(
-            "another program holds the port for itself; see which: ss -ulpn 'sport = :{port}'; or choose another port \
+            "another program has the port to itself; find it: ss -ulpn 'sport = :{port}'; or choose another port \
              for the whole fleet with --port"
         ),
         Errno::EADDRNOTAVAIL => format!("{name} no longer has this address; see: ip address show dev {name}"),
         Errno::ENODEV | Errno::ENXIO => format!("{name} is gone or has no address; see: ip address show dev {name}"),
         Errno::ENOBUFS if address.is_ipv4() => {
-            "this machine is in as many groups as it may be; raise it: sysctl net.ipv4.igmp_max_memberships=100"
+            "this machine has joined as many groups as it may; raise the limit: sysctl net.ipv4.igmp_max_memberships=100"
                 .to_owned()
         }
         Errno::EAFNOSUPPORT if address.is_ipv6() => {
@@ -93,7 +93,7 @@ fn sending_hint(errno: Errno, name: &str, to: SocketAddr) -> Option<String> {
         }
         Errno::EINVAL => {
             format!(
-                "{name} no longer has the address that makuo speaks from; see: ip address show dev {name}"
+                "{name} no longer has the address that makuo sends from; see: ip address show dev {name}"
             )
         }
         _ => return None,

@@ -1,6 +1,7 @@
 //! The network interfaces of this machine, and the choice of one of them.
 //!
-//! Owns the reading of the kernel's tables and the rules of the choice; opens no multicast socket and knows no group.
+//! Owns the parsing of the kernel's tables and the rules of the choice; opens no multicast socket
+//! and knows no group.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,31 +17,32 @@ use super::{Family, sys};
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 
-/// One network interface as it is now.
+/// A network interface in its current state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// The name: `eth0`.
+    /// Name, such as `eth0`.
     pub name: String,
-    /// The kernel's number for it.
+    /// The kernel's number for the interface.
     pub index: u32,
-    /// The IPv4 address to speak from: the first, or the one that it was chosen by.
+    /// IPv4 address to send from: the first, or the one that selected the interface.
     pub v4: Option<Ipv4Addr>,
-    /// The IPv6 address to speak from: one that reaches beyond the link if there is one, or the one it was chosen by.
+    /// IPv6 address to send from: one with more than link scope if there is one, or the one that
+    /// selected the interface.
     pub v6: Option<Ipv6Addr>,
-    /// The largest packet, in bytes, that it takes.
+    /// Largest packet in bytes.
     pub mtu: u32,
-    /// Whether it leads back to this machine only.
+    /// Whether packets return to this machine only.
     pub loopback: bool,
-    /// Whether it is switched on.
+    /// Whether the interface is up.
     pub up: bool,
-    /// Whether its driver says that it can multicast (loopback does not say so, and can).
+    /// Whether the driver claims multicast support (loopback does not, but has it).
     pub multicast: bool,
-    /// Every address that it has.
+    /// All addresses of the interface.
     pub addresses: Vec<IpAddr>,
 }
 
 impl Interface {
-    /// The address of `family` to speak from.
+    /// Address of `family` to send from.
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::V4 => self.v4.map(IpAddr::V4),
@@ -48,8 +50,8 @@ impl Interface {
         }
     }
 
-    /// Whether multicast of `family` can go out here. Linux delivers no IPv6 multicast over loopback, whatever routes
-    /// are added.
+    /// Returns whether multicast of `family` can be sent here. Linux delivers no IPv6 multicast over
+    /// loopback, regardless of routes.
     pub fn can_multicast(&self, family: Family) -> bool {
         let driver = if self.loopback {
             family == Family::V4
@@ -59,7 +61,7 @@ impl Interface {
         self.up && driver && self.address(family).is_some()
     }
 
-    /// One line for a person: `eth0 (192.0.2.2, fd00::2; MTU 1500)`.
+    /// One line for display: `eth0 (192.0.2.2, fd00::2; MTU 1500)`.
     pub fn describe(&self) -> String {
         let addresses = self
             .addresses
@@ -90,7 +92,7 @@ impl Interface {
     }
 }
 
-/// Every interface of this machine (of this network namespace), in the kernel's order.
+/// All interfaces of this machine (of this network namespace), in the kernel's order.
 pub fn list() -> Result<Vec<Interface>> {
     let cannot =
         |e: io::Error| Error::new(Kind::Io, "cannot list the network interfaces").because(e);
@@ -101,7 +103,7 @@ pub fn list() -> Result<Vec<Interface>> {
 
     for entry in getifaddrs().map_err(|e| cannot(e.into()))? {
         if !found.contains_key(&entry.interface_name) {
-            // An interface may vanish between the two questions; then it is not there.
+            // Skip an interface that vanished between the two queries.
             let Ok(new) = inspect(&socket, &entry.interface_name, entry.flags) else {
                 continue;
             };
@@ -120,8 +122,8 @@ pub fn list() -> Result<Vec<Interface>> {
     Ok(all)
 }
 
-/// The interface that a person named (`eth0` or one of its addresses); without a name the one that the default route
-/// of `family` leaves by, else the first that can multicast, else loopback.
+/// The interface named by the user (`eth0` or one of its addresses). Without a name, the interface
+/// of the default route of `family`, else the first that can multicast, else loopback.
 pub fn choose(want: Option<&str>, family: Family) -> Result<Interface> {
     let default = if want.is_none() {
         default_route(family)
@@ -262,7 +264,7 @@ fn what_there_is(all: &[Interface]) -> String {
     }
 }
 
-/// The name of the interface that the default route leaves by.
+/// Name of the interface of the default route.
 fn default_route(family: Family) -> Option<String> {
     match family {
         Family::V4 => parse_route_v4(&fs::read_to_string("/proc/net/route").ok()?),
@@ -289,8 +291,8 @@ fn parse_route_v4(table: &str) -> Option<String> {
         .map(|(_, name)| name.to_owned())
 }
 
-/// /proc/net/ipv6_route: destination, its prefix length, source, its prefix length, gateway, metric, references, uses,
-/// flags, interface; numbers in hexadecimal.
+/// /proc/net/ipv6_route: destination, prefix length, source, prefix length, gateway, metric,
+/// references, uses, flags, interface; numbers in hexadecimal.
 fn parse_route_v6(table: &str) -> Option<String> {
     let routes = table.lines().filter_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();

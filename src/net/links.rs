@@ -1,6 +1,6 @@
-//! All doors of this machine to one group: a [`Link`] on each interface that it is to use.
+//! All connections of this machine to one group: a [`Link`] on each interface in use.
 //!
-//! Owns the set and what holds for the whole of it; which of them a datagram takes is its user's choice.
+//! Owns the set and its totals; the caller chooses the link for a datagram.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use super::{Link, LinkConfig};
 use crate::Result;
 
-/// One link or more, all of the same group and port.
+/// One or more links, all of the same group and port.
 #[derive(Debug)]
 pub struct Links {
     first: Link,
     more: Vec<Link>,
-    /// Packets lost at links that were replaced.
+    /// Packets lost at replaced links.
     lost: u64,
 }
 
@@ -28,7 +28,7 @@ impl From<Link> for Links {
 }
 
 impl Links {
-    /// Opens `first`, and then `more`; two of the same interface are one.
+    /// Opens `first`, and then `more`, one link for each interface.
     pub fn open(
         first: &LinkConfig,
         more: &[LinkConfig],
@@ -47,23 +47,23 @@ impl Links {
         Ok(links)
     }
 
-    /// The first of them; the only one on most machines.
+    /// The first link; the only one on most machines.
     pub fn first(&self) -> &Link {
         &self.first
     }
 
-    /// All of them, in the order in which they were named.
+    /// All links, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Link> {
         std::iter::once(&self.first).chain(&self.more)
     }
 
-    /// How many there are, at least 1.
+    /// Number of links, at least 1.
     #[expect(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
         1 + self.more.len()
     }
 
-    /// The link at `place` in their order.
+    /// The link at index `place`.
     pub fn get(&self, place: usize) -> Option<&Link> {
         match place.checked_sub(1) {
             None => Some(&self.first),
@@ -71,7 +71,7 @@ impl Links {
         }
     }
 
-    /// Puts another link in the place of one; it stays the same group.
+    /// Replaces the link at index `place` by another one of the same group.
     pub fn replace(&mut self, place: usize, link: Link) {
         let old = match place.checked_sub(1) {
             None => std::mem::replace(&mut self.first, link),
@@ -84,12 +84,12 @@ impl Links {
         self.lost += old.drops().unwrap_or(0);
     }
 
-    /// The group, for people.
+    /// The group, for display.
     pub fn group(&self) -> SocketAddr {
         self.first.group()
     }
 
-    /// The names of the interfaces, for people.
+    /// Names of the interfaces, for display.
     pub fn names(&self) -> String {
         self.iter()
             .map(|link| link.interface().name.as_str())
@@ -97,19 +97,19 @@ impl Links {
             .join(", ")
     }
 
-    /// The link whose interface takes the smallest datagrams.
+    /// The link with the smallest largest datagram.
     pub fn narrowest(&self) -> &Link {
         self.iter()
             .min_by_key(|link| link.max_segment())
             .unwrap_or(&self.first)
     }
 
-    /// The bytes that the kernel granted for what nobody has read yet, at the link where it granted least.
+    /// Granted receive buffer in bytes, of the link with the smallest.
     pub fn recv_buffer(&self) -> usize {
         self.iter().map(Link::recv_buffer).min().unwrap_or(0)
     }
 
-    /// The packets lost because nobody read them in time, see [`Link::drops`].
+    /// Packets lost because the process did not read them in time, see [`Link::drops`].
     pub fn drops(&self) -> io::Result<u64> {
         let now: u64 = self.iter().map(Link::drops).sum::<io::Result<_>>()?;
         Ok(self.lost + now)

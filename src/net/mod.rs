@@ -1,12 +1,13 @@
-//! The network as this machine has it: interfaces, multicast sockets, batches of datagrams, waiting.
+//! The network of this machine: interfaces, multicast sockets, batches of datagrams, waiting.
 //!
-//! A [`Link`] is two sockets on one [`Interface`]: one hears the group, the other speaks to the group and to single
-//! hosts and hears what is meant for this process alone. Datagrams are bytes here: what they say, who may say it, when
-//! to send and how fast belongs to [`crate::wire`], [`crate::proto`] and [`crate::drive`].
+//! A [`Link`] is two sockets on one [`Interface`]: one receives the group's datagrams; the other
+//! sends to the group and to single hosts, and receives datagrams for this process alone. Datagrams
+//! are opaque bytes here: their content, authorization, timing and rate belong to [`crate::wire`],
+//! [`crate::proto`] and [`crate::drive`].
 //!
-//! Threads use this room with blocking waits ([`Poller`]); an executor on the receive path costs a quarter more
-//! processor time. Everything is Linux: UDP GSO and GRO carry the data (see [`MAX_SEGMENTS`]), and a machine without
-//! them gets the same behaviour with more system calls.
+//! Threads use this room with blocking waits ([`Poller`]); an executor on the receive path costs a
+//! quarter more processor time. Linux only: UDP GSO and GRO carry the data (see [`MAX_SEGMENTS`]),
+//! and a machine without them behaves the same with more system calls.
 
 mod batch;
 mod changes;
@@ -30,7 +31,7 @@ pub use socket::{DEFAULT_RECV_BUFFER, Link, LinkConfig};
 use std::fmt;
 use std::net::IpAddr;
 
-/// Which generation of IP addresses a link uses; the group's address decides.
+/// IP version of a link, determined by the group's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
     /// IPv4.
@@ -40,7 +41,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family that `address` belongs to.
+    /// Family of `address`.
     pub fn of(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Family::V4,
@@ -48,7 +49,7 @@ impl Family {
         }
     }
 
-    /// The bytes that the IP and UDP headers take of every packet (without options, which makuo never sends).
+    /// Bytes of the IP and UDP headers of every packet (without options, which makuo never sends).
     fn header_bytes(self) -> usize {
         match self {
             Family::V4 => 20 + 8,
@@ -66,8 +67,8 @@ impl fmt::Display for Family {
     }
 }
 
-/// The largest UDP payload, in bytes, that fits one packet on an interface with this MTU; never more than
-/// [`MAX_DATAGRAM`]. Whatever seals a datagram has to fit in as well.
+/// Largest UDP payload, in bytes, of one packet on an interface with this MTU; never more than
+/// [`MAX_DATAGRAM`]. The overhead of sealing is part of this size.
 pub fn max_segment(mtu: u32, family: Family) -> usize {
     usize::try_from(mtu)
         .unwrap_or(usize::MAX)
@@ -84,17 +85,17 @@ pub(crate) mod testing {
 
     use super::*;
 
-    /// How long a test waits for a datagram that is certain to come.
+    /// Timeout of a test for a datagram that is certain to arrive.
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// A port that nothing on this machine uses for UDP at the moment.
+    /// A UDP port currently unused on this machine.
     pub(crate) fn free_port() -> u16 {
         let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         probe.local_addr().unwrap().port()
     }
 
-    /// A link on loopback, or none with the reason printed when this machine cannot. An IPv6 link can be opened there,
-    /// but only hears what is sent to it alone.
+    /// A link on loopback. `None`, with the reason printed, on machines without multicast on
+    /// loopback. An IPv6 link can be opened there, but receives unicast only.
     pub(crate) fn loopback(group: &str, port: u16, offload: Offload) -> Option<Link> {
         let Some(interface) = list().unwrap().into_iter().find(|i| i.loopback && i.up) else {
             eprintln!("skipped: no loopback interface here");
@@ -112,7 +113,7 @@ pub(crate) mod testing {
             .ok()
     }
 
-    /// Reads from `channel` until `count` datagrams came; panics when they do not come.
+    /// Reads from `channel` until `count` datagrams have arrived; panics on a timeout.
     pub(crate) fn collect(link: &Link, channel: Channel, count: usize) -> Vec<Vec<u8>> {
         let (poller, mut batch, mut got) = (Poller::new().unwrap(), RecvBatch::new(), Vec::new());
         while got.len() < count {
@@ -133,7 +134,7 @@ pub(crate) mod testing {
         got
     }
 
-    /// Whether nothing waits on `channel`.
+    /// Returns whether nothing is waiting on `channel`.
     pub(crate) fn silent(link: &Link, channel: Channel) -> bool {
         let mut batch = RecvBatch::new();
         link.recv(channel, &mut batch, |_| {}).unwrap() == 0

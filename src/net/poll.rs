@@ -1,6 +1,7 @@
-//! Waiting: for the two sockets of each link, for another thread, and for a moment on the clock, whichever comes first.
+//! Waiting for the two sockets of each link, for another thread, and for a deadline, whichever
+//! comes first.
 //!
-//! Owns the waiting only: it reads no socket and keeps no list of timers.
+//! Owns the waiting only: reads no sockets and keeps no list of timers.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -14,25 +15,25 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::{Changes, Link};
 use crate::{Error, Kind, Result};
 
-/// What to wait for besides wakers and time.
+/// Events to wait for besides wakers and time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Interest {
     /// Datagrams of the group.
     pub group: bool,
     /// Datagrams to this process alone.
     pub own: bool,
-    /// Room to send, after a send was blocked.
+    /// Room to send, after a blocked send.
     pub write: bool,
 }
 
 impl Interest {
-    /// Whatever comes in.
+    /// All incoming datagrams.
     pub const READ: Interest = Interest {
         group: true,
         own: true,
         write: false,
     };
-    /// Whatever comes in, and room to send.
+    /// All incoming datagrams, and room to send.
     pub const READ_WRITE: Interest = Interest {
         group: true,
         own: true,
@@ -40,12 +41,12 @@ impl Interest {
     };
 }
 
-/// What a wait ended with; nothing set means that the time ran out or a signal came.
+/// Result of a wait; all false after a timeout or a signal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ready {
-    /// Datagrams of the group wait.
+    /// Datagrams of the group are waiting.
     pub group: bool,
-    /// Datagrams to this process alone wait.
+    /// Datagrams to this process alone are waiting.
     pub own: bool,
     /// There is room to send.
     pub write: bool,
@@ -55,13 +56,14 @@ pub struct Ready {
     pub changed: bool,
 }
 
-/// One thread's place to wait.
+/// Waiting point of one thread.
 #[derive(Debug)]
 pub struct Poller {
     bell: Arc<Bell>,
 }
 
-/// Ends the wait of a [`Poller`] from any thread. Calls before the wait are not lost; many calls count as one.
+/// Ends the wait of a [`Poller`] from any thread. Calls before the wait are not lost; many calls
+/// count as one.
 #[derive(Debug, Clone)]
 pub struct Waker {
     bell: Arc<Bell>,
@@ -70,12 +72,12 @@ pub struct Waker {
 #[derive(Debug)]
 struct Bell {
     event: OwnedFd,
-    /// Whether the bell rang and nobody came: spares the system call of the second ring.
+    /// Whether a call is pending: saves the system call of the next one.
     rung: AtomicBool,
 }
 
 impl Poller {
-    /// A new place to wait.
+    /// A new poller.
     pub fn new() -> Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
             Error::new(Kind::Io, "cannot make an eventfd").because(io::Error::from(e))
@@ -95,8 +97,8 @@ impl Poller {
         }
     }
 
-    /// Waits until something of `interest` is ready on `link`, a waker calls, or `timeout` passed (none: for ever).
-    /// Callers look at their clock afterwards: a signal ends a wait early.
+    /// Waits until an event of `interest` occurs on `link`, a waker calls, or `timeout` expires
+    /// (`None`: no timeout). Callers must check their clock afterwards: a signal ends a wait early.
     pub fn wait(
         &self,
         link: &Link,
@@ -106,7 +108,8 @@ impl Poller {
         self.wait_any([(link, interest)], None, timeout)
     }
 
-    /// The same for several links: something is ready on any of them, or `changes` have come.
+    /// [`Self::wait`] for several links: waits until an event occurs on any of them, or `changes`
+    /// arrive.
     pub fn wait_any<'a>(
         &self,
         links: impl IntoIterator<Item = (&'a Link, Interest)>,
@@ -140,8 +143,8 @@ impl Poller {
         for (link, fds) in waiting.into_iter().zip(fds[1..].chunks_exact(2)) {
             let (group, own) = (fds[0].revents(), fds[1].revents());
             if (group | own).contains(PollFlags::ERR) {
-                // An error that some earlier datagram met on its way (ICMP): it says nothing about the next one, and
-                // left in place it would end every wait at once.
+                // An error of an earlier datagram (ICMP): irrelevant for the next one, and left in
+                // place it would end every wait at once.
                 link.clear_errors();
             }
             ready.group |= group.contains(PollFlags::IN);
@@ -152,7 +155,7 @@ impl Poller {
         Ok(ready)
     }
 
-    /// Waits for a waker or `timeout` alone; whether a waker called.
+    /// Waits for a waker or `timeout` alone; returns whether a waker called.
     pub fn rest(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let mut fds = [self.bell_fd()];
         wait_for(&mut fds, timeout)?;
@@ -168,23 +171,24 @@ impl Waker {
     /// Ends the poller's current wait, or its next one.
     pub fn wake(&self) {
         if !self.bell.rung.swap(true, Ordering::AcqRel) {
-            // Can fail only when the counter is full, and then the poller wakes anyway.
+            // Fails only with a full counter, and then the poller wakes anyway.
             let _ = rustix::io::write(&self.bell.event, &1u64.to_ne_bytes());
         }
     }
 }
 
 impl Bell {
-    /// Silences the bell. The counter is emptied before the flag falls: a call in between finds the flag up and writes
-    /// nothing, and what its caller did before calling is seen by the thread that comes out of the wait now.
+    /// Resets the bell. The counter is emptied before the flag is cleared: a call in between finds
+    /// the flag set and writes nothing, and the thread that now leaves the wait sees all that the
+    /// caller did before.
     fn answer(&self) -> bool {
         let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
         self.rung.swap(false, Ordering::AcqRel)
     }
 }
 
-/// Lets the calling thread's waits end within a microsecond or so of their time, where the kernel's default (50 us)
-/// would make a paced sender late on every datagram.
+/// Lets the calling thread's waits end within about a microsecond of their time. The kernel's
+/// default slack (50 us) would make a paced sender late on every datagram.
 pub fn sharpen_timers() {
     if let Err(e) = rustix::thread::set_current_timer_slack(NonZeroU64::new(1_000)) {
         tracing::debug!("cannot lower the timer slack: {e}");
@@ -193,7 +197,7 @@ pub fn sharpen_timers() {
 
 /// Waits; a signal is an early end with nothing ready.
 fn wait_for(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    // A time that the kernel cannot count is for ever.
+    // A timeout too large for the kernel is no timeout.
     let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
     match poll(fds, timeout.as_ref()) {
         Ok(_) => Ok(()),

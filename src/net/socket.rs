@@ -1,15 +1,16 @@
-//! The two sockets of a link: how they are opened, and what the kernel made of the wishes.
+//! The two sockets of a link: their options, and the limits that the kernel granted.
 //!
-//! - The **group** socket is bound to the group's address and port, so that nothing else sent to that port reaches it,
-//!   and hears what any process sends to the group on the link's interface. It shares its address (SO_REUSEADDR):
-//!   every process of a machine that joins hears every datagram. SO_REUSEPORT would deal them out instead.
-//! - The **own** socket is bound to the interface's address and a port that the kernel picks. It sends everything, so
-//!   that answers to a sender reach that one process, and hears what is sent to it.
+//! - The **group** socket is bound to the group's address and port, so that nothing else sent to
+//!   that port reaches it. It receives the datagrams of any process to the group on the link's
+//!   interface, and shares its address (SO_REUSEADDR): every process of a machine that joins
+//!   receives every datagram. SO_REUSEPORT would distribute them instead.
+//! - The **own** socket is bound to the interface's address and a port chosen by the kernel. It
+//!   sends everything, so that answers to a sender reach that one process, and receives them.
 //!
-//! Own multicasts come back to the group socket, as other processes of this machine may need them. Reading them again
-//! would cost a sender as much as being one more receiver, so a filter in the kernel refuses them, unless
-//! [`LinkConfig::hear_self`] is set. (The kernel counts what a filter refuses among UDP's receive errors;
-//! [`Link::drops`] takes them out again.)
+//! The link's own multicasts loop back to the group socket, because other processes of this machine
+//! may need them. Reading them again would cost a sender as much as one more receiver, so a filter
+//! in the kernel refuses them, unless [`LinkConfig::hear_self`] is set. (The kernel counts packets
+//! refused by a filter among UDP's receive errors; [`Link::drops`] subtracts them.)
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
@@ -24,37 +25,38 @@ use super::batch::{Channel, Offload};
 use super::{Family, Interface, explain, max_segment, sys};
 use crate::{Error, Result};
 
-/// The receive buffer, in bytes, that a link asks for: four times the most that a sender has under way.
+/// Default receive buffer of a link in bytes: four times the most that a sender has in flight.
 pub const DEFAULT_RECV_BUFFER: usize = 16 << 20;
 
-/// What a link is to be.
+/// Configuration of a link.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
-    /// The interface to speak and hear on.
+    /// Interface to send and receive on.
     pub interface: Interface,
-    /// The multicast group; it decides between IPv4 and IPv6.
+    /// Multicast group; determines IPv4 or IPv6.
     pub group: IpAddr,
-    /// The group's UDP port.
+    /// UDP port of the group.
     pub port: u16,
-    /// How many routers a multicast may cross, plus one: 1 stays on the link.
+    /// Routers that a multicast may cross, plus one: 1 stays on the link.
     pub ttl: u8,
-    /// The receive buffer to ask for, in bytes, for each of the two sockets.
+    /// Receive buffer to request, in bytes, for each of the two sockets.
     pub recv_buffer: usize,
-    /// The send buffer to ask for, in bytes; None leaves the kernel's default. A small one is what makes a full link block
-    /// the sender: with 1 MB and more the local queue drops silently instead.
+    /// Send buffer to request, in bytes; `None` leaves the kernel's default. A small buffer makes a
+    /// full link block the sender: with 1 MB and more the local queue drops silently instead.
     pub send_buffer: Option<usize>,
-    /// How to use the kernel's batches; anything but [`Offload::Full`] is for networks where that misbehaves.
+    /// Use of the kernel's batching; anything but [`Offload::Full`] is for networks where that
+    /// fails.
     pub offload: Offload,
-    /// Whether the link's own multicasts come back to it.
+    /// Whether the link receives its own multicasts.
     pub hear_self: bool,
 }
 
-/// The send buffer to ask for: what a gigabit link sends in some milliseconds, in which a sender on a busy machine may
-/// not get its turn.
+/// Default send buffer: some milliseconds of a gigabit link, during which a sender on a busy
+/// machine may not be scheduled.
 const SEND_BUFFER: usize = 256 << 10;
 
 impl LinkConfig {
-    /// The defaults: port 5000, TTL 1, 16 MiB to receive, 256 KiB to send, everything else as the kernel likes it best.
+    /// The defaults: port 5000, TTL 1, 16 MiB to receive, 256 KiB to send, all offloads.
     pub fn new(interface: Interface, group: IpAddr) -> Self {
         Self {
             interface,
@@ -69,14 +71,16 @@ impl LinkConfig {
     }
 }
 
-/// An open door to a group on one interface. Threads may share it: one that receives and one that sends do not meet.
+/// An open connection to a group on one interface. Can be shared by a receiving and a sending
+/// thread without contention.
 #[derive(Debug)]
 pub struct Link {
     pub(super) group: Endpoint,
     pub(super) own: Endpoint,
-    /// How sends are batched at the moment, an [`Offload`].
+    /// Current batching of sends, an [`Offload`].
     pub(super) offload: AtomicU8,
-    /// The packets that were multicast and that the group socket's filter refuses when they come back; none without it.
+    /// Packets sent to the group, which the group socket's filter refuses on their return; `None`
+    /// without a filter.
     pub(super) echoes: Option<AtomicU64>,
     destination: SocketAddr,
     local: SocketAddr,
@@ -84,7 +88,7 @@ pub struct Link {
     recv_buffer: usize,
 }
 
-/// A socket and what the batches remember about it.
+/// A socket and its state for batching.
 #[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) socket: Socket,
@@ -122,7 +126,7 @@ impl Link {
         let recv_buffer = got(&group).min(got(&own));
         if recv_buffer < config.recv_buffer {
             tracing::debug!(
-                "receive buffer: {recv_buffer} bytes of {} wished",
+                "receive buffer: {recv_buffer} bytes of {} requested",
                 config.recv_buffer
             );
         }
@@ -140,12 +144,12 @@ impl Link {
         })
     }
 
-    /// The address that every member hears.
+    /// Address of the group.
     pub fn group(&self) -> SocketAddr {
         self.destination
     }
 
-    /// The address that this process alone hears, and that its datagrams come from.
+    /// Unicast address of this process, and source of its datagrams.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
@@ -155,19 +159,19 @@ impl Link {
         &self.interface
     }
 
-    /// The largest datagram, in bytes, that the interface takes in one packet.
+    /// Largest datagram, in bytes, that fits one packet of the interface.
     pub fn max_segment(&self) -> usize {
         max_segment(self.interface.mtu, Family::of(self.destination.ip()))
     }
 
-    /// The bytes that the kernel granted to each socket for what nobody has read yet. It counts its own overhead
-    /// against it: with datagrams of a few bytes less fits than this number says.
+    /// Receive buffer, in bytes, that the kernel granted to each socket. The kernel charges its own
+    /// overhead against it: of tiny datagrams fewer bytes fit.
     pub fn recv_buffer(&self) -> usize {
         self.recv_buffer
     }
 
-    /// The packets lost at this link because nobody read them in time, since it was opened. A packet that carries many
-    /// datagrams counts once.
+    /// Packets lost at this link because the process did not read them in time, since the link was
+    /// opened. A packet with many datagrams counts once.
     pub fn drops(&self) -> io::Result<u64> {
         let group = u64::from(sys::socket_drops(&self.group.socket)?);
         let own = u64::from(sys::socket_drops(&self.own.socket)?);
@@ -178,7 +182,7 @@ impl Link {
         Ok(group.saturating_sub(echoes) + own)
     }
 
-    /// What an error of [`Link::send`] means to a person.
+    /// Describes an error of [`Link::send`].
     pub fn explain_send(&self, to: SocketAddr, error: io::Error) -> Error {
         explain::sending(&self.interface, to, error)
     }
@@ -198,7 +202,7 @@ impl Link {
         self.own.socket.as_fd()
     }
 
-    /// Takes away errors that the kernel keeps to report with some later call.
+    /// Clears errors that the kernel keeps for a later call.
     pub(super) fn clear_errors(&self) {
         for endpoint in [&self.group, &self.own] {
             if let Ok(Some(e)) = endpoint.socket.take_error() {
@@ -208,7 +212,7 @@ impl Link {
     }
 }
 
-/// What failed ("join the group") and how.
+/// The failed action ("join the group") and its error.
 type Refusal = (&'static str, io::Error);
 
 fn check(config: &LinkConfig) -> Result<()> {
@@ -225,9 +229,9 @@ fn check(config: &LinkConfig) -> Result<()> {
     Ok(())
 }
 
-/// `ip` with the interface's number where the address means nothing without it.
+/// `ip` with the interface's number if the address needs a scope.
 fn scoped(ip: IpAddr, port: u16, interface: &Interface) -> SocketAddr {
-    /// The scope of a multicast address that reaches no further than the link, see RFC 4291.
+    /// Scope of a multicast address limited to the link, see RFC 4291.
     const LINK_SCOPE: u16 = 2;
     match ip {
         IpAddr::V6(v6) => {
@@ -250,18 +254,18 @@ fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<Endpoint, 
         .map_err(|e| ("share the address", e))?;
     socket
         .bind(&SockAddr::from(destination))
-        .map_err(|e| ("listen to", e))?;
+        .map_err(|e| ("listen on", e))?;
 
     let index = config.interface.index;
     match destination.ip() {
         IpAddr::V4(group) => {
             socket
                 .set_multicast_all_v4(false)
-                .map_err(|e| ("hear only", e))?;
+                .map_err(|e| ("restrict the socket to", e))?;
             socket.join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index))
         }
         IpAddr::V6(group) => {
-            // Kernels before 4.20 do not know it; there the address that the socket is bound to has to do.
+            // Kernels before 4.20 lack the option; the address of the socket has to suffice there.
             let _ = socket.set_multicast_all_v6(false);
             socket.join_multicast_v6(&group, index)
         }
@@ -275,7 +279,7 @@ fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> 
     let socket = new_socket(from)?;
     socket
         .bind(&SockAddr::from(from))
-        .map_err(|e| ("speak from", e))?;
+        .map_err(|e| ("bind to", e))?;
     let (ttl, index) = (u32::from(config.ttl), config.interface.index);
 
     if from.is_ipv4() {
@@ -323,9 +327,10 @@ fn new_socket(address: SocketAddr) -> Result<Socket, Refusal> {
 
 fn endpoint(config: &LinkConfig, socket: Socket) -> Result<Endpoint, Refusal> {
     grow_recv_buffer(&socket, config.recv_buffer);
-    // Makes it nonblocking, forbids fragments, and asks for trains (GRO) and time stamps.
+    // Makes the socket nonblocking, forbids fragments, and enables trains (GRO) and time stamps.
     let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(|e| ("prepare", e))?;
-    // It asks for more than is wanted here; each answer costs time on every read.
+    // The call above requests more than is needed here; each piece of information costs time on
+    // every read.
     let _ = setsockopt(&socket, sockopt::Ipv4PacketInfo, &false);
     let _ = socket.set_recv_tos_v4(false);
 
@@ -341,7 +346,8 @@ fn endpoint(config: &LinkConfig, socket: Socket) -> Result<Endpoint, Refusal> {
     Ok(Endpoint { socket, state })
 }
 
-/// As much as was asked for where this process may (CAP_NET_ADMIN), else as much as net.core.rmem_max allows.
+/// The requested size if this process may set it (CAP_NET_ADMIN), else as much as net.core.rmem_max
+/// allows.
 fn grow_recv_buffer(socket: &Socket, bytes: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_err()
         && let Err(e) = socket.set_recv_buffer_size(bytes)

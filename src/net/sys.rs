@@ -1,4 +1,5 @@
-//! The few calls that no safe wrapper offers. All `unsafe` of this room is here; nothing here decides anything.
+//! The few calls without a safe wrapper. All `unsafe` of this room is here; nothing here makes
+//! decisions.
 #![allow(unsafe_code, reason = "system calls that no crate wraps")]
 
 use std::io;
@@ -13,16 +14,17 @@ use socket2::{SockFilter, Socket};
 const SIOCGIFMTU: u32 = 0x8921;
 /// `getsockopt(SO_MEMINFO)`, from asm-generic/socket.h.
 const SO_MEMINFO: libc::c_int = 55;
-/// The fields of `SO_MEMINFO`, from linux/sock_diag.h; the last one counts the drops.
+/// Fields of `SO_MEMINFO`, from linux/sock_diag.h; the last one counts the drops.
 const MEMINFO_FIELDS: usize = 9;
 const MEMINFO_DROPS: usize = 8;
 
-/// The MTU of the interface `name`, asked of the kernel through `socket` (any socket does). Unlike /sys this answers
-/// for the network namespace that the process is in.
+/// MTU of the interface `name`, queried through `socket` (any socket works). Unlike /sys the result
+/// is for the network namespace of the process.
 pub(super) fn interface_mtu(socket: &Socket, name: &str) -> io::Result<u32> {
-    // SAFETY: an all-zero `ifreq` is a valid one: integers, and a union of integers and pointers never followed here.
+    // SAFETY: an all-zero `ifreq` is valid: integers, and a union of integers and pointers never
+    // followed here.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    // One byte stays zero: the name ends there.
+    // One byte stays zero as the terminator.
     if name.len() >= request.ifr_name.len() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -31,7 +33,8 @@ pub(super) fn interface_mtu(socket: &Socket, name: &str) -> io::Result<u32> {
         *slot = byte as libc::c_char;
     }
 
-    // SAFETY: SIOCGIFMTU reads `ifr_name` and writes `ifru_mtu`, both inside `request`, which outlives the call.
+    // SAFETY: SIOCGIFMTU reads `ifr_name` and writes `ifru_mtu`, both inside `request`, which
+    // outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGIFMTU as _, &mut request) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -42,12 +45,14 @@ pub(super) fn interface_mtu(socket: &Socket, name: &str) -> io::Result<u32> {
     u32::try_from(mtu).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// How many packets the kernel dropped at this socket since it was made: no room, or refused by its filter.
+/// Packets dropped by the kernel at this socket since its creation: no room, or refused by its
+/// filter.
 pub(super) fn socket_drops(socket: impl AsFd) -> io::Result<u32> {
     let mut fields = [0u32; MEMINFO_FIELDS];
     let mut length = mem::size_of_val(&fields) as libc::socklen_t;
 
-    // SAFETY: the kernel writes at most `length` bytes to `fields` and says in `length` how many; both outlive the call.
+    // SAFETY: the kernel writes at most `length` bytes to `fields` and their number to `length`;
+    // both outlive the call.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -65,13 +70,13 @@ pub(super) fn socket_drops(socket: impl AsFd) -> io::Result<u32> {
     }
 }
 
-/// Makes the kernel refuse what comes from `source` before it takes room in the socket's buffer.
+/// Makes the kernel refuse packets from `source` before they take room in the socket's buffer.
 pub(super) fn refuse_source(socket: &Socket, source: SocketAddr) -> io::Result<()> {
     socket.attach_filter(&source_filter(source))
 }
 
-/// The classic BPF program for [`refuse_source`]: it sees a packet from the UDP header on, and the IP header at
-/// `SKF_NET_OFF`.
+/// The classic BPF program for [`refuse_source`]. Offsets begin at the UDP header, and the IP
+/// header is at `SKF_NET_OFF`.
 fn source_filter(source: SocketAddr) -> Vec<SockFilter> {
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
@@ -90,7 +95,8 @@ fn source_filter(source: SocketAddr) -> Vec<SockFilter> {
 
     let mut program = Vec::with_capacity(2 * words.len() + 4);
     for (offset, &word) in (first..).step_by(4).zip(&words) {
-        // What differs jumps to the last instruction: the rest of the words, the port's two, and the refusal.
+        // A mismatch jumps to the last instruction: over the rest of the words, two for the port,
+        // and the refusal.
         let rest = 2 * words.len() + 1 - program.len();
         program.push(SockFilter::new(LOAD_WORD, 0, 0, NETWORK_HEADER + offset));
         program.push(SockFilter::new(JUMP_EQUAL, 0, rest as u8, word));

@@ -4,8 +4,8 @@
 //! front    0  "mk"          2 bytes
 //!          2  version       1
 //!          3  kind          1   1 control, 2 data; 0x80 more when sealed
-//!          4  source        8   instance id of the process that sent it
-//!         12  counter       8   datagrams of that process and kind, from 1: loss is counted by it
+//!          4  source        8   instance id of the sending process
+//!         12  counter       8   datagrams of that process and kind, from 1: gaps are losses
 //! control 20  message id    4   + fragment index 1 + fragment count 1 + bytes
 //! data    20  session       8
 //!         28  generation    4
@@ -31,40 +31,40 @@ pub(super) const MAGIC: [u8; 2] = *b"mk";
 const CONTROL: u8 = 1;
 pub(super) const DATA: u8 = 2;
 
-/// Who sent a datagram, and its number.
+/// Source and number of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Front {
     /// The sending process.
     pub source: InstanceId,
-    /// The number of the datagram among those of the process and kind.
+    /// Number of the datagram among those of the process and kind.
     pub counter: u64,
 }
 
-/// A piece of a message.
+/// Fragment of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// The number of the message among those of the process.
+    /// Number of the message among those of the process.
     pub message: u32,
-    /// Which piece this is.
+    /// Index of the fragment.
     pub index: u8,
-    /// How many there are; at least 1.
+    /// Number of fragments; at least 1.
     pub count: u8,
-    /// Its bytes.
+    /// Bytes of the fragment.
     pub bytes: &'a [u8],
 }
 
-/// Where a symbol belongs.
+/// Position of a symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SymbolHeader {
     /// The session.
     pub session: SessionId,
-    /// The generation within it.
+    /// Generation within the session.
     pub generation: Generation,
-    /// The row of the generation.
+    /// Row of the generation.
     pub row: u16,
-    /// The place within the row, below `columns`.
+    /// Column within the row, below `columns`.
     pub column: u8,
-    /// Symbols a row; at least 1.
+    /// Symbols in a row; at least 1.
     pub columns: u8,
     /// Bytes of the generation's payload.
     pub payload: u32,
@@ -72,40 +72,40 @@ pub struct SymbolHeader {
     pub sent: u32,
 }
 
-/// A data symbol.
+/// Data symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Symbol<'a> {
-    /// Where it belongs.
+    /// Position of the symbol.
     pub header: SymbolHeader,
-    /// Its bytes; not empty.
+    /// Content; not empty.
     pub bytes: &'a [u8],
 }
 
-/// A checked view of one datagram.
+/// Checked view of one datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datagram<'a> {
-    /// A piece of a message.
+    /// Fragment of a message.
     Control(Front, Piece<'a>),
-    /// A data symbol.
+    /// Data symbol.
     Data(Front, Symbol<'a>),
 }
 
-/// Why a datagram was dropped.
+/// Reason why a datagram was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DatagramError {
-    /// Not of makuo, or cut short.
+    /// Not from makuo, or truncated.
     #[error("not a makuo datagram")]
     Foreign,
-    /// Of another version of the wire format.
-    #[error("wire format version {0}, this makuo speaks {version}", version = super::VERSION)]
+    /// Another version of the wire format.
+    #[error("wire format version {0}, this makuo supports {version}", version = super::VERSION)]
     Version(u8),
-    /// Fields that contradict each other.
+    /// Contradicting fields.
     #[error("malformed datagram")]
     Malformed,
 }
 
 impl<'a> Datagram<'a> {
-    /// The datagram that `bytes` are.
+    /// Parses a datagram.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DatagramError> {
         if bytes.len() < FRONT || bytes[..2] != MAGIC {
             return Err(DatagramError::Foreign);

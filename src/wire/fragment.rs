@@ -1,4 +1,4 @@
-//! Messages longer than a datagram: cutting and putting together.
+//! Fragmentation and reassembly of messages longer than one datagram.
 
 use std::collections::HashMap;
 
@@ -7,12 +7,13 @@ use super::message::MAX_MESSAGE_BYTES;
 use crate::id::InstanceId;
 use crate::units::Moment;
 
-/// The most messages that are put together at one time; the oldest goes first.
+/// Largest number of messages in reassembly; the oldest is dropped first.
 const MAX_OPEN: usize = 64;
-/// The most of them from one source.
+/// Largest number of messages in reassembly from one source.
 const MAX_OPEN_EACH: usize = 8;
 
-/// The pieces of `message`, each fitting a datagram of `datagram` bytes. `None` when it would take more than 255.
+/// Cuts `message` into fragments that fit datagrams of `datagram` bytes. `None` if more than 255
+/// would be needed.
 pub fn cut(
     message: &[u8],
     number: u32,
@@ -40,14 +41,14 @@ struct Open {
     bytes: usize,
 }
 
-/// Puts messages together.
+/// Reassembles messages from fragments.
 #[derive(Debug, Default)]
 pub struct Reassembly {
     open: HashMap<(InstanceId, u32), Open>,
 }
 
 impl Reassembly {
-    /// Takes a piece; gives the message's bytes when it was the last that was missing. A message of one piece is not
+    /// Adds a fragment; returns the message's bytes once complete. A message of one fragment is not
     /// copied twice.
     pub fn add(&mut self, now: Moment, source: InstanceId, piece: Piece<'_>) -> Option<Vec<u8>> {
         if piece.count == 1 {
@@ -91,7 +92,7 @@ impl Reassembly {
         )
     }
 
-    /// Bytes of messages that are not whole.
+    /// Bytes held for incomplete messages.
     pub fn held(&self) -> usize {
         self.open.values().map(|open| open.bytes).sum()
     }

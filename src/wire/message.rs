@@ -1,7 +1,7 @@
-//! What hosts say to each other besides data: CBOR with numbered positions, so that a later version can append.
+//! Control messages: CBOR with numbered positions, so that a later version can append fields.
 //!
-//! A message comes from anyone on the network: decoding checks every count against a cap, and nothing here is believed
-//! that a signature does not cover.
+//! Messages come from anyone on the network. Decoding checks every count against a cap, and nothing
+//! is believed without a signature.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -18,120 +18,122 @@ use crate::keys::{Identity, WORD_SIGNATURE};
 use crate::manifest::ReleaseId;
 use crate::units::WallTime;
 
-/// The most bytes of a message.
+/// Largest message in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 80 << 10;
-/// The most ranges of one message.
+/// Largest number of ranges in one message.
 pub const MAX_RANGES: usize = 2048;
-/// The most generations that one negative acknowledgement names.
+/// Largest number of generations in one negative acknowledgement.
 pub const MAX_NACKS: usize = 64;
-/// The most columns of a generation.
+/// Largest number of columns of a generation.
 pub const MAX_NEEDS: usize = 32;
-/// The most hosts that are asked to report regularly.
+/// Largest accepted number of hosts in the list of regular reporters.
 pub const MAX_REPORTERS: usize = 64;
-/// The most strangers that one host tells of.
+/// Largest number of strangers in one beacon.
 pub const MAX_STRANGERS: usize = 16;
-/// The most nonces that one beacon repeats.
+/// Largest number of nonces that one beacon repeats.
 pub const MAX_ECHOES: usize = 16;
-/// The most trees that one host tells of.
+/// Largest number of trees in one message.
 pub const MAX_TREES: usize = 256;
-/// The most characters of a text for people.
+/// Largest number of characters of a text for people.
 pub const MAX_TEXT: usize = 4096;
-/// The most tombstones of one tree that a beacon tells of: the newest.
+/// Largest number of tombstones of one tree in a beacon: the newest.
 pub const MAX_TOMBSTONES_TOLD: usize = 2;
-/// Parts in answer to one question for drift.
+/// Parts in answer to one request for drift.
 pub const DRIFT_PARTS: u64 = 32;
-/// The most bytes of one part of a drift report.
+/// Largest part of a drift report in bytes.
 pub const MAX_DRIFT_PART: usize = 1100;
 
-/// Everything that is said.
+/// Control message.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Message {
-    /// "Who is there?" Answered by [`Message::Hello`] after a random delay. The answer repeats the nonce, and shows the
-    /// highest serial that the host accepted for the tree.
+    /// Asks all hosts to answer with [`Message::Hello`] after a random delay. The answer repeats
+    /// the nonce, and shows the highest serial that the host accepted for the tree.
     #[n(0)]
     Solicit(#[n(0)] Option<Nonce>, #[n(1)] Option<TreeName>),
     /// A host's beacon, or its answer to a solicit.
     #[n(1)]
     Hello(#[n(0)] Hello),
-    /// A host's farewell.
+    /// A host leaves.
     #[n(2)]
     Bye(#[n(0)] HostName),
     /// A sender offers a release.
     #[n(3)]
     Announce(#[n(0)] Announce),
-    /// A host tells the sender where it stands; repeated until acknowledged.
+    /// A host reports its state to the sender; repeated until acknowledged.
     #[n(4)]
     State(#[n(0)] State),
-    /// A host asks for ordinals; repeated until acknowledged.
+    /// A host requests ordinals; repeated until acknowledged.
     #[n(5)]
     Want(#[n(0)] Want),
-    /// The sender has a host's message with this number, and repeats the nonce of that message.
+    /// The sender acknowledges a host's message by number, and repeats the nonce of that message.
     #[n(6)]
     Ack(#[n(0)] SessionId, #[n(1)] u32, #[n(2)] Option<Nonce>),
     /// The sender's heartbeat.
     #[n(7)]
     Status(#[n(0)] Status),
-    /// A host misses symbols.
+    /// A host reports missing symbols.
     #[n(8)]
     Nack(#[n(0)] Nack),
-    /// A host's measurements for the rate.
+    /// A host's measurements for the rate control.
     #[n(9)]
     Report(#[n(0)] Report),
     /// A signed order.
     #[n(10)]
     Order(#[n(0)] SignedOrder),
-    /// The sender asks one host for a part of its drift report.
+    /// The sender requests a part of one host's drift report.
     #[n(11)]
     DriftAsk(#[n(0)] SessionId, #[n(1)] u64),
-    /// The part.
+    /// Part of a drift report.
     #[n(12)]
     DriftPart(#[n(0)] DriftPart),
-    /// A datagram whose size is what matters: does it arrive?
+    /// A datagram sent to find out which size arrives.
     #[n(13)]
     Probe(#[n(0)] Probe),
-    /// What do hosts have, whoever is interested?
+    /// Queries the contents of hosts.
     #[n(14)]
     Ask(#[n(0)] Ask),
-    /// What a host has.
+    /// A host's answer to a query.
     #[n(15)]
     Tell(#[n(0)] Tell),
-    /// A host that lacks a release asks one that has it.
+    /// A host without a release requests it from one that has it.
     #[n(16)]
     Pull(#[n(0)] Pull),
-    /// The signed part of a release, from a host that has it, for those that asked.
+    /// The signed part of a release, in answer to a request.
     #[n(17)]
     Header(#[n(0)] ReleaseBytes),
 }
 
-/// Who a host is and what it has.
+/// Identity and contents of a host.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Hello {
-    /// Its name.
+    /// Name of the host.
     #[n(0)]
     pub name: HostName,
-    /// Its makuo's version.
+    /// Version of makuo on the host.
     #[n(1)]
     pub version: String,
-    /// Its trees.
+    /// Trees of the host.
     #[n(2)]
     pub trees: Vec<TreeState>,
-    /// How many hosts it knows to be alive, itself included: tells a sender when it has heard all.
+    /// Number of hosts known to be alive, including this one. A sender uses it to decide whether
+    /// all hosts have answered.
     #[n(3)]
     pub members: u32,
-    /// In an answer to a solicit: the largest datagram that it has heard from who asked, in bytes. A host that does not
-    /// say so is one that does not know.
+    /// In an answer to a solicit: the largest datagram received from the soliciting process, in
+    /// bytes. `None` if unknown.
     #[n(4)]
     pub heard: Option<u16>,
-    /// Who was heard of late without the group key that this host has; none: nobody.
+    /// Addresses recently heard without this host's group key; `None` if there are none.
     #[n(5)]
     pub strangers: Option<Vec<IpAddr>>,
     /// Drawn for this beacon.
     #[n(6)]
     pub nonce: Option<Nonce>,
-    /// In an answer, the nonce of the solicit; in a beacon, those of other beacons that were heard last.
+    /// In an answer, the nonce of the solicit; in a beacon, those of the other beacons heard last.
     #[n(7)]
     pub echoes: Option<Vec<Nonce>>,
-    /// In an answer to a solicit: the key that the host signs its words with, and the start of its process.
+    /// In an answer to a solicit: the key that signs the host's statements, and the start of its
+    /// process.
     #[n(8)]
     pub identity: Option<Identity>,
     /// In an answer to a solicit that names a tree.
@@ -140,12 +142,12 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Whether it was said after `nonce` was drawn.
+    /// Returns whether the message was sent after `nonce` was drawn.
     pub fn repeats(&self, nonce: Nonce) -> bool {
         self.echoes.iter().flatten().any(|echo| *echo == nonce)
     }
 
-    /// Whether the identity that it shows, if any, is that of the process `source`.
+    /// Returns whether the identity, if present, belongs to the process `source`.
     pub fn is_of(&self, source: InstanceId) -> bool {
         self.identity
             .is_none_or(|identity| identity.instance() == source)
@@ -159,10 +161,10 @@ impl Shown {
     }
 }
 
-/// What shows that a serial was accepted: the release of that serial, or the order by which it was taken back.
+/// Proof that a serial was accepted: the release of that serial, or the order that reverted it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Shown {
-    /// The header and the signature of the release.
+    /// Header and signature of the release.
     #[n(0)]
     pub release: Option<ReleaseBytes>,
     /// The order.
@@ -170,72 +172,75 @@ pub struct Shown {
     pub order: Option<SignedOrder>,
 }
 
-/// "I lack this release: offer it, or what has to come before it."
+/// Request of a host for a missing release, or for the releases that have to precede it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Pull {
     /// The tree.
     #[n(0)]
     pub tree: TreeName,
-    /// The release.
+    /// The missing release.
     #[n(1)]
     pub release: ReleaseId,
-    /// The release that is here; 0 is none.
+    /// Current release of the host; 0 is none.
     #[n(2)]
     pub have: Serial,
-    /// The release of the whole tree that it belongs to; none: there is none, or the host does not say.
+    /// The full release that the host's current release builds on. `None` if there is none, or from
+    /// hosts that do not report it.
     #[n(3)]
     pub base: Option<Serial>,
-    /// The host that asks; none: it does not say.
+    /// The requesting host. `None` from hosts that do not report it.
     #[n(4)]
     pub host: Option<HostName>,
-    /// Whether only the signed part is asked for, see [`Message::Header`].
+    /// Whether only the signed part is requested, see [`Message::Header`].
     #[n(5)]
     pub header: Option<bool>,
 }
 
-/// A datagram of a certain size.
+/// Datagram of a given size.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Probe {
-    /// The bytes of the whole datagram.
+    /// Size of the whole datagram in bytes.
     #[n(0)]
     pub size: u16,
-    /// What fills it.
+    /// Padding up to the size.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub padding: Vec<u8>,
 }
 
-/// What a host has of one tree.
+/// State of one tree on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct TreeState {
     /// The tree.
     #[n(0)]
     pub tree: TreeName,
-    /// The highest serial it accepted; 0 is none.
+    /// Highest accepted serial; 0 is none.
     #[n(1)]
     pub serial: Serial,
-    /// The release it has.
+    /// Current release.
     #[n(2)]
     pub release: Option<ReleaseId>,
-    /// The serial of the release it has: lower than the highest after a release was taken back.
+    /// Serial of the current release: lower than the highest one after a rollback.
     #[n(3)]
     pub running: Option<Serial>,
-    /// When the release that it has was made, by its sender's clock: tells two releases of one serial apart.
+    /// Creation time of the current release, by its sender's clock. Distinguishes two releases of
+    /// one serial.
     #[n(4)]
     pub created: Option<WallTime>,
-    /// The newest releases that were taken back, as far as this host knows; none: it cannot tell.
+    /// The newest releases known to be taken back; `None` if the host cannot report them.
     #[n(5)]
     pub tombstones: Option<Vec<Tombstone>>,
-    /// Whether the release that it has failed its last health check here: it is not passed on.
+    /// Whether the current release failed its last health check here: the host does not pass it on.
     #[n(6)]
     pub unhealthy: Option<bool>,
-    /// The release of the whole tree that the one it has belongs to, when that is of a part.
+    /// The full release that the current one belongs to, if the current one governs only a part of
+    /// the tree.
     #[n(9)]
     pub base: Option<Serial>,
 }
 
 impl TreeState {
-    /// What a host says of a tree that took no release yet.
+    /// State of a tree without any release.
     pub fn nothing(tree: TreeName) -> Self {
         let (serial, release, running, created) = Default::default();
         Self {
@@ -251,7 +256,8 @@ impl TreeState {
     }
 }
 
-/// An offer. The header's signature speaks for the release; session and geometry are the sender's word only.
+/// Offer of a release. The header's signature covers the release; session and geometry are
+/// unsigned.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Announce {
     /// The session.
@@ -260,97 +266,100 @@ pub struct Announce {
     /// The sender's host.
     #[n(1)]
     pub sender: HostName,
-    /// The header's exact bytes.
+    /// Exact bytes of the header.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub header: Vec<u8>,
-    /// Its signature.
+    /// Signature of the header.
     #[n(3)]
     #[cbor(with = "minicbor::bytes")]
     pub signature: Vec<u8>,
     /// Bytes of a symbol.
     #[n(4)]
     pub symbol: u16,
-    /// How many hosts the sender knows: feedback is spread by it.
+    /// Number of hosts known to the sender: hosts spread their feedback accordingly.
     #[n(5)]
     pub hosts: u32,
     /// Whether hosts read every file again instead of trusting their index.
     #[n(6)]
     pub checksum: bool,
-    /// Whether hosts look only at what differs between their release and this one; none: at everything.
+    /// Whether hosts scan only the differences between their release and this one; `None` means a
+    /// full scan.
     #[n(7)]
     pub quick: Option<bool>,
-    /// The order by which the release was committed where the sender has it from: whoever lacks it commits by it, and
-    /// no other will come.
+    /// The signed order that committed this release elsewhere. Hosts that missed it commit by this
+    /// order; no other follows.
     #[n(8)]
     pub grant: Option<SignedOrder>,
-    /// Whether hosts run their health checks also where nothing changes; none: they do not.
+    /// Whether hosts run their health checks even if nothing changes; `None` means no.
     #[n(9)]
     pub recheck: Option<bool>,
-    /// Of a release that was committed elsewhere and governs a part of the tree: what a host has to run to take it.
+    /// For a release of a part of the tree that was committed elsewhere: the release that a host
+    /// must have to take it.
     #[n(12)]
     pub follows: Option<Serial>,
-    /// The only host that may take it: another one may need a part first that this one does not.
+    /// The only host that may take the release: another one may need an earlier part first.
     #[n(13)]
     pub only: Option<HostName>,
     /// Whether the sender repeats the nonces of hosts.
     #[n(14)]
     pub proves: Option<bool>,
-    /// Of a new release that governs a part of the tree: the oldest release that a host may have to take it. One that has
-    /// an older one lacks a part before this one, and catches up.
+    /// For a new release of a part of the tree: the oldest release that a host may have to take it.
+    /// A host with an older one lacks an earlier part and catches up.
     #[n(15)]
     pub after: Option<Serial>,
 }
 
-/// How far a host is in a session.
+/// Progress of a host in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum HostStage {
-    /// Has heard the announcement and checks it.
+    /// Received the announcement and checks it.
     #[n(0)]
     Joined,
     /// Fetches the manifest.
     #[n(1)]
     Fetching,
-    /// Compares.
+    /// Compares its tree with the release.
     #[n(2)]
     Diffing,
-    /// Has compared; fetches blocks when there is something to fetch.
+    /// Finished the comparison; fetches missing blocks.
     #[n(3)]
     Staging,
     /// Has everything, verified and durable.
     #[n(4)]
     Ready,
-    /// Has been asked whether it may commit, and what it runs before a commit agreed.
+    /// Ran its commands before a commit on request; all agreed.
     #[n(5)]
     Prepared,
-    /// Has the release; what it runs after a commit and its health check are under way.
+    /// Has the release; the commands after a commit and the health check are running.
     #[n(6)]
     Checking,
-    /// Has the release, and nothing says that it does not work.
+    /// Has the release, without a reported failure.
     #[n(7)]
     Committed,
-    /// Has the release; what it runs after a commit or its health check failed, the text says how.
+    /// Has the release; a command after the commit or the health check failed, as the text
+    /// explains.
     #[n(8)]
     Unhealthy,
     /// Had the release and took it back.
     #[n(9)]
     Reverted,
-    /// Was to take the release back and cannot: it has it still.
+    /// Failed to take the release back: the host still has it.
     #[n(10)]
     Stuck,
-    /// Will not take part; the text says why. Nothing changed.
+    /// Does not take part, for the reason in the text. Nothing changed.
     #[n(11)]
     Refused,
-    /// Was told to keep what it had; nothing changed.
+    /// Kept its tree by order; nothing changed.
     #[n(12)]
     Aborted,
-    /// Could not switch to the release; nothing changed, or all was taken back.
+    /// Failed to switch to the release; nothing changed, or everything was undone.
     #[n(13)]
     Failed,
 }
 
 impl HostStage {
-    /// Whether a host in this stage has the release.
+    /// Returns whether a host in this stage has the release.
     pub fn has_release(self) -> bool {
         matches!(
             self,
@@ -359,52 +368,53 @@ impl HostStage {
     }
 }
 
-/// Where a host stands.
+/// State of a host in a session.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct State {
     /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// The number of this message, to acknowledge; 0 needs no acknowledgement.
+    /// Number of this message for the acknowledgement; 0 needs none.
     #[n(1)]
     pub number: u32,
     /// The host.
     #[n(2)]
     pub name: HostName,
-    /// Its stage.
+    /// Stage of the host.
     #[n(3)]
     pub stage: HostStage,
-    /// Why it refused or failed, or what it waits for.
+    /// Reason for a refusal or failure, or for a wait.
     #[n(4)]
     pub text: Option<String>,
-    /// What the comparison found, from [`HostStage::Staging`] on.
+    /// Result of the comparison, from [`HostStage::Staging`] on.
     #[n(5)]
     pub summary: Option<Summary>,
-    /// Bytes of blocks that it has received and verified.
+    /// Bytes of blocks received and verified.
     #[n(6)]
     pub received: u64,
-    /// The highest serial that it accepted for the tree.
+    /// Highest serial accepted for the tree.
     #[n(7)]
     pub serial: Serial,
-    /// Packets that its receive buffer lost since the session began, when there were any.
+    /// Packets lost by the host's receive buffer since the session began, if any.
     #[n(8)]
     pub dropped: Option<u64>,
-    /// Whether a commit that failed could not be undone, with [`HostStage::Failed`]: the tree is part new, part old.
+    /// With [`HostStage::Failed`]: whether the failed commit could not be undone, so that the tree
+    /// is part new, part old.
     #[n(9)]
     pub torn: Option<bool>,
-    /// What the sender is to repeat in its acknowledgement, to show that it is there.
+    /// Nonce for the sender to repeat in its acknowledgement, as proof of its presence.
     #[n(10)]
     pub nonce: Option<Nonce>,
-    /// Whose process this is.
+    /// Identity of the process.
     #[n(11)]
     pub identity: Option<Identity>,
-    /// The host's signature of [`State::word`], where the stage is [`State::is_decisive`].
+    /// The host's signature of [`State::word`], if [`State::is_decisive`].
     #[n(12)]
     pub signature: Option<ByteArray<WORD_SIGNATURE>>,
 }
 
 impl State {
-    /// The bytes that the host signs: all that counts of what it says.
+    /// The bytes that the host signs: all fields that matter.
     pub fn word(&self, instance: InstanceId) -> Vec<u8> {
         let who = (instance, self.session, &self.name);
         let what = (
@@ -417,7 +427,8 @@ impl State {
         crate::manifest::node::to_vec(&(who, what))
     }
 
-    /// Whether the stage decides something, in an audit or a deploy: nobody but the host may say so.
+    /// Returns whether the stage decides something in an audit or a deploy, so that only the host itself
+    /// may report it.
     pub fn is_decisive(&self, audit: bool) -> bool {
         self.stage
             >= if audit {
@@ -427,7 +438,7 @@ impl State {
             }
     }
 
-    /// Whether the host itself, whose process is `instance`, said so.
+    /// Returns whether the host with process `instance` signed this state.
     pub fn is_signed(&self, instance: InstanceId) -> bool {
         let (Some(identity), Some(signature)) = (self.identity, &self.signature) else {
             return false;
@@ -436,68 +447,69 @@ impl State {
     }
 }
 
-/// What a host's comparison found.
+/// Result of a host's comparison.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Summary {
-    /// Paths that it creates or replaces.
+    /// Paths to create or replace.
     #[n(0)]
     pub written: u64,
-    /// Paths of which it changes only metadata.
+    /// Paths whose metadata alone changes.
     #[n(1)]
     pub touched: u64,
-    /// Paths that it deletes.
+    /// Paths to delete.
     #[n(2)]
     pub deleted: u64,
-    /// Paths that it has beyond the release and keeps.
+    /// Paths beyond the release, which the host keeps.
     #[n(3)]
     pub extra: u64,
-    /// Bytes that it has to fetch.
+    /// Bytes to fetch.
     #[n(4)]
     pub fetch: u64,
-    /// The identity of its list of differences (hosts with the same drift have the same); 0 is no drift.
+    /// Identity of the list of differences (equal for hosts with the same drift); 0 is no drift.
     #[n(5)]
     pub drift: u64,
     /// Bytes of that list.
     #[n(6)]
     pub drift_bytes: u64,
-    /// Whether the host has something to run before it commits, which may say no.
+    /// Whether the host runs a command before a commit, which may refuse.
     #[n(7)]
     pub votes: Option<bool>,
 }
 
-/// Ordinals that a host asks for.
+/// Ordinals requested by a host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Want {
     /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// The number of this message, to acknowledge.
+    /// Number of this message for the acknowledgement.
     #[n(1)]
     pub number: u32,
-    /// Sorted, disjoint.
+    /// Sorted, disjoint ranges.
     #[n(2)]
     pub ranges: Ranges,
     /// Whether more messages of the same list follow.
     #[n(3)]
     pub more: bool,
-    /// The highest data counter seen when the host began to listen: what was sent after it is heard by it.
+    /// Highest data counter when the host began to listen: the host receives everything sent after
+    /// it.
     #[n(4)]
     pub seen: u64,
-    /// Bytes that the host has to fetch, by its comparison; none before that.
+    /// Bytes to fetch according to the comparison; `None` before.
     #[n(5)]
     pub fetch: Option<u64>,
 }
 
-/// What the sender does.
+/// Phase of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Phase {
-    /// Serves.
+    /// Serves data.
     #[n(0)]
     Serving,
     /// Has decided; an order follows.
     #[n(1)]
     Ordering,
-    /// Is gone after this.
+    /// Leaves after this message.
     #[n(2)]
     Closed,
 }
@@ -508,50 +520,51 @@ pub struct Status {
     /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// What it does.
+    /// Phase of the sender.
     #[n(1)]
     pub phase: Phase,
-    /// Generations sent in full at least once: all below this number.
+    /// All generations below this number were sent in full at least once.
     #[n(2)]
     pub sent: Generation,
-    /// Hosts that take part: feedback is spread by it.
+    /// Hosts in the session: hosts spread their feedback accordingly.
     #[n(3)]
     pub hosts: u32,
-    /// The counter of the last data datagram, so that the loss of the last ones is noticed.
+    /// Counter of the last data datagram, so that hosts notice the loss of the last ones.
     #[n(4)]
     pub counter: u64,
-    /// The pass over the hosts: in a new one, those that were too slow in the last ask again.
+    /// Pass over the hosts: at a new pass, hosts that were too slow in the last one request again.
     #[n(5)]
     pub pass: u32,
-    /// Who reports regularly; empty when all do.
+    /// Hosts that report regularly; empty if all do.
     #[n(6)]
     pub reporters: Vec<InstanceId>,
 }
 
-/// What a host misses.
+/// Symbols missing at a host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Nack {
     /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// The highest data counter of the sender that the host has seen: what was sent after it may still be on its way.
+    /// Highest data counter received from the sender: later datagrams may still be in flight.
     #[n(1)]
     pub seen: u64,
-    /// Generation by generation.
+    /// One element for each generation.
     #[n(2)]
     pub missing: Vec<Missing>,
 }
 
-/// What a host misses of one generation.
+/// Symbols of one generation missing at a host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Missing {
     /// The generation.
     #[n(0)]
     pub generation: Generation,
-    /// How many symbols each column still needs, plain or coded; empty when nothing of the generation came.
+    /// Symbols that each column still needs, plain or coded; empty if nothing of the generation
+    /// arrived.
     #[n(1)]
     pub need: Vec<u32>,
-    /// Which they are (row * columns + column) when those are few; else empty.
+    /// Missing symbols (row * columns + column) if they are few; else empty.
     #[n(2)]
     pub symbols: Ranges,
 }
@@ -562,39 +575,39 @@ pub struct Report {
     /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// The highest data counter of the sender seen.
+    /// Highest data counter received from the sender.
     #[n(1)]
     pub seen: u64,
-    /// Datagrams of the sender received.
+    /// Datagrams received from the sender.
     #[n(2)]
     pub datagrams: u64,
     /// Bytes of data symbols received.
     #[n(3)]
     pub bytes: u64,
-    /// Queueing delay on the way, in microseconds: arrival over the least seen.
+    /// Queueing delay in the network, in microseconds: arrival time above the smallest seen.
     #[n(4)]
     pub delay: u32,
     /// Bytes received and not yet written.
     #[n(5)]
     pub backlog: u64,
-    /// Bytes that may be under way to this host: a part of its receive buffer.
+    /// Bytes that may be in flight to this host: a part of its receive buffer.
     #[n(6)]
     pub window: u32,
-    /// When the last datagram came, in microseconds of any steady clock of the host.
+    /// Arrival of the last datagram, in microseconds of any steady clock of the host.
     #[n(7)]
     pub at: u64,
 }
 
-/// A part of a drift report.
+/// Part of a drift report.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct DriftPart {
     /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// Where the part begins.
+    /// Offset of the part.
     #[n(1)]
     pub offset: u64,
-    /// Its bytes.
+    /// Bytes of the part.
     #[n(2)]
     #[cbor(with = "minicbor::bytes")]
     pub bytes: Vec<u8>,
@@ -651,12 +664,12 @@ impl<'b, C> Decode<'b, C> for Ranges {
 }
 
 impl Message {
-    /// The message's bytes.
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         crate::manifest::node::to_vec(self)
     }
 
-    /// The message that `bytes` are, every cap checked; what a person will read is made printable.
+    /// Decodes a message, checking every cap and making all text for people printable.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAX_MESSAGE_BYTES {
             return Err(format!("a message of {} bytes", bytes.len()));
@@ -726,7 +739,7 @@ impl Message {
     }
 }
 
-/// Text of a peer for a person: printable line by line, cut at `max` characters.
+/// Cleans a peer's text for display: printable line by line, truncated to `max` characters.
 pub(super) fn clean(text: &str, max: usize) -> String {
     let short: String = text.chars().take(max).collect();
     short
@@ -760,7 +773,7 @@ mod tests {
 
     #[test]
     fn words_of_before_are_understood_and_ours_are_by_them() {
-        // `Solicit` without anything, `Ack` without a nonce.
+        // `Solicit` without fields, `Ack` without a nonce.
         assert_eq!(
             Message::decode(&[0x82, 0x00, 0x80]),
             Ok(Message::Solicit(None, None))

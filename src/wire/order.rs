@@ -1,7 +1,9 @@
-//! Orders: what a sender decides and signs, for which hosts, and what of it outlives the session.
+//! Orders: a sender's signed decisions, the hosts concerned, and the tombstones that outlive the
+//! session.
 //!
-//! The bytes of an order stay within [`MAX_ORDER`] whatever the number of hosts: hosts of before accept no more. An order
-//! that names hosts has the hash of a [`HostSet`], which travels beside it.
+//! An order stays within [`MAX_ORDER`] bytes for any number of hosts, because older hosts accept no
+//! more. An order that names hosts contains the hash of a [`HostSet`], which travels beside the
+//! order.
 
 use minicbor::{Decode, Encode};
 
@@ -9,57 +11,60 @@ use crate::block::BlockHash;
 use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::manifest::{Release, ReleaseId};
 
-/// The most bytes of a signature.
+/// Largest accepted signature in bytes. Verification itself accepts at most
+/// [`crate::keys::MAX_SIGNATURE_BYTES`].
 pub const MAX_SIGNATURE: usize = 2048;
-/// The most bytes of an order.
+/// Largest order in bytes.
 pub const MAX_ORDER: usize = 512;
-/// The most hosts that one order names.
+/// Largest number of hosts that one order names.
 pub const MAX_NAMED: usize = 12_000;
 
-/// What a session does, decided and signed by the sender.
+/// Decision of the sender for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum OrderKind {
     /// Switch to the release.
     #[n(0)]
     Commit,
-    /// Keep what you have.
+    /// Keep the current tree.
     #[n(1)]
     Abort,
-    /// Run what is to run before a commit, and say whether it agrees.
+    /// Run the commands before a commit, and report whether they agree.
     #[n(2)]
     Prepare,
-    /// Take the release back if you have it; else keep what you have.
+    /// Take the release back if it is there; else keep the current tree.
     #[n(3)]
     Revert,
 }
 
-/// The bytes that are signed for an order.
+/// The signed bytes of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Order {
-    /// The session that it is about.
+    /// Session of the order.
     #[n(0)]
     pub session: SessionId,
-    /// The release that it is about.
+    /// Release of the order.
     #[n(1)]
     pub release: ReleaseId,
-    /// What to do.
+    /// The decision.
     #[n(2)]
     pub kind: OrderKind,
-    /// The last host, in the order of names, that it is for; none: it is for all. Read only by hosts that do not
-    /// know [`Order::hosts`].
+    /// Last host, in the order of names, that the order is for; `None` means all hosts. Read only
+    /// by hosts that do not know [`Order::hosts`].
     #[n(3)]
     pub up_to: Option<HostName>,
     /// The tree, so that the order can be checked without the release.
     #[n(4)]
     pub tree: Option<TreeName>,
-    /// The release's serial.
+    /// Serial of the release.
     #[n(5)]
     pub serial: Option<Serial>,
-    /// The hash of the [`HostSet`] that it is for; none: it is for all, or says so by `up_to`.
+    /// Hash of the [`HostSet`] that the order is for; `None` means all hosts, or those selected by
+    /// `up_to`.
     #[n(6)]
     pub hosts: Option<BlockHash>,
-    /// The hash of the [`HostSet`] of hosts that were silent when it was given: they have no part in the session any more,
-    /// and commit by it only when the release is passed on to them. None: there are none, or it is for some hosts only.
+    /// Hash of the [`HostSet`] of hosts that were silent when the order was given. They have left
+    /// the session, and commit by this order only when the release is passed on to them. `None` if
+    /// there are none, or if the order is for some hosts only.
     #[n(7)]
     pub except: Option<BlockHash>,
 }
@@ -83,14 +88,16 @@ impl Order {
         }
     }
 
-    /// Whether the order is for the host `name` in its session; `named` is the set of hosts that came with it.
+    /// Returns whether the order is for the host `name` in its session; `named` is the set of hosts sent
+    /// with the order.
     pub fn is_for(&self, name: &HostName, named: Option<&HostSet>) -> bool {
         let is_silent =
             |hash: &BlockHash| named.is_none_or(|set| set.hash() != *hash || set.has(name));
         self.lets(name, named) && !self.except.as_ref().is_some_and(is_silent)
     }
 
-    /// Whether the host `name` may follow the order, in its session or when the release is passed on to it.
+    /// Returns whether the host `name` may follow the order, in its session or when the release is passed
+    /// on to it.
     pub fn lets(&self, name: &HostName, named: Option<&HostSet>) -> bool {
         match &self.hosts {
             Some(hash) => named.is_some_and(|set| set.hash() == *hash && set.has(name)),
@@ -98,8 +105,8 @@ impl Order {
         }
     }
 
-    /// The tombstone that an order to abort or revert leaves; none for other orders, and for those of senders that do
-    /// not name tree and serial.
+    /// The tombstone left by an order to abort or revert. `None` for other orders, and for orders
+    /// without tree and serial from older senders.
     pub fn tombstone(&self) -> Option<(&TreeName, Tombstone)> {
         let revert = match self.kind {
             OrderKind::Abort => false,
@@ -118,7 +125,8 @@ impl Order {
     }
 }
 
-/// A set of hosts, each by the first bytes of the hash of its name: small enough for a message in a large fleet.
+/// Set of hosts, each represented by the first bytes of the hash of its name: small enough for a
+/// message in a large fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(transparent)]
 pub struct HostSet(
@@ -127,7 +135,8 @@ pub struct HostSet(
     Vec<u8>,
 );
 
-/// Bytes of one host's hash: that a name is taken for one of ten thousand others is as likely as 1 in 10^8.
+/// Bytes of one host's hash. The probability that a name collides with one of ten thousand others
+/// is 1 in 10^8.
 const HOST_HASH: usize = 5;
 
 impl HostSet {
@@ -139,12 +148,12 @@ impl HostSet {
         Self(hashes.concat())
     }
 
-    /// Whether the host `name` is in it.
+    /// Returns whether the set contains the host `name`.
     pub fn has(&self, name: &HostName) -> bool {
         self.0.as_chunks().0.binary_search(&host_hash(name)).is_ok()
     }
 
-    /// What an order names it by.
+    /// Hash that an order contains for this set.
     pub fn hash(&self) -> BlockHash {
         BlockHash::of(&self.0)
     }
@@ -156,38 +165,39 @@ fn host_hash(name: &HostName) -> [u8; HOST_HASH] {
     hash
 }
 
-/// An order with its signature.
+/// Order with its signature.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct SignedOrder {
-    /// The order's exact bytes.
+    /// Exact bytes of the order.
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     pub order: Vec<u8>,
-    /// Their signature.
+    /// Signature of the order.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub signature: Vec<u8>,
-    /// The hosts that it names, or that it leaves out, when there are any: the order has their hash.
+    /// The hosts that the order names or excepts, if any: the order contains their hash.
     #[n(2)]
     pub hosts: Option<HostSet>,
 }
 
-/// A release that is not to spread, by an order to abort or to revert it.
+/// A release that must not spread, after an order to abort or revert it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Tombstone {
-    /// Its serial.
+    /// Serial of the release.
     #[n(0)]
     pub serial: Serial,
     /// The release.
     #[n(1)]
     pub release: ReleaseId,
-    /// Whether a host that has it goes back; else the host keeps it and passes it on to nobody.
+    /// Whether a host with the release rolls back; else the host keeps the release without passing
+    /// it on.
     #[n(2)]
     pub revert: bool,
 }
 
 impl SignedOrder {
-    /// Whether order, signature and names are within their caps.
+    /// Returns whether order, signature and names are within their caps.
     pub fn fits(&self) -> bool {
         let named = self.hosts.as_ref().map_or(0, |set| set.0.len());
         self.order.len() <= MAX_ORDER
@@ -195,7 +205,7 @@ impl SignedOrder {
             && named <= MAX_NAMED * HOST_HASH
     }
 
-    /// The order that it is, when it is for the host `name`.
+    /// Decodes the order if it is for the host `name`.
     pub fn for_host(&self, name: &HostName) -> Option<Order> {
         Order::decode(&self.order).filter(|order| order.is_for(name, self.hosts.as_ref()))
     }
@@ -207,7 +217,7 @@ impl Order {
         crate::manifest::node::to_vec(self)
     }
 
-    /// The order that `bytes` are.
+    /// Decodes an order.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         minicbor::decode(bytes).ok()
     }

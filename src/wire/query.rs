@@ -1,7 +1,8 @@
-//! Questions about what hosts have, and their answers, outside of any session.
+//! Queries about the contents of hosts and the answers, outside of any session.
 //!
-//! A question goes to the group and is repeated to those that were not heard; an answer goes to who asked. Nothing of it
-//! is signed: it informs people, and what a release is says its own signature, which an answer can carry.
+//! A query goes to the group and is repeated to hosts that have not answered; an answer goes to the
+//! querying process. Both are unsigned: they inform people. A release is authenticated by its own
+//! signature, which an answer can carry.
 
 use minicbor::{Decode, Encode};
 
@@ -12,237 +13,241 @@ use crate::manifest::ReleaseId;
 use crate::manifest::header::MAX_HEADER_BYTES;
 use crate::units::WallTime;
 
-/// The most releases of one tree that an answer lists: the newest.
+/// Largest number of releases of one tree in an answer: the newest.
 pub const MAX_LOG: usize = 64;
-/// The most tombstones of one tree that an answer lists: the newest.
+/// Largest number of tombstones of one tree in an answer: the newest.
 pub const MAX_TOMBSTONES: usize = 32;
-/// The most characters of all texts of an answer together.
+/// Largest number of characters of all texts of an answer together.
 pub const MAX_TEXTS: usize = 32 << 10;
-/// The most globs on names that an answer lists for a tree.
+/// Largest number of host name globs for one tree in an answer.
 pub const MAX_TARGETS_TOLD: usize = 32;
-/// The most parts that an answer lists for a tree: the newest.
+/// Largest number of parts of one tree in an answer: the newest.
 pub const MAX_PARTS_TOLD: usize = 256;
-/// The most characters of a fingerprint or a word.
+/// Largest number of characters of a fingerprint or a word.
 const MAX_WORD: usize = 64;
 
-/// "What have you?"
+/// Query about the contents of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Ask {
-    /// The question's number, drawn by who asks: its answers repeat it.
+    /// Number of the query, drawn by the querying process; answers repeat it.
     #[n(0)]
     pub number: u64,
-    /// Of which tree, with the releases that are kept; none: of all, without them.
+    /// Tree to report, with its kept releases; `None` means all trees, without releases.
     #[n(1)]
     pub tree: Option<TreeName>,
-    /// Of that tree the header and signature of this release.
+    /// Release of that tree whose header and signature are wanted.
     #[n(2)]
     pub serial: Option<Serial>,
 }
 
-/// What a host has.
+/// Contents of a host.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Tell {
-    /// The question's number.
+    /// Number of the query.
     #[n(0)]
     pub number: u64,
     /// The host.
     #[n(1)]
     pub host: HostName,
-    /// The trees that were asked for and that it has.
+    /// Requested trees that the host has.
     #[n(2)]
     pub trees: Vec<TreeTold>,
-    /// The release that was asked for, when it is kept.
+    /// The requested release, if the host keeps it.
     #[n(3)]
     pub release: Option<ReleaseBytes>,
 }
 
-/// What a host has of one tree.
+/// Contents of one tree on a host.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct TreeTold {
     /// The tree.
     #[n(0)]
     pub tree: TreeName,
-    /// The release that the tree is now.
+    /// Current release.
     #[n(1)]
     pub running: Option<Serial>,
-    /// The highest serial that was accepted; 0 is none.
+    /// Highest accepted serial; 0 is none.
     #[n(2)]
     pub highest: Serial,
-    /// What is done with the tree now; none: nothing.
+    /// Session at work on the tree now, if any.
     #[n(3)]
     pub work: Option<Work>,
-    /// What went wrong last, unless a commit followed.
+    /// Last failure, unless a commit followed.
     #[n(4)]
     pub trouble: Option<Trouble>,
-    /// The releases that are kept, the newest first.
+    /// Kept releases, the newest first.
     #[n(5)]
     pub releases: Vec<ReleaseTold>,
-    /// Its release is older than this host lets it be.
+    /// Set if the release is older than the host allows.
     #[n(6)]
     pub stale: Option<Stale>,
-    /// What the host found when it looked for what drifted, since its start.
+    /// Results of the host's drift checks since its start.
     #[n(7)]
     pub drifted: Option<Drifted>,
-    /// The release that the tree is now: of two of one serial the number does not tell.
+    /// Identity of the current release: a serial does not distinguish two releases of the same
+    /// number.
     #[n(8)]
     pub release: Option<ReleaseId>,
-    /// The releases that were aborted or taken back, as far as the host knows, the newest first.
+    /// Releases known to be aborted or reverted, the newest first.
     #[n(9)]
     pub tombstones: Option<Vec<Tombstone>>,
-    /// The newest release that went out from this tree: it has that, too.
+    /// Newest release that was sent from this tree: the tree itself has its contents.
     #[n(12)]
     pub sent: Option<Serial>,
-    /// The tree runs a part, and the whole that it belongs to is not kept here: a new host cannot be given it.
+    /// Set if the tree has a release of a part, but the host no longer keeps the full release: it
+    /// cannot supply a new host.
     #[n(13)]
     #[cbor(default)]
     pub parts_only: bool,
-    /// The whole that the release belongs to; itself, when it is whole.
+    /// The full release that the current one belongs to; the current one itself if it is full.
     #[n(14)]
     pub base: Option<Base>,
-    /// The signed part of the release that the tree is now, when the question names the tree.
+    /// Signed part of the current release, if the query names the tree.
     #[n(15)]
     pub shown: Option<ReleaseBytes>,
-    /// Globs on the names of the hosts that the release is for, when it is a part; none: it is for all.
+    /// Globs on the names of the hosts that the release is for, if it governs a part; `None` means
+    /// all hosts.
     #[n(16)]
     pub targets: Option<Vec<String>>,
-    /// The parts for all hosts that followed the whole, as far as their records are kept, the newest last.
+    /// Releases of parts for all hosts since the full release, as far as records are kept, the
+    /// newest last.
     #[n(17)]
     pub parts: Option<Vec<Part>>,
 }
 
-/// A release of a part of a tree.
+/// Release of a part of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Part {
-    /// Its number.
+    /// Serial of the release.
     #[n(0)]
     pub serial: Serial,
-    /// Whether a later one does all that it did.
+    /// Whether a later release replaces all its effects.
     #[n(1)]
     pub replaced: bool,
 }
 
-/// A release of a whole tree.
+/// Release of a whole tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Base {
-    /// Its number.
+    /// Serial of the release.
     #[n(0)]
     pub serial: Serial,
-    /// The name of what it does to a tree, whatever its number.
+    /// Hash of the release's effect on a tree, independent of the serial.
     #[n(1)]
     pub content: BlockHash,
 }
 
-/// How often a host looked whether a tree is what its release says, and what became of it.
+/// Counts of a host's drift checks of a tree and their results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Drifted {
-    /// How often it looked.
+    /// Number of checks.
     #[n(0)]
     pub looks: u64,
-    /// How often something had drifted.
+    /// Number of checks that found drift.
     #[n(1)]
     pub drifted: u64,
-    /// How often it was made good.
+    /// Number of repairs.
     #[n(2)]
     pub repaired: u64,
-    /// How many paths were not as the release says when it looked last.
+    /// Paths that differed from the release at the last check.
     #[n(3)]
     pub paths: Option<u64>,
 }
 
-/// A release that is older than its host lets it be: somebody may keep deploys from that host.
+/// A release older than its host allows: somebody may be withholding deploys from that host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Stale {
-    /// How many seconds ago it was made, by the host's clock.
+    /// Age of the release in seconds, by the host's clock.
     #[n(0)]
     pub age: u64,
-    /// How many the host allows.
+    /// Allowed age in seconds.
     #[n(1)]
     pub max_age: u64,
 }
 
-/// A session at work on a tree.
+/// Session at work on a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Work {
-    /// What it does, in a word.
+    /// One-word description of the work.
     #[n(0)]
     pub word: String,
-    /// The release that it is about.
+    /// Release of the session.
     #[n(1)]
     pub serial: Serial,
-    /// Whose release.
+    /// Sender of the release.
     #[n(2)]
     pub sender: HostName,
 }
 
-/// What went wrong.
+/// Failure on a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Trouble {
-    /// With which release.
+    /// Release that failed.
     #[n(0)]
     pub serial: Serial,
-    /// How many seconds ago: clocks differ.
+    /// Seconds since the failure, because clocks differ.
     #[n(1)]
     pub age: u64,
-    /// What, for people.
+    /// Description for people.
     #[n(2)]
     pub text: String,
 }
 
-/// A release that a host keeps.
+/// Release kept by a host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ReleaseTold {
-    /// Its number.
+    /// Serial of the release.
     #[n(0)]
     pub serial: Serial,
-    /// Its identity.
+    /// Identity of the release.
     #[n(1)]
     pub id: ReleaseId,
-    /// When it was made, by its sender's clock.
+    /// Creation time, by the sender's clock.
     #[n(2)]
     pub created: WallTime,
-    /// The fingerprint of the key that signed it; none when the kept signature does not hold.
+    /// Fingerprint of the signing key; `None` if the kept signature is invalid.
     #[n(3)]
     pub key: Option<String>,
-    /// Entries of its tree.
+    /// Entries of the tree.
     #[n(4)]
     pub entries: u64,
-    /// Bytes of its files.
+    /// Bytes of the files.
     #[n(5)]
     pub bytes: u64,
-    /// Whether the tree is this release now.
+    /// Whether this is the tree's current release.
     #[n(6)]
     pub running: bool,
-    /// The name of what it does to a tree, whatever its number; none from a host of before.
+    /// Hash of the release's effect on a tree, independent of the serial; `None` from older hosts.
     #[n(7)]
     pub content: Option<BlockHash>,
-    /// Whether it governs a part of the tree only.
+    /// Whether the release governs only a part of the tree.
     #[n(8)]
     #[cbor(default)]
     pub part: bool,
 }
 
-/// The signed part of a release.
+/// Signed part of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct ReleaseBytes {
-    /// The header's exact bytes.
+    /// Exact bytes of the header.
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     pub header: Vec<u8>,
-    /// Its signature.
+    /// Signature of the header.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub signature: Vec<u8>,
 }
 
 impl ReleaseBytes {
-    /// Whether header and signature are within their caps.
+    /// Returns whether header and signature are within their caps.
     pub(super) fn fits(&self) -> bool {
         self.header.len() <= MAX_HEADER_BYTES && self.signature.len() <= MAX_SIGNATURE
     }
 }
 
 impl Tell {
-    /// Checks every cap; what a person will read is made printable.
+    /// Checks every cap and makes all text for people printable.
     pub(super) fn check(&mut self) -> Result<(), String> {
         if self.trees.len() > MAX_TREES {
             return Err("too many trees".to_string());

@@ -1,12 +1,13 @@
-//! Where datagrams are sealed: in place, each by itself, on the way between machine and socket.
+//! Encryption of datagrams: in place, one by one, between the state machines and the socket.
 //!
-//! A machine leaves [`Seal::room`] bytes free behind every datagram that it writes, so that a train of them is sealed
-//! where it lies, without a copy; what arrives is opened where the kernel put it. The front of a datagram (its source
-//! and counter, a number used once) stays readable: it is what a nonce is made of. A datagram that does not open is as
-//! if it had not come; why it did not is counted by whoever opens.
+//! A state machine leaves [`Seal::room`] bytes free behind every datagram, so that a train of
+//! datagrams is sealed where it lies, without a copy. Incoming datagrams are opened in the kernel's
+//! receive buffer. The front of a datagram (source and counter, unique together) stays readable,
+//! because the nonce is derived from it. A datagram that does not open is ignored; the caller
+//! counts the reason.
 //!
-//! [`Plain`] is a process without a group key, [`Sealed`] one with. Neither hears the other: there is no way down from
-//! sealed to plain.
+//! [`Plain`] is for a process without a group key, [`Sealed`] for one with a key. Neither accepts
+//! datagrams of the other: there is no downgrade from sealed to plain.
 
 mod group;
 
@@ -18,47 +19,47 @@ use super::VERSION;
 use super::datagram::{FRONT, MAGIC};
 use crate::keys::GroupKey;
 
-/// Marks the kind of a sealed datagram.
+/// Flag in the kind of a sealed datagram.
 pub const SEALED: u8 = 0x80;
-/// Where the kind stands in a datagram.
+/// Offset of the kind in a datagram.
 const KIND: usize = 3;
 
-/// Why a datagram was not opened.
+/// Reason why a datagram was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
-    /// Not of makuo, or cut short.
+    /// Not from makuo, or truncated.
     Foreign,
-    /// Of another version of the wire format.
+    /// Another version of the wire format.
     Version,
-    /// Not sealed, and we have a key.
+    /// Not sealed, though this process has a key.
     Plain,
-    /// Sealed, and we have no key.
+    /// Sealed, though this process has no key.
     Sealed,
     /// Sealed with another key, or forged.
     Wrong,
-    /// It came before; or it is so old that nobody knows.
+    /// Received before, or too old to know.
     Replayed,
 }
 
 /// Seals and opens the datagrams of one process.
 pub trait Seal: Debug + Send {
-    /// Bytes that it needs at the end of every datagram.
+    /// Bytes needed at the end of every datagram.
     fn room(&self) -> usize;
 
-    /// Seals a datagram, the last [`Seal::room`] bytes of which are free.
+    /// Seals a datagram whose last [`Seal::room`] bytes are free.
     fn seal(&mut self, datagram: &mut [u8]);
 
-    /// What a sealed datagram says, or why that is nobody's business.
+    /// Opens a datagram in place; returns its plain bytes, or the reason for dropping it.
     fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], Refusal>;
 
-    /// Seals with the first of `keys` from now on and opens with all of them; `start` is fresh randomness. False when it
-    /// cannot change: a process that is plain stays so.
+    /// From now on seals with the first of `keys` and opens with all of them; `start` is fresh
+    /// randomness. Returns false if that is impossible: a plain process stays plain.
     fn rekey(&mut self, _keys: &[GroupKey], _start: [u8; 4]) -> bool {
         false
     }
 }
 
-/// Without a group key: nothing is sealed. What matters is signed or named by its hash all the same.
+/// No group key, no encryption. Everything important is still signed or named by its hash.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Plain;
 
@@ -78,12 +79,12 @@ impl Seal for Plain {
     }
 }
 
-/// Whether it is a datagram of this version that somebody sealed.
+/// Returns whether the datagram is sealed and of this version.
 fn is_sealed(datagram: &[u8]) -> bool {
     version_of(datagram) == Some(VERSION) && datagram[KIND] & SEALED != 0
 }
 
-/// The version of a datagram with our front.
+/// Version of a datagram with makuo's front.
 fn version_of(datagram: &[u8]) -> Option<u8> {
     (datagram.len() >= FRONT && datagram[..2] == MAGIC).then(|| datagram[2])
 }

@@ -1,18 +1,18 @@
-//! Which numbers of one source have come already, as far back as a window goes (the way of RFC 6479: a ring of words that
-//! moves forward in whole words, so that taking a number never shifts bits).
+//! Replay window over the numbers of one source. Follows RFC 6479: a ring of words that advances by
+//! whole words, so that recording a number never shifts bits.
 
-/// What is known of a number.
+/// Status of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// It has not come.
+    /// Not received before.
     New,
-    /// It has.
+    /// Received before.
     Again,
-    /// It is older than the window: nothing is known of it.
+    /// Older than the window: unknown.
     TooOld,
 }
 
-/// The numbers that came.
+/// The numbers received.
 #[derive(Debug)]
 pub struct Window {
     words: usize,
@@ -20,12 +20,12 @@ pub struct Window {
     seen: Words,
 }
 
-/// A bit for each number; the word of a number is its 64th part.
+/// A bit for each number; number `n` is in word `n / 64`.
 #[derive(Debug)]
 enum Words {
-    /// The word of the newest number: many sources say little.
+    /// The word of the newest number only: most sources send little.
     Newest(u64),
-    /// All words, each in the slot of its number modulo their count.
+    /// All words, each in the slot of its index modulo their count.
     Ring(Box<[u64]>),
 }
 
@@ -39,7 +39,7 @@ impl Window {
         }
     }
 
-    /// What is known of `number`.
+    /// Status of `number`.
     pub fn look(&self, number: u64) -> Seen {
         let (word, newest) = (number / 64, self.newest / 64);
         if word > newest {
@@ -63,7 +63,7 @@ impl Window {
         }
     }
 
-    /// Takes `number`; what was known of it before. One that is too old is not taken.
+    /// Records `number`, unless it is too old, and returns its previous status.
     pub fn take(&mut self, number: u64) -> Seen {
         let before = self.look(number);
         if before == Seen::New {
@@ -73,7 +73,8 @@ impl Window {
         before
     }
 
-    /// The word `word`, which is not too old, with those forgotten that a newer one pushes out.
+    /// Returns the word with index `word`, which must not be too old, after clearing the words that
+    /// a newer one replaces.
     fn reach(&mut self, word: u64) -> &mut u64 {
         let (words, newest) = (self.words as u64, self.newest / 64);
         if let Words::Newest(seen) = self.seen

@@ -1,23 +1,25 @@
-//! Sealing with a group key: AES-256-GCM, a key of its own for every process that ever spoke.
+//! Sealing with a group key: AES-256-GCM, with a separate key for every process.
 //!
 //! ```text
-//! front     0  as it is, the kind marked with 0x80   authenticated, readable
-//!          20  the rest of the datagram              encrypted in place
-//! end          tag                                   16 bytes
-//!              start                                  4 bytes, drawn when the process began to seal
+//! front     0  unchanged, the kind marked with 0x80      authenticated, readable
+//!          20  the rest of the datagram                  encrypted in place
+//! end          tag                                       16 bytes
+//!              start                                      4 bytes, drawn when the process began to seal
 //! ```
-//! The key of a process is HKDF-SHA256 (RFC 5869) of the group key, with the source of its front and `start` as
-//! context: 96 random bits from the system, so that two starts with the same key are not to be expected before there
-//! were 2^32 of them. Within a process a nonce is the kind and the counter, and a counter that does not rise is never
-//! sealed. Whoever sends has another source, hence each direction has keys of its own. What a copied virtual machine
-//! would do, going on from the same state twice, nothing here can see: restart makuo in a copy.
+//! The key of a process is HKDF-SHA256 (RFC 5869) of the group key, with the source of its front
+//! and `start` as context: 96 random bits from the system, so two starts with the same key are not
+//! expected before 2^32 of them. Within a process a nonce is the kind and the counter, and a
+//! counter that does not rise is never sealed. Every sender has another source, so each direction
+//! has its own keys. A copied virtual machine that continues twice from the same state cannot be
+//! detected here: restart makuo in a copy.
 //!
-//! Only a source whose datagram opened is remembered, so that nobody without the key fills memory or pushes anyone out.
-//! Of each source a window of counters is kept, and a counter comes once. Replays from before this process started open
-//! again: what tells them from present words is a nonce that these repeat, see [`crate::proto::freshness`].
+//! Only a source whose datagram opened is remembered, so processes without the key cannot fill
+//! memory or evict others. Each source has a window of counters, and each counter is accepted once.
+//! Replays from before the start of this process open again; nonces repeated in the messages
+//! distinguish them from fresh ones, see [`crate::proto::freshness`].
 //!
-//! **Measured** (the ciphers alone, one core, 1472-byte datagrams, ring 0.17; `cargo bench --bench seal` measures them and
-//! the whole way):
+//! **Measured** (the ciphers alone, one core, 1472-byte datagrams, ring 0.17;
+//! `cargo bench --bench seal` measures ciphers and the whole path):
 //!
 //! | | ns a datagram | GB/s |
 //! |---|---|---|
@@ -25,10 +27,10 @@
 //! | ChaCha20-Poly1305, seal / open | 930 / 1350 | 1.6 / 1.1 |
 //! | a key derived, for the first datagram of a process | 380 | |
 //!
-//! AES it is: the processors of servers have it in hardware, and where one has not the crate falls back by itself at run
-//! time. Another crate (aws-lc-rs) is a quarter faster and far more to build; either
-//! is far above the hash of what is sealed. A forged datagram costs a derivation and one opening for each key that the
-//! group has, 0.7 us.
+//! AES was chosen because server processors have it in hardware; elsewhere the crate falls back at
+//! run time. Another crate (aws-lc-rs) is a quarter faster and far more to build; either is far
+//! faster than the hash of the sealed content. A forged datagram costs one key derivation and one
+//! opening for each key of the group, 0.7 us.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -46,19 +48,20 @@ use crate::wire::window::{Seen, Window};
 pub const ROOM: usize = TAG + START;
 const TAG: usize = 16;
 const START: usize = 4;
-/// The sources that are remembered; of more, the half that was heard longest ago is forgotten.
+/// Largest number of remembered sources; beyond it, the half heard longest ago is forgotten.
 pub const MAX_SOURCES: usize = 20_000;
-/// The most sources of data that are remembered: each takes a key, and up to [`DATA_WORDS`] words.
+/// Largest number of remembered data sources: each takes a key, and up to [`DATA_WORDS`] words.
 pub const MAX_STREAMS: usize = 256;
-/// Words of the window over messages, 64 numbers each: what goes to all may wait in a socket's buffer while what goes to
-/// one host overtakes it.
+/// Words of the window over messages, 64 numbers each. A message to the group may wait in a
+/// socket's buffer while one to a single host overtakes it.
 const CONTROL_WORDS: usize = 64;
-/// Words of the window over data: two interfaces may be as far apart as their receive buffers are deep.
+/// Words of the window over data: two interfaces may be as far apart as their receive buffers are
+/// deep.
 const DATA_WORDS: usize = 1024;
-/// What the keys are for: the salt of their derivation.
+/// Salt of the key derivation.
 const PURPOSE: &[u8] = b"makuo datagrams v1";
 
-/// A process, as its datagrams name it: the source of their front, and its start.
+/// A process as identified by its datagrams: the source of the front, and the start.
 type Process = ([u8; 8], [u8; START]);
 
 /// Seals with a group's first key and opens with any.
@@ -68,41 +71,43 @@ pub struct Sealed {
     own: Option<Own>,
     sources: HashMap<Process, Source>,
     streams: usize,
-    /// Datagrams opened: tells which source was heard last.
+    /// Datagrams opened: orders sources by the time of their last datagram.
     clock: u64,
 }
 
-/// A group key, ready to derive from.
+/// Group key prepared for derivation.
 struct Root {
     key: GroupKey,
     prk: Prk,
 }
 
-/// What this process seals with.
+/// Sealing state of this process.
 struct Own {
     source: [u8; 8],
     key: LessSafeKey,
-    /// The counters that were sealed last, of messages and of data.
+    /// Counters sealed last, of messages and of data.
     last: [u64; 2],
 }
 
-/// A process that was heard. Recorded words of many make many, so that each takes little memory.
+/// A process whose datagrams opened. Replayed recordings can add many, so each takes little memory.
 struct Source {
-    /// Under which of the keys.
+    /// Index of the group key.
     root: usize,
     heard: u64,
     control: Window,
     stream: Option<Box<Stream>>,
 }
 
-/// A process that sends data: its key is kept, as deriving it takes as long as opening a datagram.
+/// State of a process that sends data. The key is kept, because deriving it takes as long as
+/// opening a datagram.
 struct Stream {
     key: LessSafeKey,
     window: Window,
 }
 
 impl Sealed {
-    /// Seals with the first of `keys`, opens with all; `start` is fresh randomness from the system. `None` without keys.
+    /// Seals with the first of `keys`, opens with all; `start` is fresh randomness from the system.
+    /// `None` without keys.
     pub fn new(keys: &[GroupKey], start: [u8; START]) -> Option<Self> {
         let roots: Vec<Root> = keys.iter().map(Root::new).collect();
         let sources = HashMap::new();
@@ -116,7 +121,7 @@ impl Sealed {
         })
     }
 
-    /// The key of this process, and the counters that it has sealed.
+    /// Sealing state of this process under the id `source`.
     fn own(&mut self, source: [u8; 8]) -> Option<&mut Own> {
         if self.own.as_ref().is_none_or(|own| own.source != source) {
             let key = self.keys.first()?.derive(&(source, self.start))?;
@@ -130,7 +135,7 @@ impl Sealed {
         self.own.as_mut()
     }
 
-    /// Opens what a process says that was heard before.
+    /// Opens a datagram of a known source.
     fn open_known(
         &self,
         source: &Source,
@@ -148,14 +153,14 @@ impl Sealed {
         }
     }
 
-    /// Opens what a process says that was not heard before, with whichever key does it.
+    /// Opens the first datagram of a source, trying every key.
     fn open_first(
         &mut self,
         process: Process,
         front: &Front,
         text: &mut [u8],
     ) -> Result<(), Refusal> {
-        // A key that does not fit leaves noise behind.
+        // A failed opening leaves noise behind.
         let copy = (self.keys.len() > 1).then(|| text.to_vec());
         for (root, key) in self.keys.iter().enumerate() {
             if let (Some(copy), true) = (&copy, root > 0) {
@@ -180,14 +185,14 @@ impl Sealed {
         Err(Refusal::Wrong)
     }
 
-    /// Forgets the half that was heard longest ago, when there are too many.
+    /// Forgets the half heard longest ago, if there are too many.
     fn make_room(&mut self) {
         if self.sources.len() >= MAX_SOURCES {
             self.forget(|_| true);
         }
     }
 
-    /// Of the sources that `fits`, forgets the half that was heard longest ago.
+    /// Forgets the half heard longest ago of the sources that `fits`.
     fn forget(&mut self, fits: impl Fn(&Source) -> bool) {
         let mut heard: Vec<u64> = self
             .sources
@@ -231,7 +236,7 @@ impl Seal for Sealed {
                 room[..TAG].copy_from_slice(tag.as_ref());
                 room[TAG..].copy_from_slice(&start);
             }
-            // Better lost than sealed with a nonce that was used: nobody takes a datagram of zeros.
+            // Better lost than sealed with a used nonce: a datagram of zeros is dropped everywhere.
             None => {
                 tracing::error!(
                     "a defect in makuo: a datagram whose counter does not rise is not sent"
@@ -263,7 +268,7 @@ impl Seal for Sealed {
         self.clock += 1;
 
         match self.sources.get(&process) {
-            // Cheap, and says nothing that a listener does not know.
+            // Cheap, and reveals nothing that a listener does not know.
             Some(source) if source.look(&front) != Seen::New => return Err(Refusal::Replayed),
             Some(source) if self.open_known(source, &process, &front, text) => {}
             Some(_) => return Err(Refusal::Wrong),
@@ -345,7 +350,7 @@ impl Root {
         }
     }
 
-    /// The key of `process`. `None` never: the length is what the cipher asks for.
+    /// The key of `process`. Never `None`: the length matches the cipher.
     fn derive(&self, (source, start): &Process) -> Option<LessSafeKey> {
         let context = [&source[..], &start[..]];
         let okm = self.prk.expand(&context, &AES_256_GCM).ok()?;
@@ -354,7 +359,7 @@ impl Root {
 }
 
 impl Own {
-    /// Encrypts `text`; `None` when the counter is not above that of the last datagram of the kind.
+    /// Encrypts `text`; `None` if the counter is not above that of the last datagram of the kind.
     fn seal(&mut self, front: &Front, text: &mut [u8]) -> Option<Tag> {
         let last = &mut self.last[usize::from(front.is_data())];
         if front.counter() <= *last {
@@ -388,11 +393,11 @@ impl Source {
     }
 }
 
-/// The front of a sealed datagram: what is authenticated beside the text, and what the nonce is made of.
+/// Front of a sealed datagram: authenticated beside the text, and the source of the nonce.
 struct Front([u8; FRONT]);
 
 impl Front {
-    /// Of a datagram that is long enough.
+    /// Reads the front of a datagram that is long enough.
     fn of(datagram: &[u8]) -> Self {
         let mut front = [0; FRONT];
         front.copy_from_slice(&datagram[..FRONT]);
@@ -415,7 +420,7 @@ impl Front {
         self.0[KIND] & !SEALED == DATA
     }
 
-    /// Kind and counter: counters of messages and of data are apart.
+    /// Kind and counter: messages and data are counted separately.
     fn nonce(&self) -> Nonce {
         let mut nonce = [0; NONCE_LEN];
         nonce[0] = self.0[KIND];
@@ -423,7 +428,7 @@ impl Front {
         Nonce::assume_unique_for_key(nonce)
     }
 
-    /// Decrypts `text`, behind which its tag stands; the tags are compared in constant time.
+    /// Decrypts `text`, which includes its tag at the end; tags are compared in constant time.
     fn open(&self, key: &LessSafeKey, text: &mut [u8]) -> bool {
         key.open_in_place(self.nonce(), Aad::from(self.0), text)
             .is_ok()

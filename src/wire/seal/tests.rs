@@ -1,4 +1,4 @@
-//! What is sealed opens once, unchanged, for those who have the key, and for nobody else.
+//! Sealed datagrams open once, unchanged, for holders of the key only.
 
 use proptest::prelude::*;
 
@@ -171,7 +171,8 @@ fn a_nonce_is_never_used_twice() {
         "not sent"
     );
 
-    // The same numbers after a restart, of another process, and of data: other keys or nonces, other bytes.
+    // The same numbers after a restart, from another process, and for data: other keys or nonces,
+    // other bytes.
     let text = |datagram: &[u8]| datagram[FRONT..].to_vec();
     assert_ne!(
         text(&seal(&mut sealed(&[1], 2), control(7, 5, b"one"))),
@@ -206,7 +207,8 @@ fn two_keys_let_a_group_change_over() {
     assert!(open(&mut new, &c).is_ok(), "sealed with the first");
     assert_eq!(open(&mut old, &c), Err(Refusal::Wrong));
 
-    // The old key goes while the process runs: what it sealed is refused from now on, and the new key's windows stay.
+    // The old key is removed while the process runs: its datagrams are refused from now on, and the
+    // windows of the new key stay.
     assert!(both.rekey(&[key(2)], [4; START]));
     assert_eq!(
         open(&mut both, &seal(&mut old, control(1, 2, b"a"))),
@@ -247,11 +249,11 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
         host.sources.values().filter(|s| s.stream.is_some()).count()
     );
 
-    // Those heard last are known still.
+    // The sources heard last are still known.
     let (again, _) = datagram(MAX_SOURCES as u64, false);
     assert_eq!(open(&mut host, &again), Err(Refusal::Replayed));
 
-    // Whoever has no key is not remembered at all.
+    // Sources without the key are not remembered at all.
     let (known, mut stranger) = (host.sources.len(), sealed(&[9], 1));
     (0..1000).for_each(|n| drop(open(&mut host, &seal(&mut stranger, control(n, 1, b"x")))));
 
