@@ -130,6 +130,18 @@ impl Error {
     }
 }
 
+/// Adds the failed action and its path to the error of a system call.
+pub trait IoResultExt<T> {
+    /// Converts an error by [`Error::io`]: `File::open(path).context("cannot open", path)?`.
+    fn context(self, action: &str, path: impl AsRef<Path>) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> IoResultExt<T> for std::result::Result<T, E> {
+    fn context(self, action: &str, path: impl AsRef<Path>) -> Result<T> {
+        self.map_err(|source| Error::io(action, path, source))
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;

@@ -60,10 +60,8 @@ pub fn authorized_keys(bytes: &[u8]) -> bool {
         return false;
     };
 
-    let (tree, key) = (
-        TreeName::new("www").expect("legal"),
-        PublicKey::from_bytes([0; 32]),
-    );
+    let tree = TreeName::new("www").expect("legal");
+    let key = PublicKey::from_bytes([0; 32]);
     if let Ok(key) = key {
         let _ = keys.allows(&key, &tree, Role::Deploy, WallTime(0));
     }
@@ -97,7 +95,9 @@ pub fn console(bytes: &[u8]) -> bool {
 /// Datagrams from the network, each preceded by its length in two bytes, up to the message
 /// reassembled from them.
 pub fn datagram(bytes: &[u8]) -> bool {
-    let (mut rest, mut reassembly, mut accepted) = (bytes, Reassembly::default(), false);
+    let mut rest = bytes;
+    let mut reassembly = Reassembly::default();
+    let mut accepted = false;
     while let Some((len, more)) = rest.split_first_chunk::<2>() {
         let (one, more) = more.split_at(usize::from(u16::from_be_bytes(*len)).min(more.len()));
         rest = more;

@@ -83,9 +83,8 @@ impl Frames {
         let size = u32::try_from(bytes.len())
             .ok()
             .filter(|&size| size as usize <= self.max);
-        let size = size.ok_or_else(|| {
-            io::Error::other(format!("a frame of more than {} bytes", self.max))
-        })?;
+        let size = size
+            .ok_or_else(|| io::Error::other(format!("a frame of more than {} bytes", self.max)))?;
         stream.write_all(&[&size.to_be_bytes()[..], &bytes].concat())
     }
 

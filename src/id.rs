@@ -16,7 +16,8 @@ pub const MAX_NAME: usize = 64;
 /// Reason why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{what} name {shown:?} is not legal: 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -, not starting with . or -"
+    "{what} name {shown:?} is not legal: 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -, \
+     not starting with . or -"
 )]
 pub struct NameError {
     what: &'static str,
@@ -97,7 +98,10 @@ macro_rules! name {
         }
 
         impl<'b, C> Decode<'b, C> for $type {
-            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+            fn decode(
+                d: &mut minicbor::Decoder<'b>,
+                _: &mut C,
+            ) -> Result<Self, minicbor::decode::Error> {
                 Self::new(d.str()?).map_err(|e| minicbor::decode::Error::message(e.to_string()))
             }
         }
@@ -198,6 +202,10 @@ shown_in_hex!(Nonce);
 pub struct Serial(#[n(0)] pub u64);
 
 impl Serial {
+    /// Largest plausible step from one serial to another. Senders and hosts must use the same
+    /// value.
+    pub const MAX_STEP: u64 = 1 << 32;
+
     /// The following serial; the last one stays itself (2^64 releases are not reached).
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))

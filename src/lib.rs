@@ -5,8 +5,8 @@
 //!
 //! | room | owns |
 //! |---|---|
-//! | [`error`], [`id`], [`units`] | the one error that people see; newtypes for every id and quantity |
-//! | [`strict`] | key files and configurations, opened only if nobody else could have changed them |
+//! | [`error`], [`id`], [`units`] | the error that people see; newtypes for ids and quantities |
+//! | [`strict`] | key files and configurations, safe from changes by others |
 //! | `sync` | locks that outlive a panic |
 //! | [`helper`] | processes beside the daemon: their start, lifetime and communication |
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
@@ -18,7 +18,7 @@
 //! | [`keys`] | signatures, verification, permissions |
 //! | [`diff`] | the plan that turns a host's tree into the release; pure |
 //! | [`wire`] | the bytes of every datagram |
-//! | [`proto`] | the session: sender, receiver, members; state machines without clock, file or socket |
+//! | [`proto`] | the session: state machines without clock, file or socket |
 //! | [`tree`] | the disk: scan, index, stage, journal, commit, undo |
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |

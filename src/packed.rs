@@ -423,7 +423,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
         #[test]
-        fn a_packed_list_is_the_list(numbers in prop::collection::vec(any::<u64>(), 0..3 * CHUNK), picks in prop::collection::vec(any::<prop::sample::Index>(), 8)) {
+        fn a_packed_list_is_the_list(
+            numbers in prop::collection::vec(any::<u64>(), 0..3 * CHUNK),
+            picks in prop::collection::vec(any::<prop::sample::Index>(), 8),
+        ) {
             let mut numbers = numbers;
             let mut packed = list(&numbers);
             prop_assert_eq!(packed.len(), numbers.len());
@@ -444,7 +447,8 @@ mod tests {
 
             prop_assert!(packed.iter().eq(numbers.iter().copied()));
             // From both ends, alternating.
-            let (mut ours, mut theirs) = (packed.iter(), numbers.iter().copied());
+            let mut ours = packed.iter();
+            let mut theirs = numbers.iter().copied();
 
             while let Some(front) = ours.next() {
                 prop_assert_eq!(Some(front), theirs.next());
@@ -454,7 +458,9 @@ mod tests {
         }
 
         #[test]
-        fn what_is_sorted_is_found(numbers in prop::collection::btree_set(0..2000u64, 0..3 * CHUNK)) {
+        fn what_is_sorted_is_found(
+            numbers in prop::collection::btree_set(0..2000u64, 0..3 * CHUNK),
+        ) {
             let numbers: Vec<u64> = numbers.into_iter().collect();
             let packed = list(&numbers);
             for n in 0..2000 {

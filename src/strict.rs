@@ -20,6 +20,7 @@ use std::sync::OnceLock;
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat, readlinkat};
 use rustix::io::Errno;
 
+use crate::error::IoResultExt;
 use crate::units::printable;
 use crate::{Error, Result};
 
@@ -56,7 +57,7 @@ pub fn trust(uid: u32) {
 /// only `readers` can read it. A link of /proc, such as the one behind /dev/fd, refers to a file
 /// that this process was given: it is opened as it is.
 pub fn open(path: &Path, readers: Readers) -> Result<File> {
-    let absolute = std::path::absolute(path).map_err(|e| Error::io("cannot open", path, e))?;
+    let absolute = std::path::absolute(path).context("cannot open", path)?;
     let file = walk(&absolute).map_err(|stop| stop.told(path))?;
     check_readers(&file, path, readers)?;
     Ok(file)
@@ -64,7 +65,7 @@ pub fn open(path: &Path, readers: Readers) -> Result<File> {
 
 /// Refuses the open file `path` if others than `readers` can read it.
 pub fn check_readers(file: &File, path: &Path, readers: Readers) -> Result<()> {
-    let stat = fstat(file).map_err(|e| Error::io("cannot read", path, e))?;
+    let stat = fstat(file).context("cannot read", path)?;
     let mine = stat.st_uid == rustix::process::geteuid().as_raw();
     let closed = match readers {
         Readers::All => 0,
@@ -126,7 +127,8 @@ fn walk(path: &Path) -> Result<File, Stop> {
         let Some((dir, at)) = above.last() else {
             return Err(Errno::NOENT.into());
         };
-        let (dir, at) = (dir.as_fd(), at.join(&name));
+        let dir = dir.as_fd();
+        let at = at.join(&name);
         let handle = openat(dir, &name, HANDLE, Mode::empty())?;
         let stat = fstat(&handle)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -313,10 +315,8 @@ mod tests {
         #[track_caller]
         fn refused(&self, name: &str, of: &str, mends: &str) {
             let error = self.reads(name).expect_err(name);
-            let (of, hint) = (
-                self.at(of).display().to_string(),
-                error.hint_text().unwrap_or_default(),
-            );
+            let of = self.at(of).display().to_string();
+            let hint = error.hint_text().unwrap_or_default();
             assert!(
                 error.to_string().contains(&format!("{of} "))
                     && error.to_string().contains("mode "),
@@ -444,7 +444,8 @@ mod tests {
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
         let place = Place::new();
-        let (mut safe, mut unsafe_ones) = (0, 0);
+        let mut safe = 0;
+        let mut unsafe_ones = 0;
 
         for _ in 0..400 {
             for name in ["a", "a/b", "a/b/key"] {
@@ -497,7 +498,8 @@ mod tests {
                     }
                 }
             });
-            let (mut read, mut refused) = (0, 0);
+            let mut read = 0;
+            let mut refused = 0;
             for _ in 0..3000 {
                 match place.reads("a/b/key") {
                     Ok(text) => {

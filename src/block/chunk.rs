@@ -75,7 +75,9 @@ mod tests {
     fn pieces_are_cut_like_the_whole() {
         let bytes = noise(3 << 20, 7);
         let whole: Vec<_> = cuts(&bytes, true).collect();
-        let (mut pieces, mut from, mut fed) = (Vec::new(), 0, 0);
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        let mut fed = 0;
         while from < bytes.len() {
             fed = (fed + 300_000).min(bytes.len());
             let cut: Vec<_> = cuts(&bytes[from..fed], fed == bytes.len())

@@ -95,16 +95,19 @@ impl Compressor {
             let left = content.len() - input.pos();
             self.frame
                 .reserve(compress_bound(left).max(CCtx::out_size()));
+
             let at = self.frame.len();
             let mut output = OutBuffer::around_pos(&mut self.frame, at);
             let more = context
                 .compress_stream2(&mut output, &mut input, end)
                 .ok()?;
+
             let done = if matches!(end, End::ZSTD_e_end) {
                 more == 0
             } else {
                 input.pos() == content.len()
             };
+
             if done {
                 return Some(());
             }
@@ -161,7 +164,8 @@ impl fmt::Debug for Expander {
     }
 }
 
-/// Returns whether content is worth compressing: false if nearly all of it looks compressed or encrypted.
+/// Returns whether content is worth compressing: false if nearly all of it looks compressed or
+/// encrypted.
 ///
 /// Counts how often two bytes of a sample are equal. With all bytes equally frequent this is one
 /// pair in 256; text, programs and numbers have several times as many. Repeated noise is not
@@ -172,7 +176,8 @@ pub fn may_shrink(content: &[u8]) -> bool {
         let from = piece.len().saturating_sub(SAMPLE_BYTES) / 2;
         &piece[from..piece.len().min(from + SAMPLE_BYTES)]
     });
-    let (mut all, mut uneven) = (0, 0);
+    let mut all = 0;
+    let mut uneven = 0;
 
     for sample in samples {
         all += 1;
@@ -299,7 +304,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_expanded_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), size in 0..5000usize) {
+        fn any_bytes_are_expanded_without_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+            size in 0..5000usize,
+        ) {
             let mut expander = Expander::default();
             let _ = expander.expand(&bytes, size);
             bytes.splice(0..0, [0x28, 0xb5, 0x2f, 0xfd]);

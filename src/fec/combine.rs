@@ -74,8 +74,10 @@ fn add_all<'a, const D: usize>(
 ) {
     let mut to: [&mut [u8]; D] = std::array::from_fn(|_| destinations.next().unwrap_or_default());
     let cut = |source: &&[u8]| strip.start.min(source.len())..strip.end.min(source.len());
+
     for (at, some) in sources.chunks(AT_ONCE).enumerate() {
         let factor = |d: usize, s: usize| matrix[d * sources.len() + at * AT_ONCE + s];
+
         let whole = some.iter().all(|source| cut(source).len() == strip.len());
         if let (Ok(four), true) = (<&[&[u8]; AT_ONCE]>::try_from(some), whole) {
             let factors = std::array::from_fn(|d| std::array::from_fn(|s| factor(d, s)));
@@ -86,6 +88,7 @@ fn add_all<'a, const D: usize>(
             );
             continue;
         }
+
         for (s, source) in some.iter().enumerate() {
             let factors = std::array::from_fn(|d| [factor(d, s)]);
             kernel.add(
@@ -109,12 +112,17 @@ mod tests {
         fn it_is_a_product_of_matrices(
             rows in 0..11usize,
             width in prop_oneof![1..300usize, 1000..1100usize, 8100..8300usize],
-            sources in prop::collection::vec(prop_oneof![3 => Just(usize::MAX), 1 => 0..9000usize], 0..11),
+            sources in prop::collection::vec(
+                prop_oneof![3 => Just(usize::MAX), 1 => 0..9000usize],
+                0..11,
+            ),
             seed in any::<u8>(),
         ) {
             let byte = |n: usize| (n.wrapping_mul(0x9E37_79B1) >> 7) as u8 ^ seed;
             let bytes: Vec<u8> = (0..20_000).map(byte).collect();
-            let sources: Vec<&[u8]> = sources.iter().enumerate().map(|(n, len)| &bytes[n..n + width.min(*len)]).collect();
+            let sources = sources.iter().enumerate();
+            let sources = sources.map(|(n, len)| &bytes[n..n + width.min(*len)]);
+            let sources: Vec<&[u8]> = sources.collect();
             let matrix: Vec<u8> = (0..rows * sources.len()).map(|n| byte(n + 5)).collect();
             let start: Vec<u8> = bytes.iter().cycle().take(rows * width).copied().collect();
             let mut expected = start.clone();

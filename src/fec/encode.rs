@@ -17,12 +17,14 @@ const BATCH: usize = 64;
 pub fn encode(kernel: Kernel, grid: &Grid, payload: &[u8], coded: Range<u16>, out: &mut Vec<u8>) {
     let payload = &payload[..payload.len().min(grid.payload() as usize)];
     let sources: Vec<&[u8]> = payload.chunks(grid.row_bytes()).collect();
+
     for first in coded.clone().step_by(BATCH) {
         let batch = first..coded.end.min(first.saturating_add(BATCH as u16));
         let matrix: Vec<u8> = batch
             .clone()
             .flat_map(|row| (0..sources.len() as u16).map(move |j| coefficient(row, j)))
             .collect();
+
         let start = out.len();
         out.resize(start + batch.len() * grid.row_bytes(), 0);
         combine(

@@ -9,7 +9,9 @@ const REDUCTION: u8 = 0x1B;
 
 /// Product of `a` and `b`.
 pub const fn multiply(a: u8, b: u8) -> u8 {
-    let (mut product, mut a, mut b) = (0, a, b);
+    let mut product = 0;
+    let mut a = a;
+    let mut b = b;
     while b != 0 {
         if b & 1 == 1 {
             product ^= a;
@@ -25,7 +27,9 @@ pub const fn multiply(a: u8, b: u8) -> u8 {
 pub const fn inverse(a: u8) -> u8 {
     // a^254: there are 255 nonzero elements, so a^255 is 1.
     let square = multiply(a, a);
-    let (mut power, mut product, mut bits) = (square, square, 6);
+    let mut power = square;
+    let mut product = square;
+    let mut bits = 6;
     while bits > 0 {
         power = multiply(power, power);
         product = multiply(product, power);
@@ -54,7 +58,8 @@ const fn nibbles() -> [[u8; 32]; 256] {
     let mut tables = [[0; 32]; 256];
     let mut at = 0;
     while at < 256 * 16 {
-        let (factor, nibble) = (at / 16, at % 16);
+        let factor = at / 16;
+        let nibble = at % 16;
         tables[factor][nibble] = multiply(factor as u8, nibble as u8);
         tables[factor][16 + nibble] = multiply(factor as u8, (nibble << 4) as u8);
         at += 1;
@@ -78,6 +83,7 @@ mod tests {
     #[test]
     fn the_laws_of_a_field_hold() {
         assert_eq!(inverse(0), 0);
+
         for a in 0..=255u8 {
             assert_eq!(multiply(a, 1), a);
             assert_eq!(multiply(a, 0), 0);
@@ -85,12 +91,14 @@ mod tests {
                 a == 0 || multiply(a, inverse(a)) == 1,
                 "{a} times its inverse"
             );
+
             for b in 0..=255u8 {
                 assert_eq!(multiply(a, b), multiply(b, a));
                 assert!(
                     a == 0 || b == 0 || multiply(a, b) != 0,
                     "{a} and {b} divide zero"
                 );
+
                 for c in [0, 1, 2, 3, 0x1B, 0x53, 0x80, 0x8D, 0xFF] {
                     assert_eq!(multiply(a, multiply(b, c)), multiply(multiply(a, b), c));
                     assert_eq!(multiply(a, b ^ c), multiply(a, b) ^ multiply(a, c));

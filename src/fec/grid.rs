@@ -152,7 +152,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn symbols_in_order_are_the_payload(payload in 1..20_000u32, symbol in 64..300u16, columns in 1..=32u8) {
+        fn symbols_in_order_are_the_payload(
+            payload in 1..20_000u32,
+            symbol in 64..300u16,
+            columns in 1..=32u8,
+        ) {
             let grid = Grid::new(payload, symbol, columns).expect("legal");
             let mut at = 0;
             for index in 0..grid.symbols() {

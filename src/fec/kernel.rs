@@ -6,18 +6,16 @@
 //! destinations, and a destination once for all sources.
 
 use super::field;
+use super::lane::{LANE_BYTES, Lane};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::simd::Simd;
 
-pub(super) type Chunk = [u8; CHUNK];
-const CHUNK: usize = 64;
-
 /// Implementation of multiply-and-add. Every value is one that this processor supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kernel(Kind);
+pub struct Kernel(Backend);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Backend {
     Portable,
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     Simd(Simd),
@@ -28,21 +26,21 @@ impl Kernel {
     pub fn best() -> Self {
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
         if let Some(simd) = Simd::available().next() {
-            return Self(Kind::Simd(simd));
+            return Self(Backend::Simd(simd));
         }
         Self::portable()
     }
 
     /// The kernel that runs on every processor.
     pub const fn portable() -> Self {
-        Self(Kind::Portable)
+        Self(Backend::Portable)
     }
 
     /// All kernels of this processor, the fastest first and the portable one last.
     pub fn all() -> Vec<Self> {
         let mut all = Vec::new();
         #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-        all.extend(Simd::available().map(|simd| Self(Kind::Simd(simd))));
+        all.extend(Simd::available().map(|simd| Self(Backend::Simd(simd))));
         all.push(Self::portable());
         all
     }
@@ -50,9 +48,9 @@ impl Kernel {
     /// Name for display.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Kind::Portable => "portable",
+            Backend::Portable => "portable",
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-            Kind::Simd(simd) => simd.name(),
+            Backend::Simd(simd) => simd.name(),
         }
     }
 
@@ -75,29 +73,33 @@ impl Kernel {
             .chain(sources.iter().map(|s| s.len()))
             .min();
 
-        let (chunks, rest) = shortest.map_or((0, 0), |len| (len / CHUNK, len % CHUNK));
-        let (mut tails, mut source_tails) = ([[0; CHUNK]; D], [[0; CHUNK]; S]);
+        let shortest = shortest.unwrap_or(0);
+        let lanes = shortest / LANE_BYTES;
+        let rest = shortest % LANE_BYTES;
+
+        let mut tails = [[0; LANE_BYTES]; D];
+        let mut source_tails = [[0; LANE_BYTES]; S];
         let mut ends: [&mut [u8]; D] = [(); D].map(|()| Default::default());
-        let mut whole: [&mut [Chunk]; D] = [(); D].map(|()| Default::default());
+        let mut whole: [&mut [Lane]; D] = [(); D].map(|()| Default::default());
 
         for (at, destination) in destinations.into_iter().enumerate() {
-            let (front, end) = destination.split_at_mut(chunks * CHUNK);
+            let (front, end) = destination.split_at_mut(lanes * LANE_BYTES);
             whole[at] = front.as_chunks_mut().0;
             ends[at] = &mut end[..rest];
             tails[at][..rest].copy_from_slice(ends[at]);
         }
 
-        self.add_chunks(whole, sources.map(|s| &s.as_chunks().0[..chunks]), factors);
+        self.add_lanes(whole, sources.map(|s| &s.as_chunks().0[..lanes]), factors);
         if rest == 0 {
             return;
         }
 
         for (tail, source) in source_tails.iter_mut().zip(sources) {
-            tail[..rest].copy_from_slice(&source[chunks * CHUNK..][..rest]);
+            tail[..rest].copy_from_slice(&source[lanes * LANE_BYTES..][..rest]);
         }
 
         let tail = tails.each_mut().map(std::slice::from_mut);
-        self.add_chunks(
+        self.add_lanes(
             tail,
             source_tails.each_ref().map(std::slice::from_ref),
             factors,
@@ -108,17 +110,17 @@ impl Kernel {
         }
     }
 
-    /// [`Self::add`] for whole chunks, the same number of each.
-    fn add_chunks<const D: usize, const S: usize>(
+    /// [`Self::add`] for whole lanes, the same number of each.
+    fn add_lanes<const D: usize, const S: usize>(
         self,
-        destinations: [&mut [Chunk]; D],
-        sources: [&[Chunk]; S],
+        destinations: [&mut [Lane]; D],
+        sources: [&[Lane]; S],
         factors: &[[u8; S]; D],
     ) {
         match self.0 {
-            Kind::Portable => portable(destinations, sources, factors),
+            Backend::Portable => portable(destinations, sources, factors),
             #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-            Kind::Simd(simd) => simd.add(destinations, sources, factors),
+            Backend::Simd(simd) => simd.add(destinations, sources, factors),
         }
     }
 }
@@ -127,14 +129,15 @@ impl Kernel {
 /// double is added to the destinations whose factor has the corresponding bit. Compilers vectorize
 /// this loop.
 fn portable<const D: usize, const S: usize>(
-    mut destinations: [&mut [Chunk]; D],
-    sources: [&[Chunk]; S],
+    mut destinations: [&mut [Lane]; D],
+    sources: [&[Lane]; S],
     factors: &[[u8; S]; D],
 ) {
     for (s, source) in sources.into_iter().enumerate() {
-        for (at, chunk) in source.iter().enumerate() {
-            let mut doubled = words(chunk);
-            let mut sums = [[0u64; CHUNK / 8]; D];
+        for (at, lane) in source.iter().enumerate() {
+            let mut doubled = words(lane);
+            let mut sums = [[0u64; LANE_BYTES / 8]; D];
+
             for bit in 0..8 {
                 for (sum, factors) in sums.iter_mut().zip(factors) {
                     let mask = u64::from(factors[s] >> bit & 1).wrapping_neg();
@@ -144,6 +147,7 @@ fn portable<const D: usize, const S: usize>(
                 }
                 doubled = doubled.map(field::double_each);
             }
+
             for (destination, sum) in destinations.iter_mut().zip(&sums) {
                 let Some(destination) = destination.get_mut(at) else {
                     return;
@@ -156,11 +160,11 @@ fn portable<const D: usize, const S: usize>(
     }
 }
 
-fn words(chunk: &Chunk) -> [u64; CHUNK / 8] {
-    let mut words = [0; CHUNK / 8];
+fn words(lane: &Lane) -> [u64; LANE_BYTES / 8] {
+    let mut words = [0; LANE_BYTES / 8];
     words
         .iter_mut()
-        .zip(chunk.as_chunks().0)
+        .zip(lane.as_chunks().0)
         .for_each(|(word, bytes)| *word = u64::from_ne_bytes(*bytes));
     words
 }

@@ -2,15 +2,15 @@
 //! stores of whole vectors, and calls of functions that need a processor feature.
 #![allow(unsafe_code, reason = "vector instructions; none on other processors")]
 
-use super::kernel::Chunk;
+use super::lane::Lane;
 
 /// A kernel supported by this processor: only [`Simd::available`] makes one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Simd(Kind);
+pub(super) struct Simd(Extension);
 
 #[cfg(target_arch = "x86_64")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Extension {
     GfniAvx512,
     GfniAvx2,
     Avx2,
@@ -18,7 +18,7 @@ enum Kind {
 
 #[cfg(target_arch = "aarch64")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Extension {
     Neon,
 }
 
@@ -30,9 +30,9 @@ impl Simd {
         let gfni = avx2 && is_x86_feature_detected!("gfni");
         let avx512 = gfni && is_x86_feature_detected!("avx512f");
         let all = [
-            (avx512, Kind::GfniAvx512),
-            (gfni, Kind::GfniAvx2),
-            (avx2, Kind::Avx2),
+            (avx512, Extension::GfniAvx512),
+            (gfni, Extension::GfniAvx2),
+            (avx2, Extension::Avx2),
         ];
 
         all.into_iter()
@@ -43,9 +43,9 @@ impl Simd {
     /// Name for display.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Kind::GfniAvx512 => "GFNI and AVX-512",
-            Kind::GfniAvx2 => "GFNI and AVX2",
-            Kind::Avx2 => "AVX2",
+            Extension::GfniAvx512 => "GFNI and AVX-512",
+            Extension::GfniAvx2 => "GFNI and AVX2",
+            Extension::Avx2 => "AVX2",
         }
     }
 
@@ -53,17 +53,17 @@ impl Simd {
     /// number of chunks.
     pub fn add<const D: usize, const S: usize>(
         self,
-        to: [&mut [Chunk]; D],
-        from: [&[Chunk]; S],
+        to: [&mut [Lane]; D],
+        from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
         match self.0 {
             // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX-512F.
-            Kind::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
+            Extension::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
             // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX2.
-            Kind::GfniAvx2 => unsafe { x86::gfni_avx2(to, from, by) },
+            Extension::GfniAvx2 => unsafe { x86::gfni_avx2(to, from, by) },
             // SAFETY: `available` returns this kernel only if the processor has AVX2.
-            Kind::Avx2 => unsafe { x86::avx2(to, from, by) },
+            Extension::Avx2 => unsafe { x86::avx2(to, from, by) },
         }
     }
 }
@@ -72,13 +72,13 @@ impl Simd {
 impl Simd {
     /// Every processor of this architecture has NEON.
     pub fn available() -> impl Iterator<Item = Self> {
-        std::iter::once(Self(Kind::Neon))
+        std::iter::once(Self(Extension::Neon))
     }
 
     /// Name for display.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Kind::Neon => "NEON",
+            Extension::Neon => "NEON",
         }
     }
 
@@ -86,19 +86,19 @@ impl Simd {
     /// number of chunks.
     pub fn add<const D: usize, const S: usize>(
         self,
-        to: [&mut [Chunk]; D],
-        from: [&[Chunk]; S],
+        to: [&mut [Lane]; D],
+        from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
         match self.0 {
             // SAFETY: NEON is part of every aarch64 target that has a standard library.
-            Kind::Neon => unsafe { arm::neon(to, from, by) },
+            Extension::Neon => unsafe { arm::neon(to, from, by) },
         }
     }
 }
 
-/// Number of chunks that all slices have.
-fn chunks<const D: usize, const S: usize>(to: &[&mut [Chunk]; D], from: &[&[Chunk]; S]) -> usize {
+/// Number of lanes that all slices have.
+fn lane_count<const D: usize, const S: usize>(to: &[&mut [Lane]; D], from: &[&[Lane]; S]) -> usize {
     to.iter()
         .map(|t| t.len())
         .chain(from.iter().map(|f| f.len()))
@@ -110,20 +110,22 @@ fn chunks<const D: usize, const S: usize>(to: &[&mut [Chunk]; D], from: &[&[Chun
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Chunk, chunks};
+    use super::{Lane, lane_count};
     use crate::fec::field::NIBBLES;
 
     #[target_feature(enable = "gfni,avx512f")]
     pub fn gfni_avx512<const D: usize, const S: usize>(
-        to: [&mut [Chunk]; D],
-        from: [&[Chunk]; S],
+        to: [&mut [Lane]; D],
+        from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = chunks(&to, &from);
-        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let count = lane_count(&to, &from);
+        let to = to.map(|t| &mut t[..count]);
+        let from = from.map(|f| &f[..count]);
         let by = by.map(|row| row.map(|factor| _mm512_set1_epi8(factor as i8)));
+
         for at in 0..count {
-            // SAFETY: a chunk is 64 bytes, and the load needs no alignment.
+            // SAFETY: a lane is 64 bytes, and the load needs no alignment.
             let source = from.map(|f| unsafe { _mm512_loadu_si512(f[at].as_ptr().cast()) });
             for d in 0..D {
                 let place = &mut to[d][at];
@@ -132,7 +134,7 @@ mod x86 {
                 for s in 0..S {
                     sum = _mm512_xor_si512(sum, _mm512_gf2p8mul_epi8(source[s], by[d][s]));
                 }
-                // SAFETY: a chunk is 64 bytes, and the store needs no alignment.
+                // SAFETY: a lane is 64 bytes, and the store needs no alignment.
                 unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), sum) };
             }
         }
@@ -140,13 +142,15 @@ mod x86 {
 
     #[target_feature(enable = "gfni,avx2")]
     pub fn gfni_avx2<const D: usize, const S: usize>(
-        to: [&mut [Chunk]; D],
-        from: [&[Chunk]; S],
+        to: [&mut [Lane]; D],
+        from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = chunks(&to, &from);
-        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let count = lane_count(&to, &from);
+        let to = to.map(|t| &mut t[..count]);
+        let from = from.map(|f| &f[..count]);
         let by = by.map(|row| row.map(|factor| _mm256_set1_epi8(factor as i8)));
+
         for at in 0..count {
             for half in 0..2 {
                 let source = from.map(|f| load(&f[at].as_chunks().0[half]));
@@ -164,12 +168,13 @@ mod x86 {
 
     #[target_feature(enable = "avx2")]
     pub fn avx2<const D: usize, const S: usize>(
-        to: [&mut [Chunk]; D],
-        from: [&[Chunk]; S],
+        to: [&mut [Lane]; D],
+        from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = chunks(&to, &from);
-        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let count = lane_count(&to, &from);
+        let to = to.map(|t| &mut t[..count]);
+        let from = from.map(|f| &f[..count]);
         let by = by.map(|row| row.map(|factor| tables(factor)));
         let nibble = _mm256_set1_epi8(15);
 
@@ -221,17 +226,18 @@ mod x86 {
 mod arm {
     use std::arch::aarch64::*;
 
-    use super::{Chunk, chunks};
+    use super::{Lane, lane_count};
     use crate::fec::field::NIBBLES;
 
     #[target_feature(enable = "neon")]
     pub fn neon<const D: usize, const S: usize>(
-        to: [&mut [Chunk]; D],
-        from: [&[Chunk]; S],
+        to: [&mut [Lane]; D],
+        from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = chunks(&to, &from);
-        let (to, from) = (to.map(|t| &mut t[..count]), from.map(|f| &f[..count]));
+        let count = lane_count(&to, &from);
+        let to = to.map(|t| &mut t[..count]);
+        let from = from.map(|f| &f[..count]);
         let by = by.map(|row| {
             row.map(|factor| {
                 let table = NIBBLES[usize::from(factor)].as_chunks().0;

@@ -138,7 +138,8 @@ impl Elimination {
         // earlier rows.
         for (column, &pivot) in order.iter().enumerate().rev() {
             for &earlier in &order[..column] {
-                let (a, b) = (pivot * self.stride, earlier * self.stride);
+                let a = pivot * self.stride;
+                let b = earlier * self.stride;
                 let Ok([pivot, earlier]) = self
                     .rows
                     .get_disjoint_mut([a..a + self.stride, b..b + self.stride])

@@ -106,11 +106,13 @@ fn coefficients_are_spread_over_all_but_zero() {
 fn a_coded_row_is_the_sum_that_it_says() {
     let grid = grid(3000, 100, 4);
     let payload = payload(&grid);
+
     for kernel in Kernel::all() {
         let mut out = vec![7, 7];
         encode(kernel, &grid, &payload, 500..570, &mut out);
         assert_eq!(out.len(), 2 + 70 * 400);
         assert_eq!(out[..2], [7, 7]);
+
         for (row, coded) in out[2..].chunks(400).enumerate() {
             for (at, &byte) in coded.iter().enumerate() {
                 let term = |j: usize| {
@@ -133,6 +135,7 @@ fn one_lost_symbol_comes_back_wherever_it_was() {
     let grid = grid(2950, 100, 4);
     let payload = payload(&grid);
     let coded = coded_rows(&grid, &payload, 9..10);
+
     for index in 0..grid.symbols() {
         let (mut damaged, lost) = lose(&grid, &payload, [index]);
         assert_eq!(
@@ -161,6 +164,7 @@ fn everything_may_be_lost() {
         let grid = grid(size, symbol, columns);
         let payload = payload(&grid);
         let (mut damaged, lost) = lose(&grid, &payload, 0..grid.symbols());
+
         let coded = coded_rows(&grid, &payload, 0..grid.rows() + 2);
         assert_eq!(
             decode(
@@ -172,6 +176,7 @@ fn everything_may_be_lost() {
             ),
             Ok(())
         );
+
         assert!(
             damaged == payload,
             "{size} bytes in symbols of {symbol}, {columns} columns"
@@ -213,9 +218,11 @@ fn a_singular_square_asks_for_one_more_and_is_solved_with_it() {
             &payload,
             rows.iter().map(|row| u32::from(*row) * 3 + 1),
         );
+
         let before = damaged.clone();
         let coded = coded_rows(&grid, &payload, first..first + size + 8);
         let offered = symbols(&grid, first, &coded);
+
         let enough = usize::from(size) * 3;
         let result = decode(
             Kernel::best(),
@@ -232,9 +239,11 @@ fn a_singular_square_asks_for_one_more_and_is_solved_with_it() {
             }]))
         );
         assert!(damaged == before, "nothing is written that is not known");
+
         let more = (1..=8)
             .find(|n| deficit(Kernel::best(), &rows, first..first + size + n) == 0)
             .expect("soon");
+
         let enough = usize::from(size + more) * 3;
         assert_eq!(
             decode(
@@ -392,7 +401,8 @@ proptest! {
         let payload = payload(&grid);
         let mut random = fastrand::Rng::with_seed(seed);
         let rows_lost: Vec<bool> = (0..grid.rows()).map(|_| random.u8(..) < loss.1).collect();
-        let mut is_lost = |n: &u32| random.u8(..) < loss.0 || grid.place(*n).is_some_and(|p| rows_lost[usize::from(p.0)]);
+        let in_lost_row = |n: u32| grid.place(n).is_some_and(|p| rows_lost[usize::from(p.0)]);
+        let mut is_lost = |n: &u32| random.u8(..) < loss.0 || in_lost_row(*n);
         let indices: Vec<u32> = (0..grid.symbols()).filter(&mut is_lost).collect();
         let (mut damaged, lost) = lose(&grid, &payload, indices);
 
@@ -404,41 +414,67 @@ proptest! {
         let missing: Vec<Shortage> = (0..columns)
             .map(|column| {
                 let rows = arrived.iter().filter(|c| c.column == column).map(|c| c.row);
-                Shortage { column, missing: deficit(Kernel::best(), &lost[usize::from(column)], rows) }
+                let missing = deficit(Kernel::best(), &lost[usize::from(column)], rows);
+                Shortage { column, missing }
             })
             .filter(|shortage| shortage.missing > 0)
             .collect();
 
         let kernels = Kernel::all();
-        let result = decode(kernels[random.usize(..kernels.len())], &grid, &mut damaged, &lost, &arrived);
+        let kernel = kernels[random.usize(..kernels.len())];
+        let result = decode(kernel, &grid, &mut damaged, &lost, &arrived);
+
         for (index, column) in (0..grid.symbols()).map(|n| (n, (n % u32::from(columns)) as u8)) {
             if !missing.iter().any(|s| s.column == column) {
-                prop_assert_eq!(&damaged[grid.bytes_of(index)], &payload[grid.bytes_of(index)], "symbol {}", index);
+                let bytes = grid.bytes_of(index);
+                prop_assert_eq!(&damaged[bytes.clone()], &payload[bytes], "symbol {}", index);
             }
         }
 
-        prop_assert_eq!(result, if missing.is_empty() { Ok(()) } else { Err(Unsolved::Short(missing)) });
+        let expected = if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Unsolved::Short(missing))
+        };
+
+        prop_assert_eq!(result, expected);
     }
 
     #[test]
     fn nothing_panics(
-        size in 0..9_000u32, symbol in any::<u16>(), columns in any::<u8>(),
+        size in 0..9_000u32,
+        symbol in any::<u16>(),
+        columns in any::<u8>(),
         lost in prop::collection::vec(prop::collection::vec(0..30u16, 0..6), 0..6),
         coded in prop::collection::vec((any::<u16>(), 0..7u8, 0..400usize), 0..20),
         bytes in prop::collection::vec(any::<u8>(), 0..9_000),
     ) {
         for (symbol, columns) in [(symbol, columns), (64 + symbol % 300, 1 + columns % 6)] {
-            let Some(grid) = Grid::new(size, symbol, columns) else { continue };
+            let Some(grid) = Grid::new(size, symbol, columns) else {
+                continue;
+            };
+
             let mut out = Vec::new();
             encode(Kernel::best(), &grid, &bytes, 1..3, &mut out);
             out.resize(400, 1);
-            let coded: Vec<Coded> = coded.iter().map(|&(row, column, len)| Coded { row, column, bytes: &out[..len] }).collect();
+
+            let cut = |&(row, column, len): &(u16, u8, usize)| Coded {
+                row,
+                column,
+                bytes: &out[..len],
+            };
+
+            let coded: Vec<Coded> = coded.iter().map(cut).collect();
             let mut payload = bytes.clone();
             let _ = decode(Kernel::best(), &grid, &mut payload, &lost, &coded);
             payload.resize(size as usize, 0);
             let mut ordered = lost.clone();
             ordered.resize(usize::from(columns), vec![]);
-            ordered.iter_mut().for_each(|rows| { rows.sort_unstable(); rows.dedup(); });
+            for rows in &mut ordered {
+                rows.sort_unstable();
+                rows.dedup();
+            }
+
             let _ = decode(Kernel::best(), &grid, &mut payload, &ordered, &coded);
         }
     }

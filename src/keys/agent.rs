@@ -72,7 +72,7 @@ impl Agent {
 
         if reader.byte() != Ok(SIGN_RESPONSE) {
             return Err(self.failed(&format!("refused to sign with {}", key.fingerprint())).hint(
-                "check that the key is loaded (ssh-add -l), the agent unlocked and its prompt answered",
+                "check that the key is loaded (ssh-add -l) and the agent unlocked; confirm its prompt",
             ));
         }
 

@@ -307,10 +307,12 @@ impl Options {
         loop {
             let (name, after) =
                 rest.split_at(rest.find([',', '=', ' ', '\t']).unwrap_or(rest.len()));
+
             let (value, after) = match after.strip_prefix('=') {
                 Some(quoted) => quoted_value(quoted).map(|(v, after)| (Some(v), after))?,
                 None => (None, after),
             };
+
             options.apply(name, value)?;
             match after.strip_prefix(',') {
                 Some(next) => rest = next,
@@ -358,7 +360,8 @@ impl Options {
             _ => {
                 let name = printable(name.as_bytes());
                 Err(format!(
-                    "unknown option {name:?}; there are tree=\"...\", deploy, audit, rollback and expires=\"...\""
+                    "unknown option {name:?}; there are tree=\"...\", deploy, audit, rollback \
+                     and expires=\"...\""
                 ))
             }
         }
@@ -442,7 +445,8 @@ mod tests {
     #[test]
     fn options_restrict_tree_role_and_time() {
         let text = format!(
-            "tree=\"www,static*\",deploy {} ci@example with words\r\naudit,tree=\"a\",tree=\"b\" {}\n{}\n{},expires=\"2020-01-01\" {}",
+            "tree=\"www,static*\",deploy {} ci@example with words\r\n\
+             audit,tree=\"a\",tree=\"b\" {}\n{}\n{},expires=\"2020-01-01\" {}",
             key(1),
             key(2),
             key(3),
@@ -510,6 +514,7 @@ mod tests {
                 .expect_err("refused")
                 .to_string()
         };
+
         let k = key(1);
         let all = [
             said(&format!("no-pty {k}")),

@@ -28,7 +28,9 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
             .then(|| part.parse().ok())?
     };
 
-    let (year, month, day) = (field(0, 4)?, field(4, 6)?, field(6, 8)?);
+    let year = field(0, 4)?;
+    let month = field(4, 6)?;
+    let day = field(6, 8)?;
     let (hour, minute, second) = match digits.len() {
         8 => (0, 0, 0),
         12 => (field(8, 10)?, field(10, 12)?, 0),
@@ -52,7 +54,8 @@ pub(super) fn parse(text: &str) -> Option<WallTime> {
 
 /// Formats a time for display: `2027-01-31 18:00 UTC`.
 pub fn show(time: WallTime) -> String {
-    let (days, seconds) = (time.0.div_euclid(DAY), time.0.rem_euclid(DAY));
+    let days = time.0.div_euclid(DAY);
+    let seconds = time.0.rem_euclid(DAY);
     let (year, month, day) = civil(days);
     format!(
         "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC",

@@ -7,6 +7,7 @@ use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey};
 
 use super::{PublicKey, random_bytes, shown};
+use crate::error::IoResultExt;
 use crate::{Error, Result};
 
 /// A new key.
@@ -78,7 +79,7 @@ fn make_parent(path: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(parent);
-    made.map_err(|e| Error::io("cannot make the directory", parent, e))
+    made.context("cannot make the directory", parent)
 }
 
 /// `deploy.key` -> `deploy.key.pub`.
@@ -125,9 +126,8 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(
 }
 
 fn exists(path: &Path) -> Error {
-    Error::usage(format!("{} exists already", shown(path))).hint(
-        "overwriting it loses the key that hosts trust: choose another name, or use --force",
-    )
+    Error::usage(format!("{} exists already", shown(path)))
+        .hint("overwriting it loses the key that hosts trust: choose another name, or use --force")
 }
 
 #[cfg(test)]

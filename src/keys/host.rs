@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_host_signs_its_words_and_nobody_else_does() {
-        let (one, other) = (HostKey::new([1; 32], 7), HostKey::new([2; 32], 7));
+        let one = HostKey::new([1; 32], 7);
+        let other = HostKey::new([2; 32], 7);
         let signature = one.sign(b"committed");
         assert!(one.identity().signed(b"committed", &signature));
         assert!(

@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn a_name_that_is_known_keeps_its_keys() {
-        let (mut known, mut seen) = (KnownHosts::default(), KnownHosts::default());
+        let mut known = KnownHosts::default();
+        let mut seen = KnownHosts::default();
         known.insert(name("web1"), key(1));
         seen.insert(name("web1"), key(9));
         assert!(known.has_names_of(&seen));
@@ -222,7 +223,8 @@ mod tests {
 
     #[test]
     fn one_session_brings_so_many_new_keys_and_no_part_of_a_name() {
-        let (mut known, mut seen) = (KnownHosts::default(), KnownHosts::default());
+        let mut known = KnownHosts::default();
+        let mut seen = KnownHosts::default();
         (1..MAX_NEW).for_each(|n| assert!(seen.insert(name(&format!("a{n}")), key(1))));
         for (host, n) in [("b1", 1), ("b1", 2), ("b2", 1), ("b3", 1)] {
             assert!(seen.insert(name(host), key(n)));

@@ -37,6 +37,7 @@ pub use signer::{FileSigner, Signer, open_signer};
 use std::io::Read;
 use std::path::Path;
 
+use crate::error::IoResultExt;
 use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
@@ -52,7 +53,7 @@ fn read_key_file(path: &Path, readers: Readers) -> Result<(Vec<u8>, std::fs::Fil
     (&file)
         .take(MAX_KEY_FILE + 1)
         .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("cannot read", path, e))?;
+        .context("cannot read", path)?;
 
     if bytes.len() as u64 > MAX_KEY_FILE {
         return Err(Error::usage(format!(

@@ -49,10 +49,12 @@ impl Drop for Quiet {
 fn read_line(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     let mut byte = [0];
+
     loop {
         if input.read(&mut byte)? == 0 {
             return Ok(None);
         }
+
         match byte[0] {
             b'\n' | b'\r' => return Ok(Some(line)),
             0x03 | 0x04 | 0x1c => return Ok(None),

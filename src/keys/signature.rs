@@ -344,7 +344,8 @@ mod tests {
     fn a_non_canonical_scalar_and_a_small_order_point_are_refused() {
         let (_, signature) = signed();
         let blob = signature.as_bytes();
-        let (r, s) = (blob.len() - 64, blob.len() - 32);
+        let r = blob.len() - 64;
+        let s = blob.len() - 32;
         let mut malleated = blob.to_vec();
         let mut carry = 0u16;
 

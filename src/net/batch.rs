@@ -328,14 +328,12 @@ impl Link {
 
 fn check(contents: &[u8], segment: usize) -> io::Result<()> {
     let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    let (bytes, most) = (
-        contents.len(),
-        if contents.len() <= segment {
-            MAX_DATAGRAM
-        } else {
-            MAX_SEND_BYTES
-        },
-    );
+    let bytes = contents.len();
+    let most = if contents.len() <= segment {
+        MAX_DATAGRAM
+    } else {
+        MAX_SEND_BYTES
+    };
 
     if bytes == 0 || segment == 0 {
         return refuse("nothing to send".to_owned());
@@ -418,6 +416,7 @@ mod tests {
     fn a_train_arrives_complete_and_in_order_whichever_way_it_goes() {
         for offload in [Offload::Full, Offload::Batched, Offload::Single] {
             let Some((a, b)) = pair(offload) else { return };
+
             for segment in [2, 1472, 2000] {
                 let sent = train(segment);
                 for (to, channel) in [(a.group(), Channel::Group), (b.local(), Channel::Own)] {
@@ -426,6 +425,7 @@ mod tests {
                         SendOutcome::Sent,
                         "{offload:?} {segment}"
                     );
+
                     let got = collect(&b, channel, MAX_SEGMENTS);
                     assert!(
                         sent.chunks(segment).eq(got.iter().map(Vec::as_slice)),
@@ -433,6 +433,7 @@ mod tests {
                     );
                 }
             }
+
             assert_eq!(
                 (a.drops().unwrap(), b.drops().unwrap()),
                 (0, 0),
@@ -460,7 +461,8 @@ mod tests {
             .wait(&b, Interest::READ, None)
             .unwrap();
 
-        let (mut batch, mut stamps) = (RecvBatch::new(), Vec::new());
+        let mut batch = RecvBatch::new();
+        let mut stamps = Vec::new();
         assert_eq!(
             b.recv(Channel::Group, &mut batch, |d| stamps.push(d.stamp))
                 .unwrap(),
@@ -521,7 +523,8 @@ mod tests {
         const TRAINS: usize = 100;
         for offload in [Offload::Full, Offload::Batched, Offload::Single] {
             let Some((a, b)) = pair(offload) else { return };
-            let (poller, sent) = (Poller::new().unwrap(), train(1472));
+            let poller = Poller::new().unwrap();
+            let sent = train(1472);
             for _ in 0..TRAINS {
                 let mut rest = sent.as_slice();
                 while let SendOutcome::Blocked { sent, retry_after } =
@@ -539,6 +542,7 @@ mod tests {
                         )
                         .unwrap();
                 }
+
                 let got = collect(&b, Channel::Own, MAX_SEGMENTS);
                 assert!(
                     sent.chunks(1472).eq(got.iter().map(Vec::as_slice)),

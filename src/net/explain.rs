@@ -38,34 +38,45 @@ pub(super) fn sending(interface: &Interface, to: SocketAddr, source: io::Error) 
 
 fn opening_hint(errno: Errno, name: &str, address: SocketAddr) -> Option<String> {
     let port = address.port();
+
     Some(match errno {
         Errno::EACCES | Errno::EPERM if (1..1024).contains(&port) => {
-            format!("ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another with --port (now {port})")
+            format!(
+                "ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another with \
+                 --port (now {port})"
+            )
         }
         Errno::EACCES | Errno::EPERM => {
-            "a sandbox or security policy forbids it; a systemd unit needs RestrictAddressFamilies=AF_INET AF_INET6 \
-             AF_UNIX AF_NETLINK and no PrivateNetwork=yes"
+            "a sandbox or security policy forbids it; a systemd unit needs \
+             RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK and no PrivateNetwork=yes"
                 .to_owned()
         }
         Errno::EADDRINUSE => format!(
-            "another program has the port to itself; find it: ss -ulpn 'sport = :{port}'; or choose another port \
-             for the whole fleet with --port"
+            "another program has the port to itself; find it: ss -ulpn 'sport = :{port}'; \
+             or choose another port for the whole fleet with --port"
         ),
-        Errno::EADDRNOTAVAIL => format!("{name} no longer has this address; see: ip address show dev {name}"),
-        Errno::ENODEV | Errno::ENXIO => format!("{name} is gone or has no address; see: ip address show dev {name}"),
-        Errno::ENOBUFS if address.is_ipv4() => {
-            "this machine has joined as many groups as it may; raise the limit: sysctl net.ipv4.igmp_max_memberships=100"
-                .to_owned()
+        Errno::EADDRNOTAVAIL => {
+            format!("{name} no longer has this address; see: ip address show dev {name}")
         }
+        Errno::ENODEV | Errno::ENXIO => {
+            format!("{name} is gone or has no address; see: ip address show dev {name}")
+        }
+        Errno::ENOBUFS if address.is_ipv4() => "this machine has joined as many groups as it may; \
+             raise the limit: sysctl net.ipv4.igmp_max_memberships=100"
+            .to_owned(),
         Errno::EAFNOSUPPORT if address.is_ipv6() => {
             "this machine has IPv6 switched off; use an IPv4 group such as 224.0.0.108".to_owned()
         }
-        Errno::EMFILE | Errno::ENFILE => "too many open files; raise the limit (ulimit -n, LimitNOFILE=)".to_owned(),
+        Errno::EMFILE | Errno::ENFILE => {
+            "too many open files; raise the limit (ulimit -n, LimitNOFILE=)".to_owned()
+        }
         _ => return None,
     })
 }
 
 fn sending_hint(errno: Errno, name: &str, to: SocketAddr) -> Option<String> {
+    let device = format!("ip link show dev {name}");
+
     Some(match errno {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH if to.ip().is_multicast() => {
             let route = if to.is_ipv4() {
@@ -86,14 +97,15 @@ fn sending_hint(errno: Errno, name: &str, to: SocketAddr) -> Option<String> {
                 .to_owned()
         }
         Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO => {
-            format!("{name} is down or gone; see: ip link show dev {name}")
+            format!("{name} is down or gone; see: {device}")
         }
         Errno::EMSGSIZE => {
-            format!("the datagram is larger than the MTU of {name}; see: ip link show dev {name}")
+            format!("the datagram is larger than the MTU of {name}; see: {device}")
         }
         Errno::EINVAL => {
             format!(
-                "{name} no longer has the address that makuo sends from; see: ip address show dev {name}"
+                "{name} no longer has the address that makuo sends from; \
+                 see: ip address show dev {name}"
             )
         }
         _ => return None,

@@ -50,8 +50,8 @@ impl Interface {
         }
     }
 
-    /// Returns whether multicast of `family` can be sent here. Linux delivers no IPv6 multicast over
-    /// loopback, regardless of routes.
+    /// Returns whether multicast of `family` can be sent here. Linux delivers no IPv6 multicast
+    /// over loopback, regardless of routes.
     pub fn can_multicast(&self, family: Family) -> bool {
         let driver = if self.loopback {
             family == Family::V4

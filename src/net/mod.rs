@@ -115,7 +115,9 @@ pub(crate) mod testing {
 
     /// Reads from `channel` until `count` datagrams have arrived; panics on a timeout.
     pub(crate) fn collect(link: &Link, channel: Channel, count: usize) -> Vec<Vec<u8>> {
-        let (poller, mut batch, mut got) = (Poller::new().unwrap(), RecvBatch::new(), Vec::new());
+        let poller = Poller::new().unwrap();
+        let mut batch = RecvBatch::new();
+        let mut got = Vec::new();
         while got.len() < count {
             if link
                 .recv(channel, &mut batch, |d| got.push(d.bytes.to_vec()))

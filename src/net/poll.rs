@@ -141,7 +141,8 @@ impl Poller {
         };
 
         for (link, fds) in waiting.into_iter().zip(fds[1..].chunks_exact(2)) {
-            let (group, own) = (fds[0].revents(), fds[1].revents());
+            let group = fds[0].revents();
+            let own = fds[1].revents();
             if (group | own).contains(PollFlags::ERR) {
                 // An error of an earlier datagram (ICMP): irrelevant for the next one, and left in
                 // place it would end every wait at once.
@@ -234,11 +235,10 @@ mod tests {
 
     #[test]
     fn calls_are_never_lost_between_threads() {
-        let (poller, sent) = (
-            Poller::new().unwrap(),
-            Arc::new(std::sync::atomic::AtomicU32::new(0)),
-        );
-        let (waker, counter) = (poller.waker(), Arc::clone(&sent));
+        let poller = Poller::new().unwrap();
+        let sent = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let waker = poller.waker();
+        let counter = Arc::clone(&sent);
         let thread = std::thread::spawn(move || {
             for _ in 0..10_000 {
                 counter.fetch_add(1, Ordering::Release);

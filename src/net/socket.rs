@@ -217,9 +217,12 @@ type Refusal = (&'static str, io::Error);
 
 fn check(config: &LinkConfig) -> Result<()> {
     if !config.group.is_multicast() {
-        return Err(Error::usage(format!("{} is not a multicast group", config.group)).hint(
-            "IPv4 groups are 224.0.0.0 to 239.255.255.255, IPv6 groups start with ff; the default is 224.0.0.108",
-        ));
+        return Err(
+            Error::usage(format!("{} is not a multicast group", config.group)).hint(
+                "IPv4 groups are 224.0.0.0 to 239.255.255.255, IPv6 groups start with ff; \
+             the default is 224.0.0.108",
+            ),
+        );
     }
 
     if config.port == 0 {
@@ -280,7 +283,8 @@ fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> 
     socket
         .bind(&SockAddr::from(from))
         .map_err(|e| ("bind to", e))?;
-    let (ttl, index) = (u32::from(config.ttl), config.interface.index);
+    let ttl = u32::from(config.ttl);
+    let index = config.interface.index;
 
     if from.is_ipv4() {
         rustix::net::sockopt::set_ip_multicast_if_with_ifindex(
@@ -483,7 +487,8 @@ mod tests {
             return eprintln!("skipped: no loopback interface");
         };
 
-        let (port, group) = (free_port(), "224.0.0.108".parse().unwrap());
+        let port = free_port();
+        let group = "224.0.0.108".parse().unwrap();
         let config = LinkConfig {
             port,
             recv_buffer: 1,
@@ -526,6 +531,7 @@ mod tests {
             let Ok(lo) = choose(Some("lo"), Family::V4) else {
                 return eprintln!("skipped: no loopback interface");
             };
+
             let group: IpAddr = group.parse().unwrap();
             let config = LinkConfig {
                 port: free_port(),
@@ -535,12 +541,14 @@ mod tests {
             let Ok(link) = Link::open(&config) else {
                 return eprintln!("skipped: no multicast on loopback here");
             };
+
             let socket = &link.own.socket;
             let hops = if group.is_ipv4() {
                 socket.multicast_ttl_v4()
             } else {
                 socket.multicast_hops_v6()
             };
+
             assert_eq!(hops.unwrap(), 7, "{group}");
         }
     }

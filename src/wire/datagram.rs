@@ -14,7 +14,7 @@
 //!         35  columns       1   symbols a row
 //!         36  payload size  4   bytes of the whole generation
 //!         40  sent          4   the sender's clock in microseconds, wrapping
-//!         44  symbol            the session's symbol size; only the last of a payload may be shorter
+//!         44  symbol            the session's symbol size; the last of a payload may be shorter
 //! ```
 //! Numbers are big-endian.
 
@@ -219,19 +219,41 @@ mod tests {
 
     proptest! {
         #[test]
-        fn symbols_come_back(source: u64, counter: u64, session: u64, generation: u32, row: u16, columns in 1..=64u8,
-                             payload: u32, sent: u32, symbol in prop::collection::vec(any::<u8>(), 1..100)) {
+        fn symbols_come_back(
+            source: u64,
+            counter: u64,
+            session: u64,
+            generation: u32,
+            row: u16,
+            columns in 1..=64u8,
+            payload: u32,
+            sent: u32,
+            symbol in prop::collection::vec(any::<u8>(), 1..100),
+        ) {
             let front = Front { source: InstanceId(source), counter };
             let header = SymbolHeader {
-                session: SessionId(session), generation: Generation(generation), row, column: columns - 1, columns, payload, sent,
+                session: SessionId(session),
+                generation: Generation(generation),
+                row,
+                column: columns - 1,
+                columns,
+                payload,
+                sent,
             };
+
             let mut bytes = Vec::new();
             write_symbol(&mut bytes, front, header, &symbol);
-            prop_assert_eq!(Datagram::parse(&bytes), Ok(Datagram::Data(front, Symbol { header, bytes: &symbol })));
+
+            let symbol = Symbol { header, bytes: &symbol };
+            prop_assert_eq!(Datagram::parse(&bytes), Ok(Datagram::Data(front, symbol)));
         }
 
         #[test]
-        fn pieces_come_back(message: u32, count in 1..=255u8, bytes in prop::collection::vec(any::<u8>(), 1..100)) {
+        fn pieces_come_back(
+            message: u32,
+            count in 1..=255u8,
+            bytes in prop::collection::vec(any::<u8>(), 1..100),
+        ) {
             let front = Front { source: InstanceId(7), counter: 9 };
             let piece = Piece { message, index: count - 1, count, bytes: &bytes };
             let mut out = Vec::new();

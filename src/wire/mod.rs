@@ -1,18 +1,22 @@
 //! The bytes of every datagram.
 //!
 //! [`datagram`] is the fixed front of each datagram and the header of a data symbol, as borrowed
-//! views that are checked once. [`message`] is the control messages, in CBOR with numbered
-//! positions, [`order`] their signed part, [`query`] the part that requests information.
-//! [`fragment`] cuts a message longer than one datagram and reassembles it under caps. [`seal`]
-//! encrypts datagrams with a group key, and [`window`] detects replays. This room knows neither
-//! sockets nor the state of a session.
+//! views that are checked once. [`message`] is the control messages (in `beacon`, `session` and
+//! `feedback`), in CBOR with numbered positions, [`order`] their signed part, [`query`] the part
+//! that requests information. [`fragment`] cuts a message longer than one datagram and reassembles
+//! it under caps. [`seal`] encrypts datagrams with a group key, and [`window`] detects replays.
+//! This room knows neither sockets nor the state of a session.
 
+mod beacon;
+mod caps;
 pub mod datagram;
+mod feedback;
 pub mod fragment;
 pub mod message;
 pub mod order;
 pub mod query;
 pub mod seal;
+mod session;
 pub mod window;
 
 pub use datagram::{DATA_OVERHEAD, Datagram, Front, Symbol, SymbolHeader};

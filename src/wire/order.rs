@@ -72,10 +72,8 @@ pub struct Order {
 impl Order {
     /// An order about `release`, for all hosts.
     pub fn new(session: SessionId, release: &Release, kind: OrderKind) -> Self {
-        let (tree, serial) = (
-            Some(release.header().tree.clone()),
-            Some(release.header().serial),
-        );
+        let tree = Some(release.header().tree.clone());
+        let serial = Some(release.header().serial);
         Self {
             session,
             release: release.id(),
@@ -88,16 +86,16 @@ impl Order {
         }
     }
 
-    /// Returns whether the order is for the host `name` in its session; `named` is the set of hosts sent
-    /// with the order.
+    /// Returns whether the order is for the host `name` in its session; `named` is the set of hosts
+    /// sent with the order.
     pub fn is_for(&self, name: &HostName, named: Option<&HostSet>) -> bool {
         let is_silent =
             |hash: &BlockHash| named.is_none_or(|set| set.hash() != *hash || set.has(name));
         self.lets(name, named) && !self.except.as_ref().is_some_and(is_silent)
     }
 
-    /// Returns whether the host `name` may follow the order, in its session or when the release is passed
-    /// on to it.
+    /// Returns whether the host `name` may follow the order, in its session or when the release is
+    /// passed on to it.
     pub fn lets(&self, name: &HostName, named: Option<&HostSet>) -> bool {
         match &self.hosts {
             Some(hash) => named.is_some_and(|set| set.hash() == *hash && set.has(name)),

@@ -6,7 +6,8 @@
 
 use minicbor::{Decode, Encode};
 
-use super::message::{MAX_SIGNATURE, MAX_TEXT, MAX_TREES, Tombstone, clean};
+use super::caps::{MAX_TEXT, MAX_TREES, clean_text, within};
+use super::order::{MAX_SIGNATURE, Tombstone};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
@@ -249,57 +250,46 @@ impl ReleaseBytes {
 impl Tell {
     /// Checks every cap and makes all text for people printable.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        if self.trees.len() > MAX_TREES {
-            return Err("too many trees".to_string());
-        }
-
-        let stones = |tree: &TreeTold| tree.tombstones.as_ref().map_or(0, Vec::len);
-        if self.trees.iter().any(|tree| stones(tree) > MAX_TOMBSTONES) {
-            return Err("too many tombstones".to_string());
-        }
-
-        if self.trees.iter().any(|tree| tree.releases.len() > MAX_LOG) {
-            return Err("too many releases".to_string());
-        }
-
-        let is_long = |tree: &TreeTold| {
-            tree.targets
-                .as_ref()
-                .is_some_and(|t| t.len() > MAX_TARGETS_TOLD)
-        };
-
-        if self.trees.iter().any(is_long) {
-            return Err("too many targets".to_string());
-        }
-
-        if self.trees.iter().any(|tree| {
-            tree.parts
-                .as_ref()
-                .is_some_and(|parts| parts.len() > MAX_PARTS_TOLD)
-        }) {
-            return Err("too many parts".to_string());
+        within(self.trees.len() <= MAX_TREES, "too many trees")?;
+        for tree in &self.trees {
+            tree.check_counts()?;
         }
 
         let shown = self.trees.iter().filter_map(|tree| tree.shown.as_ref());
-        if !self.release.iter().chain(shown).all(ReleaseBytes::fits) {
-            return Err("too long a header or signature".to_string());
-        }
+        within(
+            self.release.iter().chain(shown).all(ReleaseBytes::fits),
+            "too long a header or signature",
+        )?;
 
-        for tree in &mut self.trees {
-            tree.work
-                .iter_mut()
-                .for_each(|work| work.word = clean(&work.word, MAX_WORD));
-            tree.trouble
-                .iter_mut()
-                .for_each(|trouble| trouble.text = clean(&trouble.text, MAX_TEXT));
-            let keys = tree
-                .releases
-                .iter_mut()
-                .filter_map(|release| release.key.as_mut());
-            keys.for_each(|key| *key = clean(key, MAX_WORD));
-        }
-
+        self.trees.iter_mut().for_each(TreeTold::clean);
         Ok(())
+    }
+}
+
+impl TreeTold {
+    fn check_counts(&self) -> Result<(), String> {
+        let tombstones = self.tombstones.as_ref().map_or(0, Vec::len);
+        let targets = self.targets.as_ref().map_or(0, Vec::len);
+        let parts = self.parts.as_ref().map_or(0, Vec::len);
+
+        within(tombstones <= MAX_TOMBSTONES, "too many tombstones")?;
+        within(self.releases.len() <= MAX_LOG, "too many releases")?;
+        within(targets <= MAX_TARGETS_TOLD, "too many targets")?;
+        within(parts <= MAX_PARTS_TOLD, "too many parts")
+    }
+
+    /// Makes all text for people printable.
+    fn clean(&mut self) {
+        if let Some(work) = &mut self.work {
+            work.word = clean_text(&work.word, MAX_WORD);
+        }
+
+        if let Some(trouble) = &mut self.trouble {
+            trouble.text = clean_text(&trouble.text, MAX_TEXT);
+        }
+
+        let keys = self.releases.iter_mut().filter_map(|r| r.key.as_mut());
+        keys.for_each(|key| *key = clean_text(key, MAX_WORD));
     }
 }
 
@@ -334,11 +324,13 @@ mod tests {
     }
 
     fn tree(text: &str, releases: u64) -> TreeTold {
+        let shown = (releases > 3).then(|| ReleaseBytes {
+            header: vec![1; 300],
+            signature: vec![2; 90],
+        });
+
         TreeTold {
-            shown: (releases > 3).then(|| ReleaseBytes {
-                header: vec![1; 300],
-                signature: vec![2; 90],
-            }),
+            shown,
             tree: TreeName::new("www").expect("legal"),
             running: Some(Serial(7)),
             highest: Serial(8),
@@ -387,7 +379,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn questions_come_back(number: u64, named: bool, serial in proptest::option::of(any::<u64>())) {
+        fn questions_come_back(
+            number: u64,
+            named: bool,
+            serial in proptest::option::of(any::<u64>()),
+        ) {
             let tree = named.then(|| TreeName::new("www").expect("legal"));
             let ask = Message::Ask(Ask { number, tree, serial: serial.map(Serial) });
             prop_assert_eq!(Message::decode(&ask.encode()), Ok(ask));
@@ -405,7 +401,11 @@ mod tests {
         }
 
         #[test]
-        fn a_broken_answer_is_refused_without_panic(cut in 0..400usize, at in 0..400usize, byte: u8) {
+        fn a_broken_answer_is_refused_without_panic(
+            cut in 0..400usize,
+            at in 0..400usize,
+            byte: u8,
+        ) {
             let mut bytes = tell(vec![tree("why", 3)], None).encode();
             bytes.truncate(bytes.len().saturating_sub(cut));
             if let Some(b) = bytes.get_mut(at) {

@@ -41,7 +41,8 @@ impl Window {
 
     /// Status of `number`.
     pub fn look(&self, number: u64) -> Seen {
-        let (word, newest) = (number / 64, self.newest / 64);
+        let word = number / 64;
+        let newest = self.newest / 64;
         if word > newest {
             return Seen::New;
         }
@@ -76,7 +77,8 @@ impl Window {
     /// Returns the word with index `word`, which must not be too old, after clearing the words that
     /// a newer one replaces.
     fn reach(&mut self, word: u64) -> &mut u64 {
-        let (words, newest) = (self.words as u64, self.newest / 64);
+        let words = self.words as u64;
+        let newest = self.newest / 64;
         if let Words::Newest(seen) = self.seen
             && seen != 0
             && word != newest
@@ -115,8 +117,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn within_the_window_it_is_a_set(steps in prop::collection::vec((0..200u64, 0..300u64), 1..300)) {
-            let (mut window, mut all, mut at) = (Window::new(8), BTreeSet::new(), 0);
+        fn within_the_window_it_is_a_set(
+            steps in prop::collection::vec((0..200u64, 0..300u64), 1..300),
+        ) {
+            let mut window = Window::new(8);
+            let mut all = BTreeSet::new();
+            let mut at = 0;
             for (forth, back) in steps {
                 at += forth;
                 let number = (at + 300).saturating_sub(back);
@@ -128,8 +134,11 @@ mod tests {
         }
 
         #[test]
-        fn no_number_is_taken_twice_whatever_comes(numbers in prop::collection::vec(0..2000u64, 1..500)) {
-            let (mut window, mut taken) = (Window::new(4), BTreeSet::new());
+        fn no_number_is_taken_twice_whatever_comes(
+            numbers in prop::collection::vec(0..2000u64, 1..500),
+        ) {
+            let mut window = Window::new(4);
+            let mut taken = BTreeSet::new();
             for number in numbers {
                 prop_assert!(window.take(number) != Seen::New || taken.insert(number));
             }

@@ -4,7 +4,7 @@
 //! front     0  unchanged, the kind marked with 0x80      authenticated, readable
 //!          20  the rest of the datagram                  encrypted in place
 //! end          tag                                       16 bytes
-//!              start                                      4 bytes, drawn when the process began to seal
+//!              start                                     4 bytes, drawn for this key
 //! ```
 //! The key of a process is HKDF-SHA256 (RFC 5869) of the group key, with the source of its front
 //! and `start` as context: 96 random bits from the system, so two starts with the same key are not
@@ -264,7 +264,8 @@ impl Seal for Sealed {
         let front = Front::of(datagram);
         let mut start = [0; START];
         start.copy_from_slice(&datagram[end + TAG..]);
-        let (process, text) = ((front.source(), start), &mut datagram[FRONT..end + TAG]);
+        let process = (front.source(), start);
+        let text = &mut datagram[FRONT..end + TAG];
         self.clock += 1;
 
         match self.sources.get(&process) {

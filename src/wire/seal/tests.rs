@@ -41,7 +41,8 @@ fn control(source: u64, counter: u64, bytes: &[u8]) -> Vec<u8> {
 
 fn data(source: u64, counter: u64) -> Vec<u8> {
     let mut out = Vec::new();
-    let (session, generation) = (SessionId(1), Generation(2));
+    let session = SessionId(1);
+    let generation = Generation(2);
     let header = SymbolHeader {
         session,
         generation,
@@ -77,9 +78,13 @@ fn open(by: &mut Sealed, datagram: &[u8]) -> Result<Vec<u8>, Refusal> {
 
 proptest! {
     #[test]
-    fn what_is_sealed_comes_back_and_nobody_can_read_it(source: u64, counter in 1..u64::MAX,
-                                                        text in prop::collection::vec(any::<u8>(), 32..200)) {
-        let (mut ours, mut theirs) = (sealed(&[1], 1), sealed(&[1], 2));
+    fn what_is_sealed_comes_back_and_nobody_can_read_it(
+        source: u64,
+        counter in 1..u64::MAX,
+        text in prop::collection::vec(any::<u8>(), 32..200),
+    ) {
+        let mut ours = sealed(&[1], 1);
+        let mut theirs = sealed(&[1], 2);
         let plain = control(source, counter, &text);
         let closed = seal(&mut ours, plain.clone());
         prop_assert_eq!(closed.len(), plain.len());
@@ -89,7 +94,8 @@ proptest! {
 
     #[test]
     fn any_flipped_bit_is_refused(at: prop::sample::Index, bit in 0..8u8, known: bool) {
-        let (mut ours, mut theirs) = (sealed(&[1], 1), sealed(&[1], 2));
+        let mut ours = sealed(&[1], 1);
+        let mut theirs = sealed(&[1], 2);
         if known {
             let first = seal(&mut ours, control(7, 8, b"hello"));
             prop_assert!(open(&mut theirs, &first).is_ok());
@@ -104,7 +110,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..80), kind: u8) {
+    fn any_bytes_are_refused_without_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..80),
+        kind: u8,
+    ) {
         let mut ours = sealed(&[1, 2], 1);
         prop_assert!(open(&mut ours, &bytes).is_err());
         let mut near = vec![b'm', b'k', 1, kind];
@@ -116,7 +125,9 @@ proptest! {
 
 #[test]
 fn another_key_a_plain_datagram_and_noise_are_told_apart() {
-    let (mut ours, mut theirs, mut none) = (sealed(&[1], 1), sealed(&[2], 2), super::super::Plain);
+    let mut ours = sealed(&[1], 1);
+    let mut theirs = sealed(&[2], 2);
+    let mut none = super::super::Plain;
     let closed = seal(&mut ours, control(7, 1, b"text"));
     assert_eq!(open(&mut theirs, &closed), Err(Refusal::Wrong));
     assert_eq!(none.open(&mut closed.clone()), Err(Refusal::Sealed));
@@ -136,7 +147,8 @@ fn another_key_a_plain_datagram_and_noise_are_told_apart() {
 
 #[test]
 fn a_replay_is_refused_in_any_order_for_messages_and_data_apart() {
-    let (mut ours, mut theirs) = (sealed(&[1], 1), sealed(&[1], 2));
+    let mut ours = sealed(&[1], 1);
+    let mut theirs = sealed(&[1], 2);
     let sent: Vec<Vec<u8>> = (1..=200)
         .flat_map(|n| [control(7, n, b"text"), data(7, n)])
         .map(|datagram| seal(&mut ours, datagram))
@@ -196,11 +208,11 @@ fn a_nonce_is_never_used_twice() {
 
 #[test]
 fn two_keys_let_a_group_change_over() {
-    let (mut old, mut new, mut both) = (sealed(&[1], 1), sealed(&[2], 2), sealed(&[2, 1], 3));
-    let (a, b) = (
-        seal(&mut old, control(1, 1, b"a")),
-        seal(&mut new, control(2, 1, b"b")),
-    );
+    let mut old = sealed(&[1], 1);
+    let mut new = sealed(&[2], 2);
+    let mut both = sealed(&[2, 1], 3);
+    let a = seal(&mut old, control(1, 1, b"a"));
+    let b = seal(&mut new, control(2, 1, b"b"));
     assert!(open(&mut both, &a).is_ok() && open(&mut both, &b).is_ok());
     let c = seal(&mut both, control(3, 1, b"c"));
 
@@ -254,7 +266,8 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
     assert_eq!(open(&mut host, &again), Err(Refusal::Replayed));
 
     // Sources without the key are not remembered at all.
-    let (known, mut stranger) = (host.sources.len(), sealed(&[9], 1));
+    let known = host.sources.len();
+    let mut stranger = sealed(&[9], 1);
     (0..1000).for_each(|n| drop(open(&mut host, &seal(&mut stranger, control(n, 1, b"x")))));
 
     assert_eq!(host.sources.len(), known);
