@@ -27,10 +27,10 @@ use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Message, Order};
 
 /// Fuzz target; returns whether the bytes were accepted.
-pub type Door = fn(&[u8]) -> bool;
+pub type FuzzTarget = fn(&[u8]) -> bool;
 
 /// All targets by name, which is also the name of the directory of seeds.
-pub const DOORS: &[(&str, Door)] = &[
+pub const FUZZ_TARGETS: &[(&str, FuzzTarget)] = &[
     ("authorized_keys", authorized_keys),
     ("config", config),
     ("console", console),

@@ -205,6 +205,8 @@ impl Serial {
     /// Largest plausible step from one serial to another. Senders and hosts must use the same
     /// value.
     pub const MAX_STEP: u64 = 1 << 32;
+    /// Highest serial that hosts accept: as many serials are above as below, so none is the last.
+    pub const MAX_ACCEPTED: u64 = 1 << 63;
 
     /// The following serial; the last one stays itself (2^64 releases are not reached).
     pub fn next(self) -> Self {

@@ -1,7 +1,7 @@
 //! Long lists in little memory. The data of a million files is kept encoded and compressed, some
 //! hundred elements at a time, and unpacked on access.
 //!
-//! A list with fewer elements than [`CHUNK`] is a plain one. Reading from front to back unpacks
+//! A list with fewer elements than [`CHUNK_LEN`] is a plain one. Reading from front to back unpacks
 //! each chunk once; so does access to single elements, or a search for them, in approximately that
 //! order. Independent of the elements.
 
@@ -14,9 +14,9 @@ use minicbor::{Decode, Decoder, Encode};
 use crate::block::frame::{Compressor, Expander, Level};
 
 /// Elements packed together.
-pub const CHUNK: usize = 256;
+pub const CHUNK_LEN: usize = 256;
 /// Chunks kept unpacked for the next access.
-const KEPT: usize = 4;
+const UNPACKED_CHUNKS: usize = 4;
 const FAST: Level = Level::new(1).expect("there is a level 1");
 
 /// Types that can be packed.
@@ -29,11 +29,11 @@ pub struct Packed<T> {
     chunks: Vec<Chunk<T>>,
     /// Elements after the chunks; never as many as a chunk.
     rest: Vec<T>,
-    kept: Mutex<Kept<T>>,
+    kept: Mutex<UnpackedCache<T>>,
     compressor: Compressor,
 }
 
-/// [`CHUNK`] elements.
+/// [`CHUNK_LEN`] elements.
 #[derive(Clone)]
 struct Chunk<T> {
     /// The first element, used to search for the chunk.
@@ -44,7 +44,7 @@ struct Chunk<T> {
 }
 
 /// Recently unpacked chunks, the newest at the end.
-struct Kept<T> {
+struct UnpackedCache<T> {
     chunks: Vec<(usize, Arc<[T]>)>,
     expander: Expander,
     /// Number of chunks unpacked for the cache.
@@ -82,7 +82,7 @@ impl<T> Default for Packed<T> {
     }
 }
 
-impl<T> Default for Kept<T> {
+impl<T> Default for UnpackedCache<T> {
     fn default() -> Self {
         Self {
             chunks: Vec::new(),
@@ -96,7 +96,7 @@ impl<T> Default for Kept<T> {
 impl<T> Packed<T> {
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.chunks.len() * CHUNK + self.rest.len()
+        self.chunks.len() * CHUNK_LEN + self.rest.len()
     }
 
     /// Returns whether the list is empty.
@@ -109,7 +109,7 @@ impl<T: Pack> Packed<T> {
     /// Adds an element at the end.
     pub fn push(&mut self, element: T) {
         self.rest.push(element);
-        if self.rest.len() == CHUNK {
+        if self.rest.len() == CHUNK_LEN {
             self.chunks
                 .push(Chunk::pack(&mut self.rest, &mut self.compressor));
         }
@@ -117,9 +117,9 @@ impl<T: Pack> Packed<T> {
 
     /// The element at index `at`, which must be below [`Packed::len`].
     pub fn get(&self, at: usize) -> Ref<'_, T> {
-        match at.checked_sub(self.chunks.len() * CHUNK) {
+        match at.checked_sub(self.chunks.len() * CHUNK_LEN) {
             Some(at) => Ref::Plain(&self.rest[at]),
-            None => Ref::Unpacked(self.chunk(at / CHUNK), at % CHUNK),
+            None => Ref::Unpacked(self.chunk(at / CHUNK_LEN), at % CHUNK_LEN),
         }
     }
 
@@ -132,7 +132,7 @@ impl<T: Pack> Packed<T> {
                 .rest
                 .binary_search_by(order)
                 .ok()
-                .map(|at| chunks * CHUNK + at);
+                .map(|at| chunks * CHUNK_LEN + at);
         }
 
         // The last chunk that does not begin behind the searched element.
@@ -144,18 +144,18 @@ impl<T: Pack> Packed<T> {
         self.chunk(number)
             .binary_search_by(order)
             .ok()
-            .map(|at| number * CHUNK + at)
+            .map(|at| number * CHUNK_LEN + at)
     }
 
     /// Changes the element at index `at`.
     pub fn update(&mut self, at: usize, change: impl FnOnce(&mut T)) {
-        let plain = self.chunks.len() * CHUNK;
+        let plain = self.chunks.len() * CHUNK_LEN;
         if at >= plain {
             return change(&mut self.rest[at - plain]);
         }
-        let mut elements = self.chunks[at / CHUNK].unpack(&mut Expander::default());
-        change(&mut elements[at % CHUNK]);
-        self.replace(at / CHUNK, &mut elements);
+        let mut elements = self.chunks[at / CHUNK_LEN].unpack(&mut Expander::default());
+        change(&mut elements[at % CHUNK_LEN]);
+        self.replace(at / CHUNK_LEN, &mut elements);
     }
 
     /// Changes elements, one after another, until an error; `change` returns whether it changed the
@@ -222,7 +222,7 @@ impl<T: Pack> Packed<T> {
         {
             kept.unpacked += 1;
         }
-        if kept.chunks.len() == KEPT {
+        if kept.chunks.len() == UNPACKED_CHUNKS {
             kept.chunks.remove(0);
         }
 
@@ -269,7 +269,7 @@ impl<T: Pack> Chunk<T> {
         };
 
         let mut decoder = Decoder::new(bytes);
-        let mut elements = Vec::with_capacity(CHUNK);
+        let mut elements = Vec::with_capacity(CHUNK_LEN);
         while decoder.position() < bytes.len() {
             elements.push(decoder.decode().expect("what was encoded here is decoded"));
         }
@@ -319,7 +319,7 @@ impl<T: Pack + Clone> Iterator for Iter<'_, T> {
             .clone()
             .map(|n| {
                 if n < self.list.chunks.len() {
-                    CHUNK
+                    CHUNK_LEN
                 } else {
                     self.list.rest.len()
                 }
@@ -424,7 +424,7 @@ mod tests {
 
         #[test]
         fn a_packed_list_is_the_list(
-            numbers in prop::collection::vec(any::<u64>(), 0..3 * CHUNK),
+            numbers in prop::collection::vec(any::<u64>(), 0..3 * CHUNK_LEN),
             picks in prop::collection::vec(any::<prop::sample::Index>(), 8),
         ) {
             let mut numbers = numbers;
@@ -459,7 +459,7 @@ mod tests {
 
         #[test]
         fn what_is_sorted_is_found(
-            numbers in prop::collection::btree_set(0..2000u64, 0..3 * CHUNK),
+            numbers in prop::collection::btree_set(0..2000u64, 0..3 * CHUNK_LEN),
         ) {
             let numbers: Vec<u64> = numbers.into_iter().collect();
             let packed = list(&numbers);
@@ -472,15 +472,15 @@ mod tests {
     #[test]
     fn a_search_unpacks_one_chunk_and_searches_in_order_each_chunk_once() {
         let chunks = 100;
-        let packed = list(&(0..(chunks * CHUNK) as u64).collect::<Vec<_>>());
-        for n in 0..(chunks * CHUNK) as u64 {
+        let packed = list(&(0..(chunks * CHUNK_LEN) as u64).collect::<Vec<_>>());
+        for n in 0..(chunks * CHUNK_LEN) as u64 {
             assert_eq!(packed.search(|m| m.cmp(&n)), Some(n as usize));
         }
 
         assert_eq!(packed.unpacked(), chunks);
 
         // Each is in another chunk than the ones before.
-        let far = |n: usize| ((n * 37 % chunks) * CHUNK + 5) as u64;
+        let far = |n: usize| ((n * 37 % chunks) * CHUNK_LEN + 5) as u64;
         for n in 0..chunks {
             assert_eq!(packed.search(|m| m.cmp(&far(n))), Some(far(n) as usize));
         }
@@ -490,11 +490,11 @@ mod tests {
 
     #[test]
     fn what_was_looked_at_last_stays_unpacked() {
-        let packed = list(&(0..(10 * CHUNK) as u64).collect::<Vec<_>>());
+        let packed = list(&(0..(10 * CHUNK_LEN) as u64).collect::<Vec<_>>());
         for chunk in 1..10 {
             assert_eq!(
-                (*packed.get(0), *packed.get(chunk * CHUNK)),
-                (0, (chunk * CHUNK) as u64)
+                (*packed.get(0), *packed.get(chunk * CHUNK_LEN)),
+                (0, (chunk * CHUNK_LEN) as u64)
             );
         }
 

@@ -25,12 +25,12 @@ use crate::units::printable;
 use crate::{Error, Result};
 
 /// Largest number of symbolic links on a path, as in the kernel.
-const MAX_LINKS: usize = 40;
+const MAX_SYMLINKS: usize = 40;
 /// File system type of /proc, whose links in `fd` are not paths.
-const PROC: u64 = 0x9fa0;
+const PROC_MAGIC: u64 = 0x9fa0;
 /// Owner of files whose real owner is not in this user namespace.
-const UNKNOWN: u32 = 65_534;
-const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const UNKNOWN_OWNER: u32 = 65_534;
+const PATH_HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const STICKY: u32 = 0o1000;
 
 /// A further trusted user.
@@ -58,7 +58,7 @@ pub fn trust(uid: u32) {
 /// that this process was given: it is opened as it is.
 pub fn open(path: &Path, readers: Readers) -> Result<File> {
     let absolute = std::path::absolute(path).context("cannot open", path)?;
-    let file = walk(&absolute).map_err(|stop| stop.told(path))?;
+    let file = walk(&absolute).map_err(|stop| stop.into_error(path))?;
     check_readers(&file, path, readers)?;
     Ok(file)
 }
@@ -98,7 +98,7 @@ impl From<Errno> for Stop {
 }
 
 impl Stop {
-    fn told(self, path: &Path) -> Error {
+    fn into_error(self, path: &Path) -> Error {
         match self {
             Self::Failed(e) => Error::io("cannot open", path, e),
             Self::Refused(error) => error,
@@ -109,7 +109,7 @@ impl Stop {
 fn walk(path: &Path) -> Result<File, Stop> {
     let mut left: VecDeque<OsString> = names(path);
     let top = || -> Result<(OwnedFd, PathBuf), Stop> {
-        let root = openat(CWD, "/", HANDLE | OFlags::DIRECTORY, Mode::empty())?;
+        let root = openat(CWD, "/", PATH_HANDLE | OFlags::DIRECTORY, Mode::empty())?;
         check(&fstat(&root)?, Path::new("/")).map_err(Stop::Refused)?;
         Ok((root, PathBuf::from("/")))
     };
@@ -129,17 +129,19 @@ fn walk(path: &Path) -> Result<File, Stop> {
         };
         let dir = dir.as_fd();
         let at = at.join(&name);
-        let handle = openat(dir, &name, HANDLE, Mode::empty())?;
+        let handle = openat(dir, &name, PATH_HANDLE, Mode::empty())?;
         let stat = fstat(&handle)?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Symlink if fstatfs(&handle)?.f_type as u64 == PROC && left.is_empty() => {
+            FileType::Symlink
+                if fstatfs(&handle)?.f_type as u64 == PROC_MAGIC && left.is_empty() =>
+            {
                 check_owner(&stat, &at).map_err(Stop::Refused)?;
                 let file = openat(dir, &name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
                 return Ok(file.into());
             }
             FileType::Symlink => {
                 links += 1;
-                if links > MAX_LINKS {
+                if links > MAX_SYMLINKS {
                     return Err(Errno::LOOP.into());
                 }
                 check_owner(&stat, &at).map_err(Stop::Refused)?;
@@ -208,7 +210,11 @@ fn check(stat: &Stat, path: &Path) -> Result<()> {
 fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
     let me = rustix::process::geteuid().as_raw();
     let uid = stat.st_uid;
-    if uid == 0 || uid == me || TRUSTED.get() == Some(&uid) || uid == UNKNOWN && is_unknown_here() {
+    if uid == 0
+        || uid == me
+        || TRUSTED.get() == Some(&uid)
+        || uid == UNKNOWN_OWNER && is_unknown_here()
+    {
         return Ok(());
     }
 
@@ -226,8 +232,8 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
     .hint(format!("chown -h {me} {}", word(path))))
 }
 
-/// Returns whether files of [`UNKNOWN`] belong to users outside this process's user namespace: in a
-/// container, root's own directories. Their real owners cannot be seen from inside.
+/// Returns whether files of [`UNKNOWN_OWNER`] belong to users outside this process's user
+/// namespace: in a container, root's own directories. Their real owners cannot be seen from inside.
 fn is_unknown_here() -> bool {
     let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else {
         return false;
@@ -242,7 +248,7 @@ fn is_unknown_here() -> bool {
             numbers.next(),
             numbers.next().unwrap_or(0),
         );
-        (first..first + count).contains(&u64::from(UNKNOWN))
+        (first..first + count).contains(&u64::from(UNKNOWN_OWNER))
     })
 }
 
@@ -282,9 +288,9 @@ mod tests {
 
     use super::*;
 
-    struct Place(tempfile::TempDir);
+    struct KeyDir(tempfile::TempDir);
 
-    impl Place {
+    impl KeyDir {
         /// `a/b/key`, with safe modes.
         fn new() -> Self {
             let place = Self(tempfile::tempdir().unwrap());
@@ -330,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_file_that_others_can_change_or_read_is_refused_and_the_remedy_works() {
-        let place = Place::new();
+        let place = KeyDir::new();
         assert_eq!(place.reads("a/b/key").unwrap(), "secret");
         for (name, bad, good, mends) in [
             ("a/b/key", 0o620, 0o600, "chmod go-w"),
@@ -356,7 +362,7 @@ mod tests {
 
     #[test]
     fn who_may_read_depends_on_what_it_is() {
-        let place = Place::new();
+        let place = KeyDir::new();
         place.set("a/b/key", 0o644);
         assert!(open(&place.at("a/b/key"), Readers::All).is_ok());
         assert!(open(&place.at("a/b/key"), Readers::Group).is_err());
@@ -367,7 +373,7 @@ mod tests {
 
     #[test]
     fn links_are_followed_and_both_ways_to_the_file_are_checked() {
-        let place = Place::new();
+        let place = KeyDir::new();
         std::fs::create_dir_all(place.at("c")).unwrap();
         symlink("../a/b/key", place.at("c/relative")).unwrap();
         symlink(place.at("a/b"), place.at("c/absolute")).unwrap();
@@ -414,7 +420,7 @@ mod tests {
             return eprintln!("skipped: only root can give files away");
         }
 
-        let place = Place::new();
+        let place = KeyDir::new();
         symlink("key", place.at("a/b/link")).unwrap();
         for name in ["a", "a/b", "a/b/key"] {
             chown(place.at(name), Some(12_345), None).unwrap();
@@ -443,7 +449,7 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let place = Place::new();
+        let place = KeyDir::new();
         let mut safe = 0;
         let mut unsafe_ones = 0;
 
@@ -471,7 +477,7 @@ mod tests {
     #[test]
     fn a_name_that_is_exchanged_meanwhile_never_leads_to_what_was_not_checked() {
         use std::sync::atomic::{AtomicBool, Ordering};
-        let place = Place::new();
+        let place = KeyDir::new();
         std::fs::create_dir_all(place.at("evil/b")).unwrap();
         std::fs::write(place.at("evil/b/key"), "planted").unwrap();
         place.set("evil/b/key", 0o600);

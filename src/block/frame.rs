@@ -72,22 +72,22 @@ impl Compressor {
 
     /// Adds content; returns the bytes of the frame so far.
     pub fn add(&mut self, content: &[u8]) -> Option<usize> {
-        self.go_on(content, End::ZSTD_e_continue)?;
+        self.step(content, End::ZSTD_e_continue)?;
         Some(self.frame.len())
     }
 
     /// Ends the frame and returns it.
     pub fn end(&mut self) -> Option<&[u8]> {
-        self.go_on(&[], End::ZSTD_e_end)?;
+        self.step(&[], End::ZSTD_e_end)?;
         Some(&self.frame)
     }
 
     /// Frees the memory, after content that does not shrink.
-    pub fn rest(&mut self) {
+    pub fn free_memory(&mut self) {
         *self = Self::new();
     }
 
-    fn go_on(&mut self, content: &[u8], end: End) -> Option<()> {
+    fn step(&mut self, content: &[u8], end: End) -> Option<()> {
         let context = self.context.as_mut()?;
         let mut input = InBuffer::around(content);
         loop {

@@ -11,7 +11,7 @@ use crate::drive::outcome::{Event, Observer};
 use crate::drive::reopen::Reopen;
 use crate::id::HostName;
 use crate::keys::GroupKey;
-use crate::net::{self, Changes, Family, Link, LinkConfig, Links};
+use crate::net::{self, Family, InterfaceChanges, Link, LinkConfig, LinkSet};
 use crate::report::Report;
 use crate::units::printable;
 use crate::{Error, Result};
@@ -126,8 +126,8 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
         return Err(no_group_key(&HostConfig::default()));
     }
 
-    let changes =
-        Changes::follow().inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
+    let changes = InterfaceChanges::follow()
+        .inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
     let links = links(network)?;
     let reopen = changes.ok().map(|changes| reopen(network, &links, changes));
 
@@ -139,13 +139,13 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
 }
 
 /// Joins the group as [`open`] does.
-pub fn links(network: &NetworkConfig) -> Result<Links> {
+pub fn links(network: &NetworkConfig) -> Result<LinkSet> {
     let mut names = network.interfaces.iter().map(String::as_str);
     let first = link_config(network, names.next())?;
     let more = names
         .map(|name| link_config(network, Some(name)))
         .collect::<Result<Vec<_>>>()?;
-    Links::open(&first, &more, open_patiently)
+    LinkSet::open(&first, &more, open_patiently)
 }
 
 fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig> {
@@ -158,7 +158,7 @@ fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig
 }
 
 /// Opens each of `links` again by the name that it was opened by.
-fn reopen(network: &NetworkConfig, links: &Links, changes: Changes) -> Reopen {
+fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -> Reopen {
     let known = |link: &Link| {
         let is_it = |name: &&String| {
             let interface = link.interface();
@@ -182,7 +182,7 @@ fn reopen(network: &NetworkConfig, links: &Links, changes: Changes) -> Reopen {
 /// Joins the group as [`open`] does, as soon as there are the interfaces for it. Calls `waiting` with what is missing,
 /// when that changes, and every few seconds.
 pub fn wait(network: &NetworkConfig, waiting: &mut dyn FnMut(&str)) -> Result<Door> {
-    let changes = Changes::follow();
+    let changes = InterfaceChanges::follow();
     loop {
         let missing = match open(network) {
             Ok(door) => return Ok(door),

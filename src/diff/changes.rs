@@ -13,7 +13,7 @@ use super::{Action, Change, Delta, LocalOwner, Shape};
 use crate::id::Ordinal;
 use crate::manifest::read::Located;
 use crate::manifest::{Entry, EntryKind, TreePath};
-use crate::packed::{CHUNK, Packed, Ref};
+use crate::packed::{CHUNK_LEN, Packed, Ref};
 
 /// What differs, in the order of paths.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +34,7 @@ impl Changes {
             && self
                 .ordinals
                 .last()
-                .is_none_or(|(_, last)| last / CHUNK != at / CHUNK)
+                .is_none_or(|(_, last)| last / CHUNK_LEN != at / CHUNK_LEN)
         {
             self.ordinals.push((want.first, at));
         }
@@ -54,7 +54,7 @@ impl Changes {
             .partition_point(|(first, _)| *first <= ordinal)
             .checked_sub(1)?;
         let from = self.ordinals[near].1;
-        let until = (from / CHUNK + 1) * CHUNK;
+        let until = (from / CHUNK_LEN + 1) * CHUNK_LEN;
         (from..until.min(self.list.len())).find_map(|at| {
             let change = self.list.get(at);
             let want = change.want.as_ref()?;

@@ -18,10 +18,11 @@ use crate::proto::receiver::{Notice, Receiver};
 use crate::tree::KeptRelease;
 use crate::units::Moment;
 use crate::wire::HostStage;
-use crate::wire::message::{MAX_TEXT, MAX_TREES};
+use crate::wire::message::{MAX_MESSAGE_TREES, MAX_TEXT};
 use crate::wire::query::{
-    Ask, Base, MAX_LOG, MAX_PARTS_TOLD, MAX_TARGETS_TOLD, MAX_TEXTS, MAX_TOMBSTONES, Part,
-    ReleaseBytes, ReleaseTold, Tell, TreeTold, Trouble, Work,
+    FullRelease, MAX_ANSWER_CHARS, MAX_ANSWER_PARTS, MAX_ANSWER_RELEASES, MAX_ANSWER_TARGETS,
+    MAX_ANSWER_TOMBSTONES, PartRelease, Query, QueryAnswer, ReleaseBytes, ReleaseReport,
+    TreeActivity, TreeReport, Trouble,
 };
 
 /// Questions that the thread has not come to; beyond it they are dropped, and asked again.
@@ -41,7 +42,7 @@ pub(super) struct Answers {
     questions: Option<SyncSender<Task>>,
     /// When the ages of releases are looked at next, whoever asks.
     look: Moment,
-    answers: Inbox<(SocketAddr, Tell)>,
+    answers: Inbox<(SocketAddr, QueryAnswer)>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -68,8 +69,8 @@ enum Task {
 struct Question {
     from: SocketAddr,
     at: Moment,
-    ask: Ask,
-    trees: Vec<(TreeName, Option<Work>, Option<Trouble>)>,
+    ask: Query,
+    trees: Vec<(TreeName, Option<TreeActivity>, Option<Trouble>)>,
 }
 
 impl Answers {
@@ -194,8 +195,8 @@ impl Answers {
         &self,
         now: Moment,
         machine: &Receiver,
-        ask: &Ask,
-    ) -> Vec<(TreeName, Option<Work>, Option<Trouble>)> {
+        ask: &Query,
+    ) -> Vec<(TreeName, Option<TreeActivity>, Option<Trouble>)> {
         let mut names: Vec<&TreeName> = match &ask.tree {
             Some(tree) => self
                 .host
@@ -207,8 +208,8 @@ impl Answers {
         };
 
         names.sort();
-        names.truncate(MAX_TREES);
-        let room = MAX_TEXTS / names.len().max(1);
+        names.truncate(MAX_MESSAGE_TREES);
+        let room = MAX_ANSWER_CHARS / names.len().max(1);
         let trouble = |tree: &TreeName| {
             if let Some((serial, why)) = self.broken(tree) {
                 return Some(Trouble {
@@ -249,7 +250,7 @@ impl Drop for Answers {
 struct Reader {
     name: HostName,
     host: Arc<Host>,
-    outbox: Outbox<(SocketAddr, Tell)>,
+    outbox: Outbox<(SocketAddr, QueryAnswer)>,
     waker: Waker,
 }
 
@@ -279,7 +280,7 @@ impl Reader {
         }
     }
 
-    fn answer(&self, question: Question) -> Tell {
+    fn answer(&self, question: Question) -> QueryAnswer {
         let Question { ask, trees, .. } = question;
         let release = ask
             .tree
@@ -289,7 +290,7 @@ impl Reader {
 
         let trees = trees.into_iter().map(|(name, work, trouble)| {
             let Some(managed) = self.host.trees.get(&name) else {
-                return TreeTold {
+                return TreeReport {
                     trouble,
                     ..nothing(name)
                 };
@@ -299,7 +300,7 @@ impl Reader {
             told(managed, list, work, trouble)
         });
 
-        Tell {
+        QueryAnswer {
             number: ask.number,
             host: self.name.clone(),
             trees: trees.collect(),
@@ -326,8 +327,8 @@ impl Reader {
 }
 
 /// What is told of a tree that cannot be served.
-fn nothing(tree: TreeName) -> TreeTold {
-    TreeTold {
+fn nothing(tree: TreeName) -> TreeReport {
+    TreeReport {
         tree,
         release: None,
         tombstones: None,
@@ -350,9 +351,9 @@ fn nothing(tree: TreeName) -> TreeTold {
 fn told(
     managed: &ManagedTree,
     list: bool,
-    work: Option<Work>,
+    work: Option<TreeActivity>,
     trouble: Option<Trouble>,
-) -> TreeTold {
+) -> TreeReport {
     let tree = &managed.tree;
     let unreadable = |e: Error| {
         tracing::debug!(
@@ -387,9 +388,9 @@ fn told(
         .filter(|_| runs_part)
         .map(|stored| stored.release.header().targets.clone());
 
-    let targets = targets.filter(|list| (1..=MAX_TARGETS_TOLD).contains(&list.len()));
+    let targets = targets.filter(|list| (1..=MAX_ANSWER_TARGETS).contains(&list.len()));
     let parts = if runs_part {
-        tree.parts(MAX_PARTS_TOLD)
+        tree.parts(MAX_ANSWER_PARTS)
             .map_err(unreadable)
             .unwrap_or_default()
     } else {
@@ -398,14 +399,14 @@ fn told(
 
     let parts = parts
         .into_iter()
-        .map(|(serial, replaced)| Part { serial, replaced })
+        .map(|(serial, replaced)| PartRelease { serial, replaced })
         .collect();
     let base = tree
         .base()
         .map_err(unreadable)
         .ok()
         .flatten()
-        .map(|(serial, content)| Base { serial, content });
+        .map(|(serial, content)| FullRelease { serial, content });
 
     let kept = if list {
         tree.kept().map_err(unreadable).unwrap_or_default()
@@ -427,7 +428,7 @@ fn told(
             signature: stored.signature.clone(),
         });
 
-    TreeTold {
+    TreeReport {
         shown,
         tree: tree.name().clone(),
         release: running.as_ref().map(|stored| stored.release.id()),
@@ -435,14 +436,18 @@ fn told(
             stones
                 .into_iter()
                 .map(|buried| buried.stone)
-                .take(MAX_TOMBSTONES)
+                .take(MAX_ANSWER_TOMBSTONES)
                 .collect(),
         ),
         running: running.map(|stored| stored.release.header().serial),
         highest: tree.highest_serial().ok().flatten().unwrap_or_default(),
         work,
         trouble,
-        releases: kept.into_iter().take(MAX_LOG).map(release_told).collect(),
+        releases: kept
+            .into_iter()
+            .take(MAX_ANSWER_RELEASES)
+            .map(release_told)
+            .collect(),
         stale: ages::stale(managed, clock::wall_seconds()),
         drifted: managed.inspections.told(),
         sent: tree.state().sent().ok().flatten().map(|mark| mark.serial),
@@ -453,7 +458,7 @@ fn told(
     }
 }
 
-fn release_told(kept: KeptRelease) -> ReleaseTold {
+fn release_told(kept: KeptRelease) -> ReleaseReport {
     let KeptRelease {
         serial,
         id,
@@ -467,7 +472,7 @@ fn release_told(kept: KeptRelease) -> ReleaseTold {
     } = kept;
 
     let key = key.map(|key: Fingerprint| key.to_string());
-    ReleaseTold {
+    ReleaseReport {
         serial,
         id,
         created,

@@ -17,7 +17,7 @@ use crate::proto::control::Control;
 use crate::proto::members::{MAX_MEMBERS, Table};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
-use crate::wire::query::{Ask, Tell};
+use crate::wire::query::{Query, QueryAnswer};
 use crate::wire::{Datagram, Message};
 
 /// Nobody new for this long, and all whom they know of were heard: nobody else is there.
@@ -39,7 +39,7 @@ pub(super) struct Heard {
     /// The trees that its beacon names.
     pub(super) trees: Vec<TreeName>,
     /// Its answer; a makuo that is too old gives none.
-    pub(super) tell: Option<Tell>,
+    pub(super) tell: Option<QueryAnswer>,
 }
 
 impl Heard {
@@ -48,7 +48,7 @@ impl Heard {
         host: HostName,
         address: SocketAddr,
         trees: Vec<TreeName>,
-        tell: Option<Tell>,
+        tell: Option<QueryAnswer>,
     ) -> Self {
         Self {
             named: host.clone().into(),
@@ -81,7 +81,7 @@ pub(super) fn ask(
 ) -> Result<Vec<Heard>> {
     let (clock, mut endpoint) = (Clock::start(), Endpoint::new(door)?);
     let mut control = Control::new(endpoint.instance(), endpoint.datagram(), endpoint.room());
-    let ask = Ask {
+    let ask = Query {
         number: clock::seed(),
         tree: tree.cloned(),
         serial,
@@ -108,13 +108,13 @@ pub(super) fn ask(
 
 /// A question under way.
 struct Asking {
-    ask: Ask,
+    ask: Query,
     nonce: Nonce,
     unproven: Unproven,
     rounds: usize,
     table: Table,
     reassembly: Reassembly,
-    tells: BTreeMap<InstanceId, (SocketAddr, Tell)>,
+    tells: BTreeMap<InstanceId, (SocketAddr, QueryAnswer)>,
     /// Bytes of the answers as they came.
     told: usize,
     /// When somebody new was heard last.
@@ -122,7 +122,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn new(now: Moment, ask: Ask) -> Self {
+    fn new(now: Moment, ask: Query) -> Self {
         let (table, reassembly, tells) = Default::default();
         let nonce = Nonce(clock::seed());
         Self {
@@ -161,7 +161,7 @@ impl Asking {
     }
 
     fn send(&mut self, control: &mut Control) {
-        let question = Message::Ask(self.ask.clone());
+        let question = Message::Query(self.ask.clone());
         let owing = self.owing();
         if self.table.is_empty() || self.table.len() < self.table.claimed() {
             control.send(Dest::Group, &Message::Solicit(Some(self.nonce), None));
@@ -201,7 +201,7 @@ impl Asking {
                 self.newest = if new { now } else { self.newest };
             }
             Ok(Message::Hello(hello)) => self.unproven.hear(datagram.from, hello),
-            Ok(Message::Tell(tell))
+            Ok(Message::Answer(tell))
                 if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS =>
             {
                 self.told += whole.len();

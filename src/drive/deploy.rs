@@ -37,7 +37,7 @@ use crate::tree::scan::{Exposures, Hints};
 use crate::tree::{Arriving, FileId, Lacking, Root};
 use crate::units::{Moment, WallTime};
 use crate::wire::HostStage;
-use crate::wire::message::{OrderKind, Shown, SignedOrder};
+use crate::wire::message::{OrderKind, SerialProof, SignedOrder};
 use crate::{Error, Result};
 
 /// The most hosts that one note names.
@@ -782,7 +782,7 @@ impl Session<'_> {
     }
 
     /// The highest serial that hosts have accepted, as far as their word is good.
-    fn highest(&self, claims: &[(IpAddr, Serial)], shown: &[Shown]) -> Serial {
+    fn highest(&self, claims: &[(IpAddr, Serial)], shown: &[SerialProof]) -> Serial {
         let (tree, now) = (&self.options.spec.tree, clock::wall_seconds());
         let listed = |key: &PublicKey| {
             let keys = self.options.authorized.as_ref();

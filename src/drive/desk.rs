@@ -21,7 +21,7 @@ use super::host::Handle;
 use super::outcome::{Member, Observer, Outcome};
 use crate::id::{HostName, TreeName};
 use crate::keys::{GroupKey, Signer};
-use crate::net::Links;
+use crate::net::LinkSet;
 use crate::spec::DEFAULT_TREE;
 use crate::tree::Root;
 use crate::units::Rate;
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub const SENT: &str = "sent";
 
 /// Joins the group for one session.
-pub type Dial = Box<dyn Fn() -> Result<Links> + Send + Sync>;
+pub type Dial = Box<dyn Fn() -> Result<LinkSet> + Send + Sync>;
 
 /// A tree to send from.
 #[derive(Debug, Clone)]

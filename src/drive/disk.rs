@@ -32,7 +32,7 @@ use crate::proto::receiver::{Ordered, Reason, Reply, Request};
 use crate::tree::scan::Scanned;
 use crate::tree::{HostNames, Tree};
 use crate::units::Limit;
-use crate::wire::message::{MAX_TOMBSTONES_TOLD, Shown, SignedOrder, TreeState};
+use crate::wire::message::{MAX_BEACON_TOMBSTONES, SerialProof, SignedOrder, TreeState};
 use crate::wire::query::ReleaseBytes;
 
 /// A tree that this host manages, with what the host itself says about it.
@@ -109,7 +109,7 @@ impl Host {
     }
 
     /// What shows others the highest serial that each tree accepted.
-    pub fn shown(&self) -> BTreeMap<TreeName, Shown> {
+    pub fn shown(&self) -> BTreeMap<TreeName, SerialProof> {
         let shown = |managed: &ManagedTree| {
             shown(&managed.tree).unwrap_or_else(|e| {
                 tracing::debug!(
@@ -187,7 +187,7 @@ impl Host {
 }
 
 /// The release of the highest serial that the tree accepted, or the order by which that was taken back.
-fn shown(tree: &Tree) -> crate::Result<Option<Shown>> {
+fn shown(tree: &Tree) -> crate::Result<Option<SerialProof>> {
     let Some(highest) = tree.state().highest()? else {
         return Ok(None);
     };
@@ -197,7 +197,7 @@ fn shown(tree: &Tree) -> crate::Result<Option<Shown>> {
         .filter(|stored| stored.release.id() == highest.id)
     {
         let (header, signature) = (stored.release.bytes().to_vec(), stored.signature);
-        return Ok(Some(Shown {
+        return Ok(Some(SerialProof {
             release: Some(ReleaseBytes { header, signature }),
             order: None,
         }));
@@ -209,7 +209,7 @@ fn shown(tree: &Tree) -> crate::Result<Option<Shown>> {
         .into_iter()
         .find(|buried| buried.stone.release == highest.id);
 
-    Ok(buried.map(|buried| Shown {
+    Ok(buried.map(|buried| SerialProof {
         release: None,
         order: Some(buried.order),
     }))
@@ -242,7 +242,7 @@ fn state(tree: &Tree) -> TreeState {
         release: current.as_ref().map(|c| c.release.id()),
         running: current.as_ref().map(|c| c.release.header().serial),
         created: current.map(|c| c.release.header().created),
-        tombstones: Some(stones.take(MAX_TOMBSTONES_TOLD).collect()),
+        tombstones: Some(stones.take(MAX_BEACON_TOMBSTONES).collect()),
         unhealthy: Some(true).filter(|_| unhealthy),
         base: base.map(|(serial, _)| serial),
     }

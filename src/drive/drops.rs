@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::net::{DEFAULT_RECV_BUFFER, Links};
+use crate::net::{DEFAULT_RECV_BUFFER, LinkSet};
 use crate::units::{ByteSize, Moment};
 
 /// How often the kernel is asked at most.
@@ -32,7 +32,7 @@ impl Drops {
     }
 
     /// Asks the kernel, unless it was asked just now; the packets lost since the start when there are more than before.
-    pub fn look(&mut self, now: Moment, links: &Links) -> Option<u64> {
+    pub fn look(&mut self, now: Moment, links: &LinkSet) -> Option<u64> {
         if now.since(self.asked) < ASK {
             return None;
         }
@@ -100,7 +100,7 @@ mod tests {
             return eprintln!("skipped: no multicast on loopback here");
         };
 
-        let (links, at) = (Links::from(host), |ms: u64| {
+        let (links, at) = (LinkSet::from(host), |ms: u64| {
             Moment(1_000_000_000) + Duration::from_millis(ms)
         });
         let mut drops = Drops::new(at(0));

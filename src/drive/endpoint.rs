@@ -14,7 +14,9 @@ use super::strangers::{Stranger, Strangers};
 use crate::Result;
 use crate::id::{HostName, InstanceId};
 use crate::keys::{GroupKey, random_bytes};
-use crate::net::{Channel, Datagram, Interest, Link, Links, Poller, RecvBatch, SendOutcome, Waker};
+use crate::net::{
+    Channel, Interest, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, SendOutcome, Waker,
+};
 use crate::proto::{Dest, Transmit};
 use crate::wire::seal::{Plain, Seal, Sealed};
 
@@ -31,16 +33,16 @@ const MAX_WAYS: usize = 20_000;
 #[derive(Debug)]
 pub struct Door {
     /// The links.
-    pub links: Links,
+    pub links: LinkSet,
     /// The group keys: what is sent is sealed with the first, what comes opens with any. Without one nothing is sealed.
     pub keys: Vec<GroupKey>,
     /// Opens links again whose interface has changed; without it they stay as they are.
     pub reopen: Option<Reopen>,
 }
 
-impl From<Links> for Door {
+impl From<LinkSet> for Door {
     /// Without a group key.
-    fn from(links: Links) -> Self {
+    fn from(links: LinkSet) -> Self {
         Self {
             links,
             keys: Vec::new(),
@@ -52,14 +54,14 @@ impl From<Links> for Door {
 impl From<Link> for Door {
     /// Without a group key.
     fn from(link: Link) -> Self {
-        Links::from(link).into()
+        LinkSet::from(link).into()
     }
 }
 
 /// Links, a place to wait, and buffers.
 #[derive(Debug)]
 pub struct Endpoint {
-    links: Links,
+    links: LinkSet,
     instance: InstanceId,
     seal: Box<dyn Seal>,
     strangers: Strangers,
@@ -165,7 +167,7 @@ impl Endpoint {
     }
 
     /// The links.
-    pub fn links(&self) -> &Links {
+    pub fn links(&self) -> &LinkSet {
         &self.links
     }
 
@@ -361,7 +363,7 @@ impl Endpoint {
 
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
-            let mut each = |Datagram { from, bytes, stamp }: Datagram<'_>| {
+            let mut each = |ReceivedDatagram { from, bytes, stamp }: ReceivedDatagram<'_>| {
                 let bytes = match seal.open(bytes) {
                     Ok(bytes) => bytes,
                     Err(kind) => {
@@ -434,7 +436,7 @@ impl Endpoint {
     }
 }
 
-fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Datagram<'_>)) {
+fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(ReceivedDatagram<'_>)) {
     for channel in [Channel::Own, Channel::Group] {
         for _ in 0..READS {
             match link.recv(channel, batch, &mut *each) {
@@ -453,7 +455,7 @@ fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Datagram<'_>))
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::seal::Refusal;
+    use crate::wire::seal::OpenError;
 
     /// Adds up the bytes and turns them over: enough to see that everything is sealed once and opened once.
     #[derive(Debug)]
@@ -473,11 +475,11 @@ mod tests {
                 .fold(self.0, |sum, b| sum.wrapping_add(*b));
         }
 
-        fn open<'a>(&mut self, datagram: &'a mut [u8]) -> std::result::Result<&'a [u8], Refusal> {
+        fn open<'a>(&mut self, datagram: &'a mut [u8]) -> std::result::Result<&'a [u8], OpenError> {
             let end = datagram
                 .len()
                 .checked_sub(self.room())
-                .ok_or(Refusal::Foreign)?;
+                .ok_or(OpenError::Foreign)?;
             let sum = datagram[..end]
                 .iter()
                 .fold(self.0, |sum, b| sum.wrapping_add(*b));
@@ -486,7 +488,7 @@ mod tests {
             if datagram[end] == sum {
                 Ok(&datagram[..end])
             } else {
-                Err(Refusal::Wrong)
+                Err(OpenError::Wrong)
             }
         }
     }
@@ -558,7 +560,7 @@ mod tests {
         }
 
         assert_eq!(heard, told);
-        assert_eq!(host.strangers.count(Refusal::Wrong), 1);
+        assert_eq!(host.strangers.count(OpenError::Wrong), 1);
         assert_eq!(host.take_strangers().len(), 1);
     }
 

@@ -24,7 +24,7 @@ use crate::proto::receiver::{HostSetup, Receiver, Reply};
 use crate::tree::Tree;
 use crate::units::Moment;
 use crate::wire::message::{Pull, TreeState};
-use crate::wire::seal::Refusal;
+use crate::wire::seal::OpenError;
 
 /// How long an order that is being carried out holds up the end.
 const ORDER_LIMIT: Duration = Duration::from_secs(60);
@@ -487,7 +487,7 @@ impl Running {
             .endpoint
             .strangers()
             .lately(clock::since_epoch())
-            .filter(|s| s.kind == Refusal::Plain);
+            .filter(|s| s.kind == OpenError::Plain);
 
         self.machine.strangers(plain.map(|s| s.address));
     }

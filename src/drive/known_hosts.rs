@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::id::HostName;
-use crate::keys::{GroupKey, KnownHosts, Learned, MAX_KNOWN_HOSTS, MAX_NEW, PublicKey};
+use crate::keys::{GroupKey, KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS, PublicKey};
 use crate::proto::sender::hosts::{Host, OtherKey};
 use crate::units::printable;
 use crate::{Error, Result};
@@ -107,7 +107,7 @@ impl Acquaintance {
                 }
                 if late > 0 {
                     told.push(format!(
-                        "the keys of {late} hosts are not kept yet: one session adds {MAX_NEW} to {file}"
+                        "the keys of {late} hosts are not kept yet: one session adds {MAX_NEW_KEYS} to {file}"
                     ));
                 }
             }
@@ -187,7 +187,7 @@ impl Memory {
         }
 
         text.extend_from_slice(new.as_bytes());
-        if text.len() as u64 > MAX_KNOWN_HOSTS {
+        if text.len() as u64 > MAX_KNOWN_HOSTS_BYTES {
             return Err(too_long());
         }
 
@@ -265,12 +265,14 @@ fn seen<'a>(hosts: impl Iterator<Item = &'a Host>) -> KnownHosts {
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(MAX_KNOWN_HOSTS + 1).read_to_end(&mut text)?,
+        Ok(file) => file
+            .take(MAX_KNOWN_HOSTS_BYTES + 1)
+            .read_to_end(&mut text)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
     };
 
-    if text.len() as u64 > MAX_KNOWN_HOSTS {
+    if text.len() as u64 > MAX_KNOWN_HOSTS_BYTES {
         Err(too_long())
     } else {
         Ok(Some(text))
@@ -283,7 +285,10 @@ fn parse(text: &[u8]) -> KnownHosts {
 
 /// A part of it would forget hosts.
 fn too_long() -> io::Error {
-    io::Error::other(format!("it is longer than {} MiB", MAX_KNOWN_HOSTS >> 20))
+    io::Error::other(format!(
+        "it is longer than {} MiB",
+        MAX_KNOWN_HOSTS_BYTES >> 20
+    ))
 }
 
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
@@ -442,7 +447,7 @@ mod tests {
         let one = key(1);
         let full: String = (0..50_000).map(|n| format!("x{n} {one}\n")).collect();
 
-        let long = "#".repeat(usize::try_from(MAX_KNOWN_HOSTS).expect("small") + 1);
+        let long = "#".repeat(usize::try_from(MAX_KNOWN_HOSTS_BYTES).expect("small") + 1);
         let file = path.display();
         for (text, told) in [
             (

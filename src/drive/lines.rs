@@ -8,7 +8,7 @@ use super::strangers::Stranger;
 use crate::proto::receiver::Notice;
 use crate::units::{Moment, one_line, printable};
 use crate::wire::HostStage;
-use crate::wire::seal::Refusal;
+use crate::wire::seal::OpenError;
 
 /// The kinds of lines that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +20,7 @@ enum Kind {
     Pulls,
     Version,
     Illegal,
-    Stranger(Refusal),
+    Stranger(OpenError),
 }
 
 /// The log of a running host.

@@ -14,7 +14,7 @@ use crate::manifest::{Release, ReleaseId};
 use crate::proto::receiver::matches_name;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
-use crate::wire::query::{Drifted, Stale, TreeTold, Trouble, Work};
+use crate::wire::query::{Drifted, Stale, TreeActivity, TreeReport, Trouble};
 
 /// The releases of one tree that the fleet knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,7 +152,7 @@ type Releases = BTreeMap<(Serial, WallTime, String), LogRelease>;
 
 /// The release that a host shows to run, when the signature of its header holds. Whose signature it is, is another
 /// question: nobody goes back to a release by a key that does not count.
-fn shown(tree: &TreeName, told: &TreeTold) -> Option<ReleaseId> {
+fn shown(tree: &TreeName, told: &TreeReport) -> Option<ReleaseId> {
     let shown = told.shown.as_ref()?;
     verify(Namespace::RELEASE, &shown.header, &shown.signature).ok()?;
     let release = Release::from_bytes(&shown.header).ok()?;
@@ -163,7 +163,7 @@ fn shown(tree: &TreeName, told: &TreeTold) -> Option<ReleaseId> {
 fn add(
     releases: &mut Releases,
     host: &NamedHost,
-    told: &crate::wire::query::ReleaseTold,
+    told: &crate::wire::query::ReleaseReport,
     shown: Option<ReleaseId>,
 ) {
     let key = (told.serial, told.created, told.id.to_string());
@@ -196,7 +196,7 @@ fn add(
     }
 }
 
-fn told<'a>(host: &'a Heard, tree: &TreeName) -> Option<&'a TreeTold> {
+fn told<'a>(host: &'a Heard, tree: &TreeName) -> Option<&'a TreeReport> {
     host.tell.as_ref()?.trees.iter().find(|t| t.tree == *tree)
 }
 
@@ -240,7 +240,7 @@ pub struct Told {
     /// The release that the tree is now.
     pub running: Option<Serial>,
     /// What is done with the tree now; none: nothing.
-    pub work: Option<Work>,
+    pub work: Option<TreeActivity>,
     /// What went wrong last, unless a commit followed.
     pub trouble: Option<Trouble>,
     /// Its release is older than the host lets it be.
@@ -271,7 +271,7 @@ fn stones(heard: &[Heard]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
 /// A release that hosts run.
 struct Run<'a> {
     host: &'a Heard,
-    told: &'a TreeTold,
+    told: &'a TreeReport,
     serial: Serial,
     release: ReleaseId,
 }
@@ -287,7 +287,7 @@ fn runs<'a>(
             .flat_map(move |tell| tell.trees.iter().map(move |t| (h, t)))
     });
 
-    let run = |(host, told): (&'a Heard, &'a TreeTold)| {
+    let run = |(host, told): (&'a Heard, &'a TreeReport)| {
         let (serial, release) = told.running.zip(told.release)?;
         let is_buried = stones.contains_key(&(&told.tree, release));
         (!is_buried).then_some(Run {
@@ -302,7 +302,7 @@ fn runs<'a>(
 }
 
 /// Whether what a host runs is for the host `name`.
-fn is_for(told: &TreeTold, name: &HostName) -> bool {
+fn is_for(told: &TreeReport, name: &HostName) -> bool {
     told.targets.as_ref().is_none_or(|list| {
         list.iter()
             .any(|pattern| matches_name(pattern, name.as_str()))
@@ -350,11 +350,11 @@ fn standing(
         .map(|run| run.serial)
         .max();
 
-    let has = |told: &TreeTold| told.running.max(told.sent);
+    let has = |told: &TreeReport| told.running.max(told.sent);
     let behind = newest.filter(|&newest| answer.is_some_and(|told| has(told) < Some(newest)));
 
     // The same content under a newer number is nothing that a host lacks.
-    let content = |told: &TreeTold| {
+    let content = |told: &TreeReport| {
         told.base
             .filter(|base| Some(base.serial) == told.running)
             .map(|base| base.content)
@@ -382,7 +382,7 @@ fn standing(
     let stranded = behind.is_some() && at_newest().all(|told| told.parts_only);
 
     let told = answer.map(
-        |TreeTold {
+        |TreeReport {
              running,
              work,
              trouble,
@@ -418,7 +418,7 @@ fn standing(
 }
 
 /// The whole that others have under the release that `own` is, too, when it has another one or none.
-fn lacking<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>) -> Option<Serial> {
+fn lacking<'a>(own: &TreeReport, others: impl Iterator<Item = &'a TreeReport>) -> Option<Serial> {
     let base = others
         .filter_map(|told| told.base)
         .max_by_key(|base| base.serial)?;
@@ -427,12 +427,15 @@ fn lacking<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>) -> Op
 }
 
 /// The parts that others have after the whole that `own` has, too, and that it lacks.
-fn lacking_parts<'a>(own: &TreeTold, others: impl Iterator<Item = &'a TreeTold>) -> Vec<Serial> {
+fn lacking_parts<'a>(
+    own: &TreeReport,
+    others: impl Iterator<Item = &'a TreeReport>,
+) -> Vec<Serial> {
     let Some(known) = &own.parts else {
         return Vec::new();
     };
 
-    let content = |told: &TreeTold| told.base.map(|base| base.content);
+    let content = |told: &TreeReport| told.base.map(|base| base.content);
     let needed = others
         .filter(|told| content(told) == content(own))
         .flat_map(|told| told.parts.iter().flatten());
@@ -484,7 +487,7 @@ pub fn release(
 mod tests {
     use super::*;
     use crate::drive::ask::tell_apart;
-    use crate::wire::query::{Base, Part, ReleaseTold, Tell};
+    use crate::wire::query::{FullRelease, PartRelease, QueryAnswer, ReleaseReport};
 
     fn tree() -> TreeName {
         TreeName::new("www").expect("legal")
@@ -495,7 +498,7 @@ mod tests {
     }
 
     fn heard(name: &str, running: u64, kept: &[u64], answers: bool) -> Heard {
-        let release = |&serial: &u64| ReleaseTold {
+        let release = |&serial: &u64| ReleaseReport {
             serial: Serial(serial),
             id: id(serial),
             created: WallTime(serial as i64),
@@ -507,7 +510,7 @@ mod tests {
             part: false,
         };
 
-        let told = TreeTold {
+        let told = TreeReport {
             tree: tree(),
             running: Some(Serial(running)).filter(|s| s.0 > 0),
             highest: Serial(running),
@@ -527,7 +530,7 @@ mod tests {
         };
 
         let host = HostName::new(name).expect("legal");
-        let tell = Tell {
+        let tell = QueryAnswer {
             number: 1,
             host: host.clone(),
             trees: vec![told],
@@ -601,7 +604,7 @@ mod tests {
         assert!(standings(Some(&TreeName::new("docs").expect("legal")), &fleet()).is_empty());
     }
 
-    fn told_of(host: &mut Heard) -> &mut TreeTold {
+    fn told_of(host: &mut Heard) -> &mut TreeReport {
         &mut host.tell.as_mut().expect("answered").trees[0]
     }
 
@@ -708,12 +711,12 @@ mod tests {
 
     #[test]
     fn what_a_host_lacks_under_a_part_is_told() {
-        let base = |serial: u64| Base {
+        let base = |serial: u64| FullRelease {
             serial: Serial(serial),
             content: BlockHash::of(&serial.to_be_bytes()),
         };
 
-        let change = |host: &mut Heard, change: &dyn Fn(&mut TreeTold)| {
+        let change = |host: &mut Heard, change: &dyn Fn(&mut TreeReport)| {
             host.tell
                 .iter_mut()
                 .flat_map(|tell| &mut tell.trees)
@@ -739,7 +742,7 @@ mod tests {
         // The same content under another number.
         for host in &mut fleet[..3] {
             change(host, &|told| {
-                told.base = told.running.map(|serial| Base { serial, ..base(9) })
+                told.base = told.running.map(|serial| FullRelease { serial, ..base(9) })
             });
         }
 
@@ -751,7 +754,7 @@ mod tests {
         assert_eq!(behind, [false, false, false, true, false]);
 
         // A part that others have after the same whole, and that no later one replaces.
-        let part = |serial: u64, replaced: bool| Part {
+        let part = |serial: u64, replaced: bool| PartRelease {
             serial: Serial(serial),
             replaced,
         };

@@ -17,7 +17,7 @@ use crate::proto::members::Table;
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::Hello;
-use crate::wire::seal::Refusal;
+use crate::wire::seal::OpenError;
 use crate::wire::{Datagram, Message};
 
 /// Hosts that have just started do not know of each other yet: nobody new for this long means that all have answered.
@@ -73,7 +73,7 @@ pub fn look(door: impl Into<Door>, longest: Duration) -> Result<Around> {
 
     strangers.extend(plain.map(|&address| Stranger {
         address,
-        kind: Refusal::Plain,
+        kind: OpenError::Plain,
     }));
 
     Ok(Around {

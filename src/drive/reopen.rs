@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use crate::Result;
-use crate::net::{self, Changes, Family, Interface, Link, Links};
+use crate::net::{self, Family, Interface, InterfaceChanges, Link, LinkSet};
 use crate::units::{Moment, printable};
 
 /// How long changes are gathered before the links are looked at: several come at once.
@@ -16,16 +16,19 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How often a link that cannot be opened is tried again when nothing is told of it.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// Opens the link at a place of [`Links`] again.
+/// Opens the link at a place of [`LinkSet`] again.
 pub struct Reopen {
-    changes: Changes,
+    changes: InterfaceChanges,
     open: Box<dyn FnMut(usize) -> Result<Link> + Send>,
 }
 
 impl Reopen {
     /// `open` opens the link at the place that it is given. The links were opened after `changes` were first followed, so
     /// that no change is missed.
-    pub fn new(changes: Changes, open: impl FnMut(usize) -> Result<Link> + Send + 'static) -> Self {
+    pub fn new(
+        changes: InterfaceChanges,
+        open: impl FnMut(usize) -> Result<Link> + Send + 'static,
+    ) -> Self {
         Self {
             changes,
             open: Box::new(open),
@@ -51,7 +54,7 @@ pub(super) struct Follow {
 }
 
 impl Follow {
-    pub(super) fn begin(reopen: Reopen, links: &Links) -> Self {
+    pub(super) fn begin(reopen: Reopen, links: &LinkSet) -> Self {
         Self {
             reopen,
             clock: Clock::start(),
@@ -60,7 +63,7 @@ impl Follow {
         }
     }
 
-    pub(super) fn changes(&self) -> &Changes {
+    pub(super) fn changes(&self) -> &InterfaceChanges {
         &self.reopen.changes
     }
 
@@ -78,7 +81,7 @@ impl Follow {
     }
 
     /// Looks at the links when it is time; whether one was opened again.
-    pub(super) fn look(&mut self, links: &mut Links) -> bool {
+    pub(super) fn look(&mut self, links: &mut LinkSet) -> bool {
         if self.due.is_none_or(|due| due > self.clock.now()) {
             return false;
         }
@@ -101,7 +104,7 @@ impl Follow {
         any
     }
 
-    fn look_at(&mut self, place: usize, links: &mut Links, all: &[Interface]) -> bool {
+    fn look_at(&mut self, place: usize, links: &mut LinkSet, all: &[Interface]) -> bool {
         let (Some(link), Some(lost)) = (links.get(place), self.lost.get_mut(place)) else {
             return false;
         };

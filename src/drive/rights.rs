@@ -16,12 +16,6 @@ use crate::wire::message::{Order, OrderKind, SignedOrder};
 /// whoever recorded the question and asks it again. As many before, since clocks differ.
 pub(super) const AUDIT_SECONDS: u64 = 3600;
 
-/// A step of serials that nobody's releases fill: somebody believed a lie, or wrote the number by hand. The release is
-/// rightful all the same, and a host that refused it would refuse all that follow.
-const STRANGE_STEP: u64 = 1 << 32;
-/// The highest serial that is accepted: it leaves as many above it as there are below, so that none is the last.
-const MAX_SERIAL: u64 = 1 << 63;
-
 /// Whether `key` may put `release` here at `now`.
 pub(super) fn check_allowed(
     host: &Host,
@@ -120,7 +114,7 @@ pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
         .map_err(|e| reason(&e))?
         .unwrap_or_default();
 
-    if header.serial.0.saturating_sub(highest.0) > STRANGE_STEP && highest > Serial(0) {
+    if header.serial.0.saturating_sub(highest.0) > Serial::MAX_STEP && highest > Serial(0) {
         tracing::warn!(
             "tree {}: serial {} is far above {highest}, the last one here",
             header.tree,
@@ -142,7 +136,7 @@ pub(super) fn check_grant(
     let by = verify(Namespace::ORDER, &grant.order, &grant.signature)
         .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
     let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
-    let is_for_us = order.lets(&host.name, grant.hosts.as_ref());
+    let is_for_us = order.permits(&host.name, grant.hosts.as_ref());
     let fits = order.kind == OrderKind::Commit && order.release == release.id() && is_for_us;
 
     match fits && by == *key {
@@ -169,8 +163,9 @@ fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {
         None | Some(0) => Err(format!(
             "serial {serial} is not newer than {highest}, which this host has accepted"
         )),
-        Some(_) if serial.0 > MAX_SERIAL => Err(format!(
-            "serial {serial} is more than {MAX_SERIAL}: it would use up the numbers of later releases"
+        Some(_) if serial.0 > Serial::MAX_ACCEPTED => Err(format!(
+            "serial {serial} is more than {}: it would use up the numbers of later releases",
+            Serial::MAX_ACCEPTED
         )),
         Some(_) => Ok(()),
     }
@@ -272,10 +267,10 @@ mod tests {
             (8, 7, ""),
             (7, 7, "not newer than 7"),
             (6, 7, "not newer than 7"),
-            (7 + STRANGE_STEP, 7, ""),
-            (8 + STRANGE_STEP, 7, ""),
-            (MAX_SERIAL, 0, ""),
-            (MAX_SERIAL + 1, 7, "use up"),
+            (7 + Serial::MAX_STEP, 7, ""),
+            (8 + Serial::MAX_STEP, 7, ""),
+            (Serial::MAX_ACCEPTED, 0, ""),
+            (Serial::MAX_ACCEPTED + 1, 7, "use up"),
             (u64::MAX, u64::MAX - 1, "use up"),
         ] {
             let why = said(Intent::Deploy, serial, highest);

@@ -21,29 +21,24 @@ use rustix::fs::{FlockOperation, flock};
 use crate::id::{Serial, TreeName};
 use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::{Intent, Release};
-use crate::wire::message::{Order, Shown};
+use crate::wire::message::{Order, SerialProof};
 
 /// A remembered serial that is so far above all that hosts accepted is of no use: somebody may have pretended to have such
 /// a release, and hosts refuse what is too far above what they have.
 const MAX_GAP: u64 = 1 << 20;
-
-/// How far beyond all that is proven most hosts are believed.
-const MAX_STEP: u64 = 1 << 32;
-/// A serial above this is no one's: hosts refuse it.
-const MAX_SERIAL: u64 = 1 << 63;
 
 /// The highest serial of `tree` that hosts have accepted, as far as it is believed: of what they have `shown`, by keys that
 /// count, and of what they claim, an address being one voice.
 pub(super) fn believed(
     tree: &TreeName,
     claims: &[(IpAddr, Serial)],
-    shown: &[Shown],
+    shown: &[SerialProof],
     counts: impl Fn(&PublicKey) -> bool,
 ) -> Serial {
     let proven = shown
         .iter()
         .filter_map(|shown| proven(tree, shown, &counts))
-        .filter(|serial| serial.0 <= MAX_SERIAL);
+        .filter(|serial| serial.0 <= Serial::MAX_ACCEPTED);
     let proven = proven.max().unwrap_or_default();
 
     let mut voices: BTreeMap<IpAddr, Serial> = BTreeMap::new();
@@ -66,7 +61,7 @@ pub(super) fn believed(
         .copied()
         .unwrap_or_default();
 
-    if most.0.saturating_sub(proven.0) <= MAX_STEP {
+    if most.0.saturating_sub(proven.0) <= Serial::MAX_STEP {
         most.max(proven)
     } else {
         proven
@@ -74,7 +69,11 @@ pub(super) fn believed(
 }
 
 /// The serial that a host has shown to be one of a release of `tree`.
-fn proven(tree: &TreeName, shown: &Shown, counts: &impl Fn(&PublicKey) -> bool) -> Option<Serial> {
+fn proven(
+    tree: &TreeName,
+    shown: &SerialProof,
+    counts: &impl Fn(&PublicKey) -> bool,
+) -> Option<Serial> {
     if let Some(told) = &shown.release {
         let key = verify(Namespace::RELEASE, &told.header, &told.signature).ok()?;
         let release = Release::from_bytes(&told.header).ok()?;
@@ -154,19 +153,19 @@ mod tests {
     }
 
     /// What a host shows whose release of this serial is signed by the key `key`.
-    fn showing(key: u8, serial: u64) -> Shown {
+    fn showing(key: u8, serial: u64) -> SerialProof {
         let release = release(serial, Intent::Deploy);
         let signature = FileSigner::from_seed([key; 32])
             .sign(Namespace::RELEASE, release.bytes())
             .expect("signs");
         let (header, signature) = (release.bytes().to_vec(), signature.as_bytes().to_vec());
-        Shown {
+        SerialProof {
             release: Some(ReleaseBytes { header, signature }),
             order: None,
         }
     }
 
-    fn taken_back(key: u8, serial: u64) -> Shown {
+    fn taken_back(key: u8, serial: u64) -> SerialProof {
         let order = Order::new(
             SessionId(1),
             &release(serial, Intent::Deploy),
@@ -183,14 +182,14 @@ mod tests {
             hosts: None,
         };
 
-        Shown {
+        SerialProof {
             release: None,
             order: Some(order),
         }
     }
 
     /// What is believed where key 1 counts, of claims with the host of each.
-    fn highest(claims: &[(u8, u64)], shown: &[Shown]) -> u64 {
+    fn highest(claims: &[(u8, u64)], shown: &[SerialProof]) -> u64 {
         let claims: Vec<_> = claims
             .iter()
             .map(|&(host, n)| (IpAddr::from([10, 0, 0, host]), Serial(n)))
@@ -266,7 +265,7 @@ mod tests {
         assert_eq!(
             highest(
                 &[(1, 0)],
-                &[Shown {
+                &[SerialProof {
                     release: Some(told),
                     order: None
                 }]

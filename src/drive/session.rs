@@ -27,7 +27,7 @@ use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
 use crate::tree::scan::Scanned;
 use crate::tree::stage::{BlockReader, Stage};
 use crate::tree::{NodeStore, Unhealthy};
-use crate::wire::message::{SignedOrder, Summary};
+use crate::wire::message::{DiffSummary, SignedOrder};
 
 /// What a session was opened with.
 pub(super) struct Opening {
@@ -188,7 +188,7 @@ impl<'a> Session<'a> {
 
     /// A refusal may come from what is remembered of the tree: then the next look is at all of it. One that follows such a
     /// look does not, and one that was cut short tells nothing.
-    fn diff(&mut self) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
+    fn diff(&mut self) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), Reason> {
         let (tree, closed) = (&self.managed.tree, Arc::clone(&self.closed));
         let doubt = |is_of_index: bool| {
             if is_of_index && !closed.load(Ordering::Acquire) {
@@ -205,7 +205,7 @@ impl<'a> Session<'a> {
         self.compare(&scanned).inspect_err(|_| doubt(!walked))
     }
 
-    fn compare(&mut self, scanned: &Scanned) -> Result<(Summary, RangeSet, Arc<[u8]>), Reason> {
+    fn compare(&mut self, scanned: &Scanned) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), Reason> {
         // The manifest is here; what comes now may not be compressed.
         self.expander = Expander::default();
         let tree = &self.managed.tree;
@@ -222,7 +222,7 @@ impl<'a> Session<'a> {
         };
 
         let (list, identity) = drift::encode(&plan, lines);
-        let mut summary = Summary {
+        let mut summary = DiffSummary {
             written: plan.summary.created + plan.summary.updated,
             touched: plan.summary.metadata,
             deleted: plan.summary.deleted,

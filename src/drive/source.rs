@@ -355,7 +355,7 @@ impl Source {
         }
 
         if packed.frame.is_none() {
-            compressor.rest();
+            compressor.free_memory();
         }
 
         let payload = Arc::new(std::mem::take(&mut self.buffers.payload));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use crate::wire::seal::Refusal;
+use crate::wire::seal::OpenError;
 
 /// The most strangers that are known at one time.
 const MAX_STRANGERS: usize = 256;
@@ -20,20 +20,20 @@ const FRESH: Duration = Duration::from_secs(120);
 pub struct Stranger {
     /// Where the datagrams came from, by their own word.
     pub address: IpAddr,
-    /// What they were: [`Refusal::Plain`], [`Refusal::Sealed`], [`Refusal::Wrong`] or [`Refusal::Version`].
-    pub kind: Refusal,
+    /// What they were: [`OpenError::Plain`], [`OpenError::Sealed`], [`OpenError::Wrong`] or [`OpenError::Version`].
+    pub kind: OpenError,
 }
 
 impl Stranger {
     /// What it does, for people, after its address.
-    pub fn words(kind: Refusal) -> &'static str {
+    pub fn words(kind: OpenError) -> &'static str {
         match kind {
-            Refusal::Version => "speaks another wire format",
-            Refusal::Plain => "speaks without a group key",
-            Refusal::Sealed => "speaks with a group key, and there is none here",
-            Refusal::Wrong => "speaks with another group key, or forges",
-            Refusal::Replayed => "repeats datagrams",
-            Refusal::Foreign => "is not makuo",
+            OpenError::Version => "speaks another wire format",
+            OpenError::Plain => "speaks without a group key",
+            OpenError::Sealed => "speaks with a group key, and there is none here",
+            OpenError::Wrong => "speaks with another group key, or forges",
+            OpenError::Replayed => "repeats datagrams",
+            OpenError::Foreign => "is not makuo",
         }
     }
 }
@@ -50,9 +50,9 @@ pub struct Strangers {
 
 impl Strangers {
     /// A datagram that came from `from` at `at` was not opened.
-    pub fn refused(&mut self, kind: Refusal, from: SocketAddr, at: Duration) {
+    pub fn refused(&mut self, kind: OpenError, from: SocketAddr, at: Duration) {
         self.counts[kind as usize] += 1;
-        if matches!(kind, Refusal::Foreign | Refusal::Replayed) {
+        if matches!(kind, OpenError::Foreign | OpenError::Replayed) {
             return;
         }
 
@@ -101,7 +101,7 @@ impl Strangers {
     }
 
     /// Datagrams of one kind that were not opened.
-    pub fn count(&self, kind: Refusal) -> u64 {
+    pub fn count(&self, kind: OpenError) -> u64 {
         self.counts[kind as usize]
     }
 }
@@ -117,21 +117,21 @@ mod tests {
     #[test]
     fn each_is_new_once_and_fades() {
         let (mut strangers, at) = (Strangers::default(), Duration::from_secs);
-        (0..5).for_each(|n| strangers.refused(Refusal::Plain, from(1), at(n)));
-        strangers.refused(Refusal::Wrong, from(1), at(5));
-        strangers.refused(Refusal::Foreign, from(2), at(5));
-        strangers.refused(Refusal::Replayed, from(3), at(5));
+        (0..5).for_each(|n| strangers.refused(OpenError::Plain, from(1), at(n)));
+        strangers.refused(OpenError::Wrong, from(1), at(5));
+        strangers.refused(OpenError::Foreign, from(2), at(5));
+        strangers.refused(OpenError::Replayed, from(3), at(5));
         let kinds = |fresh: Vec<Stranger>| fresh.iter().map(|s| s.kind).collect::<Vec<_>>();
         assert_eq!(
             kinds(strangers.take_fresh()),
-            [Refusal::Plain, Refusal::Wrong]
+            [OpenError::Plain, OpenError::Wrong]
         );
 
         assert_eq!(strangers.take_fresh(), []);
         assert_eq!(
             (
-                strangers.count(Refusal::Plain),
-                strangers.count(Refusal::Replayed)
+                strangers.count(OpenError::Plain),
+                strangers.count(OpenError::Replayed)
             ),
             (5, 1)
         );
@@ -143,18 +143,18 @@ mod tests {
     #[test]
     fn a_flood_of_addresses_stays_bounded_and_makes_room_again() {
         let (mut strangers, at) = (Strangers::default(), Duration::from_secs);
-        (0..10_000).for_each(|n| strangers.refused(Refusal::Plain, from(n), at(1)));
+        (0..10_000).for_each(|n| strangers.refused(OpenError::Plain, from(n), at(1)));
         assert_eq!(
             (strangers.known.len(), strangers.take_fresh().len()),
             (MAX_STRANGERS, MAX_STRANGERS)
         );
-        strangers.refused(Refusal::Plain, from(77_777), at(1) + FRESH);
+        strangers.refused(OpenError::Plain, from(77_777), at(1) + FRESH);
 
         assert_eq!(
             strangers.take_fresh(),
             [Stranger {
                 address: from(77_777).ip(),
-                kind: Refusal::Plain
+                kind: OpenError::Plain
             }]
         );
     }

@@ -12,7 +12,7 @@ const PANEL_BYTES: usize = 512 << 10;
 /// one pushes the destinations out of the first-level cache.
 const STRIP: (usize, usize) = (1024, 8192);
 /// Destinations, and sources, that a kernel takes in one call.
-const AT_ONCE: usize = 4;
+const KERNEL_ROWS: usize = 4;
 
 /// Adds to row `i` of `out` the sum over all sources `j` of `matrix[i * sources + j]` times source
 /// `j`.
@@ -30,7 +30,7 @@ pub(super) fn combine(
     }
 
     let rows = (out.len() / width).min(matrix.len() / sources.len());
-    let groups = rows.div_ceil(AT_ONCE);
+    let groups = rows.div_ceil(KERNEL_ROWS);
     for strip in strips(width, sources.len(), groups) {
         for group in 0..groups {
             // Groups of nearly the same size: a single leftover row would cost as much time as
@@ -45,7 +45,7 @@ pub(super) fn combine(
                 1 => add_all::<1>(kernel, matrix, sources, destinations, &strip),
                 2 => add_all::<2>(kernel, matrix, sources, destinations, &strip),
                 3 => add_all::<3>(kernel, matrix, sources, destinations, &strip),
-                _ => add_all::<AT_ONCE>(kernel, matrix, sources, destinations, &strip),
+                _ => add_all::<KERNEL_ROWS>(kernel, matrix, sources, destinations, &strip),
             }
         }
     }
@@ -75,11 +75,11 @@ fn add_all<'a, const D: usize>(
     let mut to: [&mut [u8]; D] = std::array::from_fn(|_| destinations.next().unwrap_or_default());
     let cut = |source: &&[u8]| strip.start.min(source.len())..strip.end.min(source.len());
 
-    for (at, some) in sources.chunks(AT_ONCE).enumerate() {
-        let factor = |d: usize, s: usize| matrix[d * sources.len() + at * AT_ONCE + s];
+    for (at, some) in sources.chunks(KERNEL_ROWS).enumerate() {
+        let factor = |d: usize, s: usize| matrix[d * sources.len() + at * KERNEL_ROWS + s];
 
         let whole = some.iter().all(|source| cut(source).len() == strip.len());
-        if let (Ok(four), true) = (<&[&[u8]; AT_ONCE]>::try_from(some), whole) {
+        if let (Ok(four), true) = (<&[&[u8]; KERNEL_ROWS]>::try_from(some), whole) {
             let factors = std::array::from_fn(|d| std::array::from_fn(|s| factor(d, s)));
             kernel.add(
                 to.each_mut().map(|d| &mut **d),

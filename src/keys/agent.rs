@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::signature::raw_signature;
-use super::sshwire::{Malformed, Reader, put_string};
+use super::sshwire::{Malformed, SshReader, put_string};
 use super::{PublicKey, shown};
 use crate::{Error, Kind, Result};
 
@@ -16,9 +16,9 @@ const IDENTITIES_ANSWER: u8 = 12;
 const SIGN_REQUEST: u8 = 13;
 const SIGN_RESPONSE: u8 = 14;
 /// Largest message of an agent; OpenSSH has the same limit.
-const MAX_MESSAGE: usize = 256 << 10;
+const MAX_AGENT_MESSAGE: usize = 256 << 10;
 /// Timeout of a request: an agent may ask its owner to confirm.
-const PATIENCE: Duration = Duration::from_secs(60);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The agent at SSH_AUTH_SOCK.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ impl Agent {
     pub(super) fn holds(&self, key: &PublicKey) -> Result<bool> {
         let answer = self.ask(&[REQUEST_IDENTITIES])?;
         let listed = |answer: &[u8]| -> Result<bool, Malformed> {
-            let mut reader = Reader::new(answer);
+            let mut reader = SshReader::new(answer);
             if reader.byte()? != IDENTITIES_ANSWER {
                 return Ok(false);
             }
@@ -68,12 +68,14 @@ impl Agent {
         put_string(&mut request, data);
         request.extend_from_slice(&0u32.to_be_bytes());
         let answer = self.ask(&request)?;
-        let mut reader = Reader::new(&answer);
+        let mut reader = SshReader::new(&answer);
 
         if reader.byte() != Ok(SIGN_RESPONSE) {
-            return Err(self.failed(&format!("refused to sign with {}", key.fingerprint())).hint(
-                "check that the key is loaded (ssh-add -l) and the agent unlocked; confirm its prompt",
-            ));
+            return Err(self
+                .failed(&format!("refused to sign with {}", key.fingerprint()))
+                .hint(
+                    "check that the key is loaded (ssh-add -l) and the agent unlocked, and confirm",
+                ));
         }
 
         let raw = reader
@@ -86,9 +88,10 @@ impl Agent {
 
     fn ask(&self, request: &[u8]) -> Result<Vec<u8>> {
         self.exchange(request).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-                self.failed(&format!("did not answer within {} s", PATIENCE.as_secs()))
-            }
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => self.failed(&format!(
+                "did not answer within {} s",
+                AGENT_TIMEOUT.as_secs()
+            )),
             std::io::ErrorKind::InvalidData => self.failed("sent an answer that cannot be read"),
             _ => Error::io("cannot talk to ssh-agent at", &self.socket, e)
                 .hint("is SSH_AUTH_SOCK right? see ssh-add -l"),
@@ -97,15 +100,15 @@ impl Agent {
 
     fn exchange(&self, request: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(AGENT_TIMEOUT))?;
+        stream.set_write_timeout(Some(AGENT_TIMEOUT))?;
         let mut message = Vec::with_capacity(request.len() + 4);
         put_string(&mut message, request);
         stream.write_all(&message)?;
         let mut length = [0; 4];
         stream.read_exact(&mut length)?;
         let length = u32::from_be_bytes(length) as usize;
-        if length == 0 || length > MAX_MESSAGE {
+        if length == 0 || length > MAX_AGENT_MESSAGE {
             return Err(std::io::ErrorKind::InvalidData.into());
         }
 

@@ -31,9 +31,9 @@ use crate::units::{WallTime, printable};
 use crate::{Error, Result};
 
 /// Largest number of lines with keys; a fleet has a handful.
-const MAX_KEYS: usize = 10_000;
+const MAX_AUTHORIZED_KEYS: usize = 10_000;
 /// Largest line in bytes.
-const MAX_LINE: usize = 16 << 10;
+const MAX_LINE_BYTES: usize = 16 << 10;
 
 /// Permission of a key on a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,19 +50,19 @@ pub enum Role {
 #[derive(Debug, Clone)]
 pub struct AuthorizedKeys {
     file: PathBuf,
-    entries: Vec<Entry>,
+    entries: Vec<KeyLine>,
 }
 
 /// One line of the file.
 #[derive(Debug, Clone)]
-struct Entry {
+struct KeyLine {
     key: PublicKey,
-    options: Options,
+    options: KeyOptions,
 }
 
 /// Options before the key; by default no restriction.
 #[derive(Debug, Clone, Default)]
-struct Options {
+struct KeyOptions {
     /// Empty: every tree.
     trees: Vec<GlobMatcher>,
     /// Empty: every role.
@@ -72,7 +72,7 @@ struct Options {
 
 /// Reason why a key was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum DenialReason {
     /// No line has the key.
     NotListed,
     /// The lines of the key are for other trees.
@@ -93,7 +93,7 @@ pub struct Denied {
     /// The requested role.
     pub role: Role,
     /// Reason for the refusal.
-    pub reason: Reason,
+    pub reason: DenialReason,
     /// The file with the authorized keys.
     pub file: PathBuf,
 }
@@ -121,15 +121,15 @@ impl AuthorizedKeys {
         for (index, line) in text.split(|&b| b == b'\n').enumerate() {
             let wrong =
                 |what: String| Error::usage(format!("{}:{}: {what}", shown(path), index + 1));
-            if line.len() > MAX_LINE || entries.len() > MAX_KEYS {
+            if line.len() > MAX_LINE_BYTES || entries.len() > MAX_AUTHORIZED_KEYS {
                 return Err(wrong(format!(
-                    "more than {MAX_KEYS} keys, or a line of more than {MAX_LINE} bytes"
+                    "more than {MAX_AUTHORIZED_KEYS} keys, or a line of more than {MAX_LINE_BYTES} bytes"
                 )));
             }
             let line = String::from_utf8_lossy(line);
             let line = line.trim();
             if !line.is_empty() && !line.starts_with('#') {
-                entries.push(Entry::parse(line).map_err(wrong)?);
+                entries.push(KeyLine::parse(line).map_err(wrong)?);
             }
         }
 
@@ -162,7 +162,7 @@ impl AuthorizedKeys {
         role: Role,
         now: WallTime,
     ) -> Result<(), Denied> {
-        let mut reason = Reason::NotListed;
+        let mut reason = DenialReason::NotListed;
         for entry in self.entries.iter().filter(|e| e.key == *key) {
             match entry.objection(tree, role, now) {
                 None => return Ok(()),
@@ -215,13 +215,13 @@ impl fmt::Display for Role {
     }
 }
 
-impl Reason {
+impl DenialReason {
     fn rank(self) -> u8 {
         match self {
-            Reason::NotListed => 0,
-            Reason::OtherTree => 1,
-            Reason::LacksRole => 2,
-            Reason::Expired(_) => 3,
+            DenialReason::NotListed => 0,
+            DenialReason::OtherTree => 1,
+            DenialReason::LacksRole => 2,
+            DenialReason::Expired(_) => 3,
         }
     }
 }
@@ -246,10 +246,12 @@ impl fmt::Display for Denied {
         let file = shown(file);
         write!(f, "key {} may not {role} {tree}: ", key.fingerprint())?;
         match reason {
-            Reason::NotListed => write!(f, "it is not listed in {file}")?,
-            Reason::OtherTree => write!(f, "its line in {file} is for other trees")?,
-            Reason::LacksRole => write!(f, "its line in {file} does not have the role {role}")?,
-            Reason::Expired(at) => {
+            DenialReason::NotListed => write!(f, "it is not listed in {file}")?,
+            DenialReason::OtherTree => write!(f, "its line in {file} is for other trees")?,
+            DenialReason::LacksRole => {
+                write!(f, "its line in {file} does not have the role {role}")?
+            }
+            DenialReason::Expired(at) => {
                 write!(f, "its line in {file} expired at {}", expiry::show(*at))?
             }
         }
@@ -263,12 +265,12 @@ impl fmt::Display for Denied {
 
 impl std::error::Error for Denied {}
 
-impl Entry {
+impl KeyLine {
     fn parse(line: &str) -> Result<Self, String> {
         let (options, key) = if starts_with_algorithm(line) {
-            (Options::default(), line)
+            (KeyOptions::default(), line)
         } else {
-            Options::parse(line)?
+            KeyOptions::parse(line)?
         };
 
         if key.is_empty() {
@@ -278,28 +280,28 @@ impl Entry {
         }
 
         let (key, _comment) = PublicKey::from_openssh(key).map_err(|e| e.to_string())?;
-        Ok(Entry { key, options })
+        Ok(KeyLine { key, options })
     }
 
-    fn objection(&self, tree: &TreeName, role: Role, now: WallTime) -> Option<Reason> {
-        let Options {
+    fn objection(&self, tree: &TreeName, role: Role, now: WallTime) -> Option<DenialReason> {
+        let KeyOptions {
             trees,
             roles,
             expires,
         } = &self.options;
         if !trees.is_empty() && !trees.iter().any(|t| t.is_match(tree.as_str())) {
-            return Some(Reason::OtherTree);
+            return Some(DenialReason::OtherTree);
         }
 
         if !roles.is_empty() && !roles.contains(&role) && !roles.contains(&Role::Deploy) {
-            return Some(Reason::LacksRole);
+            return Some(DenialReason::LacksRole);
         }
 
-        expires.filter(|&at| now >= at).map(Reason::Expired)
+        expires.filter(|&at| now >= at).map(DenialReason::Expired)
     }
 }
 
-impl Options {
+impl KeyOptions {
     /// Parses the options at the start of `line`; returns them and the rest of the line.
     fn parse(line: &str) -> Result<(Self, &str), String> {
         let mut options = Self::default();
@@ -427,7 +429,7 @@ mod tests {
         TreeName::new(name).expect("legal")
     }
 
-    fn reason(keys: &AuthorizedKeys, n: u8, name: &str, role: Role) -> Option<Reason> {
+    fn reason(keys: &AuthorizedKeys, n: u8, name: &str, role: Role) -> Option<DenialReason> {
         keys.allows(&key(n), &tree(name), role, NOW)
             .err()
             .map(|d| d.reason)
@@ -438,7 +440,7 @@ mod tests {
         let keys = parse("\n# a comment\r\n   \n").expect("legal");
         assert!(keys.is_empty());
         for role in [Role::Deploy, Role::Audit, Role::Rollback] {
-            assert_eq!(reason(&keys, 1, "www", role), Some(Reason::NotListed));
+            assert_eq!(reason(&keys, 1, "www", role), Some(DenialReason::NotListed));
         }
     }
 
@@ -460,25 +462,28 @@ mod tests {
         assert_eq!(reason(&keys, 1, "www", Role::Audit), None);
         assert_eq!(
             reason(&keys, 1, "www2", Role::Deploy),
-            Some(Reason::OtherTree)
+            Some(DenialReason::OtherTree)
         );
 
         assert_eq!(reason(&keys, 2, "b", Role::Audit), None);
-        assert_eq!(reason(&keys, 2, "b", Role::Deploy), Some(Reason::LacksRole));
+        assert_eq!(
+            reason(&keys, 2, "b", Role::Deploy),
+            Some(DenialReason::LacksRole)
+        );
         assert_eq!(
             reason(&keys, 2, "b", Role::Rollback),
-            Some(Reason::LacksRole)
+            Some(DenialReason::LacksRole)
         );
         assert_eq!(reason(&keys, 3, "any", Role::Deploy), None);
 
         assert_eq!(
             reason(&keys, 4, "any", Role::Rollback),
-            Some(Reason::Expired(WallTime(1_577_836_800)))
+            Some(DenialReason::Expired(WallTime(1_577_836_800)))
         );
 
         assert_eq!(
             reason(&keys, 5, "www", Role::Deploy),
-            Some(Reason::NotListed)
+            Some(DenialReason::NotListed)
         );
     }
 
@@ -490,11 +495,14 @@ mod tests {
         );
         let keys = parse(&text).expect("legal");
         assert_eq!(reason(&keys, 1, "b", Role::Deploy), None);
-        assert_eq!(reason(&keys, 1, "a", Role::Deploy), Some(Reason::LacksRole));
+        assert_eq!(
+            reason(&keys, 1, "a", Role::Deploy),
+            Some(DenialReason::LacksRole)
+        );
 
         assert!(matches!(
             reason(&keys, 1, "c", Role::Deploy),
-            Some(Reason::Expired(_))
+            Some(DenialReason::Expired(_))
         ));
     }
 

@@ -10,9 +10,9 @@ use crate::block::BlockHash;
 use crate::strict::Readers;
 use crate::{Error, Result};
 
-const PREFIX: &str = "makuo-group-key-v1";
+const KEY_PREFIX: &str = "makuo-group-key-v1";
 /// Prefix of the secret in the hash that names the group.
-const GROUP_ID: &[u8] = b"makuo-group@v1";
+const GROUP_ID_PREFIX: &[u8] = b"makuo-group@v1";
 
 /// Secret of a group. Never displayed.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl GroupKey {
             .and_then(Self::parse)
             .ok_or_else(|| {
                 Error::usage(format!(
-                    "{} is not a group key: one line `{PREFIX} BASE64` of 32 bytes",
+                    "{} is not a group key: one line `{KEY_PREFIX} BASE64` of 32 bytes",
                     shown(path)
                 ))
                 .hint("`makuo keygen --group` makes a group key")
@@ -53,12 +53,12 @@ impl GroupKey {
         let mut bytes = [0u8; 32];
         let decoded = Base64::decode(base64.trim(), &mut bytes).ok()?.len();
 
-        (prefix == PREFIX && decoded == bytes.len()).then_some(Self(bytes))
+        (prefix == KEY_PREFIX && decoded == bytes.len()).then_some(Self(bytes))
     }
 
     /// Text of a key file.
     pub fn to_text(&self) -> String {
-        format!("{PREFIX} {}\n", Base64::encode_string(&self.0))
+        format!("{KEY_PREFIX} {}\n", Base64::encode_string(&self.0))
     }
 
     /// Writes the key file, readable by its owner only; replaces an existing one only with `force`.
@@ -69,7 +69,7 @@ impl GroupKey {
 
     /// Name of the group, fit for a file, which reveals nothing of the secret.
     pub fn id(&self) -> String {
-        let hash = BlockHash::of(&[GROUP_ID, &self.0].concat());
+        let hash = BlockHash::of(&[GROUP_ID_PREFIX, &self.0].concat());
         hash.0[..8]
             .iter()
             .map(|byte| format!("{byte:02x}"))

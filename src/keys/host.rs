@@ -16,11 +16,11 @@ use crate::block::BlockHash;
 use crate::id::InstanceId;
 
 /// Bytes of a signature.
-pub const WORD_SIGNATURE: usize = 64;
+pub const HOST_SIGNATURE_BYTES: usize = 64;
 /// Prefix of the bytes whose hash is a process's number.
-const INSTANCE: &[u8] = b"makuo-instance@v1";
+const INSTANCE_PREFIX: &[u8] = b"makuo-instance@v1";
 /// Prefix of every signed statement.
-const WORD: &[u8] = b"makuo-word@v1";
+const STATEMENT_PREFIX: &[u8] = b"makuo-word@v1";
 
 /// Key of one host, in one process.
 #[derive(Clone)]
@@ -57,8 +57,10 @@ impl HostKey {
     }
 
     /// Signs a statement of the host.
-    pub fn sign(&self, word: &[u8]) -> [u8; WORD_SIGNATURE] {
-        self.key.sign(&[WORD, word].concat()).to_bytes()
+    pub fn sign(&self, statement: &[u8]) -> [u8; HOST_SIGNATURE_BYTES] {
+        self.key
+            .sign(&[STATEMENT_PREFIX, statement].concat())
+            .to_bytes()
     }
 }
 
@@ -85,7 +87,7 @@ pub struct Identity {
 impl Identity {
     /// Number of the process, unique to the key.
     pub fn instance(&self) -> InstanceId {
-        let hash = BlockHash::of(&[INSTANCE, &self.key, &self.start.to_be_bytes()].concat());
+        let hash = BlockHash::of(&[INSTANCE_PREFIX, &self.key, &self.start.to_be_bytes()].concat());
         let (first, _) = hash.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
         InstanceId(u64::from_be_bytes(*first))
     }
@@ -95,11 +97,11 @@ impl Identity {
         PublicKey::from_bytes(self.key).ok()
     }
 
-    /// Returns whether the host signed `word`.
-    pub fn signed(&self, word: &[u8], signature: &[u8; WORD_SIGNATURE]) -> bool {
+    /// Returns whether the host signed `statement`.
+    pub fn signed(&self, statement: &[u8], signature: &[u8; HOST_SIGNATURE_BYTES]) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         VerifyingKey::from_bytes(&self.key).is_ok_and(|key| {
-            key.verify_strict(&[WORD, word].concat(), &signature)
+            key.verify_strict(&[STATEMENT_PREFIX, statement].concat(), &signature)
                 .is_ok()
         })
     }
@@ -120,14 +122,17 @@ mod tests {
                 && !other.identity().signed(b"committed", &signature)
         );
 
-        assert!(!one.identity().signed(b"committed", &[0; WORD_SIGNATURE]));
+        assert!(
+            !one.identity()
+                .signed(b"committed", &[0; HOST_SIGNATURE_BYTES])
+        );
         let small = Identity {
             key: [0; 32],
             start: 7,
         };
 
         assert!(
-            !small.signed(b"committed", &[0; WORD_SIGNATURE]),
+            !small.signed(b"committed", &[0; HOST_SIGNATURE_BYTES]),
             "a key of small order"
         );
     }

@@ -10,15 +10,15 @@ use super::PublicKey;
 use crate::id::HostName;
 
 /// Largest number of keys of one name: several hosts may share it.
-const MAX_EACH: usize = 8;
+const MAX_KEYS_PER_NAME: usize = 8;
 /// Largest number of keys in total. No key is evicted for another: invented hosts would push the
 /// true ones out.
-const MAX_KEYS: usize = 50_000;
+const MAX_KNOWN_KEYS: usize = 50_000;
 /// Largest number of new keys learned at once: an attacker who invents hosts has to come back for
 /// more.
-pub const MAX_NEW: usize = 10_000;
+pub const MAX_NEW_KEYS: usize = 10_000;
 /// Largest text to read, in bytes.
-pub const MAX_KNOWN_HOSTS: u64 = 16 << 20;
+pub const MAX_KNOWN_HOSTS_BYTES: u64 = 16 << 20;
 
 /// Keys by host name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl KnownHosts {
             return true;
         }
 
-        if of_name.len() >= MAX_EACH || self.count >= MAX_KEYS {
+        if of_name.len() >= MAX_KEYS_PER_NAME || self.count >= MAX_KNOWN_KEYS {
             return false;
         }
 
@@ -111,9 +111,9 @@ impl KnownHosts {
             if self.keys.contains_key(name) {
                 continue;
             }
-            if self.count + keys.len() > MAX_KEYS {
+            if self.count + keys.len() > MAX_KNOWN_KEYS {
                 learned.full += keys.len();
-            } else if learned.new.count + keys.len() > MAX_NEW {
+            } else if learned.new.count + keys.len() > MAX_NEW_KEYS {
                 learned.late += keys.len();
             } else {
                 for key in keys {
@@ -195,7 +195,7 @@ mod tests {
         let mut known = KnownHosts::default();
         known.insert(name("web1"), key(1));
         let one = key(2);
-        let full = (0..MAX_KEYS + 10)
+        let full = (0..MAX_KNOWN_KEYS + 10)
             .filter(|n| !known.insert(name(&format!("x{n}")), one))
             .count();
         assert_eq!(full, 11);
@@ -204,7 +204,7 @@ mod tests {
         assert!(!(2..20).any(|n| known.insert(name("web1"), key(n))));
         assert_eq!(
             (known.count, known.of(&name("web1"))),
-            (MAX_KEYS, &[key(1)][..])
+            (MAX_KNOWN_KEYS, &[key(1)][..])
         );
         let mut seen = KnownHosts::default();
 
@@ -225,7 +225,7 @@ mod tests {
     fn one_session_brings_so_many_new_keys_and_no_part_of_a_name() {
         let mut known = KnownHosts::default();
         let mut seen = KnownHosts::default();
-        (1..MAX_NEW).for_each(|n| assert!(seen.insert(name(&format!("a{n}")), key(1))));
+        (1..MAX_NEW_KEYS).for_each(|n| assert!(seen.insert(name(&format!("a{n}")), key(1))));
         for (host, n) in [("b1", 1), ("b1", 2), ("b2", 1), ("b3", 1)] {
             assert!(seen.insert(name(host), key(n)));
         }
@@ -233,7 +233,7 @@ mod tests {
         let learned = known.learn(&seen);
         assert_eq!(
             (learned.new.count, known.count, learned.full, learned.late),
-            (MAX_NEW, MAX_NEW, 0, 3)
+            (MAX_NEW_KEYS, MAX_NEW_KEYS, 0, 3)
         );
         assert!(known.of(&name("b1")).is_empty() && !known.of(&name("b2")).is_empty());
         assert_eq!(known.learn(&seen).late, 0);

@@ -24,12 +24,12 @@ mod signature;
 mod signer;
 mod sshwire;
 
-pub use authorized::{AuthorizedKeys, Denied, Reason, Role};
+pub use authorized::{AuthorizedKeys, DenialReason, Denied, Role};
 pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};
 pub use group::GroupKey;
-pub use host::{HostKey, Identity, WORD_SIGNATURE};
-pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS, MAX_NEW};
+pub use host::{HOST_SIGNATURE_BYTES, HostKey, Identity};
+pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS};
 pub use public::{Fingerprint, KeyError, PublicKey};
 pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
 pub use signer::{FileSigner, Signer, open_signer};

@@ -12,22 +12,22 @@ const MAX_PASSPHRASE: usize = 1024;
 /// terminal. stdin and stdout are not used: they may be pipes.
 pub(super) fn passphrase(question: &str) -> io::Result<Option<Vec<u8>>> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
-    let quiet = Quiet::new(terminal.try_clone()?)?;
+    let no_echo = NoEcho::new(terminal.try_clone()?)?;
     terminal.write_all(question.as_bytes())?;
     let typed = read_line(&mut terminal);
-    drop(quiet);
+    drop(no_echo);
     terminal.write_all(b"\n")?;
     typed
 }
 
 /// While alive, the terminal neither echoes nor turns keys into signals: Ctrl-C arrives as a byte,
 /// so no signal can end the process with the echo still off.
-struct Quiet {
+struct NoEcho {
     terminal: File,
     before: Termios,
 }
 
-impl Quiet {
+impl NoEcho {
     fn new(terminal: File) -> io::Result<Self> {
         let before = tcgetattr(&terminal)?;
         let mut modes = before.clone();
@@ -39,7 +39,7 @@ impl Quiet {
     }
 }
 
-impl Drop for Quiet {
+impl Drop for NoEcho {
     fn drop(&mut self) {
         // Nothing better can be done when a terminal goes away.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);

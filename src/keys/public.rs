@@ -6,7 +6,7 @@ use base64ct::{Base64, Base64Unpadded, Encoding};
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256};
 
-use super::sshwire::{Malformed, Reader, put_string};
+use super::sshwire::{Malformed, SshReader, put_string};
 use crate::units::printable;
 
 /// Name of the only key type.
@@ -57,7 +57,7 @@ impl PublicKey {
 
     /// Parses SSH's binary form.
     pub fn from_blob(blob: &[u8]) -> Result<Self, KeyError> {
-        let mut reader = Reader::new(blob);
+        let mut reader = SshReader::new(blob);
         let algorithm = reader.string()?;
         if algorithm != ED25519.as_bytes() {
             return Err(KeyError::Algorithm(printable(

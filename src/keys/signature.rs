@@ -12,14 +12,14 @@ use ed25519_dalek::VerifyingKey;
 use sha2::{Digest, Sha256, Sha512};
 
 use super::public::{ED25519, KeyError, PublicKey};
-use super::sshwire::{Malformed, Reader, put_string};
+use super::sshwire::{Malformed, SshReader, put_string};
 use crate::Result;
 use crate::units::printable;
 
 /// Largest signature blob in bytes; makuo's are about 170.
 pub const MAX_SIGNATURE_BYTES: usize = 1024;
-const MAGIC: &[u8; 6] = b"SSHSIG";
-const VERSION: u32 = 1;
+const SSHSIG_MAGIC: &[u8; 6] = b"SSHSIG";
+const SSHSIG_VERSION: u32 = 1;
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "-----END SSH SIGNATURE-----";
 /// Characters in a line of armor, as written by ssh-keygen.
@@ -59,7 +59,7 @@ pub enum SignatureError {
     #[error("the signature is not in the SSHSIG format")]
     Malformed,
     /// A later SSHSIG.
-    #[error("the signature has SSHSIG version {0}, this makuo reads version {VERSION}")]
+    #[error("the signature has SSHSIG version {0}, this makuo reads version {SSHSIG_VERSION}")]
     Version(u32),
     /// Made for another purpose.
     #[error("the signature was made for {found:?}, not for \"{wanted}\"")]
@@ -93,7 +93,7 @@ pub fn verify(
     message: &[u8],
     blob: &[u8],
 ) -> Result<PublicKey, SignatureError> {
-    let parts = Parts::parse(blob)?;
+    let parts = SignatureParts::parse(blob)?;
     if parts.namespace != namespace.0.as_bytes() {
         let found = printable(&parts.namespace[..parts.namespace.len().min(64)]);
         return Err(SignatureError::Namespace {
@@ -125,9 +125,9 @@ pub(super) fn sign_with(
     put_string(&mut inner, ED25519.as_bytes());
     put_string(&mut inner, &signature);
     let mut out = Vec::with_capacity(192);
-    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(SSHSIG_MAGIC);
 
-    out.extend_from_slice(&VERSION.to_be_bytes());
+    out.extend_from_slice(&SSHSIG_VERSION.to_be_bytes());
     for part in [
         &key.blob()[..],
         namespace.0.as_bytes(),
@@ -144,7 +144,7 @@ pub(super) fn sign_with(
 impl Signature {
     /// Checks size and form of a received blob.
     pub fn from_bytes(blob: &[u8]) -> Result<Self, SignatureError> {
-        Parts::parse(blob).map(|_| Self(blob.into()))
+        SignatureParts::parse(blob).map(|_| Self(blob.into()))
     }
 
     /// The blob.
@@ -202,7 +202,7 @@ impl Hash {
 }
 
 /// Parts of a blob, borrowed from it.
-struct Parts<'a> {
+struct SignatureParts<'a> {
     key: PublicKey,
     namespace: &'a [u8],
     reserved: &'a [u8],
@@ -210,19 +210,19 @@ struct Parts<'a> {
     raw: &'a [u8; 64],
 }
 
-impl<'a> Parts<'a> {
+impl<'a> SignatureParts<'a> {
     fn parse(blob: &'a [u8]) -> Result<Self, SignatureError> {
         if blob.len() > MAX_SIGNATURE_BYTES {
             return Err(SignatureError::Malformed);
         }
 
-        let mut reader = Reader::new(blob);
-        if reader.take(MAGIC.len())? != MAGIC {
+        let mut reader = SshReader::new(blob);
+        if reader.take(SSHSIG_MAGIC.len())? != SSHSIG_MAGIC {
             return Err(SignatureError::Malformed);
         }
 
         match reader.u32()? {
-            VERSION => {}
+            SSHSIG_VERSION => {}
             other => return Err(SignatureError::Version(other)),
         }
 
@@ -253,7 +253,7 @@ impl<'a> Parts<'a> {
 
 /// Extracts the 64 bytes from SSH's form of an Ed25519 signature.
 pub(super) fn raw_signature(blob: &[u8]) -> Result<&[u8; 64], SignatureError> {
-    let mut reader = Reader::new(blob);
+    let mut reader = SshReader::new(blob);
     if reader.string()? != ED25519.as_bytes() {
         return Err(SignatureError::Malformed);
     }
@@ -273,7 +273,7 @@ fn signed_data(namespace: &[u8], reserved: &[u8], hash: Hash, message: &[u8]) ->
         Hash::Sha512 => Sha512::digest(message).to_vec(),
     };
 
-    let mut out = MAGIC.to_vec();
+    let mut out = SSHSIG_MAGIC.to_vec();
     for part in [namespace, reserved, hash.name().as_bytes(), &digest] {
         put_string(&mut out, part);
     }

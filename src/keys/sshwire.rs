@@ -7,9 +7,9 @@ pub(super) struct Malformed;
 
 /// A cursor over borrowed bytes: allocates nothing, so no length can request too much.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct SshReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> SshReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }

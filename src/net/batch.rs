@@ -101,7 +101,7 @@ pub enum SendOutcome {
 
 /// Received datagram.
 #[derive(Debug)]
-pub struct Datagram<'a> {
+pub struct ReceivedDatagram<'a> {
     /// The sender's own socket, for answers.
     pub from: SocketAddr,
     /// Content, mutable so that it can be opened in place.
@@ -160,7 +160,7 @@ impl Link {
         &self,
         channel: Channel,
         batch: &mut RecvBatch,
-        mut each: impl FnMut(Datagram<'_>),
+        mut each: impl FnMut(ReceivedDatagram<'_>),
     ) -> io::Result<usize> {
         let endpoint = self.endpoint(channel);
         let mut metas = [RecvMeta::default(); RECV_TRAINS];
@@ -189,7 +189,7 @@ impl Link {
                 continue;
             };
             count += cut(train, meta.stride, |bytes| {
-                each(Datagram {
+                each(ReceivedDatagram {
                     from: meta.addr,
                     bytes,
                     stamp: meta.timestamp,

@@ -14,15 +14,15 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 /// `RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR` and `RTMGRP_IPV6_IFADDR`, from linux/rtnetlink.h.
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// Bytes of one read; the rest of a longer message is dropped.
-const READ: usize = 8 << 10;
+const READ_BYTES: usize = 8 << 10;
 
 /// Notifies of changes to interfaces or their addresses.
 #[derive(Debug)]
-pub struct Changes {
+pub struct InterfaceChanges {
     socket: OwnedFd,
 }
 
-impl Changes {
+impl InterfaceChanges {
     /// Subscribes to all changes from now on.
     pub fn follow() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -34,7 +34,7 @@ impl Changes {
 
     /// Returns whether anything has changed since the last call.
     pub fn take(&self) -> bool {
-        let mut buffer = [0u8; READ];
+        let mut buffer = [0u8; READ_BYTES];
         let mut any = false;
         loop {
             match recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT) {
@@ -57,7 +57,7 @@ impl Changes {
     }
 }
 
-impl AsFd for Changes {
+impl AsFd for InterfaceChanges {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn nothing_changes_by_itself() {
-        match Changes::follow() {
+        match InterfaceChanges::follow() {
             // Other tests on this machine change interfaces only in their own namespaces.
             Ok(changes) => assert!(!changes.take()),
             Err(e) => println!("skipped: {e}"),

@@ -429,7 +429,8 @@ mod tests {
 
     #[test]
     fn the_default_route_with_the_lowest_metric_wins() {
-        let v4 = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+        let v4 = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\t\
+            MTU\tWindow\tIRTT\n\
             wlan0\t00000000\t010200C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n\
             eth0\t00000000\t010200C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
             eth1\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
@@ -438,7 +439,8 @@ mod tests {
         let zero = "0".repeat(32);
         let v6 = format!(
             "{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200 lo\n\
-             {zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000003 00000000 00450003 eth0\n"
+             {zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000003 00000000 \
+             00450003 eth0\n"
         );
         assert_eq!(parse_route_v6(&v6).as_deref(), Some("eth0"));
 

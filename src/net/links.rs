@@ -10,14 +10,14 @@ use crate::Result;
 
 /// One or more links, all of the same group and port.
 #[derive(Debug)]
-pub struct Links {
+pub struct LinkSet {
     first: Link,
     more: Vec<Link>,
     /// Packets lost at replaced links.
     lost: u64,
 }
 
-impl From<Link> for Links {
+impl From<Link> for LinkSet {
     fn from(first: Link) -> Self {
         Self {
             first,
@@ -27,7 +27,7 @@ impl From<Link> for Links {
     }
 }
 
-impl Links {
+impl LinkSet {
     /// Opens `first`, and then `more`, one link for each interface.
     pub fn open(
         first: &LinkConfig,

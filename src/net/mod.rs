@@ -19,13 +19,13 @@ mod socket;
 mod sys;
 
 pub use batch::{
-    Channel, Datagram, MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload, RETRY_AFTER_ENOBUFS,
-    RecvBatch, SendOutcome,
+    Channel, MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload, RETRY_AFTER_ENOBUFS,
+    ReceivedDatagram, RecvBatch, SendOutcome,
 };
-pub use changes::Changes;
+pub use changes::InterfaceChanges;
 pub use interface::{Interface, choose, list};
-pub use links::Links;
-pub use poll::{Interest, Poller, Ready, Waker, sharpen_timers};
+pub use links::LinkSet;
+pub use poll::{Interest, Poller, Readiness, Waker, sharpen_timers};
 pub use socket::{DEFAULT_RECV_BUFFER, Link, LinkConfig};
 
 use std::fmt;
@@ -86,7 +86,7 @@ pub(crate) mod testing {
     use super::*;
 
     /// Timeout of a test for a datagram that is certain to arrive.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// A UDP port currently unused on this machine.
     pub(crate) fn free_port() -> u16 {
@@ -124,7 +124,9 @@ pub(crate) mod testing {
                 .unwrap()
                 == 0
             {
-                let ready = poller.wait(link, Interest::READ, Some(PATIENCE)).unwrap();
+                let ready = poller
+                    .wait(link, Interest::READ, Some(TEST_TIMEOUT))
+                    .unwrap();
                 assert!(
                     ready.group || ready.own,
                     "{} of {count} datagrams came",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::{Changes, Link};
+use super::{InterfaceChanges, Link};
 use crate::{Error, Kind, Result};
 
 /// Events to wait for besides wakers and time.
@@ -43,7 +43,7 @@ impl Interest {
 
 /// Result of a wait; all false after a timeout or a signal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ready {
+pub struct Readiness {
     /// Datagrams of the group are waiting.
     pub group: bool,
     /// Datagrams to this process alone are waiting.
@@ -73,7 +73,7 @@ pub struct Waker {
 struct Bell {
     event: OwnedFd,
     /// Whether a call is pending: saves the system call of the next one.
-    rung: AtomicBool,
+    is_rung: AtomicBool,
 }
 
 impl Poller {
@@ -85,7 +85,7 @@ impl Poller {
         Ok(Self {
             bell: Arc::new(Bell {
                 event,
-                rung: AtomicBool::new(false),
+                is_rung: AtomicBool::new(false),
             }),
         })
     }
@@ -104,7 +104,7 @@ impl Poller {
         link: &Link,
         interest: Interest,
         timeout: Option<Duration>,
-    ) -> io::Result<Ready> {
+    ) -> io::Result<Readiness> {
         self.wait_any([(link, interest)], None, timeout)
     }
 
@@ -113,9 +113,9 @@ impl Poller {
     pub fn wait_any<'a>(
         &self,
         links: impl IntoIterator<Item = (&'a Link, Interest)>,
-        changes: Option<&Changes>,
+        changes: Option<&InterfaceChanges>,
         timeout: Option<Duration>,
-    ) -> io::Result<Ready> {
+    ) -> io::Result<Readiness> {
         let flag = |wanted, flag| if wanted { flag } else { PollFlags::empty() };
         let mut fds = vec![self.bell_fd()];
         let mut waiting = Vec::new();
@@ -134,10 +134,10 @@ impl Poller {
         wait_for(&mut fds, timeout)?;
         let bell = fds[0].revents();
         let changed = changes.is_some() && fds.last().is_some_and(|fd| !fd.revents().is_empty());
-        let mut ready = Ready {
+        let mut ready = Readiness {
             changed,
-            woken: bell.contains(PollFlags::IN) && self.bell.answer(),
-            ..Ready::default()
+            woken: bell.contains(PollFlags::IN) && self.bell.reset(),
+            ..Readiness::default()
         };
 
         for (link, fds) in waiting.into_iter().zip(fds[1..].chunks_exact(2)) {
@@ -157,10 +157,10 @@ impl Poller {
     }
 
     /// Waits for a waker or `timeout` alone; returns whether a waker called.
-    pub fn rest(&self, timeout: Option<Duration>) -> io::Result<bool> {
+    pub fn wait_for_waker(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let mut fds = [self.bell_fd()];
         wait_for(&mut fds, timeout)?;
-        Ok(fds[0].revents().contains(PollFlags::IN) && self.bell.answer())
+        Ok(fds[0].revents().contains(PollFlags::IN) && self.bell.reset())
     }
 
     fn bell_fd(&self) -> PollFd<'_> {
@@ -171,7 +171,7 @@ impl Poller {
 impl Waker {
     /// Ends the poller's current wait, or its next one.
     pub fn wake(&self) {
-        if !self.bell.rung.swap(true, Ordering::AcqRel) {
+        if !self.bell.is_rung.swap(true, Ordering::AcqRel) {
             // Fails only with a full counter, and then the poller wakes anyway.
             let _ = rustix::io::write(&self.bell.event, &1u64.to_ne_bytes());
         }
@@ -182,9 +182,9 @@ impl Bell {
     /// Resets the bell. The counter is emptied before the flag is cleared: a call in between finds
     /// the flag set and writes nothing, and the thread that now leaves the wait sees all that the
     /// caller did before.
-    fn answer(&self) -> bool {
+    fn reset(&self) -> bool {
         let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
-        self.rung.swap(false, Ordering::AcqRel)
+        self.is_rung.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -222,13 +222,13 @@ mod tests {
         let waker = poller.waker();
         waker.wake();
         waker.clone().wake();
-        assert!(poller.rest(None).unwrap());
+        assert!(poller.wait_for_waker(None).unwrap());
         assert!(
-            !poller.rest(Some(Duration::ZERO)).unwrap(),
+            !poller.wait_for_waker(Some(Duration::ZERO)).unwrap(),
             "the second call was the same bell"
         );
         let thread = std::thread::spawn(move || waker.wake());
-        assert!(poller.rest(None).unwrap());
+        assert!(poller.wait_for_waker(None).unwrap());
 
         thread.join().unwrap();
     }
@@ -248,7 +248,9 @@ mod tests {
 
         while sent.load(Ordering::Acquire) < 10_000 {
             assert!(
-                poller.rest(Some(Duration::from_secs(30))).unwrap(),
+                poller
+                    .wait_for_waker(Some(Duration::from_secs(30)))
+                    .unwrap(),
                 "a call was lost"
             );
         }
@@ -266,7 +268,7 @@ mod tests {
         let zero = Some(Duration::ZERO);
         assert_eq!(
             poller.wait(&link, Interest::READ, zero).unwrap(),
-            Ready::default()
+            Readiness::default()
         );
         assert!(
             poller
@@ -283,9 +285,9 @@ mod tests {
             .unwrap();
         assert_eq!(
             ready,
-            Ready {
+            Readiness {
                 own: true,
-                ..Ready::default()
+                ..Readiness::default()
             }
         );
 

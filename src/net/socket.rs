@@ -9,7 +9,7 @@
 //!
 //! The link's own multicasts loop back to the group socket, because other processes of this machine
 //! may need them. Reading them again would cost a sender as much as one more receiver, so a filter
-//! in the kernel refuses them, unless [`LinkConfig::hear_self`] is set. (The kernel counts packets
+//! in the kernel refuses them, unless [`LinkConfig::receive_own`] is set. (The kernel counts packets
 //! refused by a filter among UDP's receive errors; [`Link::drops`] subtracts them.)
 
 use std::io;
@@ -48,7 +48,7 @@ pub struct LinkConfig {
     /// fails.
     pub offload: Offload,
     /// Whether the link receives its own multicasts.
-    pub hear_self: bool,
+    pub receive_own: bool,
 }
 
 /// Default send buffer: some milliseconds of a gigabit link, during which a sender on a busy
@@ -66,7 +66,7 @@ impl LinkConfig {
             recv_buffer: DEFAULT_RECV_BUFFER,
             send_buffer: Some(SEND_BUFFER),
             offload: Offload::Full,
-            hear_self: false,
+            receive_own: false,
         }
     }
 }
@@ -75,8 +75,8 @@ impl LinkConfig {
 /// thread without contention.
 #[derive(Debug)]
 pub struct Link {
-    pub(super) group: Endpoint,
-    pub(super) own: Endpoint,
+    pub(super) group: LinkSocket,
+    pub(super) own: LinkSocket,
     /// Current batching of sends, an [`Offload`].
     pub(super) offload: AtomicU8,
     /// Packets sent to the group, which the group socket's filter refuses on their return; `None`
@@ -90,7 +90,7 @@ pub struct Link {
 
 /// A socket and its state for batching.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(super) struct LinkSocket {
     pub(super) socket: Socket,
     pub(super) state: UdpSocketState,
 }
@@ -121,8 +121,8 @@ impl Link {
             .and_then(|a| a.as_socket())
             .unwrap_or(from);
 
-        let filtered = !config.hear_self && refuse_echoes(&group.socket, local);
-        let got = |e: &Endpoint| e.socket.recv_buffer_size().unwrap_or(0) / 2;
+        let filtered = !config.receive_own && refuse_echoes(&group.socket, local);
+        let got = |e: &LinkSocket| e.socket.recv_buffer_size().unwrap_or(0) / 2;
         let recv_buffer = got(&group).min(got(&own));
         if recv_buffer < config.recv_buffer {
             tracing::debug!(
@@ -187,7 +187,7 @@ impl Link {
         explain::sending(&self.interface, to, error)
     }
 
-    pub(super) fn endpoint(&self, channel: Channel) -> &Endpoint {
+    pub(super) fn endpoint(&self, channel: Channel) -> &LinkSocket {
         match channel {
             Channel::Group => &self.group,
             Channel::Own => &self.own,
@@ -213,7 +213,7 @@ impl Link {
 }
 
 /// The failed action ("join the group") and its error.
-type Refusal = (&'static str, io::Error);
+type OpenFailure = (&'static str, io::Error);
 
 fn check(config: &LinkConfig) -> Result<()> {
     if !config.group.is_multicast() {
@@ -250,7 +250,7 @@ fn scoped(ip: IpAddr, port: u16, interface: &Interface) -> SocketAddr {
     }
 }
 
-fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<Endpoint, Refusal> {
+fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<LinkSocket, OpenFailure> {
     let socket = new_socket(destination)?;
     socket
         .set_reuse_address(true)
@@ -278,7 +278,7 @@ fn open_group(config: &LinkConfig, destination: SocketAddr) -> Result<Endpoint, 
     endpoint(config, socket)
 }
 
-fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> {
+fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<LinkSocket, OpenFailure> {
     let socket = new_socket(from)?;
     socket
         .bind(&SockAddr::from(from))
@@ -313,7 +313,7 @@ fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<Endpoint, Refusal> 
     endpoint(config, socket)
 }
 
-fn new_socket(address: SocketAddr) -> Result<Socket, Refusal> {
+fn new_socket(address: SocketAddr) -> Result<Socket, OpenFailure> {
     let open = || {
         let socket = Socket::new(
             Domain::for_address(address),
@@ -329,7 +329,7 @@ fn new_socket(address: SocketAddr) -> Result<Socket, Refusal> {
     open().map_err(|e| ("open a socket for", e))
 }
 
-fn endpoint(config: &LinkConfig, socket: Socket) -> Result<Endpoint, Refusal> {
+fn endpoint(config: &LinkConfig, socket: Socket) -> Result<LinkSocket, OpenFailure> {
     grow_recv_buffer(&socket, config.recv_buffer);
     // Makes the socket nonblocking, forbids fragments, and enables trains (GRO) and time stamps.
     let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(|e| ("prepare", e))?;
@@ -347,7 +347,7 @@ fn endpoint(config: &LinkConfig, socket: Socket) -> Result<Endpoint, Refusal> {
         let _ = setsockopt(&socket, sockopt::UdpGroSegment, &false);
     }
 
-    Ok(Endpoint { socket, state })
+    Ok(LinkSocket { socket, state })
 }
 
 /// The requested size if this process may set it (CAP_NET_ADMIN), else as much as net.core.rmem_max
@@ -375,7 +375,7 @@ mod tests {
     use crate::net::testing::{collect, free_port, loopback, silent};
     use crate::{Kind, net::SendOutcome};
 
-    fn say(link: &Link, to: SocketAddr, text: &[u8]) {
+    fn send(link: &Link, to: SocketAddr, text: &[u8]) {
         assert_eq!(link.send(to, text, text.len()).unwrap(), SendOutcome::Sent);
     }
 
@@ -391,13 +391,13 @@ mod tests {
             return;
         };
 
-        say(&a, a.group(), b"to all");
+        send(&a, a.group(), b"to all");
         for link in [&b, &c] {
             assert_eq!(collect(link, Channel::Group, 1), [b"to all"]);
         }
 
         assert!(silent(&a, Channel::Group), "a sender does not hear itself");
-        say(&b, a.local(), b"to one");
+        send(&b, a.local(), b"to one");
         assert_eq!(collect(&a, Channel::Own, 1), [b"to one"]);
         assert!(silent(&c, Channel::Own) && silent(&c, Channel::Group));
 
@@ -413,7 +413,7 @@ mod tests {
                 return;
             };
             assert_eq!(a.group().ip().to_string(), group);
-            say(&b, a.local(), b"to one");
+            send(&b, a.local(), b"to one");
             assert_eq!(collect(&a, Channel::Own, 1), [b"to one"]);
             assert!(silent(&c, Channel::Own));
         }
@@ -425,7 +425,7 @@ mod tests {
             return;
         };
 
-        say(&a, a.group(), b"?");
+        send(&a, a.group(), b"?");
         let mut from = None;
         let poller = crate::net::Poller::new().unwrap();
         let mut batch = crate::net::RecvBatch::new();
@@ -456,7 +456,7 @@ mod tests {
             return;
         };
 
-        say(&a, b.group(), b"over there");
+        send(&a, b.group(), b"over there");
         assert_eq!(collect(&b, Channel::Group, 1), [b"over there"]);
         assert!(silent(&a, Channel::Group));
     }
@@ -469,7 +469,7 @@ mod tests {
 
         let config = LinkConfig {
             port: free_port(),
-            hear_self: true,
+            receive_own: true,
             ..LinkConfig::new(lo, "224.0.0.108".parse().unwrap())
         };
 
@@ -477,7 +477,7 @@ mod tests {
             return eprintln!("skipped: no multicast on loopback here");
         };
 
-        say(&link, link.group(), b"echo");
+        send(&link, link.group(), b"echo");
         assert_eq!(collect(&link, Channel::Group, 1), [b"echo"]);
     }
 
@@ -501,7 +501,7 @@ mod tests {
 
         assert!(b.recv_buffer() < 64 << 10, "{}", b.recv_buffer());
         for _ in 0..64 {
-            say(&a, a.group(), &[7; 1400]);
+            send(&a, a.group(), &[7; 1400]);
         }
 
         assert!(b.drops().unwrap() > 0);

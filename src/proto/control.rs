@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use super::datagram_size::{CONTROL_DATAGRAM, MIN_DATAGRAM, min_datagram};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
-use crate::wire::datagram::{CONTROL_OVERHEAD, Front, Piece, write_piece};
+use crate::wire::datagram::{CONTROL_OVERHEAD, Fragment, Front, write_fragment};
 use crate::wire::message::Probe;
 use crate::wire::{Message, fragment};
 
@@ -97,10 +97,10 @@ impl Control {
         pieces.for_each(|piece| self.queue(dest, piece));
     }
 
-    fn queue(&mut self, dest: Dest, piece: Piece<'_>) {
+    fn queue(&mut self, dest: Dest, piece: Fragment<'_>) {
         let front = self.front();
         let mut out = Vec::with_capacity(piece.bytes.len() + CONTROL_OVERHEAD);
-        write_piece(&mut out, front, piece);
+        write_fragment(&mut out, front, piece);
         self.queued += out.len();
         self.queue.push_back((dest, out));
     }

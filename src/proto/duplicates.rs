@@ -1,7 +1,7 @@
 //! Filters duplicate datagrams by counter. A datagram that arrives twice, over two interfaces or
 //! duplicated by the network, is measured once.
 
-use crate::wire::window::{Seen, Window};
+use crate::wire::window::{ReplayWindow, Seen};
 
 /// Words of the window, 64 numbers each. Two interfaces may lag each other by the depth of their
 /// receive buffers.
@@ -9,11 +9,11 @@ const WINDOW_WORDS: usize = 1024;
 
 /// Counters received, as far back as the window reaches.
 #[derive(Debug)]
-pub struct DuplicateFilter(Window);
+pub struct DuplicateFilter(ReplayWindow);
 
 impl Default for DuplicateFilter {
     fn default() -> Self {
-        Self(Window::new(WINDOW_WORDS))
+        Self(ReplayWindow::new(WINDOW_WORDS))
     }
 }
 

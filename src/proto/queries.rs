@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::slot_interval;
 use crate::units::Moment;
-use crate::wire::query::Ask;
+use crate::wire::query::Query;
 
 /// Answers to one address in a second.
 const MAX_QUERIES_PER_ADDRESS: u32 = 8;
@@ -26,7 +26,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(1);
 struct PendingQuery {
     due: Moment,
     from: SocketAddr,
-    ask: Ask,
+    ask: Query,
 }
 
 /// Queries that a host is about to answer.
@@ -53,7 +53,7 @@ impl QueryQueue {
 
     /// Takes a query, in a fleet of `hosts`. A query already waiting is not answered twice, and
     /// queries beyond the limits are dropped: the asker retransmits.
-    pub fn handle(&mut self, now: Moment, from: SocketAddr, ask: Ask, hosts: u32) {
+    pub fn handle(&mut self, now: Moment, from: SocketAddr, ask: Query, hosts: u32) {
         let known = self
             .pending
             .iter()
@@ -86,7 +86,7 @@ impl QueryQueue {
     }
 
     /// Returns a query with a due answer.
-    pub fn due(&mut self, now: Moment) -> Option<(SocketAddr, Ask)> {
+    pub fn due(&mut self, now: Moment) -> Option<(SocketAddr, Query)> {
         let at = self.pending.iter().position(|query| query.due <= now)?;
         self.pending.remove(at).map(|query| (query.from, query.ask))
     }
@@ -103,8 +103,8 @@ mod tests {
 
     const START: Moment = Moment(1_000_000_000);
 
-    fn ask(number: u64) -> Ask {
-        Ask {
+    fn ask(number: u64) -> Query {
+        Query {
             number,
             tree: None,
             serial: None,

@@ -526,7 +526,7 @@ mod tests {
     use crate::id::{Serial, TreeName};
     use crate::manifest::ReleaseId;
     use crate::units::{ByteSize, WallTime};
-    use crate::wire::query::{Trouble, Work};
+    use crate::wire::query::{TreeActivity, Trouble};
 
     fn tree() -> TreeName {
         TreeName::new("www").expect("legal")
@@ -597,7 +597,7 @@ mod tests {
             sent: None,
         };
 
-        let work = Work {
+        let work = TreeActivity {
             word: "staging".into(),
             serial: Serial(18),
             sender: host("ci"),

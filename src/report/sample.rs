@@ -8,7 +8,7 @@ use crate::drive::outcome::*;
 use crate::drive::strangers::Stranger;
 use crate::id::{HostName, Serial, TreeName};
 use crate::units::{ByteSize, Rate};
-use crate::wire::seal::Refusal;
+use crate::wire::seal::OpenError;
 
 const KEY: &str = "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8";
 
@@ -195,8 +195,8 @@ pub fn around() -> Around {
     };
 
     let strangers = vec![
-        stranger("10.0.0.9", Refusal::Plain),
-        stranger("fd00::9", Refusal::Wrong),
+        stranger("10.0.0.9", OpenError::Plain),
+        stranger("fd00::9", OpenError::Wrong),
     ];
     Around {
         members: members(),

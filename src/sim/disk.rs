@@ -17,7 +17,7 @@ use crate::proto::generation::{Body, Buffers, Encoding, PlacedBlock, pack_to};
 use crate::proto::receiver::{Ordered, Part, Reply, Request};
 use crate::units::WallTime;
 use crate::wire::message::{
-    MAX_TOMBSTONES_TOLD, Order, OrderKind, SignedOrder, Summary, Tombstone, TreeState,
+    DiffSummary, MAX_BEACON_TOMBSTONES, Order, OrderKind, SignedOrder, Tombstone, TreeState,
 };
 use crate::wire::query::ReleaseBytes;
 
@@ -284,7 +284,7 @@ impl Disk {
             .iter()
             .rev()
             .filter_map(stone)
-            .take(MAX_TOMBSTONES_TOLD)
+            .take(MAX_BEACON_TOMBSTONES)
             .collect()
     }
 
@@ -429,10 +429,10 @@ impl Disk {
         Ok(open.wants.keys().map(|&o| o..o + 1).collect())
     }
 
-    fn diff(&mut self, session: SessionId) -> Result<(Summary, RangeSet, Arc<[u8]>), String> {
+    fn diff(&mut self, session: SessionId) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), String> {
         let open = self.open.get_mut(&session).ok_or("not open")?;
         let manifest = Manifest::of(open.release.header(), &self.blocks);
-        let mut summary = Summary::default();
+        let mut summary = DiffSummary::default();
         for located in manifest.entries() {
             let located = located.map_err(|e| e.to_string())?;
             let EntryKind::File(content) = &located.entry.kind else {

@@ -12,7 +12,7 @@ use crate::manifest::Intent;
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::sender::SenderNotice;
-use crate::wire::message::{Hello, OrderKind, State, Summary, TreeState};
+use crate::wire::message::{DiffSummary, Hello, OrderKind, StageReport, TreeState};
 use crate::wire::{Datagram, HostStage, Message};
 
 const STEP: Duration = Duration::from_millis(10);
@@ -77,13 +77,13 @@ impl Forger {
             HostStage::Committed,
         ] {
             self.number += 1;
-            let state = State {
+            let state = StageReport {
                 session,
                 number: self.number,
                 name: self.name.clone(),
                 stage,
                 text: None,
-                summary: Some(Summary::default()),
+                summary: Some(DiffSummary::default()),
                 received: 0,
                 serial: Serial(1),
                 dropped: None,
@@ -92,8 +92,8 @@ impl Forger {
                 identity: Some(self.key.identity()),
                 signature: None,
             };
-            let signature = Some(self.key.sign(&state.word(self.key.instance())).into());
-            self.say(network, &Message::State(State { signature, ..state }));
+            let signature = Some(self.key.sign(&state.statement(self.key.instance())).into());
+            self.say(network, &Message::State(StageReport { signature, ..state }));
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::proto::{Dest, RangeSet};
 use crate::units::{Floor, Moment, Quorum};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{
-    Announce, DriftPart, Hello, Phase, Ranges, State, Status, Summary, TreeState, Want,
+    Announce, DiffSummary, DriftPart, Hello, Ranges, SenderStatus, StageReport, StatusPhase,
+    TreeState, WantList,
 };
 use crate::wire::{Datagram, HostStage, Message};
 
@@ -163,7 +164,7 @@ impl Sending {
     /// A want of everything from `first` on.
     fn want(&self, number: u32, first: u64, fetch: Option<u64>) -> Message {
         let (session, ranges) = (self.sender.session(), Ranges(vec![first..1 << 30]));
-        Message::Want(Want {
+        Message::Want(WantList {
             session,
             number,
             ranges,
@@ -173,16 +174,16 @@ impl Sending {
         })
     }
 
-    fn state(&self, number: u32, stage: HostStage, host: &str) -> State {
-        let state = State {
+    fn state(&self, number: u32, stage: HostStage, host: &str) -> StageReport {
+        let state = StageReport {
             session: self.sender.session(),
             number,
             name: name(host),
             stage,
             text: None,
-            summary: Some(Summary {
+            summary: Some(DiffSummary {
                 fetch: 5000,
-                ..Summary::default()
+                ..DiffSummary::default()
             }),
             received: 0,
             serial: Serial(0),
@@ -193,8 +194,12 @@ impl Sending {
             nonce: None,
         };
 
-        let signature = Some(self.host.sign(&state.word(self.host.instance())).into());
-        State { signature, ..state }
+        let signature = Some(
+            self.host
+                .sign(&state.statement(self.host.instance()))
+                .into(),
+        );
+        StageReport { signature, ..state }
     }
 }
 
@@ -214,7 +219,7 @@ fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_
     assert!(sending.packed().is_empty());
 
     // The host itself: nodes at once, blocks when it has compared.
-    let joined = State {
+    let joined = StageReport {
         summary: None,
         signature: None,
         ..sending.state(1, HostStage::Joined, "web1")
@@ -257,22 +262,22 @@ fn an_audit_gives_away_no_content() {
 fn a_list_of_differences_is_the_hosts_own() {
     let mut sending = Sending::of(Intent::Audit);
     let web1 = sending.host.instance();
-    let found = Summary {
+    let found = DiffSummary {
         drift: 7,
         drift_bytes: 5,
-        ..Summary::default()
+        ..DiffSummary::default()
     };
 
-    let staging = State {
+    let staging = StageReport {
         summary: Some(found),
         ..sending.state(1, HostStage::Staging, "web1")
     };
 
-    let signature = Some(sending.host.sign(&staging.word(web1)).into());
+    let signature = Some(sending.host.sign(&staging.statement(web1)).into());
     sending.say(
         WEB1,
         web1,
-        &Message::State(State {
+        &Message::State(StageReport {
             signature,
             ..staging
         }),
@@ -392,9 +397,9 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         &Message::Ack(session, number, None),
     );
 
-    let closed = Status {
+    let closed = SenderStatus {
         session,
-        phase: Phase::Closed,
+        phase: StatusPhase::Closed,
         sent: Default::default(),
         hosts: 1,
         counter: 0,

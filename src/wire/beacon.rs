@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use minicbor::{Decode, Encode};
 
-use super::caps::{MAX_TREES, clean_text, within};
+use super::caps::{MAX_MESSAGE_TREES, clean_text, within};
 use super::order::{SignedOrder, Tombstone};
 use super::query::ReleaseBytes;
 use crate::id::{HostName, InstanceId, Nonce, Serial, TreeName};
@@ -13,11 +13,11 @@ use crate::manifest::ReleaseId;
 use crate::units::WallTime;
 
 /// Largest number of strangers in one beacon.
-pub const MAX_STRANGERS: usize = 16;
+pub const MAX_BEACON_STRANGERS: usize = 16;
 /// Largest number of nonces that one beacon repeats.
 pub const MAX_ECHOES: usize = 16;
 /// Largest number of tombstones of one tree in a beacon: the newest.
-pub const MAX_TOMBSTONES_TOLD: usize = 2;
+pub const MAX_BEACON_TOMBSTONES: usize = 2;
 /// Largest number of characters of a version.
 const MAX_VERSION_CHARS: usize = 64;
 
@@ -56,7 +56,7 @@ pub struct Hello {
     pub identity: Option<Identity>,
     /// In an answer to a solicit that names a tree.
     #[n(9)]
-    pub shown: Option<Shown>,
+    pub shown: Option<SerialProof>,
 }
 
 impl Hello {
@@ -76,20 +76,20 @@ impl Hello {
         self.version = clean_text(&self.version, MAX_VERSION_CHARS);
 
         let tombstones = |tree: &TreeState| tree.tombstones.as_ref().map_or(0, Vec::len);
-        let has_few = |tree: &TreeState| tombstones(tree) <= MAX_TOMBSTONES_TOLD;
+        let has_few = |tree: &TreeState| tombstones(tree) <= MAX_BEACON_TOMBSTONES;
         within(self.trees.iter().all(has_few), "too many tombstones")?;
 
         let echoes = self.echoes.as_ref().map_or(0, Vec::len);
         within(echoes <= MAX_ECHOES, "too many echoes")?;
 
         within(
-            self.shown.as_ref().is_none_or(Shown::fits),
+            self.shown.as_ref().is_none_or(SerialProof::fits),
             "too long a header, order or signature",
         )?;
 
         let strangers = self.strangers.as_ref().map_or(0, Vec::len);
         within(
-            self.trees.len() <= MAX_TREES && strangers <= MAX_STRANGERS,
+            self.trees.len() <= MAX_MESSAGE_TREES && strangers <= MAX_BEACON_STRANGERS,
             "too many trees or strangers",
         )
     }
@@ -97,7 +97,7 @@ impl Hello {
 
 /// Proof that a serial was accepted: the release of that serial, or the order that reverted it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Shown {
+pub struct SerialProof {
     /// Header and signature of the release.
     #[n(0)]
     pub release: Option<ReleaseBytes>,
@@ -106,7 +106,7 @@ pub struct Shown {
     pub order: Option<SignedOrder>,
 }
 
-impl Shown {
+impl SerialProof {
     fn fits(&self) -> bool {
         self.release.as_ref().is_none_or(ReleaseBytes::fits)
             && self.order.as_ref().is_none_or(SignedOrder::fits)
@@ -132,7 +132,7 @@ pub struct Pull {
     /// The requesting host. `None` from hosts that do not report it.
     #[n(4)]
     pub host: Option<HostName>,
-    /// Whether only the signed part is requested, see [`Message::Header`].
+    /// Whether only the signed part is requested, see [`super::Message::Header`].
     #[n(5)]
     pub header: Option<bool>,
 }

@@ -1,7 +1,7 @@
 //! Caps shared by messages and queries, and the cleaning of text for display.
 
 /// Largest number of trees in one message.
-pub const MAX_TREES: usize = 256;
+pub const MAX_MESSAGE_TREES: usize = 256;
 /// Largest number of characters of a text for people.
 pub const MAX_TEXT: usize = 4096;
 

@@ -27,7 +27,7 @@ pub const DATA_OVERHEAD: usize = 44;
 /// Bytes of a control datagram before its fragment.
 pub const CONTROL_OVERHEAD: usize = 26;
 
-pub(super) const MAGIC: [u8; 2] = *b"mk";
+pub(super) const DATAGRAM_MAGIC: [u8; 2] = *b"mk";
 const CONTROL: u8 = 1;
 pub(super) const DATA: u8 = 2;
 
@@ -42,7 +42,7 @@ pub struct Front {
 
 /// Fragment of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece<'a> {
+pub struct Fragment<'a> {
     /// Number of the message among those of the process.
     pub message: u32,
     /// Index of the fragment.
@@ -85,7 +85,7 @@ pub struct Symbol<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datagram<'a> {
     /// Fragment of a message.
-    Control(Front, Piece<'a>),
+    Control(Front, Fragment<'a>),
     /// Data symbol.
     Data(Front, Symbol<'a>),
 }
@@ -107,7 +107,7 @@ pub enum DatagramError {
 impl<'a> Datagram<'a> {
     /// Parses a datagram.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DatagramError> {
-        if bytes.len() < FRONT || bytes[..2] != MAGIC {
+        if bytes.len() < FRONT || bytes[..2] != DATAGRAM_MAGIC {
             return Err(DatagramError::Foreign);
         }
 
@@ -121,27 +121,27 @@ impl<'a> Datagram<'a> {
         };
 
         match bytes[3] {
-            CONTROL => parse_piece(bytes).map(|piece| Datagram::Control(front, piece)),
+            CONTROL => parse_fragment(bytes).map(|fragment| Datagram::Control(front, fragment)),
             DATA => parse_symbol(bytes).map(|symbol| Datagram::Data(front, symbol)),
             _ => Err(DatagramError::Malformed),
         }
     }
 }
 
-fn parse_piece(bytes: &[u8]) -> Result<Piece<'_>, DatagramError> {
+fn parse_fragment(bytes: &[u8]) -> Result<Fragment<'_>, DatagramError> {
     if bytes.len() <= CONTROL_OVERHEAD {
         return Err(DatagramError::Malformed);
     }
 
-    let piece = Piece {
+    let fragment = Fragment {
         message: u32_at(bytes, 20),
         index: bytes[24],
         count: bytes[25],
         bytes: &bytes[CONTROL_OVERHEAD..],
     };
 
-    if piece.index < piece.count {
-        Ok(piece)
+    if fragment.index < fragment.count {
+        Ok(fragment)
     } else {
         Err(DatagramError::Malformed)
     }
@@ -186,15 +186,15 @@ pub fn write_symbol(out: &mut Vec<u8>, front: Front, header: SymbolHeader, symbo
 }
 
 /// Appends a control datagram.
-pub fn write_piece(out: &mut Vec<u8>, front: Front, piece: Piece<'_>) {
+pub fn write_fragment(out: &mut Vec<u8>, front: Front, fragment: Fragment<'_>) {
     write_front(out, front, CONTROL);
-    out.extend_from_slice(&piece.message.to_be_bytes());
-    out.extend_from_slice(&[piece.index, piece.count]);
-    out.extend_from_slice(piece.bytes);
+    out.extend_from_slice(&fragment.message.to_be_bytes());
+    out.extend_from_slice(&[fragment.index, fragment.count]);
+    out.extend_from_slice(fragment.bytes);
 }
 
 fn write_front(out: &mut Vec<u8>, front: Front, kind: u8) {
-    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&DATAGRAM_MAGIC);
     out.extend_from_slice(&[super::VERSION, kind]);
     out.extend_from_slice(&front.source.0.to_be_bytes());
     out.extend_from_slice(&front.counter.to_be_bytes());
@@ -255,10 +255,10 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 1..100),
         ) {
             let front = Front { source: InstanceId(7), counter: 9 };
-            let piece = Piece { message, index: count - 1, count, bytes: &bytes };
+            let fragment = Fragment { message, index: count - 1, count, bytes: &bytes };
             let mut out = Vec::new();
-            write_piece(&mut out, front, piece);
-            prop_assert_eq!(Datagram::parse(&out), Ok(Datagram::Control(front, piece)));
+            write_fragment(&mut out, front, fragment);
+            prop_assert_eq!(Datagram::parse(&out), Ok(Datagram::Control(front, fragment)));
         }
 
         #[test]

@@ -16,7 +16,7 @@ pub const MAX_NEEDS: usize = 32;
 
 /// Ordinals requested by a host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Want {
+pub struct WantList {
     /// The session.
     #[n(0)]
     pub session: SessionId,
@@ -79,7 +79,7 @@ pub struct Missing {
 
 /// Measurements of one host since the session began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct Report {
+pub struct ReceiverReport {
     /// The session.
     #[n(0)]
     pub session: SessionId,

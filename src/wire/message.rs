@@ -6,20 +6,24 @@
 use minicbor::{Decode, Encode};
 
 pub use super::beacon::{
-    Hello, MAX_ECHOES, MAX_STRANGERS, MAX_TOMBSTONES_TOLD, Probe, Pull, Shown, TreeState,
+    Hello, MAX_BEACON_STRANGERS, MAX_BEACON_TOMBSTONES, MAX_ECHOES, Probe, Pull, SerialProof,
+    TreeState,
 };
-pub use super::caps::{MAX_TEXT, MAX_TREES};
-pub use super::feedback::{MAX_NACKS, MAX_NEEDS, MAX_RANGES, Missing, Nack, Ranges, Report, Want};
+pub use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT};
+pub use super::feedback::{
+    MAX_NACKS, MAX_NEEDS, MAX_RANGES, Missing, Nack, Ranges, ReceiverReport, WantList,
+};
 pub use super::order::{
-    HostSet, MAX_NAMED, MAX_ORDER, MAX_SIGNATURE, Order, OrderKind, SignedOrder, Tombstone,
+    HostSet, MAX_NAMED_HOSTS, MAX_ORDER, MAX_SIGNATURE_FIELD, Order, OrderKind, SignedOrder,
+    Tombstone,
 };
 pub use super::session::{
-    Announce, DRIFT_PARTS, DriftPart, HostStage, MAX_DRIFT_PART, MAX_REPORTERS, Phase, State,
-    Status, Summary,
+    Announce, DRIFT_PARTS, DiffSummary, DriftPart, HostStage, MAX_DRIFT_PART, MAX_LISTED_REPORTERS,
+    SenderStatus, StageReport, StatusPhase,
 };
 
 use super::caps::within;
-use super::query::{Ask, ReleaseBytes, Tell};
+use super::query::{Query, QueryAnswer, ReleaseBytes};
 use crate::id::{HostName, Nonce, SessionId, TreeName};
 
 /// Largest message in bytes.
@@ -43,22 +47,22 @@ pub enum Message {
     Announce(#[n(0)] Announce),
     /// A host reports its state to the sender; repeated until acknowledged.
     #[n(4)]
-    State(#[n(0)] State),
+    State(#[n(0)] StageReport),
     /// A host requests ordinals; repeated until acknowledged.
     #[n(5)]
-    Want(#[n(0)] Want),
+    Want(#[n(0)] WantList),
     /// The sender acknowledges a host's message by number, and repeats the nonce of that message.
     #[n(6)]
     Ack(#[n(0)] SessionId, #[n(1)] u32, #[n(2)] Option<Nonce>),
     /// The sender's heartbeat.
     #[n(7)]
-    Status(#[n(0)] Status),
+    Status(#[n(0)] SenderStatus),
     /// A host reports missing symbols.
     #[n(8)]
     Nack(#[n(0)] Nack),
     /// A host's measurements for the rate control.
     #[n(9)]
-    Report(#[n(0)] Report),
+    Report(#[n(0)] ReceiverReport),
     /// A signed order.
     #[n(10)]
     Order(#[n(0)] SignedOrder),
@@ -73,10 +77,10 @@ pub enum Message {
     Probe(#[n(0)] Probe),
     /// Queries the contents of hosts.
     #[n(14)]
-    Ask(#[n(0)] Ask),
+    Query(#[n(0)] Query),
     /// A host's answer to a query.
     #[n(15)]
-    Tell(#[n(0)] Tell),
+    Answer(#[n(0)] QueryAnswer),
     /// A host without a release requests it from one that has it.
     #[n(16)]
     Pull(#[n(0)] Pull),
@@ -112,7 +116,7 @@ impl Message {
             Message::Nack(nack) => nack.check(),
             Message::Status(status) => status.check(),
             Message::Order(order) => within(order.fits(), "too long an order or signature"),
-            Message::Tell(tell) => tell.check(),
+            Message::Answer(tell) => tell.check(),
             Message::Header(release) => within(release.fits(), "too long a header or signature"),
             Message::DriftPart(part) => part.check(),
             _ => Ok(()),
@@ -135,7 +139,7 @@ mod tests {
             let touching = ranges.0.windows(2).any(|w| w[0].end == w[1].start);
             prop_assume!(!touching);
 
-            let want = Message::Want(Want {
+            let want = Message::Want(WantList {
                 session: SessionId(1),
                 number: 2,
                 ranges,
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_a_peer_says_cannot_drive_a_terminal() {
-        let state = Message::State(State {
+        let state = Message::State(StageReport {
             session: SessionId(1),
             number: 1,
             name: HostName::new("web1").expect("legal"),

@@ -20,7 +20,7 @@ mod session;
 pub mod window;
 
 pub use datagram::{DATA_OVERHEAD, Datagram, Front, Symbol, SymbolHeader};
-pub use message::{HostStage, Message, Phase};
+pub use message::{HostStage, Message, StatusPhase};
 
 /// Version of the wire format; datagrams of another version are dropped and counted.
 pub const VERSION: u8 = 1;

@@ -13,11 +13,11 @@ use crate::manifest::{Release, ReleaseId};
 
 /// Largest accepted signature in bytes. Verification itself accepts at most
 /// [`crate::keys::MAX_SIGNATURE_BYTES`].
-pub const MAX_SIGNATURE: usize = 2048;
+pub const MAX_SIGNATURE_FIELD: usize = 2048;
 /// Largest order in bytes.
 pub const MAX_ORDER: usize = 512;
 /// Largest number of hosts that one order names.
-pub const MAX_NAMED: usize = 12_000;
+pub const MAX_NAMED_HOSTS: usize = 12_000;
 
 /// Decision of the sender for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -91,12 +91,12 @@ impl Order {
     pub fn is_for(&self, name: &HostName, named: Option<&HostSet>) -> bool {
         let is_silent =
             |hash: &BlockHash| named.is_none_or(|set| set.hash() != *hash || set.has(name));
-        self.lets(name, named) && !self.except.as_ref().is_some_and(is_silent)
+        self.permits(name, named) && !self.except.as_ref().is_some_and(is_silent)
     }
 
     /// Returns whether the host `name` may follow the order, in its session or when the release is
     /// passed on to it.
-    pub fn lets(&self, name: &HostName, named: Option<&HostSet>) -> bool {
+    pub fn permits(&self, name: &HostName, named: Option<&HostSet>) -> bool {
         match &self.hosts {
             Some(hash) => named.is_some_and(|set| set.hash() == *hash && set.has(name)),
             None => self.up_to.as_ref().is_none_or(|last| name <= last),
@@ -199,8 +199,8 @@ impl SignedOrder {
     pub fn fits(&self) -> bool {
         let named = self.hosts.as_ref().map_or(0, |set| set.0.len());
         self.order.len() <= MAX_ORDER
-            && self.signature.len() <= MAX_SIGNATURE
-            && named <= MAX_NAMED * HOST_HASH
+            && self.signature.len() <= MAX_SIGNATURE_FIELD
+            && named <= MAX_NAMED_HOSTS * HOST_HASH
     }
 
     /// Decodes the order if it is for the host `name`.
@@ -278,8 +278,9 @@ mod tests {
             ..order.clone()
         };
 
-        let in_session =
-            |name: &HostName, set: Option<&HostSet>| (rest.is_for(name, set), rest.lets(name, set));
+        let in_session = |name: &HostName, set: Option<&HostSet>| {
+            (rest.is_for(name, set), rest.permits(name, set))
+        };
         let silent = HostSet::of(names.iter().step_by(2));
         assert_eq!(in_session(&names[1], Some(&silent)), (true, true));
         assert_eq!(

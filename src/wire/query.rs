@@ -6,8 +6,8 @@
 
 use minicbor::{Decode, Encode};
 
-use super::caps::{MAX_TEXT, MAX_TREES, clean_text, within};
-use super::order::{MAX_SIGNATURE, Tombstone};
+use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT, clean_text, within};
+use super::order::{MAX_SIGNATURE_FIELD, Tombstone};
 use crate::block::BlockHash;
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
@@ -15,21 +15,21 @@ use crate::manifest::header::MAX_HEADER_BYTES;
 use crate::units::WallTime;
 
 /// Largest number of releases of one tree in an answer: the newest.
-pub const MAX_LOG: usize = 64;
+pub const MAX_ANSWER_RELEASES: usize = 64;
 /// Largest number of tombstones of one tree in an answer: the newest.
-pub const MAX_TOMBSTONES: usize = 32;
+pub const MAX_ANSWER_TOMBSTONES: usize = 32;
 /// Largest number of characters of all texts of an answer together.
-pub const MAX_TEXTS: usize = 32 << 10;
+pub const MAX_ANSWER_CHARS: usize = 32 << 10;
 /// Largest number of host name globs for one tree in an answer.
-pub const MAX_TARGETS_TOLD: usize = 32;
+pub const MAX_ANSWER_TARGETS: usize = 32;
 /// Largest number of parts of one tree in an answer: the newest.
-pub const MAX_PARTS_TOLD: usize = 256;
+pub const MAX_ANSWER_PARTS: usize = 256;
 /// Largest number of characters of a fingerprint or a word.
-const MAX_WORD: usize = 64;
+const MAX_WORD_CHARS: usize = 64;
 
 /// Query about the contents of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Ask {
+pub struct Query {
     /// Number of the query, drawn by the querying process; answers repeat it.
     #[n(0)]
     pub number: u64,
@@ -43,7 +43,7 @@ pub struct Ask {
 
 /// Contents of a host.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct Tell {
+pub struct QueryAnswer {
     /// Number of the query.
     #[n(0)]
     pub number: u64,
@@ -52,7 +52,7 @@ pub struct Tell {
     pub host: HostName,
     /// Requested trees that the host has.
     #[n(2)]
-    pub trees: Vec<TreeTold>,
+    pub trees: Vec<TreeReport>,
     /// The requested release, if the host keeps it.
     #[n(3)]
     pub release: Option<ReleaseBytes>,
@@ -60,7 +60,7 @@ pub struct Tell {
 
 /// Contents of one tree on a host.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct TreeTold {
+pub struct TreeReport {
     /// The tree.
     #[n(0)]
     pub tree: TreeName,
@@ -72,13 +72,13 @@ pub struct TreeTold {
     pub highest: Serial,
     /// Session at work on the tree now, if any.
     #[n(3)]
-    pub work: Option<Work>,
+    pub work: Option<TreeActivity>,
     /// Last failure, unless a commit followed.
     #[n(4)]
     pub trouble: Option<Trouble>,
     /// Kept releases, the newest first.
     #[n(5)]
-    pub releases: Vec<ReleaseTold>,
+    pub releases: Vec<ReleaseReport>,
     /// Set if the release is older than the host allows.
     #[n(6)]
     pub stale: Option<Stale>,
@@ -102,7 +102,7 @@ pub struct TreeTold {
     pub parts_only: bool,
     /// The full release that the current one belongs to; the current one itself if it is full.
     #[n(14)]
-    pub base: Option<Base>,
+    pub base: Option<FullRelease>,
     /// Signed part of the current release, if the query names the tree.
     #[n(15)]
     pub shown: Option<ReleaseBytes>,
@@ -113,12 +113,12 @@ pub struct TreeTold {
     /// Releases of parts for all hosts since the full release, as far as records are kept, the
     /// newest last.
     #[n(17)]
-    pub parts: Option<Vec<Part>>,
+    pub parts: Option<Vec<PartRelease>>,
 }
 
 /// Release of a part of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct Part {
+pub struct PartRelease {
     /// Serial of the release.
     #[n(0)]
     pub serial: Serial,
@@ -129,7 +129,7 @@ pub struct Part {
 
 /// Release of a whole tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct Base {
+pub struct FullRelease {
     /// Serial of the release.
     #[n(0)]
     pub serial: Serial,
@@ -168,7 +168,7 @@ pub struct Stale {
 
 /// Session at work on a tree.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Work {
+pub struct TreeActivity {
     /// One-word description of the work.
     #[n(0)]
     pub word: String,
@@ -196,7 +196,7 @@ pub struct Trouble {
 
 /// Release kept by a host.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct ReleaseTold {
+pub struct ReleaseReport {
     /// Serial of the release.
     #[n(0)]
     pub serial: Serial,
@@ -243,14 +243,14 @@ pub struct ReleaseBytes {
 impl ReleaseBytes {
     /// Returns whether header and signature are within their caps.
     pub(super) fn fits(&self) -> bool {
-        self.header.len() <= MAX_HEADER_BYTES && self.signature.len() <= MAX_SIGNATURE
+        self.header.len() <= MAX_HEADER_BYTES && self.signature.len() <= MAX_SIGNATURE_FIELD
     }
 }
 
-impl Tell {
+impl QueryAnswer {
     /// Checks every cap and makes all text for people printable.
     pub(super) fn check(&mut self) -> Result<(), String> {
-        within(self.trees.len() <= MAX_TREES, "too many trees")?;
+        within(self.trees.len() <= MAX_MESSAGE_TREES, "too many trees")?;
         for tree in &self.trees {
             tree.check_counts()?;
         }
@@ -261,27 +261,30 @@ impl Tell {
             "too long a header or signature",
         )?;
 
-        self.trees.iter_mut().for_each(TreeTold::clean);
+        self.trees.iter_mut().for_each(TreeReport::clean);
         Ok(())
     }
 }
 
-impl TreeTold {
+impl TreeReport {
     fn check_counts(&self) -> Result<(), String> {
         let tombstones = self.tombstones.as_ref().map_or(0, Vec::len);
         let targets = self.targets.as_ref().map_or(0, Vec::len);
         let parts = self.parts.as_ref().map_or(0, Vec::len);
 
-        within(tombstones <= MAX_TOMBSTONES, "too many tombstones")?;
-        within(self.releases.len() <= MAX_LOG, "too many releases")?;
-        within(targets <= MAX_TARGETS_TOLD, "too many targets")?;
-        within(parts <= MAX_PARTS_TOLD, "too many parts")
+        within(tombstones <= MAX_ANSWER_TOMBSTONES, "too many tombstones")?;
+        within(
+            self.releases.len() <= MAX_ANSWER_RELEASES,
+            "too many releases",
+        )?;
+        within(targets <= MAX_ANSWER_TARGETS, "too many targets")?;
+        within(parts <= MAX_ANSWER_PARTS, "too many parts")
     }
 
     /// Makes all text for people printable.
     fn clean(&mut self) {
         if let Some(work) = &mut self.work {
-            work.word = clean_text(&work.word, MAX_WORD);
+            work.word = clean_text(&work.word, MAX_WORD_CHARS);
         }
 
         if let Some(trouble) = &mut self.trouble {
@@ -289,7 +292,7 @@ impl TreeTold {
         }
 
         let keys = self.releases.iter_mut().filter_map(|r| r.key.as_mut());
-        keys.for_each(|key| *key = clean_text(key, MAX_WORD));
+        keys.for_each(|key| *key = clean_text(key, MAX_WORD_CHARS));
     }
 }
 
@@ -300,8 +303,8 @@ mod tests {
     use super::super::Message;
     use super::*;
 
-    fn release(serial: u64) -> ReleaseTold {
-        ReleaseTold {
+    fn release(serial: u64) -> ReleaseReport {
+        ReleaseReport {
             serial: Serial(serial),
             id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
             created: WallTime(1_801_418_400),
@@ -314,8 +317,8 @@ mod tests {
         }
     }
 
-    fn tell(trees: Vec<TreeTold>, release: Option<ReleaseBytes>) -> Message {
-        Message::Tell(Tell {
+    fn tell(trees: Vec<TreeReport>, release: Option<ReleaseBytes>) -> Message {
+        Message::Answer(QueryAnswer {
             number: 9,
             host: HostName::new("web1").expect("legal"),
             trees,
@@ -323,18 +326,18 @@ mod tests {
         })
     }
 
-    fn tree(text: &str, releases: u64) -> TreeTold {
+    fn tree(text: &str, releases: u64) -> TreeReport {
         let shown = (releases > 3).then(|| ReleaseBytes {
             header: vec![1; 300],
             signature: vec![2; 90],
         });
 
-        TreeTold {
+        TreeReport {
             shown,
             tree: TreeName::new("www").expect("legal"),
             running: Some(Serial(7)),
             highest: Serial(8),
-            work: Some(Work {
+            work: Some(TreeActivity {
                 word: "staging".into(),
                 serial: Serial(9),
                 sender: HostName::new("ci").expect("legal"),
@@ -364,13 +367,13 @@ mod tests {
             sent: (releases > 3).then_some(Serial(9)),
             parts_only: releases == 4,
             parts: (releases > 6).then(|| {
-                vec![Part {
+                vec![PartRelease {
                     serial: Serial(4),
                     replaced: true,
                 }]
             }),
             targets: (releases > 5).then(|| vec!["web*".to_string()]),
-            base: (releases > 4).then(|| Base {
+            base: (releases > 4).then(|| FullRelease {
                 serial: Serial(3),
                 content: BlockHash::of(b"whole"),
             }),
@@ -385,14 +388,14 @@ mod tests {
             serial in proptest::option::of(any::<u64>()),
         ) {
             let tree = named.then(|| TreeName::new("www").expect("legal"));
-            let ask = Message::Ask(Ask { number, tree, serial: serial.map(Serial) });
+            let ask = Message::Query(Query { number, tree, serial: serial.map(Serial) });
             prop_assert_eq!(Message::decode(&ask.encode()), Ok(ask));
         }
 
         #[test]
         fn answers_come_back(
             text in "[a-z ]{0,200}",
-            releases in 0..=MAX_LOG as u64,
+            releases in 0..=MAX_ANSWER_RELEASES as u64,
             bytes in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..500)),
         ) {
             let bytes = bytes.map(|header| ReleaseBytes { signature: header.clone(), header });
@@ -417,9 +420,12 @@ mod tests {
 
     #[test]
     fn what_is_beyond_a_cap_is_refused() {
-        let many = vec![tree("", 0); MAX_TREES + 1];
+        let many = vec![tree("", 0); MAX_MESSAGE_TREES + 1];
         assert!(Message::decode(&tell(many, None).encode()).is_err());
-        assert!(Message::decode(&tell(vec![tree("", MAX_LOG as u64 + 1)], None).encode()).is_err());
+        assert!(
+            Message::decode(&tell(vec![tree("", MAX_ANSWER_RELEASES as u64 + 1)], None).encode())
+                .is_err()
+        );
         let long = ReleaseBytes {
             header: vec![0; MAX_HEADER_BYTES + 1],
             signature: Vec::new(),
@@ -428,7 +434,7 @@ mod tests {
         assert!(Message::decode(&tell(Vec::new(), Some(long)).encode()).is_err());
         let largest = ReleaseBytes {
             header: vec![0; MAX_HEADER_BYTES],
-            signature: vec![0; MAX_SIGNATURE],
+            signature: vec![0; MAX_SIGNATURE_FIELD],
         };
 
         assert!(Message::decode(&tell(Vec::new(), Some(largest)).encode()).is_ok());
@@ -441,7 +447,7 @@ mod tests {
             .iter_mut()
             .for_each(|w| w.word = "\x1b[2J".to_string());
         evil.releases[0].key = Some("\x07".to_string());
-        let Ok(Message::Tell(back)) = Message::decode(&tell(vec![evil], None).encode()) else {
+        let Ok(Message::Answer(back)) = Message::decode(&tell(vec![evil], None).encode()) else {
             panic!("decodes")
         };
 

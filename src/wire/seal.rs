@@ -11,12 +11,12 @@
 
 mod group;
 
-pub use group::{ROOM, Sealed};
+pub use group::{SEAL_OVERHEAD, Sealed};
 
 use std::fmt::Debug;
 
 use super::VERSION;
-use super::datagram::{FRONT, MAGIC};
+use super::datagram::{DATAGRAM_MAGIC, FRONT};
 use crate::keys::GroupKey;
 
 /// Flag in the kind of a sealed datagram.
@@ -26,7 +26,7 @@ const KIND: usize = 3;
 
 /// Reason why a datagram was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Refusal {
+pub enum OpenError {
     /// Not from makuo, or truncated.
     Foreign,
     /// Another version of the wire format.
@@ -50,7 +50,7 @@ pub trait Seal: Debug + Send {
     fn seal(&mut self, datagram: &mut [u8]);
 
     /// Opens a datagram in place; returns its plain bytes, or the reason for dropping it.
-    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], Refusal>;
+    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], OpenError>;
 
     /// From now on seals with the first of `keys` and opens with all of them; `start` is fresh
     /// randomness. Returns false if that is impossible: a plain process stays plain.
@@ -70,9 +70,9 @@ impl Seal for Plain {
 
     fn seal(&mut self, _: &mut [u8]) {}
 
-    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], Refusal> {
+    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], OpenError> {
         if is_sealed(datagram) {
-            Err(Refusal::Sealed)
+            Err(OpenError::Sealed)
         } else {
             Ok(datagram)
         }
@@ -86,5 +86,5 @@ fn is_sealed(datagram: &[u8]) -> bool {
 
 /// Version of a datagram with makuo's front.
 fn version_of(datagram: &[u8]) -> Option<u8> {
-    (datagram.len() >= FRONT && datagram[..2] == MAGIC).then(|| datagram[2])
+    (datagram.len() >= FRONT && datagram[..2] == DATAGRAM_MAGIC).then(|| datagram[2])
 }

@@ -4,12 +4,12 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 
 use super::caps::{MAX_TEXT, clean_text, within};
-use super::order::{MAX_SIGNATURE, SignedOrder};
+use super::order::{MAX_SIGNATURE_FIELD, SignedOrder};
 use crate::id::{Generation, HostName, InstanceId, Nonce, Serial, SessionId};
-use crate::keys::{Identity, WORD_SIGNATURE};
+use crate::keys::{HOST_SIGNATURE_BYTES, Identity};
 
 /// Largest accepted number of hosts in the list of regular reporters.
-pub const MAX_REPORTERS: usize = 64;
+pub const MAX_LISTED_REPORTERS: usize = 64;
 /// Parts in answer to one request for drift.
 pub const DRIFT_PARTS: u64 = 32;
 /// Largest part of a drift report in bytes.
@@ -72,7 +72,7 @@ pub struct Announce {
 impl Announce {
     pub(super) fn check(&self) -> Result<(), String> {
         within(
-            self.signature.len() <= MAX_SIGNATURE,
+            self.signature.len() <= MAX_SIGNATURE_FIELD,
             "too long a signature",
         )?;
         within(
@@ -146,7 +146,7 @@ impl HostStage {
 
 /// State of a host in a session.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
-pub struct State {
+pub struct StageReport {
     /// The session.
     #[n(0)]
     pub session: SessionId,
@@ -164,7 +164,7 @@ pub struct State {
     pub text: Option<String>,
     /// Result of the comparison, from [`HostStage::Staging`] on.
     #[n(5)]
-    pub summary: Option<Summary>,
+    pub summary: Option<DiffSummary>,
     /// Bytes of blocks received and verified.
     #[n(6)]
     pub received: u64,
@@ -184,14 +184,14 @@ pub struct State {
     /// Identity of the process.
     #[n(11)]
     pub identity: Option<Identity>,
-    /// The host's signature of [`State::word`], if [`State::is_decisive`].
+    /// The host's signature of [`StageReport::statement`], if [`StageReport::is_decisive`].
     #[n(12)]
-    pub signature: Option<ByteArray<WORD_SIGNATURE>>,
+    pub signature: Option<ByteArray<HOST_SIGNATURE_BYTES>>,
 }
 
-impl State {
+impl StageReport {
     /// The bytes that the host signs: all fields that matter.
-    pub fn word(&self, instance: InstanceId) -> Vec<u8> {
+    pub fn statement(&self, instance: InstanceId) -> Vec<u8> {
         let who = (instance, self.session, &self.name);
         let what = (
             self.stage,
@@ -219,7 +219,7 @@ impl State {
         let (Some(identity), Some(signature)) = (self.identity, &self.signature) else {
             return false;
         };
-        identity.instance() == instance && identity.signed(&self.word(instance), signature)
+        identity.instance() == instance && identity.signed(&self.statement(instance), signature)
     }
 
     /// Makes the text printable.
@@ -230,7 +230,7 @@ impl State {
 
 /// Result of a host's comparison.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Summary {
+pub struct DiffSummary {
     /// Paths to create or replace.
     #[n(0)]
     pub written: u64,
@@ -259,7 +259,7 @@ pub struct Summary {
 
 /// Phase of the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum Phase {
+pub enum StatusPhase {
     /// Serves data.
     #[n(0)]
     Serving,
@@ -273,13 +273,13 @@ pub enum Phase {
 
 /// The sender's heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Status {
+pub struct SenderStatus {
     /// The session.
     #[n(0)]
     pub session: SessionId,
     /// Phase of the sender.
     #[n(1)]
-    pub phase: Phase,
+    pub phase: StatusPhase,
     /// All generations below this number were sent in full at least once.
     #[n(2)]
     pub sent: Generation,
@@ -297,9 +297,12 @@ pub struct Status {
     pub reporters: Vec<InstanceId>,
 }
 
-impl Status {
+impl SenderStatus {
     pub(super) fn check(&self) -> Result<(), String> {
-        within(self.reporters.len() <= MAX_REPORTERS, "too many reporters")
+        within(
+            self.reporters.len() <= MAX_LISTED_REPORTERS,
+            "too many reporters",
+        )
     }
 }
 

@@ -14,7 +14,7 @@ pub enum Seen {
 
 /// The numbers received.
 #[derive(Debug)]
-pub struct Window {
+pub struct ReplayWindow {
     words: usize,
     newest: u64,
     seen: Words,
@@ -29,7 +29,7 @@ enum Words {
     Ring(Box<[u64]>),
 }
 
-impl Window {
+impl ReplayWindow {
     /// An empty window of `words` words, each for 64 numbers.
     pub fn new(words: usize) -> Self {
         Self {
@@ -120,7 +120,7 @@ mod tests {
         fn within_the_window_it_is_a_set(
             steps in prop::collection::vec((0..200u64, 0..300u64), 1..300),
         ) {
-            let mut window = Window::new(8);
+            let mut window = ReplayWindow::new(8);
             let mut all = BTreeSet::new();
             let mut at = 0;
             for (forth, back) in steps {
@@ -137,7 +137,7 @@ mod tests {
         fn no_number_is_taken_twice_whatever_comes(
             numbers in prop::collection::vec(0..2000u64, 1..500),
         ) {
-            let mut window = Window::new(4);
+            let mut window = ReplayWindow::new(4);
             let mut taken = BTreeSet::new();
             for number in numbers {
                 prop_assert!(window.take(number) != Seen::New || taken.insert(number));
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_source_that_says_little_takes_one_word() {
-        let mut window = Window::new(1024);
+        let mut window = ReplayWindow::new(1024);
         (5000..5056).for_each(|number| assert_eq!(window.take(number), Seen::New));
         assert!(matches!(window.seen, Words::Newest(_)));
         assert_eq!(
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn jumps_forget_and_what_is_too_old_is_told_apart() {
-        let mut window = Window::new(1024);
+        let mut window = ReplayWindow::new(1024);
         assert_eq!((window.take(1), window.take(1)), (Seen::New, Seen::Again));
         let far = 1 + 1024 * 64 * 3;
         assert_eq!(

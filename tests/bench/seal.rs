@@ -8,7 +8,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use makuo::id::{Generation, InstanceId, SessionId};
 use makuo::keys::GroupKey;
 use makuo::wire::datagram::{Front, SymbolHeader, write_symbol};
-use makuo::wire::seal::{ROOM, Seal, Sealed};
+use makuo::wire::seal::{SEAL_OVERHEAD, Seal, Sealed};
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 /// An Ethernet's datagram.
@@ -70,7 +70,7 @@ fn datagram(source: u64, counter: u64) -> Vec<u8> {
             counter,
         },
         header,
-        &vec![5; SIZE - 44 - ROOM],
+        &vec![5; SIZE - 44 - SEAL_OVERHEAD],
     );
 
     out.resize(SIZE, 0);

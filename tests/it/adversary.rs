@@ -17,10 +17,10 @@ use makuo::manifest::{
 };
 use makuo::proto::generation::{Map, grid_for};
 use makuo::wire::message::{
-    Announce, Hello, MAX_TREES, Missing, Nack, Order, OrderKind, Phase, Ranges, Report,
-    SignedOrder, Status, TreeState, Want,
+    Announce, Hello, MAX_MESSAGE_TREES, Missing, Nack, Order, OrderKind, Ranges, ReceiverReport,
+    SenderStatus, SignedOrder, StatusPhase, TreeState, WantList,
 };
-use makuo::wire::query::Ask;
+use makuo::wire::query::Query;
 use makuo::wire::{Datagram, HostStage, Message, SymbolHeader};
 
 /// Datagrams of a flood.
@@ -276,7 +276,7 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
             let ranges = Ranges(vec![random.u64(..1000)..large.max(1000)]);
             evil.say(
                 host,
-                &Message::Want(Want {
+                &Message::Want(WantList {
                     session,
                     number: random.u32(..),
                     ranges,
@@ -288,7 +288,7 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
         }
         _ => {
             let (delay, window) = (random.u32(..), random.u32(..));
-            let report = Report {
+            let report = ReceiverReport {
                 session,
                 seen: large,
                 datagrams: large,
@@ -347,12 +347,12 @@ fn one_of_a_flood(
         }
         (4, Some(Datagram::Data(front, symbol))) => {
             let phase = if n.is_multiple_of(3) {
-                Phase::Closed
+                StatusPhase::Closed
             } else {
-                Phase::Serving
+                StatusPhase::Serving
             };
             let (session, sent) = (symbol.header.session, Generation(u32::MAX - 1));
-            let status = Status {
+            let status = SenderStatus {
                 session,
                 phase,
                 sent,
@@ -376,7 +376,14 @@ fn one_of_a_flood(
                 ..TreeState::nothing(TreeName::new(tree).expect("legal"))
             };
             let (name, version) = (host_name(&format!("ghost{n}")), "9".repeat(60));
-            let trees = vec![tree; if n.is_multiple_of(64) { MAX_TREES } else { 2 }];
+            let trees = vec![
+                tree;
+                if n.is_multiple_of(64) {
+                    MAX_MESSAGE_TREES
+                } else {
+                    2
+                }
+            ];
             let hello = Hello {
                 name,
                 version,
@@ -393,7 +400,7 @@ fn one_of_a_flood(
         }
         (6, _) => evil.say(
             InstanceId(n),
-            &Message::Ask(Ask {
+            &Message::Query(Query {
                 number: n,
                 tree: None,
                 serial: None,

@@ -10,7 +10,7 @@ use makuo::id::{HostName, InstanceId, Serial, TreeName};
 use makuo::manifest::Release;
 use makuo::units::WallTime;
 use makuo::wire::message::{Hello, TreeState};
-use makuo::wire::query::{ReleaseBytes, ReleaseTold, Tell, TreeTold};
+use makuo::wire::query::{QueryAnswer, ReleaseBytes, ReleaseReport, TreeReport};
 use makuo::wire::{Datagram, Message};
 
 fn lab(hosts: usize) -> Option<(Lab, Adversary)> {
@@ -59,7 +59,7 @@ impl Lie {
     fn tell(&self, number: u64) -> Option<Message> {
         let (release, signature) = self.runs.as_ref()?;
         let header = release.header();
-        let told = ReleaseTold {
+        let told = ReleaseReport {
             serial: header.serial,
             id: release.id(),
             created: WallTime(5),
@@ -75,7 +75,7 @@ impl Lie {
             header: release.bytes().to_vec(),
             signature,
         });
-        let tree = TreeTold {
+        let tree = TreeReport {
             tree: www(),
             running: Some(header.serial),
             highest: header.serial,
@@ -95,7 +95,7 @@ impl Lie {
         };
 
         let host = HostName::new(&self.name).expect("legal");
-        Some(Message::Tell(Tell {
+        Some(Message::Answer(QueryAnswer {
             number,
             host,
             trees: vec![tree],
@@ -123,7 +123,7 @@ impl Lying {
                     for (nth, lie) in (7000..).zip(&lies) {
                         let answer = match Message::decode(piece.bytes) {
                             Ok(Message::Solicit(nonce, _)) => Some(lie.hello(nonce)),
-                            Ok(Message::Ask(ask)) => lie.tell(ask.number),
+                            Ok(Message::Query(ask)) => lie.tell(ask.number),
                             _ => None,
                         };
                         answer

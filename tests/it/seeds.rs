@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use makuo::block::frame::{Compressor, Level};
 use makuo::block::{BlockHash, BlockRef};
-use makuo::fuzz::{DOORS, ROOT, SIGNED};
+use makuo::fuzz::{FUZZ_TARGETS, ROOT, SIGNED};
 use makuo::id::{Generation, HostName, InstanceId, Nonce, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{FileSigner, Namespace, Signer};
 use makuo::manifest::{
@@ -19,9 +19,9 @@ use makuo::proto::generation::Map;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
 use makuo::tree::{CommitMark, DirStep, FORWARD, Journal, Mark, Root, StateDir, Step, Version};
 use makuo::units::WallTime;
-use makuo::wire::datagram::{Piece, write_piece, write_symbol};
+use makuo::wire::datagram::{Fragment, write_fragment, write_symbol};
 use makuo::wire::message::{
-    Announce, Message, Missing, Nack, Order, OrderKind, Ranges, SignedOrder, State as Told, Want,
+    Announce, Message, Missing, Nack, Order, OrderKind, Ranges, SignedOrder, StageReport, WantList,
 };
 use makuo::wire::{Front, HostStage, SymbolHeader};
 
@@ -31,7 +31,7 @@ fn every_seed_is_decoded() {
         write_all();
     }
 
-    for (name, door) in DOORS {
+    for (name, door) in FUZZ_TARGETS {
         let mut whole = 0;
         for path in seeds(name) {
             let accepted = door(&std::fs::read(&path).expect("readable"));
@@ -69,7 +69,10 @@ fn every_door_has_a_target_and_every_target_a_door() {
     found.sort();
     assert_eq!(
         found,
-        DOORS.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+        FUZZ_TARGETS
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
     );
     let manifest = std::fs::read_to_string(dir().join("Cargo.toml")).expect("readable");
 
@@ -84,7 +87,7 @@ fn every_door_has_a_target_and_every_target_a_door() {
 #[test]
 fn a_cut_or_changed_seed_is_decoded_without_panic() {
     let mut random = fastrand::Rng::with_seed(1);
-    for (name, door) in DOORS {
+    for (name, door) in FUZZ_TARGETS {
         for path in seeds(name) {
             let bytes = std::fs::read(&path).expect("readable");
             for _ in 0..200 {
@@ -405,7 +408,7 @@ fn messages() -> Vec<Message> {
             proves: Some(true),
             after: None,
         }),
-        Message::State(Told {
+        Message::State(StageReport {
             session: SessionId(1),
             number: 1,
             name: host,
@@ -420,7 +423,7 @@ fn messages() -> Vec<Message> {
             signature: Some([7; 64].into()),
             nonce: Some(Nonce(9)),
         }),
-        Message::Want(Want {
+        Message::Want(WantList {
             session: SessionId(1),
             number: 2,
             ranges: Ranges(vec![0..3, 5..900]),
@@ -452,14 +455,14 @@ fn datagrams() -> Vec<u8> {
     let mut all = Vec::new();
     let half = bytes.len() / 2;
     for (index, bytes) in [&bytes[..half], &bytes[half..]].into_iter().enumerate() {
-        let piece = Piece {
+        let piece = Fragment {
             message: 1,
             index: index as u8,
             count: 2,
             bytes,
         };
         let mut datagram = Vec::new();
-        write_piece(&mut datagram, front(index as u64 + 1), piece);
+        write_fragment(&mut datagram, front(index as u64 + 1), piece);
         all.push(datagram);
     }
 

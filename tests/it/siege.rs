@@ -15,9 +15,9 @@ use crate::support::{
     Adversary, Beside, Host, Lab, Noise, Place, Stopwatch, pause, recording, until, write,
 };
 use makuo::id::{HostName, InstanceId, Nonce};
-use makuo::wire::datagram::{Front, Piece, write_piece};
+use makuo::wire::datagram::{Fragment, Front, write_fragment};
 use makuo::wire::message::Hello;
-use makuo::wire::query::Ask;
+use makuo::wire::query::Query;
 use makuo::wire::{Message, VERSION};
 use nix::sys::signal::Signal;
 
@@ -487,10 +487,10 @@ fn plain(_: &[Vec<u8>], n: u64, random: &mut fastrand::Rng) -> Vec<u8> {
         counter: n + 1,
     };
 
-    write_piece(
+    write_fragment(
         &mut out,
         front,
-        Piece {
+        Fragment {
             message: n as u32,
             index: 0,
             count: 1,
@@ -519,7 +519,7 @@ fn word(n: u64) -> Message {
     match n % 3 {
         0 => Message::Hello(hello),
         1 => Message::Solicit(Some(Nonce(n)), None),
-        _ => Message::Ask(Ask {
+        _ => Message::Query(Query {
             number: n,
             tree: None,
             serial: None,

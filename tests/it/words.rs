@@ -8,7 +8,7 @@ use crate::support::{self, Adversary, Host, Lab, until, write};
 use makuo::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use makuo::keys::HostKey;
 use makuo::manifest::Release;
-use makuo::wire::message::{Announce, Hello, Pull, State, Summary};
+use makuo::wire::message::{Announce, DiffSummary, Hello, Pull, StageReport};
 use makuo::wire::{HostStage, Message};
 use nix::sys::signal::Signal;
 
@@ -81,17 +81,17 @@ fn beacons(said: &[(InstanceId, Message)]) -> impl Iterator<Item = (InstanceId, 
 }
 
 /// What the host `name` would say of itself.
-fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> State {
-    State {
+fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> StageReport {
+    StageReport {
         session,
         number,
         name: HostName::new(name).expect("legal"),
         stage,
         text: None,
-        summary: Some(Summary {
+        summary: Some(DiffSummary {
             written: 1,
             drift: 7,
-            ..Summary::default()
+            ..DiffSummary::default()
         }),
         received: 0,
         serial: Serial(2),
@@ -280,14 +280,14 @@ impl Impostor {
                 ] {
                     number += 1;
                     let state = state(session, number, name.as_str(), stage);
-                    let state = State {
+                    let state = StageReport {
                         identity: Some(key.identity()),
                         ..state
                     };
-                    let signature = Some(key.sign(&state.word(key.instance())).into());
+                    let signature = Some(key.sign(&state.statement(key.instance())).into());
                     evil.say(
                         key.instance(),
-                        &Message::State(State { signature, ..state }),
+                        &Message::State(StageReport { signature, ..state }),
                     );
                 }
             }
@@ -626,7 +626,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         let process = InstanceId(1 + u64::from(n / 2 % 16));
         evil.say(
             process,
-            &Message::State(State {
+            &Message::State(StageReport {
                 text,
                 ..state(session, n, "evil", stage)
             }),

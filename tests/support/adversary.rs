@@ -9,7 +9,7 @@ use std::time::Duration;
 use makuo::id::InstanceId;
 use makuo::keys::GroupKey;
 use makuo::units::Moment;
-use makuo::wire::datagram::{Front, Piece, SymbolHeader, write_piece, write_symbol};
+use makuo::wire::datagram::{Fragment, Front, SymbolHeader, write_fragment, write_symbol};
 use makuo::wire::fragment::{Reassembly, cut};
 use makuo::wire::seal::{Plain, Seal, Sealed};
 use makuo::wire::{Datagram, Message};
@@ -78,13 +78,13 @@ impl Adversary {
     pub fn say_to(&mut self, to: SocketAddr, source: InstanceId, message: &Message) {
         self.message += 1;
         let bytes = message.encode();
-        let pieces: Vec<Piece<'_>> = cut(&bytes, self.message, DATAGRAM)
+        let pieces: Vec<Fragment<'_>> = cut(&bytes, self.message, DATAGRAM)
             .expect("few pieces")
             .collect();
 
         for piece in pieces {
             let mut out = Vec::new();
-            write_piece(&mut out, self.front(source), piece);
+            write_fragment(&mut out, self.front(source), piece);
             self.send_to(to, &out);
         }
     }
@@ -131,13 +131,13 @@ impl Adversary {
     /// The same with the bytes of a message, whatever they are.
     pub fn say_bytes(&mut self, source: InstanceId, bytes: &[u8]) {
         self.message += 1;
-        let pieces: Vec<Piece<'_>> = cut(bytes, self.message, DATAGRAM)
+        let pieces: Vec<Fragment<'_>> = cut(bytes, self.message, DATAGRAM)
             .expect("few pieces")
             .collect();
 
         for piece in pieces {
             let mut out = Vec::new();
-            write_piece(&mut out, self.front(source), piece);
+            write_fragment(&mut out, self.front(source), piece);
             self.send_sealed(out);
         }
     }
@@ -146,14 +146,14 @@ impl Adversary {
     pub fn datagram(&mut self, source: InstanceId, message: &Message) -> Vec<u8> {
         self.message += 1;
         let (mut out, bytes) = (Vec::new(), message.encode());
-        let piece = Piece {
+        let piece = Fragment {
             message: self.message,
             index: 0,
             count: 1,
             bytes: &bytes,
         };
 
-        write_piece(&mut out, self.front(source), piece);
+        write_fragment(&mut out, self.front(source), piece);
         self.sealed(out)
     }
 

@@ -15,7 +15,7 @@ use crate::proto::sender::fate::Fate;
 use crate::proto::sender::hosts::Host;
 use crate::units::{ByteSize, Rate, WallTime, shown_age};
 use crate::wire::HostStage;
-use crate::wire::message::{OrderKind, Summary};
+use crate::wire::message::{DiffSummary, OrderKind};
 
 /// The state of a host by its last word and what is known beside it. An order that it may have followed unheard makes
 /// it unknown once the session has `ended` or the host is lost; until then the answer is waited for.
@@ -168,7 +168,7 @@ impl Session<'_> {
 
     /// Hosts with the same drift, with the list that one of them sent.
     fn groups(&self) -> Vec<DriftGroup> {
-        let mut groups: BTreeMap<u64, (Vec<NamedHost>, Summary)> = BTreeMap::new();
+        let mut groups: BTreeMap<u64, (Vec<NamedHost>, DiffSummary)> = BTreeMap::new();
         for host in self.machine.hosts() {
             if let Some(summary) = host.summary.filter(|s| s.drift != 0) {
                 groups

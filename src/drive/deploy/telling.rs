@@ -8,7 +8,7 @@ use crate::id::HostName;
 use crate::proto::sender::hosts::Host;
 use crate::units::ByteSize;
 use crate::wire::HostStage;
-use crate::wire::seal::Refusal;
+use crate::wire::seal::OpenError;
 
 /// So many of the words are told that hosts give for waiting.
 const MAX_WAITS: usize = 16;
@@ -89,21 +89,21 @@ impl Session<'_> {
     fn strange(&self) -> Option<String> {
         let strangers = self.endpoint.strangers();
         let kind = [
-            Refusal::Sealed,
-            Refusal::Wrong,
-            Refusal::Plain,
-            Refusal::Version,
+            OpenError::Sealed,
+            OpenError::Wrong,
+            OpenError::Plain,
+            OpenError::Version,
         ]
         .into_iter()
         .find(|k| strangers.count(*k) > 0)?;
 
         Some(
             match kind {
-                Refusal::Sealed => {
+                OpenError::Sealed => {
                     "somebody there speaks with a group key: give --group-key, or network.group_key in makuo.toml"
                 }
-                Refusal::Wrong => "somebody there speaks with another group key than this one: is it the hosts'?",
-                Refusal::Version => "somebody there speaks another wire format: is makuo of the same age everywhere?",
+                OpenError::Wrong => "somebody there speaks with another group key than this one: is it the hosts'?",
+                OpenError::Version => "somebody there speaks another wire format: is makuo of the same age everywhere?",
                 _ => "somebody there speaks without a group key: do the hosts have it, and were they restarted since?",
             }
             .to_string(),

@@ -23,7 +23,7 @@ use crate::id::{HostName, InstanceId, Nonce, TreeName};
 use crate::keys::Identity;
 use crate::units::Moment;
 use crate::wire::Message;
-use crate::wire::message::{Hello, MAX_STRANGERS, Shown, TreeState};
+use crate::wire::message::{Hello, MAX_BEACON_STRANGERS, SerialProof, TreeState};
 
 /// Slots over which hosts spread the beacons about changed trees.
 const CHANGE_SLOTS: u32 = 4;
@@ -47,7 +47,7 @@ pub struct Presence {
     /// The last beacon echoed no nonce of a proven host.
     echoed_nobody: bool,
     /// Proof of the highest serial of each tree.
-    shown: BTreeMap<TreeName, Shown>,
+    shown: BTreeMap<TreeName, SerialProof>,
     /// Budget for sending proofs.
     proof_budget: ProofBudget,
     probes: ProbeSizes,
@@ -167,13 +167,13 @@ impl Presence {
     }
 
     /// Sets the proof of the highest serial of each tree.
-    pub fn set_shown(&mut self, shown: BTreeMap<TreeName, Shown>) {
+    pub fn set_shown(&mut self, shown: BTreeMap<TreeName, SerialProof>) {
         self.shown = shown;
     }
 
-    /// Sets the peers ignored for lack of the group key; beacons name the first [`MAX_STRANGERS`].
+    /// Sets the peers ignored for lack of the group key; beacons name the first [`MAX_BEACON_STRANGERS`].
     pub fn set_strangers(&mut self, strangers: impl Iterator<Item = IpAddr>) {
-        self.strangers = strangers.take(MAX_STRANGERS).collect();
+        self.strangers = strangers.take(MAX_BEACON_STRANGERS).collect();
     }
 
     /// Takes a message about presence.
@@ -312,7 +312,7 @@ impl Presence {
 
     /// Returns the proof of the highest serial of `tree`. Rate limited, because a proof is much
     /// larger than a solicit.
-    fn show(&mut self, now: Moment, tree: &TreeName) -> Option<Shown> {
+    fn show(&mut self, now: Moment, tree: &TreeName) -> Option<SerialProof> {
         if !self.proof_budget.spend(now) {
             return None;
         }

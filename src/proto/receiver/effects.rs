@@ -8,7 +8,7 @@ use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
 use crate::manifest::{Release, ReleaseId};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, PlacedBlock};
-use crate::wire::message::{Shown, SignedOrder, Summary, TreeState};
+use crate::wire::message::{DiffSummary, SerialProof, SignedOrder, TreeState};
 use crate::wire::query::ReleaseBytes;
 
 /// What a host asks of its disk. Requests of one session are answered in order.
@@ -113,7 +113,10 @@ pub enum Reply {
     /// To [`Request::Explore`]: the missing ordinals; none is a complete manifest.
     Explored(SessionId, Result<RangeSet, Reason>),
     /// To [`Request::Diff`]: the plan in numbers, what to fetch, and the list of differences.
-    Diffed(SessionId, Result<(Summary, RangeSet, Arc<[u8]>), Reason>),
+    Diffed(
+        SessionId,
+        Result<(DiffSummary, RangeSet, Arc<[u8]>), Reason>,
+    ),
     /// To [`Request::Deliver`]: the buffer back, the ordinals that were not what their hash says, and bytes kept; or
     /// why nothing could be kept.
     Delivered(SessionId, Vec<u8>, Result<(RangeSet, u64), Reason>),
@@ -132,7 +135,7 @@ pub enum Reply {
     /// A tree has another release now, whoever caused it.
     Trees(Vec<TreeState>),
     /// What shows the highest serial of each tree to others.
-    Shown(BTreeMap<TreeName, Shown>),
+    Shown(BTreeMap<TreeName, SerialProof>),
     /// The signed part of the release that each tree has.
     Headers(BTreeMap<TreeName, ReleaseBytes>),
     /// The tree is not what its release says.

@@ -9,7 +9,7 @@ use crate::id::{Generation, Ordinal};
 use crate::proto::control::Control;
 use crate::proto::{Dest, RangeSet, backoff, complaint_interval};
 use crate::units::Moment;
-use crate::wire::message::{MAX_RANGES, Nack, Ranges, Want};
+use crate::wire::message::{MAX_RANGES, Nack, Ranges, WantList};
 use crate::wire::{HostStage, Message};
 
 /// The most ranges that one list of wants has; a finer one is asked for coarser.
@@ -47,7 +47,7 @@ impl Session {
             let number = self.outbox.next_number();
             let (ranges, more) = (Ranges(chunk.to_vec()), chunks.peek().is_some());
             // A want says more than the stage in which it is said.
-            let want = Message::Want(Want {
+            let want = Message::Want(WantList {
                 session: self.id,
                 number,
                 ranges,

@@ -44,8 +44,8 @@ use crate::proto::queries::QueryQueue;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Announce, Pull, Shown, SignedOrder, State, TreeState};
-use crate::wire::query::{Ask, ReleaseBytes, Tell, Work};
+use crate::wire::message::{Announce, Pull, SerialProof, SignedOrder, StageReport, TreeState};
+use crate::wire::query::{Query, QueryAnswer, ReleaseBytes, TreeActivity};
 use crate::wire::{DATA_OVERHEAD, Datagram, Front, HostStage, Message};
 
 pub use buffer::Part;
@@ -91,7 +91,7 @@ pub struct HostSetup {
     /// Its key, in this process.
     pub key: HostKey,
     /// What shows the highest serial of each of them to others.
-    pub shown: BTreeMap<TreeName, Shown>,
+    pub shown: BTreeMap<TreeName, SerialProof>,
     /// The signed part of the release that each of them has.
     pub headers: BTreeMap<TreeName, ReleaseBytes>,
     /// How easily other hosts are reckoned with.
@@ -320,7 +320,7 @@ impl Receiver {
                     session.drift(now, offset, control)
                 })
             }
-            Message::Ask(ask) => {
+            Message::Query(ask) => {
                 self.questions
                     .handle(now, from, ask, self.presence.table().len() as u32)
             }
@@ -564,7 +564,7 @@ impl Receiver {
 
     /// Tells a sender that it is heard, and whom it waits for.
     fn ask_to_wait(&mut self, sender: SocketAddr, session: SessionId, other: &str) {
-        let state = State {
+        let state = StageReport {
             session,
             number: 0,
             name: self.setup.name.clone(),
@@ -769,17 +769,17 @@ impl Receiver {
     }
 
     /// The next question that is to be answered now, and who asks; the answer is given with [`Receiver::tell`].
-    pub fn poll_question(&mut self, now: Moment) -> Option<(SocketAddr, Ask)> {
+    pub fn poll_question(&mut self, now: Moment) -> Option<(SocketAddr, Query)> {
         self.questions.due(now)
     }
 
     /// Answers a question.
-    pub fn tell(&mut self, to: SocketAddr, answer: Tell) {
-        self.control.send(Dest::Host(to), &Message::Tell(answer));
+    pub fn tell(&mut self, to: SocketAddr, answer: QueryAnswer) {
+        self.control.send(Dest::Host(to), &Message::Answer(answer));
     }
 
     /// The session that works on `tree` now.
-    pub fn work(&self, tree: &TreeName) -> Option<Work> {
+    pub fn work(&self, tree: &TreeName) -> Option<TreeActivity> {
         let mut works = self
             .sessions
             .values()

@@ -13,7 +13,7 @@ use super::measure::Measure;
 use super::proof::Proof;
 use super::{Look, Notice, Reason, Reply, Request};
 use crate::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
-use crate::keys::{HostKey, WORD_SIGNATURE};
+use crate::keys::{HOST_SIGNATURE_BYTES, HostKey};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::duplicates::DuplicateFilter;
@@ -21,9 +21,11 @@ use crate::proto::retransmit::RetransmitQueue;
 use crate::proto::sender::receiver_reports::REPORTERS;
 use crate::proto::{Dest, RangeSet, alive_interval, report_interval, slot_interval};
 use crate::units::Moment;
-use crate::wire::message::{Announce, Report, SignedOrder, State, Status, Summary};
-use crate::wire::query::Work;
-use crate::wire::{HostStage, Message, Phase, Symbol};
+use crate::wire::message::{
+    Announce, DiffSummary, ReceiverReport, SenderStatus, SignedOrder, StageReport,
+};
+use crate::wire::query::TreeActivity;
+use crate::wire::{HostStage, Message, StatusPhase, Symbol};
 
 /// A report of measurements after this many bytes of data, or after [`REPORT_EVERY`].
 const REPORT_BYTES: u64 = 256 << 10;
@@ -43,7 +45,7 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     key: HostKey,
     /// What was signed last, and its signature.
-    signed: Option<(Vec<u8>, [u8; WORD_SIGNATURE])>,
+    signed: Option<(Vec<u8>, [u8; HOST_SIGNATURE_BYTES])>,
     pub(super) name: HostName,
     pub(super) sender: SocketAddr,
     source: InstanceId,
@@ -61,7 +63,7 @@ pub(super) struct Session {
     pub(super) text: Option<String>,
     /// A commit failed and could not be undone.
     pub(super) torn: bool,
-    summary: Option<Summary>,
+    summary: Option<DiffSummary>,
     pub(super) serial: Serial,
     pub(super) received: u64,
     pub(super) outbox: RetransmitQueue,
@@ -347,14 +349,14 @@ impl Session {
     }
 
     /// What it does, for people who ask.
-    pub(super) fn work(&self) -> Work {
+    pub(super) fn work(&self) -> TreeActivity {
         let word = match self.stage {
             _ if self.ordering => "committing".to_string(),
             HostStage::Diffing => "checking".to_string(),
             stage => format!("{stage:?}").to_lowercase(),
         };
 
-        Work {
+        TreeActivity {
             word,
             serial: self.release.header().serial,
             sender: self.sender_name.clone(),
@@ -434,8 +436,8 @@ impl Session {
     }
 
     /// Where the host stands; signed where that decides something.
-    fn state(&mut self, now: Moment, number: u32) -> State {
-        let mut state = State {
+    fn state(&mut self, now: Moment, number: u32) -> StageReport {
+        let mut state = StageReport {
             session: self.id,
             number,
             name: self.name.clone(),
@@ -457,7 +459,7 @@ impl Session {
         }
 
         if state.is_decisive(self.audit) {
-            let word = state.word(self.key.instance());
+            let word = state.statement(self.key.instance());
             // It is repeated, and signed once.
             let (_, signature) = match self.signed.take_if(|(signed, _)| *signed == word) {
                 Some(signed) => self.signed.insert(signed),
@@ -531,7 +533,7 @@ impl Session {
         }
     }
 
-    fn diffed(&mut self, now: Moment, summary: Summary, wants: RangeSet, drift: Arc<[u8]>) {
+    fn diffed(&mut self, now: Moment, summary: DiffSummary, wants: RangeSet, drift: Arc<[u8]>) {
         self.summary = Some(summary);
         self.drift.found(drift);
         self.enter(now, HostStage::Staging);
@@ -622,7 +624,7 @@ impl Session {
 
     fn report(&mut self, now: Moment, control: &mut Control) {
         let m = &mut self.measure;
-        let report = Report {
+        let report = ReceiverReport {
             session: self.id,
             seen: m.seen,
             datagrams: m.datagrams,
@@ -640,7 +642,7 @@ impl Session {
         control.send(Dest::Host(self.sender), &Message::Report(report));
     }
 
-    pub(super) fn status(&mut self, now: Moment, status: &Status) {
+    pub(super) fn status(&mut self, now: Moment, status: &SenderStatus) {
         self.hosts = status.hosts;
         self.outbox.set_slot_interval(slot_interval(status.hosts));
         self.measure.seen = self.measure.seen.max(status.counter);
@@ -655,7 +657,7 @@ impl Session {
 
         // Anybody could say so: a sender that is heard again is there.
         self.closing = match (status.phase, self.closing) {
-            (Phase::Closed, closing) => closing.or(Some(now + FAREWELL)),
+            (StatusPhase::Closed, closing) => closing.or(Some(now + FAREWELL)),
             _ => None,
         };
 

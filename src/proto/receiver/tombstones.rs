@@ -15,7 +15,7 @@ use crate::proto::Dest;
 use crate::proto::members::Table;
 use crate::units::Moment;
 use crate::wire::Message;
-use crate::wire::message::{MAX_TOMBSTONES_TOLD, Order, SignedOrder, Tombstone, TreeState};
+use crate::wire::message::{MAX_BEACON_TOMBSTONES, Order, SignedOrder, Tombstone, TreeState};
 
 /// The most tombstones of one tree.
 const MAX_KNOWN: usize = 32;
@@ -219,7 +219,7 @@ fn lacks(member: &TreeState, stone: &Tombstone) -> bool {
         .any(|t| t.release == stone.release && (t.revert || !stone.revert));
     let has = member.release == Some(stone.release);
     let ahead = member.running.is_some_and(|running| running > stone.serial);
-    let full = told.len() >= MAX_TOMBSTONES_TOLD && told.iter().all(|t| t.serial > stone.serial);
+    let full = told.len() >= MAX_BEACON_TOMBSTONES && told.iter().all(|t| t.serial > stone.serial);
 
     !known && (has || !(ahead || full))
 }

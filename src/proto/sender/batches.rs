@@ -3,7 +3,7 @@
 use super::hosts::Host;
 use crate::id::HostName;
 use crate::units::Quorum;
-use crate::wire::message::MAX_NAMED;
+use crate::wire::message::MAX_NAMED_HOSTS;
 
 /// Batches of a commit, in the order of host names.
 #[derive(Debug, Default)]
@@ -28,7 +28,9 @@ impl Batches {
                 break;
             }
             // An order names a bounded number of hosts, so a larger batch is split.
-            let parts = (first + MAX_NAMED..end).step_by(MAX_NAMED).chain([end]);
+            let parts = (first + MAX_NAMED_HOSTS..end)
+                .step_by(MAX_NAMED_HOSTS)
+                .chain([end]);
             bounds.extend(parts.filter_map(|end| hosts.get(end - 1).cloned()));
         }
 

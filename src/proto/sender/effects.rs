@@ -8,7 +8,7 @@ use crate::id::{Generation, HostName, Serial};
 use crate::proto::RangeSet;
 use crate::proto::compression::Demand;
 use crate::units::Rate;
-use crate::wire::message::{OrderKind, Shown};
+use crate::wire::message::{OrderKind, SerialProof};
 
 /// Request to the disk or the key.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ pub enum SenderNotice {
         /// Highest serial of each target, with the host's address.
         claims: Vec<(IpAddr, Serial)>,
         /// Proofs of such serials, all unverified.
-        shown: Vec<Shown>,
+        shown: Vec<SerialProof>,
         /// Possible targets without proof of being alive.
         unproven: Vec<(HostName, IpAddr)>,
         /// Expected names without an answer.

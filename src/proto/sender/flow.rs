@@ -11,7 +11,7 @@ use crate::proto::rate::{Controller, Pacer};
 use crate::proto::{RangeSet, Transmit};
 use crate::units::{Floor, Moment, Rate};
 use crate::wire::DATA_OVERHEAD;
-use crate::wire::message::{Nack, Report, Want};
+use crate::wire::message::{Nack, ReceiverReport, WantList};
 
 /// Time for which NACKs of a generation are gathered, so that one repair answers many hosts.
 const NACK_GATHERING: Duration = Duration::from_millis(2);
@@ -109,7 +109,7 @@ impl Flow {
     }
 
     /// Takes a host's want for ordinals below `all`; wants of slow hosts are ignored for now.
-    pub fn on_want(&mut self, host: InstanceId, want: &Want, all: u64) {
+    pub fn on_want(&mut self, host: InstanceId, want: &WantList, all: u64) {
         if !self.receivers.is_slow(host) {
             self.stream.on_want(want, self.known(want.seen), all);
         }
@@ -141,8 +141,8 @@ impl Flow {
     }
 
     /// Takes a report and returns whether the host has become slow.
-    pub fn on_report(&mut self, now: Moment, host: InstanceId, report: Report) -> bool {
-        let report = Report {
+    pub fn on_report(&mut self, now: Moment, host: InstanceId, report: ReceiverReport) -> bool {
+        let report = ReceiverReport {
             seen: self.known(report.seen),
             ..report
         };

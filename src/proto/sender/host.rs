@@ -7,7 +7,7 @@ use crate::id::{HostName, Serial};
 use crate::keys::{Identity, PublicKey};
 use crate::units::Moment;
 use crate::wire::HostStage;
-use crate::wire::message::{OrderKind, State, Summary};
+use crate::wire::message::{DiffSummary, OrderKind, StageReport};
 
 /// One host.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub struct Host {
     /// Reason of a refusal or failure, or the cause of a wait.
     pub text: Option<String>,
     /// Result of the comparison.
-    pub summary: Option<Summary>,
+    pub summary: Option<DiffSummary>,
     /// Verified bytes.
     pub received: u64,
     /// Highest serial accepted.
@@ -113,7 +113,7 @@ impl Host {
     }
 
     /// Returns whether a state shows progress over the last one.
-    pub(super) fn has_progressed(&self, state: &State) -> bool {
+    pub(super) fn has_progressed(&self, state: &StageReport) -> bool {
         self.stage < Some(state.stage) || self.received < state.received
     }
 

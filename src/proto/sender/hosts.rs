@@ -9,7 +9,7 @@ use crate::id::{HostName, InstanceId, NamedHost, Serial};
 use crate::keys::{Identity, KnownHosts, PublicKey};
 use crate::units::Moment;
 use crate::wire::HostStage;
-use crate::wire::message::{OrderKind, State};
+use crate::wire::message::{OrderKind, StageReport};
 
 pub use super::host::{Asked, Beacon, Host};
 
@@ -256,14 +256,14 @@ impl Hosts {
 
     /// Returns whether a state is the host's own: a decisive one must carry the host's signature. A
     /// state verified before is recognized by its hash.
-    fn is_own_state(&self, instance: InstanceId, state: &State, audit: bool) -> bool {
+    fn is_own_state(&self, instance: InstanceId, state: &StageReport, audit: bool) -> bool {
         if !state.is_decisive(audit) {
             return state
                 .identity
                 .is_none_or(|identity| identity.instance() == instance);
         }
 
-        let signed_state = Some(BlockHash::of(&state.word(instance)));
+        let signed_state = Some(BlockHash::of(&state.statement(instance)));
         let known = self
             .hosts
             .get(&instance)
@@ -278,7 +278,7 @@ impl Hosts {
         now: Moment,
         instance: InstanceId,
         from: SocketAddr,
-        state: State,
+        state: StageReport,
         audit: bool,
     ) -> Option<bool> {
         if !self.is_own_state(instance, &state, audit) {
@@ -303,7 +303,7 @@ impl Hosts {
             .get_mut(&instance)
             .filter(|host| !host.excluded)?;
         if state.is_decisive(audit) {
-            host.signed_state = Some(BlockHash::of(&state.word(instance)));
+            host.signed_state = Some(BlockHash::of(&state.statement(instance)));
             // A restarted daemon has a new instance; the old one will not answer again.
             self.forget_earlier(instance, &state.name, from);
         }
@@ -547,8 +547,8 @@ mod tests {
     use crate::id::SessionId;
     use crate::keys::HostKey;
 
-    fn state(name: &str, stage: HostStage) -> State {
-        State {
+    fn state(name: &str, stage: HostStage) -> StageReport {
+        StageReport {
             session: SessionId(1),
             number: 1,
             name: HostName::new(name).expect("legal"),
@@ -566,14 +566,14 @@ mod tests {
     }
 
     /// Signs a state as the process of `key`.
-    fn signed(key: &HostKey, state: State) -> State {
-        let state = State {
+    fn signed(key: &HostKey, state: StageReport) -> StageReport {
+        let state = StageReport {
             identity: Some(key.identity()),
             ..state
         };
 
-        State {
-            signature: Some(key.sign(&state.word(key.instance())).into()),
+        StageReport {
+            signature: Some(key.sign(&state.statement(key.instance())).into()),
             ..state
         }
     }
@@ -636,13 +636,13 @@ mod tests {
             );
         }
 
-        let joins = |key: &HostKey, stage| State {
+        let joins = |key: &HostKey, stage| StageReport {
             identity: Some(key.identity()),
             ..state("web1", stage)
         };
 
         let is_there = |hosts: &Hosts, key: &HostKey| hosts.get(key.instance()).is_some();
-        let mut say = |key: &HostKey, said: State| {
+        let mut say = |key: &HostKey, said: StageReport| {
             hosts.on_state(Moment(2), key.instance(), at(1), said, false)
         };
         assert_eq!(say(&before, joins(&before, HostStage::Joined)), Some(true));
@@ -662,7 +662,7 @@ mod tests {
         );
 
         assert!(is_there(&hosts, &before));
-        let mut say = |key: &HostKey, said: State| {
+        let mut say = |key: &HostKey, said: StageReport| {
             hosts.on_state(Moment(3), key.instance(), at(1), said, false)
         };
         assert_eq!(
@@ -824,7 +824,7 @@ mod tests {
         };
 
         let say = |hosts: &mut Hosts, id: u8, s: u64, number: u32, received: u64| {
-            let state = State {
+            let state = StageReport {
                 number,
                 received,
                 ..state(&format!("web{id}"), HostStage::Diffing)
@@ -872,34 +872,34 @@ mod tests {
             // Without a signature, with that of another state, and with the member's own, as its
             // process or under its key.
             committed(),
-            State {
+            StageReport {
                 identity: Some(host.identity()),
                 ..committed()
             },
-            State {
+            StageReport {
                 identity: ready.identity,
                 signature: ready.signature,
                 ..committed()
             },
             signed(&member, committed()),
-            State {
+            StageReport {
                 identity: Some(host.identity()),
                 ..signed(&member, committed())
             },
             // The host's own state, altered.
-            State {
+            StageReport {
                 text: Some("and healthy".into()),
                 ..signed(&host, committed())
             },
-            State {
+            StageReport {
                 serial: Serial(9),
                 ..signed(&host, committed())
             },
-            State {
+            StageReport {
                 session: SessionId(2),
                 ..signed(&host, committed())
             },
-            State {
+            StageReport {
                 stage: HostStage::Reverted,
                 ..signed(&host, committed())
             },

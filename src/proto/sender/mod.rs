@@ -50,7 +50,7 @@ use crate::proto::receiver::matches_name;
 use crate::proto::{Dest, RangeSet, Transmit};
 use crate::units::{Moment, Rate};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{OrderKind, Report, SignedOrder, State};
+use crate::wire::message::{OrderKind, ReceiverReport, SignedOrder, StageReport};
 use crate::wire::{Datagram, Message};
 
 pub use effects::{SenderNotice, SenderReply, SenderRequest};
@@ -327,7 +327,7 @@ impl Sender {
         }
     }
 
-    fn on_state(&mut self, now: Moment, from: SocketAddr, source: InstanceId, state: State) {
+    fn on_state(&mut self, now: Moment, from: SocketAddr, source: InstanceId, state: StageReport) {
         let number = state.number;
         let nonce = state.nonce;
         let taken = self
@@ -352,7 +352,7 @@ impl Sender {
         }
     }
 
-    fn on_report(&mut self, now: Moment, source: InstanceId, report: Report) {
+    fn on_report(&mut self, now: Moment, source: InstanceId, report: ReceiverReport) {
         if self.flow.on_report(now, source, report)
             && let Some(host) = self.hosts.get(source)
         {

@@ -16,8 +16,8 @@ use super::{Sender, SenderNotice, SenderRequest};
 use crate::id::HostName;
 use crate::proto::{Dest, alive_interval};
 use crate::units::{Moment, Quorum};
-use crate::wire::message::{HostSet, MAX_NAMED, Order, OrderKind, SignedOrder};
-use crate::wire::{HostStage, Message, Phase};
+use crate::wire::message::{HostSet, MAX_NAMED_HOSTS, Order, OrderKind, SignedOrder};
+use crate::wire::{HostStage, Message, StatusPhase};
 
 /// Time that a reached quorum waits for further hosts with progress.
 const STRAGGLER_WAIT: Duration = Duration::from_secs(3);
@@ -263,7 +263,7 @@ impl Sender {
             .map(|(_, h)| &h.name);
 
         let silent: Vec<&HostName> = silent.filter(|name| !others.contains(name)).collect();
-        (1..=MAX_NAMED)
+        (1..=MAX_NAMED_HOSTS)
             .contains(&silent.len())
             .then(|| HostSet::of(silent.into_iter()))
     }
@@ -426,7 +426,7 @@ impl Sender {
 
         let is_announced = self.offer.is_some();
         if is_announced {
-            self.send_status(now, Phase::Closed);
+            self.send_status(now, StatusPhase::Closed);
         }
 
         match farewell.next(now).filter(|_| is_announced) {

@@ -9,7 +9,7 @@ use crate::block::BlockHash;
 use crate::id::{HostName, Nonce, Serial};
 use crate::proto::freshness::Nonces;
 use crate::units::Moment;
-use crate::wire::message::Shown;
+use crate::wire::message::SerialProof;
 
 /// Bound on reported hosts without proof.
 const MAX_UNPROVEN_TARGETS: usize = 64;
@@ -30,7 +30,7 @@ pub struct Proofs {
     /// Targets whose beacons proved nothing.
     unproven: BTreeSet<(HostName, IpAddr)>,
     /// Proofs of the serials that hosts claim.
-    shown: BTreeMap<(Serial, BlockHash), Shown>,
+    shown: BTreeMap<(Serial, BlockHash), SerialProof>,
 }
 
 impl Proofs {
@@ -69,7 +69,7 @@ impl Proofs {
     }
 
     /// Keeps the proof of a serial; beyond the limit only those of the highest serials.
-    pub fn keep_shown(&mut self, serial: Serial, shown: &Shown) {
+    pub fn keep_shown(&mut self, serial: Serial, shown: &SerialProof) {
         let key = (serial, BlockHash::of(&crate::manifest::node::to_vec(shown)));
         self.shown.entry(key).or_insert_with(|| shown.clone());
         if self.shown.len() > MAX_SHOWN_SERIALS {
@@ -78,7 +78,7 @@ impl Proofs {
     }
 
     /// Returns and forgets the proofs of serials.
-    pub fn take_shown(&mut self) -> Vec<Shown> {
+    pub fn take_shown(&mut self) -> Vec<SerialProof> {
         std::mem::take(&mut self.shown).into_values().collect()
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::id::InstanceId;
 use crate::proto::rate::{QUEUE_LIMIT, Sample};
 use crate::units::{Floor, Moment};
-use crate::wire::message::Report;
+use crate::wire::message::ReceiverReport;
 
 /// Largest number of regular reporters.
 pub const REPORTERS: usize = 16;
@@ -49,7 +49,7 @@ const CHECKS_AVERAGED: f64 = 100.0;
 #[derive(Debug, Clone, Copy)]
 struct HostStats {
     at: Moment,
-    report: Report,
+    report: ReceiverReport,
     /// Share of datagrams lost, smoothed.
     loss: f64,
     /// Received bits a second, smoothed.
@@ -186,7 +186,7 @@ impl ReceiverStats {
         &mut self,
         now: Moment,
         host: InstanceId,
-        report: Report,
+        report: ReceiverReport,
         idle: u64,
     ) -> Option<Sample> {
         let Some(stats) = self.receivers.get_mut(&host) else {
@@ -375,7 +375,7 @@ impl ReceiverStats {
 }
 
 impl HostStats {
-    fn new(now: Moment, report: Report) -> Self {
+    fn new(now: Moment, report: ReceiverReport) -> Self {
         let trial = Trial::Below(f64::INFINITY);
         Self {
             at: now,
@@ -419,7 +419,7 @@ mod tests {
         delay: u32,
     ) {
         for round in 1..=rounds {
-            let report = Report {
+            let report = ReceiverReport {
                 session: SessionId(1),
                 seen: sent * round,
                 datagrams: got * round,
@@ -454,7 +454,7 @@ mod tests {
     #[test]
     fn numbers_that_no_host_measures_count_as_little_as_they_can() {
         let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
-        let first = Report {
+        let first = ReceiverReport {
             session: SessionId(1),
             seen: 100,
             datagrams: 100,
@@ -473,7 +473,7 @@ mod tests {
 
         let most = u64::MAX;
         let late = u32::MAX;
-        let lie = Report {
+        let lie = ReceiverReport {
             seen: 200,
             datagrams: most,
             bytes: most,
@@ -501,7 +501,7 @@ mod tests {
                 .on_report(
                     Moment(5),
                     InstanceId(1),
-                    Report {
+                    ReceiverReport {
                         at: 2,
                         seen: 300,
                         ..first
@@ -516,7 +516,7 @@ mod tests {
     fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_over() {
         let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
         let strain = |receivers: &mut ReceiverStats, round: u64, host: u64, delay: u32| {
-            let report = Report {
+            let report = ReceiverReport {
                 session: SessionId(1),
                 seen: 100 * round,
                 datagrams: 100 * round,

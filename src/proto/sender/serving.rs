@@ -9,8 +9,8 @@ use crate::id::InstanceId;
 use crate::proto::Dest;
 use crate::proto::compression::Demand;
 use crate::units::Moment;
-use crate::wire::message::{Announce, OrderKind, Status, Want};
-use crate::wire::{DATA_OVERHEAD, HostStage, Message, Phase};
+use crate::wire::message::{Announce, OrderKind, SenderStatus, WantList};
+use crate::wire::{DATA_OVERHEAD, HostStage, Message, StatusPhase};
 
 /// Interval between scans for lost hosts and for a decision, if nothing happens.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
@@ -22,7 +22,7 @@ const SWEEP_SMALL_FLEET: u32 = 64;
 impl Sender {
     /// Takes a host's want: manifest nodes until the host has compared, then blocks if the host
     /// lacks any. An audit serves nodes only. Returns false for wants beyond that.
-    pub(super) fn on_want(&mut self, now: Moment, source: InstanceId, mut want: Want) -> bool {
+    pub(super) fn on_want(&mut self, now: Moment, source: InstanceId, mut want: WantList) -> bool {
         let audit = self.is_audit();
         let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else {
             return false;
@@ -210,10 +210,10 @@ impl Sender {
         self.window_closes().filter(|&until| until > self.ticked)
     }
 
-    pub(super) fn wire_phase(&self) -> Phase {
+    pub(super) fn wire_phase(&self) -> StatusPhase {
         match self.phase {
-            SenderPhase::Ordering(_) | SenderPhase::Signing(_) => Phase::Ordering,
-            _ => Phase::Serving,
+            SenderPhase::Ordering(_) | SenderPhase::Signing(_) => StatusPhase::Ordering,
+            _ => StatusPhase::Serving,
         }
     }
 
@@ -226,9 +226,9 @@ impl Sender {
         }
     }
 
-    pub(super) fn send_status(&mut self, now: Moment, phase: Phase) {
+    pub(super) fn send_status(&mut self, now: Moment, phase: StatusPhase) {
         self.heartbeat.on_status(now);
-        let status = Status {
+        let status = SenderStatus {
             session: self.session,
             phase,
             sent: self.flow.stream().sent(),

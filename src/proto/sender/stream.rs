@@ -14,7 +14,7 @@ use crate::proto::RangeSet;
 use crate::proto::generation::{KEPT_GENERATIONS, grid_for};
 use crate::units::Moment;
 use crate::wire::DATA_OVERHEAD;
-use crate::wire::message::{Missing, Want};
+use crate::wire::message::{Missing, WantList};
 
 /// Generations packed ahead of the one being sent.
 const PACKED_AHEAD: usize = 3;
@@ -120,7 +120,7 @@ impl SymbolStream {
 
     /// Merges a host's want, limited to ordinals below `all`. Content sent since the host received
     /// counter `seen` is on its way and left out.
-    pub fn on_want(&mut self, want: &Want, seen: u64, all: u64) {
+    pub fn on_want(&mut self, want: &WantList, seen: u64, all: u64) {
         if self.stopped {
             return;
         }

@@ -381,7 +381,7 @@ fn looks(world: &World) -> (usize, usize) {
     let tree = world.open();
     let (stage, _) = world.stage(&tree, 1).unwrap();
     let changes = &stage.plan().changes;
-    (changes.unpacked(), changes.len() / crate::packed::CHUNK)
+    (changes.unpacked(), changes.len() / crate::packed::CHUNK_LEN)
 }
 
 /// So many names, neither made nor listed in their order.
@@ -397,7 +397,7 @@ fn each_part_of_a_plan_is_unpacked_once_for_all_directories_that_stay() {
         scattered(count).for_each(|name| std::fs::create_dir(world.www().join(name)).unwrap());
         let (looks, parts) = looks(&world);
         assert!(
-            parts >= count / crate::packed::CHUNK && looks <= 2 * parts,
+            parts >= count / crate::packed::CHUNK_LEN && looks <= 2 * parts,
             "{count}: {looks} looks at {parts} parts"
         );
     }
@@ -411,7 +411,7 @@ fn each_part_of_a_plan_is_unpacked_once_for_all_names_of_a_directory_that_goes()
             .for_each(|name| std::fs::write(world.www().join("gone").join(name), "").unwrap());
         let (looks, parts) = looks(&world);
         assert!(
-            parts >= count / crate::packed::CHUNK && looks <= 2 * parts,
+            parts >= count / crate::packed::CHUNK_LEN && looks <= 2 * parts,
             "{count}: {looks} looks at {parts} parts"
         );
     }

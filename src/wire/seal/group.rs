@@ -38,20 +38,20 @@ use std::fmt;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, Tag, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 
-use super::{KIND, Refusal, SEALED, Seal, version_of};
+use super::{KIND, OpenError, SEALED, Seal, version_of};
 use crate::keys::GroupKey;
 use crate::wire::VERSION;
 use crate::wire::datagram::{DATA, FRONT};
-use crate::wire::window::{Seen, Window};
+use crate::wire::window::{ReplayWindow, Seen};
 
 /// Bytes behind every datagram: the tag, and the process's start.
-pub const ROOM: usize = TAG + START;
-const TAG: usize = 16;
-const START: usize = 4;
+pub const SEAL_OVERHEAD: usize = TAG_BYTES + START_BYTES;
+const TAG_BYTES: usize = 16;
+const START_BYTES: usize = 4;
 /// Largest number of remembered sources; beyond it, the half heard longest ago is forgotten.
-pub const MAX_SOURCES: usize = 20_000;
+pub const MAX_SEALED_SOURCES: usize = 20_000;
 /// Largest number of remembered data sources: each takes a key, and up to [`DATA_WORDS`] words.
-pub const MAX_STREAMS: usize = 256;
+pub const MAX_DATA_SOURCES: usize = 256;
 /// Words of the window over messages, 64 numbers each. A message to the group may wait in a
 /// socket's buffer while one to a single host overtakes it.
 const CONTROL_WORDS: usize = 64;
@@ -62,27 +62,27 @@ const DATA_WORDS: usize = 1024;
 const PURPOSE: &[u8] = b"makuo datagrams v1";
 
 /// A process as identified by its datagrams: the source of the front, and the start.
-type Process = ([u8; 8], [u8; START]);
+type Process = ([u8; 8], [u8; START_BYTES]);
 
 /// Seals with a group's first key and opens with any.
 pub struct Sealed {
-    keys: Vec<Root>,
-    start: [u8; START],
-    own: Option<Own>,
-    sources: HashMap<Process, Source>,
+    keys: Vec<PreparedKey>,
+    start: [u8; START_BYTES],
+    own: Option<SealingKey>,
+    sources: HashMap<Process, KnownSource>,
     streams: usize,
     /// Datagrams opened: orders sources by the time of their last datagram.
     clock: u64,
 }
 
 /// Group key prepared for derivation.
-struct Root {
+struct PreparedKey {
     key: GroupKey,
     prk: Prk,
 }
 
 /// Sealing state of this process.
-struct Own {
+struct SealingKey {
     source: [u8; 8],
     key: LessSafeKey,
     /// Counters sealed last, of messages and of data.
@@ -90,26 +90,26 @@ struct Own {
 }
 
 /// A process whose datagrams opened. Replayed recordings can add many, so each takes little memory.
-struct Source {
+struct KnownSource {
     /// Index of the group key.
     root: usize,
     heard: u64,
-    control: Window,
-    stream: Option<Box<Stream>>,
+    control: ReplayWindow,
+    stream: Option<Box<DataStream>>,
 }
 
 /// State of a process that sends data. The key is kept, because deriving it takes as long as
 /// opening a datagram.
-struct Stream {
+struct DataStream {
     key: LessSafeKey,
-    window: Window,
+    window: ReplayWindow,
 }
 
 impl Sealed {
     /// Seals with the first of `keys`, opens with all; `start` is fresh randomness from the system.
     /// `None` without keys.
-    pub fn new(keys: &[GroupKey], start: [u8; START]) -> Option<Self> {
-        let roots: Vec<Root> = keys.iter().map(Root::new).collect();
+    pub fn new(keys: &[GroupKey], start: [u8; START_BYTES]) -> Option<Self> {
+        let roots: Vec<PreparedKey> = keys.iter().map(PreparedKey::new).collect();
         let sources = HashMap::new();
         (!roots.is_empty()).then_some(Self {
             keys: roots,
@@ -122,10 +122,10 @@ impl Sealed {
     }
 
     /// Sealing state of this process under the id `source`.
-    fn own(&mut self, source: [u8; 8]) -> Option<&mut Own> {
+    fn own(&mut self, source: [u8; 8]) -> Option<&mut SealingKey> {
         if self.own.as_ref().is_none_or(|own| own.source != source) {
             let key = self.keys.first()?.derive(&(source, self.start))?;
-            self.own = Some(Own {
+            self.own = Some(SealingKey {
                 source,
                 key,
                 last: [0; 2],
@@ -138,9 +138,9 @@ impl Sealed {
     /// Opens a datagram of a known source.
     fn open_known(
         &self,
-        source: &Source,
+        source: &KnownSource,
         process: &Process,
-        front: &Front,
+        front: &SealedFront,
         text: &mut [u8],
     ) -> bool {
         match &source.stream {
@@ -157,9 +157,9 @@ impl Sealed {
     fn open_first(
         &mut self,
         process: Process,
-        front: &Front,
+        front: &SealedFront,
         text: &mut [u8],
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), OpenError> {
         // A failed opening leaves noise behind.
         let copy = (self.keys.len() > 1).then(|| text.to_vec());
         for (root, key) in self.keys.iter().enumerate() {
@@ -170,10 +170,10 @@ impl Sealed {
                 continue;
             };
             if front.open(&key, text) {
-                let source = Source {
+                let source = KnownSource {
                     root,
                     heard: self.clock,
-                    control: Window::new(CONTROL_WORDS),
+                    control: ReplayWindow::new(CONTROL_WORDS),
                     stream: None,
                 };
                 self.make_room();
@@ -182,18 +182,18 @@ impl Sealed {
             }
         }
 
-        Err(Refusal::Wrong)
+        Err(OpenError::Wrong)
     }
 
     /// Forgets the half heard longest ago, if there are too many.
     fn make_room(&mut self) {
-        if self.sources.len() >= MAX_SOURCES {
+        if self.sources.len() >= MAX_SEALED_SOURCES {
             self.forget(|_| true);
         }
     }
 
     /// Forgets the half heard longest ago of the sources that `fits`.
-    fn forget(&mut self, fits: impl Fn(&Source) -> bool) {
+    fn forget(&mut self, fits: impl Fn(&KnownSource) -> bool) {
         let mut heard: Vec<u64> = self
             .sources
             .values()
@@ -215,26 +215,30 @@ impl Sealed {
 
 impl Seal for Sealed {
     fn room(&self) -> usize {
-        ROOM
+        SEAL_OVERHEAD
     }
 
     fn seal(&mut self, datagram: &mut [u8]) {
         let start = self.start;
-        let Some(end) = datagram.len().checked_sub(ROOM).filter(|end| *end >= FRONT) else {
+        let Some(end) = datagram
+            .len()
+            .checked_sub(SEAL_OVERHEAD)
+            .filter(|end| *end >= FRONT)
+        else {
             return datagram.fill(0);
         };
 
         datagram[KIND] |= SEALED;
         let (datagram, room) = datagram.split_at_mut(end);
-        let front = Front::of(datagram);
+        let front = SealedFront::of(datagram);
         let tag = self
             .own(front.source())
             .and_then(|own| own.seal(&front, &mut datagram[FRONT..]));
 
         match tag {
             Some(tag) => {
-                room[..TAG].copy_from_slice(tag.as_ref());
-                room[TAG..].copy_from_slice(&start);
+                room[..TAG_BYTES].copy_from_slice(tag.as_ref());
+                room[TAG_BYTES..].copy_from_slice(&start);
             }
             // Better lost than sealed with a used nonce: a datagram of zeros is dropped everywhere.
             None => {
@@ -246,38 +250,42 @@ impl Seal for Sealed {
         }
     }
 
-    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], Refusal> {
+    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> Result<&'a [u8], OpenError> {
         match version_of(datagram) {
             Some(VERSION) => {}
-            Some(_) => return Err(Refusal::Version),
-            None => return Err(Refusal::Foreign),
+            Some(_) => return Err(OpenError::Version),
+            None => return Err(OpenError::Foreign),
         }
 
         if datagram[KIND] & SEALED == 0 {
-            return Err(Refusal::Plain);
+            return Err(OpenError::Plain);
         }
 
-        let Some(end) = datagram.len().checked_sub(ROOM).filter(|end| *end > FRONT) else {
-            return Err(Refusal::Wrong);
+        let Some(end) = datagram
+            .len()
+            .checked_sub(SEAL_OVERHEAD)
+            .filter(|end| *end > FRONT)
+        else {
+            return Err(OpenError::Wrong);
         };
 
-        let front = Front::of(datagram);
-        let mut start = [0; START];
-        start.copy_from_slice(&datagram[end + TAG..]);
+        let front = SealedFront::of(datagram);
+        let mut start = [0; START_BYTES];
+        start.copy_from_slice(&datagram[end + TAG_BYTES..]);
         let process = (front.source(), start);
-        let text = &mut datagram[FRONT..end + TAG];
+        let text = &mut datagram[FRONT..end + TAG_BYTES];
         self.clock += 1;
 
         match self.sources.get(&process) {
             // Cheap, and reveals nothing that a listener does not know.
-            Some(source) if source.look(&front) != Seen::New => return Err(Refusal::Replayed),
+            Some(source) if source.look(&front) != Seen::New => return Err(OpenError::Replayed),
             Some(source) if self.open_known(source, &process, &front, text) => {}
-            Some(_) => return Err(Refusal::Wrong),
+            Some(_) => return Err(OpenError::Wrong),
             None => self.open_first(process, &front, text)?,
         }
 
         if front.is_data()
-            && self.streams >= MAX_STREAMS
+            && self.streams >= MAX_DATA_SOURCES
             && self
                 .sources
                 .get(&process)
@@ -287,7 +295,7 @@ impl Seal for Sealed {
         }
 
         let Some(source) = self.sources.get_mut(&process) else {
-            return Err(Refusal::Wrong);
+            return Err(OpenError::Wrong);
         };
 
         source.heard = self.clock;
@@ -296,10 +304,10 @@ impl Seal for Sealed {
                 .keys
                 .get(source.root)
                 .and_then(|key| key.derive(&process))
-                .ok_or(Refusal::Wrong)?;
-            source.stream = Some(Box::new(Stream {
+                .ok_or(OpenError::Wrong)?;
+            source.stream = Some(Box::new(DataStream {
                 key,
-                window: Window::new(DATA_WORDS),
+                window: ReplayWindow::new(DATA_WORDS),
             }));
             self.streams += 1;
         }
@@ -309,7 +317,7 @@ impl Seal for Sealed {
         Ok(&datagram[..end])
     }
 
-    fn rekey(&mut self, keys: &[GroupKey], start: [u8; START]) -> bool {
+    fn rekey(&mut self, keys: &[GroupKey], start: [u8; START_BYTES]) -> bool {
         let Some(fresh) = Sealed::new(keys, start) else {
             return false;
         };
@@ -343,7 +351,7 @@ impl fmt::Debug for Sealed {
     }
 }
 
-impl Root {
+impl PreparedKey {
     fn new(key: &GroupKey) -> Self {
         Self {
             key: key.clone(),
@@ -359,9 +367,9 @@ impl Root {
     }
 }
 
-impl Own {
+impl SealingKey {
     /// Encrypts `text`; `None` if the counter is not above that of the last datagram of the kind.
-    fn seal(&mut self, front: &Front, text: &mut [u8]) -> Option<Tag> {
+    fn seal(&mut self, front: &SealedFront, text: &mut [u8]) -> Option<Tag> {
         let last = &mut self.last[usize::from(front.is_data())];
         if front.counter() <= *last {
             return None;
@@ -374,8 +382,8 @@ impl Own {
     }
 }
 
-impl Source {
-    fn look(&self, front: &Front) -> Seen {
+impl KnownSource {
+    fn look(&self, front: &SealedFront) -> Seen {
         match front.is_data() {
             true => self
                 .stream
@@ -385,7 +393,7 @@ impl Source {
         }
     }
 
-    fn take(&mut self, front: &Front) {
+    fn take(&mut self, front: &SealedFront) {
         let window = match &mut self.stream {
             Some(stream) if front.is_data() => &mut stream.window,
             _ => &mut self.control,
@@ -395,9 +403,9 @@ impl Source {
 }
 
 /// Front of a sealed datagram: authenticated beside the text, and the source of the nonce.
-struct Front([u8; FRONT]);
+struct SealedFront([u8; FRONT]);
 
-impl Front {
+impl SealedFront {
     /// Reads the front of a datagram that is long enough.
     fn of(datagram: &[u8]) -> Self {
         let mut front = [0; FRONT];

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{Generation, InstanceId, SessionId};
-use crate::wire::datagram::{Front as Sent, Piece, SymbolHeader, write_piece, write_symbol};
+use crate::wire::datagram::{Fragment, Front, SymbolHeader, write_fragment, write_symbol};
 
 fn key(n: u8) -> GroupKey {
     use base64ct::{Base64, Encoding};
@@ -14,20 +14,20 @@ fn key(n: u8) -> GroupKey {
 
 fn sealed(keys: &[u8], start: u8) -> Sealed {
     let keys: Vec<_> = keys.iter().map(|&n| key(n)).collect();
-    Sealed::new(&keys, [start; START]).expect("keys")
+    Sealed::new(&keys, [start; START_BYTES]).expect("keys")
 }
 
 fn control(source: u64, counter: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let front = Sent {
+    let front = Front {
         source: InstanceId(source),
         counter,
     };
 
-    write_piece(
+    write_fragment(
         &mut out,
         front,
-        Piece {
+        Fragment {
             message: 1,
             index: 0,
             count: 1,
@@ -35,7 +35,7 @@ fn control(source: u64, counter: u64, bytes: &[u8]) -> Vec<u8> {
         },
     );
 
-    out.resize(out.len() + ROOM, 0);
+    out.resize(out.len() + SEAL_OVERHEAD, 0);
     out
 }
 
@@ -55,7 +55,7 @@ fn data(source: u64, counter: u64) -> Vec<u8> {
 
     write_symbol(
         &mut out,
-        Sent {
+        Front {
             source: InstanceId(source),
             counter,
         },
@@ -63,7 +63,7 @@ fn data(source: u64, counter: u64) -> Vec<u8> {
         &[5; 900],
     );
 
-    out.resize(out.len() + ROOM, 0);
+    out.resize(out.len() + SEAL_OVERHEAD, 0);
     out
 }
 
@@ -72,7 +72,7 @@ fn seal(by: &mut Sealed, mut datagram: Vec<u8>) -> Vec<u8> {
     datagram
 }
 
-fn open(by: &mut Sealed, datagram: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn open(by: &mut Sealed, datagram: &[u8]) -> Result<Vec<u8>, OpenError> {
     by.open(&mut datagram.to_vec()).map(<[u8]>::to_vec)
 }
 
@@ -89,7 +89,9 @@ proptest! {
         let closed = seal(&mut ours, plain.clone());
         prop_assert_eq!(closed.len(), plain.len());
         prop_assert!(!closed.windows(16).any(|w| w == &text[..16]));
-        prop_assert_eq!(open(&mut theirs, &closed), Ok(plain[..plain.len() - ROOM].to_vec()));
+
+        let text = &plain[..plain.len() - SEAL_OVERHEAD];
+        prop_assert_eq!(open(&mut theirs, &closed), Ok(text.to_vec()));
     }
 
     #[test]
@@ -129,18 +131,18 @@ fn another_key_a_plain_datagram_and_noise_are_told_apart() {
     let mut theirs = sealed(&[2], 2);
     let mut none = super::super::Plain;
     let closed = seal(&mut ours, control(7, 1, b"text"));
-    assert_eq!(open(&mut theirs, &closed), Err(Refusal::Wrong));
-    assert_eq!(none.open(&mut closed.clone()), Err(Refusal::Sealed));
+    assert_eq!(open(&mut theirs, &closed), Err(OpenError::Wrong));
+    assert_eq!(none.open(&mut closed.clone()), Err(OpenError::Sealed));
     let plain = control(7, 1, b"text");
-    assert_eq!(open(&mut ours, &plain), Err(Refusal::Plain));
+    assert_eq!(open(&mut ours, &plain), Err(OpenError::Plain));
     assert_eq!(none.open(&mut plain.clone()), Ok(&plain[..]));
     assert_eq!(
         open(&mut ours, b"GET / HTTP/1.1\r\nHost: x"),
-        Err(Refusal::Foreign)
+        Err(OpenError::Foreign)
     );
     let mut newer = closed;
     newer[2] += 1;
-    assert_eq!(open(&mut ours, &newer), Err(Refusal::Version));
+    assert_eq!(open(&mut ours, &newer), Err(OpenError::Version));
 
     assert!(theirs.sources.is_empty());
 }
@@ -161,14 +163,14 @@ fn a_replay_is_refused_in_any_order_for_messages_and_data_apart() {
 
     assert!(
         sent.iter()
-            .all(|datagram| open(&mut theirs, datagram) == Err(Refusal::Replayed))
+            .all(|datagram| open(&mut theirs, datagram) == Err(OpenError::Replayed))
     );
     let late = seal(&mut ours, control(7, 1_000_000, b"text"));
     assert!(open(&mut theirs, &late).is_ok());
 
     assert_eq!(
         open(&mut theirs, &sent[0]),
-        Err(Refusal::Replayed),
+        Err(OpenError::Replayed),
         "older than the window"
     );
 }
@@ -179,7 +181,7 @@ fn a_nonce_is_never_used_twice() {
     let first = seal(&mut ours, control(7, 5, b"one"));
     let again = seal(&mut ours, control(7, 5, b"two"));
     assert!(
-        again[..again.len() - ROOM].iter().all(|&b| b == 0),
+        again[..again.len() - SEAL_OVERHEAD].iter().all(|&b| b == 0),
         "not sent"
     );
 
@@ -201,7 +203,7 @@ fn a_nonce_is_never_used_twice() {
         "what the start is for"
     );
 
-    let mut short = vec![0xff; ROOM];
+    let mut short = vec![0xff; SEAL_OVERHEAD];
     ours.seal(&mut short);
     assert!(short.iter().all(|&b| b == 0));
 }
@@ -217,25 +219,25 @@ fn two_keys_let_a_group_change_over() {
     let c = seal(&mut both, control(3, 1, b"c"));
 
     assert!(open(&mut new, &c).is_ok(), "sealed with the first");
-    assert_eq!(open(&mut old, &c), Err(Refusal::Wrong));
+    assert_eq!(open(&mut old, &c), Err(OpenError::Wrong));
 
     // The old key is removed while the process runs: its datagrams are refused from now on, and the
     // windows of the new key stay.
-    assert!(both.rekey(&[key(2)], [4; START]));
+    assert!(both.rekey(&[key(2)], [4; START_BYTES]));
     assert_eq!(
         open(&mut both, &seal(&mut old, control(1, 2, b"a"))),
-        Err(Refusal::Wrong)
+        Err(OpenError::Wrong)
     );
-    assert_eq!(open(&mut both, &b), Err(Refusal::Replayed));
+    assert_eq!(open(&mut both, &b), Err(OpenError::Replayed));
 
     let d = seal(&mut both, control(3, 2, b"d"));
     assert!(open(&mut new, &d).is_ok());
     assert!(
-        !both.rekey(&[], [5; START]),
+        !both.rekey(&[], [5; START_BYTES]),
         "there is no way back to plain"
     );
 
-    assert!(!super::super::Plain.rekey(&[key(1)], [6; START]));
+    assert!(!super::super::Plain.rekey(&[key(1)], [6; START_BYTES]));
 }
 
 #[test]
@@ -247,13 +249,13 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
         (first, data_too.then(|| seal(&mut one, data(source, 1))))
     };
 
-    for source in 0..MAX_SOURCES as u64 + 100 {
+    for source in 0..MAX_SEALED_SOURCES as u64 + 100 {
         let (first, more) = datagram(source, source % 40 == 0);
         assert!(
             open(&mut host, &first).is_ok()
                 && more.is_none_or(|more| open(&mut host, &more).is_ok())
         );
-        assert!(host.sources.len() <= MAX_SOURCES && host.streams <= MAX_STREAMS);
+        assert!(host.sources.len() <= MAX_SEALED_SOURCES && host.streams <= MAX_DATA_SOURCES);
     }
 
     assert_eq!(
@@ -262,8 +264,8 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
     );
 
     // The sources heard last are still known.
-    let (again, _) = datagram(MAX_SOURCES as u64, false);
-    assert_eq!(open(&mut host, &again), Err(Refusal::Replayed));
+    let (again, _) = datagram(MAX_SEALED_SOURCES as u64, false);
+    assert_eq!(open(&mut host, &again), Err(OpenError::Replayed));
 
     // Sources without the key are not remembered at all.
     let known = host.sources.len();
