@@ -1,6 +1,6 @@
-//! Which block lies where in files that are named by number: the records of it, and reading what they promise.
+//! Records of which block lies where in numbered files, and reads of these blocks.
 //!
-//! A record is a hint: a block counts only after it was read and hashed. It must not know what the files are for.
+//! A record is a hint: a block counts only after it was read and hashed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,23 +14,23 @@ use crate::error::{Error, Result};
 use crate::tree::fs::dir::slot_name;
 use crate::tree::fs::root::open_file_at;
 
-/// The bytes of a record: hash, size, slot, offset.
+/// Bytes of a record: hash, size, slot, offset.
 pub(crate) const RECORD: usize = 32 + 4 + 8 + 8;
-/// The most bytes of records that are read of one file: some hundred million blocks.
+/// Most bytes of records read from one file: some hundred million blocks.
 const MAX_RECORDS: u64 = 5 << 30;
 
-/// Where a block lies.
+/// Location of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockLocation {
-    /// The file, by number.
+    /// Number of the file.
     pub(crate) slot: u64,
-    /// Where in it, in bytes.
+    /// Offset in the file, in bytes.
     pub(crate) offset: u64,
-    /// The block's size in bytes.
+    /// Size of the block in bytes.
     pub(crate) size: u32,
 }
 
-/// The record that says that the block `hash` lies at `place`.
+/// Encodes the record of the block `hash` at `place`.
 pub(crate) fn record(hash: &BlockHash, place: &BlockLocation) -> [u8; RECORD] {
     let mut record = [0; RECORD];
     record[..32].copy_from_slice(&hash.0);
@@ -40,7 +40,8 @@ pub(crate) fn record(hash: &BlockHash, place: &BlockLocation) -> [u8; RECORD] {
     record
 }
 
-/// Tells of every record in the file `path` from the byte `start` on; half a record at the end counts for nothing.
+/// Calls back for every record in the file `path` from the byte `start` on; ignores half a record
+/// at the end.
 pub(crate) fn each_record(
     path: &Path,
     start: u64,
@@ -72,8 +73,8 @@ pub(crate) fn each_record(
     }
 }
 
-/// Reads `blocks` out of the files in `dir`, in the order in which they lie there, and hands on every one that is
-/// really there. Says how many are not.
+/// Reads `blocks` from the files in `dir`, in the order of their location, and hands on every block
+/// with a matching hash. Returns the number of missing blocks.
 pub(crate) fn read_each(
     dir: BorrowedFd<'_>,
     blocks: &HashMap<BlockHash, BlockLocation>,
@@ -99,7 +100,7 @@ pub(crate) fn read_each(
     missing
 }
 
-/// Reads one block; false when it is not there.
+/// Reads one block; false if the bytes do not match.
 pub(crate) fn read(
     file: &File,
     hash: &BlockHash,
@@ -157,7 +158,7 @@ mod tests {
         all.iter()
             .for_each(|(hash, place)| bytes.extend_from_slice(&record(hash, place)));
 
-        // A size that no block has, and half a record.
+        // A record with an impossible size, and half a record.
         bytes.extend_from_slice(&record(
             &first,
             &BlockLocation {
@@ -180,7 +181,7 @@ mod tests {
             found.push(bytes.to_vec())
         });
 
-        // The second one is not where its record says.
+        // The second block is not at its recorded location.
         assert_eq!((found, missing), (vec![b"first".to_vec()], 2));
     }
 }

@@ -1,8 +1,8 @@
-//! The state directory of one tree: where it is, who holds it, and the few small files in it.
+//! The state directory of one tree: its place, its lock, and the small files inside.
 //!
-//! It stands on the tree's own filesystem, since what is staged gets into the tree by rename: beside the tree, or where
-//! the tree is a mount point, in a directory inside of it that no release can name ([`TreePath::is_reserved`]). Only
-//! this user can read it. It must not know what a release does to the tree.
+//! It is on the tree's own filesystem, since staged items enter the tree by rename: beside the
+//! tree, or for a tree that is a mount point, in a directory inside that no release can name
+//! ([`TreePath::is_reserved`]). Only this user can read it.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -30,16 +30,17 @@ use crate::tree::fs::root::{FileId, Root};
 use crate::tree::fs::stat::{FileStat, mount_of};
 use crate::tree::fs::symlinks::{self, LinkPolicy};
 
-/// Beside what a commit replaced: the record of a release of the same serial, and the order that committed it.
+/// In an undo directory: the record of another release of the same serial, and the order that
+/// committed it.
 const ASIDE_RELEASE: &str = "release";
 const ASIDE_ORDER: &str = "order";
-/// Where that stands which could not be removed.
+/// Directory for entries that could not be removed.
 const TRASH: &str = "trash";
-/// How often and how far apart the lock is tried.
+/// Attempts at the lock, and the pause between them.
 const LOCK_TRIES: usize = 20;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// The state directory of one tree, locked for this process.
+/// State directory of one tree, locked for this process.
 #[derive(Debug)]
 pub struct StateDir {
     records: StateReader,
@@ -47,12 +48,12 @@ pub struct StateDir {
     stage: OwnedFd,
     warning: Option<String>,
     is_overlay: bool,
-    /// The directory at the top of the tree that it is in, when it is.
+    /// For a state inside the tree: the directory at the top of the tree that holds it.
     hidden: Option<FileId>,
     _lock: File,
 }
 
-/// What can be read without the lock, too.
+/// Reads need no lock.
 impl Deref for StateDir {
     type Target = StateReader;
 
@@ -62,8 +63,8 @@ impl Deref for StateDir {
 }
 
 impl StateDir {
-    /// Opens, or makes, the state directory of the tree `name` at `tree`: `state_dir`/NAME when that is given and on
-    /// the tree's filesystem, else `.makuo`/NAME beside the tree.
+    /// Opens or creates the state directory of the tree `name` at `tree`: `state_dir`/NAME if given
+    /// and on the tree's filesystem, else `.makuo`/NAME beside the tree.
     pub fn open(name: &TreeName, tree: &Root, state_dir: Option<&Path>) -> Result<Self> {
         let mut warning = None;
         if let Some(given) = state_dir {
@@ -104,7 +105,7 @@ impl StateDir {
                 let before =
                     FileStat::of(tree).map_err(|e| Error::io("cannot look at", &real, e))?;
                 let handle = private_dir_at(tree.as_fd(), Path::new(BESIDE), &hidden)?;
-                // It is no part of the tree, nor is that it was made.
+                // The directory is no part of the tree, so its creation leaves no mark there.
                 if let Err(e) = (Metadata {
                     mtime: Some(before.mtime),
                     ..Metadata::default()
@@ -185,22 +186,22 @@ impl StateDir {
         })
     }
 
-    /// Whether its path still leads to the directory that was opened.
+    /// Returns whether the path still leads to the opened directory.
     pub(crate) fn still_there(&self) -> io::Result<bool> {
         self.root().still_there()
     }
 
-    /// Its handle.
+    /// Handle of the directory.
     pub(crate) fn handle(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
     }
 
-    /// Where the next tree is built that a commit in the layout `swap` puts into the live one's place.
+    /// Path of the next tree, which a commit in the layout `swap` exchanges with the live one.
     pub(crate) fn next_path(&self) -> PathBuf {
         self.here().join("next")
     }
 
-    /// Makes an empty directory for the next tree.
+    /// Creates an empty directory for the next tree.
     pub(crate) fn fresh_next(&self) -> Result<()> {
         self.forget_next()?;
         private_dir(&self.next_path())
@@ -211,8 +212,9 @@ impl StateDir {
         self.discard(self.handle(), c"next", &self.next_path())
     }
 
-    /// Removes `name` in the directory `dir` of the state, which is at `path`, with all that is in it. What cannot be
-    /// removed now (a file in it is immutable) is put aside and tried again later: new work does not wait for it.
+    /// Removes `name` in the directory `dir` of the state, at `path`, with everything below. An
+    /// entry that cannot be removed now (an immutable file, say) moves to the trash for a later
+    /// attempt, so new work does not wait.
     pub(crate) fn discard(&self, dir: BorrowedFd<'_>, name: &CStr, path: &Path) -> Result<()> {
         let Err(why) = discard(dir, name) else {
             return Ok(());
@@ -253,7 +255,7 @@ impl StateDir {
         }
     }
 
-    /// Tries to remove what could not be removed before.
+    /// Retries the removal of everything in the trash.
     pub(crate) fn empty_trash(&self) {
         let path = self.here().join(TRASH);
         let Ok(dir) = open_dir(&path) else { return };
@@ -265,7 +267,7 @@ impl StateDir {
         }
     }
 
-    /// The directories that belong to the state and not to the tree, wherever they are met.
+    /// Directories that belong to the state and not to the tree.
     pub fn apart(&self) -> Vec<FileId> {
         [Some(self.root().id()), self.hidden]
             .into_iter()
@@ -273,59 +275,59 @@ impl StateDir {
             .collect()
     }
 
-    /// Whether it is inside the tree, which is a mount point.
+    /// Returns whether the state is inside the tree, which is a mount point then.
     pub fn is_inside(&self) -> bool {
         self.hidden.is_some()
     }
 
-    /// Whether it, and the tree, is on an overlay filesystem.
+    /// Returns whether state and tree are on an overlay filesystem.
     pub(crate) fn is_overlay(&self) -> bool {
         self.is_overlay
     }
 
-    /// What the operator should know about where it is.
+    /// Warning about the place of the state, for the operator.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// The directory itself, whatever became of its path: for this process, as long as this lives.
+    /// Path of the handle in /proc; valid in this process while this value lives.
     pub fn here(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
     }
 
-    /// Where the tree's index belongs, for this process.
+    /// Path of the tree's index in this process.
     pub fn index_path(&self) -> PathBuf {
         self.here().join("index")
     }
 
-    /// The directory of staged items.
+    /// Directory of staged items.
     pub fn stage(&self) -> BorrowedFd<'_> {
         self.stage.as_fd()
     }
 
-    /// The directory of the staged items by a path of this process, for listings.
+    /// Path of the directory of staged items in this process, for listings.
     pub fn stage_path(&self) -> PathBuf {
         self.here().join("stage")
     }
 
-    /// Where commits keep what they replaced and deleted.
+    /// Directory of all undo directories.
     pub(crate) fn undo_dirs(&self) -> PathBuf {
         self.here().join("undo")
     }
 
-    /// Where a commit of `serial` keeps what it replaced and deleted.
+    /// Undo directory of `serial`: entries that its commit replaced or deleted.
     pub fn undo_path(&self, serial: Serial) -> PathBuf {
         self.undo_dirs().join(serial.to_string())
     }
 
-    /// The undo directory of a commit that is under way.
+    /// Opens the undo directory of a commit in progress.
     pub(crate) fn undo_dir(&self, serial: Serial) -> Result<OwnedFd> {
         let path = self.undo_path(serial);
         private_dir(&path)?;
         open_dir(&path)
     }
 
-    /// Makes an empty undo directory; every other one is removed.
+    /// Creates an empty undo directory and removes every other one.
     pub(crate) fn fresh_undo(&self, serial: Serial) -> Result<OwnedFd> {
         self.forget_undo()?;
         let path = self.undo_path(serial);
@@ -334,12 +336,12 @@ impl StateDir {
         open_dir(&path)
     }
 
-    /// Removes everything that commits replaced and deleted.
+    /// Removes all undo directories.
     pub fn forget_undo(&self) -> Result<()> {
         let path = self.undo_dirs();
         let undo = open_dir(&path)?;
         for name in names(&path)? {
-            // First what says that there is a way back: half of it would be none.
+            // The journal goes first: an undo from half a directory must not start.
             self.remove(&format!("undo/{}/{FORWARD}", name.to_string_lossy()))?;
             self.discard(undo.as_fd(), &c_name(&name)?, &path.join(&name))?;
         }
@@ -347,17 +349,18 @@ impl StateDir {
         Ok(())
     }
 
-    /// Removes the files whose names begin with `prefix`: what a process that ended early was writing.
+    /// Removes files with the prefix `prefix`: partial writes of processes that ended early.
     pub(crate) fn sweep(&self, prefix: &str) {
         for name in names(&self.here()).into_iter().flatten() {
             if name.to_string_lossy().starts_with(prefix) {
-                // They are in nobody's way but that of free space.
+                // A file that stays costs disk space only.
                 let _ = std::fs::remove_file(self.here().join(name));
             }
         }
     }
 
-    /// Makes `mark` the highest release, durably; an older one, or another one of the same number, is refused.
+    /// Raises the highest release to `mark`, durably; refuses an older one and another one of the
+    /// same serial.
     pub fn raise_highest(&self, mark: Mark) -> Result<()> {
         match self.highest()? {
             Some(highest) if highest.serial >= mark.serial => {
@@ -380,12 +383,12 @@ impl StateDir {
         }
     }
 
-    /// Remembers the newest release that this tree was the source of.
+    /// Records the newest release with this tree as its source.
     pub(crate) fn set_sent(&self, mark: Mark) -> Result<()> {
         self.write_mark("source", mark, 0)
     }
 
-    /// Keeps a release's header and signature.
+    /// Stores header and signature of a release.
     pub(crate) fn store(&self, serial: Serial, header: &[u8], signature: &[u8]) -> Result<()> {
         let pair = (
             ByteVec::from(header.to_vec()),
@@ -400,8 +403,8 @@ impl StateDir {
         self.remove(&format!("releases/{serial}"))
     }
 
-    /// Moves the record of the release `mark` beside what the commit of another one of its serial replaces. Again after
-    /// a crash: what is not there has been moved.
+    /// Moves the record of the release `mark` into the undo directory of a commit of the same
+    /// serial. Repeatable after a crash: a missing record was moved already.
     pub(crate) fn set_aside(&self, mark: Mark) -> Result<()> {
         let serial = mark.serial;
         if self
@@ -421,7 +424,8 @@ impl StateDir {
         Ok(())
     }
 
-    /// Moves the record of the release `mark` back, over that of another one of its serial.
+    /// Moves the record of the release `mark` back, over the record of the other release of its
+    /// serial.
     pub(crate) fn bring_back(&self, mark: Mark) -> Result<()> {
         let serial = mark.serial;
         for (name, aside) in [
@@ -429,7 +433,8 @@ impl StateDir {
             (grant_name(serial), ASIDE_ORDER),
         ] {
             let aside = format!("undo/{serial}/{aside}");
-            // Without one the order that is there may be the other one's: it is compared with the release where it is used.
+            // Without one, the present order may belong to the other release; users compare it with
+            // theirs.
             if self.read(&aside)?.is_some() {
                 self.rename(&aside, &name)?;
             }
@@ -438,12 +443,12 @@ impl StateDir {
         Ok(())
     }
 
-    /// Writes the file `name` whole or not at all, durably.
+    /// Writes the file `name` atomically and durably.
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         self.write_with(name, |file| file.write_all(bytes))
     }
 
-    /// As [`StateDir::write`], with what `fill` writes.
+    /// Like [`StateDir::write`], with content from `fill`.
     pub(crate) fn write_with(
         &self,
         name: &str,
@@ -462,7 +467,7 @@ impl StateDir {
         write().map_err(|e: io::Error| Error::io("cannot write", self.path().join(name), e))
     }
 
-    /// Removes the file `name` durably; one that is not there is fine.
+    /// Removes the file `name` durably; a missing file is no error.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         let remove = || {
             let (dir, last) = self.place(name)?;
@@ -489,7 +494,7 @@ impl StateDir {
         self.sync()
     }
 
-    /// The directory of the file `name`, and what the file is called in it.
+    /// Parent directory of the file `name`, and the last component.
     fn place(&self, name: &str) -> io::Result<(OwnedFd, CString)> {
         let path = inside(name);
         Ok((
@@ -498,7 +503,7 @@ impl StateDir {
         ))
     }
 
-    /// Makes the names in the directory durable.
+    /// Syncs the names in the directory.
     pub(crate) fn sync(&self) -> Result<()> {
         rustix::fs::fsync(&self.handle).map_err(|e| Error::io("cannot sync", self.path(), e))
     }
@@ -511,7 +516,7 @@ impl StateDir {
     }
 }
 
-/// Waits a moment for a process that is just ending, or that is between fork and exec.
+/// Waits a moment for a process that is about to end, or is between fork and exec.
 fn try_lock(lock: &File) -> rustix::io::Result<()> {
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
@@ -522,7 +527,8 @@ fn try_lock(lock: &File) -> rustix::io::Result<()> {
     Err(Errno::WOULDBLOCK)
 }
 
-/// Makes the directory of the tree `name` in `dir`, which is relative to `start`; `path` leads to it.
+/// Creates the directory of the tree `name` in `dir`, relative to `start`; `path` is the result's
+/// path.
 fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBuf) -> Result<Root> {
     let links = LinkPolicy::own();
     let above = symlinks::make(start, dir, links).map_err(|e| {
@@ -538,7 +544,7 @@ fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBu
     Root::of_handle(&handle, path.clone(), links).map_err(|e| Error::io("cannot open", &path, e))
 }
 
-/// Refuses a directory in which another user may replace the state of a tree.
+/// Refuses a directory in which another user could replace the state of a tree.
 fn check_owner(dir: &OwnedFd, path: &Path) -> Result<()> {
     let failed = |e: io::Error| Error::io("cannot look at", path, e);
     let now = FileStat::of(dir).map_err(failed)?;
@@ -562,7 +568,7 @@ fn check_owner(dir: &OwnedFd, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the directory of a tree of which nothing will be kept there.
+/// Removes an empty directory of a tree that will keep its state elsewhere.
 fn forsake(dir: &Root, name: &TreeName) {
     let gone = dir
         .above()
@@ -572,8 +578,8 @@ fn forsake(dir: &Root, name: &TreeName) {
     }
 }
 
-/// Refuses to begin a new state at `inside` when there is one beside the tree, which was no mount point then: the new
-/// one would take old releases for new ones.
+/// Refuses a new state at `inside` if a state exists beside the tree, from before the tree was a
+/// mount point: a new state would accept old releases again.
 fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
     let Some(beside) = tree
         .parent()
@@ -595,7 +601,7 @@ fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
     ))
 }
 
-/// Whether the directory above the tree is on the same mount as the tree.
+/// Returns whether the tree's parent directory is on the same mount as the tree.
 fn is_on_mount_of(tree: &Root, above: &OwnedFd) -> bool {
     mount_of(above.as_fd())
         .ok()
@@ -608,7 +614,7 @@ fn on_same(tree: &Root, dir: &Root) -> Result<bool> {
 }
 
 fn is_inside(path: &Path, tree: &Root) -> Result<bool> {
-    // What does not exist yet will be made in the nearest directory that does.
+    // A missing directory will be created in its nearest existing ancestor.
     let nearest = path
         .ancestors()
         .find_map(|above| std::fs::canonicalize(above).ok());

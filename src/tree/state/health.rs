@@ -1,8 +1,9 @@
-//! Whether the release that a tree is passed its checks after the commit: `after` and `health`.
+//! Result of the checks after a commit, `after` and `health`, for the release that a tree runs.
 //!
-//! **On disk.** `unhealthy` in a tree's state says which release did not: a line with its serial, its identity and
-//! whether `after` has to run again (0 or 1), then what went wrong. It is written before the checks begin, so that
-//! checks that were cut short count as failed, and removed when they pass.
+//! **On disk.** The file `unhealthy` in a tree's state names the release that failed: a line with
+//! its serial, its identity and whether `after` has to run again (0 or 1), then the error. It is
+//! written before the checks begin, so interrupted checks count as failed, and removed when they
+//! pass.
 
 use std::str;
 use std::time::{Duration, SystemTime};
@@ -14,17 +15,17 @@ use crate::error::Result;
 use crate::id::Serial;
 use crate::manifest::ReleaseId;
 
-/// The file that tells of failed checks.
+/// Name of the file.
 const UNHEALTHY: &str = "unhealthy";
 
-/// Why a release counts as unhealthy here.
+/// Reason for an unhealthy release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unhealthy {
     /// The release.
     pub mark: Mark,
-    /// Whether `after` failed or was cut short, so that it runs again.
+    /// Whether `after` failed or was interrupted, and so has to run again.
     pub after: bool,
-    /// What went wrong; empty when the checks were cut short.
+    /// The error; empty if the checks were interrupted.
     pub text: String,
 }
 
@@ -55,15 +56,15 @@ impl Unhealthy {
 }
 
 impl StateReader {
-    /// What the last checks of the release `id` failed with; none: they passed, or there were none.
+    /// Failure of the last checks of the release `id`; `None` if they passed or there were none.
     ///
-    /// A file that cannot be read counts as none.
+    /// An unreadable file counts as none.
     pub fn unhealthy(&self, id: ReleaseId) -> Option<Unhealthy> {
         let bytes = self.read(UNHEALTHY).ok().flatten()?;
         Unhealthy::decode(&bytes).filter(|failed| failed.mark.id == id)
     }
 
-    /// How long before `now` the last failure was noted.
+    /// Time between the last recorded failure and `now`.
     pub fn unhealthy_for(&self, now: SystemTime) -> Duration {
         let noted = std::fs::metadata(self.path().join(UNHEALTHY)).and_then(|meta| meta.modified());
         noted
@@ -74,7 +75,7 @@ impl StateReader {
 }
 
 impl StateDir {
-    /// Keeps what the checks of a release came to, durably; `None`: they passed.
+    /// Records the result of a release's checks, durably; `None` if they passed.
     pub fn note_health(&self, failed: Option<&Unhealthy>) -> Result<()> {
         match failed {
             Some(failed) => self.write(UNHEALTHY, failed.encode().as_bytes()),

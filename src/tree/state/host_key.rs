@@ -1,30 +1,30 @@
-//! The secret that a host signs its own words with, kept in the state of each of its trees: whoever reads a tree's state
-//! is the host already.
+//! The host's secret signing key, kept in the state of each of its trees. A reader of a tree's
+//! state has the host's rights already.
 //!
-//! **On disk.** `host_key` in a tree's state: 32 bytes of randomness, mode 0600.
+//! **On disk.** `host_key` in a tree's state: 32 random bytes, mode 0600.
 
 use std::path::PathBuf;
 
 use super::dir::StateDir;
 use crate::error::Result;
 
-/// The file with the secret.
+/// Name of the file.
 const HOST_KEY: &str = "host_key";
 
 impl StateDir {
-    /// The secret that is kept here; none where there is no whole one.
+    /// Reads the stored secret; `None` if missing or incomplete.
     pub fn kept_host_key(&self) -> Result<Option<[u8; 32]>> {
         Ok(self
             .read(HOST_KEY)?
             .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()))
     }
 
-    /// Keeps the secret `seed` here.
+    /// Stores the secret `seed`.
     pub fn keep_host_key(&self, seed: &[u8; 32]) -> Result<()> {
         self.write(HOST_KEY, seed)
     }
 
-    /// Where it is kept, for a person.
+    /// Path of the file, for messages.
     pub fn host_key_file(&self) -> PathBuf {
         self.path().join(HOST_KEY)
     }

@@ -1,7 +1,7 @@
-//! When what a tree's index says is not gone by.
+//! Doubt about a tree's index.
 //!
-//! An index only saves work. Where an error may come from what it remembers, the next look does not ask it. That is kept
-//! in the state, so that a restart does not forget it.
+//! An index only saves work. After an error that wrong index data may have caused, the next scan
+//! ignores the index. The doubt is stored in the state, so it survives a restart.
 
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
@@ -13,7 +13,7 @@ use crate::manifest::path::RESERVED;
 use crate::tree::index::Index;
 
 impl Worktree {
-    /// The tree was refused for what its index may have said wrongly: the next look walks it.
+    /// Records a refusal that wrong index data may have caused: the next scan walks the tree.
     pub fn doubt_names(&self) {
         if !self.index_doubted.swap(true, Ordering::AcqRel)
             && let Err(e) = self.state.write(INDEX_DOUBT, b"")
@@ -25,7 +25,8 @@ impl Worktree {
         }
     }
 
-    /// A commit failed with `e`, perhaps on what the index said wrongly: the next look reads everything.
+    /// Records a commit that failed with `e`, perhaps because of wrong index data: the next scan
+    /// reads everything.
     pub fn drop_index(&self, e: &Error) {
         let full = [
             ErrorKind::StorageFull,
@@ -52,12 +53,12 @@ impl Worktree {
         }
     }
 
-    /// Whether the next look has to walk the tree.
+    /// Returns whether the next scan has to walk the tree.
     pub fn is_doubted(&self) -> bool {
         self.index_doubted.load(Ordering::Acquire)
     }
 
-    /// The tree was walked.
+    /// Clears the doubt after a walk.
     pub fn trust_index(&self) {
         if self.index_doubted.load(Ordering::Acquire) {
             match self.state.remove(INDEX_DOUBT) {
@@ -67,8 +68,8 @@ impl Worktree {
         }
     }
 
-    /// Whether the tree cannot be what its present release says, as far as is known without a look: its directory is
-    /// another one than was looked at last, or is empty.
+    /// Returns whether the tree obviously differs from its present release without a scan: its
+    /// directory is another one than scanned last, or is empty.
     pub fn is_strange(&self) -> bool {
         let Ok(Some(current)) = self.current() else {
             return false;

@@ -1,4 +1,5 @@
-//! A tree with its state: the directories, opened and locked, and the small files that say what the tree is.
+//! A tree with its state: both directories, opened and locked, and the small files that record the
+//! tree's releases.
 
 pub(crate) mod block_log;
 pub(crate) mod dir;

@@ -1,8 +1,9 @@
-//! The manifest nodes of the releases that a host keeps, content-addressed, in one file.
+//! Manifest nodes of the releases that a host keeps, content-addressed, in one file.
 //!
-//! The file only grows: records of hash, length and bytes, one after the other. Nodes of a session are appended as they
-//! come and made durable together before a commit; when more than half of the file belongs to no kept release any more,
-//! it is written anew. A record is verified by its hash whenever it is read, so that damage is a missing node.
+//! The file only grows: records of hash, length and bytes, one after the other. Nodes of a session
+//! are appended as they arrive and synced together before a commit. When more than half of the file
+//! belongs to no kept release, it is rewritten. Every read verifies the hash, so a damaged record
+//! is a missing node.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -23,7 +24,7 @@ use crate::sync::locked;
 const MAGIC: &[u8; 16] = b"makuo nodes v001";
 const RECORD_HEAD: usize = 32 + 4;
 
-/// The store of one tree. Shared by threads; every method takes `&self`.
+/// Node store of one tree, shared by threads.
 #[derive(Debug)]
 pub struct NodeStore {
     path: PathBuf,
@@ -44,7 +45,7 @@ struct Place {
 }
 
 impl NodeStore {
-    /// Opens, or makes, the store at `path`. What a crash left of the last record is cut off.
+    /// Opens or creates the store at `path`. Cuts off a partial last record after a crash.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let inner = Inner::open(&path).map_err(|e| Error::io("cannot open", &path, e))?;
@@ -54,8 +55,8 @@ impl NodeStore {
         })
     }
 
-    /// Looks into the store at `path`, which another process may be writing to: nothing can be put, and what comes
-    /// later is not seen.
+    /// Opens the store at `path` for reading, while another process may write. Later records are
+    /// not seen.
     pub fn look(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let failed = |e| Error::io("cannot read", &path, e);
@@ -79,12 +80,12 @@ impl NodeStore {
         })
     }
 
-    /// Whether the node is here.
+    /// Returns whether the node is present.
     pub fn has(&self, hash: &BlockHash) -> bool {
         locked(&self.inner).places.contains_key(hash)
     }
 
-    /// Keeps `bytes` when they are the node `block`; says whether they are.
+    /// Stores `bytes` if they are the node `block`; returns whether they are.
     pub fn put_node(&self, block: BlockRef, bytes: &[u8]) -> Result<bool> {
         if bytes.len() > MAX_NODE_BYTES || !block.matches(bytes) {
             return Ok(false);
@@ -95,7 +96,7 @@ impl NodeStore {
         Ok(true)
     }
 
-    /// Makes everything that was put durable.
+    /// Syncs all stored nodes.
     pub fn sync(&self) -> Result<()> {
         locked(&self.inner)
             .file
@@ -103,14 +104,15 @@ impl NodeStore {
             .map_err(|e| Error::io("cannot sync", &self.path, e))
     }
 
-    /// Whether every node of the manifest under `root` is here; reads all of them.
+    /// Returns whether every node of the manifest under `root` is present; reads all of them.
     pub fn has_all(&self, root: &NodeRef) -> Result<bool, ReadError> {
         self.reachable(root, &mut HashSet::new())
     }
 
-    /// Writes the store anew with only what the manifests under `roots` need, when that at least halves it.
+    /// Rewrites the store with the nodes of the manifests under `roots`, if this at least halves
+    /// the file.
     pub fn prune(&self, roots: &[NodeRef]) -> Result<()> {
-        // Reading all manifests to find out can be spared as long as the largest alone makes up half of the store.
+        // Reading all manifests is unnecessary while the largest one makes up half of the store.
         let largest = roots.iter().map(|r| r.nodes).max().unwrap_or(0);
         if (locked(&self.inner).places.len() as u64) < largest.saturating_mul(2) {
             return Ok(());
@@ -142,7 +144,8 @@ impl NodeStore {
         Ok(())
     }
 
-    /// Adds all nodes of the manifest under `root` that can be found; says whether none is missing.
+    /// Adds all present nodes of the manifest under `root`; returns whether the manifest is
+    /// complete.
     fn reachable(&self, root: &NodeRef, seen: &mut HashSet<BlockHash>) -> Result<bool, ReadError> {
         let mut whole = true;
         let mut open = vec![root.block];
@@ -151,7 +154,7 @@ impl NodeStore {
                 continue;
             }
             let node = match self.node(&block.hash) {
-                // What else is left of a damaged manifest need not be fetched again.
+                // The rest of a damaged manifest need not be fetched again.
                 Err(ReadError::Missing(_)) => {
                     whole = false;
                     continue;
@@ -188,7 +191,7 @@ impl NodeSource for NodeStore {
             .map_err(|e| ReadError::Io(*hash, e))?;
 
         if BlockHash::of(&bytes) != *hash {
-            // So that it is fetched again.
+            // Drops the node, so it will be fetched again.
             let mut inner = locked(&self.inner);
             if inner.places.get(hash).is_some_and(|now| now.at == place.at) {
                 inner.places.remove(hash);
@@ -232,7 +235,7 @@ impl Inner {
             || file.read_exact_at(&mut magic, 0).is_err()
             || magic != *MAGIC
         {
-            // Nothing here can be used, and everything in it can be fetched again.
+            // Nothing here is usable, and all nodes can be fetched again.
             file.set_len(0)?;
             file.write_all_at(MAGIC, 0)?;
         }
@@ -242,7 +245,7 @@ impl Inner {
         Ok(inner)
     }
 
-    /// The store in `file`, up to the last record that is whole.
+    /// Reads the store in `file`, up to the last complete record.
     fn index(file: File) -> io::Result<Self> {
         let mut inner = Self {
             file,
@@ -298,7 +301,7 @@ impl Inner {
         Ok(())
     }
 
-    /// A record that was damaged on the disk is written again.
+    /// Returns whether a record is intact; a damaged record is written again.
     fn is_whole(&self, hash: BlockHash, place: Place) -> bool {
         let mut bytes = vec![0; place.size as usize];
         self.file.read_exact_at(&mut bytes, place.at).is_ok() && BlockHash::of(&bytes) == hash

@@ -1,6 +1,6 @@
-//! What the state of a tree says: its releases and marks, read by whoever may, without the tree's lock.
+//! The state of a tree for readers without its lock: releases and marks.
 //!
-//! Writing is [`super::dir`]'s alone. What is read here may be old by the time that it is used.
+//! Only [`super::dir`] writes. Values may be outdated by the time of their use.
 
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -19,52 +19,53 @@ use crate::manifest::{Release, ReleaseId, TreePath};
 use crate::tree::fs::dir::names_in;
 use crate::tree::fs::root::Root;
 
-/// The journal of a commit that is on its way.
+/// Journal of a commit in progress.
 pub const FORWARD: &str = "journal";
-/// The journal of a commit that is being undone.
+/// Journal of an undo in progress.
 pub const BACKWARD: &str = "journal.undo";
-/// The directory beside a tree that holds the state of the trees there, or inside a tree that is a mount point.
+/// Directory for the states of trees: beside the trees, or inside a tree that is a mount point.
 pub const BESIDE: &str = RESERVED;
-/// The file that is there as long as the index is doubted.
+/// File that exists while the index is in doubt.
 pub(crate) const INDEX_DOUBT: &str = "doubt";
-/// The longest signature that is kept, in bytes.
+/// Longest stored signature, in bytes.
 pub const MAX_SIGNATURE: usize = 16 << 10;
-/// The directory of tombstones in a state directory.
+/// Directory of tombstones in a state directory.
 pub(crate) const TOMBSTONES: &str = "tombstones";
-/// The most bytes of a small state file: a header with its signature, or an order with the hosts that it names.
+/// Most bytes of a small state file: a header with its signature, or an order with the hosts that
+/// it names.
 const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
 
-/// The bytes of most of them, which are read in one go.
+/// Usual size of a small file in bytes, read by one call.
 const USUAL: usize = 1 << 10;
 
-/// The small files of one tree's state, found from a handle of its directory.
+/// Small files of one tree's state, by the handle of its directory.
 #[derive(Debug, Clone)]
 pub struct StateReader {
     root: Arc<Root>,
 }
 
-/// A release as a host keeps it.
+/// A stored release.
 #[derive(Debug, Clone)]
 pub struct StoredRelease {
-    /// The header with its exact bytes.
+    /// Header with its exact bytes.
     pub release: Release,
-    /// The signature over them.
+    /// Signature over the header.
     pub signature: Vec<u8>,
 }
 
-/// A release by number and identity.
+/// A release by serial and identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Mark {
-    /// The number.
+    /// Serial.
     #[n(0)]
     pub serial: Serial,
-    /// The identity.
+    /// Identity.
     #[n(1)]
     pub id: ReleaseId,
 }
 
 impl Mark {
-    /// The mark of a release.
+    /// Mark of a release.
     pub fn of(release: &Release) -> Self {
         Self {
             serial: release.header().serial,
@@ -79,13 +80,13 @@ pub struct CommitMark {
     /// The release.
     #[n(0)]
     pub release: Mark,
-    /// How many commits this tree had, with this one.
+    /// Number of commits of this tree, including this one.
     #[n(1)]
     pub number: u64,
 }
 
 impl StateReader {
-    /// Those in the state directory `root`.
+    /// Reader of the state directory `root`.
     pub(crate) fn at(root: Root) -> Self {
         Self {
             root: Arc::new(root),
@@ -97,7 +98,7 @@ impl StateReader {
         &self.root
     }
 
-    /// Those of the tree `name` at `tree`, where a daemon with this `state_dir` keeps them; `None` when there are none.
+    /// Finds the state of the tree `name` at `tree`, where a daemon with this `state_dir` keeps it.
     pub fn find(name: &TreeName, tree: &Path, state_dir: Option<&Path>) -> Result<Option<Self>> {
         let failed = |e: io::Error| Error::io("cannot look at", tree, e);
         let real = match std::fs::canonicalize(tree) {
@@ -131,33 +132,34 @@ impl StateReader {
         Ok(None)
     }
 
-    /// Where it is.
+    /// Path of the state directory.
     pub fn path(&self) -> &Path {
         self.root.path()
     }
 
-    /// The highest release ever accepted here.
+    /// Highest release ever accepted here.
     pub fn highest(&self) -> Result<Option<Mark>> {
         Ok(self.read_mark("serial")?.map(|(mark, _)| mark))
     }
 
-    /// The newest release that the tree was the source of: it has what that release says without having been made so.
+    /// Newest release with this tree as its source: the tree has the content of this release
+    /// without a commit.
     pub fn sent(&self) -> Result<Option<Mark>> {
         Ok(self.read_mark("source")?.map(|(mark, _)| mark))
     }
 
-    /// The release that the tree was last made.
+    /// Release of the last commit.
     pub fn current(&self) -> Result<Option<Mark>> {
         Ok(self.last_commit()?.map(|commit| commit.release))
     }
 
-    /// The last commit, with its number: one release may be committed several times.
+    /// Last commit with its number: one release may be committed several times.
     pub(crate) fn last_commit(&self) -> Result<Option<CommitMark>> {
         let found = self.read_mark("current")?;
         Ok(found.map(|(release, number)| CommitMark { release, number }))
     }
 
-    /// The release with this number, when it is kept.
+    /// Stored release with this serial, if any.
     pub fn stored(&self, serial: Serial) -> Result<Option<StoredRelease>> {
         let name = format!("releases/{serial}");
         let Some(bytes) = self.read(&name)? else {
@@ -181,12 +183,13 @@ impl StateReader {
         }))
     }
 
-    /// What was kept of the order to commit the release with this number: whoever shows it to others may put it there.
+    /// Stored commit order of the release with this serial. Unverified: any member that passed it
+    /// on may have written it.
     pub fn grant(&self, serial: Serial) -> Result<Option<Vec<u8>>> {
         self.read(&grant_name(serial))
     }
 
-    /// The numbers of the releases that are kept, rising.
+    /// Serials of the stored releases, rising.
     pub fn serials(&self) -> Result<Vec<Serial>> {
         let dir = self
             .root
@@ -202,7 +205,7 @@ impl StateReader {
         Ok(found)
     }
 
-    /// The bytes of the small file `name`, when there is one.
+    /// Bytes of the small file `name`, if present.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.path().join(name);
         let file = match self.root.open_file(&inside(name)) {
@@ -242,22 +245,22 @@ impl StateReader {
     }
 }
 
-/// Where the order to commit a release is kept.
+/// File name of a release's commit order.
 pub(crate) fn grant_name(serial: Serial) -> String {
     format!("releases/{serial}.order")
 }
 
-/// The name of a state file below its directory.
+/// Name of a state file below its directory.
 pub(crate) fn inside(name: &str) -> TreePath {
     TreePath::new(name.as_bytes()).expect("names of state files are legal paths")
 }
 
-/// Where the journal of a commit that can be taken back is kept.
+/// File name of the journal of a commit that can be reverted.
 pub(crate) fn kept_journal(serial: Serial) -> String {
     format!("undo/{serial}/{FORWARD}")
 }
 
-/// Where it is kept while what the commit replaced is put away.
+/// File name of the same journal while replaced content is archived.
 pub(crate) fn done_journal(serial: Serial) -> String {
     format!("undo/{serial}/{FORWARD}.done")
 }

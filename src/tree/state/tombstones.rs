@@ -1,9 +1,10 @@
-//! Tombstones: the signed orders by which releases were aborted or reverted, kept so that none of them comes back; and
-//! whether a release may follow what is here.
+//! Tombstones: signed orders that aborted or reverted releases, kept so that none of these releases
+//! returns. Also decides whether a release may follow the present one.
 //!
-//! **On disk.** `tombstones/SERIAL-ID` in a tree's state is one signed order. The newest [`MAX_KEPT`] of each kind stay,
-//! and of those below the present release none that was kept for longer than [`OLD`]: nobody asks for such a release any
-//! more. Whoever keeps one has verified it, and reads it again as it was signed.
+//! **On disk.** `tombstones/SERIAL-ID` in a tree's state is one signed order. The newest
+//! [`MAX_KEPT`] of each kind stay; of those below the present release, none that is older than
+//! [`OLD`], since no host asks for such a release any more. Orders are verified before they are
+//! kept, and read back as signed.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,9 +20,9 @@ use crate::manifest::{Release, ReleaseId};
 use crate::tree::fs::dir::names_in;
 use crate::wire::message::{Order, SignedOrder, Tombstone};
 
-/// The most tombstones of one kind.
+/// Largest number of tombstones of one kind.
 const MAX_KEPT: usize = 16;
-/// How long a tombstone stays that is below the present release.
+/// Lifetime of a tombstone below the present release.
 const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A tombstone with the order that proves it.
@@ -29,33 +30,34 @@ const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
 pub struct Buried {
     /// The release.
     pub stone: Tombstone,
-    /// The order to abort or revert it.
+    /// Order that aborted or reverted it.
     pub order: SignedOrder,
 }
 
 impl Buried {
-    /// What `order` buries.
+    /// Tombstone of an abort or revert order.
     pub fn of(order: SignedOrder) -> Option<Self> {
         let stone = Order::decode(&order.order)?.tombstone()?.1;
         Some(Self { stone, order })
     }
 }
 
-/// How a release may follow what a host has.
+/// Relation of a new release to the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Following {
-    /// It is newer than all that was accepted.
+    /// Newer than every accepted release.
     Newer,
-    /// It is the present one, to be put again over what others changed.
+    /// The present release, committed again over changes by others.
     Again,
-    /// The present one was taken back, and this one is what came before it or runs elsewhere instead.
+    /// The present release was reverted, and this one preceded it or runs elsewhere instead.
     Back,
-    /// The present one has the same serial and was made before this one; of two of one second the higher id stays.
+    /// Same serial as the present release, which was created earlier; of two created in one
+    /// second, the higher id stays.
     Twin,
 }
 
 impl StateReader {
-    /// The tombstones that are kept, the newest first. A file that is no order is left out, with a word in the log.
+    /// Stored tombstones, newest first. Invalid files are skipped with a log line.
     pub fn tombstones(&self) -> Result<Vec<Buried>> {
         let listed = self
             .root()
@@ -88,7 +90,7 @@ impl StateReader {
         Ok(found)
     }
 
-    /// The tombstone of the release `id`, when there is one.
+    /// Tombstone of the release `id`, if any.
     pub fn tombstone(&self, id: ReleaseId) -> Result<Option<Tombstone>> {
         Ok(self
             .tombstones()?
@@ -97,7 +99,7 @@ impl StateReader {
             .find(|stone| stone.release == id))
     }
 
-    /// How `release` may follow what is here; `None`: it may not.
+    /// Relation of `release` to the present one; `None` if it may not follow.
     pub fn following(&self, release: &Release) -> Result<Option<Following>> {
         let mark = Mark::of(release);
         let current = self.current()?;
@@ -130,7 +132,8 @@ impl StateReader {
         }
 
         if stone(current.id).is_some_and(|stone| stone.revert) {
-            // Not behind what this host had before it: an old release that somebody recorded is none to go back to.
+            // Never older than the release before the reverted one: a recorded old release must not
+            // return.
             let mut before = Serial::default();
             for serial in self
                 .serials()?
@@ -159,7 +162,7 @@ impl StateReader {
 }
 
 impl StateDir {
-    /// Takes note that `release` is accepted, durably; what may not follow is refused.
+    /// Records `release` as accepted, durably; refuses a release that may not follow.
     pub(crate) fn accept(&self, release: &Release) -> Result<()> {
         let mark = Mark::of(release);
         match self.following(release)? {
@@ -183,8 +186,8 @@ impl StateDir {
 }
 
 impl Worktree {
-    /// Keeps an order to abort or revert a release of this tree, durably; `now` is for how long others were kept. Says
-    /// whether it is new. The signature is the caller's business.
+    /// Stores an order that aborts or reverts a release of this tree, durably; `now` dates the
+    /// others. Returns whether the order is new. The caller verifies the signature.
     pub fn bury(&self, order: &SignedOrder, now: SystemTime) -> Result<bool> {
         let Some(Buried { stone, .. }) = Buried::of(order.clone()) else {
             return Err(Error::refused("no order to abort or revert a release"));
@@ -205,7 +208,7 @@ impl Worktree {
         Ok(true)
     }
 
-    /// Drops the tombstones that nobody needs.
+    /// Removes expired and surplus tombstones.
     fn prune_tombstones(&self, now: SystemTime) -> Result<()> {
         let current = self
             .state()

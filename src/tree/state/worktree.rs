@@ -1,5 +1,5 @@
-//! The directory of a tree and its state directory, opened and locked for this process. Every step of a commit works
-//! on it; it knows no commit itself.
+//! The directory of a tree and its state directory, opened and locked for this process. Every step
+//! of a commit works on a worktree, which knows no commit itself.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,13 @@ use crate::tree::fs::fault::Faults;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::symlinks::{self, LinkPolicy};
 
-/// How a tree is kept.
+/// Settings of a tree.
 #[derive(Debug, Clone, Copy)]
 pub struct TreeOptions {
-    /// How many releases are kept for rollback; at least the present one.
+    /// Number of releases kept for rollback; at least the present one.
     pub keep: usize,
-    /// Whether the tree's path may lead through symbolic links of any user, not only root's and this process's.
+    /// Whether the tree's path may lead through symbolic links of any user, not only of root and
+    /// this process's user.
     pub follow_links: bool,
     /// Whether a release may exchange the tree as a whole.
     pub exchanges: bool,
@@ -47,11 +48,11 @@ pub struct Worktree {
     pub(crate) state: StateDir,
     nodes: NodeStore,
     pub(crate) options: TreeOptions,
-    /// What our own operations did to times of change since a commit began.
+    /// Changes of ctime by our own operations since a commit began.
     pub(crate) chains: Mutex<CtimeChains>,
-    /// Whether the index is good for contents only.
+    /// Whether only the contents of the index are usable.
     pub(crate) index_doubted: AtomicBool,
-    /// What others do in the live tree as long as the one before it stands aside.
+    /// Changes by others in the live tree while its predecessor exists.
     pub(crate) heard: Mutex<Option<DirWatch>>,
     pub(crate) crash: Faults,
 }
@@ -67,7 +68,7 @@ impl Worktree {
         let root = open_root(&name, path, options.follow_links)?;
         let state = StateDir::open(&name, &root, state_dir)?;
         let nodes = NodeStore::open(state.here().join("nodes"))?;
-        // A mark that cannot be read counts as one.
+        // An unreadable mark counts as one.
         let doubted = state.read(INDEX_DOUBT).map_or(true, |mark| mark.is_some());
 
         Ok(Self {
@@ -83,17 +84,18 @@ impl Worktree {
         })
     }
 
-    /// The tree's name.
+    /// Name of the tree.
     pub fn name(&self) -> &TreeName {
         &self.name
     }
 
-    /// The tree's directory as it is now: a commit in the layout `swap` puts another one in its place.
+    /// Present directory of the tree; a commit in the layout `swap` replaces it.
     pub fn root(&self) -> Arc<Root> {
         Arc::clone(&locked(&self.root))
     }
 
-    /// Whether the tree's path still leads to its directory: not moved, removed or replaced by somebody else.
+    /// Returns whether the tree's path still leads to its directory: not moved, removed or replaced
+    /// by others.
     pub fn still_there(&self) -> std::io::Result<bool> {
         loop {
             let root = self.root();
@@ -110,8 +112,8 @@ impl Worktree {
         work(&locked(&self.root))
     }
 
-    /// Lets `exchange` put another directory, which it gives, in the place of the tree's own; nobody gets a handle
-    /// meanwhile. Its path is not asked again: somebody else may have changed what that leads to.
+    /// Replaces the tree's directory with the result of `exchange`; no other thread gets a handle
+    /// meanwhile. The path is not resolved again, since others may have changed it.
     pub(crate) fn replace_root(&self, exchange: impl FnOnce(&Root) -> Result<Root>) -> Result<()> {
         let mut root = locked(&self.root);
         let new = exchange(&root)?;
@@ -119,38 +121,38 @@ impl Worktree {
         Ok(())
     }
 
-    /// The tree's directory to read a release from; refused when its path leads elsewhere by now.
+    /// Directory of the tree as a source; refused if its path leads elsewhere by now.
     pub fn root_to_send(&self) -> Result<Arc<Root>> {
         self.check_there()?;
         Ok(self.root())
     }
 
-    /// The tree's state directory.
+    /// State directory of the tree.
     pub fn state(&self) -> &StateDir {
         &self.state
     }
 
-    /// Where the tree's index belongs.
+    /// Path of the tree's index.
     pub fn index_path(&self) -> PathBuf {
         self.state.index_path()
     }
 
-    /// Where the files that the last commit wrote are noted.
+    /// Path of the list of files that the last commit wrote.
     pub fn written_path(&self) -> PathBuf {
         self.index_path().with_extension("written")
     }
 
-    /// The manifest nodes of the releases that are kept, and of what is being fetched.
+    /// Manifest nodes of kept releases and of transfers in progress.
     pub fn nodes(&self) -> &NodeStore {
         &self.nodes
     }
 
-    /// The highest serial ever accepted here.
+    /// Highest serial ever accepted here.
     pub fn highest_serial(&self) -> Result<Option<Serial>> {
         Ok(self.state.highest()?.map(|mark| mark.serial))
     }
 
-    /// The release that the tree was last made.
+    /// Release of the last commit.
     pub fn current(&self) -> Result<Option<StoredRelease>> {
         match self.state.current()? {
             Some(mark) => self.state.stored(mark.serial),
@@ -158,12 +160,12 @@ impl Worktree {
         }
     }
 
-    /// The release with this number, when it is kept.
+    /// Stored release with this serial, if any.
     pub fn release(&self, serial: Serial) -> Result<Option<StoredRelease>> {
         self.state.stored(serial)
     }
 
-    /// Keeps the order by which the release `serial` was committed; `None`: forgets it, since that was taken back.
+    /// Stores the commit order of the release `serial`; `None` removes it after a revert.
     pub fn keep_grant(&self, serial: Serial, order: Option<&[u8]>) -> Result<()> {
         match order {
             Some(order) => self.state.write(&grant_name(serial), order),
@@ -171,12 +173,12 @@ impl Worktree {
         }
     }
 
-    /// The numbers of the releases that are kept, rising.
+    /// Serials of the stored releases, rising.
     pub fn releases(&self) -> Result<Vec<Serial>> {
         self.state.serials()
     }
 
-    /// Refuses when the directory was moved, removed or replaced since it was opened.
+    /// Refuses if the directory was moved, removed or replaced since it was opened.
     pub(crate) fn check_there(&self) -> Result<()> {
         match self.still_there() {
             Ok(true) => self.check_state(),
@@ -189,7 +191,7 @@ impl Worktree {
         }
     }
 
-    /// The same of the state directory.
+    /// Like [`Worktree::check_there`], for the state directory.
     pub(crate) fn check_state(&self) -> Result<()> {
         match self.state.still_there() {
             Ok(true) => Ok(()),
@@ -203,7 +205,7 @@ impl Worktree {
     }
 }
 
-/// Opens the directory of a tree; with `follow_links` also through other users' links.
+/// Opens the directory of a tree; with `follow_links`, also through links of other users.
 pub fn open_dir(path: &Path, follow_links: bool) -> Result<Root> {
     through(path, follow_links).map_err(|e| unopened(path, e))
 }
