@@ -17,7 +17,7 @@ use crate::manifest::read::Manifest;
 use crate::manifest::{Entry, Header, Release, TreePath};
 use crate::proto::receiver::Look as How;
 use crate::tree::index::Index;
-use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_knowing};
+use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_with_written};
 use crate::tree::{NodeStore, Rights, Tree};
 
 /// A look that is being taken. Dropping it waits for its end: nothing looks at a tree that another session changes.
@@ -114,7 +114,7 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
     let written = Index::open(&tree.written_path(), id);
     if !options.scope.is_empty() {
         // A look at a part of the tree does not take the place of what is known of all of it.
-        return scan_knowing(
+        return scan_with_written(
             &tree.root(),
             options,
             old.as_ref(),
@@ -123,7 +123,7 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
         );
     }
 
-    let scanned = scan_knowing(&tree.root(), options, old.as_ref(), written.as_ref(), &path)?;
+    let scanned = scan_with_written(&tree.root(), options, old.as_ref(), written.as_ref(), &path)?;
     tree.trust_index();
     if written.is_some() {
         // Another one is written over one that stays.

@@ -18,7 +18,7 @@ use crate::proto::generation::{Buffers, KEPT_GENERATIONS, pack};
 use crate::spec::{Compress, ModePolicy, OwnerPolicy, Spec};
 use crate::tree::index::Index;
 use crate::tree::scan::{
-    self, Exposures, FOREIGN, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan,
+    self, Exposures, FOREIGN_OWNER, Hints, IgnoreFiles, Policy, ScanOptions, Scanned as Scan, scan,
 };
 use crate::tree::{self, Blocks, FileId, Root, SourceError, mounts};
 use crate::units::{ByteSize, printable};
@@ -396,7 +396,7 @@ fn foreign(scanned: &Scan) -> impl Iterator<Item = Exclude> {
     scanned
         .skipped
         .iter()
-        .filter(|s| s.why == FOREIGN)
+        .filter(|s| s.why == FOREIGN_OWNER)
         .map(|skipped| Exclude::literal(&skipped.path))
 }
 
@@ -416,9 +416,9 @@ fn files(scanned: &Scan) -> Result<Vec<Vec<u8>>> {
 
 fn policy(spec: &Spec) -> Policy {
     let owner = |policy: &OwnerPolicy| match policy {
-        OwnerPolicy::Preserve => scan::OwnerPolicy::Preserve,
-        OwnerPolicy::Ignore => scan::OwnerPolicy::Ignore,
-        OwnerPolicy::Fixed(name) => scan::OwnerPolicy::Fixed(name.as_str().into()),
+        OwnerPolicy::Preserve => scan::OwnerMapping::Preserve,
+        OwnerPolicy::Ignore => scan::OwnerMapping::Ignore,
+        OwnerPolicy::Fixed(name) => scan::OwnerMapping::Fixed(name.as_str().into()),
     };
 
     let mode = |policy: ModePolicy| match policy {

@@ -40,7 +40,7 @@ use crate::drive::outcome::{Event, ExitStatus, Observer, Outcome};
 use crate::id::HostName;
 use crate::manifest::TreePath;
 use crate::report::Report;
-use crate::tree::scan::{Exposures, Hints, Looks};
+use crate::tree::scan::{Exposures, Hints, ScanWindows};
 use crate::units::Moment;
 use crate::{Error, Result};
 
@@ -97,7 +97,7 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
         hosts: BTreeSet::new(),
         missing: Vec::new(),
         deploys: 0,
-        looks: Looks::default(),
+        looks: ScanWindows::default(),
     }
     .run();
 
@@ -149,7 +149,7 @@ struct Live<'a> {
     /// How many deploys had something to send.
     deploys: u64,
     /// The looks at the source since one that left nothing out.
-    looks: Looks,
+    looks: ScanWindows,
 }
 
 /// Passes events on, and keeps how long the source was looked at.
@@ -301,7 +301,7 @@ impl Live<'_> {
         let began = clock::wall();
         let leaves_out = |hints: &Hints| hints.everywhere.is_none() || !hints.held.is_empty();
         if !task.hints.as_ref().is_some_and(leaves_out) {
-            self.looks = Looks::default();
+            self.looks = ScanWindows::default();
         }
 
         let everything = task

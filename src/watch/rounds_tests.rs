@@ -20,7 +20,7 @@ use crate::drive::clock;
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::tree::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{Exposures, Gap, Hints, Looks, ScanOptions, scan};
+use crate::tree::scan::{Exposures, Gap, Hints, ScanOptions, ScanWindows, scan};
 use crate::units::Moment;
 
 const EXCLUDED: [&str; 2] = ["*.x", "/hidden/"];
@@ -208,7 +208,7 @@ struct Rig {
     now: Moment,
     look: Moment,
     checks: Checks,
-    looks: Looks,
+    looks: ScanWindows,
     /// Whether a look failed: the next one is at everything.
     whole: bool,
     index: Option<Arc<Index>>,
@@ -261,7 +261,7 @@ impl Rig {
             busy: false,
             writer,
             checks: Checks::new(now),
-            looks: Looks::default(),
+            looks: ScanWindows::default(),
             whole: true,
         };
 
@@ -312,7 +312,7 @@ impl Rig {
         let hints = hints.filter(|_| !self.whole);
         let leaves_out = |hints: &Hints| hints.everywhere.is_none() || !hints.held.is_empty();
         if !hints.as_ref().is_some_and(leaves_out) {
-            self.looks = Looks::default();
+            self.looks = ScanWindows::default();
         }
 
         let (exposures, began) = (Exposures::default(), clock::wall());

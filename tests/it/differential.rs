@@ -21,7 +21,7 @@ use makuo::manifest::rules::{Exclude, Layout, PathFilter, UnknownOwner};
 use makuo::manifest::{FORMAT, Header, Intent, Release, Rules};
 use makuo::tree::index::Index;
 use makuo::tree::{
-    HostNames, Root, ScanOptions, ScannedSource, Stage, Tree, TreeOptions, scan, scan_knowing,
+    HostNames, Root, ScanOptions, ScannedSource, Stage, Tree, TreeOptions, scan, scan_with_written,
 };
 use makuo::units::{Limit, WallTime};
 use makuo::{Error, Kind};
@@ -446,7 +446,7 @@ impl Pair {
         let old = Index::open(&path, top.id()).map(Arc::new);
 
         let written = Index::open(&self.tree.written_path(), top.id());
-        let have = scan_knowing(&top, &options, old.as_ref(), written.as_ref(), &path)?;
+        let have = scan_with_written(&top, &options, old.as_ref(), written.as_ref(), &path)?;
         let _ = std::fs::remove_file(self.tree.written_path());
         let names = HostNames::default();
         let host = HostRules {

@@ -19,7 +19,7 @@ use crate::tree::fs::metadata::handle_of;
 use crate::tree::fs::root::{FileId, Root};
 use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::{Index, IndexEntry, IndexWriter, Origin};
-use crate::tree::scan::{TICK, is_racy};
+use crate::tree::scan::{CLOCK_GRANULARITY, is_racy};
 use crate::tree::state::worktree::Worktree;
 
 /// Takes the names of files that are the same in both trees out of the one that stands aside, and makes of the index,
@@ -82,12 +82,12 @@ pub(crate) fn relink(
             ctime,
             ..found.version
         };
-        new.keep_lists(&old, &found)?;
+        new.copy_lists(&old, &found)?;
         new.push(IndexEntry { version, ..found })?;
     }
 
     // Whoever changes a file from now on gives it another time than it has.
-    std::thread::sleep(TICK * 2);
+    std::thread::sleep(CLOCK_GRANULARITY * 2);
 
     let now = FileStat::of(tempfile::tempfile_in(tree.state.here())?)?.ctime;
     // Not all of the tree is in it: only the contents are of use to the next scan.

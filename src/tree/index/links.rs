@@ -1,30 +1,31 @@
-//! The hard links of an index: each leads to an earlier entry of it, or it is no manifest of a tree.
+//! Checks the hard links of an index. A link without an earlier target would make the manifest
+//! illegal.
 
 use std::collections::HashSet;
 use std::io;
 
-use super::Index;
+use super::read::Index;
 use crate::manifest::{EntryKind, TreePath};
 
-/// A hard link leads to no earlier file.
+/// A hard link without an earlier file.
 #[derive(Debug, thiserror::Error)]
 #[error("a hard link leads to no earlier file")]
-pub(in crate::tree) struct LinkedNowhere;
+pub(in crate::tree) struct DanglingLink;
 
-/// Whether an index was not written because of a hard link.
-pub(in crate::tree) fn is_linked_nowhere(e: &io::Error) -> bool {
-    e.get_ref().is_some_and(|inner| inner.is::<LinkedNowhere>())
+/// Returns whether writing an index failed because of a dangling hard link.
+pub(in crate::tree) fn is_dangling_link(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<DanglingLink>())
 }
 
-/// Refuses an index with a hard link that leads to no earlier file.
+/// Refuses an index with a dangling hard link.
 pub(super) fn check(index: &Index) -> io::Result<()> {
     match index.totals().links == 0 || links_hold(index)? {
         true => Ok(()),
-        false => Err(io::Error::other(LinkedNowhere)),
+        false => Err(io::Error::other(DanglingLink)),
     }
 }
 
-/// Whether each hard link of `index` leads to an earlier file of it.
+/// Returns whether every hard link of `index` names an earlier file.
 fn links_hold(index: &Index) -> io::Result<bool> {
     let mut targets = Vec::new();
     for (row, page) in index.rows().iter().enumerate() {
@@ -61,7 +62,7 @@ fn links_hold(index: &Index) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Whether each of `paths`, which are sorted, is a regular file in the page.
+/// Returns whether the page has a linkable entry for each of the sorted `paths`.
 fn has_all(index: &Index, row: usize, paths: &[TreePath]) -> io::Result<bool> {
     let page = index.page(row)?;
     let files: HashSet<&TreePath> = page

@@ -1,39 +1,45 @@
-//! What stat said of the entries of a page, in the order of the page: names and versions without anything that would
-//! have to be decoded, so that a walk compares a tree with it as quickly as the kernel answers.
+//! The stat records of a page: names and versions in page order.
 //!
-//! A record is flags, depth (components above the name), the length of the name, the name with a NUL, then inode, size
-//! and both times; the device only where it is not the root's. Numbers are little-endian.
+//! The records need no decoding, so a comparison with the tree runs as fast as the kernel returns
+//! stats.
+//!
+//! A record is flags, depth (components above the name), length of the name, the name with a NUL,
+//! inode, size and both times. The device follows only if different from the root's. Numbers are
+//! little-endian.
 
 use std::ffi::CStr;
 use std::io;
 
-use super::{damaged, is_unread};
+use super::format::{damaged, is_unread};
+use crate::manifest::node::MAX_PAGE_ENTRIES;
 use crate::manifest::{Entry, EntryKind, Mtime};
 use crate::tree::fs::stat::Version;
 
-/// The device is another one than the root's, and follows.
-const OTHER_DEVICE: u8 = 1;
+/// The device differs from the root's and follows.
+const FLAG_OTHER_DEVICE: u8 = 1;
 /// The entry is a directory.
-const DIRECTORY: u8 = 2;
-/// The entry is a file that was listed and not read.
-const UNREAD: u8 = 4;
+const FLAG_DIRECTORY: u8 = 2;
+/// The entry is a file that was listed but not read.
+const FLAG_UNREAD: u8 = 4;
 /// Inode, size, and two times of seconds and nanoseconds.
-const NUMBERS: usize = 8 + 8 + 2 * (8 + 4);
-/// The most bytes of one record.
-pub(super) const MAX_RECORD: usize = 1 + 2 + 1 + 256 + NUMBERS + 8;
+const NUMBER_BYTES: usize = 8 + 8 + 2 * (8 + 4);
+/// Largest size of one record in bytes.
+const MAX_STAT_RECORD: usize = 1 + 2 + 1 + 256 + NUMBER_BYTES + 8;
+/// Largest size of the stat records of one page in bytes.
+pub(super) const MAX_STATS_BYTES: usize = MAX_PAGE_ENTRIES * MAX_STAT_RECORD;
 
-/// One entry as stat saw it.
+/// The stat of one entry.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::tree) struct Stat<'a> {
-    /// Components of the path above the name.
+pub(in crate::tree) struct StatRecord<'a> {
+    /// Number of path components above the name.
     pub(in crate::tree) depth: usize,
-    /// The last component.
+    /// Last component of the path.
     pub(in crate::tree) name: &'a CStr,
-    /// Whether it is a directory.
+    /// Whether the entry is a directory.
     pub(in crate::tree) is_dir: bool,
-    /// Whether it is a file that was listed and not read.
+    /// Whether the entry is a file that was listed but not read.
     pub(in crate::tree) unread: bool,
-    /// Its version.
+    /// Version of the file.
     pub(in crate::tree) version: Version,
 }
 
@@ -46,7 +52,9 @@ pub(super) fn push(out: &mut Vec<u8>, entry: &Entry, version: &Version, root_dev
     let flag = |on: bool, flag: u8| if on { flag } else { 0 };
     let is_dir = matches!(entry.kind, EntryKind::Directory);
     out.push(
-        flag(other, OTHER_DEVICE) | flag(is_dir, DIRECTORY) | flag(is_unread(&entry.kind), UNREAD),
+        flag(other, FLAG_OTHER_DEVICE)
+            | flag(is_dir, FLAG_DIRECTORY)
+            | flag(is_unread(&entry.kind), FLAG_UNREAD),
     );
 
     // A path has at most 4,095 bytes, a component at most 255.
@@ -67,14 +75,14 @@ pub(super) fn push(out: &mut Vec<u8>, entry: &Entry, version: &Version, root_dev
     }
 }
 
-/// Reads the records of a page one after the other.
+/// Iterator over the records of a page.
 #[derive(Debug, Clone)]
-pub(in crate::tree) struct Stats<'a> {
+pub(in crate::tree) struct StatRecords<'a> {
     rest: &'a [u8],
     root_dev: u64,
 }
 
-impl<'a> Stats<'a> {
+impl<'a> StatRecords<'a> {
     pub(super) fn new(bytes: &'a [u8], root_dev: u64) -> Self {
         Self {
             rest: bytes,
@@ -82,12 +90,12 @@ impl<'a> Stats<'a> {
         }
     }
 
-    fn read(&mut self) -> Option<Stat<'a>> {
+    fn read(&mut self) -> Option<StatRecord<'a>> {
         let (&[flags, d0, d1, length], after) = self.rest.split_first_chunk::<4>()?;
         let (name, after) = after.split_at_checked(usize::from(length) + 1)?;
         let name = CStr::from_bytes_with_nul(name).ok()?;
-        let (numbers, after) = after.split_first_chunk::<NUMBERS>()?;
-        let (dev, after) = match flags & OTHER_DEVICE {
+        let (numbers, after) = after.split_first_chunk::<NUMBER_BYTES>()?;
+        let (dev, after) = match flags & FLAG_OTHER_DEVICE {
             0 => (self.root_dev, after),
             _ => after
                 .split_first_chunk::<8>()
@@ -110,10 +118,10 @@ impl<'a> Stats<'a> {
         };
 
         let depth = usize::from(u16::from_le_bytes([d0, d1]));
-        let is_dir = flags & DIRECTORY != 0;
-        let unread = flags & UNREAD != 0;
+        let is_dir = flags & FLAG_DIRECTORY != 0;
+        let unread = flags & FLAG_UNREAD != 0;
 
-        Some(Stat {
+        Some(StatRecord {
             depth,
             name,
             is_dir,
@@ -123,8 +131,8 @@ impl<'a> Stats<'a> {
     }
 }
 
-impl<'a> Iterator for Stats<'a> {
-    type Item = io::Result<Stat<'a>>;
+impl<'a> Iterator for StatRecords<'a> {
+    type Item = io::Result<StatRecord<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -140,13 +148,13 @@ impl<'a> Iterator for Stats<'a> {
     }
 }
 
-fn word(bytes: &[u8; NUMBERS], at: usize) -> u64 {
+fn word(bytes: &[u8; NUMBER_BYTES], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
 }
 
-fn half(bytes: &[u8; NUMBERS], at: usize) -> u32 {
+fn half(bytes: &[u8; NUMBER_BYTES], at: usize) -> u32 {
     let mut half = [0; 4];
     half.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(half)
@@ -182,13 +190,12 @@ mod tests {
             group: None,
         };
 
-        let (mode, mtime) = (Mode::from_bits(0o644), Mtime::default());
         Some(Entry {
             path,
             kind,
-            mode,
+            mode: Mode::from_bits(0o644),
             owner: owner.into(),
-            mtime,
+            mtime: Mtime::default(),
             xattrs: Vec::new(),
         })
     }
@@ -197,40 +204,47 @@ mod tests {
         prop_oneof![
             Just(EntryKind::Directory),
             Just(EntryKind::Fifo),
-            Just(EntryKind::File(super::super::unread())),
+            Just(EntryKind::File(crate::tree::index::unread_content())),
             Just(EntryKind::File(Content::Blocks(Vec::new()))),
         ]
     }
 
     proptest! {
         #[test]
-        fn records_come_back(
-            all in prop::collection::vec(("[a-z]{1,9}(/[^/\0]{1,20}){0,3}x", a_kind(), a_version()), 0..20)
+        fn records_round_trip(
+            all in prop::collection::vec(
+                ("[a-z]{1,9}(/[^/\0]{1,20}){0,3}x", a_kind(), a_version()),
+                0..20,
+            )
         ) {
-            let entries: Vec<Entry> = all.iter().filter_map(|(p, kind, _)| an_entry(p, kind.clone())).collect();
+            let entries: Vec<Entry> = all
+                .iter()
+                .filter_map(|(path, kind, _)| an_entry(path, kind.clone()))
+                .collect();
             prop_assume!(entries.len() == all.len());
             let mut bytes = Vec::new();
             for (entry, (.., version)) in entries.iter().zip(&all) {
                 push(&mut bytes, entry, version, 1);
             }
 
-            let read: Vec<_> = Stats::new(&bytes, 1).collect::<io::Result<_>>().unwrap();
+            let read: Vec<_> = StatRecords::new(&bytes, 1).collect::<io::Result<_>>().unwrap();
             prop_assert_eq!(read.len(), all.len());
             for ((stat, entry), (_, kind, version)) in read.iter().zip(&entries).zip(&all) {
                 prop_assert_eq!(stat.name.to_bytes(), entry.path.name());
                 prop_assert_eq!(stat.depth, entry.path.components().count() - 1);
-                prop_assert_eq!((stat.is_dir, stat.version), (*kind == EntryKind::Directory, *version));
+                prop_assert_eq!(stat.is_dir, *kind == EntryKind::Directory);
+                prop_assert_eq!(stat.version, *version);
                 prop_assert_eq!(stat.unread, is_unread(kind));
             }
 
             for cut in 0..bytes.len() {
-                prop_assert!(Stats::new(&bytes[..cut], 1).count() <= all.len());
+                prop_assert!(StatRecords::new(&bytes[..cut], 1).count() <= all.len());
             }
         }
 
         #[test]
         fn any_bytes_are_records_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            Stats::new(&bytes, 1).for_each(drop);
+            StatRecords::new(&bytes, 1).for_each(drop);
         }
     }
 }

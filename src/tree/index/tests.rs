@@ -1,8 +1,15 @@
-//! Indexes written, read, damaged, and carried over page by page.
+//! Tests of writing, reading, damaging and copying index pages.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::*;
+use crate::block::{BlockHash, BlockRef};
 use crate::manifest::build::ContentBuilder;
-use crate::manifest::{EntryKind, Mode};
+use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Owner, TreePath};
+use crate::tree::fs::root::FileId;
+use crate::tree::fs::stat::Version;
 
 const ROOT: FileId = FileId { dev: 7, ino: 2 };
 
@@ -93,7 +100,7 @@ fn written(path: &Path) -> (Index, Vec<IndexEntry>) {
 }
 
 #[test]
-fn entries_and_lists_come_back_twice() {
+fn entries_and_lists_round_trip_twice() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index");
     let (index, entries) = written(&path);
@@ -157,7 +164,7 @@ fn a_foreign_or_missing_index_is_none() {
 }
 
 #[test]
-fn a_device_that_got_another_number_is_the_same_device() {
+fn a_renumbered_device_is_the_same_device() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index");
     written(&path);
@@ -197,22 +204,23 @@ fn no_damage_passes_as_entries() {
 }
 
 #[test]
-fn pages_go_over_as_they_are_to_the_same_manifest() {
+fn copied_pages_give_the_same_manifest() {
     let dir = tempfile::tempdir().unwrap();
     let (old, entries) = written(&dir.path().join("index"));
-    let (again, fresh) = (dir.path().join("again"), dir.path().join("fresh"));
+    let again = dir.path().join("again");
+    let fresh = dir.path().join("fresh");
     let mut writer = IndexWriter::create(&again, ROOT).unwrap();
     let rows = old.rows().len();
     assert!(rows > 1);
     let mut whole = 0;
 
     for row in 0..rows {
-        if row != 1 && writer.push_page(&old, row, row + 1 == rows).unwrap() {
+        if row != 1 && writer.copy_page(&old, row, row + 1 == rows).unwrap() {
             whole += 1;
             continue;
         }
         for entry in old.page(row).unwrap() {
-            writer.keep_lists(&old, &entry).unwrap();
+            writer.copy_lists(&old, &entry).unwrap();
             writer.push(entry).unwrap();
         }
     }
@@ -232,10 +240,10 @@ fn pages_go_over_as_they_are_to_the_same_manifest() {
     };
 
     assert_eq!(index_of(&again).blocks(content).unwrap().len(), 9000);
-    // The last page ends only because nothing came after it.
+    // The last page ends only because the entries ended.
     let mut writer = IndexWriter::create(&fresh, ROOT).unwrap();
 
-    assert!(!writer.push_page(&old, rows - 1, false).unwrap());
+    assert!(!writer.copy_page(&old, rows - 1, false).unwrap());
 }
 
 #[test]
@@ -258,13 +266,11 @@ fn the_filter_of_a_page_knows_its_blocks() {
 }
 
 #[test]
-fn what_a_killed_writer_left_goes_and_what_another_writes_stays() {
+fn leftovers_of_killed_writers_are_removed_and_active_files_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let (old, new, other) = (
-        dir.path().join(".index-old"),
-        dir.path().join(".index-new"),
-        dir.path().join("other"),
-    );
+    let old = dir.path().join(".index-old");
+    let new = dir.path().join(".index-new");
+    let other = dir.path().join("other");
 
     for path in [&old, &new, &other] {
         let file = std::fs::File::create(path).unwrap();

@@ -1,4 +1,4 @@
-//! Writing an index beside its final name, page by page; pages of an older one go over as they are.
+//! Writes an index beside its final name, page by page, and copies unchanged pages of an older one.
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
-use super::{
-    Index, IndexEntry, MAGIC, Origin, PageRow, Place, TEMPORARY, Tail, Totals, checksum, damaged,
-    filter, is_unread, links, stats,
+use super::format::{
+    INDEX_MAGIC, IndexEntry, IndexTail, NodeLocation, Origin, PageRow, TEMPORARY_PREFIX, Totals,
+    checksum, damaged, is_unread,
 };
+use super::read::Index;
+use super::stats::MAX_STATS_BYTES;
+use super::{filter, links, stats};
 use crate::block::{BlockHash, BlockRef};
 use crate::manifest::build::{Builder, NodeSink, PageEnd};
 use crate::manifest::read::NodeSource;
@@ -18,12 +21,12 @@ use crate::manifest::{Content, EntryKind};
 use crate::tree::fs::root::FileId;
 use crate::tree::fs::stat::Version;
 
-/// Bytes that go to the file at once.
-const BUFFER: usize = 256 << 10;
-/// A writer that wrote nothing for so long is gone.
-const ABANDONED: Duration = Duration::from_secs(3600);
+/// Size of the write buffer.
+const WRITE_BUFFER_BYTES: usize = 256 << 10;
+/// Age at which an unfinished file is taken as left by a killed writer.
+const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
-/// Writes an index beside its final name; it is there only when [`IndexWriter::finish`] returned.
+/// Writes an index beside its final name. [`IndexWriter::finish`] moves the file into place.
 #[derive(Debug)]
 pub struct IndexWriter {
     builder: Builder,
@@ -32,17 +35,17 @@ pub struct IndexWriter {
     checks: bool,
 }
 
-/// Removes what writers that were killed left in `dir`: what nobody has written to for [`ABANDONED`].
+/// Removes temporary files of killed writers in `dir`: those older than [`ABANDONED_AFTER`].
 fn sweep(dir: &Path, now: SystemTime) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)?.flatten() {
         let ours = entry
             .file_name()
             .as_encoded_bytes()
-            .starts_with(TEMPORARY.as_bytes());
+            .starts_with(TEMPORARY_PREFIX.as_bytes());
         if ours
             && now
                 .duration_since(entry.metadata()?.modified()?)
-                .is_ok_and(|age| age > ABANDONED)
+                .is_ok_and(|age| age > ABANDONED_AFTER)
         {
             std::fs::remove_file(entry.path())?;
         }
@@ -51,34 +54,34 @@ fn sweep(dir: &Path, now: SystemTime) -> io::Result<()> {
     Ok(())
 }
 
-/// Where finished nodes and pages go.
+/// The file under construction, sink of finished nodes and pages.
 #[derive(Debug)]
 struct IndexFile {
     out: BufWriter<NamedTempFile>,
     path: PathBuf,
     root: FileId,
     at: u64,
-    /// The versions of the entries of the open page.
+    /// Versions of the entries of the open page.
     versions: Vec<Version>,
     rows: Vec<PageRow>,
-    nodes: HashMap<BlockHash, Place>,
+    nodes: HashMap<BlockHash, NodeLocation>,
 }
 
 impl IndexWriter {
-    /// Begins the index of the directory `root` for `path`.
+    /// Creates a writer for the index of the directory `root` at `path`.
     pub fn create(path: &Path, root: FileId) -> io::Result<Self> {
         let dir = path
             .parent()
             .filter(|p| !p.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
         let file = tempfile::Builder::new()
-            .prefix(TEMPORARY)
+            .prefix(TEMPORARY_PREFIX)
             .tempfile_in(dir)?;
 
-        // What cannot be removed is in nobody's way.
+        // A leftover that cannot be removed does no harm.
         let _ = sweep(dir, file.as_file().metadata()?.modified()?);
         let mut file = IndexFile {
-            out: BufWriter::with_capacity(BUFFER, file),
+            out: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),
             path: path.to_path_buf(),
             root,
             at: 0,
@@ -87,7 +90,7 @@ impl IndexWriter {
             nodes: HashMap::new(),
         };
 
-        file.write(MAGIC)?;
+        file.write(INDEX_MAGIC)?;
         Ok(Self {
             builder: Builder::default(),
             file,
@@ -95,24 +98,28 @@ impl IndexWriter {
         })
     }
 
-    /// Adds the next entry; entries come in order, the list nodes of their content were put before. A walk over a
-    /// directory that somebody exchanges for another may meet a path twice: that is an error.
+    /// Adds the next entry. Entries must be in order, after the list nodes of their content.
+    ///
+    /// A walk can meet a path twice if a directory is swapped meanwhile; the second one is an
+    /// error.
     pub fn push(&mut self, entry: IndexEntry) -> io::Result<()> {
         if !self.builder.may_follow(&entry.entry.path) {
             return Err(io::Error::other(format!(
-                "{} is met twice: it changes while it is read",
+                "{} was found twice: the tree changes during the scan",
                 entry.entry.path
             )));
         }
 
-        // Before the entry is pushed: it may end the page that holds it.
+        // Before the push, which may end the page of this entry.
         self.file.versions.push(entry.version);
         self.builder.push(entry.entry, &mut self.file)
     }
 
-    /// Adds a whole page of an older index of the same directory as it is. False, and nothing is added, when it would
-    /// not be a page of the manifest of all these entries: `is_last` says that nothing comes after it.
-    pub fn push_page(&mut self, from: &Index, row: usize, is_last: bool) -> io::Result<bool> {
+    /// Copies a whole page of an older index of the same directory.
+    ///
+    /// Returns false and adds nothing if the page would not be a page of the new manifest.
+    /// `is_last` marks the last page of the new index.
+    pub fn copy_page(&mut self, from: &Index, row: usize, is_last: bool) -> io::Result<bool> {
         let page = from.row(row)?;
         if !self.builder.is_between_pages() || !(page.settled || is_last) {
             return Ok(false);
@@ -120,13 +127,13 @@ impl IndexWriter {
 
         if page.node.nodes > 1 {
             for found in from.page(row)? {
-                self.keep_lists(from, &found)?;
+                self.copy_lists(from, &found)?;
             }
         }
 
         let size = page.stats as usize + page.filter as usize + page.node.block.size as usize;
         let mut bytes = Vec::new();
-        from.read_part(page.at, size, super::MAX_STATS * 3, &mut bytes)?;
+        from.read_part(page.at, size, MAX_STATS_BYTES * 3, &mut bytes)?;
         let at = self.file.write(&bytes)?;
         self.file.rows.push(PageRow { at, ..page.clone() });
         self.builder
@@ -135,8 +142,8 @@ impl IndexWriter {
         Ok(true)
     }
 
-    /// Takes the list nodes of a large file over from an older index.
-    pub fn keep_lists(&mut self, from: &Index, entry: &IndexEntry) -> io::Result<()> {
+    /// Copies the list nodes of a large file from an older index.
+    pub fn copy_lists(&mut self, from: &Index, entry: &IndexEntry) -> io::Result<()> {
         let EntryKind::File(Content::Lists(lists)) = &entry.entry.kind else {
             return Ok(());
         };
@@ -149,7 +156,7 @@ impl IndexWriter {
         Ok(())
     }
 
-    /// Leaves hard links unchecked, as before they were.
+    /// Skips the check of hard links, as older versions did.
     #[cfg(test)]
     pub(crate) fn unchecked(self) -> Self {
         Self {
@@ -158,7 +165,8 @@ impl IndexWriter {
         }
     }
 
-    /// Moves the index to its name and opens it; one with a hard link to no earlier file of it is dropped.
+    /// Moves the index to its final name and opens the index. An index with a dangling hard link is
+    /// dropped.
     pub fn finish(self, origin: Origin) -> io::Result<Index> {
         let Self {
             builder,
@@ -174,16 +182,14 @@ impl IndexWriter {
             .collect();
 
         nodes.sort_by_key(|(_, place)| place.offset);
-        let (root_ino, root_dev) = (file.root.ino, file.root.dev);
-        let (rows, checked) = (std::mem::take(&mut file.rows), checks.then_some(true));
-        let tail = Tail {
-            root_ino,
-            root_dev,
+        let tail = IndexTail {
+            root_ino: file.root.ino,
+            root_dev: file.root.dev,
             origin,
             root,
-            rows,
+            rows: std::mem::take(&mut file.rows),
             nodes,
-            checked,
+            checked: checks.then_some(true),
         };
 
         let encoded = minicbor::to_vec(&tail).map_err(damaged)?;
@@ -214,7 +220,7 @@ impl IndexWriter {
     }
 }
 
-/// List nodes go in as they come.
+/// List nodes are written at once.
 impl NodeSink for IndexWriter {
     type Error = io::Error;
 
@@ -224,7 +230,7 @@ impl NodeSink for IndexWriter {
 }
 
 impl IndexFile {
-    /// Writes and says where.
+    /// Appends `bytes` and returns their offset.
     fn write(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let at = self.at;
         self.out.write_all(bytes)?;
@@ -241,7 +247,7 @@ impl NodeSink for IndexFile {
             let offset = self.write(&bytes)?;
             self.nodes.insert(
                 block.hash,
-                Place {
+                NodeLocation {
                     offset,
                     size: block.size,
                 },
@@ -254,7 +260,7 @@ impl NodeSink for IndexFile {
     fn page(&mut self, page: PageEnd<'_>, bytes: Vec<u8>) -> io::Result<()> {
         let entries = page.entries;
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
-            // The one empty page of an empty tree.
+            // The single empty page of an empty tree.
             return self.put(page.node.block, bytes);
         };
 
@@ -304,7 +310,7 @@ impl NodeSink for IndexFile {
     }
 }
 
-/// The blocks that an entry lists itself.
+/// Returns the blocks listed in the entry itself.
 fn direct(kind: &EntryKind) -> &[BlockRef] {
     match kind {
         EntryKind::File(Content::Blocks(blocks)) => blocks,

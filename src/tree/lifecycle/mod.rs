@@ -13,7 +13,7 @@ use super::commit::run::{self, CommitReport, Staged};
 use super::commit::{refresh_index, swap, swap_probe, undo};
 use super::fs::fault::Faults;
 use super::history::content;
-use super::index::TEMPORARY;
+use super::index::TEMPORARY_PREFIX;
 use super::prepare::obstructions;
 use super::prepare::resume::ResumableBlocks;
 use super::state::reader::{BACKWARD, FORWARD, done_journal, kept_journal};
@@ -105,7 +105,7 @@ impl Tree {
             }
         }
 
-        tree.state.sweep(TEMPORARY);
+        tree.state.sweep(TEMPORARY_PREFIX);
         tree.state.forget_next()?;
         let tidied = ResumableBlocks::tidy(&tree.state).and_then(|()| match tree.revertible()? {
             // What it may go back to is kept.

@@ -1,4 +1,4 @@
-//! From paths that were touched to what is to be described anew: themselves, and what is new in their directories.
+//! Turns touched paths into changes: describes the paths and finds new names in their directories.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
@@ -8,76 +8,87 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::FileType;
 
 use super::compare::Touched;
-use super::hints::Spots;
-use super::names::names_of;
-use super::walk::{Child, ListJob, Lister, Listing, read_names};
-use super::{Shared, Skipped, stat_of, unreadable};
+use super::context::ScanContext;
+use super::errors::{unreadable, unreadable_index};
+use super::hints::TouchedPaths;
+use super::inode_names::paths_of_inodes;
+use super::lister::Lister;
+use super::listing::{ListJob, ListedPath, Listing, read_names, stat_of};
+use super::scanned::Skipped;
 use crate::manifest::TreePath;
+use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::FileId;
 use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::Index;
 use crate::{Error, Kind, Result};
 
-/// What a tree has that its index does not say, or says otherwise.
+/// Differences of a tree from its index.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
-    /// Paths of the index that are described anew, or gone; sorted.
+pub(super) struct TreeChanges {
+    /// Paths of the index to be replaced or removed; sorted.
     pub(super) touched: Vec<TreePath>,
-    /// What is there now in their stead, and what is new; sorted. Directories that are new are to be walked.
-    pub(super) children: Vec<Child>,
-    /// What was left out, of the index and now.
+    /// Current entries of the touched paths, and new entries; sorted. New directories are to be
+    /// walked.
+    pub(super) children: Vec<ListedPath>,
+    /// All skipped paths, of the index and of this scan.
     pub(super) skipped: Vec<Skipped>,
-    /// Whether the tree's own directory must not be recorded as seen.
+    /// Whether the root directory must not be recorded as seen.
     pub(super) top_passed_over: bool,
-    /// Inodes of which every name that the index has is among `touched`.
+    /// Inodes with all their indexed names in `touched`.
     pub(super) inodes: HashSet<FileId>,
 }
 
-/// What changed, when `spots` did; `None` when an ignore file is new, which can change anything. All names of `linked`
-/// are looked at.
+/// Describes the changes at `paths` and at all names of the inodes `linked`.
+///
+/// Returns `None` for a new ignore file, which can change any path.
 pub(super) fn find(
-    shared: &Shared<'_>,
+    context: &ScanContext<'_>,
     index: &Index,
-    spots: Spots,
+    paths: TouchedPaths,
     linked: &HashSet<FileId>,
-) -> Result<Option<Changes>> {
-    let Spots { mut touched, top } = spots;
+) -> Result<Option<TreeChanges>> {
+    let TouchedPaths { mut touched, top } = paths;
     let mut finder = Finder {
-        shared,
-        lister: Lister::new(shared.root, shared.options, &shared.held, &shared.barred),
-        known: Known {
+        context,
+        lister: Lister::new(
+            context.root,
+            context.options,
+            &context.children_ahead,
+            &context.barred,
+        ),
+        known: KnownPaths {
             index,
             row: usize::MAX,
             paths: HashSet::new(),
         },
         dirs: if top { vec![None] } else { Vec::new() },
         passed_over: BTreeSet::new(),
-        listing: Listing::of(shared.filter.clone()),
+        listing: Listing::of(context.filter.clone()),
     };
 
-    finder.look_again(&touched)?;
-    let more = finder.dirs_passed_over(&touched);
-    finder.look_again(&more)?;
+    finder.recheck(&touched)?;
+    let more = finder.untouched_parents(&touched);
+    finder.recheck(&more)?;
     touched.extend(more);
     touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
 
     for dir in std::mem::take(&mut finder.dirs) {
-        if !finder.look_for_new(dir)? {
+        if !finder.find_new_names(dir)? {
             return Ok(None);
         }
     }
 
     let mut inodes = HashSet::new();
-    if shared.options.hardlinks {
+    if context.options.hardlinks {
         inodes = finder.inodes(&touched, linked);
         let names = finder.further_names(&touched, &inodes)?;
-        finder.look_again(&names)?;
+        finder.recheck(&names)?;
         touched.extend(names);
         touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     }
 
-    let more = finder.dirs_passed_over(&touched);
-    finder.look_again(&more)?;
+    let more = finder.untouched_parents(&touched);
+    finder.recheck(&more)?;
     touched.extend(more);
     touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
 
@@ -94,7 +105,7 @@ pub(super) fn find(
     children.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     children.dedup_by(|a, b| a.path == b.path);
     let is_passed_over =
-        |child: &&mut Child| child.alone && passed_over.contains(&Some(child.path.clone()));
+        |child: &&mut ListedPath| child.alone && passed_over.contains(&Some(child.path.clone()));
     children
         .iter_mut()
         .filter(is_passed_over)
@@ -102,7 +113,7 @@ pub(super) fn find(
 
     let touched: Vec<TreePath> = touched.into_iter().map(|t| t.path).collect();
 
-    let looked_at = |parent: Option<TreePath>| match parent {
+    let is_listed_again = |parent: Option<TreePath>| match parent {
         None => top,
         Some(dir) => touched.binary_search(&dir).is_ok(),
     };
@@ -111,7 +122,7 @@ pub(super) fn find(
         .origin()
         .skipped
         .iter()
-        .filter(|(path, _)| !looked_at(path.parent()));
+        .filter(|(path, _)| !is_listed_again(path.parent()));
 
     let mut all: Vec<Skipped> = old
         .map(|(path, why)| Skipped {
@@ -121,7 +132,7 @@ pub(super) fn find(
         .collect();
 
     all.extend(skipped);
-    Ok(Some(Changes {
+    Ok(Some(TreeChanges {
         touched,
         children,
         skipped: all,
@@ -131,38 +142,41 @@ pub(super) fn find(
 }
 
 struct Finder<'a> {
-    shared: &'a Shared<'a>,
+    context: &'a ScanContext<'a>,
     lister: Lister<'a>,
-    known: Known<'a>,
-    /// Directories that may have new names; the top is `None`.
+    known: KnownPaths<'a>,
+    /// Directories with possibly new names; `None` is the root.
     dirs: Vec<Option<TreePath>>,
-    /// Directories in which a name was passed over: see [`Listing::passed_over`].
+    /// Directories with a passed-over name: see [`Listing::passed_over`].
     passed_over: BTreeSet<Option<TreePath>>,
     listing: Listing,
 }
 
 impl Finder<'_> {
-    /// Looks at what the index has and may be otherwise now.
-    fn look_again(&mut self, touched: &[Touched]) -> Result<()> {
+    /// Lists the touched paths again.
+    fn recheck(&mut self, touched: &[Touched]) -> Result<()> {
         let mut open = None;
         for Touched { path, was_dir, .. } in touched {
             let parent = path.parent();
             if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
-                let handle = match self.shared.barred.dir(self.shared.root, parent.as_ref()) {
+                let handle = match self.context.barred.dir(self.context.root, parent.as_ref()) {
                     Ok(handle) => Some(handle),
                     Err(e) if is_gone(&e) => None,
-                    Err(e) => return Err(unreadable(&self.shared.root.shown(path), e)),
+                    Err(e) => return Err(unreadable(&self.context.root.shown(path), e)),
                 };
                 open = Some((parent.clone(), handle));
             }
+
             let Some((_, Some(dir))) = &open else {
                 continue;
             };
+
             let name = CString::new(path.name())
                 .map_err(|e| Error::new(Kind::Io, "a path of the index").because(e))?;
             let job = self.job(parent);
             let before = self.listing.children.len();
-            self.look_at(&job, dir.as_fd(), &name)?;
+            self.add_name(&job, dir.as_fd(), &name)?;
+
             if let Some(child) = self.listing.children.get_mut(before)
                 && child.is_walked()
                 && *was_dir
@@ -175,7 +189,8 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// The inodes whose names matter together: those that were touched, went or came, and `more`.
+    /// Returns the inodes to be treated as a group: inodes of touched, new and removed names, and
+    /// `more`.
     fn inodes(&self, touched: &[Touched], more: &HashSet<FileId>) -> HashSet<FileId> {
         let is_linked = |stat: &FileStat| stat.file_type != FileType::Directory && stat.nlink > 1;
         let now: Vec<FileId> = self
@@ -187,7 +202,7 @@ impl Finder<'_> {
             .map(|s| s.id)
             .collect();
 
-        // Without links in either there is nothing to look for.
+        // No links before or now: no group to complete.
         if now.is_empty() && more.is_empty() && self.known.index.totals().links == 0 {
             return HashSet::new();
         }
@@ -196,9 +211,9 @@ impl Finder<'_> {
         were.chain(now).chain(more.iter().copied()).collect()
     }
 
-    /// The names of `inodes` that are not among `touched`, except for files that are still being written.
+    /// Returns the names of `inodes` missing from `touched`, except files still being written.
     fn further_names(&self, touched: &[Touched], inodes: &HashSet<FileId>) -> Result<Vec<Touched>> {
-        let Shared { root, options, .. } = self.shared;
+        let ScanContext { root, options, .. } = self.context;
         let is_held = |path: &TreePath| {
             options
                 .hints
@@ -207,8 +222,7 @@ impl Finder<'_> {
                 && stat_of(root, path).is_ok_and(|stat| stat.file_type == FileType::RegularFile)
         };
 
-        let mut names = names_of(self.known.index, inodes)
-            .map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))?;
+        let mut names = paths_of_inodes(self.known.index, inodes).map_err(unreadable_index)?;
         names.retain(|name| {
             touched
                 .binary_search_by(|t| t.path.cmp(&name.path))
@@ -219,15 +233,15 @@ impl Finder<'_> {
         Ok(names)
     }
 
-    /// Looks for names in a directory that the index does not have; false when one is a new ignore file.
-    fn look_for_new(&mut self, path: Option<TreePath>) -> Result<bool> {
-        let root = self.shared.root;
+    /// Adds the names of a directory missing from the index. Returns false for a new ignore file.
+    fn find_new_names(&mut self, path: Option<TreePath>) -> Result<bool> {
+        let root = self.context.root;
         let shown = path
             .as_ref()
             .map_or(root.path().to_path_buf(), |p| root.shown(p));
-        let dir = match self.shared.barred.dir(root, path.as_ref()) {
+        let dir = match self.context.barred.dir(root, path.as_ref()) {
             Ok(dir) => dir,
-            // It was there a moment ago: the next scan will see that it is not.
+            // The directory vanished just now: the next scan will notice.
             Err(e) if is_gone(&e) => return Ok(true),
             Err(e) => return Err(unreadable(&shown, e)),
         };
@@ -237,31 +251,28 @@ impl Finder<'_> {
         let job = self.job(path);
         for name in &names {
             let at = job.child(root, name)?;
-            if self.shared.options.ignore_files.has(name) && !self.known.is_ignore_file(&at) {
+            if self.context.options.ignore_files.has(name) && !self.known.is_ignore_file(&at) {
                 return Ok(false);
             }
-            if !self
-                .known
-                .has(&at)
-                .map_err(|e| Error::new(Kind::Io, "the index cannot be read").because(e))?
-            {
-                self.look_at(&job, dir.as_fd(), name)?;
+
+            if !self.known.has(&at).map_err(unreadable_index)? {
+                self.add_name(&job, dir.as_fd(), name)?;
             }
         }
 
         Ok(true)
     }
 
-    fn look_at(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-        self.lister.look_at(job, dir, name, &mut self.listing)?;
+    fn add_name(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        self.lister.add_name(job, dir, name, &mut self.listing)?;
         if std::mem::take(&mut self.listing.passed_over) {
             self.passed_over.insert(job.path.clone());
         }
         Ok(())
     }
 
-    /// Directories in which a name was passed over and which have not changed themselves.
-    fn dirs_passed_over(&self, touched: &[Touched]) -> Vec<Touched> {
+    /// Returns directories with a passed-over name that did not change themselves.
+    fn untouched_parents(&self, touched: &[Touched]) -> Vec<Touched> {
         let is_touched = |dir: &TreePath| touched.binary_search_by(|t| t.path.cmp(dir)).is_ok();
         let dirs = self
             .passed_over
@@ -278,7 +289,7 @@ impl Finder<'_> {
 
     fn job(&self, path: Option<TreePath>) -> ListJob {
         let unhashed = |dir: &TreePath| {
-            self.shared
+            self.context
                 .options
                 .unhashed
                 .iter()
@@ -294,15 +305,15 @@ impl Finder<'_> {
     }
 }
 
-/// The paths of an index, for one who asks in order.
-struct Known<'a> {
+/// Lookup of paths in an index, for queries in order.
+struct KnownPaths<'a> {
     index: &'a Index,
-    /// The page that was asked for last, and its paths.
+    /// Page of the last query; `paths` holds its paths.
     row: usize,
     paths: HashSet<TreePath>,
 }
 
-impl Known<'_> {
+impl KnownPaths<'_> {
     fn has(&mut self, path: &TreePath) -> io::Result<bool> {
         let Some(row) = self.index.row_of(path) else {
             return Ok(false);
@@ -337,11 +348,4 @@ impl Known<'_> {
             .iter()
             .any(|(known, _)| known == path)
     }
-}
-
-fn is_gone(e: &io::Error) -> bool {
-    matches!(
-        e.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    ) || e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }

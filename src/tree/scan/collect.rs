@@ -1,86 +1,97 @@
-//! The thread that gathers a scan: it decides what is read, and writes entries in order.
+//! The collecting thread of a scan: decides which files to read, and writes entries in order.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use rustix::fs::FileType;
 
-use super::changes::Changes;
+use super::batch::{Batch, BatchItem, PendingFile, ReadBatch};
+use super::changes::TreeChanges;
+use super::clock::is_racy;
+use super::context::ScanContext;
+use super::describe::entry_of;
+use super::errors::{check_patterns, stopped, unwritable};
+use super::listing::{Detail, ListedPath};
 use super::merge::Merge;
-use super::read::{Batch, BatchDone, Item, ToRead, entry_of};
-use super::walk::{Child, Look, Walk};
+use super::scanned::{ScanStats, Skipped};
+use super::walk::TreeWalk;
 use super::work::Ticket;
-use super::{
-    BATCH_BYTES, BATCH_ENTRIES, ScanStats, Shared, Skipped, check_patterns, is_racy, unread,
-    unwritable,
-};
+use crate::Result;
 use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Exclude;
 use crate::manifest::{Content, EntryKind, TreePath};
 use crate::tree::fs::root::FileId;
 use crate::tree::fs::stat::Version;
-use crate::tree::index::{Entries, Index, IndexEntry, is_unread};
-use crate::{Error, Kind, Result};
+use crate::tree::index::{Index, IndexEntries, IndexEntry, is_unread, unread_content};
 
-/// What a scan found besides entries.
+/// Number of entries that ends a batch.
+const BATCH_ENTRIES: usize = 256;
+/// Number of unread bytes that ends a batch.
+const BATCH_BYTES: u64 = 4 << 20;
+
+/// Results of a scan besides the entries.
 pub(super) struct Collected {
     pub(super) stats: ScanStats,
-    /// Patterns of ignore files, those of outer directories first.
+    /// Patterns of ignore files, outer directories first.
     pub(super) patterns: Vec<Exclude>,
     pub(super) ignore_files: Vec<(TreePath, Version)>,
     pub(super) skipped: Vec<Skipped>,
-    /// Whether the top must not be recorded as seen.
+    /// Whether the root directory must not be recorded as seen.
     pub(super) top_passed_over: bool,
-    /// Inodes that have more names than were met.
+    /// Inodes with names outside of the scan.
     pub(super) partial: HashSet<FileId>,
 }
 
-/// A scan that is going on.
+/// A scan in progress.
 pub(super) struct Collector<'a> {
-    shared: &'a Shared<'a>,
-    walk: Walk<'a>,
-    /// Where only changes are walked: what goes over from the old index.
+    context: &'a ScanContext<'a>,
+    walk: TreeWalk<'a>,
+    /// Unchanged part of the old index, if only changes are walked.
     merge: Option<Merge<'a>>,
-    /// What contents are known from.
+    /// Indexes to take known contents from.
     known: Vec<OldEntries<'a>>,
-    /// First names of inodes that have more than one, and how many names are still to come.
+    /// First name of each inode with several names, and the number of names still to come.
     links: HashMap<FileId, (TreePath, u32)>,
     batch: Batch,
     batch_bytes: u64,
-    window: VecDeque<Window>,
+    window: VecDeque<PendingBatch>,
     stats: ScanStats,
 }
 
-enum Window {
+enum PendingBatch {
     Ready(Vec<IndexEntry>),
-    Reading(Ticket<BatchDone>),
+    Reading(Ticket<ReadBatch>),
 }
 
 impl<'a> Collector<'a> {
-    /// A scan of the whole tree; of only `changes` when they are known.
+    /// Begins a scan of `changes`, or of the whole tree.
     pub(super) fn begin(
-        shared: &'a Shared<'a>,
+        context: &'a ScanContext<'a>,
         old: Option<&'a Index>,
         written: Option<&'a Index>,
-        changes: Option<Changes>,
+        changes: Option<TreeChanges>,
     ) -> Result<Self> {
         let (walk, merge, old) = match (changes, old) {
             (Some(changes), Some(index)) => {
-                let mut walk = Walk::over(shared, changes.children, index.origin())?;
+                let mut walk = TreeWalk::over(context, changes.children, index.origin())?;
                 walk.skipped = changes.skipped;
                 walk.top_passed_over = changes.top_passed_over;
                 (walk, Some(Merge::new(index, changes.touched)), None)
             }
             (_, old) => (
-                Walk::begin(&shared.jobs, &shared.held, Arc::clone(&shared.filter))?,
+                TreeWalk::begin(
+                    &context.jobs,
+                    &context.children_ahead,
+                    Arc::clone(&context.filter),
+                )?,
                 None,
                 old,
             ),
         };
 
         Ok(Self {
-            shared,
+            context,
             walk,
             merge,
             known: written
@@ -97,15 +108,15 @@ impl<'a> Collector<'a> {
     }
 
     pub(super) fn run(mut self) -> Result<Collected> {
-        let window = self.shared.options.threads.max(1) * 2 + 2;
+        let window = self.context.options.threads.max(1) * 2 + 2;
         while let Some(child) = self.walk.next()? {
-            self.go_on()?;
+            self.check_stop()?;
             self.add(child)?;
             if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
                 self.end_batch();
             }
             while self.window.len() > window
-                || matches!(self.window.front(), Some(Window::Ready(_)))
+                || matches!(self.window.front(), Some(PendingBatch::Ready(_)))
             {
                 self.write_front()?;
             }
@@ -113,17 +124,17 @@ impl<'a> Collector<'a> {
 
         self.end_batch();
         while !self.window.is_empty() {
-            self.go_on()?;
+            self.check_stop()?;
             self.write_front()?;
         }
 
         if let Some(merge) = &mut self.merge {
-            self.shared
+            self.context
                 .write(|writer| merge.up_to(None, writer))
                 .map_err(unwritable)?;
         }
 
-        let Walk {
+        let TreeWalk {
             mut patterns,
             mut ignore_files,
             mut skipped,
@@ -131,11 +142,11 @@ impl<'a> Collector<'a> {
             ..
         } = self.walk;
 
-        // What came from the old index and what is new, each in the order of a walk.
+        // Old and new parts are each in walk order: sort both together.
         patterns.sort_by(|a, b| a.base.cmp(&b.base));
         ignore_files.sort_by(|a, b| a.0.cmp(&b.0));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
-        check_patterns(&self.shared.options.excludes, &patterns)?;
+        check_patterns(&self.context.options.excludes, &patterns)?;
         let partial = self.links.into_keys().collect();
 
         Ok(Collected {
@@ -148,49 +159,53 @@ impl<'a> Collector<'a> {
         })
     }
 
-    /// An error once the scan is to end.
-    fn go_on(&self) -> Result<()> {
-        match self.shared.options.is_stopped() {
-            true => Err(Error::new(Kind::Io, "the scan was stopped")),
+    /// Returns an error once the scan is to stop.
+    fn check_stop(&self) -> Result<()> {
+        match self.context.options.is_stopped() {
+            true => Err(stopped()),
             false => Ok(()),
         }
     }
 
-    fn add(&mut self, child: Child) -> Result<()> {
+    fn add(&mut self, child: ListedPath) -> Result<()> {
         let item = match child.stat.file_type {
             FileType::RegularFile => self.file(child)?,
-            _ => Item::Ready(self.other(child)?),
+            _ => BatchItem::Ready(self.other(child)?),
         };
         self.batch.push(item);
         Ok(())
     }
 
-    fn file(&mut self, child: Child) -> Result<Item> {
+    fn file(&mut self, child: ListedPath) -> Result<BatchItem> {
         let linked = self.is_linked(&child);
         if linked && let Some(kind) = self.further_name(&child) {
-            return Ok(Item::Ready(self.entry(child, kind)?));
+            return Ok(BatchItem::Ready(self.entry(child, kind)?));
         }
 
-        if child.look != Look::Whole {
-            return Ok(Item::Ready(self.entry(child, EntryKind::File(unread()))?));
+        if child.detail != Detail::Whole {
+            return Ok(BatchItem::Ready(
+                self.entry(child, EntryKind::File(unread_content()))?,
+            ));
         }
 
         if let Some(content) = self.content(&child)? {
-            return Ok(Item::Ready(self.entry(child, EntryKind::File(content))?));
+            return Ok(BatchItem::Ready(
+                self.entry(child, EntryKind::File(content))?,
+            ));
         }
 
         self.batch_bytes += child.stat.size;
-        Ok(Item::Read(ToRead { child, linked }))
+        Ok(BatchItem::Read(PendingFile { child, linked }))
     }
 
-    /// Whether the child may have further names.
-    fn is_linked(&self, child: &Child) -> bool {
+    /// Returns whether the path may have further names.
+    fn is_linked(&self, child: &ListedPath) -> bool {
         let is_dir = child.stat.file_type == FileType::Directory;
-        self.shared.options.hardlinks && child.stat.nlink > 1 && !is_dir
+        self.context.options.hardlinks && child.stat.nlink > 1 && !is_dir
     }
 
-    /// The link to the first name of what the child is; `None` when this is the first.
-    fn further_name(&mut self, child: &Child) -> Option<EntryKind> {
+    /// Returns the link to the first name of the inode; `None` for the first name itself.
+    fn further_name(&mut self, child: &ListedPath) -> Option<EntryKind> {
         let Some((first, left)) = self.links.get_mut(&child.stat.id) else {
             self.links
                 .insert(child.stat.id, (child.path.clone(), child.stat.nlink - 1));
@@ -206,7 +221,7 @@ impl<'a> Collector<'a> {
         Some(kind)
     }
 
-    fn other(&mut self, mut child: Child) -> Result<IndexEntry> {
+    fn other(&mut self, mut child: ListedPath) -> Result<IndexEntry> {
         if self.is_linked(&child)
             && let Some(kind) = self.further_name(&child)
         {
@@ -228,15 +243,15 @@ impl<'a> Collector<'a> {
         self.entry(child, kind)
     }
 
-    fn entry(&self, child: Child, kind: EntryKind) -> Result<IndexEntry> {
-        entry_of(self.shared, child.path, &child.stat, kind, child.xattrs)
+    fn entry(&self, child: ListedPath, kind: EntryKind) -> Result<IndexEntry> {
+        entry_of(self.context, child.path, &child.stat, kind, child.xattrs)
     }
 
-    /// The content of a file that need not be read.
-    fn content(&mut self, child: &Child) -> Result<Option<Content>> {
+    /// Returns the content of a file known from an older index.
+    fn content(&mut self, child: &ListedPath) -> Result<Option<Content>> {
         for known in &mut self.known {
             if let Some(content) = known.content(child)
-                && keep_lists(self.shared, known.index, &content)?
+                && copy_lists(self.context, known.index, &content)?
             {
                 return Ok(Some(content));
             }
@@ -249,8 +264,8 @@ impl<'a> Collector<'a> {
         let batch = std::mem::take(&mut self.batch);
         self.batch_bytes = 0;
         let next = match batch.ready() {
-            Ok(entries) => Window::Ready(entries),
-            Err(batch) => Window::Reading(self.shared.jobs.second(batch)),
+            Ok(entries) => PendingBatch::Ready(entries),
+            Err(batch) => PendingBatch::Reading(self.context.jobs.second(batch)),
         };
         self.window.push_back(next);
     }
@@ -258,8 +273,8 @@ impl<'a> Collector<'a> {
     fn write_front(&mut self) -> Result<()> {
         let entries = match self.window.pop_front() {
             None => return Ok(()),
-            Some(Window::Ready(entries)) => entries,
-            Some(Window::Reading(ticket)) => {
+            Some(PendingBatch::Ready(entries)) => entries,
+            Some(PendingBatch::Reading(ticket)) => {
                 let done = ticket.wait()?;
                 self.stats.hashed_bytes += done.bytes;
                 self.stats.hashed_files += done.files;
@@ -268,7 +283,7 @@ impl<'a> Collector<'a> {
         };
 
         let merge = &mut self.merge;
-        let written = self.shared.write(|writer| {
+        let written = self.context.write(|writer| {
             entries.into_iter().try_for_each(|entry| {
                 if let Some(merge) = merge {
                     merge.up_to(Some(&entry.entry.path), writer)?;
@@ -281,8 +296,9 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// Takes the list nodes of a large file over from an older index; false when it does not have them whole.
-fn keep_lists(shared: &Shared<'_>, from: &Index, content: &Content) -> Result<bool> {
+/// Copies the list nodes of a large file from an older index. Returns false if one is missing or
+/// damaged.
+fn copy_lists(context: &ScanContext<'_>, from: &Index, content: &Content) -> Result<bool> {
     let Content::Lists(lists) = content else {
         return Ok(true);
     };
@@ -291,7 +307,7 @@ fn keep_lists(shared: &Shared<'_>, from: &Index, content: &Content) -> Result<bo
         let Ok(bytes) = from.node(&list.block.hash) else {
             return Ok(false);
         };
-        shared
+        context
             .write(|writer| writer.put(list.block, bytes.to_vec()))
             .map_err(unwritable)?;
     }
@@ -299,10 +315,10 @@ fn keep_lists(shared: &Shared<'_>, from: &Index, content: &Content) -> Result<bo
     Ok(true)
 }
 
-/// The entries of an older index, read along with the walk.
+/// Entries of an older index, read in step with the walk.
 struct OldEntries<'a> {
     index: &'a Index,
-    entries: Entries<'a>,
+    entries: IndexEntries<'a>,
     next: Option<IndexEntry>,
 }
 
@@ -321,14 +337,14 @@ impl<'a> OldEntries<'a> {
         self.next = loop {
             match self.entries.next() {
                 Some(Ok(entry)) => break Some(entry),
-                Some(Err(e)) => tracing::warn!("a part of the tree is read anew: {e}"),
+                Some(Err(e)) => tracing::warn!("reading a part of the tree again: {e}"),
                 None => break None,
             }
         };
     }
 
-    /// The content of a file that has not changed since the old scan.
-    fn content(&mut self, child: &Child) -> Option<Content> {
+    /// Returns the content of a file unchanged since the old scan.
+    fn content(&mut self, child: &ListedPath) -> Option<Content> {
         while self
             .next
             .as_ref()

@@ -1,7 +1,7 @@
-//! Comparing a tree with its index, page by page: every path is looked at, none is listed or described.
+//! Compares a tree with its index, page by page: stats every indexed path, lists no directory.
 //!
-//! A directory whose version has not changed has the names that it had, so that the paths of the index are all there
-//! are. What is found to differ, or could differ unseen, is for [`super::changes`].
+//! A directory with an unchanged version has the same names as before, so the index names every
+//! path below. [`super::changes`] describes the paths that differ or could differ unnoticed.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,43 +11,45 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustix::fs::{FileType, statat};
 use rustix::io::Errno;
 
-use super::is_racy;
-use super::looks::Looks;
+use super::clock::is_racy;
+use super::windows::ScanWindows;
 use crate::manifest::TreePath;
 use crate::sync::locked;
+use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::{FileId, NOFOLLOW, Root};
 use crate::tree::fs::stat::Version;
-use crate::tree::index::{Index, Stat};
+use crate::tree::index::{Index, StatRecord};
 
-/// More changes than this are not looked at one by one: the tree is walked.
+/// Largest number of changes to describe one by one; beyond it the tree is walked.
 const MAX_TOUCHED: usize = 200_000;
-/// A change within this many seconds of the scan is looked at closely: see [`is_racy`].
-const RECENT: i64 = 3;
+/// Changes within this many seconds of the scan get the exact test: see [`is_racy`].
+const RECENT_SECS: i64 = 3;
 
-/// A path of the index that may not be as it was.
+/// A path of the index that may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Touched {
     pub(super) path: TreePath,
-    /// Whether it was a directory.
+    /// Whether the index has a directory here.
     pub(super) was_dir: bool,
-    /// The inode that the index has for it.
+    /// Inode according to the index.
     pub(super) inode: FileId,
 }
 
-/// The paths of `index` that may not be as they were, in order; `None` when there are so many that a walk is cheaper.
+/// Returns the paths of `index` that may have changed, in order; `None` if a walk is cheaper.
 ///
-/// With `looks`, which made the index, fewer files have to be read again: see [`Looks`].
+/// `windows` are the scans that made the index; with them fewer files have to be read again: see
+/// [`ScanWindows`].
 pub(super) fn compare(
     root: &Root,
     index: &Index,
     threads: usize,
-    looks: Option<&Looks>,
+    windows: Option<&ScanWindows>,
 ) -> io::Result<Option<Vec<Touched>>> {
     let limit = limit_of(index);
-    let shared = Shared {
+    let comparison = Comparison {
         root,
         index,
-        looks,
+        windows,
         next: AtomicUsize::new(0),
         count: AtomicUsize::new(0),
         limit,
@@ -58,9 +60,9 @@ pub(super) fn compare(
     let threads = threads.clamp(1, index.rows().len().max(1));
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads)
-            .map(|_| scope.spawn(|| shared.work()))
+            .map(|_| scope.spawn(|| comparison.work()))
             .collect();
-        let mut done = shared.work();
+        let mut done = comparison.work();
         for other in others {
             let other = other
                 .join()
@@ -70,11 +72,11 @@ pub(super) fn compare(
         done
     })?;
 
-    if shared.count.into_inner() > limit {
+    if comparison.count.into_inner() > limit {
         return Ok(None);
     }
 
-    let mut pages = shared
+    let mut pages = comparison
         .found
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -85,24 +87,24 @@ pub(super) fn compare(
     ))
 }
 
-/// With more paths than this that may not be as they were a walk is cheaper.
+/// Returns the number of touched paths above which a walk is cheaper.
 pub(super) fn limit_of(index: &Index) -> usize {
     (index.totals().entries / 2 + 1000).min(MAX_TOUCHED as u64) as usize
 }
 
-struct Shared<'a> {
+struct Comparison<'a> {
     root: &'a Root,
     index: &'a Index,
-    looks: Option<&'a Looks>,
+    windows: Option<&'a ScanWindows>,
     next: AtomicUsize,
-    /// Paths found so far.
+    /// Number of touched paths so far.
     count: AtomicUsize,
     limit: usize,
     failed: AtomicBool,
     found: Mutex<Vec<(usize, Vec<Touched>)>>,
 }
 
-impl Shared<'_> {
+impl Comparison<'_> {
     fn work(&self) -> io::Result<()> {
         let mut buffer = Vec::new();
         while !self.failed.load(Ordering::Relaxed)
@@ -126,20 +128,20 @@ impl Shared<'_> {
 
     fn page(&self, row: usize, buffer: &mut Vec<u8>) -> io::Result<Vec<Touched>> {
         let started = self.index.started();
-        let first = self.looks.map_or(started.secs, Looks::first_second);
+        let first = self.windows.map_or(started.secs, ScanWindows::first_second);
         let is_racy = |version: &Version| {
-            self.looks
+            self.windows
                 .map_or_else(|| is_racy(version, started), |l| l.is_racy(version))
         };
 
-        // A damaged page is found while it can still be built anew.
+        // A damaged page is noticed while the page can still be rebuilt.
         self.index.verify(row)?;
-        let mut place = Place::of(&self.index.rows()[row].first);
+        let mut cursor = PageCursor::of(&self.index.rows()[row].first);
         let mut touched = Vec::new();
 
         for stat in self.index.stats(row, buffer)? {
             let stat = stat?;
-            if !place.enter(&stat) {
+            if !cursor.enter(&stat) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "the index names a path below no directory",
@@ -147,8 +149,8 @@ impl Shared<'_> {
             }
             let settled =
                 stat.unread || !is_recent(&stat.version, first) || !is_racy(&stat.version);
-            if !settled || !place.is_now(self.root, &stat)? {
-                let path = TreePath::new([&place.dir, stat.name.to_bytes()].concat())
+            if !settled || !cursor.is_now(self.root, &stat)? {
+                let path = TreePath::new([&cursor.dir, stat.name.to_bytes()].concat())
                     .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
                 touched.push(Touched {
                     path,
@@ -162,52 +164,52 @@ impl Shared<'_> {
     }
 }
 
-/// Where a walk along a page is.
-struct Place {
-    /// The directory of the present entry, with a slash at its end; empty at the top.
+/// Position within a page.
+struct PageCursor {
+    /// Directory of the current entry, with a trailing slash; empty for the root.
     dir: Vec<u8>,
-    /// Where each component of `dir` ends, behind its slash.
+    /// End offset of each component of `dir`, after the slash.
     ends: Vec<usize>,
-    /// The name of the entry before.
+    /// Name of the previous entry.
     last: Vec<u8>,
-    handle: Handle,
+    handle: DirHandle,
 }
 
-enum Handle {
+enum DirHandle {
     Unknown,
     Open(OwnedFd),
-    /// There is no such directory any more.
+    /// The directory no longer exists.
     Gone,
 }
 
-impl Place {
-    /// Before the first entry of a page, which is `first`.
+impl PageCursor {
+    /// Returns the position before `first`, the first entry of a page.
     fn of(first: &TreePath) -> Self {
-        let mut place = Self {
+        let mut cursor = Self {
             dir: Vec::new(),
             ends: Vec::new(),
             last: Vec::new(),
-            handle: Handle::Unknown,
+            handle: DirHandle::Unknown,
         };
 
         if let Some(parent) = first.parent() {
             for component in parent.components() {
-                place.push(component);
+                cursor.push(component);
             }
         }
 
-        place
+        cursor
     }
 
     fn push(&mut self, name: &[u8]) {
         self.dir.extend_from_slice(name);
         self.dir.push(b'/');
         self.ends.push(self.dir.len());
-        self.handle = Handle::Unknown;
+        self.handle = DirHandle::Unknown;
     }
 
-    /// Goes to the directory that holds the entry; false when that cannot be.
-    fn enter(&mut self, stat: &Stat<'_>) -> bool {
+    /// Moves to the directory of the entry. Returns false if the order of entries rules that out.
+    fn enter(&mut self, stat: &StatRecord<'_>) -> bool {
         if stat.depth == self.ends.len() + 1 && !self.last.is_empty() {
             let last = std::mem::take(&mut self.last);
             self.push(&last);
@@ -215,7 +217,7 @@ impl Place {
         } else if stat.depth < self.ends.len() {
             self.ends.truncate(stat.depth);
             self.dir.truncate(self.ends.last().copied().unwrap_or(0));
-            self.handle = Handle::Unknown;
+            self.handle = DirHandle::Unknown;
         }
 
         self.last.clear();
@@ -223,17 +225,17 @@ impl Place {
         stat.depth == self.ends.len()
     }
 
-    /// Whether the entry is now what it was.
-    fn is_now(&mut self, root: &Root, stat: &Stat<'_>) -> io::Result<bool> {
-        if let Handle::Unknown = self.handle {
+    /// Returns whether the entry is unchanged.
+    fn is_now(&mut self, root: &Root, stat: &StatRecord<'_>) -> io::Result<bool> {
+        if let DirHandle::Unknown = self.handle {
             self.handle = match root.handle_of(self.dir.strip_suffix(b"/").unwrap_or_default()) {
-                Ok(handle) => Handle::Open(handle),
-                Err(e) if is_gone(&e) => Handle::Gone,
+                Ok(handle) => DirHandle::Open(handle),
+                Err(e) if is_gone(&e) => DirHandle::Gone,
                 Err(e) => return Err(e),
             };
         }
 
-        let Handle::Open(dir) = &self.handle else {
+        let DirHandle::Open(dir) = &self.handle else {
             return Ok(false);
         };
 
@@ -246,7 +248,7 @@ impl Place {
         let known = &stat.version;
         let same = now.st_ino == known.ino && now.st_dev == known.dev;
         if stat.unread {
-            // It was listed only: what is in it matters to nobody, but it has to be the file that it was.
+            // Listed only: the content does not matter, but the inode must be the same file.
             return Ok(same && FileType::from_raw_mode(now.st_mode) == FileType::RegularFile);
         }
 
@@ -257,14 +259,8 @@ impl Place {
     }
 }
 
-fn is_gone(e: &io::Error) -> bool {
-    [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]
-        .iter()
-        .any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
-}
-
-/// Whether a change was so late that it is looked at closely.
+/// Returns whether a change is recent enough for the exact test.
 fn is_recent(known: &Version, started: i64) -> bool {
-    let recent = started.saturating_sub(RECENT);
+    let recent = started.saturating_sub(RECENT_SECS);
     known.ctime.secs >= recent || known.mtime.secs >= recent
 }

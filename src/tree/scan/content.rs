@@ -1,6 +1,7 @@
-//! The content of one file as blocks: read, cut, hashed. A large file is hashed by further threads while it is cut.
+//! Reads one file, cuts its content into blocks and hashes them.
 //!
-//! Holes are not read: where nothing but zeros follows, the next block is [`sparse::hole`].
+//! Further threads hash a large file during the cut. Holes are not read: within a run of zeros the
+//! next block is [`sparse::hole`].
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,21 +18,21 @@ use crate::sync::locked;
 use crate::tree::fs::sparse;
 use crate::tree::fs::stat::FileStat;
 
-/// How much is read in one go, in bytes.
-const SEGMENT: usize = 1 << 20;
-/// Files from this size on are hashed by more than one thread, in bytes.
-const LARGE: u64 = 8 << 20;
-/// Threads that hash what one thread cuts: cutting is a little quicker than hashing.
-const HASHERS: usize = 2;
+/// Bytes per read.
+const SEGMENT_BYTES: usize = 1 << 20;
+/// File size in bytes from which several threads hash.
+const LARGE_FILE_BYTES: u64 = 8 << 20;
+/// Threads that hash the output of one cutting thread: cutting is a little faster than hashing.
+const HASHER_THREADS: usize = 2;
 
-/// Why a file's content is not at hand.
+/// Reason for missing content.
 #[derive(Debug)]
 pub(super) enum ReadFailure {
-    /// It has fewer bytes than it had.
+    /// The file has become shorter.
     Shorter,
-    /// The scan has failed elsewhere.
+    /// The scan failed elsewhere.
     Stopped,
-    /// The file, or the sink of its list nodes, failed.
+    /// I/O error of the file or of the sink of list nodes.
     Io(io::Error),
 }
 
@@ -41,7 +42,8 @@ impl From<io::Error> for ReadFailure {
     }
 }
 
-/// Reads the `size` bytes of `file`, which may have holes, with up to `threads` threads. `stopped` is asked now and then.
+/// Reads the first `size` bytes of `file` with up to `threads` threads, and polls `stopped`
+/// meanwhile. `holes` marks a file with possible holes.
 pub(super) fn read(
     file: &File,
     size: u64,
@@ -59,8 +61,13 @@ pub(super) fn read(
         data: holes.then_some(0..0),
     };
 
-    if threads > 1 && size >= LARGE {
-        return read_large(&mut segments, threads.min(HASHERS + 1) - 1, sink, stopped);
+    if threads > 1 && size >= LARGE_FILE_BYTES {
+        return read_large(
+            &mut segments,
+            threads.min(HASHER_THREADS + 1) - 1,
+            sink,
+            stopped,
+        );
     }
 
     let mut content = ContentBuilder::default();
@@ -81,7 +88,7 @@ pub(super) fn read(
     Ok(content.finish(sink)?)
 }
 
-/// Whether the file holds exactly this content.
+/// Returns whether the file has exactly this content.
 pub(in crate::tree) fn holds(file: &File, content: &Content) -> io::Result<bool> {
     let now = FileStat::of(file)?;
     if now.size != content.size() {
@@ -92,9 +99,9 @@ pub(in crate::tree) fn holds(file: &File, content: &Content) -> io::Result<bool>
         file,
         now.size,
         now.has_holes(),
-        HASHERS + 1,
+        HASHER_THREADS + 1,
         &mut Vec::new(),
-        &mut Nowhere,
+        &mut DiscardNodes,
         &|| false,
     ) {
         Ok(found) => Ok(found == *content),
@@ -103,10 +110,10 @@ pub(in crate::tree) fn holds(file: &File, content: &Content) -> io::Result<bool>
     }
 }
 
-/// List nodes of which the names are enough.
-struct Nowhere;
+/// Sink that drops list nodes, for callers that need only the hashes.
+struct DiscardNodes;
 
-impl NodeSink for Nowhere {
+impl NodeSink for DiscardNodes {
     type Error = io::Error;
 
     fn put(&mut self, _: BlockRef, _: Vec<u8>) -> io::Result<()> {
@@ -114,27 +121,27 @@ impl NodeSink for Nowhere {
     }
 }
 
-/// A file cut into blocks, piece by piece.
+/// Reader that cuts a file into blocks, segment by segment.
 struct Segments<'a> {
     file: &'a File,
     size: u64,
     offset: u64,
-    /// What came after the last cut.
+    /// Bytes after the last cut.
     rest: Vec<u8>,
-    /// The stretch of data that was found last; `None` when holes are not looked for.
+    /// Data range found last; `None` if holes are not looked up.
     data: Option<Range<u64>>,
 }
 
-/// What comes next in a file.
+/// Next part of a file.
 enum Segment {
-    /// Bytes, and where their blocks are.
+    /// The ranges of complete blocks in the buffer.
     Cuts(Vec<Range<usize>>),
-    /// So many blocks of a hole.
+    /// Number of whole blocks in a hole.
     Holes(u64),
 }
 
 impl Segments<'_> {
-    /// Fills `buffer` with the next piece; `None` at the end.
+    /// Fills `buffer` with the next segment; `None` at the end.
     fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Segment>, ReadFailure> {
         if self.offset == self.size && self.rest.is_empty() {
             return Ok(None);
@@ -142,7 +149,7 @@ impl Segments<'_> {
 
         let holes = self.holes()?;
         if holes > 0 {
-            // What is carried over lies in the hole, too.
+            // The carried-over bytes lie in the hole, too.
             self.offset = self.offset - self.rest.len() as u64 + holes * chunk::MAX as u64;
             self.rest.clear();
             return Ok(Some(Segment::Holes(holes)));
@@ -151,8 +158,8 @@ impl Segments<'_> {
         buffer.clear();
         buffer.append(&mut self.rest);
         let carried = buffer.len();
-        let wanted =
-            usize::try_from(self.size - self.offset).map_or(SEGMENT, |left| left.min(SEGMENT));
+        let wanted = usize::try_from(self.size - self.offset)
+            .map_or(SEGMENT_BYTES, |left| left.min(SEGMENT_BYTES));
         buffer.resize(carried + wanted, 0);
 
         match self.file.read_exact_at(&mut buffer[carried..], self.offset) {
@@ -168,8 +175,10 @@ impl Segments<'_> {
         Ok(Some(Segment::Cuts(cuts)))
     }
 
-    /// How many blocks from here on are nothing but a hole. A block depends on none before it: where one begins in a
-    /// hole that is long enough, it is the longest block of zeros.
+    /// Returns the number of whole blocks from here that lie in a hole.
+    ///
+    /// Cuts do not depend on earlier blocks: a block that begins in a long enough hole is the
+    /// longest block of zeros.
     fn holes(&mut self) -> io::Result<u64> {
         let at = self.offset - self.rest.len() as u64;
         let Some(data) = &mut self.data else {
@@ -187,14 +196,14 @@ impl Segments<'_> {
     }
 }
 
-/// Blocks that follow each other.
-enum Blocks {
+/// Consecutive blocks.
+enum HashedBlocks {
     These(Vec<BlockRef>),
-    /// So many blocks of a hole.
+    /// Number of whole blocks in a hole.
     Holes(u64),
 }
 
-struct Piece {
+struct CutPiece {
     number: u64,
     bytes: Vec<u8>,
     cuts: Vec<Range<usize>>,
@@ -202,12 +211,12 @@ struct Piece {
 
 struct Hashed {
     number: u64,
-    blocks: Blocks,
-    /// The buffer, to be filled again.
+    blocks: HashedBlocks,
+    /// The buffer, for reuse.
     bytes: Vec<u8>,
 }
 
-impl Piece {
+impl CutPiece {
     fn hash(self) -> Hashed {
         let blocks = self
             .cuts
@@ -216,7 +225,7 @@ impl Piece {
             .collect();
         Hashed {
             number: self.number,
-            blocks: Blocks::These(blocks),
+            blocks: HashedBlocks::These(blocks),
             bytes: self.bytes,
         }
     }
@@ -228,20 +237,21 @@ fn read_large(
     sink: &mut impl NodeSink<Error = io::Error>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Content, ReadFailure> {
-    let (pieces, work) = sync_channel::<Piece>(hashers);
+    let (pieces, work) = sync_channel::<CutPiece>(hashers);
     let work = Mutex::new(work);
     std::thread::scope(|scope| {
         let (results, hashed) = channel();
         for _ in 0..hashers {
-            let (results, work) = (results.clone(), &work);
+            let results = results.clone();
+            let work = &work;
             scope.spawn(move || hash_pieces(work, &results));
         }
-        // `pieces` is moved in, so that the hashers end when this does, however it does.
+        // `pieces` is moved in, so the hashers end with this call, even on an error.
         cut_pieces(segments, pieces, results, &hashed, sink, stopped)
     })
 }
 
-fn hash_pieces(work: &Mutex<Receiver<Piece>>, results: &Sender<Hashed>) {
+fn hash_pieces(work: &Mutex<Receiver<CutPiece>>, results: &Sender<Hashed>) {
     loop {
         let next = locked(work).recv();
         let Ok(piece) = next else { return };
@@ -253,13 +263,13 @@ fn hash_pieces(work: &Mutex<Receiver<Piece>>, results: &Sender<Hashed>) {
 
 fn cut_pieces(
     segments: &mut Segments<'_>,
-    pieces: SyncSender<Piece>,
+    pieces: SyncSender<CutPiece>,
     results: Sender<Hashed>,
     hashed: &Receiver<Hashed>,
     sink: &mut impl NodeSink<Error = io::Error>,
     stopped: &dyn Fn() -> bool,
 ) -> Result<Content, ReadFailure> {
-    let mut order = Order {
+    let mut reassembler = Reassembler {
         next: 0,
         waiting: BTreeMap::new(),
         content: ContentBuilder::default(),
@@ -268,7 +278,7 @@ fn cut_pieces(
 
     let mut number = 0;
     loop {
-        let mut bytes = order.spare.pop().unwrap_or_default();
+        let mut bytes = reassembler.spare.pop().unwrap_or_default();
         let Some(segment) = segments.next(&mut bytes)? else {
             break;
         };
@@ -278,10 +288,10 @@ fn cut_pieces(
         let cuts = match segment {
             Segment::Cuts(cuts) => cuts,
             Segment::Holes(count) => {
-                order.add(
+                reassembler.add(
                     Hashed {
                         number,
-                        blocks: Blocks::Holes(count),
+                        blocks: HashedBlocks::Holes(count),
                         bytes,
                     },
                     sink,
@@ -290,53 +300,55 @@ fn cut_pieces(
                 continue;
             }
         };
-        match pieces.try_send(Piece {
+        match pieces.try_send(CutPiece {
             number,
             bytes,
             cuts,
         }) {
             Ok(()) => {}
-            // The hashers are behind: help them.
+            // The hashers are behind: hash this piece here.
             Err(TrySendError::Full(piece) | TrySendError::Disconnected(piece)) => {
-                order.add(piece.hash(), sink)?
+                reassembler.add(piece.hash(), sink)?
             }
         }
         number += 1;
         while let Ok(done) = hashed.try_recv() {
-            order.add(done, sink)?;
+            reassembler.add(done, sink)?;
         }
     }
 
     drop((pieces, results));
-    while order.next < number {
+    while reassembler.next < number {
         let done = hashed
             .recv()
             .map_err(|_| io::Error::other("a thread that hashes ended early"))?;
-        order.add(done, sink)?;
+        reassembler.add(done, sink)?;
     }
 
-    Ok(order.content.finish(sink)?)
+    Ok(reassembler.content.finish(sink)?)
 }
 
-/// Puts pieces back into their order.
-struct Order {
+/// Restores the order of hashed pieces.
+struct Reassembler {
     next: u64,
-    waiting: BTreeMap<u64, Blocks>,
+    waiting: BTreeMap<u64, HashedBlocks>,
     content: ContentBuilder,
     spare: Vec<Vec<u8>>,
 }
 
-impl Order {
+impl Reassembler {
     fn add(&mut self, done: Hashed, sink: &mut impl NodeSink<Error = io::Error>) -> io::Result<()> {
         self.spare.push(done.bytes);
         self.waiting.insert(done.number, done.blocks);
         while let Some(blocks) = self.waiting.remove(&self.next) {
             self.next += 1;
             match blocks {
-                Blocks::These(blocks) => blocks
+                HashedBlocks::These(blocks) => blocks
                     .into_iter()
                     .try_for_each(|block| self.content.push(block, sink))?,
-                Blocks::Holes(count) => self.content.push_many(sparse::hole(), count, sink)?,
+                HashedBlocks::Holes(count) => {
+                    self.content.push_many(sparse::hole(), count, sink)?
+                }
             }
         }
 
@@ -354,12 +366,12 @@ mod tests {
     use crate::tree::index::IndexWriter;
 
     #[test]
-    fn many_threads_read_what_one_reads() {
+    fn several_threads_read_the_same_as_one() {
         let dir = tempfile::tempdir().unwrap();
         let id = FileId { dev: 1, ino: 1 };
         let mut rng = fastrand::Rng::with_seed(9);
         let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..))
-            .take((LARGE as usize) + (5 << 20) + 77)
+            .take((LARGE_FILE_BYTES as usize) + (5 << 20) + 77)
             .collect();
         let mut file = tempfile::tempfile().unwrap();
 
@@ -411,7 +423,7 @@ mod tests {
         assert!(matches!(stopped, Err(ReadFailure::Stopped)));
     }
 
-    /// Blocks and list nodes.
+    /// Content and list nodes.
     type Found = (Content, std::collections::HashMap<BlockHash, Vec<u8>>);
 
     fn content(file: &File, size: u64, holes: bool, threads: usize) -> Found {
@@ -440,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_read_by_its_holes_is_the_file_read_whole() {
+    fn skipping_holes_gives_the_same_content() {
         let seed = std::env::var("MAKUO_SPARSE_SEED")
             .ok()
             .and_then(|s| s.parse().ok())
@@ -456,7 +468,7 @@ mod tests {
             let file = tempfile::tempfile().unwrap();
             let mut size = 0;
             for _ in 0..rng.usize(..8) {
-                // A hole, then data, some of which are zeros, too.
+                // A hole, then data, sometimes zeros as well.
                 size += [
                     0,
                     rng.u64(..5000),
@@ -484,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terabyte_of_nothing_is_not_read_and_names_one_list() {
+    fn a_terabyte_hole_is_not_read_and_needs_one_list() {
         let file = tempfile::tempfile().unwrap();
         let size = 1 << 40;
         if let Err(e) = file.set_len(size) {

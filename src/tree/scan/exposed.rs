@@ -1,8 +1,8 @@
-//! Files that can change without a word of it: who listens to the directories of a tree hears only of what is done
-//! through a name that is in one of them.
+//! Files that can change without a notification to a watcher of the tree's directories.
 //!
-//! A file is exposed when it has further names, which may be anywhere, or when somebody could write to it while it was
-//! read: the name that was opened may be gone since.
+//! Watchers get events only for changes through a name in a watched directory. A file is exposed if
+//! further names exist, possibly outside of the tree, or if some process had the file open for
+//! writing during the read: the opened name may be gone.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,21 +10,21 @@ use crate::manifest::TreePath;
 use crate::sync::locked;
 use crate::tree::fs::stat::FileStat;
 
-/// The most files that one scan tells of.
+/// Largest number of exposed files that one scan reports.
 const MAX_EXPOSED: usize = 200_000;
 
-/// A file as a scan read it.
+/// An exposed file at the time of the read.
 #[derive(Debug, Clone)]
 pub struct Exposed {
-    /// The name by which it was read.
+    /// Name used for the read.
     pub path: TreePath,
-    /// What it was then.
+    /// Stat at the time of the read.
     pub stat: FileStat,
-    /// Whether somebody could write to it, as far as the kernel says.
+    /// Whether a process may have the file open for writing, according to the kernel.
     pub is_open: bool,
 }
 
-/// Where a scan puts what it finds exposed.
+/// Collects the exposed files of scans.
 #[derive(Debug, Clone, Default)]
 pub struct Exposures(Arc<Mutex<Vec<Exposed>>>);
 
@@ -36,7 +36,7 @@ impl Exposures {
         }
     }
 
-    /// What was found since this was called last.
+    /// Returns the files found since the last call.
     pub fn take(&self) -> Vec<Exposed> {
         std::mem::take(&mut *locked(&self.0))
     }

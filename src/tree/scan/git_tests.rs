@@ -1,10 +1,10 @@
-//! Scans with ignore files beside what `git ls-files --others` lists of the same tree: git is the judge.
+//! Compares scans with ignore files to `git ls-files --others` on the same tree.
 //!
-//! `MAKUO_PATTERN_CASES` and `MAKUO_PATTERN_SEED` make more of the random trees, or one of them again.
+//! `MAKUO_PATTERN_CASES` sets the number of random trees, `MAKUO_PATTERN_SEED` repeats one of them.
 //!
-//! Git before 2.53 cuts the literal beginning of a pattern off before it matches the rest, and so takes
-//! `foo**/bar` for `foobar` too. Its documentation says that such stars are regular ones, and later
-//! versions match so; here, too. No random pattern has stars there.
+//! Git before 2.53 strips the literal prefix of a pattern before matching the rest, and so lets
+//! `foo**/bar` match `foobar`. Its documentation calls such stars regular ones, and later versions
+//! match accordingly, as does makuo. Random patterns have no stars in that position.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,9 +14,11 @@ use std::process::{Command, Stdio};
 
 use super::tests::{Fixture, options};
 use super::*;
-use crate::manifest::{EntryKind, Rules};
+use crate::manifest::node::to_vec;
+use crate::manifest::rules::Exclude;
+use crate::manifest::{EntryKind, Rules, TreePath};
 
-/// Directories with the text of their ignore files, and a file of patterns for the whole tree.
+/// Directories with the text of their ignore files, and a pattern file for the whole tree.
 #[derive(Debug, Default)]
 struct Case {
     excludes: Vec<u8>,
@@ -62,7 +64,8 @@ fn git(f: &Fixture, args: &[&str]) -> Vec<u8> {
 }
 
 impl Case {
-    /// What stays of the case's files by git, by a scan, and by the rules that a scan puts into a release.
+    /// Returns the remaining files of the case according to git, to a scan, and to the rules in a
+    /// release.
     fn run(&self, f: &Fixture) -> (Option<Files>, Files, Files) {
         let root = f.root.path();
         for entry in std::fs::read_dir(root).unwrap() {
@@ -125,7 +128,7 @@ impl Case {
             .map(|path| path.as_bytes().to_vec())
             .collect();
 
-        // As a host gets them: packed, signed and read again.
+        // As on a host: packed, signed and read again.
         let mut rules = Rules {
             excludes: [excludes, scanned.ignore_rules].concat(),
             ..Rules::default()
@@ -187,54 +190,146 @@ fn difference(a: &Files, b: &Files) -> String {
 }
 
 #[test]
-fn known_lists_leave_what_git_leaves() {
+fn known_ignore_files_match_git() {
     let f = fixture();
-    // Ignore files by directory, files that are left out, files that stay.
+    // Ignore files by directory, ignored files, remaining files.
     type Known<'a> = (&'a [(&'a str, &'a [u8])], &'a [&'a str], &'a [&'a str]);
     let known: &[Known<'_>] = &[
         (&[("", b"w/trailing   ")], &["w/trailing"], &["w/untracked"]),
-        (&[("", b"w/trailing\\ \\ ")], &["w/trailing  "], &["w/trailing", "w/untracked"]),
+        (
+            &[("", b"w/trailing\\ \\ ")],
+            &["w/trailing  "],
+            &["w/trailing", "w/untracked"],
+        ),
         (
             &[(
                 "",
-                b"w/t 1 \\    \nw/t 2 \\\\\\\\\nw/t 3 \\\\\\\\ \nw/t 4   \\\\\\    \nw/t 5 \\\\ \\\\\\   \nw/t 6 \\\\a\\\\",
+                b"w/t 1 \\    \nw/t 2 \\\\\\\\\nw/t 3 \\\\\\\\ \nw/t 4   \\\\\\    \n\
+                w/t 5 \\\\ \\\\\\   \nw/t 6 \\\\a\\\\",
             )],
-            &["w/t 1  ", "w/t 2 \\\\", "w/t 3 \\\\", "w/t 4   \\ ", "w/t 5 \\ \\ ", "w/t 6 \\a\\"],
+            &[
+                "w/t 1  ",
+                "w/t 2 \\\\",
+                "w/t 3 \\\\",
+                "w/t 4   \\ ",
+                "w/t 5 \\ \\ ",
+                "w/t 6 \\a\\",
+            ],
             &["w/untracked"],
         ),
         (&[("", b"*.key\n!\n!\r\n")], &["a.key"], &[]),
         (&[("", b"\xef\xbb\xbf*.key\n")], &["a.key"], &["b"]),
-        (&[("", b"Icon\r\r\nx\r\n")], &["Icon\r", "x"], &["Icon", "c/Icon/y", "x\r"]),
-        (&[("", b"foo[!0-9]old\n[!.][!.]*x\n")], &["foo-old", "aax"], &["foo/old", "d/x"]),
+        (
+            &[("", b"Icon\r\r\nx\r\n")],
+            &["Icon\r", "x"],
+            &["Icon", "c/Icon/y", "x\r"],
+        ),
+        (
+            &[("", b"foo[!0-9]old\n[!.][!.]*x\n")],
+            &["foo-old", "aax"],
+            &["foo/old", "d/x"],
+        ),
         (&[("", b"*.[[:digit:]]\n")], &["a.1", "d/a.7"], &["a.a"]),
-        (&[("", b"a[\\]]b\nc[\\-x]d\n")], &["a]b", "c-d", "cxd"], &["a\\b", "c\\d"]),
+        (
+            &[("", b"a[\\]]b\nc[\\-x]d\n")],
+            &["a]b", "c-d", "cxd"],
+            &["a\\b", "c\\d"],
+        ),
         (&[("", b"*.{o,a}\n")], &["x.{o,a}"], &["x.o", "x.a"]),
-        (&[("", b"a{b\n[z-a]\nfoo\\\n**//\n[ab\n//\n/\n\\")], &["a{b", "z"], &["foo", "foo\\", "a", "[ab"]),
-        (&[("", "build\tx\nbuild\u{a0}\nb\t\n".as_bytes())], &["b\t"], &["build", "b"]),
-        (&[("", b"\\#a\n#b\n\\!c\n")], &["#a", "!c"], &["#b", "b", "c"]),
-        (&[("", b"/**/x\na/**\n**/q/r\n*/one\n")], &["x", "d/x", "a/b/c", "q/r", "d/q/r", "e/one"], &["one", "e/f/one"]),
-        (&[("", b"one**y\n/**z\n")], &["onexy", "z"], &["one/y", "d/z"]),
-        // Stars within a component do not cross it, whatever stands before them.
-        (&[("", b"foo**/bar\n***/c\n")], &["foo/bar", "foox/bar", "c", "d/e/c"], &["d/foo/bar", "foo/x/bar"]),
+        (
+            &[("", b"a{b\n[z-a]\nfoo\\\n**//\n[ab\n//\n/\n\\")],
+            &["a{b", "z"],
+            &["foo", "foo\\", "a", "[ab"],
+        ),
+        (
+            &[("", "build\tx\nbuild\u{a0}\nb\t\n".as_bytes())],
+            &["b\t"],
+            &["build", "b"],
+        ),
+        (
+            &[("", b"\\#a\n#b\n\\!c\n")],
+            &["#a", "!c"],
+            &["#b", "b", "c"],
+        ),
+        (
+            &[("", b"/**/x\na/**\n**/q/r\n*/one\n")],
+            &["x", "d/x", "a/b/c", "q/r", "d/q/r", "e/one"],
+            &["one", "e/f/one"],
+        ),
+        (
+            &[("", b"one**y\n/**z\n")],
+            &["onexy", "z"],
+            &["one/y", "d/z"],
+        ),
+        // Stars within a component do not cross it, whatever precedes them.
+        (
+            &[("", b"foo**/bar\n***/c\n")],
+            &["foo/bar", "foox/bar", "c", "d/e/c"],
+            &["d/foo/bar", "foo/x/bar"],
+        ),
         (
             &[
                 ("", b"one\nignored-*\ntop-level-dir/\n"),
                 ("a", b"two*\n*three\n"),
-                ("a/b", b"four\nfive\n# comment\nsix\nignored-dir/\n\n!on*\n!two\n"),
+                (
+                    "a/b",
+                    b"four\nfive\n# comment\nsix\nignored-dir/\n\n!on*\n!two\n",
+                ),
             ],
-            &["one", "ignored-x", "a/one", "a/two", "a/b/twooo", "a/3-three", "a/b/four", "a/b/ignored-dir/f",
-                "top-level-dir/x", "d/ignored-and-untracked"],
-            &["not-ignored", "a/not-ignored", "a/b/one", "a/b/on", "a/b/two", "top/top-level"],
+            &[
+                "one",
+                "ignored-x",
+                "a/one",
+                "a/two",
+                "a/b/twooo",
+                "a/3-three",
+                "a/b/four",
+                "a/b/ignored-dir/f",
+                "top-level-dir/x",
+                "d/ignored-and-untracked",
+            ],
+            &[
+                "not-ignored",
+                "a/not-ignored",
+                "a/b/one",
+                "a/b/on",
+                "a/b/two",
+                "top/top-level",
+            ],
         ),
         (
-            &[("", b"*.1\n/*.3\n!*.6\n"), ("one", b"*.2\ntwo/*.4\n!*.7\n*.8"), ("one/two", b"!*.2\r\n!*.8\r\n")],
+            &[
+                ("", b"*.1\n/*.3\n!*.6\n"),
+                ("one", b"*.2\ntwo/*.4\n!*.7\n*.8"),
+                ("one/two", b"!*.2\r\n!*.8\r\n"),
+            ],
             &["a.1", "one/a.1", "a.3", "one/a.2", "one/a.8", "one/two/a.4"],
-            &["a.2", "a.6", "one/a.3", "one/a.7", "one/two/a.2", "one/two/a.8", "one/two/a.3"],
+            &[
+                "a.2",
+                "a.6",
+                "one/a.3",
+                "one/a.7",
+                "one/two/a.2",
+                "one/two/a.8",
+                "one/two/a.3",
+            ],
         ),
-        (&[("", b"one\n!one/a.1\n!d\nd/a.1\n")], &["one/a.1", "d/a.1"], &["d/a.2"]),
-        (&[("", b"two/\none/a.1/\na.*\n!a.2\n")], &["x/two/f", "a.3", "one/a.1"], &["two", "a.2"]),
+        (
+            &[("", b"one\n!one/a.1\n!d\nd/a.1\n")],
+            &["one/a.1", "d/a.1"],
+            &["d/a.2"],
+        ),
+        (
+            &[("", b"two/\none/a.1/\na.*\n!a.2\n")],
+            &["x/two/f", "a.3", "one/a.1"],
+            &["two", "a.2"],
+        ),
         (&[("top", b"/.gitignore\nl1\n")], &["top/l1/l2/l1"], &["l1"]),
-        (&[("", b"/three/a.3[abc]\n")], &["three/a.3a"], &["three/a.3"]),
+        (
+            &[("", b"/three/a.3[abc]\n")],
+            &["three/a.3a"],
+            &["three/a.3"],
+        ),
         (&[("", b"nul\0x\nb\\\0\n")], &["nul"], &["nulx", "b"]),
     ];
     for (number, (ignore_files, out, stays)) in known.iter().enumerate() {
@@ -252,6 +347,7 @@ fn known_lists_leave_what_git_leaves() {
             files: own(out).union(&own(stays)).cloned().collect(),
             ..Case::default()
         };
+
         let (by_git, by_scan, by_rules) = case.run(&f);
         let without = |files: &Files| {
             files
@@ -260,6 +356,7 @@ fn known_lists_leave_what_git_leaves() {
                 .cloned()
                 .collect::<Files>()
         };
+
         assert_eq!(without(&by_scan), own(stays), "{number}: {}", case.shown());
         assert_eq!(by_rules, by_scan, "{number}: {}", case.shown());
         let old_stars = |(_, text): &(Vec<u8>, Vec<u8>)| text.starts_with(b"foo**/bar");
@@ -274,7 +371,7 @@ fn known_lists_leave_what_git_leaves() {
     }
 }
 
-/// Words of names and patterns.
+/// Words for names and patterns.
 const WORDS: &[&[u8]] = &[
     b"a",
     b"b",
@@ -307,7 +404,7 @@ const WORDS: &[&[u8]] = &[
     b"~",
     b":",
 ];
-/// What only patterns have.
+/// Words for patterns only.
 const WILD: &[&[u8]] = &[
     b"*",
     b"*",
@@ -354,7 +451,7 @@ const WILD: &[&[u8]] = &[
     b"/",
     b"//",
 ];
-/// Ends of lines.
+/// Line endings.
 const ENDS: &[&[u8]] = &[
     b"\n", b"\n", b"\n", b"\n", b"\r\n", b" \n", b"  \n", b"\\ \n", b"\\  \n", b"\t\n", b"\r\r\n",
     b"\\\n", b"/\n", b"/ \n",
@@ -374,7 +471,7 @@ fn name(rng: &mut fastrand::Rng) -> Vec<u8> {
     }
 }
 
-/// A pattern that often has to do with one of the files.
+/// Returns a pattern that is often related to one of the files.
 fn pattern(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
     let mut line = match rng.u8(..8) {
         0..=3 => {
@@ -423,7 +520,7 @@ fn pattern(rng: &mut fastrand::Rng, files: &Files) -> Vec<u8> {
     }
 }
 
-/// Whether the first wildcard is a run of stars within a component: see above.
+/// Returns whether the first wildcard is a run of stars within a component: see the module comment.
 fn is_cut_by_old_gits(line: &[u8]) -> bool {
     let line = line.strip_prefix(b"!").unwrap_or(line);
     let line = line.strip_prefix(b"/").unwrap_or(line);
@@ -491,7 +588,7 @@ fn random_case(seed: u64) -> Case {
         }
     }
 
-    // A file must not stand where one of the directories is to be.
+    // No file may stand in place of a directory.
     let used = |dir: &Vec<u8>| {
         !case
             .files
@@ -516,7 +613,7 @@ fn random_case(seed: u64) -> Case {
 }
 
 #[test]
-fn random_lists_leave_what_git_leaves() {
+fn random_ignore_files_match_git() {
     if !has_git() {
         return;
     }

@@ -1,57 +1,56 @@
-//! A scan that was told where to look: which paths of an index may not be as they were, without looking at all others.
+//! Finds the touched paths of an index from hints, without a stat of every path.
 //!
-//! Who tells is trusted to leave nothing out, unless everything is looked at as well: what is named nowhere is taken
-//! to be as the index says. What the kernel
-//! does to other paths with a change is found here: a directory that is gone takes with it what was below it. The other
-//! names of an inode are added by [`super::changes`].
+//! Hints must be complete unless a full comparison is requested too: unnamed paths count as
+//! unchanged. Side effects of the kernel are added here: a missing directory takes everything below
+//! along. [`super::changes`] adds the other names of an inode.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use rustix::fs::FileType;
-use rustix::io::Errno;
 
 use super::compare::{Touched, compare, limit_of};
-use super::ignore::Filter;
-use super::looks::Looks;
+use super::ignore::IgnoreFilter;
+use super::listing::stat_of;
+use super::windows::ScanWindows;
 use crate::manifest::{EntryKind, TreePath};
+use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::{Index, IndexEntry};
 
-/// Where a tree may be otherwise than its index says.
+/// Places where a tree may differ from its index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hints {
-    /// Paths that may have changed, come or gone. One that is a directory is looked into for new names; one that came
-    /// is looked at with all that is below it.
+    /// Paths that may have changed, appeared or vanished. A directory is checked for new names; a
+    /// new path is scanned with everything below.
     pub paths: BTreeSet<TreePath>,
-    /// Whether the tree's own directory is looked into, too.
+    /// Whether the root directory is checked for new names as well.
     pub top: bool,
-    /// Files that are still being written: those that the index has stay as they were, others are left out.
+    /// Files still being written. Indexed ones stay as recorded, others are left out.
     pub held: BTreeSet<TreePath>,
-    /// Looks at all other paths, too, but for those that are held, of an index that these looks made.
-    pub everywhere: Option<Looks>,
+    /// Also compares all other paths except held ones, with an index made by these scans.
+    pub everywhere: Option<ScanWindows>,
 }
 
-/// What has to be looked at.
+/// Paths to be described again.
 #[derive(Debug)]
-pub(super) struct Spots {
+pub(super) struct TouchedPaths {
     /// Paths of the index, in order.
     pub(super) touched: Vec<Touched>,
-    /// Whether the tree's own directory may have new names.
+    /// Whether the root directory may have new names.
     pub(super) top: bool,
 }
 
-/// The paths of `index` that `hints` lead to; `None` when there are so many that a walk is cheaper.
-pub(super) fn spots(
+/// Returns the touched paths of `index` according to `hints`; `None` if a walk is cheaper.
+pub(super) fn touched_paths(
     root: &Root,
     index: &Index,
     hints: &Hints,
-    filter: &Filter,
+    filter: &IgnoreFilter,
     threads: usize,
-) -> io::Result<Option<Spots>> {
+) -> io::Result<Option<TouchedPaths>> {
     let mut search = Search {
         root,
         index,
@@ -74,27 +73,27 @@ pub(super) fn spots(
     }
 
     for path in &hints.paths {
-        search.look(path, true)?;
+        search.check(path, true)?;
         if search.touched.len() > limit {
             return Ok(None);
         }
     }
 
     if search.top && FileStat::of(root)?.version() != index.origin().top {
-        search.look_into(None)?;
+        search.check_children(None)?;
     }
 
     for path in &hints.held {
-        // One that is gone, or something else now, is not held any more.
+        // A path that is no longer a regular file cannot be held.
         if search
-            .now(path)?
+            .stat(path)?
             .is_some_and(|stat| stat.file_type == FileType::RegularFile)
         {
             search.touched.remove(path);
         }
     }
 
-    Ok(Some(Spots {
+    Ok(Some(TouchedPaths {
         touched: search.touched.into_values().collect(),
         top: search.top,
     }))
@@ -103,28 +102,28 @@ pub(super) fn spots(
 struct Search<'a> {
     root: &'a Root,
     index: &'a Index,
-    /// What is left out of the index.
-    filter: &'a Filter,
-    /// The page that was read last, and which it is.
+    /// Patterns left out of the index.
+    filter: &'a IgnoreFilter,
+    /// Number and entries of the last page read.
     page: (usize, Arc<[IndexEntry]>),
-    /// What was looked at.
+    /// Paths already checked.
     seen: HashSet<TreePath>,
-    /// What may not be as it was.
+    /// Paths that may have changed.
     touched: BTreeMap<TreePath, Touched>,
-    /// Whether the tree's own directory may have new names.
+    /// Whether the root directory may have new names.
     top: bool,
 }
 
 impl Search<'_> {
-    /// Looks at one path; one that nobody named is left alone when stat says that it is as it was.
-    fn look(&mut self, path: &TreePath, named: bool) -> io::Result<()> {
+    /// Checks one path. A path that no hint names is touched only if its stat differs.
+    fn check(&mut self, path: &TreePath, named: bool) -> io::Result<()> {
         if !self.seen.insert(path.clone()) {
             return Ok(());
         }
 
-        let now = self.now(path)?;
+        let now = self.stat(path)?;
         let Some(known) = self.known(path)? else {
-            self.look_above(path)?;
+            self.check_parent(path)?;
             return now.map_or(Ok(()), |now| self.add(path, &now));
         };
 
@@ -136,16 +135,16 @@ impl Search<'_> {
         }
 
         self.touch(path, was_dir, &version);
-        // It may be another one of the same number: what is in it is looked at.
+        // The inode may have been reused by a new directory: touch everything below.
         let is_same = now.as_ref().is_some_and(|now| is_same_dir(now, &version));
 
         if was_dir && !is_same {
             self.touch_below(path)?;
         } else if was_dir && !same {
-            self.look_into(Some(path))?;
+            self.check_children(Some(path))?;
         }
 
-        self.look_above(path)
+        self.check_parent(path)
     }
 
     fn touch(&mut self, path: &TreePath, was_dir: bool, version: &Version) {
@@ -157,22 +156,11 @@ impl Search<'_> {
         self.touched.insert(path.clone(), touched);
     }
 
-    /// What is at `path` now.
-    fn now(&self, path: &TreePath) -> io::Result<Option<FileStat>> {
-        let gone = |e: &io::Error| {
-            [Errno::NOENT, Errno::NOTDIR, Errno::LOOP]
-                .iter()
-                .any(|gone| e.raw_os_error() == Some(gone.raw_os_error()))
-        };
-
-        let found = self
-            .root
-            .parent(path)
-            .and_then(|(parent, name)| FileStat::at(parent.as_fd(), &name));
-
-        match found {
+    /// Returns the current stat of `path`; `None` if missing.
+    fn stat(&self, path: &TreePath) -> io::Result<Option<FileStat>> {
+        match stat_of(self.root, path) {
             Ok(stat) => Ok(Some(stat)),
-            Err(e) if gone(&e) => Ok(None),
+            Err(e) if is_gone(&e) => Ok(None),
             Err(e) => Err(e),
         }
     }
@@ -192,17 +180,17 @@ impl Search<'_> {
 
     fn open(&mut self, row: usize) -> io::Result<()> {
         if self.page.0 != row {
-            self.page = (row, self.index.page_at_hand(row)?);
+            self.page = (row, self.index.cached_page(row)?);
         }
         Ok(())
     }
 
-    /// The directory that holds `path`, or the nearest above it that the index has.
-    fn look_above(&mut self, path: &TreePath) -> io::Result<()> {
+    /// Checks the directory of `path`, or the nearest one above in the index.
+    fn check_parent(&mut self, path: &TreePath) -> io::Result<()> {
         let mut above = path.parent();
         while let Some(dir) = above {
             if self.known(&dir)?.is_some() {
-                return self.look(&dir, false);
+                return self.check(&dir, false);
             }
             above = dir.parent();
         }
@@ -211,10 +199,10 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// A path that is there and that the index lacks: its directory is listed, even when it has not changed since.
+    /// Adds a path missing from the index: touches its directory, even an unchanged one.
     fn add(&mut self, path: &TreePath, now: &FileStat) -> io::Result<()> {
         let is_dir = now.file_type == FileType::Directory;
-        let mut left_out = self.filter.leaves_out(path, is_dir);
+        let mut left_out = self.filter.excludes(path, is_dir);
         let mut above = path.parent();
         while let Some(dir) = above.take_if(|_| !left_out) {
             if let Some(known) = self.known(&dir)? {
@@ -223,7 +211,7 @@ impl Search<'_> {
                 self.touch(&dir, was_dir, &version);
                 return Ok(());
             }
-            left_out = self.filter.leaves_out(&dir, true);
+            left_out = self.filter.excludes(&dir, true);
             above = dir.parent();
         }
 
@@ -231,8 +219,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// What the index has directly in a directory whose names changed.
-    fn look_into(&mut self, dir: Option<&TreePath>) -> io::Result<()> {
+    /// Checks the indexed children of a directory with changed names.
+    fn check_children(&mut self, dir: Option<&TreePath>) -> io::Result<()> {
         let mut children = Vec::new();
         let rows = self.index.rows();
         let mut row = dir.and_then(|dir| self.index.row_of(dir)).unwrap_or(0);
@@ -250,7 +238,7 @@ impl Search<'_> {
                     children.push(path.clone());
                 }
             }
-            // What is below the last child is passed over.
+            // Skip the pages below the last child.
             let below = |path: &TreePath| {
                 after
                     .as_ref()
@@ -262,10 +250,10 @@ impl Search<'_> {
 
         children
             .iter()
-            .try_for_each(|child| self.look(child, false))
+            .try_for_each(|child| self.check(child, false))
     }
 
-    /// All that the index has below `dir`.
+    /// Touches every indexed path below `dir`.
     fn touch_below(&mut self, dir: &TreePath) -> io::Result<()> {
         let first = self.index.row_of(dir).unwrap_or(0);
         for row in first..self.index.rows().len() {
@@ -287,7 +275,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether a directory can be the one that it was.
+/// Returns whether `now` can be the indexed directory.
 fn is_same_dir(now: &FileStat, version: &Version) -> bool {
     now.file_type == FileType::Directory && (now.id.dev, now.id.ino) == (version.dev, version.ino)
 }
@@ -307,10 +295,10 @@ mod tests {
     use crate::tree::scan::tests::{Fixture, options};
     use crate::tree::scan::{ScanOptions, Scanned};
 
-    /// As if long after every change: contents that are known are not read again.
+    /// Scans as if long after every change: known contents are not read again.
     fn scan(f: &Fixture, name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>) -> Scanned {
         let options = ScanOptions { hints, ..options() };
-        super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
+        crate::tree::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
     }
 
     fn at(f: &Fixture, path: &str) -> PathBuf {
@@ -329,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_named_stays_as_the_index_says() {
+    fn unnamed_paths_stay_as_indexed() {
         let f = Fixture::new();
         std::fs::create_dir(at(&f, "d")).unwrap();
         for name in ["a", "d/b", "d/c"] {
@@ -360,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_still_written_to_is_left_as_it_was() {
+    fn held_files_stay_as_indexed() {
         let f = Fixture::new();
         std::fs::write(at(&f, "log"), "old").unwrap();
         let first = scan(&f, "i", None, None);
@@ -388,11 +376,11 @@ mod tests {
             first.index.find(&path("log")).unwrap()
         );
 
-        // Where everything is looked at nothing is held back.
+        // A full scan holds nothing back.
         let all = scan(&f, "k", Some(told.clone()), None);
         assert_eq!(all.index.totals().entries, 4);
 
-        // One that is gone is not held.
+        // A missing file is not held.
         std::fs::remove_file(at(&f, "log")).unwrap();
         assert_eq!(
             scan(&f, "l", Some(told), Some(&some.index))
@@ -408,11 +396,11 @@ mod tests {
         clippy::disallowed_methods,
         reason = "files bear the times of the real clock"
     )]
-    fn a_look_at_everything_finds_what_nobody_named_and_reads_nothing_that_is_as_it_was() {
+    fn a_full_comparison_finds_unnamed_changes_and_reads_no_unchanged_file() {
         let f = Fixture::new();
-        let mut looks = Looks::default();
+        let mut windows = ScanWindows::default();
 
-        // Longer than the kernel's clock stands still, and than what counts as just before.
+        // Longer than a tick of the kernel's clock and than the margin of `is_racy`.
         let rest = || std::thread::sleep(std::time::Duration::from_millis(50));
         let mut scan = |name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>| {
             rest();
@@ -423,9 +411,9 @@ mod tests {
                 ..options()
             };
             let scanned =
-                super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap();
-            looks.add(began, std::time::SystemTime::now());
-            (scanned, looks.clone())
+                crate::tree::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap();
+            windows.add(began, std::time::SystemTime::now());
+            (scanned, windows.clone())
         };
 
         for name in ["a", "b", "held"] {
@@ -435,15 +423,15 @@ mod tests {
         let (first, _) = scan("i", None, None);
         rest();
         std::fs::write(at(&f, "b"), "named").unwrap();
-        let (named, looks) = scan("j", Some(hints(&["b"])), Some(&first.index));
+        let (named, windows) = scan("j", Some(hints(&["b"])), Some(&first.index));
         assert_eq!(named.stats.hashed_files, 1);
 
-        let all = |looks: &Looks| Hints {
-            everywhere: Some(looks.clone()),
+        let all = |windows: &ScanWindows| Hints {
+            everywhere: Some(windows.clone()),
             ..Hints::default()
         };
 
-        let (same, looks) = scan("k", Some(all(&looks)), Some(&named.index));
+        let (same, windows) = scan("k", Some(all(&windows)), Some(&named.index));
         assert!(
             Arc::ptr_eq(&same.index, &named.index),
             "nothing is read again"
@@ -451,7 +439,7 @@ mod tests {
         let (plain, _) = scan("l", None, Some(&named.index));
         assert_eq!(
             plain.stats.hashed_files, 1,
-            "without the looks it is not known that b was at rest"
+            "without the windows it is not known that b was at rest"
         );
 
         rest();
@@ -462,12 +450,12 @@ mod tests {
 
         let told = Hints {
             held: [path("held")].into(),
-            ..all(&looks)
+            ..all(&windows)
         };
 
-        let (found, looks) = scan("m", Some(told), Some(&same.index));
+        let (found, windows) = scan("m", Some(told), Some(&same.index));
         assert_eq!(found.stats.hashed_files, 1);
-        let (closed, _) = scan("n", Some(all(&looks)), Some(&found.index));
+        let (closed, _) = scan("n", Some(all(&windows)), Some(&found.index));
         assert_eq!(closed.stats.hashed_files, 1);
 
         assert_eq!(
@@ -477,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_file_that_was_held_back_is_found_by_the_next_scan_that_looks() {
+    fn a_held_new_file_is_found_by_the_next_comparison() {
         let f = Fixture::new();
         std::fs::create_dir(at(&f, "known")).unwrap();
         std::fs::write(at(&f, "known/a"), "a").unwrap();
@@ -505,7 +493,7 @@ mod tests {
 
         assert_eq!(names, ["known", "known/a", "known/b", "new"]);
 
-        // Neither the directories nor the files change any more.
+        // Neither directories nor files change from here on.
         let whole = scan(&f, "whole", None, None).index;
         let plain = scan(&f, "plain", None, Some(&some.index)).index;
         assert_eq!(plain.root(), whole.root(), "a plain scan");
@@ -519,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_path_that_the_index_lacks_is_looked_at_unless_it_is_left_out() {
+    fn a_named_path_missing_from_the_index_is_added_unless_excluded() {
         let f = Fixture::new();
         std::fs::create_dir_all(at(&f, "d/e")).unwrap();
         std::fs::write(at(&f, "d/e/a"), "a").unwrap();
@@ -535,7 +523,7 @@ mod tests {
                 excludes: vec![exclude.clone()],
                 ..options()
             };
-            super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
+            crate::tree::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
         };
 
         let whole = scan("whole", None, None).index;
@@ -545,19 +533,19 @@ mod tests {
             "what is excluded leads to nothing"
         );
 
-        // An index that lacks a path although the directory has not changed since.
+        // An index without the path, although the directory is unchanged.
         let options = ScanOptions {
             scope: vec![path("d/e/other")],
             ..options()
         };
 
-        let scoped = super::super::scan(&f.root, &options, None, &f.dir.path().join("scoped"))
+        let scoped = crate::tree::scan(&f.root, &options, None, &f.dir.path().join("scoped"))
             .unwrap()
             .index;
         assert_eq!(scoped.find(&path("d/e/a")).unwrap(), None);
-        let filter = Filter::new(std::slice::from_ref(&exclude));
+        let filter = IgnoreFilter::new(std::slice::from_ref(&exclude));
         let found = |name| {
-            spots(&f.root, &scoped, &hints(&[name]), &filter, 1)
+            touched_paths(&f.root, &scoped, &hints(&[name]), &filter, 1)
                 .unwrap()
                 .unwrap()
         };
@@ -573,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_comes_to_the_user_is_found_though_its_directory_has_not_changed() {
+    fn a_file_given_to_the_user_is_found_in_an_unchanged_directory() {
         let f = Fixture::new();
         if !rustix::process::geteuid().is_root() {
             return println!("skipped: only root can give files away");
@@ -594,7 +582,7 @@ mod tests {
                 owner: Some(0),
                 ..options()
             };
-            super::super::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
+            crate::tree::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
         };
 
         let names = |scanned: &Scanned| -> Vec<String> {
@@ -618,7 +606,7 @@ mod tests {
         assert_eq!(third.skipped, []);
     }
 
-    /// Waits until files get another time than those that were scanned.
+    /// Waits until new files get a later time than the scanned ones.
     fn next_tick() {
         let now = || rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         let start = now();
@@ -627,10 +615,11 @@ mod tests {
         }
     }
 
-    /// Does one of the things that are done to files, and says which paths it named.
+    /// Applies one random file operation and returns the paths for the hints.
     fn change(f: &Fixture, op: u8, from: &str, to: &str) -> Vec<String> {
-        let (a, b) = (at(f, from), at(f, to));
-        // What is done through a symbolic link happens where neither path says.
+        let a = at(f, from);
+        let b = at(f, to);
+        // A change through a symbolic link happens at neither path.
         let is_link = |above: &Path| above.is_symlink() && above.starts_with(f.root.path());
 
         if [&a, &b]
@@ -658,7 +647,7 @@ mod tests {
             _ => {}
         }
 
-        // Directories on the way may be new, too: a watcher says so.
+        // Directories above may be new, too: a watcher reports them.
         let above = |p: &String| {
             Path::new(p)
                 .ancestors()
@@ -675,10 +664,14 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig {
+            cases: 60,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
-        fn a_scan_that_is_told_where_to_look_finds_what_a_whole_one_finds(
+        fn a_scan_with_hints_equals_a_full_scan(
             batches in prop::collection::vec(
                 prop::collection::vec((0..7u8, "[ab](/[ab]){0,2}", "[ab](/[ab]){0,2}"), 1..8), 1..5)
         ) {
@@ -698,6 +691,7 @@ mod tests {
                 };
                 prop_assert_eq!(list(&found), list(&whole));
                 prop_assert_eq!(found.root(), whole.root());
+
                 index = found;
             }
         }

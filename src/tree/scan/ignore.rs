@@ -1,4 +1,4 @@
-//! Which paths a walk leaves out: the excludes it was given, and the ignore files that it meets.
+//! Decides which paths a walk leaves out: by excludes and by the ignore files in the tree.
 
 use std::io::Read;
 use std::os::fd::BorrowedFd;
@@ -6,31 +6,32 @@ use std::sync::Arc;
 
 use rustix::fs::FileType;
 
+use super::errors;
 use crate::manifest::TreePath;
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, PathFilter, lines};
 use crate::tree::fs::root::{Root, open_file_at};
 use crate::tree::fs::stat::{FileStat, Version};
 use crate::{Error, Result};
 
-/// Which files of the tree itself exclude paths.
+/// Kinds of ignore files to apply.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum IgnoreFiles {
-    /// None: a host's own tree, to which the release's rules apply.
+    /// None: for a host's own tree, which follows the release's rules.
     #[default]
     None,
     /// `.makuoignore` files.
     Makuo,
-    /// `.gitignore` files too; a `.makuoignore` beside one decides over it.
+    /// Also `.gitignore` files; a `.makuoignore` in the same directory takes precedence.
     MakuoAndGit,
 }
 
 impl IgnoreFiles {
-    /// Whether a file of this name is one.
+    /// Returns whether `name` is an ignore file.
     pub(super) fn has(self, name: &std::ffi::CStr) -> bool {
         self.names().contains(&name)
     }
 
-    /// The names in the order in which they count: later ones decide.
+    /// Names in order of precedence, the strongest last.
     fn names(self) -> &'static [&'static std::ffi::CStr] {
         match self {
             IgnoreFiles::None => &[],
@@ -40,21 +41,21 @@ impl IgnoreFiles {
     }
 }
 
-/// The patterns that hold in one directory: its own and those of the directories above it.
+/// The patterns in force in one directory: its own and those from above.
 #[derive(Debug)]
-pub(super) struct Filter(PathFilter);
+pub(super) struct IgnoreFilter(PathFilter);
 
-impl Filter {
+impl IgnoreFilter {
     pub(super) fn new(excludes: &[Exclude]) -> Self {
         Self(PathFilter::new(excludes))
     }
 
-    /// Whether `path` is left out, its parents being known not to be.
-    pub(super) fn leaves_out(&self, path: &TreePath, is_dir: bool) -> bool {
+    /// Returns whether `path` is left out, given that its parents are not.
+    pub(super) fn excludes(&self, path: &TreePath, is_dir: bool) -> bool {
         !self.0.is_empty() && self.0.matches_here(path, is_dir)
     }
 
-    /// The filter with more patterns, which decide over those above.
+    /// Returns the filter with more patterns, which take precedence.
     pub(super) fn with(self: &Arc<Self>, more: &[Exclude]) -> Arc<Self> {
         if more.is_empty() {
             return Arc::clone(self);
@@ -63,12 +64,12 @@ impl Filter {
     }
 }
 
-/// Patterns, and the files that they come from as they were then.
+/// Patterns, and the versions of the files they come from.
 pub(super) type Patterns = (Vec<Exclude>, Vec<(TreePath, Version)>);
 
-/// The patterns of the ignore files in the directory `base`, and those files.
+/// Reads the patterns of the ignore files in the directory `base`.
 ///
-/// As for git, only a regular file says anything: a directory or a link of that name does not.
+/// As in git, only regular files count: a directory or link of that name has no patterns.
 pub(super) fn patterns_in(
     root: &Root,
     dir: BorrowedFd<'_>,
@@ -83,9 +84,9 @@ pub(super) fn patterns_in(
         let at = base
             .map_or(root.path().to_path_buf(), |b| root.shown(b))
             .join(&*name.to_string_lossy());
-        let unreadable = |e| super::unreadable(&at, e);
+        let unreadable = |e| errors::unreadable(&at, e);
 
-        // Before it is read: a change in between makes another version of it.
+        // Before the read: a change in between gives another version.
         let stat = FileStat::at(dir, name).map_err(unreadable)?;
         let path = base.map_or_else(
             || TreePath::new(name.to_bytes()),

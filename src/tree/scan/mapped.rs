@@ -1,8 +1,9 @@
-//! Files that somebody may write to through a memory map.
+//! Handles files with possible writers through a memory map.
 //!
-//! A store to a page that is dirty already changes no time of the file, so that no later scan would see it. A page that
-//! was written back is protected: the next store to it sets the times. So what may be dirty is written back before it is
-//! read. Filesystems in memory write nothing back, and keep the gap.
+//! A store to a dirty page changes no time of the file, so later scans would miss the store. After
+//! a writeback the page is protected, and the next store sets the times. Possibly dirty pages are
+//! therefore written back before the read. In-memory file systems have no writeback, so there the
+//! gap remains.
 
 use std::fs::File;
 use std::io;
@@ -12,22 +13,25 @@ use rustix::io::Errno;
 use crate::manifest::Mtime;
 use crate::tree::fs::stat::FileStat;
 
-/// The kernel writes dirty pages back by itself after this many seconds: 30, and 5 until it looks, by default.
-const WRITTEN_BACK: i64 = 90;
+/// Seconds after which the kernel has written back dirty pages on its own: by default 30, plus 5
+/// between its checks.
+const WRITTEN_BACK_SECS: i64 = 90;
 
-/// Whether a file that is as in `now` may have dirty pages.
+/// Returns whether a file with stat `now` may have dirty pages.
 ///
-/// The first store to a clean page sets the times: a file that did not change lately has none.
+/// The first store to a clean page sets the times: a file without a recent change has no dirty
+/// pages.
 pub(super) fn may_be_dirty(now: &FileStat, started: Mtime) -> bool {
-    now.ctime.secs >= started.secs.saturating_sub(WRITTEN_BACK)
+    now.ctime.secs >= started.secs.saturating_sub(WRITTEN_BACK_SECS)
 }
 
-/// Writes back what is dirty in `file`, which somebody may hold mapped; says whether it did. Who has a file mapped for
-/// writing has it open for writing.
+/// Writes back the dirty pages of `file`. Returns false where the file system has no writeback.
+///
+/// Callers may skip files without open writers: a writable mapping implies a file open for writing.
 pub(super) fn write_back(file: &File) -> io::Result<bool> {
     match rustix::fs::fdatasync(file) {
         Ok(()) => Ok(true),
-        // Nothing is written back here.
+        // No writeback on this file system.
         Err(Errno::INVAL | Errno::ROFS | Errno::NOTSUP | Errno::NOSYS) => Ok(false),
         Err(e) => Err(e.into()),
     }
@@ -43,7 +47,7 @@ mod tests {
     use crate::tree::ScanOptions;
     use crate::tree::scan::tests::Fixture;
 
-    /// Maps a file and stores what it is told, one byte a line.
+    /// Maps a file and stores each byte received, one per line.
     const WRITER: &str = "
 import mmap, os, sys
 fd = os.open(sys.argv[1], os.O_RDWR)
@@ -59,7 +63,7 @@ for line in sys.stdin:
         clippy::disallowed_methods,
         reason = "files bear the times of the real clock"
     )]
-    fn a_store_to_a_page_that_was_dirty_is_seen_by_the_next_scan() {
+    fn a_store_to_a_dirty_page_is_found_by_the_next_scan() {
         const TMPFS: i64 = 0x0102_1994;
         let f = Fixture::new();
         let path = f.root.path().join("mapped");
@@ -88,7 +92,7 @@ for line in sys.stdin:
             let mut line = String::new();
             answers.read_line(&mut line).expect("it answers");
             assert_eq!(line, "stored\n");
-            // Longer than the kernel's clock stands still.
+            // Longer than a tick of the kernel's clock.
             std::thread::sleep(Duration::from_millis(100));
         };
 

@@ -1,4 +1,4 @@
-//! An index and what changed since, as one stream of entries in order; pages without a change go over as they are.
+//! Merges an old index with changes into one ordered stream; unchanged pages are copied.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,19 +6,19 @@ use std::io;
 use crate::manifest::TreePath;
 use crate::tree::index::{Index, IndexEntry, IndexWriter};
 
-/// The rest of an old index.
+/// Remainder of an old index during a merge.
 #[derive(Debug)]
 pub(super) struct Merge<'a> {
     index: &'a Index,
-    /// Paths that do not go over.
+    /// Paths to leave out.
     touched: VecDeque<TreePath>,
     row: usize,
-    /// What is left of a page that does not go over whole.
+    /// Remaining entries of a page that is not copied whole.
     open: VecDeque<IndexEntry>,
 }
 
 impl<'a> Merge<'a> {
-    /// All of `index` but the paths `touched`, which are sorted.
+    /// Merges all of `index` except the sorted paths `touched`.
     pub(super) fn new(index: &'a Index, touched: Vec<TreePath>) -> Self {
         Self {
             index,
@@ -28,7 +28,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Writes what comes before `limit`, or all that is left.
+    /// Writes the entries before `limit`, or all remaining ones.
     pub(super) fn up_to(
         &mut self,
         limit: Option<&TreePath>,
@@ -42,17 +42,20 @@ impl<'a> Merge<'a> {
                 let Some(entry) = self.open.pop_front() else {
                     break;
                 };
+
                 if !self.is_touched(&entry.entry.path) {
-                    writer.keep_lists(self.index, &entry)?;
+                    writer.copy_lists(self.index, &entry)?;
                     writer.push(entry)?;
                 }
             }
+
             let Some(page) = self.index.rows().get(self.row) else {
                 return Ok(());
             };
             if limit.is_some_and(|limit| page.first >= *limit) {
                 return Ok(());
             }
+
             self.drop_touched_before(&page.first);
             let is_whole = self
                 .touched
@@ -60,9 +63,11 @@ impl<'a> Merge<'a> {
                 .is_none_or(|touched| *touched > page.last)
                 && limit.is_none_or(|limit| page.last < *limit);
             let is_last = limit.is_none() && self.row + 1 == self.index.rows().len();
-            if !is_whole || !writer.push_page(self.index, self.row, is_last)? {
-                self.open = self.index.page_at_hand(self.row)?.iter().cloned().collect();
+
+            if !is_whole || !writer.copy_page(self.index, self.row, is_last)? {
+                self.open = self.index.cached_page(self.row)?.iter().cloned().collect();
             }
+
             self.row += 1;
         }
     }

@@ -1,4 +1,4 @@
-//! What a release says of owners, modes and times differently from its source.
+//! Overrides of owners, modes and times: the values a release declares instead of its source's.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,49 +13,48 @@ use crate::tree::fs::stat::{FileStat, Owners};
 use crate::tree::fs::user_lookup;
 use crate::{Error, Kind, Result};
 
-/// What a release says of users or groups.
+/// Users or groups that a release declares.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub enum OwnerPolicy {
-    /// What the source has.
+pub enum OwnerMapping {
+    /// Those of the source.
     #[default]
     #[n(0)]
     Preserve,
-    /// Nothing: entries carry [`NO_ID`], and the release's rules must say that hosts set none.
+    /// None: entries carry [`NO_ID`], and the release's rules must tell hosts to set none.
     #[n(1)]
     Ignore,
-    /// This name for every entry, or this number when it is one and no name. The number beside a name that this
-    /// machine does not know is [`NO_ID`].
+    /// This name for every entry, or this number if no such name exists. A name unknown to this
+    /// machine gets the number [`NO_ID`].
     #[n(2)]
     Fixed(#[n(0)] Box<str>),
 }
 
-/// What a release says differently from its source.
+/// Overrides of owners, modes and times.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Policy {
     /// Users.
     #[n(0)]
-    pub user: OwnerPolicy,
+    pub user: OwnerMapping,
     /// Groups.
     #[n(1)]
-    pub group: OwnerPolicy,
+    pub group: OwnerMapping,
     /// Permission bits of all regular files.
     #[n(2)]
     pub file_mode: Option<Mode>,
     /// Permission bits of all directories.
     #[n(3)]
     pub dir_mode: Option<Mode>,
-    /// Times of modification are left out: hosts do not set them, and they must not make one release differ from
-    /// another.
+    /// Leaves out modification times: hosts do not set them, and releases must not differ by them.
     #[n(4)]
     pub without_mtime: bool,
 }
 
-/// A number and name for every entry, or each its own.
+/// Number and name for every entry; `None` keeps each entry's own.
 type Wanted = Option<(u32, Option<Box<str>>)>;
 
-/// A policy with its names looked up, and the owners that it made so far; shared by the threads of a scan.
+/// A policy with its names looked up and a cache of owners; shared by the threads of a scan.
 #[derive(Debug)]
-pub(super) struct Released<'a> {
+pub(super) struct ResolvedPolicy<'a> {
     policy: &'a Policy,
     user: Wanted,
     group: Wanted,
@@ -63,7 +62,7 @@ pub(super) struct Released<'a> {
     owners: Mutex<HashMap<(u32, u32), Arc<Owner>>>,
 }
 
-impl<'a> Released<'a> {
+impl<'a> ResolvedPolicy<'a> {
     pub(super) fn new(policy: &'a Policy) -> Result<Self> {
         let user = wanted("user", &policy.user, user_lookup::user_id)?;
         let group = wanted("group", &policy.group, user_lookup::group_id)?;
@@ -76,7 +75,7 @@ impl<'a> Released<'a> {
         })
     }
 
-    /// What entries say of an owner with these numbers.
+    /// Returns the declared owner for files with these numbers.
     pub(super) fn owner(&self, uid: u32, gid: u32) -> io::Result<Arc<Owner>> {
         if let Some(known) = locked(&self.owners).get(&(uid, gid)) {
             return Ok(Arc::clone(known));
@@ -104,8 +103,8 @@ impl<'a> Released<'a> {
         ))
     }
 
-    /// All owners that were asked for, with their numbers here.
-    pub(super) fn met(&self) -> Vec<(u32, u32, Owner)> {
+    /// Returns all owners looked up so far, with their local numbers.
+    pub(super) fn owners_met(&self) -> Vec<(u32, u32, Owner)> {
         let owners = locked(&self.owners);
         let mut met: Vec<_> = owners
             .iter()
@@ -115,7 +114,7 @@ impl<'a> Released<'a> {
         met
     }
 
-    /// Whether these owners, met by an earlier scan, would be the same now.
+    /// Returns whether a lookup of the owners of an earlier scan would give the same result now.
     pub(super) fn still_holds(&self, met: &[(u32, u32, Owner)]) -> bool {
         met.iter()
             .all(|(uid, gid, owner)| self.owner(*uid, *gid).is_ok_and(|now| *now == *owner))
@@ -138,7 +137,7 @@ impl<'a> Released<'a> {
         }
     }
 
-    /// The tree's own directory.
+    /// Describes the root directory.
     pub(super) fn top(
         &self,
         stat: &FileStat,
@@ -156,18 +155,19 @@ impl<'a> Released<'a> {
 
 fn wanted(
     what: &str,
-    policy: &OwnerPolicy,
+    policy: &OwnerMapping,
     look_up: impl FnOnce(&str) -> nix::Result<Option<u32>>,
 ) -> Result<Wanted> {
     match policy {
-        OwnerPolicy::Preserve => Ok(None),
-        OwnerPolicy::Ignore => Ok(Some((NO_ID, None))),
-        OwnerPolicy::Fixed(name) => {
+        OwnerMapping::Preserve => Ok(None),
+        OwnerMapping::Ignore => Ok(Some((NO_ID, None))),
+        OwnerMapping::Fixed(name) => {
             let known = look_up(name).map_err(|e| {
                 let shown = crate::units::printable(name.as_bytes());
                 Error::new(Kind::Io, format!("cannot look up the {what} {shown}"))
                     .because(io::Error::from(e))
             })?;
+
             Ok(Some(match (known, name.parse()) {
                 (Some(id), _) => (id, Some(name.clone())),
                 (None, Ok(number)) if number != NO_ID => (number, None),
@@ -182,13 +182,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fixed_owner_is_a_name_before_it_is_a_number() {
+    fn a_fixed_owner_is_looked_up_as_a_name_first() {
         let user = |name: &str| {
             let policy = Policy {
-                user: OwnerPolicy::Fixed(name.into()),
+                user: OwnerMapping::Fixed(name.into()),
                 ..Policy::default()
             };
-            Released::new(&policy).unwrap().user.clone()
+            ResolvedPolicy::new(&policy).unwrap().user.clone()
         };
 
         assert_eq!(user("root"), Some((0, Some("root".into()))));
@@ -196,13 +196,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_met_holds_until_a_name_changes() {
+    fn recorded_owners_hold_until_a_name_changes() {
         let policy = Policy::default();
-        let released = Released::new(&policy).unwrap();
+        let released = ResolvedPolicy::new(&policy).unwrap();
         released.owner(0, 0).unwrap();
-        let mut met = released.met();
-        assert!(Released::new(&policy).unwrap().still_holds(&met));
+        let mut met = released.owners_met();
+        assert!(ResolvedPolicy::new(&policy).unwrap().still_holds(&met));
         met[0].2.user = Some("someone else".into());
-        assert!(!Released::new(&policy).unwrap().still_holds(&met));
+        assert!(!ResolvedPolicy::new(&policy).unwrap().still_holds(&met));
     }
 }

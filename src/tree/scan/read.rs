@@ -1,138 +1,44 @@
-//! The files of a scan: each read until it was not changed meanwhile, and described as it then was.
+//! Reads the files of a scan, each again until unchanged during the read.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
+use super::batch::{Batch, BatchItem, PendingFile, ReadBatch};
+use super::clock::to_mtime;
 use super::content::{self, ReadFailure};
+use super::context::ScanContext;
+use super::describe::entry_of;
+use super::errors::{stopped, unreadable};
 use super::exposed::Exposed;
-use super::policy::Released;
-use super::walk::Child;
-use super::{Shared, mapped, unreadable, wall};
+use super::listing::ListedPath;
+use super::mapped;
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;
-use crate::manifest::{Entry, EntryKind, Owner, TreePath, Xattr};
+use crate::manifest::{EntryKind, TreePath, Xattr};
 use crate::tree::fs::root::open_file_at;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::sys;
 use crate::tree::fs::xattrs::XattrReader;
 use crate::tree::index::IndexEntry;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 
-/// How often a file is read that changes while it is read.
-const MAX_READS: usize = 3;
-
-/// Entries in order, some of which are still to be read.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    items: Vec<Item>,
-    to_read: usize,
-}
-
-#[derive(Debug)]
-pub(super) enum Item {
-    Ready(IndexEntry),
-    Read(ToRead),
-}
-
-/// A file to be read.
-#[derive(Debug)]
-pub(super) struct ToRead {
-    pub(super) child: Child,
-    /// Whether later entries may be further names of it.
-    pub(super) linked: bool,
-}
-
-/// A batch that has been read.
-#[derive(Debug)]
-pub(super) struct BatchDone {
-    pub(super) entries: Vec<IndexEntry>,
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-}
-
-impl Batch {
-    pub(super) fn push(&mut self, item: Item) {
-        self.to_read += usize::from(matches!(item, Item::Read(_)));
-        self.items.push(item);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    /// The entries, when nothing is to be read.
-    pub(super) fn ready(self) -> Result<Vec<IndexEntry>, Self> {
-        if self.to_read > 0 {
-            return Err(self);
-        }
-
-        let entry = |item| match item {
-            Item::Ready(entry) => Some(entry),
-            Item::Read(_) => None,
-        };
-
-        Ok(self.items.into_iter().filter_map(entry).collect())
-    }
-}
-
-/// The entry of `path` as `stat` describes it.
-pub(super) fn entry_of(
-    shared: &Shared<'_>,
-    path: TreePath,
-    stat: &FileStat,
-    kind: EntryKind,
-    xattrs: Vec<Xattr>,
-) -> Result<IndexEntry> {
-    let owner = owner_of(&shared.released, stat, &path)?;
-    let (mode, mtime) = (shared.released.mode(stat), shared.released.mtime(stat));
-    let entry = Entry {
-        path,
-        kind,
-        mode,
-        owner,
-        mtime,
-        xattrs,
-    };
-
-    Ok(IndexEntry {
-        entry,
-        version: stat.version(),
-    })
-}
-
-/// The owner of what errors call `path`.
-pub(super) fn owner_of(
-    released: &Released<'_>,
-    stat: &FileStat,
-    path: &dyn Display,
-) -> Result<Arc<Owner>> {
-    released.owner(stat.uid, stat.gid).map_err(|e| {
-        let what = format!(
-            "cannot look up the owner {}:{} of {path}",
-            stat.uid, stat.gid
-        );
-        Error::new(Kind::Io, what)
-            .because(e)
-            .hint("is the name service of this host reachable?")
-    })
-}
+/// Number of attempts to read a file that keeps changing.
+const MAX_READ_ATTEMPTS: usize = 3;
 
 /// Reads batches; one for each thread.
-pub(super) struct Reader<'a> {
-    shared: &'a Shared<'a>,
+pub(super) struct FileReader<'a> {
+    context: &'a ScanContext<'a>,
     buffer: Vec<u8>,
     xattrs: XattrReader,
-    /// The directory of the last file.
+    /// Directory of the last file.
     parent: Option<(Option<TreePath>, OwnedFd)>,
 }
 
-/// List nodes of large files, which go to the index before the entry.
-struct ToIndex<'a>(&'a Shared<'a>);
+/// Writes the list nodes of large files to the index, before the entry.
+struct IndexSink<'a>(&'a ScanContext<'a>);
 
-impl NodeSink for ToIndex<'_> {
+impl NodeSink for IndexSink<'_> {
     type Error = io::Error;
 
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> io::Result<()> {
@@ -140,18 +46,18 @@ impl NodeSink for ToIndex<'_> {
     }
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(shared: &'a Shared<'a>) -> Self {
+impl<'a> FileReader<'a> {
+    pub(super) fn new(context: &'a ScanContext<'a>) -> Self {
         Self {
-            shared,
+            context,
             buffer: Vec::new(),
             xattrs: XattrReader::default(),
             parent: None,
         }
     }
 
-    pub(super) fn read(&mut self, batch: Batch) -> Result<BatchDone> {
-        let mut done = BatchDone {
+    pub(super) fn read(&mut self, batch: Batch) -> Result<ReadBatch> {
+        let mut done = ReadBatch {
             entries: Vec::with_capacity(batch.len()),
             files: 0,
             bytes: 0,
@@ -159,8 +65,8 @@ impl<'a> Reader<'a> {
 
         for item in batch.items {
             match item {
-                Item::Ready(entry) => done.entries.push(entry),
-                Item::Read(file) => {
+                BatchItem::Ready(entry) => done.entries.push(entry),
+                BatchItem::Read(file) => {
                     if let Some(entry) = self.file(file)? {
                         done.files += 1;
                         done.bytes += entry.version.size;
@@ -174,81 +80,94 @@ impl<'a> Reader<'a> {
         Ok(done)
     }
 
-    /// `None` when the file is gone.
-    fn file(&mut self, file: ToRead) -> Result<Option<IndexEntry>> {
+    /// Reads one file; `None` if missing.
+    fn file(&mut self, file: PendingFile) -> Result<Option<IndexEntry>> {
         let path = &file.child.path;
-        for _ in 0..MAX_READS {
+        for _ in 0..MAX_READ_ATTEMPTS {
             let open = match self.open(path) {
                 Ok(open) => open,
                 Err(e) if e.kind() == io::ErrorKind::NotFound && !file.linked => return Ok(None),
                 Err(e) if is_replaced(&e) => return Err(self.unsteady(path)),
                 Err(e) => return Err(self.unreadable(path, e)),
             };
-            self.shared.options.pass_gap();
-            let mut before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
-            let options = self.shared.options;
-            let may_be_dirty = mapped::may_be_dirty(&before, wall(options.started));
-            let is_open = (may_be_dirty || options.exposures.is_some())
-                .then(|| sys::is_open_for_writing(&open).unwrap_or(may_be_dirty));
-            let is_open = is_open == Some(true);
-            if may_be_dirty
-                && is_open
-                && mapped::write_back(&open).map_err(|e| self.unreadable(path, e))?
-            {
-                before = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
-            }
-            if file.linked && before.id != file.child.stat.id {
-                return Err(self.unsteady(path));
-            }
-            options.pass_gap();
-            let xattrs = self.xattrs_of(&file.child, &before, &open)?;
-            let shared = self.shared;
-            let threads = shared.options.threads;
-            let stopped = || shared.jobs.is_closed() || shared.options.is_stopped();
-            let sink = &mut ToIndex(shared);
-            let buffer = &mut self.buffer;
-            let read = content::read(
-                &open,
-                before.size,
-                before.has_holes(),
-                threads,
-                buffer,
-                sink,
-                &stopped,
-            );
-            let content = match read {
-                Ok(content) => content,
-                Err(ReadFailure::Shorter) => continue,
-                Err(ReadFailure::Stopped) => {
-                    return Err(Error::new(Kind::Io, "the scan was stopped"));
-                }
-                Err(ReadFailure::Io(e)) => return Err(self.unreadable(path, e)),
-            };
-            options.pass_gap();
-            let after = FileStat::of(&open).map_err(|e| self.unreadable(path, e))?;
-            if before.version() == after.version() {
-                let kind = EntryKind::File(content);
-                if let Some(exposures) = options
-                    .exposures
-                    .as_ref()
-                    .filter(|_| is_open || before.nlink > 1)
-                {
-                    exposures.add(Exposed {
-                        path: path.clone(),
-                        stat: before,
-                        is_open,
-                    });
-                }
-                return entry_of(shared, file.child.path, &before, kind, xattrs).map(Some);
+
+            self.context.options.pass_gap();
+            if let Some(entry) = self.read_once(&file, &open)? {
+                return Ok(Some(entry));
             }
         }
 
         Err(self.unsteady(path))
     }
 
-    /// The attributes that the listing found, unless the file changed since.
-    fn xattrs_of(&mut self, child: &Child, now: &FileStat, open: &File) -> Result<Vec<Xattr>> {
-        if !self.shared.options.xattrs || now.version() == child.stat.version() {
+    /// Reads an open file; `None` if the file changed during the read.
+    fn read_once(&mut self, file: &PendingFile, open: &File) -> Result<Option<IndexEntry>> {
+        let context = self.context;
+        let options = context.options;
+        let path = &file.child.path;
+        let (before, is_open) = self.stat_clean(path, open)?;
+        if file.linked && before.id != file.child.stat.id {
+            return Err(self.unsteady(path));
+        }
+
+        options.pass_gap();
+        let xattrs = self.xattrs_of(&file.child, &before, open)?;
+        let read = content::read(
+            open,
+            before.size,
+            before.has_holes(),
+            options.threads,
+            &mut self.buffer,
+            &mut IndexSink(context),
+            &|| context.jobs.is_closed() || options.is_stopped(),
+        );
+
+        let content = match read {
+            Ok(content) => content,
+            Err(ReadFailure::Shorter) => return Ok(None),
+            Err(ReadFailure::Stopped) => return Err(stopped()),
+            Err(ReadFailure::Io(e)) => return Err(self.unreadable(path, e)),
+        };
+
+        options.pass_gap();
+        let after = FileStat::of(open).map_err(|e| self.unreadable(path, e))?;
+        if before.version() != after.version() {
+            return Ok(None);
+        }
+
+        let is_exposed = is_open || before.nlink > 1;
+        if let Some(exposures) = options.exposures.as_ref().filter(|_| is_exposed) {
+            exposures.add(Exposed {
+                path: path.clone(),
+                stat: before,
+                is_open,
+            });
+        }
+
+        let kind = EntryKind::File(content);
+        entry_of(context, path.clone(), &before, kind, xattrs).map(Some)
+    }
+
+    /// Returns the stat of a file after writing back dirty pages, and whether a writer may have
+    /// the file open.
+    fn stat_clean(&self, path: &TreePath, open: &File) -> Result<(FileStat, bool)> {
+        let failed = |e| self.unreadable(path, e);
+        let options = self.context.options;
+        let stat = FileStat::of(open).map_err(failed)?;
+        let may_be_dirty = mapped::may_be_dirty(&stat, to_mtime(options.started));
+        let is_open = (may_be_dirty || options.exposures.is_some())
+            && sys::is_open_for_writing(open).unwrap_or(may_be_dirty);
+
+        if may_be_dirty && is_open && mapped::write_back(open).map_err(failed)? {
+            return Ok((FileStat::of(open).map_err(failed)?, is_open));
+        }
+
+        Ok((stat, is_open))
+    }
+
+    /// Returns the listed attributes, read again if the file has changed since.
+    fn xattrs_of(&mut self, child: &ListedPath, now: &FileStat, open: &File) -> Result<Vec<Xattr>> {
+        if !self.context.options.xattrs || now.version() == child.stat.version() {
             return Ok(child.xattrs.clone());
         }
         self.xattrs
@@ -259,7 +178,7 @@ impl<'a> Reader<'a> {
     fn open(&mut self, path: &TreePath) -> io::Result<File> {
         let (dir, name) = (path.parent(), path.name());
         if self.parent.as_ref().is_none_or(|(known, _)| *known != dir) {
-            self.parent = Some((dir, self.shared.root.parent(path)?.0));
+            self.parent = Some((dir, self.context.root.parent(path)?.0));
         }
 
         let Some((_, handle)) = &self.parent else {
@@ -270,20 +189,21 @@ impl<'a> Reader<'a> {
     }
 
     fn unreadable(&self, path: &TreePath, e: io::Error) -> Error {
-        unreadable(&self.shared.root.shown(path), e)
+        unreadable(&self.context.root.shown(path), e)
     }
 
     fn unsteady(&self, path: &TreePath) -> Error {
-        let shown = self.shared.root.shown(path);
+        let shown = self.context.root.shown(path);
         Error::usage(format!(
-            "{} changes while it is read",
+            "{} changed during the scan",
             crate::units::printable(shown.as_os_str().as_encoded_bytes())
         ))
-        .hint("try again when it is at rest, or exclude it")
+        .hint("try again when the file no longer changes, or exclude it")
     }
 }
 
-/// Whether a name that was a file when it was listed is now something else, or, with further names, gone.
+/// Returns whether a listed file is now another kind of object, or missing although further names
+/// exist.
 fn is_replaced(e: &io::Error) -> bool {
     e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
         || matches!(

@@ -1,16 +1,23 @@
-//! Scans of real directories: order, excludes, reuse, and what is not reused.
+//! Scans of real directories: order, excludes, reuse and rereads.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::manifest::{Content, Entry, EntryKind};
+use crate::manifest::rules::Exclude;
+use crate::manifest::{Content, Entry, EntryKind, TreePath};
+use crate::tree::fs::root::Root;
+use crate::tree::index::Index;
+use crate::{Kind, Result};
 
-/// A tree with a place for indexes beside it.
+/// A tree with room for indexes beside it.
 pub(super) struct Fixture {
     pub(super) dir: tempfile::TempDir,
     pub(super) root: Root,
@@ -46,7 +53,7 @@ impl Fixture {
     }
 }
 
-/// As if the scan began long after every file of the test was written.
+/// Options with a start long after every write of the test.
 pub(super) fn options() -> ScanOptions {
     ScanOptions {
         threads: 2,
@@ -116,7 +123,7 @@ fn any_legal_name_is_scanned_in_order() {
 }
 
 #[test]
-fn excludes_and_ignore_files_decide_from_the_top_down() {
+fn excludes_and_ignore_files_apply_from_the_top_down() {
     let f = Fixture::new();
     for path in [
         "a.tmp",
@@ -182,7 +189,7 @@ fn excludes_and_ignore_files_decide_from_the_top_down() {
             .collect::<Vec<_>>()
     );
 
-    // What the release's rules say of each path is what the walk did.
+    // The release's rules leave out the same paths as the walk.
     let rules = [makuo.excludes, scanned.ignore_rules].concat();
 
     let filter = crate::manifest::rules::PathFilter::new(&rules);
@@ -222,7 +229,7 @@ fn too_many_bytes_of_patterns_are_a_usage_error() {
 }
 
 #[test]
-fn only_a_regular_ignore_file_says_anything() {
+fn only_a_regular_ignore_file_has_patterns() {
     let f = Fixture::new();
     for path in ["a/x", "b/x", "c/x", "elsewhere"] {
         f.write(path.as_bytes(), b"x\n");
@@ -245,7 +252,7 @@ fn only_a_regular_ignore_file_says_anything() {
         3
     );
 
-    // One that becomes a file is read.
+    // A link replaced by a regular file is read.
     std::fs::remove_file(f.at(b"b/.makuoignore")).unwrap();
 
     f.write(b"b/.makuoignore", b"x\n");
@@ -260,7 +267,7 @@ fn only_a_regular_ignore_file_says_anything() {
 }
 
 #[test]
-fn the_state_of_a_tree_is_no_content() {
+fn state_directories_are_left_out() {
     let f = Fixture::new();
     for path in [
         "www/page",
@@ -305,19 +312,19 @@ fn the_state_of_a_tree_is_no_content() {
 
     assert_eq!(skipped, [".makuo", "d/.makuo"]);
 
-    // Nor is it when only what changed is looked at.
+    // A scan of changes leaves state out as well.
     f.write(b".makuo/www/new", b"");
     f.write(b"var/www/new", b"");
     f.write(b"e/.makuo/www/x", b"");
     let again = f.try_scan(&on, Some(&scanned.index)).unwrap();
 
     assert_eq!(shown(&again).len(), shown(&scanned).len() + 1);
-    // A host's own tree is looked at as it is.
+    // A host's own tree includes such paths.
     assert!(shown(&f.scan(&options())).contains(&"f .makuo/www/lock".to_string()));
 }
 
 #[test]
-fn a_path_that_is_too_long_is_named() {
+fn the_error_names_a_path_that_is_too_long() {
     let f = Fixture::new();
     let name = "n".repeat(250);
     let mut dir = Root::open(f.root.path()).unwrap();
@@ -337,7 +344,7 @@ fn a_path_that_is_too_long_is_named() {
 }
 
 #[test]
-fn every_kind_is_told_apart() {
+fn every_kind_of_file_is_recorded() {
     let f = Fixture::new();
     f.write(b"file", b"text");
     symlink("/absolute/nowhere", f.at(b"link")).unwrap();
@@ -397,7 +404,7 @@ fn names_of_one_inode_are_hard_links_when_asked() {
 }
 
 #[test]
-fn xattrs_come_when_asked() {
+fn xattrs_are_read_when_asked() {
     let f = Fixture::new();
     f.write(b"file", b"");
     let file = std::fs::File::open(f.at(b"file")).unwrap();
@@ -428,7 +435,7 @@ fn xattrs_come_when_asked() {
 }
 
 #[test]
-fn the_scope_and_what_is_apart_bound_the_walk() {
+fn scope_and_separate_directories_limit_the_walk() {
     let f = Fixture::new();
     for path in ["a/b/c", "a/x", "ab", "z/y", "state/secret"] {
         f.write(path.as_bytes(), b"");
@@ -520,7 +527,7 @@ fn a_file_changed_around_the_last_scan_is_not_trusted() {
 }
 
 #[test]
-fn a_damaged_index_costs_a_read_and_nothing_else() {
+fn a_damaged_index_costs_only_reads() {
     let f = Fixture::new();
     (0..2000).for_each(|i| f.write(format!("{i:04}").as_bytes(), format!("{i}").as_bytes()));
     let first = entries(&f.scan(&options()));
@@ -543,7 +550,7 @@ fn a_damaged_index_costs_a_read_and_nothing_else() {
 }
 
 #[test]
-fn a_large_file_keeps_its_lists_from_index_to_index() {
+fn the_lists_of_a_large_file_are_copied_between_indexes() {
     let f = Fixture::new();
     let mut rng = fastrand::Rng::with_seed(1);
     let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u64(..))
@@ -568,7 +575,7 @@ fn a_large_file_keeps_its_lists_from_index_to_index() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn errors_name_unreadable_paths() {
     let f = Fixture::new();
     f.write(b"d/secret\n", b"");
     std::fs::set_permissions(f.at(b"d/secret\n"), std::fs::Permissions::from_mode(0o000)).unwrap();
@@ -588,7 +595,7 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
-fn one_thread_and_four_find_the_same_in_many_files() {
+fn one_and_four_threads_give_the_same_index() {
     let f = Fixture::new();
     for i in 0..5000u32 {
         f.write(
@@ -616,7 +623,7 @@ fn one_thread_and_four_find_the_same_in_many_files() {
     );
 }
 
-/// What a plain recursive walk of the standard library finds.
+/// Plain recursive walk with the standard library.
 fn plainly(dir: &Path, below: &Path, out: &mut Vec<(Vec<u8>, char, Vec<u8>)>) {
     for entry in std::fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
@@ -636,8 +643,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_parallel_scan_is_the_plain_walk(
-        paths in prop::collection::vec(("[a-c.-]{1,2}x(/[a-c-]{1,2}){0,4}y", prop::collection::vec(any::<u8>(), 0..9)), 0..60),
+    fn a_parallel_scan_equals_a_plain_walk(
+        paths in prop::collection::vec(
+            ("[a-c.-]{1,2}x(/[a-c-]{1,2}){0,4}y", prop::collection::vec(any::<u8>(), 0..9)),
+            0..60,
+        ),
         threads in 1..5usize
     ) {
         let f = Fixture::new();
@@ -649,17 +659,30 @@ proptest! {
         plainly(f.root.path(), Path::new(""), &mut plain);
         plain.sort_by(|a, b| crate::manifest::path::compare(&a.0, &b.0));
         let scanned = f.scan(&ScanOptions { threads, ..options() });
-        let found: Vec<_> = entries(&scanned).into_iter().map(|e| (e.path.as_bytes().to_vec(), e.kind)).collect();
-        let expected: Vec<_> = plain.into_iter().map(|(path, kind, text)| {
-            let blocks = if text.is_empty() { Vec::new() } else { vec![crate::block::BlockRef::of(&text)] };
-            (path, if kind == 'd' { EntryKind::Directory } else { EntryKind::File(Content::Blocks(blocks)) })
-        }).collect();
+        let found: Vec<_> = entries(&scanned)
+            .into_iter()
+            .map(|e| (e.path.as_bytes().to_vec(), e.kind))
+            .collect();
+
+        let expected: Vec<_> = plain
+            .into_iter()
+            .map(|(path, kind, text)| {
+                let block = (!text.is_empty()).then(|| crate::block::BlockRef::of(&text));
+                let blocks = block.into_iter().collect();
+                let kind = match kind {
+                    'd' => EntryKind::Directory,
+                    _ => EntryKind::File(Content::Blocks(blocks)),
+                };
+
+                (path, kind)
+            })
+            .collect();
 
         prop_assert_eq!(found, expected);
     }
 }
 
-/// Changes trees at random, as a program would.
+/// Random changes of a tree, as a program makes them.
 #[derive(Debug, Clone)]
 enum Op {
     Write(u8, u8, u8),
@@ -691,7 +714,7 @@ fn an_op() -> impl Strategy<Value = Op> {
 }
 
 impl Fixture {
-    /// Directories nested in several ways; some may not be there.
+    /// Directories at several depths, some missing.
     fn dir_at(&self, n: u8) -> std::path::PathBuf {
         self.root
             .path()
@@ -703,7 +726,7 @@ impl Fixture {
             .join(["0", "b", "e", "skip.tmp", "x y", "z"][usize::from(name) % 6])
     }
 
-    /// What cannot be done is not.
+    /// Applies the change; impossible ones are skipped.
     fn apply(&self, op: &Op) {
         let _ = match op {
             Op::Write(d, n, text) => {
@@ -713,12 +736,14 @@ impl Fixture {
                     text.to_string().repeat(usize::from(*text)),
                 )
             }
+
             Op::Remove(d, n) => std::fs::remove_file(self.name_at(*d, *n)),
             Op::MakeDir(d, n) => std::fs::create_dir_all(self.name_at(*d, *n)),
             Op::RemoveDir(d) => std::fs::remove_dir_all(self.dir_at(*d)),
             Op::Rename(a, b, c, d) => std::fs::rename(self.name_at(*a, *b), self.name_at(*c, *d)),
             Op::RenameDir(a, b) => std::fs::rename(self.dir_at(*a), self.dir_at(*b)),
             Op::Link(a, b, c, d) => std::fs::hard_link(self.name_at(*a, *b), self.name_at(*c, *d)),
+
             Op::Chmod(d, n, x) => {
                 let mode = std::fs::Permissions::from_mode(if *x { 0o755 } else { 0o640 });
                 std::fs::set_permissions(self.name_at(*d, *n), mode)
@@ -732,9 +757,9 @@ impl Fixture {
     }
 }
 
-/// Waits until what was changed before is too old to be changed again unseen.
+/// Waits until earlier changes are too old for another unnoticed change.
 fn settle() -> SystemTime {
-    std::thread::sleep(TICK + TICK);
+    std::thread::sleep(CLOCK_GRANULARITY + CLOCK_GRANULARITY);
     now()
 }
 
@@ -747,11 +772,16 @@ fn now() -> SystemTime {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 24,
+        max_shrink_iters: 200,
+        ..ProptestConfig::default()
+    })]
 
-    /// However a tree came to be what it is, a scan that knows the one before finds what a scan does that knows nothing.
+    /// A scan with the previous index gives the same result as a scan without one, whatever the
+    /// changes between them.
     #[test]
-    fn a_scan_after_changes_is_a_fresh_scan(
+    fn a_scan_after_changes_equals_a_fresh_scan(
         rounds in prop::collection::vec(prop::collection::vec(an_op(), 0..8), 1..6),
         files in 0..1500u32,
         settled in any::<bool>(),
@@ -777,7 +807,9 @@ proptest! {
             prop_assert_eq!(entries(&scanned), entries(&fresh));
             prop_assert_eq!(scanned.index.root(), fresh.index.root());
             prop_assert_eq!(scanned.index.totals(), fresh.index.totals());
-            prop_assert_eq!((&scanned.ignore_rules, &scanned.skipped), (&fresh.ignore_rules, &fresh.skipped));
+            prop_assert_eq!(&scanned.ignore_rules, &fresh.ignore_rules);
+            prop_assert_eq!(&scanned.skipped, &fresh.skipped);
+
             let again = f.try_scan(&options, Some(&scanned.index)).unwrap();
             prop_assert_eq!(again.index.root(), fresh.index.root());
             old = Some(scanned.index);
@@ -797,10 +829,8 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
     let first = f.scan(&then(options()));
     let inode =
         |path: &Path| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap());
-    let (path, before) = (
-        f.dir.path().join("index"),
-        inode(&f.dir.path().join("index")),
-    );
+    let path = f.dir.path().join("index");
+    let before = inode(&path);
 
     let again = f.try_scan(&then(options()), Some(&first.index)).unwrap();
     assert_eq!(
@@ -814,7 +844,7 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
 
     assert!(Arc::ptr_eq(&again.index, &first.index));
 
-    // One file is read, one page built, and the rest goes over.
+    // One file is read, one page rebuilt, and the rest copied.
     f.write(b"3/10", b"TEXT");
     let changed = f.try_scan(&then(options()), Some(&first.index)).unwrap();
     assert_eq!(
@@ -838,7 +868,7 @@ fn a_tree_without_changes_keeps_its_index_and_reads_nothing() {
 
     assert_eq!(new, 1, "of {} pages", changed.index.rows().len());
 
-    // What was scanned in another way is walked, and its contents used.
+    // An index with other options leads to a walk; its contents are reused.
     let other = then(ScanOptions {
         excludes: vec![exclude(None, "/5/")],
         ..options()

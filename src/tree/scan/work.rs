@@ -1,5 +1,6 @@
-//! The jobs of a scan and the threads that do them: directories are listed before files are read, since a listing
-//! is what makes more work.
+//! The job queue of a scan and its worker threads.
+//!
+//! Listings go before reads, since listings create more work.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -8,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use crate::sync::locked;
 use crate::{Error, Kind, Result};
 
-/// A job's result, once it is there.
+/// Handle to the result of a job.
 #[derive(Debug)]
 pub(super) struct Ticket<T>(Receiver<Result<T>>);
 
@@ -20,7 +21,7 @@ impl<T> Ticket<T> {
     }
 }
 
-/// What one thread is to do, and where the result goes.
+/// A job of one thread, with the channel for its result.
 #[derive(Debug)]
 pub(super) struct Job<I, O> {
     input: I,
@@ -28,37 +29,37 @@ pub(super) struct Job<I, O> {
 }
 
 impl<I, O> Job<I, O> {
-    /// Does the job and hands the result over.
+    /// Runs the job and sends the result.
     pub(super) fn run(self, work: impl FnOnce(I) -> Result<O>) {
-        // Nobody waits any more when the scan has failed elsewhere.
+        // After a failure elsewhere nobody receives the result.
         let _ = self.answer.send(work(self.input));
     }
 }
 
-/// Two queues of jobs, the first one before the second.
+/// Two job queues; the first has priority.
 #[derive(Debug)]
-pub(super) struct Queue<A, B, C, D> {
-    state: Mutex<State<Job<A, B>, Job<C, D>>>,
+pub(super) struct JobQueue<A, B, C, D> {
+    state: Mutex<QueueState<Job<A, B>, Job<C, D>>>,
     filled: Condvar,
 }
 
 #[derive(Debug)]
-struct State<F, S> {
+struct QueueState<F, S> {
     first: VecDeque<F>,
     second: VecDeque<S>,
     closed: bool,
 }
 
-/// A job of either queue.
+/// A job from either queue.
 #[derive(Debug)]
-pub(super) enum Next<F, S> {
+pub(super) enum NextJob<F, S> {
     First(F),
     Second(S),
 }
 
-impl<A, B, C, D> Queue<A, B, C, D> {
+impl<A, B, C, D> JobQueue<A, B, C, D> {
     pub(super) fn new() -> Self {
-        let state = State {
+        let state = QueueState {
             first: VecDeque::new(),
             second: VecDeque::new(),
             closed: false,
@@ -84,19 +85,20 @@ impl<A, B, C, D> Queue<A, B, C, D> {
         Ticket(ticket)
     }
 
-    /// The next job; `None` when the queue was closed.
-    pub(super) fn next(&self) -> Option<Next<Job<A, B>, Job<C, D>>> {
+    /// Returns the next job; `None` once closed.
+    pub(super) fn next(&self) -> Option<NextJob<Job<A, B>, Job<C, D>>> {
         let mut state = locked(&self.state);
         loop {
             if state.closed {
                 return None;
             }
             if let Some(job) = state.first.pop_front() {
-                return Some(Next::First(job));
+                return Some(NextJob::First(job));
             }
             if let Some(job) = state.second.pop_front() {
-                return Some(Next::Second(job));
+                return Some(NextJob::Second(job));
             }
+
             state = self
                 .filled
                 .wait(state)
@@ -104,7 +106,7 @@ impl<A, B, C, D> Queue<A, B, C, D> {
         }
     }
 
-    /// Ends the threads after the jobs that they are at; what is queued is not done.
+    /// Stops the threads after their current jobs; queued jobs are dropped.
     pub(super) fn close(&self) {
         let mut state = locked(&self.state);
         state.closed = true;

@@ -210,7 +210,7 @@ mod tests {
     use super::*;
     use crate::manifest::entry::NO_ID;
     use crate::manifest::{EntryKind, Mode, Mtime, Owner};
-    use crate::tree::scan::{OwnerPolicy, Policy, ScanOptions, scan};
+    use crate::tree::scan::{OwnerMapping, Policy, ScanOptions, scan};
 
     struct Fixture {
         dir: tempfile::TempDir,
@@ -352,8 +352,8 @@ mod tests {
     #[test]
     fn equal_trees_have_equal_roots_whatever_the_policy_leaves_out() {
         let policy = Policy {
-            user: OwnerPolicy::Fixed("no-such-user-here".into()),
-            group: OwnerPolicy::Ignore,
+            user: OwnerMapping::Fixed("no-such-user-here".into()),
+            group: OwnerMapping::Ignore,
             file_mode: Some(Mode::from_bits(0o644)),
             dir_mode: Some(Mode::from_bits(0o755)),
             without_mtime: true,

@@ -1,6 +1,7 @@
-//! What an index remembers must change no result: random trees under random changes, scanned with an index and without.
+//! An index must not change a result: random trees under random changes, scanned with and without
+//! an index.
 //!
-//! `MAKUO_INDEX_SEED` is the seed, `MAKUO_INDEX_ROUNDS` the number of rounds.
+//! `MAKUO_INDEX_SEED` sets the seed, `MAKUO_INDEX_ROUNDS` the number of rounds.
 
 #![expect(
     clippy::disallowed_methods,
@@ -22,14 +23,14 @@ use crate::manifest::{EntryKind, Header, Release};
 use crate::tree::fs::owners::HostNames;
 use crate::tree::fs::root::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{ScanOptions, Scanned, scan, scan_knowing, unread};
+use crate::tree::scan::{ScanOptions, Scanned, scan, scan_with_written, unread_content};
 use crate::tree::{Stage, Tree};
 use crate::units::Limit;
 
-/// Longer than a filesystem's clock stands still, and than a scan takes a change for a recent one.
+/// Longer than a tick of the file system's clock and than the scan's margin for recent changes.
 const REST: Duration = Duration::from_millis(45);
 
-/// A number from the environment.
+/// Reads a number from the environment.
 pub(super) fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name)
         .ok()
@@ -37,21 +38,22 @@ pub(super) fn number(name: &str, otherwise: u64) -> u64 {
         .unwrap_or(otherwise)
 }
 
-/// Somebody who changes a directory at random.
+/// Changes a directory at random.
 pub(super) struct Vandal {
     pub(super) rng: fastrand::Rng,
     pub(super) top: PathBuf,
-    /// A directory beside it, where things are moved to and from.
+    /// A directory beside the tree, as source and target of moves.
     pub(super) outside: PathBuf,
 }
 
-/// More paths than this do not become more.
-const MANY: usize = 150;
+/// Number of paths at which the vandal creates no more.
+const MAX_PATHS: usize = 150;
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "k.keep", "t.tmp", "u.tmp", "cache"];
 
 impl Vandal {
     pub(super) fn new(seed: u64, dir: &Path, top: &str) -> Self {
-        let (top, outside) = (dir.join(top), dir.join(format!("{top}-outside")));
+        let outside = dir.join(format!("{top}-outside"));
+        let top = dir.join(top);
         std::fs::create_dir_all(&top).expect("makes");
         std::fs::create_dir_all(&outside).expect("makes");
         Self {
@@ -61,7 +63,7 @@ impl Vandal {
         }
     }
 
-    /// Everything that is there, directories first.
+    /// Returns all directories and all other paths.
     fn all(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let mut dirs = vec![self.top.clone(), self.outside.clone()];
         let mut others = Vec::new();
@@ -86,7 +88,7 @@ impl Vandal {
         (dirs, others)
     }
 
-    /// Does one thing; what cannot be done is left undone.
+    /// Performs one random action; impossible actions are skipped.
     pub(super) fn act(&mut self) {
         let (dirs, others) = self.all();
         let count = dirs.len() + others.len();
@@ -99,22 +101,22 @@ impl Vandal {
         let dir = self.rng.choice(&dirs[2..]).unwrap_or(&into).clone();
         let other = self.rng.choice(&others).unwrap_or(&into).clone();
         match self.rng.u8(..20) {
-            0..=3 if count < MANY => self.write(&into),
-            4 if count < MANY => drop(std::fs::create_dir(&into)),
+            0..=3 if count < MAX_PATHS => self.write(&into),
+            4 if count < MAX_PATHS => drop(std::fs::create_dir(&into)),
             5..=8 => drop(std::fs::rename(&dir, &into)),
             9 | 10 => drop(std::fs::rename(&other, &into)),
-            11..=13 if count < MANY => drop(std::fs::hard_link(&other, &into)),
+            11..=13 if count < MAX_PATHS => drop(std::fs::hard_link(&other, &into)),
             14 => drop(std::fs::remove_file(&other)),
             15 if self.rng.bool() => drop(std::fs::remove_dir_all(&dir)),
             15 => drop(std::os::unix::fs::symlink("a", &into)),
             16 => {
-                // Another kind in its place.
+                // Replaces a path by one of another kind.
                 std::fs::remove_dir_all(&dir)
                     .and_then(|()| std::fs::write(&dir, "was a directory"))
                     .unwrap_or(());
                 let _ = std::fs::remove_file(&other).and_then(|()| std::fs::create_dir(&other));
             }
-            // A directory is replaced by a new one with the same names.
+            // Replaces a directory by a new one with the same names.
             17 => {
                 let names: Vec<_> = others
                     .iter()
@@ -145,7 +147,7 @@ impl Vandal {
         }
     }
 
-    /// Changes the content of a file and nothing that stat shows, but for the time of change.
+    /// Overwrites a file so that only the change time in its stat differs.
     pub(super) fn edit(&mut self, path: &Path) {
         let Ok(meta) = path.symlink_metadata() else {
             return;
@@ -169,12 +171,12 @@ impl Vandal {
     }
 }
 
-/// What an index says, path by path: of what was not read only that it is there.
+/// Describes an index path by path; unread files only by their presence.
 fn said(index: &Index) -> BTreeMap<String, String> {
     let entries = index.entries().map(|e| e.expect("whole").entry);
     entries
         .map(|e| {
-            let said = if e.kind == EntryKind::File(unread()) {
+            let said = if e.kind == EntryKind::File(unread_content()) {
                 "unread".into()
             } else {
                 format!("{e:?}")
@@ -195,7 +197,7 @@ fn filter(rng: &mut fastrand::Rng) -> PathFilter {
 }
 
 #[test]
-fn a_scan_with_an_index_finds_what_one_without_finds() {
+fn a_scan_with_an_index_equals_one_without() {
     let seed = number("MAKUO_INDEX_SEED", 1);
     let rounds = number("MAKUO_INDEX_ROUNDS", 30);
     println!("MAKUO_INDEX_SEED={seed} MAKUO_INDEX_ROUNDS={rounds}");
@@ -226,7 +228,7 @@ fn a_scan_with_an_index_finds_what_one_without_finds() {
                 });
             }
         }
-        // Sometimes a scan is as close to the changes as can be.
+        // Some scans follow the changes as closely as possible.
         if vandal.rng.u8(..4) > 0 {
             std::thread::sleep(REST);
         }
@@ -259,14 +261,14 @@ fn a_scan_with_an_index_finds_what_one_without_finds() {
     }
 }
 
-/// A directory that is scanned with its index again and again.
+/// A directory scanned repeatedly with its index.
 struct Linked {
     dir: tempfile::TempDir,
     root: Root,
 }
 
 impl Linked {
-    /// `current/app` and `stable/app` are one file.
+    /// Makes `current/app` and `stable/app` names of one file.
     fn new() -> Self {
         let dir = scratch();
         for made in ["top", "top/current", "top/stable", "outside"] {
@@ -293,7 +295,7 @@ impl Linked {
         std::fs::rename(self.at(from), self.at(to)).unwrap();
     }
 
-    /// Scans, and says what is there; a scan without any index says the same.
+    /// Scans and returns the paths, after a check against a scan without an index.
     fn scan(&self) -> Vec<String> {
         std::thread::sleep(REST);
         let options = ScanOptions::new(SystemTime::now());
@@ -348,7 +350,7 @@ fn a_link_follows_its_first_name_when_a_directory_is_renamed() {
     std::fs::write(f.at("top/current/app"), "version 2").unwrap();
     assert_eq!(f.scan()[..2], ["current/", "current/app"]);
 
-    // The directory of the second name, and one that brings an earlier name.
+    // Moves the directory of the second name, then adds a directory with an earlier name.
     f.rename("top/stable", "top/z");
     assert_eq!(
         f.scan()[2..],
@@ -370,7 +372,7 @@ fn a_link_follows_its_first_name_when_a_directory_is_renamed() {
 }
 
 #[test]
-fn a_link_whose_first_name_is_replaced_with_its_directory_keeps_its_content() {
+fn a_link_keeps_its_content_when_its_first_name_is_replaced_with_the_directory() {
     let f = Linked::new();
     f.scan();
     f.rename("top/current", "top/previous");
@@ -389,7 +391,7 @@ fn a_link_whose_first_name_is_replaced_with_its_directory_keeps_its_content() {
 }
 
 #[test]
-fn names_that_come_with_a_directory_from_outside_are_links() {
+fn names_moved_in_with_a_directory_become_links() {
     let f = Linked::new();
     f.link("top/current/app", "outside/app");
     f.scan();
@@ -412,7 +414,7 @@ fn names_that_come_with_a_directory_from_outside_are_links() {
 }
 
 #[test]
-fn an_index_with_a_link_to_nowhere_is_not_gone_on_with() {
+fn an_index_with_a_dangling_link_is_not_used() {
     let f = Linked::new();
     f.scan();
     let good = Index::open(&f.at("index"), f.root.id()).unwrap();
@@ -428,21 +430,21 @@ fn an_index_with_a_link_to_nowhere_is_not_gone_on_with() {
         bad
     };
 
-    // As it was written before links were checked; nothing changed since.
+    // Written without the check of links, as by older versions; no change since.
     bad().unchecked().finish(good.origin().clone()).unwrap();
     assert_eq!(f.scan()[2..], ["stable/", "stable/app = current/app"]);
     bad().unchecked().finish(good.origin().clone()).unwrap();
     std::fs::write(f.at("top/new"), "").unwrap();
     assert_eq!(f.scan()[3..], ["stable/", "stable/app = current/app"]);
 
-    // No such index gets its name.
+    // The writer refuses to finish such an index.
     let before = std::fs::read(f.at("index")).unwrap();
 
     assert!(bad().finish(good.origin().clone()).is_err());
     assert_eq!(std::fs::read(f.at("index")).unwrap(), before);
 }
 
-/// When somebody meddles with a host in the middle of a deploy.
+/// Moment of interference in a deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     Compared,
@@ -450,7 +452,7 @@ enum Moment {
     Committed,
 }
 
-/// A host's tree, looked at and switched as a session does it.
+/// A host's tree, scanned and switched as in a session.
 struct Host {
     world: World,
     tree: Arc<Tree>,
@@ -517,7 +519,7 @@ impl Host {
         let old = Index::open(&tree.index_path(), id).map(Arc::new);
         let written = Index::open(&tree.written_path(), id);
         let path = tree.index_path();
-        let found = scan_knowing(
+        let found = scan_with_written(
             &tree.root(),
             &self.options(),
             old.as_ref(),
@@ -558,7 +560,8 @@ impl Host {
         )
     }
 
-    /// Deploys the source; `meddle` comes in between. Says whether the release was committed.
+    /// Deploys the source with `meddle` between the steps. Returns whether the release was
+    /// committed.
     fn deploy(&mut self, mut meddle: impl FnMut(Moment)) -> bool {
         self.serial += 1;
         let source = world::Scanned::of(&self.world.source());
@@ -606,10 +609,11 @@ impl Host {
         true
     }
 
-    /// The index says what is there.
+    /// Checks the index against the tree.
     fn check(&self, what: &str) {
         std::thread::sleep(REST);
-        let (with, without) = (self.look(), self.look_without_index());
+        let with = self.look();
+        let without = self.look_without_index();
         assert_eq!(said(&with.index), said(&without.index), "{what}");
         assert_eq!(with.top, without.top, "{what}");
     }
@@ -625,7 +629,7 @@ fn large() -> Thing {
     )
 }
 
-/// A host on which `edited` is changed at `moment` of a deploy of new content for `new`.
+/// Changes `edited` at `moment` of a deploy with new content for `new`.
 fn meddled(swap: bool, moment: Moment, edited: &str) {
     let old = [("kept", file("kept one")), ("new", file("old"))];
     let mut host = Host::new(World::new(&old, &old).swapping(swap));
@@ -674,7 +678,7 @@ fn meddled(swap: bool, moment: Moment, edited: &str) {
 }
 
 #[test]
-fn what_somebody_does_to_a_file_in_the_middle_of_a_deploy_is_found() {
+fn a_change_during_a_deploy_is_found() {
     for swap in [false, true] {
         meddled(swap, Moment::Compared, "kept");
         meddled(swap, Moment::Staged, "kept");
@@ -684,13 +688,14 @@ fn what_somebody_does_to_a_file_in_the_middle_of_a_deploy_is_found() {
 }
 
 #[test]
-fn what_a_commit_wrote_or_left_is_not_read_again() {
+fn files_of_a_commit_are_not_read_again() {
     for swap in [false, true] {
         let old = [
             ("kept", file("kept")),
             ("second", Thing::Hard("kept")),
             ("new", file("old")),
         ];
+
         let mut host = Host::new(World::new(&old, &old).swapping(swap));
         std::thread::sleep(REST);
         host.look();
@@ -699,6 +704,7 @@ fn what_a_commit_wrote_or_left_is_not_read_again() {
             ("second", Thing::Hard("kept")),
             ("new", large()),
         ]);
+
         assert!(host.deploy(|_| {}));
         std::thread::sleep(REST);
         assert_eq!(host.look().stats.hashed_files, 0, "swap {swap}");
@@ -707,7 +713,7 @@ fn what_a_commit_wrote_or_left_is_not_read_again() {
 }
 
 #[test]
-fn a_host_with_an_index_does_what_one_without_does() {
+fn a_host_with_an_index_acts_like_one_without() {
     let seed = number("MAKUO_INDEX_SEED", 1);
     let rounds = number("MAKUO_INDEX_ROUNDS", 12);
     println!("MAKUO_INDEX_SEED={seed} MAKUO_INDEX_ROUNDS={rounds}");
@@ -763,7 +769,7 @@ fn a_host_with_an_index_does_what_one_without_does() {
             host = host.restarted();
             host.check(&format!("{what}, after a restart"));
         }
-        // At rest, and with nothing of the host's own.
+        // At rest, without excludes or protected paths.
         if host.deploy(|_| {}) && host.excludes.is_empty() && host.world.protect.is_empty() {
             assert_eq!(
                 look(&host.world.www()),
@@ -776,14 +782,14 @@ fn a_host_with_an_index_does_what_one_without_does() {
 }
 
 #[test]
-fn an_index_that_is_doubted_is_asked_for_contents_only() {
+fn a_doubtful_index_contributes_only_contents() {
     let things = [("kept", file("kept")), ("other", file("other"))];
     let mut host = Host::new(World::new(&things, &things));
     assert!(host.deploy(|_| {}));
     std::thread::sleep(REST);
     host.look();
 
-    // An index that lacks a name, as only a defect makes one.
+    // An index without one name, as only a bug produces.
     let good = Index::open(&host.tree.index_path(), host.tree.root().id()).unwrap();
     let mut bad =
         crate::tree::index::IndexWriter::create(&host.tree.index_path(), host.tree.root().id())
@@ -830,7 +836,7 @@ fn an_index_that_is_doubted_is_asked_for_contents_only() {
 }
 
 #[test]
-fn a_tree_that_is_empty_or_another_directory_is_strange() {
+fn an_empty_or_replaced_tree_is_suspicious() {
     let things = [("kept", file("kept"))];
     let mut host = Host::new(World::new(&things, &things));
     assert!(

@@ -1,4 +1,4 @@
-//! What a host protects or a release excludes: listed, never read, kept; and compared again when that ends.
+//! Protected and excluded paths: listed, not read, kept, and compared again once that ends.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::manifest::rules::{Exclude, PathFilter};
 use crate::manifest::{Entry, EntryKind, Rules};
 use crate::tree::fs::owners::HostNames;
 use crate::tree::index::Index;
-use crate::tree::scan::{ScanOptions, Scanned, scan, unread};
+use crate::tree::scan::{ScanOptions, Scanned, scan, unread_content};
 use crate::units::Limit;
 
 fn filter(patterns: &[&str]) -> PathFilter {
@@ -33,7 +33,7 @@ fn shown(scanned: &Scanned) -> Vec<String> {
     let entries = scanned.index.entries().map(|e| e.unwrap().entry);
     entries
         .map(|e: Entry| {
-            let known = e.kind != EntryKind::File(unread());
+            let known = e.kind != EntryKind::File(unread_content());
             format!(
                 "{}{} {}",
                 e.kind.letter(),
@@ -44,7 +44,7 @@ fn shown(scanned: &Scanned) -> Vec<String> {
         .collect()
 }
 
-/// A world whose tree is scanned as a host does it, again and again with the same index.
+/// A world with its tree scanned as on a host, repeatedly with the same index.
 struct Host {
     world: World,
     closed: Vec<PathFilter>,
@@ -105,7 +105,7 @@ fn deleted(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
-fn what_is_closed_is_listed_by_its_top_and_not_read() {
+fn closed_paths_are_listed_without_contents_or_children() {
     let mut host = Host::new(&[]);
     host.closed = vec![filter(&["*.keep", "/up/"]), filter(&["/cache/"])];
     let scanned = host.scan();
@@ -119,7 +119,7 @@ fn what_is_closed_is_listed_by_its_top_and_not_read() {
         (3, 1)
     );
 
-    // An index made without the filter is no reason to know more, nor one made with it a reason to know less.
+    // The filter of an older index does not affect the result.
     host.closed.clear();
     let all = host.scan();
     assert_eq!((all.stats.hashed_files, all.stats.reused_files), (3, 1));
@@ -137,7 +137,7 @@ fn what_is_closed_is_listed_by_its_top_and_not_read() {
 }
 
 #[test]
-fn what_is_unhashed_is_listed_to_the_last_path() {
+fn unhashed_paths_are_listed_completely() {
     let mut host = Host::new(&[]);
     host.unhashed = vec![filter(&["/cache/", "more"])];
     host.closed = vec![filter(&["/up/"])];
@@ -157,7 +157,7 @@ fn what_is_unhashed_is_listed_to_the_last_path() {
 }
 
 #[test]
-fn the_comparison_keeps_what_is_closed_and_deletes_what_is_unhashed() {
+fn a_comparison_keeps_closed_paths_and_deletes_unhashed_ones() {
     let mut host = Host::new(&[]);
     let protect = filter(&["*.keep", "/up/"]);
     let exclude = Exclude {
@@ -190,11 +190,12 @@ fn the_comparison_keeps_what_is_closed_and_deletes_what_is_unhashed() {
 }
 
 #[test]
-fn what_is_no_longer_protected_is_compared_by_its_content() {
+fn formerly_protected_paths_are_compared_by_content() {
     let mut new = things();
     new[4].1 = file("protected, 2");
     let mut host = Host::new(&new);
-    let (protect, none) = (filter(&["*.keep", "/up/"]), filter(&[]));
+    let protect = filter(&["*.keep", "/up/"]);
+    let none = filter(&[]);
     host.closed = vec![protect.clone()];
     let rules = host.world.rules.clone();
     assert!(host.diff(&rules, &protect).unwrap().is_clean());
@@ -209,7 +210,7 @@ fn what_is_no_longer_protected_is_compared_by_its_content() {
 }
 
 #[test]
-fn other_names_of_a_file_that_is_not_read_are_still_its_links() {
+fn hard_links_to_an_unread_file_are_recorded() {
     let mut old = things();
     old.push(("z", Thing::Hard("d/big.keep")));
     let mut host = Host::new(&[]);
@@ -222,7 +223,7 @@ fn other_names_of_a_file_that_is_not_read_are_still_its_links() {
 }
 
 #[test]
-fn what_was_listed_and_is_gone_keeps_no_directory() {
+fn a_vanished_unread_file_keeps_no_directory() {
     let mut host = Host::new(&[]);
     host.closed = vec![filter(&["*.keep"]), filter(&["y"])];
     host.scan();
@@ -248,13 +249,14 @@ fn what_was_listed_and_is_gone_keeps_no_directory() {
 }
 
 #[test]
-fn what_was_listed_and_is_gone_keeps_no_place() {
+fn a_vanished_unread_file_blocks_no_new_entry() {
     let host = Host {
         closed: vec![filter(&["*.keep", "more"])],
         ..Host::new(&[("d", file("no directory"))])
     };
 
-    let (rules, protect) = (host.world.rules.clone(), filter(&["*.keep", "more"]));
+    let rules = host.world.rules.clone();
+    let protect = filter(&["*.keep", "more"]);
     let refused = host.diff(&rules, &protect).unwrap_err().to_string();
     assert!(refused.contains("d/big.keep"), "{refused}");
     std::fs::remove_file(host.world.www().join("d/big.keep")).unwrap();
@@ -264,7 +266,7 @@ fn what_was_listed_and_is_gone_keeps_no_place() {
 }
 
 #[test]
-fn what_was_listed_and_is_something_else_now_is_deleted_as_that() {
+fn a_replaced_unread_file_is_recorded_as_the_new_kind() {
     let host = Host {
         unhashed: vec![filter(&["y"])],
         ..Host::new(&[])
@@ -277,7 +279,7 @@ fn what_was_listed_and_is_something_else_now_is_deleted_as_that() {
     std::fs::write(y.join("z"), "").unwrap();
     assert!(shown(&host.scan()).ends_with(&["d up".into(), "d up/y".into(), "f? up/y/z".into()]));
 
-    // And back, under a number that was used before.
+    // And back, with a reused inode number.
     std::fs::remove_dir_all(&y).unwrap();
     std::os::unix::fs::symlink("x", &y).unwrap();
 
@@ -285,7 +287,7 @@ fn what_was_listed_and_is_something_else_now_is_deleted_as_that() {
 }
 
 #[test]
-fn what_was_listed_and_is_gone_is_no_deletion() {
+fn a_vanished_unread_file_is_no_deletion() {
     let mut host = Host::new(&things());
     for nth in 0..20 {
         std::fs::write(host.world.www().join(format!("up/{nth}.tmp")), "").unwrap();
@@ -306,7 +308,7 @@ fn what_was_listed_and_is_gone_is_no_deletion() {
 }
 
 #[test]
-fn a_directory_that_bars_its_own_user_is_looked_into_and_barred_again() {
+fn a_directory_barred_to_its_owner_is_scanned_and_barred_again() {
     use std::os::unix::fs::PermissionsExt;
     super::world::as_nobody(|| {
         let dir = super::world::scratch();

@@ -1,29 +1,31 @@
-//! A host's own tree, scanned, as the comparison with a release reads it.
+//! Presents a scanned tree to the comparison with a release.
 
 use std::ops::RangeInclusive;
 
-use super::index::Index;
-use super::scan::Scanned;
+use super::errors::unreadable_index;
+use super::scanned::Scanned;
+use crate::Result;
 use crate::block::{BlockHash, BlockRef};
 use crate::diff::{Have, Paged};
 use crate::manifest::pages::PageKey;
 use crate::manifest::{Content, Entry, Top, TreePath};
-use crate::{Error, Kind, Result};
+use crate::tree::index::{Index, PageRow};
 
-/// More blocks than this are looked for in every page: its filter would have to be asked for each of them.
-const MAX_FILTERED: usize = 256;
+/// Largest number of blocks looked up in page filters. More blocks are searched in every page, as
+/// each would cost a lookup.
+const MAX_FILTERED_BLOCKS: usize = 256;
 
 impl Have for Scanned {
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
         Box::new(
             self.index
                 .entries()
-                .map(|found| found.map(|e| e.entry).map_err(unreadable)),
+                .map(|found| found.map(|e| e.entry).map_err(unreadable_index)),
         )
     }
 
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>> {
-        self.index.blocks(content).map_err(unreadable)
+        self.index.blocks(content).map_err(unreadable_index)
     }
 
     fn top(&self) -> Option<&Top> {
@@ -34,7 +36,7 @@ impl Have for Scanned {
         &self,
         blocks: &mut dyn ExactSizeIterator<Item = &BlockHash>,
     ) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
-        if blocks.len() > MAX_FILTERED {
+        if blocks.len() > MAX_FILTERED_BLOCKS {
             return self.entries();
         }
 
@@ -45,7 +47,7 @@ impl Have for Scanned {
 
         Box::new(rows.flat_map(|row| match self.index.page(row) {
             Ok(page) => page.into_iter().map(|e| Ok(e.entry)).collect(),
-            Err(e) => vec![Err(unreadable(e))],
+            Err(e) => vec![Err(unreadable_index(e))],
         }))
     }
 
@@ -70,7 +72,7 @@ impl Paged for Scanned {
 
 impl Paged for Index {
     fn keys(&self) -> Vec<PageKey> {
-        let key = |row: &super::index::PageRow| PageKey {
+        let key = |row: &PageRow| PageKey {
             hash: row.node.block.hash,
             bounds: row.first.clone()..=row.last.clone(),
         };
@@ -88,7 +90,7 @@ impl Paged for Index {
             if self.rows()[row].first > *bounds.end() {
                 break;
             }
-            let page = self.page_at_hand(row).map_err(unreadable)?;
+            let page = self.cached_page(row).map_err(unreadable_index)?;
             all.extend(
                 page.iter()
                     .map(|found| &found.entry)
@@ -101,14 +103,11 @@ impl Paged for Index {
     }
 }
 
-/// Whether the page may have one of the blocks. Of large files, whose blocks stand elsewhere, it cannot say.
+/// Returns whether the page may have one of the blocks. Always true for pages with list nodes,
+/// since filters omit the blocks in lists.
 fn may_hold(index: &Index, row: usize, blocks: &[BlockHash], buffer: &mut Vec<u8>) -> bool {
     index.rows()[row].node.nodes > 1
         || index.filter(row, buffer).map_or(true, |filter| {
             blocks.iter().any(|hash| filter.may_have(hash))
         })
-}
-
-fn unreadable(e: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(Kind::Io, "the index cannot be read").because(e)
 }

@@ -1,4 +1,6 @@
-//! The names of one inode: which of them comes first decides what an index says of all, so that they are looked at
+//! Finds all indexed names of an inode.
+//!
+//! The first name carries the content and the others link to it, so all of them are listed again
 //! together.
 
 use std::collections::HashSet;
@@ -9,8 +11,8 @@ use crate::manifest::EntryKind;
 use crate::tree::fs::root::FileId;
 use crate::tree::index::Index;
 
-/// The paths of `index`, in order, that are names of `inodes`.
-pub(super) fn names_of(index: &Index, inodes: &HashSet<FileId>) -> io::Result<Vec<Touched>> {
+/// Returns the paths of `index`, in order, that are names of `inodes`.
+pub(super) fn paths_of_inodes(index: &Index, inodes: &HashSet<FileId>) -> io::Result<Vec<Touched>> {
     let mut names = Vec::new();
     if inodes.is_empty() {
         return Ok(names);
