@@ -1,4 +1,5 @@
-//! The steps of a journal, taken one by one: each finds out whether it was taken already, and can be taken again.
+//! Executes the steps of a journal one by one. Every step detects whether it was taken already, so
+//! it can be repeated.
 
 use std::ffi::CString;
 use std::io;
@@ -21,16 +22,16 @@ use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::DEFAULT_ACL;
 use crate::tree::state::worktree::Worktree;
 
-/// Whether steps may have been taken before.
+/// Whether earlier attempts may have taken steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Try {
     /// The journal was just written.
     First,
-    /// A crash, or an error, stopped an earlier one somewhere.
+    /// A crash or an error stopped an earlier attempt.
     Again,
 }
 
-/// Does steps, in either direction. Remembers the directory that it was in last.
+/// Takes steps in either direction. Caches the directory of the last step.
 pub(crate) struct Runner<'a> {
     pub(crate) tree: &'a Worktree,
     pub(crate) undo: Rc<OwnedFd>,
@@ -123,7 +124,7 @@ impl<'a> Runner<'a> {
             }
         }
 
-        // The slot now holds what was replaced.
+        // The slot now holds the replaced entry.
         self.tree.crash.point()?;
         if stat(stage, &name)?.is_some_and(|s| s.file_type == FileType::Directory) {
             return Err(io::Error::other(
@@ -135,7 +136,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Records the time of change that `placement` left to what it put under its name.
+    /// Records the ctime that `placement` left on the entry.
     fn placed(&mut self, path: &TreePath, placement: Placement) -> io::Result<()> {
         let tree = self.tree;
         if !locked(&tree.chains).wanted() {
@@ -150,7 +151,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Lets the staged item and what is at `path` change places.
+    /// Exchanges the staged item with the entry at `path`.
     fn exchange(&mut self, path: &TreePath, name: &CString) -> io::Result<Exchange> {
         let tree = self.tree;
         let (stage, undo) = (tree.state.stage(), Rc::clone(&self.undo));
@@ -159,7 +160,7 @@ impl<'a> Runner<'a> {
             Ok(()) => Ok(Exchange::OldInSlot),
             Err(Errno::NOENT) => rename_new(stage, name, parent, &last).map(|()| Exchange::Done),
             Err(e) if is_unsupported(e) => {
-                // The old gets a second name, then the new takes the first.
+                // The old entry gets a second name, then the new one replaces the first.
                 match rustix::fs::linkat(parent, &last, &*undo, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(e) => return Err(e.into()),
@@ -207,8 +208,8 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Sets the metadata of the inode `ino` at `path`, which has what one of `sides` says of owners: one of the same
-    /// number that others made has not.
+    /// Sets the metadata of the inode `ino` at `path`, if its owners match one of `sides`. A reused
+    /// inode number of others does not match.
     pub(crate) fn set(
         &mut self,
         path: &TreePath,
@@ -229,7 +230,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Gives this process the right to change names in the directories that it is going to touch.
+    /// Gives this process the right to change names in the directories that it will touch.
     pub(crate) fn loosen(&mut self, journal: &Journal) -> Result<()> {
         if self.rights.overrides_modes() {
             return Ok(());
@@ -245,7 +246,7 @@ impl<'a> Runner<'a> {
 
     fn loosen_one(&mut self, path: Option<&TreePath>) -> io::Result<()> {
         let handle = match self.dir_handle(path) {
-            // A directory that this commit makes, perhaps where a file or a symlink stands now.
+            // A directory that this commit creates, perhaps in the place of a file or symlink.
             Err(e) if is_gone(&e) => return Ok(()),
             handle => handle?,
         };
@@ -253,7 +254,8 @@ impl<'a> Runner<'a> {
         let now = FileStat::of(&handle)?;
         if now.file_type == FileType::Directory && now.mode.bits() & 0o700 != 0o700 {
             match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o700)) {
-                // Another user's: it lets this process in by other bits, or the first change in it fails.
+                // Another user's directory: other bits may admit this process, or the first change
+                // fails.
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
                 done => done?,
             }
@@ -262,7 +264,8 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// Takes the access list that another user's directory gives away before anything is made in it.
+    /// Removes the default ACL that another user set on a directory, before anything is created
+    /// inside.
     pub(crate) fn disinherit(&mut self, journal: &Journal) -> Result<()> {
         for dir in &journal.dirs {
             let (Some(old), Some(new)) = (&dir.old, &dir.new) else {
@@ -294,7 +297,7 @@ impl<'a> Runner<'a> {
 
     fn dir_handle(&mut self, path: Option<&TreePath>) -> io::Result<OwnedFd> {
         match path {
-            // The handle that was opened when the tree was: whatever the directory's mode has become.
+            // The handle from the opening of the tree works whatever the directory's mode is now.
             None => Ok(rustix::io::dup(self.tree.root())?),
             Some(path) => {
                 let (parent, name) = self.parent(path)?;
@@ -303,7 +306,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The handle of the directory that holds `path`, and the component that is left.
+    /// Handle of the parent directory of `path`, and the last component.
     pub(crate) fn parent(&mut self, path: &TreePath) -> io::Result<(BorrowedFd<'_>, CString)> {
         let above = path.parent();
         let name = CString::new(path.name())
@@ -320,7 +323,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Makes everything that was changed durable.
+    /// Syncs all changes.
     pub(crate) fn sync(&mut self, journal: &Journal) -> Result<()> {
         let tree = self.tree;
         tree.crash.point()?;
@@ -335,7 +338,7 @@ impl<'a> Runner<'a> {
             match tree.root().dir(dir.path.as_ref()) {
                 Ok(handle) => rustix::fs::fsync(&handle).map_err(io::Error::from),
                 Err(e) if is_absent(&e) => Ok(()),
-                // Not readable by us, so that there is no handle to sync.
+                // This process cannot read the directory, so there is no handle to sync.
                 Err(_) => rustix::fs::syncfs(tree.root()).map_err(io::Error::from),
             }
             .map_err(|e| self.named(e, "cannot sync", dir.path.as_ref()))?;
@@ -362,7 +365,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// Whether it is the inode `ino` with owners that one of `sides` says.
+/// Returns whether an inode is `ino` with the owners of one of `sides`.
 pub(crate) fn is_known(now: &FileStat, ino: u64, sides: [&Metadata; 2]) -> bool {
     let owned = |uid, gid| {
         sides.iter().any(|s| s.uid == Some(uid)) && sides.iter().any(|s| s.gid == Some(gid))
@@ -370,7 +373,8 @@ pub(crate) fn is_known(now: &FileStat, ino: u64, sides: [&Metadata; 2]) -> bool 
     now.id.ino == ino && owned(now.uid, now.gid)
 }
 
-/// Where an exchange left the old: in the stage's slot, still to be moved, or in the undo directory or nowhere.
+/// Place of the old entry after an exchange: in the stage's slot, still to be moved, or in the undo
+/// directory or gone.
 enum Exchange {
     OldInSlot,
     Done,

@@ -1,7 +1,7 @@
-//! The journal of a commit: everything that is to be done and what was there before, on disk before the first change.
+//! The journal of a commit: all steps, and the state before them, on disk before the first change.
 //!
-//! Steps say what to do, not what was done: how far a commit came is seen from the tree and the numbered slots beside
-//! it, so that the journal is written once, and every step can be taken again, forward ([`super::run`]) or backward
+//! Steps describe the work, not the progress: tree and numbered slots show the progress. So the
+//! journal is written once, and every step can be repeated, forward ([`super::run`]) or backward
 //! ([`super::undo`]), from any point at which a machine may stop.
 
 use std::fs::File;
@@ -21,35 +21,35 @@ use crate::tree::state::dir::StateDir;
 use crate::tree::state::reader::{CommitMark, FORWARD, Mark};
 
 const JOURNAL_MAGIC: &[u8; 16] = b"makuo journal v2";
-/// Bytes that are written at a time.
+/// Bytes written at a time.
 const WRITE_BUFFER_BYTES: usize = 64 << 10;
-/// The most bytes of a journal: some ten million steps.
+/// Most bytes of a journal: some ten million steps.
 const MAX_JOURNAL: u64 = 4 << 30;
 
 /// One commit.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Journal {
-    /// What the tree becomes.
+    /// Release after the commit.
     #[n(0)]
     pub commit: CommitMark,
-    /// What the tree was before.
+    /// Release before the commit.
     #[n(1)]
     pub previous: Option<CommitMark>,
-    /// What is done, in this order.
+    /// Steps in order.
     #[n(2)]
     pub steps: Packed<Step>,
-    /// Directories whose mode, time or owner is set when all steps are done; in the order of their paths.
+    /// Directories with new mode, time or owner, set after all steps; sorted by path.
     #[n(3)]
     pub dirs: Vec<DirStep>,
-    /// The release's header, exactly as signed.
+    /// Header of the release, exactly as signed.
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub header: Vec<u8>,
-    /// The signature over it.
+    /// Signature over the header.
     #[n(5)]
     #[cbor(with = "minicbor::bytes")]
     pub signature: Vec<u8>,
-    /// The exchange of whole trees that this commit is, in place of steps.
+    /// Exchange of whole trees, which replaces the steps.
     #[n(6)]
     pub swap: Option<Swap>,
 }
@@ -57,19 +57,20 @@ pub struct Journal {
 /// An exchange of the live tree with the one beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Swap {
-    /// The tree that was live before.
+    /// The tree that is live before.
     #[n(0)]
     pub old: Side,
     /// The tree that is live after.
     #[n(1)]
     pub new: Side,
-    /// The paths that the release made, changed or removed, sorted; all others are in both trees, or move.
+    /// Paths that the release creates, changes or removes, sorted; all others are in both trees, or
+    /// move.
     #[n(2)]
     pub changed: Vec<TreePath>,
-    /// The directories that the release does not govern, which move from the old tree into the new one.
+    /// Directories outside of the release, which move from the old tree into the new one.
     #[n(3)]
     pub moves: Option<Vec<Move>>,
-    /// The directories that those are in, but for the top, sorted.
+    /// Parents of these directories except the root, sorted.
     #[n(4)]
     pub above: Option<Vec<Above>>,
 }
@@ -87,35 +88,35 @@ impl Swap {
 /// A directory that moves from one tree into the other.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Move {
-    /// Its path.
+    /// Path.
     #[n(0)]
     pub path: TreePath,
-    /// Its inode: another one at this path does not move.
+    /// Inode; another directory at this path does not move.
     #[n(1)]
     pub ino: u64,
 }
 
-/// A directory of both trees from or into which another one moves: what it has before and gets again after.
+/// A directory of both trees that gains or loses a moving directory, with the values to restore.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Above {
-    /// Its path.
+    /// Path.
     #[n(0)]
     pub path: TreePath,
-    /// Of the one in the old tree.
+    /// Values in the old tree.
     #[n(1)]
     pub old: Times,
-    /// Of the one in the new tree.
+    /// Values in the new tree.
     #[n(2)]
     pub new: Times,
 }
 
-/// What moving names into or out of a directory changes.
+/// Values that a move into or out of a directory changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Times {
     /// Permission bits.
     #[n(0)]
     pub mode: Mode,
-    /// The time of modification.
+    /// Modification time.
     #[n(1)]
     pub mtime: Mtime,
 }
@@ -123,13 +124,13 @@ pub struct Times {
 /// One of the two directories of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Side {
-    /// Its inode: how the two are told from each other.
+    /// Inode, which tells the two directories apart.
     #[n(0)]
     pub ino: u64,
-    /// Its permission bits.
+    /// Permission bits.
     #[n(1)]
     pub mode: Mode,
-    /// The time of modification, which an exchange changes on some filesystems.
+    /// Modification time, which an exchange changes on some filesystems.
     #[n(2)]
     pub mtime: Option<Mtime>,
 }
@@ -137,63 +138,65 @@ pub struct Side {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub enum Step {
-    /// Make a directory.
+    /// Create a directory.
     #[n(0)]
     Mkdir(#[n(0)] TreePath),
-    /// Put a staged item under its final name; what it replaces goes to the same slot of the undo directory.
+    /// Rename a staged item to its final name; a replaced entry goes to the same slot of the undo
+    /// directory.
     #[n(1)]
     Place {
-        /// The final name.
+        /// Final name.
         #[n(0)]
         path: TreePath,
-        /// The staged item, by number.
+        /// Number of the staged item.
         #[n(1)]
         slot: u64,
-        /// Its inode: how it is told from what it replaced.
+        /// Inode of the item, to tell it from the replaced entry.
         #[n(2)]
         ino: u64,
-        /// Whether something is replaced.
+        /// Whether an entry is replaced.
         #[n(3)]
         replaces: bool,
-        /// Whether it has the content of what it replaces, which is then not kept.
+        /// Whether the item has the content of the replaced entry, which is then not kept.
         #[n(4)]
         copy: Option<bool>,
-        /// When its inode was made, where the number alone does not tell it from what it replaced.
+        /// Creation time of the item's inode, if the number alone cannot tell it from the replaced
+        /// entry.
         #[n(5)]
         born: Option<Mtime>,
     },
-    /// Move what is at a path to the undo directory.
+    /// Move the entry at a path to the undo directory.
     #[n(2)]
     Remove {
-        /// The path.
+        /// Path.
         #[n(0)]
         path: TreePath,
-        /// Where to, by number.
+        /// Number of the slot.
         #[n(1)]
         slot: u64,
-        /// Whether it is a directory, which must be empty by then.
+        /// Whether it is a directory, empty by then.
         #[n(2)]
         is_dir: bool,
     },
-    /// Set metadata of what is not a directory.
+    /// Set the metadata of an entry that is no directory.
     #[n(3)]
     Set {
-        /// The path.
+        /// Path.
         #[n(0)]
         path: TreePath,
-        /// What it has.
+        /// Old metadata.
         #[n(1)]
         old: Box<Metadata>,
-        /// What it gets.
+        /// New metadata.
         #[n(2)]
         new: Box<Metadata>,
-        /// Its inode: another one at this path is not touched.
+        /// Inode; another entry at this path is not touched.
         #[n(3)]
         ino: u64,
     },
 }
 
-/// How a staged item is told from what it replaced.
+/// Identity of a staged item, to tell it from the replaced entry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Inode {
     pub(crate) ino: u64,
@@ -201,7 +204,7 @@ pub(crate) struct Inode {
 }
 
 impl Inode {
-    /// Whether `found` is the staged item.
+    /// Returns whether `found` is the staged item.
     pub(crate) fn is(self, found: &FileStat) -> bool {
         found.id.ino == self.ino && self.born.is_none_or(|born| found.born == Some(born))
     }
@@ -210,18 +213,18 @@ impl Inode {
 /// One directory that a commit touches.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct DirStep {
-    /// The directory; `None` is the top of the tree.
+    /// The directory; `None` is the root of the tree.
     #[n(0)]
     pub path: Option<TreePath>,
-    /// What it has; `None` when it is made by the commit.
+    /// Old metadata; `None` for a directory that the commit creates.
     #[n(1)]
     pub old: Option<Metadata>,
-    /// What it gets; `None` when it is removed by the commit.
+    /// New metadata; `None` for a directory that the commit removes.
     #[n(2)]
     pub new: Option<Metadata>,
 }
 
-/// Writes to a file, and sums up what was written.
+/// Writes to a file and hashes the written bytes.
 struct Summed<'a> {
     file: &'a mut File,
     sum: Sha256,
@@ -240,21 +243,21 @@ impl Write for Summed<'_> {
 }
 
 impl Journal {
-    /// The number of the release.
+    /// Serial of the release.
     pub fn serial(&self) -> Serial {
         self.commit.release.serial
     }
 
-    /// The release that was there before, when it is another one of the same serial.
+    /// The release before, if it is another one of the same serial.
     pub(crate) fn twin(&self) -> Option<Mark> {
         let (before, new) = (self.previous?.release, self.commit.release);
         (before.serial == new.serial && before.id != new.id).then_some(before)
     }
 
-    /// Writes the journal, durably: after this a crash is followed by going on or going back.
+    /// Writes the journal durably. From then on a crash leads to completion or undo.
     pub fn write(&self, state: &StateDir) -> Result<()> {
         state.write_with(FORWARD, |file| {
-            // The sum comes when it is known: a million steps are many bytes, which are never all in memory.
+            // The hash follows at the end: a million steps are never in memory at once.
             file.write_all(&[JOURNAL_MAGIC.as_slice(), &[0; 32]].concat())?;
             let out = BufWriter::with_capacity(
                 WRITE_BUFFER_BYTES,
@@ -273,7 +276,7 @@ impl Journal {
         })
     }
 
-    /// The journal in the state file `name`, when there is one.
+    /// Reads the journal in the state file `name`, if present.
     pub fn read(state: &StateDir, name: &str) -> Result<Option<Self>> {
         let path = state.here().join(name);
         let mut bytes = Vec::with_capacity(WRITE_BUFFER_BYTES);
@@ -289,10 +292,10 @@ impl Journal {
         }
     }
 
-    /// The journal that `bytes` are.
+    /// Parses a journal.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (sum, payload) = bytes.strip_prefix(JOURNAL_MAGIC)?.split_at_checked(32)?;
-        // What fuzzing finds behind the sum is worth finding.
+        // Fuzzing should reach the code behind the checksum.
         if Sha256::digest(payload).as_slice() != sum && !cfg!(fuzzing) {
             return None;
         }

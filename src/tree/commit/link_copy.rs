@@ -1,8 +1,9 @@
-//! Carrying names from the live tree into the next one beside it: what a release leaves alone is in both.
+//! Copies names by hard links from the live tree into the next one: entries outside of the release
+//! are in both.
 //!
-//! Whatever is no directory gets a second name (a hard link), so that what is written to it through either is the
-//! same; governed directories are made again. A directory that no release governs is not carried: it moves as it is
-//! when the trees change places ([`super::moves`]), and is only noted here. Taking the steps once more does no harm.
+//! Every entry except directories gets a further name (a hard link), so a write through either name
+//! is the same write. Governed directories are created again. A directory that no release governs
+//! is only noted here: it moves when the trees exchange places ([`super::moves`]). Repeatable.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -27,25 +28,25 @@ use crate::tree::fs::metadata::{Metadata, handle_of};
 use crate::tree::fs::root::{Root, open_dir_at};
 use crate::tree::fs::stat::FileStat;
 
-/// Carries names from one tree to the other.
+/// Copies names from one tree to the other.
 pub(crate) struct LinkCopy<'a> {
     pub(crate) from: &'a Root,
     pub(crate) to: &'a Root,
-    /// What is not carried, sorted: what the release puts there or takes away.
+    /// Paths that are not copied, sorted: entries that the release creates or removes.
     pub(crate) changed: &'a [TreePath],
-    /// Whether `to` was built before and shall become like `from` again: directories that it has are not looked into.
+    /// Whether `to` was built before and is only updated: directories that it has are not visited.
     pub(crate) again: bool,
-    /// Whether a directory is one that the release does not govern at all.
+    /// Returns whether a directory is wholly outside of the release.
     pub(crate) alone: &'a dyn Fn(&TreePath) -> bool,
     /// Whether the trees are on an overlay filesystem.
     layered: bool,
-    /// Where it is recorded what further names do to times of change.
+    /// Record of the ctime changes that further names cause.
     pub(crate) chains: Option<&'a Mutex<CtimeChains>>,
-    /// The directories that were looked at, and whether names in the copy changed.
+    /// Visited directories, and whether names in the copy changed.
     pub(crate) seen: Vec<(Option<TreePath>, bool)>,
-    /// What they hold.
+    /// Names in these directories.
     pub(crate) names: SeenNames,
-    /// The directories that are to move.
+    /// Directories that will move.
     pub(crate) moves: Vec<Move>,
 }
 
@@ -70,7 +71,7 @@ impl<'a> LinkCopy<'a> {
         }
     }
 
-    /// Carries what is in the directory `path`.
+    /// Copies the entries of the directory `path`.
     pub(crate) fn run(&mut self, path: Option<&TreePath>) -> Result<()> {
         let from = self
             .from
@@ -98,7 +99,7 @@ impl<'a> LinkCopy<'a> {
         let mut known = SeenDir::new(steady_ctime(&before, to).map_err(look)?);
         let mut names = names_in(from).map_err(|e| self.failed("cannot list", path, e))?;
 
-        // A plan is searched in its own order at least cost.
+        // Lookups in a plan are cheapest in its own order.
         names.sort_unstable();
         let (mut touched, mut all) = (false, Vec::new());
         for name in &names {
@@ -122,7 +123,7 @@ impl<'a> LinkCopy<'a> {
             == before.ctime;
 
         for (name, mut was) in all {
-            // A name that was replaced between two calls is known by what was linked.
+            // A name that was replaced between two calls is recorded with the linked inode.
             if !steady && let Was::Other(..) = was {
                 let now = stat(to, name)
                     .map_err(|e| self.failed("cannot look at the copy of", path, e))?;
@@ -140,8 +141,8 @@ impl<'a> LinkCopy<'a> {
         Ok(())
     }
 
-    /// Says what the name stands for, unless it moves, and whether the copy of its directory changed; `None` when
-    /// there is nothing of that name any more.
+    /// Returns the state of the name, unless it moves, and whether the copy of its directory
+    /// changed; `None` if the name is gone.
     fn child(&mut self, pair: NamePair<'_>) -> Result<Option<(Option<Was>, bool)>> {
         let NamePair {
             path,
@@ -152,7 +153,7 @@ impl<'a> LinkCopy<'a> {
 
         let failed = |e| self.failed("cannot look at", Some(path), e);
         let Some(now) = pair.here().map_err(failed)? else {
-            // It went away since it was listed, and so does its copy.
+            // It vanished since the listing, and so does its copy.
             let copied = self.again && pair.there().map_err(failed)?.is_some();
             if copied {
                 self.remove(to, path, name)?;
@@ -197,7 +198,7 @@ impl<'a> LinkCopy<'a> {
                     operation.done(&after, &mut locked(chains));
                 }
             }
-            // It went away meanwhile.
+            // It vanished meanwhile.
             Err(Errno::NOENT) => return Ok(there.map(|_| (None, true))),
             Err(e) => return Err(self.unlinkable(path, e)),
         }
@@ -205,7 +206,8 @@ impl<'a> LinkCopy<'a> {
         Ok(Some((was, true)))
     }
 
-    /// Refuses when the name that was made is one of another file: a lower layer's comes without its other names.
+    /// Refuses if the new name belongs to another file: a file of a lower layer arrives without its
+    /// other names.
     fn check_same(
         &self,
         path: &TreePath,
@@ -245,7 +247,7 @@ impl<'a> LinkCopy<'a> {
             self.remove(to, path, name)?;
         }
 
-        // What came since the tree was compared is nothing that the release knows.
+        // The release knows nothing of entries that arrived after the comparison.
         if self.again || (self.alone)(path) {
             self.moves.push(Move {
                 path: path.clone(),
@@ -319,7 +321,7 @@ impl<'a> LinkCopy<'a> {
     }
 }
 
-/// Sets metadata of directories in `to`, those inside first.
+/// Sets metadata of directories in `to`, innermost first.
 pub(crate) fn set_dirs(
     to: &Root,
     dirs: impl IntoIterator<Item = Option<TreePath>>,
@@ -354,7 +356,7 @@ pub(crate) fn set_dirs(
     Ok(())
 }
 
-/// What the directory `path` of `root` has now, attributes included.
+/// Present metadata of the directory `path` of `root`, attributes included.
 pub(crate) fn present(root: &Root, path: Option<&TreePath>) -> Result<Metadata> {
     let look = || match path {
         Some(path) => {
@@ -367,8 +369,8 @@ pub(crate) fn present(root: &Root, path: Option<&TreePath>) -> Result<Metadata> 
     look().map_err(|e| Error::io("cannot look at", root.shown_dir(path), e))
 }
 
-/// Removes `name` with all that is in it, except for what the release puts there (`changed`) and the directories that
-/// lead to it.
+/// Removes `name` with everything below, except for the release's entries (`changed`) and their
+/// ancestors.
 fn remove_carried(
     dir: BorrowedFd<'_>,
     path: &TreePath,
@@ -394,7 +396,7 @@ fn remove_carried(
     }
 }
 
-/// Whether a path below `dir` is among the sorted `paths`.
+/// Returns whether the sorted `paths` contain a path below `dir`.
 pub(crate) fn has_within(paths: &[TreePath], dir: &TreePath) -> bool {
     let first = paths.partition_point(|path| path <= dir);
     paths.get(first).is_some_and(|path| path.is_within(dir))

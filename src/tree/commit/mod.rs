@@ -1,4 +1,4 @@
-//! A commit: the journal, its steps in place or the exchange of whole trees, and the way back.
+//! A commit: the journal, its steps in place or the exchange of whole trees, and the undo.
 
 pub(crate) mod executor;
 pub(crate) mod follow;

@@ -1,7 +1,7 @@
-//! Moving directories from one tree into the other when the two change places.
+//! Moves directories from one tree into the other when the two exchange places.
 //!
-//! A directory that no release governs is the host's own: a process may stand in it or hold it open, so that it is
-//! never made a second time but moves as it is, right after the exchange. What is done here can be done again.
+//! A directory outside of the release belongs to the host: a process may work in it or hold it
+//! open. It is never copied, but moves right after the exchange. Repeatable.
 
 use std::ffi::CStr;
 use std::io;
@@ -21,7 +21,7 @@ use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::state::worktree::Worktree;
 
-/// Refuses when one of the directories cannot be moved out of `root`, and names it.
+/// Refuses if one of the directories cannot be moved out of `root`, and names it.
 pub(crate) fn check<'a>(root: &Root, moves: impl Iterator<Item = &'a Move>) -> Result<()> {
     let rights = Rights::of_process();
     for Move { path, .. } in moves {
@@ -66,7 +66,7 @@ fn refused(
         ));
     }
 
-    // Moving a directory changes what its `..` is.
+    // A move changes the `..` of a directory.
     let writable = |dir: BorrowedFd<'_>, name: &CStr, uid: u32| {
         rights.changes_modes_of(uid)
             || rustix::fs::accessat(dir, name, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
@@ -88,7 +88,7 @@ fn refused(
     })
 }
 
-/// What moving into or out of the directories that `moves` are in changes in both trees.
+/// Values that moves into or out of the parents of `moves` change in both trees.
 pub(crate) fn above(old: &Root, new: &Root, moves: &[Move]) -> Result<Vec<Above>> {
     let mut paths: Vec<TreePath> = moves.iter().filter_map(|m| m.path.parent()).collect();
     paths.sort();
@@ -136,8 +136,8 @@ pub(crate) fn run(tree: &Worktree, from: &Root, to: &Root, moves: &[Move]) -> Re
     Ok(())
 }
 
-/// Moves the directory `name` from `from` to `to`. One that somebody made there at this very moment takes its place in
-/// `from`, unless it is empty.
+/// Moves the directory `name` from `from` to `to`. A directory that others created there at this
+/// moment takes its place in `from`, unless it is empty.
 pub(crate) fn take(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> io::Result<()> {
     match rename(from, name, to) {
         Err(e)
@@ -169,7 +169,7 @@ fn rename(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>) -> io::Result<(
     }
 }
 
-/// Lets this process change names in `name` and move it; says what the mode was when it had to be changed.
+/// Makes `name` writable for this process; returns the old mode if it was changed.
 fn open(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<(std::os::fd::OwnedFd, Mode)>> {
     let handle = handle_of(dir, name)?;
     let now = FileStat::of(&handle)?;
@@ -178,13 +178,13 @@ fn open(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<(std::os::fd::Own
     }
 
     match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | 0o300)) {
-        // Another user's: it lets this process in by other bits, or the move fails.
+        // Another user's directory: other bits may admit this process, or the move fails.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(None),
         done => done.map(|()| Some((handle, now.mode))),
     }
 }
 
-/// Sets what moving changed in the directories of `above`, which `of` says of each.
+/// Restores the values that moves changed in the directories of `above`; `of` selects them.
 pub(crate) fn restore<'a>(
     root: &Root,
     above: impl IntoIterator<Item = &'a Above>,

@@ -1,4 +1,4 @@
-//! One name in two directories: a path of the tree that stands for something in each of two trees side by side.
+//! One name in two directories: the same path in two trees side by side.
 
 use std::ffi::CString;
 use std::io;
@@ -8,26 +8,26 @@ use crate::manifest::TreePath;
 use crate::tree::fs::dir::stat;
 use crate::tree::fs::stat::FileStat;
 
-/// One name in two directories, one of which follows the other.
+/// One name in the source and the target of a transfer.
 #[derive(Clone, Copy)]
 pub(crate) struct NamePair<'p> {
-    /// The whole path, which is the same in both trees.
+    /// Whole path, the same in both trees.
     pub(crate) path: &'p TreePath,
-    /// Its last component.
+    /// Last component.
     pub(crate) name: &'p CString,
-    /// The directory that is followed.
+    /// Source directory.
     pub(crate) from: BorrowedFd<'p>,
-    /// The directory that follows.
+    /// Target directory.
     pub(crate) to: BorrowedFd<'p>,
 }
 
 impl NamePair<'_> {
-    /// What is there in the directory that is followed.
+    /// Present entry in the source.
     pub(crate) fn here(&self) -> io::Result<Option<FileStat>> {
         stat(self.from, self.name)
     }
 
-    /// What is there in the directory that follows.
+    /// Present entry in the target.
     pub(crate) fn there(&self) -> io::Result<Option<FileStat>> {
         stat(self.to, self.name)
     }

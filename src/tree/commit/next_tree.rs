@@ -1,9 +1,11 @@
-//! The next tree of a commit in the layout `swap`: built whole in the tree's state directory before the commit.
+//! The next tree of a commit in the layout `swap`: built whole in the tree's state directory before
+//! the commit.
 //!
-//! What the release leaves alone comes by hard links, what it makes anew from the stage, directories are made again
-//! with their metadata. Directories that it does not govern are left out: they move when the trees change places.
-//! Files of which only metadata changes are staged as copies: the live tree's own are never touched. Right before the
-//! commit everything that changed in the live tree meanwhile is carried over.
+//! Entries outside of the release are hard links, the release's own come from the stage, and
+//! directories are created again with their metadata. Directories outside of the release are left
+//! out: they move when the trees exchange places. Files with new metadata only are staged as
+//! copies: the live files are never touched. Right before the commit, all changes of the live tree
+//! since then are copied over.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -31,25 +33,25 @@ use crate::tree::prepare::items::{StagedItem, is_copied};
 use crate::tree::prepare::obstructions;
 use crate::tree::state::worktree::Worktree;
 
-/// A tree that is ready to take the live tree's place.
+/// A tree ready to replace the live one.
 #[derive(Debug)]
 pub(crate) struct NextTree {
-    /// What is not the live tree's own, sorted.
+    /// Entries that differ from the live tree, sorted.
     pub(crate) changed: Vec<TreePath>,
-    /// The directories that the release touches.
+    /// Directories that the release touches.
     pub(crate) dirs: Vec<DirStep>,
-    /// What the live tree's directories held when they were looked at last.
+    /// Names in the live tree's directories at the last look.
     pub(crate) names: SeenNames,
-    /// The directories that move, by their inodes.
+    /// Directories that move, with their inodes.
     moves: BTreeMap<TreePath, u64>,
-    /// Files that were copied, as they were then.
+    /// Copied files, with their version at the time.
     copied: Vec<(TreePath, Version)>,
     /// Directories in which the release changes names.
     renamed: HashSet<Option<TreePath>>,
 }
 
 impl NextTree {
-    /// Builds the tree that `plan` leads to out of the live one and the staged `items`.
+    /// Builds the tree after `plan` from the live one and the staged `items`.
     pub(crate) fn build(tree: &Worktree, plan: &Plan, items: &[StagedItem]) -> Result<Self> {
         tree.state.fresh_next()?;
         locked(&tree.chains).begin(true);
@@ -100,7 +102,7 @@ impl NextTree {
         Ok(next)
     }
 
-    /// Carries over what changed in the live tree since it was built; says whether anything did.
+    /// Copies over changes of the live tree since the build; returns whether there were any.
     pub(crate) fn refresh(&mut self, tree: &Worktree, plan: &Plan) -> Result<bool> {
         obstructions::check(tree, plan)?;
         let (from, to) = (tree.root(), open(tree)?);
@@ -132,7 +134,7 @@ impl NextTree {
         Ok(any)
     }
 
-    /// What the journal has to know of the exchange.
+    /// Part of the journal that describes the exchange.
     pub(crate) fn journaled(&self, tree: &Worktree) -> Result<Swap> {
         let (from, to) = (tree.root(), open(tree)?);
         let side = |root: &Root| {
@@ -168,7 +170,7 @@ impl NextTree {
         })
     }
 
-    /// The directories of `from` that changed since they were looked at.
+    /// Directories of `from` that changed since the last look.
     fn changed_dirs(&self, from: &Root) -> Result<Vec<Option<TreePath>>> {
         let mut changed = Vec::new();
         for (path, known) in &self.names.0 {
@@ -202,7 +204,8 @@ impl NextTree {
         mark(from, to, &dirs)?;
         set_dirs(to, dirs, |path| {
             let mut metadata = self.metadata(from, path)?;
-            // To move a directory an ordinary user needs the right to write to it; it goes with the exchange.
+            // A move needs write permission on the directory for an ordinary user; the exchange
+            // does as well.
             if path.is_none() && loosened {
                 metadata.mode = metadata
                     .mode
@@ -212,7 +215,7 @@ impl NextTree {
         })
     }
 
-    /// What the directory `path` gets: what the release says, and else what the live tree's has.
+    /// Metadata of the directory `path`: from the release, else from the live tree.
     fn metadata(&self, from: &Root, path: Option<&TreePath>) -> Result<Metadata> {
         let step = self
             .dirs
@@ -250,8 +253,7 @@ impl NextTree {
     }
 }
 
-/// Gives directories of the next tree the projects and flags of the live one's, and those that are new what their
-/// directories give.
+/// Copies projects and flags to directories of the next tree; new ones inherit from their parents.
 fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
     let mut dirs: Vec<_> = dirs.iter().collect();
     dirs.sort();
@@ -268,7 +270,7 @@ fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
                     .and_then(|above| ProjectFlags::of(above.as_fd()))
                     .map(ProjectFlags::given)
             }
-            // Only its owner can open it.
+            // Only the owner can open it.
             Err(_) => None,
         };
         let Some(marks) =
@@ -284,12 +286,13 @@ fn mark(from: &Root, to: &Root, dirs: &[Option<TreePath>]) -> Result<()> {
     Ok(())
 }
 
-/// Whether what is at the path in the next tree, or is not, comes from the release and not from the live tree.
+/// Returns whether the entry at the path in the next tree comes from the release and not from the
+/// live tree.
 fn is_own(change: &Change) -> bool {
     change.is_applied() && !(change.action == Action::Meta && change.shape() == Shape::Directory)
 }
 
-/// Whether the directory is none that the release governs: protected, excluded, or unknown to it.
+/// Returns whether the directory is outside of the release: protected, excluded or unknown to it.
 fn is_alone(plan: &Plan, path: &TreePath) -> bool {
     let is_extra =
         |change: &Change| change.action == Action::Extra && change.was == Some(Shape::Directory);
@@ -314,7 +317,7 @@ fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {
     FileStat::at(parent.as_fd(), &name)
 }
 
-/// The files that are staged as copies, as they are now.
+/// Files that are staged as copies, with their present version.
 fn copied(from: &Root, plan: &Plan, items: &[StagedItem]) -> Result<Vec<(TreePath, Version)>> {
     let mut copied = Vec::new();
     for item in items {
@@ -324,7 +327,7 @@ fn copied(from: &Root, plan: &Plan, items: &[StagedItem]) -> Result<Vec<(TreePat
         }
         let now = stat(from, &change.path)
             .map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
-        // It is the file that was copied, whatever happened since.
+        // The version at the time of the copy, whatever happened since.
         if item.copied().is_some_and(|copied| copied != now.version()) {
             return Err(changed_since(from, &change.path));
         }
@@ -334,7 +337,8 @@ fn copied(from: &Root, plan: &Plan, items: &[StagedItem]) -> Result<Vec<(TreePat
     Ok(copied)
 }
 
-/// The copied files after names of theirs were linked into the next tree: of that only their time of change speaks.
+/// Versions of the copied files after links of theirs were added to the next tree: only the ctime
+/// differs.
 fn linked(from: &Root, mut copied: Vec<(TreePath, Version)>) -> Result<Vec<(TreePath, Version)>> {
     for (path, version) in &mut copied {
         let now = stat(from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
@@ -359,7 +363,7 @@ fn changed_since(from: &Root, path: &TreePath) -> Error {
     .hint("deploy again")
 }
 
-/// Gives a staged item its name in the next tree.
+/// Links a staged item into the next tree.
 fn link_staged(
     tree: &Worktree,
     item: &StagedItem,
@@ -373,7 +377,7 @@ fn link_staged(
     Ok(())
 }
 
-/// Puts into the next tree what the release makes; says which directories it made.
+/// Adds the release's entries to the next tree; returns the directories that it created.
 fn overlay(tree: &Worktree, plan: &Plan, items: &[StagedItem], to: &Root) -> Result<Vec<TreePath>> {
     let mut made = Vec::new();
     let mut last = None;

@@ -1,8 +1,9 @@
-//! The index after an exchange of whole trees.
+//! Updates the index after an exchange of whole trees.
 //!
-//! A file that is in both trees has a name more while both stand, and its time of change says so; to a scan it would
-//! be another file. So the old tree's name of each file that the index knows is removed here, and the index is told the
-//! time that this left: of files to which nothing but our own operations came since they were known ([`crate::tree::fs::ctime_chains`]).
+//! A file in both trees has a further name while both exist, and so another ctime: a scan would
+//! take it for a changed file. So the old tree's name of every indexed file is removed here, and
+//! the index gets the resulting ctime, for files that only our own operations changed since
+//! ([`crate::tree::fs::ctime_chains`]).
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,8 +23,8 @@ use crate::tree::index::{Index, IndexEntry, IndexWriter, Origin};
 use crate::tree::scan::{CLOCK_GRANULARITY, is_racy};
 use crate::tree::state::worktree::Worktree;
 
-/// Takes the names of files that are the same in both trees out of the one that stands aside, and makes of the index,
-/// which is that of the directory `before`, one of the live tree with what is known of them.
+/// Removes the names of shared files from the tree aside, and turns the index of the directory
+/// `before` into one of the live tree.
 pub(crate) fn relink(
     tree: &Worktree,
     journal: &Journal,
@@ -41,7 +42,7 @@ pub(crate) fn relink(
         return Ok(());
     };
 
-    // There is none where nothing was exchanged.
+    // Nothing was exchanged.
     let Ok(aside) = open_aside(tree, journal) else {
         return Ok(());
     };
@@ -65,7 +66,7 @@ pub(crate) fn relink(
         }
     }
 
-    // When all names are gone: a further name of a file comes after it.
+    // Taken once all names are gone: a link by others comes after.
     let chains = std::mem::take(&mut *locked(&tree.chains));
 
     let mut new = IndexWriter::create(&path, root.id())?;
@@ -86,11 +87,11 @@ pub(crate) fn relink(
         new.push(IndexEntry { version, ..found })?;
     }
 
-    // Whoever changes a file from now on gives it another time than it has.
+    // From now on every change of a file changes its ctime.
     std::thread::sleep(CLOCK_GRANULARITY * 2);
 
     let now = FileStat::of(tempfile::tempfile_in(tree.state.here())?)?.ctime;
-    // Not all of the tree is in it: only the contents are of use to the next scan.
+    // The index is partial: the next scan uses its contents only.
     let origin = Origin {
         started: now,
         options: BlockHash([0; 32]),
@@ -100,20 +101,20 @@ pub(crate) fn relink(
     new.finish(origin).map(drop)
 }
 
-/// A directory in the live tree, and in the one aside.
+/// A directory in the live tree and in the one aside.
 type Both = (OwnedFd, OwnedFd);
 
-/// The two names of each file.
+/// The two names of each shared file.
 struct SharedFiles<'a> {
     tree: &'a Worktree,
     live: &'a Root,
     aside: &'a Root,
-    /// The directory of the last path, in both trees; `None` when it is not in both.
+    /// Directory of the last path in both trees; `None` unless both have it.
     open: Option<(Option<TreePath>, Option<Both>)>,
 }
 
 impl SharedFiles<'_> {
-    /// Removes the name aside of a file that is as it was `known`, and has the same name in the live tree.
+    /// Removes the name aside of a file that is as `known` and has the same name in the live tree.
     fn drop_other(&mut self, known: &IndexEntry) -> io::Result<()> {
         let path = &known.entry.path;
         let dir = path.parent();
@@ -132,7 +133,7 @@ impl SharedFiles<'_> {
 
         let name = std::ffi::CString::new(path.name())?;
 
-        // Through a handle, which leads to the file whatever becomes of its names.
+        // A handle leads to the file whatever happens to its names.
         let Ok(handle) = handle_of(aside.as_fd(), &name) else {
             return Ok(());
         };

@@ -1,4 +1,4 @@
-//! Where the directory of a tree stands: its parent and its name there, whatever links led to it.
+//! Real place of a tree's directory: its parent and its name there, after all links.
 
 use std::ffi::CString;
 use std::io;
@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 use crate::tree::fs::dir::stat;
 use crate::tree::fs::root::{FileId, Root};
 
-/// A directory is made durable by a handle to read by.
+/// Flags of a readable handle, which a sync needs.
 const READABLE: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// Where the tree's directory stands: its real place, whatever links led to it.
+/// Real place of the tree's directory, after all links.
 pub(crate) struct RootPlace {
     pub(crate) parent: OwnedFd,
     pub(crate) name: CString,
@@ -47,13 +47,13 @@ impl RootPlace {
         })
     }
 
-    /// Whether its name is that of this directory.
+    /// Returns whether the name leads to this directory.
     pub(crate) fn is(&self, id: FileId) -> io::Result<bool> {
         Ok(stat(self.parent.as_fd(), &self.name)?.is_some_and(|now| now.id == id))
     }
 }
 
-/// Opens the directory that the tree is in, so that it can be synced.
+/// Opens the parent directory of the tree, for a sync.
 pub(crate) fn open_parent(root: &Root) -> io::Result<OwnedFd> {
     Ok(openat(&root.above()?, c".", READABLE, Mode::empty())?)
 }

@@ -1,8 +1,9 @@
-//! Switching a tree to a staged release: the journal, then its steps, in place, by renames.
+//! Commits a staged release: the journal, then its steps, in place, by renames.
 //!
-//! Order: directories are made, items go under their names, extras leave (deepest first), what takes a directory's
-//! place follows, metadata, directories, the tree's own directory last. A replaced file and its successor change places in one rename, so that a
-//! reader finds the old or the new, always whole. What cannot be done ends in undoing everything.
+//! Order: directories are created, items get their names, extras leave (deepest first),
+//! replacements of directories follow, then metadata, directories, the tree's root last. A file and
+//! its successor are exchanged by one rename, so a reader finds the old or the new file, always
+//! whole. A step that fails leads to an undo of everything.
 
 use std::os::fd::AsFd;
 
@@ -22,23 +23,23 @@ use crate::tree::prepare::items::StagedItem;
 use crate::tree::state::reader::{CommitMark, FORWARD, MAX_SIGNATURE, Mark, kept_journal};
 use crate::tree::state::worktree::Worktree;
 
-/// What a commit did.
+/// Work of a commit, in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitReport {
-    /// Files, links, pipes and devices that were made anew.
+    /// New files, links, pipes and devices.
     pub files_written: u64,
-    /// Directories that were made.
+    /// New directories.
     pub directories_made: u64,
-    /// Paths of which only metadata changed.
+    /// Paths with new metadata only.
     pub metadata_changed: u64,
-    /// Paths that were deleted.
+    /// Deleted paths.
     pub deleted: u64,
-    /// Bytes of the files that were made anew.
+    /// Bytes of the new files.
     pub bytes_written: u64,
 }
 
 impl CommitReport {
-    /// The work of a commit of `plan`.
+    /// Numbers for a commit of `plan`.
     pub(crate) fn of(plan: &Plan) -> Self {
         let made = |dirs: bool| {
             plan.changes
@@ -57,17 +58,18 @@ impl CommitReport {
     }
 }
 
-/// A release that is complete and durable beside the tree.
+/// A complete and durable release beside the tree.
 pub(crate) struct Staged<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) items: &'a [StagedItem],
-    /// First number that no item has.
+    /// First free slot number.
     pub(crate) next_slot: u64,
-    /// The tree that takes the live one's place, in the layout `swap`.
+    /// Next tree, in the layout `swap`.
     pub(crate) next: Option<NextTree>,
 }
 
-/// Writes the journal of a commit. From here on a crash does not stop it: [`complete`] takes it to its end.
+/// Writes the journal of a commit. From then on a crash does not stop the commit: [`complete`]
+/// finishes it.
 pub(crate) fn begin(
     tree: &Worktree,
     mut staged: Staged<'_>,
@@ -139,7 +141,7 @@ pub(crate) fn begin(
 
     tree.crash.point()?;
     if let Err(e) = journal.write(&tree.state) {
-        // It may be there all the same, and nobody shall go on with what is called failed.
+        // A partial journal may exist, and a failed commit must not be continued.
         tree.state.remove(FORWARD)?;
         return Err(e);
     }
@@ -147,7 +149,7 @@ pub(crate) fn begin(
     Ok(journal)
 }
 
-/// Takes a journaled commit from wherever it is to its end. An error leaves the journal in place.
+/// Completes a journaled commit from any point. An error leaves the journal in place.
 pub(crate) fn complete(tree: &Worktree, journal: &Journal, attempt: Try) -> Result<()> {
     if tree.state.last_commit()? != Some(journal.commit) {
         match &journal.swap {
@@ -165,7 +167,7 @@ pub(crate) fn complete(tree: &Worktree, journal: &Journal, attempt: Try) -> Resu
         tree.state.set_last_commit(Some(journal.commit))?;
     }
 
-    // From here on the release is the tree. The journal is kept with what it can undo.
+    // From here on the tree is the release. The journal is kept with the undo directory.
     tree.crash.point()?;
     tree.state.rename(FORWARD, &kept_journal(journal.serial()))
 }

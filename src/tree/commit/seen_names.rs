@@ -1,8 +1,8 @@
-//! The names that directories of a tree held when they were last looked at.
+//! Names in the directories of a tree at the last look.
 //!
-//! Two trees stand side by side while they change places, and others write to both: only what a directory held before
-//! tells whether a name came into one of the trees or left the other. The record lies beside the tree that is not
-//! live, so that a restart knows as much. It must not know what is done about a difference.
+//! Two trees exist side by side during an exchange, and others write to both. Only the earlier
+//! names of a directory show whether a name arrived in one tree or left the other. The record is
+//! beside the tree that is not live, so a restart finds it.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -17,27 +17,27 @@ use rustix::io::Errno;
 use crate::manifest::{Mtime, TreePath};
 use crate::tree::fs::stat::FileStat;
 
-/// The name of the record in a directory of the state.
+/// Name of the record in a directory of the state.
 pub(crate) const RECORD_NAME: &CStr = c"names";
-/// More bytes than one directory's record can have.
+/// Upper bound for the bytes of one directory's record.
 const MAX_RECORD: u32 = 1 << 30;
 
-/// What a name stood for.
+/// Recorded state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Was {
-    /// A directory that is made again in the other tree.
+    /// A directory that exists in both trees.
     Directory,
-    /// Anything else, by its inode in the old tree and in the new one; zero for nothing.
+    /// Any other entry, by its inode in the old tree and in the new one; zero for none.
     Other(u64, u64),
-    /// The new tree gets the first inode (zero for none) from the old one in the place of the second: after a crash
-    /// either may be there.
+    /// The new tree gets the first inode (zero for none) from the old one in the place of the
+    /// second. After a crash either may be there.
     ComingNew(u64, u64),
-    /// The same the other way.
+    /// Like [`Self::ComingNew`], in the other direction.
     ComingOld(u64, u64),
 }
 
-/// What the length of a name has beside it for what is on its way, or is not the same in both trees. Each has a second
-/// inode.
+/// Flags in the length of a name: in transfer, or with different inodes in the two trees. Each has
+/// a second inode.
 const COMING_NEW: u16 = 1 << 15;
 const COMING_OLD: u16 = 1 << 14;
 const APART: u16 = 1 << 13;
@@ -46,10 +46,11 @@ const LENGTH: u16 = APART - 1;
 /// One directory.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SeenDir {
-    /// The time of its last change, before it was listed; `None` when a later change could bear the same time.
+    /// Ctime of the directory before it was listed; `None` if a later change could have the same
+    /// ctime.
     pub(crate) ctime: Option<Mtime>,
-    /// Each name with its length before it and its inode behind it, zero for a directory; and a second inode when it is
-    /// on its way or not the same in both trees.
+    /// For each name its length, the name, and its inode, zero for a directory; then a second
+    /// inode, if any.
     packed: Vec<u8>,
 }
 
@@ -64,7 +65,7 @@ impl SeenDir {
     pub(crate) fn add(&mut self, name: &CStr, was: Was) {
         let (flag, first, second) = match was {
             Was::Directory => (0, 0, None),
-            // As if nobody had ever heard of it.
+            // The same as no record.
             Was::Other(0, 0) => return,
             Was::Other(old, new) if old == new => (0, old, None),
             Was::Other(old, new) => (APART, old, Some(new)),
@@ -73,7 +74,7 @@ impl SeenDir {
         };
 
         let name = name.to_bytes();
-        // No filesystem of Linux has a name that is longer.
+        // No filesystem of Linux has longer names.
         let length = (name.len() as u16) & LENGTH;
         self.packed
             .extend_from_slice(&(length | flag).to_be_bytes());
@@ -84,7 +85,7 @@ impl SeenDir {
             .extend(second.into_iter().flat_map(u64::to_be_bytes));
     }
 
-    /// All names and what they stood for; as much of it as is legal.
+    /// All names with their states, up to the first malformed record.
     pub(crate) fn names(&self) -> HashMap<CString, Was> {
         let mut all = HashMap::new();
         let mut rest = self.packed.as_slice();
@@ -120,12 +121,12 @@ impl SeenDir {
     }
 }
 
-/// Directories of one tree by their paths; `None` is its top.
+/// Directories of one tree by path; `None` is the root.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SeenNames(pub(crate) BTreeMap<Option<TreePath>, SeenDir>);
 
 impl SeenNames {
-    /// Adds the record to the end of the file of records in `dir`.
+    /// Appends the record to the file of records in `dir`.
     pub(crate) fn append(&self, dir: BorrowedFd<'_>) -> io::Result<()> {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -154,8 +155,8 @@ impl SeenNames {
         out.get_ref().sync_all()
     }
 
-    /// Reads the records in `dir`, later ones in the place of earlier ones; none when there is no file. Half a record
-    /// at the end, which a crash may leave, counts for nothing.
+    /// Reads the records in `dir`; later ones replace earlier ones. A missing file is empty, and a
+    /// partial record at the end, as after a crash, is ignored.
     pub(crate) fn read(dir: BorrowedFd<'_>) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(dir, RECORD_NAME, flags, Mode::empty()) {
@@ -209,11 +210,11 @@ fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, SeenDir)> {
     Ok((path, SeenDir { ctime, packed }))
 }
 
-/// Clocks of filesystems stand still for this long, in nanoseconds, and as much again.
+/// Longest tick of a filesystem clock, in nanoseconds, doubled for safety.
 const CLOCK_TICK_NANOS: i128 = 20_000_000;
 
-/// The time at which a directory changed last, unless that is so close to the last change of `other`, which was made
-/// or changed just now, that another change could follow within the same tick.
+/// Ctime of a directory, unless the last change of `other`, made just now, is so close that another
+/// change could follow within the same tick.
 pub(crate) fn steady_ctime(dir: &FileStat, other: BorrowedFd<'_>) -> io::Result<Option<Mtime>> {
     let nanos = |t: Mtime| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
     let now = FileStat::of(other)?.ctime;

@@ -1,8 +1,10 @@
-//! Overlay filesystems, as containers see their images: what a lower layer holds cannot be changed, only covered.
+//! Overlay filesystems, as used for container images: a lower layer cannot be changed, only
+//! covered.
 //!
-//! A directory of a lower layer cannot be renamed (EXDEV) unless the mount has `redirect_dir=on`. One that a release
-//! removes is empty by then: an empty one like it is made in the undo directory, and it is removed. The whole tree cannot
-//! be exchanged in this way, and is refused before anything is staged.
+//! A directory of a lower layer cannot be renamed (EXDEV) unless the mount has `redirect_dir=on`. A
+//! directory to remove is empty by then: an empty stand-in is created in the undo directory, and
+//! the directory is removed. Whole trees cannot be exchanged this way and are refused before
+//! staging.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -19,10 +21,10 @@ use crate::tree::fs::metadata::{Metadata, handle_of};
 use crate::tree::fs::stat::FileStat;
 use crate::tree::state::worktree::Worktree;
 
-/// The name in the state directory of what a check makes.
+/// Name of the probe in the state directory.
 const PROBE: &CStr = c"probe";
 
-/// Why the directory `name` in `parent` cannot be exchanged with another one; `None` when nothing is known against it.
+/// Reason why the directory `name` in `parent` cannot be exchanged, if known.
 pub(crate) fn check_exchange(
     tree: &Worktree,
     parent: BorrowedFd<'_>,
@@ -30,13 +32,13 @@ pub(crate) fn check_exchange(
 ) -> io::Result<Option<&'static str>> {
     let file = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?;
     if file.id.dev != FileStat::of(tree.state.handle())?.id.dev {
-        // The inode of a directory tells after a crash which of the two trees it is.
+        // After a crash, the inode of a directory tells the two trees apart.
         return Ok(Some(
             "its overlay filesystem gives directories other inode numbers after a restart (mount it with xino=on)",
         ));
     }
 
-    // A rename onto a directory with something in it never succeeds: the error tells what stands in its way first.
+    // A rename onto a non-empty directory never succeeds, so the error shows the first obstacle.
     let state = tree.state.handle();
 
     discard(state, PROBE)?;
@@ -54,13 +56,13 @@ pub(crate) fn check_exchange(
     }
 }
 
-/// The name of what stands in for the directory of a slot, until that is removed.
+/// Temporary name of the stand-in for a slot's directory.
 fn stand_in(slot: u64) -> CString {
     CString::new(format!("{slot}.new")).expect("digits have no NUL")
 }
 
 impl Runner<'_> {
-    /// Removes the directory at `path`, which cannot be moved, and leaves one like it in the slot.
+    /// Removes the directory at `path`, which cannot be moved, and leaves a stand-in in the slot.
     pub(crate) fn leave_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<()> {
         let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
         let (parent, last) = self.parent(path)?;
@@ -80,7 +82,7 @@ impl Runner<'_> {
         self.finish_stand_in(slot)
     }
 
-    /// Gives what stands in for a directory that is gone its final name, when there is such a thing.
+    /// Gives the stand-in for a removed directory its final name, if there is one.
     pub(crate) fn finish_stand_in(&mut self, slot: u64) -> io::Result<()> {
         let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
         if stat(undo.as_fd(), &spare)?.is_some() {
@@ -90,7 +92,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Puts what stands in for a directory into its place, unless that is still there.
+    /// Moves the stand-in for a directory into its place, unless the directory is still there.
     pub(crate) fn take_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<()> {
         let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
         if stat(undo.as_fd(), &spare)?.is_none() {

@@ -1,4 +1,5 @@
-//! Out of a plan and what is staged for it: the steps of the journal, in their order, and what is there before them.
+//! Builds the journal's steps from a plan and its staged items, and records the state of each path
+//! before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,7 +22,7 @@ use crate::tree::prepare::inheritance::Inheritance;
 use crate::tree::prepare::items::StagedItem;
 use crate::tree::state::worktree::Worktree;
 
-/// The directories that a commit of `plan` touches, sorted.
+/// Directories that a commit of `plan` touches, sorted.
 pub(crate) fn dirs(tree: &Worktree, plan: &Plan) -> Result<Vec<DirStep>> {
     let root = tree.root();
     let mut dirs = Dirs::new(tree, &root, plan, BTreeMap::new());
@@ -32,7 +33,7 @@ pub(crate) fn dirs(tree: &Worktree, plan: &Plan) -> Result<Vec<DirStep>> {
     dirs.finish()
 }
 
-/// What a commit of `items` under `plan` will do, and what is there now.
+/// Builds the steps for `items` under `plan`.
 pub(crate) fn build(
     tree: &Worktree,
     plan: &Plan,
@@ -56,7 +57,7 @@ pub(crate) fn build(
     let mut items = items.iter().peekable();
     let root = tree.root();
 
-    // Opened only until all is known: the steps open what they need.
+    // Closed again once everything is known: the steps open directories themselves.
     let barred = OpenedDirs::of_plan(&root, plan)?;
     let mut dirs = Dirs::new(tree, &root, plan, barred.modes());
     for (at, change) in plan
@@ -123,7 +124,7 @@ pub(crate) fn build(
     Ok((steps, dirs.finish()?))
 }
 
-/// The step that puts a copy in the place of its original.
+/// Step that replaces an original with its copy.
 fn place(tree: &Worktree, path: &TreePath, item: &StagedItem) -> Result<Step> {
     let Inode { ino, born } = inode(tree, item)?;
     Ok(Step::Place {
@@ -136,8 +137,8 @@ fn place(tree: &Worktree, path: &TreePath, item: &StagedItem) -> Result<Step> {
     })
 }
 
-/// What tells a staged item from what it replaces. The files of an overlay are of several filesystems, which may have
-/// inodes of the same number.
+/// Identity of a staged item. An overlay has files of several filesystems, which may share inode
+/// numbers.
 fn inode(tree: &Worktree, item: &StagedItem) -> Result<Inode> {
     match item.ino().filter(|_| !tree.state.is_overlay()) {
         Some(ino) => Ok(Inode { ino, born: None }),
@@ -151,7 +152,7 @@ fn inode(tree: &Worktree, item: &StagedItem) -> Result<Inode> {
     }
 }
 
-/// Refuses when the original was changed since it was copied: the change would be lost.
+/// Refuses if the original changed since the copy: the change would be lost.
 fn check_unchanged(tree: &Worktree, change: &Change, item: &StagedItem) -> Result<()> {
     let Some(copied) = item.copied() else {
         return Ok(());
@@ -213,10 +214,10 @@ struct Dirs<'a> {
     tree: &'a Worktree,
     plan: &'a Plan,
     own: Vec<DirStep>,
-    /// Directories in which a name changes.
+    /// Directories with changed names.
     parents: BTreeSet<Option<TreePath>>,
     inheritance: Inheritance<'a>,
-    /// Directories that are open for now, with their own modes.
+    /// Directories that are open at present, with their own modes.
     barred: BTreeMap<TreePath, Mode>,
 }
 
@@ -238,7 +239,8 @@ impl<'a> Dirs<'a> {
         }
     }
 
-    /// What a directory gets that the plan makes. In place the kernel gives it what the directory above gives.
+    /// Metadata of a directory that the plan creates. In place, the kernel adds what the parent
+    /// gives.
     fn made(&mut self, change: &Change) -> Result<Metadata> {
         let mut new = Metadata::wanted(change, self.plan);
         if self.plan.layout == Layout::Swap && change.makes_anew() {
@@ -258,7 +260,7 @@ impl<'a> Dirs<'a> {
         Ok(new)
     }
 
-    /// Names change in the directory.
+    /// Records that names change in the directory.
     fn touch(&mut self, dir: Option<TreePath>) {
         if !self.parents.contains(&dir) {
             self.parents.insert(dir);
@@ -292,7 +294,7 @@ impl<'a> Dirs<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<DirStep>> {
-        // Names that change in it change its time, so that all of it is set again.
+        // Changed names change its mtime, so all its metadata is set again.
         if let Some(top) = self
             .plan
             .top
@@ -308,7 +310,7 @@ impl<'a> Dirs<'a> {
             });
         }
 
-        // The way to what changes leads through them.
+        // The path to a change leads through these directories.
         self.parents.extend(self.barred.keys().cloned().map(Some));
         for dir in &self.own {
             self.parents.remove(&dir.path);
@@ -316,8 +318,8 @@ impl<'a> Dirs<'a> {
 
         for path in std::mem::take(&mut self.parents) {
             let old = self.present(path.as_ref(), None)?;
-            // What the release does not change keeps its mode, and its time where the release governs times; a top that
-            // it does not govern shows by its time that names in it changed.
+            // An unchanged directory keeps its mode, and its mtime if the release sets mtimes. An
+            // ungoverned root keeps the new mtime.
             let mtime = if path.is_some() && self.plan.sets_mtime {
                 old.mtime
             } else {
@@ -339,7 +341,8 @@ impl<'a> Dirs<'a> {
         Ok(self.own)
     }
 
-    /// What the directory has now, which becomes the user `to`'s; with its attributes where they change.
+    /// Present metadata of the directory, which passes to the user `to`; with attributes if they
+    /// change.
     fn present(&self, path: Option<&TreePath>, to: Option<u32>) -> Result<Metadata> {
         let governs = self.plan.sets_xattrs && (path.is_some() || self.plan.top.is_some());
         let look = || {
@@ -359,7 +362,8 @@ impl<'a> Dirs<'a> {
                 })
             };
             let now = of(governs)?;
-            // Rights that its owner gave end with his ownership: what there is now comes back when the commit is taken back.
+            // Rights granted by the owner end with his ownership; a revert restores the present
+            // ones.
             let changes = to.is_some() && now.uid != to;
             if governs || !changes {
                 Ok(now)

@@ -1,9 +1,9 @@
-//! Exchanging the live tree with the one beside it: one rename, so that a reader finds all of the old release or all
-//! of the new one.
+//! Exchanges the live tree with the one beside it by one rename: a reader finds all of the old
+//! release or all of the new one.
 //!
-//! The tree that is not live stands in the undo directory as `tree`: first the next one, after the exchange the old
-//! one, by which the commit can be taken back. Which of the two it is is told by its inode, so that every step can be
-//! taken again after a crash.
+//! The tree that is not live is in the undo directory as `tree`: first the next one, after the
+//! exchange the old one, for a revert. Its inode tells the two trees apart, so every step can be
+//! repeated after a crash.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,13 +35,13 @@ use crate::tree::fs::stat::FileStat;
 use crate::tree::state::reader::done_journal;
 use crate::tree::state::worktree::Worktree;
 
-/// The name of the tree that is not live, in the undo directory.
+/// Name of the tree that is not live, in the undo directory.
 pub(crate) const ASIDE: &std::ffi::CStr = c"tree";
-/// The name there of the file that tells when the trees changed places.
+/// Name of the file there that records the time of the exchange.
 const EXCHANGED: &std::ffi::CStr = c"exchanged";
 
-/// Puts the next tree into the live one's place, unless it is there already, and what does not belong to the release
-/// into the next one.
+/// Replaces the live tree with the next one, unless done already, and moves the host's own entries
+/// into the next tree.
 pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let now = standing_aside(tree, &aside)?;
@@ -51,7 +51,7 @@ pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result
             &open_aside(tree, journal)?,
             known_in(tree, &aside)?.0.keys(),
         );
-        // Once more, so that as little as possible is left to follow afterwards.
+        // Repeated, so that little is left for the time after the exchange.
         follow_old(tree, journal, swap, Rival::Nobody, None)?;
         tree.crash.point()?;
         exchange(tree, &aside, swap.old.ino, heard.as_mut())?;
@@ -62,7 +62,7 @@ pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result
     let since = exchanged_at(tree, &aside)?;
     let (old, new) = (open_aside(tree, journal)?, tree.root());
 
-    // First of all: nobody finds these directories by their paths until they have moved.
+    // First of all: these directories are missing from their paths until they have moved.
     moves::run(tree, &old, &new, swap.moves())?;
     moves::restore(&new, swap.above(), |dir| dir.new)?;
     moves::restore(&old, swap.above(), |dir| dir.old)?;
@@ -74,7 +74,7 @@ pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result
     Ok(())
 }
 
-/// Follows what others wrote into the old tree by handles since the exchange into the new one.
+/// Transfers writes by handles into the old tree since the exchange to the new one.
 pub(crate) fn follow_handles(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     if standing_aside(tree, &aside)? != Some(swap.old.ino) {
@@ -91,8 +91,8 @@ pub(crate) fn follow_handles(tree: &Worktree, journal: &Journal, swap: &Swap) ->
     )
 }
 
-/// Follows what others changed in the old tree since it was looked at last into the new one, before the exchange or
-/// after it.
+/// Transfers changes by others in the old tree since the last look to the new one, before or after
+/// the exchange.
 fn follow_old(
     tree: &Worktree,
     journal: &Journal,
@@ -120,7 +120,7 @@ fn follow_old(
     );
 
     follow.heard = heard;
-    // Nobody but this process works in the next tree.
+    // Only this process works in the next tree.
     follow.moving = exchanged;
     follow.changed_dirs()?;
     follow.owned_dirs(
@@ -136,8 +136,7 @@ fn follow_old(
     note(tree, aside.as_fd(), &names)
 }
 
-/// Puts the old tree back into its place, unless it is there already, with what came since into what the release had
-/// left alone.
+/// Puts the old tree back, unless done already, and transfers later entries outside of the release.
 pub(crate) fn backward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let sides = match standing_aside(tree, &aside)? {
@@ -155,7 +154,7 @@ pub(crate) fn backward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Resul
     settle(tree, &aside, sides, swap)
 }
 
-/// Exchanges the two trees again; says what the live one and the other one have to have.
+/// Reverses the exchange; returns the values that the live tree and the other one must have.
 fn exchange_back(
     tree: &Worktree,
     journal: &Journal,
@@ -168,7 +167,7 @@ fn exchange_back(
     rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
     let mut heard = DirWatch::watch(&old, known_in(tree, aside)?.0.keys());
 
-    // Once more, so that as little as possible is left to follow afterwards.
+    // Repeated, so that little is left for the time after the exchange.
     moves.extend(follow_back(
         tree,
         journal,
@@ -202,7 +201,7 @@ fn exchange_back(
     moves::restore(&live, &above, |dir| dir.new)?;
 
     moves::restore(&new, &above, |dir| dir.old)?;
-    // What came at the very moment of the exchange.
+    // Arrivals at the moment of the exchange.
     follow_back(
         tree,
         journal,
@@ -217,8 +216,8 @@ fn exchange_back(
     Ok(sides)
 }
 
-/// Follows what others changed in the new tree since it was looked at last into the old one; says which directories
-/// have to move, unless they did.
+/// Transfers changes by others in the new tree since the last look to the old one; returns the
+/// directories that still have to move.
 fn follow_back(
     tree: &Worktree,
     journal: &Journal,
@@ -249,8 +248,8 @@ fn follow_back(
     Ok(moves)
 }
 
-/// Follows what others changed in all of the new tree into the old one, whichever of the two is live; says which
-/// directories have to move, unless they did.
+/// Transfers changes by others in the whole new tree to the old one, whichever is live; returns the
+/// directories that still have to move.
 fn follow_new(
     tree: &Worktree,
     journal: &Journal,
@@ -266,7 +265,7 @@ fn follow_new(
     };
 
     let known = known_in(tree, aside)?;
-    // As long as the old tree is not live what is in the new one is the later.
+    // While the old tree is not live, entries in the new one are later.
     let rival = if moving {
         Rival::Everybody(exchanged_at(tree, aside)?)
     } else {
@@ -300,7 +299,8 @@ fn follow_new(
         .filter(|dir| touched.contains_key(&Some(dir.path.clone())))
         .collect();
 
-    // Modes, owners and times that others changed come along, as long as the new tree is the live one.
+    // While the new tree is live, modes, owners and times that others changed are transferred as
+    // well.
     let all = names.0.keys().filter(|_| !moving).cloned();
     set_touched(journal, new, old, touched, all)?;
     if moving {
@@ -311,7 +311,8 @@ fn follow_new(
     Ok(moves)
 }
 
-/// Sets metadata of the directories of `to` in which names were followed, and of `others` that are in both trees.
+/// Sets metadata of the directories of `to` with transferred names, and of `others` that are in
+/// both trees.
 fn set_touched(
     journal: &Journal,
     from: &Root,
@@ -332,12 +333,12 @@ fn set_touched(
     set_dirs(to, touched.keys().cloned().chain(others), |path| {
         let before = touched.get(&path.cloned()).copied();
         match before {
-            // As the release, or the tree before it, has it.
+            // As in the release, or in the tree before.
             Some(Some(mtime)) if governed(path) || path.is_none() => Ok(Metadata {
                 mtime: Some(mtime),
                 ..Metadata::default()
             }),
-            // Nobody but others changed it: as they left it.
+            // Only others changed it: keep their values.
             _ => match present(from, path) {
                 Ok(now) => Ok(Metadata {
                     mtime: now.mtime.max(before.flatten()),
@@ -362,13 +363,13 @@ fn known_in(tree: &Worktree, aside: &OwnedFd) -> Result<SeenNames> {
         .map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
 }
 
-/// When the trees changed places, by the clock of the filesystem: noted right after it as the time of a file.
+/// Time of the exchange by the filesystem's clock, recorded as the time of a file.
 fn exchanged_at(tree: &Worktree, aside: &OwnedFd) -> Result<Mtime> {
     let noted = || -> io::Result<Mtime> {
         if let Some(found) = stat(aside.as_fd(), &EXCHANGED.to_owned())? {
             return Ok(found.mtime);
         }
-        // Nothing else changed names aside since.
+        // No other change of names aside happened since.
         let at = FileStat::of(aside)?.ctime;
         let flags =
             OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -384,8 +385,8 @@ fn exchanged_at(tree: &Worktree, aside: &OwnedFd) -> Result<Mtime> {
     noted().map_err(|e| Error::io("cannot note the exchange in", tree.state.path(), e))
 }
 
-/// Removes the tree that stands aside after the commit `serial` was confirmed or taken back, and follows into the live
-/// one what came into it at last. What of it cannot be removed stays.
+/// Removes the tree aside after the commit `serial` was confirmed or reverted, and transfers late
+/// arrivals to the live tree. Entries that cannot be removed stay.
 pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
     let aside = tree.state.undo_dir(serial)?;
     if standing_aside(tree, &aside)?.is_none() {
@@ -416,7 +417,7 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
         for _ in 0..MAX_ATTEMPTS {
             follow.drain(None)?;
             match rustix::fs::unlinkat(&aside, ASIDE, AtFlags::REMOVEDIR) {
-                // Something came into it at the last moment.
+                // An entry arrived at the last moment.
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 done => {
                     done.map_err(|e| Error::io("cannot remove", gone.path(), e))?;
@@ -461,8 +462,8 @@ fn standing_aside(tree: &Worktree, aside: &OwnedFd) -> Result<Option<u64>> {
         .map(|f| f.id.ino))
 }
 
-/// Lets the live tree, whose inode is `live`, and the one that stands aside change places. What others do in the one
-/// that becomes live is `heard` from here on.
+/// Exchanges the live tree, with the inode `live`, and the tree aside. From here on `heard`
+/// receives events of the tree that becomes live.
 fn exchange(
     tree: &Worktree,
     aside: &OwnedFd,
@@ -501,7 +502,7 @@ fn exchange(
                 .exchange(aside.as_fd(), ASIDE, place.parent.as_fd(), &place.name)
         };
         change().map_err(|e| failed(e.into()))?;
-        // Somebody who may change names beside the tree may have put something else there right before.
+        // A process with write access beside the tree may have put another entry there.
         if FileStat::at(aside.as_fd(), ASIDE).map_err(failed)?.id != root.id() {
             if place.is(new.id()).map_err(failed)? {
                 change().map_err(|e| failed(e.into()))?;
@@ -512,7 +513,7 @@ fn exchange(
     })
 }
 
-/// To move a directory an ordinary user needs the right to write to it.
+/// Makes a directory writable: an ordinary user needs this for a move.
 fn loosen(dir: BorrowedFd<'_>) -> io::Result<()> {
     let mode = FileStat::of(dir)?.mode;
     if Rights::of_process().overrides_modes() || mode.bits() & 0o200 != 0 {
@@ -521,7 +522,7 @@ fn loosen(dir: BorrowedFd<'_>) -> io::Result<()> {
     chmod(dir, crate::manifest::Mode::from_bits(mode.bits() | 0o200))
 }
 
-/// Gives the live directory and the other one their modes and times, and makes the exchange durable.
+/// Sets modes and times of both directories and syncs the exchange.
 fn settle(tree: &Worktree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swap) -> Result<()> {
     let root = tree.root();
     let set = || -> io::Result<()> {
@@ -556,7 +557,7 @@ fn settle(tree: &Worktree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swa
             match root.dir(path.as_ref()) {
                 Ok(handle) => rustix::fs::fsync(&handle)?,
                 Err(e) if is_gone(&e) => {}
-                // Not readable by us, so that there is no handle to sync.
+                // This process cannot read the directory, so there is no handle to sync.
                 Err(_) => rustix::fs::syncfs(aside)?,
             }
         }

@@ -1,4 +1,5 @@
-//! Whether a tree can be exchanged as a whole: checked, and tried with two empty directories, before anything is staged.
+//! Preflight for an exchange of whole trees: checks, and a trial with two empty directories, before
+//! staging.
 
 use std::ffi::CString;
 use std::io;
@@ -18,10 +19,10 @@ use crate::tree::fs::root::{Root, open_dir_at};
 use crate::tree::fs::stat::{FileStat, is_mount_root};
 use crate::tree::state::worktree::Worktree;
 
-/// The name in the state directory of what a probe makes.
+/// Name of the probe in the state directory.
 const PROBE: &std::ffi::CStr = c"probe";
 
-/// Whether the tree can be exchanged as a whole: tried with two empty directories where the exchange would be.
+/// Checks whether the tree can be exchanged, with two empty directories in the same places.
 pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
     let place = RootPlace::of(root)?;
     let shown = place.path.display();
@@ -123,12 +124,12 @@ fn try_exchange(tree: &Worktree, root: &Root, place: &RootPlace) -> rustix::io::
         done => done,
     };
 
-    // What a probe left that was interrupted, or what somebody put into its place.
+    // Left by an interrupted probe, or put there by others.
     discard(state, PROBE).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     gone(parent, &other)?;
     rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
 
-    // As the next tree will have them: a directory may take nothing of another project.
+    // As in the next tree: a directory may refuse entries of another project.
     if let (Ok(live), Ok(probe)) = (root.dir(None), open_dir_at(state, PROBE))
         && let Some(marks) = ProjectFlags::of(live.as_fd())
     {

@@ -1,6 +1,6 @@
-//! The way back: a journaled commit undone, from wherever it is, to the tree that was there before.
+//! Undoes a journaled commit, from any point, back to the tree before.
 //!
-//! What others put into the tree meanwhile is left alone.
+//! Entries that others added meanwhile stay.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -20,13 +20,13 @@ use crate::tree::fs::metadata::Metadata;
 use crate::tree::state::reader::{BACKWARD, FORWARD, done_journal};
 use crate::tree::state::worktree::Worktree;
 
-/// Turns the commit under way round: from here on it is undone, whatever crashes.
+/// Reverses the commit in progress: from here on it is undone, whatever crashes.
 pub(crate) fn begin(tree: &Worktree) -> Result<()> {
     tree.crash.point()?;
     tree.state.rename(FORWARD, BACKWARD)
 }
 
-/// Undoes a commit that [`begin`] turned round.
+/// Undoes a commit that [`begin`] reversed.
 pub(crate) fn run(tree: &Worktree, journal: &Journal) -> Result<()> {
     match &journal.swap {
         Some(exchange) => swap::backward(tree, journal, exchange)?,
@@ -45,14 +45,14 @@ pub(crate) fn run(tree: &Worktree, journal: &Journal) -> Result<()> {
         .previous
         .is_none_or(|before| before.release.serial < journal.serial())
     {
-        // One below the release before it may have been kept when it was put.
+        // A release below the previous one may have been kept at the commit.
         tree.crash.point()?;
         tree.state.forget(journal.serial())?;
     }
 
     tree.crash.point()?;
     match &journal.swap {
-        // What is still written into the tree that was taken back is followed as it is removed.
+        // Late writes into the reverted tree are transferred during its removal.
         Some(_) => tree
             .state
             .rename(BACKWARD, &done_journal(journal.serial()))?,
@@ -60,7 +60,7 @@ pub(crate) fn run(tree: &Worktree, journal: &Journal) -> Result<()> {
     }
 
     if let Some(exchange) = &journal.swap {
-        // What is left to do is in nobody's way.
+        // The remaining work holds up nothing.
         if let Err(e) = refresh_index::relink(tree, journal, exchange.old.ino, &[]) {
             tracing::warn!(
                 "tree {}: its files are read anew by the next comparison: {e}",
@@ -72,12 +72,12 @@ pub(crate) fn run(tree: &Worktree, journal: &Journal) -> Result<()> {
     Ok(())
 }
 
-/// Undoes every step that can be undone. The first that cannot be is the error: the journal stays, and all steps are
-/// tried again with it.
+/// Undoes every step that can be undone. The first failure is the error: the journal stays, and all
+/// steps are tried again later.
 fn take_steps_back(tree: &Worktree, journal: &Journal) -> Result<()> {
     let mut runner = Runner::new(tree, journal)?;
     if let Err(e) = runner.loosen(journal) {
-        // The steps that need it say so.
+        // The affected steps report the error.
         tracing::debug!("tree {}: {e}", tree.name());
     }
 
@@ -142,7 +142,7 @@ fn take_steps_back(tree: &Worktree, journal: &Journal) -> Result<()> {
     unset.end(tree)
 }
 
-/// Metadata that could not be restored. It keeps no file from getting its place back.
+/// Metadata that could not be restored. This stops no file from returning to its place.
 #[derive(Default)]
 struct Unset {
     denied: Option<Error>,
@@ -151,7 +151,7 @@ struct Unset {
 
 impl Unset {
     fn add(&mut self, e: Error) {
-        // What this process must not set, it will not be able to set at the next try either.
+        // Values that this process may not set now will fail at the next attempt, too.
         let denied =
             e.is_os(io::ErrorKind::PermissionDenied) || e.is_os(io::ErrorKind::Unsupported);
 
@@ -163,7 +163,7 @@ impl Unset {
         .get_or_insert(e);
     }
 
-    /// An error when another try makes sense; what does not is only told.
+    /// Returns an error if another attempt makes sense; else only logs.
     fn end(self, tree: &Worktree) -> Result<()> {
         if let Some(e) = self.denied {
             tracing::error!(
@@ -180,7 +180,7 @@ impl Runner<'_> {
         self.tree.crash.point()?;
         let (parent, name) = self.parent(path)?;
         match rustix::fs::unlinkat(parent, &name, AtFlags::REMOVEDIR) {
-            // Something was put into it that is not ours, or it is not what we made.
+            // Others added an entry, or the directory is not ours.
             Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
             Err(e) => Err(e.into()),
         }
@@ -192,12 +192,12 @@ impl Runner<'_> {
         let undo = Rc::clone(&self.undo);
         if let Some(staged) = stat(stage, &name)? {
             if !inode.is(&staged) {
-                // The two changed places and no more: back.
+                // Only the exchange happened: reverse it.
                 self.tree.crash.point()?;
                 let (parent, last) = self.parent(path)?;
                 tree.crash.exchange(stage, &name, parent, &last)?;
             } else if stat(undo.as_fd(), &name)?.is_some() {
-                // A second name of the old, where there is no exchange.
+                // A second name of the old entry, on a filesystem without exchange.
                 self.tree.crash.point()?;
                 rustix::fs::unlinkat(&*undo, &name, AtFlags::empty())?;
             }
@@ -239,7 +239,7 @@ impl Runner<'_> {
         let (parent, name) = self.parent(path)?;
         match stat(parent, &name)? {
             Some(now) if is_known(&now, ino, sides) => self.set(path, ino, sides[0], sides),
-            // Somebody put another there.
+            // Others put another entry there.
             _ => Ok(()),
         }
     }
@@ -254,7 +254,7 @@ impl Runner<'_> {
         self.tree.crash.point()?;
         let (parent, last) = self.parent(path)?;
         match rename_new(undo.as_fd(), &name, parent, &last) {
-            // Somebody made a new one under the old name: theirs stays.
+            // Others created a new entry under the old name: theirs stays.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             done => done,
         }

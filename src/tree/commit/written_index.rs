@@ -1,9 +1,10 @@
-//! What a commit wrote, for the scan after it: the content of a file that this host wrote and verified itself need not
-//! be read again to know it.
+//! Record of the files that a commit wrote, for the next scan: the host verified their content and
+//! need not read it again.
 //!
-//! It is an index of those files only, beside the tree's own; the next scan takes contents from both, and then it goes.
-//! A file counts as the one that was written when its size and time of modification are those that it was given, and its
-//! time of change is the one that our own last operation left to it ([`crate::tree::fs::ctime_chains`]): that is the kernel's alone.
+//! It is an index of these files only, beside the tree's own. The next scan takes contents from
+//! both and removes it. A file counts as written by the commit if size and mtime are as set, and if
+//! its ctime is from our last operation ([`crate::tree::fs::ctime_chains`]): only the kernel sets a
+//! ctime.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,13 +19,14 @@ use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::{IndexEntry, IndexWriter, Origin};
 use crate::tree::state::worktree::Worktree;
 
-/// Fewer bytes than this are as quickly read again.
+/// Bytes below which reading again is as fast.
 const WORTH: u64 = 1 << 20;
-/// More seconds than the coarsest filesystem rounds times by.
+/// Seconds, more than the coarsest rounding of times by a filesystem.
 const AFTER: i64 = 3;
 
 impl Worktree {
-    /// Notes what the commit of `plan`, which is over, wrote. What cannot be noted is read again.
+    /// Records the files that the finished commit of `plan` wrote. Files that cannot be recorded
+    /// are read again.
     pub fn note_written(&self, plan: &Plan) {
         if let Err(e) = if is_worth(plan) {
             write(self, plan)
@@ -39,7 +41,7 @@ impl Worktree {
     }
 }
 
-/// Whether what `plan` writes is worth being noted.
+/// Returns whether the writes of `plan` are worth recording.
 pub(crate) fn is_worth(plan: &Plan) -> bool {
     plan.sets_mtime && plan.summary.write_bytes >= WORTH
 }
@@ -48,7 +50,7 @@ fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
     let root = tree.root();
     let chains = locked(&tree.chains);
 
-    // By the clock that the files are stamped with.
+    // Taken from the clock that stamps the files.
     let now = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?.ctime;
     let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
     let mut open: Option<(Option<TreePath>, OwnedFd)> = None;
@@ -70,7 +72,7 @@ fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
         let Ok(stat) = FileStat::at(dir.as_fd(), &name) else {
             continue;
         };
-        // One that is written to in the tick of the commit has the time of then.
+        // A write in the tick of the commit would have the same time.
         let settled = stat.mtime.secs < now.secs - 1;
         let is_ours = chains.last(stat.id.ino) == Some(stat.ctime);
         if !settled || !is_ours || stat.mtime != entry.mtime || stat.size != content.size() {
@@ -91,7 +93,7 @@ fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
         })?;
     }
 
-    // The time of modification was seen to be older: the time of change needs no second look.
+    // The mtime is older already, so the ctime needs no second look.
     let started = Mtime {
         secs: now.secs + AFTER,
         nanos: now.nanos,

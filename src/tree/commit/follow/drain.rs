@@ -1,7 +1,7 @@
-//! Taking the tree aside apart after a commit was confirmed or taken back, with what came into it at last.
+//! Removes the old tree after a commit was confirmed or reverted, and transfers late arrivals.
 //!
-//! Whoever holds a directory of it open works on until it is gone: what is not known is followed into the live tree
-//! before its name here is removed.
+//! A process with an open directory of the old tree can still write there until the directory is
+//! gone. An unknown entry moves into the live tree before its name here is removed.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -21,19 +21,19 @@ use crate::tree::fs::dir::{join, names_in, stat};
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::stat::FileStat;
 
-/// A directory that is being removed.
+/// A directory in the process of removal.
 struct Draining<'d> {
     path: Option<&'d TreePath>,
     handle: BorrowedFd<'d>,
-    /// Whether it is in both trees.
+    /// Whether both trees have the directory.
     common: bool,
-    /// Whether what comes into it is not followed.
+    /// Whether late arrivals in the directory are dropped.
     closed: bool,
     known: HashMap<CString, Was>,
 }
 
 impl Follow<'_> {
-    /// Removes everything in the directory `path` of `from`, and follows what is in it that was not known.
+    /// Removes everything in the directory `path` of `from`, and transfers unknown entries.
     pub(crate) fn drain(&mut self, path: Option<&TreePath>) -> Result<()> {
         self.drain_dir(path, false)
     }
@@ -70,7 +70,7 @@ impl Follow<'_> {
         }
 
         if common {
-            // What comes into it after this is told from what came before.
+            // Separates later arrivals from earlier entries.
             let mut record = SeenDir::new(None);
             dir.known
                 .iter()
@@ -118,13 +118,14 @@ impl Follow<'_> {
         };
 
         match unlinkat(dir.handle, name, flags) {
-            // Gone, moved, or once more.
+            // Gone, moved, or retried by the next attempt.
             Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => Ok(()),
             Err(e) => Err(self.failed("cannot remove", Some(&path), e.into())),
         }
     }
 
-    /// Follows one name out of a directory that is being removed; false when it changed meanwhile.
+    /// Transfers one name out of a directory in the process of removal; false if the name changed
+    /// meanwhile.
     fn rescue(
         &mut self,
         dir: &mut Draining<'_>,
@@ -133,7 +134,8 @@ impl Follow<'_> {
     ) -> Result<bool> {
         let to = match self.to.dir(dir.path) {
             Ok(to) => to,
-            // Whoever removed the directory from the live tree did not mean to keep what is in it.
+            // The user who removed the directory from the live tree did not mean to keep its
+            // entries.
             Err(e) if is_gone(&e) && dir.common => return Ok(true),
             Err(e) if is_gone(&e) => {
                 if let Some(path) = dir.path {

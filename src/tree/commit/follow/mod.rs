@@ -1,9 +1,9 @@
-//! Following what others changed in one tree into the other one beside it.
+//! Transfers changes by others from one tree to the other tree beside it.
 //!
-//! Two trees change places in one step, but others work in them all the time: by path in the one that is live, and by
-//! handles that they opened before in the other. A name that changed in one since it was looked at last ([`SeenNames`]) is
-//! made, replaced or removed in the other, unless that one has the last word ([`precedence`]). Nothing of the
-//! release's own is touched.
+//! Two trees exchange places in one step, but other processes work in both: by path in the live
+//! tree, and by handles from before in the other one. A name that changed in one tree since the
+//! last look ([`SeenNames`]) is created, replaced or removed in the other, unless the other tree
+//! takes precedence ([`precedence`]). Entries of the release itself are never touched.
 
 pub(crate) mod drain;
 pub(crate) mod precedence;
@@ -34,46 +34,46 @@ use crate::tree::state::worktree::Worktree;
 use precedence::{Inodes, Rival, follows};
 use transfer::{MAX_ATTEMPTS, Ready, Transfer};
 
-/// What is followed, from where to where.
+/// A transfer from one tree to the other.
 pub(crate) struct Follow<'a> {
     pub(crate) tree: &'a Worktree,
     pub(crate) from: &'a Root,
     pub(crate) to: &'a Root,
-    /// What is the release's own, sorted.
+    /// Entries of the release itself, sorted.
     pub(crate) changed: &'a [TreePath],
-    /// What the two held when they were looked at last.
+    /// Names in both trees at the last look.
     pub(crate) known: &'a SeenNames,
-    /// Where it is noted what is on its way.
+    /// Directory for the notes on transfers in progress.
     pub(crate) aside: BorrowedFd<'a>,
-    /// Who else works in `to`.
+    /// Other writers in `to`.
     pub(crate) rival: Rival,
-    /// What others did in `to` meanwhile, as far as it was heard.
+    /// Events of others in `to`, as far as received.
     pub(crate) heard: Option<&'a mut DirWatch>,
-    /// Whether it goes from the new tree to the old one.
+    /// Whether the transfer goes from the new tree to the old one.
     pub(crate) back: bool,
-    /// Whether directories move at once; else they are only noted in `moves`.
+    /// Whether directories move at once; else they are only added to `moves`.
     pub(crate) moving: bool,
-    /// The directories that `to` lacks.
+    /// Directories that `to` lacks.
     pub(crate) moves: Vec<Move>,
-    /// The directories of `to` in which names changed, with their times before; `None` for those that were made.
+    /// Directories of `to` with changed names, with their mtime before; `None` for new directories.
     pub(crate) touched: BTreeMap<Option<TreePath>, Option<Mtime>>,
-    /// What the two hold now, of the directories that were looked into.
+    /// Present names of both trees, for the directories visited.
     pub(crate) names: SeenNames,
 }
 
-/// What is to be done about a name.
+/// Decision about a name.
 enum Verdict {
-    /// Nothing any more: it stands for this, unless it moved.
+    /// Nothing to do: the name has this state, unless it moved.
     Done(Option<Was>),
-    /// `to` gets what `from` has; known is what both had.
+    /// `to` gets the entry of `from`; the inodes are those of both trees.
     Follow(Inodes),
 }
 
-/// A name that is to be followed.
+/// A name to transfer.
 struct FollowStep {
     path: TreePath,
     name: CString,
-    /// What `from` has.
+    /// Present entry in `from`.
     now: Option<FileStat>,
     was: Option<Was>,
     known: Inodes,
@@ -106,7 +106,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Looks into the directories that changed since they were looked at.
+    /// Visits the directories that changed since the last look.
     pub(crate) fn changed_dirs(&mut self) -> Result<()> {
         let known = self.known;
         for (path, was) in &known.0 {
@@ -132,12 +132,12 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Looks into every directory of `from` that is in `to` as well.
+    /// Visits every directory of `from` that `to` has as well.
     pub(crate) fn all_dirs(&mut self) -> Result<()> {
         self.dir(None, true)
     }
 
-    /// Looks for what others put into directories that are the release's own.
+    /// Finds entries of others in directories that belong to the release.
     pub(crate) fn owned_dirs<'p>(
         &mut self,
         dirs: impl Iterator<Item = &'p TreePath>,
@@ -181,7 +181,7 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Makes the directory `path` of `to`, with those above it, when it is not there.
+    /// Creates the directory `path` of `to` with its ancestors, if missing.
     pub(crate) fn make_way(&mut self, path: &TreePath) -> io::Result<()> {
         let (parent, name) = match self.to.parent(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -203,7 +203,7 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// What is known of a directory. What was followed already is known better.
+    /// Record of a directory; entries transferred already take precedence.
     pub(crate) fn record(&self, path: Option<&TreePath>) -> Option<&SeenDir> {
         let key = path.cloned();
         self.names.0.get(&key).or_else(|| self.known.0.get(&key))
@@ -211,7 +211,7 @@ impl<'a> Follow<'a> {
 
     fn dir(&mut self, path: Option<&TreePath>, deep: bool) -> Result<()> {
         let mut was = self.record(path).cloned();
-        // What changes while it is followed is followed again.
+        // A change during the transfer is transferred as well.
         for _ in 0..MAX_ATTEMPTS {
             let Some((now, settled)) = self.dir_once(path, was.take(), deep)? else {
                 break;
@@ -226,7 +226,8 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Says what the directory holds and whether all of it was followed; `None` when it is gone from one of the trees.
+    /// Returns the present names and whether all were transferred; `None` if the directory is gone
+    /// from one of the trees.
     fn dir_once(
         &mut self,
         path: Option<&TreePath>,
@@ -235,7 +236,7 @@ impl<'a> Follow<'a> {
     ) -> Result<Option<(SeenDir, bool)>> {
         let (from, to) = match (self.from.dir(path), self.to.dir(path)) {
             (Ok(from), Ok(to)) => (from, to),
-            // Gone from one of them meanwhile: there is nothing to follow, or nobody to follow it.
+            // Gone from one tree meanwhile: nothing to transfer, or no target.
             (Err(e), _) | (_, Err(e)) if is_gone(&e) => return Ok(None),
             (Err(e), _) | (_, Err(e)) => return Err(self.failed("cannot open", path, e)),
         };
@@ -311,8 +312,8 @@ impl<'a> Follow<'a> {
         Ok(Some((known, settled)))
     }
 
-    /// Whether somebody who has the directory `path` of `from` open by a handle of before the exchange may change names
-    /// in it that he must not change in the other tree, or in the nearest directory that is there.
+    /// Returns whether a process with an open handle of the directory `path` of `from` may change
+    /// names there that it could not change in the other tree, or in the nearest existing ancestor.
     pub(crate) fn is_closed(&self, path: Option<&TreePath>, from: BorrowedFd<'_>) -> Result<bool> {
         if !matches!(self.rival, Rival::Everybody(_)) {
             return Ok(false);
@@ -332,8 +333,8 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Follows one name for itself, beside what is known of its directory; says what it stands for then, unless it
-    /// moved, and `None` when it changed meanwhile.
+    /// Transfers one name outside of a listing. Returns the state of the name, unless it moved;
+    /// `None` if it changed meanwhile.
     pub(crate) fn one(
         &mut self,
         pair: NamePair<'_>,
@@ -371,7 +372,7 @@ impl<'a> Follow<'a> {
             .map(Some))
     }
 
-    /// What a name that is no directory of both trees stood for.
+    /// Inodes of a name in both trees, for names that are not directories of both.
     pub(crate) fn sides(&self, was: Was) -> Inodes {
         match was {
             Was::Directory => Inodes {
@@ -380,7 +381,7 @@ impl<'a> Follow<'a> {
             },
             Was::Other(from, to) if !self.back => Inodes { from, to },
             Was::Other(to, from) => Inodes { from, to },
-            // Only `resolve` knows.
+            // Only `resolve` can tell.
             Was::ComingNew(..) | Was::ComingOld(..) => Inodes {
                 from: Inodes::UNKNOWN,
                 to: Inodes::UNKNOWN,
@@ -388,7 +389,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// The same with what a crash left open.
+    /// Like [`Self::sides`], including names that a crash left in transfer.
     fn resolve(&self, pair: NamePair<'_>, was: Option<Was>) -> io::Result<Inodes> {
         let (now, before, forward) = match was {
             Some(Was::ComingNew(now, before)) => (now, before, !self.back),
@@ -419,7 +420,7 @@ impl<'a> Follow<'a> {
             .is_some_and(|heard| heard.touched(pair.path.parent().as_ref(), pair.name))
     }
 
-    /// When the directory that others reach by path changed last.
+    /// Time of the last change of the directory that others reach by path.
     fn live(&self, pair: NamePair<'_>) -> io::Result<Mtime> {
         let dir = if self.rival == Rival::Handles {
             pair.from
@@ -429,7 +430,7 @@ impl<'a> Follow<'a> {
         FileStat::of(dir).map(|dir| dir.ctime)
     }
 
-    /// Says what becomes of a name that is `now` in `from`. Directories are followed at once.
+    /// Decides about a name with the entry `now` in `from`. Directories are visited at once.
     fn judge(
         &mut self,
         pair: NamePair<'_>,
@@ -451,7 +452,7 @@ impl<'a> Follow<'a> {
                 }
                 return Ok(Verdict::Done(Some(Was::Directory)));
             }
-            // Whoever removed it there did so later.
+            // Its removal in the other tree came later.
             (true, false) if was == Some(Was::Directory) => return Ok(Verdict::Done(was)),
             (false, true) => {
                 if was == Some(Was::Directory) {
@@ -491,7 +492,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Moves a directory that came into `from`, in the place of what is `there`.
+    /// Moves a new directory of `from` into the place of the entry `there`.
     fn directory(
         &mut self,
         pair: NamePair<'_>,
@@ -528,7 +529,8 @@ impl<'a> Follow<'a> {
             .map_err(|e| self.failed("cannot move", Some(pair.path), e))
     }
 
-    /// Makes what is to come ready, as it is by now. A further name changes its time, by which it is compared.
+    /// Prepares the present entry for the transfer. The further name changes its ctime, which later
+    /// comparisons expect.
     fn link(
         &self,
         steps: &mut [FollowStep],
@@ -571,7 +573,7 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// Notes what is about to come and to leave, when anything is, beside what is `known`.
+    /// Notes the arrivals and removals ahead, if any, beside the `known` names.
     fn announce(
         &self,
         path: Option<&TreePath>,
@@ -589,7 +591,7 @@ impl<'a> Follow<'a> {
             match (&step.now, step.ready) {
                 (Some(now), Ready::Linked) => all.add(&step.name, way(now.id.ino, step.known.to)),
                 (None, _) => all.add(&step.name, way(0, step.known.to)),
-                // What was done of it is seen from what is there.
+                // The present entries show the result of the transfer.
                 _ => step.was.iter().for_each(|was| all.add(&step.name, *was)),
             }
         }
@@ -609,7 +611,7 @@ impl<'a> Follow<'a> {
         }
     }
 
-    /// Takes one step; says what the name stands for then, `None` when it changed meanwhile.
+    /// Takes one step; returns the new state of the name, `None` if it changed meanwhile.
     fn take(
         &mut self,
         dir: Option<&TreePath>,
@@ -668,7 +670,8 @@ impl<'a> Follow<'a> {
         })))
     }
 
-    /// Removes a directory of `to` that left `from`, except for what is the release's own or came since.
+    /// Removes a directory of `to` that left `from`, except for entries of the release and later
+    /// arrivals.
     fn vanish(&mut self, pair: NamePair<'_>) -> Result<()> {
         let failed = |e| Error::io("cannot remove the other of", self.from.shown(pair.path), e);
         self.tree.crash.point()?;
@@ -707,7 +710,7 @@ impl<'a> Follow<'a> {
             stat(to, name).map_err(|e| self.failed("cannot look at the other", Some(path), e))?;
         let Some(there) = there else { return Ok(()) };
 
-        // Nothing is left in `from`, whatever directory it is looked for in.
+        // `from` has no such entry, in whatever directory it is looked up.
         let pair = NamePair {
             path,
             name,
@@ -732,7 +735,7 @@ impl<'a> Follow<'a> {
         taken.map_err(|e| self.failed("cannot remove the other of", Some(path), e))
     }
 
-    /// Notes the time of a directory of `to` before a name in it changes.
+    /// Records the mtime of a directory of `to` before a name inside changes.
     fn touch(&mut self, path: Option<TreePath>, to: BorrowedFd<'_>) -> io::Result<()> {
         if let Entry::Vacant(entry) = self.touched.entry(path) {
             entry.insert(Some(FileStat::of(to)?.mtime));
@@ -756,7 +759,7 @@ impl<'a> Follow<'a> {
     }
 }
 
-/// Adds to what is known of the tree that stands aside.
+/// Adds to the record of the tree aside.
 pub(crate) fn note(tree: &Worktree, aside: BorrowedFd<'_>, names: &SeenNames) -> Result<()> {
     if names.0.is_empty() {
         return Ok(());

@@ -1,13 +1,13 @@
-//! The last word on a name that two trees have side by side: that of the outside.
+//! Precedence for a name that two trees hold side by side: a pure decision.
 //!
-//! Both trees held something under the name when they were looked at last, and hold something now. Where only one of
-//! them changed, the other follows. Where both did, the tree that others reach by path is right, unless what is in the
-//! other one came later by a handle. It must not know how a name comes from one tree into the other.
+//! Both trees had an entry under the name at the last look, and have one now. If only one changed,
+//! the other follows. If both changed, the tree that others reach by path wins, unless the entry in
+//! the other tree came later, by a handle.
 
 use crate::manifest::Mtime;
 use crate::tree::fs::stat::FileStat;
 
-/// What a name stands for in the tree that is followed and in the one that follows, by inode; zero for nothing.
+/// Inodes of a name in the source and the target of a transfer; zero for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Inodes {
     pub(crate) from: u64,
@@ -16,7 +16,7 @@ pub(crate) struct Inodes {
 
 impl Inodes {
     pub(crate) const NONE: Self = Self { from: 0, to: 0 };
-    /// An inode that no file has: a tree that is known by it has changed since.
+    /// An inode number that no file has; a tree recorded with it has changed since.
     pub(crate) const UNKNOWN: u64 = u64::MAX;
 
     pub(crate) fn of(from: Option<&FileStat>, to: Option<&FileStat>) -> Self {
@@ -27,8 +27,8 @@ impl Inodes {
         }
     }
 
-    /// What is known from now on of a name that is not followed and was `known` before: what the other tree has of its
-    /// own is still to be followed the other way.
+    /// Record for a name that is not transferred and was `known` before: the other tree's own entry
+    /// is still to be transferred the other way.
     pub(crate) fn unfollowed(self, known: Self) -> Self {
         let to = match self.to {
             to if self.from == to || self.from == known.from && known.to == to => to,
@@ -43,20 +43,21 @@ impl Inodes {
     }
 }
 
-/// Who else works in the tree that follows.
+/// Other writers in the target tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rival {
-    /// Nobody.
+    /// None.
     Nobody,
-    /// Those who hold a directory of it open.
+    /// Processes that hold a directory of the target open.
     Handles,
-    /// Everybody, by path, since this time of the filesystem. The tree that is followed is changed by handles since.
+    /// Everyone, by path, since this time of the filesystem. Since then only handles reach the
+    /// source.
     Everybody(Mtime),
 }
 
-/// Whether the tree that follows gets what the other one has under a name. `known` is what the name stood for when
-/// both were looked at last; with `touched` the one that follows was changed since, whatever it shows; `live` is the
-/// last change of the directory that others reach by path.
+/// Returns whether the target gets the entry of the source. `known` are the inodes at the last
+/// look; `touched` means that the target changed since, whatever it shows; `live` is the last
+/// change of the directory that others reach by path.
 pub(crate) fn follows(
     known: Inodes,
     from: Option<&FileStat>,
@@ -75,11 +76,11 @@ pub(crate) fn follows(
     }
 
     match (from, to, rival) {
-        // What was put there before the exchange is older than anything that everybody did after it.
+        // An entry from before the exchange is older than every later change by path.
         (Some(from), Some(to), Rival::Everybody(since)) => {
             from.ctime > since && from.ctime > to.ctime
         }
-        // When a name was removed is not known: not after the last change of its directory.
+        // The time of a removal is unknown, but not after the last change of the directory.
         (Some(from), None, Rival::Everybody(since)) => {
             from.ctime > since && from.ctime > live && !touched
         }
@@ -94,7 +95,7 @@ pub(crate) fn follows(
 mod tests {
     use super::*;
 
-    /// A file with this inode that changed at this second; zero for none.
+    /// A file with this inode, changed at this second; zero for none.
     fn node(ino: u64, secs: i64) -> Option<FileStat> {
         let mut found = FileStat::of(std::fs::File::open("/").unwrap()).unwrap();
         (found.id.ino, found.ctime) = (ino, Mtime { secs, nanos: 0 });
@@ -106,8 +107,8 @@ mod tests {
         let at = |secs| Mtime { secs, nanos: 0 };
         let live = Rival::Everybody(at(10));
 
-        // Known in both, the inode and time in each now, whether the one that follows was touched, who works in it. The
-        // directory that others reach by path changed last at 15.
+        // Each case: inodes known in both, inode and time in each now, whether the target was
+        // touched, and the rival. The directory that others reach by path changed last at 15.
         let cases = [
             ("unchanged", (1, 1), (1, 5), (1, 5), false, live, false),
             (

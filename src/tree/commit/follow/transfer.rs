@@ -1,9 +1,9 @@
-//! The way of one name from a tree into the other one beside it.
+//! Transfer of one name from a tree to the other tree beside it.
 //!
-//! What comes gets a further name aside first, then it is noted that it comes ([`crate::tree::commit::seen_names`]), then it takes its
-//! place in one rename: after a crash the name aside tells whether it did. What leaves goes the same way out. Nothing is
-//! replaced or removed without looking at what came out: anything but the expected was put there meanwhile, and goes
-//! back.
+//! An arrival first gets a further name aside, then a note ([`crate::tree::commit::seen_names`]),
+//! then its place by one rename: after a crash, the name aside shows whether the rename happened. A
+//! removal goes the same way in reverse. The replaced entry is always checked: an unexpected one
+//! was put there meanwhile and goes back.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -17,45 +17,46 @@ use crate::tree::commit::name_pair::NamePair;
 use crate::tree::fs::dir::{discard, stat};
 use crate::tree::fs::stat::FileStat;
 
-/// How often a name is tried that others replace all the time.
+/// Attempts at a name that others keep replacing.
 pub(crate) const MAX_ATTEMPTS: usize = 100;
 
-/// How a name is ready to come.
+/// State of a name before its transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// It has a further name aside.
     Linked,
-    /// It must not have one: it leaves the directory that is followed.
+    /// It cannot have a further name, so it leaves the source.
     Moves,
-    /// It is on its way under another name of the same directory.
+    /// Another name of the same inode is in transfer.
     Busy,
-    /// Something else stands there by now, or nothing.
+    /// The entry changed or vanished.
     Changed,
 }
 
-/// The directory aside, in which names are on their way.
+/// The directory aside that holds names in transfer.
 #[derive(Clone, Copy)]
 pub(crate) struct Transfer<'a>(pub(crate) BorrowedFd<'a>);
 
-/// The name aside of an inode that comes.
+/// Name aside of an arriving inode.
 fn slot(ino: u64) -> io::Result<CString> {
     Ok(CString::new(format!("coming-{ino}"))?)
 }
 
-/// The name aside of one that leaves.
+/// Name aside of a leaving inode.
 fn way_out(ino: u64) -> io::Result<CString> {
     Ok(CString::new(format!("leaving-{ino}"))?)
 }
 
 impl Transfer<'_> {
-    /// Makes what is at the name ready to come, when it is still `now`. Of an inode that is `busy` another name comes.
+    /// Prepares the entry at the name if it is still `now`. For a `busy` inode, another name is in
+    /// transfer.
     pub(crate) fn link(self, pair: NamePair<'_>, now: &FileStat, busy: bool) -> io::Result<Ready> {
         if busy {
             return Ok(Ready::Busy);
         }
 
         let slot = slot(now.id.ino)?;
-        // What a crash left may be all that tells whether it came.
+        // A name aside from before a crash may be the only evidence of the transfer.
         if stat(self.0, &slot)?.is_some_and(|aside| aside.id == now.id) {
             return Ok(Ready::Linked);
         }
@@ -72,12 +73,13 @@ impl Transfer<'_> {
         }
     }
 
-    /// Gives the inode `now`, which is linked aside, the name in the place of the inode `out`; zero for none.
+    /// Gives the inode `now`, linked aside, the name in the place of the inode `out`; zero for
+    /// none.
     pub(crate) fn bring(self, pair: NamePair<'_>, now: u64, out: u64) -> io::Result<()> {
         let slot = slot(now)?;
         if out == 0 {
             return match renameat_with(self.0, &slot, pair.to, pair.name, RenameFlags::NOREPLACE) {
-                // Somebody was quicker, and later than what comes here.
+                // Another process was faster, and is later than this arrival.
                 Err(Errno::EXIST) => self.forget(now),
                 done => Ok(done?),
             };
@@ -86,7 +88,7 @@ impl Transfer<'_> {
         let (mut goes_in, mut out) = (now, out);
         for _ in 0..MAX_ATTEMPTS {
             match renameat_with(self.0, &slot, pair.to, pair.name, RenameFlags::EXCHANGE) {
-                // Removed there at this very moment.
+                // Removed by another process at this moment.
                 Err(Errno::NOENT) => break,
                 done => done?,
             }
@@ -94,14 +96,14 @@ impl Transfer<'_> {
             if came_out == out {
                 break;
             }
-            // It was put there meanwhile, later than what went in: it goes back.
+            // Put there meanwhile, later than the arrival: it goes back.
             out = std::mem::replace(&mut goes_in, came_out);
         }
 
         self.forget(now)
     }
 
-    /// Moves what must not have a further name, in the place of the inode `out`; zero for none.
+    /// Moves an entry without a further name into the place of the inode `out`; zero for none.
     pub(crate) fn shift(self, pair: NamePair<'_>, out: u64) -> io::Result<()> {
         let flags = if out == 0 {
             RenameFlags::NOREPLACE
@@ -116,14 +118,14 @@ impl Transfer<'_> {
         }
 
         match pair.here()? {
-            // Put there meanwhile, later than what went in: it goes back.
+            // Put there meanwhile, later than the arrival: it goes back.
             Some(now) if out != 0 && now.id.ino != out => Ok(rename()?),
             Some(_) if out != 0 => self.take_out(pair.from, pair.name, out),
             _ => Ok(()),
         }
     }
 
-    /// Removes the name from a directory when it is still the inode `expected`.
+    /// Removes the name from a directory if it is still the inode `expected`.
     pub(crate) fn take_out(
         self,
         dir: BorrowedFd<'_>,
@@ -139,13 +141,14 @@ impl Transfer<'_> {
         self.check_out(dir, name, expected).map(drop)
     }
 
-    /// Removes what came out of a directory, or puts it back when it is not the inode `expected`; says what it is.
+    /// Removes the entry that came out of a directory, or puts it back if it is not the inode
+    /// `expected`. Returns its inode.
     fn check_out(self, dir: BorrowedFd<'_>, name: &CStr, expected: u64) -> io::Result<u64> {
         let slot = way_out(expected)?;
         let found = FileStat::at(self.0, &slot)?.id.ino;
         if found != expected {
             match renameat_with(self.0, &slot, dir, name, RenameFlags::NOREPLACE) {
-                // Something later stands there by now.
+                // A later entry is there by now.
                 Err(Errno::EXIST) => {}
                 done => return Ok(done.map(|()| found)?),
             }
@@ -154,8 +157,8 @@ impl Transfer<'_> {
         discard(self.0, &slot).map(|()| found)
     }
 
-    /// What a name stands for that was on its way when a process ended: `now` (zero for nothing) came into the place of
-    /// `before` in the directory `to`, or did not. Says the same as often as it is asked.
+    /// Resolves a name that was in transfer when a process ended: `now` (zero for none) either took
+    /// the place of `before` in the directory `to` or did not. Idempotent.
     pub(crate) fn resolve(
         self,
         to: BorrowedFd<'_>,
@@ -164,7 +167,7 @@ impl Transfer<'_> {
         before: u64,
     ) -> io::Result<Inodes> {
         let there = stat(to, name)?.map_or(0, |there| there.id.ino);
-        // What stands there by now came later than what was on its way.
+        // The present entry came later than the transfer.
         let not_yet = Inodes {
             from: if there == before {
                 Inodes::UNKNOWN
@@ -185,7 +188,7 @@ impl Transfer<'_> {
         .map(|found| found.id.ino);
 
         match aside {
-            // To remove a name once more does no harm.
+            // A repeated removal does no harm.
             None if now == 0 => Ok(not_yet),
             None => Ok(Inodes { from: now, to: now }),
             Some(_) if now == 0 => {
@@ -197,7 +200,7 @@ impl Transfer<'_> {
             }
             Some(found) if found == now => Ok(not_yet),
             Some(found) if found == before => Ok(Inodes { from: now, to: now }),
-            // Put there meanwhile, later than what went in.
+            // Put there meanwhile, later than the arrival.
             Some(_) => {
                 if there == now {
                     renameat_with(self.0, slot(now)?, to, name, RenameFlags::EXCHANGE)?;
@@ -210,7 +213,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Removes the name aside of an inode that comes.
+    /// Removes the name aside of an arriving inode.
     pub(crate) fn forget(self, ino: u64) -> io::Result<()> {
         discard(self.0, &slot(ino)?)
     }
