@@ -1,4 +1,5 @@
-//! One tree of this host: its root, its state, and the rule that an interrupted commit is ended before anything else.
+//! One tree of this host: its root, its state, and the rule that an interrupted commit ends before
+//! anything else.
 
 mod sent;
 
@@ -24,18 +25,18 @@ use crate::id::{Serial, TreeName};
 use crate::manifest::Release;
 use crate::sync::locked;
 
-/// How often a tree is tried to be claimed that somebody else has for a moment, and the pause between.
+/// Attempts at a busy tree, and the pause between them.
 const CLAIMS: usize = 50;
 const CLAIM_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// What opening a tree found to end.
+/// Result of the recovery at opening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
-    /// Nothing was under way.
+    /// No commit was in progress.
     Nothing,
-    /// A commit was under way and has been completed.
+    /// A commit was in progress and is now complete.
     Completed(Serial),
-    /// A commit was under way and has been undone.
+    /// A commit was in progress and is now undone.
     Undone(Serial),
 }
 
@@ -45,11 +46,11 @@ pub struct Tree {
     work: Worktree,
     busy: AtomicBool,
     recovery: Recovery,
-    /// A commit that failed and cannot be undone: which, and why.
+    /// A commit that failed and cannot be undone, and the reason.
     torn: Mutex<Option<(Serial, String)>>,
 }
 
-/// Reading needs no claim on the tree.
+/// Reads need no claim on the tree.
 impl Deref for Tree {
     type Target = Worktree;
 
@@ -59,8 +60,9 @@ impl Deref for Tree {
 }
 
 impl Tree {
-    /// Opens the tree `name` at `path` and ends what an earlier process left unfinished. The directory itself is made
-    /// when only it is missing; a missing parent is an error, since that is more likely a typo or a missing mount.
+    /// Opens the tree `name` at `path` and ends a commit that an earlier process left unfinished.
+    /// Creates the directory if only the last component is missing. A missing parent is an error:
+    /// more likely a typo or a missing mount.
     pub fn open(
         name: TreeName,
         path: &Path,
@@ -87,7 +89,7 @@ impl Tree {
         match tree.recover() {
             Ok(recovery) => tree.recovery = recovery,
             Err(e) if tree.crash.happened() => return Err(e),
-            // What is left of the commit is all that can make the tree whole: nothing is tidied up.
+            // The remains of the commit are needed to make the tree whole: nothing is tidied up.
             Err(e) => {
                 let why = tree.tear(&e);
                 tracing::error!("tree {}: {why}", tree.name());
@@ -108,7 +110,7 @@ impl Tree {
         tree.state.sweep(TEMPORARY_PREFIX);
         tree.state.forget_next()?;
         let tidied = ResumableBlocks::tidy(&tree.state).and_then(|()| match tree.revertible()? {
-            // What it may go back to is kept.
+            // The undo directory is kept for a revert.
             Some(_) => Ok(()),
             None => content::put_away(&tree)
                 .and_then(|()| tree.prune())
@@ -128,25 +130,25 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Refuses when the tree cannot be exchanged as a whole (layout `swap`), and says why and what to do. Tried with two
-    /// empty directories, which are removed again.
+    /// Refuses if the tree cannot be exchanged as a whole (layout `swap`), with reason and remedy.
+    /// Tried with two empty directories, which are removed again.
     pub fn check_swap(&self) -> Result<()> {
         self.with_root(|root| swap_probe::probe(self, root))
     }
 
-    /// Refuses a plan that something in the tree stands in the way of, such as a mounted filesystem.
+    /// Refuses a plan with an obstruction in the tree, such as a mounted filesystem.
     pub fn check_way(&self, plan: &Plan) -> Result<()> {
         obstructions::check(self, plan)
     }
 
-    /// What opening the tree found to end.
+    /// Result of the recovery at opening.
     pub fn recovery(&self) -> Recovery {
         self.recovery
     }
 
-    /// Takes the last commit back as long as it is not confirmed ([`Tree::forget_undo`], or a stage that was begun
-    /// since): the tree and its current release are again what they were before. Says which release was taken back.
-    /// Its serial stays the highest that was accepted, and is never accepted again.
+    /// Reverts the last commit, as long as it is not confirmed ([`Tree::forget_undo`], or a later
+    /// stage): tree and current release are as before. Returns the serial of the reverted release,
+    /// which stays the highest accepted one and is never accepted again.
     pub fn revert(&self) -> Result<Serial> {
         let _busy = Claim::new(self)?;
         self.check_state()?;
@@ -175,13 +177,14 @@ impl Tree {
         }
     }
 
-    /// The release that [`Tree::revert`] would take back; `None` when there is none.
+    /// Release that [`Tree::revert`] would revert, if any.
     pub fn revertible(&self) -> Result<Option<Serial>> {
         Ok(self.unconfirmed()?.map(|journal| journal.serial()))
     }
 
-    /// Confirms the last commit: it cannot be taken back any more. What it replaced and deleted is kept as the content
-    /// of the release before, as long as that is kept; the oldest releases beyond those to be kept go.
+    /// Confirms the last commit: it cannot be reverted any more. Replaced and deleted entries
+    /// become kept content of the release before, as long as that release is kept; the oldest
+    /// releases beyond the limit go.
     pub fn forget_undo(&self) -> Result<()> {
         let _busy = Claim::new(self)?;
         self.check_state()?;
@@ -207,7 +210,7 @@ impl Tree {
         }
 
         if let Some((journal, swap)) = journal.as_ref().and_then(|j| Some((j, j.swap.as_ref()?))) {
-            // There is no way back from here on: the old tree is taken apart.
+            // No way back from here on: the old tree is removed.
             self.crash.point()?;
             self.state.rename(
                 &kept_journal(journal.serial()),
@@ -226,7 +229,7 @@ impl Tree {
         self.prune()
     }
 
-    /// Follows what others wrote into the old tree by handles that they opened before the exchange.
+    /// Transfers writes into the old tree through handles from before the exchange.
     fn follow_last(&self, journal: &Journal) -> Result<()> {
         let Some(exchange) = &journal.swap else {
             return Ok(());
@@ -245,7 +248,7 @@ impl Tree {
         }
     }
 
-    /// The journal of the last commit, when it can be taken back.
+    /// Journal of the last commit, if it can be reverted.
     fn unconfirmed(&self) -> Result<Option<Journal>> {
         let Some(last) = self.state.last_commit()? else {
             return Ok(None);
@@ -256,12 +259,13 @@ impl Tree {
         )
     }
 
-    /// Why the tree is part new, part old, and with which release: its commit failed and cannot be undone.
+    /// Reason why the tree is part new, part old, with the release whose commit failed and cannot
+    /// be undone.
     pub fn torn(&self) -> Option<(Serial, String)> {
         locked(&self.torn).clone()
     }
 
-    /// Takes note that a commit cannot be undone, for the reason `e`; what to tell people.
+    /// Records that a commit cannot be undone because of `e`; returns the message for people.
     pub(crate) fn tear(&self, e: &Error) -> String {
         let journal = Journal::read(&self.state, BACKWARD).ok().flatten();
         let journal = journal.or_else(|| Journal::read(&self.state, FORWARD).ok().flatten());
@@ -276,7 +280,7 @@ impl Tree {
         text
     }
 
-    /// Undoes what is left of a commit that failed; an error as long as that cannot be done.
+    /// Undoes the remains of a failed commit; an error while that is impossible.
     pub fn mend(&self) -> Result<()> {
         if self.torn().is_none() {
             return Ok(());
@@ -286,8 +290,9 @@ impl Tree {
         self.settle().map(drop)
     }
 
-    /// Undoes the commit that could neither be ended nor undone and was therefore called failed; says which. As long
-    /// as that cannot be done nothing else may be: its journal and what is beside the tree are all that is left of it.
+    /// Undoes a commit that failed and could not be undone then; returns its serial. Until this
+    /// succeeds nothing else may run on the tree: journal and undo directory are the only record of
+    /// it.
     pub(crate) fn settle(&self) -> Result<Option<Serial>> {
         match self.undo_failed() {
             Err(e) if !self.crash.happened() => {
@@ -301,7 +306,7 @@ impl Tree {
         }
     }
 
-    /// Commits what is staged, all or nothing.
+    /// Commits a stage, all or nothing.
     pub(crate) fn commit(
         &self,
         staged: Staged<'_>,
@@ -341,7 +346,8 @@ impl Tree {
         )))
     }
 
-    /// Undoes the commit of `journal`, which [`undo::begin`] turned round, and removes the tree that it leaves aside.
+    /// Undoes the commit of `journal`, reversed by [`undo::begin`], and removes the tree left
+    /// aside.
     fn undo(&self, journal: &Journal) -> Result<()> {
         undo::run(self, journal)?;
 
@@ -407,12 +413,12 @@ impl Tree {
     }
 }
 
-/// The tree is being staged, committed or reverted by one caller.
+/// Exclusive right of one caller to stage, commit or revert.
 #[derive(Debug)]
 pub(crate) struct Claim<T: Deref<Target = Tree>>(T);
 
 impl<'a> Claim<&'a Tree> {
-    /// As [`Claim::new`], after a while when somebody else has the tree for a moment.
+    /// Like [`Claim::new`], but waits a moment for a busy tree.
     pub(crate) fn patient(tree: &'a Tree) -> Result<Self> {
         for _ in 0..CLAIMS {
             if let Ok(claim) = Self::new(tree) {

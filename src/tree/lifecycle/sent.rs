@@ -1,8 +1,9 @@
-//! Releases that went out from this tree: it has what they say without having been made so.
+//! Releases sent from this tree, which has their content without a commit.
 //!
-//! Such a release is recorded as if it had been committed here, once another host has committed it: the tree is not
-//! behind it, and gives it to hosts that come later. Its number is taken before it goes out, so that the tree is never
-//! made what it was the source of, even when the process ends in between.
+//! Once another host has committed such a release, it is recorded as if committed here: the tree is
+//! up to date and can serve hosts that come later. Its serial is recorded before the release is
+//! sent, so the tree is never committed to a release of its own, even if the process ends in
+//! between.
 
 use super::{Claim, Tree};
 use crate::error::Result;
@@ -12,7 +13,7 @@ use crate::tree::state::node_store::NodeStore;
 use crate::tree::state::reader::{CommitMark, Mark};
 
 impl Tree {
-    /// Takes note that this tree is the source of a release that goes out now.
+    /// Records this tree as the source of a release about to be sent.
     pub fn sends(&self, release: &Release) -> Result<()> {
         let mark = Mark::of(release);
         if self
@@ -27,14 +28,14 @@ impl Tree {
         self.state.set_sent(mark)
     }
 
-    /// The newest release that this tree has: the one that it was made, or a later one that went out from it.
+    /// Newest release of this tree: the last commit, or a later release sent from here.
     pub fn newest(&self) -> Result<Serial> {
         let serial = |mark: Option<Mark>| mark.map_or(Serial(0), |mark| mark.serial);
         Ok(serial(self.state.current()?).max(serial(self.state.sent()?)))
     }
 
-    /// Records a release that went out from this tree and was committed elsewhere by `order`; `fill` puts its manifest
-    /// into the store.
+    /// Records a release that was sent from this tree and committed elsewhere by `order`; `fill`
+    /// stores its manifest.
     pub fn adopt(
         &self,
         release: &Release,
@@ -43,7 +44,7 @@ impl Tree {
         fill: impl FnOnce(&NodeStore) -> Result<()>,
     ) -> Result<()> {
         let mark = Mark::of(release);
-        // It lacks what came before, or another release of its number was first.
+        // The tree lacks earlier releases, or another release of this serial was first.
         if self.state.sent()? != Some(mark) {
             return Ok(());
         }

@@ -1,8 +1,8 @@
-//! Files of which only metadata changes and that are copied all the same, so that nobody else's file changes.
+//! Files with new metadata only that are copied all the same, so that no file of others changes.
 //!
-//! In place, owner, mode and time belong to the inode, and the inode may have names that the release does not govern,
-//! or be open for writing by somebody who must not write to the file that it becomes. An inode that another user made
-//! is never given to somebody else, and no inode is given rights.
+//! In place, owner, mode and mtime belong to the inode. The inode may have names outside of the
+//! release, or be open for writing in a process that must not write to the result. An inode created
+//! by another user never passes to a third one, and no inode gains rights.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -19,10 +19,10 @@ use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::CAPABILITY;
 
-/// The rights of others than the owner to write.
+/// Write bits of group and others.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// The places in `plan` of the changes of metadata that are made to a copy.
+/// Indexes in `plan` of the metadata changes that are made on a copy.
 pub(crate) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
     let mut names = HashMap::new();
     for further in &plan.further {
@@ -37,7 +37,7 @@ pub(crate) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
         .enumerate()
         .filter(|(_, c)| is_copied(c))
     {
-        // The next tree is another one: nothing of the live tree's is changed for it.
+        // The next tree is separate: nothing in the live tree changes.
         if plan.layout == Layout::Swap {
             chosen.insert(at);
             continue;
@@ -62,14 +62,14 @@ pub(crate) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
     Ok(chosen)
 }
 
-/// Whether somebody who may have made the inode, or have it open, could write to what it becomes: it gets another owner
-/// or more rights, or fewer users may write to it.
+/// Returns whether a process that created the inode, or has it open, could write to the result:
+/// another owner, more rights, or fewer users with write access.
 pub(crate) fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
     let Some(want) = change.want.as_ref().map(|want| &want.entry) else {
         return false;
     };
 
-    // Nobody but root makes a device, and the daemon may lack the right to.
+    // Only root creates devices, and the daemon may lack the right.
     if change.shape() == Shape::Device {
         return false;
     }

@@ -1,12 +1,12 @@
-//! Files in a lower layer of an overlay filesystem, taken out of it before a commit moves or changes them.
+//! Copies files of a lower overlay layer up before a commit moves or changes them.
 //!
-//! That gives a file another time of change, and perhaps another inode. So it comes before a file is noted as it is, to
-//! see later that nobody changed it.
+//! A copy-up changes a file's ctime and perhaps its inode, so it comes before the file's version is
+//! recorded for later comparison.
 //!
-//! Files with several names are taken out with all of them. The filesystem itself copies a file up under the one name
-//! that is changed, and its other names stay with the lower layer's: moved aside and back they would be files of their
-//! own. So the names of what a release touches are made names of one upper file first. Nobody can tell the difference
-//! but by inode numbers, and nothing has to be undone.
+//! A file with several names is copied up with all of them. The filesystem itself copies only the
+//! changed name up; the others stay with the lower file, and a name moved aside and back would be a
+//! separate file. So all names of a touched file first become names of one upper file. The
+//! difference shows in inode numbers only, and needs no undo.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{CStr, CString};
@@ -27,14 +27,14 @@ use crate::tree::fs::root::{FileId, Root, open_dir_at};
 use crate::tree::fs::stat::FileStat;
 use crate::tree::state::worktree::Worktree;
 
-/// The names in the stage of what is on its way.
+/// Prefix of names in the stage during a copy-up.
 const RAISED: &CStr = c"raised";
 const FURTHER: &CStr = c"further";
 
 /// Copies up each file that a commit of `plan` moves or changes.
 pub(crate) fn all(tree: &Worktree, plan: &Plan) -> Result<()> {
     links(tree, plan)?;
-    // The next tree of an exchange is another one: nothing is moved or changed for it.
+    // The next tree of an exchange is separate: nothing in the live tree moves or changes.
     if plan.layout == Layout::InPlace {
         files(tree, plan)
     } else {
@@ -42,7 +42,7 @@ pub(crate) fn all(tree: &Worktree, plan: &Plan) -> Result<()> {
     }
 }
 
-/// Makes the names of each file that `plan` touches names of one upper file.
+/// Makes all names of each file that `plan` touches names of one upper file.
 fn links(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let touched = touched(&root, plan)?;
@@ -75,8 +75,8 @@ fn links(tree: &Worktree, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Copies up each other file that a commit of `plan` in place moves or changes, the largest first: the filesystem would
-/// do so in the middle of the commit, and has no room perhaps.
+/// Copies up each other file that a commit of `plan` in place moves or changes, largest first. The
+/// filesystem would do so in the middle of the commit, perhaps without room.
 fn files(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mut files = Vec::new();
@@ -89,7 +89,7 @@ fn files(tree: &Worktree, plan: &Plan) -> Result<()> {
             let (parent, name) = root.parent(&change.path)?;
             stat(parent.as_fd(), &name)
         };
-        // What is not there any more is said by the commit.
+        // The commit reports a missing file.
         let Ok(Some(now)) = look() else { continue };
         if now.file_type == FileType::RegularFile && !has_several_names(&now) {
             files.push((now.size, change.path.clone()));
@@ -117,7 +117,7 @@ fn files(tree: &Worktree, plan: &Plan) -> Result<()> {
                     e,
                 )));
             }
-            // A name that this user may not link can be moved all the same.
+            // A name that this user may not link can still be moved.
             Ok(()) | Err(_) => {}
         }
     }
@@ -135,7 +135,7 @@ fn clear(tree: &Worktree) -> Result<()> {
     Ok(())
 }
 
-/// The files with several names that `plan` changes, removes or gives another name.
+/// Files with several names that `plan` changes, removes or links.
 fn touched(root: &Root, plan: &Plan) -> Result<HashSet<FileId>> {
     let mut touched = HashSet::new();
     for change in plan.changes.iter().filter(|c| c.is_applied()) {
@@ -157,7 +157,7 @@ fn touched(root: &Root, plan: &Plan) -> Result<HashSet<FileId>> {
             };
             match look() {
                 Ok(now) => touched.extend(now.filter(has_several_names).map(|now| now.id)),
-                // What it is in is made by the plan.
+                // The plan creates the parent.
                 Err(e) if is_gone(&e) => {}
                 Err(e) => return Err(Error::io("cannot look at", root.shown(&path), e)),
             }
@@ -194,7 +194,7 @@ fn find(
         } else if !now.is_mount_root() && !apart.contains(&now.id) {
             match open_dir_at(dir, &name) {
                 Ok(below) => find(root, Some(&child), below.as_fd(), wanted, apart, names)?,
-                // Names that this user cannot see it cannot change either.
+                // This user cannot change names that it cannot see.
                 Err(e)
                     if matches!(
                         e.kind(),
@@ -208,7 +208,7 @@ fn find(
     Ok(())
 }
 
-/// Makes `names`, which are those of one file, names of one upper file.
+/// Makes `names`, all of one file, names of one upper file.
 fn raise(tree: &Worktree, root: &Root, names: &[TreePath]) -> io::Result<()> {
     let stage = tree.state.stage();
     let Some((first, others)) = names.split_first() else {
@@ -220,7 +220,7 @@ fn raise(tree: &Worktree, root: &Root, names: &[TreePath]) -> io::Result<()> {
     rustix::fs::linkat(&parent, &name, stage, RAISED, AtFlags::empty())?;
 
     if FileStat::at(parent.as_fd(), &name)?.id == before.id {
-        // It is an upper file with upper names, or the mount keeps them together.
+        // The file is in the upper layer with all names, or the mount keeps them together.
         return Ok(());
     }
 
@@ -229,7 +229,7 @@ fn raise(tree: &Worktree, root: &Root, names: &[TreePath]) -> io::Result<()> {
         .try_for_each(|other| put(tree, root, other, &before))
 }
 
-/// Puts a further name of the raised file into the place of `path`, which is a name of the lower one, `before`.
+/// Replaces `path`, a name of the lower file `before`, with a further name of the upper file.
 fn put(tree: &Worktree, root: &Root, path: &TreePath, before: &FileStat) -> io::Result<()> {
     let stage = tree.state.stage();
     let (parent, name) = root.parent(path)?;
@@ -246,7 +246,7 @@ fn put(tree: &Worktree, root: &Root, path: &TreePath, before: &FileStat) -> io::
     exchange(tree, &parent, &name)?;
     let alike = |s: &FileStat| (s.size, s.mtime, s.mode, s.uid, s.gid);
     if alike(&FileStat::at(stage, FURTHER)?) != alike(before) {
-        // Somebody changed it at the very moment.
+        // Another process changed it at this moment.
         exchange(tree, &parent, &name)?;
     }
 

@@ -1,8 +1,9 @@
-//! What a directory gives to what is made in it: a default ACL, the group of a set-group-id directory, a label, a
-//! project and flags ([`crate::tree::fs::project_flags`]).
+//! Attributes that new entries take from their directory: default ACL, the group of a set-group-id
+//! directory, label, project and flags ([`crate::tree::fs::project_flags`]).
 //!
-//! Files are staged beside the tree and renamed, so that the kernel takes all of this from the wrong directory. Here
-//! it is read from the right one: once for each directory, and not at all from those that the release makes.
+//! Files are staged beside the tree and renamed, so the kernel takes all of these from the wrong
+//! directory. This module reads them from the right one: once per directory, and from the plan for
+//! directories that the release creates.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -22,34 +23,34 @@ use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::{ACL, CAPABILITY, DEFAULT_ACL, LABEL, XattrReader};
 
-/// Attributes that speak of the content: the kernel takes the first away from a file that is written to.
+/// Attributes that describe the content; the kernel removes the first when a file is written.
 const OF_CONTENT: [&[u8]; 3] = [CAPABILITY, b"security.ima", b"security.evm"];
 const SET_GROUP_ID: u32 = 0o2000;
 const SET_ID: u32 = 0o6000;
 
-/// What one directory gives.
+/// Attributes that one directory gives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Inherited {
     acl: Option<Vec<u8>>,
     label: Option<Vec<u8>>,
     gid: Option<u32>,
-    /// The user who may have made the access list.
+    /// User who may have created the access list.
     giver: u32,
-    /// The project that quotas count it for, and flags; `None` where the filesystem has none.
+    /// Project for quotas, and flags; `None` on a filesystem without them.
     marks: Option<ProjectFlags>,
-    /// Whether the kernel gives its group to directories, while the plan is carried out, although it has no
-    /// set-group-id in the end.
+    /// Whether the kernel passes the group on to new directories during the commit, although the
+    /// final mode has no set-group-id.
     is_passing: bool,
 }
 
 impl Inherited {
-    /// The project and the flags that it gives.
+    /// Project and flags that the directory gives.
     pub(crate) fn marks(&self) -> Option<ProjectFlags> {
         self.marks
     }
 
-    /// The attributes that what `change` makes gets. By an access list of its own making a user could write to a file
-    /// that runs as another one.
+    /// Attributes for the entry that `change` creates. An access list of a user's own would let him
+    /// write to a file that runs as another user.
     pub(crate) fn xattrs(&self, change: &Change) -> Vec<Xattr> {
         let shape = change.shape();
         let named = |name: &[u8], value: &Option<Vec<u8>>| {
@@ -76,13 +77,13 @@ impl Inherited {
     }
 }
 
-/// The directories of a tree, as they will be when a plan is carried out.
+/// Directories of a tree as they will be after a plan.
 pub(crate) struct Inheritance<'a> {
     root: &'a Root,
     plan: &'a Plan,
     known: HashMap<Option<TreePath>, Rc<Inherited>>,
     reader: XattrReader,
-    /// The directory of the last file that was replaced.
+    /// Directory of the last replaced file.
     parent: Option<(Option<TreePath>, OwnedFd)>,
 }
 
@@ -97,14 +98,15 @@ impl<'a> Inheritance<'a> {
         }
     }
 
-    /// Whether the tree's filesystem has attributes at all.
+    /// Returns whether the tree's filesystem supports attributes.
     pub(crate) fn has_attributes(&mut self) -> io::Result<bool> {
         self.reader.is_supported(self.root.as_fd())
     }
 
-    /// What the directory `dir` gives.
+    /// Attributes that the directory `dir` gives.
     pub(crate) fn of(&mut self, dir: Option<&TreePath>) -> io::Result<Rc<Inherited>> {
-        // Up to the nearest directory that is known or there, and down again: a path may have thousands of names.
+        // Up to the nearest known or existing directory, and down again: a path may have thousands
+        // of components.
         let mut made = Vec::new();
         let mut at = dir.cloned();
         let mut given = loop {
@@ -134,7 +136,7 @@ impl<'a> Inheritance<'a> {
         Ok(given)
     }
 
-    /// The group of what `change` makes, where the release leaves it to the host.
+    /// Group for the entry that `change` creates, if the release leaves it to the host.
     pub(crate) fn group(&mut self, change: &Change) -> io::Result<Option<u32>> {
         let parent = self.of(change.path.parent().as_ref())?;
         let own = || nix::unistd::getegid().as_raw();
@@ -145,7 +147,7 @@ impl<'a> Inheritance<'a> {
             .or_else(|| (is_dir && parent.is_passing).then(own)))
     }
 
-    /// Whether what is replaced at `path` is of this shape.
+    /// Returns whether the replaced entry at `path` has this shape.
     pub(crate) fn is_kind(&self, path: &TreePath, shape: Shape) -> io::Result<bool> {
         let wanted = match shape {
             Shape::File => FileType::RegularFile,
@@ -160,8 +162,8 @@ impl<'a> Inheritance<'a> {
         }
     }
 
-    /// The attributes of what `change` replaces that its successor keeps. Rights that another user gave are not kept:
-    /// as in a new file, they are those that the directory gives.
+    /// Attributes that the successor of a replaced entry keeps. Rights granted by another user are
+    /// not kept: as for a new file, the directory gives them.
     pub(crate) fn kept(&mut self, change: &Change) -> io::Result<Vec<Xattr>> {
         let path = &change.path;
         let above = path.parent();
@@ -184,7 +186,7 @@ impl<'a> Inheritance<'a> {
         Ok(kept)
     }
 
-    /// The project and the flags of the file at `path`; `None` when there is none, or it has none.
+    /// Project and flags of the file at `path`, if any.
     pub(crate) fn marks_of(&self, path: &TreePath) -> Option<ProjectFlags> {
         self.root
             .open_file(path)
@@ -192,7 +194,7 @@ impl<'a> Inheritance<'a> {
             .and_then(|file| ProjectFlags::of(file.as_fd()))
     }
 
-    /// The directory that the plan has at `path`, as far as it changes it.
+    /// Change of the directory at `path` in the plan, if any.
     fn change(&self, path: &TreePath) -> Option<Change> {
         let change = Change::clone(&self.plan.changes.get(self.plan.changes.find(path)?));
         let is_dir = change.want.is_some() && change.shape() == Shape::Directory;
@@ -231,7 +233,7 @@ impl<'a> Inheritance<'a> {
 
         let is_passing = set_group(now.mode, gid).is_some();
 
-        // A directory that this user cannot open is one in which only its owner makes anything.
+        // In a directory that this user cannot open, only its owner creates entries.
         let opened = self.root.dir(dir).ok();
         let marks = opened
             .and_then(|opened| ProjectFlags::of(opened.as_fd()))
@@ -270,8 +272,8 @@ impl<'a> Inheritance<'a> {
     }
 }
 
-/// The places in `plan` of what replaces a further name of something of another kind: a list of entries does not say of
-/// which kind that is.
+/// Indexes in `plan` of replacements for further names of another kind: a list of entries does not
+/// tell the kind.
 pub(crate) fn strangers(root: &Root, plan: &Plan) -> io::Result<HashSet<usize>> {
     let inheritance = Inheritance::new(root, plan);
     let mut strangers = HashSet::new();
@@ -287,7 +289,8 @@ pub(crate) fn strangers(root: &Root, plan: &Plan) -> io::Result<HashSet<usize>> 
     Ok(strangers)
 }
 
-/// Gives what the plan makes the groups that the tree's directories give, where the release governs none.
+/// Sets the groups of new entries to those that their directories give, where the release sets
+/// none.
 pub(crate) fn give_groups(
     root: &Root,
     plan: &mut Plan,
@@ -324,7 +327,7 @@ pub(crate) fn give_groups(
     plan.changes.try_update_owners(|_, owner| {
         let gid = at.next().and_then(|at| groups.get(&at).copied());
         let given = crate::diff::LocalOwner { uid: None, gid };
-        // A group of which an ordinary user is no member only the kernel can give.
+        // Only the kernel can give a group of which an ordinary user is no member.
         if gid.is_some() && rights.refuses_owner(given).is_none() {
             owner.gid = gid;
         }
@@ -332,8 +335,8 @@ pub(crate) fn give_groups(
     })
 }
 
-/// The attributes of an inode that its successor with other content keeps: all that the release does not govern, but
-/// for those that speak of the content.
+/// Attributes of an inode that its successor with other content keeps: everything outside of the
+/// release, except for attributes that describe the content.
 fn kept_of(
     reader: &mut XattrReader,
     handle: BorrowedFd<'_>,

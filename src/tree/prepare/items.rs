@@ -9,46 +9,46 @@ use crate::manifest::TreePath;
 use crate::sync::locked;
 use crate::tree::fs::stat::Version;
 
-/// One item of the stage: what gets a final name in the commit.
+/// One item of the stage.
 #[derive(Debug)]
 pub(crate) struct StagedItem {
     pub(crate) slot: u64,
     pub(crate) size: u64,
-    /// Where it is not one long hole: what takes space, in bytes, in order; `None` is all of it.
+    /// Ranges of data in bytes, in order, unless the file is one long hole; `None` is all of it.
     #[expect(
         clippy::box_collection,
         reason = "there are a million items, and hardly one of them has holes"
     )]
     pub(crate) holes: Option<Box<Vec<Range<u64>>>>,
     pub(crate) change: u32,
-    /// The name, of a further name of a file that is copied.
+    /// Final name of a further name of a copied file.
     pub(crate) further: Option<Box<TreePath>>,
-    /// The file of which it is a copy, as it was when it was copied last.
+    /// Version of the original at the last copy.
     pub(crate) copied: Mutex<Option<Box<Version>>>,
-    /// The inode, of a file that was sealed; else 0.
+    /// Inode of a sealed file; else 0.
     pub(crate) ino: AtomicU64,
     pub(crate) blocks: u32,
-    /// Blocks that are not written yet.
+    /// Number of blocks not written yet.
     pub(crate) left: AtomicU32,
 }
 
 impl StagedItem {
-    /// The place of its change in the plan.
+    /// Index of the change in the plan.
     pub(crate) fn change(&self) -> usize {
         self.change as usize
     }
 
-    /// The final name, where it is not that of the change: a further name of a file that is copied.
+    /// Final name, if it differs from the change: a further name of a copied file.
     pub(crate) fn further(&self) -> Option<&TreePath> {
         self.further.as_deref()
     }
 
-    /// The file of which it is a copy, as it was then.
+    /// Version of the original at the time of the copy.
     pub(crate) fn copied(&self) -> Option<Version> {
         locked(&self.copied).as_deref().copied()
     }
 
-    /// The inode of a file that has its metadata.
+    /// Inode of a sealed file.
     pub(crate) fn ino(&self) -> Option<u64> {
         Some(self.ino.load(Ordering::Acquire)).filter(|&ino| ino != 0)
     }
@@ -58,7 +58,7 @@ impl StagedItem {
             slot,
             size: 0,
             holes: None,
-            // No more than a plan can hold.
+            // A plan cannot hold more.
             change: change as u32,
             further: None,
             copied: Mutex::default(),
@@ -68,7 +68,7 @@ impl StagedItem {
         }
     }
 
-    /// What takes space, in bytes, in order.
+    /// Ranges of data in bytes, in order.
     pub(crate) fn data(&self) -> impl Iterator<Item = Range<u64>> {
         let whole = self.holes.is_none().then_some(0..self.size);
         self.holes
@@ -78,7 +78,7 @@ impl StagedItem {
     }
 }
 
-/// Whether the change is staged as a copy with other metadata.
+/// Returns whether the change is staged as a copy with other metadata.
 pub(crate) fn is_copied(change: &Change) -> bool {
     change.action == Action::Meta && change.shape() != Shape::Directory
 }

@@ -1,4 +1,5 @@
-//! Checks and choices before anything in the tree changes: items, permissions, space, obstructions, attributes.
+//! Checks and choices before anything in the tree changes: items, permissions, space, obstructions,
+//! attributes.
 
 pub(crate) mod copies;
 pub(crate) mod copy_up;

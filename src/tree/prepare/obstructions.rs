@@ -1,8 +1,8 @@
-//! What stands in the way of a plan in the tree itself: looked for before anything is staged, so that no commit has to
-//! be undone for what could be known.
+//! Obstructions to a plan in the tree itself: found before staging, so no commit has to be undone
+//! for a known reason.
 //!
-//! A scan leaves out what no release can hold (sockets), sees mount points as the directories that they are, and does not
-//! see flags that bind even root (immutable, append-only).
+//! A scan skips entries that no release can hold (sockets), takes mount points for directories, and
+//! does not see flags that bind even root (immutable, append-only).
 
 use std::ffi::CString;
 use std::io;
@@ -19,7 +19,7 @@ use crate::tree::fs::root::{Root, open_dir_at};
 use crate::tree::fs::stat::{FileStat, mount_of};
 use crate::tree::state::worktree::Worktree;
 
-/// Refuses when something stands where `plan` makes or removes something, and names it.
+/// Refuses an obstruction where `plan` creates or removes an entry, and names it.
 pub(crate) fn check(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
     let mount = mount_of(root.as_fd()).map_err(|e| Error::io("cannot look at", root.path(), e))?;
@@ -48,7 +48,7 @@ struct ObstructionCheck<'a> {
     root: &'a Root,
     plan: &'a Plan,
     mount: (u64, Option<u64>),
-    /// The directory that was looked into last; `None` in it when there is none yet.
+    /// Last directory visited; the handle is `None` if it does not exist yet.
     last: Option<(Option<TreePath>, Option<OwnedFd>)>,
 }
 
@@ -91,7 +91,7 @@ impl ObstructionCheck<'_> {
         Ok(())
     }
 
-    /// The directory of `path`, unless it is made by the plan.
+    /// Parent directory of `path`, unless the plan creates it.
     fn parent(&self, path: &TreePath) -> Result<Option<OwnedFd>> {
         let handle = match self.root.parent(path) {
             Ok((handle, _)) => handle,
@@ -113,7 +113,7 @@ impl ObstructionCheck<'_> {
         Ok(Some(handle))
     }
 
-    /// Refuses what a flag of the filesystem keeps as it is, even for root.
+    /// Refuses an entry that a filesystem flag protects even from root.
     fn fixed(&self, path: Option<&TreePath>, found: &FileStat) -> Result<()> {
         let Some(flag) = found.fixed() else {
             return Ok(());
@@ -130,12 +130,12 @@ impl ObstructionCheck<'_> {
         )
     }
 
-    /// Whether all that is in a directory that leaves is known to leave.
+    /// Returns whether everything in a directory to remove is known to go.
     fn leaves_empty(&self, path: &TreePath, dir: OwnedFd) -> Result<()> {
         let mut names = names_in(dir.as_fd())
             .map_err(|e| Error::io("cannot list", self.root.shown(path), e))?;
 
-        // A plan is searched in its own order at least cost.
+        // Lookups in a plan are cheapest in its own order.
         names.sort_unstable();
         for name in names {
             let child = join(Some(path), &name)?;

@@ -1,4 +1,4 @@
-//! Whether this process may do everything that a plan asks for; asked before anything is staged.
+//! Permissions of this process for everything in a plan, checked before staging.
 
 use std::collections::HashSet;
 
@@ -10,8 +10,8 @@ use crate::tree::fs::owners::Rights;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::state::worktree::Worktree;
 
-/// Whether this process may make everything in the plan. What a release leaves to the host (the owner of a file that
-/// is made anew) stays as it is where this process may set it.
+/// Checks whether this process may create everything in the plan. Values that a release leaves to
+/// the host (the owner of a new version of a file) stay as they are, if this process may set them.
 pub(crate) fn check_owners(plan: &mut Plan, strangers: &HashSet<usize>) -> Result<()> {
     let rights = Rights::of_process();
     let mut at = 0..;
@@ -38,8 +38,8 @@ pub(crate) fn check_owners(plan: &mut Plan, strangers: &HashSet<usize>) -> Resul
     })
 }
 
-/// Whether this process may set what the plan says of what is there already, and the times of the directories in which
-/// names change: only the owner of a path may.
+/// Checks whether this process may set the plan's metadata on existing paths, and the times of
+/// directories with changed names: only the owner of a path may.
 pub(crate) fn check_metadata(tree: &Worktree, plan: &Plan) -> Result<()> {
     let rights = Rights::of_process();
     if rights.changes_modes_of_all() {
@@ -88,7 +88,8 @@ pub(crate) fn check_metadata(tree: &Worktree, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Whether this process may set owner, mode and time of the tree's own directory, as far as the commit has to.
+/// Checks whether this process may set owner, mode and mtime of the tree's root directory, as far
+/// as the commit does.
 pub(crate) fn check_top(tree: &Worktree, plan: &Plan) -> Result<()> {
     let Some(top) = &plan.top else { return Ok(()) };
     let (rights, root) = (Rights::of_process(), tree.root());

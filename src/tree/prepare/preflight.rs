@@ -1,4 +1,4 @@
-//! Checks of a plan against the tree as it is, in one call: what fails here fails before anything is staged.
+//! All checks of a plan against the present tree in one call, before anything is staged.
 
 use super::inheritance::{give_groups, strangers};
 use super::{obstructions, permissions};
@@ -8,9 +8,10 @@ use crate::manifest::rules::Layout;
 use crate::tree::fs::dir_access::OpenedDirs;
 use crate::tree::state::worktree::Worktree;
 
-/// Refuses a plan that this process cannot carry out, and gives new paths the groups of their directories.
+/// Refuses a plan that this process cannot carry out, and gives new paths the groups of their
+/// directories.
 ///
-/// Directories whose mode keeps out their own user stay open as long as the result lives.
+/// Directories whose mode bars their own user stay open as long as the result lives.
 pub(crate) fn check(tree: &Worktree, plan: &mut Plan) -> Result<OpenedDirs> {
     let root = tree.root();
     let opened = OpenedDirs::of_plan(&root, plan)?;

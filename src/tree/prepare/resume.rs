@@ -1,7 +1,7 @@
-//! What a session that ended early left in the stage, and the log that says which block lies where.
+//! Remains of an aborted session in the stage, and the log of the blocks in each file.
 //!
-//! A log is a hint: a block counts only after it was read and hashed. Losing the end of a log in a crash costs a
-//! transfer, nothing else.
+//! A log is a hint: a block counts only after it was read and hashed. A log that loses its end in a
+//! crash costs a transfer, nothing else.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -23,13 +23,14 @@ use crate::tree::fs::stat::FileStat;
 use crate::tree::state::block_log::{self, BlockLocation, each_record};
 use crate::tree::state::dir::StateDir;
 
-/// Records are written in pieces of about this many bytes.
+/// Bytes of records written at a time.
 const LOG_BUFFER_BYTES: usize = 64 << 10;
 const LOG_PREFIX: &str = "log-";
-/// The log of a session whose files may have been in the tree: others may have them open, so that they are copied.
+/// Prefix for the log of a session whose files may have been in the tree: others may have them
+/// open, so they are copied.
 const USED_PREFIX: &str = "used-";
 
-/// The log of one session: appended by threads, best effort.
+/// Log of one session, appended by several threads; best effort.
 #[derive(Debug)]
 pub(crate) struct StageLog {
     first: u64,
@@ -37,7 +38,7 @@ pub(crate) struct StageLog {
 }
 
 impl StageLog {
-    /// Begins the log of the session whose first slot is `first`.
+    /// Creates the log of the session whose first slot is `first`.
     pub(crate) fn create(state: &StateDir, first: u64) -> Result<Self> {
         let path = state.stage_path().join(format!("{LOG_PREFIX}{first}"));
         let mut options = File::options();
@@ -52,7 +53,7 @@ impl StageLog {
         })
     }
 
-    /// Notes that the files are about to be put into the tree: no later session writes to them.
+    /// Records that the files are about to enter the tree: no later session writes to them.
     pub(crate) fn retire(&self, state: &StateDir) -> Result<()> {
         let path = state.stage_path();
         let (from, to) = (
@@ -77,34 +78,34 @@ impl StageLog {
         }
     }
 
-    /// Writes what is left.
+    /// Writes all buffered records.
     pub(crate) fn close(&self) {
         flush(&mut locked(&self.out));
     }
 }
 
 fn flush(log: &mut (File, Vec<u8>)) {
-    // What cannot be logged has to be fetched again, should this session end early.
+    // Blocks without a record have to be fetched again after an abort.
     let _ = log.0.write_all(&log.1);
     log.1.clear();
 }
 
-/// The files that sessions before this one left.
+/// Files that earlier sessions left.
 pub(crate) struct ResumableBlocks {
     stage: OwnedFd,
     old: Vec<OsString>,
     next_slot: u64,
     blocks: HashMap<BlockHash, BlockLocation>,
-    /// The slots in which blocks lie, by their names and offsets: those that can be gone on with.
+    /// Slots of blocks, by hash and offset, in files that can be continued.
     open: HashMap<(BlockHash, u64), u64>,
-    /// How many wanted blocks each of these slots has.
+    /// Number of wanted blocks in each of these slots.
     counts: HashMap<u64, u64>,
-    /// The slots that are gone on with.
+    /// Slots that are continued.
     taken: HashSet<u64>,
 }
 
 impl ResumableBlocks {
-    /// Looks for the blocks `wanted` in what is left, if anything is; files that hold none of them are removed at once.
+    /// Finds the blocks `wanted` in the remains; files without any are removed at once.
     pub(crate) fn load(
         state: &StateDir,
         wanted: impl FnOnce() -> Result<HashSet<BlockHash>>,
@@ -172,12 +173,12 @@ impl ResumableBlocks {
         })
     }
 
-    /// Whether there is a slot that could be gone on with.
+    /// Returns whether any slot can be continued.
     pub(crate) fn is_open(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// The slot in which most of `blocks` lie at the offsets at which they are wanted: nobody else gets it.
+    /// Takes the slot with most of `blocks` at their wanted offsets, exclusively.
     pub(crate) fn take_slot(&mut self, blocks: &[(BlockHash, u64)]) -> Option<u64> {
         let mut votes: HashMap<u64, u64> = HashMap::new();
         let slots = blocks.iter().filter_map(|block| self.open.get(block));
@@ -188,7 +189,7 @@ impl ResumableBlocks {
             .into_iter()
             .max_by_key(|(slot, count)| (*count, *slot))?;
 
-        // What is wanted elsewhere in it would be lost.
+        // Blocks in it that are wanted elsewhere would be lost.
         let all = self.counts.get(&slot).copied().unwrap_or(0);
 
         let stat = FileStat::at(self.stage.as_fd(), &slot_name(slot)).ok()?;
@@ -198,12 +199,12 @@ impl ResumableBlocks {
             .map(|_| slot)
     }
 
-    /// Whether a log says that the block lies there.
+    /// Returns whether a log lists the block there.
     pub(crate) fn is_at(&self, hash: &BlockHash, offset: u64, slot: u64) -> bool {
         self.open.get(&(*hash, offset)) == Some(&slot)
     }
 
-    /// How many bytes each slot holds that is gone on with.
+    /// Bytes in each continued slot.
     pub(crate) fn held(&self) -> HashMap<u64, u64> {
         let bytes = |slot: u64| rustix::fs::statat(&self.stage, slot_name(slot), NOFOLLOW).ok();
         let held = self
@@ -213,13 +214,13 @@ impl ResumableBlocks {
         held.collect()
     }
 
-    /// Leaves out the blocks for which `wanted` does not hold.
+    /// Drops the blocks that do not satisfy `wanted`.
     pub(crate) fn retain(&mut self, wanted: impl Fn(&BlockHash) -> bool) {
         self.blocks.retain(|hash, _| wanted(hash));
     }
 
-    /// Gives up everything but the slots that are gone on with, for the space that it takes; says whether there was
-    /// anything.
+    /// Removes everything except for continued slots to free space; returns whether anything was
+    /// removed.
     pub(crate) fn give_up(&mut self, state: &StateDir) -> Result<bool> {
         let taken = &self.taken;
         let is_idle = |name: &OsString| {
@@ -236,17 +237,17 @@ impl ResumableBlocks {
         Ok(any)
     }
 
-    /// The first number that is free.
+    /// First free slot number.
     pub(crate) fn next_slot(&self) -> u64 {
         self.next_slot
     }
 
-    /// Every wanted block that is really there.
+    /// Calls `found` for every wanted block that is intact.
     pub(crate) fn for_each(&self, found: impl FnMut(&BlockHash, &[u8])) {
         block_log::read_each(self.stage.as_fd(), &self.blocks, found);
     }
 
-    /// Removes what the sessions before left.
+    /// Removes the remains of earlier sessions.
     pub(crate) fn remove(&self, state: &StateDir) -> Result<()> {
         let is_taken = |name: &&OsString| {
             name.to_str()
@@ -260,7 +261,7 @@ impl ResumableBlocks {
             .try_for_each(|name| remove(&state.stage_path().join(name)))
     }
 
-    /// Removes what no later session can use: items that no log tells of, and logs without items.
+    /// Removes items that no log lists, and logs without items.
     pub(crate) fn tidy(state: &StateDir) -> Result<()> {
         let path = state.stage_path();
         let all = names(&path)?;

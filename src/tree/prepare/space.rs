@@ -1,4 +1,4 @@
-//! Whether what is to be staged fits on the tree's filesystem: asked before the first byte comes.
+//! Space on the tree's filesystem for a stage, checked before the first byte arrives.
 
 use std::collections::HashMap;
 
@@ -8,15 +8,16 @@ use crate::error::{Error, Result};
 use crate::tree::state::worktree::Worktree;
 use crate::units::ByteSize;
 
-/// Inodes that are left for others.
+/// Inodes left for others.
 const SPARE_INODES: u64 = 16;
-/// Of what is needed, this part is needed again: for names, attributes, and how a filesystem keeps them.
+/// Divisor for the margin: names, attributes and filesystem overhead.
 const MARGIN: u64 = 64;
 
-/// Refuses what does not fit beside what is there now (content of older releases is copied, not moved), and a filesystem that cannot be written to.
+/// Refuses a plan that does not fit beside the present entries (content of older releases is
+/// copied, not moved), and a read-only filesystem.
 ///
-/// `held` says how much each slot has already that an aborted session left and that is gone on with; `keeps`
-/// whether content of older releases is kept.
+/// `held` are the bytes in each slot continued from an aborted session; `keeps` tells whether
+/// content of older releases is kept.
 pub(crate) fn check(
     tree: &Worktree,
     plan: &Plan,
@@ -75,7 +76,7 @@ pub(crate) fn check(
         .count()
         .max(items.len()) as u64;
 
-    // Filesystems without a fixed number of inodes say 0.
+    // Filesystems without a fixed number of inodes report 0.
     if made > 0 && fs.f_files > 0 && made + SPARE_INODES > fs.f_favail {
         let message = format!(
             "not enough inodes for tree {}: {made} needed, {} free",
@@ -91,7 +92,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Whether the stage lies in memory: there a page costs as much when it is taken beforehand as when it is written.
+/// Returns whether the stage is in memory, where preallocation costs as much as writing.
 pub(crate) fn is_memory(tree: &Worktree) -> bool {
     const TMPFS: i64 = 0x0102_1994;
     const RAMFS: i64 = 0x8584_58f6;

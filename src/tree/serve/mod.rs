@@ -1,4 +1,4 @@
-//! Sources for a sender: a tree as it was scanned, or a release that a host keeps.
+//! Sources for a sender: a scanned tree, or a release that a host keeps.
 
 pub(crate) mod ordinals;
 pub(crate) mod scanned_source;

@@ -1,4 +1,4 @@
-//! A manifest by ordinals: which node, or which block of which file, a number stands for. It must not know where files are.
+//! A manifest by ordinals: the node, or the block of a file, for each number.
 
 use std::fs::File;
 use std::ops::Range;
@@ -9,32 +9,33 @@ use crate::id::Ordinal;
 use crate::manifest::read::{Child, Located, Manifest, NodeSource, PageView, ReadError, children};
 use crate::manifest::{Content, EntryKind, Node, NodeRef, TreePath};
 
-/// How many pages, and how many files, are kept at hand: a stream and the repairs of what went before.
+/// Number of recent pages, and of recent files: enough for a stream and the repairs of earlier
+/// blocks.
 const RECENT_PAGES: usize = 8;
 
-/// A manifest whose nodes `S` has, for one who asks for neighbours.
+/// A manifest with nodes from `S`, for access with locality.
 #[derive(Debug)]
 pub(crate) struct OrdinalReader<S> {
     pub(crate) manifest: Manifest<S>,
-    /// The nodes by ordinal.
+    /// Nodes by ordinal.
     nodes: Vec<BlockRef>,
     pages: Vec<Arc<PageView>>,
     pub(crate) runs: Vec<BlockRun>,
 }
 
-/// Consecutive blocks of one open file: all of a small file, one list of a large one.
+/// Consecutive blocks of one open file: a whole small file, or one list of a large one.
 #[derive(Debug)]
 pub(crate) struct BlockRun {
     pub(crate) ordinals: Range<u64>,
     pub(crate) path: TreePath,
     pub(crate) blocks: Vec<BlockRef>,
-    /// Where each block begins in the file.
+    /// Offset of each block in the file.
     pub(crate) offsets: Vec<u64>,
     pub(crate) file: Option<Arc<File>>,
 }
 
 impl<S: NodeSource> OrdinalReader<S> {
-    /// The manifest under `top`, all of whose nodes are in `source`.
+    /// Opens the manifest under `top`; `source` has all its nodes.
     pub(crate) fn new(top: NodeRef, source: S) -> Result<Self, ReadError> {
         let nodes = number_nodes(&top, &source)?;
         Ok(Self {
@@ -52,7 +53,7 @@ impl<S: NodeSource> OrdinalReader<S> {
             .copied()
     }
 
-    /// The place in `runs` of the run that holds `ordinal`; the last one used stands last.
+    /// Index in `runs` of the run with `ordinal`; the last used run is at the end.
     pub(crate) fn run(&mut self, ordinal: Ordinal) -> Result<usize, ReadError> {
         if let Some(at) = self
             .runs
@@ -126,14 +127,14 @@ impl BlockRun {
     }
 }
 
-/// Makes room for one more at the end; the one unused for longest goes.
+/// Makes room for one more at the end; drops the least recently used one.
 fn make_room<T>(kept: &mut Vec<T>) {
     if kept.len() >= RECENT_PAGES {
         kept.remove(0);
     }
 }
 
-/// Where each of `blocks` begins in the file, the first one at `from`.
+/// Offsets of `blocks` in the file, the first one at `from`.
 fn starts(from: u64, blocks: &[BlockRef]) -> Vec<u64> {
     let begin = |next: &mut u64, block: &BlockRef| {
         let at = *next;
@@ -143,7 +144,7 @@ fn starts(from: u64, blocks: &[BlockRef]) -> Vec<u64> {
     blocks.iter().scan(from, begin).collect()
 }
 
-/// The nodes in the order of their ordinals. Only pages that have lists beneath them are decoded.
+/// Nodes in the order of their ordinals. Decodes only pages with lists below.
 fn number_nodes(top: &NodeRef, source: &impl NodeSource) -> Result<Vec<BlockRef>, ReadError> {
     let mut all = Vec::new();
     let mut stack = vec![Child::Node(*top)];

@@ -1,7 +1,7 @@
-//! A sender's source: a scanned tree as the manifest of a release, and its blocks by ordinal.
+//! A scanned tree as the source of a release: its manifest, and its blocks by ordinal.
 //!
-//! The manifest's nodes are those of the index; the blocks of files stay where they are and are read, and verified, when
-//! they are asked for. It must not know who asks, nor what is signed.
+//! The manifest's nodes are those of the index; blocks stay in their files, and are read and
+//! verified on demand.
 
 use std::fs::File;
 use std::io;
@@ -19,16 +19,16 @@ use crate::tree::index::Index;
 use crate::tree::scan::Scanned;
 use crate::{Error, Kind, Result};
 
-/// Why a block cannot be sent.
+/// Reason why a block cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// The file is not what was scanned: gone, replaced or written to.
+    /// The file changed since the scan: gone, replaced or written.
     #[error("{0} has changed since it was scanned")]
     Changed(TreePath),
     /// The file, or the spool of nodes, cannot be read.
     #[error("cannot read {0}: {1}")]
     Io(String, io::Error),
-    /// Neither the live tree nor what is kept of older releases has it.
+    /// Neither the live tree nor the kept content of older releases has the block.
     #[error("a part of {0} is not here any more: it is neither in the tree nor kept")]
     NotKept(TreePath),
     /// This machine has no data of the release at all.
@@ -39,9 +39,9 @@ pub enum SourceError {
     Manifest(#[from] ReadError),
 }
 
-/// Where a sender gets the nodes and blocks of a release from, by ordinal.
+/// Nodes and blocks of a release for a sender, by ordinal.
 pub trait Blocks {
-    /// Appends the bytes of the block `ordinal` to `out`; after an error it is as it was.
+    /// Appends the bytes of the block `ordinal` to `out`; leaves `out` unchanged on error.
     fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError>;
 }
 
@@ -51,7 +51,7 @@ impl Blocks for ScannedSource {
     }
 }
 
-/// The source of one who has nothing of the release.
+/// A source without any data.
 #[derive(Debug)]
 pub struct Nothing;
 
@@ -61,24 +61,24 @@ impl Blocks for Nothing {
     }
 }
 
-/// The manifest of a scanned tree, and its blocks.
+/// Manifest and blocks of a scanned tree.
 #[derive(Debug)]
 pub struct ScannedSource {
     root: Arc<Root>,
     numbered: OrdinalReader<Arc<Index>>,
-    /// Has the nodes of the manifest.
+    /// Holds the nodes of the manifest.
     index: Arc<Index>,
-    /// The tree's own directory.
+    /// Root directory of the tree.
     directory: Top,
-    /// A file whose inode did not change since then is as it was scanned.
+    /// Files whose inode is unchanged since this time are as scanned.
     settled: Option<SystemTime>,
 }
 
-/// What a filesystem's clock may be behind the system's: it ticks some hundred times a second.
+/// Largest lag of a filesystem clock behind the system's: it ticks some hundred times a second.
 const TICK: Duration = Duration::from_millis(20);
 
 impl ScannedSource {
-    /// The release of what was scanned under `root`.
+    /// Creates the source for a scan of `root`.
     pub fn new(root: Arc<Root>, scanned: &Scanned) -> Result<Self> {
         let index = Arc::clone(&scanned.index);
         let numbered = OrdinalReader::new(index.root(), Arc::clone(&index))
@@ -92,22 +92,22 @@ impl ScannedSource {
         })
     }
 
-    /// The root of the manifest: what is signed.
+    /// Root of the manifest, which is signed.
     pub fn top(&self) -> NodeRef {
         *self.numbered.manifest.root()
     }
 
-    /// The tree's own directory, as the header carries it.
+    /// Root directory of the tree, as in the header.
     pub fn directory(&self) -> &Top {
         &self.directory
     }
 
-    /// The manifest, for whoever reads entries.
+    /// The manifest, for readers of entries.
     pub fn manifest(&self) -> &Manifest<Arc<Index>> {
         &self.numbered.manifest
     }
 
-    /// The name and size of the block `ordinal`.
+    /// Hash and size of the block `ordinal`.
     pub fn block(&mut self, ordinal: Ordinal) -> Result<BlockRef, SourceError> {
         if let Some(node) = self.numbered.node_ref(ordinal) {
             return Ok(node);
@@ -117,19 +117,19 @@ impl ScannedSource {
         Ok(run.blocks[run.index_of(ordinal)])
     }
 
-    /// The size in bytes of the block `ordinal`.
+    /// Size in bytes of the block `ordinal`.
     pub fn size_of(&mut self, ordinal: Ordinal) -> Result<u32, SourceError> {
         self.block(ordinal).map(|b| b.size)
     }
 
-    /// Trusts files whose inode did not change since the scan began at `scanned`: what is read of them is not hashed
-    /// again. Every host does that anyway.
+    /// Trusts files whose inode is unchanged since the scan began at `scanned`: their bytes are not
+    /// hashed again. Every host does so anyway.
     pub fn trust_unchanged(&mut self, scanned: SystemTime) {
         self.settled = scanned.checked_sub(TICK);
     }
 
-    /// Appends the bytes of the block `ordinal` to `out`, verified where the file may have changed; after an error it is
-    /// as it was.
+    /// Appends the bytes of the block `ordinal` to `out`, verified if the file may have changed;
+    /// leaves `out` unchanged on error.
     pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
         if let Some(node) = self.numbered.node_ref(ordinal) {
             let bytes = self.index.node(&node.hash)?;
@@ -158,7 +158,7 @@ impl ScannedSource {
         Err(failed)
     }
 
-    /// The file of a run, opened when it is read for the first time.
+    /// Opens the file of a run at the first read.
     fn open(&mut self, at: usize) -> Result<Arc<File>, SourceError> {
         let run = &mut self.numbered.runs[at];
         if let Some(file) = &run.file {
@@ -188,7 +188,8 @@ impl ScannedSource {
     }
 }
 
-/// Whether the inode of `file` is as it was at `since`: every write, rename and link changes its time of change.
+/// Returns whether the inode of `file` is unchanged since `since`: every write, rename and link
+/// changes its ctime.
 fn is_settled(file: &File, since: Option<SystemTime>) -> bool {
     let Some(since) = since.and_then(|t| t.duration_since(SystemTime::UNIX_EPOCH).ok()) else {
         return false;
@@ -247,7 +248,8 @@ mod tests {
             .collect()
     }
 
-    /// Every ordinal of the release, in order or backwards: whole, verified, and of the size that was told.
+    /// Reads every ordinal of the release, in order or backwards: whole, verified and of the
+    /// promised size.
     fn read_all(source: &mut ScannedSource, backwards: bool) -> HashMap<u64, Vec<u8>> {
         let top = source.top();
         let all = 0..top.nodes + top.blocks;
@@ -407,7 +409,7 @@ mod tests {
         let mut source = fixture.source(&Policy::default());
         let nodes = source.top().nodes;
 
-        // As if the scan had begun long after the files were written, and one of them changed since.
+        // As if the scan began long after the last write, with one file changed since.
         source.trust_unchanged(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
         let mut out = Vec::new();
         source.read(Ordinal(nodes), &mut out).unwrap();

@@ -1,9 +1,9 @@
-//! A sender's source out of a host's own tree: a release that it keeps, its blocks read from the live tree and from the
-//! content that is kept of older releases.
+//! A kept release as the source for a sender: blocks come from the live tree and from the kept
+//! content of older releases.
 //!
-//! It runs beside the sessions that change the tree, in the daemon or in another process without the tree's lock: what it
-//! reads may change or vanish under it. So every block is verified, and looked for once more from the beginning before it is
-//! called missing.
+//! It runs beside sessions that change the tree, in the daemon or in another process without the
+//! tree's lock, so files may change or vanish at any time. Every block is verified, and a missing
+//! one is looked up once more from the beginning.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -26,12 +26,12 @@ use crate::tree::state::node_store::NodeStore;
 use crate::tree::state::reader::StateReader;
 use crate::{Error, Result};
 
-/// Where the live tree is.
+/// Access to the live tree.
 #[derive(Debug)]
 pub enum LiveTree {
-    /// In whichever directory this process serves: its path is not looked up.
+    /// Through this process's own tree; the path is not resolved.
     Served(Arc<Tree>),
-    /// At this path, where another process serves it.
+    /// By path; another process serves the tree.
     At(PathBuf),
 }
 
@@ -44,24 +44,24 @@ impl LiveTree {
     }
 }
 
-/// The manifest of a release that a host keeps, and its blocks.
+/// Manifest and blocks of a release that a host keeps.
 #[derive(Debug)]
 pub struct StoredSource {
     tree: LiveTree,
     records: StateReader,
     nodes: Arc<NodeStore>,
     numbered: OrdinalReader<Arc<NodeStore>>,
-    /// The live tree, as it was when it was looked at last.
+    /// Live tree at the last look.
     root: Option<Arc<Root>>,
-    /// Where the blocks of kept content lie; read when the first one is asked for.
+    /// Locations of blocks in kept content; read on first use.
     kept: Option<KeptBlocks>,
 }
 
-/// The kept content of all releases.
+/// Kept content of all releases.
 #[derive(Debug, Default)]
 struct KeptBlocks {
     dirs: Vec<PathBuf>,
-    /// The place of each block with the place of its directory in `dirs`.
+    /// For each block, the index of its directory in `dirs`, and its location.
     blocks: HashMap<BlockHash, (usize, BlockLocation)>,
     open: Option<((usize, u64), File)>,
 }
@@ -73,7 +73,7 @@ impl Blocks for StoredSource {
 }
 
 impl StoredSource {
-    /// The release with the manifest `root` of `tree`, whose state `records` are.
+    /// Opens the release with the manifest `root` of `tree`; `records` is the tree's state.
     pub fn open(tree: LiveTree, records: StateReader, root: NodeRef) -> Result<Self> {
         let nodes = Arc::new(NodeStore::look(records.path().join("nodes"))?);
         let numbered = OrdinalReader::new(root, Arc::clone(&nodes)).map_err(|e| {
@@ -89,7 +89,8 @@ impl StoredSource {
         })
     }
 
-    /// Appends the bytes of the block `ordinal` to `out`, verified; after an error it is as it was.
+    /// Appends the bytes of the block `ordinal` to `out`, verified; leaves `out` unchanged on
+    /// error.
     pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
         if let Some(node) = self.numbered.node_ref(ordinal) {
             out.extend_from_slice(&self.nodes.node(&node.hash)?);
@@ -99,7 +100,7 @@ impl StoredSource {
         let at = self.numbered.run(ordinal)?;
         for again in [false, true] {
             if again {
-                // A commit may have moved it from one place to the other, or put another tree in place.
+                // A commit may have moved the block, or exchanged the tree.
                 self.numbered.runs[at].file = None;
                 (self.root, self.kept) = (None, None);
             }
@@ -114,7 +115,7 @@ impl StoredSource {
         Err(SourceError::NotKept(self.numbered.runs[at].path.clone()))
     }
 
-    /// The block out of the live tree, when the file there still has it.
+    /// Reads the block from the live tree, if the file there still has it.
     fn live(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
         if self.root.is_none() {
             self.root = self.tree.root();
@@ -154,7 +155,7 @@ impl StoredSource {
 }
 
 impl KeptBlocks {
-    /// What cannot be read is as if it were not kept.
+    /// Loads all locations; unreadable ones count as not kept.
     fn load(state: &Path) -> Self {
         let mut kept = Self::default();
         for (_, dir) in content::shelves(state).unwrap_or_default() {

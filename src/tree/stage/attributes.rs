@@ -1,4 +1,5 @@
-//! Attributes of staged items that the release does not govern: those of what is replaced, or of the directory.
+//! Attributes of staged items outside of the release: from the replaced entry, or from the
+//! directory.
 
 use std::ffi::CStr;
 use std::io;
@@ -18,13 +19,13 @@ use crate::tree::fs::root::open_dir_at;
 use crate::tree::prepare::inheritance::Inheritance;
 use crate::tree::prepare::items::StagedItem;
 
-/// The directory in the stage for what has its project from where it is made.
+/// Directory in the stage for entries that take their project at creation.
 const NURSERY: &CStr = c"nursery";
 
 impl Stage {
-    /// Gives every item the attributes that a file in its place would have had.
+    /// Gives every item the attributes that a file created in its place would have.
     ///
-    /// It comes last, so that what changes while blocks are fetched is not lost.
+    /// Runs last, so changes during the transfer are not lost.
     pub(super) fn settle_attributes(&self) -> Result<()> {
         let root = self.tree.root();
         let mut inheritance = Inheritance::new(&root, &self.plan);
@@ -37,7 +38,7 @@ impl Stage {
             return Ok(());
         }
 
-        // What is made here has these.
+        // Entries created here have these values.
         let stage = ProjectFlags::of(self.tree.state.stage())
             .map(ProjectFlags::given)
             .map(|given| given.of_file(given));
@@ -59,7 +60,7 @@ impl Stage {
         stage: Option<ProjectFlags>,
     ) -> io::Result<()> {
         let shape = change.shape();
-        // A further name has what the file has.
+        // A further name shares the attributes of its file.
         if shape == Shape::Hardlink {
             return Ok(());
         }
@@ -70,15 +71,15 @@ impl Stage {
         }
 
         let xattrs = match change.action {
-            // A copy was made with all of it.
+            // A copy was created with all attributes.
             Action::Meta => return Ok(()),
-            // Of a further name only a look says what it is.
+            // The kind of a further name is unknown without a look.
             Action::Update
                 if change.was != Some(Shape::Hardlink)
                     || inheritance.is_kind(&change.path, shape)? =>
             {
                 match inheritance.kept(change) {
-                    // It went away meanwhile.
+                    // It vanished meanwhile.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                     kept => kept?,
                 }
@@ -94,8 +95,8 @@ impl Stage {
         add_xattrs(handle.as_fd(), want.entry.mode, &xattrs)
     }
 
-    /// Gives a file, which has the project and flags `here`, those of the one that it replaces, else those that its
-    /// directory gives.
+    /// Gives a file with the project and flags `here` those of the replaced file, else those that
+    /// its directory gives.
     fn mark(
         &self,
         inheritance: &Inheritance<'_>,
@@ -122,7 +123,7 @@ impl Stage {
             flags,
             Mode::empty(),
         ) {
-            // An ordinary user may not read what it has made.
+            // An ordinary user may be unable to read its own file.
             Err(Errno::ACCESS) if given.binding().is_none() => return Ok(()),
             file => file?,
         };
@@ -134,8 +135,8 @@ impl Stage {
         }
     }
 
-    /// Where something that is no file is made so that it is of the project that `dir` gives; `None`: in the stage. No
-    /// later call changes its project.
+    /// Directory in which to create an entry that is no file, so that it gets the project that
+    /// `dir` gives; `None` is the stage. Its project cannot change later.
     pub(super) fn nursery(
         &self,
         inheritance: &mut Inheritance<'_>,

@@ -1,7 +1,7 @@
-//! Items that are copies of what is in the tree, with other metadata.
+//! Items that are copies of files in the tree with other metadata.
 //!
-//! A copy is what the release says, whatever its original has become since the tree was compared: its content is
-//! checked where nobody else can reach it, and rights that another user gave the original stay behind.
+//! A copy has the content of the release, whatever its original is by now: the content is checked
+//! out of reach of others, and rights that another user granted on the original are dropped.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ use crate::tree::prepare::items::StagedItem;
 use crate::tree::scan;
 
 impl Stage {
-    /// Makes a file a second time, of which only metadata changes: the live tree's own keeps what it has.
+    /// Copies a file that only gets new metadata; the original in the live tree keeps its own.
     pub(super) fn copy(
         &self,
         inheritance: &mut Inheritance<'_>,
@@ -38,20 +38,21 @@ impl Stage {
             return Err(io::Error::other("it changed while it was copied"));
         }
 
-        // Who has it mapped writes to it without a trace.
+        // A process with a memory map writes without a trace.
         if !scan::holds(&to, content)? {
             return Err(io::Error::other(
                 "its content changed since the tree was compared",
             ));
         }
 
-        // A staging that is tried again copies it again, and our own operations may have changed it in between.
+        // A repeated staging copies it again, and our own operations may have changed the original
+        // in between.
         *locked(&item.copied) = Some(Box::new(before));
 
         self.seal_copy(inheritance, change, from.as_fd(), to)
     }
 
-    /// Opens a file of the tree, also one of this user that bars its own owner.
+    /// Opens a file of the tree, even one whose mode bars its owner.
     fn open_original(&self, path: &TreePath) -> io::Result<File> {
         let root = self.tree.root();
         let opened = root.open_file(path);
@@ -73,7 +74,7 @@ impl Stage {
         opened
     }
 
-    /// Gives `to` what the release says, and else what `from` has, which is in the live tree.
+    /// Sets the release's metadata on `to`, and for the rest those of `from` in the live tree.
     pub(super) fn seal_copy(
         &self,
         inheritance: &mut Inheritance<'_>,

@@ -1,4 +1,4 @@
-//! The end of staging: blocks that the tree has already, links, pipes and devices, and durability.
+//! The end of staging: blocks from the tree itself, links, pipes and devices, and a sync.
 
 use std::fs::File;
 use std::io;
@@ -22,7 +22,7 @@ use crate::tree::prepare::inheritance::Inheritance;
 use crate::tree::prepare::items::{StagedItem, is_copied};
 
 impl Stage {
-    /// Blocks that lie in the tree already: read in the order of files, verified, written.
+    /// Copies blocks from the tree itself: read in the order of files, verified, written.
     pub(super) fn copy_local(&self) -> Result<()> {
         let mut local: Vec<_> = self.plan.reuse.iter().collect();
         local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
@@ -54,7 +54,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Empty files, links, pipes, devices; hard links last, since they need the files that they name.
+    /// Creates empty files, links, pipes and devices; hard links last, since they need their files.
     pub(super) fn make_others(&self) -> Result<()> {
         let root = self.tree.root();
         let mut inheritance = Inheritance::new(&root, &self.plan);
@@ -142,14 +142,14 @@ impl Stage {
         )
     }
 
-    /// The item of the change at `at` in the plan, which its further names follow.
+    /// Item of the change at index `at` in the plan, to which further names refer.
     fn first(&self, at: usize) -> Option<&StagedItem> {
         self.items
             .get(self.items.partition_point(|item| item.change() < at))
             .filter(|item| item.change() == at)
     }
 
-    /// A further name of a file that is staged, or else of the one in the tree.
+    /// Creates a further name of a staged file, or else of the file in the tree.
     fn link(&self, first: &TreePath, name: &std::ffi::CStr) -> io::Result<()> {
         let stage = self.tree.state.stage();
         let staged = self.plan.changes.find(first).and_then(|at| self.first(at));
@@ -196,7 +196,7 @@ impl Stage {
                 rustix::fs::Mode::empty(),
             ) {
                 Ok(file) => rustix::fs::fsync(file).map_err(|e| failed(e.into()))?,
-                // Its own mode keeps us from opening it again.
+                // The file's own mode keeps this process from opening it again.
                 Err(Errno::ACCESS) => {
                     return rustix::fs::syncfs(stage).map_err(|e| failed(e.into()));
                 }

@@ -1,4 +1,4 @@
-//! Layout of a stage: a slot for each item that the plan makes, and the targets of each block.
+//! Layout of a stage: a slot for each item that the plan creates, and the targets of each block.
 
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU32;
@@ -11,7 +11,7 @@ use crate::tree::fs::sparse;
 use crate::tree::prepare::items::StagedItem;
 use crate::tree::prepare::resume::ResumableBlocks;
 
-/// The names of the blocks that are to be fetched.
+/// Hashes of the blocks to fetch.
 pub(super) fn names(plan: &Plan, spots: &BlockTargets) -> Result<HashSet<BlockHash>> {
     let mut names = HashSet::new();
     plan.each_fetched(spots.lists(), |_, block| {
@@ -20,14 +20,14 @@ pub(super) fn names(plan: &Plan, spots: &BlockTargets) -> Result<HashSet<BlockHa
     Ok(names)
 }
 
-/// Whether the block is wherever it belongs.
+/// Returns whether the block is at all its targets.
 pub(super) fn has(spots: &BlockTargets, hash: &BlockHash) -> bool {
     spots
         .of(hash)
         .is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
 }
 
-/// Gives every change that makes something a slot, and every block its places.
+/// Assigns a slot to every change that creates an item, and targets to every block.
 pub(super) fn lay_out(
     plan: &Plan,
     copied: &HashSet<usize>,
@@ -67,7 +67,7 @@ pub(super) fn lay_out(
         }
         let mut holes = (data.as_slice() != [0..size]).then(|| Box::new(data));
         if copied {
-            // It may have holes: what it takes is known when it is copied.
+            // It may have holes: its size on disk is known when it is copied.
             size = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
             holes = None;
         }

@@ -1,4 +1,4 @@
-//! The blocks of large files, read from the manifest's list nodes when they are asked for: some are kept at hand.
+//! Blocks of large files, read from the manifest's list nodes on demand, with a small cache.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +10,14 @@ use crate::manifest::read::read_list;
 use crate::sync::locked;
 use crate::tree::lifecycle::Tree;
 
-/// Lists that are kept: what comes is in about the order of the file, whichever thread asks.
+/// Number of cached lists: blocks arrive roughly in file order, whichever thread asks.
 const RECENT_LISTS: usize = 8;
 
-/// The lists of the manifests that a tree keeps.
+/// Lists of the manifests in a tree's store.
 #[derive(Debug)]
 pub(super) struct ListCache {
     tree: Arc<Tree>,
-    /// The one used last at the end.
+    /// The last used one at the end.
     kept: Mutex<Vec<(BlockHash, Arc<[BlockRef]>)>>,
 }
 

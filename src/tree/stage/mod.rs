@@ -1,8 +1,10 @@
-//! Staging: everything that a plan makes anew, complete and verified beside the tree before anything in it changes.
+//! Staging: everything new in a plan, complete and verified beside the tree before the tree
+//! changes.
 //!
-//! Staged items are named by number, never by a name that came from a peer. Every block is verified before it is
-//! written; mode, owner, attributes and time are set through the handle, before the item ever gets its final name. A
-//! small log says which staged file holds which block, so that what an aborted session left serves the next one.
+//! Staged items have numbers, never names from a peer. Every block is verified before it is
+//! written. Mode, owner, attributes and mtime are set by handle before an item gets its final name.
+//! A small log records the blocks in each staged file, so the remains of an aborted session serve
+//! the next one.
 
 mod attributes;
 mod copy;
@@ -49,10 +51,11 @@ use layout::{has, lay_out, names};
 pub use readback::BlockReader;
 use targets::BlockTargets;
 
-/// Space for files of at least this size is taken before the first byte comes, in bytes.
+/// Smallest file whose space is preallocated, in bytes.
 const PREALLOCATE_FROM: u64 = 1 << 20;
 
-/// One release being made complete beside its tree. Dropping it is aborting it: what came is kept for the next time.
+/// A release in preparation beside its tree. A drop is an abort: fetched content is kept for the
+/// next attempt.
 #[derive(Debug)]
 pub struct Stage {
     tree: Arc<Tree>,
@@ -63,15 +66,16 @@ pub struct Stage {
     log: StageLog,
     _claim: Claim<Arc<Tree>>,
     finished: AtomicBool,
-    /// Whether a commit was tried.
+    /// Whether a commit was attempted.
     spent: AtomicBool,
-    /// The tree that takes the live one's place, in the layout `swap`.
+    /// Next tree, in the layout `swap`.
     next: Mutex<Option<NextTree>>,
 }
 
 impl Stage {
-    /// Begins to stage `plan`: checks rights and space first, takes over what an aborted session left and what is kept of
-    /// older releases, and says by [`Stage::wants`] what is to be fetched. One stage at a time: another one is refused.
+    /// Begins to stage `plan`: checks rights and space, takes over the remains of an aborted
+    /// session and content of older releases. [`Stage::wants`] lists the blocks to fetch. A second
+    /// stage at the same time is refused.
     pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
         let claim = Claim::new(Arc::clone(tree))?;
         tree.check_there()?;
@@ -104,7 +108,7 @@ impl Stage {
         let held = leftovers.held();
         let keeps = content::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
         if let Err(e) = space::check(tree, &plan, &items, &held, keeps) {
-            // What cannot be gone on with stands in the way of what is wanted.
+            // Remains that cannot be continued take space that is needed.
             if !leftovers.give_up(&tree.state)? {
                 return Err(e);
             }
@@ -130,22 +134,23 @@ impl Stage {
         Ok(stage)
     }
 
-    /// What is to be done, as far as it is known now.
+    /// The plan, as far as known now.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The ordinals to be fetched, sorted: the plan's, without what an aborted session had fetched or older releases had.
+    /// Ordinals to fetch, sorted: the plan's, without blocks from an aborted session or older
+    /// releases.
     pub fn wants(&self) -> &[Range<u64>] {
         &self.plan.wants
     }
 
-    /// The block `ordinal`, when the plan has it fetched.
+    /// The block `ordinal`, if it is to be fetched.
     pub fn wanted(&self, ordinal: Ordinal) -> Result<Option<BlockRef>> {
         self.plan.wanted(ordinal, self.spots.lists())
     }
 
-    /// All blocks that are to be fetched, in the order of their ordinals.
+    /// All blocks to fetch, in the order of their ordinals.
     pub fn fetched(&self) -> Result<Vec<(Ordinal, BlockRef)>> {
         let mut all = Vec::new();
         self.plan
@@ -155,8 +160,8 @@ impl Stage {
         Ok(all)
     }
 
-    /// Verifies `bytes` and writes them wherever the plan needs them. False when they are not the block that `ordinal`
-    /// stands for, or when it was not asked for. Several threads may call this at once.
+    /// Verifies `bytes` and writes them to all their targets. False if they do not match `ordinal`,
+    /// or if the block is not wanted. Several threads may call this at once.
     pub fn put(&self, ordinal: Ordinal, bytes: &[u8]) -> Result<bool> {
         let Some(block) = self.wanted(ordinal)? else {
             return Ok(false);
@@ -170,27 +175,28 @@ impl Stage {
         Ok(true)
     }
 
-    /// Ends the staging: copies what is on the host already, makes links, pipes and devices, and makes everything
-    /// durable. An error leaves the tree as it is; what is staged is kept.
+    /// Ends the staging: copies blocks from the host itself, creates links, pipes and devices, and
+    /// syncs everything. An error leaves the tree unchanged; staged items are kept.
     pub fn finish(&self) -> Result<()> {
         if self.spent.load(Ordering::Acquire) {
             return Err(Error::refused("this stage was committed"));
         }
 
-        // What an earlier try made ready is made anew.
+        // Results of an earlier attempt are made again.
         self.finished.store(false, Ordering::Release);
-        // In the layout `swap` there are none: the next tree would get the modes that they have for now.
+        // Not in the layout `swap`: the next tree would get the temporary modes.
         let barred = (self.plan.layout == Layout::InPlace)
             .then(|| OpenedDirs::of_plan(&self.tree.root(), &self.plan));
         let _barred = barred.transpose()?;
 
-        // What changes files of the live tree comes before they are copied: they are noted as they are then.
+        // Changes to files of the live tree come before their versions are recorded.
         if self.tree.state.is_overlay() {
             copy_up::all(&self.tree, &self.plan)?;
         }
 
         if self.plan.layout == Layout::Swap {
-            // That of an earlier try: its names of the live tree's files go, which changes the files, too.
+            // Drops the next tree of an earlier attempt: its names of live files go, which changes
+            // these files, too.
             *locked(&self.next) = None;
             self.tree.state.forget_next()?;
         }
@@ -225,18 +231,18 @@ impl Stage {
         Ok(())
     }
 
-    /// Whether [`Stage::finish`] succeeded.
+    /// Returns whether [`Stage::finish`] succeeded.
     pub fn is_finished(&self) -> bool {
         self.finished.load(Ordering::Acquire)
     }
 
-    /// Makes the tree the release, all or nothing, once. On an error the tree is what it was before.
+    /// Commits the stage, all or nothing, once. An error leaves the tree as before.
     pub fn commit(&self, release: &Release, signature: &[u8]) -> Result<CommitReport> {
         if !self.finished.swap(false, Ordering::AcqRel) {
             return Err(Error::refused("the release is not staged completely"));
         }
 
-        // From now on slots may hold what was replaced.
+        // From now on slots may hold replaced entries.
         self.spent.store(true, Ordering::Release);
         self.log.retire(&self.tree.state)?;
         self.tree.check_there()?;
@@ -263,7 +269,7 @@ impl Stage {
         Ok(report)
     }
 
-    /// After an exchange of whole trees: removes the second names of what is in the new one.
+    /// Removes the staged names of the new tree's entries after an exchange.
     fn drop_slots(&self) -> Result<()> {
         let stage = self.tree.state.stage();
         for item in self
@@ -285,12 +291,12 @@ impl Stage {
         Ok(())
     }
 
-    /// What was to be done; for one who has committed it.
+    /// Returns the plan after a commit.
     pub fn into_plan(mut self) -> Plan {
         self.plan.take()
     }
 
-    /// Gives up: the tree stays as it is, what came is kept for the next time.
+    /// Aborts: the tree stays unchanged, fetched content is kept for the next attempt.
     pub fn abort(self) {}
 
     fn place(&self, hash: &BlockHash, bytes: &[u8]) -> Result<()> {
@@ -319,19 +325,19 @@ impl Stage {
         Ok(())
     }
 
-    /// Writes one block; the last one of a file seals it.
+    /// Writes one block; the last block of a file seals it.
     fn write(&self, item: &StagedItem, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.open_slot(item.slot)?;
         sparse::write(&file, bytes, offset)?;
         self.count(item, || Ok(file))
     }
 
-    /// Leaves out a block of a long hole, of which a file can have millions.
+    /// Skips a block of a long hole; a file can have millions.
     fn leave_out(&self, item: &StagedItem) -> io::Result<()> {
         self.count(item, || self.open_slot(item.slot))
     }
 
-    /// Counts a block that is there; the last one seals the file.
+    /// Counts a present block; the last one seals the file.
     fn count(&self, item: &StagedItem, file: impl FnOnce() -> io::Result<File>) -> io::Result<()> {
         if item.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
@@ -368,7 +374,7 @@ impl Stage {
         self.seal_over(item, handle, &now)
     }
 
-    /// Gives the item, which is as in `now`, the release's metadata.
+    /// Sets the release's metadata on the item, whose status is `now`.
     fn seal_over(&self, item: &StagedItem, handle: impl AsFd, now: &FileStat) -> io::Result<()> {
         Metadata::wanted(&self.plan.changes.get(item.change()), &self.plan)
             .set_over(handle.as_fd(), now)?;
@@ -376,7 +382,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Puts what older releases had where it belongs now: what of it is damaged stays among what is to be fetched.
+    /// Takes blocks from older releases; damaged ones stay wanted.
     fn take_kept(&mut self) -> Result<()> {
         let state = self.tree.state.here();
         if self.plan.wants.is_empty() || content::shelves(&state).is_ok_and(|kept| kept.is_empty())
@@ -387,7 +393,7 @@ impl Stage {
         self.take(|found| content::find(&state, &wanted, found))
     }
 
-    /// Puts blocks that are on the host where they belong; they need not be fetched any more.
+    /// Takes blocks that are on the host; they need not be fetched any more.
     fn take(&mut self, blocks: impl FnOnce(&mut dyn FnMut(&BlockHash, &[u8]))) -> Result<()> {
         let mut trouble = None;
         blocks(&mut |hash, bytes| {
@@ -407,8 +413,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes the space of large files. [`Stage::begin`] has seen that there is enough; this holds it, and may take its
-    /// time while the first blocks are on their way.
+    /// Preallocates the space of large files. [`Stage::begin`] checked that there is enough; this
+    /// may run while the first blocks arrive.
     pub fn reserve(&self) -> Result<()> {
         if space::is_memory(&self.tree) {
             return Ok(());

@@ -1,8 +1,8 @@
-//! Reading back blocks of a release that is being staged from wherever this host has them.
+//! Reads blocks of a release in preparation back from this host.
 //!
-//! In the order in which they are looked for: what is staged already, what the plan found elsewhere in the tree, and the
-//! file of the live tree that the release leaves as it is. A block counts only when it is what its hash says; one that
-//! is not here is no error. Never more than one block is in memory.
+//! Sources, in this order: staged files, places in the tree that the plan found, and unchanged
+//! files of the live tree. A block counts only with a matching hash; a missing one is no error. At
+//! most one block is in memory.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,18 +20,18 @@ use crate::tree::lifecycle::Tree;
 use crate::tree::serve::ordinals::OrdinalReader;
 use crate::tree::state::block_log::{self, BlockLocation};
 
-/// The blocks of one release, by ordinal.
+/// Blocks of one release, by ordinal.
 #[derive(Debug)]
 pub struct BlockReader {
     tree: Arc<Tree>,
     numbered: OrdinalReader<TreeNodes>,
-    /// The file of the stage that was read last.
+    /// Last file read from the stage.
     staged: Option<(u64, File)>,
-    /// The same of the tree, of those that the plan named.
+    /// Last file read from the tree, among those that the plan named.
     local: Option<(TreePath, File)>,
 }
 
-/// The nodes that a tree keeps.
+/// Nodes in a tree's store.
 #[derive(Debug)]
 struct TreeNodes(Arc<Tree>);
 
@@ -42,7 +42,7 @@ impl NodeSource for TreeNodes {
 }
 
 impl BlockReader {
-    /// The release with the manifest `root`, all of which `tree` has.
+    /// Opens the release with the manifest `root`; `tree` has all its nodes.
     pub fn open(tree: &Arc<Tree>, root: NodeRef) -> Result<Self, ReadError> {
         let numbered = OrdinalReader::new(root, TreeNodes(Arc::clone(tree)))?;
         Ok(Self {
@@ -53,7 +53,8 @@ impl BlockReader {
         })
     }
 
-    /// Reads the block of a file `ordinal` into `out`, verified; false when it is not here, whatever is in `out` then.
+    /// Reads the file block `ordinal` into `out`, verified. False if it is missing; `out` is
+    /// unspecified then.
     pub fn read(&mut self, stage: &Stage, ordinal: Ordinal, out: &mut Vec<u8>) -> bool {
         if self.numbered.node_ref(ordinal).is_some() {
             return false;
@@ -70,7 +71,7 @@ impl BlockReader {
             || self.unchanged(at, ordinal, out)
     }
 
-    /// What came in this session, or was taken over when it began.
+    /// Reads a block that arrived in this session, or was taken over at its beginning.
     fn staged(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
         let found = stage
             .spots
@@ -84,7 +85,7 @@ impl BlockReader {
             Some((_, file)) => file,
             None => match open_file_at(self.tree.state().stage(), &slot_name(slot)) {
                 Ok(file) => file,
-                // Its own mode may keep us from opening it again.
+                // The file's own mode may keep this process from opening it again.
                 Err(_) => return false,
             },
         };
@@ -100,7 +101,7 @@ impl BlockReader {
         read
     }
 
-    /// What the plan takes from another place in the tree.
+    /// Reads a block that the plan takes from another place in the tree.
     fn local(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
         let Some(place) = stage.plan.reuse.get(&block.hash) else {
             return false;
@@ -119,7 +120,7 @@ impl BlockReader {
         read
     }
 
-    /// What the file of the same path has in the same place.
+    /// Reads a block from the same place of the unchanged file.
     fn unchanged(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> bool {
         let run = &mut self.numbered.runs[at];
         let index = run.index_of(ordinal);

@@ -1,6 +1,6 @@
-//! Files that the tree has already under another name, taken over whole: the clone shares the space of the original
-//! (reflinks: btrfs, XFS and others) and is verified before it counts. Where the filesystem cannot do that, or the file
-//! is not what it was, blocks are copied as they are elsewhere.
+//! Whole files that the tree has under another name: a clone shares the space of the original
+//! (reflinks: btrfs, XFS and others) and is verified. On other filesystems, or if the file changed,
+//! blocks are copied instead.
 
 use std::fs::File;
 use std::io;
@@ -16,17 +16,17 @@ use crate::error::Result;
 use crate::manifest::{Content, TreePath};
 use crate::tree::prepare::items::StagedItem;
 
-/// What came of trying to clone a file.
+/// Result of an attempt to clone a file.
 enum Cloned {
     Yes,
-    /// It is not what was expected.
+    /// The file is not as expected.
     No,
-    /// The filesystem has no clones.
+    /// The filesystem cannot clone.
     Never,
 }
 
 impl Stage {
-    /// Clones what can be; says how many files that were.
+    /// Clones all suitable files; returns their number.
     pub(super) fn clone_files(&self) -> Result<u64> {
         let mut count = 0;
         if self.plan.reuse.is_empty() {
@@ -34,7 +34,7 @@ impl Stage {
         }
 
         for (at, item) in self.items.iter().enumerate() {
-            // Nothing of it may have been written: it would be written over.
+            // No block may be written yet: a clone would overwrite it.
             if item.blocks == 0 || item.left.load(Ordering::Acquire) != item.blocks {
                 continue;
             }
@@ -56,7 +56,8 @@ impl Stage {
         Ok(count)
     }
 
-    /// All blocks of the file that `change` makes; none when the first is not in the tree: it has no twin then.
+    /// All blocks of the file that `change` creates; none if the tree lacks the first, since there
+    /// is no twin then.
     fn blocks(&self, change: &Change) -> Result<Vec<BlockRef>> {
         let mut all = Vec::new();
         match self.plan.content(change) {
@@ -78,7 +79,7 @@ impl Stage {
         Ok(all)
     }
 
-    /// A file of the tree that has most of the blocks, where they belong.
+    /// A file of the tree with most of the blocks at the same offsets.
     fn twin(&self, blocks: &[BlockRef]) -> Option<&TreePath> {
         let path = &self.plan.reuse.get(&blocks.first()?.hash)?.path;
         let mut offset = 0;
@@ -137,7 +138,7 @@ impl Stage {
     }
 }
 
-/// Whether the file is these blocks.
+/// Returns whether the file consists of these blocks.
 fn holds(file: &File, blocks: &[BlockRef]) -> io::Result<bool> {
     let (mut bytes, mut offset) = (Vec::new(), 0);
     for block in blocks {

@@ -1,4 +1,4 @@
-//! Files that an aborted session began: taken over where they are, with what is right in them.
+//! Files that an aborted session began: continued in place, with their intact blocks.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -19,8 +19,8 @@ use crate::tree::prepare::items::StagedItem;
 use crate::tree::prepare::resume::ResumableBlocks;
 
 impl Stage {
-    /// Goes on with the items in `resumed`, whose slots an aborted session filled in part, and puts everything else
-    /// that it left where it belongs now.
+    /// Continues the items in `resumed`, whose slots an aborted session filled in part, and moves
+    /// all other remains to their new targets.
     pub(super) fn take_over(
         &mut self,
         mut leftovers: ResumableBlocks,
@@ -35,13 +35,13 @@ impl Stage {
         leftovers.retain(|hash| !has(&self.spots, hash));
         self.take(|found| leftovers.for_each(found))?;
 
-        // Until here the old log speaks of what the new one tells of as well.
+        // Until here, the old log describes the same blocks as the new one.
         self.log.close();
         leftovers.remove(&self.tree.state)
     }
 
     fn resume(&self, at: usize, item: &StagedItem, leftovers: &ResumableBlocks) -> io::Result<()> {
-        // It may have been complete, with the owner and the mode of a release that is not wanted any more.
+        // It may have been complete, with owner and mode of a release that is not wanted any more.
         let private = Metadata {
             mode: Some(Mode::from_bits(0o600)),
             uid: Some(nix::unistd::geteuid().as_raw()),
@@ -71,7 +71,7 @@ impl Stage {
             offset += u64::from(block.size);
         })?;
 
-        // Zeros are not written: where something else is there must be nothing.
+        // Zeros are not written, so other bytes in their place must go.
         for range in wrong {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             if rustix::fs::fallocate(&file, flags, range.start, range.end - range.start).is_err() {

@@ -1,8 +1,8 @@
-//! Where every block of what is staged belongs, and whether it is there already.
+//! Targets of every staged block, and whether each is filled.
 //!
-//! A place in a small file is written out. Those in files that list their blocks in nodes of their own are known by the
-//! beginning of the block's name and a number; the rest is read from the list ([`ListCache`]): they take nine bytes each,
-//! and a file of 10 GB has 160,000 of them.
+//! A target in a small file is stored in full. Targets in files that list their blocks in separate
+//! nodes are known by a prefix of the block's hash and a number; the rest is read from the list
+//! ([`ListCache`]). They take nine bytes each: a file of 10 GB has 160,000.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,20 +18,20 @@ const MISSING: u8 = 0;
 const WRITING: u8 = 1;
 const WRITTEN: u8 = 2;
 
-/// The places of all blocks.
+/// Targets of all blocks.
 #[derive(Debug)]
 pub(super) struct BlockTargets {
-    /// Sorted, once all are known.
+    /// Sorted once complete.
     direct: Vec<Direct>,
     files: Vec<Listed>,
-    /// Of all places in listed files, sorted: the beginning of the block's name, and the number of the place.
+    /// For all targets in listed files, sorted: prefix of the hash, and number of the target.
     index: Vec<(u32, u32)>,
-    /// By number.
+    /// States by number.
     states: Vec<AtomicU8>,
     lists: ListCache,
 }
 
-/// One of the places of one block: where it is, and what is known of it.
+/// One target of one block, with its state.
 #[derive(Debug)]
 pub(super) struct BlockTarget<'a> {
     pub(super) item: usize,
@@ -39,7 +39,7 @@ pub(super) struct BlockTarget<'a> {
     state: &'a AtomicU8,
 }
 
-/// A place in a file whose entry names its blocks.
+/// A target in a file whose entry names its blocks.
 #[derive(Debug)]
 struct Direct {
     key: Key,
@@ -48,27 +48,27 @@ struct Direct {
     state: AtomicU8,
 }
 
-/// The first half of a block's name: to find two blocks that share it is beyond anybody but by 2^64 attempts, and would
-/// spoil nothing but the finder's own release. A million places take half the memory so.
+/// First half of a block's hash. A collision takes 2^64 attempts and spoils only the attacker's own
+/// release. Half the hash halves the memory of a million targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key([u8; 16]);
 
-/// A file whose blocks stand in lists.
+/// A file with its blocks in lists.
 #[derive(Debug)]
 struct Listed {
     item: u32,
-    /// The number of its first place.
+    /// Number of its first target.
     first: u32,
     lists: Vec<ListPart>,
 }
 
-/// What one list says of a file.
+/// One list of a file.
 #[derive(Debug)]
 struct ListPart {
     list: ListRef,
-    /// The place in the file of its first block, among all blocks.
+    /// Index of its first block among all blocks of the file.
     first: u32,
-    /// The same in bytes.
+    /// Offset of its first block in bytes.
     offset: u64,
 }
 
@@ -80,14 +80,14 @@ impl Key {
 }
 
 impl BlockTarget<'_> {
-    /// Whether the block is to be written there, by whoever asks.
+    /// Claims the target for a write; false if it is claimed or filled.
     pub(super) fn claim(&self) -> bool {
         self.state
             .compare_exchange(MISSING, WRITING, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
-    /// It was claimed, and is there, or is not.
+    /// Ends a claim: the block is written, or not.
     pub(super) fn settle(&self, written: bool) {
         self.state
             .store(if written { WRITTEN } else { MISSING }, Ordering::Release);
@@ -99,7 +99,7 @@ impl BlockTarget<'_> {
 }
 
 impl BlockTargets {
-    /// No places yet, of a release whose lists `tree` has.
+    /// No targets yet, for a release whose lists `tree` has.
     pub(super) fn new(tree: &Arc<Tree>) -> Self {
         Self {
             direct: Vec::new(),
@@ -110,12 +110,12 @@ impl BlockTargets {
         }
     }
 
-    /// What reads the lists of large files.
+    /// Reader of the lists of large files.
     pub(super) fn lists(&self) -> &ListCache {
         &self.lists
     }
 
-    /// Adds the blocks of `content`, which is the item's, and tells of each; says how many bytes they are.
+    /// Adds the blocks of `content` for an item and calls back for each; returns their bytes.
     pub(super) fn add(
         &mut self,
         item: u32,
@@ -172,7 +172,7 @@ impl BlockTargets {
         Ok(offset)
     }
 
-    /// All places are known.
+    /// Sorts the targets once all are added.
     pub(super) fn sort(&mut self) {
         self.direct.shrink_to_fit();
         self.direct
@@ -180,7 +180,7 @@ impl BlockTargets {
         self.index.sort_unstable();
     }
 
-    /// Where the block `hash` belongs.
+    /// Targets of the block `hash`.
     pub(super) fn of(&self, hash: &BlockHash) -> Result<impl Iterator<Item = BlockTarget<'_>>> {
         let key = Key::of(hash);
         let first = self.direct.partition_point(|d| d.key < key);
@@ -213,7 +213,7 @@ impl BlockTargets {
         Ok(spots)
     }
 
-    /// The name of the block that belongs to place `number` of the listed files, and the place.
+    /// Hash and target for the number `number` of the listed files.
     fn numbered(&self, number: u32) -> Result<(BlockHash, BlockTarget<'_>)> {
         let file = &self.files[self.files.partition_point(|f| f.first <= number) - 1];
         let nth = number - file.first;
@@ -235,7 +235,7 @@ impl BlockTargets {
         ))
     }
 
-    /// The block that is the item's `nth`, at `offset`, is there.
+    /// Marks the item's block `nth`, at `offset`, as present.
     pub(super) fn found(&self, item: usize, nth: u32, block: &BlockRef, offset: u64) {
         let state = match self.files.binary_search_by_key(&item, |f| f.item as usize) {
             Ok(at) => Some(&self.states[(self.files[at].first + nth) as usize]),
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn every_block_is_found_at_all_its_places_in_small_files_and_in_listed_ones() {
         let dir = tempfile::tempdir().unwrap();
-        // Every name twice, and more than one list holds.
+        // Every hash twice, and more than one list can hold.
         let block = |n: u32| BlockRef {
             size: n % 6000 + 1,
             ..BlockRef::of(&(n % 6000).to_le_bytes())
