@@ -29,292 +29,292 @@ always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_needs_command" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_needs_command" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_needs_command" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_needs_command" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_needs_command" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_needs_command" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_needs_command" -s V -l version -d 'Print version'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spec\'s release on every target host'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "watch" -d 'The live mode: deploy, then a release for each quiet batch of changes'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: what in each host\'s tree differs from the spec\'s source'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Back to an earlier release, on every host'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "status" -d 'The hosts, their release, state and last error'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'The hosts alive now: name, address, version, trees'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "send" -d 'Ad hoc: files of this host\'s tree to the same place on the others, through the daemon that runs here'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "sync" -d 'As send, and delete on the others what is extra under the paths'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Say what is wrong with a spec or a configuration, or what it means'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "init" -d 'Make the keys of a group and one file for all of its hosts; unpack that file on a host'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Make a deploy key in OpenSSH\'s format, and a group key'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receives releases; runs in the foreground'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Three hosts on this machine\'s loopback, one real deploy, and what to try next'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Return every host to an earlier release'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "status" -d 'List the hosts with their release, state and last error'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "send" -d 'Ad hoc: send files of this host\'s tree to the same place on the others, through the local daemon'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "sync" -d 'Like send, and delete extra files under the paths on the others'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Report errors in a spec or a configuration, or explain it'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "init" -d 'Create the keys of a group and one file for all of its hosts; unpack that file on a host'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Create a deploy key in OpenSSH\'s format, and a group key'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest what to try next'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "complete" -d 'What completion scripts ask of the daemon that runs here'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "complete" -d 'List names for completion scripts, from the local daemon'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l expect -d 'Fail unless N target hosts answer' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l timeout -d 'Give a host this long to answer or progress' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l timeout -d 'Longest time for a host to answer or make progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s n -l dry-run -d 'Print what every host would change; change nothing'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l yes-unmounted -d 'Go on although a filesystem in the source is not mounted any more: what was on it is missing from the release'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l recheck -d 'Run health checks also on hosts where nothing changes'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l delete -d 'Delete what the release does not have, whatever the spec says'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-delete -d 'Delete nothing, whatever the spec says'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l strict-host-keys -d 'Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s n -l dry-run -d 'Print the changes on every host without making them'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l yes-unmounted -d 'Continue although a filesystem in the source is no longer mounted: its files are missing from the release'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l recheck -d 'Run health checks even on hosts without changes'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l delete -d 'Delete files outside the release, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-delete -d 'Delete nothing, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l pause-file -d 'While this file exists deploy nothing, and gather' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l settle -d 'A batch is over when nothing has changed for so long' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l max-delay -d 'A batch is over so long after its first change; files that are still being written stay for a later one' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l pause-file -d 'While this file exists, collect changes without deploying' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l settle -d 'Complete a batch after this long without changes' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l max-delay -d 'Complete a batch this long after its first change; files still being written wait for a later one' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l expect -d 'Fail unless N target hosts answer' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l timeout -d 'Give a host this long to answer or progress' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l timeout -d 'Longest time for a host to answer or make progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l once -d 'End as soon as it is quiet'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-initial -d 'Deploy nothing before something changes'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l delete -d 'Delete what the release does not have, whatever the spec says'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-delete -d 'Delete nothing, whatever the spec says'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l strict-host-keys -d 'Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l once -d 'End as soon as the source is quiet'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-initial -d 'Wait for a change before the first deploy'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l delete -d 'Delete files outside the release, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-delete -d 'Delete nothing, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand watch" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l expect -d 'Fail unless N target hosts answer' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l timeout -d 'Give a host this long to answer or progress' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l timeout -d 'Longest time for a host to answer or make progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l delete -d 'Delete what the release does not have, whatever the spec says'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l no-delete -d 'Delete nothing, whatever the spec says'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l strict-host-keys -d 'Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l delete -d 'Delete files outside the release, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l no-delete -d 'Delete nothing, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'The release to go back to [default: the newest earlier one that all hosts that run the present one had]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s k -l key -d 'The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l authorized-keys -d 'Whose releases may be signed again, beside those of the key that signs [default: the configuration\'s]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l rate -d 'Ceiling of the rate, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l to -d 'Release to return to [default: the newest earlier one that all hosts with the present one had]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l authorized-keys -d 'Keys whose releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l expect -d 'Fail unless N target hosts answer' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l timeout -d 'Give a host this long to answer or progress' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l timeout -d 'Longest time for a host to answer or make progress' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s n -l dry-run -d 'Print what every host would change; change nothing'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l strict-host-keys -d 'Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s n -l dry-run -d 'Print the changes on every host without making them'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l wait -d 'How long to wait for answers' -r
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l wait -d 'Time to wait for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand log" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand log" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand log" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand log" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand log" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l wait -d 'How long to wait for answers' -r
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l wait -d 'Time to wait for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand status" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand status" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand status" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand status" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand status" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l wait -d 'How long to listen for answers' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l wait -d 'Time to listen for answers' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand members" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand members" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand members" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand members" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand members" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand send" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand send" -l tree -d 'The tree, when this host has several and no path says which' -r
-complete -c makuo -n "__fish_makuo_using_subcommand send" -l exclude -d 'Leave out what matches; a line of .gitignore (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand send" -l max-delete -d 'The most deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand send" -l socket -d 'The daemon\'s control socket [default: as the configuration says]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l tree -d 'Tree, if this host has several and no path selects one' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l exclude -d 'Exclude paths that match this line in .gitignore syntax (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l max-delete -d 'Largest number of deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l socket -d 'Control socket of the daemon [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand send" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand send" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand send" -s D -l delete -d 'Delete on the others what is extra under the paths'
-complete -c makuo -n "__fish_makuo_using_subcommand send" -s r -l recursive -d 'Directories with what is in them'
-complete -c makuo -n "__fish_makuo_using_subcommand send" -s n -l dry-run -d 'Print what every host would change; change nothing'
-complete -c makuo -n "__fish_makuo_using_subcommand send" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s D -l delete -d 'Delete extra files under the paths on the others'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s r -l recursive -d 'Include the content of directories'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s n -l dry-run -d 'Print the changes on every host without making them'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
 complete -c makuo -n "__fish_makuo_using_subcommand send" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand send" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand send" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand send" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand send" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -s t -l target -d 'Only hosts whose name matches this glob (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -l tree -d 'The tree, when this host has several and no path says which' -r
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -l exclude -d 'Leave out what matches; a line of .gitignore (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -l max-delete -d 'The most deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -l socket -d 'The daemon\'s control socket [default: as the configuration says]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l tree -d 'Tree, if this host has several and no path selects one' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l exclude -d 'Exclude paths that match this line in .gitignore syntax (repeatable)' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l max-delete -d 'Largest number of deletions on one host [default: 50% of a whole tree, no limit for paths]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l socket -d 'Control socket of the daemon [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand sync" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand sync" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -s r -l recursive -d 'Directories with what is in them'
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -s n -l dry-run -d 'Print what every host would change; change nothing'
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -l checksum -d 'Hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s r -l recursive -d 'Include the content of directories'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s n -l dry-run -d 'Print the changes on every host without making them'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
 complete -c makuo -n "__fish_makuo_using_subcommand sync" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand sync" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand sync" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand sync" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand check" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand check" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand check" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand check" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand check" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand init" -l host -d 'Unpack this host file, beside the configuration that --config names' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand init" -s o -l output -d 'Where the host file goes [default: ~/.config/makuo/host.toml]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand init" -s k -l key -d 'A deploy key that you have, or its .pub [default: ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -l host -d 'Unpack this host file, beside the configuration named by --config' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s o -l output -d 'Path of the host file [default: ~/.config/makuo/host.toml]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s k -l key -d 'Existing deploy key to use, or its .pub [default: ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand init" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand init" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand init" -l force -d 'Overwrite files that say something else'
+complete -c makuo -n "__fish_makuo_using_subcommand init" -l force -d 'Overwrite files with other content'
 complete -c makuo -n "__fish_makuo_using_subcommand init" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand init" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand init" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand init" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s o -l output -d 'Where the key goes, a deploy key unless --group is said; its public half gets .pub' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l comment -d 'A remark in the public key [default: user@host]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s o -l output -d 'Path of the key, a deploy key unless --group is given; the public half gets .pub' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l comment -d 'Comment in the public key [default: user@host]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l force -d 'Overwrite a deploy key that exists; with --group, a group key'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l deploy -d 'Make only a deploy key: it signs releases'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l group -d 'Make only a group key: every datagram is sealed with it, and only those who have it are heard'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l force -d 'Overwrite an existing deploy key; with --group, a group key'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l deploy -d 'Create only a deploy key, which signs releases'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l group -d 'Create only a group key, which seals every datagram; hosts accept only datagrams sealed with it'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand keygen" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s b -l base -d 'Manage DIR as the tree `default`' -r -f -a "(__fish_complete_directories)"
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l tree -d 'Manage DIR as the tree NAME (repeatable)' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l name -d 'This host\'s name [default: the system\'s]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l state-dir -d 'Where releases are staged; on the trees\' filesystem [default: .makuo beside each tree]' -r -f -a "(__fish_complete_directories)"
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l authorized-keys -d 'Who may deploy and audit [default: /etc/makuo/authorized_keys]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l name -d 'Name of this host [default: the system\'s]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l state-dir -d 'Directory for staging, on the trees\' filesystem [default: .makuo beside each tree]' -r -f -a "(__fish_complete_directories)"
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l authorized-keys -d 'Keys that may deploy and audit [default: /etc/makuo/authorized_keys]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s u -l user -d 'Run as this user' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l run-group -d 'Run as this group' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Where the console of makuosan listens [default: off]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'The control socket [default: /run/makuo/makuo.sock]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Address of the makuosan console [default: off]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'Path of the control socket [default: /run/makuo/makuo.sock]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Not supported yet; here so that it is refused and not ignored' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'The interface to use, by name or address; several with commas or by repetition' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'The multicast group [default: 224.0.0.108]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l port -d 'The UDP port [default: 5000]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'How many routers a datagram may pass, and one [default: 1]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group-key -d 'The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over: seal with the first, open with any' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'Multicast group [default: 224.0.0.108]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l port -d 'UDP port [default: 5000]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group-key -d 'Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a change of keys: seal with the first, open with any' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l plain -d 'Go without a group key: anybody on the network can read what is sent, and lie about hosts'
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand demo" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand demo" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand completions" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand completions" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand completions" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand complete" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand complete" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand complete" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand complete" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand complete" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand complete" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand man" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand man" -s v -l verbose -d 'Tell more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand man" -s q -l quiet -d 'Results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand man" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand man" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'

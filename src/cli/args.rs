@@ -1,6 +1,7 @@
-//! The raw command line: what may be said, as clap reads it. One source for parsing, help, man pages and completions.
+//! The raw command line as parsed by clap: one source for parsing, help, man pages and completions.
 //!
-//! Owns names, order and help texts of flags. Must not act: each command's own file resolves its arguments to options.
+//! Owns names, order and help texts of flags. Runs nothing: each command's own file turns its
+//! arguments into options.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -31,25 +32,25 @@ Exit codes:
     max_term_width = 100
 )]
 pub struct Cli {
-    /// What every command takes.
+    /// Options of every command.
     #[command(flatten)]
     pub common: CommonArgs,
     /// The command.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
-/// Flags that every command takes.
+/// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Common options")]
 pub struct CommonArgs {
     /// Print one JSON object a line; the last is the result
     #[arg(long, global = true)]
     pub json: bool,
-    /// Tell more; twice for debugging
+    /// Log more; twice for debugging
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     pub verbose: u8,
-    /// Results and errors only
+    /// Print results and errors only
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// When to use colour
@@ -67,7 +68,7 @@ pub struct CommonArgs {
 }
 
 impl CommonArgs {
-    /// How to report.
+    /// Settings of the report.
     pub fn settings(&self) -> Settings {
         let verbosity = match self.verbose {
             _ if self.quiet => Verbosity::Quiet,
@@ -84,109 +85,135 @@ impl CommonArgs {
     }
 }
 
-/// The commands that exist.
+/// Commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Put the spec's release on every target host
     Deploy(DeployArgs),
-    /// The live mode: deploy, then a release for each quiet batch of changes
+    /// The live mode: deploy, then release each quiet batch of changes
     Watch(WatchArgs),
-    /// Audit drift: what in each host's tree differs from the spec's source
+    /// Audit drift: list differences between each host's tree and the spec's source
     Diff(DiffArgs),
-    /// Back to an earlier release, on every host
+    /// Return every host to an earlier release
     Rollback(RollbackArgs),
-    /// The releases that the fleet knows: serial, time, key, files, bytes, who runs and who keeps them
+    /// List the fleet's releases: serial, time, key, files, bytes, and the hosts that run or keep
+    /// them
     Log(LogArgs),
-    /// The hosts, their release, state and last error
+    /// List the hosts with their release, state and last error
     Status(StatusArgs),
-    /// The hosts alive now: name, address, version, trees
+    /// List the hosts alive now: name, address, version, trees
     Members(MembersArgs),
-    /// Ad hoc: files of this host's tree to the same place on the others, through the daemon that runs here
+    /// Ad hoc: send files of this host's tree to the same place on the others, through the local
+    /// daemon
     Send(SendArgs),
-    /// As send, and delete on the others what is extra under the paths
+    /// Like send, and delete extra files under the paths on the others
     Sync(SyncArgs),
-    /// Say what is wrong with a spec or a configuration, or what it means
+    /// Report errors in a spec or a configuration, or explain it
     Check(CheckArgs),
-    /// Make the keys of a group and one file for all of its hosts; unpack that file on a host
+    /// Create the keys of a group and one file for all of its hosts; unpack that file on a host
     Init(InitArgs),
-    /// Make a deploy key in OpenSSH's format, and a group key
+    /// Create a deploy key in OpenSSH's format, and a group key
     Keygen(KeygenArgs),
-    /// The host's service: receives releases; runs in the foreground
+    /// The host's service: receive releases; runs in the foreground
     Daemon(DaemonArgs),
-    /// Three hosts on this machine's loopback, one real deploy, and what to try next
+    /// Run three hosts on this machine's loopback with one real deploy, and suggest what to try next
     Demo(DemoArgs),
     /// Print a completion script
     Completions(CompletionsArgs),
-    /// What completion scripts ask of the daemon that runs here
+    /// List names for completion scripts, from the local daemon
     #[command(hide = true)]
     Complete(CompleteArgs),
     /// Write the man pages into a directory
     Man(ManArgs),
 }
 
-/// How the other hosts are reached.
+/// Options for reaching the other hosts.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Network options")]
 pub struct NetworkArgs {
-    /// The interface to use, by name or address; several with commas or by repetition
+    /// Interface to use, by name or address; several with commas or by repetition
     #[arg(long = "interface", value_name = "NAME|ADDR", value_delimiter = ',')]
     pub interfaces: Vec<String>,
-    /// The multicast group [default: 224.0.0.108]
+    /// Multicast group [default: 224.0.0.108]
     #[arg(long, value_name = "ADDR", value_parser = multicast)]
     pub group: Option<IpAddr>,
-    /// The UDP port [default: 5000]
+    /// UDP port [default: 5000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
-    /// How many routers a datagram may pass, and one [default: 1]
+    /// TTL of datagrams: 1 for this link only, one more for each router [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub ttl: Option<u8>,
-    /// The group key: what is sent is sealed with it, and nothing else is heard. Repeated while a group changes over:
-    /// seal with the first, open with any
+    /// Group key: seals datagrams, and only datagrams sealed with it are accepted. Repeat during a
+    /// change of keys: seal with the first, open with any
     #[arg(long = "group-key", value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub group_keys: Vec<PathBuf>,
-    /// Go without a group key: anybody on the network can read what is sent, and lie about hosts
+    /// Go without a group key: anybody on the network can read traffic, and lie about hosts
     #[arg(long, conflicts_with = "group_keys")]
     pub plain: bool,
 }
 
-/// What deploy and diff have in common.
+/// Option that limits the targets.
 #[derive(Debug, Args)]
-pub struct SessionArgs {
-    /// The spec: a TOML file that says what goes where
-    #[arg(value_name = "SPEC", value_hint = ValueHint::FilePath)]
-    pub spec: PathBuf,
-    /// Only hosts whose name matches this glob (repeatable)
+pub struct TargetArgs {
+    /// Only hosts with a name that matches this glob (repeatable)
     #[arg(short, long = "target", value_name = "PATTERN")]
     pub targets: Vec<String>,
-    /// The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: the spec's,
-    /// $MAKUO_KEY, ~/.config/makuo/deploy.key]
-    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub key: Option<PathBuf>,
-    /// Ceiling of the rate, such as 500Mbit or 60MB
+}
+
+/// Option that limits the rate.
+#[derive(Debug, Args)]
+pub struct RateArgs {
+    /// Rate limit, such as 500Mbit or 60MB
     #[arg(long, value_name = "RATE")]
     pub rate: Option<Rate>,
-    /// Delete what the release does not have, whatever the spec says
-    #[arg(long, overrides_with = "no_delete")]
-    pub delete: bool,
-    /// Delete nothing, whatever the spec says
-    #[arg(long, overrides_with = "delete")]
-    pub no_delete: bool,
+}
+
+/// Options for the hosts of a session: how many, how long, how thorough, and where.
+#[derive(Debug, Args)]
+pub struct HostArgs {
     /// Fail unless N target hosts answer
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub expect: Option<u32>,
-    /// Give a host this long to answer or progress
+    /// Longest time for a host to answer or make progress
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub timeout: Duration,
-    /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
+    /// Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime
     #[arg(long)]
     pub checksum: bool,
-    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With
-    /// require = "all" such a host ends the deploy with exit code 3 until its line is deleted
+    /// Exclude a host with a changed key, instead of warning; new hosts are accepted. With require
+    /// = "all" such a host ends the deploy with exit code 3 until its line is deleted
     #[arg(long)]
     pub strict_host_keys: bool,
-    /// The network.
+    /// Network options.
     #[command(flatten)]
     pub network: NetworkArgs,
+}
+
+/// Options shared by deploy, watch and diff.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    /// The spec: a TOML file with the content, targets and rules of the release
+    #[arg(value_name = "SPEC", value_hint = ValueHint::FilePath)]
+    pub spec: PathBuf,
+    /// Targets.
+    #[command(flatten)]
+    pub select: TargetArgs,
+    /// Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the
+    /// spec's, $MAKUO_KEY, ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Rate limit.
+    #[command(flatten)]
+    pub limit: RateArgs,
+    /// Delete files outside the release, regardless of the spec
+    #[arg(long, overrides_with = "no_delete")]
+    pub delete: bool,
+    /// Delete nothing, regardless of the spec
+    #[arg(long, overrides_with = "delete")]
+    pub no_delete: bool,
+    /// Options for the hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
 }
 
 /// `makuo deploy`
@@ -194,19 +221,20 @@ pub struct SessionArgs {
 #[command(after_help = "\
 Examples:
   makuo deploy manifests/www.toml               put it on every host that has the tree
-  makuo deploy -n manifests/www.toml            only say what would change
+  makuo deploy -n manifests/www.toml            only show what would change
   makuo deploy -t 'web*' --expect 3 www.toml    only on web hosts, and only when 3 answer")]
 pub struct DeployArgs {
-    /// Print what every host would change; change nothing
+    /// Print the changes on every host without making them
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Go on although a filesystem in the source is not mounted any more: what was on it is missing from the release
+    /// Continue although a filesystem in the source is no longer mounted: its files are missing
+    /// from the release
     #[arg(long)]
     pub yes_unmounted: bool,
-    /// Run health checks also on hosts where nothing changes
+    /// Run health checks even on hosts without changes
     #[arg(long)]
     pub recheck: bool,
-    /// The rest.
+    /// Shared options.
     #[command(flatten)]
     pub session: SessionArgs,
 }
@@ -214,29 +242,31 @@ pub struct DeployArgs {
 /// `makuo watch`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-SIGTERM and Ctrl-C end it after the batch that is under way, a second one without it. SIGHUP reads the spec again,
-SIGUSR1 looks at everything again. A host that fails does not hold up the others, unless the spec sets commit.require.
+SIGTERM and Ctrl-C end it after the current batch, a second one at once. SIGHUP reloads the spec,
+SIGUSR1 rescans the source. A failed host does not hold up the others, unless the spec sets
+commit.require.
 Examples:
-  makuo watch www.toml                          until it is stopped
+  makuo watch www.toml                          until stopped
   makuo watch --settle 2s --max-delay 30s www.toml
-  makuo watch --pause-file /run/hold www.toml   gathers changes while /run/hold exists")]
+  makuo watch --pause-file /run/hold www.toml   collects changes while /run/hold exists")]
 pub struct WatchArgs {
-    /// End as soon as it is quiet
+    /// End as soon as the source is quiet
     #[arg(long)]
     pub once: bool,
-    /// Deploy nothing before something changes
+    /// Wait for a change before the first deploy
     #[arg(long)]
     pub no_initial: bool,
-    /// While this file exists deploy nothing, and gather
+    /// While this file exists, collect changes without deploying
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub pause_file: Option<PathBuf>,
-    /// A batch is over when nothing has changed for so long
+    /// Complete a batch after this long without changes
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
     pub settle: Duration,
-    /// A batch is over so long after its first change; files that are still being written stay for a later one
+    /// Complete a batch this long after its first change; files still being written wait for a
+    /// later one
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub max_delay: Duration,
-    /// The rest; --checksum is for the first deploy.
+    /// Shared options; --checksum applies to the first deploy.
     #[command(flatten)]
     pub session: SessionArgs,
 }
@@ -249,7 +279,7 @@ Examples:
   makuo diff --checksum manifests/www.toml      trust no timestamp
   makuo diff --json www.toml | grep '\"change\"'")]
 pub struct DiffArgs {
-    /// All of it.
+    /// Shared options.
     #[command(flatten)]
     pub session: SessionArgs,
 }
@@ -257,59 +287,48 @@ pub struct DiffArgs {
 /// `makuo rollback`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Run it on a host that keeps the release, and hosts that did not keep it get their data from there; anywhere else it
-works as long as all of them kept it.
+On a host that keeps the release, it also serves hosts that did not keep it; elsewhere all hosts
+must have kept it.
 Examples:
-  makuo rollback www                  back to the release before
+  makuo rollback www                  back to the previous release
   makuo rollback www --to 12          back to www@12
-  makuo rollback -n www               only say what would change")]
+  makuo rollback -n www               only show what would change")]
 pub struct RollbackArgs {
-    /// The tree
+    /// Tree to roll back
     pub tree: TreeName,
-    /// The release to go back to [default: the newest earlier one that all hosts that run the present one had]
+    /// Release to return to [default: the newest earlier one that all hosts with the present one
+    /// had]
     #[arg(long, value_name = "SERIAL", value_parser = serial)]
     pub to: Option<Serial>,
-    /// Print what every host would change; change nothing
+    /// Print the changes on every host without making them
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Only hosts whose name matches this glob (repeatable)
-    #[arg(short, long = "target", value_name = "PATTERN")]
-    pub targets: Vec<String>,
-    /// The key to sign with: an OpenSSH file, or a .pub whose private half the agent holds [default: $MAKUO_KEY,
-    /// ~/.config/makuo/deploy.key]
+    /// Targets.
+    #[command(flatten)]
+    pub select: TargetArgs,
+    /// Signing key: an OpenSSH file, or a .pub with its private half in the agent [default:
+    /// $MAKUO_KEY, ~/.config/makuo/deploy.key]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<PathBuf>,
-    /// Whose releases may be signed again, beside those of the key that signs [default: the configuration's]
+    /// Keys whose releases may be signed again, beside the signing key's own [default: the
+    /// configuration's]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authorized_keys: Option<PathBuf>,
-    /// Ceiling of the rate, such as 500Mbit or 60MB
-    #[arg(long, value_name = "RATE")]
-    pub rate: Option<Rate>,
-    /// Fail unless N target hosts answer
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub expect: Option<u32>,
-    /// Give a host this long to answer or progress
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
-    pub timeout: Duration,
-    /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
-    #[arg(long)]
-    pub checksum: bool,
-    /// Keep out a host that shows another key than its name had before, instead of warning; new hosts are taken. With
-    /// require = "all" such a host ends the deploy with exit code 3 until its line is deleted
-    #[arg(long)]
-    pub strict_host_keys: bool,
-    /// The network.
+    /// Rate limit.
     #[command(flatten)]
-    pub network: NetworkArgs,
+    pub limit: RateArgs,
+    /// Options for the hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
 }
 
 /// `makuo members`
 #[derive(Debug, Args)]
 pub struct MembersArgs {
-    /// How long to listen for answers
+    /// Time to listen for answers
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub wait: Duration,
-    /// The network.
+    /// Network options.
     #[command(flatten)]
     pub network: NetworkArgs,
 }
@@ -317,17 +336,18 @@ pub struct MembersArgs {
 /// `makuo send`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Paths are absolute, or taken from the tree's directory, not from the present one. Wildcards in quotes are expanded there.
-The daemon signs with its own [sender] key: who may use its control socket needs neither a key nor rights on the network.
+Paths are absolute or relative to the tree, not to the working directory. Quoted wildcards are
+expanded in the tree. The daemon signs with its own [sender] key: access to its control socket is
+enough, without a key or rights on the network.
 Examples:
   makuo send index.html 'img/*.png'             these files, to every host that has the tree
-  makuo send -r -n sub                          only say what would change below sub
+  makuo send -r -n sub                          only show what would change below sub
   makuo send -r -t 'web*' .                     all of the tree, to web hosts only")]
 pub struct SendArgs {
-    /// Delete on the others what is extra under the paths
+    /// Delete extra files under the paths on the others
     #[arg(short = 'D', long)]
     pub delete: bool,
-    /// The rest.
+    /// Shared options.
     #[command(flatten)]
     pub adhoc: AdhocArgs,
 }
@@ -335,44 +355,44 @@ pub struct SendArgs {
 /// `makuo sync`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A path that is not here any more is deleted on the others.
+A path that no longer exists here is deleted on the others.
 Examples:
-  makuo sync -r sub                             sub is on the others what it is here
-  makuo sync -r -n .                            only say what would change, and go")]
+  makuo sync -r sub                             make sub on the others what it is here
+  makuo sync -r -n .                            only show what would change or be deleted")]
 pub struct SyncArgs {
-    /// All of it.
+    /// Shared options.
     #[command(flatten)]
     pub adhoc: AdhocArgs,
 }
 
-/// What send and sync have in common.
+/// Options shared by send and sync.
 #[derive(Debug, Args)]
 pub struct AdhocArgs {
     /// Files and directories of the tree
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub paths: Vec<std::ffi::OsString>,
-    /// Directories with what is in them
+    /// Include the content of directories
     #[arg(short, long)]
     pub recursive: bool,
-    /// Print what every host would change; change nothing
+    /// Print the changes on every host without making them
     #[arg(short = 'n', long)]
     pub dry_run: bool,
-    /// Only hosts whose name matches this glob (repeatable)
-    #[arg(short, long = "target", value_name = "PATTERN")]
-    pub targets: Vec<String>,
-    /// The tree, when this host has several and no path says which
+    /// Targets.
+    #[command(flatten)]
+    pub select: TargetArgs,
+    /// Tree, if this host has several and no path selects one
     #[arg(long, value_name = "NAME")]
     pub tree: Option<TreeName>,
-    /// Leave out what matches; a line of .gitignore (repeatable)
+    /// Exclude paths that match this line in .gitignore syntax (repeatable)
     #[arg(long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
-    /// The most deletions on one host [default: 50% of a whole tree, no limit for paths]
+    /// Largest number of deletions on one host [default: 50% of a whole tree, no limit for paths]
     #[arg(long, value_name = "N|N%")]
     pub max_delete: Option<crate::units::Limit>,
-    /// Hosts re-read and re-hash every file instead of trusting size, mtime and ctime
+    /// Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime
     #[arg(long)]
     pub checksum: bool,
-    /// The daemon's control socket [default: as the configuration says]
+    /// Control socket of the daemon [default: the configuration's]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
 }
@@ -380,18 +400,18 @@ pub struct AdhocArgs {
 /// `makuo log`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A * marks what runs. What a host keeps can be rolled back to there.
+A * marks the release that runs. A host can return to the releases it keeps.
 Examples:
   makuo log www                                 one line a release, the newest first
   makuo log --json www | grep '\"release\"'")]
 pub struct LogArgs {
-    /// The tree
+    /// Tree to list
     #[arg(value_name = "TREE")]
     pub tree: TreeName,
-    /// How long to wait for answers
+    /// Time to wait for answers
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub wait: Duration,
-    /// The network.
+    /// Network options.
     #[command(flatten)]
     pub network: NetworkArgs,
 }
@@ -399,7 +419,7 @@ pub struct LogArgs {
 /// `makuo status`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A host is behind when it does not run the newest release that any host runs.
+A host is behind if another host runs a newer release.
 Examples:
   makuo status                                  every host and tree
   makuo status www                              one tree only")]
@@ -407,10 +427,10 @@ pub struct StatusArgs {
     /// Only this tree [default: all]
     #[arg(value_name = "TREE")]
     pub tree: Option<TreeName>,
-    /// How long to wait for answers
+    /// Time to wait for answers
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_duration)]
     pub wait: Duration,
-    /// The network.
+    /// Network options.
     #[command(flatten)]
     pub network: NetworkArgs,
 }
@@ -426,25 +446,32 @@ pub struct CheckArgs {
 /// `makuo init`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The file for the hosts is text: read it before you use it. It holds the group key, which is a secret.
+The file for the hosts is text: read it before you use it. It holds the group key, a secret.
 Examples:
-  makuo init www=/var/www                       makes ~/.config/makuo/deploy.key, group.key and host.toml
+  makuo init www=/var/www                       creates deploy.key, group.key and host.toml
+                                                in ~/.config/makuo
   scp ~/.config/makuo/host.toml root@web1:
-  ssh root@web1 makuo init --host host.toml     writes makuo.toml, authorized_keys and group.key into /etc/makuo")]
+  ssh root@web1 makuo init --host host.toml     writes makuo.toml, authorized_keys and group.key
+                                                into /etc/makuo")]
 pub struct InitArgs {
-    /// Trees that the hosts are to manage: a name, and its directory on the hosts
+    /// Trees for the hosts to manage: a name, and its directory on the hosts
     #[arg(value_name = "TREE=DIR", value_parser = tree_at, required_unless_present = "host")]
     pub trees: Vec<TreeAt>,
-    /// Unpack this host file, beside the configuration that --config names
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["trees", "output", "key"])]
+    /// Unpack this host file, beside the configuration named by --config
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        conflicts_with_all = ["trees", "output", "key"]
+    )]
     pub host: Option<PathBuf>,
-    /// Where the host file goes [default: ~/.config/makuo/host.toml]
+    /// Path of the host file [default: ~/.config/makuo/host.toml]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
-    /// A deploy key that you have, or its .pub [default: ~/.config/makuo/deploy.key]
+    /// Existing deploy key to use, or its .pub [default: ~/.config/makuo/deploy.key]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<PathBuf>,
-    /// Overwrite files that say something else
+    /// Overwrite files with other content
     #[arg(long)]
     pub force: bool,
 }
@@ -452,26 +479,28 @@ pub struct InitArgs {
 /// `makuo keygen`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without flags both keys go to ~/.config/makuo, where commands look for them; one that is there stays.
+Without flags both keys go to ~/.config/makuo, where commands expect them; an existing one is kept.
 The line for the hosts' authorized_keys goes to standard output:
   makuo keygen >> authorized_keys
-ssh-keygen -t ed25519 makes deploy keys that serve as well, and so does any Ed25519 key in ssh-agent.
-A group key is one file, the same on every host and wherever commands are run:
-  makuo keygen --group -o group.key             for /etc/makuo/group.key on every host, or network.group_key")]
+Keys from ssh-keygen -t ed25519 and Ed25519 keys in ssh-agent work as deploy keys, too.
+A group key is one file, the same on every host and every machine that runs commands:
+  makuo keygen --group -o group.key             for /etc/makuo/group.key on every host,
+                                                or network.group_key")]
 pub struct KeygenArgs {
-    /// Where the key goes, a deploy key unless --group is said; its public half gets .pub
+    /// Path of the key, a deploy key unless --group is given; the public half gets .pub
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output: Option<PathBuf>,
-    /// A remark in the public key [default: user@host]
+    /// Comment in the public key [default: user@host]
     #[arg(long, value_name = "TEXT")]
     pub comment: Option<String>,
-    /// Overwrite a deploy key that exists; with --group, a group key
+    /// Overwrite an existing deploy key; with --group, a group key
     #[arg(long)]
     pub force: bool,
-    /// Make only a deploy key: it signs releases
+    /// Create only a deploy key, which signs releases
     #[arg(long, conflicts_with = "group")]
     pub deploy: bool,
-    /// Make only a group key: every datagram is sealed with it, and only those who have it are heard
+    /// Create only a group key, which seals every datagram; hosts accept only datagrams sealed with
+    /// it
     #[arg(long, conflicts_with = "comment")]
     pub group: bool,
 }
@@ -479,7 +508,7 @@ pub struct KeygenArgs {
 /// `makuo daemon`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Flags override the configuration. SIGTERM ends cleanly, SIGHUP reads keys and configuration again.
+Flags override the configuration. SIGTERM ends cleanly, SIGHUP reloads keys and configuration.
 Examples:
   makuo daemon                                              as /etc/makuo/makuo.toml says
   makuo daemon --tree www=/var/www --authorized-keys keys   without a configuration")]
@@ -490,13 +519,13 @@ pub struct DaemonArgs {
     /// Manage DIR as the tree NAME (repeatable)
     #[arg(long = "tree", value_name = "NAME=DIR", value_parser = tree_at)]
     pub trees: Vec<TreeAt>,
-    /// This host's name [default: the system's]
+    /// Name of this host [default: the system's]
     #[arg(long)]
     pub name: Option<HostName>,
-    /// Where releases are staged; on the trees' filesystem [default: .makuo beside each tree]
+    /// Directory for staging, on the trees' filesystem [default: .makuo beside each tree]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state_dir: Option<PathBuf>,
-    /// Who may deploy and audit [default: /etc/makuo/authorized_keys]
+    /// Keys that may deploy and audit [default: /etc/makuo/authorized_keys]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authorized_keys: Option<PathBuf>,
     /// Run as this user
@@ -505,16 +534,16 @@ pub struct DaemonArgs {
     /// Run as this group
     #[arg(long, value_name = "GROUP")]
     pub run_group: Option<String>,
-    /// Where the console of makuosan listens [default: off]
+    /// Address of the makuosan console [default: off]
     #[arg(long, value_name = "ADDR:PORT|off")]
     pub console: Option<String>,
-    /// The control socket [default: /run/makuo/makuo.sock]
+    /// Path of the control socket [default: /run/makuo/makuo.sock]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
-    /// Not supported yet; here so that it is refused and not ignored.
+    /// Not supported yet; present so that it is rejected instead of ignored.
     #[arg(long, value_name = "ADDR:PORT", hide = true)]
     pub metrics: Option<SocketAddr>,
-    /// The network.
+    /// Network options.
     #[command(flatten)]
     pub network: NetworkArgs,
 }
@@ -522,9 +551,9 @@ pub struct DaemonArgs {
 /// `--tree NAME=DIR`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeAt {
-    /// The tree's name.
+    /// Name of the tree.
     pub name: TreeName,
-    /// Its directory.
+    /// Directory of the tree.
     pub path: PathBuf,
 }
 
@@ -535,7 +564,7 @@ pub struct DemoArgs {}
 /// `makuo completions`
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell
+    /// Shell of the script
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
 }
@@ -543,24 +572,24 @@ pub struct CompletionsArgs {
 /// `makuo complete`
 #[derive(Debug, Args)]
 pub struct CompleteArgs {
-    /// What is to be listed
+    /// Kind of names to list
     #[arg(value_enum)]
     pub what: Completed,
 }
 
-/// What completion scripts ask for.
+/// Kinds of names for completion scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Completed {
-    /// The names of the other hosts.
+    /// Names of the other hosts.
     Hosts,
-    /// The names of the trees, here and there.
+    /// Names of the trees, here and on other hosts.
     Trees,
 }
 
 /// `makuo man`
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The directory; made when it is missing
+    /// Directory for the pages; created if missing
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
 }
@@ -574,7 +603,7 @@ fn multicast(text: &str) -> Result<IpAddr, String> {
     }
 }
 
-/// A number, or the name of a release: `12`, `www@12`.
+/// Parses a serial, alone or in a release name: `12`, `www@12`.
 fn serial(text: &str) -> Result<Serial, String> {
     let number = text.rsplit_once('@').map_or(text, |(_, number)| number);
     number
@@ -638,7 +667,7 @@ mod tests {
     fn the_last_of_two_opposites_holds() {
         let cli =
             Cli::try_parse_from(["makuo", "diff", "x", "--delete", "--no-delete"]).expect("legal");
-        let Command::Diff(args) = cli.command else {
+        let CliCommand::Diff(args) = cli.command else {
             panic!("diff")
         };
         assert!(!args.session.delete && args.session.no_delete);

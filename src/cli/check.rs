@@ -1,4 +1,4 @@
-//! `makuo check`: what is wrong with a spec or a configuration, or what it means.
+//! `makuo check`: reports errors in a spec or a configuration, or explains it.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -15,13 +15,13 @@ use crate::spec::Spec;
 use crate::strict::{self, Readers};
 use crate::units::printable;
 
-/// A larger source is not searched to its end: a check answers at once.
+/// Largest number of source entries searched, so that a check returns at once.
 const MAX_SEARCHED: usize = 100_000;
-/// Ignore files that are named; of the others the number is told.
-const NAMED: usize = 5;
+/// Largest number of ignore files listed; the others are counted.
+const MAX_LISTED_FILES: usize = 5;
 
 #[derive(Serialize)]
-struct Checked<'a> {
+struct CheckResult<'a> {
     file: String,
     kind: &'static str,
     trees: Vec<&'a str>,
@@ -33,7 +33,7 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
     match detect(&args.file)? {
         AnyFile::Spec(spec) => {
             spec.check_source()?;
-            let fields = Checked {
+            let fields = CheckResult {
                 file,
                 kind: "spec",
                 trees: vec![spec.tree.as_str()],
@@ -45,14 +45,14 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
         }
         AnyFile::Config(config) => {
             let trees = config.trees.iter().map(|t| t.name.as_str()).collect();
-            let warnings: Vec<String> = not_trusted(&args.file)
+            let warnings: Vec<String> = trust_warning(&args.file)
                 .into_iter()
-                .chain(no_group_key(&config))
+                .chain(group_key_warning(&config))
                 .collect();
-            let warnings = [warnings, not_executable(&config)].concat();
+            let warnings = [warnings, executable_warnings(&config)].concat();
             report.plain(
                 config.explain().trim_end(),
-                &Checked {
+                &CheckResult {
                     file,
                     kind: "config",
                     trees,
@@ -66,7 +66,7 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
     Ok(0)
 }
 
-/// Names the ignore files that the source has.
+/// Lists the ignore files of the source.
 fn ignore_files(spec: &Spec) -> Option<String> {
     let names: &[&str] = if spec.gitignore {
         &[".makuoignore", ".gitignore"]
@@ -74,7 +74,7 @@ fn ignore_files(spec: &Spec) -> Option<String> {
         &[".makuoignore"]
     };
 
-    // Their own rules are the scan's business: here every directory is searched.
+    // Rules in ignore files do not matter here: every directory is searched.
     let walk = WalkBuilder::new(&spec.source)
         .standard_filters(false)
         .build();
@@ -92,8 +92,8 @@ fn ignore_files(spec: &Spec) -> Option<String> {
 
     paths.sort();
 
-    let more = paths.len().saturating_sub(NAMED);
-    paths.truncate(NAMED);
+    let more = paths.len().saturating_sub(MAX_LISTED_FILES);
+    paths.truncate(MAX_LISTED_FILES);
     let more = if more > 0 {
         format!(" and {more} more")
     } else {
@@ -109,8 +109,8 @@ fn ignore_files(spec: &Spec) -> Option<String> {
     })
 }
 
-/// Why a daemon would not read the file where it is.
-fn not_trusted(file: &Path) -> Option<String> {
+/// Reason why a daemon would refuse the file at this path.
+fn trust_warning(file: &Path) -> Option<String> {
     let error = strict::open(file, Readers::All).err()?;
     let hint = error
         .hint_text()
@@ -121,8 +121,8 @@ fn not_trusted(file: &Path) -> Option<String> {
     ))
 }
 
-/// The key without which the daemon does not start, when this machine does not have it.
-fn no_group_key(config: &HostConfig) -> Option<String> {
+/// Warning for a missing group key, without which the daemon does not start.
+fn group_key_warning(config: &HostConfig) -> Option<String> {
     let is_default = config.network.group_keys.is_empty() && !config.network.plain;
     let place = config.default_group_key();
     let missing = is_default && matches!(place.try_exists(), Ok(false));
@@ -135,15 +135,16 @@ fn no_group_key(config: &HostConfig) -> Option<String> {
     })
 }
 
-/// Programs that this machine does not have at the place that is written. What is looked up in the PATH is not looked
-/// for: the daemon's PATH may be another.
-fn not_executable(config: &HostConfig) -> Vec<String> {
+/// Warnings for programs missing at an absolute path on this machine. Names are not looked up,
+/// because the daemon's PATH may differ.
+fn executable_warnings(config: &HostConfig) -> Vec<String> {
     let mut warnings = Vec::new();
     for tree in &config.trees {
         for (phase, command) in tree.hooks.commands() {
             let program = Path::new(command.program());
             if program.is_absolute() && !is_executable(program) {
-                let (name, shown) = (&tree.name, printable(program.as_os_str().as_bytes()));
+                let name = &tree.name;
+                let shown = printable(program.as_os_str().as_bytes());
                 let key = phase.key();
                 warnings.push(format!(
                     "warning: tree {name}: {key}: {shown} is no executable file on this machine"

@@ -1,4 +1,4 @@
-//! `makuo completions` and `makuo man`: made from the definitions that also parse.
+//! `makuo completions` and `makuo man`: generated from the definitions that parse the command line.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,16 +8,16 @@ use serde::Serialize;
 
 use super::args::{Cli, Completed, CompletionsArgs, ManArgs};
 use super::network;
-use crate::daemon::{ask_members, ask_trees};
+use crate::daemon::{query_members, query_trees};
 use crate::report::Report;
 use crate::{Error, Result};
 
 #[derive(Serialize)]
-struct Written {
+struct WrittenPages {
     pages: usize,
 }
 
-/// The script is the output, also with --json: a shell reads it.
+/// Prints the script, even with --json, because a shell reads it.
 pub(super) fn run(args: &CompletionsArgs) -> Result<u8> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "makuo", &mut script);
@@ -25,15 +25,16 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<u8> {
         script.extend_from_slice(BASH.as_bytes());
     }
 
-    // A reader that is gone has what it wanted.
+    // A closed pipe is not an error.
     let _ = std::io::stdout().write_all(&script);
     Ok(0)
 }
 
-/// What the daemon that runs here knows, a line each; nothing where none runs or who asks may not.
-pub(super) fn complete(what: Completed, config: Option<&Path>) -> Result<u8> {
+/// Prints hosts or trees known to the local daemon, one a line; nothing without a daemon or access
+/// to it.
+pub(super) fn list_names(what: Completed, config: Option<&Path>) -> Result<u8> {
     let socket = network::host_config(config)?.socket;
-    let members = ask_members(&socket).unwrap_or_default();
+    let members = query_members(&socket).unwrap_or_default();
     let mut names: Vec<String> = match what {
         Completed::Hosts => members.iter().map(|m| m.host.to_string()).collect(),
         Completed::Trees => {
@@ -42,7 +43,7 @@ pub(super) fn complete(what: Completed, config: Option<&Path>) -> Result<u8> {
                 .flat_map(|m| m.trees.iter().map(|t| t.tree.to_string()));
             there
                 .chain(
-                    ask_trees(&socket)
+                    query_trees(&socket)
                         .unwrap_or_default()
                         .iter()
                         .map(ToString::to_string),
@@ -55,12 +56,12 @@ pub(super) fn complete(what: Completed, config: Option<&Path>) -> Result<u8> {
     names.dedup();
     let text: String = names.into_iter().map(|name| name + "\n").collect();
 
-    // A reader that is gone has what it wanted.
+    // A closed pipe is not an error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(0)
 }
 
-/// What bash completes beyond flags: hosts and trees as the daemon knows them, specs as files.
+/// Bash completions beyond flags: hosts and trees from the daemon, specs from the directory.
 const BASH: &str = r#"
 _makuo_live() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command= word
@@ -115,7 +116,7 @@ pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
         .get_subcommands()
         .filter(|command| !command.is_hide_set())
         .count();
-    report.plain("", &Written { pages });
+    report.plain("", &WrittenPages { pages });
 
     Ok(0)
 }

@@ -1,11 +1,11 @@
-//! `makuo daemon`: flags laid over the host's configuration.
+//! `makuo daemon`: applies flags to the host's configuration.
 
 use std::path::{Path, PathBuf};
 
 use super::args::{DaemonArgs, TreeAt};
-use super::{network, not_yet};
+use super::{network, unsupported};
 use crate::config::{ConsoleListen, HostConfig, TreeConfig};
-use crate::daemon::{Manner, Setup};
+use crate::daemon::{DaemonSetup, HostMode};
 use crate::drive::desk::Dial;
 use crate::id::TreeName;
 use crate::report::Report;
@@ -13,32 +13,33 @@ use crate::spec::DEFAULT_TREE;
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// Everything that a daemon needs to know.
+/// Options of a daemon.
 #[derive(Debug, Clone)]
 pub struct DaemonOptions {
-    /// The configuration with the flags in it.
+    /// Configuration with the flags applied.
     pub config: HostConfig,
-    /// Run as this user.
+    /// User to run as.
     pub user: Option<String>,
-    /// Run as this group.
+    /// Group to run as.
     pub run_group: Option<String>,
-    /// Run with these further groups; none: the user's own.
+    /// Supplementary groups; empty for those of the user.
     pub groups: Vec<String>,
     /// Whether flags name the group keys.
     pub group_keys_fixed: bool,
-    /// The control socket, when there is to be one.
+    /// Control socket, if any.
     pub socket: Option<PathBuf>,
-    /// What the host does and does not do.
-    pub manner: Manner,
+    /// Limits on receiving and sending.
+    pub mode: HostMode,
 }
 
 pub(super) fn run(args: &DaemonArgs, config: Option<&Path>, _report: &mut Report) -> Result<u8> {
-    runs_as(args.user.as_deref());
-    engine(resolve(args, network::host_config(config)?)?).map(|()| 0)
+    trust_user(args.user.as_deref());
+    serve(resolve(args, network::host_config(config)?)?).map(|()| 0)
 }
 
-/// Key files may belong to the user that the daemon is about to become. One who is not there is named later.
-pub(super) fn runs_as(user: Option<&str>) {
+/// Accepts key files of the user that the daemon is about to become. An unknown user is reported
+/// later.
+pub(super) fn trust_user(user: Option<&str>) {
     let named = |user: &str| {
         nix::unistd::User::from_name(user)
             .ok()
@@ -53,12 +54,12 @@ pub(super) fn runs_as(user: Option<&str>) {
 
 fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     if args.metrics.is_some() {
-        return Err(not_yet("--metrics"));
+        return Err(unsupported("--metrics"));
     }
 
     if let Some(text) = &args.console {
-        let told = ConsoleListen::parse(text);
-        config.console.listen = told.ok_or_else(|| {
+        let listen = ConsoleListen::parse(text);
+        config.console.listen = listen.ok_or_else(|| {
             Error::usage(format!(
                 "--console {}: write ADDR:PORT, or off",
                 printable(text.as_bytes())
@@ -74,7 +75,7 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         config.console.listen = ConsoleListen::Off;
     }
 
-    config.network = network::over(&args.network, config.network);
+    config.network = network::apply(&args.network, config.network);
     if config.network.group_keys.is_empty()
         && !config.network.plain
         && !config.default_group_key().exists()
@@ -83,7 +84,7 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     }
 
     config.seal_by_default();
-    // The daemon may leave its directory, and reads them again.
+    // Absolute, because a reload happens after the daemon has left its directory.
     for path in &mut config.network.group_keys {
         *path = absolute(path)?;
     }
@@ -117,13 +118,15 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     if config.trees.is_empty() {
         return Err(
             Error::usage("this host manages no tree: there is nothing to serve")
-                .hint("say --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"),
+                .hint("pass --tree www=/var/www, or write a [[tree]] into /etc/makuo/makuo.toml"),
         );
     }
 
     let group_keys_fixed = args.network.plain || !args.network.group_keys.is_empty();
-    let (user, run_group) = (args.user.clone(), args.run_group.clone());
-    let (socket, manner) = (Some(config.socket.clone()), Manner::default());
+    let user = args.user.clone();
+    let run_group = args.run_group.clone();
+    let socket = Some(config.socket.clone());
+    let mode = HostMode::default();
 
     Ok(DaemonOptions {
         socket,
@@ -132,11 +135,11 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
         run_group,
         groups: Vec::new(),
         group_keys_fixed,
-        manner,
+        mode,
     })
 }
 
-/// A path that stays the same when the daemon leaves its directory.
+/// Path that stays valid when the daemon leaves its directory.
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| {
         Error::usage(format!(
@@ -148,15 +151,17 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// Serves until SIGTERM.
-pub(super) fn engine(options: DaemonOptions) -> Result<()> {
+pub(super) fn serve(options: DaemonOptions) -> Result<()> {
     let name = match options.config.name.clone() {
         Some(name) => name,
         None => network::host_name()?,
     };
 
-    let door = crate::daemon::starting(|waiting| network::wait(&options.config.network, waiting))?;
+    let door = crate::daemon::report_waiting(|waiting| {
+        network::open_when_present(&options.config.network, waiting)
+    })?;
     let network = options.config.network.clone();
-    let dial: Dial = Box::new(move || network::links(&network));
+    let dial: Dial = Box::new(move || network::open_links(&network));
     let DaemonOptions {
         config,
         user,
@@ -164,11 +169,11 @@ pub(super) fn engine(options: DaemonOptions) -> Result<()> {
         groups,
         group_keys_fixed,
         socket,
-        manner,
+        mode,
     } = options;
 
     crate::daemon::run(
-        Setup {
+        DaemonSetup {
             name,
             config,
             socket,
@@ -176,7 +181,7 @@ pub(super) fn engine(options: DaemonOptions) -> Result<()> {
             user,
             run_group,
             groups,
-            manner,
+            mode,
             dial,
         },
         door,
@@ -190,7 +195,7 @@ mod tests {
 
     fn options(line: &str) -> Result<DaemonOptions> {
         let cli = super::super::Cli::try_parse_from(line.split(' ')).expect("legal");
-        let super::super::args::Command::Daemon(args) = cli.command else {
+        let super::super::args::CliCommand::Daemon(args) = cli.command else {
             panic!("daemon")
         };
         resolve(&args, HostConfig::default())
@@ -236,7 +241,7 @@ mod tests {
                 ..HostConfig::default()
             };
             let cli = super::super::Cli::try_parse_from(line.split(' ')).expect("legal");
-            let super::super::args::Command::Daemon(args) = cli.command else {
+            let super::super::args::CliCommand::Daemon(args) = cli.command else {
                 panic!("daemon")
             };
             resolve(&args, network()).map(|options| options.config.network)

@@ -1,7 +1,8 @@
-//! `makuo demo`: three hosts on this machine's loopback, one real deploy, and what to try next.
+//! `makuo demo`: three hosts on the loopback interface, a real deploy, and next steps.
 //!
-//! The daemons are child processes of the same binary, the spec and its site are those of the repository (carried in
-//! the binary), the key is made for the occasion. Everything lies in one temporary directory, which goes at the end.
+//! The daemons are child processes of this binary; spec and site are those of the repository,
+//! embedded in the binary; the key is temporary. Everything is in one temporary directory, removed
+//! at the end.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -21,11 +22,11 @@ use crate::report::Report;
 use crate::spec::Spec;
 use crate::{Error, Kind, Result, keys};
 
-/// The hosts of the demo.
+/// Hosts of the demo.
 const HOSTS: [&str; 3] = ["web1", "web2", "web3"];
-/// The spec.
+/// Spec of the demo.
 const SPEC: &str = include_str!("../../manifests/www.toml");
-/// The site that the spec names: path, content, mode.
+/// Site of the spec: path, content, mode.
 const SITE: [(&str, &str, u32); 6] = [
     (
         ".makuoignore",
@@ -58,10 +59,10 @@ const SITE: [(&str, &str, u32); 6] = [
         0o644,
     ),
 ];
-/// How long the daemons have to come up.
-const START: Duration = Duration::from_secs(20);
-/// How long one look for them takes.
-const LOOK: Duration = Duration::from_millis(200);
+/// Time for the daemons to start.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
+/// Duration of one probe for them.
+const PROBE_TIME: Duration = Duration::from_millis(200);
 
 pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
     let demo = Demo::start(report)?;
@@ -98,14 +99,20 @@ pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
         report,
         "That was the real thing, on one machine. On your own hosts:",
     );
-    report.note("makuo init www=/var/www            keys, and one file for all hosts: ~/.config/makuo/host.toml");
-    report.note("makuo init --host host.toml        on every host, where that file was copied to; then makuo daemon");
+    report.note(
+        "makuo init www=/var/www            \
+         keys, and one file for all hosts: ~/.config/makuo/host.toml",
+    );
+    report.note(
+        "makuo init --host host.toml        \
+         on every host, with a copy of that file; then makuo daemon",
+    );
     report.note("makuo deploy manifests/www.toml    where the keys are");
 
     Ok(0)
 }
 
-/// The running hosts; ended and cleaned up when it goes.
+/// Running hosts; stopped and removed on drop.
 struct Demo {
     dir: tempfile::TempDir,
     daemons: Vec<Child>,
@@ -119,7 +126,8 @@ impl Demo {
             .tempdir()
             .map_err(|e| Error::new(Kind::Io, "cannot make a temporary directory").because(e))?;
 
-        // The interface is the loopback, whatever its name is here; the port is one that nobody else is likely to use.
+        // The loopback address, because its interface may have any name; a random port is unlikely
+        // to be in use.
         let network = NetworkConfig {
             interfaces: vec!["127.0.0.1".into()],
             port: fastrand::u16(20_000..60_000),
@@ -218,11 +226,15 @@ impl Demo {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        for _ in 0..START.as_millis() / LOOK.as_millis() {
-            if look(network::open(&self.network)?, LOOK)?.members.len() == HOSTS.len() {
+        for _ in 0..STARTUP_TIMEOUT.as_millis() / PROBE_TIME.as_millis() {
+            if look(network::open(&self.network)?, PROBE_TIME)?
+                .members
+                .len()
+                == HOSTS.len()
+            {
                 return Ok(());
             }
-            std::thread::sleep(LOOK / 4);
+            std::thread::sleep(PROBE_TIME / 4);
             for (daemon, name) in self.daemons.iter_mut().zip(HOSTS) {
                 if let Ok(Some(status)) = daemon.try_wait() {
                     let log = fs::read_to_string(self.dir.path().join(format!("{name}.log")))
@@ -235,8 +247,11 @@ impl Demo {
             }
         }
 
-        Err(Error::new(Kind::Io, "the three daemons did not find each other on the loopback interface")
-            .hint("is the loopback interface up (`ip link set lo up`), and does a firewall drop multicast on it?"))
+        let what = "the three daemons did not find each other on the loopback interface";
+        Err(Error::new(Kind::Io, what).hint(
+            "is the loopback interface up (`ip link set lo up`), \
+             and does a firewall drop multicast on it?",
+        ))
     }
 
     fn step(&self, report: &mut Report, text: &str) {
@@ -270,7 +285,7 @@ impl Drop for Demo {
     fn drop(&mut self) {
         for daemon in &mut self.daemons {
             let pid = nix::unistd::Pid::from_raw(daemon.id() as i32);
-            // A child that has ended already needs no signal.
+            // Fails harmlessly for a child that has exited.
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
 

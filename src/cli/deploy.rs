@@ -1,4 +1,5 @@
-//! `makuo deploy`, and what it shares with `makuo diff`: a spec and flags become the options of one session.
+//! `makuo deploy`, and the parts shared with `makuo diff`: builds a session's options from spec and
+//! flags.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,32 +17,36 @@ use crate::spec::{Expect, Spec};
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// Everything that a session needs to know. The spec has the flags laid over it already.
+/// Exit code after an interrupt: 128 plus SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// Options of a session. The flags are already applied to the spec.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
-    /// What the session is for.
+    /// Purpose of the session.
     pub purpose: Purpose,
-    /// The spec, with --rate, --delete, --no-delete and --expect in it.
+    /// Spec with --rate, --delete, --no-delete and --expect applied.
     pub spec: Spec,
-    /// The key to sign with; the file exists.
+    /// Signing key; the file exists.
     pub key: PathBuf,
-    /// Globs of --target, each of them legal; empty: whom the spec says. A host has to match these and the spec's.
+    /// Legal globs of --target; empty for the spec's targets. A host must match these and the
+    /// spec's.
     pub only: Vec<String>,
-    /// How long a host may be silent.
+    /// Longest silence of a host.
     pub timeout: Duration,
-    /// Whether hosts re-read every file.
+    /// Makes hosts re-read every file.
     pub checksum: bool,
-    /// Whether a host that shows another key than before is kept out.
+    /// Excludes a host with a changed key.
     pub strict: bool,
-    /// Whether health checks run also where nothing changes.
+    /// Runs health checks even without changes.
     pub recheck: bool,
-    /// The network.
+    /// Network settings.
     pub network: NetworkConfig,
-    /// Where the source's index is kept.
+    /// Directory for the index of the source.
     pub cache: Option<PathBuf>,
-    /// What to do about a filesystem in the source that is not mounted any more.
+    /// Reaction to a file system in the source that is no longer mounted.
     pub unmounted: Unmounted,
-    /// The keys that are authorized on this machine.
+    /// Keys authorized on this machine.
     pub authorized: Arc<AuthorizedKeys>,
 }
 
@@ -61,21 +66,21 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
     session(&options, report)
 }
 
-/// Runs a session and reports it; the exit code is the outcome's.
+/// Runs a session, reports it, and returns the exit code.
 pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u8> {
-    network::tell(&options.network, report);
+    network::note_plain(&options.network, report);
     report.start(&format!(
         "{}: {}",
         options.spec.tree,
         printable(options.spec.source.as_os_str().as_encoded_bytes())
     ));
-    let outcome = engine(options, report)?;
+    let outcome = run_engine(options, report)?;
     report.outcome(&outcome);
 
     Ok(outcome.exit.code())
 }
 
-/// Arguments to options: everything that can be wrong about them is found here, before anything is sent.
+/// Builds options from arguments; finds every error in them before anything is sent.
 pub(super) fn resolve(
     args: &SessionArgs,
     purpose: Purpose,
@@ -83,20 +88,20 @@ pub(super) fn resolve(
 ) -> Result<SessionOptions> {
     let mut spec = Spec::load(&args.spec)?;
     spec.check_source()?;
-    check_targets(&args.targets)?;
-    spec.transfer.rate = args.rate.or(spec.transfer.rate);
+    check_targets(&args.select.targets)?;
+    spec.transfer.rate = args.limit.rate.or(spec.transfer.rate);
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
-    spec.targets.expect = args.expect.map(Expect::Count).or(spec.targets.expect);
-    let network = network::resolve(&args.network, config)?;
+    spec.targets.expect = args.hosts.expect.map(Expect::Count).or(spec.targets.expect);
+    let network = network::resolve(&args.hosts.network, config)?;
 
     Ok(SessionOptions {
         purpose,
         key: sign::key_file(args.key.as_deref(), spec.key.as_deref())?,
         spec,
-        only: args.targets.clone(),
-        timeout: args.timeout,
-        checksum: args.checksum,
-        strict: args.strict_host_keys || network.strict_host_keys,
+        only: args.select.targets.clone(),
+        timeout: args.hosts.timeout,
+        checksum: args.hosts.checksum,
+        strict: args.hosts.strict_host_keys || network.strict_host_keys,
         recheck: false,
         network,
         cache: cache_dir(),
@@ -109,7 +114,7 @@ pub(super) fn resolve(
     })
 }
 
-/// Refuses what is no glob.
+/// Rejects illegal globs.
 pub(super) fn check_targets(targets: &[String]) -> Result<()> {
     for pattern in targets {
         globset::Glob::new(pattern).map_err(|e| {
@@ -125,22 +130,28 @@ pub(super) fn check_targets(targets: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Reads the source, signs, runs the session and tells `observer` as it goes. Ctrl-C ends it without a commit; a second
-/// one ends the process.
-fn engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
+/// Scans, signs and runs the session, with events to `observer`. Ctrl-C ends it without a commit; a
+/// second one ends the process.
+fn run_engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let signer = Arc::from(keys::open_signer(&options.key)?);
     let links = network::open(&options.network)?;
     let interrupt = Interrupt::default();
     follow_interrupts(interrupt.clone());
-    deploy::run(links, for_engine(options, signer)?, &interrupt, observer)
+    deploy::run(
+        links,
+        engine_options(options, signer)?,
+        &interrupt,
+        observer,
+    )
 }
 
-/// What the engine takes.
-pub(super) fn for_engine(
+/// Options of the engine.
+pub(super) fn engine_options(
     options: &SessionOptions,
     signer: Arc<dyn Signer>,
 ) -> Result<deploy::Options> {
-    let (spec, name) = (options.spec.clone(), network::host_name()?);
+    let spec = options.spec.clone();
+    let name = network::host_name()?;
     Ok(deploy::Options {
         only: options.only.clone(),
         checksum: options.checksum,
@@ -153,7 +164,7 @@ pub(super) fn for_engine(
     })
 }
 
-/// Where indexes of sources are kept: the user's cache.
+/// Cache directory of the user, for indexes of sources.
 pub(super) fn cache_dir() -> Option<PathBuf> {
     let set = |name: &str| {
         std::env::var_os(name)
@@ -175,6 +186,7 @@ pub(super) fn follow_interrupts(interrupt: Interrupt) {
             else {
                 return;
             };
+
             runtime.block_on(async {
                 while tokio::signal::ctrl_c().await.is_ok() {
                     if interrupt.interrupt() {
@@ -184,6 +196,3 @@ pub(super) fn follow_interrupts(interrupt: Interrupt) {
             });
         });
 }
-
-/// The exit code of a process that a person interrupted: 128 and SIGINT.
-const INTERRUPTED: i32 = 130;

@@ -1,4 +1,4 @@
-//! `makuo diff`: the same way as a deploy, stopped after the comparison.
+//! `makuo diff`: a deploy that ends after the comparison.
 
 use std::path::Path;
 

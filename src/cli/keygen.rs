@@ -1,18 +1,18 @@
-//! `makuo keygen`: a deploy key with the line that hosts need, and a group key.
+//! `makuo keygen`: creates a deploy key, with the line for the hosts, and a group key.
 
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::args::KeygenArgs;
-use super::{sign, talk};
+use super::{print_note, sign};
 use crate::keys::{self, GroupKey};
 use crate::report::{Report, Settings};
 use crate::units::printable;
 use crate::{Error, Result};
 
 #[derive(Serialize, Default)]
-struct Made {
+struct CreatedKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     private: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,90 +26,95 @@ struct Made {
 }
 
 pub(super) fn run(args: &KeygenArgs, settings: Settings, report: &mut Report) -> Result<u8> {
-    let no_home = || Error::usage("no home directory to put the key").hint("say -o FILE");
+    let no_home = || Error::usage("no home directory to put the key").hint("pass -o FILE");
     let key = sign::default_key().ok_or_else(no_home);
     let group = sign::default_group_key().ok_or_else(no_home);
-    let mut made = Made::default();
+    let mut created = CreatedKeys::default();
 
     match (&args.output, args.group, args.deploy) {
-        (Some(path), true, _) => make_group(path, args.force, &mut made)?,
-        (None, true, _) => make_group(&group?, args.force, &mut made)?,
-        (Some(path), false, _) => make_deploy(path, args, &mut made)?,
-        (None, false, true) => make_deploy(&key?, args, &mut made)?,
+        (Some(path), true, _) => make_group(path, args.force, &mut created)?,
+        (None, true, _) => make_group(&group?, args.force, &mut created)?,
+        (Some(path), false, _) => make_deploy(path, args, &mut created)?,
+        (None, false, true) => make_deploy(&key?, args, &mut created)?,
         (None, false, false) => {
-            let (key, group) = (key?, group?);
-            // A key that is there is kept. When both are there the deploy key says so.
+            let key = key?;
+            let group = group?;
+            // Keeps an existing key. With both present, creating the deploy key reports the
+            // conflict.
             let has_group = group.exists();
             if !key.exists() || args.force || has_group {
-                make_deploy(&key, args, &mut made)?;
+                make_deploy(&key, args, &mut created)?;
             } else {
-                talk(settings, &format!("deploy key   {} is kept", shown(&key)));
+                print_note(settings, &format!("deploy key   {} is kept", shown(&key)));
             }
             if !has_group {
-                make_group(&group, false, &mut made)?;
+                make_group(&group, false, &mut created)?;
             }
         }
     }
 
-    tell(&made, settings);
-    let line = made
+    print_keys(&created, settings);
+    let line = created
         .authorized_line
         .as_ref()
-        .or(made.group_key.as_ref())
+        .or(created.group_key.as_ref())
         .cloned()
         .unwrap_or_default();
 
-    report.plain(&line, &made);
+    report.plain(&line, &created);
     Ok(0)
 }
 
-fn make_deploy(path: &Path, args: &KeygenArgs, made: &mut Made) -> Result<()> {
+fn make_deploy(path: &Path, args: &KeygenArgs, created: &mut CreatedKeys) -> Result<()> {
     let comment = args.comment.clone().unwrap_or_else(user_at_host);
     let key = keys::generate(path, &comment, args.force)?;
-    made.private = Some(shown(&key.private_file));
-    made.public = Some(shown(&key.public_file));
-    made.fingerprint = Some(key.public.fingerprint().to_string());
-    made.authorized_line = Some(key.authorized_line);
+    created.private = Some(shown(&key.private_file));
+    created.public = Some(shown(&key.public_file));
+    created.fingerprint = Some(key.public.fingerprint().to_string());
+    created.authorized_line = Some(key.authorized_line);
     Ok(())
 }
 
-/// Makes a group key. The key itself is shown nowhere.
-fn make_group(path: &Path, force: bool, made: &mut Made) -> Result<()> {
+/// Creates a group key, whose content is never shown.
+fn make_group(path: &Path, force: bool, created: &mut CreatedKeys) -> Result<()> {
     GroupKey::random()?.save(path, force)?;
-    made.group_key = Some(shown(path));
+    created.group_key = Some(shown(path));
     Ok(())
 }
 
-/// Names the keys that were made, and their places on hosts.
-fn tell(made: &Made, settings: Settings) {
+/// Prints the created keys and their paths on hosts.
+fn print_keys(created: &CreatedKeys, settings: Settings) {
     if let (Some(private), Some(public), Some(fingerprint)) =
-        (&made.private, &made.public, &made.fingerprint)
+        (&created.private, &created.public, &created.fingerprint)
     {
-        talk(
+        print_note(
             settings,
             &format!("private key  {private} (keep it secret)"),
         );
-        talk(settings, &format!("public key   {public}"));
-        talk(settings, &format!("fingerprint  {fingerprint}"));
+        print_note(settings, &format!("public key   {public}"));
+        print_note(settings, &format!("fingerprint  {fingerprint}"));
     }
 
-    if let Some(group) = &made.group_key {
-        talk(
+    if let Some(group) = &created.group_key {
+        print_note(
             settings,
             &format!(
-                "group key    {group} (a secret; the same file on every host, as /etc/makuo/group.key,"
+                "group key    {group} (a secret; the same file on every host, \
+                 as /etc/makuo/group.key,"
             ),
         );
-        talk(
+        print_note(
             settings,
-            "             or as group_key says in [network] of makuo.toml; then restart the daemons)",
+            "             or as named by group_key in [network] of makuo.toml; \
+             then restart the daemons)",
         );
     }
 
-    if made.authorized_line.is_some() {
-        talk(
+    if created.authorized_line.is_some() {
+        print_note(
             settings,
-            "On every host, add this line to /etc/makuo/authorized_keys; tree=\"www\" narrows it to a tree:",
+            "On every host, add this line to /etc/makuo/authorized_keys; \
+             tree=\"www\" limits it to a tree:",
         );
     }
 }
@@ -118,7 +123,7 @@ fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }
 
-/// `user@host`, as ssh-keygen writes it.
+/// `user@host`, as written by ssh-keygen.
 pub(super) fn user_at_host() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid())
         .ok()

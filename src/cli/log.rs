@@ -1,19 +1,19 @@
-//! `makuo log`: the releases that the fleet knows.
+//! `makuo log`: lists the releases known to the fleet.
 
 use std::path::Path;
 
 use super::args::LogArgs;
-use super::{network, nobody_has};
+use super::{network, no_host_has};
 use crate::Result;
 use crate::report::Report;
 
 pub(super) fn run(args: &LogArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let network = network::resolve(&args.network, config)?;
-    network::tell(&network, report);
+    network::note_plain(&network, report);
     report.start("asking");
     let log = crate::drive::log::log(network::open(&network)?, &args.tree, args.wait)?;
     if log.hosts.is_empty() && log.silent.is_empty() {
-        return Err(nobody_has(&args.tree));
+        return Err(no_host_has(&args.tree));
     }
 
     report.log(&log);

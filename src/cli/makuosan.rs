@@ -1,7 +1,8 @@
-//! `makuosan`: the old daemon's command line, run as a host of makuo.
+//! `makuosan`: runs a host with the command line of the old daemon.
 //!
-//! Without `-n` it lets go of the terminal: the process that was started waits until its daemon is ready or has failed,
-//! and says which. The daemon is the same program again, told so by a variable of its environment.
+//! Without `-n` it detaches from the terminal: the first process waits until the daemon is ready or
+//! has failed, and reports which. The daemon is the same program again, marked by an environment
+//! variable.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,22 +14,22 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::daemon::{DaemonOptions, engine};
+use super::daemon::{DaemonOptions, serve};
 use super::network;
-use crate::daemon::Manner;
+use crate::daemon::HostMode;
 use crate::face::makuosan::{Flags, Meant};
 use crate::face::syslog::Log;
 use crate::face::{USAGE, not_parsed};
 use crate::{Error, Kind, Result};
 
-/// Set for the daemon that a `makuosan` without `-n` starts.
+/// Environment variable that marks the daemon started by a `makuosan` without `-n`.
 const DETACHED: &str = "MAKUOSAN_DETACHED";
-/// The variable that sd_notify(3) reads.
+/// Environment variable read by sd_notify(3).
 const NOTIFY: &str = "NOTIFY_SOCKET";
-/// How often it is looked whether the daemon has failed.
-const LOOK: Duration = Duration::from_millis(50);
+/// Interval between checks whether the daemon has exited.
+const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Runs makuosan with the arguments `argv`, the program's name first; gives its exit code.
+/// Runs makuosan with `argv`, program name first; returns its exit code.
 pub(super) fn run(argv: &[OsString]) -> u8 {
     let flags = match Flags::try_parse_from(argv) {
         Ok(flags) => flags,
@@ -36,12 +37,12 @@ pub(super) fn run(argv: &[OsString]) -> u8 {
     };
 
     let detached = std::env::var_os(DETACHED).is_some();
-    super::daemon::runs_as(flags.user());
+    super::daemon::trust_user(flags.user());
     let done = network::host_config(flags.config_file())
         .and_then(|config| flags.over(config))
-        .and_then(|meant| match meant.foreground || detached {
-            true => serve(meant, detached).map(|()| 0),
-            false => detach(argv, &meant),
+        .and_then(|settings| match settings.foreground || detached {
+            true => run_daemon(settings, detached).map(|()| 0),
+            false => detach(argv, &settings),
         });
 
     done.unwrap_or_else(|error| {
@@ -53,17 +54,19 @@ pub(super) fn run(argv: &[OsString]) -> u8 {
     })
 }
 
-/// Starts the daemon, waits until it is ready, and tells its process.
-fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
+/// Starts the daemon, waits until it is ready, and prints its process id.
+fn detach(argv: &[OsString], settings: &Meant) -> Result<u8> {
     let failed = |e: std::io::Error| Error::new(Kind::Io, "cannot start the daemon").because(e);
-    for flag in &meant.unused {
+    for flag in &settings.unused {
         eprintln!("makuosan: {flag} has no meaning any more and is ignored");
     }
 
     let dir = tempfile::tempdir().map_err(failed)?;
     let path = dir.path().join("ready");
     let ready = UnixDatagram::bind(&path).map_err(failed)?;
-    ready.set_read_timeout(Some(LOOK)).map_err(failed)?;
+    ready
+        .set_read_timeout(Some(EXIT_POLL_INTERVAL))
+        .map_err(failed)?;
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command
         .arg0(&argv[0])
@@ -71,7 +74,7 @@ fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
         .env(DETACHED, "1")
         .env(NOTIFY, &path);
 
-    // Until the daemon is ready, what it says is for whoever started it; then it must not hold a terminal.
+    // Until it is ready, the daemon writes errors to the terminal; afterwards it must not hold one.
     let keep = std::io::stderr()
         .as_fd()
         .try_clone_to_owned()
@@ -92,15 +95,15 @@ fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
         .spawn()
         .map_err(failed)?;
 
-    let words = child.stderr.take().map(|mut words| {
-        std::thread::spawn(move || std::io::copy(&mut words, &mut std::io::stderr()))
+    let errors = child.stderr.take().map(|mut errors| {
+        std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::stderr()))
     });
-    let mut word = [0; 256];
+    let mut message = [0; 256];
 
     loop {
-        match ready.recv(&mut word) {
+        match ready.recv(&mut message) {
             Ok(n)
-                if word[..n]
+                if message[..n]
                     .split(|&b| b == b'\n')
                     .any(|line| line == b"READY=1") =>
             {
@@ -116,8 +119,8 @@ fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
             Err(e) => return Err(failed(e)),
         }
         if let Some(status) = child.try_wait().map_err(failed)? {
-            // It has said why.
-            let _ = words.map(std::thread::JoinHandle::join);
+            // The daemon has printed the reason.
+            let _ = errors.map(std::thread::JoinHandle::join);
             return Ok(status
                 .code()
                 .and_then(|code| u8::try_from(code).ok())
@@ -127,20 +130,20 @@ fn detach(argv: &[OsString], meant: &Meant) -> Result<u8> {
     }
 }
 
-fn serve(meant: Meant, detached: bool) -> Result<()> {
+fn run_daemon(settings: Meant, detached: bool) -> Result<()> {
     if detached {
-        // A process that was just started leads no group yet.
+        // Cannot fail: a new process leads no group.
         let _ = nix::unistd::setsid();
-        // No directory stays in use; all paths are absolute by now.
+        // Keeps no directory busy; all paths are absolute by now.
         let _ = std::env::set_current_dir("/");
     }
 
     let log = Log::open("makuosan", detached);
     let system = log.is_system();
-    start_log(log, meant.level);
+    start_log(log, settings.level);
 
     if !detached {
-        for flag in &meant.unused {
+        for flag in &settings.unused {
             tracing::warn!("{flag} has no meaning any more and is ignored");
         }
     }
@@ -151,10 +154,10 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
         std::process::id()
     );
 
-    let done = options(meant).and_then(engine);
+    let done = options(settings).and_then(serve);
     match &done {
         Ok(()) => tracing::info!("ended"),
-        // Else it is said where the log is anyway.
+        // Otherwise the error is printed where the log goes anyway.
         Err(e) if system => tracing::error!("{e}"),
         Err(_) => {}
     }
@@ -162,16 +165,17 @@ fn serve(meant: Meant, detached: bool) -> Result<()> {
     done
 }
 
-fn options(meant: Meant) -> Result<DaemonOptions> {
-    let config = meant.config;
-    let manner = Manner {
-        receives: meant.receives,
-        sends: meant.sends,
-        owned: meant.owned,
-        rate: meant.rate,
+fn options(settings: Meant) -> Result<DaemonOptions> {
+    let config = settings.config;
+    let mode = HostMode {
+        receives: settings.receives,
+        sends: settings.sends,
+        owned: settings.owned,
+        rate: settings.rate,
     };
 
-    // Several of them on one machine are told apart by port and base: only the first has the control socket.
+    // Several daemons on one machine differ in port and base; only the first gets the control
+    // socket.
     let socket = Some(config.socket.clone()).filter(|path| {
         let free = std::os::unix::net::UnixStream::connect(path).is_err();
         if !free {
@@ -182,16 +186,16 @@ fn options(meant: Meant) -> Result<DaemonOptions> {
 
     Ok(DaemonOptions {
         config,
-        user: meant.user,
-        run_group: meant.group,
-        groups: meant.groups,
-        group_keys_fixed: meant.group_keys_fixed,
+        user: settings.user,
+        run_group: settings.group,
+        groups: settings.groups,
+        group_keys_fixed: settings.group_keys_fixed,
         socket,
-        manner,
+        mode,
     })
 }
 
-/// From little to all: levels 0 to 9 were not finer than this either.
+/// Maps levels 0 to 9 to three, which is as fine as they were.
 fn start_log(log: Log, level: u8) {
     let level = match level {
         0..=1 => tracing::Level::INFO,
@@ -206,7 +210,7 @@ fn start_log(log: Log, level: u8) {
         .with_target(false)
         .with_ansi(false);
 
-    // The system's log has times of its own. A subscriber that is set already (in a test) stays.
+    // The system log adds its own timestamps. A subscriber already set by a test stays.
     let _ = if system {
         log.without_time().try_init()
     } else {

@@ -1,4 +1,4 @@
-//! `makuo members`: who is alive.
+//! `makuo members`: lists the hosts that are alive.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::report::Report;
 
 pub(super) fn run(args: &MembersArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let network = network::resolve(&args.network, config)?;
-    network::tell(&network, report);
+    network::note_plain(&network, report);
     report.start("listening");
     let around = crate::drive::members::look(network::open(&network)?, args.wait)?;
     report.members(&around);

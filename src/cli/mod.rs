@@ -1,7 +1,7 @@
 //! The command line: one file a command.
 //!
-//! Owns the way from arguments to options and from a result to an exit code. Must not know the protocol: engines are
-//! called with resolved options and tell an observer what happens.
+//! Owns the steps from arguments to options and from a result to an exit code. Does not know the
+//! protocol: engines take resolved options and report events to an observer.
 
 pub mod args;
 mod check;
@@ -37,10 +37,11 @@ pub use deploy::SessionOptions;
 #[doc(hidden)]
 pub use init::is_host_file;
 
-/// The exit code of a wrong command line.
-const USAGE: u8 = 2;
+/// Exit code for a wrong command line.
+const USAGE_EXIT: u8 = 2;
 
-/// Runs the command that `argv` (with the program's name first, which may be that of an old program) asks for, and returns the process's exit code.
+/// Runs the command line `argv` and returns the exit code. The program name comes first and may be
+/// that of an old program.
 pub fn run(argv: Vec<OsString>) -> u8 {
     let called = argv
         .first()
@@ -55,11 +56,11 @@ pub fn run(argv: Vec<OsString>) -> u8 {
 
     let cli = match Cli::try_parse_from(&argv) {
         Ok(cli) => cli,
-        Err(error) => return not_understood(&argv, &error),
+        Err(error) => return report_usage_error(&argv, &error),
     };
 
     let settings = cli.common.settings();
-    start_log(settings, matches!(cli.command, args::Command::Daemon(_)));
+    start_log(settings, matches!(cli.command, args::CliCommand::Daemon(_)));
     let mut report = Report::new(settings);
 
     dispatch(&cli, settings, &mut report).unwrap_or_else(|error| {
@@ -69,8 +70,9 @@ pub fn run(argv: Vec<OsString>) -> u8 {
 }
 
 fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
-    use args::Command::*;
+    use args::CliCommand::*;
     let config = cli.common.config.as_deref();
+
     match &cli.command {
         Deploy(args) => deploy::run(args, config, report),
         Watch(args) => watch::run(args, config, report),
@@ -87,14 +89,15 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Daemon(args) => daemon::run(args, config, report),
         Demo(args) => demo::run(args, report),
         Completions(args) => completions::run(args),
-        Complete(args) => completions::complete(args.what, config),
+        Complete(args) => completions::list_names(args.what, config),
         Man(args) => completions::man(args, report),
     }
 }
 
-/// Help and version are answers; everything else is a mistake, which a script that asked for JSON gets as JSON too.
-fn not_understood(argv: &[OsString], error: &clap::Error) -> u8 {
-    // Output that nobody reads any more is no failure.
+/// Prints help and version as output; everything else is an error, in JSON as well if --json is
+/// given.
+fn report_usage_error(argv: &[OsString], error: &clap::Error) -> u8 {
+    // A closed pipe is not an error.
     let _ = error.print();
     if matches!(
         error.kind(),
@@ -116,10 +119,10 @@ fn not_understood(argv: &[OsString], error: &clap::Error) -> u8 {
         crate::report::Json::stdout().failure(&error);
     }
 
-    USAGE
+    USAGE_EXIT
 }
 
-/// The engine's log, on standard error: little for a command, every session for a daemon.
+/// Starts the log on standard error: warnings for a command, every session for a daemon.
 fn start_log(settings: Settings, daemon: bool) {
     let level = match (settings.verbosity, daemon) {
         (Verbosity::Quiet, _) => tracing::Level::ERROR,
@@ -134,7 +137,7 @@ fn start_log(settings: Settings, daemon: bool) {
         .with_target(false);
     let log = log.with_ansi(Painter::stderr(settings.color).is_on());
 
-    // A subscriber that is set already (in a test) stays.
+    // A subscriber already set by a test stays.
     let _ = if is_journal() {
         log.without_time().try_init()
     } else {
@@ -142,7 +145,8 @@ fn start_log(settings: Settings, daemon: bool) {
     };
 }
 
-/// Whether standard error goes to the journal, which has times of its own: systemd says which file that is.
+/// Returns whether standard error is the journal, which adds its own timestamps; systemd passes the
+/// file's identity.
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
@@ -151,19 +155,21 @@ fn is_journal() -> bool {
         .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// What the command line names and this version cannot do: refused, never ignored.
-fn not_yet(what: &str) -> Error {
+/// Rejects a feature that this version does not support.
+fn unsupported(what: &str) -> Error {
     Error::usage(format!("{what} is not supported yet"))
 }
 
-/// Nobody that was heard has the tree that was asked for.
-fn nobody_has(tree: &crate::id::TreeName) -> Error {
-    Error::refused(format!("no host that answers has a tree {tree}"))
-        .hint("`makuo members` shows the hosts that are alive and their trees; --interface says where to look for them")
+/// Error for a tree that no answering host has.
+fn no_host_has(tree: &crate::id::TreeName) -> Error {
+    Error::refused(format!("no host that answers has a tree {tree}")).hint(
+        "`makuo members` lists the hosts that are alive and their trees; \
+             --interface selects where to search for them",
+    )
 }
 
-/// A line of talk on standard error, unless quiet.
-fn talk(settings: Settings, line: &str) {
+/// Prints a note on standard error, unless quiet.
+fn print_note(settings: Settings, line: &str) {
     if settings.verbosity > Verbosity::Quiet && !settings.json {
         let _ = writeln!(std::io::stderr(), "{}", crate::report::words::safe(line));
     }

@@ -1,11 +1,11 @@
-//! How the network is reached: flags over the configuration over defaults.
+//! Network settings of a command: flags first, then the configuration, then defaults.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::NetworkArgs;
 use super::sign;
-use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN};
+use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING};
 use crate::drive::endpoint::Door;
 use crate::drive::outcome::{Event, Observer};
 use crate::drive::reopen::Reopen;
@@ -16,19 +16,19 @@ use crate::report::Report;
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// The variable that names the group key of commands.
+/// Environment variable with the path of the group key.
 const GROUP_KEY_VARIABLE: &str = "MAKUO_GROUP_KEY";
-/// How long a new IPv6 address is waited for: the kernel first asks whether another machine has it.
-const TENTATIVE: Duration = Duration::from_secs(4);
-/// How often it is tried.
-const TRY: Duration = Duration::from_millis(100);
-/// How often an interface that is waited for is looked for when the kernel tells nothing.
-const LOOK: Duration = Duration::from_secs(5);
+/// Time to wait for a new IPv6 address, while the kernel checks for duplicates.
+const TENTATIVE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Interval between two attempts.
+const ADDRESS_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Interval between checks for a missing interface, without kernel notifications.
+const INTERFACE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The file of the configuration, whether or not it is there: `--config`, else $MAKUO_CONFIG, else the default one.
+/// Path of the configuration, existing or not: `--config`, else $MAKUO_CONFIG, else the default.
 pub fn config_path(flag: Option<&Path>) -> PathBuf {
     let path = named_config(flag).unwrap_or_else(|| DEFAULT_CONFIG.into());
-    // A daemon that left its directory reads it again.
+    // Absolute, because a reload happens after the daemon has left its directory.
     std::path::absolute(&path).unwrap_or(path)
 }
 
@@ -41,7 +41,7 @@ fn named_config(flag: Option<&Path>) -> Option<PathBuf> {
     flag.map(PathBuf::from).or_else(variable)
 }
 
-/// The configuration: `--config`, else $MAKUO_CONFIG, else the default file when it exists.
+/// Reads the configuration: `--config`, else $MAKUO_CONFIG, else the default file if it exists.
 pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
     match named_config(flag) {
         None if !Path::new(DEFAULT_CONFIG).exists() => Ok(HostConfig::default()),
@@ -49,14 +49,14 @@ pub fn host_config(flag: Option<&Path>) -> Result<HostConfig> {
     }
 }
 
-/// The network of a command: what the flags say, the rest from the configuration.
+/// Network settings of a command: flags, then the configuration.
 pub fn resolve(args: &NetworkArgs, config: Option<&Path>) -> Result<NetworkConfig> {
     for_command(args, &host_config(config)?)
 }
 
-/// The network of a command that has read its configuration.
+/// Network settings of a command whose configuration is already read.
 pub fn for_command(args: &NetworkArgs, config: &HostConfig) -> Result<NetworkConfig> {
-    let mut network = over(args, config.network.clone());
+    let mut network = apply(args, config.network.clone());
     if network.group_keys.is_empty() && !network.plain {
         let variable = std::env::var_os(GROUP_KEY_VARIABLE)
             .filter(|v| !v.is_empty())
@@ -75,25 +75,28 @@ pub fn for_command(args: &NetworkArgs, config: &HostConfig) -> Result<NetworkCon
     Ok(network)
 }
 
-/// Says that a network is plain, when it is.
-pub fn tell(network: &NetworkConfig, report: &mut Report) {
+/// Warns about a plain network.
+pub fn note_plain(network: &NetworkConfig, report: &mut Report) {
     if network.plain {
-        report.event(&Event::Note(PLAIN.to_string()));
+        report.event(&Event::Note(PLAIN_WARNING.to_string()));
     }
 }
 
-/// The refusal to speak without a group key.
+/// Error for a missing group key.
 pub fn no_group_key(config: &HostConfig) -> Error {
     let place = printable(config.default_group_key().as_os_str().as_encoded_bytes());
-    Error::usage("there is no group key, and a group hears only what is sealed with its own").hint(format!(
-        "`makuo keygen` makes one, the same for all hosts: put it in {place}, or name it with --group-key; \
+    let what = "there is no group key, and a group accepts only datagrams sealed with its own";
+    Error::usage(what).hint(format!(
+        "`makuo keygen` creates one, the same for all hosts: put it in {place}, \
+         or name it with --group-key; \
          --plain goes without"
     ))
 }
 
-/// `args` laid over `network`.
-pub fn over(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
-    let said = args.plain || !args.group_keys.is_empty();
+/// Applies `args` to `network`.
+pub fn apply(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
+    let keys_given = args.plain || !args.group_keys.is_empty();
+
     NetworkConfig {
         interfaces: if args.interfaces.is_empty() {
             network.interfaces
@@ -103,18 +106,22 @@ pub fn over(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
         group: args.group.unwrap_or(network.group),
         port: args.port.unwrap_or(network.port),
         ttl: args.ttl.unwrap_or(network.ttl),
-        group_keys: if said {
+        group_keys: if keys_given {
             args.group_keys.clone()
         } else {
             network.group_keys
         },
-        plain: if said { args.plain } else { network.plain },
+        plain: if keys_given {
+            args.plain
+        } else {
+            network.plain
+        },
         strict_host_keys: network.strict_host_keys,
         catch_up_rate: network.catch_up_rate,
     }
 }
 
-/// Joins the group on every interface that is named, or on the one that the system prefers, with the group keys.
+/// Joins the group with the group keys, on every named interface or on the system's default.
 pub fn open(network: &NetworkConfig) -> Result<Door> {
     let keys: Vec<GroupKey> = network
         .group_keys
@@ -128,7 +135,7 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
 
     let changes = InterfaceChanges::follow()
         .inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
-    let links = links(network)?;
+    let links = open_links(network)?;
     let reopen = changes.ok().map(|changes| reopen(network, &links, changes));
 
     Ok(Door {
@@ -138,8 +145,8 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
     })
 }
 
-/// Joins the group as [`open`] does.
-pub fn links(network: &NetworkConfig) -> Result<LinkSet> {
+/// Joins the group like [`open`], without keys.
+pub fn open_links(network: &NetworkConfig) -> Result<LinkSet> {
     let mut names = network.interfaces.iter().map(String::as_str);
     let first = link_config(network, names.next())?;
     let more = names
@@ -157,7 +164,7 @@ fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig
     })
 }
 
-/// Opens each of `links` again by the name that it was opened by.
+/// Reopens each of `links` by its original name.
 fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -> Reopen {
     let known = |link: &Link| {
         let is_it = |name: &&String| {
@@ -179,9 +186,9 @@ fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -
     })
 }
 
-/// Joins the group as [`open`] does, as soon as there are the interfaces for it. Calls `waiting` with what is missing,
-/// when that changes, and every few seconds.
-pub fn wait(network: &NetworkConfig, waiting: &mut dyn FnMut(&str)) -> Result<Door> {
+/// Joins the group like [`open`] once the interfaces exist. Calls `waiting` with the missing one on
+/// changes, and every few seconds.
+pub fn open_when_present(network: &NetworkConfig, waiting: &mut dyn FnMut(&str)) -> Result<Door> {
     let changes = InterfaceChanges::follow();
     loop {
         let missing = match open(network) {
@@ -191,13 +198,13 @@ pub fn wait(network: &NetworkConfig, waiting: &mut dyn FnMut(&str)) -> Result<Do
         };
         waiting(&missing.to_string());
         match &changes {
-            Ok(changes) => changes.wait(LOOK),
-            Err(_) => std::thread::sleep(LOOK),
+            Ok(changes) => changes.wait(INTERFACE_POLL_INTERVAL),
+            Err(_) => std::thread::sleep(INTERFACE_POLL_INTERVAL),
         }
     }
 }
 
-/// Whether all interfaces are there that a network needs.
+/// Returns whether all needed interfaces exist.
 fn is_present(network: &NetworkConfig) -> bool {
     let is_there = |name: Option<&str>| net::choose(name, Family::of(network.group)).is_ok();
     match network.interfaces.is_empty() {
@@ -206,12 +213,12 @@ fn is_present(network: &NetworkConfig) -> bool {
     }
 }
 
-/// An IPv6 address that is new cannot be spoken from for a second or two, as after boot.
+/// Opens a link, with retries: a new IPv6 address cannot send for a second or two, as after boot.
 fn open_patiently(config: &LinkConfig) -> Result<Link> {
-    for _ in 0..TENTATIVE.as_millis() / TRY.as_millis() {
+    for _ in 0..TENTATIVE_TIMEOUT.as_millis() / ADDRESS_RETRY_INTERVAL.as_millis() {
         match Link::open(config) {
             Err(e) if config.group.is_ipv6() && e.is_os(std::io::ErrorKind::AddrNotAvailable) => {
-                std::thread::sleep(TRY);
+                std::thread::sleep(ADDRESS_RETRY_INTERVAL);
             }
             done => return done,
         }
@@ -220,7 +227,7 @@ fn open_patiently(config: &LinkConfig) -> Result<Link> {
     Link::open(config)
 }
 
-/// This host's name as its system knows it, up to the first dot when the whole is not legal.
+/// Host name of the system, up to the first dot if the whole is not legal.
 pub fn host_name() -> Result<HostName> {
     let unknown = |e| {
         Error::usage("this host has no name")
@@ -254,7 +261,7 @@ mod tests {
             ..NetworkArgs::default()
         };
 
-        let network = over(&args, config);
+        let network = apply(&args, config);
         assert_eq!((network.port, network.ttl), (6000, 3));
     }
 
@@ -264,7 +271,7 @@ mod tests {
             group_keys: vec!["/nowhere/group.key".into()],
             ..NetworkArgs::default()
         };
-        let network = over(&args, NetworkConfig::default());
+        let network = apply(&args, NetworkConfig::default());
         let error = open(&network).expect_err("refused");
         assert!(error.to_string().contains("/nowhere/group.key"), "{error}");
     }

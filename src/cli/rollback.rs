@@ -1,4 +1,4 @@
-//! `makuo rollback`: back to an earlier release, on every host.
+//! `makuo rollback`: returns every host to an earlier release.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,27 +21,27 @@ use crate::tree::{StateReader, StoredRelease};
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// The longest that hosts are given to say what they keep.
-const ASK: Duration = Duration::from_secs(2);
+/// Longest time for hosts to list their kept releases.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    deploy::check_targets(&args.targets)?;
+    deploy::check_targets(&args.select.targets)?;
     let config = network::host_config(config)?;
-    let network = network::for_command(&args.network, &config)?;
+    let network = network::for_command(&args.hosts.network, &config)?;
     let signer: Arc<dyn Signer> = Arc::from(keys::open_signer(&sign::key_file(
         args.key.as_deref(),
         None,
     )?)?);
 
     let authorized = Arc::new(sign::authorized(args.authorized_keys.as_deref(), &config)?);
-    network::tell(&network, report);
+    network::note_plain(&network, report);
     report.start(&format!("{}: asking what hosts keep", args.tree));
     let local = local(args, &config)?;
     let Goal {
         way,
         earlier,
         replaced,
-    } = find(args, local.as_ref(), &network)?;
+    } = find_goal(args, local.as_ref(), &network)?;
 
     check_key(
         &earlier,
@@ -51,17 +51,16 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     )?;
 
     let mut spec = spec(&earlier.release, &targets(&replaced))?;
-
-    spec.transfer.rate = args.rate;
-    spec.targets.expect = args.expect.map(Expect::Count);
+    spec.transfer.rate = args.limit.rate;
+    spec.targets.expect = args.hosts.expect.map(Expect::Count);
     let interrupt = Interrupt::default();
     deploy::follow_interrupts(interrupt.clone());
     let name = network::host_name()?;
     let session = |purpose: Purpose, observer: &mut dyn Observer| {
         let options = engine::Options {
-            only: args.targets.clone(),
-            checksum: args.checksum,
-            strict: args.strict_host_keys || network.strict_host_keys,
+            only: args.select.targets.clone(),
+            checksum: args.hosts.checksum,
+            strict: args.hosts.strict_host_keys || network.strict_host_keys,
             cache: deploy::cache_dir(),
             authorized: Some(Arc::clone(&authorized)),
             ..engine::Options::new(
@@ -69,7 +68,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
                 purpose,
                 Arc::clone(&signer),
                 name.clone(),
-                args.timeout,
+                args.hosts.timeout,
             )
         };
         let earlier = Earlier {
@@ -85,9 +84,9 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         )
     };
 
-    report.event(&Event::Note(announced(&args.tree, &way)));
+    report.event(&Event::Note(announcement(&args.tree, &way)));
 
-    if let Some(note) = spared(&earlier.release, &replaced) {
+    if let Some(note) = excluded_note(&earlier.release, &replaced) {
         report.event(&Event::Note(note));
     }
 
@@ -103,15 +102,15 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         words::release(&args.tree, Some(way.to))
     ));
 
-    // The rollback looks again at all of each tree: a host that comes between the two has not been compared, and what
-    // changed meanwhile would otherwise be believed as it was.
+    // The rollback rescans each tree: a host that joined in between was not compared, and changes
+    // since would go unnoticed.
     let preview = session(Purpose::DryRun, &mut Silent)?;
-    // What stands in the way is said by the rollback itself.
+    // The rollback itself reports obstacles.
     if preview.exit == ExitStatus::Success {
         if preview.drift.is_empty() {
             return Err(nothing_to_change(&args.tree, &way, &preview));
         }
-        changes(&preview)
+        change_lines(&preview)
             .iter()
             .for_each(|line| report.event(&Event::Note(line.clone())));
     }
@@ -127,15 +126,15 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     Ok(outcome.exit.code())
 }
 
-/// What a rollback puts again, and instead of what.
+/// Release to restore, and the releases to replace.
 struct Goal {
     way: Way,
     earlier: StoredRelease,
-    /// The releases that run now, as far as anybody has them.
+    /// Present releases, as far as any host has them.
     replaced: Vec<Release>,
 }
 
-/// Hears of the comparison before a rollback: what counts is its end.
+/// Discards the events of the comparison before a rollback: only its outcome matters.
 struct Silent;
 
 impl Observer for Silent {
@@ -143,7 +142,7 @@ impl Observer for Silent {
 }
 
 /// "back from www@3 to www@1".
-fn announced(tree: &TreeName, way: &Way) -> String {
+fn announcement(tree: &TreeName, way: &Way) -> String {
     let shown = |serial: &Serial| words::release(tree, Some(*serial));
     let from: Vec<String> = way.from.iter().map(shown).collect();
     let from = if from.is_empty() {
@@ -155,29 +154,29 @@ fn announced(tree: &TreeName, way: &Way) -> String {
     format!("back{from} to {}", shown(&way.to))
 }
 
-/// What is left alone because the releases that are replaced exclude it.
-fn spared(earlier: &Release, replaced: &[Release]) -> Option<String> {
+/// Paths left alone because the replaced releases exclude them.
+fn excluded_note(earlier: &Release, replaced: &[Release]) -> Option<String> {
     let own = earlier.header().rules.patterns().unwrap_or_default();
     let rules = replaced
         .iter()
         .map(|release| &release.header().rules)
         .filter(|rules| !rules.delete_excluded);
-    let spared: Vec<String> = rules
+    let excluded: Vec<String> = rules
         .flat_map(|rules| rules.patterns().unwrap_or_default().into_owned())
         .filter(|exclude| !own.contains(exclude))
         .map(|exclude| printable(exclude.pattern.as_bytes()))
         .collect();
 
-    (!spared.is_empty()).then(|| {
+    (!excluded.is_empty()).then(|| {
         format!(
             "left alone, as excluded by what runs: {}",
-            spared.join(", ")
+            excluded.join(", ")
         )
     })
 }
 
 /// "web1, web2: 3 changed, 1 extra".
-fn changes(preview: &Outcome) -> Vec<String> {
+fn change_lines(preview: &Outcome) -> Vec<String> {
     let line =
         |group: &DriftGroup| format!("{}: {}", words::list(&group.hosts), words::drift(group));
     preview.drift.iter().map(line).collect()
@@ -187,13 +186,13 @@ fn nothing_to_change(tree: &TreeName, way: &Way, preview: &Outcome) -> Error {
     let hosts: Vec<&HostName> = preview.hosts.iter().map(|host| &host.host).collect();
     let to = words::release(tree, Some(way.to));
     Error::refused(format!(
-        "nothing to change: {} have what {to} has",
+        "nothing to change: {} already match {to}",
         words::list(&hosts)
     ))
     .hint("see `makuo log` for the releases that hosts keep, and give one with --to")
 }
 
-/// The tree of this machine and its state, when it serves the tree.
+/// Path and state of the tree on this machine, if served here.
 fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, StateReader)>> {
     let Some(tree) = config.trees.iter().find(|t| t.name == args.tree) else {
         return Ok(None);
@@ -210,13 +209,14 @@ fn local(args: &RollbackArgs, config: &HostConfig) -> Result<Option<(PathBuf, St
     Ok(records.map(|records| (tree.path.clone(), records)))
 }
 
-/// The release to go back to, and those that run: from this machine's own state, else from the fleet.
-fn find(
+/// Finds the release to restore and the present ones: in this machine's own state, else in the
+/// fleet.
+fn find_goal(
     args: &RollbackArgs,
     local: Option<&(PathBuf, StateReader)>,
     network: &NetworkConfig,
 ) -> Result<Goal> {
-    let longest = ASK.min(args.timeout);
+    let longest = QUERY_TIMEOUT.min(args.hosts.timeout);
     let log = log::log(network::open(network)?, &args.tree, longest)?;
     let kept = match local {
         Some((_, records)) => records.kept()?,
@@ -231,7 +231,8 @@ fn find(
     let way = choose(&log, &kept, args.to, signed)?;
     if !log.unshown.is_empty() {
         tracing::warn!(
-            "not counted, since they do not show what they run with a signature that holds: {}; their makuo may be too old",
+            "not counted, because their release has no valid signature: {}; \
+             their makuo may be too old",
             words::list(&log.unshown)
         );
     }
@@ -243,7 +244,6 @@ fn find(
     };
 
     let mut replaced = Vec::new();
-
     for &serial in way.from.iter().filter(|&&serial| serial != way.to) {
         let found = fetch_all(network::open(network)?, &args.tree, serial, longest)?;
         replaced.extend(found.into_iter().map(|stored| stored.release));

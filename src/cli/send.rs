@@ -1,4 +1,4 @@
-//! `makuo send` and `makuo sync`: ad hoc releases, through the daemon that runs on this host.
+//! `makuo send` and `makuo sync`: ad hoc releases through the local daemon.
 
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -15,14 +15,14 @@ pub(super) fn run(
     config: Option<&Path>,
     report: &mut Report,
 ) -> Result<u8> {
-    deploy::check_targets(&args.targets)?;
+    deploy::check_targets(&args.select.targets)?;
     let socket = match &args.socket {
         Some(socket) => socket.clone(),
         None => network::host_config(config)?.socket,
     };
 
     report.start("sending");
-    let outcome = crate::daemon::ask_files(&socket, &wish(args, delete), report)?;
+    let outcome = crate::daemon::request_files(&socket, &wish(args, delete), report)?;
     report.outcome(&outcome);
 
     Ok(outcome.exit.code())
@@ -34,7 +34,7 @@ fn wish(args: &AdhocArgs, delete: bool) -> Wish {
         paths: args.paths.iter().map(|p| p.clone().into_vec()).collect(),
         recurse: args.recursive,
         dry_run: args.dry_run,
-        targets: args.targets.clone(),
+        targets: args.select.targets.clone(),
         excludes: args.exclude.clone(),
         max_delete: args.max_delete,
         checksum: args.checksum,

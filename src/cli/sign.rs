@@ -1,4 +1,4 @@
-//! Which key signs: `--key`, else the spec's, else $MAKUO_KEY, else ~/.config/makuo/deploy.key.
+//! Signing key: `--key`, else the spec's, else $MAKUO_KEY, else ~/.config/makuo/deploy.key.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -8,29 +8,30 @@ use crate::keys::AuthorizedKeys;
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// The deploy key's place below the home directory.
+/// Default path of the deploy key below the home directory.
 const DEFAULT_KEY: &str = ".config/makuo/deploy.key";
 
-/// The file of the key to sign with. It exists; whether it is a key is `keys::open_signer`'s question.
+/// Path of the signing key. The file exists; `keys::open_signer` checks its content.
 pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
-    let (path, said_by) = choose(flag, spec, std::env::var_os("MAKUO_KEY"), default_key())?;
+    let (path, origin) = choose(flag, spec, std::env::var_os("MAKUO_KEY"), default_key())?;
     if path.exists() {
         return Ok(path);
     }
 
     let shown = printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()));
     Err(Error::usage(format!(
-        "there is no key to sign with: {shown} ({said_by}) does not exist"
+        "there is no key to sign with: {shown} ({origin}) does not exist"
     ))
     .hint("`makuo keygen` makes one; --key names another, such as ~/.ssh/id_ed25519"))
 }
 
-/// Whose releases count on this machine, beside those of the key that signs: the keys of `file`, else of its configuration.
+/// Keys whose releases are accepted on this machine, beside the signing key's: those in `file`,
+/// else in the configuration's file.
 pub fn authorized(file: Option<&Path>, config: &HostConfig) -> Result<AuthorizedKeys> {
     match file {
         Some(path) => AuthorizedKeys::load(path),
         None => match AuthorizedKeys::load(&config.authorized_keys) {
-            // A machine that is no host, or a user who may not read the host's file, has none.
+            // A machine without a daemon, or a user who cannot read the host's file, has none.
             Err(e)
                 if e.is_os(std::io::ErrorKind::NotFound)
                     || e.is_os(std::io::ErrorKind::PermissionDenied) =>
@@ -42,14 +43,14 @@ pub fn authorized(file: Option<&Path>, config: &HostConfig) -> Result<Authorized
     }
 }
 
-/// ~/.config/makuo/deploy.key, when there is a home.
+/// ~/.config/makuo/deploy.key, if there is a home directory.
 pub fn default_key() -> Option<PathBuf> {
     std::env::home_dir()
         .filter(|home| !home.as_os_str().is_empty())
         .map(|home| home.join(DEFAULT_KEY))
 }
 
-/// The group key of a user: beside the deploy key.
+/// Group key of the user: beside the deploy key.
 pub fn default_group_key() -> Option<PathBuf> {
     default_key().map(|key| key.with_file_name(GROUP_KEY))
 }
@@ -67,7 +68,7 @@ fn choose(
         .or(default.map(|p| (p, "the default")))
         .ok_or_else(|| {
             Error::usage("there is no key to sign with, and no home directory to look in")
-                .hint("say --key FILE")
+                .hint("pass --key FILE")
         })
 }
 

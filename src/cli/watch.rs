@@ -1,4 +1,4 @@
-//! `makuo watch`: what `makuo deploy` takes, and how it is watched.
+//! `makuo watch`: runs the live mode with the options of `makuo deploy`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use crate::keys::{self, Signer};
 use crate::report::Report;
 use crate::units::Quorum;
 use crate::watch::batch::Pace;
-use crate::watch::{Modes, Setup};
+use crate::watch::{WatchModes, WatchSetup};
 use crate::{Error, Kind, Result};
 
 pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let modes = modes(args)?;
     let mut first = resolve(args, config)?;
     let temporary = cache(&mut first)?;
-    let mut reader = Reader {
+    let mut reloader = SpecReloader {
         args,
         config: config.map(Path::to_path_buf),
         cache: first.cache.clone(),
         signer: None,
     };
 
-    let options = reader.options(&first)?;
+    let options = reloader.options(&first)?;
     let network = first.network.clone();
-    network::tell(&network, report);
+    network::note_plain(&network, report);
     let dial = Box::new(move || network::open(&network));
     let ended = crate::watch::run(
-        Setup {
+        WatchSetup {
             options,
             modes,
             dial,
-            reload: Box::new(|| reader.again()),
+            reload: Box::new(|| reloader.reload()),
         },
         report,
     );
@@ -44,7 +44,7 @@ pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) 
     ended
 }
 
-fn modes(args: &WatchArgs) -> Result<Modes> {
+fn modes(args: &WatchArgs) -> Result<WatchModes> {
     if args.max_delay < args.settle {
         return Err(Error::usage(
             "--max-delay is shorter than --settle: no batch could ever be quiet",
@@ -56,7 +56,7 @@ fn modes(args: &WatchArgs) -> Result<Modes> {
         max_delay: args.max_delay,
     };
 
-    Ok(Modes {
+    Ok(WatchModes {
         pace,
         once: args.once,
         initial: !args.no_initial,
@@ -66,14 +66,14 @@ fn modes(args: &WatchArgs) -> Result<Modes> {
 
 fn resolve(args: &WatchArgs, config: Option<&Path>) -> Result<SessionOptions> {
     let mut options = deploy::resolve(&args.session, Purpose::Deploy, config)?;
-    // One host that is away for long must not keep the others from what changes meanwhile.
+    // A host away for long must not keep later changes from the others.
     if !options.spec.commit.require_given {
         options.spec.commit.require = Quorum::Count(1);
     }
     Ok(options)
 }
 
-/// The index has to be kept between two batches: in a directory for the life of the process, where there is no other.
+/// Ensures a directory for the index between two batches: a temporary one if there is no other.
 fn cache(options: &mut SessionOptions) -> Result<Option<tempfile::TempDir>> {
     let usable = |dir: &PathBuf| {
         std::fs::create_dir_all(dir).is_ok()
@@ -94,16 +94,16 @@ fn cache(options: &mut SessionOptions) -> Result<Option<tempfile::TempDir>> {
     Ok(Some(dir))
 }
 
-/// Reads the spec again, with the same flags; a key is opened once.
-struct Reader<'a> {
+/// Reloads the spec with the same flags; opens a key only once.
+struct SpecReloader<'a> {
     args: &'a WatchArgs,
     config: Option<PathBuf>,
     cache: Option<PathBuf>,
     signer: Option<(PathBuf, Arc<dyn Signer>)>,
 }
 
-impl Reader<'_> {
-    fn again(&mut self) -> Result<Options> {
+impl SpecReloader<'_> {
+    fn reload(&mut self) -> Result<Options> {
         let mut options = resolve(self.args, self.config.as_deref())?;
         options.cache.clone_from(&self.cache);
         self.options(&options)
@@ -121,6 +121,6 @@ impl Reader<'_> {
         };
 
         self.signer = Some((options.key.clone(), Arc::clone(&signer)));
-        deploy::for_engine(options, signer)
+        deploy::engine_options(options, signer)
     }
 }

@@ -1,4 +1,4 @@
-//! What a host's configuration means, in plain words: what `makuo check CONFIG` prints.
+//! Explains a host's configuration in plain words, for `makuo check CONFIG`.
 
 use std::fmt::Write;
 
@@ -8,11 +8,11 @@ use crate::spec::document::shown;
 use crate::units::{printable, shown_duration};
 
 impl HostConfig {
-    /// The meaning of the configuration, defaults included, a line a subject.
+    /// Explains the configuration, defaults included, with one line a subject.
     pub fn explain(&self) -> String {
         let mut out = String::new();
         let mut line = |subject: &str, text: String| {
-            // A String takes every write.
+            // Writing to a String cannot fail.
             let _ = writeln!(out, "{subject:<10} {text}");
         };
 
@@ -21,7 +21,7 @@ impl HostConfig {
             "host",
             self.name
                 .as_ref()
-                .map_or("named as the system is".to_string(), |n| n.to_string()),
+                .map_or("the system's host name".to_string(), |n| n.to_string()),
         );
 
         line(
@@ -54,8 +54,11 @@ impl HostConfig {
         let key = self
             .sender_key
             .as_deref()
-            .map_or_else(|| format!("{DEFAULT_SENDER_KEY}, when it is there"), shown);
-        line("sender", format!("signs what this host sends with {key}"));
+            .map_or_else(|| format!("{DEFAULT_SENDER_KEY}, if it exists"), shown);
+        line(
+            "sender",
+            format!("signs releases from this host with {key}"),
+        );
         line("console", self.console.explain());
         line("network", self.network.explain());
 
@@ -132,7 +135,8 @@ impl NetworkConfig {
         };
 
         let strict = if self.strict_host_keys {
-            "; a host that shows another key than before is kept out, and with require = \"all\" ends a deploy with exit code 3 \
+            "; a host with a changed key is excluded, \
+             and with require = \"all\" ends a deploy with exit code 3 \
              until its line is deleted"
         } else {
             ""
@@ -157,7 +161,7 @@ impl TreeConfig {
             Some(Limit::Count(0)) => text.push_str("; deletes nothing"),
             Some(Limit::Count(n)) => text.push_str(&format!("; deletes at most {n} paths")),
             Some(share) => text.push_str(&format!("; deletes at most {share} of its paths")),
-            None => text.push_str("; deletes as much as a release's own limit"),
+            None => text.push_str("; deletes at most a release's own limit"),
         }
 
         if !self.protect_patterns.is_empty() {
@@ -177,24 +181,20 @@ impl TreeConfig {
         }
 
         match self.catch_up {
-            CatchUp::Off => text.push_str(
-                "; takes nothing that it missed from other hosts, and gives them nothing",
-            ),
+            CatchUp::Off => text.push_str("; neither fetches nor serves missed releases"),
             CatchUp::Group => {}
-            CatchUp::Anyone => {
-                text.push_str("; gives its release to anybody on the network who asks")
-            }
+            CatchUp::Anyone => text.push_str("; serves its release to anybody on the network"),
         }
 
         if let Some(interval) = self.repair {
             text.push_str(&format!(
-                "; mends what drifted every {}",
+                "; repairs drift every {}",
                 shown_duration(interval)
             ));
         }
 
         if self.follow_links {
-            text.push_str("; its path may lead through links of any user");
+            text.push_str("; its path may contain links of any user");
         }
 
         text + &format!("; keeps {} releases for rollback", self.keep)
@@ -205,21 +205,25 @@ impl TreeConfig {
             let limit = seconds(command.timeout());
             let text = match (phase, &self.hooks.health) {
                 (Phase::Before, _) => {
-                    format!("at most {limit}; when it fails, this host refuses the release")
+                    format!("at most {limit}; a failure makes this host refuse the release")
                 }
+
                 (
                     Phase::Health,
                     Some(Health {
                         interval, deadline, ..
                     }),
                 ) => {
-                    let (interval, deadline) = (seconds(*interval), seconds(*deadline));
+                    let interval = seconds(*interval);
+                    let deadline = seconds(*deadline);
                     format!(
-                        "has to pass within {deadline}: at most {limit} a try, {interval} between two"
+                        "must pass within {deadline}: at most {limit} per attempt, \
+                         {interval} between two"
                     )
                 }
-                _ => format!("at most {limit}; when it fails, this host is not well"),
+                _ => format!("at most {limit}; a failure makes this host unhealthy"),
             };
+
             line(phase.key(), format!("{}: {command}; {text}", self.name));
         }
     }

@@ -1,4 +1,4 @@
-//! The keys of a tree that name this host's own commands, to [`Hooks`].
+//! Parses the hook keys of a tree into [`Hooks`].
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -8,15 +8,17 @@ use crate::hook::{self, Command, Health, Hooks};
 use crate::spec::document::{Field, Section};
 use crate::units::parse_duration;
 
-/// The longest time limit: what takes longer is not for a deploy to wait for.
+/// Longest time limit; a deploy should not wait longer.
 const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
-/// The shortest.
+/// Shortest time limit.
 const MIN_TIME: Duration = Duration::from_millis(1);
 
-/// Takes the keys out of a `[[tree]]`.
+/// Takes the hook keys out of a `[[tree]]`.
 pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
     let time = |section: &mut Section, key: &str, usual: Duration| {
-        section.take(key).map_or(Ok(usual), |field| a_time(&field))
+        section
+            .take(key)
+            .map_or(Ok(usual), |field| read_time(&field))
     };
 
     let limit = time(section, "hook_timeout", hook::DEFAULT_TIMEOUT)?;
@@ -26,7 +28,7 @@ pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
     let command = |section: &mut Section, key: &str, limit: Duration| {
         section
             .take(key)
-            .map(|field| a_command(field, limit))
+            .map(|field| read_command(field, limit))
             .transpose()
     };
 
@@ -42,15 +44,16 @@ pub(super) fn hooks(section: &mut Section) -> Result<Hooks> {
         before,
         after,
         health,
-        outside: None,
+        helper: None,
     })
 }
 
-fn a_command(field: Field, limit: Duration) -> Result<Command> {
+fn read_command(field: Field, limit: Duration) -> Result<Command> {
     if field.is_text() {
-        return Err(
-            field.wrong("no shell reads it: write a list of words, as in [\"systemctl\", \"reload\", \"nginx\"]")
-        );
+        return Err(field.wrong(
+            "no shell reads it: write a list of words, \
+                 as in [\"systemctl\", \"reload\", \"nginx\"]",
+        ));
     }
 
     let wrong = field.deferred();
@@ -63,7 +66,7 @@ fn a_command(field: Field, limit: Duration) -> Result<Command> {
     Command::new(argv, limit).map_err(|e| wrong(&e))
 }
 
-fn a_time(field: &Field) -> Result<Duration> {
+fn read_time(field: &Field) -> Result<Duration> {
     let time = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
     if (MIN_TIME..=MAX_TIME).contains(&time) {
         return Ok(time);

@@ -1,8 +1,8 @@
 //! The configuration of a host: /etc/makuo/makuo.toml.
 //!
-//! As a spec it is legal by its type: unknown or wrong keys are errors that name key, file and line, and what a later
-//! version does is refused, never ignored. The room looks at no tree and no network: whether a path or interface is
-//! there is the daemon's question.
+//! Like a spec, a configuration is legal by its type: an unknown or wrong key is an error with key,
+//! file and line, and features of a later version are rejected, never ignored. Accesses neither
+//! trees nor the network: the daemon checks whether a path or interface exists.
 
 mod explain;
 mod hooks;
@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use parse::KEYS;
+pub use parse::CONFIG_KEYS;
 
 use crate::Result;
 use crate::hook::Hooks;
@@ -23,129 +23,130 @@ use crate::spec::document::Document;
 use crate::strict::Readers;
 use crate::units::{Limit, Rate};
 
-/// Where a host's configuration is looked for.
+/// Default path of a host's configuration.
 pub const DEFAULT_CONFIG: &str = "/etc/makuo/makuo.toml";
-/// Where a host's authorized keys are.
+/// Default path of the authorized keys.
 pub const DEFAULT_AUTHORIZED_KEYS: &str = "/etc/makuo/authorized_keys";
-/// Where a host's control socket is.
+/// Default path of the control socket.
 pub const DEFAULT_SOCKET: &str = "/run/makuo/makuo.sock";
-/// Where the key is that signs what a host itself sends.
+/// Default path of the key that signs the host's own releases.
 pub const DEFAULT_SENDER_KEY: &str = "/etc/makuo/sender.key";
-/// The name of the authorized keys that no configuration names, in the directory of the configuration.
+/// Default file name of the authorized keys, beside the configuration.
 pub const AUTHORIZED_KEYS: &str = "authorized_keys";
-/// The name of a group key that no configuration names, in the directory of the configuration.
+/// Default file name of the group key, beside the configuration.
 pub const GROUP_KEY: &str = "group.key";
-/// The line about traffic that is not sealed, in logs and output.
-pub const PLAIN: &str =
+/// Warning about unsealed traffic, for logs and output.
+pub const PLAIN_WARNING: &str =
     "traffic is plain: anybody on this network can read it, and lie about hosts";
-/// Where the console listens.
+/// Default address of the console.
 pub const DEFAULT_CONSOLE: SocketAddr =
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_PORT);
-/// The multicast group.
+/// Default multicast group.
 pub const DEFAULT_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 108));
-/// The UDP port.
+/// Default UDP port.
 pub const DEFAULT_PORT: u16 = 5000;
-/// How many routers a datagram passes: none.
+/// Default TTL: no router forwards a datagram.
 pub const DEFAULT_TTL: u8 = 1;
-/// The most that a host sends to those that are behind: a fifth of a gigabit link.
+/// Default rate for hosts that missed a release: a fifth of a gigabit link.
 pub const DEFAULT_CATCH_UP_RATE: Rate = Rate(200_000_000);
-/// How many releases a tree keeps for rollback.
+/// Default number of releases that a tree keeps for rollback.
 pub const DEFAULT_KEEP: u32 = 3;
 
-/// What a host's configuration says, defaults filled in.
+/// Configuration of a host, with defaults filled in.
 #[derive(Debug, Clone)]
 pub struct HostConfig {
-    /// The file that says it.
+    /// Path of the configuration file.
     pub path: PathBuf,
-    /// The host's name; none: the one that the system has.
+    /// Name of the host; `None` for the system's host name.
     pub name: Option<HostName>,
-    /// The file that lists who may do what.
+    /// Path of the authorized keys.
     pub authorized_keys: PathBuf,
-    /// Where the state of trees is kept; none: beside each tree.
+    /// Directory for the state of trees; `None` for beside each tree.
     pub state_dir: Option<PathBuf>,
-    /// The control socket.
+    /// Path of the control socket.
     pub socket: PathBuf,
-    /// Whether the daemon confines itself.
+    /// Confinement of the daemon.
     pub sandbox: Sandbox,
-    /// The group whose members may use the control socket, and by it release parts of this host's trees; none: only root
-    /// and the daemon's own user.
+    /// Group with access to the control socket, which allows releasing parts of this host's trees;
+    /// `None` for only root and the daemon's own user.
     pub socket_group: Option<String>,
-    /// The key that signs what this host's console and `makuo send` release; none: [`DEFAULT_SENDER_KEY`], when it is
-    /// there.
+    /// Key that signs releases of the console and `makuo send`; `None` for [`DEFAULT_SENDER_KEY`],
+    /// if it exists.
     pub sender_key: Option<PathBuf>,
-    /// The console.
+    /// Console settings.
     pub console: ConsoleConfig,
-    /// How hosts are reached.
+    /// Network settings.
     pub network: NetworkConfig,
-    /// The trees, in the order of the file.
+    /// Trees, in file order.
     pub trees: Vec<TreeConfig>,
 }
 
-/// `sandbox`: whether the daemon confines itself to its trees and their state.
+/// `sandbox`: confinement of the daemon to its trees and their state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sandbox {
-    /// It does, or does not start.
+    /// Confined, or the daemon does not start.
     Require,
-    /// It does where the kernel can, else it says so.
+    /// Confined if the kernel supports it, else a warning.
     #[default]
     Auto,
-    /// It does not.
+    /// Not confined.
     Off,
 }
 
 /// `[network]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
-    /// Interfaces by name or by address; none: the one that the system routes multicast to.
+    /// Interfaces by name or address; empty for the system's multicast route.
     pub interfaces: Vec<String>,
-    /// The multicast group; checked to be one.
+    /// Multicast group, checked to be one.
     pub group: IpAddr,
-    /// The UDP port.
+    /// UDP port.
     pub port: u16,
-    /// How many routers a datagram may pass, and one.
+    /// TTL of datagrams: one more than the number of routers passed.
     pub ttl: u8,
-    /// The files of the group keys: datagrams are sealed with the first and open with any; none: [`GROUP_KEY`] beside the
-    /// configuration.
+    /// Paths of the group keys: the first seals datagrams, any opens them; empty for [`GROUP_KEY`]
+    /// beside the configuration.
     pub group_keys: Vec<PathBuf>,
-    /// Whether datagrams are not sealed: no group key is used.
+    /// Sends datagrams unsealed, without a group key.
     pub plain: bool,
-    /// Whether a host with another key than its name had before is kept out of what is sent from here.
+    /// Excludes a host from sends if its key differs from the one its name had before.
     pub strict_host_keys: bool,
-    /// The most that this host sends to those that are behind.
+    /// Rate limit for hosts that missed a release.
     pub catch_up_rate: Rate,
 }
 
 /// `[console]`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConsoleConfig {
-    /// Where it listens.
+    /// Address of the console.
     pub listen: ConsoleListen,
-    /// A unix socket where it listens, too.
+    /// Unix socket of the console, in addition.
     pub socket: Option<PathBuf>,
-    /// The file with the password; none asks for none.
+    /// Password file; `None` for no password.
     pub password: Option<PathBuf>,
-    /// Whether it may listen where other machines reach it.
+    /// Allows an address that other machines can reach.
     pub remote: bool,
-    /// Whether root and the daemon's user may change other hosts over TCP without a password, as makuosan's users do.
+    /// Lets root and the daemon's user change other hosts over TCP without a password, as users of
+    /// makuosan expect.
     pub trusts_owner: bool,
-    /// The tree that it is about; none: the tree `default`, or the first one.
+    /// Tree of the console; `None` for the tree `default`, or the first one.
     pub tree: Option<TreeName>,
 }
 
-/// Where the console listens.
+/// Address of the console.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ConsoleListen {
-    /// Nowhere; under the name makuosan at [`DEFAULT_CONSOLE`], when that is free.
+    /// Off; as makuosan, [`DEFAULT_CONSOLE`] if free.
     #[default]
     Default,
-    /// Nowhere.
+    /// Off.
     Off,
-    /// Here.
+    /// This address.
     At(SocketAddr),
 }
 
 impl ConsoleListen {
-    /// `off`, or an address with its port.
+    /// Parses `off`, or an address with a port.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "off" => Some(Self::Off),
@@ -155,14 +156,15 @@ impl ConsoleListen {
 }
 
 impl ConsoleConfig {
-    /// Refuses a console that others than this machine reach, unless that is said in words and a password guards it.
+    /// Rejects a console that other machines can reach, unless `remote` is set and a password
+    /// protects it.
     pub fn check(&self) -> std::result::Result<(), String> {
         match self.listen {
             ConsoleListen::At(at)
                 if !(at.ip().is_loopback() || self.remote && self.password.is_some()) =>
             {
                 Err(format!(
-                    "other machines reach {at}, and whoever reaches the console can change files on all hosts: \
+                    "other machines reach {at}, and the console can change files on all hosts: \
                  listen at 127.0.0.1, or say remote = true and set a password"
                 ))
             }
@@ -174,54 +176,55 @@ impl ConsoleConfig {
 /// `[[tree]]`
 #[derive(Debug, Clone)]
 pub struct TreeConfig {
-    /// The name that specs use.
+    /// Name of the tree in specs.
     pub name: TreeName,
-    /// The directory; absolute.
+    /// Directory; absolute.
     pub path: PathBuf,
-    /// What no release touches.
+    /// Paths that no release changes.
     pub protect: PathFilter,
-    /// The same as it was written, lines of .gitignore.
+    /// Patterns of `protect` as written, in .gitignore syntax.
     pub protect_patterns: Vec<String>,
-    /// The host's own limit of deletions; the stricter of it and the release's holds.
+    /// The host's own limit of deletions; the stricter of this and the release's applies.
     pub max_delete: Option<Limit>,
-    /// How many releases are kept for rollback.
+    /// Number of releases kept for rollback.
     pub keep: u32,
-    /// How old the release may be before the host warns: somebody may keep deploys from it.
+    /// Age of the release at which the host warns: someone may be withholding deploys.
     pub max_age: Option<Duration>,
-    /// From and to whom a release goes that was missed.
+    /// Exchange of missed releases with other hosts.
     pub catch_up: CatchUp,
-    /// How often it is looked whether the tree is still what its release says, and made so again.
+    /// Interval of checks for drift, which is repaired.
     pub repair: Option<Duration>,
-    /// What the host runs around a commit.
+    /// Commands around a commit.
     pub hooks: Hooks,
-    /// Whether a release may exchange the tree as a whole (layout `swap`): a confined daemon then reaches the directory
-    /// that the tree is in. `None`: where it reaches that anyway.
+    /// Allows layout `swap`, the exchange of the whole tree: a confined daemon then reaches the
+    /// tree's parent directory. `None` to allow it only if that directory is within reach anyway.
     pub swap: Option<bool>,
-    /// Whether a daemon that runs as another user keeps the right to make devices.
+    /// Keeps the right to create devices in a daemon that runs as another user.
     pub devices: bool,
-    /// Whether its path may lead through symbolic links of any user, not only root's and the daemon's.
+    /// Allows symbolic links of any user in the tree's path, not only root's and the daemon's.
     pub follow_links: bool,
 }
 
-/// Whether a host takes a release that it missed from those that have it, and to whom it gives its own.
+/// Exchange of missed releases between hosts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CatchUp {
-    /// It takes nothing and gives nothing.
+    /// Neither fetches nor serves missed releases.
     Off,
-    /// It takes, and gives to hosts of its group: to nobody without a group key, since it cannot tell who asks.
+    /// Fetches, and serves hosts of the group: nobody without a group key, since requesters cannot
+    /// be told apart.
     #[default]
     Group,
-    /// It takes, and gives to anybody who asks.
+    /// Fetches, and serves any requester.
     Anyone,
 }
 
 impl CatchUp {
-    /// Whether the host takes a release that it missed.
+    /// Returns whether the host fetches a missed release.
     pub fn takes(self) -> bool {
         self != CatchUp::Off
     }
 
-    /// Whether the host gives its release to others, in a group whose datagrams are `sealed` or not.
+    /// Returns whether the host serves its release to others, given whether datagrams are `sealed`.
     pub fn gives(self, sealed: bool) -> bool {
         self == CatchUp::Anyone || (self == CatchUp::Group && sealed)
     }
@@ -243,7 +246,7 @@ impl Default for NetworkConfig {
 }
 
 impl Default for HostConfig {
-    /// A host without a file: no tree.
+    /// Default for a host without a configuration file: no tree.
     fn default() -> Self {
         Self {
             path: DEFAULT_CONFIG.into(),
@@ -262,12 +265,18 @@ impl Default for HostConfig {
 }
 
 impl TreeConfig {
-    /// A tree with nothing but name and place, as `--tree NAME=DIR` gives it.
+    /// Tree with only a name and a path, as from `--tree NAME=DIR`.
     pub fn new(name: TreeName, path: PathBuf) -> Self {
         let protect = PathFilter::default();
-        let (keep, hooks) = (DEFAULT_KEEP, Hooks::default());
-        let (swap, devices, catch_up) = (None, false, CatchUp::default());
-        let (protect_patterns, max_delete, max_age, repair) = (Vec::new(), None, None, None);
+        let keep = DEFAULT_KEEP;
+        let hooks = Hooks::default();
+        let swap = None;
+        let devices = false;
+        let catch_up = CatchUp::default();
+        let protect_patterns = Vec::new();
+        let max_delete = None;
+        let max_age = None;
+        let repair = None;
 
         Self {
             name,
@@ -288,7 +297,7 @@ impl TreeConfig {
 }
 
 impl HostConfig {
-    /// Reads and checks the file `path`, which nobody but root and the user who runs may have written.
+    /// Reads and checks the file, which only root and the present user may be able to write.
     pub fn load(path: &Path) -> Result<Self> {
         Self::from_document(&Document::load_strictly(
             path,
@@ -297,37 +306,38 @@ impl HostConfig {
         )?)
     }
 
-    /// The place of the group key when no other is named: beside the configuration.
+    /// Default path of the group key: beside the configuration.
     pub fn default_group_key(&self) -> PathBuf {
         self.path.with_file_name(GROUP_KEY)
     }
 
-    /// Names the group key at its default place, unless others are named or datagrams are not sealed.
+    /// Adds the group key at its default path, unless others are named or datagrams are unsealed.
     pub fn seal_by_default(&mut self) {
         if self.network.group_keys.is_empty() && !self.network.plain {
             self.network.group_keys.push(self.default_group_key());
         }
     }
 
-    /// The configuration that `text` is, as if it stood in the file `path`.
+    /// Parses `text` as a configuration, as if read from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         Self::from_document(&Document::new(path, text.to_string()))
     }
 }
 
-/// One of the two files that a person writes.
+/// A spec or a configuration.
 #[derive(Debug)]
 pub enum AnyFile {
-    /// What to release.
+    /// Spec of a release.
     Spec(Box<Spec>),
-    /// What a host is.
+    /// Configuration of a host.
     Config(Box<HostConfig>),
 }
 
-/// Reads `path` as what its keys make of it. A file with neither's keys is read as a spec.
+/// Reads `path` as a spec or a configuration, depending on its keys. A file with keys of neither is
+/// read as a spec.
 pub fn detect(path: &Path) -> Result<AnyFile> {
     let document = Document::load(path, "spec or configuration")?;
-    let top = document.top(crate::spec::KEYS)?;
+    let top = document.top(crate::spec::SPEC_KEYS)?;
     let is_spec = top.has("source") || !parse::looks_like_config(top);
     if is_spec {
         Spec::from_document(&document).map(|s| AnyFile::Spec(Box::new(s)))

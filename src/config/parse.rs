@@ -1,4 +1,4 @@
-//! From the file's keys to a [`HostConfig`].
+//! Parses the keys of the file into a [`HostConfig`].
 
 use std::ops::Range;
 use std::path::Component;
@@ -7,8 +7,8 @@ use super::*;
 use crate::spec::document::{Document, Field, Section, shown};
 use crate::units::{parse_duration, printable};
 
-/// Every key that a configuration may have.
-pub const KEYS: &[&str] = &[
+/// Every key of a configuration.
+pub const CONFIG_KEYS: &[&str] = &[
     "name",
     "authorized_keys",
     "state_dir",
@@ -55,22 +55,22 @@ pub const KEYS: &[&str] = &[
     "tree.health_deadline",
 ];
 
-/// The longest name of an interface, as Linux has it.
+/// Longest name of an interface on Linux, in bytes.
 const MAX_INTERFACE: usize = 15;
-/// The most group keys of a host: the one that it seals with, and others while a group changes over.
+/// Largest number of group keys: one that seals, and others during a change of keys.
 const MAX_GROUP_KEYS: usize = 4;
-/// The most interfaces that a host uses.
+/// Largest number of interfaces.
 const MAX_INTERFACES: usize = 64;
-/// The most releases that anybody keeps.
+/// Largest number of releases to keep.
 const MAX_KEEP: i64 = 10_000;
-/// The least time between two looks for what drifted.
+/// Shortest interval between two checks for drift.
 const MIN_REPAIR: Duration = Duration::from_secs(1);
-/// The most trees of a host.
+/// Largest number of trees on a host.
 const MAX_TREES: usize = 1000;
-/// The longest path of a unix socket.
+/// Longest path of a unix socket, in bytes.
 const MAX_SOCKET: usize = 107;
 
-/// Whether the keys at the top are those of a configuration.
+/// Returns whether the top-level keys are those of a configuration.
 pub(super) fn looks_like_config(mut top: Section) -> bool {
     [
         "authorized_keys",
@@ -89,9 +89,9 @@ pub(super) fn looks_like_config(mut top: Section) -> bool {
 
 impl HostConfig {
     pub(crate) fn from_document(document: &Document) -> Result<Self> {
-        let mut top = document.top(KEYS)?;
+        let mut top = document.top(CONFIG_KEYS)?;
         let default = HostConfig::default();
-        top.not_yet(&["metrics"])?;
+        top.unsupported(&["metrics"])?;
         let sender_key = sender(top.section("sender")?)?;
         let console = console(top.section("console")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
@@ -102,10 +102,10 @@ impl HostConfig {
             .map_or(Ok(beside), |f| absolute(&f))?;
         let socket = top
             .take("socket")
-            .map_or(Ok(default.socket), |f| a_socket(&f))?;
+            .map_or(Ok(default.socket), |f| read_socket(&f))?;
         let sandbox = top
             .take("sandbox")
-            .map_or(Ok(Sandbox::default()), |f| a_sandbox(&f))?;
+            .map_or(Ok(Sandbox::default()), |f| read_sandbox(&f))?;
 
         let socket_group = top
             .take("socket_group")
@@ -154,15 +154,18 @@ fn sender(mut section: Section) -> Result<Option<PathBuf>> {
 
 fn console(mut section: Section) -> Result<ConsoleConfig> {
     let listen = section.take("listen").map(|f| {
-        let told = ConsoleListen::parse(f.text()?);
-        told.ok_or_else(|| {
+        let listen = ConsoleListen::parse(f.text()?);
+        listen.ok_or_else(|| {
             f.wrong("write an address with its port, as \"127.0.0.1:5000\", or \"off\"")
         })
     });
 
     let console = ConsoleConfig {
         listen: listen.transpose()?.unwrap_or_default(),
-        socket: section.take("socket").map(|f| a_socket(&f)).transpose()?,
+        socket: section
+            .take("socket")
+            .map(|f| read_socket(&f))
+            .transpose()?,
         password: section.take("password").map(|f| absolute(&f)).transpose()?,
         remote: section.take("remote").map_or(Ok(false), |f| f.bool())?,
         trusts_owner: false,
@@ -187,7 +190,7 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
             .unwrap_or_default(),
         group: section
             .take("group")
-            .map_or(Ok(default.group), |f| a_group(&f))?,
+            .map_or(Ok(default.group), |f| read_group(&f))?,
         port: small(&mut section, "port", 1..=65_535, "a port from 1 to 65535")?
             .unwrap_or(default.port),
         ttl: small(&mut section, "ttl", 0..=255, "a number from 0 to 255")?.unwrap_or(default.ttl),
@@ -227,26 +230,24 @@ fn small<T: TryFrom<i64>>(
     Ok(number.and_then(|n| T::try_from(n).ok()))
 }
 
-/// One interface, or a list of them.
+/// One interface or a list.
 fn interfaces(field: Field) -> Result<Vec<String>> {
     if field.is_text() {
-        return an_interface(&field).map(|one| vec![one]);
+        return read_interface(&field).map(|one| vec![one]);
     }
 
-    let (empty, many) = (
-        field.wrong("name an interface, or leave it out"),
-        field.wrong("too many interfaces"),
-    );
+    let empty = field.wrong("name an interface, or leave it out");
+    let many = field.wrong("too many interfaces");
     let list = field.list("an interface, as \"eth0\", or a list of them")?;
 
     match list.len() {
         0 => Err(empty),
-        1..=MAX_INTERFACES => list.iter().map(an_interface).collect(),
+        1..=MAX_INTERFACES => list.iter().map(read_interface).collect(),
         _ => Err(many),
     }
 }
 
-fn an_interface(field: &Field) -> Result<String> {
+fn read_interface(field: &Field) -> Result<String> {
     let text = field.text()?;
     let is_name = !text.is_empty()
         && text.len() <= MAX_INTERFACE
@@ -261,16 +262,14 @@ fn an_interface(field: &Field) -> Result<String> {
     )))
 }
 
-/// One path, or a list of them: the first seals, all open.
+/// One path or a list: the first key seals, all open.
 fn group_keys(field: Field) -> Result<Vec<PathBuf>> {
     if field.is_text() {
         return absolute(&field).map(|one| vec![one]);
     }
 
-    let (empty, many) = (
-        field.wrong("name a file, or leave it out"),
-        field.wrong("too many group keys"),
-    );
+    let empty = field.wrong("name a file, or leave it out");
+    let many = field.wrong("too many group keys");
     let list =
         field.list("a file, as \"/etc/makuo/group.key\", or a list of them, the new one first")?;
 
@@ -281,7 +280,7 @@ fn group_keys(field: Field) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn a_group(field: &Field) -> Result<IpAddr> {
+fn read_group(field: &Field) -> Result<IpAddr> {
     let text = field.text()?;
     text.parse::<IpAddr>()
         .ok()
@@ -294,10 +293,10 @@ fn a_group(field: &Field) -> Result<IpAddr> {
         })
 }
 
-/// The trees with where they stand in the file.
-type Placed = Vec<(TreeConfig, Range<usize>)>;
+/// Trees with their positions in the file.
+type PlacedTrees = Vec<(TreeConfig, Range<usize>)>;
 
-fn trees(document: &Document, top: &mut Section) -> Result<Placed> {
+fn trees(document: &Document, top: &mut Section) -> Result<PlacedTrees> {
     let Some(field) = top.take("tree") else {
         return Ok(Vec::new());
     };
@@ -309,13 +308,13 @@ fn trees(document: &Document, top: &mut Section) -> Result<Placed> {
     }
 
     let too_many = field.wrong(format!("more than {MAX_TREES} trees"));
-    let mut trees: Placed = Vec::new();
+    let mut trees: PlacedTrees = Vec::new();
     for item in field.list("a list of tables")? {
         if trees.len() == MAX_TREES {
             return Err(too_many);
         }
         let span = item.span();
-        let tree = a_tree(item.section()?)?;
+        let tree = read_tree(item.section()?)?;
         if let Some(clash) = trees.iter().find_map(|(other, _)| clash(other, &tree)) {
             return Err(document.wrong(span, &clash));
         }
@@ -325,9 +324,12 @@ fn trees(document: &Document, top: &mut Section) -> Result<Placed> {
     Ok(trees)
 }
 
-/// Why two trees cannot be on one host.
+/// Reason why two trees cannot be on one host.
 fn clash(old: &TreeConfig, new: &TreeConfig) -> Option<String> {
-    let (name, path) = (&new.name, shown(&new.path));
+    let name = &new.name;
+    let path = shown(&new.path);
+    let old_path = shown(&old.path);
+
     if old.name == *name {
         Some(format!("there are two trees {name}"))
     } else if old.path == new.path {
@@ -338,23 +340,24 @@ fn clash(old: &TreeConfig, new: &TreeConfig) -> Option<String> {
     } else if new.path.starts_with(&old.path) {
         Some(format!(
             "the tree {name} ({path}) is inside the tree {} ({})",
-            old.name,
-            shown(&old.path)
+            old.name, old_path
         ))
     } else if old.path.starts_with(&new.path) {
         Some(format!(
             "the tree {} ({}) is inside the tree {name} ({path})",
-            old.name,
-            shown(&old.path)
+            old.name, old_path
         ))
     } else {
         None
     }
 }
 
-fn a_tree(mut section: Section) -> Result<TreeConfig> {
+fn read_tree(mut section: Section) -> Result<TreeConfig> {
     let name = section.take("name").map(|f| f.parse()).transpose()?;
-    let path = section.take("path").map(|f| a_tree_path(&f)).transpose()?;
+    let path = section
+        .take("path")
+        .map(|f| read_tree_path(&f))
+        .transpose()?;
     let patterns = section
         .take("protect")
         .map(crate::spec::patterns)
@@ -373,10 +376,10 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
         "a number of releases from 0 to 10000",
     )?;
 
-    let max_age = section.take("max_age").map(|f| an_age(&f)).transpose()?;
+    let max_age = section.take("max_age").map(|f| read_age(&f)).transpose()?;
     let repair = section
         .take("repair")
-        .map(|f| an_interval(&f))
+        .map(|f| read_interval(&f))
         .transpose()?;
     let hooks = hooks::hooks(&mut section)?;
     let flag = |section: &mut Section, key: &str, usual: bool| {
@@ -385,7 +388,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
 
     let catch_up = section
         .take("catch_up")
-        .map_or(Ok(CatchUp::default()), |f| a_catch_up(&f))?;
+        .map_or(Ok(CatchUp::default()), |f| read_catch_up(&f))?;
     let swap = section.take("swap").map(|f| f.bool()).transpose()?;
     let devices = flag(&mut section, "devices", false)?;
     let follow_links = flag(&mut section, "follow_links", false)?;
@@ -395,7 +398,8 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
             .hint("a tree needs name and path")
     };
 
-    let (no_name, no_path) = (missing("name"), missing("path"));
+    let no_name = missing("name");
+    let no_path = missing("path");
     section.finish()?;
     Ok(TreeConfig {
         name: name.ok_or(no_name)?,
@@ -414,7 +418,7 @@ fn a_tree(mut section: Section) -> Result<TreeConfig> {
     })
 }
 
-fn a_catch_up(field: &Field) -> Result<CatchUp> {
+fn read_catch_up(field: &Field) -> Result<CatchUp> {
     match field.is_text() {
         true if field.text()? == "anyone" => Ok(CatchUp::Anyone),
         true => Err(field.wrong("write true, false or \"anyone\"")),
@@ -426,8 +430,8 @@ fn a_catch_up(field: &Field) -> Result<CatchUp> {
     }
 }
 
-/// How often a tree is looked at: as often as that is still none of a host's main occupations.
-fn an_interval(field: &Field) -> Result<Duration> {
+/// Interval of drift checks, long enough not to dominate the host's work.
+fn read_interval(field: &Field) -> Result<Duration> {
     let interval = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
     if interval < MIN_REPAIR {
         return Err(field.wrong("write at least \"1s\", or leave it out"));
@@ -435,8 +439,8 @@ fn an_interval(field: &Field) -> Result<Duration> {
     Ok(interval)
 }
 
-/// Whole seconds: a release says no more about when it was made.
-fn an_age(field: &Field) -> Result<Duration> {
+/// Age in whole seconds, the resolution of a release's creation time.
+fn read_age(field: &Field) -> Result<Duration> {
     let age = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
     if age < Duration::from_secs(1) {
         return Err(field.wrong("every release is older than that; write an age such as \"30d\""));
@@ -444,7 +448,7 @@ fn an_age(field: &Field) -> Result<Duration> {
     Ok(Duration::from_secs(age.as_secs()))
 }
 
-fn a_tree_path(field: &Field) -> Result<PathBuf> {
+fn read_tree_path(field: &Field) -> Result<PathBuf> {
     let path = absolute(field)?;
     if path.parent().is_none() {
         return Err(field.wrong("the whole filesystem cannot be a tree; write a directory below /"));
@@ -452,7 +456,7 @@ fn a_tree_path(field: &Field) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn a_sandbox(field: &Field) -> Result<Sandbox> {
+fn read_sandbox(field: &Field) -> Result<Sandbox> {
     match field.text()? {
         "require" => Ok(Sandbox::Require),
         "auto" => Ok(Sandbox::Auto),
@@ -464,7 +468,7 @@ fn a_sandbox(field: &Field) -> Result<Sandbox> {
     }
 }
 
-fn a_socket(field: &Field) -> Result<PathBuf> {
+fn read_socket(field: &Field) -> Result<PathBuf> {
     let path = absolute(field)?;
     if path.as_os_str().len() > MAX_SOCKET {
         return Err(field.wrong(format!(
@@ -474,7 +478,7 @@ fn a_socket(field: &Field) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// An absolute path without `..`, trailing and doubled slashes taken off, so that paths compare.
+/// Absolute path without `..`. Trailing and doubled slashes are removed, so that paths compare.
 fn absolute(field: &Field) -> Result<PathBuf> {
     let text = field.text()?;
     let path = Path::new(text);

@@ -1,4 +1,4 @@
-//! What a configuration means, and what is said about a wrong one.
+//! Tests of parsing configurations and of the errors for wrong ones.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn parse(text: &str) -> Result<HostConfig> {
     HostConfig::parse(text, Path::new("/etc/makuo/makuo.toml"))
 }
 
-fn said(text: &str) -> String {
+fn error_of(text: &str) -> String {
     let error = parse(text).expect_err(text);
     assert_eq!(error.kind(), crate::Kind::Usage);
     match error.hint_text() {
@@ -60,19 +60,20 @@ fn every_key_is_read() {
     assert_eq!(config.trees[1].max_delete, Some(Limit::Count(100)));
     let upload = crate::manifest::TreePath::new(&b"uploads/x"[..]).expect("legal");
     assert!(config.trees[0].protect.matches(&upload, false));
+
     insta::assert_snapshot!(config.explain(), @r#"
         config     /etc/makuo/makuo.toml
         host       web1
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      /var/lib/makuo
         socket     /run/makuo/makuo.sock
-        sender     signs what this host sends with /etc/makuo/sender.key, when it is there
+        sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
         network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are sealed with group.key beside this file
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; warns when its release is older than 30 d; keeps 5 releases for rollback
-        before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; when it fails, this host refuses the release
-        after      www: systemctl reload nginx; at most 120 s; when it fails, this host is not well
-        health     www: curl -fsS http://127.0.0.1/health; has to pass within 60 s: at most 0.5 s a try, 2 s between two
+        before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; a failure makes this host refuse the release
+        after      www: systemctl reload nginx; at most 120 s; a failure makes this host unhealthy
+        health     www: curl -fsS http://127.0.0.1/health; must pass within 60 s: at most 0.5 s per attempt, 2 s between two
         tree       static in /srv/static; deletes at most 100 paths; keeps 3 releases for rollback
         "#);
 }
@@ -98,7 +99,7 @@ fn interfaces_are_one_or_several() {
         ("7", "list"),
         ("[\"a b\"]", "\"a b\""),
     ] {
-        let said = said(&format!("\n[network]\ninterface = {wrong}"));
+        let said = error_of(&format!("\n[network]\ninterface = {wrong}"));
         assert!(
             said.contains("makuo.toml:3: network.interface: ") && said.contains(what),
             "{said}"
@@ -110,13 +111,14 @@ fn interfaces_are_one_or_several() {
 fn an_empty_file_is_a_host_with_the_documented_defaults() {
     let config = parse("").expect("legal");
     assert_eq!(config.network, NetworkConfig::default());
+
     insta::assert_snapshot!(config.explain(), @r#"
         config     /etc/makuo/makuo.toml
-        host       named as the system is
+        host       the system's host name
         keys       /etc/makuo/authorized_keys: who may deploy, audit and roll back
         state      .makuo/TREE beside each tree, inside one that is a mount point
         socket     /run/makuo/makuo.sock
-        sender     signs what this host sends with /etc/makuo/sender.key, when it is there
+        sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
         network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are sealed with group.key beside this file
         tree       none: this host can send, and receives nothing
@@ -126,23 +128,24 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
 #[test]
 fn mistakes_are_named_with_line_and_what_to_write() {
     let tree = |rest: &str| {
-        said(&format!(
+        error_of(&format!(
             "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"
         ))
     };
+
     let all = [
-        said("nmae = \"web1\""),
-        said("name = \"web 1\""),
-        said("interface = \"eth0\""),
-        said("socket = \"makuo.sock\""),
-        said("[network]\ngroup = \"10.0.0.1\""),
-        said("[network]\nport = 70000"),
-        said("[network]\ninterface = \"eth0 \""),
-        said("[tree]\nname = \"www\""),
-        said("[[tree]]\nname = \"www\""),
-        said("[[tree]]\npath = \"/x\""),
-        said("[[tree]]\nname = \"www\"\npath = \"www\""),
-        said("[[tree]]\nname = \"www\"\npath = \"/\""),
+        error_of("nmae = \"web1\""),
+        error_of("name = \"web 1\""),
+        error_of("interface = \"eth0\""),
+        error_of("socket = \"makuo.sock\""),
+        error_of("[network]\ngroup = \"10.0.0.1\""),
+        error_of("[network]\nport = 70000"),
+        error_of("[network]\ninterface = \"eth0 \""),
+        error_of("[tree]\nname = \"www\""),
+        error_of("[[tree]]\nname = \"www\""),
+        error_of("[[tree]]\npath = \"/x\""),
+        error_of("[[tree]]\nname = \"www\"\npath = \"www\""),
+        error_of("[[tree]]\nname = \"www\"\npath = \"/\""),
         tree("max_age = 30"),
         tree("max_age = \"0s\""),
         tree("protec = []"),
@@ -151,8 +154,9 @@ fn mistakes_are_named_with_line_and_what_to_write() {
         tree("[[tree]]\nname = \"b\"\npath = \"/var/www/b\""),
         tree("[[tree]]\nname = \"b\"\npath = \"/var\""),
         tree("[[tree]]\nname = \"b\"\npath = \"/var//www/.\""),
-        said("state_dir = \"/var/www/.state\"\n[[tree]]\nname = \"www\"\npath = \"/var/www\""),
+        error_of("state_dir = \"/var/www/.state\"\n[[tree]]\nname = \"www\"\npath = \"/var/www\""),
     ];
+
     insta::assert_snapshot!(all.join("\n"), @r#"
         /etc/makuo/makuo.toml:1: unknown key "nmae"
           hint: did you mean "name"?
@@ -210,10 +214,11 @@ fn hooks_have_the_documented_limits() {
 #[test]
 fn wrong_hooks_are_named_with_line_and_what_to_write() {
     let tree = |rest: &str| {
-        said(&format!(
+        error_of(&format!(
             "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{rest}"
         ))
     };
+
     let all = [
         tree("before = []"),
         tree("after = [\"\", \"x\"]"),
@@ -227,13 +232,14 @@ fn wrong_hooks_are_named_with_line_and_what_to_write() {
         tree("health_interval = \"2d\""),
         tree("hook_timout = \"1s\""),
     ];
+
     insta::assert_snapshot!(all.join("\n"), @r#"
         /etc/makuo/makuo.toml:4: tree.before: name a program and its arguments, as in ["systemctl", "reload", "nginx"]
         /etc/makuo/makuo.toml:4: tree.after: name a program and its arguments, as in ["systemctl", "reload", "nginx"]
         /etc/makuo/makuo.toml:5: tree.health: no shell reads it: write a list of words, as in ["systemctl", "reload", "nginx"]
         /etc/makuo/makuo.toml:4: tree.health: bin/check is neither an absolute path nor the bare name of a program in the PATH
         /etc/makuo/makuo.toml:5: tree.health: 7 is not a text in quotes
-        /etc/makuo/makuo.toml:4: tree.after: an argument with a NUL byte, one beyond 16384 bytes, or more than 256 of them
+        /etc/makuo/makuo.toml:4: tree.after: an argument has a NUL byte or exceeds 16384 bytes, or there are more than 256
         /etc/makuo/makuo.toml:4: tree.after: 7 is not a list of words, as in ["systemctl", "reload", "nginx"]
         /etc/makuo/makuo.toml:4: tree.hook_timeout: "soon" is not a duration such as 500ms, 30s, 10m, 2h or 7d
         /etc/makuo/makuo.toml:4: tree.health_deadline: write a time from 1ms to 24h, such as "30s"
@@ -302,7 +308,8 @@ fn plain_is_said_in_words_and_leaves_no_key_unused() {
 
 #[test]
 fn what_comes_later_is_refused_and_never_ignored() {
-    let all = [said("[metrics]\nlisten = \"127.0.0.1:9108\"")];
+    let all = [error_of("[metrics]\nlisten = \"127.0.0.1:9108\"")];
+
     insta::assert_snapshot!(all.join("\n"), @r#"
         /etc/makuo/makuo.toml:1: metrics is not supported yet
           hint: remove it: it is refused rather than ignored

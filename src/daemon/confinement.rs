@@ -1,16 +1,17 @@
-//! When a daemon gives its rights away, and what it keeps: the configuration turned into a [`sandbox::Reach`].
+//! Decides which rights a daemon gives up and when: turns the configuration into a
+//! [`sandbox::Reach`].
 
 use std::path::{Path, PathBuf};
 
-use super::unmanaged::{Place, Places};
-use super::{Setup, sandbox};
+use super::send_only_trees::{SendOnlyTree, SendOnlyTrees};
+use super::{DaemonSetup, sandbox};
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox, TreeConfig};
 use crate::drive::disk::Host;
-use crate::hook::outside::Outside;
+use crate::hook::helper_process::HelperProcess;
 use crate::tree::{BESIDE, user_lookup};
 use crate::{Error, Result};
 
-/// Whether this daemon is to confine itself, and can.
+/// Returns whether this daemon should confine itself and the kernel supports it.
 pub(super) fn confines(config: &HostConfig) -> Result<bool> {
     match (config.sandbox, sandbox::is_possible()) {
         (Sandbox::Off, _) => Ok(false),
@@ -28,8 +29,8 @@ pub(super) fn confines(config: &HostConfig) -> Result<bool> {
     }
 }
 
-/// Starts what keeps the daemon's rights, and gives them away.
-pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
+/// Starts the helper processes that keep the daemon's rights, then drops the rights.
+pub(super) fn step_down(setup: &mut DaemonSetup, confines: bool) -> Result<()> {
     let run_as = sandbox::RunAs {
         user: setup.user.clone(),
         group: setup.run_group.clone(),
@@ -44,7 +45,7 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
             .iter_mut()
             .filter(|tree| !tree.hooks.is_empty())
         {
-            tree.hooks.outside = Some(Outside::start(&tree.hooks)?);
+            tree.hooks.helper = Some(HelperProcess::start(&tree.hooks)?);
         }
     }
 
@@ -56,8 +57,9 @@ pub(super) fn step_down(setup: &mut Setup, confines: bool) -> Result<()> {
     }
 }
 
-/// The directory below which a tree that cannot be opened yet is to be reached: its own where there is one and it stays
-/// the same, else the nearest one above it, unless that is all of the machine.
+/// Directory to keep reachable for a tree that cannot be opened yet: the tree's own if it exists
+/// and stays the same, else its nearest existing ancestor; `None` if that is the root of the file
+/// system.
 pub(super) fn anchor(tree: &TreeConfig) -> Option<PathBuf> {
     let own = std::fs::canonicalize(&tree.path)
         .ok()
@@ -74,8 +76,8 @@ pub(super) fn anchor(tree: &TreeConfig) -> Option<PathBuf> {
     above.parent().is_some().then_some(above)
 }
 
-/// Gives away the sight of all but the trees, their state and the daemon's own files.
-pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()> {
+/// Restricts the daemon to the trees, their state and its own files.
+pub(super) fn confine(setup: &DaemonSetup, host: &Host, send_only: &SendOnlyTrees) -> Result<()> {
     let config = &setup.config;
     let mut reach = sandbox::Reach::default();
     let beside = |path: &Path| path.parent().map(Path::to_path_buf);
@@ -97,12 +99,14 @@ pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()>
         let Some(managed) = host.trees.get(&tree.name) else {
             reach
                 .read
-                .extend(places.get(&tree.name).map(|place| place.root.here()));
-            reach.write.extend(places.get(&tree.name).map(Place::path));
+                .extend(send_only.get(&tree.name).map(|tree| tree.root.here()));
+            reach
+                .write
+                .extend(send_only.get(&tree.name).map(SendOnlyTree::path));
             continue;
         };
-        // What was opened, whatever the paths lead to by now. An exchanged tree has another directory each time, so that
-        // only the one above it stays what it is.
+        // Directories as opened, wherever their paths lead by now. An exchanged tree has another
+        // directory each time, so only its parent stays the same.
         let root = managed.tree.root();
         let is_in_some_directory = root
             .real_path()
@@ -116,7 +120,7 @@ pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()>
         reach.write.push(managed.tree.state().here());
     }
 
-    // They are removed at the end.
+    // Sockets are removed at the end.
     let sockets = setup
         .socket
         .as_deref()
@@ -124,7 +128,7 @@ pub(super) fn confine(setup: &Setup, host: &Host, places: &Places) -> Result<()>
         .chain(config.console.socket.as_deref());
 
     reach.sockets.extend(sockets.filter_map(beside));
-    // Files that are read again are often replaced: their directories are what stays.
+    // Files that are reloaded are often replaced, so their directories are allowed instead.
     let keys = config
         .sender_key
         .as_deref()

@@ -1,8 +1,8 @@
-//! The control socket: one JSON request a line, answered by lines; for this host's own commands.
+//! Control socket for commands on this host: one JSON request a line, answered by lines.
 //!
-//! Whoever may connect may have this host release parts of its trees with its own key: root, the daemon's user, and the
-//! members of the configured group. `members` is answered by one line; `files` by events as they happen and the outcome
-//! or an error as the last line.
+//! A process that may connect can release parts of the host's trees with the host's own key: root,
+//! the daemon's user, and the members of the configured group. The answer to `members` is one line;
+//! `files` is answered by events as they happen, with the outcome or an error as the last line.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -23,33 +23,33 @@ use crate::id::TreeName;
 use crate::tree::user_lookup;
 use crate::{Error, Kind, Result};
 
-/// The longest request, in bytes: some thousand paths.
+/// Largest request in bytes: some thousand paths.
 const MAX_REQUEST: u64 = 4 << 20;
-/// How long a request may take to come, and a short answer to go.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest line of an answer that a command reads: a list of what differs.
+/// Timeout for receiving a request and for a short answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest line of an answer that a command reads, for lists of differences.
 const MAX_ANSWER: u64 = 512 << 20;
-/// The most answers under way.
-const MAX_CONNECTIONS: usize = 64;
-/// Events that wait to be written, for a command that reads slowly.
-const EVENTS: usize = 1024;
+/// Largest number of concurrent connections.
+const MAX_CONTROL_CONNECTIONS: usize = 64;
+/// Capacity of the event queue for a command that reads slowly.
+const EVENT_QUEUE: usize = 1024;
 
-/// What a command asks of the daemon.
+/// Request of a command to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
-enum Request {
-    /// The other hosts.
+enum ControlRequest {
+    /// Lists the other hosts.
     Members,
-    /// The trees that it sends from.
+    /// Lists the trees that the host sends from.
     Trees,
-    /// Put or compare files.
+    /// Sends or compares files.
     Files { wish: Wish },
 }
 
-/// The lines of an answer to [`Request::Files`].
+/// Line of an answer to [`ControlRequest::Files`].
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Told {
+enum ControlReply {
     Event(Event),
     Outcome(Box<Outcome>),
     Error {
@@ -59,23 +59,23 @@ enum Told {
     },
 }
 
-/// A bound control socket; its file goes when it is dropped.
+/// Bound control socket; its file is removed on drop.
 #[derive(Debug)]
-pub struct Listener {
+pub struct ControlSocket {
     listener: UnixListener,
     gate: Gate,
     _file: SocketFile,
 }
 
-/// Who may ask.
+/// Access rule of the socket.
 #[derive(Debug, Clone, Copy)]
 struct Gate {
     group: Option<Gid>,
 }
 
-impl Listener {
-    /// Binds `path`, in place of a socket that nobody listens to any more, for root, the daemon's own user and the
-    /// members of `group`. Called inside a runtime, and before it has threads.
+impl ControlSocket {
+    /// Binds `path`, in place of a stale socket, for root, the daemon's user and the members of
+    /// `group`. Must be called inside a runtime, before it has threads.
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self> {
         let failed = |e| Error::io("cannot listen on the control socket", path, e);
         let group = group.map(group_of).transpose()?;
@@ -92,20 +92,23 @@ impl Listener {
         })
     }
 
-    /// Answers until it is dropped.
+    /// Serves requests until dropped.
     pub async fn serve(self, desk: Arc<Desk>) {
-        let room = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+        let slots = Arc::new(tokio::sync::Semaphore::new(MAX_CONTROL_CONNECTIONS));
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                    let Ok(permit) = Arc::clone(&slots).try_acquire_owned() else {
                         continue;
                     };
-                    let (desk, gate) = (Arc::clone(&desk), self.gate);
+
+                    let desk = Arc::clone(&desk);
+                    let gate = self.gate;
                     tokio::spawn(async move {
-                        if let Err(e) = answer(stream, gate, &desk).await {
+                        if let Err(e) = serve_request(stream, gate, &desk).await {
                             tracing::debug!("control socket: {e}");
                         }
+
                         drop(permit);
                     });
                 }
@@ -133,8 +136,9 @@ fn group_of(name: &str) -> Result<Gid> {
 }
 
 impl Gate {
-    /// Whether the process at the other end may ask. The file's mode says the same; this holds if somebody changed it.
-    fn lets_in(&self, stream: &UnixStream) -> bool {
+    /// Returns whether the peer process has access. The mode of the socket file enforces the same
+    /// rule; this check holds even if the mode was changed.
+    fn allows(&self, stream: &UnixStream) -> bool {
         let Ok(peer) = stream.peer_cred() else {
             return false;
         };
@@ -156,26 +160,26 @@ impl Gate {
     }
 }
 
-async fn answer(stream: UnixStream, gate: Gate, desk: &Arc<Desk>) -> std::io::Result<()> {
-    let allowed = gate.lets_in(&stream);
+async fn serve_request(stream: UnixStream, gate: Gate, desk: &Arc<Desk>) -> std::io::Result<()> {
+    let allowed = gate.allows(&stream);
     let (read, mut write) = stream.into_split();
     let mut input = tokio::io::BufReader::new(read.take(MAX_REQUEST));
     let mut line = String::new();
-    tokio::time::timeout(PATIENCE, input.read_line(&mut line)).await??;
+    tokio::time::timeout(REQUEST_TIMEOUT, input.read_line(&mut line)).await??;
     let reply = match serde_json::from_str(&line) {
         _ if !allowed => json(&refusal(
             "you may not use this daemon's control socket",
             "see socket_group",
         )),
-        Ok(Request::Members) => json(&members(Arc::clone(desk)).await),
-        Ok(Request::Trees) => json(
+        Ok(ControlRequest::Members) => json(&members(Arc::clone(desk)).await),
+        Ok(ControlRequest::Trees) => json(
             &desk
                 .bases()
                 .iter()
                 .map(|b| b.tree.clone())
                 .collect::<Vec<TreeName>>(),
         ),
-        Ok(Request::Files { wish }) => return files(desk, wish, input, write).await,
+        Ok(ControlRequest::Files { wish }) => return stream_files(desk, wish, input, write).await,
         Err(e) => json(&refusal(
             &format!("not understood: {e}"),
             "are command and daemon of the same version?",
@@ -191,8 +195,8 @@ async fn members(desk: Arc<Desk>) -> Vec<Member> {
         .unwrap_or_default()
 }
 
-fn refusal(message: &str, hint: &str) -> Told {
-    Told::Error {
+fn refusal(message: &str, hint: &str) -> ControlReply {
+    ControlReply::Error {
         message: message.into(),
         hint: Some(hint.into()),
         kind: Kind::Usage.exit_code(),
@@ -200,51 +204,52 @@ fn refusal(message: &str, hint: &str) -> Told {
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    // Nothing that is told has keys that are no text.
+    // Serialization cannot fail: every map key is a string.
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-/// Tells what happens while the desk works. A command that is gone takes its wish back.
-async fn files(
+/// Sends events while the service works. A disconnect cancels the request.
+async fn stream_files(
     desk: &Arc<Desk>,
     wish: Wish,
     mut input: impl AsyncRead + Unpin,
     mut write: tokio::net::unix::OwnedWriteHalf,
 ) -> std::io::Result<()> {
-    let (told, mut lines) = tokio::sync::mpsc::channel::<Vec<u8>>(EVENTS);
+    let (events, mut lines) = tokio::sync::mpsc::channel::<Vec<u8>>(EVENT_QUEUE);
     let interrupt = Interrupt::default();
     let work = tokio::task::spawn_blocking({
-        let (desk, interrupt) = (Arc::clone(desk), interrupt.clone());
+        let desk = Arc::clone(desk);
+        let interrupt = interrupt.clone();
         move || {
-            let last = match desk.fulfil(&wish, &interrupt, &mut Teller(told.clone())) {
-                Ok(outcome) => Told::Outcome(Box::new(outcome)),
+            let last = match desk.fulfil(&wish, &interrupt, &mut EventWriter(events.clone())) {
+                Ok(outcome) => ControlReply::Outcome(Box::new(outcome)),
                 Err(e) => {
                     let hint = e.hint_text().map(ToString::to_string);
-                    Told::Error {
+                    ControlReply::Error {
                         message: e.to_string(),
                         hint,
                         kind: e.kind().exit_code(),
                     }
                 }
             };
-            // Whoever asked may be gone.
-            let _ = told.blocking_send(json(&last));
+            // The command may have disconnected.
+            let _ = events.blocking_send(json(&last));
         }
     });
 
     let mut byte = [0];
-    let mut gone = false;
+    let mut disconnected = false;
     loop {
         tokio::select! {
             line = lines.recv() => match line {
-                Some(line) => gone |= !gone && write.write_all(&line).await.is_err(),
+                Some(line) => disconnected |= !disconnected && write.write_all(&line).await.is_err(),
                 None => break,
             },
-            end = input.read(&mut byte), if !gone => gone = !matches!(end, Ok(1..)),
+            end = input.read(&mut byte), if !disconnected => disconnected = !matches!(end, Ok(1..)),
         }
-        if gone {
+        if disconnected {
             interrupt.interrupt();
         }
     }
@@ -253,50 +258,51 @@ async fn files(
     Ok(())
 }
 
-/// Hands events to the connection; one that reads too slowly misses progress and nothing else.
-struct Teller(tokio::sync::mpsc::Sender<Vec<u8>>);
+/// Queues events for the connection; a slow reader misses progress events only.
+struct EventWriter(tokio::sync::mpsc::Sender<Vec<u8>>);
 
-impl Observer for Teller {
+impl Observer for EventWriter {
     fn event(&mut self, event: &Event) {
-        let line = json(&Told::Event(event.clone()));
-        // A command that stopped reading must not hold up a commit: its events are lost, its outcome is not.
+        let line = json(&ControlReply::Event(event.clone()));
+        // A command that stopped reading must not hold up a commit: its events are dropped, its
+        // outcome is not.
         let _ = self.0.try_send(line);
     }
 }
 
-/// What a daemon is asked from this process; `None` when none listens at `path`.
-fn ask(
+/// Sends a request to the daemon at `path`; `None` if no daemon listens there.
+fn send_request(
     path: &Path,
-    request: &Request,
-    patience: Option<Duration>,
+    request: &ControlRequest,
+    timeout: Option<Duration>,
 ) -> Option<BufReader<BlockingStream>> {
     let mut stream = BlockingStream::connect(path).ok()?;
-    stream.set_read_timeout(patience).ok()?;
+    stream.set_read_timeout(timeout).ok()?;
     stream.write_all(&json(request)).ok()?;
     Some(BufReader::new(stream))
 }
 
-fn ask_once<T: for<'de> Deserialize<'de>>(path: &Path, request: &Request) -> Option<T> {
+fn query<T: for<'de> Deserialize<'de>>(path: &Path, request: &ControlRequest) -> Option<T> {
     let mut line = String::new();
-    ask(path, request, Some(PATIENCE))?
+    send_request(path, request, Some(REQUEST_TIMEOUT))?
         .take(MAX_ANSWER)
         .read_line(&mut line)
         .ok()?;
     serde_json::from_str(&line).ok()
 }
 
-/// The members that the daemon behind the socket `path` knows; `None` when none listens there.
-pub fn ask_members(path: &Path) -> Option<Vec<Member>> {
-    ask_once(path, &Request::Members)
+/// Members known to the daemon at `path`; `None` if no daemon listens there.
+pub fn query_members(path: &Path) -> Option<Vec<Member>> {
+    query(path, &ControlRequest::Members)
 }
 
-/// The trees that the daemon behind the socket `path` sends from; `None` when none listens there.
-pub fn ask_trees(path: &Path) -> Option<Vec<TreeName>> {
-    ask_once(path, &Request::Trees)
+/// Trees that the daemon at `path` sends from; `None` if no daemon listens there.
+pub fn query_trees(path: &Path) -> Option<Vec<TreeName>> {
+    query(path, &ControlRequest::Trees)
 }
 
-/// Has the daemon behind the socket `path` do what `wish` says, and tells `observer` as it goes.
-pub fn ask_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Result<Outcome> {
+/// Passes the request to the daemon at `path` and its events to `observer`.
+pub fn request_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Result<Outcome> {
     let lost = |e: std::io::Error| {
         Error::io(
             "the daemon ended in the middle: its control socket is",
@@ -316,9 +322,9 @@ pub fn ask_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Resul
     };
 
     drop(BlockingStream::connect(path).map_err(unreachable)?);
-    let request = Request::Files { wish: wish.clone() };
-    let mut answer =
-        ask(path, &request, None).ok_or_else(|| lost(std::io::ErrorKind::BrokenPipe.into()))?;
+    let request = ControlRequest::Files { wish: wish.clone() };
+    let mut answer = send_request(path, &request, None)
+        .ok_or_else(|| lost(std::io::ErrorKind::BrokenPipe.into()))?;
 
     loop {
         let mut line = String::new();
@@ -331,15 +337,15 @@ pub fn ask_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Resul
         {
             return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
         }
-        let told = serde_json::from_str(&line).map_err(|e| {
-            Error::new(Kind::Io, "the daemon's answer is not understood")
+        let reply = serde_json::from_str(&line).map_err(|e| {
+            Error::new(Kind::Io, "cannot parse the daemon's answer")
                 .because(e)
                 .hint("are command and daemon of the same version?")
         })?;
-        match told {
-            Told::Event(event) => observer.event(&event),
-            Told::Outcome(outcome) => return Ok(*outcome),
-            Told::Error {
+        match reply {
+            ControlReply::Event(event) => observer.event(&event),
+            ControlReply::Outcome(outcome) => return Ok(*outcome),
+            ControlReply::Error {
                 message,
                 hint,
                 kind,

@@ -1,24 +1,26 @@
-//! From a configuration to a running host: trees opened and recovered, keys read, the group joined, signals followed.
+//! Runs a host from its configuration: opens and recovers trees, reads keys, joins the group and
+//! handles signals.
 
 mod confinement;
 mod control;
 mod reload;
 mod reopening;
 mod sandbox;
+mod send_only_trees;
 mod serving;
 mod starting;
-mod unmanaged;
 
-pub use control::{Listener, ask_files, ask_members, ask_trees};
-pub use starting::starting;
+pub use control::{ControlSocket, query_members, query_trees, request_files};
+pub use starting::report_waiting;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use self::reload::Started;
-use self::serving::{Serving, Signals};
-use self::unmanaged::{Place, Places};
+use self::reload::StartupConfig;
+use self::send_only_trees::{SendOnlyTree, SendOnlyTrees};
+use self::serving::{DaemonSignals, Serving};
 use crate::config::{HostConfig, TreeConfig};
 use crate::drive::desk::{Base, Desk, Dial, SENT, Sending};
 use crate::drive::disk::{Host, ManagedTree, open_tree};
@@ -35,47 +37,47 @@ use crate::spec::DEFAULT_TREE;
 use crate::units::Rate;
 use crate::{Error, Kind, Result};
 
-/// How long a host may be silent to what this one sends.
+/// Longest silence of a host that this one sends to.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// How long an ending daemon waits for what it has under way itself.
-const GRACE: Duration = Duration::from_secs(3);
+/// Time for work under way when the daemon ends.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 
-/// A host that is to run.
-pub struct Setup {
-    /// Its name.
+/// Host to run.
+pub struct DaemonSetup {
+    /// Name of the host.
     pub name: HostName,
-    /// Its configuration, with what the command line overrides.
+    /// Configuration with the overrides of the command line.
     pub config: HostConfig,
-    /// The control socket; none for a host that needs no commands.
+    /// Control socket; `None` for a host without commands.
     pub socket: Option<PathBuf>,
-    /// Whether the command line names the group keys, so that a reload does not ask the configuration.
+    /// Whether the command line names the group keys, so that a reload keeps them.
     pub group_keys_fixed: bool,
-    /// Run as this user; none: as whoever started it.
+    /// User to run as; `None` for the user that started the daemon.
     pub user: Option<String>,
-    /// Run as this group.
+    /// Group to run as.
     pub run_group: Option<String>,
-    /// Run with these further groups; none: the user's own.
+    /// Supplementary groups; empty for those of the user.
     pub groups: Vec<String>,
-    /// What it does and does not do.
-    pub manner: Manner,
+    /// Limits on receiving and sending.
+    pub mode: HostMode,
     /// Joins the group for a session of its own.
     pub dial: Dial,
 }
 
-/// What a host does and does not do.
+/// Limits on receiving and sending.
 #[derive(Debug, Clone)]
-pub struct Manner {
-    /// Whether it takes releases of others.
+pub struct HostMode {
+    /// Accepts releases of others.
     pub receives: bool,
-    /// Whether it sends.
+    /// Sends releases.
     pub sends: bool,
-    /// Whether it sends only files that its own user owns.
+    /// Sends only files owned by its own user.
     pub owned: bool,
-    /// The ceiling of what it sends.
+    /// Rate limit for sending.
     pub rate: Option<Rate>,
 }
 
-impl Default for Manner {
+impl Default for HostMode {
     fn default() -> Self {
         Self {
             receives: true,
@@ -86,60 +88,56 @@ impl Default for Manner {
     }
 }
 
-/// Runs a host until SIGTERM or SIGINT; SIGHUP reads keys and password again. Rights are given away in between: what
-/// needs them (links, secrets, the console's sockets, the processes for hooks) comes first, what anybody else can cause
-/// comes after.
-pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
+/// Runs a host until SIGTERM or SIGINT; SIGHUP reloads keys and password. Rights are dropped on the
+/// way: steps that need them (links, secrets, console sockets, helper processes for hooks) come
+/// before, steps that peers can influence after.
+pub fn run(mut setup: DaemonSetup, door: impl Into<Door>) -> Result<()> {
     let door = door.into();
-    let (signer, password) = (
-        serving::signer(&setup.config)?,
-        serving::password(&setup.config)?,
-    );
+    let signer = serving::signer(&setup.config)?;
+    let password = serving::password(&setup.config)?;
     let mut consoles = Listeners::bind(&setup.config.console)?;
-    let confines = confinement::confines(&setup.config)?;
 
+    let confines = confinement::confines(&setup.config)?;
     confinement::step_down(&mut setup, confines)?;
     consoles.bind_socket(&setup.config.console)?;
+
     let host = Arc::new(open(&setup, confines)?);
-    let places = places(&setup, &host)?;
-    tell(&setup, &host, &door);
+    let send_only = send_only(&setup, &host)?;
+    log_start(&setup, &host, &door);
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::new(Kind::Io, "cannot start the control loop").because(e))?;
 
-    // Before anybody can see that the daemon is there.
-    let signals = runtime.block_on(async { Signals::follow() })?;
+    // Handlers must exist before anyone can see the daemon.
+    let signals = runtime.block_on(async { DaemonSignals::follow() })?;
     let listener = match &setup.socket {
         Some(path) => {
             let group = setup.config.socket_group.as_deref();
-            Some(runtime.block_on(async { Listener::bind(path, group) })?)
+            Some(runtime.block_on(async { ControlSocket::bind(path, group) })?)
         }
         None => None,
     };
 
     if confines {
-        confinement::confine(&setup, &host, &places)?;
+        confinement::confine(&setup, &host, &send_only)?;
     }
 
     let group_keys = door.keys.clone();
     let (mut running, handle) = Running::start(door, Arc::clone(&host))?;
     let pulls = running.pulls();
     let ended = Arc::new(tokio::sync::Notify::new());
-    let network = {
-        let ended = Ended(Arc::clone(&ended));
-        std::thread::Builder::new()
-            .name("network".into())
-            .spawn(move || {
-                // Tells when it goes, even by a panic.
-                let _ended = ended;
-                running.run()
-            })
-    };
+    let on_end = Ended(Arc::clone(&ended));
+    let network = spawn("network", move || {
+        // Signals the end of the thread, even after a panic.
+        let _on_end = on_end;
+        running.run()
+    })?;
 
-    let network = network.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
-    let (config, is_plain) = (setup.config.clone(), group_keys.is_empty());
-    let started = Started::new(&config, setup.group_keys_fixed);
+    let config = setup.config.clone();
+    let is_plain = group_keys.is_empty();
+    let started = StartupConfig::new(&config, setup.group_keys_fixed);
     let state_dir = config.state_dir.clone();
     let reached = config
         .trees
@@ -147,14 +145,16 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
         .filter(|tree| !confines || confinement::anchor(tree).is_some());
 
     reopening::start(Arc::clone(&host), handle.clone(), reached, state_dir)?;
-    let desk = Arc::new(desk(setup, &host, &places, handle.clone(), signer));
+
+    let desk = Arc::new(desk(setup, &host, &send_only, handle.clone(), signer));
     desk.seal_with(group_keys);
-    let (giver, given) = (Arc::clone(&host), Arc::clone(&desk));
+
+    let catch_up_host = Arc::clone(&host);
+    let catch_up_desk = Arc::clone(&desk);
     let rate = config.network.catch_up_rate;
-    std::thread::Builder::new()
-        .name("serve".into())
-        .spawn(move || serve::run(&giver, &given, rate, &pulls))
-        .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+    spawn("serve", move || {
+        serve::run(&catch_up_host, &catch_up_desk, rate, &pulls)
+    })?;
 
     let console = Console::new(
         Arc::clone(&desk),
@@ -176,18 +176,29 @@ pub fn run(mut setup: Setup, door: impl Into<Door>) -> Result<()> {
     };
 
     runtime.block_on(serving.follow(signals, listener, consoles, &ended))?;
+
     desk.stop();
     handle.stop();
     let done = network
         .join()
         .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the network thread failed")));
 
-    // What was sent is given the time to be taken back.
-    runtime.shutdown_timeout(GRACE);
+    // Sessions under way get time to revert.
+    runtime.shutdown_timeout(SHUTDOWN_GRACE);
     done
 }
 
-fn tell(setup: &Setup, host: &Host, door: &Door) {
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))
+}
+
+fn log_start(setup: &DaemonSetup, host: &Host, door: &Door) {
     let links = &door.links;
     let trees: Vec<String> = host
         .trees
@@ -216,20 +227,20 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
 
     match door.keys.len() {
         0 => {
-            tracing::warn!("{}", crate::config::PLAIN);
-            let kept =
+            tracing::warn!("{}", crate::config::PLAIN_WARNING);
+            let is_withheld =
                 |(_, m): &(&TreeName, &ManagedTree)| m.catch_up.takes() && !m.catch_up.gives(false);
-            let kept: Vec<&str> = host
+            let withheld: Vec<&str> = host
                 .trees
                 .iter()
-                .filter(kept)
+                .filter(is_withheld)
                 .map(|(name, _)| name.as_str())
                 .collect();
-            if !kept.is_empty() {
+            if !withheld.is_empty() {
                 tracing::warn!(
-                    "trees that are given to no host that missed a release, since without a group key nobody can tell \
-                     who asks (catch_up = \"anyone\" gives them to everybody): {}",
-                    kept.join(", ")
+                    "trees given to no host that missed a release, since without a group key \
+                     nobody can tell who asks (catch_up = \"anyone\" gives them to everybody): {}",
+                    withheld.join(", ")
                 );
             }
         }
@@ -241,8 +252,8 @@ fn tell(setup: &Setup, host: &Host, door: &Door) {
     }
 }
 
-/// Places for the trees that take nothing of others.
-fn places(setup: &Setup, host: &Host) -> Result<Places> {
+/// Opens the trees that accept no releases of others.
+fn send_only(setup: &DaemonSetup, host: &Host) -> Result<SendOnlyTrees> {
     let alone = setup
         .config
         .trees
@@ -250,14 +261,14 @@ fn places(setup: &Setup, host: &Host) -> Result<Places> {
         .filter(|tree| !host.trees.names().any(|n| *n == tree.name));
     let state_dir = setup.config.state_dir.as_deref();
     alone
-        .map(|tree| Ok((tree.name.clone(), Place::of(tree, state_dir)?)))
+        .map(|tree| Ok((tree.name.clone(), SendOnlyTree::of(tree, state_dir)?)))
         .collect()
 }
 
 fn desk(
-    setup: Setup,
+    setup: DaemonSetup,
     host: &Host,
-    places: &Places,
+    send_only: &SendOnlyTrees,
     handle: Handle,
     signer: Option<Arc<dyn Signer>>,
 ) -> Desk {
@@ -267,14 +278,14 @@ fn desk(
             .map(|m| m.tree.state().here().to_path_buf())
     };
 
-    let alone = |name: &TreeName| places.get(name).map(Place::path);
+    let alone = |name: &TreeName| send_only.get(name).map(SendOnlyTree::path);
     let cache = |name: &TreeName| {
         managed(name)
             .or_else(|| alone(name))
             .map(|dir| dir.join(SENT))
     };
 
-    let root = |name: &TreeName| places.get(name).map(|place| Arc::clone(&place.root));
+    let root = |name: &TreeName| send_only.get(name).map(|tree| Arc::clone(&tree.root));
     let base = |t: &TreeConfig| Base {
         tree: t.name.clone(),
         path: t.path.clone(),
@@ -284,9 +295,9 @@ fn desk(
 
     let sending = Sending {
         bases: setup.config.trees.iter().map(base).collect(),
-        allowed: setup.manner.sends,
-        rate: setup.manner.rate,
-        owner: setup.manner.owned.then(|| nix::unistd::geteuid().as_raw()),
+        allowed: setup.mode.sends,
+        rate: setup.mode.rate,
+        owner: setup.mode.owned.then(|| nix::unistd::geteuid().as_raw()),
         timeout: TIMEOUT,
         strict: setup.config.network.strict_host_keys,
         dial: setup.dial,
@@ -295,7 +306,7 @@ fn desk(
     Desk::new(setup.name, handle, sending, signer)
 }
 
-/// The tree that the console is about.
+/// Tree of the console.
 fn console_tree(config: &HostConfig, bases: &[Base]) -> Option<TreeName> {
     let default = bases.iter().find(|b| b.tree.as_str() == DEFAULT_TREE);
     config
@@ -305,7 +316,7 @@ fn console_tree(config: &HostConfig, bases: &[Base]) -> Option<TreeName> {
         .or(default.or(bases.first()).map(|b| b.tree.clone()))
 }
 
-/// Tells that the network thread has ended, whichever way.
+/// Signals the end of the network thread on drop.
 struct Ended(Arc<tokio::sync::Notify>);
 
 impl Drop for Ended {
@@ -314,9 +325,9 @@ impl Drop for Ended {
     }
 }
 
-/// Opens every tree (ending first what a crash left) and reads the authorized keys. Without a file of keys the host
-/// runs and refuses every release, saying how to add one.
-fn open(setup: &Setup, confines: bool) -> Result<Host> {
+/// Opens every tree, completing recovery after a crash, and reads the authorized keys. Without a
+/// key file the host runs and refuses every release, with a message on how to add a key.
+fn open(setup: &DaemonSetup, confines: bool) -> Result<Host> {
     let config = &setup.config;
     let keys = match AuthorizedKeys::load(&config.authorized_keys) {
         Ok(keys) => keys,
@@ -335,7 +346,7 @@ fn open(setup: &Setup, confines: bool) -> Result<Host> {
     }
 
     let state_dir = config.state_dir.as_deref();
-    let received = config.trees.iter().filter(|_| setup.manner.receives);
+    let received = config.trees.iter().filter(|_| setup.mode.receives);
     let mut trees = Vec::new();
     let mut broken = Vec::new();
 
@@ -351,7 +362,7 @@ fn open(setup: &Setup, confines: bool) -> Result<Host> {
         }
     }
 
-    // What is wrong with the configuration, or is another daemon's, does not mend itself.
+    // A wrong configuration or a tree of another daemon will not fix itself.
     let is_final = trees.is_empty() && broken.iter().all(|(_, _, e)| e.kind() != Kind::Io);
 
     if is_final && let Some((_, _, first)) = broken.pop() {

@@ -1,7 +1,8 @@
-//! SIGHUP: what the configuration says now, as far as a running daemon can follow it.
+//! SIGHUP: rereads the configuration, as far as a running daemon can follow changes.
 //!
-//! Where keys and password are read from is taken anew, but for what flags said. Trees, sockets and the network are what
-//! the daemon gave its rights away for: they need a restart, and are named. The room must not know what is done with it.
+//! The paths of keys and password are followed unless set by flags. Changes to trees, sockets and
+//! the network need rights that the daemon dropped: they require a restart and are named in the
+//! log. Does not know the use of the values.
 
 use std::collections::BTreeSet;
 
@@ -9,21 +10,21 @@ use crate::Result;
 use crate::config::{ConsoleConfig, HostConfig, NetworkConfig, TreeConfig};
 use crate::id::TreeName;
 
-/// What was in force when the daemon started.
+/// Configuration in force when the daemon started.
 #[derive(Debug)]
-pub(super) struct Started<'a> {
-    /// The configuration with what the command line overrides.
+pub(super) struct StartupConfig<'a> {
+    /// Configuration with the overrides of the command line.
     config: &'a HostConfig,
-    /// The same as the file said it.
+    /// Configuration as the file had it.
     file: HostConfig,
     /// Whether the command line names the group keys.
     group_keys_fixed: bool,
 }
 
-impl<'a> Started<'a> {
-    /// Remembers what the configuration's file says.
+impl<'a> StartupConfig<'a> {
+    /// Records the configuration and the content of its file.
     pub(super) fn new(config: &'a HostConfig, group_keys_fixed: bool) -> Self {
-        // It was read a moment ago; a file that is gone again says nothing.
+        // The file was read a moment ago; one that vanished since counts as empty.
         let file = read(config).unwrap_or_else(|_| HostConfig {
             path: config.path.clone(),
             ..HostConfig::default()
@@ -35,13 +36,14 @@ impl<'a> Started<'a> {
         }
     }
 
-    /// The configuration in force from now on. What is wrong about the file, or needs a restart, is in the log.
-    pub(super) fn again(&self) -> HostConfig {
+    /// Returns the configuration in force from now on. Errors in the file and changes that need a
+    /// restart are logged.
+    pub(super) fn reload(&self) -> HostConfig {
         let mut config = self.config.clone();
         let now = match read(self.config) {
             Ok(now) => now,
             Err(e) => {
-                tracing::error!("the configuration stays as it was: {e}");
+                tracing::error!("keeping the old configuration: {e}");
                 return config;
             }
         };
@@ -50,27 +52,27 @@ impl<'a> Started<'a> {
         if !changed.is_empty() {
             let path = crate::units::printable(config.path.as_os_str().as_encoded_bytes());
             tracing::warn!(
-                "{path}: a restart is needed for what has changed in {}",
+                "{path}: these changes need a restart: {}",
                 changed.join(", ")
             );
         }
 
         let file = &self.file;
-        follow(
+        take_changed(
             &mut config.authorized_keys,
             &file.authorized_keys,
             now.authorized_keys,
         );
 
-        follow(&mut config.sender_key, &file.sender_key, now.sender_key);
-        follow(
+        take_changed(&mut config.sender_key, &file.sender_key, now.sender_key);
+        take_changed(
             &mut config.console.password,
             &file.console.password,
             now.console.password,
         );
 
         if !self.group_keys_fixed {
-            follow(
+            take_changed(
                 &mut config.network.group_keys,
                 &file.network.group_keys,
                 now.network.group_keys,
@@ -82,7 +84,7 @@ impl<'a> Started<'a> {
     }
 }
 
-/// What the file says; nothing when there is none.
+/// Reads the configuration file; defaults if missing.
 fn read(config: &HostConfig) -> Result<HostConfig> {
     match config.path.exists() {
         true => HostConfig::load(&config.path),
@@ -93,14 +95,14 @@ fn read(config: &HostConfig) -> Result<HostConfig> {
     }
 }
 
-/// What has not changed in the file is as it was, whether the file or a flag said so.
-fn follow<T: PartialEq>(value: &mut T, before: &T, now: T) {
+/// Takes a value that changed in the file; an unchanged one stays, whether set by file or flag.
+fn take_changed<T: PartialEq>(value: &mut T, before: &T, now: T) {
     if now != *before {
         *value = now;
     }
 }
 
-/// What has changed and is not followed, as people call it.
+/// Names of the changed settings that need a restart.
 fn needs_restart(before: &HostConfig, now: &HostConfig) -> Vec<String> {
     let top = [
         ("name", before.name != now.name),
@@ -139,7 +141,7 @@ fn needs_restart(before: &HostConfig, now: &HostConfig) -> Vec<String> {
     changed
 }
 
-/// The network as it was, but for what is followed.
+/// Network settings before, with the fields that a reload follows replaced.
 fn network(before: &HostConfig, now: &HostConfig) -> NetworkConfig {
     NetworkConfig {
         group_keys: now.network.group_keys.clone(),
@@ -147,7 +149,7 @@ fn network(before: &HostConfig, now: &HostConfig) -> NetworkConfig {
     }
 }
 
-/// The console as it was, but for what is followed.
+/// Console settings before, with the fields that a reload follows replaced.
 fn console(before: &HostConfig, now: &HostConfig) -> ConsoleConfig {
     ConsoleConfig {
         password: now.console.password.clone(),
@@ -156,25 +158,13 @@ fn console(before: &HostConfig, now: &HostConfig) -> ConsoleConfig {
 }
 
 fn is_same(a: &TreeConfig, b: &TreeConfig) -> bool {
-    (
-        &a.path,
-        &a.protect_patterns,
-        a.max_delete,
-        a.keep,
-        &a.hooks,
-        a.swap,
-        a.devices,
-        a.follow_links,
-    ) == (
-        &b.path,
-        &b.protect_patterns,
-        b.max_delete,
-        b.keep,
-        &b.hooks,
-        b.swap,
-        b.devices,
-        b.follow_links,
-    )
+    let same_paths = a.path == b.path
+        && a.protect_patterns == b.protect_patterns
+        && a.follow_links == b.follow_links;
+    let same_limits = a.max_delete == b.max_delete && a.keep == b.keep;
+    let same_rights = a.swap == b.swap && a.devices == b.devices;
+
+    same_paths && same_limits && same_rights && a.hooks == b.hooks
 }
 
 #[cfg(test)]
@@ -225,12 +215,11 @@ mod tests {
         put("authorized_keys = \"/a\"\n[network]\ngroup_key = \"/k\"\n");
         let mut config = HostConfig::load(&path).unwrap();
         config.authorized_keys = "/flag".into();
-        let started = Started::new(&config, false);
+        let started = StartupConfig::new(&config, false);
 
-        put(
-            "authorized_keys = \"/a\"\n[network]\ngroup_key = [\"/k\", \"/l\"]\n[sender]\nkey = \"/s\"\n",
-        );
-        let again = started.again();
+        put("authorized_keys = \"/a\"\n[network]\n\
+             group_key = [\"/k\", \"/l\"]\n[sender]\nkey = \"/s\"\n");
+        let again = started.reload();
         assert_eq!(again.authorized_keys, std::path::Path::new("/flag"));
         assert_eq!(
             (again.network.group_keys.len(), again.sender_key),
@@ -238,11 +227,11 @@ mod tests {
         );
 
         assert_eq!(
-            Started {
+            StartupConfig {
                 group_keys_fixed: true,
                 ..started
             }
-            .again()
+            .reload()
             .network
             .group_keys
             .len(),
@@ -251,7 +240,10 @@ mod tests {
 
         put("authorised_keys = \"/b\"\n");
         assert_eq!(
-            Started::new(&config, false).again().network.group_keys,
+            StartupConfig::new(&config, false)
+                .reload()
+                .network
+                .group_keys,
             config.network.group_keys
         );
     }

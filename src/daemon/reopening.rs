@@ -1,4 +1,5 @@
-//! Trees that cannot be opened, or are part new, part old: tried again for as long as the daemon runs.
+//! Retries trees that could not be opened or are part new, part old, for as long as the daemon
+//! runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,36 +12,36 @@ use crate::drive::host::Handle;
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
-/// How often it is looked whether there is something to try.
-const LOOK: Duration = Duration::from_secs(1);
-/// The first wait between two tries of one tree; doubled each time.
-const AGAIN: Duration = Duration::from_secs(1);
-/// The longest.
-const AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Interval between checks for due attempts.
+const RETRY_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// First wait between two attempts on one tree; doubles each time.
+const MIN_REOPEN_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait between two attempts.
+const MAX_REOPEN_WAIT: Duration = Duration::from_secs(30);
 
-/// What is said of a tree that cannot be opened for the reason `e`.
+/// Message for a tree that cannot be opened because of `e`.
 pub(super) fn unserved(tree: &TreeConfig, e: &Error, is_reachable: bool) -> String {
     let hint = e
         .hint_text()
         .map(|hint| format!(" ({hint})"))
         .unwrap_or_default();
     let next = if is_reachable {
-        "it is tried again"
+        "retrying"
     } else {
-        "restart the daemon once that is mended"
+        "restart the daemon once fixed"
     };
 
     format!("tree {} is not served: {e}{hint}; {next}", tree.name)
 }
 
-/// Tells the service manager which trees are not served.
+/// Reports the trees out of service to the service manager.
 pub(super) fn notify(host: &Host) {
     let broken: Vec<String> = host.trees.all_broken().map(|(_, why)| why).collect();
-    // Without a service manager there is nobody to tell.
+    // Fails harmlessly without a service manager.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&broken.join("; "))]);
 }
 
-/// Starts the thread that tries.
+/// Starts the thread that retries.
 pub(super) fn start<'a>(
     host: Arc<Host>,
     handle: Handle,
@@ -50,20 +51,20 @@ pub(super) fn start<'a>(
     let known = |tree: &&TreeConfig| host.trees.names().any(|name| *name == tree.name);
     let clock = Clock::start();
     let trees = trees.filter(known).cloned();
-    let mut trees: Vec<Trying> = trees
-        .map(|config| Trying {
+    let mut trees: Vec<ReopenAttempt> = trees
+        .map(|config| ReopenAttempt {
             config,
             due: clock.now(),
-            again: AGAIN,
+            wait: MIN_REOPEN_WAIT,
         })
         .collect();
 
     let work = move || {
         loop {
-            std::thread::sleep(LOOK);
-            trees
-                .iter_mut()
-                .for_each(|tree| tree.look(clock.now(), &host, &handle, state_dir.as_ref()));
+            std::thread::sleep(RETRY_POLL_INTERVAL);
+            trees.iter_mut().for_each(|tree| {
+                tree.retry_if_due(clock.now(), &host, &handle, state_dir.as_ref())
+            });
         }
     };
 
@@ -73,22 +74,28 @@ pub(super) fn start<'a>(
         .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))
 }
 
-/// A tree, and when it is tried next.
-struct Trying {
+/// Tree and the schedule of its attempts.
+struct ReopenAttempt {
     config: TreeConfig,
     due: Moment,
-    again: Duration,
+    wait: Duration,
 }
 
-impl Trying {
-    fn look(&mut self, now: Moment, host: &Host, handle: &Handle, state_dir: Option<&PathBuf>) {
+impl ReopenAttempt {
+    fn retry_if_due(
+        &mut self,
+        now: Moment,
+        host: &Host,
+        handle: &Handle,
+        state_dir: Option<&PathBuf>,
+    ) {
         let is_whole = host
             .trees
             .get(&self.config.name)
             .is_some_and(|managed| managed.tree.torn().is_none());
 
         if is_whole {
-            self.again = AGAIN;
+            self.wait = MIN_REOPEN_WAIT;
             return;
         }
 
@@ -105,8 +112,8 @@ impl Trying {
             handle.opened(&self.config.name);
         }
 
-        self.due = now + self.again;
-        self.again = (self.again * 2).min(AGAIN_MAX);
+        self.due = now + self.wait;
+        self.wait = (self.wait * 2).min(MAX_REOPEN_WAIT);
     }
 
     fn open(&self, host: &Host, state_dir: Option<&PathBuf>) -> bool {
@@ -114,7 +121,7 @@ impl Trying {
         let opened = match open_tree(&self.config, state_dir.map(PathBuf::as_path)) {
             Ok(managed) => {
                 host.serve(name, managed);
-                tracing::info!("tree {name}: it could be opened, and is served now");
+                tracing::info!("tree {name}: opened, now served");
                 true
             }
             Err(e) => {

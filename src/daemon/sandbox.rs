@@ -1,13 +1,14 @@
-//! What the daemon gives away before it listens to anybody: its user, its rights, and the sight of what is not its
-//! own.
+//! Drops the daemon's user, rights and file access before it listens on the network.
 //!
-//! [`drop_to`] changes to another user and group and keeps the few rights that a release's owners and modes need.
-//! [`confine`] lets this process, whatever becomes of it, write only in its trees, their state and beside its socket,
-//! and start no program (Landlock). Both bind the calling thread and the threads that it starts later, so they come
-//! before the first of those. What runs around a commit runs in a process of its own, see [`crate::hook::outside`].
+//! [`drop_to`] changes user and group and keeps the few capabilities needed for a release's owners
+//! and modes. [`confine`] restricts this process, even if compromised, to writing in its trees,
+//! their state and beside its socket, and to starting no program (Landlock). Both apply to the
+//! calling thread and threads started later, so they run before the first of those. Hooks run in a
+//! process of their own, see [`crate::hook::helper_process`].
 //!
-//! Still readable: libraries, /proc, /sys, /dev and the directories of the configuration and the keys. Users and groups
-//! are looked up by another process, see [`crate::tree::user_lookup`]. Not confined: what the network may be used for, which a unit of systemd can do.
+//! Still readable: libraries, /proc, /sys, /dev and the directories of the configuration and the
+//! keys. Another process looks up users and groups, see [`crate::tree::user_lookup`]. Use of the network
+//! is not confined; a systemd unit can do so.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -22,16 +23,16 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 
-/// The rights that a daemon keeps: to give files away, to set what others own, to go where it may not, and to keep
-/// the set-group-id bit of what belongs to another group.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
+/// Capabilities that a daemon keeps: to change owners, to act on files of others, to bypass
+/// permissions, and to keep the set-group-id bit of files of another group.
+const KEPT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID);
-/// The newest of Landlock's versions whose rights are named here.
-const KNOWN: ABI = ABI::V5;
-/// What may be read wherever a system keeps it: libraries and what they need, zones, /proc.
-const SYSTEM: [&str; 9] = [
+/// Newest Landlock version with rights named here.
+const LANDLOCK_ABI: ABI = ABI::V5;
+/// Readable system paths: libraries and their caches, time zones, /proc.
+const SYSTEM_PATHS: [&str; 9] = [
     "/usr",
     "/lib",
     "/lib64",
@@ -43,55 +44,56 @@ const SYSTEM: [&str; 9] = [
     "/dev",
 ];
 
-/// Who the daemon is to be, as the command line says.
+/// User and groups of the daemon, from the command line.
 #[derive(Debug, Clone, Default)]
 pub struct RunAs {
-    /// The user, by name or number.
+    /// User, by name or number.
     pub user: Option<String>,
-    /// The group, by name or number; else the user's own.
+    /// Group, by name or number; default: the group of the user.
     pub group: Option<String>,
-    /// Further groups, by name or number; none: those that the system gives the user.
+    /// Supplementary groups, by name or number; empty for those of the user.
     pub groups: Vec<String>,
-    /// Whether the right to make devices is kept.
+    /// Keeps the right to create devices.
     pub devices: bool,
 }
 
 impl RunAs {
-    /// Whether the daemon is to be somebody else than who started it.
+    /// Returns whether a user or group change is requested.
     pub fn is_another(&self) -> bool {
         self.user.is_some() || self.group.is_some() || !self.groups.is_empty()
     }
 }
 
-/// What a confined daemon reaches.
+/// Paths within reach of a confined daemon.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
-    /// Directories in which it may do everything but start programs, perhaps by handles of this process.
+    /// Directories with full access except starting programs, possibly given by handles of this
+    /// process.
     pub write: Vec<PathBuf>,
-    /// Directories in which it makes and removes sockets.
+    /// Directories for creating and removing sockets.
     pub sockets: Vec<PathBuf>,
-    /// Directories that it may read.
+    /// Readable directories.
     pub read: Vec<PathBuf>,
 }
 
-/// How far a confinement went.
+/// Extent of a confinement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Confined {
-    /// All that is asked for.
+    /// All requested restrictions are in force.
     Wholly,
-    /// All that this kernel can.
+    /// Only the restrictions known to this kernel are in force.
     Partly,
-    /// Not at all: the kernel cannot.
+    /// The kernel does not support confinement.
     Not,
 }
 
-/// Becomes another user and gives away all rights but those that are needed. Without a name nothing is done.
+/// Changes the user and drops all capabilities except the needed ones. Does nothing without a name.
 pub fn drop_to(run_as: &RunAs) -> Result<()> {
     if !run_as.is_another() {
         return Ok(());
     }
 
-    only_thread()?;
+    require_single_thread()?;
     let user = run_as.user.as_deref().map(user).transpose()?;
     let gid = match (&run_as.group, &user) {
         (Some(group), _) => self::group(group)?,
@@ -114,17 +116,18 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
     }
 
     let kept = if run_as.devices {
-        KEPT | CapabilitySet::MKNOD
+        KEPT_CAPABILITIES | CapabilitySet::MKNOD
     } else {
-        KEPT
+        KEPT_CAPABILITIES
     };
 
     let failed = |what: &str| {
         let message = format!("cannot {what} to run as user {uid}, group {gid}");
         move |e: std::io::Error| {
-            Error::new(Kind::Usage, message.clone())
-                .because(e)
-                .hint("only root may become another user: start the daemon as root, or without --user and --run-group")
+            Error::new(Kind::Usage, message.clone()).because(e).hint(
+                "only root may change the user: start the daemon as root, \
+                     or without --user and --run-group",
+            )
         }
     };
 
@@ -141,9 +144,9 @@ fn become_user(
     (gid, groups): (Gid, &[Gid]),
     kept: CapabilitySet,
 ) -> std::io::Result<()> {
-    // Before the right to do so goes.
+    // Must come before the right to do so is dropped.
     for capability in CapabilitySet::all().iter().filter(|c| !kept.contains(*c)) {
-        // One that this kernel does not know is in nobody's set.
+        // A capability unknown to this kernel is in no set.
         let _ = rustix::thread::remove_capability_from_bounding_set(capability);
     }
 
@@ -174,34 +177,34 @@ fn keep_only(kept: CapabilitySet) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Whether this kernel can confine a process as [`confine`] does.
+/// Returns whether this kernel supports [`confine`].
 pub fn is_possible() -> bool {
     ruleset().is_some()
 }
 
-/// The access that is confined: to move what was staged into a tree is a part of it that has to be there.
+/// The Landlock ruleset. REFER must be supported: staged files are renamed into trees.
 fn ruleset() -> Option<landlock::RulesetCreated> {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::Refer)
         .ok()?
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(KNOWN))
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))
         .ok()?
         .create()
         .ok()
 }
 
-/// Confines the calling thread and those that it starts to `reach`, for good.
+/// Confines the calling thread and its later threads to `reach`, permanently.
 pub fn confine(reach: &Reach) -> Result<Confined> {
     let Some(mut rules) = ruleset() else {
         return Ok(Confined::Not);
     };
 
-    let write = AccessFs::from_all(KNOWN) & !(AccessFs::Execute | AccessFs::IoctlDev);
+    let write = AccessFs::from_all(LANDLOCK_ABI) & !(AccessFs::Execute | AccessFs::IoctlDev);
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let sockets = AccessFs::MakeSock | AccessFs::RemoveFile | AccessFs::ReadDir;
-    let system = SYSTEM.iter().map(Path::new);
+    let system = SYSTEM_PATHS.iter().map(Path::new);
     let all = (reach.write.iter().map(|p| (p.as_path(), write)))
         .chain(reach.sockets.iter().map(|p| (p.as_path(), sockets)))
         .chain(
@@ -212,7 +215,7 @@ pub fn confine(reach: &Reach) -> Result<Confined> {
                 .chain(system)
                 .map(|p| (p, read)),
         )
-        // Where logs and the like may go.
+        // Destination for discarded output.
         .chain([(Path::new("/dev/null"), read | AccessFs::WriteFile)]);
 
     for (path, access) in all {
@@ -227,7 +230,7 @@ pub fn confine(reach: &Reach) -> Result<Confined> {
     })
 }
 
-/// What is not there cannot be reached, and needs no rule.
+/// Adds a rule; a missing path cannot be reached and needs none.
 fn allow(
     rules: landlock::RulesetCreated,
     path: &Path,
@@ -241,7 +244,7 @@ fn allow(
     let access = if is_dir {
         access
     } else {
-        access & AccessFs::from_file(KNOWN)
+        access & AccessFs::from_file(LANDLOCK_ABI)
     };
 
     let shown = printable(path.as_os_str().as_encoded_bytes());
@@ -252,16 +255,16 @@ fn allow(
 
 fn failed(why: String) -> Error {
     Error::new(Kind::Io, format!("cannot confine this process: {why}"))
-        .hint("sandbox = \"off\" in the configuration goes on without")
+        .hint("set sandbox = \"off\" in the configuration to run without")
 }
 
-/// A thread that runs already would keep what is given away.
-fn only_thread() -> Result<()> {
+/// Fails if other threads run: they would keep the rights.
+fn require_single_thread() -> Result<()> {
     match std::fs::read_dir("/proc/self/task").map(Iterator::count) {
         Ok(1) | Err(_) => Ok(()),
         Ok(count) => Err(Error::new(
             Kind::Io,
-            format!("a defect in makuo: {count} threads run before rights are given"),
+            format!("a defect in makuo: {count} threads run before rights are dropped"),
         )),
     }
 }
@@ -298,7 +301,7 @@ mod tests {
 
     use super::*;
 
-    /// What a thread finds that has confined itself to `www` and `state`: every way out is tried.
+    /// A thread confined to `www` and `state` tries every way out.
     #[test]
     fn a_confined_thread_reaches_its_own_and_nothing_else() {
         if !is_possible() {
@@ -350,7 +353,7 @@ mod tests {
         });
 
         for (number, tried) in tried.join().unwrap().into_iter().enumerate() {
-            // A link or rename across the border is refused as one across devices.
+            // A link or rename across the border fails like one across devices.
             let refused = [ErrorKind::PermissionDenied, ErrorKind::CrossesDevices];
             assert!(
                 tried.is_err_and(|kind| refused.contains(&kind)),
@@ -359,7 +362,7 @@ mod tests {
         }
 
         assert_eq!(std::fs::read(at("other/file")).unwrap(), b"other");
-        // This thread is as free as before.
+        // This thread stays unconfined.
         std::fs::write(at("other/new"), "x").unwrap();
     }
 
@@ -387,7 +390,7 @@ mod tests {
         assert_eq!(user("0").unwrap().name, "root");
         assert!(drop_to(&RunAs::default()).is_ok());
 
-        // Threads of the tests run beside this one.
+        // Other test threads run beside this one.
         assert!(drop_to(&run_as("root")).is_err());
     }
 }

@@ -1,12 +1,13 @@
-//! A daemon at work: sockets answered, signals followed, the service manager told; keys and password read again.
+//! Main loop of a daemon: serves the sockets, handles signals, reloads keys and password, and
+//! informs the service manager.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::control::Listener;
-use super::reload::Started;
+use super::control::ControlSocket;
+use super::reload::StartupConfig;
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig};
 use crate::drive::desk::Desk;
 use crate::drive::disk::Host;
@@ -16,15 +17,15 @@ use crate::face::password::Password;
 use crate::keys::{AuthorizedKeys, GroupKey, Signer, open_signer};
 use crate::{Error, Kind, Result};
 
-/// The signals that a daemon follows. One that comes before the daemon serves is kept until it does.
-pub(super) struct Signals {
+/// Signals of a daemon. A signal before the loop starts is kept until then.
+pub(super) struct DaemonSignals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
 }
 
-impl Signals {
-    /// Follows them from now on, within a runtime.
+impl DaemonSignals {
+    /// Installs the handlers; must be called within a runtime.
     pub(super) fn follow() -> Result<Self> {
         let listen = |kind| {
             signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e))
@@ -38,10 +39,10 @@ impl Signals {
     }
 }
 
-/// A host that runs, with what is asked of it.
+/// Running host with its services.
 pub(super) struct Serving<'a> {
-    pub(super) started: Started<'a>,
-    /// Whether datagrams are not sealed.
+    pub(super) started: StartupConfig<'a>,
+    /// Whether datagrams are sent unsealed.
     pub(super) is_plain: bool,
     pub(super) host: &'a Host,
     pub(super) handle: &'a Handle,
@@ -50,11 +51,11 @@ pub(super) struct Serving<'a> {
 }
 
 impl Serving<'_> {
-    /// Answers at the sockets and follows signals until one of them, or the network, ends the host.
+    /// Serves sockets and signals until one of them, or the network, ends the host.
     pub(super) async fn follow(
         &self,
-        mut signals: Signals,
-        listener: Option<Listener>,
+        mut signals: DaemonSignals,
+        listener: Option<ControlSocket>,
         consoles: Listeners,
         ended: &tokio::sync::Notify,
     ) -> Result<()> {
@@ -72,7 +73,7 @@ impl Serving<'_> {
         tokio::pin!(console);
         let mut watchdog = watchdog();
 
-        // Without a service manager there is nobody to tell.
+        // Fails harmlessly without a service manager.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         loop {
             tokio::select! {
@@ -81,7 +82,7 @@ impl Serving<'_> {
                 _ = signals.interrupt.recv() => break,
                 _ = signals.hangup.recv() => self.reload(),
                 done = &mut console => return done,
-                () = tick(&mut watchdog) => self.bark().await,
+                () = tick(&mut watchdog) => self.feed_watchdog().await,
             }
         }
 
@@ -89,8 +90,8 @@ impl Serving<'_> {
         Ok(())
     }
 
-    /// Tells the service manager that all is well, when it is: the network thread answers.
-    async fn bark(&self) {
+    /// Pings the service manager's watchdog if the network thread responds.
+    async fn feed_watchdog(&self) {
         let handle = self.handle.clone();
         if tokio::task::spawn_blocking(move || handle.is_alive())
             .await
@@ -100,10 +101,10 @@ impl Serving<'_> {
         }
     }
 
-    /// Reads keys and password again; what cannot be read leaves the old ones in force.
+    /// Reloads keys and password; on errors the old ones stay in force.
     fn reload(&self) {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-        let config = self.started.again();
+        let config = self.started.reload();
         match AuthorizedKeys::load(&config.authorized_keys) {
             Ok(keys) => {
                 tracing::info!("{}: {} keys", keys.file().display(), keys.len());
@@ -113,20 +114,20 @@ impl Serving<'_> {
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
             }
-            Err(e) => tracing::error!("the authorized keys stay as they were: {e}"),
+            Err(e) => tracing::error!("keeping the old authorized keys: {e}"),
         }
 
         match signer(&config) {
             Ok(Some(signer)) => self.desk.sign_with(Some(signer)),
             Ok(None) => {}
             Err(e) => {
-                tracing::error!("the key that signs what this host sends stays as it was: {e}")
+                tracing::error!("keeping the old sender key: {e}")
             }
         }
 
         match password(&config) {
             Ok(password) => self.console.guard(password),
-            Err(e) => tracing::error!("the console's password stays as it was: {e}"),
+            Err(e) => tracing::error!("keeping the old console password: {e}"),
         }
 
         let keys: Result<Vec<GroupKey>> = config
@@ -137,25 +138,23 @@ impl Serving<'_> {
             .collect();
 
         match keys {
-            // Own sessions and the host itself speak in the same way.
+            // Own sessions and the host itself must agree on sealing.
             Ok(keys) if keys.is_empty() != self.is_plain => {
-                tracing::error!(
-                    "a group key where there was none, or none any more: restart the daemon"
-                );
+                tracing::error!("the group key was added or removed: restart the daemon");
             }
             Ok(_) if self.is_plain => {}
             Ok(keys) => {
                 self.desk.seal_with(keys.clone());
                 self.handle.rekey(keys);
             }
-            Err(e) => tracing::error!("the group keys stay as they were: {e}"),
+            Err(e) => tracing::error!("keeping the old group keys: {e}"),
         }
 
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     }
 }
 
-/// Half of the time after which the service manager takes silence for the end; none when it does not watch.
+/// Half of the service manager's watchdog period; `None` without a watchdog.
 fn watchdog() -> Option<tokio::time::Interval> {
     let period = sd_notify::watchdog_enabled().filter(|p| !p.is_zero())? / 2;
     Some(tokio::time::interval(period))
@@ -168,7 +167,7 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
     }
 }
 
-/// The key that signs what this host sends. The one at the default place need not be there.
+/// Key for signing the releases of this host. The key at the default path is optional.
 pub(super) fn signer(config: &HostConfig) -> Result<Option<Arc<dyn Signer>>> {
     let default = Path::new(DEFAULT_SENDER_KEY);
     match &config.sender_key {

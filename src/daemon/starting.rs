@@ -1,40 +1,41 @@
-//! A daemon before it listens: what it waits for is said in the log and to the service manager.
+//! Startup of a daemon before it listens: reports the missing interfaces to the log and the service
+//! manager.
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::Result;
 
-/// Runs `wait`, which says what it waits for, again and again until there is no more to wait for.
+/// Runs `wait`, which calls its argument with the missing interface until there is none.
 ///
-/// The service manager is told that the daemon is ready though it waits: an interface may come long after the start, or
-/// never, and nothing else of the machine is to wait for it or to end the daemon.
-pub fn starting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -> Result<T> {
-    let mut said = None;
+/// The service manager gets READY although the daemon still waits: an interface may appear long
+/// after the start, or never, and no other unit should wait for it or end the daemon.
+pub fn report_waiting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -> Result<T> {
+    let mut reported = None;
     let started = wait(&mut |missing| {
-        if said.is_none() {
+        if reported.is_none() {
             survive_reload();
-            // Without a service manager there is nobody to tell.
+            // Fails harmlessly without a service manager.
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
-        if said.as_deref() != Some(missing) {
+        if reported.as_deref() != Some(missing) {
             tracing::warn!("{missing}: waiting for it");
             let _ = sd_notify::notify(&[NotifyState::Status(&format!("waiting: {missing}"))]);
-            said = Some(missing.to_string());
+            reported = Some(missing.to_string());
         }
         if sd_notify::watchdog_enabled().is_some() {
             let _ = sd_notify::notify(&[NotifyState::Watchdog]);
         }
     });
 
-    if said.is_some() {
+    if reported.is_some() {
         let _ = sd_notify::notify(&[NotifyState::Status("")]);
     }
 
     started
 }
 
-/// A reload while there is nothing to reload yet must not end the process: what it is for is read when there is.
+/// Ignores a reload before there is anything to reload; the default action would end the process.
 fn survive_reload() {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -44,6 +45,6 @@ fn survive_reload() {
     };
 
     let _entered = runtime.enter();
-    // The handler stays when nobody listens any more.
+    // The handler stays installed without a listener.
     drop(signal(SignalKind::hangup()));
 }

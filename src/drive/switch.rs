@@ -18,7 +18,7 @@ use super::clock;
 use super::disk::reason;
 use super::rights::check_allowed;
 use super::session::Session;
-use crate::hook::{Cause, Occasion, Phase};
+use crate::hook::{Cause, HookContext, Phase};
 use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
@@ -155,7 +155,7 @@ impl Session<'_> {
             return Ok(());
         };
 
-        let occasion = Occasion {
+        let occasion = HookContext {
             previous,
             ..self.occasion(Cause::Commit)
         };
@@ -223,7 +223,7 @@ impl Session<'_> {
         };
 
         if self.changes
-            && let Err(why) = self.after(&Occasion {
+            && let Err(why) = self.after(&HookContext {
                 previous,
                 ..self.occasion(Cause::Revert)
             })
@@ -322,7 +322,7 @@ impl Session<'_> {
     }
 
     /// Runs to its end even when the daemon is ending: what it restarts is to run again.
-    fn after(&self, occasion: &Occasion) -> Result<(), Reason> {
+    fn after(&self, occasion: &HookContext) -> Result<(), Reason> {
         let never = AtomicBool::new(false);
         match self.managed.hooks.run(Phase::After, occasion, &never) {
             Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
@@ -339,9 +339,9 @@ impl Session<'_> {
             .map(|stored| stored.release.header().serial)
     }
 
-    fn occasion(&self, cause: Cause) -> Occasion {
+    fn occasion(&self, cause: Cause) -> HookContext {
         let tree = &self.managed.tree;
-        Occasion {
+        HookContext {
             tree: tree.name().clone(),
             serial: self.release.header().serial,
             previous: self.current(),

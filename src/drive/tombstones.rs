@@ -10,7 +10,7 @@ use super::clock;
 use super::disk::{Host, ManagedTree, reason};
 use crate::Result;
 use crate::error::Error;
-use crate::hook::{Cause, Occasion, Phase};
+use crate::hook::{Cause, HookContext, Phase};
 use crate::keys::{Namespace, Role, verify};
 use crate::proto::receiver::Reason;
 use crate::tree::StoredRelease;
@@ -161,7 +161,7 @@ fn try_to_go_back(host: &Host, managed: &ManagedTree) -> Result<()> {
     tree.revert()?;
     let previous = tree.current()?.map(|stored| stored.release.header().serial);
     tracing::warn!("{release}: it was taken back while this host was away: went back as well");
-    let occasion = Occasion {
+    let occasion = HookContext {
         tree: tree.name().clone(),
         serial: release.header().serial,
         previous,

@@ -1,4 +1,4 @@
-//! How a command ended, and how that is told.
+//! Result of a command and its message.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
@@ -10,70 +10,76 @@ use minicbor::{Decode, Encode};
 use super::output::last_lines;
 use super::{Command, Phase, seconds};
 
-/// A command that passed.
+/// Command that passed.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Ran {
-    /// The last lines that it printed, printable.
+pub struct RunRecord {
+    /// Last lines of its output, printable.
     #[n(0)]
     pub output: String,
-    /// How long it took, all tries together.
+    /// Duration of all attempts together.
     #[n(1)]
     pub took: Duration,
-    /// How often it was tried.
+    /// Number of attempts.
     #[n(2)]
     pub tries: u32,
 }
 
-/// A command that did not pass. Shown: a line that says what happened, then the last lines that it printed, indented.
+/// Command that failed. Displayed as one line with the cause, then the last lines of output,
+/// indented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Which of the host's commands.
+    /// Phase of the command.
     pub phase: Phase,
-    /// The command on one line, safe to show.
+    /// Command on one line, safe to show.
     pub command: String,
-    /// What happened; of the last try.
-    pub what: What,
-    /// The last lines that it printed, printable.
+    /// Cause of the failure, from the last attempt.
+    pub what: FailureCause,
+    /// Last lines of its output, printable.
     pub output: String,
-    /// How often it was tried.
+    /// Number of attempts.
     pub tries: u32,
-    /// How long that took, all tries together.
+    /// Duration of all attempts together.
     pub took: Duration,
 }
 
-/// Why a command did not pass.
+/// Cause of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub enum What {
-    /// There is no such program, or it may not be run; the system's words.
+pub enum FailureCause {
+    /// The program is missing or not executable; carries the system's message.
     #[n(0)]
     NotStarted(#[n(0)] String),
-    /// It said so.
+    /// Nonzero exit status.
     #[n(1)]
     Exited(#[n(0)] i32),
-    /// A signal ended it.
+    /// Killed by a signal.
     #[n(2)]
     Killed(#[n(0)] i32),
-    /// It did not end in time and was ended.
+    /// Killed at its time limit.
     #[n(3)]
     TimedOut(#[n(0)] Duration),
-    /// It was ended because the daemon ends.
+    /// Killed because the daemon ends.
     #[n(4)]
     Stopped,
 }
 
-impl What {
-    /// `None` when it passed.
+impl FailureCause {
+    /// Cause for an exit status; `None` if the command passed.
     pub(super) fn of(status: ExitStatus) -> Option<Self> {
         match (status.code(), status.signal()) {
             (Some(0), _) => None,
-            (Some(code), _) => Some(What::Exited(code)),
-            (None, signal) => Some(What::Killed(signal.unwrap_or(0))),
+            (Some(code), _) => Some(FailureCause::Exited(code)),
+            (None, signal) => Some(FailureCause::Killed(signal.unwrap_or(0))),
         }
     }
 }
 
 impl Failure {
-    pub(super) fn new(phase: Phase, command: &Command, what: What, ran: &Ran) -> Self {
+    pub(super) fn new(
+        phase: Phase,
+        command: &Command,
+        what: FailureCause,
+        ran: &RunRecord,
+    ) -> Self {
         let output = last_lines(&ran.output);
         Self {
             phase,
@@ -85,7 +91,7 @@ impl Failure {
         }
     }
 
-    /// The line that says what happened.
+    /// Line with the cause.
     pub fn headline(&self) -> String {
         let tries = match self.tries {
             0 | 1 => String::new(),
@@ -110,17 +116,17 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl fmt::Display for What {
+impl fmt::Display for FailureCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            What::NotStarted(why) => write!(f, "cannot be started: {why}"),
-            What::Exited(code) => write!(f, "exit status {code}"),
-            What::Killed(signal) => match signal_name(*signal) {
+            FailureCause::NotStarted(why) => write!(f, "cannot be started: {why}"),
+            FailureCause::Exited(code) => write!(f, "exit status {code}"),
+            FailureCause::Killed(signal) => match signal_name(*signal) {
                 Some(name) => write!(f, "killed by {name}"),
                 None => write!(f, "killed by signal {signal}"),
             },
-            What::TimedOut(limit) => write!(f, "timed out after {}", seconds(*limit)),
-            What::Stopped => f.write_str("ended with the daemon"),
+            FailureCause::TimedOut(limit) => write!(f, "timed out after {}", seconds(*limit)),
+            FailureCause::Stopped => f.write_str("ended with the daemon"),
         }
     }
 }

@@ -1,17 +1,18 @@
-//! A host's own commands around a commit: before it, after it, and whether the host is healthy with what it has.
+//! Commands of a host around a commit: before it, after it, and a health check of the result.
 //!
-//! A command is an argument list: no shell reads it. It runs in a process group of its own with a clean environment
-//! that says what happens (`MAKUO_TREE`, `MAKUO_SERIAL`, ...), within a time limit, and what it printed last is kept.
-//! The room must not know what a success or a failure decides: who calls knows the release.
+//! A command is an argument list; no shell reads it. It runs in its own process group with a clean
+//! environment that describes the commit (`MAKUO_TREE`, `MAKUO_SERIAL`, ...), within a time limit,
+//! and the end of its output is kept. Does not know the consequences of a success or failure: the
+//! caller knows the release.
 //!
 //! - [`Command::run`] runs once, for [`Phase::Before`] and [`Phase::After`].
-//! - [`Health::check`] tries until the command passes or the deadline is over.
-//! - [`Hooks::run`] does what a phase asks for, here or in a process [`outside`].
-//! - All end at once when `stop` is set: the daemon is ending.
+//! - [`Health::check`] retries until the command passes or the deadline is over.
+//! - [`Hooks::run`] runs the command of a phase, here or in a [`helper_process`].
+//! - All stop at once when `stop` is set, which happens at the end of the daemon.
 
 mod failure;
+pub mod helper_process;
 mod output;
-pub mod outside;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -25,64 +26,65 @@ use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
-pub use failure::{Failure, Ran, What};
+pub use failure::{Failure, FailureCause, RunRecord};
 
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::printable;
 
-/// The most words of a command.
+/// Largest number of words in a command.
 pub const MAX_WORDS: usize = 256;
-/// The most bytes of one of them.
-pub const MAX_WORD: usize = 16 << 10;
-/// The time limit of a hook when nothing else is said.
+/// Largest word of a command in bytes.
+pub const MAX_WORD_BYTES: usize = 16 << 10;
+/// Default time limit of a hook.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// The time limit of one try of a health check when nothing else is said.
+/// Default time limit of one health check attempt.
 pub const DEFAULT_TRY: Duration = Duration::from_secs(10);
-/// The wait between two tries when nothing else is said.
+/// Default interval between two attempts.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a host may take to become healthy when nothing else is said.
+/// Default time for a host to become healthy.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
-/// The most characters that a command is shown with.
-const MAX_SHOWN: usize = 200;
+/// Largest number of characters shown of a command.
+const MAX_COMMAND_CHARS: usize = 200;
 
-/// A program with its arguments and its time limit.
+/// Program with its arguments and time limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     argv: Vec<OsString>,
     timeout: Duration,
 }
 
-/// Why words are no command.
+/// Reason to reject an argument list.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// No word at all, or an empty one where the program is.
+    /// Empty list, or an empty program name.
     #[error("name a program and its arguments, as in [\"systemctl\", \"reload\", \"nginx\"]")]
     Empty,
-    /// Neither a name nor a place.
+    /// The program is neither a bare name nor an absolute path.
     #[error("{0} is neither an absolute path nor the bare name of a program in the PATH")]
     Relative(String),
-    /// A NUL, or beyond a cap.
+    /// A word contains NUL, or a cap is exceeded.
     #[error(
-        "an argument with a NUL byte, one beyond {MAX_WORD} bytes, or more than {MAX_WORDS} of them"
+        "an argument has a NUL byte or exceeds {MAX_WORD_BYTES} bytes, \
+         or there are more than {MAX_WORDS}"
     )]
     Illegal,
 }
 
 impl Command {
-    /// The command that `argv` is, the program first. It has `timeout` to end.
+    /// Checks `argv`, program first; the command gets `timeout` to end.
     pub fn new(argv: Vec<OsString>, timeout: Duration) -> Result<Self, CommandError> {
         let program = argv
             .first()
             .filter(|p| !p.is_empty())
             .ok_or(CommandError::Empty)?;
 
-        // It runs in /, so another path would not mean what it seems to.
+        // Commands run in /, where a relative path would not mean the expected program.
         if program.as_bytes().contains(&b'/') && !Path::new(program).is_absolute() {
             return Err(CommandError::Relative(printable(program.as_bytes())));
         }
 
-        let legal = |word: &OsString| word.len() <= MAX_WORD && !word.as_bytes().contains(&0);
+        let legal = |word: &OsString| word.len() <= MAX_WORD_BYTES && !word.as_bytes().contains(&0);
         if argv.len() > MAX_WORDS || !argv.iter().all(legal) {
             return Err(CommandError::Illegal);
         }
@@ -90,36 +92,36 @@ impl Command {
         Ok(Self { argv, timeout })
     }
 
-    /// The program: an absolute path, or a name that is looked up in the PATH.
+    /// Program: an absolute path, or a name to look up in the PATH.
     pub fn program(&self) -> &OsStr {
         self.argv
             .first()
             .map_or(OsStr::new(""), OsString::as_os_str)
     }
 
-    /// The program and its arguments.
+    /// Program and arguments.
     pub fn argv(&self) -> &[OsString] {
         &self.argv
     }
 
-    /// How long it may take.
+    /// Time limit.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Runs it once. What it did is in the log as well.
+    /// Runs the command once and logs the result.
     pub fn run(
         &self,
         phase: Phase,
-        occasion: &Occasion,
+        context: &HookContext,
         stop: &AtomicBool,
-    ) -> Result<Ran, Failure> {
-        let (what, ran) = run::once(self, phase, occasion, stop);
-        run::ended(self, phase, occasion, what, ran)
+    ) -> Result<RunRecord, Failure> {
+        let (what, ran) = run::run_once(self, phase, context, stop);
+        run::log_result(self, phase, context, what, ran)
     }
 }
 
-/// On one line, safe to show; a word that is not plain stands in quotes.
+/// One line, safe to show; words with special characters are quoted.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-?&".contains(c);
@@ -135,64 +137,64 @@ impl fmt::Display for Command {
             line.push_str(&format!("{space}{quote}{word}{quote}"));
         }
 
-        match line.char_indices().nth(MAX_SHOWN) {
+        match line.char_indices().nth(MAX_COMMAND_CHARS) {
             Some((at, _)) => write!(f, "{}...", &line[..at]),
             None => f.write_str(&line),
         }
     }
 }
 
-/// How a host finds out whether it is well.
+/// Health check of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Passes when it exits with 0; its time limit is that of one try.
+    /// Passes with exit status 0; its time limit applies to one attempt.
     pub command: Command,
-    /// The wait between two tries.
+    /// Wait between two attempts.
     pub interval: Duration,
-    /// How long it is tried.
+    /// Time for all attempts.
     pub deadline: Duration,
 }
 
 impl Health {
-    /// Tries until the command passes; fails with its last failure. What it did is in the log as well.
-    pub fn check(&self, occasion: &Occasion, stop: &AtomicBool) -> Result<Ran, Failure> {
-        let (what, ran) = run::until_healthy(self, occasion, stop);
-        run::ended(&self.command, Phase::Health, occasion, what, ran)
+    /// Retries until the command passes, and logs the result; returns the last failure.
+    pub fn check(&self, context: &HookContext, stop: &AtomicBool) -> Result<RunRecord, Failure> {
+        let (what, ran) = run::until_healthy(self, context, stop);
+        run::log_result(&self.command, Phase::Health, context, what, ran)
     }
 }
 
-/// What a host runs around the commits of one tree.
+/// Commands of a host around the commits of one tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hooks {
-    /// Before anything changes; its failure keeps the host as it is.
+    /// Runs before any change; a failure keeps the host as it is.
     pub before: Option<Command>,
-    /// After the tree is the release.
+    /// Runs after the commit.
     pub after: Option<Command>,
-    /// After that.
+    /// Runs after that.
     pub health: Option<Health>,
-    /// Where they run, when that is not here.
-    pub outside: Option<outside::Outside>,
+    /// Helper process that runs the commands; `None` to run them here.
+    pub helper: Option<helper_process::HelperProcess>,
 }
 
 impl Hooks {
-    /// Runs what there is for `phase`; `None` when that is nothing. What it did is in the log as well.
+    /// Runs the command of `phase` and logs the result; `None` without a command.
     pub fn run(
         &self,
         phase: Phase,
-        occasion: &Occasion,
+        context: &HookContext,
         stop: &AtomicBool,
-    ) -> Option<Result<Ran, Failure>> {
+    ) -> Option<Result<RunRecord, Failure>> {
         let command = self.command(phase)?;
-        Some(match &self.outside {
-            Some(outside) => outside.run(command, phase, occasion, stop),
+        Some(match &self.helper {
+            Some(helper) => helper.run(command, phase, context, stop),
             None => {
-                let (what, ran) = self.attempt(phase, occasion, stop);
-                run::ended(command, phase, occasion, what, ran)
+                let (what, ran) = self.attempt(phase, context, stop);
+                run::log_result(command, phase, context, what, ran)
             }
         })
     }
 
-    /// The command for `phase`.
+    /// Command of `phase`.
     pub fn command(&self, phase: Phase) -> Option<&Command> {
         match phase {
             Phase::Before => self.before.as_ref(),
@@ -201,16 +203,21 @@ impl Hooks {
         }
     }
 
-    /// What becomes of the command for `phase`; the first is `None` when it passed.
-    fn attempt(&self, phase: Phase, occasion: &Occasion, stop: &AtomicBool) -> (Option<What>, Ran) {
+    /// Runs the command of `phase`; the cause is `None` if it passed.
+    fn attempt(
+        &self,
+        phase: Phase,
+        context: &HookContext,
+        stop: &AtomicBool,
+    ) -> (Option<FailureCause>, RunRecord) {
         match (&self.health, self.command(phase)) {
             (Some(health), _) if phase == Phase::Health => {
-                run::until_healthy(health, occasion, stop)
+                run::until_healthy(health, context, stop)
             }
-            (_, Some(command)) => run::once(command, phase, occasion, stop),
+            (_, Some(command)) => run::run_once(command, phase, context, stop),
             (_, None) => (
                 None,
-                Ran {
+                RunRecord {
                     output: String::new(),
                     took: Duration::ZERO,
                     tries: 0,
@@ -219,12 +226,12 @@ impl Hooks {
         }
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no command.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The commands with their phases.
+    /// Commands with their phases.
     pub fn commands(&self) -> impl Iterator<Item = (Phase, &Command)> {
         let health = self.health.as_ref().map(|h| &h.command);
         let all = [
@@ -237,22 +244,22 @@ impl Hooks {
     }
 }
 
-/// Which of its commands a host runs.
+/// Phase of a commit in which a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Phase {
-    /// Before anything changes.
+    /// Before any change.
     #[n(0)]
     Before,
-    /// After the tree is the release.
+    /// After the commit.
     #[n(1)]
     After,
-    /// After that: is the host well?
+    /// Health check after the commit.
     #[n(2)]
     Health,
 }
 
 impl Phase {
-    /// Its key in the configuration, and `MAKUO_PHASE`.
+    /// Key in the configuration and value of `MAKUO_PHASE`.
     pub fn key(self) -> &'static str {
         match self {
             Phase::Before => "before",
@@ -272,22 +279,22 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Why the tree changes.
+/// Reason for the change of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Cause {
-    /// To a release.
+    /// Commit of a release.
     #[n(0)]
     Commit,
-    /// Back to the release before.
+    /// Return to the previous release.
     #[n(1)]
     Revert,
-    /// Not at all: what a hook before the commit prepared is to be undone.
+    /// No change: undoes the preparations of a hook before the commit.
     #[n(2)]
     Abort,
 }
 
 impl Cause {
-    /// `MAKUO_CAUSE`.
+    /// Value of `MAKUO_CAUSE`.
     pub fn word(self) -> &'static str {
         match self {
             Cause::Commit => "commit",
@@ -297,57 +304,50 @@ impl Cause {
     }
 }
 
-/// What a command is told about why it runs.
+/// Description of the commit for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Occasion {
-    /// The tree.
+pub struct HookContext {
+    /// Name of the tree.
     pub tree: TreeName,
-    /// The release that it becomes, or became.
+    /// New release of the tree.
     pub serial: Serial,
-    /// The release that it was before, when it was one.
+    /// Previous release, if any.
     pub previous: Option<Serial>,
-    /// The identity of the release.
+    /// Identity of the release.
     pub release: ReleaseId,
-    /// The tree's directory.
+    /// Root directory of the tree.
     pub path: PathBuf,
     /// This host.
     pub host: HostName,
-    /// Who sent the release, when that is known.
+    /// Sender of the release, if known.
     pub sender: Option<HostName>,
-    /// Why the tree changes.
+    /// Reason for the change of the tree.
     pub cause: Cause,
 }
 
-impl Occasion {
-    /// The variables of the environment. What is not known is empty and not missing: `set -u` is no trap.
+impl HookContext {
+    /// Environment variables. Unknown values are empty instead of missing, so that `set -u` does
+    /// not fail.
     fn variables(&self, phase: Phase) -> [(&'static str, OsString); 9] {
         let text = |text: String| OsString::from(text);
+        let previous = self.previous.map(|s| s.to_string()).unwrap_or_default();
+        let sender = self.sender.as_ref().map(|s| s.to_string());
+
         [
             ("MAKUO_TREE", text(self.tree.to_string())),
             ("MAKUO_SERIAL", text(self.serial.to_string())),
-            (
-                "MAKUO_PREVIOUS",
-                text(self.previous.map(|s| s.to_string()).unwrap_or_default()),
-            ),
+            ("MAKUO_PREVIOUS", text(previous)),
             ("MAKUO_RELEASE", text(self.release.to_string())),
             ("MAKUO_PATH", self.path.clone().into_os_string()),
             ("MAKUO_HOST", text(self.host.to_string())),
-            (
-                "MAKUO_SENDER",
-                text(
-                    self.sender
-                        .as_ref()
-                        .map(|s| s.to_string())
-                        .unwrap_or_default(),
-                ),
-            ),
+            ("MAKUO_SENDER", text(sender.unwrap_or_default())),
             ("MAKUO_PHASE", text(phase.key().to_string())),
             ("MAKUO_CAUSE", text(self.cause.word().to_string())),
         ]
     }
 }
 
-/// A time as it is told: `30 s`, `0.5 s`.
+/// Formats a duration: `30 s`, `0.5 s`.
 pub fn seconds(time: Duration) -> String {
     if time < Duration::from_secs(1) && !time.subsec_millis().is_multiple_of(100) {
         return format!("{} ms", time.as_millis());

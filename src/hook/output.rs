@@ -1,26 +1,26 @@
-//! What a command prints: everything is read, the end of it is kept, and it is shown as safe lines.
+//! Output of a command: reads everything, keeps the end, and shows it as safe lines.
 
 use crate::units::printable;
 
-/// The most bytes that are kept of what a command printed.
+/// Largest number of bytes kept of a command's output.
 pub(super) const MAX_OUTPUT: usize = 16 << 10;
-/// The most lines of a failed command that are told.
-const TOLD_LINES: usize = 20;
-/// The most bytes of them.
-const TOLD_BYTES: usize = 2048;
+/// Largest number of lines shown for a failed command.
+const MAX_SHOWN_LINES: usize = 20;
+/// Largest number of bytes shown for a failed command.
+const MAX_SHOWN_BYTES: usize = 2048;
 
-/// The last bytes of a stream.
+/// Last bytes of a stream.
 #[derive(Debug, Default)]
-pub(super) struct Tail {
+pub(super) struct OutputTail {
     bytes: Vec<u8>,
-    /// Whether something before them is gone.
+    /// Whether earlier bytes were dropped.
     cut: bool,
 }
 
-impl Tail {
+impl OutputTail {
     pub(super) fn add(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        // Moved seldom: not with every piece.
+        // Trims seldom, not for every read.
         if self.bytes.len() > 2 * MAX_OUTPUT {
             self.trim();
         }
@@ -32,13 +32,13 @@ impl Tail {
         self.bytes.drain(..beyond);
     }
 
-    /// The lines, printable; the first is left out when it is a piece of one.
+    /// Returns the lines, printable, without a partial first line.
     pub(super) fn text(mut self) -> String {
         self.trim();
         let skip = usize::from(self.cut && self.bytes.contains(&b'\n'));
         let lines = self.bytes.split(|&b| b == b'\n').skip(skip);
 
-        // A bar of progress is many lines on one.
+        // Progress bars put many lines on one, separated by carriage returns.
         let lines = lines
             .flat_map(|line| line.split(|&b| b == b'\r'))
             .filter(|line| !line.is_empty());
@@ -47,11 +47,11 @@ impl Tail {
     }
 }
 
-/// The last lines of `text`: as much as fits an error message.
+/// Last lines of `text` that fit an error message.
 pub(super) fn last_lines(text: &str) -> String {
     let mut kept = Vec::new();
-    let mut room = TOLD_BYTES;
-    for line in text.lines().rev().take(TOLD_LINES) {
+    let mut room = MAX_SHOWN_BYTES;
+    for line in text.lines().rev().take(MAX_SHOWN_LINES) {
         let fits = line.len() <= room;
         if !fits && !kept.is_empty() {
             break;
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_end_is_kept_by_whole_lines() {
-        let mut tail = Tail::default();
+        let mut tail = OutputTail::default();
         for n in 0..20_000 {
             tail.add(format!("line {n}\n").as_bytes());
             assert!(tail.bytes.len() <= 2 * MAX_OUTPUT + 16);
@@ -88,24 +88,24 @@ mod tests {
         );
         assert!(text.lines().all(|l| l.starts_with("line ")));
         let told = last_lines(&text);
-        assert_eq!(told.lines().count(), TOLD_LINES);
+        assert_eq!(told.lines().count(), MAX_SHOWN_LINES);
 
         assert!(told.ends_with("line 19999"));
     }
 
     #[test]
     fn nothing_reaches_a_terminal_as_a_command() {
-        let mut tail = Tail::default();
+        let mut tail = OutputTail::default();
         tail.add(b"a\x1b[2J\r50 %\r100 %\n\n\xff\n");
         assert_eq!(tail.text(), "a\\u{1b}[2J\n50 %\n100 %\n\\xff");
     }
 
     #[test]
     fn one_endless_line_is_cut_too() {
-        let mut tail = Tail::default();
+        let mut tail = OutputTail::default();
         (0..100).for_each(|_| tail.add("ä".repeat(1000).as_bytes()));
         let text = tail.text();
         assert!(!text.is_empty());
-        assert!(last_lines(&text).len() <= TOLD_BYTES);
+        assert!(last_lines(&text).len() <= MAX_SHOWN_BYTES);
     }
 }

@@ -1,7 +1,7 @@
-//! Runs a command as a process group of its own, within its time, and reads what it prints.
+//! Runs a command in its own process group within a time limit, and reads its output.
 //!
-//! Nothing here waits for anything without a limit: not for the command, not for what it left behind, and not for a
-//! process that the kernel does not let die.
+//! Every wait here is bounded: for the command, for processes it left behind, and for a process
+//! that the kernel does not let die.
 #![expect(
     clippy::disallowed_methods,
     reason = "a time limit of a process is the clock's; nothing else is decided by it"
@@ -17,88 +17,95 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
-use super::output::Tail;
-use super::{Command, Failure, Health, Occasion, Phase, Ran, What, seconds};
+use super::output::OutputTail;
+use super::{Command, Failure, FailureCause, Health, HookContext, Phase, RunRecord, seconds};
 
-/// Where programs are when the daemon has no PATH itself.
+/// PATH for commands if the daemon has none.
 const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// How long a command may take to end when it is asked to.
+/// Time for a command to end after SIGTERM.
 const TERM_GRACE: Duration = Duration::from_secs(5);
-/// How long the kernel may take to end it.
+/// Time for the kernel to end a command after SIGKILL.
 const KILL_GRACE: Duration = Duration::from_secs(5);
-/// How long what a command left behind may hold its output, once it has ended itself.
+/// Time that processes left behind may hold the output open after the command ended.
 const OUTPUT_GRACE: Duration = Duration::from_millis(200);
-/// The first and the longest pause between two looks at what nothing wakes us for.
-const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
-/// A program that is being written cannot be started, and a fork elsewhere in this process may hold it open for a
-/// moment: how often and how long that is waited for.
+/// First and longest pause between two polls for events without a wakeup.
+const POLL_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(20)];
+/// Number and interval of retries for a busy program file. A program being written cannot be
+/// started, and a fork elsewhere in this process may hold the file open for a moment.
 const BUSY_TRIES: u32 = 20;
 const BUSY_PAUSE: Duration = Duration::from_millis(25);
-/// How much is read at a time, and how often before the clock is looked at.
-const CHUNK: usize = 16 << 10;
-const CHUNKS: usize = 16;
+/// Bytes per read, and reads before the next look at the clock.
+const READ_SIZE: usize = 16 << 10;
+const READS_PER_POLL: usize = 16;
 
-/// What becomes of a command that runs once; the first is `None` when it passed.
-pub(super) fn once(
+/// Runs a command once; the cause is `None` if it passed.
+pub(super) fn run_once(
     command: &Command,
     phase: Phase,
-    occasion: &Occasion,
+    context: &HookContext,
     stop: &AtomicBool,
-) -> (Option<What>, Ran) {
-    attempt(command, command.timeout, phase, occasion, stop)
+) -> (Option<FailureCause>, RunRecord) {
+    attempt(command, command.timeout, phase, context, stop)
 }
 
-/// What becomes of a command that is tried until it passes. When the deadline cuts a try short, the one before it says
-/// more about what is wrong.
+/// Runs a command until it passes. If the deadline cuts an attempt short, the result of the attempt
+/// before is more informative and returned instead.
 pub(super) fn until_healthy(
     health: &Health,
-    occasion: &Occasion,
+    context: &HookContext,
     stop: &AtomicBool,
-) -> (Option<What>, Ran) {
-    let (command, began) = (&health.command, Instant::now());
+) -> (Option<FailureCause>, RunRecord) {
+    let command = &health.command;
+    let began = Instant::now();
     let end = began + health.deadline;
-    let (mut tries, mut before) = (0, None);
+    let mut tries = 0;
+    let mut before = None;
     loop {
         let limit = command
             .timeout
             .min(end.saturating_duration_since(Instant::now()));
-        let found = attempt(command, limit, Phase::Health, occasion, stop);
+        let found = attempt(command, limit, Phase::Health, context, stop);
         tries += 1;
-        let is_cut = limit < command.timeout && matches!(found.0, Some(What::TimedOut(_)));
+        let is_cut = limit < command.timeout && matches!(found.0, Some(FailureCause::TimedOut(_)));
         let (what, one) = before.take_if(|_| is_cut).unwrap_or(found);
-        let ran = Ran {
+        let ran = RunRecord {
             took: began.elapsed(),
             tries,
             ..one
         };
+
         let last = match &what {
-            None | Some(What::NotStarted(_) | What::Stopped) => true,
+            None | Some(FailureCause::NotStarted(_) | FailureCause::Stopped) => true,
             Some(_) => Instant::now() + health.interval >= end,
         };
+
         if last {
             return (what, ran);
         }
+
         tracing::debug!(
             "{}@{}: try {tries} of {command}: not healthy yet",
-            occasion.tree,
-            occasion.serial
+            context.tree,
+            context.serial
         );
-        if !rest(health.interval, stop) {
-            return (Some(What::Stopped), ran);
+        if !sleep_unless_stopped(health.interval, stop) {
+            return (Some(FailureCause::Stopped), ran);
         }
+
         before = Some((what, ran));
     }
 }
 
-/// Writes into the log what became of it.
-pub(super) fn ended(
+/// Logs the result.
+pub(super) fn log_result(
     command: &Command,
     phase: Phase,
-    occasion: &Occasion,
-    what: Option<What>,
-    ran: Ran,
-) -> Result<Ran, Failure> {
-    let (tree, serial) = (&occasion.tree, occasion.serial);
+    context: &HookContext,
+    what: Option<FailureCause>,
+    ran: RunRecord,
+) -> Result<RunRecord, Failure> {
+    let tree = &context.tree;
+    let serial = context.serial;
     let Some(what) = what else {
         tracing::info!(
             "{tree}@{serial}: {phase} {command}: ok after {}",
@@ -117,8 +124,8 @@ pub(super) fn ended(
     Err(failure)
 }
 
-/// Waits between two tries; false when the daemon ends.
-fn rest(time: Duration, stop: &AtomicBool) -> bool {
+/// Sleeps between two attempts; returns false if the daemon ends.
+fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) -> bool {
     let end = Instant::now() + time;
     loop {
         if stop.load(Ordering::Acquire) {
@@ -128,27 +135,30 @@ fn rest(time: Duration, stop: &AtomicBool) -> bool {
         if left.is_zero() {
             return true;
         }
-        std::thread::sleep(left.min(PAUSES[1]));
+        std::thread::sleep(left.min(POLL_PAUSES[1]));
     }
 }
 
-/// One run: `None` when it passed.
+/// Runs one attempt; the cause is `None` if it passed.
 fn attempt(
     command: &Command,
     limit: Duration,
     phase: Phase,
-    occasion: &Occasion,
+    context: &HookContext,
     stop: &AtomicBool,
-) -> (Option<What>, Ran) {
+) -> (Option<FailureCause>, RunRecord) {
     let began = Instant::now();
-    let (what, output) = match Running::start(command, phase, occasion) {
+    let (what, output) = match ChildProcess::start(command, phase, context) {
         Ok(mut running) => (running.finish(began, limit, stop), running.tail.text()),
-        Err(e) => (Some(What::NotStarted(why_not_started(&e))), String::new()),
+        Err(e) => (
+            Some(FailureCause::NotStarted(start_error(&e))),
+            String::new(),
+        ),
     };
 
     (
         what,
-        Ran {
+        RunRecord {
             output,
             took: began.elapsed(),
             tries: 1,
@@ -156,35 +166,34 @@ fn attempt(
     )
 }
 
-fn why_not_started(error: &std::io::Error) -> String {
+fn start_error(error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => {
-            "there is no such program, or the interpreter that its first line names is missing"
-                .into()
+            "no such program, or the interpreter in its first line is missing".into()
         }
-        ErrorKind::PermissionDenied => "it is not executable for this daemon".into(),
+        ErrorKind::PermissionDenied => "not executable for this daemon".into(),
         _ => error.to_string(),
     }
 }
 
-/// A process that was started and is not yet reaped.
-struct Running {
+/// Started process, not yet reaped.
+struct ChildProcess {
     child: Child,
-    /// Until its other end is closed by all.
+    /// Read end of the output, until every writer has closed it.
     pipe: Option<PipeReader>,
-    tail: Tail,
+    tail: OutputTail,
 }
 
-impl Running {
-    fn start(command: &Command, phase: Phase, occasion: &Occasion) -> std::io::Result<Self> {
+impl ChildProcess {
+    fn start(command: &Command, phase: Phase, context: &HookContext) -> std::io::Result<Self> {
         let (pipe, printed) = std::io::pipe()?;
         rustix::io::ioctl_fionbio(&pipe, true)?;
         let mut process = std::process::Command::new(command.program());
         process
             .args(&command.argv()[1..])
             .env_clear()
-            .envs(basics())
-            .envs(occasion.variables(phase));
+            .envs(base_environment())
+            .envs(context.variables(phase));
 
         process.current_dir("/").process_group(0);
         process
@@ -205,16 +214,16 @@ impl Running {
         let running = Self {
             child,
             pipe: Some(pipe),
-            tail: Tail::default(),
+            tail: OutputTail::default(),
         };
 
-        running.step_forward();
+        running.restore_priority();
         Ok(running)
     }
 
-    /// The threads that stage are nicer than the daemon; what they start for it is not. Where the system does not
-    /// allow that, it stays a little nicer.
-    fn step_forward(&self) {
+    /// Restores the daemon's priority: staging threads run at a lower one, which the command would
+    /// inherit. If not permitted, the command keeps the lower priority.
+    fn restore_priority(&self) {
         if let Ok(daemon) = rustix::process::getpriority_process(Some(rustix::process::getpid())) {
             let _ = rustix::process::setpriority_process(Some(self.pid()), daemon);
         }
@@ -224,44 +233,51 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
-    /// Waits for the end, or makes one; the process is reaped.
-    fn finish(&mut self, began: Instant, limit: Duration, stop: &AtomicBool) -> Option<What> {
+    /// Waits for the process to end, or ends it, and reaps it.
+    fn finish(
+        &mut self,
+        began: Instant,
+        limit: Duration,
+        stop: &AtomicBool,
+    ) -> Option<FailureCause> {
         let over = |running: &mut Self| running.has_exited() || stop.load(Ordering::Acquire);
-        self.listen(began + limit, over);
+        self.read_until(began + limit, over);
         if !self.has_exited() {
             let what = if stop.load(Ordering::Acquire) {
-                What::Stopped
+                FailureCause::Stopped
             } else {
-                What::TimedOut(limit)
+                FailureCause::TimedOut(limit)
             };
             self.end();
             return Some(what);
         }
 
-        self.listen(Instant::now() + OUTPUT_GRACE, |running| {
+        self.read_until(Instant::now() + OUTPUT_GRACE, |running| {
             running.pipe.is_none()
         });
 
         match self.child.wait() {
-            Ok(status) => What::of(status),
-            Err(e) => Some(What::NotStarted(format!("its end cannot be known: {e}"))),
+            Ok(status) => FailureCause::of(status),
+            Err(e) => Some(FailureCause::NotStarted(format!(
+                "its exit status is unknown: {e}"
+            ))),
         }
     }
 
-    /// Ends the whole group: it is asked first. The process is reaped after that, for as long as it is not its group's
-    /// number belongs to nobody else.
+    /// Ends the whole group, first with SIGTERM. The process is reaped last, because until then its
+    /// group id cannot be reused.
     fn end(&mut self) {
         self.signal(Signal::TERM);
-        self.listen(Instant::now() + TERM_GRACE, |running| {
+        self.read_until(Instant::now() + TERM_GRACE, |running| {
             running.has_exited() && running.pipe.is_none()
         });
         self.signal(Signal::KILL);
 
-        if self.listen(Instant::now() + KILL_GRACE, Self::has_exited) {
+        if self.read_until(Instant::now() + KILL_GRACE, Self::has_exited) {
             let _ = self.child.wait();
         } else {
             tracing::warn!(
-                "process {} does not end though it was killed; it waits in the kernel",
+                "process {} does not end after SIGKILL: it waits in the kernel",
                 self.child.id()
             );
             reap_later(self.pid());
@@ -269,24 +285,24 @@ impl Running {
     }
 
     fn signal(&self, signal: Signal) {
-        // A group whose last process has ended meanwhile needs none.
+        // Fails harmlessly if the last process of the group has ended.
         let _ = rustix::process::kill_process_group(self.pid(), signal);
     }
 
-    /// Whether it has ended; it is not reaped by the question.
+    /// Returns whether the process has exited, without reaping it.
     fn has_exited(&mut self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         match rustix::process::waitid(WaitId::Pid(self.pid()), options) {
             Ok(status) => status.is_some(),
             Err(rustix::io::Errno::INTR) => false,
-            // There is no such child: nothing is to be waited for.
+            // No such child: nothing to wait for.
             Err(_) => true,
         }
     }
 
-    /// Reads what is printed until `enough` says so (true) or until `end` (false).
-    fn listen(&mut self, end: Instant, enough: impl Fn(&mut Self) -> bool) -> bool {
-        let mut pause = PAUSES[0];
+    /// Reads output until `enough` returns true (true) or until `end` (false).
+    fn read_until(&mut self, end: Instant, enough: impl Fn(&mut Self) -> bool) -> bool {
+        let mut pause = POLL_PAUSES[0];
         loop {
             self.read();
             if enough(self) {
@@ -298,11 +314,11 @@ impl Running {
                 return false;
             }
             self.pause(pause.min(left));
-            pause = (pause * 2).min(PAUSES[1]);
+            pause = (pause * 2).min(POLL_PAUSES[1]);
         }
     }
 
-    /// Sleeps, but not when there is something to read.
+    /// Sleeps until the timeout or until there is output.
     fn pause(&self, time: Duration) {
         let Some(pipe) = &self.pipe else {
             return std::thread::sleep(time);
@@ -310,16 +326,16 @@ impl Running {
 
         let timeout = Timespec {
             tv_sec: 0,
-            tv_nsec: i64::from(time.min(PAUSES[1]).subsec_nanos()),
+            tv_nsec: i64::from(time.min(POLL_PAUSES[1]).subsec_nanos()),
         };
 
-        // A failed wait is a short one.
+        // A failed poll just ends the pause early.
         let _ = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timeout));
     }
 
     fn read(&mut self) {
-        let mut chunk = [0; CHUNK];
-        for _ in 0..CHUNKS {
+        let mut chunk = [0; READ_SIZE];
+        for _ in 0..READS_PER_POLL {
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut chunk) {
                 Ok(0) => self.pipe = None,
@@ -332,7 +348,7 @@ impl Running {
     }
 }
 
-fn basics() -> [(&'static str, OsString); 3] {
+fn base_environment() -> [(&'static str, OsString); 3] {
     let own = |name: &str, usual: &str| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
@@ -346,7 +362,7 @@ fn basics() -> [(&'static str, OsString); 3] {
     ]
 }
 
-/// A thread waits for what cannot be waited for here.
+/// Reaps the process in a separate thread.
 fn reap_later(pid: Pid) {
     let wait = move || {
         let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);

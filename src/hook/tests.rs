@@ -1,4 +1,4 @@
-//! Real commands: what they are told, how they end, and that nothing of them stays.
+//! Tests with real commands: their environment, their end, and that no process is left behind.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
@@ -16,8 +16,8 @@ fn shell(script: &str) -> Command {
     command(&["/bin/sh", "-c", script], LONG)
 }
 
-pub(super) fn occasion() -> Occasion {
-    Occasion {
+pub(super) fn context() -> HookContext {
+    HookContext {
         tree: TreeName::new("www").expect("legal"),
         serial: Serial(7),
         previous: Some(Serial(6)),
@@ -29,15 +29,16 @@ pub(super) fn occasion() -> Occasion {
     }
 }
 
-fn run(command: &Command) -> Result<Ran, Failure> {
-    command.run(Phase::After, &occasion(), &AtomicBool::new(false))
+fn run(command: &Command) -> Result<RunRecord, Failure> {
+    command.run(Phase::After, &context(), &AtomicBool::new(false))
 }
 
 fn fails(command: &Command) -> Failure {
     run(command).expect_err("it fails")
 }
 
-/// Whether the process that wrote its number into `file` is gone, or a zombie that its new parent has to reap.
+/// Returns whether the process with the id in `file` is gone, or a zombie for its new parent to
+/// reap.
 fn is_gone(file: &Path) -> bool {
     let pid = std::fs::read_to_string(file)
         .expect("it has started")
@@ -53,7 +54,7 @@ fn is_gone(file: &Path) -> bool {
     }
 }
 
-/// Waits for what must come.
+/// Waits for a condition.
 fn until(what: &str, is: impl Fn() -> bool) {
     for _ in 0..6000 {
         if is() {
@@ -74,13 +75,14 @@ fn what_passes_has_printed_on_both_ways() {
 #[test]
 fn a_failure_names_the_command_the_status_and_what_it_said() {
     let failure = fails(&shell("echo 'no\x1b[2J way'; exit 22"));
-    assert_eq!(failure.what, What::Exited(22));
+    assert_eq!(failure.what, FailureCause::Exited(22));
     assert_eq!(
         failure.to_string(),
-        "after hook /bin/sh -c 'echo 'no\\u{1b}[2J way'; exit 22' failed: exit status 22\n  no\\u{1b}[2J way"
+        "after hook /bin/sh -c 'echo 'no\\u{1b}[2J way'; exit 22' \
+         failed: exit status 22\n  no\\u{1b}[2J way"
     );
     let failure = fails(&shell("kill -9 $$"));
-    assert_eq!(failure.what, What::Killed(9));
+    assert_eq!(failure.what, FailureCause::Killed(9));
 
     assert!(
         failure.to_string().ends_with("failed: killed by SIGKILL"),
@@ -132,7 +134,7 @@ fn the_environment_is_clean_and_says_what_happens() {
         .collect();
 
     assert_eq!(names, [expected, vec!["PATH".to_string()]].concat());
-    let release = format!("MAKUO_RELEASE={}", occasion().release);
+    let release = format!("MAKUO_RELEASE={}", context().release);
     for line in [
         "MAKUO_TREE=www",
         "MAKUO_SERIAL=7",
@@ -153,11 +155,11 @@ fn the_environment_is_clean_and_says_what_happens() {
         assert!(lines.contains(&line), "{line}: {lines:?}");
     }
 
-    let first = Occasion {
+    let first = HookContext {
         previous: None,
         sender: None,
         cause: Cause::Revert,
-        ..occasion()
+        ..context()
     };
 
     let script =
@@ -206,7 +208,10 @@ fn a_time_limit_ends_the_whole_group() {
     let slow = command(&["/bin/sh", "-c", &script], Duration::from_millis(500));
 
     let failure = fails(&slow);
-    assert_eq!(failure.what, What::TimedOut(Duration::from_millis(500)));
+    assert_eq!(
+        failure.what,
+        FailureCause::TimedOut(Duration::from_millis(500))
+    );
     assert!(
         failure
             .to_string()
@@ -229,7 +234,10 @@ fn who_does_not_listen_is_killed() {
         &["/bin/sh", "-c", &script],
         Duration::from_millis(300),
     ));
-    assert_eq!(failure.what, What::TimedOut(Duration::from_millis(300)));
+    assert_eq!(
+        failure.what,
+        FailureCause::TimedOut(Duration::from_millis(300))
+    );
 
     until("the grandchild is gone", || is_gone(&file));
 }
@@ -241,14 +249,14 @@ fn the_end_of_the_daemon_ends_it() {
     let stop = AtomicBool::new(false);
     let script = shell(&format!("echo $$ > {}; exec sleep 1000", file.display()));
     let failure = std::thread::scope(|scope| {
-        let running = scope.spawn(|| script.run(Phase::Before, &occasion(), &stop));
+        let running = scope.spawn(|| script.run(Phase::Before, &context(), &stop));
         until("it runs", || {
             std::fs::read(&file).is_ok_and(|b| b.ends_with(b"\n"))
         });
         stop.store(true, Ordering::Release);
         running.join().expect("no panic").expect_err("it was ended")
     });
-    assert_eq!(failure.what, What::Stopped);
+    assert_eq!(failure.what, FailureCause::Stopped);
 
     assert!(is_gone(&file));
 }
@@ -278,7 +286,12 @@ fn what_a_command_leaves_behind_does_not_hold_us() {
 
 #[test]
 fn much_output_neither_blocks_it_nor_fills_memory() {
-    let ran = run(&shell("i=0; while [ $i -lt 3000 ]; do echo \"line $i of a long story that nobody reads to its end\"; i=$((i+1)); done")).expect("passes");
+    let ran = run(&shell(
+        "i=0; while [ $i -lt 3000 ]; do \
+         echo \"line $i of a long story that nobody reads to its end\"; i=$((i+1)); done",
+    ))
+    .expect("passes");
+
     assert!(ran.output.len() <= output::MAX_OUTPUT);
     assert!(
         ran.output.starts_with("line ")
@@ -288,7 +301,7 @@ fn much_output_neither_blocks_it_nor_fills_memory() {
     );
     let endless = fails(&command(&["yes"], Duration::from_millis(300)));
 
-    assert!(matches!(endless.what, What::TimedOut(_)) && endless.output.len() <= 2048);
+    assert!(matches!(endless.what, FailureCause::TimedOut(_)) && endless.output.len() <= 2048);
 }
 
 fn health(script: &str, deadline: Duration) -> Health {
@@ -305,7 +318,7 @@ fn health_is_tried_until_it_is_there() {
     let count = dir.path().join("count").display().to_string();
     let script = format!("echo x >> {count}; [ $(wc -l < {count}) -ge 3 ]");
     let ran = health(&script, LONG)
-        .check(&occasion(), &AtomicBool::new(false))
+        .check(&context(), &AtomicBool::new(false))
         .expect("becomes healthy");
     assert_eq!(ran.tries, 3);
 }
@@ -313,12 +326,11 @@ fn health_is_tried_until_it_is_there() {
 #[test]
 fn health_that_does_not_come_fails_with_the_last_try() {
     let deadline = Duration::from_millis(300);
-    let failure =
-        health("echo sick; exit 22", deadline).check(&occasion(), &AtomicBool::new(false));
+    let failure = health("echo sick; exit 22", deadline).check(&context(), &AtomicBool::new(false));
     let failure = failure.expect_err("never healthy");
     assert_eq!(
         (failure.phase, &failure.what),
-        (Phase::Health, &What::Exited(22))
+        (Phase::Health, &FailureCause::Exited(22))
     );
 
     assert!(failure.tries >= 1);
@@ -329,21 +341,26 @@ fn health_that_does_not_come_fails_with_the_last_try() {
     );
 
     assert!(failure.to_string().ends_with("\n  sick"));
-    let hangs = health("sleep 1000", deadline).check(&occasion(), &AtomicBool::new(false));
-    assert!(matches!(hangs.expect_err("hangs").what, What::TimedOut(limit) if limit <= deadline));
+    let hangs = health("sleep 1000", deadline).check(&context(), &AtomicBool::new(false));
+    assert!(
+        matches!(hangs.expect_err("hangs").what, FailureCause::TimedOut(limit) if limit <= deadline)
+    );
 
-    // Its last try hangs until the deadline.
+    // The last attempt hangs until the deadline.
     let dir = tempfile::tempdir().expect("temp");
     let tried = dir.path().join("tried").display().to_string();
     let script = format!("[ -e {tried} ] && sleep 1000; touch {tried}; echo sick; exit 22");
 
-    // Long enough for the first one on a busy machine.
+    // Long enough for the first attempt on a busy machine.
     let deadline = Duration::from_secs(2);
     let failure = health(&script, deadline)
-        .check(&occasion(), &AtomicBool::new(false))
+        .check(&context(), &AtomicBool::new(false))
         .expect_err("never healthy");
 
-    assert_eq!((&failure.what, failure.tries), (&What::Exited(22), 2));
+    assert_eq!(
+        (&failure.what, failure.tries),
+        (&FailureCause::Exited(22), 2)
+    );
 }
 
 #[test]
@@ -352,21 +369,21 @@ fn health_is_not_tried_again_when_there_is_no_program_or_the_daemon_ends() {
     missing.command = command(&["/nowhere/x"], LONG);
     assert_eq!(
         missing
-            .check(&occasion(), &AtomicBool::new(false))
+            .check(&context(), &AtomicBool::new(false))
             .expect_err("missing")
             .tries,
         1
     );
     let stopped = health("exit 1", LONG)
-        .check(&occasion(), &AtomicBool::new(true))
+        .check(&context(), &AtomicBool::new(true))
         .expect_err("ends");
 
-    assert_eq!((stopped.what, stopped.tries), (What::Stopped, 1));
+    assert_eq!((stopped.what, stopped.tries), (FailureCause::Stopped, 1));
 }
 
 #[test]
 fn tries_are_told_when_there_were_several() {
-    let ran = Ran {
+    let ran = RunRecord {
         output: String::new(),
         took: Duration::from_millis(30_040),
         tries: 4,
@@ -374,8 +391,9 @@ fn tries_are_told_when_there_were_several() {
 
     let curl = command(&["/usr/bin/curl", "-fsS", "http://127.0.0.1/health"], LONG);
     assert_eq!(
-        Failure::new(Phase::Health, &curl, What::Exited(22), &ran).to_string(),
-        "health check /usr/bin/curl -fsS http://127.0.0.1/health failed: exit status 22 (4 tries in 30 s)"
+        Failure::new(Phase::Health, &curl, FailureCause::Exited(22), &ran).to_string(),
+        "health check /usr/bin/curl -fsS http://127.0.0.1/health \
+         failed: exit status 22 (4 tries in 30 s)"
     );
     assert_eq!(seconds(Duration::from_millis(1250)), "1.3 s");
 
@@ -387,7 +405,8 @@ proptest::proptest! {
     fn any_words_are_shown_on_one_safe_line(words in proptest::collection::vec(".{0,80}", 1..6)) {
         if let Ok(command) = Command::new(words.iter().map(OsString::from).collect(), LONG) {
             let shown = command.to_string();
-            proptest::prop_assert!(!shown.contains(char::is_control) && shown.chars().count() <= MAX_SHOWN + 3);
+            proptest::prop_assert!(!shown.contains(char::is_control));
+            proptest::prop_assert!(shown.chars().count() <= MAX_COMMAND_CHARS + 3);
         }
     }
 }

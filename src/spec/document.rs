@@ -1,5 +1,5 @@
-//! Reads a TOML file key by key, so that every complaint names key, file and line and says what to write instead.
-//! Shared by the spec and a host's configuration; it knows neither's keys.
+//! Reads a TOML file key by key, so that every error names key, file and line, with the value to
+//! write instead. Shared by the spec and a host's configuration; knows the keys of neither.
 
 use std::fmt::Display;
 use std::io::Read;
@@ -14,10 +14,10 @@ use crate::strict::{self, Readers};
 use crate::units::{ParseError, printable};
 use crate::{Error, Result};
 
-/// The most bytes of a file that a person wrote.
+/// Largest file in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// A file's text and name, which errors are told by.
+/// Text of a file, with its path for errors.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) path: PathBuf,
@@ -25,20 +25,20 @@ pub(crate) struct Document {
 }
 
 impl Document {
-    /// Reads the file. `what` it should be is told when it is not there.
-    pub(crate) fn load(path: &Path, what: &str) -> Result<Self> {
-        let failed = |e| unread(path, what, e);
-        Self::read(std::fs::File::open(path).map_err(failed)?, path, what)
+    /// Reads the file; `kind` names the file in errors.
+    pub(crate) fn load(path: &Path, kind: &str) -> Result<Self> {
+        let failed = |e| unread(path, kind, e);
+        Self::read(std::fs::File::open(path).map_err(failed)?, path, kind)
     }
 
-    /// Reads the file as [`Document::load`] does, where nobody else can have changed it.
-    pub(crate) fn load_strictly(path: &Path, what: &str, readers: Readers) -> Result<Self> {
+    /// Reads the file as [`Document::load`] does, but only if nobody else can have changed it.
+    pub(crate) fn load_strictly(path: &Path, kind: &str, readers: Readers) -> Result<Self> {
         let file = strict::open(path, readers).map_err(|e| e.with_kind(crate::Kind::Usage))?;
-        Self::read(file, path, what)
+        Self::read(file, path, kind)
     }
 
-    fn read(file: std::fs::File, path: &Path, what: &str) -> Result<Self> {
-        let failed = |e| unread(path, what, e);
+    fn read(file: std::fs::File, path: &Path, kind: &str) -> Result<Self> {
+        let failed = |e| unread(path, kind, e);
         let mut bytes = Vec::new();
         file.take(MAX_FILE + 1)
             .read_to_end(&mut bytes)
@@ -46,14 +46,14 @@ impl Document {
 
         if bytes.len() as u64 > MAX_FILE {
             return Err(Error::usage(format!(
-                "{} is too large for a {what}",
+                "{} is too large for a {kind}",
                 shown(path)
             )));
         }
 
         let text = String::from_utf8(bytes).map_err(|_| {
             Error::usage(format!(
-                "{} is not a text file in UTF-8, so it is no {what}",
+                "{} is not a text file in UTF-8, so it is no {kind}",
                 shown(path)
             ))
         })?;
@@ -68,12 +68,12 @@ impl Document {
         }
     }
 
-    /// The keys at the top. `keys` is every key that the file may have, dotted.
+    /// Top-level keys. `keys` lists every legal key of the file, dotted.
     pub(crate) fn top<'d>(&'d self, keys: &'d [&'d str]) -> Result<Section<'d>> {
         let table = DeTable::parse(&self.text).map_err(|e| {
             let span = e.span().unwrap_or(0..0);
             let first = e.message().lines().next().unwrap_or("not legal TOML");
-            // The parser does not say which key is there twice.
+            // The parser does not name the duplicate key.
             let which = self
                 .text
                 .get(span.clone())
@@ -95,10 +95,10 @@ impl Document {
         })
     }
 
-    /// An error at this place of the file.
-    pub(crate) fn wrong(&self, at: Range<usize>, what: &str) -> Error {
+    /// Builds an error at this position of the file.
+    pub(crate) fn wrong(&self, at: Range<usize>, message: &str) -> Error {
         Error::usage(format!(
-            "{}:{}: {what}",
+            "{}:{}: {message}",
             shown(&self.path),
             self.line(at.start)
         ))
@@ -115,39 +115,39 @@ impl Document {
     }
 }
 
-fn unread(path: &Path, what: &str, e: std::io::Error) -> Error {
-    Error::io(&format!("cannot read the {what}"), path, e).with_kind(crate::Kind::Usage)
+fn unread(path: &Path, kind: &str, e: std::io::Error) -> Error {
+    Error::io(&format!("cannot read the {kind}"), path, e).with_kind(crate::Kind::Usage)
 }
 
-/// A path as it is safe to show.
+/// Formats a path safely for messages.
 pub(crate) fn shown(path: &Path) -> String {
     printable(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
 }
 
-type Entries<'d> = Vec<(String, Range<usize>, Spanned<DeValue<'d>>)>;
+type TomlEntries<'d> = Vec<(String, Range<usize>, Spanned<DeValue<'d>>)>;
 
-fn entries<'d>(table: DeTable<'d>) -> Entries<'d> {
-    let mut entries: Entries<'d> = table
+fn entries<'d>(table: DeTable<'d>) -> TomlEntries<'d> {
+    let mut entries: TomlEntries<'d> = table
         .into_iter()
         .map(|(k, v)| (k.get_ref().to_string(), k.span(), v))
         .collect();
-    // In the order of the file, so that the first mistake is told first.
+    // In file order, so that the first mistake is reported first.
     entries.sort_by_key(|(_, span, _)| span.start);
     entries
 }
 
-/// One table of the file. Keys are taken out one by one; what is left at [`Section::finish`] is unknown.
+/// Table of the file. Keys are taken one by one; a key left at [`Section::finish`] is unknown.
 pub(crate) struct Section<'d> {
     document: &'d Document,
     keys: &'d [&'d str],
-    /// Dotted, empty at the top.
+    /// Dotted name, empty at the top.
     name: String,
     span: Range<usize>,
-    entries: Entries<'d>,
+    entries: TomlEntries<'d>,
 }
 
 impl<'d> Section<'d> {
-    /// The value of `key`, when the file has it.
+    /// Takes the value of `key`, if present.
     pub(crate) fn take(&mut self, key: &str) -> Option<Field<'d>> {
         let at = self.entries.iter().position(|(k, _, _)| k == key)?;
         let (_, key_span, value) = self.entries.remove(at);
@@ -160,7 +160,7 @@ impl<'d> Section<'d> {
         })
     }
 
-    /// The table `[key]`, empty when the file does not have it.
+    /// Takes the table `[key]`; an empty one if absent.
     pub(crate) fn section(&mut self, key: &str) -> Result<Section<'d>> {
         match self.take(key) {
             Some(field) => field.section(),
@@ -174,24 +174,24 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// Whether `key` is there and not yet taken.
+    /// Returns whether `key` is present and not yet taken.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(k, _, _)| k == key)
     }
 
-    /// The first key whose work comes later, as an error.
-    pub(crate) fn not_yet(&mut self, keys: &[&str]) -> Result<()> {
+    /// Rejects the first of `keys` as not supported yet.
+    pub(crate) fn unsupported(&mut self, keys: &[&str]) -> Result<()> {
         keys.iter()
             .find_map(|key| self.take(key))
-            .map_or(Ok(()), |field| Err(field.not_yet("")))
+            .map_or(Ok(()), |field| Err(field.unsupported("")))
     }
 
-    /// An error about the table itself.
-    pub(crate) fn wrong(&self, what: &str) -> Error {
-        self.document.wrong(self.span.clone(), what)
+    /// Builds an error about the table itself.
+    pub(crate) fn wrong(&self, message: &str) -> Error {
+        self.document.wrong(self.span.clone(), message)
     }
 
-    /// Refuses what nobody took.
+    /// Rejects keys that were not taken.
     pub(crate) fn finish(self) -> Result<()> {
         let Some((key, span, _)) = self.entries.first() else {
             return Ok(());
@@ -217,7 +217,7 @@ impl<'d> Section<'d> {
     }
 }
 
-/// One key with its value.
+/// Key with its value.
 pub(crate) struct Field<'d> {
     document: &'d Document,
     keys: &'d [&'d str],
@@ -227,20 +227,22 @@ pub(crate) struct Field<'d> {
 }
 
 impl<'d> Field<'d> {
-    /// An error about the value; `what` says what to write.
-    pub(crate) fn wrong(&self, what: impl Display) -> Error {
+    /// Builds an error about the value; `message` names a legal value.
+    pub(crate) fn wrong(&self, message: impl Display) -> Error {
         self.document
-            .wrong(self.value.span(), &format!("{}: {what}", self.name))
+            .wrong(self.value.span(), &format!("{}: {message}", self.name))
     }
 
-    /// The same for when the field is used up.
+    /// Like [`Field::wrong`], for use after the field is consumed.
     pub(crate) fn deferred(&self) -> impl Fn(&dyn Display) -> Error + use<'d> {
-        let (document, span, name) = (self.document, self.value.span(), self.name.clone());
-        move |what| document.wrong(span.clone(), &format!("{name}: {what}"))
+        let document = self.document;
+        let span = self.value.span();
+        let name = self.name.clone();
+        move |message| document.wrong(span.clone(), &format!("{name}: {message}"))
     }
 
-    /// The refusal of what a later version does. `instead` is what works today.
-    pub(crate) fn not_yet(&self, instead: &str) -> Error {
+    /// Rejects a feature of a later version. `instead` is the present alternative.
+    pub(crate) fn unsupported(&self, instead: &str) -> Error {
         let error = self.document.wrong(
             self.key_span.clone(),
             &format!("{} is not supported yet", self.name),
@@ -254,7 +256,7 @@ impl<'d> Field<'d> {
         error.hint(hint)
     }
 
-    /// Where the key stands, for errors that are found later.
+    /// Position of the key, for errors found later.
     pub(crate) fn span(&self) -> Range<usize> {
         self.key_span.clone()
     }
@@ -273,12 +275,12 @@ impl<'d> Field<'d> {
             .ok_or_else(|| self.expected("a text in quotes"))
     }
 
-    /// A text that is a `T`; the error of `T` says what to write.
+    /// Parses a text as a `T`; the error of `T` names a legal value.
     pub(crate) fn parse<T: FromStr<Err: Display>>(&self) -> Result<T> {
         self.text()?.parse().map_err(|e| self.wrong(e))
     }
 
-    /// A text, or a whole number as its digits, that is a `T`.
+    /// Parses a text, or the digits of a whole number, as a `T`.
     pub(crate) fn parse_number_or_text<T: FromStr<Err = ParseError>>(&self) -> Result<T> {
         let text = match self.value.get_ref() {
             DeValue::String(s) => s.to_string(),
@@ -297,8 +299,8 @@ impl<'d> Field<'d> {
         self.value.get_ref().is_str()
     }
 
-    /// A whole number within `range`; `what` describes it.
-    pub(crate) fn number(&self, range: std::ops::RangeInclusive<i64>, what: &str) -> Result<i64> {
+    /// Whole number within `range`; `wanted` describes it.
+    pub(crate) fn number(&self, range: std::ops::RangeInclusive<i64>, wanted: &str) -> Result<i64> {
         let number = self
             .value
             .get_ref()
@@ -306,13 +308,13 @@ impl<'d> Field<'d> {
             .and_then(|n| i64::from_str_radix(n.as_str(), n.radix()).ok());
         number
             .filter(|n| range.contains(n))
-            .ok_or_else(|| self.expected(what))
+            .ok_or_else(|| self.expected(wanted))
     }
 
-    /// Texts, each as a field of its own. `what` describes the list.
-    pub(crate) fn list(self, what: &str) -> Result<Vec<Field<'d>>> {
+    /// Items of a list, each as its own field. `wanted` describes the list.
+    pub(crate) fn list(self, wanted: &str) -> Result<Vec<Field<'d>>> {
         if !self.value.get_ref().is_array() {
-            return Err(self.expected(what));
+            return Err(self.expected(wanted));
         }
 
         let Field {
@@ -338,7 +340,7 @@ impl<'d> Field<'d> {
         Ok(items.into_iter().map(field).collect())
     }
 
-    /// The table that the value is.
+    /// Table value of the field.
     pub(crate) fn section(self) -> Result<Section<'d>> {
         if !self.value.get_ref().is_table() {
             return Err(self.expected(&format!("a table: write its keys below [{}]", self.name)));
@@ -374,7 +376,7 @@ impl<'d> Field<'d> {
             .is_some_and(|items| items.iter().all(|i| i.get_ref().is_table()))
     }
 
-    fn expected(&self, what: &str) -> Error {
+    fn expected(&self, wanted: &str) -> Error {
         let kind = match self.value.get_ref() {
             DeValue::String(s) => format!("{:?}", printable(s.as_bytes())),
             DeValue::Integer(n) => n.to_string(),
@@ -385,18 +387,19 @@ impl<'d> Field<'d> {
             DeValue::Table(_) => "a table".to_string(),
         };
 
-        self.wrong(format!("{kind} is not {what}"))
+        self.wrong(format!("{kind} is not {wanted}"))
     }
 }
 
-/// What to say about an unknown key that is nearly `known`.
+/// Hint for an unknown key similar to `known`.
 fn advice(name: &str, known: &str) -> String {
     let parent = |key: &str| {
         key.rsplit_once('.')
             .map_or(String::new(), |(p, _)| p.to_string())
     };
 
-    let (here, there) = (parent(name), parent(known));
+    let here = parent(name);
+    let there = parent(known);
     if here == there {
         format!("did you mean \"{known}\"?")
     } else if there.is_empty() {
@@ -408,7 +411,7 @@ fn advice(name: &str, known: &str) -> String {
     }
 }
 
-/// The known key that `name` is probably meant to be: the same last word elsewhere, or a few letters away.
+/// Known key most similar to `name`: the same last word in another table, or a few typos away.
 fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
     let word = last(name);
@@ -427,14 +430,12 @@ fn nearest<'k>(name: &str, keys: &[&'k str]) -> Option<&'k str> {
     (distance_of(&best) <= 1 + word.chars().count() / 3).then_some(best)
 }
 
-/// How many letters have to be put in, left out, changed or swapped with their neighbour to make `b` of `a`.
+/// Edit distance between `a` and `b`: insertions, deletions, changes and swaps of neighbours.
 fn distance(a: &str, b: &str) -> usize {
-    // Nobody means a known key by a word that is so long; and the table stays small.
+    // No longer word is a typo of a known key; also bounds the table.
     const LONGEST: usize = 64;
-    let (a, b): (Vec<char>, Vec<char>) = (
-        a.chars().take(LONGEST).collect(),
-        b.chars().take(LONGEST).collect(),
-    );
+    let a: Vec<char> = a.chars().take(LONGEST).collect();
+    let b: Vec<char> = b.chars().take(LONGEST).collect();
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
 
     for i in 0..=a.len() {

@@ -1,4 +1,4 @@
-//! What a spec means, in plain words: what `makuo check SPEC` prints.
+//! Explains a spec in plain words, for `makuo check SPEC`.
 
 use std::fmt::Write;
 
@@ -7,11 +7,11 @@ use super::*;
 use crate::units::{Floor, printable, shown_duration};
 
 impl Spec {
-    /// The meaning of the spec, defaults included, a line a subject.
+    /// Explains the spec, defaults included, with one line a subject.
     pub fn explain(&self) -> String {
         let mut out = String::new();
         let mut line = |subject: &str, text: String| {
-            // A String takes every write.
+            // Writing to a String cannot fail.
             let _ = writeln!(out, "{subject:<10} {text}");
         };
 
@@ -24,9 +24,9 @@ impl Spec {
         line("mode", self.modes());
 
         line("meta", self.metadata());
-        line("targets", self.who());
-        line("commit", self.when());
-        line("transfer", self.how());
+        line("targets", self.target_hosts());
+        line("commit", self.commit_steps());
+        line("transfer", self.transfer_settings());
         if let Some(key) = &self.key {
             line("key", shown(key));
         }
@@ -63,15 +63,14 @@ impl Spec {
         };
 
         format!(
-            "{}; what they match is not sent, and {fate}",
+            "{}; matching paths are not sent, and {fate}",
             parts.join(", ")
         )
     }
 
     fn deletes(&self) -> String {
         if !self.delete.extras {
-            return "nothing: what a host has beside the release stays, and `makuo diff` shows it"
-                .to_string();
+            return "nothing: extra paths on a host stay, and `makuo diff` lists them".to_string();
         }
 
         let most = match self.delete.max {
@@ -87,7 +86,7 @@ impl Spec {
         };
 
         format!(
-            "what the release does not have, {most} on a host, checked before the first change{empty}"
+            "paths outside the release, {most} on a host, checked before the first change{empty}"
         )
     }
 
@@ -99,10 +98,8 @@ impl Spec {
         };
 
         let unknown = match self.owner.unknown {
-            UnknownOwner::Fail => "a host that does not know a name refuses the release",
-            UnknownOwner::Numeric => {
-                "a host that does not know a name takes the number of this one"
-            }
+            UnknownOwner::Fail => "a host without the name refuses the release",
+            UnknownOwner::Numeric => "a host without the name uses the number from here",
         };
 
         format!(
@@ -148,7 +145,7 @@ impl Spec {
         }
     }
 
-    fn who(&self) -> String {
+    fn target_hosts(&self) -> String {
         let hosts = match &self.targets.hosts[..] {
             [] => format!("every member that has the tree {}", self.tree),
             globs => globs
@@ -159,7 +156,7 @@ impl Spec {
         };
 
         match &self.targets.expect {
-            None => format!("{hosts}; whoever answers"),
+            None => format!("{hosts}; any number of answers"),
             Some(Expect::Count(n)) => format!("{hosts}; at least {n} must answer"),
             Some(Expect::Names(names)) => {
                 let names: Vec<&str> = names.iter().map(HostName::as_str).collect();
@@ -168,7 +165,7 @@ impl Spec {
         }
     }
 
-    fn when(&self) -> String {
+    fn commit_steps(&self) -> String {
         let staged = match self.commit.require {
             Quorum::All => "once every target has the whole release staged".to_string(),
             Quorum::Share(_) => format!(
@@ -195,26 +192,28 @@ impl Spec {
         }
 
         parts.push(match (self.commit.on_failure, self.commit.batches.len()) {
-            (OnFailure::Stop, 0) => "a host that fails then is named".into(),
-            (OnFailure::Stop, _) => "when a host fails then, no further batch commits".into(),
-            (OnFailure::Revert, _) => "when a host fails then, every host goes back".into(),
+            (OnFailure::Stop, 0) => "a failed host is reported".into(),
+            (OnFailure::Stop, _) => "after a failure no further batch commits".into(),
+            (OnFailure::Revert, _) => {
+                "after a failure every host returns to its previous release".into()
+            }
         });
 
         parts.join("; ")
     }
 
-    fn how(&self) -> String {
+    fn transfer_settings(&self) -> String {
         let rate = self
             .transfer
             .rate
-            .map_or("as fast as the network takes it".to_string(), |r| {
+            .map_or("as fast as the network allows".to_string(), |r| {
                 format!("at most {r}")
             });
 
         let compress = match self.transfer.compress {
-            Compress::Auto => "compressed where it gains".to_string(),
+            Compress::Auto => "compressed where it pays".to_string(),
             Compress::Off => "not compressed".to_string(),
-            Compress::Level(level) => format!("what shrinks is compressed at level {level}"),
+            Compress::Level(level) => format!("compressible blocks at level {level}"),
         };
 
         let slow = match self.transfer.floor {

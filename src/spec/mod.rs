@@ -1,8 +1,8 @@
-//! The spec: the TOML file that says what to release, to whom and under which rules.
+//! The spec: a TOML file with the content, targets and rules of a release.
 //!
-//! A [`Spec`] is legal by its type: every key is read and checked once, in `parse`; an unknown or wrong one is an error
-//! that names key, file and line. What a later version does is refused, never ignored. The room reads the spec's file
-//! and looks whether the source is there; it does not walk it.
+//! A [`Spec`] is legal by its type: every key is read and checked once, in `parse`; an unknown or
+//! wrong key is an error with key, file and line. Features of a later version are rejected, never
+//! ignored. Reads the spec file and checks for the source; does not walk the source.
 
 pub(crate) mod document;
 mod explain;
@@ -11,7 +11,7 @@ mod parse;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use parse::KEYS;
+pub use parse::SPEC_KEYS;
 pub(crate) use parse::patterns;
 
 use crate::block::frame::Level;
@@ -22,119 +22,119 @@ use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
 use crate::units::{Floor, Limit, Quorum, Rate};
 use crate::{Error, Result};
 
-/// The tree of a spec that names none.
+/// Default name of the tree.
 pub const DEFAULT_TREE: &str = "default";
 
-/// What a spec says, defaults filled in.
+/// Content of a spec, with defaults filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
-    /// The file that says it.
+    /// Path of the spec file.
     pub path: PathBuf,
-    /// The tree to release.
+    /// Tree to release.
     pub tree: TreeName,
-    /// The directory that is released; relative ones are taken from the spec's directory.
+    /// Directory to release; relative paths start at the spec's directory.
     pub source: PathBuf,
-    /// The key to sign with; relative ones are taken from the spec's directory.
+    /// Signing key; relative paths start at the spec's directory.
     pub key: Option<PathBuf>,
-    /// Lines of .gitignore, anchored at the source.
+    /// Excludes in .gitignore syntax, anchored at the source.
     pub exclude: Vec<String>,
-    /// Whether the .gitignore files of the source count too.
+    /// Whether the .gitignore files of the source apply too.
     pub gitignore: bool,
-    /// After this long hosts do not accept the release any more.
+    /// Lifetime of the release; hosts refuse an older one.
     pub expires: Option<Duration>,
-    /// What is removed from hosts.
+    /// Deletions on hosts.
     pub delete: Delete,
-    /// Who owns what is written.
+    /// Owners of written files.
     pub owner: Ownership,
-    /// Permission bits of what is written.
+    /// Permission bits of written files.
     pub mode: Modes,
-    /// What else travels with an entry.
+    /// Other metadata of an entry.
     pub meta: Meta,
-    /// Who gets it.
+    /// Target hosts.
     pub targets: Targets,
-    /// When and how hosts switch.
+    /// Conditions and steps of the commit.
     pub commit: Commit,
-    /// How the bytes travel.
+    /// Settings for the transfer.
     pub transfer: Transfer,
 }
 
 /// `[delete]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Delete {
-    /// Whether paths that the release does not have are removed.
+    /// Removes paths outside the release.
     pub extras: bool,
-    /// The most deletions on one host.
+    /// Largest number of deletions on one host.
     pub max: Limit,
-    /// Whether an empty source may empty a tree.
+    /// Lets an empty source empty a tree.
     pub allow_empty: bool,
-    /// Whether excluded paths are removed too.
+    /// Removes excluded paths too.
     pub excluded: bool,
 }
 
 /// `[owner]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ownership {
-    /// The user.
+    /// Owner.
     pub user: OwnerPolicy,
-    /// The group.
+    /// Group.
     pub group: OwnerPolicy,
-    /// What a host does with a name that it does not know.
+    /// Reaction of a host to an unknown name.
     pub unknown: UnknownOwner,
 }
 
-/// Who owns what is written.
+/// Source of an owner or group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnerPolicy {
-    /// Who owns it in the source.
+    /// Same as in the source.
     Preserve,
-    /// Nothing is set: who the host's daemon is.
+    /// Not set; the user of the host's daemon.
     Ignore,
-    /// This name, or number.
+    /// This name or number.
     Fixed(String),
 }
 
 /// `[mode]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Modes {
-    /// Of regular files.
+    /// Mode of regular files.
     pub files: ModePolicy,
-    /// Of directories.
+    /// Mode of directories.
     pub dirs: ModePolicy,
 }
 
-/// Which permission bits are written.
+/// Source of permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModePolicy {
-    /// Those of the source.
+    /// Same as in the source.
     Preserve,
-    /// These.
+    /// These bits.
     Fixed(Mode),
 }
 
 /// `[meta]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// Whether times of modification are set.
+    /// Sets modification times.
     pub mtime: bool,
-    /// Whether extended attributes and ACLs are set.
+    /// Sets extended attributes and ACLs.
     pub xattrs: bool,
-    /// Whether names of one file stay names of one file.
+    /// Keeps hard links as hard links.
     pub hardlinks: bool,
 }
 
 /// `[targets]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Targets {
-    /// Globs on host names; empty is every member that has the tree.
+    /// Globs on host names; empty for every member with the tree.
     pub hosts: Vec<String>,
-    /// Who has to answer.
+    /// Hosts that must answer.
     pub expect: Option<Expect>,
 }
 
-/// Who has to answer before anything is sent.
+/// Hosts that must answer before anything is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
-    /// At least so many target hosts.
+    /// At least this number of target hosts.
     Count(u32),
     /// These hosts.
     Names(Vec<HostName>),
@@ -143,63 +143,63 @@ pub enum Expect {
 /// `[commit]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Commit {
-    /// How many targets must be staged before any commits.
+    /// Number of targets that must be staged before any commits.
     pub require: Quorum,
-    /// Whether the spec says so itself.
+    /// Whether the spec sets `require` itself.
     pub require_given: bool,
-    /// How a host switches.
+    /// Layout of the switch on a host.
     pub layout: Layout,
-    /// How many targets commit in the first batch, the second and so on; whoever is left commits in a last one.
-    /// None: all commit together.
+    /// Sizes of the first batch, the second and so on; the remaining targets commit in a last one.
+    /// Empty for a single batch.
     pub batches: Vec<Quorum>,
-    /// What follows when something fails after the commit.
+    /// Reaction to a failure after the commit.
     pub on_failure: OnFailure,
 }
 
-/// What follows when a host fails once the commit has begun: a hook or health check fails, the commit itself, or the
-/// host falls silent.
+/// Reaction to a failed host once the commit has begun: a failed hook, health check or commit, or a
+/// silent host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
-    /// No further batch commits; every host stays as it is, and the report says so.
+    /// No further batch commits; every host stays as it is and the report names the failure.
     Stop,
-    /// Every host goes back to the release that it had.
+    /// Every host returns to its previous release.
     Revert,
 }
 
 /// `[transfer]`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transfer {
-    /// The ceiling; none: as fast as the slowest healthy host takes it.
+    /// Rate limit; `None` for the rate of the slowest healthy host.
     pub rate: Option<Rate>,
-    /// Below which a host is served after the others, instead of holding them.
+    /// Rate below which a host is served after the others instead of slowing them down.
     pub floor: Floor,
-    /// Whether blocks are compressed on the way.
+    /// Compression of blocks.
     pub compress: Compress,
 }
 
-/// Whether blocks are compressed on the way.
+/// Compression of blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compress {
-    /// When and as far as it gains something.
+    /// Only where it pays.
     Auto,
     /// Never.
     Off,
-    /// At this level whatever shrinks.
+    /// At this level, for every block that shrinks.
     Level(Level),
 }
 
 impl Spec {
-    /// Reads and checks the spec in the file `path`. Whether its source is there is [`Spec::check_source`]'s question.
+    /// Reads and checks the spec file. [`Spec::check_source`] checks the source.
     pub fn load(path: &Path) -> Result<Self> {
         Self::from_document(&document::Document::load(path, "spec")?)
     }
 
-    /// The spec that `text` is, as if it stood in the file `path`.
+    /// Parses `text` as a spec, as if read from `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         Self::from_document(&document::Document::new(path, text.to_string()))
     }
 
-    /// Refuses a source that is missing, no directory, or not readable.
+    /// Rejects a source that is missing, not a directory, or unreadable.
     pub fn check_source(&self) -> Result<()> {
         let name = document::shown(&self.source);
         let from = document::shown(&self.path);
@@ -223,17 +223,19 @@ impl Spec {
         })
     }
 
-    /// The rules of a release of this spec. The scan adds what ignore files in the source exclude.
+    /// Rules of a release. The scan adds the excludes of ignore files in the source.
     pub fn rules(&self) -> Rules {
+        let excludes = self
+            .exclude
+            .iter()
+            .map(|p| Exclude::at_top(p.as_str()))
+            .collect();
+
         Rules {
             delete_extras: self.delete.extras,
             delete_max: self.delete.max,
             allow_empty: self.delete.allow_empty,
-            excludes: self
-                .exclude
-                .iter()
-                .map(|p| Exclude::at_top(p.as_str()))
-                .collect(),
+            excludes,
             delete_excluded: self.delete.excluded,
             set_user: self.owner.user != OwnerPolicy::Ignore,
             set_group: self.owner.group != OwnerPolicy::Ignore,

@@ -1,4 +1,4 @@
-//! From the file's keys to a [`Spec`].
+//! Parses the keys of the file into a [`Spec`].
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
 use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, check_excludes};
 use crate::units::parse_duration;
 
-/// The most batches of a commit.
+/// Largest number of batches in a commit.
 const MAX_BATCHES: usize = 64;
 
-/// Every key that a spec may have.
-pub const KEYS: &[&str] = &[
+/// Every key of a spec.
+pub const SPEC_KEYS: &[&str] = &[
     "tree",
     "source",
     "key",
@@ -49,18 +49,18 @@ pub const KEYS: &[&str] = &[
     "transfer.compress",
 ];
 
-/// The most characters of a user's or group's name.
+/// Longest user or group name in characters.
 const MAX_OWNER: usize = 256;
-/// The most hosts that anybody expects by number.
-const MAX_HOSTS: i64 = 1_000_000;
+/// Largest number of expected hosts.
+const MAX_EXPECTED_HOSTS: i64 = 1_000_000;
 
 impl Spec {
     pub(crate) fn from_document(document: &Document) -> Result<Self> {
-        let mut top = document.top(KEYS)?;
+        let mut top = document.top(SPEC_KEYS)?;
         let tree = top.take("tree").map(|f| f.parse()).transpose()?;
         let source = top
             .take("source")
-            .map(|f| a_path(&f, &document.path))
+            .map(|f| read_path(&f, &document.path))
             .transpose()?;
         let spec = Spec {
             path: document.path.clone(),
@@ -71,7 +71,7 @@ impl Spec {
             source: source.clone().unwrap_or_default(),
             key: top
                 .take("key")
-                .map(|f| a_path(&f, &document.path))
+                .map(|f| read_path(&f, &document.path))
                 .transpose()?,
             exclude: top
                 .take("exclude")
@@ -79,7 +79,7 @@ impl Spec {
                 .transpose()?
                 .unwrap_or_default(),
             gitignore: flag(&mut top, "gitignore", false)?,
-            expires: top.take("expires").map(|f| a_duration(&f)).transpose()?,
+            expires: top.take("expires").map(|f| read_duration(&f)).transpose()?,
             delete: delete(top.section("delete")?)?,
             owner: owner(top.section("owner")?)?,
             mode: modes(top.section("mode")?)?,
@@ -89,7 +89,7 @@ impl Spec {
             transfer: transfer(top.section("transfer")?)?,
         };
 
-        // A misspelt `source` is told as such, before the missing one.
+        // A misspelt `source` is reported before the missing one.
         top.finish()?;
         if source.is_none() {
             return Err(Error::usage(format!(
@@ -121,10 +121,10 @@ fn owner(mut section: Section) -> Result<Ownership> {
     let owner = Ownership {
         user: section
             .take("user")
-            .map_or(Ok(OwnerPolicy::Preserve), |f| an_owner(&f))?,
+            .map_or(Ok(OwnerPolicy::Preserve), |f| read_owner(&f))?,
         group: section
             .take("group")
-            .map_or(Ok(OwnerPolicy::Preserve), |f| an_owner(&f))?,
+            .map_or(Ok(OwnerPolicy::Preserve), |f| read_owner(&f))?,
         unknown: match section.take("unknown") {
             None => UnknownOwner::Fail,
             Some(f) => one_of(
@@ -140,7 +140,7 @@ fn owner(mut section: Section) -> Result<Ownership> {
     section.finish().map(|()| owner)
 }
 
-fn an_owner(field: &Field) -> Result<OwnerPolicy> {
+fn read_owner(field: &Field) -> Result<OwnerPolicy> {
     if field.is_number() {
         return field
             .number(0..=i64::from(u32::MAX - 1), "an id")
@@ -170,23 +170,23 @@ fn modes(mut section: Section) -> Result<Modes> {
     let modes = Modes {
         files: section
             .take("files")
-            .map_or(Ok(ModePolicy::Preserve), |f| a_mode(&f, "0644"))?,
+            .map_or(Ok(ModePolicy::Preserve), |f| read_mode(&f, "0644"))?,
         dirs: section
             .take("dirs")
-            .map_or(Ok(ModePolicy::Preserve), |f| a_mode(&f, "0755"))?,
+            .map_or(Ok(ModePolicy::Preserve), |f| read_mode(&f, "0755"))?,
     };
 
     section.finish().map(|()| modes)
 }
 
-fn a_mode(field: &Field, example: &str) -> Result<ModePolicy> {
+fn read_mode(field: &Field, example: &str) -> Result<ModePolicy> {
     let wrong = || {
         field.wrong(format!(
             "write \"preserve\", or the bits in octal and in quotes: \"{example}\""
         ))
     };
 
-    // A bare 0644 is no TOML and a bare 644 would be decimal: only text is clear.
+    // A bare 0644 is not TOML and a bare 644 would be decimal: only text is unambiguous.
     let text = if field.is_text() {
         field.text()?
     } else {
@@ -231,7 +231,7 @@ fn targets(mut section: Section) -> Result<Targets> {
 
 fn globs(field: Field) -> Result<Vec<String>> {
     if field.is_text() {
-        return a_glob(&field).map(|g| vec![g]);
+        return read_glob(&field).map(|g| vec![g]);
     }
 
     let nobody = field
@@ -242,11 +242,11 @@ fn globs(field: Field) -> Result<Vec<String>> {
     match items.len() {
         0 => Err(nobody),
         n if n > MAX_PATTERNS => Err(too_many),
-        _ => items.iter().map(a_glob).collect(),
+        _ => items.iter().map(read_glob).collect(),
     }
 }
 
-fn a_glob(field: &Field) -> Result<String> {
+fn read_glob(field: &Field) -> Result<String> {
     let glob = field.text()?;
     if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
         return Err(field.wrong(format!(
@@ -262,7 +262,7 @@ fn a_glob(field: &Field) -> Result<String> {
 fn expect(field: Field) -> Result<Expect> {
     const WHAT: &str = "a number of hosts (3) or a list of their names ([\"web1\", \"web2\"])";
     if field.is_number() {
-        let n = field.number(1..=MAX_HOSTS, WHAT)?;
+        let n = field.number(1..=MAX_EXPECTED_HOSTS, WHAT)?;
         return Ok(Expect::Count(u32::try_from(n).unwrap_or(u32::MAX)));
     }
 
@@ -365,7 +365,7 @@ fn flag(section: &mut Section, key: &str, default: bool) -> Result<bool> {
     section.take(key).map_or(Ok(default), |f| f.bool())
 }
 
-/// The value of the word that the field is.
+/// Value of one of `words`.
 fn one_of<T: Copy>(field: &Field, words: &[(&str, T)]) -> Result<T> {
     let text = field.text()?;
     words
@@ -382,7 +382,7 @@ fn one_of<T: Copy>(field: &Field, words: &[(&str, T)]) -> Result<T> {
         })
 }
 
-fn a_duration(field: &Field) -> Result<Duration> {
+fn read_duration(field: &Field) -> Result<Duration> {
     let duration = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
     if duration < Duration::from_secs(1) {
         return Err(field.wrong(
@@ -392,8 +392,8 @@ fn a_duration(field: &Field) -> Result<Duration> {
     Ok(duration)
 }
 
-/// A path, relative ones from the directory of the file that names it, `~/` from the home directory.
-fn a_path(field: &Field, file: &Path) -> Result<PathBuf> {
+/// Path; relative ones start at the directory of the file, `~/` at the home directory.
+fn read_path(field: &Field, file: &Path) -> Result<PathBuf> {
     let text = field.text()?;
     if text.is_empty() || text.contains('\0') {
         return Err(field.wrong("write a path, as in \"site\" or \"../site\""));

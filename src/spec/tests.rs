@@ -1,4 +1,4 @@
-//! What a spec means, and what is said about a wrong one.
+//! Tests of parsing specs and of the errors for wrong ones.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn parse(text: &str) -> Result<Spec> {
     Spec::parse(text, Path::new("manifests/www.toml"))
 }
 
-fn said(text: &str) -> String {
+fn error_of(text: &str) -> String {
     let error = parse(text).expect_err(text);
     assert_eq!(error.kind(), crate::Kind::Usage);
     match error.hint_text() {
@@ -89,18 +89,19 @@ fn one_line_is_a_spec_and_has_the_documented_defaults() {
             compress: Compress::Auto
         }
     );
+
     insta::assert_snapshot!(spec.explain(), @r#"
         spec       manifests/www.toml
         tree       default
         source     manifests/site
-        excludes   .makuoignore files; what they match is not sent, and left alone on the hosts
-        deletes    nothing: what a host has beside the release stays, and `makuo diff` shows it
-        owner      user as in the source, group as in the source; a host that does not know a name refuses the release
+        excludes   .makuoignore files; matching paths are not sent, and left alone on the hosts
+        deletes    nothing: extra paths on a host stay, and `makuo diff` lists them
+        owner      user as in the source, group as in the source; a host without the name refuses the release
         mode       files as in the source, directories as in the source
         meta       times of modification, hard links kept; extended attributes and ACLs not
-        targets    every member that has the tree default; whoever answers
-        commit     once every target has the whole release staged; file by file in place; a host that fails then is named
-        transfer   as fast as the network takes it; compressed where it gains; a host below 25% of the others is served after them
+        targets    every member that has the tree default; any number of answers
+        commit     once every target has the whole release staged; file by file in place; a failed host is reported
+        transfer   as fast as the network allows; compressed where it pays; a host below 25% of the others is served after them
         "#);
 }
 
@@ -118,17 +119,18 @@ fn every_key_is_read() {
         (true, false, true)
     );
     assert_eq!(rules.excludes.len(), 2);
+
     insta::assert_snapshot!(spec.explain(), @r#"
         spec       manifests/www.toml
         tree       www
         source     manifests/../site
-        excludes   *.tmp, /cache/, .makuoignore files, .gitignore files; what they match is not sent, and removed on the hosts
-        deletes    what the release does not have, at most 10% of its paths on a host, checked before the first change; an empty source empties the tree
-        owner      user www-data, group not set; a host that does not know a name takes the number of this one
+        excludes   *.tmp, /cache/, .makuoignore files, .gitignore files; matching paths are not sent, and removed on the hosts
+        deletes    paths outside the release, at most 10% of its paths on a host, checked before the first change; an empty source empties the tree
+        owner      user www-data, group not set; a host without the name uses the number from here
         mode       files 0644, directories 2755
         meta       extended attributes and ACLs kept; times of modification, hard links not
         targets    web*, static?; these must answer: web1, web2
-        commit     once 80% of the targets have the whole release staged; file by file in place; in batches of 1, 50%, then the rest; when a host fails then, every host goes back
+        commit     once 80% of the targets have the whole release staged; file by file in place; in batches of 1, 50%, then the rest; after a failure every host returns to its previous release
         transfer   at most 800 Mbit/s; not compressed; a host below 10% of the others is served after them
         key        manifests/keys/deploy.key
         expires    hosts refuse the release 30 d after it was made
@@ -149,12 +151,12 @@ fn a_level_of_compression_is_told() {
     let told = how("19").explain();
 
     assert!(
-        told.contains("as fast as the network takes it; what shrinks is compressed at level 19"),
+        told.contains("as fast as the network allows; compressible blocks at level 19"),
         "{told}"
     );
 }
 
-/// A key in [`KEYS`] that no code takes, or the other way round, would be told wrongly.
+/// A key in [`SPEC_KEYS`] that no code takes, or the reverse, would produce wrong errors.
 #[test]
 fn the_list_of_keys_is_what_is_read() {
     let table: toml::Table = FULL.parse().expect("toml");
@@ -166,7 +168,7 @@ fn the_list_of_keys_is_what_is_read() {
         }
     }
 
-    let mut known: Vec<String> = KEYS.iter().map(|k| k.to_string()).collect();
+    let mut known: Vec<String> = SPEC_KEYS.iter().map(|k| k.to_string()).collect();
     found.sort();
     known.sort();
 
@@ -176,7 +178,8 @@ fn the_list_of_keys_is_what_is_read() {
 #[test]
 fn numbers_stand_where_texts_may() {
     let spec = parse(
-        "source = \"s\"\n[delete]\nmax = 10\n[targets]\nexpect = 3\nhosts = \"web*\"\n[commit]\nrequire = 3\n[owner]\nuser = 33",
+        "source = \"s\"\n[delete]\nmax = 10\n[targets]\nexpect = 3\nhosts = \"web*\"\n\
+         [commit]\nrequire = 3\n[owner]\nuser = 33",
     )
     .expect("legal");
     assert_eq!(spec.delete.max, Limit::Count(10));
@@ -190,13 +193,14 @@ fn numbers_stand_where_texts_may() {
 #[test]
 fn unknown_keys_are_named_with_line_and_a_guess() {
     let all = [
-        said("sorce = \"site\""),
-        said("source = \"s\"\n\n[delte]\nextras = true"),
-        said("source = \"s\"\n[delete]\nextra = true"),
-        said("source = \"s\"\nmax = \"10%\""),
-        said("[delete]\nextras = true\nexpires = \"3d\""),
-        said("source = \"s\"\n\"col\\u001bour\" = 1"),
+        error_of("sorce = \"site\""),
+        error_of("source = \"s\"\n\n[delte]\nextras = true"),
+        error_of("source = \"s\"\n[delete]\nextra = true"),
+        error_of("source = \"s\"\nmax = \"10%\""),
+        error_of("[delete]\nextras = true\nexpires = \"3d\""),
+        error_of("source = \"s\"\n\"col\\u001bour\" = 1"),
     ];
+
     insta::assert_snapshot!(all.join("\n"), @r#"
         manifests/www.toml:1: unknown key "sorce"
           hint: did you mean "source"?
@@ -214,12 +218,12 @@ fn unknown_keys_are_named_with_line_and_a_guess() {
 
 #[test]
 fn wrong_values_say_what_to_write() {
-    let with = |rest: &str| said(&format!("source = \"s\"\n{rest}"));
+    let with = |rest: &str| error_of(&format!("source = \"s\"\n{rest}"));
     let all = [
-        said(""),
-        said("source = 3"),
-        said("source = \"s"),
-        said("source = \"s\"\nsource = \"t\""),
+        error_of(""),
+        error_of("source = 3"),
+        error_of("source = \"s"),
+        error_of("source = \"s\"\nsource = \"t\""),
         with("tree = \"../x\""),
         with("exclude = \"*.tmp\""),
         with("exclude = [\n  \"*.tmp\",\n  \" \",\n]"),
@@ -241,6 +245,7 @@ fn wrong_values_say_what_to_write() {
         with("[transfer]\n\ncompress = \"fast\""),
         with("expires = \"soon\""),
     ];
+
     insta::assert_snapshot!(all.join("\n"), @r#"
         manifests/www.toml: the key `source` is missing
           hint: name the directory to release: source = "site"
@@ -277,14 +282,16 @@ fn batches_and_what_follows_a_failure() {
             .expect("legal")
             .commit
     };
+
     let commit = read("source = \"s\"\n[commit]\nbatches = [1, \"50%\"]\non_failure = \"revert\"");
     assert_eq!(commit.batches, [Quorum::Count(1), Quorum::Share(5_000)]);
     assert_eq!(commit.on_failure, OnFailure::Revert);
     let all = [
-        said("source = \"s\"\n[commit]\n\nbatches = [1, \"many\"]"),
-        said("source = \"s\"\n[commit]\nbatches = 3"),
-        said("source = \"s\"\n[commit]\non_failure = \"pray\""),
+        error_of("source = \"s\"\n[commit]\n\nbatches = [1, \"many\"]"),
+        error_of("source = \"s\"\n[commit]\nbatches = 3"),
+        error_of("source = \"s\"\n[commit]\non_failure = \"pray\""),
     ];
+
     insta::assert_snapshot!(all.join("\n"), @r#"
         manifests/www.toml:4: commit.batches: "many" is not a quorum: "all", a percentage such as "80%", or a number of hosts
         manifests/www.toml:3: commit.batches: 3 is not a list such as [1, "50%"]

@@ -1,7 +1,8 @@
-//! When a batch of changes is over: events with a time go in, batches come out.
+//! Groups changes into batches: timestamped events go in, batches come out.
 //!
-//! Pure. It owns what may have changed since the last batch, the quiet time, the ceiling, and the files that are still
-//! being written. Must not know where events come from, nor what is done with a batch; time is an argument.
+//! Pure: time is an argument. Owns the changes since the last batch, the quiet period, the maximum
+//! delay and the files still being written. Knows neither the source of events nor the use of a
+//! batch.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,60 +11,63 @@ use crate::manifest::TreePath;
 use crate::tree::scan::Hints;
 use crate::units::Moment;
 
-/// More paths than this are no batch of paths any more: the whole tree is looked at.
+/// Largest number of paths in a batch; beyond it the whole tree is rescanned.
 pub const MAX_PATHS: usize = 200_000;
-/// A file that somebody holds open counts as written when nothing was written to it for so long,
+/// Idle time after which an open file counts as written.
 pub const HELD_IDLE: Duration = Duration::from_secs(15);
-/// or, however busy it is, after so long: a log that is never closed is sent now and then.
+/// Longest time that a busy open file is held back, so that a log that is never closed is still
+/// sent now and then.
 pub const HELD_MOST: Duration = Duration::from_secs(600);
 
-/// A file that nobody has closed for so long after a write may not be open at all: truncate(2) opens nothing.
-pub const ASK_AFTER: Duration = Duration::from_millis(200);
-/// How soon, at the earliest, it is asked again whether a file is open.
-pub const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// How many files are asked about at once.
-const ASK_AT_ONCE: usize = 256;
+/// Delay after a write without a close before checking whether the file is open at all: truncate(2)
+/// opens nothing.
+pub const OPEN_CHECK_AFTER: Duration = Duration::from_millis(200);
+/// Shortest interval between two checks whether the same file is open.
+pub const OPEN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Largest number of files checked at once.
+const MAX_OPEN_CHECKS: usize = 256;
 
-/// How long changes are gathered.
+/// Timing of batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// A batch is over when nothing has changed for so long,
+    /// Quiet time that completes a batch.
     pub settle: Duration,
-    /// or so long after its first change. A file that is being written can keep it open so long, too.
+    /// Longest time from the first change to the end of the batch. A file being written can hold
+    /// the batch open as long.
     pub max_delay: Duration,
 }
 
-/// Why everything has to be looked at.
+/// Reason for a full rescan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// Some changes were not heard of, or were too many to be told apart.
+pub enum RescanCause {
+    /// Some changes were missed, or were too many to list.
     Missed,
-    /// Somebody asked for it, or the spec is another one: hosts look at everything, too.
+    /// An operator requested the rescan, or the spec changed; hosts rescan as well.
     Asked,
 }
 
-/// What has to be looked at for the next release.
+/// Scope of the scan for the next release.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Batch {
-    /// These paths.
+pub enum ChangeBatch {
+    /// Only the listed paths.
     Paths(PathBatch),
-    /// Everything.
-    Everything(Why),
+    /// The whole source.
+    Everything(RescanCause),
 }
 
-/// The paths of a batch.
+/// Changed paths of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PathBatch {
-    /// What may have changed, in no order.
+    /// Paths that may have changed, in no order.
     pub paths: HashSet<TreePath>,
-    /// Whether the tree's own directory may have changed.
+    /// Whether the tree's root directory may have changed.
     pub top: bool,
-    /// Files that are still being written.
+    /// Files still being written.
     pub held: HashSet<TreePath>,
 }
 
 impl PathBatch {
-    /// The same for a scan.
+    /// Converts the batch to hints for a scan.
     pub fn hints(self) -> Hints {
         Hints {
             paths: self.paths.into_iter().collect(),
@@ -74,34 +78,34 @@ impl PathBatch {
     }
 }
 
-/// A file that is being written.
+/// File that is being written.
 #[derive(Debug, Clone, Copy)]
 struct Writing {
     since: Moment,
     last: Moment,
-    /// When it is asked whether the file is open, unless it is written to again before.
+    /// Time of the next check whether the file is open; a further write postpones the check.
     ask: Option<Moment>,
 }
 
-/// Gathers changes until they are a batch.
+/// Collects changes until a batch is complete.
 #[derive(Debug)]
 pub struct Batcher {
     pace: Pace,
-    /// What changed and is not being written.
+    /// Changed paths, without files being written.
     paths: HashSet<TreePath>,
     top: bool,
-    everything: Option<Why>,
+    everything: Option<RescanCause>,
     writing: HashMap<TreePath, Writing>,
-    /// What was held open for too long: it is not held again before it was in a batch.
+    /// Files held open for too long; not held back again until a batch includes them.
     overdue: HashSet<TreePath>,
-    /// The first change since the last batch,
+    /// Time of the first change since the last batch.
     first: Option<Moment>,
-    /// and the last one.
+    /// Time of the latest change.
     last: Moment,
 }
 
 impl Batcher {
-    /// Nothing has changed yet.
+    /// Creates a batcher without changes.
     pub fn new(pace: Pace) -> Self {
         Self {
             pace,
@@ -115,12 +119,12 @@ impl Batcher {
         }
     }
 
-    /// Whether the path is known to have changed, so that to say it again only tells the time.
+    /// Returns whether the path is already recorded, so that another event only updates the time.
     pub fn knows(&self, path: &[u8]) -> bool {
         self.everything.is_some() || self.paths.contains(path) || self.writing.contains_key(path)
     }
 
-    /// The path may have changed, appeared or gone.
+    /// Records that the path may have changed, appeared or disappeared.
     pub fn touched(&mut self, now: Moment, path: &TreePath) {
         if !self.writing.contains_key(path) {
             self.stamp(now);
@@ -128,20 +132,20 @@ impl Batcher {
         }
     }
 
-    /// As [`Batcher::touched`] for a path that is [known](Batcher::knows).
+    /// Like [`Batcher::touched`], for a path that is already [recorded](Batcher::knows).
     pub fn again(&mut self, now: Moment, path: &[u8]) {
         if !self.writing.contains_key(path) {
             self.stamp(now);
         }
     }
 
-    /// The tree's own directory may have changed.
+    /// Records that the tree's root directory may have changed.
     pub fn top(&mut self, now: Moment) {
         self.stamp(now);
         self.top = true;
     }
 
-    /// Something was written to the file, which is open still.
+    /// Records a write to a file that is still open.
     pub fn wrote(&mut self, now: Moment, path: &TreePath) {
         if let Some(writing) = self.writing.get_mut(path) {
             writing.last = now;
@@ -152,7 +156,7 @@ impl Batcher {
             return;
         }
 
-        // A file that is written again and again is late all the same: the first change stays the first.
+        // A file written repeatedly must not postpone the batch: the first change stays the first.
         self.first.get_or_insert(now);
         self.paths.remove(path);
         self.writing.insert(
@@ -160,57 +164,58 @@ impl Batcher {
             Writing {
                 since: now,
                 last: now,
-                ask: Some(now + ASK_AFTER),
+                ask: Some(now + OPEN_CHECK_AFTER),
             },
         );
 
-        // What else is ready waits for it as for any change.
+        // Changes that are already waiting wait for this one, as for any other.
         if self.is_ready() {
             self.last = now;
         }
     }
 
-    /// As [`Batcher::wrote`], when the file is known to be written; says whether it is.
+    /// Like [`Batcher::wrote`], for a file already recorded as being written; returns false for any
+    /// other.
     pub fn wrote_again(&mut self, now: Moment, path: &[u8]) -> bool {
         let Some(writing) = self.writing.get_mut(path) else {
             return false;
         };
 
         writing.last = now;
-        writing.ask = writing
-            .ask
-            .map_or(Some(now + ASK_AGAIN), |ask| Some(ask.max(now + ASK_AFTER)));
+        writing.ask = writing.ask.map_or(Some(now + OPEN_CHECK_INTERVAL), |ask| {
+            Some(ask.max(now + OPEN_CHECK_AFTER))
+        });
         true
     }
 
-    /// Whether the file is known to be written.
+    /// Returns whether the file is recorded as being written.
     pub fn is_written(&self, path: &TreePath) -> bool {
         self.writing.contains_key(path)
     }
 
-    /// When [`Batcher::ask`] has to be called.
-    pub fn ask_at(&self) -> Option<Moment> {
+    /// Time at which [`Batcher::take_open_checks`] is due.
+    pub fn open_check_at(&self) -> Option<Moment> {
         self.writing
             .values()
             .filter_map(|writing| writing.ask)
             .min()
     }
 
-    /// Files that were written to and not closed, of which it is time to ask whether they are open at all. One that is
-    /// not is to be [closed](Batcher::closed).
-    pub fn ask(&mut self, now: Moment) -> Vec<TreePath> {
+    /// Returns written but unclosed files that are due for a check whether any process has them
+    /// open. The caller reports a file that nobody has open as [closed](Batcher::closed).
+    pub fn take_open_checks(&mut self, now: Moment) -> Vec<TreePath> {
         let due = self
             .writing
             .iter_mut()
             .filter(|(_, writing)| writing.ask.is_some_and(|ask| ask <= now));
-        let asked = due.take(ASK_AT_ONCE).map(|(path, writing)| {
+        let asked = due.take(MAX_OPEN_CHECKS).map(|(path, writing)| {
             writing.ask = None;
             path.clone()
         });
         asked.collect()
     }
 
-    /// Who wrote to the file has closed it.
+    /// Records that the writer closed the file.
     pub fn closed(&mut self, now: Moment, path: &TreePath) {
         let long = self
             .writing
@@ -223,7 +228,7 @@ impl Batcher {
         self.touched(now, path);
     }
 
-    /// The name is gone, and so is all below it.
+    /// Records that the name is gone, with everything below it.
     pub fn gone(&mut self, now: Moment, path: &TreePath) {
         if !self.writing.is_empty() {
             self.writing.retain(|written, _| !written.is_within(path));
@@ -231,19 +236,19 @@ impl Batcher {
         self.touched(now, path);
     }
 
-    /// It is not known what has changed.
-    pub fn everything(&mut self, now: Moment, why: Why) {
+    /// Requests a full rescan, because the changed paths are unknown.
+    pub fn everything(&mut self, now: Moment, why: RescanCause) {
         self.stamp(now);
         self.paths.clear();
         self.top = false;
-        self.everything = Some(if self.everything == Some(Why::Asked) {
-            Why::Asked
+        self.everything = Some(if self.everything == Some(RescanCause::Asked) {
+            RescanCause::Asked
         } else {
             why
         });
     }
 
-    /// When [`Batcher::take`] has to be asked; `None` while nothing has changed.
+    /// Time at which [`Batcher::take`] is due; `None` without changes.
     pub fn due(&self) -> Option<Moment> {
         let closing = self.writing.values().map(Writing::over).min();
         if !self.is_ready() {
@@ -261,8 +266,8 @@ impl Batcher {
         Some(closing.map_or(due, |closing| closing.min(due)))
     }
 
-    /// The batch, when it is over. What is still being written stays for a later one.
-    pub fn take(&mut self, now: Moment) -> Option<Batch> {
+    /// Returns the batch once complete. Files still being written stay for a later batch.
+    pub fn take(&mut self, now: Moment) -> Option<ChangeBatch> {
         self.release_held(now);
         if !self.is_ready() || self.due().is_none_or(|due| due > now) {
             return None;
@@ -275,8 +280,8 @@ impl Batcher {
             std::mem::take(&mut self.top) || paths.iter().any(|p| !p.as_bytes().contains(&b'/'));
 
         match self.everything.take() {
-            Some(why) => Some(Batch::Everything(why)),
-            None => Some(Batch::Paths(PathBatch {
+            Some(why) => Some(ChangeBatch::Everything(why)),
+            None => Some(ChangeBatch::Paths(PathBatch {
                 paths,
                 top,
                 held: self.writing.keys().cloned().collect(),
@@ -284,23 +289,23 @@ impl Batcher {
         }
     }
 
-    /// Files that are still being written.
+    /// Files still being written.
     pub fn held(&self) -> impl Iterator<Item = &TreePath> {
         self.writing.keys()
     }
 
-    /// Whether nothing waits, not even for a file to be closed.
+    /// Returns whether nothing is pending, not even the close of a file.
     pub fn is_empty(&self) -> bool {
         !self.is_ready() && self.writing.is_empty()
     }
 
-    /// Whether something waits to be taken.
+    /// Returns whether changes wait to be taken.
     pub fn is_ready(&self) -> bool {
         self.top || self.everything.is_some() || !self.paths.is_empty()
     }
 
     fn stamp(&mut self, now: Moment) {
-        // What only a long file was left of does not hurry what comes now.
+        // A start time left over from a long write must not hurry new changes.
         if !self.is_ready()
             && self
                 .first
@@ -320,13 +325,13 @@ impl Batcher {
 
         if self.paths.len() == MAX_PATHS {
             self.paths.clear();
-            self.everything = Some(Why::Missed);
+            self.everything = Some(RescanCause::Missed);
         } else {
             self.paths.insert(path.clone());
         }
     }
 
-    /// What is held open for too long is a change like any other.
+    /// Turns files held open for too long into ordinary changes.
     fn release_held(&mut self, now: Moment) {
         if self.writing.values().all(|w| w.over() > now) {
             return;
@@ -347,7 +352,7 @@ impl Batcher {
 }
 
 impl Writing {
-    /// When the file counts as written, though it is open.
+    /// Time at which the file counts as written although still open.
     fn over(&self) -> Moment {
         (self.last + HELD_IDLE).min(self.since + HELD_MOST)
     }
@@ -371,8 +376,8 @@ mod tests {
         TreePath::new(text.as_bytes()).expect("legal")
     }
 
-    fn names(batch: Option<Batch>) -> (Vec<String>, Vec<String>) {
-        let Some(Batch::Paths(batch)) = batch else {
+    fn names(batch: Option<ChangeBatch>) -> (Vec<String>, Vec<String>) {
+        let Some(ChangeBatch::Paths(batch)) = batch else {
             panic!("{batch:?}")
         };
 
@@ -412,7 +417,7 @@ mod tests {
         let mut batcher = Batcher::new(PACE);
         for (name, is_top) in [("a/b", false), ("a", true)] {
             batcher.touched(at(0), &path(name));
-            let Some(Batch::Paths(batch)) = batcher.take(at(500)) else {
+            let Some(ChangeBatch::Paths(batch)) = batcher.take(at(500)) else {
                 panic!("a batch")
             };
             assert_eq!(batch.top, is_top);
@@ -421,7 +426,7 @@ mod tests {
         batcher.top(at(600));
         assert_eq!(
             batcher.take(at(1100)),
-            Some(Batch::Paths(PathBatch {
+            Some(ChangeBatch::Paths(PathBatch {
                 top: true,
                 ..PathBatch::default()
             }))
@@ -447,7 +452,7 @@ mod tests {
             }
         }
 
-        // What comes later does not wait for it again.
+        // Later changes do not wait for the same file again.
         batcher.touched(at(20_000), &path("page"));
         assert_eq!(names(batcher.take(at(20_500))).1, ["big"]);
         batcher.closed(at(21_000), &path("big"));
@@ -480,20 +485,23 @@ mod tests {
         let mut batcher = Batcher::new(PACE);
         batcher.wrote(at(0), &path("a"));
         assert_eq!(
-            (batcher.ask_at(), batcher.ask(at(199))),
+            (batcher.open_check_at(), batcher.take_open_checks(at(199))),
             (Some(at(200)), vec![])
         );
         assert!(batcher.wrote_again(at(150), b"a"));
-        assert_eq!(batcher.ask_at(), Some(at(350)));
-        assert_eq!(batcher.ask(at(350)), [path("a")]);
-        assert_eq!((batcher.ask_at(), batcher.ask(at(5000))), (None, vec![]));
+        assert_eq!(batcher.open_check_at(), Some(at(350)));
+        assert_eq!(batcher.take_open_checks(at(350)), [path("a")]);
+        assert_eq!(
+            (batcher.open_check_at(), batcher.take_open_checks(at(5000))),
+            (None, vec![])
+        );
 
-        // It is open, and written to all the time.
+        // The file is open and written to all the time.
         assert!(batcher.wrote_again(at(6000), b"a"));
-        assert_eq!(batcher.ask_at(), Some(at(8000)));
+        assert_eq!(batcher.open_check_at(), Some(at(8000)));
         batcher.closed(at(6500), &path("a"));
 
-        assert_eq!(batcher.ask_at(), None);
+        assert_eq!(batcher.open_check_at(), None);
     }
 
     #[test]
@@ -530,16 +538,22 @@ mod tests {
     fn everything_takes_the_place_of_paths() {
         let mut batcher = Batcher::new(PACE);
         batcher.touched(at(0), &path("a"));
-        batcher.everything(at(1), Why::Asked);
-        batcher.everything(at(2), Why::Missed);
+        batcher.everything(at(1), RescanCause::Asked);
+        batcher.everything(at(2), RescanCause::Missed);
         batcher.touched(at(3), &path("b"));
-        assert_eq!(batcher.take(at(503)), Some(Batch::Everything(Why::Asked)));
+        assert_eq!(
+            batcher.take(at(503)),
+            Some(ChangeBatch::Everything(RescanCause::Asked))
+        );
         assert!(batcher.is_empty());
         for i in 0..=MAX_PATHS {
             batcher.touched(at(600), &path(&format!("f{i}")));
         }
 
-        assert_eq!(batcher.take(at(1100)), Some(Batch::Everything(Why::Missed)));
+        assert_eq!(
+            batcher.take(at(1100)),
+            Some(ChangeBatch::Everything(RescanCause::Missed))
+        );
     }
 
     #[derive(Debug, Clone)]
@@ -570,20 +584,26 @@ mod tests {
             steps in proptest::collection::vec(step(), 1..120)
         ) {
             let name = |n: u8| path(&format!("d{}/f{n}", n % 2));
-            let (mut batcher, mut now) = (Batcher::new(PACE), at(0));
+            let mut batcher = Batcher::new(PACE);
+            let mut now = at(0);
 
-            // What has to be in a batch yet, and since when.
+            // Paths owed to a batch, each with the time of its change.
             let mut owed: HashMap<TreePath, Moment> = HashMap::new();
             let mut written: HashSet<TreePath> = HashSet::new();
-            let check = |batch: Batch, now: Moment, owed: &mut HashMap<TreePath, Moment>, written: &HashSet<TreePath>| {
+            let check = |batch: ChangeBatch,
+                         now: Moment,
+                         owed: &mut HashMap<TreePath, Moment>,
+                         written: &HashSet<TreePath>| {
                 match batch {
-                    Batch::Everything(_) => owed.clear(),
-                    Batch::Paths(batch) => {
+                    ChangeBatch::Everything(_) => owed.clear(),
+                    ChangeBatch::Paths(batch) => {
                         prop_assert!(batch.paths.is_disjoint(&batch.held));
                         prop_assert!(batch.held.is_subset(written));
                         prop_assert!(batch.top || !batch.paths.is_empty());
                         owed.retain(|path, _| !batch.paths.contains(path));
-                        let late = owed.iter().find(|(p, since)| !written.contains(*p) && **since + PACE.max_delay < now);
+                        let late = owed.iter().find(|(p, since)| {
+                            !written.contains(*p) && **since + PACE.max_delay < now
+                        });
                         prop_assert!(late.is_none(), "{late:?} at {now:?}");
                     }
                 }
@@ -592,16 +612,33 @@ mod tests {
 
             for step in steps {
                 match step {
-                    Step::Touch(n) => { batcher.touched(now, &name(n)); owed.entry(name(n)).or_insert(now); }
-                    Step::Write(n) => { batcher.wrote(now, &name(n)); written.insert(name(n)); owed.insert(name(n), now); }
-                    Step::Close(n) => { batcher.closed(now, &name(n)); written.remove(&name(n)); owed.insert(name(n), now); }
-                    Step::Gone(n) => { batcher.gone(now, &name(n)); written.remove(&name(n)); owed.insert(name(n), now); }
-                    Step::Everything => batcher.everything(now, Why::Missed),
+                    Step::Touch(n) => {
+                        batcher.touched(now, &name(n));
+                        owed.entry(name(n)).or_insert(now);
+                    }
+                    Step::Write(n) => {
+                        batcher.wrote(now, &name(n));
+                        written.insert(name(n));
+                        owed.insert(name(n), now);
+                    }
+                    Step::Close(n) => {
+                        batcher.closed(now, &name(n));
+                        written.remove(&name(n));
+                        owed.insert(name(n), now);
+                    }
+                    Step::Gone(n) => {
+                        batcher.gone(now, &name(n));
+                        written.remove(&name(n));
+                        owed.insert(name(n), now);
+                    }
+                    Step::Everything => batcher.everything(now, RescanCause::Missed),
                     Step::Wait(ms) => {
                         let until = now + Duration::from_millis(u64::from(ms));
                         while let Some(due) = batcher.due().filter(|due| *due <= until) {
                             now = now.max(due);
-                            if let Some(batch) = batcher.take(now) { check(batch, now, &mut owed, &written)? }
+                            if let Some(batch) = batcher.take(now) {
+                                check(batch, now, &mut owed, &written)?
+                            }
                         }
                         now = until;
                     }
@@ -609,7 +646,7 @@ mod tests {
                 prop_assert!(owed.is_empty() || batcher.due().is_some());
             }
 
-            // In the end all of it comes, closed or not.
+            // In the end every path comes, closed or not.
             while let Some(due) = batcher.due() {
                 now = now.max(due);
                 if let Some(batch) = batcher.take(now) { check(batch, now, &mut owed, &written)? }

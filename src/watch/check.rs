@@ -1,38 +1,39 @@
-//! When everything is looked at again, although nothing more was heard. Pure.
+//! Schedules full checks of the source, which find changes without events. Pure.
 //!
-//! What is heard names paths, and a file can change under a name that is gone before anybody looks: written through a
-//! link that is removed again, or through a handle whose name is. Each such change leaves a trace in the file's stat,
-//! so that a look at every path, which reads nothing that is as it was, finds it.
+//! Events name paths. A file can also change under a name that is gone before the scan: through a
+//! hard link that is removed again, or through an open handle of an unlinked name. Each such change
+//! leaves a trace in the file's stat, so a check of every path finds it without reading unchanged
+//! files.
 
 use std::time::Duration;
 
 use crate::units::Moment;
 
-/// How long it is quiet before everything is looked at,
-const AFTER: Duration = Duration::from_secs(1);
-/// and how long that waits at most where it never is.
-const MOST: Duration = Duration::from_secs(60);
-/// Looks take at most one in so many parts of the time.
-const SHARE: u32 = 20;
-/// How often everything is looked at where nothing is heard at all,
-const EVERY: Duration = Duration::from_secs(600);
-/// and in how many parts of the time at most.
-const IDLE_SHARE: u32 = 200;
+/// Quiet time before a full check.
+const QUIET_DELAY: Duration = Duration::from_secs(1);
+/// Longest delay of a full check on a source that is never quiet.
+const MAX_CHECK_DELAY: Duration = Duration::from_secs(60);
+/// Full checks take at most one part in this many of the time.
+const CHECK_TIME_DIVISOR: u32 = 20;
+/// Interval of full checks without any events.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(600);
+/// Without events, full checks take at most one part in this many of the time.
+const IDLE_TIME_DIVISOR: u32 = 200;
 
-/// When the next look at everything is due.
+/// Schedule of full checks.
 #[derive(Debug)]
 pub struct Checks {
-    /// The first look since the last one at everything that saw only what was named.
+    /// Time of the first partial scan since the last full check.
     first: Option<Moment>,
-    /// The last such look.
+    /// Time of the latest partial scan.
     last: Moment,
-    /// When everything was looked at last, and how long that took.
+    /// Time and duration of the last full check.
     checked: Moment,
     took: Duration,
 }
 
 impl Checks {
-    /// Everything is looked at now.
+    /// Creates a schedule whose last full check is `now`.
     pub fn new(now: Moment) -> Self {
         Self {
             first: None,
@@ -42,14 +43,14 @@ impl Checks {
         }
     }
 
-    /// Only what was named was looked at.
-    pub fn looked(&mut self, now: Moment) {
+    /// Records a scan of named paths only.
+    pub fn note_partial(&mut self, now: Moment) {
         self.first.get_or_insert(now);
         self.last = now;
     }
 
-    /// Everything was looked at; how long that took, when it is known.
-    pub fn checked(&mut self, now: Moment, took: Option<Duration>) {
+    /// Records a full check and its duration, if known.
+    pub fn note_full(&mut self, now: Moment, took: Option<Duration>) {
         *self = Self {
             first: None,
             last: now,
@@ -58,29 +59,29 @@ impl Checks {
         };
     }
 
-    /// A look at everything took so long.
-    pub fn timed(&mut self, took: Duration) {
+    /// Records the duration of a full scan.
+    pub fn set_duration(&mut self, took: Duration) {
         self.took = took;
     }
 
-    /// Whether something was looked at since everything was.
+    /// Returns whether a partial scan ran since the last full check.
     pub fn is_pending(&self) -> bool {
         self.first.is_some()
     }
 
-    /// When everything is to be looked at, if nothing else happens before.
+    /// Time of the next full check if the source stays quiet.
     pub fn due(&self) -> Moment {
         match self.first {
-            Some(_) => (self.last + AFTER).max(self.checked + self.took * SHARE),
-            None => self.checked + EVERY.max(self.took * IDLE_SHARE),
+            Some(_) => (self.last + QUIET_DELAY).max(self.checked + self.took * CHECK_TIME_DIVISOR),
+            None => self.checked + IDLE_CHECK_INTERVAL.max(self.took * IDLE_TIME_DIVISOR),
         }
     }
 
-    /// When everything is to be looked at whatever happens.
+    /// Time of the next full check even if changes continue.
     pub fn latest(&self) -> Moment {
         self.first.map_or_else(
             || self.due(),
-            |first| (first + MOST).max(self.checked + self.took * SHARE),
+            |first| (first + MAX_CHECK_DELAY).max(self.checked + self.took * CHECK_TIME_DIVISOR),
         )
     }
 }
@@ -98,29 +99,29 @@ mod tests {
         let mut checks = Checks::new(at(0));
         assert_eq!((checks.due(), checks.is_pending()), (at(600_000), false));
         for ms in (1000..100_000).step_by(500) {
-            checks.looked(at(ms));
+            checks.note_partial(at(ms));
             assert_eq!((checks.due(), checks.latest()), (at(ms + 1000), at(61_000)));
         }
 
-        checks.checked(at(100_000), None);
+        checks.note_full(at(100_000), None);
         assert_eq!((checks.due(), checks.is_pending()), (at(700_000), false));
     }
 
     #[test]
     fn what_takes_long_is_done_seldom() {
         let mut checks = Checks::new(at(0));
-        checks.checked(at(10_000), Some(Duration::from_secs(5)));
+        checks.note_full(at(10_000), Some(Duration::from_secs(5)));
         assert_eq!(checks.due(), at(1_010_000));
-        checks.looked(at(20_000));
+        checks.note_partial(at(20_000));
         assert_eq!((checks.due(), checks.latest()), (at(110_000), at(110_000)));
-        checks.looked(at(120_000));
+        checks.note_partial(at(120_000));
         assert_eq!((checks.due(), checks.latest()), (at(121_000), at(110_000)));
 
-        // How long it took is known still when the next one had something to send.
-        checks.checked(at(130_000), None);
-        checks.looked(at(130_001));
+        // The duration is still known after a check that had something to send.
+        checks.note_full(at(130_000), None);
+        checks.note_partial(at(130_001));
         assert_eq!(checks.due(), at(230_000));
-        checks.timed(Duration::from_secs(10));
+        checks.set_duration(Duration::from_secs(10));
 
         assert_eq!(checks.due(), at(330_000));
     }

@@ -1,129 +1,92 @@
-//! The kernel's side: a watch on every directory of a source, and what the kernel tells of them.
+//! Inotify watches on every directory of a source, and the changes derived from their events.
 //!
-//! Events are hints, the disk is the truth: whatever an event leaves open (who was moved where, what was made before a
-//! watch landed) is looked up. A watch lands before its directory is listed, so that nothing falls between the two. A
-//! directory is known by its watch, which stays the same wherever it is moved: no event has to be paired with another.
-//! It must not know what is done with a change.
+//! Events are hints, and the disk is the truth: an event that leaves a question open (the target of
+//! a move, files created before a watch was added) is settled by a look at the disk. A watch is
+//! added before its directory is listed, so that no change falls in between. A directory is
+//! identified by its watch, which a move does not change, so no event has to be paired with
+//! another. Does not know the use of a change.
 
 use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader};
 use rustix::fs::{AtFlags, FileType, RawDir, statat};
 use rustix::io::Errno;
 
 use super::batch::Batcher;
+use super::dir_table::{DirId, DirTable, PutResult, TOP_DIR, Watch};
+use super::dir_watch::{DIR_EVENTS, SOURCE_EVENTS, add, cannot_watch, watch_parent};
+use super::exclusion::{Exclusion, WatchTarget};
 use super::limits::{self, limit, shown};
-use super::links::{Changed, Links};
-use super::mounts::{Change, Mounts};
-use super::places::{Place, Places, Put, TOP, Watch};
+use super::mounts::{MountChange, Mounts};
+use super::polled_files::{Changed, PolledFiles};
+use super::source::{is_open_for_writing, open, source_gone, stat_of, unmounted, unreadable};
 use crate::manifest::TreePath;
-use crate::manifest::path::RESERVED;
-use crate::manifest::rules::PathFilter;
-use crate::tree::mounts::relative;
 use crate::tree::scan::Exposed;
-use crate::tree::{FileId, FileStat, Root, open_file_at, sys};
+use crate::tree::{FileId, FileStat, Root};
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
-/// What is asked of a directory.
-const DIRECTORY: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVED_FROM)
-    .union(WatchFlags::MOVED_TO)
-    .union(WatchFlags::ATTRIB)
-    .union(WatchFlags::MODIFY)
-    .union(WatchFlags::CLOSE_WRITE)
-    .union(WatchFlags::ONLYDIR)
-    .union(WatchFlags::EXCL_UNLINK);
-/// What is asked of the source itself, too.
-const SOURCE: WatchFlags = DIRECTORY
-    .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::MOVE_SELF);
-/// What is asked of the directory that the source's name is in.
-const ABOVE: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVED_FROM)
-    .union(WatchFlags::MOVED_TO);
-/// Bytes of events that one system call returns.
-const EVENTS: usize = 64 << 10;
-/// Bytes of names that one system call returns.
-const NAMES: usize = 32 << 10;
-/// System calls in a row before others have their turn.
-const READS: usize = 64;
-/// A directory that was moved away has come out somewhere else by then, or it has left the source.
-const AWAY: Duration = Duration::from_secs(1);
-/// Files in a source that can take back what the spec excludes.
-const IGNORE_FILES: [&[u8]; 2] = [b".makuoignore", b".gitignore"];
-/// An ignore file of more bytes than this is taken to take something back.
-const MAX_IGNORE_FILE: u64 = 1 << 20;
-
-/// What is watched.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The directory.
-    pub source: PathBuf,
-    /// What the spec excludes.
-    pub excluded: PathFilter,
-    /// A directory that is left alone wherever it is: what is written there is makuo's own.
-    pub own: Option<PathBuf>,
-}
-
-/// How reading events ended.
+/// Size in bytes of the buffer for events.
+const EVENT_BUFFER: usize = 64 << 10;
+/// Size in bytes of the buffer for directory entries.
+const DIRENT_BUFFER: usize = 32 << 10;
+/// Largest number of reads in a row before other work gets a turn.
+const MAX_EVENT_READS: usize = 64;
+/// Time for a moved directory to reappear; after it the directory has left the source.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Result of reading events.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// There are no more now.
-    All,
-    /// There may be more.
-    Some,
-    /// Something was missed, for the reason that is given: everything has to be watched anew, and looked at.
+pub enum Events {
+    /// The queue is empty.
+    Drained,
+    /// More events may be queued.
+    More,
+    /// Events were missed for this reason: the source must be watched afresh and rescanned.
     Lost(String),
 }
 
-/// The watches on a source.
+/// Watches on a source.
 pub struct Watcher {
     inotify: OwnedFd,
-    target: Target,
+    target: WatchTarget,
     id: FileId,
-    /// The directory that the source's name is in.
-    above: Option<Watch>,
-    own: Option<TreePath>,
-    /// Without effect when an ignore file may take back what the spec excludes.
-    excluded: Option<PathFilter>,
-    places: Places,
+    /// Watch on the parent of the source.
+    parent_watch: Option<Watch>,
+    exclusion: Exclusion,
+    dirs: DirTable,
     mounts: Option<Mounts>,
-    links: Links,
-    /// Directories that were moved to where nobody knows, and when.
-    away: Vec<(Watch, Moment)>,
-    /// The path of an event, to be written again.
+    polled: PolledFiles,
+    /// Directories moved to an unknown place, with the time of the move.
+    moved_away: Vec<(Watch, Moment)>,
+    /// Buffer for the path of an event, reused.
     path: Vec<u8>,
     buffer: Vec<MaybeUninit<u8>>,
-    /// What happens in the gaps of a look.
+    /// Test hook that runs in the gaps of a scan.
     #[cfg(test)]
     pub(super) gap: crate::tree::scan::Gap,
 }
 
-/// Why everything has to be watched anew, when it has to.
+/// Reason to watch the source afresh, if any.
 type Lost = Option<String>;
 
 impl Watcher {
     /// Watches every directory of the source.
-    pub fn establish(target: Target) -> Result<Self> {
+    pub fn establish(target: WatchTarget) -> Result<Self> {
         let root = open(&target.source)?;
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
-            .map_err(|e| limits::no_instance(e.into(), limit(limits::MAX_INSTANCES)))?;
+            .map_err(|e| limits::no_instance(e.into(), limit(limits::MAX_INOTIFY_INSTANCES)))?;
         let mounts = Mounts::of(&target.source).inspect_err(|e| {
             tracing::warn!("mounts in {} are not followed: {e}", shown(&target.source))
         });
-        let above = watch_above(inotify.as_fd(), &target.source);
+        let parent_watch = watch_parent(inotify.as_fd(), &target.source);
 
         let dir = root.dir(None).map_err(|e| unreadable(&target.source, e))?;
-        let top = match add(inotify.as_fd(), dir.as_fd(), SOURCE) {
+        let top = match add(inotify.as_fd(), dir.as_fd(), SOURCE_EVENTS) {
             Ok(watch) => watch,
             Err(Errno::NOSPC) => {
                 return Err(limits::too_few_watches(
@@ -135,74 +98,64 @@ impl Watcher {
             Err(e) => return Err(cannot_watch(&target.source, e)),
         };
 
-        let full = |path: &Path| std::fs::canonicalize(path).ok();
-        let own = target
-            .own
-            .as_deref()
-            .and_then(full)
-            .zip(full(&target.source));
-
-        let own = own.and_then(|(own, source)| TreePath::new(relative(&own, &source)?).ok());
-        let excluded = Some(target.excluded.clone()).filter(|filter| !filter.is_empty());
         let mut watcher = Self {
             inotify,
             id: root.id(),
-            above,
-            own,
-            excluded,
-            places: Places::new(top),
+            parent_watch,
+            exclusion: Exclusion::new(&target),
+            dirs: DirTable::new(top),
             mounts: mounts.ok(),
-            links: Links::default(),
-            away: Vec::new(),
+            polled: PolledFiles::default(),
+            moved_away: Vec::new(),
             path: Vec::new(),
-            buffer: vec![MaybeUninit::uninit(); EVENTS],
+            buffer: vec![MaybeUninit::uninit(); EVENT_BUFFER],
             target,
             #[cfg(test)]
             gap: crate::tree::scan::Gap::default(),
         };
 
         let start = Moment::default();
-        if watcher.walk(&root, None, TOP, start, &mut |_| {})? {
-            // What the spec excludes may be part of the release after all.
-            watcher.excluded = None;
-            watcher.links = Links::default();
-            watcher.walk(&root, None, TOP, start, &mut |_| {})?;
+        if watcher.walk(&root, None, TOP_DIR, start, &mut |_| {})? {
+            // Excluded paths may be part of the release after all.
+            watcher.exclusion.include_all();
+            watcher.polled = PolledFiles::default();
+            watcher.walk(&root, None, TOP_DIR, start, &mut |_| {})?;
         }
 
         Ok(watcher)
     }
 
-    /// Lets a test do something between two steps.
+    /// Lets a test act between two steps.
     fn pass_gap(&self) {
         #[cfg(test)]
         self.gap.pass();
     }
 
-    /// What is watched.
-    pub fn target(&self) -> &Target {
+    /// Watched target.
+    pub fn target(&self) -> &WatchTarget {
         &self.target
     }
 
-    /// Which directory it is.
+    /// Identity of the watched directory.
     pub fn id(&self) -> FileId {
         self.id
     }
 
-    /// How many directories are watched.
+    /// Number of watched directories.
     pub fn directories(&self) -> usize {
-        self.places.len()
+        self.dirs.len()
     }
 
-    /// The watched files that have several names.
-    pub fn links(&self) -> &Links {
-        &self.links
+    /// Watched files with several names.
+    pub fn polled(&self) -> &PolledFiles {
+        &self.polled
     }
 
-    /// Looks at files that can change unheard: see [`Links::look`].
-    pub fn look_at_links(&mut self, now: Moment, batcher: &mut Batcher) {
-        // Without a source it is not the links that matter.
+    /// Polls files that can change without an event: see [`PolledFiles::poll`].
+    pub fn poll_files(&mut self, now: Moment, batcher: &mut Batcher) {
+        // A missing source is reported elsewhere.
         let Ok(root) = self.root() else { return };
-        let changed = self.links.look(
+        let changed = self.polled.poll(
             now,
             |path| stat_of(&root, path),
             |path| is_open_for_writing(&root, path),
@@ -211,60 +164,60 @@ impl Watcher {
         for Changed {
             paths,
             is_open,
-            is_other,
+            is_changed,
         } in changed
         {
             for path in paths {
                 match batcher.is_written(&path) {
-                    // Who writes to it will close it.
+                    // The writer will close the file.
                     true if is_open => {}
                     true => batcher.closed(now, &path),
                     false if is_open => batcher.wrote(now, &path),
-                    false if is_other => batcher.touched(now, &path),
+                    false if is_changed => batcher.touched(now, &path),
                     false => {}
                 }
             }
         }
     }
 
-    /// Files that a scan found exposed: they are looked at from time to time.
+    /// Adds files that a scan found exposed to the polled files.
     pub fn expose(&mut self, now: Moment, exposed: &[Exposed]) {
         exposed
             .iter()
-            .for_each(|exposed| self.links.expose(now, exposed));
+            .for_each(|exposed| self.polled.expose(now, exposed));
     }
 
-    /// Goes on looking at the files that another watcher of the source knew to be open.
-    pub fn keep_open_files(&mut self, before: Links) {
-        self.links.keep_open_files(before);
+    /// Takes over the open files of an earlier watcher of the source.
+    pub fn keep_open_files(&mut self, before: PolledFiles) {
+        self.polled.keep_open_files(before);
     }
 
-    /// The files that can change unheard, for [`Watcher::keep_open_files`].
-    pub fn into_links(self) -> Links {
-        self.links
+    /// Returns the polled files, for [`Watcher::keep_open_files`].
+    pub fn into_polled(self) -> PolledFiles {
+        self.polled
     }
 
-    /// Takes files that were written to and that nobody has open any more as written.
-    pub fn ask(&self, now: Moment, batcher: &mut Batcher) {
+    /// Marks written files as closed if no process has them open.
+    pub fn check_open_files(&self, now: Moment, batcher: &mut Batcher) {
         let Ok(root) = self.root() else { return };
-        for path in batcher.ask(now) {
+        for path in batcher.take_open_checks(now) {
             if is_open_for_writing(&root, &path) == Some(false) {
                 batcher.closed(now, &path);
             }
         }
     }
 
-    /// The list of mounts, to wait for a change of it.
+    /// File descriptor of the mount list, which reports changes to poll(2).
     pub fn mounts(&self) -> Option<BorrowedFd<'_>> {
         self.mounts.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether something has to be forgotten soon: [`Watcher::forget`].
+    /// Returns whether moved directories wait for [`Watcher::forget`].
     pub fn is_waiting(&self) -> bool {
-        !self.away.is_empty()
+        !self.moved_away.is_empty()
     }
 
-    /// Refuses a source that is not the directory any more that is watched.
+    /// Checks that the source is still the watched directory.
     pub fn check(&self) -> Result<()> {
         self.root().map(drop)
     }
@@ -272,153 +225,155 @@ impl Watcher {
     fn root(&self) -> Result<Root> {
         match Root::open(&self.target.source) {
             Ok(root) if root.id() == self.id => Ok(root),
-            Ok(_) => Err(self.gone("is another directory now")),
-            Err(e) => Err(self.gone("is gone").because(e)),
+            Ok(_) => Err(self.source_gone("is another directory now")),
+            Err(e) => Err(self.source_gone("is gone").because(e)),
         }
     }
 
-    /// The list of mounts has changed.
-    pub fn mounted(&mut self) -> Result<Heard> {
+    /// Handles a change of the mount list.
+    pub fn mounted(&mut self) -> Result<Events> {
         self.check()?;
         let change = self
             .mounts
             .as_mut()
-            .map_or(Ok(Change::None), Mounts::change);
+            .map_or(Ok(MountChange::None), Mounts::change);
 
         match change
             .map_err(|e| Error::new(Kind::Io, "cannot read the list of mounts").because(e))?
         {
-            Change::None => Ok(Heard::All),
-            Change::Mounted(at) => Ok(Heard::Lost(format!(
-                "{} was mounted: the source is looked at",
+            MountChange::None => Ok(Events::Drained),
+            MountChange::Mounted(at) => Ok(Events::Lost(format!(
+                "{} was mounted: rescanning the source",
                 shown(&at)
             ))),
-            Change::Unmounted(at) => Err(unmounted(&at)),
+            MountChange::Unmounted(at) => Err(unmounted(&at)),
         }
     }
 
-    /// Takes what the kernel has to tell.
-    pub fn hear(&mut self, now: Moment, batcher: &mut Batcher) -> Result<Heard> {
+    /// Reads events and records the changes.
+    pub fn read_events(&mut self, now: Moment, batcher: &mut Batcher) -> Result<Events> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        // The handle is lent to the reader, and what it reads needs the rest.
-        let heard = self.hear_into(&mut buffer, now, batcher);
+        // The reader borrows the buffer while event handling needs the rest of `self`.
+        let result = self.read_events_into(&mut buffer, now, batcher);
         self.buffer = buffer;
-        heard
+        result
     }
 
-    fn hear_into(
+    fn read_events_into(
         &mut self,
         buffer: &mut [MaybeUninit<u8>],
         now: Moment,
         batcher: &mut Batcher,
-    ) -> Result<Heard> {
+    ) -> Result<Events> {
         let inotify = self
             .inotify
             .try_clone()
-            .map_err(|e| Error::new(Kind::Io, "cannot hear of changes").because(e))?;
+            .map_err(|e| Error::new(Kind::Io, "cannot read inotify events").because(e))?;
         let mut reader = Reader::new(inotify, buffer);
         let mut reads = 0;
 
         loop {
             if reader.is_buffer_empty() {
-                if reads == READS {
-                    return Ok(Heard::Some);
+                if reads == MAX_EVENT_READS {
+                    return Ok(Events::More);
                 }
                 reads += 1;
             }
             let event = match reader.next() {
                 Ok(event) => event,
-                Err(Errno::AGAIN) => return Ok(Heard::All),
+                Err(Errno::AGAIN) => return Ok(Events::Drained),
                 Err(Errno::INTR) => continue,
-                Err(e) => return Err(Error::new(Kind::Io, "cannot hear of changes").because(e)),
+                Err(e) => return Err(Error::new(Kind::Io, "cannot read inotify events").because(e)),
             };
             let name = event.file_name().map_or(&b""[..], |name| name.to_bytes());
-            if let Some(why) = self.event(event.wd(), event.events(), name, now, batcher)? {
-                return Ok(Heard::Lost(why));
+            if let Some(why) =
+                self.dispatch_event(event.wd(), event.events(), name, now, batcher)?
+            {
+                return Ok(Events::Lost(why));
             }
         }
     }
 
-    /// Takes the watches off directories that left the source.
+    /// Removes the watches on directories that left the source.
     pub fn forget(&mut self, now: Moment) {
         let (old, young) = self
-            .away
+            .moved_away
             .iter()
-            .partition(|(_, since)| now.since(*since) >= AWAY);
-        self.away = young;
+            .partition(|(_, since)| now.since(*since) >= MOVE_TIMEOUT);
+        self.moved_away = young;
         let old: Vec<(Watch, Moment)> = old;
 
         for (watch, _) in old {
-            if !self.places.is_away(watch) {
+            if !self.dirs.is_away(watch) {
                 continue;
             }
             let below = self
-                .places
+                .dirs
                 .of(watch)
-                .map(|place| self.places.below(place))
+                .map(|dir_id| self.dirs.below(dir_id))
                 .unwrap_or_default();
             for watch in below {
-                // One that has ended by itself is as well.
+                // Fails for a watch that already ended, which is fine.
                 let _ = inotify::remove_watch(&self.inotify, watch);
-                self.places.remove(watch);
+                self.dirs.remove(watch);
             }
         }
     }
 
-    fn event(
+    fn dispatch_event(
         &mut self,
         watch: Watch,
-        what: ReadFlags,
+        flags: ReadFlags,
         name: &[u8],
         now: Moment,
         batcher: &mut Batcher,
     ) -> Result<Lost> {
-        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-            return Ok(Some(limits::overflowed(limit(limits::MAX_QUEUED))));
+        if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return Ok(Some(limits::overflowed(limit(limits::MAX_QUEUED_EVENTS))));
         }
 
-        if self.above == Some(watch) {
-            if what.contains(ReadFlags::IGNORED) {
-                self.above = None;
+        if self.parent_watch == Some(watch) {
+            if flags.contains(ReadFlags::IGNORED) {
+                self.parent_watch = None;
             }
             if self.target.source.file_name() == Some(OsStr::from_bytes(name)) || name.is_empty() {
                 self.check()?;
             }
         }
 
-        let Some(place) = self.places.of(watch) else {
+        let Some(dir_id) = self.dirs.of(watch) else {
             return Ok(None);
         };
 
-        if place == TOP
-            && what.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT)
+        if dir_id == TOP_DIR
+            && flags.intersects(ReadFlags::IGNORED | ReadFlags::DELETE_SELF | ReadFlags::UNMOUNT)
         {
-            return Err(self.gone(if what.contains(ReadFlags::UNMOUNT) {
+            return Err(self.source_gone(if flags.contains(ReadFlags::UNMOUNT) {
                 "was unmounted"
             } else {
                 "was removed"
             }));
         }
 
-        if place == TOP && what.contains(ReadFlags::MOVE_SELF) {
+        if dir_id == TOP_DIR && flags.contains(ReadFlags::MOVE_SELF) {
             return self.check().map(|()| None);
         }
 
-        if what.contains(ReadFlags::UNMOUNT) {
+        if flags.contains(ReadFlags::UNMOUNT) {
             let mut path = Vec::new();
-            self.places.path(place, &mut path);
+            self.dirs.path(dir_id, &mut path);
             return Err(unmounted(
                 &self.target.source.join(OsStr::from_bytes(&path)),
             ));
         }
 
-        let others = self.places.more(watch);
-        if what.contains(ReadFlags::IGNORED) {
-            return self.ended(watch, place, now, batcher);
+        let others = self.dirs.more(watch);
+        if flags.contains(ReadFlags::IGNORED) {
+            return self.handle_watch_end(watch, dir_id, now, batcher);
         }
 
-        for place in std::iter::once(place).chain(others) {
-            if let Some(why) = self.happened(place, what, name, now, batcher)? {
+        for dir_id in std::iter::once(dir_id).chain(others) {
+            if let Some(why) = self.handle_event(dir_id, flags, name, now, batcher)? {
                 return Ok(Some(why));
             }
         }
@@ -426,42 +381,43 @@ impl Watcher {
         Ok(None)
     }
 
-    /// The watch has ended: the directory was removed, or the kernel took the watch for reasons of its own.
-    fn ended(
+    /// Handles the end of a watch: the directory was removed, or the kernel dropped the watch for
+    /// its own reasons.
+    fn handle_watch_end(
         &mut self,
         watch: Watch,
-        place: Place,
+        dir_id: DirId,
         now: Moment,
         batcher: &mut Batcher,
     ) -> Result<Lost> {
         let mut path = Vec::new();
         let known = self
-            .places
-            .path(place, &mut path)
+            .dirs
+            .path(dir_id, &mut path)
             .then(|| TreePath::new(&*path).ok())
             .flatten();
-        let parent = self.places.parent(place);
-        self.places.remove(watch);
+        let parent = self.dirs.parent(dir_id);
+        self.dirs.remove(watch);
         let (Some(path), Some(parent)) = (known, parent) else {
             return Ok(None);
         };
 
         batcher.touched(now, &path);
-        self.look(parent, &path, now, batcher)
+        self.update_dir(parent, &path, now, batcher)
     }
 
-    /// Something happened to the directory `place`, or to `name` in it.
-    fn happened(
+    /// Handles an event on the directory `dir_id`, or on `name` in it.
+    fn handle_event(
         &mut self,
-        place: Place,
-        what: ReadFlags,
+        dir_id: DirId,
+        flags: ReadFlags,
         name: &[u8],
         now: Moment,
         batcher: &mut Batcher,
     ) -> Result<Lost> {
         self.pass_gap();
         let mut path = std::mem::take(&mut self.path);
-        if !self.places.path(place, &mut path) {
+        if !self.dirs.path(dir_id, &mut path) {
             self.path = path;
             return Ok(None);
         }
@@ -473,29 +429,30 @@ impl Watcher {
             path.extend_from_slice(name);
         }
 
-        let is_dir = what.contains(ReadFlags::ISDIR);
+        let is_dir = flags.contains(ReadFlags::ISDIR);
         let names =
             ReadFlags::CREATE | ReadFlags::DELETE | ReadFlags::MOVED_FROM | ReadFlags::MOVED_TO;
         let found = if path.is_empty() {
             batcher.top(now);
             Ok(None)
-        } else if what == ReadFlags::ATTRIB && batcher.knows(&path) {
+        } else if flags == ReadFlags::ATTRIB && batcher.knows(&path) {
             batcher.again(now, &path);
             Ok(None)
-        } else if what == ReadFlags::MODIFY && batcher.wrote_again(now, &path) {
+        } else if flags == ReadFlags::MODIFY && batcher.wrote_again(now, &path) {
             Ok(None)
         } else if let Ok(path) = TreePath::new(&*path) {
-            if self.leaves_out(&path, is_dir) {
-                // It is no part of the release, but the time of its directory is.
-                if what.intersects(names) {
+            if self.exclusion.leaves_out(&path, is_dir) {
+                // The entry is not part of the release, but the mtime of its directory is.
+                if flags.intersects(names) {
                     match path.parent() {
                         Some(above) => batcher.touched(now, &above),
                         None => batcher.top(now),
                     }
                     Ok(None)
                 } else if !is_dir && self.has_several_names(&path) {
-                    // Another name of the file may be part of it: a look at everything finds it.
-                    self.changed(place, &path, what, now, batcher)
+                    // Another name of the file may be part of the release: a full check finds the
+                    // change.
+                    self.record_change(dir_id, &path, flags, now, batcher)
                 } else {
                     Ok(None)
                 }
@@ -503,10 +460,10 @@ impl Watcher {
                 batcher.touched(now, &path);
                 Ok(None)
             } else {
-                self.changed(place, &path, what, now, batcher)
+                self.record_change(dir_id, &path, flags, now, batcher)
             }
         } else {
-            // No path of a tree; the scan says what is wrong with it.
+            // Not a legal tree path; the scan reports the problem.
             batcher.top(now);
             Ok(None)
         };
@@ -515,58 +472,58 @@ impl Watcher {
         found
     }
 
-    fn changed(
+    fn record_change(
         &mut self,
-        place: Place,
+        dir_id: DirId,
         path: &TreePath,
-        what: ReadFlags,
+        flags: ReadFlags,
         now: Moment,
         batcher: &mut Batcher,
     ) -> Result<Lost> {
-        let is_dir = what.contains(ReadFlags::ISDIR);
+        let is_dir = flags.contains(ReadFlags::ISDIR);
         let name = path.name();
-        if what.contains(ReadFlags::MODIFY) {
+        if flags.contains(ReadFlags::MODIFY) {
             batcher.wrote(now, path);
-        } else if what.contains(ReadFlags::CLOSE_WRITE) {
+        } else if flags.contains(ReadFlags::CLOSE_WRITE) {
             batcher.closed(now, path);
-        } else if what.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+        } else if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
             batcher.gone(now, path);
         } else {
             batcher.touched(now, path);
         }
 
-        self.note_links(path, what);
-        let ignore = !is_dir && IGNORE_FILES.contains(&name) && self.excluded.is_some();
-        if ignore && takes_back(&self.target.source.join(path.as_path())) {
+        self.note_polled(path, flags);
+        if self.exclusion.may_include_again(path, is_dir) {
             return Ok(Some(format!(
-                "{path} may take back what the spec excludes: the source is looked at"
+                "{path} may re-include paths that the spec excludes: rescanning the source"
             )));
         }
 
         let comes = ReadFlags::CREATE | ReadFlags::MOVED_TO | ReadFlags::MOVED_FROM;
         let unwatched =
-            || what.contains(ReadFlags::ATTRIB) && self.places.child(place, name).is_none();
-        if is_dir && (what.intersects(comes) || unwatched()) {
-            return self.look(place, path, now, batcher);
+            || flags.contains(ReadFlags::ATTRIB) && self.dirs.child(dir_id, name).is_none();
+        if is_dir && (flags.intersects(comes) || unwatched()) {
+            return self.update_dir(dir_id, path, now, batcher);
         }
 
         Ok(None)
     }
 
-    /// Keeps in mind a file that comes and has several names, and that a change of one is known.
-    fn note_links(&mut self, path: &TreePath, what: ReadFlags) {
-        let comes = what.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+    /// Starts polling a new file with several names, and records that a change of a polled file is
+    /// known.
+    fn note_polled(&mut self, path: &TreePath, flags: ReadFlags) {
+        let comes = flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
         let changes =
-            what.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::ATTRIB) && self.links.has(path);
-        if what.contains(ReadFlags::ISDIR) || !(comes || changes) {
+            flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::ATTRIB) && self.polled.has(path);
+        if flags.contains(ReadFlags::ISDIR) || !(comes || changes) {
             return;
         }
 
         if self.has_several_names(path)
             && let Some(stat) = self.root().ok().and_then(|root| stat_of(&root, path))
         {
-            self.links.add(path, &stat);
-            self.links.seen(&stat);
+            self.polled.add(path, &stat);
+            self.polled.seen(&stat);
         }
     }
 
@@ -575,10 +532,11 @@ impl Watcher {
         found.is_ok_and(|meta| meta.is_file() && meta.nlink() > 1)
     }
 
-    /// Looks which directory is at `path` now, in the directory `place`: an event may be older than another look.
-    fn look(
+    /// Updates the table with the directory now at `path` in `dir_id`, because an event may be
+    /// older than an earlier update.
+    fn update_dir(
         &mut self,
-        place: Place,
+        dir_id: DirId,
         path: &TreePath,
         now: Moment,
         batcher: &mut Batcher,
@@ -586,53 +544,54 @@ impl Watcher {
         self.pass_gap();
         let root = self.root()?;
         if root.dir(Some(path)).is_err() {
-            if let Some(child) = self.places.child(place, path.name()) {
-                self.places.detach(child);
-                self.away
-                    .extend(self.places.watch(child).map(|watch| (watch, now)));
+            if let Some(child) = self.dirs.child(dir_id, path.name()) {
+                self.dirs.detach(child);
+                self.moved_away
+                    .extend(self.dirs.watch(child).map(|watch| (watch, now)));
             }
             return Ok(None);
         }
 
-        let took_back = self.walk(&root, Some(path), place, now, &mut |found| {
+        let re_included = self.walk(&root, Some(path), dir_id, now, &mut |found| {
             batcher.touched(now, found)
         })?;
 
-        Ok(took_back
-            .then(|| format!("an ignore file in {path} may take back what the spec excludes")))
+        Ok(re_included.then(|| {
+            format!("an ignore file in {path} may re-include paths that the spec excludes")
+        }))
     }
 
-    /// Watches the directory at `from`, which is in `parent`, and all below it, and tells what is in them. Says whether
-    /// there is an ignore file that may take back what the spec excludes.
+    /// Watches the directory `from` in `parent` and everything below, and passes each path found to
+    /// `found`. Returns whether an ignore file may re-include excluded paths.
     fn walk(
         &mut self,
         root: &Root,
         from: Option<&TreePath>,
-        parent: Place,
+        parent: DirId,
         now: Moment,
-        tell: &mut dyn FnMut(&TreePath),
+        found: &mut dyn FnMut(&TreePath),
     ) -> Result<bool> {
         let mut open = vec![(from.cloned(), parent)];
-        let mut took_back = false;
+        let mut re_included = false;
         let mut names: Vec<TreePath> = Vec::new();
         let mut full = false;
         let mut more = 0;
 
         while let Some((path, parent)) = open.pop() {
-            // What cannot be opened is gone, or the scan says what is wrong with it.
+            // The directory is gone, or the scan reports the problem.
             let Ok(dir) = root.dir(path.as_ref()) else {
                 continue;
             };
             self.pass_gap();
-            let place = match &path {
-                None => TOP,
+            let dir_id = match &path {
+                None => TOP_DIR,
                 Some(_) if full => parent,
-                Some(path) => match add(self.inotify.as_fd(), dir.as_fd(), DIRECTORY) {
-                    Ok(watch) => match self.put(root, parent, path.name(), watch, now) {
-                        Some(place) => place,
+                Some(path) => match add(self.inotify.as_fd(), dir.as_fd(), DIR_EVENTS) {
+                    Ok(watch) => match self.record_dir(root, parent, path.name(), watch, now) {
+                        Some(dir_id) => dir_id,
                         None => continue,
                     },
-                    // The rest is only counted.
+                    // Out of watches: the rest is only counted.
                     Err(Errno::NOSPC) => {
                         full = true;
                         parent
@@ -643,13 +602,13 @@ impl Watcher {
             };
             more += u64::from(full);
             self.pass_gap();
-            took_back |= self.list(dir.as_fd(), path.as_ref(), &mut names, tell);
+            re_included |= self.list(dir.as_fd(), path.as_ref(), &mut names, found);
             names.sort_unstable_by(|a, b| b.cmp(a));
-            open.extend(names.drain(..).map(|path| (Some(path), place)));
+            open.extend(names.drain(..).map(|path| (Some(path), dir_id)));
         }
 
         if full {
-            let directories = self.places.len() as u64 + more;
+            let directories = self.dirs.len() as u64 + more;
             return Err(limits::too_few_watches(
                 &self.target.source,
                 directories,
@@ -657,70 +616,77 @@ impl Watcher {
             ));
         }
 
-        Ok(took_back)
+        Ok(re_included)
     }
 
-    /// Puts a directory where it was found. `None` when that cannot be: an event that is on its way will say more.
-    fn put(
+    /// Records a directory where the walk found it. `None` if that is impossible: an event still
+    /// queued will clarify.
+    fn record_dir(
         &mut self,
         root: &Root,
-        parent: Place,
+        parent: DirId,
         name: &[u8],
         watch: Watch,
         now: Moment,
-    ) -> Option<Place> {
+    ) -> Option<DirId> {
         let known = self
-            .places
+            .dirs
             .of(watch)
-            .filter(|known| self.places.child(parent, name) != Some(*known));
+            .filter(|known| self.dirs.child(parent, name) != Some(*known));
 
         if let Some(known) = known {
             let mut path = Vec::new();
-            let there = self.places.path(known, &mut path);
-            // A directory is in two places when one of them is a mount of it.
+            let there = self.dirs.path(known, &mut path);
+            // A directory appears in two places when one of them is a mount of it.
             let old = TreePath::new(&*path).ok().filter(|_| there);
             let is_there = |dir: Option<&TreePath>| {
                 let dir = root.dir(dir).ok()?;
                 add(
                     self.inotify.as_fd(),
                     dir.as_fd(),
-                    if known == TOP { SOURCE } else { DIRECTORY },
+                    if known == TOP_DIR {
+                        SOURCE_EVENTS
+                    } else {
+                        DIR_EVENTS
+                    },
                 )
                 .ok()
             };
-            if (known == TOP || old.is_some()) && is_there(old.as_ref()) == Some(watch) {
-                return Some(self.places.put_again(parent, name, watch));
+            if (known == TOP_DIR || old.is_some()) && is_there(old.as_ref()) == Some(watch) {
+                return Some(self.dirs.put_again(parent, name, watch));
             }
         }
 
         self.pass_gap();
         let replaced = self
-            .places
+            .dirs
             .child(parent, name)
-            .and_then(|child| self.places.watch(child));
-        let put = self.places.put(parent, name, watch);
-        self.away.extend(
+            .and_then(|child| self.dirs.watch(child));
+        let put = self.dirs.put(parent, name, watch);
+        self.moved_away.extend(
             replaced
-                .filter(|watch| self.places.is_away(*watch))
+                .filter(|watch| self.dirs.is_away(*watch))
                 .map(|watch| (watch, now)),
         );
 
         match put {
-            Put::Known(place) | Put::New(place) | Put::Moved(place) => Some(place),
-            Put::Impossible => None,
+            PutResult::Known(dir_id) | PutResult::New(dir_id) | PutResult::Moved(dir_id) => {
+                Some(dir_id)
+            }
+            PutResult::Impossible => None,
         }
     }
 
-    /// Lists a directory: tells every path that is not left out, and gathers the directories among them.
+    /// Lists a directory: passes every included path to `found` and collects the subdirectories.
     fn list(
         &mut self,
         dir: BorrowedFd<'_>,
         at: Option<&TreePath>,
         directories: &mut Vec<TreePath>,
-        tell: &mut dyn FnMut(&TreePath),
+        found: &mut dyn FnMut(&TreePath),
     ) -> bool {
-        let mut took_back = false;
-        let mut buffer = Vec::with_capacity(NAMES);
+        let mut re_included = false;
+        let mut buffer = Vec::with_capacity(DIRENT_BUFFER);
         let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
         while let Some(Ok(entry)) = entries.next() {
             let name = entry.file_name().to_bytes();
@@ -739,118 +705,33 @@ impl Watcher {
                 continue;
             };
             let is_dir = file_type == FileType::Directory;
-            if self.excluded.is_some() && !is_dir && IGNORE_FILES.contains(&name) {
-                took_back |= takes_back(&self.target.source.join(path.as_path()));
-            }
-            if self.leaves_out(&path, is_dir) {
+            re_included |= self.exclusion.may_include_again(&path, is_dir);
+            if self.exclusion.leaves_out(&path, is_dir) {
                 continue;
             }
-            tell(&path);
+            found(&path);
             if file_type == FileType::RegularFile
                 && let Ok(stat) = FileStat::at(dir, entry.file_name())
                 && stat.nlink > 1
             {
-                self.links.add(&path, &stat);
+                self.polled.add(&path, &stat);
             }
             if is_dir {
                 directories.push(path);
             }
         }
 
-        took_back
+        re_included
     }
 
-    fn leaves_out(&self, path: &TreePath, is_dir: bool) -> bool {
-        self.own.as_ref() == Some(path)
-            || is_dir && path.name() == RESERVED.as_bytes()
-            || self
-                .excluded
-                .as_ref()
-                .is_some_and(|filter| filter.matches_here(path, is_dir))
-    }
-
-    fn gone(&self, how: &str) -> Error {
-        gone(&self.target.source, how)
+    fn source_gone(&self, how: &str) -> Error {
+        source_gone(&self.target.source, how)
     }
 }
 
 impl AsFd for Watcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
-    }
-}
-
-/// The source is not there any more, or is another one: `how` says it.
-pub fn gone(source: &Path, how: &str) -> Error {
-    Error::refused(format!(
-        "the source {} {how}: nothing is deployed any more",
-        shown(source)
-    ))
-    .hint("every host keeps what it has; start again when the source is back")
-}
-
-fn open(source: &Path) -> Result<Root> {
-    Root::open(source).map_err(|e| unreadable(source, e))
-}
-
-fn unreadable(source: &Path, e: std::io::Error) -> Error {
-    Error::refused(format!("the source {} cannot be read", shown(source))).because(e)
-}
-
-fn stat_of(root: &Root, path: &TreePath) -> Option<FileStat> {
-    let (dir, name) = root.parent(path).ok()?;
-    FileStat::at(dir.as_fd(), &name).ok()
-}
-
-/// Whether a process has the file open for writing, where that can be told.
-fn is_open_for_writing(root: &Root, path: &TreePath) -> Option<bool> {
-    let (dir, name) = root.parent(path).ok()?;
-    sys::is_open_for_writing(&open_file_at(dir.as_fd(), &name).ok()?)
-}
-
-fn unmounted(at: &Path) -> Error {
-    Error::refused(format!(
-        "{} was unmounted: nothing is deployed any more",
-        shown(at)
-    ))
-    .hint("every host keeps what it has; start again when it is back")
-}
-
-fn cannot_watch(path: &Path, e: Errno) -> Error {
-    Error::new(Kind::Io, format!("cannot watch {}", shown(path))).because(std::io::Error::from(e))
-}
-
-/// Watches an open directory: by its handle, so that no link in its path can lead elsewhere.
-fn add(
-    inotify: BorrowedFd<'_>,
-    dir: BorrowedFd<'_>,
-    what: WatchFlags,
-) -> rustix::io::Result<Watch> {
-    inotify::add_watch(inotify, format!("/proc/self/fd/{}", dir.as_raw_fd()), what)
-}
-
-/// Watches the directory that the source's name is in: a link that is turned, or another directory of this name, is
-/// seen there only. Without it that is found when the next batch is due.
-fn watch_above(inotify: BorrowedFd<'_>, source: &Path) -> Option<Watch> {
-    source.file_name()?;
-    let above = source
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    inotify::add_watch(inotify, above, ABOVE | WatchFlags::ONLYDIR).ok()
-}
-
-/// Whether an ignore file has a line that takes something back.
-fn takes_back(path: &Path) -> bool {
-    let small =
-        std::fs::symlink_metadata(path).map(|meta| meta.is_file() && meta.len() <= MAX_IGNORE_FILE);
-    match small {
-        Ok(true) => std::fs::read(path).is_ok_and(|text| {
-            text.split(|&b| b == b'\n')
-                .any(|line| line.starts_with(b"!"))
-        }),
-        Ok(false) => true,
-        Err(_) => false,
     }
 }
 

@@ -1,17 +1,19 @@
-//! What the kernel tells, and what is made of it.
+//! Tests of the events that the kernel reports, and of the changes derived from them.
 
 use super::*;
-use crate::watch::batch::{Batch, Pace};
+use crate::manifest::rules::PathFilter;
+use crate::watch::batch::{ChangeBatch, Pace};
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
-struct Eye {
+struct Fixture {
     dir: tempfile::TempDir,
     watcher: Watcher,
     batcher: Batcher,
     now: Moment,
 }
 
-impl Eye {
+impl Fixture {
     fn on(dirs: &[&str], excludes: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         dirs.iter().for_each(|name| {
@@ -22,7 +24,7 @@ impl Eye {
 
     fn of(dir: tempfile::TempDir, excludes: &[&str]) -> Self {
         let excluded = PathFilter::at_top(excludes);
-        let target = Target {
+        let target = WatchTarget {
             source: dir.path().join("top"),
             excluded,
             own: None,
@@ -46,22 +48,23 @@ impl Eye {
         self.dir.path().join("top").join(name)
     }
 
-    fn hear(&mut self) -> Result<Heard> {
+    fn read(&mut self) -> Result<Events> {
         self.now = self.now + Duration::from_secs(3600);
         loop {
-            match self.watcher.hear(self.now, &mut self.batcher)? {
-                Heard::Some => {}
+            match self.watcher.read_events(self.now, &mut self.batcher)? {
+                Events::More => {}
                 other => return Ok(other),
             }
         }
     }
 
-    /// What was told since the last time, and `.` for the top.
-    fn told(&mut self) -> Vec<String> {
-        assert_eq!(self.hear().expect("there"), Heard::All);
+    /// Changes reported since the last call, with `.` for the root.
+    fn changes(&mut self) -> Vec<String> {
+        assert_eq!(self.read().expect("there"), Events::Drained);
+
         match self.batcher.take(self.now + Duration::from_secs(3600)) {
             None => Vec::new(),
-            Some(Batch::Paths(batch)) => {
+            Some(ChangeBatch::Paths(batch)) => {
                 let top = batch.top.then(|| ".".to_string());
                 let mut all: Vec<String> = batch
                     .paths
@@ -91,98 +94,105 @@ impl Eye {
 
 #[test]
 fn a_path_is_told_where_it_is() {
-    let mut eye = Eye::on(&["a/b", "c"], &[]);
-    assert_eq!((eye.watcher.directories(), eye.told().len()), (4, 0));
-    eye.write("a/b/file");
-    eye.write("top-file");
-    assert_eq!(eye.told(), [".", "a/b/file", "top-file"]);
-    std::fs::remove_file(eye.path("a/b/file")).expect("there");
+    let mut fixture = Fixture::on(&["a/b", "c"], &[]);
+    assert_eq!(
+        (fixture.watcher.directories(), fixture.changes().len()),
+        (4, 0)
+    );
+    fixture.write("a/b/file");
+    fixture.write("top-file");
+    assert_eq!(fixture.changes(), [".", "a/b/file", "top-file"]);
+    std::fs::remove_file(fixture.path("a/b/file")).expect("there");
     std::fs::set_permissions(
-        eye.path("c"),
+        fixture.path("c"),
         std::os::unix::fs::PermissionsExt::from_mode(0o700),
     )
     .expect("mine");
 
-    assert_eq!(eye.told(), [".", "a/b/file", "c"]);
+    assert_eq!(fixture.changes(), [".", "a/b/file", "c"]);
     std::fs::set_permissions(
-        eye.path(""),
+        fixture.path(""),
         std::os::unix::fs::PermissionsExt::from_mode(0o700),
     )
     .expect("mine");
 
-    assert_eq!(eye.told(), ["."]);
+    assert_eq!(fixture.changes(), ["."]);
 }
 
 #[test]
 fn what_is_made_in_a_new_directory_before_it_is_watched_is_found() {
-    let mut eye = Eye::on(&["a"], &[]);
-    eye.mkdir("a/new/deep");
-    eye.write("a/new/deep/file");
-    assert_eq!(eye.told(), ["a/new", "a/new/deep", "a/new/deep/file"]);
-    assert_eq!(eye.watcher.directories(), 4);
-    eye.write("a/new/deep/other");
-    assert_eq!(eye.told(), ["a/new/deep/other"]);
+    let mut fixture = Fixture::on(&["a"], &[]);
+    fixture.mkdir("a/new/deep");
+    fixture.write("a/new/deep/file");
+    assert_eq!(
+        fixture.changes(),
+        ["a/new", "a/new/deep", "a/new/deep/file"]
+    );
+    assert_eq!(fixture.watcher.directories(), 4);
+    fixture.write("a/new/deep/other");
+    assert_eq!(fixture.changes(), ["a/new/deep/other"]);
 }
 
 #[test]
 fn a_directory_that_is_renamed_is_heard_under_its_new_name() {
-    let mut eye = Eye::on(&["a/sub/deep", "b"], &[]);
-    eye.rename("a/sub", "b/moved");
-    eye.write("b/moved/deep/file");
-    let told = eye.told();
+    let mut fixture = Fixture::on(&["a/sub/deep", "b"], &[]);
+    fixture.rename("a/sub", "b/moved");
+    fixture.write("b/moved/deep/file");
+    let changes = fixture.changes();
     assert!(
-        told.contains(&"a/sub".to_string()) && told.contains(&"b/moved/deep/file".to_string()),
-        "{told:?}"
+        changes.contains(&"a/sub".to_string())
+            && changes.contains(&"b/moved/deep/file".to_string()),
+        "{changes:?}"
     );
 
-    assert_eq!(eye.watcher.directories(), 5);
-    eye.write("b/moved/deep/file");
-    assert_eq!(eye.told(), ["b/moved/deep/file"]);
+    assert_eq!(fixture.watcher.directories(), 5);
+    fixture.write("b/moved/deep/file");
+    assert_eq!(fixture.changes(), ["b/moved/deep/file"]);
 
-    // There and back again, all of it heard late.
-    eye.rename("b/moved", "a/sub");
-    eye.rename("a/sub", "a/other");
-    eye.rename("a/other", "a/sub");
-    eye.told();
-    eye.write("a/sub/deep/file");
+    // There and back again, with all events read late.
+    fixture.rename("b/moved", "a/sub");
+    fixture.rename("a/sub", "a/other");
+    fixture.rename("a/other", "a/sub");
+    fixture.changes();
+    fixture.write("a/sub/deep/file");
 
-    assert_eq!(eye.told(), ["a/sub/deep/file"]);
+    assert_eq!(fixture.changes(), ["a/sub/deep/file"]);
 }
 
 #[test]
 fn a_directory_that_leaves_is_forgotten_and_one_that_takes_its_name_is_heard() {
-    let mut eye = Eye::on(&["a/sub/deep"], &[]);
-    let out = eye.dir.path().join("out");
-    std::fs::rename(eye.path("a/sub"), &out).expect("renamed");
-    eye.mkdir("a/sub");
-    eye.told();
+    let mut fixture = Fixture::on(&["a/sub/deep"], &[]);
+    let out = fixture.dir.path().join("out");
+    std::fs::rename(fixture.path("a/sub"), &out).expect("renamed");
+    fixture.mkdir("a/sub");
+    fixture.changes();
     std::fs::write(out.join("deep/file"), "x").expect("written");
-    eye.write("a/sub/file");
+    fixture.write("a/sub/file");
 
-    assert_eq!(eye.told(), ["a/sub/file"]);
-    assert!(eye.watcher.is_waiting());
-    eye.watcher.forget(eye.now + AWAY);
+    assert_eq!(fixture.changes(), ["a/sub/file"]);
+    assert!(fixture.watcher.is_waiting());
+    fixture.watcher.forget(fixture.now + MOVE_TIMEOUT);
     assert_eq!(
-        (eye.watcher.directories(), eye.watcher.is_waiting()),
+        (fixture.watcher.directories(), fixture.watcher.is_waiting()),
         (3, false)
     );
 
-    std::fs::rename(&out, eye.path("back")).expect("renamed");
-    eye.told();
-    eye.write("back/deep/file");
+    std::fs::rename(&out, fixture.path("back")).expect("renamed");
+    fixture.changes();
+    fixture.write("back/deep/file");
 
-    assert_eq!(eye.told(), ["back/deep/file"]);
+    assert_eq!(fixture.changes(), ["back/deep/file"]);
 }
 
 #[test]
 fn directories_that_changed_places_are_both_heard() {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    let mut eye = Eye::on(&["a/x", "b/y"], &[]);
+    let mut fixture = Fixture::on(&["a/x", "b/y"], &[]);
     if renameat2(
         AT_FDCWD,
-        &eye.path("a"),
+        &fixture.path("a"),
         AT_FDCWD,
-        &eye.path("b"),
+        &fixture.path("b"),
         RenameFlags::RENAME_EXCHANGE,
     )
     .is_err()
@@ -190,100 +200,101 @@ fn directories_that_changed_places_are_both_heard() {
         return println!("skipped: no exchange here");
     }
 
-    eye.told();
-    eye.watcher.forget(eye.now + AWAY);
-    assert_eq!(eye.watcher.directories(), 5);
-    eye.write("a/y/file");
-    eye.write("b/x/file");
+    fixture.changes();
+    fixture.watcher.forget(fixture.now + MOVE_TIMEOUT);
+    assert_eq!(fixture.watcher.directories(), 5);
+    fixture.write("a/y/file");
+    fixture.write("b/x/file");
 
-    assert_eq!(eye.told(), ["a/y/file", "b/x/file"]);
+    assert_eq!(fixture.changes(), ["a/y/file", "b/x/file"]);
 }
 
 #[test]
 fn links_are_never_followed() {
-    let mut eye = Eye::on(&["a"], &[]);
-    std::fs::create_dir(eye.dir.path().join("outside")).expect("new");
-    symlink("../../outside", eye.path("a/link")).expect("new");
-    assert_eq!(eye.told(), ["a/link"]);
-    std::fs::write(eye.dir.path().join("outside/file"), "x").expect("written");
-    assert!(eye.told().is_empty() && eye.watcher.directories() == 2);
+    let mut fixture = Fixture::on(&["a"], &[]);
+    std::fs::create_dir(fixture.dir.path().join("outside")).expect("new");
+    symlink("../../outside", fixture.path("a/link")).expect("new");
+    assert_eq!(fixture.changes(), ["a/link"]);
+    std::fs::write(fixture.dir.path().join("outside/file"), "x").expect("written");
+    assert!(fixture.changes().is_empty() && fixture.watcher.directories() == 2);
 }
 
 #[test]
 fn what_is_excluded_is_not_watched_but_the_time_of_its_directory_is_told() {
-    let mut eye = Eye::on(&["a/cache/deep", "b"], &["cache/", "*.tmp"]);
-    assert_eq!(eye.watcher.directories(), 3);
-    eye.write("a/cache/deep/file");
-    assert!(eye.told().is_empty());
-    eye.write("b/x.tmp");
-    assert_eq!(eye.told(), [".", "b"]);
-    eye.write("b/x.tmp");
+    let mut fixture = Fixture::on(&["a/cache/deep", "b"], &["cache/", "*.tmp"]);
+    assert_eq!(fixture.watcher.directories(), 3);
+    fixture.write("a/cache/deep/file");
+    assert!(fixture.changes().is_empty());
+    fixture.write("b/x.tmp");
+    assert_eq!(fixture.changes(), [".", "b"]);
+    fixture.write("b/x.tmp");
 
-    assert!(eye.told().is_empty());
+    assert!(fixture.changes().is_empty());
 }
 
 #[test]
 fn an_ignore_file_that_takes_something_back_makes_everything_heard() {
-    let mut eye = Eye::on(&["a/cache/deep"], &["cache/"]);
-    std::fs::write(eye.path("a/.makuoignore"), "!cache/\n").expect("written");
-    assert!(matches!(eye.hear(), Ok(Heard::Lost(_))));
-    let Eye { dir, .. } = eye;
-    let mut eye = Eye::of(dir, &["cache/"]);
-    assert_eq!(eye.watcher.directories(), 4);
-    eye.write("a/cache/deep/file");
+    let mut fixture = Fixture::on(&["a/cache/deep"], &["cache/"]);
+    std::fs::write(fixture.path("a/.makuoignore"), "!cache/\n").expect("written");
+    assert!(matches!(fixture.read(), Ok(Events::Lost(_))));
+    let Fixture { dir, .. } = fixture;
+    let mut fixture = Fixture::of(dir, &["cache/"]);
+    assert_eq!(fixture.watcher.directories(), 4);
+    fixture.write("a/cache/deep/file");
 
-    assert_eq!(eye.told(), ["a/cache/deep/file"]);
+    assert_eq!(fixture.changes(), ["a/cache/deep/file"]);
 }
 
 #[test]
 fn makuos_own_directory_is_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::create_dir_all(dir.path().join("top/.cache/makuo")).expect("new");
-    let mut eye = Eye::of(dir, &[]);
-    let target = Target {
-        own: Some(eye.path(".cache/makuo")),
-        ..eye.watcher.target().clone()
+    let mut fixture = Fixture::of(dir, &[]);
+    let target = WatchTarget {
+        own: Some(fixture.path(".cache/makuo")),
+        ..fixture.watcher.target().clone()
     };
 
-    eye.watcher = Watcher::establish(target).expect("watched");
-    assert_eq!(eye.watcher.directories(), 2);
-    eye.write(".cache/makuo/index");
+    fixture.watcher = Watcher::establish(target).expect("watched");
+    assert_eq!(fixture.watcher.directories(), 2);
+    fixture.write(".cache/makuo/index");
 
-    assert!(eye.told().is_empty());
+    assert!(fixture.changes().is_empty());
 }
 
 #[test]
 fn a_source_that_is_gone_or_another_is_an_error() {
     for how in ["removed", "moved", "replaced"] {
-        let mut eye = Eye::on(&["a"], &[]);
-        let aside = eye.dir.path().join("aside");
+        let mut fixture = Fixture::on(&["a"], &[]);
+        let aside = fixture.dir.path().join("aside");
         match how {
-            "removed" => std::fs::remove_dir_all(eye.path("")).expect("mine"),
-            "moved" => std::fs::rename(eye.path(""), &aside).expect("mine"),
+            "removed" => std::fs::remove_dir_all(fixture.path("")).expect("mine"),
+            "moved" => std::fs::rename(fixture.path(""), &aside).expect("mine"),
             _ => {
-                std::fs::rename(eye.path(""), &aside).expect("mine");
-                eye.mkdir("a");
+                std::fs::rename(fixture.path(""), &aside).expect("mine");
+                fixture.mkdir("a");
             }
         }
-        let error = eye.hear().expect_err(how);
+
+        let error = fixture.read().expect_err(how);
         assert!(
             error.to_string().contains("nothing is deployed any more"),
             "{error}"
         );
-        assert!(eye.watcher.check().is_err());
+        assert!(fixture.watcher.check().is_err());
     }
 }
 
 #[test]
 fn an_overflow_is_told() {
-    let mut eye = Eye::on(&["a"], &[]);
-    let Some(queued) = limit(limits::MAX_QUEUED).filter(|n| *n <= 20_000) else {
+    let mut fixture = Fixture::on(&["a"], &[]);
+    let Some(queued) = limit(limits::MAX_QUEUED_EVENTS).filter(|n| *n <= 20_000) else {
         return println!("skipped: the queue is long, or its length unknown");
     };
 
-    // Two events each, which are not alike.
-    (0..=queued / 2).for_each(|i| eye.write(&format!("a/f{i}")));
-    let Ok(Heard::Lost(why)) = eye.hear() else {
+    // Two distinct events for each file.
+    (0..=queued / 2).for_each(|i| fixture.write(&format!("a/f{i}")));
+    let Ok(Events::Lost(why)) = fixture.read() else {
         panic!("nothing was lost")
     };
 

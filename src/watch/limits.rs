@@ -1,22 +1,22 @@
-//! What the kernel allows and what is said when it is not enough.
+//! Kernel limits of inotify, and the messages for reaching them.
 
 use std::path::Path;
 
 use crate::units::printable;
 use crate::{Error, Kind};
 
-/// Where the kernel tells its limits.
+/// Directory of the kernel's inotify limits.
 const LIMITS: &str = "/proc/sys/fs/inotify";
-/// The name of the limit of watches,
+/// Name of the limit of watches per user.
 const MAX_WATCHES: &str = "fs.inotify.max_user_watches";
-/// and of the one that holds in a user namespace besides.
+/// Name of the additional limit in a user namespace.
 const MAX_WATCHES_HERE: &str = "user.max_inotify_watches";
-/// The name of the limit of users of inotify.
-pub const MAX_INSTANCES: &str = "max_user_instances";
-/// The name of the limit of events that wait.
-pub const MAX_QUEUED: &str = "max_queued_events";
+/// Name of the limit of inotify instances.
+pub const MAX_INOTIFY_INSTANCES: &str = "max_user_instances";
+/// Name of the limit of queued events.
+pub const MAX_QUEUED_EVENTS: &str = "max_queued_events";
 
-/// The limit of this name, when the kernel says it.
+/// Value of a limit, if readable.
 pub fn limit(name: &str) -> Option<u64> {
     std::fs::read_to_string(Path::new(LIMITS).join(name))
         .ok()?
@@ -25,7 +25,7 @@ pub fn limit(name: &str) -> Option<u64> {
         .ok()
 }
 
-/// The limit of watches that is reached first, and its name.
+/// Name and value of the lower limit of watches.
 pub fn watches() -> (&'static str, Option<u64>) {
     let here = std::fs::read_to_string("/proc/sys/user/max_inotify_watches")
         .ok()
@@ -38,14 +38,15 @@ pub fn watches() -> (&'static str, Option<u64>) {
     }
 }
 
-/// `directories` want a watch each, and the kernel gives this user as many as the limit says, in all.
+/// Error for more directories than the user's limit of watches, which counts all programs of the
+/// user.
 pub fn too_few_watches(
     source: &Path,
     directories: u64,
     (name, limit): (&str, Option<u64>),
 ) -> Error {
     let is = limit.map_or_else(|| "unknown".to_string(), |n| n.to_string());
-    // What others of this user watch counts as well.
+    // Other programs of this user need watches as well.
     let enough = directories
         .saturating_add(limit.unwrap_or(0))
         .next_power_of_two();
@@ -58,29 +59,29 @@ pub fn too_few_watches(
     ))
 }
 
-/// inotify could not be begun at all.
+/// Error for a failure to create an inotify instance.
 pub fn no_instance(error: std::io::Error, limit: Option<u64>) -> Error {
     let many = error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error());
     let failed = Error::new(Kind::Usage, "cannot watch directories (inotify)").because(error);
     match limit.filter(|_| many) {
         Some(n) => failed.hint(format!(
-            "fs.inotify.{MAX_INSTANCES} is {n}, which this user's programs have used up: \
-             sysctl fs.inotify.{MAX_INSTANCES}={}",
+            "fs.inotify.{MAX_INOTIFY_INSTANCES} is {n}, which this user's programs have used up: \
+             sysctl fs.inotify.{MAX_INOTIFY_INSTANCES}={}",
             n.saturating_mul(4)
         )),
         None => failed,
     }
 }
 
-/// What is said when events were lost.
+/// Message for lost events.
 pub fn overflowed(limit: Option<u64>) -> String {
     let limit = limit.map_or_else(String::new, |n| {
-        format!(" (fs.inotify.{MAX_QUEUED} is {n})")
+        format!(" (fs.inotify.{MAX_QUEUED_EVENTS} is {n})")
     });
-    format!("the queue of changes overflowed{limit}: the whole source is looked at")
+    format!("the queue of changes overflowed{limit}: rescanning the whole source")
 }
 
-/// A path for a message.
+/// Formats a path for a message.
 pub fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
 }

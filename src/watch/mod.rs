@@ -1,24 +1,28 @@
-//! The live mode: a release for each quiet batch of changes of a source.
+//! The live mode: deploys a release for each batch of changes to a source.
 //!
-//! [`batch`] says when a batch is over, [`places`] which directory a watch is on, [`inotify`] what the kernel tells;
-//! [`links`] are files that change unheard, [`check`] says when everything is looked at for what nobody heard of;
-//! [`listen`] is the thread that hears it, [`shared`] where that, the signals and this loop meet. The loop does what
-//! `makuo deploy` does, once a batch, with the paths that may have changed. It owns when something is deployed and
-//! tried again; what a deploy is, it must not know.
+//! [`batch`] decides when a batch is complete, [`dir_table`] maps watches to directories, and
+//! [`inotify`] reads events. [`polled_files`] covers files that change without an event, and
+//! [`check`] schedules full checks for changes missed otherwise. [`listener`] is the thread that
+//! reads events; [`coordinator`] joins it with the signals and this loop. The loop runs the
+//! equivalent of `makuo deploy` once a batch, with the paths that may have changed. Owns the
+//! schedule of deploys and retries; does not know how a deploy works.
 
 pub mod backoff;
 pub mod batch;
 pub mod check;
+pub mod coordinator;
+pub mod dir_table;
+mod dir_watch;
+pub mod exclusion;
 pub mod inotify;
 pub mod limits;
-pub mod links;
-pub mod listen;
+pub mod listener;
 pub mod mounts;
-pub mod places;
+pub mod polled_files;
 #[cfg(test)]
 mod rounds_tests;
-pub mod shared;
 pub mod signals;
+mod source;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,11 +30,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::backoff::Backoff;
-use self::batch::{Batch, Pace, Why};
-use self::inotify::Target;
+use self::batch::{ChangeBatch, Pace, RescanCause};
+use self::coordinator::{Coordinator, ListenerCommand, Until, Wake};
+use self::exclusion::WatchTarget;
 use self::limits::shown;
-use self::listen::Listener;
-use self::shared::{Order, Shared, Turn, Until};
+use self::listener::Listener;
 use crate::block::BlockHash;
 use crate::drive::clock;
 use crate::drive::deploy::{self, Interrupt, Options};
@@ -44,53 +48,53 @@ use crate::tree::scan::{Exposures, Hints, ScanWindows};
 use crate::units::Moment;
 use crate::{Error, Result};
 
-/// How long hosts that are away are looked for before they are tried again.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time to search for missing hosts before another attempt.
+const MEMBER_SEARCH: Duration = Duration::from_secs(1);
 
-/// How it is watched.
+/// Options of a watch.
 #[derive(Debug, Clone)]
-pub struct Modes {
-    /// How long changes are gathered.
+pub struct WatchModes {
+    /// Timing of batches.
     pub pace: Pace,
-    /// Whether it ends as soon as it is quiet.
+    /// Whether to end as soon as the source is quiet.
     pub once: bool,
-    /// Whether the source is deployed before anything changes.
+    /// Whether to deploy the source before the first change.
     pub initial: bool,
     /// While this file exists nothing is deployed.
     pub pause: Option<PathBuf>,
 }
 
-/// Everything that a watch needs.
-pub struct Setup<'a> {
-    /// What each deploy is given, but for what is new with each of them. The cache is a directory that exists.
+/// Everything a watch needs.
+pub struct WatchSetup<'a> {
+    /// Options of each deploy, completed per deploy. The cache must be an existing directory.
     pub options: Options,
-    /// How it is watched.
-    pub modes: Modes,
-    /// Reaches the network.
+    /// Options of the watch.
+    pub modes: WatchModes,
+    /// Joins the network.
     pub dial: Box<dyn FnMut() -> Result<Door> + 'a>,
-    /// Reads the spec again.
+    /// Reloads the spec.
     pub reload: Box<dyn FnMut() -> Result<Options> + 'a>,
 }
 
-/// Watches and deploys until a signal ends it, or what cannot be mended; the exit code.
-pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
-    // What is wrong with the network is found before anything is watched.
+/// Watches and deploys until a signal or a permanent error; returns the exit code.
+pub fn run(mut setup: WatchSetup<'_>, report: &mut Report) -> Result<u8> {
+    // Network errors show up before the watch starts.
     drop((setup.dial)()?);
-    let shared = Arc::new(Shared::new(setup.modes.pace)?);
-    signals::follow(&shared)?;
-    let listener = Listener::start(&shared, target(&setup.options)?)?;
+    let coordinator = Arc::new(Coordinator::new(setup.modes.pace)?);
+    signals::follow(&coordinator)?;
+    let listener = Listener::start(&coordinator, target(&setup.options)?)?;
 
-    // Without a service manager there is nobody to tell.
+    // Fails harmlessly without a service manager.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let attempt = setup.modes.initial.then(|| shared.now());
-    let ended = Live {
+    let attempt = setup.modes.initial.then(|| coordinator.now());
+    let ended = WatchLoop {
         checksum: setup.options.checksum,
         setup,
-        shared: &shared,
+        coordinator: &coordinator,
         report,
         attempt,
         released: None,
-        whole: true,
+        needs_full_scan: true,
         backoff: Backoff::default(),
         quiet: None,
         code: ExitStatus::Success.code(),
@@ -106,59 +110,59 @@ pub fn run(mut setup: Setup<'_>, report: &mut Report) -> Result<u8> {
     ended
 }
 
-fn target(options: &Options) -> Result<Target> {
+fn target(options: &Options) -> Result<WatchTarget> {
     let excluded = options.spec.rules().excluded().map_err(Error::usage)?;
-    Ok(Target {
+    Ok(WatchTarget {
         source: options.spec.source.clone(),
         excluded,
         own: options.cache.clone(),
     })
 }
 
-/// What a deploy is made of.
-struct Task {
-    /// Where the source may have changed; `None`: anywhere.
+/// Inputs of one deploy.
+struct DeployTask {
+    /// Paths of the source that may have changed; `None` for anywhere.
     hints: Option<Hints>,
-    /// Whether the same is released again.
-    again: bool,
-    /// Whether nobody changed anything, as far as it is known: nothing is said before something turns out to be.
-    quiet: bool,
+    /// Whether to release unchanged content again.
+    force: bool,
+    /// Whether no change is known: nothing is reported until the check finds one.
+    silent: bool,
 }
 
-struct Live<'a> {
-    setup: Setup<'a>,
-    shared: &'a Shared,
+struct WatchLoop<'a> {
+    setup: WatchSetup<'a>,
+    coordinator: &'a Coordinator,
     report: &'a mut Report,
-    /// When everything is deployed, whatever was gathered.
+    /// Time of the next deploy of everything, independent of collected changes.
     attempt: Option<Moment>,
-    /// What every host has.
+    /// Content that every host has.
     released: Option<BlockHash>,
-    /// Whether the index is behind the source in places that nobody knows any more.
-    whole: bool,
-    /// Whether every file is read by the next deploy.
+    /// Whether the index lags behind the source at unknown paths.
+    needs_full_scan: bool,
+    /// Whether the next deploy reads every file.
     checksum: bool,
     backoff: Backoff,
-    /// From when on it is quiet, when it is to end then.
+    /// Time from which a quiet source ends the watch, with `once`.
     quiet: Option<Moment>,
-    /// How the last deploy ended.
+    /// Exit code of the last deploy.
     code: u8,
-    /// The hosts that ever took part.
+    /// Hosts that took part in any deploy.
     hosts: BTreeSet<HostName>,
-    /// Those of them that do not answer, when nothing else is wrong.
+    /// Hosts among them that do not answer, if nothing else is wrong.
     missing: Vec<HostName>,
-    /// How many deploys had something to send.
+    /// Number of deploys that sent something.
     deploys: u64,
-    /// The looks at the source since one that left nothing out.
+    /// Scans of the source since the last one that left nothing out.
     looks: ScanWindows,
 }
 
-/// Passes events on, and keeps how long the source was looked at.
-struct Timed<'a> {
+/// Forwards events and records the duration of the scan.
+struct ScanTimer<'a> {
     report: &'a mut Report,
     scan: Option<Duration>,
 }
 
-impl Observer for Timed<'_> {
+impl Observer for ScanTimer<'_> {
     fn event(&mut self, event: &Event) {
         if let Event::Scanned(scanned) = event {
             self.scan = Some(scanned.took);
@@ -167,64 +171,66 @@ impl Observer for Timed<'_> {
     }
 }
 
-impl Live<'_> {
+impl WatchLoop<'_> {
     fn run(mut self) -> Result<u8> {
         loop {
             let pause = self.setup.modes.pause.clone();
-            let checks = !self.whole && self.released.is_some();
-            match self.shared.wait(&Until {
+            let checks = !self.needs_full_scan && self.released.is_some();
+
+            match self.coordinator.wait(&Until {
                 attempt: self.attempt,
                 checks,
                 quiet: self.quiet,
                 pause,
             }) {
-                Turn::Batch(batch) => {
+                Wake::Batch(batch) => {
                     let task = self.task(batch);
                     self.deploy(task)?;
                 }
-                Turn::Check(held) => self.check(held)?,
-                Turn::Attempt => self.attempt()?,
-                Turn::Reload => self.reload()?,
-                Turn::Quiet => return Ok(self.code),
-                Turn::Stop => return Ok(ExitStatus::Success.code()),
-                Turn::Ended(error) => return Err(error),
+                Wake::Check(held) => self.check(held)?,
+                Wake::Attempt => self.attempt()?,
+                Wake::Reload => self.reload()?,
+                Wake::Quiet => return Ok(self.code),
+                Wake::Stop => return Ok(ExitStatus::Success.code()),
+                Wake::Ended(error) => return Err(error),
             }
         }
     }
 
-    fn task(&self, batch: Batch) -> Task {
+    fn task(&self, batch: ChangeBatch) -> DeployTask {
         match batch {
-            Batch::Paths(paths) => {
+            ChangeBatch::Paths(paths) => {
                 tracing::info!("{} paths may have changed", paths.paths.len());
-                Task {
-                    hints: Some(paths.hints()).filter(|_| !self.whole),
-                    again: false,
-                    quiet: false,
+                DeployTask {
+                    hints: Some(paths.hints()).filter(|_| !self.needs_full_scan),
+                    force: false,
+                    silent: false,
                 }
             }
-            Batch::Everything(why) => Task {
+            ChangeBatch::Everything(why) => DeployTask {
                 hints: None,
-                again: why == Why::Asked,
-                quiet: false,
+                force: why == RescanCause::Asked,
+                silent: false,
             },
         }
     }
 
-    /// Everything once more. Who does not answer is waited for, instead of giving the others the same again.
+    /// Deploys everything again. Waits for missing hosts instead of sending the same release to the
+    /// others.
     fn attempt(&mut self) -> Result<()> {
-        if !self.missing.is_empty() && !self.is_somebody_back() {
-            self.attempt = Some(self.shared.now() + self.backoff.failed());
+        if !self.missing.is_empty() && !self.is_missing_host_back() {
+            self.attempt = Some(self.coordinator.now() + self.backoff.next_wait());
             return Ok(());
         }
 
-        self.deploy(Task {
+        self.deploy(DeployTask {
             hints: None,
-            again: true,
-            quiet: false,
+            force: true,
+            silent: false,
         })
     }
 
-    /// Looks at everything, for what changed unheard.
+    /// Scans the needs_full_scan source for changes without events.
     fn check(&mut self, held: BTreeSet<TreePath>) -> Result<()> {
         let everything = Hints {
             held,
@@ -232,21 +238,23 @@ impl Live<'_> {
             ..Hints::default()
         };
 
-        let (began, before) = (self.shared.now(), self.deploys);
-        self.deploy(Task {
+        let began = self.coordinator.now();
+        let before = self.deploys;
+        self.deploy(DeployTask {
             hints: Some(everything),
-            again: false,
-            quiet: true,
+            force: false,
+            silent: true,
         })?;
-        let took = self.shared.now().since(began);
-        self.shared
-            .checked(Some(took).filter(|_| self.deploys == before));
+        let took = self.coordinator.now().since(began);
+        self.coordinator
+            .note_check(Some(took).filter(|_| self.deploys == before));
 
         Ok(())
     }
 
-    fn is_somebody_back(&mut self) -> bool {
-        let Ok(around) = (self.setup.dial)().and_then(|door| members::look(door, LOOK)) else {
+    fn is_missing_host_back(&mut self) -> bool {
+        let Ok(around) = (self.setup.dial)().and_then(|door| members::look(door, MEMBER_SEARCH))
+        else {
             return false;
         };
         around
@@ -255,44 +263,44 @@ impl Live<'_> {
             .any(|member| self.missing.contains(&member.host))
     }
 
-    fn deploy(&mut self, task: Task) -> Result<()> {
+    fn deploy(&mut self, task: DeployTask) -> Result<()> {
         let pending = self.attempt.take();
-        let quiet = task.quiet;
+        let silent = task.silent;
         match self.session(task) {
             Ok(outcome) if outcome.exit == ExitStatus::Success && outcome.serial.is_none() => {
-                if quiet {
-                    tracing::debug!("everything was looked at: nothing has changed unheard");
+                if silent {
+                    tracing::debug!("full check: no change was missed");
                 } else {
                     self.report.unchanged(&outcome);
                 }
-                self.whole = false;
-                // Who waits for another attempt still does.
+                self.needs_full_scan = false;
+                // A pending attempt stays pending.
                 self.attempt = pending;
             }
             Ok(outcome) => {
-                if quiet {
-                    tracing::info!("everything was looked at: something has changed unheard");
+                if silent {
+                    tracing::info!("full check: found a missed change");
                 }
                 self.deploys += 1;
-                self.ended(&outcome);
+                self.record_outcome(&outcome);
             }
             Err(error) => {
-                // It may be gone, and the word of it on its way.
+                // The source may be gone, with the event still queued.
                 self.check_source()?;
-                self.failed(error)?;
+                self.record_failure(error)?;
             }
         }
 
         if self.setup.modes.once {
-            self.quiet = Some(self.shared.now() + self.setup.modes.pace.settle);
+            self.quiet = Some(self.coordinator.now() + self.setup.modes.pace.settle);
         }
 
         Ok(())
     }
 
-    fn session(&mut self, task: Task) -> Result<Outcome> {
+    fn session(&mut self, task: DeployTask) -> Result<Outcome> {
         let spec = &self.setup.options.spec;
-        if !task.quiet {
+        if !task.silent {
             self.report
                 .start(&format!("{}: {}", spec.tree, shown(&spec.source)));
         }
@@ -316,39 +324,39 @@ impl Live<'_> {
             },
             hints: task.hints,
             exposures: Some(exposures.clone()),
-            unless: self.released.filter(|_| !task.again),
+            unless: self.released.filter(|_| !task.force),
             checksum: self.checksum,
-            directory: self.shared.id(),
+            directory: self.coordinator.id(),
             ..self.setup.options.clone()
         };
 
         let door = (self.setup.dial)()?;
         let interrupt = Interrupt::default();
-        self.shared.running(Some(interrupt.clone()));
-        let mut timed = Timed {
+        self.coordinator.set_running(Some(interrupt.clone()));
+        let mut timed = ScanTimer {
             report: self.report,
             scan: None,
         };
 
         let outcome = deploy::run(door, options, &interrupt, &mut timed);
         if let Some(took) = timed.scan.filter(|_| everything) {
-            self.shared.timed(took);
+            self.coordinator.set_check_duration(took);
         }
 
-        self.shared.running(None);
-        self.shared.expose(exposures.take());
+        self.coordinator.set_running(None);
+        self.coordinator.expose(exposures.take());
         self.looks.add(began, clock::wall());
 
         outcome
     }
 
-    fn ended(&mut self, outcome: &Outcome) {
+    fn record_outcome(&mut self, outcome: &Outcome) {
         self.report.outcome(outcome);
         self.code = outcome.exit.code();
 
-        // Without its name the scan may not have come to its end.
-        self.whole = outcome.content.is_none();
-        self.checksum &= self.whole;
+        // Without a content hash the scan may be incomplete.
+        self.needs_full_scan = outcome.content.is_none();
+        self.checksum &= self.needs_full_scan;
         let well = outcome.exit == ExitStatus::Success;
         let missing = self.missing(outcome);
         self.released = outcome.content.filter(|_| well);
@@ -366,12 +374,12 @@ impl Live<'_> {
         self.missing = if well { missing } else { Vec::new() };
         match names.is_empty() {
             true if well => self.backoff.reset(),
-            true => self.again("the deploy"),
-            false => self.again(&names.join(", ")),
+            true => self.schedule_retry("the deploy"),
+            false => self.schedule_retry(&names.join(", ")),
         }
     }
 
-    /// Hosts that took part before and did not now.
+    /// Hosts of earlier deploys that were absent from this one.
     fn missing(&mut self, outcome: &Outcome) -> Vec<HostName> {
         let now: BTreeSet<HostName> = outcome.hosts.iter().map(|host| host.host.clone()).collect();
         let missing = self.hosts.difference(&now).cloned().collect();
@@ -379,29 +387,29 @@ impl Live<'_> {
         missing
     }
 
-    fn failed(&mut self, error: Error) -> Result<()> {
-        self.whole = true;
+    fn record_failure(&mut self, error: Error) -> Result<()> {
+        self.needs_full_scan = true;
         self.missing.clear();
-        if self.setup.modes.once && !self.shared.is_dirty() {
+        if self.setup.modes.once && !self.coordinator.is_dirty() {
             return Err(error);
         }
 
         self.code = error.kind().exit_code();
         self.report.failure(&error);
-        self.again("the deploy");
+        self.schedule_retry("the deploy");
 
         Ok(())
     }
 
-    fn again(&mut self, what: &str) {
+    fn schedule_retry(&mut self, what: &str) {
         if self.setup.modes.once {
             return;
         }
 
-        let wait = self.backoff.failed();
-        self.attempt = Some(self.shared.now() + wait);
+        let wait = self.backoff.next_wait();
+        self.attempt = Some(self.coordinator.now() + wait);
         let text = format!(
-            "{what}: tried again in {} s, or with the next change",
+            "{what}: retrying in {} s, or on the next change",
             wait.as_secs()
         );
 
@@ -410,16 +418,16 @@ impl Live<'_> {
 
     fn check_source(&self) -> Result<()> {
         let root = crate::tree::Root::open(&self.setup.options.spec.source);
-        match (root, self.shared.id()) {
+        match (root, self.coordinator.id()) {
             (Ok(root), Some(id)) if root.id() == id => Ok(()),
-            _ => Err(inotify::gone(
+            _ => Err(source::source_gone(
                 &self.setup.options.spec.source,
-                "is gone, or another directory",
+                "is gone or was replaced",
             )),
         }
     }
 
-    /// Reads the spec again; a broken one leaves the old one in force.
+    /// Reloads the spec; a broken one leaves the old one in force.
     fn reload(&mut self) -> Result<()> {
         let read = (self.setup.reload)()
             .and_then(|options| target(&options).map(|target| (options, target)));
@@ -427,17 +435,17 @@ impl Live<'_> {
             Ok(read) => read,
             Err(error) => {
                 self.report
-                    .event(&Event::Note(format!("the spec stays as it was: {error}")));
+                    .event(&Event::Note(format!("keeping the old spec: {error}")));
                 return Ok(());
             }
         };
 
         tracing::info!("the spec was read again");
-        // Hosts that are no more are not waited for either.
+        // Hosts that no longer exist are not waited for either.
         self.hosts.clear();
         self.missing.clear();
         self.setup.options = options;
-        self.shared.order(Order::Watch(target));
+        self.coordinator.send(ListenerCommand::Watch(target));
 
         Ok(())
     }

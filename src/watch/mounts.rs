@@ -1,4 +1,5 @@
-//! What is mounted in a source: the kernel tells no watch of a mount, but it wakes who waits for the list of them.
+//! Mounts within a source. Inotify does not report a mount, but polling the kernel's mount list
+//! does.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -8,32 +9,33 @@ use std::path::{Path, PathBuf};
 
 use crate::tree::mounts::{LIST, list};
 
-/// The mounts at a directory and below it.
+/// Mounts at a directory and below.
 #[derive(Debug)]
 pub struct Mounts {
-    /// Whoever polls it is woken by a change of the list.
+    /// Mount list; poll(2) on it reports a change.
     list: File,
-    /// The directory, without links in its path.
+    /// Directory, with symbolic links resolved.
     dir: PathBuf,
-    /// Number and place of each.
+    /// Id and path of each mount.
     known: BTreeSet<(u64, PathBuf)>,
 }
 
-/// How the list has changed.
+/// Change of the mount list.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Not where it matters.
+pub enum MountChange {
+    /// No change within the directory.
     None,
-    /// Something is mounted now that was not.
+    /// A file system was mounted here.
     Mounted(PathBuf),
-    /// Something is not mounted any more.
+    /// The file system mounted here is gone.
     Unmounted(PathBuf),
 }
 
 impl Mounts {
-    /// What is mounted now.
+    /// Reads the present mounts.
     pub fn of(dir: &Path) -> io::Result<Self> {
-        let (open, dir) = (File::open(LIST)?, std::fs::canonicalize(dir)?);
+        let open = File::open(LIST)?;
+        let dir = std::fs::canonicalize(dir)?;
         let known = list(&dir)?;
         Ok(Self {
             list: open,
@@ -42,19 +44,21 @@ impl Mounts {
         })
     }
 
-    /// Looks again.
-    pub fn change(&mut self) -> io::Result<Change> {
+    /// Compares the mount list with the last one.
+    pub fn change(&mut self) -> io::Result<MountChange> {
         let now = list(&self.dir)?;
         let known = std::mem::replace(&mut self.known, now);
         if let Some((_, gone)) = known.difference(&self.known).next() {
-            return Ok(Change::Unmounted(gone.clone()));
+            return Ok(MountChange::Unmounted(gone.clone()));
         }
 
         Ok(self
             .known
             .difference(&known)
             .next()
-            .map_or(Change::None, |(_, new)| Change::Mounted(new.clone())))
+            .map_or(MountChange::None, |(_, new)| {
+                MountChange::Mounted(new.clone())
+            }))
     }
 }
 
@@ -72,7 +76,7 @@ mod tests {
     fn nothing_changes_by_itself() {
         let dir = tempfile::tempdir().expect("a directory");
         match Mounts::of(dir.path()) {
-            Ok(mut mounts) => assert_eq!(mounts.change().expect("readable"), Change::None),
+            Ok(mut mounts) => assert_eq!(mounts.change().expect("readable"), MountChange::None),
             Err(e) => println!("skipped: {e}"),
         }
     }

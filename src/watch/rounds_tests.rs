@@ -1,7 +1,8 @@
-//! A source, somebody who changes it, and a watch without hosts: whatever happens, the index ends as a fresh scan.
+//! Model test of a watch without hosts: whatever a writer does, the index ends equal to that of a
+//! fresh scan.
 //!
-//! Time is an argument, so that a minute of quiet costs nothing and thousands of changes pass in a second. Changes come
-//! between two looks, and in each gap of a look.
+//! Time is an argument, so a minute of quiet costs nothing and thousands of changes pass in a
+//! second. Changes happen between two scans and in each gap of a scan.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,10 +13,11 @@ use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::batch::{Batch, Batcher, Pace, Why};
+use super::batch::{Batcher, ChangeBatch, Pace, RescanCause};
 use super::check::Checks;
-use super::inotify::{Heard, Target, Watcher};
-use super::links;
+use super::exclusion::WatchTarget;
+use super::inotify::{Events, Watcher};
+use super::polled_files;
 use crate::drive::clock;
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::tree::Root;
@@ -29,13 +31,13 @@ const PACE: Pace = Pace {
     max_delay: Duration::from_secs(1),
 };
 
-/// Somebody who changes a source.
+/// Random changes to a source.
 struct Writer {
     site: PathBuf,
     outside: PathBuf,
     rng: fastrand::Rng,
     open: Vec<File>,
-    /// What was done, for a failure.
+    /// Operations so far, printed on a failure.
     done: Vec<String>,
 }
 
@@ -51,7 +53,7 @@ impl Writer {
         self.dir().join(format!("f{}", self.rng.u8(0..4)))
     }
 
-    /// A name of which nothing is heard, or only that it comes and goes.
+    /// A name without events, or with events for its creation and removal only.
     fn other(&mut self, file: &Path) -> PathBuf {
         match self.rng.u8(0..3) {
             0 => file.with_extension("x"),
@@ -73,16 +75,19 @@ impl Writer {
             .to_string()
     }
 
-    /// The inode of a path.
+    /// Inode of a path.
     fn inode(path: &Path) -> u64 {
         path.symlink_metadata().map_or(0, |meta| meta.ino())
     }
 
-    /// One thing that happens; much of it fails, and that is fine.
+    /// Performs one random operation; many fail, which is fine.
     fn happen(&mut self) {
-        let (one, two) = (self.file(), self.file());
-        let (dir, to) = (self.dir(), self.dir());
-        let (bytes, other) = (self.bytes(), self.other(&one));
+        let one = self.file();
+        let two = self.file();
+        let dir = self.dir();
+        let to = self.dir();
+        let bytes = self.bytes();
+        let other = self.other(&one);
         let is_dir = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
         let append = |path: &Path| {
             File::options()
@@ -91,7 +96,8 @@ impl Writer {
                 .and_then(|mut file| file.write_all(&bytes))
         };
 
-        let (mut inode, before) = (Self::inode(&one), Self::inode(&two));
+        let mut inode = Self::inode(&one);
+        let before = Self::inode(&two);
         let op = self.rng.u8(0..32);
         let (what, ended) = match op {
             0..=2 => {
@@ -174,7 +180,7 @@ impl Writer {
                 ("close", Ok(()))
             }
             27 | 28 => {
-                // Of a name outside that comes later nothing at all is heard.
+                // A name outside that is created later causes no event at all.
                 let _ = std::fs::remove_file(&other);
                 (
                     "link from other",
@@ -199,7 +205,7 @@ impl Writer {
     }
 }
 
-/// The watch: as [`super::listen`] and [`super::Live`], one after the other.
+/// The watch: the work of [`super::listener`] and [`super::WatchLoop`], one after the other.
 struct Rig {
     dir: tempfile::TempDir,
     root: Root,
@@ -209,11 +215,11 @@ struct Rig {
     look: Moment,
     checks: Checks,
     looks: ScanWindows,
-    /// Whether a look failed: the next one is at everything.
-    whole: bool,
+    /// Whether a scan failed, so that the next one is full.
+    needs_full_scan: bool,
     index: Option<Arc<Index>>,
     scans: usize,
-    /// Whether something happens while a scan goes on.
+    /// Whether changes happen during a scan.
     busy: bool,
     writer: Arc<Mutex<Writer>>,
 }
@@ -223,7 +229,8 @@ impl Rig {
         let dir = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .expect("a directory");
-        let (site, outside) = (dir.path().join("site"), dir.path().join("outside"));
+        let site = dir.path().join("site");
+        let outside = dir.path().join("outside");
         for made in [&site.join("hidden"), &outside, &dir.path().join("cache")] {
             std::fs::create_dir_all(made).expect("new");
         }
@@ -240,7 +247,7 @@ impl Rig {
         };
 
         (0..20).for_each(|_| writer.happen());
-        let target = Target {
+        let target = WatchTarget {
             source: site,
             excluded: PathFilter::at_top(&EXCLUDED),
             own: None,
@@ -248,7 +255,8 @@ impl Rig {
 
         let watcher = Watcher::establish(target).expect("watched");
         let now = Moment(1_000_000_000);
-        let (batcher, writer) = (Batcher::new(PACE), Arc::new(Mutex::new(writer)));
+        let batcher = Batcher::new(PACE);
+        let writer = Arc::new(Mutex::new(writer));
         let mut rig = Self {
             dir,
             root,
@@ -262,7 +270,7 @@ impl Rig {
             writer,
             checks: Checks::new(now),
             looks: ScanWindows::default(),
-            whole: true,
+            needs_full_scan: true,
         };
 
         rig.scan(None);
@@ -289,12 +297,10 @@ impl Rig {
         }
     }
 
-    /// What happens in the gaps of a scan.
+    /// Hook that makes changes in the gaps of a scan.
     fn gap(&self) -> Gap {
-        let (writer, rng) = (
-            Arc::clone(&self.writer),
-            Mutex::new(fastrand::Rng::with_seed(self.now.0)),
-        );
+        let writer = Arc::clone(&self.writer);
+        let rng = Mutex::new(fastrand::Rng::with_seed(self.now.0));
         let happen = move || {
             if rng.lock().is_ok_and(|mut rng| rng.u8(0..8) == 0) {
                 writer.lock().expect("whole").happen();
@@ -309,13 +315,14 @@ impl Rig {
     fn scan(&mut self, hints: Option<Hints>) {
         self.scans += 1;
         let path = self.dir.path().join(format!("cache/{}", self.scans % 2));
-        let hints = hints.filter(|_| !self.whole);
+        let hints = hints.filter(|_| !self.needs_full_scan);
         let leaves_out = |hints: &Hints| hints.everywhere.is_none() || !hints.held.is_empty();
         if !hints.as_ref().is_some_and(leaves_out) {
             self.looks = ScanWindows::default();
         }
 
-        let (exposures, began) = (Exposures::default(), clock::wall());
+        let exposures = Exposures::default();
+        let began = clock::wall();
         let options = ScanOptions {
             exposures: Some(exposures.clone()),
             gap: self.gap(),
@@ -325,64 +332,65 @@ impl Rig {
         let scanned = scan(&self.root, &options, self.index.as_ref(), &path);
         self.watcher.expose(self.now, &exposures.take());
         self.looks.add(began, clock::wall());
-        self.whole = scanned.is_err();
+        self.needs_full_scan = scanned.is_err();
 
         match scanned {
             Ok(scanned) => self.index = Some(scanned.index),
-            // What changes while it is read is read again.
-            Err(_) => self.batcher.everything(self.now, Why::Missed),
+            // A file that changed while being read is read again.
+            Err(_) => self.batcher.everything(self.now, RescanCause::Missed),
         }
     }
 
-    fn hear(&mut self) {
+    fn read_events(&mut self) {
         self.watcher.gap = self.gap();
+
         loop {
             match self
                 .watcher
-                .hear(self.now, &mut self.batcher)
+                .read_events(self.now, &mut self.batcher)
                 .expect("there")
             {
-                Heard::Some => {}
-                Heard::All => return,
-                Heard::Lost(_) => {
+                Events::More => {}
+                Events::Drained => return,
+                Events::Lost(_) => {
                     self.watcher =
                         Watcher::establish(self.watcher.target().clone()).expect("watched");
-                    self.batcher.everything(self.now, Why::Missed);
+                    self.batcher.everything(self.now, RescanCause::Missed);
                 }
             }
         }
     }
 
-    /// What the watch does in so much time.
+    /// Runs the watch for the given time.
     fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
-        self.hear();
+        self.read_events();
         self.watcher.forget(self.now);
-        self.watcher.ask(self.now, &mut self.batcher);
+        self.watcher.check_open_files(self.now, &mut self.batcher);
 
         if self.look <= self.now {
-            self.look = self.now + links::EVERY;
-            self.watcher.look_at_links(self.now, &mut self.batcher);
+            self.look = self.now + polled_files::FILE_POLL_INTERVAL;
+            self.watcher.poll_files(self.now, &mut self.batcher);
         }
 
         match self.batcher.take(self.now) {
-            Some(Batch::Paths(paths)) => {
-                self.checks.looked(self.now);
+            Some(ChangeBatch::Paths(paths)) => {
+                self.checks.note_partial(self.now);
                 self.scan(Some(paths.hints()));
             }
-            Some(Batch::Everything(_)) => {
-                self.checks.checked(self.now, None);
+            Some(ChangeBatch::Everything(_)) => {
+                self.checks.note_full(self.now, None);
                 self.scan(None);
             }
             None if !self.batcher.is_ready() && self.checks.due() <= self.now => {
-                self.checks.checked(self.now, None);
+                self.checks.note_full(self.now, None);
                 self.look();
             }
             None => {}
         }
     }
 
-    /// A look at everything that nothing was heard of.
+    /// Runs a full check.
     fn look(&mut self) {
         let held = self.batcher.held().cloned().collect();
         self.scan(Some(Hints {
@@ -392,7 +400,7 @@ impl Rig {
         }));
     }
 
-    /// What the index has otherwise than a scan without one, once nothing happens any more.
+    /// Differences between the index and a scan without one, once the changes have stopped.
     fn differs_at_rest(&mut self) -> Option<String> {
         self.busy = false;
         self.writer.lock().expect("whole").open.clear();
@@ -400,7 +408,7 @@ impl Rig {
         self.differs()
     }
 
-    /// What the index has otherwise than a scan without one.
+    /// Differences between the index and a scan without one.
     fn differs(&self) -> Option<String> {
         let list = |index: &Index| -> Vec<String> {
             let entries = index.entries().map(|found| found.expect("readable"));
@@ -416,7 +424,8 @@ impl Rig {
             return None;
         }
 
-        let (is, known) = (list(&fresh.index), list(index));
+        let is = list(&fresh.index);
+        let known = list(index);
         let lacks = is
             .iter()
             .filter(|entry| !known.contains(entry))
@@ -456,8 +465,8 @@ fn whatever_happens_the_index_becomes_what_the_source_is() {
                 rig.happen();
                 match rng.u8(0..24) {
                     0..=3 => rig.pass(Duration::from_millis(rng.u64(0..150))),
-                    4..=6 => rig.hear(),
-                    // So long that everything is looked at.
+                    4..=6 => rig.read_events(),
+                    // Long enough for a full check.
                     7 => (0..25).for_each(|_| rig.pass(Duration::from_millis(100))),
                     _ => {}
                 }
@@ -480,7 +489,7 @@ fn what_changes_in_the_gaps_of_a_look_is_found_by_the_next_one() {
         let mut rig = Rig::new(seed);
         let mut rng = fastrand::Rng::with_seed(seed);
         for round in 0..20 {
-            // Within one tick of the kernel's clock, often to as many bytes as before.
+            // Within one tick of the kernel's clock, often with the same length as before.
             rig.writer.lock().expect("whole").done.clear();
             (0..rng.usize(0..4)).for_each(|_| rig.happen());
             rig.busy = true;
@@ -489,12 +498,14 @@ fn what_changes_in_the_gaps_of_a_look_is_found_by_the_next_one() {
             } else {
                 rig.look()
             }
+
             rig.busy = false;
             if rng.bool() {
                 rig.scan(None)
             } else {
                 rig.look()
             }
+
             if let Some(text) = rig.differs() {
                 panic!("MAKUO_ROUNDS_SEED={seed}, round {round}: not the same:\n{text}");
             }

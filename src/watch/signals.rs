@@ -1,14 +1,15 @@
-//! What signals ask of a watch.
+//! Signals of a watch.
 
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::shared::Shared;
+use super::coordinator::Coordinator;
 use crate::{Error, Kind, Result};
 
-/// Follows signals from now on: SIGTERM and SIGINT end, SIGHUP reads the spec again, SIGUSR1 looks at everything.
-pub fn follow(shared: &Arc<Shared>) -> Result<()> {
+/// Handles signals from now on: SIGTERM and SIGINT end the watch, SIGHUP reloads the spec, SIGUSR1
+/// requests a full rescan.
+pub fn follow(coordinator: &Arc<Coordinator>) -> Result<()> {
     let failed = |e| Error::new(Kind::Io, "cannot follow signals").because(e);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -25,10 +26,10 @@ pub fn follow(shared: &Arc<Shared>) -> Result<()> {
     };
 
     drop(entered);
-    let shared = Arc::clone(shared);
+    let coordinator = Arc::clone(coordinator);
     let thread = std::thread::Builder::new().name("signals".into());
     thread
-        .spawn(move || runtime.block_on(signals.serve(&shared)))
+        .spawn(move || runtime.block_on(signals.serve(&coordinator)))
         .map_err(failed)?;
 
     Ok(())
@@ -42,13 +43,13 @@ struct Signals {
 }
 
 impl Signals {
-    async fn serve(mut self, shared: &Shared) {
+    async fn serve(mut self, coordinator: &Coordinator) {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => shared.stop(),
-                _ = self.interrupt.recv() => shared.stop(),
-                _ = self.hangup.recv() => shared.reload(),
-                _ = self.user.recv() => shared.rescan(),
+                _ = self.terminate.recv() => coordinator.stop(),
+                _ = self.interrupt.recv() => coordinator.stop(),
+                _ = self.hangup.recv() => coordinator.reload(),
+                _ = self.user.recv() => coordinator.rescan(),
             }
         }
     }

@@ -185,7 +185,7 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
         let said = unpack(&lab, &file, "etc", &[]).exits(2);
         said.says(&[
             name,
-            "says something else already: nothing was written",
+            "already has other content: nothing was written",
             "--force",
         ]);
         assert_eq!(read(&lab.path("etc").join(name)), b"# mine\n");

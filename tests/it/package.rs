@@ -287,7 +287,7 @@ fn the_page_of_the_configuration_names_every_key() {
         .split(|c: char| !(c.is_alphanumeric() || c == '_'))
         .collect();
 
-    for key in makuo::config::KEYS
+    for key in makuo::config::CONFIG_KEYS
         .iter()
         .filter(|key| !key.starts_with("metrics"))
     {

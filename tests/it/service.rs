@@ -154,7 +154,7 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
     until("the refusal", || {
         lab.hosts[0]
             .log()
-            .contains("the authorized keys stay as they were")
+            .contains("keeping the old authorized keys")
     });
 
     write(&lab.site().join("page"), "x");
@@ -192,7 +192,7 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     until("no key", || host.log().contains(": 0 keys"));
     assert!(
         host.log()
-            .contains("a restart is needed for what has changed in [[tree]] www"),
+            .contains("these changes need a restart: [[tree]] www"),
         "{}",
         host.log()
     );
@@ -204,7 +204,7 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     write(&host.config_path(), "keep = 9\n");
     host.reload();
     until("a word about it", || {
-        host.log().contains("the configuration stays as it was")
+        host.log().contains("keeping the old configuration")
     });
     assert!(host.log().contains("keep"), "{}", host.log());
 

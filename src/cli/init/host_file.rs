@@ -1,45 +1,51 @@
-//! The host file: everything that a host of a group needs, as one TOML file that a person can read before using it.
+//! The host file: one TOML file with everything a host of the group needs, readable before use.
 //!
-//! It holds the texts of three files and no names: where they go, and with which modes, the reading host decides.
+//! Holds the texts of three files without their names: the reading host chooses paths and modes.
 
 use std::path::Path;
 
+use crate::cli::args::TreeAt;
 use crate::config::{AUTHORIZED_KEYS, GROUP_KEY, HostConfig};
 use crate::keys::{AuthorizedKeys, GroupKey};
 use crate::spec::document::{Document, Section, shown};
 use crate::strict::Readers;
 use crate::{Error, Result};
 
-/// The name of the configuration where no other is given.
+/// Default file name of the host file, beside the keys.
+pub(super) const HOST_FILE: &str = "host.toml";
+/// Default file name of the configuration.
 const CONFIG: &str = "makuo.toml";
-/// The version of the format.
-const FORMAT: i64 = 1;
+/// Version of the format.
+const HOST_FILE_FORMAT: i64 = 1;
 /// Every key of the file.
-const KEYS: &[&str] = &["format", "authorized_keys", "group_key", "config"];
+const HOST_FILE_KEYS: &[&str] = &["format", "authorized_keys", "group_key", "config"];
 
-/// The texts of a host's files.
+/// Texts of a host's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostFile {
-    /// The keys that may deploy, audit and roll back.
+    /// Keys that may deploy, audit and roll back.
     pub(super) authorized_keys: String,
-    /// The group key.
+    /// Group key.
     pub(super) group_key: String,
-    /// The host's configuration.
+    /// Configuration of the host.
     pub(super) config: String,
 }
 
 impl HostFile {
-    /// The text of the file. `name` is what hosts will call it.
+    /// Formats the file. `name` is its name on the hosts.
     pub(super) fn to_text(&self, name: &str) -> String {
         let dir = "/etc/makuo";
+
         format!(
-            "# Everything that a host of this group needs. It holds a secret, the group key: copy it with scp, show it to nobody.\n\
+            "# Everything a host of this group needs. It holds a secret, the group key: \
+             copy it with scp, show it to nobody.\n\
              # On each host, as root:  makuo init --host {name}\n\
              # That writes the three texts below into files of {dir}, and nothing else.\n\
-             format = {FORMAT}\n\n\
+             format = {HOST_FILE_FORMAT}\n\n\
              # {dir}/{AUTHORIZED_KEYS}: who may deploy, audit and roll back.\n\
              authorized_keys = {}\n\n\
-             # {dir}/{GROUP_KEY}: seals every datagram; the same on all hosts, and where commands are run.\n\
+             # {dir}/{GROUP_KEY}: seals every datagram; \
+             the same on all hosts and on machines that run commands.\n\
              group_key = {}\n\n\
              # {dir}/{CONFIG}: the configuration of the host.\n\
              config = {}\n",
@@ -49,7 +55,8 @@ impl HostFile {
         )
     }
 
-    /// Reads the file `path`, which nobody else may read or have written, for a host whose configuration is to be `config`.
+    /// Reads the file, which nobody else may be able to read or write, for a host with its
+    /// configuration at `config`.
     pub(super) fn load(path: &Path, config: &Path) -> Result<Self> {
         Self::from_document(
             &Document::load_strictly(path, "host file", Readers::Owner)?,
@@ -57,36 +64,38 @@ impl HostFile {
         )
     }
 
-    /// Reads the text of such a file, in the same way.
+    /// Parses `text` as a host file.
     pub(super) fn parse(text: &str, config: &Path) -> Result<Self> {
-        Self::from_document(
-            &Document::new(Path::new(super::HOST_FILE), text.into()),
-            config,
-        )
+        Self::from_document(&Document::new(Path::new(HOST_FILE), text.into()), config)
     }
 
     fn from_document(document: &Document, config: &Path) -> Result<Self> {
-        let mut top = document.top(KEYS)?;
+        let mut top = document.top(HOST_FILE_KEYS)?;
         let format = top
             .take("format")
             .ok_or_else(|| top.wrong("this is no host file: it has no `format`"))?;
-        format.number(FORMAT..=FORMAT, "1, the format that this version knows")?;
+        format.number(
+            HOST_FILE_FORMAT..=HOST_FILE_FORMAT,
+            "1, the format that this version knows",
+        )?;
         let file = Self {
-            authorized_keys: text(&mut top, "authorized_keys", |text| a_key_list(text, config))?,
-            group_key: text(&mut top, "group_key", a_group_key)?,
-            config: text(&mut top, "config", |text| a_config(text, config))?,
+            authorized_keys: text(&mut top, "authorized_keys", |text| {
+                check_key_list(text, config)
+            })?,
+            group_key: text(&mut top, "group_key", check_group_key)?,
+            config: text(&mut top, "config", |text| check_config(text, config))?,
         };
 
         top.finish().map(|()| file)
     }
 
-    /// The meaning of the configuration where it goes.
+    /// Explains the configuration at its destination.
     pub(super) fn explain(&self, config: &Path) -> Result<String> {
         HostConfig::parse(&self.config, config).map(|config| config.explain())
     }
 }
 
-/// Takes the text of `key`, which has to pass `check`.
+/// Takes the text of `key`, which must pass `check`.
 fn text(top: &mut Section, key: &str, check: impl Fn(&str) -> Result<()>) -> Result<String> {
     let field = top
         .take(key)
@@ -99,7 +108,7 @@ fn text(top: &mut Section, key: &str, check: impl Fn(&str) -> Result<()>) -> Res
     Ok(text)
 }
 
-fn a_key_list(text: &str, config: &Path) -> Result<()> {
+fn check_key_list(text: &str, config: &Path) -> Result<()> {
     let keys = AuthorizedKeys::parse(text.as_bytes(), &config.with_file_name(AUTHORIZED_KEYS))?;
     if keys.is_empty() {
         Err(Error::usage("no key is listed"))
@@ -108,15 +117,15 @@ fn a_key_list(text: &str, config: &Path) -> Result<()> {
     }
 }
 
-fn a_group_key(text: &str) -> Result<()> {
+fn check_group_key(text: &str) -> Result<()> {
     let key = GroupKey::parse(text);
     key.map(drop).ok_or_else(|| {
         Error::usage("this is no group key").hint("`makuo keygen --group` makes one")
     })
 }
 
-/// The configuration has to use the files that come with it.
-fn a_config(text: &str, path: &Path) -> Result<()> {
+/// The configuration must use the files that come with it.
+fn check_config(text: &str, path: &Path) -> Result<()> {
     let config = HostConfig::parse(text, path)?;
     if config.trees.is_empty() {
         return Err(Error::usage("the configuration has no [[tree]]"));
@@ -137,7 +146,7 @@ fn a_config(text: &str, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A text as a value of TOML, on lines of its own where it can be.
+/// TOML string for `text`, on several lines if possible.
 fn block(text: &str) -> String {
     let is_plain = |c: char| !c.is_control() || c == '\n' || c == '\t';
     match !text.contains("'''") && !text.ends_with('\'') && text.chars().all(is_plain) {
@@ -146,8 +155,8 @@ fn block(text: &str) -> String {
     }
 }
 
-/// The configuration of a host with `trees`.
-pub(super) fn config(trees: &[super::TreeAt]) -> Result<String> {
+/// Configuration of a host with `trees`.
+pub(super) fn config(trees: &[TreeAt]) -> Result<String> {
     let mut text = String::from("# See makuo.toml(5); `makuo check FILE` says what it means.\n");
     for tree in trees {
         let path = tree
@@ -169,7 +178,7 @@ pub(super) fn config(trees: &[super::TreeAt]) -> Result<String> {
         ));
     }
 
-    // Whatever is wrong about the trees is said here, and not by every host.
+    // Errors in the trees are found here instead of on every host.
     HostConfig::parse(&text, Path::new("/etc/makuo/makuo.toml")).map(|_| text)
 }
 
@@ -181,8 +190,8 @@ mod tests {
 
     const CONFIG_PATH: &str = "/etc/makuo/makuo.toml";
 
-    fn trees(all: &[(&str, &str)]) -> Vec<super::super::TreeAt> {
-        let one = |(name, path): &(&str, &str)| super::super::TreeAt {
+    fn trees(all: &[(&str, &str)]) -> Vec<TreeAt> {
+        let one = |(name, path): &(&str, &str)| TreeAt {
             name: TreeName::new(name).expect("legal"),
             path: path.into(),
         };
@@ -222,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let text = file().to_text("host.toml");
-        let said = |text: &str| parse(text).expect_err(text).to_string();
+        let error_of = |text: &str| parse(text).expect_err(text).to_string();
         for (old, new, what) in [
             ("format = 1", "", "no `format`"),
             ("format = 1", "format = 2", "format"),
@@ -259,7 +268,7 @@ mod tests {
             ("[[tree]]", "[trees]", "config: "),
         ] {
             assert!(text.contains(old), "{old}");
-            let told = said(&text.replace(old, new));
+            let told = error_of(&text.replace(old, new));
             assert!(
                 told.starts_with("host.toml:") && told.contains(what),
                 "{what}: {told}"
@@ -267,11 +276,11 @@ mod tests {
         }
 
         let none = file().authorized_keys;
-        assert!(said(&text.replace(&none, "# nobody\n")).contains("no key is listed"));
-        for key in KEYS {
+        assert!(error_of(&text.replace(&none, "# nobody\n")).contains("no key is listed"));
+        for key in HOST_FILE_KEYS {
             let without = text.replace(&format!("\n{key} = "), &format!("\n{key}s = "));
             assert!(
-                said(&without).contains(&format!("it has no `{key}`")),
+                error_of(&without).contains(&format!("it has no `{key}`")),
                 "{key}"
             );
         }
@@ -279,19 +288,23 @@ mod tests {
 
     #[test]
     fn a_tree_is_a_directory_on_the_hosts() {
-        let said =
+        let error_of =
             |name: &str, path: &str| config(&trees(&[(name, path)])).expect_err(path).to_string();
-        assert!(said("www", "site").contains("write the directory on the hosts"));
-        assert!(said("www", "/").contains("cannot be a tree"));
-        assert!(said("www", "/var/../x").contains(".."));
+        assert!(error_of("www", "site").contains("write the directory on the hosts"));
+        assert!(error_of("www", "/").contains("cannot be a tree"));
+        assert!(error_of("www", "/var/../x").contains(".."));
         assert!(config(&trees(&[("a", "/srv"), ("b", "/srv/b")])).is_err());
     }
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "(format = 1\n)?([a-z_]{1,9} = ('''|\"|\\[)?[^\u{0}]{0,40}\n){0,5}", at: usize, bytes: Vec<u8>) {
+        fn no_text_makes_it_panic(
+            text in "(format = 1\n)?([a-z_]{1,9} = ('''|\"|\\[)?[^\u{0}]{0,40}\n){0,5}",
+            at: usize,
+            bytes: Vec<u8>,
+        ) {
             let _ = parse(&text);
-            // A host file with something else in it.
+            // A host file with a random splice.
             let mut whole = file().to_text("x").into_bytes();
             let at = at % whole.len();
             whole.splice(at..(at + bytes.len()).min(whole.len()), bytes);

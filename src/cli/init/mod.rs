@@ -1,4 +1,5 @@
-//! `makuo init`: the keys of a group and one file for all of its hosts, and what a host does with that file.
+//! `makuo init`: creates the keys of a group with one file for all hosts, and unpacks that file on
+//! a host.
 
 mod host_file;
 
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use self::host_file::HostFile;
-use super::args::{InitArgs, TreeAt};
-use super::{keygen, network, sign, talk};
+use self::host_file::{HOST_FILE, HostFile};
+use super::args::InitArgs;
+use super::{keygen, network, print_note, sign};
 use crate::config::{AUTHORIZED_KEYS, DEFAULT_CONFIG, GROUP_KEY, HostConfig};
 use crate::keys::{AuthorizedKeys, GroupKey, PublicKey, authorized_line, write_file};
 use crate::report::{Report, Settings};
@@ -17,10 +18,8 @@ use crate::strict::{self, Readers};
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// The name of the host file, beside the keys.
-const HOST_FILE: &str = "host.toml";
-/// The configuration as packages install it, with every choice as a remark.
-const PACKAGED: &str = include_str!("../../packaging/makuo.toml");
+/// Configuration as installed by packages, with every setting as a comment.
+const PACKAGED: &str = include_str!("../../../packaging/makuo.toml");
 
 pub(super) fn run(
     args: &InitArgs,
@@ -35,7 +34,7 @@ pub(super) fn run(
 }
 
 #[derive(Serialize)]
-struct Packed {
+struct PackResult {
     deploy_key: String,
     group_key: String,
     host_file: String,
@@ -43,7 +42,7 @@ struct Packed {
     trees: Vec<String>,
 }
 
-/// Makes the keys that are missing, and the host file.
+/// Creates missing keys and the host file.
 fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> {
     let config = host_file::config(&args.trees)?;
     let home = || Error::usage("no home directory to put the keys").hint("set HOME");
@@ -97,7 +96,7 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
         args.force,
     )?;
 
-    let packed = Packed {
+    let packed = PackResult {
         deploy_key: shown(&deploy_key),
         group_key: shown(&group_key),
         host_file: shown(&output),
@@ -105,11 +104,11 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
         trees,
     };
 
-    talk(
+    print_note(
         settings,
         &format!("deploy key  {} (signs; keep it secret)", packed.deploy_key),
     );
-    talk(
+    print_note(
         settings,
         &format!(
             "group key   {} (seals; commands find it there)",
@@ -117,11 +116,11 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
         ),
     );
 
-    talk(
+    print_note(
         settings,
         "One file for all hosts (a secret: read it, and copy it with scp). On each host, as root:",
     );
-    talk(
+    print_note(
         settings,
         &format!("  makuo init --host {}", printable(name.as_encoded_bytes())),
     );
@@ -130,7 +129,7 @@ fn pack(args: &InitArgs, settings: Settings, report: &mut Report) -> Result<u8> 
     Ok(0)
 }
 
-/// The line for the authorized keys: the key in `public_file` may do everything to `trees`.
+/// Line of authorized keys: grants the key in `public_file` all rights on `trees`.
 fn line(public_file: &Path, trees: &[String]) -> Result<String> {
     let failed = |e: std::io::Error| {
         Error::io("cannot read the public key", public_file, e)
@@ -148,45 +147,45 @@ fn line(public_file: &Path, trees: &[String]) -> Result<String> {
 }
 
 #[derive(Serialize)]
-struct Unpacked {
+struct UnpackResult {
     written: Vec<String>,
     kept: Vec<String>,
 }
 
-/// A file that a host gets.
-struct Part {
+/// File to write on a host.
+struct PlannedFile {
     path: PathBuf,
     text: String,
     mode: u32,
 }
 
-impl Part {
-    /// Whether it is there already, or in the way.
-    fn state(&self) -> Result<State> {
+impl PlannedFile {
+    /// Compares the file with the present one.
+    fn state(&self) -> Result<FileState> {
         let there = match std::fs::read(&self.path) {
             Ok(there) => there,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(State::Missing),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(FileState::Missing),
             Err(e) => return Err(Error::io("cannot read", &self.path, e)),
         };
 
         Ok(match () {
-            () if there == self.text.as_bytes() => State::Same,
-            () if there == PACKAGED.as_bytes() => State::Packaged,
-            () => State::Other,
+            () if there == self.text.as_bytes() => FileState::Same,
+            () if there == PACKAGED.as_bytes() => FileState::Packaged,
+            () => FileState::Other,
         })
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum FileState {
     Missing,
     Same,
-    /// As a package installed it: nobody has written there yet.
+    /// As installed by a package: not edited yet.
     Packaged,
     Other,
 }
 
-/// Whether `text` is a host file; it comes back as it is from its own text.
+/// Returns whether `text` is a host file, and asserts that formatting preserves it.
 #[doc(hidden)]
 pub fn is_host_file(text: &str) -> bool {
     let parse = |text: &str| HostFile::parse(text, Path::new(DEFAULT_CONFIG));
@@ -195,7 +194,7 @@ pub fn is_host_file(text: &str) -> bool {
     true
 }
 
-/// Writes a host's files: all of them, or none where something else is in the way.
+/// Writes the files of a host: all of them, or none if a different one is in the way.
 fn unpack(
     file: &Path,
     force: bool,
@@ -207,13 +206,13 @@ fn unpack(
         .ok()
         .filter(|_| nix::unistd::geteuid().is_root())
     {
-        // A user who may become root may bring root a file.
+        // A user with sudo rights may hand root a file.
         uid.parse().map(strict::trust).unwrap_or_default();
     }
 
     let config = network::config_path(config);
     let host = HostFile::load(file, &config)?;
-    let part = |name: &str, text: &str, mode| Part {
+    let part = |name: &str, text: &str, mode| PlannedFile {
         path: config.with_file_name(name),
         text: text.into(),
         mode,
@@ -222,29 +221,30 @@ fn unpack(
     let parts = [
         part(GROUP_KEY, &host.group_key, 0o600),
         part(AUTHORIZED_KEYS, &host.authorized_keys, 0o644),
-        Part {
+        PlannedFile {
             path: config.clone(),
             text: host.config.clone(),
             mode: 0o644,
         },
     ];
 
-    let states = parts.iter().map(Part::state).collect::<Result<Vec<_>>>()?;
+    let states = parts
+        .iter()
+        .map(PlannedFile::state)
+        .collect::<Result<Vec<_>>>()?;
 
     let others: Vec<String> = parts
         .iter()
         .zip(&states)
-        .filter(|(_, state)| **state == State::Other)
+        .filter(|(_, state)| **state == FileState::Other)
         .map(|(p, _)| shown(&p.path))
         .collect();
 
     if !others.is_empty() && !force {
-        let (what, verb) = (
-            others.join(" and "),
-            if others.len() == 1 { "says" } else { "say" },
-        );
+        let what = others.join(" and ");
+        let verb = if others.len() == 1 { "has" } else { "have" };
         return Err(Error::usage(format!(
-            "{what} {verb} something else already: nothing was written"
+            "{what} already {verb} other content: nothing was written"
         ))
         .hint("add what is missing there by hand, or replace it with --force"));
     }
@@ -257,9 +257,10 @@ fn unpack(
         made.map_err(|e| Error::io("cannot make the directory", dir, e))?;
     }
 
-    let (mut written, mut kept) = (Vec::new(), Vec::new());
+    let mut written = Vec::new();
+    let mut kept = Vec::new();
     for (part, state) in parts.iter().zip(states) {
-        if state == State::Same {
+        if state == FileState::Same {
             kept.push(shown(&part.path));
             continue;
         }
@@ -267,33 +268,34 @@ fn unpack(
             &part.path,
             part.text.as_bytes(),
             part.mode,
-            state != State::Missing,
+            state != FileState::Missing,
         )?;
         written.push(shown(&part.path));
     }
 
-    // As the daemon will read them.
+    // Same checks as in the daemon.
     let checked = HostConfig::load(&config)?;
     AuthorizedKeys::load(&checked.authorized_keys)?;
     GroupKey::load(&checked.default_group_key())?;
 
     written
         .iter()
-        .for_each(|path| talk(settings, &format!("wrote  {path}")));
+        .for_each(|path| print_note(settings, &format!("wrote  {path}")));
 
     kept.iter()
-        .for_each(|path| talk(settings, &format!("kept   {path}: it is the same")));
-    talk(settings, host.explain(&config)?.trim_end());
-    talk(
+        .for_each(|path| print_note(settings, &format!("kept   {path}: it is the same")));
+    print_note(settings, host.explain(&config)?.trim_end());
+    print_note(
         settings,
-        "Now start the daemon: `systemctl enable --now makuo`, or `makuo daemon`. The host file can go.",
+        "Now start the daemon: `systemctl enable --now makuo`, or `makuo daemon`. \
+         The host file can be deleted.",
     );
 
-    report.plain("", &Unpacked { written, kept });
+    report.plain("", &UnpackResult { written, kept });
     Ok(0)
 }
 
-/// Writes a file that may be there already as it is to be.
+/// Writes a file, unless it already has this content.
 fn put(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<()> {
     if std::fs::read(path).is_ok_and(|there| there == bytes) {
         return strict::open(path, Readers::Owner).map(drop);
@@ -318,12 +320,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cli::args::TreeAt;
     use crate::id::TreeName;
     use crate::keys::{FileSigner, Signer};
     use crate::report::{ColorChoice, Verbosity};
 
     const NAMES: [&str; 3] = [GROUP_KEY, AUTHORIZED_KEYS, "makuo.toml"];
-    /// Words that mean something in a host file or in a path.
+    /// Strings with a meaning in a host file or in a path.
     const WORDS: [&str; 13] = [
         "",
         "\n",
@@ -340,7 +343,7 @@ mod tests {
         "state_dir = \"/other\"\n",
     ];
 
-    fn a_host_file() -> String {
+    fn read_host_file() -> String {
         let tree = TreeAt {
             name: TreeName::new("www").expect("legal"),
             path: "/var/www".into(),
@@ -366,7 +369,8 @@ mod tests {
 
     /// Every file below `dir` with its content.
     fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-        let (mut all, mut open) = (BTreeMap::new(), vec![dir.to_path_buf()]);
+        let mut all = BTreeMap::new();
+        let mut open = vec![dir.to_path_buf()];
         while let Some(dir) = open.pop() {
             for entry in std::fs::read_dir(&dir).expect("readable") {
                 let path = entry.expect("readable").path();
@@ -386,17 +390,21 @@ mod tests {
 
         #[test]
         fn whatever_a_host_file_says_it_writes_three_files_or_none_and_never_over_what_is_there(
-            put in prop::collection::vec((any::<prop::sample::Index>(), 0..30usize, something()), 0..3),
+            put in prop::collection::vec(
+                (any::<prop::sample::Index>(), 0..30usize, something()),
+                0..3,
+            ),
             there in prop::option::of((0..3usize, prop::collection::vec(any::<u8>(), 0..9))),
         ) {
             let dir = tempfile::tempdir().expect("a directory");
-            let mut text = a_host_file().into_bytes();
+            let mut text = read_host_file().into_bytes();
             for (at, over, bytes) in put {
                 let at = at.index(text.len() + 1);
                 text.splice(at..(at + over).min(text.len()), bytes);
             }
 
-            let (file, etc) = (dir.path().join(HOST_FILE), dir.path().join("etc"));
+            let file = dir.path().join(HOST_FILE);
+            let etc = dir.path().join("etc");
             write_file(&file, &text, 0o600, false).expect("writable");
             write_file(&dir.path().join("other/mine"), b"mine", 0o600, false).expect("writable");
 
@@ -405,16 +413,26 @@ mod tests {
             }
 
             let before = files(dir.path());
-            let settings = Settings { json: false, verbosity: Verbosity::Quiet, color: ColorChoice::Never };
-            let done = unpack(&file, false, Some(&etc.join("makuo.toml")), settings, &mut Report::new(settings));
+            let settings = Settings {
+                json: false,
+                verbosity: Verbosity::Quiet,
+                color: ColorChoice::Never,
+            };
+            let config = etc.join("makuo.toml");
+            let mut report = Report::new(settings);
+            let done = unpack(&file, false, Some(&config), settings, &mut report);
 
             let mut after = files(dir.path());
             for (path, content) in before {
                 prop_assert_eq!(after.remove(&path), Some(content), "{}", path.display());
             }
 
-            let new: Vec<_> = after.keys().map(|path| path.strip_prefix(&etc).ok().and_then(Path::to_str)).collect();
-            prop_assert!(new.iter().all(|name| name.is_some_and(|name| NAMES.contains(&name))), "{:?}", new);
+            let new: Vec<_> = after
+                .keys()
+                .map(|path| path.strip_prefix(&etc).ok().and_then(Path::to_str))
+                .collect();
+            let is_known = |name: &Option<&str>| name.is_some_and(|name| NAMES.contains(&name));
+            prop_assert!(new.iter().all(is_known), "{:?}", new);
             prop_assert_eq!(new.len(), if done.is_ok() { 3 } else { 0 }, "{:?}", done);
         }
     }

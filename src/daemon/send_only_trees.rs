@@ -1,4 +1,5 @@
-//! Trees that are sent from and take nothing of others: a place for what is known of their files between two sends.
+//! Trees that the host sends from but accepts no releases for, with a directory for the index
+//! between two sends.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,27 +12,27 @@ use crate::id::TreeName;
 use crate::tree::{Root, StateDir, open_dir};
 use crate::{Error, Result};
 
-/// The places by tree; given back when this is dropped.
-pub(super) type Places = HashMap<TreeName, Place>;
+/// Send-only trees by name; temporary directories are removed on drop.
+pub(super) type SendOnlyTrees = HashMap<TreeName, SendOnlyTree>;
 
-/// A tree, and a directory that the daemon writes in.
+/// Send-only tree with a directory that the daemon can write.
 #[derive(Debug)]
-pub(super) struct Place {
-    /// The tree's directory.
+pub(super) struct SendOnlyTree {
+    /// Root directory of the tree.
     pub(super) root: Arc<Root>,
     dir: Dir,
 }
 
 #[derive(Debug)]
 enum Dir {
-    /// The tree's state directory.
+    /// State directory of the tree.
     State(Box<StateDir>),
-    /// One for as long as the daemon runs, where there can be no other.
+    /// Temporary directory for the daemon's lifetime, without a usable state directory.
     Temporary(TempDir),
 }
 
-impl Place {
-    /// Finds one for `tree`. Called while the daemon has all of its rights.
+impl SendOnlyTree {
+    /// Opens `tree`. Must be called while the daemon has all of its rights.
     pub(super) fn of(tree: &TreeConfig, state_dir: Option<&Path>) -> Result<Self> {
         let root = open_dir(&tree.path, tree.follow_links)?;
         let missing = match StateDir::open(&tree.name, &root, state_dir) {
@@ -45,7 +46,7 @@ impl Place {
         };
 
         tracing::warn!(
-            "tree {}: {missing}: its files are all read again after a restart",
+            "tree {}: {missing}: all files will be read again after a restart",
             tree.name
         );
         let failed = |e| Error::io("cannot make a directory in", std::env::temp_dir(), e);
@@ -60,7 +61,7 @@ impl Place {
         })
     }
 
-    /// Where it is.
+    /// Path of the directory.
     pub(super) fn path(&self) -> PathBuf {
         match &self.dir {
             Dir::State(state) => state.here(),

@@ -1,8 +1,8 @@
-//! Files that can change without an event: the kernel tells nothing of what is done through a name that is not watched,
-//! nor through a handle whose name is gone.
+//! Files that can change without an event: inotify reports nothing for writes through an unwatched
+//! name, or through an open handle of an unlinked name.
 //!
-//! Owns which watched files have further names, or were open for writing when they were read, and what each was when
-//! that was known last. Must not know where names come from, nor how a file is looked at.
+//! Owns the watched files with further names or open writers, and the last known version of each.
+//! Knows neither the source of the names nor the way to stat a file.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -13,67 +13,67 @@ use crate::tree::scan::Exposed;
 use crate::tree::{FileId, FileStat, Version};
 use crate::units::Moment;
 
-/// How often such files are looked at.
-pub const EVERY: Duration = Duration::from_secs(2);
-/// How many are looked at each time, at most: of more it is the next ones' turn.
-const AT_ONCE: usize = 10_000;
-/// How many files with several names are kept in mind.
+/// Interval between two polls.
+pub const FILE_POLL_INTERVAL: Duration = Duration::from_secs(2);
+/// Largest number of files in one poll; the next poll continues with the others.
+const MAX_POLLED_AT_ONCE: usize = 10_000;
+/// Largest number of files that are polled at all.
 pub const MAX_FILES: usize = 200_000;
 
-/// Where it cannot be told whether a file is open it counts as open for so long after its last change.
+/// Time after its last change for which a file counts as open, if that cannot be determined.
 const MAY_BE_OPEN: Duration = Duration::from_secs(600);
 
-/// The watched files that can change without an event.
+/// Watched files that can change without an event.
 #[derive(Debug, Default)]
-pub struct Links {
-    files: BTreeMap<FileId, Linked>,
-    /// The file of each watched name.
+pub struct PolledFiles {
+    files: BTreeMap<FileId, PolledFile>,
+    /// File of each watched name.
     names: HashMap<TreePath, FileId>,
-    /// The file that was looked at last.
+    /// Last polled file.
     last: Option<FileId>,
-    /// Whether there were too many to keep them all in mind.
+    /// Whether some files are not polled because there are too many.
     full: bool,
 }
 
 #[derive(Debug)]
-struct Linked {
-    /// The names that are watched.
+struct PolledFile {
+    /// Watched names.
     paths: Vec<TreePath>,
-    /// How many names there are.
+    /// Number of all names.
     names: u32,
     version: Version,
-    /// Whether somebody could write to it when that was asked last.
+    /// Whether a process had the file open for writing at the last check.
     is_open: bool,
-    /// Its last change that is known.
+    /// Time of the last known change.
     since: Moment,
 }
 
-/// A file that changed, or that was closed.
+/// Result of a poll: a file that changed or was closed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// Its watched names.
+    /// Watched names of the file.
     pub paths: Vec<TreePath>,
-    /// Whether somebody has it open for writing.
+    /// Whether a process has the file open for writing.
     pub is_open: bool,
-    /// Whether it is not what it was known to be.
-    pub is_other: bool,
+    /// Whether the file differs from its last known version.
+    pub is_changed: bool,
 }
 
-impl Linked {
+impl PolledFile {
     fn has_other_names(&self) -> bool {
         self.names as usize > self.paths.len()
     }
 }
 
-impl Links {
-    /// A watched name of a file that has several.
+impl PolledFiles {
+    /// Adds a watched name of a file with several names.
     pub fn add(&mut self, path: &TreePath, stat: &FileStat) {
         if self.files.len() >= MAX_FILES && !self.files.contains_key(&stat.id) {
             self.full = true;
             return;
         }
 
-        let fresh = || Linked {
+        let fresh = || PolledFile {
             paths: Vec::new(),
             names: stat.nlink,
             version: stat.version(),
@@ -88,7 +88,7 @@ impl Links {
         }
     }
 
-    /// A file that a scan found exposed, and read as it then was.
+    /// Adds a file that a scan found exposed, in the version that the scan read.
     pub fn expose(&mut self, now: Moment, exposed: &Exposed) {
         self.add(&exposed.path, &exposed.stat);
         if let Some(linked) = self.files.get_mut(&exposed.stat.id) {
@@ -98,12 +98,13 @@ impl Links {
         }
     }
 
-    /// Takes over which files are open from one who listened before.
-    pub fn keep_open_files(&mut self, before: Links) {
+    /// Takes over the open files of an earlier watcher.
+    pub fn keep_open_files(&mut self, before: PolledFiles) {
         for (id, old) in before.files.into_iter().filter(|(_, old)| old.is_open) {
             for path in &old.paths {
                 self.names.entry(path.clone()).or_insert(id);
             }
+
             let paths = self
                 .files
                 .remove(&id)
@@ -116,7 +117,7 @@ impl Links {
                 .collect::<Vec<_>>();
             self.files.insert(
                 id,
-                Linked {
+                PolledFile {
                     paths: [paths, more].concat(),
                     ..old
                 },
@@ -124,19 +125,19 @@ impl Links {
         }
     }
 
-    /// Whether the path is a name that [`Links::add`] was given.
+    /// Returns whether the path was added.
     pub fn has(&self, path: &TreePath) -> bool {
         self.names.contains_key(path)
     }
 
-    /// A change of the file is known already.
+    /// Records that the present version of the file is known.
     pub fn seen(&mut self, stat: &FileStat) {
         if let Some(linked) = self.files.get_mut(&stat.id) {
             linked.version = stat.version();
         }
     }
 
-    /// How many files have names that are not watched, and a watched name of one of them.
+    /// Number of files with unwatched names, and a watched name of one of them.
     pub fn unwatched(&self) -> Option<(usize, &TreePath)> {
         let mut found = self
             .files
@@ -146,18 +147,19 @@ impl Links {
         Some((1 + found.count(), first))
     }
 
-    /// Whether some files were not kept in mind.
+    /// Returns whether some files are not polled.
     pub fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Whether there is nothing to look at.
+    /// Returns whether there is nothing to poll.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
-    /// Looks at the next files. Returns those that changed without being [seen](Links::seen), or were closed.
-    pub fn look(
+    /// Polls the next files. Returns those that changed without being [seen](PolledFiles::seen), or
+    /// were closed.
+    pub fn poll(
         &mut self,
         at: Moment,
         mut stat: impl FnMut(&TreePath) -> Option<FileStat>,
@@ -185,25 +187,25 @@ impl Links {
                 continue;
             };
 
-            // Its other name may be gone and still be open.
+            // The other name may be gone while still open.
             let was_open = linked.is_open;
             if was_open || now.nlink == 1 || now.version() != linked.version {
                 linked.is_open = is_open(path).unwrap_or(at.since(linked.since) < MAY_BE_OPEN);
-                // After that nobody can write who could before, unless it is open.
+                // From here on no earlier writer can write, unless the file is open.
                 now = stat(path).filter(|found| found.id == id).unwrap_or(now);
             }
 
-            // A name more or less changes the file as well: looking at it is cheap.
+            // Adding or removing a name also changes the version; the extra look is cheap.
             linked.names = now.nlink;
-            let is_other = std::mem::replace(&mut linked.version, now.version()) != now.version();
-            if is_other {
+            let is_changed = std::mem::replace(&mut linked.version, now.version()) != now.version();
+            if is_changed {
                 linked.since = at;
             }
-            if is_other || was_open && !linked.is_open {
+            if is_changed || was_open && !linked.is_open {
                 changed.push(Changed {
                     paths: linked.paths.clone(),
                     is_open: linked.is_open,
-                    is_other,
+                    is_changed,
                 });
             }
             if now.nlink == 1 && !linked.is_open {
@@ -227,7 +229,7 @@ impl Links {
         }
     }
 
-    /// The files whose turn it is.
+    /// Files for the next poll.
     fn next(&self) -> Vec<FileId> {
         let last = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let rest = self.files.range((last, Bound::Unbounded));
@@ -236,7 +238,10 @@ impl Links {
             .map(|last| self.files.range(..=last))
             .into_iter()
             .flatten();
-        rest.chain(start).map(|(id, _)| *id).take(AT_ONCE).collect()
+        rest.chain(start)
+            .map(|(id, _)| *id)
+            .take(MAX_POLLED_AT_ONCE)
+            .collect()
     }
 }
 
@@ -248,7 +253,7 @@ mod tests {
         TreePath::new(text.as_bytes()).expect("legal")
     }
 
-    /// A directory, and how files in it are looked at.
+    /// Directory whose files the test polls.
     struct Dir(tempfile::TempDir);
 
     impl Dir {
@@ -262,12 +267,16 @@ mod tests {
             FileStat::at(std::os::fd::AsFd::as_fd(&open), &name).ok()
         }
 
-        /// What changed, of files that nobody has open but as `open` says.
-        fn look(&self, links: &mut Links, open: Option<bool>) -> Vec<(Vec<TreePath>, bool, bool)> {
-            let changed = links.look(Moment::default(), |path| self.stat(path), |_| open);
+        /// Polls the files, with `open` as the answer for each, and returns the changes.
+        fn look(
+            &self,
+            polled: &mut PolledFiles,
+            open: Option<bool>,
+        ) -> Vec<(Vec<TreePath>, bool, bool)> {
+            let changed = polled.poll(Moment::default(), |path| self.stat(path), |_| open);
             changed
                 .into_iter()
-                .map(|changed| (changed.paths, changed.is_open, changed.is_other))
+                .map(|changed| (changed.paths, changed.is_open, changed.is_changed))
                 .collect()
         }
     }
@@ -279,32 +288,32 @@ mod tests {
         std::fs::hard_link(dir.at("both"), dir.at("out")).expect("mine");
         std::fs::write(dir.at("within"), "1").expect("mine");
         std::fs::hard_link(dir.at("within"), dir.at("within2")).expect("mine");
-        let mut links = Links::default();
+        let mut polled = PolledFiles::default();
         for name in ["both", "within", "within2"].map(path) {
-            links.add(&name, &dir.stat(&name).expect("there"));
+            polled.add(&name, &dir.stat(&name).expect("there"));
         }
 
         let closed = Some(false);
-        assert_eq!(links.unwatched(), Some((1, &path("both"))));
-        assert_eq!(dir.look(&mut links, closed), []);
+        assert_eq!(polled.unwatched(), Some((1, &path("both"))));
+        assert_eq!(dir.look(&mut polled, closed), []);
         std::fs::write(dir.at("out"), "22").expect("mine");
         assert_eq!(
-            dir.look(&mut links, closed),
+            dir.look(&mut polled, closed),
             [(vec![path("both")], false, true)]
         );
 
-        assert_eq!(dir.look(&mut links, closed), []);
+        assert_eq!(dir.look(&mut polled, closed), []);
         std::fs::write(dir.at("both"), "333").expect("mine");
-        links.seen(&dir.stat(&path("both")).expect("there"));
-        assert_eq!(dir.look(&mut links, closed), [], "it is known");
+        polled.seen(&dir.stat(&path("both")).expect("there"));
+        assert_eq!(dir.look(&mut polled, closed), [], "it is known");
         std::fs::remove_file(dir.at("both")).expect("mine");
-        dir.look(&mut links, closed);
+        dir.look(&mut polled, closed);
 
         assert_eq!(
             (
-                links.unwatched(),
-                links.files.len(),
-                links.has(&path("both"))
+                polled.unwatched(),
+                polled.files.len(),
+                polled.has(&path("both"))
             ),
             (None, 1, false)
         );
@@ -316,26 +325,26 @@ mod tests {
         let is = |open, other| [(vec![path("stays")], open, other)];
         std::fs::write(dir.at("stays"), "1").expect("mine");
         std::fs::hard_link(dir.at("stays"), dir.at("goes")).expect("mine");
-        let mut links = Links::default();
-        links.add(&path("stays"), &dir.stat(&path("stays")).expect("there"));
+        let mut polled = PolledFiles::default();
+        polled.add(&path("stays"), &dir.stat(&path("stays")).expect("there"));
         std::fs::remove_file(dir.at("goes")).expect("mine");
 
-        assert_eq!(dir.look(&mut links, Some(true)), is(true, true));
-        assert_eq!(dir.look(&mut links, Some(true)), []);
+        assert_eq!(dir.look(&mut polled, Some(true)), is(true, true));
+        assert_eq!(dir.look(&mut polled, Some(true)), []);
         std::fs::write(dir.at("stays"), "22").expect("mine");
-        assert_eq!(dir.look(&mut links, Some(true)), is(true, true));
+        assert_eq!(dir.look(&mut polled, Some(true)), is(true, true));
         assert_eq!(
-            dir.look(&mut links, Some(false)),
+            dir.look(&mut polled, Some(false)),
             is(false, false),
             "it was closed"
         );
 
-        assert!(links.is_empty() && !links.has(&path("stays")));
+        assert!(polled.is_empty() && !polled.has(&path("stays")));
 
-        // One that was written to and closed between two looks.
+        // A file written and closed between two polls.
         std::fs::write(dir.at("stays"), "333").expect("mine");
         let stat = dir.stat(&path("stays")).expect("there");
-        links.expose(
+        polled.expose(
             Moment::default(),
             &Exposed {
                 path: path("stays"),
@@ -345,11 +354,11 @@ mod tests {
         );
 
         std::fs::write(dir.at("stays"), "4444").expect("mine");
-        assert_eq!(dir.look(&mut links, Some(false)), is(false, true));
-        assert!(links.is_empty());
+        assert_eq!(dir.look(&mut polled, Some(false)), is(false, true));
+        assert!(polled.is_empty());
 
-        // Where nobody knows, for a while; and as long as another listens.
-        links.expose(
+        // With an unknown open state: open for a while, and kept across watchers.
+        polled.expose(
             Moment::default(),
             &Exposed {
                 path: path("stays"),
@@ -358,13 +367,13 @@ mod tests {
             },
         );
 
-        let mut later = Links::default();
-        later.keep_open_files(links);
+        let mut later = PolledFiles::default();
+        later.keep_open_files(polled);
         assert_eq!(dir.look(&mut later, None), is(true, true));
         let stat = |path: &TreePath| dir.stat(path);
         assert_eq!(
             later
-                .look(Moment::default() + MAY_BE_OPEN, stat, |_| None)
+                .poll(Moment::default() + MAY_BE_OPEN, stat, |_| None)
                 .len(),
             1
         );
@@ -374,7 +383,7 @@ mod tests {
 
     #[test]
     fn of_many_it_is_the_next_ones_turn() {
-        let mut links = Links::default();
+        let mut polled = PolledFiles::default();
         let dir = tempfile::tempdir().expect("a directory");
         let one = FileStat::of(std::fs::File::open(dir.path()).expect("there")).expect("a stat");
         let stat = |ino: u64| FileStat {
@@ -383,8 +392,8 @@ mod tests {
             ..one
         };
 
-        let count = 2 * AT_ONCE as u64 + 10;
-        (0..count).for_each(|ino| links.add(&path(&ino.to_string()), &stat(ino)));
+        let count = 2 * MAX_POLLED_AT_ONCE as u64 + 10;
+        (0..count).for_each(|ino| polled.add(&path(&ino.to_string()), &stat(ino)));
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..3 {
             let mut now = 0;
@@ -394,8 +403,8 @@ mod tests {
                 now += 1;
                 Some(stat(ino))
             };
-            links.look(Moment::default(), look, |_| Some(false));
-            assert_eq!(now, AT_ONCE);
+            polled.poll(Moment::default(), look, |_| Some(false));
+            assert_eq!(now, MAX_POLLED_AT_ONCE);
         }
 
         assert_eq!(seen.len() as u64, count);

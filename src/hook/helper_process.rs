@@ -1,9 +1,10 @@
-//! A process beside the daemon that runs the commands of one tree: the daemon gives its own rights away, and what
-//! reloads a web server needs some.
+//! Helper process that runs the commands of one tree, because the daemon drops rights that
+//! reloading a web server may need.
 //!
-//! It is this program, started again before the daemon confines itself. It is told the commands once, before anything
-//! of the network is heard; from then on the daemon can only say which of them to run and on what occasion, one at a
-//! time, or that it is to stop. It ends when the daemon does. It must not know what a command is for.
+//! It is this program, started again before the daemon confines itself. It receives the commands
+//! once, before any network input; from then on the daemon can only select a command and its
+//! context, one at a time, or stop it. It ends with the daemon. Does not know the purpose of a
+//! command.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,28 +21,30 @@ use minicbor::{Decode, Encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    Cause, Command, Failure, Health, Hooks, MAX_WORD, MAX_WORDS, Occasion, Phase, Ran, What, run,
+    Cause, Command, Failure, FailureCause, Health, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS,
+    Phase, RunRecord, run,
 };
 use crate::helper::{self, Frames};
 use crate::id::{HostName, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::{Error, Kind};
 
-/// The name under which the process runs, and by which it knows itself.
-const NAME: &str = "makuo-hooks";
-/// Three commands at most, or what a command printed last. A word to stop that came too late is passed over.
-const FRAMES: Frames = Frames {
-    max: 3 * MAX_WORDS * (MAX_WORD + 8) + (64 << 10),
+/// Name of the process, by which it recognizes itself.
+const HELPER_NAME: &str = "makuo-hooks";
+/// Frame format: room for three commands, or for the output of one. A stop word that arrives too
+/// late is skipped.
+const HOOK_FRAMES: Frames = Frames {
+    max: 3 * MAX_WORDS * (MAX_WORD_BYTES + 8) + (64 << 10),
     word: Some(STOP),
 };
-/// How often the daemon looks whether it is ending.
-const LOOK: Duration = Duration::from_millis(20);
-/// What tells the process to end the command that runs.
+/// Interval between checks whether the daemon is ending.
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Word that stops the running command.
 const STOP: [u8; 4] = [0; 4];
 
-/// The way to the process.
+/// Connection to the process.
 #[derive(Clone)]
-pub struct Outside(Arc<Mutex<UnixStream>>);
+pub struct HelperProcess(Arc<Mutex<UnixStream>>);
 
 #[derive(Encode, Decode)]
 struct WireCommand {
@@ -62,7 +65,7 @@ struct WireHooks {
 }
 
 #[derive(Encode, Decode)]
-struct Request {
+struct HookRequest {
     #[n(0)]
     phase: Phase,
     #[n(1)]
@@ -84,80 +87,83 @@ struct Request {
 }
 
 #[derive(Encode, Decode)]
-struct Reply {
+struct HookReply {
     #[n(0)]
-    what: Option<What>,
+    what: Option<FailureCause>,
     #[n(1)]
-    ran: Ran,
+    ran: RunRecord,
 }
 
-impl Outside {
-    /// Starts the process for `hooks`. This program has to call [`served`] first of all.
+impl HelperProcess {
+    /// Starts the process for `hooks`. The program must call [`served`] first of all.
     pub fn start(hooks: &Hooks) -> crate::Result<Self> {
         let failed = |e: io::Error| {
-            Error::new(Kind::Io, "cannot start the process that runs hooks").because(e)
+            Error::new(Kind::Io, "cannot start the helper process for hooks").because(e)
         };
 
-        let stream = helper::start(NAME).map_err(failed)?;
-        FRAMES
+        let stream = helper::start(HELPER_NAME).map_err(failed)?;
+        HOOK_FRAMES
             .write(&stream, &WireHooks::from(hooks))
             .map_err(failed)?;
         Ok(Self(Arc::new(Mutex::new(stream))))
     }
 
-    /// [`Hooks::run`], there.
+    /// Like [`Hooks::run`], in the process.
     pub(super) fn run(
         &self,
         command: &Command,
         phase: Phase,
-        occasion: &Occasion,
+        context: &HookContext,
         stop: &AtomicBool,
-    ) -> Result<Ran, Failure> {
+    ) -> Result<RunRecord, Failure> {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let reply = ask(&stream, &Request::new(phase, occasion), stop).unwrap_or_else(|e| Reply {
-            what: Some(What::NotStarted(format!(
-                "the process that runs hooks does not answer: {e}"
-            ))),
-            ran: Ran {
-                output: String::new(),
-                took: Duration::ZERO,
-                tries: 1,
-            },
-        });
-        run::ended(command, phase, occasion, reply.what, reply.ran)
+        let reply =
+            ask(&stream, &HookRequest::new(phase, context), stop).unwrap_or_else(|e| HookReply {
+                what: Some(FailureCause::NotStarted(format!(
+                    "the helper process for hooks does not respond: {e}"
+                ))),
+                ran: RunRecord {
+                    output: String::new(),
+                    took: Duration::ZERO,
+                    tries: 1,
+                },
+            });
+        run::log_result(command, phase, context, reply.what, reply.ran)
     }
 }
 
-impl PartialEq for Outside {
+impl PartialEq for HelperProcess {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for Outside {}
+impl Eq for HelperProcess {}
 
-impl fmt::Debug for Outside {
+impl fmt::Debug for HelperProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Outside")
+        f.write_str("HelperProcess")
     }
 }
 
-fn ask(stream: &UnixStream, request: &Request, stop: &AtomicBool) -> io::Result<Reply> {
-    FRAMES.write(stream, request)?;
-    let mut told = false;
+fn ask(stream: &UnixStream, request: &HookRequest, stop: &AtomicBool) -> io::Result<HookReply> {
+    HOOK_FRAMES.write(stream, request)?;
+    let mut sent = false;
     loop {
-        if !told && stop.load(Ordering::Acquire) {
+        if !sent && stop.load(Ordering::Acquire) {
             (&mut &*stream).write_all(&STOP)?;
-            told = true;
+            sent = true;
         }
+
         let wait = Timespec {
             tv_sec: 0,
-            tv_nsec: LOOK.subsec_nanos().into(),
+            tv_nsec: STOP_POLL_INTERVAL.subsec_nanos().into(),
         };
+
         match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
             Ok(_) => {
-                return FRAMES
+                return HOOK_FRAMES
                     .read(stream)?
                     .ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
             }
@@ -166,47 +172,54 @@ fn ask(stream: &UnixStream, request: &Request, stop: &AtomicBool) -> io::Result<
     }
 }
 
-/// Whether this process was started to run commands; it has done so then.
+/// Serves as helper process if started as one; returns whether it did.
 pub fn served() -> bool {
-    helper::served(NAME, serve)
+    helper::served(HELPER_NAME, serve)
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {
-    let Some(hooks) = FRAMES.read::<WireHooks>(stream)? else {
+    let Some(hooks) = HOOK_FRAMES.read::<WireHooks>(stream)? else {
         return Ok(());
     };
 
     let hooks = hooks.parsed()?;
-    while let Some(request) = FRAMES.read::<Request>(stream)? {
-        let (phase, occasion) = request.parsed();
-        let (stop, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    while let Some(request) = HOOK_FRAMES.read::<HookRequest>(stream)? {
+        let (phase, context) = request.parsed();
+        let stop = AtomicBool::new(false);
+        let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let run = scope.spawn(|| {
-                let answer = hooks.attempt(phase, &occasion, &stop);
+                let answer = hooks.attempt(phase, &context, &stop);
                 done.store(true, Ordering::Release);
                 answer
             });
-            // As the daemon has it: what it restarts after a commit is to run again.
-            let until = listen(
+            // Same rule as in the daemon: a command after the commit must run again after a
+            // restart.
+            let until = watch_for_stop(
                 stream,
                 &done,
                 || stop.store(true, Ordering::Release),
                 phase != Phase::After,
             );
             let (what, ran) = run.join().map_err(|_| io::Error::other("a defect"))?;
-            until.and_then(|()| FRAMES.write(stream, &Reply { what, ran }))
+            until.and_then(|()| HOOK_FRAMES.write(stream, &HookReply { what, ran }))
         })?;
     }
 
     Ok(())
 }
 
-/// Listens for the word to stop, until `done`. An end of the daemon is such a word, where that ends the command.
-fn listen(stream: &UnixStream, done: &AtomicBool, stop: impl Fn(), ends: bool) -> io::Result<()> {
+/// Watches for the stop word until `done`. The end of the daemon counts as one if `ends` is set.
+fn watch_for_stop(
+    stream: &UnixStream,
+    done: &AtomicBool,
+    stop: impl Fn(),
+    ends: bool,
+) -> io::Result<()> {
     while !done.load(Ordering::Acquire) {
         let wait = Timespec {
             tv_sec: 0,
-            tv_nsec: LOOK.subsec_nanos().into(),
+            tv_nsec: STOP_POLL_INTERVAL.subsec_nanos().into(),
         };
         match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => continue,
@@ -277,22 +290,20 @@ impl WireHooks {
             })
         });
 
-        let (before, after) = (
-            self.before.map(WireCommand::parsed),
-            self.after.map(WireCommand::parsed),
-        );
+        let before = self.before.map(WireCommand::parsed);
+        let after = self.after.map(WireCommand::parsed);
         Ok(Hooks {
             before: before.transpose()?,
             after: after.transpose()?,
             health: health.transpose()?,
-            outside: None,
+            helper: None,
         })
     }
 }
 
-impl Request {
-    fn new(phase: Phase, occasion: &Occasion) -> Self {
-        let Occasion {
+impl HookRequest {
+    fn new(phase: Phase, context: &HookContext) -> Self {
+        let HookContext {
             tree,
             serial,
             previous,
@@ -301,7 +312,7 @@ impl Request {
             host,
             sender,
             cause,
-        } = occasion.clone();
+        } = context.clone();
 
         let path = path.into_os_string().into_vec().into();
         Self {
@@ -317,8 +328,8 @@ impl Request {
         }
     }
 
-    fn parsed(self) -> (Phase, Occasion) {
-        let Request {
+    fn parsed(self) -> (Phase, HookContext) {
+        let HookRequest {
             phase,
             tree,
             serial,
@@ -333,7 +344,7 @@ impl Request {
         let path = PathBuf::from(OsString::from_vec(path.into()));
         (
             phase,
-            Occasion {
+            HookContext {
                 tree,
                 serial,
                 previous,
@@ -349,17 +360,17 @@ impl Request {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::occasion as an_occasion;
+    use super::super::tests::context as test_context;
     use super::*;
 
-    /// The process as a thread of this one.
-    fn beside(hooks: &Hooks) -> (Outside, std::thread::JoinHandle<io::Result<()>>) {
+    /// Runs the helper as a thread of this process.
+    fn beside(hooks: &Hooks) -> (HelperProcess, std::thread::JoinHandle<io::Result<()>>) {
         let (mine, its) = UnixStream::pair().expect("a pair");
         let thread = std::thread::spawn(move || serve(&its));
-        FRAMES
+        HOOK_FRAMES
             .write(&mine, &WireHooks::from(hooks))
             .expect("it listens");
-        (Outside(Arc::new(Mutex::new(mine))), thread)
+        (HelperProcess(Arc::new(Mutex::new(mine))), thread)
     }
 
     fn sh(script: &str) -> Command {
@@ -375,27 +386,28 @@ mod tests {
             ..Hooks::default()
         };
 
-        let (outside, thread) = beside(&hooks);
-        hooks.outside = Some(outside);
-        let (occasion, never) = (an_occasion(), AtomicBool::new(false));
+        let (helper, thread) = beside(&hooks);
+        hooks.helper = Some(helper);
+        let context = test_context();
+        let never = AtomicBool::new(false);
         for _ in 0..2 {
             let failure = hooks
-                .run(Phase::Before, &occasion, &never)
+                .run(Phase::Before, &context, &never)
                 .expect("there is one")
                 .expect_err("exits with 3");
             assert_eq!(
                 (failure.what, failure.output.trim()),
-                (What::Exited(3), occasion.tree.as_str())
+                (FailureCause::Exited(3), context.tree.as_str())
             );
             assert!(
                 hooks
-                    .run(Phase::After, &occasion, &never)
+                    .run(Phase::After, &context, &never)
                     .expect("there is one")
                     .is_ok()
             );
         }
 
-        assert!(hooks.run(Phase::Health, &occasion, &never).is_none());
+        assert!(hooks.run(Phase::Health, &context, &never).is_none());
         drop(hooks);
         thread.join().expect("no defect").expect("a good end");
     }
@@ -407,22 +419,22 @@ mod tests {
             ..Hooks::default()
         };
 
-        let (outside, thread) = beside(&hooks);
-        hooks.outside = Some(outside);
+        let (helper, thread) = beside(&hooks);
+        hooks.helper = Some(helper);
         let ending = AtomicBool::new(true);
         let failure = hooks
-            .run(Phase::Before, &an_occasion(), &ending)
+            .run(Phase::Before, &test_context(), &ending)
             .expect("there is one")
             .expect_err("stopped");
 
-        assert_eq!(failure.what, What::Stopped);
-        // It runs on, for the next.
+        assert_eq!(failure.what, FailureCause::Stopped);
+        // The helper keeps running for the next command.
         let failure = hooks
-            .run(Phase::Before, &an_occasion(), &ending)
+            .run(Phase::Before, &test_context(), &ending)
             .expect("there is one")
             .expect_err("stopped");
 
-        assert_eq!(failure.what, What::Stopped);
+        assert_eq!(failure.what, FailureCause::Stopped);
         drop(hooks);
         thread.join().expect("no defect").expect("a good end");
     }
@@ -436,13 +448,16 @@ mod tests {
 
         let (mine, its) = UnixStream::pair().expect("a pair");
         drop(its);
-        hooks.outside = Some(Outside(Arc::new(Mutex::new(mine))));
+        hooks.helper = Some(HelperProcess(Arc::new(Mutex::new(mine))));
         let never = AtomicBool::new(false);
         let failure = hooks
-            .run(Phase::Before, &an_occasion(), &never)
+            .run(Phase::Before, &test_context(), &never)
             .expect("there is one")
             .expect_err("gone");
 
-        assert!(matches!(failure.what, What::NotStarted(_)), "{failure}");
+        assert!(
+            matches!(failure.what, FailureCause::NotStarted(_)),
+            "{failure}"
+        );
     }
 }
