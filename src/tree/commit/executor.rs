@@ -99,7 +99,8 @@ impl<'a> Runner<'a> {
         inode: Inode,
         replaces: bool,
     ) -> io::Result<()> {
-        let (name, tree) = (slot_name(slot), self.tree);
+        let name = slot_name(slot);
+        let tree = self.tree;
         let stage = tree.state.stage();
         let is_staged = match self.attempt {
             Try::First => true,
@@ -154,7 +155,8 @@ impl<'a> Runner<'a> {
     /// Exchanges the staged item with the entry at `path`.
     fn exchange(&mut self, path: &TreePath, name: &CString) -> io::Result<Exchange> {
         let tree = self.tree;
-        let (stage, undo) = (tree.state.stage(), Rc::clone(&self.undo));
+        let stage = tree.state.stage();
+        let undo = Rc::clone(&self.undo);
         let (parent, last) = self.parent(path)?;
         match tree.crash.exchange(stage, name, parent, &last) {
             Ok(()) => Ok(Exchange::OldInSlot),
@@ -174,7 +176,8 @@ impl<'a> Runner<'a> {
     }
 
     fn remove(&mut self, path: &TreePath, slot: u64, is_dir: bool) -> io::Result<()> {
-        let (name, tree) = (slot_name(slot), self.tree);
+        let name = slot_name(slot);
+        let tree = self.tree;
         let undo = Rc::clone(&self.undo);
         if stat(undo.as_fd(), &name)?.is_some() {
             return Ok(());

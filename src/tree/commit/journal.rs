@@ -250,7 +250,8 @@ impl Journal {
 
     /// The release before, if it is another one of the same serial.
     pub(crate) fn twin(&self) -> Option<Mark> {
-        let (before, new) = (self.previous?.release, self.commit.release);
+        let before = self.previous?.release;
+        let new = self.commit.release;
         (before.serial == new.serial && before.id != new.id).then_some(before)
     }
 

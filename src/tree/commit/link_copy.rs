@@ -101,7 +101,8 @@ impl<'a> LinkCopy<'a> {
 
         // Lookups in a plan are cheapest in its own order.
         names.sort_unstable();
-        let (mut touched, mut all) = (false, Vec::new());
+        let mut touched = false;
+        let mut all = Vec::new();
         for name in &names {
             let child = join(path, name)?;
             if self.changed.binary_search(&child).is_err()

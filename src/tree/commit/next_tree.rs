@@ -68,12 +68,14 @@ impl NextTree {
         changed.extend(items.iter().filter_map(|item| item.further().cloned()));
         changed.sort();
         let alone = |path: &TreePath| is_alone(plan, path) && !has_within(&changed, path);
-        let mut carry = LinkCopy::new(&from, &to, &changed, &alone);
-        carry.chains = Some(&tree.chains);
-        carry.run(None)?;
-        moves::check(&from, carry.moves.iter())?;
+        let mut copy = LinkCopy::new(&from, &to, &changed, &alone);
+        copy.chains = Some(&tree.chains);
+        copy.run(None)?;
+        moves::check(&from, copy.moves.iter())?;
 
-        let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
+        let seen = copy.seen;
+        let names = copy.names;
+        let moves = copy.moves;
         let moves = moves.into_iter().map(|m| (m.path, m.ino)).collect();
         let copied = linked(&from, copied)?;
         let made = overlay(tree, plan, items, &to)?;
@@ -105,7 +107,8 @@ impl NextTree {
     /// Copies over changes of the live tree since the build; returns whether there were any.
     pub(crate) fn refresh(&mut self, tree: &Worktree, plan: &Plan) -> Result<bool> {
         obstructions::check(tree, plan)?;
-        let (from, to) = (tree.root(), open(tree)?);
+        let from = tree.root();
+        let to = open(tree)?;
         for (path, version) in &self.copied {
             let now =
                 stat(&from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
@@ -116,15 +119,17 @@ impl NextTree {
 
         let changed = self.changed_dirs(&from)?;
         let nothing = |_: &TreePath| false;
-        let mut carry = LinkCopy::new(&from, &to, &self.changed, &nothing);
-        carry.again = true;
-        carry.chains = Some(&tree.chains);
+        let mut copy = LinkCopy::new(&from, &to, &self.changed, &nothing);
+        copy.again = true;
+        copy.chains = Some(&tree.chains);
         for path in &changed {
-            carry.run(path.as_ref())?;
+            copy.run(path.as_ref())?;
         }
 
-        moves::check(&from, carry.moves.iter())?;
-        let (seen, names, moves) = (carry.seen, carry.names, carry.moves);
+        moves::check(&from, copy.moves.iter())?;
+        let seen = copy.seen;
+        let names = copy.names;
+        let moves = copy.moves;
         self.names.0.extend(names.0);
         self.moves
             .extend(moves.into_iter().map(|m| (m.path, m.ino)));
@@ -136,12 +141,14 @@ impl NextTree {
 
     /// Part of the journal that describes the exchange.
     pub(crate) fn journaled(&self, tree: &Worktree) -> Result<Swap> {
-        let (from, to) = (tree.root(), open(tree)?);
+        let from = tree.root();
+        let to = open(tree)?;
         let side = |root: &Root| {
             FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e))
         };
 
-        let (old, new) = (side(&from)?, side(&to)?);
+        let old = side(&from)?;
+        let new = side(&to)?;
         let mode = self.metadata(&from, None)?.mode.unwrap_or(new.mode);
         let moves: Vec<_> = self
             .moves
@@ -370,7 +377,8 @@ fn link_staged(
     parent: BorrowedFd<'_>,
     name: &std::ffi::CStr,
 ) -> io::Result<()> {
-    let (stage, slot) = (tree.state.stage(), slot_name(item.slot));
+    let stage = tree.state.stage();
+    let slot = slot_name(item.slot);
     let operation = Operation::on(FileStat::at(stage, &slot)?);
     rustix::fs::linkat(stage, slot, parent, name, AtFlags::empty())?;
     operation.done(&FileStat::at(parent, name)?, &mut locked(&tree.chains));

@@ -20,7 +20,7 @@ use crate::manifest::Release;
 use crate::packed::Packed;
 use crate::sync::locked;
 use crate::tree::prepare::items::StagedItem;
-use crate::tree::state::reader::{CommitMark, FORWARD, MAX_SIGNATURE, Mark, kept_journal};
+use crate::tree::state::reader::{CommitMark, FORWARD, MAX_KEPT_SIGNATURE, Mark, kept_journal};
 use crate::tree::state::worktree::Worktree;
 
 /// Work of a commit, in numbers.
@@ -77,7 +77,7 @@ pub(crate) fn begin(
     signature: &[u8],
 ) -> Result<Journal> {
     let mark = Mark::of(release);
-    if signature.len() > MAX_SIGNATURE {
+    if signature.len() > MAX_KEPT_SIGNATURE {
         return Err(Error::refused(format!(
             "a signature of {} bytes",
             signature.len()
@@ -109,7 +109,8 @@ pub(crate) fn begin(
         number: previous.map_or(0, |p| p.number) + 1,
     };
 
-    let (header, signature) = (release.bytes().to_vec(), signature.to_vec());
+    let header = release.bytes().to_vec();
+    let signature = signature.to_vec();
     let journal = Journal {
         commit,
         previous,

@@ -192,7 +192,8 @@ fn record(input: &mut impl Read) -> io::Result<(Option<TreePath>, SeenDir)> {
         ));
     }
 
-    let (mut path, mut packed) = (vec![0; number(0) as usize], vec![0; number(4) as usize]);
+    let mut path = vec![0; number(0) as usize];
+    let mut packed = vec![0; number(4) as usize];
     input.read_exact(&mut path)?;
     input.read_exact(&mut packed)?;
     let path = match path.is_empty() {

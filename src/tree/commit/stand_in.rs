@@ -22,7 +22,7 @@ use crate::tree::fs::stat::FileStat;
 use crate::tree::state::worktree::Worktree;
 
 /// Name of the probe in the state directory.
-const PROBE: &CStr = c"probe";
+const LAYER_PROBE: &CStr = c"probe";
 
 /// Reason why the directory `name` in `parent` cannot be exchanged, if known.
 pub(crate) fn check_exchange(
@@ -41,12 +41,12 @@ pub(crate) fn check_exchange(
     // A rename onto a non-empty directory never succeeds, so the error shows the first obstacle.
     let state = tree.state.handle();
 
-    discard(state, PROBE)?;
-    rustix::fs::mkdirat(state, PROBE, Mode::RWXU)?;
-    let probe = handle_of(state, PROBE)?;
+    discard(state, LAYER_PROBE)?;
+    rustix::fs::mkdirat(state, LAYER_PROBE, Mode::RWXU)?;
+    let probe = handle_of(state, LAYER_PROBE)?;
     rustix::fs::mkdirat(&probe, c"full", Mode::RWXU)?;
-    let tried = renameat(parent, name, state, PROBE);
-    discard(state, PROBE)?;
+    let tried = renameat(parent, name, state, LAYER_PROBE);
+    discard(state, LAYER_PROBE)?;
 
     match tried {
         Err(Errno::XDEV) => Ok(Some(
@@ -64,7 +64,8 @@ fn stand_in(slot: u64) -> CString {
 impl Runner<'_> {
     /// Removes the directory at `path`, which cannot be moved, and leaves a stand-in in the slot.
     pub(crate) fn leave_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<()> {
-        let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
+        let undo = Rc::clone(&self.undo);
+        let spare = stand_in(slot);
         let (parent, last) = self.parent(path)?;
         let now = Metadata::present(parent, &last, true)?;
         match rustix::fs::mkdirat(&*undo, &spare, Mode::RWXU) {
@@ -84,7 +85,8 @@ impl Runner<'_> {
 
     /// Gives the stand-in for a removed directory its final name, if there is one.
     pub(crate) fn finish_stand_in(&mut self, slot: u64) -> io::Result<()> {
-        let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
+        let undo = Rc::clone(&self.undo);
+        let spare = stand_in(slot);
         if stat(undo.as_fd(), &spare)?.is_some() {
             self.tree.crash.point()?;
             renameat(&*undo, &spare, &*undo, slot_name(slot))?;
@@ -94,7 +96,8 @@ impl Runner<'_> {
 
     /// Moves the stand-in for a directory into its place, unless the directory is still there.
     pub(crate) fn take_stand_in(&mut self, path: &TreePath, slot: u64) -> io::Result<()> {
-        let (undo, spare) = (Rc::clone(&self.undo), stand_in(slot));
+        let undo = Rc::clone(&self.undo);
+        let spare = stand_in(slot);
         if stat(undo.as_fd(), &spare)?.is_none() {
             return Ok(());
         }

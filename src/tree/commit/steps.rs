@@ -58,8 +58,8 @@ pub(crate) fn build(
     let root = tree.root();
 
     // Closed again once everything is known: the steps open directories themselves.
-    let barred = OpenedDirs::of_plan(&root, plan)?;
-    let mut dirs = Dirs::new(tree, &root, plan, barred.modes());
+    let opened = OpenedDirs::of_plan(&root, plan)?;
+    let mut dirs = Dirs::new(tree, &root, plan, opened.modes());
     for (at, change) in plan
         .changes
         .iter()
@@ -96,7 +96,8 @@ pub(crate) fn build(
                     item.ok_or_else(|| Error::refused(format!("{} is not staged", change.path)))?;
                 let replaces = !was_dir && change.was.is_some();
                 let Inode { ino, born } = inode(tree, item)?;
-                let (path, slot) = (change.path.clone(), item.slot);
+                let path = change.path.clone();
+                let slot = item.slot;
                 let place = Step::Place {
                     path,
                     slot,
@@ -189,7 +190,8 @@ fn set_step(tree: &Worktree, plan: &Plan, change: &Change) -> Result<Step> {
     }
 
     let old = Metadata::of(&handle, plan.sets_xattrs).map_err(failed)?;
-    let (old, new) = (Box::new(old), Box::new(Metadata::wanted(change, plan)));
+    let old = Box::new(old);
+    let new = Box::new(Metadata::wanted(change, plan));
     Ok(Step::Set {
         path: change.path.clone(),
         old,
@@ -218,7 +220,7 @@ struct Dirs<'a> {
     parents: BTreeSet<Option<TreePath>>,
     inheritance: Inheritance<'a>,
     /// Directories that are open at present, with their own modes.
-    barred: BTreeMap<TreePath, Mode>,
+    opened: BTreeMap<TreePath, Mode>,
 }
 
 impl<'a> Dirs<'a> {
@@ -226,7 +228,7 @@ impl<'a> Dirs<'a> {
         tree: &'a Worktree,
         root: &'a Root,
         plan: &'a Plan,
-        barred: BTreeMap<TreePath, Mode>,
+        opened: BTreeMap<TreePath, Mode>,
     ) -> Self {
         let inheritance = Inheritance::new(root, plan);
         Self {
@@ -235,7 +237,7 @@ impl<'a> Dirs<'a> {
             own: Vec::new(),
             parents: BTreeSet::new(),
             inheritance,
-            barred,
+            opened,
         }
     }
 
@@ -311,7 +313,7 @@ impl<'a> Dirs<'a> {
         }
 
         // The path to a change leads through these directories.
-        self.parents.extend(self.barred.keys().cloned().map(Some));
+        self.parents.extend(self.opened.keys().cloned().map(Some));
         for dir in &self.own {
             self.parents.remove(&dir.path);
         }
@@ -353,7 +355,7 @@ impl<'a> Dirs<'a> {
                 }
                 None => rustix::io::dup(self.tree.root())?,
             };
-            let own = path.and_then(|path| self.barred.get(path));
+            let own = path.and_then(|path| self.opened.get(path));
             let of = |with_xattrs| {
                 let now = Metadata::of(&handle, with_xattrs)?;
                 Ok::<_, io::Error>(Metadata {

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::follow::precedence::Rival;
+use super::follow::precedence::Rivals;
 use super::follow::transfer::MAX_ATTEMPTS;
 use super::follow::{Follow, note};
 use super::journal::{Journal, Move, Side, Swap};
@@ -52,7 +52,7 @@ pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result
             known_in(tree, &aside)?.0.keys(),
         );
         // Repeated, so that little is left for the time after the exchange.
-        follow_old(tree, journal, swap, Rival::Nobody, None)?;
+        follow_old(tree, journal, swap, Rivals::Nobody, None)?;
         tree.crash.point()?;
         exchange(tree, &aside, swap.old.ino, heard.as_mut())?;
     } else if now != Some(swap.old.ino) {
@@ -60,7 +60,8 @@ pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result
     }
 
     let since = exchanged_at(tree, &aside)?;
-    let (old, new) = (open_aside(tree, journal)?, tree.root());
+    let old = open_aside(tree, journal)?;
+    let new = tree.root();
 
     // First of all: these directories are missing from their paths until they have moved.
     moves::run(tree, &old, &new, swap.moves())?;
@@ -68,7 +69,13 @@ pub(crate) fn forward(tree: &Worktree, journal: &Journal, swap: &Swap) -> Result
     moves::restore(&old, swap.above(), |dir| dir.old)?;
     tree.crash.point()?;
     settle(tree, &aside, [swap.new, swap.old], swap)?;
-    follow_old(tree, journal, swap, Rival::Everybody(since), heard.as_mut())?;
+    follow_old(
+        tree,
+        journal,
+        swap,
+        Rivals::Everybody(since),
+        heard.as_mut(),
+    )?;
 
     *locked(&tree.heard) = heard;
     Ok(())
@@ -86,7 +93,7 @@ pub(crate) fn follow_handles(tree: &Worktree, journal: &Journal, swap: &Swap) ->
         tree,
         journal,
         swap,
-        Rival::Everybody(since),
+        Rivals::Everybody(since),
         locked(&tree.heard).as_mut(),
     )
 }
@@ -97,12 +104,13 @@ fn follow_old(
     tree: &Worktree,
     journal: &Journal,
     swap: &Swap,
-    rival: Rival,
+    rival: Rivals,
     heard: Option<&mut DirWatch>,
 ) -> Result<()> {
     let aside = tree.state.undo_dir(journal.serial())?;
-    let (live, other) = (tree.root(), open_aside(tree, journal)?);
-    let exchanged = rival != Rival::Nobody;
+    let live = tree.root();
+    let other = open_aside(tree, journal)?;
+    let exchanged = rival != Rivals::Nobody;
     let (old, new) = if exchanged {
         (&other, &*live)
     } else {
@@ -131,7 +139,8 @@ fn follow_old(
             .filter_map(|dir| dir.path.as_ref()),
     )?;
 
-    let (touched, names) = (follow.touched, follow.names);
+    let touched = follow.touched;
+    let names = follow.names;
     set_touched(journal, old, new, touched, std::iter::empty())?;
     note(tree, aside.as_fd(), &names)
 }
@@ -161,7 +170,8 @@ fn exchange_back(
     swap: &Swap,
     aside: &OwnedFd,
 ) -> Result<[Side; 2]> {
-    let (live, old) = (tree.root(), open_aside(tree, journal)?);
+    let live = tree.root();
+    let old = open_aside(tree, journal)?;
     let mut moves = follow_new(tree, journal, swap, aside, false)?;
     tree.crash.point()?;
     rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
@@ -174,7 +184,7 @@ fn exchange_back(
         swap,
         aside,
         [&live, &old],
-        Rival::Handles,
+        Rivals::Handles,
         None,
     )?);
 
@@ -196,7 +206,8 @@ fn exchange_back(
     tree.crash.point()?;
     exchange(tree, aside, swap.new.ino, heard.as_mut())?;
     let since = exchanged_at(tree, aside)?;
-    let (new, live) = (open_aside(tree, journal)?, tree.root());
+    let new = open_aside(tree, journal)?;
+    let live = tree.root();
     moves::run(tree, &new, &live, &moves)?;
     moves::restore(&live, &above, |dir| dir.new)?;
 
@@ -208,7 +219,7 @@ fn exchange_back(
         swap,
         aside,
         [&new, &live],
-        Rival::Everybody(since),
+        Rivals::Everybody(since),
         heard.as_mut(),
     )?;
 
@@ -224,7 +235,7 @@ fn follow_back(
     swap: &Swap,
     aside: &OwnedFd,
     [new, old]: [&Root; 2],
-    rival: Rival,
+    rival: Rivals,
     heard: Option<&mut DirWatch>,
 ) -> Result<Vec<Move>> {
     let known = known_in(tree, aside)?;
@@ -239,9 +250,11 @@ fn follow_back(
 
     follow.back = true;
     follow.heard = heard;
-    follow.moving = rival != Rival::Handles;
+    follow.moving = rival != Rivals::Handles;
     follow.changed_dirs()?;
-    let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
+    let touched = follow.touched;
+    let names = follow.names;
+    let moves = follow.moves;
     set_touched(journal, new, old, touched, std::iter::empty())?;
     note(tree, aside.as_fd(), &names)?;
 
@@ -257,7 +270,8 @@ fn follow_new(
     aside: &OwnedFd,
     moving: bool,
 ) -> Result<Vec<Move>> {
-    let (live, other) = (tree.root(), open_aside(tree, journal)?);
+    let live = tree.root();
+    let other = open_aside(tree, journal)?;
     let (new, old) = if moving {
         (&other, &*live)
     } else {
@@ -267,9 +281,9 @@ fn follow_new(
     let known = known_in(tree, aside)?;
     // While the old tree is not live, entries in the new one are later.
     let rival = if moving {
-        Rival::Everybody(exchanged_at(tree, aside)?)
+        Rivals::Everybody(exchanged_at(tree, aside)?)
     } else {
-        Rival::Handles
+        Rivals::Handles
     };
 
     let mut follow = Follow::new(
@@ -292,7 +306,9 @@ fn follow_new(
             .filter_map(|dir| dir.path.as_ref()),
     )?;
 
-    let (touched, names, moves) = (follow.touched, follow.names, follow.moves);
+    let touched = follow.touched;
+    let names = follow.names;
+    let moves = follow.moves;
     let moved: Vec<_> = swap
         .above()
         .iter()
@@ -400,9 +416,11 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
         let Some(swap) = &journal.swap else {
             return Ok(());
         };
-        let (gone, live) = (open_aside(tree, &journal)?, tree.root());
-        let (known, since) = (known_in(tree, &aside)?, exchanged_at(tree, &aside)?);
-        let rival = Rival::Everybody(since);
+        let gone = open_aside(tree, &journal)?;
+        let live = tree.root();
+        let known = known_in(tree, &aside)?;
+        let since = exchanged_at(tree, &aside)?;
+        let rival = Rivals::Everybody(since);
         let mut follow = Follow::new(
             tree,
             [&gone, &live],

@@ -54,10 +54,8 @@ pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
     }
 
     let rights = Rights::of_process();
-    let (now, above) = (
-        FileStat::of(root).map_err(failed)?,
-        FileStat::of(&place.parent).map_err(failed)?,
-    );
+    let now = FileStat::of(root).map_err(failed)?;
+    let above = FileStat::of(&place.parent).map_err(failed)?;
     let sticky = above.mode.bits() & 0o1000 != 0;
 
     if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
@@ -113,7 +111,8 @@ pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
 }
 
 fn try_exchange(tree: &Worktree, root: &Root, place: &RootPlace) -> rustix::io::Result<()> {
-    let (state, parent) = (tree.state.handle(), place.parent.as_fd());
+    let state = tree.state.handle();
+    let parent = place.parent.as_fd();
     let other = CString::new(format!(".makuo-probe-{}", tree.name())).map_err(|_| Errno::INVAL)?;
     let gone = |dir: BorrowedFd<'_>, name: &std::ffi::CStr| match rustix::fs::unlinkat(
         dir,

@@ -187,7 +187,8 @@ impl Runner<'_> {
     }
 
     fn unplace(&mut self, path: &TreePath, slot: u64, inode: Inode) -> io::Result<()> {
-        let (name, tree) = (slot_name(slot), self.tree);
+        let name = slot_name(slot);
+        let tree = self.tree;
         let stage = tree.state.stage();
         let undo = Rc::clone(&self.undo);
         if let Some(staged) = stat(stage, &name)? {

@@ -20,9 +20,9 @@ use crate::tree::index::{IndexEntry, IndexWriter, Origin};
 use crate::tree::state::worktree::Worktree;
 
 /// Bytes below which reading again is as fast.
-const WORTH: u64 = 1 << 20;
+const MIN_NOTED_BYTES: u64 = 1 << 20;
 /// Seconds, more than the coarsest rounding of times by a filesystem.
-const AFTER: i64 = 3;
+const MAX_ROUNDING_SECS: i64 = 3;
 
 impl Worktree {
     /// Records the files that the finished commit of `plan` wrote. Files that cannot be recorded
@@ -43,7 +43,7 @@ impl Worktree {
 
 /// Returns whether the writes of `plan` are worth recording.
 pub(crate) fn is_worth(plan: &Plan) -> bool {
-    plan.sets_mtime && plan.summary.write_bytes >= WORTH
+    plan.sets_mtime && plan.summary.write_bytes >= MIN_NOTED_BYTES
 }
 
 fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
@@ -95,7 +95,7 @@ fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
 
     // The mtime is older already, so the ctime needs no second look.
     let started = Mtime {
-        secs: now.secs + AFTER,
+        secs: now.secs + MAX_ROUNDING_SECS,
         nanos: now.nanos,
     };
 

@@ -24,7 +24,8 @@ pub(crate) fn is_grant(name: &[u8]) -> bool {
 
 /// Returns whether a user who could change names under `from` may lack this right under `to`.
 pub(crate) fn is_closed(from: &FileStat, to: &FileStat) -> bool {
-    let (old, new) = (from.mode.bits(), to.mode.bits());
+    let old = from.mode.bits();
+    let new = to.mode.bits();
     if new & OTHERS != 0 {
         return false;
     }

@@ -39,7 +39,8 @@ fn parse(list: &[u8], dir: &Path) -> BTreeSet<(u64, PathBuf)> {
 
 /// Decodes octal escapes: a space is listed as `\040`.
 fn unescape(field: &[u8]) -> Vec<u8> {
-    let (mut out, mut rest) = (Vec::with_capacity(field.len()), field);
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
     while let Some((&first, more)) = rest.split_first() {
         let octal = |b: &u8| (b'0'..=b'7').contains(b).then(|| u16::from(b - b'0'));
         let code = more.get(..3).filter(|_| first == b'\\').and_then(|digits| {

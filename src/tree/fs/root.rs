@@ -20,14 +20,14 @@ use super::symlinks::{self, LinkPolicy};
 use crate::manifest::TreePath;
 
 /// Number of attempts at an openat2 that failed because of a concurrent rename.
-const MAX_TRIES: usize = 100;
+const MAX_OPEN_TRIES: usize = 100;
 
 /// A directory by its handle, with a path for messages.
 #[derive(Debug)]
 pub struct Root {
     handle: OwnedFd,
     path: PathBuf,
-    identity: Identity,
+    identity: RootIdentity,
     links: LinkPolicy,
 }
 
@@ -52,7 +52,7 @@ impl FileId {
 
 /// Identities of the directory and of the last component of its path, perhaps a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
+struct RootIdentity {
     directory: FileId,
     name: FileId,
 }
@@ -69,7 +69,7 @@ impl Root {
         Ok(Self {
             handle,
             path,
-            identity: Identity { directory, name },
+            identity: RootIdentity { directory, name },
             links: LinkPolicy::Any,
         })
     }
@@ -97,7 +97,7 @@ impl Root {
         Ok(Self {
             handle,
             path,
-            identity: Identity { directory, name },
+            identity: RootIdentity { directory, name },
             links,
         })
     }
@@ -110,7 +110,7 @@ impl Root {
         Ok(Self {
             handle,
             path,
-            identity: Identity {
+            identity: RootIdentity {
                 directory: id,
                 name: id,
             },
@@ -120,8 +120,8 @@ impl Root {
 
     /// Returns `other`, which replaced this directory, under the path and link policy of this one.
     pub(crate) fn succeeded_by(&self, other: Self) -> Self {
-        let Identity { directory, name } = self.identity;
-        let identity = Identity {
+        let RootIdentity { directory, name } = self.identity;
+        let identity = RootIdentity {
             name: if name == directory { other.id() } else { name },
             ..other.identity
         };
@@ -160,7 +160,7 @@ impl Root {
         Ok(Self {
             handle,
             path: self.shown(path),
-            identity: Identity {
+            identity: RootIdentity {
                 directory: id,
                 name: id,
             },
@@ -340,7 +340,7 @@ fn retry<T>(call: impl Fn() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     let mut tries = 0;
     loop {
         match call() {
-            Err(Errno::AGAIN | Errno::INTR) if tries < MAX_TRIES => tries += 1,
+            Err(Errno::AGAIN | Errno::INTR) if tries < MAX_OPEN_TRIES => tries += 1,
             done => return done,
         }
     }

@@ -148,7 +148,8 @@ mod tests {
                 .unwrap()
         };
 
-        let (from, to) = (open("from"), open("to"));
+        let from = open("from");
+        let to = open("to");
         from.write_all_at(b"middle", 5 << 20).unwrap();
         from.set_len(9 << 20).unwrap();
         copy(&from, &to).unwrap();

@@ -208,13 +208,13 @@ fn time(t: StatxTimestamp) -> Mtime {
 
 /// Names of users and groups, each looked up once; shared by the threads of a scan.
 #[derive(Debug, Default)]
-pub struct Owners {
+pub struct OwnerNames {
     users: Mutex<HashMap<u32, Option<Box<str>>>>,
     groups: Mutex<HashMap<u32, Option<Box<str>>>>,
     pairs: Mutex<HashMap<(u32, u32), Arc<Owner>>>,
 }
 
-impl Owners {
+impl OwnerNames {
     /// Owner with these ids. An id without a name gets none; a failed lookup is an error.
     pub fn of(&self, uid: u32, gid: u32) -> io::Result<Arc<Owner>> {
         if let Some(known) = locked(&self.pairs).get(&(uid, gid)) {
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn owners_are_looked_up_once_and_shared() {
-        let owners = Owners::default();
+        let owners = OwnerNames::default();
         let root = owners.of(0, 0).unwrap();
         assert_eq!(root.user.as_deref(), Some("root"));
         assert!(Arc::ptr_eq(&root, &owners.of(0, 0).unwrap()));

@@ -20,9 +20,9 @@ use crate::error::Error;
 use crate::units::printable;
 
 /// Largest number of links in a path, as in the kernel.
-const MAX_LINKS: usize = 40;
+const MAX_SYMLINKS: usize = 40;
 
-const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const HANDLE_FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Owners whose symbolic links a path may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +90,8 @@ pub(crate) fn open(
     links: LinkPolicy,
 ) -> io::Result<OwnedFd> {
     // Most paths contain no link at all: one call by the kernel finds out.
-    let (flags, resolve) = (
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        ResolveFlags::NO_SYMLINKS,
-    );
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::NO_SYMLINKS;
 
     match openat2(start.unwrap_or(CWD), path, flags, Mode::empty(), resolve) {
         Ok(handle) => Ok(handle),
@@ -118,7 +116,7 @@ fn walk(
 ) -> io::Result<OwnedFd> {
     let start = start.unwrap_or(CWD);
     let mut here = Here {
-        handle: openat(start, c".", HANDLE, Mode::empty())?,
+        handle: openat(start, c".", HANDLE_FLAGS, Mode::empty())?,
         path: PathBuf::new(),
     };
 
@@ -127,7 +125,7 @@ fn walk(
     while let Some(name) = left.pop_front() {
         if name == "/" {
             here = Here {
-                handle: openat(CWD, c"/", HANDLE, Mode::empty())?,
+                handle: openat(CWD, c"/", HANDLE_FLAGS, Mode::empty())?,
                 path: "/".into(),
             };
             continue;
@@ -144,7 +142,7 @@ fn walk(
             }));
         }
         followed += 1;
-        if followed > MAX_LINKS {
+        if followed > MAX_SYMLINKS {
             return Err(Errno::LOOP.into());
         }
         let target = readlinkat(&link, c"", Vec::new())?;
@@ -170,7 +168,7 @@ impl Here {
         let mut opened = openat(
             &self.handle,
             name,
-            HANDLE | OFlags::DIRECTORY,
+            HANDLE_FLAGS | OFlags::DIRECTORY,
             Mode::empty(),
         );
 
@@ -182,7 +180,7 @@ impl Here {
             opened = openat(
                 &self.handle,
                 name,
-                HANDLE | OFlags::DIRECTORY,
+                HANDLE_FLAGS | OFlags::DIRECTORY,
                 Mode::empty(),
             );
         }
@@ -197,7 +195,7 @@ impl Here {
                 Ok(None)
             }
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                let link = openat(&self.handle, name, HANDLE, Mode::empty())?;
+                let link = openat(&self.handle, name, HANDLE_FLAGS, Mode::empty())?;
                 match FileType::from_raw_mode(fstat(link.as_fd())?.st_mode) {
                     FileType::Symlink => Ok(Some(link)),
                     _ => Err(Errno::NOTDIR.into()),

@@ -21,7 +21,7 @@ use crate::{Error, Kind};
 /// Name of the helper process, by which it recognizes itself.
 const HELPER_NAME: &str = "makuo-names";
 /// Frame limits of requests and answers: a name, or the groups of a user.
-const FRAMES: Frames = Frames {
+const LOOKUP_FRAMES: Frames = Frames {
     max: 1 << 20,
     word: None,
 };
@@ -100,8 +100,8 @@ pub fn served() -> bool {
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {
-    while let Some(question) = FRAMES.read::<LookupRequest>(stream)? {
-        FRAMES.write(stream, &look_up(&question))?;
+    while let Some(question) = LOOKUP_FRAMES.read::<LookupRequest>(stream)? {
+        LOOKUP_FRAMES.write(stream, &look_up(&question))?;
     }
     Ok(())
 }
@@ -111,9 +111,9 @@ fn ask(question: &LookupRequest) -> Result<LookupResponse> {
         None => look_up(question),
         Some(stream) => {
             let stream = locked(stream);
-            let answer = FRAMES
+            let answer = LOOKUP_FRAMES
                 .write(&stream, question)
-                .and_then(|()| FRAMES.read(&stream));
+                .and_then(|()| LOOKUP_FRAMES.read(&stream));
             answer.ok().flatten().ok_or(Errno::EIO)?
         }
     };
@@ -191,8 +191,8 @@ mod tests {
         ];
 
         for question in questions {
-            FRAMES.write(&mine, &question).unwrap();
-            let answer: LookupResponse = FRAMES.read(&mine).unwrap().unwrap();
+            LOOKUP_FRAMES.write(&mine, &question).unwrap();
+            let answer: LookupResponse = LOOKUP_FRAMES.read(&mine).unwrap().unwrap();
             assert_eq!(answer, look_up(&question), "{question:?}");
         }
 

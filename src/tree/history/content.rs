@@ -437,10 +437,8 @@ impl<'a> Gathering<'a> {
     }
 
     fn finish(mut self) -> Result<()> {
-        let (index, new) = (
-            self.dir.join(INDEX),
-            self.dir.join(INDEX).with_extension("new"),
-        );
+        let index = self.dir.join(INDEX);
+        let new = self.dir.join(INDEX).with_extension("new");
         if self.files == 0 {
             return Ok(());
         }
@@ -509,7 +507,8 @@ impl ContentOwner {
 
     /// The beginning of an index.
     fn head(&self) -> Vec<u8> {
-        let (serial, base) = (self.serial.0.to_be_bytes(), self.base.0.to_be_bytes());
+        let serial = self.serial.0.to_be_bytes();
+        let base = self.base.0.to_be_bytes();
         match self.serial == self.base {
             true => [INDEX_MAGIC.as_slice(), &serial].concat(),
             false => [PART_INDEX_MAGIC.as_slice(), &serial, &base].concat(),

@@ -52,7 +52,8 @@ impl StateReader {
                     continue;
                 }
             };
-            let (header, id) = (stored.release.header(), stored.release.id());
+            let header = stored.release.header();
+            let id = stored.release.id();
             let key = verify(
                 Namespace::RELEASE,
                 stored.release.bytes(),

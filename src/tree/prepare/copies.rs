@@ -75,7 +75,8 @@ pub(crate) fn is_taken_from_others(now: &FileStat, change: &Change) -> bool {
     }
 
     let is_another = |wanted: Option<u32>, now| wanted.is_some_and(|id| id != now);
-    let (new, old) = (want.mode.bits(), now.mode.bits());
+    let new = want.mode.bits();
+    let old = now.mode.bits();
 
     let is_link = change.shape() == Shape::Symlink;
     let gains = !is_link && new & !old != 0;

@@ -92,7 +92,8 @@ pub(crate) fn check_metadata(tree: &Worktree, plan: &Plan) -> Result<()> {
 /// as the commit does.
 pub(crate) fn check_top(tree: &Worktree, plan: &Plan) -> Result<()> {
     let Some(top) = &plan.top else { return Ok(()) };
-    let (rights, root) = (Rights::of_process(), tree.root());
+    let rights = Rights::of_process();
+    let root = tree.root();
     let shown = root.path().display();
     if (top.delta.user || top.delta.group)
         && let Some(why) = rights.refuses_owner(top.owner)

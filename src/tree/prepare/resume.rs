@@ -56,10 +56,8 @@ impl StageLog {
     /// Records that the files are about to enter the tree: no later session writes to them.
     pub(crate) fn retire(&self, state: &StateDir) -> Result<()> {
         let path = state.stage_path();
-        let (from, to) = (
-            path.join(format!("{LOG_PREFIX}{}", self.first)),
-            format!("{USED_PREFIX}{}", self.first),
-        );
+        let from = path.join(format!("{LOG_PREFIX}{}", self.first));
+        let to = format!("{USED_PREFIX}{}", self.first);
         std::fs::rename(&from, path.join(to)).map_err(|e| Error::io("cannot rename", &from, e))
     }
 

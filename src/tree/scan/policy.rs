@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 use crate::manifest::entry::NO_ID;
 use crate::manifest::{Mode, Mtime, Owner, Top};
 use crate::sync::locked;
-use crate::tree::fs::stat::{FileStat, Owners};
+use crate::tree::fs::stat::{FileStat, OwnerNames};
 use crate::tree::fs::user_lookup;
 use crate::{Error, Kind, Result};
 
@@ -58,7 +58,7 @@ pub(super) struct ResolvedPolicy<'a> {
     policy: &'a Policy,
     user: Wanted,
     group: Wanted,
-    names: Owners,
+    names: OwnerNames,
     owners: Mutex<HashMap<(u32, u32), Arc<Owner>>>,
 }
 
@@ -70,7 +70,7 @@ impl<'a> ResolvedPolicy<'a> {
             policy,
             user,
             group,
-            names: Owners::default(),
+            names: OwnerNames::default(),
             owners: Mutex::default(),
         })
     }

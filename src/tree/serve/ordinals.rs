@@ -73,7 +73,8 @@ impl<S: NodeSource> OrdinalReader<S> {
     fn find_run(&mut self, ordinal: Ordinal) -> Result<BlockRun, ReadError> {
         let page = self.page(ordinal)?;
         let Located { entry, first } = page.entry_of(ordinal)?;
-        let (mut at, mut offset) = (first.0, 0);
+        let mut at = first.0;
+        let mut offset = 0;
         let blocks = match &entry.kind {
             EntryKind::File(Content::Blocks(blocks)) => blocks.clone(),
             EntryKind::File(Content::Lists(lists)) => {

@@ -65,7 +65,7 @@ impl Blocks for Nothing {
 #[derive(Debug)]
 pub struct ScannedSource {
     root: Arc<Root>,
-    numbered: OrdinalReader<Arc<Index>>,
+    ordinals: OrdinalReader<Arc<Index>>,
     /// Holds the nodes of the manifest.
     index: Arc<Index>,
     /// Root directory of the tree.
@@ -81,11 +81,11 @@ impl ScannedSource {
     /// Creates the source for a scan of `root`.
     pub fn new(root: Arc<Root>, scanned: &Scanned) -> Result<Self> {
         let index = Arc::clone(&scanned.index);
-        let numbered = OrdinalReader::new(index.root(), Arc::clone(&index))
+        let ordinals = OrdinalReader::new(index.root(), Arc::clone(&index))
             .map_err(|e| Error::new(Kind::Io, "the manifest is broken").because(e))?;
         Ok(Self {
             root,
-            numbered,
+            ordinals,
             index,
             directory: scanned.top.clone(),
             settled: None,
@@ -94,7 +94,7 @@ impl ScannedSource {
 
     /// Root of the manifest, which is signed.
     pub fn top(&self) -> NodeRef {
-        *self.numbered.manifest.root()
+        *self.ordinals.manifest.root()
     }
 
     /// Root directory of the tree, as in the header.
@@ -104,16 +104,16 @@ impl ScannedSource {
 
     /// The manifest, for readers of entries.
     pub fn manifest(&self) -> &Manifest<Arc<Index>> {
-        &self.numbered.manifest
+        &self.ordinals.manifest
     }
 
     /// Hash and size of the block `ordinal`.
     pub fn block(&mut self, ordinal: Ordinal) -> Result<BlockRef, SourceError> {
-        if let Some(node) = self.numbered.node_ref(ordinal) {
+        if let Some(node) = self.ordinals.node_ref(ordinal) {
             return Ok(node);
         }
-        let at = self.numbered.run(ordinal)?;
-        let run = &self.numbered.runs[at];
+        let at = self.ordinals.run(ordinal)?;
+        let run = &self.ordinals.runs[at];
         Ok(run.blocks[run.index_of(ordinal)])
     }
 
@@ -131,17 +131,18 @@ impl ScannedSource {
     /// Appends the bytes of the block `ordinal` to `out`, verified if the file may have changed;
     /// leaves `out` unchanged on error.
     pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
-        if let Some(node) = self.numbered.node_ref(ordinal) {
+        if let Some(node) = self.ordinals.node_ref(ordinal) {
             let bytes = self.index.node(&node.hash)?;
             out.extend_from_slice(&bytes);
             return Ok(node);
         }
 
-        let at = self.numbered.run(ordinal)?;
-        let index = self.numbered.runs[at].index_of(ordinal);
+        let at = self.ordinals.run(ordinal)?;
+        let index = self.ordinals.runs[at].index_of(ordinal);
         let file = self.open(at)?;
-        let run = &self.numbered.runs[at];
-        let (block, offset) = (run.blocks[index], run.offsets[index]);
+        let run = &self.ordinals.runs[at];
+        let block = run.blocks[index];
+        let offset = run.offsets[index];
         let before = out.len();
         out.resize(before + block.size as usize, 0);
 
@@ -160,7 +161,7 @@ impl ScannedSource {
 
     /// Opens the file of a run at the first read.
     fn open(&mut self, at: usize) -> Result<Arc<File>, SourceError> {
-        let run = &mut self.numbered.runs[at];
+        let run = &mut self.ordinals.runs[at];
         if let Some(file) = &run.file {
             return Ok(Arc::clone(file));
         }
@@ -362,7 +363,8 @@ mod tests {
         };
 
         let make = || Fixture::new(&[("d/file", b"text".to_vec())]).source(&policy);
-        let (one, two) = (make(), make());
+        let one = make();
+        let two = make();
         assert_eq!(one.top(), two.top());
         let entries: Vec<_> = one.manifest().entries().map(|l| l.unwrap().entry).collect();
         assert_eq!(

@@ -50,7 +50,7 @@ pub struct StoredSource {
     tree: LiveTree,
     records: StateReader,
     nodes: Arc<NodeStore>,
-    numbered: OrdinalReader<Arc<NodeStore>>,
+    ordinals: OrdinalReader<Arc<NodeStore>>,
     /// Live tree at the last look.
     root: Option<Arc<Root>>,
     /// Locations of blocks in kept content; read on first use.
@@ -76,14 +76,14 @@ impl StoredSource {
     /// Opens the release with the manifest `root` of `tree`; `records` is the tree's state.
     pub fn open(tree: LiveTree, records: StateReader, root: NodeRef) -> Result<Self> {
         let nodes = Arc::new(NodeStore::look(records.path().join("nodes"))?);
-        let numbered = OrdinalReader::new(root, Arc::clone(&nodes)).map_err(|e| {
+        let ordinals = OrdinalReader::new(root, Arc::clone(&nodes)).map_err(|e| {
             Error::refused("this host does not have the whole manifest of the release").because(e)
         })?;
         Ok(Self {
             tree,
             records,
             nodes,
-            numbered,
+            ordinals,
             root: None,
             kept: None,
         })
@@ -92,16 +92,16 @@ impl StoredSource {
     /// Appends the bytes of the block `ordinal` to `out`, verified; leaves `out` unchanged on
     /// error.
     pub fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
-        if let Some(node) = self.numbered.node_ref(ordinal) {
+        if let Some(node) = self.ordinals.node_ref(ordinal) {
             out.extend_from_slice(&self.nodes.node(&node.hash)?);
             return Ok(node);
         }
 
-        let at = self.numbered.run(ordinal)?;
+        let at = self.ordinals.run(ordinal)?;
         for again in [false, true] {
             if again {
                 // A commit may have moved the block, or exchanged the tree.
-                self.numbered.runs[at].file = None;
+                self.ordinals.runs[at].file = None;
                 (self.root, self.kept) = (None, None);
             }
             if let Some(block) = self
@@ -112,7 +112,7 @@ impl StoredSource {
             }
         }
 
-        Err(SourceError::NotKept(self.numbered.runs[at].path.clone()))
+        Err(SourceError::NotKept(self.ordinals.runs[at].path.clone()))
     }
 
     /// Reads the block from the live tree, if the file there still has it.
@@ -121,9 +121,10 @@ impl StoredSource {
             self.root = self.tree.root();
         }
 
-        let run = &mut self.numbered.runs[at];
+        let run = &mut self.ordinals.runs[at];
         let index = run.index_of(ordinal);
-        let (block, offset) = (run.blocks[index], run.offsets[index]);
+        let block = run.blocks[index];
+        let offset = run.offsets[index];
         let file = match &run.file {
             Some(file) => Arc::clone(file),
             None => Arc::clone(
@@ -144,7 +145,7 @@ impl StoredSource {
     }
 
     fn kept_block(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> Option<BlockRef> {
-        let run = &self.numbered.runs[at];
+        let run = &self.ordinals.runs[at];
         let block = run.blocks[run.index_of(ordinal)];
         let kept = self
             .kept

@@ -28,10 +28,8 @@ impl Stage {
         change: &Change,
         content: &Content,
     ) -> io::Result<()> {
-        let (from, to) = (
-            self.open_original(&change.path)?,
-            self.open_slot(item.slot)?,
-        );
+        let from = self.open_original(&change.path)?;
+        let to = self.open_slot(item.slot)?;
         let before = FileStat::of(&from)?.version();
         sparse::copy(&from, &to)?;
         if FileStat::of(&from)?.version() != before {

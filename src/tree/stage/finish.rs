@@ -30,7 +30,7 @@ impl Stage {
         let mut bytes = Vec::new();
 
         for (hash, place) in local {
-            if has(&self.spots, hash) {
+            if has(&self.targets, hash) {
                 continue;
             }
             let failed = |e: io::Error| {
@@ -72,7 +72,8 @@ impl Stage {
     }
 
     fn make_other(&self, inheritance: &mut Inheritance<'_>, item: &StagedItem) -> io::Result<()> {
-        let (stage, name) = (self.tree.state.stage(), slot_name(item.slot));
+        let stage = self.tree.state.stage();
+        let name = slot_name(item.slot);
         let change = &*self.plan.changes.get(item.change());
         let Some(entry) = change.want.as_ref().map(|w| &w.entry) else {
             return Ok(());

@@ -12,27 +12,27 @@ use crate::tree::prepare::items::StagedItem;
 use crate::tree::prepare::resume::ResumableBlocks;
 
 /// Hashes of the blocks to fetch.
-pub(super) fn names(plan: &Plan, spots: &BlockTargets) -> Result<HashSet<BlockHash>> {
+pub(super) fn names(plan: &Plan, targets: &BlockTargets) -> Result<HashSet<BlockHash>> {
     let mut names = HashSet::new();
-    plan.each_fetched(spots.lists(), |_, block| {
+    plan.each_fetched(targets.lists(), |_, block| {
         names.insert(block.hash);
     })?;
     Ok(names)
 }
 
 /// Returns whether the block is at all its targets.
-pub(super) fn has(spots: &BlockTargets, hash: &BlockHash) -> bool {
-    spots
+pub(super) fn has(targets: &BlockTargets, hash: &BlockHash) -> bool {
+    targets
         .of(hash)
-        .is_ok_and(|mut spots| spots.all(|spot| spot.is_written()))
+        .is_ok_and(|mut targets| targets.all(|target| target.is_written()))
 }
 
 /// Assigns a slot to every change that creates an item, and targets to every block.
 pub(super) fn lay_out(
     plan: &Plan,
     copied: &HashSet<usize>,
-    spots: &mut BlockTargets,
-    leftovers: &mut ResumableBlocks,
+    targets: &mut BlockTargets,
+    resumable: &mut ResumableBlocks,
 ) -> Result<(Vec<StagedItem>, u64, Vec<usize>)> {
     let mut further: Vec<_> = plan
         .further
@@ -45,19 +45,21 @@ pub(super) fn lay_out(
 
     let mut items = Vec::new();
     let mut resumed = Vec::new();
-    let mut slot = leftovers.next_slot();
+    let mut slot = resumable.next_slot();
 
     for (at, change) in plan.changes.iter().enumerate() {
         let copied = copied.contains(&at);
         if !(change.makes_anew() || copied) || change.shape() == Shape::Directory {
             continue;
         }
-        let (mut size, mut data, mut blocks) = (0, Vec::new(), 0);
+        let mut size = 0;
+        let mut data = Vec::new();
+        let mut blocks = 0;
         let mut places = Vec::new();
         if let Some(content) = plan.content(&change) {
             blocks = content.block_count() as u32;
-            size = spots.add(items.len() as u32, content, |offset, block| {
-                if leftovers.is_open() {
+            size = targets.add(items.len() as u32, content, |offset, block| {
+                if resumable.is_open() {
                     places.push((block.hash, offset));
                 }
                 if !sparse::is_hole(block) {
@@ -71,7 +73,7 @@ pub(super) fn lay_out(
             size = change.want.as_ref().map_or(0, |w| w.entry.kind.size());
             holes = None;
         }
-        let taken = leftovers.take_slot(&places);
+        let taken = resumable.take_slot(&places);
         if taken.is_some() {
             resumed.push(items.len());
         }
@@ -94,6 +96,6 @@ pub(super) fn lay_out(
     }
 
     items.shrink_to_fit();
-    spots.sort();
+    targets.sort();
     Ok((items, slot, resumed))
 }

@@ -61,7 +61,7 @@ pub struct Stage {
     tree: Arc<Tree>,
     plan: Plan,
     items: Vec<StagedItem>,
-    spots: BlockTargets,
+    targets: BlockTargets,
     next_slot: u64,
     log: StageLog,
     _claim: Claim<Arc<Tree>>,
@@ -94,10 +94,10 @@ impl Stage {
 
         tree.confirm()?;
         tree.state.forget_next()?;
-        let mut spots = BlockTargets::new(tree);
-        let mut leftovers = ResumableBlocks::load(&tree.state, || names(&plan, &spots))?;
+        let mut targets = BlockTargets::new(tree);
+        let mut resumable = ResumableBlocks::load(&tree.state, || names(&plan, &targets))?;
         let copied = copies::chosen(&tree.root(), &plan)?;
-        let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut spots, &mut leftovers)?;
+        let (items, next_slot, resumed) = lay_out(&plan, &copied, &mut targets, &mut resumable)?;
 
         plan.summary.write_bytes += items
             .iter()
@@ -105,22 +105,22 @@ impl Stage {
             .map(|i| i.size)
             .sum::<u64>();
 
-        let held = leftovers.held();
+        let held = resumable.held();
         let keeps = content::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
         if let Err(e) = space::check(tree, &plan, &items, &held, keeps) {
             // Remains that cannot be continued take space that is needed.
-            if !leftovers.give_up(&tree.state)? {
+            if !resumable.give_up(&tree.state)? {
                 return Err(e);
             }
             space::check(tree, &plan, &items, &held, keeps)?;
         }
 
-        let log = StageLog::create(&tree.state, leftovers.next_slot())?;
+        let log = StageLog::create(&tree.state, resumable.next_slot())?;
         let mut stage = Self {
             tree: Arc::clone(tree),
             plan,
             items,
-            spots,
+            targets,
             next_slot,
             log,
             _claim: claim,
@@ -129,7 +129,7 @@ impl Stage {
             next: Mutex::new(None),
         };
 
-        stage.take_over(leftovers, &resumed)?;
+        stage.take_over(resumable, &resumed)?;
         stage.take_kept()?;
         Ok(stage)
     }
@@ -147,14 +147,14 @@ impl Stage {
 
     /// The block `ordinal`, if it is to be fetched.
     pub fn wanted(&self, ordinal: Ordinal) -> Result<Option<BlockRef>> {
-        self.plan.wanted(ordinal, self.spots.lists())
+        self.plan.wanted(ordinal, self.targets.lists())
     }
 
     /// All blocks to fetch, in the order of their ordinals.
     pub fn fetched(&self) -> Result<Vec<(Ordinal, BlockRef)>> {
         let mut all = Vec::new();
         self.plan
-            .each_fetched(self.spots.lists(), |ordinal, block| {
+            .each_fetched(self.targets.lists(), |ordinal, block| {
                 all.push((ordinal, *block))
             })?;
         Ok(all)
@@ -305,20 +305,20 @@ impl Stage {
             size: bytes.len() as u32,
         });
 
-        for spot in self.spots.of(hash)? {
-            if !spot.claim() {
+        for target in self.targets.of(hash)? {
+            if !target.claim() {
                 continue;
             }
-            let item = &self.items[spot.item];
+            let item = &self.items[target.item];
             let done = if is_hole {
                 self.leave_out(item)
             } else {
-                self.write(item, spot.offset, bytes)
+                self.write(item, target.offset, bytes)
             };
-            spot.settle(done.is_ok());
+            target.settle(done.is_ok());
             done.map_err(|e| self.failed("cannot stage", item, e))?;
             if !is_hole {
-                self.log.add(hash, bytes.len(), item.slot, spot.offset);
+                self.log.add(hash, bytes.len(), item.slot, target.offset);
             }
         }
 
@@ -389,7 +389,7 @@ impl Stage {
         {
             return Ok(());
         }
-        let wanted = names(&self.plan, &self.spots)?;
+        let wanted = names(&self.plan, &self.targets)?;
         self.take(|found| content::find(&state, &wanted, found))
     }
 
@@ -405,9 +405,9 @@ impl Stage {
             return Err(e);
         }
 
-        let saved = self
-            .plan
-            .drop_wants(self.spots.lists(), |block| has(&self.spots, &block.hash))?;
+        let saved = self.plan.drop_wants(self.targets.lists(), |block| {
+            has(&self.targets, &block.hash)
+        })?;
         self.plan.summary.reuse_bytes += saved;
 
         Ok(())

@@ -24,7 +24,7 @@ use crate::tree::state::block_log::{self, BlockLocation};
 #[derive(Debug)]
 pub struct BlockReader {
     tree: Arc<Tree>,
-    numbered: OrdinalReader<TreeNodes>,
+    ordinals: OrdinalReader<TreeNodes>,
     /// Last file read from the stage.
     staged: Option<(u64, File)>,
     /// Last file read from the tree, among those that the plan named.
@@ -44,10 +44,10 @@ impl NodeSource for TreeNodes {
 impl BlockReader {
     /// Opens the release with the manifest `root`; `tree` has all its nodes.
     pub fn open(tree: &Arc<Tree>, root: NodeRef) -> Result<Self, ReadError> {
-        let numbered = OrdinalReader::new(root, TreeNodes(Arc::clone(tree)))?;
+        let ordinals = OrdinalReader::new(root, TreeNodes(Arc::clone(tree)))?;
         Ok(Self {
             tree: Arc::clone(tree),
-            numbered,
+            ordinals,
             staged: None,
             local: None,
         })
@@ -56,15 +56,15 @@ impl BlockReader {
     /// Reads the file block `ordinal` into `out`, verified. False if it is missing; `out` is
     /// unspecified then.
     pub fn read(&mut self, stage: &Stage, ordinal: Ordinal, out: &mut Vec<u8>) -> bool {
-        if self.numbered.node_ref(ordinal).is_some() {
+        if self.ordinals.node_ref(ordinal).is_some() {
             return false;
         }
 
-        let Ok(at) = self.numbered.run(ordinal) else {
+        let Ok(at) = self.ordinals.run(ordinal) else {
             return false;
         };
 
-        let run = &self.numbered.runs[at];
+        let run = &self.ordinals.runs[at];
         let block = run.blocks[run.index_of(ordinal)];
         self.staged(stage, &block, out)
             || self.local(stage, &block, out)
@@ -74,10 +74,10 @@ impl BlockReader {
     /// Reads a block that arrived in this session, or was taken over at its beginning.
     fn staged(&mut self, stage: &Stage, block: &BlockRef, out: &mut Vec<u8>) -> bool {
         let found = stage
-            .spots
+            .targets
             .of(&block.hash)
             .ok()
-            .and_then(|mut spots| spots.find(BlockTarget::is_written));
+            .and_then(|mut targets| targets.find(BlockTarget::is_written));
 
         let Some(found) = found else { return false };
         let slot = stage.items[found.item].slot;
@@ -122,7 +122,7 @@ impl BlockReader {
 
     /// Reads a block from the same place of the unchanged file.
     fn unchanged(&mut self, at: usize, ordinal: Ordinal, out: &mut Vec<u8>) -> bool {
-        let run = &mut self.numbered.runs[at];
+        let run = &mut self.ordinals.runs[at];
         let index = run.index_of(ordinal);
         let file = match &run.file {
             Some(file) => Arc::clone(file),

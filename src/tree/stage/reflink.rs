@@ -65,7 +65,7 @@ impl Stage {
             Some(Content::Blocks(blocks)) => all.extend_from_slice(blocks),
             Some(Content::Lists(lists)) => {
                 for list in lists {
-                    all.extend_from_slice(&self.spots.lists().list(list)?);
+                    all.extend_from_slice(&self.targets.lists().list(list)?);
                     if all
                         .first()
                         .is_none_or(|first| !self.plan.reuse.contains_key(&first.hash))
@@ -127,7 +127,7 @@ impl Stage {
         self.seal(item, &clone)?;
         let mut offset = 0;
         for (block, nth) in blocks.iter().zip(0..) {
-            self.spots.found(at, nth, block, offset);
+            self.targets.found(at, nth, block, offset);
             self.log
                 .add(&block.hash, block.size as usize, item.slot, offset);
             offset += u64::from(block.size);
@@ -140,7 +140,8 @@ impl Stage {
 
 /// Returns whether the file consists of these blocks.
 fn holds(file: &File, blocks: &[BlockRef]) -> io::Result<bool> {
-    let (mut bytes, mut offset) = (Vec::new(), 0);
+    let mut bytes = Vec::new();
+    let mut offset = 0;
     for block in blocks {
         bytes.resize(block.size as usize, 0);
         match file.read_exact_at(&mut bytes, offset) {

@@ -23,24 +23,24 @@ impl Stage {
     /// all other remains to their new targets.
     pub(super) fn take_over(
         &mut self,
-        mut leftovers: ResumableBlocks,
+        mut resumable: ResumableBlocks,
         resumed: &[usize],
     ) -> Result<()> {
         for &at in resumed {
             let item = &self.items[at];
-            self.resume(at, item, &leftovers)
+            self.resume(at, item, &resumable)
                 .map_err(|e| self.failed("cannot go on with", item, e))?;
         }
 
-        leftovers.retain(|hash| !has(&self.spots, hash));
-        self.take(|found| leftovers.for_each(found))?;
+        resumable.retain(|hash| !has(&self.targets, hash));
+        self.take(|found| resumable.for_each(found))?;
 
         // Until here, the old log describes the same blocks as the new one.
         self.log.close();
-        leftovers.remove(&self.tree.state)
+        resumable.remove(&self.tree.state)
     }
 
-    fn resume(&self, at: usize, item: &StagedItem, leftovers: &ResumableBlocks) -> io::Result<()> {
+    fn resume(&self, at: usize, item: &StagedItem, resumable: &ResumableBlocks) -> io::Result<()> {
         // It may have been complete, with owner and mode of a release that is not wanted any more.
         let private = Metadata {
             mode: Some(Mode::from_bits(0o600)),
@@ -56,12 +56,14 @@ impl Stage {
             file.set_len(item.size)?;
         }
 
-        let (mut right, mut wrong) = (Vec::new(), Vec::new());
+        let mut right = Vec::new();
+        let mut wrong = Vec::new();
 
-        let (mut offset, mut bytes) = (0, Vec::new());
+        let mut offset = 0;
+        let mut bytes = Vec::new();
         self.each_block(item, |nth, block| {
             bytes.resize(block.size as usize, 0);
-            let is_right = leftovers.is_at(&block.hash, offset, item.slot)
+            let is_right = resumable.is_at(&block.hash, offset, item.slot)
                 && file.read_exact_at(&mut bytes, offset).is_ok()
                 && block.matches(&bytes);
             match is_right {
@@ -80,7 +82,7 @@ impl Stage {
         }
 
         for (nth, block, offset) in &right {
-            self.spots.found(at, *nth, block, *offset);
+            self.targets.found(at, *nth, block, *offset);
             self.log
                 .add(&block.hash, block.size as usize, item.slot, *offset);
         }
@@ -113,7 +115,7 @@ impl Stage {
             Some(Content::Blocks(blocks)) => all(blocks),
             Some(Content::Lists(lists)) => {
                 for list in lists {
-                    all(&self.spots.lists().list(list).map_err(io::Error::other)?);
+                    all(&self.targets.lists().list(list).map_err(io::Error::other)?);
                 }
             }
         }

@@ -138,7 +138,8 @@ impl BlockTargets {
                 }
             }
             Content::Lists(lists) => {
-                let (first, all) = (self.states.len() as u64, content.block_count());
+                let first = self.states.len() as u64;
+                let all = content.block_count();
                 let Ok(end) = u32::try_from(first + all) else {
                     return Err(Error::refused(
                         "the release has more blocks than a host can stage at once",
@@ -199,18 +200,18 @@ impl BlockTargets {
     fn listed(&self, hash: &BlockHash) -> Result<Vec<BlockTarget<'_>>> {
         let beginning = beginning(hash);
         let first = self.index.partition_point(|(b, _)| *b < beginning);
-        let mut spots = Vec::new();
+        let mut targets = Vec::new();
         for &(_, number) in self.index[first..]
             .iter()
             .take_while(|(b, _)| *b == beginning)
         {
-            let (block, spot) = self.numbered(number)?;
+            let (block, target) = self.numbered(number)?;
             if block == *hash {
-                spots.push(spot);
+                targets.push(target);
             }
         }
 
-        Ok(spots)
+        Ok(targets)
     }
 
     /// Hash and target for the number `number` of the listed files.
@@ -219,10 +220,8 @@ impl BlockTargets {
         let nth = number - file.first;
         let part = &file.lists[file.lists.partition_point(|p| p.first <= nth) - 1];
         let blocks = self.lists.list(&part.list)?;
-        let (before, block) = (
-            &blocks[..(nth - part.first) as usize],
-            &blocks[(nth - part.first) as usize],
-        );
+        let before = &blocks[..(nth - part.first) as usize];
+        let block = &blocks[(nth - part.first) as usize];
 
         let offset = part.offset + before.iter().map(|b| u64::from(b.size)).sum::<u64>();
         Ok((
@@ -291,16 +290,16 @@ mod tests {
 
         let blocks: Vec<BlockRef> = (0..12_000).map(block).collect();
         let (tree, content) = listed(&dir, &blocks);
-        let mut spots = BlockTargets::new(&tree);
+        let mut targets = BlockTargets::new(&tree);
         let mut met = Vec::new();
         let small = Content::Blocks(blocks[..100].to_vec());
-        assert_eq!(spots.add(0, &small, |_, _| {}).unwrap(), 5050);
-        let size = spots
+        assert_eq!(targets.add(0, &small, |_, _| {}).unwrap(), 5050);
+        let size = targets
             .add(1, &content, |offset, block| met.push((offset, *block)))
             .unwrap();
 
-        assert_eq!(spots.add(2, &content, |_, _| {}).unwrap(), size);
-        spots.sort();
+        assert_eq!(targets.add(2, &content, |_, _| {}).unwrap(), size);
+        targets.sort();
         let half = size / 2;
         assert!(
             met.iter()
@@ -309,7 +308,7 @@ mod tests {
         );
 
         for (nth, (offset, block)) in met.iter().enumerate().take(6000).step_by(7) {
-            let places: Vec<_> = spots
+            let places: Vec<_> = targets
                 .of(&block.hash)
                 .unwrap()
                 .map(|s| (s.item, s.offset))
@@ -324,7 +323,7 @@ mod tests {
             assert_eq!(places.len(), if nth < 100 { 5 } else { 4 }, "{nth}");
         }
 
-        assert_eq!(spots.of(&BlockHash::of(b"another")).unwrap().count(), 0);
+        assert_eq!(targets.of(&BlockHash::of(b"another")).unwrap().count(), 0);
     }
 
     #[test]
@@ -334,30 +333,30 @@ mod tests {
             .map(|n| BlockRef::of(&n.to_le_bytes()))
             .collect();
         let (tree, content) = listed(&dir, &blocks);
-        let mut spots = BlockTargets::new(&tree);
-        spots.add(0, &content, |_, _| {}).unwrap();
+        let mut targets = BlockTargets::new(&tree);
+        targets.add(0, &content, |_, _| {}).unwrap();
 
-        spots.sort();
-        let spot = || spots.of(&blocks[7].hash).unwrap().next().unwrap();
-        assert!(spot().claim() && !spot().claim() && !spot().is_written());
-        spot().settle(false);
-        assert!(spot().claim());
-        spot().settle(true);
-        assert!(!spot().claim() && spot().is_written());
+        targets.sort();
+        let target = || targets.of(&blocks[7].hash).unwrap().next().unwrap();
+        assert!(target().claim() && !target().claim() && !target().is_written());
+        target().settle(false);
+        assert!(target().claim());
+        target().settle(true);
+        assert!(!target().claim() && target().is_written());
 
-        spots.found(0, 8, &blocks[8], 32);
+        targets.found(0, 8, &blocks[8], 32);
         assert!(
-            spots
+            targets
                 .of(&blocks[8].hash)
                 .unwrap()
-                .all(|spot| spot.is_written())
+                .all(|target| target.is_written())
         );
 
         assert!(
-            !spots
+            !targets
                 .of(&blocks[9].hash)
                 .unwrap()
-                .any(|spot| spot.is_written())
+                .any(|target| target.is_written())
         );
     }
 }

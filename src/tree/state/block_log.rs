@@ -66,7 +66,9 @@ pub(crate) fn each_record(
         };
         let mut hash = [0; 32];
         hash.copy_from_slice(&record[..32]);
-        let (size, slot, offset) = (number(32..36) as u32, number(36..44), number(44..52));
+        let size = number(32..36) as u32;
+        let slot = number(36..44);
+        let offset = number(44..52);
         if size as usize <= chunk::MAX {
             found(BlockHash(hash), BlockLocation { slot, offset, size });
         }
@@ -83,7 +85,8 @@ pub(crate) fn read_each(
     let mut places: Vec<_> = blocks.iter().collect();
     places.sort_by_key(|(_, p)| (p.slot, p.offset));
     let mut open: Option<(u64, Option<File>)> = None;
-    let (mut bytes, mut missing) = (Vec::new(), 0);
+    let mut bytes = Vec::new();
+    let mut missing = 0;
 
     for (hash, place) in places {
         if open.as_ref().is_none_or(|(slot, _)| *slot != place.slot) {
@@ -121,11 +124,9 @@ mod tests {
     fn records_come_back_and_only_what_is_really_there_is_found() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("7"), b"..first.second").unwrap();
-        let (first, second, gone) = (
-            BlockHash::of(b"first"),
-            BlockHash::of(b"second"),
-            BlockHash::of(b"gone"),
-        );
+        let first = BlockHash::of(b"first");
+        let second = BlockHash::of(b"second");
+        let gone = BlockHash::of(b"gone");
 
         let all = [
             (

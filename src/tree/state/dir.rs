@@ -100,7 +100,8 @@ impl StateDir {
                 (path, dir, None)
             }
             None => {
-                let (path, hidden) = (real.join(BESIDE).join(name.as_str()), real.join(BESIDE));
+                let path = real.join(BESIDE).join(name.as_str());
+                let hidden = real.join(BESIDE);
                 check_moved(name, &real, &path)?;
                 let before =
                     FileStat::of(tree).map_err(|e| Error::io("cannot look at", &real, e))?;
@@ -592,7 +593,8 @@ fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
         return Ok(());
     }
 
-    let (tree, beside) = (tree.display(), beside.display());
+    let tree = tree.display();
+    let beside = beside.display();
     Err(Error::usage(format!("the state of tree {name} is in {beside}, and {tree} is a mount point now")).hint(
         format!(
             "a unit's ReadWritePaths has to name the directory that {tree} is in; or move {beside} to {}",

@@ -337,7 +337,8 @@ impl Inner {
 }
 
 fn parse_head(head: &[u8; RECORD_HEAD]) -> (BlockHash, u32) {
-    let (mut hash, mut size) = ([0; 32], [0; 4]);
+    let mut hash = [0; 32];
+    let mut size = [0; 4];
     hash.copy_from_slice(&head[..32]);
     size.copy_from_slice(&head[32..]);
     (BlockHash(hash), u32::from_be_bytes(size))
@@ -358,7 +359,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nodes");
         let nodes = NodeStore::open(&path).unwrap();
-        let (a, b) = (put(&nodes, b"first"), put(&nodes, b"second"));
+        let a = put(&nodes, b"first");
+        let b = put(&nodes, b"second");
         put(&nodes, b"first");
         assert!(!nodes.put_node(a, b"other").unwrap());
         let length = std::fs::metadata(&path).unwrap().len();

@@ -28,15 +28,15 @@ pub const BESIDE: &str = RESERVED;
 /// File that exists while the index is in doubt.
 pub(crate) const INDEX_DOUBT: &str = "doubt";
 /// Longest stored signature, in bytes.
-pub const MAX_SIGNATURE: usize = 16 << 10;
+pub const MAX_KEPT_SIGNATURE: usize = 16 << 10;
 /// Directory of tombstones in a state directory.
 pub(crate) const TOMBSTONES: &str = "tombstones";
 /// Most bytes of a small state file: a header with its signature, or an order with the hosts that
 /// it names.
-const MAX_SMALL: u64 = (MAX_HEADER_BYTES + MAX_SIGNATURE + 1024) as u64;
+const MAX_FILE_BYTES: u64 = (MAX_HEADER_BYTES + MAX_KEPT_SIGNATURE + 1024) as u64;
 
 /// Usual size of a small file in bytes, read by one call.
-const USUAL: usize = 1 << 10;
+const USUAL_BYTES: usize = 1 << 10;
 
 /// Small files of one tree's state, by the handle of its directory.
 #[derive(Debug, Clone)]
@@ -214,8 +214,8 @@ impl StateReader {
             Err(e) => return Err(Error::io("cannot open", &path, e)),
         };
 
-        let mut bytes = Vec::with_capacity(USUAL);
-        file.take(MAX_SMALL)
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        file.take(MAX_FILE_BYTES)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::io("cannot read", &path, e))?;
 

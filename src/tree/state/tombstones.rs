@@ -216,7 +216,8 @@ impl Worktree {
             .map(|mark| mark.serial)
             .unwrap_or_default();
 
-        let (mut reverts, mut aborts) = (0, 0);
+        let mut reverts = 0;
+        let mut aborts = 0;
         for Buried { stone, .. } in self.state().tombstones()? {
             let count = if stone.revert {
                 &mut reverts

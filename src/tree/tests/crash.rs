@@ -105,10 +105,12 @@ fn the_same_holds_for_an_ordinary_user_whom_read_only_directories_bind() {
 }
 
 fn crash_everywhere(how: How) {
-    let (mut olds, mut news) = (0, 0);
+    let mut olds = 0;
+    let mut news = 0;
     for after in 0.. {
         let world = how.world();
-        let (before, wanted) = (look(&world.www()), look(&world.source()));
+        let before = look(&world.www());
+        let wanted = look(&world.source());
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         assert_eq!(look(&world.www()), before, "staging changed the tree");

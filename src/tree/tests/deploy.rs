@@ -262,7 +262,8 @@ fn hard_links_are_made_split_and_joined() {
 
 #[test]
 fn a_reader_always_finds_a_whole_file() {
-    let (one, two) = (noise(300_000, 1), noise(300_000, 2));
+    let one = noise(300_000, 1);
+    let two = noise(300_000, 2);
     let world = World::new(
         &[("f", Thing::File(one.clone(), 0o644))],
         &[("f", Thing::File(two.clone(), 0o644))],
@@ -604,7 +605,8 @@ fn blocks_may_come_from_many_threads_in_any_order() {
     let blocks = &source.blocks;
     std::thread::scope(|scope| {
         for part in 0..4 {
-            let (stage, ordinals) = (&stage, &ordinals);
+            let stage = &stage;
+            let ordinals = &ordinals;
             // Every block comes twice, from different threads.
             scope.spawn(move || {
                 for ordinal in ordinals
@@ -749,7 +751,8 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
 
     for path in ["theirs/www", "theirs", "theirs/new"] {
         let refused = open(path, false).map(drop).unwrap_err();
-        let (path, link) = (top.join(path), top.join("theirs"));
+        let path = top.join(path);
+        let link = top.join("theirs");
         let wanted = format!(
             "{} goes through the link {} of user 65534",
             path.display(),
@@ -981,10 +984,8 @@ fn undo_goes_on_past_a_time_that_it_may_not_set() {
     let Some(world) = of_nobody() else { return };
     let world = std::sync::Arc::new(world);
     let staged = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let (theirs, slot) = (
-        std::sync::Arc::clone(&world),
-        std::sync::Arc::clone(&staged),
-    );
+    let theirs = std::sync::Arc::clone(&world);
+    let slot = std::sync::Arc::clone(&staged);
 
     as_nobody(move || {
         let tree = theirs.open();

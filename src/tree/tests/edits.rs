@@ -39,7 +39,8 @@ struct Editor {
 impl Editor {
     fn new(top: &Path, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        let (wrote, held) = (BTreeMap::new(), HashMap::new());
+        let wrote = BTreeMap::new();
+        let held = HashMap::new();
         Self {
             top: top.to_path_buf(),
             rng,
@@ -298,7 +299,8 @@ fn a_crash_anywhere_leaves_what_the_host_has_in_the_old_or_the_new_tree() {
 
     for after in 0.. {
         let world = edited(true);
-        let (before, nodes) = (look(&world.www()), inodes(&world.www()));
+        let before = look(&world.www());
+        let nodes = inodes(&world.www());
         let tree = world.open_crashing(Some(after)).unwrap();
         let done = world.deploy(&tree, 5).is_ok();
         drop(tree);
@@ -320,7 +322,8 @@ fn a_crash_anywhere_leaves_what_the_host_has_in_the_old_or_the_new_tree() {
 fn a_crash_anywhere_on_the_way_back_brings_the_hosts_directories_back() {
     for after in 0.. {
         let world = edited(true);
-        let (before, nodes) = (look(&world.www()), inodes(&world.www()));
+        let before = look(&world.www());
+        let nodes = inodes(&world.www());
         let tree = world.open();
         world.deploy(&tree, 5).unwrap();
         drop(tree);
@@ -380,10 +383,8 @@ fn round_between(seed: u64) -> Vec<String> {
 /// Harsher than anything outside: a name is made, made again and removed on both sides of one exchange, all within it.
 #[test]
 fn nothing_that_others_write_between_two_steps_is_lost() {
-    let (seed, rounds) = (
-        setting("MAKUO_EDITS_SEED", 1),
-        setting("MAKUO_EDITS_ROUNDS", 20),
-    );
+    let seed = setting("MAKUO_EDITS_SEED", 1);
+    let rounds = setting("MAKUO_EDITS_ROUNDS", 20);
     println!("seeds {seed} to {}", seed + rounds - 1);
 
     for seed in seed..seed + rounds {
@@ -399,10 +400,8 @@ fn nothing_that_others_write_between_two_steps_is_lost() {
 
 #[test]
 fn nothing_that_others_write_all_the_time_is_lost() {
-    let (seed, rounds) = (
-        setting("MAKUO_EDITS_SEED", 1),
-        setting("MAKUO_EDITS_ROUNDS", 12),
-    );
+    let seed = setting("MAKUO_EDITS_SEED", 1);
+    let rounds = setting("MAKUO_EDITS_ROUNDS", 12);
     println!("seed {seed}, {rounds} rounds");
     let world = edited(true);
     let editor = Mutex::new(Editor::new(&world.www(), seed));

@@ -191,7 +191,8 @@ fn a_file_with_new_content_keeps_what_it_had_but_for_its_capabilities() {
 
 #[test]
 fn labels_come_from_the_directory_and_those_of_directories_stay() {
-    let (web, own) = (b"system_u:object_r:web_t:s0", b"system_u:object_r:own_t:s0");
+    let web = b"system_u:object_r:web_t:s0";
+    let own = b"system_u:object_r:own_t:s0";
     for (swap, xattrs) in [(false, false), (false, true), (true, false), (true, true)] {
         let old = [
             ("d", Thing::Dir(0o755)),

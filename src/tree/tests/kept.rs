@@ -268,7 +268,8 @@ fn drift_that_a_release_replaced_is_not_taken_for_it() {
 #[test]
 fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
     for swap in [false, true] {
-        let (mut unconfirmed, mut confirmed) = (0, 0);
+        let mut unconfirmed = 0;
+        let mut confirmed = 0;
         for after in 0.. {
             let (world, tree) = world(swap);
             (1..=3).for_each(|n| put(&world, &tree, n, n));
@@ -351,7 +352,8 @@ fn a_sender_reads_any_kept_release_out_of_the_tree_and_what_is_kept() {
                 .release
                 .header()
                 .root;
-            let (mut out, mut seen) = (Vec::new(), HashSet::new());
+            let mut out = Vec::new();
+            let mut seen = HashSet::new();
             for ordinal in 0..root.nodes + root.blocks {
                 out.clear();
                 let block = source.read(Ordinal(ordinal), &mut out).unwrap();

@@ -88,7 +88,8 @@ fn every_kind_arrives_stays_and_leaves_in_both_layouts() {
     for swap in [false, true] {
         let world = World::new(&[("z", file("z"))], &all()).swapping(swap);
         decorate(&world.source());
-        let (tree, empty) = (world.open(), look(&world.www()));
+        let tree = world.open();
+        let empty = look(&world.www());
         world.deploy(&tree, 1).unwrap();
         assert_eq!(
             look(&world.www()),
@@ -142,7 +143,8 @@ fn kinds_change_into_each_other_in_one_exchange_and_back() {
                 .collect::<Vec<_>>()
         };
         let world = World::new(&with_inside(old), &with_inside(new)).swapping(true);
-        let (tree, before) = (world.open(), look(&world.www()));
+        let tree = world.open();
+        let before = look(&world.www());
         world.deploy(&tree, 1).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()));
         tree.revert().unwrap();
@@ -172,10 +174,8 @@ fn holes_stay_holes() {
         tree.forget_undo().unwrap();
         let blocks = |path: &str| std::fs::metadata(world.www().join(path)).unwrap().blocks() * 512;
         for path in ["sparse", "tail"] {
-            let (here, there) = (
-                std::fs::read(world.www().join(path)),
-                std::fs::read(world.source().join(path)),
-            );
+            let here = std::fs::read(world.www().join(path));
+            let there = std::fs::read(world.source().join(path));
             assert!(here.unwrap() == there.unwrap());
         }
         assert!(

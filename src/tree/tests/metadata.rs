@@ -104,10 +104,8 @@ impl Grower<'_> {
 
     /// Owner, attributes, mode and time; `None` is a symbolic link.
     fn dress(&mut self, at: &Path, mode: Option<u32>) {
-        let (uid, gid) = (
-            self.random.one(&[0, 0, 33]),
-            self.random.one(&[0, 1234, 33]),
-        );
+        let uid = self.random.one(&[0, 0, 33]);
+        let gid = self.random.one(&[0, 1234, 33]);
         lchown(at, Some(uid), Some(gid)).unwrap();
         let set = |name: &str, value: &[u8]| {
             rustix::fs::lsetxattr(at, name, value, XattrFlags::empty()).unwrap()
@@ -150,7 +148,8 @@ type Looks = BTreeMap<PathBuf, [String; 3]>;
 
 /// Everything about what is below `top`, but for what is protected.
 fn look(top: &Path) -> Looks {
-    let (mut all, mut firsts) = (BTreeMap::new(), HashMap::new());
+    let mut all = BTreeMap::new();
+    let mut firsts = HashMap::new();
     let mut left = vec![PathBuf::new()];
     while let Some(path) = left.pop() {
         let at = top.join(&path);
@@ -262,7 +261,8 @@ fn round(seed: u64) {
     world.rules.set_group = owners;
     world.protect = PathFilter::at_top(&["/keep/"]);
 
-    let (www, source) = (world.www(), world.source());
+    let www = world.www();
+    let source = world.source();
     let outside = www.with_file_name("outside");
     std::fs::create_dir(www.join(KEPT)).unwrap();
     std::fs::create_dir(&outside).unwrap();
@@ -307,10 +307,8 @@ fn round(seed: u64) {
     }
 
     let taken = |path: &PathBuf| {
-        let (old, new) = (
-            std::fs::symlink_metadata(www.join(path)),
-            std::fs::symlink_metadata(source.join(path)),
-        );
+        let old = std::fs::symlink_metadata(www.join(path));
+        let new = std::fs::symlink_metadata(source.join(path));
         let (Ok(old), Ok(new)) = (old, new) else {
             return false;
         };
@@ -348,7 +346,8 @@ fn round(seed: u64) {
     world
         .deploy(&tree, 1)
         .unwrap_or_else(|e| panic!("{kind}: {e}"));
-    let (mut is, mut should) = (look(&www), look(&judge));
+    let mut is = look(&www);
+    let mut should = look(&judge);
 
     // Which of its names gives a file with several what no release governs, rsync decides otherwise; and a symbolic link
     // with another target is a new one for it.

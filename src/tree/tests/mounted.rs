@@ -123,7 +123,8 @@ fn a_crash_in_a_tree_that_is_a_mount_point_leaves_all_old_or_all_new() {
             return println!("skipped: no right to mount");
         };
         let world = world(dir.path(), &old(), &new());
-        let (before, wanted) = (look(&world.www()), look(&world.source()));
+        let before = look(&world.www());
+        let wanted = look(&world.source());
         let tree = world.open_crashing(Some(after)).expect("opens");
         let (stage, release) = world.stage(&tree, 5).expect("staged");
         let committed = stage.commit(&release, b"signature").is_ok();

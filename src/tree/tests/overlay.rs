@@ -224,7 +224,8 @@ fn a_crash_on_an_overlay_leaves_all_old_or_all_new() {
         loop {
             let layered = Layered::new(&old(), apart);
             let world = layered.world(&new());
-            let (before, wanted) = (look(&world.www()), look(&world.source()));
+            let before = look(&world.www());
+            let wanted = look(&world.source());
             let tree = world.open_crashing(Some(after)).expect("opens");
             let (stage, release) = world.stage(&tree, 5).expect("staged");
             let committed = stage.commit(&release, b"signature").is_ok();
@@ -339,7 +340,8 @@ fn a_file_of_a_lower_layer_that_is_copied_was_changed_by_nobody() {
         for (apart, tries) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
             let layered = Layered::new(&tools(0o644), apart);
             let world = layered.world(&tools(0o755));
-            let (before, tree) = (look(&world.www()), world.open());
+            let before = look(&world.www());
+            let tree = world.open();
             let deploy = |serial| {
                 let (stage, release) = world.stage(&tree, serial).expect("staged");
                 for _ in 1..tries {
@@ -406,7 +408,9 @@ fn random_trees_of_a_lower_layer_become_what_rsync_says() {
     with_mounts(move || {
         let mut rng = fastrand::Rng::with_seed(seed);
         for round in 0..rounds {
-            let (first, second, third) = (random(&mut rng), random(&mut rng), random(&mut rng));
+            let first = random(&mut rng);
+            let second = random(&mut rng);
+            let third = random(&mut rng);
             let apart = rng.bool();
             let layered = Layered::new(&first, apart);
             let world = layered.world(&second);

@@ -129,10 +129,8 @@ impl Attacker {
             return;
         };
 
-        let (any, nothing) = (
-            OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
+        let any = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let nothing = Mode::empty();
 
         if now.is_dir() {
             self.dirs.extend(rustix::fs::open(
@@ -265,16 +263,17 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
             .unwrap_or(other)
     };
 
-    let (seed, rounds) = (
-        number("MAKUO_PLANT_SEED", 1),
-        number("MAKUO_PLANT_ROUNDS", 60),
-    );
+    let seed = number("MAKUO_PLANT_SEED", 1);
+    let rounds = number("MAKUO_PLANT_ROUNDS", 60);
     println!("MAKUO_PLANT_SEED={seed} MAKUO_PLANT_ROUNDS={rounds}");
-    let (mut through, mut held) = (0, 0);
+    let mut through = 0;
+    let mut held = 0;
 
     for round in seed..seed + rounds {
         let mut rng = fastrand::Rng::with_seed(round);
-        let (swap, governed, meanwhile) = (rng.bool(), rng.bool(), rng.u8(..3) == 0);
+        let swap = rng.bool();
+        let governed = rng.bool();
+        let meanwhile = rng.u8(..3) == 0;
         let what =
             format!("seed {round}, swap {swap}, attributes {governed}, meanwhile {meanwhile}");
         let mut world = World::new(&[], &[]).swapping(swap);
@@ -365,10 +364,8 @@ fn access_lists_of_another_user_end_with_his_ownership_and_come_back_with_it() {
         ];
         let mut world = World::new(&old, &new).swapping(swap);
         world.rules.xattrs = false;
-        let (at, lists) = (
-            |name: &str| world.www().join(name),
-            |path: &Path| super::world::xattrs_of(path),
-        );
+        let at = |name: &str| world.www().join(name);
+        let lists = |path: &Path| super::world::xattrs_of(path);
         for name in ["d", "d/f", "d/g"] {
             for acl in [ACCESS, DEFAULT]
                 .into_iter()

@@ -106,7 +106,8 @@ fn cut(
     world: &World,
     work: impl FnOnce() -> bool,
 ) -> (bool, Recovery, std::collections::BTreeMap<String, String>) {
-    let (now, failed) = (dir.join("image"), dir.join("cut"));
+    let now = dir.join("image");
+    let failed = dir.join("cut");
     copy_to_new(first, &now);
     let disk = Disk::mount(&now, &dir.join("now")).expect("it was mounted before");
     let done = work();
@@ -115,7 +116,8 @@ fn cut(
     let _disk = Disk::mount(&failed, &dir.join("now")).expect("ext4 mends itself");
 
     let tree = world.open();
-    let (recovery, found) = (tree.recovery(), look(&world.www()));
+    let recovery = tree.recovery();
+    let found = look(&world.www());
     if done || recovery != Recovery::Nothing || found == look(&world.source()) {
         assert_eq!(
             tree.highest_serial().unwrap(),
@@ -139,7 +141,8 @@ fn commits(swap: bool, step: usize) {
     };
 
     let wanted = look(&world.source());
-    let (mut olds, mut news) = (0, 0);
+    let mut olds = 0;
+    let mut news = 0;
     for after in (0..).step_by(step) {
         let (done, recovery, found) = cut(dir.path(), &first, &world, || {
             let tree = world.open_crashing(Some(after)).unwrap();

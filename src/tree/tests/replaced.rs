@@ -33,12 +33,16 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
     for after in [true, false] {
         let old = things();
         let mut world = World::new(&old, &[("a", file("new"))]).swapping(true);
-        let (www, away) = (world.www(), world.www().with_file_name("away"));
+        let www = world.www();
+        let away = world.www().with_file_name("away");
         let victim = a_victim(www.parent().unwrap(), &old);
         let before = look(&victim);
-        let (was, acts) = (std::fs::metadata(&www).unwrap().ino(), AtomicU64::new(0));
+        let was = std::fs::metadata(&www).unwrap().ino();
+        let acts = AtomicU64::new(0);
         world.others = OtherProcesses(Some(Arc::new({
-            let (www, away, victim) = (www.clone(), away.clone(), victim.clone());
+            let www = www.clone();
+            let away = away.clone();
+            let victim = victim.clone();
             move || {
                 let Ok(now) = std::fs::symlink_metadata(&www) else {
                     return;
@@ -85,14 +89,12 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         (true, 2),
         (true, 7),
     ] {
-        let (old, new) = (
-            things(),
-            [
-                ("a", file("new")),
-                ("d", Thing::Dir(0o700)),
-                ("d/c", file("c")),
-            ],
-        );
+        let old = things();
+        let new = [
+            ("a", file("new")),
+            ("d", Thing::Dir(0o700)),
+            ("d/c", file("c")),
+        ];
         let mut world = World::new(&old, &new).swapping(swap);
         let beside = world.www().parent().unwrap().to_path_buf();
         let dirs = [
@@ -118,11 +120,13 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         let victim = a_victim(&beside, &held);
         let before = look(&victim);
         let tree = world.open();
-        let (count, flipped) = (AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
+        let count = AtomicU64::new(0);
+        let flipped = Arc::new(AtomicBool::new(false));
         let flip = {
             let (state, away, victim) =
                 (beside.join(".makuo"), beside.join("away"), victim.clone());
-            let (flipped, turn) = (Arc::clone(&flipped), Mutex::new(()));
+            let flipped = Arc::clone(&flipped);
+            let turn = Mutex::new(());
             move |wanted: Option<bool>| {
                 let _turn = turn.lock().unwrap();
                 let now = flipped.load(Ordering::SeqCst);

@@ -45,14 +45,13 @@ fn protected_excluded_and_outside_names_keep_their_file() {
                 at(&www.join("x.tmp")),
             ]
         };
-        let (before, tree) = (others(), world.open());
+        let before = others();
+        let tree = world.open();
 
         world.deploy(&tree, 1).unwrap();
         assert_eq!(others(), before, "swap {swap}");
-        let (a, c) = (
-            std::fs::metadata(www.join("a")).unwrap(),
-            std::fs::metadata(www.join("c")).unwrap(),
-        );
+        let a = std::fs::metadata(www.join("a")).unwrap();
+        let c = std::fs::metadata(www.join("c")).unwrap();
         assert_eq!(
             (a.ino(), a.mode() & 0o7777),
             (c.ino(), 0o644),

@@ -49,11 +49,13 @@ fn set(at: &Path, name: &str, value: &[u8]) -> bool {
 fn an_attribute_of_a_device_that_the_source_lacks_goes() {
     for swap in [false, true] {
         let world = World::new(&[("a", file("a"))], &[("a", file("b"))]).swapping(swap);
-        let (ours, theirs) = (world.www().join("n"), world.source().join("n"));
+        let ours = world.www().join("n");
+        let theirs = world.source().join("n");
         if !device(&ours) || !device(&theirs) || !set(&ours, "system.posix_acl_access", &acl()) {
             return;
         }
-        let (tree, before) = (world.open(), look(&world.www()));
+        let tree = world.open();
+        let before = look(&world.www());
         world.deploy(&tree, 1).unwrap();
         assert_eq!(xattrs_of(&ours), [], "swap {swap}");
         tree.revert().unwrap();
@@ -82,14 +84,16 @@ fn a_device_without_a_driver_arrives_with_its_attributes() {
 fn a_commit_over_a_device_with_other_attributes_is_done_and_undone() {
     for swap in [false, true] {
         let world = World::new(&[("a", file("a"))], &[("a", file("b"))]).swapping(swap);
-        let (ours, theirs) = (world.www().join("n"), world.source().join("n"));
+        let ours = world.www().join("n");
+        let theirs = world.source().join("n");
         if !device(&ours) || !device(&theirs) {
             return;
         }
         if !set(&ours, "trusted.one", b"1") || !set(&theirs, "trusted.two", b"2") {
             return;
         }
-        let (tree, before) = (world.open(), look(&world.www()));
+        let tree = world.open();
+        let before = look(&world.www());
         world.deploy(&tree, 1).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
         tree.revert().unwrap();
@@ -130,7 +134,8 @@ fn a_writer_that_waits_at_a_pipe_goes_on_waiting() {
         let went_on = Arc::new(AtomicBool::new(false));
         let (told, writer_id) = std::sync::mpsc::channel();
         let writer = std::thread::spawn({
-            let (path, went_on) = (by_inode.clone(), Arc::clone(&went_on));
+            let path = by_inode.clone();
+            let went_on = Arc::clone(&went_on);
             move || {
                 told.send(rustix::thread::gettid().as_raw_nonzero())
                     .unwrap();
@@ -161,7 +166,8 @@ fn attributes_of_symbolic_links_arrive_change_and_go() {
         {
             return;
         }
-        let (tree, before) = (world.open(), look(&world.www()));
+        let tree = world.open();
+        let before = look(&world.www());
         world.deploy(&tree, 1).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
         tree.revert().unwrap();
@@ -208,7 +214,8 @@ fn further_names_of_links_pipes_and_devices_are_one_inode() {
         if device(&theirs) {
             std::fs::hard_link(&theirs, world.source().join("f-device")).unwrap();
         }
-        let (tree, before) = (world.open(), look(&world.www()));
+        let tree = world.open();
+        let before = look(&world.www());
         world.deploy(&tree, 1).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()), "swap {swap}");
         let ino = |name: &str| {

@@ -39,7 +39,8 @@ fn a_reader_who_opened_the_directory_sees_one_release() {
 
     let world = World::new(&at(0), &at(1)).swapping(true);
     let stop = AtomicBool::new(false);
-    let (www, source) = (world.www(), world.source());
+    let www = world.www();
+    let source = world.source();
 
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
@@ -100,7 +101,8 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
     let mut world = World::new(&old, &new).swapping(true);
     world.rules.delete_extras = false;
     world.protect = PathFilter::at_top(&["/up/"]);
-    let (www, tree) = (world.www(), world.open());
+    let www = world.www();
+    let tree = world.open();
     std::os::unix::net::UnixListener::bind(www.join("up/socket")).unwrap();
     let kept =
         ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p)));

@@ -28,7 +28,8 @@ fn signed(order: &Order) -> SignedOrder {
 
 fn order(serial: u64, kind: OrderKind) -> SignedOrder {
     let release = ReleaseId(BlockHash::of(&serial.to_be_bytes()));
-    let (tree, serial) = (TreeName::new("www").ok(), Some(Serial(serial)));
+    let tree = TreeName::new("www").ok();
+    let serial = Some(Serial(serial));
     signed(&Order {
         session: SessionId(1),
         release,
@@ -64,7 +65,8 @@ fn commit(world: &World, tree: &Arc<Tree>, serial: u64, created: i64) -> crate::
 #[test]
 fn tombstones_last_and_stay_bounded() {
     let world = World::new(&[], &new());
-    let (tree, now) = (world.open(), now());
+    let tree = world.open();
+    let now = now();
     let day = Duration::from_secs(24 * 3600);
     for serial in 1..=40 {
         let kind = if serial % 2 == 0 {

@@ -86,10 +86,8 @@ pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
             nanos: nth as u32 % 2,
         });
         let handle = std::fs::File::open(top).unwrap();
-        let (parent, name) = (
-            std::os::fd::AsFd::as_fd(&handle),
-            std::ffi::CString::new(*path).unwrap(),
-        );
+        let parent = std::os::fd::AsFd::as_fd(&handle);
+        let name = std::ffi::CString::new(*path).unwrap();
         let mtime = if matches!(thing, Thing::Hard(_)) {
             None
         } else {
@@ -108,7 +106,8 @@ pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
 
 /// Sets mode and time of a tree's own directory.
 pub(super) fn set_top(top: &Path, mode: u32, secs: i64) {
-    let (mode, mtime) = (Some(Mode::from_bits(mode)), Some(Mtime { secs, nanos: 7 }));
+    let mode = Some(Mode::from_bits(mode));
+    let mtime = Some(Mtime { secs, nanos: 7 });
     Metadata {
         mode,
         mtime,
@@ -525,10 +524,8 @@ pub(in crate::tree) const NOBODY: u32 = 65_534;
 pub(super) fn nobody_does<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let act = || {
         if is_root() {
-            let (uid, gid) = (
-                rustix::fs::Uid::from_raw(NOBODY),
-                rustix::fs::Gid::from_raw(NOBODY),
-            );
+            let uid = rustix::fs::Uid::from_raw(NOBODY);
+            let gid = rustix::fs::Gid::from_raw(NOBODY);
             rustix::thread::set_thread_groups(&[gid]).unwrap();
             rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
             rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, FileType, unlinkat};
 use rustix::io::Errno;
 
 use super::Follow;
-use super::transfer::{MAX_ATTEMPTS, Transfer};
+use super::transfer::{MAX_ATTEMPTS, NameTransfer};
 use crate::error::{Error, Result};
 use crate::manifest::TreePath;
 use crate::tree::commit::name_pair::NamePair;
@@ -47,10 +47,8 @@ impl Follow<'_> {
         let is_own = path.is_some_and(|path| self.changed.binary_search(path).is_ok());
         let record = self.record(path);
 
-        let (common, known) = (
-            record.is_some() && !is_own,
-            record.map(SeenDir::names).unwrap_or_default(),
-        );
+        let common = record.is_some() && !is_own;
+        let known = record.map(SeenDir::names).unwrap_or_default();
         let mut dir = Draining {
             path,
             handle: from.as_fd(),
@@ -98,7 +96,7 @@ impl Follow<'_> {
             let followed = self.rescue(dir, (&path, name), &now)?;
             if !is_dir {
                 let taken = if followed {
-                    Transfer(self.aside).take_out(dir.handle, name, now.id.ino)
+                    NameTransfer(self.aside).take_out(dir.handle, name, now.id.ino)
                 } else {
                     Ok(())
                 };

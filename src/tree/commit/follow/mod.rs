@@ -31,8 +31,8 @@ use crate::tree::fs::handover;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::state::worktree::Worktree;
-use precedence::{Inodes, Rival, follows};
-use transfer::{MAX_ATTEMPTS, Ready, Transfer};
+use precedence::{Inodes, Rivals, follows};
+use transfer::{MAX_ATTEMPTS, NameTransfer, Ready};
 
 /// A transfer from one tree to the other.
 pub(crate) struct Follow<'a> {
@@ -46,7 +46,7 @@ pub(crate) struct Follow<'a> {
     /// Directory for the notes on transfers in progress.
     pub(crate) aside: BorrowedFd<'a>,
     /// Other writers in `to`.
-    pub(crate) rival: Rival,
+    pub(crate) rival: Rivals,
     /// Events of others in `to`, as far as received.
     pub(crate) heard: Option<&'a mut DirWatch>,
     /// Whether the transfer goes from the new tree to the old one.
@@ -62,7 +62,7 @@ pub(crate) struct Follow<'a> {
 }
 
 /// Decision about a name.
-enum Verdict {
+enum NameVerdict {
     /// Nothing to do: the name has this state, unless it moved.
     Done(Option<Was>),
     /// `to` gets the entry of `from`; the inodes are those of both trees.
@@ -87,7 +87,7 @@ impl<'a> Follow<'a> {
         changed: &'a [TreePath],
         known: &'a SeenNames,
         aside: BorrowedFd<'a>,
-        rival: Rival,
+        rival: Rivals,
     ) -> Self {
         Self {
             tree,
@@ -241,7 +241,8 @@ impl<'a> Follow<'a> {
             (Err(e), _) | (_, Err(e)) => return Err(self.failed("cannot open", path, e)),
         };
 
-        let (from, to) = (from.as_fd(), to.as_fd());
+        let from = from.as_fd();
+        let to = to.as_fd();
         if self.is_closed(path, from)? {
             return Ok(None);
         }
@@ -271,7 +272,8 @@ impl<'a> Follow<'a> {
             }
         }
 
-        let (mut known, mut steps) = (SeenDir::new(ctime), Vec::new());
+        let mut known = SeenDir::new(ctime);
+        let mut steps = Vec::new();
 
         for (name, path, was, now) in present {
             let pair = NamePair {
@@ -281,8 +283,8 @@ impl<'a> Follow<'a> {
                 to,
             };
             match self.judge(pair, was, now.as_ref(), deep)? {
-                Verdict::Done(held) => held.iter().for_each(|held| known.add(&name, *held)),
-                Verdict::Follow(nodes) => {
+                NameVerdict::Done(held) => held.iter().for_each(|held| known.add(&name, *held)),
+                NameVerdict::Follow(nodes) => {
                     steps.push(FollowStep {
                         path,
                         name,
@@ -315,7 +317,7 @@ impl<'a> Follow<'a> {
     /// Returns whether a process with an open handle of the directory `path` of `from` may change
     /// names there that it could not change in the other tree, or in the nearest existing ancestor.
     pub(crate) fn is_closed(&self, path: Option<&TreePath>, from: BorrowedFd<'_>) -> Result<bool> {
-        if !matches!(self.rival, Rival::Everybody(_)) {
+        if !matches!(self.rival, Rivals::Everybody(_)) {
             return Ok(false);
         }
 
@@ -343,11 +345,12 @@ impl<'a> Follow<'a> {
     ) -> Result<Option<Option<Was>>> {
         let was = known.get(pair.name).copied();
         let nodes = match self.judge(pair, was, Some(now), true)? {
-            Verdict::Done(held) => return Ok(Some(held)),
-            Verdict::Follow(nodes) => nodes,
+            NameVerdict::Done(held) => return Ok(Some(held)),
+            NameVerdict::Follow(nodes) => nodes,
         };
 
-        let (path, name) = (pair.path.clone(), pair.name.clone());
+        let path = pair.path.clone();
+        let name = pair.name.clone();
         let mut steps = [FollowStep {
             path,
             name,
@@ -398,7 +401,7 @@ impl<'a> Follow<'a> {
         };
 
         let to = if forward { pair.to } else { pair.from };
-        let Inodes { from, to } = Transfer(self.aside).resolve(to, pair.name, now, before)?;
+        let Inodes { from, to } = NameTransfer(self.aside).resolve(to, pair.name, now, before)?;
         Ok(if forward {
             Inodes { from, to }
         } else {
@@ -422,7 +425,7 @@ impl<'a> Follow<'a> {
 
     /// Time of the last change of the directory that others reach by path.
     fn live(&self, pair: NamePair<'_>) -> io::Result<Mtime> {
-        let dir = if self.rival == Rival::Handles {
+        let dir = if self.rival == Rivals::Handles {
             pair.from
         } else {
             pair.to
@@ -437,7 +440,7 @@ impl<'a> Follow<'a> {
         was: Option<Was>,
         now: Option<&FileStat>,
         deep: bool,
-    ) -> Result<Verdict> {
+    ) -> Result<NameVerdict> {
         let look = |e| Error::io("cannot look at", self.from.shown(pair.path), e);
         let mut known = self.resolve(pair, was).map_err(look)?;
         let is_dir = |found: Option<&FileStat>| {
@@ -450,10 +453,10 @@ impl<'a> Follow<'a> {
                 if deep || was != Some(Was::Directory) {
                     self.dir(Some(pair.path), true)?;
                 }
-                return Ok(Verdict::Done(Some(Was::Directory)));
+                return Ok(NameVerdict::Done(Some(Was::Directory)));
             }
             // Its removal in the other tree came later.
-            (true, false) if was == Some(Was::Directory) => return Ok(Verdict::Done(was)),
+            (true, false) if was == Some(Was::Directory) => return Ok(NameVerdict::Done(was)),
             (false, true) => {
                 if was == Some(Was::Directory) {
                     self.vanish(pair)?;
@@ -466,7 +469,7 @@ impl<'a> Follow<'a> {
                     if now.is_some() && known.from != Inodes::of(now, None).from {
                         self.stays(pair.path);
                     }
-                    return Ok(Verdict::Done(now.map(|_| {
+                    return Ok(NameVerdict::Done(now.map(|_| {
                         self.other(Inodes::of(now, there.as_ref()).unfollowed(known))
                     })));
                 }
@@ -481,14 +484,14 @@ impl<'a> Follow<'a> {
 
         if !follows(known, now, there.as_ref(), touched, self.rival, live) {
             let nodes = Inodes::of(now, there.as_ref());
-            return Ok(Verdict::Done(Some(self.other(nodes.unfollowed(known)))));
+            return Ok(NameVerdict::Done(Some(self.other(nodes.unfollowed(known)))));
         }
 
         match now.filter(|now| now.file_type == FileType::Directory) {
             Some(now) => self
                 .directory(pair, now, there.as_ref())
-                .map(|()| Verdict::Done(None)),
-            None => Ok(Verdict::Follow(known)),
+                .map(|()| NameVerdict::Done(None)),
+            None => Ok(NameVerdict::Follow(known)),
         }
     }
 
@@ -505,7 +508,7 @@ impl<'a> Follow<'a> {
         }
 
         if let Some(there) = there {
-            Transfer(self.aside)
+            NameTransfer(self.aside)
                 .take_out(pair.to, pair.name, there.id.ino)
                 .map_err(failed)?;
         }
@@ -562,7 +565,7 @@ impl<'a> Follow<'a> {
             if is_dir || !follows(*known, Some(now), there.as_ref(), false, self.rival, live) {
                 continue;
             }
-            *ready = Transfer(self.aside)
+            *ready = NameTransfer(self.aside)
                 .link(pair, now, busy.contains(&now.id.ino))
                 .map_err(failed)?;
             if *ready == Ready::Linked {
@@ -639,7 +642,7 @@ impl<'a> Follow<'a> {
             .is_some_and(|there| there.file_type == FileType::Directory);
         let touched = self.was_touched(pair);
 
-        let passing = Transfer(self.aside);
+        let passing = NameTransfer(self.aside);
         let nodes = Inodes::of(now, there.as_ref());
         let failed = |e| Error::io("cannot follow", self.from.shown(&step.path), e);
         let live = self.live(pair).map_err(failed)?;
@@ -731,7 +734,7 @@ impl<'a> Follow<'a> {
         }
 
         self.tree.crash.point()?;
-        let taken = Transfer(self.aside).take_out(to, name, there.id.ino);
+        let taken = NameTransfer(self.aside).take_out(to, name, there.id.ino);
         taken.map_err(|e| self.failed("cannot remove the other of", Some(path), e))
     }
 

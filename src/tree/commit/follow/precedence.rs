@@ -45,7 +45,7 @@ impl Inodes {
 
 /// Other writers in the target tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rival {
+pub(crate) enum Rivals {
     /// None.
     Nobody,
     /// Processes that hold a directory of the target open.
@@ -63,7 +63,7 @@ pub(crate) fn follows(
     from: Option<&FileStat>,
     to: Option<&FileStat>,
     touched: bool,
-    rival: Rival,
+    rival: Rivals,
     live: Mtime,
 ) -> bool {
     let now = Inodes::of(from, to);
@@ -71,21 +71,21 @@ pub(crate) fn follows(
         return false;
     }
 
-    if rival == Rival::Nobody || now.to == known.to && !touched {
+    if rival == Rivals::Nobody || now.to == known.to && !touched {
         return true;
     }
 
     match (from, to, rival) {
         // An entry from before the exchange is older than every later change by path.
-        (Some(from), Some(to), Rival::Everybody(since)) => {
+        (Some(from), Some(to), Rivals::Everybody(since)) => {
             from.ctime > since && from.ctime > to.ctime
         }
         // The time of a removal is unknown, but not after the last change of the directory.
-        (Some(from), None, Rival::Everybody(since)) => {
+        (Some(from), None, Rivals::Everybody(since)) => {
             from.ctime > since && from.ctime > live && !touched
         }
         (Some(from), Some(to), _) => from.ctime >= to.ctime,
-        (None, Some(to), Rival::Handles) => to.ctime <= live,
+        (None, Some(to), Rivals::Handles) => to.ctime <= live,
         (Some(_), None, _) => true,
         (None, ..) => false,
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn the_outside_has_the_last_word() {
         let at = |secs| Mtime { secs, nanos: 0 };
-        let live = Rival::Everybody(at(10));
+        let live = Rivals::Everybody(at(10));
 
         // Each case: inodes known in both, inode and time in each now, whether the target was
         // touched, and the rival. The directory that others reach by path changed last at 15.
@@ -252,7 +252,7 @@ mod tests {
                 (2, 4),
                 (3, 5),
                 false,
-                Rival::Nobody,
+                Rivals::Nobody,
                 true,
             ),
             (
@@ -261,7 +261,7 @@ mod tests {
                 (2, 4),
                 (3, 5),
                 false,
-                Rival::Handles,
+                Rivals::Handles,
                 false,
             ),
             (
@@ -270,7 +270,7 @@ mod tests {
                 (2, 6),
                 (3, 5),
                 false,
-                Rival::Handles,
+                Rivals::Handles,
                 true,
             ),
             (
@@ -279,7 +279,7 @@ mod tests {
                 (0, 0),
                 (3, 16),
                 false,
-                Rival::Handles,
+                Rivals::Handles,
                 false,
             ),
             (
@@ -288,7 +288,7 @@ mod tests {
                 (0, 0),
                 (3, 5),
                 false,
-                Rival::Handles,
+                Rivals::Handles,
                 true,
             ),
             (
@@ -297,7 +297,7 @@ mod tests {
                 (2, 6),
                 (0, 0),
                 false,
-                Rival::Handles,
+                Rivals::Handles,
                 true,
             ),
             (
@@ -312,7 +312,8 @@ mod tests {
         ];
 
         for (what, (from, to), a, b, touched, rival, wanted) in cases {
-            let (a, b) = (node(a.0, a.1), node(b.0, b.1));
+            let a = node(a.0, a.1);
+            let b = node(b.0, b.1);
             let found = follows(
                 Inodes { from, to },
                 a.as_ref(),

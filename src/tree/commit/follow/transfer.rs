@@ -35,7 +35,7 @@ pub(crate) enum Ready {
 
 /// The directory aside that holds names in transfer.
 #[derive(Clone, Copy)]
-pub(crate) struct Transfer<'a>(pub(crate) BorrowedFd<'a>);
+pub(crate) struct NameTransfer<'a>(pub(crate) BorrowedFd<'a>);
 
 /// Name aside of an arriving inode.
 fn slot(ino: u64) -> io::Result<CString> {
@@ -47,7 +47,7 @@ fn way_out(ino: u64) -> io::Result<CString> {
     Ok(CString::new(format!("leaving-{ino}"))?)
 }
 
-impl Transfer<'_> {
+impl NameTransfer<'_> {
     /// Prepares the entry at the name if it is still `now`. For a `busy` inode, another name is in
     /// transfer.
     pub(crate) fn link(self, pair: NamePair<'_>, now: &FileStat, busy: bool) -> io::Result<Ready> {
@@ -85,7 +85,8 @@ impl Transfer<'_> {
             };
         }
 
-        let (mut goes_in, mut out) = (now, out);
+        let mut goes_in = now;
+        let mut out = out;
         for _ in 0..MAX_ATTEMPTS {
             match renameat_with(self.0, &slot, pair.to, pair.name, RenameFlags::EXCHANGE) {
                 // Removed by another process at this moment.

@@ -23,7 +23,7 @@ const MAX_SCOPE_BYTES: usize = 32 << 10;
 /// The most excludes of a merged part.
 const MAX_EXCLUDES: usize = 200;
 /// The most entries of all parts that are merged.
-const MAX_ENTRIES: u64 = 1 << 18;
+const MAX_MERGED_ENTRIES: u64 = 1 << 18;
 
 /// A part that does what several parts did.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +45,7 @@ pub type Unmerged = &'static str;
 
 /// Parts with the same rules, and what a part for all of them governs.
 #[derive(Default)]
-struct Group {
+struct PartGroup {
     /// Their places in the history.
     members: Vec<usize>,
     scope: Scope,
@@ -124,7 +124,7 @@ impl ReleaseHistory<'_> {
             .collect();
         let entries = parts.iter().map(|&at| self.known[at].header().root.entries);
 
-        if entries.fold(0, u64::saturating_add) > MAX_ENTRIES {
+        if entries.fold(0, u64::saturating_add) > MAX_MERGED_ENTRIES {
             return Ok(Err("the parts have too many entries"));
         }
 
@@ -198,7 +198,7 @@ impl ReleaseHistory<'_> {
     }
 
     /// The parts that one part can stand for, the newest first as far as a header has room; none that meets `others`.
-    fn group(&self, parts: &[usize], deletes: bool, others: &Scope) -> Option<Group> {
+    fn group(&self, parts: &[usize], deletes: bool, others: &Scope) -> Option<PartGroup> {
         let is_kind = |header: &Header| {
             header.rules.delete_extras == deletes
                 && header.rules.packed.is_none()
@@ -206,7 +206,7 @@ impl ReleaseHistory<'_> {
         };
 
         let mut like: Option<Rules> = None;
-        let mut group = Group::default();
+        let mut group = PartGroup::default();
         let mut own: Vec<(Scope, Vec<Exclude>)> = Vec::new();
         for &at in parts.iter().rev() {
             let header = self.known[at].header();
@@ -270,7 +270,7 @@ impl ReleaseHistory<'_> {
     fn compose(
         &self,
         parts: &[usize],
-        group: &Group,
+        group: &PartGroup,
     ) -> Result<Result<Merged, Unmerged>, ReadError> {
         let Some(&newest) = group.members.first() else {
             return Ok(Err("no parts can be merged"));

@@ -293,7 +293,8 @@ impl<'a> ReleaseHistory<'a> {
 
     /// The first release that `host` lacks and needs, and whether parts before it are left out as they are for others.
     fn next_needed(&self, host: Lacking<'_>) -> Option<(usize, bool)> {
-        let (upto, base) = (self.upto_present(), self.base_for(host));
+        let upto = self.upto_present();
+        let base = self.base_for(host);
         let is_needed = |at: usize| match base {
             Some(base) if at <= base => {
                 at == base || (!self.known[at].is_whole() && self.is_left(at))
@@ -418,7 +419,8 @@ impl<'a> ReleaseHistory<'a> {
     }
 
     fn replaces(&self, later: &KnownRelease, part: &KnownRelease) -> bool {
-        let (new, old) = (later.header(), part.header());
+        let new = later.header();
+        let old = part.header();
         let within = |path: &TreePath| {
             new.scope.is_empty() || new.scope.iter().any(|scope| path.is_within(scope))
         };

@@ -117,7 +117,8 @@ fn release(
             .any(|(other, (node, _))| other.is_within(path) && has(other, node))
     };
 
-    let (mut builder, mut sink) = (Builder::default(), nodes);
+    let mut builder = Builder::default();
+    let mut sink = nodes;
     for (path, item) in tree {
         if has(path, &item.0) || (item.0 == Node::Dir && !within(path) && leads(path)) {
             builder
@@ -295,7 +296,9 @@ fn round(seed: u64) -> (usize, usize) {
         }
     }
 
-    let (mut all, mut promised, mut merges) = (releases, 0, 0);
+    let mut all = releases;
+    let mut promised = 0;
+    let mut merges = 0;
 
     for deletes in [true, false] {
         let Ok(merged) = history(&nodes, &all).merged(deletes, 1).expect("readable") else {
@@ -371,7 +374,8 @@ fn merged_parts_do_what_all_of_them_did() {
 
     let first = number("MAKUO_MERGE_SEED", fastrand::u64(..1 << 32));
     println!("MAKUO_MERGE_SEED={first}");
-    let (mut parts, mut replaced) = (0, 0);
+    let mut parts = 0;
+    let mut replaced = 0;
     for seed in first..first + number("MAKUO_MERGES", 100) {
         let (of, gone) = round(seed);
         (parts, replaced) = (parts + of, replaced + gone);
@@ -393,7 +397,8 @@ fn parts(nodes: &NodeStore, parts: &[(&[(&str, EntryKind)], bool)]) -> Vec<Relea
     )];
 
     for (nth, (entries, some)) in (2..).zip(parts) {
-        let (mut builder, mut sink) = (Builder::default(), nodes);
+        let mut builder = Builder::default();
+        let mut sink = nodes;
         for (at, kind) in *entries {
             let entry = Entry {
                 kind: kind.clone(),
@@ -471,7 +476,8 @@ fn names_of_one_file_are_merged_only_while_they_are() {
 fn a_part_for_some_hosts_replaces_none_that_was_for_all() {
     let dir = tempfile::tempdir().expect("a directory");
     let nodes = NodeStore::open(dir.path().join("nodes")).expect("new");
-    let (older, newer) = ([("a", content(1))], [("a", content(2))]);
+    let older = [("a", content(1))];
+    let newer = [("a", content(2))];
     for (first, second, replaced) in [
         (false, true, false),
         (true, false, true),
@@ -492,7 +498,9 @@ fn nothing_is_merged_over_what_some_hosts_have_of_their_own_or_without_the_limit
     let dir = tempfile::tempdir().expect("a directory");
     let nodes = NodeStore::open(dir.path().join("nodes")).expect("new");
     let file = |name| [(name, content(1))];
-    let (a, b, c) = (file("a"), file("b"), file("c"));
+    let a = file("a");
+    let b = file("b");
+    let c = file("c");
     let mut releases = parts(&nodes, &[(&a, false), (&a, true), (&b, false), (&c, false)]);
     let merged = |releases: &[Release], deletes| {
         history(&nodes, releases)
