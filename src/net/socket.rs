@@ -9,8 +9,8 @@
 //!
 //! The link's own multicasts loop back to the group socket, because other processes of this machine
 //! may need them. Reading them again would cost a sender as much as one more receiver, so a filter
-//! in the kernel refuses them, unless [`LinkConfig::receive_own`] is set. (The kernel counts packets
-//! refused by a filter among UDP's receive errors; [`Link::drops`] subtracts them.)
+//! in the kernel refuses them, unless [`LinkConfig::receive_own`] is set. (The kernel counts
+//! packets refused by a filter among UDP's receive errors; [`Link::drops`] subtracts them.)
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
