@@ -1,19 +1,19 @@
-//! The disk: reading a tree and changing it, by handles only.
+//! The disk: reads and changes a tree, by handles only.
 //!
 //! Each folder knows only those before it:
 //!
 //! | folder | owns |
 //! |---|---|
 //! | [`fs`] | handles, directories, metadata and attributes, without any notion of a release |
-//! | [`state`] | the [`Worktree`], which every step works on, and the small files of its state |
-//! | [`index`] | what the last scan found, so that the next one reads only what changed |
+//! | [`state`] | the [`Worktree`], on which every step works, and the small files of its state |
+//! | [`index`] | the result of the last scan, so that the next one reads changes only |
 //! | [`scan`] | walking and hashing a tree |
 //! | [`prepare`] | checks and choices before anything changes: items, permissions, space, obstructions |
-//! | [`commit`] | the journal, its steps in place or the exchange of whole trees, and the way back |
-//! | [`history`] | releases that a host keeps, and the content that brings one back |
+//! | [`commit`] | the journal, its steps in place or the exchange of whole trees, and the undo |
+//! | [`history`] | kept releases, and the content that restores one |
 //! | [`lifecycle`] | the [`Tree`]: one claim at a time, recovery after a crash, commit, revert, confirm |
 //! | [`serve`] | sources for a sender |
-//! | [`stage`] | a release made complete beside its tree |
+//! | [`stage`] | a release in preparation beside its tree |
 
 pub mod index;
 pub mod scan;

@@ -1,14 +1,17 @@
-//! The content of kept releases: files that newer releases replaced or deleted, so that going back fetches nothing.
+//! Content of kept releases: files that newer releases replaced or deleted, so a rollback fetches
+//! nothing.
 //!
-//! **On disk.** `kept/SERIAL/` in the tree's state holds what the release SERIAL had and its successor did not: files
-//! named by number, and `index`, which says which block lies where. It was the undo directory of that successor, and
-//! becomes kept content by one rename when the commit is confirmed: the index is written while the commit can still be
-//! taken back; then the journal goes, which is the confirmation; then what the index does not tell of; then the
-//! directory gets its new name. Each of these can be done again after a crash ([`put_away`]). It goes with the release
-//! that it belonged to ([`prune`]).
+//! **On disk.** `kept/SERIAL/` in the tree's state holds the files of the release SERIAL that its
+//! successor replaced or deleted: numbered files, and `index` with the location of each block. The
+//! directory was the successor's undo directory and becomes kept content by one rename when the
+//! commit is confirmed. The index is written while the commit can still be reverted. Then the
+//! journal is removed, which is the confirmation; then files outside of the index; then the
+//! directory gets its new name. Each step can be repeated after a crash ([`put_away`]). Content is
+//! removed with its release ([`prune`]).
 //!
-//! Only what the release itself had is kept, by its manifest: what others put into the tree, and a tree that was there
-//! before the first release, are not. What is in the files is never trusted: a block counts after it was read and hashed.
+//! Only content of the release itself is kept, by its manifest: entries of others, and a tree from
+//! before the first release, are not. Files are never trusted: a block counts after it was read and
+//! hashed.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -36,16 +39,17 @@ use crate::tree::state::node_store::NodeStore;
 use crate::tree::state::reader::{done_journal, kept_journal};
 use crate::tree::state::worktree::Worktree;
 
-/// The directory of kept content in a tree's state.
+/// Directory of kept content in a tree's state.
 const KEPT_DIR: &str = "kept";
-/// What says which block lies where.
+/// File with the location of each block.
 const INDEX: &str = "index";
 const INDEX_MAGIC: &[u8; 16] = b"makuo kept v0001";
-/// Of content that belongs to the whole of a tree, kept when a part followed another.
+/// Magic for kept content of a part of the tree.
 const PART_INDEX_MAGIC: &[u8; 16] = b"makuo kept v0002";
 
-/// Makes ready to keep what the commit of `journal` replaced or deleted of the releases `before` it, the newest first,
-/// as far as releases that `stay` had it: writes the index beside it. The commit can still be taken back.
+/// Prepares to keep the files that the commit of `journal` replaced or deleted from the releases
+/// `before` it, newest first, as far as releases that `stay` had them: writes the index. The commit
+/// can still be reverted.
 pub(crate) fn gather(
     tree: &Worktree,
     journal: &Journal,
@@ -87,19 +91,19 @@ pub(crate) fn gather(
     gathering.finish()
 }
 
-/// Forgets that anything was to be kept: the commit of `serial` is taken back.
+/// Cancels the preparation: the commit of `serial` is reverted.
 pub(crate) fn keep_nothing(tree: &Worktree, serial: Serial) -> Result<()> {
     tree.state.remove(&format!("undo/{serial}/{INDEX}"))
 }
 
-/// Makes kept content of every undo directory with an index, and removes the others: whatever there was to take back
-/// is confirmed by this.
+/// Turns every undo directory with an index into kept content, and removes the others. This
+/// confirms all commits.
 pub(crate) fn put_away(tree: &Worktree) -> Result<()> {
     tree.state.empty_trash();
     let path = tree.state.undo_dirs();
     for name in names(&path)? {
         let dir = path.join(&name);
-        // First what says that there is a way back: half of it would be none.
+        // The journal goes first: an undo from half a directory must not start.
         tree.crash.point()?;
         if let Some(serial) = name.to_str().and_then(|n| n.parse().ok()).map(Serial) {
             match tree
@@ -130,7 +134,7 @@ pub(crate) fn put_away(tree: &Worktree) -> Result<()> {
     Ok(())
 }
 
-/// Removes the content of releases that are not among `stay`, and what is no kept content.
+/// Removes the content of releases that are not among `stay`, and foreign entries.
 pub(crate) fn prune(tree: &Worktree, stay: &BTreeSet<Serial>) -> Result<()> {
     let path = tree.state.here().join(KEPT_DIR);
     for name in names_if_any(&path)? {
@@ -146,8 +150,9 @@ pub(crate) fn prune(tree: &Worktree, stay: &BTreeSet<Serial>) -> Result<()> {
     Ok(())
 }
 
-/// Finds blocks of `wanted` in the content that is kept below the state directory `state`, and hands on every one that
-/// is really there. Memory follows `wanted`, not what is kept. What cannot be read is as if it were not kept.
+/// Finds the blocks `wanted` in the kept content below the state directory `state`, and hands on
+/// every intact one. Memory grows with `wanted`, not with the kept content. Unreadable content
+/// counts as not kept.
 pub(crate) fn find(
     state: &Path,
     wanted: &HashSet<BlockHash>,
@@ -180,7 +185,7 @@ pub(crate) fn find(
     }
 }
 
-/// Says how many blocks of `wanted` should be in `dir` and are not.
+/// Returns the number of wanted blocks that `dir` lists but lacks.
 fn find_in(
     dir: &Path,
     wanted: &HashSet<BlockHash>,
@@ -199,8 +204,8 @@ fn find_in(
     }
 }
 
-/// The directories of kept content below the state directory `state` with the releases that they belong to, the newest
-/// first.
+/// Directories of kept content below the state directory `state`, with the serials of their
+/// releases, newest first.
 pub(crate) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
     let path = state.join(KEPT_DIR);
     let named = names_if_any(&path)?.into_iter().filter_map(|name| {
@@ -216,14 +221,14 @@ pub(crate) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
     Ok(all)
 }
 
-/// Tells where each block of the kept content in `dir` lies.
+/// Calls back with the location of each block of the kept content in `dir`.
 pub(crate) fn each_block(dir: &Path, found: impl FnMut(BlockHash, BlockLocation)) -> Result<()> {
     let index = dir.join(INDEX);
     let start = ContentOwner::read(&index).map_or(HEAD, |owner| owner.head().len());
     each_record(&index, start as u64, found)
 }
 
-/// Tells what a commit replaced and removed, in the order of paths; with the slot that holds it when it has one already.
+/// Calls back for each path that a commit replaced or removed, sorted, with its slot if it has one.
 fn each_sought(
     journal: &Journal,
     mut found: impl FnMut(&TreePath, Option<u64>) -> Result<()>,
@@ -248,7 +253,7 @@ fn each_sought(
         _ => None,
     };
 
-    // In rising order as far as the first one that goes back; from there on what leaves, deepest first.
+    // Paths rise up to the first one that goes back; from there on come removals, deepest first.
     let mut last = None;
     let rising = journal.steps.iter().position(|step| match moved(step) {
         Some((path, _)) => last
@@ -286,17 +291,17 @@ fn each_sought(
     }
 }
 
-/// Writes the index of what is to be kept of one commit.
+/// Writes the index of the content to keep for one commit.
 struct Gathering<'a> {
     tree: &'a Worktree,
     dir: PathBuf,
     undo: OwnedFd,
-    /// The old release and those that it changed, the newest first; whether each stays.
+    /// The old release and those that it changed, newest first, and whether each stays.
     before: Vec<(Contents<'a>, bool)>,
-    /// Where whole trees change places: the old tree, and the new release.
+    /// For an exchange of whole trees: the old tree, and the new release.
     swapped: Option<(&'a Root, Contents<'a>)>,
     out: BufWriter<File>,
-    /// The last number that was given to a file.
+    /// Last number given to a file.
     last_slot: u64,
     files: u64,
 }
@@ -334,7 +339,7 @@ impl<'a> Gathering<'a> {
         })
     }
 
-    /// What was at `path` before, when a release that stays had it there.
+    /// Content of `path` before the commit, if a release that stays had it there.
     fn needed(&self, path: &TreePath) -> Result<Option<(Content, &'a Manifest<&'a NodeStore>)>> {
         let mut was = None;
         for (contents, stays) in &self.before {
@@ -350,7 +355,7 @@ impl<'a> Gathering<'a> {
         Ok(None)
     }
 
-    /// Keeps the file that was at `path`, when it is one of the old release and of no other.
+    /// Keeps the old file of `path`, if it belongs to the old release and to no other.
     fn add(&mut self, path: &TreePath, slot: Option<u64>) -> Result<()> {
         let Some((content, manifest)) = self.needed(path)? else {
             return Ok(());
@@ -361,7 +366,7 @@ impl<'a> Gathering<'a> {
             None => None,
         };
 
-        // Of the same content with other metadata the live tree has one.
+        // Only metadata changed: the live tree still has this content.
         if content.size() == 0 || after.is_some_and(|after| after == content) {
             return Ok(());
         }
@@ -381,7 +386,7 @@ impl<'a> Gathering<'a> {
         let there = stat(self.undo.as_fd(), &slot_name(slot))
             .map_err(|e| Error::io("cannot look at", &self.dir, e))?;
 
-        // Of another size it is not what the release had.
+        // With another size it is not the release's file.
         if there
             .is_none_or(|now| now.file_type != FileType::RegularFile || now.size != content.size())
         {
@@ -405,7 +410,8 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// Gives the file at `path` of the old tree a second name beside it: that tree goes when the commit is confirmed.
+    /// Gives the file at `path` of the old tree a second name in the undo directory, since the tree
+    /// goes when the commit is confirmed.
     fn link(&mut self, path: &TreePath) -> Result<u64> {
         let Some((old, _)) = &self.swapped else {
             return Err(Error::refused("no tree stands aside"));
@@ -417,7 +423,7 @@ impl<'a> Gathering<'a> {
         let link = || -> io::Result<()> {
             let (parent, last) = old.parent(path)?;
             match rustix::fs::linkat(&parent, &last, &self.undo, &name, AtFlags::empty()) {
-                // Of a try before this one.
+                // From an earlier attempt.
                 Err(Errno::EXIST) => {
                     rustix::fs::unlinkat(&self.undo, &name, AtFlags::empty())?;
                     Ok(rustix::fs::linkat(
@@ -455,7 +461,7 @@ impl<'a> Gathering<'a> {
     }
 }
 
-/// The files of a release.
+/// Files of a release.
 struct Contents<'a> {
     manifest: &'a Manifest<&'a NodeStore>,
     pages: Pages,
@@ -469,7 +475,7 @@ impl<'a> Contents<'a> {
         })
     }
 
-    /// The content of the file `path`.
+    /// Content of the file `path`.
     fn at(&self, path: &TreePath) -> Result<Option<Content>> {
         let found = self.pages.find(self.manifest, path).map_err(unreadable)?;
         Ok(found.and_then(|located| match located.entry.kind {
@@ -483,20 +489,20 @@ fn unreadable(e: ReadError) -> Error {
     Error::refused(format!("the release's manifest cannot be read: {e}"))
 }
 
-/// Magic and one serial.
+/// Bytes of magic and one serial.
 const HEAD: usize = 16 + 8;
 
-/// The release that an undo directory or kept content belongs to.
+/// Release that an undo directory or kept content belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ContentOwner {
-    /// The release that ran before the commit.
+    /// Release before the commit.
     serial: Serial,
-    /// The whole that it is a part of; itself, when it is whole.
+    /// Whole release that it is a part of; itself for a whole release.
     base: Serial,
 }
 
 impl ContentOwner {
-    /// The owner of what follows the releases `before`, the newest first.
+    /// Owner of the content replaced after the releases `before`, newest first.
     fn of(before: &[&Release]) -> Self {
         let serial = |release: Option<&&Release>| release.map_or(Serial(0), |r| r.header().serial);
         Self {
@@ -505,7 +511,7 @@ impl ContentOwner {
         }
     }
 
-    /// The beginning of an index.
+    /// Beginning of an index.
     fn head(&self) -> Vec<u8> {
         let serial = self.serial.0.to_be_bytes();
         let base = self.base.0.to_be_bytes();
@@ -515,7 +521,7 @@ impl ContentOwner {
         }
     }
 
-    /// The owner that an index names; `None` when there is no index.
+    /// Owner that an index names; `None` without an index.
     fn read(index: &Path) -> Option<Self> {
         let mut file = File::open(index).ok()?;
         let mut head = [0; HEAD];
@@ -539,7 +545,7 @@ impl ContentOwner {
     }
 }
 
-/// Makes the undo directory `dir`, whose commit is confirmed, the kept content of `serial`.
+/// Turns the undo directory `dir` of a confirmed commit into the kept content of `serial`.
 fn shelve(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
     let mut told = HashSet::new();
     each_block(dir, |_, place| {
@@ -564,7 +570,8 @@ fn shelve(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
     sync_dir(&tree.state.undo_dirs())
 }
 
-/// Removes `name` in the directory `dir` of the state with all that is in it, now or later; what is not there is fine.
+/// Removes `name` in the directory `dir` of the state with everything below, now or later; a
+/// missing entry is no error.
 fn remove(tree: &Worktree, dir: &Path, name: &OsStr) -> Result<()> {
     tree.state
         .discard(open_dir(dir)?.as_fd(), &c_name(name)?, &dir.join(name))

@@ -1,4 +1,4 @@
-//! The releases that a host keeps: which they are, and which of them go, with their manifests and content.
+//! Releases that a host keeps, and the removal of older ones with their manifests and content.
 
 use std::collections::HashSet;
 
@@ -17,29 +17,29 @@ use crate::units::{ByteSize, WallTime};
 /// A release that a host keeps for rollback, or runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptRelease {
-    /// Its number.
+    /// Serial.
     pub serial: Serial,
-    /// Its identity.
+    /// Identity.
     pub id: ReleaseId,
-    /// When it was made, by the sender's clock.
+    /// Time of creation, by the sender's clock.
     pub created: WallTime,
-    /// The key that signed it; `None` when the stored signature does not verify.
+    /// Key of the signature; `None` if the stored signature does not verify.
     pub key: Option<Fingerprint>,
-    /// Entries of its tree.
+    /// Number of entries.
     pub entries: u64,
-    /// Bytes of its files.
+    /// Bytes of all files.
     pub bytes: ByteSize,
-    /// The name of what it does to a tree.
+    /// Hash of the release's effect on a tree.
     pub content: BlockHash,
-    /// Whether it governs a part of the tree only.
+    /// Whether the release governs only a part of the tree.
     pub part: bool,
-    /// Whether the tree is this release now.
+    /// Whether the tree runs this release.
     pub running: bool,
 }
 
 impl StateReader {
-    /// The distinct releases that are kept, the newest first. Of several with the same content the running one or the
-    /// newest is told. One whose file is damaged is left out, with a warning in the log.
+    /// Distinct kept releases, newest first. Of several with the same content, the running one or
+    /// the newest. Damaged ones are left out with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
         let current = self.current()?;
         let mut kept = Vec::new();
@@ -92,18 +92,20 @@ impl StateReader {
 }
 
 impl Worktree {
-    /// The releases that are kept, the newest first. One whose file is damaged is left out, with a warning in the log.
+    /// Kept releases, newest first. Damaged ones are left out with a warning in the log.
     pub fn kept(&self) -> Result<Vec<KeptRelease>> {
         self.state.kept()
     }
 
-    /// Makes ready to keep what the commit of `journal` replaced, when the release before stays one that is kept.
+    /// Prepares to keep the content that the commit of `journal` replaced, if the release before is
+    /// kept.
     pub(crate) fn keep(&self, journal: &Journal) -> Result<()> {
         let Some(previous) = journal.previous.map(|p| p.release) else {
             return Ok(());
         };
 
-        // Put again over what others changed: what it replaced is nothing that any release had.
+        // A re-commit of the current release (a repair): the replaced content belongs to no
+        // release.
         if previous == journal.commit.release {
             return Ok(());
         }
@@ -126,36 +128,37 @@ impl Worktree {
         }
     }
 
-    /// The whole that the present release is, or is a part of; its number, and the name of what it does to a tree.
+    /// Whole release that the present one is, or is a part of: its serial, and the hash of its
+    /// effect on a tree.
     pub fn base(&self) -> Result<Option<(Serial, BlockHash)>> {
         Ok(ReleaseHistory::of(self)?
             .base()
             .map(|header| (header.serial, header.content())))
     }
 
-    /// The parts for all hosts that followed the whole, at most the newest `most` of them, rising; with each whether a later
-    /// one does all that it did.
+    /// Parts for all hosts since the whole release, at most the newest `most`, rising; each with
+    /// whether a later part replaces it.
     pub fn parts(&self, most: usize) -> Result<Vec<(Serial, bool)>> {
         Ok(ReleaseHistory::of(self)?.parts(most))
     }
 
-    /// A part that stands for `least` or more of those that went out since the whole, which delete what they do not have
-    /// or do not; its manifest is in the store.
+    /// A part that replaces `least` or more parts since the whole release, either those that delete
+    /// extras or the others. Stores its manifest.
     pub fn merged_part(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
         ReleaseHistory::of(self)?.merged(deletes, least)
     }
 
-    /// What a host is given next to become the present release.
+    /// Next release for a host on its way to the present one.
     pub fn next_for(&self, host: Lacking<'_>) -> Result<NextRelease> {
         Ok(ReleaseHistory::of(self)?.next_for(host))
     }
 
-    /// Which of `hosts` lack a release that is for them.
+    /// Finds those of `hosts` that lack a release meant for them.
     pub fn arriving<'a>(&self, hosts: impl IntoIterator<Item = Lacking<'a>>) -> Result<Arriving> {
         Ok(ReleaseHistory::of(self)?.arriving(hosts))
     }
 
-    /// Forgets the releases that are not to be kept any more, with their content.
+    /// Removes the releases that are not kept any more, with their content.
     pub(crate) fn prune(&self) -> Result<()> {
         let stay = ReleaseHistory::of(self)?.staying(self.options.keep);
         let mut serials = self.state.serials()?;
@@ -166,7 +169,8 @@ impl Worktree {
             self.state.forget(serial)?;
         }
 
-        // After the releases: content without a release is found and removed the next time.
+        // Content comes after the releases: content without a release is found and removed the next
+        // time.
         content::prune(self, &stay.content)?;
         if serials.is_empty() {
             Ok(())
@@ -175,7 +179,7 @@ impl Worktree {
         }
     }
 
-    /// Drops the nodes that no kept release needs.
+    /// Removes the nodes that no kept release needs.
     pub(crate) fn prune_nodes(&self) -> Result<()> {
         let mut roots = Vec::new();
         for serial in self.state.serials()? {

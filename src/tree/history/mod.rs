@@ -1,4 +1,4 @@
-//! Releases that a host keeps: which stay, and the content that brings one back without fetching it.
+//! Releases that a host keeps, and the content that restores one without a transfer.
 
 pub(crate) mod content;
 pub(crate) mod kept_releases;

@@ -1,8 +1,9 @@
-//! Many parts of a tree made one, which takes their place: new hosts take one release, and nobody keeps the others.
+//! Merges many parts of a tree into one part that replaces them: new hosts take one release, and no
+//! host keeps the others.
 //!
-//! Nothing is read but manifests. The parts since the whole lie above each other like layers; for each path the newest
-//! layer that speaks of it has the last word. The result says what all of them together left in the scope of those that
-//! it replaces, so it may come after parts that it does not replace.
+//! Only manifests are read. The parts since the whole release are layers; for each path the newest
+//! layer with the path decides. The merged part has the result of all layers within the scope of
+//! the parts that it replaces, so it may follow parts that it does not replace.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -18,66 +19,66 @@ use crate::manifest::{Entry, EntryKind, Intent, NodeRef, Release, Rules, TreePat
 use crate::tree::state::node_store::NodeStore;
 use crate::units::Limit;
 
-/// The most bytes of a merged scope.
+/// Most bytes of a merged scope.
 const MAX_SCOPE_BYTES: usize = 32 << 10;
-/// The most excludes of a merged part.
+/// Most excludes of a merged part.
 const MAX_EXCLUDES: usize = 200;
-/// The most entries of all parts that are merged.
+/// Most entries of all parts together.
 const MAX_MERGED_ENTRIES: u64 = 1 << 18;
 
-/// A part that does what several parts did.
+/// A part with the effect of several parts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Merged {
-    /// The paths that it governs.
+    /// Paths that it governs.
     pub scope: Vec<TreePath>,
-    /// Its rules.
+    /// Rules.
     pub rules: Rules,
-    /// Its manifest; the nodes are in the tree's store.
+    /// Root of its manifest; the nodes are in the tree's store.
     pub root: NodeRef,
-    /// How many parts it replaces.
+    /// Number of parts that it replaces.
     pub parts: usize,
-    /// The release that it was made at: what comes later is not in it.
+    /// Present release at the time of the merge; later ones are not included.
     pub after: Serial,
 }
 
-/// Why there is no part that does what several did.
+/// Reason why parts cannot be merged.
 pub type Unmerged = &'static str;
 
-/// Parts with the same rules, and what a part for all of them governs.
+/// Parts with the same rules, and the scope of a part for all of them.
 #[derive(Default)]
 struct PartGroup {
-    /// Their places in the history.
+    /// Indexes in the history.
     members: Vec<usize>,
     scope: Scope,
     excludes: Vec<Exclude>,
 }
 
-/// Paths, sorted, none of them below another one.
+/// Paths, sorted, none below another.
 #[derive(Debug, Clone, Default)]
 struct Scope(Vec<TreePath>);
 
 /// One part as a layer.
 struct Layer<'a> {
     entries: Peekable<Entries<'a, &'a NodeStore>>,
-    /// None is everything.
+    /// `None` is everything.
     scope: Option<Scope>,
-    /// Of a part that deletes what it does not have: what it leaves alone.
+    /// For a part that deletes extras, the paths that it leaves alone.
     deletes: Option<PathFilter>,
 }
 
-/// What all layers say of one path.
+/// Result of all layers for one path.
 struct LastWord {
     entry: Entry,
-    /// The layer that says it.
+    /// Layer that decides.
     layer: usize,
-    /// Whether hosts have it as it is said, and not as it was before all layers.
+    /// Whether hosts certainly have this entry, and not the one from before all layers.
     sure: bool,
 }
 
 impl Scope {
     fn of(mut paths: Vec<TreePath>) -> Self {
         paths.sort();
-        // The order is that of a walk: what is below a path follows it.
+        // The order is that of a walk: a path is followed by everything below.
         paths.dedup_by(|later, earlier| later.is_within(earlier));
         Self(paths)
     }
@@ -108,8 +109,9 @@ impl Scope {
 }
 
 impl ReleaseHistory<'_> {
-    /// What stands for parts for all hosts since the whole that no later part replaced, those that delete what they do not
-    /// have or the others, when it replaces `least` or more. Its manifest goes into the store.
+    /// Merges parts for all hosts since the whole release that no later part replaced, either those
+    /// that delete extras or the others, if the result replaces `least` or more. Stores its
+    /// manifest.
     pub(crate) fn merged(&self, deletes: bool, least: usize) -> Result<Result<Merged, Unmerged>> {
         let upto = self.upto_present();
         let for_all = |at: &usize| self.known[*at].header().targets.is_empty();
@@ -155,9 +157,10 @@ impl ReleaseHistory<'_> {
         })
     }
 
-    /// What a merged part is not to touch; `None` is everything. Some hosts have something else than the others there, and
-    /// who was away would lose it. What was deleted within a limit is not to be deleted without: a part like that is not
-    /// replaced, which one without a scope never is.
+    /// Paths that a merged part must not touch; `None` is everything. Some hosts have other content
+    /// there than the rest, and a host that was away would lose it. A part that deletes within a
+    /// limit is not replaced, since the deletion would lose its limit; a part without a scope never
+    /// is.
     fn out_of_reach(&self, base: usize, deletes: bool) -> Option<Scope> {
         let mut paths = Vec::new();
         for at in (base + 1..self.known.len()).filter(|&at| !self.is_replaced(at)) {
@@ -197,7 +200,8 @@ impl ReleaseHistory<'_> {
             .map_err(|e| Error::refused(e.to_string()))
     }
 
-    /// The parts that one part can stand for, the newest first as far as a header has room; none that meets `others`.
+    /// Parts that one part can replace, newest first, as far as a header has room; none that
+    /// overlaps `others`.
     fn group(&self, parts: &[usize], deletes: bool, others: &Scope) -> Option<PartGroup> {
         let is_kind = |header: &Header| {
             header.rules.delete_extras == deletes
@@ -231,7 +235,7 @@ impl ReleaseHistory<'_> {
             {
                 continue;
             }
-            // A pattern of one part is not to take anything from another one.
+            // A pattern of one part must not apply to another one.
             let apart = |excludes: &[Exclude], scope: &Scope| {
                 excludes
                     .iter()
@@ -266,7 +270,7 @@ impl ReleaseHistory<'_> {
         Some(group)
     }
 
-    /// The part that stands for `group`, out of all `parts`.
+    /// Merges `group` out of all `parts`.
     fn compose(
         &self,
         parts: &[usize],
@@ -325,7 +329,7 @@ impl ReleaseHistory<'_> {
 
         let rules = Rules {
             excludes: group.excludes.clone(),
-            // None of the parts that delete had one.
+            // No part with deletions had a limit.
             delete_max: Limit::NONE,
             allow_empty: true,
             ..self.known[newest].header().rules.clone()
@@ -343,7 +347,7 @@ impl ReleaseHistory<'_> {
     }
 }
 
-/// Whether the part deletes, and not more than somebody allowed.
+/// Returns whether the part deletes within a limit.
 fn is_limited(rules: &Rules) -> bool {
     rules.delete_extras && rules.delete_max != Limit::NONE
 }
@@ -355,7 +359,7 @@ fn no_negation(rules: &Rules) -> bool {
         .any(|exclude| exclude.pattern.as_bytes().starts_with(b"!"))
 }
 
-/// The first path that any layer has next.
+/// Smallest next path of all layers.
 fn next_path(layers: &mut [Layer<'_>]) -> Result<Option<TreePath>, ReadError> {
     let mut first: Option<TreePath> = None;
     for layer in layers {
@@ -381,7 +385,7 @@ fn failed(layer: &mut Layer<'_>) -> ReadError {
     }
 }
 
-/// What all layers together say of `path`; `None`: it is not there. Takes the entries.
+/// Result of all layers for `path`, `None` if absent. Consumes the entries.
 fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<LastWord>, ReadError> {
     let mut here = Vec::new();
     for layer in layers.iter_mut() {
@@ -411,7 +415,7 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<LastWord>, R
             found.iter_mut().for_each(|word| word.sure = true);
             return Ok(found);
         }
-        // A directory that newer parts only lead through is as an older part made it.
+        // A directory that newer parts only pass through is as in an older part.
         if found.is_none() || is_dir {
             found = Some(LastWord {
                 entry,
@@ -428,15 +432,15 @@ fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<LastWord>, R
     Ok(found)
 }
 
-/// The manifest of a merged part as it grows.
+/// Manifest of a merged part under construction.
 struct MergeOutput<'a> {
     builder: Builder,
     nodes: &'a NodeStore,
-    /// Directories above the scope that nothing followed yet.
+    /// Directories above the scope without entries so far.
     pending: Vec<LastWord>,
-    /// The layer of each path that was put.
+    /// Layer of each path in the manifest.
     layers: HashMap<TreePath, (usize, bool)>,
-    /// The last path that is no directory: nothing is below it.
+    /// Last path that is no directory: nothing can be below.
     file: Option<TreePath>,
 }
 
@@ -451,14 +455,14 @@ impl<'a> MergeOutput<'a> {
         }
     }
 
-    /// Notes a directory that leads to the scope.
+    /// Adds a directory on the way to the scope.
     fn above(&mut self, word: LastWord) {
         self.pending
             .retain(|dir| word.entry.path.is_within(&dir.entry.path));
         self.pending.push(word);
     }
 
-    /// Adds an entry of the scope, after the directories that lead to it; whether there can be such a manifest.
+    /// Adds an entry of the scope after its ancestors; false if no manifest can hold the result.
     fn put(&mut self, word: LastWord) -> Result<bool, ReadError> {
         for dir in std::mem::take(&mut self.pending) {
             if word.entry.path.is_within(&dir.entry.path) {
@@ -470,7 +474,7 @@ impl<'a> MergeOutput<'a> {
         let parent = entry.path.parent();
         let is_rooted = parent.is_none_or(|parent| self.layers.contains_key(&parent));
         let is_linked = match &entry.kind {
-            // Names of one file that another part made a file of its own.
+            // Names of one file that another part split.
             EntryKind::Hardlink(first) => self.layers.get(first) == Some(&(*layer, true)),
             _ => true,
         };

@@ -1,8 +1,9 @@
-//! Which releases of a tree stay: the newest distinct ones, and what a new host needs to become the present one.
+//! Retention: the newest distinct releases of a tree stay, with everything that a new host needs to
+//! reach the present one.
 //!
-//! A release of the whole tree stands by itself. A release of a part of it (a scope) changes what the whole before it
-//! made, so a host without any of them needs that whole first and then the parts, in order. A part that a later one
-//! replaces completely is not needed for that.
+//! A release of the whole tree stands alone. A release of a part (a scope) changes the result of
+//! the whole release before, so a new host needs this whole first and then the parts in order. A
+//! part that a later part replaces completely is not needed.
 
 mod merge;
 
@@ -24,34 +25,34 @@ use crate::tree::state::reader::StateReader;
 use crate::tree::state::worktree::Worktree;
 use crate::units::Limit;
 
-/// Parts that stay where the whole that they belong to is not kept: no new host becomes complete by them.
+/// Number of parts that stay without their whole release; no new host becomes complete by them.
 const MAX_LOOSE: usize = 64;
-/// Records of replaced parts that stay.
+/// Number of replaced parts whose records stay.
 const MAX_REPLACED: usize = 64;
 
-/// The releases of a tree that stay.
+/// Releases of a tree that stay.
 pub(crate) struct Staying {
-    /// Those whose records stay.
+    /// Releases whose records stay.
     pub(crate) records: BTreeSet<Serial>,
-    /// Those of them whose content stays, too.
+    /// Releases whose content stays as well.
     pub(crate) content: BTreeSet<Serial>,
 }
 
-/// What a host is given next that lacks the present release.
+/// Next release for a host that lacks the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextRelease {
-    /// This release. A part that only hosts may take that run the release `follows` names it.
+    /// This release. A part is valid only for hosts that run the release `follows`.
     Release {
-        /// Its number.
+        /// Serial.
         serial: Serial,
-        /// What a host has to run.
+        /// Release that the host must run.
         follows: Option<Serial>,
-        /// Whether other hosts may need a part before it that this one does not.
+        /// Whether other hosts may need an earlier part that this host does not.
         alone: bool,
     },
-    /// The present release is a part, and the whole that it belongs to is not kept.
+    /// The present release is a part, and its whole release is not kept.
     NoWhole,
-    /// The present release is a part, and it is not known what the host has.
+    /// The present release is a part, and the host's release is unknown.
     Unknown,
     /// There is no release.
     Nothing,
@@ -60,42 +61,42 @@ pub enum NextRelease {
 /// A host that lacks the present release.
 #[derive(Debug, Clone, Copy)]
 pub struct Lacking<'a> {
-    /// The release that it has; 0 is none.
+    /// Release of the host; 0 is none.
     pub have: Serial,
-    /// The whole that this belongs to, when it is a part.
+    /// Whole release of the host's part, if it runs a part.
     pub base: Option<Serial>,
-    /// Its name, when it said it.
+    /// Name of the host, if known.
     pub host: Option<&'a HostName>,
 }
 
 impl Lacking<'_> {
-    /// Whether the release `known` is for this host.
+    /// Returns whether the release `known` is meant for this host.
     fn is_target(&self, known: &KnownRelease) -> bool {
         self.host.is_none_or(|host| is_target(&known.release, host))
     }
 }
 
-/// Hosts that are to catch up before they take a part of the tree.
+/// Hosts that have to catch up before they take a part of the tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Arriving {
-    /// The oldest release that one of them has; 0 is none.
+    /// Oldest release among these hosts; 0 is none.
     pub oldest: Option<Serial>,
-    /// The newest release that was for all hosts: who has an older one lacks it.
+    /// Newest release that was for all hosts: a host with an older one lacks it.
     pub needed: Serial,
 }
 
-/// The releases in the state of one tree, in rising order.
+/// Releases in the state of one tree, rising.
 pub(crate) struct ReleaseHistory<'a> {
     nodes: &'a NodeStore,
     current: Option<Serial>,
     known: Vec<KnownRelease>,
-    /// Releases whose files are damaged.
+    /// Releases with damaged files.
     damaged: Vec<Serial>,
-    /// Of each of `known`: whether a later part does all that it did.
+    /// For each of `known`, whether a later part replaces it.
     replaced: OnceCell<Vec<bool>>,
 }
 
-/// One release, with what was found out about it.
+/// One release with cached facts.
 struct KnownRelease {
     release: Release,
     content: BlockHash,
@@ -103,10 +104,10 @@ struct KnownRelease {
     pages: OnceCell<Option<Pages>>,
 }
 
-/// The paths of a release.
+/// Paths of a release.
 struct Paths {
     all: HashSet<TreePath>,
-    /// Those that are no directories.
+    /// Paths that are no directories.
     files: Vec<TreePath>,
 }
 
@@ -135,14 +136,14 @@ impl KnownRelease {
 }
 
 impl<'a> ReleaseHistory<'a> {
-    /// The releases that `tree` keeps.
+    /// Releases that `tree` keeps.
     pub(crate) fn of(tree: &'a Worktree) -> Result<Self> {
         Self::read(&tree.state, tree.nodes())
     }
 
     fn read(records: &StateReader, nodes: &'a NodeStore) -> Result<Self> {
         let current = records.current()?.map(|mark| mark.serial);
-        // What was taken back is none to go back to, and goes when it is not the present one.
+        // A reverted release is no target for a rollback, and goes unless it is the present one.
         let stones: Vec<ReleaseId> = records
             .tombstones()?
             .iter()
@@ -172,14 +173,14 @@ impl<'a> ReleaseHistory<'a> {
         })
     }
 
-    /// The releases that stay when `keep` distinct ones are kept.
+    /// Releases that stay if `keep` distinct ones are kept.
     pub(crate) fn staying(&self, keep: usize) -> Staying {
         let keep = keep.max(1);
         let mut content = self.newest(keep, |_| true);
         content.extend(self.newest(keep, KnownRelease::is_whole));
         content.extend(self.current);
 
-        // Parts stay as long as the whole that they change, and as long as anything of them is in the tree.
+        // Parts stay as long as their whole release, and as long as the tree has anything of them.
         let oldest = content
             .iter()
             .filter(|&&s| self.at(s).is_none_or(KnownRelease::is_whole))
@@ -204,11 +205,11 @@ impl<'a> ReleaseHistory<'a> {
                 .collect();
         }
 
-        // A host that was away since one of them is known to have what came before it.
+        // Records show which releases a host had that was away since.
         let mut records = content.clone();
 
         records.extend(replaced.iter().rev().take(MAX_REPLACED));
-        // Whatever a damaged file was: it goes with the releases of its age.
+        // A damaged file goes with the releases of its age.
         let first = records.first().copied();
         records.extend(
             self.damaged
@@ -219,7 +220,7 @@ impl<'a> ReleaseHistory<'a> {
         Staying { records, content }
     }
 
-    /// What a host is given next to become the present release. A part is skipped that is not for it.
+    /// Next release for a host on its way to the present one. Skips parts for other hosts.
     pub(crate) fn next_for(&self, host: Lacking<'_>) -> NextRelease {
         let Some(present) = self.current else {
             return NextRelease::Nothing;
@@ -236,7 +237,7 @@ impl<'a> ReleaseHistory<'a> {
 
         let serial = self.known[next].serial();
 
-        // Parts follow only what they followed here.
+        // A part follows only the release that it followed here.
         let of_this_base = base.is_some_and(|base| host.base == Some(self.known[base].serial()));
 
         match base {
@@ -250,7 +251,7 @@ impl<'a> ReleaseHistory<'a> {
                 follows: Some(host.have),
                 alone: skips,
             },
-            // What the host has beside the same whole was for others than this one.
+            // The host's other parts of the same whole release were not for this host.
             Some(_) if of_this_base => NextRelease::Release {
                 serial,
                 follows: Some(host.have),
@@ -261,7 +262,7 @@ impl<'a> ReleaseHistory<'a> {
         }
     }
 
-    /// Which of `hosts` lack a release that is for them.
+    /// Finds those of `hosts` that lack a release meant for them.
     pub(crate) fn arriving<'h>(&self, hosts: impl IntoIterator<Item = Lacking<'h>>) -> Arriving {
         let lacking = hosts
             .into_iter()
@@ -276,7 +277,7 @@ impl<'a> ReleaseHistory<'a> {
         }
     }
 
-    /// How many releases there are up to the present one.
+    /// Number of releases up to the present one.
     fn upto_present(&self) -> usize {
         self.known
             .iter()
@@ -284,14 +285,15 @@ impl<'a> ReleaseHistory<'a> {
             .count()
     }
 
-    /// The last release of the whole tree that is for `host`.
+    /// Last release of the whole tree for `host`.
     fn base_for(&self, host: Lacking<'_>) -> Option<usize> {
         self.known[..self.upto_present()]
             .iter()
             .rposition(|k| k.is_whole() && host.is_target(k))
     }
 
-    /// The first release that `host` lacks and needs, and whether parts before it are left out as they are for others.
+    /// First release that `host` lacks and needs, and whether earlier parts for other hosts are
+    /// skipped.
     fn next_needed(&self, host: Lacking<'_>) -> Option<(usize, bool)> {
         let upto = self.upto_present();
         let base = self.base_for(host);
@@ -316,7 +318,7 @@ impl<'a> ReleaseHistory<'a> {
         Some((next, skips))
     }
 
-    /// The parts for all hosts since the whole that the present release belongs to, see [`Worktree::parts`].
+    /// Parts for all hosts since the present whole release, see [`Worktree::parts`].
     pub(crate) fn parts(&self, most: usize) -> Vec<(Serial, bool)> {
         let upto = self.upto_present();
         let first = self.known[..upto]
@@ -331,7 +333,7 @@ impl<'a> ReleaseHistory<'a> {
         parts[parts.len().saturating_sub(most)..].to_vec()
     }
 
-    /// The newest whole up to the present release.
+    /// Newest whole release up to the present one.
     pub(crate) fn base(&self) -> Option<&Header> {
         let upto = self
             .known
@@ -343,7 +345,8 @@ impl<'a> ReleaseHistory<'a> {
             .next()
     }
 
-    /// The releases before `serial` that made the tree what it was, the newest first: parts, and the whole before them.
+    /// Releases before `serial` that shaped the tree, newest first: parts, and the whole release
+    /// before them.
     pub(crate) fn before(&self, serial: Serial) -> Vec<&Release> {
         let mut found = Vec::new();
         for known in self.known.iter().rev().filter(|k| k.serial() <= serial) {
@@ -356,7 +359,7 @@ impl<'a> ReleaseHistory<'a> {
         found
     }
 
-    /// The newest of each content, the present one before a copy of it.
+    /// Newest release of each content, the present one before a copy.
     fn newest(&self, keep: usize, counts: impl Fn(&KnownRelease) -> bool) -> BTreeSet<Serial> {
         let present = self
             .known
@@ -371,7 +374,8 @@ impl<'a> ReleaseHistory<'a> {
             .collect()
     }
 
-    /// Whether something of the part `at` is in the tree still: nothing whole followed, or what excludes it.
+    /// Returns whether the tree still has anything of the part `at`: no whole release followed, or
+    /// only one that excludes its paths.
     fn is_left(&self, at: usize) -> bool {
         let mut wholes = self.known[at + 1..]
             .iter()
@@ -393,13 +397,14 @@ impl<'a> ReleaseHistory<'a> {
         })
     }
 
-    /// Whether a later part does all that the part `at` did.
+    /// Returns whether a later part replaces the part `at`.
     fn is_replaced(&self, at: usize) -> bool {
         self.replaced
             .get_or_init(|| self.replaced_of(&self.known.iter().collect::<Vec<_>>()))[at]
     }
 
-    /// Which of these releases a later part replaces: parts between the two that stay are not to miss what it did.
+    /// Finds the releases that a later part replaces. Parts in between that stay must not lose its
+    /// effect.
     fn replaced_of(&self, known: &[&KnownRelease]) -> Vec<bool> {
         let mut replaced = vec![false; known.len()];
         for at in (0..known.len()).rev().filter(|&at| !known[at].is_whole()) {
@@ -437,7 +442,7 @@ impl<'a> ReleaseHistory<'a> {
         }
 
         if new.rules.delete_extras {
-            // All that is left of the part are directories that lead to its scope.
+            // All that remains of the part are directories above its scope.
             let above = old
                 .scope
                 .iter()
@@ -453,7 +458,7 @@ impl<'a> ReleaseHistory<'a> {
         }
     }
 
-    /// Whether a release has the path; `None` when its manifest cannot be read.
+    /// Returns whether a release has the path; `None` if its manifest is unreadable.
     fn has(&self, known: &KnownRelease, path: &TreePath) -> Option<bool> {
         let manifest = Manifest::of(known.header(), self.nodes);
         let pages = known
@@ -463,7 +468,7 @@ impl<'a> ReleaseHistory<'a> {
         Some(pages.find(&manifest, path).ok()?.is_some())
     }
 
-    /// The paths of a release; `None` when its manifest cannot be read.
+    /// Paths of a release; `None` if its manifest is unreadable.
     fn paths<'k>(&self, known: &'k KnownRelease) -> Option<&'k Paths> {
         let read = || -> Result<Paths, ReadError> {
             let manifest = Manifest::of(known.header(), self.nodes);
@@ -492,13 +497,13 @@ impl<'a> ReleaseHistory<'a> {
     }
 }
 
-/// Whether there are paths that both releases govern.
+/// Returns whether the scopes of both releases overlap.
 fn meet(one: &Header, other: &Header) -> bool {
     let meets = |a: &TreePath| other.scope.iter().any(|b| a.is_within(b) || b.is_within(a));
     one.scope.is_empty() || other.scope.is_empty() || one.scope.iter().any(meets)
 }
 
-/// Whether two parts with these rules treat what both of them have in the same way.
+/// Returns whether two parts with these rules treat shared paths in the same way.
 fn alike(one: &Rules, other: &Rules) -> bool {
     let same = |rules: &Rules| Rules {
         delete_extras: false,
@@ -509,7 +514,7 @@ fn alike(one: &Rules, other: &Rules) -> bool {
     same(one) == same(other)
 }
 
-/// The rules of a release as far as they say something of paths in `scope`; patterns of its directories come last.
+/// Rules of a release that concern paths in `scope`; patterns of its directories come last.
 fn in_scope(header: &Header, scope: &[TreePath]) -> Rules {
     let is_own = |base: &TreePath| scope.iter().any(|path| base.is_within(path));
     let leads = |base: &TreePath| scope.is_empty() || scope.iter().any(|path| path.is_within(base));
