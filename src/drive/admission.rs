@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{SessionId, TreeName};
 use crate::keys::PublicKey;
 use crate::manifest::{Intent, Release, ReleaseId};
-use crate::proto::receiver::{Denied, Reply, Request};
+use crate::proto::receiver::{DiskReply, DiskRequest, OfferRefusal};
 use crate::units::WallTime;
 
 /// The most offers that wait to be looked at.
@@ -29,7 +29,7 @@ const MAX_AUDITS: usize = 20_000;
 pub(super) struct Offer {
     pub(super) session: SessionId,
     pub(super) opening: Opening,
-    pub(super) requests: Receiver<Request>,
+    pub(super) requests: Receiver<DiskRequest>,
 }
 
 /// What is looked at.
@@ -63,15 +63,18 @@ impl Admission {
                     Arrival::Offer(offer) => offer,
                     Arrival::Header(release, signature) => {
                         let may = guarded(|| may_be_taken(&host, &release, &signature));
-                        answer.send(Reply::Verified(release.id(), matches!(may, Ok(Ok(())))));
+                        answer.send(DiskReply::Verified(release.id(), matches!(may, Ok(Ok(())))));
                         continue;
                     }
                 };
                 let session = offer.session;
                 let admitted = guarded(|| admit(&host, &mut audits, &trees, &answer, offer));
                 // What was admitted is answered to already.
-                if let Err(why) = admitted.map_err(Denied::from).and_then(|admitted| admitted) {
-                    answer.send(Reply::Opened(session, Err(why)));
+                if let Err(why) = admitted
+                    .map_err(OfferRefusal::from)
+                    .and_then(|admitted| admitted)
+                {
+                    answer.send(DiskReply::Opened(session, Err(why)));
                 }
             }
         };
@@ -120,7 +123,7 @@ fn admit(
     trees: &BTreeMap<TreeName, SyncSender<Job>>,
     answer: &Answer,
     offer: Offer,
-) -> Result<(), Denied> {
+) -> Result<(), OfferRefusal> {
     let Offer {
         session,
         opening,
@@ -134,7 +137,7 @@ fn admit(
     let tree = &release.header().tree;
     let queue = trees
         .get(tree)
-        .ok_or_else(|| Denied::from(format!("there is no tree {tree} here")))?;
+        .ok_or_else(|| OfferRefusal::from(format!("there is no tree {tree} here")))?;
 
     let task = Task {
         id: session,
@@ -150,13 +153,13 @@ fn admit(
         Err(TrySendError::Full(_)) => {
             let why =
                 format!("too many sessions wait for the tree {tree}; try again when they are over");
-            return Err(Denied { why, proven: true });
+            return Err(OfferRefusal { why, proven: true });
         }
         Err(TrySendError::Disconnected(_)) => return Err("this host is ending".to_string().into()),
     }
 
     audits.admitted(&release);
-    answer.send(Reply::Opened(session, Ok(())));
+    answer.send(DiskReply::Opened(session, Ok(())));
     Ok(())
 }
 
@@ -168,7 +171,7 @@ struct Audits {
 }
 
 impl Audits {
-    fn check(&mut self, release: &Release, now: WallTime) -> Result<(), Denied> {
+    fn check(&mut self, release: &Release, now: WallTime) -> Result<(), OfferRefusal> {
         if release.header().intent != Intent::Audit {
             return Ok(());
         }
@@ -218,7 +221,7 @@ mod tests {
     use crate::manifest::Header;
     use crate::manifest::header::tests::a_header;
     use crate::net::Poller;
-    use crate::proto::receiver::Look;
+    use crate::proto::receiver::ScanMode;
 
     fn release(serial: u64, intent: Intent, created: i64) -> Release {
         let header = Header {
@@ -313,13 +316,13 @@ mod tests {
         for session in 0..OFFERS {
             let (release, look) = (
                 release(session + 1, Intent::Deploy, 1_000_000),
-                Look::default(),
+                ScanMode::default(),
             );
             let (signature, sender) = (
                 Arc::from(vec![b'x'; 83]),
                 HostName::new("evil").expect("legal"),
             );
-            disk.request(Request::Open {
+            disk.request(DiskRequest::Open {
                 session: SessionId(session),
                 release,
                 signature,
@@ -332,7 +335,7 @@ mod tests {
 
         let refused = replies.iter().take(OFFERS as usize);
         let refused = refused
-            .filter(|r| matches!(r, Reply::Opened(_, Err(denied)) if !denied.proven))
+            .filter(|r| matches!(r, DiskReply::Opened(_, Err(denied)) if !denied.proven))
             .count();
         assert_eq!(refused as u64, OFFERS, "each has its answer");
 

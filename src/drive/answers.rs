@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::Fingerprint;
 use crate::net::Waker;
-use crate::proto::receiver::{Notice, Receiver};
+use crate::proto::receiver::{HostNotice, Receiver};
 use crate::tree::KeptRelease;
 use crate::units::Moment;
 use crate::wire::HostStage;
@@ -103,8 +103,8 @@ impl Answers {
     }
 
     /// Takes note of what went wrong, and of what went well after it.
-    pub(super) fn note(&mut self, now: Moment, notice: &Notice) {
-        let Notice::Stage {
+    pub(super) fn note(&mut self, now: Moment, notice: &HostNotice) {
+        let HostNotice::Stage {
             tree,
             serial,
             stage,
@@ -152,7 +152,7 @@ impl Answers {
             self.look = now + ages::EVERY;
         }
 
-        while let Some((from, ask)) = machine.poll_question(now) {
+        while let Some((from, ask)) = machine.poll_query(now) {
             let question = Question {
                 from,
                 at: now,
@@ -169,7 +169,7 @@ impl Answers {
         }
 
         while let Ok((to, tell)) = self.answers.try_recv() {
-            machine.tell(to, tell);
+            machine.answer(to, tell);
         }
     }
 
@@ -231,7 +231,7 @@ impl Answers {
 
         names
             .into_iter()
-            .map(|tree| (tree.clone(), machine.work(tree), trouble(tree)))
+            .map(|tree| (tree.clone(), machine.work_on(tree), trouble(tree)))
             .collect()
     }
 }

@@ -28,7 +28,7 @@ use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release};
 use crate::net::Waker;
-use crate::proto::receiver::{Ordered, Reason, Reply, Request};
+use crate::proto::receiver::{DiskReply, DiskRequest, Ordered, ReasonText};
 use crate::tree::scan::Scanned;
 use crate::tree::{HostNames, Tree};
 use crate::units::Limit;
@@ -252,7 +252,7 @@ fn state(tree: &Tree) -> TreeState {
 #[derive(Debug)]
 pub struct Disk {
     host: Arc<Host>,
-    replies: Sender<Reply>,
+    replies: Sender<DiskReply>,
     waker: Waker,
     sessions: HashMap<SessionId, Queue>,
     admission: Option<Admission>,
@@ -283,14 +283,14 @@ type Work = Box<dyn FnOnce(&Host, &ManagedTree, &Answer) + Send>;
 /// The way to a session on its tree's thread.
 #[derive(Debug)]
 struct Queue {
-    work: Sender<Request>,
+    work: Sender<DiskRequest>,
     /// Nobody wants to know any more: only an order is still carried out.
     closed: Arc<AtomicBool>,
 }
 
 impl Disk {
     /// Answers go into `replies`, and `waker` is called.
-    pub fn new(host: Arc<Host>, replies: Sender<Reply>, waker: Waker) -> crate::Result<Self> {
+    pub fn new(host: Arc<Host>, replies: Sender<DiskReply>, waker: Waker) -> crate::Result<Self> {
         let ending = Arc::new(AtomicBool::new(false));
         let answer = Answer {
             replies: replies.clone(),
@@ -300,7 +300,7 @@ impl Disk {
         let gravedigger = {
             let (graves, answer) = (Arc::clone(&host), answer.clone());
             Gravedigger::start(Arc::clone(&host), move |order, holds| {
-                answer.send(Reply::Buried(order, holds));
+                answer.send(DiskReply::Buried(order, holds));
                 answer.trees(&graves);
             })
         };
@@ -335,9 +335,9 @@ impl Disk {
     }
 
     /// Hands a request on. Each is answered, but for those of a session that is closed.
-    pub fn request(&mut self, request: Request) {
+    pub fn request(&mut self, request: DiskRequest) {
         match request {
-            Request::Open {
+            DiskRequest::Open {
                 session,
                 release,
                 signature,
@@ -359,19 +359,19 @@ impl Disk {
                     },
                 );
             }
-            Request::Close(session) => drop(self.sessions.remove(&session)),
-            Request::Bury(order) => self.gravedigger.take(order),
-            Request::Verify(release, signature) => {
+            DiskRequest::Close(session) => drop(self.sessions.remove(&session)),
+            DiskRequest::Bury(order) => self.gravedigger.take(order),
+            DiskRequest::Verify(release, signature) => {
                 let id = release.id();
                 if !self
                     .admission
                     .as_ref()
                     .is_some_and(|admission| admission.verify(release, signature))
                 {
-                    self.answer().send(Reply::Verified(id, false));
+                    self.answer().send(DiskReply::Verified(id, false));
                 }
             }
-            Request::GoBack(tree) => {
+            DiskRequest::GoBack(tree) => {
                 let go_back: Work = Box::new(|host, managed, answer| {
                     tombstones::go_back(host, managed);
                     answer.trees(host);
@@ -394,9 +394,9 @@ impl Disk {
                     refused.and_then(|request| unable(&request, "the session is over".into()))
                 {
                     // An order that nobody can follow is no failed commit: the machine goes on as if it had not come.
-                    let ordered = matches!(reply, Reply::Ordered(..));
+                    let ordered = matches!(reply, DiskReply::Ordered(..));
                     self.answer().send(if ordered {
-                        Reply::Ordered(id, None)
+                        DiskReply::Ordered(id, None)
                     } else {
                         reply
                     });
@@ -439,7 +439,7 @@ impl Disk {
         let look: Work = Box::new(move |_, managed, answer| {
             waiting.store(false, Ordering::Release);
             if inspect(managed) && managed.repair.is_some() {
-                answer.send(Reply::Drifted(managed.tree.name().clone()));
+                answer.send(DiskReply::Drifted(managed.tree.name().clone()));
             }
         });
 
@@ -479,7 +479,8 @@ impl Disk {
             self.sessions.insert(session, Queue { work, closed });
         } else {
             let why = "this host has too many offers to look at; try again".to_string();
-            self.answer().send(Reply::Opened(session, Err(why.into())));
+            self.answer()
+                .send(DiskReply::Opened(session, Err(why.into())));
         }
     }
 }
@@ -505,32 +506,39 @@ impl Drop for Queue {
     }
 }
 
-fn session_of(request: &Request) -> Option<SessionId> {
+fn session_of(request: &DiskRequest) -> Option<SessionId> {
     Some(match request {
-        Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => return None,
-        Request::Open { session, .. } | Request::Deliver { session, .. } => *session,
-        Request::Recall { session, .. } | Request::Order { session, .. } => *session,
-        Request::Explore(id) | Request::Diff(id) | Request::Finish(id) => *id,
-        Request::Check(id) | Request::Close(id) => *id,
+        DiskRequest::Bury(_) | DiskRequest::GoBack(_) | DiskRequest::Verify(..) => return None,
+        DiskRequest::Open { session, .. } | DiskRequest::Deliver { session, .. } => *session,
+        DiskRequest::ReadBack { session, .. } | DiskRequest::Order { session, .. } => *session,
+        DiskRequest::Explore(id) | DiskRequest::Diff(id) | DiskRequest::Finish(id) => *id,
+        DiskRequest::Check(id) | DiskRequest::Close(id) => *id,
     })
 }
 
 /// The answer to a request that could not be worked on.
-fn unable(request: &Request, why: Reason) -> Option<Reply> {
+fn unable(request: &DiskRequest, why: ReasonText) -> Option<DiskReply> {
     Some(match request {
-        Request::Open { session, .. } => Reply::Opened(*session, Err(why.into())),
-        Request::Explore(id) => Reply::Explored(*id, Err(why)),
-        Request::Diff(id) => Reply::Diffed(*id, Err(why)),
-        Request::Finish(id) => Reply::Finished(*id, Err(why)),
-        Request::Deliver { session, .. } => Reply::Delivered(*session, Vec::new(), Err(why)),
-        Request::Recall {
+        DiskRequest::Open { session, .. } => DiskReply::Opened(*session, Err(why.into())),
+        DiskRequest::Explore(id) => DiskReply::Explored(*id, Err(why)),
+        DiskRequest::Diff(id) => DiskReply::Diffed(*id, Err(why)),
+        DiskRequest::Finish(id) => DiskReply::Finished(*id, Err(why)),
+        DiskRequest::Deliver { session, .. } => {
+            DiskReply::Delivered(*session, Vec::new(), Err(why))
+        }
+        DiskRequest::ReadBack {
             session,
             generation,
             ..
-        } => Reply::Recalled(*session, *generation, Vec::new()),
-        Request::Order { session, .. } => Reply::Ordered(*session, Some(Ordered::Failed(why))),
-        Request::Check(id) => Reply::Checked(*id, Err(why)),
-        Request::Close(_) | Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => {
+        } => DiskReply::ReadBack(*session, *generation, Vec::new()),
+        DiskRequest::Order { session, .. } => {
+            DiskReply::Ordered(*session, Some(Ordered::Failed(why)))
+        }
+        DiskRequest::Check(id) => DiskReply::Checked(*id, Err(why)),
+        DiskRequest::Close(_)
+        | DiskRequest::Bury(_)
+        | DiskRequest::GoBack(_)
+        | DiskRequest::Verify(..) => {
             return None;
         }
     })
@@ -539,19 +547,19 @@ fn unable(request: &Request, why: Reason) -> Option<Reply> {
 /// Where answers go.
 #[derive(Clone)]
 pub(super) struct Answer {
-    replies: Sender<Reply>,
+    replies: Sender<DiskReply>,
     waker: Waker,
 }
 
 impl Answer {
     /// Says what the trees of `host` are now.
     fn trees(&self, host: &Host) {
-        self.send(Reply::Shown(host.shown()));
-        self.send(Reply::Headers(host.headers()));
-        self.send(Reply::Trees(host.states()));
+        self.send(DiskReply::Shown(host.shown()));
+        self.send(DiskReply::Headers(host.headers()));
+        self.send(DiskReply::Trees(host.states()));
     }
 
-    pub(super) fn send(&self, reply: Reply) {
+    pub(super) fn send(&self, reply: DiskReply) {
         // Nobody listens any more when the daemon is ending.
         let _ = self.replies.send(reply);
         self.waker.wake();
@@ -581,7 +589,7 @@ pub(super) struct Task {
     pub(super) opening: Opening,
     /// Who signed the release.
     pub(super) key: PublicKey,
-    pub(super) requests: Receiver<Request>,
+    pub(super) requests: Receiver<DiskRequest>,
     pub(super) answer: Answer,
 }
 
@@ -592,7 +600,7 @@ impl Task {
         let (id, requests, answer) = (self.id, self.requests, self.answer);
         while let Ok(request) = requests.recv() {
             // What was committed is looked after even when nobody wants to know any more.
-            let matters = matches!(request, Request::Order { .. } | Request::Check(_));
+            let matters = matches!(request, DiskRequest::Order { .. } | DiskRequest::Check(_));
             if closed.load(Ordering::Acquire) && !matters {
                 continue;
             }
@@ -606,31 +614,31 @@ impl Task {
         // After a failure: an order that was on its way is no longer waited for.
         for _ in requests
             .iter()
-            .filter(|r| matches!(r, Request::Order { .. }))
+            .filter(|r| matches!(r, DiskRequest::Order { .. }))
         {
-            answer.send(Reply::Ordered(id, None));
+            answer.send(DiskReply::Ordered(id, None));
         }
     }
 }
 
 /// Answers one request; false when the session is in no state to go on.
-fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Request) -> bool {
+fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: DiskRequest) -> bool {
     // What the answer would be if the work should panic.
     let stub = match &request {
-        Request::Deliver { session, body, .. } => {
+        DiskRequest::Deliver { session, body, .. } => {
             let (payload, blocks) = (Vec::new(), Vec::new());
-            Request::Deliver {
+            DiskRequest::Deliver {
                 session: *session,
                 payload,
                 body: *body,
                 blocks,
             }
         }
-        Request::Recall {
+        DiskRequest::ReadBack {
             session,
             generation,
             ..
-        } => Request::Recall {
+        } => DiskRequest::ReadBack {
             session: *session,
             generation: *generation,
             parts: Vec::new(),
@@ -650,11 +658,11 @@ fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Requ
     };
 
     // A commit that failed has used its number up, too.
-    if let Reply::Ordered(_, Some(_)) | Reply::Checked(..) = reply {
+    if let DiskReply::Ordered(_, Some(_)) | DiskReply::Checked(..) = reply {
         answer.trees(session.host);
     }
 
-    let compared = matches!(reply, Reply::Diffed(_, Ok(_)));
+    let compared = matches!(reply, DiskReply::Diffed(_, Ok(_)));
     answer.send(reply);
     session.keep_order();
 
@@ -662,7 +670,7 @@ fn work(id: SessionId, answer: &Answer, session: &mut Session<'_>, request: Requ
         && let Some(stage) = &session.stage
         && let Err(e) = stage.reserve()
     {
-        answer.send(Reply::Finished(id, Err(reason(&e))));
+        answer.send(DiskReply::Finished(id, Err(reason(&e))));
         return false;
     }
 
@@ -682,7 +690,7 @@ pub(super) fn step_back() {
 const STEP_BACK: i32 = 3;
 
 /// Does `work`; a defect in it ends this session and not the host.
-pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, ReasonText> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic
             .downcast_ref::<String>()
@@ -698,7 +706,7 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Reason> {
 }
 
 /// An error as a host tells it: with what to do about it.
-pub(super) fn reason(e: &Error) -> Reason {
+pub(super) fn reason(e: &Error) -> ReasonText {
     match e.hint_text() {
         Some(hint) => format!("{e} ({hint})"),
         None => e.to_string(),

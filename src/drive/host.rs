@@ -20,7 +20,7 @@ use crate::keys::{AuthorizedKeys, GroupKey};
 use crate::manifest::Release;
 use crate::net::Waker;
 use crate::proto::members::Trust;
-use crate::proto::receiver::{HostSetup, Receiver, Reply};
+use crate::proto::receiver::{DiskReply, HostSetup, Receiver};
 use crate::tree::Tree;
 use crate::units::Moment;
 use crate::wire::message::{Pull, TreeState};
@@ -181,7 +181,7 @@ pub struct Running {
     clock: Clock,
     machine: Receiver,
     disk: Disk,
-    replies: Inbox<Reply>,
+    replies: Inbox<DiskReply>,
     answers: Answers,
     commands: Inbox<Command>,
     /// Until when orders under way hold up the end, once that is asked for.
@@ -311,7 +311,7 @@ impl Running {
                         if self.lacks_nothing(&release) {
                             let states = self.disk.sent(&release);
                             self.machine
-                                .handle_reply(self.clock.now(), Reply::Trees(states));
+                                .handle_reply(self.clock.now(), DiskReply::Trees(states));
                         }
                         let _ = answer.send(());
                     }
@@ -324,11 +324,13 @@ impl Running {
                         let _ = answer.send(hosts);
                     }
                     Command::Changed => {
-                        self.machine
-                            .handle_reply(self.clock.now(), Reply::Headers(self.host.headers()));
+                        self.machine.handle_reply(
+                            self.clock.now(),
+                            DiskReply::Headers(self.host.headers()),
+                        );
                         let states = self.disk.states();
                         self.machine
-                            .handle_reply(self.clock.now(), Reply::Trees(states));
+                            .handle_reply(self.clock.now(), DiskReply::Trees(states));
                     }
                     Command::Opened(tree) => self.opened(&tree),
                     Command::Stop => {
@@ -341,7 +343,7 @@ impl Running {
                 return self.leave();
             }
             if let Some(total) = self.drops.look(now, self.endpoint.links()) {
-                self.machine.dropped(total);
+                self.machine.set_dropped(total);
             }
             self.look_at_strangers(now);
             while let Some(tree) = self.inspections.poll(now) {
@@ -400,18 +402,18 @@ impl Running {
         if managed.catch_up.takes() {
             let gives = managed.catch_up.gives(self.endpoint.room() > 0);
             self.machine
-                .handle_reply(now, Reply::CatchesUp(tree.clone(), gives));
+                .handle_reply(now, DiskReply::CatchesUp(tree.clone(), gives));
         }
 
         for buried in managed.tree.state().tombstones().unwrap_or_default() {
             self.machine
-                .handle_reply(now, Reply::Buried(buried.order, true));
+                .handle_reply(now, DiskReply::Buried(buried.order, true));
         }
 
         self.machine
-            .handle_reply(now, Reply::Headers(self.host.headers()));
+            .handle_reply(now, DiskReply::Headers(self.host.headers()));
         self.machine
-            .handle_reply(now, Reply::Trees(self.disk.states()));
+            .handle_reply(now, DiskReply::Trees(self.disk.states()));
         self.inspections.add(now, tree, managed);
 
         if managed.tree.is_strange() {
@@ -460,7 +462,7 @@ impl Running {
             self.disk.request(request);
         }
 
-        while let Some(pull) = self.machine.poll_pulled() {
+        while let Some(pull) = self.machine.poll_pull() {
             // Nobody serves them where there is nobody who listens, and who finds no room asks again.
             let _ = self.pulls.as_ref().map(|pulls| pulls.try_send(pull));
         }
@@ -489,7 +491,7 @@ impl Running {
             .lately(clock::since_epoch())
             .filter(|s| s.kind == OpenError::Plain);
 
-        self.machine.strangers(plain.map(|s| s.address));
+        self.machine.set_unheard(plain.map(|s| s.address));
     }
 
     fn rekey(&mut self, keys: &[GroupKey]) {

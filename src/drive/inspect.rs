@@ -13,7 +13,7 @@ use super::look::Look;
 use crate::Result;
 use crate::id::TreeName;
 use crate::manifest::Release;
-use crate::proto::receiver::Look as How;
+use crate::proto::receiver::ScanMode;
 use crate::tree::CommitReport;
 use crate::units::{Moment, printable};
 use crate::wire::query::Drifted;
@@ -115,7 +115,7 @@ fn differences(managed: &ManagedTree) -> Result<Option<(u64, String)>> {
         return Ok(None);
     }
 
-    let scanned = Look::begin(managed, &current.release, How::default(), None)?.end()?;
+    let scanned = Look::begin(managed, &current.release, ScanMode::default(), None)?.end()?;
     let plan = managed.compare(&scanned, header)?;
     let count =
         plan.summary.created + plan.summary.updated + plan.summary.metadata + plan.summary.deleted;

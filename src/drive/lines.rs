@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::quiet::{Quiet, left_out};
 use super::strangers::Stranger;
-use crate::proto::receiver::Notice;
+use crate::proto::receiver::HostNotice;
 use crate::units::{Moment, one_line, printable};
 use crate::wire::HostStage;
 use crate::wire::seal::OpenError;
@@ -47,9 +47,9 @@ impl Lines {
     }
 
     /// A session moved on, or something else is to be told.
-    pub(super) fn notice(&mut self, now: Moment, notice: &Notice) {
+    pub(super) fn notice(&mut self, now: Moment, notice: &HostNotice) {
         match notice {
-            Notice::Stage { tree, serial, sender, stage, text, proven } => {
+            HostNotice::Stage { tree, serial, sender, stage, text, proven } => {
                 let why = text.as_deref().map(|t| format!(": {}", one_line(t))).unwrap_or_default();
                 match stage {
                     HostStage::Refused => self.say(now, Kind::Refused(*proven), |more| {
@@ -63,19 +63,19 @@ impl Lines {
                     _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
                 }
             }
-            Notice::Damaged { tree, serial, sources } => self.say(now, Kind::Damaged, |more| {
+            HostNotice::Damaged { tree, serial, sources } => self.say(now, Kind::Damaged, |more| {
                 let sources: Vec<String> = sources.iter().map(ToString::to_string).collect();
                 let sources = sources.join(", ");
                 tracing::warn!("{tree}@{serial}: data is not what the release says, and is asked for again; it came from {sources}{more}");
             }),
-            Notice::Pulls { tree, from } => self.say(now, Kind::Pulls, |more| {
+            HostNotice::Pulls { tree, from } => self.say(now, Kind::Pulls, |more| {
                 tracing::info!("tree {tree}: others have a release that it lacks; asks {from} for it{more}");
             }),
-            Notice::Version(version, from) => self.say(now, Kind::Version, |more| {
+            HostNotice::Version(version, from) => self.say(now, Kind::Version, |more| {
                 let ours = crate::wire::VERSION;
                 tracing::warn!("{from} sends datagrams of wire format {version}; this makuo speaks {ours}{more}");
             }),
-            Notice::Illegal(from, why) => self.say(now, Kind::Illegal, |more| {
+            HostNotice::Illegal(from, why) => self.say(now, Kind::Illegal, |more| {
                 tracing::warn!("{from} offers what no host takes: {}{more}", printable(why.as_bytes()));
             }),
         }

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::manifest::pages::{PageKey, Pages, differing};
 use crate::manifest::read::Manifest;
 use crate::manifest::{Entry, Header, Release, TreePath};
-use crate::proto::receiver::Look as How;
+use crate::proto::receiver::ScanMode;
 use crate::tree::index::Index;
 use crate::tree::scan::{Hints, ScanOptions, Scanned, scan_with_written};
 use crate::tree::{NodeStore, Rights, Tree};
@@ -31,7 +31,7 @@ impl Look {
     pub fn begin(
         managed: &ManagedTree,
         release: &Release,
-        how: How,
+        how: ScanMode,
         stop: Option<&Arc<AtomicBool>>,
     ) -> Result<Self> {
         let options = ScanOptions {

@@ -3,12 +3,12 @@
 //! What is not here, or is not what its hash says, is left out: the sender's coded symbols make up for it.
 
 use super::session::Session;
-use crate::proto::receiver::Part;
+use crate::proto::receiver::BlockPart;
 use crate::tree::stage::{BlockReader, Stage};
 
 impl Session<'_> {
     /// These parts of blocks, as far as they can be read; those of one block follow each other.
-    pub(super) fn recall(&mut self, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
+    pub(super) fn recall(&mut self, parts: Vec<BlockPart>) -> Vec<(BlockPart, Vec<u8>)> {
         let Some(stage) = &self.stage else {
             return Vec::new();
         };
@@ -37,7 +37,11 @@ impl Session<'_> {
 }
 
 /// Each block is read and verified once, whatever the number of its parts.
-fn read_parts(recall: &mut BlockReader, stage: &Stage, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
+fn read_parts(
+    recall: &mut BlockReader,
+    stage: &Stage,
+    parts: Vec<BlockPart>,
+) -> Vec<(BlockPart, Vec<u8>)> {
     let (mut block, mut found) = (Vec::new(), Vec::with_capacity(parts.len()));
     for parts in parts.chunk_by(|a, b| a.ordinal == b.ordinal) {
         let here = parts

@@ -7,7 +7,7 @@ use super::disk::{Host, reason};
 use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, PublicKey, Role, verify};
 use crate::manifest::{Header, Intent, Release};
-use crate::proto::receiver::Reason;
+use crate::proto::receiver::ReasonText;
 use crate::tree::{Following, Tree};
 use crate::units::{WallTime, shown_age};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
@@ -22,7 +22,7 @@ pub(super) fn check_allowed(
     key: &PublicKey,
     release: &Release,
     now: WallTime,
-) -> Result<(), Reason> {
+) -> Result<(), ReasonText> {
     let header = release.header();
     let keys = host.keys();
     keys.allows(key, &header.tree, Role::from(header.intent), now)
@@ -46,7 +46,7 @@ pub(super) fn check_session(
     header: &Header,
     session: SessionId,
     granted: bool,
-) -> Result<(), Reason> {
+) -> Result<(), ReasonText> {
     match header.session {
         Some(signed) if signed != session && !granted => {
             Err("it was signed for another session: release again".into())
@@ -80,7 +80,7 @@ fn had_before(host: &Host, new: &Header) -> bool {
 }
 
 /// Whether its time is now.
-fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
+fn is_current(header: &Header, now: WallTime) -> Result<(), ReasonText> {
     if let Some(expired) = header.expires.filter(|at| *at <= now) {
         let ago = shown_age(now.0.abs_diff(expired.0));
         return Err(format!(
@@ -108,7 +108,7 @@ fn is_current(header: &Header, now: WallTime) -> Result<(), Reason> {
 }
 
 /// Whether the release may follow what the host has accepted.
-pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), Reason> {
+pub(super) fn is_newer(tree: &Tree, header: &Header) -> Result<(), ReasonText> {
     let highest = tree
         .highest_serial()
         .map_err(|e| reason(&e))?
@@ -132,7 +132,7 @@ pub(super) fn check_grant(
     key: &PublicKey,
     release: &Release,
     grant: &SignedOrder,
-) -> Result<(), Reason> {
+) -> Result<(), ReasonText> {
     let by = verify(Namespace::ORDER, &grant.order, &grant.signature)
         .map_err(|e| format!("the order that came with the release is not signed: {e}"))?;
     let order = Order::decode(&grant.order).ok_or("what came with the release is no order")?;
@@ -149,14 +149,14 @@ pub(super) fn check_grant(
 
 /// As [`is_newer`], for a release that was committed elsewhere: the present one may be put again over what others
 /// changed, and gives way to another one when it was taken back or has the same serial, see [`Following`].
-pub(super) fn may_be_made_up(tree: &Tree, release: &Release) -> Result<(), Reason> {
+pub(super) fn may_be_made_up(tree: &Tree, release: &Release) -> Result<(), ReasonText> {
     match tree.state().following(release).map_err(|e| reason(&e))? {
         Some(Following::Again | Following::Back | Following::Twin) => Ok(()),
         Some(Following::Newer) | None => is_newer(tree, release.header()),
     }
 }
 
-fn follows(header: &Header, highest: Serial) -> Result<(), Reason> {
+fn follows(header: &Header, highest: Serial) -> Result<(), ReasonText> {
     let serial = header.serial;
     match serial.0.checked_sub(highest.0) {
         _ if header.intent == Intent::Audit => Ok(()),

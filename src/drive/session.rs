@@ -23,7 +23,7 @@ use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, PlacedBlock};
-use crate::proto::receiver::{Denied, Look as LookAt, Reason, Reply, Request};
+use crate::proto::receiver::{DiskReply, DiskRequest, OfferRefusal, ReasonText, ScanMode};
 use crate::tree::scan::Scanned;
 use crate::tree::stage::{BlockReader, Stage};
 use crate::tree::{NodeStore, Unhealthy};
@@ -33,7 +33,7 @@ use crate::wire::message::{DiffSummary, SignedOrder};
 pub(super) struct Opening {
     pub(super) release: Release,
     pub(super) signature: Arc<[u8]>,
-    pub(super) look: LookAt,
+    pub(super) look: ScanMode,
     /// Who sends it, by its own word.
     pub(super) sender: HostName,
     /// The order to commit that came with the release.
@@ -54,7 +54,7 @@ pub(super) struct Session<'a> {
     pub(super) sender: HostName,
     pub(super) ending: Arc<AtomicBool>,
     closed: Arc<AtomicBool>,
-    pub(super) how: LookAt,
+    pub(super) how: ScanMode,
     explorer: Explorer,
     /// The look at the tree that is taken while nodes of the manifest are missing.
     look: Option<Look>,
@@ -119,38 +119,38 @@ impl<'a> Session<'a> {
     }
 
     /// `None` to what is no work of a session.
-    pub(super) fn answer(&mut self, id: SessionId, request: Request) -> Option<Reply> {
+    pub(super) fn answer(&mut self, id: SessionId, request: DiskRequest) -> Option<DiskReply> {
         Some(match request {
             // The session before this one may have committed since this one was opened.
-            Request::Explore(_) => {
+            DiskRequest::Explore(_) => {
                 let newer = match &self.grant {
                     Some(_) => may_be_made_up(&self.managed.tree, &self.release),
                     None => is_newer(&self.managed.tree, self.release.header()),
                 };
-                Reply::Explored(id, newer.and_then(|()| self.explore()))
+                DiskReply::Explored(id, newer.and_then(|()| self.explore()))
             }
-            Request::Diff(_) => Reply::Diffed(id, self.diff()),
-            Request::Deliver {
+            DiskRequest::Diff(_) => DiskReply::Diffed(id, self.diff()),
+            DiskRequest::Deliver {
                 payload,
                 body,
                 blocks,
                 ..
             } => {
                 let outcome = self.deliver(&payload, body, &blocks);
-                Reply::Delivered(id, payload, outcome)
+                DiskReply::Delivered(id, payload, outcome)
             }
-            Request::Recall {
+            DiskRequest::ReadBack {
                 generation, parts, ..
-            } => Reply::Recalled(id, generation, self.recall(parts)),
-            Request::Finish(_) => Reply::Finished(id, self.finish()),
-            Request::Order { order, .. } => Reply::Ordered(id, self.order(id, &order)),
-            Request::Check(_) => Reply::Checked(id, self.check()),
-            Request::Open { .. } | Request::Close(_) => return None,
-            Request::Bury(_) | Request::GoBack(_) | Request::Verify(..) => return None,
+            } => DiskReply::ReadBack(id, generation, self.recall(parts)),
+            DiskRequest::Finish(_) => DiskReply::Finished(id, self.finish()),
+            DiskRequest::Order { order, .. } => DiskReply::Ordered(id, self.order(id, &order)),
+            DiskRequest::Check(_) => DiskReply::Checked(id, self.check()),
+            DiskRequest::Open { .. } | DiskRequest::Close(_) => return None,
+            DiskRequest::Bury(_) | DiskRequest::GoBack(_) | DiskRequest::Verify(..) => return None,
         })
     }
 
-    fn explore(&mut self) -> Result<RangeSet, Reason> {
+    fn explore(&mut self) -> Result<RangeSet, ReasonText> {
         if self.release.header().intent != Intent::Audit {
             self.managed.tree.mend().map_err(|e| reason(&e))?;
         }
@@ -188,7 +188,7 @@ impl<'a> Session<'a> {
 
     /// A refusal may come from what is remembered of the tree: then the next look is at all of it. One that follows such a
     /// look does not, and one that was cut short tells nothing.
-    fn diff(&mut self) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), Reason> {
+    fn diff(&mut self) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), ReasonText> {
         let (tree, closed) = (&self.managed.tree, Arc::clone(&self.closed));
         let doubt = |is_of_index: bool| {
             if is_of_index && !closed.load(Ordering::Acquire) {
@@ -205,7 +205,10 @@ impl<'a> Session<'a> {
         self.compare(&scanned).inspect_err(|_| doubt(!walked))
     }
 
-    fn compare(&mut self, scanned: &Scanned) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), Reason> {
+    fn compare(
+        &mut self,
+        scanned: &Scanned,
+    ) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), ReasonText> {
         // The manifest is here; what comes now may not be compressed.
         self.expander = Expander::default();
         let tree = &self.managed.tree;
@@ -265,7 +268,7 @@ impl<'a> Session<'a> {
         payload: &[u8],
         at: Body,
         blocks: &[PlacedBlock],
-    ) -> Result<(RangeSet, u64), Reason> {
+    ) -> Result<(RangeSet, u64), ReasonText> {
         let encoded = payload.get(at.start..).unwrap_or_default();
         let content = match at.encoding {
             Encoding::Plain => Some(encoded),
@@ -287,7 +290,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn finish(&mut self) -> Result<(), Reason> {
+    fn finish(&mut self) -> Result<(), ReasonText> {
         self.recall = None;
         let stage = self.stage.as_mut().ok_or("nothing is staged")?;
         stage
@@ -302,7 +305,7 @@ pub(super) fn check(
     host: &Host,
     session: SessionId,
     opening: &Opening,
-) -> Result<PublicKey, Denied> {
+) -> Result<PublicKey, OfferRefusal> {
     let Opening {
         release,
         signature,
@@ -322,7 +325,7 @@ pub(super) fn check(
         host.trees
             .get(&header.tree)
             .ok_or_else(|| match host.trees.broken(&header.tree) {
-                Some(why) => Denied { why, proven: true },
+                Some(why) => OfferRefusal { why, proven: true },
                 None => format!("there is no tree {} here", header.tree).into(),
             })?;
 
@@ -335,12 +338,16 @@ pub(super) fn check(
     }
 
     tombstones::check(managed, release)?;
-    can_take(managed, header).map_err(|why| Denied { why, proven: true })?;
+    can_take(managed, header).map_err(|why| OfferRefusal { why, proven: true })?;
     Ok(key)
 }
 
 /// Whether a release that others have may be put here, as far as its header tells.
-pub(super) fn may_be_taken(host: &Host, release: &Release, signature: &[u8]) -> Result<(), Denied> {
+pub(super) fn may_be_taken(
+    host: &Host,
+    release: &Release,
+    signature: &[u8],
+) -> Result<(), OfferRefusal> {
     let key = verify(Namespace::RELEASE, release.bytes(), signature)
         .map_err(|e| format!("the release is not signed: {e}"))?;
     check_allowed(host, &key, release, clock::wall_seconds())?;
@@ -355,7 +362,7 @@ pub(super) fn may_be_taken(host: &Host, release: &Release, signature: &[u8]) -> 
 }
 
 /// Whether the tree is there, and can be switched as the release says.
-fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), Reason> {
+fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), ReasonText> {
     let tree_root = managed.tree.root();
     let root = tree_root.path();
     match managed.tree.still_there() {
@@ -384,7 +391,7 @@ fn keep_nodes(
     nodes: &NodeStore,
     content: &[u8],
     blocks: &[PlacedBlock],
-) -> Result<(RangeSet, u64), Reason> {
+) -> Result<(RangeSet, u64), ReasonText> {
     let (mut wrong, mut bytes) = (RangeSet::default(), 0);
     for placed in blocks {
         let node = content.get(placed.bytes.clone()).unwrap_or_default();
@@ -405,8 +412,8 @@ fn stage_blocks(
     stage: &Stage,
     content: &[u8],
     blocks: &[PlacedBlock],
-) -> Result<(RangeSet, u64), Reason> {
-    let put = |blocks: &[PlacedBlock]| -> Result<(RangeSet, u64), Reason> {
+) -> Result<(RangeSet, u64), ReasonText> {
+    let put = |blocks: &[PlacedBlock]| -> Result<(RangeSet, u64), ReasonText> {
         let (mut wrong, mut bytes) = (RangeSet::default(), 0);
         for placed in blocks {
             let block = content.get(placed.bytes.clone()).unwrap_or_default();

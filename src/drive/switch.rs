@@ -23,7 +23,7 @@ use crate::id::{Serial, SessionId};
 use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
-use crate::proto::receiver::{Ordered, Reason};
+use crate::proto::receiver::{Ordered, ReasonText};
 use crate::tree::{Mark, Unhealthy};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
@@ -82,7 +82,7 @@ impl Session<'_> {
         }
     }
 
-    fn prepare(&mut self) -> Result<(), Reason> {
+    fn prepare(&mut self) -> Result<(), ReasonText> {
         let occasion = self.occasion(Cause::Commit);
         if self.changes
             && let Some(Err(failure)) =
@@ -150,7 +150,7 @@ impl Session<'_> {
     }
 
     /// Runs what is to run after the commit, and sees whether all is well.
-    pub(super) fn check(&self) -> Result<(), Reason> {
+    pub(super) fn check(&self) -> Result<(), ReasonText> {
         let Switch::Done(previous) = self.switch else {
             return Ok(());
         };
@@ -322,7 +322,7 @@ impl Session<'_> {
     }
 
     /// Runs to its end even when the daemon is ending: what it restarts is to run again.
-    fn after(&self, occasion: &HookContext) -> Result<(), Reason> {
+    fn after(&self, occasion: &HookContext) -> Result<(), ReasonText> {
         let never = AtomicBool::new(false);
         match self.managed.hooks.run(Phase::After, occasion, &never) {
             Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),

@@ -12,7 +12,7 @@ use crate::Result;
 use crate::error::Error;
 use crate::hook::{Cause, HookContext, Phase};
 use crate::keys::{Namespace, Role, verify};
-use crate::proto::receiver::Reason;
+use crate::proto::receiver::ReasonText;
 use crate::tree::StoredRelease;
 use crate::wire::message::{Order, SignedOrder};
 
@@ -186,7 +186,7 @@ fn try_to_go_back(host: &Host, managed: &ManagedTree) -> Result<()> {
 pub(super) fn check(
     managed: &ManagedTree,
     release: &crate::manifest::Release,
-) -> std::result::Result<(), Reason> {
+) -> std::result::Result<(), ReasonText> {
     match managed
         .tree
         .state()

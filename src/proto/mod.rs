@@ -33,11 +33,11 @@
 //!   after the first.
 //!
 //! **Content of a host.** If a lost symbol holds only blocks already present on a host, the host
-//! reads the symbol back from disk before sending a NACK ([`receiver::Part`]). Hosts that miss
+//! reads the symbol back from disk before sending a NACK ([`receiver::BlockPart`]). Hosts that miss
 //! different parts of a release then need fewer coded symbols. A compressed payload is one frame,
 //! and no block yields a symbol of it: there every lost symbol counts.
 //!
-//! Disk access is an effect too: a machine emits requests ([`receiver::Request`],
+//! Disk access is an effect too: a machine emits requests ([`receiver::DiskRequest`],
 //! [`sender::SenderRequest`]) and receives replies later, so a slow or broken disk, and a crash
 //! between any two steps, can be simulated.
 

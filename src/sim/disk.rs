@@ -14,7 +14,7 @@ use crate::manifest::{
 };
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Buffers, Encoding, PlacedBlock, pack_to};
-use crate::proto::receiver::{Ordered, Part, Reply, Request};
+use crate::proto::receiver::{BlockPart, DiskReply, DiskRequest, Ordered};
 use crate::units::WallTime;
 use crate::wire::message::{
     DiffSummary, MAX_BEACON_TOMBSTONES, Order, OrderKind, SignedOrder, Tombstone, TreeState,
@@ -317,9 +317,9 @@ impl Disk {
     }
 
     /// Answers a request; `Close` has no answer.
-    pub fn answer(&mut self, request: Request) -> Option<Reply> {
+    pub fn answer(&mut self, request: DiskRequest) -> Option<DiskReply> {
         Some(match request {
-            Request::Open {
+            DiskRequest::Open {
                 session,
                 release,
                 signature: signed,
@@ -327,7 +327,10 @@ impl Disk {
                 ..
             } => {
                 if *signed != signature(release.bytes()) {
-                    return Some(Reply::Opened(session, Err("not signed".to_string().into())));
+                    return Some(DiskReply::Opened(
+                        session,
+                        Err("not signed".to_string().into()),
+                    ));
                 }
                 let buried = self
                     .stones()
@@ -352,11 +355,11 @@ impl Disk {
                         wants: BTreeMap::new(),
                     },
                 );
-                Reply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
+                DiskReply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
             }
-            Request::Explore(session) => Reply::Explored(session, self.explore(session)),
-            Request::Diff(session) => Reply::Diffed(session, self.diff(session)),
-            Request::Deliver {
+            DiskRequest::Explore(session) => DiskReply::Explored(session, self.explore(session)),
+            DiskRequest::Diff(session) => DiskReply::Diffed(session, self.diff(session)),
+            DiskRequest::Deliver {
                 session,
                 mut payload,
                 body,
@@ -371,42 +374,42 @@ impl Disk {
                     payload[at] ^= 1;
                 }
                 let outcome = self.deliver(session, &payload, body, &blocks);
-                Reply::Delivered(session, payload, outcome)
+                DiskReply::Delivered(session, payload, outcome)
             }
-            Request::Recall {
+            DiskRequest::ReadBack {
                 session,
                 generation,
                 parts,
-            } => Reply::Recalled(session, generation, self.recall(session, parts)),
-            Request::Finish(session) => Reply::Finished(session, self.finish(session)),
-            Request::Order { session, order } => {
-                Reply::Ordered(session, self.order(session, &order))
+            } => DiskReply::ReadBack(session, generation, self.recall(session, parts)),
+            DiskRequest::Finish(session) => DiskReply::Finished(session, self.finish(session)),
+            DiskRequest::Order { session, order } => {
+                DiskReply::Ordered(session, self.order(session, &order))
             }
-            Request::Check(session) => {
-                Reply::Checked(session, self.health.clone().unwrap_or(Ok(())))
+            DiskRequest::Check(session) => {
+                DiskReply::Checked(session, self.health.clone().unwrap_or(Ok(())))
             }
-            Request::Verify(release, signed) => {
+            DiskRequest::Verify(release, signed) => {
                 let newer = self
                     .committed
                     .as_ref()
                     .is_none_or(|c| c.header().serial < release.header().serial);
-                Reply::Verified(release.id(), newer && *signed == signature(release.bytes()))
+                DiskReply::Verified(release.id(), newer && *signed == signature(release.bytes()))
             }
-            Request::Bury(order) => {
+            DiskRequest::Bury(order) => {
                 let holds = order.signature == signature(&order.order);
                 if holds {
                     self.tombstones.push(order.clone());
                 }
-                Reply::Buried(order, holds)
+                DiskReply::Buried(order, holds)
             }
-            Request::GoBack(_) => {
+            DiskRequest::GoBack(_) => {
                 if let Some(before) = self.before.take() {
                     self.reverts += 1;
                     self.committed = before;
                 }
-                Reply::Trees(vec![self.state()])
+                DiskReply::Trees(vec![self.state()])
             }
-            Request::Close(session) => {
+            DiskRequest::Close(session) => {
                 if self.open.remove(&session).is_some() {
                     self.before = None;
                 }
@@ -516,13 +519,13 @@ impl Disk {
         Ok((wrong, bytes))
     }
 
-    fn recall(&self, session: SessionId, parts: Vec<Part>) -> Vec<(Part, Vec<u8>)> {
+    fn recall(&self, session: SessionId, parts: Vec<BlockPart>) -> Vec<(BlockPart, Vec<u8>)> {
         let Some(open) = self.open.get(&session).filter(|_| !self.forgetful) else {
             return Vec::new();
         };
 
         let manifest = Manifest::of(open.release.header(), &self.blocks);
-        let read = |part: &Part| {
+        let read = |part: &BlockPart| {
             let located = manifest.entry_of_block(part.ordinal).ok()?;
             let EntryKind::File(content) = &located.entry.kind else {
                 return None;

@@ -111,7 +111,7 @@ enum Event {
     HostReply {
         host: usize,
         life: u32,
-        reply: receiver::Reply,
+        reply: receiver::DiskReply,
     },
     /// The sender's disk answers.
     SenderReply(sender::SenderReply),
@@ -445,14 +445,16 @@ impl Network {
                 if slot.life == life
                     && let Some(machine) = &mut slot.machine
                 {
-                    let committed = matches!(reply, receiver::Reply::Ordered(..));
+                    let committed = matches!(reply, receiver::DiskReply::Ordered(..));
                     machine.handle_reply(self.now, reply);
                     if committed {
-                        machine
-                            .handle_reply(self.now, receiver::Reply::Headers(slot.disk.headers()));
                         machine.handle_reply(
                             self.now,
-                            receiver::Reply::Trees(vec![slot.disk.state()]),
+                            receiver::DiskReply::Headers(slot.disk.headers()),
+                        );
+                        machine.handle_reply(
+                            self.now,
+                            receiver::DiskReply::Trees(vec![slot.disk.state()]),
                         );
                     }
                     self.drain(host);
@@ -584,7 +586,7 @@ impl Network {
             },
         ));
 
-        machine.reckon_with(fleet);
+        machine.assume_fleet(fleet);
         self.drain(host);
     }
 
@@ -678,7 +680,7 @@ impl Network {
         }
 
         while machine.poll_notice().is_some() {}
-        let is_pulled = std::iter::from_fn(|| machine.poll_pulled()).count() > 0;
+        let is_pulled = std::iter::from_fn(|| machine.poll_pull()).count() > 0;
         while let Some(request) = machine.poll_request() {
             slot.disk_free = slot.disk_free.max(self.now) + self.setup.disk.mul_f64(self.rng.f64());
             if let Some(reply) = slot.disk.answer(request) {

@@ -1,16 +1,18 @@
-//! One generation as it arrives: plain symbols in their places, coded ones aside until they mend what was lost.
+//! Reassembles one generation: plain symbols in place, coded symbols aside until they can repair
+//! losses.
 //!
-//! A generation of which every wanted block is there is never decoded. Else a column counts as mended when as many
-//! coded symbols of it have come as it lacks plain ones, wanted or not: all that are lacking are unknowns of the code.
-//! Those that hold only blocks that the host has are read back from its disk and count as received ([`Part`]); of a
-//! payload that travels compressed no block makes a symbol, so that nothing of it can be read back.
+//! A generation is decoded only if a wanted block is incomplete. A column can be decoded once it
+//! has as many coded symbols as it lacks plain ones, wanted or not, because every missing symbol is
+//! an unknown of the code. Symbols with only blocks of the local disk are read back and count as
+//! received ([`BlockPart`]). In a compressed payload no block fills a symbol, so nothing can be
+//! read back.
 
-mod recall;
+mod readback;
 
 use std::collections::HashSet;
 use std::ops::Range;
 
-pub use recall::Part;
+pub use readback::BlockPart;
 
 use crate::fec::{self, Grid, Kernel, Unsolved};
 use crate::id::Generation;
@@ -20,69 +22,78 @@ use crate::proto::generation::{Body, Encoding, Map, PlacedBlock};
 use crate::wire::Symbol;
 use crate::wire::message::{Missing, Ranges};
 
-/// The most ranges of symbols that one complaint names for a generation; where there are more, it only counts.
+/// Largest number of symbol ranges in one loss report; above, the report only counts.
 const MAX_SYMBOL_RANGES: usize = 64;
 
-/// How far a generation is.
+/// Completeness of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Symbols of wanted blocks are missing, or it is not known yet what the generation holds.
+    /// Wanted symbols are missing, or the map of the generation has not arrived.
     Missing,
-    /// Nothing in it is wanted, or it is not legal.
+    /// The generation holds nothing wanted, or is illegal.
     Useless,
-    /// All wanted blocks are there.
+    /// All wanted blocks are complete.
     Whole,
 }
 
-/// What a symbol's header says of how its generation lies.
+/// Comparison of a symbol's grid with the generation's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vote {
-    /// What the first one said.
+    /// Same grid as the first symbol.
     Agrees,
-    /// Something else.
+    /// Different grid.
     Differs,
-    /// Something else, as more than agree with the first one.
+    /// Different grid, and the first one has lost its majority.
     Outvotes,
 }
 
-/// What has arrived of one generation.
+/// Received parts of one generation.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    /// Unknown while nothing of the generation has arrived.
+    /// `None` until the first symbol arrives.
     grid: Option<Grid>,
     bytes: Vec<u8>,
     got: Bitmap,
-    /// Symbols at the beginning that have all arrived.
+    /// Number of leading symbols that have all arrived.
     prefix: u32,
-    columns: Vec<Column>,
-    /// The coded symbols one behind the other, and where each belongs.
+    columns: Vec<ColumnState>,
+    /// The coded symbols, concatenated in the order of `places`.
     coded: Vec<u8>,
     places: Vec<(u16, u8)>,
-    /// The same, to be looked up: no more than the symbols of the generation.
+    /// The contents of `places` for lookup; at most the number of symbols in the generation.
     taken: HashSet<(u16, u8)>,
-    /// The wanted blocks, and the symbols that they lie in.
-    map: Option<(Vec<PlacedBlock>, Bitmap, Body)>,
-    /// Symbols of wanted blocks that are missing, when the map is known.
+    /// The wanted blocks and their symbols.
+    map: Option<WantedMap>,
+    /// Missing symbols of wanted blocks, if the map is known.
     missing: u32,
-    /// Symbols that were taken, and those that lie differently.
+    /// Accepted symbols, and symbols with a different grid.
     votes: (u32, u32),
 }
 
-/// One column.
+/// The wanted part of a generation's map.
+#[derive(Debug)]
+struct WantedMap {
+    blocks: Vec<PlacedBlock>,
+    /// Symbols of the wanted blocks.
+    symbols: Bitmap,
+    body: Body,
+}
+
+/// State of one column.
 #[derive(Debug, Clone, Default)]
-struct Column {
-    /// Plain symbols that have not arrived.
+struct ColumnState {
+    /// Missing plain symbols.
     lost: u32,
-    /// Of them, those that lie in wanted blocks; all while it is not known which those are.
+    /// Missing plain symbols of wanted blocks; all missing ones until the map is known.
     needed: u32,
-    /// Coded symbols that have.
+    /// Received coded symbols.
     coded: u32,
-    /// Coded symbols beyond the lost ones that it takes, because those that came depend on each other.
+    /// Further coded symbols needed because received ones are linearly dependent.
     extra: u32,
 }
 
-impl Column {
-    /// How many more coded symbols mend it.
+impl ColumnState {
+    /// Number of further coded symbols needed to decode the column.
     fn need(&self) -> u32 {
         if self.needed == 0 {
             0
@@ -93,22 +104,23 @@ impl Column {
 }
 
 impl Buffer {
-    /// Whether anything has come.
+    /// Returns true after the first symbol.
     pub fn has_begun(&self) -> bool {
         self.grid.is_some()
     }
 
-    /// Bytes of memory that it takes.
+    /// Allocated bytes.
     pub fn held(&self) -> usize {
         self.bytes.capacity() + self.coded.capacity()
     }
 
-    /// Bytes of its payload.
+    /// Size of the payload in bytes.
     pub fn payload(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Counts a symbol that lies as `grid` says. A forged first symbol costs the few that came until it was outvoted.
+    /// Counts a symbol with the given grid. A forged first symbol costs only the symbols before the
+    /// majority turns.
     pub fn vote(&mut self, grid: Grid) -> Vote {
         if self.grid.is_none_or(|own| own == grid) {
             return Vote::Agrees;
@@ -122,7 +134,7 @@ impl Buffer {
         }
     }
 
-    /// Takes a symbol; false when it was there already, is not needed or does not fit.
+    /// Adds a symbol. Returns false for a duplicate, unneeded or malformed one.
     pub fn take(
         &mut self,
         grid: Grid,
@@ -153,17 +165,18 @@ impl Buffer {
         self.grid = Some(grid);
         self.bytes = memory;
 
-        // Exactly: all generations of a session are of about the same size, and what grew by doubling stays so.
+        // Exact capacity: generations of a session have similar sizes, and spare buffers keep
+        // theirs.
         self.bytes
             .reserve_exact((grid.payload() as usize).saturating_sub(self.bytes.len()));
         self.bytes.resize(grid.payload() as usize, 0);
         self.got = Bitmap::new(grid.symbols());
         let columns = u32::from(grid.columns());
         let rows_of = |column: u32| grid.symbols().saturating_sub(column).div_ceil(columns);
-        let column = |c| Column {
+        let column = |c| ColumnState {
             lost: rows_of(c),
             needed: rows_of(c),
-            ..Column::default()
+            ..ColumnState::default()
         };
 
         self.columns = (0..columns).map(column).collect();
@@ -179,13 +192,13 @@ impl Buffer {
         true
     }
 
-    /// Counts a symbol that is in its place now.
+    /// Counts a symbol stored in place.
     fn arrived(&mut self, grid: Grid, index: u32) {
         let column = &mut self.columns[(index % u32::from(grid.columns())) as usize];
         column.lost -= 1;
         match &self.map {
             None => column.needed -= 1,
-            Some((_, wanted, _)) if wanted.get(index) => {
+            Some(map) if map.symbols.get(index) => {
                 column.needed -= 1;
                 self.missing -= 1;
             }
@@ -211,25 +224,26 @@ impl Buffer {
         true
     }
 
-    /// How far the generation is, as far as `wants` go.
+    /// Returns the completeness of the blocks in `wants`.
     pub fn progress(&mut self, wants: &RangeSet) -> Progress {
         loop {
             if self.map.is_none() && self.read_map(wants).is_err() {
                 return Progress::Useless;
             }
             match &self.map {
-                Some((blocks, ..)) if blocks.is_empty() => return Progress::Useless,
+                Some(map) if map.blocks.is_empty() => return Progress::Useless,
                 Some(_) if self.missing == 0 => return Progress::Whole,
                 _ => {}
             }
-            if !self.mend() {
+            if !self.decode() {
                 return Progress::Missing;
             }
         }
     }
 
-    /// Decodes what is lost when enough has come for all columns that matter; whether that changed anything.
-    fn mend(&mut self) -> bool {
+    /// Decodes missing symbols once all relevant columns have enough. Returns true if any symbol
+    /// was recovered.
+    fn decode(&mut self) -> bool {
         let Some(grid) = self.grid else { return false };
         if self.places.is_empty() || self.columns.iter().any(|c| c.need() > 0) {
             return false;
@@ -255,7 +269,7 @@ impl Buffer {
         let unsolved = match fec::decode(Kernel::best(), &grid, &mut self.bytes, &lost, &coded) {
             Ok(()) => Vec::new(),
             Err(Unsolved::Short(columns)) => columns,
-            // We count symbols as the code does.
+            // Unreachable: the decoder counts symbols in the same way.
             Err(Unsolved::Malformed(_)) => return false,
         };
 
@@ -280,7 +294,7 @@ impl Buffer {
         changed
     }
 
-    /// Reads the map when enough of the beginning is there.
+    /// Parses the map once enough leading symbols are present.
     fn read_map(&mut self, wants: &RangeSet) -> Result<(), &'static str> {
         let Some(grid) = self.grid else { return Ok(()) };
         let before = self.prefix;
@@ -302,7 +316,7 @@ impl Buffer {
             .filter(|p| wants.contains(p.ordinal.0))
             .collect();
 
-        // Of a frame all is needed for any block.
+        // A compressed frame is needed as a whole for any of its blocks.
         let bytes_of = |block: &PlacedBlock| match body.encoding {
             Encoding::Plain => body.start + block.bytes.start..body.start + block.bytes.end,
             Encoding::Zstd => body.start..self.bytes.len(),
@@ -323,11 +337,15 @@ impl Buffer {
             }
         }
 
-        self.map = Some((blocks, wanted, body));
+        self.map = Some(WantedMap {
+            blocks,
+            symbols: wanted,
+            body,
+        });
         Ok(())
     }
 
-    /// What is missing, for the sender.
+    /// Returns the losses to report.
     pub fn missing(&self, generation: Generation) -> Missing {
         let Some(grid) = self.grid else {
             return Missing {
@@ -337,10 +355,10 @@ impl Buffer {
             };
         };
 
-        let need: Vec<u32> = self.columns.iter().map(Column::need).collect();
+        let need: Vec<u32> = self.columns.iter().map(ColumnState::need).collect();
         let columns = u64::from(grid.columns());
         let wanted = |&i: &u64| match &self.map {
-            Some((_, wanted, _)) => wanted.get(i as u32),
+            Some(map) => map.symbols.get(i as u32),
             None => true,
         };
 
@@ -365,9 +383,9 @@ impl Buffer {
         }
     }
 
-    /// The payload; where its content and the wanted blocks are, when that is known.
+    /// Returns the payload and, if known, the positions of its content and of the wanted blocks.
     pub fn into_parts(self) -> (Vec<u8>, Option<(Body, Vec<PlacedBlock>)>) {
-        (self.bytes, self.map.map(|(blocks, _, body)| (body, blocks)))
+        (self.bytes, self.map.map(|map| (map.body, map.blocks)))
     }
 }
 

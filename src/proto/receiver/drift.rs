@@ -1,5 +1,7 @@
-//! The list of differences that a session's comparison found, and how much of it is told in what time: an answer is a
-//! thousand times as long as its question, and anybody may ask in the sender's name.
+//! Serves a session's drift list, the differences found by its comparison, at a limited rate.
+//!
+//! An answer is a thousand times as long as its request, and anyone may forge a request of the
+//! sender.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,44 +13,45 @@ use crate::units::Moment;
 use crate::wire::Message;
 use crate::wire::message::{DRIFT_PARTS, DriftPart, MAX_DRIFT_PART};
 
-/// So many answers at once.
-const BURST: u32 = 64;
-/// From then on one in so long.
+/// Largest burst of answers.
+const ANSWER_BURST: u32 = 64;
+/// Interval between answers after the burst.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(8);
 
-/// One session's list.
+/// Drift list of one session with its rate limit.
 #[derive(Debug)]
-pub(super) struct Drift {
+pub(super) struct DriftList {
     list: Arc<[u8]>,
-    /// Answers that may be given, as of `since`.
-    left: u32,
+    /// Answers allowed as of `since`.
+    allowance: u32,
     since: Moment,
-    /// Where the last answer ends in the queue.
+    /// Position of the last answer's end in the queue.
     answered: u64,
 }
 
-impl Drift {
-    /// Before the comparison.
+impl DriftList {
+    /// Creates the empty list of a session before its comparison.
     pub(super) fn new(now: Moment) -> Self {
         Self {
             list: Arc::from([]),
-            left: BURST,
+            allowance: ANSWER_BURST,
             since: now,
             answered: 0,
         }
     }
 
-    /// What the comparison found.
-    pub(super) fn found(&mut self, list: Arc<[u8]>) {
+    /// Sets the result of the comparison.
+    pub(super) fn set(&mut self, list: Arc<[u8]>) {
         self.list = list;
     }
 
-    /// Bytes of the list.
+    /// Size of the list in bytes.
     pub(super) fn held(&self) -> usize {
         self.list.len()
     }
 
-    /// Answers a question for what follows `offset`, unless the last answer is still queued or there were too many.
+    /// Answers a request for the list from `offset` on, unless the last answer is still queued or
+    /// the rate limit is reached.
     pub(super) fn answer(
         &mut self,
         now: Moment,
@@ -63,20 +66,16 @@ impl Drift {
         }
 
         let end = total.min(offset + DRIFT_PARTS * MAX_DRIFT_PART as u64);
-        for part in self.list[offset as usize..end as usize]
-            .chunks(MAX_DRIFT_PART)
-            .zip(0..)
-        {
-            let (bytes, nth): (&[u8], u64) = part;
-            let offset = offset + nth * MAX_DRIFT_PART as u64;
-            control.send(
-                to,
-                &Message::DriftPart(DriftPart {
-                    session,
-                    offset,
-                    bytes: bytes.to_vec(),
-                }),
-            );
+        let mut at = offset;
+        for bytes in self.list[offset as usize..end as usize].chunks(MAX_DRIFT_PART) {
+            let part = DriftPart {
+                session,
+                offset: at,
+                bytes: bytes.to_vec(),
+            };
+
+            control.send(to, &Message::DriftPart(part));
+            at += bytes.len() as u64;
         }
 
         self.answered = control.mark();
@@ -85,16 +84,16 @@ impl Drift {
     fn may_answer(&mut self, now: Moment) -> bool {
         let earned = now.since(self.since).as_nanos() / ANSWER_INTERVAL.as_nanos();
         if earned > 0 {
-            self.left = self
-                .left
+            self.allowance = self
+                .allowance
                 .saturating_add(u32::try_from(earned).unwrap_or(u32::MAX))
-                .min(BURST);
+                .min(ANSWER_BURST);
             self.since = now;
         }
 
-        let left = self.left.checked_sub(1);
-        self.left = left.unwrap_or(0);
-        left.is_some()
+        let allowance = self.allowance.checked_sub(1);
+        self.allowance = allowance.unwrap_or(0);
+        allowance.is_some()
     }
 }
 
@@ -106,10 +105,10 @@ mod tests {
 
     const SESSION: SessionId = SessionId(7);
 
-    /// A list of `bytes` bytes, and a queue for its answers.
-    fn list(bytes: usize) -> (Drift, Control, Dest) {
-        let mut drift = Drift::new(Moment(1));
-        drift.found((0..bytes).map(|n| (n / 7) as u8).collect());
+    /// Returns a list of `bytes` bytes and a queue for its answers.
+    fn list(bytes: usize) -> (DriftList, Control, Dest) {
+        let mut drift = DriftList::new(Moment(1));
+        drift.set((0..bytes).map(|n| (n / 7) as u8).collect());
         (
             drift,
             Control::new(InstanceId(1), 1472, 0),
@@ -117,9 +116,10 @@ mod tests {
         )
     }
 
-    /// What is queued, as the asker puts it together; bytes of datagrams.
+    /// Drains the queue as a requester would; returns the size of the datagrams.
     fn take(control: &mut Control, into: &mut Vec<u8>) -> usize {
-        let (mut out, mut sent) = (Vec::new(), 0);
+        let mut out = Vec::new();
+        let mut sent = 0;
         while control.poll(&mut out).is_some() {
             sent += out.len();
             let Ok(Datagram::Control(_, piece)) = Datagram::parse(&out) else {
@@ -136,21 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn a_list_comes_over_in_answers_and_ends() {
+    fn a_list_is_sent_in_several_answers_and_ends() {
         let (mut drift, mut control, to) = list(100_000);
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..4 {
-            drift.answer(Moment(2), SESSION, heard.len() as u64, to, &mut control);
-            take(&mut control, &mut heard);
+            drift.answer(Moment(2), SESSION, received.len() as u64, to, &mut control);
+            take(&mut control, &mut received);
         }
 
-        assert_eq!(heard, drift.list.to_vec());
+        assert_eq!(received, drift.list.to_vec());
         drift.answer(Moment(2), SESSION, u64::MAX, to, &mut control);
         assert!(control.is_empty());
     }
 
     #[test]
-    fn a_flood_of_questions_queues_one_answer_and_gets_a_trickle() {
+    fn a_flood_of_requests_queues_one_answer_and_is_rate_limited() {
         let (mut drift, mut control, to) = list(4 << 20);
         let answer = (DRIFT_PARTS as usize) * (MAX_DRIFT_PART + 64);
         for n in 0..100_000 {
@@ -163,11 +163,11 @@ mod tests {
             control.queued_bytes()
         );
 
-        // The queue is taken at once, for a second.
+        // For one second the queue is drained at once.
         let mut sent = 0;
         for n in 0..100_000u64 {
-            let mut heard = Vec::new();
-            sent += take(&mut control, &mut heard);
+            let mut received = Vec::new();
+            sent += take(&mut control, &mut received);
             drift.answer(
                 Moment(2) + Duration::from_micros(n * 10),
                 SESSION,
@@ -177,7 +177,7 @@ mod tests {
             );
         }
 
-        let most = answer * (BURST as usize + 1 + 125);
+        let most = answer * (ANSWER_BURST as usize + 1 + 125);
         assert!(sent < most && sent > most / 2, "{sent}");
     }
 }

@@ -1,11 +1,12 @@
-//! The signed parts of the releases that this host has, shown to hosts that missed one.
+//! Signed headers of this host's releases, shown to hosts that missed one.
 //!
-//! A header goes to all: many hosts miss the same release, and one answer is for all of them. So a question costs nothing
-//! as long as the last answer is young.
+//! A header goes to the whole group, because many hosts miss the same release. Further requests
+//! cost nothing while the last answer is recent.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::block::BlockHash;
 use crate::id::TreeName;
 use crate::manifest::ReleaseId;
 use crate::units::Moment;
@@ -13,69 +14,68 @@ use crate::wire::Message;
 use crate::wire::message::Pull;
 use crate::wire::query::ReleaseBytes;
 
-/// The header of one tree is shown once in this time.
-const SHOW_AGAIN: Duration = Duration::from_millis(250);
+/// Minimum interval between two answers for one tree.
+const SHOW_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The headers of a host's trees.
+/// Headers of the trees, with the time of their last broadcast.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
-    of: BTreeMap<TreeName, (ReleaseId, ReleaseBytes)>,
-    shown: BTreeMap<TreeName, Moment>,
+    by_tree: BTreeMap<TreeName, (ReleaseId, ReleaseBytes)>,
+    shown_at: BTreeMap<TreeName, Moment>,
 }
 
-/// What becomes of a question for a header.
+/// Outcome of a header request.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
-    /// It goes to all.
+pub(super) enum HeaderAnswer {
+    /// Send this message to the group.
     Show(Box<Message>),
-    /// It went to all a moment ago.
-    Shown,
-    /// The header is not here.
+    /// The group got the header a moment ago.
+    RecentlyShown,
+    /// This host does not have the header.
     Unknown,
 }
 
 impl Headers {
-    /// Shows these from now on.
+    /// Replaces the headers.
     pub(super) fn set(&mut self, headers: BTreeMap<TreeName, ReleaseBytes>) {
-        let known = |bytes: &ReleaseBytes| ReleaseId(crate::block::BlockHash::of(&bytes.header));
-        self.of = headers
+        let id = |bytes: &ReleaseBytes| ReleaseId(BlockHash::of(&bytes.header));
+        self.by_tree = headers
             .into_iter()
-            .map(|(tree, bytes)| (tree, (known(&bytes), bytes)))
+            .map(|(tree, bytes)| (tree, (id(&bytes), bytes)))
             .collect();
-        self.shown.clear();
+        self.shown_at.clear();
     }
 
-    /// Answers a question for the header of a release.
-    pub(super) fn show(&mut self, now: Moment, pull: &Pull) -> Answer {
+    /// Answers a request for the header of a release.
+    pub(super) fn show(&mut self, now: Moment, pull: &Pull) -> HeaderAnswer {
         let Some((_, bytes)) = self
-            .of
+            .by_tree
             .get(&pull.tree)
             .filter(|(id, _)| *id == pull.release)
         else {
-            return Answer::Unknown;
+            return HeaderAnswer::Unknown;
         };
 
         if self
-            .shown
+            .shown_at
             .get(&pull.tree)
-            .is_some_and(|at| now.since(*at) < SHOW_AGAIN)
+            .is_some_and(|at| now.since(*at) < SHOW_INTERVAL)
         {
-            return Answer::Shown;
+            return HeaderAnswer::RecentlyShown;
         }
 
-        self.shown.insert(pull.tree.clone(), now);
-        Answer::Show(Box::new(Message::Header(bytes.clone())))
+        self.shown_at.insert(pull.tree.clone(), now);
+        HeaderAnswer::Show(Box::new(Message::Header(bytes.clone())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::BlockHash;
     use crate::id::Serial;
 
     #[test]
-    fn one_answer_is_for_all_who_ask_within_a_moment() {
+    fn one_answer_serves_all_requests_of_an_interval() {
         let www = TreeName::new("www").expect("legal");
         let bytes = ReleaseBytes {
             header: b"header".to_vec(),
@@ -94,17 +94,28 @@ mod tests {
         };
 
         let at = |ms: u64| Moment(1) + Duration::from_millis(ms);
-        assert_eq!(headers.show(at(0), &pull(b"another")), Answer::Unknown);
+        assert_eq!(
+            headers.show(at(0), &pull(b"another")),
+            HeaderAnswer::Unknown
+        );
         let shown = (0..2000u64)
-            .filter(|ms| matches!(headers.show(at(*ms), &pull(b"header")), Answer::Show(_)))
+            .filter(|ms| {
+                matches!(
+                    headers.show(at(*ms), &pull(b"header")),
+                    HeaderAnswer::Show(_)
+                )
+            })
             .count();
         assert_eq!(shown, 8);
         assert_eq!(
             headers.show(at(2000), &pull(b"header")),
-            Answer::Show(Box::new(Message::Header(bytes)))
+            HeaderAnswer::Show(Box::new(Message::Header(bytes)))
         );
 
         headers.set(BTreeMap::new());
-        assert_eq!(headers.show(at(3000), &pull(b"header")), Answer::Unknown);
+        assert_eq!(
+            headers.show(at(3000), &pull(b"header")),
+            HeaderAnswer::Unknown
+        );
     }
 }

@@ -1,153 +1,124 @@
-//! A host's part in one session.
+//! A host's side of one session: its stage, its messages to the sender, and its timers.
+
+mod fetch;
+mod life;
+mod orders;
+mod peer;
+mod signer;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use minicbor::bytes::ByteArray;
+use fetch::Fetch;
+use life::Life;
+use orders::Orders;
+use peer::{DataSources, SenderPeer};
+use signer::StateSigner;
 
-use super::assembly::Assembly;
-use super::drift::Drift;
-use super::measure::Measure;
+use super::disk::{DiskReply, DiskRequest, ReasonText, ScanMode};
+use super::drift::DriftList;
+use super::measurements::Measurements;
+use super::notice::HostNotice;
 use super::proof::Proof;
-use super::{Look, Notice, Reason, Reply, Request};
+use super::setup::HostSetup;
 use crate::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
-use crate::keys::{HOST_SIGNATURE_BYTES, HostKey};
 use crate::manifest::{Intent, Release};
 use crate::proto::control::Control;
 use crate::proto::duplicates::DuplicateFilter;
 use crate::proto::retransmit::RetransmitQueue;
-use crate::proto::sender::receiver_reports::REPORTERS;
-use crate::proto::{Dest, RangeSet, alive_interval, report_interval, slot_interval};
+use crate::proto::{Dest, RangeSet, alive_interval, slot_interval};
 use crate::units::Moment;
-use crate::wire::message::{
-    Announce, DiffSummary, ReceiverReport, SenderStatus, SignedOrder, StageReport,
-};
+use crate::wire::message::{Announce, DiffSummary, SenderStatus, StageReport};
 use crate::wire::query::TreeActivity;
 use crate::wire::{HostStage, Message, StatusPhase, Symbol};
 
-/// A report of measurements after this many bytes of data, or after [`REPORT_EVERY`].
-const REPORT_BYTES: u64 = 256 << 10;
-/// See [`REPORT_BYTES`].
-const REPORT_EVERY: Duration = Duration::from_millis(10);
-/// A sender that was silent for so long and is heard from another address has moved there.
-const MOVED: Duration = Duration::from_secs(2);
-/// A sender that said goodbye is waited for this long: it may have been somebody else who said so.
-const FAREWELL: Duration = Duration::from_millis(1500);
-/// The most addresses of data that are remembered.
-const MAX_SOURCES: usize = 4;
-/// A session that is over is kept this long for a sender that has not heard so.
-const LINGER: Duration = Duration::from_secs(10);
+/// Time for which an ended session waits for a sender that missed the outcome.
+const LINGER_TIME: Duration = Duration::from_secs(10);
 
+/// One session of a host.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) id: SessionId,
-    key: HostKey,
-    /// What was signed last, and its signature.
-    signed: Option<(Vec<u8>, [u8; HOST_SIGNATURE_BYTES])>,
-    pub(super) name: HostName,
-    pub(super) sender: SocketAddr,
-    source: InstanceId,
-    /// When the sender was heard last from its address.
-    spoke: Moment,
+    id: SessionId,
+    name: HostName,
+    signer: StateSigner,
+    release: Release,
+    audit: bool,
+
+    // The sender.
+    sender: SenderPeer,
     sender_name: HostName,
-    pub(super) release: Release,
-    pub(super) audit: bool,
-    pub(super) hosts: u32,
-    /// The release was found rightful.
-    proven: bool,
-    /// Whether the sender is there.
-    pub(super) proof: Proof,
-    pub(super) stage: HostStage,
-    pub(super) text: Option<String>,
-    /// A commit failed and could not be undone.
-    pub(super) torn: bool,
-    summary: Option<DiffSummary>,
-    pub(super) serial: Serial,
-    pub(super) received: u64,
-    pub(super) outbox: RetransmitQueue,
-    /// What is asked for and has not arrived.
-    pub(super) wants: RangeSet,
-    pub(super) assembly: Assembly,
-    /// Payloads that the disk has not answered for.
-    pub(super) delivering: u32,
-    /// Payloads of which some block was not what its hash says.
-    pub(super) damaged: u32,
-    /// Where data came from, by its own word; at most [`MAX_SOURCES`].
-    sources: Vec<IpAddr>,
-    /// Some of it was wrong: only the announced sender's own is taken.
-    strict: bool,
-    /// Whether the disk works on an order.
-    pub(super) ordering: bool,
-    /// An order of the sender that came meanwhile.
-    pub(super) next_order: Option<SignedOrder>,
-    /// The order to commit that came with the release; no other is followed.
-    grant: Option<SignedOrder>,
-    /// Somebody said that the sender is gone; it is when nothing else comes until then.
-    closing: Option<Moment>,
-    /// It was said once: another sender may have the tree when this session is over.
-    left: bool,
-    drift: Drift,
-    pub(super) heard: Moment,
-    pub(super) data_at: Moment,
-    /// When it said last what it wants.
-    pub(super) asked_at: Moment,
-    alive_at: Moment,
-    pub(super) measure: Measure,
-    counters: DuplicateFilter,
-    /// How often measurements are due: chosen hosts report, others only in distress.
-    reporting: Reporting,
+    /// Evidence of the sender's presence.
+    proof: Proof,
+    /// True once the release is verified.
+    authenticated: bool,
+    last_heard: Moment,
+    life: Life,
+    /// Number of hosts in the session.
+    hosts: u32,
     /// The sender's pass over the hosts.
     pass: u32,
-    /// Bytes that may be under way to us.
+
+    // The state reported to the sender.
+    stage: HostStage,
+    text: Option<String>,
+    /// A commit failed and could not be undone.
+    torn: bool,
+    summary: Option<DiffSummary>,
+    serial: Serial,
+    /// Packets lost in the receive buffer since the session began.
+    dropped: u64,
+    outbox: RetransmitQueue,
+    /// Due time of the next heartbeat.
+    alive_at: Moment,
+
+    // The data.
+    fetch: Fetch,
+    sources: DataSources,
+    counters: DuplicateFilter,
+    measurements: Measurements,
+    /// Bytes in flight that this host accepts.
     window: u32,
-    /// Packets that the receive buffer lost since the session began.
-    pub(super) dropped: u64,
-    pub(super) gone: bool,
-    pub(super) rng: fastrand::Rng,
-    pub(super) requests: VecDeque<Request>,
-    pub(super) notices: VecDeque<Notice>,
+    drift: DriftList,
+
+    orders: Orders,
+    rng: fastrand::Rng,
+    requests: VecDeque<DiskRequest>,
+    notices: VecDeque<HostNotice>,
 }
 
-/// Who reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reporting {
-    /// One of so many that do.
-    Among(u32),
-    /// Others do.
-    InDistress,
-}
-
-impl Reporting {
-    fn first(hosts: u32) -> Self {
-        if hosts as usize <= REPORTERS {
-            Reporting::Among(hosts)
-        } else {
-            Reporting::InDistress
-        }
-    }
+/// A sender's offer of a release.
+#[derive(Debug)]
+pub(super) struct SessionOffer {
+    /// The sender's process.
+    pub(super) instance: InstanceId,
+    /// The sender's address.
+    pub(super) address: SocketAddr,
+    /// The announcement.
+    pub(super) announce: Announce,
+    /// The release in the announcement.
+    pub(super) release: Release,
 }
 
 impl Session {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "made in one place, out of one announcement"
-    )]
+    /// Joins an offered session, or refuses the offer if the session `busy` holds the tree.
     pub(super) fn new(
         now: Moment,
-        (key, name): (HostKey, HostName),
-        sender: SocketAddr,
-        source: InstanceId,
-        announce: Announce,
-        release: Release,
+        setup: &HostSetup,
+        offer: SessionOffer,
         seed: u64,
-        window: u32,
-        busy: Option<Reason>,
+        busy: Option<ReasonText>,
     ) -> Self {
-        let (id, signature) = (announce.session, Arc::from(announce.signature));
-        // Who passes a release on is not who signed it.
-        let named = release
+        let SessionOffer {
+            instance,
+            address,
+            announce,
+            release,
+        } = offer;
+
+        // A host that forwards a release is not its signer.
+        let signed_sender = release
             .header()
             .sender
             .clone()
@@ -155,84 +126,70 @@ impl Session {
 
         let mut rng = fastrand::Rng::with_seed(seed);
         let outbox = RetransmitQueue::new(rng.f64(), slot_interval(announce.hosts));
+
         let mut session = Self {
-            id,
-            key,
-            signed: None,
-            name,
-            sender,
-            source,
-            spoke: now,
-            sender_name: named.unwrap_or(announce.sender),
-            hosts: announce.hosts,
-            proven: false,
+            id: announce.session,
+            name: setup.name.clone(),
+            signer: StateSigner::new(setup.key.clone()),
+            audit: release.header().intent == Intent::Audit,
+            release,
+            sender: SenderPeer::new(now, instance, address),
+            sender_name: signed_sender.unwrap_or_else(|| announce.sender.clone()),
             proof: Proof::new(now, announce.proves == Some(true), seed ^ 1),
+            authenticated: false,
+            last_heard: now,
+            life: Life::default(),
+            hosts: announce.hosts,
+            pass: 0,
             stage: HostStage::Joined,
             text: None,
             torn: false,
             summary: None,
             serial: Serial(0),
-            received: 0,
-            outbox,
-            wants: RangeSet::default(),
-            assembly: Assembly::new(announce.symbol),
-            delivering: 0,
-            damaged: 0,
-            sources: Vec::new(),
-            strict: false,
-            ordering: false,
-            next_order: None,
-            grant: announce.grant,
-            closing: None,
-            left: false,
-            drift: Drift::new(now),
-            heard: now,
-            data_at: now,
-            asked_at: now,
-            alive_at: now + alive_interval(announce.hosts),
-            counters: DuplicateFilter::default(),
-            measure: Measure::new(now),
-            reporting: Reporting::first(announce.hosts),
-            pass: 0,
-            window,
             dropped: 0,
-            gone: false,
+            outbox,
+            alive_at: now + alive_interval(announce.hosts),
+            fetch: Fetch::new(now, announce.symbol),
+            sources: DataSources::default(),
+            counters: DuplicateFilter::default(),
+            measurements: Measurements::new(now, announce.hosts),
+            window: setup.window,
+            drift: DriftList::new(now),
+            orders: Orders::new(announce.grant.clone()),
             rng,
             requests: VecDeque::new(),
             notices: VecDeque::new(),
-            audit: release.header().intent == Intent::Audit,
-            release,
         };
 
         match busy {
             Some(other) => session.refuse(now, busy_with(&other)),
-            None => {
-                session.enter(now, HostStage::Joined);
-                let release = session.release.clone();
-                let header = release.header();
-                let look = Look {
-                    // A sender of before does not sign how it is looked.
-                    checksum: header.checksum.unwrap_or(announce.checksum),
-                    quick: header.quick.or(announce.quick) == Some(true),
-                    recheck: announce.recheck == Some(true),
-                };
-                let sender = header
-                    .sender
-                    .clone()
-                    .unwrap_or_else(|| session.sender_name.clone());
-                let grant = session.grant.clone();
-                session.requests.push_back(Request::Open {
-                    session: id,
-                    release,
-                    signature,
-                    look,
-                    sender,
-                    grant,
-                });
-            }
+            None => session.open(now, announce),
         }
 
         session
+    }
+
+    /// Enters the first stage and asks the disk to check the offer.
+    fn open(&mut self, now: Moment, announce: Announce) {
+        self.enter(now, HostStage::Joined);
+
+        let header = self.release.header();
+        let look = ScanMode {
+            // Older senders do not sign the scan mode.
+            checksum: header.checksum.unwrap_or(announce.checksum),
+            quick: header.quick.or(announce.quick) == Some(true),
+            recheck: announce.recheck == Some(true),
+        };
+
+        let sender = header.sender.clone();
+        self.requests.push_back(DiskRequest::Open {
+            session: self.id,
+            release: self.release.clone(),
+            signature: Arc::from(announce.signature),
+            look,
+            sender: sender.unwrap_or_else(|| self.sender_name.clone()),
+            grant: announce.grant,
+        });
     }
 
     pub(super) fn id(&self) -> SessionId {
@@ -243,115 +200,123 @@ impl Session {
         &self.release.header().tree
     }
 
-    pub(super) fn is_from(&self, source: InstanceId) -> bool {
-        self.source == source
+    pub(super) fn release(&self) -> &Release {
+        &self.release
     }
 
-    /// Whether a message of the process `source` at `from` is the sender's: nobody else speaks in its name from elsewhere
-    /// while it speaks itself.
-    pub(super) fn is_said_by(&mut self, now: Moment, source: InstanceId, from: SocketAddr) -> bool {
-        if self.source != source || (from.ip() != self.sender.ip() && now.since(self.spoke) < MOVED)
-        {
-            return false;
-        }
-
-        if from.ip() != self.sender.ip() {
-            self.sender = from;
-        }
-
-        self.spoke = now;
-        true
+    pub(super) fn sender_address(&self) -> SocketAddr {
+        self.sender.address()
     }
 
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone && !self.ordering && self.requests.is_empty() && self.notices.is_empty()
+    /// Returns true if `instance` is the sender's process.
+    pub(super) fn is_from(&self, instance: InstanceId) -> bool {
+        self.sender.is(instance)
     }
 
-    /// Nothing is to be handed on.
+    /// Returns true if a message of the process `instance` from address `from` belongs to the
+    /// sender.
+    pub(super) fn accepts(&mut self, now: Moment, instance: InstanceId, from: SocketAddr) -> bool {
+        self.sender.accepts(now, instance, from)
+    }
+
+    /// Returns true if the closed session has nothing left to do.
+    pub(super) fn is_finished(&self) -> bool {
+        self.life.is_closed() && !self.is_ordering() && self.is_output_empty()
+    }
+
+    /// Returns true if the session is open and has neither requests nor notices.
     pub(super) fn is_calm(&self) -> bool {
-        !self.gone && self.requests.is_empty() && self.notices.is_empty()
+        !self.life.is_closed() && self.is_output_empty()
     }
 
-    /// Bytes that it holds of what others sent.
+    fn is_output_empty(&self) -> bool {
+        self.requests.is_empty() && self.notices.is_empty()
+    }
+
+    /// Moves the queued requests and notices to the host's queues.
+    pub(super) fn take_output(
+        &mut self,
+        requests: &mut VecDeque<DiskRequest>,
+        notices: &mut VecDeque<HostNotice>,
+    ) {
+        requests.append(&mut self.requests);
+        notices.append(&mut self.notices);
+    }
+
+    /// Number of buffered bytes received from others.
     pub(super) fn held(&self) -> usize {
-        self.assembly.held() + self.release.bytes().len() + self.drift.held()
+        self.fetch.held() + self.release.bytes().len() + self.drift.held()
     }
 
-    /// Whether its release was found rightful.
-    pub(super) fn is_proven(&self) -> bool {
-        self.proven
+    /// Returns true if the release is verified.
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.authenticated
     }
 
-    /// Whether its release is rightful, and something is done for it.
+    /// Returns true if the release is verified and work on it goes on.
     pub(super) fn is_at_work(&self) -> bool {
-        self.proven && (self.ordering || !self.is_over())
+        self.authenticated && (self.is_ordering() || !self.is_over())
     }
 
-    /// Whether it only waits for the disk to let go.
+    /// Returns true if only the disk's last reply is pending.
     pub(super) fn has_closed(&self) -> bool {
-        self.gone
+        self.life.is_closed()
     }
 
-    /// Whether the tree is this session's, as far as it goes by what was heard: its sender is there, or may come back to
-    /// what it committed.
+    /// Returns true if this session holds the tree: its sender is present, or may return to its
+    /// commit.
     pub(super) fn holds_the_tree(&self) -> bool {
         if self.is_over() {
-            self.may_go_back() && !self.left
+            self.may_go_back() && !self.life.was_goodbye_heard()
         } else {
-            !self.is_closing()
+            !self.life.is_closing()
         }
     }
 
-    /// Whether the sender is said to be gone.
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.is_some()
-    }
-
-    /// Whether it is one for hosts that missed a release: any other has precedence.
-    pub(super) fn is_granted(&self) -> bool {
-        self.grant.is_some()
-    }
-
-    /// Whether it only compares.
+    /// Returns true if the session only compares.
     pub(super) fn is_audit(&self) -> bool {
         self.audit
     }
 
+    /// Returns the time since the sender's last sign of life.
     pub(super) fn silent(&self, now: Moment) -> Duration {
-        now.since(self.heard)
+        now.since(self.last_heard)
     }
 
-    /// For how long it has been here.
+    /// Returns the time since the session began.
     pub(super) fn age(&self, now: Moment) -> Duration {
         self.proof.age(now)
     }
 
-    /// Whether the sender has shown lately that it is there.
+    /// Returns true if the sender proved its presence recently.
     pub(super) fn is_fresh(&self, now: Moment) -> bool {
         self.proof.is_fresh(now, self.hosts)
     }
 
-    /// Whether the sender is there, or may be about to show so.
+    /// Returns true if the sender is present, or still has time to prove its presence.
     pub(super) fn may_be_there(&self, now: Moment) -> bool {
-        self.is_fresh(now) || self.proof.is_young(now, self.hosts)
+        self.is_fresh(now) || self.proof.has_time_left(now, self.hosts)
     }
 
-    /// Whether the sender never showed that it is there, and had time to.
+    /// Returns true if the sender had time to prove its presence and never did.
     pub(super) fn is_ghost(&self, now: Moment) -> bool {
-        !self.proof.has_proved() && !self.proof.is_young(now, self.hosts)
+        !self.proof.was_proved() && !self.proof.has_time_left(now, self.hosts)
     }
 
-    pub(super) fn describe(&self) -> Reason {
+    /// Names the session for people: release, sender and address.
+    pub(super) fn describe(&self) -> ReasonText {
         format!(
             "{} from {} ({})",
-            self.release, self.sender_name, self.sender
+            self.release,
+            self.sender_name,
+            self.sender.address()
         )
     }
 
-    /// What it does, for people who ask.
+    /// Summarizes the work in progress for people.
     pub(super) fn work(&self) -> TreeActivity {
         let word = match self.stage {
-            _ if self.ordering => "committing".to_string(),
+            _ if self.is_ordering() => "committing".to_string(),
             HostStage::Diffing => "checking".to_string(),
             stage => format!("{stage:?}").to_lowercase(),
         };
@@ -363,52 +328,56 @@ impl Session {
         }
     }
 
-    /// A message of the sender came, with this counter: a sign of life when it is newer than all before. Data is none:
-    /// it does not matter when that was sent.
-    pub(super) fn heard(&mut self, now: Moment, counter: u64) {
-        if self.proof.is_news(counter) {
-            self.heard = now;
+    /// Counts packets lost in the receive buffer.
+    pub(super) fn count_dropped(&mut self, packets: u64) {
+        self.dropped += packets;
+    }
+
+    /// Counts a message of the sender as a sign of life if its counter is higher than all before.
+    /// Data is no sign of life: replayed data is as good as new.
+    pub(super) fn on_message(&mut self, now: Moment, counter: u64) {
+        if self.proof.on_counter(counter) {
+            self.last_heard = now;
         }
     }
 
-    /// Another sender takes over the tree.
+    /// Closes the session in favour of another sender.
     pub(super) fn give_way(&mut self) {
         self.close();
     }
 
-    /// A release comes first: a comparison that is made ends, one that was made stays to be told of.
+    /// Gives way to a release: ends a running audit, but keeps the result of a finished one for
+    /// the sender.
     pub(super) fn give_way_to(&mut self, now: Moment, other: &str) {
         if !self.audit {
             self.close();
         } else if !self.is_over() {
-            self.requests.push_back(Request::Close(self.id));
-            self.refuse(now, format!("gave way to {other}: ask again"));
+            self.requests.push_back(DiskRequest::Close(self.id));
+            self.refuse(now, format!("gave way to {other}; try again"));
         }
     }
 
     fn close(&mut self) {
-        if !self.gone {
-            self.gone = true;
-            self.requests.push_back(Request::Close(self.id));
+        if self.life.close() {
+            self.requests.push_back(DiskRequest::Close(self.id));
         }
     }
 
-    /// The sender has a message of this host, and repeats what shows that it is there.
-    pub(super) fn acknowledged(&mut self, now: Moment, number: u32, echo: Option<Nonce>) {
+    /// Handles an acknowledgement and the nonce that proves the sender's presence.
+    pub(super) fn on_ack(&mut self, now: Moment, number: u32, echo: Option<Nonce>) {
         self.outbox.on_ack(number);
-        if self.proof.repeated(now, echo)
-            && self.stage == HostStage::Ready
-            && !self.ordering
-            && let Some(grant) = self.grant.clone()
-        {
-            self.follow(grant);
+
+        let first = self.proof.on_echo(now, echo);
+        if first && self.stage == HostStage::Ready && !self.is_ordering() {
+            self.follow_grant();
         }
     }
 
-    /// Enters a stage and tells the sender, from `due` on until it is acknowledged.
-    pub(super) fn enter(&mut self, due: Moment, stage: HostStage) {
+    /// Enters a stage and reports it to the sender, from `due` on until acknowledged.
+    fn enter(&mut self, due: Moment, stage: HostStage) {
         self.stage = stage;
-        // The newest word makes those before it needless, and is said when they were to be.
+
+        // The new state replaces all queued ones and keeps the earliest of their due times.
         let is_state = |m: &Message| matches!(m, Message::State(_));
         let due = self
             .outbox
@@ -420,22 +389,17 @@ impl Session {
         let state = self.state(due, number);
         self.outbox.push(number, Message::State(state), due);
 
-        self.notices.push_back(Notice::Stage {
+        self.notices.push_back(HostNotice::Stage {
             tree: self.tree().clone(),
             serial: self.release.header().serial,
-            sender: self.sender,
+            sender: self.sender.address(),
             stage,
             text: self.text.clone(),
-            proven: self.proven,
+            proven: self.authenticated,
         });
     }
 
-    /// Bytes that are missing here, once that is known.
-    pub(super) fn to_fetch(&self) -> Option<u64> {
-        self.summary.map(|summary| summary.fetch)
-    }
-
-    /// Where the host stands; signed where that decides something.
+    /// Builds the state message, signed if the stage is decisive.
     fn state(&mut self, now: Moment, number: u32) -> StageReport {
         let mut state = StageReport {
             session: self.id,
@@ -444,114 +408,101 @@ impl Session {
             stage: self.stage,
             text: self.text.clone(),
             summary: self.summary,
-            received: self.received,
+            received: self.fetch.received(),
             serial: self.serial,
             dropped: Some(self.dropped).filter(|n| *n > 0),
             torn: Some(true).filter(|_| self.torn),
             identity: None,
             signature: None,
-            nonce: self.proof.asks(now),
+            nonce: self.proof.nonce_to_echo(now),
         };
 
-        // A sign of life goes without.
-        if number != 0 || state.is_decisive(self.audit) {
-            state.identity = Some(self.key.identity());
-        }
-
-        if state.is_decisive(self.audit) {
-            let word = state.statement(self.key.instance());
-            // It is repeated, and signed once.
-            let (_, signature) = match self.signed.take_if(|(signed, _)| *signed == word) {
-                Some(signed) => self.signed.insert(signed),
-                None => {
-                    let signature = self.key.sign(&word);
-                    self.signed.insert((word, signature))
-                }
-            };
-            state.signature = Some(ByteArray::from(*signature));
-        }
-
+        self.signer.sign(&mut state, self.audit);
         state
     }
 
-    pub(super) fn refuse(&mut self, now: Moment, text: Reason) {
+    fn refuse(&mut self, now: Moment, text: ReasonText) {
         self.end(now, HostStage::Refused, text);
     }
 
-    pub(super) fn end(&mut self, now: Moment, stage: HostStage, text: Reason) {
+    fn end(&mut self, now: Moment, stage: HostStage, text: ReasonText) {
         self.text = Some(text);
-        self.ordering = false;
-        self.wants = RangeSet::default();
-        self.assembly.rest();
+        self.orders.finish();
+        self.fetch.stop();
         self.outbox.clear();
         self.enter(now, stage);
     }
 
-    pub(super) fn reply(&mut self, now: Moment, reply: Reply) {
-        if self.is_over()
-            && !matches!(
-                reply,
-                Reply::Delivered(..) | Reply::Ordered(..) | Reply::Checked(..)
-            )
-        {
+    /// Handles a reply of the disk.
+    pub(super) fn on_reply(&mut self, now: Moment, reply: DiskReply) {
+        let always = matches!(
+            reply,
+            DiskReply::Delivered(..) | DiskReply::Ordered(..) | DiskReply::Checked(..)
+        );
+
+        if self.is_over() && !always {
             return;
         }
 
         match reply {
-            Reply::Opened(_, Ok(())) => {
-                self.proven = true;
+            DiskReply::Opened(_, Ok(())) => {
+                self.authenticated = true;
                 self.enter(now, HostStage::Fetching);
-                self.requests.push_back(Request::Explore(self.id));
+                self.requests.push_back(DiskRequest::Explore(self.id));
             }
-            Reply::Explored(_, Ok(missing)) if missing.is_empty() => {
-                self.enter(now, HostStage::Diffing);
-                self.requests.push_back(Request::Diff(self.id));
-            }
-            Reply::Explored(_, Ok(missing)) => self.want(now, missing),
-            Reply::Diffed(_, Ok((summary, wants, drift))) => {
-                self.diffed(now, summary, wants, drift)
-            }
-            Reply::Delivered(_, buffer, outcome) => self.delivered(now, buffer, outcome),
-            Reply::Recalled(_, generation, parts) => self.recalled(now, generation, &parts),
-            Reply::Finished(_, Ok(())) => {
-                self.enter(now, HostStage::Ready);
-                if let Some(grant) = self.grant.clone().filter(|_| self.proof.may_order()) {
-                    self.follow(grant);
-                }
-            }
-            Reply::Opened(_, Err(denied)) => {
-                self.proven = denied.proven;
+            DiskReply::Opened(_, Err(denied)) => {
+                self.authenticated = denied.proven;
                 self.refuse(now, denied.why);
             }
-            Reply::Explored(_, Err(why))
-            | Reply::Diffed(_, Err(why))
-            | Reply::Finished(_, Err(why)) => self.refuse(now, why),
-            Reply::Ordered(_, outcome) => self.ordered(now, outcome),
-            Reply::Checked(_, outcome) => self.checked(now, outcome),
-            Reply::Buried(..) | Reply::Verified(..) | Reply::Trees(_) | Reply::Shown(_) => {}
-            Reply::Headers(_) | Reply::Drifted(_) | Reply::CatchesUp(..) => {}
+            DiskReply::Explored(_, Ok(missing)) if missing.is_empty() => {
+                self.enter(now, HostStage::Diffing);
+                self.requests.push_back(DiskRequest::Diff(self.id));
+            }
+            DiskReply::Explored(_, Ok(missing)) => self.want(now, missing),
+            DiskReply::Diffed(_, Ok((summary, wants, drift))) => {
+                self.on_diffed(now, summary, wants, drift)
+            }
+            DiskReply::Delivered(_, buffer, outcome) => self.on_delivered(now, buffer, outcome),
+            DiskReply::ReadBack(_, generation, parts) => self.on_read_back(now, generation, &parts),
+            DiskReply::Finished(_, Ok(())) => {
+                self.enter(now, HostStage::Ready);
+                if self.proof.may_order() {
+                    self.follow_grant();
+                }
+            }
+            DiskReply::Explored(_, Err(why))
+            | DiskReply::Diffed(_, Err(why))
+            | DiskReply::Finished(_, Err(why)) => self.refuse(now, why),
+            DiskReply::Ordered(_, outcome) => self.on_ordered(now, outcome),
+            DiskReply::Checked(_, outcome) => self.on_checked(now, outcome),
+            DiskReply::Buried(..)
+            | DiskReply::Verified(..)
+            | DiskReply::Trees(_)
+            | DiskReply::Shown(_) => {}
+            DiskReply::Headers(_) | DiskReply::Drifted(_) | DiskReply::CatchesUp(..) => {}
         }
     }
 
-    fn diffed(&mut self, now: Moment, summary: DiffSummary, wants: RangeSet, drift: Arc<[u8]>) {
+    fn on_diffed(&mut self, now: Moment, summary: DiffSummary, wants: RangeSet, drift: Arc<[u8]>) {
         self.summary = Some(summary);
-        self.drift.found(drift);
+        self.drift.set(drift);
         self.enter(now, HostStage::Staging);
 
         if self.audit {
-            // The list is here: the tree is free for others.
-            self.requests.push_back(Request::Close(self.id));
+            // The list is complete: the tree is free for others.
+            self.requests.push_back(DiskRequest::Close(self.id));
             return;
         }
 
         if wants.is_empty() {
-            self.requests.push_back(Request::Finish(self.id));
+            self.requests.push_back(DiskRequest::Finish(self.id));
         } else {
             self.want(now, wants);
         }
     }
 
-    pub(super) fn data(
+    /// Handles a symbol.
+    pub(super) fn on_data(
         &mut self,
         now: Moment,
         from: IpAddr,
@@ -560,189 +511,134 @@ impl Session {
         arrival: u64,
         control: &mut Control,
     ) {
-        if !self.takes_from(from) {
+        if !self.sources.accept(from, self.sender.address()) {
             return;
         }
 
-        self.data_at = now;
+        self.fetch.on_data(now);
         if !self.counters.is_new(counter) {
             return;
         }
 
-        self.measure.arrived(counter, symbol, arrival);
-        if let Some(delivery) = self.assembly.symbol(now, symbol, &self.wants) {
-            self.hand_on(delivery);
+        self.measurements.on_data(counter, symbol, arrival);
+        if let Some(delivery) = self.fetch.symbol(now, symbol) {
+            self.deliver(delivery);
         }
 
-        if self.report_is_due(now) {
-            self.report(now, control);
-        }
+        self.report_if_due(now, control);
     }
 
-    /// Whether data from the address `from` is taken: anybody's, until some of it was wrong.
-    fn takes_from(&mut self, from: IpAddr) -> bool {
-        if !self.sources.contains(&from) && self.sources.len() < MAX_SOURCES {
-            self.sources.push(from);
-        }
-        !self.strict || from == self.sender.ip()
-    }
-
-    /// Data was not what the release says: it may be somebody else's than the sender's, as far as addresses tell.
-    pub(super) fn doubt(&mut self) {
-        self.strict |= self.sources.contains(&self.sender.ip());
-        let (tree, serial) = (self.tree().clone(), self.release.header().serial);
-        self.notices.push_back(Notice::Damaged {
-            tree,
-            serial,
-            sources: self.sources.clone(),
+    /// Reports invalid data and restricts the sources.
+    fn on_invalid_data(&mut self) {
+        let sources = self.sources.restrict(self.sender.address());
+        self.notices.push_back(HostNotice::Damaged {
+            tree: self.tree().clone(),
+            serial: self.release.header().serial,
+            sources,
         });
     }
 
-    fn report_is_due(&self, now: Moment) -> bool {
-        let m = &self.measure;
-        let fresh = m.bytes - m.last.2;
-        let waited = now.since(m.reported_at);
-        if waited < self.report_least() || fresh == 0 && m.backlog == 0 {
-            return false;
-        }
-
-        if self.reporting == Reporting::InDistress {
-            return m.is_distressed();
-        }
-
-        let drained = m.backlog > REPORT_BYTES && self.assembly.delivered() < m.backlog / 2;
-        drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_EVERY)
-    }
-
-    /// The least time between two reports.
-    fn report_least(&self) -> Duration {
-        match self.reporting {
-            Reporting::Among(hosts) => report_interval(hosts),
-            Reporting::InDistress => report_interval(self.hosts),
-        }
-    }
-
-    fn report(&mut self, now: Moment, control: &mut Control) {
-        let m = &mut self.measure;
-        let report = ReceiverReport {
-            session: self.id,
-            seen: m.seen,
-            datagrams: m.datagrams,
-            bytes: m.bytes,
-            delay: m.delay.take().unwrap_or(0),
-            backlog: self.assembly.delivered(),
-            window: self.window,
-            at: m.at,
-        };
-
-        m.last = (m.seen, m.datagrams, m.bytes);
-        m.reported_at = now;
-        m.backlog = self.assembly.delivered();
-
-        control.send(Dest::Host(self.sender), &Message::Report(report));
-    }
-
-    pub(super) fn status(&mut self, now: Moment, status: &SenderStatus) {
-        self.hosts = status.hosts;
-        self.outbox.set_slot_interval(slot_interval(status.hosts));
-        self.measure.seen = self.measure.seen.max(status.counter);
-        self.assembly.sent(status.sent);
-        self.reporting = match &status.reporters[..] {
-            [] => Reporting::first(status.hosts),
-            chosen if chosen.contains(&self.key.instance()) => {
-                Reporting::Among(chosen.len() as u32)
-            }
-            _ => Reporting::InDistress,
-        };
-
-        // Anybody could say so: a sender that is heard again is there.
-        self.closing = match (status.phase, self.closing) {
-            (StatusPhase::Closed, closing) => closing.or(Some(now + FAREWELL)),
-            _ => None,
-        };
-
-        if self.closing.is_some() {
-            self.left = true;
+    fn report_if_due(&mut self, now: Moment, control: &mut Control) {
+        let backlog = self.fetch.backlog();
+        if !self.measurements.is_due(now, self.hosts, backlog) {
             return;
         }
 
+        let report = self.measurements.report(now, self.id, backlog, self.window);
+
+        control.send(Dest::Host(self.sender.address()), &Message::Report(report));
+    }
+
+    /// Handles the sender's status.
+    pub(super) fn on_status(&mut self, now: Moment, status: &SenderStatus) {
+        self.hosts = status.hosts;
+        self.outbox.set_slot_interval(slot_interval(status.hosts));
+        self.fetch.on_sent(status.sent);
+        self.measurements.on_counter(status.counter);
+        self.measurements
+            .on_reporters(self.signer.instance(), &status.reporters, status.hosts);
+
+        if status.phase == StatusPhase::Closed {
+            self.life.on_goodbye(now);
+            return;
+        }
+
+        self.life.on_status();
         if status.pass > self.pass {
             self.pass = status.pass;
-            self.ask_for_rest(now);
+            self.want_rest(now);
         }
     }
 
-    /// The sender asks for what follows `offset` in the list of differences.
-    pub(super) fn drift(&mut self, now: Moment, offset: u64, control: &mut Control) {
-        self.drift
-            .answer(now, self.id, offset, Dest::Host(self.sender), control);
+    /// Sends the part of the drift list that follows `offset`.
+    pub(super) fn send_drift(&mut self, now: Moment, offset: u64, control: &mut Control) {
+        let to = Dest::Host(self.sender.address());
+        self.drift.answer(now, self.id, offset, to, control);
     }
 
+    /// Runs all timers that are due. `patience` is the timeout of a silent sender.
     pub(super) fn handle_timeout(
         &mut self,
         now: Moment,
         control: &mut Control,
         patience: Duration,
     ) {
-        if now.since(self.heard) >= self.limit(patience) || self.closing.is_some_and(|at| at <= now)
-        {
+        let silent = self.silent(now) >= self.silence_limit(patience);
+        if silent || self.life.close_at().is_some_and(|at| at <= now) {
             return self.close();
         }
 
+        let to = Dest::Host(self.sender.address());
         while let Some(message) = self.outbox.poll(now, self.rng.f64()) {
-            control.send(Dest::Host(self.sender), message);
+            control.send(to, message);
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
         }
 
         if self.alive_at <= now {
             self.alive_at = now + alive_interval(self.hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
-            if !self.gone {
+            if !self.life.is_closed() {
                 let state = self.state(now, 0);
-                control.send(Dest::Host(self.sender), &Message::State(state));
+                control.send(to, &Message::State(state));
             }
         }
 
-        if self.report_is_due(now) {
-            self.report(now, control);
-        }
-
+        self.report_if_due(now, control);
         self.repair(now, control);
     }
 
-    fn limit(&self, patience: Duration) -> Duration {
+    fn silence_limit(&self, patience: Duration) -> Duration {
         if self.is_over() {
-            LINGER.min(patience)
+            LINGER_TIME.min(patience)
         } else {
             patience
         }
     }
 
+    /// Returns the due time of the next [`Session::handle_timeout`].
     pub(super) fn timeout(&self, now: Moment, patience: Duration) -> Moment {
-        if self.gone {
-            // Nothing is due any more: the disk's last answer ends the session.
+        if self.life.is_closed() {
+            // No timer is due: the disk's last reply ends the session.
             return now + patience;
         }
 
-        let mut next = self.alive_at.min(self.heard + self.limit(patience));
-        if let Some(at) = self.closing {
-            next = next.min(at);
-        }
+        let silence = self.last_heard + self.silence_limit(patience);
+        let report = self
+            .measurements
+            .timeout(now, self.hosts, self.fetch.backlog());
 
-        if let Some(due) = self.outbox.timeout() {
-            next = next.min(due);
-        }
-
-        if self.reporting != Reporting::InDistress && self.measure.bytes > self.measure.last.2
-            || self.report_is_due(now)
-        {
-            next = next.min(self.measure.reported_at + REPORT_EVERY.max(self.report_least()));
-        }
-
-        self.fetch_timeout(now).map_or(next, |due| next.min(due))
+        [
+            self.life.close_at(),
+            self.outbox.timeout(),
+            report,
+            self.fetch_timeout(now),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(self.alive_at.min(silence), Moment::min)
     }
 }
 
-/// Why a session cannot have a tree.
-pub(super) fn busy_with(other: &str) -> Reason {
+/// Formats the refusal of a session whose tree is taken.
+pub(super) fn busy_with(other: &str) -> ReasonText {
     format!("busy with {other}; try again when it is over")
 }

@@ -1,70 +1,68 @@
-//! Releases that were aborted or taken back: what this host knows of them, and when it says so to others.
+//! Tombstones: the known aborted or reverted releases, and their repetition for other hosts.
 //!
-//! A tombstone travels as the signed order that made it, to the group, whoever says it: when a member that could need it
-//! does not tell of it in its beacons, all who know it draw a moment, and the first to speak speaks for all. It is believed
-//! when the disk has verified its signature.
+//! A tombstone is the signed order itself, and any member may send it to the group. If the beacons
+//! of a member that could need it do not list it, every member that knows it picks a random delay,
+//! and the first to send speaks for all. A tombstone counts once the disk has verified its
+//! signature.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::{Receiver, Request};
 use crate::block::BlockHash;
 use crate::id::{InstanceId, TreeName};
 use crate::manifest::ReleaseId;
-use crate::proto::Dest;
 use crate::proto::members::Table;
 use crate::units::Moment;
-use crate::wire::Message;
 use crate::wire::message::{MAX_BEACON_TOMBSTONES, Order, SignedOrder, Tombstone, TreeState};
 
-/// The most tombstones of one tree.
-const MAX_KNOWN: usize = 32;
-/// The most orders of others that the disk looks at.
-const MAX_LOOKING: usize = 4;
-/// The most orders that are remembered because they do not hold.
-const MAX_REFUSED: usize = 64;
-/// How often a host tries to go back by itself; what others have takes the place of the release besides.
-const TRIES: u32 = 3;
-/// All who know a tombstone that somebody lacks speak within this time.
-const SPREAD: Duration = Duration::from_millis(500);
-/// The first wait until it is said again; doubled each time.
-const AGAIN: Duration = Duration::from_secs(2);
-/// The longest.
-const AGAIN_MAX: Duration = Duration::from_secs(120);
+/// Largest number of tombstones per tree.
+const MAX_TREE_TOMBSTONES: usize = 32;
+/// Largest number of pending signature checks.
+const MAX_PENDING_CHECKS: usize = 4;
+/// Number of remembered orders with invalid signatures.
+const MAX_REFUSED_ORDERS: usize = 64;
+/// Largest number of own attempts to revert; besides, catch-up replaces the release.
+const MAX_REVERT_ATTEMPTS: u32 = 3;
+/// Interval in which all members that know a missing tombstone send it.
+const FIRST_SEND_SPREAD: Duration = Duration::from_millis(500);
+/// Initial interval of repetitions; doubles each time.
+const REPEAT_AFTER: Duration = Duration::from_secs(2);
+/// Longest interval of repetitions.
+const MAX_REPEAT_AFTER: Duration = Duration::from_secs(120);
 
-/// The tombstones of all trees.
+/// Tombstones of all trees.
 #[derive(Debug)]
 pub(super) struct Tombstones {
-    trees: BTreeMap<TreeName, Vec<Known>>,
-    /// What the disk looks at, by the hash of the order.
-    looking: BTreeSet<BlockHash>,
+    trees: BTreeMap<TreeName, Vec<KnownTombstone>>,
+    /// Hashes of the orders with a pending signature check.
+    checking: BTreeSet<BlockHash>,
     refused: VecDeque<BlockHash>,
     rng: fastrand::Rng,
 }
 
+/// A tombstone and the schedule of its transmissions.
 #[derive(Debug)]
-struct Known {
+struct KnownTombstone {
     stone: Tombstone,
     order: SignedOrder,
-    /// When it is said next, while somebody lacks it.
+    /// Time of the next transmission while a member lacks the tombstone.
     due: Option<Moment>,
-    again: Duration,
-    /// Who lacked it when it was said last.
-    told: BTreeSet<InstanceId>,
-    /// How often the disk was asked to go back behind it.
-    tried: u32,
+    /// Wait after the next transmission.
+    repeat_after: Duration,
+    /// Members that lacked the tombstone at the last transmission.
+    lacking: BTreeSet<InstanceId>,
+    /// Number of revert requests to the disk.
+    attempts: u32,
 }
 
 impl Tombstones {
-    /// Those that the disk keeps.
+    /// Loads the stored tombstones.
     pub(super) fn new(kept: Vec<SignedOrder>, seed: u64) -> Self {
-        let rng = fastrand::Rng::with_seed(seed);
-        let (trees, looking, refused) = Default::default();
         let mut all = Self {
-            trees,
-            looking,
-            refused,
-            rng,
+            trees: BTreeMap::new(),
+            checking: BTreeSet::new(),
+            refused: VecDeque::new(),
+            rng: fastrand::Rng::with_seed(seed),
         };
 
         kept.into_iter().for_each(|order| all.add(order));
@@ -82,38 +80,60 @@ impl Tombstones {
 
         let known = self.trees.entry(tree.clone()).or_default();
         known.retain(|k| k.stone.release != stone.release);
-        known.push(Known {
+        known.push(KnownTombstone {
             stone,
             order,
             due: None,
-            again: AGAIN,
-            told: BTreeSet::new(),
-            tried: 0,
+            repeat_after: REPEAT_AFTER,
+            lacking: BTreeSet::new(),
+            attempts: 0,
         });
 
         known.sort_by_key(|k| std::cmp::Reverse(k.stone));
-        known.truncate(MAX_KNOWN);
+        known.truncate(MAX_TREE_TOMBSTONES);
     }
 
-    fn find(&self, tree: &TreeName, release: ReleaseId) -> Option<&Known> {
+    /// Returns the order to revert `release`, a local release of `tree`, and counts the attempt.
+    pub(super) fn try_revert(
+        &mut self,
+        tree: &TreeName,
+        release: ReleaseId,
+    ) -> Option<&SignedOrder> {
+        let known = self
+            .trees
+            .get_mut(tree)?
+            .iter_mut()
+            .find(|k| k.stone.revert && k.stone.release == release)
+            .filter(|k| k.attempts < MAX_REVERT_ATTEMPTS)?;
+
+        known.attempts += 1;
+        Some(&known.order)
+    }
+
+    fn find(&self, tree: &TreeName, release: ReleaseId) -> Option<&KnownTombstone> {
         self.trees
             .get(tree)?
             .iter()
             .find(|k| k.stone.release == release)
     }
 
-    /// The tombstone of a release.
+    /// Returns the tombstone of a release.
     pub(super) fn of(&self, tree: &TreeName, release: ReleaseId) -> Option<Tombstone> {
         self.find(tree, release).map(|known| known.stone)
     }
 
-    /// Whether a release was taken back: a host that has it goes back.
+    /// Returns true if a release was reverted: hosts that run the release go back.
     pub(super) fn is_reverted(&self, tree: &TreeName, release: ReleaseId) -> bool {
         self.of(tree, release).is_some_and(|stone| stone.revert)
     }
 
-    /// Takes an order that was heard from anybody; says whether the disk is to look at it.
-    fn heard(&mut self, now: Moment, signed: &SignedOrder, own: &[TreeState]) -> bool {
+    /// Handles an unverified order. Returns true if the disk is to check its signature.
+    pub(super) fn on_order(
+        &mut self,
+        now: Moment,
+        signed: &SignedOrder,
+        own: &[TreeState],
+    ) -> bool {
         let Some(order) = Order::decode(&signed.order) else {
             return false;
         };
@@ -130,36 +150,44 @@ impl Tombstones {
         if let Some(known) = known
             && (known.stone.revert || !stone.revert)
         {
-            // Whoever lacks it has heard it now, unless it was lost on the way.
-            known.due = known.due.map(|due| due.max(now + known.again));
+            // Members that lacked the tombstone have heard it now, unless the datagram was lost.
+            known.due = known.due.map(|due| due.max(now + known.repeat_after));
             return false;
         }
 
         let hash = BlockHash::of(&[&signed.order[..], &signed.signature[..]].concat());
-        let fresh = !self.looking.contains(&hash) && !self.refused.contains(&hash);
-        if !own.iter().any(|t| t.tree == *tree) || !fresh || self.looking.len() >= MAX_LOOKING {
+        let fresh = !self.checking.contains(&hash) && !self.refused.contains(&hash);
+        if !own.iter().any(|t| t.tree == *tree)
+            || !fresh
+            || self.checking.len() >= MAX_PENDING_CHECKS
+        {
             return false;
         }
 
-        self.looking.insert(hash)
+        self.checking.insert(hash)
     }
 
-    /// The disk has looked at an order.
-    fn looked(&mut self, signed: SignedOrder, holds: bool) {
+    /// Handles the result of a signature check.
+    pub(super) fn on_checked(&mut self, signed: SignedOrder, holds: bool) {
         let hash = BlockHash::of(&[&signed.order[..], &signed.signature[..]].concat());
-        self.looking.remove(&hash);
+        self.checking.remove(&hash);
         if holds {
             return self.add(signed);
         }
 
         self.refused.push_back(hash);
-        if self.refused.len() > MAX_REFUSED {
+        if self.refused.len() > MAX_REFUSED_ORDERS {
             self.refused.pop_front();
         }
     }
 
-    /// The orders that are to be said now, for members that lack them.
-    fn poll(&mut self, now: Moment, me: InstanceId, members: &Table) -> Vec<SignedOrder> {
+    /// Returns the orders to send now, for members that lack them.
+    pub(super) fn poll(
+        &mut self,
+        now: Moment,
+        me: InstanceId,
+        members: &Table,
+    ) -> Vec<SignedOrder> {
         let mut out = Vec::new();
         for (tree, stones) in &mut self.trees {
             let there: Vec<(InstanceId, &TreeState)> = members
@@ -180,17 +208,18 @@ impl Tombstones {
                     .map(|(id, _)| *id);
                 let lacking: BTreeSet<InstanceId> = lacking.collect();
                 if lacking.is_empty() {
-                    (known.due, known.again) = (None, AGAIN);
-                    known.told.clear();
-                } else if known.due.is_none() || !lacking.is_subset(&known.told) {
-                    let soon = now + SPREAD.mul_f64(self.rng.f64());
+                    known.due = None;
+                    known.repeat_after = REPEAT_AFTER;
+                    known.lacking.clear();
+                } else if known.due.is_none() || !lacking.is_subset(&known.lacking) {
+                    let soon = now + FIRST_SEND_SPREAD.mul_f64(self.rng.f64());
                     known.due = Some(known.due.map_or(soon, |due| due.min(soon)));
-                    known.told = lacking;
+                    known.lacking = lacking;
                 }
                 if known.due.is_some_and(|due| due <= now) {
                     out.push(known.order.clone());
-                    known.due = Some(now + known.again);
-                    known.again = (known.again * 2).min(AGAIN_MAX);
+                    known.due = Some(now + known.repeat_after);
+                    known.repeat_after = (known.repeat_after * 2).min(MAX_REPEAT_AFTER);
                 }
             }
         }
@@ -198,6 +227,7 @@ impl Tombstones {
         out
     }
 
+    /// Returns the time of the next transmission.
     pub(super) fn timeout(&self) -> Option<Moment> {
         self.trees
             .values()
@@ -207,8 +237,10 @@ impl Tombstones {
     }
 }
 
-/// Whether a member could need the tombstone and does not know it, by its beacon. One that runs a newer release does not
-/// need it, and one whose beacon is full of newer ones only when it has the release.
+/// Returns true if a member, by its beacon, could need the tombstone and lacks it.
+///
+/// A member with a newer release does not need the tombstone. One whose beacon is full of newer
+/// tombstones needs it only if it has the release.
 fn lacks(member: &TreeState, stone: &Tombstone) -> bool {
     let Some(told) = &member.tombstones else {
         return false;
@@ -222,64 +254,6 @@ fn lacks(member: &TreeState, stone: &Tombstone) -> bool {
     let full = told.len() >= MAX_BEACON_TOMBSTONES && told.iter().all(|t| t.serial > stone.serial);
 
     !known && (has || !(ahead || full))
-}
-
-impl Receiver {
-    /// Takes an order to abort or revert a release, of whichever session.
-    pub(super) fn hear_tombstone(&mut self, now: Moment, order: SignedOrder) {
-        if self.tombstones.heard(now, &order, &self.setup.trees) {
-            self.requests.push_back(Request::Bury(order));
-        }
-    }
-
-    /// The disk has verified an order to abort or revert a release, and keeps it; or it does not hold.
-    pub(super) fn buried(&mut self, now: Moment, order: SignedOrder, holds: bool) {
-        self.tombstones.looked(order, holds);
-        self.look = Some(now);
-    }
-
-    /// Says what others lack, and goes back behind what was taken back.
-    pub(super) fn settle_tombstones(&mut self, now: Moment) {
-        for order in self
-            .tombstones
-            .poll(now, self.setup.key.instance(), self.presence.table())
-        {
-            self.control.send(Dest::Group, &Message::Order(order));
-        }
-
-        for own in &self.setup.trees {
-            let Some(release) = own.release else { continue };
-            let stones = self
-                .tombstones
-                .trees
-                .get_mut(&own.tree)
-                .into_iter()
-                .flatten();
-            let Some(known) = stones
-                .into_iter()
-                .find(|k| k.stone.revert && k.stone.release == release)
-            else {
-                continue;
-            };
-            let mut sessions = self
-                .sessions
-                .values_mut()
-                .filter(|s| *s.tree() == own.tree && s.is_proven());
-            if known.tried >= TRIES || sessions.any(|s| s.is_ordering()) {
-                continue;
-            }
-            known.tried += 1;
-            let mut sessions = self
-                .sessions
-                .values_mut()
-                .filter(|s| *s.tree() == own.tree && s.is_proven());
-            match sessions.find(|s| s.release.id() == release && s.may_go_back()) {
-                // What it replaced is there as long as the session is.
-                Some(session) => session.follow(known.order.clone()),
-                None => self.requests.push_back(Request::GoBack(own.tree.clone())),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -301,7 +275,9 @@ mod tests {
     }
 
     fn order(serial: u64, kind: OrderKind) -> SignedOrder {
-        let (tree, serial, release) = (Some(www()), Some(Serial(serial)), id(serial));
+        let tree = Some(www());
+        let release = id(serial);
+        let serial = Some(Serial(serial));
         let order = Order {
             session: SessionId(1),
             release,
@@ -341,11 +317,10 @@ mod tests {
         for (n, tree) in (2u8..).zip(members) {
             let name = HostName::new(&format!("web{n}")).expect("legal");
             let trees = vec![tree.clone()];
-            let (version, (heard, strangers, nonce, echoes, identity, shown)) =
-                (String::new(), Default::default());
+            let (heard, strangers, nonce, echoes, identity, shown) = Default::default();
             let hello = Hello {
                 name,
-                version,
+                version: String::new(),
                 trees,
                 members: 1,
                 heard,
@@ -367,7 +342,7 @@ mod tests {
         table
     }
 
-    /// How often it is said in a minute.
+    /// Counts transmissions in one minute.
     fn said(stones: &mut Tombstones, members: &[TreeState]) -> usize {
         let table = table(members);
         (0..60_000)
@@ -377,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn only_members_that_could_need_a_tombstone_are_told_and_ever_more_seldom() {
+    fn a_tombstone_is_sent_to_members_that_need_it_and_backs_off() {
         let new = || Tombstones::new(vec![order(5, OrderKind::Revert)], 1);
         let of = |member| said(&mut new(), &[member]);
         assert!(
@@ -394,15 +369,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_speak_speaks_for_all() {
-        let (mut stones, own) = (
-            Tombstones::new(vec![order(5, OrderKind::Revert)], 1),
-            [state(4, Some(&[5]))],
-        );
+    fn the_first_transmission_serves_all_members() {
+        let mut stones = Tombstones::new(vec![order(5, OrderKind::Revert)], 1);
+        let own = [state(4, Some(&[5]))];
         let table = table(&[state(4, Some(&[]))]);
         assert!(stones.poll(at(0), InstanceId(1), &table).is_empty());
         assert!(
-            !stones.heard(at(0), &order(5, OrderKind::Revert), &own),
+            !stones.on_order(at(0), &order(5, OrderKind::Revert), &own),
             "it is known"
         );
 
@@ -410,28 +383,32 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_hold_is_looked_at_once_and_a_flood_stays_bounded() {
-        let (mut stones, own) = (Tombstones::new(Vec::new(), 1), [state(4, Some(&[]))]);
+    fn an_invalid_order_is_checked_once_and_a_flood_stays_bounded() {
+        let mut stones = Tombstones::new(Vec::new(), 1);
+        let own = [state(4, Some(&[]))];
         let mut looked = 0;
         for n in 0..1000 {
-            looked += usize::from(stones.heard(at(n), &order(n, OrderKind::Abort), &own));
+            looked += usize::from(stones.on_order(at(n), &order(n, OrderKind::Abort), &own));
         }
 
-        assert_eq!(looked, MAX_LOOKING);
-        stones.looked(order(0, OrderKind::Abort), false);
-        assert!(!stones.heard(at(0), &order(0, OrderKind::Abort), &own));
-        stones.looked(order(1, OrderKind::Abort), true);
+        assert_eq!(looked, MAX_PENDING_CHECKS);
+        stones.on_checked(order(0, OrderKind::Abort), false);
+        assert!(!stones.on_order(at(0), &order(0, OrderKind::Abort), &own));
+        stones.on_checked(order(1, OrderKind::Abort), true);
         assert!(stones.of(&www(), id(1)).is_some() && !stones.is_reverted(&www(), id(1)));
         assert!(
-            stones.heard(at(0), &order(1, OrderKind::Revert), &own),
+            stones.on_order(at(0), &order(1, OrderKind::Revert), &own),
             "a stronger word"
         );
 
         for n in 0..1000 {
-            stones.looked(order(n, OrderKind::Revert), true);
+            stones.on_checked(order(n, OrderKind::Revert), true);
         }
 
-        assert!(stones.trees[&www()].len() <= MAX_KNOWN && stones.of(&www(), id(999)).is_some());
-        assert!(!stones.heard(at(0), &order(3000, OrderKind::Commit), &own));
+        assert!(
+            stones.trees[&www()].len() <= MAX_TREE_TOMBSTONES
+                && stones.of(&www(), id(999)).is_some()
+        );
+        assert!(!stones.on_order(at(0), &order(3000, OrderKind::Commit), &own));
     }
 }

@@ -1,4 +1,4 @@
-//! Generations come back whatever is lost of them.
+//! Tests: generations are recovered after any loss.
 
 use std::sync::Arc;
 
@@ -19,9 +19,10 @@ const STAMP: Stamp = Stamp {
 };
 const SYMBOL: u16 = 64;
 
-/// A payload of blocks of these sizes, with what is in it.
+/// Returns a payload of blocks of these sizes, with all of its ordinals.
 fn payload(sizes: &[u16], rng: &mut fastrand::Rng) -> (RangeSet, Vec<u8>) {
-    let (mut map, mut content) = (Map::default(), Vec::new());
+    let mut map = Map::default();
+    let mut content = Vec::new();
     for (ordinal, size) in sizes.iter().enumerate() {
         map.push(Ordinal(ordinal as u64), u32::from(*size));
         content.extend(std::iter::repeat_with(|| rng.u8(..)).take(usize::from(*size)));
@@ -42,7 +43,7 @@ struct Host {
 }
 
 impl Host {
-    fn hear(&mut self, bytes: &[u8], grid: Grid) {
+    fn receive(&mut self, bytes: &[u8], grid: Grid) {
         let Ok(Datagram::Data(front, symbol)) = Datagram::parse(bytes) else {
             panic!("a data datagram")
         };
@@ -52,9 +53,9 @@ impl Host {
         }
     }
 
-    /// Reads back what it may have from `payload`, but for some parts that cannot be read.
-    fn recall(&mut self, payload: &[u8], starts: &[usize], mut reads: impl FnMut() -> bool) {
-        let parts = self.buffer.to_recall(Ordinal(0));
+    /// Reads back parts from `payload`, except some with simulated read errors.
+    fn read_back(&mut self, payload: &[u8], starts: &[usize], mut reads: impl FnMut() -> bool) {
+        let parts = self.buffer.readable_parts(Ordinal(0));
         let read = parts.into_iter().filter(|_| reads()).map(|part| {
             assert!(!self.wants.contains(part.ordinal.0), "{part:?} is wanted");
             let start = starts[part.ordinal.0 as usize];
@@ -62,13 +63,13 @@ impl Host {
             (part, bytes)
         });
         let read: Vec<_> = read.collect();
-        if self.buffer.recalled(&read) {
+        if self.buffer.add_parts(&read) {
             self.done = self.buffer.progress(&self.wants);
         }
     }
 }
 
-/// Where in the payload each block begins.
+/// Returns the start of each block in the payload.
 fn starts(payload: &[u8]) -> Vec<usize> {
     let (map, body) = Map::parse(payload, payload.len())
         .expect("legal")
@@ -79,14 +80,15 @@ fn starts(payload: &[u8]) -> Vec<usize> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever is lost, also of the repairs, and whatever hosts want: each has it in the end, to the last byte.
+    /// Every host recovers its wanted blocks to the last byte, for any losses of data and repairs
+    /// and any wants.
     #[test]
-    fn losses_are_mended_whatever_they_are(
+    fn any_losses_are_repaired(
         sizes in prop::collection::vec(1..9000u16, 1..40),
         loss in 0.0..0.6f64,
         hosts in 1..6usize,
         few: bool,
-        recall in prop::option::of(0.0..1.0f64),
+        read_back in prop::option::of(0.0..1.0f64),
         seed: u64,
     ) {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -96,12 +98,18 @@ proptest! {
         let mut outgoing = OutgoingGeneration::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
         let mut fleet: Vec<Host> = (0..hosts)
             .map(|host| {
-                let some = all.iter().flatten().filter(|_| host == 0 || rng.bool()).map(|o| o..o + 1).collect();
-                Host { buffer: Buffer::default(), wants: some, seen: 0, done: Progress::Missing }
+                let wants = all
+                    .iter()
+                    .flatten()
+                    .filter(|_| host == 0 || rng.bool())
+                    .map(|o| o..o + 1)
+                    .collect();
+                Host { buffer: Buffer::default(), wants, seen: 0, done: Progress::Missing }
             })
             .collect();
 
-        let (mut counter, mut rounds) = (0, 0);
+        let mut counter = 0;
+        let mut rounds = 0;
         while fleet.iter().any(|h| h.done == Progress::Missing) {
             rounds += 1;
             prop_assert!(rounds < 200, "no end");
@@ -109,13 +117,15 @@ proptest! {
             while outgoing.write(STAMP, 7, false, &mut counter, &mut out).datagrams > 0 {
                 let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
                 for host in &mut fleet {
-                    out.chunks(segment).filter(|_| rng.f64() >= loss).for_each(|bytes| host.hear(bytes, grid));
+                    out.chunks(segment)
+                        .filter(|_| rng.f64() >= loss)
+                        .for_each(|bytes| host.receive(bytes, grid));
                 }
                 out.clear();
             }
-            if let Some(share) = recall {
+            if let Some(share) = read_back {
                 for host in fleet.iter_mut().filter(|h| h.done == Progress::Missing) {
-                    host.recall(&payload, &starts, || rng.f64() < share);
+                    host.read_back(&payload, &starts, || rng.f64() < share);
                 }
             }
             for host in fleet.iter_mut().filter(|h| h.done == Progress::Missing) {
@@ -142,7 +152,7 @@ proptest! {
 }
 
 #[test]
-fn one_coded_symbol_mends_a_different_loss_at_every_host() {
+fn one_coded_symbol_repairs_a_different_loss_at_every_host() {
     let mut rng = fastrand::Rng::with_seed(3);
     let (all, payload) = payload(&[9000; 20], &mut rng);
     let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
@@ -155,7 +165,8 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
     };
 
     let mut fleet: Vec<Host> = (0..20).map(|_| fresh()).collect();
-    let (mut counter, mut out) = (0, Vec::new());
+    let mut counter = 0;
+    let mut out = Vec::new();
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
 
     for (nth, bytes) in out
@@ -169,7 +180,7 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
             .iter_mut()
             .enumerate()
             .filter(|(h, _)| !in_first || *h != lost)
-            .for_each(|(_, h)| h.hear(bytes, grid));
+            .for_each(|(_, h)| h.receive(bytes, grid));
     }
 
     for host in &fleet {
@@ -186,13 +197,13 @@ fn one_coded_symbol_mends_a_different_loss_at_every_host() {
     out.clear();
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     assert_eq!(counter - before, 1);
-    fleet.iter_mut().for_each(|host| host.hear(&out, grid));
+    fleet.iter_mut().for_each(|host| host.receive(&out, grid));
 
     assert!(fleet.iter().all(|h| h.done == Progress::Whole));
 }
 
 #[test]
-fn what_the_disk_has_needs_no_coded_symbols() {
+fn blocks_on_disk_need_no_coded_symbols() {
     let mut rng = fastrand::Rng::with_seed(5);
     // The host wants the first of two blocks, and loses every fifth symbol.
     let (all, payload) = payload(&[9000, 9000], &mut rng);
@@ -208,31 +219,30 @@ fn what_the_disk_has_needs_no_coded_symbols() {
         done: Progress::Missing,
     };
 
-    let (mut counter, mut out) = (0, Vec::new());
+    let mut counter = 0;
+    let mut out = Vec::new();
     outgoing.write(STAMP, usize::MAX, false, &mut counter, &mut out);
     let segment = usize::from(SYMBOL) + crate::wire::DATA_OVERHEAD;
     out.chunks(segment)
         .enumerate()
         .filter(|(nth, _)| nth % 5 != 4)
-        .for_each(|(_, bytes)| host.hear(bytes, grid));
+        .for_each(|(_, bytes)| host.receive(bytes, grid));
 
     let need = |host: &Host| host.buffer.missing(Generation(0)).need.iter().sum::<u32>();
     let before = need(&host);
     assert!(
-        host.buffer.to_recall(Ordinal(2)).is_empty(),
+        host.buffer.readable_parts(Ordinal(2)).is_empty(),
         "what is asked for begins with an ordinal"
     );
 
-    // Half of a symbol is none.
-    let (mut part, bytes) = (
-        host.buffer.to_recall(Ordinal(0)).swap_remove(0),
-        vec![0; 10],
-    );
+    // Half a symbol is useless.
+    let mut part = host.buffer.readable_parts(Ordinal(0)).swap_remove(0);
+    let bytes = vec![0; 10];
 
     part.bytes.end = part.bytes.start + bytes.len();
-    assert!(!host.buffer.recalled(&[(part, bytes)]));
+    assert!(!host.buffer.add_parts(&[(part, bytes)]));
     assert_eq!(need(&host), before);
-    host.recall(&payload, &starts, || true);
+    host.read_back(&payload, &starts, || true);
     let after = need(&host);
 
     // The symbol between the two blocks is a wanted one.
@@ -242,7 +252,7 @@ fn what_the_disk_has_needs_no_coded_symbols() {
     );
 
     assert!(
-        host.buffer.to_recall(Ordinal(0)).is_empty(),
+        host.buffer.readable_parts(Ordinal(0)).is_empty(),
         "nothing else is of use"
     );
     outgoing.on_missing(
@@ -258,7 +268,8 @@ fn what_the_disk_has_needs_no_coded_symbols() {
         .write(STAMP, usize::MAX, false, &mut counter, &mut out)
         .datagrams;
     assert_eq!(sent, u64::from(after));
-    out.chunks(segment).for_each(|bytes| host.hear(bytes, grid));
+    out.chunks(segment)
+        .for_each(|bytes| host.receive(bytes, grid));
 
     assert_eq!(host.done, Progress::Whole);
     let (bytes, _) = host.buffer.into_parts();
@@ -266,13 +277,14 @@ fn what_the_disk_has_needs_no_coded_symbols() {
 }
 
 #[test]
-fn no_more_is_read_back_than_is_bounded() {
+fn readback_is_bounded() {
     for sizes in [vec![20; 6000], vec![60_000; 120]] {
         let mut rng = fastrand::Rng::with_seed(6);
         let (all, payload) = payload(&sizes, &mut rng);
         let grid = Grid::new(payload.len() as u32, 1400, 1).expect("legal");
         let mut buffer = Buffer::default();
         let wants = [all.len() - 1..all.len()].into_iter().collect();
+
         let symbol = |index: u32| {
             let (row, column) = grid.place(index).expect("a symbol");
             let header = SymbolHeader {
@@ -289,13 +301,15 @@ fn no_more_is_read_back_than_is_bounded() {
                 bytes: &payload[grid.bytes_of(index)],
             }
         };
-        // The front with the map is all that comes.
+
+        // Only the front with the map arrives.
         let front = starts(&payload)[0].div_ceil(1400) as u32;
         for index in 0..front {
             buffer.take(grid, &symbol(index), Vec::new);
             buffer.progress(&wants);
         }
-        let parts = buffer.to_recall(Ordinal(0));
+
+        let parts = buffer.readable_parts(Ordinal(0));
         let blocks: std::collections::BTreeSet<u64> = parts.iter().map(|p| p.ordinal.0).collect();
         let bytes: usize = blocks.iter().map(|&o| usize::from(sizes[o as usize])).sum();
         assert!(
@@ -307,12 +321,10 @@ fn no_more_is_read_back_than_is_bounded() {
 }
 
 #[test]
-fn a_forged_first_symbol_is_outvoted_by_the_second_that_is_not() {
+fn a_forged_first_symbol_is_outvoted() {
     use crate::fec::Grid;
-    let (forged, right) = (
-        Grid::new(8 << 20, 1400, 31).expect("legal"),
-        Grid::new(50_000, 1400, 2).expect("legal"),
-    );
+    let forged = Grid::new(8 << 20, 1400, 31).expect("legal");
+    let right = Grid::new(50_000, 1400, 2).expect("legal");
     let symbol = |bytes: &'static [u8]| Symbol {
         header: crate::wire::SymbolHeader {
             session: crate::id::SessionId(1),

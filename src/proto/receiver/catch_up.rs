@@ -1,11 +1,14 @@
-//! Releases that this host missed, and who is asked for them: one member after the other of those that have them.
+//! Finds releases this host missed and requests them from the members that have them, one member at
+//! a time.
 //!
-//! Beacons are not believed. The header of each release that somebody claims to have is asked for first, of
-//! several releases beside each other: a claim that no signed header follows keeps a host from nothing. The newest
-//! release whose header is rightful is then asked for, of one member at a time; when none offers it, the next newest.
+//! Beacons are not trusted. The host first requests the header of each claimed release, several
+//! releases in parallel, so an unsupported claim delays nothing. It then requests the newest
+//! release with a verified header from one member at a time, and the next newest if no member
+//! offers it.
 //!
-//! Whom a host asks first follows from the release and the members alone, so that many hosts that missed the same one
-//! ask the same member, which shows the header to all at once and serves all at once.
+//! The first member to ask follows from the release and the members alone. Hosts that missed the
+//! same release ask the same member, which shows the header and serves the release to all of them
+//! at once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,56 +24,56 @@ use crate::proto::members::Table;
 use crate::units::{Moment, WallTime};
 use crate::wire::message::{Pull, TreeState};
 
-/// A release that others have is waited for: its sender may be about to offer it.
-const NOTICE: Duration = Duration::from_millis(1000);
-/// Who was asked has this long to offer it.
-const ANSWER: Duration = Duration::from_secs(3);
-/// Who was asked for the header has this long to show it.
-const SHOW: Duration = Duration::from_millis(500);
-/// A header that holds waits this long for that of a newer release.
-const SETTLE: Duration = Duration::from_millis(100);
-/// All were asked in vain: the first wait until they are asked again; doubled each time.
-const AGAIN: Duration = Duration::from_secs(5);
-/// The longest.
-const AGAIN_MAX: Duration = Duration::from_secs(120);
-/// So many are asked for one release in vain before others get their turn.
-const MAX_VAIN: u32 = 4;
+/// Wait before the first request for a release: its sender may be about to offer it.
+const FIRST_REQUEST_DELAY: Duration = Duration::from_millis(1000);
+/// Time for a requested member to offer the release.
+const OFFER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for a requested member to show the header.
+const HEADER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time for which a verified header waits for the header of a newer release.
+const NEWER_HEADER_WAIT: Duration = Duration::from_millis(100);
+/// Initial pause after all members were asked without success; doubles each time.
+const ROUND_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause between two rounds of requests.
+const MAX_ROUND_PAUSE: Duration = Duration::from_secs(120);
+/// Unsuccessful requests for one release before other releases get their turn.
+const MAX_FAILED_REQUESTS: u32 = 4;
 
-/// A release that members say is taken back, before that is proven, is waited for longer.
-const DOUBT: Duration = Duration::from_secs(5);
-/// The most releases of one tree whose headers are asked for at a time, beside those that were asked for in vain lately.
-const MAX_OPEN: usize = 16;
-/// The most releases of one tree whose headers hold, the newest.
-const MAX_RIGHTFUL: usize = 64;
-/// The most releases of one tree that rest.
-const MAX_RESTING: usize = 1024;
-/// The most releases of one tree that are known to be for others.
-const MAX_UNFIT: usize = 64;
+/// Wait before the first request for a release that members claim was reverted, pending proof.
+const DOUBTED_REQUEST_DELAY: Duration = Duration::from_secs(5);
+/// Largest number of releases per tree with a pending header request, apart from resting ones.
+const MAX_PENDING_HEADERS: usize = 16;
+/// Largest number of releases per tree with a verified header; the newest are kept.
+const MAX_VERIFIED_HEADERS: usize = 64;
+/// Largest number of resting releases per tree.
+const MAX_RESTING_RELEASES: usize = 1024;
+/// Largest number of releases per tree known to target other hosts.
+const MAX_UNFIT_RELEASES: usize = 64;
 
-/// What this host lacks, tree by tree.
+/// Missing releases of all trees.
 #[derive(Debug)]
-pub(super) struct Pulls {
+pub(super) struct MissingReleases {
     /// Trees that catch up.
     trees: BTreeSet<TreeName>,
-    /// Trees that are to be made what their release says, once more.
+    /// Trees to restore to the content of their current release.
     repairs: BTreeSet<TreeName>,
-    /// By what is claimed: of one release somebody may claim what is not true of it.
-    open: BTreeMap<(TreeName, Found), Open>,
-    /// Releases that are not for this host.
+    /// Candidates by claim, because two members may make different claims about one release.
+    open: BTreeMap<(TreeName, Candidate), MissingRelease>,
+    /// Releases that target other hosts.
     unfit: BTreeMap<TreeName, BTreeSet<ReleaseId>>,
     rng: fastrand::Rng,
 }
 
-/// A release that others have; of two of one serial the one that was made later is the greater.
+/// A claimed release. Of two with the same serial the later one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Found {
+pub(super) struct Candidate {
     serial: Serial,
     created: Option<WallTime>,
     release: ReleaseId,
 }
 
-impl Found {
-    /// An offered release.
+impl Candidate {
+    /// Describes an offered release.
     pub(super) fn of(release: &Release) -> Self {
         let header = release.header();
         Self {
@@ -80,18 +83,18 @@ impl Found {
         }
     }
 
-    /// Whether what is claimed of a release is true of it.
-    fn is_of(&self, release: &Release) -> bool {
-        let (claimed, is) = (*self, Self::of(release));
-        claimed
+    /// Returns true if the claim matches `release`.
+    fn matches(&self, release: &Release) -> bool {
+        let actual = Self::of(release);
+        *self
             == Self {
-                created: claimed.created.and(is.created),
-                ..is
+                created: self.created.and(actual.created),
+                ..actual
             }
     }
 
-    /// What a host has by its beacon.
-    fn at(state: &TreeState) -> Option<Self> {
+    /// Describes the release in a host's beacon.
+    fn in_beacon(state: &TreeState) -> Option<Self> {
         Some(Self {
             serial: state.running?,
             created: state.created,
@@ -100,100 +103,107 @@ impl Found {
     }
 }
 
-/// One release that is lacking.
+/// One missing release.
 #[derive(Debug)]
-struct Open {
-    found: Found,
-    /// What was here when it was found to be lacking.
+struct MissingRelease {
+    candidate: Candidate,
+    /// Local serial at the time the release was found missing.
     have: Option<Serial>,
-    /// Who was asked since all were asked last.
+    /// Members asked in the current round.
     asked: BTreeSet<InstanceId>,
-    /// When the next one is asked.
+    /// Due time of the next request.
     due: Moment,
-    again: Duration,
-    /// All were asked in vain.
-    rests: bool,
+    /// Pause after the current round.
+    pause: Duration,
+    /// All members were asked without success.
+    exhausted: bool,
     header: HeaderState,
-    /// Until when an offer is waited for.
+    /// End of the wait for an offer.
     awaited: Option<Moment>,
-    /// How many were asked for it in vain while others waited for their turn.
-    vain: u32,
+    /// Unsuccessful requests while other releases waited for their turn.
+    failed: u32,
 }
 
-/// What is known of the header of a release.
+/// Verification state of a release header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HeaderState {
-    /// It was not shown yet, or with no signature that holds.
+    /// Not received yet, or only with an invalid signature.
     Unseen,
-    /// Its signature is being checked.
+    /// The signature check is pending.
     Checking,
-    /// A key signed it that may.
-    Rightful,
+    /// Signed by an authorized key.
+    Verified,
 }
 
-impl Pulls {
+impl MissingReleases {
     pub(super) fn new(trees: BTreeSet<TreeName>, seed: u64) -> Self {
-        let rng = fastrand::Rng::with_seed(seed);
         Self {
             trees,
             repairs: BTreeSet::new(),
             open: BTreeMap::new(),
             unfit: BTreeMap::new(),
-            rng,
+            rng: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// The tree catches up from now on.
+    /// Starts to catch up on `tree`.
     pub(super) fn catch_up(&mut self, tree: TreeName) {
         self.trees.insert(tree);
     }
 
-    /// Something in the tree is not what its release says.
+    /// Starts the repair of a drifted tree.
     pub(super) fn repair(&mut self, tree: TreeName) {
         self.repairs.insert(tree);
     }
 
-    /// What is repaired is no more, or will be found again.
-    pub(super) fn ended(&mut self, tree: &TreeName) {
+    /// Ends the repair of a tree; any remaining drift will be found again.
+    pub(super) fn end_repair(&mut self, tree: &TreeName) {
         self.repairs.remove(tree);
     }
 
-    /// Whether an offer of this release for hosts that missed it is one for this host, which has `own`.
-    pub(super) fn wants(&self, own: &TreeState, found: &Found, tombstones: &Tombstones) -> bool {
-        if self.repairs.contains(&own.tree) && own.release == Some(found.release) {
-            return !tombstones.is_reverted(&own.tree, found.release);
+    /// Returns true if this host, in state `own`, takes a catch-up offer of `candidate`.
+    pub(super) fn wants(
+        &self,
+        own: &TreeState,
+        candidate: &Candidate,
+        tombstones: &Tombstones,
+    ) -> bool {
+        if self.repairs.contains(&own.tree) && own.release == Some(candidate.release) {
+            return !tombstones.is_reverted(&own.tree, candidate.release);
         }
 
-        if !self.trees.contains(&own.tree) || tombstones.of(&own.tree, found.release).is_some() {
+        if !self.trees.contains(&own.tree) || tombstones.of(&own.tree, candidate.release).is_some()
+        {
             return false;
         }
 
-        // One that was made later takes the place of another one of its serial.
-        let twin = Found::at(own).is_some_and(|own| {
-            own.serial == found.serial
+        // Of two releases with one serial the later one wins.
+        let twin = Candidate::in_beacon(own).is_some_and(|own| {
+            own.serial == candidate.serial
                 && own.created.is_some()
-                && own.release != found.release
-                && own < *found
+                && own.release != candidate.release
+                && own < *candidate
         });
 
-        // What was taken back gives way to whatever is elsewhere.
+        // A reverted release gives way to any release of the other hosts.
         let back = own
             .release
             .is_some_and(|release| tombstones.is_reverted(&own.tree, release));
 
-        found.serial > own.serial || twin || (back && Some(found.serial) <= own.running)
+        candidate.serial > own.serial || twin || (back && Some(candidate.serial) <= own.running)
     }
 
-    /// The release will not be had: it is for others.
-    pub(super) fn is_unfit(&mut self, tree: &TreeName, release: ReleaseId) {
+    /// Excludes a release that targets other hosts.
+    pub(super) fn mark_unfit(&mut self, tree: &TreeName, release: ReleaseId) {
         let unfit = self.unfit.entry(tree.clone()).or_default();
-        if unfit.len() >= MAX_UNFIT {
+        if unfit.len() >= MAX_UNFIT_RELEASES {
             unfit.clear();
         }
         unfit.insert(release);
     }
 
-    /// Whom to ask now for what. `busy` says whether a session works on a tree.
+    /// Returns the due requests and their destinations. `busy` returns true if a session works on a
+    /// tree.
     pub(super) fn poll(
         &mut self,
         now: Moment,
@@ -203,42 +213,39 @@ impl Pulls {
         tombstones: &Tombstones,
         busy: impl Fn(&TreeName) -> bool,
     ) -> Vec<(SocketAddr, Pull)> {
-        let (mut out, jitter) = (Vec::new(), self.rng.f64());
+        let jitter = self.rng.f64();
+        let mut out = Vec::new();
+
         for state in own {
             let lacking = self.lacking(state, me, members, tombstones);
-            let lacks: BTreeSet<Found> = lacking.iter().map(|(found, _)| *found).collect();
-            self.open
-                .retain(|(tree, found), _| *tree != state.tree || lacks.contains(found));
-            // One release is waited for at a time.
-            let of_tree = self
-                .open
-                .iter()
-                .filter(|((tree, _), _)| *tree == state.tree);
-            let mut awaited = of_tree
-                .filter_map(|(_, open)| open.awaited.filter(|until| *until > now))
-                .max();
-            for (found, doubted) in lacking {
-                let fresh = || Open::new(now, found, state, jitter, doubted);
+            self.retain(&state.tree, &lacking);
+
+            // Wait for one offer at a time.
+            let mut awaited = self.awaited(now, &state.tree);
+
+            for (candidate, doubted) in lacking {
+                let fresh = || MissingRelease::new(now, candidate, state, jitter, doubted);
                 let open = self
                     .open
-                    .entry((state.tree.clone(), found))
+                    .entry((state.tree.clone(), candidate))
                     .or_insert_with(fresh);
+
                 if open.have != state.running {
-                    // What came before it is here now: the rest follows at once.
-                    *open = Open {
+                    // The preceding release has arrived, so the next one follows at once.
+                    *open = MissingRelease {
                         due: now,
                         header: open.header,
                         ..fresh()
                     };
                 }
+
                 if busy(&state.tree) {
-                    // When it is over, and the release is lacking still, somebody else is asked.
-                    open.due = open.due.max(now + NOTICE);
+                    // If the session ends without the release, ask another member.
+                    open.due = open.due.max(now + FIRST_REQUEST_DELAY);
                     open.awaited = None;
-                } else if let (true, Some(until)) = (
-                    open.is_rightful(),
-                    awaited.filter(|until| *until > open.due),
-                ) {
+                } else if open.is_verified()
+                    && let Some(until) = awaited.filter(|until| *until > open.due)
+                {
                     open.due = until;
                 } else if open.due <= now
                     && let Some(pull) = open.ask(now, state, me, members, jitter)
@@ -252,20 +259,37 @@ impl Pulls {
         out
     }
 
-    /// Whether the header of `release` is asked for.
-    pub(super) fn asks_for(&self, release: ReleaseId) -> bool {
+    /// Drops the releases of `tree` that are no longer missing.
+    fn retain(&mut self, tree: &TreeName, lacking: &[(Candidate, bool)]) {
+        let lacking: BTreeSet<Candidate> =
+            lacking.iter().map(|(candidate, _)| *candidate).collect();
         self.open
-            .values()
-            .any(|open| open.found.release == release && open.header == HeaderState::Unseen)
+            .retain(|(of, candidate), _| of != tree || lacking.contains(candidate));
     }
 
-    /// Somebody shows the header of `release`: whether its signature is to be checked.
-    pub(super) fn check(&mut self, release: &Release) -> bool {
+    /// Returns the end of the wait for an offer of any release of `tree`.
+    fn awaited(&self, now: Moment, tree: &TreeName) -> Option<Moment> {
+        self.open
+            .iter()
+            .filter(|((of, _), _)| of == tree)
+            .filter_map(|(_, open)| open.awaited.filter(|until| *until > now))
+            .max()
+    }
+
+    /// Returns true if the header of `release` is requested.
+    pub(super) fn is_requested(&self, release: ReleaseId) -> bool {
+        self.open
+            .values()
+            .any(|open| open.candidate.release == release && open.header == HeaderState::Unseen)
+    }
+
+    /// Handles the header of `release`. Returns true if its signature is to be checked.
+    pub(super) fn on_header(&mut self, release: &Release) -> bool {
         let tree = &release.header().tree;
         let open = self
             .open
             .iter_mut()
-            .filter(|((of, found), _)| of == tree && found.is_of(release));
+            .filter(|((of, candidate), _)| of == tree && candidate.matches(release));
         let unseen = open
             .map(|(_, open)| open)
             .filter(|open| open.header == HeaderState::Unseen);
@@ -275,43 +299,45 @@ impl Pulls {
             > 0
     }
 
-    /// The signature of the header of `release` was checked.
-    pub(super) fn checked(&mut self, now: Moment, release: ReleaseId, holds: bool) {
+    /// Handles the result of a header's signature check.
+    pub(super) fn on_header_checked(&mut self, now: Moment, release: ReleaseId, holds: bool) {
         let jitter = self.rng.f64();
-        let checking = |open: &&mut Open| {
-            open.found.release == release && open.header == HeaderState::Checking
+        let checking = |open: &&mut MissingRelease| {
+            open.candidate.release == release && open.header == HeaderState::Checking
         };
 
         for open in self.open.values_mut().filter(checking) {
             if !holds {
-                // Somebody else may show a better one.
+                // Another member may send a valid header.
                 open.header = HeaderState::Unseen;
                 continue;
             }
-            open.header = HeaderState::Rightful;
+            open.header = HeaderState::Verified;
             open.asked.clear();
-            (open.rests, open.again) = (false, AGAIN);
-            open.due = now + SETTLE.mul_f64(1.0 + jitter);
+            open.exhausted = false;
+            open.pause = ROUND_PAUSE;
+            open.due = now + NEWER_HEADER_WAIT.mul_f64(1.0 + jitter);
         }
     }
 
-    /// When somebody is to be asked.
+    /// Returns the due time of the next request.
     pub(super) fn timeout(&self) -> Option<Moment> {
         self.open.values().map(|open| open.due).min()
     }
 
-    /// The releases of the tree that others have and this host lacks, as many as are pursued, the newest first; or its own,
-    /// when it is to be repaired. With each whether members say that it was taken back.
+    /// Returns the releases to pursue for a tree, newest first, or its own release if the tree
+    /// needs a repair. The flag is true if members claim a revert of the release.
     fn lacking(
         &self,
         own: &TreeState,
         me: InstanceId,
         members: &Table,
         tombstones: &Tombstones,
-    ) -> Vec<(Found, bool)> {
+    ) -> Vec<(Candidate, bool)> {
         let there = members.candidates().filter(|(id, _)| **id != me);
         let unfit = self.unfit.get(&own.tree);
-        let (mut found, mut doubted) = (BTreeMap::new(), BTreeSet::new());
+        let mut candidates = BTreeMap::new();
+        let mut doubted = BTreeSet::new();
         for (state, since) in
             there.flat_map(|(_, m)| m.hello.trees.iter().map(|tree| (tree, m.since)))
         {
@@ -319,34 +345,35 @@ impl Pulls {
                 continue;
             }
             doubted.extend(state.tombstones.iter().flatten().map(|stone| stone.release));
-            let Some(other) = Found::at(state).filter(|_| state.unhealthy != Some(true)) else {
+            let Some(other) = Candidate::in_beacon(state).filter(|_| state.unhealthy != Some(true))
+            else {
                 continue;
             };
-            // Most have the same.
-            match found.get_mut(&other) {
+            // Most members have the same release.
+            match candidates.get_mut(&other) {
                 Some(known) => *known = since.min(*known),
                 None if self.wants(own, &other, tombstones)
                     && unfit.is_none_or(|unfit| !unfit.contains(&other.release)) =>
                 {
-                    found.insert(other, since);
+                    candidates.insert(other, since);
                 }
                 None => {}
             }
         }
 
-        let open = |other: &Found| self.open.get(&(own.tree.clone(), *other));
+        let open = |other: &Candidate| self.open.get(&(own.tree.clone(), *other));
 
-        let (rightful, unseen): (Vec<_>, Vec<_>) = found
+        let (verified, unseen): (Vec<_>, Vec<_>) = candidates
             .into_iter()
-            .partition(|(other, _)| open(other).is_some_and(Open::is_rightful));
-        let (resting, mut pursued): (Vec<_>, Vec<_>) = unseen
+            .partition(|(other, _)| open(other).is_some_and(MissingRelease::is_verified));
+        let (exhausted, mut pursued): (Vec<_>, Vec<_>) = unseen
             .into_iter()
-            .partition(|(other, _)| open(other).is_some_and(|open| open.rests));
+            .partition(|(other, _)| open(other).is_some_and(|open| open.exhausted));
         pursued.sort_by_key(|(other, since)| (*since, Reverse(*other)));
 
-        pursued.truncate(MAX_OPEN);
-        pursued.extend(resting.into_iter().take(MAX_RESTING));
-        pursued.extend(rightful.into_iter().rev().take(MAX_RIGHTFUL));
+        pursued.truncate(MAX_PENDING_HEADERS);
+        pursued.extend(exhausted.into_iter().take(MAX_RESTING_RELEASES));
+        pursued.extend(verified.into_iter().rev().take(MAX_VERIFIED_HEADERS));
         pursued.sort_by_key(|(other, _)| Reverse(*other));
 
         pursued
@@ -356,33 +383,39 @@ impl Pulls {
     }
 }
 
-impl Open {
-    fn new(now: Moment, found: Found, own: &TreeState, jitter: f64, doubted: bool) -> Self {
-        let wait = if doubted { DOUBT } else { NOTICE };
-        // Its own release, which is to be mended, is known.
-        let is_own = own.release == Some(found.release);
+impl MissingRelease {
+    fn new(now: Moment, candidate: Candidate, own: &TreeState, jitter: f64, doubted: bool) -> Self {
+        let wait = if doubted {
+            DOUBTED_REQUEST_DELAY
+        } else {
+            FIRST_REQUEST_DELAY
+        };
+
+        // The header of the host's own release, under repair, is known.
+        let is_own = own.release == Some(candidate.release);
+
         Self {
-            found,
+            candidate,
             have: own.running,
             asked: BTreeSet::new(),
             due: now + wait.mul_f64(1.0 + jitter / 4.0),
-            again: AGAIN,
-            rests: false,
+            pause: ROUND_PAUSE,
+            exhausted: false,
             header: if is_own {
-                HeaderState::Rightful
+                HeaderState::Verified
             } else {
                 HeaderState::Unseen
             },
             awaited: None,
-            vain: 0,
+            failed: 0,
         }
     }
 
-    fn is_rightful(&self) -> bool {
-        self.header == HeaderState::Rightful
+    fn is_verified(&self) -> bool {
+        self.header == HeaderState::Verified
     }
 
-    /// Asks the next one who has it: for its header, or for all of it once that is known.
+    /// Requests the header, or the release once its header is verified, from the next member.
     fn ask(
         &mut self,
         now: Moment,
@@ -391,16 +424,19 @@ impl Open {
         members: &Table,
         jitter: f64,
     ) -> Option<(SocketAddr, Pull)> {
-        let (tree, release) = (&own.tree, self.found.release);
-        if self.vain >= MAX_VAIN {
-            // Whoever claims to have it may not: an older one that somebody has gets its turn.
-            (self.vain, self.awaited) = (0, None);
-            self.due = now + AGAIN.mul_f64(0.75 + jitter / 2.0);
+        if self.failed >= MAX_FAILED_REQUESTS {
+            // The claims may be false: let an older release with a real holder have its turn.
+            self.failed = 0;
+            self.awaited = None;
+            self.due = now + ROUND_PAUSE.mul_f64(0.75 + jitter / 2.0);
             return None;
         }
 
+        let release = self.candidate.release;
         let has = |t: &TreeState| {
-            t.tree == *tree && Found::at(t) == Some(self.found) && t.unhealthy != Some(true)
+            t.tree == own.tree
+                && Candidate::in_beacon(t) == Some(self.candidate)
+                && t.unhealthy != Some(true)
         };
 
         let able = members
@@ -408,8 +444,8 @@ impl Open {
             .filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
         let left = able.filter(|(id, _)| !self.asked.contains(*id));
 
-        // Whoever draws its own number may be first of all, one that answers at once known for longest, one that has many
-        // numbers most of all: each in its turn.
+        // Alternate between three orders, because each can be gamed: by choosing ids, by answering
+        // early, or by claiming many ids.
         let next = match self.asked.len() % 3 {
             0 => left.min_by_key(|(id, _)| rank(release, **id)),
             1 => left.min_by_key(|(id, m)| (m.since, rank(release, **id))),
@@ -421,40 +457,39 @@ impl Open {
             }
         };
 
-        self.rests = next.is_none();
+        self.exhausted = next.is_none();
         let Some((&id, member)) = next else {
             self.asked.clear();
             self.awaited = None;
-            self.due = now + self.again.mul_f64(0.75 + jitter / 2.0);
-            self.again = (self.again * 2).min(AGAIN_MAX);
+            self.due = now + self.pause.mul_f64(0.75 + jitter / 2.0);
+            self.pause = (self.pause * 2).min(MAX_ROUND_PAUSE);
             return None;
         };
 
         self.asked.insert(id);
-        let rightful = self.is_rightful();
-        self.due = now + if rightful { ANSWER } else { SHOW };
-        self.awaited = rightful.then_some(self.due);
-        self.vain += u32::from(rightful);
-        let (have, header) = (
-            own.running.unwrap_or_default(),
-            Some(true).filter(|_| !rightful),
-        );
+        let verified = self.is_verified();
+        self.due = now
+            + if verified {
+                OFFER_TIMEOUT
+            } else {
+                HEADER_TIMEOUT
+            };
+        self.awaited = verified.then_some(self.due);
+        self.failed += u32::from(verified);
+        let pull = Pull {
+            tree: own.tree.clone(),
+            release,
+            have: own.running.unwrap_or_default(),
+            base: own.base,
+            host: None,
+            header: (!verified).then_some(true),
+        };
 
-        Some((
-            member.address,
-            Pull {
-                tree: tree.clone(),
-                release,
-                have,
-                base: own.base,
-                host: None,
-                header,
-            },
-        ))
+        Some((member.address, pull))
     }
 }
 
-/// The place of a member in the order in which hosts ask for a release.
+/// Position of a member in the order in which hosts ask for a release.
 fn rank(release: ReleaseId, member: InstanceId) -> [u8; 32] {
     Sha256::new()
         .chain_update(release.0.0)
@@ -482,7 +517,8 @@ mod tests {
     }
 
     fn made(serial: u64, created: i64) -> Release {
-        let (serial, created) = (Serial(serial), WallTime(created));
+        let serial = Serial(serial);
+        let created = WallTime(created);
         Release::new(Header {
             tree: www(),
             serial,
@@ -511,13 +547,12 @@ mod tests {
     }
 
     fn hello(name: HostName, trees: Vec<TreeState>) -> Hello {
-        let (version, members) = (String::new(), 1);
         let (heard, strangers, nonce, echoes, identity, shown) = Default::default();
         Hello {
             name,
-            version,
+            version: String::new(),
             trees,
-            members,
+            members: 1,
             heard,
             strangers,
             nonce,
@@ -527,7 +562,7 @@ mod tests {
         }
     }
 
-    /// Members 2.. that run these.
+    /// Members 2.. with these current releases.
     fn members(running: &[u64]) -> Table {
         let mut table = Table::default();
         for (n, serial) in running.iter().enumerate() {
@@ -549,20 +584,21 @@ mod tests {
         Tombstones::new(Vec::new(), 1)
     }
 
-    fn pulls() -> Pulls {
-        Pulls::new([www()].into(), 1)
+    fn missing() -> MissingReleases {
+        MissingReleases::new([www()].into(), 1)
     }
 
-    /// Who is asked for a release. The headers of those of `real` are shown at once when they are asked for.
+    /// Returns the requests for releases; headers of releases in `real` arrive as soon as
+    /// requested.
     fn poll_with(
-        pulls: &mut Pulls,
+        missing: &mut MissingReleases,
         ms: u64,
         own: &TreeState,
         table: &Table,
         stones: &Tombstones,
         real: &[Release],
     ) -> Vec<(SocketAddr, Pull)> {
-        let asked = pulls.poll(
+        let asked = missing.poll(
             at(ms),
             std::slice::from_ref(own),
             InstanceId(1),
@@ -577,24 +613,31 @@ mod tests {
 
         for (_, pull) in headers {
             if let Some(release) = real.iter().find(|release| release.id() == pull.release)
-                && pulls.check(release)
+                && missing.on_header(release)
             {
-                pulls.checked(at(ms), release.id(), true);
+                missing.on_header_checked(at(ms), release.id(), true);
             }
         }
 
         offers
     }
 
-    fn poll(pulls: &mut Pulls, ms: u64, own: &TreeState, table: &Table) -> Vec<(SocketAddr, Pull)> {
-        poll_with(pulls, ms, own, table, &none(), &[release(6), release(7)])
+    fn poll(
+        missing: &mut MissingReleases,
+        ms: u64,
+        own: &TreeState,
+        table: &Table,
+    ) -> Vec<(SocketAddr, Pull)> {
+        poll_with(missing, ms, own, table, &none(), &[release(6), release(7)])
     }
 
     #[test]
-    fn one_after_the_other_is_asked_and_then_all_again_ever_more_seldom() {
-        let (mut pulls, table, own) = (pulls(), members(&[7, 7, 6]), state(5, 5));
+    fn members_are_asked_in_turn_and_rounds_back_off() {
+        let mut missing = missing();
+        let table = members(&[7, 7, 6]);
+        let own = state(5, 5);
         assert_eq!(
-            poll(&mut pulls, 0, &own, &table),
+            poll(&mut missing, 0, &own, &table),
             [],
             "its sender may be about to offer it"
         );
@@ -602,13 +645,13 @@ mod tests {
         let mut asked = Vec::new();
         for ms in (0..60_000).step_by(100) {
             asked.extend(
-                poll(&mut pulls, ms, &own, &table)
+                poll(&mut missing, ms, &own, &table)
                     .into_iter()
                     .map(|(to, pull)| (ms, to, pull.release)),
             );
         }
 
-        // When both were asked in vain, so is the one that has an older release.
+        // After both, the member with an older release is asked.
         let newest = asked.iter().position(|a| a.2 == id(6)).expect("asked");
         assert_eq!(newest, 2, "{asked:?}");
         asked.retain(|a| a.2 == id(7));
@@ -622,18 +665,20 @@ mod tests {
         );
         assert!((4..=10).contains(&asked.len()), "{times:?}");
 
-        // It came by whatever way.
-        assert_eq!(poll(&mut pulls, 70_000, &state(7, 7), &table), []);
-        assert_eq!(pulls.timeout(), None);
+        // The release arrived, by any route.
+        assert_eq!(poll(&mut missing, 70_000, &state(7, 7), &table), []);
+        assert_eq!(missing.timeout(), None);
     }
 
     #[test]
-    fn releases_that_nobody_has_keep_a_host_from_none_that_is_there() {
-        let (mut pulls, mut table, own) = (pulls(), members(&[7, 7]), state(5, 5));
+    fn false_claims_do_not_delay_a_real_release() {
+        let mut missing = missing();
+        let mut table = members(&[7, 7]);
+        let own = state(5, 5);
         let (mut asked, mut headers) = (Vec::new(), BTreeMap::<u64, usize>::new());
         for ms in (0..20_000u64).step_by(100) {
-            // Every half second two more that claim to have something newer, a new one each time; of the release that is
-            // there somebody claims more than is true.
+            // Every 500 ms two new members claim a newer release each, and one makes a false claim
+            // about the real release.
             for n in if ms % 500 == 0 { 0..3 } else { 0..0 } {
                 let claimed = 1000 + ms + n;
                 let name = HostName::new(&format!("evil{claimed}")).expect("legal");
@@ -648,7 +693,7 @@ mod tests {
                 };
                 table.on_hello(at(ms), from, InstanceId(claimed), hello(name, trees), true);
             }
-            let all = pulls.poll(
+            let all = missing.poll(
                 at(ms),
                 std::slice::from_ref(&own),
                 InstanceId(1),
@@ -661,11 +706,12 @@ mod tests {
                     None => asked.push((ms, to, pull.release)),
                     Some(_) => *headers.entry(ms / 1000).or_default() += 1,
                 }
-                // Somebody shows what nobody signed, and then the true one comes.
-                if pull.header.is_some() && pull.release == id(7) && pulls.check(&release(7)) {
-                    pulls.checked(at(ms), id(7), false);
-                    assert!(pulls.check(&release(7)) && !pulls.check(&release(7)));
-                    pulls.checked(at(ms), id(7), true);
+                // A forged header comes first, then the real one.
+                if pull.header.is_some() && pull.release == id(7) && missing.on_header(&release(7))
+                {
+                    missing.on_header_checked(at(ms), id(7), false);
+                    assert!(missing.on_header(&release(7)) && !missing.on_header(&release(7)));
+                    missing.on_header_checked(at(ms), id(7), true);
                 }
             }
         }
@@ -680,25 +726,29 @@ mod tests {
 
         assert!(asked.iter().all(true_ones), "{asked:?}");
         assert!(
-            headers.values().all(|count| *count <= 2 * MAX_OPEN),
+            headers
+                .values()
+                .all(|count| *count <= 2 * MAX_PENDING_HEADERS),
             "{headers:?}"
         );
     }
 
     #[test]
-    fn the_newest_release_that_is_rightful_is_asked_for_alone_and_the_next_when_nobody_gives_it() {
-        let (mut pulls, table, own) = (pulls(), members(&[8, 7, 7, 6]), state(5, 5));
+    fn the_newest_verified_release_comes_first_and_the_next_after_failures() {
+        let mut missing = missing();
+        let table = members(&[8, 7, 7, 6]);
+        let own = state(5, 5);
         let real = [release(6), release(7), release(8)];
         let mut asked = Vec::new();
         for ms in (0..30_000u64).step_by(50) {
-            let offers = poll_with(&mut pulls, ms, &own, &table, &none(), &real);
+            let offers = poll_with(&mut missing, ms, &own, &table, &none(), &real);
             asked.extend(offers.into_iter().map(|(_, pull)| (ms, pull.release)));
         }
 
         let releases: Vec<ReleaseId> = asked.iter().map(|(_, release)| *release).take(4).collect();
         assert_eq!(releases, [id(8), id(7), id(7), id(6)]);
 
-        // An offer is waited for before somebody else is asked.
+        // The host waits for an offer before it asks another member.
         assert!(
             asked.windows(2).all(|pair| pair[1].0 >= pair[0].0 + 3000),
             "{asked:?}"
@@ -706,13 +756,14 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_lack_the_same_ask_the_same() {
+    fn hosts_that_lack_the_same_release_ask_the_same_member() {
         let table = members(&[7; 9]);
         let first = |seed: u64| {
-            let (mut pulls, own) = (Pulls::new([www()].into(), seed), state(0, 0));
+            let mut missing = MissingReleases::new([www()].into(), seed);
+            let own = state(0, 0);
             let mut asked = (0..3000)
                 .step_by(50)
-                .flat_map(|ms| poll(&mut pulls, ms, &own, &table));
+                .flat_map(|ms| poll(&mut missing, ms, &own, &table));
             asked.next().expect("asked").0
         };
 
@@ -720,39 +771,41 @@ mod tests {
     }
 
     #[test]
-    fn what_was_accepted_before_or_refused_or_is_not_wanted_is_not_asked_for() {
+    fn current_refused_and_unwanted_releases_are_not_requested() {
         let table = members(&[7]);
-        let asked = |mut pulls: Pulls, own: TreeState| {
+        let asked = |mut missing: MissingReleases, own: TreeState| {
             (0..4000)
                 .step_by(100)
-                .map(|ms| poll(&mut pulls, ms, &own, &table).len())
+                .map(|ms| poll(&mut missing, ms, &own, &table).len())
                 .sum::<usize>()
         };
 
-        assert_eq!(asked(pulls(), state(5, 5)), 1);
-        assert_eq!(asked(pulls(), state(7, 6)), 0, "it was taken back here");
+        assert_eq!(asked(missing(), state(5, 5)), 1);
+        assert_eq!(asked(missing(), state(7, 6)), 0, "it was taken back here");
         assert_eq!(
-            asked(Pulls::new(BTreeSet::new(), 1), state(5, 5)),
+            asked(MissingReleases::new(BTreeSet::new(), 1), state(5, 5)),
             0,
             "it does not catch up"
         );
 
-        let mut unfit = pulls();
-        unfit.is_unfit(&www(), id(7));
+        let mut unfit = missing();
+        unfit.mark_unfit(&www(), id(7));
         assert_eq!(asked(unfit, state(5, 5)), 0);
-        assert_eq!(asked(pulls(), state(7, 7)), 0);
-        let mut repair = Pulls::new(BTreeSet::new(), 1);
+        assert_eq!(asked(missing(), state(7, 7)), 0);
+        let mut repair = MissingReleases::new(BTreeSet::new(), 1);
         repair.repair(www());
 
         assert_eq!(asked(repair, state(7, 7)), 1);
     }
 
     #[test]
-    fn while_a_session_works_on_the_tree_nobody_is_asked() {
-        let (mut pulls, table, own) = (pulls(), members(&[7]), state(5, 5));
+    fn nothing_is_requested_while_a_session_works_on_the_tree() {
+        let mut missing = missing();
+        let table = members(&[7]);
+        let own = state(5, 5);
         for ms in [0, 2000, 4000] {
             assert_eq!(
-                pulls.poll(
+                missing.poll(
                     at(ms),
                     std::slice::from_ref(&own),
                     InstanceId(1),
@@ -764,18 +817,20 @@ mod tests {
             );
         }
 
-        assert_eq!(poll(&mut pulls, 4500, &own, &table), []);
+        assert_eq!(poll(&mut missing, 4500, &own, &table), []);
         assert_eq!(
-            poll(&mut pulls, 5000, &own, &table),
+            poll(&mut missing, 5000, &own, &table),
             [],
             "its header is shown"
         );
 
-        assert_eq!(poll(&mut pulls, 5300, &own, &table).len(), 1);
+        assert_eq!(poll(&mut missing, 5300, &own, &table).len(), 1);
     }
 
     fn tombstone(serial: u64, kind: OrderKind) -> Tombstones {
-        let (tree, serial, release) = (Some(www()), Some(Serial(serial)), id(serial));
+        let tree = Some(www());
+        let release = id(serial);
+        let serial = Some(Serial(serial));
         let order = Order {
             session: SessionId(1),
             release,
@@ -798,12 +853,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_back_is_not_asked_for_and_gives_way_where_it_runs() {
+    fn a_reverted_release_is_not_requested_and_is_replaced_where_it_runs() {
         let asked = |own: TreeState, stones: Tombstones| {
-            let (mut pulls, table, mut asked) = (pulls(), members(&[7, 6]), Vec::new());
+            let mut missing = missing();
+            let table = members(&[7, 6]);
+            let mut asked = Vec::new();
             for ms in (0..30_000).step_by(500) {
                 asked.extend(poll_with(
-                    &mut pulls,
+                    &mut missing,
                     ms,
                     &own,
                     &table,
@@ -839,9 +896,11 @@ mod tests {
     }
 
     #[test]
-    fn of_two_releases_of_one_serial_the_one_that_was_made_later_is_asked_for() {
+    fn of_two_releases_with_one_serial_the_later_one_is_requested() {
         let asked = |ours: i64, theirs: i64| {
-            let (mut pulls, mut table, theirs) = (pulls(), Table::default(), made(7, theirs));
+            let mut missing = missing();
+            let mut table = Table::default();
+            let theirs = made(7, theirs);
             let name = HostName::new("web2").expect("legal");
             let created = Some(theirs.header().created);
             let trees = vec![TreeState {
@@ -864,7 +923,7 @@ mod tests {
             let real = std::slice::from_ref(&theirs);
             let polls = (0..4000).step_by(100);
             polls
-                .map(|ms| poll_with(&mut pulls, ms, &own, &table, &none(), real).len())
+                .map(|ms| poll_with(&mut missing, ms, &own, &table, &none(), real).len())
                 .sum::<usize>()
         };
 
@@ -874,7 +933,8 @@ mod tests {
 
     #[test]
     fn an_unhealthy_host_is_not_asked() {
-        let (mut pulls, mut table) = (pulls(), Table::default());
+        let mut missing = missing();
+        let mut table = Table::default();
         let name = HostName::new("web2").expect("legal");
         let trees = vec![TreeState {
             unhealthy: Some(true),
@@ -893,7 +953,7 @@ mod tests {
         assert!(
             (0..6000)
                 .step_by(100)
-                .all(|ms| poll(&mut pulls, ms, &state(5, 5), &table).is_empty())
+                .all(|ms| poll(&mut missing, ms, &state(5, 5), &table).is_empty())
         );
     }
 }

@@ -1,46 +1,50 @@
-//! Symbols that a host need not be sent: they hold only blocks that it has.
+//! Reads back symbols of blocks the host already has, so that the sender need not send them.
 //!
-//! Such a symbol is no more than an unknown of its column as long as it is lost: every one of them that the disk gives
-//! back makes one coded symbol needless. Only what lowers a need is asked for, and never without bound.
+//! A missing symbol of such blocks is just an unknown of its column. Each one recovered from disk
+//! saves one coded symbol. Only symbols that lower a need are requested, up to a limit.
 
 use std::ops::Range;
 
-use super::{Buffer, Column};
+use super::{Buffer, ColumnState};
 use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::generation::{Encoding, Map, PlacedBlock};
 
-/// The most blocks that the disk is asked to read for one generation.
-const MAX_BLOCKS: usize = 1024;
-/// The most bytes that these blocks have together.
-const MAX_BYTES: usize = 4 << 20;
+/// Largest number of blocks to read for one generation.
+const MAX_READ_BLOCKS: usize = 1024;
+/// Largest total size of the blocks to read for one generation.
+const MAX_READ_BYTES: usize = 4 << 20;
 
-/// A part of a block, and where it lies in a payload.
+/// Part of a block and its position in a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct BlockPart {
     /// The block.
     pub ordinal: Ordinal,
-    /// Which bytes of it.
+    /// Byte range within the block.
     pub bytes: Range<usize>,
-    /// Where in the payload they begin.
+    /// Start in the payload.
     pub at: usize,
 }
 
 impl Buffer {
-    /// What the disk may have of lost symbols in which nothing is wanted, in columns that need coded ones: parts in the
-    /// order of the payload, of blocks from the ordinal `from` on. Nothing as long as the map is unknown.
-    pub fn to_recall(&self, from: Ordinal) -> Vec<Part> {
-        let (Some(grid), Some((_, wanted, body))) = (self.grid, &self.map) else {
+    /// Returns the parts to read back for missing, unwanted symbols of columns that need coded
+    /// ones.
+    ///
+    /// The parts are in payload order, of blocks with ordinals from `from` on. Empty until the map
+    /// is known.
+    pub fn readable_parts(&self, from: Ordinal) -> Vec<BlockPart> {
+        let (Some(grid), Some(wanted)) = (self.grid, &self.map) else {
             return Vec::new();
         };
 
+        let body = &wanted.body;
         if body.encoding != Encoding::Plain
-            || !self.columns.iter().any(Column::has_needless_unknowns)
+            || !self.columns.iter().any(ColumnState::has_needless_unknowns)
         {
             return Vec::new();
         }
 
-        // It was read once already, and is not worth being kept for this.
+        // Parsed a second time, which is cheaper than keeping the map for this rare case.
         let Some(Ok(Some((map, _)))) = self
             .bytes
             .get(..body.start)
@@ -50,7 +54,7 @@ impl Buffer {
         };
 
         let blocks: Vec<PlacedBlock> = map.placed().collect();
-        let mut plan = Recall {
+        let mut plan = PartListBuilder {
             blocks: &blocks,
             start: body.start,
             from,
@@ -60,10 +64,10 @@ impl Buffer {
 
         let columns = u32::from(grid.columns());
         let lost = self.got.gaps().flatten().map(|index| index as u32);
-        let needless =
-            lost.filter(|&i| !wanted.get(i) && self.columns[(i % columns) as usize].need() > 0);
-        let mut parts = Vec::new();
+        let needless = lost
+            .filter(|&i| !wanted.symbols.get(i) && self.columns[(i % columns) as usize].need() > 0);
 
+        let mut parts = Vec::new();
         for index in needless {
             if !plan.add(&grid.bytes_of(index), &mut parts) {
                 break;
@@ -73,10 +77,10 @@ impl Buffer {
         parts
     }
 
-    /// Takes what the disk has read of what [`Buffer::to_recall`] named; whether that completes any symbol.
-    pub fn recalled(&mut self, parts: &[(Part, Vec<u8>)]) -> bool {
+    /// Adds parts read back after [`Buffer::readable_parts`]. Returns true if a symbol is complete.
+    pub fn add_parts(&mut self, parts: &[(BlockPart, Vec<u8>)]) -> bool {
         let Some(grid) = self.grid else { return false };
-        let symbol = |(part, _): &(Part, Vec<u8>)| part.at / usize::from(grid.symbol());
+        let symbol = |(part, _): &(BlockPart, Vec<u8>)| part.at / usize::from(grid.symbol());
         let mut changed = false;
         for parts in parts.chunk_by(|a, b| symbol(a) == symbol(b)) {
             let index = parts
@@ -88,8 +92,8 @@ impl Buffer {
         changed
     }
 
-    /// The parts of one symbol, when none of them is missing.
-    fn take_recalled(&mut self, grid: Grid, index: u32, parts: &[(Part, Vec<u8>)]) -> bool {
+    /// Adds the parts of one symbol if none is missing.
+    fn take_recalled(&mut self, grid: Grid, index: u32, parts: &[(BlockPart, Vec<u8>)]) -> bool {
         let place = grid.bytes_of(index);
         let mut end = place.start;
         for (part, bytes) in parts {
@@ -108,42 +112,42 @@ impl Buffer {
         }
 
         self.arrived(grid, index);
-        // With fewer unknowns those that depended on each other may do.
+        // With fewer unknowns the dependent symbols may suffice.
         self.columns[(index % u32::from(grid.columns())) as usize].extra = 0;
 
         true
     }
 }
 
-impl Column {
-    /// Whether it needs coded symbols for more than what is wanted of it.
+impl ColumnState {
+    /// Returns true if the column needs coded symbols for more than its wanted blocks.
     fn has_needless_unknowns(&self) -> bool {
         self.need() > 0 && self.lost > self.needed
     }
 }
 
-/// What was asked for so far.
+/// Blocks and bytes requested so far.
 #[derive(Debug, Default)]
 struct Budget {
     blocks: usize,
     bytes: usize,
 }
 
-/// Parts of blocks in the making.
-struct Recall<'a> {
+/// Builder of the list of parts.
+struct PartListBuilder<'a> {
     blocks: &'a [PlacedBlock],
-    /// Where in the payload the content begins.
+    /// Start of the content in the payload.
     start: usize,
     from: Ordinal,
-    /// The blocks before this one are paid for, as far as they are needed.
+    /// Blocks below are already part of the budget.
     counted: usize,
     budget: Budget,
 }
 
-impl Recall<'_> {
-    /// Adds the parts that make up these bytes of the payload, when the disk can be asked for all of them; false when
-    /// that would be too much.
-    fn add(&mut self, symbol: &Range<usize>, parts: &mut Vec<Part>) -> bool {
+impl PartListBuilder<'_> {
+    /// Adds the parts of the given payload range if the disk may have all of them. Returns false if
+    /// the budget is exhausted.
+    fn add(&mut self, symbol: &Range<usize>, parts: &mut Vec<BlockPart>) -> bool {
         let begin = self
             .blocks
             .partition_point(|b| self.start + b.bytes.end <= symbol.start);
@@ -163,8 +167,9 @@ impl Recall<'_> {
             .get(begin.max(self.counted)..end)
             .unwrap_or_default();
         let bytes: usize = fresh.iter().map(|b| b.bytes.len()).sum();
-        let (all_blocks, all_bytes) = (self.budget.blocks + fresh.len(), self.budget.bytes + bytes);
-        if all_blocks > MAX_BLOCKS || all_bytes > MAX_BYTES {
+        let all_blocks = self.budget.blocks + fresh.len();
+        let all_bytes = self.budget.bytes + bytes;
+        if all_blocks > MAX_READ_BLOCKS || all_bytes > MAX_READ_BYTES {
             return false;
         }
 
@@ -175,10 +180,11 @@ impl Recall<'_> {
 
         self.counted = self.counted.max(end);
         for block in blocks.iter().filter(|b| !b.bytes.is_empty()) {
-            let (first, last) = (self.start + block.bytes.start, self.start + block.bytes.end);
+            let first = self.start + block.bytes.start;
+            let last = self.start + block.bytes.end;
             let at = symbol.start.max(first);
             let bytes = at - first..symbol.end.min(last) - first;
-            parts.push(Part {
+            parts.push(BlockPart {
                 ordinal: block.ordinal,
                 bytes,
                 at,

@@ -1,0 +1,193 @@
+//! Counts arrivals, losses and delay, the input of the sender's rate control.
+
+use std::time::Duration;
+
+use crate::id::{InstanceId, SessionId};
+use crate::proto::report_interval;
+use crate::proto::sender::receiver_reports::REPORTERS;
+use crate::units::Moment;
+use crate::wire::Symbol;
+use crate::wire::message::ReceiverReport;
+
+/// Bytes of data after which a report is due, if [`REPORT_INTERVAL`] has not passed.
+const REPORT_BYTES: u64 = 256 << 10;
+/// Interval of reports while data arrives.
+const REPORT_INTERVAL: Duration = Duration::from_millis(10);
+/// Queueing delay above which a host reports without being chosen.
+const DISTRESS_DELAY: Duration = Duration::from_millis(12);
+/// Minimum number of datagrams for a loss report without being chosen, at a loss of one fifth.
+const DISTRESS_DATAGRAMS: u64 = 256;
+
+/// Measurements of received data in one session.
+#[derive(Debug)]
+pub(super) struct Measurements {
+    duty: ReportDuty,
+    counts: Counts,
+    /// Counts of the last report.
+    reported: Counts,
+    reported_at: Moment,
+    /// Backlog in the last report.
+    reported_backlog: u64,
+    /// Arrival time of the last datagram.
+    last_arrival: u64,
+    /// Minimum of arrival minus sending time, in wrapping microseconds.
+    base: Option<u32>,
+    /// Minimum delay above `base` since the last report.
+    delay: Option<u32>,
+}
+
+/// Data received since the session began.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    /// Highest counter of the sender's datagrams.
+    seen: u64,
+    datagrams: u64,
+    bytes: u64,
+}
+
+/// Reporting duty of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReportDuty {
+    /// One of this many reporting hosts.
+    Among(u32),
+    /// Other hosts report; this one does in distress only.
+    InDistress,
+}
+
+impl ReportDuty {
+    /// Duty until the sender chooses its reporters.
+    fn initial(hosts: u32) -> Self {
+        if hosts as usize <= REPORTERS {
+            ReportDuty::Among(hosts)
+        } else {
+            ReportDuty::InDistress
+        }
+    }
+}
+
+impl Measurements {
+    /// Starts the measurements of a session with `hosts` hosts.
+    pub(super) fn new(now: Moment, hosts: u32) -> Self {
+        Self {
+            duty: ReportDuty::initial(hosts),
+            counts: Counts::default(),
+            reported: Counts::default(),
+            reported_at: now,
+            reported_backlog: 0,
+            last_arrival: 0,
+            base: None,
+            delay: None,
+        }
+    }
+
+    /// Returns the highest counter of the sender's datagrams.
+    pub(super) fn seen(&self) -> u64 {
+        self.counts.seen
+    }
+
+    /// Updates the highest counter from a status message.
+    pub(super) fn on_counter(&mut self, counter: u64) {
+        self.counts.seen = self.counts.seen.max(counter);
+    }
+
+    /// Updates the duty of this host from the sender's choice of reporters.
+    pub(super) fn on_reporters(&mut self, me: InstanceId, reporters: &[InstanceId], hosts: u32) {
+        self.duty = match reporters {
+            [] => ReportDuty::initial(hosts),
+            chosen if chosen.contains(&me) => ReportDuty::Among(chosen.len() as u32),
+            _ => ReportDuty::InDistress,
+        };
+    }
+
+    /// Counts a datagram of data.
+    pub(super) fn on_data(&mut self, counter: u64, symbol: &Symbol<'_>, arrival: u64) {
+        self.on_counter(counter);
+        self.counts.datagrams += 1;
+        self.counts.bytes += symbol.bytes.len() as u64;
+        self.last_arrival = self.last_arrival.max(arrival);
+
+        let way = (arrival as u32).wrapping_sub(symbol.header.sent);
+        let base = match self.base {
+            // Differences of wrapping clocks compare by sign.
+            Some(base) if way.wrapping_sub(base) as i32 >= 0 => base,
+            _ => *self.base.insert(way),
+        };
+
+        let delay = way.wrapping_sub(base);
+        self.delay = Some(self.delay.map_or(delay, |d| d.min(delay)));
+    }
+
+    /// Returns true if a report is due, in a fleet of `hosts` and with `backlog` bytes pending on
+    /// the disk.
+    pub(super) fn is_due(&self, now: Moment, hosts: u32, backlog: u64) -> bool {
+        let fresh = self.unreported_bytes();
+        let waited = now.since(self.reported_at);
+        if waited < self.min_interval(hosts) || fresh == 0 && self.reported_backlog == 0 {
+            return false;
+        }
+
+        if self.duty == ReportDuty::InDistress {
+            return self.is_distressed();
+        }
+
+        let drained = self.reported_backlog > REPORT_BYTES && backlog < self.reported_backlog / 2;
+        drained || fresh >= REPORT_BYTES || (fresh > 0 && waited >= REPORT_INTERVAL)
+    }
+
+    /// Returns the time of the next report, if one is to be expected.
+    pub(super) fn timeout(&self, now: Moment, hosts: u32, backlog: u64) -> Option<Moment> {
+        let expected = self.duty != ReportDuty::InDistress && self.unreported_bytes() > 0
+            || self.is_due(now, hosts, backlog);
+
+        expected.then(|| self.reported_at + REPORT_INTERVAL.max(self.min_interval(hosts)))
+    }
+
+    /// Builds a report and starts the next interval.
+    pub(super) fn report(
+        &mut self,
+        now: Moment,
+        session: SessionId,
+        backlog: u64,
+        window: u32,
+    ) -> ReceiverReport {
+        let report = ReceiverReport {
+            session,
+            seen: self.counts.seen,
+            datagrams: self.counts.datagrams,
+            bytes: self.counts.bytes,
+            delay: self.delay.take().unwrap_or(0),
+            backlog,
+            window,
+            at: self.last_arrival,
+        };
+
+        self.reported = self.counts;
+        self.reported_at = now;
+        self.reported_backlog = backlog;
+
+        report
+    }
+
+    fn unreported_bytes(&self) -> u64 {
+        self.counts.bytes - self.reported.bytes
+    }
+
+    /// Returns the minimum interval between two reports.
+    fn min_interval(&self, hosts: u32) -> Duration {
+        match self.duty {
+            ReportDuty::Among(reporters) => report_interval(reporters),
+            ReportDuty::InDistress => report_interval(hosts),
+        }
+    }
+
+    /// Returns true if the path to this host is congested, a fact other reporters may miss.
+    fn is_distressed(&self) -> bool {
+        let seen = self.counts.seen.saturating_sub(self.reported.seen);
+        let datagrams = self.counts.datagrams - self.reported.datagrams;
+        let delayed = self
+            .delay
+            .is_some_and(|d| Duration::from_micros(u64::from(d)) > DISTRESS_DELAY);
+
+        delayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
+    }
+}

@@ -1,0 +1,183 @@
+//! Handles the sender's signed orders in a session, from Ready to the end.
+
+use std::sync::Arc;
+
+use super::Session;
+use crate::id::Serial;
+use crate::proto::receiver::disk::{DiskRequest, Ordered, ReasonText};
+use crate::units::Moment;
+use crate::wire::HostStage;
+use crate::wire::message::{OrderKind, SignedOrder};
+
+/// Orders of a session.
+#[derive(Debug)]
+pub(super) struct Orders {
+    /// An order is in progress on the disk.
+    working: bool,
+    /// Order of the sender received in the meantime.
+    next: Option<SignedOrder>,
+    /// Commit order attached to the offer; all other orders are ignored.
+    grant: Option<SignedOrder>,
+}
+
+impl Orders {
+    /// Starts a session whose offer has the commit order `grant` attached.
+    pub(super) fn new(grant: Option<SignedOrder>) -> Self {
+        Self {
+            working: false,
+            next: None,
+            grant,
+        }
+    }
+
+    /// Returns true for a catch-up session with a grant.
+    pub(super) fn is_granted(&self) -> bool {
+        self.grant.is_some()
+    }
+
+    /// Ends the work on an order.
+    pub(super) fn finish(&mut self) {
+        self.working = false;
+    }
+}
+
+impl Session {
+    /// Returns true for a catch-up session with a grant, which gives way to any other.
+    pub fn is_granted(&self) -> bool {
+        self.orders.is_granted()
+    }
+
+    /// Returns true if the stage is final, apart from a revert of the commit.
+    pub fn is_over(&self) -> bool {
+        self.stage >= HostStage::Committed || (self.audit && self.stage >= HostStage::Staging)
+    }
+
+    /// Returns true if the release is in place and the sender may still revert it.
+    pub fn may_go_back(&self) -> bool {
+        let in_place = matches!(self.stage, HostStage::Committed | HostStage::Unhealthy);
+        !self.life.is_closed() && in_place
+    }
+
+    /// Returns true if an order is in progress on the disk.
+    pub fn is_ordering(&self) -> bool {
+        self.orders.working
+    }
+
+    /// Returns true if the sender has not acknowledged the outcome of its order.
+    pub fn is_unheard(&self) -> bool {
+        let answered = self.stage >= HostStage::Committed && self.stage != HostStage::Refused;
+        let ended = self.life.is_closed() || self.life.is_closing();
+        answered && !ended && !self.outbox.is_empty()
+    }
+
+    /// Handles an order.
+    ///
+    /// The sender retransmits an order until the host answers, so an order too early for the stage
+    /// is ignored. While the disk works on one order, the latest other one waits: a forged order in
+    /// progress must not block the real one.
+    pub fn on_order(&mut self, signed: SignedOrder) {
+        if self.is_granted() {
+            return;
+        }
+
+        let Some(order) = signed.for_host(&self.name) else {
+            return;
+        };
+
+        let fits = match order.kind {
+            OrderKind::Prepare => self.stage == HostStage::Ready && self.proof.may_order(),
+            OrderKind::Commit => {
+                matches!(self.stage, HostStage::Ready | HostStage::Prepared)
+                    && self.proof.may_order()
+            }
+            OrderKind::Abort => !self.is_over(),
+            OrderKind::Revert => !self.is_over() || self.may_go_back(),
+        };
+
+        if self.orders.working {
+            self.orders.next = Some(signed);
+        } else if fits && !self.life.is_closed() {
+            self.follow(signed);
+        }
+    }
+
+    /// Passes an order to the disk.
+    pub fn follow(&mut self, signed: SignedOrder) {
+        self.orders.working = true;
+        self.requests.push_back(DiskRequest::Order {
+            session: self.id,
+            order: Arc::new(signed),
+        });
+    }
+
+    /// Passes the commit order of the offer to the disk.
+    pub(super) fn follow_grant(&mut self) {
+        if let Some(grant) = self.orders.grant.clone() {
+            self.follow(grant);
+        }
+    }
+
+    /// Handles the outcome of an order; `None` is an invalid one.
+    pub(super) fn on_ordered(&mut self, now: Moment, outcome: Option<Ordered>) {
+        self.orders.working = false;
+
+        let Some(outcome) = outcome else {
+            return self.on_invalid_order(now);
+        };
+
+        self.orders.next = None;
+        match outcome {
+            Ordered::Prepared => self.enter(now, HostStage::Prepared),
+            Ordered::Vetoed(why) => self.refuse(now, why),
+            Ordered::Committed { serial, checks } => self.on_committed(now, serial, checks),
+            Ordered::Reverted(text) => {
+                // On the host that caused the revert, the cause stays visible.
+                let cause = self.text.take();
+                let text = match cause.filter(|_| self.stage == HostStage::Unhealthy) {
+                    Some(cause) => format!("{text}, for the {cause}"),
+                    None => text,
+                };
+                self.end(now, HostStage::Reverted, text);
+            }
+            Ordered::Stuck(why) => self.end(now, HostStage::Stuck, why),
+            Ordered::Aborted => {
+                self.end(now, HostStage::Aborted, "aborted by the sender".into());
+            }
+            Ordered::Failed(why) => self.end(now, HostStage::Failed, why),
+            Ordered::Torn(why) => {
+                self.torn = true;
+                self.end(now, HostStage::Failed, why);
+            }
+        }
+    }
+
+    fn on_invalid_order(&mut self, now: Moment) {
+        if self.is_granted() && self.stage < HostStage::Checking {
+            self.end(now, HostStage::Failed, "the commit order is invalid".into());
+        } else if let Some(next) = self.orders.next.take() {
+            self.on_order(next);
+        }
+    }
+
+    fn on_committed(&mut self, now: Moment, serial: Serial, checks: bool) {
+        self.serial = serial;
+        self.outbox.clear();
+
+        if checks {
+            self.enter(now, HostStage::Checking);
+            self.orders.working = true;
+            self.requests.push_back(DiskRequest::Check(self.id));
+        } else {
+            self.enter(now, HostStage::Committed);
+        }
+    }
+
+    /// Handles the result of the hooks and the health check after a commit.
+    pub(super) fn on_checked(&mut self, now: Moment, outcome: Result<(), ReasonText>) {
+        self.orders.working = false;
+        match outcome {
+            Ok(()) => self.enter(now, HostStage::Committed),
+            Err(why) => self.end(now, HostStage::Unhealthy, why),
+        }
+    }
+}
