@@ -116,6 +116,14 @@ impl Error {
         self.kind
     }
 
+    /// The message with its hint in parentheses.
+    pub fn with_hint(&self) -> String {
+        match self.hint_text() {
+            Some(hint) => format!("{self} ({hint})"),
+            None => self.to_string(),
+        }
+    }
+
     /// The hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()

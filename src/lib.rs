@@ -21,6 +21,7 @@
 //! | [`proto`] | the session: state machines without clock, file or socket |
 //! | [`tree`] | the disk: scan, index, stage, journal, commit, undo |
 //! | [`net`] | multicast sockets, interfaces, batches |
+//! | [`outcome`] | results of sessions and surveys as plain data, and the exit code |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
 //! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
@@ -32,7 +33,7 @@
 //! **The path of the data.** [`drive::deploy`] scans the source ([`tree::scan`]), builds the
 //! manifest ([`manifest::build`]), signs its header ([`keys`]) and runs a
 //! [`proto::sender::Sender`]. On every host [`drive::host`] runs a [`proto::receiver::Receiver`].
-//! Its requests to the disk are served by [`drive::disk`]: check the signature, list missing
+//! Its requests to the disk are served by a thread for each tree: check the signature, list missing
 //! manifest nodes, compare ([`diff`]), stage and verify blocks ([`tree::stage`]), commit
 //! ([`tree::Tree`]). A dry run and an audit follow the same path and end after the comparison.
 //!
@@ -54,7 +55,7 @@
 //! - A host that missed a release catches up by an ordinary session with another member as the
 //!   sender. The announcement carries the header's signature and the signed order that committed
 //!   the release elsewhere, so nothing new is signed and each host commits by itself
-//!   ([`drive::serve`]). Drift is repaired in the same way.
+//!   ([`drive::catch_up`]). Drift is repaired in the same way.
 //! - A watcher of a source reports where it may have changed ([`tree::scan::Hints`]), and hosts
 //!   scan where the releases differ; everything else is assumed to match the index. A deploy, and
 //!   `repair`, scan everything.
@@ -94,6 +95,8 @@ pub mod proto;
 pub mod tree;
 
 pub mod net;
+
+pub mod outcome;
 
 pub mod drive;
 

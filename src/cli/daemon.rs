@@ -6,7 +6,7 @@ use super::args::{DaemonArgs, TreeAt};
 use super::{network, unsupported};
 use crate::config::{ConsoleListen, HostConfig, TreeConfig};
 use crate::daemon::{DaemonSetup, HostMode};
-use crate::drive::desk::Dial;
+use crate::drive::adhoc::Dial;
 use crate::id::TreeName;
 use crate::report::Report;
 use crate::spec::DEFAULT_TREE;

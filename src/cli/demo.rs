@@ -14,10 +14,10 @@ use std::time::Duration;
 use super::args::DemoArgs;
 use super::{deploy, network};
 use crate::config::{GROUP_KEY, NetworkConfig};
-use crate::drive::members::look;
-use crate::drive::outcome::Purpose;
-use crate::drive::source::Unmounted;
+use crate::drive::deploy::source::Unmounted;
+use crate::drive::survey;
 use crate::keys::AuthorizedKeys;
+use crate::outcome::Purpose;
 use crate::report::Report;
 use crate::spec::Spec;
 use crate::{Error, Kind, Result, keys};
@@ -227,7 +227,7 @@ impl Demo {
 
     fn wait_until_ready(&mut self) -> Result<()> {
         for _ in 0..STARTUP_TIMEOUT.as_millis() / PROBE_TIME.as_millis() {
-            if look(network::open(&self.network)?, PROBE_TIME)?
+            if survey::members(network::open(&self.network)?, PROBE_TIME)?
                 .members
                 .len()
                 == HOSTS.len()

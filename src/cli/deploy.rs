@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::args::{DeployArgs, SessionArgs};
 use super::{network, sign};
 use crate::config::NetworkConfig;
+use crate::drive::deploy::source::Unmounted;
 use crate::drive::deploy::{self, Interrupt};
-use crate::drive::outcome::{Observer, Outcome, Purpose};
-use crate::drive::source::Unmounted;
 use crate::keys::{self, AuthorizedKeys, Signer};
+use crate::outcome::{Observer, Outcome, Purpose};
 use crate::report::Report;
 use crate::spec::{Expect, Spec};
 use crate::units::printable;
@@ -149,10 +149,10 @@ fn run_engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<O
 pub(super) fn engine_options(
     options: &SessionOptions,
     signer: Arc<dyn Signer>,
-) -> Result<deploy::Options> {
+) -> Result<deploy::DeployOptions> {
     let spec = options.spec.clone();
     let name = network::host_name()?;
-    Ok(deploy::Options {
+    Ok(deploy::DeployOptions {
         only: options.only.clone(),
         checksum: options.checksum,
         recheck: options.recheck,
@@ -160,7 +160,7 @@ pub(super) fn engine_options(
         cache: options.cache.clone(),
         unmounted: options.unmounted,
         authorized: Some(Arc::clone(&options.authorized)),
-        ..deploy::Options::new(spec, options.purpose, signer, name, options.timeout)
+        ..deploy::DeployOptions::new(spec, options.purpose, signer, name, options.timeout)
     })
 }
 

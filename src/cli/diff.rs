@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::DiffArgs;
 use super::deploy;
 use crate::Result;
-use crate::drive::outcome::Purpose;
+use crate::outcome::Purpose;
 use crate::report::Report;
 
 pub(super) fn run(args: &DiffArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {

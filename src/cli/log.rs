@@ -11,7 +11,7 @@ pub(super) fn run(args: &LogArgs, config: Option<&Path>, report: &mut Report) ->
     let network = network::resolve(&args.network, config)?;
     network::note_plain(&network, report);
     report.start("asking");
-    let log = crate::drive::log::log(network::open(&network)?, &args.tree, args.wait)?;
+    let log = crate::drive::survey::log(network::open(&network)?, &args.tree, args.wait)?;
     if log.hosts.is_empty() && log.silent.is_empty() {
         return Err(no_host_has(&args.tree));
     }

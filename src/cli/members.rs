@@ -11,7 +11,7 @@ pub(super) fn run(args: &MembersArgs, config: Option<&Path>, report: &mut Report
     let network = network::resolve(&args.network, config)?;
     network::note_plain(&network, report);
     report.start("listening");
-    let around = crate::drive::members::look(network::open(&network)?, args.wait)?;
+    let around = crate::drive::survey::members(network::open(&network)?, args.wait)?;
     report.members(&around);
     Ok(0)
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::args::NetworkArgs;
 use super::sign;
 use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING};
-use crate::drive::endpoint::Door;
-use crate::drive::outcome::{Event, Observer};
-use crate::drive::reopen::Reopen;
+use crate::drive::endpoint::GroupLinks;
+use crate::drive::reopen::LinkOpener;
 use crate::id::HostName;
 use crate::keys::GroupKey;
 use crate::net::{self, Family, InterfaceChanges, Link, LinkConfig, LinkSet};
+use crate::outcome::{Event, Observer};
 use crate::report::Report;
 use crate::units::printable;
 use crate::{Error, Result};
@@ -122,7 +122,7 @@ pub fn apply(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
 }
 
 /// Joins the group with the group keys, on every named interface or on the system's default.
-pub fn open(network: &NetworkConfig) -> Result<Door> {
+pub fn open(network: &NetworkConfig) -> Result<GroupLinks> {
     let keys: Vec<GroupKey> = network
         .group_keys
         .iter()
@@ -138,7 +138,7 @@ pub fn open(network: &NetworkConfig) -> Result<Door> {
     let links = open_links(network)?;
     let reopen = changes.ok().map(|changes| reopen(network, &links, changes));
 
-    Ok(Door {
+    Ok(GroupLinks {
         links,
         keys,
         reopen,
@@ -165,7 +165,7 @@ fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig
 }
 
 /// Reopens each of `links` by its original name.
-fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -> Reopen {
+fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -> LinkOpener {
     let known = |link: &Link| {
         let is_it = |name: &&String| {
             let interface = link.interface();
@@ -180,7 +180,7 @@ fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -
 
     let names: Vec<Option<String>> = links.iter().map(known).collect();
     let network = network.clone();
-    Reopen::new(changes, move |place| {
+    LinkOpener::new(changes, move |place| {
         let name = names.get(place).and_then(Option::as_deref);
         Link::open(&link_config(&network, name)?)
     })
@@ -188,7 +188,10 @@ fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -
 
 /// Joins the group like [`open`] once the interfaces exist. Calls `waiting` with the missing one on
 /// changes, and every few seconds.
-pub fn open_when_present(network: &NetworkConfig, waiting: &mut dyn FnMut(&str)) -> Result<Door> {
+pub fn open_when_present(
+    network: &NetworkConfig,
+    waiting: &mut dyn FnMut(&str),
+) -> Result<GroupLinks> {
     let changes = InterfaceChanges::follow();
     loop {
         let missing = match open(network) {

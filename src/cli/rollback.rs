@@ -7,13 +7,15 @@ use std::time::Duration;
 use super::args::RollbackArgs;
 use super::{deploy, network, sign};
 use crate::config::{HostConfig, NetworkConfig};
+use crate::drive::deploy::rollback::{
+    EarlierRelease, RollbackPath, check_key, choose, fetch, fetch_all, spec, targets,
+};
 use crate::drive::deploy::{self as engine, Interrupt};
-use crate::drive::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Purpose};
-use crate::drive::rollback::{Earlier, Way, check_key, choose, fetch, fetch_all, spec, targets};
-use crate::drive::{clock, log};
+use crate::drive::{clock, survey};
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{self, Signer};
 use crate::manifest::Release;
+use crate::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Purpose};
 use crate::report::Report;
 use crate::report::words;
 use crate::spec::Expect;
@@ -57,13 +59,13 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     deploy::follow_interrupts(interrupt.clone());
     let name = network::host_name()?;
     let session = |purpose: Purpose, observer: &mut dyn Observer| {
-        let options = engine::Options {
+        let options = engine::DeployOptions {
             only: args.select.targets.clone(),
             checksum: args.hosts.checksum,
             strict: args.hosts.strict_host_keys || network.strict_host_keys,
             cache: deploy::cache_dir(),
             authorized: Some(Arc::clone(&authorized)),
-            ..engine::Options::new(
+            ..engine::DeployOptions::new(
                 spec.clone(),
                 purpose,
                 Arc::clone(&signer),
@@ -71,7 +73,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
                 args.hosts.timeout,
             )
         };
-        let earlier = Earlier {
+        let earlier = EarlierRelease {
             release: earlier.release.clone(),
             from: local.clone(),
         };
@@ -128,7 +130,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
 
 /// Release to restore, and the releases to replace.
 struct Goal {
-    way: Way,
+    way: RollbackPath,
     earlier: StoredRelease,
     /// Present releases, as far as any host has them.
     replaced: Vec<Release>,
@@ -142,7 +144,7 @@ impl Observer for Silent {
 }
 
 /// "back from www@3 to www@1".
-fn announcement(tree: &TreeName, way: &Way) -> String {
+fn announcement(tree: &TreeName, way: &RollbackPath) -> String {
     let shown = |serial: &Serial| words::release(tree, Some(*serial));
     let from: Vec<String> = way.from.iter().map(shown).collect();
     let from = if from.is_empty() {
@@ -182,7 +184,7 @@ fn change_lines(preview: &Outcome) -> Vec<String> {
     preview.drift.iter().map(line).collect()
 }
 
-fn nothing_to_change(tree: &TreeName, way: &Way, preview: &Outcome) -> Error {
+fn nothing_to_change(tree: &TreeName, way: &RollbackPath, preview: &Outcome) -> Error {
     let hosts: Vec<&HostName> = preview.hosts.iter().map(|host| &host.host).collect();
     let to = words::release(tree, Some(way.to));
     Error::refused(format!(
@@ -217,7 +219,7 @@ fn find_goal(
     network: &NetworkConfig,
 ) -> Result<Goal> {
     let longest = QUERY_TIMEOUT.min(args.hosts.timeout);
-    let log = log::log(network::open(network)?, &args.tree, longest)?;
+    let log = survey::log(network::open(network)?, &args.tree, longest)?;
     let kept = match local {
         Some((_, records)) => records.kept()?,
         None => Vec::new(),

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::args::AdhocArgs;
 use super::{deploy, network};
 use crate::Result;
-use crate::drive::desk::{Deed, Wish};
+use crate::drive::adhoc::{AdhocAction, AdhocRequest};
 use crate::report::Report;
 
 pub(super) fn run(
@@ -28,8 +28,8 @@ pub(super) fn run(
     Ok(outcome.exit.code())
 }
 
-fn wish(args: &AdhocArgs, delete: bool) -> Wish {
-    Wish {
+fn wish(args: &AdhocArgs, delete: bool) -> AdhocRequest {
+    AdhocRequest {
         tree: args.tree.clone(),
         paths: args.paths.iter().map(|p| p.clone().into_vec()).collect(),
         recurse: args.recursive,
@@ -39,6 +39,10 @@ fn wish(args: &AdhocArgs, delete: bool) -> Wish {
         max_delete: args.max_delete,
         checksum: args.checksum,
         lists: true,
-        ..Wish::new(if delete { Deed::Sync } else { Deed::Send })
+        ..AdhocRequest::new(if delete {
+            AdhocAction::Sync
+        } else {
+            AdhocAction::Send
+        })
     }
 }

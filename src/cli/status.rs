@@ -12,7 +12,7 @@ pub(super) fn run(args: &StatusArgs, config: Option<&Path>, report: &mut Report)
     network::note_plain(&network, report);
     report.start("asking");
     let standings =
-        crate::drive::log::status(network::open(&network)?, args.tree.as_ref(), args.wait)?;
+        crate::drive::survey::status(network::open(&network)?, args.tree.as_ref(), args.wait)?;
     if let (Some(tree), true) = (&args.tree, standings.is_empty()) {
         return Err(no_host_has(tree));
     }

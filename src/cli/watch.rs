@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::args::WatchArgs;
 use super::deploy::{self, SessionOptions};
 use super::network;
-use crate::drive::deploy::Options;
-use crate::drive::outcome::Purpose;
+use crate::drive::deploy::DeployOptions;
 use crate::keys::{self, Signer};
+use crate::outcome::Purpose;
 use crate::report::Report;
 use crate::units::Quorum;
 use crate::watch::batch::Pace;
@@ -103,13 +103,13 @@ struct SpecReloader<'a> {
 }
 
 impl SpecReloader<'_> {
-    fn reload(&mut self) -> Result<Options> {
+    fn reload(&mut self) -> Result<DeployOptions> {
         let mut options = resolve(self.args, self.config.as_deref())?;
         options.cache.clone_from(&self.cache);
         self.options(&options)
     }
 
-    fn options(&mut self, options: &SessionOptions) -> Result<Options> {
+    fn options(&mut self, options: &SessionOptions) -> Result<DeployOptions> {
         let known = self
             .signer
             .as_ref()

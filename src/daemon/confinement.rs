@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::send_only_trees::{SendOnlyTree, SendOnlyTrees};
 use super::{DaemonSetup, sandbox};
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox, TreeConfig};
-use crate::drive::disk::Host;
+use crate::drive::host::LocalHost;
 use crate::hook::helper_process::HelperProcess;
 use crate::tree::{BESIDE, user_lookup};
 use crate::{Error, Result};
@@ -77,7 +77,11 @@ pub(super) fn anchor(tree: &TreeConfig) -> Option<PathBuf> {
 }
 
 /// Restricts the daemon to the trees, their state and its own files.
-pub(super) fn confine(setup: &DaemonSetup, host: &Host, send_only: &SendOnlyTrees) -> Result<()> {
+pub(super) fn confine(
+    setup: &DaemonSetup,
+    host: &LocalHost,
+    send_only: &SendOnlyTrees,
+) -> Result<()> {
     let config = &setup.config;
     let mut reach = sandbox::Reach::default();
     let beside = |path: &Path| path.parent().map(Path::to_path_buf);

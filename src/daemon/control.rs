@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::drive::adhoc::{self, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
-use crate::drive::desk::{Desk, Wish};
-use crate::drive::outcome::{Event, Member, Observer, Outcome};
 use crate::face::socket::{self, SocketFile};
 use crate::id::TreeName;
+use crate::outcome::{Event, MemberInfo, Observer, Outcome};
 use crate::tree::user_lookup;
 use crate::{Error, Kind, Result};
 
@@ -43,7 +43,7 @@ enum ControlRequest {
     /// Lists the trees that the host sends from.
     Trees,
     /// Sends or compares files.
-    Files { wish: Wish },
+    Files { wish: AdhocRequest },
 }
 
 /// Line of an answer to [`ControlRequest::Files`].
@@ -93,7 +93,7 @@ impl ControlSocket {
     }
 
     /// Serves requests until dropped.
-    pub async fn serve(self, desk: Arc<Desk>) {
+    pub async fn serve(self, desk: Arc<AdhocService>) {
         let slots = Arc::new(tokio::sync::Semaphore::new(MAX_CONTROL_CONNECTIONS));
         loop {
             match self.listener.accept().await {
@@ -160,7 +160,11 @@ impl Gate {
     }
 }
 
-async fn serve_request(stream: UnixStream, gate: Gate, desk: &Arc<Desk>) -> std::io::Result<()> {
+async fn serve_request(
+    stream: UnixStream,
+    gate: Gate,
+    desk: &Arc<AdhocService>,
+) -> std::io::Result<()> {
     let allowed = gate.allows(&stream);
     let (read, mut write) = stream.into_split();
     let mut input = tokio::io::BufReader::new(read.take(MAX_REQUEST));
@@ -174,9 +178,9 @@ async fn serve_request(stream: UnixStream, gate: Gate, desk: &Arc<Desk>) -> std:
         Ok(ControlRequest::Members) => json(&members(Arc::clone(desk)).await),
         Ok(ControlRequest::Trees) => json(
             &desk
-                .bases()
+                .trees()
                 .iter()
-                .map(|b| b.tree.clone())
+                .map(|tree| tree.name.clone())
                 .collect::<Vec<TreeName>>(),
         ),
         Ok(ControlRequest::Files { wish }) => return stream_files(desk, wish, input, write).await,
@@ -189,7 +193,7 @@ async fn serve_request(stream: UnixStream, gate: Gate, desk: &Arc<Desk>) -> std:
     write.write_all(&reply).await
 }
 
-async fn members(desk: Arc<Desk>) -> Vec<Member> {
+async fn members(desk: Arc<AdhocService>) -> Vec<MemberInfo> {
     tokio::task::spawn_blocking(move || desk.members())
         .await
         .unwrap_or_default()
@@ -212,8 +216,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 /// Sends events while the service works. A disconnect cancels the request.
 async fn stream_files(
-    desk: &Arc<Desk>,
-    wish: Wish,
+    desk: &Arc<AdhocService>,
+    wish: AdhocRequest,
     mut input: impl AsyncRead + Unpin,
     mut write: tokio::net::unix::OwnedWriteHalf,
 ) -> std::io::Result<()> {
@@ -223,7 +227,8 @@ async fn stream_files(
         let desk = Arc::clone(desk);
         let interrupt = interrupt.clone();
         move || {
-            let last = match desk.fulfil(&wish, &interrupt, &mut EventWriter(events.clone())) {
+            let last = match adhoc::run(&desk, &wish, &interrupt, &mut EventWriter(events.clone()))
+            {
                 Ok(outcome) => ControlReply::Outcome(Box::new(outcome)),
                 Err(e) => {
                     let hint = e.hint_text().map(ToString::to_string);
@@ -292,7 +297,7 @@ fn query<T: for<'de> Deserialize<'de>>(path: &Path, request: &ControlRequest) ->
 }
 
 /// Members known to the daemon at `path`; `None` if no daemon listens there.
-pub fn query_members(path: &Path) -> Option<Vec<Member>> {
+pub fn query_members(path: &Path) -> Option<Vec<MemberInfo>> {
     query(path, &ControlRequest::Members)
 }
 
@@ -302,7 +307,11 @@ pub fn query_trees(path: &Path) -> Option<Vec<TreeName>> {
 }
 
 /// Passes the request to the daemon at `path` and its events to `observer`.
-pub fn request_files(path: &Path, wish: &Wish, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn request_files(
+    path: &Path,
+    wish: &AdhocRequest,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     let lost = |e: std::io::Error| {
         Error::io(
             "the daemon ended in the middle: its control socket is",

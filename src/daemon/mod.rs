@@ -22,13 +22,13 @@ use self::reload::StartupConfig;
 use self::send_only_trees::{SendOnlyTree, SendOnlyTrees};
 use self::serving::{DaemonSignals, Serving};
 use crate::config::{HostConfig, TreeConfig};
-use crate::drive::desk::{Base, Desk, Dial, SENT, Sending};
-use crate::drive::disk::{Host, ManagedTree, open_tree};
-use crate::drive::endpoint::Door;
-use crate::drive::host::{Handle, Running};
-use crate::drive::own_key::OwnKey;
-use crate::drive::serve;
-use crate::drive::trees::Trees;
+use crate::drive::adhoc::{AdhocService, Dial, SENT, SendSettings, SendTree};
+use crate::drive::catch_up;
+use crate::drive::endpoint::GroupLinks;
+use crate::drive::host::OwnKey;
+use crate::drive::host::Trees;
+use crate::drive::host::{HostHandle, HostLoop};
+use crate::drive::host::{LocalHost, ManagedTree, open_tree};
 use crate::face::console::{Console, Listeners};
 use crate::id::{HostName, TreeName};
 use crate::keys::{AuthorizedKeys, Signer};
@@ -91,7 +91,7 @@ impl Default for HostMode {
 /// Runs a host until SIGTERM or SIGINT; SIGHUP reloads keys and password. Rights are dropped on the
 /// way: steps that need them (links, secrets, console sockets, helper processes for hooks) come
 /// before, steps that peers can influence after.
-pub fn run(mut setup: DaemonSetup, door: impl Into<Door>) -> Result<()> {
+pub fn run(mut setup: DaemonSetup, door: impl Into<GroupLinks>) -> Result<()> {
     let door = door.into();
     let signer = serving::signer(&setup.config)?;
     let password = serving::password(&setup.config)?;
@@ -125,7 +125,7 @@ pub fn run(mut setup: DaemonSetup, door: impl Into<Door>) -> Result<()> {
     }
 
     let group_keys = door.keys.clone();
-    let (mut running, handle) = Running::start(door, Arc::clone(&host))?;
+    let (mut running, handle) = HostLoop::start(door, Arc::clone(&host))?;
     let pulls = running.pulls();
     let ended = Arc::new(tokio::sync::Notify::new());
     let on_end = Ended(Arc::clone(&ended));
@@ -153,12 +153,12 @@ pub fn run(mut setup: DaemonSetup, door: impl Into<Door>) -> Result<()> {
     let catch_up_desk = Arc::clone(&desk);
     let rate = config.network.catch_up_rate;
     spawn("serve", move || {
-        serve::run(&catch_up_host, &catch_up_desk, rate, &pulls)
+        catch_up::run(&catch_up_host, &catch_up_desk, rate, &pulls)
     })?;
 
     let console = Console::new(
         Arc::clone(&desk),
-        console_tree(&config, desk.bases()),
+        console_tree(&config, desk.trees()),
         password,
     );
 
@@ -198,7 +198,7 @@ fn spawn<T: Send + 'static>(
         .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))
 }
 
-fn log_start(setup: &DaemonSetup, host: &Host, door: &Door) {
+fn log_start(setup: &DaemonSetup, host: &LocalHost, door: &GroupLinks) {
     let links = &door.links;
     let trees: Vec<String> = host
         .trees
@@ -247,13 +247,13 @@ fn log_start(setup: &DaemonSetup, host: &Host, door: &Door) {
         n => tracing::info!("datagrams are sealed; group keys: {n}"),
     }
 
-    if let Some(advice) = crate::drive::drops::advice(links.recv_buffer()) {
+    if let Some(advice) = crate::drive::host::advice(links.recv_buffer()) {
         tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
     }
 }
 
 /// Opens the trees that accept no releases of others.
-fn send_only(setup: &DaemonSetup, host: &Host) -> Result<SendOnlyTrees> {
+fn send_only(setup: &DaemonSetup, host: &LocalHost) -> Result<SendOnlyTrees> {
     let alone = setup
         .config
         .trees
@@ -267,11 +267,11 @@ fn send_only(setup: &DaemonSetup, host: &Host) -> Result<SendOnlyTrees> {
 
 fn desk(
     setup: DaemonSetup,
-    host: &Host,
+    host: &LocalHost,
     send_only: &SendOnlyTrees,
-    handle: Handle,
+    handle: HostHandle,
     signer: Option<Arc<dyn Signer>>,
-) -> Desk {
+) -> AdhocService {
     let managed = |name: &TreeName| {
         host.trees
             .get(name)
@@ -286,15 +286,15 @@ fn desk(
     };
 
     let root = |name: &TreeName| send_only.get(name).map(|tree| Arc::clone(&tree.root));
-    let base = |t: &TreeConfig| Base {
-        tree: t.name.clone(),
+    let tree = |t: &TreeConfig| SendTree {
+        name: t.name.clone(),
         path: t.path.clone(),
         alone: root(&t.name),
         cache: cache(&t.name),
     };
 
-    let sending = Sending {
-        bases: setup.config.trees.iter().map(base).collect(),
+    let sending = SendSettings {
+        trees: setup.config.trees.iter().map(tree).collect(),
         allowed: setup.mode.sends,
         rate: setup.mode.rate,
         owner: setup.mode.owned.then(|| nix::unistd::geteuid().as_raw()),
@@ -303,17 +303,17 @@ fn desk(
         dial: setup.dial,
     };
 
-    Desk::new(setup.name, handle, sending, signer)
+    AdhocService::new(setup.name, handle, sending, signer)
 }
 
 /// Tree of the console.
-fn console_tree(config: &HostConfig, bases: &[Base]) -> Option<TreeName> {
-    let default = bases.iter().find(|b| b.tree.as_str() == DEFAULT_TREE);
+fn console_tree(config: &HostConfig, trees: &[SendTree]) -> Option<TreeName> {
+    let default = trees.iter().find(|t| t.name.as_str() == DEFAULT_TREE);
     config
         .console
         .tree
         .clone()
-        .or(default.or(bases.first()).map(|b| b.tree.clone()))
+        .or(default.or(trees.first()).map(|t| t.name.clone()))
 }
 
 /// Signals the end of the network thread on drop.
@@ -327,7 +327,7 @@ impl Drop for Ended {
 
 /// Opens every tree, completing recovery after a crash, and reads the authorized keys. Without a
 /// key file the host runs and refuses every release, with a message on how to add a key.
-fn open(setup: &DaemonSetup, confines: bool) -> Result<Host> {
+fn open(setup: &DaemonSetup, confines: bool) -> Result<LocalHost> {
     let config = &setup.config;
     let keys = match AuthorizedKeys::load(&config.authorized_keys) {
         Ok(keys) => keys,
@@ -374,7 +374,7 @@ fn open(setup: &DaemonSetup, confines: bool) -> Result<Host> {
         trees.add_broken(name, why);
     }
 
-    Ok(Host {
+    Ok(LocalHost {
         name: setup.name.clone(),
         trees,
         keys: Mutex::new(Arc::new(keys)),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::config::TreeConfig;
 use crate::drive::clock::Clock;
-use crate::drive::disk::{Host, open_tree};
-use crate::drive::host::Handle;
+use crate::drive::host::HostHandle;
+use crate::drive::host::{LocalHost, open_tree};
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
@@ -35,7 +35,7 @@ pub(super) fn unserved(tree: &TreeConfig, e: &Error, is_reachable: bool) -> Stri
 }
 
 /// Reports the trees out of service to the service manager.
-pub(super) fn notify(host: &Host) {
+pub(super) fn notify(host: &LocalHost) {
     let broken: Vec<String> = host.trees.all_broken().map(|(_, why)| why).collect();
     // Fails harmlessly without a service manager.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&broken.join("; "))]);
@@ -43,8 +43,8 @@ pub(super) fn notify(host: &Host) {
 
 /// Starts the thread that retries.
 pub(super) fn start<'a>(
-    host: Arc<Host>,
-    handle: Handle,
+    host: Arc<LocalHost>,
+    handle: HostHandle,
     trees: impl Iterator<Item = &'a TreeConfig>,
     state_dir: Option<PathBuf>,
 ) -> Result<()> {
@@ -85,8 +85,8 @@ impl ReopenAttempt {
     fn retry_if_due(
         &mut self,
         now: Moment,
-        host: &Host,
-        handle: &Handle,
+        host: &LocalHost,
+        handle: &HostHandle,
         state_dir: Option<&PathBuf>,
     ) {
         let is_whole = host
@@ -116,7 +116,7 @@ impl ReopenAttempt {
         self.wait = (self.wait * 2).min(MAX_REOPEN_WAIT);
     }
 
-    fn open(&self, host: &Host, state_dir: Option<&PathBuf>) -> bool {
+    fn open(&self, host: &LocalHost, state_dir: Option<&PathBuf>) -> bool {
         let name = &self.config.name;
         let opened = match open_tree(&self.config, state_dir.map(PathBuf::as_path)) {
             Ok(managed) => {

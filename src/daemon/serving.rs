@@ -9,9 +9,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::control::ControlSocket;
 use super::reload::StartupConfig;
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig};
-use crate::drive::desk::Desk;
-use crate::drive::disk::Host;
-use crate::drive::host::Handle;
+use crate::drive::adhoc::AdhocService;
+use crate::drive::host::HostHandle;
+use crate::drive::host::LocalHost;
 use crate::face::console::{Console, Listeners};
 use crate::face::password::Password;
 use crate::keys::{AuthorizedKeys, GroupKey, Signer, open_signer};
@@ -44,9 +44,9 @@ pub(super) struct Serving<'a> {
     pub(super) started: StartupConfig<'a>,
     /// Whether datagrams are sent unsealed.
     pub(super) is_plain: bool,
-    pub(super) host: &'a Host,
-    pub(super) handle: &'a Handle,
-    pub(super) desk: &'a Arc<Desk>,
+    pub(super) host: &'a LocalHost,
+    pub(super) handle: &'a HostHandle,
+    pub(super) desk: &'a Arc<AdhocService>,
     pub(super) console: &'a Arc<Console>,
 }
 

@@ -1,22 +1,23 @@
-//! The list of differences of one host, as it travels: CBOR, capped, the same bytes for the same drift.
+//! Wire format of a host's list of differences: CBOR, capped, the same bytes for the same drift.
 //!
-//! A list comes from a host that may mean harm: count and names are checked while it is read, before memory is taken.
+//! A list may come from a malicious host: count and names are checked while decoding, before memory
+//! is allocated.
 
 use minicbor::{Decode, Encode};
 
-use super::outcome::{DriftLine, What};
 use crate::block::BlockHash;
 use crate::diff::{Action, Change, Delta, Plan, Shape, TopChange};
 use crate::manifest::node::to_vec;
 use crate::manifest::{EntryKind, TreePath};
+use crate::outcome::{Difference, DriftLine};
 use crate::proto::sender::drift::MAX_DRIFT;
 
-/// The most lines that travel; the counts beside them are true all the same.
+/// Largest number of lines on the wire; the counts remain exact beyond it.
 pub const MAX_LINES: usize = 500_000;
-/// As many are enough where they are not asked for: a deploy that goes on to put them right.
+/// Number of lines for a deploy, which did not request them and repairs the drift anyway.
 pub const FEW_LINES: usize = 1000;
 
-/// Bytes that the columns of `--itemize-changes` never exceed.
+/// Largest number of bytes of the `--itemize-changes` columns.
 const MAX_ITEMIZED: usize = 16;
 
 fn encode_lines<C, W: minicbor::encode::Write>(
@@ -35,7 +36,7 @@ fn encode_lines<C, W: minicbor::encode::Write>(
     Ok(())
 }
 
-/// The lines of a report, checked one by one.
+/// Decodes the lines of a list, checking each.
 fn decode_lines<C>(
     d: &mut minicbor::Decoder<'_>,
     _: &mut C,
@@ -63,7 +64,9 @@ fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Er
         .array()?
         .filter(|fields| *fields >= 3)
         .ok_or_else(|| refuse("a line that lacks a part"))?;
-    let (path, itemized, what) = (d.bytes()?, d.str()?, d.u8()?);
+    let path = d.bytes()?;
+    let itemized = d.str()?;
+    let what = d.u8()?;
 
     for _ in 3..fields {
         d.skip()?;
@@ -90,27 +93,28 @@ fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Er
     })
 }
 
-/// A report.
+/// A decoded list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Drift {
-    /// The differences in the order of paths, perhaps cut off.
+pub struct DriftList {
+    /// Differences sorted by path, possibly truncated.
     #[n(0)]
     #[cbor(encode_with = "encode_lines", decode_with = "decode_lines")]
     pub lines: Vec<DriftLine>,
-    /// Paths that both have and that differ.
+    /// Paths on both sides that differ.
     #[n(1)]
     pub changed: u64,
-    /// Paths beyond the release.
+    /// Paths that only the host has.
     #[n(2)]
     pub extra: u64,
-    /// Paths that are not there.
+    /// Paths that only the release has.
     #[n(3)]
     pub missing: u64,
 }
 
-/// The report of what `plan` found to differ, at most so many lines of it, and its identity (0 when nothing does).
+/// Encodes the differences in `plan`, at most `max_lines` of them. Returns the bytes and their
+/// identity, 0 without drift.
 pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
-    let mut report = Drift::default();
+    let mut report = DriftList::default();
     let mut bytes = 0;
     if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
         report.changed += 1;
@@ -125,8 +129,8 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
     for change in &plan.changes {
         let Some(what) = what(&change) else { continue };
         match what {
-            What::Extra => report.extra += 1,
-            What::Missing => report.missing += 1,
+            Difference::Extra => report.extra += 1,
+            Difference::Missing => report.missing += 1,
             _ => report.changed += 1,
         }
         bytes += change.path.as_bytes().len() as u64 + 24;
@@ -151,7 +155,7 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
     (encoded, identity.max(1))
 }
 
-/// What the first name of a hard link is, as far as the plan makes it, too.
+/// Shape of the first name of a hard link, if the plan creates it too.
 fn first_of(plan: &Plan, change: &Change) -> Option<Shape> {
     let EntryKind::Hardlink(first) = &change.want.as_ref()?.entry.kind else {
         return None;
@@ -161,57 +165,57 @@ fn first_of(plan: &Plan, change: &Change) -> Option<Shape> {
         .map(|at| plan.changes.get(at).shape())
 }
 
-/// The report that a host sent, checked.
-pub fn decode(bytes: &[u8]) -> Option<Drift> {
+/// Decodes and checks a host's list.
+pub fn decode(bytes: &[u8]) -> Option<DriftList> {
     minicbor::decode(bytes).ok()
 }
 
-const ALL: [What; 9] = [
-    What::Missing,
-    What::Kind,
-    What::Content,
-    What::Mode,
-    What::Owner,
-    What::Time,
-    What::Xattrs,
-    What::Extra,
-    What::Link,
+const ALL: [Difference; 9] = [
+    Difference::Missing,
+    Difference::Kind,
+    Difference::Content,
+    Difference::Mode,
+    Difference::Owner,
+    Difference::Time,
+    Difference::Xattrs,
+    Difference::Extra,
+    Difference::Link,
 ];
 
-fn number(what: What) -> u8 {
+fn number(what: Difference) -> u8 {
     ALL.iter().position(|w| *w == what).unwrap_or(0) as u8
 }
 
-/// What a change says of the host's tree; `None` for what is kept by rule.
-fn what(change: &Change) -> Option<What> {
+/// Difference of the host's path behind a change; `None` for paths kept by rule.
+fn what(change: &Change) -> Option<Difference> {
     Some(match change.action {
-        Action::Create => What::Missing,
-        Action::Replace => What::Kind,
-        Action::Delete | Action::Extra => What::Extra,
+        Action::Create => Difference::Missing,
+        Action::Replace => Difference::Kind,
+        Action::Delete | Action::Extra => Difference::Extra,
         Action::Keep => return None,
         // A further name of a file with other content is linked again.
         Action::Update
             if change.shape() == Shape::Hardlink && change.was == Some(Shape::Hardlink) =>
         {
-            What::Content
+            Difference::Content
         }
         Action::Update
             if change.shape() == Shape::Hardlink || change.was == Some(Shape::Hardlink) =>
         {
-            What::Link
+            Difference::Link
         }
         Action::Update | Action::Meta => differing(&change.delta),
     })
 }
 
-/// The first of what differs.
-fn differing(delta: &Delta) -> What {
+/// The first difference of an entry.
+fn differing(delta: &Delta) -> Difference {
     match delta {
-        Delta { content: true, .. } | Delta { size: true, .. } => What::Content,
-        Delta { mode: true, .. } => What::Mode,
-        Delta { user: true, .. } | Delta { group: true, .. } => What::Owner,
-        Delta { mtime: true, .. } => What::Time,
-        _ => What::Xattrs,
+        Delta { content: true, .. } | Delta { size: true, .. } => Difference::Content,
+        Delta { mode: true, .. } => Difference::Mode,
+        Delta { user: true, .. } | Delta { group: true, .. } => Difference::Owner,
+        Delta { mtime: true, .. } => Difference::Time,
+        _ => Difference::Xattrs,
     }
 }
 
@@ -219,7 +223,7 @@ fn differing(delta: &Delta) -> What {
 mod tests {
     use super::*;
 
-    /// A list of `count` lines of `path`, all the same.
+    /// A list of `count` equal lines for `path`.
     fn list(count: u64, path: &[u8], itemized: &str, what: u8) -> Vec<u8> {
         let mut e = minicbor::Encoder::new(Vec::new());
         e.array(4).and_then(|e| e.array(count)).expect("a Vec");
@@ -244,7 +248,7 @@ mod tests {
         let one = decode(&list(1, b"etc/motd", ">f.st......", 2)).expect("legal");
         assert_eq!(
             (one.lines.len(), one.lines[0].what, one.missing),
-            (1, What::Content, 3)
+            (1, Difference::Content, 3)
         );
         assert_eq!(to_vec(&one), list(1, b"etc/motd", ">f.st......", 2));
         assert!(
@@ -265,7 +269,7 @@ mod tests {
         );
         assert!(decode(&list(1, b"a", "", 200)).is_none());
 
-        // A count that the bytes do not have takes no memory.
+        // A count without bytes behind it allocates no memory.
         let mut e = minicbor::Encoder::new(Vec::new());
         e.array(4)
             .and_then(|e| e.array(MAX_LINES as u64))

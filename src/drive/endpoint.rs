@@ -1,7 +1,7 @@
-//! A machine's door to the network: its datagrams out in as few system calls as can be, others' in.
+//! A machine's access to the network: sends and receives its datagrams with few system calls.
 //!
-//! With several links what is for the group goes out on each of them, and what is for one host on the link where that
-//! host was heard last.
+//! With several links, datagrams for the group go out on each link, and datagrams for a host on the
+//! link that last received from the host.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -9,39 +9,40 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::clock;
-use super::reopen::{Follow, Reopen};
-use super::strangers::{Stranger, Strangers};
+use super::reopen::{LinkFollower, LinkOpener};
+use super::unheard::UnheardPeers;
 use crate::Result;
 use crate::id::{HostName, InstanceId};
 use crate::keys::{GroupKey, random_bytes};
 use crate::net::{
     Channel, Interest, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, SendOutcome, Waker,
 };
+use crate::outcome::Stranger;
 use crate::proto::{Dest, Transmit};
 use crate::wire::seal::{Plain, Seal, Sealed};
 
-/// The largest datagram that we make, whatever the interface takes: a jumbo frame's.
-pub const MAX_DATAGRAM: usize = 8_972;
-/// System calls of reading before the machine is asked again what it has to say.
-const READS: usize = 16;
-/// How long a send that was blocked waits at most before it is tried again.
-const BLOCKED: Duration = Duration::from_millis(1);
-/// The hosts whose link is remembered; beyond it everything is learnt anew.
-const MAX_WAYS: usize = 20_000;
+/// Largest datagram sent, whatever the interface takes: a jumbo frame's.
+pub const MAX_SENT_DATAGRAM: usize = 8_972;
+/// Largest number of reads before the machine may send again.
+const MAX_READ_CALLS: usize = 16;
+/// Longest wait before a blocked send is retried.
+const MAX_BLOCKED_WAIT: Duration = Duration::from_millis(1);
+/// Largest number of hosts whose link is remembered; beyond it the table starts over.
+const MAX_HOST_LINKS: usize = 20_000;
 
-/// How a process reaches the others: its links, and the keys that its group shares.
+/// A process's network: its links and the keys of its group.
 #[derive(Debug)]
-pub struct Door {
-    /// The links.
+pub struct GroupLinks {
+    /// LinkSet to the network.
     pub links: LinkSet,
-    /// The group keys: what is sent is sealed with the first, what comes opens with any. Without one nothing is sealed.
+    /// Group keys: the first seals, each may open. Without a key datagrams are plain.
     pub keys: Vec<GroupKey>,
-    /// Opens links again whose interface has changed; without it they stay as they are.
-    pub reopen: Option<Reopen>,
+    /// Reopens links whose interface has changed; without it they stay as they are.
+    pub reopen: Option<LinkOpener>,
 }
 
-impl From<LinkSet> for Door {
-    /// Without a group key.
+impl From<LinkSet> for GroupLinks {
+    /// A network without a group key.
     fn from(links: LinkSet) -> Self {
         Self {
             links,
@@ -51,75 +52,75 @@ impl From<LinkSet> for Door {
     }
 }
 
-impl From<Link> for Door {
-    /// Without a group key.
+impl From<Link> for GroupLinks {
+    /// A network without a group key.
     fn from(link: Link) -> Self {
         LinkSet::from(link).into()
     }
 }
 
-/// Links, a place to wait, and buffers.
+/// LinkSet, poller and buffers of a machine.
 #[derive(Debug)]
-pub struct Endpoint {
+pub struct GroupEndpoint {
     links: LinkSet,
     instance: InstanceId,
     seal: Box<dyn Seal>,
-    strangers: Strangers,
-    ways: Ways,
-    follow: Option<Follow>,
-    /// Whether the last wait ended with a change of interfaces.
+    unheard: UnheardPeers,
+    host_links: HostLinks,
+    follow: Option<LinkFollower>,
+    /// True if the last wait ended with a change of interfaces.
     changed: Cell<bool>,
     poller: Poller,
     batch: RecvBatch,
     out: Vec<u8>,
-    /// The size of the datagrams in `out`.
+    /// Size of the datagrams in `out`.
     segment: usize,
-    /// What of `out` has still to go, and on which links: what the kernel had no room for.
-    rest: Vec<Rest>,
+    /// Parts of `out` that the kernel had no room for, by link.
+    pending: Vec<PendingSend>,
     sent: u64,
-    /// What went wrong in a way that people should know, until it is told.
-    trouble: Option<String>,
-    /// Whether anything of that kind was told.
-    troubled: bool,
+    /// Latest warning for people, until taken.
+    warning: Option<String>,
+    /// True once a warning was recorded.
+    has_warned: bool,
 }
 
-/// A datagram that came, opened.
+/// A received datagram, opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrived<'a> {
-    /// The sender's own socket; answers go there.
+    /// Socket of the sender, the destination of answers.
     pub from: SocketAddr,
-    /// What it says.
+    /// Content of the datagram.
     pub bytes: &'a [u8],
-    /// When the kernel got it, since 1970.
+    /// Time of arrival in the kernel, since 1970.
     pub stamp: Option<Duration>,
 }
 
-/// What one link has still to send.
+/// The unsent rest of the buffer on one link.
 #[derive(Debug, Clone, Copy)]
-struct Rest {
+struct PendingSend {
     link: usize,
     to: SocketAddr,
-    /// From which byte of the buffer.
+    /// First unsent byte of the buffer.
     from: usize,
-    /// How long to wait before it is tried again, when room to send does not show in waiting for it.
+    /// Wait before the next attempt, if the poller cannot detect room.
     retry_after: Option<Duration>,
 }
 
-/// On which link a host is.
+/// The link of each host.
 #[derive(Debug, Default)]
-struct Ways {
+struct HostLinks {
     links: HashMap<SocketAddr, usize>,
     last: Option<(SocketAddr, usize)>,
 }
 
-impl Ways {
-    fn heard(&mut self, from: SocketAddr, link: usize) {
+impl HostLinks {
+    fn record(&mut self, from: SocketAddr, link: usize) {
         if self.last == Some((from, link)) {
             return;
         }
 
         self.last = Some((from, link));
-        if self.links.len() >= MAX_WAYS && !self.links.contains_key(&from) {
+        if self.links.len() >= MAX_HOST_LINKS && !self.links.contains_key(&from) {
             self.links.clear();
         }
 
@@ -127,20 +128,19 @@ impl Ways {
     }
 }
 
-impl Endpoint {
-    /// For an open door. Who the process is and when it began to seal are drawn here, from the system's randomness: keys
-    /// depend on them.
-    pub fn new(door: impl Into<Door>) -> Result<Self> {
-        Self::of(door, InstanceId(u64::from_be_bytes(random_bytes()?)))
+impl GroupEndpoint {
+    /// Opens the endpoint with a random instance and seal start; keys depend on both.
+    pub fn new(network: impl Into<GroupLinks>) -> Result<Self> {
+        Self::of(network, InstanceId(u64::from_be_bytes(random_bytes()?)))
     }
 
-    /// The same for the process `instance`, which was drawn as well.
-    pub fn of(door: impl Into<Door>, instance: InstanceId) -> Result<Self> {
-        let Door {
+    /// Opens the endpoint for `instance`, which has to be random as well.
+    pub fn of(network: impl Into<GroupLinks>, instance: InstanceId) -> Result<Self> {
+        let GroupLinks {
             links,
             keys,
             reopen,
-        } = door.into();
+        } = network.into();
 
         let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
             Some(sealed) => Box::new(sealed),
@@ -149,45 +149,46 @@ impl Endpoint {
 
         Ok(Self {
             instance,
-            follow: reopen.map(|reopen| Follow::begin(reopen, &links)),
+            follow: reopen.map(|reopen| LinkFollower::begin(reopen, &links)),
             changed: Cell::new(false),
             links,
             seal,
-            strangers: Strangers::default(),
-            ways: Ways::default(),
+            unheard: UnheardPeers::default(),
+            host_links: HostLinks::default(),
             poller: Poller::new()?,
             batch: RecvBatch::new(),
             out: Vec::new(),
             segment: 0,
-            rest: Vec::new(),
+            pending: Vec::new(),
             sent: 0,
-            trouble: None,
-            troubled: false,
+            warning: None,
+            has_warned: false,
         })
     }
 
-    /// The links.
+    /// LinkSet of the endpoint.
     pub fn links(&self) -> &LinkSet {
         &self.links
     }
 
-    /// This process, for the front of all that it sends.
+    /// Instance of this process, for the front of each datagram.
     pub fn instance(&self) -> InstanceId {
         self.instance
     }
 
-    /// Who sends what this process does not open.
-    pub fn strangers(&self) -> &Strangers {
-        &self.strangers
+    /// Peers whose datagrams do not open.
+    pub fn unheard(&self) -> &UnheardPeers {
+        &self.unheard
     }
 
-    /// Those who are new among them, once.
-    pub fn take_strangers(&mut self) -> Vec<Stranger> {
-        self.strangers.take_fresh()
+    /// Takes the new ones among them.
+    pub fn take_new_unheard(&mut self) -> Vec<Stranger> {
+        self.unheard.take_new()
     }
 
-    /// Seals with the first of `keys` from now on, and opens with all; false when a plain process was asked to seal, or
-    /// a sealed one to be plain: that takes a restart.
+    /// Seals with the first of `keys` from now on, and opens with all.
+    ///
+    /// Returns false for a change between plain and sealed, which takes a restart.
     pub fn rekey(&mut self, keys: &[GroupKey]) -> Result<bool> {
         Ok(self.seal.rekey(keys, random_bytes()?))
     }
@@ -197,50 +198,52 @@ impl Endpoint {
         self.poller.waker()
     }
 
-    /// Bytes of datagrams sent on all links together, without IP and UDP headers.
+    /// Bytes of datagrams sent on all links, without IP and UDP headers.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// The size of datagrams to make: what every link takes, less the room to seal them.
+    /// Size of datagrams to build: the smallest limit of the links, less the room for the seal.
     pub fn datagram(&self) -> usize {
         self.links
             .narrowest()
             .max_segment()
-            .min(MAX_DATAGRAM)
+            .min(MAX_SENT_DATAGRAM)
             .saturating_sub(self.room())
     }
 
-    /// A line about datagrams of `datagram` bytes before they are sealed, smaller than the links take for the sake of
-    /// `host`: with their size on the network.
+    /// Log line about datagrams of `datagram` bytes before sealing, which `host` made smaller than
+    /// the links take; shows their size on the network.
     pub fn narrowed(&self, datagram: usize, host: &HostName) -> String {
-        let (size, most) = (datagram + self.room(), self.datagram() + self.room());
+        let size = datagram + self.room();
+        let most = self.datagram() + self.room();
         let interface = &self.links.narrowest().interface().name;
         format!(
-            "datagrams of {size} bytes, not {most} as {interface} takes: larger ones do not reach {host}"
+            "datagrams of {size} bytes, not {most} as {interface} takes: larger ones do not \
+            reach {host}"
         )
     }
 
-    /// Whether there is a group key.
+    /// Returns whether there is a group key.
     pub fn is_sealed(&self) -> bool {
         self.room() > 0
     }
 
-    /// Bytes to leave free behind every datagram.
+    /// Bytes to leave free behind each datagram.
     pub fn room(&self) -> usize {
         self.seal.room()
     }
 
-    /// Bytes that the network adds to each datagram: the headers of UDP, IP and Ethernet.
+    /// Bytes that the network adds to each datagram: UDP, IP and Ethernet headers.
     pub fn overhead(&self) -> usize {
         let ip = if self.links.group().is_ipv6() { 40 } else { 20 };
         8 + ip + 18 + self.room()
     }
 
-    /// Sends what `next` writes, until it has no more or the kernel has no room.
+    /// Sends the datagrams that `next` writes, until there are no more or the kernel has no room.
     pub fn flush(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         loop {
-            if self.rest.is_empty() {
+            if self.pending.is_empty() {
                 let Some(transmit) = next(&mut self.out) else {
                     return;
                 };
@@ -256,9 +259,9 @@ impl Endpoint {
         }
     }
 
-    /// Says which links send what is in the buffer.
+    /// Chooses the links for the content of the buffer.
     fn address(&mut self, dest: Dest) {
-        let rest = |link, to| Rest {
+        let pending = |link, to| PendingSend {
             link,
             to,
             from: 0,
@@ -266,73 +269,71 @@ impl Endpoint {
         };
 
         match dest {
-            Dest::Group => self.rest.extend(
+            Dest::Group => self.pending.extend(
                 self.links
                     .iter()
                     .zip(0..)
-                    .map(|(link, i)| rest(i, link.group())),
+                    .map(|(link, i)| pending(i, link.group())),
             ),
-            Dest::Host(to) if self.links.len() == 1 => self.rest.push(rest(0, to)),
-            Dest::Host(to) => match self.ways.links.get(&to) {
-                Some(&link) => self.rest.push(rest(link, to)),
+            Dest::Host(to) if self.links.len() == 1 => self.pending.push(pending(0, to)),
+            Dest::Host(to) => match self.host_links.links.get(&to) {
+                Some(&link) => self.pending.push(pending(link, to)),
                 None => self
-                    .rest
-                    .extend((0..self.links.len()).map(|link| rest(link, to))),
+                    .pending
+                    .extend((0..self.links.len()).map(|link| pending(link, to))),
             },
         }
     }
 
-    /// Sends on where the kernel had no room; false when it still has none somewhere.
+    /// Continues blocked sends; returns false if one is still blocked.
     fn send_rest(&mut self) -> bool {
-        let mut rest = std::mem::take(&mut self.rest);
-        rest.retain_mut(|rest| !self.send_on(rest));
-        self.rest = rest;
-        self.rest.is_empty()
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain_mut(|pending| !self.send_on(pending));
+        self.pending = pending;
+        self.pending.is_empty()
     }
 
-    /// Sends on one link; whether it is done with it.
-    fn send_on(&mut self, rest: &mut Rest) -> bool {
-        let Some(link) = self.links.get(rest.link) else {
+    /// Sends on one link; returns whether the link is done.
+    fn send_on(&mut self, pending: &mut PendingSend) -> bool {
+        let Some(link) = self.links.get(pending.link) else {
             return true;
         };
 
-        match link.send(rest.to, &self.out[rest.from..], self.segment) {
-            Ok(SendOutcome::Sent) => self.sent += (self.out.len() - rest.from) as u64,
+        match link.send(pending.to, &self.out[pending.from..], self.segment) {
+            Ok(SendOutcome::Sent) => self.sent += (self.out.len() - pending.from) as u64,
             Ok(SendOutcome::Blocked { sent, retry_after }) => {
                 self.sent += sent as u64;
-                rest.from += sent;
-                rest.retry_after = retry_after;
+                pending.from += sent;
+                pending.retry_after = retry_after;
                 return false;
             }
-            // Lost like any datagram on the way; repair mends it where it can be mended.
-            Ok(SendOutcome::TooLarge) => self.too_large(rest.link),
-            Err(e) => tracing::debug!("{}", link.explain_send(rest.to, e)),
+            // Lost like any datagram on the network; repair replaces it if possible.
+            Ok(SendOutcome::TooLarge) => self.too_large(pending.link),
+            Err(e) => tracing::debug!("{}", link.explain_send(pending.to, e)),
         }
 
         true
     }
 
     fn too_large(&mut self, link: usize) {
-        let (name, segment) = (
-            self.links.get(link).map_or("", |l| &l.interface().name),
-            self.segment,
-        );
+        let name = self.links.get(link).map_or("", |l| &l.interface().name);
+        let segment = self.segment;
         tracing::debug!("datagrams of {segment} bytes are too large for {name}");
 
-        if !std::mem::replace(&mut self.troubled, true) {
+        if !std::mem::replace(&mut self.has_warned, true) {
             let first = format!(
                 "{name} does not take datagrams of {segment} bytes any more: its MTU was lowered"
             );
-            self.trouble = Some(first);
+            self.warning = Some(first);
         }
     }
 
-    /// What went wrong since the last call in a way that people should know; each thing is told once.
-    pub fn take_trouble(&mut self) -> Option<String> {
-        self.trouble.take()
+    /// Takes the latest warning for people; each is reported once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
     }
 
-    /// Opens links again whose interface has changed.
+    /// Reopens links whose interface has changed.
     fn follow(&mut self) {
         let Some(follow) = &mut self.follow else {
             return;
@@ -342,22 +343,22 @@ impl Endpoint {
             follow.changed();
         }
 
-        if follow.look(&mut self.links) {
-            // What is blocked is lost like any datagram on the way, and hosts may be on other links now.
-            self.rest.clear();
-            self.ways = Ways::default();
+        if follow.poll(&mut self.links) {
+            // Blocked datagrams count as lost, and hosts may be on other links now.
+            self.pending.clear();
+            self.host_links = HostLinks::default();
         }
     }
 
-    /// Hands what has come to `each`, opened.
+    /// Passes each received datagram to `each`, opened.
     pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
         self.follow();
         let Self {
             links,
-            ways,
+            host_links,
             batch,
             seal,
-            strangers,
+            unheard,
             ..
         } = self;
 
@@ -367,7 +368,7 @@ impl Endpoint {
                 let bytes = match seal.open(bytes) {
                     Ok(bytes) => bytes,
                     Err(kind) => {
-                        return strangers.refused(
+                        return unheard.refused(
                             kind,
                             from,
                             stamp.unwrap_or_else(clock::since_epoch),
@@ -375,7 +376,7 @@ impl Endpoint {
                     }
                 };
                 if several {
-                    ways.heard(from, place);
+                    host_links.record(from, place);
                 }
                 each(Arrived { from, bytes, stamp });
             };
@@ -383,7 +384,7 @@ impl Endpoint {
         }
     }
 
-    /// Waits for datagrams, a waker, room to send when that is lacking, or the time.
+    /// Waits for datagrams, a waker, room to send if a send is blocked, or the timeout.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
         let links = self
             .links
@@ -391,7 +392,7 @@ impl Endpoint {
             .zip(0..)
             .map(|(link, place)| (link, self.interest(place)));
 
-        let changes = self.follow.as_ref().map(Follow::changes);
+        let changes = self.follow.as_ref().map(LinkFollower::changes);
         let ready = self
             .poller
             .wait_any(links, changes, self.longest(timeout))
@@ -408,11 +409,11 @@ impl Endpoint {
     }
 
     fn interest(&self, link: usize) -> Interest {
-        // ENOBUFS: the socket has room and the interface has none, so that POLLOUT would come at once.
+        // ENOBUFS: the socket has room and the interface has none, so POLLOUT would fire at once.
         let blocked = self
-            .rest
+            .pending
             .iter()
-            .any(|rest| rest.link == link && rest.retry_after.is_none());
+            .any(|pending| pending.link == link && pending.retry_after.is_none());
 
         if blocked {
             Interest::READ_WRITE
@@ -421,28 +422,30 @@ impl Endpoint {
         }
     }
 
-    /// How long to wait. While a send is blocked the machine's own time says nothing: it may be due all along, with
-    /// more to send that there is no room for.
+    /// Timeout of a wait. While a send is blocked the machine's own deadline is ignored: it may be
+    /// due all the time with no room to send.
     fn longest(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let rest = self
-            .rest
+        let pending = self
+            .pending
             .iter()
-            .map(|rest| rest.retry_after.unwrap_or(BLOCKED))
+            .map(|pending| pending.retry_after.unwrap_or(MAX_BLOCKED_WAIT))
             .min()
             .or(timeout);
-        rest.into_iter()
-            .chain(self.follow.as_ref().and_then(Follow::timeout))
+        pending
+            .into_iter()
+            .chain(self.follow.as_ref().and_then(LinkFollower::timeout))
             .min()
     }
 }
 
 fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(ReceivedDatagram<'_>)) {
     for channel in [Channel::Own, Channel::Group] {
-        for _ in 0..READS {
+        for _ in 0..MAX_READ_CALLS {
             match link.recv(channel, batch, &mut *each) {
                 Ok(0) => break,
                 Ok(_) => {}
-                // An error of an earlier send (an ICMP "port unreachable") is reported by reading: not ours.
+                // Reading reports the error of an earlier send (an ICMP "port unreachable"), which
+                // does not concern us.
                 Err(e) => {
                     tracing::debug!("receive on {}: {e}", link.interface().name);
                     break;
@@ -457,7 +460,8 @@ mod tests {
     use super::*;
     use crate::wire::seal::OpenError;
 
-    /// Adds up the bytes and turns them over: enough to see that everything is sealed once and opened once.
+    /// Test seal: sums the bytes and inverts them, enough to check that each datagram is sealed
+    /// once and opened once.
     #[derive(Debug)]
     struct Sum(u8);
 
@@ -501,20 +505,22 @@ mod tests {
             return;
         };
 
-        let mut sender = Endpoint {
+        let mut sender = GroupEndpoint {
             seal: Box::new(Sum(0x5a)),
-            ..Endpoint::new(a).expect("a door")
+            ..GroupEndpoint::new(a).expect("a network")
         };
 
-        let mut host = Endpoint {
+        let mut host = GroupEndpoint {
             seal: Box::new(Sum(0x5a)),
-            ..Endpoint::new(b).expect("a door")
+            ..GroupEndpoint::new(b).expect("a network")
         };
 
-        assert_eq!(sender.datagram(), MAX_DATAGRAM - 16);
+        assert_eq!(sender.datagram(), MAX_SENT_DATAGRAM - 16);
         let narrowed = sender.narrowed(1456, &HostName::new("web1").expect("legal"));
         assert!(
-            narrowed.starts_with(&format!("datagrams of 1472 bytes, not {MAX_DATAGRAM} as ")),
+            narrowed.starts_with(&format!(
+                "datagrams of 1472 bytes, not {MAX_SENT_DATAGRAM} as "
+            )),
             "{narrowed}"
         );
         let mut told: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
@@ -534,10 +540,10 @@ mod tests {
             })
         });
 
-        // Another key's: as if it had not come.
-        let mut stranger = Endpoint {
+        // A datagram with another key counts as not received.
+        let mut stranger = GroupEndpoint {
             seal: Box::new(Sum(1)),
-            ..Endpoint::new(open().expect("as before")).expect("a door")
+            ..GroupEndpoint::new(open().expect("as before")).expect("a network")
         };
 
         let mut once = Some(());
@@ -560,24 +566,26 @@ mod tests {
         }
 
         assert_eq!(heard, told);
-        assert_eq!(host.strangers.count(OpenError::Wrong), 1);
-        assert_eq!(host.take_strangers().len(), 1);
+        assert_eq!(host.unheard.count(OpenError::Wrong), 1);
+        assert_eq!(host.take_new_unheard().len(), 1);
     }
 
     #[test]
     fn a_host_is_where_it_was_heard_last_and_a_flood_of_hosts_stays_bounded() {
-        let (mut ways, host) = (Ways::default(), |n: u16| {
-            SocketAddr::from(([10, 0, 0, 1], n))
-        });
-        ways.heard(host(1), 0);
-        ways.heard(host(1), 1);
-        ways.heard(host(2), 0);
+        let mut host_links = HostLinks::default();
+        let host = |n: u16| SocketAddr::from(([10, 0, 0, 1], n));
+        host_links.record(host(1), 0);
+        host_links.record(host(1), 1);
+        host_links.record(host(2), 0);
         assert_eq!(
-            (ways.links.get(&host(1)), ways.links.get(&host(2))),
+            (
+                host_links.links.get(&host(1)),
+                host_links.links.get(&host(2))
+            ),
             (Some(&1), Some(&0))
         );
-        (0..u16::MAX).for_each(|n| ways.heard(host(n), 0));
+        (0..u16::MAX).for_each(|n| host_links.record(host(n), 0));
 
-        assert!(ways.links.len() <= MAX_WAYS);
+        assert!(host_links.links.len() <= MAX_HOST_LINKS);
     }
 }

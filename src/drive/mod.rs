@@ -1,48 +1,28 @@
 //! Where the protocol meets network, disk and clock.
 //!
-//! [`endpoint`] carries a machine's datagrams and [`reopen`] keeps its links open, [`host`] runs the receiver machine for a daemon, [`disk`] answers its
-//! requests from real trees (`admission` looks at offers before anything is done for them, `rights` says whether a release may be put there, `session` and `recall` work until all is
-//! staged, `switch` from there on; `spared` is what a rollback leaves alone), [`deploy`] runs the sender machine for a command, [`source`] answers its requests from
-//! a scanned directory, [`rollback`] finds an earlier release to put again. [`desk`] releases parts of a running host's
-//! own trees; [`serve`] passes its releases on to hosts that missed them; `inspect` looks whether a tree drifted. [`members`] and [`log`] look around without a session. [`outcome`] is what sessions tell; `known_hosts` are the keys of hosts between sessions, [`own_key`] is this host's own; [`strangers`] are
-//! those whose datagrams do not open, `ages` are those of releases, [`quiet`] keeps what anybody can cause from flooding
-//! the log.
+//! | place | owns |
+//! |---|---|
+//! | [`endpoint`], [`reopen`] | a machine's sockets; links reopened after a network change |
+//! | [`unheard`] | peers whose datagrams do not open |
+//! | [`host`] | the receiver machine of a daemon, with its trees |
+//! | [`deploy`] | the sender machine of a command, with its source and key |
+//! | [`adhoc`] | releases of parts of a running host's own trees |
+//! | [`catch_up`] | releases passed on to hosts that missed them |
+//! | [`survey`] | questions to all hosts, without a session |
+//! | [`drift`] | a host's list of differences |
+//! | [`clock`], [`log_limit`], `unproven` | time, the rate limit of log lines, unproven beacons |
 
-mod admission;
-mod ages;
-mod answers;
-mod ask;
+pub mod adhoc;
+pub mod catch_up;
 pub mod clock;
 pub mod deploy;
-pub mod desk;
-pub mod disk;
 pub mod drift;
-pub mod drops;
 pub mod endpoint;
 pub mod host;
-mod inspect;
-mod known_hosts;
-mod lines;
-pub mod log;
-mod look;
-pub mod members;
-pub mod outcome;
-pub mod own_key;
-mod paths;
-pub mod quiet;
-mod recall;
+pub mod log_limit;
 pub mod reopen;
-mod rights;
-pub mod rollback;
-mod serials;
-pub mod serve;
-mod session;
-pub mod source;
-mod spared;
-pub mod strangers;
-mod switch;
-mod tombstones;
-pub mod trees;
+pub mod survey;
+pub mod unheard;
 mod unproven;
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Opens links again when the interfaces beneath them change: another address, or another interface of the same name.
+//! Reopens links when their interfaces change: another address, or another interface of the same
+//! name.
 //!
-//! What a link was opened with (the interface's number and its address) is compared with what the kernel lists now,
-//! after each change that it tells of. A link whose interface is down, or whose address comes back, stays as it is.
+//! After each change, the interface number and address of each open link are compared with the
+//! kernel's list. A link whose interface is down, or whose address returns, stays open.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,20 +12,20 @@ use crate::Result;
 use crate::net::{self, Family, Interface, InterfaceChanges, Link, LinkSet};
 use crate::units::{Moment, printable};
 
-/// How long changes are gathered before the links are looked at: several come at once.
-const SETTLE: Duration = Duration::from_millis(100);
-/// How often a link that cannot be opened is tried again when nothing is told of it.
-const RETRY: Duration = Duration::from_secs(2);
+/// Delay after a change, since several come at once.
+const SETTLE_DELAY: Duration = Duration::from_millis(100);
+/// Interval of attempts to open a link without further changes.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Opens the link at a place of [`LinkSet`] again.
-pub struct Reopen {
+/// Reopens links by their index in [`LinkSet`].
+pub struct LinkOpener {
     changes: InterfaceChanges,
     open: Box<dyn FnMut(usize) -> Result<Link> + Send>,
 }
 
-impl Reopen {
-    /// `open` opens the link at the place that it is given. The links were opened after `changes` were first followed, so
-    /// that no change is missed.
+impl LinkOpener {
+    /// `open` opens the link of an index. The links must have been opened after `changes` was first
+    /// polled, so that no change is missed.
     pub fn new(
         changes: InterfaceChanges,
         open: impl FnMut(usize) -> Result<Link> + Send + 'static,
@@ -36,25 +37,25 @@ impl Reopen {
     }
 }
 
-impl fmt::Debug for Reopen {
+impl fmt::Debug for LinkOpener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Reopen")
     }
 }
 
-/// Follows what becomes of the interfaces beneath links.
+/// Follows the interfaces of links.
 #[derive(Debug)]
-pub(super) struct Follow {
-    reopen: Reopen,
+pub(super) struct LinkFollower {
+    reopen: LinkOpener,
     clock: Clock,
-    /// When the links are looked at next.
+    /// Time of the next check.
     due: Option<Moment>,
-    /// What was last said of each link that cannot be used now.
+    /// Last logged problem of each unusable link.
     lost: Vec<Option<String>>,
 }
 
-impl Follow {
-    pub(super) fn begin(reopen: Reopen, links: &LinkSet) -> Self {
+impl LinkFollower {
+    pub(super) fn begin(reopen: LinkOpener, links: &LinkSet) -> Self {
         Self {
             reopen,
             clock: Clock::start(),
@@ -67,21 +68,21 @@ impl Follow {
         &self.reopen.changes
     }
 
-    /// How long a wait may take at most.
+    /// Longest allowed wait.
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.due.map(|due| due.since(self.clock.now()))
     }
 
-    /// Takes note that something has changed.
+    /// StateReader a change.
     pub(super) fn changed(&mut self) {
         if self.reopen.changes.take() {
-            let soon = self.clock.now() + SETTLE;
+            let soon = self.clock.now() + SETTLE_DELAY;
             self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
         }
     }
 
-    /// Looks at the links when it is time; whether one was opened again.
-    pub(super) fn look(&mut self, links: &mut LinkSet) -> bool {
+    /// Checks the links when due; returns whether one was reopened.
+    pub(super) fn poll(&mut self, links: &mut LinkSet) -> bool {
         if self.due.is_none_or(|due| due > self.clock.now()) {
             return false;
         }
@@ -91,20 +92,20 @@ impl Follow {
             Ok(all) => all,
             Err(e) => {
                 tracing::debug!("{e}");
-                self.due = Some(self.clock.now() + RETRY);
+                self.due = Some(self.clock.now() + REOPEN_INTERVAL);
                 return false;
             }
         };
 
         let mut any = false;
         for place in 0..links.len() {
-            any |= self.look_at(place, links, &all);
+            any |= self.check(place, links, &all);
         }
 
         any
     }
 
-    fn look_at(&mut self, place: usize, links: &mut LinkSet, all: &[Interface]) -> bool {
+    fn check(&mut self, place: usize, links: &mut LinkSet, all: &[Interface]) -> bool {
         let (Some(link), Some(lost)) = (links.get(place), self.lost.get_mut(place)) else {
             return false;
         };
@@ -131,21 +132,21 @@ impl Follow {
                     tracing::warn!("{why}: waiting for {shown}");
                     *lost = Some(why);
                 }
-                self.due = Some(self.clock.now() + RETRY);
+                self.due = Some(self.clock.now() + REOPEN_INTERVAL);
                 false
             }
         }
     }
 }
 
-/// Whether a link can be used as it was opened.
+/// Returns whether a link can be used unchanged.
 fn is_current(link: &Link, all: &[Interface]) -> bool {
     let known = link.interface();
     let now = all
         .iter()
         .find(|i| i.index == known.index && i.name == known.name);
 
-    // Loopback is what is left when there is nothing better, unless somebody named it.
+    // Loopback is the last resort, unless configured by name.
     let family = Family::of(link.group().ip());
     let better = known.loopback && all.iter().any(|i| !i.loopback && i.can_multicast(family));
 
@@ -156,9 +157,11 @@ fn is_same(old: &Link, new: &Link) -> bool {
     (old.interface().index, old.local().ip()) == (new.interface().index, new.local().ip())
 }
 
-/// How the interface of `new` differs from that of `old`, as a clause.
+/// Describes how the interface of `new` differs from the one of `old`.
 fn difference(old: &Link, new: &Link) -> String {
-    let (was, is, address) = (old.interface(), new.interface(), new.local().ip());
+    let was = old.interface();
+    let is = new.interface();
+    let address = new.local().ip();
     let name = printable(is.name.as_bytes());
     if was.name != is.name {
         return format!(

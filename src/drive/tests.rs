@@ -4,16 +4,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::deploy::{self, Interrupt, Options};
-use super::disk::{Host, open_tree};
-use super::host::{Handle, Running};
-use super::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
-use super::rollback::Earlier;
+use super::deploy::{self, DeployOptions, Interrupt};
 use crate::config::TreeConfig;
+use crate::drive::deploy::rollback::EarlierRelease;
+use crate::drive::host::{HostHandle, HostLoop};
+use crate::drive::host::{LocalHost, open_tree};
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{AuthorizedKeys, FileSigner, Signer};
 use crate::manifest::{Header, Release};
 use crate::net::{Link, LinkConfig, choose};
+use crate::outcome::{Event, ExitStatus, HostState, Observer, Outcome, Purpose};
 use crate::spec::Spec;
 use crate::tree::StateReader;
 
@@ -26,7 +26,7 @@ impl Observer for Silent {
 struct Fleet {
     dir: tempfile::TempDir,
     port: u16,
-    hosts: Vec<(Handle, std::thread::JoinHandle<()>)>,
+    hosts: Vec<(HostHandle, std::thread::JoinHandle<()>)>,
 }
 
 fn link(port: u16) -> Link {
@@ -76,14 +76,14 @@ impl Fleet {
             AuthorizedKeys::parse(lines.as_bytes(), Path::new("authorized_keys")).expect("legal");
         let name = HostName::new(&format!("web{number}")).expect("legal");
         let trees = [(tree, managed)].into_iter().collect();
-        let host = Host {
+        let host = LocalHost {
             name,
             trees,
             keys: Mutex::new(Arc::new(keys)),
             own_key: Default::default(),
         };
 
-        let (running, handle) = Running::start(link(self.port), Arc::new(host)).expect("starts");
+        let (running, handle) = HostLoop::start(link(self.port), Arc::new(host)).expect("starts");
         let thread = std::thread::spawn(move || running.run().expect("runs"));
         self.hosts.push((handle, thread));
     }
@@ -98,11 +98,11 @@ impl Fleet {
         .expect("runs")
     }
 
-    fn options(&self, purpose: Purpose, signer: FileSigner, more: &str) -> Options {
+    fn options(&self, purpose: Purpose, signer: FileSigner, more: &str) -> DeployOptions {
         let text = format!("tree = \"www\"\nsource = \"site\"\n{more}");
         let spec = Spec::parse(&text, &self.path("www.toml")).expect("legal");
         let name = HostName::new("admin").expect("legal");
-        Options::new(
+        DeployOptions::new(
             spec,
             purpose,
             Arc::new(signer),
@@ -111,9 +111,10 @@ impl Fleet {
         )
     }
 
-    /// Rolls back to the first release of the first host, with what `change` makes of its header.
+    /// Rolls back to the first release of the first host, with its header changed by `change`.
     fn rollback(&self, signer: FileSigner, change: impl FnOnce(&mut Header)) -> Outcome {
-        let (tree, path) = (TreeName::new("www").expect("legal"), self.path("host1/www"));
+        let tree = TreeName::new("www").expect("legal");
+        let path = self.path("host1/www");
         let records = StateReader::find(&tree, &path, None)
             .expect("readable")
             .expect("a state");
@@ -126,7 +127,7 @@ impl Fleet {
             .clone();
 
         change(&mut header);
-        let earlier = Earlier {
+        let earlier = EarlierRelease {
             release: Release::new(header).expect("legal"),
             from: Some((path, records)),
         };
@@ -246,7 +247,7 @@ fn nothing_is_released_after_a_release_that_it_was_made_without() {
         Some(Serial(1))
     );
     let after_first = || {
-        let options = Options {
+        let options = DeployOptions {
             only_after: Some(Serial(1)),
             ..fleet.options(Purpose::Deploy, key(1), "")
         };
@@ -315,7 +316,8 @@ fn the_tops_own_metadata_is_drift_and_is_put_right() {
     );
 
     assert!((1..=2).all(|i| top(&format!("host{i}/www")) == top("site")));
-    let (from, to) = (fleet.path("site/"), fleet.path("host2/www/"));
+    let from = fleet.path("site/");
+    let to = fleet.path("host2/www/");
     match std::process::Command::new("rsync")
         .args(["-nirlptgoDHc", "--delete"])
         .args([from, to])
@@ -342,7 +344,7 @@ fn what_is_excluded_stays_until_it_is_to_be_deleted() {
     assert!(!fleet.path("host1/www/cache").exists() && fleet.same(1));
 }
 
-/// Deploys `files` to two hosts under `transfer`; what was sent as a share of what they contain.
+/// Deploys `files` to two hosts under `transfer`; returns the bytes sent as a share of their size.
 fn sent_share(files: &[Vec<u8>], transfer: &str) -> f64 {
     let fleet = Fleet::new(2);
     files.iter().enumerate().for_each(|(i, bytes)| {
@@ -459,7 +461,7 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
     let forged: [&dyn Fn(&mut Header); 3] = [
         &|header| header.root.block.hash = crate::block::BlockHash::of(b"another tree"),
         &|header| header.rules.delete_extras = true,
-        // Each of the two is kept, but no release is made of halves of them.
+        // Both halves are kept, but a mixed release is not.
         &|header| {
             header.top = second
                 .release
@@ -476,7 +478,7 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
     for change in forged {
         let outcome = fleet.rollback(key(3), change);
         assert_eq!(outcome.exit, ExitStatus::Refused, "{outcome:#?}");
-        let told = |h: &super::outcome::HostResult| {
+        let told = |h: &crate::outcome::HostResult| {
             h.error
                 .as_ref()
                 .is_some_and(|e| e.contains("more than a rollback"))
@@ -493,7 +495,7 @@ fn a_key_that_may_only_go_back_cannot_change_what_it_goes_back_to() {
     );
 
     assert_eq!((read(1), read(2)), ("first".into(), "first".into()));
-    // Who may deploy may also put again what is kept nowhere, under other rules.
+    // A key with the role deploy may also release new content, under other rules.
     let outcome = fleet.rollback(key(1), |header| header.rules.delete_extras = true);
 
     assert_eq!(outcome.exit, ExitStatus::Success, "{outcome:#?}");
@@ -507,16 +509,14 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
         fleet.deploy(Purpose::Deploy, key(1), "").exit,
         ExitStatus::Success
     );
-    let (tree, wait) = (
-        TreeName::new("www").expect("legal"),
-        Duration::from_secs(20),
-    );
+    let tree = TreeName::new("www").expect("legal");
+    let wait = Duration::from_secs(20);
 
     fleet.start(3);
-    let log = super::log::log(link(fleet.port), &tree, wait).expect("asks");
+    let log = crate::drive::survey::log(link(fleet.port), &tree, wait).expect("asks");
     let serial = log.newest().expect("a release");
     assert_eq!((log.hosts.len(), log.releases.len()), (3, 1));
-    let given = super::log::release(link(fleet.port), &tree, serial, wait).expect("asks");
+    let given = crate::drive::survey::release(link(fleet.port), &tree, serial, wait).expect("asks");
     let names: Vec<&str> = given.iter().map(|(host, ..)| host.as_str()).collect();
     assert_eq!(names, ["web1", "web2"]);
 
@@ -532,12 +532,12 @@ fn a_release_is_given_with_a_signature_that_holds_by_all_that_keep_it() {
     }
 
     assert!(
-        super::log::release(link(fleet.port), &tree, serial.next(), wait)
+        crate::drive::survey::release(link(fleet.port), &tree, serial.next(), wait)
             .expect("asks")
             .is_empty()
     );
 
-    let standings = super::log::status(link(fleet.port), None, wait).expect("asks");
+    let standings = crate::drive::survey::status(link(fleet.port), None, wait).expect("asks");
     let behind: Vec<bool> = standings.iter().map(|s| s.behind.is_some()).collect();
     assert_eq!(behind, [false, false, true]);
 }

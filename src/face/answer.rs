@@ -7,10 +7,10 @@ use std::path::Path;
 
 use super::command::Files;
 use crate::Error;
-use crate::drive::desk::Deed;
-use crate::drive::outcome::{DriftGroup, DriftLine, HostState, Member, Outcome, What};
+use crate::drive::adhoc::AdhocAction;
 use crate::id::NamedHost;
 use crate::manifest::path::compare;
+use crate::outcome::{Difference, DriftGroup, DriftLine, HostState, MemberInfo, Outcome};
 use crate::report::words::safe;
 use crate::units::printable;
 
@@ -39,8 +39,8 @@ pub fn line(text: &str) -> Vec<u8> {
 }
 
 /// The other hosts.
-pub fn members(members: &[Member]) -> Vec<String> {
-    let address = |m: &Member| m.address.ip().to_string();
+pub fn members(members: &[MemberInfo]) -> Vec<String> {
+    let address = |m: &MemberInfo| m.address.ip().to_string();
     let name_width = members
         .iter()
         .map(|m| m.host.as_str().len())
@@ -48,7 +48,7 @@ pub fn members(members: &[Member]) -> Vec<String> {
         .unwrap_or(0);
 
     let address_width = members.iter().map(|m| address(m).len()).max().unwrap_or(0);
-    let one = |m: &Member| {
+    let one = |m: &MemberInfo| {
         format!(
             "{:<name_width$} {:<address_width$} (Ver{})",
             m.host,
@@ -119,9 +119,9 @@ pub fn outcome(files: &Files, outcome: &Outcome, all: &[Vec<u8>], level: u8) -> 
     let well: Vec<NamedHost> = well.collect();
     let differences = Differences::of(&outcome.drift, &well);
     let mut lines = match files.deed {
-        Deed::Check => differences.compared(&well, all, level),
-        Deed::Prune => differences.pruned(files.dry_run),
-        Deed::Send | Deed::Sync => differences.updated(files, &well, all, level),
+        AdhocAction::Check => differences.compared(&well, all, level),
+        AdhocAction::Prune => differences.pruned(files.dry_run),
+        AdhocAction::Send | AdhocAction::Sync => differences.updated(files, &well, all, level),
     };
 
     lines.extend(cut(&outcome.drift));
@@ -231,13 +231,18 @@ impl<'a> Differences<'a> {
                 let holds = before.is_some_and(|b| crate::manifest::path::is_within(b, &line.path));
                 before = Some(&line.path);
                 match line.what {
-                    What::Extra => all
+                    Difference::Extra => all
                         .extra
                         .entry(Sorted(&line.path))
                         .or_default()
                         .extend(hosts()),
                     _ if is_silent(line, holds) => continue,
-                    What::Missing | What::Kind | What::Content | What::Link if !is_dir(line) => {
+                    Difference::Missing
+                    | Difference::Kind
+                    | Difference::Content
+                    | Difference::Link
+                        if !is_dir(line) =>
+                    {
                         all.content
                             .entry(Sorted(&line.path))
                             .or_default()
@@ -279,7 +284,7 @@ impl<'a> Differences<'a> {
                         .keys()
                         .map(|p| format!("{dry}[update:{}]", printable(p.0))),
                 );
-                if files.deed == Deed::Sync {
+                if files.deed == AdhocAction::Sync {
                     lines.extend(
                         self.extra
                             .keys()
@@ -315,7 +320,7 @@ impl<'a> Differences<'a> {
             }
         }
 
-        if files.deed == Deed::Sync {
+        if files.deed == AdhocAction::Sync {
             lines.extend(self.pruned(files.dry_run));
         }
 
@@ -373,20 +378,21 @@ fn is_dir(line: &DriftLine) -> bool {
 
 /// A directory is told when it itself is what changes: not because something in it does.
 fn is_silent(line: &DriftLine, holds_another: bool) -> bool {
-    is_dir(line) && (line.what == What::Time || line.what == What::Missing && holds_another)
+    is_dir(line)
+        && (line.what == Difference::Time || line.what == Difference::Missing && holds_another)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drive::outcome::{ExitStatus, HostResult, MemberTree, Purpose};
     use crate::id::{HostName, TreeName};
+    use crate::outcome::{ExitStatus, HostResult, MemberTree, Purpose};
 
     fn name(name: &str) -> HostName {
         HostName::new(name).unwrap()
     }
 
-    fn files(deed: Deed, dry_run: bool) -> Files {
+    fn files(deed: AdhocAction, dry_run: bool) -> Files {
         Files {
             deed,
             dry_run,
@@ -397,8 +403,8 @@ mod tests {
         }
     }
 
-    fn group(hosts: &[&str], lines: &[(&str, &str, What)]) -> DriftGroup {
-        let line = |(path, itemized, what): &(&str, &str, What)| DriftLine {
+    fn group(hosts: &[&str], lines: &[(&str, &str, Difference)]) -> DriftGroup {
+        let line = |(path, itemized, what): &(&str, &str, Difference)| DriftLine {
             path: path.as_bytes().to_vec(),
             itemized: itemized.to_string(),
             what: *what,
@@ -422,7 +428,7 @@ mod tests {
 
     #[test]
     fn members_stand_in_columns() {
-        let member = |host: &str, address: &str| Member {
+        let member = |host: &str, address: &str| MemberInfo {
             host: name(host),
             address: address.parse().unwrap(),
             version: "1.3.6".into(),
@@ -446,16 +452,16 @@ mod tests {
     #[test]
     fn a_directory_is_told_for_its_own_sake_only() {
         let lines = [
-            ("a", "cd+++++++++", What::Missing),
-            ("a/b", "cd+++++++++", What::Missing),
-            ("a/b/file", ">f+++++++++", What::Missing),
-            ("empty", "cd+++++++++", What::Missing),
-            ("moved", ".d..t......", What::Time),
-            ("shut", ".d...p.....", What::Mode),
+            ("a", "cd+++++++++", Difference::Missing),
+            ("a/b", "cd+++++++++", Difference::Missing),
+            ("a/b/file", ">f+++++++++", Difference::Missing),
+            ("empty", "cd+++++++++", Difference::Missing),
+            ("moved", ".d..t......", Difference::Time),
+            ("shut", ".d...p.....", Difference::Mode),
         ];
 
         let outcome = an_outcome(vec![group(&["mk2"], &lines)]);
-        let told = super::outcome(&files(Deed::Send, true), &outcome, &[], 0);
+        let told = super::outcome(&files(AdhocAction::Send, true), &outcome, &[], 0);
         assert_eq!(
             told,
             [
@@ -466,7 +472,7 @@ mod tests {
         );
 
         assert_eq!(
-            super::outcome(&files(Deed::Check, false), &outcome, &[], 0),
+            super::outcome(&files(AdhocAction::Check, false), &outcome, &[], 0),
             ["mk2: NG a/b/file"]
         );
     }
@@ -474,17 +480,17 @@ mod tests {
     #[test]
     fn the_level_says_how_much_is_told() {
         let extra = [
-            ("d", "*deleting", What::Extra),
-            ("d/x", "*deleting", What::Extra),
+            ("d", "*deleting", Difference::Extra),
+            ("d/x", "*deleting", Difference::Extra),
         ];
-        let changed = [("f", ">fcst......", What::Content)];
+        let changed = [("f", ">fcst......", Difference::Content)];
         let outcome = an_outcome(vec![group(&["mk2"], &changed), group(&["mk3"], &extra)]);
         let all = [b"f".to_vec()];
 
         let told = |deed, dry, level| super::outcome(&files(deed, dry), &outcome, &all, level);
-        assert_eq!(told(Deed::Sync, false, 0), Vec::<String>::new());
+        assert_eq!(told(AdhocAction::Sync, false, 0), Vec::<String>::new());
         assert_eq!(
-            told(Deed::Sync, true, 0),
+            told(AdhocAction::Sync, true, 0),
             [
                 "(dryrun) [update:f]",
                 "(dryrun) [delete:d/x]",
@@ -493,13 +499,16 @@ mod tests {
         );
 
         assert_eq!(
-            told(Deed::Sync, false, 1),
+            told(AdhocAction::Sync, false, 1),
             ["update mk2:f", "delete mk3:d/x", "delete mk3:d"]
         );
-        assert_eq!(told(Deed::Send, false, 2), ["update mk2:f", "skip   mk3:f"]);
+        assert_eq!(
+            told(AdhocAction::Send, false, 2),
+            ["update mk2:f", "skip   mk3:f"]
+        );
 
         assert_eq!(
-            told(Deed::Prune, false, 0),
+            told(AdhocAction::Prune, false, 0),
             ["delete mk3:d/x", "delete mk3:d"]
         );
     }
@@ -508,21 +517,21 @@ mod tests {
     fn what_went_wrong_is_named() {
         let mut outcome = an_outcome(vec![group(
             &["mk3"],
-            &[("f", ">f+++++++++", What::Missing)],
+            &[("f", ">f+++++++++", Difference::Missing)],
         )]);
         outcome.hosts[1].state = HostState::Refused;
         outcome.hosts[1].error = Some("no space left".into());
         outcome.exit = ExitStatus::Mixed;
 
         assert_eq!(
-            super::outcome(&files(Deed::Send, false), &outcome, &[], 1),
+            super::outcome(&files(AdhocAction::Send, false), &outcome, &[], 1),
             ["error: mk3 refused: no space left"]
         );
         outcome.hosts.clear();
         (outcome.error, outcome.hint) = (Some("no hosts answered".into()), Some("look".into()));
 
         assert_eq!(
-            super::outcome(&files(Deed::Send, false), &outcome, &[], 1),
+            super::outcome(&files(AdhocAction::Send, false), &outcome, &[], 1),
             ["error: no hosts answered (look)"]
         );
     }

@@ -1,6 +1,6 @@
 //! A line that a console is told, as a command. Pure: what is wrong with a line is an answer, too.
 
-use crate::drive::desk::Deed;
+use crate::drive::adhoc::AdhocAction;
 
 /// The most excludes of a connection.
 pub const MAX_EXCLUDES: usize = 1000;
@@ -44,7 +44,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     /// What is to be done.
-    pub deed: Deed,
+    pub deed: AdhocAction,
     /// Only tell.
     pub dry_run: bool,
     /// With what is in directories.
@@ -123,10 +123,10 @@ pub fn parse(line: &[u8]) -> Command {
     let texts: Vec<&str> = text.iter().map(String::as_str).collect();
 
     match name.as_slice() {
-        b"send" => files(Deed::Send, "nrDt:g:", rest),
-        b"sync" => files(Deed::Sync, "nrt:g:", rest),
-        b"dsync" => files(Deed::Prune, "nrt:", rest),
-        b"check" | b"md5" => files(Deed::Check, "rt:", rest),
+        b"send" => files(AdhocAction::Send, "nrDt:g:", rest),
+        b"sync" => files(AdhocAction::Sync, "nrt:g:", rest),
+        b"dsync" => files(AdhocAction::Prune, "nrt:", rest),
+        b"check" | b"md5" => files(AdhocAction::Check, "rt:", rest),
         b"exclude" => exclude(&texts),
         b"members" => Command::Members,
         b"status" => Command::Status,
@@ -171,9 +171,9 @@ fn exclude(words: &[&str]) -> Command {
     }
 }
 
-fn usage(deed: Deed) -> Command {
+fn usage(deed: AdhocAction) -> Command {
     match deed {
-        Deed::Send => wrong(&[
+        AdhocAction::Send => wrong(&[
             "usage: send [-n] [-r] [-D] [-t host] [-g group] [path]",
             "  -n  # dryrun",
             "  -r  # recursive",
@@ -181,20 +181,20 @@ fn usage(deed: Deed) -> Command {
             "  -t  # target host",
             "  -g  # group of what is written",
         ]),
-        Deed::Sync => wrong(&[
+        AdhocAction::Sync => wrong(&[
             "usage: sync [-n] [-r] [-t host] [-g group] [path]",
             "  -n  # dryrun",
             "  -r  # recursive",
             "  -t  # target host",
             "  -g  # group of what is written",
         ]),
-        Deed::Prune => wrong(&[
+        AdhocAction::Prune => wrong(&[
             "usage: dsync [-n] [-r] [-t host] [path]",
             "  -n  # dryrun",
             "  -r  # recursive",
             "  -t  # target host",
         ]),
-        Deed::Check => wrong(&[
+        AdhocAction::Check => wrong(&[
             "usage: check [-r] [-t host] [path]",
             "  -r  # dir recursive",
             "  -t  # target host",
@@ -203,7 +203,7 @@ fn usage(deed: Deed) -> Command {
 }
 
 /// Flags as getopt takes them: together, with their value behind them or as the next word, between the paths.
-fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
+fn files(deed: AdhocAction, flags: &str, words: &[Vec<u8>]) -> Command {
     let (dry_run, recurse, target, group, paths) = Default::default();
     let mut files = Files {
         deed,
@@ -267,14 +267,14 @@ fn files(deed: Deed, flags: &str, words: &[Vec<u8>]) -> Command {
 impl Files {
     /// Whether other hosts are not what they were afterwards.
     pub fn changes(&self) -> bool {
-        !self.dry_run && self.deed != Deed::Check
+        !self.dry_run && self.deed != AdhocAction::Check
     }
 
     fn set(&mut self, flag: u8) {
         match flag {
             b'n' => self.dry_run = true,
             b'r' => self.recurse = true,
-            _ => self.deed = Deed::Sync,
+            _ => self.deed = AdhocAction::Sync,
         }
     }
 }
@@ -347,14 +347,14 @@ mod tests {
     fn flags_come_together_and_apart() {
         let all = files("send -n -r -t mk2 -g web sub/x");
         assert_eq!(all, files("send -nrtmk2 sub/x -gweb"));
-        assert!(all.dry_run && all.recurse && all.deed == Deed::Send);
+        assert!(all.dry_run && all.recurse && all.deed == AdhocAction::Send);
         assert_eq!(
             (all.target.as_deref(), all.group.as_deref()),
             (Some("mk2"), Some("web"))
         );
-        assert_eq!(files("send -r -D x").deed, Deed::Sync);
-        assert_eq!(files("dsync -r").deed, Deed::Prune);
-        assert_eq!(files("md5 -r").deed, Deed::Check);
+        assert_eq!(files("send -r -D x").deed, AdhocAction::Sync);
+        assert_eq!(files("dsync -r").deed, AdhocAction::Prune);
+        assert_eq!(files("md5 -r").deed, AdhocAction::Check);
         assert_eq!(files("send -- -r").paths, [b"-r".to_vec()]);
     }
 

@@ -21,10 +21,10 @@ use super::password::{MAX_PASSWORD, Password};
 use super::peer::Sockets;
 use super::socket::{self, SocketFile};
 use crate::config::{ConsoleConfig, ConsoleListen, DEFAULT_CONSOLE};
+use crate::drive::adhoc::{self, AdhocAction, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
-use crate::drive::desk::{Deed, Desk, Wish};
-use crate::drive::outcome::{Event, Observer};
 use crate::id::TreeName;
+use crate::outcome::{Event, Observer};
 use crate::{Error, Result};
 
 /// The longest line of a command, in bytes: a path, its quotes, and flags.
@@ -134,7 +134,7 @@ impl Listeners {
 /// The console of a running host.
 #[derive(Debug)]
 pub struct Console {
-    desk: Arc<Desk>,
+    desk: Arc<AdhocService>,
     tree: Option<TreeName>,
     password: Mutex<Option<Password>>,
     tries: tokio::sync::Semaphore,
@@ -144,7 +144,11 @@ pub struct Console {
 
 impl Console {
     /// The console of `desk`, about `tree`.
-    pub fn new(desk: Arc<Desk>, tree: Option<TreeName>, password: Option<Password>) -> Arc<Self> {
+    pub fn new(
+        desk: Arc<AdhocService>,
+        tree: Option<TreeName>,
+        password: Option<Password>,
+    ) -> Arc<Self> {
         let (password, tries) = (Mutex::new(password), tokio::sync::Semaphore::new(TRIES));
         Arc::new(Self {
             desk,
@@ -425,7 +429,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         Vec::new()
     }
 
-    async fn members(&self) -> Vec<crate::drive::outcome::Member> {
+    async fn members(&self) -> Vec<crate::outcome::MemberInfo> {
         let desk = Arc::clone(&self.console.desk);
         tokio::task::spawn_blocking(move || desk.members())
             .await
@@ -442,7 +446,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         };
 
         let commands = self.console.commands().iter().filter_map(others).collect();
-        match self.console.desk.base(self.console.tree.as_ref(), &[]) {
+        match self.console.desk.tree(self.console.tree.as_ref(), &[]) {
             Ok(base) => answer::status(&Status {
                 process: std::process::id(),
                 base: &base.path,
@@ -455,7 +459,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
     }
 
     /// What the desk is to do, or what to answer at once.
-    async fn wish(&self, files: &Files) -> std::result::Result<Wish, Vec<String>> {
+    async fn wish(&self, files: &Files) -> std::result::Result<AdhocRequest, Vec<String>> {
         if let Some(target) = &files.target
             && !self
                 .members()
@@ -466,7 +470,7 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             return Err(vec![format!("{target} is not contained in members")]);
         }
 
-        Ok(Wish {
+        Ok(AdhocRequest {
             tree: self.console.tree.clone(),
             paths: files.paths.clone(),
             recurse: files.recurse,
@@ -476,21 +480,24 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             group: files.group.clone(),
             lists: self.level >= answer::UPDATES,
             files: match files.deed {
-                Deed::Check => self.level >= answer::UPDATES,
+                AdhocAction::Check => self.level >= answer::UPDATES,
                 _ => self.level >= answer::SKIPS,
             },
-            ..Wish::new(files.deed)
+            ..AdhocRequest::new(files.deed)
         })
     }
 
     /// Has the desk do it. A client that hangs up takes its command back.
-    async fn fulfil(&mut self, files: Files, wish: Wish) -> io::Result<bool> {
+    async fn fulfil(&mut self, files: Files, wish: AdhocRequest) -> io::Result<bool> {
         let (desk, interrupt) = (Arc::clone(&self.console.desk), Interrupt::default());
         let mut work = tokio::task::spawn_blocking({
             let interrupt = interrupt.clone();
             move || {
                 let mut heard = Heard::default();
-                (desk.fulfil(&wish, &interrupt, &mut heard), heard.files)
+                (
+                    adhoc::run(&desk, &wish, &interrupt, &mut heard),
+                    heard.files,
+                )
             }
         });
 

@@ -2,7 +2,7 @@
 //!
 //! [`command`] and [`answer`] are the console's lines, without IO; [`console`] serves them on TCP and on a unix socket;
 //! [`password`] guards it, and [`peer`] knows local clients. [`makuosan`] and [`msync`] are the flags of the two old programs, [`client`] is what msync
-//! says to a console. Nothing here sends: a command becomes a wish that [`crate::drive::desk`] fulfils.
+//! says to a console. Nothing here sends: a command becomes a wish that [`crate::drive::adhoc`] fulfils.
 
 pub mod answer;
 pub mod client;

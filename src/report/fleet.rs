@@ -10,9 +10,9 @@ use serde::Serialize;
 use super::paint::Tint;
 use super::table::{Align, Cell, Table};
 use super::words;
-use crate::drive::log::{Log, LogRelease, Standing};
 use crate::id::NamedHost;
 use crate::keys::shown_time;
+use crate::outcome::{LogRelease, ReleaseLog, Standing};
 use crate::units::shown_duration;
 use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, Stale};
@@ -21,7 +21,7 @@ use crate::wire::query::{Drifted, Stale};
 const SHORT_KEY: usize = "SHA256:".len() + 10;
 
 /// A row a release, the newest first; what runs has a mark.
-pub(super) fn releases(log: &Log) -> Table {
+pub(super) fn releases(log: &ReleaseLog) -> Table {
     let mut table = Table::new(&[
         Align::Left,
         Align::Left,
@@ -37,7 +37,7 @@ pub(super) fn releases(log: &Log) -> Table {
     table
 }
 
-fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
+fn release_row(log: &ReleaseLog, release: &LogRelease) -> Vec<Cell> {
     let newest = log.is_newest(release);
     let well = newest && release.tombstone.is_none() && !log.is_split(release);
     let (mark, tint) = match (release.running.is_empty(), well) {
@@ -94,7 +94,7 @@ fn release_row(log: &Log, release: &LogRelease) -> Vec<Cell> {
 }
 
 /// "web1, web2", or "all 5".
-fn some(log: &Log, hosts: &[NamedHost]) -> Option<String> {
+fn some(log: &ReleaseLog, hosts: &[NamedHost]) -> Option<String> {
     match hosts.len() {
         0 => None,
         1 => Some(words::list(hosts)),
@@ -104,7 +104,7 @@ fn some(log: &Log, hosts: &[NamedHost]) -> Option<String> {
 }
 
 /// What the rows do not say, and how much there is.
-pub(super) fn log_notes(log: &Log) -> Vec<String> {
+pub(super) fn log_notes(log: &ReleaseLog) -> Vec<String> {
     let mut notes = Vec::new();
     let without = log.without();
     if !without.is_empty() {
@@ -366,7 +366,7 @@ pub(super) struct ReleaseLine<'a> {
 }
 
 impl<'a> ReleaseLine<'a> {
-    pub(super) fn new(log: &'a Log, release: &'a LogRelease) -> Self {
+    pub(super) fn new(log: &'a ReleaseLog, release: &'a LogRelease) -> Self {
         Self {
             event: "release",
             tree: log.tree.as_str(),
@@ -398,7 +398,7 @@ pub(super) struct LogResult<'a> {
 }
 
 impl<'a> LogResult<'a> {
-    pub(super) fn new(log: &'a Log) -> Self {
+    pub(super) fn new(log: &'a ReleaseLog) -> Self {
         Self {
             tree: log.tree.as_str(),
             serial: log.newest().map(|s| s.0),
@@ -522,9 +522,9 @@ mod tests {
     use super::super::{Human, Json, Verbosity};
     use super::*;
     use crate::block::BlockHash;
-    use crate::drive::log::Told;
     use crate::id::{Serial, TreeName};
     use crate::manifest::ReleaseId;
+    use crate::outcome::TreeStatus;
     use crate::units::{ByteSize, WallTime};
     use crate::wire::query::{TreeActivity, Trouble};
 
@@ -532,7 +532,7 @@ mod tests {
         TreeName::new("www").expect("legal")
     }
 
-    fn log() -> Log {
+    fn log() -> ReleaseLog {
         let some = |names: &[&str]| {
             names
                 .iter()
@@ -564,7 +564,7 @@ mod tests {
             release(15, &[], &["web2"]),
         ];
 
-        Log {
+        ReleaseLog {
             tree: tree(),
             hosts: some(&all),
             silent: some(&["web9"]),
@@ -574,7 +574,7 @@ mod tests {
     }
 
     fn fleet() -> Vec<Standing> {
-        let standing = |name: &str, told: Option<Told>, behind: Option<u64>| Standing {
+        let standing = |name: &str, told: Option<TreeStatus>, behind: Option<u64>| Standing {
             host: host(name),
             named: host(name).into(),
             address: "10.0.0.2:5000".parse().expect("legal"),
@@ -588,7 +588,7 @@ mod tests {
             lacks_parts: Vec::new(),
         };
 
-        let told = |running: u64| Told {
+        let told = |running: u64| TreeStatus {
             running: Some(Serial(running)),
             work: None,
             trouble: None,
@@ -619,7 +619,7 @@ mod tests {
             standing("web1", Some(told(17)), None),
             standing(
                 "web2",
-                Some(Told {
+                Some(TreeStatus {
                     work: Some(work),
                     stale: Some(stale),
                     ..told(17)
@@ -628,7 +628,7 @@ mod tests {
             ),
             standing(
                 "web3",
-                Some(Told {
+                Some(TreeStatus {
                     trouble: Some(trouble),
                     ..told(16)
                 }),
@@ -636,7 +636,7 @@ mod tests {
             ),
             standing(
                 "web4",
-                Some(Told {
+                Some(TreeStatus {
                     running: None,
                     ..told(0)
                 }),

@@ -12,14 +12,14 @@ use super::paint::{Painter, Tint};
 use super::table::{Align, Cell, Table};
 use super::{Settings, Verbosity, fleet, put_line, tell_failure, tell_trouble, words};
 use crate::Error;
-use crate::drive::log::{Log, Standing};
-use crate::drive::outcome::shared_names;
-use crate::drive::outcome::{
-    Around, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome,
-    Progress, Purpose, What,
-};
-use crate::drive::strangers::Stranger;
 use crate::id::NamedHost;
+use crate::outcome::Stranger;
+use crate::outcome::shared_names;
+use crate::outcome::{
+    Difference, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome,
+    Purpose, Survey, TransferProgress,
+};
+use crate::outcome::{ReleaseLog, Standing};
 use crate::units::{ByteSize, printable};
 
 /// How often a bar turns its spinner.
@@ -117,7 +117,7 @@ impl Human {
     }
 
     /// The hosts that are alive.
-    pub fn members(&mut self, around: &Around) {
+    pub fn members(&mut self, around: &Survey) {
         self.replace_bar(None);
         let mut table = Table::new(&[]);
         for member in &around.members {
@@ -146,14 +146,14 @@ impl Human {
             for Stranger { address, kind } in &around.strangers {
                 self.say(&format!(
                     "{address} {}: it is not heard",
-                    Stranger::words(*kind)
+                    Stranger::describe(*kind)
                 ));
             }
         }
     }
 
     /// The releases that the fleet knows.
-    pub fn log(&mut self, log: &Log) {
+    pub fn log(&mut self, log: &ReleaseLog) {
         self.replace_bar(None);
         fleet::releases(log)
             .lines(self.out_paint)
@@ -211,8 +211,8 @@ impl Human {
         }
     }
 
-    fn progress(&mut self, progress: &Progress) {
-        let &Progress { sent, total, .. } = progress;
+    fn progress(&mut self, progress: &TransferProgress) {
+        let &TransferProgress { sent, total, .. } = progress;
         if self.bars {
             let known = self
                 .bar
@@ -382,7 +382,7 @@ fn style(template: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-fn progress_words(p: &Progress) -> String {
+fn progress_words(p: &TransferProgress) -> String {
     format!(
         "{} of {} at {}, {} of {} ready",
         p.sent,
@@ -437,8 +437,8 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
 /// `  >f.st......  content  css/site.css`
 fn drift_line(line: &DriftLine, painter: Painter) -> String {
     let tint = match line.what {
-        What::Missing => Tint::Good,
-        What::Extra => Tint::Bad,
+        Difference::Missing => Tint::Good,
+        Difference::Extra => Tint::Bad,
         _ => Tint::Warn,
     };
 

@@ -31,13 +31,13 @@ use serde::Serialize;
 
 use super::{fleet, put_line};
 use crate::Error;
-use crate::drive::log::{Log, Standing};
-use crate::drive::outcome::{
-    Around, Change, DriftLine, Event, HostChange, HostResult, HostState, Member, Observer, Outcome,
-    Progress, Purpose, Released, Scanned,
-};
-use crate::drive::strangers::Stranger;
 use crate::id::NamedHost;
+use crate::outcome::Stranger;
+use crate::outcome::{
+    DriftLine, Event, HostChange, HostResult, HostState, MemberInfo, Observer, Outcome,
+    PathDifference, Purpose, ScanSummary, SignedRelease, Survey, TransferProgress,
+};
+use crate::outcome::{ReleaseLog, Standing};
 use crate::units::printable;
 
 /// Writes JSON lines.
@@ -79,14 +79,14 @@ impl Json {
     }
 
     /// The members, those who are not heard, and the result.
-    pub fn members(&mut self, around: &Around) {
+    pub fn members(&mut self, around: &Survey) {
         around
             .members
             .iter()
             .for_each(|member| self.put(&Line::member(member)));
 
         for Stranger { address, kind } in &around.strangers {
-            let (address, why) = (address.to_string(), Stranger::words(*kind));
+            let (address, why) = (address.to_string(), Stranger::describe(*kind));
             self.put(&Line::Stranger { address, why });
         }
 
@@ -97,7 +97,7 @@ impl Json {
     }
 
     /// The releases that the fleet knows, and the result.
-    pub fn log(&mut self, log: &Log) {
+    pub fn log(&mut self, log: &ReleaseLog) {
         log.releases
             .iter()
             .for_each(|release| self.put(&fleet::ReleaseLine::new(log, release)));
@@ -141,7 +141,7 @@ impl Observer for Json {
             Event::Scanned(scanned) => self.put(&Line::scanned(scanned)),
             Event::Released(released) => self.put(&Line::released(released)),
             Event::Host(host) => self.put(&Line::host(host)),
-            Event::Change(Change { hosts, line }) => {
+            Event::Change(PathDifference { hosts, line }) => {
                 self.changes_told = true;
                 self.put(&Line::change(hosts, line));
             }
@@ -271,7 +271,7 @@ struct ResultLine<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn member(member: &'a Member) -> Self {
+    fn member(member: &'a MemberInfo) -> Self {
         let trees = member
             .trees
             .iter()
@@ -288,8 +288,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn scanned(scanned: &Scanned) -> Self {
-        let &Scanned {
+    fn scanned(scanned: &ScanSummary) -> Self {
+        let &ScanSummary {
             entries,
             bytes,
             hashed,
@@ -303,8 +303,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn released(released: &'a Released) -> Self {
-        let Released {
+    fn released(released: &'a SignedRelease) -> Self {
+        let SignedRelease {
             tree,
             serial,
             fingerprint,
@@ -376,8 +376,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn progress(progress: &Progress) -> Self {
-        let &Progress {
+    fn progress(progress: &TransferProgress) -> Self {
+        let &TransferProgress {
             sent,
             total,
             rate,
@@ -494,7 +494,7 @@ mod tests {
     fn changes_are_told_once() {
         let text = told(|json| {
             let group = &sample::drifted().drift[0];
-            let change = Change {
+            let change = PathDifference {
                 hosts: group.hosts.clone(),
                 line: group.lines[0].clone(),
             };

@@ -16,8 +16,8 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::Error;
-use crate::drive::log::{Log, Standing};
-use crate::drive::outcome::{Around, Event, Observer, Outcome};
+use crate::outcome::{Event, Observer, Outcome, Survey};
+use crate::outcome::{ReleaseLog, Standing};
 
 pub use human::Human;
 pub use json::Json;
@@ -90,7 +90,7 @@ impl Report {
     }
 
     /// The hosts that are alive: all of the output of `makuo members`.
-    pub fn members(&mut self, around: &Around) {
+    pub fn members(&mut self, around: &Survey) {
         match self {
             Report::Human(human) => human.members(around),
             Report::Json(json) => json.members(around),
@@ -98,7 +98,7 @@ impl Report {
     }
 
     /// The releases that the fleet knows: all of the output of `makuo log`.
-    pub fn log(&mut self, log: &Log) {
+    pub fn log(&mut self, log: &ReleaseLog) {
         match self {
             Report::Human(human) => human.log(log),
             Report::Json(json) => json.log(log),

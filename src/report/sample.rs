@@ -4,9 +4,9 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::drive::outcome::*;
-use crate::drive::strangers::Stranger;
 use crate::id::{HostName, Serial, TreeName};
+use crate::outcome::Stranger;
+use crate::outcome::*;
 use crate::units::{ByteSize, Rate};
 use crate::wire::seal::OpenError;
 
@@ -139,13 +139,13 @@ pub fn drifted() -> Outcome {
     };
 
     let many = vec![
-        line(">f.st......", What::Content, b"css/site.css"),
-        line("cL+++++++++", What::Missing, b"current"),
-        line("*deleting", What::Extra, b"old\npage.html"),
-        line(".f...p.....", What::Mode, b"run.sh"),
+        line(">f.st......", Difference::Content, b"css/site.css"),
+        line("cL+++++++++", Difference::Missing, b"current"),
+        line("*deleting", Difference::Extra, b"old\npage.html"),
+        line(".f...p.....", Difference::Mode, b"run.sh"),
     ];
 
-    let few = vec![line(">f.st......", What::Content, b"caf\xe9.txt")];
+    let few = vec![line(">f.st......", Difference::Content, b"caf\xe9.txt")];
     let hosts = ["web1", "web2", "web3", "web4"]
         .map(|h| result(h, HostState::Diffed, 16, None))
         .to_vec();
@@ -164,8 +164,8 @@ pub fn drifted() -> Outcome {
     .settle()
 }
 
-pub fn members() -> Vec<Member> {
-    let member = |name: &str, address: &str, trees| Member {
+pub fn members() -> Vec<MemberInfo> {
+    let member = |name: &str, address: &str, trees| MemberInfo {
         host: host(name),
         address: address.parse().expect("legal"),
         version: "0.1.0".to_string(),
@@ -188,7 +188,7 @@ pub fn members() -> Vec<Member> {
     ]
 }
 
-pub fn around() -> Around {
+pub fn around() -> Survey {
     let stranger = |address: &str, kind| Stranger {
         address: address.parse().expect("legal"),
         kind,
@@ -198,7 +198,7 @@ pub fn around() -> Around {
         stranger("10.0.0.9", OpenError::Plain),
         stranger("fd00::9", OpenError::Wrong),
     ];
-    Around {
+    Survey {
         members: members(),
         strangers,
     }
@@ -216,7 +216,7 @@ pub fn events() -> Vec<Event> {
 
     let progress = |sent, ready| {
         let (total, rate) = (ByteSize(1_204_000), Rate(487_000_000));
-        Event::Progress(Progress {
+        Event::Progress(TransferProgress {
             sent: ByteSize(sent),
             total,
             rate,
@@ -228,18 +228,18 @@ pub fn events() -> Vec<Event> {
     let line = DriftLine {
         path: b"css/site.css".to_vec(),
         itemized: ">f.st......".to_string(),
-        what: What::Content,
+        what: Difference::Content,
     };
 
     let (bytes, hashed) = (ByteSize(34_100_000), ByteSize(2_000_000));
     vec![
-        Event::Scanned(Scanned {
+        Event::Scanned(ScanSummary {
             entries: 1204,
             bytes,
             hashed,
             took: Duration::from_millis(310),
         }),
-        Event::Released(Released {
+        Event::Released(SignedRelease {
             tree: tree(),
             serial: Serial(17),
             fingerprint: KEY.to_string(),
@@ -248,7 +248,7 @@ pub fn events() -> Vec<Event> {
         Event::Member(members().remove(0)),
         change("web1", HostState::Joined),
         change("web2", HostState::Unchanged),
-        Event::Change(Change {
+        Event::Change(PathDifference {
             hosts: vec![host("web1").into(), host("web10").into()],
             line,
         }),

@@ -5,8 +5,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::drive::outcome::DriftGroup;
 use crate::id::{Serial, TreeName};
+use crate::outcome::DriftGroup;
 use crate::units::printable;
 pub use crate::units::shown_age as age;
 

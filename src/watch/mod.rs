@@ -37,12 +37,12 @@ use self::limits::shown;
 use self::listener::Listener;
 use crate::block::BlockHash;
 use crate::drive::clock;
-use crate::drive::deploy::{self, Interrupt, Options};
-use crate::drive::endpoint::Door;
-use crate::drive::members;
-use crate::drive::outcome::{Event, ExitStatus, Observer, Outcome};
+use crate::drive::deploy::{self, DeployOptions, Interrupt};
+use crate::drive::endpoint::GroupLinks;
+use crate::drive::survey;
 use crate::id::HostName;
 use crate::manifest::TreePath;
+use crate::outcome::{Event, ExitStatus, Observer, Outcome};
 use crate::report::Report;
 use crate::tree::scan::{Exposures, Hints, ScanWindows};
 use crate::units::Moment;
@@ -67,13 +67,13 @@ pub struct WatchModes {
 /// Everything a watch needs.
 pub struct WatchSetup<'a> {
     /// Options of each deploy, completed per deploy. The cache must be an existing directory.
-    pub options: Options,
+    pub options: DeployOptions,
     /// Options of the watch.
     pub modes: WatchModes,
     /// Joins the network.
-    pub dial: Box<dyn FnMut() -> Result<Door> + 'a>,
+    pub dial: Box<dyn FnMut() -> Result<GroupLinks> + 'a>,
     /// Reloads the spec.
-    pub reload: Box<dyn FnMut() -> Result<Options> + 'a>,
+    pub reload: Box<dyn FnMut() -> Result<DeployOptions> + 'a>,
 }
 
 /// Watches and deploys until a signal or a permanent error; returns the exit code.
@@ -110,7 +110,7 @@ pub fn run(mut setup: WatchSetup<'_>, report: &mut Report) -> Result<u8> {
     ended
 }
 
-fn target(options: &Options) -> Result<WatchTarget> {
+fn target(options: &DeployOptions) -> Result<WatchTarget> {
     let excluded = options.spec.rules().excluded().map_err(Error::usage)?;
     Ok(WatchTarget {
         source: options.spec.source.clone(),
@@ -253,7 +253,7 @@ impl WatchLoop<'_> {
     }
 
     fn is_missing_host_back(&mut self) -> bool {
-        let Ok(around) = (self.setup.dial)().and_then(|door| members::look(door, MEMBER_SEARCH))
+        let Ok(around) = (self.setup.dial)().and_then(|door| survey::members(door, MEMBER_SEARCH))
         else {
             return false;
         };
@@ -316,7 +316,7 @@ impl WatchLoop<'_> {
             .hints
             .as_ref()
             .is_none_or(|hints| hints.everywhere.is_some());
-        let options = Options {
+        let options = DeployOptions {
             known: if task.hints.is_some() {
                 self.hosts.len()
             } else {

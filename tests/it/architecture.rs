@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
     &["proto"],
     &["tree"],
     &["net"],
+    &["outcome"],
     &["drive"],
     &["report"],
     &["watch"],

@@ -1,27 +1,34 @@
-//! The outcome of a session: the state of each host, what it did, the drift that hosts share.
+//! The outcome of a session: the state and result of each host, and the drift that hosts share.
 //!
-//! What is not known of a host is said to be unknown.
+//! Unknown states are reported as unknown.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
 
-use super::Session;
+use super::options::DeployOptions;
+use crate::block::BlockHash;
 use crate::drive::clock;
 use crate::drive::drift;
-use crate::drive::outcome::{DriftGroup, HostResult, HostState, Outcome, Purpose};
-use crate::id::NamedHost;
+use crate::id::{HostName, NamedHost, Serial};
 use crate::keys::shown_time;
 use crate::manifest::{Intent, Release};
+use crate::outcome::{DriftGroup, HostResult, HostState, Outcome, Purpose};
+use crate::proto::sender::Sender;
 use crate::proto::sender::fate::Fate;
 use crate::proto::sender::hosts::Host;
-use crate::units::{ByteSize, Rate, WallTime, shown_age};
+use crate::units::{ByteSize, Moment, Rate, WallTime, shown_age};
 use crate::wire::HostStage;
 use crate::wire::message::{DiffSummary, OrderKind};
 
-/// The state of a host by its last word and what is known beside it. An order that it may have followed unheard makes
-/// it unknown once the session has `ended` or the host is lost; until then the answer is waited for.
-fn state_of(host: &Host, fate: Fate, deploy: bool, ended: bool) -> HostState {
+/// State of a host by its last report and other evidence.
+///
+/// Without an answer to an order the state is unknown once the session has `ended` or the host is
+/// lost.
+pub(super) fn state_of(host: &Host, fate: Fate, deploy: bool, ended: bool) -> HostState {
     let clean = host.summary.is_some_and(|s| s.drift == 0);
     let silent = ended || host.lost;
+
     match host.stage {
         Some(HostStage::Refused) => HostState::Refused,
         Some(HostStage::Reverted) => HostState::Reverted,
@@ -48,65 +55,127 @@ fn state_of(host: &Host, fate: Fate, deploy: bool, ended: bool) -> HostState {
     }
 }
 
-impl Session<'_> {
-    pub(super) fn state_of(&self, host: &Host, ended: bool) -> HostState {
-        let deploy = self.options.purpose == Purpose::Deploy;
-        state_of(host, self.machine.fate(host), deploy, ended)
+/// Reason of a host's state: the host's own text, or the known facts about the silence.
+pub(super) fn why(machine: &Sender, now: Moment, host: &Host, state: HostState) -> Option<String> {
+    let silence = match state {
+        HostState::Unknown => {
+            let order = if machine.is_reverting(host) {
+                "go back"
+            } else {
+                "commit"
+            };
+            format!(
+                "ordered to {order}, and {}: look at it with `makuo status`",
+                silent(host, now)
+            )
+        }
+        HostState::Checking if host.lost => {
+            format!("has the release, and {}", silent(host, now))
+        }
+        HostState::Failed if host.stage != Some(HostStage::Failed) => {
+            "was restarted before it committed: its tree is as before".to_string()
+        }
+        HostState::Reverted if host.stage != Some(HostStage::Reverted) => {
+            "went back by its beacon, and did not say so".to_string()
+        }
+        HostState::Absent if host.stage.is_none() => "did not answer the announcement".to_string(),
+        HostState::Absent => "did not answer any more".to_string(),
+        _ => return host.text.clone(),
+    };
+
+    Some(match &host.text {
+        Some(text) if state == HostState::Absent => text.clone(),
+        Some(text) => format!("{silence} ({text})"),
+        None => silence,
+    })
+}
+
+/// "has been silent since 2026-11-28 13:01 UTC, for 30 s"
+fn silent(host: &Host, now: Moment) -> String {
+    let silent = now.since(host.heard).as_secs();
+    let since = WallTime(clock::wall_seconds().0.saturating_sub_unsigned(silent));
+    format!(
+        "has been silent since {}, for {}",
+        shown_time(since),
+        shown_age(silent)
+    )
+}
+
+/// Start of a session, time of its announcement, and time of each host's last state.
+pub(super) struct Timeline {
+    began: Moment,
+    announced: Option<Moment>,
+    states: BTreeMap<(HostName, IpAddr), (HostState, Moment)>,
+}
+
+impl Timeline {
+    /// A session begun at `began`.
+    pub(super) fn new(began: Moment) -> Self {
+        Self {
+            began,
+            announced: None,
+            states: BTreeMap::new(),
+        }
     }
 
-    /// Why a host is in the state `state`: its own words, and what is known where they end.
-    pub(super) fn why(&self, host: &Host, state: HostState) -> Option<String> {
-        let silence = match state {
-            HostState::Unknown => {
-                let order = if self.machine.is_reverting(host) {
-                    "go back"
-                } else {
-                    "commit"
-                };
-                format!(
-                    "ordered to {order}, and {}: look at it with `makuo status`",
-                    self.silent(host)
-                )
-            }
-            HostState::Checking if host.lost => {
-                format!("has the release, and {}", self.silent(host))
-            }
-            HostState::Failed if host.stage != Some(HostStage::Failed) => {
-                "was restarted before it committed: its tree is as before".to_string()
-            }
-            HostState::Reverted if host.stage != Some(HostStage::Reverted) => {
-                "went back by its beacon, and did not say so".to_string()
-            }
-            HostState::Absent if host.stage.is_none() => {
-                "did not answer the announcement".to_string()
-            }
-            HostState::Absent => "did not answer any more".to_string(),
-            _ => return host.text.clone(),
-        };
-
-        Some(match &host.text {
-            Some(text) if state == HostState::Absent => text.clone(),
-            Some(text) => format!("{silence} ({text})"),
-            None => silence,
-        })
+    /// Start of the session.
+    pub(super) fn began(&self) -> Moment {
+        self.began
     }
 
-    /// "has been silent since 2026-11-28 13:01 UTC, for 30 s"
-    fn silent(&self, host: &Host) -> String {
-        let silent = self.clock.now().since(host.heard).as_secs();
-        let since = WallTime(clock::wall_seconds().0.saturating_sub_unsigned(silent));
-        format!(
-            "has been silent since {}, for {}",
-            shown_time(since),
-            shown_age(silent)
-        )
+    /// Returns whether the release was announced.
+    pub(super) fn is_announced(&self) -> bool {
+        self.announced.is_some()
     }
 
-    pub(super) fn outcome(mut self) -> Outcome {
+    /// StateReader the announcement.
+    pub(super) fn announced(&mut self, now: Moment) {
+        self.announced = Some(now);
+    }
+
+    /// StateReader the state of `host`; returns whether new.
+    pub(super) fn reached(
+        &mut self,
+        host: (HostName, IpAddr),
+        state: HostState,
+        now: Moment,
+    ) -> bool {
+        let before = self.states.insert(host, (state, now));
+        before.is_none_or(|(old, _)| old != state)
+    }
+
+    /// Time from the announcement to the last state of `host`.
+    fn took(&self, host: &Host) -> Duration {
+        let last = self
+            .states
+            .get(&(host.name.clone(), host.address.ip()))
+            .map(|(_, at)| *at);
+
+        last.unwrap_or(self.began)
+            .since(self.announced.unwrap_or(self.began))
+    }
+}
+
+/// An ended session.
+pub(super) struct EndedSession<'a> {
+    pub(super) options: &'a DeployOptions,
+    pub(super) machine: &'a Sender,
+    pub(super) timeline: &'a Timeline,
+    pub(super) now: Moment,
+    pub(super) release: Option<&'a Release>,
+    pub(super) rollback_to: Option<Serial>,
+    pub(super) content: Option<BlockHash>,
+    pub(super) bytes_sent: u64,
+    pub(super) decision: Option<&'a (OrderKind, String)>,
+}
+
+impl EndedSession<'_> {
+    /// Compiles the outcome.
+    pub(super) fn outcome(&self) -> Outcome {
         let mut outcome = Outcome::new(self.options.purpose, self.options.spec.tree.clone());
-        let header = self.release.as_ref().map(Release::header);
-        outcome.rollback_to = self.rollback_to();
-        outcome.content = self.prepared.as_ref().map(|facts| facts.name());
+        let header = self.release.map(Release::header);
+        outcome.rollback_to = self.rollback_to;
+        outcome.content = self.content;
         outcome.serial = header
             .filter(|h| h.intent != Intent::Audit)
             .map(|h| h.serial);
@@ -115,42 +184,39 @@ impl Session<'_> {
         outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();
         outcome.drift = self.groups();
         outcome.bytes_release = ByteSize(header.map_or(0, |h| h.root.bytes));
-        outcome.bytes_sent = ByteSize(self.endpoint.sent());
+        outcome.bytes_sent = ByteSize(self.bytes_sent);
         outcome.repaired = self.machine.stats().repaired;
-        outcome.took = self.clock.now().since(self.began);
-
+        outcome.took = self.now.since(self.timeline.began);
         outcome.rate = self.mean_rate();
+
         let aborted = self
             .decision
-            .take()
             .filter(|(kind, _)| matches!(kind, OrderKind::Abort | OrderKind::Revert));
         outcome.error = self
             .machine
             .failure()
             .map(str::to_string)
-            .or(aborted.map(|(_, why)| why));
+            .or(aborted.map(|(_, why)| why.clone()));
 
         outcome.settle()
     }
 
     fn mean_rate(&self) -> Option<Rate> {
-        let (sent, since) = (self.machine.stats().bytes, self.announced?);
-        let took = self.clock.now().since(since).as_secs_f64();
+        let sent = self.machine.stats().bytes;
+        let since = self.timeline.announced?;
+        let took = self.now.since(since).as_secs_f64();
         (sent > 1_000_000 && took > 0.0).then(|| Rate((sent as f64 * 8.0 / took) as u64))
     }
 
     fn result(&self, host: &Host) -> HostResult {
-        let state = self.state_of(host, true);
+        let deploy = self.options.purpose == Purpose::Deploy;
+        let state = state_of(host, self.machine.fate(host), deploy, true);
         let done = state.has_release();
         let summary = host.summary.unwrap_or_default();
-        let last = self
-            .states
-            .get(&(host.name.clone(), host.address.ip()))
-            .map(|(_, at)| *at);
 
         HostResult {
             address: self.machine.shown(host).address,
-            serial: Some(host.serial).filter(|s| s.0 > 0 && tells_its_serial(state)),
+            serial: Some(host.serial).filter(|s| s.0 > 0 && runs_its_serial(state)),
             files_written: if done {
                 summary.written.saturating_add(summary.touched)
             } else {
@@ -158,15 +224,13 @@ impl Session<'_> {
             },
             files_deleted: if done { summary.deleted } else { 0 },
             bytes_received: ByteSize(host.received),
-            took: last
-                .unwrap_or(self.began)
-                .since(self.announced.unwrap_or(self.began)),
-            error: self.why(host, state),
+            took: self.timeline.took(host),
+            error: why(self.machine, self.now, host, state),
             ..HostResult::new(host.name.clone(), state)
         }
     }
 
-    /// Hosts with the same drift, with the list that one of them sent.
+    /// Hosts with the same drift, with one host's list.
     fn groups(&self) -> Vec<DriftGroup> {
         let mut groups: BTreeMap<u64, (Vec<NamedHost>, DiffSummary)> = BTreeMap::new();
         for host in self.machine.hosts() {
@@ -187,7 +251,9 @@ impl Session<'_> {
                 .and_then(|bytes| drift::decode(bytes))
             {
                 Some(drift) => {
-                    let (changed, extra, missing) = (drift.changed, drift.extra, drift.missing);
+                    let changed = drift.changed;
+                    let extra = drift.extra;
+                    let missing = drift.missing;
                     DriftGroup {
                         hosts,
                         lines: drift.lines,
@@ -196,7 +262,8 @@ impl Session<'_> {
                         missing,
                     }
                 }
-                // The list did not come (a deploy asks for it only when told to): the numbers did.
+                // The list did not arrive (a deploy fetches lists only on request), but the counts
+                // did.
                 None => {
                     let changed = summary.written.saturating_add(summary.touched);
                     DriftGroup {
@@ -214,8 +281,8 @@ impl Session<'_> {
     }
 }
 
-/// Whether the highest serial that a host accepted is that of the release which it has.
-fn tells_its_serial(state: HostState) -> bool {
+/// Returns whether a host in this state runs the highest accepted serial.
+fn runs_its_serial(state: HostState) -> bool {
     !matches!(
         state,
         HostState::Reverted | HostState::Absent | HostState::Unknown | HostState::Torn
@@ -225,18 +292,16 @@ fn tells_its_serial(state: HostState) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{HostName, InstanceId, Serial};
+    use crate::id::InstanceId;
     use crate::proto::sender::hosts::Hosts;
-    use crate::units::Moment;
 
     #[test]
     fn a_state_says_of_the_release_what_is_known_of_it() {
         use HostStage::*;
-        let (mut hosts, id) = (Hosts::default(), InstanceId(1));
-        let (name, at) = (
-            HostName::new("web1").expect("legal"),
-            ([10, 0, 0, 1], 5000).into(),
-        );
+        let mut hosts = Hosts::default();
+        let id = InstanceId(1);
+        let name = HostName::new("web1").expect("legal");
+        let at = ([10, 0, 0, 1], 5000).into();
         hosts.add(Moment(1), id, name, at, Serial(0));
 
         let mut host = hosts.get(id).expect("just made").clone();
@@ -252,7 +317,7 @@ mod tests {
                 (Fate::Unknown, true),
                 (Fate::Runs, true),
             ] {
-                // What a host says last is never doubted when nothing follows it.
+                // A final report is certain.
                 if fate != Fate::Said && stage.is_some_and(|s| s >= Reverted) {
                     continue;
                 }

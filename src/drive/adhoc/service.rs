@@ -1,0 +1,353 @@
+//! The ad hoc service of a running host: releases and audits of own trees, and members.
+//!
+//! An ad hoc release is an ordinary release with the named paths as scope, signed by this host's
+//! key. The host itself takes no part, since the source is the host's tree. Must not know the
+//! interface: console and control socket bring an [`AdhocRequest`](super::AdhocRequest) and an
+//! observer.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::drive::deploy::Interrupt;
+use crate::drive::endpoint::GroupLinks;
+use crate::drive::host::HostHandle;
+use crate::id::{HostName, TreeName};
+use crate::keys::{GroupKey, Signer};
+use crate::net::LinkSet;
+use crate::outcome::MemberInfo;
+use crate::spec::DEFAULT_TREE;
+use crate::tree::Root;
+use crate::units::Rate;
+use crate::{Error, Result};
+
+/// Interval between a waiting request's checks for an interrupt.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Directory in a tree's state with the cache of sent files.
+pub const SENT: &str = "sent";
+
+/// Joins the group for one session.
+pub type Dial = Box<dyn Fn() -> Result<LinkSet> + Send + Sync>;
+
+/// A tree to send from.
+#[derive(Debug, Clone)]
+pub struct SendTree {
+    /// Name of the tree.
+    pub name: TreeName,
+    /// Directory of the tree.
+    pub path: PathBuf,
+    /// Directory opened at the host's start, for send-only trees.
+    pub alone: Option<Arc<Root>>,
+    /// Directory for the source's index between sessions.
+    pub cache: Option<PathBuf>,
+}
+
+/// Settings for sending from this host.
+pub struct SendSettings {
+    /// Trees in the order of the configuration.
+    pub trees: Vec<SendTree>,
+    /// Whether the host may send at all.
+    pub allowed: bool,
+    /// Upper limit of the rate.
+    pub rate: Option<Rate>,
+    /// Numeric user; entries of other users, except directories, are not sent.
+    pub owner: Option<u32>,
+    /// Timeout for a silent host.
+    pub timeout: Duration,
+    /// Exclude hosts with another key than before.
+    pub strict: bool,
+    /// Joins the group.
+    pub dial: Dial,
+}
+
+/// The ad hoc service of a running host.
+pub struct AdhocService {
+    name: HostName,
+    handle: HostHandle,
+    sending: SendSettings,
+    /// Signing key; replaced when the configuration is read again.
+    signer: Mutex<Option<Arc<dyn Signer>>>,
+    /// Keys to seal with; replaced in the same way.
+    group_keys: Mutex<Vec<GroupKey>>,
+    state: Mutex<ServiceState>,
+    free: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct ServiceState {
+    /// Trees with a session in progress.
+    trees: HashSet<TreeName>,
+    /// Number of further parts before the next merge, by tree.
+    until_merge: HashMap<TreeName, usize>,
+    /// Interrupts of all requests, running or waiting.
+    interrupts: Vec<Interrupt>,
+    /// Set when the host ends: no request begins any more.
+    ending: bool,
+}
+
+impl std::fmt::Debug for AdhocService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdhocService")
+            .field("name", &self.name)
+            .field("trees", &self.sending.trees)
+            .finish_non_exhaustive()
+    }
+}
+
+impl AdhocService {
+    /// The service of the host `name` behind `handle`.
+    pub fn new(
+        name: HostName,
+        handle: HostHandle,
+        sending: SendSettings,
+        signer: Option<Arc<dyn Signer>>,
+    ) -> Self {
+        let state = Mutex::default();
+        let free = Condvar::new();
+        Self {
+            name,
+            handle,
+            sending,
+            signer: Mutex::new(signer),
+            group_keys: Mutex::default(),
+            state,
+            free,
+        }
+    }
+
+    /// Name of this host.
+    pub fn name(&self) -> &HostName {
+        &self.name
+    }
+
+    /// Trees to send from.
+    pub fn trees(&self) -> &[SendTree] {
+        &self.sending.trees
+    }
+
+    /// Settings for sending.
+    pub(super) fn sending(&self) -> &SendSettings {
+        &self.sending
+    }
+
+    /// Returns whether the host may send at all.
+    pub fn may_send(&self) -> bool {
+        self.sending.allowed
+    }
+
+    /// Other hosts, sorted by name.
+    pub fn members(&self) -> Vec<MemberInfo> {
+        let mut members = self.handle.members();
+        members.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+        members
+    }
+
+    /// Handle of the running host.
+    pub(in crate::drive) fn handle(&self) -> HostHandle {
+        self.handle.clone()
+    }
+
+    /// Number of sessions sent by this service and number received by the host.
+    pub fn sessions(&self) -> (usize, usize) {
+        (self.locked().trees.len(), self.handle.sessions())
+    }
+
+    /// Signs with another key from now on.
+    pub fn sign_with(&self, signer: Option<Arc<dyn Signer>>) {
+        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = signer;
+    }
+
+    /// Seals with other group keys from now on.
+    pub fn seal_with(&self, keys: Vec<GroupKey>) {
+        *self
+            .group_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = keys;
+    }
+
+    /// Joins the group for one session.
+    pub(in crate::drive) fn join(&self) -> Result<GroupLinks> {
+        let keys = self
+            .group_keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let links = (self.sending.dial)()?;
+        Ok(GroupLinks {
+            links,
+            keys,
+            reopen: None,
+        })
+    }
+
+    /// Returns the directory of `tree`. Refuses if the path leads to another directory now.
+    pub(super) fn root(&self, tree: &SendTree) -> Result<Arc<Root>> {
+        if let Some(served) = self.handle.tree(&tree.name) {
+            return served.root_to_send();
+        }
+
+        let Some(root) = &tree.alone else {
+            return Err(Error::refused(format!(
+                "tree {} is not served: the log says why",
+                tree.name
+            )));
+        };
+
+        match root.still_there() {
+            Ok(true) => Ok(Arc::clone(root)),
+            Ok(false) => Err(Error::refused(format!(
+                "{} is not the directory any more that was opened",
+                tree.path.display()
+            ))
+            .hint("it was moved or replaced: put it back, or restart the daemon")),
+            Err(e) => Err(Error::io("cannot look at the tree", &tree.path, e)),
+        }
+    }
+
+    /// Returns the named tree, or the default one for `paths`.
+    pub fn tree(&self, tree: Option<&TreeName>, paths: &[Vec<u8>]) -> Result<&SendTree> {
+        let trees = &self.sending.trees;
+        let known = || {
+            trees
+                .iter()
+                .map(|b| b.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+
+        if let Some(tree) = tree {
+            let found = trees.iter().find(|b| b.name == *tree);
+            return found.ok_or_else(|| {
+                Error::usage(format!("this host has no tree {tree}")).hint(known())
+            });
+        }
+
+        let holds = |tree: &&SendTree| paths.iter().any(|p| as_path(p).starts_with(&tree.path));
+        match trees.as_slice() {
+            [] => Err(Error::usage("this host has no tree to send from")),
+            [one] => Ok(one),
+            all => all
+                .iter()
+                .find(holds)
+                .or(all.iter().find(|b| b.name.as_str() == DEFAULT_TREE))
+                .ok_or_else(|| {
+                    Error::usage("this host has several trees: say which one")
+                        .hint(format!("--tree with one of {}", known()))
+                }),
+        }
+    }
+
+    /// Waits until no other session of `tree` is in progress.
+    pub(super) fn begin(&self, tree: &TreeName, interrupt: &Interrupt) -> Result<TreeTurn<'_>> {
+        let known = self.register(interrupt)?;
+
+        let mut state = self.locked();
+        while !state.trees.insert(tree.clone()) {
+            if interrupt.is_asked() {
+                return Err(Error::refused("interrupted before anything was sent"));
+            }
+            state = self
+                .free
+                .wait_timeout(state, POLL_INTERVAL)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+
+        Ok(TreeTurn {
+            known,
+            tree: tree.clone(),
+        })
+    }
+
+    /// Interrupts all requests and refuses new ones.
+    pub fn stop(&self) {
+        let mut state = self.locked();
+        state.ending = true;
+        for interrupt in &state.interrupts {
+            interrupt.interrupt();
+        }
+    }
+
+    fn register(&self, interrupt: &Interrupt) -> Result<Registered<'_>> {
+        let mut state = self.locked();
+        if state.ending {
+            return Err(Error::refused("the daemon ends"));
+        }
+
+        state.interrupts.push(interrupt.clone());
+        Ok(Registered {
+            service: self,
+            interrupt: interrupt.clone(),
+        })
+    }
+
+    pub(super) fn signer(&self) -> Result<Arc<dyn Signer>> {
+        let signer = self
+            .signer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        signer.ok_or_else(|| {
+            Error::usage("this host has no key to sign what it sends").hint(
+                "make one with `makuo keygen -o /etc/makuo/sender.key`, name it as [sender] key \
+                in the \
+                 configuration, and list its public half in the authorized_keys of the others",
+            )
+        })
+    }
+
+    /// Counts a new part of `tree`; returns whether to try a merge.
+    pub(super) fn may_merge(&self, tree: &TreeName) -> bool {
+        let mut state = self.locked();
+        let Some(left) = state.until_merge.get_mut(tree) else {
+            return true;
+        };
+        *left = left.saturating_sub(1);
+        *left == 0
+    }
+
+    /// Tries again after `parts` further ones.
+    pub(super) fn merge_after(&self, tree: &TreeName, parts: usize) {
+        self.locked().until_merge.insert(tree.clone(), parts);
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, ServiceState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to a session of a tree, until dropped.
+pub(super) struct TreeTurn<'a> {
+    known: Registered<'a>,
+    tree: TreeName,
+}
+
+impl Drop for TreeTurn<'_> {
+    fn drop(&mut self) {
+        let service = self.known.service;
+        service.locked().trees.remove(&self.tree);
+        service.free.notify_all();
+    }
+}
+
+/// A request to interrupt at the host's end, until dropped.
+struct Registered<'a> {
+    service: &'a AdhocService,
+    interrupt: Interrupt,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.service
+            .locked()
+            .interrupts
+            .retain(|other| !other.is(&self.interrupt));
+    }
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes))
+}

@@ -1,0 +1,301 @@
+//! A host serves its release to hosts that missed the release, from the live tree, with the
+//! original signatures and commit order.
+//!
+//! One such session runs at a time in a process, at the configured rate. Pulls that arrive
+//! meanwhile join in or follow.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver as Inbox;
+use std::time::Duration;
+
+use super::clock::Clock;
+use super::deploy::{self, DeployOptions, Granted, Interrupt};
+use super::log_limit::{LogLimit, suppressed_note};
+use crate::drive::adhoc::AdhocService;
+use crate::drive::deploy::rollback::spec;
+use crate::drive::deploy::source::{PreparedRelease, ReleaseSource};
+use crate::drive::host::LocalHost;
+use crate::id::Serial;
+use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
+use crate::outcome::{Event, HostState, Observer, Purpose};
+use crate::spec::Compress;
+use crate::tree::{Lacking, LiveTree, NextRelease, StoredRelease, StoredSource, Tree};
+use crate::units::{Rate, one_line};
+use crate::wire::message::{Order, Pull, SignedOrder};
+use crate::{Error, Result};
+
+/// Delay before an offer, for other hosts with the same gap to join.
+const GATHER_DELAY: Duration = Duration::from_millis(250);
+/// Largest number of hosts named in one line.
+const MAX_LOGGED_HOSTS: usize = 8;
+/// Timeout for a silent host.
+const HOST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves pulls until the channel closes.
+pub fn run(host: &Arc<LocalHost>, service: &AdhocService, rate: Rate, pulls: &Inbox<Pull>) {
+    let mut log = CatchUpLog::new();
+    while let Ok(pull) = pulls.recv() {
+        std::thread::sleep(GATHER_DELAY);
+        let mut open: VecDeque<Pull> = std::iter::once(pull).chain(pulls.try_iter()).collect();
+
+        while let Some(pull) = open.pop_front() {
+            if let Err(e) = serve(host, service, rate, &pull, &mut log) {
+                log.warn(&format!(
+                    "tree {}: cannot offer a release that others lack: {e}",
+                    pull.tree
+                ));
+            }
+
+            // Hosts with a pull of the same tree meanwhile have received the offer, or pull again.
+            open.extend(pulls.try_iter());
+            open.retain(|other| other.tree != pull.tree);
+        }
+    }
+}
+
+fn serve(
+    host: &Arc<LocalHost>,
+    service: &AdhocService,
+    rate: Rate,
+    pull: &Pull,
+    log: &mut CatchUpLog,
+) -> Result<()> {
+    let Some(managed) = host.trees.get(&pull.tree) else {
+        return Ok(());
+    };
+
+    let tree = &managed.tree;
+    let Some(current) = tree
+        .current()?
+        .filter(|current| current.release.id() == pull.release)
+    else {
+        return Ok(());
+    };
+
+    if tree.state().tombstone(pull.release)?.is_some()
+        || tree.state().unhealthy(pull.release).is_some()
+    {
+        return Ok(());
+    }
+
+    let Some(NextOffer {
+        release: current,
+        follows,
+        alone,
+    }) = next_for(tree, current, pull)?
+    else {
+        return Ok(());
+    };
+
+    let header = current.release.header().clone();
+    // The order is not stored yet, or was lost in a crash after the commit.
+    let Some(grant) = tree.state().grant(header.serial)? else {
+        return Ok(());
+    };
+
+    let grant: SignedOrder = minicbor::decode(&grant).map_err(|e| {
+        Error::refused("the order that is kept with the release is damaged").because(e)
+    })?;
+
+    if Order::decode(&grant.order).is_none_or(|order| order.release != current.release.id()) {
+        // The order is for another release of the same serial.
+        return Ok(());
+    }
+
+    let by = verify(
+        Namespace::RELEASE,
+        current.release.bytes(),
+        &current.signature,
+    )
+    .map_err(|e| {
+        Error::refused("the signature that is kept with the release does not hold").because(e)
+    })?;
+
+    let mut spec = spec(&current.release, &current.release.header().targets)?;
+    spec.transfer.rate = Some(rate);
+    let records = (*tree.state()).clone();
+    let live = LiveTree::Served(Arc::clone(tree));
+    let facts = PreparedRelease::of(&header, Vec::new());
+    let prepare = move || {
+        let source = StoredSource::open(live, records, header.root)?;
+        Ok((ReleaseSource::of(Box::new(source), Compress::Auto), facts))
+    };
+
+    let options = DeployOptions {
+        beside: Some(service.handle()),
+        ..DeployOptions::new(
+            spec,
+            Purpose::Deploy,
+            Arc::new(PublicKeyOnly(by)),
+            host.name.clone(),
+            HOST_TIMEOUT,
+        )
+    };
+
+    let fleet = u32::try_from(service.members().len()).unwrap_or(u32::MAX);
+    let release = current.release.clone();
+    let only = pull.host.clone().filter(|_| alone);
+    let granted = Granted {
+        release: current.release,
+        signature: current.signature,
+        grant,
+        fleet,
+        follows,
+        only,
+    };
+
+    let outcome = deploy::grant(
+        service.join()?,
+        options,
+        granted,
+        Box::new(prepare),
+        &Interrupt::default(),
+        log,
+    )?;
+
+    let made = |h: &&crate::outcome::HostResult| h.state.has_release();
+    let names: Vec<&str> = outcome
+        .hosts
+        .iter()
+        .filter(made)
+        .map(|h| h.host.as_str())
+        .collect();
+
+    if let Some(why) = &outcome.error {
+        log.warn(&format!(
+            "{release}: not all of it could be given to those that lack it: {why}"
+        ));
+    }
+
+    if let Some((named, more)) = names
+        .split_at_checked(MAX_LOGGED_HOSTS.min(names.len()))
+        .filter(|(named, _)| !named.is_empty())
+    {
+        let more = if more.is_empty() {
+            String::new()
+        } else {
+            format!(" and {} more", more.len())
+        };
+        log.info(&format!(
+            "{release}: passed on to {}{more}; {} sent",
+            named.join(", "),
+            outcome.bytes_sent
+        ));
+    }
+
+    Ok(())
+}
+
+/// The release to offer next, see [`NextRelease::Release`].
+struct NextOffer {
+    release: StoredRelease,
+    follows: Option<Serial>,
+    alone: bool,
+}
+
+/// The next release on the way to `current` for the pulling host: the last whole release, then each
+/// later part.
+fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<NextOffer>> {
+    let newest = current.release.header().serial;
+    let have = pull.have;
+    if have == newest {
+        return Ok(Some(NextOffer {
+            release: current,
+            follows: None,
+            alone: false,
+        }));
+    }
+
+    let name = tree.name();
+    let lacks = |why: String| Err(Error::refused(why).hint("deploy the whole tree"));
+    match tree.next_for(Lacking {
+        have,
+        base: pull.base,
+        host: pull.host.as_ref(),
+    })? {
+        NextRelease::Release {
+            serial,
+            follows,
+            alone,
+        } => Ok(tree.release(serial)?.map(|release| NextOffer {
+            release,
+            follows,
+            alone,
+        })),
+        NextRelease::NoWhole => lacks(format!(
+            "{name}@{newest} is of a part of the tree, and no release of the whole is kept"
+        )),
+        NextRelease::Unknown => lacks(format!(
+            "{name}@{have} is not known here, and what is kept are parts of the tree"
+        )),
+        NextRelease::Nothing => Ok(None),
+    }
+}
+
+/// Log of all such sessions: anyone can cause them, so lines are few and short.
+struct CatchUpLog {
+    clock: Clock,
+    warnings: LogLimit,
+    infos: LogLimit,
+}
+
+impl CatchUpLog {
+    fn new() -> Self {
+        let clock = Clock::start();
+        let warnings = LogLimit::new(clock.now());
+        let infos = LogLimit::new(clock.now());
+        Self {
+            clock,
+            warnings,
+            infos,
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        if let Some(more) = self.warnings.allow(self.clock.now()) {
+            tracing::warn!("{}{}", one_line(text), suppressed_note(more));
+        }
+    }
+
+    fn info(&mut self, text: &str) {
+        if let Some(more) = self.infos.allow(self.clock.now()) {
+            tracing::info!("{}{}", one_line(text), suppressed_note(more));
+        }
+    }
+}
+
+impl Observer for CatchUpLog {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Note(note) => self.info(note),
+            Event::Host(change)
+                if change.state.is_trouble() && change.state != HostState::Aborted =>
+            {
+                let why = change.error.as_deref().unwrap_or_default();
+                self.warn(&format!(
+                    "{} did not take the release that it lacks: {}: {why}",
+                    change.host,
+                    change.state.word()
+                ));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Stands for the signing key: nothing needs a new signature.
+#[derive(Debug)]
+struct PublicKeyOnly(PublicKey);
+
+impl Signer for PublicKeyOnly {
+    fn sign(&self, _: Namespace, _: &[u8]) -> Result<Signature> {
+        Err(Error::refused(
+            "a release that is passed on is not signed again",
+        ))
+    }
+
+    fn public(&self) -> &PublicKey {
+        &self.0
+    }
+}

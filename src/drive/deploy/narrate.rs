@@ -1,0 +1,212 @@
+//! Notes on a session: progress, delays, and the reason if no host answers.
+
+use std::time::Duration;
+
+use super::options::DeployOptions;
+use crate::drive::endpoint::GroupEndpoint;
+use crate::id::{HostName, Serial, TreeName};
+use crate::outcome::{ExitStatus, HostResult, HostState, Outcome, TransferProgress};
+use crate::proto::sender::Sender;
+use crate::proto::sender::hosts::Host;
+use crate::units::ByteSize;
+use crate::wire::HostStage;
+use crate::wire::seal::OpenError;
+
+/// Largest number of hosts named in one note.
+const MAX_NAMED_HOSTS: usize = 8;
+
+/// Outcome of a session without its expected hosts; `None` if all answered.
+pub(super) fn missing_hosts(
+    options: &DeployOptions,
+    endpoint: &GroupEndpoint,
+    found: &[HostName],
+    members: usize,
+    missing: &[HostName],
+    took: Duration,
+) -> Option<Outcome> {
+    let spec = &options.spec;
+    let count = match &spec.targets.expect {
+        Some(crate::spec::Expect::Count(n)) => *n as usize,
+        _ => 0,
+    };
+
+    let links = endpoint.links();
+    let (error, hint) = if found.is_empty() && members == 0 {
+        let at = format!("{} on {}", links.group(), links.names());
+        let hint = "is the daemon running on the hosts, on this network, with the same --group \
+            and --port? \
+                    Does --interface name the right one, and does the switch pass multicast?";
+        (
+            format!("no hosts answered at {at}"),
+            unheard_hint(endpoint).unwrap_or_else(|| hint.to_string()),
+        )
+    } else if found.is_empty() {
+        let hint = "see `makuo members` for the trees that they have";
+        let which = if spec.targets.hosts.is_empty() {
+            ""
+        } else {
+            " among the targets"
+        };
+        (
+            format!(
+                "{members} hosts answered, none has the tree {}{which}",
+                spec.tree
+            ),
+            hint.to_string(),
+        )
+    } else if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(HostName::as_str).collect();
+        (
+            format!("expected hosts did not answer: {}", names.join(", ")),
+            "see `makuo members`".to_string(),
+        )
+    } else if found.len() < count {
+        let names: Vec<&str> = found.iter().map(HostName::as_str).collect();
+        (
+            format!(
+                "{} of {count} expected hosts answered: {}",
+                found.len(),
+                names.join(", ")
+            ),
+            "see `makuo members`".into(),
+        )
+    } else {
+        return None;
+    };
+
+    let mut outcome = Outcome::new(options.purpose, spec.tree.clone());
+    outcome.hosts = missing
+        .iter()
+        .map(|n| HostResult::new(n.clone(), HostState::Absent))
+        .collect();
+    let mut outcome = outcome.settle();
+    outcome.exit = ExitStatus::Refused;
+
+    outcome.took = took;
+    (outcome.error, outcome.hint) = (Some(error), Some(hint));
+    Some(outcome)
+}
+
+/// Hint if there are peers whose datagrams do not open.
+fn unheard_hint(endpoint: &GroupEndpoint) -> Option<String> {
+    let strangers = endpoint.unheard();
+    let kind = [
+        OpenError::Sealed,
+        OpenError::Wrong,
+        OpenError::Plain,
+        OpenError::Version,
+    ]
+    .into_iter()
+    .find(|k| strangers.count(*k) > 0)?;
+
+    Some(
+        match kind {
+            OpenError::Sealed => {
+                "somebody there speaks with a group key: give --group-key, or network.group_key \
+                in makuo.toml"
+            }
+            OpenError::Wrong => {
+                "somebody there speaks with another group key than this one: is it \
+                the hosts'?"
+            }
+            OpenError::Version => {
+                "somebody there speaks another wire format: is makuo of the same \
+                age everywhere?"
+            }
+            _ => {
+                "somebody there speaks without a group key: do the hosts have it, and were they \
+                restarted since?"
+            }
+        }
+        .to_string(),
+    )
+}
+
+/// Reason of a joined host's wait: the sender before is gone, such as a deploy that was killed.
+pub(super) fn waits_for(host: &Host) -> Option<&str> {
+    host.text
+        .as_deref()
+        .filter(|_| host.stage == Some(HostStage::Joined))
+}
+
+/// Names the hosts too slow to read all datagrams. Repair replaced them, but the transfer took
+/// longer.
+pub(super) fn drops(machine: &Sender) -> Option<String> {
+    let lossy = machine.hosts().filter(|h| h.dropped > 0);
+    let mut hosts: Vec<String> = lossy
+        .map(|h| format!("{} dropped {}", machine.shown(h), h.dropped))
+        .collect();
+    if hosts.is_empty() {
+        return None;
+    }
+
+    hosts.sort();
+    if hosts.len() > MAX_NAMED_HOSTS {
+        let more = hosts.len() - MAX_NAMED_HOSTS;
+        hosts.truncate(MAX_NAMED_HOSTS);
+        hosts.push(format!("{more} more hosts did, too"));
+    }
+
+    let advice = "raise net.core.rmem_max there, or set a rate";
+    Some(format!(
+        "packets lost in receive buffers: {}; {advice}",
+        hosts.join(", ")
+    ))
+}
+
+/// Progress of the transfer, by the host with most data.
+pub(super) fn progress(machine: &Sender) -> TransferProgress {
+    let mut total = 0;
+    let mut ready = 0;
+    let mut targets = 0;
+    for host in machine.hosts() {
+        total = total.max(host.summary.map_or(0, |s| s.fetch));
+        targets += 1;
+        ready += usize::from(host.is_good(false));
+    }
+
+    let sent = machine
+        .hosts()
+        .filter(|h| !h.lost)
+        .map(|h| h.received)
+        .max()
+        .unwrap_or(0);
+
+    TransferProgress {
+        sent: ByteSize(sent.min(total)),
+        total: ByteSize(total),
+        rate: machine.rate(),
+        ready,
+        targets,
+    }
+}
+
+/// Names the hosts without the release `to`, which a rollback cannot serve.
+pub(super) fn without_data(machine: &Sender, tree: &TreeName, to: Serial, why: &str) -> String {
+    let wants = |h: &&Host| {
+        !h.lost
+            && h.summary
+                .map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0)
+    };
+
+    let mut names: Vec<&str> = machine
+        .hosts()
+        .filter(wants)
+        .map(|h| h.name.as_str())
+        .collect();
+
+    names.sort_unstable();
+    let more = names.len().saturating_sub(MAX_NAMED_HOSTS);
+    names.truncate(MAX_NAMED_HOSTS);
+    let others = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+
+    format!(
+        "{}{others} did not keep all of {tree}@{to}: {why}; \
+         run the rollback on a host that kept it, or deploy",
+        names.join(", ")
+    )
+}

@@ -1,0 +1,438 @@
+//! Admission of offers: one thread checks each offer, and each header of a missed release, before
+//! it has any effect.
+//!
+//! Anyone can send an offer. One that may not be put here costs a signature check, and neither a
+//! thread nor a place in a tree's queue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use super::authorize::{
+    AUDIT_SECONDS, check_allowed, check_catch_up, check_grant, check_newer, check_session,
+};
+use super::managed::ManagedTree;
+use super::offer::Opening;
+use super::shared::LocalHost;
+use super::tombstones;
+use super::tree_thread::{AdmittedSession, Replies, TreeJob, catch_panic, lower_priority};
+use crate::drive::clock;
+use crate::error::{Error, Kind, Result};
+use crate::id::{SessionId, TreeName};
+use crate::keys::{Namespace, PublicKey, verify};
+use crate::manifest::rules::Layout;
+use crate::manifest::{Header, Intent, Release, ReleaseId};
+use crate::proto::receiver::{DiskReply, DiskRequest, OfferRefusal, ReasonText};
+use crate::units::WallTime;
+
+/// Largest number of offers that wait for admission.
+const MAX_WAITING_OFFERS: usize = 64;
+/// Largest number of audits remembered, which is also the limit of audits in an hour.
+const MAX_AUDITS: usize = 20_000;
+
+/// An offer with the requests that follow it.
+pub(super) struct PendingOffer {
+    pub(super) session: SessionId,
+    pub(super) opening: Opening,
+    pub(super) requests: Receiver<DiskRequest>,
+}
+
+/// Work of the admission thread.
+enum Arrival {
+    Offer(PendingOffer),
+    /// Header and signature of a release.
+    Header(Release, Arc<[u8]>),
+}
+
+/// The admission thread.
+#[derive(Debug)]
+pub(super) struct Admission {
+    /// `None` once the thread has to end.
+    arrivals: Option<SyncSender<Arrival>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Admission {
+    /// Starts the thread, which sends admitted offers to the queues in `trees`.
+    pub(super) fn start(
+        host: Arc<LocalHost>,
+        trees: BTreeMap<TreeName, SyncSender<TreeJob>>,
+        answer: Replies,
+    ) -> Result<Self> {
+        let (arrivals, inbox) = sync_channel::<Arrival>(MAX_WAITING_OFFERS);
+        let work = move || {
+            lower_priority();
+            let mut audits = Audits::default();
+            for arrival in inbox {
+                let offer = match arrival {
+                    Arrival::Offer(offer) => offer,
+                    Arrival::Header(release, signature) => {
+                        let may = catch_panic(|| check_missed(&host, &release, &signature));
+                        answer.send(DiskReply::Verified(release.id(), matches!(may, Ok(Ok(())))));
+                        continue;
+                    }
+                };
+                let session = offer.session;
+                let admitted = catch_panic(|| admit(&host, &mut audits, &trees, &answer, offer));
+                // An admitted offer has its answer already.
+                if let Err(why) = admitted
+                    .map_err(OfferRefusal::from)
+                    .and_then(|admitted| admitted)
+                {
+                    answer.send(DiskReply::Opened(session, Err(why)));
+                }
+            }
+        };
+
+        let thread = std::thread::Builder::new()
+            .name("admission".into())
+            .spawn(work);
+        let thread =
+            thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
+
+        Ok(Self {
+            arrivals: Some(arrivals),
+            thread: Some(thread),
+        })
+    }
+
+    /// Queues an offer; returns false if too many wait.
+    pub(super) fn take(&self, offer: PendingOffer) -> bool {
+        self.arrivals
+            .as_ref()
+            .is_some_and(|arrivals| arrivals.try_send(Arrival::Offer(offer)).is_ok())
+    }
+
+    /// Queues a header for verification; returns false if too much waits.
+    pub(super) fn verify(&self, release: Release, signature: Arc<[u8]>) -> bool {
+        self.arrivals.as_ref().is_some_and(|arrivals| {
+            arrivals
+                .try_send(Arrival::Header(release, signature))
+                .is_ok()
+        })
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.arrivals = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn admit(
+    host: &LocalHost,
+    audits: &mut Audits,
+    trees: &BTreeMap<TreeName, SyncSender<TreeJob>>,
+    answer: &Replies,
+    offer: PendingOffer,
+) -> Result<(), OfferRefusal> {
+    let PendingOffer {
+        session,
+        opening,
+        requests,
+    } = offer;
+
+    let key: PublicKey = check(host, session, &opening)?;
+    let release = opening.release.clone();
+    audits.check(&release, clock::wall_seconds())?;
+
+    let tree = &release.header().tree;
+    let queue = trees
+        .get(tree)
+        .ok_or_else(|| OfferRefusal::from(format!("there is no tree {tree} here")))?;
+
+    let task = AdmittedSession {
+        id: session,
+        opening,
+        key,
+        requests,
+        answer: answer.clone(),
+    };
+
+    // The previous session gives way once this one is known to be legitimate, and not before.
+    match queue.try_send(TreeJob::Session(Box::new(task))) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => {
+            let why =
+                format!("too many sessions wait for the tree {tree}; try again when they are over");
+            return Err(OfferRefusal { why, proven: true });
+        }
+        Err(TrySendError::Disconnected(_)) => return Err("this host is ending".to_string().into()),
+    }
+
+    audits.admitted(&release);
+    answer.send(DiskReply::Opened(session, Ok(())));
+    Ok(())
+}
+
+/// Refuses an offer that may not be put here; otherwise returns the key that signed the release.
+fn check(
+    host: &LocalHost,
+    session: SessionId,
+    opening: &Opening,
+) -> Result<PublicKey, OfferRefusal> {
+    let Opening {
+        release,
+        signature,
+        grant,
+        ..
+    } = opening;
+
+    let header = release.header();
+    let key = verify(Namespace::RELEASE, release.bytes(), signature)
+        .map_err(|e| format!("the release is not signed: {e}"))?;
+    check_allowed(host, &key, release, clock::wall_seconds())?;
+    check_session(header, session, grant.is_some())?;
+
+    // Only authorized keys may cause the work of compiling excludes.
+    header.rules.excluded()?;
+    let managed =
+        host.trees
+            .get(&header.tree)
+            .ok_or_else(|| match host.trees.broken(&header.tree) {
+                Some(why) => OfferRefusal { why, proven: true },
+                None => format!("there is no tree {} here", header.tree).into(),
+            })?;
+
+    match grant {
+        Some(grant) => {
+            check_grant(host, &key, release, grant)?;
+            check_catch_up(&managed.tree, release)?;
+        }
+        None => check_newer(&managed.tree, header)?,
+    }
+
+    tombstones::check(managed, release)?;
+    can_take(managed, header).map_err(|why| OfferRefusal { why, proven: true })?;
+    Ok(key)
+}
+
+/// Checks by its header whether a release of other hosts may be put here.
+fn check_missed(host: &LocalHost, release: &Release, signature: &[u8]) -> Result<(), OfferRefusal> {
+    let key = verify(Namespace::RELEASE, release.bytes(), signature)
+        .map_err(|e| format!("the release is not signed: {e}"))?;
+    check_allowed(host, &key, release, clock::wall_seconds())?;
+    let tree = &release.header().tree;
+    let managed = host
+        .trees
+        .get(tree)
+        .ok_or_else(|| format!("there is no tree {tree} here"))?;
+    check_catch_up(&managed.tree, release)?;
+
+    Ok(tombstones::check(managed, release)?)
+}
+
+/// Checks that the tree is there and can be switched as the release demands.
+fn can_take(managed: &ManagedTree, header: &Header) -> Result<(), ReasonText> {
+    let tree_root = managed.tree.root();
+    let root = tree_root.path();
+    match managed.tree.still_there() {
+        Ok(true) => {}
+        Ok(false) => {
+            return Err(format!(
+                "{} is another directory than when the daemon started; restart the daemon",
+                root.display()
+            ));
+        }
+        Err(e) => return Err(Error::io("cannot look at", root, e).with_hint()),
+    }
+
+    // Without a readable state no commit works, and an audit would miss the problem.
+    managed.tree.state().current().map_err(|e| e.with_hint())?;
+    if header.rules.layout == Layout::Swap && header.intent != Intent::Audit {
+        managed.tree.check_swap().map_err(|e| e.with_hint())?;
+    }
+
+    Ok(())
+}
+
+/// Audits of the last hour: each is answered once, so that a recorded question is worthless.
+#[derive(Debug, Default)]
+struct Audits {
+    /// Time until which each audit is remembered and would be answered.
+    made: BTreeMap<ReleaseId, WallTime>,
+}
+
+impl Audits {
+    fn check(&mut self, release: &Release, now: WallTime) -> Result<(), OfferRefusal> {
+        if release.header().intent != Intent::Audit {
+            return Ok(());
+        }
+
+        if self.made.len() >= MAX_AUDITS {
+            self.made.retain(|_, until| *until >= now);
+        }
+
+        if self.made.contains_key(&release.id()) {
+            return Err("this comparison was made already: ask again"
+                .to_string()
+                .into());
+        }
+
+        if self.made.len() >= MAX_AUDITS {
+            return Err(format!("{MAX_AUDITS} comparisons were made in this hour").into());
+        }
+
+        Ok(())
+    }
+
+    fn admitted(&mut self, release: &Release) {
+        if release.header().intent == Intent::Audit {
+            let until = WallTime(
+                release
+                    .header()
+                    .created
+                    .0
+                    .saturating_add_unsigned(AUDIT_SECONDS),
+            );
+            self.made.insert(release.id(), until);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use super::super::disk::Disk;
+    use super::super::managed::open_tree;
+    use super::*;
+    use crate::config::TreeConfig;
+    use crate::id::{HostName, Serial};
+    use crate::keys::AuthorizedKeys;
+    use crate::manifest::Header;
+    use crate::manifest::header::tests::a_header;
+    use crate::net::Poller;
+    use crate::proto::receiver::ScanMode;
+
+    fn release(serial: u64, intent: Intent, created: i64) -> Release {
+        let header = Header {
+            serial: Serial(serial),
+            intent,
+            created: WallTime(created),
+            ..a_header()
+        };
+        Release::new(header).expect("legal")
+    }
+
+    #[test]
+    fn a_comparison_is_made_once_and_remembered_for_as_long_as_it_would_be_answered() {
+        let mut audits = Audits::default();
+        let now = WallTime(1_000_000);
+        let audit = release(1, Intent::Audit, now.0);
+        assert!(audits.check(&audit, now).is_ok());
+        audits.admitted(&audit);
+        assert!(
+            audits
+                .check(&audit, now)
+                .is_err_and(|denied| !denied.proven)
+        );
+
+        assert!(
+            audits
+                .check(&release(1, Intent::Audit, now.0 + 1), now)
+                .is_ok(),
+            "another question"
+        );
+
+        let deploy = release(2, Intent::Deploy, now.0);
+        audits.admitted(&deploy);
+        assert!(audits.check(&deploy, now).is_ok(), "serials see to it");
+    }
+
+    #[test]
+    fn the_memory_of_comparisons_is_bounded_and_makes_room_again() {
+        let mut audits = Audits::default();
+        let now = WallTime(1_000_000);
+        let next = |n: usize, at: i64| release(n as u64, Intent::Audit, at);
+        for n in 0..MAX_AUDITS + 10 {
+            let audit = next(n, now.0);
+            if audits.check(&audit, now).is_ok() {
+                audits.admitted(&audit);
+            }
+        }
+
+        assert_eq!(audits.made.len(), MAX_AUDITS);
+        let later = WallTime(now.0 + 3601);
+        let audit = next(0, later.0);
+        assert!(audits.check(&audit, later).is_ok());
+        audits.admitted(&audit);
+
+        assert_eq!(audits.made.len(), 1);
+    }
+
+    /// Counts the threads of this process that work for trees or sessions.
+    fn workers() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task")
+            .expect("a process")
+            .flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names
+            .filter(|name| name.starts_with("session") || name.starts_with("tree "))
+            .count()
+    }
+
+    #[test]
+    fn offers_that_nobody_signed_take_no_thread_while_their_tree_is_busy() {
+        const OFFERS: u64 = 3000;
+        let dir = tempfile::tempdir().expect("a directory");
+        let name = TreeName::new("www").expect("legal");
+        let path = dir.path().join("www");
+        std::fs::create_dir(&path).expect("new");
+        let managed = open_tree(&TreeConfig::new(name.clone(), path), None).expect("opens");
+        let host = LocalHost {
+            name: HostName::new("web1").expect("legal"),
+            trees: [(name.clone(), managed)].into_iter().collect(),
+            keys: Mutex::new(Arc::new(AuthorizedKeys::none(Path::new("authorized_keys")))),
+            own_key: Default::default(),
+        };
+
+        let (reply_to, replies) = channel();
+        let waker = Poller::new().expect("a poller").waker();
+        let mut disk = Disk::new(Arc::new(host), reply_to, waker).expect("starts");
+        let (hold, held) = channel::<()>();
+        assert!(disk.after_others(
+            &name,
+            Box::new(move |_, _, _| assert!(held.recv().is_err()))
+        ));
+
+        let before = workers();
+        let mut most = 0;
+
+        for session in 0..OFFERS {
+            let release = release(session + 1, Intent::Deploy, 1_000_000);
+            let look = ScanMode::default();
+            let signature = Arc::from(vec![b'x'; 83]);
+            let sender = HostName::new("evil").expect("legal");
+            disk.request(DiskRequest::Open {
+                session: SessionId(session),
+                release,
+                signature,
+                look,
+                sender,
+                grant: None,
+            });
+            most = most.max(workers());
+        }
+
+        let refused = replies.iter().take(OFFERS as usize);
+        let refused = refused
+            .filter(|r| matches!(r, DiskReply::Opened(_, Err(denied)) if !denied.proven))
+            .count();
+        assert_eq!(refused as u64, OFFERS, "each has its answer");
+
+        // Other tests of this process have trees as well.
+        assert!(
+            most < before + 64,
+            "{before} threads before, {most} at most"
+        );
+
+        drop(hold);
+    }
+}

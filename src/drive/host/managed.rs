@@ -1,0 +1,156 @@
+//! A tree that this host manages, with the host's own rules.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::spared::spared;
+use crate::config::{CatchUp, TreeConfig};
+use crate::diff::{HostRules, Memory, Plan};
+use crate::hook::Hooks;
+use crate::manifest::read::Manifest;
+use crate::manifest::rules::PathFilter;
+use crate::manifest::{Header, Release};
+use crate::tree::HostNames;
+use crate::tree::scan::Scanned;
+use crate::tree::{CommitReport, Tree};
+use crate::units::Limit;
+use crate::wire::query::Drifted;
+
+/// A tree with the host's own rules.
+#[derive(Debug)]
+pub struct ManagedTree {
+    /// The tree, locked by this process.
+    pub tree: Arc<Tree>,
+    /// Paths protected from every release.
+    pub protect: PathFilter,
+    /// Largest number of deletions in one commit.
+    pub max_delete: Limit,
+    /// Age from which a release is reported as stale.
+    pub max_age: Option<Duration>,
+    /// Commands around a commit.
+    pub hooks: Hooks,
+    /// Results of the last comparison, for the next one.
+    pub memory: Mutex<Memory>,
+    /// Whether the tree catches up with other hosts and serves the others.
+    pub catch_up: CatchUp,
+    /// Interval of drift checks.
+    pub repair: Option<Duration>,
+    /// Results of drift checks.
+    pub drift_counts: DriftCounts,
+}
+
+impl ManagedTree {
+    /// Plans the changes from the `scanned` tree to `header`, within the host's own rules.
+    pub(super) fn compare(&self, scanned: &Scanned, header: &Header) -> crate::Result<Plan> {
+        let manifest = Manifest::of(header, self.tree.nodes());
+        let names = HostNames::default();
+        let spared = spared(&self.tree, header)?;
+        let max_delete = self.max_delete;
+        let rules = HostRules {
+            protect: &self.protect,
+            spared: &spared,
+            max_delete,
+            owners: &names,
+        };
+
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+
+        Ok(memory.diff(scanned, &manifest, &header.rules, &header.scope, &rules)?)
+    }
+}
+
+/// Opens a tree by its configuration; recovers an interrupted commit first.
+pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result<ManagedTree> {
+    let options = crate::tree::TreeOptions {
+        keep: config.keep as usize,
+        follow_links: config.follow_links,
+        exchanges: config.swap != Some(false),
+    };
+
+    let name = &config.name;
+    let tree = Tree::open(name.clone(), &config.path, state_dir, options)?;
+    if let Some(warning) = tree.state().warning() {
+        tracing::warn!("tree {name}: {warning}");
+    }
+
+    match tree.recovery() {
+        crate::tree::Recovery::Nothing => {}
+        crate::tree::Recovery::Completed(serial) => {
+            tracing::warn!(
+                "tree {name}: the commit of {name}@{serial} was interrupted and is completed now"
+            );
+        }
+        crate::tree::Recovery::Undone(serial) => {
+            tracing::warn!(
+                "tree {name}: the commit of {name}@{serial} was interrupted and is undone now"
+            );
+        }
+    }
+
+    let protect = config.protect.clone();
+    let hooks = config.hooks.clone();
+    Ok(ManagedTree {
+        tree,
+        protect,
+        max_delete: config.max_delete.unwrap_or(Limit::NONE),
+        max_age: config.max_age,
+        hooks,
+        memory: Mutex::default(),
+        catch_up: config.catch_up,
+        repair: config.repair,
+        drift_counts: DriftCounts::default(),
+    })
+}
+
+/// Results of drift checks since the daemon started.
+#[derive(Debug, Default)]
+pub struct DriftCounts {
+    looks: AtomicU64,
+    drifted: AtomicU64,
+    repaired: AtomicU64,
+    /// Differing paths in the last check.
+    paths: AtomicU64,
+}
+
+impl DriftCounts {
+    /// The counts; `None` before the first check.
+    pub fn counts(&self) -> Option<Drifted> {
+        let count = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let told = Drifted {
+            looks: count(&self.looks),
+            drifted: count(&self.drifted),
+            repaired: count(&self.repaired),
+            paths: Some(count(&self.paths)),
+        };
+
+        (told.looks > 0 || told.repaired > 0).then_some(told)
+    }
+
+    /// Counts a check that found `paths` to differ.
+    pub(super) fn found(&self, paths: u64) {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.paths.store(paths, Ordering::Relaxed);
+        if paths > 0 {
+            self.drifted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a commit removed all drift.
+    pub(super) fn clear(&self) {
+        self.paths.store(0, Ordering::Relaxed);
+    }
+
+    /// Counts and logs a repair: a commit of the current release.
+    pub(super) fn repaired(&self, release: &Release, done: &CommitReport) {
+        self.repaired.fetch_add(1, Ordering::Relaxed);
+        let written = done.files_written + done.directories_made;
+        let changed = done.metadata_changed;
+        tracing::warn!(
+            "{release}: repaired: {written} paths made anew, of {changed} mode, owner or time, \
+            {} removed",
+            done.deleted
+        );
+    }
+}

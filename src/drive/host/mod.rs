@@ -1,0 +1,37 @@
+//! A running host: the receiver machine on a real network, with real trees.
+//!
+//! `run` is the loop of a host. `disk` hands the machine's requests to one thread for each tree;
+//! `admission` checks offers first, by the rules of `authorize`. `session` works until a release is
+//! staged, `switch` from there on, with `readback` for present blocks. `managed` is a tree with the
+//! host's own rules. `own_scan` and `drift_check` compare a tree with its release.
+
+mod admission;
+mod authorize;
+mod disk;
+mod drift_check;
+mod handle;
+mod managed;
+mod offer;
+mod own_key;
+mod own_scan;
+mod peer_log;
+mod queries;
+mod readback;
+mod run;
+mod rx_drops;
+mod session;
+mod shared;
+mod spared;
+mod staleness;
+mod switch;
+mod tombstones;
+mod tree_thread;
+mod trees;
+
+pub use handle::HostHandle;
+pub use managed::{ManagedTree, open_tree};
+pub use own_key::OwnKey;
+pub use run::HostLoop;
+pub use rx_drops::advice;
+pub use shared::LocalHost;
+pub use trees::Trees;

@@ -1,0 +1,78 @@
+//! The facts of a session: a release, its sender and its key. Constant during the session.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::managed::ManagedTree;
+use super::shared::LocalHost;
+use crate::id::HostName;
+use crate::keys::PublicKey;
+use crate::manifest::Release;
+use crate::proto::receiver::ScanMode;
+use crate::wire::message::SignedOrder;
+
+/// A request to open a session.
+pub(super) struct Opening {
+    pub(super) release: Release,
+    pub(super) signature: Arc<[u8]>,
+    pub(super) look: ScanMode,
+    /// Claimed name of the sender.
+    pub(super) sender: HostName,
+    /// Commit order sent with the release.
+    pub(super) grant: Option<SignedOrder>,
+    /// Set when the daemon ends.
+    pub(super) ending: Arc<AtomicBool>,
+    /// Set when the session is closed.
+    pub(super) closed: Arc<AtomicBool>,
+}
+
+/// An admitted opening with its tree.
+pub(super) struct SessionOffer<'a> {
+    pub(super) host: &'a LocalHost,
+    pub(super) managed: &'a ManagedTree,
+    pub(super) release: Release,
+    pub(super) signature: Arc<[u8]>,
+    /// Signing key of the release.
+    pub(super) key: PublicKey,
+    pub(super) sender: HostName,
+    pub(super) how: ScanMode,
+    /// Commit order of a release missed by this host.
+    pub(super) grant: Option<SignedOrder>,
+    /// Set when the daemon ends.
+    pub(super) ending: Arc<AtomicBool>,
+    /// Set when the session is closed.
+    pub(super) closed: Arc<AtomicBool>,
+}
+
+impl<'a> SessionOffer<'a> {
+    /// The offer of `opening`, signed by `key`.
+    pub(super) fn new(
+        host: &'a LocalHost,
+        managed: &'a ManagedTree,
+        opening: Opening,
+        key: PublicKey,
+    ) -> Self {
+        let Opening {
+            release,
+            signature,
+            look: how,
+            sender,
+            grant,
+            ending,
+            closed,
+        } = opening;
+
+        Self {
+            host,
+            managed,
+            release,
+            signature,
+            key,
+            sender,
+            how,
+            grant,
+            ending,
+            closed,
+        }
+    }
+}

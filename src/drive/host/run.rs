@@ -1,0 +1,419 @@
+//! The loop of a running host: the receiver machine on a real network with real trees.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as Inbox, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use super::disk::Disk;
+use super::drift_check::DriftSchedule;
+use super::handle::{HostCommand, HostHandle};
+use super::managed::ManagedTree;
+use super::peer_log::PeerLog;
+use super::queries::QueryAnswers;
+use super::rx_drops::ReceiveDrops;
+use super::shared::LocalHost;
+use crate::Result;
+use crate::drive::clock::{self, Clock};
+use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
+use crate::id::{InstanceId, TreeName};
+use crate::keys::GroupKey;
+use crate::manifest::Release;
+use crate::outcome::MemberInfo;
+use crate::proto::members::Trust;
+use crate::proto::receiver::{DiskReply, HostSetup, Receiver};
+use crate::units::Moment;
+use crate::wire::message::{Pull, TreeState};
+use crate::wire::seal::OpenError;
+
+/// Longest delay of the host's end by an order in progress.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest further wait for the sender to acknowledge the outcome.
+const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest number of pulls that wait while one release is served.
+const MAX_WAITING_PULLS: usize = 16;
+/// Interval at which an ending host checks for orders in progress.
+const END_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Interval of checks for peers whose datagrams do not open.
+const UNHEARD_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after the first beacon in which a member without a release may still be catching up.
+const ARRIVAL_TIME: Duration = Duration::from_secs(30);
+/// Timeout for a silent sender.
+const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A host ready to run.
+#[derive(Debug)]
+pub struct HostLoop {
+    host: Arc<LocalHost>,
+    endpoint: GroupEndpoint,
+    clock: Clock,
+    machine: Receiver,
+    disk: Disk,
+    replies: Inbox<DiskReply>,
+    answers: QueryAnswers,
+    commands: Inbox<HostCommand>,
+    /// Deadline for orders in progress, once the host has to end.
+    ending: Option<Moment>,
+    peer_log: PeerLog,
+    drops: ReceiveDrops,
+    /// Time of the last check for peers whose datagrams do not open.
+    looked: Moment,
+    /// Schedule of drift checks.
+    drift_schedule: DriftSchedule,
+    /// Channel for pulls of other hosts.
+    pulls: Option<SyncSender<Pull>>,
+}
+
+impl HostLoop {
+    /// Joins the group under the host's name.
+    pub fn start(
+        network: impl Into<GroupLinks>,
+        host: Arc<LocalHost>,
+    ) -> Result<(Self, HostHandle)> {
+        let clock = Clock::start();
+        let network = network.into();
+        let sealed = !network.keys.is_empty();
+        let key = host.key()?;
+        if let Some(public) = key.identity().public() {
+            tracing::info!("host key {}", public.fingerprint());
+        }
+
+        let endpoint = GroupEndpoint::of(network, key.instance())?;
+        // Half of the receive buffer: the kernel accounts as much again for bookkeeping.
+        let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
+        let trust = if endpoint.is_sealed() {
+            Trust::Proven
+        } else {
+            Trust::Twice
+        };
+
+        let answers = QueryAnswers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
+        let setup = HostSetup {
+            name: host.name.clone(),
+            trees: host.states(),
+            takes: trees_where(&host, |m| m.catch_up.takes()),
+            gives: trees_where(&host, |m| m.catch_up.gives(sealed)),
+            tombstones: host.tombstones(),
+            key,
+            shown: host.shown(),
+            headers: host.headers(),
+            trust,
+            seed: clock::seed(),
+            datagram: endpoint.datagram(),
+            room: endpoint.room(),
+            patience: SENDER_TIMEOUT,
+            window,
+        };
+
+        let (reply_to, replies) = channel();
+        let (command_to, commands) = channel();
+        let waker = endpoint.waker();
+        let instance = setup.key.instance();
+        let handle = HostHandle::new(command_to, waker, instance, Arc::clone(&host));
+
+        let drift_schedule = DriftSchedule::new(clock.now(), host.trees.iter());
+        let strange: Vec<_> = host
+            .trees
+            .iter()
+            .filter(|(_, m)| m.tree.is_strange())
+            .map(|(n, _)| n.clone())
+            .collect();
+
+        let mut disk = Disk::new(Arc::clone(&host), reply_to, endpoint.waker())?;
+        // The recorded state of such a tree is not reported without a check.
+        strange.iter().for_each(|name| disk.check_drift(name));
+        let machine = Receiver::new(clock.now(), setup);
+        let drops = ReceiveDrops::new(clock.now());
+        let peer_log = PeerLog::new(clock.now());
+        let looked = clock.now();
+        let running = Self {
+            host,
+            endpoint,
+            clock,
+            machine,
+            disk,
+            replies,
+            answers,
+            commands,
+            ending: None,
+            peer_log,
+            drops,
+            looked,
+            drift_schedule,
+            pulls: None,
+        };
+
+        Ok((running, handle))
+    }
+
+    /// Returns the channel of pulls: releases of this host missing on others.
+    pub fn pulls(&mut self) -> Inbox<Pull> {
+        let (outbox, inbox) = sync_channel(MAX_WAITING_PULLS);
+        self.pulls = Some(outbox);
+        inbox
+    }
+
+    /// Runs until the command to stop.
+    pub fn run(mut self) -> Result<()> {
+        loop {
+            while let Ok(reply) = self.replies.try_recv() {
+                self.machine.handle_reply(self.clock.now(), reply);
+            }
+
+            while let Ok(command) = self.commands.try_recv() {
+                self.carry_out(command);
+            }
+
+            let now = self.clock.now();
+            if self.may_leave(now) {
+                return self.leave();
+            }
+
+            self.run_timers(now);
+            self.answers.work(now, &mut self.machine);
+            self.drain();
+
+            self.wait()?;
+            let machine = &mut self.machine;
+            let clock = &self.clock;
+            self.endpoint.receive(|datagram| {
+                let arrival = datagram
+                    .stamp
+                    .unwrap_or_else(clock::since_epoch)
+                    .as_micros() as u64;
+                machine.handle_datagram(clock.now(), datagram.from, datagram.bytes, arrival);
+            });
+        }
+    }
+
+    fn carry_out(&mut self, command: HostCommand) {
+        let now = self.clock.now();
+        match command {
+            HostCommand::Members(answer) => drop(answer.send(self.members())),
+            HostCommand::Strangers(answer) => {
+                let strangers = self.endpoint.unheard().recent(clock::since_epoch());
+                drop(answer.send(strangers.collect()));
+            }
+            HostCommand::Rekey(keys) => self.rekey(&keys),
+            HostCommand::Sessions(answer) => drop(answer.send(self.machine.sessions())),
+            HostCommand::Ignore(session, answer) => {
+                self.machine.ignore(session);
+                let _ = answer.send(());
+            }
+
+            HostCommand::Sent(release, answer) => {
+                if self.lacks_nothing(&release) {
+                    let states = self.disk.sent(&release);
+                    self.machine.handle_reply(now, DiskReply::Trees(states));
+                }
+                let _ = answer.send(());
+            }
+            HostCommand::New(mut hosts, answer) => {
+                let members = self.machine.members();
+                let since =
+                    |id: &InstanceId| members.get(*id).map(|member| now.since(member.since));
+                hosts.retain(|id| since(id).is_none_or(|age| age < ARRIVAL_TIME));
+                let _ = answer.send(hosts);
+            }
+            HostCommand::Changed => {
+                let headers = self.host.headers();
+                self.machine.handle_reply(now, DiskReply::Headers(headers));
+                let states = self.disk.states();
+                self.machine.handle_reply(now, DiskReply::Trees(states));
+            }
+
+            HostCommand::Opened(tree) => self.opened(&tree),
+            HostCommand::Stop => self.ending = self.ending.or(Some(now + ORDER_TIMEOUT)),
+        }
+    }
+
+    fn run_timers(&mut self, now: Moment) {
+        if let Some(total) = self.drops.poll(now, self.endpoint.links()) {
+            self.machine.set_dropped(total);
+        }
+
+        self.report_unheard(now);
+        while let Some(tree) = self.drift_schedule.poll(now) {
+            self.disk.check_drift(&tree);
+        }
+
+        if self.machine.poll_timeout(now) <= now {
+            self.machine.handle_timeout(now);
+        }
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        let due = self
+            .drift_schedule
+            .timeout()
+            .into_iter()
+            .chain([self.machine.poll_timeout(now)])
+            .min();
+
+        let wait = due.unwrap_or(now).since(now);
+        let wait = match self.ending {
+            Some(_) => wait.min(END_POLL_INTERVAL),
+            None => wait,
+        };
+
+        self.endpoint.wait(Some(wait))
+    }
+
+    /// Returns whether the host has to end and no order is in progress, so each sender learns the
+    /// outcome of a commit.
+    fn may_leave(&mut self, now: Moment) -> bool {
+        let Some(limit) = self.ending else {
+            return false;
+        };
+
+        let (ordering, unheard) = self.machine.orders();
+        if !ordering {
+            self.ending = Some(limit.min(now + ACK_TIMEOUT));
+        }
+
+        !(ordering || unheard) || limit <= now
+    }
+
+    fn opened(&mut self, tree: &TreeName) {
+        let Some(managed) = self.host.trees.get(tree) else {
+            return;
+        };
+
+        let now = self.clock.now();
+        if managed.catch_up.takes() {
+            let gives = managed.catch_up.gives(self.endpoint.room() > 0);
+            self.machine
+                .handle_reply(now, DiskReply::CatchesUp(tree.clone(), gives));
+        }
+
+        for buried in managed.tree.state().tombstones().unwrap_or_default() {
+            self.machine
+                .handle_reply(now, DiskReply::Buried(buried.order, true));
+        }
+
+        self.machine
+            .handle_reply(now, DiskReply::Headers(self.host.headers()));
+        self.machine
+            .handle_reply(now, DiskReply::Trees(self.disk.states()));
+        self.drift_schedule.add(now, tree, managed);
+
+        if managed.tree.is_strange() {
+            self.disk.check_drift(tree);
+        }
+    }
+
+    /// Returns whether no member has a newer release of the same tree; otherwise this host has to
+    /// catch up first.
+    fn lacks_nothing(&self, release: &Release) -> bool {
+        let tree = &release.header().tree;
+        let Some(managed) = self.host.trees.get(tree) else {
+            return false;
+        };
+
+        let Ok(own) = managed.tree.newest() else {
+            return false;
+        };
+
+        let members = || {
+            self.machine
+                .members()
+                .iter()
+                .flat_map(|(_, m)| &m.hello.trees)
+                .filter(|t| t.tree == *tree)
+        };
+
+        let stones: BTreeSet<_> = members()
+            .flat_map(|t| t.tombstones.iter().flatten())
+            .map(|s| s.release)
+            .collect();
+        let is_newer = |t: &TreeState| {
+            t.running > Some(own) && t.release.is_some_and(|id| !stones.contains(&id))
+        };
+
+        !members().any(is_newer)
+    }
+
+    fn drain(&mut self) {
+        let machine = &mut self.machine;
+        self.endpoint.flush(|out| machine.poll_transmit(out));
+        if let Some(trouble) = self.endpoint.take_warning() {
+            tracing::warn!("{trouble}");
+        }
+
+        while let Some(request) = self.machine.poll_request() {
+            self.disk.request(request);
+        }
+
+        while let Some(pull) = self.machine.poll_pull() {
+            // Without a serving thread pulls are dropped; if the channel is full, the host pulls
+            // again.
+            let _ = self.pulls.as_ref().map(|pulls| pulls.try_send(pull));
+        }
+
+        while let Some(notice) = self.machine.poll_notice() {
+            let now = self.clock.now();
+            self.answers.note(now, &notice);
+            self.peer_log.on_notice(now, &notice);
+        }
+    }
+
+    /// Reports peers whose datagrams do not open, in the log and in beacons.
+    fn report_unheard(&mut self, now: Moment) {
+        if now.since(self.looked) < UNHEARD_POLL_INTERVAL {
+            return;
+        }
+
+        self.looked = now;
+        for stranger in self.endpoint.take_new_unheard() {
+            self.peer_log.on_stranger(now, stranger);
+        }
+
+        let plain = self
+            .endpoint
+            .unheard()
+            .recent(clock::since_epoch())
+            .filter(|s| s.kind == OpenError::Plain);
+
+        self.machine.set_unheard(plain.map(|s| s.address));
+    }
+
+    fn rekey(&mut self, keys: &[GroupKey]) {
+        match self.endpoint.rekey(keys) {
+            Ok(true) => tracing::info!(
+                "datagrams are sealed with the first of {} group keys",
+                keys.len()
+            ),
+            Ok(false) => tracing::error!(
+                "a group key where there was none, or none any more: restart the daemon"
+            ),
+            Err(e) => tracing::error!("the group keys stay as they were: {e}"),
+        }
+    }
+
+    fn leave(mut self) -> Result<()> {
+        self.machine.leave();
+        self.drain();
+        Ok(())
+    }
+
+    fn members(&self) -> Vec<MemberInfo> {
+        self.machine
+            .members()
+            .iter()
+            .map(|(_, member)| member.into())
+            .collect()
+    }
+}
+
+/// Names of the host's trees with a property.
+fn trees_where(
+    host: &LocalHost,
+    has_property: impl Fn(&ManagedTree) -> bool,
+) -> BTreeSet<TreeName> {
+    host.trees
+        .iter()
+        .filter(|(_, managed)| has_property(managed))
+        .map(|(name, _)| name.clone())
+        .collect()
+}

@@ -1,0 +1,361 @@
+//! One session's work on one tree: from the signed release to the complete stage.
+//!
+//! Checks a peer's data before any effect, by the rules of `authorize`. `switch` follows the stage.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::authorize::{check_catch_up, check_newer};
+use super::offer::SessionOffer;
+use super::own_scan::ScanTask;
+use super::readback::Readback;
+use super::shared::LocalHost;
+use super::switch::Switch;
+use crate::block::BlockRef;
+use crate::block::frame::Expander;
+use crate::drive::drift;
+use crate::error::Kind;
+use crate::id::{Ordinal, SessionId};
+use crate::manifest::Intent;
+use crate::manifest::explore::Explorer;
+use crate::manifest::read::NodeSource;
+use crate::proto::RangeSet;
+use crate::proto::generation::{Body, Encoding, PlacedBlock};
+use crate::proto::receiver::{DiskReply, DiskRequest, ReasonText};
+use crate::tree::NodeStore;
+use crate::tree::scan::Scanned;
+use crate::tree::stage::Stage;
+use crate::wire::message::DiffSummary;
+
+/// One session's work on one tree.
+pub(super) struct TreeSession<'a> {
+    offer: SessionOffer<'a>,
+    explorer: Explorer,
+    /// Scan of the tree while nodes of the manifest are missing.
+    scan: Option<ScanTask>,
+    stage: Option<Stage>,
+    readback: Readback,
+    expander: Expander,
+    switch: Switch,
+}
+
+impl<'a> TreeSession<'a> {
+    /// Begins with an admitted offer.
+    pub(super) fn begin(offer: SessionOffer<'a>) -> Self {
+        Self {
+            explorer: Explorer::new(offer.release.header().root),
+            scan: None,
+            stage: None,
+            readback: Readback::default(),
+            expander: Expander::default(),
+            switch: Switch::default(),
+            offer,
+        }
+    }
+
+    /// The host of the session.
+    pub(super) fn host(&self) -> &'a LocalHost {
+        self.offer.host
+    }
+
+    /// Reserves disk space for the stage.
+    pub(super) fn reserve(&self) -> crate::Result<()> {
+        self.stage.as_ref().map_or(Ok(()), Stage::reserve)
+    }
+
+    /// Ends the session; an unreverted commit becomes final.
+    pub(super) fn close(&mut self) {
+        self.switch.close(&self.offer, &mut self.stage);
+    }
+
+    /// Stores the commit order of the release.
+    pub(super) fn keep_order(&mut self) {
+        self.switch.keep_order(&self.offer);
+    }
+
+    /// Carries out a request. Returns `None` for requests outside of sessions.
+    pub(super) fn answer(&mut self, id: SessionId, request: DiskRequest) -> Option<DiskReply> {
+        Some(match request {
+            DiskRequest::Explore(_) => DiskReply::Explored(id, self.explore()),
+            DiskRequest::Diff(_) => DiskReply::Diffed(id, self.diff()),
+            DiskRequest::Deliver {
+                payload,
+                body,
+                blocks,
+                ..
+            } => {
+                let outcome = self.deliver(&payload, body, &blocks);
+                DiskReply::Delivered(id, payload, outcome)
+            }
+            DiskRequest::ReadBack {
+                generation, parts, ..
+            } => {
+                let found = self.readback.read(&self.offer, self.stage.as_ref(), parts);
+                DiskReply::ReadBack(id, generation, found)
+            }
+            DiskRequest::Finish(_) => DiskReply::Finished(id, self.finish()),
+            DiskRequest::Order { order, .. } => DiskReply::Ordered(
+                id,
+                self.switch.order(&self.offer, &mut self.stage, id, &order),
+            ),
+            DiskRequest::Check(_) => DiskReply::Checked(id, self.switch.check(&self.offer)),
+
+            DiskRequest::Open { .. } | DiskRequest::Close(_) => return None,
+            DiskRequest::Bury(_) | DiskRequest::GoBack(_) | DiskRequest::Verify(..) => return None,
+        })
+    }
+
+    fn explore(&mut self) -> Result<RangeSet, ReasonText> {
+        // The previous session may have committed since the opening.
+        let tree = &self.offer.managed.tree;
+        match &self.offer.grant {
+            Some(_) => check_catch_up(tree, &self.offer.release)?,
+            None => check_newer(tree, self.offer.release.header())?,
+        }
+
+        if self.offer.release.header().intent != Intent::Audit {
+            self.offer.managed.tree.mend().map_err(|e| e.with_hint())?;
+        }
+
+        let nodes = self.offer.managed.tree.nodes();
+        // Presence is proven by reading, even for nodes of the current release: the store may be
+        // damaged. With `quick`, presence in the store is enough; a damaged node is found when it
+        // is read.
+        let quick = self.offer.how.quick;
+        let is_here = |node: &BlockRef| {
+            if quick {
+                nodes.has(&node.hash)
+            } else {
+                nodes.node(&node.hash).is_ok()
+            }
+        };
+
+        let missing = self
+            .explorer
+            .advance(nodes, is_here)
+            .map_err(|e| e.to_string())?;
+
+        // A quick scan needs the complete manifest.
+        if !missing.is_empty() && self.scan.is_none() && !self.offer.how.quick {
+            self.scan = Some(
+                ScanTask::begin(
+                    self.offer.managed,
+                    &self.offer.release,
+                    self.offer.how,
+                    Some(&self.offer.closed),
+                )
+                .map_err(|e| e.with_hint())?,
+            );
+        }
+
+        Ok(missing
+            .iter()
+            .map(|(ordinal, _)| ordinal.0..ordinal.0 + 1)
+            .collect())
+    }
+
+    /// Compares the tree with the release.
+    ///
+    /// A refusal may result from the index instead of the tree: then the next scan covers
+    /// everything. A refusal after such a complete scan proves nothing about the index, nor does an
+    /// interrupted one.
+    fn diff(&mut self) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), ReasonText> {
+        let tree = &self.offer.managed.tree;
+        let closed = Arc::clone(&self.offer.closed);
+        let doubt = |is_of_index: bool| {
+            if is_of_index && !closed.load(Ordering::Acquire) {
+                tree.doubt_names();
+            }
+        };
+
+        let scanned = self
+            .scan_result()
+            .inspect_err(|e| doubt(e.kind() == Kind::Io))
+            .map_err(|e| e.with_hint())?;
+        let walked = scanned.walked;
+
+        self.compare(&scanned).inspect_err(|_| doubt(!walked))
+    }
+
+    fn compare(
+        &mut self,
+        scanned: &Scanned,
+    ) -> Result<(DiffSummary, RangeSet, Arc<[u8]>), ReasonText> {
+        // The manifest is complete; further data may be uncompressed.
+        self.expander = Expander::default();
+        let tree = &self.offer.managed.tree;
+        let header = self.offer.release.header();
+        let plan = self
+            .offer
+            .managed
+            .compare(scanned, header)
+            .map_err(|e| e.with_hint())?;
+
+        let lines = if header.intent == Intent::Audit {
+            drift::MAX_LINES
+        } else {
+            drift::FEW_LINES
+        };
+
+        let (list, identity) = drift::encode(&plan, lines);
+        let mut summary = DiffSummary {
+            written: plan.summary.created + plan.summary.updated,
+            touched: plan.summary.metadata,
+            deleted: plan.summary.deleted,
+            extra: plan.summary.extra,
+            fetch: plan.summary.fetch_bytes,
+            drift: identity,
+            drift_bytes: list.len() as u64,
+            votes: None,
+        };
+
+        let changes = summary.written + summary.touched + summary.deleted > 0;
+        self.switch.set_changes(changes);
+        summary.votes = Some(changes && self.offer.managed.hooks.before.is_some());
+        let wants = if header.intent == Intent::Audit {
+            // Report now any obstruction of a commit.
+            tree.check_way(&plan).map_err(|e| e.with_hint())?;
+            plan.wants.iter().cloned().collect()
+        } else {
+            tree.nodes().sync().map_err(|e| e.with_hint())?;
+            let stage = Stage::begin(tree, plan).map_err(|e| e.with_hint())?;
+            summary.fetch = stage.plan().summary.fetch_bytes;
+            let wants: RangeSet = stage.wants().iter().cloned().collect();
+            self.stage = Some(stage);
+            wants
+        };
+
+        Ok((summary, wants, list.into()))
+    }
+
+    /// Result of the scan during the fetch of nodes, or of a new one.
+    fn scan_result(&mut self) -> crate::Result<Scanned> {
+        match self.scan.take() {
+            Some(look) => look.end(),
+            None => ScanTask::begin(
+                self.offer.managed,
+                &self.offer.release,
+                self.offer.how,
+                Some(&self.offer.closed),
+            )?
+            .end(),
+        }
+    }
+
+    /// Expands a payload and keeps the blocks. If a frame does not match the map, every block is
+    /// wrong.
+    fn deliver(
+        &mut self,
+        payload: &[u8],
+        at: Body,
+        blocks: &[PlacedBlock],
+    ) -> Result<(RangeSet, u64), ReasonText> {
+        let encoded = payload.get(at.start..).unwrap_or_default();
+        let content = match at.encoding {
+            Encoding::Plain => Some(encoded),
+            Encoding::Zstd => self.expander.expand(encoded, at.plain),
+        };
+
+        match (content, &self.stage) {
+            (None, _) => Ok((
+                blocks
+                    .iter()
+                    .map(|b| b.ordinal.0..b.ordinal.0 + 1)
+                    .collect(),
+                0,
+            )),
+            (Some(content), None) => keep_nodes(
+                &self.explorer,
+                self.offer.managed.tree.nodes(),
+                content,
+                blocks,
+            ),
+            (Some(content), Some(stage)) => stage_blocks(stage, content, blocks),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), ReasonText> {
+        self.readback = Readback::default();
+        let stage = self.stage.as_mut().ok_or("nothing is staged")?;
+        stage
+            .finish()
+            .inspect_err(|e| self.offer.managed.tree.drop_index(e))
+            .map_err(|e| e.with_hint())
+    }
+}
+
+/// Verifies and stores nodes of the manifest.
+fn keep_nodes(
+    explorer: &Explorer,
+    nodes: &NodeStore,
+    content: &[u8],
+    blocks: &[PlacedBlock],
+) -> Result<(RangeSet, u64), ReasonText> {
+    let mut wrong = RangeSet::default();
+    let mut bytes = 0;
+    for placed in blocks {
+        let node = content.get(placed.bytes.clone()).unwrap_or_default();
+        let Some(block) = explorer.missing(placed.ordinal) else {
+            continue;
+        };
+        match nodes.put_node(block, node).map_err(|e| e.with_hint())? {
+            true => bytes += node.len() as u64,
+            false => wrong.insert(placed.ordinal.0..placed.ordinal.0 + 1),
+        }
+    }
+
+    Ok((wrong, bytes))
+}
+
+/// Verifies and writes blocks on two threads, which share the content by bytes.
+fn stage_blocks(
+    stage: &Stage,
+    content: &[u8],
+    blocks: &[PlacedBlock],
+) -> Result<(RangeSet, u64), ReasonText> {
+    let put = |blocks: &[PlacedBlock]| -> Result<(RangeSet, u64), ReasonText> {
+        let mut wrong = RangeSet::default();
+        let mut bytes = 0;
+        for placed in blocks {
+            let block = content.get(placed.bytes.clone()).unwrap_or_default();
+            let Ordinal(ordinal) = placed.ordinal;
+            match stage
+                .put(placed.ordinal, block)
+                .map_err(|e| e.with_hint())?
+            {
+                true => bytes += block.len() as u64,
+                false => wrong.insert(ordinal..ordinal + 1),
+            }
+        }
+        Ok((wrong, bytes))
+    };
+
+    let middle = blocks
+        .iter()
+        .position(|b| b.bytes.start >= content.len() / 2)
+        .unwrap_or(0);
+    if content.len() < PARALLEL_BYTES || middle == 0 {
+        return put(blocks);
+    }
+
+    let (first, second) = blocks.split_at(middle);
+    let (a, b) = std::thread::scope(|scope| {
+        match std::thread::Builder::new().spawn_scoped(scope, || put(second)) {
+            Ok(other) => (
+                put(first),
+                other
+                    .join()
+                    .unwrap_or_else(|_| Err("a staging thread failed".into())),
+            ),
+            // Slower, with the same result.
+            Err(_) => (put(first), put(second)),
+        }
+    });
+
+    let ((mut wrong, bytes), (more_wrong, more_bytes)) = (a?, b?);
+    wrong.extend(&more_wrong);
+    Ok((wrong, bytes + more_bytes))
+}
+
+/// Smallest content worth a second thread.
+const PARALLEL_BYTES: usize = 512 << 10;

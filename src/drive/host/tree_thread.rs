@@ -1,0 +1,225 @@
+//! The thread of one tree: sessions and other work, one after the other.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+
+use super::managed::ManagedTree;
+use super::offer::{Opening, SessionOffer};
+use super::session::TreeSession;
+use super::shared::LocalHost;
+use crate::id::{SessionId, TreeName};
+use crate::keys::PublicKey;
+use crate::net::Waker;
+use crate::proto::receiver::{DiskReply, DiskRequest, Ordered, ReasonText};
+
+/// A job of a tree's thread.
+pub(super) enum TreeJob {
+    /// A session, from its first request to its last.
+    Session(Box<AdmittedSession>),
+    /// A drift check or a revert.
+    Work(TreeWork),
+}
+
+/// Work on a tree outside of sessions.
+pub(super) type TreeWork = Box<dyn FnOnce(&LocalHost, &ManagedTree, &Replies) + Send>;
+
+/// Channel for replies to the machine.
+#[derive(Clone)]
+pub(super) struct Replies {
+    replies: Sender<DiskReply>,
+    waker: Waker,
+}
+
+impl Replies {
+    /// Sends into `replies` and wakes the loop by `waker`.
+    pub(super) fn new(replies: Sender<DiskReply>, waker: Waker) -> Self {
+        Self { replies, waker }
+    }
+
+    /// Sends the current states of the trees.
+    pub(super) fn trees(&self, host: &LocalHost) {
+        self.send(DiskReply::Shown(host.shown()));
+        self.send(DiskReply::Headers(host.headers()));
+        self.send(DiskReply::Trees(host.states()));
+    }
+
+    pub(super) fn send(&self, reply: DiskReply) {
+        // An ending daemon reads no more replies.
+        let _ = self.replies.send(reply);
+        self.waker.wake();
+    }
+}
+
+/// Runs the jobs of a tree.
+pub(super) fn run(host: &LocalHost, tree: &TreeName, jobs: &Receiver<TreeJob>, answer: &Replies) {
+    lower_priority();
+    for job in jobs {
+        // Only jobs for served trees are admitted.
+        let Some(managed) = host.trees.get(tree) else {
+            continue;
+        };
+        match job {
+            TreeJob::Session(task) => task.run(host, managed),
+            // A panic is logged already.
+            TreeJob::Work(work) => drop(catch_panic(|| work(host, managed, answer))),
+        }
+    }
+}
+
+/// An admitted session. Earlier sessions have ended, including their last order and cleanup.
+pub(super) struct AdmittedSession {
+    pub(super) id: SessionId,
+    pub(super) opening: Opening,
+    /// Signing key of the release.
+    pub(super) key: PublicKey,
+    pub(super) requests: Receiver<DiskRequest>,
+    pub(super) answer: Replies,
+}
+
+impl AdmittedSession {
+    fn run(self, host: &LocalHost, managed: &ManagedTree) {
+        let closed = Arc::clone(&self.opening.closed);
+        let offer = SessionOffer::new(host, managed, self.opening, self.key);
+        let mut session = TreeSession::begin(offer);
+        let id = self.id;
+        let requests = self.requests;
+        let answer = self.answer;
+        while let Ok(request) = requests.recv() {
+            // Orders and checks run even after the session is closed.
+            let matters = matches!(request, DiskRequest::Order { .. } | DiskRequest::Check(_));
+            if closed.load(Ordering::Acquire) && !matters {
+                continue;
+            }
+            if !work(id, &answer, &mut session, request) {
+                break;
+            }
+        }
+
+        // A panic is logged already.
+        let _ = catch_panic(|| session.close());
+        // After a failure, queued orders get a reply, to end the sender's wait.
+        for _ in requests
+            .iter()
+            .filter(|r| matches!(r, DiskRequest::Order { .. }))
+        {
+            answer.send(DiskReply::Ordered(id, None));
+        }
+    }
+}
+
+/// Carries out one request; returns false if the session cannot go on.
+fn work(
+    id: SessionId,
+    answer: &Replies,
+    session: &mut TreeSession<'_>,
+    request: DiskRequest,
+) -> bool {
+    // Stands for the request in the reply to a panic.
+    let stub = match &request {
+        DiskRequest::Deliver { session, body, .. } => {
+            let payload = Vec::new();
+            let blocks = Vec::new();
+            DiskRequest::Deliver {
+                session: *session,
+                payload,
+                body: *body,
+                blocks,
+            }
+        }
+        DiskRequest::ReadBack {
+            session,
+            generation,
+            ..
+        } => DiskRequest::ReadBack {
+            session: *session,
+            generation: *generation,
+            parts: Vec::new(),
+        },
+        other => other.clone(),
+    };
+
+    let reply = match catch_panic(|| session.answer(id, request)) {
+        Ok(Some(reply)) => reply,
+        Ok(None) => return true,
+        Err(why) => {
+            if let Some(reply) = failure_reply(&stub, why) {
+                answer.send(reply);
+            }
+            return false;
+        }
+    };
+
+    // A failed commit has used up its serial as well.
+    if let DiskReply::Ordered(_, Some(_)) | DiskReply::Checked(..) = reply {
+        answer.trees(session.host());
+    }
+
+    let compared = matches!(reply, DiskReply::Diffed(_, Ok(_)));
+    answer.send(reply);
+    session.keep_order();
+
+    if compared && let Err(e) = session.reserve() {
+        answer.send(DiskReply::Finished(id, Err(e.with_hint())));
+        return false;
+    }
+
+    true
+}
+
+/// Lowers the priority of this thread: hashing and writing must not delay receiving, since late
+/// datagrams are lost and retransmitted.
+pub(super) fn lower_priority() {
+    // Applies to this thread and its children.
+    if let Err(e) = rustix::process::nice(NICENESS) {
+        tracing::debug!("cannot lower the priority of a thread: {e}");
+    }
+}
+
+/// Niceness added to threads for hashing and writing.
+const NICENESS: i32 = 3;
+
+/// Runs `work`; a panic ends the session and not the host.
+pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, ReasonText> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or(panic.downcast_ref::<&str>().copied());
+        let why = format!(
+            "a defect in makuo on this host: {}",
+            text.unwrap_or("no text")
+        );
+        tracing::error!("{why}");
+        why
+    })
+}
+
+/// DiskReply to a failed request.
+pub(super) fn failure_reply(request: &DiskRequest, why: ReasonText) -> Option<DiskReply> {
+    Some(match request {
+        DiskRequest::Open { session, .. } => DiskReply::Opened(*session, Err(why.into())),
+        DiskRequest::Explore(id) => DiskReply::Explored(*id, Err(why)),
+        DiskRequest::Diff(id) => DiskReply::Diffed(*id, Err(why)),
+        DiskRequest::Finish(id) => DiskReply::Finished(*id, Err(why)),
+        DiskRequest::Deliver { session, .. } => {
+            DiskReply::Delivered(*session, Vec::new(), Err(why))
+        }
+        DiskRequest::ReadBack {
+            session,
+            generation,
+            ..
+        } => DiskReply::ReadBack(*session, *generation, Vec::new()),
+        DiskRequest::Order { session, .. } => {
+            DiskReply::Ordered(*session, Some(Ordered::Failed(why)))
+        }
+        DiskRequest::Check(id) => DiskReply::Checked(*id, Err(why)),
+        DiskRequest::Close(_)
+        | DiskRequest::Bury(_)
+        | DiskRequest::GoBack(_)
+        | DiskRequest::Verify(..) => {
+            return None;
+        }
+    })
+}

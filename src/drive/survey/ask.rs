@@ -1,0 +1,237 @@
+//! Asks all hosts for their releases, without a session.
+//!
+//! The query goes to the group together with a solicit. Hosts that are named by beacons and have
+//! not answered are asked again, one by one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::probe::{self, Probe};
+use crate::Result;
+use crate::drive::clock;
+use crate::drive::endpoint::{Arrived, GroupLinks};
+use crate::drive::unproven::UnprovenHosts;
+use crate::id::{HostName, InstanceId, NamedHost, Nonce, Serial, TreeName};
+use crate::proto::Dest;
+use crate::proto::control::Control;
+use crate::proto::members::{MAX_MEMBERS, Table};
+use crate::units::Moment;
+use crate::wire::fragment::Reassembly;
+use crate::wire::query::{Query, QueryAnswer};
+use crate::wire::{Datagram, Message};
+
+/// Largest number of bytes of all answers.
+const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// Largest number of hosts asked one by one in a round.
+const MAX_ASKED_ALONE: usize = 64;
+
+/// A host with an answer or a beacon.
+#[derive(Debug, Clone)]
+pub(super) struct HostAnswer {
+    pub(super) host: HostName,
+    /// Name, with the address if another host has the same name.
+    pub(super) named: NamedHost,
+    pub(super) address: SocketAddr,
+    /// Trees named by the beacon.
+    pub(super) trees: Vec<TreeName>,
+    /// Answer to the query; an old makuo sends none.
+    pub(super) tell: Option<QueryAnswer>,
+}
+
+impl HostAnswer {
+    /// A host with a unique name.
+    pub(super) fn new(
+        host: HostName,
+        address: SocketAddr,
+        trees: Vec<TreeName>,
+        tell: Option<QueryAnswer>,
+    ) -> Self {
+        Self {
+            named: host.clone().into(),
+            host,
+            address,
+            trees,
+            tell,
+        }
+    }
+}
+
+/// Adds addresses to hosts of the same name, which are neighbours in the list.
+pub(super) fn add_addresses(heard: &mut [HostAnswer]) {
+    for same in heard.chunk_by_mut(|a, b| a.host == b.host) {
+        let first = same.first().map(|host| host.address.ip());
+        if same.iter().any(|host| Some(host.address.ip()) != first) {
+            same.iter_mut()
+                .for_each(|host| host.named.address = Some(host.address.ip()));
+        }
+    }
+}
+
+/// Asks for `tree`, or all trees, and the bytes of the release `serial`; sorted by name.
+///
+/// Ends when all hosts with the tree have answered, at the latest after `longest`.
+pub(super) fn ask(
+    network: impl Into<GroupLinks>,
+    tree: Option<&TreeName>,
+    serial: Option<Serial>,
+    longest: Duration,
+) -> Result<Vec<HostAnswer>> {
+    let ask = Query {
+        number: clock::seed(),
+        tree: tree.cloned(),
+        serial,
+    };
+
+    let (query, _) = probe::run(network, longest, |began| FleetQuery::new(began, ask))?;
+    Ok(query.end())
+}
+
+/// A query in progress.
+struct FleetQuery {
+    ask: Query,
+    nonce: Nonce,
+    unproven: UnprovenHosts,
+    rounds: usize,
+    table: Table,
+    reassembly: Reassembly,
+    tells: BTreeMap<InstanceId, (SocketAddr, QueryAnswer)>,
+    /// Bytes of the answers as received.
+    told: usize,
+    /// Time of the last new host.
+    newest: Moment,
+}
+
+impl FleetQuery {
+    fn new(now: Moment, ask: Query) -> Self {
+        Self {
+            ask,
+            nonce: Nonce(clock::seed()),
+            unproven: UnprovenHosts::default(),
+            rounds: 0,
+            table: Table::default(),
+            reassembly: Reassembly::default(),
+            tells: BTreeMap::new(),
+            told: 0,
+            newest: now,
+        }
+    }
+
+    /// Returns whether the query concerns a tree of the host.
+    fn concerns(&self, trees: &[crate::wire::message::TreeState]) -> bool {
+        match &self.ask.tree {
+            Some(tree) => trees.iter().any(|t| t.tree == *tree),
+            None => !trees.is_empty(),
+        }
+    }
+
+    /// Hosts without an answer yet.
+    fn owing(&self) -> Vec<SocketAddr> {
+        let members = self
+            .table
+            .iter()
+            .filter(|(id, m)| self.concerns(&m.hello.trees) && !self.tells.contains_key(id));
+        members.map(|(_, member)| member.address).collect()
+    }
+
+    /// Combines beacons and answers.
+    fn end(mut self) -> Vec<HostAnswer> {
+        let mut heard = Vec::new();
+        for (id, member) in self.table.iter() {
+            let trees = member.hello.trees.iter().map(|t| t.tree.clone()).collect();
+            let tell = self.tells.remove(id).map(|(_, tell)| tell);
+            heard.push(HostAnswer::new(
+                member.hello.name.clone(),
+                member.address,
+                trees,
+                tell,
+            ));
+        }
+
+        // The beacon was lost. The query's random number in the answer proves freshness.
+        for (address, tell) in self.tells.into_values() {
+            // One answer for each name at an address.
+            if heard
+                .iter()
+                .any(|one: &HostAnswer| one.host == tell.host && one.address.ip() == address.ip())
+            {
+                continue;
+            }
+            let trees = tell.trees.iter().map(|t| t.tree.clone()).collect();
+            heard.push(HostAnswer::new(
+                tell.host.clone(),
+                address,
+                trees,
+                Some(tell),
+            ));
+        }
+
+        let found = |name: &HostName| heard.iter().any(|heard: &HostAnswer| heard.host == *name);
+        self.unproven.warn(found);
+        heard.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+        add_addresses(&mut heard);
+
+        heard
+    }
+}
+
+impl Probe for FleetQuery {
+    fn is_done(&mut self, now: Moment) -> bool {
+        let all = !self.table.is_empty() && self.table.len() >= self.table.claimed();
+        all && now.since(self.newest) >= probe::QUIET_TIME && self.owing().is_empty()
+    }
+
+    fn send(&mut self, control: &mut Control) {
+        let question = Message::Query(self.ask.clone());
+        let owing = self.owing();
+        if self.table.is_empty() || self.table.len() < self.table.claimed() {
+            control.send(Dest::Group, &Message::Solicit(Some(self.nonce), None));
+        }
+
+        if self.rounds == 0 || self.table.is_empty() {
+            control.send(Dest::Group, &question);
+        } else if !owing.is_empty() {
+            // Start at another host in each round: some may never answer.
+            let first = (self.rounds * MAX_ASKED_ALONE) % owing.len();
+            let asked = owing
+                .iter()
+                .cycle()
+                .skip(first)
+                .take(owing.len().min(MAX_ASKED_ALONE));
+            asked.for_each(|&host| control.send(Dest::Host(host), &question));
+        }
+
+        self.rounds += 1;
+    }
+
+    fn receive(&mut self, now: Moment, datagram: &Arrived<'_>) {
+        let Ok(Datagram::Control(front, piece)) = Datagram::parse(datagram.bytes) else {
+            return;
+        };
+
+        let Some(whole) = self.reassembly.add(now, front.source, piece) else {
+            return;
+        };
+
+        match Message::decode(&whole) {
+            // A beacon without the nonce may be a replay.
+            Ok(Message::Hello(hello)) if hello.repeats(self.nonce) => {
+                let new = self
+                    .table
+                    .on_hello(now, datagram.from, front.source, hello, true);
+                self.newest = if new { now } else { self.newest };
+            }
+            Ok(Message::Hello(hello)) => self.unproven.record(datagram.from, hello),
+            Ok(Message::Answer(tell))
+                if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS =>
+            {
+                self.told += whole.len();
+                if self.told > MAX_ANSWER_BYTES {
+                    return;
+                }
+                self.tells.insert(front.source, (datagram.from, tell));
+            }
+            _ => {}
+        }
+    }
+}

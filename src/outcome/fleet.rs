@@ -1,0 +1,148 @@
+//! The releases of a fleet and the state of every host: plain data.
+
+use std::net::SocketAddr;
+
+use crate::block::BlockHash;
+use crate::id::{HostName, NamedHost, Serial, TreeName};
+use crate::manifest::ReleaseId;
+use crate::units::{ByteSize, WallTime};
+use crate::wire::message::Tombstone;
+use crate::wire::query::{Drifted, Stale, TreeActivity, Trouble};
+
+/// The releases of one tree that the fleet knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseLog {
+    /// Name of the tree.
+    pub tree: TreeName,
+    /// Hosts that have the tree and answered, by name.
+    pub hosts: Vec<NamedHost>,
+    /// Hosts that have the tree and did not answer.
+    pub silent: Vec<NamedHost>,
+    /// Hosts that name a release and show no header for it: an old makuo, or a lie.
+    pub unshown: Vec<NamedHost>,
+    /// Releases, the newest first.
+    pub releases: Vec<LogRelease>,
+}
+
+/// A release that some hosts run or keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRelease {
+    /// Serial of the release.
+    pub serial: Serial,
+    /// Identity of the release.
+    pub id: ReleaseId,
+    /// Set if the sender aborted or reverted the release, so that no host may pass it on.
+    pub tombstone: Option<Tombstone>,
+    /// Time of the release, by its sender's clock.
+    pub created: WallTime,
+    /// Fingerprint of the signing key; `None` if no host's copy of the signature holds.
+    pub key: Option<String>,
+    /// Entries of the tree.
+    pub entries: u64,
+    /// Bytes of the files.
+    pub bytes: ByteSize,
+    /// Hash of the release's effect on a tree; releases with the same hash are one in the history.
+    pub content: BlockHash,
+    /// True for a release of a part of the tree.
+    pub part: bool,
+    /// Hosts that run the release.
+    pub running: Vec<NamedHost>,
+    /// Running hosts that show the header with a valid signature.
+    pub shown: Vec<NamedHost>,
+    /// Hosts that have a tombstone of the release.
+    pub buried: Vec<NamedHost>,
+    /// Hosts that keep the release for a rollback, including those that run it.
+    pub kept: Vec<NamedHost>,
+}
+
+impl ReleaseLog {
+    /// Newest release that a host runs and that has no tombstone.
+    pub fn newest(&self) -> Option<Serial> {
+        self.releases
+            .iter()
+            .filter(|r| !r.running.is_empty() && r.tombstone.is_none())
+            .map(|r| r.serial)
+            .max()
+    }
+
+    /// Returns whether hosts run another release of the same serial.
+    pub fn is_split(&self, release: &LogRelease) -> bool {
+        let runs = |r: &LogRelease| {
+            !r.running.is_empty() && r.serial == release.serial && r.tombstone.is_none()
+        };
+        runs(release) && self.releases.iter().any(|r| runs(r) && r.id != release.id)
+    }
+
+    /// Returns whether a release has the content of the newest running one.
+    pub fn is_newest(&self, release: &LogRelease) -> bool {
+        let newest = self.newest();
+        let content = |r: &&LogRelease| {
+            Some(r.serial) == newest && r.tombstone.is_none() && !r.running.is_empty()
+        };
+
+        self.releases
+            .iter()
+            .find(content)
+            .is_some_and(|newest| newest.content == release.content)
+    }
+
+    /// Hosts that run no release.
+    pub fn without(&self) -> Vec<&NamedHost> {
+        self.hosts
+            .iter()
+            .filter(|host| !self.releases.iter().any(|r| r.running.contains(host)))
+            .collect()
+    }
+}
+
+/// State of one tree on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Name of the host.
+    pub host: HostName,
+    /// Name, with the address if another host has the same name.
+    pub named: NamedHost,
+    /// Address that the host sends from.
+    pub address: SocketAddr,
+    /// Name of the tree.
+    pub tree: TreeName,
+    /// The host's answer; `None` if the host is alive and did not answer.
+    pub told: Option<TreeStatus>,
+    /// Newest running release without a tombstone, if this host has an older one.
+    pub behind: Option<Serial>,
+    /// Tombstone of the release that the host runs.
+    pub tombstone: Option<Tombstone>,
+    /// Hosts that run another release of the same serial.
+    pub split: Vec<NamedHost>,
+    /// True if the host is behind and the hosts with the newest release have only parts of the
+    /// tree.
+    pub stranded: bool,
+    /// Whole release below the newest part, if this host has the part without the whole.
+    pub lacks: Option<Serial>,
+    /// Earlier parts that other hosts have and this host lacks.
+    pub lacks_parts: Vec<Serial>,
+}
+
+impl Standing {
+    /// Returns whether a session works on the tree.
+    pub fn at_work(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.work.is_some())
+    }
+}
+
+/// A host's answer about a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeStatus {
+    /// Current release of the tree.
+    pub running: Option<Serial>,
+    /// TreeActivity in progress.
+    pub work: Option<TreeActivity>,
+    /// Last failure, unless a commit followed.
+    pub trouble: Option<Trouble>,
+    /// Set if the release is older than the host allows.
+    pub stale: Option<Stale>,
+    /// Result of the last drift check.
+    pub drifted: Option<Drifted>,
+    /// Newest release that this host sent from the tree.
+    pub sent: Option<Serial>,
+}
