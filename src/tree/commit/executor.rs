@@ -53,7 +53,7 @@ impl<'a> Runner<'a> {
     }
 
     pub(crate) fn forward(&mut self, step: &Step) -> Result<()> {
-        match step {
+        let done = match step {
             Step::Mkdir(path) => self.mkdir(path),
             Step::Place {
                 path,
@@ -78,8 +78,9 @@ impl<'a> Runner<'a> {
                 new,
                 ino,
             } => self.set(path, *ino, new, [old, new]),
-        }
-        .map_err(|e| self.named(e, "cannot change", step_path(step)))
+        };
+
+        done.map_err(|e| self.named(e, "cannot change", step_path(step)))
     }
 
     fn mkdir(&mut self, path: &TreePath) -> io::Result<()> {
@@ -158,6 +159,7 @@ impl<'a> Runner<'a> {
         let stage = tree.state.stage();
         let undo = Rc::clone(&self.undo);
         let (parent, last) = self.parent(path)?;
+
         match tree.crash.exchange(stage, name, parent, &last) {
             Ok(()) => Ok(Exchange::OldInSlot),
             Err(Errno::NOENT) => rename_new(stage, name, parent, &last).map(|()| Exchange::Done),

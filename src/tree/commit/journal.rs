@@ -22,7 +22,7 @@ use crate::tree::state::reader::{CommitMark, FORWARD, Mark};
 
 const JOURNAL_MAGIC: &[u8; 16] = b"makuo journal v2";
 /// Bytes written at a time.
-const WRITE_BUFFER_BYTES: usize = 64 << 10;
+const JOURNAL_BUFFER_BYTES: usize = 64 << 10;
 /// Most bytes of a journal: some ten million steps.
 const MAX_JOURNAL: u64 = 4 << 30;
 
@@ -261,12 +261,13 @@ impl Journal {
             // The hash follows at the end: a million steps are never in memory at once.
             file.write_all(&[JOURNAL_MAGIC.as_slice(), &[0; 32]].concat())?;
             let out = BufWriter::with_capacity(
-                WRITE_BUFFER_BYTES,
+                JOURNAL_BUFFER_BYTES,
                 Summed {
                     file,
                     sum: Sha256::new(),
                 },
             );
+
             let mut out = minicbor::encode::write::Writer::new(out);
             minicbor::encode(self, &mut out).map_err(io::Error::other)?;
             let Summed { file, sum } = out
@@ -280,14 +281,22 @@ impl Journal {
     /// Reads the journal in the state file `name`, if present.
     pub fn read(state: &StateDir, name: &str) -> Result<Option<Self>> {
         let path = state.here().join(name);
-        let mut bytes = Vec::with_capacity(WRITE_BUFFER_BYTES);
+        let mut bytes = Vec::with_capacity(JOURNAL_BUFFER_BYTES);
         let read = File::open(&path).and_then(|f| f.take(MAX_JOURNAL).read_to_end(&mut bytes));
         match read {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("cannot read", &path, e)),
             Ok(_) => Self::parse(&bytes).map(Some).ok_or_else(|| {
-                Error::new(crate::Kind::Io, format!("the journal {} is damaged", state.path().join(name).display())).hint(
-                    "a commit was interrupted here and its journal is lost: compare the tree with a good host, move the journal away, and deploy again",
+                Error::new(
+                    crate::Kind::Io,
+                    format!(
+                        "the journal {} is damaged",
+                        state.path().join(name).display()
+                    ),
+                )
+                .hint(
+                    "a commit was interrupted here and its journal is lost: compare the tree \
+                     with a good host, move the journal away, and deploy again",
                 )
             }),
         }

@@ -22,7 +22,7 @@ use crate::manifest::TreePath;
 use crate::sync::locked;
 use crate::tree::fs::ctime_chains::{CtimeChains, Operation};
 use crate::tree::fs::dir::{is_overlay, join, names_in, remove, stat};
-use crate::tree::fs::dir_access::IN_PLACE;
+use crate::tree::fs::dir_access::IN_PLACE_HINT;
 use crate::tree::fs::errors::with_space_hint;
 use crate::tree::fs::metadata::{Metadata, handle_of};
 use crate::tree::fs::root::{Root, open_dir_at};
@@ -165,7 +165,8 @@ impl<'a> LinkCopy<'a> {
         let operation = Operation::on(now);
         if now.is_mount_root() {
             return Err(Error::refused(format!(
-                "{}: a filesystem is mounted here, which cannot come along when the whole tree is exchanged",
+                "{}: a filesystem is mounted here, which cannot come along when the whole tree \
+                 is exchanged",
                 self.from.printed(path)
             ))
             .hint("unmount it, or set commit.layout = \"in-place\" in the spec"));
@@ -223,7 +224,8 @@ impl<'a> LinkCopy<'a> {
         }
 
         Err(Error::refused(format!(
-            "{}: a file with several names in a lower layer of the overlay filesystem cannot be carried into the next tree",
+            "{}: a file with several names in a lower layer of the overlay filesystem cannot be \
+             carried into the next tree",
             self.from.printed(path)
         ))
         .hint("set commit.layout = \"in-place\" in the spec"))
@@ -259,8 +261,10 @@ impl<'a> LinkCopy<'a> {
 
         rustix::fs::mkdirat(to, name, Mode::RWXU)
             .map_err(|e| self.failed("cannot make the copy of", Some(path), e.into()))?;
-        let ours = open_dir_at(from, name)
-            .map_err(|e| self.failed("cannot open", Some(path), e).hint(IN_PLACE))?;
+        let ours = open_dir_at(from, name).map_err(|e| {
+            self.failed("cannot open", Some(path), e)
+                .hint(IN_PLACE_HINT)
+        })?;
         let theirs = open_dir_at(to, name)
             .map_err(|e| self.failed("cannot open the copy of", Some(path), e))?;
         self.dir(Some(path), ours.as_fd(), theirs.as_fd())?;
@@ -314,9 +318,13 @@ impl<'a> LinkCopy<'a> {
         let error = self.failed("cannot carry into the next tree", Some(path), e.into());
         match e {
             Errno::PERM | Errno::ACCESS => error.hint(
-                "it gets a second name there, which needs the right to it: run the daemon as root, clear its immutable flag, or set commit.layout = \"in-place\" in the spec",
+                "it gets a second name there, which needs the right to it: run the daemon as \
+                 root, clear its immutable flag, or set commit.layout = \"in-place\" in the spec",
             ),
-            Errno::MLINK => error.hint("it has as many names as its filesystem allows: set commit.layout = \"in-place\" in the spec"),
+            Errno::MLINK => error.hint(
+                "it has as many names as its filesystem allows: set \
+                 commit.layout = \"in-place\" in the spec",
+            ),
             _ => error,
         }
     }

@@ -36,7 +36,10 @@ pub(crate) fn check<'a>(root: &Root, moves: impl Iterator<Item = &'a Move>) -> R
                 "{} is left alone by releases and would move with the exchange, but {why}",
                 root.printed(path)
             ))
-            .hint("mend that, run the daemon as root, or set commit.layout = \"in-place\" in the spec"));
+            .hint(
+                "mend that, run the daemon as root, or set commit.layout = \"in-place\" in the \
+                 spec",
+            ));
         }
     }
 

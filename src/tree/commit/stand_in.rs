@@ -34,7 +34,8 @@ pub(crate) fn check_exchange(
     if file.id.dev != FileStat::of(tree.state.handle())?.id.dev {
         // After a crash, the inode of a directory tells the two trees apart.
         return Ok(Some(
-            "its overlay filesystem gives directories other inode numbers after a restart (mount it with xino=on)",
+            "its overlay filesystem gives directories other inode numbers after a restart (mount \
+             it with xino=on)",
         ));
     }
 

@@ -60,7 +60,8 @@ pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
 
     if sticky && !rights.changes_modes_of(now.uid) && !rights.changes_modes_of(above.uid) {
         return Err(Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: it belongs to user {}, and the directory it is in is sticky",
+            "{shown} cannot be exchanged as a whole: it belongs to user {}, and the directory it \
+             is in is sticky",
             now.uid
         ))
         .hint(format!("give it to the daemon's user, or {in_place}")));
@@ -68,7 +69,8 @@ pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
 
     if !rights.overrides_modes() && !rights.changes_modes_of(now.uid) {
         return Err(Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: it belongs to user {}, and this daemon is neither that user nor root",
+            "{shown} cannot be exchanged as a whole: it belongs to user {}, and this daemon is \
+             neither that user nor root",
             now.uid
         ))
         .hint(format!("run the daemon as root, or {in_place}")));
@@ -93,19 +95,26 @@ pub(crate) fn probe(tree: &Worktree, root: &Root) -> Result<()> {
         .to_string();
 
     try_exchange(tree, root, &place).map_err(|e| match e {
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            Error::refused(format!("{shown} cannot be exchanged as a whole: this daemon cannot write to {parent}: {e}"))
-                .hint(format!("write swap = true in its [[tree]], let the daemon write to {parent}, or {in_place}"))
-        }
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => Error::refused(format!(
+            "{shown} cannot be exchanged as a whole: this daemon cannot \
+             write to {parent}: {e}"
+        ))
+        .hint(format!(
+            "write swap = true in its [[tree]], let the daemon write to \
+             {parent}, or {in_place}"
+        )),
         Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Error::refused(format!(
-            "{shown} cannot be exchanged as a whole: the filesystem of {parent} has no exchange of two names"
+            "{shown} cannot be exchanged as a whole: the filesystem of {parent} has no exchange \
+             of two names"
         ))
         .hint(in_place),
         Errno::XDEV => Error::refused(format!(
             "{shown} cannot be exchanged as a whole: {} is on another filesystem than {parent}",
             tree.state.path().display()
         ))
-        .hint(format!("set state_dir to a directory on the filesystem of {parent}, or {in_place}")),
+        .hint(format!(
+            "set state_dir to a directory on the filesystem of {parent}, or {in_place}"
+        )),
         e => Error::io("cannot try an exchange in", &parent, e).hint(in_place),
     })
 }

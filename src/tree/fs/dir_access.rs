@@ -22,10 +22,10 @@ use crate::manifest::{Mode, TreePath};
 use crate::sync::locked;
 
 /// Bits that an owner needs to list a directory and to look up names.
-const LISTED: u32 = 0o500;
+const LIST_AND_LOOK: u32 = 0o500;
 
 /// Hint for trees with directories that an ordinary user cannot enter.
-pub(crate) const IN_PLACE: &str =
+pub(crate) const IN_PLACE_HINT: &str =
     "run the daemon as root, or set commit.layout = \"in-place\" in the spec";
 
 /// Directories that are open at present, with the modes to restore.
@@ -99,10 +99,11 @@ impl OpenedDirs {
         match self.modes().first_key_value() {
             None => Ok(()),
             Some((path, _)) => Err(Error::refused(format!(
-                "{}: its mode keeps this daemon's user out, and a tree with it cannot be exchanged as a whole",
+                "{}: its mode keeps this daemon's user out, and a tree with it cannot be \
+                 exchanged as a whole",
                 root.printed(path)
             ))
-            .hint(IN_PLACE)),
+            .hint(IN_PLACE_HINT)),
         }
     }
 
@@ -122,7 +123,7 @@ impl OpenedDirs {
         };
 
         let is_barred = match &opened {
-            Ok(dir) => FileStat::of(dir)?.mode.bits() & LISTED != LISTED,
+            Ok(dir) => FileStat::of(dir)?.mode.bits() & LIST_AND_LOOK != LIST_AND_LOOK,
             Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
         };
 
@@ -139,11 +140,15 @@ impl OpenedDirs {
         let handle = handle_of(parent.as_fd(), &name)?;
         let mut opened = locked(&self.opened);
         let now = FileStat::of(&handle)?;
-        if now.file_type != FileType::Directory || now.mode.bits() & LISTED == LISTED {
+        if now.file_type != FileType::Directory || now.mode.bits() & LIST_AND_LOOK == LIST_AND_LOOK
+        {
             return Ok(false);
         }
 
-        match chmod(handle.as_fd(), Mode::from_bits(now.mode.bits() | LISTED)) {
+        match chmod(
+            handle.as_fd(),
+            Mode::from_bits(now.mode.bits() | LIST_AND_LOOK),
+        ) {
             // Another user's directory may still admit this user by other bits.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(false),
             done => {

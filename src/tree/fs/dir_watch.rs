@@ -95,6 +95,7 @@ impl DirWatch {
     fn read(&mut self) {
         let mut buffer = [MaybeUninit::uninit(); EVENT_BUFFER_BYTES];
         let mut reader = Reader::new(&self.inotify, &mut buffer);
+
         loop {
             match reader.next() {
                 Ok(event) => {

@@ -302,6 +302,7 @@ pub(crate) fn add_xattrs(handle: BorrowedFd<'_>, mode: Mode, xattrs: &[Xattr]) -
 /// for an ACL: without one, others could read the file.
 fn add_attribute(path: &str, xattr: &Xattr) -> io::Result<()> {
     let is_acl = xattr.name.starts_with(b"system.posix_acl_");
+
     match rustix::fs::setxattr(
         path,
         xattr.name.as_slice(),

@@ -75,9 +75,9 @@ mod tests {
     use super::*;
 
     const TEXT: &[u8] = b"21 1 0:19 / / rw,relatime - ext4 /dev/vda rw\n\
-        36 21 0:31 / /srv/my\\040site rw - tmpfs none rw\n\
-        37 36 0:32 / /srv/my\\040site/data rw shared:5 - tmpfs none rw\n\
-        38 21 0:33 / /srv/my\\040sites rw - tmpfs none rw\n";
+                          36 21 0:31 / /srv/my\\040site rw - tmpfs none rw\n\
+                          37 36 0:32 / /srv/my\\040site/data rw shared:5 - tmpfs none rw\n\
+                          38 21 0:33 / /srv/my\\040sites rw - tmpfs none rw\n";
 
     #[test]
     fn mounts_in_a_directory_are_found() {

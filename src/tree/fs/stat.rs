@@ -135,6 +135,8 @@ impl FileStat {
     }
 
     fn from_statx(s: &Statx) -> Self {
+        let has_birth_time = s.stx_mask & StatxFlags::BTIME.bits() != 0;
+
         Self {
             id: FileId {
                 dev: makedev(s.stx_dev_major, s.stx_dev_minor),
@@ -150,7 +152,7 @@ impl FileStat {
             blocks: s.stx_blocks,
             mtime: time(s.stx_mtime),
             ctime: time(s.stx_ctime),
-            born: (s.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(s.stx_btime)),
+            born: has_birth_time.then(|| time(s.stx_btime)),
             attributes: s.stx_attributes,
         }
     }

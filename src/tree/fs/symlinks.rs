@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::units::printable;
 
 /// Largest number of links in a path, as in the kernel.
-const MAX_SYMLINKS: usize = 40;
+const MAX_PATH_SYMLINKS: usize = 40;
 
 const HANDLE_FLAGS: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -142,7 +142,7 @@ fn walk(
             }));
         }
         followed += 1;
-        if followed > MAX_SYMLINKS {
+        if followed > MAX_PATH_SYMLINKS {
             return Err(Errno::LOOP.into());
         }
         let target = readlinkat(&link, c"", Vec::new())?;

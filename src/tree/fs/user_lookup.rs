@@ -19,7 +19,7 @@ use crate::sync::locked;
 use crate::{Error, Kind};
 
 /// Name of the helper process, by which it recognizes itself.
-const HELPER_NAME: &str = "makuo-names";
+const LOOKUP_HELPER: &str = "makuo-names";
 /// Frame limits of requests and answers: a name, or the groups of a user.
 const LOOKUP_FRAMES: Frames = Frames {
     max: 1 << 20,
@@ -88,7 +88,7 @@ pub fn groups_of(id: u32) -> Result<Vec<u32>> {
 pub fn start() -> crate::Result<()> {
     let failed =
         |e| Error::new(Kind::Io, "cannot start the process that looks up users").because(e);
-    let stream = helper::start(HELPER_NAME).map_err(failed)?;
+    let stream = helper::start(LOOKUP_HELPER).map_err(failed)?;
     // A running helper stays.
     let _ = BESIDE.set(Mutex::new(stream));
     Ok(())
@@ -96,7 +96,7 @@ pub fn start() -> crate::Result<()> {
 
 /// Serves lookups if this process was started as the helper; returns whether it was.
 pub fn served() -> bool {
-    helper::served(HELPER_NAME, serve)
+    helper::served(LOOKUP_HELPER, serve)
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {

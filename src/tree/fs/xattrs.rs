@@ -181,7 +181,8 @@ fn capped(xattrs: Vec<Xattr>) -> io::Result<Vec<Xattr>> {
     let bytes: usize = xattrs.iter().map(|x| x.name.len() + x.value.len()).sum();
     if bytes > MAX_XATTR_BYTES {
         let why = format!(
-            "{bytes} bytes of extended attributes, a release carries at most {MAX_XATTR_BYTES} a file"
+            "{bytes} bytes of extended attributes, a release carries at most {MAX_XATTR_BYTES} a \
+             file"
         );
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }

@@ -43,9 +43,9 @@ use crate::tree::state::worktree::Worktree;
 const KEPT_DIR: &str = "kept";
 /// File with the location of each block.
 const INDEX: &str = "index";
-const INDEX_MAGIC: &[u8; 16] = b"makuo kept v0001";
+const KEPT_INDEX_MAGIC: &[u8; 16] = b"makuo kept v0001";
 /// Magic for kept content of a part of the tree.
-const PART_INDEX_MAGIC: &[u8; 16] = b"makuo kept v0002";
+const KEPT_PART_INDEX_MAGIC: &[u8; 16] = b"makuo kept v0002";
 
 /// Prepares to keep the files that the commit of `journal` replaced or deleted from the releases
 /// `before` it, newest first, as far as releases that `stay` had them: writes the index. The commit
@@ -224,7 +224,7 @@ pub(crate) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
 /// Calls back with the location of each block of the kept content in `dir`.
 pub(crate) fn each_block(dir: &Path, found: impl FnMut(BlockHash, BlockLocation)) -> Result<()> {
     let index = dir.join(INDEX);
-    let start = ContentOwner::read(&index).map_or(HEAD, |owner| owner.head().len());
+    let start = ContentOwner::read(&index).map_or(HEAD_BYTES, |owner| owner.head().len());
     each_record(&index, start as u64, found)
 }
 
@@ -490,7 +490,7 @@ fn unreadable(e: ReadError) -> Error {
 }
 
 /// Bytes of magic and one serial.
-const HEAD: usize = 16 + 8;
+const HEAD_BYTES: usize = 16 + 8;
 
 /// Release that an undo directory or kept content belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -516,20 +516,20 @@ impl ContentOwner {
         let serial = self.serial.0.to_be_bytes();
         let base = self.base.0.to_be_bytes();
         match self.serial == self.base {
-            true => [INDEX_MAGIC.as_slice(), &serial].concat(),
-            false => [PART_INDEX_MAGIC.as_slice(), &serial, &base].concat(),
+            true => [KEPT_INDEX_MAGIC.as_slice(), &serial].concat(),
+            false => [KEPT_PART_INDEX_MAGIC.as_slice(), &serial, &base].concat(),
         }
     }
 
     /// Owner that an index names; `None` without an index.
     fn read(index: &Path) -> Option<Self> {
         let mut file = File::open(index).ok()?;
-        let mut head = [0; HEAD];
+        let mut head = [0; HEAD_BYTES];
         file.read_exact(&mut head).ok()?;
-        let (magic, serial) = head.split_at(INDEX_MAGIC.len());
+        let (magic, serial) = head.split_at(KEPT_INDEX_MAGIC.len());
         let serial = Serial(u64::from_be_bytes(serial.try_into().ok()?));
 
-        if magic == INDEX_MAGIC {
+        if magic == KEPT_INDEX_MAGIC {
             return Some(Self {
                 serial,
                 base: serial,
@@ -538,7 +538,7 @@ impl ContentOwner {
 
         let mut base = [0; 8];
         file.read_exact(&mut base).ok()?;
-        (magic == PART_INDEX_MAGIC).then_some(Self {
+        (magic == KEPT_PART_INDEX_MAGIC).then_some(Self {
             serial,
             base: Serial(u64::from_be_bytes(base)),
         })

@@ -271,8 +271,9 @@ impl Tree {
         let journal = journal.or_else(|| Journal::read(&self.state, FORWARD).ok().flatten());
         let serial = journal.map(|j| j.serial()).unwrap_or_default();
         let text = format!(
-            "part new, part old: the commit of {}@{serial} failed and cannot be undone: {e} (mend the cause, then \
-             deploy again or restart the daemon: the rest is undone first)",
+            "part new, part old: the commit of {}@{serial} failed and cannot be undone: \
+             {e} (mend the cause, then deploy again or restart the daemon: the rest is \
+             undone first)",
             self.name()
         );
         *locked(&self.torn) = Some((serial, text.clone()));

@@ -15,6 +15,7 @@ use crate::tree::state::worktree::Worktree;
 pub(crate) fn check_owners(plan: &mut Plan, strangers: &HashSet<usize>) -> Result<()> {
     let rights = Rights::of_process();
     let mut at = 0..;
+
     plan.changes.try_update_owners(|change, owner| {
         let is_strange = at.next().is_some_and(|at| strangers.contains(&at));
         if change.want.is_none() || !change.is_applied() {
@@ -23,16 +24,24 @@ pub(crate) fn check_owners(plan: &mut Plan, strangers: &HashSet<usize>) -> Resul
         if (change.makes_anew() || change.delta.user || change.delta.group)
             && let Some(why) = rights.refuses_owner(change.owner)
         {
-            return Err(Error::refused(format!("{}: its owner cannot be set: {why}", change.path))
-                .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
+            return Err(
+                Error::refused(format!("{}: its owner cannot be set: {why}", change.path)).hint(
+                    "run the daemon as root, or set owner.user and owner.group to \"ignore\" \
+                     in the spec",
+                ),
+            );
         }
+
         if !is_strange && rights.refuses_owner(change.kept).is_none() {
             owner.uid = owner.uid.or(change.kept.uid);
             owner.gid = owner.gid.or(change.kept.gid);
         }
+
         if change.makes_anew() && change.shape() == Shape::Device && !rights.makes_devices() {
-            return Err(Error::refused(format!("{}: only root may make devices", change.path))
-                .hint("run the daemon as root, or exclude devices in the spec"));
+            return Err(
+                Error::refused(format!("{}: only root may make devices", change.path))
+                    .hint("run the daemon as root, or exclude devices in the spec"),
+            );
         }
         Ok(())
     })
@@ -48,17 +57,18 @@ pub(crate) fn check_metadata(tree: &Worktree, plan: &Plan) -> Result<()> {
 
     let check = |path: &TreePath, what: &str| {
         match tree.root().stat(path) {
-        Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
-        Ok(stat) => Err(Error::refused(format!(
-            "{}: its {what} cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
-            tree.root().shown(path).display(),
-            stat.st_uid
-        ))
-        .hint("run the daemon as root, or give it what the tree contains")),
-        // Not there yet.
-        Err(e) if is_absent(&e) => Ok(()),
-        Err(e) => Err(Error::io("cannot look at", tree.root().shown(path), e)),
-    }
+            Ok(stat) if rights.changes_modes_of(stat.st_uid) => Ok(()),
+            Ok(stat) => Err(Error::refused(format!(
+                "{}: its {what} cannot be set: it belongs to user {}, and this daemon is neither \
+                 that user nor root",
+                tree.root().shown(path).display(),
+                stat.st_uid
+            ))
+            .hint("run the daemon as root, or give it what the tree contains")),
+            // Not there yet.
+            Err(e) if is_absent(&e) => Ok(()),
+            Err(e) => Err(Error::io("cannot look at", tree.root().shown(path), e)),
+        }
     };
 
     let leaves = |dir: &TreePath| {
@@ -98,8 +108,12 @@ pub(crate) fn check_top(tree: &Worktree, plan: &Plan) -> Result<()> {
     if (top.delta.user || top.delta.group)
         && let Some(why) = rights.refuses_owner(top.owner)
     {
-        return Err(Error::refused(format!("{shown}: its owner cannot be set: {why}"))
-            .hint("run the daemon as root, or set owner.user and owner.group to \"ignore\" in the spec"));
+        return Err(
+            Error::refused(format!("{shown}: its owner cannot be set: {why}")).hint(
+                "run the daemon as root, or set owner.user and owner.group to \"ignore\" in \
+                 the spec",
+            ),
+        );
     }
 
     let renames = plan
@@ -121,7 +135,8 @@ pub(crate) fn check_top(tree: &Worktree, plan: &Plan) -> Result<()> {
     match rights.changes_modes_of(stat.uid) {
         true => Ok(()),
         false => Err(Error::refused(format!(
-            "{shown}: its mode and time cannot be set: it belongs to user {}, and this daemon is neither that user nor root",
+            "{shown}: its mode and time cannot be set: it belongs to user {}, and this daemon is \
+             neither that user nor root",
             stat.uid
         ))
         .hint("run the daemon as root, or give it the directory")),

@@ -75,7 +75,7 @@ pub struct ScannedSource {
 }
 
 /// Largest lag of a filesystem clock behind the system's: it ticks some hundred times a second.
-const TICK: Duration = Duration::from_millis(20);
+const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 impl ScannedSource {
     /// Creates the source for a scan of `root`.
@@ -125,7 +125,7 @@ impl ScannedSource {
     /// Trusts files whose inode is unchanged since the scan began at `scanned`: their bytes are not
     /// hashed again. Every host does so anyway.
     pub fn trust_unchanged(&mut self, scanned: SystemTime) {
-        self.settled = scanned.checked_sub(TICK);
+        self.settled = scanned.checked_sub(CLOCK_TICK);
     }
 
     /// Appends the bytes of the block `ordinal` to `out`, verified if the file may have changed;

@@ -81,7 +81,8 @@ impl Stage {
         tree.check_there()?;
         if let Some(serial) = tree.settle()? {
             return Err(Error::refused(format!(
-                "tree {}: the failed commit of {serial} was undone only now, after the tree was compared",
+                "tree {}: the failed commit of {serial} was undone only now, after the tree was \
+                 compared",
                 tree.name()
             ))
             .hint("deploy again"));

@@ -125,7 +125,8 @@ impl StateDir {
         if !on_same(tree, &dir)? {
             forsake(&dir, name);
             return Err(Error::usage(format!(
-                "no place for the state of tree {name} on the filesystem of {}: {} is on another one",
+                "no place for the state of tree {name} on the filesystem of {}: {} is on another \
+                 one",
                 real.display(),
                 path.display()
             ))
@@ -534,7 +535,10 @@ fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBu
     let links = LinkPolicy::own();
     let above = symlinks::make(start, dir, links).map_err(|e| {
         let hint = match symlinks::is_foreign(&e) {
-            true => "remove the link, or set state_dir to a directory that no link of another user leads to",
+            true => {
+                "remove the link, or set state_dir to a directory that no link of another \
+                 user leads to"
+            }
             false => "set state_dir to a directory that the daemon may write",
         };
         symlinks::failed("cannot make the state directory", &path, e).hint(hint)
@@ -595,12 +599,15 @@ fn check_moved(name: &TreeName, tree: &Path, inside: &Path) -> Result<()> {
 
     let tree = tree.display();
     let beside = beside.display();
-    Err(Error::usage(format!("the state of tree {name} is in {beside}, and {tree} is a mount point now")).hint(
-        format!(
-            "a unit's ReadWritePaths has to name the directory that {tree} is in; or move {beside} to {}",
-            inside.display()
-        ),
+    Err(Error::usage(format!(
+        "the state of tree {name} is in {beside}, and {tree} is a mount \
+         point now"
     ))
+    .hint(format!(
+        "a unit's ReadWritePaths has to name the directory that {tree} is in; or move \
+         {beside} to {}",
+        inside.display()
+    )))
 }
 
 /// Returns whether the tree's parent directory is on the same mount as the tree.

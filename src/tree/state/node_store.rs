@@ -34,12 +34,12 @@ pub struct NodeStore {
 #[derive(Debug)]
 struct Inner {
     file: File,
-    places: HashMap<BlockHash, Place>,
+    places: HashMap<BlockHash, NodePlace>,
     end: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct NodePlace {
     at: u64,
     size: u32,
 }
@@ -125,7 +125,7 @@ impl NodeStore {
         }
 
         let mut inner = locked(&self.inner);
-        let size = |(_, p): (&BlockHash, &Place)| RECORD_HEAD as u64 + u64::from(p.size);
+        let size = |(_, p): (&BlockHash, &NodePlace)| RECORD_HEAD as u64 + u64::from(p.size);
         let live_bytes: u64 = inner
             .places
             .iter()
@@ -264,7 +264,7 @@ impl Inner {
             }
             inner.places.insert(
                 hash,
-                Place {
+                NodePlace {
                     at: inner.end + RECORD_HEAD as u64,
                     size,
                 },
@@ -291,7 +291,7 @@ impl Inner {
         self.file.write_all_at(&record, self.end)?;
         self.places.insert(
             hash,
-            Place {
+            NodePlace {
                 at: self.end + RECORD_HEAD as u64,
                 size: bytes.len() as u32,
             },
@@ -302,7 +302,7 @@ impl Inner {
     }
 
     /// Returns whether a record is intact; a damaged record is written again.
-    fn is_whole(&self, hash: BlockHash, place: Place) -> bool {
+    fn is_whole(&self, hash: BlockHash, place: NodePlace) -> bool {
         let mut bytes = vec![0; place.size as usize];
         self.file.read_exact_at(&mut bytes, place.at).is_ok() && BlockHash::of(&bytes) == hash
     }
@@ -313,7 +313,7 @@ impl Inner {
         options.create(true).truncate(true).write(true).mode(0o600);
         let mut out = BufWriter::new(options.open(&temporary)?);
         out.write_all(MAGIC)?;
-        let mut kept: Vec<(&BlockHash, &Place)> = self
+        let mut kept: Vec<(&BlockHash, &NodePlace)> = self
             .places
             .iter()
             .filter(|(h, _)| live.contains(*h))

@@ -122,7 +122,8 @@ impl StateReader {
                 }
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(Error::io("cannot read", &path, e).hint(
-                        "only the daemon's user can read the state of a tree: run this as that user, or as root",
+                        "only the daemon's user can read the state of a tree: run this as that \
+                         user, or as root",
                     ));
                 }
                 _ => {}

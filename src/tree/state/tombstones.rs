@@ -165,6 +165,7 @@ impl StateDir {
     /// Records `release` as accepted, durably; refuses a release that may not follow.
     pub(crate) fn accept(&self, release: &Release) -> Result<()> {
         let mark = Mark::of(release);
+
         match self.following(release)? {
             Some(Following::Newer) => self.raise_highest(mark),
             Some(Following::Twin)

@@ -319,7 +319,8 @@ impl ReleaseHistory<'_> {
                 }
                 if !out.put(word)? {
                     return Ok(Err(
-                        "names of one file, or a directory and what is in it, are in parts that do not go together",
+                        "names of one file, or a directory and what is in it, are in parts that \
+                         do not go together",
                     ));
                 }
             } else if is_dir && group.scope.is_below(&path) {
