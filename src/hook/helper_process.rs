@@ -30,7 +30,7 @@ use crate::manifest::ReleaseId;
 use crate::{Error, Kind};
 
 /// Name of the process, by which it recognizes itself.
-const HELPER_NAME: &str = "makuo-hooks";
+const HOOK_HELPER_NAME: &str = "makuo-hooks";
 /// Frame format: room for three commands, or for the output of one. A stop word that arrives too
 /// late is skipped.
 const HOOK_FRAMES: Frames = Frames {
@@ -101,7 +101,7 @@ impl HelperProcess {
             Error::new(Kind::Io, "cannot start the helper process for hooks").because(e)
         };
 
-        let stream = helper::start(HELPER_NAME).map_err(failed)?;
+        let stream = helper::start(HOOK_HELPER_NAME).map_err(failed)?;
         HOOK_FRAMES
             .write(&stream, &WireHooks::from(hooks))
             .map_err(failed)?;
@@ -174,7 +174,7 @@ fn ask(stream: &UnixStream, request: &HookRequest, stop: &AtomicBool) -> io::Res
 
 /// Serves as helper process if started as one; returns whether it did.
 pub fn served() -> bool {
-    helper::served(HELPER_NAME, serve)
+    helper::served(HOOK_HELPER_NAME, serve)
 }
 
 fn serve(stream: &UnixStream) -> io::Result<()> {
