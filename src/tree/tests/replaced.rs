@@ -148,7 +148,7 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         world.others = OtherProcesses(Some(Arc::new({
             let flip = Arc::clone(&flip);
             move || {
-                if count.fetch_add(1, Ordering::SeqCst) % turns == 0 {
+                if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(turns) {
                     flip(None);
                 }
             }

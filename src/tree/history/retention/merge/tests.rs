@@ -202,7 +202,8 @@ fn apply(nodes: &NodeStore, release: &Release, tree: &mut Model) -> bool {
                 Some((Node::Dir, _)) => {}
                 Some(_) => return false,
                 None => {
-                    drop(next.insert(dir.clone(), tree.get(&dir).expect("it was there").clone()))
+                    let kept = tree.get(&dir).expect("it was there").clone();
+                    next.insert(dir.clone(), kept);
                 }
             }
         }
