@@ -5,8 +5,8 @@
 //! | folder | owns |
 //! |---|---|
 //! | [`fs`] | handles, directories, metadata and attributes, without any notion of a release |
-//! | [`state`] | the [`Worktree`], on which every step works, and the small files of its state |
 //! | [`index`] | the result of the last scan, so that the next one reads changes only |
+//! | [`state`] | the [`Worktree`], on which every step works, and the small files of its state |
 //! | [`scan`] | walking and hashing a tree |
 //! | [`prepare`] | checks and choices before anything changes: items, permissions, space, obstructions |
 //! | [`commit`] | the journal, its steps in place or the exchange of whole trees, and the undo |

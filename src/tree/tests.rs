@@ -11,6 +11,7 @@ mod kept;
 mod kinds;
 mod metadata;
 mod mounted;
+mod opening;
 mod overlay;
 mod planted;
 mod power;

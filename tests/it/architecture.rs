@@ -31,6 +31,22 @@ const FLOORS: &[&[&str]] = &[
 ];
 /// The simulator may know everything up to this room; nobody may know the simulator.
 const SIM_UP_TO: &str = "tree";
+/// Folders of a room from the ground up: a folder may import those before it.
+const FOLDERS: &[(&str, &[&str])] = &[(
+    "tree",
+    &[
+        "fs",
+        "index",
+        "state",
+        "scan",
+        "prepare",
+        "commit",
+        "history",
+        "lifecycle",
+        "serve",
+        "stage",
+    ],
+)];
 /// Where `unsafe` may stand: system calls, and vectors.
 const UNSAFE_IN: &[&str] = &["src/net/", "src/tree/", "src/fec/simd.rs"];
 /// The most lines of a file.
@@ -41,6 +57,15 @@ fn rooms_know_only_rooms_above_them() {
     let found = every_source()
         .iter()
         .flat_map(|(path, text)| wrong_imports(path, text))
+        .collect::<Vec<_>>();
+    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+}
+
+#[test]
+fn folders_know_only_folders_before_them() {
+    let found = every_source()
+        .iter()
+        .flat_map(|(path, text)| wrong_folders(path, text))
         .collect::<Vec<_>>();
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }
@@ -207,6 +232,23 @@ fn the_checker_finds_what_it_is_for() {
         );
     }
 
+    assert_eq!(
+        wrong_folders("src/tree/fs/dir.rs", "use crate::tree::{Tree, state::x};"),
+        ["src/tree/fs/dir.rs:1: fs must not know state"]
+    );
+    assert_eq!(
+        wrong_folders("src/tree/scan/mod.rs", "use super::stage::Stage;").len(),
+        1
+    );
+    assert_eq!(
+        wrong_folders(
+            "src/tree/stage/copy.rs",
+            "use super::stage; use crate::tree::fs::x;"
+        )
+        .len(),
+        0
+    );
+
     let reason =
         "// SAFETY: one\n// and more.\nlet x = unsafe { f() };\nlet y = \"unsafe\"; // unsafe";
     assert_eq!(wrong_unsafe("src/net/sys.rs", reason), Vec::<String>::new());
@@ -226,7 +268,7 @@ fn the_checker_finds_what_it_is_for() {
     assert_eq!(unsafe_lines("#![allow(unsafe_code)]"), Vec::<usize>::new());
     assert_eq!(wrong_shape("src/x.rs", "use a;\n").len(), 1);
     assert_eq!(
-        wrong_shape("src/x.rs", &format!("//! x\n{}", "\n".repeat(800))).len(),
+        wrong_shape("src/x.rs", &format!("//! x\n{}", "\n".repeat(MAX_LINES))).len(),
         1
     );
 
@@ -359,16 +401,52 @@ fn wrong_imports(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
+fn wrong_folders(path: &str, text: &str) -> Vec<String> {
+    let room = room_of(path);
+    let Some((_, folders)) = FOLDERS.iter().find(|(with, _)| *with == room) else {
+        return Vec::new();
+    };
+
+    let place = |folder: &str| folders.iter().position(|known| *known == folder);
+    let parts: Vec<&str> = path.trim_end_matches(".rs").split('/').skip(2).collect();
+    let Some(own) = parts.first().and_then(|folder| place(folder)) else {
+        return Vec::new();
+    };
+
+    let code = without_comments(text);
+    let mut found = named_after(&format!("crate::{room}::"), &code);
+    // The head of a folder has the other folders beside it.
+    if matches!(parts[..], [_] | [_, "mod"]) {
+        found.extend(named_after("super::", &code));
+    }
+
+    found
+        .into_iter()
+        .filter(|(_, other)| place(other).is_some_and(|other| other > own))
+        .map(|(at, other)| {
+            format!(
+                "{path}:{}: {} must not know {other}",
+                line_of(&code, at),
+                folders[own]
+            )
+        })
+        .collect()
+}
+
 fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
 /// Every `crate::room` and every room in `crate::{...}`, with where it stands.
 fn rooms_named(code: &str) -> Vec<(usize, String)> {
-    const PREFIX: &str = "crate::";
+    named_after("crate::", code)
+}
+
+/// Every module that is named right after `prefix`, alone or in a group, with where it stands.
+fn named_after(prefix: &str, code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    for (at, _) in code.match_indices(PREFIX) {
-        let start = at + PREFIX.len();
+    for (at, _) in code.match_indices(prefix) {
+        let start = at + prefix.len();
         let rest = &code[start..];
         if rest.starts_with('{') {
             found.extend(
