@@ -349,7 +349,7 @@ impl<'a> DeploySession<'a> {
         let newest = highest.max(own.unwrap_or_default());
         if newest > last {
             return Err(Error::refused(format!(
-                "{tree}@{newest} on_host_state after {tree}@{last}"
+                "{tree}@{newest} came after {tree}@{last}"
             )));
         }
 
