@@ -111,22 +111,25 @@ impl From<ReasonText> for OfferRefusal {
 pub enum DiskReply {
     /// Answers [`DiskRequest::Open`].
     Opened(SessionId, Result<(), OfferRefusal>),
-    /// Answers [`DiskRequest::Explore`] with the missing ordinals; an empty set is a complete manifest.
+    /// Answers [`DiskRequest::Explore`] with the missing ordinals; an empty set is a complete
+    /// manifest.
     Explored(SessionId, Result<RangeSet, ReasonText>),
-    /// Answers [`DiskRequest::Diff`] with the plan's summary, the ordinals to fetch and the drift list.
+    /// Answers [`DiskRequest::Diff`] with the plan's summary, the ordinals to fetch and the drift
+    /// list.
     Diffed(
         SessionId,
         Result<(DiffSummary, RangeSet, Arc<[u8]>), ReasonText>,
     ),
-    /// Answers [`DiskRequest::Deliver`] with the buffer, the ordinals with a wrong hash and the number
-    /// of bytes kept, or the reason of a failure.
+    /// Answers [`DiskRequest::Deliver`] with the buffer, the ordinals with a wrong hash and the
+    /// number of bytes kept, or the reason of a failure.
     Delivered(SessionId, Vec<u8>, Result<(RangeSet, u64), ReasonText>),
-    /// Answers [`DiskRequest::ReadBack`] with the readable parts of valid blocks, in the same order.
+    /// Answers [`DiskRequest::ReadBack`] with the readable parts of valid blocks, in the same
+    /// order.
     ReadBack(SessionId, Generation, Vec<(BlockPart, Vec<u8>)>),
     /// Answers [`DiskRequest::Finish`].
     Finished(SessionId, Result<(), ReasonText>),
-    /// Answers [`DiskRequest::Order`] with the outcome, or `None` if the signature is invalid and the
-    /// order ignored.
+    /// Answers [`DiskRequest::Order`] with the outcome, or `None` if the signature is invalid and
+    /// the order ignored.
     Ordered(SessionId, Option<Ordered>),
     /// Answers [`DiskRequest::Check`].
     Checked(SessionId, Result<(), ReasonText>),

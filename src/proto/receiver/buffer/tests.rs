@@ -95,7 +95,8 @@ proptest! {
         let (all, payload) = payload(&sizes, &mut rng);
         let starts = starts(&payload);
         let grid = grid_for(payload.len(), SYMBOL).expect("within the caps");
-        let mut outgoing = OutgoingGeneration::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
+        let mut outgoing =
+            OutgoingGeneration::new(0, grid, all.clone(), Arc::new(payload.to_vec()));
         let mut fleet: Vec<Host> = (0..hosts)
             .map(|host| {
                 let wants = all

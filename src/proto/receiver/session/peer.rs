@@ -9,7 +9,7 @@ use crate::units::Moment;
 /// Silence after which a sender heard from another address counts as moved.
 const MOVE_SILENCE: Duration = Duration::from_secs(2);
 /// Largest number of remembered data source addresses.
-const MAX_DATA_SOURCES: usize = 4;
+const MAX_SOURCE_ADDRESSES: usize = 4;
 
 /// Process and address of a session's sender.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl SenderPeer {
 /// Sources of a session's data.
 #[derive(Debug, Default)]
 pub(super) struct DataSources {
-    /// Claimed addresses, at most [`MAX_DATA_SOURCES`].
+    /// Claimed addresses, at most [`MAX_SOURCE_ADDRESSES`].
     addresses: Vec<IpAddr>,
     /// Set after invalid data: only data from the announced sender's address is accepted.
     sender_address_only: bool,
@@ -70,7 +70,7 @@ impl DataSources {
     /// Returns true if data from `from` is accepted: from any address, until some of it was
     /// invalid.
     pub(super) fn accept(&mut self, from: IpAddr, sender: SocketAddr) -> bool {
-        if !self.addresses.contains(&from) && self.addresses.len() < MAX_DATA_SOURCES {
+        if !self.addresses.contains(&from) && self.addresses.len() < MAX_SOURCE_ADDRESSES {
             self.addresses.push(from);
         }
 
