@@ -104,7 +104,7 @@ impl ReopenAttempt {
         }
 
         let done = match host.trees.get(&self.config.name) {
-            Some(managed) => managed.tree.mend().is_ok(),
+            Some(managed) => managed.tree.finish_undo().is_ok(),
             None => self.open(host, state_dir),
         };
 

@@ -114,7 +114,11 @@ impl<'a> TreeSession<'a> {
         }
 
         if self.offer.release.header().intent != Intent::Audit {
-            self.offer.managed.tree.mend().map_err(|e| e.with_hint())?;
+            self.offer
+                .managed
+                .tree
+                .finish_undo()
+                .map_err(|e| e.with_hint())?;
         }
 
         let nodes = self.offer.managed.tree.nodes();

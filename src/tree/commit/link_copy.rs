@@ -35,7 +35,7 @@ pub(crate) struct LinkCopy<'a> {
     /// Paths that are not copied, sorted: entries that the release creates or removes.
     pub(crate) changed: &'a [TreePath],
     /// Whether `to` was built before and is only updated: directories that it has are not visited.
-    pub(crate) again: bool,
+    pub(crate) mirror: bool,
     /// Returns whether a directory is wholly outside of the release.
     pub(crate) alone: &'a dyn Fn(&TreePath) -> bool,
     /// Whether the trees are on an overlay filesystem.
@@ -43,7 +43,7 @@ pub(crate) struct LinkCopy<'a> {
     /// Record of the ctime changes that further names cause.
     pub(crate) chains: Option<&'a Mutex<CtimeChains>>,
     /// Visited directories, and whether names in the copy changed.
-    pub(crate) seen: Vec<(Option<TreePath>, bool)>,
+    pub(crate) visited: Vec<(Option<TreePath>, bool)>,
     /// Names in these directories.
     pub(crate) names: SeenNames,
     /// Directories that will move.
@@ -61,11 +61,11 @@ impl<'a> LinkCopy<'a> {
             from,
             to,
             changed,
-            again: false,
+            mirror: false,
             alone,
             layered: is_overlay(from.as_fd()),
             chains: None,
-            seen: Vec::new(),
+            visited: Vec::new(),
             names: SeenNames::default(),
             moves: Vec::new(),
         }
@@ -133,11 +133,11 @@ impl<'a> LinkCopy<'a> {
             known.add(name, was);
         }
 
-        if self.again {
+        if self.mirror {
             touched |= self.remove_others(path, &names, to)?;
         }
 
-        self.seen.push((path.cloned(), touched));
+        self.visited.push((path.cloned(), touched));
         self.names.0.insert(path.cloned(), known);
         Ok(())
     }
@@ -155,7 +155,7 @@ impl<'a> LinkCopy<'a> {
         let failed = |e| self.failed("cannot look at", Some(path), e);
         let Some(now) = pair.here().map_err(failed)? else {
             // It vanished since the listing, and so does its copy.
-            let copied = self.again && pair.there().map_err(failed)?.is_some();
+            let copied = self.mirror && pair.there().map_err(failed)?.is_some();
             if copied {
                 self.remove(to, path, name)?;
             }
@@ -251,7 +251,7 @@ impl<'a> LinkCopy<'a> {
         }
 
         // The release knows nothing of entries that arrived after the comparison.
-        if self.again || (self.alone)(path) {
+        if self.mirror || (self.alone)(path) {
             self.moves.push(Move {
                 path: path.clone(),
                 ino: now.id.ino,

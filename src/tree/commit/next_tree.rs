@@ -73,7 +73,7 @@ impl NextTree {
         copy.run(None)?;
         moves::check(&from, copy.moves.iter())?;
 
-        let seen = copy.seen;
+        let visited = copy.visited;
         let names = copy.names;
         let moves = copy.moves;
         let moves = moves.into_iter().map(|m| (m.path, m.ino)).collect();
@@ -95,7 +95,7 @@ impl NextTree {
             renamed,
         };
 
-        let all = seen
+        let all = visited
             .into_iter()
             .map(|(path, _)| path)
             .chain(made.into_iter().map(Some));
@@ -120,21 +120,21 @@ impl NextTree {
         let changed = self.changed_dirs(&from)?;
         let nothing = |_: &TreePath| false;
         let mut copy = LinkCopy::new(&from, &to, &self.changed, &nothing);
-        copy.again = true;
+        copy.mirror = true;
         copy.chains = Some(&tree.chains);
         for path in &changed {
             copy.run(path.as_ref())?;
         }
 
         moves::check(&from, copy.moves.iter())?;
-        let seen = copy.seen;
+        let visited = copy.visited;
         let names = copy.names;
         let moves = copy.moves;
         self.names.0.extend(names.0);
         self.moves
             .extend(moves.into_iter().map(|m| (m.path, m.ino)));
-        let any = !changed.is_empty() || seen.iter().any(|(_, touched)| *touched);
-        self.set(&from, &to, seen.into_iter().map(|(path, _)| path), true)?;
+        let any = !changed.is_empty() || visited.iter().any(|(_, touched)| *touched);
+        self.set(&from, &to, visited.into_iter().map(|(path, _)| path), true)?;
 
         Ok(any)
     }

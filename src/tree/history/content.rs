@@ -6,7 +6,7 @@
 //! directory was the successor's undo directory and becomes kept content by one rename when the
 //! commit is confirmed. The index is written while the commit can still be reverted. Then the
 //! journal is removed, which is the confirmation; then files outside of the index; then the
-//! directory gets its new name. Each step can be repeated after a crash ([`put_away`]). Content is
+//! directory gets its new name. Each step can be repeated after a crash ([`archive_all`]). Content is
 //! removed with its release ([`prune`]).
 //!
 //! Only content of the release itself is kept, by its manifest: entries of others, and a tree from
@@ -50,7 +50,7 @@ const KEPT_PART_INDEX_MAGIC: &[u8; 16] = b"makuo kept v0002";
 /// Prepares to keep the files that the commit of `journal` replaced or deleted from the releases
 /// `before` it, newest first, as far as releases that `stay` had them: writes the index. The commit
 /// can still be reverted.
-pub(crate) fn gather(
+pub(crate) fn index_replaced(
     tree: &Worktree,
     journal: &Journal,
     before: &[&Release],
@@ -92,13 +92,13 @@ pub(crate) fn gather(
 }
 
 /// Cancels the preparation: the commit of `serial` is reverted.
-pub(crate) fn keep_nothing(tree: &Worktree, serial: Serial) -> Result<()> {
+pub(crate) fn drop_replaced_index(tree: &Worktree, serial: Serial) -> Result<()> {
     tree.state.remove(&format!("undo/{serial}/{INDEX}"))
 }
 
 /// Turns every undo directory with an index into kept content, and removes the others. This
 /// confirms all commits.
-pub(crate) fn put_away(tree: &Worktree) -> Result<()> {
+pub(crate) fn archive_all(tree: &Worktree) -> Result<()> {
     tree.state.empty_trash();
     let path = tree.state.undo_dirs();
     for name in names(&path)? {
@@ -115,7 +115,7 @@ pub(crate) fn put_away(tree: &Worktree) -> Result<()> {
             }
         }
         if let Some(owner) = ContentOwner::read(&dir.join(INDEX)) {
-            match shelve(tree, &dir, owner.serial) {
+            match archive(tree, &dir, owner.serial) {
                 Err(e) if tree.crash.happened() => return Err(e),
                 Err(e) => {
                     tracing::warn!(
@@ -158,7 +158,7 @@ pub(crate) fn find(
     wanted: &HashSet<BlockHash>,
     mut found: impl FnMut(&BlockHash, &[u8]),
 ) {
-    let all = shelves(state).unwrap_or_else(|e| {
+    let all = kept_dirs(state).unwrap_or_else(|e| {
         tracing::warn!("no kept content can be used: {e}");
         Vec::new()
     });
@@ -206,7 +206,7 @@ fn find_in(
 
 /// Directories of kept content below the state directory `state`, with the serials of their
 /// releases, newest first.
-pub(crate) fn shelves(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
+pub(crate) fn kept_dirs(state: &Path) -> Result<Vec<(Serial, PathBuf)>> {
     let path = state.join(KEPT_DIR);
     let named = names_if_any(&path)?.into_iter().filter_map(|name| {
         let serial = Serial(name.to_str()?.parse().ok()?);
@@ -546,7 +546,7 @@ impl ContentOwner {
 }
 
 /// Turns the undo directory `dir` of a confirmed commit into the kept content of `serial`.
-fn shelve(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
+fn archive(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
     let mut told = HashSet::new();
     each_block(dir, |_, place| {
         told.insert(place.slot);

@@ -122,7 +122,7 @@ impl Worktree {
             .any(|release| stay.contains(&release.header().serial));
 
         if is_known && is_needed {
-            content::gather(self, journal, &before, &stay)
+            content::index_replaced(self, journal, &before, &stay)
         } else {
             Ok(())
         }

@@ -91,7 +91,7 @@ impl Tree {
             Err(e) if tree.crash.happened() => return Err(e),
             // The remains of the commit are needed to make the tree whole: nothing is tidied up.
             Err(e) => {
-                let why = tree.tear(&e);
+                let why = tree.mark_torn(&e);
                 tracing::error!("tree {}: {why}", tree.name());
                 return Ok(tree);
             }
@@ -112,7 +112,7 @@ impl Tree {
         let tidied = ResumableBlocks::tidy(&tree.state).and_then(|()| match tree.revertible()? {
             // The undo directory is kept for a revert.
             Some(_) => Ok(()),
-            None => content::put_away(&tree)
+            None => content::archive_all(&tree)
                 .and_then(|()| tree.prune())
                 .and_then(|()| tree.prune_nodes()),
         });
@@ -152,7 +152,7 @@ impl Tree {
     pub fn revert(&self) -> Result<Serial> {
         let _busy = Claim::new(self)?;
         self.check_state()?;
-        if let Some(serial) = self.settle()? {
+        if let Some(serial) = self.undo_failed_commit()? {
             return Ok(serial);
         }
 
@@ -164,15 +164,16 @@ impl Tree {
         };
 
         let journal = self.unconfirmed()?.ok_or_else(none)?;
-        content::keep_nothing(self, journal.serial())?;
+        content::drop_replaced_index(self, journal.serial())?;
         self.crash.point()?;
         self.state
             .rename(&kept_journal(journal.serial()), BACKWARD)?;
 
         match self.undo(&journal) {
-            Err(e) if !self.crash.happened() => {
-                Err(Error::refused(format!("the tree is {}", self.tear(&e))))
-            }
+            Err(e) if !self.crash.happened() => Err(Error::refused(format!(
+                "the tree is {}",
+                self.mark_torn(&e)
+            ))),
             done => done.map(|()| journal.serial()),
         }
     }
@@ -188,7 +189,7 @@ impl Tree {
     pub fn forget_undo(&self) -> Result<()> {
         let _busy = Claim::new(self)?;
         self.check_state()?;
-        self.settle()?;
+        self.undo_failed_commit()?;
         self.confirm()
     }
 
@@ -225,7 +226,7 @@ impl Tree {
         }
 
         locked(&self.chains).begin(false);
-        content::put_away(self)?;
+        content::archive_all(self)?;
         self.prune()
     }
 
@@ -266,7 +267,7 @@ impl Tree {
     }
 
     /// Records that a commit cannot be undone because of `e`; returns the message for people.
-    pub(crate) fn tear(&self, e: &Error) -> String {
+    pub(crate) fn mark_torn(&self, e: &Error) -> String {
         let journal = Journal::read(&self.state, BACKWARD).ok().flatten();
         let journal = journal.or_else(|| Journal::read(&self.state, FORWARD).ok().flatten());
         let serial = journal.map(|j| j.serial()).unwrap_or_default();
@@ -282,23 +283,24 @@ impl Tree {
     }
 
     /// Undoes the remains of a failed commit; an error while that is impossible.
-    pub fn mend(&self) -> Result<()> {
+    pub fn finish_undo(&self) -> Result<()> {
         if self.torn().is_none() {
             return Ok(());
         }
         let _busy = Claim::patient(self)?;
         self.check_state()?;
-        self.settle().map(drop)
+        self.undo_failed_commit().map(drop)
     }
 
     /// Undoes a commit that failed and could not be undone then; returns its serial. Until this
     /// succeeds nothing else may run on the tree: journal and undo directory are the only record of
     /// it.
-    pub(crate) fn settle(&self) -> Result<Option<Serial>> {
-        match self.undo_failed() {
-            Err(e) if !self.crash.happened() => {
-                Err(Error::refused(format!("the tree is {}", self.tear(&e))))
-            }
+    pub(crate) fn undo_failed_commit(&self) -> Result<Option<Serial>> {
+        match self.undo_torn() {
+            Err(e) if !self.crash.happened() => Err(Error::refused(format!(
+                "the tree is {}",
+                self.mark_torn(&e)
+            ))),
             Ok(settled) => {
                 *locked(&self.torn) = None;
                 Ok(settled)
@@ -343,7 +345,7 @@ impl Tree {
         }
         Err(Error::refused(format!(
             "{e}; the tree is {}",
-            self.tear(&why)
+            self.mark_torn(&why)
         )))
     }
 
@@ -353,7 +355,7 @@ impl Tree {
         undo::run(self, journal)?;
 
         if journal.swap.is_some()
-            && let Err(e) = content::put_away(self)
+            && let Err(e) = content::archive_all(self)
         {
             tracing::warn!(
                 "tree {}: the tree that was taken back cannot be removed: {e}",
@@ -364,7 +366,7 @@ impl Tree {
         Ok(())
     }
 
-    fn undo_failed(&self) -> Result<Option<Serial>> {
+    fn undo_torn(&self) -> Result<Option<Serial>> {
         let mut journal = Journal::read(&self.state, BACKWARD)?;
         if journal.is_none() {
             journal = Journal::read(&self.state, FORWARD)?;

@@ -51,7 +51,7 @@ impl Tree {
 
         let _busy = Claim::patient(self)?;
         self.check_state()?;
-        self.settle()?;
+        self.undo_failed_commit()?;
         self.confirm()?;
         fill(self.nodes())?;
         self.nodes().sync()?;

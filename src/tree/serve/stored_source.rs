@@ -159,7 +159,7 @@ impl KeptBlocks {
     /// Loads all locations; unreadable ones count as not kept.
     fn load(state: &Path) -> Self {
         let mut kept = Self::default();
-        for (_, dir) in content::shelves(state).unwrap_or_default() {
+        for (_, dir) in content::kept_dirs(state).unwrap_or_default() {
             let nth = kept.dirs.len();
             let read = content::each_block(&dir, |hash, place| {
                 kept.blocks.insert(hash, (nth, place));

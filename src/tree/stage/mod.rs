@@ -79,7 +79,7 @@ impl Stage {
     pub fn begin(tree: &Arc<Tree>, mut plan: Plan) -> Result<Self> {
         let claim = Claim::new(Arc::clone(tree))?;
         tree.check_there()?;
-        if let Some(serial) = tree.settle()? {
+        if let Some(serial) = tree.undo_failed_commit()? {
             return Err(Error::refused(format!(
                 "tree {}: the failed commit of {serial} was undone only now, after the tree was \
                  compared",
@@ -107,7 +107,7 @@ impl Stage {
             .sum::<u64>();
 
         let held = resumable.held();
-        let keeps = content::shelves(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
+        let keeps = content::kept_dirs(&tree.state.here()).is_ok_and(|kept| !kept.is_empty());
         if let Err(e) = space::check(tree, &plan, &items, &held, keeps) {
             // Remains that cannot be continued take space that is needed.
             if !resumable.give_up(&tree.state)? {
@@ -316,7 +316,7 @@ impl Stage {
             } else {
                 self.write(item, target.offset, bytes)
             };
-            target.settle(done.is_ok());
+            target.finish(done.is_ok());
             done.map_err(|e| self.failed("cannot stage", item, e))?;
             if !is_hole {
                 self.log.add(hash, bytes.len(), item.slot, target.offset);
@@ -386,7 +386,8 @@ impl Stage {
     /// Takes blocks from older releases; damaged ones stay wanted.
     fn take_kept(&mut self) -> Result<()> {
         let state = self.tree.state.here();
-        if self.plan.wants.is_empty() || content::shelves(&state).is_ok_and(|kept| kept.is_empty())
+        if self.plan.wants.is_empty()
+            || content::kept_dirs(&state).is_ok_and(|kept| kept.is_empty())
         {
             return Ok(());
         }

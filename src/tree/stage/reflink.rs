@@ -127,7 +127,7 @@ impl Stage {
         self.seal(item, &clone)?;
         let mut offset = 0;
         for (block, nth) in blocks.iter().zip(0..) {
-            self.targets.found(at, nth, block, offset);
+            self.targets.mark_present(at, nth, block, offset);
             self.log
                 .add(&block.hash, block.size as usize, item.slot, offset);
             offset += u64::from(block.size);

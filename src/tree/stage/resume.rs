@@ -82,7 +82,7 @@ impl Stage {
         }
 
         for (nth, block, offset) in &right {
-            self.targets.found(at, *nth, block, *offset);
+            self.targets.mark_present(at, *nth, block, *offset);
             self.log
                 .add(&block.hash, block.size as usize, item.slot, *offset);
         }

@@ -88,7 +88,7 @@ impl BlockTarget<'_> {
     }
 
     /// Ends a claim: the block is written, or not.
-    pub(super) fn settle(&self, written: bool) {
+    pub(super) fn finish(&self, written: bool) {
         self.state
             .store(if written { WRITTEN } else { MISSING }, Ordering::Release);
     }
@@ -235,7 +235,7 @@ impl BlockTargets {
     }
 
     /// Marks the item's block `nth`, at `offset`, as present.
-    pub(super) fn found(&self, item: usize, nth: u32, block: &BlockRef, offset: u64) {
+    pub(super) fn mark_present(&self, item: usize, nth: u32, block: &BlockRef, offset: u64) {
         let state = match self.files.binary_search_by_key(&item, |f| f.item as usize) {
             Ok(at) => Some(&self.states[(self.files[at].first + nth) as usize]),
             Err(_) => {
@@ -339,12 +339,12 @@ mod tests {
         targets.sort();
         let target = || targets.of(&blocks[7].hash).unwrap().next().unwrap();
         assert!(target().claim() && !target().claim() && !target().is_written());
-        target().settle(false);
+        target().finish(false);
         assert!(target().claim());
-        target().settle(true);
+        target().finish(true);
         assert!(!target().claim() && target().is_written());
 
-        targets.found(0, 8, &blocks[8], 32);
+        targets.mark_present(0, 8, &blocks[8], 32);
         assert!(
             targets
                 .of(&blocks[8].hash)

@@ -427,10 +427,10 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
     // The tree is there after a start, and no release goes in.
     let tree = world.open();
     assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
-    assert!(tree.mend().is_err() && world.begin(&tree, 2).is_err());
+    assert!(tree.finish_undo().is_err() && world.begin(&tree, 2).is_err());
 
     assert!(append_only(&z, false));
-    tree.mend().expect("nothing stands in the way");
+    tree.finish_undo().expect("nothing stands in the way");
     assert_eq!((tree.torn(), look(&world.www())), (None, before));
 
     world.deploy(&tree, 3).expect("a commit");

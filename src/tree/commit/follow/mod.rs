@@ -536,14 +536,14 @@ impl<'a> Follow<'a> {
             .is_some_and(|there| there.file_type == FileType::Directory);
         let touched = self.was_touched(pair);
 
-        let passing = NameTransfer(self.aside);
+        let transfer = NameTransfer(self.aside);
         let nodes = Inodes::of(now, there.as_ref());
         let failed = |e| Error::io("cannot follow", self.from.shown(&step.path), e);
         let live = self.live(pair).map_err(failed)?;
 
         if is_dir || !follows(step.known, now, there.as_ref(), touched, self.rival, live) {
             if step.ready == Ready::Linked {
-                passing.forget(nodes.from).map_err(failed)?;
+                transfer.forget(nodes.from).map_err(failed)?;
             }
             return Ok(Some(self.other(nodes.unfollowed(step.known))));
         }
@@ -551,9 +551,9 @@ impl<'a> Follow<'a> {
         self.touch(dir.cloned(), to)
             .map_err(|e| self.failed("cannot look at the other", dir, e))?;
         match now {
-            Some(now) if step.ready == Ready::Linked => passing.bring(pair, now.id.ino, nodes.to),
-            Some(_) => passing.shift(pair, nodes.to),
-            None => passing.take_out(to, pair.name, nodes.to),
+            Some(now) if step.ready == Ready::Linked => transfer.bring(pair, now.id.ino, nodes.to),
+            Some(_) => transfer.shift(pair, nodes.to),
+            None => transfer.take_out(to, pair.name, nodes.to),
         }
         .map_err(|e| self.failed("cannot follow", Some(pair.path), e))?;
 
