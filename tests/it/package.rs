@@ -131,9 +131,9 @@ fn scripts_and_units_are_legal() {
 #[test]
 fn units_are_exposed_no_more_than_they_say() {
     for (unit, says, most) in [
-        ("makuo.service", "says 3.5, OK", "38"),
-        ("makuo@.service", "says 3.5, OK", "38"),
-        ("makuo-watch@.service", "says 2.3, OK", "26"),
+        ("makuo.service", "rates the unit 3.5, OK", "38"),
+        ("makuo@.service", "rates the unit 3.5, OK", "38"),
+        ("makuo-watch@.service", "rates the unit 2.3, OK", "26"),
     ] {
         let path = root().join("packaging").join(unit);
         let text = std::fs::read_to_string(&path).expect("there");
