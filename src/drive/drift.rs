@@ -9,7 +9,7 @@ use crate::block::BlockHash;
 use crate::diff::{Action, Change, Delta, Plan, Shape, TopChange};
 use crate::manifest::node::to_vec;
 use crate::manifest::{EntryKind, TreePath};
-use crate::outcome::{Difference, DriftLine};
+use crate::outcome::{DriftKind, DriftLine};
 use crate::proto::sender::drift::MAX_DRIFT;
 
 /// Largest number of lines on the wire; the counts remain exact beyond it.
@@ -95,7 +95,7 @@ fn line(d: &mut minicbor::Decoder<'_>) -> Result<DriftLine, minicbor::decode::Er
 
 /// A decoded list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-pub struct DriftList {
+pub struct HostDrift {
     /// Differences sorted by path, possibly truncated.
     #[n(0)]
     #[cbor(encode_with = "encode_lines", decode_with = "decode_lines")]
@@ -114,7 +114,7 @@ pub struct DriftList {
 /// Encodes the differences in `plan`, at most `max_lines` of them. Returns the bytes and their
 /// identity, 0 without drift.
 pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
-    let mut report = DriftList::default();
+    let mut report = HostDrift::default();
     let mut bytes = 0;
     if let Some(top) = plan.top.as_ref().filter(|t| t.differs()) {
         report.changed += 1;
@@ -129,8 +129,8 @@ pub fn encode(plan: &Plan, max_lines: usize) -> (Vec<u8>, u64) {
     for change in &plan.changes {
         let Some(what) = what(&change) else { continue };
         match what {
-            Difference::Extra => report.extra += 1,
-            Difference::Missing => report.missing += 1,
+            DriftKind::Extra => report.extra += 1,
+            DriftKind::Missing => report.missing += 1,
             _ => report.changed += 1,
         }
         bytes += change.path.as_bytes().len() as u64 + 24;
@@ -166,56 +166,56 @@ fn first_of(plan: &Plan, change: &Change) -> Option<Shape> {
 }
 
 /// Decodes and checks a host's list.
-pub fn decode(bytes: &[u8]) -> Option<DriftList> {
+pub fn decode(bytes: &[u8]) -> Option<HostDrift> {
     minicbor::decode(bytes).ok()
 }
 
-const ALL: [Difference; 9] = [
-    Difference::Missing,
-    Difference::Kind,
-    Difference::Content,
-    Difference::Mode,
-    Difference::Owner,
-    Difference::Time,
-    Difference::Xattrs,
-    Difference::Extra,
-    Difference::Link,
+const ALL: [DriftKind; 9] = [
+    DriftKind::Missing,
+    DriftKind::Kind,
+    DriftKind::Content,
+    DriftKind::Mode,
+    DriftKind::Owner,
+    DriftKind::Time,
+    DriftKind::Xattrs,
+    DriftKind::Extra,
+    DriftKind::Link,
 ];
 
-fn number(what: Difference) -> u8 {
+fn number(what: DriftKind) -> u8 {
     ALL.iter().position(|w| *w == what).unwrap_or(0) as u8
 }
 
 /// Difference of the host's path behind a change; `None` for paths kept by rule.
-fn what(change: &Change) -> Option<Difference> {
+fn what(change: &Change) -> Option<DriftKind> {
     Some(match change.action {
-        Action::Create => Difference::Missing,
-        Action::Replace => Difference::Kind,
-        Action::Delete | Action::Extra => Difference::Extra,
+        Action::Create => DriftKind::Missing,
+        Action::Replace => DriftKind::Kind,
+        Action::Delete | Action::Extra => DriftKind::Extra,
         Action::Keep => return None,
         // A further name of a file with other content is linked again.
         Action::Update
             if change.shape() == Shape::Hardlink && change.was == Some(Shape::Hardlink) =>
         {
-            Difference::Content
+            DriftKind::Content
         }
         Action::Update
             if change.shape() == Shape::Hardlink || change.was == Some(Shape::Hardlink) =>
         {
-            Difference::Link
+            DriftKind::Link
         }
         Action::Update | Action::Meta => differing(&change.delta),
     })
 }
 
 /// The first difference of an entry.
-fn differing(delta: &Delta) -> Difference {
+fn differing(delta: &Delta) -> DriftKind {
     match delta {
-        Delta { content: true, .. } | Delta { size: true, .. } => Difference::Content,
-        Delta { mode: true, .. } => Difference::Mode,
-        Delta { user: true, .. } | Delta { group: true, .. } => Difference::Owner,
-        Delta { mtime: true, .. } => Difference::Time,
-        _ => Difference::Xattrs,
+        Delta { content: true, .. } | Delta { size: true, .. } => DriftKind::Content,
+        Delta { mode: true, .. } => DriftKind::Mode,
+        Delta { user: true, .. } | Delta { group: true, .. } => DriftKind::Owner,
+        Delta { mtime: true, .. } => DriftKind::Time,
+        _ => DriftKind::Xattrs,
     }
 }
 
@@ -248,7 +248,7 @@ mod tests {
         let one = decode(&list(1, b"etc/motd", ">f.st......", 2)).expect("legal");
         assert_eq!(
             (one.lines.len(), one.lines[0].what, one.missing),
-            (1, Difference::Content, 3)
+            (1, DriftKind::Content, 3)
         );
         assert_eq!(to_vec(&one), list(1, b"etc/motd", ">f.st......", 2));
         assert!(

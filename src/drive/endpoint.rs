@@ -33,7 +33,7 @@ const MAX_HOST_LINKS: usize = 20_000;
 /// A process's network: its links and the keys of its group.
 #[derive(Debug)]
 pub struct GroupLinks {
-    /// LinkSet to the network.
+    /// Links to the network.
     pub links: LinkSet,
     /// Group keys: the first seals, each may open. Without a key datagrams are plain.
     pub keys: Vec<GroupKey>,
@@ -59,7 +59,7 @@ impl From<Link> for GroupLinks {
     }
 }
 
-/// LinkSet, poller and buffers of a machine.
+/// Links, poller and buffers of a machine.
 #[derive(Debug)]
 pub struct GroupEndpoint {
     links: LinkSet,
@@ -166,7 +166,7 @@ impl GroupEndpoint {
         })
     }
 
-    /// LinkSet of the endpoint.
+    /// Links of the endpoint.
     pub fn links(&self) -> &LinkSet {
         &self.links
     }

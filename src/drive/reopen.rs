@@ -73,7 +73,7 @@ impl LinkFollower {
         self.due.map(|due| due.since(self.clock.now()))
     }
 
-    /// StateReader a change.
+    /// Records a change.
     pub(super) fn changed(&mut self) {
         if self.reopen.changes.take() {
             let soon = self.clock.now() + SETTLE_DELAY;

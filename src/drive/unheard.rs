@@ -1,7 +1,7 @@
 //! Peers whose datagrams do not open: plain ones where a group key is in use, sealed ones where
 //! none is, another group's.
 //!
-//! StateReader their addresses in bounded memory, even under spoofing. Their content is ignored. Log
+//! Records their addresses in bounded memory, even under spoofing. Their content is ignored. Log
 //! lines and output are up to callers.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub struct UnheardPeers {
 }
 
 impl UnheardPeers {
-    /// StateReader a datagram from `from` not opened.
+    /// Records a datagram from `from` not opened.
     pub fn refused(&mut self, kind: OpenError, from: SocketAddr, at: Duration) {
         self.counts[kind as usize] += 1;
         if matches!(kind, OpenError::Foreign | OpenError::Replayed) {

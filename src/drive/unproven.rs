@@ -18,7 +18,7 @@ const MAX_WARNED_HOSTS: usize = 8;
 pub(super) struct UnprovenHosts(BTreeSet<(HostName, IpAddr)>);
 
 impl UnprovenHosts {
-    /// StateReader a beacon without the nonce of the command. A makuo with nonces is ignored: the same
+    /// Records a beacon without the nonce of the command. A makuo with nonces is ignored: the same
     /// host also answers.
     pub(super) fn record(&mut self, from: SocketAddr, hello: Hello) {
         if hello.nonce.is_none() && self.0.len() < MAX_REMEMBERED_HOSTS {

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::drive::adhoc::AdhocAction;
 use crate::id::NamedHost;
 use crate::manifest::path::compare;
-use crate::outcome::{Difference, DriftGroup, DriftLine, HostState, MemberInfo, Outcome};
+use crate::outcome::{DriftGroup, DriftKind, DriftLine, HostState, MemberInfo, Outcome};
 use crate::report::words::safe;
 use crate::units::printable;
 
@@ -231,16 +231,13 @@ impl<'a> Differences<'a> {
                 let holds = before.is_some_and(|b| crate::manifest::path::is_within(b, &line.path));
                 before = Some(&line.path);
                 match line.what {
-                    Difference::Extra => all
+                    DriftKind::Extra => all
                         .extra
                         .entry(Sorted(&line.path))
                         .or_default()
                         .extend(hosts()),
                     _ if is_silent(line, holds) => continue,
-                    Difference::Missing
-                    | Difference::Kind
-                    | Difference::Content
-                    | Difference::Link
+                    DriftKind::Missing | DriftKind::Kind | DriftKind::Content | DriftKind::Link
                         if !is_dir(line) =>
                     {
                         all.content
@@ -379,7 +376,7 @@ fn is_dir(line: &DriftLine) -> bool {
 /// A directory is told when it itself is what changes: not because something in it does.
 fn is_silent(line: &DriftLine, holds_another: bool) -> bool {
     is_dir(line)
-        && (line.what == Difference::Time || line.what == Difference::Missing && holds_another)
+        && (line.what == DriftKind::Time || line.what == DriftKind::Missing && holds_another)
 }
 
 #[cfg(test)]
@@ -403,8 +400,8 @@ mod tests {
         }
     }
 
-    fn group(hosts: &[&str], lines: &[(&str, &str, Difference)]) -> DriftGroup {
-        let line = |(path, itemized, what): &(&str, &str, Difference)| DriftLine {
+    fn group(hosts: &[&str], lines: &[(&str, &str, DriftKind)]) -> DriftGroup {
+        let line = |(path, itemized, what): &(&str, &str, DriftKind)| DriftLine {
             path: path.as_bytes().to_vec(),
             itemized: itemized.to_string(),
             what: *what,
@@ -452,12 +449,12 @@ mod tests {
     #[test]
     fn a_directory_is_told_for_its_own_sake_only() {
         let lines = [
-            ("a", "cd+++++++++", Difference::Missing),
-            ("a/b", "cd+++++++++", Difference::Missing),
-            ("a/b/file", ">f+++++++++", Difference::Missing),
-            ("empty", "cd+++++++++", Difference::Missing),
-            ("moved", ".d..t......", Difference::Time),
-            ("shut", ".d...p.....", Difference::Mode),
+            ("a", "cd+++++++++", DriftKind::Missing),
+            ("a/b", "cd+++++++++", DriftKind::Missing),
+            ("a/b/file", ">f+++++++++", DriftKind::Missing),
+            ("empty", "cd+++++++++", DriftKind::Missing),
+            ("moved", ".d..t......", DriftKind::Time),
+            ("shut", ".d...p.....", DriftKind::Mode),
         ];
 
         let outcome = an_outcome(vec![group(&["mk2"], &lines)]);
@@ -480,10 +477,10 @@ mod tests {
     #[test]
     fn the_level_says_how_much_is_told() {
         let extra = [
-            ("d", "*deleting", Difference::Extra),
-            ("d/x", "*deleting", Difference::Extra),
+            ("d", "*deleting", DriftKind::Extra),
+            ("d/x", "*deleting", DriftKind::Extra),
         ];
-        let changed = [("f", ">fcst......", Difference::Content)];
+        let changed = [("f", ">fcst......", DriftKind::Content)];
         let outcome = an_outcome(vec![group(&["mk2"], &changed), group(&["mk3"], &extra)]);
         let all = [b"f".to_vec()];
 
@@ -517,7 +514,7 @@ mod tests {
     fn what_went_wrong_is_named() {
         let mut outcome = an_outcome(vec![group(
             &["mk3"],
-            &[("f", ">f+++++++++", Difference::Missing)],
+            &[("f", ">f+++++++++", DriftKind::Missing)],
         )]);
         outcome.hosts[1].state = HostState::Refused;
         outcome.hosts[1].error = Some("no space left".into());

@@ -135,7 +135,7 @@ impl Standing {
 pub struct TreeStatus {
     /// Current release of the tree.
     pub running: Option<Serial>,
-    /// TreeActivity in progress.
+    /// Work in progress.
     pub work: Option<TreeActivity>,
     /// Last failure, unless a commit followed.
     pub trouble: Option<Trouble>,

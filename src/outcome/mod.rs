@@ -279,12 +279,12 @@ pub struct DriftLine {
     /// `*deleting`.
     pub itemized: String,
     /// The difference in a word.
-    pub what: Difference,
+    pub what: DriftKind,
 }
 
 /// Difference of a host's path, seen from the release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Difference {
+pub enum DriftKind {
     /// Only the release has the path.
     Missing,
     /// Another kind of entry.
@@ -305,19 +305,19 @@ pub enum Difference {
     Link,
 }
 
-impl Difference {
+impl DriftKind {
     /// Word for the difference in output and JSON.
     pub fn word(self) -> &'static str {
         match self {
-            Difference::Missing => "missing",
-            Difference::Kind => "kind",
-            Difference::Content => "content",
-            Difference::Mode => "mode",
-            Difference::Owner => "owner",
-            Difference::Time => "time",
-            Difference::Xattrs => "xattrs",
-            Difference::Extra => "extra",
-            Difference::Link => "link",
+            DriftKind::Missing => "missing",
+            DriftKind::Kind => "kind",
+            DriftKind::Content => "content",
+            DriftKind::Mode => "mode",
+            DriftKind::Owner => "owner",
+            DriftKind::Time => "time",
+            DriftKind::Xattrs => "xattrs",
+            DriftKind::Extra => "extra",
+            DriftKind::Link => "link",
         }
     }
 }
@@ -341,9 +341,9 @@ impl DriftGroup {
     /// Counts complete `lines`.
     pub fn new(hosts: Vec<HostName>, lines: Vec<DriftLine>) -> Self {
         let hosts = hosts.into_iter().map(NamedHost::from).collect();
-        let count = |of: fn(Difference) -> bool| lines.iter().filter(|l| of(l.what)).count() as u64;
-        let extra = count(|w| w == Difference::Extra);
-        let missing = count(|w| w == Difference::Missing);
+        let count = |of: fn(DriftKind) -> bool| lines.iter().filter(|l| of(l.what)).count() as u64;
+        let extra = count(|w| w == DriftKind::Extra);
+        let missing = count(|w| w == DriftKind::Missing);
         let changed = lines.len() as u64 - extra - missing;
 
         Self {

@@ -16,7 +16,7 @@ use crate::id::NamedHost;
 use crate::outcome::Stranger;
 use crate::outcome::shared_names;
 use crate::outcome::{
-    Difference, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome,
+    DriftKind, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome,
     Purpose, Survey, TransferProgress,
 };
 use crate::outcome::{ReleaseLog, Standing};
@@ -437,8 +437,8 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
 /// `  >f.st......  content  css/site.css`
 fn drift_line(line: &DriftLine, painter: Painter) -> String {
     let tint = match line.what {
-        Difference::Missing => Tint::Good,
-        Difference::Extra => Tint::Bad,
+        DriftKind::Missing => Tint::Good,
+        DriftKind::Extra => Tint::Bad,
         _ => Tint::Warn,
     };
 

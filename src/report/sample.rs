@@ -139,13 +139,13 @@ pub fn drifted() -> Outcome {
     };
 
     let many = vec![
-        line(">f.st......", Difference::Content, b"css/site.css"),
-        line("cL+++++++++", Difference::Missing, b"current"),
-        line("*deleting", Difference::Extra, b"old\npage.html"),
-        line(".f...p.....", Difference::Mode, b"run.sh"),
+        line(">f.st......", DriftKind::Content, b"css/site.css"),
+        line("cL+++++++++", DriftKind::Missing, b"current"),
+        line("*deleting", DriftKind::Extra, b"old\npage.html"),
+        line(".f...p.....", DriftKind::Mode, b"run.sh"),
     ];
 
-    let few = vec![line(">f.st......", Difference::Content, b"caf\xe9.txt")];
+    let few = vec![line(">f.st......", DriftKind::Content, b"caf\xe9.txt")];
     let hosts = ["web1", "web2", "web3", "web4"]
         .map(|h| result(h, HostState::Diffed, 16, None))
         .to_vec();
@@ -228,7 +228,7 @@ pub fn events() -> Vec<Event> {
     let line = DriftLine {
         path: b"css/site.css".to_vec(),
         itemized: ">f.st......".to_string(),
-        what: Difference::Content,
+        what: DriftKind::Content,
     };
 
     let (bytes, hashed) = (ByteSize(34_100_000), ByteSize(2_000_000));

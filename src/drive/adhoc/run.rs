@@ -13,7 +13,7 @@ use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
 use crate::manifest::rules::Exclude;
 use crate::outcome::{
-    Difference, DriftGroup, DriftLine, Event, ExitStatus, HostState, Observer, Outcome, Purpose,
+    DriftGroup, DriftKind, DriftLine, Event, ExitStatus, HostState, Observer, Outcome, Purpose,
 };
 use crate::spec::{Compress, OwnerPolicy, Spec};
 use crate::tree::{LiveTree, Merged, Root, StoredSource, Tree};
@@ -335,7 +335,7 @@ impl<'a> PlannedRequest<'a> {
         )?;
 
         for group in &mut found.drift {
-            group.lines.retain(|line| line.what == Difference::Extra);
+            group.lines.retain(|line| line.what == DriftKind::Extra);
             (group.changed, group.missing) = (0, 0);
         }
 
@@ -445,7 +445,7 @@ fn scopes(group: &DriftGroup) -> Vec<Vec<TreePath>> {
 /// change.
 fn changes_nothing(found: &Outcome) -> bool {
     let is_time =
-        |line: &DriftLine| line.what == Difference::Time && line.itemized.starts_with(".d");
+        |line: &DriftLine| line.what == DriftKind::Time && line.itemized.starts_with(".d");
     let lines = |group: &DriftGroup| {
         group.lines.len() as u64 == group.total() && group.lines.iter().all(is_time)
     };

@@ -113,8 +113,8 @@ impl HostKeys {
                 }
                 if late > 0 {
                     told.push(format!(
-                        "the keys of {late} hosts are not kept yet: one session adds {MAX_NEW_KEYS} \
-                        to {file}"
+                        "the keys of {late} hosts are not kept yet: one session adds \
+                         {MAX_NEW_KEYS} to {file}"
                     ));
                 }
             }

@@ -13,7 +13,7 @@ use crate::wire::HostStage;
 use crate::wire::seal::OpenError;
 
 /// Largest number of hosts named in one note.
-const MAX_NAMED_HOSTS: usize = 8;
+const MAX_NOTED_HOSTS: usize = 8;
 
 /// Outcome of a session without its expected hosts; `None` if all answered.
 pub(super) fn missing_hosts(
@@ -141,9 +141,9 @@ pub(super) fn drops(machine: &Sender) -> Option<String> {
     }
 
     hosts.sort();
-    if hosts.len() > MAX_NAMED_HOSTS {
-        let more = hosts.len() - MAX_NAMED_HOSTS;
-        hosts.truncate(MAX_NAMED_HOSTS);
+    if hosts.len() > MAX_NOTED_HOSTS {
+        let more = hosts.len() - MAX_NOTED_HOSTS;
+        hosts.truncate(MAX_NOTED_HOSTS);
         hosts.push(format!("{more} more hosts did, too"));
     }
 
@@ -196,8 +196,8 @@ pub(super) fn without_data(machine: &Sender, tree: &TreeName, to: Serial, why: &
         .collect();
 
     names.sort_unstable();
-    let more = names.len().saturating_sub(MAX_NAMED_HOSTS);
-    names.truncate(MAX_NAMED_HOSTS);
+    let more = names.len().saturating_sub(MAX_NOTED_HOSTS);
+    names.truncate(MAX_NOTED_HOSTS);
     let others = if more > 0 {
         format!(" and {more} more")
     } else {

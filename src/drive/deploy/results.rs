@@ -128,12 +128,12 @@ impl Timeline {
         self.announced.is_some()
     }
 
-    /// StateReader the announcement.
+    /// Records the announcement.
     pub(super) fn announced(&mut self, now: Moment) {
         self.announced = Some(now);
     }
 
-    /// StateReader the state of `host`; returns whether new.
+    /// Records the state of `host`; returns whether new.
     pub(super) fn reached(
         &mut self,
         host: (HostName, IpAddr),

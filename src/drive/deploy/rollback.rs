@@ -87,7 +87,7 @@ pub fn choose(
     to: Option<Serial>,
     signed: impl Fn(Serial) -> Result<Vec<Release>>,
 ) -> Result<RollbackPath> {
-    let history = ReleaseHistory::of(log, local);
+    let history = RollbackHistory::of(log, local);
     let from = history.running();
 
     if let Some(to) = to {
@@ -109,7 +109,7 @@ pub fn choose(
 }
 
 /// The distinct releases of a tree, the newest first.
-struct ReleaseHistory<'a> {
+struct RollbackHistory<'a> {
     tree: &'a TreeName,
     releases: Vec<DistinctContent>,
     unshown: &'a [NamedHost],
@@ -131,7 +131,7 @@ struct DistinctContent {
 /// Name of this machine's state when no host answers.
 const THIS_MACHINE: &str = "this machine";
 
-impl<'a> ReleaseHistory<'a> {
+impl<'a> RollbackHistory<'a> {
     fn of(log: &'a ReleaseLog, local: &[KeptRelease]) -> Self {
         let mut history = Self {
             tree: &log.tree,

@@ -111,7 +111,7 @@ impl PreparedRelease {
     }
 }
 
-/// StateReader the mount points of the source in the index and returns notes on the missing ones.
+/// Records the mount points of the source in the index and returns notes on the missing ones.
 fn unmounted(
     options: &mut ScanOptions,
     root: &Root,

@@ -27,7 +27,7 @@ pub(super) struct Opening {
 }
 
 /// An admitted opening with its tree.
-pub(super) struct SessionOffer<'a> {
+pub(super) struct AdmittedOffer<'a> {
     pub(super) host: &'a LocalHost,
     pub(super) managed: &'a ManagedTree,
     pub(super) release: Release,
@@ -44,7 +44,7 @@ pub(super) struct SessionOffer<'a> {
     pub(super) closed: Arc<AtomicBool>,
 }
 
-impl<'a> SessionOffer<'a> {
+impl<'a> AdmittedOffer<'a> {
     /// The offer of `opening`, signed by `key`.
     pub(super) fn new(
         host: &'a LocalHost,

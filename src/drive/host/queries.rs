@@ -58,7 +58,7 @@ struct PastTrouble {
     proven: bool,
 }
 
-/// TreeActivity for the thread.
+/// Work for the thread.
 #[derive(Debug)]
 enum QueryTask {
     Answer(TreeQuery),
@@ -105,7 +105,7 @@ impl QueryAnswers {
         })
     }
 
-    /// StateReader a failure, and forgets the past one after a commit.
+    /// Records a failure, and forgets the past one after a commit.
     pub(super) fn note(&mut self, now: Moment, notice: &HostNotice) {
         let HostNotice::Stage {
             tree,

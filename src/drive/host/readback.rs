@@ -2,7 +2,7 @@
 //!
 //! A missing or damaged block is left out and replaced by the sender's coded symbols.
 
-use super::offer::SessionOffer;
+use super::offer::AdmittedOffer;
 use crate::proto::receiver::BlockPart;
 use crate::tree::stage::{BlockReader, Stage};
 
@@ -14,7 +14,7 @@ impl Readback {
     /// Returns the readable `parts` of blocks; parts of one block follow each other.
     pub(super) fn read(
         &mut self,
-        offer: &SessionOffer<'_>,
+        offer: &AdmittedOffer<'_>,
         stage: Option<&Stage>,
         parts: Vec<BlockPart>,
     ) -> Vec<(BlockPart, Vec<u8>)> {

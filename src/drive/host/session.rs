@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::authorize::{check_catch_up, check_newer};
-use super::offer::SessionOffer;
+use super::offer::AdmittedOffer;
 use super::own_scan::ScanTask;
 use super::readback::Readback;
 use super::shared::LocalHost;
@@ -29,7 +29,7 @@ use crate::wire::message::DiffSummary;
 
 /// One session's work on one tree.
 pub(super) struct TreeSession<'a> {
-    offer: SessionOffer<'a>,
+    offer: AdmittedOffer<'a>,
     explorer: Explorer,
     /// Scan of the tree while nodes of the manifest are missing.
     scan: Option<ScanTask>,
@@ -41,7 +41,7 @@ pub(super) struct TreeSession<'a> {
 
 impl<'a> TreeSession<'a> {
     /// Begins with an admitted offer.
-    pub(super) fn begin(offer: SessionOffer<'a>) -> Self {
+    pub(super) fn begin(offer: AdmittedOffer<'a>) -> Self {
         Self {
             explorer: Explorer::new(offer.release.header().root),
             scan: None,

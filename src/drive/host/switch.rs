@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::authorize::check_allowed;
 use super::drift_check;
-use super::offer::SessionOffer;
+use super::offer::AdmittedOffer;
 use crate::diff::Plan;
 use crate::drive::clock;
 use crate::hook::{Cause, HookContext, Phase};
@@ -63,7 +63,7 @@ pub(super) struct Switch {
 }
 
 impl Switch {
-    /// StateReader whether the release changes anything here.
+    /// Records whether the release changes anything here.
     pub(super) fn set_changes(&mut self, changes: bool) {
         self.changes = changes;
     }
@@ -72,7 +72,7 @@ impl Switch {
     /// or out of sequence.
     pub(super) fn order(
         &mut self,
-        offer: &SessionOffer<'_>,
+        offer: &AdmittedOffer<'_>,
         stage: &mut Option<Stage>,
         id: SessionId,
         signed: &SignedOrder,
@@ -115,7 +115,7 @@ impl Switch {
 
     fn prepare(
         &mut self,
-        offer: &SessionOffer<'_>,
+        offer: &AdmittedOffer<'_>,
         stage: &mut Option<Stage>,
     ) -> Result<(), ReasonText> {
         let occasion = occasion(offer, Cause::Commit);
@@ -135,7 +135,7 @@ impl Switch {
         Ok(())
     }
 
-    fn commit(&mut self, offer: &SessionOffer<'_>, stage: &mut Option<Stage>) -> Option<Ordered> {
+    fn commit(&mut self, offer: &AdmittedOffer<'_>, stage: &mut Option<Stage>) -> Option<Ordered> {
         // An incomplete stage cannot be committed.
         stage.as_ref().filter(|stage| stage.is_finished())?;
         // Keys and time may have changed during the transfer.
@@ -191,7 +191,7 @@ impl Switch {
     }
 
     /// Runs the commands after a commit and records success or failure.
-    pub(super) fn check(&self, offer: &SessionOffer<'_>) -> Result<(), ReasonText> {
+    pub(super) fn check(&self, offer: &AdmittedOffer<'_>) -> Result<(), ReasonText> {
         let SwitchState::Done(previous) = self.state else {
             return Ok(());
         };
@@ -226,18 +226,18 @@ impl Switch {
 
     /// Returns whether `after` follows the commit: on a change, or after a failure with the same
     /// content.
-    fn runs_after(&self, offer: &SessionOffer<'_>) -> bool {
+    fn runs_after(&self, offer: &AdmittedOffer<'_>) -> bool {
         let failed = self.unhealthy.as_ref().is_some_and(|failed| failed.after);
         (self.changes || failed) && offer.managed.hooks.after.is_some()
     }
 
     /// Returns whether the health check follows the commit.
-    fn runs_health(&self, offer: &SessionOffer<'_>) -> bool {
+    fn runs_health(&self, offer: &AdmittedOffer<'_>) -> bool {
         let asked = self.changes || offer.how.recheck || self.unhealthy.is_some();
         asked && offer.managed.hooks.health.is_some()
     }
 
-    fn revert(&mut self, offer: &SessionOffer<'_>, previous: Option<Serial>) -> Ordered {
+    fn revert(&mut self, offer: &AdmittedOffer<'_>, previous: Option<Serial>) -> Ordered {
         let tree = &offer.managed.tree;
         if let Err(e) = tree.revert() {
             return self
@@ -283,14 +283,14 @@ impl Switch {
     }
 
     /// Answer to an order if a commit failed and cannot be undone.
-    fn torn(&mut self, offer: &SessionOffer<'_>) -> Option<Ordered> {
+    fn torn(&mut self, offer: &AdmittedOffer<'_>) -> Option<Ordered> {
         let (_, why) = offer.managed.tree.torn()?;
         self.state = SwitchState::Over;
         Some(Ordered::Torn(format!("the tree is {why}")))
     }
 
     /// Gives a release up before the commit.
-    fn give_up(&mut self, offer: &SessionOffer<'_>, stage: &mut Option<Stage>) {
+    fn give_up(&mut self, offer: &AdmittedOffer<'_>, stage: &mut Option<Stage>) {
         if std::mem::replace(&mut self.state, SwitchState::Over) == SwitchState::Prepared
             && offer.managed.hooks.before.is_some()
             && self.changes
@@ -303,7 +303,7 @@ impl Switch {
     }
 
     /// Ends the session; an unreverted commit becomes final.
-    pub(super) fn close(&mut self, offer: &SessionOffer<'_>, stage: &mut Option<Stage>) {
+    pub(super) fn close(&mut self, offer: &AdmittedOffer<'_>, stage: &mut Option<Stage>) {
         match self.state {
             SwitchState::Done(_) => self.make_final(offer),
             SwitchState::Before | SwitchState::Prepared => self.give_up(offer, stage),
@@ -311,7 +311,7 @@ impl Switch {
         }
     }
 
-    fn make_final(&mut self, offer: &SessionOffer<'_>) {
+    fn make_final(&mut self, offer: &AdmittedOffer<'_>) {
         let tree = &offer.managed.tree;
         let plan = self.done.take();
         plan.iter().for_each(|plan| tree.note_written(plan));
@@ -331,7 +331,7 @@ impl Switch {
 
     /// Stores the commit order of the release, for hosts that missed the release. Not part of the
     /// commit's reply.
-    pub(super) fn keep_order(&mut self, offer: &SessionOffer<'_>) {
+    pub(super) fn keep_order(&mut self, offer: &AdmittedOffer<'_>) {
         let Some(order) = self
             .order
             .take_if(|_| matches!(self.state, SwitchState::Done(_)))
@@ -350,12 +350,12 @@ impl Switch {
 }
 
 /// The last failed checks of the current release.
-fn known_failure(offer: &SessionOffer<'_>) -> Option<Unhealthy> {
+fn known_failure(offer: &AdmittedOffer<'_>) -> Option<Unhealthy> {
     let tree = &offer.managed.tree;
     tree.state().unhealthy(tree.current().ok()??.release.id())
 }
 
-fn note_failure(offer: &SessionOffer<'_>, after: bool, text: &str) {
+fn note_failure(offer: &AdmittedOffer<'_>, after: bool, text: &str) {
     let mark = Mark::of(&offer.release);
     note_health(
         offer,
@@ -367,7 +367,7 @@ fn note_failure(offer: &SessionOffer<'_>, after: bool, text: &str) {
     );
 }
 
-fn note_health(offer: &SessionOffer<'_>, failed: Option<&Unhealthy>) {
+fn note_health(offer: &AdmittedOffer<'_>, failed: Option<&Unhealthy>) {
     let tree = &offer.managed.tree;
     if let Err(e) = tree.state().note_health(failed) {
         tracing::warn!(
@@ -378,7 +378,7 @@ fn note_health(offer: &SessionOffer<'_>, failed: Option<&Unhealthy>) {
 }
 
 /// Runs `after` to its end even if the daemon is ending, so restarted services run again.
-fn run_after(offer: &SessionOffer<'_>, occasion: &HookContext) -> Result<(), ReasonText> {
+fn run_after(offer: &AdmittedOffer<'_>, occasion: &HookContext) -> Result<(), ReasonText> {
     let never = AtomicBool::new(false);
     match offer.managed.hooks.run(Phase::After, occasion, &never) {
         Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
@@ -386,7 +386,7 @@ fn run_after(offer: &SessionOffer<'_>, occasion: &HookContext) -> Result<(), Rea
     }
 }
 
-fn current(offer: &SessionOffer<'_>) -> Option<Serial> {
+fn current(offer: &AdmittedOffer<'_>) -> Option<Serial> {
     offer
         .managed
         .tree
@@ -396,7 +396,7 @@ fn current(offer: &SessionOffer<'_>) -> Option<Serial> {
         .map(|stored| stored.release.header().serial)
 }
 
-fn occasion(offer: &SessionOffer<'_>, cause: Cause) -> HookContext {
+fn occasion(offer: &AdmittedOffer<'_>, cause: Cause) -> HookContext {
     let tree = &offer.managed.tree;
     HookContext {
         tree: tree.name().clone(),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 
 use super::managed::ManagedTree;
-use super::offer::{Opening, SessionOffer};
+use super::offer::{AdmittedOffer, Opening};
 use super::session::TreeSession;
 use super::shared::LocalHost;
 use crate::id::{SessionId, TreeName};
@@ -81,7 +81,7 @@ pub(super) struct AdmittedSession {
 impl AdmittedSession {
     fn run(self, host: &LocalHost, managed: &ManagedTree) {
         let closed = Arc::clone(&self.opening.closed);
-        let offer = SessionOffer::new(host, managed, self.opening, self.key);
+        let offer = AdmittedOffer::new(host, managed, self.opening, self.key);
         let mut session = TreeSession::begin(offer);
         let id = self.id;
         let requests = self.requests;
@@ -196,7 +196,7 @@ pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, ReasonText> 
     })
 }
 
-/// DiskReply to a failed request.
+/// Reply to a failed request.
 pub(super) fn failure_reply(request: &DiskRequest, why: ReasonText) -> Option<DiskReply> {
     Some(match request {
         DiskRequest::Open { session, .. } => DiskReply::Opened(*session, Err(why.into())),

@@ -14,7 +14,7 @@ pub struct Trees(BTreeMap<TreeName, Slot>);
 #[derive(Debug, Default)]
 struct Slot {
     served: OnceLock<ManagedTree>,
-    /// ReasonText why the tree cannot be served.
+    /// Reason why the tree cannot be served.
     why: Mutex<String>,
 }
 
@@ -47,7 +47,7 @@ impl Trees {
             .filter_map(|(name, slot)| Some((name, slot.served.get()?)))
     }
 
-    /// ReasonText why the tree `name` is not served; `None` if served or unknown.
+    /// Reason why the tree `name` is not served; `None` if served or unknown.
     pub fn broken(&self, name: &TreeName) -> Option<String> {
         let slot = self
             .0

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::probe::{self, Probe};
+use super::probe::{self, SurveyProbe};
 use crate::Result;
 use crate::drive::clock;
 use crate::drive::endpoint::{Arrived, GroupLinks};
@@ -175,7 +175,7 @@ impl FleetQuery {
     }
 }
 
-impl Probe for FleetQuery {
+impl SurveyProbe for FleetQuery {
     fn is_done(&mut self, now: Moment) -> bool {
         let all = !self.table.is_empty() && self.table.len() >= self.table.claimed();
         all && now.since(self.newest) >= probe::QUIET_TIME && self.owing().is_empty()

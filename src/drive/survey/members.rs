@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::probe::{self, Probe};
+use super::probe::{self, SurveyProbe};
 use crate::Result;
 use crate::drive::clock;
 use crate::drive::endpoint::{Arrived, GroupLinks};
@@ -75,7 +75,7 @@ impl RollCall {
     }
 }
 
-impl Probe for RollCall {
+impl SurveyProbe for RollCall {
     fn is_done(&mut self, now: Moment) -> bool {
         if self.table.len() != self.known {
             self.known = self.table.len();

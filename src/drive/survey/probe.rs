@@ -1,4 +1,4 @@
-//! The loop of a survey: sends questions in intervals and collects answers until all hosts have answered.
+//! The loop of a survey: sends questions in intervals until all hosts have answered.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) const QUIET_TIME: Duration = Duration::from_millis(60);
 const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A survey in progress.
-pub(super) trait Probe {
+pub(super) trait SurveyProbe {
     /// Returns whether all hosts have answered.
     fn is_done(&mut self, now: Moment) -> bool;
 
@@ -28,7 +28,7 @@ pub(super) trait Probe {
 }
 
 /// Runs the survey from `begin` until all hosts have answered, at the latest after `longest`.
-pub(super) fn run<P: Probe>(
+pub(super) fn run<P: SurveyProbe>(
     links: impl Into<GroupLinks>,
     longest: Duration,
     begin: impl FnOnce(Moment) -> P,
