@@ -14,7 +14,7 @@ use crate::config::HostConfig;
 use crate::face::command::{self, Command};
 use crate::id::TreeName;
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, Signature, verify};
-use crate::manifest::explore::Explorer;
+use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
 use crate::manifest::{Header, Node, NodeRef, Release};
 use crate::proto::generation::Map;

@@ -1,43 +1,44 @@
-//! Building a manifest: entries in, nodes out, without holding more than the open page of every level.
+//! Builds a manifest from sorted entries, holding no more than the open page of every level.
 //!
-//! Where a page, index or list ends depends on a hash of what is in it, so that a change moves no other border
-//! (a Merkle search tree by content-defined cuts, as in prolly trees).
+//! Pages, indexes and lists end where a hash of their content falls, so that a change moves no
+//! other border (a Merkle search tree by content-defined cuts, as in prolly trees).
 
 use super::entry::{Content, EntryKind, MAX_DIRECT_BLOCKS};
 use super::node::{ListRef, MAX_INDEX_REFS, MAX_LIST_BLOCKS, MAX_PAGE_ENTRIES, Node, NodeRef};
 use super::{Entry, TreePath};
 use crate::block::BlockRef;
 
-/// A page ends at a path whose hash is a multiple of this, or at its caps.
+/// Divisor of path hashes: a page ends at a multiple, or at its caps.
 const PAGE_ENTRIES: u64 = 1024;
-/// A page with more than about this many bytes ends.
+/// Approximate size in bytes at which a page ends.
 const PAGE_BYTES: usize = 256 << 10;
-/// An index ends at a reference whose hash is a multiple of this.
+/// Divisor of reference hashes: an index ends at a multiple.
 const INDEX_REFS: u64 = 256;
-/// A list ends at a block whose hash is a multiple of this.
+/// Divisor of block hashes: a list ends at a multiple.
 const LIST_BLOCKS: u64 = 2048;
 
-/// Where finished nodes go.
+/// Destination of finished nodes.
 pub trait NodeSink {
-    /// Why a node could not be kept.
+    /// Reason for a failed write.
     type Error;
-    /// Keeps `bytes`, the node named `block`. The same node may come more than once.
+    /// Stores `bytes`, the node named `block`. The same node may be stored more than once.
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<(), Self::Error>;
 
-    /// Keeps `bytes`, a page of entries.
+    /// Stores `bytes`, a page of entries.
     fn page(&mut self, page: PageEnd<'_>, bytes: Vec<u8>) -> Result<(), Self::Error> {
         self.put(page.node.block, bytes)
     }
 }
 
-/// A page that has ended.
+/// A finished page.
 #[derive(Debug)]
 pub struct PageEnd<'a> {
-    /// The page.
+    /// Reference of the page.
     pub node: NodeRef,
-    /// What is in it.
+    /// Entries of the page.
     pub entries: &'a [Entry],
-    /// Whether it ends where it does whatever comes after it; else the next entry had no room, or there was none.
+    /// True if the end does not depend on the entries that follow; false if the next entry had no
+    /// room, or there was none.
     pub settled: bool,
 }
 
@@ -60,15 +61,16 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Whether an entry with this path may be the next.
+    /// Returns true if an entry with this path may come next.
     pub fn may_follow(&self, path: &TreePath) -> bool {
         self.last.as_ref().is_none_or(|last| last < path)
     }
 
-    /// Adds the next entry; entries come in strictly rising order of their paths.
+    /// Adds the next entry; paths rise strictly.
     ///
     /// # Panics
-    /// When the order is broken: that is a defect of the caller.
+    ///
+    /// If the order is broken, which is a defect of the caller.
     pub fn push<S: NodeSink>(&mut self, entry: Entry, sink: &mut S) -> Result<(), S::Error> {
         assert!(
             self.may_follow(&entry.path),
@@ -80,7 +82,7 @@ impl Builder {
         let cut = path_hash(entry.path.as_bytes()).is_multiple_of(PAGE_ENTRIES);
         let bytes = rough_size(&entry);
 
-        // A file of terabytes: beside others it could be too much for a node.
+        // A file of terabytes, beside other entries, could exceed the size of a node.
         if bytes > PAGE_BYTES && !self.page.is_empty() {
             self.end_page(false, sink)?;
         }
@@ -94,10 +96,12 @@ impl Builder {
         Ok(())
     }
 
-    /// Adds a page that an earlier manifest has, the last path of which is `last`; the sink has it already.
+    /// Adds a page of an earlier manifest that the sink has already; `last` is the last path in the
+    /// page.
     ///
     /// # Panics
-    /// When a page is open: see [`Builder::is_between_pages`].
+    ///
+    /// If a page is open: see [`Builder::is_between_pages`].
     pub fn push_page<S: NodeSink>(
         &mut self,
         page: NodeRef,
@@ -109,12 +113,12 @@ impl Builder {
         self.add_ref(0, page, sink)
     }
 
-    /// Whether the next entry begins a page.
+    /// Returns true if the next entry begins a page.
     pub fn is_between_pages(&self) -> bool {
         self.page.is_empty()
     }
 
-    /// Ends the manifest and names its root. A manifest without entries has one empty page.
+    /// Ends the manifest and returns its root. A manifest without entries has one empty page.
     pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<NodeRef, S::Error> {
         if !self.page.is_empty() || self.levels.is_empty() {
             self.end_page(false, sink)?;
@@ -177,7 +181,7 @@ impl Builder {
     }
 }
 
-/// Collects the blocks of one file; a large file's go into list nodes as they come.
+/// Collects the blocks of one file; the blocks of a large file go into list nodes at once.
 #[derive(Debug, Default)]
 pub struct ContentBuilder {
     open: Vec<BlockRef>,
@@ -196,7 +200,7 @@ impl ContentBuilder {
         Ok(())
     }
 
-    /// Adds the same block `count` times. What follows from it alone is made once.
+    /// Adds the same block `count` times. A list of this block alone is built once and repeated.
     pub fn push_many<S: NodeSink>(
         &mut self,
         block: BlockRef,
@@ -224,7 +228,7 @@ impl ContentBuilder {
         Ok(())
     }
 
-    /// The content of the file.
+    /// Returns the content of the file.
     pub fn finish<S: NodeSink>(mut self, sink: &mut S) -> Result<Content, S::Error> {
         if self.lists.is_empty() && self.open.len() <= MAX_DIRECT_BLOCKS {
             return Ok(Content::Blocks(self.open));
@@ -270,7 +274,7 @@ fn finished(node: &Node) -> (NodeRef, Vec<u8>) {
     )
 }
 
-/// About the bytes of an entry in its page, from above.
+/// Estimates the bytes of an entry in its page, rounded up.
 fn rough_size(entry: &Entry) -> usize {
     let kind = match &entry.kind {
         EntryKind::File(Content::Blocks(blocks)) => blocks.len() * 42,
@@ -288,7 +292,8 @@ fn rough_size(entry: &Entry) -> usize {
     entry.path.name().len() + kind + xattrs + 40
 }
 
-/// FNV-1a (64 bit) with a final mix: even, quick, and part of the format only in so far as equal trees share pages.
+/// FNV-1a (64 bit) with a final mix: uniform and fast. Part of the format only insofar as equal
+/// trees share pages.
 fn path_hash(path: &[u8]) -> u64 {
     let fnv = path.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &b| {
         (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)

@@ -1,4 +1,4 @@
-//! One entry of a tree: what a path is, to whom it belongs and what it contains.
+//! Entries of a tree: the kind, owner, metadata and content of one path.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,23 +8,24 @@ use minicbor::{Decode, Encode};
 use super::TreePath;
 use crate::block::BlockRef;
 
-/// The most blocks that an entry lists itself; a larger file has [`Content::Lists`].
+/// Largest number of blocks listed in an entry; a larger file has [`Content::Lists`].
 pub const MAX_DIRECT_BLOCKS: usize = 256;
-/// The most list nodes that an entry names (files up to some 2 TiB).
+/// Largest number of list nodes named by an entry (files up to about 2 TiB).
 pub const MAX_LISTS: usize = 16_384;
-/// The longest target of a symbolic link, in bytes.
+/// Longest target of a symbolic link, in bytes.
 pub const MAX_TARGET: usize = 4095;
-/// The most bytes of extended attributes of one entry, names and values together.
+/// Largest size of one entry's extended attributes in bytes, names and values together.
 pub const MAX_XATTR_BYTES: usize = 64 << 10;
-/// As [`MAX_XATTR_BYTES`] for the tree's own directory, whose attributes stand in the header.
+/// Same as [`MAX_XATTR_BYTES`] for the root directory, which is part of the header.
 pub const MAX_TOP_XATTR_BYTES: usize = 16 << 10;
-/// The longest user or group name, in bytes.
+/// Longest user or group name, in bytes.
 pub const MAX_OWNER_NAME: usize = 255;
 
-/// The number that stands for no user and no group: of an owner that only has a name, or that hosts shall not set.
+/// Number for no user and no group: the owner has only a name, or hosts shall not set one.
 pub const NO_ID: u32 = u32::MAX;
 
-/// Permission bits, including set-user-id, set-group-id and sticky: `0o7777`. Others are refused when it is decoded.
+/// Permission bits, including set-user-id, set-group-id and sticky: `0o7777`. Decoding refuses
+/// other bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode)]
 #[cbor(transparent)]
 pub struct Mode(#[n(0)] u16);
@@ -41,18 +42,18 @@ impl<'b, C> Decode<'b, C> for Mode {
 }
 
 impl Mode {
-    /// The permission bits of `st_mode`; the file type is cut off.
+    /// Takes the permission bits of `st_mode` and drops the file type.
     pub fn from_bits(st_mode: u32) -> Self {
         Self((st_mode & 0o7777) as u16)
     }
 
-    /// The bits.
+    /// Returns the bits.
     pub fn bits(self) -> u32 {
         u32::from(self.0)
     }
 }
 
-/// A time of last modification, to the nanosecond.
+/// Time of last modification, to the nanosecond.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Mtime {
     /// Seconds since 1970-01-01 UTC.
@@ -63,37 +64,38 @@ pub struct Mtime {
     pub nanos: u32,
 }
 
-/// Who owns an entry: numbers always, names where the sender knew them.
+/// Owner of an entry: numbers always, names if the sender knew them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Owner {
-    /// The user's number.
+    /// Number of the user.
     #[n(0)]
     pub uid: u32,
-    /// The group's number.
+    /// Number of the group.
     #[n(1)]
     pub gid: u32,
-    /// The user's name.
+    /// Name of the user.
     #[n(2)]
     pub user: Option<Box<str>>,
-    /// The group's name.
+    /// Name of the group.
     #[n(3)]
     pub group: Option<Box<str>>,
 }
 
-/// One extended attribute (POSIX ACLs are `system.posix_acl_access` and `system.posix_acl_default`).
+/// One extended attribute (POSIX ACLs are `system.posix_acl_access` and
+/// `system.posix_acl_default`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Xattr {
-    /// The attribute's full name.
+    /// Full name of the attribute.
     #[n(0)]
     #[cbor(with = "minicbor::bytes")]
     pub name: Vec<u8>,
-    /// Its value.
+    /// Value of the attribute.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
     pub value: Vec<u8>,
 }
 
-/// The content of a file as blocks, in order.
+/// Content of a file as blocks, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Content {
     /// The blocks themselves: at most [`MAX_DIRECT_BLOCKS`].
@@ -105,7 +107,7 @@ pub enum Content {
 }
 
 impl Content {
-    /// How many blocks the file has.
+    /// Returns the number of blocks.
     pub fn block_count(&self) -> u64 {
         match self {
             Content::Blocks(blocks) => blocks.len() as u64,
@@ -115,7 +117,7 @@ impl Content {
         }
     }
 
-    /// The same in pieces, each of which is read at once.
+    /// Splits the content into pieces, each of which is read in one step.
     pub fn pieces(&self) -> impl Iterator<Item = Cow<'_, Content>> {
         let (blocks, lists) = match self {
             Content::Blocks(_) => (Some(self), &[][..]),
@@ -128,7 +130,7 @@ impl Content {
         blocks.into_iter().map(Cow::Borrowed).chain(lists)
     }
 
-    /// How many list nodes it has.
+    /// Returns the number of list nodes.
     pub fn list_count(&self) -> u64 {
         match self {
             Content::Blocks(_) => 0,
@@ -136,7 +138,7 @@ impl Content {
         }
     }
 
-    /// The size that the blocks add up to.
+    /// Returns the sum of the block sizes.
     pub fn size(&self) -> u64 {
         match self {
             Content::Blocks(blocks) => blocks.iter().map(|b| u64::from(b.size)).sum(),
@@ -147,7 +149,7 @@ impl Content {
     }
 }
 
-/// What a path is.
+/// Kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum EntryKind {
     /// A directory.
@@ -156,10 +158,11 @@ pub enum EntryKind {
     /// A regular file.
     #[n(1)]
     File(#[n(0)] Content),
-    /// A symbolic link to these bytes, whatever they name.
+    /// A symbolic link with this target, which may be any bytes.
     #[n(2)]
     Symlink(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
-    /// Another name of what is at this earlier path, which is no directory: a file, a symbolic link, a pipe, a device.
+    /// Another name of the entry at this earlier path. That entry is no directory: a file, a
+    /// symbolic link, a pipe or a device.
     #[n(3)]
     Hardlink(#[n(0)] TreePath),
     /// A named pipe.
@@ -174,7 +177,7 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
-    /// One letter as rsync and `ls` show kinds: `f d L h S D`.
+    /// Returns the letter that rsync and `ls` show for the kind: `f d L h S D`.
     pub fn letter(&self) -> char {
         match self {
             EntryKind::Directory => 'd',
@@ -186,7 +189,7 @@ impl EntryKind {
         }
     }
 
-    /// The size of the content; 0 for all but files.
+    /// Returns the size of the content; 0 for all kinds but files.
     pub fn size(&self) -> u64 {
         match self {
             EntryKind::File(content) => content.size(),
@@ -195,42 +198,45 @@ impl EntryKind {
     }
 }
 
-/// One path of a tree. A [`EntryKind::Hardlink`] repeats mode, owner, mtime and xattrs of the file that it names.
+/// One path of a tree. An [`EntryKind::Hardlink`] repeats mode, owner, mtime and xattrs of its
+/// file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// Where it is.
+    /// Path of the entry.
     pub path: TreePath,
-    /// What it is.
+    /// Kind of the entry, with its content.
     pub kind: EntryKind,
-    /// Its permission bits (0o777 for a symbolic link).
+    /// Permission bits (0o777 for a symbolic link).
     pub mode: Mode,
-    /// Its owner, shared by the many entries that have the same.
+    /// Owner, shared by the many entries with the same one.
     pub owner: Arc<Owner>,
-    /// Its time of last modification.
+    /// Time of last modification.
     pub mtime: Mtime,
-    /// Its extended attributes, sorted by name; empty unless the release carries them.
+    /// Extended attributes, sorted by name; empty unless the release carries attributes.
     pub xattrs: Vec<Xattr>,
 }
 
-/// The tree's own directory. It has no path, so that no entry stands for it: the header carries it.
+/// Root directory of the tree. It has no path and therefore no entry: the header carries its
+/// metadata.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Top {
-    /// Its permission bits.
+    /// Permission bits.
     #[n(0)]
     pub mode: Mode,
-    /// Its owner.
+    /// Owner of the directory.
     #[n(1)]
     pub owner: Owner,
-    /// Its time of last modification.
+    /// Time of last modification.
     #[n(2)]
     pub mtime: Mtime,
-    /// Its extended attributes, sorted by name; empty unless the release carries them.
+    /// Extended attributes, sorted by name; empty unless the release carries attributes.
     #[n(3)]
     pub xattrs: Vec<Xattr>,
 }
 
 impl Top {
-    /// Checks what types cannot; the attributes have to leave room for the rest of a header.
+    /// Checks the caps that types cannot express. The attributes have to leave room for the rest of
+    /// a header.
     pub(super) fn check(&self) -> Result<(), String> {
         let too_long =
             |name: &Option<Box<str>>| name.as_ref().is_some_and(|n| n.len() > MAX_OWNER_NAME);
@@ -246,7 +252,8 @@ impl Top {
 
         if xattr_bytes(&self.xattrs) > MAX_TOP_XATTR_BYTES {
             return Err(format!(
-                "the tree's directory has more than {MAX_TOP_XATTR_BYTES} bytes of extended attributes"
+                "the tree's directory has more than {MAX_TOP_XATTR_BYTES} bytes of extended \
+                 attributes"
             ));
         }
 
@@ -259,9 +266,10 @@ fn xattr_bytes(xattrs: &[Xattr]) -> usize {
 }
 
 impl Entry {
-    /// Checks what types cannot: sizes against the caps of this module.
+    /// Checks the caps of this module that types cannot express.
     pub(super) fn check(&self) -> Result<(), String> {
         let refuse = |why: &str| Err(format!("{}: {why}", self.path));
+
         match &self.kind {
             EntryKind::File(Content::Blocks(blocks)) if blocks.len() > MAX_DIRECT_BLOCKS => {
                 refuse("too many blocks")

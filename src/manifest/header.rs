@@ -1,7 +1,7 @@
-//! The release header: what is signed.
+//! The release header: the signed part of a release.
 //!
-//! A signature covers the header's exact bytes, which are kept beside the decoded header for ever after. Everything
-//! below (nodes, blocks) is bound to them by SHA-256.
+//! A signature covers the exact bytes of the header, which are kept beside the decoded header for
+//! good. Everything below (nodes, blocks) is bound to these bytes by SHA-256.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::manifest::path::{MAX_PATH, PathError};
 use crate::manifest::rules::Exclude;
 use crate::units::WallTime;
 
-/// The most bytes of an encoded header.
+/// Largest size of an encoded header in bytes.
 pub const MAX_HEADER_BYTES: usize = 64 << 10;
-/// The most scope prefixes, target patterns.
+/// Largest number of scope prefixes, and of target patterns.
 pub const MAX_PATTERNS: usize = 1000;
-/// The most bytes of a target pattern.
+/// Longest target pattern, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 255;
 
-/// What a signed header allows.
+/// Use that a signed header permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Intent {
     /// To be staged and committed; needs the role `deploy`.
     #[n(0)]
     Deploy,
-    /// To be compared with only; needs the role `audit`. Never commits, whatever is signed later.
+    /// To be compared only; needs the role `audit`. Never commits, not even by a later signature.
     #[n(1)]
     Audit,
     /// As deploy, of a manifest that was released before; needs the role `rollback` or `deploy`.
@@ -37,7 +37,7 @@ pub enum Intent {
     Rollback,
 }
 
-/// The identity of a release: the SHA-256 of its header's bytes.
+/// Identity of a release: the SHA-256 of its header's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct ReleaseId(#[n(0)] pub BlockHash);
@@ -54,56 +54,58 @@ impl fmt::Debug for ReleaseId {
     }
 }
 
-/// The decoded header of a release.
+/// Decoded header of a release.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Header {
-    /// The format of header and nodes, see [`FORMAT`].
+    /// Format of header and nodes, see [`FORMAT`].
     #[n(0)]
     pub format: u16,
-    /// The tree that is released.
+    /// Name of the released tree.
     #[n(1)]
     pub tree: TreeName,
-    /// The number of this release.
+    /// Number of this release.
     #[n(2)]
     pub serial: Serial,
-    /// When it was made.
+    /// Time of creation.
     #[n(3)]
     pub created: WallTime,
-    /// When hosts stop accepting it.
+    /// Time at which hosts stop accepting the release.
     #[n(4)]
     pub expires: Option<WallTime>,
-    /// What the signature allows.
+    /// Use that the signature permits.
     #[n(5)]
     pub intent: Intent,
-    /// The path prefixes that the release governs; empty is the whole tree.
+    /// Path prefixes that the release governs; empty for the whole tree.
     #[n(6)]
     pub scope: Vec<Prefix>,
-    /// Globs on host names; empty is every host that has the tree.
+    /// Globs on host names; empty for every host that has the tree.
     #[n(7)]
     pub targets: Vec<String>,
-    /// The root of the manifest.
+    /// Root of the manifest.
     #[n(8)]
     pub root: NodeRef,
-    /// What governs the commit.
+    /// Rules of the commit.
     #[n(9)]
     pub rules: Rules,
-    /// The tree's own directory; a release without it, or with a scope, leaves that directory as it is.
+    /// Root directory of the tree. A release without one, or with a scope, leaves the directory
+    /// unchanged.
     #[n(10)]
     pub top: Option<Top>,
-    /// The release that a rollback puts again, also when it is only compared with: what releases since then exclude is
-    /// left alone.
+    /// Serial of the release that a rollback restores, or only compares with. Paths excluded by
+    /// later releases are left alone.
     #[n(11)]
     pub again: Option<Serial>,
-    /// The session that it was signed for; none: a makuo of before signed it.
+    /// Session that the release was signed for; `None` from an older makuo.
     #[n(12)]
     pub session: Option<SessionId>,
-    /// The host that released it.
+    /// Host that released the tree.
     #[n(13)]
     pub sender: Option<HostName>,
-    /// Whether hosts read every file again before they compare; none: it is not said under the signature.
+    /// True if hosts re-read every file before a comparison; `None` if the signature leaves it
+    /// open.
     #[n(14)]
     pub checksum: Option<bool>,
-    /// Whether hosts look only at what differs between their release and this one.
+    /// True if hosts scan only the paths that differ between their release and this one.
     #[n(15)]
     pub quick: Option<bool>,
 }
@@ -111,18 +113,19 @@ pub struct Header {
 /// A legal path as prefix of a scope.
 pub type Prefix = super::TreePath;
 
-/// Why bytes are not a legal header.
+/// Reason for refusing a header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Not the CBOR that a header is.
+    /// Not the CBOR of a header.
     #[error("release header cannot be decoded: {0}")]
     Encoding(String),
-    /// A newer makuo wrote it.
+    /// Written by a newer makuo.
     #[error(
-        "release header has format {0}, this makuo reads up to {FORMAT_PACKED}: install a newer makuo on this host"
+        "release header has format {0}, this makuo reads up to {FORMAT_PACKED}: \
+         install a newer makuo on this host"
     )]
     Format(u16),
-    /// A size or count beyond its cap, or rules that cannot be read.
+    /// A size or count beyond its cap, or unreadable rules.
     #[error("release header is not legal: {0}")]
     Illegal(String),
 }
@@ -134,13 +137,13 @@ impl From<PathError> for HeaderError {
 }
 
 impl Header {
-    /// The bytes to sign.
+    /// Returns the bytes to sign.
     pub fn encode(&self) -> Vec<u8> {
         to_vec(self)
     }
 
-    /// The header that `bytes` are, all caps checked. The format is looked at first, so that a newer header is refused
-    /// as such.
+    /// Decodes a header and checks all caps. The format comes first, so that a newer header is
+    /// refused as such.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
         if bytes.len() > MAX_HEADER_BYTES {
             return Err(HeaderError::Illegal(format!("{} bytes", bytes.len())));
@@ -159,8 +162,9 @@ impl Header {
         Ok(header)
     }
 
-    /// The name of what the release makes of a tree, whatever its number, time and targets: two releases with the same
-    /// name are one in a host's history. The time of the tree's own directory does not count.
+    /// Hash of the release's effect on a tree, independent of serial, time and targets. Two
+    /// releases with the same hash are one in a host's history. The mtime of the root directory
+    /// does not count.
     pub fn content(&self) -> BlockHash {
         let top = self.top.clone().map(|top| Top {
             mtime: Mtime { secs: 0, nanos: 0 },
@@ -169,8 +173,8 @@ impl Header {
         BlockHash::of(&to_vec(&(&self.root, &top, &self.scope, &self.rules)))
     }
 
-    /// Whether the release governs the whole tree: no scope, and not only what is directly in the tree's directory, as
-    /// files that are sent by hand without their subdirectories.
+    /// Returns true if the release governs the whole tree. A release with a scope does not, nor one
+    /// of only the root directory's own entries, as of files sent by hand without subdirectories.
     pub fn is_whole(&self) -> bool {
         let is_shallow =
             |e: &Exclude| e.base.is_none() && matches!(e.pattern.as_bytes(), b"/*" | b"/*/");
@@ -218,7 +222,7 @@ impl Header {
             return illegal(&format!("{} entries, more than any tree has", root.entries));
         }
 
-        if root.bytes > MAX_BYTES {
+        if root.bytes > MAX_RELEASE_BYTES {
             return illegal(&format!("{} bytes, more than any tree has", root.bytes));
         }
 
@@ -235,16 +239,17 @@ impl Header {
     }
 }
 
-/// The most nodes and blocks of a release.
+/// Largest number of nodes and blocks of a release.
 pub const MAX_ORDINALS: u64 = 1 << 40;
-/// The most nodes of a manifest: all of them are looked at, and a manifest may name one many times.
+/// Largest number of nodes of a manifest: a host visits all of them, and a manifest may name one
+/// many times.
 pub const MAX_NODES: u64 = 1 << 24;
-/// The most entries of a release.
+/// Largest number of entries of a release.
 pub const MAX_ENTRIES: u64 = 1 << 28;
-/// The most bytes of a release's files: a pebibyte.
-pub const MAX_BYTES: u64 = 1 << 50;
+/// Largest size of a release's files in bytes: a pebibyte.
+pub const MAX_RELEASE_BYTES: u64 = 1 << 50;
 
-/// A header together with the exact bytes that are or will be signed.
+/// A header together with the exact bytes to be signed.
 #[derive(Debug, Clone)]
 pub struct Release {
     header: Arc<Header>,
@@ -269,7 +274,7 @@ impl Release {
         })
     }
 
-    /// The release whose header `bytes` are.
+    /// Decodes the release with the header `bytes`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, HeaderError> {
         let header = Header::decode(bytes)?;
         Ok(Self {
@@ -279,17 +284,17 @@ impl Release {
         })
     }
 
-    /// What the bytes say.
+    /// Returns the decoded header.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The exact bytes of the header.
+    /// Returns the exact bytes of the header.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The identity of the release.
+    /// Returns the identity of the release.
     pub fn id(&self) -> ReleaseId {
         self.id
     }

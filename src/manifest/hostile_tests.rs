@@ -1,5 +1,5 @@
-//! A manifest that is signed rightly and means harm: each of its tricks is refused when it is read, before anybody could
-//! act by it, and the refusal names what is wrong.
+//! Manifests with a valid signature and hostile content. Each trick is refused when the manifest is
+//! read, before anything acts on it, and the refusal names the fault.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::read::{Manifest, NodeSource, ReadError};
 use super::*;
 use crate::block::{BlockHash, BlockRef};
 
-/// A page of one entry whose bytes were changed afterwards, as no builder of ours would make it.
+/// Decodes a page of one entry with altered bytes, which no builder of ours would produce.
 fn refusal(kind: EntryKind, legal: &str, evil: &str) -> String {
     assert_eq!(legal.len(), evil.len());
     let mut page = Node::Page(vec![
@@ -50,7 +50,7 @@ fn a_path_that_leads_out_of_the_tree_is_no_path() {
     let why = Node::decode(&page).expect_err("absolute").to_string();
 
     assert!(why.contains("absolute"), "{why}");
-    // A hard link is to a path of the tree, or it is none.
+    // A hard link may name only a path of the tree.
     let link = EntryKind::Hardlink(TreePath::new(&b"BB/etc/passwd"[..]).expect("legal"));
     let why = refusal(link, "BB/etc/passwd", "../etc/passwd");
 

@@ -1,27 +1,31 @@
-//! The manifest: the sorted entries of a whole tree, as a tree of content-addressed nodes under one signed root.
+//! The manifest: the sorted entries of a whole tree, as a tree of content-addressed nodes under one
+//! signed root.
 //!
-//! **Nodes.** A *page* ([`node::Node::Page`]) holds about a thousand entries and ends where a hash of a path says so, so
-//! that one changed file changes one page. A page of pages (`Index`) lists them; a very large file's blocks stand in
-//! `List` nodes of their own. A node is a block: it is named by the SHA-256 of its bytes and travels, is stored and is
-//! verified as every other block. The release header signs the root only, and so fits one datagram whatever the
-//! size of the tree; a changed file costs its page and the indexes above it.
+//! **Nodes.** A *page* ([`node::Node::Page`]) holds about a thousand entries and ends at a path
+//! with a certain hash, so that one changed file changes one page. A page of pages (`Index`) lists
+//! other pages; the blocks of a very large file are in `List` nodes. A node is a block: named by
+//! the SHA-256 of its bytes, and sent, stored and verified like every other block. The release
+//! header signs the root only and fits one datagram at any size of the tree. A changed file costs
+//! its page and the indexes above.
 //!
-//! **Order.** Entries are sorted by path bytes with `/` counted lowest, which is the order of a depth-first walk:
-//! a directory is followed by all that is below it. Sorted walks, manifests and indexes merge without a sort.
+//! **Order.** Entries are sorted by path bytes with `/` counted lowest, which is the order of a
+//! depth-first walk: a directory is followed by everything below. Sorted walks, manifests and
+//! indexes merge without a sort.
 //!
-//! **Ordinals.** Every node reference carries how many nodes and blocks lie beneath it. Nodes are numbered depth-first
-//! from the root (0), blocks of files after them in the order of their entries; so a host that holds a node knows the
-//! ordinals of all its children and can ask for what it misses as ranges of ordinals, without a table.
+//! **Ordinals.** Every node reference carries the numbers of nodes and blocks beneath. Nodes are
+//! numbered depth-first from the root (0), blocks of files after the nodes in the order of their
+//! entries. A host that holds a node therefore knows the ordinals of all its children, and can
+//! request missing ones as ranges of ordinals, without a table.
 //!
-//! **Release.** [`header::Header`] is what is signed: tree, serial, scope, root, rules. Its exact bytes are kept and
-//! never encoded again.
+//! **Release.** [`header::Header`] is the signed part: tree, serial, scope, root, rules. Its exact
+//! bytes are kept and never encoded again.
 
 pub mod build;
 pub mod entry;
-pub mod explore;
 pub mod header;
 #[cfg(test)]
 mod hostile_tests;
+pub mod missing_nodes;
 pub mod node;
 pub mod pages;
 pub mod path;
@@ -36,7 +40,8 @@ pub use node::{ListRef, Node, NodeRef};
 pub use path::TreePath;
 pub use rules::Rules;
 
-/// The version of the header and node formats that most releases have.
+/// Version of the header and node formats in most releases.
 pub const FORMAT: u16 = 1;
-/// The format of a header whose excludes are packed: who cannot read them must not take the release for one without.
+/// Format of a header with packed excludes. A host that cannot read packed excludes must not take
+/// the release for one without excludes.
 pub const FORMAT_PACKED: u16 = 2;

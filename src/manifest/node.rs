@@ -1,7 +1,8 @@
 //! The bytes of manifest nodes: pages of entries, indexes of nodes, lists of blocks.
 //!
-//! A page stores each distinct owner once and each path as what it shares with the path before it plus the rest.
-//! Everything is CBOR (RFC 8949) in arrays with numbered positions; a later minor version may append positions.
+//! A page stores each distinct owner once, and each path as the length shared with the previous
+//! path plus the rest. Everything is CBOR (RFC 8949) in arrays with numbered positions; a later
+//! minor version may append positions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,28 +13,28 @@ use super::entry::{EntryKind, MAX_OWNER_NAME, Mode, Mtime, Owner, Xattr};
 use super::{Entry, TreePath};
 use crate::block::BlockRef;
 
-/// The most bytes of one node.
+/// Largest size of one node in bytes.
 pub const MAX_NODE_BYTES: usize = 1 << 20;
-/// The most entries of a page.
+/// Largest number of entries of a page.
 pub const MAX_PAGE_ENTRIES: usize = 4096;
-/// The most references of an index.
+/// Largest number of references of an index.
 pub const MAX_INDEX_REFS: usize = 1024;
-/// The most blocks of a list.
+/// Largest number of blocks of a list.
 pub const MAX_LIST_BLOCKS: usize = 8192;
 
-/// A node by its block and what lies beneath it.
+/// Reference to a node: its block, and the totals beneath.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct NodeRef {
-    /// The node's own bytes.
+    /// Block with the node's own bytes.
     #[n(0)]
     pub block: BlockRef,
-    /// Nodes beneath and including this one.
+    /// Number of nodes beneath, including this one.
     #[n(1)]
     pub nodes: u64,
-    /// Blocks of files beneath.
+    /// Number of blocks of files beneath.
     #[n(2)]
     pub blocks: u64,
-    /// Entries beneath.
+    /// Number of entries beneath.
     #[n(3)]
     pub entries: u64,
     /// Bytes of file content beneath.
@@ -41,22 +42,22 @@ pub struct NodeRef {
     pub bytes: u64,
 }
 
-/// A list node by its block and what it holds.
+/// Reference to a list node: its block, and the totals of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct ListRef {
-    /// The node's own bytes.
+    /// Block with the node's own bytes.
     #[n(0)]
     pub block: BlockRef,
-    /// Blocks in the list.
+    /// Number of blocks in the list.
     #[n(1)]
     pub blocks: u64,
-    /// Their bytes together.
+    /// Total bytes of the blocks.
     #[n(2)]
     pub bytes: u64,
 }
 
 impl ListRef {
-    /// Whether a list can hold so much.
+    /// Returns true if a list can hold as much.
     pub(super) fn is_legal(&self) -> bool {
         let blocks = 1..=MAX_LIST_BLOCKS as u64;
         blocks.contains(&self.blocks)
@@ -71,20 +72,20 @@ pub enum Node {
     Page(Vec<Entry>),
     /// Pages or further indexes, in order.
     Index(Vec<NodeRef>),
-    /// A part of a large file's blocks, in order.
+    /// Some of a large file's blocks, in order.
     List(Vec<BlockRef>),
 }
 
-/// Why bytes are not a legal node.
+/// Reason for refusing a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
-    /// Not the CBOR that a node is.
+    /// Not the CBOR of a node.
     #[error("manifest node cannot be decoded: {0}")]
     Encoding(String),
     /// A size or count beyond its cap.
     #[error("manifest node exceeds a limit: {0}")]
     Limit(String),
-    /// Entries that contradict each other or the caps of an entry.
+    /// Entries that contradict each other or exceed the caps of an entry.
     #[error("manifest entry is not legal: {0}")]
     Entry(String),
 }
@@ -105,7 +106,7 @@ enum WireNode {
     List(#[n(0)] Vec<BlockRef>),
 }
 
-/// An `Arc` that encodes as what it holds.
+/// An `Arc` encoded as its value.
 struct Arc0<T>(Arc<T>);
 
 impl<C, T: Encode<C>> Encode<C> for Arc0<T> {
@@ -126,7 +127,7 @@ impl<'b, C, T: Decode<'b, C>> Decode<'b, C> for Arc0<T> {
 
 #[derive(Encode, Decode)]
 struct WireEntry {
-    /// Bytes of the path shared with the entry before.
+    /// Bytes of the path shared with the previous entry.
     #[n(0)]
     shared: u16,
     #[n(1)]
@@ -147,7 +148,7 @@ struct WireEntry {
 }
 
 impl Node {
-    /// The node's bytes.
+    /// Returns the node's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let wire = match self {
             Node::Page(entries) => encode_page(entries),
@@ -157,14 +158,15 @@ impl Node {
         to_vec(&wire)
     }
 
-    /// The node that `bytes` are: every cap checked, entries sorted and without duplicates.
+    /// Decodes a node: checks every cap, and that entries are sorted and without duplicates.
     pub fn decode(bytes: &[u8]) -> Result<Self, NodeError> {
         if bytes.len() > MAX_NODE_BYTES {
             return Err(NodeError::Limit(format!("{} bytes", bytes.len())));
         }
 
         let node = match minicbor::decode(bytes)? {
-            // Before paths are made of them, which are longer than what they share.
+            // Checked before the paths are expanded, because full paths are longer than their
+            // shared form.
             WireNode::Page(owners, entries)
                 if owners.len().max(entries.len()) > MAX_PAGE_ENTRIES =>
             {
@@ -211,8 +213,8 @@ impl Node {
         }
     }
 
-    /// The sums that a [`NodeRef`] to this node has to carry: nodes (with this one), blocks, entries, bytes.
-    /// `None` when they overflow, which no honest node does.
+    /// Returns the totals for a [`NodeRef`] to this node: nodes (with this one), blocks, entries,
+    /// bytes. `None` on overflow, which no honest node causes.
     pub fn sums(&self) -> Option<(u64, u64, u64, u64)> {
         match self {
             Node::Page(entries) => {
@@ -409,7 +411,9 @@ pub(crate) mod tests {
 
         #[test]
         fn a_changed_byte_never_passes_as_an_unsorted_page(
-            entries in prop::collection::vec(an_entry(), 1..10), at in any::<prop::sample::Index>(), flip in 1..=255u8
+            entries in prop::collection::vec(an_entry(), 1..10),
+            at in any::<prop::sample::Index>(),
+            flip in 1..=255u8,
         ) {
             let mut entries = entries;
             entries.sort_by(|a, b| a.path.cmp(&b.path));

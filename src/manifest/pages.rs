@@ -1,5 +1,5 @@
-//! The pages of a manifest as a table: a path is found by a search over pages, a part of the tree is read without the
-//! rest of it, and two manifests are compared by the pages that they do not share.
+//! Table of the pages of a manifest. It finds a path by binary search, reads a part of the tree
+//! alone, and compares two manifests by the pages that differ.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -8,47 +8,49 @@ use std::rc::Rc;
 
 use super::entry::EntryKind;
 use super::node::{Node, NodeRef};
-use super::read::{Located, MAX_DEPTH, Manifest, NodeSource, Order, ReadError};
+use super::read::{Located, MAX_DEPTH, Manifest, NodeSource, PathOrder, ReadError};
 use super::{Entry, TreePath};
 use crate::block::BlockHash;
 use crate::id::Ordinal;
 
-/// How many pages of one manifest are kept at hand.
-const AT_HAND: usize = 4;
+/// Number of recently read pages kept for each manifest.
+const CACHED_PAGES: usize = 4;
 
-/// A page by its name, and the first and the last path in it.
+/// A page by its hash, with the first and the last path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageKey {
-    /// The page.
+    /// Hash of the page.
     pub hash: BlockHash,
-    /// From which path to which.
+    /// First and last path of the page.
     pub bounds: RangeInclusive<TreePath>,
 }
 
-/// The pages of one manifest, in order; none when it has no entries. What is in them is read when it is asked for.
+/// The pages of one manifest, in order; empty for a manifest without entries. Pages are read on
+/// demand.
 #[derive(Debug)]
 pub struct Pages {
     rows: Vec<Row>,
-    /// The pages that were looked into last, the newest first: neighbours are asked for one after the other.
+    /// Pages read last, the newest first: callers request neighbouring paths one after the other.
     open: RefCell<VecDeque<(usize, Rc<[Located]>)>>,
 }
 
 #[derive(Debug)]
 struct Row {
     node: NodeRef,
-    /// The ordinal of the first block in it.
+    /// Ordinal of the first block in the page.
     block: u64,
     bounds: OnceCell<RangeInclusive<TreePath>>,
 }
 
 impl Pages {
-    /// The pages of `manifest`: its indexes are read.
+    /// Reads the indexes of `manifest` and lists its pages.
     pub fn of<S: NodeSource>(manifest: &Manifest<S>) -> Result<Self, ReadError> {
         let mut rows = Vec::new();
         let mut open = vec![(*manifest.root(), 0)];
         let mut block = manifest.root().nodes;
         while let Some((node, depth)) = open.pop() {
-            // A page without lists is a leaf, and need not be read to know it; one with lists has to be.
+            // A page without lists is a leaf and recognized unread; a page with lists has to be
+            // read.
             match if node.nodes > 1 {
                 Some(manifest.decode(&node)?)
             } else {
@@ -79,18 +81,18 @@ impl Pages {
         })
     }
 
-    /// Takes over what is known of pages that an earlier manifest has, too.
+    /// Copies the bounds of pages that an earlier manifest shares.
     pub fn learn(&self, known: &[PageKey]) {
         let known: HashMap<BlockHash, &PageKey> = known.iter().map(|key| (key.hash, key)).collect();
         for row in &self.rows {
             if let Some(key) = known.get(&row.node.block.hash) {
-                // One that was set already says the same: the name stands for the content.
+                // A bound set earlier is the same, because the hash stands for the content.
                 let _ = row.bounds.set(key.bounds.clone());
             }
         }
     }
 
-    /// All pages with their bounds, which are checked to rise; pages of which nothing is known yet are read.
+    /// Returns all pages with their bounds, checked to rise; reads pages without known bounds.
     pub fn keys<S: NodeSource>(&self, manifest: &Manifest<S>) -> Result<Vec<PageKey>, ReadError> {
         let mut keys: Vec<PageKey> = Vec::with_capacity(self.rows.len());
         for at in 0..self.rows.len() {
@@ -113,7 +115,7 @@ impl Pages {
         Ok(keys)
     }
 
-    /// The entry at `path`.
+    /// Returns the entry at `path`.
     pub fn find<S: NodeSource>(
         &self,
         manifest: &Manifest<S>,
@@ -130,8 +132,8 @@ impl Pages {
             .map(|at| page[at].clone()))
     }
 
-    /// The entries from path to path, checked as those of a whole manifest are: every path rises, and every parent is a
-    /// directory of the manifest.
+    /// Returns the entries within `bounds`, checked like those of a whole manifest: every path
+    /// rises, and every parent is a directory of the manifest.
     pub fn within<S: NodeSource>(
         &self,
         manifest: &Manifest<S>,
@@ -157,14 +159,14 @@ impl Pages {
         }
 
         above.reverse();
-        let mut order = Order::below(above);
+        let mut order = PathOrder::below(above);
         all.iter()
             .try_for_each(|located| order.check(&located.entry))?;
 
         Ok(all)
     }
 
-    /// The entries from path to path, as they are: nothing is checked.
+    /// Returns the entries within `bounds`, unchecked.
     pub fn some<S: NodeSource>(
         &self,
         manifest: &Manifest<S>,
@@ -190,7 +192,7 @@ impl Pages {
         Ok(all)
     }
 
-    /// The entries of one page; those that were asked for last are at hand.
+    /// Returns the entries of one page; the pages read last are cached.
     fn page<S: NodeSource>(
         &self,
         manifest: &Manifest<S>,
@@ -202,7 +204,7 @@ impl Pages {
 
         let page: Rc<[Located]> = self.read(manifest, row)?.into();
         let mut open = self.open.borrow_mut();
-        open.truncate(AT_HAND - 1);
+        open.truncate(CACHED_PAGES - 1);
         open.push_front((row, Rc::clone(&page)));
 
         Ok(page)
@@ -250,7 +252,7 @@ impl Pages {
             .get_or_init(|| first.entry.path.clone()..=last.entry.path.clone()))
     }
 
-    /// The page that has `path`, if any has.
+    /// Returns the page with `path`, if any.
     fn row_of<S: NodeSource>(
         &self,
         manifest: &Manifest<S>,
@@ -262,13 +264,14 @@ impl Pages {
         Ok(self.bounds(manifest, row)?.contains(path).then_some(row))
     }
 
-    /// The first page that does not end before `path`.
+    /// Returns the first page that does not end before `path`.
     fn row_from<S: NodeSource>(
         &self,
         manifest: &Manifest<S>,
         path: &TreePath,
     ) -> Result<Option<usize>, ReadError> {
-        let (mut low, mut high) = (0, self.rows.len());
+        let mut low = 0;
+        let mut high = self.rows.len();
         while low < high {
             let middle = low + (high - low) / 2;
             match self.bounds(manifest, middle)?.end() < path {
@@ -281,17 +284,18 @@ impl Pages {
     }
 }
 
-/// Where two states of a sorted tree can differ: from path to path over the pages that only one of them has; sorted,
-/// apart from each other.
+/// Ranges of paths where two states of a sorted tree can differ: the bounds of pages that only one
+/// of the two has. Sorted and disjoint.
 pub fn differing(old: &[PageKey], new: &[PageKey]) -> Vec<RangeInclusive<TreePath>> {
     let names = |keys: &[PageKey]| keys.iter().map(|key| key.hash).collect::<HashSet<_>>();
-    let (had, has) = (names(old), names(new));
+    let had = names(old);
+    let has = names(new);
     let gone = old.iter().filter(|key| !has.contains(&key.hash));
     let come = new.iter().filter(|key| !had.contains(&key.hash));
     union(gone.chain(come).map(|key| key.bounds.clone()).collect())
 }
 
-/// Overlapping ranges as one; sorted.
+/// Merges overlapping ranges; the result is sorted.
 pub fn union(mut ranges: Vec<RangeInclusive<TreePath>>) -> Vec<RangeInclusive<TreePath>> {
     ranges.sort_by(|a, b| a.start().cmp(b.start()));
     let mut out: Vec<RangeInclusive<TreePath>> = Vec::new();
@@ -410,7 +414,8 @@ mod tests {
 
     #[test]
     fn what_differs_lies_within_few_pages() {
-        let (old, new) = (build(many(None)), build(many(Some(7777))));
+        let old = build(many(None));
+        let new = build(many(Some(7777)));
         let keys = |m: &Manifest<Memory>| Pages::of(m).unwrap().keys(m).unwrap();
         let ranges = differing(&keys(&old), &keys(&new));
         assert_eq!(ranges.len(), 1);

@@ -1,4 +1,4 @@
-//! A path within a tree: bytes, relative, checked once.
+//! Paths within a tree: relative bytes, checked once.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -10,14 +10,15 @@ use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 
-/// The longest path of an entry, in bytes (PATH_MAX with its NUL).
+/// Longest path of an entry, in bytes (PATH_MAX with its NUL).
 pub const MAX_PATH: usize = 4095;
-/// The name at the top of a tree that no release has: hosts keep a tree's state there when they have no other place.
+/// Reserved name at the top of a tree: hosts without another place keep the tree's state there, so
+/// no release may have it.
 pub const RESERVED: &str = ".makuo";
-/// The longest component, in bytes (NAME_MAX).
+/// Longest component, in bytes (NAME_MAX).
 pub const MAX_COMPONENT: usize = 255;
 
-/// Why bytes are not a legal path.
+/// Reason for refusing a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// The path or one of its components is empty.
@@ -37,38 +38,39 @@ pub enum PathError {
     TooLong(usize),
 }
 
-/// A legal path of an entry: one or more components, none of them empty, `.` or `..`, no NUL, not absolute.
+/// A legal path of an entry: one or more components, none of them empty, `.` or `..`, no NUL, not
+/// absolute.
 ///
-/// Ordered as a depth-first walk meets them: by bytes, with `/` counted lowest. Copies share the bytes: a plan of a
-/// million changes has each path many times.
+/// Ordered like a depth-first walk: by bytes, with `/` counted lowest. Copies share the bytes,
+/// because a plan of a million changes holds each path many times.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TreePath(Arc<[u8]>);
 
 impl TreePath {
-    /// The path, when it is legal.
+    /// Checks `bytes` and returns the path.
     pub fn new(bytes: impl Into<Arc<[u8]>>) -> Result<Self, PathError> {
         let bytes = bytes.into();
         check(&bytes)?;
         Ok(Self(bytes))
     }
 
-    /// The bytes of the path.
+    /// Returns the bytes of the path.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The path for calls of the standard library.
+    /// Returns the path for calls of the standard library.
     pub fn as_path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
 
-    /// The directory that the entry is in; `None` at the top of the tree.
+    /// Returns the parent directory; `None` at the top of the tree.
     pub fn parent(&self) -> Option<TreePath> {
         let slash = self.0.iter().rposition(|&b| b == b'/')?;
         Some(Self(self.0[..slash].into()))
     }
 
-    /// The last component.
+    /// Returns the last component.
     pub fn name(&self) -> &[u8] {
         let start = self
             .0
@@ -78,28 +80,28 @@ impl TreePath {
         &self.0[start..]
     }
 
-    /// The components from the top.
+    /// Returns the components from the top.
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/')
     }
 
-    /// Whether it is at or below the name that hosts keep for themselves.
+    /// Returns true at or below [`RESERVED`].
     pub fn is_reserved(&self) -> bool {
         is_within(&self.0, RESERVED.as_bytes())
     }
 
-    /// Whether this path is `other` or lies below it.
+    /// Returns true if this path is `other` or lies below.
     pub fn is_within(&self, other: &TreePath) -> bool {
         is_within(&self.0, &other.0)
     }
 
-    /// The path of `name` in the directory `self`.
+    /// Returns the path of `name` in the directory `self`.
     pub fn join(&self, name: &[u8]) -> Result<TreePath, PathError> {
         Self::new([&self.0, b"/".as_slice(), name].concat())
     }
 }
 
-/// Whether `path` is `prefix` or lies below it; the empty prefix is the whole tree.
+/// Returns true if `path` is `prefix` or lies below; the empty prefix is the whole tree.
 pub fn is_within(path: &[u8], prefix: &[u8]) -> bool {
     prefix.is_empty()
         || (path.starts_with(prefix) && matches!(path.get(prefix.len()), None | Some(b'/')))

@@ -1,7 +1,7 @@
-//! Patterns of paths in the syntax of .gitignore, and the filter that they make together.
+//! Path patterns in the syntax of .gitignore, and the filter built from a list of patterns.
 //!
-//! The rules are git's own: what git leaves out is left out, byte for byte. A line that git accepts and
-//! that matches nothing (an unclosed bracket, a lone `!`) is no error here either.
+//! The rules are git's own: paths ignored by git are excluded, byte for byte. A line that git
+//! accepts and that matches nothing (an unclosed bracket, a lone `!`) is no error here either.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -11,22 +11,23 @@ use minicbor::decode::Error as DecodeError;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use super::TreePath;
-use super::wildmatch::{Shape, Wildcard};
+use super::wildmatch::{PatternShape, Wildcard};
 
-/// What a pattern counts beside its text, so that a cap of bytes is one of patterns too.
+/// Weight of a pattern in addition to its text, so that a cap in bytes also limits the number of
+/// patterns.
 const WEIGHT_OF_ONE: usize = 8;
 
-/// One line of .gitignore, without the end of the line.
+/// One line of .gitignore, without the line ending.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pattern(Arc<[u8]>);
 
 impl Pattern {
-    /// The line.
+    /// Returns the line.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The line as text; what is not UTF-8 becomes `?`, which matches the byte that it stands for.
+    /// Returns the line as text. A byte outside UTF-8 becomes `?`, which matches that byte.
     fn text(&self) -> String {
         self.0.utf8_chunks().fold(String::new(), |mut text, chunk| {
             text.push_str(chunk.valid());
@@ -60,17 +61,17 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// One pattern, anchored at the directory that its file was in.
+/// One pattern, anchored at the directory of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exclude {
-    /// The directory; `None` is the top of the tree.
+    /// The directory; `None` at the top of the tree.
     pub base: Option<TreePath>,
     /// One line of .gitignore.
     pub pattern: Pattern,
 }
 
-/// What a header of an earlier version has, and a third field for a line that is not UTF-8: there, the
-/// text is what a host of such a version goes by.
+/// Encoding of an exclude: the two fields of earlier header versions, and a third for a line that
+/// is not UTF-8. Hosts of an earlier version use the text of such a line.
 #[derive(Encode, Decode)]
 struct Encoded<'a> {
     #[n(0)]
@@ -96,7 +97,7 @@ impl<C> Encode<C> for Exclude {
                 text: text.into(),
                 bytes: None,
             },
-            // A broader negation would have more deleted, so there is none.
+            // A broader negation would delete more, so older hosts receive none.
             Err(_) if line.first() == Some(&b'!') => Encoded {
                 base,
                 text: "#".into(),
@@ -122,7 +123,7 @@ impl<'b, C> Decode<'b, C> for Exclude {
 }
 
 impl Exclude {
-    /// A pattern at the top of the tree.
+    /// Creates a pattern at the top of the tree.
     pub fn at_top(pattern: impl Into<Pattern>) -> Self {
         Self {
             base: None,
@@ -130,7 +131,7 @@ impl Exclude {
         }
     }
 
-    /// The pattern of exactly `path`.
+    /// Creates the pattern of exactly `path`.
     pub fn literal(path: &TreePath) -> Self {
         let mut line = vec![b'/'];
         for &byte in path.as_bytes() {
@@ -143,19 +144,19 @@ impl Exclude {
         Self::at_top(line.as_slice())
     }
 
-    /// The bytes of the pattern and of its directory.
+    /// Returns the bytes of the pattern and of its directory.
     pub(super) fn plain_bytes(&self) -> usize {
         let base = self.base.as_ref().map_or(0, |base| base.as_bytes().len());
         base + self.pattern.as_bytes().len()
     }
 
-    /// What it counts against the cap of all patterns of a release.
+    /// Returns the share of the pattern in the cap on all patterns of a release.
     pub fn weight(&self) -> usize {
         WEIGHT_OF_ONE + self.plain_bytes()
     }
 }
 
-/// The lines of an ignore file that are patterns, cut as git cuts them.
+/// Splits an ignore file into its patterns, by git's rules.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     text.split(|byte| *byte == b'\n').filter_map(|line| {
@@ -168,7 +169,7 @@ pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The line without the spaces at its end, unless they are escaped.
+/// Removes trailing spaces from the line unless they are escaped.
 fn without_trailing_spaces(line: &[u8]) -> &[u8] {
     let mut end = 0;
     let mut at = 0;
@@ -182,19 +183,19 @@ fn without_trailing_spaces(line: &[u8]) -> &[u8] {
     &line[..end.min(line.len())]
 }
 
-/// One line, compiled.
+/// One compiled line.
 #[derive(Debug)]
 struct Compiled {
     wildcard: Wildcard,
     negative: bool,
-    /// Whether it matches directories only.
+    /// Matches directories only.
     directory: bool,
-    /// Whether it is matched with the last component of a path, not with all of it.
+    /// Matches the last component of a path, not the full path.
     name: bool,
 }
 
 impl Compiled {
-    /// `None` when the line matches nothing.
+    /// Compiles a line; `None` if the line matches nothing.
     fn new(line: &[u8]) -> Option<Self> {
         if line.first() == Some(&b'#') {
             return None;
@@ -222,16 +223,16 @@ impl Compiled {
     }
 }
 
-/// The last of the patterns that have one literal or one extension.
+/// The last pattern with a certain literal or extension.
 #[derive(Debug, Clone, Copy, Default)]
-struct Last {
-    /// Of those that match anything.
+struct LastMatch {
+    /// LastMatch pattern that matches any kind of path.
     any: Option<usize>,
-    /// Of all of them: what a directory is matched by.
+    /// LastMatch pattern at all: the one that applies to directories.
     directory: Option<usize>,
 }
 
-impl Last {
+impl LastMatch {
     fn add(&mut self, place: usize, directory: bool) {
         self.directory = Some(place);
         if !directory {
@@ -244,25 +245,25 @@ impl Last {
     }
 }
 
-/// The patterns of one directory. The place of a pattern is its number among them.
+/// The patterns of one directory, numbered by position.
 #[derive(Debug, Default)]
-struct Group {
+struct DirPatterns {
     patterns: Vec<Exclude>,
-    /// Whether the pattern at a place is a negation.
+    /// True at the position of a negation.
     negative: Vec<bool>,
-    names: HashMap<Box<[u8]>, Last>,
-    paths: HashMap<Box<[u8]>, Last>,
-    extensions: HashMap<Box<[u8]>, Last>,
-    /// All others, the last first.
+    names: HashMap<Box<[u8]>, LastMatch>,
+    paths: HashMap<Box<[u8]>, LastMatch>,
+    extensions: HashMap<Box<[u8]>, LastMatch>,
+    /// All other patterns, the last first.
     others: Vec<(usize, Compiled)>,
-    /// Whether a pattern can match something in any directory,
+    /// True if a pattern can match a path in any directory.
     anywhere: bool,
-    /// and in which directories others can.
+    /// Directories in which the other patterns can match.
     parents: HashSet<Box<[u8]>>,
     parent_patterns: Vec<Wildcard>,
 }
 
-impl Group {
+impl DirPatterns {
     fn new(patterns: Vec<Exclude>) -> Self {
         let mut group = Self::default();
         for (place, exclude) in patterns.iter().enumerate() {
@@ -275,9 +276,11 @@ impl Group {
                 group.note_parent(&compiled);
             }
             let (map, key) = match compiled.wildcard.shape() {
-                Shape::Literal(literal) if compiled.name => (&mut group.names, literal),
-                Shape::Literal(literal) => (&mut group.paths, literal),
-                Shape::Extension(extension) if compiled.name => (&mut group.extensions, extension),
+                PatternShape::Literal(literal) if compiled.name => (&mut group.names, literal),
+                PatternShape::Literal(literal) => (&mut group.paths, literal),
+                PatternShape::Extension(extension) if compiled.name => {
+                    (&mut group.extensions, extension)
+                }
                 _ => {
                     group.others.push((place, compiled));
                     continue;
@@ -303,13 +306,14 @@ impl Group {
         match parent {
             None => self.anywhere = true,
             Some(parent) => match parent.shape() {
-                Shape::Literal(literal) => drop(self.parents.insert(literal.into())),
+                PatternShape::Literal(literal) => drop(self.parents.insert(literal.into())),
                 _ => self.parent_patterns.push(parent),
             },
         }
     }
 
-    /// Whether a pattern can match something directly in `dir`, which is relative to the directory.
+    /// Returns true if a pattern can match a path directly in `dir`, relative to the group's
+    /// directory.
     fn may_match_in(&self, dir: &[u8]) -> bool {
         self.anywhere
             || self.parents.contains(dir)
@@ -319,11 +323,12 @@ impl Group {
                 .any(|parent| parent.matches(dir))
     }
 
-    /// Whether the last pattern that matches `path`, which is relative to the directory, leaves it out.
+    /// Returns the verdict of the last pattern that matches `path`, relative to the group's
+    /// directory: true to exclude.
     fn decide(&self, path: &[u8], is_dir: bool) -> Option<bool> {
         let slash = path.iter().rposition(|byte| *byte == b'/');
         let name = slash.map_or(path, |slash| &path[slash + 1..]);
-        let find = |map: &HashMap<Box<[u8]>, Last>, key: &[u8]| {
+        let find = |map: &HashMap<Box<[u8]>, LastMatch>, key: &[u8]| {
             if map.is_empty() {
                 None
             } else {
@@ -357,21 +362,21 @@ impl Group {
     }
 }
 
-/// Patterns, each group anchored at its directory; the last pattern that matches decides, and one of a
-/// deeper directory counts after those above it. What is below a matched directory is matched.
+/// A filter of patterns, each group anchored at its directory. The last matching pattern decides,
+/// and a deeper directory takes precedence. Everything below a matched directory is matched.
 #[derive(Debug, Clone, Default)]
 pub struct PathFilter {
-    top: Option<Arc<Group>>,
-    below: HashMap<TreePath, Arc<Group>>,
+    top: Option<Arc<DirPatterns>>,
+    below: HashMap<TreePath, Arc<DirPatterns>>,
 }
 
 impl PathFilter {
-    /// The filter of `excludes`.
+    /// Creates the filter of `excludes`.
     pub fn new(excludes: &[Exclude]) -> Self {
         Self::default().with(excludes)
     }
 
-    /// The filter of patterns at the top of the tree.
+    /// Creates a filter of patterns at the top of the tree.
     pub fn at_top<S: AsRef<str>>(patterns: &[S]) -> Self {
         let excludes: Vec<Exclude> = patterns
             .iter()
@@ -380,7 +385,8 @@ impl PathFilter {
         Self::new(&excludes)
     }
 
-    /// The filter with more patterns, which decide over those of the same directory.
+    /// Returns the filter with `more` patterns, which take precedence over those of the same
+    /// directory.
     pub fn with(&self, more: &[Exclude]) -> Self {
         let mut found: HashMap<Option<&TreePath>, Vec<Exclude>> = HashMap::new();
         for exclude in more {
@@ -398,7 +404,7 @@ impl PathFilter {
         let mut filter = self.clone();
 
         for (base, patterns) in found {
-            let group = Arc::new(Group::new(patterns));
+            let group = Arc::new(DirPatterns::new(patterns));
             match base {
                 None => filter.top = Some(group),
                 Some(base) => drop(filter.below.insert(base.clone(), group)),
@@ -408,11 +414,11 @@ impl PathFilter {
         filter
     }
 
-    fn group(&self, base: Option<&TreePath>) -> Option<&Arc<Group>> {
+    fn group(&self, base: Option<&TreePath>) -> Option<&Arc<DirPatterns>> {
         base.map_or(self.top.as_ref(), |base| self.below.get(base))
     }
 
-    /// The patterns that it was made of, those of each directory in their order.
+    /// Returns the patterns of the filter, those of each directory in their order.
     pub fn patterns(&self) -> Vec<Exclude> {
         let mut bases: Vec<&TreePath> = self.below.keys().collect();
         bases.sort();
@@ -424,17 +430,18 @@ impl PathFilter {
             .collect()
     }
 
-    /// Whether there is no pattern at all.
+    /// Returns true without any pattern.
     pub fn is_empty(&self) -> bool {
         self.top.is_none() && self.below.is_empty()
     }
 
-    /// Whether `path` itself is matched, its parents being known not to be: what a walk from the top asks.
+    /// Returns true if `path` itself is matched. The caller, a walk from the top, has ruled out the
+    /// parents.
     pub fn matches_here(&self, path: &TreePath, is_dir: bool) -> bool {
         self.decide(path.as_bytes(), is_dir)
     }
 
-    /// Whether `path` or a directory above it is matched.
+    /// Returns true if `path` or a directory above is matched.
     pub fn matches(&self, path: &TreePath, is_dir: bool) -> bool {
         if self.is_empty() {
             return false;
@@ -443,7 +450,7 @@ impl PathFilter {
         slashes(path).any(|slash| self.decide(&path[..slash], true)) || self.decide(path, is_dir)
     }
 
-    /// Whether a pattern can match a name directly in `dir`, whatever is there now; `None` is the top.
+    /// Returns true if a pattern can match some name directly in `dir`; `None` for the top.
     pub fn may_match_in(&self, dir: Option<&TreePath>) -> bool {
         let dir = dir.map_or(&b""[..], TreePath::as_bytes);
         let within = |base: &TreePath| match dir.strip_prefix(base.as_bytes()) {
@@ -483,7 +490,7 @@ impl PathFilter {
     }
 }
 
-/// Where the slashes are in `path`.
+/// Returns the positions of the slashes in `path`.
 fn slashes(path: &[u8]) -> impl DoubleEndedIterator<Item = usize> {
     path.iter()
         .enumerate()
@@ -613,6 +620,7 @@ mod tests {
         ] {
             let exact = TreePath::new(name).expect("legal");
             let filter = PathFilter::new(&[Exclude::literal(&exact)]);
+
             assert!(filter.matches(&exact, false), "{exact}");
             assert!(!filter.matches(
                 &TreePath::new([b"d/", name].concat()).expect("legal"),
@@ -624,7 +632,7 @@ mod tests {
 
     #[test]
     fn a_line_of_text_is_encoded_as_before_and_others_beside_a_text() {
-        // Two fields, as when a pattern was a text.
+        // Two fields, as in versions where a pattern was text.
         assert_eq!(
             to_vec(&below("d", "ä")),
             [0x82, 0x41, b'd', 0x62, 0xc3, 0xa4]

@@ -1,7 +1,7 @@
-//! Reading a manifest from its nodes: entries in order, and what an ordinal stands for.
+//! Reads a manifest from its nodes: entries in order, and the node or block of an ordinal.
 //!
-//! A reader trusts nothing: every node is checked against the reference that led to it, order and parents are checked
-//! across pages, and what does not hold is an error before anyone acts on it.
+//! A reader trusts nothing. Every node is checked against its reference, order and parents are
+//! checked across pages, and a contradiction is an error before anything acts on it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,15 +12,16 @@ use super::{Header, Top, TreePath};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 
-/// The most levels of indexes above a page: 256 references each, that is far more than any tree needs.
+/// Largest number of index levels above a page: with 256 references each, far more than any tree
+/// needs.
 pub const MAX_DEPTH: usize = 12;
 
-/// The most blocks of one file: a terabyte of average blocks.
+/// Largest number of blocks of one file: a terabyte of average blocks.
 pub const MAX_FILE_BLOCKS: u64 = 16 << 20;
 
-/// Where a reader gets nodes from.
+/// Source of the nodes for a reader.
 pub trait NodeSource {
-    /// The bytes of the node `hash`; verified by whoever keeps them.
+    /// Returns the bytes of the node `hash`; the source has verified them.
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError>;
 }
 
@@ -30,10 +31,10 @@ impl<S: NodeSource + ?Sized> NodeSource for Arc<S> {
     }
 }
 
-/// Why a manifest could not be read.
+/// Reason for a failed read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The node is not at hand.
+    /// The source does not have the node.
     #[error("manifest node {0} is not here")]
     Missing(BlockHash),
     /// The node could not be read.
@@ -47,16 +48,16 @@ pub enum ReadError {
     Illegal(String),
 }
 
-/// One entry with the ordinal of its first block (the ordinal of what follows, when it has none).
+/// One entry with the ordinal of its first block (without blocks, the ordinal of the next one).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
     /// The entry.
     pub entry: Entry,
-    /// The ordinal of its first block.
+    /// Ordinal of the first block.
     pub first: Ordinal,
 }
 
-/// A manifest whose nodes `source` has.
+/// A manifest with the nodes of `source`.
 #[derive(Debug)]
 pub struct Manifest<S> {
     root: NodeRef,
@@ -65,7 +66,7 @@ pub struct Manifest<S> {
 }
 
 impl<S: NodeSource> Manifest<S> {
-    /// The manifest under `root`, which says nothing of the tree's own directory.
+    /// Creates the manifest under `root`, without a root directory.
     pub fn new(root: NodeRef, source: S) -> Self {
         Self {
             root,
@@ -74,7 +75,7 @@ impl<S: NodeSource> Manifest<S> {
         }
     }
 
-    /// The manifest of a release.
+    /// Creates the manifest of a release.
     pub fn of(header: &Header, source: S) -> Self {
         Self {
             root: header.root,
@@ -83,17 +84,17 @@ impl<S: NodeSource> Manifest<S> {
         }
     }
 
-    /// The tree's own directory, when the release governs it.
+    /// Returns the root directory, if the release governs it.
     pub fn top(&self) -> Option<&Top> {
         self.top.as_ref()
     }
 
-    /// The root.
+    /// Returns the root node.
     pub fn root(&self) -> &NodeRef {
         &self.root
     }
 
-    /// All entries in order, each checked against those before it.
+    /// Returns all entries in order, each checked against the previous ones.
     pub fn entries(&self) -> Entries<'_, S> {
         Entries {
             manifest: self,
@@ -104,12 +105,12 @@ impl<S: NodeSource> Manifest<S> {
             }],
             page: Vec::new().into_iter(),
             next_block: self.root.nodes,
-            order: Order::default(),
+            order: PathOrder::default(),
             failed: false,
         }
     }
 
-    /// The blocks of `content`, in order.
+    /// Returns the blocks of `content`, in order.
     pub fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>, ReadError> {
         match content {
             Content::Blocks(blocks) => Ok(blocks.clone()),
@@ -124,14 +125,15 @@ impl<S: NodeSource> Manifest<S> {
         }
     }
 
-    /// The blocks of one list node.
+    /// Returns the blocks of one list node.
     pub fn list(&self, list: &ListRef) -> Result<Vec<BlockRef>, ReadError> {
         read_list(&self.source, list)
     }
 
-    /// The reference of the node with this ordinal (below `root.nodes`).
+    /// Returns the reference of the node with this ordinal (below `root.nodes`).
     pub fn node_at(&self, ordinal: Ordinal) -> Result<BlockRef, ReadError> {
-        let (mut at, mut node) = (0, self.root);
+        let mut at = 0;
+        let mut node = self.root;
         for _ in 0..MAX_DEPTH {
             if at == ordinal.0 {
                 return Ok(node.block);
@@ -157,15 +159,17 @@ impl<S: NodeSource> Manifest<S> {
         Err(ReadError::Illegal("no node with this ordinal".into()))
     }
 
-    /// The entry that holds the block with this ordinal, and the ordinal of the entry's first block.
+    /// Returns the entry of the block with this ordinal, and the ordinal of the entry's first
+    /// block.
     pub fn entry_of_block(&self, ordinal: Ordinal) -> Result<Located, ReadError> {
         Ok(self.page_of_block(ordinal)?.entry_of(ordinal)?.clone())
     }
 
-    /// The page that holds the block with this ordinal, for a caller that looks at many neighbours.
+    /// Returns the page of the block with this ordinal, for a caller that reads many neighbours.
     pub fn page_of_block(&self, ordinal: Ordinal) -> Result<PageView, ReadError> {
         let none = || ReadError::Illegal("no block with this ordinal".into());
-        let (mut first, mut node) = (self.root.nodes, self.root);
+        let mut first = self.root.nodes;
+        let mut node = self.root;
         if ordinal.0 < first || ordinal.0 - first >= node.blocks {
             return Err(none());
         }
@@ -209,7 +213,7 @@ fn load(source: &impl NodeSource, block: &BlockRef) -> Result<Node, ReadError> {
     Ok(Node::decode(&bytes)?)
 }
 
-/// The blocks of the list node `list`, which `source` has.
+/// Reads the blocks of the list node `list` from `source`.
 pub fn read_list(source: &impl NodeSource, list: &ListRef) -> Result<Vec<BlockRef>, ReadError> {
     match load(source, &list.block)? {
         Node::List(blocks) => {
@@ -227,7 +231,7 @@ pub fn read_list(source: &impl NodeSource, list: &ListRef) -> Result<Vec<BlockRe
     }
 }
 
-/// Whether a file has no more blocks than one may have: one small list may be named again and again.
+/// Refuses a file with too many blocks: one small list may be named over and over.
 pub fn check_count(content: &Content) -> Result<(), ReadError> {
     match content.block_count() {
         count if count > MAX_FILE_BLOCKS => {
@@ -237,7 +241,7 @@ pub fn check_count(content: &Content) -> Result<(), ReadError> {
     }
 }
 
-/// Whether `node` is what the reference `r` says.
+/// Checks `node` against the totals of its reference `r`.
 pub fn check_sums(r: &NodeRef, node: &Node) -> Result<(), ReadError> {
     if matches!(node, Node::List(_)) || node.sums() != Some((r.nodes, r.blocks, r.entries, r.bytes))
     {
@@ -248,7 +252,7 @@ pub fn check_sums(r: &NodeRef, node: &Node) -> Result<(), ReadError> {
     Ok(())
 }
 
-/// The children of a node with the ordinal that each has: what a host asks for next.
+/// Returns the children of a node with their ordinals, which a host requests next.
 pub fn children(node: &Node, ordinal: Ordinal) -> Vec<(Ordinal, Child)> {
     let mut next = ordinal.0 + 1;
     let mut out = Vec::new();
@@ -275,7 +279,7 @@ pub fn children(node: &Node, ordinal: Ordinal) -> Vec<(Ordinal, Child)> {
     out
 }
 
-/// What a node refers to.
+/// Child of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Child {
     /// A page or an index.
@@ -285,7 +289,7 @@ pub enum Child {
 }
 
 impl Child {
-    /// The node's own bytes.
+    /// Returns the block with the child's own bytes.
     pub fn block(&self) -> BlockRef {
         match self {
             Child::Node(n) => n.block,
@@ -293,7 +297,7 @@ impl Child {
         }
     }
 
-    /// Whether no other node is beneath it.
+    /// Returns true without nodes beneath.
     pub fn is_leaf(&self) -> bool {
         match self {
             Child::Node(node) => node.nodes == 1,
@@ -301,7 +305,7 @@ impl Child {
         }
     }
 
-    /// Whether `node` is what this reference says.
+    /// Checks `node` against this reference.
     pub fn check(&self, node: &Node) -> Result<(), ReadError> {
         match self {
             Child::Node(r) => check_sums(r, node),
@@ -325,7 +329,7 @@ fn child_with(refs: &[NodeRef], mut at: u64, ordinal: u64) -> Result<(u64, NodeR
     Err(ReadError::Illegal("no node with this ordinal".into()))
 }
 
-/// The decoded entries of one page with the ordinals of their blocks.
+/// Decoded entries of one page with the ordinals of their blocks.
 #[derive(Debug, Clone)]
 pub struct PageView {
     entries: Vec<Located>,
@@ -355,12 +359,12 @@ impl PageView {
         }
     }
 
-    /// Whether the block is in this page.
+    /// Returns true if the block is in this page.
     pub fn contains(&self, ordinal: Ordinal) -> bool {
         self.range.contains(&ordinal.0)
     }
 
-    /// The entry that holds the block.
+    /// Returns the entry of the block.
     pub fn entry_of(&self, ordinal: Ordinal) -> Result<&Located, ReadError> {
         let after = self.entries.partition_point(|l| l.first.0 <= ordinal.0);
         let candidates = self.entries[..after].iter().rev();
@@ -388,7 +392,7 @@ pub struct Entries<'a, S> {
     stack: Vec<Pending>,
     page: std::vec::IntoIter<Entry>,
     next_block: u64,
-    order: Order,
+    order: PathOrder,
     failed: bool,
 }
 
@@ -403,6 +407,7 @@ impl<S: NodeSource> Entries<'_, S> {
                 }
                 return Ok(Some(Located { entry, first }));
             }
+
             let Some(Pending {
                 node,
                 ordinal,
@@ -411,6 +416,7 @@ impl<S: NodeSource> Entries<'_, S> {
             else {
                 return Ok(None);
             };
+
             match self.manifest.decode(&node)? {
                 Node::Page(entries) => {
                     self.next_block = block;
@@ -420,7 +426,8 @@ impl<S: NodeSource> Entries<'_, S> {
                     if self.stack.len() > MAX_DEPTH * super::node::MAX_INDEX_REFS {
                         return Err(ReadError::Illegal("too deep".into()));
                     }
-                    let (mut ordinal, mut block) = (ordinal + 1, block);
+                    let mut ordinal = ordinal + 1;
+                    let mut block = block;
                     let mut children = Vec::with_capacity(refs.len());
                     for node in refs {
                         children.push(Pending {
@@ -452,16 +459,16 @@ impl<S: NodeSource> Iterator for Entries<'_, S> {
     }
 }
 
-/// Checks across pages: strictly rising, every parent a directory that came before.
+/// Checks the order across pages: paths rise strictly, and every parent is an earlier directory.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct PathOrder {
     last: Option<TreePath>,
-    /// The directories that enclose the last path, outermost first.
+    /// Directories that enclose the last path, outermost first.
     open: Vec<TreePath>,
 }
 
-impl Order {
-    /// As if the directories `above`, outermost first, had come just before.
+impl PathOrder {
+    /// Starts as if the directories `above`, outermost first, had just been checked.
     pub(super) fn below(above: Vec<TreePath>) -> Self {
         Self {
             last: above.last().cloned(),
@@ -593,10 +600,8 @@ pub(crate) mod tests {
 
     #[test]
     fn one_changed_file_changes_one_page_and_its_indexes() {
-        let (old, new) = (
-            build(files(50_000, None)),
-            build(files(50_000, Some(31_415))),
-        );
+        let old = build(files(50_000, None));
+        let new = build(files(50_000, Some(31_415)));
         let fresh = new
             .source
             .0
@@ -662,6 +667,7 @@ pub(crate) mod tests {
                     )
                 })
                 .collect();
+
             let manifest = build(entries);
             let read: Result<Vec<_>, _> = manifest.entries().collect();
             assert!(matches!(read, Err(ReadError::Illegal(_))), "{paths:?}");

@@ -1,4 +1,5 @@
-//! The rules of a release: what a host may delete, keep and set. They are part of the signed header.
+//! The rules of a release, a part of the signed header: paths that a host may delete or keep, and
+//! metadata to set.
 
 use std::borrow::Cow;
 
@@ -11,67 +12,67 @@ use crate::units::Limit;
 
 pub use super::patterns::{Exclude, PathFilter, Pattern, lines};
 
-/// The most bytes of all exclude patterns of a release, with 8 for each beside its text.
+/// Largest size of all exclude patterns of a release in bytes, with 8 for each beside its text.
 pub const MAX_EXCLUDE_BYTES: usize = 1 << 20;
-/// The most excludes of a header of the first format,
+/// Largest number of excludes in a header of the first format.
 const MAX_PLAIN_EXCLUDES: usize = 1000;
-/// and the most bytes of them.
+/// Largest size of the excludes in a header of the first format, in bytes.
 const MAX_PLAIN_BYTES: usize = 32 << 10;
-/// The most bytes of compressed excludes: a header has to hold them, and to fit a message.
+/// Largest size of compressed excludes in bytes: the header has to fit a message.
 const MAX_PACKED_BYTES: usize = 48 << 10;
-/// The most bytes of them when they are expanded: texts, and what their encoding adds.
+/// Largest size of expanded excludes in bytes: texts, and the overhead of their encoding.
 const MAX_UNPACKED_BYTES: usize = MAX_EXCLUDE_BYTES * 2;
-/// How hard they are compressed: the result stays as it is for the life of the release.
+/// Compression level of excludes, which are compressed once for the life of the release.
 const PACKING: Level = Level::new(19).expect("it is one of zstd's levels");
 
-/// What governs a host's commit besides the manifest.
+/// Rules of a host's commit, beside the manifest.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Rules {
-    /// Whether paths that the release does not have are removed.
+    /// Remove paths that the release does not have.
     #[n(0)]
     pub delete_extras: bool,
-    /// The most deletions on one host.
+    /// Largest number of deletions on one host.
     #[n(1)]
     pub delete_max: Limit,
-    /// Whether an empty manifest may empty a tree.
+    /// Permit an empty manifest to empty a tree.
     #[n(2)]
     pub allow_empty: bool,
     /// Paths that the release excludes: left alone on the hosts.
     #[n(3)]
     pub excludes: Vec<Exclude>,
-    /// Whether excluded paths are removed all the same.
+    /// Remove excluded paths all the same.
     #[n(4)]
     pub delete_excluded: bool,
-    /// Whether hosts set the user.
+    /// Set the user.
     #[n(5)]
     pub set_user: bool,
-    /// Whether hosts set the group.
+    /// Set the group.
     #[n(6)]
     pub set_group: bool,
-    /// What a host does with an owner's name that it does not know.
+    /// Treatment of an owner's name that a host does not know.
     #[n(7)]
     pub unknown_owner: UnknownOwner,
-    /// Whether hosts set times of modification.
+    /// Set times of modification.
     #[n(8)]
     pub mtime: bool,
-    /// Whether hosts set extended attributes and ACLs.
+    /// Set extended attributes and ACLs.
     #[n(9)]
     pub xattrs: bool,
-    /// How the commit switches the tree.
+    /// Method by which the commit switches the tree.
     #[n(10)]
     pub layout: Layout,
-    /// Whether names of one file on the sender are names of one file on the hosts.
+    /// Preserve hard links of the sender on the hosts.
     #[n(11)]
     pub hardlinks: bool,
-    /// The excludes where they are many; then there are none in `excludes`.
+    /// Excludes in packed form if there are many; `excludes` is empty then.
     #[n(12)]
-    pub packed: Option<Packed>,
+    pub packed: Option<PackedExcludes>,
 }
 
 /// A compressed list of excludes.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Packed {
-    /// Bytes of the list.
+pub struct PackedExcludes {
+    /// Bytes of the expanded list.
     #[n(0)]
     pub size: u32,
     /// The list as one zstd frame.
@@ -80,7 +81,7 @@ pub struct Packed {
     pub frame: Vec<u8>,
 }
 
-/// What a host does with an owner's name that it does not know.
+/// Treatment of an owner's name that a host does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum UnknownOwner {
     /// Refuse the release before anything changes.
@@ -91,13 +92,13 @@ pub enum UnknownOwner {
     Numeric,
 }
 
-/// How a commit switches the tree.
+/// Method by which a commit switches the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub enum Layout {
     /// Journaled renames within the tree.
     #[n(0)]
     InPlace,
-    /// The next tree is built beside the present one and exchanged with it in one rename.
+    /// The next tree is built beside the present one, and both are exchanged in one rename.
     #[n(1)]
     Swap,
 }
@@ -123,7 +124,7 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// The excludes, packed or not, or why they cannot be read.
+    /// Returns the excludes, packed or not, or the reason for a failed read.
     pub fn patterns(&self) -> Result<Cow<'_, [Exclude]>, String> {
         match &self.packed {
             None => Ok(Cow::Borrowed(&self.excludes)),
@@ -131,15 +132,16 @@ impl Rules {
         }
     }
 
-    /// The matcher of the excludes, or why they cannot be read.
+    /// Returns the matcher of the excludes, or the reason for a failed read.
     pub fn excluded(&self) -> Result<PathFilter, String> {
         self.patterns().map(|patterns| PathFilter::new(&patterns))
     }
 
-    /// Packs the excludes where they are more than every version reads.
+    /// Packs the excludes if there are more than every version reads.
     ///
     /// # Errors
-    /// They are more than a header holds.
+    ///
+    /// More excludes than a header holds.
     pub fn pack(&mut self) -> Result<(), String> {
         let bytes = self
             .excludes
@@ -164,12 +166,13 @@ impl Rules {
         if packed.len() > MAX_PACKED_BYTES {
             let count = self.excludes.len();
             return Err(format!(
-                "{count} patterns take {} bytes of a release header when compressed, at most {MAX_PACKED_BYTES} fit",
+                "{count} patterns take {} bytes of a release header when compressed, \
+                 at most {MAX_PACKED_BYTES} fit",
                 packed.len()
             ));
         }
 
-        self.packed = Some(Packed {
+        self.packed = Some(PackedExcludes {
             size: plain.len() as u32,
             frame: packed,
         });
@@ -178,7 +181,7 @@ impl Rules {
         Ok(())
     }
 
-    /// The format of a header with these rules: the first one that can say all of them.
+    /// Returns the oldest header format that can express all of these rules.
     pub fn format(&self) -> u16 {
         if self.packed.is_some() {
             FORMAT_PACKED
@@ -187,8 +190,8 @@ impl Rules {
         }
     }
 
-    /// The caps. The patterns are compiled later ([`Rules::excluded`]): that costs, and is not done for
-    /// a stranger.
+    /// Checks the caps. The patterns are compiled later ([`Rules::excluded`]): compilation is
+    /// costly and not done for a stranger.
     pub(super) fn check(&self) -> Result<(), String> {
         check_excludes(&self.excludes)?;
         let Some(packed) = &self.packed else {
@@ -220,7 +223,7 @@ pub fn check_excludes(excludes: &[Exclude]) -> Result<(), String> {
     Ok(())
 }
 
-fn unpack(packed: &Packed) -> Result<Vec<Exclude>, String> {
+fn unpack(packed: &PackedExcludes) -> Result<Vec<Exclude>, String> {
     let broken = || "the packed excludes cannot be read".to_string();
     let mut expander = Expander::default();
     let plain = expander
@@ -321,7 +324,7 @@ mod tests {
                 .to_string()
         };
 
-        // A host of the first format would take it for a release without excludes.
+        // A host of the first format would take the release for one without excludes.
         assert!(refused(header(rules.clone(), FORMAT)).contains("format"));
 
         let both = Rules {
@@ -330,7 +333,7 @@ mod tests {
         };
 
         assert!(refused(header(both, FORMAT_PACKED)).contains("two kinds"));
-        let huge = Packed {
+        let huge = PackedExcludes {
             size: u32::MAX,
             ..packed.clone()
         };
@@ -349,7 +352,7 @@ mod tests {
         let mut broken = packed.clone();
 
         broken.frame.truncate(100);
-        let other = Packed {
+        let other = PackedExcludes {
             size: packed.size + 1,
             ..packed
         };

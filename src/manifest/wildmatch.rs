@@ -1,13 +1,14 @@
 //! Wildcards as git matches them, byte by byte.
 //!
-//! A pattern is compiled once and then matched without allocation. The time of one match is bounded by
-//! the product of both lengths for each directory of the path: patterns come from other hosts.
+//! A pattern is compiled once and then matched without allocation. Patterns come from other hosts,
+//! so the time of one match is bounded: by the product of both lengths for each directory of the
+//! path.
 
 /// A compiled pattern of `*`, `**`, `?`, brackets and escapes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wildcard {
     tokens: Box<[Token]>,
-    /// The literal bytes at the beginning and at the end, which decide most paths.
+    /// Literal bytes at the beginning and at the end, which decide most paths.
     prefix: Box<[u8]>,
     suffix: Box<[u8]>,
 }
@@ -29,19 +30,19 @@ enum Token {
     Rest,
 }
 
-/// What a compiled pattern is, as far as a matcher of many patterns can use it.
+/// Form of a compiled pattern, for a matcher of many patterns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape<'a> {
+pub(super) enum PatternShape<'a> {
     /// No wildcard: equal bytes match.
     Literal(&'a [u8]),
     /// `*.extension`, without a further dot or slash.
     Extension(&'a [u8]),
-    /// Anything else.
+    /// Any other form.
     Other,
 }
 
 impl Wildcard {
-    /// Compiles `pattern`; `None` when it matches nothing, as with an unclosed bracket.
+    /// Compiles `pattern`; `None` if nothing can match, as with an unclosed bracket.
     pub(super) fn compile(pattern: &[u8]) -> Option<Self> {
         let mut tokens = Vec::with_capacity(pattern.len());
         let mut at = 0;
@@ -92,10 +93,10 @@ impl Wildcard {
         }
     }
 
-    /// What the pattern is.
-    pub(super) fn shape(&self) -> Shape<'_> {
+    /// Returns the form of the pattern.
+    pub(super) fn shape(&self) -> PatternShape<'_> {
         if self.prefix.len() == self.tokens.len() {
-            return Shape::Literal(&self.prefix);
+            return PatternShape::Literal(&self.prefix);
         }
 
         match (&self.tokens[..], &self.suffix[..]) {
@@ -104,13 +105,13 @@ impl Wildcard {
                     && !extension.contains(&b'.')
                     && !extension.contains(&b'/') =>
             {
-                Shape::Extension(extension)
+                PatternShape::Extension(extension)
             }
-            _ => Shape::Other,
+            _ => PatternShape::Other,
         }
     }
 
-    /// The pattern of the directories in which this one can match something; `None` is any directory.
+    /// Returns the pattern of directories in which this one can match; `None` for any directory.
     pub(super) fn directory(&self) -> Option<Self> {
         let is_deep = |token: &Token| matches!(token, Token::Directories { .. } | Token::Rest);
         if self.tokens.iter().any(is_deep) {
@@ -124,15 +125,15 @@ impl Wildcard {
         Some(Self::of(self.tokens[..slash.unwrap_or(0)].to_vec()))
     }
 
-    /// Whether the pattern matches the whole of `text`, which has no empty component.
+    /// Returns true if the pattern matches the whole of `text`, which has no empty component.
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         text.starts_with(&self.prefix) && text.ends_with(&self.suffix) && self.matches_slowly(text)
     }
 
     fn matches_slowly(&self, text: &[u8]) -> bool {
-        // Where to go on when what follows a star does not match: the star takes a byte, or a directory,
-        // more. An earlier star need not be tried again, since the earliest match of what lies between
-        // two stars leaves the most to the later one.
+        // Position to resume from after a mismatch: the last star takes one more byte or directory.
+        // Earlier stars need no retry, since the earliest match between two stars leaves the most
+        // to the later one.
         let mut star: Option<(usize, usize)> = None;
         let mut directories: Option<(usize, usize)> = None;
         let mut token = 0;
@@ -190,14 +191,14 @@ fn step(token: &mut usize, at: &mut usize) -> bool {
     true
 }
 
-/// What the stars from `first` to `end` mean, and where the pattern goes on.
+/// Returns the meaning of the stars from `first` to `end`, and the position after them.
 fn stars(pattern: &[u8], first: usize, end: usize) -> (Token, usize) {
     let alone = first == 0 || pattern[first - 1] == b'/';
     match &pattern[end..] {
         _ if end - first < 2 || !alone => (Token::Star, end),
         [] => (Token::Rest, end),
         [b'/', ..] => (Token::Directories { none: true }, end + 1),
-        // An escaped slash is a slash that has to be there.
+        // An escaped slash is a required slash.
         [b'\\', b'/', ..] => (Token::Directories { none: false }, end + 2),
         _ => (Token::Star, end),
     }
@@ -216,13 +217,13 @@ impl ByteSet {
         self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
     }
 
-    /// The bracket expression whose first byte is at `at`, and where the pattern goes on after it.
+    /// Parses the bracket expression with its first byte at `at`; returns the position after it.
     fn parse(pattern: &[u8], mut at: usize) -> Option<(Self, usize)> {
         let mut set = Self::default();
         let negated = matches!(pattern.get(at), Some(b'!' | b'^'));
         at += usize::from(negated);
 
-        // What a range may begin with; the first byte is a member even where it is `]`.
+        // Possible start of a range; the first byte is a member even if it is `]`.
         let mut before = None;
         let mut first = true;
 
@@ -256,7 +257,7 @@ impl ByteSet {
                             before = None;
                             at = end + 1;
                         }
-                        // No class: a bracket that is a member itself.
+                        // No class: the bracket itself is a member.
                         None => {
                             set.add(b'[');
                             before = Some(b'[');
@@ -275,12 +276,12 @@ impl ByteSet {
             set.0 = set.0.map(|bits| !bits);
         }
 
-        // A slash separates components, whatever a bracket says.
+        // A slash separates components and never matches a bracket.
         set.0[0] &= !(1 << b'/');
         Some((set, at))
     }
 
-    /// Adds a POSIX class of ASCII; `None` when there is no class of that name.
+    /// Adds a POSIX class of ASCII; `None` for an unknown name.
     fn add_named(&mut self, name: &[u8]) -> Option<()> {
         let is_member: fn(u8) -> bool = match name {
             b"alnum" => |byte| byte.is_ascii_alphanumeric(),

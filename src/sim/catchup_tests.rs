@@ -1,10 +1,10 @@
-//! A host that missed a release takes it from those that have it, whatever members of the group claim meanwhile: releases
-//! that nobody has, more of the true one than is true, signatures that do not hold.
+//! Hosts that missed a release fetch it from hosts that have it, despite false claims by members of
+//! the group: releases that nobody has, inflated serials, and invalid signatures.
 
 use std::time::Duration;
 
-use super::disk::{Offer, tree};
-use super::{Link, Network, Setup};
+use super::disk::{SimOffer, tree};
+use super::{LinkSetup, Network, NetworkSetup};
 use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId, Nonce, Serial};
 use crate::manifest::{Intent, Release, ReleaseId};
@@ -16,26 +16,26 @@ use crate::wire::query::ReleaseBytes;
 use crate::wire::{Datagram, Message};
 
 const STEP: Duration = Duration::from_millis(100);
-/// How often somebody lies.
+/// Interval between false claims.
 const LIES: Duration = Duration::from_millis(500);
-/// How long a host may take that missed a release, from its start on.
+/// Longest time for a host that missed a release to catch up, from its start.
 const SOON: Duration = Duration::from_secs(8);
-/// The same when it may ask some in vain who say that they have the release.
+/// Same as [`SOON`] if the host may ask in vain some peers that claim to have the release.
 const LATER: Duration = Duration::from_secs(40);
 const HOSTS: usize = 4;
 
-/// What members of the group say that mean harm.
+/// False claim of a malicious group member.
 #[derive(Debug, Clone, Copy)]
 enum Lie {
-    /// To have a release that nobody has, another one each time.
+    /// Claims a release that nobody has, a new one each time.
     New,
-    /// The same, always the same.
+    /// Claims a release that nobody has, always the same.
     Same,
-    /// To have the true one under a higher number.
+    /// Claims the true release under a higher serial.
     Number,
-    /// The header of the true one with a signature that does not hold.
+    /// Claims the true header with an invalid signature.
     Signature,
-    /// To have the true one, as another host each time, and to give it never.
+    /// Claims the true release, as another host each time, and never serves it.
     True,
 }
 
@@ -43,15 +43,15 @@ const LIES_TOLD: [Lie; 5] = [Lie::New, Lie::Same, Lie::Number, Lie::Signature, L
 
 struct Liar {
     place: usize,
-    said: u64,
+    sent: u64,
     release: Release,
 }
 
 impl Liar {
-    fn say(&mut self, network: &mut Network, lie: Lie) {
-        self.said += 1;
+    fn send(&mut self, network: &mut Network, lie: Lie) {
+        self.sent += 1;
         let nth = match lie {
-            Lie::New | Lie::True => self.said,
+            Lie::New | Lie::True => self.sent,
             _ => 0,
         };
 
@@ -74,7 +74,8 @@ impl Liar {
             }
         };
 
-        let (mut control, mut out) = (Control::new(source, 1472, 0), Vec::new());
+        let mut control = Control::new(source, 1472, 0);
+        let mut out = Vec::new();
         control.send(Dest::Group, &message);
         while control.poll(&mut out).is_some() {
             network.forge(self.place, &out);
@@ -110,7 +111,7 @@ fn hello(
     }
 }
 
-/// The nonce of the last beacon: who has the group key repeats it.
+/// Returns the nonce of the last beacon, which anyone with the group key can repeat.
 fn nonce(network: &Network) -> Option<Nonce> {
     (1..=HOSTS)
         .flat_map(|host| network.recording.of(host).rev().take(20))
@@ -123,25 +124,25 @@ fn nonce(network: &Network) -> Option<Nonce> {
         })
 }
 
-/// How long a host takes that missed a release.
+/// Returns the time that a host with a missed release takes to catch up.
 fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let link = Link {
+    let link = LinkSetup {
         loss: f64::from(rng.u8(..4)) * 0.02,
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed,
         hosts: HOSTS,
         link,
         granted: true,
         pulled: true,
         record: true,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let offer = Offer::random(seed, 7, Intent::Deploy, 10, 10_000);
+    let offer = SimOffer::random(seed, 7, Intent::Deploy, 10, 10_000);
     let mut network = Network::new(setup, offer.clone());
     let away = rng.usize(1..=HOSTS);
     for host in 1..=HOSTS {
@@ -154,11 +155,12 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
 
     let mut liar = Liar {
         place: HOSTS + 1,
-        said: 0,
+        sent: 0,
         release: offer.release.clone(),
     };
 
-    let (mut since, mut lied) = (Duration::ZERO, Moment(0));
+    let mut since = Duration::ZERO;
+    let mut lied = Moment(0);
     let mut began = None;
     let longest = if lies.iter().any(|lie| matches!(lie, Lie::True)) {
         LATER
@@ -171,10 +173,10 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
         since += STEP;
         if network.now().since(lied) >= LIES {
             lied = network.now();
-            lies.iter().for_each(|lie| liar.say(&mut network, *lie));
+            lies.iter().for_each(|lie| liar.send(&mut network, *lie));
         }
         match began {
-            // The liar is there first.
+            // The liar starts first.
             None if since >= Duration::from_secs(4) => {
                 began = Some(network.now());
                 network.power(away, true, Duration::ZERO);

@@ -1,4 +1,5 @@
-//! Disks in memory: a sender's release and a host's blocks, with the requests of the machines answered from them.
+//! Disks in memory: a sender's release and a host's blocks, and the answers to the state machines'
+//! requests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use crate::block::frame::{Compressor, Expander, Level};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::{Ordinal, Serial, SessionId, TreeName};
 use crate::manifest::build::Builder;
-use crate::manifest::explore::Explorer;
+use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
 use crate::manifest::{
     Content, Entry, EntryKind, FORMAT, Header, Intent, Mode, Mtime, Owner, Release, Rules, TreePath,
@@ -21,35 +22,36 @@ use crate::wire::message::{
 };
 use crate::wire::query::ReleaseBytes;
 
-/// What stands for a signature here: nobody changes a byte without being found out.
+/// Placeholder for a signature: any changed byte makes it invalid.
 pub fn signature(bytes: &[u8]) -> Vec<u8> {
     BlockHash::of(&[b"signed", bytes].concat()).0[..6].to_vec()
 }
 
-/// Blocks by name.
+/// Blocks by hash.
 #[derive(Debug, Clone, Default)]
-pub struct Blocks(HashMap<BlockHash, Arc<[u8]>>);
+pub struct BlockMap(HashMap<BlockHash, Arc<[u8]>>);
 
-impl NodeSource for &Blocks {
+impl NodeSource for &BlockMap {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
         self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
     }
 }
 
-/// What a simulated sender offers.
+/// Release that a simulated sender offers.
 #[derive(Debug, Clone)]
-pub struct Offer {
+pub struct SimOffer {
     /// The release.
     pub release: Release,
-    blocks: Arc<Blocks>,
-    /// Blocks of files by ordinal less the number of nodes.
+    blocks: Arc<BlockMap>,
+    /// Blocks of files, by ordinal less the number of nodes.
     data: Vec<BlockHash>,
 }
 
-impl Offer {
-    /// The order by which it was committed elsewhere.
+impl SimOffer {
+    /// Returns the order that committed the release elsewhere.
     pub fn grant(&self) -> SignedOrder {
-        let (kind, session) = (OrderKind::Commit, SessionId(77));
+        let kind = OrderKind::Commit;
+        let session = SessionId(77);
         let order = Order::new(session, &self.release, kind).encode();
         SignedOrder {
             signature: signature(&order),
@@ -58,12 +60,13 @@ impl Offer {
         }
     }
 
-    /// A release of `files` files with one to four blocks of up to `size` bytes each, all drawn from `seed`.
+    /// Creates a release of `files` files with one to four blocks of up to `size` bytes each, all
+    /// drawn from `seed`.
     pub fn random(seed: u64, serial: u64, intent: Intent, files: u32, size: usize) -> Self {
         Self::drawn(seed, serial, intent, files, size, |rng| rng.u8(..))
     }
 
-    /// As [`Offer::random`], of bytes that compress to about half.
+    /// Same as [`SimOffer::random`], with bytes that compress to about half.
     pub fn letters(seed: u64, serial: u64, files: u32, size: usize) -> Self {
         Self::drawn(seed, serial, Intent::Deploy, files, size, |rng| {
             rng.u8(b'a'..=b'p')
@@ -79,7 +82,7 @@ impl Offer {
         byte: fn(&mut fastrand::Rng) -> u8,
     ) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut blocks = Blocks::default();
+        let mut blocks = BlockMap::default();
         let mut data = Vec::new();
         let mut builder = Builder::default();
         let mut nodes = Vec::new();
@@ -148,7 +151,8 @@ impl Offer {
         }
     }
 
-    /// Answers [`crate::proto::sender::SenderRequest::Pack`] with about `target` bytes; compressed at `level`.
+    /// Answers [`crate::proto::sender::SenderRequest::Pack`] with about `target` bytes, compressed
+    /// at `level`.
     pub fn pack(
         &self,
         ordinals: &RangeSet,
@@ -178,60 +182,61 @@ impl Offer {
         (packed.taken, Arc::new(buffers.payload))
     }
 
-    /// Bytes of all nodes and blocks.
+    /// Returns the bytes of all nodes and blocks.
     pub fn bytes(&self) -> u64 {
         self.blocks.0.values().map(|b| b.len() as u64).sum()
     }
 }
 
-/// The tree that all simulated hosts have.
+/// Returns the name of the tree on all simulated hosts.
 pub fn tree() -> TreeName {
     TreeName::new("www").expect("legal")
 }
 
-/// What survives a crash of a simulated host.
+/// State of a simulated host that survives a crash.
 #[derive(Debug, Clone, Default)]
-pub struct Disk {
-    blocks: Blocks,
-    /// What the sender has: content that is the same is kept once for all hosts.
-    shared: Arc<Blocks>,
+pub struct SimDisk {
+    blocks: BlockMap,
+    /// Blocks of the sender: equal content is kept once for all hosts.
+    shared: Arc<BlockMap>,
     /// The release in place.
     pub committed: Option<Release>,
-    /// What was in place before it, as long as it can be taken back.
+    /// The previous release, while a revert is possible.
     before: Option<Option<Release>>,
-    /// How many commits were carried out.
+    /// Number of commits.
     pub commits: u32,
-    /// How many were taken back.
+    /// Number of reverts.
     pub reverts: u32,
-    /// What is run before a commit; `Err` is a veto.
+    /// Result of the hook before a commit; `Err` is a veto.
     pub vote: Option<Result<(), String>>,
-    /// How many times it was run.
+    /// Number of runs of the hook before a commit.
     pub votes: u32,
-    /// What the check after a commit says.
+    /// Result of the check after a commit.
     pub health: Option<Result<(), String>>,
-    /// Refuse every release with this reason.
+    /// Reason for refusing every release.
     pub refuse: Option<String>,
-    /// Corrupt this many delivered payloads.
+    /// Number of delivered payloads to corrupt.
     pub corrupt: u32,
-    /// How many compressed payloads were delivered.
+    /// Number of compressed payloads delivered.
     pub frames: u32,
-    /// Read back nothing of what is here.
+    /// Read back none of the blocks.
     forgetful: bool,
     /// Orders to abort or revert a release.
     pub tombstones: Vec<SignedOrder>,
-    open: BTreeMap<SessionId, Open>,
+    open: BTreeMap<SessionId, OpenSession>,
 }
 
 #[derive(Debug, Clone)]
-struct Open {
+struct OpenSession {
     release: Release,
     granted: bool,
     wants: BTreeMap<u64, BlockRef>,
 }
 
-impl Disk {
-    /// An empty disk that keeps what is in `offer` together with all others, and reads back what it has or not.
-    pub fn sharing(offer: &Offer, recall: bool) -> Self {
+impl SimDisk {
+    /// Creates an empty disk that shares the blocks of `offer` with all others. Without `recall`
+    /// the disk reads no block back.
+    pub fn sharing(offer: &SimOffer, recall: bool) -> Self {
         Self {
             shared: Arc::clone(&offer.blocks),
             forgetful: !recall,
@@ -239,15 +244,16 @@ impl Disk {
         }
     }
 
-    /// Puts blocks of the files of `offer` here before anything is sent: those that `has` says, by their place in it.
-    pub fn preload(&mut self, offer: &Offer, mut has: impl FnMut(usize) -> bool) {
+    /// Stores blocks of the files of `offer` before the transfer: those with a position for which
+    /// `has` returns true.
+    pub fn preload(&mut self, offer: &SimOffer, mut has: impl FnMut(usize) -> bool) {
         let here = offer.data.iter().enumerate().filter(|(nth, _)| has(*nth));
         self.blocks
             .0
             .extend(here.map(|(_, hash)| (*hash, Arc::clone(&offer.blocks.0[hash]))));
     }
 
-    /// What the host says of its tree.
+    /// Returns the state of the tree as the host reports it.
     pub fn state(&self) -> TreeState {
         let release = self.committed.as_ref();
         TreeState {
@@ -262,7 +268,7 @@ impl Disk {
         }
     }
 
-    /// The signed part of the release in place.
+    /// Returns the signed part of the release in place.
     pub fn headers(&self) -> BTreeMap<TreeName, ReleaseBytes> {
         let told = |release: &Release| {
             let header = release.bytes().to_vec();
@@ -288,12 +294,12 @@ impl Disk {
             .collect()
     }
 
-    /// A crash: what was in memory is gone.
+    /// Crashes the host: everything in memory is lost.
     pub fn crash(&mut self) {
         self.open.clear();
     }
 
-    /// Whether every block of the release in place is here.
+    /// Returns true if every block of the release in place is present.
     pub fn is_whole(&self) -> bool {
         let Some(release) = &self.committed else {
             return true;
@@ -347,14 +353,16 @@ impl Disk {
                     (!newer && release.header().intent == Intent::Deploy)
                         .then(|| "an old serial".to_string())
                 });
+
                 self.open.insert(
                     session,
-                    Open {
+                    OpenSession {
                         release,
                         granted: grant.is_some(),
                         wants: BTreeMap::new(),
                     },
                 );
+
                 DiskReply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
             }
             DiskRequest::Explore(session) => DiskReply::Explored(session, self.explore(session)),
@@ -371,6 +379,7 @@ impl Disk {
                         Encoding::Plain => body.start + blocks[0].bytes.start,
                         Encoding::Zstd => usize::midpoint(body.start, payload.len()),
                     };
+
                     payload[at] ^= 1;
                 }
                 let outcome = self.deliver(session, &payload, body, &blocks);
@@ -452,7 +461,7 @@ impl Disk {
         }
 
         summary.votes = Some(self.vote.is_some());
-        // Hosts that miss the same have the same list.
+        // Hosts with the same missing blocks have the same list.
         let list = format!("{:?}", open.wants.keys().collect::<Vec<_>>());
 
         if !open.wants.is_empty() {
@@ -495,7 +504,8 @@ impl Disk {
             ));
         };
 
-        let (mut wrong, mut bytes) = (RangeSet::default(), 0);
+        let mut wrong = RangeSet::default();
+        let mut bytes = 0;
         for placed in blocks {
             let Ordinal(ordinal) = placed.ordinal;
             let content = whole.get(placed.bytes.clone()).unwrap_or_default();
@@ -560,6 +570,7 @@ impl Disk {
         let open = self.open.get(&session).filter(|o| {
             o.release.id() == order.release && (order.session == session || o.granted)
         })?;
+
         Some(match order.kind {
             OrderKind::Revert if self.before.is_some() => {
                 self.reverts += 1;

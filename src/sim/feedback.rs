@@ -1,4 +1,4 @@
-//! What hosts say to the sender: counted by kind, and how much of it falls within any stretch of time.
+//! Datagrams from hosts to the sender: counted by kind, and their peak within any window of time.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use crate::units::Moment;
 use crate::wire::datagram::CONTROL_OVERHEAD;
 use crate::wire::{Datagram, Message};
 
-/// Bytes of a message that one real datagram takes.
+/// Bytes of a message in one real datagram.
 const REAL_PIECE: usize = CONTROL_DATAGRAM - CONTROL_OVERHEAD;
 
-/// Kinds of words.
+/// Kind of a datagram to the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum FeedbackKind {
     /// Answers to solicits, beacons, farewells.
     Presence,
-    /// A stage, the answer to an order among them: repeated until acknowledged.
+    /// A stage or the answer to an order, repeated until acknowledged.
     Stage,
-    /// A sign of life.
+    /// A heartbeat.
     Alive,
-    /// What a host lacks of the manifest.
+    /// A request for nodes of the manifest.
     WantNodes,
-    /// What it lacks of the content.
+    /// A request for content.
     WantBlocks,
-    /// A complaint about symbols.
+    /// A report of lost symbols.
     Nack,
     /// Measurements.
     Report,
@@ -32,47 +32,50 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
+impl FeedbackKind {
     /// All kinds.
-    pub const ALL: [Kind; 8] = [
-        Kind::Presence,
-        Kind::Stage,
-        Kind::Alive,
-        Kind::WantNodes,
-        Kind::WantBlocks,
-        Kind::Nack,
-        Kind::Report,
-        Kind::Other,
+    pub const ALL: [FeedbackKind; 8] = [
+        FeedbackKind::Presence,
+        FeedbackKind::Stage,
+        FeedbackKind::Alive,
+        FeedbackKind::WantNodes,
+        FeedbackKind::WantBlocks,
+        FeedbackKind::Nack,
+        FeedbackKind::Report,
+        FeedbackKind::Other,
     ];
 
-    /// The kind of a datagram in a session whose first `nodes` ordinals are nodes of the manifest. The later pieces of
-    /// a message count as wants: no other message is long.
+    /// Returns the kind of a datagram in a session with nodes of the manifest as the first `nodes`
+    /// ordinals. Later pieces of a message count as wants, because no other message is long.
     pub fn of(datagram: &[u8], nodes: u64) -> Self {
         let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else {
-            return Kind::Other;
+            return FeedbackKind::Other;
         };
 
         if piece.count > 1 {
-            return Kind::WantBlocks;
+            return FeedbackKind::WantBlocks;
         }
 
         match Message::decode(piece.bytes) {
-            Ok(Message::Hello(_) | Message::Solicit(..) | Message::Bye(_)) => Kind::Presence,
-            Ok(Message::State(state)) if state.number == 0 => Kind::Alive,
-            Ok(Message::State(_)) => Kind::Stage,
-            Ok(Message::Want(want)) if want.ranges.0.first().is_none_or(|r| r.start < nodes) => {
-                Kind::WantNodes
+            Ok(Message::Hello(_) | Message::Solicit(..) | Message::Bye(_)) => {
+                FeedbackKind::Presence
             }
-            Ok(Message::Want(_)) => Kind::WantBlocks,
-            Ok(Message::Nack(_)) => Kind::Nack,
-            Ok(Message::Report(_)) => Kind::Report,
-            _ => Kind::Other,
+            Ok(Message::State(state)) if state.number == 0 => FeedbackKind::Alive,
+            Ok(Message::State(_)) => FeedbackKind::Stage,
+            Ok(Message::Want(want)) if want.ranges.0.first().is_none_or(|r| r.start < nodes) => {
+                FeedbackKind::WantNodes
+            }
+            Ok(Message::Want(_)) => FeedbackKind::WantBlocks,
+            Ok(Message::Nack(_)) => FeedbackKind::Nack,
+            Ok(Message::Report(_)) => FeedbackKind::Report,
+            _ => FeedbackKind::Other,
         }
     }
 }
 
-/// Whether a datagram of at most `size` bytes begins one of a real network. Simulated datagrams may be much smaller, but
-/// messages are of their real size: there many pieces are one datagram.
+/// Returns true if a datagram of at most `size` bytes begins one of a real network. Simulated
+/// datagrams may be much smaller, while messages have their real size: several simulated pieces
+/// make one real datagram.
 pub fn is_counted(datagram: &[u8], size: usize) -> bool {
     let Ok(Datagram::Control(_, piece)) = Datagram::parse(datagram) else {
         return true;
@@ -83,40 +86,41 @@ pub fn is_counted(datagram: &[u8], size: usize) -> bool {
     piece.index == 0 || from / REAL_PIECE != (from - payload) / REAL_PIECE
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FeedbackKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Kind::Presence => "presence",
-            Kind::Stage => "stage",
-            Kind::Alive => "alive",
-            Kind::WantNodes => "nodes",
-            Kind::WantBlocks => "blocks",
-            Kind::Nack => "nack",
-            Kind::Report => "report",
-            Kind::Other => "other",
+            FeedbackKind::Presence => "presence",
+            FeedbackKind::Stage => "stage",
+            FeedbackKind::Alive => "alive",
+            FeedbackKind::WantNodes => "nodes",
+            FeedbackKind::WantBlocks => "blocks",
+            FeedbackKind::Nack => "nack",
+            FeedbackKind::Report => "report",
+            FeedbackKind::Other => "other",
         })
     }
 }
 
-/// Every datagram that was sent to the sender, in order of time.
+/// All datagrams to the sender, in order of time.
 #[derive(Debug, Default)]
-pub struct Feedback(Vec<(Moment, Kind)>);
+pub struct Feedback(Vec<(Moment, FeedbackKind)>);
 
 impl Feedback {
-    /// A datagram of `kind` is sent.
-    pub(super) fn said(&mut self, now: Moment, kind: Kind) {
+    /// Records a datagram of `kind`.
+    pub(super) fn record(&mut self, now: Moment, kind: FeedbackKind) {
         self.0.push((now, kind));
     }
 
-    /// How many there were from `from` on.
+    /// Returns the number of datagrams since `from`.
     pub fn count(&self, from: Moment) -> usize {
         self.0.len() - self.0.partition_point(|(at, _)| *at < from)
     }
 
-    /// The most within `window`, from `from` on; of one kind, or of all.
-    pub fn peak(&self, from: Moment, window: Duration, kind: Option<Kind>) -> usize {
+    /// Returns the largest number of datagrams within `window` since `from`; of one kind, or of
+    /// all.
+    pub fn peak(&self, from: Moment, window: Duration, kind: Option<FeedbackKind>) -> usize {
         let counted =
-            |(at, of): &&(Moment, Kind)| *at >= from && kind.is_none_or(|kind| kind == *of);
+            |(at, of): &&(Moment, FeedbackKind)| *at >= from && kind.is_none_or(|kind| kind == *of);
         let times: Vec<Moment> = self.0.iter().filter(counted).map(|(at, _)| *at).collect();
         let mut first = 0;
         let within = |(last, &at): (usize, &Moment)| {
@@ -139,19 +143,30 @@ mod tests {
         let mut feedback = Feedback::default();
         let at = |ms: u64| Moment(1_000_000_000) + Duration::from_millis(ms);
         for ms in [0, 90, 95, 189, 190, 400] {
-            feedback.said(at(ms), if ms < 100 { Kind::Nack } else { Kind::Stage });
+            feedback.record(
+                at(ms),
+                if ms < 100 {
+                    FeedbackKind::Nack
+                } else {
+                    FeedbackKind::Stage
+                },
+            );
         }
 
         let peak = |from, kind| feedback.peak(at(from), Duration::from_millis(100), kind);
         assert_eq!(
-            (peak(0, None), peak(95, None), peak(0, Some(Kind::Nack))),
+            (
+                peak(0, None),
+                peak(95, None),
+                peak(0, Some(FeedbackKind::Nack))
+            ),
             (3, 3, 3)
         );
 
         assert_eq!(
             (
                 peak(190, None),
-                peak(0, Some(Kind::Stage)),
+                peak(0, Some(FeedbackKind::Stage)),
                 feedback.count(at(95))
             ),
             (1, 2, 4)

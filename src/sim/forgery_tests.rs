@@ -1,41 +1,43 @@
-//! The whole machine of a host, fed with real traffic of which a part is changed on the way by somebody who can speak in
-//! anybody's name: no panic, memory within bounds, and a tree that is the release or none of it.
+//! A host's whole state machine under real traffic with a share of altered datagrams, from an
+//! attacker that can forge any address. No panic, bounded memory, and a tree that is the release or
+//! unchanged.
 
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::disk::Offer;
-use super::{Link, Network, Setup};
+use super::disk::SimOffer;
+use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
 
 const LONG: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(500);
-/// What a host may hold at most of what others sent: the cap of generations that are open or wait for the disk, as much
-/// again of coded symbols, and messages.
+/// Largest memory of a host for received data: the cap on generations that are open or wait for the
+/// disk, the same again for coded symbols, and messages.
 const MOST_HELD: usize = (2 * 64 + 64) << 20;
 
-/// A deploy on a network where a share of `forged` datagrams comes changed before it comes as it is; whether it ended.
+/// Runs a deploy on a network that delivers an altered copy before a share `forged` of datagrams.
+/// Returns true if the deploy ended.
 fn deploy(seed: u64, forged: f64) -> (Network, bool) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let link = Link {
+    let link = LinkSetup {
         loss: rng.f64() * 0.05,
         duplicate: rng.f64() * 0.05,
         forged,
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
     let hosts = rng.usize(1..4);
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed,
         hosts,
         link,
         watch_memory: true,
         generation: 60_000,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let offer = Offer::random(
+    let offer = SimOffer::random(
         seed,
         1,
         Intent::Deploy,

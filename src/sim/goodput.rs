@@ -1,14 +1,16 @@
-//! What a transfer costs against hosts and loss, in symbols sent over symbols of payload, and how much hosts say.
+//! Cost of a transfer by hosts and loss, in symbols sent over symbols of payload, and the volume of
+//! feedback.
 //!
-//! Symbols are small here, so that ten thousand hosts fit into memory; generations have as many of them as in a network
-//! of Ethernet's datagrams. What headers add (44 bytes a datagram, 3 % of an Ethernet's) is not in these figures.
+//! Symbols are small here, so that ten thousand hosts fit into memory; generations have as many
+//! symbols as with the datagrams of an Ethernet. The figures exclude the overhead of headers (44
+//! bytes a datagram, 3 % on an Ethernet).
 
 use std::fmt;
 use std::time::Duration;
 
-use super::disk::Offer;
-use super::feedback::Kind;
-use super::{Link, Network, Setup};
+use super::disk::SimOffer;
+use super::feedback::FeedbackKind;
+use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
 use crate::proto::{FEEDBACK_A_SECOND, PEAK};
 use crate::units::Rate;
@@ -16,37 +18,38 @@ use crate::wire::DATA_OVERHEAD;
 
 /// Bytes of a symbol.
 const SYMBOL: usize = 64;
-/// Symbols of a full generation: what [`crate::proto::generation::TARGET_BYTES`] is in symbols of 1428 bytes.
+/// Symbols of a full generation: [`crate::proto::generation::TARGET_BYTES`] in symbols of 1428
+/// bytes.
 const GENERATION: usize = 2203;
-/// Hosts that want generations of which there are this many are enough to see the mean.
+/// Number of generations in a transfer, enough to see the mean.
 const GENERATIONS: usize = 3;
-/// With so many hosts and at most this loss less than this is sent over the payload.
+/// Bound on the cost: hosts, loss, and symbols sent over the payload up to that loss.
 const BOUNDED_COST: (usize, f64, f64) = (10_000, 0.01, 1.06);
-/// The shortest time over which the hosts' words are counted.
+/// Shortest window for counting feedback.
 const TENTH: Duration = Duration::from_millis(100);
 
 /// One transfer.
 #[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// Hosts.
+pub struct TransferCost {
+    /// Number of hosts.
     pub hosts: usize,
-    /// The share of datagrams that each loses, in both directions.
+    /// Share of datagrams that each host loses, in both directions.
     pub loss: f64,
     /// Symbols sent over symbols of payload.
     pub cost: f64,
     /// Datagrams of all hosts to the sender.
     pub feedback: u64,
-    /// The most of them in any second from the announcement on.
+    /// Largest number of such datagrams in any second since the announcement.
     pub second: usize,
-    /// The most of them in any tenth of a second.
+    /// Largest number of such datagrams in any tenth of a second.
     pub peak: usize,
-    /// The same by kind, as [`Kind::ALL`] names them.
-    pub kinds: [usize; Kind::ALL.len()],
-    /// The session, from the announcement to its end.
+    /// Same as `peak` by kind, in the order of [`FeedbackKind::ALL`].
+    pub kinds: [usize; FeedbackKind::ALL.len()],
+    /// Duration of the session, from the announcement to its end.
     pub took: Duration,
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for TransferCost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             hosts,
@@ -59,7 +62,8 @@ impl fmt::Display for Row {
             ..
         } = self;
 
-        let (loss, took) = (loss * 100.0, took.as_secs_f64());
+        let loss = loss * 100.0;
+        let took = took.as_secs_f64();
         write!(
             f,
             "{hosts:>6} hosts {loss:>4.1} % lost {cost:>7.3} sent {feedback:>7} said "
@@ -68,10 +72,10 @@ impl fmt::Display for Row {
     }
 }
 
-impl Row {
-    /// The most of each kind that was said in any tenth of a second, in words.
+impl TransferCost {
+    /// Describes the peak of each kind in any tenth of a second.
     pub fn peaks(&self) -> String {
-        let said = Kind::ALL
+        let said = FeedbackKind::ALL
             .iter()
             .zip(self.kinds)
             .filter(|(_, count)| *count > 0);
@@ -80,12 +84,10 @@ impl Row {
             .join(", ")
     }
 
-    /// Which bound the transfer breaks.
+    /// Returns the bound that the transfer breaks.
     pub fn broken(&self) -> Option<String> {
-        let (second, tenth) = (
-            FEEDBACK_A_SECOND as usize,
-            (FEEDBACK_A_SECOND * PEAK / 10) as usize,
-        );
+        let second = FEEDBACK_A_SECOND as usize;
+        let tenth = (FEEDBACK_A_SECOND * PEAK / 10) as usize;
 
         if self.second > second || self.peak > tenth {
             let Self {
@@ -102,32 +104,32 @@ impl Row {
     }
 }
 
-/// A first deploy of three generations to `hosts` hosts that each lose `loss` of all datagrams, on links of 100 Mbit/s
-/// worth of real datagrams. `None` when it does not end with every host complete.
-pub fn measure(hosts: usize, loss: f64) -> Option<Row> {
+/// Measures a first deploy of three generations to `hosts` hosts with the loss `loss`, on links of
+/// 100 Mbit/s worth of real datagrams. `None` unless the deploy ends with every host complete.
+pub fn measure(hosts: usize, loss: f64) -> Option<TransferCost> {
     measure_of(hosts, loss, GENERATIONS)
 }
 
-fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<Row> {
+fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<TransferCost> {
     let target = GENERATION * SYMBOL;
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed: 7,
         hosts,
-        link: Link {
+        link: LinkSetup {
             loss,
-            ..Link::default()
+            ..LinkSetup::default()
         },
         // A symbol stands for 1428 bytes.
         ceiling: Some(Rate(100_000_000 / 13)),
         datagram: SYMBOL + DATA_OVERHEAD,
         generation: target,
         strangers: true,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
     // Files of one to four blocks of up to this size: 5/4 of it in the mean.
     let files = (target * generations / 5_000) as u32;
-    let offer = Offer::random(7, 1, Intent::Deploy, files, 4_000);
+    let offer = SimOffer::random(7, 1, Intent::Deploy, files, 4_000);
     let bytes = offer.bytes();
     let mut network = Network::new(setup, offer);
     let finished = network.run(Duration::from_secs(3600), Duration::ZERO);
@@ -135,14 +137,14 @@ fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<Row> {
         (1..=hosts).all(|host| network.disk(host).commits == 1 && network.disk(host).is_whole());
 
     let sent = network.sender().stats().datagrams * SYMBOL as u64;
-    (finished && complete).then(|| Row {
+    (finished && complete).then(|| TransferCost {
         hosts,
         loss,
         cost: sent as f64 / bytes as f64,
         feedback: network.feedback().sum(),
         second: network.feedback_peak(Duration::from_secs(1), None),
         peak: network.feedback_peak(TENTH, None),
-        kinds: Kind::ALL.map(|kind| network.feedback_peak(TENTH, Some(kind))),
+        kinds: FeedbackKind::ALL.map(|kind| network.feedback_peak(TENTH, Some(kind))),
         took: network.took(),
     })
 }

@@ -1,11 +1,11 @@
-//! A member of the group speaks in the name and from the address of a host that is silent: with a key of its own, for it
-//! has no other.
+//! A group member forges the name and address of a silent host. Its key is its own, because it has
+//! no other.
 
 use std::time::Duration;
 
-use super::disk::{Offer, tree};
+use super::disk::{SimOffer, tree};
 use super::network::own_seed;
-use super::{Network, Setup};
+use super::{Network, NetworkSetup};
 use crate::id::{HostName, Nonce, Serial};
 use crate::keys::{HostKey, KnownHosts, PublicKey};
 use crate::manifest::Intent;
@@ -18,7 +18,7 @@ use crate::wire::{Datagram, HostStage, Message};
 const STEP: Duration = Duration::from_millis(10);
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Somebody with a key of his own and another host's name.
+/// An attacker with its own key and another host's name.
 struct Forger {
     control: Control,
     key: HostKey,
@@ -40,7 +40,7 @@ impl Forger {
         }
     }
 
-    fn say(&mut self, network: &mut Network, message: &Message) {
+    fn send(&mut self, network: &mut Network, message: &Message) {
         let mut out = Vec::new();
         self.control.send(Dest::Group, message);
         while self.control.poll(&mut out).is_some() {
@@ -48,7 +48,7 @@ impl Forger {
         }
     }
 
-    /// Answers the sender's question as the host would.
+    /// Answers the sender's query in the host's place.
     fn answer(&mut self, network: &mut Network, nonce: Nonce) {
         let tree = TreeState::nothing(tree());
         let hello = Hello {
@@ -64,10 +64,10 @@ impl Forger {
             shown: None,
         };
 
-        self.say(network, &Message::Hello(hello));
+        self.send(network, &Message::Hello(hello));
     }
 
-    /// Says all that a host says that commits.
+    /// Sends every report of a host that commits.
     fn commit(&mut self, network: &mut Network) {
         let session = network.sender().session();
         for stage in [
@@ -92,13 +92,14 @@ impl Forger {
                 identity: Some(self.key.identity()),
                 signature: None,
             };
+
             let signature = Some(self.key.sign(&state.statement(self.key.instance())).into());
-            self.say(network, &Message::State(StageReport { signature, ..state }));
+            self.send(network, &Message::State(StageReport { signature, ..state }));
         }
     }
 }
 
-/// The nonce that the sender asked with last.
+/// Returns the nonce of the sender's last query.
 fn asked(network: &Network) -> Option<Nonce> {
     network
         .recording
@@ -113,7 +114,8 @@ fn asked(network: &Network) -> Option<Nonce> {
         })
 }
 
-/// A deploy in which a host is silent, after its answer or from the beginning, and somebody speaks for it.
+/// Runs a deploy with a host that is silent, after its answer or from the beginning, while an
+/// attacker forges its reports.
 fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usize) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let hosts = rng.usize(2..5);
@@ -127,7 +129,7 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
         );
     }
 
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed,
         hosts,
         record: true,
@@ -135,10 +137,10 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
         strict,
         prepare: STEP * 3,
         patience: Duration::from_secs(2),
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
+    let mut network = Network::new(setup, SimOffer::random(seed, 1, Intent::Deploy, 12, 20_000));
     let cut = |network: &mut Network| {
         network.cut(silent, 0, true);
         network.cut(0, silent, true);
@@ -148,7 +150,8 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
         cut(&mut network);
     }
 
-    let (mut forger, mut waited) = (Forger::of(silent, seed), Duration::ZERO);
+    let mut forger = Forger::of(silent, seed);
+    let mut waited = Duration::ZERO;
     while !network.run(STEP, Duration::ZERO) {
         waited += STEP;
         assert!(waited < LIMIT, "seed {seed}: it does not end");
@@ -176,7 +179,7 @@ fn key_of(host: usize) -> PublicKey {
         .expect("a sound key")
 }
 
-/// Whom the sender warned of: the name, and the key that it had.
+/// Returns the hosts in the sender's warnings: names, and the known keys.
 fn warned(network: &Network) -> Vec<(String, PublicKey)> {
     let other = |notice: &SenderNotice| match notice {
         SenderNotice::OtherKey(other) => Some((other.name.to_string(), other.had)),
@@ -196,13 +199,16 @@ fn has_changed(network: &mut Network) -> bool {
 #[test]
 fn who_speaks_for_a_host_that_answered_and_fell_silent_does_not_take_its_place() {
     for seed in 0..30 {
-        let (known, strict) = (seed % 2 == 0, seed % 3 == 0);
+        let known = seed % 2 == 0;
+        let strict = seed % 3 == 0;
         let (mut network, silent) = deploy(seed, true, known, strict);
+
         assert_eq!(
             network.sender().decision(),
             Some(OrderKind::Abort),
             "seed {seed}"
         );
+
         assert!(!has_changed(&mut network), "seed {seed}");
         assert_eq!(
             warned(&network),
@@ -222,6 +228,7 @@ fn who_speaks_for_a_host_that_is_known_is_told_of_and_kept_out_where_that_is_ask
         } else {
             OrderKind::Commit
         };
+
         assert_eq!(network.sender().decision(), Some(decision), "seed {seed}");
         assert_eq!(has_changed(&mut network), !strict, "seed {seed}");
         assert_eq!(
@@ -243,20 +250,23 @@ fn hosts_that_are_known_are_taken_without_a_word() {
                 key_of(host),
             );
         }
-        let setup = Setup {
+        let setup = NetworkSetup {
             seed,
             hosts,
             known_hosts,
             strict: true,
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
-        let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
+
+        let mut network =
+            Network::new(setup, SimOffer::random(seed, 1, Intent::Deploy, 12, 20_000));
         assert!(network.run(LIMIT, STEP), "seed {seed}");
         assert_eq!(
             network.sender().decision(),
             Some(OrderKind::Commit),
             "seed {seed}"
         );
+
         assert_eq!(warned(&network), [], "seed {seed}");
         assert!(
             network.sender().hosts().all(|host| host.key().is_some()),

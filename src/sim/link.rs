@@ -1,31 +1,32 @@
-//! What a link does to datagrams.
+//! Links, which lose, delay, duplicate and alter datagrams.
 
 use std::time::Duration;
 
 use crate::units::{Moment, Rate};
 
-/// The way into one host.
+/// Link into one host.
 #[derive(Debug, Clone)]
-pub struct Link {
-    /// The share of datagrams that are lost at random, 0 to 1.
+pub struct LinkSetup {
+    /// Share of datagrams lost at random, 0 to 1.
     pub loss: f64,
-    /// The chance that a burst of losses begins at a datagram; a burst ends with chance 1/20 at each one.
+    /// Chance that a burst of losses begins at a datagram; a burst ends with chance 1/20 at each
+    /// one.
     pub burst: f64,
-    /// The share of datagrams that arrive twice.
+    /// Share of datagrams that arrive twice.
     pub duplicate: f64,
-    /// The least time on the way.
+    /// Minimum delay.
     pub delay: Duration,
-    /// What is added at random to each datagram: reorders them.
+    /// Random extra delay of each datagram, which reorders datagrams.
     pub jitter: Duration,
-    /// The rate of the link, and the bytes that its queue takes.
+    /// Rate of the link, and capacity of its queue in bytes.
     pub rate: Option<(Rate, u64)>,
-    /// The largest datagram that passes, in bytes.
+    /// Largest datagram that passes, in bytes.
     pub mtu: Option<usize>,
-    /// The share of datagrams before which a changed copy arrives: somebody there forges.
+    /// Share of datagrams preceded by an altered copy from an attacker.
     pub forged: f64,
 }
 
-impl Default for Link {
+impl Default for LinkSetup {
     fn default() -> Self {
         Self {
             loss: 0.0,
@@ -40,18 +41,19 @@ impl Default for Link {
     }
 }
 
-/// A copy of `bytes` as somebody would send it who means harm: bits and numbers changed, cut short, or longer.
+/// Returns a malicious copy of `bytes`: altered bits or numbers, cut short, or extended.
 pub(super) fn forge(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut forged = bytes.to_vec();
     for _ in 0..rng.usize(1..4) {
         let at = rng.usize(..forged.len().max(1));
-        let (end, len) = ((at + rng.usize(1..9)).min(forged.len()), forged.len());
+        let end = (at + rng.usize(1..9)).min(forged.len());
+        let len = forged.len();
         match rng.u8(..8) {
             0 => forged.truncate(at),
             1 => forged.resize(len + rng.usize(..64), rng.u8(..)),
             2 => forged[at.min(len)..end].fill(0xff),
             3 => forged[at.min(len)..end].fill(0),
-            // A number of the front or of a symbol's header.
+            // A number in the front or in a symbol's header.
             4 | 5 if len > 44 => {
                 let at = rng.usize(12..44);
                 forged[at] = rng.u8(..);
@@ -65,17 +67,17 @@ pub(super) fn forge(bytes: &[u8], rng: &mut fastrand::Rng) -> Vec<u8> {
     forged
 }
 
-/// A link with what it remembers.
+/// A link with its state.
 #[derive(Debug, Clone)]
-pub(super) struct State {
-    pub(super) link: Link,
+pub(super) struct LinkState {
+    pub(super) link: LinkSetup,
     in_burst: bool,
-    /// When the last byte that was queued will have passed.
+    /// Time at which the last queued byte will have passed.
     busy: Moment,
 }
 
-impl State {
-    pub(super) fn new(link: Link) -> Self {
+impl LinkState {
+    pub(super) fn new(link: LinkSetup) -> Self {
         Self {
             link,
             in_burst: false,
@@ -83,7 +85,7 @@ impl State {
         }
     }
 
-    /// When a datagram of `bytes` that is sent `now` arrives: never, once or twice.
+    /// Returns the times of arrival of a datagram of `bytes` sent at `now`: none, one or two.
     pub(super) fn pass(
         &mut self,
         now: Moment,

@@ -1,12 +1,14 @@
-//! A deterministic network of many hosts: the real machines of [`crate::proto`] on a virtual clock, over links that
-//! lose, delay, reorder and duplicate, with disks in memory that answer late and hosts that crash and come back.
+//! A deterministic network of many hosts: the real state machines of [`crate::proto`] on a virtual
+//! clock. Links lose, delay, reorder and duplicate; disks in memory answer late; hosts crash and
+//! restart.
 //!
-//! Everything follows from one seed: a failure prints it, and the same seed replays the same network, datagram by
-//! datagram.
+//! Everything follows from one seed. A failure prints the seed, which replays the same network,
+//! datagram by datagram.
 
 #[cfg(test)]
 mod catchup_tests;
 pub mod disk;
+mod event;
 pub mod feedback;
 #[cfg(test)]
 mod forgery_tests;
@@ -17,8 +19,10 @@ pub mod link;
 pub mod network;
 #[cfg(test)]
 mod partition_tests;
+pub mod recording;
 #[cfg(test)]
 mod replay_tests;
+pub mod setup;
 #[cfg(test)]
 mod switch_tests;
 #[cfg(test)]
@@ -26,5 +30,6 @@ mod tests;
 #[cfg(test)]
 mod words_tests;
 
-pub use link::Link;
-pub use network::{Network, Setup};
+pub use link::LinkSetup;
+pub use network::Network;
+pub use setup::NetworkSetup;

@@ -1,212 +1,109 @@
-//! The network: a queue of things to come, and what each does to the machines.
+//! The simulated network: a queue of future events, and their effects on the state machines.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::disk::{Disk, Offer};
-use super::feedback::{Feedback, Kind, is_counted};
-use super::link::{Link, State, forge};
-use crate::block::frame::Level;
+use super::disk::{SimDisk, SimOffer};
+use super::event::{EventQueue, NetworkEvent};
+use super::feedback::{Feedback, FeedbackKind, is_counted};
+use super::link::{LinkSetup, LinkState, forge};
+use super::recording::Recording;
+use super::setup::NetworkSetup;
 use crate::id::{HostName, InstanceId};
-use crate::keys::{HostKey, KnownHosts};
-use crate::proto::generation::TARGET_BYTES;
+use crate::keys::HostKey;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{self, HostSetup, Receiver};
 use crate::proto::sender::{self, ExpectedHosts, Sender, SenderNotice, SenderSetup};
 use crate::proto::{Dest, Transmit};
-use crate::units::{Floor, Moment, Quorum, Rate};
+use crate::units::{Floor, Moment};
 use crate::wire::{Datagram, HostStage};
 
-/// What a simulation is to be.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    /// The seed of everything.
-    pub seed: u64,
-    /// How many hosts there are.
-    pub hosts: usize,
-    /// The way into every host.
-    pub link: Link,
-    /// The way into some hosts (from 1), where it is another one.
-    pub links: BTreeMap<usize, Link>,
-    /// How many must be ready.
-    pub quorum: Quorum,
-    /// The batches of the commit.
-    pub batches: Vec<Quorum>,
-    /// Whether all go back when one fails.
-    pub revert: bool,
-    /// How long a silent host or sender is waited for.
-    pub patience: Duration,
-    /// The sender's ceiling.
-    pub ceiling: Option<Rate>,
-    /// How hard the sender compresses.
-    pub compress: Option<Level>,
-    /// The longest that a disk takes to answer.
-    pub disk: Duration,
-    /// How long it takes to make and sign the release.
-    pub prepare: Duration,
-    /// Bytes of a datagram.
-    pub datagram: usize,
-    /// What the packer aims at, in bytes of a generation.
-    pub generation: usize,
-    /// Whether hosts do not hear each other, and only know how many they are: or a simulation of thousands is all
-    /// beacons.
-    pub strangers: bool,
-    /// Whether disks read back blocks that are here already.
-    pub recall: bool,
-    /// Whether it is watched how much memory hosts hold.
-    pub watch_memory: bool,
-    /// Whether the release was committed elsewhere, and hosts that missed it commit by that order.
-    pub granted: bool,
-    /// Whether that begins only when a host asks one that has the release for it: the sender stands for that one.
-    pub pulled: bool,
-    /// Whether somebody records what is sent.
-    pub record: bool,
-    /// The keys that hosts had before.
-    pub known_hosts: KnownHosts,
-    /// Whether a host with another key has no part in the session.
-    pub strict: bool,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            hosts: 3,
-            link: Link::default(),
-            links: BTreeMap::new(),
-            quorum: Quorum::All,
-            batches: Vec::new(),
-            revert: false,
-            patience: Duration::from_secs(10),
-            ceiling: Some(Rate(1_000_000_000)),
-            compress: None,
-            disk: Duration::from_millis(3),
-            prepare: Duration::ZERO,
-            datagram: 1472,
-            generation: TARGET_BYTES,
-            strangers: false,
-            recall: true,
-            watch_memory: false,
-            granted: false,
-            pulled: false,
-            record: false,
-            known_hosts: KnownHosts::default(),
-            strict: false,
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Event {
-    /// A datagram arrives at places (0 is the sender).
-    Datagram {
-        to: Vec<u32>,
-        from: usize,
-        bytes: Arc<[u8]>,
-    },
-    /// A disk answers.
-    HostReply {
-        host: usize,
-        life: u32,
-        reply: receiver::DiskReply,
-    },
-    /// The sender's disk answers.
-    SenderReply(sender::SenderReply),
-    /// The release is signed.
-    Prepared,
-    /// Something is due at a place.
-    Timer(usize),
-    /// A host crashes, or starts again.
-    Power { host: usize, on: bool },
-}
-
-struct Host {
+struct SimHost {
     machine: Option<Receiver>,
-    disk: Disk,
-    link: State,
-    /// Counts the lives of the host: what an earlier life asked of the disk is not answered to a later one.
+    disk: SimDisk,
+    link: LinkState,
+    /// Number of starts of the host: answers to requests of an earlier life are dropped.
     life: u32,
-    /// The datagrams that it sent to the sender, as a real network would count them.
+    /// Datagrams sent to the sender, counted as in a real network.
     feedback: u64,
-    /// Requests are answered in order.
+    /// Time at which the disk takes the next request; requests are answered in order.
     disk_free: Moment,
 }
 
-/// What a host does about a datagram.
+/// Reaction of a host to a datagram.
 #[derive(Debug, Clone, Copy)]
-enum Then {
+enum Reaction {
     Nothing,
-    /// Something is due then.
+    /// A timer at this time.
     Due(Moment),
-    /// It has something to say, to ask or to tell.
+    /// Output to collect: datagrams, requests or notices.
     Says,
 }
 
-impl Host {
-    fn take(&mut self, now: Moment, from: SocketAddr, bytes: &[u8]) -> Then {
+impl SimHost {
+    fn take(&mut self, now: Moment, from: SocketAddr, bytes: &[u8]) -> Reaction {
         let Some(machine) = &mut self.machine else {
-            return Then::Nothing;
+            return Reaction::Nothing;
         };
 
         machine.handle_datagram(now, from, bytes, now.0 / 1000);
         if machine.is_calm() {
-            Then::Due(machine.poll_timeout(now))
+            Reaction::Due(machine.poll_timeout(now))
         } else {
-            Then::Says
+            Reaction::Says
         }
     }
 }
 
-/// What the key of a host is made from.
+/// Returns the seed of a host's key.
 pub(super) fn own_seed(host: usize) -> [u8; 32] {
     crate::block::BlockHash::of(&host.to_be_bytes()).0
 }
 
-/// So many hosts are worth a thread when a datagram comes to all.
-const WORTH_A_THREAD: usize = 500;
+/// Number of hosts that justify a thread for a datagram to all.
+const HOSTS_A_THREAD: usize = 500;
 
 /// A sender, its hosts and the links between them.
 pub struct Network {
-    setup: Setup,
+    setup: NetworkSetup,
     now: Moment,
-    queue: Queue,
+    queue: EventQueue,
     rng: fastrand::Rng,
     sender: Sender,
-    offer: Offer,
-    sender_link: State,
-    hosts: Vec<Host>,
-    /// From where to where nothing passes.
+    offer: SimOffer,
+    sender_link: LinkState,
+    hosts: Vec<SimHost>,
+    /// Blocked directions: from one node to another.
     cuts: BTreeSet<(usize, usize)>,
-    /// When something is due at each place.
+    /// Next timer of each node.
     timers: Vec<Option<Moment>>,
-    /// When the sender heard of each host that it is ready.
+    /// Time at which the sender learned that a host is ready.
     ready: BTreeMap<usize, Moment>,
-    heard: Feedback,
-    /// Memory for what a machine sends, and for what hosts do about a datagram.
+    feedback: Feedback,
+    /// Reused buffers for a machine's datagrams, and for the hosts' reactions to a datagram.
     out: Vec<u8>,
-    then: Vec<Then>,
+    reactions: Vec<Reaction>,
     threads: usize,
     announced: Moment,
-    /// The most bytes that a host held at any time, when that is watched.
+    /// Largest number of bytes that a host held at any time, if tracked.
     pub most_held: usize,
-    /// What the sender told, in order.
+    /// Notices of the sender, in order.
     pub notices: Vec<SenderNotice>,
-    /// What was sent, when that is recorded.
+    /// All datagrams, if recorded.
     pub recording: Recording,
-    /// The longest time between two control words of the sender to all, since it announced.
+    /// Longest time between two control messages of the sender to all, since its announcement.
     pub longest_pause: Duration,
-    spoke: Option<Moment>,
+    last_control: Option<Moment>,
     finished: bool,
-    /// The sender has not begun.
+    /// True until the sender begins.
     dormant: bool,
 }
 
 impl Network {
-    /// A network on which a sender begins to deploy `offer`.
-    pub fn new(setup: Setup, offer: Offer) -> Self {
+    /// Creates a network on which a sender begins to deploy `offer`.
+    pub fn new(setup: NetworkSetup, offer: SimOffer) -> Self {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let now = Moment(1_000_000_000);
         let sender = Sender::new(
@@ -243,10 +140,10 @@ impl Network {
         );
 
         let hosts = (1..=setup.hosts)
-            .map(|host| Host {
+            .map(|host| SimHost {
                 machine: None,
-                disk: Disk::sharing(&offer, setup.recall),
-                link: State::new(setup.links.get(&host).unwrap_or(&setup.link).clone()),
+                disk: SimDisk::sharing(&offer, setup.recall),
+                link: LinkState::new(setup.links.get(&host).unwrap_or(&setup.link).clone()),
                 life: 0,
                 feedback: 0,
                 disk_free: now,
@@ -254,10 +151,10 @@ impl Network {
             .collect();
 
         let mut network = Self {
-            sender_link: State::new(setup.link.clone()),
+            sender_link: LinkState::new(setup.link.clone()),
             setup,
             now,
-            queue: Queue::default(),
+            queue: EventQueue::default(),
             rng,
             sender,
             offer,
@@ -265,16 +162,16 @@ impl Network {
             cuts: BTreeSet::new(),
             timers: Vec::new(),
             ready: BTreeMap::new(),
-            heard: Feedback::default(),
+            feedback: Feedback::default(),
             out: Vec::new(),
-            then: Vec::new(),
+            reactions: Vec::new(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             announced: now,
             most_held: 0,
             notices: Vec::new(),
             recording: Recording::default(),
             longest_pause: Duration::ZERO,
-            spoke: None,
+            last_control: None,
             finished: false,
             dormant: false,
         };
@@ -286,7 +183,7 @@ impl Network {
         }
 
         if network.setup.granted && !network.dormant {
-            // Nobody is looked for.
+            // Discovery is skipped.
             network.announce();
         }
 
@@ -304,59 +201,59 @@ impl Network {
             .announce(self.now, self.offer.release.clone(), signature);
     }
 
-    /// The disk of host `host` (from 1), for looking at and tampering with.
-    pub fn disk(&mut self, host: usize) -> &mut Disk {
+    /// Returns the disk of host `host` (from 1), to inspect or alter.
+    pub fn disk(&mut self, host: usize) -> &mut SimDisk {
         &mut self.hosts[host - 1].disk
     }
 
-    /// The same when there is such a host.
-    pub fn host(&mut self, host: usize) -> Option<&mut Disk> {
+    /// Same as [`Network::disk`]; `None` without such a host.
+    pub fn host(&mut self, host: usize) -> Option<&mut SimDisk> {
         self.hosts
             .get_mut(host.checked_sub(1)?)
             .map(|host| &mut host.disk)
     }
 
-    /// The sender.
+    /// Returns the sender.
     pub fn sender(&self) -> &Sender {
         &self.sender
     }
 
-    /// The present time.
+    /// Returns the present time.
     pub fn now(&self) -> Moment {
         self.now
     }
 
-    /// Datagrams that each host sent to the sender.
+    /// Returns the number of datagrams from each host to the sender.
     pub fn feedback(&self) -> impl Iterator<Item = u64> + '_ {
         self.hosts.iter().map(|h| h.feedback)
     }
 
-    /// How many datagrams hosts sent to the sender from the announcement on.
+    /// Returns the number of datagrams from hosts to the sender since the announcement.
     pub fn feedback_count(&self) -> usize {
-        self.heard.count(self.announced)
+        self.feedback.count(self.announced)
     }
 
-    /// The most of them within `window`; of one kind, or of all.
-    pub fn feedback_peak(&self, window: Duration, kind: Option<Kind>) -> usize {
-        self.heard.peak(self.announced, window, kind)
+    /// Returns the largest number of such datagrams within `window`; of one kind, or of all.
+    pub fn feedback_peak(&self, window: Duration, kind: Option<FeedbackKind>) -> usize {
+        self.feedback.peak(self.announced, window, kind)
     }
 
-    /// When the sender heard of each host that it is ready.
+    /// Returns the time at which the sender learned that each host is ready.
     pub fn ready_at(&self) -> &BTreeMap<usize, Moment> {
         &self.ready
     }
 
-    /// How long the session took, from the announcement on.
+    /// Returns the duration of the session since the announcement.
     pub fn took(&self) -> Duration {
         self.now.since(self.announced)
     }
 
-    /// Changes the way into host `host`.
-    pub fn set_link(&mut self, host: usize, link: Link) {
+    /// Replaces the link into host `host`.
+    pub fn set_link(&mut self, host: usize, link: LinkSetup) {
         self.hosts[host - 1].link.link = link;
     }
 
-    /// Lets nothing pass from one place to another (0 is the sender) any more, or everything again.
+    /// Blocks all datagrams from one node to another (0 is the sender), or unblocks them.
     pub fn cut(&mut self, from: usize, to: usize, cut: bool) {
         match cut {
             true => self.cuts.insert((from, to)),
@@ -364,19 +261,19 @@ impl Network {
         };
     }
 
-    /// Host `host` crashes, or starts again, after `after`.
+    /// Crashes host `host`, or starts it again, after `after`.
     pub fn power(&mut self, host: usize, on: bool, after: Duration) {
-        self.at(self.now + after, Event::Power { host, on });
+        self.at(self.now + after, NetworkEvent::Power { host, on });
     }
 
-    /// Somebody sends a recording to all, under the addresses of those whose words it has: as it was, within the time
-    /// `within`, and once more in any order.
+    /// Replays a recording to all nodes under the recorded addresses: in its order within the time
+    /// `within`, and once more in random order.
     pub fn replay(&mut self, recording: &Recording, within: Duration) {
         let to: Vec<u32> = (0..=self.hosts.len() as u32).collect();
         let count = recording.0.len().max(1) as f64;
         for (nth, (from, bytes)) in recording.0.iter().enumerate() {
             for part in [nth as f64 / count, self.rng.f64()] {
-                let event = Event::Datagram {
+                let event = NetworkEvent::Datagram {
                     to: to.clone(),
                     from: *from,
                     bytes: Arc::clone(bytes),
@@ -386,14 +283,14 @@ impl Network {
         }
     }
 
-    /// Somebody sends a datagram to all under the address of host `from`.
+    /// Sends a datagram to all nodes under the address of host `from`.
     pub fn forge(&mut self, from: usize, bytes: &[u8]) {
         let to = (0..=self.hosts.len() as u32)
             .filter(|to| *to as usize != from)
             .collect();
         self.at(
             self.now,
-            Event::Datagram {
+            NetworkEvent::Datagram {
                 to,
                 from,
                 bytes: bytes.into(),
@@ -401,14 +298,14 @@ impl Network {
         );
     }
 
-    /// A person ends the session early.
+    /// Interrupts the session, as an operator would.
     pub fn interrupt(&mut self) {
         self.sender.abort(self.now, "interrupted");
         self.drain(0);
     }
 
-    /// Runs until the sender has finished and the network is quiet for `linger`, at most for `limit`; says whether
-    /// the sender has finished.
+    /// Runs until the sender has finished and the network is quiet for `linger`, at most for
+    /// `limit`. Returns true if the sender has finished.
     pub fn run(&mut self, limit: Duration, linger: Duration) -> bool {
         let end = self.now + limit;
         let mut quiet = None;
@@ -433,14 +330,14 @@ impl Network {
         self.finished
     }
 
-    fn at(&mut self, when: Moment, event: Event) {
+    fn at(&mut self, when: Moment, event: NetworkEvent) {
         self.queue.push(when, event);
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: NetworkEvent) {
         match event {
-            Event::Datagram { to, from, bytes } => self.arrive(&to, from, &bytes),
-            Event::HostReply { host, life, reply } => {
+            NetworkEvent::Datagram { to, from, bytes } => self.arrive(&to, from, &bytes),
+            NetworkEvent::HostReply { host, life, reply } => {
                 let slot = &mut self.hosts[host - 1];
                 if slot.life == life
                     && let Some(machine) = &mut slot.machine
@@ -460,18 +357,18 @@ impl Network {
                     self.drain(host);
                 }
             }
-            Event::SenderReply(reply) => {
+            NetworkEvent::SenderReply(reply) => {
                 self.sender.handle_reply(self.now, reply);
                 self.drain(0);
             }
-            Event::Prepared => {
-                self.spoke = Some(self.now);
+            NetworkEvent::Prepared => {
+                self.last_control = Some(self.now);
                 self.announce();
                 self.drain(0);
             }
-            Event::Timer(place) => self.timer(place),
-            Event::Power { host, on: true } => self.start(host),
-            Event::Power { host, on: false } => {
+            NetworkEvent::Timer(place) => self.timer(place),
+            NetworkEvent::Power { host, on: true } => self.start(host),
+            NetworkEvent::Power { host, on: false } => {
                 let slot = &mut self.hosts[host - 1];
                 slot.machine = None;
                 slot.life += 1;
@@ -480,8 +377,8 @@ impl Network {
         }
     }
 
-    /// A datagram arrives at places, which rise. Machines take it beside each other; what they do about it comes after
-    /// that, in order.
+    /// Delivers a datagram to nodes in ascending order. Machines handle the datagram in parallel;
+    /// their reactions follow in order.
     fn arrive(&mut self, to: &[u32], from: usize, bytes: &[u8]) {
         let now = self.now;
         let hosts = match to {
@@ -494,11 +391,12 @@ impl Network {
             hosts => hosts,
         };
 
-        let mut then = std::mem::take(&mut self.then);
-        then.resize(hosts.len(), Then::Nothing);
-        let share = hosts.len().div_ceil(self.threads).max(WORTH_A_THREAD);
+        let mut then = std::mem::take(&mut self.reactions);
+        then.resize(hosts.len(), Reaction::Nothing);
+        let share = hosts.len().div_ceil(self.threads).max(HOSTS_A_THREAD);
         std::thread::scope(|scope| {
-            let (mut rest, mut first) = (&mut self.hosts[..], 1);
+            let mut rest = &mut self.hosts[..];
+            let mut first = 1;
             let mut parts = hosts.chunks(share).zip(then.chunks_mut(share)).peekable();
             while let Some((places, then)) = parts.next() {
                 let end = places.last().map_or(0, |&last| last as usize + 1) - first;
@@ -511,7 +409,7 @@ impl Network {
                         *then = part[place as usize - offset].take(now, address(from), bytes);
                     }
                 };
-                // The last part is ours.
+                // This thread takes the last part.
                 match parts.peek() {
                     Some(_) => drop(scope.spawn(work)),
                     None => work(),
@@ -521,13 +419,13 @@ impl Network {
 
         for (&place, then) in hosts.iter().zip(then.drain(..)) {
             match then {
-                Then::Nothing => {}
-                Then::Due(due) => self.schedule(place as usize, due),
-                Then::Says => self.drain(place as usize),
+                Reaction::Nothing => {}
+                Reaction::Due(due) => self.schedule(place as usize, due),
+                Reaction::Says => self.drain(place as usize),
             }
         }
 
-        self.then = then;
+        self.reactions = then;
     }
 
     fn timer(&mut self, place: usize) {
@@ -546,10 +444,8 @@ impl Network {
     }
 
     fn start(&mut self, host: usize) {
-        let (key, seed) = (
-            HostKey::new(own_seed(host), self.rng.u64(1..)),
-            self.rng.u64(..),
-        );
+        let key = HostKey::new(own_seed(host), self.rng.u64(1..));
+        let seed = self.rng.u64(..);
         let fleet = if self.setup.strangers {
             self.hosts.len() as u32
         } else {
@@ -590,7 +486,7 @@ impl Network {
         self.drain(host);
     }
 
-    /// Lets a machine say all that it has to say.
+    /// Collects all output of a machine.
     fn drain(&mut self, place: usize) {
         let mut out = std::mem::take(&mut self.out);
         loop {
@@ -624,12 +520,12 @@ impl Network {
         }
     }
 
-    /// Something is due at a place.
+    /// Sets a timer of a node.
     fn schedule(&mut self, place: usize, due: Moment) {
         let due = due.max(self.now + Duration::from_micros(1));
         if self.timers[place].is_none_or(|at| due < at || at <= self.now) {
             self.timers[place] = Some(due);
-            self.at(due, Event::Timer(place));
+            self.at(due, NetworkEvent::Timer(place));
         }
     }
 
@@ -637,7 +533,8 @@ impl Network {
         while let Some(request) = self.sender.poll_request() {
             let reply = match request {
                 sender::SenderRequest::Pack(_, ordinals, _) => {
-                    let (target, level) = (self.setup.generation, self.setup.compress);
+                    let target = self.setup.generation;
+                    let level = self.setup.compress;
                     sender::SenderReply::Packed(Ok(self.offer.pack(&ordinals, target, level)))
                 }
                 sender::SenderRequest::Sign(order) => {
@@ -646,14 +543,12 @@ impl Network {
                 }
             };
             let when = self.now + self.setup.disk.mul_f64(self.rng.f64());
-            self.at(when, Event::SenderReply(reply));
+            self.at(when, NetworkEvent::SenderReply(reply));
         }
 
         while let Some(notice) = self.sender.poll_notice() {
-            let (discovered, over) = (
-                matches!(notice, SenderNotice::Discovered { .. }),
-                matches!(notice, SenderNotice::Finished),
-            );
+            let discovered = matches!(notice, SenderNotice::Discovered { .. });
+            let over = matches!(notice, SenderNotice::Finished);
             if let SenderNotice::Host(host) = &notice
                 && host.stage == Some(HostStage::Ready)
             {
@@ -662,7 +557,7 @@ impl Network {
             self.notices.push(notice);
             self.finished |= over;
             if discovered && self.sender.hosts().next().is_some() {
-                self.at(self.now + self.setup.prepare, Event::Prepared);
+                self.at(self.now + self.setup.prepare, NetworkEvent::Prepared);
             } else if discovered {
                 self.finished = true;
             }
@@ -686,7 +581,7 @@ impl Network {
             if let Some(reply) = slot.disk.answer(request) {
                 self.queue.push(
                     slot.disk_free,
-                    Event::HostReply {
+                    NetworkEvent::HostReply {
                         host,
                         life: slot.life,
                         reply,
@@ -696,7 +591,7 @@ impl Network {
         }
 
         if is_pulled && std::mem::take(&mut self.dormant) {
-            self.at(self.now, Event::Prepared);
+            self.at(self.now, NetworkEvent::Prepared);
         }
     }
 
@@ -715,7 +610,7 @@ impl Network {
             if from == 0
                 && transmit.dest == Dest::Group
                 && matches!(Datagram::parse(&bytes), Ok(Datagram::Control(..)))
-                && let Some(spoke) = &mut self.spoke
+                && let Some(spoke) = &mut self.last_control
             {
                 self.longest_pause = self.longest_pause.max(self.now.since(*spoke));
                 *spoke = self.now;
@@ -727,7 +622,7 @@ impl Network {
         }
     }
 
-    /// Passes a datagram on to places; those where it arrives at the same moment share an event.
+    /// Sends a datagram over the links to nodes; arrivals at the same moment share an event.
     fn pass(&mut self, from: usize, to: impl Iterator<Item = usize>, bytes: &Arc<[u8]>) {
         let mut arrivals: Vec<(Moment, u32)> = Vec::with_capacity(to.size_hint().0);
         for to in to {
@@ -737,7 +632,8 @@ impl Network {
             if to == 0 && from > 0 && is_counted(bytes, self.setup.datagram) {
                 self.hosts[from - 1].feedback += 1;
                 let nodes = self.offer.release.header().root.nodes;
-                self.heard.said(self.now, Kind::of(bytes, nodes));
+                self.feedback
+                    .record(self.now, FeedbackKind::of(bytes, nodes));
             }
             let link = match to {
                 0 => &mut self.sender_link,
@@ -750,7 +646,7 @@ impl Network {
                 let bytes: Arc<[u8]> = forge(bytes, &mut self.rng).into();
                 self.queue.push(
                     self.now,
-                    Event::Datagram {
+                    NetworkEvent::Datagram {
                         to: vec![to as u32],
                         from,
                         bytes,
@@ -761,7 +657,7 @@ impl Network {
             if let Some(again) = again {
                 self.queue.push(
                     again,
-                    Event::Datagram {
+                    NetworkEvent::Datagram {
                         to: vec![to as u32],
                         from,
                         bytes: Arc::clone(bytes),
@@ -770,70 +666,19 @@ impl Network {
             }
         }
 
-        // Mostly they are in order already: the sort is a look then.
+        // Arrivals are mostly in order already, and the sort is then one pass.
         arrivals.sort_by_key(|(when, _)| *when);
         for same in arrivals.chunk_by(|a, b| a.0 == b.0) {
             let to = same.iter().map(|(_, to)| *to).collect();
             self.at(
                 same[0].0,
-                Event::Datagram {
+                NetworkEvent::Datagram {
                     to,
                     from,
                     bytes: Arc::clone(bytes),
                 },
             );
         }
-    }
-}
-
-/// What somebody recorded on a network: who sent it, and what.
-#[derive(Debug, Clone, Default)]
-pub struct Recording(Vec<(usize, Arc<[u8]>)>);
-
-impl Recording {
-    /// What was sent from a place (0 is the sender), in order.
-    pub fn of(&self, from: usize) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.0
-            .iter()
-            .filter(move |(place, _)| *place == from)
-            .map(|(_, bytes)| &bytes[..])
-    }
-
-    /// Both, one after the other.
-    pub fn and(mut self, other: &Recording) -> Self {
-        self.0.extend(other.0.iter().cloned());
-        self
-    }
-}
-
-/// What is to come, by time and then in the order in which it was queued.
-#[derive(Debug, Default)]
-struct Queue {
-    order: BinaryHeap<Reverse<(Moment, u64, usize)>>,
-    events: Vec<Option<Event>>,
-    free: Vec<usize>,
-    queued: u64,
-}
-
-impl Queue {
-    fn push(&mut self, when: Moment, event: Event) {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.events.push(None);
-            self.events.len() - 1
-        });
-        self.events[place] = Some(event);
-        self.queued += 1;
-        self.order.push(Reverse((when, self.queued, place)));
-    }
-
-    fn next_at(&self) -> Option<Moment> {
-        self.order.peek().map(|Reverse((at, ..))| *at)
-    }
-
-    fn pop(&mut self) -> Option<Event> {
-        let Reverse((_, _, place)) = self.order.pop()?;
-        self.free.push(place);
-        self.events[place].take()
     }
 }
 

@@ -1,13 +1,13 @@
-//! What a sender says of each host is what the host has: partitions in either direction, crashes and restarts at any
-//! moment of a deploy.
+//! The sender's view of each host matches the host's state: under partitions in either direction,
+//! crashes and restarts at any moment of a deploy.
 //!
-//! `MAKUO_PARTITIONS=1000` runs so many seeds, `MAKUO_PARTITION_SEED=17` begins at that one.
+//! `MAKUO_PARTITIONS=1000` sets the number of seeds, `MAKUO_PARTITION_SEED=17` the first one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::disk::Offer;
-use super::{Link, Network, Setup};
+use super::disk::SimOffer;
+use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
 use crate::units::Quorum;
 
@@ -19,7 +19,7 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// A deploy as `rng` draws it.
+/// Draws a deploy from `rng`.
 fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
     let batches = match rng.u8(..4) {
         0 => vec![Quorum::Count(1)],
@@ -27,12 +27,12 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
         _ => Vec::new(),
     };
 
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed,
         hosts: HOSTS,
-        link: Link {
+        link: LinkSetup {
             loss: f64::from(rng.u8(..6)) * 0.02,
-            ..Link::default()
+            ..LinkSetup::default()
         },
         quorum: if rng.bool() {
             Quorum::All
@@ -42,16 +42,16 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
         batches,
         revert: rng.bool(),
         patience: Duration::from_secs(3),
-        // A slow one lets beacons come between an order and what follows from it.
+        // A slow disk lets beacons come between an order and its effects.
         disk: Duration::from_millis(if rng.bool() {
             rng.u64(1..150)
         } else {
             rng.u64(500..4_000)
         }),
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let mut network = Network::new(setup, Offer::random(seed, 1, Intent::Deploy, 12, 20_000));
+    let mut network = Network::new(setup, SimOffer::random(seed, 1, Intent::Deploy, 12, 20_000));
     for host in 1..=HOSTS {
         let disk = network.disk(host);
         disk.vote = [
@@ -71,7 +71,7 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
     network
 }
 
-/// When something happens to a host.
+/// Moment of a fault.
 #[derive(Debug)]
 enum When {
     At(Duration),
@@ -80,7 +80,7 @@ enum When {
     Reverted,
 }
 
-/// What happens to a host.
+/// Fault of a host.
 #[derive(Debug)]
 enum What {
     Deaf,
@@ -131,7 +131,8 @@ fn happen(network: &mut Network, host: usize, what: &What, rng: &mut fastrand::R
     }
 }
 
-/// Runs a deploy; what the sender knows of each host: that it has the release, that it lacks it, or nothing.
+/// Runs a deploy and returns the sender's view of each host: the host has the release, lacks it, or
+/// is unknown.
 fn round(seed: u64) -> Vec<Option<bool>> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut network = network(seed, &mut rng);
@@ -169,7 +170,7 @@ fn round(seed: u64) -> Vec<Option<bool>> {
 
     for host in 1..=HOSTS {
         let has = network.disk(host).committed.is_some();
-        // One that is not among them was not heard before the deploy began.
+        // A host without an entry was unheard before the deploy began.
         let said = known
             .get(&format!("mk{host}"))
             .copied()

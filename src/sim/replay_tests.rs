@@ -1,11 +1,11 @@
-//! Somebody has recorded whole sessions and sends them again, under any address, to processes that have not heard them
-//! before: a new sender, and hosts that were restarted.
+//! An attacker replays recorded sessions under any address to processes that have not heard them: a
+//! new sender, and restarted hosts.
 
 use std::time::Duration;
 
-use super::disk::{Disk, Offer};
-use super::network::Recording;
-use super::{Network, Setup};
+use super::disk::{SimDisk, SimOffer};
+use super::recording::Recording;
+use super::{Network, NetworkSetup};
 use crate::manifest::Intent;
 use crate::proto::sender::SenderNotice;
 use crate::wire::message::OrderKind;
@@ -13,33 +13,34 @@ use crate::wire::message::OrderKind;
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_millis(500);
 
-/// What becomes of the session that is recorded.
+/// End of the recorded session.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     Commits,
-    /// A person ends it after so long.
+    /// The operator aborts after this time.
     Aborted(Duration),
-    /// The sender is killed after so long.
+    /// The sender is killed after this time.
     Killed(Duration),
 }
 
-/// Records a session with one host more than will be there later; the disks of the others, and what was recorded.
+/// Records a session with one host more than later; returns the disks of the others, and the
+/// recording.
 fn record(
     seed: u64,
     hosts: usize,
     serial: u64,
     intent: Intent,
     end: End,
-    disks: Vec<Disk>,
-) -> (Vec<Disk>, Recording) {
-    let setup = Setup {
+    disks: Vec<SimDisk>,
+) -> (Vec<SimDisk>, Recording) {
+    let setup = NetworkSetup {
         seed,
         hosts: hosts + 1,
         record: true,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let offer = Offer::random(seed, serial, intent, 60, 30_000);
+    let offer = SimOffer::random(seed, serial, intent, 60, 30_000);
     let mut network = Network::new(setup, offer);
     for (nth, disk) in disks.into_iter().enumerate() {
         *network.disk(nth + 1) = disk;
@@ -55,23 +56,24 @@ fn record(
         End::Killed(after) => drop(network.run(after, SOON)),
     }
 
-    let mut disks: Vec<Disk> = (1..=hosts)
+    let mut disks: Vec<SimDisk> = (1..=hosts)
         .map(|host| std::mem::take(network.disk(host)))
         .collect();
-    disks.iter_mut().for_each(Disk::crash);
+    disks.iter_mut().for_each(SimDisk::crash);
 
     (disks, network.recording)
 }
 
-/// A deploy by a new process to hosts that were restarted, while `recording` is sent again; what it took.
-fn deploy(seed: u64, disks: &[Disk], recording: &Recording) -> Duration {
-    let setup = Setup {
+/// Runs a deploy by a new process to restarted hosts while `recording` is replayed; returns its
+/// duration.
+fn deploy(seed: u64, disks: &[SimDisk], recording: &Recording) -> Duration {
+    let setup = NetworkSetup {
         seed: seed ^ 77,
         hosts: disks.len(),
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let offer = Offer::random(seed ^ 99, 9, Intent::Deploy, 60, 30_000);
+    let offer = SimOffer::random(seed ^ 99, 9, Intent::Deploy, 60, 30_000);
     let mut network = Network::new(setup, offer);
     for (nth, disk) in disks.iter().enumerate() {
         *network.disk(nth + 1) = disk.clone();
@@ -136,13 +138,14 @@ fn nothing_that_was_recorded_lives_again() {
             } else {
                 Intent::Deploy
             };
+
             let recording;
             (disks, recording) = record(seed * 10 + serial, hosts, serial, intent, end, disks);
             all = all.and(&recording);
         }
         let alone = deploy(seed, &disks, &Recording::default());
         let disturbed = deploy(seed, &disks, &all);
-        // A session whose sender was killed looks alive for a moment.
+        // A session with a killed sender looks alive for a moment.
         assert!(
             disturbed < alone * 2 + Duration::from_millis(450),
             "seed {seed}: {alone:?}, then {disturbed:?}"
@@ -163,10 +166,10 @@ fn a_session_that_was_aborted_holds_up_nothing() {
             End::Aborted(after),
             Vec::new(),
         );
-        let (alone, disturbed) = (
-            deploy(seed, &disks, &Recording::default()),
-            deploy(seed, &disks, &recording),
-        );
+
+        let alone = deploy(seed, &disks, &Recording::default());
+        let disturbed = deploy(seed, &disks, &recording);
+
         assert!(
             disturbed < alone * 2,
             "seed {seed}: {alone:?}, then {disturbed:?}"
@@ -180,18 +183,20 @@ fn the_recorded_commit_of_a_release_that_a_host_missed_is_not_followed() {
         let hosts = 3;
         let (mut disks, recording) =
             record(seed, hosts, 3, Intent::Deploy, End::Commits, Vec::new());
-        // It was away, has nothing, and hears nothing but the recording.
-        disks[0] = Disk::default();
-        let setup = Setup {
+        // This host was away, has nothing, and receives only the recording.
+        disks[0] = SimDisk::default();
+        let setup = NetworkSetup {
             seed,
             hosts,
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
-        let offer = Offer::random(seed ^ 99, 9, Intent::Deploy, 5, 3000);
+
+        let offer = SimOffer::random(seed ^ 99, 9, Intent::Deploy, 5, 3000);
         let mut network = Network::new(setup, offer);
         (1..=hosts).for_each(|host| network.cut(0, host, true));
         network.replay(&recording, Duration::from_secs(1));
         network.run(Duration::from_secs(5), SOON);
+
         assert!(network.disk(1).committed.is_none(), "seed {seed}");
     }
 }

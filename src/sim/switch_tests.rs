@@ -1,9 +1,10 @@
-//! All hosts switch, or none does, or the sender knows which: batches, vetoes, failures, and the way back.
+//! All hosts switch, or none does, or the sender knows which ones: batches, vetoes, failures, and
+//! reverts.
 
 use std::time::Duration;
 
-use super::disk::Offer;
-use super::{Link, Network, Setup};
+use super::disk::SimOffer;
+use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
 use crate::units::Quorum;
 use crate::wire::HostStage::{self, Aborted, Committed, Refused, Reverted, Unhealthy};
@@ -12,28 +13,28 @@ use crate::wire::message::OrderKind;
 const LONG: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_millis(500);
 
-fn network(setup: Setup) -> Network {
-    let offer = Offer::random(setup.seed, 1, Intent::Deploy, 20, 20_000);
+fn network(setup: NetworkSetup) -> Network {
+    let offer = SimOffer::random(setup.seed, 1, Intent::Deploy, 20, 20_000);
     Network::new(setup, offer)
 }
 
-fn setup(seed: u64, batches: &[Quorum], revert: bool) -> Setup {
-    let link = Link {
+fn setup(seed: u64, batches: &[Quorum], revert: bool) -> NetworkSetup {
+    let link = LinkSetup {
         loss: 0.02 * (seed % 6) as f64,
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
-    Setup {
+    NetworkSetup {
         seed,
         hosts: 5,
         link,
         batches: batches.to_vec(),
         revert,
-        ..Setup::default()
+        ..NetworkSetup::default()
     }
 }
 
-/// The stages at the end as the sender knows them, by name, and which hosts have the release.
+/// Returns the final stages known to the sender, by name, and true for each host with the release.
 fn end(network: &mut Network, seed: u64) -> (Vec<Option<HostStage>>, Vec<bool>) {
     assert!(network.run(LONG, SOON), "seed {seed}: not finished");
     let mut stages: Vec<_> = network
@@ -57,6 +58,7 @@ fn a_commit_in_batches_reaches_everybody() {
             &[Quorum::Count(1), Quorum::Share(5_000)],
             seed % 2 == 0,
         ));
+
         for host in 1..=5 {
             network.disk(host).vote = (host != 2).then_some(Ok(()));
             network.disk(host).health = (host != 3).then_some(Ok(()));
@@ -68,6 +70,7 @@ fn a_commit_in_batches_reaches_everybody() {
         );
         for host in 1..=5 {
             let disk = network.disk(host);
+
             assert_eq!(
                 (disk.commits, disk.votes),
                 (1, u32::from(host != 2)),
@@ -103,11 +106,13 @@ fn one_unhealthy_host_takes_every_host_back() {
         (1..=5).for_each(|host| network.disk(host).health = (host % 2 == 0).then_some(Ok(())));
         network.disk(4).health = Some(Err("health check curl failed: exit status 22".into()));
         let (stages, have) = end(&mut network, seed);
+
         assert_eq!(have, [false; 5], "seed {seed}");
         for (host, stage) in (1..).zip(stages) {
-            // Who had not heard the order yet has nothing to take back.
+            // A host that had not received the order has nothing to revert.
             let disk = network.disk(host);
             let expected = if disk.commits == 0 { Aborted } else { Reverted };
+
             assert_eq!(
                 (stage, disk.reverts),
                 (Some(expected), disk.commits),
@@ -115,6 +120,7 @@ fn one_unhealthy_host_takes_every_host_back() {
             );
         }
         let failure = network.sender().failure().expect("it failed");
+
         assert_eq!(failure, "mk4: health check curl failed: exit status 22");
     }
 }
@@ -137,12 +143,14 @@ fn a_sick_canary_is_the_only_one() {
         let mut network = network(setup(seed, &[Quorum::Count(1), Quorum::Count(2)], revert));
         network.disk(1).health = Some(Err("sick".into()));
         let (stages, have) = end(&mut network, seed);
+
         assert_eq!(have, [!revert, false, false, false, false], "seed {seed}");
         assert_eq!(
             stages[0],
             Some(if revert { Reverted } else { Unhealthy }),
             "seed {seed}"
         );
+
         assert_eq!(stages[1..], [Some(Aborted); 4], "seed {seed}");
         assert!(
             (2..=5).all(|host| network.disk(host).commits == 0),
@@ -156,7 +164,7 @@ fn a_canary_that_falls_silent_stops_the_rest() {
     for (seed, revert) in (0..6).map(|seed| (seed, seed % 2 == 0)) {
         let mut network = network(setup(seed, &[Quorum::Count(1)], revert));
         network.disk(1).vote = Some(Ok(()));
-        // It dies in the middle of the order, whichever.
+        // The host dies in the middle of the order.
         while network.disk(1).votes == 0 {
             assert!(
                 !network.run(Duration::from_millis(1), Duration::ZERO),

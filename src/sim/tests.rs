@@ -1,9 +1,9 @@
-//! Every host that stays up ends complete, whatever the network does.
+//! Every host that stays up ends complete, under any behaviour of the network.
 
 use std::time::Duration;
 
-use super::disk::Offer;
-use super::{Link, Network, Setup};
+use super::disk::SimOffer;
+use super::{LinkSetup, Network, NetworkSetup};
 use crate::block::frame::Level;
 use crate::manifest::Intent;
 use crate::proto::sender::SenderNotice;
@@ -14,12 +14,12 @@ use crate::wire::message::OrderKind;
 const LONG: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_millis(500);
 
-fn deploy(setup: Setup, files: u32, size: usize) -> Network {
-    let offer = Offer::random(setup.seed, 1, Intent::Deploy, files, size);
+fn deploy(setup: NetworkSetup, files: u32, size: usize) -> Network {
+    let offer = SimOffer::random(setup.seed, 1, Intent::Deploy, files, size);
     Network::new(setup, offer)
 }
 
-/// Every host in `hosts` has the release, once and whole.
+/// Asserts that every host in `hosts` has the release, committed once and whole.
 fn assert_complete(network: &mut Network, hosts: impl Iterator<Item = usize>, seed: u64) {
     for host in hosts {
         let disk = network.disk(host);
@@ -34,7 +34,7 @@ fn assert_complete(network: &mut Network, hosts: impl Iterator<Item = usize>, se
 
 #[test]
 fn three_hosts_on_a_clean_network() {
-    let mut network = deploy(Setup::default(), 50, 40_000);
+    let mut network = deploy(NetworkSetup::default(), 50, 40_000);
     assert!(network.run(LONG, SOON));
     assert_complete(&mut network, 1..=3, 1);
     assert_eq!(network.sender().stats().repaired, 0);
@@ -48,59 +48,70 @@ fn three_hosts_on_a_clean_network() {
 fn whatever_the_network_does_every_host_ends_complete() {
     for seed in 0..40 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let link = Link {
+        let link = LinkSetup {
             loss: rng.f64() * 0.2,
             burst: if rng.bool() { rng.f64() * 0.005 } else { 0.0 },
             duplicate: rng.f64() * 0.05,
             delay: Duration::from_micros(rng.u64(10..3000)),
             jitter: Duration::from_micros(rng.u64(0..2000)),
-            ..Link::default()
+            ..LinkSetup::default()
         };
+
         let hosts = rng.usize(1..8);
-        let setup = Setup {
+        let setup = NetworkSetup {
             seed,
             hosts,
             link: link.clone(),
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
-        let (files, size) = (rng.u32(1..120), rng.usize(1..60_000));
+
+        let files = rng.u32(1..120);
+        let size = rng.usize(1..60_000);
         let mut network = deploy(setup, files, size);
+
         assert!(
             network.run(LONG, SOON),
             "seed {seed}: not finished, {link:?}"
         );
+
         assert_complete(&mut network, 1..=hosts, seed);
     }
 }
 
-/// A rival that comes while data flows is refused because the first sender is there: its hosts must hear so in time.
+/// A rival that starts while data flows is refused because of the first sender, so hosts must hear
+/// from that sender in time.
 #[test]
 fn a_sender_is_never_silent_while_it_has_data() {
     for seed in 0..6 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let hosts = rng.usize(1..6);
         let ceiling = Some(Rate(rng.u64(1_000_000..4_000_000)));
-        let link = Link {
+        let link = LinkSetup {
             loss: rng.f64() * 0.05,
-            ..Link::default()
+            ..LinkSetup::default()
         };
+
         let mut network = deploy(
-            Setup {
+            NetworkSetup {
                 seed,
                 hosts,
                 link,
                 ceiling,
-                ..Setup::default()
+                ..NetworkSetup::default()
             },
             50,
             40_000,
         );
+
         assert!(network.run(LONG, SOON), "seed {seed}");
-        let (took, pause) = (network.took(), network.longest_pause);
+        let took = network.took();
+        let pause = network.longest_pause;
+
         assert!(
             took > Duration::from_secs(2),
             "seed {seed}: too short to show anything, {took:?}"
         );
+
         assert!(
             pause < Duration::from_millis(600),
             "seed {seed}: silent for {pause:?}"
@@ -110,17 +121,17 @@ fn a_sender_is_never_silent_while_it_has_data() {
 
 #[test]
 fn hundreds_of_hosts_with_loss() {
-    let link = Link {
+    let link = LinkSetup {
         loss: 0.01,
         jitter: Duration::from_micros(100),
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed: 5,
         hosts: 300,
         link,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
     let mut network = deploy(setup, 40, 30_000);
@@ -134,26 +145,30 @@ fn hundreds_of_hosts_with_loss() {
 #[test]
 fn a_host_that_dies_does_not_stop_the_others() {
     for seed in 0..10 {
-        let link = Link {
+        let link = LinkSetup {
             loss: 0.02,
-            ..Link::default()
+            ..LinkSetup::default()
         };
+
         let quorum = Quorum::Count(3);
         let mut network = deploy(
-            Setup {
+            NetworkSetup {
                 seed,
                 hosts: 4,
                 link,
                 quorum,
-                ..Setup::default()
+                ..NetworkSetup::default()
             },
             200,
             60_000,
         );
+
         network.power(2, false, Duration::from_millis(100 + seed * 15));
+
         assert!(network.run(LONG, SOON), "seed {seed}");
         assert_complete(&mut network, [1, 3, 4].into_iter(), seed);
         let disk = network.disk(2);
+
         assert!(disk.is_whole(), "seed {seed}");
     }
 }
@@ -161,17 +176,17 @@ fn a_host_that_dies_does_not_stop_the_others() {
 #[test]
 fn when_all_are_required_a_dead_host_means_that_nobody_commits() {
     let mut network = deploy(
-        Setup {
+        NetworkSetup {
             seed: 3,
             hosts: 4,
-            ..Setup::default()
+            ..NetworkSetup::default()
         },
         300,
         60_000,
     );
 
     network.power(2, false, Duration::from_millis(20));
-    // The host answered the solicit, and is gone before the rest.
+    // The host answered the solicit and is gone before the rest.
     assert!(network.run(LONG, SOON));
     for host in 1..=4 {
         assert!(network.disk(host).committed.is_none(), "host {host}");
@@ -183,22 +198,25 @@ fn when_all_are_required_a_dead_host_means_that_nobody_commits() {
 #[test]
 fn a_host_that_restarts_in_the_middle_is_served_again() {
     for seed in 0..10 {
-        let link = Link {
+        let link = LinkSetup {
             loss: 0.01,
-            ..Link::default()
+            ..LinkSetup::default()
         };
+
         let mut network = deploy(
-            Setup {
+            NetworkSetup {
                 seed,
                 hosts: 3,
                 link,
-                ..Setup::default()
+                ..NetworkSetup::default()
             },
             300,
             60_000,
         );
+
         network.power(1, false, Duration::from_millis(80 + seed * 10));
         network.power(1, true, Duration::from_millis(200 + seed * 10));
+
         assert!(network.run(LONG, SOON), "seed {seed}");
         assert_complete(&mut network, 1..=3, seed);
     }
@@ -208,19 +226,22 @@ fn a_host_that_restarts_in_the_middle_is_served_again() {
 fn a_host_that_appears_in_the_middle_is_served_or_left_cleanly() {
     for seed in 0..10 {
         let mut network = deploy(
-            Setup {
+            NetworkSetup {
                 seed,
                 hosts: 3,
-                ..Setup::default()
+                ..NetworkSetup::default()
             },
             300,
             60_000,
         );
+
         network.power(3, false, Duration::ZERO);
         network.power(3, true, Duration::from_millis(30 + seed * 20));
+
         assert!(network.run(LONG, Duration::from_secs(15)), "seed {seed}");
         assert_complete(&mut network, 1..=2, seed);
         let late = network.disk(3);
+
         assert!(late.is_whole() && late.commits <= 1, "seed {seed}");
     }
 }
@@ -228,10 +249,10 @@ fn a_host_that_appears_in_the_middle_is_served_or_left_cleanly() {
 #[test]
 fn a_host_that_refuses_is_named_and_nothing_changes() {
     let mut network = deploy(
-        Setup {
+        NetworkSetup {
             seed: 9,
             hosts: 3,
-            ..Setup::default()
+            ..NetworkSetup::default()
         },
         20,
         10_000,
@@ -256,10 +277,10 @@ fn a_host_that_refuses_is_named_and_nothing_changes() {
 #[test]
 fn a_payload_that_arrives_wrong_is_asked_for_again() {
     let mut network = deploy(
-        Setup {
+        NetworkSetup {
             seed: 11,
             hosts: 2,
-            ..Setup::default()
+            ..NetworkSetup::default()
         },
         60,
         30_000,
@@ -269,13 +290,14 @@ fn a_payload_that_arrives_wrong_is_asked_for_again() {
     assert_complete(&mut network, 1..=2, 11);
 }
 
-/// Compressed and not, every host complete: what went out.
-fn letters(setup: Setup, level: u8) -> u64 {
+/// Deploys to every host at a compression level; returns the bytes sent.
+fn letters(setup: NetworkSetup, level: u8) -> u64 {
     let compress = Level::new(level);
-    let (seed, hosts) = (setup.seed, setup.hosts);
+    let seed = setup.seed;
+    let hosts = setup.hosts;
     let mut network = Network::new(
-        Setup { compress, ..setup },
-        Offer::letters(seed, 1, 200, 40_000),
+        NetworkSetup { compress, ..setup },
+        SimOffer::letters(seed, 1, 200, 40_000),
     );
     assert!(network.run(LONG, SOON), "seed {seed}");
 
@@ -294,12 +316,13 @@ fn letters(setup: Setup, level: u8) -> u64 {
 #[test]
 fn a_compressed_release_is_smaller_and_as_whole() {
     for seed in 0..6 {
-        let setup = Setup {
+        let setup = NetworkSetup {
             seed,
             hosts: 3,
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
-        let (plain, small) = (letters(setup.clone(), 0), letters(setup, 3));
+        let plain = letters(setup.clone(), 0);
+        let small = letters(setup, 3);
         assert!(small < plain * 6 / 10, "seed {seed}: {small} of {plain}");
     }
 }
@@ -307,17 +330,18 @@ fn a_compressed_release_is_smaller_and_as_whole() {
 #[test]
 fn a_compressed_release_comes_through_loss() {
     for seed in 0..12 {
-        let link = Link {
+        let link = LinkSetup {
             loss: 0.02 * (seed % 8) as f64,
             duplicate: 0.02,
-            ..Link::default()
+            ..LinkSetup::default()
         };
+
         letters(
-            Setup {
+            NetworkSetup {
                 seed,
                 hosts: 4,
                 link,
-                ..Setup::default()
+                ..NetworkSetup::default()
             },
             1,
         );
@@ -326,14 +350,14 @@ fn a_compressed_release_comes_through_loss() {
 
 #[test]
 fn a_compressed_payload_that_arrives_wrong_is_asked_for_again() {
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed: 12,
         hosts: 2,
         compress: Level::new(3),
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let mut network = Network::new(setup, Offer::letters(12, 1, 60, 30_000));
+    let mut network = Network::new(setup, SimOffer::letters(12, 1, 60, 30_000));
     network.disk(1).corrupt = 3;
     assert!(network.run(LONG, SOON));
 
@@ -343,14 +367,16 @@ fn a_compressed_payload_that_arrives_wrong_is_asked_for_again() {
 #[test]
 fn a_host_to_which_all_arrives_wrong_gives_up_and_says_why() {
     for compress in [None, Level::new(3)] {
-        let setup = Setup {
+        let setup = NetworkSetup {
             seed: 13,
             hosts: 2,
             compress,
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
-        let mut network = Network::new(setup, Offer::letters(13, 1, 20, 10_000));
+
+        let mut network = Network::new(setup, SimOffer::letters(13, 1, 20, 10_000));
         network.disk(1).corrupt = u32::MAX;
+
         assert!(network.run(LONG, SOON));
         assert!((1..=2).all(|host| network.disk(host).committed.is_none()));
         let refused = network
@@ -370,18 +396,18 @@ fn a_host_to_which_all_arrives_wrong_gives_up_and_says_why() {
 
 #[test]
 fn an_audit_changes_nothing_and_collects_each_drift_once() {
-    let offer = Offer::random(4, 1, Intent::Audit, 30, 20_000);
-    let link = Link {
+    let offer = SimOffer::random(4, 1, Intent::Audit, 30, 20_000);
+    let link = LinkSetup {
         loss: 0.1,
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
     let mut network = Network::new(
-        Setup {
+        NetworkSetup {
             seed: 4,
             hosts: 5,
             link,
-            ..Setup::default()
+            ..NetworkSetup::default()
         },
         offer,
     );
@@ -397,22 +423,24 @@ fn an_audit_changes_nothing_and_collects_each_drift_once() {
 #[test]
 fn a_host_that_was_deaf_for_many_generations_catches_up() {
     for deaf_at in [100, 350] {
-        let setup = Setup {
+        let setup = NetworkSetup {
             seed: deaf_at,
             hosts: 2,
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
+
         let mut network = deploy(setup, 400, 120_000);
         network.run(Duration::from_millis(deaf_at), Duration::ZERO);
         network.set_link(
             2,
-            Link {
+            LinkSetup {
                 loss: 1.0,
-                ..Link::default()
+                ..LinkSetup::default()
             },
         );
         network.run(Duration::from_millis(1500), Duration::ZERO);
-        network.set_link(2, Link::default());
+        network.set_link(2, LinkSetup::default());
+
         assert!(network.run(LONG, SOON), "deaf at {deaf_at} ms");
         assert_complete(&mut network, 1..=2, deaf_at);
     }
@@ -421,21 +449,25 @@ fn a_host_that_was_deaf_for_many_generations_catches_up() {
 #[test]
 fn small_deploys_stay_quick_under_loss() {
     for seed in 0..60 {
-        let link = Link {
+        let link = LinkSetup {
             loss: 0.05,
-            ..Link::default()
+            ..LinkSetup::default()
         };
-        let setup = Setup {
+
+        let setup = NetworkSetup {
             seed,
             hosts: 4,
             link,
             ceiling: None,
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
+
         let mut network = deploy(setup, 40, 40_000);
         let began = network.now();
+
         assert!(network.run(LONG, Duration::ZERO), "seed {seed}");
         let took = network.now().since(began);
+
         assert!(took < Duration::from_secs(4), "seed {seed}: {took:?}");
         assert_complete(&mut network, 1..=4, seed);
     }
@@ -444,11 +476,11 @@ fn small_deploys_stay_quick_under_loss() {
 #[test]
 fn a_small_fleet_takes_no_turns() {
     for hosts in [1, 5, 16] {
-        let setup = Setup {
+        let setup = NetworkSetup {
             seed: 21,
             hosts,
             disk: Duration::from_millis(1),
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
         let mut network = deploy(setup, 1, 10_000);
         assert!(network.run(LONG, Duration::ZERO));
@@ -460,10 +492,10 @@ fn a_small_fleet_takes_no_turns() {
 
 #[test]
 fn a_release_that_takes_long_to_make_finds_its_hosts_all_the_same() {
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed: 6,
         prepare: Duration::from_secs(300),
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
     let mut network = deploy(setup, 10, 10_000);
@@ -478,20 +510,23 @@ fn an_interrupted_session_ends_at_once_and_changes_nothing() {
         (Intent::Deploy, 35),
         (Intent::Deploy, 100),
     ] {
-        let offer = Offer::random(8, 1, intent, 300, 60_000);
+        let offer = SimOffer::random(8, 1, intent, 300, 60_000);
         let mut network = Network::new(
-            Setup {
+            NetworkSetup {
                 seed: 8,
-                ..Setup::default()
+                ..NetworkSetup::default()
             },
             offer,
         );
+
         network.run(Duration::from_millis(at), Duration::ZERO);
         network.interrupt();
+
         assert!(
             network.run(Duration::from_secs(5), SOON),
             "{intent:?} at {at} ms"
         );
+
         assert!((1..=3).all(|host| network.disk(host).committed.is_none()));
     }
 }
@@ -499,10 +534,10 @@ fn an_interrupted_session_ends_at_once_and_changes_nothing() {
 #[test]
 fn nobody_there_is_said_within_a_few_seconds() {
     let mut network = deploy(
-        Setup {
+        NetworkSetup {
             seed: 2,
             hosts: 0,
-            ..Setup::default()
+            ..NetworkSetup::default()
         },
         1,
         10,
@@ -521,36 +556,40 @@ fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
         (1300, 0.1, 1232),
     ] {
         for seed in 0..5 {
-            let link = Link {
+            let link = LinkSetup {
                 loss,
-                ..Link::default()
+                ..LinkSetup::default()
             };
+
             let links = [(
                 2,
-                Link {
+                LinkSetup {
                     mtu: Some(mtu),
                     ..link.clone()
                 },
             )]
             .into();
             let mut network = deploy(
-                Setup {
+                NetworkSetup {
                     seed,
                     hosts: 3,
                     link,
                     links,
-                    ..Setup::default()
+                    ..NetworkSetup::default()
                 },
                 60,
                 30_000,
             );
+
             assert!(network.run(LONG, SOON), "seed {seed}, MTU {mtu}");
             assert_complete(&mut network, 1..=3, seed);
             let narrow = network.notices.iter().find_map(|n| match n {
                 SenderNotice::Narrow { datagram, host } => Some((*datagram, host.to_string())),
                 _ => None,
             });
+
             let (datagram, host) = narrow.expect("it is told");
+
             assert!(
                 datagram == fits && host == "mk2" || loss > 0.0 && datagram <= fits,
                 "{datagram} for {host}"
@@ -561,7 +600,7 @@ fn a_host_behind_a_narrow_path_gets_the_release_in_smaller_datagrams() {
 
 #[test]
 fn a_wide_path_is_used_as_wide_as_it_is() {
-    let mut network = deploy(Setup::default(), 10, 10_000);
+    let mut network = deploy(NetworkSetup::default(), 10, 10_000);
     assert!(network.run(LONG, SOON));
     assert!(
         !network
@@ -574,17 +613,17 @@ fn a_wide_path_is_used_as_wide_as_it_is() {
 #[test]
 fn one_seed_is_one_story() {
     let story = |seed| {
-        let link = Link {
+        let link = LinkSetup {
             loss: 0.05,
             jitter: Duration::from_millis(1),
-            ..Link::default()
+            ..LinkSetup::default()
         };
         let mut network = deploy(
-            Setup {
+            NetworkSetup {
                 seed,
                 hosts: 4,
                 link,
-                ..Setup::default()
+                ..NetworkSetup::default()
             },
             60,
             30_000,
@@ -604,25 +643,29 @@ fn one_seed_is_one_story() {
 #[test]
 fn a_host_far_slower_than_the_others_is_served_after_them() {
     for seed in 0..5 {
-        let fast = Link {
+        let fast = LinkSetup {
             rate: Some((Rate(500_000_000), 1 << 20)),
-            ..Link::default()
+            ..LinkSetup::default()
         };
-        let slow = Link {
+
+        let slow = LinkSetup {
             rate: Some((Rate(20_000_000), 200 << 10)),
-            ..Link::default()
+            ..LinkSetup::default()
         };
+
         let links = [(2, slow)].into();
-        let setup = Setup {
+        let setup = NetworkSetup {
             seed,
             hosts: 4,
             link: fast,
             links,
             ceiling: None,
-            ..Setup::default()
+            ..NetworkSetup::default()
         };
+
         let mut network = deploy(setup, 400, 60_000);
         let began = network.now();
+
         assert!(network.run(LONG, SOON), "seed {seed}");
         assert_complete(&mut network, 1..=4, seed);
         let dropped = network
@@ -633,11 +676,13 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
             dropped,
             "seed {seed}: nobody was dropped from the fast pass"
         );
-        // Some 28 MB: half a second for the fast ones, eleven seconds for the slow one.
+        // About 28 MB: half a second for the fast hosts, eleven seconds for the slow one.
         let took = network.now().since(began);
+
         assert!(took < Duration::from_secs(30), "seed {seed}: {took:?}");
         let ready = network.ready_at();
         let others = [1, 3, 4].map(|host| ready[&host].since(began));
+
         assert!(
             others.iter().all(|t| *t < Duration::from_secs(3)),
             "seed {seed}: {others:?}, the slow one {took:?}"
@@ -645,23 +690,24 @@ fn a_host_far_slower_than_the_others_is_served_after_them() {
     }
 }
 
-/// The time in which all of five hosts but the second have a release of some 28 MB, and whether that one was dropped
-/// from the fast pass. Its line takes `mbit`, the others' 500 Mbit/s.
+/// Returns the time until four of five hosts have a release of about 28 MB. Also returns true if
+/// the slow second host was dropped from the fast pass. Its link runs at `mbit`, the others at 500
+/// Mbit/s.
 fn beside(mbit: u64, seed: u64) -> (Duration, bool) {
     let jitter = Duration::from_micros(seed * 37 % 400);
-    let line = |mbit| Link {
+    let line = |mbit| LinkSetup {
         rate: Some((Rate(mbit * 1_000_000), 1 << 20)),
         jitter,
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed,
         hosts: 5,
         link: line(500),
         links: [(2, line(mbit))].into(),
         ceiling: None,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
     let mut network = deploy(setup, 400, 60_000);
@@ -707,7 +753,7 @@ fn a_host_below_the_floor_does_not_take_the_rate_down_to_its_own() {
 fn a_host_above_the_floor_is_served_with_the_others() {
     for (mbit, seed) in [(200, 0), (200, 1), (300, 2), (400, 3), (480, 4)] {
         let (others, dropped) = beside(mbit, seed);
-        // At its rate, and a quarter more.
+        // The time at the slow host's rate, and a quarter more.
         let most = Duration::from_secs_f64(28e6 * 8.0 / (mbit as f64 * 1e6) * 1.25 + 0.5);
         assert!(
             !dropped && others < most,
@@ -716,22 +762,22 @@ fn a_host_above_the_floor_is_served_with_the_others() {
     }
 }
 
-/// The most bytes that a host held of a release of `files` files of some 75 kB each, which came faster than its disk
-/// wrote.
+/// Returns the most bytes held by a host that receives faster than its disk writes. The release has
+/// `files` files of about 75 kB each.
 fn held(files: u32) -> usize {
-    let link = Link {
+    let link = LinkSetup {
         rate: Some((Rate(2_000_000_000), 1 << 20)),
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
     let disk = Duration::from_millis(400);
-    let setup = Setup {
+    let setup = NetworkSetup {
         hosts: 1,
         link,
         disk,
         ceiling: None,
         watch_memory: true,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
     let mut network = deploy(setup, files, 60_000);
@@ -743,31 +789,33 @@ fn held(files: u32) -> usize {
 
 #[test]
 fn what_waits_for_a_slow_disk_is_bounded_and_does_not_follow_the_size_of_a_release() {
-    // 12 MB under way or waiting, what came in part, and memory that is used again.
+    // 12 MB under way or waiting, partial generations, and reused memory.
     const MOST: usize = 24 << 20;
-    let (small, large) = (held(600), held(1500));
+    let small = held(600);
+    let large = held(1500);
     assert!(
         (8 << 20..MOST).contains(&small) && large < MOST,
         "{small} {large}"
     );
 }
 
-/// Symbols sent, and of them repairs, until every host, each of which had another half of the tree, has all of it.
+/// Returns the symbols sent, and the repairs among them, until every host has the whole tree. Each
+/// host began with another half.
 fn halves(seed: u64, recall: bool) -> (u64, u64) {
-    let link = Link {
+    let link = LinkSetup {
         loss: 0.05,
-        ..Link::default()
+        ..LinkSetup::default()
     };
 
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed,
         hosts: 6,
         link,
         recall,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let offer = Offer::random(seed, 1, Intent::Deploy, 300, 60_000);
+    let offer = SimOffer::random(seed, 1, Intent::Deploy, 300, 60_000);
     let mut network = Network::new(setup, offer.clone());
     for host in 1..=6 {
         let mut rng = fastrand::Rng::with_seed(seed * 100 + host as u64);
@@ -789,9 +837,11 @@ fn what_hosts_have_already_is_not_repaired() {
             .fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     };
 
-    let (with, without) = (sum(true), sum(false));
+    let with = sum(true);
+    let without = sum(false);
     println!(
-        "symbols sent, and repairs among them: {with:?} with what hosts read back, {without:?} without"
+        "symbols sent, and repairs among them: {with:?} with what hosts read back, \
+         {without:?} without"
     );
     assert!(
         with.0 < without.0 && with.1 < without.1,
@@ -799,20 +849,20 @@ fn what_hosts_have_already_is_not_repaired() {
     );
 }
 
-/// What is sent to `hosts` hosts that missed a release, in bytes.
+/// Returns the bytes sent to `hosts` hosts that missed a release.
 fn made_up(seed: u64, hosts: usize, loss: f64) -> u64 {
-    let setup = Setup {
+    let setup = NetworkSetup {
         seed,
         hosts,
-        link: Link {
+        link: LinkSetup {
             loss,
-            ..Link::default()
+            ..LinkSetup::default()
         },
         granted: true,
-        ..Setup::default()
+        ..NetworkSetup::default()
     };
 
-    let offer = Offer::random(seed, 1, Intent::Deploy, 200, 60_000);
+    let offer = SimOffer::random(seed, 1, Intent::Deploy, 200, 60_000);
     let mut network = Network::new(setup, offer);
     assert!(network.run(LONG, SOON), "seed {seed}");
     for host in 1..=hosts {
@@ -828,7 +878,8 @@ fn made_up(seed: u64, hosts: usize, loss: f64) -> u64 {
 fn hosts_that_missed_a_release_commit_by_its_order_and_are_served_together() {
     for seed in 0..6 {
         for loss in [0.0, 0.03] {
-            let (one, ten) = (made_up(seed, 1, loss), made_up(seed, 10, loss));
+            let one = made_up(seed, 1, loss);
+            let ten = made_up(seed, 10, loss);
             assert!(
                 ten * 2 < one * 3,
                 "seed {seed}, loss {loss}: {one} bytes for one host, {ten} for ten"

@@ -1,12 +1,12 @@
-//! Whose words count: a sender serves its targets, from their addresses, what they said they lack; a host hears its
-//! sender from the sender's address.
+//! Accepted sources of messages: a sender serves its targets at their addresses by their own
+//! requests, and a host accepts its sender only from the sender's address.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::disk::Offer;
+use super::disk::SimOffer;
 use crate::id::{HostName, InstanceId, Serial, SessionId};
 use crate::keys::{HostKey, KnownHosts};
 use crate::manifest::Intent;
@@ -34,9 +34,10 @@ fn name(name: &str) -> HostName {
     HostName::new(name).expect("legal")
 }
 
-/// The datagrams of a message.
+/// Returns the datagrams of a message.
 fn datagrams(source: InstanceId, message: &Message) -> Vec<Vec<u8>> {
-    let (mut control, mut out) = (Control::new(source, 1472, 0), Vec::new());
+    let mut control = Control::new(source, 1472, 0);
+    let mut out = Vec::new();
     control.send(Dest::Group, message);
     std::iter::from_fn(|| control.poll(&mut out).map(|_| out.clone())).collect()
 }
@@ -45,7 +46,7 @@ fn datagrams(source: InstanceId, message: &Message) -> Vec<Vec<u8>> {
 struct Sending {
     sender: Sender,
     now: Moment,
-    offer: Offer,
+    offer: SimOffer,
     host: HostKey,
 }
 
@@ -54,7 +55,7 @@ const ELSEWHERE: u8 = 9;
 
 impl Sending {
     fn of(intent: Intent) -> Self {
-        let offer = Offer::random(3, 1, intent, 30, 5_000);
+        let offer = SimOffer::random(3, 1, intent, 30, 5_000);
         let setup = SenderSetup {
             name: name("ci"),
             instance: InstanceId(1),
@@ -86,7 +87,8 @@ impl Sending {
         };
 
         let now = Moment(1_000_000_000);
-        let (sender, host) = (Sender::new(now, setup), HostKey::new([1; 32], 1));
+        let sender = Sender::new(now, setup);
+        let host = HostKey::new([1; 32], 1);
         let mut sending = Self {
             sender,
             now,
@@ -109,7 +111,7 @@ impl Sending {
         };
 
         let source = sending.host.instance();
-        sending.say(WEB1, source, &Message::Hello(hello));
+        sending.send(WEB1, source, &Message::Hello(hello));
         while !matches!(
             sending.sender.poll_notice(),
             Some(SenderNotice::Discovered { .. })
@@ -127,7 +129,7 @@ impl Sending {
         sending
     }
 
-    fn say(&mut self, from: u8, source: InstanceId, message: &Message) {
+    fn send(&mut self, from: u8, source: InstanceId, message: &Message) {
         for bytes in datagrams(source, message) {
             self.sender.handle_datagram(self.now, at(from), &bytes);
         }
@@ -140,7 +142,7 @@ impl Sending {
         while self.sender.poll_transmit(self.now, &mut out).is_some() {}
     }
 
-    /// What is packed within a second.
+    /// Returns the ordinals packed within a second.
     fn packed(&mut self) -> RangeSet {
         let mut all = RangeSet::default();
         for _ in 0..50 {
@@ -161,9 +163,10 @@ impl Sending {
         self.offer.release.header().root.nodes
     }
 
-    /// A want of everything from `first` on.
+    /// Creates a want of everything from `first` on.
     fn want(&self, number: u32, first: u64, fetch: Option<u64>) -> Message {
-        let (session, ranges) = (self.sender.session(), Ranges(vec![first..1 << 30]));
+        let session = self.sender.session();
+        let ranges = Ranges(vec![first..1 << 30]);
         Message::Want(WantList {
             session,
             number,
@@ -206,45 +209,46 @@ impl Sending {
 #[test]
 fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_it() {
     let mut sending = Sending::of(Intent::Deploy);
-    let (web1, nodes) = (sending.host.instance(), sending.nodes());
+    let web1 = sending.host.instance();
+    let nodes = sending.nodes();
 
-    // Nobody knows who asks; somebody else asks in the host's name; a host asks that is no target.
+    // Refused: an unknown host, another peer in the host's name, and a host that is no target.
     let everything = sending.want(1, 0, Some(1));
-    sending.say(ELSEWHERE, InstanceId(99), &everything);
-    sending.say(ELSEWHERE, web1, &everything);
+    sending.send(ELSEWHERE, InstanceId(99), &everything);
+    sending.send(ELSEWHERE, web1, &everything);
     let db = Message::State(sending.state(1, HostStage::Joined, "db1"));
-    sending.say(ELSEWHERE, InstanceId(98), &db);
-    sending.say(ELSEWHERE, InstanceId(98), &everything);
+    sending.send(ELSEWHERE, InstanceId(98), &db);
+    sending.send(ELSEWHERE, InstanceId(98), &everything);
 
     assert!(sending.packed().is_empty());
 
-    // The host itself: nodes at once, blocks when it has compared.
+    // From the host itself: nodes at once, blocks after the comparison.
     let joined = StageReport {
         summary: None,
         signature: None,
         ..sending.state(1, HostStage::Joined, "web1")
     };
 
-    sending.say(WEB1, web1, &Message::State(joined));
+    sending.send(WEB1, web1, &Message::State(joined));
     let before = sending.want(2, nodes, None);
-    sending.say(WEB1, web1, &before);
+    sending.send(WEB1, web1, &before);
     assert!(sending.packed().is_empty(), "nothing was compared yet");
     let manifest = sending.want(3, 0, None);
-    sending.say(WEB1, web1, &manifest);
+    sending.send(WEB1, web1, &manifest);
     assert_eq!(sending.packed().iter().collect::<Vec<_>>(), [0..nodes]);
 
     let staging = Message::State(sending.state(4, HostStage::Staging, "web1"));
-    sending.say(WEB1, web1, &staging);
+    sending.send(WEB1, web1, &staging);
     let blocks = sending.want(5, nodes, None);
-    sending.say(WEB1, web1, &blocks);
+    sending.send(WEB1, web1, &blocks);
     assert!(sending.packed().first().is_some_and(|first| first >= nodes));
 
-    // It has everything.
+    // The host has everything.
     let ready = Message::State(sending.state(6, HostStage::Ready, "web1"));
 
-    sending.say(WEB1, web1, &ready);
+    sending.send(WEB1, web1, &ready);
     let again = sending.want(7, nodes, Some(1));
-    sending.say(WEB1, web1, &again);
+    sending.send(WEB1, web1, &again);
 
     assert!(sending.packed().is_empty());
 }
@@ -252,9 +256,10 @@ fn a_sender_gives_content_to_its_targets_and_as_far_as_they_said_that_they_lack_
 #[test]
 fn an_audit_gives_away_no_content() {
     let mut sending = Sending::of(Intent::Audit);
-    let (web1, nodes) = (sending.host.instance(), sending.nodes());
+    let web1 = sending.host.instance();
+    let nodes = sending.nodes();
     let want = sending.want(1, 0, Some(1 << 40));
-    sending.say(WEB1, web1, &want);
+    sending.send(WEB1, web1, &want);
     assert_eq!(sending.packed().iter().collect::<Vec<_>>(), [0..nodes]);
 }
 
@@ -274,7 +279,7 @@ fn a_list_of_differences_is_the_hosts_own() {
     };
 
     let signature = Some(sending.host.sign(&staging.statement(web1)).into());
-    sending.say(
+    sending.send(
         WEB1,
         web1,
         &Message::State(StageReport {
@@ -298,9 +303,9 @@ fn a_list_of_differences_is_the_hosts_own() {
     };
 
     let session = sending.sender.session();
-    sending.say(ELSEWHERE, web1, &of(session, part(b"lies!")));
+    sending.send(ELSEWHERE, web1, &of(session, part(b"lies!")));
     assert_eq!(sending.sender.drift_reports().count(), 0);
-    sending.say(WEB1, web1, &of(session, part(b"truth")));
+    sending.send(WEB1, web1, &of(session, part(b"truth")));
     let reports: Vec<_> = sending
         .sender
         .drift_reports()
@@ -310,8 +315,8 @@ fn a_list_of_differences_is_the_hosts_own() {
     assert_eq!(reports, [b"truth".to_vec()]);
 }
 
-/// A host that runs the release `running` of the tree.
-fn receiver(now: Moment, offer: &Offer, running: Option<Serial>) -> Receiver {
+/// Creates a host that runs the release `running` of the tree.
+fn receiver(now: Moment, offer: &SimOffer, running: Option<Serial>) -> Receiver {
     let tree = TreeState {
         running,
         ..TreeState::nothing(offer.release.header().tree.clone())
@@ -337,7 +342,7 @@ fn receiver(now: Moment, offer: &Offer, running: Option<Serial>) -> Receiver {
     Receiver::new(now, setup)
 }
 
-fn announcement(session: SessionId, offer: &Offer) -> Announce {
+fn announcement(session: SessionId, offer: &SimOffer) -> Announce {
     Announce {
         session,
         sender: name("ci"),
@@ -358,10 +363,11 @@ fn announcement(session: SessionId, offer: &Offer) -> Announce {
 
 #[test]
 fn a_host_hears_its_sender_from_the_senders_address_alone() {
-    let offer = Offer::random(3, 1, Intent::Deploy, 3, 5_000);
+    let offer = SimOffer::random(3, 1, Intent::Deploy, 3, 5_000);
     let mut now = Moment(1_000_000_000);
     let mut host = receiver(now, &offer, None);
-    let (sender, session) = (InstanceId(1), SessionId(7));
+    let sender = InstanceId(1);
+    let session = SessionId(7);
     let announce = announcement(session, &offer);
     let say = |host: &mut Receiver, now, from, message: &Message| {
         for bytes in datagrams(sender, message) {
@@ -369,9 +375,11 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         }
     };
 
-    // The numbers of the states that it says within 300 ms.
+    // Returns the numbers of the states that the host sends within 300 ms.
     let states = |host: &mut Receiver, now: &mut Moment| {
-        let (mut out, mut said, mut whole) = (Vec::new(), Vec::new(), Reassembly::default());
+        let mut out = Vec::new();
+        let mut said = Vec::new();
+        let mut whole = Reassembly::default();
         for _ in 0..15 {
             *now = *now + Duration::from_millis(20);
             host.handle_timeout(*now);
@@ -422,7 +430,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
 
 #[test]
 fn a_part_is_not_for_a_host_that_lacks_an_older_one() {
-    let offer = Offer::random(3, 5, Intent::Deploy, 3, 5_000);
+    let offer = SimOffer::random(3, 5, Intent::Deploy, 3, 5_000);
     let now = Moment(1_000_000_000);
     for (running, after, joins) in [
         (3, 4, false),
@@ -436,6 +444,7 @@ fn a_part_is_not_for_a_host_that_lacks_an_older_one() {
             after: Some(Serial(after)),
             ..announcement(SessionId(7), &offer)
         };
+
         for bytes in datagrams(InstanceId(1), &Message::Announce(announce)) {
             host.handle_datagram(now, at(WEB1), &bytes, 0);
         }

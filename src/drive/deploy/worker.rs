@@ -9,7 +9,7 @@ use super::source::{PreparedRelease, ReleaseSource};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
 use crate::keys::{Namespace, Signer};
-use crate::manifest::explore::Explorer;
+use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::node::to_vec;
 use crate::manifest::{Header, Release};
 use crate::net::Waker;

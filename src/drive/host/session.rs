@@ -17,7 +17,7 @@ use crate::drive::drift;
 use crate::error::Kind;
 use crate::id::{Ordinal, SessionId};
 use crate::manifest::Intent;
-use crate::manifest::explore::Explorer;
+use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::read::NodeSource;
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Encoding, PlacedBlock};

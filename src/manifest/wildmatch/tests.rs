@@ -1,10 +1,10 @@
-//! Vectors of git's wildmatch with components, and random patterns beside a matcher that tries everything.
+//! Vectors of git's wildmatch with components, and random patterns beside an exhaustive matcher.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Patterns, each with texts that git matches with it.
+/// Patterns, each with texts that git matches.
 const MATCHING: &[(&str, &[&str])] = &[
     ("foo", &["foo"]),
     ("", &[""]),
@@ -54,7 +54,8 @@ const MATCHING: &[(&str, &[&str])] = &[
     ("[[:digit:][:punct:][:space:]]", &["."]),
     ("[[:xdigit:]]", &["5", "f", "D"]),
     (
-        "[[:alnum:][:alpha:][:blank:][:cntrl:][:digit:][:graph:][:lower:][:print:][:punct:][:space:][:upper:][:xdigit:]]",
+        "[[:alnum:][:alpha:][:blank:][:cntrl:][:digit:][:graph:]\
+         [:lower:][:print:][:punct:][:space:][:upper:][:xdigit:]]",
         &["_"],
     ),
     (
@@ -112,7 +113,7 @@ const MATCHING: &[(&str, &[&str])] = &[
     ("[Z-y]", &["Z"]),
 ];
 
-/// Patterns, each with texts that git does not match with it.
+/// Patterns, each with texts that git does not match.
 const OTHER: &[(&str, &[&str])] = &[
     ("bar", &["foo"]),
     ("??", &["foo"]),
@@ -216,7 +217,7 @@ fn the_vectors_of_git_hold() {
 
 #[test]
 fn classes_have_the_bytes_that_git_gives_them() {
-    // How many of 256 bytes are in each class; the slash never is.
+    // Number of members of each class among 256 bytes; the slash is never one.
     let sizes = [
         ("alnum", 62),
         ("alpha", 52),
@@ -245,7 +246,7 @@ fn classes_have_the_bytes_that_git_gives_them() {
     }
 }
 
-/// The same by trying everything.
+/// Matches by exhaustive search.
 fn plain(tokens: &[Token], text: &[u8]) -> bool {
     let Some((token, rest)) = tokens.split_first() else {
         return text.is_empty();
@@ -273,7 +274,11 @@ fn plain(tokens: &[Token], text: &[u8]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 2000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn stars_take_what_trying_everything_finds(

@@ -1,4 +1,4 @@
-//! Which nodes of a manifest are not here yet: a walk from the root that goes as far as the nodes at hand lead.
+//! Finds the nodes of a manifest that a host lacks, by a walk from the root over the nodes at hand.
 
 use super::NodeRef;
 use super::node::Node;
@@ -6,20 +6,21 @@ use super::read::{Child, NodeSource, ReadError, children};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
 
-/// The most missing nodes that are known at a time: a manifest may name one node many millions of times.
+/// Largest number of missing nodes held at a time: a manifest may name one node many millions of
+/// times.
 pub const MAX_MISSING: usize = 1 << 18;
 
-/// The walk; remembers where it has to go on.
+/// A walk over the nodes of a manifest that can be resumed.
 #[derive(Debug)]
 pub struct Explorer {
-    /// What is missing, by ordinal.
+    /// Missing nodes, by ordinal.
     frontier: Vec<(Ordinal, Child)>,
-    /// What was not looked at yet, since enough was missing: less than all references of a few nodes.
+    /// Nodes not visited yet because enough were missing: fewer than all references of a few nodes.
     later: Vec<(Ordinal, Child)>,
 }
 
 impl Explorer {
-    /// A walk that begins at `root`.
+    /// Begins a walk at `root`.
     pub fn new(root: NodeRef) -> Self {
         Self {
             frontier: vec![(Ordinal(0), Child::Node(root))],
@@ -27,8 +28,9 @@ impl Explorer {
         }
     }
 
-    /// Walks on through the nodes that `source` has. A node without others beneath it need not be read when `is_here`
-    /// says that it is here. Gives the nodes that are missing, at most [`MAX_MISSING`]; none is a whole manifest.
+    /// Continues the walk through the nodes that `source` has, and returns the missing ones, at
+    /// most [`MAX_MISSING`]. An empty result means a complete manifest. A node without children is
+    /// not read if `is_here` returns true.
     pub fn advance<S: NodeSource>(
         &mut self,
         source: &S,
@@ -60,7 +62,7 @@ impl Explorer {
         Ok(&self.frontier)
     }
 
-    /// The missing node with this ordinal, as of the last step.
+    /// Returns the missing node with this ordinal, as of the last step.
     pub fn missing(&self, ordinal: Ordinal) -> Option<BlockRef> {
         let at = self
             .frontier
@@ -151,8 +153,9 @@ mod tests {
                 .collect();
         }
 
-        let (mut explorer, mut here, mut asked) =
-            (Explorer::new(level[0]), HashSet::new(), BTreeSet::new());
+        let mut explorer = Explorer::new(level[0]);
+        let mut here = HashSet::new();
+        let mut asked = BTreeSet::new();
         for wanted in [MAX_MISSING, LEAVES as usize - MAX_MISSING, 0] {
             let missing = explorer
                 .advance(&memory, |block| here.contains(&block.hash))
