@@ -1,28 +1,29 @@
-//! One path that differs, and how a person reads it: rsync's itemized string and a word.
+//! One differing path, and its description for a person: rsync's itemized string and a word.
 
 use crate::manifest::read::Located;
 use crate::manifest::{EntryKind, Top, TreePath};
 
-/// What is done about a path.
+/// Action on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The host does not have it.
+    /// The host does not have the path.
     Create,
-    /// The host has another kind of thing there.
+    /// The host has another kind of entry.
     Replace,
-    /// The host has it with other content (or as a link where the release has a file, or the other way round).
+    /// The content differs (or one side has a hard link where the other has a file).
     Update,
-    /// Only mode, owner, time or attributes differ.
+    /// Only mode, owner, mtime or attributes differ.
     Meta,
-    /// The release does not have it, and it is removed.
+    /// The release does not have the path, and it is removed.
     Delete,
-    /// The release does not have it, and it stays.
+    /// The release does not have the path, and it stays.
     Extra,
-    /// A directory that the release does not have and that stays because of what is protected or excluded in it.
+    /// The release does not have the directory, which stays because of protected or excluded
+    /// entries inside.
     Keep,
 }
 
-/// What a path is, without what it contains.
+/// Kind of an entry without its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shape {
     /// A directory.
@@ -40,7 +41,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The shape of an entry.
+    /// Returns the shape of an entry.
     pub fn of(kind: &EntryKind) -> Self {
         match kind {
             EntryKind::Directory => Shape::Directory,
@@ -52,7 +53,8 @@ impl Shape {
         }
     }
 
-    /// The letter that rsync shows; a hard link is what its first name is there, most often a file.
+    /// Returns the letter that rsync shows. A hard link has the letter of its first name, most
+    /// often a file.
     fn letter(self) -> char {
         match self {
             Shape::Directory => 'd',
@@ -64,7 +66,7 @@ impl Shape {
     }
 }
 
-/// What differs between a host's entry and the release's.
+/// Differences between a host's entry and the release's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Delta {
     /// The bytes of a file, the target of a link, the numbers of a device.
@@ -81,19 +83,20 @@ pub struct Delta {
     pub group: bool,
     /// A POSIX ACL.
     pub acl: bool,
-    /// An extended attribute that is not an ACL.
+    /// An extended attribute other than an ACL.
     pub xattrs: bool,
 }
 
 impl Delta {
-    /// Whether anything differs.
+    /// Returns true if anything differs.
     pub fn any(&self) -> bool {
         *self != Self::default()
     }
 
     fn flags(&self, shape: Shape) -> String {
         let is_file = matches!(shape, Shape::File | Shape::Hardlink);
-        // A file whose size or time tells of the change shows these, as rsync without --checksum does.
+        // Size or time reveal the change of a file, and replace the content's sign as in rsync
+        // without --checksum.
         let shows_content = self.content && !(is_file && (self.size || self.mtime));
         let signs = [
             (shows_content, 'c'),
@@ -114,42 +117,43 @@ impl Delta {
     }
 }
 
-/// Owner numbers on this host; `None` is left as it is.
+/// Owner numbers on this host; `None` leaves the owner unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct LocalOwner {
-    /// The user's number.
+    /// Number of the user.
     pub uid: Option<u32>,
-    /// The group's number.
+    /// Number of the group.
     pub gid: Option<u32>,
 }
 
-/// One path that differs.
+/// One differing path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The path.
     pub path: TreePath,
-    /// What is done about it.
+    /// Action on the path.
     pub action: Action,
-    /// What differs.
+    /// Differences.
     pub delta: Delta,
-    /// What the host has there.
+    /// Shape of the host's entry.
     pub was: Option<Shape>,
-    /// What the release has there, with the ordinal of its first block.
+    /// Entry of the release, with the ordinal of its first block.
     pub want: Option<Located>,
-    /// The release's owner in this host's numbers.
+    /// Owner in the release, in this host's numbers.
     pub owner: LocalOwner,
-    /// The owner that the host has there, of what the release leaves to the host and makes anew.
+    /// Owner on the host, for a new entry whose owner the release leaves to the host.
     pub kept: LocalOwner,
 }
 
 impl Change {
-    /// What the path is after the change, or is now when the release does not have it.
+    /// Returns the shape after the change, or the present one if the release does not have the
+    /// path.
     pub fn shape(&self) -> Shape {
         let wanted = self.want.as_ref().map(|w| Shape::of(&w.entry.kind));
         wanted.or(self.was).unwrap_or(Shape::File)
     }
 
-    /// Whether a file's bytes (or a link, pipe, device in its place) have to be made anew.
+    /// Returns true if a file's bytes (or a link, pipe, device in its place) have to be created.
     pub fn makes_anew(&self) -> bool {
         matches!(
             self.action,
@@ -157,17 +161,18 @@ impl Change {
         )
     }
 
-    /// Whether applying the plan changes this path.
+    /// Returns true if applying the plan changes this path.
     pub fn is_applied(&self) -> bool {
         !matches!(self.action, Action::Extra | Action::Keep)
     }
 
-    /// The change in eleven characters as `rsync -i` prints it; what rsync has no sign for is `*extra` and `*keeping`.
+    /// Formats the change in eleven characters as `rsync -i` does; `*extra` and `*keeping` have no
+    /// sign in rsync.
     pub fn itemized(&self) -> String {
         self.itemized_as(None)
     }
 
-    /// The same of a hard link whose first name is of the shape `first`, when that is known.
+    /// Same as [`Change::itemized`] for a hard link, with the shape of its first name if known.
     pub fn itemized_as(&self, first: Option<Shape>) -> String {
         match self.action {
             Action::Delete => return format!("{:<11}", "*deleting"),
@@ -196,7 +201,7 @@ impl Change {
         }
 
         let flags = self.delta.flags(shape);
-        // rsync shows a change of nothing but the link itself with blanks.
+        // rsync shows blanks if only the link itself changes.
         let flags = if update == 'h' && flags.bytes().all(|b| b == b'.') {
             " ".repeat(9)
         } else {
@@ -206,7 +211,7 @@ impl Change {
         format!("{update}{letter}{flags}")
     }
 
-    /// One word: `new`, `changed`, `metadata`, `deleted`, `extra`, `kept`.
+    /// Returns one word: `new`, `changed`, `metadata`, `deleted`, `extra`, `kept`.
     pub fn word(&self) -> &'static str {
         match self.action {
             Action::Create => "new",
@@ -219,27 +224,28 @@ impl Change {
     }
 }
 
-/// The tree's own directory, as far as the release governs it.
+/// Change of the root directory, as far as the release governs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopChange {
-    /// What the release says of it.
+    /// Metadata in the release.
     pub want: Top,
-    /// What differs now, perhaps nothing. A commit that changes names in it sets its time again all the same.
+    /// Present differences, possibly none. A commit that changes names in the directory restores
+    /// its mtime in any case.
     pub delta: Delta,
-    /// The release's owner in this host's numbers.
+    /// Owner in the release, in this host's numbers.
     pub owner: LocalOwner,
 }
 
 impl TopChange {
-    /// The path by which lists of differences name it.
+    /// Name of the root directory in lists of differences.
     pub const PATH: &'static str = ".";
 
-    /// Whether the host's directory is not what the release says.
+    /// Returns true if the host's directory differs from the release.
     pub fn differs(&self) -> bool {
         self.delta.any()
     }
 
-    /// As [`Change::itemized`].
+    /// Same as [`Change::itemized`].
     pub fn itemized(&self) -> String {
         format!(".d{}", self.delta.flags(Shape::Directory))
     }

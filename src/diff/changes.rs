@@ -1,6 +1,6 @@
-//! The list of what changes, packed: a first deploy of a million files has a million of them.
+//! Packed list of changes: a first deploy of a million files has a million of them.
 //!
-//! The encoding is for this process alone.
+//! The encoding is private to this process.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::manifest::read::Located;
 use crate::manifest::{Entry, EntryKind, TreePath};
 use crate::packed::{CHUNK_LEN, Packed, Ref};
 
-/// What differs, in the order of paths.
+/// Changes in the order of paths.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
     list: Packed<Change>,
-    /// The first change of each chunk that has blocks, with the ordinal of the first of them.
+    /// First change with blocks in each chunk, with the ordinal of its first block.
     ordinals: Vec<(Ordinal, usize)>,
 }
 
 impl Changes {
-    /// Adds one, whose path comes after all others.
+    /// Adds a change with a path after all others.
     pub(super) fn push(&mut self, change: Change) {
         let at = self.list.len();
         if let Some(want) = change
@@ -42,12 +42,13 @@ impl Changes {
         self.list.push(change);
     }
 
-    /// The place of the change of `path`.
+    /// Returns the position of the change of `path`.
     pub fn find(&self, path: &TreePath) -> Option<usize> {
         self.list.search(|change| change.path.cmp(path))
     }
 
-    /// The change in whose file the block `ordinal` is, and which of its blocks that is.
+    /// Returns the change with the block `ordinal` in its file, and the number of the block within
+    /// the file.
     pub fn holding(&self, ordinal: Ordinal) -> Option<(Ref<'_, Change>, usize)> {
         let near = self
             .ordinals
@@ -66,12 +67,12 @@ impl Changes {
         })
     }
 
-    /// Changes what is done about a path.
+    /// Replaces the action on a path.
     pub(super) fn set_action(&mut self, at: usize, action: Action) {
         self.list.update(at, |change| change.action = action);
     }
 
-    /// Gives paths other owners, until it goes wrong; `decide` says whether it did anything.
+    /// Updates the owners of paths until the first error; `decide` returns true after an update.
     pub fn try_update_owners<E>(
         &mut self,
         mut decide: impl FnMut(&Change, &mut LocalOwner) -> Result<(), E>,
@@ -85,7 +86,7 @@ impl Changes {
         })
     }
 
-    /// Changes one of them whatever way: for tests of what must not be.
+    /// Corrupts one change, for tests of invalid plans.
     #[cfg(test)]
     pub(crate) fn tamper(&mut self, at: usize, change: impl FnOnce(&mut Change)) {
         self.list.update(at, change);
@@ -219,8 +220,11 @@ impl<'b, C> Decode<'b, C> for Change {
 
         let mut want = None;
         if let Some(first) = d.decode()? {
-            let (kind, mode, owner) = (d.decode()?, d.decode()?, Arc::new(d.decode()?));
-            let (mtime, xattrs) = (d.decode()?, d.decode()?);
+            let kind = d.decode()?;
+            let mode = d.decode()?;
+            let owner = Arc::new(d.decode()?);
+            let mtime = d.decode()?;
+            let xattrs = d.decode()?;
             want = Some(Located {
                 entry: Entry {
                     path: path.clone(),

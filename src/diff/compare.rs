@@ -1,12 +1,12 @@
-//! The first pass: the host's entries and the release's, side by side in the order of paths.
+//! The first pass: walks the host's entries and the release's side by side in the order of paths.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::guard::{Guard, Owners, Place, place};
-use super::search::Needed;
+use super::permitted::{Guard, Owners, ScopePosition, scope_position};
+use super::reuse::Needed;
 use super::{
     Action, Change, Changes, Delta, FurtherName, Have, HostRules, LocalOwner, Paged, Plan, Refusal,
     Shape, TopChange, Want, unreadable,
@@ -15,7 +15,8 @@ use crate::manifest::read::{Located, check_count};
 use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{Content, Entry, EntryKind, Mode, Mtime, Owner, Rules, Top, TreePath, Xattr};
 
-/// What the host has to do to make its tree the release `want` under `rules` and within `scope` (empty: everything).
+/// Plans the changes that turn the host's tree into the release `want`, under `rules` and within
+/// `scope` (empty: everything).
 pub fn diff(
     have: &dyn Have,
     want: &dyn Want,
@@ -26,35 +27,36 @@ pub fn diff(
     compare(have, want, rules, scope, host, None).map(|(plan, _)| plan)
 }
 
-/// Where alone the two can differ, when the scope is everything; and what else a walk over all of them would count.
-pub(super) struct Parts<'a> {
+/// Ranges that can differ under a full scope, and the totals that a walk over everything would
+/// count.
+pub(super) struct ChangedRanges<'a> {
     pub(super) have: &'a dyn Paged,
     pub(super) want: &'a dyn Fn(&RangeInclusive<TreePath>) -> crate::Result<Vec<Located>>,
     pub(super) ranges: &'a [RangeInclusive<TreePath>],
-    /// Entries of the release.
+    /// Number of entries of the release.
     pub(super) wanted: u64,
 }
 
-/// What a comparison met, besides what differs.
+/// Findings of a comparison besides the differences.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Met {
-    /// The release's owners, and who they are here.
+pub(super) struct Findings {
+    /// Owners in the release, with their numbers on this host.
     pub(super) owners: Vec<(Arc<Owner>, LocalOwner)>,
-    /// Whether either side has further names of a file.
+    /// True if either side has hard links.
     pub(super) links: bool,
-    /// Directories whose time differs and does not count.
+    /// Directories with a differing mtime that does not count.
     pub(super) timeless: Vec<TreePath>,
 }
 
-/// The comparison of everything, or of parts.
+/// Compares everything, or parts.
 pub(super) fn compare(
     have: &dyn Have,
     want: &dyn Want,
     rules: &Rules,
     scope: &[TreePath],
     host: &HostRules<'_>,
-    parts: Option<&Parts<'_>>,
-) -> Result<(Plan, Met), Refusal> {
+    parts: Option<&ChangedRanges<'_>>,
+) -> Result<(Plan, Findings), Refusal> {
     let excluded = match rules.delete_excluded {
         true => Ok(PathFilter::default()),
         false => rules.excluded(),
@@ -86,7 +88,8 @@ pub(super) fn compare(
         Some(parts) => {
             for range in parts.ranges {
                 walk.enter(range.start());
-                let (ours, theirs) = (parts.have.within(range)?, (parts.want)(range)?);
+                let ours = parts.have.within(range)?;
+                let theirs = (parts.want)(range)?;
                 walk.join(ours.into_iter().map(Ok), theirs.into_iter().map(Ok))?;
             }
             walk.plan.summary.host_entries = parts.have.count();
@@ -97,13 +100,15 @@ pub(super) fn compare(
     walk.check_link_targets()?;
     walk.top(have.top())?;
     let timeless = walk.drop_times();
-    let met = Met {
+    let findings = Findings {
         owners: walk.owners.known(),
         links: walk.met_links,
         timeless,
     };
 
-    let (mut plan, needed, wanted) = (walk.plan, walk.needed, walk.wanted);
+    let mut plan = walk.plan;
+    let needed = walk.needed;
+    let wanted = walk.wanted;
     if rules.layout == Layout::Swap {
         plan.alone = vec![host.protect.clone(), excluded.clone()];
     }
@@ -115,11 +120,12 @@ pub(super) fn compare(
 
     check_limits(&plan, rules, host)?;
     needed.find_in(have, &mut plan)?;
-    Ok((plan, met))
+    Ok((plan, findings))
 }
 
 fn check_limits(plan: &Plan, rules: &Rules, host: &HostRules<'_>) -> Result<(), Refusal> {
-    let (would, total) = (plan.summary.deleted, plan.summary.host_entries);
+    let would = plan.summary.deleted;
+    let total = plan.summary.host_entries;
     let limits = [("release", rules.delete_max), ("host", host.max_delete)];
     match limits.into_iter().min_by_key(|(_, limit)| limit.of(total)) {
         Some((who, limit)) if would > limit.of(total) => Err(Refusal::TooManyDeletions {
@@ -139,31 +145,31 @@ struct Walk<'a> {
     owners: Owners<'a>,
     host_guard: Guard<'a>,
     want_guard: Guard<'a>,
-    /// What a hard link must not lead to.
+    /// Filters of paths that a hard link must not lead to.
     links: Vec<&'a PathFilter>,
     plan: Plan,
     needed: Needed,
-    /// Extra directories that enclose the present path, with the places of their changes.
+    /// Extra directories that enclose the present path, with the positions of their changes.
     leaving: Vec<(TreePath, usize)>,
-    /// Directories that enclose the present path and differ in nothing but a time that may not count, with
-    /// the places of their changes,
+    /// Directories that enclose the present path and differ only in an mtime that may not count,
+    /// with the positions of their changes.
     timed: Vec<(TreePath, usize)>,
-    /// and the places of those whose time does not.
+    /// Positions of changes in an mtime that does not count.
     timeless: Vec<usize>,
-    /// Whether a name in the tree's own directory changes.
+    /// True if a name in the root directory changes.
     top_names: bool,
-    /// The directory whose place another kind of thing takes.
+    /// Directory replaced by another kind of entry.
     replaced: Option<TreePath>,
-    /// Entries of the release within the scope.
+    /// Number of entries of the release within the scope.
     wanted: u64,
-    /// Whether there were further names of a file on either side.
+    /// True after a hard link on either side.
     met_links: bool,
-    /// What further names of the release lead to, each with one of them.
+    /// Targets of the release's hard links, each with one of the links.
     link_targets: BTreeMap<TreePath, TreePath>,
 }
 
 impl Walk<'_> {
-    /// Goes to a place in the middle: what is above it is known to be the same on both sides.
+    /// Starts at a path in the middle; everything above is known to be equal on both sides.
     fn enter(&mut self, path: &TreePath) {
         let mut above: Vec<TreePath> =
             std::iter::successors(path.parent(), TreePath::parent).collect();
@@ -178,7 +184,8 @@ impl Walk<'_> {
         mut ours: impl Iterator<Item = crate::Result<Entry>>,
         mut theirs: impl Iterator<Item = crate::Result<Located>>,
     ) -> Result<(), Refusal> {
-        let (mut h, mut w) = (ours.next().transpose()?, theirs.next().transpose()?);
+        let mut h = ours.next().transpose()?;
+        let mut w = theirs.next().transpose()?;
         loop {
             let order = match (&h, &w) {
                 (None, None) => return Ok(()),
@@ -186,6 +193,7 @@ impl Walk<'_> {
                 (None, Some(_)) => Ordering::Greater,
                 (Some(h), Some(w)) => h.path.cmp(&w.entry.path),
             };
+
             let host = if order.is_le() { h.take() } else { None };
             let release = if order.is_ge() { w.take() } else { None };
             let is_link = |kind: &EntryKind| matches!(kind, EntryKind::Hardlink(_));
@@ -220,7 +228,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Refuses a release with a hard link that leads to no file of it.
+    /// Refuses a release with a hard link to no file of the release.
     fn check_link_targets(&self) -> Result<(), Refusal> {
         if self.link_targets.is_empty() {
             return Ok(());
@@ -229,13 +237,14 @@ impl Walk<'_> {
         match self.want.no_link_target(&mut self.link_targets.keys())? {
             None => Ok(()),
             Some(first) => {
-                let (path, first) = (self.link_targets[first].clone(), first.clone());
+                let path = self.link_targets[first].clone();
+                let first = first.clone();
                 Err(Refusal::LinkNowhere { path, first })
             }
         }
     }
 
-    /// The tree's own directory, which only a release of the whole tree governs.
+    /// Compares the root directory, which only a release of the whole tree governs.
     fn top(&mut self, have: Option<&Top>) -> Result<(), Refusal> {
         let (Some(have), Some(want), true) = (have, self.want.top(), self.scope.is_empty()) else {
             return Ok(());
@@ -258,15 +267,15 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The host has a path that the release does not have.
+    /// Handles a path that only the host has.
     fn extra(&mut self, entry: &Entry) -> Result<(), Refusal> {
         let path = &entry.path;
         let is_dir = matches!(entry.kind, EntryKind::Directory);
-        match place(self.scope, path) {
-            Place::Inside => {}
-            Place::Outside => return Ok(()),
-            Place::Above => {
-                // What is protected above the scope is protected in it.
+        match scope_position(self.scope, path) {
+            ScopePosition::Inside => {}
+            ScopePosition::Outside => return Ok(()),
+            ScopePosition::Above => {
+                // A protection above the scope also applies inside.
                 self.host_guard.covers(path, is_dir);
                 return Ok(());
             }
@@ -327,9 +336,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The release has a path that the host does not have.
+    /// Handles a path that only the release has.
     fn missing(&mut self, want: Located) -> Result<(), Refusal> {
-        self.check_place(&want.entry)?;
+        self.check_scope(&want.entry)?;
         if self.want_guard.covers(
             &want.entry.path,
             matches!(want.entry.kind, EntryKind::Directory),
@@ -346,8 +355,9 @@ impl Walk<'_> {
     }
 
     fn both(&mut self, have: &Entry, want: Located) -> Result<(), Refusal> {
-        let above = self.check_place(&want.entry)? == Place::Above;
-        let (ours, theirs) = (Shape::of(&have.kind), Shape::of(&want.entry.kind));
+        let above = self.check_scope(&want.entry)? == ScopePosition::Above;
+        let ours = Shape::of(&have.kind);
+        let theirs = Shape::of(&want.entry.kind);
         let path = &have.path;
         let alone = self.host_guard.covers(path, ours == Shape::Directory);
         let wanted_alone = self.want_guard.covers(path, theirs == Shape::Directory);
@@ -402,7 +412,7 @@ impl Walk<'_> {
             kind => have.kind != *kind,
         };
 
-        // Further names of one file share what the file has: it is compared under its first name.
+        // Hard links share the metadata of their file, which is compared under its first name.
         let linked = !anew && theirs == Shape::Hardlink;
         let mut delta = if linked {
             Delta::default()
@@ -491,14 +501,15 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether the release governs every name that can be in a directory. Where it does not, the host's own
-    /// names, and those that the source has for itself, come and go without a change of what is released,
-    /// and so does the directory's time.
+    /// Returns true if the release governs every possible name in a directory. Otherwise names of
+    /// the host and of the source itself come and go without a change of the release, and so does
+    /// the mtime of the directory.
     fn governs_names_in(&self, dir: Option<&TreePath>) -> bool {
         !self.links.iter().any(|filter| filter.may_match_in(dir))
     }
 
-    /// Notes that the commit changes the name `path`: the time of its directory is set all the same.
+    /// Notes that the commit changes the name `path`, so that the mtime of its directory is
+    /// restored.
     fn note_name(&mut self, path: &TreePath) {
         self.leave_timed(path);
         let parent = path.parent();
@@ -513,7 +524,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Takes the changes out of the plan that are of a time which does not count; gives their paths.
+    /// Removes changes of an mtime that does not count from the plan; returns their paths.
     fn drop_times(&mut self) -> Vec<TreePath> {
         self.timeless
             .extend(self.timed.drain(..).map(|(_, change)| change));
@@ -535,7 +546,8 @@ impl Walk<'_> {
         paths
     }
 
-    /// Whether the file at an earlier path gets a new inode, so that its other names have to be linked again.
+    /// Returns true if the file at an earlier path gets a new inode, so that its other names have
+    /// to be linked again.
     fn is_anew(&self, path: &TreePath) -> bool {
         self.plan
             .changes
@@ -543,19 +555,21 @@ impl Walk<'_> {
             .is_some_and(|at| self.plan.changes.get(at).makes_anew())
     }
 
-    fn check_place(&mut self, want: &Entry) -> Result<Place, Refusal> {
-        match place(self.scope, &want.path) {
-            Place::Inside => {
+    fn check_scope(&mut self, want: &Entry) -> Result<ScopePosition, Refusal> {
+        match scope_position(self.scope, &want.path) {
+            ScopePosition::Inside => {
                 self.wanted += 1;
-                Ok(Place::Inside)
+                Ok(ScopePosition::Inside)
             }
-            Place::Above if matches!(want.kind, EntryKind::Directory) => Ok(Place::Above),
+            ScopePosition::Above if matches!(want.kind, EntryKind::Directory) => {
+                Ok(ScopePosition::Above)
+            }
             _ => Err(Refusal::OutOfScope(want.path.clone())),
         }
     }
 
     fn check_link(&self, path: &TreePath, first: &TreePath) -> Result<(), Refusal> {
-        let outside = place(self.scope, first) != Place::Inside
+        let outside = scope_position(self.scope, first) != ScopePosition::Inside
             || self.links.iter().any(|f| f.matches(first, false));
         match outside {
             true => Err(Refusal::LinkOutside {
@@ -568,8 +582,8 @@ impl Walk<'_> {
 
     fn metadata(
         &self,
-        have: Facts<'_>,
-        want: Facts<'_>,
+        have: EntryMetadata<'_>,
+        want: EntryMetadata<'_>,
         is_link: bool,
         owner: LocalOwner,
     ) -> Delta {
@@ -605,16 +619,16 @@ fn differ(have: &[Xattr], want: &[Xattr], acls: bool) -> bool {
     of(have) != of(want)
 }
 
-/// What entries and the tree's own directory have alike.
+/// Metadata common to entries and the root directory.
 #[derive(Clone, Copy)]
-struct Facts<'a> {
+struct EntryMetadata<'a> {
     mode: Mode,
     owner: &'a Owner,
     mtime: Mtime,
     xattrs: &'a [Xattr],
 }
 
-impl<'a> From<&'a Entry> for Facts<'a> {
+impl<'a> From<&'a Entry> for EntryMetadata<'a> {
     fn from(e: &'a Entry) -> Self {
         Self {
             mode: e.mode,
@@ -625,7 +639,7 @@ impl<'a> From<&'a Entry> for Facts<'a> {
     }
 }
 
-impl<'a> From<&'a Top> for Facts<'a> {
+impl<'a> From<&'a Top> for EntryMetadata<'a> {
     fn from(t: &'a Top) -> Self {
         Self {
             mode: t.mode,

@@ -1,28 +1,29 @@
-//! What a host has to do to make its tree the release: pure comparison of sorted entries.
+//! Pure comparison of sorted entries: the changes that turn a host's tree into the release.
 //!
-//! [`diff`] walks the host's own entries and the release's side by side, once, and says what is to change ([`Change`]),
-//! which blocks have to come over the network and which are on the host already ([`Plan`]), or why the release cannot
-//! be put here ([`Refusal`]). Whoever compares the same tree again and again has a [`Memory`] of it, and compares only
-//! the pages that changed on either side. Limits of deletion are checked here, before anything is touched. It must not know a
-//! file, a socket or a clock; memory follows what changed, not the size of the tree, and a plan does not hold the blocks
-//! of large files: it is told where to read them ([`Lists`]).
+//! [`diff`] walks the host's own entries and the release's side by side, once. The result is a
+//! [`Plan`] with every [`Change`], the blocks to fetch over the network and those on the host
+//! already; or a [`Refusal`] with the reason. A caller that compares the same tree repeatedly keeps
+//! a [`Memory`], and compares only the pages that changed on either side. Limits on deletions are
+//! checked here, before anything is touched. The code knows no file, socket or clock. Memory grows
+//! with the changes, not with the tree, and a plan does not hold the blocks of large files:
+//! [`Lists`] reads them.
 
-mod again;
 mod change;
 mod changes;
 mod compare;
-mod guard;
+mod incremental;
+mod permitted;
 mod plan;
 mod refusal;
-mod search;
+mod reuse;
 #[cfg(test)]
 mod tests;
 
-pub use again::Memory;
 pub use change::{Action, Change, Delta, LocalOwner, Shape, TopChange};
 pub use changes::Changes;
 pub use compare::diff;
-pub use guard::{HostRules, OwnerResolver};
+pub use incremental::Memory;
+pub use permitted::{HostRules, OwnerResolver};
 pub use plan::{FurtherName, LocalBlock, Plan, Summary};
 pub use refusal::Refusal;
 
@@ -35,59 +36,60 @@ use crate::manifest::pages::{PageKey, Pages};
 use crate::manifest::read::{Located, Manifest, NodeSource, ReadError};
 use crate::manifest::{Content, Entry, EntryKind, ListRef, Top, TreePath};
 
-/// A host's own tree: every entry in order, content hashed. Read twice when blocks are looked for.
+/// A host's own tree: every entry in order, content hashed. Read twice to look for blocks.
 ///
-/// What is protected or excluded has to be among the entries, or at least the top of it: that is how a directory is
-/// known to hold it.
+/// Protected or excluded paths have to be among the entries, or at least the topmost ones, which
+/// show that their directory is not empty.
 pub trait Have {
-    /// All entries in the order of their paths.
+    /// Returns all entries in the order of their paths.
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Entry>> + '_>;
-    /// The blocks of a file's content.
+    /// Returns the blocks of a file's content.
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>>;
-    /// The tree's own directory; `None` leaves it out of the comparison.
+    /// Returns the root directory; `None` leaves it out of the comparison.
     fn top(&self) -> Option<&Top> {
         None
     }
-    /// The entries in which one of these blocks may be found, in order; all of them where that is not known.
+    /// Returns the entries in which one of these blocks may be found, in order; all entries if
+    /// unknown.
     fn holding(
         &self,
         _blocks: &mut dyn ExactSizeIterator<Item = &BlockHash>,
     ) -> Box<dyn Iterator<Item = Result<Entry>> + '_> {
         self.entries()
     }
-    /// The tree by pages, when it is known so.
+    /// Returns the tree by pages, if known.
     fn paged(&self) -> Option<&dyn Paged> {
         None
     }
 }
 
-/// Where the lists of blocks are that large files have in nodes of their own: a plan does not hold them.
+/// Source of large files' block lists, which have nodes of their own and are not part of a plan.
 pub trait Lists {
-    /// The blocks of one list.
+    /// Returns the blocks of one list.
     fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>>;
 }
 
 /// A host's own tree that can be read in part.
 pub trait Paged {
-    /// Its pages, in order.
+    /// Returns the pages, in order.
     fn keys(&self) -> Vec<PageKey>;
-    /// How many entries it has.
+    /// Returns the number of entries.
     fn count(&self) -> u64;
-    /// The entries from path to path, in order.
+    /// Returns the entries within `bounds`, in order.
     fn within(&self, bounds: &RangeInclusive<TreePath>) -> Result<Vec<Entry>>;
 }
 
 /// A release's manifest.
 pub trait Want {
-    /// All entries in the order of their paths, with the ordinals of their blocks.
+    /// Returns all entries in the order of their paths, with the ordinals of their blocks.
     fn entries(&self) -> Box<dyn Iterator<Item = Result<Located>> + '_>;
-    /// The blocks of a file's content.
+    /// Returns the blocks of a file's content.
     fn blocks(&self, content: &Content) -> Result<Vec<BlockRef>>;
-    /// The tree's own directory; `None` when the release does not govern it.
+    /// Returns the root directory; `None` if the release does not govern it.
     fn top(&self) -> Option<&Top> {
         None
     }
-    /// The first of `paths`, which are in order, that no hard link can lead to.
+    /// Returns the first of the sorted `paths` that no hard link can lead to.
     fn no_link_target<'p>(
         &self,
         paths: &mut dyn Iterator<Item = &'p TreePath>,
@@ -109,12 +111,12 @@ pub trait Want {
     }
 }
 
-/// Whether a hard link can lead to it: a file of any kind under its first name.
+/// Returns true for a possible target of a hard link: a file of any kind under its first name.
 fn is_link_target(kind: &EntryKind) -> bool {
     !matches!(kind, EntryKind::Directory | EntryKind::Hardlink(_))
 }
 
-/// As [`Want::no_link_target`], of a manifest whose pages are known.
+/// Same as [`Want::no_link_target`], for a manifest with known pages.
 fn no_link_target<'p, S: NodeSource>(
     manifest: &Manifest<S>,
     pages: &Pages,

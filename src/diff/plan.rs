@@ -1,4 +1,4 @@
-//! The result of a comparison: what changes, what to fetch, what is here already.
+//! Result of a comparison: changes, blocks to fetch, and blocks already present.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,77 +10,78 @@ use crate::id::Ordinal;
 use crate::manifest::rules::{Layout, PathFilter};
 use crate::manifest::{Content, EntryKind, Rules, TreePath};
 
-/// Where a block lies on this host.
+/// Location of a block on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalBlock {
     /// The file.
     pub path: TreePath,
-    /// Where in it, in bytes.
+    /// Offset in the file, in bytes.
     pub offset: u64,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u32,
 }
 
-/// A further name of a file of which only metadata changes: it is the same file, so that nothing is said of it.
+/// A further name of a file with changed metadata. It is the same file and has no change of its
+/// own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FurtherName {
     /// The name.
     pub path: TreePath,
-    /// The place of the file's change in the plan.
+    /// Position of the file's change in the plan.
     pub first: u32,
 }
 
-/// How much a plan changes.
+/// Totals of a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Paths that are made anew where nothing was.
+    /// Paths created where nothing was.
     pub created: u64,
-    /// Paths whose content or kind changes.
+    /// Paths with changed content or kind.
     pub updated: u64,
-    /// Paths of which only metadata changes.
+    /// Paths with changed metadata only.
     pub metadata: u64,
-    /// Paths that are deleted, with those below a replaced directory.
+    /// Deleted paths, including those below a replaced directory.
     pub deleted: u64,
     /// Paths that the release does not have and that stay.
     pub extra: u64,
-    /// Bytes of the files that are made anew.
+    /// Bytes of created files.
     pub write_bytes: u64,
-    /// Bytes that have to come over the network.
+    /// Bytes to fetch over the network.
     pub fetch_bytes: u64,
-    /// Bytes of blocks that are on the host already.
+    /// Bytes of blocks already on the host.
     pub reuse_bytes: u64,
-    /// Entries that the host has where the release governs.
+    /// Entries of the host where the release governs.
     pub host_entries: u64,
 }
 
-/// What a host has to do to make its tree the release.
+/// Steps that turn a host's tree into the release.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What differs, in the order of paths.
+    /// Changes in the order of paths.
     pub changes: Changes,
-    /// Further names of files of which only metadata changes, in the order of paths.
+    /// Further names of files with changed metadata only, in the order of paths.
     pub further: Vec<FurtherName>,
-    /// The tree's own directory when the release governs it, whether or not it differs.
+    /// The root directory if the release governs it, with or without a difference.
     pub top: Option<TopChange>,
-    /// What has to come over the network, by the first ordinal of each distinct block: sorted ranges that neither overlap
-    /// nor touch.
+    /// Ordinals to fetch over the network, the first ordinal of each distinct block: sorted ranges
+    /// that neither overlap nor touch.
     pub wants: Vec<Range<u64>>,
-    /// Blocks that are on the host already, and where.
+    /// Locations of blocks already on the host.
     pub reuse: HashMap<BlockHash, LocalBlock>,
     /// Totals.
     pub summary: Summary,
-    /// Whether times of modification are set (a rule of the release).
+    /// Set times of modification (a rule of the release).
     pub sets_mtime: bool,
-    /// Whether extended attributes are set (a rule of the release).
+    /// Set extended attributes (a rule of the release).
     pub sets_xattrs: bool,
-    /// How the commit switches the tree (a rule of the release).
+    /// Method by which the commit switches the tree (a rule of the release).
     pub layout: Layout,
-    /// What matches the paths that are left alone; only where the whole tree is exchanged.
+    /// Filters of paths left alone; only for an exchange of the whole tree.
     pub alone: Vec<PathFilter>,
 }
 
 impl Plan {
-    /// A plan that changes nothing, under `rules`.
+    /// Creates a plan without changes, under `rules`.
     pub(super) fn empty(rules: &Rules) -> Self {
         Self {
             changes: Changes::default(),
@@ -96,7 +97,7 @@ impl Plan {
         }
     }
 
-    /// All that is in it, which is empty afterwards.
+    /// Takes everything out of the plan and leaves it empty.
     pub fn take(&mut self) -> Self {
         let empty = Self {
             changes: Changes::default(),
@@ -112,13 +113,13 @@ impl Plan {
         std::mem::replace(self, empty)
     }
 
-    /// Whether the tree is the release (extras that stay do not count).
+    /// Returns true if the tree is the release (extras that stay do not count).
     pub fn is_clean(&self) -> bool {
         !self.changes.iter().any(|change| change.is_applied())
             && !self.top.as_ref().is_some_and(TopChange::differs)
     }
 
-    /// The content of the file that `change` makes; `None` when it makes no file.
+    /// Returns the content of the file that `change` creates; `None` if it creates no file.
     pub fn content<'a>(&self, change: &'a Change) -> Option<&'a Content> {
         match change.want.as_ref().map(|w| &w.entry.kind) {
             Some(EntryKind::File(content)) if change.makes_anew() => Some(content),
@@ -126,7 +127,7 @@ impl Plan {
         }
     }
 
-    /// The block `ordinal`, when it is to be fetched.
+    /// Returns the block `ordinal`, if it is to be fetched.
     pub fn wanted(&self, ordinal: Ordinal, lists: &dyn Lists) -> Result<Option<BlockRef>> {
         let found = self
             .wants(ordinal)
@@ -141,7 +142,7 @@ impl Plan {
             Some(Content::Blocks(blocks)) => Ok(blocks.get(index).copied()),
             Some(Content::Lists(all)) => {
                 for list in all {
-                    // Checked when it was read to be compared: no more blocks than a list can have.
+                    // The comparison has checked that a list has no more blocks than allowed.
                     let blocks = list.blocks as usize;
                     if index < blocks {
                         return Ok(lists.list(list)?.get(index).copied());
@@ -153,7 +154,7 @@ impl Plan {
         }
     }
 
-    /// Tells of all blocks that are to be fetched, in the order of their ordinals.
+    /// Calls `each` for all blocks to fetch, in the order of their ordinals.
     pub fn each_fetched(
         &self,
         lists: &dyn Lists,
@@ -202,13 +203,14 @@ impl Plan {
             .is_some_and(|range| range.start <= ordinal.0)
     }
 
-    /// Takes out of what is to be fetched every block for which `here` holds; says how many bytes that saves.
+    /// Removes every block for which `here` returns true from the fetch; returns the saved bytes.
     pub fn drop_wants(
         &mut self,
         lists: &dyn Lists,
         mut here: impl FnMut(&BlockRef) -> bool,
     ) -> Result<u64> {
-        let (mut saved, mut left) = (0, Vec::new());
+        let mut saved = 0;
+        let mut left = Vec::new();
         self.each_fetched(lists, |Ordinal(ordinal), block| match here(block) {
             true => saved += u64::from(block.size),
             false => append(&mut left, ordinal),
@@ -219,7 +221,7 @@ impl Plan {
         Ok(saved)
     }
 
-    /// Sets what is to be fetched.
+    /// Sets the blocks to fetch.
     pub(super) fn set_fetch(&mut self, mut blocks: Vec<(Ordinal, BlockRef)>) {
         blocks.sort_unstable_by_key(|(ordinal, _)| *ordinal);
         self.summary.fetch_bytes = blocks.iter().map(|(_, block)| u64::from(block.size)).sum();
@@ -247,7 +249,7 @@ impl Plan {
     }
 }
 
-/// Adds a number that is larger than those in the ranges.
+/// Appends a number larger than those in the ranges.
 fn append(ranges: &mut Vec<Range<u64>>, number: u64) {
     match ranges.last_mut() {
         Some(last) if number == last.end => last.end = number + 1,

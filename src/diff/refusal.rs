@@ -1,74 +1,74 @@
-//! Why a release cannot be put on this host: decided before anything changes.
+//! Reasons to refuse a release on this host, found before anything changes.
 
 use crate::manifest::TreePath;
 use crate::units::Limit;
 
-/// Why a release cannot be put on this host.
+/// Reason to refuse a release on this host.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// More deletions than the release or the host allows.
     #[error("{would} of {total} paths would be deleted, the {who} allows {limit}")]
     TooManyDeletions {
-        /// How many paths would be deleted.
+        /// Number of paths to delete.
         would: u64,
-        /// The limit that is broken.
+        /// Exceeded limit.
         limit: Limit,
-        /// Whose limit it is: `release` or `host`.
+        /// Origin of the limit: `release` or `host`.
         who: &'static str,
-        /// How many paths the host has where the release governs.
+        /// Number of paths on the host where the release governs.
         total: u64,
     },
     /// An empty release that would empty the tree.
     #[error("the release is empty and would delete everything")]
     Empty,
-    /// A name that this host does not know.
+    /// A name unknown on this host.
     #[error("{path}: this host has no {what} {name:?}")]
     UnknownOwner {
-        /// The first path with this owner, as it is shown.
+        /// First path with this owner, as displayed.
         path: String,
         /// `user` or `group`.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// What is protected or excluded stands where the release has another kind of thing.
+    /// A protected or excluded path is in the way of another kind of entry.
     #[error(
         "{at}: the release has another kind of entry here, and {path} is protected or excluded"
     )]
     ReplacesProtected {
-        /// The path that the release would replace.
+        /// Path that the release would replace.
         at: TreePath,
-        /// What is protected or excluded.
+        /// Protected or excluded path.
         path: TreePath,
     },
-    /// A directory with content stands where the release has something else, and extras are not deleted.
+    /// A directory with content is in the way of another kind of entry, and extras are not deleted.
     #[error("{at}: the release has no directory here, the host has one that contains {path}")]
     NotEmpty {
         /// The directory.
         at: TreePath,
-        /// Something in it.
+        /// A path inside.
         path: TreePath,
     },
-    /// The release has or changes something outside its own scope.
+    /// The release has or changes a path outside its own scope.
     #[error("{0}: the release would change this outside its scope")]
     OutOfScope(TreePath),
-    /// A hard link to what the release does not govern here.
+    /// A hard link to a path that the release does not govern here.
     #[error("{path}: a hard link to {first}, which is protected, excluded or outside the scope")]
     LinkOutside {
         /// The link.
         path: TreePath,
-        /// What it links to.
+        /// Target of the link.
         first: TreePath,
     },
-    /// A hard link to what is not in the release, or no file under its first name.
+    /// A hard link to a path outside the release, or to no file under its first name.
     #[error("{path}: a hard link to {first}, which is no file of the release")]
     LinkNowhere {
         /// The link.
         path: TreePath,
-        /// What it links to.
+        /// Target of the link.
         first: TreePath,
     },
-    /// The host's entries or the release's cannot be read.
+    /// Unreadable entries of the host or the release.
     #[error(transparent)]
     Unreadable(#[from] crate::Error),
 }
@@ -86,7 +86,8 @@ impl Refusal {
                 "is the source right? set delete.allow_empty = true in the spec if that is meant"
             }
             Refusal::UnknownOwner { .. } => {
-                "create it on the host, or set owner.unknown = \"numeric\", or a fixed owner, in the spec"
+                "create it on the host, or set owner.unknown = \"numeric\", or a fixed owner, \
+                 in the spec"
             }
             Refusal::ReplacesProtected { .. } => "move it away on the host, or change the spec",
             Refusal::NotEmpty { .. } => {

@@ -1,4 +1,4 @@
-//! Plans applied to trees in memory: they become the release, and nothing else happens.
+//! Plans applied to trees in memory: the trees become the release, and nothing else happens.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -180,10 +180,11 @@ fn localized(entry: &Entry) -> Entry {
     }
 }
 
-/// Entries with all their parents; a parent is a directory.
+/// Generates entries with all their parents; a parent is a directory.
 fn a_tree() -> impl Strategy<Value = Memory> {
     prop::collection::vec(an_entry(), 0..25).prop_map(|entries| {
         let mut all = Memory::default();
+
         for e in entries {
             let mut parent = e.path.parent();
             while let Some(path) = parent {
@@ -222,7 +223,11 @@ proptest! {
     }
 
     #[test]
-    fn what_is_protected_is_never_touched(have in a_tree(), want in a_tree(), exclude in any::<bool>()) {
+    fn what_is_protected_is_never_touched(
+        have in a_tree(),
+        want in a_tree(),
+        exclude in any::<bool>(),
+    ) {
         let patterns = ["a*", "/b/c", "*.d", "c/"];
         let (protect, rules) = if exclude {
             let excludes = patterns.iter().map(|t| Exclude::at_top(*t)).collect();
@@ -246,7 +251,8 @@ proptest! {
                 }
             }
             for path in after.0.keys().filter(|path| !have.0.contains_key(*path)) {
-                prop_assert!(!guarded.matches(path, after.0[path].kind == EntryKind::Directory), "{} was made", path);
+                let is_dir = after.0[path].kind == EntryKind::Directory;
+                prop_assert!(!guarded.matches(path, is_dir), "{} was made", path);
             }
         }
     }
@@ -269,7 +275,9 @@ proptest! {
         plan.each_fetched(&NoLists, |_, block| fetched.push(*block)).expect("no lists");
 
         for change in &plan.changes {
-            for block in plan.content(&change).map_or(Vec::new(), |content| direct(content).expect("blocks")).iter() {
+            let content = plan.content(&change);
+            let blocks = content.map_or(Vec::new(), |content| direct(content).expect("blocks"));
+            for block in &blocks {
                 let fetched = fetched.contains(block);
                 prop_assert!(fetched != plan.reuse.contains_key(&block.hash));
             }
@@ -402,9 +410,10 @@ fn what_a_replaced_directory_holds_counts_as_deleted_and_may_not_be_protected() 
     let plan = run(&have, &want, &deleting(), &filter(&[])).expect("accepted");
     assert_eq!(plan.summary.deleted, 2);
     let refused = run(&have, &want, &deleting(), &filter(&["/d/2"]));
-    assert!(
-        matches!(refused, Err(Refusal::ReplacesProtected { at, path }) if at == p("d") && path == p("d/2"))
-    );
+    assert!(matches!(
+        refused,
+        Err(Refusal::ReplacesProtected { at, path }) if at == p("d") && path == p("d/2")
+    ));
 
     let keep = Rules {
         delete_extras: false,
@@ -676,7 +685,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
 
     let none = filter(&[]);
 
-    // Without a pattern, or with one for another directory, a time is a difference.
+    // Without a pattern, or with one for another directory, an mtime is a difference.
     let plan = run(&have(), &touched("b"), &deleting(), &none).expect("accepted");
     assert_eq!(paths(&plan), ["d", "d/logs", "e"]);
     let plan = run(&have(), &touched("b"), &excluding("/d/logs/*.log"), &none).expect("accepted");
@@ -685,7 +694,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
     let plan = run(&have(), &touched("b"), &deleting(), &filter(&["/e/own"])).expect("accepted");
     assert_eq!(paths(&plan), ["d", "d/logs"]);
 
-    // A pattern for any directory leaves all times alone, on either side of the comparison.
+    // A pattern for any directory leaves all mtimes alone, on either side of the comparison.
     for (have, want) in [(have(), touched("b")), (touched("b"), have())] {
         let plan = run(&have, &want, &excluding("*.log"), &none).expect("accepted");
         assert!(
@@ -695,7 +704,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
         );
     }
 
-    // Where the commit writes a name, the directory gets its time with it; and other metadata always counts.
+    // A commit that writes a name sets the directory's mtime as well; other metadata always counts.
     let plan = run(&have(), &touched("new"), &excluding("*.log"), &none).expect("accepted");
 
     assert_eq!(paths(&plan), ["e", "e/b"]);
@@ -712,7 +721,7 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
     let plan = run(&other, &touched("b"), &excluding("*.log"), &none).expect("accepted");
     assert_eq!(paths(&plan), ["e"]);
 
-    // What is deleted although it is excluded is governed.
+    // Excluded paths that are deleted all the same are governed.
     let all = Rules {
         delete_excluded: true,
         ..excluding("*.log")

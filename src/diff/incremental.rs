@@ -1,5 +1,5 @@
-//! Comparing the same tree again: where neither the tree nor the release has changed since the last comparison, what it
-//! found holds still, and only pages that one of the two changed are read.
+//! Incremental comparison of one tree. While tree and release stay the same, the last result holds;
+//! otherwise only the pages that changed on either side are read.
 
 #[cfg(test)]
 mod tests;
@@ -7,8 +7,8 @@ mod tests;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::compare::{Met, Parts, compare};
-use super::guard::Owners;
+use super::compare::{ChangedRanges, Findings, compare};
+use super::permitted::Owners;
 use super::{
     Action, Change, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, Want, unreadable,
 };
@@ -18,17 +18,17 @@ use crate::manifest::read::{Located, Manifest, NodeSource};
 use crate::manifest::rules::{Exclude, Rules};
 use crate::manifest::{Content, NodeRef, Owner, Top, TreePath};
 
-/// With more differences than this a comparison is not remembered.
-const MAX_CHANGED: usize = 10_000;
+/// Largest number of differences in a remembered comparison.
+const MAX_REMEMBERED_CHANGES: usize = 10_000;
 
-/// What the last comparison of one tree came to. It holds names of pages, not what is in them.
+/// Result of the last comparison of one tree. It holds hashes of pages, not their content.
 #[derive(Debug, Default)]
 pub struct Memory {
-    last: Option<Last>,
+    last: Option<LastComparison>,
 }
 
 #[derive(Debug)]
-struct Last {
+struct LastComparison {
     have: Vec<PageKey>,
     root: NodeRef,
     want: Vec<PageKey>,
@@ -36,7 +36,7 @@ struct Last {
     protect: Vec<Vec<Exclude>>,
     owners: Vec<(Arc<Owner>, LocalOwner)>,
     links: bool,
-    /// The paths that differed.
+    /// Paths that differed.
     changed: Vec<TreePath>,
 }
 
@@ -47,7 +47,7 @@ struct Paginated<'a, S> {
 }
 
 impl Memory {
-    /// As [`super::diff`], for the tree whose memory this is.
+    /// Same as [`super::diff`], for the tree of this memory.
     pub fn diff<S: NodeSource>(
         &mut self,
         have: &dyn Have,
@@ -68,32 +68,32 @@ impl Memory {
         };
 
         let keys = paged.keys();
-        let again = match &last {
+        let incremental = match &last {
             Some(last) if last.holds(rules, host) => {
-                paginated.compare_again(last, have, paged, &keys, rules, host)?
+                paginated.compare_changed(last, have, paged, &keys, rules, host)?
             }
             _ => None,
         };
 
-        let (plan, met) = match again {
+        let (plan, findings) = match incremental {
             Some(found) => found,
             None => compare(have, want, rules, scope, host, None)?,
         };
 
-        if plan.changes.len() + met.timeless.len() <= MAX_CHANGED {
-            self.last = Some(Last {
+        if plan.changes.len() + findings.timeless.len() <= MAX_REMEMBERED_CHANGES {
+            self.last = Some(LastComparison {
                 have: keys,
                 root: *want.root(),
                 want: paginated.pages.keys(want).map_err(unreadable)?,
                 rules: rules.clone(),
                 protect: host.patterns(),
-                owners: met.owners,
-                links: met.links,
+                owners: findings.owners,
+                links: findings.links,
                 changed: plan
                     .changes
                     .iter()
                     .map(|c| c.path.clone())
-                    .chain(met.timeless)
+                    .chain(findings.timeless)
                     .collect(),
             });
         }
@@ -102,8 +102,8 @@ impl Memory {
     }
 }
 
-impl Last {
-    /// Whether what it found would be found now, in the same tree and release.
+impl LastComparison {
+    /// Returns true if a comparison of the same tree and release would have the same result now.
     fn holds(&self, rules: &Rules, host: &HostRules<'_>) -> bool {
         let mut owners = Owners::new(rules, host.owners);
         self.rules == *rules
@@ -116,16 +116,16 @@ impl Last {
 }
 
 impl<S: NodeSource> Paginated<'_, S> {
-    /// The comparison of what may differ; `None` when that cannot be told apart from the rest.
-    fn compare_again(
+    /// Compares the parts that may differ; `None` if the difference may reach beyond those parts.
+    fn compare_changed(
         &self,
-        last: &Last,
+        last: &LastComparison,
         have: &dyn Have,
         paged: &dyn Paged,
         keys: &[PageKey],
         rules: &Rules,
         host: &HostRules<'_>,
-    ) -> Result<Option<(Plan, Met)>, Refusal> {
+    ) -> Result<Option<(Plan, Findings)>, Refusal> {
         self.pages.learn(&last.want);
         let want = if *self.manifest.root() == last.root {
             last.want.clone()
@@ -137,23 +137,23 @@ impl<S: NodeSource> Paginated<'_, S> {
         ranges.extend(differing(&last.want, &want));
         ranges.extend(last.changed.iter().map(|path| path.clone()..=path.clone()));
         let ranges = union(ranges);
-        let parts = Parts {
+        let parts = ChangedRanges {
             have: paged,
             want: &|range| self.pages.within(self.manifest, range).map_err(unreadable),
             ranges: &ranges,
             wanted: self.manifest.root().entries,
         };
 
-        let (plan, met) = compare(have, self, rules, &[], host, Some(&parts))?;
-        let links = met.links || last.links;
+        let (plan, findings) = compare(have, self, rules, &[], host, Some(&parts))?;
+        let links = findings.links || last.links;
 
-        // What further names lead to may be gone, wherever they are.
+        // Hard links anywhere in the tree may lead to a removed file.
         let is_gone = |c: &Change| c.want.is_none() && c.was != Some(Shape::Directory);
         if links && plan.changes.iter().any(|c| is_gone(&c)) {
             return Ok(None);
         }
 
-        // Further names of a file that is made anew, or may be copied, are linked again, wherever they are.
+        // Hard links to a new or copied file are linked again, anywhere in the tree.
         let is_file =
             |c: &Change| c.is_applied() && c.want.is_some() && c.shape() != Shape::Directory;
         let relinks = links && plan.changes.iter().any(|c| is_file(&c));
@@ -169,31 +169,33 @@ impl<S: NodeSource> Paginated<'_, S> {
 
         let mut owners = last.owners.clone();
         owners.extend(
-            met.owners
+            findings
+                .owners
                 .into_iter()
                 .filter(|(owner, _)| last.owners.iter().all(|(known, _)| known != owner)),
         );
 
         Ok(Some((
             plan,
-            Met {
+            Findings {
                 owners,
                 links,
-                ..met
+                ..findings
             },
         )))
     }
 }
 
-/// Whether a directory goes, or may go, so that everything in it matters.
+/// Returns true if a directory goes, or may go, so that everything inside matters.
 fn is_lost(change: &Change) -> bool {
     change.was == Some(Shape::Directory) && !matches!(change.action, Action::Meta | Action::Update)
 }
 
-/// Whether all pages that have something below `dir` lie within the ranges.
+/// Returns true if all pages with entries below `dir` lie within the ranges.
 fn is_covered(keys: &[PageKey], dir: &TreePath, ranges: &[RangeInclusive<TreePath>]) -> bool {
     let touches = |key: &&PageKey| {
-        let (first, last) = (key.bounds.start(), key.bounds.end());
+        let first = key.bounds.start();
+        let last = key.bounds.end();
         first.is_within(dir) || (first <= dir && last >= dir)
     };
 

@@ -1,11 +1,11 @@
-//! The second pass: where the blocks that the release needs lie on the host already.
+//! The second pass: finds needed blocks that the host already has.
 
 use super::{Have, LocalBlock, Plan, Refusal};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::EntryKind;
 
-/// The distinct blocks of the files that are made anew, each by its first ordinal.
+/// Distinct blocks of created files, each by its first ordinal.
 #[derive(Default)]
 pub(super) struct Needed(Vec<(Ordinal, BlockRef)>);
 
@@ -19,7 +19,7 @@ impl Needed {
         );
     }
 
-    /// Looks for the blocks in the host's own files; the rest is what the plan fetches.
+    /// Looks for the blocks in the host's own files; the plan fetches the rest.
     pub(super) fn find_in(mut self, have: &dyn Have, plan: &mut Plan) -> Result<(), Refusal> {
         self.0
             .sort_unstable_by_key(|(ordinal, block)| (block.hash, *ordinal));

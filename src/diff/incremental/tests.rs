@@ -1,4 +1,4 @@
-//! However tree and release change, a comparison with a memory finds what one without finds.
+//! Under any changes of tree and release, a comparison with a memory equals one without.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -42,7 +42,7 @@ fn manifest(files: &Files) -> Manifest<Nodes> {
 struct Tree {
     files: Files,
     manifest: Manifest<Nodes>,
-    /// How many entries were read by parts.
+    /// Number of entries read by parts.
     read: std::cell::Cell<usize>,
 }
 
@@ -130,7 +130,7 @@ fn text(text: u8) -> EntryKind {
     EntryKind::File(Content::Blocks(vec![BlockRef::of(&[text])]))
 }
 
-/// Some ten directories, some of them nested, and thousands of files: some five pages.
+/// Creates about ten directories, some of them nested, and thousands of files: about five pages.
 fn base() -> Files {
     let mut files = Files::new();
     for dir in 0..8u32 {
@@ -215,10 +215,8 @@ fn apply(files: &mut Files, op: &Op) {
         }
         Op::Remove(d, f) => remove_below(files, &path(&format!("{}/{f:03}", dir(d)))),
         Op::Link(d, f, t) if is_dir(files, &dir(d)) => {
-            let (first, at) = (
-                path(&format!("{}/{f:03}", dir(d))),
-                format!("{}/{t:03}", dir(d)),
-            );
+            let first = path(&format!("{}/{f:03}", dir(d)));
+            let at = format!("{}/{t:03}", dir(d));
             if files
                 .get(&first)
                 .is_some_and(|e| matches!(e.kind, EntryKind::File(_)))
@@ -245,7 +243,7 @@ fn apply(files: &mut Files, op: &Op) {
         _ => {}
     }
 
-    // A further name whose file went, or became a further name itself, is none.
+    // A hard link is dropped if its file is gone or became a hard link itself.
     let firsts: Files = files.clone();
     files.retain(|_, e| match &e.kind {
         EntryKind::Hardlink(first) => firsts
@@ -264,7 +262,7 @@ fn rules() -> Rules {
     }
 }
 
-/// What is said of a comparison, either way.
+/// Formats the result of a comparison, either way.
 fn said(found: Result<Plan, Refusal>) -> String {
     match found {
         Ok(plan) => {
@@ -282,22 +280,41 @@ fn said(found: Result<Plan, Refusal>) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 40,
+        max_shrink_iters: 300,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_memory_changes_no_result(
-        rounds in prop::collection::vec((prop::collection::vec(an_op(), 0..3), prop::collection::vec(an_op(), 0..3), any::<bool>()), 1..6),
+        rounds in prop::collection::vec(
+            (
+                prop::collection::vec(an_op(), 0..3),
+                prop::collection::vec(an_op(), 0..3),
+                any::<bool>(),
+            ),
+            1..6,
+        ),
         protected in prop::option::of(0..8u8),
     ) {
-        let protect = PathFilter::at_top(&protected.iter().map(|d| format!("/d{d}/")).collect::<Vec<_>>());
-        let host = HostRules { protect: &protect, spared: &[], max_delete: Limit::NONE, owners: &Names };
-        let (mut have, mut want) = (base(), base());
+        let patterns: Vec<String> = protected.iter().map(|d| format!("/d{d}/")).collect();
+        let protect = PathFilter::at_top(&patterns);
+        let host = HostRules {
+            protect: &protect,
+            spared: &[],
+            max_delete: Limit::NONE,
+            owners: &Names,
+        };
+        let mut have = base();
+        let mut want = base();
         let mut memory = Memory::default();
 
         for (ours, theirs, deployed) in rounds {
             ours.iter().for_each(|op| apply(&mut have, op));
             theirs.iter().for_each(|op| apply(&mut want, op));
-            let (tree, release) = (Tree::of(&have), manifest(&want));
+            let tree = Tree::of(&have);
+            let release = manifest(&want);
             let plain = crate::diff::diff(&tree, &release, &rules(), &[], &host);
             let again = memory.diff(&tree, &release, &rules(), &[], &host);
             prop_assert_eq!(said(again), said(plain));
@@ -318,7 +335,8 @@ fn only_the_pages_that_changed_are_read() {
         owners: &Names,
     };
 
-    let (mut have, mut want) = (base(), base());
+    let mut have = base();
+    let mut want = base();
     let mut memory = Memory::default();
     let mut compare = |have: &Files, want: &Files| {
         let tree = Tree::of(have);
@@ -344,7 +362,7 @@ fn only_the_pages_that_changed_are_read() {
     let (changes, read) = compare(&have, &want);
     assert!(changes == 1 && read > 0 && read < 4000, "{read}");
 
-    // What differed is looked at again, whether or not it was put in place.
+    // A path that differed is compared again, applied or not.
     assert_eq!(compare(&have, &want), (1, 1));
     have = want.clone();
     let (changes, read) = compare(&have, &want);

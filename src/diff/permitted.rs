@@ -1,4 +1,4 @@
-//! What a release may touch on this host at all: scope, excludes, the host's own protection, owners.
+//! Permission to touch paths on this host: scope, excludes, the host's own protection, owners.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -12,35 +12,36 @@ use crate::manifest::rules::{Exclude, PathFilter, UnknownOwner};
 use crate::manifest::{Entry, Owner, Rules, TreePath};
 use crate::units::Limit;
 
-/// Turns owners' names into this host's numbers. An error is not "no such name": it ends the comparison.
+/// Turns owners' names into this host's numbers. An error does not mean "no such name": it ends the
+/// comparison.
 pub trait OwnerResolver {
-    /// The number of the user `name`.
+    /// Returns the number of the user `name`.
     fn uid(&self, name: &str) -> Result<Option<u32>>;
-    /// The number of the group `name`.
+    /// Returns the number of the group `name`.
     fn gid(&self, name: &str) -> Result<Option<u32>>;
 }
 
-/// What the host itself says about its tree.
+/// Rules that the host sets for its own tree.
 #[derive(Clone, Copy)]
 pub struct HostRules<'a> {
-    /// Never created, changed or deleted, whatever a release says.
+    /// Paths never created, changed or deleted by any release.
     pub protect: &'a PathFilter,
-    /// Left alone in the same way, for this release.
+    /// Paths left alone in the same way, for this release.
     pub spared: &'a [PathFilter],
-    /// The most deletions.
+    /// Largest number of deletions.
     pub max_delete: Limit,
-    /// The host's users and groups.
+    /// Users and groups of the host.
     pub owners: &'a dyn OwnerResolver,
 }
 
 impl<'a> HostRules<'a> {
-    /// The filters of what a release with these excludes leaves alone.
+    /// Returns the filters of paths that a release with these excludes leaves alone.
     pub(super) fn untouched(&self, excluded: &'a PathFilter) -> Vec<&'a PathFilter> {
         let filters = [self.protect, excluded].into_iter().chain(self.spared);
         filters.filter(|filter| !filter.is_empty()).collect()
     }
 
-    /// The patterns of what is left alone, whatever the release excludes.
+    /// Returns the patterns of paths left alone under any release.
     pub(super) fn patterns(&self) -> Vec<Vec<Exclude>> {
         std::iter::once(self.protect)
             .chain(self.spared)
@@ -49,29 +50,30 @@ impl<'a> HostRules<'a> {
     }
 }
 
-/// Where a path lies with regard to the scope.
+/// Position of a path relative to the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum ScopePosition {
     Inside,
-    /// A directory that leads to it.
+    /// A directory that leads to the scope.
     Above,
     Outside,
 }
 
-pub(super) fn place(scope: &[TreePath], path: &TreePath) -> Place {
+pub(super) fn scope_position(scope: &[TreePath], path: &TreePath) -> ScopePosition {
     if scope.is_empty() || scope.iter().any(|s| path.is_within(s)) {
-        Place::Inside
+        ScopePosition::Inside
     } else if scope
         .iter()
         .any(|s| is_within(s.as_bytes(), path.as_bytes()))
     {
-        Place::Above
+        ScopePosition::Above
     } else {
-        Place::Outside
+        ScopePosition::Outside
     }
 }
 
-/// Says of a sorted stream of paths which are to be left alone; what is below a matched directory is matched.
+/// Matches a sorted stream of paths against the filters. Everything below a matched directory is
+/// matched.
 pub(super) struct Guard<'a> {
     filters: Vec<&'a PathFilter>,
     covered: Option<TreePath>,
@@ -115,7 +117,7 @@ impl<'a> Owners<'a> {
         }
     }
 
-    /// All owners that were looked up.
+    /// Returns all owners looked up so far.
     pub(super) fn known(&self) -> Vec<(Arc<Owner>, LocalOwner)> {
         self.known
             .iter()
@@ -127,7 +129,7 @@ impl<'a> Owners<'a> {
         self.local_at(&entry.owner, &entry.path)
     }
 
-    /// The owner of what errors call `path`.
+    /// Returns the local owner; errors name `path`.
     pub(super) fn local_at(
         &mut self,
         owner: &Arc<Owner>,
@@ -143,7 +145,7 @@ impl<'a> Owners<'a> {
                 (Some(_), None) if !numeric => None,
                 (_, found) => Some(found.unwrap_or(number)),
             };
-            // To the kernel that number means "leave it as it is".
+            // The kernel takes this number as "leave the owner unchanged".
             id.filter(|&id| id != NO_ID)
                 .ok_or_else(|| Refusal::UnknownOwner {
                     path: path.to_string(),
@@ -160,7 +162,8 @@ impl<'a> Owners<'a> {
             None => Ok(None),
         };
 
-        let (user, group) = (owner.user.as_deref(), owner.group.as_deref());
+        let user = owner.user.as_deref();
+        let group = owner.group.as_deref();
         let uid = match self.rules.set_user {
             true => Some(resolve(
                 "user",
