@@ -1,4 +1,4 @@
-//! What `makuo log` and `makuo status` say: rows and notes for people, lines for scripts.
+//! Output of `makuo log` and `makuo status`: rows and notes for people, lines for scripts.
 //!
 //! Pure; knows neither stream nor colour.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::paint::Tint;
-use super::table::{Align, Cell, Table};
+use super::table::{Align, Cell, TextTable};
 use super::words;
 use crate::id::NamedHost;
 use crate::keys::shown_time;
@@ -17,12 +17,12 @@ use crate::units::shown_duration;
 use crate::wire::message::Tombstone;
 use crate::wire::query::{Drifted, Stale};
 
-/// Characters of a fingerprint that tell keys apart.
+/// Characters of a fingerprint that distinguish keys.
 const SHORT_KEY: usize = "SHA256:".len() + 10;
 
-/// A row a release, the newest first; what runs has a mark.
-pub(super) fn releases(log: &ReleaseLog) -> Table {
-    let mut table = Table::new(&[
+/// Formats one row for each release, the newest first, with a mark on running releases.
+pub(super) fn releases(log: &ReleaseLog) -> TextTable {
+    let mut table = TextTable::new(&[
         Align::Left,
         Align::Left,
         Align::Left,
@@ -93,7 +93,7 @@ fn release_row(log: &ReleaseLog, release: &LogRelease) -> Vec<Cell> {
     ]
 }
 
-/// "web1, web2", or "all 5".
+/// Formats host names: "web1, web2", or "all 5".
 fn some(log: &ReleaseLog, hosts: &[NamedHost]) -> Option<String> {
     match hosts.len() {
         0 => None,
@@ -103,7 +103,7 @@ fn some(log: &ReleaseLog, hosts: &[NamedHost]) -> Option<String> {
     }
 }
 
-/// What the rows do not say, and how much there is.
+/// Formats notes beyond the rows, and totals.
 pub(super) fn log_notes(log: &ReleaseLog) -> Vec<String> {
     let mut notes = Vec::new();
     let without = log.without();
@@ -125,9 +125,9 @@ pub(super) fn log_notes(log: &ReleaseLog) -> Vec<String> {
     notes
 }
 
-/// A row a host and tree.
-pub(super) fn standings(standings: &[Standing]) -> Table {
-    let mut table = Table::new(&[]);
+/// Formats one row for each host and tree.
+pub(super) fn standings(standings: &[Standing]) -> TextTable {
+    let mut table = TextTable::new(&[]);
     for standing in standings {
         let running = standing.told.as_ref().and_then(|told| told.running);
         let tint = match (&standing.told, standing.at_work()) {
@@ -157,7 +157,7 @@ pub(super) fn standings(standings: &[Standing]) -> Table {
     table
 }
 
-/// What a tombstone says of a release that hosts run.
+/// Describes the tombstone of a running release.
 fn buried(stone: &Tombstone) -> &'static str {
     if stone.revert {
         "was taken back"
@@ -166,7 +166,7 @@ fn buried(stone: &Tombstone) -> &'static str {
     }
 }
 
-/// "split: another www@2 on web3".
+/// Formats "split: another www@2 on web3".
 fn split(standing: &Standing) -> String {
     let running = standing.told.as_ref().and_then(|told| told.running);
     match standing.split.is_empty() {
@@ -181,7 +181,7 @@ fn split(standing: &Standing) -> String {
     }
 }
 
-/// "behind: newest is www@13", or what the host lacks under a part that it has.
+/// Formats "behind: newest is www@13", or the missing rest under a partial release.
 fn missed(standing: &Standing) -> Option<String> {
     let release = |serial| words::release(&standing.tree, Some(serial));
     if let Some(whole) = standing.lacks {
@@ -212,7 +212,7 @@ fn missed(standing: &Standing) -> Option<String> {
     })
 }
 
-/// "idle", "staging www@13 from ci", "no answer".
+/// Formats "idle", "staging www@13 from ci", "no answer".
 fn doing(standing: &Standing) -> String {
     match standing.told.as_ref().map(|told| &told.work) {
         None => "no answer".to_string(),
@@ -228,7 +228,7 @@ fn stale(standing: &Standing) -> Option<Stale> {
     standing.told.as_ref()?.stale
 }
 
-/// "old: made 40 d ago, max_age is 30 d".
+/// Formats "old: made 40 d ago, max_age is 30 d".
 fn old(Stale { age, max_age }: Stale) -> String {
     format!(
         "old: made {} ago, max_age is {}",
@@ -241,7 +241,7 @@ fn drifted(standing: &Standing) -> Option<Drifted> {
     standing.told.as_ref()?.drifted
 }
 
-/// "drifted 3 times, repaired 2: 4 paths are not as its release says".
+/// Formats "drifted 3 times, repaired 2: 4 paths are not as its release says".
 fn mended(
     Drifted {
         drifted,
@@ -268,7 +268,7 @@ fn mended(
     }
 }
 
-/// "www@13 5 min ago: no space left": the first line of what went wrong.
+/// Formats "www@13 5 min ago: no space left", with the first line of the error.
 fn trouble(standing: &Standing) -> Option<String> {
     let trouble = standing.told.as_ref()?.trouble.as_ref()?;
     let release = words::release(&standing.tree, Some(trouble.serial));
@@ -282,7 +282,7 @@ fn trouble(standing: &Standing) -> Option<String> {
     ))
 }
 
-/// How many there are, and how many of them a person has to look at.
+/// Formats the number of hosts, and of hosts that need attention.
 pub(super) fn summary(standings: &[Standing]) -> String {
     let all = words::count(count(standings, |_| true) as u64, "host");
     let behind = match count(standings, is_behind) {
@@ -313,7 +313,7 @@ pub(super) fn summary(standings: &[Standing]) -> String {
     format!("{all}, {behind}{buried}{split}{old}{silent}")
 }
 
-/// How many hosts there are; two of one name are two.
+/// Counts hosts; two hosts of the same name are two.
 fn count(standings: &[Standing], of: impl Fn(&Standing) -> bool) -> usize {
     let of = standings.iter().filter(|s| of(s));
     of.map(|s| (s.host.as_str(), s.address))
@@ -337,7 +337,7 @@ fn hosts_with_old(standings: &[Standing]) -> BTreeSet<String> {
     hosts(standings, |s| stale(s).is_some())
 }
 
-/// Whether a release, or a part of it, is missing.
+/// Returns true if a release, or a part of one, is missing.
 fn is_behind(standing: &Standing) -> bool {
     standing.behind.is_some() || standing.lacks.is_some() || !standing.lacks_parts.is_empty()
 }
@@ -386,7 +386,7 @@ impl<'a> ReleaseLine<'a> {
     }
 }
 
-/// The fields of a log's result.
+/// Fields of a log's result.
 #[derive(Serialize)]
 pub(super) struct LogResult<'a> {
     tree: &'a str,
@@ -410,7 +410,7 @@ impl<'a> LogResult<'a> {
     }
 }
 
-/// Where a host stands, for scripts.
+/// Standing of a host, for scripts.
 #[derive(Serialize)]
 pub(super) struct StandingLine<'a> {
     event: &'static str,
@@ -429,7 +429,7 @@ pub(super) struct StandingLine<'a> {
     lacks: Option<u64>,
     lacks_parts: Vec<u64>,
     stale: Option<Old>,
-    drift: Option<Looks>,
+    drift: Option<DriftChecks>,
     error: Option<&'a str>,
     error_serial: Option<u64>,
     error_age: Option<u64>,
@@ -441,16 +441,16 @@ struct AtWork<'a> {
     sender: &'a str,
 }
 
-/// What the host found when it looked for drift by itself, since its start.
+/// Drift checks of the host since its start.
 #[derive(Serialize)]
-struct Looks {
+struct DriftChecks {
     looks: u64,
     drifted: u64,
     repaired: u64,
     paths: u64,
 }
 
-/// In seconds.
+/// Ages in seconds.
 #[derive(Serialize)]
 struct Old {
     age: u64,
@@ -482,7 +482,7 @@ impl<'a> StandingLine<'a> {
             lacks: standing.lacks.map(|s| s.0),
             lacks_parts: standing.lacks_parts.iter().map(|s| s.0).collect(),
             stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
-            drift: drifted(standing).map(|told| Looks {
+            drift: drifted(standing).map(|told| DriftChecks {
                 looks: told.looks,
                 drifted: told.drifted,
                 repaired: told.repaired,
@@ -495,7 +495,7 @@ impl<'a> StandingLine<'a> {
     }
 }
 
-/// The fields of a status's result.
+/// Fields of a status's result.
 #[derive(Serialize)]
 pub(super) struct StatusResult {
     hosts: usize,
@@ -518,7 +518,7 @@ impl StatusResult {
 #[cfg(test)]
 mod tests {
     use super::super::paint::Painter;
-    use super::super::sample::{Buffer, host};
+    use super::super::sample::{SharedBuffer, host};
     use super::super::{Human, Json, Verbosity};
     use super::*;
     use crate::block::BlockHash;
@@ -647,7 +647,8 @@ mod tests {
     }
 
     fn human(tell: impl FnOnce(&mut Human)) -> String {
-        let (out, talk) = (Buffer::default(), Buffer::default());
+        let out = SharedBuffer::default();
+        let talk = SharedBuffer::default();
         tell(&mut Human::to(
             Box::new(out.clone()),
             Box::new(talk.clone()),
@@ -658,7 +659,7 @@ mod tests {
     }
 
     fn json(tell: impl FnOnce(&mut Json)) -> String {
-        let out = Buffer::default();
+        let out = SharedBuffer::default();
         tell(&mut Json::to(Box::new(out.clone())));
         out.text()
     }
@@ -698,24 +699,29 @@ mod tests {
             name: host("web3"),
             address: Some([10, 0, 0, 4].into()),
         };
+
         let mut log = log();
         log.releases[1].running = vec![one.clone()];
         log.silent = vec![one.clone()];
         let shown = human(|h| h.log(&log));
+
         assert!(
             shown.contains("runs on web3 (10.0.0.4)")
                 && shown.contains("did not answer: web3 (10.0.0.4)"),
             "{shown}"
         );
+
         assert!(json(|j| j.log(&log)).contains(r#""running":["web3 (10.0.0.4)"]"#));
         let mut fleet = fleet();
         fleet[2].named = one.clone();
         fleet[0].split = vec![one];
         let shown = human(|h| h.status(&fleet));
+
         assert!(
             shown.contains("split: another www@17 on web3 (10.0.0.4)"),
             "{shown}"
         );
+
         assert!(json(|j| j.status(&fleet)).contains(r#""behind":["web3 (10.0.0.4)","web4"]"#));
     }
 

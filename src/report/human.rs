@@ -1,7 +1,7 @@
 //! Text for people: bars on a terminal, plain lines in a pipe.
 //!
-//! Owns the wording of results (standard output) and talk (standard error). Must not know JSON, and must not decide: what
-//! counts as failure is in the outcome.
+//! Owns the wording of results (standard output) and talk (standard error). Must not know JSON, and
+//! must not decide: the outcome defines failure.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::paint::{Painter, Tint};
-use super::table::{Align, Cell, Table};
-use super::{Settings, Verbosity, fleet, put_line, tell_failure, tell_trouble, words};
+use super::table::{Align, Cell, TextTable};
+use super::{Settings, Verbosity, fleet, put_line, words, write_failure, write_trouble};
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::Stranger;
@@ -22,10 +22,10 @@ use crate::outcome::{
 use crate::outcome::{ReleaseLog, Standing};
 use crate::units::{ByteSize, printable};
 
-/// How often a bar turns its spinner.
-const TICK: Duration = Duration::from_millis(120);
-/// In a pipe, progress is said whenever another tenth has gone.
-const STEPS: u64 = 10;
+/// Interval of a bar's spinner.
+const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
+/// Number of progress lines in a pipe: one for each tenth.
+const PROGRESS_STEPS: u64 = 10;
 
 /// Writes text for people.
 pub struct Human {
@@ -40,7 +40,7 @@ pub struct Human {
 }
 
 impl Human {
-    /// Text on this process's standard output and standard error.
+    /// Writes to this process's standard output and standard error.
     pub fn terminal(settings: Settings) -> Self {
         Self {
             out: Box::new(std::io::stdout()),
@@ -54,7 +54,7 @@ impl Human {
         }
     }
 
-    /// Text to `out` and `talk`, without bars.
+    /// Writes to `out` and `talk`, without bars.
     pub fn to(
         out: Box<dyn Write + Send>,
         talk: Box<dyn Write + Send>,
@@ -73,20 +73,20 @@ impl Human {
         }
     }
 
-    /// Says what is being done now.
+    /// Shows the current step.
     pub fn start(&mut self, what: &str) {
         if self.bars {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(style("{spinner} {msg}"));
             bar.set_message(words::safe(what));
-            bar.enable_steady_tick(TICK);
+            bar.enable_steady_tick(SPINNER_INTERVAL);
             self.replace_bar(Some(bar));
         } else if self.verbosity >= Verbosity::Verbose {
-            self.say(&words::safe(what));
+            self.print(&words::safe(what));
         }
     }
 
-    /// The end of a deploy, dry run or diff.
+    /// Shows the end of a deploy, dry run or diff.
     pub fn outcome(&mut self, outcome: &Outcome) {
         self.replace_bar(None);
         match outcome.purpose {
@@ -100,7 +100,7 @@ impl Human {
             Purpose::DryRun | Purpose::Diff => {
                 self.drift(outcome);
                 if self.verbosity > Verbosity::Quiet {
-                    self.say(&audit_summary(outcome));
+                    self.print(&audit_summary(outcome));
                 }
             }
         }
@@ -108,18 +108,18 @@ impl Human {
         self.trouble(outcome);
     }
 
-    /// The end of a deploy that had nothing to send.
+    /// Shows the end of a deploy with nothing to send.
     pub fn unchanged(&mut self) {
         self.replace_bar(None);
         if self.verbosity >= Verbosity::Verbose {
-            self.say("nothing has changed: nothing is sent");
+            self.print("nothing has changed: nothing is sent");
         }
     }
 
-    /// The hosts that are alive.
+    /// Lists the hosts that are alive.
     pub fn members(&mut self, around: &Survey) {
         self.replace_bar(None);
-        let mut table = Table::new(&[]);
+        let mut table = TextTable::new(&[]);
         for member in &around.members {
             let trees: Vec<String> = member
                 .trees
@@ -140,11 +140,11 @@ impl Human {
             .for_each(|line| self.data(line));
 
         if self.verbosity > Verbosity::Quiet {
-            self.say(&words::count(around.members.len() as u64, "host"));
+            self.print(&words::count(around.members.len() as u64, "host"));
             let hosts = around.members.iter().map(|m| (&m.host, m.address.ip()));
-            shared_names(hosts).iter().for_each(|text| self.say(text));
+            shared_names(hosts).iter().for_each(|text| self.print(text));
             for Stranger { address, kind } in &around.strangers {
-                self.say(&format!(
+                self.print(&format!(
                     "{address} {}: it is not heard",
                     Stranger::describe(*kind)
                 ));
@@ -152,7 +152,7 @@ impl Human {
         }
     }
 
-    /// The releases that the fleet knows.
+    /// Lists the releases known in the fleet.
     pub fn log(&mut self, log: &ReleaseLog) {
         self.replace_bar(None);
         fleet::releases(log)
@@ -164,7 +164,7 @@ impl Human {
             .for_each(|line| self.note(line));
     }
 
-    /// Where hosts stand.
+    /// Shows the standing of each host.
     pub fn status(&mut self, standings: &[Standing]) {
         self.replace_bar(None);
         fleet::standings(standings)
@@ -177,27 +177,27 @@ impl Human {
         shared_names(hosts).iter().for_each(|text| self.note(text));
     }
 
-    /// One or more lines of data; nothing when `text` is empty.
+    /// Writes one or more lines of data; nothing for an empty `text`.
     pub fn data(&mut self, text: &str) {
         if !text.is_empty() {
             put_line(&mut *self.out, text);
         }
     }
 
-    /// A failure that ended the command early.
+    /// Reports a failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
         self.replace_bar(None);
-        tell_failure(&mut *self.talk, self.talk_paint, error);
+        write_failure(&mut *self.talk, self.talk_paint, error);
     }
 
-    /// A line of talk, unless quiet.
+    /// Writes a line of talk, unless quiet.
     pub fn note(&mut self, line: &str) {
         if self.verbosity > Verbosity::Quiet {
-            self.say(&words::quoted(line));
+            self.print(&words::quoted(line));
         }
     }
 
-    fn say(&mut self, line: &str) {
+    fn print(&mut self, line: &str) {
         let talk = &mut self.talk;
         match &self.bar {
             Some(bar) => bar.suspend(|| put_line(&mut **talk, line)),
@@ -222,7 +222,7 @@ impl Human {
                 let bar =
                     ProgressBar::with_draw_target(Some(total.0), ProgressDrawTarget::stderr());
                 bar.set_style(style("{spinner} {wide_bar} {msg}"));
-                bar.enable_steady_tick(TICK);
+                bar.enable_steady_tick(SPINNER_INTERVAL);
                 self.replace_bar(Some(bar));
             }
             if let Some(bar) = &self.bar {
@@ -234,13 +234,13 @@ impl Human {
 
         let step = sent
             .0
-            .saturating_mul(STEPS)
+            .saturating_mul(PROGRESS_STEPS)
             .checked_div(total.0)
-            .unwrap_or(STEPS);
+            .unwrap_or(PROGRESS_STEPS);
 
         if step > self.step {
             self.step = step;
-            self.say(&progress_words(progress));
+            self.print(&progress_words(progress));
         }
     }
 
@@ -266,11 +266,11 @@ impl Human {
             address: *address,
         };
 
-        self.say(&format!("{host} {state}{why}"));
+        self.print(&format!("{host} {state}{why}"));
     }
 
     fn hosts(&mut self, outcome: &Outcome) {
-        let mut table = Table::new(&[
+        let mut table = TextTable::new(&[
             Align::Left,
             Align::Left,
             Align::Left,
@@ -311,7 +311,7 @@ impl Human {
         }
     }
 
-    /// What did not go well, with every name and reason.
+    /// Lists all failures with names and reasons.
     fn trouble(&mut self, outcome: &Outcome) {
         if !matches!(outcome.exit, ExitStatus::Refused | ExitStatus::Mixed) {
             return;
@@ -323,7 +323,7 @@ impl Human {
                 .is_empty()
                 .then_some("`makuo members` shows the hosts that are alive and their trees")
         });
-        tell_trouble(
+        write_trouble(
             &mut *self.talk,
             self.talk_paint,
             &trouble_text(outcome),
@@ -341,7 +341,7 @@ impl Observer for Human {
         let verbose = self.verbosity >= Verbosity::Verbose;
         match event {
             Event::Member(m) if verbose => {
-                self.say(&format!(
+                self.print(&format!(
                     "member {} at {} ({})",
                     m.host,
                     m.address,
@@ -350,15 +350,16 @@ impl Observer for Human {
             }
             Event::Scanned(s) => {
                 let entries = words::plural_count(s.entries, "entry", "entries");
-                let (took, hashed) = (words::seconds(s.took), s.hashed);
-                self.say(&format!(
+                let took = words::seconds(s.took);
+                let hashed = s.hashed;
+                self.print(&format!(
                     "source: {entries}, {} ({hashed} hashed) in {took}",
                     s.bytes
                 ));
             }
             Event::Released(r) => {
                 let release = words::rollback(&r.tree, Some(r.serial), r.rollback_to);
-                self.say(&format!(
+                self.print(&format!(
                     "release {release}, signed by {}",
                     words::safe(&r.fingerprint)
                 ));
@@ -366,17 +367,17 @@ impl Observer for Human {
             Event::Host(change) => self.host(change),
             Event::Change(change) if verbose => {
                 let line = drift_line(&change.line, self.talk_paint);
-                self.say(&format!("{}:{}", words::list(&change.hosts), &line[1..]));
+                self.print(&format!("{}:{}", words::list(&change.hosts), &line[1..]));
             }
             Event::Progress(progress) => self.progress(progress),
-            Event::Note(text) => self.say(&words::quoted(text)),
+            Event::Note(text) => self.print(&words::quoted(text)),
             Event::Member(_) | Event::Change(_) | Event::Files(_) => {}
         }
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // A template that cannot be read is a mistake in this file; the default bar is no reason to stop a deploy.
+    // An invalid template is a mistake in this file; the default bar is no reason to stop a deploy.
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
@@ -406,10 +407,11 @@ fn tint_of(state: HostState) -> Tint {
     }
 }
 
-/// Host, state, release, written, deleted, received, time, reason.
+/// Builds a row: host, state, release, written, deleted, received, time, reason.
 fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
     let worked = host.state.has_release() && host.state != HostState::Unchanged;
     let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
+
     vec![
         host.named().to_string().into(),
         Cell::new(host.state.word(), tint_of(host.state)),
@@ -421,7 +423,7 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
         when_worked(format!("{} deleted", host.files_deleted)),
         when_worked(host.bytes_received.to_string()),
         when_worked(words::seconds(host.took)),
-        // What a command printed follows below.
+        // The output of a command follows below.
         Cell::new(
             words::safe(
                 host.error
@@ -434,7 +436,7 @@ fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
     ]
 }
 
-/// `  >f.st......  content  css/site.css`
+/// ` >f.st...... content css/site.css`
 fn drift_line(line: &DriftLine, painter: Painter) -> String {
     let tint = match line.what {
         DriftKind::Missing => Tint::Good,
@@ -464,7 +466,8 @@ fn deploy_summary(o: &Outcome) -> String {
     };
 
     format!(
-        "{}: {have} of {}{unknown}; {} written, {} deleted; sent {} for a release of {}{rate} in {}; {} repaired",
+        "{}: {have} of {}{unknown}; {} written, {} deleted; \
+         sent {} for a release of {}{rate} in {}; {} repaired",
         words::rollback(&o.tree, o.serial, o.rollback_to),
         words::count(o.hosts.len() as u64, "host"),
         words::count(o.files_written, "file"),
@@ -491,7 +494,7 @@ fn audit_summary(o: &Outcome) -> String {
     }
 }
 
-/// Hosts that answered an audit and are in no group.
+/// Returns the hosts that answered an audit and are in no group.
 fn without_drift(o: &Outcome) -> Vec<NamedHost> {
     let drifts = |host: &NamedHost| o.drift.iter().any(|g| g.hosts.contains(host));
     o.hosts
@@ -512,12 +515,12 @@ fn trouble_text(o: &Outcome) -> String {
     let mut lines = vec![match (o.exit, o.purpose) {
         (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
         (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
-        // The reason says how many answered.
+        // The reason includes the number of answers.
         (_, Purpose::Deploy) if o.hosts.is_empty() => format!("{} was offered to no host", o.tree),
         (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
             format!("{release} was taken back: no host has it")
         }
-        (_, Purpose::Deploy) => format!("{release} was not put anywhere: no host changed"),
+        (_, Purpose::Deploy) => format!("{release} was not deployed: no host changed"),
         _ => format!("no host could be compared with {}", o.tree),
     }];
 
@@ -556,7 +559,7 @@ fn trouble_text(o: &Outcome) -> String {
     lines.join("\n")
 }
 
-/// What hosts have after a deploy that did not end well everywhere.
+/// Describes the hosts' releases after a deploy that failed somewhere.
 fn mixed_text(o: &Outcome, release: &str) -> String {
     let count = |of: fn(HostState) -> bool| o.hosts.iter().filter(|h| of(h.state)).count();
     let has = count(HostState::has_release);
@@ -591,12 +594,13 @@ fn mixed_text(o: &Outcome, release: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{self, Buffer};
+    use super::super::sample::{self, SharedBuffer};
     use super::*;
     use crate::id::HostName;
 
     fn told(verbosity: Verbosity, painter: Painter, tell: impl FnOnce(&mut Human)) -> String {
-        let (out, talk) = (Buffer::default(), Buffer::default());
+        let out = SharedBuffer::default();
+        let talk = SharedBuffer::default();
         tell(&mut Human::to(
             Box::new(out.clone()),
             Box::new(talk.clone()),

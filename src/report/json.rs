@@ -1,26 +1,31 @@
 //! One JSON object a line, for scripts.
 //!
-//! Owns the names of the fields, which never change, only grow. Every stream ends with exactly one `result`, also when
-//! the command failed before it began; that of a watch has one for each batch, without a serial when nothing was sent.
-//! Numbers are plain: bytes, bits a second, seconds.
+//! Owns the names of the fields, which never change, only grow. Every stream ends with exactly one
+//! `result`, even if the command failed before it began. A watch has one for each batch, without a
+//! serial if nothing was sent. Numbers are plain: bytes, bits a second, seconds.
 //!
-//! | event | fields |
-//! |---|---|
-//! | `member` | host, address, version, trees [{tree, serial}] |
-//! | `scanned` | entries, bytes, hashed, seconds |
-//! | `released` | tree, serial, key; rollback_to when it puts an earlier release again |
-//! | `host` | host, state, error; the last one of a host also serial, files_written, files_deleted, bytes_received, seconds |
-//! | `change` | hosts, path, kind (rsync's eleven columns), what (a word); path_base64 when the path is not UTF-8 |
-//! | `progress` | sent, total, rate, ready, targets |
-//! | `note` | text |
-//! | `release` | of a log: tree, serial, release (its identity), created, key, entries, bytes, running [host], kept [host] |
-//! | `host` | of a status: host, address, tree, serial, state, at_work [serial, sender], behind, newest, error, error_serial, error_age |
-//! | `result` | tree, serial, exit, targets, committed, unchanged, failed, absent, files_written, files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; unknown when there are any; rollback_to of a rollback; error and hint when there was trouble |
+//! Fields by event:
+//! - `member`: host, address, version, trees [{tree, serial}]
+//! - `scanned`: entries, bytes, hashed, seconds
+//! - `released`: tree, serial, key; rollback_to for an earlier release
+//! - `host`: host, state, error; the last one of a host also serial, files_written, files_deleted,
+//!   bytes_received, seconds
+//! - `change`: hosts, path, kind (rsync's eleven columns), what (a word); path_base64 unless the
+//!   path is UTF-8
+//! - `progress`: sent, total, rate, ready, targets
+//! - `note`: text
+//! - `release` of a log: tree, serial, release (its identity), created, key, entries, bytes,
+//!   running [host], kept [host]
+//! - `host` of a status: host, address, tree, serial, state, at_work [serial, sender], behind,
+//!   newest, error, error_serial, error_age
+//! - `result`: tree, serial, exit, targets, committed, unchanged, failed, absent, files_written,
+//!   files_deleted, bytes_release, bytes_sent, repaired, rate, seconds, key; unknown if there are
+//!   any; rollback_to of a rollback; error and hint after a failure
 //!
-//! In a result `committed` counts every target that has the release, so `unchanged` is a part of it, and `targets` is
-//! `committed + failed + absent` after a deploy; `unknown`, of whom nobody knows whether they have it, is a part of `failed`.
-//! After an audit nothing is committed and `drifted` counts the hosts
-//! that differ.
+//! In a result `committed` counts every target that has the release, including `unchanged`, and
+//! `targets` is `committed + failed + absent` after a deploy. `failed` includes `unknown`, the
+//! hosts with an unknown outcome. After an audit nothing is committed and `drifted` counts the
+//! hosts that differ.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -47,12 +52,12 @@ pub struct Json {
 }
 
 impl Json {
-    /// JSON lines on standard output.
+    /// Writes to standard output.
     pub fn stdout() -> Self {
         Self::to(Box::new(std::io::stdout()))
     }
 
-    /// JSON lines to `out`.
+    /// Writes to `out`.
     pub fn to(out: Box<dyn Write + Send>) -> Self {
         Self {
             out,
@@ -60,7 +65,7 @@ impl Json {
         }
     }
 
-    /// The changes that were not told one by one, every host's last word, and the result.
+    /// Writes the changes not reported before, the final state of every host, and the result.
     pub fn outcome(&mut self, outcome: &Outcome) {
         if !self.changes_told {
             for group in &outcome.drift {
@@ -78,7 +83,7 @@ impl Json {
         self.put(&Line::Result(ResultLine::of(outcome)));
     }
 
-    /// The members, those who are not heard, and the result.
+    /// Writes the members, the peers that are ignored, and the result.
     pub fn members(&mut self, around: &Survey) {
         around
             .members
@@ -86,7 +91,8 @@ impl Json {
             .for_each(|member| self.put(&Line::member(member)));
 
         for Stranger { address, kind } in &around.strangers {
-            let (address, why) = (address.to_string(), Stranger::describe(*kind));
+            let address = address.to_string();
+            let why = Stranger::describe(*kind);
             self.put(&Line::Stranger { address, why });
         }
 
@@ -96,7 +102,7 @@ impl Json {
         });
     }
 
-    /// The releases that the fleet knows, and the result.
+    /// Writes the releases known in the fleet, and the result.
     pub fn log(&mut self, log: &ReleaseLog) {
         log.releases
             .iter()
@@ -104,7 +110,7 @@ impl Json {
         self.plain(&fleet::LogResult::new(log));
     }
 
-    /// Where hosts stand, and the result.
+    /// Writes the standing of each host, and the result.
     pub fn status(&mut self, standings: &[Standing]) {
         standings
             .iter()
@@ -112,22 +118,22 @@ impl Json {
         self.plain(&fleet::StatusResult::new(standings));
     }
 
-    /// A result with fields of its own.
+    /// Writes a result with extra fields.
     pub fn plain(&mut self, fields: &impl Serialize) {
-        self.put(&Plain {
+        self.put(&PlainResult {
             event: "result",
             exit: 0,
             fields,
         });
     }
 
-    /// The result of a command that failed early.
+    /// Writes the result of a command that failed early.
     pub fn failure(&mut self, error: &Error) {
         self.put(&Line::Result(ResultLine::of_failure(error)));
     }
 
     fn put(&mut self, line: &impl Serialize) {
-        // Only maps with keys that are no strings can fail here, and there are none.
+        // Only maps with keys other than strings can fail here, and there are none.
         if let Ok(text) = serde_json::to_string(line) {
             put_line(&mut *self.out, &text);
         }
@@ -146,7 +152,7 @@ impl Observer for Json {
                 self.put(&Line::change(hosts, line));
             }
             Event::Progress(progress) => self.put(&Line::progress(progress)),
-            // Every path has a line of its own where it differs.
+            // Every differing path has a line of its own.
             Event::Files(_) => {}
             Event::Note(text) => self.put(&Line::Note { text }),
         }
@@ -154,7 +160,7 @@ impl Observer for Json {
 }
 
 #[derive(Serialize)]
-struct Plain<'a, T: Serialize> {
+struct PlainResult<'a, T: Serialize> {
     event: &'static str,
     exit: u8,
     #[serde(flatten)]
@@ -200,7 +206,7 @@ enum Line<'a> {
         state: &'static str,
         error: Option<&'a str>,
         #[serde(flatten)]
-        last: Option<LastWord>,
+        last: Option<FinalHostLine>,
     },
     Change {
         hosts: Vec<&'a str>,
@@ -232,7 +238,7 @@ struct TreeField<'a> {
 }
 
 #[derive(Serialize)]
-struct LastWord {
+struct FinalHostLine {
     serial: Option<u64>,
     files_written: u64,
     files_deleted: u64,
@@ -336,7 +342,7 @@ impl<'a> Line<'a> {
     }
 
     fn last_of(host: &'a HostResult) -> Self {
-        let last = LastWord {
+        let last = FinalHostLine {
             serial: host.serial.map(|s| s.0),
             files_written: host.files_written,
             files_deleted: host.files_deleted,
@@ -446,18 +452,18 @@ impl<'a> ResultLine<'a> {
     }
 }
 
-/// Whole milliseconds, so that a figure reads 0.842 and not 0.8419999.
+/// Rounds to milliseconds, so that a figure reads 0.842 and not 0.8419999.
 fn seconds(took: Duration) -> f64 {
     took.as_millis() as f64 / 1000.0
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{self, Buffer};
+    use super::super::sample::{self, SharedBuffer};
     use super::*;
 
     fn told(tell: impl FnOnce(&mut Json)) -> String {
-        let buffer = Buffer::default();
+        let buffer = SharedBuffer::default();
         tell(&mut Json::to(Box::new(buffer.clone())));
         let text = buffer.text();
         for line in text.lines() {

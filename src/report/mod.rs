@@ -1,8 +1,9 @@
 //! Progress and results, for people and for scripts.
 //!
-//! Owns everything that is written to standard output (data: what a script or a pipe wants) and standard error (talk:
-//! what a person watches). Must not decide anything: outcomes and exit codes come from `drive::outcome` as they are. A
-//! reader that went away (`makuo deploy | head`) silences the output and nothing else: a deploy is never cut off by it.
+//! Owns everything written to standard output (data, for a script or a pipe) and standard error
+//! (talk, for a person). Must not decide anything: outcomes and exit codes come from
+//! `drive::outcome` unchanged. A closed pipe (`makuo deploy | head`) silences the output and
+//! nothing else: the deploy continues.
 
 mod fleet;
 pub mod human;
@@ -23,12 +24,12 @@ pub use human::Human;
 pub use json::Json;
 pub use paint::{ColorChoice, Painter};
 
-/// How much talk a person wants.
+/// Amount of talk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Results and errors only.
     Quiet,
-    /// What a person at a terminal wants to follow.
+    /// Progress for a person at a terminal.
     #[default]
     Normal,
     /// Every host and path as it changes.
@@ -37,18 +38,18 @@ pub enum Verbosity {
     Debug,
 }
 
-/// How output was asked for on the command line.
+/// Output settings of the command line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Settings {
     /// One JSON object a line instead of text.
     pub json: bool,
-    /// How much talk.
+    /// Amount of talk.
     pub verbosity: Verbosity,
-    /// Whether to use colour.
+    /// Use of colour.
     pub color: ColorChoice,
 }
 
-/// Where a command reports to.
+/// Destination of a command's reports.
 pub enum Report {
     /// Text for people.
     Human(Human),
@@ -57,7 +58,7 @@ pub enum Report {
 }
 
 impl Report {
-    /// A report to this process's standard output and standard error.
+    /// Reports to this process's standard output and standard error.
     pub fn new(settings: Settings) -> Self {
         if settings.json {
             Report::Json(Json::stdout())
@@ -66,14 +67,14 @@ impl Report {
         }
     }
 
-    /// Says what is being done now; a spinner on a terminal.
+    /// Shows the current step; a spinner on a terminal.
     pub fn start(&mut self, what: &str) {
         if let Report::Human(human) = self {
             human.start(what);
         }
     }
 
-    /// The end of a deploy, dry run or diff: the last thing that its report is told.
+    /// Reports the end of a deploy, dry run or diff; nothing follows.
     pub fn outcome(&mut self, outcome: &Outcome) {
         match self {
             Report::Human(human) => human.outcome(outcome),
@@ -81,7 +82,7 @@ impl Report {
         }
     }
 
-    /// The end of a deploy that had nothing to send.
+    /// Reports the end of a deploy with nothing to send.
     pub fn unchanged(&mut self, outcome: &Outcome) {
         match self {
             Report::Human(human) => human.unchanged(),
@@ -89,7 +90,7 @@ impl Report {
         }
     }
 
-    /// The hosts that are alive: all of the output of `makuo members`.
+    /// Lists the hosts that are alive: all of the output of `makuo members`.
     pub fn members(&mut self, around: &Survey) {
         match self {
             Report::Human(human) => human.members(around),
@@ -97,7 +98,7 @@ impl Report {
         }
     }
 
-    /// The releases that the fleet knows: all of the output of `makuo log`.
+    /// Lists the releases known in the fleet: all of the output of `makuo log`.
     pub fn log(&mut self, log: &ReleaseLog) {
         match self {
             Report::Human(human) => human.log(log),
@@ -105,7 +106,7 @@ impl Report {
         }
     }
 
-    /// Where hosts stand: all of the output of `makuo status`.
+    /// Shows the standing of each host: all of the output of `makuo status`.
     pub fn status(&mut self, standings: &[Standing]) {
         match self {
             Report::Human(human) => human.status(standings),
@@ -113,7 +114,8 @@ impl Report {
         }
     }
 
-    /// The result of a command that has no hosts: `text` for people, the fields of `fields` in the result for scripts.
+    /// Reports the result of a command without hosts: `text` for people, the fields of `fields` for
+    /// scripts.
     pub fn plain(&mut self, text: &str, fields: &impl Serialize) {
         match self {
             Report::Human(human) => human.data(text),
@@ -121,20 +123,20 @@ impl Report {
         }
     }
 
-    /// A line of talk for a person; JSON has no place for it.
+    /// Writes a line of talk for a person; JSON has no place for it.
     pub fn note(&mut self, text: &str) {
         if let Report::Human(human) = self {
             human.note(text);
         }
     }
 
-    /// A failure that ended the command early.
+    /// Reports a failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
         match self {
             Report::Human(human) => human.failure(error),
             Report::Json(json) => {
                 json.failure(error);
-                tell_failure(
+                write_failure(
                     &mut std::io::stderr(),
                     Painter::stderr(ColorChoice::Auto),
                     error,
@@ -154,11 +156,11 @@ impl Observer for Report {
 }
 
 /// Writes `error: ...` and `hint: ...`, readable and safe on any terminal.
-pub fn tell_failure(out: &mut dyn Write, painter: Painter, error: &Error) {
-    tell_trouble(out, painter, &error.to_string(), error.hint_text());
+pub fn write_failure(out: &mut dyn Write, painter: Painter, error: &Error) {
+    write_trouble(out, painter, &error.to_string(), error.hint_text());
 }
 
-fn tell_trouble(out: &mut dyn Write, painter: Painter, error: &str, hint: Option<&str>) {
+fn write_trouble(out: &mut dyn Write, painter: Painter, error: &str, hint: Option<&str>) {
     put_line(
         out,
         &format!(
@@ -180,7 +182,7 @@ fn tell_trouble(out: &mut dyn Write, painter: Painter, error: &str, hint: Option
     }
 }
 
-/// Writes a line; a reader that is gone is no reason to stop what is being done, so the error ends here.
+/// Writes a line and ignores errors: a closed pipe must not stop the command.
 fn put_line(out: &mut dyn Write, line: &str) {
     let _ = out
         .write_all(line.as_bytes())

@@ -1,10 +1,10 @@
-//! Colour, or its absence: nothing is ever said by colour alone.
+//! Colour for streams that support it. No meaning depends on colour alone.
 //!
-//! Owns the decision whether a stream is coloured and the few tints. Must not know what it paints.
+//! Owns the decision per stream, and the few tints. Must not know the painted text.
 
 use std::io::IsTerminal;
 
-/// What `--color` says.
+/// Value of `--color`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum ColorChoice {
     /// On a terminal, unless NO_COLOR is set or the terminal is dumb.
@@ -16,16 +16,16 @@ pub enum ColorChoice {
     Never,
 }
 
-/// What a piece of text means.
+/// Meaning of a piece of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tint {
-    /// Nothing in particular.
+    /// Neutral.
     Plain,
-    /// It went well.
+    /// Success.
     Good,
-    /// It went wrong.
+    /// Failure.
     Bad,
-    /// Look at it.
+    /// Warning.
     Warn,
     /// Advice.
     Note,
@@ -49,7 +49,7 @@ impl Tint {
     }
 }
 
-/// Paints text, or leaves it as it is.
+/// Paints text, or leaves it unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Painter {
     on: bool,
@@ -61,7 +61,7 @@ impl Painter {
     /// Paints.
     pub const COLOR: Painter = Painter { on: true };
 
-    /// The painter for standard output.
+    /// Returns the painter for standard output.
     pub fn stdout(choice: ColorChoice) -> Self {
         Self {
             on: wanted(
@@ -73,7 +73,7 @@ impl Painter {
         }
     }
 
-    /// The painter for standard error.
+    /// Returns the painter for standard error.
     pub fn stderr(choice: ColorChoice) -> Self {
         Self {
             on: wanted(
@@ -85,12 +85,12 @@ impl Painter {
         }
     }
 
-    /// Whether this one paints.
+    /// Returns true for a painter with colour.
     pub fn is_on(self) -> bool {
         self.on
     }
 
-    /// `text`, in `tint` when colour is on.
+    /// Returns `text`, in `tint` if colour is on.
     pub fn paint(self, tint: Tint, text: &str) -> String {
         if self.on && tint != Tint::Plain && !text.is_empty() {
             format!("\x1b[{}m{text}\x1b[0m", tint.code())
@@ -104,7 +104,8 @@ fn env(name: &str) -> Option<String> {
     std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())
 }
 
-/// The rules of no-color.org: a set and not empty NO_COLOR wins over a terminal, a flag wins over both.
+/// Applies the rules of no-color.org: a set and not empty NO_COLOR overrides a terminal, and a flag
+/// overrides both.
 fn wanted(choice: ColorChoice, terminal: bool, no_color: Option<&str>, term: Option<&str>) -> bool {
     match choice {
         ColorChoice::Always => true,

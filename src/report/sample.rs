@@ -12,17 +12,17 @@ use crate::wire::seal::OpenError;
 
 const KEY: &str = "SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8";
 
-/// A stream that can be read while somebody else owns its other end.
+/// A stream with a second handle that reads the written bytes.
 #[derive(Clone, Default)]
-pub struct Buffer(Arc<Mutex<Vec<u8>>>);
+pub struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-impl Buffer {
+impl SharedBuffer {
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().expect("not poisoned").clone()).expect("UTF-8")
     }
 }
 
-impl Write for Buffer {
+impl Write for SharedBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0
             .lock()
@@ -215,7 +215,8 @@ pub fn events() -> Vec<Event> {
     };
 
     let progress = |sent, ready| {
-        let (total, rate) = (ByteSize(1_204_000), Rate(487_000_000));
+        let total = ByteSize(1_204_000);
+        let rate = Rate(487_000_000);
         Event::Progress(TransferProgress {
             sent: ByteSize(sent),
             total,
@@ -231,7 +232,8 @@ pub fn events() -> Vec<Event> {
         what: DriftKind::Content,
     };
 
-    let (bytes, hashed) = (ByteSize(34_100_000), ByteSize(2_000_000));
+    let bytes = ByteSize(34_100_000);
+    let hashed = ByteSize(2_000_000);
     vec![
         Event::Scanned(ScanSummary {
             entries: 1204,

@@ -1,18 +1,19 @@
 //! Columns of text.
 //!
-//! Owns alignment only. Widths are counted before colour is added, so that colour never shifts a column.
+//! Owns alignment only. Widths are counted before colour is added, so that colour never shifts a
+//! column.
 
 use super::paint::{Painter, Tint};
 
-/// Between two columns.
+/// Gap between two columns.
 const GAP: &str = "  ";
 
-/// On which side a column stands.
+/// Alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Align {
-    /// Text.
+    /// For text.
     Left,
-    /// Numbers.
+    /// For numbers.
     Right,
 }
 
@@ -24,7 +25,7 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// A cell in a tint.
+    /// Creates a cell in a tint.
     pub fn new(text: impl Into<String>, tint: Tint) -> Self {
         Self {
             text: text.into(),
@@ -41,13 +42,13 @@ impl<T: Into<String>> From<T> for Cell {
 
 /// Rows of cells under aligned columns.
 #[derive(Debug, Clone)]
-pub struct Table {
+pub struct TextTable {
     aligns: Vec<Align>,
     rows: Vec<Vec<Cell>>,
 }
 
-impl Table {
-    /// A table without rows; columns beyond `aligns` stand left.
+impl TextTable {
+    /// Creates a table without rows; columns beyond `aligns` are aligned left.
     pub fn new(aligns: &[Align]) -> Self {
         Self {
             aligns: aligns.to_vec(),
@@ -60,7 +61,8 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The lines of the table, without blanks at their ends. Columns that are empty in every row vanish.
+    /// Returns the lines of the table, without trailing blanks. Columns that are empty in every row
+    /// vanish.
     pub fn lines(&self, painter: Painter) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(|c| self.width_of(c)).collect();
@@ -113,8 +115,8 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn table() -> Table {
-        let mut table = Table::new(&[Align::Left, Align::Right, Align::Left]);
+    fn table() -> TextTable {
+        let mut table = TextTable::new(&[Align::Left, Align::Right, Align::Left]);
         table.row(vec![
             "web1".into(),
             "7".into(),

@@ -1,4 +1,4 @@
-//! Small words: counts, durations, lists of names, text made safe.
+//! Text helpers: counts, durations, lists of names, sanitized text.
 //!
 //! Pure; knows neither stream nor colour.
 
@@ -10,12 +10,12 @@ use crate::outcome::DriftGroup;
 use crate::units::printable;
 pub use crate::units::shown_age as age;
 
-/// "1 file", "3 files".
+/// Formats "1 file", "3 files".
 pub fn count(n: u64, what: &str) -> String {
     format!("{n} {}", plural(n, what))
 }
 
-/// "file" or "files".
+/// Returns "file" or "files".
 pub fn plural(n: u64, what: &str) -> String {
     if n == 1 {
         what.to_string()
@@ -24,12 +24,12 @@ pub fn plural(n: u64, what: &str) -> String {
     }
 }
 
-/// "1 loss", "3 losses": for words whose plural is no mere s.
+/// Formats "1 loss", "3 losses", for irregular plurals.
 pub fn plural_count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
-/// "0.84 s", "12.3 s", "2 min 5 s".
+/// Formats "0.84 s", "12.3 s", "2 min 5 s".
 pub fn seconds(took: Duration) -> String {
     let s = took.as_secs_f64();
     match s {
@@ -42,7 +42,7 @@ pub fn seconds(took: Duration) -> String {
     }
 }
 
-/// "web1, web2, web5".
+/// Formats "web1, web2, web5".
 pub fn list<T: Display>(names: &[T]) -> String {
     names
         .iter()
@@ -51,12 +51,12 @@ pub fn list<T: Display>(names: &[T]) -> String {
         .join(", ")
 }
 
-/// "www@17", or "www" while there is no release.
+/// Formats "www@17", or "www" without a release.
 pub fn release(tree: &TreeName, serial: Option<Serial>) -> String {
     serial.map_or_else(|| tree.to_string(), |serial| format!("{tree}@{serial}"))
 }
 
-/// "www@17 (rollback to www@12)", or as [`release`] when it is none.
+/// Formats "www@17 (rollback to www@12)", or as [`release`] without a rollback.
 pub fn rollback(tree: &TreeName, serial: Option<Serial>, to: Option<Serial>) -> String {
     let release = release(tree, serial);
     to.map_or_else(
@@ -65,28 +65,28 @@ pub fn rollback(tree: &TreeName, serial: Option<Serial>, to: Option<Serial>) -> 
     )
 }
 
-/// "3 changed, 1 extra".
+/// Formats "3 changed, 1 extra".
 pub fn drift(group: &DriftGroup) -> String {
     let parts = [
         (group.changed, "changed"),
         (group.missing, "missing"),
         (group.extra, "extra"),
     ];
-    let said: Vec<String> = parts
+    let changes: Vec<String> = parts
         .iter()
         .filter(|(n, _)| *n > 0)
         .map(|(n, word)| format!("{n} {word}"))
         .collect();
 
-    if said.is_empty() {
+    if changes.is_empty() {
         "no drift".to_string()
     } else {
-        said.join(", ")
+        changes.join(", ")
     }
 }
 
-/// Text that somebody else wrote, without what a terminal takes as a command. Unlike [`printable`] it keeps line breaks
-/// and backslashes: names inside of it were made printable where the text was made.
+/// Removes terminal commands from untrusted text. Unlike [`printable`] it keeps line breaks and
+/// backslashes: names inside are printable already.
 pub fn safe(text: &str) -> String {
     let mut buffer = [0; 4];
     let mut out = String::with_capacity(text.len());
@@ -100,7 +100,8 @@ pub fn safe(text: &str) -> String {
     out
 }
 
-/// The same, with a mark before each line but the first: nobody's text looks like a line of this program.
+/// Same as [`safe`], with a mark before each line but the first, so that no such text looks like a
+/// line of this program.
 pub fn quoted(text: &str) -> String {
     safe(text).replace('\n', "\n  | ")
 }
