@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::block::frame::Expander;
 use crate::block::{BlockHash, BlockRef, chunk};
 use crate::config::HostConfig;
-use crate::face::command::{self, Command};
+use crate::face::command::{self, ConsoleCommand};
 use crate::id::TreeName;
 use crate::keys::{AuthorizedKeys, Namespace, PublicKey, Role, Signature, verify};
 use crate::manifest::missing_nodes::Explorer;
@@ -85,7 +85,7 @@ pub fn console(bytes: &[u8]) -> bool {
     for line in bytes.split(|b| *b == b'\n') {
         understood |= !matches!(
             command::parse(line),
-            Command::Wrong(_) | Command::Foreign(_) | Command::Nothing
+            ConsoleCommand::Wrong(_) | ConsoleCommand::Foreign(_) | ConsoleCommand::Nothing
         );
     }
 

@@ -105,8 +105,8 @@ pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
         .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
 
     for old in [
-        crate::face::makuosan::Flags::command(),
-        crate::face::msync::Flags::command(),
+        crate::face::makuosan::MakuosanFlags::command(),
+        crate::face::msync::MsyncFlags::command(),
     ] {
         clap_mangen::generate_to(old, &args.dir)
             .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;

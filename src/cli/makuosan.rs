@@ -17,8 +17,8 @@ use clap::Parser;
 use super::daemon::{DaemonOptions, serve};
 use super::network;
 use crate::daemon::HostMode;
-use crate::face::makuosan::{Flags, Meant};
-use crate::face::syslog::Log;
+use crate::face::makuosan::{MakuosanFlags, Meant};
+use crate::face::syslog::SystemLog;
 use crate::face::{USAGE, not_parsed};
 use crate::{Error, Kind, Result};
 
@@ -31,7 +31,7 @@ const EXIT_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs makuosan with `argv`, program name first; returns its exit code.
 pub(super) fn run(argv: &[OsString]) -> u8 {
-    let flags = match Flags::try_parse_from(argv) {
+    let flags = match MakuosanFlags::try_parse_from(argv) {
         Ok(flags) => flags,
         Err(error) => return not_parsed(&error),
     };
@@ -48,7 +48,7 @@ pub(super) fn run(argv: &[OsString]) -> u8 {
     done.unwrap_or_else(|error| {
         eprintln!(
             "{}",
-            crate::report::words::safe(&crate::face::answer::failure(&error))
+            crate::report::words::safe(&crate::face::response::failure(&error))
         );
         error.kind().exit_code()
     })
@@ -138,7 +138,7 @@ fn run_daemon(settings: Meant, detached: bool) -> Result<()> {
         let _ = std::env::set_current_dir("/");
     }
 
-    let log = Log::open("makuosan", detached);
+    let log = SystemLog::open("makuosan", detached);
     let system = log.is_system();
     start_log(log, settings.level);
 
@@ -196,7 +196,7 @@ fn options(settings: Meant) -> Result<DaemonOptions> {
 }
 
 /// Maps levels 0 to 9 to three, which is as fine as they were.
-fn start_log(log: Log, level: u8) {
+fn start_log(log: SystemLog, level: u8) {
     let level = match level {
         0..=1 => tracing::Level::INFO,
         2..=7 => tracing::Level::DEBUG,

@@ -126,7 +126,7 @@ impl Serving<'_> {
         }
 
         match password(&config) {
-            Ok(password) => self.console.guard(password),
+            Ok(password) => self.console.set_password(password),
             Err(e) => tracing::error!("keeping the old console password: {e}"),
         }
 

@@ -1,4 +1,4 @@
-//! What msync says to a console, and what it makes of the answers.
+//! Client side of the console protocol: sends msync's commands and parses the responses.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,29 +6,29 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::answer::{ALIVE, OLD_PASSWORD, PASSWORD, PROMPT};
 use super::password::Password;
 use super::peer::Sockets;
+use super::response::{HEARTBEAT, OLD_PASSWORD, PASSWORD, PROMPT};
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 
-/// How long the first prompt is waited for.
-const FIRST: Duration = Duration::from_secs(5);
-/// How long a command may give no sign of life.
-const SILENCE: Duration = Duration::from_secs(30);
-/// The longest line of an answer.
-const MAX_LINE: usize = 64 << 10;
+/// Timeout for the first prompt.
+const FIRST_PROMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest silence of a running command, heartbeats included.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest line of a response, in bytes.
+const MAX_RESPONSE_LINE: usize = 64 << 10;
 
-/// Where a console is.
+/// Address of a console.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum ConsoleAddress {
     /// A host and its port.
     Tcp(String, u16),
     /// A unix socket.
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Target {
+impl std::fmt::Display for ConsoleAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(host, port) => write!(f, "tcp:{host}:{port}"),
@@ -39,10 +39,10 @@ impl std::fmt::Display for Target {
     }
 }
 
-impl std::str::FromStr for Target {
+impl std::str::FromStr for ConsoleAddress {
     type Err = String;
 
-    /// `tcp:HOST:PORT`, `unix:PATH`, or only a path.
+    /// Parses `tcp:HOST:PORT`, `unix:PATH`, or a bare path.
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         match text.split_once(':') {
             Some(("tcp", rest)) => {
@@ -60,12 +60,12 @@ impl std::str::FromStr for Target {
     }
 }
 
-enum Stream {
+enum ConsoleStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Stream {
+impl ConsoleStream {
     fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
             Self::Tcp(s) => s.set_read_timeout(timeout),
@@ -90,36 +90,39 @@ impl Stream {
 
 /// A connection to a console that waits for a command.
 pub struct Client {
-    stream: Stream,
-    target: Target,
-    /// Read, and not yet taken.
+    stream: ConsoleStream,
+    target: ConsoleAddress,
+    /// Bytes received and not yet parsed.
     bytes: Vec<u8>,
 }
 
-/// What is at the front of what came.
-enum Piece {
+/// First piece of the received bytes.
+enum ResponsePiece {
     Line(String),
     Prompt,
     Password,
 }
 
 impl Client {
-    /// Connects, gives the password when it is asked for, and sees the first prompt.
-    pub fn connect(target: &Target, password: Option<&Password>) -> Result<Self> {
+    /// Connects, sends the password on request, and waits for the first prompt.
+    pub fn connect(target: &ConsoleAddress, password: Option<&Password>) -> Result<Self> {
         let failed = |e: io::Error| {
-            let hint = "is the daemon running on this host, with a console? -c or $MSYNC_TARGET says where it listens";
+            let hint = "is the daemon running on this host, with a console? \
+                        -c or $MSYNC_TARGET says where it listens";
             Error::new(Kind::Io, format!("can't connect {target}"))
                 .because(e)
                 .hint(hint)
         };
 
         let stream = match target {
-            Target::Tcp(host, port) => {
+            ConsoleAddress::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).map_err(failed)?;
                 check_listener(target, stream.peer_addr().map_err(failed)?)?;
-                Stream::Tcp(stream)
+                ConsoleStream::Tcp(stream)
             }
-            Target::Unix(path) => Stream::Unix(UnixStream::connect(path).map_err(failed)?),
+            ConsoleAddress::Unix(path) => {
+                ConsoleStream::Unix(UnixStream::connect(path).map_err(failed)?)
+            }
         };
 
         let mut client = Self {
@@ -128,21 +131,24 @@ impl Client {
             bytes: Vec::new(),
         };
 
-        client.stream.set_timeout(Some(FIRST)).map_err(failed)?;
+        client
+            .stream
+            .set_timeout(Some(FIRST_PROMPT_TIMEOUT))
+            .map_err(failed)?;
         let mut given = false;
         loop {
             match client.piece()? {
-                Piece::Prompt => break,
-                Piece::Password if given => return Err(Error::refused("wrong password")),
-                Piece::Password => {
+                ResponsePiece::Prompt => break,
+                ResponsePiece::Password if given => return Err(Error::refused("wrong password")),
+                ResponsePiece::Password => {
                     let password = password.ok_or_else(|| {
                         Error::usage("the console asks for a password")
                             .hint("name its file with -K")
                     })?;
-                    client.say(password.bytes())?;
+                    client.send(password.bytes())?;
                     given = true;
                 }
-                Piece::Line(line) => {
+                ResponsePiece::Line(line) => {
                     if let Some(error) = line.strip_prefix("error: ") {
                         return Err(Error::refused(error.to_string()));
                     }
@@ -151,32 +157,35 @@ impl Client {
         }
 
         client.command(b"alive on", |_| ())?;
-        client.stream.set_timeout(Some(SILENCE)).map_err(failed)?;
+        client
+            .stream
+            .set_timeout(Some(SILENCE_TIMEOUT))
+            .map_err(failed)?;
         Ok(client)
     }
 
-    /// Says a command and hands on the lines of the answer.
+    /// Sends a command and passes on the lines of the response.
     pub fn command(&mut self, command: &[u8], mut each: impl FnMut(&str)) -> Result<()> {
-        self.say(command)?;
+        self.send(command)?;
         loop {
             match self.piece()? {
-                Piece::Prompt => return Ok(()),
-                Piece::Line(line) if line == ALIVE => {}
-                Piece::Line(line) => each(&line),
-                Piece::Password => {
+                ResponsePiece::Prompt => return Ok(()),
+                ResponsePiece::Line(line) if line == HEARTBEAT => {}
+                ResponsePiece::Line(line) => each(&line),
+                ResponsePiece::Password => {
                     return Err(Error::refused("the console asks for its password again"));
                 }
             }
         }
     }
 
-    /// Says goodbye.
+    /// Ends the session.
     pub fn quit(mut self) {
-        // It is over either way.
-        let _ = self.say(b"quit");
+        // The session ends either way.
+        let _ = self.send(b"quit");
     }
 
-    fn say(&mut self, line: &[u8]) -> Result<()> {
+    fn send(&mut self, line: &[u8]) -> Result<()> {
         let line = [line, b"\r\n"].concat();
         self.stream.write_all(&line).map_err(|e| self.lost(e))
     }
@@ -199,7 +208,7 @@ impl Client {
         Error::new(Kind::Io, what)
     }
 
-    fn piece(&mut self) -> Result<Piece> {
+    fn piece(&mut self) -> Result<ResponsePiece> {
         loop {
             if let Some(piece) = self.front() {
                 return Ok(piece);
@@ -213,38 +222,40 @@ impl Client {
         }
     }
 
-    /// Takes what is whole: a line, or a prompt, which has no end.
-    fn front(&mut self) -> Option<Piece> {
+    /// Takes a complete piece: a line, or a prompt, which has no line ending.
+    fn front(&mut self) -> Option<ResponsePiece> {
         loop {
             for (start, piece) in [
-                (PROMPT, Piece::Prompt),
-                (PASSWORD, Piece::Password),
-                (OLD_PASSWORD, Piece::Password),
+                (PROMPT, ResponsePiece::Prompt),
+                (PASSWORD, ResponsePiece::Password),
+                (OLD_PASSWORD, ResponsePiece::Password),
             ] {
                 if self.bytes.starts_with(start) {
                     self.bytes.drain(..start.len());
                     return Some(piece);
                 }
             }
+
             let end = self
                 .bytes
                 .iter()
                 .position(|&b| b == b'\n')
-                .or((self.bytes.len() > MAX_LINE).then_some(MAX_LINE));
+                .or((self.bytes.len() > MAX_RESPONSE_LINE).then_some(MAX_RESPONSE_LINE));
             let line: Vec<u8> = self.bytes.drain(..=end?).collect();
             let line = String::from_utf8_lossy(&line)
                 .trim_end_matches(['\r', '\n'])
                 .to_string();
+
             if !line.is_empty() {
-                return Some(Piece::Line(line));
+                return Some(ResponsePiece::Line(line));
             }
         }
     }
 }
 
-/// Refuses to speak, and to give a password, to a listener on this machine that belongs neither to root nor to the user
-/// who runs: any user may take a free port before the daemon does.
-fn check_listener(target: &Target, address: SocketAddr) -> Result<()> {
+/// Refuses to talk, and to send a password, to a local listener that belongs neither to root nor to
+/// the present user: any user may take a free port before the daemon does.
+fn check_listener(target: &ConsoleAddress, address: SocketAddr) -> Result<()> {
     if !address.ip().to_canonical().is_loopback() {
         return Ok(());
     }
@@ -255,8 +266,13 @@ fn check_listener(target: &Target, address: SocketAddr) -> Result<()> {
         return Ok(());
     };
 
-    Err(Error::refused(format!("user {stranger} listens at {target}, who is neither root nor you: nothing was said"))
-        .hint("use the daemon's unix socket: -c unix:PATH, which the daemon has with -U PATH or console.socket"))
+    let text = format!(
+        "user {stranger} listens at {target}, who is neither root nor you: nothing was sent"
+    );
+    Err(Error::refused(text).hint(
+        "use the daemon's unix socket: -c unix:PATH, \
+         which the daemon has with -U PATH or console.socket",
+    ))
 }
 
 #[cfg(test)]
@@ -265,19 +281,22 @@ mod tests {
 
     #[test]
     fn targets_are_read_as_the_old_tool_did() {
-        let target = |text: &str| text.parse::<Target>();
+        let target = |text: &str| text.parse::<ConsoleAddress>();
         assert_eq!(
             target("tcp:127.0.0.1:5000"),
-            Ok(Target::Tcp("127.0.0.1".into(), 5000))
+            Ok(ConsoleAddress::Tcp("127.0.0.1".into(), 5000))
         );
         assert_eq!(
             target("tcp:[::1]:5000"),
-            Ok(Target::Tcp("::1".into(), 5000))
+            Ok(ConsoleAddress::Tcp("::1".into(), 5000))
         );
-        assert_eq!(target("unix:/run/x"), Ok(Target::Unix("/run/x".into())));
+        assert_eq!(
+            target("unix:/run/x"),
+            Ok(ConsoleAddress::Unix("/run/x".into()))
+        );
         assert_eq!(
             target("makuosan.sock"),
-            Ok(Target::Unix("makuosan.sock".into()))
+            Ok(ConsoleAddress::Unix("makuosan.sock".into()))
         );
 
         assert!(target("tcp:host").is_err() && target("").is_err() && target("tcp:h:x").is_err());

@@ -1,71 +1,72 @@
-//! A line that a console is told, as a command. Pure: what is wrong with a line is an answer, too.
+//! Parses a console line into a command. Pure: an invalid line has a response, too.
 
 use crate::drive::adhoc::AdhocAction;
 
-/// The most excludes of a connection.
-pub const MAX_EXCLUDES: usize = 1000;
+/// Largest number of excludes of a connection.
+pub const MAX_CONNECTION_EXCLUDES: usize = 1000;
 
-/// What a line asks for.
+/// Command of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Nothing: an empty line.
+pub enum ConsoleCommand {
+    /// An empty line.
     Nothing,
     /// Put, delete or compare files.
     Files(Files),
-    /// Leave out what this pattern matches.
+    /// Exclude the paths that match this pattern.
     ExcludeAdd(String),
-    /// No longer.
+    /// Remove an exclude.
     ExcludeDel(String),
-    /// The patterns.
+    /// List the patterns.
     ExcludeList,
-    /// No pattern any more.
+    /// Remove all patterns.
     ExcludeClear,
-    /// The other hosts.
+    /// List the other hosts.
     Members,
-    /// The state of the daemon.
+    /// Show the state of the daemon.
     Status,
-    /// How much is told, 0 to 9.
+    /// Set the amount of output, 0 to 9.
     LogLevel(u8),
-    /// Whether a line says now and then that the command is still under way.
+    /// Turn heartbeats during commands on or off.
     Alive(bool),
-    /// The same line back.
+    /// Return the same line.
     Echo(String),
-    /// What there is.
+    /// List all commands.
     Help,
-    /// The end.
+    /// End the session.
     Quit,
-    /// A line that is wrong, and what to answer.
+    /// An invalid line, with the response.
     Wrong(Vec<String>),
-    /// A line that is no command, as no client of a console says it; what to answer before the end.
+    /// A line that is no command and comes from no console client, with the last response before
+    /// the end.
     Foreign(String),
 }
 
 /// `send`, `sync`, `dsync` and `check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// What is to be done.
+    /// Action on the files.
     pub deed: AdhocAction,
-    /// Only tell.
+    /// Only report.
     pub dry_run: bool,
-    /// With what is in directories.
+    /// Include the content of directories.
     pub recurse: bool,
-    /// Only this host.
+    /// Limit to this host.
     pub target: Option<String>,
-    /// The group of what is written.
+    /// Group of the written files.
     pub group: Option<String>,
-    /// The paths; none is everything.
+    /// Paths; empty for everything.
     pub paths: Vec<Vec<u8>>,
 }
 
-/// The first words of all commands, old ones and other spellings included.
-const NAMES: &[&str] = &[
+/// First words of all commands, including old ones and other spellings.
+const COMMAND_NAMES: &[&str] = &[
     "send", "sync", "dsync", "check", "md5", "exclude", "members", "status", "loglevel", "alive",
     "echo", "help", "quit", "exit", "bye",
 ];
-/// The most of a line that is no command that an answer repeats.
-const MAX_SHOWN: usize = 80;
+/// Largest part of an unknown command that a response repeats.
+const MAX_QUOTED: usize = 80;
 
-/// All commands, as `help` tells them.
+/// Response to `help`: all commands.
 pub const HELP: &[&str] = &[
     "COMMAND:",
     "  quit",
@@ -91,12 +92,12 @@ const EXCLUDE_USAGE: &[&str] = &[
     "       exclude clear",
 ];
 
-/// The command in `line`, which has no line end.
-pub fn parse(line: &[u8]) -> Command {
-    let is_name = |word: &[u8]| NAMES.iter().any(|name| name.as_bytes() == word);
+/// Parses `line`, which has no line ending.
+pub fn parse(line: &[u8]) -> ConsoleCommand {
+    let is_name = |word: &[u8]| COMMAND_NAMES.iter().any(|name| name.as_bytes() == word);
     let words = match split(line) {
         Ok(words) => words,
-        // A line that begins as a command does is a mistake of a client.
+        // A line that begins like a command is a client's mistake.
         Err(why)
             if line
                 .split(|b| b" \t\"'\\".contains(b))
@@ -109,7 +110,7 @@ pub fn parse(line: &[u8]) -> Command {
     };
 
     let Some((name, rest)) = words.split_first() else {
-        return Command::Nothing;
+        return ConsoleCommand::Nothing;
     };
 
     if !is_name(name) || is_http(rest) {
@@ -128,50 +129,50 @@ pub fn parse(line: &[u8]) -> Command {
         b"dsync" => files(AdhocAction::Prune, "nrt:", rest),
         b"check" | b"md5" => files(AdhocAction::Check, "rt:", rest),
         b"exclude" => exclude(&texts),
-        b"members" => Command::Members,
-        b"status" => Command::Status,
+        b"members" => ConsoleCommand::Members,
+        b"status" => ConsoleCommand::Status,
         b"loglevel" => match texts.as_slice() {
             [level] if level.len() == 1 && level.as_bytes()[0].is_ascii_digit() => {
-                Command::LogLevel(level.as_bytes()[0] - b'0')
+                ConsoleCommand::LogLevel(level.as_bytes()[0] - b'0')
             }
             _ => wrong(&["usage: loglevel num (0-9)"]),
         },
         b"alive" => match texts.as_slice() {
-            ["on"] => Command::Alive(true),
-            ["off"] => Command::Alive(false),
+            ["on"] => ConsoleCommand::Alive(true),
+            ["off"] => ConsoleCommand::Alive(false),
             _ => wrong(&["usage: alive on|off"]),
         },
-        b"echo" => Command::Echo(text.join(" ")),
-        b"help" => Command::Help,
-        _ => Command::Quit,
+        b"echo" => ConsoleCommand::Echo(text.join(" ")),
+        b"help" => ConsoleCommand::Help,
+        _ => ConsoleCommand::Quit,
     }
 }
 
-fn foreign(name: &[u8]) -> Command {
-    let name = crate::units::printable(&name[..name.len().min(MAX_SHOWN)]);
-    Command::Foreign(format!("error: unknown command '{name}': see help"))
+fn foreign(name: &[u8]) -> ConsoleCommand {
+    let name = crate::units::printable(&name[..name.len().min(MAX_QUOTED)]);
+    ConsoleCommand::Foreign(format!("error: unknown command '{name}': see help"))
 }
 
-/// Whether the line is the first of an HTTP request, whose method may be any word.
+/// Returns true for the first line of an HTTP request, with any word as method.
 fn is_http(words: &[Vec<u8>]) -> bool {
     words.last().is_some_and(|word| word.starts_with(b"HTTP/"))
 }
 
-fn wrong(lines: &[&str]) -> Command {
-    Command::Wrong(lines.iter().map(ToString::to_string).collect())
+fn wrong(lines: &[&str]) -> ConsoleCommand {
+    ConsoleCommand::Wrong(lines.iter().map(ToString::to_string).collect())
 }
 
-fn exclude(words: &[&str]) -> Command {
+fn exclude(words: &[&str]) -> ConsoleCommand {
     match words {
-        ["add", pattern] => Command::ExcludeAdd(pattern.to_string()),
-        ["del", pattern] => Command::ExcludeDel(pattern.to_string()),
-        ["list"] => Command::ExcludeList,
-        ["clear"] => Command::ExcludeClear,
+        ["add", pattern] => ConsoleCommand::ExcludeAdd(pattern.to_string()),
+        ["del", pattern] => ConsoleCommand::ExcludeDel(pattern.to_string()),
+        ["list"] => ConsoleCommand::ExcludeList,
+        ["clear"] => ConsoleCommand::ExcludeClear,
         _ => wrong(EXCLUDE_USAGE),
     }
 }
 
-fn usage(deed: AdhocAction) -> Command {
+fn usage(deed: AdhocAction) -> ConsoleCommand {
     match deed {
         AdhocAction::Send => wrong(&[
             "usage: send [-n] [-r] [-D] [-t host] [-g group] [path]",
@@ -202,8 +203,9 @@ fn usage(deed: AdhocAction) -> Command {
     }
 }
 
-/// Flags as getopt takes them: together, with their value behind them or as the next word, between the paths.
-fn files(deed: AdhocAction, flags: &str, words: &[Vec<u8>]) -> Command {
+/// Parses flags as getopt does: combined, with the value attached or as the next word, between the
+/// paths.
+fn files(deed: AdhocAction, flags: &str, words: &[Vec<u8>]) -> ConsoleCommand {
     let (dry_run, recurse, target, group, paths) = Default::default();
     let mut files = Files {
         deed,
@@ -255,17 +257,17 @@ fn files(deed: AdhocAction, flags: &str, words: &[Vec<u8>]) -> Command {
         }
     }
 
-    // An empty word is what msync says for no path.
+    // msync sends an empty word for no path.
     files.paths.retain(|path| !path.is_empty());
     if files.paths.is_empty() && !files.recurse {
         return usage(deed);
     }
 
-    Command::Files(files)
+    ConsoleCommand::Files(files)
 }
 
 impl Files {
-    /// Whether other hosts are not what they were afterwards.
+    /// Returns true for a command that changes other hosts.
     pub fn changes(&self) -> bool {
         !self.dry_run && self.deed != AdhocAction::Check
     }
@@ -279,10 +281,11 @@ impl Files {
     }
 }
 
-/// The words of a line: separated by blanks, which quotes and backslashes keep together.
+/// Splits a line into words at blanks; quotes and backslashes keep blanks.
 fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
     let (mut words, mut word): (Vec<Vec<u8>>, Option<Vec<u8>>) = (Vec::new(), None);
-    let (mut quote, mut bytes) = (None, line.iter().copied());
+    let mut quote = None;
+    let mut bytes = line.iter().copied();
     while let Some(byte) = bytes.next() {
         match (quote, byte) {
             (None, b' ' | b'\t') => words.extend(word.take()),
@@ -307,7 +310,7 @@ fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, &'static str> {
     Ok(words)
 }
 
-/// `word` as [`parse`] takes it for one word, whatever is in it but a line end.
+/// Quotes `word` so that [`parse`] takes it as one word, with any content but a line ending.
 pub fn quoted(word: &[u8]) -> Vec<u8> {
     let plain = |b: &u8| !b" \t\"'\\".contains(b);
     if !word.is_empty() && word.iter().all(plain) {
@@ -331,14 +334,14 @@ mod tests {
 
     fn files(line: &str) -> Files {
         match parse(line.as_bytes()) {
-            Command::Files(files) => files,
+            ConsoleCommand::Files(files) => files,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     fn said(line: &str) -> String {
         match parse(line.as_bytes()) {
-            Command::Wrong(lines) => lines[0].clone(),
+            ConsoleCommand::Wrong(lines) => lines[0].clone(),
             other => panic!("{line}: {other:?}"),
         }
     }
@@ -399,7 +402,7 @@ mod tests {
             "{\"send\": 1}",
         ];
 
-        // A page may choose the method of its request.
+        // A web page may choose the method of its request.
         let chosen = [
             "send /page HTTP/1.1",
             "sync -r /page HTTP/1.0",
@@ -410,7 +413,10 @@ mod tests {
         for line in lines.iter().chain(&chosen) {
             let told = parse(line.as_bytes());
             assert!(
-                matches!(&told, Command::Foreign(why) if why.starts_with("error: unknown command '")),
+                matches!(
+                    &told,
+                    ConsoleCommand::Foreign(why) if why.starts_with("error: unknown command '")
+                ),
                 "{line}: {told:?}"
             );
         }
@@ -422,13 +428,13 @@ mod tests {
 
     #[test]
     fn every_name_is_a_command() {
-        for name in NAMES {
+        for name in COMMAND_NAMES {
             assert!(
-                !matches!(parse(name.as_bytes()), Command::Foreign(_)),
+                !matches!(parse(name.as_bytes()), ConsoleCommand::Foreign(_)),
                 "{name}"
             );
             assert_eq!(
-                parse(name.as_bytes()) == Command::Quit,
+                parse(name.as_bytes()) == ConsoleCommand::Quit,
                 ["quit", "exit", "bye"].contains(name),
                 "{name}"
             );
@@ -437,15 +443,15 @@ mod tests {
 
     #[test]
     fn small_commands() {
-        assert_eq!(parse(b""), Command::Nothing);
-        assert_eq!(parse(b" members "), Command::Members);
-        assert_eq!(parse(b"loglevel 2"), Command::LogLevel(2));
-        assert_eq!(parse(b"alive on"), Command::Alive(true));
+        assert_eq!(parse(b""), ConsoleCommand::Nothing);
+        assert_eq!(parse(b" members "), ConsoleCommand::Members);
+        assert_eq!(parse(b"loglevel 2"), ConsoleCommand::LogLevel(2));
+        assert_eq!(parse(b"alive on"), ConsoleCommand::Alive(true));
         assert_eq!(
             parse(b"exclude add *.tmp"),
-            Command::ExcludeAdd("*.tmp".into())
+            ConsoleCommand::ExcludeAdd("*.tmp".into())
         );
-        assert_eq!(parse(b"bye"), Command::Quit);
+        assert_eq!(parse(b"bye"), ConsoleCommand::Quit);
         assert_eq!(said("loglevel 10"), "usage: loglevel num (0-9)");
 
         assert_eq!(said("exclude"), "usage: exclude add PATTERN");
@@ -453,7 +459,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_line_makes_it_panic(line: Vec<u8>, more in "(send|sync|check|exclude)( -?[a-zD:'\"\\\\]{0,3}){0,5}") {
+        fn no_line_makes_it_panic(
+            line: Vec<u8>,
+            more in "(send|sync|check|exclude)( -?[a-zD:'\"\\\\]{0,3}){0,5}",
+        ) {
             let _ = parse(&line);
             let _ = parse(more.as_bytes());
         }

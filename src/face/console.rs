@@ -1,10 +1,11 @@
 //! The console: serves the old line protocol on TCP and on a unix socket.
 //!
-//! Each connection has one command at a time; several connections run beside each other. A client that hangs up in the
-//! middle of a command takes it back as far as it can be: nothing is committed any more. A line that is no command ends
-//! the connection, so that nothing in an HTTP request is ever run. Every local user reaches a TCP port: without a password
-//! nothing is changed over TCP, except by root and the daemon's user under the name makuosan. The lines are those of
-//! [`super::command`] and [`super::answer`].
+//! Each connection has one command at a time; several connections run in parallel. A client that
+//! hangs up during a command cancels the command as far as possible: nothing more is committed. A
+//! line that is no command ends the connection, so that nothing in an HTTP request is ever run.
+//! Every local user reaches a TCP port: without a password nothing is changed over TCP, except by
+//! root and the daemon's user under the name makuosan. The lines are those of [`super::command`]
+//! and [`super::response`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,10 +16,10 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::answer::{self, Status};
-use super::command::{self, Command, Files, MAX_EXCLUDES};
+use super::command::{self, ConsoleCommand, Files, MAX_CONNECTION_EXCLUDES};
 use super::password::{MAX_PASSWORD, Password};
 use super::peer::Sockets;
+use super::response::{self, ConsoleStatus};
 use super::socket::{self, SocketFile};
 use crate::config::{ConsoleConfig, ConsoleListen, DEFAULT_CONSOLE};
 use crate::drive::adhoc::{self, AdhocAction, AdhocRequest, AdhocService};
@@ -27,44 +28,46 @@ use crate::id::TreeName;
 use crate::outcome::{Event, Observer};
 use crate::{Error, Result};
 
-/// The longest line of a command, in bytes: a path, its quotes, and flags.
-const MAX_LINE: usize = 16 << 10;
-/// The most connections at one time.
+/// Longest line of a command, in bytes: a path, its quotes, and flags.
+const MAX_COMMAND_LINE: usize = 16 << 10;
+/// Largest number of simultaneous connections.
 const MAX_CONNECTIONS: usize = 64;
-/// How often a command that is under way gives a sign of life.
-const ALIVE: Duration = Duration::from_secs(5);
-/// How long a wrong password is answered by nothing.
-const WRONG: Duration = Duration::from_secs(2);
-/// So many passwords are looked at at a time, the wait after a wrong one included: more connections try no faster.
-const TRIES: usize = 2;
-/// How long a client has to give the password.
-const LOGIN: Duration = Duration::from_secs(60);
-/// The answer to a client that may not change other hosts.
-const NO_PASSWORD: &str = "error: over TCP this needs a password: set one (console.password, -K FILE), or use a unix \
-                           socket (console.socket, -U PATH)";
-/// After this long without a password the prompt is said as clients of another age know it.
-const OTHER_PROMPT: Duration = Duration::from_millis(1500);
+/// Interval of heartbeats during a command.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Delay after a wrong password.
+const WRONG_PASSWORD_DELAY: Duration = Duration::from_secs(2);
+/// Largest number of passwords checked at a time, the delay after a wrong one included: more
+/// connections guess no faster.
+const MAX_PASSWORD_CHECKS: usize = 2;
+/// Timeout for the password.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Response to a client that may not change other hosts.
+const NO_PASSWORD: &str = "error: over TCP this needs a password: \
+                           set one (console.password, -K FILE), or use a unix socket \
+                           (console.socket, -U PATH)";
+/// Delay without a password before the prompt is repeated in the form of older clients.
+const OLD_PROMPT_DELAY: Duration = Duration::from_millis(1500);
 
-/// Sockets that a console listens at.
+/// Listening sockets of a console.
 #[derive(Debug)]
 pub struct Listeners {
     tcp: Option<TcpListener>,
     unix: Option<(UnixListener, SocketFile)>,
-    /// By which root and the daemon's user are known over TCP, where they are trusted.
+    /// Socket tables that identify root and the daemon's user over TCP, if trusted.
     owners: Option<Arc<Sockets>>,
 }
 
-/// Where a client comes from.
+/// Origin of a client.
 #[derive(Debug, Clone)]
-enum Origin {
+enum ClientOrigin {
     /// The unix socket, which is for the daemon's user and group.
     Unix,
-    /// The TCP port, from the second address to the first.
+    /// The TCP port: local address, then the client's.
     Tcp(SocketAddr, SocketAddr, Option<Arc<Sockets>>),
 }
 
-impl Origin {
-    /// Whether the client is root or the daemon's user, by what it connected to or by its socket.
+impl ClientOrigin {
+    /// Returns true if the client is root or the daemon's user, by the connection or by its socket.
     fn is_owner(&self) -> bool {
         match self {
             Self::Unix => true,
@@ -79,8 +82,8 @@ impl Origin {
 }
 
 impl Listeners {
-    /// Binds the address that `config` says. The default one is left alone when somebody else has it; one that was named
-    /// must be free.
+    /// Binds the configured address. The default address may be taken by another process; an
+    /// explicit one must be free.
     pub fn bind(config: &ConsoleConfig) -> Result<Self> {
         let tcp = match config.listen {
             ConsoleListen::Off => None,
@@ -115,7 +118,7 @@ impl Listeners {
         })
     }
 
-    /// Binds the socket that `config` says, which is for the user and the group that the process has now.
+    /// Binds the configured socket, for the present user and group of the process.
     pub fn bind_socket(&mut self, config: &ConsoleConfig) -> Result<()> {
         self.unix = config
             .socket
@@ -125,46 +128,47 @@ impl Listeners {
         Ok(())
     }
 
-    /// Whether there is none.
+    /// Returns true without listeners.
     pub fn is_empty(&self) -> bool {
         self.tcp.is_none() && self.unix.is_none()
     }
 }
 
-/// The console of a running host.
+/// Console of a running host.
 #[derive(Debug)]
 pub struct Console {
     desk: Arc<AdhocService>,
     tree: Option<TreeName>,
     password: Mutex<Option<Password>>,
-    tries: tokio::sync::Semaphore,
-    /// The connections by number, with the command that each has under way.
+    password_checks: tokio::sync::Semaphore,
+    /// Connections by number, with the running command of each.
     commands: Mutex<BTreeMap<usize, Option<String>>>,
 }
 
 impl Console {
-    /// The console of `desk`, about `tree`.
+    /// Creates the console of `desk` for `tree`.
     pub fn new(
         desk: Arc<AdhocService>,
         tree: Option<TreeName>,
         password: Option<Password>,
     ) -> Arc<Self> {
-        let (password, tries) = (Mutex::new(password), tokio::sync::Semaphore::new(TRIES));
+        let password = Mutex::new(password);
+        let password_checks = tokio::sync::Semaphore::new(MAX_PASSWORD_CHECKS);
         Arc::new(Self {
             desk,
             tree,
             password,
-            tries,
+            password_checks,
             commands: Mutex::default(),
         })
     }
 
-    /// Asks for another password from now on.
-    pub fn guard(&self, password: Option<Password>) {
+    /// Sets another password for new logins.
+    pub fn set_password(&self, password: Option<Password>) {
         *self.password.lock().unwrap_or_else(PoisonError::into_inner) = password;
     }
 
-    /// Serves until it is dropped.
+    /// Serves until dropped.
     pub async fn serve(self: Arc<Self>, listeners: Listeners) -> Result<()> {
         let failed = |e| Error::new(crate::Kind::Io, "the console cannot listen").because(e);
         let tcp = listeners
@@ -184,11 +188,14 @@ impl Console {
         loop {
             let accepted = tokio::select! {
                 stream = accept_tcp(tcp.as_ref()) => stream.and_then(|(stream, remote)| {
-                    let origin = Origin::Tcp(stream.local_addr()?, remote, listeners.owners.clone());
+                    let owners = listeners.owners.clone();
+                    let origin = ClientOrigin::Tcp(stream.local_addr()?, remote, owners);
                     self.begin(stream, origin);
                     Ok(())
                 }),
-                stream = accept_unix(unix.as_ref()) => stream.map(|stream| self.begin(stream, Origin::Unix)),
+                stream = accept_unix(unix.as_ref()) => {
+                    stream.map(|stream| self.begin(stream, ClientOrigin::Unix))
+                }
             };
             if let Err(e) = accepted {
                 tracing::warn!("console: {e}");
@@ -200,7 +207,7 @@ impl Console {
     fn begin<S: AsyncRead + AsyncWrite + Send + Sync + 'static>(
         self: &Arc<Self>,
         stream: S,
-        origin: Origin,
+        origin: ClientOrigin,
     ) {
         let Some(number) = self.number() else {
             tracing::warn!("console: more than {MAX_CONNECTIONS} connections");
@@ -254,13 +261,13 @@ async fn accept_unix(
     }
 }
 
-/// One client.
+/// Connection of one client.
 struct Connection<'a, S> {
     console: &'a Arc<Console>,
     number: usize,
-    origin: Origin,
-    /// Whether it gave the password.
-    is_known: bool,
+    origin: ClientOrigin,
+    /// True after the right password.
+    is_authenticated: bool,
     input: Input<ReadHalf<S>>,
     output: WriteHalf<S>,
     excludes: Vec<String>,
@@ -269,7 +276,7 @@ struct Connection<'a, S> {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
-    fn new(console: &'a Arc<Console>, number: usize, stream: S, origin: Origin) -> Self {
+    fn new(console: &'a Arc<Console>, number: usize, stream: S, origin: ClientOrigin) -> Self {
         let (read, output) = tokio::io::split(stream);
         let input = Input {
             read,
@@ -277,12 +284,15 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             over: false,
         };
 
-        let (is_known, excludes, level, alive) = (false, Vec::new(), 0, false);
+        let is_authenticated = false;
+        let excludes = Vec::new();
+        let level = 0;
+        let alive = false;
         Self {
             console,
             number,
             origin,
-            is_known,
+            is_authenticated,
             input,
             output,
             excludes,
@@ -297,25 +307,25 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         }
 
         loop {
-            self.output.write_all(answer::PROMPT).await?;
+            self.output.write_all(response::PROMPT).await?;
             self.output.flush().await?;
-            let Some(line) = self.input.line(MAX_LINE).await? else {
+            let Some(line) = self.input.line(MAX_COMMAND_LINE).await? else {
                 return Ok(());
             };
             let command = command::parse(&line);
-            if command == Command::Quit {
+            if command == ConsoleCommand::Quit {
                 return Ok(());
             }
-            if let Command::Foreign(why) = command {
+            if let ConsoleCommand::Foreign(why) = command {
                 tracing::debug!(
-                    "console {}: a client that speaks something else was cut off",
+                    "console {}: disconnected a client of another protocol",
                     self.number
                 );
-                return self.say(&[why]).await;
+                return self.send(&[why]).await;
             }
             let shown = String::from_utf8_lossy(&line).trim().to_string();
             self.console.commands().insert(self.number, Some(shown));
-            let done = self.answer(command).await;
+            let done = self.respond(command).await;
             self.console.commands().insert(self.number, None);
             if !done? {
                 return Ok(());
@@ -323,62 +333,65 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         }
     }
 
-    async fn say(&mut self, lines: &[String]) -> io::Result<()> {
-        let bytes: Vec<u8> = lines.iter().flat_map(|line| answer::line(line)).collect();
+    async fn send(&mut self, lines: &[String]) -> io::Result<()> {
+        let bytes: Vec<u8> = lines.iter().flat_map(|line| response::line(line)).collect();
         self.output.write_all(&bytes).await?;
         self.output.flush().await
     }
 
-    /// Asks for the password, when there is one. After a wrong one it is over.
+    /// Requests the password, if one is set. A wrong one ends the connection.
     async fn login(&mut self) -> io::Result<bool> {
         let Some(password) = self.console.password() else {
             return Ok(true);
         };
 
-        self.output.write_all(answer::PASSWORD).await?;
+        self.output.write_all(response::PASSWORD).await?;
         self.output.flush().await?;
-        let given =
-            match tokio::time::timeout(OTHER_PROMPT, self.input.line(MAX_PASSWORD + 2)).await {
-                Ok(given) => given?,
-                Err(_) => {
-                    self.output.write_all(b"\r\n").await?;
-                    self.output.write_all(answer::OLD_PASSWORD).await?;
-                    match tokio::time::timeout(LOGIN, self.input.line(MAX_PASSWORD + 2)).await {
-                        Ok(given) => given?,
-                        Err(_) => None,
-                    }
+        let given = match tokio::time::timeout(OLD_PROMPT_DELAY, self.input.line(MAX_PASSWORD + 2))
+            .await
+        {
+            Ok(given) => given?,
+            Err(_) => {
+                self.output.write_all(b"\r\n").await?;
+                self.output.write_all(response::OLD_PASSWORD).await?;
+                match tokio::time::timeout(LOGIN_TIMEOUT, self.input.line(MAX_PASSWORD + 2)).await {
+                    Ok(given) => given?,
+                    Err(_) => None,
                 }
-            };
+            }
+        };
 
         let Some(given) = given else { return Ok(false) };
-        let turn = self.console.tries.acquire().await;
+        let permit = self.console.password_checks.acquire().await;
         if password.is(&given) {
-            self.is_known = true;
+            self.is_authenticated = true;
             return Ok(true);
         }
 
         tracing::warn!("console {}: a wrong password", self.number);
-        tokio::time::sleep(WRONG).await;
-        drop(turn);
+        tokio::time::sleep(WRONG_PASSWORD_DELAY).await;
+        drop(permit);
         self.output.write_all(b"\r\n").await?;
-        self.say(&["error: wrong password".into()]).await?;
+        self.send(&["error: wrong password".into()]).await?;
 
         Ok(false)
     }
 
-    /// Answers one command; false when nobody listens any more.
-    async fn answer(&mut self, command: Command) -> io::Result<bool> {
+    /// Runs one command; returns false after the client has gone.
+    async fn respond(&mut self, command: ConsoleCommand) -> io::Result<bool> {
         let lines = match command {
-            Command::Nothing | Command::Quit | Command::Foreign(_) => Vec::new(),
-            Command::Files(files) if files.changes() && !self.may_change().await => {
+            ConsoleCommand::Nothing | ConsoleCommand::Quit | ConsoleCommand::Foreign(_) => {
+                Vec::new()
+            }
+            ConsoleCommand::Files(files) if files.changes() && !self.may_change().await => {
                 vec![NO_PASSWORD.to_string()]
             }
-            Command::Files(files) => match self.wish(&files).await {
-                Ok(wish) => return self.fulfil(files, wish).await,
+            ConsoleCommand::Files(files) => match self.request(&files).await {
+                Ok(request) => return self.run_request(files, request).await,
                 Err(lines) => lines,
             },
-            Command::ExcludeAdd(pattern) => self.exclude(pattern),
-            Command::ExcludeDel(pattern) => {
+            ConsoleCommand::ExcludeAdd(pattern) => self.exclude(pattern),
+            ConsoleCommand::ExcludeDel(pattern) => {
                 match self.excludes.iter().position(|e| *e == pattern) {
                     Some(at) => {
                         self.excludes.remove(at);
@@ -387,41 +400,43 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
                     None => vec![format!("error: pattern not found {pattern}")],
                 }
             }
-            Command::ExcludeList => self.excludes.clone(),
-            Command::ExcludeClear => {
+            ConsoleCommand::ExcludeList => self.excludes.clone(),
+            ConsoleCommand::ExcludeClear => {
                 self.excludes.clear();
                 Vec::new()
             }
-            Command::Members => answer::members(&self.members().await),
-            Command::Status => self.status().await,
-            Command::LogLevel(level) => {
+            ConsoleCommand::Members => response::members(&self.members().await),
+            ConsoleCommand::Status => self.status().await,
+            ConsoleCommand::LogLevel(level) => {
                 self.level = level;
                 Vec::new()
             }
-            Command::Alive(alive) => {
+            ConsoleCommand::Alive(alive) => {
                 self.alive = alive;
                 Vec::new()
             }
-            Command::Echo(text) => vec![text],
-            Command::Help => command::HELP.iter().map(ToString::to_string).collect(),
-            Command::Wrong(lines) => lines,
+            ConsoleCommand::Echo(text) => vec![text],
+            ConsoleCommand::Help => command::HELP.iter().map(ToString::to_string).collect(),
+            ConsoleCommand::Wrong(lines) => lines,
         };
 
-        self.say(&lines).await.map(|()| true)
+        self.send(&lines).await.map(|()| true)
     }
 
-    /// Whether the client may change other hosts.
+    /// Returns true if the client may change other hosts.
     async fn may_change(&self) -> bool {
         let origin = self.origin.clone();
-        self.is_known
+        self.is_authenticated
             || tokio::task::spawn_blocking(move || origin.is_owner())
                 .await
                 .unwrap_or(false)
     }
 
     fn exclude(&mut self, pattern: String) -> Vec<String> {
-        if self.excludes.len() >= MAX_EXCLUDES {
-            return vec![format!("error: more than {MAX_EXCLUDES} patterns")];
+        if self.excludes.len() >= MAX_CONNECTION_EXCLUDES {
+            return vec![format!(
+                "error: more than {MAX_CONNECTION_EXCLUDES} patterns"
+            )];
         }
         if !self.excludes.contains(&pattern) {
             self.excludes.push(pattern);
@@ -447,19 +462,19 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
 
         let commands = self.console.commands().iter().filter_map(others).collect();
         match self.console.desk.tree(self.console.tree.as_ref(), &[]) {
-            Ok(base) => answer::status(&Status {
+            Ok(base) => response::status(&ConsoleStatus {
                 process: std::process::id(),
                 base: &base.path,
                 commands,
                 sending,
                 receiving,
             }),
-            Err(e) => vec![answer::failure(&e)],
+            Err(e) => vec![response::failure(&e)],
         }
     }
 
-    /// What the desk is to do, or what to answer at once.
-    async fn wish(&self, files: &Files) -> std::result::Result<AdhocRequest, Vec<String>> {
+    /// Builds the desk's request, or an immediate response.
+    async fn request(&self, files: &Files) -> std::result::Result<AdhocRequest, Vec<String>> {
         if let Some(target) = &files.target
             && !self
                 .members()
@@ -478,30 +493,34 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
             targets: files.target.iter().cloned().collect(),
             excludes: self.excludes.clone(),
             group: files.group.clone(),
-            lists: self.level >= answer::UPDATES,
+            lists: self.level >= response::UPDATES,
             files: match files.deed {
-                AdhocAction::Check => self.level >= answer::UPDATES,
-                _ => self.level >= answer::SKIPS,
+                AdhocAction::Check => self.level >= response::UPDATES,
+                _ => self.level >= response::SKIPS,
             },
             ..AdhocRequest::new(files.deed)
         })
     }
 
-    /// Has the desk do it. A client that hangs up takes its command back.
-    async fn fulfil(&mut self, files: Files, wish: AdhocRequest) -> io::Result<bool> {
-        let (desk, interrupt) = (Arc::clone(&self.console.desk), Interrupt::default());
+    /// Runs a request at the desk. A client that hangs up cancels the command.
+    async fn run_request(&mut self, files: Files, request: AdhocRequest) -> io::Result<bool> {
+        let desk = Arc::clone(&self.console.desk);
+        let interrupt = Interrupt::default();
         let mut work = tokio::task::spawn_blocking({
             let interrupt = interrupt.clone();
             move || {
-                let mut heard = Heard::default();
+                let mut events = SessionEvents::default();
                 (
-                    adhoc::run(&desk, &wish, &interrupt, &mut heard),
-                    heard.files,
+                    adhoc::run(&desk, &request, &interrupt, &mut events),
+                    events.files,
                 )
             }
         });
 
-        let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + ALIVE, ALIVE);
+        let mut beat = tokio::time::interval_at(
+            tokio::time::Instant::now() + HEARTBEAT_INTERVAL,
+            HEARTBEAT_INTERVAL,
+        );
         let done = loop {
             tokio::select! {
                 done = &mut work => break done,
@@ -511,8 +530,9 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
                     return Ok(false);
                 }
                 _ = beat.tick(), if self.alive => {
-                    let told = self.output.write_all(format!("{}\n", answer::ALIVE).as_bytes()).await;
-                    if let Err(e) = told {
+                    let line = format!("{}\n", response::HEARTBEAT);
+                    let sent = self.output.write_all(line.as_bytes()).await;
+                    if let Err(e) = sent {
                         interrupt.interrupt();
                         let _ = (&mut work).await;
                         return Err(e);
@@ -522,22 +542,22 @@ impl<'a, S: AsyncRead + AsyncWrite> Connection<'a, S> {
         };
 
         let lines = match done {
-            Ok((Ok(outcome), all)) => answer::outcome(&files, &outcome, &all, self.level),
-            Ok((Err(e), _)) => vec![answer::failure(&e)],
+            Ok((Ok(outcome), all)) => response::outcome(&files, &outcome, &all, self.level),
+            Ok((Err(e), _)) => vec![response::failure(&e)],
             Err(e) => vec![format!("error: a defect in makuo: {e}")],
         };
 
-        self.say(&lines).await.map(|()| true)
+        self.send(&lines).await.map(|()| true)
     }
 }
 
-/// What of a session's events is needed for the answer.
+/// Events of a session that the response needs.
 #[derive(Default)]
-struct Heard {
+struct SessionEvents {
     files: Vec<Vec<u8>>,
 }
 
-impl Observer for Heard {
+impl Observer for SessionEvents {
     fn event(&mut self, event: &Event) {
         if let Event::Files(files) = event {
             self.files.clone_from(files);
@@ -545,7 +565,7 @@ impl Observer for Heard {
     }
 }
 
-/// What comes from a client, line by line.
+/// Lines from a client.
 struct Input<R> {
     read: R,
     bytes: Vec<u8>,
@@ -553,7 +573,8 @@ struct Input<R> {
 }
 
 impl<R: AsyncRead + Unpin> Input<R> {
-    /// The next line without its end, `None` at the end of all; a last line without an end counts.
+    /// Reads the next line without its ending; `None` at the end of input. A last line without an
+    /// ending counts.
     async fn line(&mut self, most: usize) -> io::Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.bytes.iter().position(|&b| b == b'\n') {
@@ -562,12 +583,14 @@ impl<R: AsyncRead + Unpin> Input<R> {
                 line.pop_if(|b| *b == b'\r');
                 return Ok(Some(line));
             }
+
             if self.bytes.len() > most {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "a line that is too long",
                 ));
             }
+
             if self.over {
                 let last = std::mem::take(&mut self.bytes);
                 return Ok(Some(last).filter(|l| !l.is_empty()));
@@ -582,11 +605,11 @@ impl<R: AsyncRead + Unpin> Input<R> {
         Ok(())
     }
 
-    /// Returns when the client has hung up with nothing more to say. Lines that it has said already are kept.
+    /// Returns when the client has hung up without further input. Lines received earlier are kept.
     async fn end(&mut self) {
         loop {
-            if self.bytes.len() > MAX_LINE || (self.over && !self.bytes.is_empty()) {
-                // It has more to say: whether it still listens will be seen then.
+            if self.bytes.len() > MAX_COMMAND_LINE || (self.over && !self.bytes.is_empty()) {
+                // The client has sent more; a hang-up shows later.
                 return std::future::pending().await;
             }
             if self.over || self.more().await.is_err() {

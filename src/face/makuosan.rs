@@ -1,4 +1,4 @@
-//! `makuosan`: the old daemon's flags, as what they mean for a host of makuo.
+//! `makuosan`: translates the old daemon's flags into the configuration of a makuo host.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,14 +16,15 @@ use crate::{Error, Result};
 #[command(
     name = "makuosan",
     version,
-    about = "The daemon of every host: receives files of the others, and sends them its own when msync says so",
+    about = "The daemon of every host: receives the files of others, and sends its own for msync",
     after_help = "\
-Without -n it lets go of the terminal. Releases are taken only from keys in the authorized keys, and what this host
-sends is signed with its sender key: see makuo.toml(5). SIGTERM ends it, SIGHUP reads keys and configuration again.",
+Without -n the daemon detaches from the terminal. Releases are accepted only from authorized keys,
+and this host signs its own with its sender key: see makuo.toml(5). SIGTERM ends the daemon,
+SIGHUP reads keys and configuration again.",
     arg_required_else_help = true
 )]
-pub struct Flags {
-    /// The base directory [default: $MAKUOSAN_BASE, the present one]
+pub struct MakuosanFlags {
+    /// Base directory [default: $MAKUOSAN_BASE, the present one]
     #[arg(short, value_name = "DIR", env = "MAKUOSAN_BASE", hide_env = true)]
     base: Option<PathBuf>,
     /// Run as this user
@@ -41,19 +42,25 @@ pub struct Flags {
         value_delimiter = ','
     )]
     groups: Vec<String>,
-    /// The port of the network and of the console [default: 5000]
-    #[arg(short, value_name = "PORT", env = "MAKUOSAN_PORT", hide_env = true, value_parser = clap::value_parser!(u16).range(1..))]
+    /// Port of the network and of the console [default: 5000]
+    #[arg(
+        short,
+        value_name = "PORT",
+        env = "MAKUOSAN_PORT",
+        hide_env = true,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     port: Option<u16>,
-    /// The multicast address [default: 224.0.0.108]
+    /// Multicast address [default: 224.0.0.108]
     #[arg(short, value_name = "ADDR")]
     multicast: Option<IpAddr>,
-    /// The address of the interface to use
+    /// Address of the interface to use
     #[arg(short, value_name = "ADDR")]
     interface: Vec<String>,
-    /// Where the console listens [default: 127.0.0.1]
+    /// Address of the console [default: 127.0.0.1]
     #[arg(short, value_name = "ADDR")]
     listen: Option<IpAddr>,
-    /// The console listens at a unix socket instead
+    /// Unix socket of the console, instead of an address
     #[arg(
         short = 'U',
         value_name = "PATH",
@@ -61,23 +68,23 @@ pub struct Flags {
         hide_env = true
     )]
     unix: Option<PathBuf>,
-    /// The group key: what the hosts say to each other is sealed with it. With two of them the first seals and both open.
-    /// Without one, here or in the configuration, it is plain
+    /// Group key, which seals all traffic between the hosts. Of two, the first seals and both open.
+    /// Without one, here or in the configuration, traffic is plain
     #[arg(short, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// The file with the console's password
+    /// File with the console's password
     #[arg(short = 'K', value_name = "FILE")]
     password: Option<PathBuf>,
-    /// No meaning any more: how many files are sent at once
+    /// Ignored: number of files sent at once
     #[arg(short = 'f', value_name = "N")]
     parallel: Option<u32>,
-    /// No meaning any more: bytes of the receive buffer
+    /// Ignored: bytes of the receive buffer
     #[arg(short = 'R', value_name = "BYTES")]
     receive_buffer: Option<u64>,
-    /// No meaning any more: bytes of the send buffer
+    /// Ignored: bytes of the send buffer
     #[arg(short = 'S', value_name = "BYTES")]
     send_buffer: Option<u64>,
-    /// The ceiling of the rate, in Mbit a second
+    /// Rate limit, in Mbit a second
     #[arg(short = 'T', value_name = "MBPS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Stay in the foreground
@@ -95,16 +102,18 @@ pub struct Flags {
     /// Send only files that the user owns
     #[arg(short = 'O')]
     owned: bool,
-    /// Confined to the base and its state: the daemon does not start where the kernel cannot do that
+    /// Confined to the base and its state: the daemon does not start if the kernel cannot enforce
+    /// it
     #[arg(short = 'c')]
     confined: bool,
-    /// No meaning any more: core dumps are the system's to allow
+    /// Ignored: the system decides on core dumps
     #[arg(short = 'C')]
     core: bool,
-    /// How much is logged, 0 to 9
+    /// Log level, 0 to 9
     #[arg(short, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=9))]
     debug: Option<u8>,
-    /// Beside the old flags: the configuration [default: $MAKUO_CONFIG, /etc/makuo/makuo.toml, when it exists]
+    /// Beside the old flags: the configuration [default: $MAKUO_CONFIG, /etc/makuo/makuo.toml, if
+    /// it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Beside the old flags: this host's name [default: the system's]
@@ -112,47 +121,47 @@ pub struct Flags {
     name: Option<HostName>,
 }
 
-/// What the flags mean.
+/// Meaning of the flags.
 #[derive(Debug)]
 pub struct Meant {
-    /// The configuration with the flags in it.
+    /// Configuration with the flags applied.
     pub config: HostConfig,
-    /// Whether the flags name the group keys, so that the configuration's do not count.
+    /// True if the flags name the group keys and override the configuration's.
     pub group_keys_fixed: bool,
-    /// Run as this user.
+    /// User to run as.
     pub user: Option<String>,
-    /// Run as this group.
+    /// Group to run as.
     pub group: Option<String>,
     /// Further groups.
     pub groups: Vec<String>,
-    /// Whether the daemon keeps the terminal.
+    /// Keep the terminal.
     pub foreground: bool,
-    /// Whether others' releases are taken.
+    /// Accept the releases of others.
     pub receives: bool,
-    /// Whether it sends.
+    /// Send releases.
     pub sends: bool,
-    /// Whether only files of the user are sent.
+    /// Send only files of the user.
     pub owned: bool,
-    /// The ceiling of the rate.
+    /// Rate limit.
     pub rate: Option<Rate>,
-    /// How much is logged.
+    /// Log level.
     pub level: u8,
-    /// Flags that mean nothing any more, for who is to be told.
+    /// Ignored flags, for a warning.
     pub unused: Vec<&'static str>,
 }
 
-impl Flags {
-    /// The configuration that is named.
+impl MakuosanFlags {
+    /// Returns the named configuration file.
     pub fn config_file(&self) -> Option<&std::path::Path> {
         self.config.as_deref()
     }
 
-    /// The user that the daemon is to run as.
+    /// Returns the user to run as.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// The flags laid over `config`.
+    /// Applies the flags to `config`.
     pub fn over(self, mut config: HostConfig) -> Result<Meant> {
         let unused = [
             ("-f", self.parallel.is_some()),
@@ -191,7 +200,7 @@ impl Flags {
                 .collect::<Result<_>>()?;
             config.network.plain = false;
         } else if config.network.group_keys.is_empty() {
-            // As it was without -k.
+            // As in makuosan without -k.
             config.network.plain = true;
         }
 
@@ -243,7 +252,7 @@ impl Flags {
                 .or(before.map(|at| at.port()))
                 .unwrap_or(DEFAULT_PORT);
             console.listen = ConsoleListen::At(SocketAddr::new(ip, port));
-            // Whoever names an address and a password means it.
+            // An explicit address together with a password shows the intent.
             console.remote |= self.listen.is_some();
         }
 
@@ -253,7 +262,8 @@ impl Flags {
     }
 }
 
-/// Makes the directory the tree that the console is about: the configuration's tree there, else the tree `default`.
+/// Makes the directory the tree of the console: the configuration's tree there, or else the tree
+/// `default`.
 fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
     let path = absolute(&base.unwrap_or_else(|| PathBuf::from(".")))?;
     let path: PathBuf = path
@@ -276,7 +286,7 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
     let tree = known.unwrap_or_else(|| default.clone());
     match config.trees.iter_mut().find(|t| t.name == tree) {
         Some(known) => known.path = path,
-        // As it was: what a host misses it misses, unless its configuration says otherwise.
+        // As in makuosan: a host that misses a release does not catch up, unless configured.
         None => config.trees.push(TreeConfig {
             catch_up: CatchUp::Off,
             ..TreeConfig::new(default, path)
@@ -287,8 +297,9 @@ fn base(config: &mut HostConfig, base: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// A root directory of its own is no longer what confines: names of owners and the state beside the base would be out of
-/// reach in it. The kernel keeps the daemon to both; an exchange of the whole base would need the directory above.
+/// Confines the daemon to the base and its state by the kernel. A chroot no longer serves: it would
+/// hide the names of owners and the state beside the base. An exchange of the whole base would need
+/// the directory above.
 fn confine(config: &mut HostConfig) {
     config.sandbox = Sandbox::Require;
     config
@@ -308,15 +319,18 @@ mod tests {
     use super::*;
 
     fn meant(line: &str) -> Result<Meant> {
-        Flags::try_parse_from(line.split(' '))
+        MakuosanFlags::try_parse_from(line.split(' '))
             .expect(line)
             .over(HostConfig::default())
     }
 
     #[test]
     fn the_old_command_line_is_a_host() {
-        let meant =
-            meant("makuosan -b /var/www -u www-data -g www-data -G adm,web -p 5001 -i 10.0.0.1 -T 80 -n -O").unwrap();
+        let meant = meant(
+            "makuosan -b /var/www -u www-data -g www-data -G adm,web -p 5001 -i 10.0.0.1 \
+                 -T 80 -n -O",
+        )
+        .unwrap();
         let tree = &meant.config.trees[0];
         assert_eq!(
             (tree.name.as_str(), tree.path.to_str()),
@@ -387,7 +401,7 @@ mod tests {
         };
 
         let over = |line: &str| {
-            Flags::try_parse_from(line.split(' '))
+            MakuosanFlags::try_parse_from(line.split(' '))
                 .expect(line)
                 .over(config())
                 .expect(line)
@@ -426,6 +440,6 @@ mod tests {
 
     #[test]
     fn clap_finds_no_contradiction() {
-        <Flags as clap::CommandFactory>::command().debug_assert();
+        <MakuosanFlags as clap::CommandFactory>::command().debug_assert();
     }
 }

@@ -1,10 +1,11 @@
-//! The old face: what makuosan's users type and what they are answered, over makuo's own way of sending.
+//! The interface of makuosan's users: its command lines and console, on top of makuo's own
+//! sessions.
 //!
-//! [`command`] and [`answer`] are the console's lines, without IO; [`console`] serves them on TCP and on a unix socket;
-//! [`password`] guards it, and [`peer`] knows local clients. [`makuosan`] and [`msync`] are the flags of the two old programs, [`client`] is what msync
-//! says to a console. Nothing here sends: a command becomes a wish that [`crate::drive::adhoc`] fulfils.
+//! [`command`] and [`response`] are the console's lines, without IO; [`console`] serves them on TCP
+//! and on a unix socket; [`password`] protects the console, and [`peer`] identifies local clients.
+//! [`makuosan`] and [`msync`] are the flags of the two old programs, [`client`] is msync's side of
+//! the console. Nothing here sends: a command becomes a request that [`crate::drive::adhoc`] runs.
 
-pub mod answer;
 pub mod client;
 pub mod command;
 pub mod console;
@@ -12,16 +13,17 @@ pub mod makuosan;
 pub mod msync;
 pub mod password;
 pub mod peer;
+pub mod response;
 pub mod socket;
 pub mod syslog;
 
-/// The exit code of a wrong command line of either old program.
+/// Exit code of a wrong command line of either old program.
 pub const USAGE: u8 = 2;
 
-/// Prints why a command line of either old program was not parsed, or what it asked for (help, version); gives the exit
-/// code.
+/// Prints the parse error of either old program's command line, or the requested help or version;
+/// returns the exit code.
 pub fn not_parsed(error: &clap::Error) -> u8 {
-    // Output that nobody reads any more is no failure.
+    // A closed output is no failure.
     let _ = error.print();
     let asked = matches!(
         error.kind(),

@@ -1,7 +1,7 @@
-//! `msync`: the old command-line tool. Its flags become the lines that it says to a console.
+//! `msync`: the old command-line tool. Its flags become console lines.
 //!
-//! The exit code is 0 when all went well, 1 when something failed, differs or could not be reached, and 2 when the
-//! command line is wrong.
+//! The exit code is 0 after success, 1 if something failed, differs or could not be reached, and 2
+//! for a wrong command line.
 
 use std::io::{BufRead, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,16 +9,16 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser};
 
-use super::client::{Client, Target};
+use super::client::{Client, ConsoleAddress};
 use super::command::quoted;
 use super::password::Password;
 use super::{USAGE, not_parsed};
 use crate::config::DEFAULT_CONSOLE;
 use crate::{Error, Result};
 
-/// The variable that says where the console is.
+/// Variable with the address of the console.
 const TARGET_VARIABLE: &str = "MSYNC_TARGET";
-/// Something failed.
+/// Exit code of a failure.
 const FAILED: u8 = 1;
 
 /// The flags of msync.
@@ -26,7 +26,7 @@ const FAILED: u8 = 1;
 #[command(
     name = "msync",
     version,
-    about = "Put files of this host's tree on the other hosts, through the console of the daemon that runs here",
+    about = "Put files of this host's tree on the other hosts, through the local daemon's console",
     after_help = "\
 MSYNC_TARGET:
   tcp:HOST:PORT  as tcp:127.0.0.1:5000, the default
@@ -36,47 +36,47 @@ Paths are taken from the daemon's base directory, with wildcards; see `msync --s
 Exit codes: 0 all is well, 1 something failed or differs, 2 the command line is wrong.",
     arg_required_else_help = true
 )]
-pub struct Flags {
+pub struct MsyncFlags {
     /// Show the daemon's status
     #[arg(long)]
     status: bool,
     /// Show the other hosts
     #[arg(long, conflicts_with = "status")]
     members: bool,
-    /// Compare the content of files; what differs is named, and the exit code is 1
+    /// Compare the content of files; differences are listed, and the exit code is 1
     #[arg(long, conflicts_with_all = ["status", "members"])]
     check: bool,
-    /// Delete on the others what is extra there, before sending
+    /// Delete extra files on the others before sending
     #[arg(long, conflicts_with_all = ["status", "members", "check"])]
     delete: bool,
-    /// Send, and delete what is extra, in one go
+    /// Send, and delete extra files, in one go
     #[arg(long, conflicts_with_all = ["status", "members", "check"])]
     sync: bool,
-    /// Leave out what matches; a line of .gitignore (repeatable)
+    /// Leave out matching paths; a line of .gitignore (repeatable)
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<String>,
-    /// Leave out what matches a line of this file; - is standard input
+    /// Leave out paths that match a line of this file; - is standard input
     #[arg(long, value_name = "FILE")]
     exclude_from: Vec<PathBuf>,
-    /// How much is told, 0 to 9
+    /// Amount of output, 0 to 9
     #[arg(short = 'l', value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=9))]
     loglevel: Option<u8>,
-    /// Tell more: the files that are updated; twice for those that are skipped
+    /// More output: updated files; twice for skipped ones
     #[arg(short, action = ArgAction::Count)]
     verbose: u8,
-    /// Where the console is [default: $MSYNC_TARGET, tcp:127.0.0.1:5000]
+    /// Address of the console [default: $MSYNC_TARGET, tcp:127.0.0.1:5000]
     #[arg(short, value_name = "TARGET")]
-    console: Option<Target>,
+    console: Option<ConsoleAddress>,
     /// A script of console commands; - is standard input
     #[arg(short = 'f', value_name = "FILE")]
     script: Option<PathBuf>,
     /// Only this host
     #[arg(short, value_name = "HOST")]
     target: Option<String>,
-    /// The group that files get on the others
+    /// Group of the files on the others
     #[arg(short, value_name = "GROUP", conflicts_with_all = ["status", "members", "check"])]
     group: Option<String>,
-    /// The file with the console's password
+    /// File with the console's password
     #[arg(short = 'K', value_name = "FILE")]
     password: Option<PathBuf>,
     /// Dry run
@@ -90,8 +90,8 @@ pub struct Flags {
     paths: Vec<std::ffi::OsString>,
 }
 
-impl Flags {
-    /// The lines to say before what is asked for: their answers are shown only when they say that something is wrong.
+impl MsyncFlags {
+    /// Returns the lines to send before the commands. Their responses are shown only on errors.
     fn settings(&self) -> Result<Vec<Vec<u8>>> {
         let level = self
             .loglevel
@@ -119,7 +119,7 @@ impl Flags {
         Ok(lines)
     }
 
-    /// The lines to say.
+    /// Returns the lines of the commands.
     fn commands(&self) -> Result<Vec<Vec<u8>>> {
         if let Some(script) = &self.script {
             return lines_of(script);
@@ -145,11 +145,13 @@ impl Flags {
             Some(group) => format!(" -g {}", String::from_utf8_lossy(&quoted(group.as_bytes()))),
             None => String::new(),
         };
+
         let verb = match (self.check, self.sync) {
             (true, _) => "check",
             (_, true) => "sync",
             _ => "send",
         };
+
         let mut lines = Vec::new();
         let paths: Vec<Option<Vec<u8>>> = match self.paths.is_empty() {
             true => vec![None],
@@ -159,6 +161,7 @@ impl Flags {
                 .map(|p| Some(quoted(p.as_bytes())))
                 .collect(),
         };
+
         for path in paths {
             let path = path
                 .map(|p| [b" -- ".as_slice(), &p].concat())
@@ -172,9 +175,9 @@ impl Flags {
     }
 }
 
-/// Runs msync with the arguments `argv`, the program's name first; gives its exit code.
+/// Runs msync with the arguments `argv`, the program's name first; returns the exit code.
 pub fn run(argv: &[std::ffi::OsString]) -> u8 {
-    let flags = match Flags::try_parse_from(argv) {
+    let flags = match MsyncFlags::try_parse_from(argv) {
         Ok(flags) => flags,
         Err(error) => return not_parsed(&error),
     };
@@ -183,7 +186,7 @@ pub fn run(argv: &[std::ffi::OsString]) -> u8 {
         Ok(true) => 0,
         Ok(false) => FAILED,
         Err(error) => {
-            let line = super::answer::failure(&error);
+            let line = super::response::failure(&error);
             let _ = writeln!(std::io::stderr(), "{}", crate::report::words::safe(&line));
             if error.kind() == crate::Kind::Usage {
                 USAGE
@@ -194,15 +197,16 @@ pub fn run(argv: &[std::ffi::OsString]) -> u8 {
     }
 }
 
-/// Says it all; whether all went well.
-fn talk(flags: &Flags) -> Result<bool> {
+/// Sends all lines; returns true after full success.
+fn talk(flags: &MsyncFlags) -> Result<bool> {
     let target = match &flags.console {
         Some(target) => target.clone(),
         None => default_target()?,
     };
 
     let password = flags.password.as_deref().map(Password::load).transpose()?;
-    let (settings, commands) = (flags.settings()?, flags.commands()?);
+    let settings = flags.settings()?;
+    let commands = flags.commands()?;
     let mut client = Client::connect(&target, password.as_ref())?;
     let mut well = true;
     for line in settings {
@@ -220,7 +224,7 @@ fn talk(flags: &Flags) -> Result<bool> {
     Ok(well)
 }
 
-/// Shows a line of an answer; false for one that says that something is not well.
+/// Shows a line of a response; returns false for a line that reports a failure.
 fn show(line: &str) -> bool {
     let safe = crate::report::words::safe(line);
     let error = line.starts_with("error:");
@@ -230,13 +234,13 @@ fn show(line: &str) -> bool {
         writeln!(std::io::stdout(), "{safe}")
     };
 
-    // Output that nobody reads any more is no failure.
+    // A closed output is no failure.
     drop(shown);
-    !(error || says_no(line))
+    !(error || is_failure(line))
 }
 
-fn says_no(line: &str) -> bool {
-    // Of hosts of one name the address is told, too.
+fn is_failure(line: &str) -> bool {
+    // Hosts of the same name are shown with their addresses.
     let name = |host: &str| {
         host.split_once(" (")
             .map_or(host, |(name, _)| name)
@@ -252,19 +256,19 @@ fn says_no(line: &str) -> bool {
     line.starts_with("usage:") || unknown || differs
 }
 
-fn default_target() -> Result<Target> {
+fn default_target() -> Result<ConsoleAddress> {
     match std::env::var(TARGET_VARIABLE) {
         Ok(text) if !text.is_empty() => text
             .parse()
             .map_err(|e: String| Error::usage(format!("${TARGET_VARIABLE}: {e}"))),
-        _ => Ok(Target::Tcp(
+        _ => Ok(ConsoleAddress::Tcp(
             DEFAULT_CONSOLE.ip().to_string(),
             DEFAULT_CONSOLE.port(),
         )),
     }
 }
 
-/// The lines of a file, without those that are empty; `-` is standard input.
+/// Returns the non-empty lines of a file; `-` is standard input.
 fn lines_of(path: &std::path::Path) -> Result<Vec<Vec<u8>>> {
     let failed = |e| Error::io("cannot read", path, e).with_kind(crate::Kind::Usage);
     let reader: Box<dyn BufRead> = match path.as_os_str().as_bytes() {
@@ -291,7 +295,7 @@ mod tests {
     use super::*;
 
     fn said(line: &str) -> Vec<String> {
-        let flags = Flags::try_parse_from(line.split(' ')).expect("legal");
+        let flags = MsyncFlags::try_parse_from(line.split(' ')).expect("legal");
         let all = flags
             .settings()
             .expect("readable")
@@ -309,14 +313,17 @@ mod tests {
             said("msync -t mk2 a b"),
             ["loglevel 0", "send -t mk2 -- a", "send -t mk2 -- b"]
         );
+
         assert_eq!(
             said("msync --delete -r sub"),
             ["loglevel 0", "dsync -r -- sub", "send -r -- sub"]
         );
+
         assert_eq!(
             said("msync --sync -r -g web"),
             ["loglevel 0", "sync -r -g web"]
         );
+
         assert_eq!(said("msync --check -r -l5"), ["loglevel 5", "check -r"]);
         assert_eq!(said("msync --members"), ["loglevel 0", "members"]);
         assert_eq!(
@@ -332,7 +339,7 @@ mod tests {
             "nohost is not contained in members",
             "usage: send",
         ] {
-            assert!(says_no(line), "{line}");
+            assert!(is_failure(line), "{line}");
         }
 
         for line in [
@@ -340,13 +347,13 @@ mod tests {
             "mk3: OK x",
             "(dryrun) [update:x is not contained in members]",
         ] {
-            assert!(!says_no(line), "{line}");
+            assert!(!is_failure(line), "{line}");
         }
     }
 
     #[test]
     fn clap_finds_no_contradiction() {
-        <Flags as clap::CommandFactory>::command().debug_assert();
-        assert!(Flags::try_parse_from(["msync", "--check", "--delete"]).is_err());
+        <MsyncFlags as clap::CommandFactory>::command().debug_assert();
+        assert!(MsyncFlags::try_parse_from(["msync", "--check", "--delete"]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The console's password: a line in a file that only its owner reads.
+//! The console's password: a line in a file that only its owner can read.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,9 +7,9 @@ use crate::block::BlockHash;
 use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
-/// The longest password, in bytes.
+/// Longest password, in bytes.
 pub const MAX_PASSWORD: usize = 255;
-/// The shortest.
+/// Shortest password, in bytes.
 const MIN_PASSWORD: usize = 4;
 
 /// A password. It is never shown.
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Password {
 }
 
 impl Password {
-    /// The first line of the file `path`, which nobody but its owner may read.
+    /// Loads the first line of the file `path`, which must be private to its owner.
     pub fn load(path: &Path) -> Result<Self> {
         let name = crate::units::printable(path.as_os_str().as_encoded_bytes());
         let failed =
@@ -50,7 +50,8 @@ impl Password {
         Ok(Self(BlockHash::of(line), line.to_vec()))
     }
 
-    /// Whether `given` is it. Takes as long whatever is wrong about it: hashes are compared, all of them.
+    /// Compares `given` with the password. Hashes are compared in full, so the time does not depend
+    /// on the difference.
     pub fn is(&self, given: &[u8]) -> bool {
         let given = BlockHash::of(given);
         self.0
@@ -61,7 +62,7 @@ impl Password {
             == 0
     }
 
-    /// Its bytes, for who has to say it.
+    /// Returns the bytes, for a client to send.
     pub fn bytes(&self) -> &[u8] {
         &self.1
     }

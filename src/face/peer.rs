@@ -1,21 +1,21 @@
-//! Whose process is at the other end of a TCP connection on this machine, as the kernel's table of sockets has it.
+//! User at the other end of a local TCP connection, from the kernel's table of sockets.
 //!
-//! A port above 1023 is free for every local user, and everybody reaches a listening one: addresses say nothing about
-//! who speaks. The table names the user of each socket.
+//! A port above 1023 is free for every local user, and any local user can connect to a listener:
+//! addresses do not identify the peer. The table lists the user of each socket.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
-/// The state of a socket that listens.
-const LISTENS: u8 = 0x0a;
-/// How often a table is read for one socket.
-const MAX_TRIES: usize = 5;
-/// The most of a table that is read.
+/// State of a listening socket.
+const LISTEN_STATE: u8 = 0x0a;
+/// Largest number of reads of a table for one socket.
+const MAX_TABLE_READS: usize = 5;
+/// Largest part of a table to read, in bytes.
 const MAX_TABLE: u64 = 64 << 20;
 
-/// The tables of sockets of this process's network, open.
+/// Open socket tables of this process's network.
 #[derive(Debug)]
 pub struct Sockets {
     /// Read from the beginning, by one thread at a time.
@@ -33,7 +33,7 @@ struct Socket {
 }
 
 impl Sockets {
-    /// Opens the tables, which stay readable when the process cannot open files any more.
+    /// Opens the tables, which stay readable after the process loses the right to open files.
     pub fn open() -> Self {
         let paths = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
         Self {
@@ -46,21 +46,22 @@ impl Sockets {
         }
     }
 
-    /// The user of the socket at `remote` that is connected to `local`, both on this machine. None when that cannot be
-    /// seen: a socket that its process has closed belongs to nobody, and is shown as root's.
+    /// Returns the user of the socket at `remote` that is connected to `local`, both on this
+    /// machine. `None` if unknown: a socket closed by its process belongs to nobody, and is shown
+    /// as root's.
     pub fn user_of_client(&self, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
         let is_it =
             |s: &Socket| s.local == plain(remote) && s.remote == plain(local) && s.inode != 0;
-        // A table is read in pieces, and a line can be missed when others come and go in between.
-        (0..MAX_TRIES).find_map(|_| self.all().ok()?.into_iter().find(is_it).map(|s| s.uid))
+        // A table is read in pieces, and a line can be missed while others come and go.
+        (0..MAX_TABLE_READS).find_map(|_| self.all().ok()?.into_iter().find(is_it).map(|s| s.uid))
     }
 
-    /// The users of all sockets that take connections to `address`; none when that cannot be seen.
+    /// Returns the users of all sockets that accept connections to `address`; empty if unknown.
     pub fn users_of_listeners(&self, address: SocketAddr) -> Vec<u32> {
         let address = plain(address);
         let is_it = |s: &Socket| {
             let here = s.local.ip() == address.ip() || s.local.ip().is_unspecified();
-            s.state == LISTENS && s.local.port() == address.port() && here
+            s.state == LISTEN_STATE && s.local.port() == address.port() && here
         };
 
         self.all()
@@ -85,7 +86,8 @@ impl Sockets {
     }
 }
 
-/// The socket of a line such as `0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 22 1 ...`.
+/// Parses a line such as `0: 0100007F:1388 00000000:0000 0A 00000000:00000000 00:00000000 00000000
+/// 0 0 22 1 ...`.
 fn parse(line: &str) -> Option<Socket> {
     let words: Vec<&str> = line.split_whitespace().collect();
     Some(Socket {
@@ -97,7 +99,7 @@ fn parse(line: &str) -> Option<Socket> {
     })
 }
 
-/// An address as the table writes it: words of 32 bits in the machine's order, in hexadecimal.
+/// Parses an address of the table: words of 32 bits in the machine's order, in hexadecimal.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -124,7 +126,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(plain(SocketAddr::new(ip, port)))
 }
 
-/// An address without what does not tell apart: IPv4 within IPv6, scopes.
+/// Normalizes an address: IPv4 instead of mapped IPv6, without scopes.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -161,10 +163,11 @@ mod tests {
                 "{bound}"
             );
 
-            // However many ask at once.
+            // Holds with many lookups at once.
             std::thread::scope(|scope| {
                 for _ in 0..4 {
-                    let (sockets, local) = (&sockets, server.local_addr().unwrap());
+                    let sockets = &sockets;
+                    let local = server.local_addr().unwrap();
                     scope.spawn(move || {
                         (0..5).for_each(|_| {
                             assert_eq!(sockets.user_of_client(local, remote), Some(me), "{bound}")
@@ -173,7 +176,7 @@ mod tests {
                 }
             });
 
-            // Closed, it is shown as root's and says nothing.
+            // A closed socket is shown as root's, and means nothing.
             drop(client);
             assert_eq!(
                 sockets.user_of_client(server.local_addr().unwrap(), remote),
@@ -198,7 +201,7 @@ mod tests {
 
         assert_eq!(
             (socket.state, socket.uid, socket.inode),
-            (LISTENS, 1000, 4711)
+            (LISTEN_STATE, 1000, 4711)
         );
 
         for line in [

@@ -1,4 +1,5 @@
-//! Unix sockets to listen at: made with their mode, in place of what a daemon left, and removed at the end.
+//! Listening unix sockets: created with their mode, in place of a stale one, and removed at the
+//! end.
 
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -6,19 +7,19 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// A bound socket's file; it goes when this is dropped.
+/// File of a bound socket, removed on drop.
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // A file that is left is replaced at the next start.
+        // A leftover file is replaced at the next start.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
-/// Binds `path` with the permission bits `mode`, in place of a socket that nobody listens to any more. Called before the
-/// process has threads: the mask of new files is the whole process's.
+/// Binds `path` with the permission bits `mode`, in place of a stale socket. Must run before the
+/// process has threads: the umask is global to the process.
 pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     let failed = |e| Error::io("cannot listen on the socket", path, e);
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
@@ -34,7 +35,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     }
 
     remove_old(path)?;
-    // Made with its mode, not given it afterwards.
+    // Created with its mode, so that no moment is unprotected.
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(!mode & 0o777));
     let listener = UnixListener::bind(path);
     rustix::process::umask(mask);
@@ -44,7 +45,7 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     Ok((listener, SocketFile(path.to_path_buf())))
 }
 
-/// Removes the socket that a daemon left, and nothing else.
+/// Removes the socket of an earlier daemon, and nothing else.
 fn remove_old(path: &Path) -> Result<()> {
     let failed = |e| Error::io("cannot replace the old socket", path, e);
     match std::fs::symlink_metadata(path) {

@@ -1,4 +1,4 @@
-//! The system's log, for a daemon that has let go of its terminal: lines of the form `makuosan[PID]: text`.
+//! The system log, for a daemon without a terminal: lines of the form `makuosan[PID]: text`.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Where the system takes log lines.
+/// Socket of the system log.
 const DEV_LOG: &str = "/dev/log";
 /// The facility `daemon`, level `info`: 3 * 8 + 6.
 const PRIORITY: u8 = 30;
 
-/// Writes log lines with the program's name and process in front.
+/// Writes log lines prefixed with the program's name and process.
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct SystemLog {
     socket: Option<Arc<UnixDatagram>>,
     prefix: String,
 }
 
-impl Log {
-    /// To the system's log when `detached` and there is one, else to standard error.
+impl SystemLog {
+    /// Opens the system log if `detached` and available, else standard error.
     pub fn open(name: &str, detached: bool) -> Self {
         let open = || {
             let socket = UnixDatagram::unbound().ok()?;
@@ -34,14 +34,14 @@ impl Log {
         }
     }
 
-    /// Whether lines go to the system's log.
+    /// Returns true if lines go to the system log.
     pub fn is_system(&self) -> bool {
         self.socket.is_some()
     }
 }
 
-impl Write for Log {
-    /// One call is one line.
+impl Write for SystemLog {
+    /// Writes one line for each call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match &self.socket {
             Some(socket) => {
@@ -50,7 +50,7 @@ impl Write for Log {
                     line.trim_ascii_end(),
                 ]
                 .concat();
-                // A log that is full or gone must not stop the daemon.
+                // A full or missing log must not stop the daemon.
                 let _ = socket.send(&text);
             }
             None => io::stderr().write_all(&[self.prefix.as_bytes(), line].concat())?,
@@ -64,10 +64,10 @@ impl Write for Log {
     }
 }
 
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Log;
+impl<'a> MakeWriter<'a> for SystemLog {
+    type Writer = SystemLog;
 
-    fn make_writer(&'a self) -> Log {
+    fn make_writer(&'a self) -> SystemLog {
         self.clone()
     }
 }

@@ -483,7 +483,7 @@ fn msync_says_nothing_to_somebody_elses_listener() {
 
     assert!(
         ran.err
-            .contains("who is neither root nor you: nothing was said"),
+            .contains("who is neither root nor you: nothing was sent"),
         "{ran}"
     );
 

@@ -1,6 +1,6 @@
-//! What a console answers: lines. Pure.
+//! Formats the console's responses as lines. Pure.
 //!
-//! No line begins as the prompt does, and none is what msync takes for a sign of life.
+//! No line begins like the prompt, and msync takes none for a heartbeat.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,23 +14,23 @@ use crate::outcome::{DriftGroup, DriftKind, DriftLine, HostState, MemberInfo, Ou
 use crate::report::words::safe;
 use crate::units::printable;
 
-/// What a daemon says when it waits for a command.
+/// Prompt of a daemon that waits for a command.
 pub const PROMPT: &[u8] = b"> ";
-/// What it says when it waits for the password.
+/// Prompt for the password.
 pub const PASSWORD: &[u8] = b"password: \x1bE";
-/// What it says while a command is under way.
-pub const ALIVE: &str = "alive";
-/// What else the oldest clients know [`PASSWORD`] as.
+/// Heartbeat during a command.
+pub const HEARTBEAT: &str = "alive";
+/// Form of [`PASSWORD`] for the oldest clients.
 pub const OLD_PASSWORD: &[u8] = b"password: \x1b]E";
-/// From this level on each host that gets a file is named.
+/// Lowest log level that names each host that gets a file.
 pub const UPDATES: u8 = 1;
-/// From this level on each host that has a file already is named, too.
+/// Lowest log level that also names each host that already has a file.
 pub const SKIPS: u8 = 2;
 
-/// A line as it goes out: safe on a terminal, and not to be mistaken.
+/// Encodes a line: safe on a terminal, and distinct from prompts and heartbeats.
 pub fn line(text: &str) -> Vec<u8> {
     let mut line = safe(text).replace('\n', "; ");
-    if line.starts_with("> ") || line.starts_with(ALIVE) {
+    if line.starts_with("> ") || line.starts_with(HEARTBEAT) {
         let first = line.remove(0);
         line.insert_str(0, &format!("\\x{:02x}", u32::from(first)));
     }
@@ -38,7 +38,7 @@ pub fn line(text: &str) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// The other hosts.
+/// Lists the other hosts.
 pub fn members(members: &[MemberInfo]) -> Vec<String> {
     let address = |m: &MemberInfo| m.address.ip().to_string();
     let name_width = members
@@ -61,23 +61,23 @@ pub fn members(members: &[MemberInfo]) -> Vec<String> {
     members.iter().map(one).chain([total]).collect()
 }
 
-/// What `status` tells.
+/// Data of the response to `status`.
 #[derive(Debug)]
-pub struct Status<'a> {
-    /// The daemon's process.
+pub struct ConsoleStatus<'a> {
+    /// Process number of the daemon.
     pub process: u32,
-    /// The directory.
+    /// Base directory.
     pub base: &'a Path,
-    /// The commands that other connections have under way.
+    /// Running commands of other connections.
     pub commands: Vec<(usize, String)>,
-    /// Sessions of its own.
+    /// Number of the daemon's own sessions.
     pub sending: usize,
-    /// Sessions of others that it takes part in.
+    /// Number of joined sessions of others.
     pub receiving: usize,
 }
 
-/// The lines of a status.
-pub fn status(status: &Status<'_>) -> Vec<String> {
+/// Formats a status.
+pub fn status(status: &ConsoleStatus<'_>) -> Vec<String> {
     let mut lines = vec![
         format!("process: {}", status.process),
         format!("version: {}", env!("CARGO_PKG_VERSION")),
@@ -100,7 +100,7 @@ pub fn status(status: &Status<'_>) -> Vec<String> {
     lines
 }
 
-/// A failure, on one line.
+/// Formats a failure on one line.
 pub fn failure(error: &Error) -> String {
     match error.hint_text() {
         Some(hint) => format!("error: {error} ({hint})"),
@@ -108,8 +108,8 @@ pub fn failure(error: &Error) -> String {
     }
 }
 
-/// What a command with files came to, told as much as `level` wants. `all` is what the release has in files, for who
-/// wants to know what was left as it is.
+/// Formats the outcome of a command with files, as detailed as `level` demands. `all` holds the
+/// release's files, for a level that lists unchanged files as well.
 pub fn outcome(files: &Files, outcome: &Outcome, all: &[Vec<u8>], level: u8) -> Vec<String> {
     let well = outcome
         .hosts
@@ -133,7 +133,7 @@ fn is_bad(state: HostState) -> bool {
     state.is_trouble()
 }
 
-/// What went wrong, and where.
+/// Lists failures with their hosts.
 fn troubles(outcome: &Outcome) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for host in outcome.hosts.iter().filter(|h| is_bad(h.state)) {
@@ -149,7 +149,7 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
         ));
     }
 
-    let told = |error: &str| {
+    let reported = |error: &str| {
         outcome
             .hosts
             .iter()
@@ -159,7 +159,7 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
     if let Some(error) = outcome
         .error
         .as_deref()
-        .filter(|e| lines.is_empty() || !told(e))
+        .filter(|e| lines.is_empty() || !reported(e))
     {
         let hint = outcome
             .hint
@@ -176,10 +176,10 @@ fn troubles(outcome: &Outcome) -> Vec<String> {
     lines
 }
 
-/// Lists that were too long to travel.
+/// Notes lists that were too long to send.
 fn cut(groups: &[DriftGroup]) -> Vec<String> {
     let missing = |g: &DriftGroup| g.total().saturating_sub(g.lines.len() as u64);
-    // Without any line nobody asked for them.
+    // No lines: the command did not request them.
     match groups
         .iter()
         .filter(|g| !g.lines.is_empty())
@@ -207,7 +207,7 @@ impl PartialOrd for Sorted<'_> {
     }
 }
 
-/// What differs, path by path, with the hosts.
+/// Differences by path, with their hosts.
 struct Differences<'a> {
     changed: BTreeMap<Sorted<'a>, BTreeSet<&'a NamedHost>>,
     content: BTreeMap<Sorted<'a>, BTreeSet<&'a NamedHost>>,
@@ -226,7 +226,7 @@ impl<'a> Differences<'a> {
         for group in groups {
             let mut before: Option<&[u8]> = None;
             let hosts = || group.hosts.iter().filter(|h| well.contains(h));
-            // From the end: what is in a directory comes after it.
+            // From the end, so that the content of a directory comes first.
             for line in group.lines.iter().rev() {
                 let holds = before.is_some_and(|b| crate::manifest::path::is_within(b, &line.path));
                 before = Some(&line.path);
@@ -330,7 +330,7 @@ impl<'a> Differences<'a> {
             format!("{dry}delete {host}:{}", printable(path.0))
         };
 
-        // What is in a directory goes before it.
+        // The content of a directory goes before the directory.
         let one = |(path, hosts): (&Sorted<'a>, &BTreeSet<&'a NamedHost>)| {
             hosts
                 .iter()
@@ -373,7 +373,7 @@ fn is_dir(line: &DriftLine) -> bool {
     line.itemized.as_bytes().get(1) == Some(&b'd')
 }
 
-/// A directory is told when it itself is what changes: not because something in it does.
+/// Returns true to omit a directory: only entries inside change, not the directory itself.
 fn is_silent(line: &DriftLine, holds_another: bool) -> bool {
     is_dir(line)
         && (line.what == DriftKind::Time || line.what == DriftKind::Missing && holds_another)
@@ -458,9 +458,9 @@ mod tests {
         ];
 
         let outcome = an_outcome(vec![group(&["mk2"], &lines)]);
-        let told = super::outcome(&files(AdhocAction::Send, true), &outcome, &[], 0);
+        let reported = super::outcome(&files(AdhocAction::Send, true), &outcome, &[], 0);
         assert_eq!(
-            told,
+            reported,
             [
                 "(dryrun) [update:a/b/file]",
                 "(dryrun) [update:empty]",
@@ -484,10 +484,10 @@ mod tests {
         let outcome = an_outcome(vec![group(&["mk2"], &changed), group(&["mk3"], &extra)]);
         let all = [b"f".to_vec()];
 
-        let told = |deed, dry, level| super::outcome(&files(deed, dry), &outcome, &all, level);
-        assert_eq!(told(AdhocAction::Sync, false, 0), Vec::<String>::new());
+        let reported = |deed, dry, level| super::outcome(&files(deed, dry), &outcome, &all, level);
+        assert_eq!(reported(AdhocAction::Sync, false, 0), Vec::<String>::new());
         assert_eq!(
-            told(AdhocAction::Sync, true, 0),
+            reported(AdhocAction::Sync, true, 0),
             [
                 "(dryrun) [update:f]",
                 "(dryrun) [delete:d/x]",
@@ -496,16 +496,16 @@ mod tests {
         );
 
         assert_eq!(
-            told(AdhocAction::Sync, false, 1),
+            reported(AdhocAction::Sync, false, 1),
             ["update mk2:f", "delete mk3:d/x", "delete mk3:d"]
         );
         assert_eq!(
-            told(AdhocAction::Send, false, 2),
+            reported(AdhocAction::Send, false, 2),
             ["update mk2:f", "skip   mk3:f"]
         );
 
         assert_eq!(
-            told(AdhocAction::Prune, false, 0),
+            reported(AdhocAction::Prune, false, 0),
             ["delete mk3:d/x", "delete mk3:d"]
         );
     }
