@@ -1,4 +1,5 @@
-//! Commits on real directories: every kind, every crash and power cut, everything that can be in the way.
+//! Commits on real directories: every kind of file, crashes and power cuts at every step, and
+//! obstacles of all sorts.
 
 mod crash;
 mod deploy;

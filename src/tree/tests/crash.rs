@@ -1,4 +1,5 @@
-//! The machine stops at every point of a commit: afterwards the tree is all old or all new, and can go on.
+//! Crashes at every step of a commit: the tree is then all old or all new, and further commits
+//! succeed.
 
 use super::world::{Thing, World, as_nobody, file, look};
 use crate::id::Serial;
@@ -50,16 +51,16 @@ pub(super) fn new() -> Vec<(&'static str, Thing)> {
     ]
 }
 
-/// How a commit switches the tree.
+/// Method by which a commit switches the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
-    /// Path by path, by exchanges.
+    /// Path by path, with atomic exchanges.
     InPlace,
-    /// Path by path, on a filesystem without exchange.
+    /// Path by path, on a filesystem without atomic exchange.
     Links,
-    /// Path by path, where directories cannot be renamed.
+    /// Path by path, on a filesystem that cannot rename directories.
     Layers,
-    /// All at once.
+    /// The whole tree at once.
     Swap,
 }
 
@@ -220,7 +221,7 @@ fn crash_while_undoing(how: How) {
         let world = how.world();
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
-        // In the way of a deletion, late in the commit: everything has to be undone.
+        // Blocks a deletion late in the commit, so that every step has to be rolled back.
         std::fs::write(
             world.www().join("a-dir/deep/foreign"),
             "put there meanwhile",
@@ -231,7 +232,7 @@ fn crash_while_undoing(how: How) {
         drop((stage, tree));
         let tree = world.open();
         let mut now = look(&world.www());
-        // Putting it there changed the time of its directory.
+        // Creating the file changed the time of the directory.
         for tree in [&mut before, &mut now] {
             tree.remove("a-dir/deep");
         }
@@ -345,7 +346,7 @@ fn another_file_that_took_the_place_keeps_its_metadata() {
         if committed {
             break;
         }
-        // The old one stays, or its inode might be the new one's.
+        // The old file remains, or the new one could get the same inode number.
         std::fs::rename(world.www().join("f"), world.www().join("moved")).unwrap();
         super::world::make(
             &world.www(),
@@ -357,7 +358,8 @@ fn another_file_that_took_the_place_keeps_its_metadata() {
     }
 }
 
-/// Sets or clears the flag that lets names go into a directory and none out of it; false where that is not possible.
+/// Sets or clears the append-only flag of a directory: names may be added but not removed. Returns
+/// false where the flag is not supported.
 fn append_only(dir: &std::path::Path, on: bool) -> bool {
     let flag = if on { "+a" } else { "-a" };
     std::process::Command::new("chattr")
@@ -424,7 +426,7 @@ fn what_cannot_be_undone_keeps_nothing_else_from_it_and_is_undone_later() {
     assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
     drop(tree);
 
-    // The tree is there after a start, and no release goes in.
+    // The tree opens after a restart, but accepts no release.
     let tree = world.open();
     assert_eq!(tree.torn().map(|(serial, _)| serial), Some(Serial(1)));
     assert!(tree.finish_undo().is_err() && world.begin(&tree, 2).is_err());

@@ -1,4 +1,4 @@
-//! Whole deploys, and what can be in the way of one.
+//! Whole deployments, and obstacles to them.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(super) fn noise(len: usize, seed: u64) -> Vec<u8> {
     std::iter::repeat_with(|| rng.u8(..)).take(len).collect()
 }
 
-/// A mount that goes away with the test.
+/// A mount that is unmounted when the test ends.
 pub(super) struct Mount(std::path::PathBuf);
 
 impl Mount {
@@ -254,7 +254,7 @@ fn hard_links_are_made_split_and_joined() {
         assert!(stage.plan().wants.is_empty(), "everything is here already");
         stage.commit(&release, b"").unwrap();
         drop(stage);
-        // What was replaced is another name of the file as long as it is kept.
+        // The replaced file remains a second hard link as long as the undo data is kept.
         tree.forget_undo().unwrap();
         assert_eq!(look(&world.www()), look(&world.source()));
     }
@@ -349,7 +349,7 @@ fn what_appeared_meanwhile_is_not_overwritten() {
     assert_eq!(look(&world.www()), before);
     drop(stage);
 
-    // What was staged for nothing serves the next try.
+    // Content from a failed staging is reused by the next attempt.
     let (stage, release) = world.stage(&tree, 2).unwrap();
     assert_eq!(stage.plan().summary.fetch_bytes, 0);
     stage.commit(&release, b"").unwrap();
@@ -460,7 +460,8 @@ fn too_little_space_is_refused_with_what_is_needed_and_free() {
     assert!(refused.to_string().contains("3.20 MB needed"), "{refused}");
 }
 
-/// What staging `files` small files says in a tree on a small filesystem mounted with `options`.
+/// Stages `files` small files in a tree on a small filesystem mounted with `options`, and returns
+/// the error.
 fn staged_in(options: &str, files: usize) -> Option<crate::Error> {
     let dir = tempfile::tempdir().unwrap();
     let Some(_mount) = Mount::tmpfs(&dir.path().join("small"), options) else {
@@ -562,7 +563,7 @@ fn an_aborted_session_serves_the_next() {
     );
 
     drop(stage);
-    // What lies there is believed only after it was hashed.
+    // Content in the stage is trusted only after hashing.
     for slot in std::fs::read_dir(tree.state().stage_path()).unwrap() {
         let path = slot.unwrap().path();
         if !path.to_string_lossy().contains("log-") {
@@ -607,7 +608,7 @@ fn blocks_may_come_from_many_threads_in_any_order() {
         for part in 0..4 {
             let stage = &stage;
             let ordinals = &ordinals;
-            // Every block comes twice, from different threads.
+            // Every block arrives twice, from different threads.
             scope.spawn(move || {
                 for ordinal in ordinals
                     .iter()
@@ -675,7 +676,7 @@ fn older_releases_are_refused_and_old_ones_forgotten() {
         "{refused}"
     );
 
-    // Of two releases of one serial the one that was made later stays.
+    // Of two releases with one serial, the later one wins.
     let (stage, twin) = world.stage(&tree, 5).unwrap();
     let created = WallTime(twin.header().created.0 - 1);
     let earlier = Release::new(Header {
@@ -724,7 +725,8 @@ fn give(path: &Path, uid: u32, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A world of an ordinary user in which `changes` is staged already, with the tree's directory `d` still its own.
+/// Makes a world of an unprivileged user with `changes` already staged and the tree's directory `d`
+/// still owned by the user.
 fn of_nobody() -> Option<World> {
     if !is_root() {
         println!("skipped: only root can give directories away");
@@ -797,7 +799,7 @@ fn undo_goes_on_past_a_time_that_it_may_not_set() {
             );
         }
         assert!(tree.state().current().unwrap().is_none());
-        // Nothing is left pending: the next one is refused for its own reasons.
+        // No release is left pending: the next one is refused for reasons of its own.
         let error = theirs.stage(&tree, 2).unwrap_err();
         assert!(error.to_string().contains("belongs to user 0"), "{error}");
     });

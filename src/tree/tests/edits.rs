@@ -1,7 +1,7 @@
-//! Others edit a host's tree while releases change places in it: what they wrote last is what is found afterwards.
+//! Concurrent edits of a host's tree while releases are switched: the last write must survive.
 //!
-//! The judge is a list of what the editor did. Its seed is printed; `MAKUO_EDITS_SEED` and `MAKUO_EDITS_ROUNDS` choose
-//! another one and more rounds.
+//! The reference is a log of the editor's actions. The seed is printed; `MAKUO_EDITS_SEED` selects
+//! another seed, `MAKUO_EDITS_ROUNDS` the number of rounds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -21,16 +21,17 @@ use crate::sync::locked;
 use crate::tree::fs::fault::OtherProcesses;
 use crate::tree::lifecycle::Recovery;
 
-/// Where files are edited: protected, excluded, unknown to the release, and single ones between what it governs.
+/// Directories with edited files: protected, excluded, unknown to the release, and single files
+/// between governed ones.
 const PLACES: [&str; 6] = ["up", "up/deep", "etc/cache", "own", "etc", ""];
 
-/// Somebody who works in the tree, and remembers what it should hold.
+/// A concurrent editor of the tree with a record of the expected content.
 struct Editor {
     top: PathBuf,
     rng: fastrand::Rng,
-    /// What is at each path; `None` when it was removed.
+    /// Expected content of each path; `None` for a removed one.
     wrote: BTreeMap<String, Option<String>>,
-    /// Directories that are held open, as the working directory of a process is.
+    /// Directories held open, like the working directory of a process.
     held: HashMap<&'static str, (OwnedFd, u64)>,
     count: u64,
     last: Vec<String>,
@@ -51,7 +52,8 @@ impl Editor {
         }
     }
 
-    /// One change. What fails, since a directory is not there at this moment, was not done.
+    /// Performs one change. A change that fails because its directory is absent at the moment is
+    /// not recorded.
     fn act(&mut self) {
         self.count += 1;
         let place = PLACES[self.rng.usize(..PLACES.len())];
@@ -68,12 +70,14 @@ impl Editor {
 
         let mut kind = self.rng.u8(..10);
         if by_handle && matches!(place, "etc" | "") && matches!(kind, 5 | 6) {
-            // While the old tree is being removed nobody can tell who removed a name from it.
+            // While the old tree is being removed, a missing name cannot be attributed to the
+            // editor or to makuo.
             kind = 0;
         }
 
         let number = self.rng.u8(..4);
-        // What is written by path and by a handle has names of its own: nobody could say which of the two came last.
+        // Writes by path and writes by handle use separate names, since the order of the two could
+        // not be determined.
         let opened = self.held.get(place).map_or(0, |(_, opened)| *opened);
         let whose = if by_handle {
             format!("h{opened}")
@@ -126,7 +130,7 @@ impl Editor {
         }
     }
 
-    /// What differs between the tree and what was written, with what was done to it.
+    /// Lists differences between the tree and the record, each with the actions on the path.
     fn lost(&self) -> Vec<String> {
         let wrong = self.wrote.iter().filter_map(|(path, wanted)| {
             let found = std::fs::read_to_string(self.top.join(path)).ok();
@@ -159,7 +163,7 @@ fn replace(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
 }
 
 fn append(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
-    // One that is there: it is the same in both trees.
+    // An existing file: both trees share its inode.
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(dir, name, flags, Mode::empty())?);
     file.write_all(text.as_bytes())
@@ -229,7 +233,7 @@ fn setting(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// The inodes of the directories that no release governs.
+/// Returns the inodes of the directories that no release governs.
 fn inodes(top: &Path) -> [u64; 3] {
     ["up", "own", "etc/cache"].map(|dir| std::fs::metadata(top.join(dir)).unwrap().ino())
 }
@@ -341,7 +345,7 @@ fn a_crash_anywhere_on_the_way_back_brings_the_hosts_directories_back() {
     }
 }
 
-/// A round of somebody who acts at every point of a deploy, in the same order for the same seed.
+/// Runs a round with an edit at every step of a deployment, in the same order for the same seed.
 fn round_between(seed: u64) -> Vec<String> {
     let mut world = edited(true);
     let editor = Arc::new(Mutex::new(Editor::new(&world.www(), seed)));
@@ -380,7 +384,8 @@ fn round_between(seed: u64) -> Vec<String> {
     locked(&editor).lost()
 }
 
-/// Harsher than anything outside: a name is made, made again and removed on both sides of one exchange, all within it.
+/// Harsher than any real editor: a name is created, recreated and removed on both sides of one
+/// exchange.
 #[test]
 fn nothing_that_others_write_between_two_steps_is_lost() {
     let seed = setting("MAKUO_EDITS_SEED", 1);
@@ -422,7 +427,7 @@ fn nothing_that_others_write_all_the_time_is_lost() {
                 world.release(&new(serial));
                 let after = (rng.u8(..4) == 0).then(|| rng.i64(0..60));
                 if let Ok(tree) = world.open_crashing(after) {
-                    // The scan of these tests takes no file that goes away under it.
+                    // The scanner of these tests does not tolerate files that vanish during a scan.
                     let begun = {
                         let _quiet = locked(&editor);
                         world.begin(&tree, serial)

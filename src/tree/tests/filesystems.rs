@@ -1,4 +1,4 @@
-//! Trees on filesystems of their own kind: clones on btrfs, times of directories on XFS.
+//! Trees on particular filesystems: clones on btrfs, directory times on XFS.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::world::{Thing, World, file, look, make, scratch, set_top};
 
-/// A filesystem in a file, mounted until this is dropped.
+/// A filesystem image, mounted until dropped.
 pub(super) struct Disk<'a>(&'a Path);
 
 impl Drop for Disk<'_> {
@@ -21,7 +21,7 @@ fn run(command: &mut Command) -> bool {
 
 pub(super) fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'a>> {
     let image = dir.join("image");
-    // The smallest XFS has 300 MiB.
+    // The smallest XFS filesystem has 300 MiB.
     std::fs::File::create(&image)
         .unwrap()
         .set_len(320 << 20)
@@ -46,7 +46,8 @@ pub(super) fn mounted<'a>(kind: &str, dir: &Path, at: &'a Path) -> Option<Disk<'
     made.then_some(Disk(at))
 }
 
-/// Where the first extent of a file is, as filefrag tells it; equal for files that share it.
+/// Returns the position of a file's first extent as printed by filefrag. Files that share the
+/// extent have the same position.
 fn extent(path: &Path) -> Option<String> {
     std::fs::File::open(path).unwrap().sync_all().unwrap();
     let out = Command::new("filefrag").arg("-v").arg(path).output().ok()?;
@@ -113,7 +114,7 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     );
 }
 
-/// XFS gives a directory another time when an exchange gives it another parent.
+/// XFS updates the time of a directory when an exchange changes its parent.
 #[test]
 fn an_exchange_on_xfs_leaves_no_drift() {
     let dir = scratch();
@@ -152,7 +153,7 @@ fn an_exchange_on_xfs_leaves_no_drift() {
     assert_eq!(look(&world.www()), before);
 }
 
-/// The project and the flags of what is at a path, as lsattr tells them.
+/// Returns the project and the flags of a path as printed by lsattr.
 fn marks(path: &Path) -> String {
     let out = Command::new("lsattr")
         .args(["-p", "-d"])
@@ -176,8 +177,8 @@ fn chattr(path: &Path, words: &[&str]) -> bool {
     run(Command::new("chattr").args(words).arg(path))
 }
 
-/// What the kernel gives in the place of what was released is made by the kernel: the judge is a copy of the old tree in
-/// which the same is made by hand.
+/// The kernel sets the attributes that a new file inherits. The reference is a copy of the old tree
+/// with the same changes made by hand.
 #[test]
 fn what_is_released_has_the_project_and_the_flags_of_its_place() {
     for (kind, swap) in [
@@ -191,7 +192,7 @@ fn what_is_released_has_the_project_and_the_flags_of_its_place() {
         let Some(_disk) = mounted(kind, dir.path(), &at) else {
             return;
         };
-        // What is staged gets nothing of this.
+        // The stage inherits neither the project nor the flags.
         let projects = chattr(&at, &["-p", "7"]) && chattr(&at, &["+P"]);
         if !projects {
             println!("no projects on {kind} here: flags alone");
@@ -250,7 +251,7 @@ fn what_is_released_has_the_project_and_the_flags_of_its_place() {
                 );
             }
         }
-        // The same by hand.
+        // The same changes by hand.
         let judge = &paths[1];
         std::fs::remove_file(judge.join("d/goes")).unwrap();
         make_in(judge, &things);
@@ -294,7 +295,7 @@ fn what_is_released_has_the_project_and_the_flags_of_its_place() {
     }
 }
 
-/// Makes what is not there and writes into what is.
+/// Creates missing files and overwrites the content of existing ones.
 fn make_in(top: &Path, things: &[(&str, Thing)]) {
     for (path, thing) in things {
         let at = top.join(path);

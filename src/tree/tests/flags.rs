@@ -1,5 +1,6 @@
-//! Flags that bind even root (chattr +i and +a): what a release would change is refused before anything is sent, and
-//! what cannot be removed beside the tree keeps nothing from going on.
+//! Flags that bind even root (`chattr +i` and `+a`). A release that would change a flagged path is
+//! refused before any transfer, and a flagged leftover beside the tree does not block later
+//! releases.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +9,7 @@ use super::world::{Thing, World, file, look};
 use crate::error::Kind;
 use crate::manifest::rules::PathFilter;
 
-/// A flag that is cleared again when the test ends, however it ends.
+/// A flag that is cleared when the test ends, even by a panic.
 struct Flag(PathBuf);
 
 impl Flag {

@@ -171,7 +171,7 @@ impl Vandal {
     }
 }
 
-/// Describes an index path by path; unread files only by their presence.
+/// Describes an index path by path, and lists unread files without details.
 fn said(index: &Index) -> BTreeMap<String, String> {
     let entries = index.entries().map(|e| e.expect("whole").entry);
     entries
@@ -560,7 +560,7 @@ impl Host {
         )
     }
 
-    /// Deploys the source with `meddle` between the steps. Returns whether the release was
+    /// Deploys the source with `meddle` between the steps. Returns true if the release was
     /// committed.
     fn deploy(&mut self, mut meddle: impl FnMut(Moment)) -> bool {
         self.serial += 1;

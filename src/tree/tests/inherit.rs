@@ -1,5 +1,5 @@
-//! What files and directories get that no release governs: nothing from where they were staged, everything that the
-//! file before them had, and else what their directory gives.
+//! Ungoverned metadata of files and directories: nothing is inherited from the stage, everything
+//! from the replaced file, and otherwise the defaults of the parent directory.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::world::{Thing, World, file, is_root, xattrs_of};
 const DEFAULT: &str = "system.posix_acl_default";
 const ACCESS: &str = "system.posix_acl_access";
 
-/// Sets an attribute; false, with the reason, where there is none.
+/// Sets an attribute. Prints the reason and returns false where attributes are not supported.
 fn set(at: &Path, name: &str, value: &[u8]) -> bool {
     let done = rustix::fs::lsetxattr(at, name, value, XattrFlags::empty());
     if let Err(e) = done {
@@ -224,7 +224,7 @@ fn labels_come_from_the_directory_and_those_of_directories_stay() {
             );
         }
         if swap {
-            // In place the kernel labels a directory that is made.
+            // In place, the kernel labels a new directory.
             assert_eq!(
                 label(&www.join("d/new")).as_deref(),
                 Some(&web[..]),

@@ -1,4 +1,5 @@
-//! The content of older releases: going back fetches nothing, and nothing is kept for longer than its release.
+//! Retained content of older releases: a rollback fetches nothing, and no content outlives its
+//! release.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ fn large(seed: u64) -> Thing {
     Thing::File(noise(300_000, seed), 0o644)
 }
 
-/// Four releases of which each changes, removes and adds something; of some only metadata changes.
+/// Four releases, each with changed, removed and added files; some files differ in metadata only.
 fn version(n: u64) -> Vec<(&'static str, Thing)> {
     let mode = 0o600 + (n as u32 % 2) * 0o44;
     let mut all = vec![
@@ -54,7 +55,7 @@ fn put(world: &World, tree: &Arc<Tree>, n: u64, serial: u64) {
     tree.forget_undo().unwrap();
 }
 
-/// The bytes that going to the release `n` again would fetch.
+/// Returns the bytes that a return to release `n` would fetch.
 fn to_fetch(world: &World, tree: &Arc<Tree>, n: u64, serial: u64) -> u64 {
     world.release(&version(n));
     let (stage, ..) = world.begin(tree, serial).unwrap();
@@ -68,7 +69,7 @@ fn shelf(tree: &Tree, serial: u64) -> PathBuf {
     tree.state().path().join("kept").join(serial.to_string())
 }
 
-/// What a directory holds, in bytes of files.
+/// Returns the total size of the files in a directory, in bytes.
 fn weight(dir: &Path) -> u64 {
     let weigh = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
         true => weight(&entry.path()),
@@ -83,7 +84,7 @@ fn going_back_to_a_kept_release_fetches_nothing() {
         for back in [1, 2] {
             let (world, tree) = world(swap);
             (1..=3).for_each(|n| put(&world, &tree, n, n));
-            // The very first tree was nobody's release.
+            // The initial tree belonged to no release.
             assert!(
                 !std::fs::read_dir(tree.state().path().join("kept"))
                     .unwrap()
@@ -104,7 +105,7 @@ fn going_back_to_a_kept_release_fetches_nothing() {
                 look(&world.source()),
                 "swap {swap}, back to {back}"
             );
-            // And forth again, also after a restart; and taken back, as any other commit.
+            // Forward again, also after a restart, and reverted like any other commit.
             drop(tree);
             let tree = world.open();
             assert_eq!(tree.revert().unwrap(), Serial(4));
@@ -146,7 +147,7 @@ fn what_is_shared_with_the_live_tree_is_not_kept_a_second_time() {
     let (world, tree) = world(true);
     (1..=2).for_each(|n| put(&world, &tree, n, n));
 
-    // Changed or gone: `changes`, `d/small`, `kind`, `often`. Not: `always`, `d/mode`.
+    // Changed or removed: `changes`, `d/small`, `kind`, `often`. Not: `always`, `d/mode`.
     let kept = weight(&shelf(&tree, 1));
     assert!((900_000..910_000).contains(&kept), "{kept}");
 
@@ -187,7 +188,7 @@ fn one_release_keeps_no_content_of_others() {
     );
 
     drop(tree);
-    // More is kept from now on, and less again.
+    // Raises the retention, then lowers it again.
     let tree = open(2);
     put(&world, &tree, 4, 4);
     assert!(weight(&shelf(&tree, 3)) > 0);
@@ -229,7 +230,7 @@ fn damaged_content_is_fetched_again() {
         );
         world.deploy(&tree, 3).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()));
-        // An index that is cut off or gone costs transfers, and no more.
+        // A truncated or missing index costs transfers only.
         put(&world, &tree, 2, 4);
         for (nth, index) in [shelf(&tree, 3), shelf(&tree, 2), shelf(&tree, 1)]
             .iter()
@@ -258,7 +259,7 @@ fn drift_that_a_release_replaced_is_not_taken_for_it() {
     put(&world, &tree, 1, 3);
     assert_eq!(look(&world.www()), look(&world.source()));
 
-    // Put again over drift: that is no release that one could go back to.
+    // A release that repairs drift leaves no release to roll back to.
     std::fs::write(world.www().join("changes"), noise(300_000, 78)).unwrap();
     put(&world, &tree, 1, 3);
 
@@ -285,7 +286,7 @@ fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
                 Some(serial) if after % 2 == 0 => {
                     assert_eq!((serial, done), (Serial(4), false));
                     unconfirmed += 1;
-                    // Taken back after all: nothing of the confirmation is left.
+                    // After the revert, no trace of the confirmation remains.
                     tree.revert().unwrap();
                     world.release(&version(3));
                     assert_eq!(look(&world.www()), look(&world.source()), "crash {after}");
@@ -323,7 +324,7 @@ fn a_crash_anywhere_in_a_confirmation_loses_no_content() {
     }
 }
 
-/// Reads the whole release `serial` as a sender in another process would.
+/// Reads the whole release `serial` like a sender in another process.
 fn stored(world: &World, tree: &Tree, serial: u64) -> StoredSource {
     let records = StateReader::find(tree.name(), &world.www(), None)
         .unwrap()

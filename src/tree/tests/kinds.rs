@@ -1,4 +1,5 @@
-//! Every kind of file in both layouts, holes, and what is refused before a commit because it stands in the way.
+//! Every kind of file in both layouts, sparse files, and obstacles that refuse a release before the
+//! commit.
 
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -12,7 +13,7 @@ use crate::error::Kind;
 use crate::manifest::read::Manifest;
 use crate::tree::stage::Stage;
 
-/// An access list that lets user 12 read: as the kernel keeps it.
+/// Encodes an access list that lets user 12 read, in the kernel's format.
 pub(super) fn acl() -> Vec<u8> {
     let mut bytes = 2u32.to_le_bytes().to_vec();
     let entries = [
@@ -31,7 +32,7 @@ pub(super) fn acl() -> Vec<u8> {
     bytes
 }
 
-/// Adds what only root, or only some filesystems, can make.
+/// Adds attributes and files that need root or particular filesystems.
 fn decorate(top: &Path) {
     for (path, name, value) in [
         ("f", "user.note", b"\0x".to_vec()),
@@ -184,7 +185,7 @@ fn holes_stay_holes() {
             blocks("sparse"),
             blocks("tail")
         );
-        // Metadata alone: in the layout swap the file is copied, and its holes with it.
+        // Metadata only: the swap layout copies the file, including its holes.
         std::fs::set_permissions(
             world.source().join("sparse"),
             std::os::unix::fs::PermissionsExt::from_mode(0o600),
@@ -248,7 +249,7 @@ fn a_socket_in_the_way_is_named_before_anything_changes() {
         let socket = world.www().join(place);
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let tree = world.open();
-        // A scan leaves sockets out.
+        // A scan omits sockets.
         let source = Scanned::of(&world.source());
         let header = crate::manifest::Header {
             root: source.manifest(&tree),
@@ -315,7 +316,7 @@ fn what_dead_sessions_left_for_nobody_goes_when_the_tree_is_opened() {
     drop(tree);
     let tree = world.open();
 
-    // The paths of before were those of handles that are closed.
+    // The earlier paths belonged to handles that are closed by now.
     let mut left: Vec<_> = std::fs::read_dir(tree.state().stage_path())
         .unwrap()
         .map(|e| e.unwrap().file_name())

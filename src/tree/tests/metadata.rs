@@ -1,6 +1,7 @@
-//! Random trees with access lists, attributes, groups and links, deployed and compared with what rsync makes of a copy.
+//! Random trees with access lists, attributes, groups and links, deployed and compared with rsync's
+//! result on a copy.
 //!
-//! `MAKUO_METADATA_SEED` begins elsewhere, `MAKUO_METADATA_ROUNDS` goes on for longer.
+//! `MAKUO_METADATA_SEED` sets the seed, `MAKUO_METADATA_ROUNDS` the number of rounds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
@@ -13,7 +14,7 @@ use super::kinds::acl;
 use super::world::{World, is_root, xattrs_of};
 use crate::manifest::rules::PathFilter;
 
-/// Numbers from a seed.
+/// A seeded random number generator.
 struct Random(u64);
 
 impl Random {
@@ -34,16 +35,16 @@ impl Random {
     }
 }
 
-/// What may be in a tree.
+/// Generator of random trees.
 struct Grower<'a> {
     random: &'a mut Random,
     top: &'a Path,
-    /// Whether there are attributes, and names in [`KEPT`] and outside.
+    /// Adds attributes, and names in [`KEPT`] and outside of the tree.
     decorates: bool,
     made: Vec<PathBuf>,
 }
 
-/// What is protected.
+/// The protected directory.
 const KEPT: &str = "keep";
 
 impl Grower<'_> {
@@ -102,7 +103,7 @@ impl Grower<'_> {
         self.made.push(at);
     }
 
-    /// Owner, attributes, mode and time; `None` is a symbolic link.
+    /// Sets owner, attributes, mode and time; `None` for a symbolic link.
     fn dress(&mut self, at: &Path, mode: Option<u32>) {
         let uid = self.random.one(&[0, 0, 33]);
         let gid = self.random.one(&[0, 1234, 33]);
@@ -143,10 +144,10 @@ impl Grower<'_> {
     }
 }
 
-/// What a path is: what every release governs, its owner, its attributes.
+/// Details of each path: governed metadata, owner, attributes.
 type Looks = BTreeMap<PathBuf, [String; 3]>;
 
-/// Everything about what is below `top`, but for what is protected.
+/// Reads all details below `top`, except for protected paths.
 fn look(top: &Path) -> Looks {
     let mut all = BTreeMap::new();
     let mut firsts = HashMap::new();
@@ -200,7 +201,7 @@ fn run(command: &mut Command) {
     );
 }
 
-/// Names of some of the tree's files that no release governs.
+/// Links some of the tree's files under names that no release governs.
 fn link_away(random: &mut Random, files: &[PathBuf], away: &[PathBuf]) {
     for (nth, file) in files.iter().enumerate() {
         if random.below(3) == 0 {
@@ -215,8 +216,8 @@ fn link_away(random: &mut Random, files: &[PathBuf], away: &[PathBuf]) {
 
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// Takes the access lists away that rsync leaves to what becomes another user's, and makuo does not: of directories
-/// before rsync runs, of files after that.
+/// Removes the access lists that rsync, unlike makuo, leaves on files passed to another user: on
+/// directories before rsync runs, on files afterwards.
 fn take_rights(judge: &Path, taken: &[PathBuf], dirs: bool) {
     for at in taken.iter().map(|path| judge.join(path)) {
         let Ok(now) = std::fs::symlink_metadata(&at) else {
@@ -226,13 +227,13 @@ fn take_rights(judge: &Path, taken: &[PathBuf], dirs: bool) {
             continue;
         }
         for acl in ACLS {
-            // There may be none.
+            // The access list may be absent.
             let _ = rustix::fs::removexattr(&at, acl);
         }
         if dirs {
             continue;
         }
-        // As in a new file, they are those of the directory.
+        // As in a new file, the directory's defaults apply.
         let probe = at.with_file_name("probe");
         let above = at.parent().unwrap();
         let time = std::fs::metadata(above).unwrap();
@@ -296,7 +297,7 @@ fn round(seed: u64) {
 
     let mut rsync = Command::new("rsync");
 
-    // In place a file keeps what no release governs; its links were taken apart above.
+    // In place, a file keeps its ungoverned attributes; hard links were separated above.
     rsync.args(["-rlptDHc", "--inplace", "--delete", "--exclude=/keep"]);
     if owners {
         rsync.args(["-og", "--numeric-ids"]);
@@ -349,8 +350,8 @@ fn round(seed: u64) {
     let mut is = look(&www);
     let mut should = look(&judge);
 
-    // Which of its names gives a file with several what no release governs, rsync decides otherwise; and a symbolic link
-    // with another target is a new one for it.
+    // rsync differs in two cases: it takes the ungoverned attributes of a file with several names
+    // from another name, and it treats a symbolic link with a changed target as new.
     for path in is.clone().into_keys() {
         let found = std::fs::symlink_metadata(source.join(&path)).unwrap();
         if !found.is_dir() && found.nlink() > 1 || found.is_symlink() {

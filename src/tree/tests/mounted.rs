@@ -1,4 +1,4 @@
-//! Trees that are mount points: their state is in a directory inside of them that no release can name.
+//! Trees that are mount points: the state is in a directory inside the tree under a reserved name.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::manifest::path::RESERVED;
 use crate::tree::lifecycle::Recovery;
 use crate::tree::{ScanOptions, StateReader};
 
-/// A world whose tree is the root of the filesystem at `at`/www.
+/// Makes a world with the root of the filesystem at `at`/www as its tree.
 fn world(at: &Path, old: &[(&str, Thing)], new: &[(&str, Thing)]) -> World {
     let www = at.join("www");
     let _ = std::fs::remove_dir(www.join("lost+found"));
@@ -21,7 +21,7 @@ fn world(at: &Path, old: &[(&str, Thing)], new: &[(&str, Thing)]) -> World {
     World::new(&[], new).hosted(at)
 }
 
-/// Deploys over a tree that is a mount point, takes that back, deletes, starts anew.
+/// Deploys over a mount point, reverts, deletes, and starts from scratch.
 #[expect(
     clippy::disallowed_methods,
     reason = "files bear the times of the real clock"

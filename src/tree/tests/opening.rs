@@ -1,4 +1,4 @@
-//! Opening a tree: its path, its state directory, and one daemon at a time.
+//! Opening a tree: its path, its state directory, and the lock against a second daemon.
 
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ fn a_tree_that_was_moved_away_is_left_alone() {
     assert_eq!(std::fs::read_to_string(moved.join("f")).unwrap(), "old");
 }
 
-/// A directory with `real/` and a link `theirs` to it that belongs to another user; `None` when only root could make it.
+/// Makes a directory with `real/` and a link `theirs` to `real/`, owned by another user; `None`
+/// without root.
 fn with_a_foreign_link() -> Option<(tempfile::TempDir, PathBuf)> {
     if !is_root() {
         println!("skipped: only root can give a link to another user");
@@ -89,7 +90,7 @@ fn a_tree_is_not_reached_through_another_users_link_unless_that_is_allowed() {
     assert_eq!(tree.state().path(), top.join("real/.makuo/www"));
     drop(tree);
 
-    // Once it is open, a link of another user that leads to the same directory is not the path that it was.
+    // After the opening, another user's link to the same directory does not count as the same path.
     let tree = open("real/www", false).unwrap();
     assert!(tree.still_there().unwrap());
     std::fs::rename(top.join("real"), top.join("moved")).unwrap();

@@ -1,4 +1,4 @@
-//! Trees in the lower layer of an overlay filesystem, as that of a container's image.
+//! Trees in the lower layer of an overlay filesystem, as in a container image.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -9,13 +9,14 @@ use super::crash::{new, old};
 use super::world::{Thing, World, file, is_root, look, make, scratch};
 use crate::tree::lifecycle::Recovery;
 
-/// A mount that ends with it, inside of a namespace that ends with its thread.
+/// An overlay mount, unmounted on drop, in a namespace that ends with its thread.
 struct Layered {
     dir: tempfile::TempDir,
 }
 
 impl Layered {
-    /// An overlay of `www` over a lower layer that has `things` in it; `apart` when that is another filesystem.
+    /// Mounts an overlay on `www` with `things` in the lower layer, on a separate filesystem if
+    /// `apart`.
     fn new(things: &[(&str, Thing)], apart: bool) -> Self {
         let dir = scratch();
         let layered = Self { dir };
@@ -49,7 +50,7 @@ impl Layered {
     }
 
     fn unmount(&self) {
-        // Another test's child may have its handles until it runs its program.
+        // A forked child of another test may hold copies of the handles until its exec.
         let gone = |_| {
             let out = Command::new("umount")
                 .arg(self.path("at"))
@@ -70,7 +71,7 @@ impl Layered {
         self.dir.path().join(name)
     }
 
-    /// A host with its tree there, which gets `things`.
+    /// Makes a world with its tree in the overlay and a source of `things`.
     fn world(&self, things: &[(&str, Thing)]) -> World {
         World::new(&[], things).hosted(&self.path("at"))
     }
@@ -88,7 +89,7 @@ fn mount(what: &[&str], at: &Path) {
     );
 }
 
-/// Runs `test` where mounts are nobody else's.
+/// Runs `test` in a private mount namespace.
 fn with_mounts(test: impl FnOnce() + Send + 'static) {
     let kinds = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if !is_root() || !kinds.contains("overlay") {
@@ -114,7 +115,7 @@ fn with_mounts(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// What rsync would change.
+/// Returns the changes that rsync would make.
 fn judged(from: &Path, to: &Path) -> String {
     let slash = |path: &Path| format!("{}/", path.display());
     let mut rsync = Command::new("rsync");
@@ -159,7 +160,8 @@ fn a_release_replaces_and_removes_directories_of_a_lower_layer() {
     });
 }
 
-/// What a commit takes out of a lower layer needs space: it is refused before the host says that it is ready.
+/// A commit copies files up from the lower layer: without space for the copies, the release is
+/// refused before the host reports ready.
 #[test]
 fn a_full_disk_above_a_lower_layer_is_found_before_the_commit() {
     with_mounts(|| {
@@ -230,7 +232,7 @@ fn a_crash_on_an_overlay_leaves_all_old_or_all_new() {
             let (stage, release) = world.stage(&tree, 5).expect("staged");
             let committed = stage.commit(&release, b"signature").is_ok();
             drop((stage, tree));
-            // As after a restart of the machine: nothing of the kernel's is left.
+            // As after a reboot: no kernel state is left.
             layered.unmount();
             layered.mount("redirect_dir=off");
             let tree = world.open();
@@ -272,7 +274,7 @@ fn an_exchange_with_a_tree_of_a_lower_layer_is_refused_before_anything_is_staged
             assert_eq!(look(&world.www()), before);
         }
 
-        // A tree that came after the image is exchanged as elsewhere.
+        // A tree created after the image is exchanged like any other.
         let layered = Layered::new(&[], false);
         make(&layered.path("at/second/www"), &old());
         let world = World::new(&[], &new())
@@ -324,7 +326,8 @@ fn the_names_of_one_file_in_a_lower_layer_stay_together() {
     });
 }
 
-/// The file is copied for the sake of its mode, and the original leaves the lower layer in the same staging.
+/// The file is copied up for its mode, and the original leaves the lower layer during the same
+/// staging.
 #[test]
 fn a_file_of_a_lower_layer_that_is_copied_was_changed_by_nobody() {
     with_mounts(|| {
@@ -447,7 +450,7 @@ fn random_trees_of_a_lower_layer_become_what_rsync_says() {
     });
 }
 
-/// Up to thirty things, each directory before what is in it.
+/// Returns up to thirty things, each directory before its content.
 fn random(rng: &mut fastrand::Rng) -> Vec<(&'static str, Thing)> {
     const NAMES: [&str; 12] = [
         "a", "a/b", "a/b/c", "a/d", "e", "e/f", "e/g", "e/g/h", "i", "j", "k", "k/l",

@@ -1,5 +1,5 @@
-//! A user who may write to directories of a tree plants what he likes there and keeps hold of it: nothing of it ever
-//! becomes somebody else's, or gets rights, as long as he can write to it.
+//! A user with write access to directories of a tree plants files and keeps handles. None of the
+//! planted files may get another owner or more rights while the user can write to them.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
@@ -19,11 +19,11 @@ use crate::tree::fs::fault::OtherProcesses;
 const EVIL: &[u8] = b"EVIL";
 const ACCESS: &str = "system.posix_acl_access";
 const DEFAULT: &str = "system.posix_acl_default";
-/// The names that releases have below the directory that he may write to.
+/// Names in the releases below the user's writable directory.
 const NAMES: [&str; 7] = ["tool", "conf", "data", "sub", "sub/cron", "link", "pipe"];
 const MODES: [u32; 8] = [0o644, 0o755, 0o4755, 0o2755, 0o600, 0o664, 0o666, 0o6775];
 
-/// An access list that gives the user everything.
+/// Encodes an access list that grants the user full access.
 fn acl_for(uid: u32) -> Vec<u8> {
     let all = [
         (1u16, 7u16, u32::MAX),
@@ -42,7 +42,7 @@ fn acl_for(uid: u32) -> Vec<u8> {
     bytes
 }
 
-/// What the attacker has: handles, and a directory of his own beside the tree.
+/// An attacker with open handles and a directory of his own beside the tree.
 struct Attacker {
     rng: fastrand::Rng,
     home: PathBuf,
@@ -63,7 +63,7 @@ impl Attacker {
         }
     }
 
-    /// Keeps every handle that he gets, and puts something of his own in the place of some names.
+    /// Keeps every obtainable handle, and replaces some names by files of the attacker.
     fn plants(&mut self, top: &Path, wanted: &BTreeMap<PathBuf, Vec<u8>>) {
         for name in NAMES {
             let path = top.join("d").join(name);
@@ -71,7 +71,7 @@ impl Attacker {
             if self.rng.u8(..3) == 0 {
                 continue;
             }
-            // He moves it away where he must not remove it.
+            // Moves the file away where the attacker may not remove it.
             let away = self.home.join(format!("{}", self.rng.u32(..)));
             if std::fs::symlink_metadata(&path).is_ok() && std::fs::rename(&path, &away).is_err() {
                 let _ = std::fs::remove_file(&path);
@@ -144,7 +144,7 @@ impl Attacker {
         }
     }
 
-    /// Writes through everything that he holds.
+    /// Writes through every held handle.
     fn strikes(&self) {
         strike(&self.files);
         for dir in &self.dirs {
@@ -172,13 +172,14 @@ fn strike(files: &[File]) {
     }
 }
 
-/// Whether the user may write to what has this owner and mode.
+/// Returns true if the user may write to a file with this owner and mode.
 fn may_write(meta: &std::fs::Metadata) -> bool {
     let mode = meta.permissions().mode();
     meta.uid() == NOBODY || mode & 0o002 != 0 || meta.gid() == NOBODY && mode & 0o020 != 0
 }
 
-/// Fails when a file that he must not write to holds a word of his, or a directory of others' holds a name of his.
+/// Fails if a file closed to the attacker holds a word of his, or if a directory of another user
+/// holds a name of his.
 #[track_caller]
 fn check(top: &Path, held_only: bool, what: &str) {
     let meta = std::fs::symlink_metadata(top).unwrap();
@@ -194,9 +195,10 @@ fn check(top: &Path, held_only: bool, what: &str) {
         return names.for_each(|path| check(&path, held_only, what));
     }
 
-    // By its path he may write to what is his.
+    // By path, the attacker may write to his own files.
     let is_his = meta.uid() == NOBODY && (!held_only || meta.mode() & 0o6000 == 0);
-    // What his directory gives to files in it he may write to, as he may replace them; but for those that run as others.
+    // In his directory, the attacker may write to and replace the files, except for programs that
+    // run as other users.
     let above = std::fs::metadata(top.parent().unwrap()).unwrap();
     let is_given = !held_only && above.uid() == NOBODY && meta.mode() & 0o6000 == 0;
     if !meta.is_file() || is_his || is_given || may_write(&meta) {
@@ -214,7 +216,7 @@ fn check(top: &Path, held_only: bool, what: &str) {
     );
 }
 
-/// A release with random owners and modes; says what its files hold.
+/// Makes a release with random owners and modes, and returns the content of its files.
 fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut things = vec![
         ("d", Thing::Dir(0o777)),
@@ -245,7 +247,7 @@ fn a_release(world: &World, rng: &mut fastrand::Rng, content: u8) -> BTreeMap<Pa
         }
     }
 
-    // He has to get there.
+    // The attacker needs access to the directory.
     super::world::set_top(&world.source(), 0o755, 900_000_002);
     wanted
 }
@@ -293,7 +295,8 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
                 world.others = OtherProcesses(Some(Arc::new(move || strike(&held))));
             }
             let tree = world.open();
-            // What came into the old tree by a handle is found when that is put away: deploy again, it says.
+            // Changes made to the old tree through a handle are found when the old tree is removed:
+            // the report asks for another deployment.
             let done = world
                 .deploy(&tree, serial)
                 .or_else(|_| world.deploy(&tree, serial));
@@ -302,7 +305,8 @@ fn nothing_that_a_user_planted_and_holds_becomes_somebody_elses() {
             assert!(meanwhile || done.is_ok(), "{what}: {:?}", done.err());
             if done.is_ok() {
                 through += 1;
-                // Into the tree before an exchange he wrote by handles, which is followed where he may write.
+                // Before an exchange, the attacker wrote to the tree through handles, and makuo
+                // keeps such writes where he has write access.
                 let judged = governed && !meanwhile && (!swap || serial == 1);
                 assert!(
                     !judged || look(&world.www()) == look(&world.source()),
@@ -412,7 +416,8 @@ fn who_holds_a_directory_that_was_his_can_change_nothing_in_it() {
         let tree = world.open();
         world.deploy(&tree, 1).unwrap();
         nobody_does(|| {
-            // Of a whole tree that was exchanged he holds the old directory, which is still his.
+            // After a whole-tree exchange, the attacker holds the old directory, which he still
+            // owns.
             let made = openat(
                 &held,
                 "new",

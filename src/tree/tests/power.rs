@@ -1,9 +1,9 @@
-//! Power cuts: at every point of a commit the disk is taken as it is at that moment, without anything that was only in
-//! memory, and opened again.
+//! Power cuts: at every step of a commit, the disk is copied without unsynced data and opened
+//! again.
 //!
-//! The disk is a file with an ext4 in it, mounted by a loop device. What was not synced is not in that file, so that a
-//! copy of it is what a machine finds after its power failed. The kernel's own writing back, every few seconds, may be
-//! in it as well, as it may be on a real disk.
+//! The disk is an image file with ext4, mounted by a loop device. Unsynced data is not in the
+//! image, so a copy equals the disk after a power failure. The image may include pages from the
+//! kernel's own writeback, every few seconds, like a real disk.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ use super::crash::{new, old};
 use super::world::{World, look, make, scratch, set_top};
 use crate::tree::lifecycle::Recovery;
 
-/// Room for ext4, its journal and the two trees.
+/// Space for ext4, its journal and the two trees.
 const SIZE: u64 = 16 << 20;
 
 fn run(program: &str, args: &[&std::ffi::OsStr]) -> bool {
@@ -22,7 +22,8 @@ fn run(program: &str, args: &[&std::ffi::OsStr]) -> bool {
         .is_ok_and(|o| o.status.success())
 }
 
-/// As [`run`], again when somebody else was quicker to a loop device, or has an open file for the time of a fork.
+/// Like [`run`], with retries when another process takes the loop device first or holds an open
+/// file during a fork.
 fn insist(program: &str, args: &[&std::ffi::OsStr]) -> bool {
     (0..TRIES).any(|nth| {
         std::thread::sleep(PAUSE * nth.min(1));
@@ -33,7 +34,7 @@ fn insist(program: &str, args: &[&std::ffi::OsStr]) -> bool {
 const TRIES: u32 = 100;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// An image that is mounted until this is dropped.
+/// An image, mounted until dropped.
 struct Disk {
     at: PathBuf,
 }
@@ -57,7 +58,7 @@ impl Drop for Disk {
     }
 }
 
-/// A directory for images, and one with the old tree in it.
+/// Makes a directory for images, and an image with the old tree.
 fn image() -> Option<(tempfile::TempDir, PathBuf)> {
     let dir = scratch();
     let image = dir.path().join("first");
@@ -91,15 +92,16 @@ fn image() -> Option<(tempfile::TempDir, PathBuf)> {
     Some((dir, image))
 }
 
-/// Copies an image to a new file. The loop device of the last cut may still hold the old file: when
-/// mounted again, it would show old pages.
+/// Copies an image to a new file. The loop device of the last cut may still hold the old file: a
+/// new mount would show old pages.
 fn copy_to_new(from: &Path, to: &Path) {
     let _ = std::fs::remove_file(to);
     std::fs::copy(from, to).unwrap();
 }
 
-/// What is found after the power failed in the middle of the work on a disk like `first`: whether the work was called
-/// done, what recovery did, and the tree. Nothing of a release is found whose number is not kept: it would be taken again.
+/// Cuts the power in the middle of `work` on a copy of `first`. Returns the completion of the work,
+/// the result of the recovery, and the tree. A release without a recorded serial must leave no
+/// trace, since the serial would be accepted again.
 fn cut(
     dir: &Path,
     first: &Path,

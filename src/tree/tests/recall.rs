@@ -1,4 +1,4 @@
-//! Blocks of a release are read back from wherever the host has them, and from nowhere else.
+//! Blocks of a release are read back from every place where the host has them, and from no other.
 
 use std::os::unix::fs::FileExt;
 
@@ -56,7 +56,7 @@ fn a_block_that_is_here_is_found_and_no_other() {
         assert!(stage.put(*ordinal, &source.blocks[&block.hash]).unwrap());
     }
 
-    // Both are as the release has them when they are compared, and not afterwards.
+    // Both files match the release during the comparison, and not afterwards.
     let damaged = std::fs::File::options()
         .write(true)
         .open(world.www().join("damaged"))

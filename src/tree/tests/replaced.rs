@@ -1,5 +1,5 @@
-//! Somebody who may change names beside a tree puts links into the places of the tree and of its state, at any moment:
-//! what they lead to is as it was.
+//! Symbolic links planted in place of the tree or its state, by a user who may rename beside the
+//! tree. The targets of the links stay untouched at any moment.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::tree::fs::fault::OtherProcesses;
 
 const OLD: [(&str, Thing); 0] = [];
 
-/// A directory that nobody may touch, which looks like what it is put in the place of.
+/// Makes a forbidden directory that looks like the directory replaced by the link.
 fn a_victim(beside: &Path, things: &[(&str, Thing)]) -> PathBuf {
     let victim = beside.join("victim");
     super::world::make(&victim, things);
@@ -29,7 +29,7 @@ fn things() -> Vec<(&'static str, Thing)> {
 
 #[test]
 fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
-    // Right after the exchange, and right before it.
+    // Right after the exchange, and right before.
     for after in [true, false] {
         let old = things();
         let mut world = World::new(&old, &[("a", file("new"))]).swapping(true);
@@ -47,7 +47,7 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
                 let Ok(now) = std::fs::symlink_metadata(&www) else {
                     return;
                 };
-                // The first exchange is a probe's, with other names.
+                // The first exchange belongs to a probe with other names.
                 let is_time = now.is_dir() && (now.ino() != was) == after && now.ino() != 0;
                 let staged = www.with_file_name(".makuo/www/undo/1/tree");
                 if is_time && (after || staged.exists()) && acts.fetch_add(1, Ordering::SeqCst) == 0
@@ -67,7 +67,7 @@ fn a_link_that_takes_the_place_of_an_exchanged_tree_is_not_followed() {
             std::fs::metadata(&victim).unwrap().ino()
         );
 
-        // As long as the link is there nothing is done, and put back it goes on.
+        // While the link exists, no work is done; once the directory is restored, work continues.
         world.others = OtherProcesses::default();
         assert!(world.stage(&tree, 2).is_err());
         assert_eq!(look(&victim), before, "after {after}");
@@ -156,7 +156,7 @@ fn whatever_stands_in_the_place_of_the_state_is_left_alone() {
         let tree = world.open_crashing(None);
         for serial in 1..4 {
             if let Ok(tree) = &tree {
-                // Whether it goes through depends on where the state is when it is looked at.
+                // Success depends on the place of the state at the moment of the check.
                 let done = world
                     .deploy(tree, serial)
                     .map(drop)

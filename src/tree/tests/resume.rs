@@ -1,4 +1,5 @@
-//! What an aborted transfer left, where there is not enough space for it and for what is wanted.
+//! Leftovers of an aborted transfer on a disk without space for both the leftovers and the next
+//! release.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,17 +9,17 @@ use super::world::{Thing, World, look};
 use crate::id::Ordinal;
 use crate::tree::stage::Stage;
 
-/// A filesystem in which seven tenths of its space are wanted.
+/// Size of a filesystem; a release takes seven tenths.
 const SPACE: usize = 10 << 20;
 const WANTED: usize = SPACE / 10 * 7;
 
-/// An ext4 that is mounted until this is dropped.
+/// An ext4 image, mounted until dropped.
 struct Loop(PathBuf);
 
 impl Loop {
     fn mount(image: &Path, at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
-        // Its own tables take a part of it.
+        // The filesystem's own tables take a part of the space.
         std::fs::File::create(image)
             .unwrap()
             .set_len(SPACE as u64 / 4 * 5)
@@ -44,7 +45,7 @@ impl Drop for Loop {
     }
 }
 
-/// Fetches this part of what is wanted, in thousandths.
+/// Fetches `part` thousandths of the missing content.
 fn fetch(stage: &Stage, source: &super::world::Scanned, part: u64) {
     let wanted: Vec<u64> = stage.wants().iter().cloned().flatten().collect();
     let end = wanted.len() * part as usize / 1000;
@@ -58,7 +59,7 @@ fn fetch(stage: &Stage, source: &super::world::Scanned, part: u64) {
     }
 }
 
-/// What the end of a process leaves of a log.
+/// Truncates the logs as the end of a process does.
 fn lose_logs(world: &World) {
     for entry in std::fs::read_dir(world.www().with_file_name(".makuo/www/stage")).unwrap() {
         let path = entry.unwrap().path();
@@ -127,7 +128,7 @@ fn nor_is_it_where_space_is_taken_beforehand() {
     }
 }
 
-/// Numbers from a seed.
+/// A seeded random number generator.
 struct Random(u64);
 
 impl Random {
@@ -140,7 +141,8 @@ impl Random {
     }
 }
 
-/// A release of a few files that fits: some as they were last time, some longer at the front, some other ones.
+/// Makes a release of a few files that fits: some unchanged, some with data inserted at the front,
+/// some new.
 fn files(random: &mut Random, last: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut left = WANTED;
     let mut all = Vec::new();
@@ -166,7 +168,7 @@ fn files(random: &mut Random, last: &[Vec<u8>]) -> Vec<Vec<u8>> {
     all
 }
 
-/// `MAKUO_RESUME_SEED` begins elsewhere, `MAKUO_RESUME_ROUNDS` goes on for longer.
+/// `MAKUO_RESUME_SEED` sets the seed, `MAKUO_RESUME_ROUNDS` the number of rounds.
 #[test]
 fn a_release_that_fits_arrives_after_any_aborted_ones() {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());

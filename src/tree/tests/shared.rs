@@ -1,4 +1,5 @@
-//! Metadata that changes, on inodes that others know as well: theirs stays what it is.
+//! Metadata changes on inodes with further hard links outside the tree: the other names keep their
+//! metadata.
 
 use std::io::{Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -142,7 +143,8 @@ fn a_file_that_changes_after_it_was_copied_is_refused() {
     assert_eq!(std::fs::read(world.www().join("tool")).unwrap(), b"theirs");
 }
 
-/// The next tree of the first try has names of the live tree's files: as they go, the files change.
+/// The next tree of the first attempt holds hard links to the live tree's files, so removing them
+/// changes the files.
 #[test]
 fn a_staging_that_is_tried_again_takes_its_own_traces_for_nobodys() {
     for swap in [false, true] {

@@ -1,4 +1,4 @@
-//! Devices, pipes and symbolic links: their attributes are set and listed, and none of them is ever opened.
+//! Devices, pipes and symbolic links: their attributes are set and listed without opening the file.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,10 +13,11 @@ use super::kinds::acl;
 use super::world::{Thing, World, file, look, xattrs_of};
 use crate::tree::fs::metadata::handle_of;
 
-/// A character device that no driver of this machine has: opening it is an error.
+/// A character device without a driver on this machine: opening the device fails.
 const NO_DRIVER: (u32, u32) = (241, 250);
 
-/// Makes a device without a driver; false, with the reason, where that is not allowed.
+/// Makes a device without a driver. Prints the reason and returns false where that is not
+/// permitted.
 fn device(at: &Path) -> bool {
     let made = mknod(
         at,
@@ -105,7 +106,7 @@ fn c_path(path: &Path) -> std::ffi::CString {
     std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).unwrap()
 }
 
-/// Waits until the thread stands in the kernel, at the pipe.
+/// Waits until the thread sleeps in the kernel, blocked on the pipe.
 fn wait_until_it_sleeps(thread: i32) {
     let sleeps = || {
         let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
@@ -128,7 +129,7 @@ fn a_writer_that_waits_at_a_pipe_goes_on_waiting() {
             std::fs::Permissions::from_mode(0o640),
         )
         .unwrap();
-        // The swap layout may make another pipe: this one is found by its inode.
+        // The swap layout may make a new pipe: the old one is found by inode.
         let old = handle_of(rustix::fs::CWD, &c_path(&world.www().join("p"))).unwrap();
         let by_inode = format!("/proc/self/fd/{}", old.as_raw_fd());
         let went_on = Arc::new(AtomicBool::new(false));
@@ -231,7 +232,7 @@ fn further_names_of_links_pipes_and_devices_are_one_inode() {
         tree.revert().unwrap();
         assert_eq!(look(&world.www()), before, "swap {swap}");
 
-        // Metadata of all names at once, and the names apart again.
+        // Changes the metadata of all names at once, and separates the names again.
         world.deploy(&tree, 2).unwrap();
         for name in ["a-link", "c-pipe"] {
             let time = filetime(7);

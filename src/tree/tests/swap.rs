@@ -1,4 +1,4 @@
-//! Whole trees that change places: what a reader sees, what comes along, what is refused.
+//! Exchanges of whole trees: the readers' view, the carried paths, and the refusals.
 
 use std::fs::File;
 use std::io::Read;
@@ -58,7 +58,7 @@ fn a_reader_who_opened_the_directory_sees_one_release() {
                 let first = text(top.as_fd(), c"a");
                 let below = crate::tree::fs::root::open_dir_at(top.as_fd(), c"d").ok();
                 let second = below.and_then(|d| text(d.as_fd(), c"b"));
-                // An old tree may be gone already, but never be of two releases.
+                // An old tree may be missing already, but never mixes two releases.
                 if let (Some(first), Some(second)) = (first, second) {
                     assert_eq!(first, second);
                     reads += 1;
@@ -108,7 +108,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         ["d/extra", "up/deep/keep", "up/link", "up/pipe", "up/socket"].map(|p| ino(&www.join(p)));
 
     let (stage, release) = world.stage(&tree, 1).unwrap();
-    // Between ready and commit: a file comes, one goes, one is replaced, one is written to.
+    // Between ready and commit, one file is added, one removed, one replaced and one written to.
     std::fs::write(www.join("up/deep/came"), "came").unwrap();
     std::fs::remove_file(www.join("up/goes")).unwrap();
     std::fs::create_dir_all(www.join("up/more/nested")).unwrap();
@@ -154,7 +154,7 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
         0o2775
     );
 
-    // After the commit as well: what is taken back takes along what came.
+    // Also after the commit: a revert carries new files along.
     std::fs::write(www.join("up/later"), "later").unwrap();
     std::fs::remove_file(www.join("up/link")).unwrap();
     tree.revert().unwrap();
@@ -378,7 +378,7 @@ fn layouts_may_follow_each_other_and_old_releases_are_kept_until_confirmed() {
     }
 }
 
-/// How often parts of the plan are unpacked to be looked at while it is staged, and how many parts it has.
+/// Returns the number of unpacked parts of the plan during staging, and the number of its parts.
 fn looks(world: &World) -> (usize, usize) {
     let tree = world.open();
     let (stage, _) = world.stage(&tree, 1).unwrap();
@@ -386,7 +386,7 @@ fn looks(world: &World) -> (usize, usize) {
     (changes.unpacked(), changes.len() / crate::packed::CHUNK_LEN)
 }
 
-/// So many names, neither made nor listed in their order.
+/// Returns `count` names, neither created nor listed in order.
 fn scattered(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(move |n| format!("name-{:05}", n * 7919 % count))
 }
@@ -448,7 +448,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
     let world = World::new(&things, &things).swapping(true);
     let tree = world.open();
     let rescan = || {
-        // Well after the last change, so that no file is too new to be believed.
+        // Long enough after the last change that no file is too recent to trust.
         std::thread::sleep(std::time::Duration::from_millis(60));
         let later = FileTime::now(&world.source());
         let old = Index::open(&tree.index_path(), tree.root().id()).map(std::sync::Arc::new);
@@ -510,7 +510,7 @@ fn after_an_exchange_only_what_changed_is_read_again() {
     assert_eq!(rescan().stats.hashed_files, 0);
 }
 
-/// The clock of a filesystem, which is what files are stamped with.
+/// The filesystem's clock, the source of file times.
 struct FileTime;
 
 impl FileTime {

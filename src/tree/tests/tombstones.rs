@@ -1,4 +1,5 @@
-//! Releases that are taken back for good, and two of one serial: what is kept, and every crash on the way.
+//! Permanently reverted releases, and two releases with one serial: the retained content, and every
+//! crash on the way.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -51,7 +52,7 @@ fn stones(tree: &Tree) -> Vec<Tombstone> {
         .collect()
 }
 
-/// Commits the source as release `serial`, made at `created`.
+/// Commits the source as release `serial`, created at `created`.
 fn commit(world: &World, tree: &Arc<Tree>, serial: u64, created: i64) -> crate::Result<Release> {
     let (stage, release) = world.stage(tree, serial)?;
     let release = Release::new(Header {
@@ -87,7 +88,7 @@ fn tombstones_last_and_stay_bounded() {
         (32, Serial(40), Serial(9))
     );
 
-    // A revert is a stronger word than an abort, not the other way round.
+    // A revert overrides an abort, not the reverse.
     assert!(tree.bury(&order(39, OrderKind::Revert), now).unwrap());
     assert!(!tree.bury(&order(40, OrderKind::Abort), now).unwrap());
     assert!(tree.bury(&order(5, OrderKind::Commit), now).is_err());
@@ -98,7 +99,7 @@ fn tombstones_last_and_stay_bounded() {
     let tree = world.open();
     assert_eq!(stones(&tree), kept);
 
-    // What is old and below the present release goes.
+    // Old tombstones below the present release are removed.
     world.deploy(&tree, 39).unwrap();
     tree.bury(&order(50, OrderKind::Revert), now + day * 29)
         .unwrap();
@@ -221,7 +222,7 @@ fn of_two_releases_of_one_serial_the_later_one_takes_the_place_of_the_other_or_d
     }
 }
 
-/// Takes the second of two releases of one serial back, from where it can be.
+/// Reverts the second of two releases with one serial, from every state that allows a revert.
 fn undo_with_crashes(world: &World, first: &Release, second: &Release) {
     for after in 0..60 {
         let tree = world.open_crashing(Some(after)).unwrap();

@@ -1,4 +1,4 @@
-//! The tree's own directory: compared, set, undone, refused.
+//! The tree's root directory: compared, set, undone, refused.
 
 use std::os::unix::fs::MetadataExt;
 

@@ -1,4 +1,5 @@
-//! Protected and excluded paths: listed, not read, kept, and compared again once that ends.
+//! Protected and excluded paths: listed without reading, kept, and compared again once the rule is
+//! removed.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Real directories for tests: made from a list, scanned in the simplest way, looked at as a whole.
+//! Real directories for tests: built from a list, scanned in the simplest way, compared as a whole.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -31,7 +31,7 @@ use crate::tree::state::worktree::TreeOptions;
 use crate::units::Limit;
 use crate::{Error, Result};
 
-/// What a test puts somewhere.
+/// An entry of a test tree.
 #[derive(Clone)]
 pub(super) enum Thing {
     Dir(u32),
@@ -45,7 +45,7 @@ pub(super) fn file(content: &str) -> Thing {
     Thing::File(content.into(), 0o644)
 }
 
-/// A temporary directory in memory where there is one: crashes are tried by the hundred.
+/// Makes a temporary directory, in memory if possible: tests try crashes by the hundred.
 pub(super) fn scratch() -> tempfile::TempDir {
     let base = Path::new("/dev/shm");
     let dir = if base.is_dir() {
@@ -56,7 +56,7 @@ pub(super) fn scratch() -> tempfile::TempDir {
     dir.expect("a temporary directory")
 }
 
-/// Makes `things` in `top`; directories get their modes and times when all is made.
+/// Makes `things` in `top`. Directories get their modes and times last.
 pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
     std::fs::create_dir_all(top).unwrap();
     for (path, thing) in things {
@@ -104,7 +104,7 @@ pub(super) fn make(top: &Path, things: &[(&str, Thing)]) {
     }
 }
 
-/// Sets mode and time of a tree's own directory.
+/// Sets mode and time of a tree's root directory.
 pub(super) fn set_top(top: &Path, mode: u32, secs: i64) {
     let mode = Some(Mode::from_bits(mode));
     let mtime = Some(Mtime { secs, nanos: 7 });
@@ -117,7 +117,7 @@ pub(super) fn set_top(top: &Path, mode: u32, secs: i64) {
     .unwrap();
 }
 
-/// A directory read in the simplest way.
+/// A directory scanned in the simplest way.
 #[derive(Default)]
 pub(super) struct Scanned {
     entries: Vec<Entry>,
@@ -243,7 +243,7 @@ impl Scanned {
         content
     }
 
-    /// The manifest, with its nodes in the tree's store.
+    /// Returns the manifest, with its nodes in the tree's store.
     pub(super) fn manifest(&self, tree: &Tree) -> NodeRef {
         let mut sink = tree.nodes();
         for (hash, bytes) in self.lists.borrow().iter() {
@@ -263,7 +263,7 @@ impl Scanned {
     }
 }
 
-/// The attributes of what is at `path`, a symbolic link's own.
+/// Returns the attributes of `path` without following a symbolic link.
 pub(super) fn xattrs_of(path: &Path) -> Vec<Xattr> {
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
     let handle = crate::tree::fs::metadata::handle_of(rustix::fs::CWD, &name).unwrap();
@@ -296,18 +296,18 @@ impl Have for Scanned {
     }
 }
 
-/// A host's tree and a source to release from, in one scratch directory.
+/// A host's tree and a source of releases in one scratch directory.
 pub(super) struct World {
     dir: tempfile::TempDir,
-    /// Where the host's tree is, when it is not there.
+    /// Directory of the host's tree, if not the scratch directory.
     host: Option<PathBuf>,
     pub(super) rules: Rules,
     pub(super) protect: PathFilter,
-    /// Whether the filesystem shall be one that cannot exchange two names.
+    /// Simulates a filesystem without atomic exchange.
     no_exchange: bool,
-    /// Whether it shall be one that cannot rename directories.
+    /// Simulates a filesystem that cannot rename directories.
     no_directories: bool,
-    /// What others do while a tree of this world is worked on.
+    /// Simulated actions of other processes during work on the tree.
     pub(super) others: OtherProcesses,
 }
 
@@ -337,31 +337,31 @@ impl World {
         }
     }
 
-    /// With or without the ability to exchange two names.
+    /// Sets the ability to exchange two names.
     pub(super) fn exchanging(mut self, can: bool) -> Self {
         self.no_exchange = !can;
         self
     }
 
-    /// With or without the ability to rename directories.
+    /// Sets the ability to rename directories.
     pub(super) fn moving(mut self, can: bool) -> Self {
         self.no_directories = !can;
         self
     }
 
-    /// With releases in the layout `swap`.
+    /// Selects the swap layout for releases.
     pub(super) fn swapping(mut self, swap: bool) -> Self {
         self.rules.layout = if swap { Layout::Swap } else { Layout::InPlace };
         self
     }
 
-    /// With a source whose own directory has this mode.
+    /// Sets the mode of the source's root directory.
     pub(super) fn topped(self, mode: u32) -> Self {
         set_top(&self.source(), mode, 900_000_002);
         self
     }
 
-    /// With the host's tree `www` in `host`, as it is there.
+    /// Uses the existing tree `www` in `host` as the host's tree.
     pub(super) fn hosted(mut self, host: &Path) -> Self {
         self.host = Some(host.to_path_buf());
         self
@@ -415,7 +415,7 @@ impl World {
         )?)
     }
 
-    /// Begins to stage the source as release `serial`: what is to be fetched is still missing.
+    /// Begins to stage the source as release `serial`; the content still has to be fetched.
     pub(super) fn begin(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release, Scanned)> {
         let source = Scanned::of(&self.source());
         let root = source.manifest(tree);
@@ -436,14 +436,14 @@ impl World {
         ))
     }
 
-    /// Stages the source as release `serial`, everything fetched, ready to commit.
+    /// Stages the source as release `serial`, with all content fetched, ready to commit.
     pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release)> {
         let (stage, release, source) = self.begin(tree, serial)?;
         Self::fill(&stage, &source)?;
         Ok((stage, release))
     }
 
-    /// Fetches everything that the stage lacks from `source`.
+    /// Fetches all missing content of the stage from `source`.
     pub(super) fn fill(stage: &Stage, source: &Scanned) -> Result<()> {
         for range in stage.wants() {
             for ordinal in range.clone() {
@@ -456,7 +456,7 @@ impl World {
         stage.finish()
     }
 
-    /// Puts `things` into the source's place.
+    /// Replaces the source by `things`.
     pub(super) fn release(&self, things: &[(&str, Thing)]) {
         std::fs::remove_dir_all(self.source()).unwrap();
         make(&self.source(), things);
@@ -473,7 +473,7 @@ impl World {
     }
 }
 
-/// A signature over the header `bytes`, and the key that made it.
+/// Signs the header `bytes`, and returns the key with the signature.
 pub(super) fn signed(bytes: &[u8]) -> (crate::keys::PublicKey, Vec<u8>) {
     use crate::keys::{FileSigner, Namespace, Signer};
     let signer = FileSigner::from_seed([7; 32]);
@@ -481,7 +481,7 @@ pub(super) fn signed(bytes: &[u8]) -> (crate::keys::PublicKey, Vec<u8>) {
     (*signer.public(), signature.as_bytes().to_vec())
 }
 
-/// Everything about a directory, as `.`, and everything in it.
+/// Reads all details of a directory, listed as `.`, and of its content.
 pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
     let scanned = Scanned::of(top);
     let show = |e: &Entry| {
@@ -509,7 +509,7 @@ pub(super) fn look(top: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Runs `test` in a thread of an ordinary user: permission bits bind it.
+/// Runs `test` in a thread of an unprivileged user, bound by permission bits.
 pub(in crate::tree) fn as_nobody(test: impl FnOnce() + Send + 'static) {
     nobody_does(|| {
         assert!(!is_root() || !crate::tree::fs::owners::Rights::of_process().overrides_modes());
@@ -517,10 +517,10 @@ pub(in crate::tree) fn as_nobody(test: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// The user and the group of [`nobody_does`].
+/// User and group of [`nobody_does`].
 pub(in crate::tree) const NOBODY: u32 = 65_534;
 
-/// What `act` comes to in a thread of an ordinary user.
+/// Runs `act` in a thread of an unprivileged user, and returns the result.
 pub(super) fn nobody_does<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let act = || {
         if is_root() {
@@ -544,7 +544,7 @@ pub(super) fn is_root() -> bool {
 }
 
 impl Drop for World {
-    /// A read-only directory of an ordinary user could not be removed.
+    /// A read-only directory of an unprivileged user could not be removed otherwise.
     fn drop(&mut self) {
         if !is_root() {
             loosen(self.dir.path());
