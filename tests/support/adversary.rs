@@ -1,4 +1,5 @@
-//! Somebody at the switch who speaks makuo's wire format and means harm: hears the group, and sends what it likes.
+//! An attacker at the switch with makuo's wire format: receives the group's datagrams and sends
+//! arbitrary ones.
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -20,12 +21,12 @@ use super::place::Place;
 use super::{Stopwatch, skipped};
 
 const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 108), 5000);
-/// The largest piece of a message.
+/// Largest piece of a message, in bytes.
 const DATAGRAM: usize = 1200;
 
 pub struct Adversary {
     socket: UdpSocket,
-    /// What closes and opens datagrams: nothing, until there is a group key.
+    /// Seals and opens datagrams; plain until a group key is set.
     seal: Box<dyn Seal>,
     counter: u64,
     message: u32,
@@ -35,7 +36,7 @@ pub struct Adversary {
 }
 
 impl Adversary {
-    /// At `place`, which is its own; none where a thread cannot enter it.
+    /// Takes over `place`; `None` if a thread cannot enter the namespace.
     pub fn at(place: &Place) -> Option<Self> {
         let Some(namespace) = place.file() else {
             skipped("only root can join a network namespace from a thread");
@@ -58,13 +59,13 @@ impl Adversary {
         })
     }
 
-    /// Has the group key in the file `path` from now on.
+    /// Uses the group key in the file `path` from now on.
     pub fn take_key(&mut self, path: &Path) {
         let keys = [GroupKey::load(path).expect("a group key")];
         self.seal = Box::new(Sealed::new(&keys, [9; 4]).expect("with a key"));
     }
 
-    /// Sends `bytes` to the group, as they are. What the network has no room for is lost.
+    /// Sends `bytes` to the group unchanged. Datagrams beyond the socket buffer are dropped.
     pub fn send(&self, bytes: &[u8]) {
         let _ = self.socket.send_to(bytes, GROUP);
     }
@@ -74,7 +75,7 @@ impl Adversary {
         let _ = self.socket.send_to(bytes, to);
     }
 
-    /// Says `message` to one address, as `source`.
+    /// Sends `message` to one address, as `source`.
     pub fn say_to(&mut self, to: SocketAddr, source: InstanceId, message: &Message) {
         self.message += 1;
         let bytes = message.encode();
@@ -89,14 +90,14 @@ impl Adversary {
         }
     }
 
-    /// What waits to be heard, at most `most` datagrams, with where it came from.
+    /// Returns up to `most` pending datagrams with their source addresses.
     pub fn hear_from(&self, most: usize) -> Vec<(SocketAddr, Vec<u8>)> {
         let (mut heard, mut memory) = (Vec::new(), vec![0; 65_536]);
         while heard.len() < most {
             match self.socket.recv_from(&mut memory) {
                 Ok((len, from)) => heard.push((from, memory[..len].to_vec())),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-                // Signals are for the process of all tests.
+                // Signals address the process of all tests.
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => panic!("{e}"),
             }
@@ -105,7 +106,7 @@ impl Adversary {
         heard
     }
 
-    /// Where those are who spoke since the last look, without waiting for them; at most `most` datagrams of theirs.
+    /// Returns the source addresses of up to `most` pending datagrams, without blocking.
     pub fn speakers(&self, most: usize) -> Vec<SocketAddr> {
         let (socket, mut memory) = (
             socket2::SockRef::from(&self.socket),
@@ -123,12 +124,12 @@ impl Adversary {
             .collect()
     }
 
-    /// Says `message` to all, as `source`.
+    /// Sends `message` to the group, as `source`.
     pub fn say(&mut self, source: InstanceId, message: &Message) {
         self.say_bytes(source, &message.encode());
     }
 
-    /// The same with the bytes of a message, whatever they are.
+    /// Sends the bytes of a message, valid or not, to the group.
     pub fn say_bytes(&mut self, source: InstanceId, bytes: &[u8]) {
         self.message += 1;
         let pieces: Vec<Fragment<'_>> = cut(bytes, self.message, DATAGRAM)
@@ -142,7 +143,7 @@ impl Adversary {
         }
     }
 
-    /// The datagram in which `source` says a short message.
+    /// Encodes a short message as a datagram of `source`.
     pub fn datagram(&mut self, source: InstanceId, message: &Message) -> Vec<u8> {
         self.message += 1;
         let (mut out, bytes) = (Vec::new(), message.encode());
@@ -168,7 +169,7 @@ impl Adversary {
         self.send(&sealed);
     }
 
-    /// Sends a symbol to all, as `source`.
+    /// Sends a symbol to the group, as `source`.
     pub fn symbol(&mut self, source: InstanceId, header: SymbolHeader, bytes: &[u8]) {
         let mut out = Vec::new();
         write_symbol(&mut out, self.front(source), header, bytes);
@@ -183,14 +184,14 @@ impl Adversary {
         }
     }
 
-    /// What waits to be heard, at most `most` datagrams.
+    /// Returns up to `most` pending datagrams.
     pub fn hear(&self, most: usize) -> Vec<Vec<u8>> {
         let (mut heard, mut memory) = (Vec::new(), vec![0; 65_536]);
         while heard.len() < most {
             match self.socket.recv(&mut memory) {
                 Ok(len) => heard.push(memory[..len].to_vec()),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-                // Signals are for the process of all tests.
+                // Signals address the process of all tests.
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => panic!("{e}"),
             }
@@ -199,7 +200,7 @@ impl Adversary {
         heard
     }
 
-    /// Everything that is heard until `is_over`.
+    /// Records all datagrams until `is_over`.
     pub fn record(&self, mut is_over: impl FnMut() -> bool) -> Vec<Vec<u8>> {
         let (mut all, watch) = (Vec::new(), Stopwatch::start());
         while !is_over() {
@@ -210,7 +211,7 @@ impl Adversary {
         all
     }
 
-    /// The hosts that spoke in the group among `heard`, and those known from before.
+    /// Returns the hosts that sent any of `heard` to the group, and the hosts known before.
     pub fn hosts(&mut self, heard: &[Vec<u8>]) -> Vec<InstanceId> {
         for bytes in heard {
             if let Ok(Datagram::Control(front, piece)) = Datagram::parse(bytes)
@@ -225,7 +226,7 @@ impl Adversary {
         self.hosts.clone()
     }
 
-    /// The messages that wait to be heard, opened, with who said them.
+    /// Opens the pending messages, each with its source.
     pub fn said(&mut self) -> Vec<(InstanceId, Message)> {
         let mut heard = self.hear(1000);
         for bytes in &mut heard {
@@ -238,7 +239,7 @@ impl Adversary {
         self.messages(&heard)
     }
 
-    /// The messages among datagrams, with who said them.
+    /// Opens the messages among the datagrams, each with its source.
     pub fn messages(&mut self, datagrams: &[Vec<u8>]) -> Vec<(InstanceId, Message)> {
         let mut messages = Vec::new();
         for bytes in datagrams {
@@ -255,13 +256,13 @@ impl Adversary {
     }
 }
 
-/// In the namespace of the thread.
+/// Opens a socket in the thread's namespace.
 fn open() -> UdpSocket {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("legal");
 
-    // Beyond the limit of others: root may.
+    // Root may exceed the system's limit.
     let _ =
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20));
     socket

@@ -1,4 +1,4 @@
-//! What somebody does in a thread of its own while a test goes on.
+//! Work in a thread of its own during a test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,14 +6,14 @@ use std::thread::JoinHandle;
 
 use super::Adversary;
 
-/// Work that runs until it is told to end.
+/// Work that runs until [`Beside::end`].
 pub struct Beside<T> {
     over: Arc<AtomicBool>,
     thread: JoinHandle<T>,
 }
 
 impl<T: Send + 'static> Beside<T> {
-    /// Starts `work`, which ends soon after its argument is true.
+    /// Starts `work`, which has to end soon after its argument turns true.
     pub fn begin(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&over);
@@ -23,14 +23,14 @@ impl<T: Send + 'static> Beside<T> {
         }
     }
 
-    /// Ends it.
+    /// Ends the work and returns its result.
     pub fn end(self) -> T {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().expect("no panic")
     }
 }
 
-/// Records all that is heard until the end.
+/// Records all received datagrams until the end.
 pub fn recording(evil: Adversary) -> Beside<(Adversary, Vec<Vec<u8>>)> {
     Beside::begin(move |over| {
         let heard = evil.record(|| over.load(Ordering::Relaxed));

@@ -1,7 +1,7 @@
-//! What passes the interface of a host: every packet with its time, as the kernel hands it to a packet socket.
+//! Packet capture on a host's interface, with kernel timestamps from a packet socket.
 //!
-//! A train of datagrams (UDP GSO) is one packet here, with the size of its segments beside it, as it is one on a bridge
-//! of namespaces; [`Packet::datagrams`] and [`Packet::wire`] say what it is on a cable.
+//! A train of datagrams (UDP GSO) is one packet here, with its segment size, as on a bridge of
+//! namespaces. [`Packet::datagrams`] and [`Packet::wire`] return the sizes on a cable.
 
 use std::io::IoSliceMut;
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ use nix::sys::time::TimeVal;
 
 use super::place::Place;
 
-/// Whether each packet comes with what the kernel knows of it as a train.
+/// Socket option that adds the kernel's segmentation header to each packet.
 #[derive(Debug, Clone, Copy)]
 struct VnetHeader;
 
@@ -35,47 +35,48 @@ nix::setsockopt_impl!(
     SetBool
 );
 
-/// `struct virtio_net_hdr`: flags, kind of train, header bytes, segment bytes, two fields about checksums.
+/// `struct virtio_net_hdr`: flags, kind of train, header bytes, segment bytes, two fields about
+/// checksums.
 const VNET_HEADER: usize = 10;
-/// The kinds of train (`VIRTIO_NET_HDR_GSO_*`): none; the bit that only says ECN.
+/// Kinds of train (`VIRTIO_NET_HDR_GSO_*`): none; the bit for ECN alone.
 const NO_TRAIN: u8 = 0;
 const ECN: u8 = 0x80;
 const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
 const PROTOCOL_UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
-/// The bytes of a packet that are kept.
+/// Captured bytes of each packet.
 const HEAD: usize = 256;
-/// The memory for packets that wait to be read.
+/// Bytes of memory for unread packets.
 const QUEUE: usize = 64 << 20;
 const STEP: i64 = 20_000;
 
-/// One packet, maybe a train.
+/// One packet, possibly a train.
 #[derive(Debug, Clone)]
 pub struct Packet {
-    /// When the kernel saw it, since 1970.
+    /// Time of capture in the kernel, since 1970.
     pub at: Duration,
-    /// Whether the host sent it.
+    /// True for packets sent by the host.
     pub outgoing: bool,
-    /// All bytes with the Ethernet header, as one packet.
+    /// Length with the Ethernet header, as one packet.
     pub len: usize,
-    /// The payload bytes of each segment of a train, when it is one.
+    /// Payload bytes per segment of a train; `None` for a single datagram.
     pub segment: Option<usize>,
-    /// Its first bytes, from the Ethernet header on.
+    /// First bytes, from the Ethernet header on.
     pub head: Vec<u8>,
 }
 
-/// The front of a UDP packet.
+/// Headers of a UDP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Udp<'a> {
     pub from: Ipv4Addr,
     pub to: Ipv4Addr,
     pub to_port: u16,
-    /// Bytes of the payload of all segments.
+    /// Payload bytes of all segments.
     pub payload: usize,
-    /// All headers before it.
+    /// Bytes of all headers before the payload.
     pub headers: usize,
-    /// The first bytes of the payload.
+    /// First bytes of the payload.
     pub head: &'a [u8],
 }
 
@@ -93,7 +94,7 @@ impl Packet {
         })
     }
 
-    /// What it is, when it is UDP over IPv4 and no fragment but the first.
+    /// Parses UDP over IPv4; `None` for other packets and for all fragments but the first.
     pub fn udp(&self) -> Option<Udp<'_>> {
         if self.head.get(12..14)? != ETHERTYPE_IPV4 {
             return None;
@@ -124,7 +125,7 @@ impl Packet {
         })
     }
 
-    /// The payload sizes of the datagrams that it is on a cable.
+    /// Returns the payload sizes of the datagrams on a cable.
     pub fn datagrams(&self) -> Vec<usize> {
         let Some(udp) = self.udp() else {
             return Vec::new();
@@ -135,8 +136,8 @@ impl Packet {
             .collect()
     }
 
-    /// Its bytes on a cable: each datagram of a train with headers of its own, in Ethernet frames without the preamble
-    /// and the checksum.
+    /// Returns the bytes on a cable: each datagram of a train with its own headers, in Ethernet
+    /// frames without preamble and checksum.
     pub fn wire(&self) -> usize {
         match (self.segment, self.udp()) {
             (Some(_), Some(udp)) => udp.payload + udp.headers * self.datagrams().len(),
@@ -145,14 +146,14 @@ impl Packet {
     }
 }
 
-/// A capture that runs.
+/// A running capture.
 pub struct Capture {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Vec<Packet>, String>>>,
 }
 
 impl Capture {
-    /// Starts to capture at `place`, or says why that is not possible.
+    /// Starts a capture at `place`, or returns the reason for the failure.
     pub fn start(place: &Place) -> Result<Self, String> {
         let namespace = place
             .file()
@@ -182,7 +183,7 @@ impl Capture {
         }
     }
 
-    /// Ends it: all packets of eth0, in the order of their times.
+    /// Ends the capture, and returns all packets of eth0 in order of time.
     #[track_caller]
     pub fn finish(mut self) -> Vec<Packet> {
         let mut packets = self.end().expect("the capture works");
@@ -220,7 +221,8 @@ fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> 
     setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, STEP))
         .map_err(said("no limit of waiting"))?;
 
-    // More than the system's limit is root's alone; without it a fast capture may lose packets, which its user checks.
+    // Only root may exceed the system's limit. With a smaller buffer, a fast capture may lose
+    // packets; callers check for losses.
     let _ = setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &QUEUE);
     let eth0 = nix::net::if_::if_nametoindex("eth0").map_err(said("no interface"))?;
     let _ = ready.send(());
@@ -231,7 +233,8 @@ fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> 
         match read(socket.as_raw_fd(), eth0 as usize) {
             Ok(packet) => packets.extend(packet),
             Err(nix::Error::EINTR) => {}
-            // What was sent before the end was asked for is waiting already: one more empty read, and all is there.
+            // Packets sent before the stop request are pending already: an empty read means that
+            // all have been read.
             Err(nix::Error::EAGAIN) if stopping => return Ok(packets),
             Err(nix::Error::EAGAIN) => stopping = stop.load(Ordering::Relaxed),
             Err(e) => return Err(format!("the capture ended: {e}")),
@@ -239,13 +242,13 @@ fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> 
     }
 }
 
-/// The next packet; none when it is of another interface.
+/// Reads the next packet; `None` for a packet of another interface.
 fn read(socket: i32, interface: usize) -> nix::Result<Option<Packet>> {
     let mut bytes = [0; HEAD];
     let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
     let (len, address, at) = {
         let mut slices = [IoSliceMut::new(&mut bytes)];
-        // With MSG_TRUNC the length is that of the packet, however little of it is read.
+        // With MSG_TRUNC, the returned length is the full packet's, even for a short read.
         let message =
             recvmsg::<LinkAddr>(socket, &mut slices, Some(&mut control), MsgFlags::MSG_TRUNC)?;
         let at = message.cmsgs()?.find_map(|c| match c {

@@ -1,11 +1,11 @@
-//! Files to release.
+//! Files for releases.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::run::tool;
 
-/// Bytes that do not compress, the same for the same seed.
+/// A generator of incompressible bytes, the same for the same seed.
 pub struct Noise(fastrand::Rng);
 
 impl Noise {
@@ -19,7 +19,7 @@ impl Noise {
         bytes
     }
 
-    /// `count` files of up to `max` bytes in a few directories.
+    /// Writes `count` files of up to `max` bytes in a few directories.
     pub fn tree(&mut self, root: &Path, count: usize, max: usize) {
         for i in 0..count {
             let len = self.0.usize(0..max);
@@ -32,7 +32,7 @@ impl Noise {
     }
 }
 
-/// Writes a file and makes its directories.
+/// Writes a file and creates its directories.
 #[track_caller]
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) {
     std::fs::create_dir_all(path.parent().expect("below a directory")).expect("writable");
@@ -51,7 +51,7 @@ pub fn read(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// An exact copy of a tree under a new name.
+/// Makes an exact copy of a tree.
 #[track_caller]
 pub fn copy(from: &Path, to: &Path) {
     tool(Command::new("cp").arg("-a").arg(from).arg(to));

@@ -1,4 +1,4 @@
-//! One host: a daemon with a tree, a state directory beside it, a control socket and a log.
+//! One host: a daemon with a tree, a state directory beside the tree, a control socket and a log.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use super::place::Place;
 use super::wait::until;
 
-/// Where the group key is in the directory of a lab: the place of a user's own.
+/// Path of the group key within a lab's directory: the default place of a user's key.
 pub const GROUP_KEY: &str = ".config/makuo/group.key";
 
 pub struct Host {
@@ -18,19 +18,19 @@ pub struct Host {
     keys: PathBuf,
     /// Lines of the tree's table in the host's configuration.
     rules: String,
-    /// Lines at its top.
+    /// Top-level lines of the configuration.
     settings: String,
-    /// The flags for its network, when they are not those of its place.
+    /// Network flags, if other than the flags of the host's place.
     pub flags: Option<Vec<String>>,
-    /// Whether it speaks plain; else it has the group key that lies beside its authorized keys, when there is one.
+    /// Runs without a group key. Otherwise, the key beside the authorized keys is used, if present.
     pub plain: bool,
-    /// Whether it takes from others what it missed: most tests look at who has what.
+    /// Fetches missed releases from peers. Off in most tests, since they check each host's release.
     pub catch_up: bool,
-    /// Whether it gives its release to anybody who asks.
+    /// Serves its release to every peer.
     pub gives_anyone: bool,
-    /// Variables of its environment.
+    /// Environment variables of the daemon.
     pub env: Vec<(String, String)>,
-    /// Run before the daemon, as in `unshare -m sh -c`.
+    /// Wrapper of the daemon, as in `unshare -m sh -c`.
     wrapper: Option<String>,
     child: Option<Child>,
 }
@@ -65,12 +65,12 @@ impl Host {
         }
     }
 
-    /// The tree.
+    /// Returns the path of the tree.
     pub fn tree(&self) -> PathBuf {
         self.dir.join("disk/www")
     }
 
-    /// The filesystem of the tree and its state, when it has one of its own.
+    /// Returns the mount point for the tree and its state, if on a separate filesystem.
     pub fn disk(&self) -> PathBuf {
         self.dir.join("disk")
     }
@@ -81,18 +81,18 @@ impl Host {
         self.rules.push('\n');
     }
 
-    /// Adds a line to the top of the configuration.
+    /// Adds a top-level line to the configuration.
     pub fn setting(&mut self, line: &str) {
         self.settings.push_str(line);
         self.settings.push('\n');
     }
 
-    /// The control socket.
+    /// Returns the path of the control socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("makuo.sock")
     }
 
-    /// The daemon is started by `script`, a shell's, whose arguments are its command line.
+    /// Starts the daemon through the shell script `script`, with the command line as arguments.
     pub fn wrap(&mut self, script: &str) {
         self.wrapper = Some(script.to_string());
     }
@@ -103,7 +103,7 @@ impl Host {
         self.listens();
     }
 
-    /// Starts the daemon.
+    /// Starts the daemon without waiting.
     pub fn begin(&mut self) {
         assert!(self.child.is_none(), "{} runs", self.name);
         let socket = self.socket();
@@ -183,14 +183,14 @@ impl Host {
         command
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("runs");
         child.kill().expect("my child");
         child.wait().expect("my child");
     }
 
-    /// SIGTERM; how it ended.
+    /// Sends SIGTERM and returns the exit status.
     pub fn stop(&mut self) -> std::process::ExitStatus {
         let mut child = self.child.take().expect("runs");
         let pid = nix::unistd::Pid::from_raw(child.id().try_into().expect("small"));
@@ -198,29 +198,29 @@ impl Host {
         child.wait().expect("my child")
     }
 
-    /// SIGHUP.
+    /// Sends SIGHUP.
     pub fn reload(&self) {
         self.signal(nix::sys::signal::Signal::SIGHUP);
     }
 
-    /// Sends the daemon a signal.
+    /// Sends a signal to the daemon.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.pid().try_into().expect("small"));
         nix::sys::signal::kill(pid, signal).expect("runs");
     }
 
-    /// SIGKILL and a new start.
+    /// Sends SIGKILL and starts the daemon again.
     pub fn restart(&mut self) {
         self.kill();
         self.start();
     }
 
-    /// The daemon's process.
+    /// Returns the daemon's process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("runs").id()
     }
 
-    /// The memory that the daemon takes now, in KiB.
+    /// Returns the daemon's current memory in KiB.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("runs");
         let line = status
@@ -237,17 +237,17 @@ impl Host {
         std::fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// The host's own copy of the group key.
+    /// Returns the path of the host's copy of the group key.
     pub fn group_key(&self) -> PathBuf {
         self.dir.join("group.key")
     }
 
-    /// The configuration, as the last start had it.
+    /// Returns the path of the configuration as of the last start.
     pub fn config_path(&self) -> PathBuf {
         self.dir.join("makuo.toml")
     }
 
-    /// The state directory.
+    /// Returns the path of the state directory.
     pub fn state(&self) -> PathBuf {
         self.dir.join("disk/state")
     }

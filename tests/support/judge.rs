@@ -1,17 +1,18 @@
-//! rsync says whether two trees are the same.
+//! Comparison of trees by rsync.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::run::tool;
 
-/// What rsync would change to make `there` like `here`: nothing, when they are the same.
+/// Returns the changes by which rsync would turn `there` into `here`; empty for equal trees.
 #[track_caller]
 pub fn differences(here: &Path, there: &Path) -> String {
     judge(Command::new("rsync"), here, there)
 }
 
-/// The same without names that match one of rsync's patterns, which leave the times of directories open.
+/// Like [`differences`], without names that match an rsync pattern in `excluded`; the times of
+/// directories are not compared.
 #[track_caller]
 pub fn differences_without(excluded: &[&str], here: &Path, there: &Path) -> String {
     let mut rsync = Command::new("rsync");
@@ -44,13 +45,13 @@ fn judge(mut rsync: Command, here: &Path, there: &Path) -> String {
     )
 }
 
-/// Fails, with the difference, unless the trees are the same.
+/// Fails with the differences unless the trees are equal.
 #[track_caller]
 pub fn same(here: &Path, there: &Path) {
     hold(&differences(here, there), here, there);
 }
 
-/// The same as [`same`], with the mounts that the process `pid` sees.
+/// Like [`same`], with the mounts of process `pid`.
 #[track_caller]
 pub fn same_within(pid: u32, here: &Path, there: &Path) {
     let mut rsync = Command::new("nsenter");

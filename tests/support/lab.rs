@@ -1,4 +1,4 @@
-//! A network of hosts, a key that they trust, a source and its spec.
+//! A network of hosts, a key trusted by all, a source and its spec.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,30 +10,31 @@ use super::place::{Place, Switch};
 use super::run::{Ran, Running, tool, try_tool};
 use super::{differences, same, skipped};
 
-/// The part of a spec that makes hosts the same as the source.
+/// The part of a spec that removes extra files from the hosts.
 pub const DELETE: &str = "[delete]\nextras = true\nmax = \"100%\"\n";
 
 pub struct Lab {
     pub hosts: Vec<Host>,
-    /// Where commands run.
+    /// Place of the commands.
     pub admin: Place,
-    /// The flags for the network of commands, when they are not those of their place.
+    /// Network flags of commands, if other than the flags of their place.
     pub flags: Option<Vec<String>>,
-    /// Whether commands speak plain; they have the group key else.
+    /// Runs commands without the group key.
     pub plain: bool,
     switch: Option<Switch>,
     dir: tempfile::TempDir,
 }
 
 impl Lab {
-    /// Hosts web1, web2, ... at a switch, or none where that is not possible; says why.
+    /// Makes hosts web1, web2, ... at a switch. Prints the reason and returns `None` where that is
+    /// not possible.
     pub fn network(count: usize) -> Option<Self> {
         let mut lab = Self::network_idle(count)?;
         lab.hosts.iter_mut().for_each(Host::start);
         Some(lab)
     }
 
-    /// Hosts at a switch as [`Lab::network`] has them, and commands, all of them without the group key.
+    /// Like [`Lab::network`], with hosts and commands without the group key.
     pub fn plain_network(count: usize) -> Option<Self> {
         let mut lab = Self::network_idle(count)?;
         lab.go_plain();
@@ -41,18 +42,18 @@ impl Lab {
         Some(lab)
     }
 
-    /// Commands, and the hosts that are there, speak plain from their next start on.
+    /// Switches commands and existing hosts to plain mode, from their next start on.
     pub fn go_plain(&mut self) {
         self.plain = true;
         self.hosts.iter_mut().for_each(|host| host.plain = true);
     }
 
-    /// The group key of the lab: where commands look for one.
+    /// Returns the path of the lab's group key: the commands' default.
     pub fn group_key(&self) -> PathBuf {
         self.path(super::host::GROUP_KEY)
     }
 
-    /// The same as [`Lab::network`] with hosts that do not run yet.
+    /// Like [`Lab::network`], with hosts not started yet.
     pub fn network_idle(count: usize) -> Option<Self> {
         match Switch::new() {
             Ok(mut switch) => {
@@ -70,14 +71,14 @@ impl Lab {
         }
     }
 
-    /// Hosts web1, web2, ... on the loopback interface.
+    /// Makes hosts web1, web2, ... on the loopback interface.
     pub fn loopback(count: usize) -> Option<Self> {
         let mut lab = Self::loopback_idle()?;
         (1..=count).for_each(|i| lab.host(&format!("web{i}")).start());
         Some(lab)
     }
 
-    /// The loopback interface without hosts.
+    /// Makes a lab on the loopback interface without hosts.
     pub fn loopback_idle() -> Option<Self> {
         for name in ["rsync", "setpriv"] {
             if let Err(why) = try_tool(Command::new(name).arg("--version")) {
@@ -117,7 +118,7 @@ impl Lab {
         lab
     }
 
-    /// A host that does not run yet, in the network of the lab's commands.
+    /// Adds a host without starting the daemon, in the network of the lab's commands.
     pub fn host(&mut self, name: &str) -> &mut Host {
         let place = self.admin.clone();
         assert!(
@@ -133,27 +134,27 @@ impl Lab {
         self.hosts.last_mut().expect("just pushed")
     }
 
-    /// The switch.
+    /// Returns the switch.
     pub fn switch(&mut self) -> &mut Switch {
         self.switch.as_mut().expect("a lab at a switch")
     }
 
-    /// One more place at the switch.
+    /// Adds a port to the switch.
     pub fn plug(&mut self) -> Place {
         self.switch().plug()
     }
 
-    /// A path in the lab's directory.
+    /// Returns a path in the lab's directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The source.
+    /// Returns the path of the source.
     pub fn site(&self) -> PathBuf {
         self.path("site")
     }
 
-    /// Makes a key in the file `name`; its line for authorized_keys.
+    /// Generates a key in the file `name`, and returns its line for authorized_keys.
     pub fn keygen(&self, name: &str) -> String {
         let path = self.path(name);
         tool(
@@ -165,7 +166,7 @@ impl Lab {
         std::fs::read_to_string(path.with_extension("pub")).expect("just made")
     }
 
-    /// Writes the spec www.toml: the source and `more`.
+    /// Writes the spec www.toml with the source and `more`.
     pub fn spec(&self, more: &str) {
         self.spec_of("site", more);
     }
@@ -178,7 +179,7 @@ impl Lab {
         );
     }
 
-    /// A command of makuo, in the lab's directory and with its key.
+    /// Prepares a makuo command in the lab's directory, with the lab's key.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.admin.command(env!("CARGO_BIN_EXE_makuo"));
         command
@@ -215,25 +216,25 @@ impl Lab {
         self.start(args).wait()
     }
 
-    /// `makuo deploy --json www.toml`, which waits for every host of the lab.
+    /// Runs `makuo deploy --json www.toml` and waits for every host of the lab.
     pub fn deploy(&self, more: &[&str]) -> Ran {
         let expect = self.hosts.len().to_string();
         self.makuo(&[&["deploy", "--json", "www.toml", "--expect", &expect], more].concat())
     }
 
-    /// `makuo diff --json www.toml`
+    /// Runs `makuo diff --json www.toml`.
     pub fn diff(&self, more: &[&str]) -> Ran {
         let expect = self.hosts.len().to_string();
         self.makuo(&[&["diff", "--json", "www.toml", "--expect", &expect], more].concat())
     }
 
-    /// Every host's tree is as `tree`.
+    /// Fails unless every host's tree equals `tree`.
     #[track_caller]
     pub fn all_same(&self, tree: &Path) {
         self.hosts.iter().for_each(|host| same(tree, &host.tree()));
     }
 
-    /// The hosts whose tree is as the source.
+    /// Returns the hosts with a tree equal to the source.
     pub fn with_release(&self) -> Vec<&str> {
         let has = |host: &&Host| differences(&self.site(), &host.tree()).is_empty();
         self.hosts

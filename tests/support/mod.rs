@@ -1,7 +1,9 @@
-//! Hosts of makuo, a network between them, and a judge of their trees, for the tests of the built binary.
+//! Hosts of makuo, a network between them, and comparisons of their trees, for tests of the built
+//! binary.
 //!
-//! A [`Lab`] is on the loopback interface or on a switch made of network namespaces. Everything in it ends with it, also
-//! when a test panics: namespaces live as long as the processes that hold them, and those end with their input.
+//! A [`Lab`] uses the loopback interface or a switch of network namespaces. All resources are
+//! released on drop, even after a panic: namespaces live as long as their holder processes, which
+//! exit at the end of their input.
 #![allow(dead_code, reason = "every test takes what it needs")]
 #![allow(unused_imports, reason = "every test takes what it needs")]
 
@@ -31,12 +33,12 @@ pub use place::{Place, Switch};
 pub use run::{Ran, Running};
 pub use wait::{Stopwatch, pause, until};
 
-/// Whether the tests run as root.
+/// Returns true if the tests run as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Says that a test did not run, and why.
+/// Prints that a test was skipped, with the reason.
 pub fn skipped(why: &str) {
     println!("skipped: {why}");
     eprintln!("skipped: {why}");

@@ -1,4 +1,4 @@
-//! Daemons under the name makuosan, and who talks to their consoles: msync, and a client as plain as telnet.
+//! Daemons under the name makuosan, and clients of their consoles: msync and a telnet-like client.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::run::{Ran, Running};
 use super::{Lab, Place, read, until, write};
 
-/// Daemons called makuosan, one at each place, with bases of their own.
+/// Daemons named makuosan, one per place, each with its own base.
 pub struct Old {
     daemons: Vec<Option<Child>>,
     places: Vec<Place>,
@@ -21,7 +21,7 @@ pub struct Old {
     pub lab: Lab,
 }
 
-/// What the configuration of a host says beside the necessary.
+/// Optional parts of a host's configuration.
 #[derive(Debug, Clone, Default)]
 struct Settings {
     top: String,
@@ -30,14 +30,14 @@ struct Settings {
 }
 
 impl Old {
-    /// `count` hosts mk1, mk2, ... at a switch; none where there can be no switch.
+    /// Makes `count` hosts mk1, mk2, ... at a switch; `None` without support for a switch.
     pub fn network(count: usize) -> Option<Self> {
         let lab = Lab::network_idle(count)?;
         let places = lab.hosts.iter().map(|h| h.place.clone()).collect();
         Some(Self::new(lab, places))
     }
 
-    /// The same on the loopback interface, without a console unless one is asked for.
+    /// Makes hosts on the loopback interface, with a console only on request.
     pub fn loopback(count: usize) -> Option<Self> {
         let lab = Lab::loopback_idle()?;
         let places = vec![lab.admin.clone(); count];
@@ -48,7 +48,7 @@ impl Old {
         Some(old)
     }
 
-    /// They speak plain, as they always did, unless they are given a key.
+    /// Runs in plain mode unless a key is given, like every makuosan.
     fn new(mut lab: Lab, places: Vec<Place>) -> Self {
         lab.go_plain();
         for name in ["makuosan", "msync"] {
@@ -80,7 +80,7 @@ impl Old {
         self.dir(host).join("disk/base")
     }
 
-    /// The control socket.
+    /// Returns the path of the control socket.
     pub fn control(&self, host: usize) -> PathBuf {
         self.dir(host).join("control")
     }
@@ -89,17 +89,17 @@ impl Old {
         &self.places[host]
     }
 
-    /// Lines at the top of a host's configuration.
+    /// Adds top-level lines to a host's configuration.
     pub fn top(&mut self, host: usize, lines: &str) {
         self.settings[host].top = format!("{lines}\n");
     }
 
-    /// Lines of its console.
+    /// Adds lines to the console's table.
     pub fn console(&mut self, host: usize, lines: &str) {
         self.settings[host].console = format!("{lines}\n");
     }
 
-    /// Lines about its base.
+    /// Adds lines to the base's table.
     pub fn tree(&mut self, host: usize, lines: &str) {
         self.settings[host].tree = format!(
             "[[tree]]\nname = \"default\"\npath = {:?}\n{lines}\n",
@@ -107,7 +107,7 @@ impl Old {
         );
     }
 
-    /// A daemon's command line, with its configuration written.
+    /// Writes the configuration, and returns the daemon's command line.
     pub fn command(&self, host: usize, more: &[&str]) -> Command {
         let (dir, settings) = (self.dir(host), &self.settings[host]);
         let network = match &self.places[host] {
@@ -180,7 +180,7 @@ impl Old {
         )
     }
 
-    /// SIGTERM, after which it has to end well.
+    /// Sends SIGTERM, and requires a clean exit.
     #[track_caller]
     pub fn stop(&mut self, host: usize) {
         kill(self.pid(host), Signal::SIGTERM).expect("mine");
@@ -196,7 +196,7 @@ impl Old {
         );
     }
 
-    /// Runs msync at a host, with a console at the unix socket `target` when that is not the default one.
+    /// Runs msync at a host; `target` is the unix socket of the console, if not the default one.
     pub fn msync_at(&self, host: usize, target: Option<&Path>, args: &[&str]) -> Ran {
         let mut command =
             self.places[host].command(self.lab.path("msync").to_str().expect("UTF-8"));
@@ -212,7 +212,7 @@ impl Old {
         self.msync_at(0, None, args)
     }
 
-    /// Runs makuo at a host, through its control socket.
+    /// Runs makuo at a host, through the control socket.
     pub fn makuo(&self, host: usize, args: &[&str]) -> Ran {
         let mut command = self.places[host].command(env!("CARGO_BIN_EXE_makuo"));
         command
@@ -223,7 +223,7 @@ impl Old {
         Running::start(&mut command).wait()
     }
 
-    /// Waits until the first host knows all the others.
+    /// Waits until the first host has discovered all others.
     pub fn know_each_other(&self, target: Option<&Path>) {
         let all = format!("Total: {} members", self.places.len() - 1);
         until("members", || {
@@ -269,7 +269,7 @@ impl Plain {
         Self(Box::new(stream))
     }
 
-    /// What comes until it ends with `end`.
+    /// Reads until the input ends with `end`.
     pub fn until(&mut self, end: &[u8]) -> String {
         let (mut all, mut byte) = (Vec::new(), [0]);
         while !all.ends_with(end) {
@@ -289,16 +289,17 @@ impl Plain {
         self.0.write_all(bytes).expect("listens");
     }
 
-    /// Nothing comes any more.
+    /// Returns true at the end of the input.
     pub fn is_over(&mut self) -> bool {
         match self.0.read(&mut [0]) {
             Ok(read) => read == 0,
-            // What was said and not read any more makes it this.
+            // Unread input on the other side turns the close into a reset.
             Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
         }
     }
 
-    /// Says a line; the answer up to the next prompt, without the signs of life that a busy machine gives.
+    /// Sends a line and returns the answer up to the next prompt, without the keepalive lines of a
+    /// busy machine.
     pub fn ask(&mut self, line: &str) -> String {
         self.say(format!("{line}\r\n").as_bytes());
         let answer = self.until(b"> ");
@@ -308,7 +309,7 @@ impl Plain {
             .collect()
     }
 
-    /// Plays a transcript: lines that begin with `> ` are said, the others expected.
+    /// Plays a transcript: lines after `> ` are sent, all others expected.
     pub fn play(&mut self, transcript: &str) {
         assert_eq!(self.until(b"> "), "");
         let mut said: Option<&str> = None;

@@ -1,22 +1,23 @@
-//! How evenly bytes come, seen from a line of a given rate.
+//! Evenness of the arrival of bytes, relative to a line of a given rate.
 
 use std::time::Duration;
 
 use super::capture::Packet;
 
-/// The time over which a rate is held.
+/// Time over which a rate limit must hold.
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// How evenly packets came.
+/// Measured evenness of packets.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pace {
-    /// The most bytes of any 100 ms over what the line carries in that time.
+    /// Largest number of bytes in any 100 ms, relative to the line's capacity in that time.
     pub window: f64,
-    /// The most bytes that waited before the line, from the arrival of a packet on until the line has taken all of it.
+    /// Largest queue before the line in bytes, counted from a packet's arrival until its last byte
+    /// is sent.
     pub backlog: f64,
 }
 
-/// The pace of packets, in the order of their times, before a line of `mbit` Mbit/s.
+/// Measures packets, in order of time, before a line of `mbit` Mbit/s.
 pub fn pace(packets: &[Packet], mbit: u32) -> Pace {
     let bytes_a_second = f64::from(mbit) * 1e6 / 8.0;
     let (mut first, mut inside, mut most) = (0, 0, 0);

@@ -1,11 +1,12 @@
-//! Where a host stands: on this machine's loopback interface, or at a port of a switch of network namespaces.
+//! Network location of a host: this machine's loopback interface, or a port of a switch of network
+//! namespaces.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use super::run::{tool, try_tool};
 
-/// Where commands run and how they reach the others.
+/// Network environment of commands.
 #[derive(Debug, Clone)]
 pub enum Place {
     /// The loopback interface, with a UDP port of the lab's own.
@@ -14,16 +15,16 @@ pub enum Place {
     Namespace(Inside),
 }
 
-/// How to get into a namespace.
+/// Handle for entering a namespace.
 #[derive(Debug, Clone, Copy)]
 pub struct Inside {
     holder: u32,
-    /// The process that holds the user namespace, when the tests are not root's.
+    /// Holder process of the user namespace, unless the tests run as root.
     user: Option<u32>,
 }
 
 impl Place {
-    /// `program`, to be run here. It dies with the thread that starts it.
+    /// Prepares `program` for this place. The process dies with the thread that starts it.
     pub fn command(&self, program: &str) -> Command {
         let mut command = match self {
             Place::Loopback(_) => Command::new("setpriv"),
@@ -38,7 +39,7 @@ impl Place {
         command
     }
 
-    /// The flags of makuo for this network.
+    /// Returns makuo's flags for this network.
     pub fn flags(&self) -> Vec<String> {
         match self {
             Place::Loopback(port) => ["--interface", "lo", "--port", &port.to_string()]
@@ -48,7 +49,7 @@ impl Place {
         }
     }
 
-    /// Changes the network here: `ip` with the words of `line`. Nothing on the loopback interface.
+    /// Changes the network with `ip` and the words of `line`; no-op on the loopback interface.
     pub fn ip(&self, line: &str) {
         let Place::Namespace(inside) = self else {
             return;
@@ -56,7 +57,7 @@ impl Place {
         tool(inside.enter().arg("ip").args(line.split(' ')));
     }
 
-    /// Runs a shell's script here. Nothing on the loopback interface.
+    /// Runs a shell script; no-op on the loopback interface.
     pub fn shell(&self, script: &str) {
         let Place::Namespace(inside) = self else {
             return;
@@ -64,12 +65,12 @@ impl Place {
         tool(inside.enter().args(["sh", "-c", script]));
     }
 
-    /// Drops `percent` of what comes in. Nothing on the loopback interface.
+    /// Drops `percent` of the incoming packets; no-op on the loopback interface.
     pub fn lose(&self, percent: u32) {
         self.lose_on("eth0", percent);
     }
 
-    /// The same on the interface `name`.
+    /// Drops `percent` of the incoming packets on the interface `name`.
     pub fn lose_on(&self, name: &str, percent: u32) {
         let Place::Namespace(inside) = self else {
             return;
@@ -82,8 +83,8 @@ impl Place {
         tool(inside.enter().args(["nft", &rules]));
     }
 
-    /// Drops everything that comes in (`input`) or goes out (`output`) on eth0, or that of it which matches `filter`;
-    /// until [`Place::heal`]. Nothing on the loopback interface.
+    /// Drops all incoming (`input`) or outgoing (`output`) packets on eth0 that match `filter`,
+    /// until [`Place::heal`]. No-op on the loopback interface.
     pub fn cut(&self, direction: &str, filter: &str) {
         let Place::Namespace(inside) = self else {
             return;
@@ -107,7 +108,7 @@ impl Place {
         );
     }
 
-    /// Ends what [`Place::cut`] began.
+    /// Reverts [`Place::cut`].
     pub fn heal(&self) {
         let Place::Namespace(inside) = self else {
             return;
@@ -120,8 +121,8 @@ impl Place {
         );
     }
 
-    /// What a process needs to enter this network: the file of its namespace. None for the loopback interface and
-    /// where entering needs another user namespace.
+    /// Opens the file of the network namespace, as a process needs for entering. `None` on the
+    /// loopback interface, and where another user namespace would have to be entered first.
     pub fn file(&self) -> Option<std::fs::File> {
         match self {
             Place::Namespace(Inside { holder, user: None }) => {
@@ -147,7 +148,7 @@ impl Inside {
     }
 }
 
-/// A switch, in a namespace of its own, and the ports on it.
+/// A switch in a namespace of its own, and its ports.
 #[derive(Debug)]
 pub struct Switch {
     holder: Holder,
@@ -161,7 +162,7 @@ pub struct Switch {
 struct Holder(Child);
 
 impl Switch {
-    /// A switch without ports, or why there is none.
+    /// Makes a switch without ports, or returns the reason for the failure.
     pub fn new() -> Result<Self, String> {
         for tool in ["rsync", "nft", "ip", "unshare", "nsenter", "setpriv"] {
             try_tool(Command::new(tool).arg("--version"))
@@ -181,7 +182,7 @@ impl Switch {
             wires: 0,
         };
         let inside = switch.inside(&switch.holder);
-        // No querier on this switch: with snooping on, groups would time out.
+        // The switch has no querier: with snooping on, groups would time out.
         let bridge = [
             "ip",
             "link",
@@ -201,13 +202,13 @@ impl Switch {
         Ok(switch)
     }
 
-    /// Another switch beside the first.
+    /// Adds a second switch beside the first.
     pub fn bridge(&self, name: &str) {
         self.ip(&format!("link add {name} type bridge mcast_snooping 0"));
         self.ip(&format!("link set {name} up mtu 1500"));
     }
 
-    /// Changes the switch: `ip` with the words of `line`.
+    /// Changes the switch with `ip` and the words of `line`.
     pub fn ip(&self, line: &str) {
         tool(
             self.inside(&self.holder)
@@ -217,7 +218,7 @@ impl Switch {
         );
     }
 
-    /// Lets frames of `mtu` bytes pass, everywhere at the first switch.
+    /// Raises the MTU to `mtu` bytes on all ports of the first switch.
     pub fn widen(&self, mtu: u32) {
         for (number, holder) in (1..).zip(&self.ports) {
             self.ip(&format!("link set p{number} mtu {mtu}"));
@@ -234,7 +235,7 @@ impl Switch {
         self.ip(&format!("link set br0 mtu {mtu}"));
     }
 
-    /// A wire from `place` to the switch `bridge`: the interface `name` with the address `address`.
+    /// Connects `place` to the switch `bridge` by the interface `name` with the address `address`.
     pub fn wire(&mut self, place: &Place, bridge: &str, name: &str, address: &str) {
         let Place::Namespace(inside) = place else {
             return;
@@ -252,7 +253,7 @@ impl Switch {
         place.ip(&format!("link set {name} up mtu 1500"));
     }
 
-    /// A new host at the switch.
+    /// Connects a new host to the switch.
     pub fn plug(&mut self) -> Place {
         let number = self.ports.len() + 1;
         let switch = self.inside(&self.holder);
@@ -292,7 +293,7 @@ impl Switch {
         Place::Namespace(inside)
     }
 
-    /// The switch itself: its end of the cable to the host number n, from 1, is `pn`.
+    /// Returns the switch itself. The switch's port for host number n, from 1, is `pn`.
     pub fn place(&self) -> Place {
         Place::Namespace(self.inside(&self.holder))
     }

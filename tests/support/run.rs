@@ -1,4 +1,4 @@
-//! Commands that run, and what they said.
+//! Running commands and their output.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::wait::{LONG, Stopwatch, until};
 
-/// A command on its way.
+/// A running command.
 pub struct Running {
     child: Child,
     out: tempfile::NamedTempFile,
@@ -15,7 +15,7 @@ pub struct Running {
     shown: String,
 }
 
-/// A command that ended.
+/// A finished command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -44,7 +44,7 @@ impl Running {
         }
     }
 
-    /// What it printed so far, by whole lines.
+    /// Returns the events printed so far, in whole lines.
     pub fn events(&self) -> Vec<Value> {
         let text = text(self.out.path());
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -54,7 +54,7 @@ impl Running {
             .collect()
     }
 
-    /// Waits for an event, or the end.
+    /// Waits for an event, or for the end of the command.
     pub fn until_event(&mut self, what: &str, is: impl Fn(&Value) -> bool) {
         let has = |running: &Self| running.events().iter().any(&is);
         let mut ended = false;
@@ -71,13 +71,13 @@ impl Running {
         );
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("small"));
         nix::sys::signal::kill(pid, signal).expect("my child");
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -86,7 +86,7 @@ impl Running {
         self.child.try_wait().expect("my child").is_some()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("my child");
         self.child.wait().expect("my child");
@@ -132,14 +132,14 @@ impl Drop for Running {
 }
 
 impl Ran {
-    /// Fails, with all that was said, unless the exit code is `code`.
+    /// Fails with all output unless the exit code is `code`.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self}");
         self
     }
 
-    /// The JSON lines; each of them has to be an object with an `event`.
+    /// Returns the JSON lines; each has to be an object with an `event`.
     #[track_caller]
     pub fn events(&self) -> Vec<Value> {
         let line = |line: &str| {
@@ -151,7 +151,7 @@ impl Ran {
         self.out.lines().map(line).collect()
     }
 
-    /// The last JSON line.
+    /// Returns the last JSON line.
     #[track_caller]
     pub fn result(&self) -> Value {
         let last = self
@@ -162,7 +162,7 @@ impl Ran {
         last
     }
 
-    /// The last state of `host`, and its error.
+    /// Returns the last state of `host` and its error.
     #[track_caller]
     pub fn host(&self, host: &str) -> (String, String) {
         let events = self.events();
@@ -176,7 +176,7 @@ impl Ran {
         (text("state"), text("error"))
     }
 
-    /// Standard output and standard error say each of `words`.
+    /// Fails unless the output (standard output and standard error) contains each of `words`.
     #[track_caller]
     pub fn says(self, words: &[&str]) -> Self {
         let all = format!("{}{}", self.out, self.err);
@@ -197,7 +197,7 @@ impl std::fmt::Display for Ran {
     }
 }
 
-/// Runs a tool that has to succeed.
+/// Runs a tool that must succeed.
 #[track_caller]
 pub fn tool(command: &mut Command) -> String {
     match try_tool(command) {
@@ -206,7 +206,7 @@ pub fn tool(command: &mut Command) -> String {
     }
 }
 
-/// Runs a tool; its output, or why there is none.
+/// Runs a tool, and returns its output or the reason for the failure.
 pub fn try_tool(command: &mut Command) -> Result<String, String> {
     let output = command
         .stdin(Stdio::null())

@@ -1,13 +1,14 @@
-//! The only clock of the tests: they wait for what must come, and measure only where a promise names a time.
+//! The tests' only clock: tests wait for events, and measure time only for guarantees with a time
+//! limit.
 #![expect(clippy::disallowed_methods, reason = "tests wait for real processes")]
 
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes that goes well, on a busy machine too.
+/// Longer than any successful operation takes, even on a busy machine.
 pub const LONG: Duration = Duration::from_secs(120);
 const STEP: Duration = Duration::from_millis(5);
 
-/// Waits until `is` says so.
+/// Waits until `is` returns true.
 pub fn until(what: &str, mut is: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is() {
@@ -20,7 +21,7 @@ pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-/// Measures.
+/// A stopwatch.
 pub struct Stopwatch(Instant);
 
 impl Stopwatch {
