@@ -1,7 +1,9 @@
-//! How fast makuo is on a network, beside rsync, uftp and udpcast: `cargo bench --bench network -- [CASE...]`.
+//! Speed of makuo on a network, beside rsync, uftp and udpcast:
+//! `cargo bench --bench network -- [CASE...]`.
 //!
-//! Hosts are network namespaces at one switch, trees are in memory, and everything of a run ends with it. Figures
-//! compare within one run of one machine, as the ratios that the table shows, not between machines.
+//! Hosts are network namespaces at one switch, trees are in memory, and a run leaves nothing
+//! behind. Figures are comparable within one run on one machine, as the ratios in the table, not
+//! between machines.
 
 #[path = "network/mod.rs"]
 mod network;

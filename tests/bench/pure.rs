@@ -1,7 +1,7 @@
-//! What the pure parts cost by themselves: `cargo bench --bench pure`.
+//! Cost of the pure parts: `cargo bench --bench pure`.
 //!
-//! Chunking and hashing, a page's bytes, the comparison of two manifests of a million entries, and the reading of an
-//! index of as many.
+//! Measures chunking and hashing, the encoding of a page, the comparison of two manifests with a
+//! million entries, and the reading of an index of the same size.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -22,7 +22,7 @@ use makuo::tree::index::{IndexWriter, Origin};
 use makuo::tree::{FileId, Index, IndexEntry, Version};
 use makuo::units::Limit;
 
-/// Entries of the large manifests, in so many directories.
+/// Entries of the large manifests, and the number of their directories.
 const MILLION: usize = 1_000_000;
 const DIRECTORIES: usize = 1000;
 /// Entries of one page.
@@ -44,7 +44,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// 64 MB cut into blocks, and cut and hashed on one core.
+/// Measures 64 MB cut into blocks, and cut and hashed on one core.
 fn content(criterion: &mut Criterion) {
     let mut bytes = vec![0; CONTENT];
     fastrand::Rng::with_seed(1).fill(&mut bytes);
@@ -63,7 +63,7 @@ fn content(criterion: &mut Criterion) {
     });
 }
 
-/// A page of a thousand entries to bytes and back.
+/// Measures a page of a thousand entries, encoded and decoded.
 fn pages(criterion: &mut Criterion) {
     let node = Node::Page(entries(PAGE, 0).collect());
     let bytes = node.encode();
@@ -76,7 +76,8 @@ fn pages(criterion: &mut Criterion) {
     });
 }
 
-/// A million entries built into a manifest, and two of them compared: the same, and one file apart.
+/// Measures the building of a manifest with a million entries, and the comparison of two: equal,
+/// and with one different file.
 fn manifests(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("manifests of 1,000,000 entries");
     group.throughput(Throughput::Elements(MILLION as u64));
@@ -91,7 +92,7 @@ fn manifests(criterion: &mut Criterion) {
     }
 }
 
-/// An index of a million entries opened and read to its end.
+/// Measures the opening and reading of an index with a million entries.
 fn index(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("index");
@@ -151,7 +152,7 @@ fn compare(old: &Manifest<Memory>, new: &Manifest<Memory>) -> usize {
         .len()
 }
 
-/// Entries in order; the first `changed` files have another content than usual.
+/// Returns entries in order; the first `changed` files have other content.
 fn entries(count: usize, changed: usize) -> impl Iterator<Item = Entry> {
     let owner = Arc::new(Owner {
         uid: 33,
@@ -163,7 +164,7 @@ fn entries(count: usize, changed: usize) -> impl Iterator<Item = Entry> {
     let each = count.div_ceil(DIRECTORIES);
     (0..count).map(move |number| {
         let (dir, place) = (number / each, number % each);
-        // The first of its directory is the directory itself.
+        // The first entry of a directory is the directory itself.
         let (path, kind, mode) = match place {
             0 => (format!("d{dir:04}"), EntryKind::Directory, 0o755),
             _ => {
@@ -216,7 +217,7 @@ impl NodeSource for Memory {
     }
 }
 
-/// A host whose tree is a manifest.
+/// A host with a manifest as its tree.
 struct Host<'a>(&'a Manifest<Memory>);
 
 impl Have for Host<'_> {
@@ -233,7 +234,7 @@ impl Have for Host<'_> {
     }
 }
 
-/// Knows no names: numbers are taken.
+/// An empty user database: numeric ids are used.
 struct Nobody;
 
 impl OwnerResolver for Nobody {

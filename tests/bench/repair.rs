@@ -1,5 +1,5 @@
-//! What repairing a generation costs, in bytes of payload a second: this code against two others, each kernel, and the
-//! geometries that generations have. `cargo bench --bench repair`
+//! Throughput of the repair of a generation, in bytes of payload per second: this code against two
+//! others, each kernel, and the geometries of real generations. `cargo bench --bench repair`
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use raptorq::{
 };
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
-/// Per cent of the symbols that are lost.
+/// Symbol losses in per cent.
 const LOSSES: [usize; 3] = [1, 5, 10];
-/// The geometry for comparing codes: symbols, and bytes of each.
+/// Geometry for the comparison of codes: symbols, and bytes of each.
 const SYMBOLS: usize = 256;
 const SYMBOL: usize = 1400;
 
@@ -36,7 +36,7 @@ fn random(len: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(len).collect()
 }
 
-/// Rows spread over all of `rows`, as many as `percent` of them, at least one.
+/// Selects `percent` of the `rows`, at least one, evenly spread.
 fn spread(rows: usize, percent: usize, phase: usize) -> Vec<u16> {
     let count = (rows * percent).div_ceil(100).max(1);
     (0..count)
@@ -46,7 +46,7 @@ fn spread(rows: usize, percent: usize, phase: usize) -> Vec<u16> {
         .collect()
 }
 
-/// One destination, one source, both in the first cache.
+/// Measures one destination and one source, both in the first-level cache.
 fn kernels(criterion: &mut Criterion) {
     let (source, mut destination) = (random(8 * 1428), random(8 * 1428));
     let mut group = criterion.benchmark_group("multiply-add");
@@ -59,7 +59,7 @@ fn kernels(criterion: &mut Criterion) {
     }
 }
 
-/// Three codes in the same geometry.
+/// Measures three codes with the same geometry.
 fn codes(criterion: &mut Criterion) {
     let payload = random(SYMBOLS * SYMBOL);
     for loss in LOSSES {
@@ -80,7 +80,7 @@ fn codes(criterion: &mut Criterion) {
     }
 }
 
-/// A generation of 2 MiB as it travels: each symbol lost on its own, and whole rows lost at once.
+/// Measures a generation of 2 MiB as sent: symbols lost independently, and whole rows lost at once.
 fn generations(criterion: &mut Criterion) {
     let payload = random(2 << 20);
     let grid = Grid::new(payload.len() as u32, 1428, 8).expect("legal");
@@ -211,7 +211,7 @@ fn reed_solomon(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u1
 
 fn raptor(group: &mut BenchmarkGroup<WallTime>, payload: &[u8], lost: &[u16]) {
     let config = ObjectTransmissionInformation::new(payload.len() as u64, SYMBOL as u16, 1, 1, 8);
-    // A few more than are lost: this code may need them.
+    // A few more than the lost ones, since this code may need extra symbols.
     let repair = |payload| {
         SourceBlockEncoder::new(0, &config, payload).repair_packets(0, lost.len() as u32 + 2)
     };

@@ -1,7 +1,8 @@
-//! What large trees and small changes cost: `cargo bench --bench scale -- [CASE...]`.
+//! Cost of large trees and small changes: `cargo bench --bench scale -- [CASE...]`.
 //!
-//! Processor time is compared with that of a bare walk over the same tree in the same run, bytes and memory with what is
-//! required. Hosts are network namespaces, as in the benchmark of the network; nothing of a run stays unless asked for.
+//! Processor time is compared with a bare walk over the same tree in the same run, bytes and memory
+//! with fixed requirements. Hosts are network namespaces, as in the network benchmark; a run leaves
+//! nothing behind unless requested.
 
 #[path = "network/mod.rs"]
 #[allow(

@@ -1,5 +1,5 @@
-//! What sealing a datagram costs, in its bytes a second: two ciphers of the same crate bare, and what makuo does on the
-//! way out and in. `cargo bench --bench seal`
+//! Cost of sealing a datagram, in bytes per second: two bare ciphers of the same crate, and makuo's
+//! sending and receiving sides. `cargo bench --bench seal`
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use makuo::wire::datagram::{Front, SymbolHeader, write_symbol};
 use makuo::wire::seal::{SEAL_OVERHEAD, Seal, Sealed};
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-/// An Ethernet's datagram.
+/// UDP payload of an Ethernet frame.
 const SIZE: usize = 1472;
 
 fn main() {
@@ -25,7 +25,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// The ciphers alone, sealing in place.
+/// Measures the ciphers alone, sealing in place.
 fn ciphers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cipher");
     group.throughput(Throughput::Bytes(SIZE as u64));
@@ -49,7 +49,7 @@ fn cipher(algorithm: &'static Algorithm) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(algorithm, &[9; 32]).expect("a key of the right length"))
 }
 
-/// A symbol of `source`, with room behind it.
+/// Makes a symbol of `source`, with spare capacity at the end.
 fn datagram(source: u64, counter: u64) -> Vec<u8> {
     let (session, generation) = (SessionId(1), Generation(2));
     let header = SymbolHeader {
@@ -77,7 +77,7 @@ fn datagram(source: u64, counter: u64) -> Vec<u8> {
     out
 }
 
-/// What a sender and a host do.
+/// Measures the work of a sender and of a host.
 fn datagrams(criterion: &mut Criterion) {
     let key = GroupKey::random().expect("random");
     let new = |keys: &[GroupKey], start| Sealed::new(keys, start).expect("keys");

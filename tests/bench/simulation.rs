@@ -1,10 +1,11 @@
-//! What a transfer costs against hosts and loss, up to ten thousand hosts, on the simulated network: the same figures on
-//! every machine. `cargo bench --bench simulation [-- [--check | --write] [HOSTS...] [LOSS%...]]`
+//! Cost of a transfer by hosts and loss, up to ten thousand hosts, on the simulated network: the
+//! same figures on every machine.
+//! `cargo bench --bench simulation [-- [--check | --write] [HOSTS...] [LOSS%...]]`
 //!
-//! `--check` fails when a figure differs from the table in `simulation.txt` or breaks a bound; `--write` writes that
-//! table anew. A case that is not in the table is held to the bounds alone. Ten thousand hosts take 4 GB of memory and
-//! some 3.5 minutes of one core for each loss; a datagram that comes to all is taken on as many threads as there are
-//! cores.
+//! `--check` fails if a figure differs from the table in `simulation.txt` or exceeds a bound;
+//! `--write` rewrites that table. A case outside the table is checked against the bounds only. Ten
+//! thousand hosts take 4 GB of memory and some 3.5 minutes of one core for each loss; a datagram to
+//! all hosts is processed on one thread per core.
 
 use std::process::ExitCode;
 
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
                 println!("       BROKEN: {bound}");
                 wrong += 1;
             }
-            // The hosts and the loss are as far as the first figure.
+            // The row starts with the hosts and the loss, up to the first figure.
             let figures = row.to_string();
             let case = figures.split_inclusive("lost").next().unwrap_or_default();
             if is("--check")

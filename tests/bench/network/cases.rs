@@ -1,4 +1,4 @@
-//! The cases that measure whole transfers, and the list of all.
+//! The cases of whole transfers, and the list of all cases.
 
 use super::fabric::Line;
 use super::job::{ALL, Done, Job, MAKUO, Tool};
@@ -6,7 +6,7 @@ use super::material::Material;
 use super::row::{Check, Row};
 use super::{PAYLOAD, Settings, ceiling, change, slow, stream};
 
-/// A case: its name, the hosts of its largest network, the bytes that each of them takes, and what runs it.
+/// A case: its name, the hosts of its largest network, the bytes per host, and its function.
 struct Case {
     name: &'static str,
     hosts: u64,
@@ -77,15 +77,15 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// The bytes of the case with text.
+/// Bytes of the case with text.
 const TEXT: u64 = 100_000_000;
 
-/// All cases, in the order in which they run.
+/// Returns the names of all cases, in running order.
 pub fn names() -> Vec<&'static str> {
     CASES.iter().map(|case| case.name).collect()
 }
 
-/// The memory that the largest of these cases needs.
+/// Returns the memory needed by the largest of the given cases.
 pub fn memory(names: &[&str]) -> u64 {
     let chosen = CASES.iter().filter(|case| names.contains(&case.name));
     chosen
@@ -94,7 +94,7 @@ pub fn memory(names: &[&str]) -> u64 {
         .unwrap_or(0)
 }
 
-/// Runs one.
+/// Runs one case.
 pub fn run(name: &str, settings: Settings) -> Vec<Row> {
     CASES
         .iter()
@@ -102,7 +102,7 @@ pub fn run(name: &str, settings: Settings) -> Vec<Row> {
         .map_or_else(Vec::new, |case| (case.run)(settings))
 }
 
-/// The seconds that a line needs for `bytes`, headers not counted.
+/// Returns the seconds that a line needs for `bytes` without headers.
 pub fn line_time(bytes: u64, mbit: u32) -> f64 {
     bytes as f64 * 8.0 / (f64::from(mbit) * 1e6)
 }
@@ -114,7 +114,8 @@ fn shaped(mbit: u32, loss: u32) -> Line {
     }
 }
 
-/// A transfer on a line with a rate: rows of all tools, and makuo's with a limit over the time of the line.
+/// Measures a transfer on a line with a rate: rows of all tools, with a limit on makuo's time
+/// relative to the line's.
 fn transfer(
     case: &'static str,
     what: &str,

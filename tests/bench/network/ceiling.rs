@@ -1,4 +1,4 @@
-//! The case with a ceiling of the rate, as a capture sees it.
+//! The case with a rate limit, measured by packet capture.
 
 use super::cases::line_time;
 use super::fabric::{Line, Sent};
@@ -10,7 +10,7 @@ use super::trouble::Trouble;
 use super::{PAYLOAD, Settings, say};
 use crate::support::{Capture, Pace, Packet, pace};
 
-/// A ceiling on a link that could carry much more: is it held, over a tenth of a second and over a small queue?
+/// Checks a rate limit far below the link's rate, over a tenth of a second and over a small queue.
 pub fn ceiling(settings: Settings) -> Vec<Row> {
     let material = Material::noise(9, PAYLOAD);
     let each = [(300, "300Mbit"), (1000, "1Gbit")]
@@ -36,7 +36,7 @@ pub fn ceiling(settings: Settings) -> Vec<Row> {
     each.collect()
 }
 
-/// The bytes of the queue before a line of the ceiling's rate, as a small switch has.
+/// Bytes of the queue before a line at the limited rate, as in a small switch.
 const QUEUE: f64 = 65_536.0;
 
 fn at_ceiling(material: &Material, mbit: u32, rate: &str) -> Result<(f64, Sent, Pace), Trouble> {

@@ -1,4 +1,4 @@
-//! The case with a small change of a large tree.
+//! The case with a small change in a large tree.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::row::{Check, Row, median};
 use super::trouble::Trouble;
 use crate::support::{Host, append};
 
-/// A file of ten thousand has changed since the last deploy: what does the next one take, its scan apart?
+/// Measures a deployment after one of ten thousand files has changed, without the scan.
 pub fn one_change(settings: Settings) -> Vec<Row> {
     const HOSTS: usize = 5;
     const FILES: usize = 10_000;
@@ -63,7 +63,7 @@ pub fn one_change(settings: Settings) -> Vec<Row> {
     rows
 }
 
-/// rsync brings the same change to the same trees.
+/// Transfers the same change to the same trees with rsync.
 fn rsync_change(fleet: &Fleet, source: &Path, changed: &Path, settings: Settings) -> Row {
     let trees: Vec<_> = fleet.hosts.iter().map(Host::tree).collect();
     let (mut done, _) = repeat("one-change: rsync", settings, || {

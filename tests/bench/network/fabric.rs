@@ -1,25 +1,26 @@
-//! The network of one run: a sender and hosts at a switch, with the rate of their ports, their losses and counters.
+//! The network of one run: a sender and hosts at a switch, with port rates, packet loss and
+//! counters.
 
 use serde_json::Value;
 
 use crate::support::run::{tool, try_tool};
 use crate::support::{Place, Switch};
 
-/// What tbf lets pass at once, and what waits before it drops.
+/// Burst size of tbf, and queue length before drops.
 const BURST: &str = "64kb";
 const QUEUE: &str = "1mb";
 
-/// What the ports and cables are like.
+/// Properties of ports and cables.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Line {
-    /// Mbit/s of every port, both ways.
+    /// Rate of every port in Mbit/s, in both directions.
     pub mbit: Option<u32>,
-    /// Per cent that each host loses of what comes in, the sender too.
+    /// Packet loss in per cent on the receiving side of every host, including the sender.
     pub loss: u32,
 }
 
 impl Line {
-    /// 500 Mbit/s without a loss.
+    /// 500 Mbit/s without loss.
     pub const HALF_GBIT: Line = Line {
         mbit: Some(500),
         loss: 0,
@@ -29,24 +30,25 @@ impl Line {
 /// The network.
 pub struct Fabric {
     switch: Switch,
-    /// Where the tools send from.
+    /// Place of the sending tools.
     pub sender: Place,
-    /// Where they receive.
+    /// Places of the receivers.
     pub hosts: Vec<Place>,
     line: Line,
 }
 
-/// What the sender's interface has sent.
+/// Bytes sent by the sender's interface.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Sent {
-    /// As the interface counts: a train of datagrams has one set of headers.
+    /// Interface counter: a train of datagrams has one set of headers.
     pub interface: u64,
-    /// As a cable would carry it: every datagram has its own. Only a port with a rate counts so.
+    /// Bytes on a cable: every datagram has its own headers. Only a port with a rate has this
+    /// counter.
     pub frames: Option<u64>,
 }
 
 impl Sent {
-    /// What was sent between `before` and this.
+    /// Returns the bytes sent between `before` and `self`.
     pub fn since(self, before: Sent) -> Sent {
         let frames = self.frames.zip(before.frames).map(|(now, then)| now - then);
         Sent {
@@ -55,14 +57,14 @@ impl Sent {
         }
     }
 
-    /// The best count that there is.
+    /// Returns the most accurate count available.
     pub fn bytes(self) -> u64 {
         self.frames.unwrap_or(self.interface)
     }
 }
 
 impl Fabric {
-    /// A sender and `hosts` hosts.
+    /// Makes a sender and `hosts` hosts.
     pub fn new(hosts: usize, line: Line) -> Result<Self, String> {
         let mut switch = Switch::new()?;
         let places: Vec<Place> = (0..hosts).map(|_| switch.plug()).collect();
@@ -88,18 +90,18 @@ impl Fabric {
         Ok(fabric)
     }
 
-    /// The address of the host with this index.
+    /// Returns the address of the host at `index`.
     pub fn address(&self, index: usize) -> String {
         format!("10.77.0.{}", index + 1)
     }
 
-    /// Gives the host with this index a port of another rate.
+    /// Gives the port of the host at `index` another rate.
     pub fn slow_down(&self, index: usize, mbit: u32) {
         shape(&self.hosts[index], "eth0", mbit);
         shape(&self.switch.place(), &format!("p{}", index + 1), mbit);
     }
 
-    /// What the sender has sent so far.
+    /// Reads the bytes sent so far by the sender.
     pub fn sent(&self) -> Sent {
         let interface = counter(&tool(self.sender.command("cat").arg("/proc/self/net/dev")));
         let frames = self.line.mbit.and_then(|_| {
@@ -125,7 +127,7 @@ fn shape(place: &Place, interface: &str, mbit: u32) {
     tool(&mut command);
 }
 
-/// The bytes that eth0 has sent, out of /proc/net/dev: the ninth number of its line.
+/// Parses the bytes sent on eth0 from /proc/net/dev: the ninth number of its line.
 fn counter(text: &str) -> u64 {
     let line = text
         .lines()

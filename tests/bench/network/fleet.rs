@@ -1,4 +1,4 @@
-//! makuo on a network: a daemon on every host, a key, a spec and the command that is measured.
+//! makuo on a network: a daemon per host, a key, a spec and the measured command.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,20 +15,20 @@ use crate::support::host::GROUP_KEY;
 use crate::support::run::tool;
 use crate::support::{DELETE, Host, write};
 
-/// Hosts that run, with empty trees.
+/// Running hosts with empty trees.
 pub struct Fleet {
-    // Before the network that they need.
+    // Dropped before the network, which hosts need until then.
     pub hosts: Vec<Host>,
     pub fabric: Fabric,
     home: PathBuf,
     _dir: Option<tempfile::TempDir>,
 }
 
-/// The program that is measured.
+/// The measured program.
 pub const MAKUO: &str = env!("CARGO_BIN_EXE_makuo");
 
 impl Fleet {
-    /// New hosts host1, host2, ... at a new switch, in a new directory.
+    /// Makes hosts host1, host2, ... at a new switch, in a new directory.
     pub fn new(count: usize, line: Line) -> Result<Self, Trouble> {
         let dir = tempfile::tempdir()?;
         let home = dir.path().to_path_buf();
@@ -38,7 +38,8 @@ impl Fleet {
         })
     }
 
-    /// Hosts whose files are in the directory `home` and stay there: what an earlier fleet left is taken up again.
+    /// Makes hosts with persistent files in the directory `home`; files of an earlier fleet are
+    /// reused.
     pub fn at(home: PathBuf, count: usize, line: Line) -> Result<Self, Trouble> {
         let fabric = Fabric::new(count, line)?;
         let key = home.join("key");
@@ -76,8 +77,8 @@ impl Fleet {
         })
     }
 
-    /// Starts `makuo deploy` of `source` to all hosts; `spec` is more of the spec. What the sender knows of the source
-    /// is what it learnt in this fleet: the first deploy reads every byte.
+    /// Starts `makuo deploy` of `source` to all hosts, with `spec` appended to the spec. The
+    /// sender's index starts empty in each fleet: the first deployment reads every byte.
     pub fn start(
         &self,
         source: &Path,
@@ -88,7 +89,8 @@ impl Fleet {
         Started::start(&mut self.command(&[], "deploy", source, spec, flags), limit)
     }
 
-    /// The command `makuo VERB` of `source`, to be run where the sender is, by `launcher`: a program and its arguments.
+    /// Prepares `makuo VERB` of `source` at the sender's place, started by `launcher`: a program
+    /// and its arguments.
     pub fn command(
         &self,
         launcher: &[&OsStr],
@@ -125,7 +127,7 @@ impl Fleet {
         command
     }
 
-    /// Runs it to its end.
+    /// Runs a deployment to its end.
     pub fn deploy(
         &self,
         source: &Path,
@@ -136,7 +138,7 @@ impl Fleet {
         self.start(source, spec, flags, limit)?.finish()
     }
 
-    /// Every host has exactly the source, as rsync judges.
+    /// Fails unless every host's tree equals the source, as compared by rsync.
     pub fn check(&self, source: &Path) -> Result<(), Trouble> {
         self.hosts.iter().try_for_each(|host| {
             judge("-aHAXc", source, &host.tree())
@@ -144,7 +146,7 @@ impl Fleet {
         })
     }
 
-    /// Every host still has nothing.
+    /// Fails unless every host's tree is still empty.
     pub fn check_empty(&self) -> Result<(), Trouble> {
         self.hosts.iter().try_for_each(|host| {
             match std::fs::read_dir(host.tree()).map(|mut all| all.next().is_none()) {
@@ -157,13 +159,13 @@ impl Fleet {
         })
     }
 
-    /// Waits until the hosts have done what they do when a session is over.
+    /// Waits until the hosts have finished their work after a session.
     pub fn settle(&self) {
         timed::comes(Duration::from_millis(500), || false);
     }
 }
 
-/// Whether an event says that a host has all of the release; its name.
+/// Returns the host's name if the event reports a completely staged release.
 pub fn staged(event: &Value) -> Option<&str> {
     let state = event["state"]
         .as_str()

@@ -1,5 +1,5 @@
-//! The surroundings of a run: namespaces of processes and mounts, in which everything dies with the runner, and memory
-//! for the trees.
+//! Isolation of a run: namespaces of processes and mounts that end with the runner, and memory for
+//! the trees.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,23 +8,24 @@ use std::process::Command;
 use super::say;
 use crate::support::run::{tool, try_tool};
 
-/// Set for the runner inside.
+/// Set for the runner inside the namespaces.
 const MARK: &str = "MAKUO_BENCH_INSIDE";
-/// Where the trees are: a memory file system of the runner's own, which no other process sees.
+/// Directory of the trees: a private tmpfs, invisible to other processes.
 const MEMORY: &str = "/dev/shm";
 
-/// Where this process is.
+/// Position of this process.
 pub enum Entered {
-    /// Inside: measure.
+    /// Inside the namespaces, ready to measure.
     Here,
-    /// Outside, and the one inside has ended with this code.
+    /// Outside; the inner process has exited with this code.
     Over(u8),
-    /// There is no inside on this machine.
+    /// The machine does not support the namespaces.
     Impossible(String),
 }
 
-/// Starts this program again inside. Its first process there is the runner, so that the kernel ends all others with it,
-/// and it ends with this one: also on Ctrl-C no daemon, namespace or tree stays.
+/// Restarts this program inside new namespaces. The runner is their first process, so the kernel
+/// ends all others with the runner, and the runner ends with this process: no daemon, namespace or
+/// tree remains, even after Ctrl-C.
 pub fn enter() -> Entered {
     if std::env::var_os(MARK).is_some() {
         tool(Command::new("mount").args([
@@ -84,8 +85,8 @@ fn again(flags: &[&str]) -> Result<Entered, String> {
     ))
 }
 
-/// Touches `bytes` of memory once, or as much as there is: the first use of a page costs several times as much as the
-/// next, and would be paid by whoever runs first.
+/// Touches `bytes` of memory once, or all available memory. The first use of a page costs several
+/// times as much as later ones, at the expense of the first tool.
 pub fn warm(bytes: u64) {
     let bytes = bytes.min(available() / 2);
     say(&format!("warming up {} MB of memory", bytes / 1_000_000));
@@ -96,7 +97,7 @@ pub fn warm(bytes: u64) {
     }
 }
 
-/// Bytes of memory that are free or easily freed.
+/// Returns the bytes of free or reclaimable memory.
 pub fn available() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").expect("readable");
     let line = text

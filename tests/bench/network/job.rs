@@ -1,4 +1,5 @@
-//! One job done by several tools, some times each, in turns, so that a slow minute of the machine falls on all of them.
+//! One job done by several tools, in several interleaved runs, so that a slow minute of the machine
+//! affects all tools.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -11,10 +12,10 @@ use super::peers::{self, Errand};
 use super::trouble::Trouble;
 use super::{Settings, inside, say};
 
-/// Who does it.
+/// A measured tool.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Tool {
-    /// With this more in the spec.
+    /// makuo, with these additional lines in the spec.
     Makuo(&'static str),
     Rsync,
     RsyncCompressed,
@@ -22,33 +23,33 @@ pub enum Tool {
     Udpcast,
 }
 
-/// makuo as it comes.
+/// makuo with its defaults.
 pub const MAKUO: Tool = Tool::Makuo("");
-/// All who carry a tree.
+/// All tools that transfer a tree.
 pub const ALL: [Tool; 4] = [MAKUO, Tool::Rsync, Tool::Uftp, Tool::Udpcast];
 
-/// A run that takes longer than this is not a run any more.
+/// Time limit of a run.
 pub const LIMIT: Duration = Duration::from_secs(90);
-/// A peer that takes longer than this runs once.
+/// Seconds above which a peer runs only once.
 const TEDIOUS: f64 = 15.0;
 
-/// A tree to be put on hosts.
+/// A tree to transfer to hosts.
 pub struct Job<'a> {
     pub material: &'a Material,
     pub hosts: usize,
     pub line: Line,
-    /// The flags of makuo.
+    /// Flags of makuo.
     pub flags: &'a [&'a str],
 }
 
-/// How a tool did.
+/// Results of a tool.
 #[derive(Debug, Clone)]
 pub struct Done {
     pub tool: Tool,
     pub seconds: Vec<f64>,
-    /// What the sender sent in each run.
+    /// Bytes sent in each run.
     pub sent: Vec<Sent>,
-    /// Why there are no more runs.
+    /// Reason for missing runs.
     pub trouble: Option<Trouble>,
 }
 
@@ -78,7 +79,7 @@ impl Tool {
 }
 
 impl Job<'_> {
-    /// Every tool does the job; peers only when they are asked for.
+    /// Measures every tool; peers only on request.
     pub fn measure(&self, title: &str, tools: &[Tool], settings: Settings) -> Vec<Done> {
         let tools = tools
             .iter()
@@ -178,7 +179,7 @@ impl Job<'_> {
         let seconds = seconds?;
         let sent = fabric.sent().since(before);
 
-        // The others do not all keep times and modes.
+        // Not all other tools preserve times and modes.
         trees
             .iter()
             .try_for_each(|tree| judge("-rlc", &source, tree))
@@ -188,7 +189,7 @@ impl Job<'_> {
     }
 }
 
-/// Runs `once` as often as asked; what it yields beside its seconds, of each run.
+/// Repeats `once` for the configured number of runs, and returns the seconds and the value of each.
 pub fn repeat<T>(
     title: &str,
     settings: Settings,
@@ -221,7 +222,7 @@ pub fn repeat<T>(
     (done, more)
 }
 
-/// A panic of the lab is trouble of one run, not the end of all.
+/// Turns a panic of the lab into the failure of one run.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(Trouble::Failed("see the panic above".into())))

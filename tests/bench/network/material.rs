@@ -1,18 +1,18 @@
-//! What is sent: trees that are made once for a case and stay as they are.
+//! Source trees, made once per case and left unchanged.
 
 use std::path::{Path, PathBuf};
 
 use super::text;
 use crate::support::Noise;
 
-/// A tree and the sum of its files.
+/// A tree and the total size of its files.
 pub struct Material {
     dir: tempfile::TempDir,
     pub bytes: u64,
     pub files: usize,
 }
 
-/// The bytes that are made at once.
+/// Bytes generated at once.
 const PIECE: usize = 1 << 20;
 
 impl Material {
@@ -24,12 +24,12 @@ impl Material {
         }
     }
 
-    /// The tree.
+    /// Returns the path of the tree.
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("source")
     }
 
-    /// One file of random bytes.
+    /// Makes one file of random bytes.
     pub fn noise(seed: u64, bytes: u64) -> Self {
         let mut made = Self::empty();
         let mut noise = Noise::new(seed);
@@ -43,7 +43,7 @@ impl Material {
         made
     }
 
-    /// Many files of one size, a hundred to a directory.
+    /// Makes many files of one size, a hundred per directory.
     pub fn small(seed: u64, files: usize, size: usize) -> Self {
         let mut made = Self::empty();
         let mut noise = Noise::new(seed);
@@ -54,7 +54,7 @@ impl Material {
         made
     }
 
-    /// Pages and sources, `bytes` in all.
+    /// Makes pages and source files, `bytes` in total.
     pub fn text(seed: u64, bytes: u64) -> Self {
         let mut made = Self::empty();
         let mut writer = text::Writer::new(seed);
@@ -79,12 +79,12 @@ impl Material {
     }
 }
 
-/// The name of a file of [`Material::small`].
+/// Returns the name of a file of [`Material::small`].
 pub fn small_name(number: usize) -> String {
     format!("{:03}/{number:05}.dat", number / 100)
 }
 
-/// What rsync, with `flags`, would change to make `there` like `here`; nothing when they are the same.
+/// Fails with the changes by which rsync, with `flags`, would turn `there` into `here`.
 pub fn judge(flags: &str, here: &Path, there: &Path) -> Result<(), String> {
     let mut command = std::process::Command::new("rsync");
     command

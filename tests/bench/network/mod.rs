@@ -1,4 +1,4 @@
-//! The runner: which cases, in what surroundings, and the table at the end.
+//! The runner: selection of cases, isolation, and the final table.
 
 mod cases;
 mod ceiling;
@@ -22,7 +22,7 @@ use clap::Parser;
 
 use row::Row;
 
-/// The size of one file of random data, unless a case says otherwise.
+/// Size of the file of random data in most cases.
 const PAYLOAD: u64 = 256_000_000;
 
 /// Measures makuo on a network of namespaces, beside rsync, uftp and udpcast.
@@ -32,7 +32,7 @@ pub struct Args {
     /// Cases to run, in this order [default: all]
     #[arg(value_name = "CASE", value_parser = clap::builder::PossibleValuesParser::new(cases::names()))]
     cases: Vec<String>,
-    /// How often each tool runs; the median counts
+    /// Runs per tool; the median counts
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// Only makuo
@@ -41,12 +41,12 @@ pub struct Args {
     /// One JSON object a row instead of the table
     #[arg(long)]
     json: bool,
-    /// What cargo adds.
+    /// Flag added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What holds for all cases.
+/// Settings for all cases.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     pub runs: usize,
@@ -100,7 +100,7 @@ fn run(args: &Args) -> ExitCode {
     ExitCode::from(u8::from(rows.iter().any(Row::is_wrong)))
 }
 
-/// Says on standard error what is being done.
+/// Prints progress on standard error.
 pub fn say(what: &str) {
     eprintln!("{what}");
 }

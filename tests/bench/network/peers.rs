@@ -1,4 +1,4 @@
-//! The same job done by others: rsync to every host at once, uftp, udpcast.
+//! The same job done by other tools: parallel rsync to every host, uftp, udpcast.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,31 +8,31 @@ use super::fabric::Fabric;
 use super::timed::{self, Daemons, comes};
 use super::trouble::Trouble;
 
-/// The share of a line that uftp and udpcast, which have to be told a rate, are told.
+/// Share of a line's rate configured for uftp and udpcast, which need a fixed rate.
 const UFTP_SHARE: f64 = 0.92;
 const UDPCAST_SHARE: f64 = 0.94;
-/// What uftp is told where no port has a limit: it has no way to find out.
+/// Rate configured for uftp without a port limit, since uftp cannot measure the rate.
 const UFTP_FREE_MBIT: f64 = 1000.0;
-/// How long a daemon takes to listen.
+/// Time limit for a daemon to start listening.
 const START: Duration = Duration::from_secs(10);
-/// The same for those that cannot be asked.
+/// Startup delay for daemons that cannot be probed.
 const BLIND_START: Duration = Duration::from_millis(1000);
-/// The group where udpcast's two ends meet.
+/// Multicast group for the rendezvous of udpcast.
 const RENDEZVOUS: &str = "239.1.1.1";
 
-/// What a peer is to do.
+/// The job of a peer.
 pub struct Errand<'a> {
     pub fabric: &'a Fabric,
     pub source: &'a Path,
-    /// The hosts' trees, empty or as they were.
+    /// Trees of the hosts, empty or from earlier runs.
     pub trees: &'a [PathBuf],
-    /// A place for its files.
+    /// Directory for the tool's files.
     pub dir: &'a Path,
     pub mbit: Option<u32>,
     pub limit: Duration,
 }
 
-/// Why `program` cannot run here, when it cannot.
+/// Returns the reason if `program` cannot run here.
 pub fn missing(program: &str) -> Option<String> {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
@@ -42,7 +42,8 @@ pub fn missing(program: &str) -> Option<String> {
         .then(|| format!("{program} is not installed"))
 }
 
-/// A daemon on every host, a client for each at the sender, all at once; the seconds until the last has ended.
+/// Runs a daemon on every host and a parallel client for each at the sender. Returns the seconds
+/// until the last client ends.
 pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, Trouble> {
     let mut daemons = Daemons::default();
     for (i, (place, tree)) in errand.fabric.hosts.iter().zip(errand.trees).enumerate() {
@@ -91,7 +92,7 @@ pub fn rsync(errand: &Errand, flags: &[&str]) -> Result<f64, Trouble> {
     )
 }
 
-/// uftp with its hosts named, at a rate just below the line's.
+/// Runs uftp with a list of hosts, at a rate just below the line's.
 pub fn uftp(errand: &Errand) -> Result<f64, Trouble> {
     let id = |i: usize| format!("0x0A4D{:04X}", i + 1);
     let mut daemons = Daemons::default();
@@ -126,7 +127,7 @@ pub fn uftp(errand: &Errand) -> Result<f64, Trouble> {
     Ok(timed::run(&mut command, errand.limit)?.seconds)
 }
 
-/// udpcast between two tars.
+/// Runs udpcast between two tars.
 pub fn udpcast(errand: &Errand) -> Result<f64, Trouble> {
     let common = [
         "--interface",
@@ -152,7 +153,7 @@ pub fn udpcast(errand: &Errand) -> Result<f64, Trouble> {
     let mut command = errand.fabric.sender.command("udp-sender");
     let pack = format!("tar c -C {} .", errand.source.display());
 
-    // It insists on a file beside the pipe, and reads it through the pipe.
+    // udpcast requires a file besides the pipe, and reads the file through the pipe.
     command.args(common).args([
         "--min-receivers",
         &hosts,

@@ -1,4 +1,4 @@
-//! The rows of the table, for people and as JSON.
+//! Rows of the table, as text and as JSON.
 
 use serde_json::{Value, json};
 
@@ -9,23 +9,23 @@ use super::trouble::Trouble;
 #[derive(Debug)]
 pub struct Row {
     pub case: &'static str,
-    /// What sets the row apart from others of its case.
+    /// Label of the row within its case.
     pub what: String,
     pub tool: &'static str,
     pub hosts: usize,
     pub seconds: Vec<f64>,
-    /// The median over the bound.
+    /// Median divided by the bound.
     pub ratio: Option<f64>,
-    /// Bytes that the sender sent over bytes of the tree.
+    /// Bytes sent divided by the bytes of the tree.
     pub wire: Option<f64>,
-    /// The same with the headers of a train of datagrams counted once, as its interface counts.
+    /// Like `wire`, with the headers of a train of datagrams counted once, as the interface counts.
     pub interface: Option<f64>,
     pub checks: Vec<Check>,
     pub trouble: Option<Trouble>,
     peer: bool,
 }
 
-/// A requirement and how it came out.
+/// A requirement and its result.
 #[derive(Debug, Clone)]
 pub struct Check {
     what: &'static str,
@@ -78,7 +78,7 @@ impl Check {
     }
 }
 
-/// As many digits as say something.
+/// Formats a number with its significant digits.
 fn number(value: f64) -> String {
     if value.abs() >= 1000.0 {
         format!("{value:.0}")
@@ -88,7 +88,7 @@ fn number(value: f64) -> String {
 }
 
 impl Row {
-    /// A row out of runs: `payload` bytes, and the seconds that the line needs for it at least.
+    /// Makes a row from runs: `payload` bytes, and the line's minimum in seconds.
     pub fn new(
         case: &'static str,
         what: &str,
@@ -122,7 +122,7 @@ impl Row {
         }
     }
 
-    /// Adds a requirement: none without a value.
+    /// Adds a requirement; `None` if there is no value.
     pub fn require(&mut self, check: Option<Check>) {
         self.checks.extend(check);
     }
@@ -135,7 +135,7 @@ impl Row {
         median(&self.seconds)
     }
 
-    /// Whether makuo did not do what it says, however fast.
+    /// Returns true if makuo's result was wrong, regardless of speed.
     pub fn is_wrong(&self) -> bool {
         !self.peer && self.trouble.as_ref().is_some_and(Trouble::is_wrong)
     }
@@ -193,7 +193,7 @@ impl Row {
     }
 }
 
-/// All rows under one head, as Markdown reads it.
+/// Formats all rows as one Markdown table.
 pub fn table(rows: &[Row]) -> String {
     let head = [
         "case",
@@ -237,7 +237,7 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// The middle of some figures, or the mean of the two.
+/// Returns the median; of an even count, the mean of the middle two.
 pub fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);

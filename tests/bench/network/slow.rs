@@ -1,4 +1,4 @@
-//! The case with a host whose line is much slower than the others'.
+//! The case with one host on a much slower line.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::row::{Check, Row};
 use super::trouble::Trouble;
 use super::{PAYLOAD, Settings};
 
-/// One of five hosts has a twenty-fifth of the others' line: when are the others staged?
+/// Measures the staging of four hosts while a fifth has a twenty-fifth of their rate.
 pub fn slow(settings: Settings) -> Vec<Row> {
     const HOSTS: usize = 5;
     const SLOW: u32 = 20;
@@ -48,7 +48,8 @@ pub fn slow(settings: Settings) -> Vec<Row> {
     rows
 }
 
-/// The seconds until all hosts but the last are staged. With a slow one that is the end of it.
+/// Returns the seconds until all hosts but the last are staged. With a slow host, the measurement
+/// ends there.
 fn staged_but_last(
     material: &Material,
     hosts: usize,

@@ -1,4 +1,4 @@
-//! The case with a TCP stream on the same line.
+//! The case with a concurrent TCP stream on the same line.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -21,7 +21,8 @@ use super::trouble::Trouble;
 use super::{PAYLOAD, Settings, say};
 use crate::support::Place;
 
-/// A TCP stream from the sender to a host, and a deploy beside it on the same line: what is left for the stream?
+/// Measures the share of a TCP stream from the sender to a host during a deployment on the same
+/// line.
 pub fn tcp(settings: Settings) -> Vec<Row> {
     const HOSTS: usize = 5;
     let material = Material::noise(8, PAYLOAD);
@@ -34,7 +35,7 @@ pub fn tcp(settings: Settings) -> Vec<Row> {
         let overlap = watch(&fleet, &stream, &mut deploy)?;
         let sent = fleet.fabric.sent().since(before);
         shares.push(overlap.share());
-        // A deploy that starves has a share as well.
+        // A starved deployment has a share as well.
         if let Some(late) = overlap.late {
             return Err(late);
         }
@@ -54,7 +55,7 @@ pub fn tcp(settings: Settings) -> Vec<Row> {
         Some(bound),
     );
 
-    // What the sender sent is not makuo's alone.
+    // The sender's counters include the stream.
     (row.wire, row.interface) = (None, None);
     if let Some(share) = median(&shares) {
         row.what = format!(
@@ -68,11 +69,11 @@ pub fn tcp(settings: Settings) -> Vec<Row> {
     vec![row]
 }
 
-/// The time in which both had something to send.
+/// The period in which both had data to send.
 struct Overlap {
-    /// Bytes that the stream carried.
+    /// Bytes of the stream.
     tcp: u64,
-    /// Bytes that the sender sent, both together.
+    /// Bytes of the sender, including the stream.
     all: u64,
     late: Option<Trouble>,
 }
@@ -83,7 +84,8 @@ impl Overlap {
     }
 }
 
-/// Follows a deploy from the first host that stages to the first that has everything, or to the limit.
+/// Follows a deployment from the first staging host to the first complete host, or to the time
+/// limit.
 fn watch(fleet: &Fleet, stream: &Stream, deploy: &mut Started) -> Result<Overlap, Trouble> {
     let now = |at: f64| (at, stream.carried(), fleet.fabric.sent());
     let (mut from, mut to, mut late) = (None, None, None);
@@ -120,7 +122,7 @@ fn watch(fleet: &Fleet, stream: &Stream, deploy: &mut Started) -> Result<Overlap
     Ok(Overlap { tcp, all, late })
 }
 
-/// A TCP connection from the sender to the first host that carries as much as it can.
+/// A TCP connection at full speed from the sender to the first host.
 struct Stream {
     stop: Arc<AtomicBool>,
     carried: Arc<AtomicU64>,
@@ -130,7 +132,7 @@ struct Stream {
 impl Stream {
     const PORT: u16 = 9000;
     const STEP: Duration = Duration::from_millis(50);
-    /// It has found its pace by then.
+    /// Time for the stream to reach its full rate.
     const LEAD: Duration = Duration::from_secs(1);
 
     fn start(fleet: &Fleet) -> Result<Self, String> {
@@ -197,7 +199,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Bytes that have arrived.
+    /// Returns the bytes received so far.
     fn carried(&self) -> u64 {
         self.carried.load(Ordering::Relaxed)
     }

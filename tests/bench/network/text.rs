@@ -1,18 +1,18 @@
-//! Text that compresses as pages and sources do: words of an invented language, common and rare as words are, in
-//! templates that repeat as templates do.
+//! Text as compressible as pages and source files: words of an invented language with natural
+//! frequencies, in repeated templates.
 
 use std::fmt::Write;
 
-/// Words of the language.
+/// Number of words in the language.
 const WORDS: usize = 20_000;
-/// The most common half of a language is a few hundred words: the exponent of the law of their frequency.
+/// Exponent of the word frequencies (Zipf's law): a few hundred words make up half of a text.
 const ZIPF: f64 = 1.15;
 
-/// Writes documents, the same for the same seed.
+/// A generator of documents, the same for the same seed.
 pub struct Writer {
     random: fastrand::Rng,
     words: Vec<String>,
-    /// The sums of the words' frequencies.
+    /// Cumulative frequencies of the words.
     sums: Vec<f64>,
 }
 
@@ -39,7 +39,7 @@ impl Writer {
         }
     }
 
-    /// The next document, of some tens of kilobytes.
+    /// Generates the next document of some tens of kilobytes.
     pub fn document(&mut self) -> Document {
         if self.random.u8(..) < 140 {
             Document {
@@ -193,7 +193,7 @@ impl Writer {
     }
 }
 
-/// A word: the more common, the shorter.
+/// Generates a word; common words are shorter.
 fn word(random: &mut fastrand::Rng, rank: usize) -> String {
     const ONSETS: [&str; 20] = [
         "b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "st", "tr",

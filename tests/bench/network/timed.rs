@@ -1,4 +1,4 @@
-//! A command, its lines with the times at which they came, and how long it took.
+//! Commands with timestamps on their output lines, and their run time.
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time")]
 
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::trouble::Trouble;
 
-/// A command on its way.
+/// A running command.
 pub struct Started {
     child: Child,
     began: Instant,
@@ -22,16 +22,16 @@ pub struct Started {
     shown: String,
 }
 
-/// A command that ended.
+/// A finished command.
 #[derive(Debug)]
 pub struct Ran {
     pub seconds: f64,
-    /// What it said, as JSON where it was that, each with the seconds since the start.
+    /// Output lines, as JSON where valid, each with the seconds since the start.
     pub events: Vec<(f64, Value)>,
 }
 
 impl Started {
-    /// Starts it; it has to end within `limit`.
+    /// Starts a command that must end within `limit`.
     pub fn start(command: &mut Command, limit: Duration) -> Result<Self, Trouble> {
         let err = tempfile::NamedTempFile::new()?;
         let talk = err.reopen()?;
@@ -69,7 +69,8 @@ impl Started {
         })
     }
 
-    /// The next line as JSON (null when it is not), with the seconds since the start; none at the end.
+    /// Reads the next line as JSON (null if invalid), with the seconds since the start; `None` at
+    /// the end.
     pub fn next(&mut self) -> Result<Option<(f64, Value)>, Trouble> {
         match self
             .lines
@@ -86,12 +87,12 @@ impl Started {
         }
     }
 
-    /// As Ctrl-C does.
+    /// Sends SIGINT, like Ctrl-C.
     pub fn interrupt(&self) {
         let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT);
     }
 
-    /// Waits for the end, which has to be a good one.
+    /// Waits for a successful end.
     pub fn finish(mut self) -> Result<Ran, Trouble> {
         let mut events = Vec::new();
         while let Some(event) = self.next()? {
@@ -130,12 +131,12 @@ impl Drop for Started {
     }
 }
 
-/// Runs a command to its good end.
+/// Runs a command to a successful end.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ran, Trouble> {
     Started::start(command, limit)?.finish()
 }
 
-/// Runs commands at once until the last has come to a good end; the seconds that all of them took.
+/// Runs commands in parallel until all have succeeded, and returns the total seconds.
 pub fn together(commands: &mut [Command], limit: Duration) -> Result<f64, Trouble> {
     let began = Instant::now();
     let started = commands
@@ -149,7 +150,7 @@ pub fn together(commands: &mut [Command], limit: Duration) -> Result<f64, Troubl
     Ok(began.elapsed().as_secs_f64())
 }
 
-/// Processes that serve until they are dropped.
+/// Daemons that are killed on drop.
 #[derive(Default)]
 pub struct Daemons(Vec<Child>);
 
@@ -163,7 +164,7 @@ impl Daemons {
         Ok(())
     }
 
-    /// Waits until they have ended by themselves.
+    /// Waits until all have exited.
     pub fn wait(&mut self, limit: Duration) -> Result<(), Trouble> {
         let began = Instant::now();
         while self
@@ -190,7 +191,7 @@ impl Drop for Daemons {
     }
 }
 
-/// Whether `is` comes true within `limit`.
+/// Returns true if `is` becomes true within `limit`.
 pub fn comes(limit: Duration, mut is: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     loop {
@@ -204,7 +205,7 @@ pub fn comes(limit: Duration, mut is: impl FnMut() -> bool) -> bool {
     }
 }
 
-/// A clock that counts seconds from now.
+/// Starts a stopwatch that counts seconds.
 pub fn stopwatch() -> impl Fn() -> f64 {
     let began = Instant::now();
     move || began.elapsed().as_secs_f64()

@@ -1,15 +1,15 @@
-//! Why a run does not count.
+//! Reasons for an invalid run.
 
-/// Why a run does not count.
+/// Reason for an invalid run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Trouble {
-    /// It cannot be done here.
+    /// Not possible on this machine.
     Skipped(String),
-    /// It did not end within so many seconds.
+    /// Not finished within this number of seconds.
     Late(u64),
-    /// It did not come to a good end.
+    /// Ended with an error.
     Failed(String),
-    /// It came to its end, and a tree is wrong.
+    /// Ended successfully with a wrong tree.
     Wrong(String),
 }
 
@@ -23,13 +23,13 @@ impl Trouble {
         }
     }
 
-    /// Whether the tool did not do what it says, however fast.
+    /// Returns true if the tool's result was wrong, regardless of speed.
     pub fn is_wrong(&self) -> bool {
         matches!(self, Trouble::Failed(_) | Trouble::Wrong(_))
     }
 }
 
-/// What the surroundings of a run did not allow is told as such.
+/// Errors of the environment are failures of the run.
 impl From<std::io::Error> for Trouble {
     fn from(e: std::io::Error) -> Self {
         Trouble::Skipped(e.to_string())

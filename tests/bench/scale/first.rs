@@ -1,4 +1,4 @@
-//! The case of the first deploy of many small files: how it compares with copying them on the same disk.
+//! The case of a first deployment of many small files, compared with a copy on the same disk.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::support::{Noise, write};
 
 const FILES: usize = 10_000;
 const SIZE: usize = 8192;
-/// What is required: the time over that of a copy.
+/// Largest allowed time, relative to a copy.
 const MOST: f64 = 2.0;
 
 pub fn first(ground: &Ground, settings: Settings) -> Vec<Row> {
@@ -83,7 +83,7 @@ fn measure(
     Ok(())
 }
 
-/// What was written before is nobody's burden.
+/// Flushes earlier writes, so that no tool pays for them.
 fn sync(dir: &Path) -> Result<(), Trouble> {
     try_tool(Command::new("sync").arg("-f").arg(dir))?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The case of one large file: memory does not grow with it.
+//! The case of one large file: memory must not grow with its size.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,22 +15,22 @@ use crate::network::trouble::Trouble;
 use crate::network::{Settings, say};
 use crate::support::Noise;
 
-/// It fills what is kept for repair by the sender, and what may wait for the host's disk: a yet smaller file would not be
-/// compared fairly.
+/// Fills the sender's repair buffer and the host's queue to the disk: a smaller file would not
+/// allow a fair comparison.
 const SMALL: u64 = 100_000_000;
 const MIDDLE: u64 = 1_000_000_000;
 const LARGE: u64 = 10_000_000_000;
-/// The bytes that are made at once.
+/// Bytes generated at once.
 const PIECE: u64 = 8 << 20;
 const LIMIT: Duration = Duration::from_secs(3600);
-/// What is required: memory over that for the small file.
+/// Largest allowed memory, relative to the small file.
 const MOST: f64 = 1.10;
 
 /// Seconds, and megabytes of the sender and the host.
 type Figures = (f64, f64, f64);
 
 pub fn large(ground: &Ground, _: Settings) -> Vec<Row> {
-    // The source, the tree, and room to write.
+    // The source, the tree, and space for writes.
     let small = once(ground, SMALL);
     let mut rows = vec![row("one file of 100 MB", &small)];
     for (name, bytes) in [("one file of 1 GB", MIDDLE), ("one file of 10 GB", LARGE)] {
@@ -96,7 +96,7 @@ fn row(what: &str, figures: &Result<Figures, Trouble>) -> Row {
     row
 }
 
-/// No two pieces are alike: each begins with its number.
+/// Makes a file of distinct pieces: each begins with its number.
 fn make(path: &Path, bytes: u64) -> Result<(), Trouble> {
     let mut file = File::create(path)?;
     let mut noise = Noise::new(15);

@@ -1,8 +1,8 @@
-//! What a process costs: its processor time, its largest resident size, its time on the clock.
+//! Cost of a process: processor time, peak resident size, and elapsed time.
 //!
-//! A command is measured by this program itself, started again with a few megabytes of its own: the kernel counts for
-//! it exactly what the command and all its threads used, and a child inherits the largest size of whom it is forked
-//! from.
+//! Commands are started by a fresh copy of this program with a few megabytes of memory. The kernel
+//! counts exactly the usage of the command and all its threads, and a child inherits the peak size
+//! of the process that forked it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -21,37 +21,37 @@ use crate::support::Host;
 
 use super::walk;
 
-/// Set for the program that measures: where the figures go.
+/// Set for the measuring program: output file of the figures.
 const MEASURE: &str = "MAKUO_BENCH_MEASURE";
-/// Set for the program that walks: the tree.
+/// Set for the walking program: path of the tree.
 const WALK: &str = "MAKUO_BENCH_WALK";
-/// Ticks a second in /proc, on every Linux.
+/// Ticks per second in /proc, on every Linux.
 const TICKS: f64 = 100.0;
-/// How long a daemon has to be idle before it is looked at.
+/// Idle time of a daemon before its measurement.
 const IDLE: Duration = Duration::from_millis(300);
-/// How long that is waited for.
+/// Time limit for the daemon to become idle.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What one run of a command cost.
+/// Cost of one run of a command.
 #[derive(Debug, Clone, Default)]
 pub struct Cost {
-    /// On the clock.
+    /// Elapsed time.
     pub seconds: f64,
-    /// Of processors, user and system.
+    /// Processor time, user and system.
     pub cpu: f64,
-    /// The same of the host's daemon.
+    /// Processor time of the host's daemon.
     pub host_cpu: f64,
-    /// The largest resident size, in megabytes.
+    /// Peak resident size in megabytes.
     pub resident: f64,
-    /// What its result says that it sent, in bytes.
+    /// Bytes sent according to the command's result.
     pub sent: f64,
-    /// How long its scan took.
+    /// Duration of the scan.
     pub scan: f64,
 }
 
-/// Does what this process was started for, when it was started by this module.
+/// Runs the measuring or walking program if this process was started as one.
 pub fn served() -> Option<ExitCode> {
-    // First of the two: what it measures may be the walk.
+    // Checked first: the measured command may be the walk.
     let Some(out) = std::env::var_os(MEASURE) else {
         return std::env::var_os(WALK).map(|tree| walk::run(Path::new(&tree)));
     };
@@ -73,7 +73,7 @@ pub fn served() -> Option<ExitCode> {
     Some(ExitCode::from(code.unwrap_or(255)))
 }
 
-/// Runs a command that [`launcher`] starts.
+/// Runs a command started by [`launcher`].
 fn measured(command: &mut Command, limit: Duration) -> Result<Cost, Trouble> {
     let out = tempfile::NamedTempFile::new()?;
     let ran = timed::run(command.env(MEASURE, out.path()), limit)?;
@@ -98,14 +98,14 @@ fn measured(command: &mut Command, limit: Duration) -> Result<Cost, Trouble> {
     })
 }
 
-/// The bare walk of `tree`.
+/// Measures the bare walk of `tree`.
 pub fn walk(tree: &Path) -> Result<Cost, Trouble> {
     let this = std::env::current_exe()?;
     let mut command = Command::new(&this);
     measured(command.arg(&this).env(WALK, tree), PATIENCE * 10)
 }
 
-/// `makuo VERB` of `source`, with what it costs the first host.
+/// Measures `makuo VERB` of `source`, including the cost to the first host.
 pub fn makuo(fleet: &Fleet, verb: &str, source: &Path, limit: Duration) -> Result<Cost, Trouble> {
     let this = std::env::current_exe()?;
     let host = &fleet.hosts[0];
@@ -119,14 +119,14 @@ pub fn makuo(fleet: &Fleet, verb: &str, source: &Path, limit: Duration) -> Resul
     })
 }
 
-/// The processor time that the daemon has used in all, once it is idle.
+/// Waits until the daemon is idle, and returns its total processor time.
 fn settled(host: &Host) -> Result<f64, Trouble> {
     let mut last = cpu(host.pid())?;
     let watch = timed::stopwatch();
     while watch() < PATIENCE.as_secs_f64() {
         timed::comes(IDLE, || false);
         let now = cpu(host.pid())?;
-        // A beacon now and then is no work.
+        // An occasional beacon does not count as work.
         if now - last < 0.015 {
             return Ok(now);
         }
@@ -139,8 +139,8 @@ fn settled(host: &Host) -> Result<f64, Trouble> {
     )))
 }
 
-/// The processor time of a process in seconds, from its `stat`: the numbers after its name, which ends with the last
-/// bracket.
+/// Reads the processor time of a process in seconds from `stat`: the numbers after the name, which
+/// ends with the last bracket.
 fn cpu(pid: u32) -> Result<f64, Trouble> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let numbers = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -153,7 +153,7 @@ fn cpu(pid: u32) -> Result<f64, Trouble> {
     Ok(ticks / TICKS)
 }
 
-/// The largest resident size of the daemon so far, in megabytes.
+/// Returns the daemon's peak resident size so far, in megabytes.
 pub fn peak(host: &Host) -> Result<f64, Trouble> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid()))?;
     let line = status
@@ -168,7 +168,7 @@ pub fn peak(host: &Host) -> Result<f64, Trouble> {
     Ok(kilobytes * 1024.0 / 1e6)
 }
 
-/// The middle of one figure of several costs.
+/// Returns the median of one figure of several costs.
 pub fn middle(costs: &[Cost], of: fn(&Cost) -> f64) -> Option<f64> {
     median(&costs.iter().map(of).collect::<Vec<_>>())
 }

@@ -1,4 +1,5 @@
-//! The case of a tree with a million small files: what it costs to find out that nothing, or one file, has changed.
+//! The case of a tree with a million small files: the cost of a deployment with no change, or with
+//! one changed file.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,28 +16,28 @@ use crate::support::append;
 
 /// Directories of the tree.
 const DIRECTORIES: usize = 1000;
-/// The first deploy may take this long; each later one, too.
+/// Time limit of the first deployment and of each later one.
 const LIMIT: Duration = Duration::from_secs(3600);
-/// What is required: processor time over that of the walk,
+/// Largest allowed processor time, relative to the walk.
 const CPU: f64 = 1.5;
-/// bytes sent when nothing has changed, and when one file has,
+/// Largest number of bytes sent without a change, and with one changed file.
 const SENT_NOTHING: f64 = 20e3;
 const SENT_ONE: f64 = 300e3;
-/// the time of that over the time for nothing,
+/// Largest time with one changed file, relative to the time without a change.
 const LATER: f64 = 1.10;
-/// and megabytes of resident memory.
+/// Largest resident memory in megabytes.
 const RESIDENT: f64 = 200.0;
 
-/// The tree, and a host that has it.
+/// The tree, and a host with a copy.
 struct Stage {
     fleet: Fleet,
     source: PathBuf,
     first: Option<(Cost, f64)>,
-    // After the fleet that uses it.
+    // Dropped after the fleet, which uses the directory.
     _spot: Spot,
 }
 
-/// Costs of the same thing, and why there are no more.
+/// Costs of repeated runs, and the reason for missing ones.
 #[derive(Default)]
 struct Series {
     costs: Vec<Cost>,
@@ -56,7 +57,7 @@ pub fn million(ground: &Ground, settings: Settings) -> Vec<Row> {
         .into_iter()
         .collect();
 
-    // The peaks of the first deploy are over.
+    // Resets the memory peak of the first deployment.
     stage.fleet.hosts[0].restart();
     let (mut walks, mut deploys, mut diffs, mut changes) =
         <(Series, Series, Series, Series)>::default();
@@ -221,13 +222,13 @@ fn one_change(series: Series, noop: Option<f64>) -> Row {
     row
 }
 
-/// The name of a file of the tree.
+/// Returns the name of a file of the tree.
 fn name(number: usize, files: usize) -> String {
     let each = files.div_ceil(DIRECTORIES);
     format!("d{:04}/f{:07}.txt", number / each, number)
 }
 
-/// Makes the tree, unless it is there from an earlier run; what says so is written last.
+/// Makes the tree, unless an earlier run has completed one; the completion marker is written last.
 fn make(source: &Path, files: usize) -> Result<(), Trouble> {
     let made = source.with_extension("made");
     if made.exists() {

@@ -1,4 +1,4 @@
-//! The runner: which cases, where their trees are, and the table at the end.
+//! The runner: selection of cases, places of their trees, and the final table.
 
 mod first;
 mod large;
@@ -24,16 +24,16 @@ struct Args {
     /// Cases to run, in this order [default: all]
     #[arg(value_name = "CASE", value_parser = clap::builder::PossibleValuesParser::new(names()))]
     cases: Vec<String>,
-    /// How often each thing is measured; the median counts
+    /// Runs per measurement; the median counts
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
     /// Files of the case `million`
     #[arg(long, value_name = "N", default_value = "1000000", value_parser = clap::value_parser!(u64).range(1..))]
     files: u64,
-    /// Where the trees of the case `million` are [default: in memory]
+    /// Directory for the trees of the case `million` [default: in memory]
     #[arg(long, value_name = "DIR", env = "MAKUO_BENCH_DIR")]
     dir: Option<PathBuf>,
-    /// Let them stay in that directory, for the next run
+    /// Keep the trees in that directory for the next run
     #[arg(long, requires = "dir")]
     keep: bool,
     /// A directory on a disk, for the cases that need one [default: target]
@@ -42,12 +42,12 @@ struct Args {
     /// One JSON object a row instead of the table
     #[arg(long)]
     json: bool,
-    /// What cargo adds.
+    /// Flag added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A case: its name and what runs it.
+/// A case: its name and its function.
 type Case = (&'static str, fn(&Ground, Settings) -> Vec<Row>);
 
 const CASES: [Case; 5] = [

@@ -1,4 +1,4 @@
-//! The cases in which content moves: what is there already does not travel again.
+//! The cases of moved content: blocks present on the host are not sent again.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::network::row::{Check, Row, median};
 use crate::network::trouble::Trouble;
 use crate::support::{Noise, read, write};
 
-/// 1 MB inserted at the front of a file of 256 MB.
+/// Inserts 1 MB at the front of a file of 256 MB.
 pub fn insert(_: &Ground, settings: Settings) -> Vec<Row> {
     let new = || Material::noise(12, 256_000_000);
     let change = |source: &Path| {
@@ -32,7 +32,7 @@ pub fn insert(_: &Ground, settings: Settings) -> Vec<Row> {
     )]
 }
 
-/// A directory of 500 MB gets another name.
+/// Renames a directory of 500 MB.
 pub fn rename(_: &Ground, settings: Settings) -> Vec<Row> {
     let new = || Material::small(14, 2000, 250_000);
     let change = |source: &Path| {
@@ -50,7 +50,7 @@ pub fn rename(_: &Ground, settings: Settings) -> Vec<Row> {
     )]
 }
 
-/// A host has the material; after the `change`, at most `most` MB are sent.
+/// Deploys the material, applies `change`, and allows at most `most` MB for the next deployment.
 fn moved(
     case: &'static str,
     what: &str,
@@ -90,7 +90,7 @@ fn moved(
     row
 }
 
-/// Everything moves into the directory `old`.
+/// Moves everything into the directory `old`.
 fn gather(source: &Path) -> Result<(), Trouble> {
     let names: Vec<_> = std::fs::read_dir(source)?.flatten().collect();
     std::fs::create_dir(source.join("old"))?;

@@ -1,34 +1,34 @@
-//! Where the trees of a run are: in memory or on a disk, for this run or to stay.
+//! Location of the trees of a run: in memory or on a disk, temporary or persistent.
 
 use std::path::{Path, PathBuf};
 
 use crate::network::trouble::Trouble;
 
-/// What was asked for.
+/// The requested locations.
 #[derive(Debug)]
 pub struct Ground {
     /// Files of the case `million`.
     pub files: usize,
-    /// Where its trees are, if not in memory.
+    /// Directory of its trees, if not in memory.
     pub dir: Option<PathBuf>,
-    /// Whether they stay.
+    /// Keeps the trees after the run.
     pub keep: bool,
-    /// On a disk.
+    /// A directory on a disk.
     pub disk: PathBuf,
 }
 
-/// A directory that goes with its owner, unless it is to stay.
+/// A directory that is removed on drop, unless kept.
 #[derive(Debug)]
 pub struct Spot {
     path: PathBuf,
     _dir: Option<tempfile::TempDir>,
 }
 
-/// The names of what a run makes on a disk.
+/// Name prefix of directories on a disk.
 const PREFIX: &str = "makuo-bench-";
 
 impl Ground {
-    /// A directory for many files.
+    /// Makes a directory for many files.
     pub fn roomy(&self) -> Result<Spot, Trouble> {
         match &self.dir {
             None => Ok(Spot::of(tempfile::tempdir()?)),
@@ -41,12 +41,12 @@ impl Ground {
         }
     }
 
-    /// A directory on the disk.
+    /// Makes a directory on the disk.
     pub fn on_disk(&self) -> Result<Spot, Trouble> {
         below(&self.disk)
     }
 
-    /// Fails unless the disk has room for `bytes`.
+    /// Fails unless the disk has `bytes` of free space.
     pub fn needs(&self, bytes: u64) -> Result<(), Trouble> {
         std::fs::create_dir_all(&self.disk)?;
         let stat = rustix::fs::statvfs(&self.disk).map_err(std::io::Error::from)?;

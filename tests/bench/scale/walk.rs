@@ -1,5 +1,5 @@
-//! The bare walk that others are compared with: every directory read, every name looked at, on as many threads as there
-//! are cores, and nothing else done.
+//! The bare walk for comparisons: reads every directory and the metadata of every name, with one
+//! thread per core, and does no other work.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -10,21 +10,21 @@ use std::sync::{Condvar, Mutex};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, openat, statat};
 use rustix::io::Errno;
 
-/// Bytes of names that one system call returns.
+/// Bytes of names returned by one system call.
 const NAMES: usize = 64 << 10;
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Directories that wait, by their paths below the top, and how many are being read.
+/// Pending directories, as paths below the top, and the number of directories being read.
 #[derive(Debug, Default)]
 struct Open {
     waiting: Vec<CString>,
     at_work: usize,
 }
 
-/// Walks `tree`; says how many names it has.
+/// Walks `tree` and prints the number of names.
 pub fn run(tree: &Path) -> ExitCode {
     match walk(tree) {
         Ok(names) => {
@@ -83,7 +83,7 @@ fn work(top: &OwnedFd, open: &Mutex<Open>, more: &Condvar) -> std::io::Result<u6
     }
 }
 
-/// Reads one directory; those in it go into `found`.
+/// Reads one directory, and adds its subdirectories to `found`.
 fn read(
     top: &OwnedFd,
     path: &CStr,
