@@ -183,9 +183,9 @@ fn it_runs_in_the_root_without_input_as_a_group_of_its_own() {
 fn what_is_not_there_is_told() {
     let failure = fails(&command(&["/nowhere/at all"], LONG));
     assert!(
-        failure.to_string().starts_with(
-            "after hook '/nowhere/at all' failed: cannot be started: there is no such"
-        )
+        failure
+            .to_string()
+            .starts_with("after hook '/nowhere/at all' failed: cannot be started: no such program")
     );
     let dir = tempfile::tempdir().expect("temp");
     let file = dir.path().join("x");

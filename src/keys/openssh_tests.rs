@@ -314,7 +314,7 @@ fn ssh_agent_signs_for_a_public_key() {
     let refused = open_with(&public_file, None, None)
         .expect_err("refused")
         .to_string();
-    assert!(refused.contains("no ssh-agent runs"), "{refused}");
+    assert!(refused.contains("no ssh-agent is running"), "{refused}");
 
     // The private half beside it works as well.
     std::fs::rename(&hidden, &private_file).expect("renamed");

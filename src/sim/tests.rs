@@ -388,7 +388,7 @@ fn a_host_to_which_all_arrives_wrong_gives_up_and_says_why() {
             refused
                 .text
                 .as_deref()
-                .is_some_and(|t| t.contains("not what its release says")),
+                .is_some_and(|t| t.contains("does not match its release")),
             "{refused:?}"
         );
     }
