@@ -1,5 +1,5 @@
-//! A host serves its release to hosts that missed the release, from the live tree, with the
-//! original signatures and commit order.
+//! Serves this host's release to hosts that missed it, from the live tree, with the original
+//! signatures and commit order.
 //!
 //! One such session runs at a time in a process, at the configured rate. Pulls that arrive
 //! meanwhile join in or follow.
@@ -47,7 +47,7 @@ pub fn run(host: &Arc<LocalHost>, service: &AdhocService, rate: Rate, pulls: &In
                 ));
             }
 
-            // Hosts with a pull of the same tree meanwhile have received the offer, or pull again.
+            // Hosts that pulled the same tree meanwhile have received the offer, or pull again.
             open.extend(pulls.try_iter());
             open.retain(|other| other.tree != pull.tree);
         }

@@ -1,4 +1,5 @@
-//! Hosts whose beacons prove no life: an old makuo without nonces, or a replay of old beacons.
+//! Hosts with beacons that do not prove presence: an old makuo without nonces, or a replay of old
+//! beacons.
 //!
 //! Such hosts do not count, and the user is warned.
 
@@ -13,13 +14,13 @@ const MAX_REMEMBERED_HOSTS: usize = 64;
 /// Largest number of hosts named in one line.
 const MAX_WARNED_HOSTS: usize = 8;
 
-/// Unproven hosts heard by a command.
+/// Unproven hosts among the beacons of a command.
 #[derive(Debug, Default)]
 pub(super) struct UnprovenHosts(BTreeSet<(HostName, IpAddr)>);
 
 impl UnprovenHosts {
-    /// Records a beacon without the nonce of the command. A makuo with nonces is ignored: the same
-    /// host also answers.
+    /// Records a beacon without the nonce of the command. A makuo that repeats nonces also answers
+    /// the command, so its ordinary beacons are ignored.
     pub(super) fn record(&mut self, from: SocketAddr, hello: Hello) {
         if hello.nonce.is_none() && self.0.len() < MAX_REMEMBERED_HOSTS {
             self.0.insert((hello.name, from.ip()));

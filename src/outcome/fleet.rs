@@ -107,7 +107,7 @@ pub struct Standing {
     /// Name of the tree.
     pub tree: TreeName,
     /// The host's answer; `None` if the host is alive and did not answer.
-    pub told: Option<TreeStatus>,
+    pub status: Option<TreeStatus>,
     /// Newest running release without a tombstone, if this host has an older one.
     pub behind: Option<Serial>,
     /// Tombstone of the release that the host runs.
@@ -126,7 +126,9 @@ pub struct Standing {
 impl Standing {
     /// Returns whether a session works on the tree.
     pub fn at_work(&self) -> bool {
-        self.told.as_ref().is_some_and(|told| told.work.is_some())
+        self.status
+            .as_ref()
+            .is_some_and(|status| status.work.is_some())
     }
 }
 

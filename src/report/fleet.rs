@@ -129,8 +129,8 @@ pub(super) fn log_notes(log: &ReleaseLog) -> Vec<String> {
 pub(super) fn standings(standings: &[Standing]) -> TextTable {
     let mut table = TextTable::new(&[]);
     for standing in standings {
-        let running = standing.told.as_ref().and_then(|told| told.running);
-        let tint = match (&standing.told, standing.at_work()) {
+        let running = standing.status.as_ref().and_then(|status| status.running);
+        let tint = match (&standing.status, standing.at_work()) {
             (None, _) => Tint::Bad,
             (_, true) => Tint::Note,
             _ => Tint::Plain,
@@ -168,7 +168,7 @@ fn buried(stone: &Tombstone) -> &'static str {
 
 /// Formats "split: another www@2 on web3".
 fn split(standing: &Standing) -> String {
-    let running = standing.told.as_ref().and_then(|told| told.running);
+    let running = standing.status.as_ref().and_then(|status| status.running);
     match standing.split.is_empty() {
         true => String::new(),
         false => {
@@ -214,7 +214,7 @@ fn missed(standing: &Standing) -> Option<String> {
 
 /// Formats "idle", "staging www@13 from ci", "no answer".
 fn doing(standing: &Standing) -> String {
-    match standing.told.as_ref().map(|told| &told.work) {
+    match standing.status.as_ref().map(|status| &status.work) {
         None => "no answer".to_string(),
         Some(None) => "idle".to_string(),
         Some(Some(work)) => {
@@ -225,7 +225,7 @@ fn doing(standing: &Standing) -> String {
 }
 
 fn stale(standing: &Standing) -> Option<Stale> {
-    standing.told.as_ref()?.stale
+    standing.status.as_ref()?.stale
 }
 
 /// Formats "old: made 40 d ago, max_age is 30 d".
@@ -238,7 +238,7 @@ fn old(Stale { age, max_age }: Stale) -> String {
 }
 
 fn drifted(standing: &Standing) -> Option<Drifted> {
-    standing.told.as_ref()?.drifted
+    standing.status.as_ref()?.drifted
 }
 
 /// Formats "drifted 3 times, repaired 2: 4 paths are not as its release says".
@@ -270,7 +270,7 @@ fn mended(
 
 /// Formats "www@13 5 min ago: no space left", with the first line of the error.
 fn trouble(standing: &Standing) -> Option<String> {
-    let trouble = standing.told.as_ref()?.trouble.as_ref()?;
+    let trouble = standing.status.as_ref()?.trouble.as_ref()?;
     let release = words::release(&standing.tree, Some(trouble.serial));
     let mut lines = trouble.text.lines();
     let first = words::safe(lines.next().unwrap_or_default());
@@ -290,7 +290,7 @@ pub(super) fn summary(standings: &[Standing]) -> String {
         n => format!("{n} behind"),
     };
 
-    let silent = match count(standings, |s| s.told.is_none()) {
+    let silent = match count(standings, |s| s.status.is_none()) {
         0 => String::new(),
         n => format!(", {n} without an answer"),
     };
@@ -459,16 +459,18 @@ struct Old {
 
 impl<'a> StandingLine<'a> {
     pub(super) fn new(standing: &'a Standing) -> Self {
-        let told = standing.told.as_ref();
-        let work = told.and_then(|t| t.work.as_ref());
-        let trouble = told.and_then(|t| t.trouble.as_ref());
+        let status = standing.status.as_ref();
+        let work = status.and_then(|t| t.work.as_ref());
+        let trouble = status.and_then(|t| t.trouble.as_ref());
         Self {
             event: "host",
             host: standing.host.as_str(),
             address: standing.address.to_string(),
             tree: standing.tree.as_str(),
-            serial: told.and_then(|t| t.running).map(|s| s.0),
-            state: work.map_or(if told.is_some() { "idle" } else { "silent" }, |w| &w.word),
+            serial: status.and_then(|t| t.running).map(|s| s.0),
+            state: work.map_or(if status.is_some() { "idle" } else { "silent" }, |w| {
+                &w.word
+            }),
             at_work: work.map(|w| AtWork {
                 serial: w.serial.0,
                 sender: w.sender.as_str(),
@@ -482,11 +484,11 @@ impl<'a> StandingLine<'a> {
             lacks: standing.lacks.map(|s| s.0),
             lacks_parts: standing.lacks_parts.iter().map(|s| s.0).collect(),
             stale: stale(standing).map(|Stale { age, max_age }| Old { age, max_age }),
-            drift: drifted(standing).map(|told| DriftChecks {
-                looks: told.looks,
-                drifted: told.drifted,
-                repaired: told.repaired,
-                paths: told.paths.unwrap_or_default(),
+            drift: drifted(standing).map(|status| DriftChecks {
+                looks: status.looks,
+                drifted: status.drifted,
+                repaired: status.repaired,
+                paths: status.paths.unwrap_or_default(),
             }),
             error: trouble.map(|t| t.text.as_str()),
             error_serial: trouble.map(|t| t.serial.0),
@@ -510,7 +512,7 @@ impl StatusResult {
             hosts: count(standings, |_| true),
             behind: hosts_behind(standings),
             stale: hosts_with_old(standings),
-            silent: hosts(standings, |s| s.told.is_none()),
+            silent: hosts(standings, |s| s.status.is_none()),
         }
     }
 }
@@ -574,12 +576,12 @@ mod tests {
     }
 
     fn fleet() -> Vec<Standing> {
-        let standing = |name: &str, told: Option<TreeStatus>, behind: Option<u64>| Standing {
+        let standing = |name: &str, status: Option<TreeStatus>, behind: Option<u64>| Standing {
             host: host(name),
             named: host(name).into(),
             address: "10.0.0.2:5000".parse().expect("legal"),
             tree: tree(),
-            told,
+            status,
             behind: behind.map(Serial),
             tombstone: None,
             split: Vec::new(),
@@ -588,7 +590,7 @@ mod tests {
             lacks_parts: Vec::new(),
         };
 
-        let told = |running: u64| TreeStatus {
+        let status = |running: u64| TreeStatus {
             running: Some(Serial(running)),
             work: None,
             trouble: None,
@@ -616,13 +618,13 @@ mod tests {
         };
 
         vec![
-            standing("web1", Some(told(17)), None),
+            standing("web1", Some(status(17)), None),
             standing(
                 "web2",
                 Some(TreeStatus {
                     work: Some(work),
                     stale: Some(stale),
-                    ..told(17)
+                    ..status(17)
                 }),
                 None,
             ),
@@ -630,7 +632,7 @@ mod tests {
                 "web3",
                 Some(TreeStatus {
                     trouble: Some(trouble),
-                    ..told(16)
+                    ..status(16)
                 }),
                 Some(17),
             ),
@@ -638,7 +640,7 @@ mod tests {
                 "web4",
                 Some(TreeStatus {
                     running: None,
-                    ..told(0)
+                    ..status(0)
                 }),
                 Some(17),
             ),

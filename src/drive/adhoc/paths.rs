@@ -70,7 +70,7 @@ pub(super) fn named(root: &Root, words: &[Vec<u8>], may_be_missing: bool) -> Res
     Ok(named)
 }
 
-/// Error for a missing path, worded as in the C library.
+/// Error for a missing path, in the words of the C library.
 pub(super) fn no_such(path: &TreePath) -> Error {
     Error::usage(format!(
         "No such file or directory {}",
@@ -138,7 +138,7 @@ fn is_pattern(path: &[u8]) -> bool {
     path.iter().any(|b| b"*?[{\\".contains(b))
 }
 
-/// Matches of the pattern, component by component; `**` matches any number of directories.
+/// Paths that match the pattern, component by component; `**` matches any number of directories.
 fn expand(root: &Root, pattern: &TreePath) -> Result<Vec<TreePath>> {
     let parts: Vec<PatternPart> = pattern
         .components()

@@ -181,7 +181,7 @@ pub(super) fn progress(machine: &Sender) -> TransferProgress {
     }
 }
 
-/// Names the hosts without the release `to`, which a rollback cannot serve.
+/// Names the hosts that did not keep the release `to`, so that a rollback cannot serve them.
 pub(super) fn without_data(machine: &Sender, tree: &TreeName, to: Serial, why: &str) -> String {
     let wants = |h: &&Host| {
         !h.lost

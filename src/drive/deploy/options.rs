@@ -42,7 +42,7 @@ pub struct DeployOptions {
     /// Places where the source may have changed since its last release, if known; nothing else is
     /// scanned, here or on hosts. Needs the kept index.
     pub hints: Option<Hints>,
-    /// Receiver for files of the source open to changes without an event.
+    /// Receiver for files of the source that can change without an event.
     pub exposures: Option<Exposures>,
     /// Number of hosts in a release a moment ago: once all have answered, discovery ends. 0 if
     /// unknown.

@@ -230,7 +230,7 @@ impl EndedSession<'_> {
         }
     }
 
-    /// Hosts with the same drift, with one host's list.
+    /// Hosts with the same drift, with the list of one of them.
     fn groups(&self) -> Vec<DriftGroup> {
         let mut groups: BTreeMap<u64, (Vec<NamedHost>, DiffSummary)> = BTreeMap::new();
         for host in self.machine.hosts() {

@@ -591,7 +591,7 @@ mod tests {
             Ok(1)
         );
 
-        // An empty host gets the target release of the others.
+        // An empty host gets the release that the others go back to.
         assert_eq!(
             previous(&[(3, "new", "b c", "b c"), (2, "mid", "", "b c")]),
             Ok(2)

@@ -492,7 +492,7 @@ impl<'a> DeploySession<'a> {
 
     /// Repeats discovery while hosts started a moment ago catch up.
     ///
-    /// A host with a later part would never get the missed ones.
+    /// A host that takes a part of the tree before the parts it missed would never get those.
     fn awaits_arrivals(&mut self) -> bool {
         let is_part =
             !self.options.part.scope.is_empty() && self.options.purpose == Purpose::Deploy;

@@ -24,7 +24,7 @@ use crate::tree::{self, Blocks, FileId, Root, SourceError, mounts};
 use crate::units::{ByteSize, printable};
 use crate::{Error, Kind, Result};
 
-/// Largest number of payloads with reused memory: the payloads kept for repair, and some in flight.
+/// Largest number of payloads whose memory is reused: those kept for repair, and some in flight.
 const MAX_PAYLOADS: usize = KEPT_GENERATIONS as usize + 8;
 
 /// A prepared release: the result of a scan of the source.
@@ -66,9 +66,9 @@ pub struct SourcePart {
 pub struct SourceScan {
     /// Read every file.
     pub checksum: bool,
-    /// Places of possible changes since the last scan; `None` for all.
+    /// Places that may have changed since the last scan; `None` for all.
     pub hints: Option<Hints>,
-    /// Receiver for files open to changes without an event.
+    /// Receiver for files that can change without an event.
     pub exposures: Option<Exposures>,
     /// Required directory of the source; `None` for any.
     pub directory: Option<FileId>,
@@ -301,7 +301,7 @@ impl ReleaseSource {
         Ok((Self::of(Box::new(source), spec.transfer.compress), facts))
     }
 
-    /// A source of the data in `source`, compressed as in `compress`.
+    /// A source of the data in `source`, sent with the compression `compress`.
     pub fn of(source: Box<dyn Blocks>, compress: Compress) -> Self {
         Self {
             source,

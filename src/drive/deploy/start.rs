@@ -88,7 +88,7 @@ pub fn rollback(
     )
 }
 
-/// Like [`run`], to offer a release committed elsewhere to hosts without the release.
+/// Like [`run`], to offer a release committed elsewhere to the hosts that lack it.
 pub fn grant(
     network: impl Into<GroupLinks>,
     options: DeployOptions,

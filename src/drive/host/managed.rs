@@ -33,7 +33,7 @@ pub struct ManagedTree {
     pub hooks: Hooks,
     /// Results of the last comparison, for the next one.
     pub memory: Mutex<Memory>,
-    /// Whether the tree catches up with other hosts and serves the others.
+    /// Whether the tree catches up with other hosts and serves them.
     pub catch_up: CatchUp,
     /// Interval of drift checks.
     pub repair: Option<Duration>,

@@ -71,8 +71,8 @@ impl Drop for ScanTask {
     }
 }
 
-/// Scan options for `release`: paths exempt from the comparison are listed, to know which
-/// directories hold some, and not read.
+/// Scan options for `release`: paths exempt from the comparison are listed but not read, so that
+/// the directories around them are known to hold them.
 fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<ScanOptions> {
     let rules = &release.header().rules;
     let mut options = ScanOptions::new(clock::wall());
@@ -82,7 +82,7 @@ fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<S
     options.checksum = checksum;
     options.opens_barred = !Rights::of_process().overrides_modes();
 
-    // The state is no part of the tree, even below the tree's root.
+    // The state is no part of the tree, even if it lies below the tree's root.
     options.apart = managed.tree.state().apart();
     options.closed.push(managed.protect.clone());
     options

@@ -119,7 +119,7 @@ impl QueryAnswers {
             return;
         };
 
-        // A failure anyone can cause must not hide the failure of a legitimate release.
+        // A failure that anyone can cause must not hide the failure of a legitimate release.
         if !proven && self.troubles.get(tree).is_some_and(|past| past.proven) {
             return;
         }

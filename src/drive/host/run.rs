@@ -146,7 +146,7 @@ impl HostLoop {
         Ok((running, handle))
     }
 
-    /// Returns the channel of pulls: releases of this host missing on others.
+    /// Returns the channel of pulls: releases of this host that others lack.
     pub fn pulls(&mut self) -> Inbox<Pull> {
         let (outbox, inbox) = sync_channel(MAX_WAITING_PULLS);
         self.pulls = Some(outbox);

@@ -64,7 +64,7 @@ pub(super) fn spared(tree: &Tree, header: &Header) -> Result<Vec<PathFilter>> {
     Ok(filters)
 }
 
-/// The release restored by `header`. Without a name, every kept release may be newer.
+/// The release restored by `header`. If it names none, every kept release may be newer.
 fn put_again(header: &Header) -> Option<Serial> {
     header
         .again

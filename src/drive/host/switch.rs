@@ -9,8 +9,8 @@
 //! | abort, or the end of a prepared session | `after` | nothing |
 //!
 //! Commands run only if the release changes something. If the previous release failed its checks,
-//! `health` runs again, and `after` too after its own failure; a sender can request `health`
-//! everywhere. Replaced content is kept until the session ends.
+//! `health` runs again, and so does `after` if it was the one that failed; a sender can request
+//! `health` everywhere. Replaced content is kept until the session ends.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -58,7 +58,7 @@ pub(super) struct Switch {
     done: Option<Plan>,
     /// Failed checks of the previous release.
     unhealthy: Option<Unhealthy>,
-    /// Commit order of the release, which hosts that missed the release may follow.
+    /// Commit order of the release: hosts that missed it may commit by it.
     order: Option<SignedOrder>,
 }
 
@@ -329,8 +329,8 @@ impl Switch {
         }
     }
 
-    /// Stores the commit order of the release, for hosts that missed the release. Not part of the
-    /// commit's reply.
+    /// Stores the commit order of the release, for hosts that missed it. The commit's reply does
+    /// not wait for this.
     pub(super) fn keep_order(&mut self, offer: &AdmittedOffer<'_>) {
         let Some(order) = self
             .order

@@ -1,4 +1,4 @@
-//! The trees of a host: a fixed set of names, each served as soon as possible.
+//! The trees of a host: a fixed set of names, each served once it can be opened.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};

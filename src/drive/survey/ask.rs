@@ -36,7 +36,7 @@ pub(super) struct HostAnswer {
     /// Trees named by the beacon.
     pub(super) trees: Vec<TreeName>,
     /// Answer to the query; an old makuo sends none.
-    pub(super) tell: Option<QueryAnswer>,
+    pub(super) answer: Option<QueryAnswer>,
 }
 
 impl HostAnswer {
@@ -45,21 +45,21 @@ impl HostAnswer {
         host: HostName,
         address: SocketAddr,
         trees: Vec<TreeName>,
-        tell: Option<QueryAnswer>,
+        answer: Option<QueryAnswer>,
     ) -> Self {
         Self {
             named: host.clone().into(),
             host,
             address,
             trees,
-            tell,
+            answer,
         }
     }
 }
 
 /// Adds addresses to hosts of the same name, which are neighbours in the list.
-pub(super) fn add_addresses(heard: &mut [HostAnswer]) {
-    for same in heard.chunk_by_mut(|a, b| a.host == b.host) {
+pub(super) fn add_addresses(hosts: &mut [HostAnswer]) {
+    for same in hosts.chunk_by_mut(|a, b| a.host == b.host) {
         let first = same.first().map(|host| host.address.ip());
         if same.iter().any(|host| Some(host.address.ip()) != first) {
             same.iter_mut()
@@ -95,9 +95,9 @@ struct FleetQuery {
     rounds: usize,
     table: Table,
     reassembly: Reassembly,
-    tells: BTreeMap<InstanceId, (SocketAddr, QueryAnswer)>,
+    answers: BTreeMap<InstanceId, (SocketAddr, QueryAnswer)>,
     /// Bytes of the answers as received.
-    told: usize,
+    received: usize,
     /// Time of the last new host.
     newest: Moment,
 }
@@ -111,8 +111,8 @@ impl FleetQuery {
             rounds: 0,
             table: Table::default(),
             reassembly: Reassembly::default(),
-            tells: BTreeMap::new(),
-            told: 0,
+            answers: BTreeMap::new(),
+            received: 0,
             newest: now,
         }
     }
@@ -126,78 +126,77 @@ impl FleetQuery {
     }
 
     /// Hosts without an answer yet.
-    fn owing(&self) -> Vec<SocketAddr> {
+    fn unanswered(&self) -> Vec<SocketAddr> {
         let members = self
             .table
             .iter()
-            .filter(|(id, m)| self.concerns(&m.hello.trees) && !self.tells.contains_key(id));
+            .filter(|(id, m)| self.concerns(&m.hello.trees) && !self.answers.contains_key(id));
         members.map(|(_, member)| member.address).collect()
     }
 
     /// Combines beacons and answers.
     fn end(mut self) -> Vec<HostAnswer> {
-        let mut heard = Vec::new();
+        let mut hosts = Vec::new();
         for (id, member) in self.table.iter() {
             let trees = member.hello.trees.iter().map(|t| t.tree.clone()).collect();
-            let tell = self.tells.remove(id).map(|(_, tell)| tell);
-            heard.push(HostAnswer::new(
+            let answer = self.answers.remove(id).map(|(_, answer)| answer);
+            hosts.push(HostAnswer::new(
                 member.hello.name.clone(),
                 member.address,
                 trees,
-                tell,
+                answer,
             ));
         }
 
         // The beacon was lost. The query's random number in the answer proves freshness.
-        for (address, tell) in self.tells.into_values() {
+        for (address, answer) in self.answers.into_values() {
             // One answer for each name at an address.
-            if heard
-                .iter()
-                .any(|one: &HostAnswer| one.host == tell.host && one.address.ip() == address.ip())
-            {
+            if hosts.iter().any(|host: &HostAnswer| {
+                host.host == answer.host && host.address.ip() == address.ip()
+            }) {
                 continue;
             }
-            let trees = tell.trees.iter().map(|t| t.tree.clone()).collect();
-            heard.push(HostAnswer::new(
-                tell.host.clone(),
+            let trees = answer.trees.iter().map(|t| t.tree.clone()).collect();
+            hosts.push(HostAnswer::new(
+                answer.host.clone(),
                 address,
                 trees,
-                Some(tell),
+                Some(answer),
             ));
         }
 
-        let found = |name: &HostName| heard.iter().any(|heard: &HostAnswer| heard.host == *name);
+        let found = |name: &HostName| hosts.iter().any(|host: &HostAnswer| host.host == *name);
         self.unproven.warn(found);
-        heard.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
-        add_addresses(&mut heard);
+        hosts.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+        add_addresses(&mut hosts);
 
-        heard
+        hosts
     }
 }
 
 impl SurveyProbe for FleetQuery {
     fn is_done(&mut self, now: Moment) -> bool {
         let all = !self.table.is_empty() && self.table.len() >= self.table.claimed();
-        all && now.since(self.newest) >= probe::QUIET_TIME && self.owing().is_empty()
+        all && now.since(self.newest) >= probe::QUIET_TIME && self.unanswered().is_empty()
     }
 
     fn send(&mut self, control: &mut Control) {
         let question = Message::Query(self.ask.clone());
-        let owing = self.owing();
+        let unanswered = self.unanswered();
         if self.table.is_empty() || self.table.len() < self.table.claimed() {
             control.send(Dest::Group, &Message::Solicit(Some(self.nonce), None));
         }
 
         if self.rounds == 0 || self.table.is_empty() {
             control.send(Dest::Group, &question);
-        } else if !owing.is_empty() {
+        } else if !unanswered.is_empty() {
             // Start at another host in each round: some may never answer.
-            let first = (self.rounds * MAX_ASKED_ALONE) % owing.len();
-            let asked = owing
+            let first = (self.rounds * MAX_ASKED_ALONE) % unanswered.len();
+            let asked = unanswered
                 .iter()
                 .cycle()
                 .skip(first)
-                .take(owing.len().min(MAX_ASKED_ALONE));
+                .take(unanswered.len().min(MAX_ASKED_ALONE));
             asked.for_each(|&host| control.send(Dest::Host(host), &question));
         }
 
@@ -222,14 +221,14 @@ impl SurveyProbe for FleetQuery {
                 self.newest = if new { now } else { self.newest };
             }
             Ok(Message::Hello(hello)) => self.unproven.record(datagram.from, hello),
-            Ok(Message::Answer(tell))
-                if tell.number == self.ask.number && self.tells.len() < MAX_MEMBERS =>
+            Ok(Message::Answer(answer))
+                if answer.number == self.ask.number && self.answers.len() < MAX_MEMBERS =>
             {
-                self.told += whole.len();
-                if self.told > MAX_ANSWER_BYTES {
+                self.received += whole.len();
+                if self.received > MAX_ANSWER_BYTES {
                     return;
                 }
-                self.tells.insert(front.source, (datagram.from, tell));
+                self.answers.insert(front.source, (datagram.from, answer));
             }
             _ => {}
         }

@@ -16,26 +16,26 @@ use crate::wire::message::Tombstone;
 use crate::wire::query::TreeReport;
 
 /// Combines the answers about `tree`.
-fn log_of(tree: &TreeName, heard: &[HostAnswer]) -> ReleaseLog {
-    let (hosts, silent, unshown, found) = Default::default();
+fn log_of(tree: &TreeName, hosts: &[HostAnswer]) -> ReleaseLog {
     let mut log = ReleaseLog {
         tree: tree.clone(),
-        hosts,
-        silent,
-        unshown,
-        releases: found,
+        hosts: Vec::new(),
+        silent: Vec::new(),
+        unshown: Vec::new(),
+        releases: Vec::new(),
     };
 
     let mut releases = BTreeMap::new();
-    for host in heard.iter().filter(|h| h.trees.contains(tree)) {
-        match told(host, tree) {
-            Some(told) => {
+    for host in hosts.iter().filter(|h| h.trees.contains(tree)) {
+        match report_of(host, tree) {
+            Some(report) => {
                 log.hosts.push(host.named.clone());
-                let shown = shown(tree, told);
-                if told.running.is_some() && shown.is_none() {
+                let shown = shown(tree, report);
+                if report.running.is_some() && shown.is_none() {
                     log.unshown.push(host.named.clone());
                 }
-                told.releases
+                report
+                    .releases
                     .iter()
                     .for_each(|release| add(&mut releases, &host.named, release, shown));
             }
@@ -44,14 +44,14 @@ fn log_of(tree: &TreeName, heard: &[HostAnswer]) -> ReleaseLog {
     }
 
     log.releases = releases.into_values().rev().collect();
-    let stones = stones(heard);
+    let stones = stones(hosts);
     for release in &mut log.releases {
         release.tombstone = stones.get(&(tree, release.id)).copied();
         let buries = |host: &&HostAnswer| {
-            let stones = told(host, tree).and_then(|told| told.tombstones.as_ref());
+            let stones = report_of(host, tree).and_then(|report| report.tombstones.as_ref());
             stones.is_some_and(|stones| stones.iter().any(|stone| stone.release == release.id))
         };
-        release.buried = heard
+        release.buried = hosts
             .iter()
             .filter(buries)
             .map(|host| host.named.clone())
@@ -68,31 +68,31 @@ type Releases = BTreeMap<(Serial, WallTime, String), LogRelease>;
 /// The running release by a host's signed header, if the signature holds.
 ///
 /// The key is not checked here: a rollback accepts only authorized keys.
-fn shown(tree: &TreeName, told: &TreeReport) -> Option<ReleaseId> {
-    let shown = told.shown.as_ref()?;
+fn shown(tree: &TreeName, report: &TreeReport) -> Option<ReleaseId> {
+    let shown = report.shown.as_ref()?;
     verify(Namespace::RELEASE, &shown.header, &shown.signature).ok()?;
     let release = Release::from_bytes(&shown.header).ok()?;
-    let is_it = release.header().tree == *tree && Some(release.header().serial) == told.running;
-    (is_it && told.release == Some(release.id())).then(|| release.id())
+    let is_it = release.header().tree == *tree && Some(release.header().serial) == report.running;
+    (is_it && report.release == Some(release.id())).then(|| release.id())
 }
 
 fn add(
     releases: &mut Releases,
     host: &NamedHost,
-    told: &crate::wire::query::ReleaseReport,
+    report: &crate::wire::query::ReleaseReport,
     shown: Option<ReleaseId>,
 ) {
-    let key = (told.serial, told.created, told.id.to_string());
+    let key = (report.serial, report.created, report.id.to_string());
     let release = releases.entry(key).or_insert_with(|| LogRelease {
-        serial: told.serial,
-        id: told.id,
+        serial: report.serial,
+        id: report.id,
         tombstone: None,
-        created: told.created,
+        created: report.created,
         key: None,
-        entries: told.entries,
-        bytes: ByteSize(told.bytes),
-        content: told.content.unwrap_or(told.id.0),
-        part: told.part,
+        entries: report.entries,
+        bytes: ByteSize(report.bytes),
+        content: report.content.unwrap_or(report.id.0),
+        part: report.part,
         running: Vec::new(),
         shown: Vec::new(),
         buried: Vec::new(),
@@ -100,32 +100,34 @@ fn add(
     });
 
     if release.key.is_none() {
-        release.key.clone_from(&told.key);
+        release.key.clone_from(&report.key);
     }
 
     release.kept.push(host.clone());
-    if told.running {
+    if report.running {
         release.running.push(host.clone());
         release
             .shown
-            .extend((shown == Some(told.id)).then(|| host.clone()));
+            .extend((shown == Some(report.id)).then(|| host.clone()));
     }
 }
 
-fn told<'a>(host: &'a HostAnswer, tree: &TreeName) -> Option<&'a TreeReport> {
-    host.tell.as_ref()?.trees.iter().find(|t| t.tree == *tree)
+fn report_of<'a>(host: &'a HostAnswer, tree: &TreeName) -> Option<&'a TreeReport> {
+    host.answer.as_ref()?.trees.iter().find(|t| t.tree == *tree)
 }
 
 /// All reported tombstones; a revert outweighs an abort.
-fn stones(heard: &[HostAnswer]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
+fn stones(hosts: &[HostAnswer]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
     let mut stones = BTreeMap::new();
-    for told in heard
+    for report in hosts
         .iter()
-        .filter_map(|h| h.tell.as_ref())
-        .flat_map(|tell| &tell.trees)
+        .filter_map(|h| h.answer.as_ref())
+        .flat_map(|answer| &answer.trees)
     {
-        for stone in told.tombstones.iter().flatten() {
-            let known: &mut Tombstone = stones.entry((&told.tree, stone.release)).or_insert(*stone);
+        for stone in report.tombstones.iter().flatten() {
+            let known: &mut Tombstone = stones
+                .entry((&report.tree, stone.release))
+                .or_insert(*stone);
             known.revert |= stone.revert;
         }
     }
@@ -136,28 +138,28 @@ fn stones(heard: &[HostAnswer]) -> BTreeMap<(&TreeName, ReleaseId), Tombstone> {
 /// A running release of a host.
 struct RunningRelease<'a> {
     host: &'a HostAnswer,
-    told: &'a TreeReport,
+    report: &'a TreeReport,
     serial: Serial,
     release: ReleaseId,
 }
 
 /// The running releases of each tree, without tombstones.
 fn runs<'a>(
-    heard: &'a [HostAnswer],
+    hosts: &'a [HostAnswer],
     stones: &BTreeMap<(&TreeName, ReleaseId), Tombstone>,
 ) -> Vec<RunningRelease<'a>> {
-    let all = heard.iter().flat_map(|h| {
-        h.tell
+    let all = hosts.iter().flat_map(|h| {
+        h.answer
             .iter()
-            .flat_map(move |tell| tell.trees.iter().map(move |t| (h, t)))
+            .flat_map(move |answer| answer.trees.iter().map(move |t| (h, t)))
     });
 
-    let run = |(host, told): (&'a HostAnswer, &'a TreeReport)| {
-        let (serial, release) = told.running.zip(told.release)?;
-        let is_buried = stones.contains_key(&(&told.tree, release));
+    let run = |(host, report): (&'a HostAnswer, &'a TreeReport)| {
+        let (serial, release) = report.running.zip(report.release)?;
+        let is_buried = stones.contains_key(&(&report.tree, release));
         (!is_buried).then_some(RunningRelease {
             host,
-            told,
+            report,
             serial,
             release,
         })
@@ -167,25 +169,25 @@ fn runs<'a>(
 }
 
 /// Returns whether the release of a host is meant for the host `name`.
-fn is_for(told: &TreeReport, name: &HostName) -> bool {
-    told.targets.as_ref().is_none_or(|list| {
+fn is_for(report: &TreeReport, name: &HostName) -> bool {
+    report.targets.as_ref().is_none_or(|list| {
         list.iter()
             .any(|pattern| matches_name(pattern, name.as_str()))
     })
 }
 
-fn standings(tree: Option<&TreeName>, heard: &[HostAnswer]) -> Vec<Standing> {
-    let stones = stones(heard);
-    let runs = runs(heard, &stones);
+fn standings(tree: Option<&TreeName>, hosts: &[HostAnswer]) -> Vec<Standing> {
+    let stones = stones(hosts);
+    let runs = runs(hosts, &stones);
     let mut all = Vec::new();
-    for host in heard {
+    for host in hosts {
         for name in host
             .trees
             .iter()
             .filter(|name| tree.is_none_or(|tree| tree == *name))
         {
             let runs: Vec<&RunningRelease<'_>> =
-                runs.iter().filter(|run| run.told.tree == *name).collect();
+                runs.iter().filter(|run| run.report.tree == *name).collect();
             all.push(standing(host, name, &runs, &stones));
         }
     }
@@ -199,10 +201,10 @@ fn standing(
     runs: &[&RunningRelease<'_>],
     stones: &BTreeMap<(&TreeName, ReleaseId), Tombstone>,
 ) -> Standing {
-    let answer = told(host, name);
-    let tombstone = answer.and_then(|told| stones.get(&(name, told.release?)).copied());
-    let own = answer
-        .and_then(|told| told.running.zip(told.release))
+    let own_report = report_of(host, name);
+    let tombstone = own_report.and_then(|report| stones.get(&(name, report.release?)).copied());
+    let own = own_report
+        .and_then(|report| report.running.zip(report.release))
         .filter(|_| tombstone.is_none());
     let others = runs
         .iter()
@@ -212,42 +214,44 @@ fn standing(
 
     let newest = runs
         .iter()
-        .filter(|run| is_for(run.told, &host.host))
+        .filter(|run| is_for(run.report, &host.host))
         .map(|run| run.serial)
         .max();
 
-    let has = |told: &TreeReport| told.running.max(told.sent);
-    let behind = newest.filter(|&newest| answer.is_some_and(|told| has(told) < Some(newest)));
+    let has = |report: &TreeReport| report.running.max(report.sent);
+    let behind =
+        newest.filter(|&newest| own_report.is_some_and(|report| has(report) < Some(newest)));
 
     // The same content under a newer serial is no gap.
-    let content = |told: &TreeReport| {
-        told.base
-            .filter(|base| Some(base.serial) == told.running)
+    let content = |report: &TreeReport| {
+        report
+            .base
+            .filter(|base| Some(base.serial) == report.running)
             .map(|base| base.content)
     };
 
     let given = runs
         .iter()
         .find(|run| Some(run.serial) == newest)
-        .and_then(|run| content(run.told));
-    let behind = behind.filter(|_| given.is_none() || answer.and_then(content) != given);
+        .and_then(|run| content(run.report));
+    let behind = behind.filter(|_| given.is_none() || own_report.and_then(content) != given);
     let at_newest = || {
         runs.iter()
             .filter(|run| Some(run.serial) == newest)
-            .map(|run| run.told)
+            .map(|run| run.report)
     };
 
-    let lacks = answer
-        .filter(|told| told.running == newest)
-        .and_then(|told| lacking(told, at_newest()));
-    let lacks_parts = answer.filter(|told| told.running == newest && lacks.is_none());
+    let lacks = own_report
+        .filter(|report| report.running == newest)
+        .and_then(|report| lacking(report, at_newest()));
+    let lacks_parts = own_report.filter(|report| report.running == newest && lacks.is_none());
     let lacks_parts = lacks_parts
-        .map(|told| lacking_parts(told, at_newest()))
+        .map(|report| lacking_parts(report, at_newest()))
         .unwrap_or_default();
 
-    let stranded = behind.is_some() && at_newest().all(|told| told.parts_only);
+    let stranded = behind.is_some() && at_newest().all(|report| report.parts_only);
 
-    let told = answer.map(
+    let status = own_report.map(
         |TreeReport {
              running,
              work,
@@ -274,7 +278,7 @@ fn standing(
         named,
         address,
         tree: name.clone(),
-        told,
+        status,
         behind,
         tombstone,
         split,
@@ -287,13 +291,13 @@ fn standing(
 /// The whole release below the common part, if `own` has another one or none.
 fn lacking<'a>(own: &TreeReport, others: impl Iterator<Item = &'a TreeReport>) -> Option<Serial> {
     let base = others
-        .filter_map(|told| told.base)
+        .filter_map(|report| report.base)
         .max_by_key(|base| base.serial)?;
     let other = own.parts_only || own.base.is_some_and(|own| own.content != base.content);
     other.then_some(base.serial)
 }
 
-/// The parts after the common whole release missing in `own`.
+/// The parts after the common whole release that `own` lacks.
 fn lacking_parts<'a>(
     own: &TreeReport,
     others: impl Iterator<Item = &'a TreeReport>,
@@ -302,10 +306,10 @@ fn lacking_parts<'a>(
         return Vec::new();
     };
 
-    let content = |told: &TreeReport| told.base.map(|base| base.content);
+    let content = |report: &TreeReport| report.base.map(|base| base.content);
     let needed = others
-        .filter(|told| content(told) == content(own))
-        .flat_map(|told| told.parts.iter().flatten());
+        .filter(|report| content(report) == content(own))
+        .flat_map(|report| report.parts.iter().flatten());
     let lacks =
         needed.filter(|part| !part.replaced && !known.iter().any(|own| own.serial == part.serial));
 
@@ -338,17 +342,18 @@ pub fn status(
 /// A host that keeps a release, with the header's exact bytes and signature.
 pub type KeptHeader = (HostName, Vec<u8>, Vec<u8>);
 
-/// Returns the header's bytes and the signature of a release from every keeping host, unverified.
+/// Returns the header's bytes and the signature of a release from every host that keeps it,
+/// unverified.
 pub fn release(
     network: impl Into<GroupLinks>,
     tree: &TreeName,
     serial: Serial,
     longest: Duration,
 ) -> Result<Vec<KeptHeader>> {
-    let heard = ask(network, Some(tree), Some(serial), longest)?;
-    let bytes = heard
+    let hosts = ask(network, Some(tree), Some(serial), longest)?;
+    let bytes = hosts
         .into_iter()
-        .filter_map(|h| Some((h.host, h.tell?.release?)));
+        .filter_map(|h| Some((h.host, h.answer?.release?)));
     Ok(bytes
         .map(|(host, release)| (host, release.header, release.signature))
         .collect())
@@ -371,7 +376,7 @@ mod tests {
         ReleaseId(BlockHash::of(&serial.to_be_bytes()))
     }
 
-    fn heard(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAnswer {
+    fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAnswer {
         let release = |&serial: &u64| ReleaseReport {
             serial: Serial(serial),
             id: id(serial),
@@ -384,7 +389,7 @@ mod tests {
             part: false,
         };
 
-        let told = TreeReport {
+        let report = TreeReport {
             tree: tree(),
             running: Some(Serial(running)).filter(|s| s.0 > 0),
             highest: Serial(running),
@@ -404,24 +409,24 @@ mod tests {
         };
 
         let host = HostName::new(name).expect("legal");
-        let tell = QueryAnswer {
+        let answer = QueryAnswer {
             number: 1,
             host: host.clone(),
-            trees: vec![told],
+            trees: vec![report],
             release: None,
         };
 
         let address = SocketAddr::from(([10, 0, 0, 1], 5000));
-        HostAnswer::new(host, address, vec![tree()], answers.then_some(tell))
+        HostAnswer::new(host, address, vec![tree()], answers.then_some(answer))
     }
 
     fn fleet() -> Vec<HostAnswer> {
         vec![
-            heard("web1", 13, &[13, 12], true),
-            heard("web2", 13, &[13, 12, 11], true),
-            heard("web3", 12, &[12, 11], true),
-            heard("web4", 0, &[], true),
-            heard("web5", 0, &[], false),
+            host_answer("web1", 13, &[13, 12], true),
+            host_answer("web2", 13, &[13, 12, 11], true),
+            host_answer("web3", 12, &[12, 11], true),
+            host_answer("web4", 0, &[], true),
+            host_answer("web5", 0, &[], false),
         ]
     }
 
@@ -474,12 +479,12 @@ mod tests {
             "of a host that says nothing nothing is known"
         );
 
-        assert_eq!(all[4].told, None);
+        assert_eq!(all[4].status, None);
         assert!(standings(Some(&TreeName::new("docs").expect("legal")), &fleet()).is_empty());
     }
 
-    fn told_of(host: &mut HostAnswer) -> &mut TreeReport {
-        &mut host.tell.as_mut().expect("answered").trees[0]
+    fn report_mut(host: &mut HostAnswer) -> &mut TreeReport {
+        &mut host.answer.as_mut().expect("answered").trees[0]
     }
 
     #[test]
@@ -492,7 +497,7 @@ mod tests {
                 release: id(13),
                 revert,
             };
-            told_of(&mut fleet[2]).tombstones = Some(vec![stone]);
+            report_mut(&mut fleet[2]).tombstones = Some(vec![stone]);
             let all = standings(None, &fleet);
             let found: Vec<_> = all
                 .iter()
@@ -519,12 +524,12 @@ mod tests {
     #[test]
     fn two_releases_of_one_serial_are_a_split() {
         let mut fleet = vec![
-            heard("web1", 13, &[13], true),
-            heard("web2", 13, &[13], true),
+            host_answer("web1", 13, &[13], true),
+            host_answer("web2", 13, &[13], true),
         ];
         assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
-        let told = told_of(&mut fleet[1]);
-        (told.release, told.releases[0].id) = (Some(id(99)), id(99));
+        let report = report_mut(&mut fleet[1]);
+        (report.release, report.releases[0].id) = (Some(id(99)), id(99));
 
         let all = standings(None, &fleet);
         assert_eq!(
@@ -544,7 +549,7 @@ mod tests {
             revert: true,
         };
 
-        told_of(&mut fleet[0]).tombstones = Some(vec![stone]);
+        report_mut(&mut fleet[0]).tombstones = Some(vec![stone]);
         assert!(standings(None, &fleet).iter().all(|s| s.split.is_empty()));
     }
 
@@ -552,7 +557,7 @@ mod tests {
     fn a_part_that_is_for_others_leaves_a_host_not_behind() {
         let mut fleet = fleet();
         for host in &mut fleet[..2] {
-            told_of(host).targets = Some(vec!["web[1-2]".to_string(), "db*".to_string()]);
+            report_mut(host).targets = Some(vec!["web[1-2]".to_string(), "db*".to_string()]);
         }
 
         let behind: Vec<Option<u64>> = standings(None, &fleet)
@@ -565,8 +570,8 @@ mod tests {
     #[test]
     fn hosts_of_one_name_are_told_by_their_addresses() {
         let mut fleet = vec![
-            heard("web", 13, &[13], true),
-            heard("web", 12, &[13, 12], true),
+            host_answer("web", 13, &[13], true),
+            host_answer("web", 12, &[13, 12], true),
         ];
         fleet[1].address = ([10, 0, 0, 2], 5000).into();
         add_addresses(&mut fleet);
@@ -578,7 +583,7 @@ mod tests {
             shown(&log.releases[0].kept),
             ["web (10.0.0.1)", "web (10.0.0.2)"]
         );
-        told_of(&mut fleet[1]).running = Some(Serial(13));
+        report_mut(&mut fleet[1]).running = Some(Serial(13));
 
         let all = standings(None, &fleet);
         assert_eq!(shown(&all[0].split), ["web (10.0.0.2)"]);
@@ -592,16 +597,16 @@ mod tests {
         };
 
         let change = |host: &mut HostAnswer, change: &dyn Fn(&mut TreeReport)| {
-            host.tell
+            host.answer
                 .iter_mut()
-                .flat_map(|tell| &mut tell.trees)
+                .flat_map(|answer| &mut answer.trees)
                 .for_each(change);
         };
 
         let mut fleet = fleet();
-        change(&mut fleet[0], &|told| told.base = Some(base(9)));
-        change(&mut fleet[1], &|told| told.base = Some(base(5)));
-        change(&mut fleet[2], &|told| told.sent = Some(Serial(13)));
+        change(&mut fleet[0], &|report| report.base = Some(base(9)));
+        change(&mut fleet[1], &|report| report.base = Some(base(5)));
+        change(&mut fleet[2], &|report| report.sent = Some(Serial(13)));
         let all = standings(None, &fleet);
         let lacks: Vec<Option<u64>> = all.iter().map(|s| s.lacks.map(|s| s.0)).collect();
         assert_eq!(lacks, [None, Some(9), None, None, None]);
@@ -616,12 +621,14 @@ mod tests {
         assert!(!all[3].stranded, "web1 has the whole");
         // The same content under another serial.
         for host in &mut fleet[..3] {
-            change(host, &|told| {
-                told.base = told.running.map(|serial| FullRelease { serial, ..base(9) })
+            change(host, &|report| {
+                report.base = report
+                    .running
+                    .map(|serial| FullRelease { serial, ..base(9) })
             });
         }
 
-        change(&mut fleet[2], &|told| told.sent = None);
+        change(&mut fleet[2], &|report| report.sent = None);
         let behind: Vec<bool> = standings(None, &fleet)
             .iter()
             .map(|s| s.behind.is_some())
@@ -635,14 +642,14 @@ mod tests {
         };
 
         for host in &mut fleet[..2] {
-            change(host, &|told| told.base = Some(base(9)));
+            change(host, &|report| report.base = Some(base(9)));
         }
 
-        change(&mut fleet[0], &|told| {
-            told.parts = Some(vec![part(10, true), part(11, false), part(13, false)])
+        change(&mut fleet[0], &|report| {
+            report.parts = Some(vec![part(10, true), part(11, false), part(13, false)])
         });
-        change(&mut fleet[1], &|told| {
-            told.parts = Some(vec![part(10, false), part(13, false)])
+        change(&mut fleet[1], &|report| {
+            report.parts = Some(vec![part(10, false), part(13, false)])
         });
         let lacks: Vec<Vec<u64>> = standings(None, &fleet)
             .iter()
@@ -653,7 +660,9 @@ mod tests {
         // No host has the whole tree: there is nothing to compare with, and an empty host cannot be
         // served.
         for host in &mut fleet[..2] {
-            change(host, &|told| (told.base, told.parts_only) = (None, true));
+            change(host, &|report| {
+                (report.base, report.parts_only) = (None, true)
+            });
         }
 
         let all = standings(None, &fleet);
