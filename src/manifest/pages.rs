@@ -14,7 +14,7 @@ use crate::block::BlockHash;
 use crate::id::Ordinal;
 
 /// Number of recently read pages kept for each manifest.
-const CACHED_PAGES: usize = 4;
+const RECENT_MANIFEST_PAGES: usize = 4;
 
 /// A page by its hash, with the first and the last path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +204,7 @@ impl Pages {
 
         let page: Rc<[Located]> = self.read(manifest, row)?.into();
         let mut open = self.open.borrow_mut();
-        open.truncate(CACHED_PAGES - 1);
+        open.truncate(RECENT_MANIFEST_PAGES - 1);
         open.push_front((row, Rc::clone(&page)));
 
         Ok(page)
