@@ -1,4 +1,5 @@
-//! `makuo send` and `makuo sync`: parts of a host's tree, through the control socket of its daemon.
+//! `makuo send` and `makuo sync`: transfers of parts of a host's tree, through its daemon's control
+//! socket.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -6,7 +7,8 @@ use std::process::Command;
 use crate::support::run::Running;
 use crate::support::{Old, is_root, read, skipped, until, write};
 
-/// The daemons of `old` without a console, of which the first knows the others.
+/// Starts the daemons of `old` without a console, and waits until the first has discovered the
+/// others.
 fn started(mut old: Old, count: usize) -> Old {
     (0..count).for_each(|host| old.start(host, &["-o"]));
     write(&old.base(0).join("first"), "first");
@@ -46,7 +48,7 @@ fn files_are_sent_through_the_control_socket() {
     makuo(&["send", "-r", "-t", "mk2", "img"]).exits(0);
     assert!(old.base(1).join("img/deep/d.png").exists() && !old.base(2).join("img/deep").exists());
 
-    // A deletion never leaves the scope.
+    // A deletion stays within the scope.
     write(&old.base(1).join("img/extra"), "");
     write(&old.base(1).join("outside"), "");
     std::fs::remove_file(base.join("img/a.png")).expect("there");
@@ -60,7 +62,7 @@ fn files_are_sent_through_the_control_socket() {
     makuo(&["send", "-r", "-t", "nohost", "."]).exits(3);
     makuo(&["send", "-r", "-D", "."]).exits(0);
     assert!(!old.base(1).join("outside").exists());
-    // This host itself took no part in any of it.
+    // The sending host itself commits nothing.
     assert!(!old.log(0).contains("Committed"), "{}", old.log(0));
 }
 
@@ -89,7 +91,7 @@ fn members_of_the_sockets_group_need_no_key_and_others_get_nothing() {
     assert_eq!((meta.gid(), meta.mode() & 0o777), (GROUP, 0o660));
     write(&old.base(0).join("page"), "x");
 
-    // The keys are not theirs to read.
+    // The group cannot read the keys.
     assert_eq!(
         std::fs::metadata(old.lab.path("key"))
             .expect("there")
@@ -183,7 +185,7 @@ fn hooks_run_around_what_is_sent_by_hand() {
         "before default mk1 missing\nafter default mk1 there\n"
     );
 
-    // One that says no keeps all of them as they are.
+    // A single refusal leaves all hosts unchanged.
     write(&old.base(2).join("lock"), "");
     write(&old.base(0).join("page"), "newer");
     old.makuo(0, &["send", "page"])

@@ -1,8 +1,8 @@
-//! Somebody on the network who means harm, with and without a group key between him and the hosts: trees stay right, a
-//! running deploy completes, memory and log stay bounded.
+//! An attacker on the network, against hosts with and without a group key: trees stay correct, a
+//! running deployment completes, memory and log stay bounded.
 //!
-//! What an outsider can still do where there is no group key is to hold things up: he may say in a host's name that it
-//! failed, or that he is a host with the tree. With a group key he can do nothing of it.
+//! Without a group key, an outsider can still delay a deployment by forged reports: a host's
+//! failure, or an invented host with the tree. With a group key, neither is possible.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,12 +25,12 @@ use makuo::wire::{Datagram, HostStage, Message, SymbolHeader};
 
 /// Datagrams of a flood.
 const FLOOD: u64 = 100_000;
-/// The most memory that a host may ever have taken, in KiB.
+/// Largest allowed peak memory of a host, in KiB.
 const MOST_MEMORY: u64 = 400 << 10;
-/// The most warnings in a host's log: every kind has a few.
+/// Largest number of warnings in a host's log: every kind is limited to a few.
 const MOST_LINES: usize = 90;
 
-/// A lab of two hosts, keyed or not, and somebody else at their switch.
+/// Makes a lab of two hosts, keyed or not, with an attacker at the switch.
 fn lab(keyed: bool) -> Option<(Lab, Adversary)> {
     let mut lab = Lab::network_idle(2)?;
     if !keyed {
@@ -41,7 +41,7 @@ fn lab(keyed: bool) -> Option<(Lab, Adversary)> {
     Some((lab, Adversary::at(&place)?))
 }
 
-/// The most memory that a host has ever taken, in KiB.
+/// Returns the peak memory of a host, in KiB.
 fn peak_memory(lab: &Lab, host: usize) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", lab.hosts[host].pid())).expect("runs");
@@ -55,7 +55,7 @@ fn peak_memory(lab: &Lab, host: usize) -> u64 {
         .expect("a number")
 }
 
-/// Logs and memory are what a person would call bounded, and nothing lies where nothing belongs.
+/// Checks that logs and memory are bounded, and that no stray files exist.
 #[track_caller]
 fn bounded(lab: &Lab) {
     for (nth, host) in lab.hosts.iter().enumerate() {
@@ -103,7 +103,7 @@ fn offer(session: u64, header: Vec<u8>, signature: Vec<u8>) -> Message {
     })
 }
 
-/// The header of a release like `like`, with another serial.
+/// Makes a release header like `like`, with another serial.
 fn header_like(like: &Release, serial: u64, intent: Intent) -> Release {
     let header = Header {
         serial: Serial(serial),
@@ -148,12 +148,13 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         })
         .expect("an announcement was heard");
 
-    // The whole earlier deploy again: announcement, data, orders.
+    // The whole earlier deployment again: announcement, data, orders.
     for _ in 0..3 {
         recorded.iter().for_each(|datagram| evil.send(datagram));
     }
 
-    // Its signature under another header; noise as signature; the right signature of a key that nobody lists.
+    // The release's signature under another header, noise as a signature, and the correct signature
+    // of an unlisted key.
     let next = header_like(&release, u64::MAX, Intent::Deploy);
     evil.say(
         InstanceId(1),
@@ -173,7 +174,8 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         .to_vec();
 
     evil.say(InstanceId(3), &offer(3, next.bytes().to_vec(), by_stranger));
-    // Orders: for a session that nobody announced, signed by a stranger, and those recorded with another session.
+    // Orders for a session without an announcement, orders signed by a stranger, and recorded
+    // orders with another session.
     for kind in [
         OrderKind::Commit,
         OrderKind::Abort,
@@ -181,7 +183,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         OrderKind::Revert,
     ] {
         for session in [SessionId(3), SessionId(77)] {
-            // Of a release that nobody has, and of one that the hosts know.
+            // About a release unknown to all, and about a release known to the hosts.
             for about in [&next, &release] {
                 let order = Order::new(session, about, kind).encode();
                 let signature = stranger
@@ -201,7 +203,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         }
     }
 
-    // Every message that was heard, cut short and with bytes that are too large.
+    // Every received message, truncated and with bytes that are too large.
     for (source, message) in messages.iter().take(200) {
         let bytes = message.encode();
         for cut in [1, 2, bytes.len() / 2, bytes.len().saturating_sub(1)] {
@@ -214,7 +216,7 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
         }
     }
 
-    // All of it was heard before this is answered.
+    // The hosts process all of the above before they answer this command.
     lab.makuo(&["members", "--json"])
         .exits(0)
         .says(&["web1", "web2"]);
@@ -226,8 +228,8 @@ fn forged_and_replayed_offers_and_orders_change_nothing() {
     lab.all_same(&lab.site());
 }
 
-/// What an outsider says in the names of those who take part in the session that he heard of last: that what hosts said
-/// was heard, and that hosts miss or measure what they do not.
+/// Forges messages of the participants of the last seen session: acknowledgements of the hosts'
+/// messages, and false losses and measurements.
 fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut fastrand::Rng) {
     let parsed = || {
         heard
@@ -303,7 +305,7 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
     }
 }
 
-/// What an outsider says when he has heard so much: kind `n` of a flood.
+/// Forges datagram number `n` of a flood from the recorded ones.
 fn one_of_a_flood(
     evil: &mut Adversary,
     n: u64,
@@ -330,7 +332,7 @@ fn one_of_a_flood(
                 &offer(random.u64(..), header, signature),
             );
         }
-        // A symbol of the session that runs, with other bytes or at another place.
+        // A symbol of the running session, with other bytes or at another position.
         (2 | 3, Some(Datagram::Data(front, symbol))) => {
             let bytes = vec![0xee; symbol.bytes.len()];
             let other = SymbolHeader {
@@ -365,7 +367,7 @@ fn one_of_a_flood(
         }
         (8, _) => in_their_names(evil, n, heard, random),
         (5, _) => {
-            // Where anybody is believed to be a host, nobody can deploy to hosts that he invents.
+            // Where hosts need no authentication, a deployment to invented hosts cannot succeed.
             let (tree, members) = if keyed {
                 ("www", u32::MAX)
             } else {
@@ -406,7 +408,7 @@ fn one_of_a_flood(
                 serial: None,
             }),
         ),
-        // Where anybody's beacon counts, a changed one would be a host that is not there.
+        // Where beacons need no authentication, a changed beacon would announce an absent host.
         (7, Some(parsed)) if keyed || !is_about_presence(&parsed) => {
             let mut bytes = old.cloned().unwrap_or_default();
             let at = random.usize(..bytes.len());
@@ -417,7 +419,7 @@ fn one_of_a_flood(
     }
 }
 
-/// Whether it is a beacon or a goodbye.
+/// Returns true for a beacon or a goodbye.
 fn is_about_presence(datagram: &Datagram<'_>) -> bool {
     let Datagram::Control(_, piece) = datagram else {
         return false;
@@ -428,7 +430,7 @@ fn is_about_presence(datagram: &Datagram<'_>) -> bool {
     )
 }
 
-/// The header of an announcement in one datagram.
+/// Returns the header of an announcement in one datagram.
 fn announced(bytes: &[u8]) -> Option<Vec<u8>> {
     let Ok(Datagram::Control(_, piece)) = Datagram::parse(bytes) else {
         return None;
@@ -439,7 +441,7 @@ fn announced(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Floods hosts while a deploy runs, and after it.
+/// Floods hosts during a deployment and after its end.
 fn flood(keyed: bool) {
     let Some((lab, mut evil)) = lab(keyed) else {
         return;
@@ -455,7 +457,7 @@ fn flood(keyed: bool) {
         for n in 0..FLOOD {
             if n % 64 == 0 {
                 heard.extend(evil.hear(64));
-                // What was heard last is about what runs now.
+                // The latest datagrams belong to the current session.
                 heard.drain(..heard.len().saturating_sub(256));
             }
             one_of_a_flood(&mut evil, n, &heard, keyed, &mut random);
@@ -534,7 +536,7 @@ fn what_was_sealed_and_is_replayed_is_not_heard_again() {
     }
 }
 
-/// The release that was deployed last, as its announcement said.
+/// Returns the last deployed release, as announced.
 fn deployed(lab: &Lab, mut evil: Adversary) -> (Adversary, Release) {
     let over = Arc::new(AtomicBool::new(false));
     let recorder = {
@@ -573,7 +575,7 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
     }
 }
 
-/// A page whose bytes are changed after it was made: `from` becomes `to`.
+/// Makes a page and replaces `from` by `to` in its bytes.
 fn page(entries: Vec<Entry>, from: &str, to: &str) -> (Vec<u8>, u64) {
     let count = entries.len() as u64;
     let mut page = Node::Page(entries).encode();
@@ -588,7 +590,8 @@ fn page(entries: Vec<Entry>, from: &str, to: &str) -> (Vec<u8>, u64) {
     (page, count)
 }
 
-/// Deploys a release whose manifest is one page, signed by `key`; what a host says of it in the end.
+/// Deploys a release with a manifest of one page, signed by `key`, and returns a host's final
+/// report.
 fn push(
     evil: &mut Adversary,
     lab: &Lab,
@@ -721,7 +724,8 @@ fn a_manifest_that_is_signed_and_means_harm_is_refused_by_name_before_anything_i
         lab.all_same(&lab.site());
     }
 
-    // What no header may say is not even looked at: no host answers, and each says why in its log.
+    // Invalid headers are rejected before any processing: no host answers, and each logs the
+    // reason.
     let signer = open_signer(&lab.path("key")).expect("the lab's key");
     let root = like.header().root;
     let sizes = [

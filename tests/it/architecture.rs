@@ -1,10 +1,9 @@
-//! Holds the order of the rooms: an import that goes the wrong way fails, and so does a file that says nothing about
-//! itself or has grown past what one reads in a sitting, and `unsafe` where it does not belong or without its reason.
+//! Checks of the source: the order of imports between rooms, a description at the top of each file,
+//! a limit on file length, and `unsafe` only in listed places with a reason.
 
 use std::path::{Path, PathBuf};
 
-/// The rooms from the ground up; rooms of one floor may know each other. A room may import its own floor and those
-/// before it.
+/// The rooms from the ground up. A room may import its own floor and all lower ones.
 const FLOORS: &[&[&str]] = &[
     &["error", "id", "units", "sync", "strict", "helper"],
     &["block"],
@@ -29,9 +28,9 @@ const FLOORS: &[&[&str]] = &[
     &["fuzz"],
     &["main"],
 ];
-/// The simulator may know everything up to this room; nobody may know the simulator.
+/// The simulator may import all rooms up to this one; no room may import the simulator.
 const SIM_UP_TO: &str = "tree";
-/// Folders of a room from the ground up: a folder may import those before it.
+/// Folders of a room from the ground up: a folder may import all earlier ones.
 const FOLDERS: &[(&str, &[&str])] = &[(
     "tree",
     &[
@@ -47,9 +46,9 @@ const FOLDERS: &[(&str, &[&str])] = &[(
         "stage",
     ],
 )];
-/// Where `unsafe` may stand: system calls, and vectors.
+/// Places where `unsafe` is allowed: system calls and vector instructions.
 const UNSAFE_IN: &[&str] = &["src/net/", "src/tree/", "src/fec/simd.rs"];
-/// The most lines of a file.
+/// Largest number of lines in a file.
 const MAX_LINES: usize = 1000;
 
 #[test]
@@ -153,7 +152,7 @@ fn the_tests_that_the_threat_model_names_exist() {
     }
 }
 
-/// What stands between backticks.
+/// Returns the text between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -279,7 +278,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Path from the package's root and text of every file in src/.
+/// Returns the path from the package's root and the text of every file in src/.
 fn every_source() -> Vec<(String, String)> {
     let mut sources = Vec::new();
     let mut open = vec![root().join("src")];
@@ -359,7 +358,7 @@ fn wrong_unsafe(path: &str, text: &str) -> Vec<String> {
     unsafe_lines(text).into_iter().filter_map(what).collect()
 }
 
-/// The lines, from 0, whose code has the word.
+/// Returns the lines, from 0, with the keyword in code.
 fn unsafe_lines(text: &str) -> Vec<usize> {
     let code = without_comments(text);
     let has = |line: &str| {
@@ -415,7 +414,7 @@ fn wrong_folders(path: &str, text: &str) -> Vec<String> {
 
     let code = without_comments(text);
     let mut found = named_after(&format!("crate::{room}::"), &code);
-    // The head of a folder has the other folders beside it.
+    // The head module of a folder has access to the other folders.
     if matches!(parts[..], [_] | [_, "mod"]) {
         found.extend(named_after("super::", &code));
     }
@@ -437,12 +436,12 @@ fn line_of(text: &str, at: usize) -> usize {
     text[..at].matches('\n').count() + 1
 }
 
-/// Every `crate::room` and every room in `crate::{...}`, with where it stands.
+/// Returns every `crate::room` and every room in `crate::{...}`, with its position.
 fn rooms_named(code: &str) -> Vec<(usize, String)> {
     named_after("crate::", code)
 }
 
-/// Every module that is named right after `prefix`, alone or in a group, with where it stands.
+/// Returns every module named right after `prefix`, alone or in a group, with its position.
 fn named_after(prefix: &str, code: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (at, _) in code.match_indices(prefix) {
@@ -459,7 +458,7 @@ fn named_after(prefix: &str, code: &str) -> Vec<(usize, String)> {
         }
     }
 
-    // Capital letters are what the root re-exports from the ground floor.
+    // Capitalized names are re-exports of the root from the lowest floor.
     found.retain(|(_, name)| {
         name.chars().next().is_some_and(|c| c.is_ascii_lowercase()) && name != "self"
     });
@@ -467,7 +466,7 @@ fn named_after(prefix: &str, code: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// The first words of the items of `{a, b::{c, d}}`.
+/// Returns the first words of the items in `{a, b::{c, d}}`.
 fn top_of_group(group: &str) -> Vec<(usize, String)> {
     let (mut depth, mut fresh, mut found) = (0usize, true, Vec::new());
     for (at, c) in group.char_indices() {
@@ -493,7 +492,7 @@ fn word(text: &str) -> String {
         .collect()
 }
 
-/// The text with line comments and plain strings blanked, line breaks kept.
+/// Blanks line comments and plain strings, and keeps the line breaks.
 fn without_comments(text: &str) -> String {
     let strip = |line: &str| {
         let (mut code, mut quoted, mut last) = (String::new(), false, ' ');

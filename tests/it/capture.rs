@@ -1,4 +1,4 @@
-//! What a deploy looks like on the network: a capture at a host and one at the sender.
+//! Network traffic of a deployment, captured at a host and at the sender.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -11,12 +11,12 @@ use makuo::wire::Datagram;
 
 const HOSTS: usize = 3;
 const SIZE: usize = 6_000_000;
-/// The MTU of a lab's interfaces, and what of it the headers of IPv4 and UDP take.
+/// MTU of a lab's interfaces, and the length of the IPv4 and UDP headers.
 const MTU: usize = 1500;
 const IP_AND_UDP: usize = 28;
 const ETHERNET: usize = 14;
 
-/// A deploy at a ceiling of 100 Mbit/s: what passed at a host, and at the sender.
+/// Deploys at a limit of 100 Mbit/s, and returns the packets at a host and at the sender.
 fn captured() -> Option<(Vec<Packet>, Vec<Packet>, Lab)> {
     let lab = Lab::plain_network(HOSTS)?;
     write(&lab.site().join("big"), Noise::new(11).bytes(SIZE));
@@ -27,12 +27,12 @@ fn captured() -> Option<(Vec<Packet>, Vec<Packet>, Lab)> {
     Some((host.finish(), sender.finish(), lab))
 }
 
-/// The lab's last address is the one where commands run.
+/// Returns the lab's last address, which belongs to the commands.
 fn sender() -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, HOSTS as u8 + 1)
 }
 
-/// The packets of makuo with their fronts, by what they carry.
+/// makuo's packets with their headers, sorted by content.
 struct Sorted<'a> {
     data: Vec<(&'a Packet, Udp<'a>)>,
     control: Vec<(&'a Packet, Udp<'a>)>,
@@ -74,7 +74,7 @@ fn a_deploy_on_the_network_is_as_it_should_be() {
     feedback_is_small(&at_sender);
 }
 
-/// Every byte of the release passed, at the host as at the sender.
+/// Checks that every byte of the release passed, at the host and at the sender.
 fn the_capture_is_whole(at_host: &[Packet], at_sender: &[Packet]) {
     let (heard, sent) = (wire(&sorted(at_host).data), wire(&sorted(at_sender).data));
     assert!(heard >= SIZE, "{heard} bytes of data heard");
@@ -95,7 +95,7 @@ fn data_fills_the_mtu_and_nothing_exceeds_it(at_sender: &[Packet]) {
         "{most} bytes in a datagram: {sizes:?}"
     );
 
-    // What an encryption would add may stay free.
+    // The overhead of encryption may remain free.
     assert!(
         most > MTU - IP_AND_UDP - 64,
         "{most} bytes in a datagram of at most {}",
@@ -138,7 +138,7 @@ fn trains_are_short(at_host: &[Packet], at_sender: &[Packet]) {
         "{longest:?} datagrams in a train"
     );
 
-    // One packet for each datagram is what makes a gigabit expensive.
+    // One packet per datagram would make a gigabit expensive.
     let trains = sent.iter().filter(|&&n| n > 1).count();
     assert!(trains > 0, "no train among {} packets", sent.len());
 }
@@ -195,7 +195,7 @@ fn the_pace_of_packets_is_what_a_line_sees() {
         head: Vec::new(),
     };
 
-    // 8 Mbit/s are 1000 bytes a millisecond.
+    // 8 Mbit/s are 1000 bytes per millisecond.
     let even: Vec<Packet> = (0..500).map(|ms| packet(ms, 1000)).collect();
     assert_eq!(
         pace(&even, 8),
@@ -221,7 +221,7 @@ fn the_pace_of_packets_is_what_a_line_sees() {
         }
     );
 
-    // A window is open at its end: what comes 100 ms later is in the next.
+    // The end of a window is exclusive: a packet 100 ms later belongs to the next.
     let two = [packet(0, 60_000), packet(100, 60_000)];
     assert_eq!(pace(&two, 8).window, 0.6);
 }

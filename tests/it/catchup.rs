@@ -1,4 +1,5 @@
-//! Hosts that missed a release, or lost a part of one, make it up from each other: the sender is gone.
+//! Catch-up between hosts: missed releases and lost parts are fetched from peers after the sender
+//! is gone.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -6,10 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::support::{self, Lab, Place, differences, until, write};
 
 const FILES: usize = 40;
-/// One of them.
+/// One of the files.
 const ONE: &str = "one.bin";
 
-/// Hosts that catch up, all of them with a first release.
+/// Makes hosts that catch up, all with a first release.
 fn lab(hosts: usize, more: &str) -> Option<Lab> {
     let mut lab = Lab::loopback_idle()?;
     for n in 1..=hosts {
@@ -31,7 +32,7 @@ fn has_release(lab: &Lab, host: usize) -> bool {
     differences(&lab.site(), &lab.hosts[host].tree()).is_empty()
 }
 
-/// How often one of the hosts says so in its log.
+/// Counts the occurrences of `what` in the hosts' logs.
 fn said(lab: &Lab, what: &str) -> usize {
     lab.hosts
         .iter()
@@ -57,7 +58,7 @@ fn a_host_that_was_away_has_the_newest_release_soon_after_its_start() {
         said(&lab, "passed on to web3") == 1
     });
 
-    // Its number is the fleet's: the next release follows for all.
+    // The serial is valid for the fleet: the next release reaches all hosts.
     write(&lab.site().join("page"), "fourth");
     lab.deploy(&[]).exits(0);
 
@@ -86,7 +87,7 @@ fn new_servers_become_complete_together_and_who_does_not_want_to_does_not() {
         0
     );
 
-    // One of the new ones is as good as the old ones are.
+    // A new host can serve the release as well as an old one.
     lab.hosts[0].kill();
     lab.hosts[1].kill();
     lab.host("web6").catch_up = true;
@@ -97,7 +98,7 @@ fn new_servers_become_complete_together_and_who_does_not_want_to_does_not() {
     });
 }
 
-/// Changes a file of the host's tree behind its back: the same size and the same time of modification.
+/// Changes a file of the host's tree, with the same size and modification time.
 fn tamper(lab: &Lab, host: usize, name: &str) {
     let path = lab.hosts[host].tree().join(name);
     let before = std::fs::metadata(&path).expect("there");
@@ -137,7 +138,7 @@ fn what_was_tampered_with_is_not_spread() {
         "all or nothing"
     );
 
-    // What one of them lacks the other has.
+    // Each of the two hosts holds the other's missing blocks.
     std::fs::copy(lab.site().join(name), lab.hosts[1].tree().join(name)).expect("mended");
     until("the host to be complete", || has_release(&lab, 2));
 }
@@ -169,7 +170,7 @@ fn a_tree_that_drifted_is_made_good_by_others() {
     });
 
     lab.makuo(&["status"]).exits(0).says(&["repaired 1"]);
-    // Nothing else changed hands, and what is whole is left alone.
+    // No other file was transferred, and intact files are left alone.
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(0);
 
@@ -183,7 +184,7 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
     write(&lab.site().join("page"), "of the whole");
     lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
 
-    // A part of it, twice, under newer numbers.
+    // A part of the whole, twice, under newer serials.
     let web1 = lab.hosts[0].tree();
     lab.host("web3").catch_up = true;
     lab.hosts[2].start();
@@ -236,7 +237,7 @@ fn parts_of_a_tree_follow_the_whole_that_they_belong_to() {
     });
 }
 
-/// Lets nothing in or out of a host, as a hook's script and to be ended by [`heal`].
+/// Blocks all traffic of a host; a hook's script, reverted by [`heal`].
 const CUT: &str = "nft 'table inet cut { chain i { type filter hook input priority -300; policy drop; } ; \
                    chain o { type filter hook output priority -300; policy drop; } ; }'";
 
@@ -244,7 +245,7 @@ fn heal(place: &Place) {
     place.shell("nft delete table inet cut");
 }
 
-/// A hook that runs `script` when the page says `new`.
+/// Makes a hook that runs `script` if the page contains `new`.
 fn when_new(key: &str, script: &str) -> String {
     format!(
         "{key} = [\"/bin/sh\", \"-c\", {:?}]\n",
@@ -252,7 +253,7 @@ fn when_new(key: &str, script: &str) -> String {
     )
 }
 
-/// Hosts at a switch that catch up, `first` of them with a first release of which `old` is a copy.
+/// Makes hosts at a switch that catch up, `first` of them with a first release, copied to `old`.
 fn fleet(hosts: usize, first: usize, rules: impl Fn(usize) -> String) -> Option<Lab> {
     let mut lab = Lab::network_idle(hosts)?;
     for number in 1..=hosts {
@@ -284,7 +285,8 @@ fn status(lab: &Lab) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// Nobody lacks anything, runs what was taken back, or differs from the others by the fleet's own word.
+/// Returns true if no host is behind, runs a reverted release, or is reported to differ from the
+/// others.
 fn is_quiet(lab: &Lab, hosts: usize) -> bool {
     let all = status(lab);
     let well = |s: &serde_json::Value| {
@@ -294,7 +296,7 @@ fn is_quiet(lab: &Lab, hosts: usize) -> bool {
             && s["split"] == false
     };
 
-    // A canary that failed keeps what it has, and says so.
+    // A failed canary keeps its release and reports the failure.
     let mut common = all
         .iter()
         .filter(|s| s["stopped"] == false)
@@ -308,7 +310,7 @@ fn is_quiet(lab: &Lab, hosts: usize) -> bool {
 fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off() {
     for how in ["heals", "is killed", "ends"] {
         let rules = |n| match n {
-            // Right after its commit nothing gets in or out.
+            // Right after the commit, all traffic is blocked.
             2 => when_new("after", CUT),
             4 => {
                 when_new("health", "exit 1")
@@ -341,7 +343,7 @@ fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off
         match how {
             "is killed" => lab.hosts[1].restart(),
             "ends" => {
-                // What the commit replaced goes with its end.
+                // The replaced files are removed when the daemon ends.
                 lab.hosts[1].stop();
                 lab.hosts[1].start();
             }
@@ -364,7 +366,7 @@ fn a_release_that_was_taken_back_does_not_come_back_with_a_host_that_was_cut_off
                 host + 1
             );
         }
-        // A restart of everybody forgets nothing; and the next release goes to all.
+        // A restart of all hosts loses no state, and the next release reaches all hosts.
         lab.hosts.iter_mut().for_each(support::Host::restart);
         until("a quiet fleet", || is_quiet(&lab, 6));
         write(&lab.site().join("page"), "newest, as old as all");
@@ -381,7 +383,8 @@ fn a_canary_that_fails_keeps_its_release_to_itself() {
     let sick =
         when_new("health", "exit 1") + "health_deadline = \"300ms\"\nhealth_interval = \"100ms\"\n";
 
-    // The canary is web1: of the hosts that are there it is the first by name, but one that is away comes before it.
+    // The canary is web1, the first by name among the present hosts; an absent host has an earlier
+    // name.
     let Some(mut lab) = fleet(5, 4, |n| if n == 2 { sick.clone() } else { String::new() }) else {
         return;
     };
@@ -399,7 +402,7 @@ fn a_canary_that_fails_keeps_its_release_to_itself() {
     lab.hosts[4].start();
     until("a new host to be complete", || has_old(&lab, 4));
 
-    // The others restart, one after the other; nobody takes it from the canary.
+    // The other hosts restart one by one, and none fetches the canary's release.
     for host in [1, 2, 3, 0] {
         lab.hosts[host].restart();
     }
@@ -440,7 +443,7 @@ fn a_canary_that_fails_keeps_its_release_to_itself() {
 #[test]
 fn two_releases_of_one_serial_become_one() {
     let Some(mut lab) = lab(3, "") else { return };
-    // Two senders that do not know of each other, each with hosts that the other does not reach.
+    // Two senders unaware of each other, each with hosts out of the other's reach.
     let deploy = |lab: &Lab, page: &str, cache: &str| {
         write(&lab.site().join("page"), page);
         let mut command = lab.command(&["deploy", "--json", "www.toml", "--expect", "2"]);
@@ -464,7 +467,7 @@ fn two_releases_of_one_serial_become_one() {
     let second = deploy(&lab, "second, later", "two");
     assert_eq!((first, second), (Some(2), Some(2)), "two of one serial");
 
-    // Nobody who takes anything from others: the split is told.
+    // No host catches up: the status reports the split.
     for host in [0, 1] {
         lab.hosts[host].catch_up = false;
         lab.hosts[host].start();
@@ -483,7 +486,7 @@ fn two_releases_of_one_serial_become_one() {
         .filter(|e| e["event"] == "release" && e["split"] == true);
     assert_eq!(split.count(), 2, "{rows:?}");
 
-    // The one that was made later is everybody's.
+    // The later release wins on all hosts.
     for host in 0..4 {
         lab.hosts[host].catch_up = true;
         lab.hosts[host].restart();
@@ -494,7 +497,7 @@ fn two_releases_of_one_serial_become_one() {
     });
     until("a quiet fleet", || is_quiet(&lab, 4));
 
-    // A sender does not use a serial twice, even if all who know it are away.
+    // A sender does not reuse a serial, even if all hosts with that release are away.
     let mut serials = Vec::new();
     for (away, here) in [(0, 1), (1, 0)] {
         lab.hosts[away].kill();
@@ -510,7 +513,7 @@ fn two_releases_of_one_serial_become_one() {
     assert!(serials[0] < serials[1], "{serials:?}");
 }
 
-/// Nothing comes in, nothing goes out, or neither, once a hook runs this.
+/// Hook scripts that block incoming traffic, outgoing traffic, or both.
 const DEAF: &str =
     "nft 'table inet cut { chain i { type filter hook input priority -300; policy drop; } ; }'";
 const MUTE: &str =
@@ -520,7 +523,8 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Hosts with a first release, and what happens to each of them in a later one, until there is the file `healed`.
+/// Makes hosts with a first release, and draws an event for each during a later one; `healed` ends
+/// the events.
 fn drawn(rng: &mut fastrand::Rng, healed: &Path, told: &mut String) -> Option<Lab> {
     let fates: Vec<String> = (1..=4)
         .map(|n| {
@@ -556,7 +560,8 @@ fn drawn(rng: &mut fastrand::Rng, healed: &Path, told: &mut String) -> Option<La
     Some(lab)
 }
 
-/// One fleet: deploys while hosts are cut off, restarts, and what is there when everybody hears everybody again.
+/// Runs one fleet: deployments while hosts are cut off, restarts, and a check after the network is
+/// restored.
 fn partitioned(seed: u64) -> Option<()> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut told = format!("seed {seed}: ");
@@ -606,7 +611,7 @@ fn partitioned(seed: u64) -> Option<()> {
     Some(())
 }
 
-/// What the fleet says of itself is what its trees hold.
+/// Compares the fleet's status with the content of its trees.
 fn judge(lab: &Lab, releases: &[(u64, PathBuf)], told: &str) {
     let all = status(lab);
     assert_eq!(all.len(), 5, "{told}: {all:?}");
@@ -628,7 +633,7 @@ fn judge(lab: &Lab, releases: &[(u64, PathBuf)], told: &str) {
                 "{told}: {standing}"
             );
         }
-        // Whoever knows that a release was taken back does not run it.
+        // No host that knows of a revert runs the reverted release.
         assert_eq!(standing["taken_back"], false, "{told}: {all:?}");
         let is_apart = ["behind", "stopped", "split"]
             .iter()
@@ -639,7 +644,7 @@ fn judge(lab: &Lab, releases: &[(u64, PathBuf)], told: &str) {
     }
 }
 
-/// `MAKUO_FLEETS=200` runs so many, from `MAKUO_FLEET_SEED` on.
+/// `MAKUO_FLEETS=200` sets the number of fleets, `MAKUO_FLEET_SEED` the first seed.
 #[test]
 fn whatever_is_cut_off_the_fleet_agrees_in_the_end_or_says_who_does_not() {
     let first = number("MAKUO_FLEET_SEED", 1);
@@ -650,7 +655,7 @@ fn whatever_is_cut_off_the_fleet_agrees_in_the_end_or_says_who_does_not() {
     }
 }
 
-/// Makes the first host one that sends parts of its own tree.
+/// Configures the first host to send parts of its own tree.
 fn sender(lab: &mut Lab) {
     let line = lab.keygen("sender");
     let keys = std::fs::read_to_string(lab.path("authorized_keys")).expect("readable");
@@ -667,7 +672,7 @@ fn sender(lab: &mut Lab) {
     lab.hosts.iter_mut().for_each(support::Host::restart);
 }
 
-/// Sends a file of the first host's tree until the second one has it.
+/// Sends a file of the first host's tree until the second host has a copy.
 fn send(lab: &Lab, name: &str, text: &str) {
     write(&lab.hosts[0].tree().join(name), text);
     let socket = lab.hosts[0].socket();
@@ -680,14 +685,14 @@ fn send(lab: &Lab, name: &str, text: &str) {
     });
 }
 
-/// A new host that catches up is started.
+/// Starts a new host that catches up.
 fn join(lab: &mut Lab, name: &str) {
     let host = lab.host(name);
     host.catch_up = true;
     host.start();
 }
 
-/// What the status says of one host.
+/// Returns the status of one host.
 fn status_of(lab: &Lab, host: &str) -> serde_json::Value {
     status(lab)
         .into_iter()
@@ -709,7 +714,8 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
     lab.deploy(&[]).exits(0);
     sender(&mut lab);
 
-    // More parts than releases are kept; of one file several times, and one that the whole excludes.
+    // More parts than the retention of releases, with one file sent several times, and one excluded
+    // by the whole.
     for (name, text) in [
         ("a", "1"),
         ("page", "2"),
@@ -722,7 +728,7 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
     }
 
     join(&mut lab, "web3");
-    // No part says what the time of the tree's own directory is.
+    // Parts do not include the time of the tree's root directory.
     let complete = |lab: &Lab, host: usize| {
         let differences = differences(&lab.hosts[1].tree(), &lab.hosts[host].tree());
         differences.lines().all(|line| line.ends_with(" ./"))
@@ -743,7 +749,8 @@ fn a_new_host_gets_the_whole_and_all_that_was_sent_by_hand_since() {
             .contains("none behind")
     });
 
-    // After the next whole, what it excludes belongs to the tree still: those that were sent it can give it.
+    // Paths excluded by the next whole remain in the tree: hosts that received such paths can serve
+    // them.
     write(&lab.site().join("page"), "newer");
 
     lab.deploy(&[]).exits(0);
@@ -778,7 +785,7 @@ fn a_host_that_parts_do_not_make_complete_is_named() {
         .says(&["web3", "no host keeps the whole tree: deploy it"]);
     assert_eq!(status_of(&lab, "web1")["behind"], false, "it sent them");
 
-    // One that missed the whole and has the part that followed.
+    // A host that missed the whole and received the following part.
     lab.hosts[2].kill();
 
     write(&lab.site().join("page"), "of the whole");
@@ -822,7 +829,7 @@ fn send_once(lab: &Lab, target: &str, name: &str, text: &str) -> i32 {
     .code
 }
 
-/// What a command that sends from the first host's tree came to.
+/// Runs a command that sends from the first host's tree.
 fn by_hand(lab: &Lab, args: Vec<&str>) -> support::Ran {
     let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
     let socket = lab.hosts[0].socket();
@@ -836,7 +843,7 @@ fn text(lab: &Lab, host: usize, name: &str) -> Option<String> {
     std::fs::read_to_string(lab.hosts[host].tree().join(name)).ok()
 }
 
-/// Two hosts with a release of the whole, of which the first sends.
+/// Makes two hosts with a whole release; the first one sends parts.
 fn senders(excludes: &str) -> Option<Lab> {
     let mut lab = Lab::loopback_idle()?;
     lab.spec(&format!("{excludes}\n{}", support::DELETE));
@@ -874,7 +881,7 @@ fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
         is_current(&lab)
     });
 
-    // Nobody else is left to give it.
+    // No other host is left to serve the release.
     lab.hosts[1].kill();
     join(&mut lab, "web3");
     until("a new host to be complete", || {
@@ -889,7 +896,7 @@ fn the_host_that_sends_has_what_it_sent_and_gives_it_to_others() {
             .contains("none behind")
     });
 
-    // What it sends next follows.
+    // The next part from this host follows.
     lab.hosts[1].start();
     until("all to be there", || {
         status(&lab).len() == 3 && is_quiet(&lab, 3)
@@ -920,7 +927,7 @@ fn parts_for_some_hosts_keep_no_other_host_from_the_rest() {
             .contains("none behind")
     });
 
-    // Of those that hold parts that are not for the new hosts, one stays at a time.
+    // One host at a time remains that holds a part not meant for the new host.
     for (stays, name, has) in [(1, "db2", false), (2, "web3", true)] {
         for host in [0, 1, 2] {
             if host == stays {
@@ -993,7 +1000,7 @@ fn a_receiver_that_was_away_takes_no_part_before_those_that_it_missed() {
 #[test]
 fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
     let Some(mut lab) = senders("") else { return };
-    // Changed at the sender since it was sent: that is not for the others yet.
+    // Changed at the sender after the transfer: the new content is not for other hosts yet.
     assert_eq!(send_once(&lab, "*", "changed", "as sent"), 0);
     write(&lab.hosts[0].tree().join("changed"), "not sent yet");
     let has = |lab: &Lab, host: usize, n: usize| {
@@ -1005,7 +1012,8 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
                 text(lab, host, &name).as_deref() == Some(n.to_string().as_str())
             })
     };
-    // Files and whole directories, of which something goes later; one has a file of the host's own.
+    // Files and whole directories; one file is removed later, and one directory has a file of the
+    // host's own.
     for n in 0..17 {
         let number = n.to_string();
         assert_eq!(send_once(&lab, "*", &format!("many/file{n}"), &number), 0);
@@ -1024,7 +1032,7 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
             by_hand(&lab, vec!["sync", "-r", "dir/of2"]).exits(0);
         }
     }
-    // What hosts have of their own is not deleted for it, so those that are sent without deleting are merged alone.
+    // A host's own files must survive, so parts sent without deletion are merged separately.
     assert_eq!(said(&lab, "parts sent again in one"), 1);
     assert_eq!(text(&lab, 1, "dir/of3/own").as_deref(), Some("own"));
     std::fs::remove_file(lab.hosts[1].tree().join("dir/of3/own")).expect("there");
@@ -1054,12 +1062,12 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
             .err
             .contains("none behind")
     });
-    // The whole, those in one of each kind, and what came after them.
+    // The whole, one merged part of each kind, and the parts after the merge.
     let taken = lab.hosts[2].log().matches("CommitReport").count();
     assert!(taken <= 24, "{taken}: {}", lab.hosts[2].log());
 }
 
-/// Something of the first host's tree that is sent by hand; says what to compare where.
+/// Sends a random part of the first host's tree, and returns the paths to compare on each host.
 fn part(lab: &Lab, rng: &mut fastrand::Rng, count: usize) -> Vec<String> {
     let top = lab.hosts[0].tree();
     let dir = ["a", "a/b", "c", "c/d"][rng.usize(..4)];
@@ -1081,7 +1089,7 @@ fn part(lab: &Lab, rng: &mut fastrand::Rng, count: usize) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-/// Deploys, sends of every kind and new hosts in random order, from this seed.
+/// Runs deployments, all kinds of `send` and new hosts in random order, from this seed.
 fn sent(seed: u64) -> Option<()> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut lab = senders("exclude = [\"*.log\"]")?;
@@ -1091,7 +1099,8 @@ fn sent(seed: u64) -> Option<()> {
             0 => {
                 support::copy(&lab.hosts[0].tree(), &lab.site());
                 write(&lab.site().join("page"), count.to_string());
-                // By the key of what was sent, whose serials count: all hosts are at one address here, which is one voice.
+                // Signed by the key of the sent parts, so that the serials are shared. All hosts
+                // have one address here and count as one voice.
                 let key = lab.path("sender");
                 let ran = lab.makuo(&["deploy", "www.toml", "--key", key.to_str().expect("UTF-8")]);
                 told.push(format!("deploy: {}", ran.exits(0).code));
@@ -1119,7 +1128,8 @@ fn sent(seed: u64) -> Option<()> {
     join(&mut lab, "last");
     told.push("last comes".to_string());
 
-    // Complete, or it says what it lacks; what was sent to some is theirs.
+    // The host is complete or reports missing content; parts sent to selected hosts are not for
+    // others.
     let differs = |host: usize| {
         let all = differences(&lab.hosts[1].tree(), &lab.hosts[host].tree());
         let lines = all
@@ -1163,7 +1173,7 @@ fn sent(seed: u64) -> Option<()> {
     Some(())
 }
 
-/// `MAKUO_SENDS=100` runs so many, from `MAKUO_SENDS_SEED` on.
+/// `MAKUO_SENDS=100` sets the number of runs, `MAKUO_SENDS_SEED` the first seed.
 #[test]
 fn a_new_host_is_complete_or_says_what_it_lacks_whatever_was_sent_before() {
     let first = number("MAKUO_SENDS_SEED", 1);

@@ -1,4 +1,4 @@
-//! The command line as a person and a script meet it: the built binary, its output and its exit codes.
+//! The command line for people and scripts: the built binary, its output and its exit codes.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -246,7 +246,7 @@ fn a_command_without_a_group_key_says_how_to_make_one() {
         "{result}"
     );
 
-    // The way out is said, for people and for scripts.
+    // The message names the remedy, in text and in JSON.
     let plain = [
         "members",
         "--plain",
@@ -352,7 +352,7 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     assert!(err(&again).contains("exists"), "{}", err(&again));
     assert_eq!(std::fs::read(&key).expect("readable"), before);
 
-    // One that is missing is made, and the other stays.
+    // A missing file is created, and the existing one stays.
     let secret = std::fs::read(&group).expect("readable");
     std::fs::remove_file(&key).expect("mine");
 
@@ -384,7 +384,7 @@ fn keygen_makes_a_key_once_and_prints_the_line_for_hosts() {
     assert_eq!(std::fs::read(&key).expect("readable"), before);
     assert_ne!(std::fs::read(&group).expect("readable"), secret);
 
-    // Only --group --force takes a group key away.
+    // Only --group --force replaces a group key.
     let secret = std::fs::read(&group).expect("readable");
     assert_eq!(code(&makuo(dir.path(), &["keygen", "--force"])), 0);
     assert_eq!(std::fs::read(&group).expect("readable"), secret);
@@ -434,7 +434,7 @@ fn a_reader_that_left_is_no_panic() {
     assert_eq!((code(&output), err(&output).as_str()), (0, ""));
 }
 
-/// Committed scripts are what users install; `MAKUO_BLESS=1 cargo test --test it cli::` writes them anew.
+/// Users install the committed scripts; `MAKUO_BLESS=1 cargo test --test it cli::` rewrites them.
 #[test]
 fn committed_completions_are_what_the_binary_prints() {
     for (shell, file) in [
@@ -458,7 +458,8 @@ fn committed_completions_are_what_the_binary_prints() {
     }
 }
 
-/// The pages of the manual are made from the same definition; `MAKUO_BLESS=1 cargo test --test it cli::` writes them anew.
+/// The manual pages are generated from the same definition;
+/// `MAKUO_BLESS=1 cargo test --test it cli::` rewrites them.
 #[test]
 fn committed_man_pages_are_what_the_binary_writes() {
     let dir = temp();

@@ -1,11 +1,12 @@
-//! What bash completes, with a daemon that runs: hosts, trees and specs.
+//! Bash completion with a running daemon: hosts, trees and specs.
 
 use std::process::Command;
 
 use crate::support::run::try_tool;
 use crate::support::{Lab, skipped, until, write};
 
-/// Loads the committed script and completes the line that its arguments are, the last of them being typed.
+/// Loads the committed script and completes the command line given as arguments; the last one is
+/// incomplete.
 const COMPLETE: &str = r#"
 makuo() { "$MAKUO" "$@"; }
 source "$SCRIPT"

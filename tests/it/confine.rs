@@ -1,4 +1,5 @@
-//! The daemon as another user: its rights, what it can still do, and what runs beside it.
+//! The daemon as an unprivileged user: its capabilities, their use, and the processes beside the
+//! daemon.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
@@ -10,7 +11,7 @@ use crate::support::{DELETE, Lab, Ran, is_root, read, skipped, write};
 const RIGHTS: u64 = 0b11011;
 const NOBODY: u32 = 65534;
 
-/// A host whose daemon runs as nobody.
+/// Makes a host with a daemon that runs as nobody.
 fn lab() -> Option<Lab> {
     if !is_root() {
         skipped("only root may become another user");
@@ -100,7 +101,7 @@ fn it_still_puts_any_owner_and_mode_in_place() {
 
     assert_eq!(owner(&tree.join("dir")), (12_345, 54_321, 0o2750));
 
-    // What is there belongs to others now, and so does the state after a new start.
+    // The files belong to other users now, and after a restart so does the state.
     lab.hosts[0].restart();
     write(&site.join("theirs"), "longer");
     std::fs::remove_file(site.join("dir/shared")).expect("there");
@@ -201,7 +202,7 @@ fn a_user_who_came_while_a_confined_daemon_runs_is_known_though_it_reads_nothing
     chown(&page, Some(1), Some(0)).expect("root may");
     lab.deploy(&[]).exits(3).says(&["daemon"]);
 
-    // As useradd does it: another file under the same name.
+    // Like useradd: a new file under the same name.
     let all = String::from_utf8(read(&etc.join("passwd"))).expect("text");
     write(
         &etc.join("passwd+"),
@@ -241,7 +242,7 @@ fn a_daemon_that_is_kept_to_its_tree_cannot_exchange_it() {
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 
-    // Where its configuration says so, it reaches the directory that the tree is in.
+    // If configured, the daemon has access to the tree's parent directory.
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"swap\"\n"));
     write(&lab.site().join("a"), "c");
     lab.hosts[0].rule("swap = true");
@@ -267,7 +268,7 @@ fn devices_are_made_where_the_host_says_so_and_nowhere_else() {
         return;
     }
 
-    // Without the right the path is named, and nothing of the release is put in place.
+    // Without the capability, the error names the path, and no part of the release is committed.
     write(&lab.site().join("page"), "new");
     lab.deploy(&[]).exits(3).says(&["null"]);
     assert_eq!(read(&lab.hosts[0].tree().join("page")), b"old");
@@ -278,7 +279,7 @@ fn devices_are_made_where_the_host_says_so_and_nowhere_else() {
     lab.all_same(&lab.site());
 }
 
-/// What the daemon at `socket` says to a user who asks it to send.
+/// Asks the daemon at `socket` to send, as user `user`, and returns the result.
 fn asked_by(lab: &Lab, socket: &Path, user: u32) -> Ran {
     use std::os::unix::process::CommandExt;
     let mut command = std::process::Command::new(lab.path("makuo"));
@@ -337,7 +338,7 @@ fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mo
             mode,
             "{name}"
         );
-        // Somebody made it open to all.
+        // Access is opened to all users.
         open(&lab.path(name), 0o755);
         open(&socket, 0o666);
         for user in [0, NOBODY, OTHER] {
@@ -347,7 +348,7 @@ fn the_control_socket_is_for_root_the_daemons_user_and_its_group_whatever_its_mo
                 lets_in.contains(&user),
                 "{name} {user}: {ran}"
             );
-            // Who is let in is told what is missing: this host has no key.
+            // An admitted user gets the next error: this host has no key.
             assert!(
                 ran.err.contains(REFUSED) || ran.err.contains("page") || ran.err.contains("key"),
                 "{ran}"

@@ -1,4 +1,5 @@
-//! The console as msync and telnet see it: transcripts over TCP and a unix socket, the password, and who hangs up.
+//! The console for msync and telnet: transcripts over TCP and a unix socket, the password, and
+//! closed connections.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -188,7 +189,7 @@ fn the_console_says_what_the_old_one_said() {
     std::fs::remove_file(old.base(2).join("sub/y")).expect("there");
     std::os::unix::fs::symlink("/etc", old.base(0).join("way")).expect("new");
 
-    // The network's port is in the configuration; -p would be both.
+    // The configuration sets the network's port; -p would set both ports.
     old.console(
         0,
         &format!("listen = \"127.0.0.1:{port}\"\nsocket = {socket:?}"),
@@ -217,7 +218,7 @@ fn the_console_says_what_the_old_one_said() {
     });
 
     Plain::unix(&socket).play(WRITES);
-    // What is not here any more goes with `sync`, and only below the path.
+    // `sync` deletes files missing at the sender, but only below the path.
     write(&old.base(1).join("other"), "stays");
     std::fs::remove_file(old.base(0).join("sub/x")).expect("there");
     Plain::tcp(port).play(DELETES);
@@ -249,13 +250,13 @@ fn the_console_says_what_the_old_one_said() {
         assert!(plain.is_over(), "{word}");
     }
 
-    // Commands that come at once are answered one after the other.
+    // Pipelined commands are answered one after the other.
     let mut plain = Plain::tcp(port);
     plain.say(b"echo one\necho two\r\n\nquit\n");
     assert_eq!(plain.until(b"> > "), "> one\n> two\n");
     assert!(plain.is_over());
 
-    // A line without an end is not waited for: who is gone is gone.
+    // An unterminated line does not block: a closed connection ends the session.
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     plain.say(&[b'x'; 20_000]);
@@ -264,11 +265,11 @@ fn the_console_says_what_the_old_one_said() {
     assert!(!old.log(0).contains("panicked"), "{}", old.log(0));
 }
 
-/// What a page, or a program that is made to ask for an address, can say to the port.
+/// Requests that a web page, or a program tricked into a request, can send to the port.
 const REQUESTS: [&str; 4] = [
     "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nsend -r\r\nsync gone\r\nquit\r\n",
     "GET /%0d%0asend%20-r HTTP/1.0\r\nX: y\r\nsend -r\r\n\r\n",
-    // A page that was made to be of this address chooses the method.
+    // A page rebound to this address can choose the method.
     "send / HTTP/1.1\r\nHost: x\r\n\r\nsend -r\r\n",
     "\x16\x03\x01\x02\nsend -r\n",
 ];
@@ -321,7 +322,7 @@ fn a_request_of_http_never_runs_a_command() {
         assert!(unharmed(&old), "{post:?}");
     }
 
-    // The same lines, said by a client of the console, do it.
+    // The same lines work from a console client.
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     assert_eq!(plain.ask("send -r page"), "");
@@ -329,7 +330,8 @@ fn a_request_of_http_never_runs_a_command() {
     assert_eq!(read(&old.base(1).join("page")), b"new");
 }
 
-/// Says `lines` to the console at `port` as user `uid`, from a process of its own; all of the answer.
+/// Sends `lines` to the console at `port` as user `uid`, from a separate process, and returns the
+/// whole answer.
 fn said_by(uid: u32, port: u16, lines: &str) -> String {
     let script = "exec 3<>/dev/tcp/127.0.0.1/$1; printf \"$2\" >&3; timeout 20 cat <&3";
     let ids = [
@@ -371,7 +373,7 @@ fn over_tcp_only_root_and_the_daemons_user_change_others_without_a_password() {
             told.contains("(dryrun) [update:page]") && told.contains("mk2: NG page"),
             "{told}"
         );
-        // A socket that is closed at once belongs to nobody, and is shown as root's.
+        // A socket closed at once has no owner, and the kernel shows root instead.
         for _ in 0..20 {
             let script = "exec 3<>/dev/tcp/127.0.0.1/$1; printf 'send -r\\n' >&3; exec 3>&-";
             let ids = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -407,7 +409,7 @@ fn without_the_old_name_there_is_no_port_unless_told_and_it_needs_the_password()
         "[sender]\nkey = {key:?}\n[console]\npassword = {password:?}"
     ));
     host.start();
-    // By the descriptors of the process and the kernel's table of sockets that listen.
+    // Compares the process's descriptors with the kernel's table of listening sockets.
     let listens = |pid: u32| {
         let table = String::from_utf8(read(std::path::Path::new("/proc/net/tcp"))).expect("text");
         let inodes = table
@@ -446,7 +448,7 @@ fn without_the_old_name_there_is_no_port_unless_told_and_it_needs_the_password()
     host.setting(&format!("[sender]\nkey = {key:?}"));
     host.flags = Some([flags, console.to_vec()].concat());
     host.start();
-    // Not even root's.
+    // Root is refused as well.
     let mut plain = Plain::tcp(port);
     plain.until(b"> ");
     for command in ["send -r", "sync -r", "dsync -r"] {
@@ -465,7 +467,7 @@ fn msync_says_nothing_to_somebody_elses_listener() {
     }
 
     let Some(old) = Old::loopback(1) else { return };
-    // The socket is whose the thread is that makes it.
+    // The owner of a socket is the user of the thread that creates the socket.
     let listener = std::thread::spawn(|| {
         nix::unistd::setfsuid(65_534.into());
         std::net::TcpListener::bind("127.0.0.1:0")
@@ -507,7 +509,7 @@ fn who_hangs_up_takes_the_command_back() {
     );
     old.start(1, &["-o"]);
 
-    // 8 MiB at a megabit take a minute.
+    // 8 MiB take a minute at one megabit.
     let path = socket.to_str().expect("UTF-8").to_string();
     old.start(0, &["-U", &path, "-T", "1"]);
     old.know_each_other(Some(&socket));
@@ -523,7 +525,8 @@ fn who_hangs_up_takes_the_command_back() {
         "the others' commands are told"
     );
 
-    // A second command about the same tree waits for the first, and goes when its client does.
+    // A second command on the same tree waits for the first, and is dropped when its client
+    // disconnects.
     let mut waiting = Plain::unix(&socket);
     waiting.until(b"> ");
     waiting.say(b"send -n -r\n");
@@ -539,7 +542,7 @@ fn who_hangs_up_takes_the_command_back() {
     old.msync_at(0, Some(&socket), &["small"]).exits(0);
     assert_eq!(read(&old.base(1).join("small")), b"small");
 
-    // The daemon's end takes it back, too.
+    // The end of the daemon also reverts the command.
     let mut plain = Plain::unix(&socket);
     plain.until(b"> ");
     plain.say(b"send big\n");
@@ -578,7 +581,8 @@ fn a_password_is_asked_for() {
     plain.say(b"sesame\r\n");
     assert_eq!(plain.until(b"> "), "");
     assert_eq!(plain.ask("send -r"), "error: this server can't send\n");
-    // An older client knows another prompt, and gets it when it does not answer the first.
+    // An older client expects another prompt, and gets that prompt after leaving the first
+    // unanswered.
     let mut older = Plain::unix(&socket);
     older.until(b"\r\npassword: \x1b]E");
     older.say(b"sesame\r\n");
@@ -592,7 +596,7 @@ fn a_password_is_asked_for() {
         ran.err.contains("asks for a password") && ran.err.lines().count() == 1,
         "{ran}"
     );
-    // SIGHUP takes the new one.
+    // SIGHUP loads the new password.
     write(&password, "barley\n");
     nix::sys::signal::kill(old.pid(0), nix::sys::signal::Signal::SIGHUP).expect("runs");
     until("the new password", || old.log(0).contains("keys"));
@@ -627,7 +631,8 @@ fn passwords_are_not_tried_faster_over_more_connections() {
         .iter_mut()
         .for_each(|thief| drop(thief.until(b"error: wrong password")));
 
-    // Two at a time, and two seconds each: the third has waited for one of the others. A slow machine takes longer.
+    // Two at a time, two seconds each: the third has waited for one of the others. A slow machine
+    // takes longer.
     assert!(watch.read() >= Duration::from_secs(4), "{:?}", watch.read());
     let mut owner = Plain::unix(&socket);
     owner.until(b"password: \x1bE");

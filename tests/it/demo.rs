@@ -1,10 +1,10 @@
-//! `makuo demo` as a person meets it: it works anywhere, and leaves nothing behind.
+//! `makuo demo` for a first-time user: works on any machine and leaves no files behind.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Runs the demo by way of `wrapper`, with everything that it may write to below `home`.
+/// Runs the demo through `wrapper`, with all writable paths below `home`.
 fn demo(wrapper: &[&str], program: &Path, home: &Path) -> Output {
     let mut words = wrapper
         .iter()
@@ -71,7 +71,7 @@ fn the_demo_needs_no_root() {
     let dir = tempfile::tempdir().expect("a directory");
     let (program, home) = (dir.path().join("makuo"), dir.path().join("home"));
 
-    // The build directory need not be open to others.
+    // Other users may have no access to the build directory.
     std::fs::copy(env!("CARGO_BIN_EXE_makuo"), &program).expect("copied");
     std::fs::create_dir(&home).expect("new");
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");

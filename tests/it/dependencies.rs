@@ -1,5 +1,5 @@
-//! What is built in: where it comes from, and under which licences. The policy is that of .cargo/deny.toml, which
-//! `cargo deny check` holds as well, with the network and advisories besides.
+//! Sources and licences of dependencies. The policy is in .cargo/deny.toml, which
+//! `cargo deny check` enforces as well, along with network access and advisories.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The registry as Cargo.lock names it.
+/// The registry's name in Cargo.lock.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 fn root() -> &'static Path {
@@ -19,7 +19,7 @@ fn toml(name: &str) -> toml::Table {
     text.parse().unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// The licences that .cargo/deny.toml allows.
+/// Returns the licences allowed by .cargo/deny.toml.
 fn allowed() -> BTreeSet<String> {
     let list = toml(".cargo/deny.toml")["licenses"]["allow"]
         .as_array()
@@ -98,7 +98,8 @@ fn every_licence_is_allowed() {
 
     let told = cargo(&args);
     if !told.status.success() {
-        // What is not of this platform need not have been fetched; what is was built just now.
+        // Dependencies of other platforms need not be fetched; those of this platform were just
+        // built.
         let why = String::from_utf8_lossy(&told.stderr).into_owned();
         eprintln!("skipped: {why}");
         assert!(why.contains("--offline"), "{why}");
@@ -150,7 +151,7 @@ fn expressions_of_licences_are_understood() {
     }
 }
 
-/// Whether an SPDX expression (or the older `A/B`) leaves a choice among what is allowed.
+/// Returns true if an SPDX expression (or the older `A/B`) permits an allowed licence.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let spaced = expression
         .replace('(', " ( ")
@@ -161,7 +162,7 @@ fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     either(&mut rest, allowed) == Some(true) && rest.is_empty()
 }
 
-/// `None`: no expression.
+/// Returns `None` for an invalid expression.
 fn either(rest: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
     let mut fine = both(rest, allowed)?;
     while let Some(after) = rest.strip_prefix(&["OR"]) {
@@ -189,7 +190,7 @@ fn one(rest: &mut &[&str], allowed: &BTreeSet<String>) -> Option<bool> {
         return Some(fine);
     }
 
-    // With an exception it is another licence.
+    // An exception makes a different licence.
     if let [with, exception, after @ ..] = *rest
         && *with == "WITH"
     {

@@ -1,6 +1,7 @@
-//! Random pairs of trees, released one over the other through the library, and judged by rsync.
+//! Random pairs of trees, released one over the other through the library and compared by rsync.
 //!
-//! `MAKUO_PAIRS` says how many (40), `MAKUO_SEED` replays: every failure names the seed of its pair.
+//! `MAKUO_PAIRS` sets the number of pairs (40), `MAKUO_SEED` replays one: every failure names the
+//! seed of its pair.
 
 #![allow(clippy::unwrap_used, reason = "what a test makes has to be made")]
 
@@ -53,7 +54,7 @@ struct Node {
 
 type Model = BTreeMap<PathBuf, Node>;
 
-/// What this machine lets a test make.
+/// Capabilities of this machine.
 #[derive(Clone, Copy)]
 struct Able {
     root: bool,
@@ -183,7 +184,7 @@ fn node(rng: &mut Rng, able: Able, files: &[PathBuf], path: &Path) -> Node {
         _ => Kinds::Fifo,
     };
 
-    // Only what is looked into by name has to be a directory.
+    // Only paths with rules for their content have to be directories.
     let kind = if guarded && matches!(path.to_str(), Some("cache" | "uploads")) {
         Kinds::Dir
     } else {
@@ -220,7 +221,7 @@ fn grow(rng: &mut Rng, able: Able, model: &mut Model, below: &Path, depth: u32) 
     }
 }
 
-/// Another tree that has much in common with `old`.
+/// Makes a tree with much in common with `old`.
 fn mutated(rng: &mut Rng, able: Able, old: &Model) -> Model {
     let mut new = old.clone();
     for path in old.keys() {
@@ -334,7 +335,7 @@ fn make(top: &Path, model: &Model, able: Able, rng: &mut Rng) {
         }
     }
 
-    // The links above changed times of directories.
+    // The links above changed the times of directories.
     for (path, node) in model.iter().rev() {
         stamp(&top.join(path), node.time);
     }
@@ -385,7 +386,7 @@ fn stamp(at: &Path, (secs, nanos): (i64, i64)) {
     rustix::fs::utimensat(CWD, at, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// The filesystem's own clock, which is what stamps files.
+/// Returns the filesystem's own clock, the source of file times.
 fn clock(dir: &Path) -> SystemTime {
     let at = dir.join("clock");
     std::fs::write(&at, "").unwrap();
@@ -496,10 +497,10 @@ fn judge(args: &[&str], here: &Path, there: &Path) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
-/// Without the directories that stay for what is excluded in them, and without times: a dry run of rsync would delete them, and only a
-/// real one finds that they are not empty.
+/// Removes times from rsync's output, and directories kept for their excluded content: a dry run
+/// lists such directories as deleted, while a real run finds them not empty.
 fn without_kept(said: &str, www: &Path) -> String {
-    // With an exclude for names in any directory the time of a directory alone is not released.
+    // With an exclude for names in any directory, a directory's time alone is not released.
     let is_time = |line: &str| line.starts_with(".d..t......");
     let is_kept = |line: &str| match line
         .strip_prefix("*deleting   ")
@@ -529,7 +530,7 @@ fn keeps(dir: &Path, path: &Path) -> bool {
         })
 }
 
-/// rsync shows bytes that are no text as `\#` and three octal digits.
+/// Decodes rsync's escapes: non-text bytes are printed as `\#` and three octal digits.
 fn unescaped(mut shown: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     while let Some((&first, rest)) = shown.split_first() {
@@ -580,7 +581,7 @@ fn copy(able: Able, from: &Path, to: &Path) {
     judge(&args, from, to);
 }
 
-/// What is excluded or protected, and how it is.
+/// Lists excluded and protected paths with their details.
 fn guarded(top: &Path) -> Vec<String> {
     let (mut all, mut open) = (Vec::new(), vec![top.to_path_buf()]);
     while let Some(dir) = open.pop() {
@@ -632,7 +633,7 @@ fn rules(rng: &mut Rng, able: Able) -> Rules {
     }
 }
 
-/// Whether the release was put there (else it was refused, and nothing changed).
+/// Returns true if the release was committed. A refused release must leave the tree unchanged.
 fn release(pair: &mut Pair, rng: &mut Rng, able: Able, source: &Path) -> bool {
     let www = pair.www();
     let rules = rules(rng, able);
@@ -732,7 +733,7 @@ fn random_trees_become_what_rsync_would_make_them() {
     let pairs = number("MAKUO_PAIRS").unwrap_or(40);
     let first = number("MAKUO_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
 
-    // In memory, unless somebody says where: nothing here asks what a disk does.
+    // In memory by default: no check here depends on a disk.
     let memory = Path::new("/dev/shm");
     let dir = match std::env::var_os("TMPDIR").is_none() && memory.is_dir() {
         true => tempfile::tempdir_in(memory),

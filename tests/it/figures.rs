@@ -1,4 +1,4 @@
-//! What a change costs on the network.
+//! Network cost of a change.
 
 use crate::support::{Lab, Noise, read, write};
 

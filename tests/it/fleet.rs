@@ -1,10 +1,11 @@
-//! A fleet switches as a whole: votes before the commit, batches, health after it, and the way back.
+//! Fleet-wide commits: votes before the commit, batches, health checks afterwards, and reverts.
 
 use std::path::{Path, PathBuf};
 
 use crate::support::{self, DELETE, Lab, Noise, Ran, copy, same, until, write};
 
-/// Five hosts with a first release, of which `old` is a copy, and then with `rules`; the source has a second release.
+/// Makes five hosts with a first release, copied to `old`, and then with `rules`; the source has a
+/// second release.
 fn fleet(rules: impl Fn(&Lab, usize) -> Option<String>) -> Option<Lab> {
     let mut lab = Lab::network(5)?;
     Noise::new(1).tree(&lab.site(), 20, 2000);
@@ -26,12 +27,12 @@ fn fleet(rules: impl Fn(&Lab, usize) -> Option<String>) -> Option<Lab> {
     Some(lab)
 }
 
-/// A shell's script as a hook.
+/// Makes a hook from a shell script.
 fn hook(key: &str, script: &str) -> String {
     format!("{key} = [\"/bin/sh\", \"-c\", {script:?}]")
 }
 
-/// Adds what a hook is told to the lab's file `log`.
+/// Appends a hook's environment to the lab's file `log`.
 fn note(lab: &Lab) -> String {
     let words =
         "$MAKUO_HOST $MAKUO_PHASE $MAKUO_CAUSE $MAKUO_TREE@$MAKUO_SERIAL $(cat $MAKUO_PATH/page)";
@@ -59,7 +60,7 @@ const REVERT: &str = "[commit]\non_failure = \"revert\"\n";
 
 #[test]
 fn one_unhealthy_host_takes_all_of_them_back() {
-    // Healthy as long as the page is the old one.
+    // Healthy while the page is the old one.
     let sick = "echo the page says $(cat $MAKUO_PATH/page); grep -q old $MAKUO_PATH/page";
     let Some(lab) = fleet(|lab, n| {
         let health = if n == 4 {
@@ -102,7 +103,7 @@ fn one_unhealthy_host_takes_all_of_them_back() {
         "{ran}"
     );
 
-    // What was restarted with the new release is restarted with the old one.
+    // Services restarted with the new release are restarted with the old one.
     let notes = noted(&lab);
     assert_eq!(
         notes
@@ -122,7 +123,7 @@ fn one_unhealthy_host_takes_all_of_them_back() {
         "{notes:?}"
     );
 
-    // The same where the whole tree is exchanged.
+    // The same with an exchange of the whole tree.
     lab.spec(&format!("{DELETE}{REVERT}layout = \"swap\"\n"));
 
     let human = lab.makuo(&["deploy", "www.toml"]).exits(3);
@@ -135,7 +136,7 @@ fn one_unhealthy_host_takes_all_of_them_back() {
 
     lab.all_same(&lab.path("old"));
 
-    // It is the release that was at fault: a later one goes in.
+    // The release itself failed: a later one is accepted.
     write(&lab.site().join("page"), "older than old");
     lab.deploy(&[]).exits(0);
 
@@ -161,7 +162,7 @@ fn a_sick_host_is_named_where_nobody_goes_back() {
     assert_eq!(state(&ran, "web1"), "committed", "{ran}");
     ran.says(&["exit status 7", "no reload"]);
 
-    // Nothing changes, and what failed runs again.
+    // No file changes, and the failed hook runs again.
     lab.hosts[1].restart();
     lab.makuo(&["status", "www"])
         .exits(0)
@@ -207,7 +208,7 @@ fn a_recheck_finds_the_host_that_became_unhealthy_and_no_deploy_passes_over_it()
         .says(&["web4", "exit status 1"]);
 
     assert_eq!(state(&ran, "web4"), "unhealthy", "{ran}");
-    // It is known from now on, though hosts of earlier batches are well.
+    // The failure is remembered from now on, although earlier batches are healthy.
     let ran = lab.deploy(&[]).exits(4);
     assert_eq!(state(&ran, "web4"), "unhealthy", "{ran}");
     assert_eq!(state(&ran, "web1"), "unchanged", "{ran}");
@@ -232,7 +233,7 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     };
 
     write(&lab.site().join("big"), Noise::new(2).bytes(3 << 20));
-    // web4 and web5 say no.
+    // web4 and web5 vote no.
     let ran = lab.deploy(&[]).exits(3).says(&["before hook"]);
     assert!(ran.result()["bytes_sent"].as_u64() > Some(3 << 20), "{ran}");
     lab.all_same(&lab.path("old"));
@@ -240,13 +241,13 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     assert_eq!(state(&ran, "web1"), "aborted", "{ran}");
 
     assert_eq!(noted(&lab).len(), 2, "{:?}", noted(&lab));
-    // Once they agree they are asked once, before anything changes, and run `after` once.
+    // After agreement, `before` runs once before any change, and `after` runs once.
     write(&lab.path("yes"), "");
     forget(&lab);
     let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 
-    // What was staged then is not sent again.
+    // Content staged in the first attempt is not sent again.
     assert!(ran.result()["bytes_sent"].as_u64() < Some(200_000), "{ran}");
     let mut notes = noted(&lab);
     notes.sort();
@@ -319,7 +320,7 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
         assert_eq!(state(&ran, host), "aborted", "{ran}");
     }
 
-    // With the way back, the canary goes back, too.
+    // With revert enabled, the canary reverts, too.
     lab.spec(&format!(
         "{DELETE}[commit]\nbatches = [1]\non_failure = \"revert\"\n"
     ));
@@ -383,7 +384,7 @@ fn a_canary_that_failed_is_checked_again_by_every_deploy() {
 
 #[test]
 fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
-    // The first batch waits for a file, so that there is a time between.
+    // The first batch waits for a file, which leaves time between the batches.
     let Some(mut lab) = fleet(|lab, n| {
         let wait = format!(
             "while test ! -e {}; do sleep 0.05; done",
@@ -412,12 +413,12 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     write(&lab.path("go"), "");
     let ran = deploy.wait().exits(4).says(&["web3"]);
 
-    // It was ready when the order went out.
+    // The host was ready when the order was sent.
     assert_eq!(state(&ran, "web3"), "unknown", "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
     same(&lab.path("old"), &lab.hosts[2].tree());
 
-    // When it is back it is told apart from the others.
+    // After its return, the host is listed separately from the others.
     lab.hosts[2].start();
     let ran = lab.makuo(&["status", "www", "--json"]).exits(0);
     for event in ran.events().iter().filter(|e| e["event"] == "host") {
@@ -437,14 +438,14 @@ fn a_host_that_dies_between_ready_and_commit_is_told_apart() {
     lab.all_same(&lab.site());
 }
 
-/// The path of a file that stops a hook until it is there.
+/// Returns the path of a file, and a script that blocks until the file exists.
 fn gate(lab: &Lab) -> (PathBuf, String) {
     let go = lab.path("go");
     let wait = format!("while test ! -e {}; do sleep 0.05; done", go.display());
     (go, wait)
 }
 
-/// A deploy whose answers are waited for no longer than two seconds.
+/// Starts a deployment with an answer timeout of two seconds.
 fn impatient(lab: &Lab) -> support::Running {
     lab.start(&[
         "deploy",
@@ -504,7 +505,7 @@ fn a_host_that_falls_silent_before_it_is_ordered_to_commit_is_as_before() {
     until_state(&mut deploy, "web2", "ready");
     lab.hosts[1].place.cut("output", "");
 
-    // Asked to prepare, and not heard any more: nobody is ordered to commit.
+    // The host goes silent after the request to prepare: no host is ordered to commit.
     let ran = deploy.wait().exits(3);
     assert_eq!(state(&ran, "web2"), "absent", "{ran}");
     write(&gate(&lab).0, "");
@@ -560,12 +561,12 @@ fn a_sender_that_hears_nothing_of_the_commit_does_not_say_that_no_host_changed()
         .count();
 
     match ran.code {
-        // The order went out.
+        // The order was sent.
         4 => assert!(
             unknown > 0 && ran.result()["unknown"].as_u64() == Some(unknown as u64),
             "{ran}"
         ),
-        // It did not, since not all were heard to be ready.
+        // The order was not sent, since not all hosts had reported ready.
         code => {
             assert_eq!(code, 3, "{ran}");
             lab.all_same(&lab.path("old"));
@@ -607,7 +608,7 @@ fn a_daemon_that_is_started_again_says_what_became_of_its_commit() {
     until_state(&mut deploy, "web2", "checking");
     lab.hosts[1].restart();
 
-    // Nobody waits for as long as a host may be silent.
+    // The command ends before the timeout for silent hosts.
     let ran = deploy.wait().exits(4);
     assert_eq!(state(&ran, "web2"), "checking", "{ran}");
     assert_eq!(state(&ran, "web3"), "committed", "{ran}");
@@ -638,7 +639,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
     }
 
     chattr("-a").expect("it ran before");
-    // Names go into the directory, and none out of it: what the release made there stays.
+    // The directory is append-only: files created by the release cannot be removed.
     let sick = hook(
         "after",
         &format!(
@@ -671,7 +672,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
         "the rest is undone"
     );
 
-    // The daemon starts and serves its other tree; this one takes nothing until it is whole.
+    // The daemon starts and serves its other tree; this tree accepts no release until repaired.
     lab.hosts[0].restart();
 
     lab.makuo(&["status"])
@@ -712,7 +713,7 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
         .exits(0)
         .says(&["tree docs is not served", "missing"]);
 
-    // Its disk comes while the daemon runs.
+    // The disk is mounted while the daemon runs.
     let keys = support::read(&lab.path("authorized_keys"));
 
     let keys = String::from_utf8(keys)
@@ -746,7 +747,7 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
     write(&lab.site().join("page"), "new");
     lab.makuo(&["deploy", "www.toml", "--expect", "1"]).exits(0);
 
-    // A file stands where the tree's directory belongs.
+    // A file is in the place of the tree's directory.
     let tree = lab.hosts[1].tree();
     std::fs::remove_dir(&tree).expect("empty");
     write(&tree, "no directory");
@@ -832,7 +833,7 @@ fn guards_hold_and_nothing_is_lost() {
     ran.says(&["empty"]);
 
     unchanged(&lab);
-    // Nine of them go; what is excluded or protected does not.
+    // Nine are deleted; excluded and protected files stay.
     std::fs::remove_dir(lab.site()).expect("empty");
     std::fs::rename(&parked, lab.site()).expect("moves");
     write(&lab.site().join("file0"), "x");
@@ -847,7 +848,7 @@ fn guards_hold_and_nothing_is_lost() {
     );
 }
 
-/// Reads every file of `dir` through one handle; the contents, but for what went while it was read.
+/// Reads every file of `dir` through one handle, and omits files that vanish meanwhile.
 fn read_through(dir: &std::fs::File, names: &[String]) -> Vec<Vec<u8>> {
     use std::os::fd::AsRawFd;
     let at = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
@@ -857,7 +858,7 @@ fn read_through(dir: &std::fs::File, names: &[String]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// A release of `names` is files that are each one letter over and over, as many as its number says.
+/// Makes a release of `names`: each file repeats one letter, with the release number as its length.
 fn release(site: &Path, names: &[String], number: usize) {
     for name in names {
         write(
@@ -867,7 +868,7 @@ fn release(site: &Path, names: &[String], number: usize) {
     }
 }
 
-/// The number of the release that `content` is of; fails on a torn file.
+/// Returns the release number of `content`, and fails on a torn file.
 fn number_of(content: &[u8]) -> usize {
     let number = (content.len() - 5_000) / 37;
     assert_eq!(content.len(), 5_000 + number * 37, "a torn file");
@@ -878,7 +879,8 @@ fn number_of(content: &[u8]) -> usize {
     number
 }
 
-/// Deploys 100 releases under the eyes of a reader, who is told whether a pass is of one release.
+/// Deploys 100 releases during continuous reads; with `one_release`, each pass must see a single
+/// release.
 fn under_the_eyes_of_a_reader(layout: &str, one_release: bool) {
     let Some(lab) = Lab::loopback(1) else { return };
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"{layout}\"\n"));

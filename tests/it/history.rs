@@ -1,35 +1,36 @@
-//! Random histories of a fleet against a model: what each host must have in the end, what `status` and `log` may say of it,
-//! and how each command must end.
+//! Random histories of a fleet, checked against a model: the final content of each host, the output
+//! of `status` and `log`, and the exit code of each command.
 //!
-//! `MAKUO_HISTORIES=20` runs so many histories, `MAKUO_HISTORY_SEED=7` begins with that one, `MAKUO_HISTORY_STEPS=12` says
-//! how long each is. The model knows releases by what the test put into them, never by what makuo says of them.
+//! `MAKUO_HISTORIES=20` sets the number of histories, `MAKUO_HISTORY_SEED=7` the first seed,
+//! `MAKUO_HISTORY_STEPS=12` the length of each. The model knows each release from the test's own
+//! actions, never from makuo's output.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::{self, DELETE, Lab, Ran, copy, differences_without, pause, write};
 
-/// The most hosts of a fleet; the first one also sends.
+/// Largest number of hosts; the first one also sends.
 const HOSTS: usize = 5;
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// What a tree holds: a version of the source, and files that were sent by hand since, each with its text.
+/// Content of a tree: a version of the source, and the text of each file sent by hand since.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Content {
     version: usize,
     sent: BTreeMap<String, String>,
 }
 
-/// A release as the model knows it.
+/// A release in the model.
 #[derive(Debug, Clone)]
 struct Release {
     content: Content,
     is_part: bool,
-    /// The only host that it is for.
+    /// The only target host, if any.
     only: Option<usize>,
-    /// It was stopped or taken back: nobody takes it.
+    /// Aborted or reverted: no host accepts the release.
     dead: bool,
 }
 
@@ -37,13 +38,13 @@ struct Release {
 struct Node {
     there: bool,
     alive: bool,
-    /// The release that it has.
+    /// The running release.
     runs: Option<u64>,
-    /// That failed its last health check here: it is not passed on.
+    /// The running release failed its last health check here, so peers cannot fetch a copy.
     sick: bool,
-    /// The highest release that it accepted.
+    /// Highest accepted release.
     highest: u64,
-    /// Whole releases that it keeps.
+    /// Retained whole releases.
     kept: BTreeSet<u64>,
 }
 
@@ -52,7 +53,7 @@ struct Model {
     rng: fastrand::Rng,
     releases: BTreeMap<u64, Release>,
     nodes: Vec<Node>,
-    /// The newest version of the source; each has a copy.
+    /// Newest version of the source; each version has a copy.
     version: usize,
     told: String,
 }
@@ -117,7 +118,8 @@ impl Model {
         self.runs(host).map(|release| &release.content)
     }
 
-    /// The content of all hosts that are there, when they have the same and none of it is dead or for some only.
+    /// Returns the common content of all present hosts, if equal, without dead releases and
+    /// releases for selected hosts.
     fn common(&self) -> Option<Content> {
         let alive = self.alive();
         let first = self.content(*alive.first()?)?.clone();
@@ -145,7 +147,7 @@ impl Model {
             .collect()
     }
 
-    /// A new version of the source.
+    /// Makes a new version of the source.
     fn change(&mut self) {
         self.version += 1;
         write(
@@ -221,7 +223,7 @@ impl Model {
         logs.collect::<Vec<_>>().join("\n")
     }
 
-    /// Takes note of a release, and of the hosts that have it.
+    /// Records a release and its hosts.
     fn record(&mut self, ran: &Ran, release: Release, hosts: &[usize]) {
         let Some(serial) = ran.result()["serial"].as_u64() else {
             panic!("{}: no serial: {ran}", self.told)
@@ -250,7 +252,8 @@ impl Model {
         }
     }
 
-    /// A deploy to all, of something new or of what was there; with a host whose health check fails, if it runs.
+    /// Deploys new or existing content to all hosts; the health check of the host `sick` fails if
+    /// run.
     fn deploy(&mut self, is_new: bool, more: &[&str], sick: Option<usize>) {
         if is_new {
             self.change();
@@ -285,7 +288,8 @@ impl Model {
         self.record(&ran, release, &[host]);
     }
 
-    /// A deploy of something new that fails at one host: all have it, the first one only, or nobody.
+    /// Deploys new content that fails at one host: afterwards all hosts, only the first, or none
+    /// have the release.
     fn fails(&mut self, host: usize) {
         self.change();
         let alive = self.alive();
@@ -311,7 +315,7 @@ impl Model {
                 self.record(&ran, release, &alive);
                 self.nodes[sick].sick = true;
             }
-            // Of one host alone the first batch is the last.
+            // With a single host, the first batch is also the last.
             1 => {
                 self.expect(&ran, &[4]);
                 self.record(
@@ -342,7 +346,7 @@ impl Model {
         }
     }
 
-    /// Whom a rollback of what runs now is for.
+    /// Returns the target of a rollback of the running release.
     fn targets(&self) -> Option<usize> {
         let alive = self.alive();
         let mut only: BTreeSet<Option<usize>> = alive
@@ -389,7 +393,7 @@ impl Model {
             .get(&now)
             .map(|release| release.content.clone());
 
-        // The newest other content that all of them had before.
+        // The newest other content that all hosts had before.
         let kept = |serial: &u64| alive.iter().all(|&host| self.has_kept(host, *serial));
         let earlier = self
             .releases
@@ -429,7 +433,7 @@ impl Model {
         }
     }
 
-    /// Whether a host keeps a release of the content of this one.
+    /// Returns true if a host retains a release with the same content.
     fn has_kept(&self, host: usize, serial: u64) -> bool {
         let content = &self.releases[&serial].content;
         self.nodes[host]
@@ -440,7 +444,8 @@ impl Model {
 
     fn rollback_to(&mut self) {
         let alive = self.alive();
-        // Of several of one content a host names the one that it runs, or the newest.
+        // Among several releases with the same content, a host names the running one, or the
+        // newest.
         let names = |host: usize, serial: u64| {
             let node = &self.nodes[host];
             let same = node
@@ -481,7 +486,7 @@ impl Model {
             .iter()
             .any(|&host| self.content(host) != Some(&goal));
 
-        // A file that came by hand and is gone again leaves its mark on the time of its directory.
+        // A file sent by hand and removed again changes the time of its directory.
         let is_touched = targets
             .iter()
             .any(|&host| self.runs(host).is_some_and(|release| release.is_part));
@@ -502,7 +507,7 @@ impl Model {
         }
     }
 
-    /// A file of the first host's tree, to all others: sent, or gone.
+    /// Sends a change of the first host's tree to all others: a new or removed file.
     fn send(&mut self) {
         let alive = self.alive();
         let Some(mut content) = self.common().filter(|_| alive.first() == Some(&0)) else {
@@ -618,7 +623,7 @@ impl Model {
         self.start(host);
     }
 
-    /// What hosts make up from each other, until nobody lacks anything that somebody can give.
+    /// Models the catch-up between hosts, until no missing release is available from a peer.
     fn catch_up(&mut self) {
         loop {
             let alive = self.alive();
@@ -638,7 +643,7 @@ impl Model {
                 let Some(&newest) = given.iter().rev().find(fits) else {
                     continue;
                 };
-                // Parts come after the whole that they belong to.
+                // Parts come after their whole.
                 let base = self
                     .releases
                     .range(..=newest)
@@ -655,7 +660,7 @@ impl Model {
         }
     }
 
-    /// Whether the tree of a host is as it must be.
+    /// Returns the difference between a host's tree and the model.
     fn wrong(&self, host: usize) -> Option<String> {
         let tree = self.lab.hosts[host].tree();
         let Some(content) = self.content(host) else {
@@ -690,7 +695,7 @@ impl Model {
         (sent != content.sent).then(|| format!("not {content:?}: {sent:?}"))
     }
 
-    /// What `status` says wrongly.
+    /// Returns the first error in the output of `status`.
     fn misspoken(&self) -> Option<String> {
         let all = self.status();
         let alive = self.alive();
@@ -706,7 +711,7 @@ impl Model {
             let is_right = known.map_or(self.content(host).is_none(), |known| {
                 known == self.content(host)
             });
-            // Nobody is behind who has the newest that is for him and is not dead.
+            // A host is up to date with the newest live release for that host.
             let newest = alive
                 .iter()
                 .filter(|host| good(host))
@@ -733,7 +738,7 @@ impl Model {
         None
     }
 
-    /// Waits until the fleet is as the model says, and looks whether it stays so.
+    /// Waits until the fleet matches the model, and checks that the state is stable.
     fn settle(&mut self) {
         self.catch_up();
         let watch = support::Stopwatch::start();
@@ -761,7 +766,7 @@ impl Model {
         }
 
         if self.rng.u8(..4) == 0 {
-            // Longer than hosts wait before they ask for what they lack.
+            // Longer than the delay before hosts request missing content.
             pause(std::time::Duration::from_millis(2500));
             for host in self.alive() {
                 let wrong = self.wrong(host);

@@ -1,18 +1,19 @@
-//! `makuo init`: from nothing to a sealed deploy with one file for the hosts, and what such a file cannot do.
+//! `makuo init`: from scratch to a sealed deployment with one file for the hosts, and the limits of
+//! such a file.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::support::{self, Lab, Ran, Running, copy, read, same, write};
 
-/// A lab whose commands have no key yet.
+/// Makes a lab with commands that have no key yet.
 fn lab() -> Option<Lab> {
     let lab = Lab::loopback_idle()?;
     std::fs::remove_dir_all(lab.path(".config")).expect("there");
     Some(lab)
 }
 
-/// Runs a command that knows no network, with the lab's directory as its home.
+/// Runs a command without network flags, with the lab's directory as its home.
 fn makuo(lab: &Lab, args: &[&str]) -> Ran {
     let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
     command
@@ -26,7 +27,7 @@ fn makuo(lab: &Lab, args: &[&str]) -> Ran {
     Running::start(&mut command).wait()
 }
 
-/// Unpacks `file` for a host whose configuration is `dir`/makuo.toml.
+/// Unpacks `file` for a host with the configuration `dir`/makuo.toml.
 fn unpack(lab: &Lab, file: &Path, dir: &str, more: &[&str]) -> Ran {
     let config = lab.path(dir).join("makuo.toml");
     let words = [
@@ -51,7 +52,7 @@ fn host_file(lab: &Lab) -> PathBuf {
     lab.path(".config/makuo/host.toml")
 }
 
-/// A host file for the tree www in `DIR/www`.
+/// Makes a host file for the tree www in `DIR/www`.
 fn init(lab: &Lab) -> PathBuf {
     let tree = format!("www={}", lab.path("host/www").display());
     makuo(lab, &["init", &tree]).exits(0);
@@ -68,7 +69,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
         assert_eq!(mode(&lab.path(".config/makuo").join(name)), 0o600, "{name}");
     }
 
-    // A person can read it, and so can any reader of TOML.
+    // The file is readable for people and for TOML parsers.
     let text = String::from_utf8(read(&host_file(&lab))).expect("text");
     let table: toml::Table = text.parse().expect("TOML");
     assert_eq!(table["format"].as_integer(), Some(1));
@@ -104,7 +105,7 @@ fn two_commands_and_a_copy_make_a_group_that_deploys() {
         "and nothing else"
     );
 
-    // The daemon needs no word about keys, and neither does the deploy.
+    // Neither the daemon nor the deployment needs options for keys.
     std::fs::create_dir_all(&tree).expect("mine");
 
     let mut daemon = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
@@ -177,7 +178,7 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
         }
     };
 
-    // Something else in the place of one: none of the three is written.
+    // If one target is occupied, none of the three files is written.
     for name in ["makuo.toml", "group.key", "authorized_keys"] {
         std::fs::remove_dir_all(lab.path("etc")).expect("mine");
         std::fs::create_dir(lab.path("etc")).expect("new");
@@ -200,14 +201,14 @@ fn what_is_there_stays_unless_a_word_says_otherwise() {
         has(&lab.path("was"));
     }
 
-    // The configuration of a package may go.
+    // The configuration of a package may be replaced.
     let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/makuo.toml");
     std::fs::copy(packaged, lab.path("etc/makuo.toml")).expect("room");
     set(&lab.path("etc/makuo.toml"), 0o644);
     unpack(&lab, &file, "etc", &[]).exits(0);
     has(&lab.path("was"));
 
-    // A link leads nowhere.
+    // A dangling link.
     std::fs::remove_file(lab.path("etc/group.key")).expect("mine");
     symlink(lab.path("elsewhere"), lab.path("etc/group.key")).expect("new");
     unpack(&lab, &file, "etc", &[]).exits(2);
@@ -276,7 +277,7 @@ fn a_file_that_means_harm_or_that_others_could_have_written_is_refused_whole() {
         .exits(2)
         .says(&["makuo can be written to by anybody", "chmod go-w"]);
 
-    // A user who may become root may bring root a file.
+    // Under sudo, root accepts a file of the invoking user.
     if support::is_root() {
         set(&lab.path(".config/makuo"), 0o700);
         std::os::unix::fs::chown(&file, Some(65_533), None).expect("root may");

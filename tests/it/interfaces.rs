@@ -1,4 +1,4 @@
-//! Deploys over interfaces that are not the plain one: narrow or wide ones, IPv6 ones, several of them.
+//! Deployments over unusual interfaces: small or large MTUs, IPv6, and several interfaces.
 
 use crate::support::{self, Lab, Noise, write};
 
@@ -6,7 +6,7 @@ fn flags(line: &str) -> Option<Vec<String>> {
     Some(line.split(' ').map(String::from).collect())
 }
 
-/// A lab whose hosts do not run yet, with a site of a few megabytes.
+/// Makes a lab with hosts not started yet and a source of a few megabytes.
 fn lab(hosts: usize, seed: u64) -> Option<Lab> {
     let lab = Lab::network_idle(hosts)?;
     let mut noise = Noise::new(seed);
@@ -19,7 +19,7 @@ fn start(lab: &mut Lab) {
     lab.hosts.iter_mut().for_each(support::Host::start);
 }
 
-/// A deploy to every host that has to succeed; what it said.
+/// Deploys to every host, requires success, and returns the output.
 #[track_caller]
 fn deploys(lab: &Lab) -> support::Ran {
     let ran = lab.deploy(&["-v"]).exits(0);
@@ -106,7 +106,7 @@ fn a_sender_and_a_host_with_two_interfaces() {
     start(&mut lab);
     deploys(&lab);
 
-    // The smallest of the interfaces decides, and losses on one of them are mended.
+    // The smallest MTU applies to all, and losses on one interface are repaired.
     admin.ip("link set eth1 mtu 1400");
 
     places[1].lose_on("eth1", 3);
@@ -156,7 +156,7 @@ fn a_host_with_a_small_receive_buffer_says_so_and_the_sender_hears_of_its_losses
         e["event"] == "progress" && e["sent"].as_u64() > Some(1 << 20)
     });
 
-    // It does not read for a while; what the sender goes on sending is more than its buffer holds.
+    // The stopped host does not read, and the sender's data exceeds the receive buffer.
     let pid = nix::unistd::Pid::from_raw(lab.hosts[0].pid() as i32);
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("my child");
     support::pause(std::time::Duration::from_millis(1500));
@@ -182,7 +182,8 @@ fn says(lab: &Lab, host: usize, line: &str) {
     support::until(line, || lab.hosts[host].log().contains(line));
 }
 
-/// Takes the interface of a place away, with its end at the switch, and makes another one of the same name.
+/// Removes the interface of a place, with its port at the switch, and creates a new one of the same
+/// name.
 fn another_eth0(lab: &mut Lab, place: &support::Place, address: &str) {
     place.ip("link del eth0");
     lab.switch().wire(place, "br0", "eth0", address);
@@ -203,7 +204,7 @@ fn a_daemon_follows_its_interface() {
     write(&lab.site().join("page"), "a new address");
     deploys(&lab);
 
-    // One more address is no reason, the loss of the first one is.
+    // An additional address has no effect; the loss of the first address has.
     place.ip("addr add 10.77.0.98/17 dev eth0");
 
     place.ip("addr del 10.77.0.99/16 dev eth0");
@@ -221,7 +222,7 @@ fn a_daemon_follows_its_interface() {
     write(&lab.site().join("page"), "another interface");
     deploys(&lab);
 
-    // An interface that was just made may have been down for a moment already.
+    // A new interface may have been down for a moment already.
     let down = |lab: &Lab| {
         lab.hosts[0]
             .log()
@@ -259,7 +260,7 @@ fn a_daemon_follows_its_interface_over_ipv6() {
     start(&mut lab);
     deploys(&lab);
 
-    // Without its address only the one of the link is left.
+    // Without that address, only the link-local one is left.
     place.ip("addr del fd77::1/64 dev eth0");
     says(&lab, 0, "eth0 has a new address fe80:");
     place.ip("link set eth0 down");
@@ -279,7 +280,7 @@ fn a_daemon_waits_for_its_interface() {
     lab.hosts[0].begin();
     says(&lab, 0, "eth0 has no IPv4 address");
 
-    // There is nothing to read again yet.
+    // A reload during the wait: the daemon has no running network yet.
     lab.hosts[0].reload();
     place.ip("link del eth0");
     says(
@@ -363,7 +364,7 @@ fn a_watch_goes_on_when_the_sender_gets_another_address_or_interface() {
     drop(watch);
 }
 
-/// Network changes at hosts and at the sender, by seed; then a deploy reaches every host.
+/// Network changes at hosts and at the sender, by seed, followed by a deployment to every host.
 #[test]
 fn whatever_becomes_of_the_network_a_deploy_reaches_every_host() {
     let number = |name: &str, default: u64| {
@@ -397,7 +398,7 @@ fn whatever_becomes_of_the_network_a_deploy_reaches_every_host() {
                     support::pause(std::time::Duration::from_millis(rng.u64(0..400)));
                 }
             }
-            // What is told of a change is gathered for a moment.
+            // Change notifications are debounced.
             support::pause(std::time::Duration::from_millis(500));
             println!("round {round}");
             write(&lab.site().join("page"), format!("{seed} {round}"));
@@ -406,7 +407,7 @@ fn whatever_becomes_of_the_network_a_deploy_reaches_every_host() {
     }
 }
 
-/// One change of the network at `place`, which has an address in the end.
+/// Makes one change of the network at `place`, which ends up with an address.
 fn happen(rng: &mut fastrand::Rng, lab: &mut Lab, place: &support::Place, last: &mut u32) {
     let mut fresh = || {
         *last += 1;

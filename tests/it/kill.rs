@@ -1,4 +1,5 @@
-//! SIGKILL at any moment: what stands under a final name is whole, and a restarted host is at one release.
+//! SIGKILL at any moment: every file under a final name is complete, and a restarted host is at a
+//! single release.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ const FILES: usize = 300;
 
 type Contents = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Every regular file below `root`.
+/// Reads every regular file below `root`.
 fn contents(root: &Path) -> Contents {
     let mut all = Contents::new();
     let mut open = vec![root.to_path_buf()];
@@ -30,7 +31,7 @@ fn contents(root: &Path) -> Contents {
     all
 }
 
-/// Two releases that differ in most of their files.
+/// Makes two releases that differ in most of their files.
 fn releases(lab: &Lab) -> [PathBuf; 2] {
     let (a, b) = (lab.path("a"), lab.path("b"));
     Noise::new(7).tree(&a, FILES, 6000);
@@ -80,7 +81,7 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
     for round in 0..ROUNDS {
         lab.spec_of(["b", "a"][now], DELETE);
         let mut deploy = lab.start(&["deploy", "--json", "www.toml"]);
-        // Half of the kills at any moment, half about the commit, where they hurt.
+        // Half of the kills come at any moment, the other half around the commit.
         if random.bool() {
             pause(Duration::from_millis(random.u64(0..500)));
         } else {
@@ -151,7 +152,7 @@ fn a_sender_killed_in_the_middle_leaves_the_old_release() {
     pause(Duration::from_secs(1));
     lab.all_same(&lab.path("old"));
 
-    // Hosts wait for the lost sender for a while, and say so to the next one.
+    // Hosts wait for the lost sender for a while, and report busy to the next one.
     let last = loop {
         let ran = lab.deploy(&[]);
         if ran.code != 3 || !ran.host("web1").1.contains("busy") {

@@ -1,5 +1,5 @@
-//! Somebody who is heard, for want of a group key, and lies: about the serials that he accepted, and about the release
-//! that he runs. What is not signed steers nothing.
+//! An attacker who joins without a group key and forges accepted serials and running releases.
+//! Unsigned claims must have no effect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +23,12 @@ fn www() -> TreeName {
     TreeName::new("www").expect("legal")
 }
 
-/// What a liar says of himself when he is asked.
+/// A forged answer about the attacker's own state.
 #[derive(Clone)]
 struct Lie {
     name: String,
     serial: Serial,
-    /// The release that he says to run, and shows or not.
+    /// Claimed running release, with or without its signature.
     runs: Option<(Release, Option<Vec<u8>>)>,
 }
 
@@ -104,7 +104,7 @@ impl Lie {
     }
 }
 
-/// Answers every question with lies until it is to end.
+/// Answers every question with forged reports until stopped.
 struct Lying {
     over: Arc<AtomicBool>,
     thread: JoinHandle<Adversary>,
@@ -144,7 +144,7 @@ impl Lying {
     }
 }
 
-/// The release that is deployed now, with its signature, as the announcement said.
+/// Returns the currently deployed release with its signature, as announced.
 fn heard_release(lab: &Lab, mut evil: Adversary) -> (Adversary, Release, Vec<u8>) {
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
@@ -172,7 +172,7 @@ fn nobody_uses_up_serials_and_a_new_host_takes_what_follows() {
         return;
     };
 
-    // It is away while lies are told, and has nothing yet.
+    // The host is away during the attack, and has no release yet.
     lab.hosts[2].stop();
     let new = lab.hosts.pop().expect("three");
     lab.spec(&format!("{}[commit]\nrequire = 2\n", support::DELETE));
@@ -197,7 +197,7 @@ fn nobody_uses_up_serials_and_a_new_host_takes_what_follows() {
             .collect();
         let lying = Lying::begin(evil, lies);
         write(&lab.site().join("page"), nth.to_string());
-        // The liars never become ready: the others are enough.
+        // The forged hosts never become ready: the others suffice.
         let ran = lab.deploy(&["--timeout", "2s"]);
         assert_eq!(ran.result()["serial"].as_u64(), Some(nth), "{ran}");
         lab.all_same(&lab.site());
@@ -239,7 +239,8 @@ fn what_hosts_say_to_run_steers_no_rollback() {
             .collect()
     };
 
-    // With the signed header of the release that they claim they are five hosts that disagree: a person has to say.
+    // With the signed header of the claimed release, they count as five hosts that disagree: the
+    // operator has to decide.
     let lying = Lying::begin(evil, five(true));
     lab.makuo(&["rollback", "www", "--timeout", "2s"])
         .exits(3)
@@ -247,7 +248,7 @@ fn what_hosts_say_to_run_steers_no_rollback() {
     lab.all_same(&lab.path("r3"));
     evil = lying.end();
 
-    // Without it they are nobody.
+    // Without the signature, the claims are ignored.
     let lying = Lying::begin(evil, five(false));
     let ran = lab.makuo(&["rollback", "www", "-n", "--timeout", "2s"]);
     assert!(

@@ -1,4 +1,4 @@
-//! The commands against hosts on the loopback interface: what is put, told and refused.
+//! The commands with hosts on the loopback interface: commits, reports and refusals.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use crate::support::{
 };
 use serde_json::Value;
 
-/// The fields of a result that scripts may rely on.
+/// Fields of a result that scripts may rely on.
 const FIELDS: [&str; 13] = [
     "tree",
     "serial",
@@ -25,7 +25,7 @@ const FIELDS: [&str; 13] = [
     "event",
 ];
 
-/// A lab whose hosts have a first release, of which `old` is a copy.
+/// Makes a lab of hosts with a first release, copied to `old`.
 fn released(hosts: usize) -> Option<Lab> {
     let lab = Lab::loopback(hosts)?;
     Noise::new(1).tree(&lab.site(), 20, 2000);
@@ -320,14 +320,15 @@ fn nothing_is_deleted_unless_it_is_asked_for() {
     lab.all_same(&lab.site());
 }
 
-/// Three hosts; web2's filesystem has 2 MB.
+/// Makes three hosts; web2's filesystem has 2 MB.
 fn one_small_host() -> Option<Lab> {
     let lab = one_host_on("size=2m")?;
     write(&lab.site().join("big"), Noise::new(3).bytes(4 << 20));
     Some(lab)
 }
 
-/// Three hosts that have an old release; web2's tree is on a tmpfs with `options`. The source has a new page.
+/// Makes three hosts with an old release; web2's tree is on a tmpfs with `options`. The source has
+/// a new page.
 fn one_host_on(options: &str) -> Option<Lab> {
     if !is_root() {
         skipped("only root mounts a small filesystem");
@@ -352,7 +353,7 @@ fn one_host_on(options: &str) -> Option<Lab> {
     Some(lab)
 }
 
-/// The small host has the old release.
+/// Checks that the small host has the old release.
 #[track_caller]
 fn small_is_old(lab: &Lab) {
     same_within(lab.hosts[1].pid(), &lab.path("old"), &lab.hosts[1].tree());
@@ -364,7 +365,7 @@ fn no_space_on_one_host_stops_all() {
     all_stay_for(&lab, "space");
 }
 
-/// Nothing changes anywhere, and web2 says why.
+/// Checks that no host changes, and that web2 reports the reason.
 #[track_caller]
 fn all_stay_for(lab: &Lab, why: &str) {
     let ran = lab.deploy(&[]).exits(3);
@@ -427,7 +428,7 @@ fn a_whole_tree_takes_the_place_of_the_one_before() {
         lab.diff(&[]).exits(0);
     }
 
-    // The host goes on in place, and after a restart, with the directory that is there now.
+    // The host continues in place, and after a restart, with the present directory.
     lab.spec(DELETE);
     write(&lab.site().join("page"), "in place again");
     lab.hosts[0].restart();
@@ -576,7 +577,7 @@ fn a_host_s_own_file_is_no_drift_and_one_that_is_not_sent_is_no_change() {
     std::fs::remove_file(lab.site().join("logs/junk.log")).expect("there");
     assert_eq!(written(&lab.deploy(&[]).exits(0)), Some(0));
 
-    // What is released sets the time again.
+    // A later release sets the time again.
     write(&lab.site().join("logs/more"), "sent");
     lab.deploy(&[]).exits(0);
     let time = |dir: &std::path::Path| {

@@ -1,4 +1,5 @@
-//! The old daemon's flags: four hosts as the old manual has them, in every guise, and what each flag does.
+//! Flags of the old daemon: four hosts as in the old manual, in every variant, and the effect of
+//! each flag.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
@@ -12,7 +13,7 @@ use crate::support::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Group, Pid, User};
 
-/// The number of the user and group www-data, as whom only root can start a daemon.
+/// Returns the ids of the user and group www-data. Only root can start a daemon as that user.
 fn www_data() -> Option<(u32, u32)> {
     let user = User::from_name("www-data").ok().flatten();
     let group = Group::from_name("www-data").ok().flatten();
@@ -27,7 +28,7 @@ fn www_data() -> Option<(u32, u32)> {
     found
 }
 
-/// A line of /proc/PID/status.
+/// Returns a line of /proc/PID/status.
 fn status(process: Pid, key: &str) -> String {
     let all = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
     let line = all
@@ -42,7 +43,7 @@ fn facts(path: &Path) -> (u32, u32, u32, i64) {
     (meta.mode(), meta.uid(), meta.gid(), meta.mtime())
 }
 
-/// What msync does between four hosts, the first of which sends.
+/// Runs msync between four hosts; the first one sends.
 fn as_the_old_readme_has_it(old: &mut Old) {
     let base = old.base(0);
     write(&base.join("hoge.html"), "hoge\n");
@@ -99,7 +100,7 @@ fn as_the_old_readme_has_it(old: &mut Old) {
     );
     assert!(!old.base(3).join("extra").exists());
 
-    // What is not here any more goes, but for what is excluded.
+    // Files missing at the sender are deleted, except for excluded ones.
     std::fs::remove_file(base.join("sub/x")).expect("there");
     write(&old.base(1).join("sub/keep.tmp"), "");
     let out = old
@@ -157,7 +158,7 @@ fn as_the_old_readme_has_it(old: &mut Old) {
         "update mk2:a2.txt\n"
     );
 
-    // The daemon is gone: one line, and no 0.
+    // The daemon is gone: one line of error, and a non-zero exit code.
     old.stop(0);
     let ran = old.msync(&["-r"]).exits(1);
     assert!(
@@ -270,7 +271,7 @@ fn four_hosts_with_a_group_key() {
             );
         }
     }
-    // A host without the key is none of them, and hears nothing of it.
+    // A host without the key is not a member, and receives no readable data.
     old.start(0, user);
     until("a word about it", || {
         old.log(1).contains("speaks without a group key")
@@ -281,7 +282,7 @@ fn four_hosts_with_a_group_key() {
         ran.err.starts_with("error: no hosts answered") && ran.err.lines().count() == 1,
         "{ran}"
     );
-    // A key of the old kind is no key.
+    // A key in the old format is rejected.
     write(&old.lab.path("old.key"), "sesame\n");
     let bad = old.lab.path("old.key").to_str().expect("UTF-8").to_string();
     std::fs::set_permissions(&bad, std::fs::Permissions::from_mode(0o600)).expect("mine");
@@ -340,7 +341,7 @@ fn group_keys_change_while_sends_go_on() {
             more_sends();
         };
         more_sends();
-        // The new one seals, both open; then only the new one is left.
+        // The new key seals while both keys open; then only the new key is left.
         write(Path::new(&one), &after);
         write(Path::new(&two), &before);
         reload();
@@ -438,7 +439,7 @@ fn the_rate_has_a_ceiling() {
     let mut packets = capture.finish();
     packets.retain(|packet| packet.outgoing);
     assert!(packets.iter().map(support::Packet::wire).sum::<usize>() > 1 << 20);
-    // What is no data, such as a beacon, comes on top.
+    // Control datagrams, such as beacons, come on top.
     assert!(pace(&packets, 8).window < 1.1, "{:?}", pace(&packets, 8));
 }
 
@@ -506,11 +507,12 @@ fn confined_means_confined() {
     }
     old.start(1, &["-c", "-o"]);
     assert_eq!(status(old.pid(1), "NoNewPrivs"), "1");
-    // It takes what is sent all the same.
+    // The daemon still accepts transfers.
     write(&old.base(0).join("sub/page"), "x");
     until("a send", || old.makuo(0, &["send", "-r", "."]).code == 0);
     assert_eq!(read(&old.base(1).join("sub/page")), b"x");
-    // Exchanging the whole base would need the directory above, which it does not reach.
+    // An exchange of the whole base would need the parent directory, which the daemon cannot write
+    // to.
     let site = old.base(0);
     write(
         &old.lab.path("www.toml"),
@@ -570,7 +572,7 @@ fn it_lets_go_of_the_terminal() {
         Path::new("/")
     );
 
-    // A second one for the same base says why it cannot.
+    // A second daemon for the same base reports the conflict.
     let ran = Running::start(&mut old.command(0, &[])).wait();
     assert!(
         ran.code != 0 && ran.err.contains("another makuo daemon serves"),
@@ -579,7 +581,7 @@ fn it_lets_go_of_the_terminal() {
     kill(process, Signal::SIGTERM).expect("mine");
 
     until("its end", || !old.control(0).exists());
-    // What cannot be is said by the one that was started.
+    // The started process reports impossible settings.
     let ran = Running::start(&mut old.command(0, &["-u", "no-such-user"]))
         .wait()
         .exits(2);

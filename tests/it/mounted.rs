@@ -1,11 +1,12 @@
-//! Hosts whose trees are mount points or in layers of an image, and what no release may name.
+//! Hosts with trees that are mount points or layers of an image, and the reserved names of
+//! releases.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::support::{self, Host, Lab, Noise, read, skipped, write};
 
-/// A host whose tree is the root of a filesystem of `kind`, which outlives its daemon.
+/// Makes a host whose tree is the root of a filesystem of `kind`. The mount outlives the daemon.
 fn mounted(lab: &mut Lab, kind: &str) -> bool {
     let image = lab.path("image");
     std::fs::File::create(&image)
@@ -34,7 +35,7 @@ fn mounted(lab: &mut Lab, kind: &str) -> bool {
     true
 }
 
-/// What rsync finds within the host's mounts.
+/// Compares the trees by rsync within the host's mounts.
 fn differences(host: &Host, source: &Path) -> String {
     let (pid, slash) = (host.pid().to_string(), |path: &Path| {
         format!("{}/", path.display())
@@ -149,7 +150,7 @@ fn a_tree_of_a_containers_image_is_deployed_to_like_any_other() {
             .for_each(|name| std::fs::create_dir_all(layer(name)).expect("new"));
         let image = lab.path("image");
         support::copy(&www, &image);
-        // The layers of an image, or its one layer on another filesystem than the changes.
+        // The layers of an image, or a single layer on another filesystem than the changes.
         let lower = match apart {
             false => format!("L={}", layer("lower").display()),
             true => format!(
@@ -169,7 +170,8 @@ fn a_tree_of_a_containers_image_is_deployed_to_like_any_other() {
         ));
         host.start();
 
-        // What the image has, with directories gone, names more and metadata set through one of two names.
+        // The image's content, with directories removed, names added, and metadata set through one
+        // of two hard links.
         let site = lab.site();
         std::fs::remove_dir(&site).expect("empty");
         support::copy(&image, &site);

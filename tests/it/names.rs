@@ -1,4 +1,4 @@
-//! Any legal name, any kind of entry, any mode and owner arrives as it is.
+//! Every legal name, kind of entry, mode and owner arrives unchanged.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -30,7 +30,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mine");
 }
 
-/// Deploys, judges, changes all contents and deploys again.
+/// Deploys, compares, changes all contents and deploys again.
 fn arrives(lab: &Lab) {
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
@@ -106,7 +106,7 @@ fn every_kind_of_entry() {
     support::run::tool(std::process::Command::new("mkfifo").arg(site.join("fifo")));
     arrives(&lab);
 
-    // Each becomes another kind.
+    // Each path changes its kind.
     std::fs::remove_file(site.join("link")).expect("there");
 
     write(&site.join("link/now/a/dir"), "x");
@@ -139,7 +139,7 @@ fn modes_arrive_as_they_are() {
 
     arrives(&lab);
 
-    // A change below directories that forbid it to their owner.
+    // Changes below directories that deny access to their owner.
     for dir in ["dir555", "dir500"] {
         let dir = site.join(dir);
         let mode = std::fs::metadata(&dir).expect("there").permissions().mode() & 0o7777;
@@ -153,7 +153,7 @@ fn modes_arrive_as_they_are() {
     set_mode(&site.join("dir700"), 0o750);
     arrives(&lab);
 
-    // So that they can be removed when the tests are not root's.
+    // Allows the removal of the trees if the tests do not run as root.
     for root in std::iter::once(site).chain(lab.hosts.iter().map(support::Host::tree)) {
         ["dir555", "dir500"]
             .iter()
@@ -178,7 +178,7 @@ fn owners_without_a_name_arrive_by_number() {
     let ran = lab.deploy(&[]);
     assert!(ran.code == 0 || ran.code == 3, "{ran}");
     if ran.code == 3 {
-        // Without a name there is nothing to look up: `unknown = "numeric"` says that the number will do.
+        // Ids without a name cannot be looked up: `unknown = "numeric"` permits the number.
         lab.spec(&format!(
             "{}[owner]\nunknown = \"numeric\"\n",
             support::DELETE

@@ -1,11 +1,12 @@
-//! Deploys between hosts at one switch, each in a network namespace of its own.
+//! Deployments between hosts at one switch, each in its own network namespace.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use crate::support::{self, DELETE, Lab, Noise, Stopwatch, append, copy, same, write};
 
-/// A deploy that goes on for some seconds after the kill: longer than it takes to notice that a host is silent.
+/// Arguments of a deployment that lasts some seconds after the kill: longer than the detection of a
+/// silent host.
 const SLOW: [&str; 4] = ["--rate", "2MB", "--timeout", "4s"];
 const BIG: usize = 12 << 20;
 
@@ -74,7 +75,7 @@ fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
     let site = lab.site();
     Noise::new(3).tree(&site, 150, 60_000);
     for (nth, host) in lab.hosts.iter_mut().enumerate() {
-        // Each has another third of the files.
+        // Each host has another third of the files.
         copy(&site.join("."), &host.tree());
         for file in (0..150).filter(|file| file / 7 % 3 != nth) {
             std::fs::remove_file(host.tree().join(format!(
@@ -104,7 +105,7 @@ fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
         .map(|(read, asked)| (read.rsplit(' ').next(), asked))
         .collect();
 
-    // Nobody else touched the trees: what was asked for was there.
+    // No other change touched the trees: the requested content was present.
     assert!(
         !counts.is_empty() && counts.iter().all(|(read, asked)| *read == Some(*asked)),
         "{log}"
@@ -159,7 +160,7 @@ fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
     let ran = deploy.wait().exits(4);
     assert_eq!(ran.result()["committed"].as_u64(), Some(4), "{ran}");
 
-    // The order to commit was not for the host that had fallen silent before.
+    // The order to commit did not include the host that had timed out before.
     assert_eq!(ran.host("web3").0, "absent", "{ran}");
     assert_eq!(lab.with_release(), ["web1", "web2", "web4", "web5"]);
     same(&lab.path("old"), &lab.hosts[2].tree());
@@ -273,7 +274,7 @@ fn nobody_there_is_said_soon() {
 
 #[test]
 fn a_replay_of_an_older_release_changes_nothing() {
-    // Plain, so that it is heard at all.
+    // Plain mode, so that the datagrams are accepted at all.
     let Some(mut lab) = Lab::plain_network(2) else {
         return;
     };
@@ -326,7 +327,7 @@ fn a_replay_of_an_older_release_changes_nothing() {
     support::pause(Duration::from_secs(1));
     lab.all_same(&site);
 
-    // Nor are they confused by it: the next release comes right after the last.
+    // The hosts are not confused either: the next release follows right after the last.
     write(&site.join("page"), "newer");
     let next = lab.deploy(&[]).exits(0).result();
     assert!(next["serial"].as_u64() > last["serial"].as_u64(), "{next}");
@@ -341,7 +342,7 @@ fn a_replay_of_an_older_release_changes_nothing() {
     });
 }
 
-/// A socket that hears the group, in the namespace of the thread.
+/// Opens a socket that receives the group's datagrams, in the thread's namespace.
 fn listen() -> UdpSocket {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");

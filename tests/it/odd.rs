@@ -1,4 +1,5 @@
-//! Trees that are large or odd: holes without end, directories that bar their own user, names that move about.
+//! Large or odd trees: huge sparse files, directories without access for their own user, and
+//! renamed paths.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
@@ -46,7 +47,7 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
         assert!(pages(&path) == pages(&there), "another content");
     }
 
-    // What was a hole gets data, and the other way round.
+    // A hole is filled with data, and data becomes a hole.
     file.write_all_at(b"late", (1 << 29) + 5).expect("space");
     lab.deploy(&[]).exits(0);
 
@@ -56,7 +57,7 @@ fn a_file_of_holes_arrives_as_a_file_of_holes() {
     );
 }
 
-/// The pages of a file that are not all zeros, by their places; the kernel says where there can be any.
+/// Reads the non-zero pages of a file by position, within the data ranges reported by the kernel.
 fn pages(path: &Path) -> BTreeMap<u64, Vec<u8>> {
     const PAGE: u64 = 4096;
     let file = File::open(path).expect("there");
@@ -81,7 +82,7 @@ fn pages(path: &Path) -> BTreeMap<u64, Vec<u8>> {
 
 const NOBODY: u32 = 65_534;
 
-/// What rsync finds without owners.
+/// Compares the trees by rsync, without owners.
 fn differences(here: &Path, there: &Path) -> String {
     let slash = |path: &Path| format!("{}/", path.display());
     let mut rsync = Command::new("rsync");
@@ -170,7 +171,7 @@ fn a_directory_that_bars_its_own_user_is_updated_emptied_and_taken_back() {
     std::fs::remove_file(locked.join("b")).expect("there");
     std::fs::remove_dir_all(locked.join("deep/er")).expect("there");
 
-    // Another name of what is in it already, outside of it.
+    // A further copy of existing content, outside the locked directory.
     std::fs::copy(locked.join("deep/c"), lab.site().join("copied")).expect("a copy");
     bar();
     lab.deploy(&[]).exits(0);
@@ -285,7 +286,7 @@ fn names_of_links_pipes_and_devices_are_scanned_as_names_of_one() {
             link(kind, &format!("d/{kind}"));
             link(kind, &format!("zz-{kind}"));
         }
-        // As rsync tells them.
+        // In rsync's notation.
         lab.diff(&[]).exits(1).says(&["hL+++++++++", "hS+++++++++"]);
         deployed("three names of each");
 

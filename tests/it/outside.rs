@@ -1,7 +1,8 @@
-//! Others edit hosts all the time while whole trees change places in them: what they were told is done is there.
+//! Continuous edits on hosts while whole trees are exchanged: every completed edit must survive.
 //!
-//! The judge is a list of what the editor did, which knows nothing of makuo. A system call that failed did nothing.
-//! `MAKUO_OUTSIDE_ROUNDS` is the number of deploys (8), `MAKUO_OUTSIDE_SEED` chooses another order of edits.
+//! The reference is a log of the editor's actions, independent of makuo. A failed system call
+//! counts as no action. `MAKUO_OUTSIDE_ROUNDS` is the number of deployments (8),
+//! `MAKUO_OUTSIDE_SEED` selects another order of edits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -15,8 +16,8 @@ use std::time::Duration;
 use crate::support::{self, Lab, pause, write};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 
-/// Where names are made, replaced, renamed and removed: protected, excluded, unknown to the release, and directories
-/// that the release governs.
+/// Directories for created, replaced, renamed and removed names: protected, excluded, unknown to
+/// the release, and governed by the release.
 const PLACES: [&str; 8] = [
     "up",
     "up/deep",
@@ -27,24 +28,24 @@ const PLACES: [&str; 8] = [
     "app/sub",
     "",
 ];
-/// Those of them that the release governs: they are made again for each release.
+/// The governed ones among them, recreated for each release.
 const GOVERNED: [&str; 3] = ["app", "app/sub", ""];
-/// Files that are only ever appended to.
+/// Files with appended lines only.
 const LOGS: [&str; 4] = ["up/log", "cache/log", "app/cache/log", "app/log"];
 
-/// Somebody who works in a tree.
+/// A concurrent editor of a tree.
 struct Editor {
     top: PathBuf,
     rng: fastrand::Rng,
-    /// What is at each path; `None` when it was removed.
+    /// Expected content of each path; `None` for a removed one.
     wrote: BTreeMap<String, Option<String>>,
-    /// Directories that are held open, and since which change.
+    /// Directories held open, with the change at which each was opened.
     dirs: HashMap<&'static str, (File, u64)>,
     logs: HashMap<&'static str, File>,
     count: u64,
-    /// How many of each kind were done.
+    /// Number of completed actions by kind.
     done: BTreeMap<&'static str, u64>,
-    /// What was done to each path, the last at the end.
+    /// Actions on each path, the latest last.
     last: BTreeMap<String, Vec<String>>,
 }
 
@@ -83,7 +84,7 @@ impl Editor {
         }
     }
 
-    /// One line more, through a file that is held open or by path.
+    /// Appends a line, through an open file or by path.
     fn append(&mut self, text: &str) {
         let log = LOGS[self.rng.usize(..LOGS.len())];
         if self.rng.u8(..8) == 0 {
@@ -110,7 +111,8 @@ impl Editor {
         }
     }
 
-    /// A change through a directory that is held open, to names of its own: nobody could say which of two came last.
+    /// Makes a change through an open directory, on separate names: the order of two writes could
+    /// not be determined.
     fn by_handle(&mut self, text: &str) {
         let place = PLACES[self.rng.usize(..PLACES.len())];
         if self.rng.u8(..6) == 0 {
@@ -130,7 +132,8 @@ impl Editor {
         let name = format!("h{opened}-{}", self.rng.u8(..3));
         let path = join(place, &name);
 
-        // Once a release is confirmed nobody can tell who removed a name from the tree before it.
+        // After a release is confirmed, a missing name cannot be attributed to the editor or to
+        // makuo.
         if self.rng.u8(..4) == 0 && !GOVERNED.contains(&place) {
             if rustix::fs::unlinkat(dir, &name, AtFlags::empty()).is_ok() {
                 self.note("removed by a handle", &path);
@@ -164,7 +167,7 @@ impl Editor {
                     self.wrote.insert(path, None);
                 }
             }
-            // A lock: there for a moment.
+            // A lock file that exists for a moment only.
             9 => {
                 let lock = join(place, "lock");
                 let made = File::options()
@@ -183,7 +186,7 @@ impl Editor {
                 let (cwd, flags) = (rustix::fs::CWD, RenameFlags::NOREPLACE);
                 let text = self.wrote.get(&path).cloned().flatten();
                 if rustix::fs::renameat_with(cwd, &at, cwd, &to, flags).is_ok() {
-                    // What it is called by that name at this moment may be what was there a moment before.
+                    // The renamed file may have been replaced just before the rename.
                     let found = std::fs::read_to_string(&to).ok().or(text);
                     self.note("renamed", &path);
                     self.note("got by a rename", &other);
@@ -204,7 +207,7 @@ impl Editor {
         }
     }
 
-    /// Removes what has names of its own, so that the tree stays as large as it is.
+    /// Removes files with unique names, to keep the tree at a constant size.
     fn tidy(&mut self) {
         let once = |path: &String| {
             path.ends_with("/inside") || path.rsplit('/').next().is_some_and(|n| n.starts_with('h'))
@@ -235,7 +238,7 @@ impl Editor {
             .push(format!("{} {what}", self.count));
     }
 
-    /// What is not as it was written.
+    /// Lists differences from the expected content.
     fn lost(&self) -> Vec<String> {
         let wrong = self.wrote.iter().filter_map(|(path, wanted)| {
             let found = std::fs::read_to_string(self.top.join(path)).ok();
@@ -285,7 +288,7 @@ fn setting(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// What a release has; of it the file that others change, too.
+/// Makes a release, including a file that the editor changes as well.
 fn release(site: &Path, round: u64) {
     write(&site.join("page"), format!("release {round}"));
     write(&site.join("app/fought-over"), format!("release {round}"));
@@ -340,7 +343,7 @@ fn what_others_write_while_trees_change_places_is_there() {
         scope.spawn(|| {
             while !over.load(Ordering::Acquire) {
                 locked(&editor).act();
-                // The fight: whoever writes to what the release changes.
+                // Conflict: the editor writes to a file changed by the release.
                 let _ = std::fs::write(top.join("app/fought-over"), "others");
                 pause(Duration::from_micros(200));
             }
@@ -360,7 +363,8 @@ fn what_others_write_while_trees_change_places_is_there() {
                     _ => panic!("round {round}, MAKUO_OUTSIDE_SEED={seed}: {ran}"),
                 }
                 let _ = std::fs::remove_file(&sick);
-                // Until the tree aside is gone nothing is lost, and not all need be here.
+                // Until the tree aside is removed, no edit is lost, but some may not be in the live
+                // tree yet.
                 let undo = lab.hosts[0].state().join("www/undo");
                 let mut quiet = locked(&editor);
                 let rests =
@@ -387,7 +391,7 @@ fn what_others_write_while_trees_change_places_is_there() {
         locked(&editor).done
     );
 
-    // Without others the release has the last word on what it governs.
+    // Without concurrent edits, the release determines all governed content.
     release(&lab.site(), rounds + 1);
 
     lab.deploy(&[]).exits(0);

@@ -1,5 +1,5 @@
-//! What packages install: the files are there, scripts and units are legal, the SysV script starts and stops a daemon,
-//! and the .deb, where it can be built, is installed and purged.
+//! Content of packages: files exist, scripts and units are valid, the SysV script starts and stops
+//! a daemon, and the .deb, if it can be built, is installed and purged.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The binary of the tests, without what only a debugger reads, where that can be taken off.
+/// Returns the test binary, without debug information if that can be stripped.
 fn small(dir: &Path) -> PathBuf {
     let small = dir.join("makuo");
     match try_tool(
@@ -26,7 +26,7 @@ fn small(dir: &Path) -> PathBuf {
     }
 }
 
-/// Source and destination of every file, of both kinds of packages.
+/// Returns source and destination of every file, for both kinds of packages.
 fn assets() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
     let cargo: toml::Table = text.parse().expect("TOML");
@@ -67,7 +67,7 @@ fn everything_that_is_packed_is_there() {
         assert!(there, "{source}");
     }
 
-    // The old names lead to the command, wherever the package is unpacked.
+    // The old names link to the command, relative to the unpacked package.
     for (link, target) in [("msync", "makuo"), ("makuosan", "../bin/makuo")] {
         let found = std::fs::read_link(root().join("packaging/links").join(link)).expect("a link");
         assert_eq!(found, Path::new(target));
@@ -139,7 +139,7 @@ fn units_are_exposed_no_more_than_they_say() {
         let text = std::fs::read_to_string(&path).expect("there");
         assert!(text.contains(says), "{unit}");
         let mut command = Command::new("systemd-analyze");
-        // The versions of systemd weigh a little differently.
+        // The score differs slightly between versions of systemd.
         command
             .args([
                 "security",
@@ -187,7 +187,7 @@ fn units_are_what_systemd_understands() {
             .output()
             .expect("runs");
         let said = String::from_utf8_lossy(&verified.stderr);
-        // Units of the machine itself may be worth a word, too.
+        // Units of the machine may cause warnings of their own.
         let about_us: Vec<&str> = said.lines().filter(|line| line.contains(name)).collect();
         assert!(
             verified.status.success() && about_us.is_empty(),
@@ -230,7 +230,7 @@ fn a_static_build_is_packed() {
         "{unit}"
     );
 
-    // What a package has, this has.
+    // This installation has every file of the package.
     for (_, dest) in assets()
         .iter()
         .filter(|(_, dest)| dest.starts_with("/usr/share/man/") && dest.ends_with(".1"))
@@ -259,7 +259,7 @@ fn the_configuration_that_is_installed_is_legal() {
     };
 
     check(&path).expect("legal");
-    // With every example switched on, too.
+    // Also with all examples enabled.
     let text = std::fs::read_to_string(&path).expect("readable");
     let on = |line: &str| {
         line.strip_prefix('#')
@@ -279,7 +279,7 @@ fn the_configuration_that_is_installed_is_legal() {
     check(&all).expect("legal");
 }
 
-/// The page is written by hand: every key has to be on it.
+/// The page is written by hand and must contain every key.
 #[test]
 fn the_page_of_the_configuration_names_every_key() {
     let page = std::fs::read_to_string(root().join("packaging/man/makuo.toml.5")).expect("there");
@@ -347,8 +347,8 @@ fn the_sysv_script_starts_and_stops_a_daemon() {
     assert_eq!(script("status").status.code(), Some(3));
 }
 
-/// The package as its metadata says, made by cargo-deb where that is installed and MAKUO_RELEASE is set (it builds a
-/// release), else out of the same list by dpkg-deb around the binary of the tests.
+/// Builds the package: by cargo-deb if installed and MAKUO_RELEASE is set (a release build),
+/// otherwise by dpkg-deb from the same list and the test binary.
 fn deb(dir: &Path) -> Result<PathBuf, String> {
     let deb = dir.join("makuo.deb");
     if std::env::var_os("MAKUO_RELEASE").is_some() {
@@ -403,7 +403,7 @@ fn deb(dir: &Path) -> Result<PathBuf, String> {
     Ok(deb)
 }
 
-/// Source, destination and mode of what the .deb has.
+/// Returns source, destination and mode of each file in the .deb.
 fn deb_assets() -> Vec<(String, String, String)> {
     let text = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
     let cargo: toml::Table = text.parse().expect("TOML");
@@ -419,7 +419,7 @@ fn deb_assets() -> Vec<(String, String, String)> {
         .collect()
 }
 
-/// What is done with the package, in a copy of this system that is gone afterwards.
+/// Script that uses the package, in a temporary copy of this system.
 const USE: &str = r#"
 export HOME=/tmp
 all() { find /etc /home /opt /root /srv /usr /var /run -xdev | sort; }
@@ -476,7 +476,7 @@ fn the_deb_is_installed_used_and_purged() {
     let deb = deb(dir.path()).expect("a package");
     std::fs::write(dir.path().join("use"), USE).expect("writable");
 
-    // Whatever is installed goes into a layer over this system's files.
+    // The installation writes to an overlay above this system's files.
     let script = format!(
         "set -e; cd {}; mkdir layer root; mount -t tmpfs none layer; mkdir layer/u layer/w; \
          mount -t overlay overlay -o lowerdir=/,upperdir=layer/u,workdir=layer/w root; mount -t proc proc root/proc; \

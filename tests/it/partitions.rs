@@ -1,7 +1,7 @@
-//! What a deploy says of each host is what the host has: hosts and sender cut off from each other in either direction,
-//! killed and restarted at any moment.
+//! Accuracy of a deployment's report on each host: hosts and sender are cut off in either
+//! direction, killed and restarted at any moment.
 //!
-//! `MAKUO_PARTITIONS=200` runs so many rounds, `MAKUO_PARTITION_SEED=17` begins with that one.
+//! `MAKUO_PARTITIONS=200` sets the number of rounds, `MAKUO_PARTITION_SEED=17` the first seed.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// What happens to a host while a deploy is under way.
+/// Fault of a host during a deployment.
 #[derive(Debug, Clone, Copy)]
 enum What {
-    /// Nothing of the sender reaches it.
+    /// Traffic from the sender is dropped.
     Deaf,
-    /// The sender hears nothing of it.
+    /// Traffic to the sender is dropped.
     Mute,
-    /// Nothing reaches it, and nobody hears it.
+    /// All traffic is dropped.
     Cut,
     Heal,
     Kill,
     Restart,
 }
 
-/// When it does: after a time, or when a host is in a state.
+/// Moment of the fault: after a delay, or at a host's state.
 #[derive(Debug, Clone, Copy)]
 enum When {
     After(u64),
@@ -65,7 +65,7 @@ fn plan(rng: &mut fastrand::Rng) -> Vec<(usize, When, What)> {
     (0..events).map(|_| event(rng)).collect()
 }
 
-/// A lab of hosts that run a slow hook before a commit and check their health after it.
+/// Makes a lab of hosts with a slow hook before a commit and a health check afterwards.
 fn lab() -> Option<Lab> {
     let mut lab = Lab::network_idle(HOSTS)?;
     for number in 1..=HOSTS {
@@ -112,7 +112,7 @@ fn happen(lab: &mut Lab, alive: &mut [bool], host: usize, what: What) {
     }
 }
 
-/// Checks the report of a deploy of `mark` against the trees; gives the states.
+/// Checks the report of a deployment of `mark` against the trees, and returns the states.
 fn judge(lab: &Lab, ran: &Ran, mark: &str, told: &str) -> Vec<String> {
     let mut states = Vec::new();
     for host in &lab.hosts {
@@ -214,7 +214,7 @@ fn what_a_deploy_says_of_each_host_is_what_it_has() {
                 !due
             });
         }
-        // Sender and hosts are still as apart as they were: nothing that comes later changes a tree.
+        // The partition is still in place: no later message changes a tree.
         let ran = deploy.wait();
         for state in judge(&lab, &ran, &mark, &told) {
             *counts.entry(state).or_insert(0) += 1;

@@ -1,8 +1,9 @@
-//! A local process turns directories of a tree into symbolic links and back while releases come and go: nothing outside
-//! the tree is created, changed, deleted or read.
+//! A local process exchanges directories of a tree with symbolic links and back during releases: no
+//! file outside the tree is created, changed, deleted or read.
 //!
-//! The victim is a directory beside the tree, like the one that is flipped: on the same filesystem and within what even
-//! a confined daemon reaches. Every kind of operation has some seconds, `MAKUO_RACE_SECONDS` of them (2).
+//! The victim is a directory beside the tree, similar to the flipped one, on the same filesystem
+//! and within reach of even a confined daemon. Every kind of operation runs for some seconds,
+//! `MAKUO_RACE_SECONDS` (2).
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -17,17 +18,17 @@ use rustix::fs::{
 
 /// The flipped directory of the tree.
 const DIR: &str = "d";
-/// What it and its victim hold.
+/// Names in the directory and in its victim.
 const NAMES: [&str; 6] = ["f0", "f1", "f2", "sub/g0", "sub/g1", "empty/h0"];
 
-/// The directory that no one may touch, as it was.
+/// The untouchable directory in its original state.
 struct Victim {
     path: PathBuf,
     was: BTreeMap<PathBuf, Seen>,
     reads_show: bool,
 }
 
-/// What a stat says of a path: its inode, size, mode, owner, times of the last change and of the last read.
+/// Metadata of a path: inode, size, mode, owner, times of the last change and of the last read.
 #[derive(Debug, Clone, PartialEq)]
 struct Seen {
     ino: u64,
@@ -48,7 +49,7 @@ impl Victim {
         symlink("victim's target", path.join("link")).expect("new");
         let names: Vec<PathBuf> = walk(&path);
 
-        // So long ago that the next read is noted.
+        // Old enough for the next read to update the access time.
         names.iter().for_each(|name| age(name));
         let was = names
             .iter()
@@ -62,7 +63,7 @@ impl Victim {
         }
     }
 
-    /// Fails when anything differs.
+    /// Fails on any difference.
     #[track_caller]
     fn check(&self, kind: &str) {
         for (path, was) in &self.was {
@@ -73,7 +74,7 @@ impl Victim {
             assert_eq!(now, *was, "{kind}: {} was touched", path.display());
         }
 
-        // A look at its names is a read of it.
+        // Listing the names counts as a read of the directory.
         assert_eq!(
             walk(&self.path),
             self.was.keys().cloned().collect::<Vec<_>>(),
@@ -87,7 +88,7 @@ fn seen(path: &Path) -> Seen {
     let meta =
         std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 
-    // Putting the time of reading back changes the time of change.
+    // Resetting the access time changes the change time.
     Seen {
         ino: meta.ino(),
         size: meta.size(),
@@ -99,7 +100,7 @@ fn seen(path: &Path) -> Seen {
     }
 }
 
-/// Everything below and with `top`, sorted.
+/// Returns `top` and all paths below, sorted.
 fn walk(top: &Path) -> Vec<PathBuf> {
     let mut all = vec![top.to_path_buf()];
     let mut at = 0;
@@ -128,7 +129,7 @@ fn age(path: &Path) {
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("mine");
 }
 
-/// Whether this filesystem notes reads at all.
+/// Returns true if this filesystem records access times.
 fn reads_show(beside: &Path) -> bool {
     let probe = beside.with_extension("probe");
     write(&probe, "probe");
@@ -141,7 +142,7 @@ fn reads_show(beside: &Path) -> bool {
     shows
 }
 
-/// Exchanges the directory with a link to the victim until it is told to stop.
+/// Exchanges the directory with a link to the victim until stopped.
 fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &AtomicU64) {
     let mut random = fastrand::Rng::with_seed(1);
     let is_link =
@@ -149,7 +150,7 @@ fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &Atomi
 
     while !stop.load(Ordering::Acquire) {
         if !is_link(dir) && !is_link(link) {
-            // The daemon put a directory in the link's place: the one that was there goes.
+            // The daemon put a directory in the link's place: the earlier one is removed.
             let _ = std::fs::remove_dir_all(link);
             let _ = symlink(victim, link);
         }
@@ -165,7 +166,8 @@ fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &Atomi
         let _ = renameat_with(CWD, dir, CWD, link, RenameFlags::EXCHANGE);
     }
 
-    // The daemon may have moved the directory away and be kept by the link from putting it back: a person mends that.
+    // The daemon may have moved the directory away, while the link prevents the way back: an
+    // operator would repair that.
     if is_link(dir) {
         std::fs::remove_file(dir)
             .and_then(|()| std::fs::create_dir(dir))
@@ -173,10 +175,10 @@ fn flip(dir: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &Atomi
     }
 }
 
-/// Releases that alternate: each puts something else into the directory.
+/// Alternating releases with different content in the directory.
 type Release = fn(&Path, u64);
 
-/// While the directory is flipped, `release` changes the source and the verb carries it out.
+/// Flips the directory while `release` changes the source and the verb transfers the change.
 fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
     let Some(mut lab) = Lab::loopback_idle() else {
         return;
@@ -231,12 +233,12 @@ fn race(kind: &str, spec: &str, verb: &[&str], release: Release) {
     );
 
     victim.check(kind);
-    // Left alone, the host is well again.
+    // Without flips, the host recovers.
     release(&site, round + 1);
     let first = lab.deploy(&["--checksum"]);
 
     if first.code != 0 {
-        // A commit failed that could not be taken back while the link was there: that is done first.
+        // A failed commit could not be reverted while the link existed: the revert comes first.
         first.exits(3).says(&["undone only now", "deploy again"]);
         lab.deploy(&["--checksum"]).exits(0);
     }
@@ -256,7 +258,7 @@ fn creating_and_unlinking() {
                 std::fs::remove_file(path).expect("there")
             }
         }
-        // Names that the victim has too.
+        // Names that the victim has as well.
         for name in ["f0", "sub/g0"] {
             let path = site.join(DIR).join(name);
             if round % 2 == 1 {
@@ -324,7 +326,7 @@ fn changing_attributes() {
             for name in NAMES {
                 let value = round.to_string();
                 let path = site.join(DIR).join(name);
-                // Where the filesystem has none, the times alone change.
+                // On filesystems without attributes, only the times change.
                 let _ = rustix::fs::setxattr(
                     &path,
                     "user.round",
@@ -375,7 +377,8 @@ fn scanning_and_reading() {
     race("scan", "", &["diff", "--checksum"], |_, _| {});
 }
 
-/// Puts a link to the victim into the place of the tree as soon as another directory stands there, for a moment.
+/// Replaces the tree by a link to the victim for a moment, as soon as another directory takes the
+/// tree's place.
 fn flip_exchanged(tree: &Path, link: &Path, victim: &Path, stop: &AtomicBool, flips: &AtomicU64) {
     let inode = || {
         std::fs::symlink_metadata(tree)
@@ -506,7 +509,7 @@ fn a_root_that_became_a_link_is_refused_and_said() {
     victim.check("root");
     assert_eq!(read(&disk.join("away/a")), b"a");
 
-    // Put back, it is served again.
+    // Once restored, the tree is served again.
     std::fs::remove_file(&tree).expect("the link");
     std::fs::rename(disk.join("away"), &tree).expect("mine");
     lab.deploy(&[]).exits(0);
@@ -530,7 +533,7 @@ fn a_state_directory_that_became_a_link_is_refused_and_said() {
     write(&lab.site().join("a"), "b");
 
     lab.deploy(&[]).exits(3).says(&["the state directory"]);
-    // The first session ends in between, and with it what it keeps in its state.
+    // The first session ends meanwhile, and its state is removed.
     support::pause(Duration::from_secs(3));
     victim.check("state");
     assert_eq!(read(&lab.hosts[0].tree().join("a")), b"a");

@@ -1,5 +1,5 @@
-//! Somebody at the switch records what is sealed, without the group key, and sends it again: to commands, and to hosts
-//! that were restarted since. Nothing of it lives again.
+//! An attacker at the switch without the group key replays recorded sealed datagrams to commands
+//! and to restarted hosts. No replayed datagram has an effect.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 /// Sealed datagrams.
 type Recording = Vec<Vec<u8>>;
 
-/// A lab of hosts with a group key, and somebody without it at their switch.
+/// Makes a lab of hosts with a group key, with a keyless attacker at the switch.
 fn lab(hosts: usize) -> Option<(Lab, Adversary)> {
     let mut lab = Lab::network_idle(hosts)?;
     lab.flags = Some(Vec::new());
@@ -30,7 +30,7 @@ fn lab(hosts: usize) -> Option<(Lab, Adversary)> {
     Some((lab, evil))
 }
 
-/// Sends a recording again and again, to all and to everybody who speaks.
+/// Replays a recording continuously, to the group and to every sender of a datagram.
 fn replaying(evil: Adversary, recording: Recording) -> Beside<Adversary> {
     assert!(!recording.is_empty(), "nothing was heard");
     Beside::begin(move |over| {
@@ -52,7 +52,7 @@ fn replaying(evil: Adversary, recording: Recording) -> Beside<Adversary> {
     })
 }
 
-/// As many beacons as tell of every host.
+/// Records beacons until every host has sent one.
 fn beacons(evil: &Adversary, hosts: usize) -> Recording {
     let (mut heard, mut from) = (Vec::new(), std::collections::BTreeSet::new());
     support::until("beacons of all hosts", || {
@@ -65,7 +65,7 @@ fn beacons(evil: &Adversary, hosts: usize) -> Recording {
     heard
 }
 
-/// Deploys one file more, while somebody does his worst.
+/// Deploys one more file during the attack.
 fn deploy(lab: &Lab, nth: u32) {
     write(&lab.site().join("page"), format!("new {nth}"));
     let ran = lab.deploy(&["--timeout", "5s"]).exits(0);
@@ -87,7 +87,7 @@ fn the_beacon_of_a_host_that_is_gone_is_neither_a_target_nor_a_member() {
     lab.deploy(&[]).exits(0);
     let recorded = beacons(&evil, 3);
 
-    // Two have other numbers now, and one is gone without a word.
+    // Two hosts have new instance ids, and a third disappeared without a goodbye.
     lab.hosts[0].restart();
     lab.hosts[1].restart();
     let replay = replaying(evil, recorded);
@@ -134,7 +134,7 @@ fn a_session_that_was_aborted_or_killed_holds_no_tree_of_restarted_hosts() {
         write(&lab.site().join("big"), Noise::new(5).bytes(12 << 20));
         let mut running = lab.start(&["deploy", "--json", "www.toml", "--rate", "1MB"]);
         running.until_event("data", |event| event["event"] == "progress");
-        // Twelve seconds of data are not over yet.
+        // The transfer takes twelve seconds, so most of the data is still to come.
         pause(Duration::from_millis(500));
         if kills {
             running.kill();

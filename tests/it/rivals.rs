@@ -1,12 +1,12 @@
-//! Several senders at one time, of one tree or of two, alive or killed.
+//! Several concurrent senders, of one tree or of two, alive or killed.
 
 use crate::support::{self, DELETE, Lab, Noise, same, write};
 
-/// A deploy that takes a few seconds.
+/// Arguments of a deployment that takes a few seconds.
 const SLOW: [&str; 5] = ["deploy", "--json", "www.toml", "--rate", "4MB"];
 const BIG: usize = 12 << 20;
 
-/// Two hosts with a first release, and a large file to release.
+/// Makes two hosts with a first release, and a large file to release.
 fn lab(seed: u64) -> Option<Lab> {
     let lab = Lab::loopback(2)?;
     write(&lab.site().join("page"), "old");

@@ -1,15 +1,18 @@
-//! Back to an earlier release: by hosts that kept it, by one that did not, by keys that may do no more.
+//! Rollback to an earlier release: by hosts with and without a retained copy, and by keys limited
+//! to rollbacks.
 
 use std::path::PathBuf;
 
 use crate::support::{self, Lab, Noise, Ran, copy, read, write};
 
-/// The bytes of the file that every release changes.
+/// Bytes of the file that every release changes.
 const LARGE: usize = 2_000_000;
-/// A rollback among hosts that kept the release sends this many bytes at most, whatever its size.
+/// Largest number of bytes sent by a rollback among hosts with a retained copy, regardless of its
+/// size.
 const LITTLE: u64 = 400_000;
 
-/// A lab whose hosts had three releases, of which `r1`, `r2` and `r3` are copies; each keeps five.
+/// Makes a lab of hosts with three past releases, copied to `r1`, `r2` and `r3`; each host retains
+/// five.
 fn released(hosts: usize, more: &str) -> Option<Lab> {
     let mut lab = Lab::loopback_idle()?;
     lab.spec(&format!("{}{more}", support::DELETE));
@@ -71,7 +74,7 @@ fn hosts_go_back_to_what_they_kept_and_next_to_nothing_is_sent() {
             "{ran}"
         );
         assert!(sent(&ran) < LITTLE, "{ran}");
-        // From anywhere, as all of them kept it.
+        // From any machine, as all hosts retained the release.
         let ran = lab
             .makuo(&["rollback", "www", "--json", "--to", "1"])
             .exits(0);
@@ -142,7 +145,7 @@ fn a_key_for_rollbacks_goes_back_and_does_no_more() {
         .says(&["may not deploy www"]);
     lab.all_same(&lab.path("r2"));
 
-    // What it signed itself it may put again, and so may the other.
+    // A key may roll back to its own releases, and so may the other key.
     lab.makuo(&["rollback", "www", "--to", "1", "-k", &key, "-c", &on])
         .exits(0);
     lab.makuo(&["rollback", "www", "--to", "4", "-c", &on])
@@ -160,7 +163,7 @@ fn what_an_unknown_key_signed_is_not_signed_again() {
         .exits(3)
         .says(&["SHA256:", "--authorized-keys"]);
 
-    // Known to whoever rolls back, but not to the hosts.
+    // Trusted by the command, but not by the hosts.
     let keys = lab
         .path("authorized_keys")
         .to_str()
@@ -174,7 +177,8 @@ fn what_an_unknown_key_signed_is_not_signed_again() {
     lab.all_same(&lab.path("r3"));
 }
 
-/// Hosts web1 to web3 that keep three releases; the first one is the copy `r1`.
+/// Makes hosts web1 to web3 with a retention of three releases; the first release is copied to
+/// `r1`.
 fn three(more: &str) -> Option<Lab> {
     let mut lab = Lab::loopback_idle()?;
     lab.spec(&format!("{}{more}", support::DELETE));
@@ -189,7 +193,7 @@ fn three(more: &str) -> Option<Lab> {
     Some(lab)
 }
 
-/// The serials that `makuo log` lists, the newest first.
+/// Returns the serials listed by `makuo log`, newest first.
 fn logged(lab: &Lab) -> Vec<u64> {
     let ran = lab.makuo(&["log", "www", "--json"]).exits(0);
     let events = ran.events();
@@ -210,7 +214,7 @@ fn deploys_that_change_nothing_are_no_history() {
             let ran = lab.deploy(&[]).exits(0);
             assert_eq!(ran.result()["unchanged"].as_u64(), Some(3), "{ran}");
         }
-        // All hosts run the last one, and it is the same one as before in their history.
+        // All hosts run the last release, which equals an earlier one in their history.
         assert_eq!(logged(&lab), [5, 1]);
         lab.makuo(&["rollback", "www"])
             .exits(0)
@@ -235,7 +239,7 @@ fn a_canary_by_hand_is_nothing_that_others_go_back_to() {
     ]);
 
     lab.all_same(&lab.path("r1"));
-    // Its content on one host and the same on all afterwards is one release.
+    // The same content, first on one host and later on all, is one release.
     write(&lab.site().join("page"), "second");
     lab.makuo(&["deploy", "www.toml", "-t", "web1"]).exits(0);
     lab.makuo(&["rollback", "www"]).exits(3).says(&[
@@ -309,7 +313,7 @@ fn a_rollback_leaves_alone_what_the_running_release_excludes() {
         let shown = lab.makuo(&["rollback", "www", "--to", "1", "-n"]).exits(0);
         assert!(!shown.out.contains("deleting"), "{shown}");
         shown.says(&["left alone, as excluded by what runs: /cache/, /local.conf, /more/"]);
-        // Back to the first, forth to the second, and back again.
+        // Back to the first, forward to the second, and back again.
         for (to, page) in [("1", "good"), ("2", "second"), ("4", "good")] {
             lab.makuo(&["rollback", "www", "--to", to]).exits(0);
             lab.hosts
@@ -317,7 +321,7 @@ fn a_rollback_leaves_alone_what_the_running_release_excludes() {
                 .for_each(|host| assert_eq!(read(&host.tree().join("page")), page.as_bytes()));
             all_there(&lab);
         }
-        // The host does not take it for drift either.
+        // The host does not report drift either.
         let looks = |lab: &Lab| {
             let ran = lab.makuo(&["status", "--json", "www"]).exits(0);
             let events = ran.events();
@@ -335,7 +339,7 @@ fn a_rollback_leaves_alone_what_the_running_release_excludes() {
         support::until("web1 to look at its tree", || looks(&lab).0 > before.0 + 1);
         assert_eq!(looks(&lab).1, before.1, "{}", lab.hosts[0].log());
         all_there(&lab);
-        // A deploy does what its spec says.
+        // A deployment follows its spec.
         lab.spec(&format!("{}{layout}", support::DELETE));
         lab.deploy(&[]).exits(0);
         lab.all_same(&lab.site());

@@ -1,11 +1,12 @@
-//! A group key: who has it deploys and reads nothing in the clear, who has not is as if it were not there.
+//! Deployments with a group key: nothing readable on the network, and hosts without the key are
+//! absent.
 
 use crate::support::{self, Capture, Lab, Packet, skipped, until, write};
 use makuo::keys::GroupKey;
 
 const SECRET: &str = "plans-for-the-takeover.txt";
 
-/// A lab of hosts, and commands, with a group key, as all labs are; and something to release.
+/// Makes a lab of hosts and commands with a group key, the default, and a source to release.
 fn sealed(count: usize) -> Option<Lab> {
     let lab = Lab::network(count)?;
     write(&lab.site().join(SECRET), "attack at dawn");
@@ -19,7 +20,7 @@ fn keygen(lab: &Lab, name: &str) {
         .expect("a group key");
 }
 
-/// How often the packets say `what`.
+/// Counts the occurrences of `what` in the packets.
 fn said(packets: &[Packet], what: &str) -> usize {
     packets
         .iter()
@@ -54,7 +55,7 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
         assert_eq!(said(&sealed, name), 0, "{name} is on the network");
     }
 
-    // The same without a key, to see that the capture would show it.
+    // Control experiment without a key: the capture would show the text.
     let Some(lab) = Lab::plain_network(1) else {
         return;
     };
@@ -81,7 +82,8 @@ fn those_with_the_key_deploy_and_the_network_shows_no_name() {
 #[test]
 fn those_without_the_key_get_nothing_and_are_seen() {
     let Some(mut lab) = sealed(2) else { return };
-    // A plain sender, and one with another key: nobody answers, and each is told why.
+    // For a plain sender and for one with another key, no host answers, and each command prints the
+    // reason.
     lab.makuo(&["deploy", "www.toml", "--plain"])
         .exits(3)
         .says(&[
@@ -115,7 +117,7 @@ fn those_without_the_key_get_nothing_and_are_seen() {
         }
     }
 
-    // A plain host: no member, but named.
+    // A plain host is not a member, but the output names the host.
     let (plain, dir, keys) = (lab.plug(), lab.path("plain"), lab.path("authorized_keys"));
     lab.hosts
         .push(support::Host::new("plain", plain, dir, keys));
@@ -147,7 +149,7 @@ fn a_group_changes_its_key_while_it_runs() {
     keygen(&lab, "new.key");
     lab.deploy(&[]).exits(0);
 
-    // The file is what a host was told: what stands in it changes, and SIGHUP reads it again.
+    // The configured path stays the same: the file's content changes, and SIGHUP reloads the file.
     let one = &lab.hosts[1];
     let before = one.log().matches("datagrams are sealed with").count();
     for host in &lab.hosts {

@@ -1,7 +1,8 @@
-//! What fuzzing was worth keeping is decoded again: seeds from real encodings, and whatever once broke a decoder.
+//! Regression seeds from fuzzing: real encodings, and inputs that once broke a decoder.
 //!
-//! Seeds are in tests/fuzz/seeds/TARGET. One whose name begins with `whole` has to be accepted; all others only must
-//! not panic. `MAKUO_WRITE_SEEDS=1 cargo test --test it seeds::` writes the first anew, for when a format changes.
+//! Seeds are in tests/fuzz/seeds/TARGET. A seed with a name beginning with `whole` must be
+//! accepted; all others only must not panic. `MAKUO_WRITE_SEEDS=1 cargo test --test it seeds::`
+//! rewrites the former after a change of format.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -444,7 +445,7 @@ fn messages() -> Vec<Message> {
     ]
 }
 
-/// A message in pieces and a symbol.
+/// Encodes a message in pieces and a symbol.
 fn datagrams() -> Vec<u8> {
     let bytes = messages()[2].encode();
     let front = |counter| Front {

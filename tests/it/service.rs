@@ -1,4 +1,5 @@
-//! The daemon as a service: what it tells the service manager, what SIGHUP reads again, and a clean end at any moment.
+//! The daemon as a service: notifications to the service manager, reloads by SIGHUP, and clean
+//! exits at any moment.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +10,7 @@ use crate::support::{
     self, DELETE, Lab, Noise, append, copy, differences, pause, read, until, write,
 };
 
-/// What a service manager hears.
+/// Receiving end of a service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -21,7 +22,7 @@ impl Manager {
         Self(socket)
     }
 
-    /// The next word that is not `but`.
+    /// Returns the next notification other than `but`.
     fn next(&self, but: &str) -> String {
         let mut word = [0; 1000];
         loop {
@@ -47,7 +48,7 @@ fn the_service_manager_is_told() {
     let meta = std::fs::metadata(&log).expect("just written");
     let host = lab.host("web1");
 
-    // Its standard error is the journal, as far as it knows.
+    // Makes the daemon take its standard error for the journal.
     host.env.push((
         "JOURNAL_STREAM".into(),
         format!("{}:{}", meta.dev(), meta.ino()),
@@ -105,7 +106,7 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
         sender,
     ];
 
-    // As the daemon of the lab is started, but to its end.
+    // Starts the daemon like the lab does, but waits for its exit.
     let refused = |what: &Path, mends: &str| {
         let mut command = lab.admin.command(env!("CARGO_BIN_EXE_makuo"));
         command
@@ -146,7 +147,7 @@ fn a_daemon_trusts_no_file_that_others_could_have_changed() {
         mode(secret, 0o600);
     }
 
-    // A reload that meets one keeps what it had.
+    // A reload with such an error keeps the former settings.
     let keys = files[2].clone();
     lab.hosts[0].start();
     mode(&keys, 0o666);
@@ -181,7 +182,7 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 
-    // Another file of keys, by the configuration; and a tree that has moved.
+    // Configures another file of keys and a moved tree.
     write(&lab.path("other_keys"), "# nobody\n");
     let config = String::from_utf8(read(&host.config_path())).expect("text");
     let other = config.replace("authorized_keys\"", "other_keys\"");
@@ -200,7 +201,7 @@ fn a_reload_takes_keys_and_says_what_it_does_not_take() {
     append(&lab.site().join("page"), b"y");
     lab.deploy(&[]).exits(3);
 
-    // A file that is wrong changes nothing.
+    // An invalid file has no effect.
     write(&host.config_path(), "keep = 9\n");
     host.reload();
     until("a word about it", || {
@@ -254,7 +255,7 @@ fn an_end_in_the_middle_of_a_transfer_is_told_and_loses_nothing() {
     assert_eq!(ran.result()["committed"].as_u64(), Some(0), "{ran}");
     lab.all_same(&lab.path("old"));
 
-    // It starts where it ended: what was staged is not sent again to anybody.
+    // The host resumes: content already staged is not sent again.
     lab.hosts[1].start();
     let ran = lab.deploy(&[]).exits(0);
     lab.all_same(&site);
@@ -287,9 +288,9 @@ fn an_end_at_any_moment_leaves_one_release_and_a_whole_journal() {
 
     for round in 0..12u64 {
         lab.spec_of(["b", "a"][now], DELETE);
-        // Half of them in the middle of the transfer, half about the commit.
+        // Half of them in the middle of the transfer, half around the commit.
         let early = round % 2 == 0;
-        // Nobody keeps this from an earlier round: it has to be sent.
+        // No host retains this content from an earlier round, so a transfer is needed.
         write(
             &releases[1 - now].join("big"),
             Noise::new(100 + round).bytes(600_000),
@@ -306,7 +307,7 @@ fn an_end_at_any_moment_leaves_one_release_and_a_whole_journal() {
             "round {round}: {ended}: {}",
             lab.hosts[0].log()
         );
-        // Nobody had to mend anything: it is one of the two while nobody runs.
+        // No repair was needed: while the daemon is down, the tree equals one of the two releases.
         let at = releases
             .iter()
             .position(|release| differences(release, &tree).is_empty());

@@ -1,10 +1,10 @@
-//! Somebody at the switch without the group key does his worst while releases are deployed: he sends again all that he
-//! ever recorded, sends tens of thousands of changed or random datagrams, and fills his port. Deploys end well, hosts
-//! take no memory for it, and nothing stays behind.
+//! An attacker at the switch without the group key interferes with deployments: he replays all
+//! recordings, sends tens of thousands of changed or random datagrams, and saturates his port.
+//! Deployments succeed, hosts use no extra memory, and no state remains.
 //!
-//! `MAKUO_SIEGE_SECONDS=60` has each attack last that long, one after the other, and measures: every deploy within twice
-//! the time of those without attack, and as quick as those within ten seconds of its end. `MAKUO_SIEGE_MBIT` is the rate
-//! of every port, 1000 unless it says so.
+//! `MAKUO_SIEGE_SECONDS=60` sets the length of each attack in a row, and enables time limits: every
+//! deployment within twice the time without an attack, and back to normal within ten seconds after
+//! the end. `MAKUO_SIEGE_MBIT` is the rate of every port, 1000 by default.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,53 +21,53 @@ use makuo::wire::query::Query;
 use makuo::wire::{Message, VERSION};
 use nix::sys::signal::Signal;
 
-/// Hosts that deploys go to. One more is gone.
+/// Target hosts of the deployments. One more host is gone.
 const HOSTS: usize = 3;
-/// Deploys without attack, under attack, and after it; and in the short form.
+/// Deployments without an attack, under attack, and afterwards; and in the short form.
 const DEPLOYS: usize = 5;
 const DEPLOYS_SHORT: usize = 3;
-/// By so much, in KiB, a host's memory may be more than before.
+/// Largest allowed growth of a host's memory, in KiB.
 const GROWTH: u64 = 20 << 10;
 /// Changed and random datagrams of an attack.
 const DATAGRAMS: u64 = 40_000;
-/// Those of a second in the short form.
+/// Datagrams per second in the short form.
 const PACE: u64 = 20_000;
-/// Different datagrams of a flood, at least.
+/// Minimum number of distinct datagrams in a flood.
 const POOL: u64 = 4096;
-/// Processes of the past.
+/// Number of past processes.
 const PROCESSES: u64 = 30_000;
-/// Where times count, deploys come no faster: one right behind another meets what the one before left to do.
+/// Minimum interval of measured deployments, since leftover work of one slows down the next.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long after an attack deploys may still feel it.
+/// Time after an attack in which deployments may still be slow.
 const RECOVERY: Duration = Duration::from_secs(10);
-/// The largest UDP payload of an Ethernet frame.
+/// Largest UDP payload of an Ethernet frame.
 const FULL: usize = 1472;
-/// UDP, IPv4 and Ethernet.
+/// UDP, IPv4 and Ethernet headers.
 const HEADERS: usize = 8 + 20 + 14;
 
 /// Sealed datagrams.
 type Recording = Vec<Vec<u8>>;
-/// What an attack sends as its number `n`.
+/// Generator of an attack's datagram number `n`.
 type Attack = fn(&[Vec<u8>], u64, &mut fastrand::Rng) -> Vec<u8>;
 
-/// How fast an attack goes.
+/// Rate of an attack.
 #[derive(Clone, Copy)]
 enum Speed {
-    /// So many datagrams, over the whole time.
+    /// Number of datagrams over the whole time.
     Count(u64),
-    /// As many as the port takes.
+    /// As many as the port permits.
     Full,
 }
 
-/// A deploy that ended well.
+/// A successful deployment.
 #[derive(Clone, Copy)]
 struct Deploy {
     time: Duration,
-    /// Bytes that its sender sent.
+    /// Bytes sent by its sender.
     sent: u64,
 }
 
-/// An attack that is over: its datagrams, and their bytes on a cable.
+/// A finished attack: its datagrams, and their bytes on a cable.
 struct Done {
     evil: Adversary,
     sent: u64,
@@ -80,11 +80,11 @@ struct Siege {
     lab: Lab,
     random: fastrand::Rng,
     nth: u64,
-    /// How long an attack lasts, where times count.
+    /// Length of an attack, if times are measured.
     lasts: Option<Duration>,
 }
 
-/// How long an attack lasts in the long form.
+/// Returns the length of an attack in the long form.
 fn asked() -> Option<Duration> {
     let seconds = std::env::var("MAKUO_SIEGE_SECONDS").ok()?;
     Some(Duration::from_secs(
@@ -92,7 +92,7 @@ fn asked() -> Option<Duration> {
     ))
 }
 
-/// Gives the port of `place` its rate, towards the switch.
+/// Limits the rate of the port of `place` towards the switch.
 fn shape(place: &Place, interface: &str) {
     let mbit = std::env::var("MAKUO_SIEGE_MBIT").unwrap_or_else(|_| "1000".into());
     place.shell(&format!(
@@ -101,7 +101,7 @@ fn shape(place: &Place, interface: &str) {
 }
 
 impl Siege {
-    /// Hosts, and somebody at their switch.
+    /// Makes hosts with an attacker at their switch.
     fn new() -> Option<(Self, Adversary)> {
         let mut lab = Lab::network(HOSTS + 1)?;
         let place = lab.plug();
@@ -130,8 +130,8 @@ impl Siege {
         ))
     }
 
-    /// Records a deploy, one that is aborted, one that is killed, and a comparison, after which no other deploy comes;
-    /// then one host is gone without a word, and the others are restarted.
+    /// Records a deployment, an aborted one, a killed one and, last, a comparison. Then one host
+    /// disappears without a goodbye, and the others are restarted.
     fn record(&mut self, evil: Adversary) -> (Adversary, Recording) {
         let lab = &self.lab;
         let recorder = recording(evil);
@@ -191,7 +191,7 @@ impl Siege {
         }
     }
 
-    /// So many deploys, one each `every`.
+    /// Runs a series of deployments, one per `every`.
     fn deploys(&mut self, every: Duration) -> Vec<Deploy> {
         let count = if self.lasts.is_some() {
             DEPLOYS
@@ -212,12 +212,13 @@ impl Siege {
         self.deploys(self.lasts.map_or(Duration::ZERO, |_| PAUSE))
     }
 
-    /// The memory of each host, in KiB.
+    /// Returns the memory of each host, in KiB.
     fn memory(&self) -> Vec<u64> {
         self.lab.hosts.iter().map(Host::memory).collect()
     }
 
-    /// What a fleet says in years, when every command and every restarted daemon is a process of its own.
+    /// Makes years of a fleet's traffic, with a new process for every command and every restarted
+    /// daemon.
     fn past(&mut self) -> Recording {
         let place = self.lab.plug();
         let mut member = Adversary::at(&place).expect("there is one already");
@@ -227,7 +228,7 @@ impl Siege {
             .collect()
     }
 
-    /// Deploys under an attack and after it.
+    /// Deploys under an attack and afterwards.
     fn bears(
         &mut self,
         name: &str,
@@ -341,7 +342,7 @@ fn median<T: Ord>(values: impl Iterator<Item = T>) -> T {
     values.swap_remove(middle)
 }
 
-/// Beacons of so many hosts.
+/// Records beacons of `hosts` hosts.
 fn beacons(evil: &Adversary, hosts: usize) -> Recording {
     let (mut heard, mut from) = (Vec::new(), std::collections::BTreeSet::new());
     until("beacons of all hosts", || {
@@ -354,7 +355,7 @@ fn beacons(evil: &Adversary, hosts: usize) -> Recording {
     heard
 }
 
-/// Attacks all, and everybody who spoke lately by himself, until the end.
+/// Attacks the group and every recent sender of a datagram, until the end.
 fn begin(
     evil: Adversary,
     recorded: Recording,
@@ -364,7 +365,7 @@ fn begin(
     lasts: Duration,
 ) -> Beside<Done> {
     Beside::begin(move |over: &AtomicBool| {
-        // What is sent at full speed is made before: making it would take the time.
+        // At full speed, datagrams are prepared in advance: generation would take too long.
         let (least, pool) = match speed {
             Speed::Count(count) => (count, Vec::new()),
             Speed::Full => {
@@ -420,12 +421,12 @@ fn any<'a>(recorded: &'a [Vec<u8>], random: &mut fastrand::Rng) -> &'a Vec<u8> {
     &recorded[random.usize(..recorded.len())]
 }
 
-/// All that was recorded, in its order and again and again.
+/// Replays the whole recording in order, repeatedly.
 fn recorded(recorded: &[Vec<u8>], n: u64, _: &mut fastrand::Rng) -> Vec<u8> {
     recorded[n as usize % recorded.len()].clone()
 }
 
-/// One that was recorded, changed.
+/// Changes a recorded datagram.
 fn changed(recorded: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> {
     let mut bytes = any(recorded, random).clone();
     let at = random.usize(..bytes.len());
@@ -439,7 +440,7 @@ fn changed(recorded: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> 
             bytes.truncate(at);
             bytes.extend(other.iter().skip(at));
         }
-        // Another number, another process, another start of it.
+        // Another counter, another process, another start of the process.
         5 => bytes[12..20].copy_from_slice(&random.u64(..).to_be_bytes()),
         6 => bytes[4..12].copy_from_slice(&random.u64(..).to_be_bytes()),
         7 => bytes
@@ -447,14 +448,14 @@ fn changed(recorded: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> 
             .rev()
             .take(4)
             .for_each(|b| *b = random.u8(..)),
-        // As one that was never sealed.
+        // Marked as not sealed.
         _ => bytes[3] &= 0x7f,
     }
 
     bytes
 }
 
-/// Noise of any length; every other one begins as a sealed datagram does.
+/// Makes noise of any length; every other datagram begins like a sealed one.
 fn random(_: &[Vec<u8>], n: u64, random: &mut fastrand::Rng) -> Vec<u8> {
     let len = random.usize(..if n.is_multiple_of(64) { 9000 } else { FULL });
     noise(len, n.is_multiple_of(2), random)
@@ -469,17 +470,17 @@ fn noise(len: usize, looks_sealed: bool, random: &mut fastrand::Rng) -> Vec<u8> 
     bytes
 }
 
-/// The smallest that a host has to try its key on.
+/// Makes the smallest datagrams that a host tries to open.
 fn small(_: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> {
     noise(48, true, random)
 }
 
-/// Full frames.
+/// Makes full frames.
 fn large(_: &[Vec<u8>], _: u64, random: &mut fastrand::Rng) -> Vec<u8> {
     noise(FULL, true, random)
 }
 
-/// Well-formed questions and beacons that are not sealed.
+/// Makes well-formed questions and beacons without a seal.
 fn plain(_: &[Vec<u8>], n: u64, random: &mut fastrand::Rng) -> Vec<u8> {
     let (mut out, bytes) = (Vec::new(), word(n).encode());
     let front = Front {
@@ -501,7 +502,7 @@ fn plain(_: &[Vec<u8>], n: u64, random: &mut fastrand::Rng) -> Vec<u8> {
     out
 }
 
-/// What a process says to all.
+/// Makes a message of a process to the group.
 fn word(n: u64) -> Message {
     let hello = Hello {
         name: HostName::new(&format!("ghost{}", n % 1000)).expect("legal"),
@@ -527,7 +528,7 @@ fn word(n: u64) -> Message {
     }
 }
 
-/// All attacks: their names, what they send, and how fast.
+/// All attacks: names, generators and rates.
 const ATTACKS: [(&str, Attack, Speed); 7] = [
     ("recordings", recorded, Speed::Full),
     ("processes", recorded, Speed::Full),
@@ -545,7 +546,7 @@ fn deploys_go_on_under_siege() {
     };
 
     let only = std::env::var("MAKUO_SIEGE_ONLY").ok();
-    // What a host remembers of its releases is there before it is measured.
+    // Fills the host's memory of past releases before the measurement.
     siege.deploys(Duration::ZERO);
     let mut calm = siege.calm();
     let (mut evil, recorded) = siege.record(evil);

@@ -1,4 +1,4 @@
-//! What the fleet says of itself: `makuo log` and `makuo status` against real daemons.
+//! Status of the fleet: `makuo log` and `makuo status` with real daemons.
 
 use crate::support::{self, Lab, Ran, until, write};
 use serde_json::Value;
@@ -16,7 +16,7 @@ fn names(value: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// What `makuo status` says of `host`.
+/// Returns the entry of `host` in `makuo status`.
 fn standing(ran: &Ran, host: &str) -> Value {
     let events = ran.events();
     let found = of(&events, "host")
@@ -26,7 +26,7 @@ fn standing(ran: &Ran, host: &str) -> Value {
     found.unwrap_or_else(|| panic!("nothing about {host}: {ran}"))
 }
 
-/// Three hosts with a first release; web3 was away for the second.
+/// Makes three hosts with a first release; web3 was away for the second.
 fn left_behind() -> Option<Lab> {
     let mut lab = Lab::loopback(3)?;
     write(&lab.site().join("page"), "old");
@@ -308,7 +308,7 @@ fn two_hosts_of_one_name_are_told_by_their_addresses() {
         .says(&both)
         .says(&["3 hosts", "2 hosts are named web1"]);
 
-    // One of them differs, and it is said which.
+    // One host differs, and the status names that host.
     write(&lab.hosts[1].tree().join("page"), "a strange page");
 
     let ran = lab.makuo(&["diff", "--json", "www.toml"]).exits(1);
@@ -343,7 +343,7 @@ fn a_host_whose_tree_is_empty_or_another_one_looks_at_once_and_says_what_it_foun
         lab.hosts[1].start();
         until("the host to have looked", || {
             let found = standing(&lab.makuo(&["status", "--json"]).exits(0), "web2");
-            // The file that is there has another time, and the directory, too.
+            // The existing file has another time, and so has the directory.
             found["drift"]["drifted"] == 1 && found["drift"]["paths"].as_u64() >= Some(2)
         });
         lab.makuo(&["status"])
@@ -386,7 +386,7 @@ fn a_refusal_that_an_index_may_have_caused_is_looked_into_after_a_restart_too() 
     lab.hosts[0].restart();
     assert!(is_doubted(&lab));
 
-    // Of a look at all of it the refusal is believed.
+    // After a complete scan, the refusal is trusted.
     lab.deploy(&[]).exits(3).says(&["would be deleted"]);
     assert!(!is_doubted(&lab));
 }

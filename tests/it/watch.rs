@@ -1,5 +1,5 @@
-//! `makuo watch` against hosts on the loopback interface: whatever happens to the source, hosts become the same, and
-//! what the source is not any more, no host becomes.
+//! `makuo watch` with hosts on the loopback interface: after any change of the source, hosts become
+//! equal to the source, and never to a state that the source has left.
 
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,7 +14,7 @@ use crate::support::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// A lab whose source has something in it, and a watch on it that has made its first release.
+/// Makes a lab with a source, and a watch that has made its first release.
 fn watched(hosts: usize, flags: &[&str]) -> Option<(Lab, Running)> {
     let lab = Lab::loopback(hosts)?;
     Noise::new(1).tree(&lab.site(), 20, 2000);
@@ -45,7 +45,7 @@ fn results(watch: &Running) -> Vec<Value> {
         .collect()
 }
 
-/// The results that are releases.
+/// Returns the results that are releases.
 fn releases(watch: &Running) -> Vec<Value> {
     results(watch)
         .into_iter()
@@ -53,7 +53,7 @@ fn releases(watch: &Running) -> Vec<Value> {
         .collect()
 }
 
-/// Waits until every host has what the source has.
+/// Waits until every host equals the source.
 fn same(lab: &Lab, watch: &Running, what: &str) {
     let excludes = String::from_utf8_lossy(&read(&lab.path("www.toml"))).contains("exclude");
     let differs = || {
@@ -174,11 +174,11 @@ fn a_moved_directory_moves_no_data() {
         .sum();
     assert!(sent < 300_000, "{sent}");
 
-    // What happens in it is heard still.
+    // Events in the moved directory still arrive.
     write(&lab.site().join("dir1/moved/sub/two"), "x");
     same(&lab, &watch, "a file in it");
 
-    // And not any more when it is out; a new one of this name is another.
+    // No events arrive from a directory moved out; a new one of the same name is separate.
     std::fs::rename(lab.site().join("dir1/moved"), lab.path("out")).expect("mine");
     write(&lab.site().join("dir1/moved/sub/three"), "x");
     same(&lab, &watch, "a move out");
@@ -333,7 +333,7 @@ fn what_is_written_through_a_name_that_is_not_watched_is_sent() {
             .all(|(name, _)| is(name, &format!("new {name}")))
     });
 
-    // One that came by a link from outside.
+    // A file that came by a hard link from outside.
     write(&lab.path("outside/late"), "old");
     std::fs::hard_link(lab.path("outside/late"), site.join("d/late")).expect("mine");
     until("the link", || is("d/late", "old"));
@@ -367,13 +367,13 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
         write(&site.join("d").join(name), name);
     }
 
-    // Known to the watch: each change of it is looked for.
+    // Known to the watch: each change is found.
     write(&lab.path("known"), "known");
     std::fs::hard_link(lab.path("known"), site.join("d/known")).expect("mine");
     same(&lab, &watch, "four files");
 
     for round in 0..3 {
-        // Through a name that is not watched, which goes before anybody looks.
+        // Through an unwatched name, removed before the scan.
         let text = format!("known, round {round}");
         std::fs::write(lab.path("known"), &text).expect("mine");
         std::fs::remove_file(lab.path("known")).expect("mine");
@@ -385,7 +385,7 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
         same(&lab, &watch, "the name that came again");
     }
 
-    // Through a name in another directory that was there for a moment.
+    // Through a short-lived name in another directory.
     std::fs::hard_link(site.join("d/link"), site.join("passing")).expect("mine");
 
     append(&site.join("passing"))
@@ -394,7 +394,7 @@ fn what_is_written_through_a_name_that_is_gone_at_once_is_sent() {
     std::fs::remove_file(site.join("passing")).expect("mine");
     sent("what was written through a link", "d/link", "link and more");
 
-    // Through a handle whose name is gone: long after anything was heard, and before it is closed.
+    // Through a handle without a name: long after the last event, and before the handle is closed.
     std::fs::hard_link(site.join("d/held"), site.join("passing")).expect("mine");
 
     let mut open = append(&site.join("passing"));
@@ -432,7 +432,7 @@ fn once_ends_when_it_is_quiet() {
     started.wait().exits(0);
     lab.all_same(&lab.site());
 
-    // And says how it went.
+    // And reports the outcome.
     let nobody = lab.start(&[
         "watch",
         "--once",
@@ -512,7 +512,7 @@ fn sigusr1_looks_at_everything_here_and_on_the_hosts() {
         return;
     };
 
-    // Behind everybody's back.
+    // Drift on a host.
     write(&lab.hosts[0].tree().join("page"), "drifted");
     watch.signal(Signal::SIGUSR1);
     same(&lab, &watch, "what drifted");
@@ -529,7 +529,7 @@ fn a_source_that_is_gone_ends_it_and_hosts_keep_everything() {
         copy(&lab.site(), &lab.path("old"));
         match how {
             "removed" => {
-                // Not one by one: all at once, as somebody who puts it aside first.
+                // Not one by one, but all at once, as if put aside.
                 std::fs::rename(lab.site(), lab.path("aside")).expect("mine");
                 std::fs::remove_dir_all(lab.path("aside")).expect("mine");
             }
@@ -570,7 +570,7 @@ fn a_link_that_is_turned_ends_it() {
     support::same(&lab.path("v1"), &host);
 }
 
-/// A watch in a namespace of its own, begun by `script`.
+/// Starts a watch in its own namespace, prepared by `script`.
 fn within(lab: &Lab, how: &[&str], script: &str) -> Running {
     let mut command = lab.admin.command("unshare");
     let script = format!("{script} && exec \"$@\"");
@@ -603,7 +603,7 @@ fn a_mount_in_the_source_that_went_away_is_refused_until_somebody_says_yes() {
         std::fs::create_dir_all(lab.site().join(dir)).expect("mine");
     }
     write(&lab.site().join("page"), "x");
-    // All of it in one namespace, whose mounts end with it.
+    // All in one namespace; its mounts end with the namespace.
     let script = r#"
         mount -t tmpfs none site/vol && mount -t tmpfs none site/cache || exit 77
         echo x >site/vol/file && echo x >site/cache/file
@@ -731,7 +731,7 @@ fn a_queue_that_overflows_is_told_and_nothing_is_lost() {
     watch.signal(Signal::SIGSTOP);
     (0..30_000).for_each(|i| std::fs::write(dir(i).join(format!("f{i}")), [0u8; 3]).expect("mine"));
 
-    // Of what is made now nothing at all is heard.
+    // Later changes cause no events at all.
     write(&lab.site().join("unheard/of/file"), "x");
     watch.signal(Signal::SIGCONT);
     same(&lab, &watch, "all of them");
@@ -786,10 +786,10 @@ fn a_host_that_is_away_holds_up_nobody_and_gets_it_when_it_is_back() {
     ends(watch, Signal::SIGTERM);
 }
 
-/// What is excluded in [`whatever_happens_hosts_become_the_same`].
+/// Excluded patterns of [`whatever_happens_hosts_become_the_same`].
 const EXCLUDED: [&str; 2] = ["*.x", "/hidden/"];
 
-/// Files that are held open for a while, and names that are not watched.
+/// Files held open for a while, and unwatched names.
 #[derive(Default)]
 struct Held {
     open: Vec<std::fs::File>,
@@ -797,7 +797,7 @@ struct Held {
 }
 
 impl Held {
-    /// One thing that happens to them, as [`happen`].
+    /// Makes one random change of the files, like [`happen`].
     fn happen(&mut self, rng: &mut fastrand::Rng, site: &Path, noise: &mut Noise) {
         let file = |rng: &mut fastrand::Rng| -> PathBuf {
             let depth = rng.usize(0..4);
@@ -829,7 +829,7 @@ impl Held {
                 Ok(())
             }
             7 => nix::unistd::truncate(&file(rng), rng.i64(0..3000)).map_err(Into::into),
-            // A name that is not watched comes before the watched one: of the other order nothing is heard.
+            // The unwatched name comes before the watched one: the other order causes no event.
             8 | 9 => {
                 let (file, len) = (file(rng), rng.usize(0..3000));
                 let other = other(rng, &file);
@@ -852,7 +852,7 @@ impl Held {
     }
 }
 
-/// One thing that happens to a tree; much of it fails, and that is fine.
+/// Makes one random change of a tree; many attempts fail, which is fine.
 fn happen(rng: &mut fastrand::Rng, site: &Path, noise: &mut Noise) {
     let dir = |rng: &mut fastrand::Rng| -> PathBuf {
         let depth = rng.usize(0..4);
@@ -927,7 +927,7 @@ fn happen(rng: &mut fastrand::Rng, site: &Path, noise: &mut Noise) {
             } else {
                 0o600 + u32::from(rng.u8(0..64))
             };
-            // Not through a link.
+            // Symbolic links are not followed.
             if path.is_symlink() {
                 Ok(())
             } else {
@@ -977,7 +977,7 @@ fn whatever_happens_hosts_become_the_same() {
             _ => happen(rng, &lab.site(), &mut noise),
         };
         (0..50).for_each(|_| happen(&mut rng, &mut held));
-        // The first look and the first release fall into the middle of it.
+        // The first scan and the first release happen during the changes.
         let mut watch = watch(&lab, &["--max-delay", "1s"]);
         for round in 0..4 {
             for _ in 0..ops / 4 {

@@ -1,5 +1,5 @@
-//! Words of others: whoever has no group key gets nothing out of a host that he did not send, whoever has it speaks for
-//! nobody but himself, and what is said without end fills neither memory nor log.
+//! Forged messages: a sender without the group key gets no data out of a host, a member with the
+//! key cannot impersonate another, and endless messages fill neither memory nor log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +12,12 @@ use makuo::wire::message::{Announce, DiffSummary, Hello, Pull, StageReport};
 use makuo::wire::{HostStage, Message};
 use nix::sys::signal::Signal;
 
-/// By so much, in KiB, the memory of a host may grow under a flood.
+/// Largest allowed growth of a host's memory under a flood, in KiB.
 const GROWTH: u64 = 20 << 10;
 /// Messages of a flood.
 const FLOOD: u64 = 20_000;
 
-/// Hosts and somebody at their switch, all of them with the group key or without one.
+/// Makes hosts and an attacker at their switch, all with the group key or all without.
 fn lab(count: usize, keyed: bool, each: impl Fn(&mut Host)) -> Option<(Lab, Adversary)> {
     let mut lab = Lab::network_idle(count)?;
     if !keyed {
@@ -38,12 +38,12 @@ fn lab(count: usize, keyed: bool, each: impl Fn(&mut Host)) -> Option<(Lab, Adve
     Some((lab, evil))
 }
 
-/// Takes no notice of what was said until now.
+/// Discards all pending datagrams.
 fn forget(evil: &mut Adversary) {
     while !evil.said().is_empty() {}
 }
 
-/// What is said while `work` is done.
+/// Records all messages during `work`.
 fn listen<T>(
     mut evil: Adversary,
     work: impl FnOnce() -> T,
@@ -80,7 +80,7 @@ fn beacons(said: &[(InstanceId, Message)]) -> impl Iterator<Item = (InstanceId, 
     })
 }
 
-/// What the host `name` would say of itself.
+/// Makes a report of the host `name` on its own state.
 fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> StageReport {
     StageReport {
         session,
@@ -147,7 +147,7 @@ fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
         );
         for _ in 0..5 {
             evil.say(InstanceId(77), &pull);
-            // Long enough for an offer to be made and heard.
+            // Long enough for an offer to be made and received.
             lab.makuo(&["members", "--json"]).exits(0);
             support::pause(std::time::Duration::from_millis(500));
             assert!(!offered(&mut evil), "the tree goes to somebody");
@@ -171,7 +171,7 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
     write(&lab.site().join("page"), "new");
 
     lab.hosts[1].signal(Signal::SIGSTOP);
-    // It answered the solicit before, as far as the sender is told.
+    // For the sender, the stopped host has answered the solicit already.
     let answer = beacons(&said)
         .find(|(source, _)| *source == web2)
         .map(|(_, hello)| hello.clone())
@@ -235,13 +235,14 @@ fn a_member_of_the_group_does_not_say_committed_for_a_host_that_hangs() {
     assert_ne!(ran.code, 0, "{ran}");
     assert_eq!(support::read(&lab.hosts[1].tree().join("page")), b"old");
 
-    // With the host back, the next one goes everywhere.
+    // After the host's return, the next deployment reaches all hosts.
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 }
 
-/// Somebody with the group key who speaks in the name of `host` with a key of his own: answers as `hello` says, in its
-/// process when it shows an identity, and then says all that a host says that commits.
+/// A member with the group key that impersonates `host` with another identity key. Answers like
+/// `hello`, under the same process if `hello` has an identity, and then sends all messages of a
+/// host that commits.
 struct Impostor {
     over: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Adversary>,
@@ -303,7 +304,7 @@ impl Impostor {
     }
 }
 
-/// What a host's log says of its key at its `start`th start.
+/// Returns the host's key from its log, at its `start`th start.
 fn host_key(host: &Host, start: usize) -> String {
     let mut log = String::new();
     until("a host that tells its key", || {
@@ -339,7 +340,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
     };
 
     deploy("old", &[]).exits(0);
-    // The answer that it would give.
+    // The answer that the host would give.
     let mut answer = None;
     until("an answer of web2", || {
         evil.say(InstanceId(5), &Message::Solicit(Some(Nonce(5)), None));
@@ -367,7 +368,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
 
     lab.hosts[1].signal(Signal::SIGSTOP);
 
-    // In the name of one that answered: it is waited for.
+    // Impersonates a host that has answered: the sender waits for the real one.
     let impostor = Impostor::begin(evil, key.clone(), web2, answer.clone());
     let ran = deploy("new", &[]);
     evil = impostor.end();
@@ -379,7 +380,7 @@ fn a_member_of_the_group_takes_no_silent_hosts_place_and_a_key_of_its_own_shows(
         "{ran}"
     );
 
-    // In the name of one that says nothing: a person is told, and it is kept out where he wants that.
+    // Impersonates a silent host: the operator is informed, and can exclude the impostor.
     let hello = Hello {
         identity: Some(key.identity()),
         ..answer
@@ -490,7 +491,7 @@ fn a_comparison_that_was_recorded_is_made_once() {
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
 
-    // Hosts have all that they need to compare: nobody has to send anything.
+    // Hosts have all content for a comparison: no transfer is needed.
     let said;
     (evil, said, _) = listen(evil, || lab.diff(&[]).exits(0));
     let (source, question) = announcements(&said)
@@ -498,7 +499,7 @@ fn a_comparison_that_was_recorded_is_made_once() {
         .map(|(s, a)| (s, a.clone()))
         .expect("heard");
 
-    // As it was, in a session of its own, and with the costly way of looking.
+    // The same question, in a session of its own, and with the costly comparison by checksum.
     let other = Announce {
         session: SessionId(4711),
         ..question.clone()
@@ -522,7 +523,7 @@ fn a_comparison_that_was_recorded_is_made_once() {
         assert!(!compared(&heard), "{heard:?}");
     }
 
-    // Its answers are a word each, and nobody is held up.
+    // Its answers are short, and delay no other host.
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
 
@@ -546,7 +547,7 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
         );
     }
 
-    // The host has its list and a slow port, and its sender does not come to ask.
+    // The host has its list and a slow port, and its sender requests nothing.
     lab.hosts[0]
         .place
         .shell("tc qdisc replace dev eth0 root tbf rate 20mbit burst 64kb limit 1mb");
@@ -617,7 +618,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     let lie = "no\n2026-11-28T23:59:59.000000Z ERROR kernel: root login\nweb1 committed\nwww@9: all is well";
     let lies = move |evil: &mut Adversary, session, n: u32| {
         let text = Some(format!("{lie} {n}"));
-        // The process that answered joins first: nothing else counts without a signature.
+        // The process that answered joins first: without a signature, other reports have no effect.
         let stage = if n.is_multiple_of(2) {
             HostStage::Refused
         } else {
@@ -633,7 +634,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         );
     };
 
-    // In what a deploy prints, and what ends it.
+    // In the output of a deployment, and in its error.
     let over = Arc::new(AtomicBool::new(false));
 
     let lying = {
@@ -680,7 +681,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
         assert!(line.starts_with("  | "), "{line:?} of\n{ran}");
     }
 
-    // In the log of a host that offers its release, and not without end.
+    // In the log of a host that offers its release, within limits.
     let (log, before) = (lab.hosts[0].log().len(), lab.hosts[0].memory());
 
     let pull = Pull {
