@@ -46,7 +46,7 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "check" -d 'Report error
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "init" -d 'Create the keys of a group and one file for all of its hosts; unpack that file on a host'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "keygen" -d 'Create a deploy key in OpenSSH\'s format, and a group key'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "daemon" -d 'The host\'s service: receive releases; runs in the foreground'
-complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest what to try next'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Run three hosts on this machine\'s loopback with one real deploy, and suggest next steps'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "complete" -d 'List names for completion scripts, from the local daemon'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'

@@ -116,7 +116,7 @@ pub enum CliCommand {
     Keygen(KeygenArgs),
     /// The host's service: receive releases; runs in the foreground
     Daemon(DaemonArgs),
-    /// Run three hosts on this machine's loopback with one real deploy, and suggest what to try next
+    /// Run three hosts on this machine's loopback with one real deploy, and suggest next steps
     Demo(DemoArgs),
     /// Print a completion script
     Completions(CompletionsArgs),

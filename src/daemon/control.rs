@@ -249,7 +249,10 @@ async fn stream_files(
     loop {
         tokio::select! {
             line = lines.recv() => match line {
-                Some(line) => disconnected |= !disconnected && write.write_all(&line).await.is_err(),
+                Some(line) if !disconnected => {
+                    disconnected = write.write_all(&line).await.is_err();
+                }
+                Some(_) => {}
                 None => break,
             },
             end = input.read(&mut byte), if !disconnected => disconnected = !matches!(end, Ok(1..)),

@@ -7,8 +7,8 @@
 //! process of their own, see [`crate::hook::helper_process`].
 //!
 //! Still readable: libraries, /proc, /sys, /dev and the directories of the configuration and the
-//! keys. Another process looks up users and groups, see [`crate::tree::user_lookup`]. Use of the network
-//! is not confined; a systemd unit can do so.
+//! keys. Another process looks up users and groups, see [`crate::tree::user_lookup`]. Use of the
+//! network is not confined; a systemd unit can do so.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};

@@ -123,7 +123,8 @@ impl AuthorizedKeys {
                 |what: String| Error::usage(format!("{}:{}: {what}", shown(path), index + 1));
             if line.len() > MAX_LINE_BYTES || entries.len() > MAX_AUTHORIZED_KEYS {
                 return Err(wrong(format!(
-                    "more than {MAX_AUTHORIZED_KEYS} keys, or a line of more than {MAX_LINE_BYTES} bytes"
+                    "more than {MAX_AUTHORIZED_KEYS} keys, or a line of more than \
+                     {MAX_LINE_BYTES} bytes"
                 )));
             }
             let line = String::from_utf8_lossy(line);

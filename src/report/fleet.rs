@@ -462,6 +462,7 @@ impl<'a> StandingLine<'a> {
         let status = standing.status.as_ref();
         let work = status.and_then(|t| t.work.as_ref());
         let trouble = status.and_then(|t| t.trouble.as_ref());
+
         Self {
             event: "host",
             host: standing.host.as_str(),

@@ -8,10 +8,10 @@
 //! | [`index`] | the result of the last scan, so that the next one reads changes only |
 //! | [`state`] | the [`Worktree`], on which every step works, and the small files of its state |
 //! | [`scan`] | walking and hashing a tree |
-//! | [`prepare`] | checks and choices before anything changes: items, permissions, space, obstructions |
-//! | [`commit`] | the journal, its steps in place or the exchange of whole trees, and the undo |
+//! | [`prepare`] | checks before anything changes: items, permissions, space, obstructions |
+//! | [`commit`] | the journal, its steps in place or the exchange of trees, and the undo |
 //! | [`history`] | kept releases, and the content that restores one |
-//! | [`lifecycle`] | the [`Tree`]: one claim at a time, recovery after a crash, commit, revert, confirm |
+//! | [`lifecycle`] | the [`Tree`]: exclusive claim, crash recovery, commit, revert, confirm |
 //! | [`serve`] | sources for a sender |
 //! | [`stage`] | a release in preparation beside its tree |
 

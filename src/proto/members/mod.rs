@@ -171,7 +171,8 @@ impl Presence {
         self.shown = shown;
     }
 
-    /// Sets the peers ignored for lack of the group key; beacons name the first [`MAX_BEACON_STRANGERS`].
+    /// Sets the peers ignored for lack of the group key; beacons name the first
+    /// [`MAX_BEACON_STRANGERS`].
     pub fn set_strangers(&mut self, strangers: impl Iterator<Item = IpAddr>) {
         self.strangers = strangers.take(MAX_BEACON_STRANGERS).collect();
     }

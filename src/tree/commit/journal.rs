@@ -283,6 +283,7 @@ impl Journal {
         let path = state.here().join(name);
         let mut bytes = Vec::with_capacity(JOURNAL_BUFFER_BYTES);
         let read = File::open(&path).and_then(|f| f.take(MAX_JOURNAL).read_to_end(&mut bytes));
+
         match read {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("cannot read", &path, e)),

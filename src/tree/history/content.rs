@@ -6,8 +6,8 @@
 //! directory was the successor's undo directory and becomes kept content by one rename when the
 //! commit is confirmed. The index is written while the commit can still be reverted. Then the
 //! journal is removed, which is the confirmation; then files outside of the index; then the
-//! directory gets its new name. Each step can be repeated after a crash ([`archive_all`]). Content is
-//! removed with its release ([`prune`]).
+//! directory gets its new name. Each step can be repeated after a crash ([`archive_all`]). Content
+//! is removed with its release ([`prune`]).
 //!
 //! Only content of the release itself is kept, by its manifest: entries of others, and a tree from
 //! before the first release, are not. Files are never trusted: a block counts after it was read and
