@@ -280,7 +280,7 @@ fn a_daemon_waits_for_its_interface() {
     lab.hosts[0].begin();
     says(&lab, 0, "eth0 has no IPv4 address");
 
-    // A reload during the wait: the daemon has no running network yet.
+    // SIGHUP during the wait has nothing to reload yet.
     lab.hosts[0].reload();
     place.ip("link del eth0");
     says(
