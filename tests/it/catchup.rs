@@ -1033,13 +1033,13 @@ fn many_parts_that_were_sent_one_by_one_come_to_a_new_host_in_few() {
         }
     }
     // A host's own files must survive, so parts sent without deletion are merged separately.
-    assert_eq!(said(&lab, "parts sent again in one"), 1);
+    assert_eq!(said(&lab, "parts merged into one release"), 1);
     assert_eq!(text(&lab, 1, "dir/of3/own").as_deref(), Some("own"));
     std::fs::remove_file(lab.hosts[1].tree().join("dir/of3/own")).expect("there");
     for n in 0..16 {
         assert_eq!(send_once(&lab, "*", &format!("more/file{n}"), "more"), 0);
     }
-    assert_eq!(said(&lab, "parts sent again in one"), 2);
+    assert_eq!(said(&lab, "parts merged into one release"), 2);
     assert!((0..17).all(|n| has(&lab, 1, n)));
     assert_eq!(text(&lab, 1, "changed").as_deref(), Some("as sent"));
 
