@@ -1,5 +1,5 @@
-//! Holds that the files of a room import each other in no circle. A module and its own child are
-//! allowed: the parent declares the child and may use it.
+//! Holds that the files of a room import each other in no circle. A module with its own children is
+//! allowed: the parent declares a child and may use it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -230,7 +230,7 @@ fn resolve(
     longest.into_iter().find(|name| files.contains_key(name))
 }
 
-/// Every set of modules that reach each other, but for a module with its own child.
+/// Every set of modules that reach each other, but for a module with its own children.
 fn circles(imports: &Imports) -> Vec<Vec<String>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> = imports
         .keys()
@@ -245,7 +245,7 @@ fn circles(imports: &Imports) -> Vec<Vec<String>> {
             .filter(same)
             .map(|other| other.to_string())
             .collect();
-        if circle.len() > 1 && !is_parent_and_child(&circle) {
+        if circle.len() > 1 && !is_parent_and_children(&circle, imports) {
             found.insert(circle);
         }
     }
@@ -265,8 +265,18 @@ fn reached_from<'a>(name: &str, imports: &'a Imports) -> BTreeSet<&'a str> {
     reached
 }
 
-fn is_parent_and_child(circle: &[String]) -> bool {
-    let [a, b] = circle else { return false };
-    b.strip_prefix(a.as_str())
-        .is_some_and(|rest| rest.starts_with("::") && !rest[2..].contains("::"))
+/// Whether a circle is a module with its own children, none of which imports another one.
+fn is_parent_and_children(circle: &[String], imports: &Imports) -> bool {
+    let [parent, children @ ..] = circle else {
+        return false;
+    };
+
+    let is_child = |name: &String| {
+        let below = name.strip_prefix(parent.as_str());
+        let rest = below.and_then(|rest| rest.strip_prefix("::"));
+        rest.is_some_and(|rest| !rest.contains("::"))
+    };
+
+    let is_apart = |name: &String| imports[name].iter().all(|other| !children.contains(other));
+    children.iter().all(is_child) && children.iter().all(is_apart)
 }
