@@ -485,7 +485,7 @@ fn sighup_takes_new_excludes_and_a_broken_spec_changes_nothing() {
         watch
             .events()
             .iter()
-            .any(|e| e["event"] == "note" && e["text"].to_string().contains("stays"))
+            .any(|e| e["event"] == "note" && e["text"].to_string().contains("keeping"))
     });
 
     write(&lab.site().join("page"), "new");

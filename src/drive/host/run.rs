@@ -387,7 +387,7 @@ impl HostLoop {
             Ok(false) => tracing::error!(
                 "a group key where there was none, or none any more: restart the daemon"
             ),
-            Err(e) => tracing::error!("the group keys stay as they were: {e}"),
+            Err(e) => tracing::error!("keeping the old group keys: {e}"),
         }
     }
 
