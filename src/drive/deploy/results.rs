@@ -79,7 +79,7 @@ pub(super) fn why(machine: &Sender, now: Moment, host: &Host, state: HostState) 
             "went back by its beacon, and did not say so".to_string()
         }
         HostState::Absent if host.stage.is_none() => "did not answer the announcement".to_string(),
-        HostState::Absent => "did not answer any more".to_string(),
+        HostState::Absent => "stopped answering".to_string(),
         _ => return host.text.clone(),
     };
 
