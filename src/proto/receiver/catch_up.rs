@@ -111,6 +111,10 @@ struct MissingRelease {
     have: Option<Serial>,
     /// Members asked in the current round.
     asked: BTreeSet<InstanceId>,
+    /// Member asked last.
+    last_asked: Option<InstanceId>,
+    /// Members that brought no release on the way to this one; asked after all others.
+    unhelpful: BTreeSet<InstanceId>,
     /// Due time of the next request.
     due: Moment,
     /// Pause after the current round.
@@ -235,6 +239,7 @@ impl MissingReleases {
                     *open = MissingRelease {
                         due: now,
                         header: open.header,
+                        unhelpful: open.unhelpful_members(),
                         ..fresh()
                     };
                 }
@@ -314,6 +319,7 @@ impl MissingReleases {
             }
             open.header = HeaderState::Verified;
             open.asked.clear();
+            open.last_asked = None;
             open.exhausted = false;
             open.pause = ROUND_PAUSE;
             open.due = now + NEWER_HEADER_WAIT.mul_f64(1.0 + jitter);
@@ -398,6 +404,8 @@ impl MissingRelease {
             candidate,
             have: own.running,
             asked: BTreeSet::new(),
+            last_asked: None,
+            unhelpful: BTreeSet::new(),
             due: now + wait.mul_f64(1.0 + jitter / 4.0),
             pause: ROUND_PAUSE,
             exhausted: false,
@@ -413,6 +421,23 @@ impl MissingRelease {
 
     fn is_verified(&self) -> bool {
         self.header == HeaderState::Verified
+    }
+
+    /// Returns the members to ask last for the next release on the way to this one.
+    ///
+    /// A member may lack content of older releases, and each request to it costs seconds.
+    fn unhelpful_members(&mut self) -> BTreeSet<InstanceId> {
+        let mut unhelpful = std::mem::take(&mut self.unhelpful);
+        if self.is_verified() {
+            unhelpful.append(&mut self.asked);
+        }
+
+        // The member asked last brought the release that has just arrived.
+        if let Some(helpful) = self.last_asked {
+            unhelpful.remove(&helpful);
+        }
+
+        unhelpful
     }
 
     /// Requests the header, or the release once its header is verified, from the next member.
@@ -439,10 +464,20 @@ impl MissingRelease {
                 && t.unhealthy != Some(true)
         };
 
-        let able = members
+        let left: Vec<_> = members
             .candidates()
-            .filter(|(id, m)| **id != me && m.hello.trees.iter().any(has));
-        let left = able.filter(|(id, _)| !self.asked.contains(*id));
+            .filter(|(id, m)| **id != me && m.hello.trees.iter().any(has))
+            .filter(|(id, _)| !self.asked.contains(*id))
+            .collect();
+        let (unhelpful, helpful): (Vec<_>, Vec<_>) = left
+            .into_iter()
+            .partition(|(id, _)| self.unhelpful.contains(*id));
+        let left = if helpful.is_empty() {
+            unhelpful
+        } else {
+            helpful
+        }
+        .into_iter();
 
         // Alternate between three orders, because each can be gamed: by choosing ids, by answering
         // early, or by claiming many ids.
@@ -467,6 +502,7 @@ impl MissingRelease {
         };
 
         self.asked.insert(id);
+        self.last_asked = Some(id);
         let verified = self.is_verified();
         self.due = now
             + if verified {

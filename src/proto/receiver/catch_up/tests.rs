@@ -171,6 +171,34 @@ fn members_are_asked_in_turn_and_rounds_back_off() {
 }
 
 #[test]
+fn a_member_that_brought_nothing_is_asked_last_at_the_next_step() {
+    let mut missing = missing();
+    let table = members(&[7, 7, 7]);
+    let mut now = 0;
+    let mut ask = |missing: &mut MissingReleases, own: &TreeState| loop {
+        assert!(now < 200_000, "nobody is asked");
+        now += 100;
+        if let Some((to, _)) = poll(missing, now, own, &table).pop() {
+            return to;
+        }
+    };
+
+    // The first one has not what the step takes, the second one has.
+    let unhelpful = ask(&mut missing, &state(1, 1));
+    let helpful = ask(&mut missing, &state(1, 1));
+    assert_ne!(unhelpful, helpful);
+
+    for step in 2..6 {
+        assert_ne!(ask(&mut missing, &state(step, step)), unhelpful, "{step}");
+    }
+
+    // If the others bring nothing either, it is asked again.
+    let asked: BTreeSet<_> = (0..3).map(|_| ask(&mut missing, &state(6, 6))).collect();
+    assert!(asked.contains(&unhelpful), "{asked:?}");
+    assert_eq!(asked.len(), 3);
+}
+
+#[test]
 fn false_claims_do_not_delay_a_real_release() {
     let mut missing = missing();
     let mut table = members(&[7, 7]);
