@@ -97,22 +97,6 @@ impl Plan {
         }
     }
 
-    /// Takes everything out of the plan and leaves it empty.
-    pub fn take(&mut self) -> Self {
-        let empty = Self {
-            changes: Changes::default(),
-            further: Vec::new(),
-            top: None,
-            wants: Vec::new(),
-            reuse: HashMap::new(),
-            summary: Summary::default(),
-            alone: Vec::new(),
-            ..*self
-        };
-
-        std::mem::replace(self, empty)
-    }
-
     /// Returns true if the tree is the release (extras that stay do not count).
     pub fn is_clean(&self) -> bool {
         !self.changes.iter().any(|change| change.is_applied())

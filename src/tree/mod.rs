@@ -43,7 +43,7 @@ pub use lifecycle::{Recovery, Tree};
 pub use scan::{ScanOptions, Scanned, scan, scan_with_written};
 pub use serve::scanned_source::{Blocks, Nothing, ScannedSource, SourceError};
 pub use serve::stored_source::{LiveTree, StoredSource};
-pub use stage::Stage;
+pub use stage::{Committed, NotReverted, Stage, Staged};
 pub use state::dir::StateDir;
 pub use state::health::Unhealthy;
 pub use state::node_store::NodeStore;

@@ -473,9 +473,8 @@ impl Pair {
             assert!(stage.put(ordinal, &bytes)?);
         }
 
-        stage.finish()?;
-        stage.commit(&release, b"")?;
-        self.tree.note_written(&stage.into_plan());
+        let committed = stage.finish()?.commit(&release, b"")?;
+        self.tree.note_written(committed.plan());
 
         Ok(())
     }

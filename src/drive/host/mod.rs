@@ -2,8 +2,9 @@
 //!
 //! `run` is the loop of a host. `disk` hands the machine's requests to one thread for each tree;
 //! `admission` checks offers first, by the rules of `authorize`. `session` works until a release is
-//! staged, `switch` from there on, with `readback` for present blocks. `managed` is a tree with the
-//! host's own rules. `own_scan` and `drift_check` compare a tree with its release.
+//! staged, `switch` from there on; `staging` is the content between them, with `readback` for
+//! present blocks. `managed` is a tree with the host's own rules. `own_scan` and `drift_check`
+//! compare a tree with its release.
 
 mod admission;
 mod authorize;
@@ -22,6 +23,7 @@ mod rx_drops;
 mod session;
 mod shared;
 mod spared;
+mod staging;
 mod staleness;
 mod switch;
 mod tombstones;

@@ -10,6 +10,7 @@ use super::offer::AdmittedOffer;
 use super::own_scan::ScanTask;
 use super::readback::Readback;
 use super::shared::LocalHost;
+use super::staging::Staging;
 use super::switch::Switch;
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
@@ -33,7 +34,7 @@ pub(super) struct TreeSession<'a> {
     explorer: Explorer,
     /// Scan of the tree while nodes of the manifest are missing.
     scan: Option<ScanTask>,
-    stage: Option<Stage>,
+    staging: Staging,
     readback: Readback,
     expander: Expander,
     switch: Switch,
@@ -45,7 +46,7 @@ impl<'a> TreeSession<'a> {
         Self {
             explorer: Explorer::new(offer.release.header().root),
             scan: None,
-            stage: None,
+            staging: Staging::default(),
             readback: Readback::default(),
             expander: Expander::default(),
             switch: Switch::default(),
@@ -60,12 +61,12 @@ impl<'a> TreeSession<'a> {
 
     /// Reserves disk space for the stage.
     pub(super) fn reserve(&self) -> crate::Result<()> {
-        self.stage.as_ref().map_or(Ok(()), Stage::reserve)
+        self.staging.open().map_or(Ok(()), Stage::reserve)
     }
 
     /// Ends the session; an unreverted commit becomes final.
     pub(super) fn close(&mut self) {
-        self.switch.close(&self.offer, &mut self.stage);
+        self.switch.close(&self.offer, &mut self.staging);
     }
 
     /// Stores the commit order of the release.
@@ -90,13 +91,14 @@ impl<'a> TreeSession<'a> {
             DiskRequest::ReadBack {
                 generation, parts, ..
             } => {
-                let found = self.readback.read(&self.offer, self.stage.as_ref(), parts);
+                let found = self.readback.read(&self.offer, self.staging.open(), parts);
                 DiskReply::ReadBack(id, generation, found)
             }
             DiskRequest::Finish(_) => DiskReply::Finished(id, self.finish()),
             DiskRequest::Order { order, .. } => DiskReply::Ordered(
                 id,
-                self.switch.order(&self.offer, &mut self.stage, id, &order),
+                self.switch
+                    .order(&self.offer, &mut self.staging, id, &order),
             ),
             DiskRequest::Check(_) => DiskReply::Checked(id, self.switch.check(&self.offer)),
 
@@ -225,7 +227,7 @@ impl<'a> TreeSession<'a> {
             let stage = Stage::begin(tree, plan).map_err(|e| e.with_hint())?;
             summary.fetch = stage.plan().summary.fetch_bytes;
             let wants: RangeSet = stage.wants().iter().cloned().collect();
-            self.stage = Some(stage);
+            self.staging = Staging::Open(stage);
             wants
         };
 
@@ -260,7 +262,7 @@ impl<'a> TreeSession<'a> {
             Encoding::Zstd => self.expander.expand(encoded, at.plain),
         };
 
-        match (content, &self.stage) {
+        match (content, self.staging.open()) {
             (None, _) => Ok((
                 blocks
                     .iter()
@@ -280,8 +282,7 @@ impl<'a> TreeSession<'a> {
 
     fn finish(&mut self) -> Result<(), ReasonText> {
         self.readback = Readback::default();
-        let stage = self.stage.as_mut().ok_or("nothing is staged")?;
-        stage
+        self.staging
             .finish()
             .inspect_err(|e| self.offer.managed.tree.drop_index(e))
             .map_err(|e| e.with_hint())

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::authorize::check_allowed;
 use super::drift_check;
 use super::offer::AdmittedOffer;
-use crate::diff::Plan;
+use super::staging::Staging;
 use crate::drive::clock;
 use crate::hook::{Cause, HookContext, Phase};
 use crate::id::{Serial, SessionId};
@@ -25,9 +25,7 @@ use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, ReasonText};
-use crate::tree::Mark;
-use crate::tree::Unhealthy;
-use crate::tree::stage::Stage;
+use crate::tree::{Committed, Mark, Unhealthy};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// Number of changes in a commit from which the tree is scanned at once, to spare the next release
@@ -35,15 +33,19 @@ use crate::wire::message::{Order, OrderKind, SignedOrder};
 const SCAN_FROM_CHANGES: usize = 1000;
 
 /// Progress of a switch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Default)]
 enum SwitchState {
     /// No command has run.
     #[default]
     Before,
     /// The commands before a commit succeeded.
     Prepared,
-    /// The release is committed; the previous serial.
-    Done(Option<Serial>),
+    /// The release is committed.
+    Done {
+        committed: Committed,
+        /// Serial of the release before.
+        previous: Option<Serial>,
+    },
     /// The release was reverted or will not be committed.
     Over,
 }
@@ -54,8 +56,6 @@ pub(super) struct Switch {
     state: SwitchState,
     /// True if the release changes anything here.
     changes: bool,
-    /// The committed plan.
-    done: Option<Plan>,
     /// Failed checks of the previous release.
     unhealthy: Option<Unhealthy>,
     /// Commit order of the release: hosts that missed it may commit by it.
@@ -73,7 +73,7 @@ impl Switch {
     pub(super) fn order(
         &mut self,
         offer: &AdmittedOffer<'_>,
-        stage: &mut Option<Stage>,
+        staging: &mut Staging,
         id: SessionId,
         signed: &SignedOrder,
     ) -> Option<Ordered> {
@@ -95,18 +95,18 @@ impl Switch {
             return None;
         }
 
-        match (order.kind, self.state) {
-            (OrderKind::Prepare, SwitchState::Before) => Some(match self.prepare(offer, stage) {
+        match (order.kind, &self.state) {
+            (OrderKind::Prepare, SwitchState::Before) => Some(match self.prepare(offer, staging) {
                 Ok(()) => Ordered::Prepared,
                 Err(why) => Ordered::Vetoed(why),
             }),
             (OrderKind::Commit, SwitchState::Before | SwitchState::Prepared) => {
                 self.order = Some(signed.clone());
-                self.commit(offer, stage)
+                self.commit(offer, staging)
             }
-            (OrderKind::Revert, SwitchState::Done(previous)) => Some(self.revert(offer, previous)),
+            (OrderKind::Revert, SwitchState::Done { .. }) => self.revert(offer),
             (OrderKind::Abort | OrderKind::Revert, SwitchState::Before | SwitchState::Prepared) => {
-                self.give_up(offer, stage);
+                self.give_up(offer, staging);
                 Some(Ordered::Aborted)
             }
             _ => None,
@@ -116,7 +116,7 @@ impl Switch {
     fn prepare(
         &mut self,
         offer: &AdmittedOffer<'_>,
-        stage: &mut Option<Stage>,
+        staging: &mut Staging,
     ) -> Result<(), ReasonText> {
         let occasion = occasion(offer, Cause::Commit);
         if self.changes
@@ -127,7 +127,7 @@ impl Switch {
                     .run(Phase::Before, &occasion, &offer.ending)
         {
             self.state = SwitchState::Over;
-            *stage = None;
+            staging.abort();
             return Err(failure.to_string());
         }
 
@@ -135,9 +135,11 @@ impl Switch {
         Ok(())
     }
 
-    fn commit(&mut self, offer: &AdmittedOffer<'_>, stage: &mut Option<Stage>) -> Option<Ordered> {
-        // An incomplete stage cannot be committed.
-        stage.as_ref().filter(|stage| stage.is_finished())?;
+    fn commit(&mut self, offer: &AdmittedOffer<'_>, staging: &mut Staging) -> Option<Ordered> {
+        if !staging.is_complete() {
+            return None;
+        }
+
         // Keys and time may have changed during the transfer.
         if let Err(why) = check_allowed(
             offer.host,
@@ -145,12 +147,12 @@ impl Switch {
             &offer.release,
             clock::wall_seconds(),
         ) {
-            self.give_up(offer, stage);
+            self.give_up(offer, staging);
             return Some(Ordered::Failed(why));
         }
 
-        if self.state == SwitchState::Before
-            && let Err(why) = self.prepare(offer, stage)
+        if matches!(self.state, SwitchState::Before)
+            && let Err(why) = self.prepare(offer, staging)
         {
             return Some(Ordered::Failed(why));
         }
@@ -158,17 +160,20 @@ impl Switch {
         let previous = current(offer);
         let again = previous == Some(offer.release.header().serial);
         self.unhealthy = known_failure(offer);
-        let staged = stage.take()?;
+        let staged = staging.take_complete()?;
 
         Some(match staged.commit(&offer.release, &offer.signature) {
-            Ok(report) => {
+            Ok(committed) => {
+                let report = committed.report();
                 tracing::info!("{}: {report:?}", offer.release);
                 offer.managed.drift_counts.clear();
                 if again {
-                    offer.managed.drift_counts.repaired(&offer.release, &report);
+                    offer.managed.drift_counts.repaired(&offer.release, report);
                 }
-                self.state = SwitchState::Done(previous);
-                self.done = Some(staged.into_plan());
+                self.state = SwitchState::Done {
+                    committed,
+                    previous,
+                };
                 let checks = self.runs_after(offer) || self.runs_health(offer);
                 if checks {
                     // If this daemon dies now, the next deploy repeats the checks.
@@ -183,7 +188,7 @@ impl Switch {
             }
             Err(e) => {
                 offer.managed.tree.drop_index(&e);
-                self.give_up(offer, stage);
+                self.give_up(offer, staging);
                 self.torn(offer)
                     .unwrap_or_else(|| Ordered::Failed(e.with_hint()))
             }
@@ -192,7 +197,7 @@ impl Switch {
 
     /// Runs the commands after a commit and records success or failure.
     pub(super) fn check(&self, offer: &AdmittedOffer<'_>) -> Result<(), ReasonText> {
-        let SwitchState::Done(previous) = self.state else {
+        let SwitchState::Done { previous, .. } = self.state else {
             return Ok(());
         };
 
@@ -237,15 +242,20 @@ impl Switch {
         asked && offer.managed.hooks.health.is_some()
     }
 
-    fn revert(&mut self, offer: &AdmittedOffer<'_>, previous: Option<Serial>) -> Ordered {
-        let tree = &offer.managed.tree;
-        if let Err(e) = tree.revert() {
-            return self
-                .torn(offer)
-                .unwrap_or_else(|| Ordered::Stuck(e.with_hint()));
+    /// Takes the commit back. If that fails with the tree whole, the release stays committed.
+    fn revert(&mut self, offer: &AdmittedOffer<'_>) -> Option<Ordered> {
+        let (committed, previous) = self.take_committed()?;
+        if let Err(failed) = committed.revert() {
+            return Some(self.torn(offer).unwrap_or_else(|| {
+                self.state = SwitchState::Done {
+                    committed: failed.committed,
+                    previous,
+                };
+                Ordered::Stuck(failed.error.with_hint())
+            }));
         }
 
-        self.state = SwitchState::Over;
+        let tree = &offer.managed.tree;
         if self.unhealthy.is_some() {
             // The restored release failed its checks as well.
             note_health(offer, self.unhealthy.as_ref());
@@ -279,7 +289,21 @@ impl Switch {
             text = format!("{text}; then the {why}");
         }
 
-        Ordered::Reverted(text)
+        Some(Ordered::Reverted(text))
+    }
+
+    /// Takes the commit out, with the serial of the release before.
+    fn take_committed(&mut self) -> Option<(Committed, Option<Serial>)> {
+        match std::mem::replace(&mut self.state, SwitchState::Over) {
+            SwitchState::Done {
+                committed,
+                previous,
+            } => Some((committed, previous)),
+            other => {
+                self.state = other;
+                None
+            }
+        }
     }
 
     /// Answer to an order if a commit failed and cannot be undone.
@@ -290,8 +314,9 @@ impl Switch {
     }
 
     /// Gives a release up before the commit.
-    fn give_up(&mut self, offer: &AdmittedOffer<'_>, stage: &mut Option<Stage>) {
-        if std::mem::replace(&mut self.state, SwitchState::Over) == SwitchState::Prepared
+    fn give_up(&mut self, offer: &AdmittedOffer<'_>, staging: &mut Staging) {
+        let before = std::mem::replace(&mut self.state, SwitchState::Over);
+        if matches!(before, SwitchState::Prepared)
             && offer.managed.hooks.before.is_some()
             && self.changes
         {
@@ -299,33 +324,15 @@ impl Switch {
             let _ = run_after(offer, &occasion(offer, Cause::Abort));
         }
 
-        *stage = None;
+        staging.abort();
     }
 
     /// Ends the session; an unreverted commit becomes final.
-    pub(super) fn close(&mut self, offer: &AdmittedOffer<'_>, stage: &mut Option<Stage>) {
-        match self.state {
-            SwitchState::Done(_) => self.make_final(offer),
-            SwitchState::Before | SwitchState::Prepared => self.give_up(offer, stage),
-            SwitchState::Over => {}
-        }
-    }
-
-    fn make_final(&mut self, offer: &AdmittedOffer<'_>) {
-        let tree = &offer.managed.tree;
-        let plan = self.done.take();
-        plan.iter().for_each(|plan| tree.note_written(plan));
-        if let Err(e) = tree.forget_undo() {
-            tracing::warn!(
-                "tree {}: cannot remove the replaced content: {e}",
-                tree.name()
-            );
-        }
-
-        let many = plan.is_some_and(|plan| plan.changes.len() > SCAN_FROM_CHANGES);
-        if many && !offer.ending.load(Ordering::Acquire) {
-            // Scan now, while no release waits for it.
-            drift_check::remember(offer.managed);
+    pub(super) fn close(&mut self, offer: &AdmittedOffer<'_>, staging: &mut Staging) {
+        match self.take_committed() {
+            Some((committed, _)) => make_final(offer, committed),
+            None if matches!(self.state, SwitchState::Over) => {}
+            None => self.give_up(offer, staging),
         }
     }
 
@@ -334,7 +341,7 @@ impl Switch {
     pub(super) fn keep_order(&mut self, offer: &AdmittedOffer<'_>) {
         let Some(order) = self
             .order
-            .take_if(|_| matches!(self.state, SwitchState::Done(_)))
+            .take_if(|_| matches!(self.state, SwitchState::Done { .. }))
         else {
             return;
         };
@@ -346,6 +353,22 @@ impl Switch {
                 tree.name()
             );
         }
+    }
+}
+
+/// Makes a commit final, and scans the tree after many changes.
+fn make_final(offer: &AdmittedOffer<'_>, committed: Committed) {
+    let many = committed.plan().changes.len() > SCAN_FROM_CHANGES;
+    if let Err(e) = committed.confirm() {
+        tracing::warn!(
+            "tree {}: cannot remove the replaced content: {e}",
+            offer.managed.tree.name()
+        );
+    }
+
+    if many && !offer.ending.load(Ordering::Acquire) {
+        // Scan now, while no release waits for it.
+        drift_check::remember(offer.managed);
     }
 }
 

@@ -59,7 +59,7 @@ impl CommitReport {
 }
 
 /// A complete and durable release beside the tree.
-pub(crate) struct Staged<'a> {
+pub(crate) struct StagedRelease<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) items: &'a [StagedItem],
     /// First free slot number.
@@ -72,7 +72,7 @@ pub(crate) struct Staged<'a> {
 /// finishes it.
 pub(crate) fn begin(
     tree: &Worktree,
-    mut staged: Staged<'_>,
+    mut staged: StagedRelease<'_>,
     release: &Release,
     signature: &[u8],
 ) -> Result<Journal> {

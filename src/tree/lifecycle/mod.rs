@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use super::commit::executor::Try;
 use super::commit::journal::Journal;
-use super::commit::run::{self, CommitReport, Staged};
+use super::commit::run::{self, CommitReport, StagedRelease};
 use super::commit::{refresh_index, swap, swap_probe, undo};
 use super::fs::fault::Faults;
 use super::history::content;
@@ -312,7 +312,7 @@ impl Tree {
     /// Commits a stage, all or nothing.
     pub(crate) fn commit(
         &self,
-        staged: Staged<'_>,
+        staged: StagedRelease<'_>,
         release: &Release,
         signature: &[u8],
     ) -> Result<CommitReport> {

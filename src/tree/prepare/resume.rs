@@ -82,6 +82,12 @@ impl StageLog {
     }
 }
 
+impl Drop for StageLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn flush(log: &mut (File, Vec<u8>)) {
     // Blocks without a record have to be fetched again after an abort.
     let _ = log.0.write_all(&log.1);

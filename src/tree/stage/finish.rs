@@ -4,26 +4,79 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::Ordering;
 
 use rustix::fs::{AtFlags, FileType, OFlags};
 use rustix::io::Errno;
 
 use super::Stage;
 use super::layout::has;
+use super::staged::Staged;
 use crate::block::BlockHash;
 use crate::diff::Shape;
 use crate::error::{Error, Result};
 use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, TreePath};
+use crate::tree::commit::next_tree::NextTree;
 use crate::tree::fs::dir::{MAX_SINGLE_SYNCS, slot_name, sync_dir};
+use crate::tree::fs::dir_access::OpenedDirs;
 use crate::tree::fs::metadata::handle_of;
 use crate::tree::fs::stat::FileStat;
+use crate::tree::prepare::copy_up;
 use crate::tree::prepare::inheritance::Inheritance;
 use crate::tree::prepare::items::{StagedItem, is_copied};
 
 impl Stage {
+    /// Ends the staging: copies blocks from the host itself, creates links, pipes and devices, and
+    /// syncs everything. An error leaves the tree unchanged and aborts the stage.
+    pub fn finish(self) -> Result<Staged> {
+        let next = self.complete()?;
+        Ok(Staged { stage: self, next })
+    }
+
+    /// Completes and syncs all items; returns the next tree, in the layout `swap`.
+    fn complete(&self) -> Result<Option<NextTree>> {
+        // Not in the layout `swap`: the next tree would get the temporary modes.
+        let barred = (self.plan.layout == Layout::InPlace)
+            .then(|| OpenedDirs::of_plan(&self.tree.root(), &self.plan));
+        let _barred = barred.transpose()?;
+
+        // Changes to files of the live tree come before their versions are recorded.
+        if self.tree.state.is_overlay() {
+            copy_up::all(&self.tree, &self.plan)?;
+        }
+
+        let cloned = self.clone_files()?;
+        tracing::debug!(
+            "tree {}: {cloned} files share the space of others",
+            self.tree.name()
+        );
+        self.copy_local()?;
+        self.make_others()?;
+
+        self.settle_attributes()?;
+        let missing: u64 = self
+            .items
+            .iter()
+            .map(|i| u64::from(i.left.load(Ordering::Acquire)))
+            .sum();
+
+        if missing > 0 {
+            return Err(Error::refused(format!(
+                "{missing} blocks of the release have not come"
+            )));
+        }
+
+        let next = (self.plan.layout == Layout::Swap)
+            .then(|| NextTree::build(&self.tree, &self.plan, &self.items));
+        let next = next.transpose()?;
+
+        self.sync()?;
+        Ok(next)
+    }
+
     /// Copies blocks from the tree itself: read in the order of files, verified, written.
-    pub(super) fn copy_local(&self) -> Result<()> {
+    fn copy_local(&self) -> Result<()> {
         let mut local: Vec<_> = self.plan.reuse.iter().collect();
         local.sort_by(|(_, a), (_, b)| (&a.path, a.offset).cmp(&(&b.path, b.offset)));
         let mut open: Option<(&TreePath, File)> = None;
@@ -55,7 +108,7 @@ impl Stage {
     }
 
     /// Creates empty files, links, pipes and devices; hard links last, since they need their files.
-    pub(super) fn make_others(&self) -> Result<()> {
+    fn make_others(&self) -> Result<()> {
         let root = self.tree.root();
         let mut inheritance = Inheritance::new(&root, &self.plan);
         for links in [false, true] {
@@ -177,7 +230,8 @@ impl Stage {
         )?)
     }
 
-    pub(super) fn sync(&self) -> Result<()> {
+    /// Makes all items durable.
+    fn sync(&self) -> Result<()> {
         let stage = self.tree.state.stage();
         let failed = |e: io::Error| Error::io("cannot sync", self.tree.state.stage_path(), e);
         if self.items.len() > MAX_SINGLE_SYNCS || self.plan.layout == Layout::Swap {

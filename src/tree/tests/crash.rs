@@ -116,7 +116,7 @@ fn crash_everywhere(how: How) {
         let (stage, release) = world.stage(&tree, 5).unwrap();
         assert_eq!(look(&world.www()), before, "staging changed the tree");
         let committed = stage.commit(&release, b"signature");
-        drop((stage, tree));
+        drop(tree);
         if committed.is_ok() {
             assert_eq!(look(&world.www()), wanted);
             break;
@@ -196,7 +196,7 @@ fn recover_with_crashes(swap: bool, firsts: &mut dyn Iterator<Item = i64>) {
             let tree = world.open_crashing(Some(first)).unwrap();
             let (stage, release) = world.stage(&tree, 5).unwrap();
             let done = stage.commit(&release, b"signature").is_ok();
-            drop((stage, tree));
+            drop(tree);
             let interrupted = world.open_crashing(Some(second));
             let over = done || interrupted.is_ok();
             drop(interrupted);
@@ -229,7 +229,7 @@ fn crash_while_undoing(how: How) {
         .unwrap();
         let mut before = look(&world.www());
         let failed = stage.commit(&release, b"signature").unwrap_err();
-        drop((stage, tree));
+        drop(tree);
         let tree = world.open();
         let mut now = look(&world.www());
         // Creating the file changed the time of the directory.
@@ -297,11 +297,6 @@ fn a_commit_that_could_not_be_undone_is_undone_by_the_running_daemon_before_anyt
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         let failed = stage.commit(&release, b"signature").is_err();
-        assert!(
-            !failed || stage.finish().is_err(),
-            "a spent stage can be finished"
-        );
-        drop(stage);
         tree.crash
             .after
             .as_ref()
@@ -342,7 +337,7 @@ fn another_file_that_took_the_place_keeps_its_metadata() {
         let tree = world.open_crashing(Some(after)).unwrap();
         let (stage, release) = world.stage(&tree, 5).unwrap();
         let committed = stage.commit(&release, b"signature").is_ok();
-        drop((stage, tree));
+        drop(tree);
         if committed {
             break;
         }

@@ -433,8 +433,7 @@ fn nothing_that_others_write_all_the_time_is_lost() {
                         world.begin(&tree, serial)
                     };
                     let _ = begun.and_then(|(stage, release, source)| {
-                        World::fill(&stage, &source)?;
-                        stage.commit(&release, b"signature")
+                        World::fill(stage, &source)?.commit(&release, b"signature")
                     });
                     match rng.u8(..3) {
                         0 => drop(tree.revert()),

@@ -77,7 +77,7 @@ fn a_file_that_moved_is_cloned_and_one_that_changed_meanwhile_is_refused() {
     let tree = world.open();
     let before = extent(&world.www().join("a"));
     let (stage, release) = world.stage(&tree, 1).unwrap();
-    assert!(stage.wants().is_empty(), "all of it is here");
+    assert!(stage.plan().wants.is_empty(), "all of it is here");
 
     if let Some(before) = before {
         let slots: Vec<_> = std::fs::read_dir(tree.state().path().join("stage"))

@@ -593,18 +593,17 @@ impl Host {
             stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
         }
 
-        if stage.finish().is_err() {
+        let Ok(staged) = stage.finish() else {
             return false;
-        }
+        };
 
         meddle(Moment::Staged);
-        if stage.commit(&Release::new(header).unwrap(), b"").is_err() {
+        let Ok(committed) = staged.commit(&Release::new(header).unwrap(), b"") else {
             return false;
-        }
+        };
 
         meddle(Moment::Committed);
-        self.tree.note_written(&stage.into_plan());
-        self.tree.forget_undo().unwrap();
+        committed.confirm().unwrap();
 
         true
     }

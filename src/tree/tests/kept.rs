@@ -97,9 +97,8 @@ fn going_back_to_a_kept_release_fetches_nothing() {
                 "swap {swap}, back to {back}"
             );
             assert!(stage.plan().summary.reuse_bytes > 300_000);
-            stage.finish().unwrap();
-            stage.commit(&release, b"signature").unwrap();
-            drop(stage);
+            let staged = stage.finish().unwrap();
+            staged.commit(&release, b"signature").unwrap();
             assert_eq!(
                 look(&world.www()),
                 look(&world.source()),

@@ -128,7 +128,7 @@ fn a_crash_in_a_tree_that_is_a_mount_point_leaves_all_old_or_all_new() {
         let tree = world.open_crashing(Some(after)).expect("opens");
         let (stage, release) = world.stage(&tree, 5).expect("staged");
         let committed = stage.commit(&release, b"signature").is_ok();
-        drop((stage, tree));
+        drop(tree);
         let tree = world.open();
         let is_old =
             tree.recovery() == Recovery::Nothing && tree.state().current().expect("read").is_none();

@@ -231,7 +231,7 @@ fn a_crash_on_an_overlay_leaves_all_old_or_all_new() {
             let tree = world.open_crashing(Some(after)).expect("opens");
             let (stage, release) = world.stage(&tree, 5).expect("staged");
             let committed = stage.commit(&release, b"signature").is_ok();
-            drop((stage, tree));
+            drop(tree);
             // As after a reboot: no kernel state is left.
             layered.unmount();
             layered.mount("redirect_dir=off");
@@ -346,11 +346,12 @@ fn a_file_of_a_lower_layer_that_is_copied_was_changed_by_nobody() {
             let before = look(&world.www());
             let tree = world.open();
             let deploy = |serial| {
-                let (stage, release) = world.stage(&tree, serial).expect("staged");
                 for _ in 1..tries {
-                    stage.finish().expect("it can be tried again");
+                    let (staged, _) = world.stage(&tree, serial).expect("staged");
+                    staged.abort();
                 }
-                stage
+                let (staged, release) = world.stage(&tree, serial).expect("it can be tried again");
+                staged
                     .commit(&release, b"signature")
                     .unwrap_or_else(|e| panic!("apart: {apart}, {tries} tries: {e}"));
                 assert_eq!(

@@ -338,7 +338,7 @@ fn a_copy_is_the_release_whatever_its_original_becomes_meanwhile() {
             .unwrap();
         let (stage, _, source) = world.begin(&world.open(), 1).unwrap();
         held.write_all_at(EVIL, size as u64 - 4).unwrap();
-        let e = World::fill(&stage, &source).unwrap_err();
+        let e = World::fill(stage, &source).unwrap_err();
         assert!(
             e.to_string()
                 .contains("changed since the tree was compared"),

@@ -94,7 +94,7 @@ fn rights_and_owners_are_given_to_a_fresh_file_only() {
 
             let (stage, release) = world.stage(&world.open(), 1).unwrap();
             assert_eq!(stage.plan().summary.write_bytes, 5, "the copy is counted");
-            assert!(stage.wants().is_empty(), "and comes from here");
+            assert!(stage.plan().wants.is_empty(), "and comes from here");
             stage.commit(&release, b"").unwrap();
             held.rewind().unwrap();
             held.write_all(b"wrong").unwrap();
@@ -160,8 +160,10 @@ fn a_staging_that_is_tried_again_takes_its_own_traces_for_nobodys() {
             pattern: "*.tmp".into(),
         }];
         std::fs::remove_file(world.source().join("x.tmp")).unwrap();
-        let (stage, release) = world.stage(&world.open(), 1).unwrap();
-        stage.finish().unwrap();
+        let tree = world.open();
+        let (first, _) = world.stage(&tree, 1).unwrap();
+        first.abort();
+        let (stage, release) = world.stage(&tree, 1).unwrap();
         stage.commit(&release, b"").unwrap();
         let mode = |name: &str| std::fs::metadata(world.www().join(name)).unwrap().mode() & 0o7777;
         assert_eq!(

@@ -118,7 +118,6 @@ fn what_the_release_leaves_alone_comes_along_with_what_happens_to_it_meanwhile()
     let mode = std::fs::metadata(www.join("up/deep")).unwrap();
     let before = ino(&www);
     stage.commit(&release, b"").unwrap();
-    drop(stage);
     assert_ne!(ino(&www), before, "another directory");
     assert_eq!(
         kept,
@@ -200,11 +199,10 @@ fn metadata_never_changes_what_the_old_tree_has_too() {
     let before = look(&world.www());
     let tree = world.open();
     let (stage, release) = world.stage(&tree, 1).unwrap();
-    assert!(stage.wants().is_empty());
+    assert!(stage.plan().wants.is_empty());
     assert_eq!(look(&world.www()), before);
-    let report = stage.commit(&release, b"").unwrap();
-
-    drop(stage);
+    let committed = stage.commit(&release, b"").unwrap();
+    let report = committed.report();
     assert_eq!(
         (report.files_written, report.metadata_changed),
         (1, 3),
@@ -270,7 +268,6 @@ fn what_changed_in_the_way_of_a_release_is_refused_and_nothing_changes() {
         let refused = stage.commit(&release, b"").unwrap_err();
         assert!(refused.to_string().contains(said), "{refused}");
         assert_eq!(look(&world.www()), before);
-        drop(stage);
         world.deploy(&tree, 2).unwrap();
         assert_eq!(look(&world.www()), look(&world.source()));
     }
@@ -494,11 +491,10 @@ fn after_an_exchange_only_what_changed_is_read_again() {
         stage.put(ordinal, &source.blocks[&block.hash]).unwrap();
     }
 
-    stage.finish().unwrap();
-    stage
+    let staged = stage.finish().unwrap();
+    staged
         .commit(&crate::manifest::Release::new(header).unwrap(), b"")
         .unwrap();
-    drop(stage);
     tree.forget_undo().unwrap();
     let again = rescan();
 

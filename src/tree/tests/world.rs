@@ -26,7 +26,7 @@ use crate::tree::fs::owners::HostNames;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::XattrReader;
 use crate::tree::lifecycle::Tree;
-use crate::tree::stage::Stage;
+use crate::tree::stage::{Stage, Staged};
 use crate::tree::state::worktree::TreeOptions;
 use crate::units::Limit;
 use crate::{Error, Result};
@@ -437,14 +437,13 @@ impl World {
     }
 
     /// Stages the source as release `serial`, with all content fetched, ready to commit.
-    pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Stage, Release)> {
+    pub(super) fn stage(&self, tree: &Arc<Tree>, serial: u64) -> Result<(Staged, Release)> {
         let (stage, release, source) = self.begin(tree, serial)?;
-        Self::fill(&stage, &source)?;
-        Ok((stage, release))
+        Ok((Self::fill(stage, &source)?, release))
     }
 
-    /// Fetches all missing content of the stage from `source`.
-    pub(super) fn fill(stage: &Stage, source: &Scanned) -> Result<()> {
+    /// Fetches all missing content of the stage from `source`, and completes it.
+    pub(super) fn fill(stage: Stage, source: &Scanned) -> Result<Staged> {
         for range in stage.wants() {
             for ordinal in range.clone() {
                 let ordinal = crate::id::Ordinal(ordinal);
@@ -468,8 +467,9 @@ impl World {
         tree: &Arc<Tree>,
         serial: u64,
     ) -> Result<crate::tree::commit::run::CommitReport> {
-        let (stage, release) = self.stage(tree, serial)?;
-        stage.commit(&release, b"signature")
+        let (staged, release) = self.stage(tree, serial)?;
+        let committed = staged.commit(&release, b"signature")?;
+        Ok(*committed.report())
     }
 }
 
