@@ -15,7 +15,9 @@ use crate::manifest::{
 };
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, Buffers, Encoding, PlacedBlock, pack_to};
-use crate::proto::receiver::{BlockPart, DiskReply, DiskRequest, Ordered};
+use crate::proto::receiver::{
+    Answer, Ask, BlockPart, Delivery, DiskReply, DiskRequest, OfferRefusal, OfferedRelease, Ordered,
+};
 use crate::units::WallTime;
 use crate::wire::message::{
     DiffSummary, MAX_BEACON_TOMBSTONES, Order, OrderKind, SignedOrder, Tombstone, TreeState,
@@ -325,77 +327,11 @@ impl SimDisk {
     /// Answers a request; `Close` has no answer.
     pub fn answer(&mut self, request: DiskRequest) -> Option<DiskReply> {
         Some(match request {
-            DiskRequest::Open {
-                session,
-                release,
-                signature: signed,
-                grant,
-                ..
-            } => {
-                if *signed != signature(release.bytes()) {
-                    return Some(DiskReply::Opened(
-                        session,
-                        Err("not signed".to_string().into()),
-                    ));
-                }
-                let buried = self
-                    .stones()
-                    .iter()
-                    .any(|stone| stone.release == release.id());
-                let refused = self.refuse.clone().or_else(|| {
-                    if buried {
-                        return Some("it was taken back".to_string());
-                    }
-                    let newer = self
-                        .committed
-                        .as_ref()
-                        .is_none_or(|c| c.header().serial < release.header().serial);
-                    (!newer && release.header().intent == Intent::Deploy)
-                        .then(|| "an old serial".to_string())
-                });
-
-                self.open.insert(
-                    session,
-                    OpenSession {
-                        release,
-                        granted: grant.is_some(),
-                        wants: BTreeMap::new(),
-                    },
-                );
-
-                DiskReply::Opened(session, refused.map_or(Ok(()), |why| Err(why.into())))
+            DiskRequest::Open(session, offer) => {
+                DiskReply::Opened(session, self.open(session, offer))
             }
-            DiskRequest::Explore(session) => DiskReply::Explored(session, self.explore(session)),
-            DiskRequest::Diff(session) => DiskReply::Diffed(session, self.diff(session)),
-            DiskRequest::Deliver {
-                session,
-                mut payload,
-                body,
-                blocks,
-            } => {
-                if self.corrupt > 0 {
-                    self.corrupt -= 1;
-                    let at = match body.encoding {
-                        Encoding::Plain => body.start + blocks[0].bytes.start,
-                        Encoding::Zstd => usize::midpoint(body.start, payload.len()),
-                    };
-
-                    payload[at] ^= 1;
-                }
-                let outcome = self.deliver(session, &payload, body, &blocks);
-                DiskReply::Delivered(session, payload, outcome)
-            }
-            DiskRequest::ReadBack {
-                session,
-                generation,
-                parts,
-            } => DiskReply::ReadBack(session, generation, self.recall(session, parts)),
-            DiskRequest::Finish(session) => DiskReply::Finished(session, self.finish(session)),
-            DiskRequest::Order { session, order } => {
-                DiskReply::Ordered(session, self.order(session, &order))
-            }
-            DiskRequest::Check(session) => {
-                DiskReply::Checked(session, self.health.clone().unwrap_or(Ok(())))
+            DiskRequest::Session(session, ask) => {
+                DiskReply::Session(session, self.carry_out(session, ask))
             }
             DiskRequest::Verify(release, signed) => {
                 let newer = self
@@ -425,6 +361,70 @@ impl SimDisk {
                 return None;
             }
         })
+    }
+
+    fn open(&mut self, session: SessionId, offer: OfferedRelease) -> Result<(), OfferRefusal> {
+        let release = offer.release;
+        if *offer.signature != signature(release.bytes()) {
+            return Err("not signed".to_string().into());
+        }
+
+        let buried = self
+            .stones()
+            .iter()
+            .any(|stone| stone.release == release.id());
+        let refused = self.refuse.clone().or_else(|| {
+            if buried {
+                return Some("it was taken back".to_string());
+            }
+            let newer = self
+                .committed
+                .as_ref()
+                .is_none_or(|c| c.header().serial < release.header().serial);
+            (!newer && release.header().intent == Intent::Deploy)
+                .then(|| "an old serial".to_string())
+        });
+
+        self.open.insert(
+            session,
+            OpenSession {
+                release,
+                granted: offer.grant.is_some(),
+                wants: BTreeMap::new(),
+            },
+        );
+
+        refused.map_or(Ok(()), |why| Err(why.into()))
+    }
+
+    fn carry_out(&mut self, session: SessionId, ask: Ask) -> Answer {
+        match ask {
+            Ask::Explore => Answer::Explored(self.explore(session)),
+            Ask::Diff => Answer::Diffed(self.diff(session)),
+            Ask::Deliver(Delivery {
+                mut payload,
+                body,
+                blocks,
+            }) => {
+                if self.corrupt > 0 {
+                    self.corrupt -= 1;
+                    let at = match body.encoding {
+                        Encoding::Plain => body.start + blocks[0].bytes.start,
+                        Encoding::Zstd => usize::midpoint(body.start, payload.len()),
+                    };
+
+                    payload[at] ^= 1;
+                }
+                let outcome = self.deliver(session, &payload, body, &blocks);
+                Answer::Delivered(payload, outcome)
+            }
+            Ask::ReadBack { generation, parts } => {
+                Answer::ReadBack(generation, self.recall(session, parts))
+            }
+            Ask::Finish => Answer::Finished(self.finish(session)),
+            Ask::Order(order) => Answer::Ordered(self.order(session, &order)),
+            Ask::Check => Answer::Checked(self.health.clone().unwrap_or(Ok(()))),
+        }
     }
 
     fn explore(&mut self, session: SessionId) -> Result<RangeSet, String> {

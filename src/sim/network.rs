@@ -342,7 +342,10 @@ impl Network {
                 if slot.life == life
                     && let Some(machine) = &mut slot.machine
                 {
-                    let committed = matches!(reply, receiver::DiskReply::Ordered(..));
+                    let committed = matches!(
+                        reply,
+                        receiver::DiskReply::Session(_, receiver::Answer::Ordered(_))
+                    );
                     machine.handle_reply(self.now, reply);
                     if committed {
                         machine.handle_reply(

@@ -23,7 +23,7 @@ use crate::id::{SessionId, TreeName};
 use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release, ReleaseId};
-use crate::proto::receiver::{DiskReply, DiskRequest, OfferRefusal, ReasonText};
+use crate::proto::receiver::{Ask, DiskReply, OfferRefusal, OfferedRelease, ReasonText};
 use crate::units::WallTime;
 
 /// Largest number of offers that wait for admission.
@@ -35,7 +35,7 @@ const MAX_AUDITS: usize = 20_000;
 pub(super) struct PendingOffer {
     pub(super) session: SessionId,
     pub(super) opening: Opening,
-    pub(super) requests: Receiver<DiskRequest>,
+    pub(super) asks: Receiver<Ask>,
 }
 
 /// Work of the admission thread.
@@ -133,11 +133,11 @@ fn admit(
     let PendingOffer {
         session,
         opening,
-        requests,
+        asks,
     } = offer;
 
     let key: PublicKey = check(host, session, &opening)?;
-    let release = opening.release.clone();
+    let release = opening.offer.release.clone();
     audits.check(&release, clock::wall_seconds())?;
 
     let tree = &release.header().tree;
@@ -149,8 +149,8 @@ fn admit(
         id: session,
         opening,
         key,
-        requests,
-        answer: answer.clone(),
+        asks,
+        replies: answer.clone(),
     };
 
     // The previous session gives way once this one is known to be legitimate, and not before.
@@ -175,12 +175,12 @@ fn check(
     session: SessionId,
     opening: &Opening,
 ) -> Result<PublicKey, OfferRefusal> {
-    let Opening {
+    let OfferedRelease {
         release,
         signature,
         grant,
         ..
-    } = opening;
+    } = &opening.offer;
 
     let header = release.header();
     let key = verify(Namespace::RELEASE, release.bytes(), signature)
@@ -309,7 +309,7 @@ mod tests {
     use crate::manifest::Header;
     use crate::manifest::header::tests::a_header;
     use crate::net::Poller;
-    use crate::proto::receiver::ScanMode;
+    use crate::proto::receiver::{DiskRequest, ScanMode};
 
     fn release(serial: u64, intent: Intent, created: i64) -> Release {
         let header = Header {
@@ -410,14 +410,14 @@ mod tests {
             let look = ScanMode::default();
             let signature = Arc::from(vec![b'x'; 83]);
             let sender = HostName::new("evil").expect("legal");
-            disk.request(DiskRequest::Open {
-                session: SessionId(session),
+            let offer = OfferedRelease {
                 release,
                 signature,
                 look,
                 sender,
                 grant: None,
-            });
+            };
+            disk.request(DiskRequest::Open(SessionId(session), offer));
             most = most.max(workers());
         }
 

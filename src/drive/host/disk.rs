@@ -15,12 +15,12 @@ use super::drift_check::check_drift;
 use super::offer::Opening;
 use super::shared::LocalHost;
 use super::tombstones::{self, TombstoneKeeper};
-use super::tree_thread::{self, Replies, TreeJob, TreeWork, failure_reply};
+use super::tree_thread::{self, Replies, TreeJob, TreeWork};
 use crate::error::{Error, Kind};
 use crate::id::{SessionId, TreeName};
 use crate::manifest::Release;
 use crate::net::Waker;
-use crate::proto::receiver::{DiskReply, DiskRequest};
+use crate::proto::receiver::{Answer, Ask, DiskReply, DiskRequest, OfferedRelease};
 use crate::wire::message::TreeState;
 
 /// Dispatches requests to the threads of their trees.
@@ -47,7 +47,7 @@ const MAX_JOBS: usize = 64;
 /// Queue of a session on its tree's thread.
 #[derive(Debug)]
 struct SessionQueue {
-    work: Sender<DiskRequest>,
+    work: Sender<Ask>,
     /// Set when the session is closed: only orders are still carried out.
     closed: Arc<AtomicBool>,
 }
@@ -106,40 +106,18 @@ impl Disk {
     /// Dispatches a request. Each gets a reply, except those of a closed session.
     pub fn request(&mut self, request: DiskRequest) {
         match request {
-            DiskRequest::Open {
-                session,
-                release,
-                signature,
-                look,
-                sender,
-                grant,
-            } => {
-                let ending = Arc::clone(&self.ending);
-                let closed = Arc::default();
-                self.open(
-                    session,
-                    Opening {
-                        release,
-                        signature,
-                        look,
-                        sender,
-                        grant,
-                        ending,
-                        closed,
-                    },
-                );
-            }
+            DiskRequest::Open(session, offer) => self.open(session, offer),
+            DiskRequest::Session(session, ask) => self.forward(session, ask),
             DiskRequest::Close(session) => drop(self.sessions.remove(&session)),
             DiskRequest::Bury(order) => self.tombstones.take(order),
             DiskRequest::Verify(release, signature) => {
                 let id = release.id();
                 let admission = self.admission.as_ref();
                 if !admission.is_some_and(|admission| admission.verify(release, signature)) {
-                    self.answer().send(DiskReply::Verified(id, false));
+                    self.replies().send(DiskReply::Verified(id, false));
                 }
             }
             DiskRequest::GoBack(tree) => self.go_back(&tree),
-            request => self.forward(request),
         }
     }
 
@@ -157,26 +135,25 @@ impl Disk {
         }
     }
 
-    /// Sends a request to the thread of its session.
-    fn forward(&self, request: DiskRequest) {
-        let Some(id) = session_of(&request) else {
+    /// Sends work to the thread of its session.
+    fn forward(&self, session: SessionId, ask: Ask) {
+        let refused = match self.sessions.get(&session) {
+            Some(queue) => queue.work.send(ask).err().map(|e| e.0),
+            None => Some(ask),
+        };
+
+        let Some(ask) = refused else {
             return;
         };
 
-        let refused = match self.sessions.get(&id) {
-            Some(queue) => queue.work.send(request).err().map(|e| e.0),
-            None => Some(request),
-        };
-
-        let reply =
-            refused.and_then(|request| failure_reply(&request, "the session is over".into()));
-        match reply {
+        let answer = match ask {
             // An order that finds no session is no failed commit: the machine proceeds as if it had
             // not arrived.
-            Some(DiskReply::Ordered(..)) => self.answer().send(DiskReply::Ordered(id, None)),
-            Some(reply) => self.answer().send(reply),
-            None => {}
-        }
+            Ask::Order(_) => Answer::Ordered(None),
+            ask => ask.failed("the session is over".into()),
+        };
+
+        self.replies().send(DiskReply::Session(session, answer));
     }
 
     /// Notes that this host sends a complete release of its own tree. Returns the current states.
@@ -230,17 +207,23 @@ impl Disk {
             .is_some_and(|queue| queue.try_send(TreeJob::Work(work)).is_ok())
     }
 
-    fn answer(&self) -> Replies {
+    fn replies(&self) -> Replies {
         Replies::new(self.replies.clone(), self.waker.clone())
     }
 
-    fn open(&mut self, session: SessionId, opening: Opening) {
-        let (work, requests) = channel();
-        let closed = Arc::clone(&opening.closed);
+    fn open(&mut self, session: SessionId, offer: OfferedRelease) {
+        let (work, asks) = channel();
+        let closed = Arc::default();
+        let opening = Opening {
+            offer,
+            ending: Arc::clone(&self.ending),
+            closed: Arc::clone(&closed),
+        };
+
         let offer = PendingOffer {
             session,
             opening,
-            requests,
+            asks,
         };
 
         if self
@@ -251,7 +234,7 @@ impl Disk {
             self.sessions.insert(session, SessionQueue { work, closed });
         } else {
             let why = "this host has too many offers to look at; try again".to_string();
-            self.answer()
+            self.replies()
                 .send(DiskReply::Opened(session, Err(why.into())));
         }
     }
@@ -276,14 +259,4 @@ impl Drop for SessionQueue {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Release);
     }
-}
-
-fn session_of(request: &DiskRequest) -> Option<SessionId> {
-    Some(match request {
-        DiskRequest::Bury(_) | DiskRequest::GoBack(_) | DiskRequest::Verify(..) => return None,
-        DiskRequest::Open { session, .. } | DiskRequest::Deliver { session, .. } => *session,
-        DiskRequest::ReadBack { session, .. } | DiskRequest::Order { session, .. } => *session,
-        DiskRequest::Explore(id) | DiskRequest::Diff(id) | DiskRequest::Finish(id) => *id,
-        DiskRequest::Check(id) | DiskRequest::Close(id) => *id,
-    })
 }

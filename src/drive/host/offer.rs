@@ -8,18 +8,12 @@ use super::shared::LocalHost;
 use crate::id::HostName;
 use crate::keys::PublicKey;
 use crate::manifest::Release;
-use crate::proto::receiver::ScanMode;
+use crate::proto::receiver::{OfferedRelease, ScanMode};
 use crate::wire::message::SignedOrder;
 
 /// A request to open a session.
 pub(super) struct Opening {
-    pub(super) release: Release,
-    pub(super) signature: Arc<[u8]>,
-    pub(super) look: ScanMode,
-    /// Claimed name of the sender.
-    pub(super) sender: HostName,
-    /// Commit order sent with the release.
-    pub(super) grant: Option<SignedOrder>,
+    pub(super) offer: OfferedRelease,
     /// Set when the daemon ends.
     pub(super) ending: Arc<AtomicBool>,
     /// Set when the session is closed.
@@ -53,14 +47,18 @@ impl<'a> AdmittedOffer<'a> {
         key: PublicKey,
     ) -> Self {
         let Opening {
+            offer,
+            ending,
+            closed,
+        } = opening;
+
+        let OfferedRelease {
             release,
             signature,
             look: how,
             sender,
             grant,
-            ending,
-            closed,
-        } = opening;
+        } = offer;
 
         Self {
             host,

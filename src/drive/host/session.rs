@@ -21,8 +21,8 @@ use crate::manifest::Intent;
 use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::read::NodeSource;
 use crate::proto::RangeSet;
-use crate::proto::generation::{Body, Encoding, PlacedBlock};
-use crate::proto::receiver::{DiskReply, DiskRequest, ReasonText};
+use crate::proto::generation::{Encoding, PlacedBlock};
+use crate::proto::receiver::{Answer, Ask, Delivery, ReasonText};
 use crate::tree::NodeStore;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::Stage;
@@ -74,37 +74,26 @@ impl<'a> TreeSession<'a> {
         self.switch.keep_order(&self.offer);
     }
 
-    /// Carries out a request. Returns `None` for requests outside of sessions.
-    pub(super) fn answer(&mut self, id: SessionId, request: DiskRequest) -> Option<DiskReply> {
-        Some(match request {
-            DiskRequest::Explore(_) => DiskReply::Explored(id, self.explore()),
-            DiskRequest::Diff(_) => DiskReply::Diffed(id, self.diff()),
-            DiskRequest::Deliver {
-                payload,
-                body,
-                blocks,
-                ..
-            } => {
-                let outcome = self.deliver(&payload, body, &blocks);
-                DiskReply::Delivered(id, payload, outcome)
+    /// Carries out work, and takes its payload or parts.
+    pub(super) fn answer(&mut self, id: SessionId, ask: &mut Ask) -> Answer {
+        match ask {
+            Ask::Explore => Answer::Explored(self.explore()),
+            Ask::Diff => Answer::Diffed(self.diff()),
+            Ask::Deliver(delivery) => {
+                let outcome = self.deliver(delivery);
+                Answer::Delivered(std::mem::take(&mut delivery.payload), outcome)
             }
-            DiskRequest::ReadBack {
-                generation, parts, ..
-            } => {
+            Ask::ReadBack { generation, parts } => {
+                let parts = std::mem::take(parts);
                 let found = self.readback.read(&self.offer, self.staging.open(), parts);
-                DiskReply::ReadBack(id, generation, found)
+                Answer::ReadBack(*generation, found)
             }
-            DiskRequest::Finish(_) => DiskReply::Finished(id, self.finish()),
-            DiskRequest::Order { order, .. } => DiskReply::Ordered(
-                id,
-                self.switch
-                    .order(&self.offer, &mut self.staging, id, &order),
-            ),
-            DiskRequest::Check(_) => DiskReply::Checked(id, self.switch.check(&self.offer)),
-
-            DiskRequest::Open { .. } | DiskRequest::Close(_) => return None,
-            DiskRequest::Bury(_) | DiskRequest::GoBack(_) | DiskRequest::Verify(..) => return None,
-        })
+            Ask::Finish => Answer::Finished(self.finish()),
+            Ask::Order(order) => {
+                Answer::Ordered(self.switch.order(&self.offer, &mut self.staging, id, order))
+            }
+            Ask::Check => Answer::Checked(self.switch.check(&self.offer)),
+        }
     }
 
     fn explore(&mut self) -> Result<RangeSet, ReasonText> {
@@ -250,16 +239,17 @@ impl<'a> TreeSession<'a> {
 
     /// Expands a payload and keeps the blocks. If a frame does not match the map, every block is
     /// wrong.
-    fn deliver(
-        &mut self,
-        payload: &[u8],
-        at: Body,
-        blocks: &[PlacedBlock],
-    ) -> Result<(RangeSet, u64), ReasonText> {
-        let encoded = payload.get(at.start..).unwrap_or_default();
-        let content = match at.encoding {
+    fn deliver(&mut self, delivery: &Delivery) -> Result<(RangeSet, u64), ReasonText> {
+        let Delivery {
+            payload,
+            body,
+            blocks,
+        } = delivery;
+
+        let encoded = payload.get(body.start..).unwrap_or_default();
+        let content = match body.encoding {
             Encoding::Plain => Some(encoded),
-            Encoding::Zstd => self.expander.expand(encoded, at.plain),
+            Encoding::Zstd => self.expander.expand(encoded, body.plain),
         };
 
         match (content, self.staging.open()) {

@@ -12,7 +12,7 @@ use super::shared::LocalHost;
 use crate::id::{SessionId, TreeName};
 use crate::keys::PublicKey;
 use crate::net::Waker;
-use crate::proto::receiver::{DiskReply, DiskRequest, Ordered, ReasonText};
+use crate::proto::receiver::{Answer, Ask, DiskReply, ReasonText};
 
 /// A job of a tree's thread.
 pub(super) enum TreeJob {
@@ -74,8 +74,8 @@ pub(super) struct AdmittedSession {
     pub(super) opening: Opening,
     /// Signing key of the release.
     pub(super) key: PublicKey,
-    pub(super) requests: Receiver<DiskRequest>,
-    pub(super) answer: Replies,
+    pub(super) asks: Receiver<Ask>,
+    pub(super) replies: Replies,
 }
 
 impl AdmittedSession {
@@ -84,15 +84,15 @@ impl AdmittedSession {
         let offer = AdmittedOffer::new(host, managed, self.opening, self.key);
         let mut session = TreeSession::begin(offer);
         let id = self.id;
-        let requests = self.requests;
-        let answer = self.answer;
-        while let Ok(request) = requests.recv() {
+        let asks = self.asks;
+        let replies = self.replies;
+        while let Ok(ask) = asks.recv() {
             // Orders and checks run even after the session is closed.
-            let matters = matches!(request, DiskRequest::Order { .. } | DiskRequest::Check(_));
+            let matters = matches!(ask, Ask::Order(_) | Ask::Check);
             if closed.load(Ordering::Acquire) && !matters {
                 continue;
             }
-            if !work(id, &answer, &mut session, request) {
+            if !work(id, &replies, &mut session, ask) {
                 break;
             }
         }
@@ -100,68 +100,34 @@ impl AdmittedSession {
         // A panic is logged already.
         let _ = catch_panic(|| session.close());
         // After a failure, queued orders get a reply, to end the sender's wait.
-        for _ in requests
-            .iter()
-            .filter(|r| matches!(r, DiskRequest::Order { .. }))
-        {
-            answer.send(DiskReply::Ordered(id, None));
+        for _ in asks.iter().filter(|ask| matches!(ask, Ask::Order(_))) {
+            replies.send(DiskReply::Session(id, Answer::Ordered(None)));
         }
     }
 }
 
-/// Carries out one request; returns false if the session cannot go on.
-fn work(
-    id: SessionId,
-    answer: &Replies,
-    session: &mut TreeSession<'_>,
-    request: DiskRequest,
-) -> bool {
-    // Stands for the request in the reply to a panic.
-    let stub = match &request {
-        DiskRequest::Deliver { session, body, .. } => {
-            let payload = Vec::new();
-            let blocks = Vec::new();
-            DiskRequest::Deliver {
-                session: *session,
-                payload,
-                body: *body,
-                blocks,
-            }
-        }
-        DiskRequest::ReadBack {
-            session,
-            generation,
-            ..
-        } => DiskRequest::ReadBack {
-            session: *session,
-            generation: *generation,
-            parts: Vec::new(),
-        },
-        other => other.clone(),
-    };
-
-    let reply = match catch_panic(|| session.answer(id, request)) {
-        Ok(Some(reply)) => reply,
-        Ok(None) => return true,
+/// Carries out one piece of work; returns false if the session cannot go on.
+fn work(id: SessionId, replies: &Replies, session: &mut TreeSession<'_>, mut ask: Ask) -> bool {
+    let answer = match catch_panic(|| session.answer(id, &mut ask)) {
+        Ok(answer) => answer,
         Err(why) => {
-            if let Some(reply) = failure_reply(&stub, why) {
-                answer.send(reply);
-            }
+            replies.send(DiskReply::Session(id, ask.failed(why)));
             return false;
         }
     };
 
     // A failed commit has used up its serial as well.
-    if let DiskReply::Ordered(_, Some(_)) | DiskReply::Checked(..) = reply {
-        answer.trees(session.host());
+    if let Answer::Ordered(Some(_)) | Answer::Checked(_) = answer {
+        replies.trees(session.host());
     }
 
-    let compared = matches!(reply, DiskReply::Diffed(_, Ok(_)));
-    answer.send(reply);
+    let compared = matches!(answer, Answer::Diffed(Ok(_)));
+    replies.send(DiskReply::Session(id, answer));
     session.keep_order();
 
     if compared && let Err(e) = session.reserve() {
-        answer.send(DiskReply::Finished(id, Err(e.with_hint())));
+        let failed = Answer::Finished(Err(e.with_hint()));
+        replies.send(DiskReply::Session(id, failed));
         return false;
     }
 
@@ -193,33 +159,5 @@ pub(super) fn catch_panic<T>(work: impl FnOnce() -> T) -> Result<T, ReasonText> 
         );
         tracing::error!("{why}");
         why
-    })
-}
-
-/// Reply to a failed request.
-pub(super) fn failure_reply(request: &DiskRequest, why: ReasonText) -> Option<DiskReply> {
-    Some(match request {
-        DiskRequest::Open { session, .. } => DiskReply::Opened(*session, Err(why.into())),
-        DiskRequest::Explore(id) => DiskReply::Explored(*id, Err(why)),
-        DiskRequest::Diff(id) => DiskReply::Diffed(*id, Err(why)),
-        DiskRequest::Finish(id) => DiskReply::Finished(*id, Err(why)),
-        DiskRequest::Deliver { session, .. } => {
-            DiskReply::Delivered(*session, Vec::new(), Err(why))
-        }
-        DiskRequest::ReadBack {
-            session,
-            generation,
-            ..
-        } => DiskReply::ReadBack(*session, *generation, Vec::new()),
-        DiskRequest::Order { session, .. } => {
-            DiskReply::Ordered(*session, Some(Ordered::Failed(why)))
-        }
-        DiskRequest::Check(id) => DiskReply::Checked(*id, Err(why)),
-        DiskRequest::Close(_)
-        | DiskRequest::Bury(_)
-        | DiskRequest::GoBack(_)
-        | DiskRequest::Verify(..) => {
-            return None;
-        }
     })
 }

@@ -4,66 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::buffer::BlockPart;
+use super::generations::Delivery;
 use crate::id::{Generation, HostName, Serial, SessionId, TreeName};
 use crate::manifest::{Release, ReleaseId};
 use crate::proto::RangeSet;
-use crate::proto::generation::{Body, PlacedBlock};
 use crate::wire::message::{DiffSummary, SerialProof, SignedOrder, TreeState};
 use crate::wire::query::ReleaseBytes;
 
-/// Request to the disk. Requests of one session are answered in order.
+/// Request to the disk.
 #[derive(Debug, Clone)]
 pub enum DiskRequest {
     /// Check signature, role, serial, expiry and scope of an offer, and open the tree.
-    Open {
-        /// The session.
-        session: SessionId,
-        /// The offered release.
-        release: Release,
-        /// Signature of the release header.
-        signature: Arc<[u8]>,
-        /// Scan mode of the tree.
-        look: ScanMode,
-        /// Claimed host name of the sender.
-        sender: HostName,
-        /// Commit order attached to the offer, for hosts that will get no other.
-        grant: Option<SignedOrder>,
-    },
-    /// List the ordinals of missing manifest nodes, as far as the present nodes reveal them.
-    Explore(SessionId),
-    /// Compare the tree with the manifest.
-    Diff(SessionId),
-    /// Verify and keep the blocks of a payload.
-    Deliver {
-        /// The session.
-        session: SessionId,
-        /// The payload.
-        payload: Vec<u8>,
-        /// Position of the content in the payload.
-        body: Body,
-        /// The wanted blocks with their positions in the plain content.
-        blocks: Vec<PlacedBlock>,
-    },
-    /// Read back parts of file blocks that were not requested.
-    ReadBack {
-        /// The session.
-        session: SessionId,
-        /// The generation to complete.
-        generation: Generation,
-        /// The parts, in the order of the payload.
-        parts: Vec<BlockPart>,
-    },
-    /// Make the stage complete and durable after the last delivery.
-    Finish(SessionId),
-    /// Check the signature of an order and execute the order.
-    Order {
-        /// The session.
-        session: SessionId,
-        /// The order.
-        order: Arc<SignedOrder>,
-    },
-    /// Run the hooks and the health check after a commit.
-    Check(SessionId),
+    Open(SessionId, OfferedRelease),
+    /// Work for an open session. Requests of one session are answered in order.
+    Session(SessionId, Ask),
+    /// End the session: a commit stays, everything else is dropped. Staged content may stay for the
+    /// next session.
+    Close(SessionId),
     /// Check a release found at other hosts for this host; the second field is the header's
     /// signature.
     Verify(Release, Arc<[u8]>),
@@ -71,9 +28,60 @@ pub enum DiskRequest {
     Bury(SignedOrder),
     /// Return to the release before a reverted one, if still present.
     GoBack(TreeName),
-    /// End the session: a commit stays, everything else is dropped. Staged content may stay for the
-    /// next session.
-    Close(SessionId),
+}
+
+/// Release of an offer, as the disk has to check it.
+#[derive(Debug, Clone)]
+pub struct OfferedRelease {
+    /// The offered release.
+    pub release: Release,
+    /// Signature of the release header.
+    pub signature: Arc<[u8]>,
+    /// Scan mode of the tree.
+    pub look: ScanMode,
+    /// Claimed host name of the sender.
+    pub sender: HostName,
+    /// Commit order attached to the offer, for hosts that will get no other.
+    pub grant: Option<SignedOrder>,
+}
+
+/// Work for an open session.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// List the ordinals of missing manifest nodes, as far as the present nodes reveal them.
+    Explore,
+    /// Compare the tree with the manifest.
+    Diff,
+    /// Verify and keep the blocks of a payload.
+    Deliver(Delivery),
+    /// Read back parts of file blocks that were not requested.
+    ReadBack {
+        /// The generation to complete.
+        generation: Generation,
+        /// The parts, in the order of the payload.
+        parts: Vec<BlockPart>,
+    },
+    /// Make the stage complete and durable after the last delivery.
+    Finish,
+    /// Check the signature of an order and execute the order.
+    Order(Arc<SignedOrder>),
+    /// Run the hooks and the health check after a commit.
+    Check,
+}
+
+impl Ask {
+    /// Returns the answer of a disk that failed for the reason `why`.
+    pub fn failed(&self, why: ReasonText) -> Answer {
+        match self {
+            Ask::Explore => Answer::Explored(Err(why)),
+            Ask::Diff => Answer::Diffed(Err(why)),
+            Ask::Deliver(_) => Answer::Delivered(Vec::new(), Err(why)),
+            Ask::ReadBack { generation, .. } => Answer::ReadBack(*generation, Vec::new()),
+            Ask::Finish => Answer::Finished(Err(why)),
+            Ask::Order(_) => Answer::Ordered(Some(Ordered::Failed(why))),
+            Ask::Check => Answer::Checked(Err(why)),
+        }
+    }
 }
 
 /// Scan mode of a tree before its comparison.
@@ -111,28 +119,8 @@ impl From<ReasonText> for OfferRefusal {
 pub enum DiskReply {
     /// Answers [`DiskRequest::Open`].
     Opened(SessionId, Result<(), OfferRefusal>),
-    /// Answers [`DiskRequest::Explore`] with the missing ordinals; an empty set is a complete
-    /// manifest.
-    Explored(SessionId, Result<RangeSet, ReasonText>),
-    /// Answers [`DiskRequest::Diff`] with the plan's summary, the ordinals to fetch and the drift
-    /// list.
-    Diffed(
-        SessionId,
-        Result<(DiffSummary, RangeSet, Arc<[u8]>), ReasonText>,
-    ),
-    /// Answers [`DiskRequest::Deliver`] with the buffer, the ordinals with a wrong hash and the
-    /// number of bytes kept, or the reason of a failure.
-    Delivered(SessionId, Vec<u8>, Result<(RangeSet, u64), ReasonText>),
-    /// Answers [`DiskRequest::ReadBack`] with the readable parts of valid blocks, in the same
-    /// order.
-    ReadBack(SessionId, Generation, Vec<(BlockPart, Vec<u8>)>),
-    /// Answers [`DiskRequest::Finish`].
-    Finished(SessionId, Result<(), ReasonText>),
-    /// Answers [`DiskRequest::Order`] with the outcome, or `None` if the signature is invalid and
-    /// the order ignored.
-    Ordered(SessionId, Option<Ordered>),
-    /// Answers [`DiskRequest::Check`].
-    Checked(SessionId, Result<(), ReasonText>),
+    /// Answers [`DiskRequest::Session`].
+    Session(SessionId, Answer),
     /// Answers [`DiskRequest::Bury`]: true if the order is valid and stored.
     Buried(SignedOrder, bool),
     /// Answers [`DiskRequest::Verify`]: true if the release is acceptable.
@@ -147,6 +135,27 @@ pub enum DiskReply {
     Drifted(TreeName),
     /// The tree catches up from now on; if the flag is set, other hosts may get releases from here.
     CatchesUp(TreeName, bool),
+}
+
+/// Answer to an [`Ask`].
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Answers [`Ask::Explore`] with the missing ordinals; an empty set is a complete manifest.
+    Explored(Result<RangeSet, ReasonText>),
+    /// Answers [`Ask::Diff`] with the plan's summary, the ordinals to fetch and the drift list.
+    Diffed(Result<(DiffSummary, RangeSet, Arc<[u8]>), ReasonText>),
+    /// Answers [`Ask::Deliver`] with the buffer, the ordinals with a wrong hash and the number of
+    /// bytes kept, or the reason of a failure.
+    Delivered(Vec<u8>, Result<(RangeSet, u64), ReasonText>),
+    /// Answers [`Ask::ReadBack`] with the readable parts of valid blocks, in the same order.
+    ReadBack(Generation, Vec<(BlockPart, Vec<u8>)>),
+    /// Answers [`Ask::Finish`].
+    Finished(Result<(), ReasonText>),
+    /// Answers [`Ask::Order`] with the outcome, or `None` if the signature is invalid and the order
+    /// ignored.
+    Ordered(Option<Ordered>),
+    /// Answers [`Ask::Check`].
+    Checked(Result<(), ReasonText>),
 }
 
 /// Outcome of an order.
@@ -173,25 +182,4 @@ pub enum Ordered {
     Failed(ReasonText),
     /// The commit failed and could not be undone: the tree is part new, part old.
     Torn(ReasonText),
-}
-
-impl DiskReply {
-    /// Returns the session of the reply.
-    pub(super) fn session(&self) -> Option<SessionId> {
-        match self {
-            DiskReply::Opened(id, _)
-            | DiskReply::Explored(id, _)
-            | DiskReply::Diffed(id, _)
-            | DiskReply::Delivered(id, ..)
-            | DiskReply::ReadBack(id, ..)
-            | DiskReply::Finished(id, _)
-            | DiskReply::Checked(id, _)
-            | DiskReply::Ordered(id, _) => Some(*id),
-            DiskReply::Buried(..)
-            | DiskReply::Verified(..)
-            | DiskReply::Trees(_)
-            | DiskReply::Shown(_) => None,
-            DiskReply::Headers(_) | DiskReply::Drifted(_) | DiskReply::CatchesUp(..) => None,
-        }
-    }
 }

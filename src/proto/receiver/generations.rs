@@ -40,7 +40,7 @@ const FIRST_REPAIR_WAIT: Duration = Duration::from_millis(25);
 const READBACK_WAIT: Duration = Duration::from_millis(15);
 
 /// A generation with all wanted blocks.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Delivery {
     /// The payload.
     pub payload: Vec<u8>,

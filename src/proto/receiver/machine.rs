@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::catch_up::{Candidate, MissingReleases};
 use super::contention::Verdict;
-use super::disk::{DiskReply, DiskRequest, ReasonText};
+use super::disk::{Answer, DiskReply, DiskRequest, OfferRefusal, ReasonText};
 use super::headers::{HeaderAnswer, Headers};
 use super::notice::HostNotice;
 use super::session::{Session, SessionOffer};
@@ -520,26 +520,30 @@ impl Receiver {
                 self.missing.repair(tree);
                 self.member_check = Some(now);
             }
-            DiskReply::Opened(id, Ok(())) => {
-                let opened = self.sessions.take_tree(now, id);
-                self.on_session_reply(now, DiskReply::Opened(id, opened));
-            }
-            reply => self.on_session_reply(now, reply),
+            DiskReply::Opened(id, outcome) => self.on_opened(now, id, outcome),
+            DiskReply::Session(id, answer) => self.on_answer(now, id, answer),
         }
 
         self.settle();
     }
 
-    fn on_session_reply(&mut self, now: Moment, reply: DiskReply) {
-        let Some(session) = reply.session().and_then(|id| self.sessions.get_mut(id)) else {
+    fn on_opened(&mut self, now: Moment, id: SessionId, outcome: Result<(), OfferRefusal>) {
+        let outcome = outcome.and_then(|()| self.sessions.take_tree(now, id));
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.on_opened(now, outcome);
+        }
+    }
+
+    fn on_answer(&mut self, now: Moment, id: SessionId, answer: Answer) {
+        let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
 
-        if let DiskReply::Ordered(_, Some(_)) = reply {
+        if let Answer::Ordered(Some(_)) = answer {
             self.missing.end_repair(session.tree());
         }
 
-        session.on_reply(now, reply);
+        session.on_answer(now, answer);
     }
 
     /// Runs all timers that are due.

@@ -33,7 +33,11 @@ mod targets;
 mod tombstones;
 
 pub use buffer::BlockPart;
-pub use disk::{DiskReply, DiskRequest, OfferRefusal, Ordered, ReasonText, ScanMode};
+pub use disk::{
+    Answer, Ask, DiskReply, DiskRequest, OfferRefusal, OfferedRelease, Ordered, ReasonText,
+    ScanMode,
+};
+pub use generations::Delivery;
 pub use machine::Receiver;
 pub use notice::HostNotice;
 pub use sessions::MAX_SESSIONS;

@@ -17,7 +17,7 @@ use orders::Orders;
 use peer::{DataSources, SenderPeer};
 use signer::StateSigner;
 
-use super::disk::{DiskReply, DiskRequest, ReasonText, ScanMode};
+use super::disk::{Answer, Ask, DiskRequest, OfferRefusal, OfferedRelease, ReasonText, ScanMode};
 use super::drift::DriftList;
 use super::measurements::Measurements;
 use super::notice::HostNotice;
@@ -182,14 +182,15 @@ impl Session {
         };
 
         let sender = header.sender.clone();
-        self.requests.push_back(DiskRequest::Open {
-            session: self.id,
+        let offer = OfferedRelease {
             release: self.release.clone(),
             signature: Arc::from(announce.signature),
             look,
             sender: sender.unwrap_or_else(|| self.sender_name.clone()),
             grant: announce.grant,
-        });
+        };
+
+        self.requests.push_back(DiskRequest::Open(self.id, offer));
     }
 
     pub(super) fn id(&self) -> SessionId {
@@ -433,53 +434,63 @@ impl Session {
         self.enter(now, stage);
     }
 
-    /// Handles a reply of the disk.
-    pub(super) fn on_reply(&mut self, now: Moment, reply: DiskReply) {
+    /// Hands work to the disk.
+    fn ask(&mut self, ask: Ask) {
+        self.requests.push_back(DiskRequest::Session(self.id, ask));
+    }
+
+    /// Handles the disk's verdict on the offer.
+    pub(super) fn on_opened(&mut self, now: Moment, outcome: Result<(), OfferRefusal>) {
+        if self.is_over() {
+            return;
+        }
+
+        match outcome {
+            Ok(()) => {
+                self.authenticated = true;
+                self.enter(now, HostStage::Fetching);
+                self.ask(Ask::Explore);
+            }
+            Err(denied) => {
+                self.authenticated = denied.proven;
+                self.refuse(now, denied.why);
+            }
+        }
+    }
+
+    /// Handles an answer of the disk.
+    pub(super) fn on_answer(&mut self, now: Moment, answer: Answer) {
         let always = matches!(
-            reply,
-            DiskReply::Delivered(..) | DiskReply::Ordered(..) | DiskReply::Checked(..)
+            answer,
+            Answer::Delivered(..) | Answer::Ordered(_) | Answer::Checked(_)
         );
 
         if self.is_over() && !always {
             return;
         }
 
-        match reply {
-            DiskReply::Opened(_, Ok(())) => {
-                self.authenticated = true;
-                self.enter(now, HostStage::Fetching);
-                self.requests.push_back(DiskRequest::Explore(self.id));
-            }
-            DiskReply::Opened(_, Err(denied)) => {
-                self.authenticated = denied.proven;
-                self.refuse(now, denied.why);
-            }
-            DiskReply::Explored(_, Ok(missing)) if missing.is_empty() => {
+        match answer {
+            Answer::Explored(Ok(missing)) if missing.is_empty() => {
                 self.enter(now, HostStage::Diffing);
-                self.requests.push_back(DiskRequest::Diff(self.id));
+                self.ask(Ask::Diff);
             }
-            DiskReply::Explored(_, Ok(missing)) => self.want(now, missing),
-            DiskReply::Diffed(_, Ok((summary, wants, drift))) => {
-                self.on_diffed(now, summary, wants, drift)
+            Answer::Explored(Ok(missing)) => self.want(now, missing),
+            Answer::Diffed(Ok((summary, wants, drift))) => {
+                self.on_diffed(now, summary, wants, drift);
             }
-            DiskReply::Delivered(_, buffer, outcome) => self.on_delivered(now, buffer, outcome),
-            DiskReply::ReadBack(_, generation, parts) => self.on_read_back(now, generation, &parts),
-            DiskReply::Finished(_, Ok(())) => {
+            Answer::Delivered(buffer, outcome) => self.on_delivered(now, buffer, outcome),
+            Answer::ReadBack(generation, parts) => self.on_read_back(now, generation, &parts),
+            Answer::Finished(Ok(())) => {
                 self.enter(now, HostStage::Ready);
                 if self.proof.may_order() {
                     self.follow_grant();
                 }
             }
-            DiskReply::Explored(_, Err(why))
-            | DiskReply::Diffed(_, Err(why))
-            | DiskReply::Finished(_, Err(why)) => self.refuse(now, why),
-            DiskReply::Ordered(_, outcome) => self.on_ordered(now, outcome),
-            DiskReply::Checked(_, outcome) => self.on_checked(now, outcome),
-            DiskReply::Buried(..)
-            | DiskReply::Verified(..)
-            | DiskReply::Trees(_)
-            | DiskReply::Shown(_) => {}
-            DiskReply::Headers(_) | DiskReply::Drifted(_) | DiskReply::CatchesUp(..) => {}
+            Answer::Explored(Err(why)) | Answer::Diffed(Err(why)) | Answer::Finished(Err(why)) => {
+                self.refuse(now, why);
+            }
+            Answer::Ordered(outcome) => self.on_ordered(now, outcome),
+            Answer::Checked(outcome) => self.on_checked(now, outcome),
         }
     }
 
@@ -495,7 +506,7 @@ impl Session {
         }
 
         if wants.is_empty() {
-            self.requests.push_back(DiskRequest::Finish(self.id));
+            self.ask(Ask::Finish);
         } else {
             self.want(now, wants);
         }
@@ -522,7 +533,7 @@ impl Session {
 
         self.measurements.on_data(counter, symbol, arrival);
         if let Some(delivery) = self.fetch.symbol(now, symbol) {
-            self.deliver(delivery);
+            self.ask(Ask::Deliver(delivery));
         }
 
         self.report_if_due(now, control);

@@ -6,7 +6,7 @@ use super::Session;
 use crate::id::{Generation, Ordinal};
 use crate::proto::control::Control;
 use crate::proto::receiver::buffer::BlockPart;
-use crate::proto::receiver::disk::{DiskRequest, ReasonText};
+use crate::proto::receiver::disk::{Ask, ReasonText};
 use crate::proto::receiver::generations::{Delivery, Due, Generations};
 use crate::proto::{Dest, RangeSet, backoff, complaint_interval};
 use crate::units::Moment;
@@ -235,27 +235,11 @@ impl Session {
 
             // Requests of other hosts fulfilled these wants before this host's turn.
             self.outbox.remove_if(|m| matches!(m, Message::Want(_)));
-            self.requests.push_back(match self.stage {
-                HostStage::Fetching => DiskRequest::Explore(self.id),
-                _ => DiskRequest::Finish(self.id),
+            self.ask(match self.stage {
+                HostStage::Fetching => Ask::Explore,
+                _ => Ask::Finish,
             });
         }
-    }
-
-    /// Hands a complete generation to the disk.
-    pub(super) fn deliver(&mut self, delivery: Delivery) {
-        let Delivery {
-            payload,
-            body,
-            blocks,
-        } = delivery;
-
-        self.requests.push_back(DiskRequest::Deliver {
-            session: self.id,
-            payload,
-            body,
-            blocks,
-        });
     }
 
     /// Handles blocks read back from disk.
@@ -266,7 +250,7 @@ impl Session {
         parts: &[(BlockPart, Vec<u8>)],
     ) {
         if let Some(delivery) = self.fetch.add_parts(now, generation, parts) {
-            self.deliver(delivery);
+            self.ask(Ask::Deliver(delivery));
         }
     }
 
@@ -286,11 +270,7 @@ impl Session {
                 .due(now, complaint_interval(hosts), read_from, delay);
 
         for (generation, parts) in readbacks {
-            self.requests.push_back(DiskRequest::ReadBack {
-                session: self.id,
-                generation,
-                parts,
-            });
+            self.ask(Ask::ReadBack { generation, parts });
         }
 
         if !missing.is_empty() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::id::Serial;
-use crate::proto::receiver::disk::{DiskRequest, Ordered, ReasonText};
+use crate::proto::receiver::disk::{Ask, Ordered, ReasonText};
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, SignedOrder};
@@ -104,10 +104,7 @@ impl Session {
     /// Passes an order to the disk.
     pub fn follow(&mut self, signed: SignedOrder) {
         self.orders.working = true;
-        self.requests.push_back(DiskRequest::Order {
-            session: self.id,
-            order: Arc::new(signed),
-        });
+        self.ask(Ask::Order(Arc::new(signed)));
     }
 
     /// Passes the commit order of the offer to the disk.
@@ -166,7 +163,7 @@ impl Session {
         if checks {
             self.enter(now, HostStage::Checking);
             self.orders.working = true;
-            self.requests.push_back(DiskRequest::Check(self.id));
+            self.ask(Ask::Check);
         } else {
             self.enter(now, HostStage::Committed);
         }
