@@ -15,9 +15,12 @@ use crate::id::{HostName, InstanceId};
 use crate::keys::HostKey;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{self, HostSetup, Receiver};
-use crate::proto::sender::{self, ExpectedHosts, Sender, SenderNotice, SenderSetup};
+use crate::proto::sender::{
+    self, CommitRules, CompareRules, DatagramSizes, KeyRules, RateLimits, ReleaseGrant, Sender,
+    SenderNotice, SenderSetup, TargetRules,
+};
 use crate::proto::{Dest, Transmit};
-use crate::units::{Floor, Moment};
+use crate::units::Moment;
 use crate::wire::{Datagram, HostStage};
 
 struct SimHost {
@@ -112,30 +115,34 @@ impl Network {
                 name: name(0),
                 instance: InstanceId(rng.u64(1..)),
                 seed: rng.u64(..),
-                datagram: setup.datagram,
-                room: 0,
-                tree: super::disk::tree(),
-                targets: Vec::new(),
-                without: None,
-                lists: false,
-                expect: ExpectedHosts::default(),
-                known_hosts: setup.known_hosts.clone(),
-                strict: setup.strict,
-                known: 0,
-                quorum: setup.quorum,
-                batches: setup.batches.clone(),
-                revert: setup.revert,
+                sizes: DatagramSizes {
+                    datagram: setup.datagram,
+                    room: 0,
+                    overhead: 46,
+                },
+                rates: RateLimits {
+                    ceiling: setup.ceiling,
+                    ..RateLimits::default()
+                },
+                targets: TargetRules::all_of(super::disk::tree()),
+                keys: KeyRules {
+                    known: setup.known_hosts.clone(),
+                    strict: setup.strict,
+                },
+                commit: CommitRules {
+                    quorum: setup.quorum,
+                    batches: setup.batches.clone(),
+                    revert: setup.revert,
+                    lists: false,
+                },
                 patience: setup.patience,
-                overhead: 46,
-                ceiling: setup.ceiling,
-                floor: Floor::default(),
-                checksum: false,
-                quick: false,
-                recheck: false,
-                grant: setup.granted.then(|| offer.grant()),
-                fleet: if setup.granted { setup.hosts as u32 } else { 0 },
-                follows: None,
-                only: None,
+                compare: CompareRules::default(),
+                grant: setup.granted.then(|| ReleaseGrant {
+                    order: offer.grant(),
+                    fleet: setup.hosts as u32,
+                    follows: None,
+                    only: None,
+                }),
             },
         );
 

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use super::disk::SimOffer;
 use crate::id::{HostName, InstanceId, Serial, SessionId};
-use crate::keys::{HostKey, KnownHosts};
+use crate::keys::HostKey;
 use crate::manifest::Intent;
 use crate::proto::control::Control;
 use crate::proto::freshness::Nonces;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{HostSetup, Receiver};
 use crate::proto::sender::{
-    ExpectedHosts, Sender, SenderNotice, SenderReply, SenderRequest, SenderSetup,
+    CommitRules, CompareRules, DatagramSizes, KeyRules, RateLimits, Sender, SenderNotice,
+    SenderReply, SenderRequest, SenderSetup, TargetRules,
 };
 use crate::proto::{Dest, RangeSet};
-use crate::units::{Floor, Moment, Quorum};
+use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{
     Announce, DiffSummary, DriftPart, Hello, Ranges, SenderStatus, StageReport, StatusPhase,
@@ -60,30 +61,22 @@ impl Sending {
             name: name("ci"),
             instance: InstanceId(1),
             seed: 5,
-            datagram: 1472,
-            tree: offer.release.header().tree.clone(),
-            targets: vec![vec!["web*".into()]],
-            without: None,
-            lists: false,
-            expect: ExpectedHosts::default(),
-            known_hosts: KnownHosts::default(),
-            strict: false,
-            known: 1,
-            quorum: Quorum::All,
-            batches: Vec::new(),
-            revert: false,
+            sizes: DatagramSizes {
+                datagram: 1472,
+                room: 0,
+                overhead: 46,
+            },
+            rates: RateLimits::default(),
+            targets: TargetRules {
+                lists: vec![vec!["web*".into()]],
+                known: 1,
+                ..TargetRules::all_of(offer.release.header().tree.clone())
+            },
+            keys: KeyRules::default(),
+            commit: CommitRules::default(),
             patience: Duration::from_secs(10),
-            room: 0,
-            overhead: 46,
-            ceiling: None,
-            floor: Floor::default(),
-            checksum: false,
-            quick: false,
-            recheck: false,
+            compare: CompareRules::default(),
             grant: None,
-            fleet: 0,
-            follows: None,
-            only: None,
         };
 
         let now = Moment(1_000_000_000);

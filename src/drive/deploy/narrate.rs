@@ -132,9 +132,9 @@ pub(super) fn waits_for(host: &Host) -> Option<&str> {
 /// Names the hosts too slow to read all datagrams. Repair replaced them, but the transfer took
 /// longer.
 pub(super) fn drops(machine: &Sender) -> Option<String> {
-    let lossy = machine.hosts().filter(|h| h.dropped > 0);
+    let lossy = machine.hosts().filter(|h| h.transfer.dropped > 0);
     let mut hosts: Vec<String> = lossy
-        .map(|h| format!("{} dropped {}", machine.shown(h), h.dropped))
+        .map(|h| format!("{} dropped {}", machine.shown(h), h.transfer.dropped))
         .collect();
     if hosts.is_empty() {
         return None;
@@ -167,8 +167,8 @@ pub(super) fn progress(machine: &Sender) -> TransferProgress {
 
     let sent = machine
         .hosts()
-        .filter(|h| !h.lost)
-        .map(|h| h.received)
+        .filter(|h| !h.is_lost())
+        .map(|h| h.transfer.received)
         .max()
         .unwrap_or(0);
 
@@ -184,7 +184,7 @@ pub(super) fn progress(machine: &Sender) -> TransferProgress {
 /// Names the hosts that did not keep the release `to`, so that a rollback cannot serve them.
 pub(super) fn without_data(machine: &Sender, tree: &TreeName, to: Serial, why: &str) -> String {
     let wants = |h: &&Host| {
-        !h.lost
+        !h.is_lost()
             && h.summary
                 .map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0)
     };

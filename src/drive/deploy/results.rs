@@ -27,7 +27,7 @@ use crate::wire::message::{DiffSummary, OrderKind};
 /// lost.
 pub(super) fn state_of(host: &Host, fate: Fate, deploy: bool, ended: bool) -> HostState {
     let clean = host.summary.is_some_and(|s| s.drift == 0);
-    let silent = ended || host.lost;
+    let silent = ended || host.is_lost();
 
     match host.stage {
         Some(HostStage::Refused) => HostState::Refused,
@@ -44,7 +44,7 @@ pub(super) fn state_of(host: &Host, fate: Fate, deploy: bool, ended: bool) -> Ho
         Some(HostStage::Committed) => HostState::Committed,
         Some(HostStage::Unhealthy) => HostState::Unhealthy,
         Some(HostStage::Checking) => HostState::Checking,
-        _ if host.lost => HostState::Absent,
+        _ if host.is_lost() => HostState::Absent,
         None => HostState::Absent,
         Some(HostStage::Staging) if !deploy => HostState::Diffed,
         _ if ended => HostState::Aborted,
@@ -69,7 +69,7 @@ pub(super) fn why(machine: &Sender, now: Moment, host: &Host, state: HostState) 
                 silent(host, now)
             )
         }
-        HostState::Checking if host.lost => {
+        HostState::Checking if host.is_lost() => {
             format!("has the release, and {}", silent(host, now))
         }
         HostState::Failed if host.stage != Some(HostStage::Failed) => {
@@ -223,7 +223,7 @@ impl EndedSession<'_> {
                 0
             },
             files_deleted: if done { summary.deleted } else { 0 },
-            bytes_received: ByteSize(host.received),
+            bytes_received: ByteSize(host.transfer.received),
             took: self.timeline.took(host),
             error: why(self.machine, self.now, host, state),
             ..HostResult::new(host.name.clone(), state)
@@ -293,7 +293,7 @@ fn runs_its_serial(state: HostState) -> bool {
 mod tests {
     use super::*;
     use crate::id::InstanceId;
-    use crate::proto::sender::hosts::Hosts;
+    use crate::proto::sender::hosts::{Contact, Hosts};
 
     #[test]
     fn a_state_says_of_the_release_what_is_known_of_it() {
@@ -321,7 +321,12 @@ mod tests {
                 if fate != Fate::Said && stage.is_some_and(|s| s >= Reverted) {
                     continue;
                 }
-                (host.stage, host.lost) = (stage, lost);
+                host.stage = stage;
+                host.contact = if lost {
+                    Contact::Silent
+                } else {
+                    Contact::Present
+                };
                 let state = state_of(&host, fate, true, true);
                 let said = if state == HostState::Unknown {
                     None

@@ -10,10 +10,12 @@ use crate::Result;
 use crate::drive::clock::{self, Clock};
 use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
 use crate::drive::host::HostHandle;
-use crate::keys::KnownHosts;
 use crate::net::sharpen_timers;
 use crate::outcome::{Event, ExitStatus, Observer, Outcome};
-use crate::proto::sender::{ExpectedHosts, Sender, SenderSetup};
+use crate::proto::sender::{
+    CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
+    Sender, SenderSetup, TargetRules,
+};
 use crate::spec::OnFailure;
 
 /// Runs a session to its end. Returns an error only before any host was asked to change; later
@@ -154,10 +156,11 @@ fn run_with(
         }
     }
 
-    let setup = SenderSetup {
-        known_hosts: known,
-        ..setup(&options, origin.granted(), &endpoint)
+    let keys = KeyRules {
+        known,
+        strict: options.strict,
     };
+    let setup = setup(&options, origin.granted(), &endpoint, keys);
 
     let machine = Sender::new(clock.now(), setup);
     if let Some(host) = &options.beside {
@@ -186,6 +189,7 @@ fn setup(
     options: &DeployOptions,
     granted: Option<&Granted>,
     endpoint: &GroupEndpoint,
+    keys: KeyRules,
 ) -> SenderSetup {
     let spec = &options.spec;
     let expect = match &spec.targets.expect {
@@ -200,33 +204,46 @@ fn setup(
         },
     };
 
+    let grant = granted.map(|granted| ReleaseGrant {
+        order: granted.grant.clone(),
+        fleet: granted.fleet,
+        follows: granted.follows,
+        only: granted.only.clone(),
+    });
+
     SenderSetup {
         name: options.name.clone(),
         instance: endpoint.instance(),
         seed: clock::seed(),
-        datagram: endpoint.datagram(),
-        room: endpoint.room(),
-        tree: spec.tree.clone(),
-        targets: options.lists().into_iter().cloned().collect(),
-        without: options.beside.as_ref().map(HostHandle::instance),
-        lists: options.lists,
-        expect,
-        known_hosts: KnownHosts::default(),
-        strict: options.strict,
-        known: options.known,
-        quorum: spec.commit.require,
-        batches: spec.commit.batches.clone(),
-        revert: spec.commit.on_failure == OnFailure::Revert,
+        sizes: DatagramSizes {
+            datagram: endpoint.datagram(),
+            room: endpoint.room(),
+            overhead: endpoint.overhead(),
+        },
+        rates: RateLimits {
+            ceiling: spec.transfer.rate,
+            floor: spec.transfer.floor,
+        },
+        targets: TargetRules {
+            tree: spec.tree.clone(),
+            lists: options.lists().into_iter().cloned().collect(),
+            without: options.beside.as_ref().map(HostHandle::instance),
+            expect,
+            known: options.known,
+        },
+        keys,
+        commit: CommitRules {
+            quorum: spec.commit.require,
+            batches: spec.commit.batches.clone(),
+            revert: spec.commit.on_failure == OnFailure::Revert,
+            lists: options.lists,
+        },
         patience: options.timeout,
-        overhead: endpoint.overhead(),
-        ceiling: spec.transfer.rate,
-        floor: spec.transfer.floor,
-        checksum: options.checksum,
-        quick: options.hints.is_some(),
-        recheck: options.recheck,
-        grant: granted.map(|g| g.grant.clone()),
-        fleet: granted.map_or(0, |g| g.fleet),
-        follows: granted.and_then(|g| g.follows),
-        only: granted.and_then(|g| g.only.clone()),
+        compare: CompareRules {
+            checksum: options.checksum,
+            quick: options.hints.is_some(),
+            recheck: options.recheck,
+        },
+        grant,
     }
 }

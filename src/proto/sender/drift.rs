@@ -53,7 +53,7 @@ impl DriftCollection {
     pub fn new(hosts: &Hosts) -> Self {
         let mut groups: BTreeMap<u64, DriftSource> = BTreeMap::new();
         let mut room = MAX_DRIFT_TOGETHER;
-        for (&host, state) in hosts.iter().filter(|(_, h)| !h.lost) {
+        for (&host, state) in hosts.iter().filter(|(_, h)| !h.is_lost()) {
             let Some(summary) = state.summary.filter(|s| s.drift != 0) else {
                 continue;
             };

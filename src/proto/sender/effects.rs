@@ -1,5 +1,7 @@
-//! Effects of a sender: requests to its disk and key, their replies, and notices to the caller.
+//! Effects of a sender: requests to its disk and key, their replies, and notices to the caller; and
+//! the queues that hold its outputs.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use super::hosts::{Host, OtherKey};
 use crate::id::{Generation, HostName, Serial};
 use crate::proto::RangeSet;
 use crate::proto::compression::Demand;
+use crate::proto::control::Control;
 use crate::units::Rate;
 use crate::wire::message::{OrderKind, SerialProof};
 
@@ -66,4 +69,50 @@ pub enum SenderNotice {
     Decided(OrderKind, String),
     /// End of the session.
     Finished,
+}
+
+/// Outputs of a sender until the caller takes them.
+#[derive(Debug)]
+pub struct SenderOutputs {
+    /// Messages.
+    pub control: Control,
+    requests: VecDeque<SenderRequest>,
+    notices: VecDeque<SenderNotice>,
+}
+
+impl SenderOutputs {
+    /// Creates empty outputs with this queue of messages.
+    pub fn new(control: Control) -> Self {
+        Self {
+            control,
+            requests: VecDeque::new(),
+            notices: VecDeque::new(),
+        }
+    }
+
+    /// Queues a request.
+    pub fn request(&mut self, request: SenderRequest) {
+        self.requests.push_back(request);
+    }
+
+    /// Queues a notice.
+    pub fn notify(&mut self, notice: SenderNotice) {
+        self.notices.push_back(notice);
+    }
+
+    /// Queues a notice of each lost host.
+    pub fn notify_lost(&mut self, hosts: impl IntoIterator<Item = Host>) {
+        self.notices
+            .extend(hosts.into_iter().map(SenderNotice::Lost));
+    }
+
+    /// Returns the next request.
+    pub fn poll_request(&mut self) -> Option<SenderRequest> {
+        self.requests.pop_front()
+    }
+
+    /// Returns the next notice.
+    pub fn poll_notice(&mut self) -> Option<SenderNotice> {
+        self.notices.pop_front()
+    }
 }

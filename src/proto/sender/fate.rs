@@ -1,13 +1,10 @@
 //! The outcome at each host once orders are out, as far as the sender can know it.
 
-use std::net::SocketAddr;
-
+use super::Sender;
 use super::hosts::{Beacon, Host};
-use super::phase::SenderPhase;
-use super::{Sender, SenderNotice};
-use crate::id::{InstanceId, NamedHost};
+use crate::id::NamedHost;
 use crate::wire::HostStage;
-use crate::wire::message::{Hello, OrderKind};
+use crate::wire::message::OrderKind;
 
 /// Reliability of a host's last state at the end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +41,13 @@ impl Sender {
             Some(HostStage::Reverted | HostStage::Stuck) => return Fate::Said,
             Some(HostStage::Refused | HostStage::Aborted | HostStage::Failed) => return Fate::Said,
             Some(stage) if stage.has_release() && !reverting => return Fate::Said,
-            _ if !self.issued.was_sent(OrderKind::Commit, &host.name) => return Fate::Said,
+            _ if !self
+                .decision
+                .issued()
+                .was_sent(OrderKind::Commit, &host.name) =>
+            {
+                return Fate::Said;
+            }
             _ => {}
         }
 
@@ -68,30 +71,8 @@ impl Sender {
 
     /// Returns whether a revert order for `host` was sent.
     pub fn is_reverting(&self, host: &Host) -> bool {
-        self.issued.was_sent(OrderKind::Revert, &host.name)
-    }
-
-    /// Takes a beacon after the announcement. A restarted daemon has no part in the session.
-    pub(super) fn on_beacon(&mut self, from: SocketAddr, source: InstanceId, hello: &Hello) {
-        let Some(offer) = &self.offer else { return };
-        let Some(tree) = hello.trees.iter().find(|t| t.tree == self.setup.tree) else {
-            return;
-        };
-
-        let has = tree.release == Some(offer.release.id());
-        let Some(id) = self.hosts.on_beacon(source, &hello.name, from, has) else {
-            return;
-        };
-
-        if id != source
-            && matches!(
-                self.phase,
-                SenderPhase::Signing(_) | SenderPhase::Ordering(_)
-            )
-            && self.hosts.on_bye(id, self.awaited())
-            && let Some(host) = self.hosts.get(id)
-        {
-            self.notices.push_back(SenderNotice::Lost(host.clone()));
-        }
+        self.decision
+            .issued()
+            .was_sent(OrderKind::Revert, &host.name)
     }
 }

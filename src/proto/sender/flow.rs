@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use super::receiver_reports::ReceiverStats;
+use super::setup::{DatagramSizes, RateLimits};
 use super::stream::{SendStats, SymbolStream};
 use crate::id::{InstanceId, SessionId};
 use crate::proto::Dest;
 use crate::proto::rate::{Controller, Pacer};
 use crate::proto::{RangeSet, Transmit};
-use crate::units::{Floor, Moment, Rate};
+use crate::units::{Moment, Rate};
 use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Nack, ReceiverReport, WantList};
 
@@ -38,16 +39,10 @@ pub struct FlowSetup {
     pub session: SessionId,
     /// This process.
     pub instance: InstanceId,
-    /// Bytes of a datagram with a symbol.
-    pub datagram: usize,
-    /// Bytes left free behind every datagram.
-    pub room: usize,
-    /// Bytes added to each datagram by the network, sealing included.
-    pub overhead: usize,
-    /// Upper bound of the rate, overhead of the network included.
-    pub ceiling: Option<Rate>,
-    /// Rate below which a host is served after the others.
-    pub floor: Floor,
+    /// Sizes of datagrams.
+    pub sizes: DatagramSizes,
+    /// Limits of the rate.
+    pub rates: RateLimits,
     /// Seed of all randomness.
     pub seed: u64,
 }
@@ -68,18 +63,22 @@ impl Flow {
     /// Creates a flow that begins now.
     pub fn new(now: Moment, setup: FlowSetup) -> Self {
         Self {
-            stream: SymbolStream::new(setup.session, symbol_of(setup.datagram)),
+            stream: SymbolStream::new(setup.session, symbol_of(setup.sizes.datagram)),
             idle: 0,
-            controller: Controller::new(now, setup.ceiling),
+            controller: Controller::new(now, setup.rates.ceiling),
             pacer: Pacer::new(now),
-            receivers: ReceiverStats::new(setup.overhead + DATA_OVERHEAD, setup.floor, setup.seed),
+            receivers: ReceiverStats::new(
+                setup.sizes.overhead + DATA_OVERHEAD,
+                setup.rates.floor,
+                setup.seed,
+            ),
             setup,
         }
     }
 
     /// Sets the size of datagrams, before any is sent.
     pub fn fit_datagram(&mut self, datagram: usize) {
-        self.setup.datagram = datagram;
+        self.setup.sizes.datagram = datagram;
         self.stream = SymbolStream::new(self.setup.session, symbol_of(datagram));
     }
 
@@ -193,8 +192,8 @@ impl Flow {
 
     /// Charges a message of `bytes` against the ceiling.
     pub fn charge(&mut self, now: Moment, bytes: usize) {
-        if self.setup.ceiling.is_some() {
-            self.spend(now, bytes + self.setup.overhead);
+        if self.setup.rates.ceiling.is_some() {
+            self.spend(now, bytes + self.setup.sizes.overhead);
         }
     }
 
@@ -205,18 +204,21 @@ impl Flow {
         }
 
         let sent = (now.0 / 1000) as u32;
-        if !self
-            .stream
-            .write(self.setup.instance, sent, self.most(), self.setup.room, out)
-        {
+        if !self.stream.write(
+            self.setup.instance,
+            sent,
+            self.most(),
+            self.setup.sizes.room,
+            out,
+        ) {
             return None;
         }
 
-        let segment = self.stream.segment() + self.setup.room;
+        let segment = self.stream.segment() + self.setup.sizes.room;
         let datagrams = out.len().div_ceil(segment);
         self.spend(
             now,
-            out.len() - datagrams * self.setup.room + datagrams * self.setup.overhead,
+            out.len() - datagrams * self.setup.sizes.room + datagrams * self.setup.sizes.overhead,
         );
         if !self.stream.has_data() {
             self.idle = self.stream.counter();
@@ -249,7 +251,7 @@ impl Flow {
 
     /// Returns the ceiling and the bytes that may go at once: half in one send, half to catch up.
     fn burst(&self) -> Option<(Rate, u64)> {
-        let ceiling = self.setup.ceiling?;
+        let ceiling = self.setup.rates.ceiling?;
         Some((
             ceiling,
             (ceiling.bytes_in(CEILING_PERIOD) / BURSTS_PER_PERIOD).min(MAX_BURST),
@@ -271,7 +273,7 @@ impl Flow {
         if let Some((_, burst)) = self.burst() {
             bytes = bytes.min(burst / 2);
         }
-        bytes as usize / (self.stream.segment() + self.setup.overhead)
+        bytes as usize / (self.stream.segment() + self.setup.sizes.overhead)
     }
 
     /// Time of the next useful call of [`Flow::poll`] or [`Flow::handle_timeout`].

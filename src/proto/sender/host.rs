@@ -1,13 +1,19 @@
 //! One host of a session as known to the sender.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::block::BlockHash;
-use crate::id::{HostName, Serial};
+use crate::id::{HostName, InstanceId, Serial};
 use crate::keys::{Identity, PublicKey};
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{DiffSummary, OrderKind, StageReport};
+
+/// Bound on the hosts of a session.
+pub const MAX_SESSION_HOSTS: usize = 20_000;
+/// Silence after which a host heard from another address has moved there.
+const MOVED_AFTER: Duration = Duration::from_secs(2);
 
 /// One host.
 #[derive(Debug, Clone)]
@@ -18,42 +24,53 @@ pub struct Host {
     pub address: SocketAddr,
     /// Time of the last message.
     pub heard: Moment,
+    /// Time of the last change of stage or bytes.
+    pub progress: Moment,
+    /// Participation in the session.
+    pub contact: Contact,
     /// Last stage; `None` before an answer to the announcement.
     pub stage: Option<HostStage>,
     /// Reason of a refusal or failure, or the cause of a wait.
     pub text: Option<String>,
     /// Result of the comparison.
     pub summary: Option<DiffSummary>,
-    /// Verified bytes.
-    pub received: u64,
     /// Highest serial accepted.
     pub serial: Serial,
-    /// Time of the last change of stage or bytes.
-    pub progress: Moment,
-    /// Set after too much silence, or too long without progress.
-    pub lost: bool,
-    /// Lost until the next progress, in spite of signs of life.
-    pub(super) stuck: bool,
+    /// A commit failed and could not be undone: the tree is part new, part old.
+    pub torn: bool,
     /// Set once the host was ready and ordered to commit.
     pub ordered: bool,
+    /// Contents of the last beacon since the last order was decided.
+    pub beacon: Option<Beacon>,
+    /// Content on its way to the host.
+    pub transfer: HostTransfer,
+    states: StateProof,
+}
+
+/// Participation of a host in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contact {
+    /// Takes part.
+    Present,
+    /// Lost after too much silence, or by its own goodbye.
+    Silent,
+    /// Lost until the next progress, in spite of signs of life.
+    Stuck,
+    /// Excluded from the session: the name had another key before.
+    Excluded,
+}
+
+/// Content on its way to a host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostTransfer {
     /// Kinds of content that the host has asked for.
     pub asked: Asked,
+    /// Verified bytes.
+    pub received: u64,
     /// Largest datagram known to reach the host, in bytes; `None` if not reported.
     pub takes: Option<u16>,
     /// Packets lost by the host's receive buffer.
     pub dropped: u64,
-    /// A commit failed and could not be undone: the tree is part new, part old.
-    pub torn: bool,
-    /// Contents of the last beacon since the last order was decided.
-    pub beacon: Option<Beacon>,
-    /// Number of the newest state received.
-    pub(super) number: u32,
-    /// Identity of the process, once shown.
-    pub(super) identity: Option<Identity>,
-    /// Excluded from the session: the key is not the one that the name had before.
-    pub excluded: bool,
-    /// Hash of the last state signed by the host.
-    pub(super) signed_state: Option<BlockHash>,
 }
 
 /// Kinds of content that a host has asked for.
@@ -74,6 +91,17 @@ pub struct Beacon {
     pub has: bool,
 }
 
+/// Origin of a host's states.
+#[derive(Debug, Clone, Default)]
+struct StateProof {
+    /// Number of the newest state received.
+    newest: u32,
+    /// Identity of the process, once shown.
+    identity: Option<Identity>,
+    /// Hash of the last state signed by the host.
+    signed: Option<BlockHash>,
+}
+
 impl Host {
     /// Creates a host heard now.
     pub(super) fn new(now: Moment, name: HostName, address: SocketAddr, serial: Serial) -> Self {
@@ -81,25 +109,28 @@ impl Host {
             name,
             address,
             heard: now,
+            progress: now,
+            contact: Contact::Present,
             stage: None,
             text: None,
             summary: None,
-            received: 0,
             serial,
-            progress: now,
-            lost: false,
-            stuck: false,
-            ordered: false,
-            asked: Asked::default(),
-            takes: None,
-            dropped: 0,
             torn: false,
+            ordered: false,
             beacon: None,
-            number: 0,
-            identity: None,
-            excluded: false,
-            signed_state: None,
+            transfer: HostTransfer::default(),
+            states: StateProof::default(),
         }
+    }
+
+    /// Returns true after too much silence, too long without progress, a goodbye or an exclusion.
+    pub fn is_lost(&self) -> bool {
+        self.contact != Contact::Present
+    }
+
+    /// Returns true if the host shows another key than its name had before, and may not take part.
+    pub fn is_excluded(&self) -> bool {
+        self.contact == Contact::Excluded
     }
 
     /// Returns whether the host is settled before the decision: ready, out, or lost.
@@ -109,17 +140,12 @@ impl Host {
         } else {
             HostStage::Ready
         };
-        self.lost || self.stage.is_some_and(|s| s >= done)
-    }
-
-    /// Returns whether a state shows progress over the last one.
-    pub(super) fn has_progressed(&self, state: &StageReport) -> bool {
-        self.stage < Some(state.stage) || self.received < state.received
+        self.is_lost() || self.stage.is_some_and(|s| s >= done)
     }
 
     /// Key under which the host has signed a state.
     pub fn key(&self) -> Option<PublicKey> {
-        self.signed_state.and(self.identity)?.public()
+        self.states.signed.and(self.states.identity)?.public()
     }
 
     /// Returns whether the host can commit, or has committed.
@@ -127,8 +153,8 @@ impl Host {
         match self.stage {
             Some(
                 HostStage::Ready | HostStage::Prepared | HostStage::Checking | HostStage::Committed,
-            ) => !self.lost,
-            Some(HostStage::Staging) => audit && !self.lost,
+            ) => !self.is_lost(),
+            Some(HostStage::Staging) => audit && !self.is_lost(),
             _ => false,
         }
     }
@@ -140,6 +166,120 @@ impl Host {
             OrderKind::Commit | OrderKind::Abort => HostStage::Committed,
             OrderKind::Revert => HostStage::Reverted,
         };
-        self.lost || self.stage.is_some_and(|stage| stage >= done)
+        self.is_lost() || self.stage.is_some_and(|stage| stage >= done)
+    }
+
+    /// Identity of the process, once shown.
+    pub(super) fn identity(&self) -> Option<Identity> {
+        self.states.identity
+    }
+
+    /// Takes the identity of the process and returns whether it is new. A process never changes
+    /// its key, so the first one counts.
+    pub(super) fn identify(&mut self, instance: InstanceId, identity: Identity) -> bool {
+        let is_new = self.states.identity.is_none() && identity.instance() == instance;
+        if is_new {
+            self.states.identity = Some(identity);
+        }
+        is_new
+    }
+
+    /// Returns whether the host has signed this state already.
+    pub(super) fn has_signed(&self, statement: &[u8]) -> bool {
+        self.states.signed == Some(BlockHash::of(statement))
+    }
+
+    /// Records a state signed by the host.
+    pub(super) fn on_signed(&mut self, statement: &[u8]) {
+        self.states.signed = Some(BlockHash::of(statement));
+    }
+
+    /// Takes a state and returns whether the stage changed.
+    pub(super) fn on_state(&mut self, now: Moment, state: StageReport) -> bool {
+        self.heard = now;
+        self.transfer.dropped = self.transfer.dropped.max(state.dropped.unwrap_or(0));
+        let is_back = match self.contact {
+            Contact::Silent => true,
+            Contact::Stuck => self.has_progressed(&state),
+            Contact::Present | Contact::Excluded => false,
+        };
+        if is_back {
+            self.contact = Contact::Present;
+            self.progress = now;
+        }
+
+        // Messages overtake each other, so a stage never goes back, except between mutually
+        // exclusive final stages.
+        let newer = state.number >= self.states.newest || state.number == 0;
+        if !newer || self.stage.is_some_and(|s| s > state.stage) {
+            return false;
+        }
+
+        self.states.newest = self.states.newest.max(state.number);
+        let changed = self.stage != Some(state.stage);
+        if changed || self.transfer.received != state.received {
+            self.progress = now;
+        }
+
+        self.stage = Some(state.stage);
+        self.text = state.text;
+        self.torn = state.torn == Some(true);
+        self.summary = state.summary.or(self.summary);
+        self.transfer.received = self.transfer.received.max(state.received);
+        self.serial = self.serial.max(state.serial);
+
+        changed
+    }
+
+    /// Returns whether a state shows progress over the last one.
+    fn has_progressed(&self, state: &StageReport) -> bool {
+        self.stage < Some(state.stage) || self.transfer.received < state.received
+    }
+
+    /// Takes a sign of life and returns whether to accept the message. While a host is heard from
+    /// its own address, messages in its name from another are rejected.
+    pub(super) fn on_sign_of_life(&mut self, now: Moment, from: SocketAddr) -> bool {
+        if self.is_excluded() {
+            return false;
+        }
+
+        if self.address.ip() != from.ip() {
+            if now.since(self.heard) < MOVED_AFTER {
+                return false;
+            }
+            self.address = from;
+        }
+
+        self.heard = now;
+        true
+    }
+
+    /// Takes a goodbye, perhaps without an answer to `order`, and returns whether the host is now
+    /// lost.
+    pub(super) fn on_bye(&mut self, order: OrderKind) -> bool {
+        let was_active = !self.has_answered(order);
+        if was_active {
+            self.contact = Contact::Silent;
+        }
+        was_active
+    }
+
+    /// Takes a beacon, from the host itself or from the daemon restarted in its place.
+    pub(super) fn on_beacon(&mut self, beacon: Beacon) {
+        if beacon.restarted || self.beacon.is_none_or(|last| !last.restarted) {
+            self.beacon = Some(beacon);
+        }
+    }
+
+    /// Gives the host up until its next progress, for the reason in `text`.
+    pub(super) fn give_up(&mut self, text: String) {
+        self.contact = Contact::Stuck;
+        self.text = Some(text);
+    }
+
+    /// Excludes the host from the session, for the reason in `text`.
+    pub(super) fn exclude(&mut self, text: String) {
+        self.contact = Contact::Excluded;
+        self.text = Some(text);
     }
 }

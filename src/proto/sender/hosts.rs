@@ -1,22 +1,27 @@
 //! The hosts of a session as known to the sender: state, address, key.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::block::BlockHash;
+use super::key_check::KeyCheck;
+use super::name_index::NameIndex;
+use super::setup::KeyRules;
 use crate::id::{HostName, InstanceId, NamedHost, Serial};
-use crate::keys::{Identity, KnownHosts, PublicKey};
+use crate::keys::{Identity, KnownHosts};
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{OrderKind, StageReport};
 
-pub use super::host::{Asked, Beacon, Host};
+pub use super::host::{Asked, Beacon, Contact, Host, MAX_SESSION_HOSTS};
+pub use super::key_check::OtherKey;
 
-/// Bound on the hosts of a session.
-const MAX_SESSION_HOSTS: usize = 20_000;
-/// Silence after which a host heard from another address has moved there.
-const MOVED_AFTER: Duration = Duration::from_secs(2);
+/// Interval between scans for lost hosts and for a decision, if nothing happens.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
+/// Shortest interval between two scans, for each host beyond [`SWEEP_SMALL_FLEET`].
+const SWEEP_PER_HOST: Duration = Duration::from_micros(1);
+/// Largest fleet that is scanned at every change of a host.
+const SWEEP_SMALL_FLEET: u32 = 64;
 
 /// Patience with hosts that have not answered.
 #[derive(Debug, Clone, Copy)]
@@ -31,39 +36,20 @@ pub struct Patience {
 #[derive(Debug, Default)]
 pub struct Hosts {
     hosts: BTreeMap<InstanceId, Host>,
-    /// Instances under each name and address, mostly one.
-    named: BTreeMap<(HostName, IpAddr), Vec<InstanceId>>,
-    /// Keys that names had before.
-    known: KnownHosts,
-    /// Exclude hosts with another key than before.
-    strict: bool,
-    /// Changed keys not reported yet. Each instance is reported once.
-    other_keys: Vec<(InstanceId, OtherKey)>,
-    reported: BTreeSet<InstanceId>,
+    names: NameIndex,
+    keys: KeyCheck,
+    /// Time of the last scan of all hosts.
+    swept: Moment,
+    /// Set when a host changes stage or is lost, until the next scan.
     changed: bool,
 }
 
-/// A host that shows another key than its name had before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OtherKey {
-    /// Name of the host.
-    pub name: HostName,
-    /// Address of the host.
-    pub address: SocketAddr,
-    /// Key shown now.
-    pub shows: PublicKey,
-    /// Key that the name had before.
-    pub had: PublicKey,
-    /// The former key is present too, in this session and at the same address.
-    pub both: bool,
-}
-
 impl Hosts {
-    /// Creates an empty set; later hosts are checked against the known keys.
-    pub fn new(known: KnownHosts, strict: bool) -> Self {
+    /// Creates an empty set; later hosts are checked by `keys`.
+    pub fn new(now: Moment, keys: KeyRules) -> Self {
         Self {
-            known,
-            strict,
+            keys: KeyCheck::new(keys),
+            swept: now,
             ..Self::default()
         }
     }
@@ -71,7 +57,7 @@ impl Hosts {
     /// Forgets the hosts, but not the known keys.
     pub fn clear(&mut self) {
         self.hosts.clear();
-        self.named.clear();
+        self.names.clear();
         self.changed = false;
     }
 
@@ -88,100 +74,60 @@ impl Hosts {
             return;
         }
 
-        self.named
-            .entry((name.clone(), address.ip()))
-            .or_default()
-            .push(instance);
+        self.names.add(name.clone(), address.ip(), instance);
         let host = Host::new(now, name, address, serial);
-
         self.hosts.insert(instance, host);
     }
 
     /// Keys that names had before.
     pub fn known(&self) -> &KnownHosts {
-        &self.known
+        self.keys.known()
     }
 
     /// Records the identity of a process. A process never changes its key, so the known keys are
     /// checked once.
     pub fn identify(&mut self, instance: InstanceId, identity: Option<Identity>) {
-        let Some(host) = self
-            .hosts
-            .get_mut(&instance)
-            .filter(|host| host.identity.is_none())
-        else {
+        let (Some(host), Some(identity)) = (self.hosts.get_mut(&instance), identity) else {
             return;
         };
 
-        let Some(identity) = identity.filter(|identity| identity.instance() == instance) else {
+        if !host.identify(instance, identity) {
             return;
-        };
-
-        host.identity = Some(identity);
-        let name = host.name.clone();
-        let address = host.address;
+        }
 
         // Without a valid key the host cannot sign anything.
         let Some(shows) = identity.public() else {
             return;
         };
 
-        let known = self.known.of(&name);
-        if known.contains(&shows) {
-            return;
-        }
-
-        let beside = self
-            .named
-            .get(&(name.clone(), address.ip()))
-            .into_iter()
-            .flatten();
-
-        let beside = beside
-            .filter_map(|id| self.hosts.get(id)?.identity?.public())
-            .find(|key| *key != shows);
-        let before = known.first().copied();
-        if let Some(before) = before.filter(|_| self.strict) {
-            self.exclude(instance, shows, before);
-        }
-
-        // With both keys present, the report names both.
-        let Some(had) = beside.or(before) else { return };
-        if self.reported.len() < MAX_SESSION_HOSTS && self.reported.insert(instance) {
-            self.other_keys.push((
-                instance,
-                OtherKey {
-                    name,
-                    address,
-                    shows,
-                    had,
-                    both: beside.is_some(),
-                },
-            ));
-        }
-    }
-
-    fn exclude(&mut self, instance: InstanceId, shows: PublicKey, had: PublicKey) {
-        let Some(host) = self.hosts.get_mut(&instance) else {
+        let Some(host) = self.hosts.get(&instance) else {
             return;
         };
-        host.excluded = true;
-        host.lost = true;
-        host.stuck = true;
-        let shows = shows.fingerprint();
-        let had = had.fingerprint();
-        host.text = Some(format!("shows the host key {shows}, not {had} as before"));
-        self.changed = true;
+
+        let beside = self
+            .names
+            .at(&host.name, host.address.ip())
+            .iter()
+            .filter_map(|id| self.hosts.get(id)?.identity()?.public())
+            .find(|key| *key != shows);
+        let refusal = self.keys.check(instance, host, shows, beside);
+
+        if let Some(why) = refusal
+            && let Some(host) = self.hosts.get_mut(&instance)
+        {
+            host.exclude(why);
+            self.changed = true;
+        }
     }
 
     /// Returns the changed keys found since the last call.
     pub fn take_other_keys(&mut self) -> Vec<(InstanceId, OtherKey)> {
-        std::mem::take(&mut self.other_keys)
+        self.keys.take_other_keys()
     }
 
     /// Returns the host's display name, with the address if another host has the same name.
     pub fn shown(&self, host: &Host) -> NamedHost {
-        let shared = self.at_addresses(&host.name).take(2).count() > 1;
+        let shared = self.names.is_shared(&host.name);
         NamedHost {
             name: host.name.clone(),
             address: Some(host.address.ip()).filter(|_| shared),
@@ -191,18 +137,17 @@ impl Hosts {
     /// Forgets earlier processes of the proven host `instance`: those under the same name with the
     /// same key, or too old to have shown a key.
     fn forget_earlier(&mut self, instance: InstanceId, name: &HostName, from: SocketAddr) {
-        let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| {
-            hosts.get(id)?.identity.map(|i| i.key)
-        };
-
-        let own = key(&self.hosts, &instance);
-        let named = (name.clone(), from.ip());
-        let Some(instances) = self.named.get_mut(&named).filter(|ids| ids.len() > 1) else {
+        if self.names.at(name, from.ip()).len() < 2 {
             return;
-        };
+        }
 
         let hosts = &mut self.hosts;
-        instances.retain(|id| {
+        let key = |hosts: &BTreeMap<InstanceId, Host>, id: &InstanceId| {
+            hosts.get(id)?.identity().map(|i| i.key)
+        };
+
+        let own = key(hosts, &instance);
+        self.names.retain(name, from.ip(), |id| {
             let stays = *id == instance || key(hosts, id).is_some_and(|other| Some(other) != own);
             if !stays {
                 hosts.remove(id);
@@ -212,43 +157,25 @@ impl Hosts {
     }
 
     fn remove(&mut self, instance: InstanceId) {
-        let Some(host) = self.hosts.remove(&instance) else {
-            return;
-        };
-
-        let named = (host.name, host.address.ip());
-        if let Some(instances) = self.named.get_mut(&named) {
-            instances.retain(|id| *id != instance);
-            if instances.is_empty() {
-                self.named.remove(&named);
-            }
+        if let Some(host) = self.hosts.remove(&instance) {
+            self.names.remove(host.name, host.address.ip(), instance);
+            self.changed = true;
         }
-
-        self.changed = true;
-    }
-
-    /// Returns the instances under a name, one list for each address.
-    fn at_addresses(&self, name: &HostName) -> impl Iterator<Item = &Vec<InstanceId>> {
-        // The lowest of all addresses.
-        let first = (name.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        self.named
-            .range(first..)
-            .take_while(move |((other, _), _)| other == name)
-            .map(|(_, ids)| ids)
     }
 
     /// Number of hosts to take a quorum of. An excluded host does not count beside the host with
     /// the known key.
     pub fn voters(&self) -> usize {
-        let excluded = self.hosts.values().filter(|host| host.excluded);
+        let excluded = self.hosts.values().filter(|host| host.is_excluded());
         let beside_known = excluded.filter(|host| {
-            let known = self.known.of(&host.name);
+            let known = self.keys.known().of(&host.name);
             let same = self
+                .names
                 .at_addresses(&host.name)
                 .flatten()
                 .filter_map(|id| self.hosts.get(id))
-                .filter(|other| !other.excluded);
-            same.filter_map(|other| other.identity?.public())
+                .filter(|other| !other.is_excluded());
+            same.filter_map(|other| other.identity()?.public())
                 .any(|key| known.contains(&key))
         });
         self.hosts.len() - beside_known.count()
@@ -263,11 +190,11 @@ impl Hosts {
                 .is_none_or(|identity| identity.instance() == instance);
         }
 
-        let signed_state = Some(BlockHash::of(&state.statement(instance)));
+        let statement = state.statement(instance);
         let known = self
             .hosts
             .get(&instance)
-            .is_some_and(|host| host.signed_state == signed_state);
+            .is_some_and(|host| host.has_signed(&statement));
         known || state.is_signed(instance)
     }
 
@@ -301,41 +228,15 @@ impl Hosts {
         let host = self
             .hosts
             .get_mut(&instance)
-            .filter(|host| !host.excluded)?;
+            .filter(|host| !host.is_excluded())?;
         if state.is_decisive(audit) {
-            host.signed_state = Some(BlockHash::of(&state.statement(instance)));
+            host.on_signed(&state.statement(instance));
             // A restarted daemon has a new instance; the old one will not answer again.
             self.forget_earlier(instance, &state.name, from);
         }
 
-        let host = self.hosts.get_mut(&instance)?;
-
-        host.heard = now;
-        host.dropped = host.dropped.max(state.dropped.unwrap_or(0));
-        if host.lost && (!host.stuck || host.has_progressed(&state)) {
-            (host.lost, host.stuck, host.progress) = (false, false, now);
-        }
-
-        // Messages overtake each other, so a stage never goes back, except between mutually
-        // exclusive final stages.
-        let newer = state.number >= host.number || state.number == 0;
-        if !newer || host.stage.is_some_and(|s| s > state.stage) {
-            return Some(false);
-        }
-
-        host.number = host.number.max(state.number);
-        let changed = host.stage != Some(state.stage);
-        if changed || host.received != state.received {
-            host.progress = now;
-        }
-
+        let changed = self.hosts.get_mut(&instance)?.on_state(now, state);
         self.changed |= changed;
-        host.stage = Some(state.stage);
-        host.text = state.text;
-        host.torn = state.torn == Some(true);
-        host.summary = state.summary.or(host.summary);
-        host.received = host.received.max(state.received);
-        host.serial = host.serial.max(state.serial);
 
         Some(changed)
     }
@@ -346,15 +247,16 @@ impl Hosts {
         let measured = self
             .hosts
             .values()
-            .filter(|h| !h.lost)
-            .filter_map(|h| Some((&h.name, h.takes?)));
+            .filter(|h| !h.is_lost())
+            .filter_map(|h| Some((&h.name, h.transfer.takes?)));
         measured.min_by_key(|(_, takes)| *takes)
     }
 
     /// Starts the session: earlier silence does not count.
     pub fn begin(&mut self, now: Moment) {
-        for host in self.hosts.values_mut().filter(|h| !h.lost) {
-            (host.heard, host.progress) = (now, now);
+        for host in self.hosts.values_mut().filter(|h| !h.is_lost()) {
+            host.heard = now;
+            host.progress = now;
         }
     }
 
@@ -369,7 +271,7 @@ impl Hosts {
     ) -> Option<InstanceId> {
         let restarted = !self.hosts.contains_key(&instance);
         let id = if restarted {
-            *self.named.get(&(name.clone(), from.ip()))?.last()?
+            *self.names.at(name, from.ip()).last()?
         } else {
             instance
         };
@@ -378,9 +280,7 @@ impl Hosts {
             .hosts
             .get_mut(&id)
             .filter(|host| host.address.ip() == from.ip())?;
-        if restarted || host.beacon.is_none_or(|b| !b.restarted) {
-            host.beacon = Some(Beacon { restarted, has });
-        }
+        host.on_beacon(Beacon { restarted, has });
 
         Some(id)
     }
@@ -403,22 +303,21 @@ impl Hosts {
             Some(host) => {
                 host.ordered
                     && host.address.ip() == from.ip()
-                    && (host.lost || !host.has_answered(order))
+                    && (host.is_lost() || !host.has_answered(order))
             }
-            None => self.named.contains_key(&(name.clone(), from.ip())),
+            None => !self.names.at(name, from.ip()).is_empty(),
         }
     }
 
     /// Takes a goodbye, perhaps without an answer to `order`, and returns whether the host is now
     /// lost.
     pub fn on_bye(&mut self, instance: InstanceId, order: OrderKind) -> bool {
-        let Some(host) = self.hosts.get_mut(&instance) else {
-            return false;
-        };
-        let active = !host.lost && !host.has_answered(order);
-        host.lost = host.lost || active;
-        self.changed |= active;
-        active
+        let is_lost = self
+            .hosts
+            .get_mut(&instance)
+            .is_some_and(|host| host.on_bye(order));
+        self.changed |= is_lost;
+        is_lost
     }
 
     /// Gives up a host without an identity after a decisive state arrived in its name unsigned.
@@ -427,13 +326,12 @@ impl Hosts {
         let Some(host) = self
             .hosts
             .get_mut(&instance)
-            .filter(|host| host.identity.is_none() && !host.lost)
+            .filter(|host| host.identity().is_none() && !host.is_lost())
         else {
             return false;
         };
 
-        (host.lost, host.stuck) = (true, true);
-        host.text = Some("its answers are unsigned: its makuo is older than this one".into());
+        host.give_up("its answers are unsigned: its makuo is older than this one".into());
         self.changed = true;
 
         true
@@ -447,21 +345,28 @@ impl Hosts {
     }
 
     /// Records a sign of life and the host's address, and returns whether to accept the message.
-    /// While a host is heard from its own address, messages in its name from another are rejected.
     pub fn on_sign_of_life(&mut self, now: Moment, instance: InstanceId, from: SocketAddr) -> bool {
-        let Some(host) = self.hosts.get_mut(&instance).filter(|host| !host.excluded) else {
-            return false;
-        };
+        self.hosts
+            .get_mut(&instance)
+            .is_some_and(|host| host.on_sign_of_life(now, from))
+    }
 
-        if host.address.ip() != from.ip() {
-            if now.since(host.heard) < MOVED_AFTER {
-                return false;
+    /// Time of the next scan: soon after a change, but in a large fleet not at every message.
+    pub fn sweep_due(&self) -> Moment {
+        let least = SWEEP_PER_HOST * (self.hosts.len() as u32).saturating_sub(SWEEP_SMALL_FLEET);
+        self.swept
+            + if self.changed {
+                least.min(SWEEP_INTERVAL)
+            } else {
+                SWEEP_INTERVAL
             }
-            host.address = from;
-        }
+    }
 
-        host.heard = now;
-        true
+    /// Scans all hosts for lost ones, as [`Hosts::expire`] does.
+    pub fn sweep(&mut self, now: Moment, patience: Patience, order: OrderKind) -> Vec<Host> {
+        self.changed = false;
+        self.swept = now;
+        self.expire(now, patience, order)
     }
 
     /// Marks hosts without an answer to `order` as lost: after too much silence, or too long
@@ -473,7 +378,11 @@ impl Hosts {
         let open = self.hosts.values_mut().filter(|h| !h.has_answered(order));
         open.filter(|h| is_silent(h) || is_stuck(h))
             .map(|host| {
-                (host.lost, host.stuck) = (true, !is_silent(host));
+                host.contact = if is_silent(host) {
+                    Contact::Silent
+                } else {
+                    Contact::Stuck
+                };
                 host.clone()
             })
             .collect()
@@ -486,7 +395,7 @@ impl Hosts {
         let silent = self.hosts.values_mut().filter(is_silent);
         silent
             .map(|host| {
-                host.lost = true;
+                host.contact = Contact::Silent;
                 host.clone()
             })
             .collect()
@@ -498,16 +407,6 @@ impl Hosts {
             .values_mut()
             .filter(|h| h.is_good(false) && chosen(h))
             .for_each(|h| h.ordered = true);
-    }
-
-    /// Returns and clears the changed flag: a host has changed its stage or was found lost.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// Returns the changed flag.
-    pub fn has_changed(&self) -> bool {
-        self.changed
     }
 
     /// Returns all instances.

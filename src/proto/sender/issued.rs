@@ -14,10 +14,19 @@ pub struct IssuedOrders {
     /// Hosts named by the present order; `None` for all.
     named: Option<HostSet>,
     /// The present order, until first sent.
-    unsent: Option<Order>,
+    unsent: Option<AddressedOrder>,
     signed: Option<SignedOrder>,
-    /// Orders sent, each with the named hosts.
-    sent: Vec<(Order, Option<HostSet>)>,
+    /// Orders sent.
+    sent: Vec<AddressedOrder>,
+}
+
+/// An order with its named hosts.
+#[derive(Debug, Clone)]
+pub struct AddressedOrder {
+    /// The order.
+    pub order: Order,
+    /// Hosts named by the order; `None` for all.
+    pub named: Option<HostSet>,
 }
 
 impl IssuedOrders {
@@ -31,11 +40,11 @@ impl IssuedOrders {
         self.decision = None;
     }
 
-    /// Issues an order that names the hosts in `named`.
-    pub fn issue(&mut self, order: Order, named: Option<HostSet>) {
-        self.decision = Some(order.kind);
-        self.named = named;
-        self.unsent = Some(order);
+    /// Issues an order.
+    pub fn issue(&mut self, addressed: AddressedOrder) {
+        self.decision = Some(addressed.order.kind);
+        self.named = addressed.named.clone();
+        self.unsent = Some(addressed);
     }
 
     /// Takes the signed order.
@@ -55,9 +64,7 @@ impl IssuedOrders {
 
     /// Records that the present order was sent.
     pub fn on_sent(&mut self) {
-        if let Some(order) = self.unsent.take() {
-            self.sent.push((order, self.named.clone()));
-        }
+        self.sent.extend(self.unsent.take());
     }
 
     /// Returns whether the present order to prepare or commit is for the host.
@@ -70,8 +77,8 @@ impl IssuedOrders {
 
     /// Returns whether an order of this kind for the host `name` was sent.
     pub fn was_sent(&self, kind: OrderKind, name: &HostName) -> bool {
-        self.sent
-            .iter()
-            .any(|(order, named)| order.kind == kind && order.is_for(name, named.as_ref()))
+        self.sent.iter().any(|AddressedOrder { order, named }| {
+            order.kind == kind && order.is_for(name, named.as_ref())
+        })
     }
 }

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use super::repeat_timer::RepeatTimer;
+use super::discovery::Discovery;
+use super::repeat_timer::{RepeatTimer, resend_early, resend_from};
 use crate::units::Moment;
 use crate::wire::message::OrderKind;
 
-/// First wait between solicits, announcements and orders; doubled each time.
-const FIRST_RESEND: Duration = Duration::from_millis(60);
-/// Longest wait between solicits, announcements and orders.
-const MAX_RESEND: Duration = Duration::from_secs(1);
 /// Number of farewells, against loss. A host that receives none closes its session later by itself.
 const FAREWELLS: u32 = 3;
 /// Wait between farewells.
@@ -34,34 +31,6 @@ pub enum SenderPhase {
     Farewell(Farewell),
     /// Over.
     Closed,
-}
-
-/// State of discovery.
-#[derive(Debug, Clone, Copy)]
-pub struct Discovery {
-    /// Start of discovery.
-    pub began: Moment,
-    /// Timer of the solicits.
-    pub resend: RepeatTimer,
-    /// Solicits sent.
-    pub solicits: u32,
-    /// Time of the last solicit.
-    pub solicited: Moment,
-    /// Time at which a host was heard for the first time.
-    pub last_new_member: Moment,
-}
-
-impl Discovery {
-    /// Creates a discovery that begins at `at`.
-    pub fn new(at: Moment) -> Self {
-        Self {
-            began: at,
-            resend: resend_from(at),
-            solicits: 0,
-            solicited: at,
-            last_new_member: at,
-        }
-    }
 }
 
 /// State of an announced release.
@@ -99,7 +68,7 @@ impl Ordering {
     pub fn new(now: Moment, kind: OrderKind) -> Self {
         Self {
             kind,
-            resend: RepeatTimer::new(now, FIRST_RESEND / 2, MAX_RESEND),
+            resend: resend_early(now),
             asking_until: None,
         }
     }
@@ -137,8 +106,4 @@ impl Farewell {
             due: now + FAREWELL_GAP,
         })
     }
-}
-
-fn resend_from(due: Moment) -> RepeatTimer {
-    RepeatTimer::new(due, FIRST_RESEND, MAX_RESEND)
 }

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use crate::units::Moment;
 
+/// First wait between solicits, announcements and orders; doubled each time.
+const FIRST_RESEND: Duration = Duration::from_millis(60);
+/// Longest wait between solicits, announcements and orders.
+const MAX_RESEND: Duration = Duration::from_secs(1);
+
 /// Time of the next repetition, and the wait after it.
 #[derive(Debug, Clone, Copy)]
 pub struct RepeatTimer {
@@ -33,4 +38,14 @@ impl RepeatTimer {
         self.due = now + self.wait;
         self.wait = (self.wait * 2).min(self.max);
     }
+}
+
+/// Returns a timer of solicits, announcements or orders, due at `due`.
+pub fn resend_from(due: Moment) -> RepeatTimer {
+    RepeatTimer::new(due, FIRST_RESEND, MAX_RESEND)
+}
+
+/// Like [`resend_from`], with half the first wait.
+pub fn resend_early(due: Moment) -> RepeatTimer {
+    RepeatTimer::new(due, FIRST_RESEND / 2, MAX_RESEND)
 }

@@ -1,41 +1,85 @@
-//! Serving a release: announcements, wants, data, scans of the hosts, and heartbeats.
+//! Serving a release: wants, data, passes over the hosts, and heartbeats.
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::hosts::Host;
-use super::phase::SenderPhase;
-use super::{Sender, SenderNotice, SenderRequest};
-use crate::id::InstanceId;
-use crate::proto::Dest;
+use super::effects::SenderRequest;
+use super::flow::Flow;
+use super::heartbeat::Heartbeat;
+use super::hosts::{Host, Hosts};
+use super::offer::Offer;
+use super::want_window::WantWindow;
+use crate::id::{InstanceId, SessionId};
 use crate::proto::compression::Demand;
+use crate::proto::control::Control;
+use crate::proto::{Dest, RangeSet};
 use crate::units::Moment;
-use crate::wire::message::{Announce, OrderKind, SenderStatus, WantList};
+use crate::wire::message::{SenderStatus, WantList};
 use crate::wire::{DATA_OVERHEAD, HostStage, Message, StatusPhase};
 
-/// Interval between scans for lost hosts and for a decision, if nothing happens.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
-/// Shortest interval between two scans, for each host beyond [`SWEEP_SMALL_FLEET`].
-const SWEEP_PER_HOST: Duration = Duration::from_micros(1);
-/// Largest fleet that is scanned at every change of a host.
-const SWEEP_SMALL_FLEET: u32 = 64;
+/// Content of a session on its way to the hosts.
+#[derive(Debug)]
+pub struct ContentService {
+    session: SessionId,
+    flow: Flow,
+    wants: WantWindow,
+    heartbeat: Heartbeat,
+    /// Passes over the hosts so far; slow hosts are served in a later one.
+    pass: u32,
+}
 
-impl Sender {
+impl ContentService {
+    /// Creates the state of a session beginning now.
+    pub fn new(now: Moment, session: SessionId, flow: Flow) -> Self {
+        Self {
+            session,
+            flow,
+            wants: WantWindow::new(now),
+            heartbeat: Heartbeat::new(now),
+            pass: 0,
+        }
+    }
+
+    /// Flow of data.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// Mutable access to the flow.
+    pub fn flow_mut(&mut self) -> &mut Flow {
+        &mut self.flow
+    }
+
+    /// Bytes of a full symbol.
+    pub fn symbol(&self) -> u16 {
+        (self.flow.stream().segment() - DATA_OVERHEAD) as u16
+    }
+
+    /// Records that hosts can ask from now on.
+    pub fn on_announced(&mut self, now: Moment) {
+        self.wants.on_informed(now);
+    }
+
     /// Takes a host's want: manifest nodes until the host has compared, then blocks if the host
     /// lacks any. An audit serves nodes only. Returns false for wants beyond that.
-    pub(super) fn on_want(&mut self, now: Moment, source: InstanceId, mut want: WantList) -> bool {
-        let audit = self.is_audit();
-        let (Some(offer), Some(host)) = (&self.offer, self.hosts.get_mut(source)) else {
+    pub fn on_want(
+        &mut self,
+        now: Moment,
+        source: InstanceId,
+        mut want: WantList,
+        offer: &Offer,
+        hosts: &mut Hosts,
+    ) -> bool {
+        let (Some(root), Some(host)) = (offer.root(), hosts.get_mut(source)) else {
             return false;
         };
 
-        let root = offer.release.header().root;
         let lacks = want
             .fetch
             .or(host.summary.map(|summary| summary.fetch))
             .unwrap_or_default()
             > 0;
 
-        let all = if lacks && !audit {
+        let all = if lacks && !offer.is_audit() {
             root.nodes + root.blocks
         } else {
             root.nodes
@@ -50,8 +94,8 @@ impl Sender {
         let nodes = want.ranges.0.first().is_none_or(|r| r.start < root.nodes);
 
         if !want.more {
-            host.asked.nodes = true;
-            host.asked.blocks |= !nodes;
+            host.transfer.asked.nodes = true;
+            host.transfer.asked.blocks |= !nodes;
         }
 
         self.flow.on_want(source, &want, all);
@@ -62,182 +106,158 @@ impl Sender {
         true
     }
 
-    pub(super) fn resend_announcement(&mut self, now: Moment) {
-        let SenderPhase::Serving(announced) = &mut self.phase else {
-            return;
-        };
-
-        let Some(offer) = self.offer.as_ref().filter(|_| announced.resend.is_due(now)) else {
-            return;
-        };
-
-        announced.resend.advance(now);
-
-        let announce = Announce {
-            session: self.session,
-            sender: self.setup.name.clone(),
-            header: offer.release.bytes().to_vec(),
-            signature: offer.signature.clone(),
-            symbol: (self.flow.stream().segment() - DATA_OVERHEAD) as u16,
-            hosts: (self.hosts.len() as u32).max(self.setup.fleet),
-            checksum: self.setup.checksum,
-            quick: Some(true).filter(|_| self.setup.quick),
-            recheck: Some(true).filter(|_| self.setup.recheck),
-            grant: self.setup.grant.clone(),
-            follows: self.setup.follows,
-            only: self.setup.only.clone(),
-            proves: Some(true),
-            after: self.lowest_serial,
-        };
-
-        self.control.send(Dest::Group, &Message::Announce(announce));
-    }
-
-    /// Scans all hosts after a change or at the interval: marks silent ones as lost and chooses
-    /// reporters. Returns whether a scan was due.
-    pub(super) fn sweep(&mut self, now: Moment) -> bool {
-        if now < self.sweep_due() {
-            return false;
+    /// Takes a packed generation.
+    pub fn on_packed(
+        &mut self,
+        now: Moment,
+        ordinals: RangeSet,
+        payload: Arc<Vec<u8>>,
+        offer: &Offer,
+    ) {
+        let starved = !self.flow.stream().has_data();
+        self.wants.on_packed(starved);
+        let nodes = offer.root().map_or(0, |root| root.nodes);
+        if ordinals.first().is_some_and(|first| first < nodes) {
+            self.wants.on_informed(now);
         }
-
-        self.hosts.take_changed();
-        self.swept = now;
-        let lost = self.hosts.expire(now, self.patience(), self.awaited());
-        self.notices
-            .extend(lost.into_iter().map(SenderNotice::Lost));
-        let slow = self.flow.receivers().slow();
-        let fetching = self
-            .hosts
-            .iter()
-            .filter(|(id, h)| !h.is_settled(false) && !slow.contains(id))
-            .count();
-
-        self.flow.set_fetching(fetching);
-        if self.flow.choose_reporters(now, self.hosts.ids()) {
-            self.send_status(now, self.wire_phase());
-        }
-
-        true
+        self.flow.on_packed(ordinals, payload);
     }
 
-    /// Time of the next scan: soon after a change, but in a large fleet not at every message.
-    pub(super) fn sweep_due(&self) -> Moment {
-        let least = SWEEP_PER_HOST * (self.hosts.len() as u32).saturating_sub(SWEEP_SMALL_FLEET);
-        self.swept
-            + if self.hosts.has_changed() {
-                least.min(SWEEP_INTERVAL)
-            } else {
-                SWEEP_INTERVAL
-            }
+    /// Takes the failure of the source: the generation is empty.
+    pub fn on_unreadable(&mut self) {
+        self.flow.on_packed(RangeSet::default(), Arc::default());
     }
 
-    /// The order that hosts have to answer.
-    pub(super) fn awaited(&self) -> OrderKind {
-        if let SenderPhase::Ordering(ordering) = self.phase {
-            ordering.kind
-        } else {
-            OrderKind::Commit
-        }
-    }
-
-    /// Serves the slow hosts once all others are done.
-    pub(super) fn start_second_pass(&mut self, now: Moment) {
-        let slow = self.flow.receivers().slow();
-        let open = |(id, h): (&InstanceId, &Host)| !h.is_settled(false) && !slow.contains(id);
-        if slow.is_empty() || self.hosts.iter().any(open) {
-            return;
-        }
-
-        self.flow.readmit(now);
-        self.pass += 1;
-        self.send_status(now, self.wire_phase());
-    }
-
-    pub(super) fn serve(&mut self, now: Moment) {
+    /// Performs due work, and returns the generation to pack next, if any.
+    pub fn serve(&mut self, now: Moment, offer: &Offer, hosts: &Hosts) -> Option<SenderRequest> {
         self.flow.handle_timeout(now);
         if !self.flow.stream().pending().is_empty() {
             self.wants.on_wants(now);
         }
 
-        if self.may_pack(now)
+        let mut request = None;
+        if self.may_pack(now, offer, hosts)
             && let Some((generation, ordinals)) = self.flow.stream_mut().next_to_pack()
         {
             let demand = Demand {
                 rate: self.flow.rate(),
                 starved: self.wants.is_starved(),
             };
-            self.requests
-                .push_back(SenderRequest::Pack(generation, ordinals, demand));
+            request = Some(SenderRequest::Pack(generation, ordinals, demand));
         }
 
         if self.flow.stream().pending().is_empty() {
             self.wants.on_drained();
         }
 
-        self.heartbeat_if_due(now);
+        request
     }
 
     /// Returns whether the wants of all hosts about to ask are merged, or the wait is over.
-    fn may_pack(&self, now: Moment) -> bool {
+    fn may_pack(&self, now: Moment, offer: &Offer, hosts: &Hosts) -> bool {
         // Repairs are no reason to pack: others may need the repaired blocks before they can ask.
         if self.flow.stream().is_fresh() {
             return true;
         }
-        self.window_closes().is_some_and(|until| until <= now)
+        let closes = self.window_closes(now, offer, hosts);
+        closes.is_some_and(|until| until <= now)
     }
 
-    /// Time until which pending wants are gathered.
-    fn window_closes(&self) -> Option<Moment> {
-        let nodes = self.offer.as_ref()?.release.header().root.nodes;
+    /// Time until which pending wants are gathered, as seen at `at`.
+    fn window_closes(&self, at: Moment, offer: &Offer, hosts: &Hosts) -> Option<Moment> {
+        let nodes = offer.root()?.nodes;
         let first = self.flow.stream().pending().first();
-        let working = self
-            .hosts
+        let working = hosts
             .iter()
-            .filter(|(id, h)| !h.lost && !self.flow.receivers().is_slow(**id));
+            .filter(|(id, h)| !h.is_lost() && !self.flow.receivers().is_slow(**id));
 
         self.wants.closes_at(
-            self.ticked,
+            at,
             first.is_some_and(|first| first < nodes),
-            self.hosts.len() as u32,
+            hosts.len() as u32,
             working.map(|(_, h)| h),
         )
     }
 
-    pub(super) fn window_timeout(&self) -> Option<Moment> {
+    /// Time at which the gathering of wants ends, after the last tick at `ticked`.
+    pub fn window_timeout(&self, ticked: Moment, offer: &Offer, hosts: &Hosts) -> Option<Moment> {
         if self.flow.stream().is_fresh() {
             return None;
         }
-        self.window_closes().filter(|&until| until > self.ticked)
+        self.window_closes(ticked, offer, hosts)
+            .filter(|&until| until > ticked)
     }
 
-    pub(super) fn wire_phase(&self) -> StatusPhase {
-        match self.phase {
-            SenderPhase::Ordering(_) | SenderPhase::Signing(_) => StatusPhase::Ordering,
-            _ => StatusPhase::Serving,
+    /// Chooses the reporters after a scan of the hosts, and returns whether the choice changed.
+    pub fn choose_reporters(&mut self, now: Moment, hosts: &Hosts) -> bool {
+        let slow = self.flow.receivers().slow();
+        let fetching = hosts
+            .iter()
+            .filter(|(id, h)| !h.is_settled(false) && !slow.contains(id))
+            .count();
+
+        self.flow.set_fetching(fetching);
+        self.flow.choose_reporters(now, hosts.ids())
+    }
+
+    /// Begins to serve the slow hosts once all others are done. Returns whether a pass began.
+    pub fn start_second_pass(&mut self, now: Moment, hosts: &Hosts) -> bool {
+        let slow = self.flow.receivers().slow();
+        let open = |(id, h): (&InstanceId, &Host)| !h.is_settled(false) && !slow.contains(id);
+        if slow.is_empty() || hosts.iter().any(open) {
+            return false;
+        }
+
+        self.flow.readmit(now);
+        self.pass += 1;
+        true
+    }
+
+    /// Sends a due heartbeat: at even intervals during data, soon after data, then ever more
+    /// rarely.
+    pub fn heartbeat_if_due(
+        &mut self,
+        now: Moment,
+        phase: StatusPhase,
+        hosts: &Hosts,
+        control: &mut Control,
+    ) {
+        if self.heartbeat.poll(now, self.flow.stream().has_data()) {
+            self.send_status(now, phase, hosts, control);
         }
     }
 
-    /// Sends the position of the stream: at even intervals during data, soon after data, then ever
-    /// more rarely.
-    pub(super) fn heartbeat_if_due(&mut self, now: Moment) {
-        let has_data = self.flow.stream().has_data();
-        if self.heartbeat.poll(now, has_data) {
-            self.send_status(now, self.wire_phase());
+    /// Time of the next heartbeat.
+    pub fn heartbeat_due(&self) -> Moment {
+        self.heartbeat.due(self.flow.stream().has_data())
+    }
+
+    /// Reports the end of the data at once, so that a loss at the end is noticed.
+    pub fn on_sent(&mut self, now: Moment) {
+        if !self.flow.stream().has_data() {
+            self.heartbeat.on_end_of_data(now);
         }
     }
 
-    pub(super) fn send_status(&mut self, now: Moment, phase: StatusPhase) {
+    /// Sends the position of the stream.
+    pub fn send_status(
+        &mut self,
+        now: Moment,
+        phase: StatusPhase,
+        hosts: &Hosts,
+        control: &mut Control,
+    ) {
         self.heartbeat.on_status(now);
         let status = SenderStatus {
             session: self.session,
             phase,
             sent: self.flow.stream().sent(),
-            hosts: self.hosts.len() as u32,
+            hosts: hosts.len() as u32,
             counter: self.flow.stream().counter(),
             pass: self.pass,
             reporters: self.flow.receivers().reporters().to_vec(),
         };
 
-        self.control.send(Dest::Group, &Message::Status(status));
+        control.send(Dest::Group, &Message::Status(status));
     }
 }

@@ -78,8 +78,9 @@ impl WantWindow {
         let silence = alive_interval(hosts) * 2 + slot_interval(hosts);
         let mut working = working.filter(|h| now.since(h.heard) < silence);
         if nodes {
-            let asking =
-                |h: &Host| !h.asked.nodes && h.stage.is_none_or(|s| s <= HostStage::Fetching);
+            let asking = |h: &Host| {
+                !h.transfer.asked.nodes && h.stage.is_none_or(|s| s <= HostStage::Fetching)
+            };
             return Some(match working.any(asking) {
                 true => first_want + least + BLOCK_WINDOW,
                 false if hosts > 1 => first_want + least + NODE_WINDOW,
@@ -104,5 +105,5 @@ fn is_comparing(host: &Host) -> bool {
         Some(HostStage::Staging) => host.summary.is_some_and(|s| s.fetch > 0),
         Some(stage) => stage < HostStage::Staging,
     };
-    wants && !host.asked.blocks
+    wants && !host.transfer.asked.blocks
 }

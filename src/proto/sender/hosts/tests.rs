@@ -22,6 +22,13 @@ fn state(name: &str, stage: HostStage) -> StageReport {
     }
 }
 
+fn rules(known: &KnownHosts, strict: bool) -> KeyRules {
+    KeyRules {
+        known: known.clone(),
+        strict,
+    }
+}
+
 /// Signs a state as the process of `key`.
 fn signed(key: &HostKey, state: StageReport) -> StageReport {
     let state = StageReport {
@@ -180,7 +187,7 @@ fn a_host_has_the_name_that_it_signs_whoever_answered_for_it() {
         HostKey::new([3; 32], 1).identity().public().expect("sound"),
     );
 
-    let mut hosts = Hosts::new(known, true);
+    let mut hosts = Hosts::new(Moment(0), rules(&known, true));
     // A member answers with another's instance.
     hosts.add(Moment(1), host.instance(), name("web3"), at, Serial(0));
     let said = signed(&host, state("web1", HostStage::Ready));
@@ -191,7 +198,7 @@ fn a_host_has_the_name_that_it_signs_whoever_answered_for_it() {
 
     let filed = hosts.get(host.instance()).expect("there");
     assert_eq!(
-        (&filed.name, filed.excluded, filed.key()),
+        (&filed.name, filed.is_excluded(), filed.key()),
         (&name("web1"), false, host.identity().public())
     );
     assert_eq!((hosts.len(), hosts.shown(filed).address), (1, None));
@@ -214,7 +221,7 @@ fn a_name_with_another_key_is_told_once_and_kept_out_where_that_is_asked_for() {
         (true, HostStage::Joined),
         (true, HostStage::Ready),
     ] {
-        let mut hosts = Hosts::new(known.clone(), strict);
+        let mut hosts = Hosts::new(Moment(0), rules(&known, strict));
         let taken = (!strict).then_some(true);
         for stage in [first, HostStage::Ready, HostStage::Committed] {
             let said = signed(&after, state("web1", stage));
@@ -236,7 +243,7 @@ fn a_name_with_another_key_is_told_once_and_kept_out_where_that_is_asked_for() {
         assert_eq!(hosts.take_other_keys(), [(after.instance(), other)]);
         let host = hosts.get(after.instance()).expect("there");
         assert_eq!(
-            (host.excluded, host.lost, host.is_good(false)),
+            (host.is_excluded(), host.is_lost(), host.is_good(false)),
             (strict, strict, !strict)
         );
         // The host itself, and a new one, are accepted. The quorum is taken of those.
@@ -256,12 +263,12 @@ fn a_name_with_another_key_is_told_once_and_kept_out_where_that_is_asked_for() {
         hosts.add(Moment(4), after.instance(), name.clone(), at, Serial(0));
         hosts.identify(after.instance(), Some(after.identity()));
         assert_eq!(
-            hosts.get(after.instance()).map(|host| host.excluded),
+            hosts.get(after.instance()).map(|host| host.is_excluded()),
             Some(strict)
         );
         assert_eq!(hosts.take_other_keys(), []);
         let said = signed(&after, state("web2", HostStage::Ready));
-        let mut hosts = Hosts::new(known.clone(), strict);
+        let mut hosts = Hosts::new(Moment(0), rules(&known, strict));
         assert_eq!(
             hosts.on_state(Moment(3), after.instance(), at, said, false),
             Some(true)
@@ -307,7 +314,7 @@ fn hosts_that_come_no_further_hold_nobody_up_whatever_they_say() {
     say(&mut hosts, 2, 61, 70, 4096);
 
     assert!(
-        hosts.get(InstanceId(2)).is_some_and(|host| !host.lost),
+        hosts.get(InstanceId(2)).is_some_and(|host| !host.is_lost()),
         "the host has progressed"
     );
 }

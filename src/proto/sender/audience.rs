@@ -1,0 +1,179 @@
+//! Hosts around a sender: the members with an answer, the targets among them, and proofs of life.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::effects::SenderNotice;
+use super::hosts::Hosts;
+use super::proofs::Proofs;
+use super::setup::TargetRules;
+use crate::id::{HostName, InstanceId};
+use crate::proto::control::Control;
+use crate::proto::members::{Member, Table};
+use crate::proto::{Dest, slot_interval};
+use crate::units::Moment;
+use crate::wire::Message;
+use crate::wire::message::{Hello, TreeState};
+
+/// Members, targets and proofs of one session.
+#[derive(Debug)]
+pub struct Audience {
+    targets: TargetRules,
+    table: Table,
+    proofs: Proofs,
+}
+
+impl Audience {
+    /// Creates an audience without members.
+    pub fn new(targets: TargetRules, proofs: Proofs) -> Self {
+        Self {
+            targets,
+            table: Table::default(),
+            proofs,
+        }
+    }
+
+    /// Rules for the targets.
+    pub fn targets(&self) -> &TargetRules {
+        &self.targets
+    }
+
+    /// All members with an answer.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.table.iter().map(|(_, member)| member)
+    }
+
+    /// Returns whether as many hosts have answered as the members claim to exist.
+    pub fn is_complete(&self) -> bool {
+        self.table.len() >= self.table.claimed()
+    }
+
+    /// Time in which the hosts of a large fleet answer twice, since some answers are lost.
+    pub fn answer_time(&self) -> Duration {
+        slot_interval(self.table.claimed() as u32) * 2
+    }
+
+    /// Returns whether `instance` is excluded from the targets under any name.
+    pub fn is_without(&self, instance: InstanceId) -> bool {
+        self.targets.without == Some(instance)
+    }
+
+    /// Returns whether a message with these nonces was sent after this sender's question.
+    pub fn is_proven(&self, hello: &Hello) -> bool {
+        hello.repeats(self.proofs.nonce())
+    }
+
+    /// Makes messages from before prove nothing any more.
+    pub fn renew_nonce(&mut self) {
+        self.proofs.renew_nonce();
+    }
+
+    /// Forgets all members.
+    pub fn forget_members(&mut self) {
+        self.table = Table::default();
+    }
+
+    /// Solicits answers, and a proof of the highest serial if `serial` is set. Only answers that
+    /// echo the nonce count.
+    pub fn solicit(&self, control: &mut Control, dest: Dest, serial: bool) {
+        let tree = serial.then(|| self.targets.tree.clone());
+        control.send(dest, &Message::Solicit(Some(self.proofs.nonce()), tree));
+    }
+
+    /// Solicits a single host, rate limited.
+    pub fn challenge(
+        &mut self,
+        now: Moment,
+        control: &mut Control,
+        host: SocketAddr,
+        serial: bool,
+    ) {
+        if self.proofs.may_challenge(now, host) {
+            self.solicit(control, Dest::Host(host), serial);
+        }
+    }
+
+    /// Records a target whose beacon carries no nonce: from a version too old for nonces, or
+    /// replayed.
+    pub fn on_unproven(&mut self, from: SocketAddr, hello: &Hello) {
+        if hello.nonce.is_none() && self.targets.is_target(hello) {
+            self.proofs.keep_unproven(&hello.name, from.ip());
+        }
+    }
+
+    /// Keeps the proof of a host's serial; beyond the limit only those of the highest serials.
+    pub fn keep_shown(&mut self, hello: &Hello) {
+        if let (Some(claimed), Some(shown)) = (self.targets.state_in(hello), &hello.shown) {
+            self.proofs.keep_shown(claimed.serial, shown);
+        }
+    }
+
+    /// Takes a proven beacon and returns whether its host is new.
+    pub fn on_hello(
+        &mut self,
+        now: Moment,
+        from: SocketAddr,
+        source: InstanceId,
+        hello: Hello,
+    ) -> bool {
+        self.table.on_hello(now, from, source, hello, true)
+    }
+
+    /// Takes a goodbye.
+    pub fn on_bye(&mut self, source: InstanceId, from: SocketAddr) {
+        self.table.on_bye(source, from);
+    }
+
+    /// Returns whether enough targets have answered, and all expected names.
+    pub fn is_enough(&self, hosts: &Hosts) -> bool {
+        let found = hosts.iter().filter(|(_, host)| !host.is_excluded()).count();
+        found > 0
+            && found >= self.targets.expect.count
+            && self.missing_names(hosts).next().is_none()
+    }
+
+    /// Returns the expected names without an answer.
+    fn missing_names(&self, hosts: &Hosts) -> impl Iterator<Item = &HostName> {
+        let is_known = |name: &HostName| {
+            let mut named = hosts.iter().filter(|(_, h)| h.name == *name);
+            named.any(|(_, h)| !h.is_excluded())
+        };
+
+        let names = self.targets.expect.names.iter();
+        names.filter(move |name| !is_known(name))
+    }
+
+    /// Returns the notice of the end of discovery, and forgets its proofs.
+    pub fn discovered(&mut self, hosts: &Hosts) -> SenderNotice {
+        let unproven = self.take_unproven(hosts);
+        let shown = self.proofs.take_shown();
+        let all = || hosts.iter().map(|(_, host)| host);
+        let members = self.table.iter().map(|(id, _)| Some(*id));
+
+        SenderNotice::Discovered {
+            targets: all().map(|h| (h.name.clone(), h.address)).collect(),
+            members: members.filter(|id| *id != self.targets.without).count(),
+            claims: all()
+                .filter(|h| !h.is_excluded())
+                .map(|h| (h.address.ip(), h.serial))
+                .collect(),
+            shown,
+            unproven,
+            missing: self.missing_names(hosts).cloned().collect(),
+        }
+    }
+
+    fn take_unproven(&mut self, hosts: &Hosts) -> Vec<(HostName, IpAddr)> {
+        let is_proven = |name: &HostName| hosts.iter().any(|(_, host)| host.name == *name);
+        self.proofs
+            .take_unproven()
+            .into_iter()
+            .filter(|(name, _)| !is_proven(name))
+            .collect()
+    }
+
+    /// Returns the state of the tree by a member's claim.
+    pub fn state_of(&self, instance: InstanceId) -> Option<&TreeState> {
+        self.targets.state_in(&self.table.get(instance)?.hello)
+    }
+}
