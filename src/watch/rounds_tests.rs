@@ -22,7 +22,9 @@ use crate::drive::clock;
 use crate::manifest::rules::{Exclude, PathFilter};
 use crate::tree::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{Exposures, Gap, Hints, ScanOptions, ScanWindows, scan};
+use crate::tree::scan::{
+    Exposures, Gap, Hints, IndexReuse, PathSelection, ScanOptions, ScanWindows, scan,
+};
 use crate::units::Moment;
 
 const EXCLUDED: [&str; 2] = ["*.x", "/hidden/"];
@@ -289,10 +291,16 @@ impl Rig {
 
         let excludes = EXCLUDED.iter().map(exclude).collect();
         ScanOptions {
-            hints,
-            excludes,
+            reuse: IndexReuse {
+                hints,
+                ..IndexReuse::default()
+            },
+            paths: PathSelection {
+                excludes,
+                without_state: true,
+                ..PathSelection::default()
+            },
             threads: 2,
-            without_state: true,
             ..ScanOptions::new(clock::wall())
         }
     }

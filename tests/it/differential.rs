@@ -411,8 +411,8 @@ impl Pair {
         self.serial += 1;
         let mut options = ScanOptions::new(clock(&self.dir));
         options.threads = 1;
-        options.excludes.clone_from(&rules.excludes);
-        options.xattrs = rules.xattrs;
+        options.paths.excludes.clone_from(&rules.excludes);
+        options.entries.xattrs = rules.xattrs;
         let root = Arc::new(Root::open(source).unwrap());
         let index = self.dir.join("index");
 
@@ -441,8 +441,12 @@ impl Pair {
         let release = Release::new(header).unwrap();
 
         let mut options = ScanOptions::new(clock(&self.dir));
-        (options.threads, options.xattrs, options.checksum) = (1, rules.xattrs, checksum);
-        options.closed = vec![self.protect.clone(), rules.excluded().unwrap()];
+        (
+            options.threads,
+            options.entries.xattrs,
+            options.reuse.checksum,
+        ) = (1, rules.xattrs, checksum);
+        options.paths.closed = vec![self.protect.clone(), rules.excluded().unwrap()];
         let (path, top) = (self.tree.index_path(), self.tree.root());
         let old = Index::open(&path, top.id()).map(Arc::new);
 

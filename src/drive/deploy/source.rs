@@ -137,7 +137,7 @@ fn unmounted(
     };
 
     // Paths excluded then or now are no part of the release.
-    let patterns = [&options.excludes[..], &old.origin().patterns[..]].concat();
+    let patterns = [&options.paths.excludes[..], &old.origin().patterns[..]].concat();
     let left_out = PathFilter::new(&patterns);
     let is_missing = |path: &&TreePath| {
         !options.mounts.contains(path) && !left_out.matches(path, true) && in_scope(options, path)
@@ -168,7 +168,7 @@ fn unmounted(
 
 fn in_scope(options: &ScanOptions, path: &TreePath) -> bool {
     let within = |scope: &TreePath| path.is_within(scope) || scope.is_within(path);
-    options.scope.is_empty() || options.scope.iter().any(within)
+    options.paths.scope.is_empty() || options.paths.scope.iter().any(within)
 }
 
 fn unmounted_text(root: &Root, path: &TreePath) -> String {
@@ -227,23 +227,23 @@ impl ReleaseSource {
         rules.excludes.extend(part.excludes.iter().cloned());
         let started = clock::wall();
         let mut options = ScanOptions::new(started);
-        options.excludes.clone_from(&rules.excludes);
-        options.ignore_files = if spec.gitignore {
+        options.paths.excludes.clone_from(&rules.excludes);
+        options.paths.ignore_files = if spec.gitignore {
             IgnoreFiles::MakuoAndGit
         } else {
             IgnoreFiles::Makuo
         };
 
-        options.without_state = true;
-        options.xattrs = spec.meta.xattrs;
-        options.hardlinks = spec.meta.hardlinks;
+        options.paths.without_state = true;
+        options.entries.xattrs = spec.meta.xattrs;
+        options.entries.hardlinks = spec.meta.hardlinks;
         let quick = how.hints.is_some();
-        (options.checksum, options.hints) = (how.checksum, how.hints);
+        (options.reuse.checksum, options.reuse.hints) = (how.checksum, how.hints);
         options.exposures = how.exposures;
-        options.policy = policy(spec);
+        options.entries.policy = policy(spec);
 
-        options.scope.clone_from(&part.scope);
-        options.owner = part.owner;
+        options.paths.scope.clone_from(&part.scope);
+        options.paths.owner = part.owner;
         let place = IndexPlace::of(&root, cache);
         let old = Index::open(&place.path, root.id()).map(Arc::new);
 

@@ -76,25 +76,26 @@ impl Drop for ScanTask {
 fn options(managed: &ManagedTree, release: &Release, checksum: bool) -> Result<ScanOptions> {
     let rules = &release.header().rules;
     let mut options = ScanOptions::new(clock::wall());
-    options.scope.clone_from(&release.header().scope);
-    options.xattrs = rules.xattrs;
-    options.hardlinks = rules.hardlinks;
-    options.checksum = checksum;
+    options.paths.scope.clone_from(&release.header().scope);
+    options.entries.xattrs = rules.xattrs;
+    options.entries.hardlinks = rules.hardlinks;
+    options.reuse.checksum = checksum;
     options.opens_barred = !Rights::of_process().overrides_modes();
 
     // The state is no part of the tree, even if it lies below the tree's root.
-    options.apart = managed.tree.state().apart();
-    options.closed.push(managed.protect.clone());
+    options.paths.apart = managed.tree.state().apart();
+    options.paths.closed.push(managed.protect.clone());
     options
+        .paths
         .closed
         .extend(spared(&managed.tree, release.header())?);
     let excluded = rules.excluded().map_err(Error::refused)?;
 
     // Paths to be deleted have to be listed completely, but by name only.
     if rules.delete_excluded {
-        &mut options.unhashed
+        &mut options.paths.unhashed
     } else {
-        &mut options.closed
+        &mut options.paths.closed
     }
     .push(excluded);
 
@@ -106,15 +107,15 @@ fn take(tree: &Tree, mut options: ScanOptions, quick: Option<&Release>) -> Resul
     let path = tree.index_path();
     let id = tree.root().id();
     let old = Index::open(&path, id).map(Arc::new);
-    options.whole = tree.is_doubted();
-    options.hints = quick
-        .filter(|_| !options.whole)
+    options.reuse.whole = tree.is_doubted();
+    options.reuse.hints = quick
+        .filter(|_| !options.reuse.whole)
         .zip(old.as_ref())
         .and_then(|(new, old)| hints(tree, old, new.header()));
 
     let options = &options;
     let written = Index::open(&tree.written_path(), id);
-    if !options.scope.is_empty() {
+    if !options.paths.scope.is_empty() {
         // A partial scan must not replace the index of the whole tree.
         return scan_with_written(
             &tree.root(),

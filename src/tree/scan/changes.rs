@@ -79,7 +79,7 @@ pub(super) fn find(
     }
 
     let mut inodes = HashSet::new();
-    if context.options.hardlinks {
+    if context.options.entries.hardlinks {
         inodes = finder.inodes(&touched, linked);
         let names = finder.further_names(&touched, &inodes)?;
         finder.recheck(&names)?;
@@ -216,6 +216,7 @@ impl Finder<'_> {
         let ScanContext { root, options, .. } = self.context;
         let is_held = |path: &TreePath| {
             options
+                .reuse
                 .hints
                 .as_ref()
                 .is_some_and(|hints| hints.held.contains(path))
@@ -251,7 +252,8 @@ impl Finder<'_> {
         let job = self.job(path);
         for name in &names {
             let at = job.child(root, name)?;
-            if self.context.options.ignore_files.has(name) && !self.known.is_ignore_file(&at) {
+            if self.context.options.paths.ignore_files.has(name) && !self.known.is_ignore_file(&at)
+            {
                 return Ok(false);
             }
 
@@ -291,6 +293,7 @@ impl Finder<'_> {
         let unhashed = |dir: &TreePath| {
             self.context
                 .options
+                .paths
                 .unhashed
                 .iter()
                 .any(|f| f.matches(dir, true))

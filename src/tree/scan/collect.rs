@@ -146,7 +146,7 @@ impl<'a> Collector<'a> {
         patterns.sort_by(|a, b| a.base.cmp(&b.base));
         ignore_files.sort_by(|a, b| a.0.cmp(&b.0));
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
-        check_patterns(&self.context.options.excludes, &patterns)?;
+        check_patterns(&self.context.options.paths.excludes, &patterns)?;
         let partial = self.links.into_keys().collect();
 
         Ok(Collected {
@@ -201,7 +201,7 @@ impl<'a> Collector<'a> {
     /// Returns whether the path may have further names.
     fn is_linked(&self, child: &ListedPath) -> bool {
         let is_dir = child.stat.file_type == FileType::Directory;
-        self.context.options.hardlinks && child.stat.nlink > 1 && !is_dir
+        self.context.options.entries.hardlinks && child.stat.nlink > 1 && !is_dir
     }
 
     /// Returns the link to the first name of the inode; `None` for the first name itself.

@@ -62,7 +62,7 @@ pub(super) fn top_of(
     stat: &FileStat,
 ) -> Result<Top> {
     let failed = |e| unreadable(root.path(), e);
-    let xattrs = if options.xattrs {
+    let xattrs = if options.entries.xattrs {
         XattrReader::default().of(root).map_err(failed)?
     } else {
         Vec::new()

@@ -39,6 +39,7 @@ pub(super) fn differences(
 ) -> Result<Difference> {
     let origin = old.origin();
     let windows = options
+        .reuse
         .hints
         .as_ref()
         .and_then(|hints| hints.everywhere.as_ref());
@@ -51,7 +52,7 @@ pub(super) fn differences(
         !unsettled(known) && stat_of(root, path).is_ok_and(|now| now.version() == *known)
     };
 
-    let resolved = ResolvedPolicy::new(&options.policy)?;
+    let resolved = ResolvedPolicy::new(&options.entries.policy)?;
     let made_alike =
         origin.options == options.fingerprint() && resolved.still_holds(&origin.owners);
     if !made_alike || !origin.ignore_files.iter().all(is_as_it_was) {
@@ -59,9 +60,10 @@ pub(super) fn differences(
     }
 
     let top_differs = top != origin.top || unsettled(&top);
-    let paths = match &options.hints {
+    let paths = match &options.reuse.hints {
         Some(hints) => {
-            let filter = Arc::new(IgnoreFilter::new(&options.excludes)).with(&origin.patterns);
+            let filter =
+                Arc::new(IgnoreFilter::new(&options.paths.excludes)).with(&origin.patterns);
             let found = hints::touched_paths(root, old, hints, &filter, options.threads);
             let add_top = |paths: TouchedPaths| TouchedPaths {
                 top: paths.top || hints.everywhere.is_some() && top_differs,
@@ -94,7 +96,7 @@ pub(super) fn differences(
     }
 
     options.pass_gap();
-    let filter = Arc::new(IgnoreFilter::new(&options.excludes)).with(&origin.patterns);
+    let filter = Arc::new(IgnoreFilter::new(&options.paths.excludes)).with(&origin.patterns);
     let context = ScanContext::new(root, options, resolved, filter, None);
 
     Ok(changes::find(&context, old, paths, linked)?

@@ -116,8 +116,11 @@ impl Case {
 
         let excludes: Vec<Exclude> = lines.map(Exclude::at_top).collect();
         let on = ScanOptions {
-            excludes: excludes.clone(),
-            ignore_files: IgnoreFiles::MakuoAndGit,
+            paths: PathSelection {
+                excludes: excludes.clone(),
+                ignore_files: IgnoreFiles::MakuoAndGit,
+                ..PathSelection::default()
+            },
             threads: 1,
             ..options()
         };

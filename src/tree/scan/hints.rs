@@ -293,11 +293,17 @@ mod tests {
     use super::*;
     use crate::manifest::rules::Exclude;
     use crate::tree::scan::tests::{Fixture, options};
-    use crate::tree::scan::{ScanOptions, Scanned};
+    use crate::tree::scan::{IndexReuse, PathSelection, ScanOptions, Scanned};
 
     /// Scans as if long after every change: known contents are not read again.
     fn scan(f: &Fixture, name: &str, hints: Option<Hints>, old: Option<&Arc<Index>>) -> Scanned {
-        let options = ScanOptions { hints, ..options() };
+        let options = ScanOptions {
+            reuse: IndexReuse {
+                hints,
+                ..IndexReuse::default()
+            },
+            ..options()
+        };
         crate::tree::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
     }
 
@@ -406,7 +412,10 @@ mod tests {
             rest();
             let began = std::time::SystemTime::now();
             let options = ScanOptions {
-                hints,
+                reuse: IndexReuse {
+                    hints,
+                    ..IndexReuse::default()
+                },
                 started: began,
                 ..options()
             };
@@ -519,8 +528,14 @@ mod tests {
 
         let scan = |name: &str, hints, old| {
             let options = ScanOptions {
-                hints,
-                excludes: vec![exclude.clone()],
+                reuse: IndexReuse {
+                    hints,
+                    ..IndexReuse::default()
+                },
+                paths: PathSelection {
+                    excludes: vec![exclude.clone()],
+                    ..PathSelection::default()
+                },
                 ..options()
             };
             crate::tree::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()
@@ -535,7 +550,10 @@ mod tests {
 
         // An index without the path, although the directory is unchanged.
         let options = ScanOptions {
-            scope: vec![path("d/e/other")],
+            paths: PathSelection {
+                scope: vec![path("d/e/other")],
+                ..PathSelection::default()
+            },
             ..options()
         };
 
@@ -579,7 +597,10 @@ mod tests {
         give("other", 1234);
         let scan = |name: &str, old| {
             let options = ScanOptions {
-                owner: Some(0),
+                paths: PathSelection {
+                    owner: Some(0),
+                    ..PathSelection::default()
+                },
                 ..options()
             };
             crate::tree::scan(&f.root, &options, old, &f.dir.path().join(name)).unwrap()

@@ -14,9 +14,7 @@ use super::ignore::patterns_in;
 use super::listing::{Detail, ListJob, ListedPath, Listing, read_names};
 use super::options::ScanOptions;
 use super::scanned::{FOREIGN_OWNER, Skipped};
-use crate::manifest::TreePath;
 use crate::manifest::path::RESERVED;
-use crate::manifest::rules::PathFilter;
 use crate::tree::fs::dir_access::OpenedDirs;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::{FileStat, link_target};
@@ -67,9 +65,10 @@ impl<'a> Lister<'a> {
             Err(e) => return Err(unreadable(&at, e)),
         };
 
+        let paths = &self.options.paths;
         let names = read_names(dir.as_fd()).map_err(|e| unreadable(&at, e))?;
         let has = |name: &[u8]| names.iter().any(|n| n.as_bytes() == name);
-        if self.options.without_state && job.path.is_some() && STATE_NAMES.into_iter().all(has) {
+        if paths.without_state && job.path.is_some() && STATE_NAMES.into_iter().all(has) {
             return Ok(None);
         }
 
@@ -77,7 +76,7 @@ impl<'a> Lister<'a> {
             self.root,
             dir.as_fd(),
             job.path.as_ref(),
-            self.options.ignore_files,
+            paths.ignore_files,
             has,
         )?;
 
@@ -109,6 +108,7 @@ impl<'a> Lister<'a> {
         name: &CStr,
         out: &mut Listing,
     ) -> Result<()> {
+        let paths = &self.options.paths;
         let path = job.child(self.root, name)?;
         let stat = match FileStat::at(dir, name) {
             Ok(stat) => stat,
@@ -118,7 +118,7 @@ impl<'a> Lister<'a> {
 
         self.options.pass_gap();
         let is_dir = stat.file_type == FileType::Directory;
-        if is_dir && self.options.without_state && name.to_bytes() == RESERVED.as_bytes() {
+        if is_dir && paths.without_state && name.to_bytes() == RESERVED.as_bytes() {
             out.skipped.push(Skipped {
                 path,
                 why: STATE_DIR_REASON.into(),
@@ -126,7 +126,7 @@ impl<'a> Lister<'a> {
             return Ok(());
         }
 
-        if self.options.without_state && path.is_reserved() && !out.filter.excludes(&path, is_dir) {
+        if paths.without_state && path.is_reserved() && !out.filter.excludes(&path, is_dir) {
             let shown = printable(self.root.shown(&path).as_os_str().as_bytes());
             return Err(Error::usage(format!(
                 "{shown}: hosts keep the state of trees under this name"
@@ -134,24 +134,17 @@ impl<'a> Lister<'a> {
             .hint("give it another name, or exclude it in the spec"));
         }
 
-        let apart = is_dir && self.options.apart.contains(&stat.id);
-        if apart || !self.options.in_scope(&path, is_dir) || out.filter.excludes(&path, is_dir) {
+        let apart = is_dir && paths.apart.contains(&stat.id);
+        if apart || !paths.in_scope(&path, is_dir) || out.filter.excludes(&path, is_dir) {
             return Ok(());
         }
 
-        let held = || {
-            self.options
-                .hints
-                .as_ref()
-                .is_some_and(|hints| hints.held.contains(&path))
-        };
-
-        if stat.file_type == FileType::RegularFile && held() {
+        if stat.file_type == FileType::RegularFile && self.options.reuse.holds_back(&path) {
             out.passed_over = true;
             return Ok(());
         }
 
-        if !is_dir && self.options.owner.is_some_and(|owner| owner != stat.uid) {
+        if !is_dir && paths.is_foreign(&stat) {
             out.passed_over = true;
             out.skipped.push(Skipped {
                 path,
@@ -160,7 +153,7 @@ impl<'a> Lister<'a> {
             return Ok(());
         }
 
-        let detail = self.detail(&path, is_dir, job.reads);
+        let detail = paths.detail(&path, is_dir, job.reads);
         let mut child = ListedPath {
             path,
             stat,
@@ -183,20 +176,6 @@ impl<'a> Lister<'a> {
         Ok(())
     }
 
-    fn detail(&self, path: &TreePath, is_dir: bool, reads: bool) -> Detail {
-        let any = |filters: &[PathFilter]| {
-            filters
-                .iter()
-                .any(|f| !f.is_empty() && f.matches_here(path, is_dir))
-        };
-
-        match () {
-            () if any(&self.options.closed) => Detail::Closed,
-            () if !reads || any(&self.options.unhashed) => Detail::Unhashed,
-            () => Detail::Whole,
-        }
-    }
-
     /// Adds link target and attributes. Returns the reason if the path is to be skipped.
     fn describe(
         &mut self,
@@ -211,7 +190,7 @@ impl<'a> Lister<'a> {
             _ => {}
         }
 
-        if self.options.xattrs && child.detail != Detail::Closed {
+        if self.options.entries.xattrs && child.detail != Detail::Closed {
             child.xattrs = self.xattrs.at(dir, name)?;
         }
 

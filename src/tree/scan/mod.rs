@@ -39,6 +39,7 @@ mod policy;
 mod read;
 mod run;
 mod scanned;
+mod selection;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -52,9 +53,10 @@ pub use self::hints::Hints;
 pub use self::ignore::IgnoreFiles;
 #[cfg(test)]
 pub use self::options::Gap;
-pub use self::options::ScanOptions;
+pub use self::options::{EntryRules, IndexReuse, ScanOptions};
 pub use self::policy::{OwnerMapping, Policy};
 pub use self::run::{scan, scan_with_written};
 pub use self::scanned::{FOREIGN_OWNER, ScanStats, Scanned, Skipped};
+pub use self::selection::PathSelection;
 pub use self::windows::ScanWindows;
 pub use super::index::unread_content;

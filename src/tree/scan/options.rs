@@ -6,14 +6,12 @@ use std::time::SystemTime;
 
 use super::exposed::Exposures;
 use super::hints::Hints;
-use super::ignore::IgnoreFiles;
 use super::policy::Policy;
+use super::selection::PathSelection;
 use crate::block::BlockHash;
 use crate::manifest::TreePath;
 use crate::manifest::node::to_vec;
-use crate::manifest::path::is_within;
-use crate::manifest::rules::{Exclude, PathFilter};
-use crate::tree::fs::root::FileId;
+use crate::manifest::rules::PathFilter;
 
 /// Version of the pattern rules, part of the fingerprint: an index made by other rules is not
 /// compared.
@@ -22,43 +20,18 @@ const PATTERN_DIALECT: &str = "git";
 /// Options of a scan.
 #[derive(Debug, Clone)]
 pub struct ScanOptions {
-    /// Patterns of paths to leave out; ignore files in the tree take precedence.
-    pub excludes: Vec<Exclude>,
-    /// Ignore files in the tree to apply.
-    pub ignore_files: IgnoreFiles,
-    /// Limits the scan to these paths, everything below and the directories above; empty means the
-    /// whole tree.
-    pub scope: Vec<TreePath>,
-    /// Directories outside of the tree wherever they appear: the state directory.
-    pub apart: Vec<FileId>,
-    /// Leaves out the state directories of makuo trees, which are never content.
-    pub without_state: bool,
-    /// Paths to list without content: directories without their entries, files as
-    /// [`unread`](super::unread_content).
-    pub closed: Vec<PathFilter>,
-    /// Paths to list with everything below, but with all files [`unread`](super::unread_content).
-    pub unhashed: Vec<PathFilter>,
-    /// Includes only files of this user; others are skipped as
-    /// [`FOREIGN_OWNER`](super::FOREIGN_OWNER). Directories are always included.
-    pub owner: Option<u32>,
-    /// Reads extended attributes.
-    pub xattrs: bool,
-    /// Records names of one inode as hard links; otherwise each is a separate file.
-    pub hardlinks: bool,
+    /// Paths that the scan includes.
+    pub paths: PathSelection,
+    /// Facts that it records of each entry.
+    pub entries: EntryRules,
+    /// Reuse of the old index.
+    pub reuse: IndexReuse,
     /// Opens directories that bar their owner, this user, for the duration of the scan.
     pub opens_barred: bool,
-    /// Overrides of owners, modes and times.
-    pub policy: Policy,
-    /// Places where the tree may differ from its index, if known.
-    pub hints: Option<Hints>,
     /// Collects files that can change without a notification.
     pub exposures: Option<Exposures>,
-    /// Reads every file, whatever its stat.
-    pub checksum: bool,
     /// Mount points to record in the index.
     pub mounts: Vec<TreePath>,
-    /// Walks the whole tree; the index contributes only contents.
-    pub whole: bool,
     /// Number of worker threads; at least one.
     pub threads: usize,
     /// Stops the scan with an error once set.
@@ -70,6 +43,64 @@ pub struct ScanOptions {
     pub gap: Gap,
 }
 
+/// Facts that a scan records of each entry. The default is hard links only.
+#[derive(Debug, Clone)]
+pub struct EntryRules {
+    /// Reads extended attributes.
+    pub xattrs: bool,
+    /// Records names of one inode as hard links; otherwise each is a separate file.
+    pub hardlinks: bool,
+    /// Overrides of owners, modes and times.
+    pub policy: Policy,
+}
+
+impl Default for EntryRules {
+    fn default() -> Self {
+        Self {
+            xattrs: false,
+            hardlinks: true,
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// Reuse of the old index by a scan.
+#[derive(Debug, Clone, Default)]
+pub struct IndexReuse {
+    /// Places where the tree may differ from its index, if known.
+    pub hints: Option<Hints>,
+    /// Walks the whole tree; the index contributes only contents.
+    pub whole: bool,
+    /// Reads every file, whatever its stat; the index contributes nothing.
+    pub checksum: bool,
+}
+
+impl IndexReuse {
+    /// The index `old`, unless nothing is taken from it.
+    pub(super) fn contents<T>(&self, old: Option<T>) -> Option<T> {
+        old.filter(|_| !self.checksum)
+    }
+
+    /// The index `old`, unless the whole tree is walked.
+    pub(super) fn pages<T>(&self, old: Option<T>) -> Option<T> {
+        old.filter(|_| !self.whole)
+    }
+
+    /// Returns whether the scan holds the file at `path` back.
+    pub(super) fn holds_back(&self, path: &TreePath) -> bool {
+        self.hints
+            .as_ref()
+            .is_some_and(|hints| hints.held.contains(path))
+    }
+
+    /// Returns whether the scan checks every path.
+    pub(super) fn checks_all(&self) -> bool {
+        self.hints
+            .as_ref()
+            .is_none_or(|hints| hints.everywhere.is_some() && hints.held.is_empty())
+    }
+}
+
 impl ScanOptions {
     /// Scans everything below the root on all cores, with hard links and without ignore files;
     /// `started` is the current time.
@@ -77,23 +108,12 @@ impl ScanOptions {
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
 
         Self {
-            excludes: Vec::new(),
-            ignore_files: IgnoreFiles::None,
-            scope: Vec::new(),
-            apart: Vec::new(),
-            without_state: false,
-            closed: Vec::new(),
-            unhashed: Vec::new(),
-            owner: None,
-            xattrs: false,
-            hardlinks: true,
+            paths: PathSelection::default(),
+            entries: EntryRules::default(),
+            reuse: IndexReuse::default(),
             opens_barred: false,
-            policy: Policy::default(),
-            hints: None,
             exposures: None,
-            checksum: false,
             mounts: Vec::new(),
-            whole: false,
             threads: cores,
             stop: None,
             started,
@@ -104,19 +124,22 @@ impl ScanOptions {
 
     /// Returns the hash of every option that affects the content of an index.
     pub(super) fn fingerprint(&self) -> BlockHash {
-        let ids: Vec<(u64, u64)> = self.apart.iter().map(|id| (id.dev, id.ino)).collect();
+        let paths = &self.paths;
+        let entries = &self.entries;
+        let ids: Vec<(u64, u64)> = paths.apart.iter().map(|id| (id.dev, id.ino)).collect();
         let patterns =
             |filters: &[PathFilter]| filters.iter().map(PathFilter::patterns).collect::<Vec<_>>();
+
         BlockHash::of(&to_vec(&(
-            (PATTERN_DIALECT, self.without_state),
-            (&self.excludes, self.ignore_files as u8, &self.scope, ids),
+            (PATTERN_DIALECT, paths.without_state),
+            (&paths.excludes, paths.ignore_files as u8, &paths.scope, ids),
             (
-                patterns(&self.closed),
-                patterns(&self.unhashed),
-                self.xattrs,
-                self.hardlinks,
-                &self.policy,
-                self.owner,
+                patterns(&paths.closed),
+                patterns(&paths.unhashed),
+                entries.xattrs,
+                entries.hardlinks,
+                &entries.policy,
+                paths.owner,
             ),
         )))
     }
@@ -131,14 +154,6 @@ impl ScanOptions {
         self.stop
             .as_ref()
             .is_some_and(|stop| stop.load(Ordering::Acquire))
-    }
-
-    pub(super) fn in_scope(&self, path: &TreePath, is_dir: bool) -> bool {
-        self.scope.is_empty()
-            || self
-                .scope
-                .iter()
-                .any(|s| path.is_within(s) || (is_dir && is_within(s.as_bytes(), path.as_bytes())))
     }
 }
 

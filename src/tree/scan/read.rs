@@ -167,7 +167,7 @@ impl<'a> FileReader<'a> {
 
     /// Returns the listed attributes, read again if the file has changed since.
     fn xattrs_of(&mut self, child: &ListedPath, now: &FileStat, open: &File) -> Result<Vec<Xattr>> {
-        if !self.context.options.xattrs || now.version() == child.stat.version() {
+        if !self.context.options.entries.xattrs || now.version() == child.stat.version() {
             return Ok(child.xattrs.clone());
         }
         self.xattrs

@@ -54,9 +54,14 @@ pub fn scan_with_written(
     new_path: &Path,
 ) -> Result<Scanned> {
     let stat = FileStat::of(root).map_err(|e| unreadable(root.path(), e))?;
-    let top = top_of(root, options, &ResolvedPolicy::new(&options.policy)?, &stat)?;
-    let old = old.filter(|_| !options.checksum);
-    let written = written.filter(|_| !options.checksum);
+    let top = top_of(
+        root,
+        options,
+        &ResolvedPolicy::new(&options.entries.policy)?,
+        &stat,
+    )?;
+    let old = options.reuse.contents(old);
+    let written = options.reuse.contents(written);
     let new = NewIndex {
         root,
         top,
@@ -68,7 +73,7 @@ pub fn scan_with_written(
     let mut linked = HashSet::new();
 
     for _ in 0..MAX_ROUNDS {
-        let Some(old) = old.filter(|_| !options.whole) else {
+        let Some(old) = options.reuse.pages(old) else {
             break;
         };
 
@@ -141,12 +146,7 @@ impl NewIndex<'_> {
         };
 
         // A partial scan leaves unchecked paths as old as before.
-        let all = options
-            .hints
-            .as_ref()
-            .is_none_or(|hints| hints.everywhere.is_some() && hints.held.is_empty());
-
-        let started = if all {
+        let started = if options.reuse.checks_all() {
             to_mtime(options.started)
         } else {
             old.started()
@@ -163,10 +163,8 @@ impl NewIndex<'_> {
 
     /// Walks the whole tree without holding files back; `old` contributes only contents.
     fn walked(&self, options: &ScanOptions, old: Option<&Arc<Index>>) -> Result<Scanned> {
-        let options = ScanOptions {
-            hints: None,
-            ..options.clone()
-        };
+        let mut options = options.clone();
+        options.reuse.hints = None;
 
         match self.write(&options, to_mtime(options.started), old, None, |_| Ok(true))? {
             WriteResult::Whole(scanned) => Ok(Scanned {
@@ -196,11 +194,11 @@ impl NewIndex<'_> {
     ) -> Result<WriteResult> {
         let failed = |e| Error::io("cannot write the index", self.path, e);
         let writer = IndexWriter::create(self.path, self.root.id()).map_err(failed)?;
-        let filter = Arc::new(IgnoreFilter::new(&options.excludes));
+        let filter = Arc::new(IgnoreFilter::new(&options.paths.excludes));
         let context = ScanContext::new(
             self.root,
             options,
-            ResolvedPolicy::new(&options.policy)?,
+            ResolvedPolicy::new(&options.entries.policy)?,
             filter,
             Some(writer),
         );

@@ -235,7 +235,7 @@ mod tests {
         fn source(&self, policy: &Policy) -> ScannedSource {
             let mut options =
                 ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
-            options.policy = policy.clone();
+            options.entries.policy = policy.clone();
             let scanned = scan(&self.root, &options, None, &self.dir.path().join("index")).unwrap();
             ScannedSource::new(Arc::clone(&self.root), &scanned).unwrap()
         }

@@ -23,7 +23,9 @@ use crate::manifest::{EntryKind, Header, Release};
 use crate::tree::fs::owners::HostNames;
 use crate::tree::fs::root::Root;
 use crate::tree::index::Index;
-use crate::tree::scan::{ScanOptions, Scanned, scan, scan_with_written, unread_content};
+use crate::tree::scan::{
+    EntryRules, IndexReuse, ScanOptions, Scanned, scan, scan_with_written, unread_content,
+};
 use crate::tree::{Stage, Tree};
 use crate::units::Limit;
 
@@ -218,11 +220,11 @@ fn a_scan_with_an_index_equals_one_without() {
         }
         if vandal.rng.u8(..8) == 0 {
             let rng = &mut vandal.rng;
-            base.closed = vec![filter(rng)];
-            base.unhashed = vec![filter(rng)];
-            base.excludes.clear();
+            base.paths.closed = vec![filter(rng)];
+            base.paths.unhashed = vec![filter(rng)];
+            base.paths.excludes.clear();
             if rng.bool() {
-                base.excludes.push(Exclude {
+                base.paths.excludes.push(Exclude {
                     base: None,
                     pattern: "*.tmp".into(),
                 });
@@ -494,19 +496,22 @@ impl Host {
 
     fn options(&self) -> ScanOptions {
         let mut options = ScanOptions {
+            entries: EntryRules {
+                xattrs: true,
+                ..EntryRules::default()
+            },
             threads: 2,
-            xattrs: true,
             ..ScanOptions::new(SystemTime::now())
         };
 
         let excluded = PathFilter::new(&self.excludes);
         let all = !self.world.rules.delete_excluded;
-        options.closed.push(self.world.protect.clone());
+        options.paths.closed.push(self.world.protect.clone());
 
         if all {
-            &mut options.closed
+            &mut options.paths.closed
         } else {
-            &mut options.unhashed
+            &mut options.paths.unhashed
         }
         .push(excluded);
 
@@ -809,7 +814,10 @@ fn a_doubtful_index_contributes_only_contents() {
     host = host.restarted();
     assert!(host.tree.is_doubted(), "a restart does not forget it");
     let options = ScanOptions {
-        whole: true,
+        reuse: IndexReuse {
+            whole: true,
+            ..IndexReuse::default()
+        },
         ..host.options()
     };
 

@@ -88,7 +88,7 @@ fn lives(at: &Path) {
     assert_eq!(left, [RESERVED]);
 
     let mut options = ScanOptions::new(std::time::SystemTime::now());
-    options.apart = tree.state().apart();
+    options.paths.apart = tree.state().apart();
     let scanned =
         crate::tree::scan(&tree.root(), &options, None, &tree.index_path()).expect("scanned");
 

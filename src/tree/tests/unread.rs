@@ -64,7 +64,8 @@ impl Host {
     fn scan(&self) -> Scanned {
         let tree = self.world.open();
         let mut options = ScanOptions::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 33));
-        (options.closed, options.unhashed) = (self.closed.clone(), self.unhashed.clone());
+        (options.paths.closed, options.paths.unhashed) =
+            (self.closed.clone(), self.unhashed.clone());
         let old = Index::open(&tree.index_path(), tree.root().id()).map(std::sync::Arc::new);
         scan(&tree.root(), &options, old.as_ref(), &tree.index_path()).unwrap()
     }
