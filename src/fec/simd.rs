@@ -8,23 +8,22 @@ use super::lane::Lane;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Simd(Extension);
 
-#[cfg(target_arch = "x86_64")]
+/// Processor feature that a kernel needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extension {
+    #[cfg(target_arch = "x86_64")]
     GfniAvx512,
+    #[cfg(target_arch = "x86_64")]
     GfniAvx2,
+    #[cfg(target_arch = "x86_64")]
     Avx2,
-}
-
-#[cfg(target_arch = "aarch64")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extension {
+    #[cfg(target_arch = "aarch64")]
     Neon,
 }
 
-#[cfg(target_arch = "x86_64")]
 impl Simd {
     /// Kernels of this processor, the fastest first.
+    #[cfg(target_arch = "x86_64")]
     pub fn available() -> impl Iterator<Item = Self> {
         let avx2 = is_x86_feature_detected!("avx2");
         let gfni = avx2 && is_x86_feature_detected!("gfni");
@@ -40,37 +39,8 @@ impl Simd {
             .map(|(_, kind)| Self(kind))
     }
 
-    /// Name for display.
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            Extension::GfniAvx512 => "GFNI and AVX-512",
-            Extension::GfniAvx2 => "GFNI and AVX2",
-            Extension::Avx2 => "AVX2",
-        }
-    }
-
-    /// Adds to each destination `factors[destination][source]` times each source; all have the same
-    /// number of chunks.
-    pub fn add<const D: usize, const S: usize>(
-        self,
-        to: [&mut [Lane]; D],
-        from: [&[Lane]; S],
-        by: &[[u8; S]; D],
-    ) {
-        match self.0 {
-            // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX-512F.
-            Extension::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
-            // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX2.
-            Extension::GfniAvx2 => unsafe { x86::gfni_avx2(to, from, by) },
-            // SAFETY: `available` returns this kernel only if the processor has AVX2.
-            Extension::Avx2 => unsafe { x86::avx2(to, from, by) },
-        }
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-impl Simd {
     /// Every processor of this architecture has NEON.
+    #[cfg(target_arch = "aarch64")]
     pub fn available() -> impl Iterator<Item = Self> {
         std::iter::once(Self(Extension::Neon))
     }
@@ -78,6 +48,13 @@ impl Simd {
     /// Name for display.
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Extension::GfniAvx512 => "GFNI and AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Extension::GfniAvx2 => "GFNI and AVX2",
+            #[cfg(target_arch = "x86_64")]
+            Extension::Avx2 => "AVX2",
+            #[cfg(target_arch = "aarch64")]
             Extension::Neon => "NEON",
         }
     }
@@ -91,26 +68,47 @@ impl Simd {
         by: &[[u8; S]; D],
     ) {
         match self.0 {
+            // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX-512F.
+            #[cfg(target_arch = "x86_64")]
+            Extension::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
+            // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Extension::GfniAvx2 => unsafe { x86::gfni_avx2(to, from, by) },
+            // SAFETY: `available` returns this kernel only if the processor has AVX2.
+            #[cfg(target_arch = "x86_64")]
+            Extension::Avx2 => unsafe { x86::avx2(to, from, by) },
             // SAFETY: NEON is part of every aarch64 target that has a standard library.
+            #[cfg(target_arch = "aarch64")]
             Extension::Neon => unsafe { arm::neon(to, from, by) },
         }
     }
 }
 
-/// Number of lanes that all slices have.
-fn lane_count<const D: usize, const S: usize>(to: &[&mut [Lane]; D], from: &[&[Lane]; S]) -> usize {
-    to.iter()
-        .map(|t| t.len())
+/// Cuts all slices to the length of the shortest and returns it. Inlined, so that the compiler sees
+/// the equal lengths and a kernel has no bounds checks.
+#[inline(always)]
+fn of_one_length<'t, 'f, const D: usize, const S: usize>(
+    to: [&'t mut [Lane]; D],
+    from: [&'f [Lane]; S],
+) -> (usize, [&'t mut [Lane]; D], [&'f [Lane]; S]) {
+    let destinations = to.iter().map(|t| t.len());
+    let count = destinations
         .chain(from.iter().map(|f| f.len()))
         .min()
-        .unwrap_or(0)
+        .unwrap_or(0);
+
+    (
+        count,
+        to.map(|t| &mut t[..count]),
+        from.map(|f| &f[..count]),
+    )
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Lane, lane_count};
+    use super::{Lane, of_one_length};
     use crate::fec::field::NIBBLES;
 
     #[target_feature(enable = "gfni,avx512f")]
@@ -119,9 +117,7 @@ mod x86 {
         from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = lane_count(&to, &from);
-        let to = to.map(|t| &mut t[..count]);
-        let from = from.map(|f| &f[..count]);
+        let (count, to, from) = of_one_length(to, from);
         let by = by.map(|row| row.map(|factor| _mm512_set1_epi8(factor as i8)));
 
         for at in 0..count {
@@ -146,9 +142,7 @@ mod x86 {
         from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = lane_count(&to, &from);
-        let to = to.map(|t| &mut t[..count]);
-        let from = from.map(|f| &f[..count]);
+        let (count, to, from) = of_one_length(to, from);
         let by = by.map(|row| row.map(|factor| _mm256_set1_epi8(factor as i8)));
 
         for at in 0..count {
@@ -172,9 +166,7 @@ mod x86 {
         from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = lane_count(&to, &from);
-        let to = to.map(|t| &mut t[..count]);
-        let from = from.map(|f| &f[..count]);
+        let (count, to, from) = of_one_length(to, from);
         let by = by.map(|row| row.map(|factor| tables(factor)));
         let nibble = _mm256_set1_epi8(15);
 
@@ -226,7 +218,7 @@ mod x86 {
 mod arm {
     use std::arch::aarch64::*;
 
-    use super::{Lane, lane_count};
+    use super::{Lane, of_one_length};
     use crate::fec::field::NIBBLES;
 
     #[target_feature(enable = "neon")]
@@ -235,9 +227,7 @@ mod arm {
         from: [&[Lane]; S],
         by: &[[u8; S]; D],
     ) {
-        let count = lane_count(&to, &from);
-        let to = to.map(|t| &mut t[..count]);
-        let from = from.map(|f| &f[..count]);
+        let (count, to, from) = of_one_length(to, from);
         let by = by.map(|row| {
             row.map(|factor| {
                 let table = NIBBLES[usize::from(factor)].as_chunks().0;

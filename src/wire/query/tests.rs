@@ -1,0 +1,167 @@
+//! Queries and answers come back; caps hold, and text from a host is made printable.
+
+use proptest::prelude::*;
+
+use super::super::Message;
+use super::*;
+
+fn release(serial: u64) -> ReleaseReport {
+    ReleaseReport {
+        serial: Serial(serial),
+        id: ReleaseId(BlockHash::of(&serial.to_be_bytes())),
+        created: WallTime(1_801_418_400),
+        key: Some("SHA256:nThbg6kXUpJWGl7E1IGOCspRomTxdCARLviKw6E5SY8".to_string()),
+        entries: serial,
+        bytes: serial << 20,
+        running: serial == 7,
+        content: (serial > 2).then(|| BlockHash::of(b"content")),
+        part: serial % 2 == 1,
+    }
+}
+
+fn tell(trees: Vec<TreeReport>, release: Option<ReleaseBytes>) -> Message {
+    Message::Answer(QueryAnswer {
+        number: 9,
+        host: HostName::new("web1").expect("legal"),
+        trees,
+        release,
+    })
+}
+
+fn tree(text: &str, releases: u64) -> TreeReport {
+    let shown = (releases > 3).then(|| ReleaseBytes {
+        header: vec![1; 300],
+        signature: vec![2; 90],
+    });
+
+    TreeReport {
+        shown,
+        tree: TreeName::new("www").expect("legal"),
+        running: Some(Serial(7)),
+        highest: Serial(8),
+        work: Some(TreeActivity {
+            word: "staging".into(),
+            serial: Serial(9),
+            sender: HostName::new("ci").expect("legal"),
+        }),
+        trouble: Some(Trouble {
+            serial: Serial(8),
+            age: 60,
+            text: text.to_string(),
+        }),
+        releases: (0..releases).map(release).collect(),
+        stale: (releases > 1).then_some(Stale {
+            age: 90,
+            max_age: 60,
+        }),
+        drifted: (releases > 2).then_some(Drifted {
+            looks: 9,
+            drifted: 2,
+            repaired: 1,
+            paths: Some(3),
+        }),
+        release: (releases > 1).then(|| release(7).id),
+        tombstones: Some(vec![Tombstone {
+            serial: Serial(8),
+            release: release(8).id,
+            revert: true,
+        }]),
+        sent: (releases > 3).then_some(Serial(9)),
+        parts_only: releases == 4,
+        parts: (releases > 6).then(|| {
+            vec![PartRelease {
+                serial: Serial(4),
+                replaced: true,
+            }]
+        }),
+        targets: (releases > 5).then(|| vec!["web*".to_string()]),
+        base: (releases > 4).then(|| FullRelease {
+            serial: Serial(3),
+            content: BlockHash::of(b"whole"),
+        }),
+    }
+}
+
+proptest! {
+    #[test]
+    fn questions_come_back(
+        number: u64,
+        named: bool,
+        serial in proptest::option::of(any::<u64>()),
+    ) {
+        let tree = named.then(|| TreeName::new("www").expect("legal"));
+        let ask = Message::Query(Query { number, tree, serial: serial.map(Serial) });
+        prop_assert_eq!(Message::decode(&ask.encode()), Ok(ask));
+    }
+
+    #[test]
+    fn answers_come_back(
+        text in "[a-z ]{0,200}",
+        releases in 0..=MAX_ANSWER_RELEASES as u64,
+        bytes in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..500)),
+    ) {
+        let bytes = bytes.map(|header| ReleaseBytes { signature: header.clone(), header });
+        let told = tell(vec![tree(&text, releases), tree("", 0)], bytes);
+        prop_assert_eq!(Message::decode(&told.encode()), Ok(told));
+    }
+
+    #[test]
+    fn a_broken_answer_is_refused_without_panic(
+        cut in 0..400usize,
+        at in 0..400usize,
+        byte: u8,
+    ) {
+        let mut bytes = tell(vec![tree("why", 3)], None).encode();
+        bytes.truncate(bytes.len().saturating_sub(cut));
+        if let Some(b) = bytes.get_mut(at) {
+            *b = byte;
+        }
+        let _ = Message::decode(&bytes);
+    }
+}
+
+#[test]
+fn what_is_beyond_a_cap_is_refused() {
+    let many = vec![tree("", 0); MAX_MESSAGE_TREES + 1];
+    assert!(Message::decode(&tell(many, None).encode()).is_err());
+    assert!(
+        Message::decode(&tell(vec![tree("", MAX_ANSWER_RELEASES as u64 + 1)], None).encode())
+            .is_err()
+    );
+    let long = ReleaseBytes {
+        header: vec![0; MAX_HEADER_BYTES + 1],
+        signature: Vec::new(),
+    };
+
+    assert!(Message::decode(&tell(Vec::new(), Some(long)).encode()).is_err());
+    let largest = ReleaseBytes {
+        header: vec![0; MAX_HEADER_BYTES],
+        signature: vec![0; MAX_SIGNATURE_FIELD],
+    };
+
+    assert!(Message::decode(&tell(Vec::new(), Some(largest)).encode()).is_ok());
+}
+
+#[test]
+fn what_a_host_says_cannot_drive_a_terminal() {
+    let mut evil = tree("no\x1b[31m way", 1);
+    evil.work
+        .iter_mut()
+        .for_each(|w| w.word = "\x1b[2J".to_string());
+    evil.releases[0].key = Some("\x07".to_string());
+    let Ok(Message::Answer(back)) = Message::decode(&tell(vec![evil], None).encode()) else {
+        panic!("decodes")
+    };
+
+    let tree = &back.trees[0];
+    assert_eq!(
+        tree.trouble.as_ref().map(|t| t.text.as_str()),
+        Some("no\\u{1b}[31m way")
+    );
+    assert_eq!(
+        tree.work.as_ref().map(|w| w.word.as_str()),
+        Some("\\u{1b}[2J")
+    );
+
+    assert_eq!(tree.releases[0].key.as_deref(), Some("\\u{7}"));
+}
