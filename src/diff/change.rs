@@ -88,9 +88,30 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// Difference of an entry that is written anew.
+    pub(super) const CONTENT: Delta = Delta {
+        content: true,
+        size: false,
+        mtime: false,
+        mode: false,
+        user: false,
+        group: false,
+        acl: false,
+        xattrs: false,
+    };
+
     /// Returns true if anything differs.
     pub fn any(&self) -> bool {
         *self != Self::default()
+    }
+
+    /// Returns true if only the time of modification differs.
+    pub(super) fn is_mtime_only(&self) -> bool {
+        let mtime_only = Self {
+            mtime: true,
+            ..Self::default()
+        };
+        *self == mtime_only
     }
 
     fn flags(&self, shape: Shape) -> String {

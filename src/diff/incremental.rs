@@ -7,8 +7,9 @@ mod tests;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::compare::{ChangedRanges, Findings, compare};
+use super::compare::{ChangedRanges, compare};
 use super::permitted::Owners;
+use super::walk::Findings;
 use super::{
     Action, Change, Have, HostRules, LocalOwner, Paged, Plan, Refusal, Shape, Want, unreadable,
 };

@@ -11,13 +11,17 @@
 mod change;
 mod changes;
 mod compare;
+mod dir_times;
 mod incremental;
+mod links;
+mod metadata;
 mod permitted;
 mod plan;
 mod refusal;
 mod reuse;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use change::{Action, Change, Delta, LocalOwner, Shape, TopChange};
 pub use changes::Changes;

@@ -59,16 +59,64 @@ pub(super) enum ScopePosition {
     Outside,
 }
 
-pub(super) fn scope_position(scope: &[TreePath], path: &TreePath) -> ScopePosition {
-    if scope.is_empty() || scope.iter().any(|s| path.is_within(s)) {
-        ScopePosition::Inside
-    } else if scope
-        .iter()
-        .any(|s| is_within(s.as_bytes(), path.as_bytes()))
-    {
-        ScopePosition::Above
-    } else {
-        ScopePosition::Outside
+/// Paths that a release governs on this host: its scope, without paths left alone.
+pub(super) struct Governed<'a> {
+    scope: &'a [TreePath],
+    /// Filters of paths left alone.
+    untouched: Vec<&'a PathFilter>,
+}
+
+impl<'a> Governed<'a> {
+    pub(super) fn new(
+        scope: &'a [TreePath],
+        host: &HostRules<'a>,
+        excluded: &'a PathFilter,
+    ) -> Self {
+        Self {
+            scope,
+            untouched: host.untouched(excluded),
+        }
+    }
+
+    /// Returns true if the scope is the whole tree.
+    pub(super) fn is_whole(&self) -> bool {
+        self.scope.is_empty()
+    }
+
+    /// Returns the position of `path` relative to the scope.
+    pub(super) fn position(&self, path: &TreePath) -> ScopePosition {
+        let leads_to = |prefix: &TreePath| is_within(prefix.as_bytes(), path.as_bytes());
+        if self.is_whole() || self.scope.iter().any(|s| path.is_within(s)) {
+            ScopePosition::Inside
+        } else if self.scope.iter().any(leads_to) {
+            ScopePosition::Above
+        } else {
+            ScopePosition::Outside
+        }
+    }
+
+    /// Returns true if the release governs every possible name in a directory. Otherwise names of
+    /// the host and of the source itself come and go without a change of the release, and so does
+    /// the mtime of the directory.
+    pub(super) fn has_all_names_in(&self, dir: Option<&TreePath>) -> bool {
+        !self.untouched.iter().any(|filter| filter.may_match_in(dir))
+    }
+
+    /// Refuses the hard link `path` if its file, `first`, is not governed.
+    pub(super) fn check_link(
+        &self,
+        path: &TreePath,
+        first: &TreePath,
+    ) -> std::result::Result<(), Refusal> {
+        let is_outside = self.position(first) != ScopePosition::Inside
+            || self.untouched.iter().any(|f| f.matches(first, false));
+        match is_outside {
+            true => Err(Refusal::LinkOutside {
+                path: path.clone(),
+                first: first.clone(),
+            }),
+            false => Ok(()),
+        }
     }
 }
 

@@ -1,22 +1,45 @@
 //! The second pass: finds needed blocks that the host already has.
 
-use super::{Have, LocalBlock, Plan, Refusal};
+use super::{Have, LocalBlock, Plan, Refusal, Want, unreadable};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
-use crate::manifest::EntryKind;
+use crate::manifest::read::check_count;
+use crate::manifest::{Content, EntryKind};
 
 /// Distinct blocks of created files, each by its first ordinal.
 #[derive(Default)]
 pub(super) struct Needed(Vec<(Ordinal, BlockRef)>);
 
 impl Needed {
-    pub(super) fn add(&mut self, first: Ordinal, blocks: &[BlockRef]) {
+    fn add(&mut self, first: Ordinal, blocks: &[BlockRef]) {
         self.0.extend(
             blocks
                 .iter()
                 .zip(first.0..)
                 .map(|(block, ordinal)| (Ordinal(ordinal), *block)),
         );
+    }
+
+    /// Adds the blocks of a file in the release `want`; `first` is the ordinal of its first block.
+    pub(super) fn add_file(
+        &mut self,
+        mut first: Ordinal,
+        content: &Content,
+        want: &dyn Want,
+    ) -> Result<(), Refusal> {
+        if let Content::Blocks(blocks) = content {
+            self.add(first, blocks);
+            return Ok(());
+        }
+
+        check_count(content).map_err(unreadable)?;
+        for piece in content.pieces() {
+            let blocks = want.blocks(&piece)?;
+            self.add(first, &blocks);
+            first.0 += blocks.len() as u64;
+        }
+
+        Ok(())
     }
 
     /// Looks for the blocks in the host's own files; the plan fetches the rest.

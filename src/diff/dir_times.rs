@@ -1,0 +1,69 @@
+//! Directories that differ only in their mtime, which counts only if the commit changes a name in
+//! them.
+
+use super::Changes;
+use crate::manifest::TreePath;
+
+/// Planned changes of an mtime alone, as far as names of the host or of the source may cause them.
+#[derive(Default)]
+pub(super) struct DirTimes {
+    /// Directories that enclose the present path and differ only in an mtime that may not count,
+    /// with the positions of their changes.
+    enclosing: Vec<(TreePath, usize)>,
+    /// Positions of changes in an mtime that does not count.
+    timeless: Vec<usize>,
+    /// True if a name in the root directory changes.
+    top_names: bool,
+}
+
+impl DirTimes {
+    /// Enters the directory `path`, whose mtime is the planned change at position `change`.
+    pub(super) fn enter(&mut self, path: &TreePath, change: usize) {
+        self.leave(path);
+        self.enclosing.push((path.clone(), change));
+    }
+
+    /// Notes that the commit changes the name `path`, so that the mtime of its directory is
+    /// restored.
+    pub(super) fn note_name(&mut self, path: &TreePath) {
+        self.leave(path);
+        let parent = path.parent();
+        self.top_names |= parent.is_none();
+        self.enclosing
+            .pop_if(|(dir, _)| parent.as_ref() == Some(dir));
+    }
+
+    /// Returns true if a name in the root directory changes.
+    pub(super) fn changes_top(&self) -> bool {
+        self.top_names
+    }
+
+    /// Leaves the directories that do not enclose `path`.
+    fn leave(&mut self, path: &TreePath) {
+        while let Some((_, change)) = self.enclosing.pop_if(|(dir, _)| !path.is_within(dir)) {
+            self.timeless.push(change);
+        }
+    }
+
+    /// Removes changes of an mtime that does not count from the plan; returns their paths.
+    pub(super) fn drop_from(mut self, changes: &mut Changes) -> Vec<TreePath> {
+        let enclosing = self.enclosing.drain(..).map(|(_, change)| change);
+        self.timeless.extend(enclosing);
+        if self.timeless.is_empty() {
+            return Vec::new();
+        }
+
+        self.timeless.sort_unstable();
+        let mut paths = Vec::with_capacity(self.timeless.len());
+        let mut kept = Changes::default();
+        for (place, change) in changes.iter().enumerate() {
+            match self.timeless.binary_search(&place) {
+                Ok(_) => paths.push(change.path),
+                Err(_) => kept.push(change),
+            }
+        }
+
+        *changes = kept;
+        paths
+    }
+}
