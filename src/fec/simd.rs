@@ -68,17 +68,17 @@ impl Simd {
         by: &[[u8; S]; D],
     ) {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX-512F.
-            #[cfg(target_arch = "x86_64")]
             Extension::GfniAvx512 => unsafe { x86::gfni_avx512(to, from, by) },
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: `available` returns this kernel only if the processor has GFNI and AVX2.
-            #[cfg(target_arch = "x86_64")]
             Extension::GfniAvx2 => unsafe { x86::gfni_avx2(to, from, by) },
-            // SAFETY: `available` returns this kernel only if the processor has AVX2.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: `available` returns this kernel only if the processor has AVX2.
             Extension::Avx2 => unsafe { x86::avx2(to, from, by) },
-            // SAFETY: NEON is part of every aarch64 target that has a standard library.
             #[cfg(target_arch = "aarch64")]
+            // SAFETY: NEON is part of every aarch64 target that has a standard library.
             Extension::Neon => unsafe { arm::neon(to, from, by) },
         }
     }
