@@ -14,7 +14,7 @@ use super::setup::NetworkSetup;
 use crate::id::{HostName, InstanceId};
 use crate::keys::HostKey;
 use crate::proto::members::Trust;
-use crate::proto::receiver::{self, HostSetup, Receiver};
+use crate::proto::receiver::{self, HostSetup, HostTrees, Receiver, SessionHost};
 use crate::proto::sender::{
     self, CommitRules, CompareRules, DatagramSizes, KeyRules, RateLimits, ReleaseGrant, Sender,
     SenderNotice, SenderSetup, TargetRules,
@@ -467,28 +467,32 @@ impl Network {
         let machine = slot.machine.insert(Receiver::new(
             self.now,
             HostSetup {
-                name: name(host),
-                trees: vec![slot.disk.state()],
-                takes: if self.setup.granted {
-                    [super::disk::tree()].into()
-                } else {
-                    Default::default()
+                host: SessionHost {
+                    name: name(host),
+                    key,
+                    patience: self.setup.patience,
+                    window: 4 << 20,
                 },
-                gives: if self.setup.pulled {
-                    [super::disk::tree()].into()
-                } else {
-                    Default::default()
+                trees: HostTrees {
+                    states: vec![slot.disk.state()],
+                    takes: if self.setup.granted {
+                        [super::disk::tree()].into()
+                    } else {
+                        Default::default()
+                    },
+                    gives: if self.setup.pulled {
+                        [super::disk::tree()].into()
+                    } else {
+                        Default::default()
+                    },
+                    tombstones: slot.disk.tombstones.clone(),
+                    shown: BTreeMap::new(),
+                    headers: slot.disk.headers(),
                 },
-                tombstones: slot.disk.tombstones.clone(),
-                key,
-                shown: BTreeMap::new(),
-                headers: slot.disk.headers(),
                 trust: Trust::Proven,
                 seed,
                 datagram: self.setup.datagram,
                 room: 0,
-                patience: self.setup.patience,
-                window: 4 << 20,
             },
         ));
 

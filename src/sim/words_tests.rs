@@ -1,7 +1,6 @@
 //! Accepted sources of messages: a sender serves its targets at their addresses by their own
 //! requests, and a host accepts its sender only from the sender's address.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use crate::manifest::Intent;
 use crate::proto::control::Control;
 use crate::proto::freshness::Nonces;
 use crate::proto::members::Trust;
-use crate::proto::receiver::{HostSetup, Receiver};
+use crate::proto::receiver::{HostSetup, HostTrees, Receiver, SessionHost};
 use crate::proto::sender::{
     CommitRules, CompareRules, DatagramSizes, KeyRules, RateLimits, Sender, SenderNotice,
     SenderReply, SenderRequest, SenderSetup, TargetRules,
@@ -316,20 +315,20 @@ fn receiver(now: Moment, offer: &SimOffer, running: Option<Serial>) -> Receiver 
     };
 
     let setup = HostSetup {
-        name: name("web1"),
-        trees: vec![tree],
-        takes: BTreeSet::new(),
-        gives: BTreeSet::new(),
-        shown: Default::default(),
-        headers: Default::default(),
+        host: SessionHost {
+            name: name("web1"),
+            key: HostKey::new([1; 32], 1),
+            patience: Duration::from_secs(30),
+            window: 1 << 20,
+        },
+        trees: HostTrees {
+            states: vec![tree],
+            ..HostTrees::default()
+        },
         trust: Trust::Proven,
-        tombstones: Vec::new(),
-        key: HostKey::new([1; 32], 1),
         seed: 1,
         datagram: 1472,
         room: 0,
-        patience: Duration::from_secs(30),
-        window: 1 << 20,
     };
 
     Receiver::new(now, setup)

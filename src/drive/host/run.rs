@@ -21,7 +21,7 @@ use crate::keys::GroupKey;
 use crate::manifest::Release;
 use crate::outcome::MemberInfo;
 use crate::proto::members::Trust;
-use crate::proto::receiver::{DiskReply, HostSetup, Receiver};
+use crate::proto::receiver::{DiskReply, HostSetup, HostTrees, Receiver, SessionHost};
 use crate::units::Moment;
 use crate::wire::message::{Pull, TreeState};
 use crate::wire::seal::OpenError;
@@ -88,27 +88,33 @@ impl HostLoop {
         };
 
         let answers = QueryAnswers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
-        let setup = HostSetup {
-            name: host.name.clone(),
-            trees: host.states(),
+        let trees = HostTrees {
+            states: host.states(),
             takes: trees_where(&host, |m| m.catch_up.takes()),
             gives: trees_where(&host, |m| m.catch_up.gives(sealed)),
             tombstones: host.tombstones(),
-            key,
             shown: host.shown(),
             headers: host.headers(),
+        };
+
+        let setup = HostSetup {
+            host: SessionHost {
+                name: host.name.clone(),
+                key,
+                patience: SENDER_TIMEOUT,
+                window,
+            },
+            trees,
             trust,
             seed: clock::seed(),
             datagram: endpoint.datagram(),
             room: endpoint.room(),
-            patience: SENDER_TIMEOUT,
-            window,
         };
 
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
         let waker = endpoint.waker();
-        let instance = setup.key.instance();
+        let instance = setup.host.key.instance();
         let handle = HostHandle::new(command_to, waker, instance, Arc::clone(&host));
 
         let drift_schedule = DriftSchedule::new(clock.now(), host.trees.iter());

@@ -124,10 +124,10 @@ impl Sessions {
     ) -> Option<(ReasonText, Verdict)> {
         let holder = self.holder(now, tree, id)?;
         let name = holder.describe();
-        let silent = if holder.is_fresh(now) {
-            holder.silent(now)
+        let silent = if holder.sender().is_fresh(now) {
+            holder.sender().silent(now)
         } else {
-            holder.age(now)
+            holder.sender().age(now)
         };
 
         Some((name, self.contenders.verdict(now, id, silent)))
@@ -140,9 +140,11 @@ impl Sessions {
     /// every sender.
     fn holder(&self, now: Moment, tree: &TreeName, id: SessionId) -> Option<&Session> {
         // Audits always give way, and a catch-up session gives way until its commit starts.
-        let gives_way = |s: &Session| s.is_granted() || s.is_audit() || !s.may_be_there(now);
-        let holds =
-            |s: &Session| !gives_way(s) && s.holds_the_tree() && s.silent(now) < GIVE_WAY_SILENCE;
+        let gives_way =
+            |s: &Session| s.is_granted() || s.is_audit() || !s.sender().may_be_there(now);
+        let holds = |s: &Session| {
+            !gives_way(s) && s.holds_the_tree() && s.sender().silent(now) < GIVE_WAY_SILENCE
+        };
 
         self.iter()
             .filter(|s| s.id() != id && s.tree() == tree && s.is_authenticated())
@@ -153,7 +155,7 @@ impl Sessions {
     /// pending and verified ones do not.
     pub(super) fn make_room_for_offer(&mut self, now: Moment, from: IpAddr) -> bool {
         let is_unproven = |s: &Session| !s.is_authenticated() && !s.has_closed();
-        let is_from = |s: &Session| s.sender_address().ip() == from;
+        let is_from = |s: &Session| s.sender().address().ip() == from;
 
         let unproven = self.iter().filter(|s| is_unproven(s)).count();
         let of_address = self.iter().filter(|s| is_unproven(s) && is_from(s)).count();
@@ -166,7 +168,7 @@ impl Sessions {
             .iter_mut()
             .filter(|s| is_unproven(s) && s.is_over())
             .filter(|s| !same_address || is_from(s))
-            .max_by_key(|s| s.silent(now));
+            .max_by_key(|s| s.sender().silent(now));
 
         oldest.map(Session::give_way).is_some()
     }
@@ -179,11 +181,12 @@ impl Sessions {
             return true;
         }
 
-        let is_idle = |s: &Session| !s.is_ordering() && (s.is_over() || !s.may_be_there(now));
+        let is_idle =
+            |s: &Session| !s.is_ordering() && (s.is_over() || !s.sender().may_be_there(now));
         let oldest = self
             .iter_mut()
             .filter(|s| is_proven(s) && is_idle(s))
-            .max_by_key(|s| s.silent(now));
+            .max_by_key(|s| s.sender().silent(now));
 
         oldest.map(Session::give_way).is_some()
     }
@@ -202,7 +205,7 @@ impl Sessions {
         // one is heard again.
         if let Some(other) = self
             .holder(now, &tree, id)
-            .filter(|other| other.is_ordering() || other.is_fresh(now))
+            .filter(|other| other.is_ordering() || other.sender().is_fresh(now))
         {
             return Err(OfferRefusal {
                 why: session::busy_with(&other.describe()),
@@ -230,7 +233,7 @@ impl Sessions {
 
         // Audits run one after the other.
         for other in others.filter(|s| !(audit && s.is_audit())) {
-            if other.is_authenticated() && other.is_ghost(now) {
+            if other.is_authenticated() && other.sender().is_ghost(now) {
                 self.ghosts.push_back(other.id());
             }
             other.give_way_to(now, &name);

@@ -8,16 +8,14 @@ use crate::proto::control::Control;
 use crate::proto::receiver::buffer::BlockPart;
 use crate::proto::receiver::disk::{Ask, ReasonText};
 use crate::proto::receiver::generations::{Delivery, Due, Generations};
+use crate::proto::receiver::notice::HostNotice;
 use crate::proto::{Dest, RangeSet, backoff, complaint_interval};
 use crate::units::Moment;
-use crate::wire::message::{MAX_RANGES, Nack, Ranges, WantList};
+use crate::wire::message::{Nack, Ranges, WantList};
 use crate::wire::{HostStage, Message, Symbol};
 
 /// Largest number of ranges in one list of wants; finer lists are coarsened.
 const MAX_WANT_RANGES: usize = 16 * 1024;
-/// Largest number of ranges in one message: small enough for cheap retransmission, large enough
-/// to fit most lists into one message.
-const MAX_MESSAGE_RANGES: usize = MAX_RANGES / 4;
 /// Time without any data after which outstanding wants are requested again.
 const IDLE_RETRY_AFTER: Duration = Duration::from_millis(1000);
 /// Time without useful data after which outstanding wants are requested again.
@@ -46,6 +44,8 @@ pub(super) struct Fetch {
     data_at: Moment,
     /// Time of the last request for wants.
     requested_at: Moment,
+    /// The sender's pass over the hosts.
+    pass: u32,
 }
 
 impl Fetch {
@@ -59,6 +59,7 @@ impl Fetch {
             received: 0,
             data_at: now,
             requested_at: now,
+            pass: 0,
         }
     }
 
@@ -85,6 +86,13 @@ impl Fetch {
     /// Records that all generations below `sent` were sent in full.
     pub(super) fn on_sent(&mut self, sent: Generation) {
         self.generations.on_sent(sent);
+    }
+
+    /// Handles the sender's pass over the hosts. Returns true for a new one.
+    pub(super) fn on_pass(&mut self, pass: u32) -> bool {
+        let new = pass > self.pass;
+        self.pass = self.pass.max(pass);
+        new
     }
 
     /// Adds a symbol. Returns the generation once complete.
@@ -174,31 +182,19 @@ impl Session {
 
     /// Queues the messages that request the outstanding wants.
     fn send_wants(&mut self, due: Moment) {
-        self.outbox.remove_if(|m| matches!(m, Message::Want(_)));
         self.fetch.requested_at = due;
 
-        let seen = self.measurements.seen();
-        let fetch = self.summary.map(|summary| summary.fetch);
-        let ranges: Vec<_> = self.fetch.wants.cover(MAX_WANT_RANGES).iter().collect();
+        let want = WantList {
+            session: self.id,
+            number: 0,
+            ranges: Ranges(self.fetch.wants.cover(MAX_WANT_RANGES).iter().collect()),
+            more: false,
+            seen: self.intake.seen(),
+            fetch: self.state.fetch_bytes(),
+        };
 
-        let mut chunks = ranges.chunks(MAX_MESSAGE_RANGES).peekable();
-        while let Some(chunk) = chunks.next() {
-            let number = self.outbox.next_number();
-            let want = Message::Want(WantList {
-                session: self.id,
-                number,
-                ranges: Ranges(chunk.to_vec()),
-                more: chunks.peek().is_some(),
-                seen,
-                fetch,
-            });
-
-            // A want implies the stage, so it goes first. It counts only from a host known to the
-            // sender, and a catch-up sender starts with none.
-            let may_come_first = !self.orders.is_granted() || self.outbox.has_sent();
-            let is_later = |m: &Message| may_come_first && matches!(m, Message::State(_));
-            self.outbox.push_before(is_later, number, want, due);
-        }
+        self.messages
+            .queue_wants(due, &want, self.orders.is_granted());
     }
 
     /// Handles the disk's reply to a delivered payload.
@@ -234,12 +230,22 @@ impl Session {
             self.fetch.generations.reset();
 
             // Requests of other hosts fulfilled these wants before this host's turn.
-            self.outbox.remove_if(|m| matches!(m, Message::Want(_)));
-            self.ask(match self.stage {
+            self.messages.drop_wants();
+            self.ask(match self.state.stage() {
                 HostStage::Fetching => Ask::Explore,
                 _ => Ask::Finish,
             });
         }
+    }
+
+    /// Reports invalid data and restricts the sources.
+    fn on_invalid_data(&mut self) {
+        let sources = self.intake.restrict(self.sender.address());
+        self.effects.notify(HostNotice::Damaged {
+            tree: self.tree().clone(),
+            serial: self.release.header().serial,
+            sources,
+        });
     }
 
     /// Handles blocks read back from disk.
@@ -261,7 +267,7 @@ impl Session {
         }
 
         let read_from = self.read_back_from();
-        let hosts = self.hosts;
+        let hosts = self.sender.hosts();
         let rng = &mut self.rng;
         let delay = || backoff(hosts, rng.f64());
         let Due { missing, readbacks } =
@@ -276,7 +282,7 @@ impl Session {
         if !missing.is_empty() {
             let nack = Nack {
                 session: self.id,
-                seen: self.measurements.seen(),
+                seen: self.intake.seen(),
                 missing,
             };
             control.send(Dest::Host(self.sender.address()), &Message::Nack(nack));
@@ -293,14 +299,14 @@ impl Session {
     /// A slow disk would reply too late.
     fn read_back_from(&self) -> Option<Ordinal> {
         let may_read =
-            self.stage == HostStage::Staging && self.fetch.delivering <= SLOW_DISK_PAYLOADS;
+            self.state.stage() == HostStage::Staging && self.fetch.delivering <= SLOW_DISK_PAYLOADS;
 
         may_read.then_some(Ordinal(self.release.header().root.nodes))
     }
 
     /// Returns the time to repeat the outstanding wants, once the last request is acknowledged.
     fn retry_at(&self) -> Option<Moment> {
-        self.outbox.is_empty().then(|| self.fetch.retry_at())
+        self.messages.is_empty().then(|| self.fetch.retry_at())
     }
 
     /// Returns the due time of the next [`Session::repair`].

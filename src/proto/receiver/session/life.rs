@@ -8,50 +8,103 @@ use crate::units::Moment;
 const GOODBYE_DELAY: Duration = Duration::from_millis(1500);
 
 /// Liveness of a session.
-#[derive(Debug, Default)]
-pub(super) struct Life {
-    /// End of the session after a goodbye, unless the sender is heard again.
-    close_at: Option<Moment>,
-    /// A goodbye was heard: after the end of this session another sender may have the tree.
-    goodbye_heard: bool,
-    /// The session is over, apart from pending replies of the disk.
-    closed: bool,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Life {
+    /// The sender never said goodbye.
+    #[default]
+    Open,
+    /// After a goodbye: the session ends at this time, unless the sender is heard again.
+    Closing(Moment),
+    /// The sender was heard again after a goodbye.
+    Reopened,
+    /// Over, apart from pending replies of the disk. Nothing is sent after the deadline of a
+    /// goodbye.
+    Closed(Option<Moment>),
 }
 
 impl Life {
-    /// Handles an unauthenticated goodbye of the sender.
+    /// Handles an unauthenticated goodbye of the sender. The first deadline counts.
     pub(super) fn on_goodbye(&mut self, now: Moment) {
-        self.goodbye_heard = true;
-        self.close_at.get_or_insert(now + GOODBYE_DELAY);
+        let deadline = now + GOODBYE_DELAY;
+        *self = match *self {
+            Life::Open | Life::Reopened => Life::Closing(deadline),
+            Life::Closing(at) => Life::Closing(at),
+            Life::Closed(at) => Life::Closed(at.or(Some(deadline))),
+        };
     }
 
     /// Handles any other status: a sender heard again is present, so the goodbye was forged.
     pub(super) fn on_status(&mut self) {
-        self.close_at = None;
+        *self = match *self {
+            Life::Closing(_) => Life::Reopened,
+            Life::Closed(_) => Life::Closed(None),
+            life => life,
+        };
     }
 
     /// Closes the session. Returns false if already closed.
     pub(super) fn close(&mut self) -> bool {
-        !std::mem::replace(&mut self.closed, true)
+        if self.is_closed() {
+            return false;
+        }
+
+        *self = Life::Closed(self.close_at());
+        true
     }
 
     /// Returns true if the session is closed.
     pub(super) fn is_closed(&self) -> bool {
-        self.closed
+        matches!(self, Life::Closed(_))
     }
 
     /// Returns true if the last status was a goodbye.
     pub(super) fn is_closing(&self) -> bool {
-        self.close_at.is_some()
+        self.close_at().is_some()
     }
 
-    /// Returns true if a goodbye was ever heard.
-    pub(super) fn was_goodbye_heard(&self) -> bool {
-        self.goodbye_heard
+    /// Returns true if the session is not closed and no goodbye was ever heard. After a goodbye
+    /// another sender may have the tree.
+    pub(super) fn is_untouched(&self) -> bool {
+        *self == Life::Open
     }
 
-    /// Returns the end of the session after a goodbye.
+    /// Returns the deadline of the last goodbye.
     pub(super) fn close_at(&self) -> Option<Moment> {
-        self.close_at
+        match *self {
+            Life::Closing(at) => Some(at),
+            Life::Closed(at) => at,
+            Life::Open | Life::Reopened => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goodbye_has_one_deadline_until_the_sender_is_heard_again() {
+        let first = Moment(1) + GOODBYE_DELAY;
+        let mut life = Life::default();
+        life.on_status();
+        assert!(life.is_untouched() && !life.is_closing());
+
+        life.on_goodbye(Moment(1));
+        life.on_goodbye(Moment(2));
+        assert_eq!(life, Life::Closing(first));
+        assert!(!life.is_untouched());
+
+        life.on_status();
+        assert_eq!(life.close_at(), None);
+        assert!(!life.is_untouched(), "a goodbye was heard");
+
+        life.on_goodbye(Moment(1));
+        assert!(life.close() && !life.close());
+        assert_eq!(life.close_at(), Some(first));
+        life.on_status();
+        assert_eq!(life.close_at(), None);
+        life.on_goodbye(Moment(1));
+        assert_eq!(life.close_at(), Some(first));
+        assert!(life.is_closed());
     }
 }

@@ -47,15 +47,9 @@ impl Session {
         self.orders.is_granted()
     }
 
-    /// Returns true if the stage is final, apart from a revert of the commit.
-    pub fn is_over(&self) -> bool {
-        self.stage >= HostStage::Committed || (self.audit && self.stage >= HostStage::Staging)
-    }
-
     /// Returns true if the release is in place and the sender may still revert it.
     pub fn may_go_back(&self) -> bool {
-        let in_place = matches!(self.stage, HostStage::Committed | HostStage::Unhealthy);
-        !self.life.is_closed() && in_place
+        !self.life.is_closed() && self.state.is_in_place()
     }
 
     /// Returns true if an order is in progress on the disk.
@@ -65,9 +59,8 @@ impl Session {
 
     /// Returns true if the sender has not acknowledged the outcome of its order.
     pub fn is_unheard(&self) -> bool {
-        let answered = self.stage >= HostStage::Committed && self.stage != HostStage::Refused;
         let ended = self.life.is_closed() || self.life.is_closing();
-        answered && !ended && !self.outbox.is_empty()
+        self.state.is_outcome() && !ended && !self.messages.is_empty()
     }
 
     /// Handles an order.
@@ -80,15 +73,15 @@ impl Session {
             return;
         }
 
-        let Some(order) = signed.for_host(&self.name) else {
+        let Some(order) = signed.for_host(self.state.name()) else {
             return;
         };
 
+        let stage = self.state.stage();
         let fits = match order.kind {
-            OrderKind::Prepare => self.stage == HostStage::Ready && self.proof.may_order(),
+            OrderKind::Prepare => stage == HostStage::Ready && self.sender.may_order(),
             OrderKind::Commit => {
-                matches!(self.stage, HostStage::Ready | HostStage::Prepared)
-                    && self.proof.may_order()
+                matches!(stage, HostStage::Ready | HostStage::Prepared) && self.sender.may_order()
             }
             OrderKind::Abort => !self.is_over(),
             OrderKind::Revert => !self.is_over() || self.may_go_back(),
@@ -128,12 +121,7 @@ impl Session {
             Ordered::Vetoed(why) => self.refuse(now, why),
             Ordered::Committed { serial, checks } => self.on_committed(now, serial, checks),
             Ordered::Reverted(text) => {
-                // On the host that caused the revert, the cause stays visible.
-                let cause = self.text.take();
-                let text = match cause.filter(|_| self.stage == HostStage::Unhealthy) {
-                    Some(cause) => format!("{text}, for the {cause}"),
-                    None => text,
-                };
+                let text = self.state.with_cause(text);
                 self.end(now, HostStage::Reverted, text);
             }
             Ordered::Stuck(why) => self.end(now, HostStage::Stuck, why),
@@ -142,14 +130,14 @@ impl Session {
             }
             Ordered::Failed(why) => self.end(now, HostStage::Failed, why),
             Ordered::Torn(why) => {
-                self.torn = true;
+                self.state.mark_torn();
                 self.end(now, HostStage::Failed, why);
             }
         }
     }
 
     fn on_invalid_order(&mut self, now: Moment) {
-        if self.is_granted() && self.stage < HostStage::Checking {
+        if self.is_granted() && self.state.stage() < HostStage::Checking {
             self.end(now, HostStage::Failed, "the commit order is invalid".into());
         } else if let Some(next) = self.orders.next.take() {
             self.on_order(next);
@@ -157,8 +145,8 @@ impl Session {
     }
 
     fn on_committed(&mut self, now: Moment, serial: Serial, checks: bool) {
-        self.serial = serial;
-        self.outbox.clear();
+        self.state.set_serial(serial);
+        self.messages.clear();
 
         if checks {
             self.enter(now, HostStage::Checking);
