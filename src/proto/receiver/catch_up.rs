@@ -10,37 +10,23 @@
 //! same release ask the same member, which shows the header and serves the release to all of them
 //! at once.
 
+mod candidate;
+mod missing;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use sha2::{Digest, Sha256};
+pub use candidate::Candidate;
+use missing::MissingRelease;
 
 use super::tombstones::Tombstones;
-use crate::id::{InstanceId, Serial, TreeName};
+use crate::id::{InstanceId, TreeName};
 use crate::manifest::{Release, ReleaseId};
 use crate::proto::members::Table;
-use crate::units::{Moment, WallTime};
+use crate::units::Moment;
 use crate::wire::message::{Pull, TreeState};
 
-/// Wait before the first request for a release: its sender may be about to offer it.
-const FIRST_REQUEST_DELAY: Duration = Duration::from_millis(1000);
-/// Time for a requested member to offer the release.
-const OFFER_TIMEOUT: Duration = Duration::from_secs(3);
-/// Time for a requested member to show the header.
-const HEADER_TIMEOUT: Duration = Duration::from_millis(500);
-/// Time for which a verified header waits for the header of a newer release.
-const NEWER_HEADER_WAIT: Duration = Duration::from_millis(100);
-/// Initial pause after all members were asked without success; doubles each time.
-const ROUND_PAUSE: Duration = Duration::from_secs(5);
-/// Longest pause between two rounds of requests.
-const MAX_ROUND_PAUSE: Duration = Duration::from_secs(120);
-/// Unsuccessful requests for one release before other releases get their turn.
-const MAX_FAILED_REQUESTS: u32 = 4;
-
-/// Wait before the first request for a release that members claim was reverted, pending proof.
-const DOUBTED_REQUEST_DELAY: Duration = Duration::from_secs(5);
 /// Largest number of releases per tree with a pending header request, apart from resting ones.
 const MAX_PENDING_HEADERS: usize = 16;
 /// Largest number of releases per tree with a verified header; the newest are kept.
@@ -62,81 +48,6 @@ pub(super) struct MissingReleases {
     /// Releases that target other hosts.
     unfit: BTreeMap<TreeName, BTreeSet<ReleaseId>>,
     rng: fastrand::Rng,
-}
-
-/// A claimed release. Of two with the same serial the later one is greater.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Candidate {
-    serial: Serial,
-    created: Option<WallTime>,
-    release: ReleaseId,
-}
-
-impl Candidate {
-    /// Describes an offered release.
-    pub(super) fn of(release: &Release) -> Self {
-        let header = release.header();
-        Self {
-            serial: header.serial,
-            created: Some(header.created),
-            release: release.id(),
-        }
-    }
-
-    /// Returns true if the claim matches `release`.
-    fn matches(&self, release: &Release) -> bool {
-        let actual = Self::of(release);
-        *self
-            == Self {
-                created: self.created.and(actual.created),
-                ..actual
-            }
-    }
-
-    /// Describes the release in a host's beacon.
-    fn in_beacon(state: &TreeState) -> Option<Self> {
-        Some(Self {
-            serial: state.running?,
-            created: state.created,
-            release: state.release?,
-        })
-    }
-}
-
-/// One missing release.
-#[derive(Debug)]
-struct MissingRelease {
-    candidate: Candidate,
-    /// Local serial at the time the release was found missing.
-    have: Option<Serial>,
-    /// Members asked in the current round.
-    asked: BTreeSet<InstanceId>,
-    /// Member asked last.
-    last_asked: Option<InstanceId>,
-    /// Members that brought no release on the way to this one; asked after all others.
-    unhelpful: BTreeSet<InstanceId>,
-    /// Due time of the next request.
-    due: Moment,
-    /// Pause after the current round.
-    pause: Duration,
-    /// All members were asked without success.
-    exhausted: bool,
-    header: HeaderState,
-    /// End of the wait for an offer.
-    awaited: Option<Moment>,
-    /// Unsuccessful requests while other releases waited for their turn.
-    failed: u32,
-}
-
-/// Verification state of a release header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum HeaderState {
-    /// Not received yet, or only with an invalid signature.
-    Unseen,
-    /// The signature check is pending.
-    Checking,
-    /// Signed by an authorized key.
-    Verified,
 }
 
 impl MissingReleases {
@@ -234,28 +145,19 @@ impl MissingReleases {
                     .entry((state.tree.clone(), candidate))
                     .or_insert_with(fresh);
 
-                if open.have != state.running {
-                    // The preceding release has arrived, so the next one follows at once.
-                    *open = MissingRelease {
-                        due: now,
-                        header: open.header,
-                        unhelpful: open.unhelpful_members(),
-                        ..fresh()
-                    };
-                }
+                open.follow(now, fresh());
 
                 if busy(&state.tree) {
-                    // If the session ends without the release, ask another member.
-                    open.due = open.due.max(now + FIRST_REQUEST_DELAY);
-                    open.awaited = None;
-                } else if open.is_verified()
-                    && let Some(until) = awaited.filter(|until| *until > open.due)
-                {
-                    open.due = until;
-                } else if open.due <= now
+                    open.wait_for_session(now);
+                    continue;
+                }
+
+                let waits = awaited.is_some_and(|until| open.wait_for_offer(until));
+                if !waits
+                    && open.due() <= now
                     && let Some(pull) = open.ask(now, state, me, members, jitter)
                 {
-                    awaited = open.awaited.or(awaited);
+                    awaited = open.awaited(now).or(awaited);
                     out.push(pull);
                 }
             }
@@ -277,58 +179,36 @@ impl MissingReleases {
         self.open
             .iter()
             .filter(|((of, _), _)| of == tree)
-            .filter_map(|(_, open)| open.awaited.filter(|until| *until > now))
+            .filter_map(|(_, open)| open.awaited(now))
             .max()
     }
 
     /// Returns true if the header of `release` is requested.
     pub(super) fn is_requested(&self, release: ReleaseId) -> bool {
-        self.open
-            .values()
-            .any(|open| open.candidate.release == release && open.header == HeaderState::Unseen)
+        self.open.values().any(|open| open.requests(release))
     }
 
     /// Handles the header of `release`. Returns true if its signature is to be checked.
     pub(super) fn on_header(&mut self, release: &Release) -> bool {
         let tree = &release.header().tree;
-        let open = self
-            .open
+        self.open
             .iter_mut()
-            .filter(|((of, candidate), _)| of == tree && candidate.matches(release));
-        let unseen = open
-            .map(|(_, open)| open)
-            .filter(|open| open.header == HeaderState::Unseen);
-        unseen
-            .map(|open| open.header = HeaderState::Checking)
-            .count()
-            > 0
+            .filter(|((of, _), _)| of == tree)
+            .map(|(_, open)| open.on_header(release))
+            .fold(false, |any, takes| any | takes)
     }
 
     /// Handles the result of a header's signature check.
     pub(super) fn on_header_checked(&mut self, now: Moment, release: ReleaseId, holds: bool) {
         let jitter = self.rng.f64();
-        let checking = |open: &&mut MissingRelease| {
-            open.candidate.release == release && open.header == HeaderState::Checking
-        };
-
-        for open in self.open.values_mut().filter(checking) {
-            if !holds {
-                // Another member may send a valid header.
-                open.header = HeaderState::Unseen;
-                continue;
-            }
-            open.header = HeaderState::Verified;
-            open.asked.clear();
-            open.last_asked = None;
-            open.exhausted = false;
-            open.pause = ROUND_PAUSE;
-            open.due = now + NEWER_HEADER_WAIT.mul_f64(1.0 + jitter);
+        for open in self.open.values_mut() {
+            open.on_header_checked(now, release, holds, jitter);
         }
     }
 
     /// Returns the due time of the next request.
     pub(super) fn timeout(&self) -> Option<Moment> {
-        self.open.values().map(|open| open.due).min()
+        self.open.values().map(MissingRelease::due).min()
     }
 
     /// Returns the releases to pursue for a tree, newest first, or its own release if the tree
@@ -374,7 +254,7 @@ impl MissingReleases {
             .partition(|(other, _)| open(other).is_some_and(MissingRelease::is_verified));
         let (exhausted, mut pursued): (Vec<_>, Vec<_>) = unseen
             .into_iter()
-            .partition(|(other, _)| open(other).is_some_and(|open| open.exhausted));
+            .partition(|(other, _)| open(other).is_some_and(MissingRelease::is_exhausted));
         pursued.sort_by_key(|(other, since)| (*since, Reverse(*other)));
 
         pursued.truncate(MAX_PENDING_HEADERS);
@@ -387,151 +267,6 @@ impl MissingReleases {
             .map(|(other, _)| (other, doubted.contains(&other.release)))
             .collect()
     }
-}
-
-impl MissingRelease {
-    fn new(now: Moment, candidate: Candidate, own: &TreeState, jitter: f64, doubted: bool) -> Self {
-        let wait = if doubted {
-            DOUBTED_REQUEST_DELAY
-        } else {
-            FIRST_REQUEST_DELAY
-        };
-
-        // The header of the host's own release, under repair, is known.
-        let is_own = own.release == Some(candidate.release);
-
-        Self {
-            candidate,
-            have: own.running,
-            asked: BTreeSet::new(),
-            last_asked: None,
-            unhelpful: BTreeSet::new(),
-            due: now + wait.mul_f64(1.0 + jitter / 4.0),
-            pause: ROUND_PAUSE,
-            exhausted: false,
-            header: if is_own {
-                HeaderState::Verified
-            } else {
-                HeaderState::Unseen
-            },
-            awaited: None,
-            failed: 0,
-        }
-    }
-
-    fn is_verified(&self) -> bool {
-        self.header == HeaderState::Verified
-    }
-
-    /// Returns the members to ask last for the next release on the way to this one.
-    ///
-    /// A member may lack content of older releases, and each request to it costs seconds.
-    fn unhelpful_members(&mut self) -> BTreeSet<InstanceId> {
-        let mut unhelpful = std::mem::take(&mut self.unhelpful);
-        if self.is_verified() {
-            unhelpful.append(&mut self.asked);
-        }
-
-        // The member asked last brought the release that has just arrived.
-        if let Some(helpful) = self.last_asked {
-            unhelpful.remove(&helpful);
-        }
-
-        unhelpful
-    }
-
-    /// Requests the header, or the release once its header is verified, from the next member.
-    fn ask(
-        &mut self,
-        now: Moment,
-        own: &TreeState,
-        me: InstanceId,
-        members: &Table,
-        jitter: f64,
-    ) -> Option<(SocketAddr, Pull)> {
-        if self.failed >= MAX_FAILED_REQUESTS {
-            // The claims may be false: let an older release with a real holder have its turn.
-            self.failed = 0;
-            self.awaited = None;
-            self.due = now + ROUND_PAUSE.mul_f64(0.75 + jitter / 2.0);
-            return None;
-        }
-
-        let release = self.candidate.release;
-        let has = |t: &TreeState| {
-            t.tree == own.tree
-                && Candidate::in_beacon(t) == Some(self.candidate)
-                && t.unhealthy != Some(true)
-        };
-
-        let left: Vec<_> = members
-            .candidates()
-            .filter(|(id, m)| **id != me && m.hello.trees.iter().any(has))
-            .filter(|(id, _)| !self.asked.contains(*id))
-            .collect();
-        let (unhelpful, helpful): (Vec<_>, Vec<_>) = left
-            .into_iter()
-            .partition(|(id, _)| self.unhelpful.contains(*id));
-        let left = if helpful.is_empty() {
-            unhelpful
-        } else {
-            helpful
-        }
-        .into_iter();
-
-        // Alternate between three orders, because each can be gamed: by choosing ids, by answering
-        // early, or by claiming many ids.
-        let next = match self.asked.len() % 3 {
-            0 => left.min_by_key(|(id, _)| rank(release, **id)),
-            1 => left.min_by_key(|(id, m)| (m.since, rank(release, **id))),
-            _ => {
-                let of_address: BTreeMap<IpAddr, _> =
-                    left.map(|member| (member.1.address.ip(), member)).collect();
-                let at = (jitter * of_address.len() as f64) as usize;
-                of_address.into_values().nth(at)
-            }
-        };
-
-        self.exhausted = next.is_none();
-        let Some((&id, member)) = next else {
-            self.asked.clear();
-            self.awaited = None;
-            self.due = now + self.pause.mul_f64(0.75 + jitter / 2.0);
-            self.pause = (self.pause * 2).min(MAX_ROUND_PAUSE);
-            return None;
-        };
-
-        self.asked.insert(id);
-        self.last_asked = Some(id);
-        let verified = self.is_verified();
-        self.due = now
-            + if verified {
-                OFFER_TIMEOUT
-            } else {
-                HEADER_TIMEOUT
-            };
-        self.awaited = verified.then_some(self.due);
-        self.failed += u32::from(verified);
-        let pull = Pull {
-            tree: own.tree.clone(),
-            release,
-            have: own.running.unwrap_or_default(),
-            base: own.base,
-            host: None,
-            header: (!verified).then_some(true),
-        };
-
-        Some((member.address, pull))
-    }
-}
-
-/// Position of a member in the order in which hosts ask for a release.
-fn rank(release: ReleaseId, member: InstanceId) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(release.0.0)
-        .chain_update(member.0.to_be_bytes())
-        .finalize()
-        .into()
 }
 
 #[cfg(test)]

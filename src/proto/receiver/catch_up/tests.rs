@@ -1,11 +1,13 @@
 //! Tests of catching up: offers, requests, retries and claims without proof.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::*;
-use crate::id::{HostName, SessionId};
+use crate::id::{HostName, Serial, SessionId};
 use crate::manifest::Header;
 use crate::manifest::header::tests::a_header;
+use crate::units::WallTime;
 use crate::wire::message::{Hello, Order, OrderKind, SignedOrder};
 
 fn at(ms: u64) -> Moment {
