@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::args::{DeployArgs, SessionArgs};
 use super::{network, sign};
 use crate::config::NetworkConfig;
-use crate::drive::deploy::source::Unmounted;
-use crate::drive::deploy::{self, Interrupt};
+use crate::drive::deploy::source::{SourceScan, Unmounted};
+use crate::drive::deploy::{self, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
 use crate::keys::{self, AuthorizedKeys, Signer};
 use crate::outcome::{Observer, Outcome, Purpose};
 use crate::report::Report;
@@ -140,6 +140,7 @@ fn run_engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<O
     deploy::run(
         links,
         engine_options(options, signer)?,
+        ReleaseOrigin::Scan,
         &interrupt,
         observer,
     )
@@ -149,18 +150,25 @@ fn run_engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<O
 pub(super) fn engine_options(
     options: &SessionOptions,
     signer: Arc<dyn Signer>,
-) -> Result<deploy::DeployOptions> {
+) -> Result<DeployOptions> {
     let spec = options.spec.clone();
     let name = network::host_name()?;
-    Ok(deploy::DeployOptions {
+    let keys = ReleaseKeys {
+        signer,
+        authorized: Some(Arc::clone(&options.authorized)),
+    };
+
+    Ok(DeployOptions {
         only: options.only.clone(),
-        checksum: options.checksum,
         recheck: options.recheck,
         strict: options.strict,
         cache: options.cache.clone(),
-        unmounted: options.unmounted,
-        authorized: Some(Arc::clone(&options.authorized)),
-        ..deploy::DeployOptions::new(spec, options.purpose, signer, name, options.timeout)
+        scan: SourceScan {
+            checksum: options.checksum,
+            unmounted: options.unmounted,
+            ..SourceScan::default()
+        },
+        ..DeployOptions::new(spec, options.purpose, keys, name, options.timeout)
     })
 }
 

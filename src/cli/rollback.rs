@@ -10,7 +10,8 @@ use crate::config::{HostConfig, NetworkConfig};
 use crate::drive::deploy::rollback::{
     EarlierRelease, RollbackPath, check_key, choose, fetch, fetch_all, spec, targets,
 };
-use crate::drive::deploy::{self as engine, Interrupt};
+use crate::drive::deploy::source::SourceScan;
+use crate::drive::deploy::{self as engine, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
 use crate::drive::{clock, survey};
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{self, Signer};
@@ -59,16 +60,22 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     deploy::follow_interrupts(interrupt.clone());
     let name = network::host_name()?;
     let session = |purpose: Purpose, observer: &mut dyn Observer| {
-        let options = engine::DeployOptions {
+        let keys = ReleaseKeys {
+            signer: Arc::clone(&signer),
+            authorized: Some(Arc::clone(&authorized)),
+        };
+        let options = DeployOptions {
             only: args.select.targets.clone(),
-            checksum: args.hosts.checksum,
+            scan: SourceScan {
+                checksum: args.hosts.checksum,
+                ..SourceScan::default()
+            },
             strict: args.hosts.strict_host_keys || network.strict_host_keys,
             cache: deploy::cache_dir(),
-            authorized: Some(Arc::clone(&authorized)),
-            ..engine::DeployOptions::new(
+            ..DeployOptions::new(
                 spec.clone(),
                 purpose,
-                Arc::clone(&signer),
+                keys,
                 name.clone(),
                 args.hosts.timeout,
             )
@@ -77,10 +84,10 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
             release: earlier.release.clone(),
             from: local.clone(),
         };
-        engine::rollback(
+        engine::run(
             network::open(&network)?,
             options,
-            earlier,
+            ReleaseOrigin::Earlier(earlier),
             &interrupt,
             observer,
         )

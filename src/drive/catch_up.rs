@@ -10,7 +10,7 @@ use std::sync::mpsc::Receiver as Inbox;
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::deploy::{self, DeployOptions, Granted, Interrupt};
+use super::deploy::{self, DeployOptions, Granted, Interrupt, ReleaseKeys, ReleaseOrigin};
 use super::log_limit::{LogLimit, suppressed_note};
 use crate::drive::adhoc::AdhocService;
 use crate::drive::deploy::rollback::spec;
@@ -127,7 +127,7 @@ fn serve(
         ..DeployOptions::new(
             spec,
             Purpose::Deploy,
-            Arc::new(PublicKeyOnly(by)),
+            ReleaseKeys::of(Arc::new(PublicKeyOnly(by))),
             host.name.clone(),
             HOST_TIMEOUT,
         )
@@ -145,11 +145,10 @@ fn serve(
         only,
     };
 
-    let outcome = deploy::grant(
+    let outcome = deploy::run(
         service.join()?,
         options,
-        granted,
-        Box::new(prepare),
+        ReleaseOrigin::Granted(granted, Box::new(prepare)),
         &Interrupt::default(),
         log,
     )?;

@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::deploy::{self, DeployOptions, Interrupt};
+use super::deploy::{
+    self, DeployOptions, Interrupt, ReleaseConditions, ReleaseKeys, ReleaseOrigin,
+};
 use crate::config::TreeConfig;
 use crate::drive::deploy::rollback::EarlierRelease;
 use crate::drive::host::{HostHandle, HostLoop};
@@ -92,6 +94,7 @@ impl Fleet {
         deploy::run(
             link(self.port),
             self.options(purpose, signer, more),
+            ReleaseOrigin::Scan,
             &Interrupt::default(),
             &mut Silent,
         )
@@ -105,7 +108,7 @@ impl Fleet {
         DeployOptions::new(
             spec,
             purpose,
-            Arc::new(signer),
+            ReleaseKeys::of(Arc::new(signer)),
             name,
             Duration::from_secs(10),
         )
@@ -133,10 +136,10 @@ impl Fleet {
         };
 
         let options = self.options(Purpose::Deploy, signer, "");
-        deploy::rollback(
+        deploy::run(
             link(self.port),
             options,
-            earlier,
+            ReleaseOrigin::Earlier(earlier),
             &Interrupt::default(),
             &mut Silent,
         )
@@ -248,12 +251,16 @@ fn nothing_is_released_after_a_release_that_it_was_made_without() {
     );
     let after_first = || {
         let options = DeployOptions {
-            only_after: Some(Serial(1)),
+            conditions: ReleaseConditions {
+                only_after: Some(Serial(1)),
+                ..ReleaseConditions::default()
+            },
             ..fleet.options(Purpose::Deploy, key(1), "")
         };
         deploy::run(
             link(fleet.port),
             options,
+            ReleaseOrigin::Scan,
             &Interrupt::default(),
             &mut Silent,
         )

@@ -37,7 +37,8 @@ use self::limits::shown;
 use self::listener::Listener;
 use crate::block::BlockHash;
 use crate::drive::clock;
-use crate::drive::deploy::{self, DeployOptions, Interrupt};
+use crate::drive::deploy::source::SourceScan;
+use crate::drive::deploy::{self, DeployOptions, Interrupt, ReleaseConditions, ReleaseOrigin};
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::survey;
 use crate::id::HostName;
@@ -88,7 +89,7 @@ pub fn run(mut setup: WatchSetup<'_>, report: &mut Report) -> Result<u8> {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let attempt = setup.modes.initial.then(|| coordinator.now());
     let ended = WatchLoop {
-        checksum: setup.options.checksum,
+        checksum: setup.options.scan.checksum,
         setup,
         coordinator: &coordinator,
         report,
@@ -316,18 +317,25 @@ impl WatchLoop<'_> {
             .hints
             .as_ref()
             .is_none_or(|hints| hints.everywhere.is_some());
+        let first = &self.setup.options;
         let options = DeployOptions {
             known: if task.hints.is_some() {
                 self.hosts.len()
             } else {
                 0
             },
-            hints: task.hints,
-            exposures: Some(exposures.clone()),
-            unless: self.released.filter(|_| !task.force),
-            checksum: self.checksum,
-            directory: self.coordinator.id(),
-            ..self.setup.options.clone()
+            conditions: ReleaseConditions {
+                unless: self.released.filter(|_| !task.force),
+                ..first.conditions
+            },
+            scan: SourceScan {
+                checksum: self.checksum,
+                hints: task.hints,
+                exposures: Some(exposures.clone()),
+                directory: self.coordinator.id(),
+                ..first.scan.clone()
+            },
+            ..first.clone()
         };
 
         let door = (self.setup.dial)()?;
@@ -338,7 +346,7 @@ impl WatchLoop<'_> {
             scan: None,
         };
 
-        let outcome = deploy::run(door, options, &interrupt, &mut timed);
+        let outcome = deploy::run(door, options, ReleaseOrigin::Scan, &interrupt, &mut timed);
         if let Some(took) = timed.scan.filter(|_| everything) {
             self.coordinator.set_check_duration(took);
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::paths::{Named, named, no_such};
 use super::request::{AdhocAction, AdhocRequest};
 use super::service::{AdhocService, SENT, SendTree};
-use crate::drive::deploy::source::{PreparedRelease, ReleaseSource, SourcePart};
-use crate::drive::deploy::{self, DeployOptions, Interrupt};
+use crate::drive::deploy::source::{PreparedRelease, ReleaseSource, SourcePart, SourceScan};
+use crate::drive::deploy::{self, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
 use crate::keys::Signer;
 use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
@@ -132,15 +132,21 @@ impl<'a> PlannedRequest<'a> {
     }
 
     fn options(&self, purpose: Purpose, scope: &[TreePath]) -> Result<DeployOptions> {
-        let signer = Arc::clone(&self.signer);
         let sending = self.service.sending();
+        let keys = ReleaseKeys {
+            signer: Arc::clone(&self.signer),
+            authorized: Some(self.service.handle().keys()),
+        };
 
         Ok(DeployOptions {
             only: self.request.targets.clone(),
-            checksum: self.request.checksum,
             strict: sending.strict,
             cache: self.tree.cache.clone().or_else(|| self.state()),
-            root: Some(Arc::clone(&self.root)),
+            scan: SourceScan {
+                checksum: self.request.checksum,
+                root: Some(Arc::clone(&self.root)),
+                ..SourceScan::default()
+            },
             part: SourcePart {
                 scope: scope.to_vec(),
                 excludes: self.excludes.clone(),
@@ -150,11 +156,10 @@ impl<'a> PlannedRequest<'a> {
             },
             lists: self.request.lists || !self.named.missing.is_empty(),
             beside: Some(self.service.handle()),
-            authorized: Some(self.service.handle().keys()),
             ..DeployOptions::new(
                 self.spec(scope)?,
                 purpose,
-                signer,
+                keys,
                 self.service.name().clone(),
                 sending.timeout,
             )
@@ -173,7 +178,13 @@ impl<'a> PlannedRequest<'a> {
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        deploy::run(self.service.join()?, options, interrupt, observer)
+        deploy::run(
+            self.service.join()?,
+            options,
+            ReleaseOrigin::Scan,
+            interrupt,
+            observer,
+        )
     }
 
     fn send(&self, interrupt: &Interrupt, observer: &mut dyn Observer) -> Result<Outcome> {
@@ -281,9 +292,10 @@ impl<'a> PlannedRequest<'a> {
         interrupt: &Interrupt,
     ) -> Result<Outcome> {
         let mut options = self.options(purpose, &merged.scope)?;
-        (options.lists, options.part.listed, options.checksum) =
-            (purpose == Purpose::DryRun, false, false);
-        options.only_after = Some(merged.after);
+        options.lists = purpose == Purpose::DryRun;
+        options.part.listed = false;
+        options.scan.checksum = false;
+        options.conditions.only_after = Some(merged.after);
         let facts = PreparedRelease {
             root: merged.root,
             top: None,
@@ -301,10 +313,10 @@ impl<'a> PlannedRequest<'a> {
             Ok((ReleaseSource::of(Box::new(source), Compress::Auto), facts))
         };
 
-        deploy::put(
+        deploy::run(
             self.service.join()?,
             options,
-            Box::new(prepare),
+            ReleaseOrigin::Prepared(Box::new(prepare)),
             interrupt,
             &mut NoObserver,
         )

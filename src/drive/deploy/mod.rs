@@ -1,14 +1,21 @@
 //! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and
 //! key.
 //!
-//! `options` are a session's settings, `start` its entries and `session` its loop; `narrate` words
-//! its progress and `results` its outcome. `worker` is the thread for reading the [`source`] and
-//! signing. [`rollback`] finds an earlier release, `serials` choose the number of a new one, and
+//! `options` are a session's settings and `origin` that of its release; `start` is its entry and
+//! `session` its loop. `driver` moves the sender machine, `worker` is the thread for reading the
+//! [`source`] and signing, and `release` holds the facts of the release. `reporter` tells the
+//! observer, `narrate` words the notes and `results` the outcome. [`rollback`] finds an earlier
+//! release, `serials` choose the number of a new one, `arrivals` wait for new hosts, and
 //! `known_hosts` keeps the keys of hosts between sessions.
 
+mod arrivals;
+mod driver;
 mod known_hosts;
 mod narrate;
 mod options;
+mod origin;
+mod release;
+mod reporter;
 mod results;
 pub mod rollback;
 mod serials;
@@ -17,5 +24,6 @@ pub mod source;
 mod start;
 mod worker;
 
-pub use options::{DeployOptions, Granted, Interrupt, Prepare};
-pub use start::{grant, put, rollback, run};
+pub use options::{DeployOptions, Interrupt, ReleaseConditions, ReleaseKeys};
+pub use origin::{Granted, Prepare, ReleaseOrigin};
+pub use start::run;

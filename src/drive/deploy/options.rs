@@ -5,19 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::source::{PreparedRelease, ReleaseSource, SourcePart, Unmounted};
-use crate::Result;
+use super::source::{SourcePart, SourceScan};
 use crate::block::BlockHash;
 use crate::drive::host::HostHandle;
-use crate::id::{HostName, Serial};
-use crate::keys::{AuthorizedKeys, Signer};
-use crate::manifest::Release;
+use crate::id::{HostName, Serial, TreeName};
+use crate::keys::{AuthorizedKeys, PublicKey, Role, Signer};
 use crate::net::Waker;
 use crate::outcome::Purpose;
 use crate::spec::Spec;
-use crate::tree::scan::{Exposures, Hints};
-use crate::tree::{FileId, Root};
-use crate::wire::message::SignedOrder;
+use crate::units::WallTime;
 
 /// Settings of a session.
 #[derive(Debug, Clone)]
@@ -29,48 +25,31 @@ pub struct DeployOptions {
     /// Globs on host names besides the spec's: a target matches both lists; an empty list matches
     /// all.
     pub only: Vec<String>,
-    /// Signing key.
-    pub signer: Arc<dyn Signer>,
+    /// Keys that sign and prove releases.
+    pub keys: ReleaseKeys,
     /// Name of this host.
     pub name: HostName,
     /// Timeout for a silent host.
     pub timeout: Duration,
-    /// Read every file again, on hosts and in the source.
-    pub checksum: bool,
     /// Run health checks even on hosts without changes.
     pub recheck: bool,
-    /// Places where the source may have changed since its last release, if known; nothing else is
-    /// scanned, here or on hosts. Needs the kept index.
-    pub hints: Option<Hints>,
-    /// Receiver for files of the source that can change without an event.
-    pub exposures: Option<Exposures>,
+    /// Mode of the scan, here and, for `checksum` and `hints`, on hosts.
+    pub scan: SourceScan,
+    /// Part of the source to release.
+    pub part: SourcePart,
+    /// Conditions for a new release.
+    pub conditions: ReleaseConditions,
+    /// Directory for the source's index and the last serial; `None` for a temporary file.
+    pub cache: Option<PathBuf>,
     /// Number of hosts in a release a moment ago: once all have answered, discovery ends. 0 if
     /// unknown.
     pub known: usize,
-    /// Content of the last release, see [`Outcome::content`]; the same content is not released
-    /// again.
-    pub unless: Option<BlockHash>,
-    /// Required directory of the source; `None` for any.
-    pub directory: Option<FileId>,
-    /// The source, if open already; the path is not resolved then.
-    pub root: Option<Arc<Root>>,
-    /// Policy for a filesystem of the source no longer mounted.
-    pub unmounted: Unmounted,
-    /// Directory for the source's index and the last serial; `None` for a temporary file.
-    pub cache: Option<PathBuf>,
-    /// Part of the source to release.
-    pub part: SourcePart,
     /// Fetch each host's list of differences before a commit, and not only in an audit.
     pub lists: bool,
     /// Host in this process with the source tree; takes no part.
     pub beside: Option<HostHandle>,
     /// Exclude hosts with another key than before.
     pub strict: bool,
-    /// Keys whose releases prove serials, besides the signing key.
-    pub authorized: Option<Arc<AuthorizedKeys>>,
-    /// Refuse to release if a later release than this one exists: the content does not include
-    /// that.
-    pub only_after: Option<Serial>,
 }
 
 impl DeployOptions {
@@ -78,7 +57,7 @@ impl DeployOptions {
     pub fn new(
         spec: Spec,
         purpose: Purpose,
-        signer: Arc<dyn Signer>,
+        keys: ReleaseKeys,
         name: HostName,
         timeout: Duration,
     ) -> Self {
@@ -86,25 +65,18 @@ impl DeployOptions {
             spec,
             purpose,
             only: Vec::new(),
-            signer,
+            keys,
             name,
             timeout,
-            checksum: false,
             recheck: false,
-            hints: None,
-            exposures: None,
-            known: 0,
-            unless: None,
-            directory: None,
-            root: None,
-            unmounted: Unmounted::default(),
-            cache: None,
+            scan: SourceScan::default(),
             part: SourcePart::default(),
+            conditions: ReleaseConditions::default(),
+            cache: None,
+            known: 0,
             lists: false,
             beside: None,
             strict: false,
-            authorized: None,
-            only_after: None,
         }
     }
 
@@ -114,6 +86,62 @@ impl DeployOptions {
             .into_iter()
             .filter(|list| !list.is_empty())
             .collect()
+    }
+}
+
+/// Keys of a session.
+#[derive(Debug, Clone)]
+pub struct ReleaseKeys {
+    /// Signing key.
+    pub signer: Arc<dyn Signer>,
+    /// Keys whose releases prove serials, besides the signing key.
+    pub authorized: Option<Arc<AuthorizedKeys>>,
+}
+
+impl ReleaseKeys {
+    /// The signing key alone.
+    pub fn of(signer: Arc<dyn Signer>) -> Self {
+        Self {
+            signer,
+            authorized: None,
+        }
+    }
+
+    /// Fingerprint of the signing key: `SHA256:...`.
+    pub(super) fn fingerprint(&self) -> String {
+        self.signer.public().fingerprint().to_string()
+    }
+
+    /// Returns whether a release of `tree`, signed by `key`, proves its serial.
+    pub(super) fn prove(&self, key: &PublicKey, tree: &TreeName, now: WallTime) -> bool {
+        let is_listed = |keys: &Arc<AuthorizedKeys>| {
+            let right = keys.allows(key, tree, Role::Rollback, now);
+            right.is_ok()
+        };
+        key == self.signer.public() || self.authorized.as_ref().is_some_and(is_listed)
+    }
+}
+
+/// Conditions for a new release; by default there are none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReleaseConditions {
+    /// Content of the last release, see [`Outcome::content`](crate::outcome::Outcome::content); the
+    /// same content is not released again.
+    pub unless: Option<BlockHash>,
+    /// Refuse to release if a later release than this one exists: the content does not include
+    /// that.
+    pub only_after: Option<Serial>,
+}
+
+impl ReleaseConditions {
+    /// Returns whether the content of the last release is known.
+    pub(super) fn need_content(&self) -> bool {
+        self.unless.is_some()
+    }
+
+    /// Returns whether `content` was released last.
+    pub(super) fn is_released(&self, content: BlockHash) -> bool {
+        self.unless == Some(content)
     }
 }
 
@@ -150,53 +178,3 @@ impl Interrupt {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// A release committed elsewhere, with its signatures.
-#[derive(Debug, Clone)]
-pub struct Granted {
-    /// The release itself.
-    pub release: Release,
-    /// Signature of the header.
-    pub signature: Vec<u8>,
-    /// Order behind the commit.
-    pub grant: SignedOrder,
-    /// Approximate number of hosts.
-    pub fleet: u32,
-    /// For a part of the tree: the release required on the host before.
-    pub follows: Option<Serial>,
-    /// The only host to take the release, if restricted.
-    pub only: Option<HostName>,
-}
-
-/// Origin of a session's release.
-#[derive(Debug)]
-pub(super) enum ReleaseOrigin {
-    /// A new release of a source.
-    New,
-    /// An earlier release under a new serial.
-    Again(Serial),
-    /// A release committed elsewhere.
-    Granted(Granted),
-}
-
-impl ReleaseOrigin {
-    /// Earlier release restored by the session.
-    pub(super) fn rollback_to(&self) -> Option<Serial> {
-        if let ReleaseOrigin::Again(to) = self {
-            Some(*to)
-        } else {
-            None
-        }
-    }
-
-    pub(super) fn granted(&self) -> Option<&Granted> {
-        if let ReleaseOrigin::Granted(granted) = self {
-            Some(granted)
-        } else {
-            None
-        }
-    }
-}
-
-/// Prepares the source, on the worker's thread.
-pub type Prepare = Box<dyn FnOnce() -> Result<(ReleaseSource, PreparedRelease)> + Send>;

@@ -180,7 +180,7 @@ impl EndedSession<'_> {
             .filter(|h| h.intent != Intent::Audit)
             .map(|h| h.serial);
 
-        outcome.fingerprint = Some(self.options.signer.public().fingerprint().to_string());
+        outcome.fingerprint = Some(self.options.keys.fingerprint());
         outcome.hosts = self.machine.hosts().map(|h| self.result(h)).collect();
         outcome.drift = self.groups();
         outcome.bytes_release = ByteSize(header.map_or(0, |h| h.root.bytes));

@@ -66,16 +66,24 @@ pub struct SourcePart {
 pub struct SourceScan {
     /// Read every file.
     pub checksum: bool,
-    /// Places that may have changed since the last scan; `None` for all.
+    /// Places where the source may have changed since its last release, if known; nothing else is
+    /// scanned. Needs the kept index.
     pub hints: Option<Hints>,
-    /// Receiver for files that can change without an event.
+    /// Receiver for files of the source that can change without an event.
     pub exposures: Option<Exposures>,
     /// Required directory of the source; `None` for any.
     pub directory: Option<FileId>,
-    /// The source, if open already.
+    /// The source, if open already; the path is not resolved then.
     pub root: Option<Arc<Root>>,
-    /// Policy for a filesystem no longer mounted.
+    /// Policy for a filesystem of the source no longer mounted.
     pub unmounted: Unmounted,
+}
+
+impl SourceScan {
+    /// Returns whether only hinted places are scanned.
+    pub fn is_quick(&self) -> bool {
+        self.hints.is_some()
+    }
 }
 
 /// Policy for a path that was a mount point in the last scan and not now.
@@ -208,6 +216,7 @@ impl ReleaseSource {
             .because(e)
         };
 
+        let quick = how.is_quick();
         let root = how
             .root
             .map_or_else(|| Root::open(&spec.source).map(Arc::new), Ok)
@@ -237,7 +246,6 @@ impl ReleaseSource {
         options.paths.without_state = true;
         options.entries.xattrs = spec.meta.xattrs;
         options.entries.hardlinks = spec.meta.hardlinks;
-        let quick = how.hints.is_some();
         (options.reuse.checksum, options.reuse.hints) = (how.checksum, how.hints);
         options.exposures = how.exposures;
         options.entries.policy = policy(spec);

@@ -1,10 +1,14 @@
-//! Starts a session for a new release, an earlier one, or one committed elsewhere.
+//! Starts a session: opens the network, prepares the source and sets the sender machine up.
 
+use std::time::Duration;
+
+use super::driver::SenderDriver;
 use super::known_hosts::HostKeys;
-use super::options::{DeployOptions, Granted, Interrupt, Prepare, ReleaseOrigin};
-use super::rollback::EarlierRelease;
-use super::session::{DeploySession, Machinery};
-use super::source::{ReleaseSource, SourceScan};
+use super::options::{DeployOptions, Interrupt};
+use super::origin::{Granted, ReleaseOrigin};
+use super::release::SessionRelease;
+use super::reporter::SessionReporter;
+use super::session::DeploySession;
 use super::worker::{SourceWorker, WorkerAnswer};
 use crate::Result;
 use crate::drive::clock::{self, Clock};
@@ -16,151 +20,47 @@ use crate::proto::sender::{
     CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
     Sender, SenderSetup, TargetRules,
 };
-use crate::spec::OnFailure;
+use crate::spec::{Expect, OnFailure};
 
 /// Runs a session to its end. Returns an error only before any host was asked to change; later
 /// failures are in the outcome.
 pub fn run(
     network: impl Into<GroupLinks>,
     options: DeployOptions,
-    interrupt: &Interrupt,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    options.spec.check_source()?;
-    let spec = options.spec.clone();
-    let part = options.part.clone();
-    let how = SourceScan {
-        checksum: options.checksum,
-        hints: options.hints.clone(),
-        exposures: options.exposures.clone(),
-        directory: options.directory,
-        root: options.root.clone(),
-        unmounted: options.unmounted,
-    };
-
-    let cache = options.cache.clone();
-    let prepare = move || ReleaseSource::prepare(&spec, &part, how, cache.as_deref());
-    run_with(
-        network.into(),
-        options,
-        Box::new(prepare),
-        ReleaseOrigin::New,
-        interrupt,
-        observer,
-    )
-}
-
-/// Like [`run`], with the source from `prepare`.
-pub fn put(
-    network: impl Into<GroupLinks>,
-    options: DeployOptions,
-    prepare: Prepare,
-    interrupt: &Interrupt,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    run_with(
-        network.into(),
-        options,
-        prepare,
-        ReleaseOrigin::New,
-        interrupt,
-        observer,
-    )
-}
-
-/// Like [`run`], to restore an earlier release under a new serial. The spec names targets and
-/// options, not the content.
-pub fn rollback(
-    network: impl Into<GroupLinks>,
-    options: DeployOptions,
-    earlier: EarlierRelease,
-    interrupt: &Interrupt,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    let to = earlier.release.header().serial;
-    let compress = options.spec.transfer.compress;
-    let prepare = move || earlier.prepare(compress);
-    run_with(
-        network.into(),
-        options,
-        Box::new(prepare),
-        ReleaseOrigin::Again(to),
-        interrupt,
-        observer,
-    )
-}
-
-/// Like [`run`], to offer a release committed elsewhere to the hosts that lack it.
-pub fn grant(
-    network: impl Into<GroupLinks>,
-    options: DeployOptions,
-    granted: Granted,
-    prepare: Prepare,
-    interrupt: &Interrupt,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    run_with(
-        network.into(),
-        options,
-        prepare,
-        ReleaseOrigin::Granted(granted),
-        interrupt,
-        observer,
-    )
-}
-
-fn run_with(
-    network: GroupLinks,
-    options: DeployOptions,
-    prepare: Prepare,
     origin: ReleaseOrigin,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    let (prepare, kind) = origin.into_parts(&options)?;
+    let network = network.into();
     sharpen_timers();
     let clock = Clock::start();
 
-    // Hosts pull such a release by themselves, so no host keys are stored.
-    let cache = options
-        .cache
-        .as_deref()
-        .filter(|_| origin.granted().is_none());
-
+    // Hosts pull a granted release by themselves, so no host keys are stored.
+    let is_granted = kind.granted().is_some();
+    let cache = options.cache.as_deref().filter(|_| !is_granted);
     let note = |text| observer.event(&Event::Note(text));
-    let (host_keys, known) = HostKeys::begin(cache, &network.keys, options.strict, note)?;
+    let (host_keys, known_hosts) = HostKeys::begin(cache, &network.keys, options.strict, note)?;
     let endpoint = GroupEndpoint::new(network)?;
     *interrupt.waker() = Some(endpoint.waker());
-    let mut worker = SourceWorker::start(
-        &options,
-        prepare,
-        origin.granted().is_some(),
-        endpoint.waker(),
-    )?;
+    let mut worker = SourceWorker::start(&options, prepare, is_granted, endpoint.waker())?;
 
     let began = clock.now();
-    if options.unless.is_some() || origin.granted().is_some() {
+    if options.conditions.need_content() || is_granted {
         // Do not contact any host before the source is known to differ.
         let answer = worker.wait()?;
         if let WorkerAnswer::Prepared(Ok(facts)) = answer
-            && Some(facts.name()) == options.unless
+            && options.conditions.is_released(facts.name())
         {
-            let nothing = Outcome {
-                content: options.unless,
-                ..Outcome::new(options.purpose, options.spec.tree)
-            };
-            return Ok(Outcome {
-                exit: ExitStatus::Success,
-                took: clock.now().since(began),
-                ..nothing
-            });
+            return Ok(unchanged(options, clock.now().since(began)));
         }
     }
 
     let keys = KeyRules {
-        known,
+        known: known_hosts,
         strict: options.strict,
     };
-    let setup = setup(&options, origin.granted(), &endpoint, keys);
+    let setup = setup(&options, kind.granted(), &endpoint, keys);
 
     let machine = Sender::new(clock.now(), setup);
     if let Some(host) = &options.beside {
@@ -169,20 +69,24 @@ fn run_with(
 
     let session = DeploySession::new(
         options,
-        origin,
-        Machinery {
-            clock,
-            endpoint,
-            machine,
-            host_keys,
-            worker,
-        },
-        observer,
         interrupt,
-        began,
+        SenderDriver::new(clock, endpoint, machine, worker),
+        SessionReporter::new(observer, began),
+        SessionRelease::new(kind),
+        host_keys,
     );
 
     session.run()
+}
+
+/// Outcome of a session whose content was released before.
+fn unchanged(options: DeployOptions, took: Duration) -> Outcome {
+    Outcome {
+        content: options.conditions.unless,
+        exit: ExitStatus::Success,
+        took,
+        ..Outcome::new(options.purpose, options.spec.tree)
+    }
 }
 
 fn setup(
@@ -192,18 +96,6 @@ fn setup(
     keys: KeyRules,
 ) -> SenderSetup {
     let spec = &options.spec;
-    let expect = match &spec.targets.expect {
-        None => ExpectedHosts::default(),
-        Some(crate::spec::Expect::Count(n)) => ExpectedHosts {
-            count: *n as usize,
-            names: Vec::new(),
-        },
-        Some(crate::spec::Expect::Names(names)) => ExpectedHosts {
-            count: names.len(),
-            names: names.clone(),
-        },
-    };
-
     let grant = granted.map(|granted| ReleaseGrant {
         order: granted.grant.clone(),
         fleet: granted.fleet,
@@ -228,7 +120,7 @@ fn setup(
             tree: spec.tree.clone(),
             lists: options.lists().into_iter().cloned().collect(),
             without: options.beside.as_ref().map(HostHandle::instance),
-            expect,
+            expect: expected(spec.targets.expect.as_ref()),
             known: options.known,
         },
         keys,
@@ -240,10 +132,24 @@ fn setup(
         },
         patience: options.timeout,
         compare: CompareRules {
-            checksum: options.checksum,
-            quick: options.hints.is_some(),
+            checksum: options.scan.checksum,
+            quick: options.scan.is_quick(),
             recheck: options.recheck,
         },
         grant,
+    }
+}
+
+fn expected(expect: Option<&Expect>) -> ExpectedHosts {
+    match expect {
+        None => ExpectedHosts::default(),
+        Some(Expect::Count(n)) => ExpectedHosts {
+            count: *n as usize,
+            names: Vec::new(),
+        },
+        Some(Expect::Names(names)) => ExpectedHosts {
+            count: names.len(),
+            names: names.clone(),
+        },
     }
 }

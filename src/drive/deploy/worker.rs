@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError, channel};
 
-use super::options::{DeployOptions, Prepare};
+use super::options::DeployOptions;
+use super::origin::Prepare;
 use super::source::{PreparedRelease, ReleaseSource};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
@@ -120,7 +121,7 @@ impl SourceWorker {
     ) -> Result<WorkerHandle> {
         let (tasks, inbox) = channel();
         let (outbox, answers) = channel();
-        let signer: Arc<dyn Signer> = Arc::clone(&options.signer);
+        let signer: Arc<dyn Signer> = Arc::clone(&options.keys.signer);
         let worker = SourceWorker {
             signer,
             gives_what_it_can,

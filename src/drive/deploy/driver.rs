@@ -1,0 +1,86 @@
+//! Drives the sender machine: its timers, its requests to the worker, and its datagrams.
+
+use super::worker::{WorkerHandle, WorkerTask};
+use crate::Result;
+use crate::drive::clock::Clock;
+use crate::drive::endpoint::GroupEndpoint;
+use crate::proto::sender::{Sender, SenderReply};
+use crate::units::Moment;
+
+/// Largest number of sends before the next read.
+const MAX_SENDS: usize = 16;
+
+/// The sender machine between clock, network and worker.
+pub(super) struct SenderDriver {
+    clock: Clock,
+    pub(super) endpoint: GroupEndpoint,
+    pub(super) machine: Sender,
+    pub(super) worker: WorkerHandle,
+}
+
+impl SenderDriver {
+    /// A driver of `machine`, which has sent nothing.
+    pub(super) fn new(
+        clock: Clock,
+        endpoint: GroupEndpoint,
+        machine: Sender,
+        worker: WorkerHandle,
+    ) -> Self {
+        Self {
+            clock,
+            endpoint,
+            machine,
+            worker,
+        }
+    }
+
+    /// Current time.
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    /// Passes an answer of the worker to the machine.
+    pub(super) fn reply(&mut self, reply: SenderReply) {
+        self.machine.handle_reply(self.clock.now(), reply);
+    }
+
+    /// Ends the session without a commit; `why` is shown to people.
+    pub(super) fn abort(&mut self, why: &str) {
+        self.machine.abort(self.clock.now(), why);
+    }
+
+    /// Handles due timers, passes requests to the worker, and sends.
+    pub(super) fn send(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        if self.machine.poll_timeout(now).is_some_and(|due| due <= now) {
+            self.machine.handle_timeout(now);
+        }
+
+        // Before sending, so that the next generation is packed meanwhile.
+        while let Some(request) = self.machine.poll_request() {
+            self.worker.send(WorkerTask::Machine(request))?;
+        }
+
+        let machine = &mut self.machine;
+        let clock = &self.clock;
+        let mut turn = 0..MAX_SENDS;
+        self.endpoint.flush(|out| {
+            turn.next()
+                .and_then(|_| machine.poll_transmit(clock.now(), out))
+        });
+        Ok(())
+    }
+
+    /// Waits for a datagram, an answer of the worker or the next timer, and reads the datagrams.
+    pub(super) fn receive(&mut self) -> Result<()> {
+        let now = self.clock.now();
+        let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
+        self.endpoint.wait(wait)?;
+
+        let machine = &mut self.machine;
+        let clock = &self.clock;
+        self.endpoint
+            .receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! The origin of a session's release: a source, an earlier release, or one committed elsewhere.
+
+use super::options::DeployOptions;
+use super::rollback::EarlierRelease;
+use super::source::{PreparedRelease, ReleaseSource};
+use crate::Result;
+use crate::id::{HostName, Serial};
+use crate::manifest::{Intent, Release};
+use crate::outcome::Purpose;
+use crate::wire::message::SignedOrder;
+
+/// Prepares the source, on the worker's thread.
+pub type Prepare = Box<dyn FnOnce() -> Result<(ReleaseSource, PreparedRelease)> + Send>;
+
+/// Origin of a session's release.
+pub enum ReleaseOrigin {
+    /// A scan of the spec's source.
+    Scan,
+    /// A new release of the source that the function prepares.
+    Prepared(Prepare),
+    /// An earlier release under a new serial. The spec names targets and options, not the content.
+    Earlier(EarlierRelease),
+    /// A release committed elsewhere, for the hosts that lack it, and its prepared source.
+    Granted(Granted, Prepare),
+}
+
+impl ReleaseOrigin {
+    /// Splits the origin into the work of preparing the source and the kind of the release.
+    pub(super) fn into_parts(self, options: &DeployOptions) -> Result<(Prepare, ReleaseKind)> {
+        Ok(match self {
+            ReleaseOrigin::Scan => (scan(options)?, ReleaseKind::New),
+            ReleaseOrigin::Prepared(prepare) => (prepare, ReleaseKind::New),
+            ReleaseOrigin::Earlier(earlier) => {
+                let to = earlier.release.header().serial;
+                let compress = options.spec.transfer.compress;
+                (
+                    Box::new(move || earlier.prepare(compress)),
+                    ReleaseKind::Again(to),
+                )
+            }
+            ReleaseOrigin::Granted(granted, prepare) => (prepare, ReleaseKind::Granted(granted)),
+        })
+    }
+}
+
+fn scan(options: &DeployOptions) -> Result<Prepare> {
+    options.spec.check_source()?;
+    let spec = options.spec.clone();
+    let part = options.part.clone();
+    let how = options.scan.clone();
+    let cache = options.cache.clone();
+
+    Ok(Box::new(move || {
+        ReleaseSource::prepare(&spec, &part, how, cache.as_deref())
+    }))
+}
+
+/// A release committed elsewhere, with its signatures.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The release itself.
+    pub release: Release,
+    /// Signature of the header.
+    pub signature: Vec<u8>,
+    /// Order behind the commit.
+    pub grant: SignedOrder,
+    /// Approximate number of hosts.
+    pub fleet: u32,
+    /// For a part of the tree: the release required on the host before.
+    pub follows: Option<Serial>,
+    /// The only host to take the release, if restricted.
+    pub only: Option<HostName>,
+}
+
+/// Kind of a session's release.
+#[derive(Debug)]
+pub(super) enum ReleaseKind {
+    /// A new release of a source.
+    New,
+    /// An earlier release under a new serial.
+    Again(Serial),
+    /// A release committed elsewhere.
+    Granted(Granted),
+}
+
+impl ReleaseKind {
+    /// Earlier release restored by the session.
+    pub(super) fn rollback_to(&self) -> Option<Serial> {
+        if let ReleaseKind::Again(to) = self {
+            Some(*to)
+        } else {
+            None
+        }
+    }
+
+    /// The release committed elsewhere, if it is one.
+    pub(super) fn granted(&self) -> Option<&Granted> {
+        if let ReleaseKind::Granted(granted) = self {
+            Some(granted)
+        } else {
+            None
+        }
+    }
+
+    /// Intent in the header of a release that is made for `purpose`.
+    pub(super) fn intent(&self, purpose: Purpose) -> Intent {
+        match (purpose, self) {
+            (Purpose::Deploy, ReleaseKind::Again(_)) => Intent::Rollback,
+            (Purpose::Deploy, _) => Intent::Deploy,
+            _ => Intent::Audit,
+        }
+    }
+}

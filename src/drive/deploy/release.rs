@@ -1,0 +1,123 @@
+//! The release of a session, from its source to its announcement.
+
+use super::options::DeployOptions;
+use super::origin::{Granted, ReleaseKind};
+use super::source::PreparedRelease;
+use crate::block::BlockHash;
+use crate::drive::clock;
+use crate::id::{Serial, SessionId};
+use crate::manifest::{Header, Intent, Release};
+use crate::units::WallTime;
+
+/// The facts of a release as they become known.
+#[derive(Debug)]
+pub(super) struct SessionRelease {
+    kind: ReleaseKind,
+    /// Highest serial accepted by any host, once discovery is over.
+    highest: Option<Serial>,
+    prepared: Option<Box<PreparedRelease>>,
+    announced: Option<Release>,
+    /// Release made for this session, with its signature.
+    signed: Option<(Release, Vec<u8>)>,
+}
+
+impl SessionRelease {
+    /// A release of which only the kind is known.
+    pub(super) fn new(kind: ReleaseKind) -> Self {
+        Self {
+            kind,
+            highest: None,
+            prepared: None,
+            announced: None,
+            signed: None,
+        }
+    }
+
+    /// Earlier release restored by the session.
+    pub(super) fn rollback_to(&self) -> Option<Serial> {
+        self.kind.rollback_to()
+    }
+
+    /// The release committed elsewhere, if it is one.
+    pub(super) fn granted(&self) -> Option<&Granted> {
+        self.kind.granted()
+    }
+
+    /// Release that the hosts know, if any does.
+    pub(super) fn announced(&self) -> Option<&Release> {
+        self.announced.as_ref()
+    }
+
+    /// Hash of the release's effect on a host, if known.
+    pub(super) fn content(&self) -> Option<BlockHash> {
+        self.prepared.as_ref().map(|facts| facts.name())
+    }
+
+    /// Records the facts of the source.
+    pub(super) fn set_prepared(&mut self, facts: Box<PreparedRelease>) {
+        self.prepared = Some(facts);
+    }
+
+    /// Records the end of discovery, with the highest serial accepted by any host.
+    pub(super) fn set_highest(&mut self, highest: Serial) {
+        self.highest = Some(highest);
+    }
+
+    /// Highest serial accepted by any host, once the source is known as well.
+    pub(super) fn highest_when_prepared(&self) -> Option<Serial> {
+        self.highest.filter(|_| self.prepared.is_some())
+    }
+
+    /// Intent in the header of a new release.
+    pub(super) fn intent(&self, options: &DeployOptions) -> Intent {
+        self.kind.intent(options.purpose)
+    }
+
+    /// Header of a new release of `serial`; `None` before the source is known.
+    pub(super) fn header(
+        &self,
+        options: &DeployOptions,
+        serial: Serial,
+        targets: Vec<String>,
+        session: SessionId,
+    ) -> Option<Header> {
+        let facts = self.prepared.as_ref()?;
+        let spec = &options.spec;
+        let created = clock::wall_seconds();
+        let expires = spec
+            .expires
+            .map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
+
+        Some(Header {
+            format: facts.rules.format(),
+            tree: spec.tree.clone(),
+            serial,
+            created,
+            expires,
+            intent: self.intent(options),
+            scope: facts.scope.clone(),
+            targets,
+            root: facts.root,
+            rules: facts.rules.clone(),
+            top: facts.top.clone(),
+            again: self.rollback_to(),
+            session: Some(session),
+            sender: Some(options.name.clone()),
+            checksum: Some(options.scan.checksum),
+            quick: Some(options.scan.is_quick()),
+        })
+    }
+
+    /// Records the announcement; returns whether the release was made here, for hosts to commit.
+    pub(super) fn announce(&mut self, release: &Release, signature: &[u8]) -> bool {
+        let own = self.granted().is_none() && release.header().intent != Intent::Audit;
+        self.announced = Some(release.clone());
+        self.signed = own.then(|| (release.clone(), signature.to_vec()));
+        own
+    }
+
+    /// Takes the release made here, with its signature.
+    pub(super) fn take_signed(&mut self) -> Option<(Release, Vec<u8>)> {
+        self.signed.take()
+    }
+}

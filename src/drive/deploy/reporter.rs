@@ -1,0 +1,110 @@
+//! Events of a session for its observer, each reported once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::narrate;
+use super::results::Timeline;
+use crate::id::NamedHost;
+use crate::outcome::{Event, HostChange, HostState, Observer};
+use crate::proto::sender::Sender;
+use crate::proto::sender::hosts::Host;
+use crate::units::Moment;
+
+/// Interval of progress reports.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Largest number of reported reasons for a host's wait.
+const MAX_WAITS: usize = 16;
+
+/// Reports a session to its observer.
+pub(super) struct SessionReporter<'a> {
+    observer: &'a mut dyn Observer,
+    timeline: Timeline,
+    /// Time of the last progress report.
+    reported: Moment,
+    /// Reported reasons for a host's wait.
+    waits: BTreeSet<String>,
+}
+
+impl<'a> SessionReporter<'a> {
+    /// A reporter of a session that began at `began`.
+    pub(super) fn new(observer: &'a mut dyn Observer, began: Moment) -> Self {
+        Self {
+            observer,
+            timeline: Timeline::new(began),
+            reported: began,
+            waits: BTreeSet::new(),
+        }
+    }
+
+    /// Times of the session.
+    pub(super) fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// Reports an event.
+    pub(super) fn event(&mut self, event: &Event) {
+        self.observer.event(event);
+    }
+
+    /// Reports a line for people.
+    pub(super) fn note(&mut self, text: impl Into<String>) {
+        self.observer.event(&Event::Note(text.into()));
+    }
+
+    /// Reports lines for people.
+    pub(super) fn notes(&mut self, texts: impl IntoIterator<Item = String>) {
+        texts.into_iter().for_each(|text| self.note(text));
+    }
+
+    /// Records the announcement, which begins the reports of progress.
+    pub(super) fn announced(&mut self, now: Moment) {
+        self.timeline.announced(now);
+    }
+
+    /// Reports the state of a host, if new.
+    pub(super) fn state(
+        &mut self,
+        machine: &Sender,
+        now: Moment,
+        host: &Host,
+        state: HostState,
+        error: Option<String>,
+    ) {
+        let key = (host.name.clone(), host.address.ip());
+        if self.timeline.reached(key, state, now) {
+            let NamedHost {
+                name: host,
+                address,
+            } = machine.shown(host);
+            self.observer.event(&Event::Host(HostChange {
+                host,
+                address,
+                state,
+                error,
+            }));
+        }
+    }
+
+    /// Reports each reason for a host's wait once.
+    pub(super) fn wait(&mut self, machine: &Sender, host: &Host) {
+        let Some(reason) = narrate::waits_for(host) else {
+            return;
+        };
+
+        if self.waits.len() < MAX_WAITS && self.waits.insert(reason.to_string()) {
+            self.note(format!("{}: {reason}", machine.shown(host)));
+        }
+    }
+
+    /// Reports the progress of the transfer, in intervals.
+    pub(super) fn progress(&mut self, machine: &Sender, now: Moment) {
+        if !self.timeline.is_announced() || now.since(self.reported) < PROGRESS_INTERVAL {
+            return;
+        }
+
+        self.reported = now;
+        self.observer
+            .event(&Event::Progress(narrate::progress(machine)));
+    }
+}
