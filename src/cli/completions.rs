@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::args::{Cli, Completed, CompletionsArgs, ManArgs};
 use super::network;
+use crate::Result;
 use crate::daemon::{query_members, query_trees};
+use crate::error::IoResultExt;
 use crate::report::Report;
-use crate::{Error, Result};
 
 #[derive(Serialize)]
 struct WrittenPages {
@@ -99,17 +100,15 @@ complete -F _makuo_live -o nosort -o bashdefault -o default makuo
 "#;
 
 pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
-    std::fs::create_dir_all(&args.dir)
-        .map_err(|e| Error::io("cannot make the directory", &args.dir, e))?;
+    std::fs::create_dir_all(&args.dir).context("cannot make the directory", &args.dir)?;
     clap_mangen::generate_to(Cli::command(), &args.dir)
-        .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
+        .context("cannot write man pages to", &args.dir)?;
 
     for old in [
         crate::face::makuosan::MakuosanFlags::command(),
         crate::face::msync::MsyncFlags::command(),
     ] {
-        clap_mangen::generate_to(old, &args.dir)
-            .map_err(|e| Error::io("cannot write man pages to", &args.dir, e))?;
+        clap_mangen::generate_to(old, &args.dir).context("cannot write man pages to", &args.dir)?;
     }
 
     let pages = 3 + Cli::command()

@@ -16,6 +16,7 @@ use super::{deploy, network};
 use crate::config::{GROUP_KEY, NetworkConfig};
 use crate::drive::deploy::source::Unmounted;
 use crate::drive::survey;
+use crate::error::IoResultExt;
 use crate::keys::AuthorizedKeys;
 use crate::outcome::Purpose;
 use crate::report::Report;
@@ -77,8 +78,7 @@ pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
     );
 
     let tampered = demo.tree("web2").join("index.html");
-    fs::write(&tampered, "<h1>changed by hand</h1>\n")
-        .map_err(|e| Error::io("cannot write", &tampered, e))?;
+    fs::write(&tampered, "<h1>changed by hand</h1>\n").context("cannot write", &tampered)?;
     let drift = demo.session(Purpose::Diff, report)?;
     demo.step(
         report,
@@ -178,14 +178,12 @@ impl Demo {
             let path = site.join(name);
             write(&path, content)?;
             fs::set_permissions(&path, Permissions::from_mode(mode))
-                .map_err(|e| Error::io("cannot set mode of", &path, e))?;
+                .context("cannot set mode of", &path)?;
         }
 
-        symlink("docs", site.join("current"))
-            .map_err(|e| Error::io("cannot make", site.join("current"), e))?;
+        symlink("docs", site.join("current")).context("cannot make", site.join("current"))?;
         for host in HOSTS {
-            fs::create_dir_all(self.tree(host))
-                .map_err(|e| Error::io("cannot make", self.tree(host), e))?;
+            fs::create_dir_all(self.tree(host)).context("cannot make", self.tree(host))?;
         }
 
         Ok(())
@@ -296,9 +294,8 @@ impl Drop for Demo {
 }
 
 fn write(path: &Path, content: &str) -> Result<()> {
-    let failed = |e| Error::io("cannot write", path, e);
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+        fs::create_dir_all(parent).context("cannot write", path)?;
     }
-    fs::write(path, content).map_err(failed)
+    fs::write(path, content).context("cannot write", path)
 }

@@ -51,7 +51,7 @@ pub struct SessionOptions {
 }
 
 pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    let purpose = if args.dry_run {
+    let purpose = if args.preview.dry_run {
         Purpose::DryRun
     } else {
         Purpose::Deploy
@@ -100,7 +100,7 @@ pub(super) fn resolve(
         spec,
         only: args.select.targets.clone(),
         timeout: args.hosts.timeout,
-        checksum: args.hosts.checksum,
+        checksum: args.hosts.reading.checksum,
         strict: args.hosts.strict_host_keys || network.strict_host_keys,
         recheck: false,
         network,

@@ -67,7 +67,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         let options = DeployOptions {
             only: args.select.targets.clone(),
             scan: SourceScan {
-                checksum: args.hosts.checksum,
+                checksum: args.hosts.reading.checksum,
                 ..SourceScan::default()
             },
             strict: args.hosts.strict_host_keys || network.strict_host_keys,
@@ -99,7 +99,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
         report.event(&Event::Note(note));
     }
 
-    if args.dry_run {
+    if args.preview.dry_run {
         let outcome = session(Purpose::DryRun, report)?;
         report.outcome(&outcome);
         return Ok(outcome.exit.code());

@@ -33,11 +33,11 @@ fn wish(args: &AdhocArgs, delete: bool) -> AdhocRequest {
         tree: args.tree.clone(),
         paths: args.paths.iter().map(|p| p.clone().into_vec()).collect(),
         recurse: args.recursive,
-        dry_run: args.dry_run,
+        dry_run: args.preview.dry_run,
         targets: args.select.targets.clone(),
         excludes: args.exclude.clone(),
         max_delete: args.max_delete,
-        checksum: args.checksum,
+        checksum: args.reading.checksum,
         lists: true,
         ..AdhocRequest::new(if delete {
             AdhocAction::Sync

@@ -8,11 +8,14 @@ use crate::Result;
 use crate::report::Report;
 
 pub(super) fn run(args: &StatusArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    let network = network::resolve(&args.network, config)?;
+    let network = network::resolve(&args.query.network, config)?;
     network::note_plain(&network, report);
     report.start("asking");
-    let standings =
-        crate::drive::survey::status(network::open(&network)?, args.tree.as_ref(), args.wait)?;
+    let standings = crate::drive::survey::status(
+        network::open(&network)?,
+        args.tree.as_ref(),
+        args.query.wait,
+    )?;
     if let (Some(tree), true) = (&args.tree, standings.is_empty()) {
         return Err(no_host_has(tree));
     }

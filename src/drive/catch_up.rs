@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::deploy::{self, DeployOptions, Granted, Interrupt, ReleaseKeys, ReleaseOrigin};
-use super::log_limit::{LogLimit, suppressed_note};
+use super::log_limit::LogLimit;
 use crate::drive::adhoc::AdhocService;
 use crate::drive::deploy::rollback::spec;
 use crate::drive::deploy::source::{PreparedRelease, ReleaseSource};
@@ -252,15 +252,15 @@ impl CatchUpLog {
     }
 
     fn warn(&mut self, text: &str) {
-        if let Some(more) = self.warnings.allow(self.clock.now()) {
-            tracing::warn!("{}{}", one_line(text), suppressed_note(more));
-        }
+        self.warnings.log(self.clock.now(), |more| {
+            tracing::warn!("{}{more}", one_line(text));
+        });
     }
 
     fn info(&mut self, text: &str) {
-        if let Some(more) = self.infos.allow(self.clock.now()) {
-            tracing::info!("{}{}", one_line(text), suppressed_note(more));
-        }
+        self.infos.log(self.clock.now(), |more| {
+            tracing::info!("{}{more}", one_line(text));
+        });
     }
 }
 

@@ -30,8 +30,15 @@ impl LogLimit {
         }
     }
 
+    /// Calls `line` if a line may pass now, with a suffix for the number of suppressed ones.
+    pub fn log(&mut self, now: Moment, line: impl FnOnce(String)) {
+        if let Some(suppressed) = self.allow(now) {
+            line(suppressed_note(suppressed));
+        }
+    }
+
     /// Returns the number of suppressed lines if a line may pass now.
-    pub fn allow(&mut self, now: Moment) -> Option<u64> {
+    fn allow(&mut self, now: Moment) -> Option<u64> {
         let waited = u32::try_from(now.since(self.since).as_secs() / LINE_INTERVAL.as_secs())
             .unwrap_or(u32::MAX);
         if waited > 0 {
@@ -52,7 +59,7 @@ impl LogLimit {
 }
 
 /// Suffix of a line after `suppressed` suppressed ones; empty for none.
-pub fn suppressed_note(suppressed: u64) -> String {
+fn suppressed_note(suppressed: u64) -> String {
     if suppressed == 0 {
         String::new()
     } else {

@@ -1,31 +1,23 @@
-//! Text for people: bars on a terminal, plain lines in a pipe.
+//! Text for people: results on standard output, talk on standard error.
 //!
-//! Owns the wording of results (standard output) and talk (standard error). Must not know JSON, and
-//! must not decide: the outcome defines failure.
+//! Owns the choice of lines for each verbosity; `summary` words the outcome, and `bar` shows the
+//! transfer. Must not know JSON, and must not decide: the outcome defines failure.
 
 use std::io::{IsTerminal, Write};
-use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
+use super::bar::TransferBar;
 use super::paint::{Painter, Tint};
+use super::summary::{
+    audit_summary, deploy_summary, drift_line, host_row, tint_of, trouble_text, without_drift,
+};
 use super::table::{Align, Cell, TextTable};
 use super::{Settings, Verbosity, fleet, put_line, words, write_failure, write_trouble};
 use crate::Error;
 use crate::id::NamedHost;
-use crate::outcome::Stranger;
-use crate::outcome::shared_names;
 use crate::outcome::{
-    DriftKind, DriftLine, Event, ExitStatus, HostChange, HostResult, HostState, Observer, Outcome,
-    Purpose, Survey, TransferProgress,
+    Event, ExitStatus, HostChange, Observer, Outcome, Purpose, ReleaseLog, Standing, Stranger,
+    Survey, shared_names,
 };
-use crate::outcome::{ReleaseLog, Standing};
-use crate::units::{ByteSize, printable};
-
-/// Interval of a bar's spinner.
-const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
-/// Number of progress lines in a pipe: one for each tenth.
-const PROGRESS_STEPS: u64 = 10;
 
 /// Writes text for people.
 pub struct Human {
@@ -34,9 +26,7 @@ pub struct Human {
     out_paint: Painter,
     talk_paint: Painter,
     verbosity: Verbosity,
-    bars: bool,
-    bar: Option<ProgressBar>,
-    step: u64,
+    bar: TransferBar,
 }
 
 impl Human {
@@ -48,9 +38,9 @@ impl Human {
             out_paint: Painter::stdout(settings.color),
             talk_paint: Painter::stderr(settings.color),
             verbosity: settings.verbosity,
-            bars: std::io::stderr().is_terminal() && settings.verbosity > Verbosity::Quiet,
-            bar: None,
-            step: 0,
+            bar: TransferBar::new(
+                std::io::stderr().is_terminal() && settings.verbosity > Verbosity::Quiet,
+            ),
         }
     }
 
@@ -67,28 +57,21 @@ impl Human {
             out_paint: painter,
             talk_paint: painter,
             verbosity,
-            bars: false,
-            bar: None,
-            step: 0,
+            bar: TransferBar::new(false),
         }
     }
 
     /// Shows the current step.
     pub fn start(&mut self, what: &str) {
-        if self.bars {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.set_style(style("{spinner} {msg}"));
-            bar.set_message(words::safe(what));
-            bar.enable_steady_tick(SPINNER_INTERVAL);
-            self.replace_bar(Some(bar));
-        } else if self.verbosity >= Verbosity::Verbose {
-            self.print(&words::safe(what));
+        let what = words::safe(what);
+        if !self.bar.spin(&what) && self.verbosity >= Verbosity::Verbose {
+            self.print(&what);
         }
     }
 
     /// Shows the end of a deploy, dry run or diff.
     pub fn outcome(&mut self, outcome: &Outcome) {
-        self.replace_bar(None);
+        self.bar.clear();
         match outcome.purpose {
             Purpose::Deploy => {
                 if self.verbosity >= Verbosity::Verbose && !outcome.drift.is_empty() {
@@ -110,7 +93,7 @@ impl Human {
 
     /// Shows the end of a deploy with nothing to send.
     pub fn unchanged(&mut self) {
-        self.replace_bar(None);
+        self.bar.clear();
         if self.verbosity >= Verbosity::Verbose {
             self.print("nothing has changed: nothing is sent");
         }
@@ -118,7 +101,7 @@ impl Human {
 
     /// Lists the hosts that are alive.
     pub fn members(&mut self, around: &Survey) {
-        self.replace_bar(None);
+        self.bar.clear();
         let mut table = TextTable::new(&[]);
         for member in &around.members {
             let trees: Vec<String> = member
@@ -154,7 +137,7 @@ impl Human {
 
     /// Lists the releases known in the fleet.
     pub fn log(&mut self, log: &ReleaseLog) {
-        self.replace_bar(None);
+        self.bar.clear();
         fleet::releases(log)
             .lines(self.out_paint)
             .iter()
@@ -166,7 +149,7 @@ impl Human {
 
     /// Shows the standing of each host.
     pub fn status(&mut self, standings: &[Standing]) {
-        self.replace_bar(None);
+        self.bar.clear();
         fleet::standings(standings)
             .lines(self.out_paint)
             .iter()
@@ -186,7 +169,7 @@ impl Human {
 
     /// Reports a failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
-        self.replace_bar(None);
+        self.bar.clear();
         write_failure(&mut *self.talk, self.talk_paint, error);
     }
 
@@ -199,49 +182,7 @@ impl Human {
 
     fn print(&mut self, line: &str) {
         let talk = &mut self.talk;
-        match &self.bar {
-            Some(bar) => bar.suspend(|| put_line(&mut **talk, line)),
-            None => put_line(&mut **talk, line),
-        }
-    }
-
-    fn replace_bar(&mut self, bar: Option<ProgressBar>) {
-        if let Some(old) = std::mem::replace(&mut self.bar, bar) {
-            old.finish_and_clear();
-        }
-    }
-
-    fn progress(&mut self, progress: &TransferProgress) {
-        let &TransferProgress { sent, total, .. } = progress;
-        if self.bars {
-            let known = self
-                .bar
-                .as_ref()
-                .is_some_and(|bar| bar.length() == Some(total.0));
-            if !known {
-                let bar =
-                    ProgressBar::with_draw_target(Some(total.0), ProgressDrawTarget::stderr());
-                bar.set_style(style("{spinner} {wide_bar} {msg}"));
-                bar.enable_steady_tick(SPINNER_INTERVAL);
-                self.replace_bar(Some(bar));
-            }
-            if let Some(bar) = &self.bar {
-                bar.set_position(sent.0.min(total.0));
-                bar.set_message(progress_words(progress));
-            }
-            return;
-        }
-
-        let step = sent
-            .0
-            .saturating_mul(PROGRESS_STEPS)
-            .checked_div(total.0)
-            .unwrap_or(PROGRESS_STEPS);
-
-        if step > self.step {
-            self.step = step;
-            self.print(&progress_words(progress));
-        }
+        self.bar.suspend(|| put_line(&mut **talk, line));
     }
 
     fn host(&mut self, change: &HostChange) {
@@ -369,225 +310,13 @@ impl Observer for Human {
                 let line = drift_line(&change.line, self.talk_paint);
                 self.print(&format!("{}:{}", words::list(&change.hosts), &line[1..]));
             }
-            Event::Progress(progress) => self.progress(progress),
+            Event::Progress(progress) => {
+                if let Some(line) = self.bar.progress(progress) {
+                    self.print(&line);
+                }
+            }
             Event::Note(text) => self.print(&words::quoted(text)),
             Event::Member(_) | Event::Change(_) | Event::Files(_) => {}
-        }
-    }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    // An invalid template is a mistake in this file; the default bar is no reason to stop a deploy.
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-}
-
-fn progress_words(p: &TransferProgress) -> String {
-    format!(
-        "{} of {} at {}, {} of {} ready",
-        p.sent,
-        p.total,
-        p.rate,
-        p.ready,
-        words::count(p.targets as u64, "host")
-    )
-}
-
-fn tint_of(state: HostState) -> Tint {
-    match state {
-        HostState::Committed | HostState::Unchanged => Tint::Good,
-        HostState::Absent | HostState::Aborted | HostState::Reverted => Tint::Warn,
-        HostState::Refused | HostState::Failed | HostState::Unhealthy | HostState::Stuck => {
-            Tint::Bad
-        }
-        HostState::Torn | HostState::Unknown => Tint::Bad,
-        HostState::Joined | HostState::Diffed | HostState::Staging => Tint::Plain,
-        HostState::Ready | HostState::Prepared | HostState::Checking => Tint::Plain,
-    }
-}
-
-/// Builds a row: host, state, release, written, deleted, received, time, reason.
-fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
-    let worked = host.state.has_release() && host.state != HostState::Unchanged;
-    let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
-
-    vec![
-        host.named().to_string().into(),
-        Cell::new(host.state.word(), tint_of(host.state)),
-        host.serial
-            .map(|serial| words::release(&outcome.tree, Some(serial)))
-            .unwrap_or_default()
-            .into(),
-        when_worked(format!("{} written", host.files_written)),
-        when_worked(format!("{} deleted", host.files_deleted)),
-        when_worked(host.bytes_received.to_string()),
-        when_worked(words::seconds(host.took)),
-        // The output of a command follows below.
-        Cell::new(
-            words::safe(
-                host.error
-                    .as_deref()
-                    .and_then(|e| e.lines().next())
-                    .unwrap_or_default(),
-            ),
-            tint_of(host.state),
-        ),
-    ]
-}
-
-/// ` >f.st...... content css/site.css`
-fn drift_line(line: &DriftLine, painter: Painter) -> String {
-    let tint = match line.what {
-        DriftKind::Missing => Tint::Good,
-        DriftKind::Extra => Tint::Bad,
-        _ => Tint::Warn,
-    };
-
-    let word = painter.paint(tint, &format!("{:<7}", line.what.word()));
-    format!(
-        "  {:<11}  {word}  {}",
-        words::safe(&line.itemized),
-        printable(&line.path)
-    )
-}
-
-fn deploy_summary(o: &Outcome) -> String {
-    let have = o.hosts.iter().filter(|h| h.state.has_release()).count();
-    let rate = o.rate.map(|r| format!(" at {r}")).unwrap_or_default();
-    let unknown = match o
-        .hosts
-        .iter()
-        .filter(|h| h.state == HostState::Unknown)
-        .count()
-    {
-        0 => String::new(),
-        n => format!(", {n} unknown"),
-    };
-
-    format!(
-        "{}: {have} of {}{unknown}; {} written, {} deleted; \
-         sent {} for a release of {}{rate} in {}; {} repaired",
-        words::rollback(&o.tree, o.serial, o.rollback_to),
-        words::count(o.hosts.len() as u64, "host"),
-        words::count(o.files_written, "file"),
-        o.files_deleted,
-        o.bytes_sent,
-        o.bytes_release,
-        words::seconds(o.took),
-        words::plural_count(o.repaired, "loss", "losses"),
-    )
-}
-
-fn audit_summary(o: &Outcome) -> String {
-    let differ: u64 = o.drift.iter().map(|g| g.hosts.len() as u64).sum();
-    let hosts = words::count(o.hosts.len() as u64, "host");
-    let size = ByteSize(o.bytes_release.0);
-    match o.purpose {
-        Purpose::DryRun => {
-            format!(
-                "{}: {differ} of {hosts} would change; release of {size}; nothing was changed",
-                o.tree
-            )
-        }
-        _ => format!("{}: {differ} of {hosts} differ; source of {size}", o.tree),
-    }
-}
-
-/// Returns the hosts that answered an audit and are in no group.
-fn without_drift(o: &Outcome) -> Vec<NamedHost> {
-    let drifts = |host: &NamedHost| o.drift.iter().any(|g| g.hosts.contains(host));
-    o.hosts
-        .iter()
-        .filter(|h| !h.state.is_trouble())
-        .map(HostResult::named)
-        .filter(|h| !drifts(h))
-        .collect()
-}
-
-fn trouble_text(o: &Outcome) -> String {
-    let release = words::release(&o.tree, o.serial);
-    let good = |h: &&HostResult| {
-        h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed)
-    };
-
-    let done: Vec<NamedHost> = o.hosts.iter().filter(good).map(HostResult::named).collect();
-    let mut lines = vec![match (o.exit, o.purpose) {
-        (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
-        (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
-        // The reason includes the number of answers.
-        (_, Purpose::Deploy) if o.hosts.is_empty() => format!("{} was offered to no host", o.tree),
-        (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
-            format!("{release} was taken back: no host has it")
-        }
-        (_, Purpose::Deploy) => format!("{release} was not deployed: no host changed"),
-        _ => format!("no host could be compared with {}", o.tree),
-    }];
-
-    if let Some(error) = o.error.as_deref().and_then(|e| e.lines().next()) {
-        lines[0] = format!("{} ({error})", lines[0]);
-    }
-
-    if let (Some(key), true) = (
-        &o.fingerprint,
-        o.hosts.iter().any(|h| h.state == HostState::Refused),
-    ) {
-        lines.push(format!("  signed by {key}"));
-    }
-
-    if !done.is_empty() {
-        lines.push(format!(
-            "  {}: {}",
-            if o.purpose == Purpose::Deploy {
-                "have it"
-            } else {
-                "answered"
-            },
-            words::list(&done)
-        ));
-    }
-
-    for host in o.hosts.iter().filter(|h| !good(h)) {
-        let why = host
-            .error
-            .as_deref()
-            .map(|e| format!(": {}", words::quoted(e)))
-            .unwrap_or_default();
-        lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
-    }
-
-    lines.join("\n")
-}
-
-/// Describes the hosts' releases after a deploy that failed somewhere.
-fn mixed_text(o: &Outcome, release: &str) -> String {
-    let count = |of: fn(HostState) -> bool| o.hosts.iter().filter(|h| of(h.state)).count();
-    let has = count(HostState::has_release);
-    let torn = count(|s| s == HostState::Torn);
-    let unknown = count(|s| s == HostState::Unknown);
-    let before = count(HostState::is_as_before);
-    let hosts = |n: usize| words::count(n as u64, "host");
-
-    match (has, before, torn, unknown) {
-        (_, 0, 0, 0) => format!("every host has {release}, and not every host is well"),
-        (_, _, 0, 0) => format!("mixed: some hosts have {release}, others do not"),
-        (0, _, 0, _) => format!(
-            "it is not known whether {} changed: none is known to have {release}",
-            hosts(unknown)
-        ),
-        _ => {
-            let parts = [
-                (has, format!("{} with {release}", hosts(has))),
-                (before, format!("{} without", hosts(before))),
-                (torn, format!("{} part new, part old", hosts(torn))),
-                (unknown, format!("{} unknown", hosts(unknown))),
-            ];
-            let said: Vec<String> = parts
-                .into_iter()
-                .filter(|(n, _)| *n > 0)
-                .map(|(_, text)| text)
-                .collect();
-            format!("mixed: {}", said.join(", "))
         }
     }
 }
@@ -597,6 +326,7 @@ mod tests {
     use super::super::sample::{self, SharedBuffer};
     use super::*;
     use crate::id::HostName;
+    use crate::outcome::HostState;
 
     fn told(verbosity: Verbosity, painter: Painter, tell: impl FnOnce(&mut Human)) -> String {
         let out = SharedBuffer::default();

@@ -5,10 +5,13 @@
 //! `drive::outcome` unchanged. A closed pipe (`makuo deploy | head`) silences the output and
 //! nothing else: the deploy continues.
 
+mod bar;
 mod fleet;
 pub mod human;
 pub mod json;
+mod line;
 pub mod paint;
+mod summary;
 pub mod table;
 pub mod words;
 
@@ -17,8 +20,7 @@ use std::io::Write;
 use serde::Serialize;
 
 use crate::Error;
-use crate::outcome::{Event, Observer, Outcome, Survey};
-use crate::outcome::{ReleaseLog, Standing};
+use crate::outcome::{Event, Observer, Outcome, ReleaseLog, Standing, Survey};
 
 pub use human::Human;
 pub use json::Json;

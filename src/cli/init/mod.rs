@@ -12,6 +12,7 @@ use self::host_file::{HOST_FILE, HostFile};
 use super::args::InitArgs;
 use super::{keygen, network, print_note, sign};
 use crate::config::{AUTHORIZED_KEYS, DEFAULT_CONFIG, GROUP_KEY, HostConfig};
+use crate::error::IoResultExt;
 use crate::keys::{AuthorizedKeys, GroupKey, PublicKey, authorized_line, write_file};
 use crate::report::{Report, Settings};
 use crate::strict::{self, Readers};
@@ -254,7 +255,7 @@ fn unpack(
             .recursive(true)
             .mode(0o755)
             .create(dir);
-        made.map_err(|e| Error::io("cannot make the directory", dir, e))?;
+        made.context("cannot make the directory", dir)?;
     }
 
     let mut written = Vec::new();

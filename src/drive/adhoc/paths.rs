@@ -10,6 +10,7 @@ use std::path::Path;
 use globset::{GlobBuilder, GlobMatcher};
 use rustix::fs::FileType;
 
+use crate::error::IoResultExt;
 use crate::manifest::TreePath;
 use crate::manifest::header::MAX_PATTERNS;
 use crate::tree::Root;
@@ -221,7 +222,7 @@ fn step(
         }
     };
 
-    let mut names = names(&dir).map_err(|e| Error::io("cannot read", root.path(), e))?;
+    let mut names = names(&dir).context("cannot read", root.path())?;
     names.retain(|name| part.matches(name));
     names.sort();
 

@@ -1,4 +1,4 @@
-//! The wait for hosts that started a moment ago and catch up first.
+//! The wait for hosts started a moment ago, to catch up first.
 //!
 //! A host that takes a part of the tree before the parts it missed would never get those.
 
@@ -24,8 +24,8 @@ pub(super) struct ArrivalWait {
 }
 
 impl ArrivalWait {
-    /// Repeats the discovery of `machine` while new hosts catch up with `host`, which has `tree`;
-    /// returns whether they do. The first wait calls `note`.
+    /// Repeats the discovery of `machine` while new hosts catch up with the `tree` of `host`;
+    /// returns whether to wait. The first wait calls `note`.
     pub(super) fn goes_on(
         &mut self,
         host: &HostHandle,
@@ -69,7 +69,7 @@ impl ArrivalWait {
     }
 }
 
-/// The targets of `machine` that are new to `host`; `None` if it does not have `tree`.
+/// The targets of `machine` that are new to `host`; `None` if `host` does not have `tree`.
 fn arriving(host: &HostHandle, tree: &TreeName, machine: &Sender) -> Option<Arriving> {
     let tree = host.tree(tree)?;
     let targets = machine.target_states().map(|(id, ..)| id).collect();

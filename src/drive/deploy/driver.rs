@@ -1,4 +1,4 @@
-//! Drives the sender machine: its timers, its requests to the worker, and its datagrams.
+//! Drives the sender machine: timers, requests to the worker, and datagrams.
 
 use super::worker::{WorkerHandle, WorkerTask};
 use crate::Result;
@@ -19,7 +19,7 @@ pub(super) struct SenderDriver {
 }
 
 impl SenderDriver {
-    /// A driver of `machine`, which has sent nothing.
+    /// A driver of a new `machine`.
     pub(super) fn new(
         clock: Clock,
         endpoint: GroupEndpoint,

@@ -11,12 +11,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-
+use super::cache_file;
+use crate::error::IoResultExt;
 use crate::id::HostName;
 use crate::keys::{GroupKey, KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS, PublicKey};
 use crate::proto::sender::hosts::{Host, OtherKey};
@@ -152,7 +152,7 @@ impl HostKeyStore {
     fn load(&self) -> Result<KnownHosts> {
         let mut known = KnownHosts::default();
         for path in self.groups.iter().map(|group| self.dir.join(group)) {
-            if let Some(text) = read(&path).map_err(|e| Error::io("cannot read", &path, e))? {
+            if let Some(text) = read(&path).context("cannot read", &path)? {
                 known.extend(&parse(&text));
                 if path == self.path() {
                     break;
@@ -165,14 +165,7 @@ impl HostKeyStore {
 
     /// Stores the keys of hosts with new names.
     fn learn(&self, seen: &KnownHosts) -> io::Result<Learned> {
-        std::fs::create_dir_all(&self.dir)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(self.dir.join(".lock"))?;
-
-        flock(&lock, FlockOperation::LockExclusive)?;
+        let _lock = cache_file::lock(&self.dir)?;
         let mut known = KnownHosts::default();
         let mut full = 0;
         let (mut text, is_there) = match read(&self.path())? {
@@ -201,7 +194,7 @@ impl HostKeyStore {
         }
 
         if !(new.is_empty() && (is_there || text.is_empty())) {
-            write(&self.path(), &text)?;
+            cache_file::replace(&self.path(), &text)?;
         }
 
         Ok(learned)
@@ -302,16 +295,6 @@ fn too_long() -> io::Error {
         "it is longer than {} MiB",
         MAX_KNOWN_HOSTS_BYTES >> 20
     ))
-}
-
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push("~");
-    let temporary = PathBuf::from(temporary);
-    let mut file = File::create(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

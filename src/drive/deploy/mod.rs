@@ -1,14 +1,15 @@
 //! A deploy, a dry run or an audit: the sender machine on a real network, with a real source and
 //! key.
 //!
-//! `options` are a session's settings and `origin` that of its release; `start` is its entry and
-//! `session` its loop. `driver` moves the sender machine, `worker` is the thread for reading the
+//! `options` and the `origin` of the release are a session's settings, `start` is the entry and
+//! `session` the loop. `driver` moves the sender machine, `worker` is the thread for reading the
 //! [`source`] and signing, and `release` holds the facts of the release. `reporter` tells the
 //! observer, `narrate` words the notes and `results` the outcome. [`rollback`] finds an earlier
-//! release, `serials` choose the number of a new one, `arrivals` wait for new hosts, and
-//! `known_hosts` keeps the keys of hosts between sessions.
+//! release, `serials` choose the number of a new one, and `arrivals` wait for new hosts.
+//! `known_hosts` keeps the keys of hosts between sessions, like the serials in a `cache_file`.
 
 mod arrivals;
+mod cache_file;
 mod driver;
 mod known_hosts;
 mod narrate;

@@ -128,8 +128,8 @@ pub struct ReleaseConditions {
     /// Content of the last release, see [`Outcome::content`](crate::outcome::Outcome::content); the
     /// same content is not released again.
     pub unless: Option<BlockHash>,
-    /// Refuse to release if a later release than this one exists: the content does not include
-    /// that.
+    /// Refuse to release if a later release than this one exists, since the content does not
+    /// include the later one.
     pub only_after: Option<Serial>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::options::DeployOptions;
 use super::rollback::EarlierRelease;
-use super::source::{PreparedRelease, ReleaseSource};
+use super::source::{self, PreparedRelease, ReleaseSource};
 use crate::Result;
 use crate::id::{HostName, Serial};
 use crate::manifest::{Intent, Release};
@@ -16,11 +16,11 @@ pub type Prepare = Box<dyn FnOnce() -> Result<(ReleaseSource, PreparedRelease)> 
 pub enum ReleaseOrigin {
     /// A scan of the spec's source.
     Scan,
-    /// A new release of the source that the function prepares.
+    /// A new release of another source.
     Prepared(Prepare),
     /// An earlier release under a new serial. The spec names targets and options, not the content.
     Earlier(EarlierRelease),
-    /// A release committed elsewhere, for the hosts that lack it, and its prepared source.
+    /// A release committed elsewhere, for the hosts without it, and the source.
     Granted(Granted, Prepare),
 }
 
@@ -51,7 +51,7 @@ fn scan(options: &DeployOptions) -> Result<Prepare> {
     let cache = options.cache.clone();
 
     Ok(Box::new(move || {
-        ReleaseSource::prepare(&spec, &part, how, cache.as_deref())
+        source::prepare(&spec, &part, how, cache.as_deref())
     }))
 }
 
@@ -93,7 +93,7 @@ impl ReleaseKind {
         }
     }
 
-    /// The release committed elsewhere, if it is one.
+    /// The release, if committed elsewhere.
     pub(super) fn granted(&self) -> Option<&Granted> {
         if let ReleaseKind::Granted(granted) = self {
             Some(granted)
@@ -102,7 +102,7 @@ impl ReleaseKind {
         }
     }
 
-    /// Intent in the header of a release that is made for `purpose`.
+    /// Intent in the header of a release for `purpose`.
     pub(super) fn intent(&self, purpose: Purpose) -> Intent {
         match (purpose, self) {
             (Purpose::Deploy, ReleaseKind::Again(_)) => Intent::Rollback,

@@ -1,4 +1,4 @@
-//! The release of a session, from its source to its announcement.
+//! The release of a session, from the source to the announcement.
 
 use super::options::DeployOptions;
 use super::origin::{Granted, ReleaseKind};
@@ -9,7 +9,7 @@ use crate::id::{Serial, SessionId};
 use crate::manifest::{Header, Intent, Release};
 use crate::units::WallTime;
 
-/// The facts of a release as they become known.
+/// The facts of a release, as they become known.
 #[derive(Debug)]
 pub(super) struct SessionRelease {
     kind: ReleaseKind,
@@ -22,7 +22,7 @@ pub(super) struct SessionRelease {
 }
 
 impl SessionRelease {
-    /// A release of which only the kind is known.
+    /// A release of a known kind, and nothing else known.
     pub(super) fn new(kind: ReleaseKind) -> Self {
         Self {
             kind,
@@ -38,12 +38,12 @@ impl SessionRelease {
         self.kind.rollback_to()
     }
 
-    /// The release committed elsewhere, if it is one.
+    /// The release, if committed elsewhere.
     pub(super) fn granted(&self) -> Option<&Granted> {
         self.kind.granted()
     }
 
-    /// Release that the hosts know, if any does.
+    /// Release known to hosts, if announced.
     pub(super) fn announced(&self) -> Option<&Release> {
         self.announced.as_ref()
     }

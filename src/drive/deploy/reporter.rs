@@ -1,4 +1,4 @@
-//! Events of a session for its observer, each reported once.
+//! Events of a session for the observer, each reported once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Largest number of reported reasons for a host's wait.
 const MAX_WAITS: usize = 16;
 
-/// Reports a session to its observer.
+/// Reports a session to the observer.
 pub(super) struct SessionReporter<'a> {
     observer: &'a mut dyn Observer,
     timeline: Timeline,
@@ -27,7 +27,7 @@ pub(super) struct SessionReporter<'a> {
 }
 
 impl<'a> SessionReporter<'a> {
-    /// A reporter of a session that began at `began`.
+    /// A reporter of a session since `began`.
     pub(super) fn new(observer: &'a mut dyn Observer, began: Moment) -> Self {
         Self {
             observer,

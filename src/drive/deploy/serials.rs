@@ -14,12 +14,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-
+use super::cache_file;
 use crate::id::{Serial, TreeName};
 use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::{Intent, Release};
@@ -96,17 +95,11 @@ fn proven(
 /// used.
 pub(super) fn take(cache: &Path, tree: &TreeName, highest: Serial) -> io::Result<Serial> {
     let dir = cache.join("serials");
-    std::fs::create_dir_all(&dir)?;
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(dir.join(".lock"))?;
-    flock(&lock, FlockOperation::LockExclusive)?;
+    let _lock = cache_file::lock(&dir)?;
     let path = dir.join(tree.as_str());
     let used = read(&path)?.filter(|used| used.0.saturating_sub(highest.0) <= MAX_REMEMBERED_GAP);
     let next = used.unwrap_or_default().max(highest).next();
-    write(&path, next)?;
+    cache_file::replace(&path, format!("{next}\n").as_bytes())?;
     File::open(&dir)?.sync_all()?;
 
     Ok(next)
@@ -118,16 +111,6 @@ fn read(path: &Path) -> io::Result<Option<Serial>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
-}
-
-fn write(path: &Path, serial: Serial) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push("~");
-    let temporary = PathBuf::from(temporary);
-    let mut file = File::create(&temporary)?;
-    file.write_all(format!("{serial}\n").as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl<'a> DeploySession<'a> {
         self.reporter.notes(facts.notes.iter().cloned());
     }
 
-    /// Reason of an unreadable source, with the hosts that would need it for a rollback.
+    /// Reason of an unreadable source; for a rollback with the hosts in need of the data.
     fn unreadable(&self, why: String) -> String {
         match self.release.rollback_to() {
             Some(to) => {
@@ -160,7 +160,7 @@ impl<'a> DeploySession<'a> {
         }
     }
 
-    /// The host in this process, if it has the tree that is the source of the release.
+    /// The host in this process, if its tree is the source of the release.
     fn own_host(&self) -> Option<&HostHandle> {
         let host = self.options.beside.as_ref();
         host.filter(|_| self.release.granted().is_none())

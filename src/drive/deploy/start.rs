@@ -79,7 +79,7 @@ pub fn run(
     session.run()
 }
 
-/// Outcome of a session whose content was released before.
+/// Outcome of a session for content released before.
 fn unchanged(options: DeployOptions, took: Duration) -> Outcome {
     Outcome {
         content: options.conditions.unless,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::drive::log_limit::{LogLimit, suppressed_note};
+use crate::drive::log_limit::LogLimit;
 use crate::outcome::Stranger;
 use crate::proto::receiver::HostNotice;
 use crate::units::{Moment, one_line, printable};
@@ -111,13 +111,10 @@ impl PeerLog {
 
     fn log(&mut self, now: Moment, kind: LineKind, line: impl FnOnce(String)) {
         let began = self.began;
-        if let Some(suppressed) = self
+        let limit = self
             .kinds
             .entry(kind)
-            .or_insert_with(|| LogLimit::new(began))
-            .allow(now)
-        {
-            line(suppressed_note(suppressed));
-        }
+            .or_insert_with(|| LogLimit::new(began));
+        limit.log(now, line);
     }
 }

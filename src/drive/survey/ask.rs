@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::answers::{HostAnswer, add_addresses};
 use super::probe::{self, SurveyProbe};
 use crate::Result;
 use crate::drive::clock;
 use crate::drive::endpoint::{Arrived, GroupLinks};
 use crate::drive::unproven::UnprovenHosts;
-use crate::id::{HostName, InstanceId, NamedHost, Nonce, Serial, TreeName};
+use crate::id::{HostName, InstanceId, Nonce, Serial, TreeName};
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::members::{MAX_MEMBERS, Table};
@@ -25,48 +26,6 @@ use crate::wire::{Datagram, Message};
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Largest number of hosts asked one by one in a round.
 const MAX_ASKED_ALONE: usize = 64;
-
-/// A host with an answer or a beacon.
-#[derive(Debug, Clone)]
-pub(super) struct HostAnswer {
-    pub(super) host: HostName,
-    /// Name, with the address if another host has the same name.
-    pub(super) named: NamedHost,
-    pub(super) address: SocketAddr,
-    /// Trees named by the beacon.
-    pub(super) trees: Vec<TreeName>,
-    /// Answer to the query; an old makuo sends none.
-    pub(super) answer: Option<QueryAnswer>,
-}
-
-impl HostAnswer {
-    /// A host with a unique name.
-    pub(super) fn new(
-        host: HostName,
-        address: SocketAddr,
-        trees: Vec<TreeName>,
-        answer: Option<QueryAnswer>,
-    ) -> Self {
-        Self {
-            named: host.clone().into(),
-            host,
-            address,
-            trees,
-            answer,
-        }
-    }
-}
-
-/// Adds addresses to hosts of the same name, which are neighbours in the list.
-pub(super) fn add_addresses(hosts: &mut [HostAnswer]) {
-    for same in hosts.chunk_by_mut(|a, b| a.host == b.host) {
-        let first = same.first().map(|host| host.address.ip());
-        if same.iter().any(|host| Some(host.address.ip()) != first) {
-            same.iter_mut()
-                .for_each(|host| host.named.address = Some(host.address.ip()));
-        }
-    }
-}
 
 /// Asks for `tree`, or all trees, and the bytes of the release `serial`; sorted by name.
 ///

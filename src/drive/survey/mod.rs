@@ -1,12 +1,18 @@
 //! Questions to all hosts, without a session.
 //!
-//! `members` finds out which hosts are there, `ask` which releases they have, and `fleet` puts the
-//! answers together.
+//! `members` finds the hosts, and `ask` collects `answers` about releases. From these, `releases`
+//! lists the releases of the fleet and `standings` the state of each host.
 
+mod answers;
 mod ask;
-mod fleet;
 mod members;
 mod probe;
+mod releases;
+mod standings;
 
-pub use fleet::{KeptHeader, log, release, status};
 pub use members::members;
+pub use releases::{KeptHeader, log, release};
+pub use standings::status;
+
+#[cfg(test)]
+mod tests;

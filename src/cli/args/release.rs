@@ -1,0 +1,125 @@
+//! Arguments of deploy, watch, diff and rollback.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+
+use super::shared::{HostArgs, PreviewArgs, RateArgs, SessionArgs, TargetArgs};
+use crate::id::{Serial, TreeName};
+use crate::units::parse_duration;
+
+/// `makuo deploy`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  makuo deploy manifests/www.toml               put it on every host that has the tree
+  makuo deploy -n manifests/www.toml            only show what would change
+  makuo deploy -t 'web*' --expect 3 www.toml    only on web hosts, and only when 3 answer")]
+pub struct DeployArgs {
+    /// Preview.
+    #[command(flatten)]
+    pub preview: PreviewArgs,
+    /// Continue although a filesystem in the source is no longer mounted: its files are missing
+    /// from the release
+    #[arg(long)]
+    pub yes_unmounted: bool,
+    /// Run health checks even on hosts without changes
+    #[arg(long)]
+    pub recheck: bool,
+    /// Shared options.
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// `makuo watch`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+SIGTERM and Ctrl-C end it after the current batch, a second one at once. SIGHUP reloads the spec,
+SIGUSR1 rescans the source. A failed host does not hold up the others, unless the spec sets
+commit.require.
+Examples:
+  makuo watch www.toml                          until stopped
+  makuo watch --settle 2s --max-delay 30s www.toml
+  makuo watch --pause-file /run/hold www.toml   collects changes while /run/hold exists")]
+pub struct WatchArgs {
+    /// End as soon as the source is quiet
+    #[arg(long)]
+    pub once: bool,
+    /// Wait for a change before the first deploy
+    #[arg(long)]
+    pub no_initial: bool,
+    /// While this file exists, collect changes without deploying
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub pause_file: Option<PathBuf>,
+    /// Complete a batch after this long without changes
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = parse_duration)]
+    pub settle: Duration,
+    /// Complete a batch this long after its first change; files still being written wait for a
+    /// later one
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub max_delay: Duration,
+    /// Shared options; --checksum applies to the first deploy.
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// `makuo diff`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  makuo diff manifests/www.toml                 exit code 1 when a host drifts
+  makuo diff --checksum manifests/www.toml      trust no timestamp
+  makuo diff --json www.toml | grep '\"change\"'")]
+pub struct DiffArgs {
+    /// Shared options.
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// `makuo rollback`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+On a host that keeps the release, it also serves hosts that did not keep it; elsewhere all hosts
+must have kept it.
+Examples:
+  makuo rollback www                  back to the previous release
+  makuo rollback www --to 12          back to www@12
+  makuo rollback -n www               only show what would change")]
+pub struct RollbackArgs {
+    /// Tree to roll back
+    pub tree: TreeName,
+    /// Release to return to [default: the newest earlier one that all hosts with the present one
+    /// had]
+    #[arg(long, value_name = "SERIAL", value_parser = serial)]
+    pub to: Option<Serial>,
+    /// Preview.
+    #[command(flatten)]
+    pub preview: PreviewArgs,
+    /// Targets.
+    #[command(flatten)]
+    pub select: TargetArgs,
+    /// Signing key: an OpenSSH file, or a .pub with its private half in the agent [default:
+    /// $MAKUO_KEY, ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Keys whose releases may be signed again, beside the signing key's own [default: the
+    /// configuration's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+    /// Rate limit.
+    #[command(flatten)]
+    pub limit: RateArgs,
+    /// Options for the hosts.
+    #[command(flatten)]
+    pub hosts: HostArgs,
+}
+
+/// Parses a serial, alone or in a release name: `12`, `www@12`.
+fn serial(text: &str) -> Result<Serial, String> {
+    let number = text.rsplit_once('@').map_or(text, |(_, number)| number);
+    number
+        .parse()
+        .map(Serial)
+        .map_err(|_| "not the number of a release, such as 12".to_string())
+}

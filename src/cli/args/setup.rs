@@ -1,0 +1,182 @@
+//! Arguments of the commands for one machine: init, keygen, daemon, check, and the generated texts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use super::shared::NetworkArgs;
+use crate::id::{HostName, TreeName};
+
+/// `makuo check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A spec or a host's configuration
+    #[arg(value_name = "SPEC|CONFIG", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+}
+
+/// `makuo init`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The file for the hosts is text: read it before you use it. It holds the group key, a secret.
+Examples:
+  makuo init www=/var/www                       creates deploy.key, group.key and host.toml
+                                                in ~/.config/makuo
+  scp ~/.config/makuo/host.toml root@web1:
+  ssh root@web1 makuo init --host host.toml     writes makuo.toml, authorized_keys and group.key
+                                                into /etc/makuo")]
+pub struct InitArgs {
+    /// Trees for the hosts to manage: a name, and its directory on the hosts
+    #[arg(value_name = "TREE=DIR", value_parser = tree_at, required_unless_present = "host")]
+    pub trees: Vec<TreeAt>,
+    /// Unpack this host file, beside the configuration named by --config
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        conflicts_with_all = ["trees", "output", "key"]
+    )]
+    pub host: Option<PathBuf>,
+    /// Path of the host file [default: ~/.config/makuo/host.toml]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Existing deploy key to use, or its .pub [default: ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Overwrite files with other content
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `makuo keygen`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without flags both keys go to ~/.config/makuo, where commands expect them; an existing one is kept.
+The line for the hosts' authorized_keys goes to standard output:
+  makuo keygen >> authorized_keys
+Keys from ssh-keygen -t ed25519 and Ed25519 keys in ssh-agent work as deploy keys, too.
+A group key is one file, the same on every host and every machine that runs commands:
+  makuo keygen --group -o group.key             for /etc/makuo/group.key on every host,
+                                                or network.group_key")]
+pub struct KeygenArgs {
+    /// Path of the key, a deploy key unless --group is given; the public half gets .pub
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Comment in the public key [default: user@host]
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+    /// Overwrite an existing deploy key; with --group, a group key
+    #[arg(long)]
+    pub force: bool,
+    /// Create only a deploy key, which signs releases
+    #[arg(long, conflicts_with = "group")]
+    pub deploy: bool,
+    /// Create only a group key, which seals every datagram; hosts accept only datagrams sealed with
+    /// it
+    #[arg(long, conflicts_with = "comment")]
+    pub group: bool,
+}
+
+/// `makuo daemon`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Flags override the configuration. SIGTERM ends cleanly, SIGHUP reloads keys and configuration.
+Examples:
+  makuo daemon                                              as /etc/makuo/makuo.toml says
+  makuo daemon --tree www=/var/www --authorized-keys keys   without a configuration")]
+pub struct DaemonArgs {
+    /// Manage DIR as the tree `default`
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub base: Option<PathBuf>,
+    /// Manage DIR as the tree NAME (repeatable)
+    #[arg(long = "tree", value_name = "NAME=DIR", value_parser = tree_at)]
+    pub trees: Vec<TreeAt>,
+    /// Name of this host [default: the system's]
+    #[arg(long)]
+    pub name: Option<HostName>,
+    /// Directory for staging, on the trees' filesystem [default: .makuo beside each tree]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+    /// Keys that may deploy and audit [default: /etc/makuo/authorized_keys]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+    /// Run as this user
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// Run as this group
+    #[arg(long, value_name = "GROUP")]
+    pub run_group: Option<String>,
+    /// Address of the makuosan console [default: off]
+    #[arg(long, value_name = "ADDR:PORT|off")]
+    pub console: Option<String>,
+    /// Path of the control socket [default: /run/makuo/makuo.sock]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub socket: Option<PathBuf>,
+    /// Not supported yet; present so that it is rejected instead of ignored.
+    #[arg(long, value_name = "ADDR:PORT", hide = true)]
+    pub metrics: Option<SocketAddr>,
+    /// Network options.
+    #[command(flatten)]
+    pub network: NetworkArgs,
+}
+
+/// `--tree NAME=DIR`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeAt {
+    /// Name of the tree.
+    pub name: TreeName,
+    /// Directory of the tree.
+    pub path: PathBuf,
+}
+
+/// `makuo demo`
+#[derive(Debug, Args)]
+pub struct DemoArgs {}
+
+/// `makuo completions`
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell of the script
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `makuo complete`
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// Kind of names to list
+    #[arg(value_enum)]
+    pub what: Completed,
+}
+
+/// Kinds of names for completion scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Completed {
+    /// Names of the other hosts.
+    Hosts,
+    /// Names of the trees, here and on other hosts.
+    Trees,
+}
+
+/// `makuo man`
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Directory for the pages; created if missing
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+}
+
+fn tree_at(text: &str) -> Result<TreeAt, String> {
+    let (name, path) = text
+        .split_once('=')
+        .ok_or("write NAME=DIR, such as www=/var/www")?;
+    if path.is_empty() {
+        return Err("the directory is missing: write NAME=DIR".to_string());
+    }
+
+    Ok(TreeAt {
+        name: TreeName::new(name).map_err(|e| e.to_string())?,
+        path: path.into(),
+    })
+}

@@ -1,0 +1,318 @@
+//! A machine's access to the network: sends and receives its datagrams with few system calls.
+//!
+//! With several links, datagrams for the group go out on each link, and datagrams for a host on the
+//! link that last received from the host. `send_buffer` holds datagrams on their way out,
+//! `host_links` the link of each host.
+
+mod host_links;
+mod send_buffer;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use self::host_links::HostLinks;
+use self::send_buffer::SendBuffer;
+use super::clock;
+use super::reopen::{LinkFollower, LinkOpener};
+use super::unheard::UnheardPeers;
+use crate::Result;
+use crate::id::{HostName, InstanceId};
+use crate::keys::{GroupKey, random_bytes};
+use crate::net::{Channel, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, Waker};
+use crate::outcome::Stranger;
+use crate::proto::Transmit;
+use crate::wire::seal::{Plain, Seal, Sealed};
+
+/// Largest datagram sent, whatever the interface takes: a jumbo frame's.
+pub const MAX_SENT_DATAGRAM: usize = 8_972;
+/// Largest number of reads before the machine may send again.
+const MAX_READ_CALLS: usize = 16;
+/// A process's network: its links and the keys of its group.
+#[derive(Debug)]
+pub struct GroupLinks {
+    /// Links to the network.
+    pub links: LinkSet,
+    /// Group keys: the first seals, each may open. Without a key datagrams are plain.
+    pub keys: Vec<GroupKey>,
+    /// Reopens links whose interface has changed; without it they stay as they are.
+    pub reopen: Option<LinkOpener>,
+}
+
+impl From<LinkSet> for GroupLinks {
+    /// A network without a group key.
+    fn from(links: LinkSet) -> Self {
+        Self {
+            links,
+            keys: Vec::new(),
+            reopen: None,
+        }
+    }
+}
+
+impl From<Link> for GroupLinks {
+    /// A network without a group key.
+    fn from(link: Link) -> Self {
+        LinkSet::from(link).into()
+    }
+}
+
+/// Links, poller and buffers of a machine.
+#[derive(Debug)]
+pub struct GroupEndpoint {
+    links: LinkSet,
+    instance: InstanceId,
+    seal: Box<dyn Seal>,
+    unheard: UnheardPeers,
+    host_links: HostLinks,
+    follow: Option<LinkFollower>,
+    /// True if the last wait ended with a change of interfaces.
+    changed: Cell<bool>,
+    poller: Poller,
+    batch: RecvBatch,
+    out: SendBuffer,
+}
+
+/// A received datagram, opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrived<'a> {
+    /// Socket of the sender, the destination of answers.
+    pub from: SocketAddr,
+    /// Content of the datagram.
+    pub bytes: &'a [u8],
+    /// Time of arrival in the kernel, since 1970.
+    pub stamp: Option<Duration>,
+}
+
+impl GroupEndpoint {
+    /// Opens the endpoint with a random instance and seal start; keys depend on both.
+    pub fn new(network: impl Into<GroupLinks>) -> Result<Self> {
+        Self::of(network, InstanceId(u64::from_be_bytes(random_bytes()?)))
+    }
+
+    /// Opens the endpoint for `instance`, which has to be random as well.
+    pub fn of(network: impl Into<GroupLinks>, instance: InstanceId) -> Result<Self> {
+        let GroupLinks {
+            links,
+            keys,
+            reopen,
+        } = network.into();
+
+        let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
+            Some(sealed) => Box::new(sealed),
+            None => Box::new(Plain),
+        };
+
+        Ok(Self {
+            instance,
+            follow: reopen.map(|reopen| LinkFollower::begin(reopen, &links)),
+            changed: Cell::new(false),
+            links,
+            seal,
+            unheard: UnheardPeers::default(),
+            host_links: HostLinks::default(),
+            poller: Poller::new()?,
+            batch: RecvBatch::new(),
+            out: SendBuffer::default(),
+        })
+    }
+
+    /// Links of the endpoint.
+    pub fn links(&self) -> &LinkSet {
+        &self.links
+    }
+
+    /// Instance of this process, for the front of each datagram.
+    pub fn instance(&self) -> InstanceId {
+        self.instance
+    }
+
+    /// Peers whose datagrams do not open.
+    pub fn unheard(&self) -> &UnheardPeers {
+        &self.unheard
+    }
+
+    /// Takes the new ones among them.
+    pub fn take_new_unheard(&mut self) -> Vec<Stranger> {
+        self.unheard.take_new()
+    }
+
+    /// Seals with the first of `keys` from now on, and opens with all.
+    ///
+    /// Returns false for a change between plain and sealed, which takes a restart.
+    pub fn rekey(&mut self, keys: &[GroupKey]) -> Result<bool> {
+        Ok(self.seal.rekey(keys, random_bytes()?))
+    }
+
+    /// Ends a wait from another thread.
+    pub fn waker(&self) -> Waker {
+        self.poller.waker()
+    }
+
+    /// Bytes of datagrams sent on all links, without IP and UDP headers.
+    pub fn sent(&self) -> u64 {
+        self.out.sent()
+    }
+
+    /// Size of datagrams to build: the smallest limit of the links, less the room for the seal.
+    pub fn datagram(&self) -> usize {
+        self.links
+            .narrowest()
+            .max_segment()
+            .min(MAX_SENT_DATAGRAM)
+            .saturating_sub(self.room())
+    }
+
+    /// Log line about datagrams of `datagram` bytes before sealing, which `host` made smaller than
+    /// the links take; shows their size on the network.
+    pub fn narrowed(&self, datagram: usize, host: &HostName) -> String {
+        let size = datagram + self.room();
+        let most = self.datagram() + self.room();
+        let interface = &self.links.narrowest().interface().name;
+        format!(
+            "datagrams of {size} bytes, not {most} as {interface} takes: larger ones do not \
+            reach {host}"
+        )
+    }
+
+    /// Returns whether there is a group key.
+    pub fn is_sealed(&self) -> bool {
+        self.room() > 0
+    }
+
+    /// Bytes to leave free behind each datagram.
+    pub fn room(&self) -> usize {
+        self.seal.room()
+    }
+
+    /// Bytes that the network adds to each datagram: UDP, IP and Ethernet headers.
+    pub fn overhead(&self) -> usize {
+        let ip = if self.links.group().is_ipv6() { 40 } else { 20 };
+        8 + ip + 18 + self.room()
+    }
+
+    /// Sends the datagrams that `next` writes, until there are no more or the kernel has no room.
+    pub fn flush(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+        loop {
+            if self.out.is_sent() {
+                let Some(transmit) = next(self.out.datagrams()) else {
+                    return;
+                };
+                self.out.seal(transmit.segment, &mut *self.seal);
+                self.out
+                    .address(transmit.dest, &self.links, &self.host_links);
+            }
+            if !self.out.send(&self.links) {
+                return;
+            }
+        }
+    }
+
+    /// Takes the latest warning for people; each is reported once.
+    pub fn take_warning(&mut self) -> Option<String> {
+        self.out.take_warning()
+    }
+
+    /// Reopens links whose interface has changed.
+    fn follow(&mut self) {
+        let Some(follow) = &mut self.follow else {
+            return;
+        };
+
+        if self.changed.take() {
+            follow.changed();
+        }
+
+        if follow.poll(&mut self.links) {
+            // Blocked datagrams count as lost, and hosts may be on other links now.
+            self.out.clear();
+            self.host_links = HostLinks::default();
+        }
+    }
+
+    /// Passes each received datagram to `each`, opened.
+    pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
+        self.follow();
+        let Self {
+            links,
+            host_links,
+            batch,
+            seal,
+            unheard,
+            ..
+        } = self;
+
+        let several = links.len() > 1;
+        for (link, place) in links.iter().zip(0..) {
+            let mut each = |ReceivedDatagram { from, bytes, stamp }: ReceivedDatagram<'_>| {
+                let bytes = match seal.open(bytes) {
+                    Ok(bytes) => bytes,
+                    Err(kind) => {
+                        return unheard.refused(
+                            kind,
+                            from,
+                            stamp.unwrap_or_else(clock::since_epoch),
+                        );
+                    }
+                };
+                if several {
+                    host_links.record(from, place);
+                }
+                each(Arrived { from, bytes, stamp });
+            };
+            read(link, batch, &mut each);
+        }
+    }
+
+    /// Waits for datagrams, a waker, room to send if a send is blocked, or the timeout.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<()> {
+        let links = self
+            .links
+            .iter()
+            .zip(0..)
+            .map(|(link, place)| (link, self.out.interest(place)));
+
+        let changes = self.follow.as_ref().map(LinkFollower::changes);
+        let ready = self
+            .poller
+            .wait_any(links, changes, self.longest(timeout))
+            .map_err(|e| {
+                crate::Error::new(
+                    crate::Kind::Io,
+                    format!("cannot wait for datagrams on {}", self.links.names()),
+                )
+                .because(e)
+            })?;
+
+        self.changed.set(self.changed.get() | ready.changed);
+        Ok(())
+    }
+
+    /// Timeout of a wait. While a send is blocked the machine's own deadline is ignored: it may be
+    /// due all the time with no room to send.
+    fn longest(&self, timeout: Option<Duration>) -> Option<Duration> {
+        let follow = self.follow.as_ref().and_then(LinkFollower::timeout);
+        let timeout = self.out.retry_after().or(timeout);
+        timeout.into_iter().chain(follow).min()
+    }
+}
+
+fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(ReceivedDatagram<'_>)) {
+    for channel in [Channel::Own, Channel::Group] {
+        for _ in 0..MAX_READ_CALLS {
+            match link.recv(channel, batch, &mut *each) {
+                Ok(0) => break,
+                Ok(_) => {}
+                // Reading reports the error of an earlier send (an ICMP "port unreachable"), which
+                // does not concern us.
+                Err(e) => {
+                    tracing::debug!("receive on {}: {e}", link.interface().name);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Datagrams on their way out, kept until sent on every link.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::host_links::HostLinks;
+use crate::net::{Interest, LinkSet, SendOutcome};
+use crate::proto::Dest;
+use crate::wire::seal::Seal;
+
+/// Longest wait before a blocked send is retried.
+const MAX_BLOCKED_WAIT: Duration = Duration::from_millis(1);
+/// A buffer of datagrams of one size, and the links to send on.
+#[derive(Debug, Default)]
+pub(super) struct SendBuffer {
+    out: Vec<u8>,
+    /// Size of the datagrams in `out`.
+    segment: usize,
+    /// Parts of `out` that the kernel had no room for, by link.
+    pending: Vec<PendingSend>,
+    /// Bytes sent so far, on all links.
+    sent: u64,
+    /// Latest warning for people, until taken.
+    warning: Option<String>,
+    /// True once a warning was recorded.
+    has_warned: bool,
+}
+
+/// The unsent rest of the buffer on one link.
+#[derive(Debug, Clone, Copy)]
+struct PendingSend {
+    link: usize,
+    to: SocketAddr,
+    /// First unsent byte of the buffer.
+    from: usize,
+    /// Wait before the next attempt, if the poller cannot detect room.
+    retry_after: Option<Duration>,
+}
+
+impl SendBuffer {
+    /// Bytes of datagrams sent on all links, without IP and UDP headers.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Returns whether every link has taken the datagrams.
+    pub(super) fn is_sent(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Memory for the next datagrams.
+    pub(super) fn datagrams(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// Seals each datagram of `segment` bytes.
+    pub(super) fn seal(&mut self, segment: usize, seal: &mut dyn Seal) {
+        self.segment = segment;
+        self.out
+            .chunks_mut(segment.max(1))
+            .for_each(|datagram| seal.seal(datagram));
+    }
+
+    /// Chooses the links for the content of the buffer.
+    pub(super) fn address(&mut self, dest: Dest, links: &LinkSet, hosts: &HostLinks) {
+        let pending = |link, to| PendingSend {
+            link,
+            to,
+            from: 0,
+            retry_after: None,
+        };
+
+        match dest {
+            Dest::Group => self.pending.extend(
+                links
+                    .iter()
+                    .zip(0..)
+                    .map(|(link, i)| pending(i, link.group())),
+            ),
+            Dest::Host(to) if links.len() == 1 => self.pending.push(pending(0, to)),
+            Dest::Host(to) => match hosts.of(to) {
+                Some(link) => self.pending.push(pending(link, to)),
+                None => self
+                    .pending
+                    .extend((0..links.len()).map(|link| pending(link, to))),
+            },
+        }
+    }
+
+    /// Sends on all links; returns false if one is still blocked.
+    pub(super) fn send(&mut self, links: &LinkSet) -> bool {
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain_mut(|pending| !self.send_on(links, pending));
+        self.pending = pending;
+        self.pending.is_empty()
+    }
+
+    /// Sends on one link; returns whether the link is done.
+    fn send_on(&mut self, links: &LinkSet, pending: &mut PendingSend) -> bool {
+        let Some(link) = links.get(pending.link) else {
+            return true;
+        };
+
+        match link.send(pending.to, &self.out[pending.from..], self.segment) {
+            Ok(SendOutcome::Sent) => self.sent += (self.out.len() - pending.from) as u64,
+            Ok(SendOutcome::Blocked { sent, retry_after }) => {
+                self.sent += sent as u64;
+                pending.from += sent;
+                pending.retry_after = retry_after;
+                return false;
+            }
+            // Lost like any datagram on the network; repair replaces it if possible.
+            Ok(SendOutcome::TooLarge) => self.too_large(&link.interface().name),
+            Err(e) => tracing::debug!("{}", link.explain_send(pending.to, e)),
+        }
+
+        true
+    }
+
+    fn too_large(&mut self, name: &str) {
+        let segment = self.segment;
+        tracing::debug!("datagrams of {segment} bytes are too large for {name}");
+
+        if !std::mem::replace(&mut self.has_warned, true) {
+            let first = format!(
+                "{name} does not take datagrams of {segment} bytes any more: its MTU was lowered"
+            );
+            self.warning = Some(first);
+        }
+    }
+
+    /// Drops unsent datagrams, which count as lost.
+    pub(super) fn clear(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Takes the latest warning for people; each is reported once.
+    pub(super) fn take_warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
+    /// Readiness to wait for on a link.
+    pub(super) fn interest(&self, link: usize) -> Interest {
+        // ENOBUFS: the socket has room and the interface has none, so POLLOUT would fire at once.
+        let blocked = self
+            .pending
+            .iter()
+            .any(|pending| pending.link == link && pending.retry_after.is_none());
+
+        if blocked {
+            Interest::READ_WRITE
+        } else {
+            Interest::READ
+        }
+    }
+
+    /// Wait before the next attempt if a send is blocked.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        self.pending
+            .iter()
+            .map(|pending| pending.retry_after.unwrap_or(MAX_BLOCKED_WAIT))
+            .min()
+    }
+}

@@ -1,0 +1,115 @@
+//! A test of sealing: each datagram once.
+
+use super::*;
+use crate::proto::Dest;
+use crate::wire::seal::OpenError;
+
+/// Test seal: sums the bytes and inverts them, enough to check that each datagram is sealed
+/// once and opened once.
+#[derive(Debug)]
+struct Sum(u8);
+
+impl Seal for Sum {
+    fn room(&self) -> usize {
+        16
+    }
+
+    fn seal(&mut self, datagram: &mut [u8]) {
+        let end = datagram.len() - self.room();
+        assert!(datagram[end..].iter().all(|&b| b == 0), "the room is free");
+        datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
+        datagram[end] = datagram[..end]
+            .iter()
+            .fold(self.0, |sum, b| sum.wrapping_add(*b));
+    }
+
+    fn open<'a>(&mut self, datagram: &'a mut [u8]) -> std::result::Result<&'a [u8], OpenError> {
+        let end = datagram
+            .len()
+            .checked_sub(self.room())
+            .ok_or(OpenError::Foreign)?;
+        let sum = datagram[..end]
+            .iter()
+            .fold(self.0, |sum, b| sum.wrapping_add(*b));
+        datagram[..end].iter_mut().for_each(|b| *b ^= self.0);
+
+        if datagram[end] == sum {
+            Ok(&datagram[..end])
+        } else {
+            Err(OpenError::Wrong)
+        }
+    }
+}
+
+#[test]
+fn trains_are_sealed_and_opened_datagram_by_datagram() {
+    let port = crate::net::testing::free_port();
+    let open = || crate::net::testing::loopback("224.0.0.108", port, crate::net::Offload::Full);
+    let (Some(a), Some(b)) = (open(), open()) else {
+        return;
+    };
+
+    let mut sender = GroupEndpoint {
+        seal: Box::new(Sum(0x5a)),
+        ..GroupEndpoint::new(a).expect("a network")
+    };
+
+    let mut host = GroupEndpoint {
+        seal: Box::new(Sum(0x5a)),
+        ..GroupEndpoint::new(b).expect("a network")
+    };
+
+    assert_eq!(sender.datagram(), MAX_SENT_DATAGRAM - 16);
+    let narrowed = sender.narrowed(1456, &HostName::new("web1").expect("legal"));
+    assert!(
+        narrowed.starts_with(&format!(
+            "datagrams of 1472 bytes, not {MAX_SENT_DATAGRAM} as "
+        )),
+        "{narrowed}"
+    );
+    let mut told: Vec<Vec<u8>> = (0..5).map(|n| vec![n; 100]).collect();
+
+    told.push(b"short".to_vec());
+    let mut trains = 1;
+    sender.flush(|out| {
+        out.clear();
+        told.iter().for_each(|d| {
+            out.extend_from_slice(d);
+            out.resize(out.len() + 16, 0);
+        });
+        trains -= 1;
+        (trains == 0).then_some(Transmit {
+            dest: Dest::Group,
+            segment: 116,
+        })
+    });
+
+    // A datagram with another key counts as not received.
+    let mut stranger = GroupEndpoint {
+        seal: Box::new(Sum(1)),
+        ..GroupEndpoint::new(open().expect("as before")).expect("a network")
+    };
+
+    let mut once = Some(());
+    stranger.flush(|out| {
+        *out = b"forged, with room behind it".to_vec();
+        out.resize(out.len() + 16, 0);
+        out[20] = 9;
+        once.take().map(|()| Transmit {
+            dest: Dest::Group,
+            segment: out.len(),
+        })
+    });
+
+    let mut heard = Vec::new();
+    while heard.len() < told.len() {
+        host.wait(Some(Duration::from_secs(10))).expect("waits");
+        let before = heard.len();
+        host.receive(|arrived| heard.push(arrived.bytes.to_vec()));
+        assert!(heard.len() > before, "nothing came");
+    }
+
+    assert_eq!(heard, told);
+    assert_eq!(host.unheard.count(OpenError::Wrong), 1);
+    assert_eq!(host.take_new_unheard().len(), 1);
+}

@@ -1,0 +1,78 @@
+//! The answers of all hosts, and the tombstones in the answers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::id::{HostName, NamedHost, TreeName};
+use crate::manifest::ReleaseId;
+use crate::wire::message::Tombstone;
+use crate::wire::query::{QueryAnswer, TreeReport};
+
+/// A host with an answer or a beacon.
+#[derive(Debug, Clone)]
+pub(super) struct HostAnswer {
+    pub(super) host: HostName,
+    /// Name, with the address if another host has the same name.
+    pub(super) named: NamedHost,
+    pub(super) address: SocketAddr,
+    /// Trees named by the beacon.
+    pub(super) trees: Vec<TreeName>,
+    /// Answer to the query; an old makuo sends none.
+    pub(super) answer: Option<QueryAnswer>,
+}
+
+impl HostAnswer {
+    /// A host with a unique name.
+    pub(super) fn new(
+        host: HostName,
+        address: SocketAddr,
+        trees: Vec<TreeName>,
+        answer: Option<QueryAnswer>,
+    ) -> Self {
+        Self {
+            named: host.clone().into(),
+            host,
+            address,
+            trees,
+            answer,
+        }
+    }
+
+    /// The host's report about `tree`, if any.
+    pub(super) fn report(&self, tree: &TreeName) -> Option<&TreeReport> {
+        self.answer.as_ref()?.trees.iter().find(|t| t.tree == *tree)
+    }
+}
+
+/// Adds addresses to hosts of the same name, which are neighbours in the list.
+pub(super) fn add_addresses(hosts: &mut [HostAnswer]) {
+    for same in hosts.chunk_by_mut(|a, b| a.host == b.host) {
+        let first = same.first().map(|host| host.address.ip());
+        if same.iter().any(|host| Some(host.address.ip()) != first) {
+            same.iter_mut()
+                .for_each(|host| host.named.address = Some(host.address.ip()));
+        }
+    }
+}
+
+/// Reported tombstones by tree and release.
+pub(super) type Tombstones<'a> = BTreeMap<(&'a TreeName, ReleaseId), Tombstone>;
+
+/// All reported tombstones; a revert outweighs an abort.
+pub(super) fn tombstones(hosts: &[HostAnswer]) -> Tombstones<'_> {
+    let mut stones = BTreeMap::new();
+    for report in hosts
+        .iter()
+        .filter_map(|h| h.answer.as_ref())
+        .flat_map(|answer| &answer.trees)
+    {
+        for stone in report.tombstones.iter().flatten() {
+            let known: &mut Tombstone = stones
+                .entry((&report.tree, stone.release))
+                .or_insert(*stone);
+            known.revert |= stone.revert;
+        }
+    }
+
+    stones
+}

@@ -1,0 +1,206 @@
+//! The state of every host and tree, from the answers of all hosts.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::answers::{HostAnswer, Tombstones, tombstones};
+use super::ask::ask;
+use crate::Result;
+use crate::drive::endpoint::GroupLinks;
+use crate::id::{HostName, Serial, TreeName};
+use crate::manifest::ReleaseId;
+use crate::outcome::{Standing, TreeStatus};
+use crate::proto::receiver::matches_name;
+use crate::wire::query::TreeReport;
+
+/// Returns the state of `tree`, or of all trees, on every host; sorted by host, then tree.
+pub fn status(
+    network: impl Into<GroupLinks>,
+    tree: Option<&TreeName>,
+    longest: Duration,
+) -> Result<Vec<Standing>> {
+    // The list of releases is not needed: ask for all trees and pick one.
+    Ok(standings(tree, &ask(network, None, None, longest)?))
+}
+
+/// A running release of a host.
+struct RunningRelease<'a> {
+    host: &'a HostAnswer,
+    report: &'a TreeReport,
+    serial: Serial,
+    release: ReleaseId,
+}
+
+/// The running releases of each tree, without tombstones.
+fn runs<'a>(hosts: &'a [HostAnswer], stones: &Tombstones<'_>) -> Vec<RunningRelease<'a>> {
+    let all = hosts.iter().flat_map(|h| {
+        h.answer
+            .iter()
+            .flat_map(move |answer| answer.trees.iter().map(move |t| (h, t)))
+    });
+
+    let run = |(host, report): (&'a HostAnswer, &'a TreeReport)| {
+        let (serial, release) = report.running.zip(report.release)?;
+        let is_buried = stones.contains_key(&(&report.tree, release));
+        (!is_buried).then_some(RunningRelease {
+            host,
+            report,
+            serial,
+            release,
+        })
+    };
+
+    all.filter_map(run).collect()
+}
+
+/// Returns whether the release of a host is meant for the host `name`.
+fn is_for(report: &TreeReport, name: &HostName) -> bool {
+    report.targets.as_ref().is_none_or(|list| {
+        list.iter()
+            .any(|pattern| matches_name(pattern, name.as_str()))
+    })
+}
+
+pub(super) fn standings(tree: Option<&TreeName>, hosts: &[HostAnswer]) -> Vec<Standing> {
+    let stones = tombstones(hosts);
+    let runs = runs(hosts, &stones);
+    let mut all = Vec::new();
+    for host in hosts {
+        for name in host
+            .trees
+            .iter()
+            .filter(|name| tree.is_none_or(|tree| tree == *name))
+        {
+            let runs: Vec<&RunningRelease<'_>> =
+                runs.iter().filter(|run| run.report.tree == *name).collect();
+            all.push(standing(host, name, &runs, &stones));
+        }
+    }
+
+    all
+}
+
+fn standing(
+    host: &HostAnswer,
+    name: &TreeName,
+    runs: &[&RunningRelease<'_>],
+    stones: &Tombstones<'_>,
+) -> Standing {
+    let own_report = host.report(name);
+    let tombstone = own_report.and_then(|report| stones.get(&(name, report.release?)).copied());
+    let own = own_report
+        .and_then(|report| report.running.zip(report.release))
+        .filter(|_| tombstone.is_none());
+    let others = runs
+        .iter()
+        .filter(|run| own.is_some_and(|(serial, id)| run.serial == serial && run.release != id));
+
+    let split = others.map(|run| run.host.named.clone()).collect();
+
+    let newest = runs
+        .iter()
+        .filter(|run| is_for(run.report, &host.host))
+        .map(|run| run.serial)
+        .max();
+
+    let has = |report: &TreeReport| report.running.max(report.sent);
+    let behind =
+        newest.filter(|&newest| own_report.is_some_and(|report| has(report) < Some(newest)));
+
+    // The same content under a newer serial is no gap.
+    let content = |report: &TreeReport| {
+        report
+            .base
+            .filter(|base| Some(base.serial) == report.running)
+            .map(|base| base.content)
+    };
+
+    let given = runs
+        .iter()
+        .find(|run| Some(run.serial) == newest)
+        .and_then(|run| content(run.report));
+    let behind = behind.filter(|_| given.is_none() || own_report.and_then(content) != given);
+    let at_newest = || {
+        runs.iter()
+            .filter(|run| Some(run.serial) == newest)
+            .map(|run| run.report)
+    };
+
+    let lacks = own_report
+        .filter(|report| report.running == newest)
+        .and_then(|report| lacking(report, at_newest()));
+    let lacks_parts = own_report.filter(|report| report.running == newest && lacks.is_none());
+    let lacks_parts = lacks_parts
+        .map(|report| lacking_parts(report, at_newest()))
+        .unwrap_or_default();
+
+    let stranded = behind.is_some() && at_newest().all(|report| report.parts_only);
+
+    let status = own_report.map(
+        |TreeReport {
+             running,
+             work,
+             trouble,
+             stale,
+             drifted,
+             sent,
+             ..
+         }| TreeStatus {
+            running: *running,
+            work: work.clone(),
+            trouble: trouble.clone(),
+            stale: *stale,
+            drifted: *drifted,
+            sent: *sent,
+        },
+    );
+
+    let named = host.named.clone();
+    let address = host.address;
+    let host = host.host.clone();
+    Standing {
+        host,
+        named,
+        address,
+        tree: name.clone(),
+        status,
+        behind,
+        tombstone,
+        split,
+        stranded,
+        lacks,
+        lacks_parts,
+    }
+}
+
+/// The whole release below the common part, if `own` has another one or none.
+fn lacking<'a>(own: &TreeReport, others: impl Iterator<Item = &'a TreeReport>) -> Option<Serial> {
+    let base = others
+        .filter_map(|report| report.base)
+        .max_by_key(|base| base.serial)?;
+    let other = own.parts_only || own.base.is_some_and(|own| own.content != base.content);
+    other.then_some(base.serial)
+}
+
+/// The parts after the common whole release that `own` lacks.
+fn lacking_parts<'a>(
+    own: &TreeReport,
+    others: impl Iterator<Item = &'a TreeReport>,
+) -> Vec<Serial> {
+    let Some(known) = &own.parts else {
+        return Vec::new();
+    };
+
+    let content = |report: &TreeReport| report.base.map(|base| base.content);
+    let needed = others
+        .filter(|report| content(report) == content(own))
+        .flat_map(|report| report.parts.iter().flatten());
+    let lacks =
+        needed.filter(|part| !part.replaced && !known.iter().any(|own| own.serial == part.serial));
+
+    lacks
+        .map(|part| part.serial)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}

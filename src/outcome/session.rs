@@ -1,0 +1,304 @@
+//! The result of a session at each host and in all, and the rule for the exit code.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::drift::DriftGroup;
+use super::state::HostState;
+use crate::block::BlockHash;
+use crate::id::{HostName, NamedHost, Serial, TreeName};
+use crate::units::{ByteSize, Rate};
+
+/// Purpose of a session, which decides the states that count as success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Put the release on the targets.
+    Deploy,
+    /// Report the changes that a deploy would make.
+    DryRun,
+    /// Report differences; a difference is exit code 1.
+    Diff,
+}
+
+/// Exit status of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// Every target has the release, or nothing drifts.
+    Success,
+    /// An audit found drift.
+    Drift,
+    /// Refused or aborted: no host changed.
+    Refused,
+    /// Some hosts have the release or answered the audit; others do not, or their state is unknown.
+    Mixed,
+}
+
+impl ExitStatus {
+    /// Exit code of the process.
+    pub fn code(self) -> u8 {
+        match self {
+            ExitStatus::Success => 0,
+            ExitStatus::Drift => 1,
+            ExitStatus::Refused => 3,
+            ExitStatus::Mixed => 4,
+        }
+    }
+}
+
+/// Result of a session at one host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostResult {
+    /// Name of the host.
+    pub host: HostName,
+    /// Address, if another host has the same name.
+    pub address: Option<IpAddr>,
+    /// Last state.
+    pub state: HostState,
+    /// Current release, if the host reported one.
+    pub serial: Option<Serial>,
+    /// Files and other entries written or changed.
+    pub files_written: u64,
+    /// Entries deleted.
+    pub files_deleted: u64,
+    /// Bytes of blocks received from the network.
+    pub bytes_received: ByteSize,
+    /// Time from the announcement to the last report.
+    pub took: Duration,
+    /// Reason of a refusal, failure or abort.
+    pub error: Option<String>,
+}
+
+impl HostResult {
+    /// A host in `state`, with nothing else known.
+    pub fn new(host: HostName, state: HostState) -> Self {
+        Self {
+            host,
+            address: None,
+            state,
+            serial: None,
+            files_written: 0,
+            files_deleted: 0,
+            bytes_received: ByteSize(0),
+            took: Duration::ZERO,
+            error: None,
+        }
+    }
+
+    /// The host as shown to people.
+    pub fn named(&self) -> NamedHost {
+        NamedHost {
+            name: self.host.clone(),
+            address: self.address,
+        }
+    }
+}
+
+/// Result of a whole session.
+///
+/// Sent from the daemon to the command unchanged: the fields are a format, and stay flat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Purpose of the session.
+    pub purpose: Purpose,
+    /// Name of the tree.
+    pub tree: TreeName,
+    /// The release, if one was made.
+    pub serial: Option<Serial>,
+    /// Earlier release restored by a rollback.
+    pub rollback_to: Option<Serial>,
+    /// Hash of the release's effect on a host, independent of its serial.
+    #[serde(skip)]
+    pub content: Option<BlockHash>,
+    /// Fingerprint of the signing key: `SHA256:...`.
+    pub fingerprint: Option<String>,
+    /// Exit status, derived by [`Outcome::settle`].
+    pub exit: ExitStatus,
+    /// Every target, sorted by name.
+    pub hosts: Vec<HostResult>,
+    /// Differences, or for a dry run those before it; hosts without one are in no group.
+    pub drift: Vec<DriftGroup>,
+    /// Entries written, summed over hosts.
+    pub files_written: u64,
+    /// Entries deleted, summed over hosts.
+    pub files_deleted: u64,
+    /// Bytes of the files of the release.
+    pub bytes_release: ByteSize,
+    /// Bytes put on the network, including repair and control.
+    pub bytes_sent: ByteSize,
+    /// Losses repaired, summed over hosts.
+    pub repaired: u64,
+    /// Duration of the session.
+    pub took: Duration,
+    /// Mean rate of the transfer, if there was one.
+    pub rate: Option<Rate>,
+    /// Reason why the whole session ended without a commit.
+    pub error: Option<String>,
+    /// Remedy for the error.
+    pub hint: Option<String>,
+}
+
+impl Outcome {
+    /// An empty outcome: no hosts, nothing sent.
+    pub fn new(purpose: Purpose, tree: TreeName) -> Self {
+        Self {
+            purpose,
+            tree,
+            serial: None,
+            rollback_to: None,
+            content: None,
+            fingerprint: None,
+            exit: ExitStatus::Refused,
+            hosts: Vec::new(),
+            drift: Vec::new(),
+            files_written: 0,
+            files_deleted: 0,
+            bytes_release: ByteSize(0),
+            bytes_sent: ByteSize(0),
+            repaired: 0,
+            took: Duration::ZERO,
+            rate: None,
+            error: None,
+            hint: None,
+        }
+    }
+
+    /// Sorts the hosts, sums their counts and derives the exit status. Called once all hosts are
+    /// known.
+    #[must_use]
+    pub fn settle(mut self) -> Self {
+        self.hosts
+            .sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
+        self.drift.retain(|g| !g.is_empty());
+        self.drift.sort_by(|a, b| a.hosts.cmp(&b.hosts));
+        self.files_written = self
+            .hosts
+            .iter()
+            .map(|h| h.files_written)
+            .fold(0, u64::saturating_add);
+
+        self.files_deleted = self
+            .hosts
+            .iter()
+            .map(|h| h.files_deleted)
+            .fold(0, u64::saturating_add);
+
+        self.exit = exit_status(
+            self.purpose,
+            self.hosts.iter().map(|h| h.state),
+            !self.drift.is_empty(),
+        );
+
+        self
+    }
+}
+
+/// Derives the exit status from the last states of all targets and the `drift` of an audit.
+///
+/// An audit that missed a target never reports "no drift": the status is refused if no host
+/// answered and mixed if some did. A deploy without targets did nothing and is refused.
+pub fn exit_status(
+    purpose: Purpose,
+    hosts: impl IntoIterator<Item = HostState>,
+    drift: bool,
+) -> ExitStatus {
+    let audit = purpose != Purpose::Deploy;
+    let good = |state: HostState| state.is_well() || (audit && state == HostState::Diffed);
+    let mut some = false;
+    let mut all = true;
+    for state in hosts {
+        // An unhealthy host is no success, but has the release, and a host of unknown state may
+        // have it: the status may not claim that no host changed.
+        some |= good(state) || !state.is_as_before();
+        all &= good(state);
+    }
+
+    match (some, all) {
+        (false, _) => ExitStatus::Refused,
+        (_, true) if drift && purpose == Purpose::Diff => ExitStatus::Drift,
+        (_, true) => ExitStatus::Success,
+        _ => ExitStatus::Mixed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use HostState::*;
+
+    fn code(purpose: Purpose, states: &[HostState], drift: bool) -> u8 {
+        exit_status(purpose, states.iter().copied(), drift).code()
+    }
+
+    #[test]
+    fn a_deploy_ends_in_all_none_or_some() {
+        let deploy = |states: &[HostState]| code(Purpose::Deploy, states, true);
+        assert_eq!(deploy(&[Committed, Unchanged]), 0);
+        assert_eq!(deploy(&[]), 3);
+        assert_eq!(deploy(&[Refused, Absent, Aborted, Failed]), 3);
+        assert_eq!(deploy(&[Committed, Absent]), 4);
+        assert_eq!(deploy(&[Unchanged, Refused]), 4);
+        assert_eq!(deploy(&[Reverted, Reverted, Absent]), 3);
+        assert_eq!(deploy(&[Reverted, Stuck]), 4);
+        assert_eq!(deploy(&[Reverted, Unknown]), 4);
+
+        assert_eq!(deploy(&[Aborted, Torn]), 4);
+    }
+
+    #[test]
+    fn only_the_two_good_states_count_for_a_deploy() {
+        for state in HostState::ALL {
+            let expected = match state {
+                Committed | Unchanged => 0,
+                Checking | Unhealthy | Stuck | Torn | Unknown => 4,
+                _ => 3,
+            };
+            assert_eq!(
+                code(Purpose::Deploy, &[state], false),
+                expected,
+                "{}",
+                state.word()
+            );
+        }
+    }
+
+    #[test]
+    fn an_audit_says_drift_only_when_everyone_answered() {
+        let diff = |states: &[HostState], drift| code(Purpose::Diff, states, drift);
+        assert_eq!(diff(&[Diffed, Unchanged], false), 0);
+        assert_eq!(diff(&[Diffed, Diffed], true), 1);
+        assert_eq!(diff(&[Diffed, Absent], false), 4);
+        assert_eq!(diff(&[Diffed, Absent], true), 4);
+        assert_eq!(diff(&[Absent], false), 3);
+        assert_eq!(diff(&[], false), 3);
+    }
+
+    #[test]
+    fn a_dry_run_is_no_drift() {
+        assert_eq!(code(Purpose::DryRun, &[Diffed, Diffed], true), 0);
+    }
+
+    #[test]
+    fn settling_adds_up_and_sorts() {
+        let name = |n: &str| HostName::new(n).expect("legal");
+        let mut outcome = Outcome::new(Purpose::Deploy, TreeName::new("www").expect("legal"));
+        for (host, state) in [("web2", Committed), ("web1", Unchanged)] {
+            outcome.hosts.push(HostResult {
+                files_written: 2,
+                files_deleted: 1,
+                ..HostResult::new(name(host), state)
+            });
+        }
+
+        outcome
+            .drift
+            .push(DriftGroup::new(vec![name("web1")], Vec::new()));
+        let outcome = outcome.settle();
+        assert_eq!((outcome.files_written, outcome.files_deleted), (4, 2));
+        assert_eq!(outcome.hosts[0].host, name("web1"));
+        assert!(outcome.drift.is_empty());
+
+        assert_eq!(outcome.exit, ExitStatus::Success);
+    }
+}

@@ -1,0 +1,23 @@
+//! Output of `makuo log` and `makuo status`: rows and notes for people, lines for scripts.
+//!
+//! Pure; knows neither stream nor colour.
+
+mod log;
+mod status;
+
+use crate::wire::message::Tombstone;
+
+pub(super) use log::{LogResult, ReleaseLine, log_notes, releases};
+pub(super) use status::{StandingLine, StatusResult, standings, summary};
+
+/// Describes the tombstone of a running release.
+fn buried(stone: &Tombstone) -> &'static str {
+    if stone.revert {
+        "was taken back"
+    } else {
+        "was stopped"
+    }
+}
+
+#[cfg(test)]
+mod tests;

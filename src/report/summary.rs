@@ -1,0 +1,206 @@
+//! Wording of a session's outcome for people: rows of hosts, summaries and failures.
+
+use super::paint::{Painter, Tint};
+use super::table::Cell;
+use super::words;
+use crate::id::NamedHost;
+use crate::outcome::{DriftKind, DriftLine, ExitStatus, HostResult, HostState, Outcome, Purpose};
+use crate::units::{ByteSize, printable};
+
+pub(super) fn tint_of(state: HostState) -> Tint {
+    match state {
+        HostState::Committed | HostState::Unchanged => Tint::Good,
+        HostState::Absent | HostState::Aborted | HostState::Reverted => Tint::Warn,
+        HostState::Refused | HostState::Failed | HostState::Unhealthy | HostState::Stuck => {
+            Tint::Bad
+        }
+        HostState::Torn | HostState::Unknown => Tint::Bad,
+        HostState::Joined | HostState::Diffed | HostState::Staging => Tint::Plain,
+        HostState::Ready | HostState::Prepared | HostState::Checking => Tint::Plain,
+    }
+}
+
+/// Builds a row: host, state, release, written, deleted, received, time, reason.
+pub(super) fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
+    let worked = host.state.has_release() && host.state != HostState::Unchanged;
+    let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
+
+    vec![
+        host.named().to_string().into(),
+        Cell::new(host.state.word(), tint_of(host.state)),
+        host.serial
+            .map(|serial| words::release(&outcome.tree, Some(serial)))
+            .unwrap_or_default()
+            .into(),
+        when_worked(format!("{} written", host.files_written)),
+        when_worked(format!("{} deleted", host.files_deleted)),
+        when_worked(host.bytes_received.to_string()),
+        when_worked(words::seconds(host.took)),
+        // The output of a command follows below.
+        Cell::new(
+            words::safe(
+                host.error
+                    .as_deref()
+                    .and_then(|e| e.lines().next())
+                    .unwrap_or_default(),
+            ),
+            tint_of(host.state),
+        ),
+    ]
+}
+
+/// ` >f.st...... content css/site.css`
+pub(super) fn drift_line(line: &DriftLine, painter: Painter) -> String {
+    let tint = match line.what {
+        DriftKind::Missing => Tint::Good,
+        DriftKind::Extra => Tint::Bad,
+        _ => Tint::Warn,
+    };
+
+    let word = painter.paint(tint, &format!("{:<7}", line.what.word()));
+    format!(
+        "  {:<11}  {word}  {}",
+        words::safe(&line.itemized),
+        printable(&line.path)
+    )
+}
+
+pub(super) fn deploy_summary(o: &Outcome) -> String {
+    let have = o.hosts.iter().filter(|h| h.state.has_release()).count();
+    let rate = o.rate.map(|r| format!(" at {r}")).unwrap_or_default();
+    let unknown = match o
+        .hosts
+        .iter()
+        .filter(|h| h.state == HostState::Unknown)
+        .count()
+    {
+        0 => String::new(),
+        n => format!(", {n} unknown"),
+    };
+
+    format!(
+        "{}: {have} of {}{unknown}; {} written, {} deleted; \
+         sent {} for a release of {}{rate} in {}; {} repaired",
+        words::rollback(&o.tree, o.serial, o.rollback_to),
+        words::count(o.hosts.len() as u64, "host"),
+        words::count(o.files_written, "file"),
+        o.files_deleted,
+        o.bytes_sent,
+        o.bytes_release,
+        words::seconds(o.took),
+        words::plural_count(o.repaired, "loss", "losses"),
+    )
+}
+
+pub(super) fn audit_summary(o: &Outcome) -> String {
+    let differ: u64 = o.drift.iter().map(|g| g.hosts.len() as u64).sum();
+    let hosts = words::count(o.hosts.len() as u64, "host");
+    let size = ByteSize(o.bytes_release.0);
+    match o.purpose {
+        Purpose::DryRun => {
+            format!(
+                "{}: {differ} of {hosts} would change; release of {size}; nothing was changed",
+                o.tree
+            )
+        }
+        _ => format!("{}: {differ} of {hosts} differ; source of {size}", o.tree),
+    }
+}
+
+/// Returns the hosts that answered an audit and are in no group.
+pub(super) fn without_drift(o: &Outcome) -> Vec<NamedHost> {
+    let drifts = |host: &NamedHost| o.drift.iter().any(|g| g.hosts.contains(host));
+    o.hosts
+        .iter()
+        .filter(|h| !h.state.is_trouble())
+        .map(HostResult::named)
+        .filter(|h| !drifts(h))
+        .collect()
+}
+
+pub(super) fn trouble_text(o: &Outcome) -> String {
+    let release = words::release(&o.tree, o.serial);
+    let good = |h: &&HostResult| {
+        h.state.is_well() || (o.purpose != Purpose::Deploy && h.state == HostState::Diffed)
+    };
+
+    let done: Vec<NamedHost> = o.hosts.iter().filter(good).map(HostResult::named).collect();
+    let mut lines = vec![match (o.exit, o.purpose) {
+        (ExitStatus::Mixed, Purpose::Deploy) => mixed_text(o, &release),
+        (ExitStatus::Mixed, _) => "mixed: some hosts answered, others did not".to_string(),
+        // The reason includes the number of answers.
+        (_, Purpose::Deploy) if o.hosts.is_empty() => format!("{} was offered to no host", o.tree),
+        (_, Purpose::Deploy) if o.hosts.iter().any(|h| h.state == HostState::Reverted) => {
+            format!("{release} was taken back: no host has it")
+        }
+        (_, Purpose::Deploy) => format!("{release} was not deployed: no host changed"),
+        _ => format!("no host could be compared with {}", o.tree),
+    }];
+
+    if let Some(error) = o.error.as_deref().and_then(|e| e.lines().next()) {
+        lines[0] = format!("{} ({error})", lines[0]);
+    }
+
+    if let (Some(key), true) = (
+        &o.fingerprint,
+        o.hosts.iter().any(|h| h.state == HostState::Refused),
+    ) {
+        lines.push(format!("  signed by {key}"));
+    }
+
+    if !done.is_empty() {
+        lines.push(format!(
+            "  {}: {}",
+            if o.purpose == Purpose::Deploy {
+                "have it"
+            } else {
+                "answered"
+            },
+            words::list(&done)
+        ));
+    }
+
+    for host in o.hosts.iter().filter(|h| !good(h)) {
+        let why = host
+            .error
+            .as_deref()
+            .map(|e| format!(": {}", words::quoted(e)))
+            .unwrap_or_default();
+        lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
+    }
+
+    lines.join("\n")
+}
+
+/// Describes the hosts' releases after a deploy that failed somewhere.
+fn mixed_text(o: &Outcome, release: &str) -> String {
+    let count = |of: fn(HostState) -> bool| o.hosts.iter().filter(|h| of(h.state)).count();
+    let has = count(HostState::has_release);
+    let torn = count(|s| s == HostState::Torn);
+    let unknown = count(|s| s == HostState::Unknown);
+    let before = count(HostState::is_as_before);
+    let hosts = |n: usize| words::count(n as u64, "host");
+
+    match (has, before, torn, unknown) {
+        (_, 0, 0, 0) => format!("every host has {release}, and not every host is well"),
+        (_, _, 0, 0) => format!("mixed: some hosts have {release}, others do not"),
+        (0, _, 0, _) => format!(
+            "it is not known whether {} changed: none is known to have {release}",
+            hosts(unknown)
+        ),
+        _ => {
+            let parts = [
+                (has, format!("{} with {release}", hosts(has))),
+                (before, format!("{} without", hosts(before))),
+                (torn, format!("{} part new, part old", hosts(torn))),
+                (unknown, format!("{} unknown", hosts(unknown))),
+            ];
+            let said: Vec<String> = parts
+                .into_iter()
+                .filter(|(n, _)| *n > 0)
+                .map(|(_, text)| text)
+                .collect();
+            format!("mixed: {}", said.join(", "))
+        }
+    }
+}
