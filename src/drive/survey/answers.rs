@@ -56,10 +56,10 @@ pub(super) fn add_addresses(hosts: &mut [HostAnswer]) {
 }
 
 /// Reported tombstones by tree and release.
-pub(super) type Tombstones<'a> = BTreeMap<(&'a TreeName, ReleaseId), Tombstone>;
+pub(super) type ReportedTombstones<'a> = BTreeMap<(&'a TreeName, ReleaseId), Tombstone>;
 
 /// All reported tombstones; a revert outweighs an abort.
-pub(super) fn tombstones(hosts: &[HostAnswer]) -> Tombstones<'_> {
+pub(super) fn tombstones(hosts: &[HostAnswer]) -> ReportedTombstones<'_> {
     let mut stones = BTreeMap::new();
     for report in hosts
         .iter()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::answers::{HostAnswer, Tombstones, tombstones};
+use super::answers::{HostAnswer, ReportedTombstones, tombstones};
 use super::ask::ask;
 use crate::Result;
 use crate::drive::endpoint::GroupLinks;
@@ -32,7 +32,7 @@ struct RunningRelease<'a> {
 }
 
 /// The running releases of each tree, without tombstones.
-fn runs<'a>(hosts: &'a [HostAnswer], stones: &Tombstones<'_>) -> Vec<RunningRelease<'a>> {
+fn runs<'a>(hosts: &'a [HostAnswer], stones: &ReportedTombstones<'_>) -> Vec<RunningRelease<'a>> {
     let all = hosts.iter().flat_map(|h| {
         h.answer
             .iter()
@@ -84,7 +84,7 @@ fn standing(
     host: &HostAnswer,
     name: &TreeName,
     runs: &[&RunningRelease<'_>],
-    stones: &Tombstones<'_>,
+    stones: &ReportedTombstones<'_>,
 ) -> Standing {
     let own_report = host.report(name);
     let tombstone = own_report.and_then(|report| stones.get(&(name, report.release?)).copied());

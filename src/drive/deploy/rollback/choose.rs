@@ -53,7 +53,7 @@ pub fn choose(
 }
 
 /// An earlier release, and the newest serial of it before the current one.
-type Candidate<'a> = (Serial, &'a DistinctContent);
+type EarlierSerial<'a> = (Serial, &'a DistinctContent);
 
 /// The newest earlier release on all hosts of the current one.
 fn previous(
@@ -127,7 +127,10 @@ fn present<'a>(history: &'a RollbackHistory<'_>) -> Result<&'a DistinctContent> 
 }
 
 /// Releases before `present`, the newest first, except releases taken back on all hosts of it.
-fn before<'a>(history: &'a RollbackHistory<'_>, present: &DistinctContent) -> Vec<Candidate<'a>> {
+fn before<'a>(
+    history: &'a RollbackHistory<'_>,
+    present: &DistinctContent,
+) -> Vec<EarlierSerial<'a>> {
     let now = present.newest_running();
     let earlier =
         |release: &DistinctContent| release.serials.iter().copied().find(|&serial| serial < now);
@@ -140,7 +143,8 @@ fn before<'a>(history: &'a RollbackHistory<'_>, present: &DistinctContent) -> Ve
         .releases
         .iter()
         .filter(|r| r.content != present.content && !taken_back(r));
-    let mut before: Vec<Candidate<'a>> = others.filter_map(|r| Some((earlier(r)?, r))).collect();
+    let mut before: Vec<EarlierSerial<'a>> =
+        others.filter_map(|r| Some((earlier(r)?, r))).collect();
     before.sort_by_key(|(serial, _)| Reverse(*serial));
     before
 }
@@ -151,9 +155,9 @@ fn before<'a>(history: &'a RollbackHistory<'_>, present: &DistinctContent) -> Ve
 fn agreed<'a>(
     history: &RollbackHistory<'_>,
     present: &DistinctContent,
-    candidates: &[Candidate<'a>],
+    candidates: &[EarlierSerial<'a>],
     signed: impl Fn(Serial) -> Result<Vec<Release>>,
-) -> Result<Option<Candidate<'a>>> {
+) -> Result<Option<EarlierSerial<'a>>> {
     for &(serial, release) in candidates {
         let mut buriers = release.buried.iter().flatten();
         let doubted = buriers.any(|host| present.running.contains(host));
