@@ -131,10 +131,12 @@ impl Error {
 
     /// Returns whether the cause is the operating system's error `kind`.
     pub fn is_os(&self, kind: std::io::ErrorKind) -> bool {
-        self.source
-            .as_ref()
-            .and_then(|s| s.downcast_ref::<std::io::Error>())
-            .is_some_and(|e| e.kind() == kind)
+        self.os().is_some_and(|e| e.kind() == kind)
+    }
+
+    /// The operating system's error, if that is the cause.
+    pub fn os(&self) -> Option<&std::io::Error> {
+        self.source.as_ref()?.downcast_ref()
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`error`], [`id`], [`units`] | the error that people see; newtypes for ids and quantities |
 //! | [`strict`] | key files and configurations, safe from changes by others |
 //! | `sync` | locks that outlive a panic |
+//! | `recent` | a small cache of the values used last |
 //! | [`helper`] | processes beside the daemon: their start, lifetime and communication |
 //! | [`block`] | SHA-256 names, content-defined chunking, compressed frames |
 //! | [`packed`] | long lists in little memory |
@@ -69,6 +70,7 @@
 pub mod error;
 pub mod helper;
 pub mod id;
+pub(crate) mod recent;
 pub mod strict;
 pub(crate) mod sync;
 pub mod units;

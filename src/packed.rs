@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use minicbor::{Decode, Decoder, Encode};
 
 use crate::block::frame::{Compressor, Expander, Level};
+use crate::recent::Recent;
 
 /// Elements packed together.
 pub const CHUNK_LEN: usize = 256;
@@ -43,9 +44,9 @@ struct Chunk<T> {
     plain: usize,
 }
 
-/// Recently unpacked chunks, the newest at the end.
+/// Chunks unpacked last.
 struct UnpackedCache<T> {
-    chunks: Vec<(usize, Arc<[T]>)>,
+    chunks: Recent<(usize, Arc<[T]>), UNPACKED_CHUNKS>,
     expander: Expander,
     /// Number of chunks unpacked for the cache.
     #[cfg(test)]
@@ -85,7 +86,7 @@ impl<T> Default for Packed<T> {
 impl<T> Default for UnpackedCache<T> {
     fn default() -> Self {
         Self {
-            chunks: Vec::new(),
+            chunks: Recent::default(),
             expander: Expander::default(),
             #[cfg(test)]
             unpacked: 0,
@@ -212,9 +213,8 @@ impl<T: Pack> Packed<T> {
 
     fn chunk(&self, number: usize) -> Arc<[T]> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = kept.chunks.iter().position(|(n, _)| *n == number) {
-            kept.chunks[at..].rotate_left(1);
-            return Arc::clone(&kept.chunks[kept.chunks.len() - 1].1);
+        if let Some((_, chunk)) = kept.chunks.find(|(n, _)| *n == number) {
+            return Arc::clone(chunk);
         }
 
         let chunk: Arc<[T]> = self.chunks[number].unpack(&mut kept.expander).into();
@@ -222,11 +222,8 @@ impl<T: Pack> Packed<T> {
         {
             kept.unpacked += 1;
         }
-        if kept.chunks.len() == UNPACKED_CHUNKS {
-            kept.chunks.remove(0);
-        }
 
-        kept.chunks.push((number, Arc::clone(&chunk)));
+        kept.chunks.add((number, Arc::clone(&chunk)));
         chunk
     }
 }

@@ -2,7 +2,7 @@
 //! alone, and compares two manifests by the pages that differ.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
@@ -12,6 +12,7 @@ use super::read::{Located, MAX_DEPTH, Manifest, NodeSource, PathOrder, ReadError
 use super::{Entry, TreePath};
 use crate::block::BlockHash;
 use crate::id::Ordinal;
+use crate::recent::Recent;
 
 /// Number of recently read pages kept for each manifest.
 const RECENT_MANIFEST_PAGES: usize = 4;
@@ -30,8 +31,8 @@ pub struct PageKey {
 #[derive(Debug)]
 pub struct Pages {
     rows: Vec<Row>,
-    /// Pages read last, the newest first: callers request neighbouring paths one after the other.
-    open: RefCell<VecDeque<(usize, Rc<[Located]>)>>,
+    /// Pages read last: callers request neighbouring paths one after the other.
+    open: RefCell<Recent<(usize, Rc<[Located]>), RECENT_MANIFEST_PAGES>>,
 }
 
 #[derive(Debug)]
@@ -198,14 +199,12 @@ impl Pages {
         manifest: &Manifest<S>,
         row: usize,
     ) -> Result<Rc<[Located]>, ReadError> {
-        if let Some((_, page)) = self.open.borrow().iter().find(|(open, _)| *open == row) {
+        if let Some((_, page)) = self.open.borrow_mut().find(|(open, _)| *open == row) {
             return Ok(Rc::clone(page));
         }
 
         let page: Rc<[Located]> = self.read(manifest, row)?.into();
-        let mut open = self.open.borrow_mut();
-        open.truncate(RECENT_MANIFEST_PAGES - 1);
-        open.push_front((row, Rc::clone(&page)));
+        self.open.borrow_mut().add((row, Rc::clone(&page)));
 
         Ok(page)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms from the ground up. A room may import its own floor and all lower ones.
 const FLOORS: &[&[&str]] = &[
-    &["error", "id", "units", "sync", "strict", "helper"],
+    &["error", "id", "units", "sync", "recent", "strict", "helper"],
     &["block"],
     &["packed"],
     &["fec"],

@@ -10,11 +10,12 @@ use rustix::fs::{AtFlags, FileType, renameat};
 use rustix::io::Errno;
 
 use super::journal::{Inode, Journal, Step};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::{Mode, TreePath};
 use crate::sync::locked;
 use crate::tree::fs::ctime_chains::Placement;
 use crate::tree::fs::dir::{MAX_SINGLE_SYNCS, is_empty, rename_new, slot_name, stat};
+use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::errors::{is_absent, is_gone, is_unsupported};
 use crate::tree::fs::metadata::{Metadata, chmod, handle_of, remove_acl};
 use crate::tree::fs::owners::Rights;
@@ -36,7 +37,7 @@ pub(crate) struct Runner<'a> {
     pub(crate) tree: &'a Worktree,
     pub(crate) undo: Rc<OwnedFd>,
     rights: Rights,
-    last: Option<(Option<TreePath>, OwnedFd)>,
+    dirs: DirCursor,
     pub(crate) attempt: Try,
 }
 
@@ -47,7 +48,7 @@ impl<'a> Runner<'a> {
             tree,
             undo,
             rights: Rights::of_process(),
-            last: None,
+            dirs: DirCursor::default(),
             attempt: Try::Again,
         })
     }
@@ -313,19 +314,7 @@ impl<'a> Runner<'a> {
 
     /// Handle of the parent directory of `path`, and the last component.
     pub(crate) fn parent(&mut self, path: &TreePath) -> io::Result<(BorrowedFd<'_>, CString)> {
-        let above = path.parent();
-        let name = CString::new(path.name())
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
-
-        if self.last.as_ref().is_none_or(|(dir, _)| *dir != above) {
-            let (handle, _) = self.tree.root().parent(path)?;
-            self.last = Some((above, handle));
-        }
-
-        match &self.last {
-            Some((_, handle)) => Ok((handle.as_fd(), name)),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+        self.dirs.parent(&self.tree.root(), path)
     }
 
     /// Syncs all changes.
@@ -334,8 +323,7 @@ impl<'a> Runner<'a> {
         tree.crash.point()?;
         let sets = journal.steps.iter().any(|s| matches!(s, Step::Set { .. }));
         if sets || journal.dirs.len() > MAX_SINGLE_SYNCS {
-            rustix::fs::syncfs(tree.root())
-                .map_err(|e| Error::io("cannot sync", tree.root().path(), e))?;
+            rustix::fs::syncfs(tree.root()).context("cannot sync", tree.root().path())?;
             return Ok(());
         }
 
@@ -350,7 +338,7 @@ impl<'a> Runner<'a> {
         }
 
         for fd in [self.undo.as_fd(), tree.state.stage()] {
-            rustix::fs::fsync(fd).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+            rustix::fs::fsync(fd).context("cannot sync", tree.state.path())?;
         }
 
         Ok(())

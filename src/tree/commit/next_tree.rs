@@ -18,11 +18,12 @@ use super::link_copy::{LinkCopy, has_within, present, set_dirs};
 use super::seen_names::SeenNames;
 use super::{moves, steps};
 use crate::diff::{Action, Change, Plan, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::TreePath;
 use crate::sync::locked;
 use crate::tree::fs::ctime_chains::Operation;
 use crate::tree::fs::dir::slot_name;
+use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::errors::{is_absent, is_gone, with_space_hint};
 use crate::tree::fs::metadata::Metadata;
 use crate::tree::fs::owners::Rights;
@@ -143,9 +144,7 @@ impl NextTree {
     pub(crate) fn journaled(&self, tree: &Worktree) -> Result<Swap> {
         let from = tree.root();
         let to = open(tree)?;
-        let side = |root: &Root| {
-            FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e))
-        };
+        let side = |root: &Root| FileStat::of(root).context("cannot look at", root.path());
 
         let old = side(&from)?;
         let new = side(&to)?;
@@ -388,7 +387,7 @@ fn link_staged(
 /// Adds the release's entries to the next tree; returns the directories that it created.
 fn overlay(tree: &Worktree, plan: &Plan, items: &[StagedItem], to: &Root) -> Result<Vec<TreePath>> {
     let mut made = Vec::new();
-    let mut last = None;
+    let mut dirs = DirCursor::default();
     let mut items = items.iter().peekable();
     for (at, change) in plan
         .changes
@@ -397,17 +396,10 @@ fn overlay(tree: &Worktree, plan: &Plan, items: &[StagedItem], to: &Root) -> Res
         .filter(|(_, c)| c.makes_anew() || is_copied(c))
     {
         let mut put = || -> io::Result<()> {
-            let above = change.path.parent();
-            let name = std::ffi::CString::new(change.path.name())?;
-            if last.as_ref().is_none_or(|(dir, _)| *dir != above) {
-                last = Some((above, to.parent(&change.path)?.0));
-            }
-            let Some((_, parent)) = &last else {
-                return Ok(());
-            };
+            let (parent, name) = dirs.parent(to, &change.path)?;
             match items.next_if(|i| i.change() == at) {
                 Some(item) => {
-                    link_staged(tree, item, parent.as_fd(), &name)?;
+                    link_staged(tree, item, parent, &name)?;
                     while let Some(further) = items.next_if(|i| i.change() == at) {
                         let path = further.further().unwrap_or(&change.path);
                         let (parent, name) = to.parent(path)?;

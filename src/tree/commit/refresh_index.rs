@@ -16,6 +16,7 @@ use crate::block::BlockHash;
 use crate::manifest::{EntryKind, TreePath};
 use crate::sync::locked;
 use crate::tree::fs::ctime_chains::Operation;
+use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::metadata::handle_of;
 use crate::tree::fs::root::{FileId, Root};
 use crate::tree::fs::stat::{FileStat, Version};
@@ -52,7 +53,7 @@ pub(crate) fn relink(
         tree,
         live: &root,
         aside: &aside,
-        open: None,
+        dirs: DirCursor::default(),
     };
 
     for found in old.entries() {
@@ -109,25 +110,23 @@ struct SharedFiles<'a> {
     tree: &'a Worktree,
     live: &'a Root,
     aside: &'a Root,
-    /// Directory of the last path in both trees; `None` unless both have it.
-    open: Option<(Option<TreePath>, Option<Both>)>,
+    /// Directories in both trees; `None` unless both have it.
+    dirs: DirCursor<Option<Both>>,
 }
 
 impl SharedFiles<'_> {
     /// Removes the name aside of a file that is as `known` and has the same name in the live tree.
     fn drop_other(&mut self, known: &IndexEntry) -> io::Result<()> {
         let path = &known.entry.path;
-        let dir = path.parent();
-        if self.open.as_ref().is_none_or(|(open, _)| *open != dir) {
-            let both = self
-                .live
+        let (live, aside) = (self.live, self.aside);
+        let both = || -> io::Result<_> {
+            let dir = path.parent();
+            Ok(live
                 .dir(dir.as_ref())
                 .ok()
-                .zip(self.aside.dir(dir.as_ref()).ok());
-            self.open = Some((dir, both));
-        }
-
-        let Some((_, Some((live, aside)))) = &self.open else {
+                .zip(aside.dir(dir.as_ref()).ok()))
+        };
+        let Some((live, aside)) = self.dirs.parent_by(path, both)? else {
             return Ok(());
         };
 

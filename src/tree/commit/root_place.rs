@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, openat};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::tree::fs::dir::stat;
 use crate::tree::fs::root::{FileId, Root};
 
@@ -25,9 +25,7 @@ pub(crate) struct RootPlace {
 
 impl RootPlace {
     pub(crate) fn of(root: &Root) -> Result<Self> {
-        let path = root
-            .real_path()
-            .map_err(|e| Error::io("cannot resolve", root.path(), e))?;
+        let path = root.real_path().context("cannot resolve", root.path())?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(Error::refused(format!(
                 "{} cannot be exchanged as a whole",
@@ -38,7 +36,7 @@ impl RootPlace {
 
         let name =
             CString::new(name.as_encoded_bytes()).map_err(|_| Error::refused("a path with NUL"))?;
-        let above = open_parent(root).map_err(|e| Error::io("cannot open", parent, e))?;
+        let above = open_parent(root).context("cannot open", parent)?;
 
         Ok(Self {
             parent: above,

@@ -15,7 +15,7 @@ use super::next_tree::NextTree;
 use super::written_index::is_worth;
 use super::{steps, swap};
 use crate::diff::{Plan, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::Release;
 use crate::packed::Packed;
 use crate::sync::locked;
@@ -93,7 +93,7 @@ pub(crate) fn begin(
         Some(next) => {
             if next.refresh(tree, staged.plan)? {
                 rustix::fs::syncfs(tree.state.handle())
-                    .map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+                    .context("cannot sync", tree.state.path())?;
             }
             (
                 Packed::default(),
@@ -132,7 +132,7 @@ pub(crate) fn begin(
         tree.crash.point()?;
         next.names
             .append(undo.as_fd())
-            .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))?;
+            .context("cannot note names in", tree.state.path())?;
         tree.crash.point()?;
         let moved = renameat(tree.state.handle(), c"next", &undo, swap::ASIDE)
             .and_then(|()| rustix::fs::fsync(&undo))

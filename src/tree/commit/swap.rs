@@ -21,7 +21,7 @@ use super::link_copy::{present, set_dirs};
 use super::moves;
 use super::root_place::{RootPlace, open_parent};
 use super::seen_names::SeenNames;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::Serial;
 use crate::manifest::{Mtime, TreePath};
 use crate::sync::locked;
@@ -174,7 +174,7 @@ fn exchange_back(
     let old = open_aside(tree, journal)?;
     let mut moves = follow_new(tree, journal, swap, aside, false)?;
     tree.crash.point()?;
-    rustix::fs::syncfs(aside).map_err(|e| Error::io("cannot sync", tree.state.path(), e))?;
+    rustix::fs::syncfs(aside).context("cannot sync", tree.state.path())?;
     let mut heard = DirWatch::watch(&old, known_in(tree, aside)?.0.keys());
 
     // Repeated, so that little is left for the time after the exchange.
@@ -189,8 +189,7 @@ fn exchange_back(
     )?);
 
     let above = moves::above(&live, &old, &moves)?;
-    let time =
-        |root: &Root| FileStat::of(root).map_err(|e| Error::io("cannot look at", root.path(), e));
+    let time = |root: &Root| FileStat::of(root).context("cannot look at", root.path());
     let sides = [
         Side {
             mtime: Some(time(&old)?.mtime),
@@ -368,15 +367,14 @@ fn set_touched(
 
     let sync = !touched.is_empty();
     if sync {
-        rustix::fs::syncfs(to).map_err(|e| Error::io("cannot sync", to.path(), e))
+        rustix::fs::syncfs(to).context("cannot sync", to.path())
     } else {
         Ok(())
     }
 }
 
 fn known_in(tree: &Worktree, aside: &OwnedFd) -> Result<SeenNames> {
-    SeenNames::read(aside.as_fd())
-        .map_err(|e| Error::io("cannot read the names in", tree.state.path(), e))
+    SeenNames::read(aside.as_fd()).context("cannot read the names in", tree.state.path())
 }
 
 /// Time of the exchange by the filesystem's clock, recorded as the time of a file.
@@ -398,7 +396,7 @@ fn exchanged_at(tree: &Worktree, aside: &OwnedFd) -> Result<Mtime> {
         Ok(at)
     };
 
-    noted().map_err(|e| Error::io("cannot note the exchange in", tree.state.path(), e))
+    noted().context("cannot note the exchange in", tree.state.path())
 }
 
 /// Removes the tree aside after the commit `serial` was confirmed or reverted, and transfers late
@@ -438,7 +436,7 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
                 // An entry arrived at the last moment.
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 done => {
-                    done.map_err(|e| Error::io("cannot remove", gone.path(), e))?;
+                    done.context("cannot remove", gone.path())?;
                     break;
                 }
             }
@@ -461,7 +459,7 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
 pub(crate) fn open_aside(tree: &Worktree, journal: &Journal) -> Result<Root> {
     let aside = tree.state.undo_dir(journal.serial())?;
     let path = shown_aside(tree, journal);
-    Root::below(aside.as_fd(), ASIDE, path.clone()).map_err(|e| Error::io("cannot open", &path, e))
+    Root::below(aside.as_fd(), ASIDE, path.clone()).context("cannot open", &path)
 }
 
 fn shown_aside(tree: &Worktree, journal: &Journal) -> PathBuf {
@@ -473,8 +471,8 @@ fn shown_aside(tree: &Worktree, journal: &Journal) -> PathBuf {
 }
 
 fn standing_aside(tree: &Worktree, aside: &OwnedFd) -> Result<Option<u64>> {
-    let found = stat(aside.as_fd(), &ASIDE.to_owned())
-        .map_err(|e| Error::io("cannot look into", tree.state.path(), e))?;
+    let found =
+        stat(aside.as_fd(), &ASIDE.to_owned()).context("cannot look into", tree.state.path())?;
     Ok(found
         .filter(|f| f.file_type == FileType::Directory)
         .map(|f| f.id.ino))
@@ -559,10 +557,9 @@ fn settle(tree: &Worktree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swa
         .set(other)
     };
 
-    set().map_err(|e| Error::io("cannot set mode and time of", root.path(), e))?;
+    set().context("cannot set mode and time of", root.path())?;
     tree.crash.point()?;
-    let parent = open_parent(&root)
-        .map_err(|e| Error::io("cannot open the directory of", root.path(), e))?;
+    let parent = open_parent(&root).context("cannot open the directory of", root.path())?;
     let many = swap.moves().len() > MAX_SINGLE_SYNCS;
 
     let syncs = || -> io::Result<()> {
@@ -582,7 +579,7 @@ fn settle(tree: &Worktree, aside: &OwnedFd, [here, there]: [Side; 2], swap: &Swa
         Ok(())
     };
 
-    syncs().map_err(|e| Error::io("cannot sync", root.path(), e))
+    syncs().context("cannot sync", root.path())
 }
 
 fn strange(tree: &Worktree, journal: &Journal) -> Error {

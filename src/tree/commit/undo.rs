@@ -129,8 +129,7 @@ fn take_steps_back(tree: &Worktree, journal: &Journal) -> Result<()> {
     for dir in journal.dirs.iter().rev() {
         let Some(old) = &dir.old else { continue };
         match runner.set_dir(dir.path.as_ref(), old) {
-            Err(e) if e.is_os(io::ErrorKind::NotFound) || e.is_os(io::ErrorKind::NotADirectory) => {
-            }
+            Err(e) if e.os().is_some_and(is_absent) => {}
             Err(e) if tree.crash.happened() => return Err(e),
             Err(e) => unset.add(e),
             Ok(()) => {}

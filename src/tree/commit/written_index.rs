@@ -7,14 +7,14 @@
 //! ctime.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
 use crate::block::BlockHash;
 use crate::diff::Plan;
 use crate::manifest::build::NodeSink;
 use crate::manifest::read::NodeSource;
-use crate::manifest::{Content, EntryKind, Mtime, TreePath};
+use crate::manifest::{Content, EntryKind, Mtime};
 use crate::sync::locked;
+use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::{IndexEntry, IndexWriter, Origin};
 use crate::tree::state::worktree::Worktree;
@@ -53,7 +53,7 @@ fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
     // Taken from the clock that stamps the files.
     let now = FileStat::of(tempfile::tempfile_in(tree.state().here())?)?.ctime;
     let mut writer = IndexWriter::create(&tree.written_path(), root.id())?;
-    let mut open: Option<(Option<TreePath>, OwnedFd)> = None;
+    let mut dirs = DirCursor::default();
 
     for change in plan.changes.iter().filter(|c| c.makes_anew()) {
         let Some(entry) = change.want.as_ref().map(|want| &want.entry) else {
@@ -62,14 +62,8 @@ fn write(tree: &Worktree, plan: &Plan) -> io::Result<()> {
         let EntryKind::File(content) = &entry.kind else {
             continue;
         };
-        let parent = entry.path.parent();
-        if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
-            let (handle, _) = root.parent(&entry.path)?;
-            open = Some((parent, handle));
-        }
-        let Some((_, dir)) = &open else { continue };
-        let name = std::ffi::CString::new(entry.path.name())?;
-        let Ok(stat) = FileStat::at(dir.as_fd(), &name) else {
+        let (dir, name) = dirs.parent(&root, &entry.path)?;
+        let Ok(stat) = FileStat::at(dir, &name) else {
             continue;
         };
         // A write in the tick of the commit would have the same time.

@@ -15,7 +15,7 @@ use super::project_flags::ProjectFlags;
 use super::root::open_dir_at;
 use super::stat::FileStat;
 use super::xattrs::{ACL, DEFAULT_ACL};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::{Mode as Permissions, TreePath};
 
 /// Largest number of touched paths that are synced one by one; beyond, one syncfs replaces them.
@@ -38,18 +38,18 @@ pub(crate) fn names(dir: &Path) -> Result<Vec<OsString>> {
             .map(|e| e.map(|e| e.file_name()))
             .collect::<io::Result<Vec<_>>>()
     };
-    read().map_err(|e| Error::io("cannot list", dir, e))
+    read().context("cannot list", dir)
 }
 
 pub(crate) fn open_dir(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::io("cannot open", path, e))
+    rustix::fs::open(path, flags, Mode::empty()).context("cannot open", path)
 }
 
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     File::open(path)
         .and_then(|d| d.sync_all())
-        .map_err(|e| Error::io("cannot sync", path, e))
+        .context("cannot sync", path)
 }
 
 /// Opens a state file and creates a missing one; never follows a link.
@@ -75,8 +75,8 @@ pub(crate) fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> R
     }
 
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(dir, name, flags, Mode::empty())
-        .map_err(|e| Error::io("cannot open", path, e))?;
+    let handle =
+        rustix::fs::openat(dir, name, flags, Mode::empty()).context("cannot open", path)?;
     let io = |e: io::Error| Error::io("cannot look at", path, e);
     let stat = File::from(handle.try_clone().map_err(io)?)
         .metadata()
@@ -90,8 +90,7 @@ pub(crate) fn private_dir_at(dir: BorrowedFd<'_>, name: &Path, path: &Path) -> R
     }
 
     if stat.mode() & 0o7777 != 0o700 {
-        rustix::fs::fchmod(&handle, Mode::RWXU)
-            .map_err(|e| Error::io("cannot set the mode of", path, e))?;
+        rustix::fs::fchmod(&handle, Mode::RWXU).context("cannot set the mode of", path)?;
     }
 
     // Staged items would inherit these lists and carry them into the tree.

@@ -4,6 +4,7 @@
 pub(crate) mod ctime_chains;
 pub(crate) mod dir;
 pub(crate) mod dir_access;
+pub(crate) mod dir_cursor;
 pub(crate) mod dir_watch;
 pub(crate) mod errors;
 pub(crate) mod fault;

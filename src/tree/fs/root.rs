@@ -16,6 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::errors::is_gone;
 use super::symlinks::{self, LinkPolicy};
 use crate::manifest::TreePath;
 
@@ -245,10 +246,10 @@ impl Root {
     /// Returns whether the path still leads to this directory: not removed, replaced or turned into
     /// a symbolic link.
     pub fn still_there(&self) -> io::Result<bool> {
-        let now = |flags| match statat(CWD, &self.path, flags) {
+        let now = |flags| match statat(CWD, &self.path, flags).map_err(io::Error::from) {
             Ok(stat) => Ok(Some(FileId::of(&stat))),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-            Err(e) => Err(io::Error::from(e)),
+            Err(e) if is_gone(&e) => Ok(None),
+            Err(e) => Err(e),
         };
 
         let directory = match self.links {
@@ -256,10 +257,8 @@ impl Root {
             links => match symlinks::open(None, &self.path, links) {
                 Ok(handle) => Some(FileId::of(&rustix::fs::fstat(&handle)?)),
                 Err(e) if symlinks::is_foreign(&e) => None,
-                Err(e) => match Errno::from_io_error(&e) {
-                    Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
-                    _ => return Err(e),
-                },
+                Err(e) if is_gone(&e) => None,
+                Err(e) => return Err(e),
             },
         };
 

@@ -25,7 +25,7 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use crate::block::BlockHash;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::Serial;
 use crate::manifest::pages::Pages;
 use crate::manifest::read::{Manifest, ReadError};
@@ -318,13 +318,11 @@ impl<'a> Gathering<'a> {
         let path = dir.join(INDEX).with_extension("new");
         let mut options = File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
-        let file = options
-            .open(&path)
-            .map_err(|e| Error::io("cannot write", &path, e))?;
+        let file = options.open(&path).context("cannot write", &path)?;
 
         let mut out = BufWriter::with_capacity(64 << 10, file);
         out.write_all(&owner.head())
-            .map_err(|e| Error::io("cannot write", &path, e))?;
+            .context("cannot write", &path)?;
         let undo = open_dir(&dir)?;
 
         Ok(Self {
@@ -383,8 +381,8 @@ impl<'a> Gathering<'a> {
             },
         };
 
-        let there = stat(self.undo.as_fd(), &slot_name(slot))
-            .map_err(|e| Error::io("cannot look at", &self.dir, e))?;
+        let there =
+            stat(self.undo.as_fd(), &slot_name(slot)).context("cannot look at", &self.dir)?;
 
         // With another size it is not the release's file.
         if there
@@ -403,7 +401,7 @@ impl<'a> Gathering<'a> {
                 size: block.size,
             };
             let written = self.out.write_all(&block_log::record(&block.hash, &place));
-            written.map_err(|e| Error::io("cannot write into", &self.dir, e))?;
+            written.context("cannot write into", &self.dir)?;
             offset += u64::from(block.size);
         }
 
@@ -456,7 +454,7 @@ impl<'a> Gathering<'a> {
             std::fs::rename(&new, &index)
         };
 
-        write().map_err(|e| Error::io("cannot write", &index, e))?;
+        write().context("cannot write", &index)?;
         sync_dir(&self.dir)
     }
 }
@@ -564,7 +562,7 @@ fn archive(tree: &Worktree, dir: &Path, serial: Serial) -> Result<()> {
     let name = OsString::from(serial.to_string());
     remove(tree, &kept, &name)?;
     tree.crash.point()?;
-    std::fs::rename(dir, kept.join(&name)).map_err(|e| Error::io("cannot rename", dir, e))?;
+    std::fs::rename(dir, kept.join(&name)).context("cannot rename", dir)?;
     sync_dir(&kept)?;
 
     sync_dir(&tree.state.undo_dirs())

@@ -1,6 +1,6 @@
 //! A finished index, read page by page.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -16,6 +16,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::manifest::node::MAX_NODE_BYTES;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::manifest::{Content, Mtime, Node, NodeRef, TreePath};
+use crate::recent::Recent;
 use crate::sync::locked;
 use crate::tree::fs::stat::Version;
 
@@ -34,8 +35,8 @@ pub struct Index {
     totals: Totals,
     /// Locations of all nodes by hash: pages, indexes and lists.
     nodes: HashMap<BlockHash, NodeLocation>,
-    /// Recently decoded pages, newest first.
-    recent: Mutex<VecDeque<(usize, Arc<[IndexEntry]>)>>,
+    /// Pages decoded last.
+    recent: Mutex<Recent<(usize, Arc<[IndexEntry]>), CACHED_PAGES>>,
 }
 
 impl Index {
@@ -162,15 +163,12 @@ impl Index {
     /// Returns the entries of one page from a small cache, for callers that return to the same few
     /// pages.
     pub(in crate::tree) fn cached_page(&self, row: usize) -> io::Result<Arc<[IndexEntry]>> {
-        let recent = || locked(&self.recent);
-        if let Some((_, page)) = recent().iter().find(|(open, _)| *open == row) {
+        if let Some((_, page)) = locked(&self.recent).find(|(open, _)| *open == row) {
             return Ok(Arc::clone(page));
         }
 
         let page: Arc<[IndexEntry]> = self.page(row)?.into();
-        let mut recent = recent();
-        recent.truncate(CACHED_PAGES - 1);
-        recent.push_front((row, Arc::clone(&page)));
+        locked(&self.recent).add((row, Arc::clone(&page)));
 
         Ok(page)
     }

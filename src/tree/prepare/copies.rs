@@ -5,16 +5,13 @@
 //! by another user never passes to a third one, and no inode gains rights.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
 use super::items::is_copied;
 use crate::diff::{Change, Plan, Shape};
 use crate::error::{Error, Result};
-use crate::manifest::TreePath;
 use crate::manifest::rules::Layout;
 use crate::tree::fs::dir::stat;
+use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::CAPABILITY;
@@ -30,7 +27,7 @@ pub(crate) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
     }
 
     let mut chosen = HashSet::new();
-    let mut last: Option<(Option<TreePath>, OwnedFd)> = None;
+    let mut dirs = DirCursor::default();
     for (at, change) in plan
         .changes
         .iter()
@@ -42,17 +39,10 @@ pub(crate) fn chosen(root: &Root, plan: &Plan) -> Result<HashSet<usize>> {
             chosen.insert(at);
             continue;
         }
-        let mut look = || -> io::Result<Option<FileStat>> {
-            let above = change.path.parent();
-            if last.as_ref().is_none_or(|(dir, _)| *dir != above) {
-                last = Some((above, root.parent(&change.path)?.0));
-            }
-            let Some((_, parent)) = &last else {
-                return Ok(None);
-            };
-            stat(parent.as_fd(), &CString::new(change.path.name())?)
-        };
-        let now = look().map_err(|e| Error::io("cannot look at", root.shown(&change.path), e))?;
+        let now = dirs
+            .parent(root, &change.path)
+            .and_then(|(parent, name)| stat(parent, &name))
+            .map_err(|e| Error::io("cannot look at", root.shown(&change.path), e))?;
         let governed = names.get(&at).copied().unwrap_or(1);
         if now.is_some_and(|now| now.nlink > governed || is_taken_from_others(&now, &change)) {
             chosen.insert(at);

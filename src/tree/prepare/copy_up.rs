@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use crate::diff::{Plan, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::rules::Layout;
 use crate::manifest::{EntryKind, TreePath};
 use crate::tree::fs::dir::{join, names_in, stat};
@@ -52,9 +52,7 @@ fn links(tree: &Worktree, plan: &Plan) -> Result<()> {
 
     let mut names = BTreeMap::new();
 
-    let top = root
-        .dir(None)
-        .map_err(|e| Error::io("cannot open", root.path(), e))?;
+    let top = root.dir(None).context("cannot open", root.path())?;
     find(
         &root,
         None,

@@ -7,13 +7,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use rustix::fs::FileType;
 
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::manifest::{Mode, TreePath, Xattr};
+use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::errors::is_absent;
 use crate::tree::fs::handover::{is_foreign, is_grant};
 use crate::tree::fs::metadata::handle_of;
@@ -83,8 +84,8 @@ pub(crate) struct Inheritance<'a> {
     plan: &'a Plan,
     known: HashMap<Option<TreePath>, Rc<Inherited>>,
     reader: XattrReader,
-    /// Directory of the last replaced file.
-    parent: Option<(Option<TreePath>, OwnedFd)>,
+    /// Directories of replaced files.
+    dirs: DirCursor,
 }
 
 impl<'a> Inheritance<'a> {
@@ -94,7 +95,7 @@ impl<'a> Inheritance<'a> {
             plan,
             known: HashMap::new(),
             reader: XattrReader::default(),
-            parent: None,
+            dirs: DirCursor::default(),
         }
     }
 
@@ -165,22 +166,12 @@ impl<'a> Inheritance<'a> {
     /// Attributes that the successor of a replaced entry keeps. Rights granted by another user are
     /// not kept: as for a new file, the directory gives them.
     pub(crate) fn kept(&mut self, change: &Change) -> io::Result<Vec<Xattr>> {
-        let path = &change.path;
-        let above = path.parent();
-        if self.parent.as_ref().is_none_or(|(dir, _)| *dir != above) {
-            self.parent = Some((above, self.root.parent(path)?.0));
-        }
-
-        let Some((_, parent)) = &self.parent else {
-            return Ok(Vec::new());
-        };
-
-        let name = std::ffi::CString::new(path.name())?;
-        let handle = handle_of(parent.as_fd(), &name)?;
+        let (parent, name) = self.dirs.parent(self.root, &change.path)?;
+        let handle = handle_of(parent, &name)?;
         let mut kept = kept_of(&mut self.reader, handle.as_fd(), self.plan.sets_xattrs)?;
         if is_foreign(FileStat::of(&handle)?.uid, Some(owner_of(change))) {
             kept.retain(|xattr| !is_grant(&xattr.name));
-            kept.extend(self.of(path.parent().as_ref())?.xattrs(change));
+            kept.extend(self.of(change.path.parent().as_ref())?.xattrs(change));
         }
 
         Ok(kept)

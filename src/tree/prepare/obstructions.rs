@@ -11,9 +11,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::FileType;
 
 use crate::diff::{Action, Change, Plan, Shape, TopChange};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::TreePath;
 use crate::tree::fs::dir::{join, names_in, stat};
+use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::{Root, open_dir_at};
 use crate::tree::fs::stat::{FileStat, mount_of};
@@ -22,22 +23,22 @@ use crate::tree::state::worktree::Worktree;
 /// Refuses an obstruction where `plan` creates or removes an entry, and names it.
 pub(crate) fn check(tree: &Worktree, plan: &Plan) -> Result<()> {
     let root = tree.root();
-    let mount = mount_of(root.as_fd()).map_err(|e| Error::io("cannot look at", root.path(), e))?;
-    let mut way = ObstructionCheck {
+    let mount = mount_of(root.as_fd()).context("cannot look at", root.path())?;
+    let mut dirs = DirCursor::default();
+    let way = ObstructionCheck {
         root: &root,
         plan,
         mount,
-        last: None,
     };
 
     for change in plan.changes.iter().filter(|c| c.is_applied()) {
-        way.check(&change)?;
+        way.check(&mut dirs, &change)?;
     }
 
     if plan.top.as_ref().is_some_and(TopChange::differs) {
         way.fixed(
             None,
-            &FileStat::of(&root).map_err(|e| Error::io("cannot look at", root.path(), e))?,
+            &FileStat::of(&root).context("cannot look at", root.path())?,
         )?;
     }
 
@@ -48,19 +49,13 @@ struct ObstructionCheck<'a> {
     root: &'a Root,
     plan: &'a Plan,
     mount: (u64, Option<u64>),
-    /// Last directory visited; the handle is `None` if it does not exist yet.
-    last: Option<(Option<TreePath>, Option<OwnedFd>)>,
 }
 
 impl ObstructionCheck<'_> {
-    fn check(&mut self, change: &Change) -> Result<()> {
-        let above = change.path.parent();
-        if self.last.as_ref().is_none_or(|(dir, _)| *dir != above) {
-            let handle = self.parent(&change.path)?;
-            self.last = Some((above, handle));
-        }
-
-        let Some((_, Some(parent))) = &self.last else {
+    /// Checks the entry at the path of `change`. `dirs` has no handle of a directory that does not
+    /// exist yet.
+    fn check(&self, dirs: &mut DirCursor<Option<OwnedFd>>, change: &Change) -> Result<()> {
+        let Some(parent) = dirs.parent_by(&change.path, || self.parent(&change.path))? else {
             return Ok(());
         };
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::diff::{Action, Delta, Plan, Shape};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::TreePath;
 use crate::tree::fs::errors::is_absent;
 use crate::tree::fs::owners::Rights;
@@ -130,8 +130,7 @@ pub(crate) fn check_top(tree: &Worktree, plan: &Plan) -> Result<()> {
         return Ok(());
     }
 
-    let stat = FileStat::of(tree.root())
-        .map_err(|e| Error::io("cannot look at", tree.root().path(), e))?;
+    let stat = FileStat::of(tree.root()).context("cannot look at", tree.root().path())?;
     match rights.changes_modes_of(stat.uid) {
         true => Ok(()),
         false => Err(Error::refused(format!(

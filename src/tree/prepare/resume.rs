@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use rustix::fs::FileType;
 
 use crate::block::BlockHash;
-use crate::error::{Error, Result};
+use crate::error::{IoResultExt as _, Result};
 use crate::sync::locked;
 use crate::tree::fs::dir::{names, slot_name};
 use crate::tree::fs::root::NOFOLLOW;
@@ -43,9 +43,7 @@ impl StageLog {
         let path = state.stage_path().join(format!("{LOG_PREFIX}{first}"));
         let mut options = File::options();
         options.create(true).truncate(true).write(true).mode(0o600);
-        let file = options
-            .open(&path)
-            .map_err(|e| Error::io("cannot write", &path, e))?;
+        let file = options.open(&path).context("cannot write", &path)?;
 
         Ok(Self {
             first,
@@ -58,7 +56,7 @@ impl StageLog {
         let path = state.stage_path();
         let from = path.join(format!("{LOG_PREFIX}{}", self.first));
         let to = format!("{USED_PREFIX}{}", self.first);
-        std::fs::rename(&from, path.join(to)).map_err(|e| Error::io("cannot rename", &from, e))
+        std::fs::rename(&from, path.join(to)).context("cannot rename", &from)
     }
 
     pub(crate) fn add(&self, hash: &BlockHash, size: usize, slot: u64, offset: u64) {
@@ -164,7 +162,7 @@ impl ResumableBlocks {
         let stage = state
             .stage()
             .try_clone_to_owned()
-            .map_err(|e| Error::io("cannot open", &path, e))?;
+            .context("cannot open", &path)?;
 
         Ok(Self {
             stage,
@@ -310,8 +308,8 @@ fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::IsADirectory => {
-            std::fs::remove_dir_all(path).map_err(|e| Error::io("cannot remove", path, e))
+            std::fs::remove_dir_all(path).context("cannot remove", path)
         }
-        done => done.map_err(|e| Error::io("cannot remove", path, e)),
+        done => done.context("cannot remove", path),
     }
 }

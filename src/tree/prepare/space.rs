@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::items::StagedItem;
 use crate::diff::Plan;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::tree::state::worktree::Worktree;
 use crate::units::ByteSize;
 
@@ -26,8 +26,7 @@ pub(crate) fn check(
     keeps: bool,
 ) -> Result<()> {
     let path = tree.state.path();
-    let fs = rustix::fs::fstatvfs(tree.state.stage())
-        .map_err(|e| Error::io("cannot ask the space of", path, e))?;
+    let fs = rustix::fs::fstatvfs(tree.state.stage()).context("cannot ask the space of", path)?;
 
     if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Err(

@@ -9,12 +9,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{FileType, statat};
-use rustix::io::Errno;
 
 use super::clock::is_racy;
 use super::windows::ScanWindows;
 use crate::manifest::TreePath;
 use crate::sync::locked;
+use crate::tree::fs::errors::is_absent;
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::{FileId, NOFOLLOW, Root};
 use crate::tree::fs::stat::Version;
@@ -241,7 +241,7 @@ impl PageCursor {
 
         let now = match statat(dir.as_fd(), stat.name, NOFOLLOW) {
             Ok(now) => now,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+            Err(e) if is_absent(&e.into()) => return Ok(false),
             Err(e) => return Err(e.into()),
         };
 

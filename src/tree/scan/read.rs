@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
 use super::batch::{Batch, BatchItem, PendingFile, ReadBatch};
 use super::clock::to_mtime;
@@ -16,6 +15,8 @@ use super::mapped;
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;
 use crate::manifest::{EntryKind, TreePath, Xattr};
+use crate::tree::fs::dir_cursor::DirCursor;
+use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::open_file_at;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::sys;
@@ -32,7 +33,7 @@ pub(super) struct FileReader<'a> {
     buffer: Vec<u8>,
     xattrs: XattrReader,
     /// Directory of the last file.
-    parent: Option<(Option<TreePath>, OwnedFd)>,
+    dirs: DirCursor,
 }
 
 /// Writes the list nodes of large files to the index, before the entry.
@@ -52,7 +53,7 @@ impl<'a> FileReader<'a> {
             context,
             buffer: Vec::new(),
             xattrs: XattrReader::default(),
-            parent: None,
+            dirs: DirCursor::default(),
         }
     }
 
@@ -76,7 +77,7 @@ impl<'a> FileReader<'a> {
             }
         }
 
-        self.parent = None;
+        self.dirs = DirCursor::default();
         Ok(done)
     }
 
@@ -176,16 +177,8 @@ impl<'a> FileReader<'a> {
     }
 
     fn open(&mut self, path: &TreePath) -> io::Result<File> {
-        let (dir, name) = (path.parent(), path.name());
-        if self.parent.as_ref().is_none_or(|(known, _)| *known != dir) {
-            self.parent = Some((dir, self.context.root.parent(path)?.0));
-        }
-
-        let Some((_, handle)) = &self.parent else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-
-        open_file_at(handle.as_fd(), &std::ffi::CString::new(name)?)
+        let (parent, name) = self.dirs.parent(self.context.root, path)?;
+        open_file_at(parent, &name)
     }
 
     fn unreadable(&self, path: &TreePath, e: io::Error) -> Error {
@@ -205,9 +198,5 @@ impl<'a> FileReader<'a> {
 /// Returns whether a listed file is now another kind of object, or missing although further names
 /// exist.
 fn is_replaced(e: &io::Error) -> bool {
-    e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
-        || matches!(
-            e.kind(),
-            io::ErrorKind::InvalidInput | io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-        )
+    is_gone(e) || e.kind() == io::ErrorKind::InvalidInput
 }

@@ -8,6 +8,7 @@ use crate::block::BlockRef;
 use crate::id::Ordinal;
 use crate::manifest::read::{Child, Located, Manifest, NodeSource, PageView, ReadError, children};
 use crate::manifest::{Content, EntryKind, Node, NodeRef, TreePath};
+use crate::recent::Recent;
 
 /// Number of recent pages, and of recent files: enough for a stream and the repairs of earlier
 /// blocks.
@@ -19,8 +20,9 @@ pub(crate) struct OrdinalReader<S> {
     pub(crate) manifest: Manifest<S>,
     /// Nodes by ordinal.
     nodes: Vec<BlockRef>,
-    pages: Vec<Arc<PageView>>,
-    pub(crate) runs: Vec<BlockRun>,
+    pages: Recent<Arc<PageView>, RECENT_PAGES>,
+    /// Runs of the files read last.
+    pub(crate) runs: Recent<BlockRun, RECENT_PAGES>,
 }
 
 /// Consecutive blocks of one open file: a whole small file, or one list of a large one.
@@ -41,8 +43,8 @@ impl<S: NodeSource> OrdinalReader<S> {
         Ok(Self {
             manifest: Manifest::new(top, source),
             nodes,
-            pages: Vec::new(),
-            runs: Vec::new(),
+            pages: Recent::default(),
+            runs: Recent::default(),
         })
     }
 
@@ -55,16 +57,10 @@ impl<S: NodeSource> OrdinalReader<S> {
 
     /// Index in `runs` of the run with `ordinal`; the last used run is at the end.
     pub(crate) fn run(&mut self, ordinal: Ordinal) -> Result<usize, ReadError> {
-        if let Some(at) = self
-            .runs
-            .iter()
-            .rposition(|r| r.ordinals.contains(&ordinal.0))
-        {
-            self.runs[at..].rotate_left(1);
-        } else {
+        let is_here = |run: &BlockRun| run.ordinals.contains(&ordinal.0);
+        if self.runs.find(is_here).is_none() {
             let run = self.find_run(ordinal)?;
-            make_room(&mut self.runs);
-            self.runs.push(run);
+            self.runs.add(run);
         }
 
         Ok(self.runs.len() - 1)
@@ -109,14 +105,12 @@ impl<S: NodeSource> OrdinalReader<S> {
     }
 
     fn page(&mut self, ordinal: Ordinal) -> Result<Arc<PageView>, ReadError> {
-        if let Some(at) = self.pages.iter().rposition(|p| p.contains(ordinal)) {
-            self.pages[at..].rotate_left(1);
-            return Ok(Arc::clone(&self.pages[self.pages.len() - 1]));
+        if let Some(page) = self.pages.find(|page| page.contains(ordinal)) {
+            return Ok(Arc::clone(page));
         }
 
         let page = Arc::new(self.manifest.page_of_block(ordinal)?);
-        make_room(&mut self.pages);
-        self.pages.push(Arc::clone(&page));
+        self.pages.add(Arc::clone(&page));
 
         Ok(page)
     }
@@ -125,13 +119,6 @@ impl<S: NodeSource> OrdinalReader<S> {
 impl BlockRun {
     pub(crate) fn index_of(&self, ordinal: Ordinal) -> usize {
         (ordinal.0 - self.ordinals.start) as usize
-    }
-}
-
-/// Makes room for one more at the end; drops the least recently used one.
-fn make_room<T>(kept: &mut Vec<T>) {
-    if kept.len() >= RECENT_PAGES {
-        kept.remove(0);
     }
 }
 

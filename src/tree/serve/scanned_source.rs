@@ -14,6 +14,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
 use crate::manifest::{NodeRef, Top, TreePath};
+use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::Root;
 use crate::tree::index::Index;
 use crate::tree::scan::Scanned;
@@ -166,17 +167,8 @@ impl ScannedSource {
             return Ok(Arc::clone(file));
         }
 
-        let changed = [
-            rustix::io::Errno::NOENT,
-            rustix::io::Errno::NOTDIR,
-            rustix::io::Errno::LOOP,
-        ];
-
         let file = self.root.open_file(&run.path).map_err(|e| {
-            let gone = changed
-                .iter()
-                .any(|c| e.raw_os_error() == Some(c.raw_os_error()));
-            if gone || e.kind() == io::ErrorKind::InvalidInput {
+            if is_gone(&e) || e.kind() == io::ErrorKind::InvalidInput {
                 SourceError::Changed(run.path.clone())
             } else {
                 SourceError::Io(run.path.to_string(), e)

@@ -7,6 +7,7 @@ use crate::diff;
 use crate::error::{Error, Result};
 use crate::manifest::ListRef;
 use crate::manifest::read::read_list;
+use crate::recent::Recent;
 use crate::sync::locked;
 use crate::tree::lifecycle::Tree;
 
@@ -17,8 +18,7 @@ const RECENT_LISTS: usize = 8;
 #[derive(Debug)]
 pub(super) struct ListCache {
     tree: Arc<Tree>,
-    /// The last used one at the end.
-    kept: Mutex<Vec<(BlockHash, Arc<[BlockRef]>)>>,
+    kept: Mutex<Recent<(BlockHash, Arc<[BlockRef]>), RECENT_LISTS>>,
 }
 
 impl ListCache {
@@ -33,18 +33,15 @@ impl ListCache {
 impl diff::Lists for ListCache {
     fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>> {
         let mut kept = locked(&self.kept);
-        if let Some(at) = kept.iter().rposition(|(hash, _)| *hash == list.block.hash) {
-            kept[at..].rotate_left(1);
-        } else {
-            let failed =
-                |e| Error::refused("a part of the release's manifest cannot be read").because(e);
-            let blocks = read_list(self.tree.nodes(), list).map_err(failed)?;
-            if kept.len() == RECENT_LISTS {
-                kept.remove(0);
-            }
-            kept.push((list.block.hash, blocks.into()));
+        if let Some((_, blocks)) = kept.find(|(hash, _)| *hash == list.block.hash) {
+            return Ok(Arc::clone(blocks));
         }
 
-        Ok(Arc::clone(&kept[kept.len() - 1].1))
+        let failed =
+            |e| Error::refused("a part of the release's manifest cannot be read").because(e);
+        let blocks: Arc<[BlockRef]> = read_list(self.tree.nodes(), list).map_err(failed)?.into();
+        kept.add((list.block.hash, Arc::clone(&blocks)));
+
+        Ok(blocks)
     }
 }

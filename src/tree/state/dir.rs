@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::reader::{
     BESIDE, CommitMark, FORWARD, Mark, StateReader, TOMBSTONES, grant_name, inside,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::{Serial, TreeName};
 use crate::tree::fs::dir::{
     c_name, discard, is_overlay, names, open_dir, open_for_writing, private_dir, private_dir_at,
@@ -88,11 +88,10 @@ impl StateDir {
             ));
         }
 
-        let real = std::fs::canonicalize(tree.path())
-            .map_err(|e| Error::io("cannot resolve", tree.path(), e))?;
+        let real = std::fs::canonicalize(tree.path()).context("cannot resolve", tree.path())?;
         let above = tree
             .above()
-            .map_err(|e| Error::io("cannot open the directory of", tree.path(), e))?;
+            .context("cannot open the directory of", tree.path())?;
         let (path, dir, hidden) = match real.parent().filter(|_| is_on_mount_of(tree, &above)) {
             Some(parent) => {
                 let path = parent.join(BESIDE).join(name.as_str());
@@ -103,8 +102,7 @@ impl StateDir {
                 let path = real.join(BESIDE).join(name.as_str());
                 let hidden = real.join(BESIDE);
                 check_moved(name, &real, &path)?;
-                let before =
-                    FileStat::of(tree).map_err(|e| Error::io("cannot look at", &real, e))?;
+                let before = FileStat::of(tree).context("cannot look at", &real)?;
                 let handle = private_dir_at(tree.as_fd(), Path::new(BESIDE), &hidden)?;
                 // The directory is no part of the tree, so its creation leaves no mark there.
                 if let Err(e) = (Metadata {
@@ -115,8 +113,7 @@ impl StateDir {
                 {
                     tracing::debug!("the time of {} is not what it was: {e}", real.display());
                 }
-                let id = rustix::fs::fstat(&handle)
-                    .map_err(|e| Error::io("cannot look at", &hidden, e))?;
+                let id = rustix::fs::fstat(&handle).context("cannot look at", &hidden)?;
                 let dir = make(Some(handle.as_fd()), Path::new("."), name, path.clone())?;
                 (path, dir, Some(FileId::of(&id)))
             }
@@ -152,7 +149,7 @@ impl StateDir {
     ) -> Result<Self> {
         let lock_path = path.join("lock");
         let lock = open_for_writing(dir.as_fd(), c"lock", OFlags::empty());
-        let lock = lock.map_err(|e| Error::io("cannot open", &lock_path, e))?;
+        let lock = lock.context("cannot open", &lock_path)?;
         match try_lock(&lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -169,9 +166,7 @@ impl StateDir {
             private_dir_at(dir.as_fd(), Path::new(sub), &path.join(sub))?;
         }
 
-        let handle = dir
-            .dir(None)
-            .map_err(|e| Error::io("cannot open", &path, e))?;
+        let handle = dir.dir(None).context("cannot open", &path)?;
         let stage = dir
             .dir(Some(&inside("stage")))
             .map_err(|e| Error::io("cannot open", path.join("stage"), e))?;
@@ -235,7 +230,7 @@ impl StateDir {
                     RenameFlags::NOREPLACE,
                 ) {
                     Err(Errno::EXIST) => {}
-                    done => return done.map_err(|e| Error::io("cannot put aside", path, e)),
+                    done => return done.context("cannot put aside", path),
                 }
             }
             Ok(())
@@ -507,7 +502,7 @@ impl StateDir {
 
     /// Syncs the names in the directory.
     pub(crate) fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.handle).map_err(|e| Error::io("cannot sync", self.path(), e))
+        rustix::fs::fsync(&self.handle).context("cannot sync", self.path())
     }
 
     pub(crate) fn write_mark(&self, name: &str, mark: Mark, number: u64) -> Result<()> {
@@ -546,7 +541,7 @@ fn make(start: Option<BorrowedFd<'_>>, dir: &Path, name: &TreeName, path: PathBu
     check_owner(&above, &path)?;
     let handle = private_dir_at(above.as_fd(), Path::new(name.as_str()), &path)?;
 
-    Root::of_handle(&handle, path.clone(), links).map_err(|e| Error::io("cannot open", &path, e))
+    Root::of_handle(&handle, path.clone(), links).context("cannot open", &path)
 }
 
 /// Refuses a directory in which another user could replace the state of a tree.
@@ -619,7 +614,7 @@ fn is_on_mount_of(tree: &Root, above: &OwnedFd) -> bool {
 
 fn on_same(tree: &Root, dir: &Root) -> Result<bool> {
     tree.same_filesystem(dir)
-        .map_err(|e| Error::io("cannot look at", dir.path(), e))
+        .context("cannot look at", dir.path())
 }
 
 fn is_inside(path: &Path, tree: &Root) -> Result<bool> {
@@ -629,10 +624,10 @@ fn is_inside(path: &Path, tree: &Root) -> Result<bool> {
         .find_map(|above| std::fs::canonicalize(above).ok());
     let real = nearest
         .map_or_else(|| std::fs::canonicalize("."), Ok)
-        .map_err(|e| Error::io("cannot resolve", path, e))?;
+        .context("cannot resolve", path)?;
 
     for above in real.ancestors() {
-        let stat = std::fs::metadata(above).map_err(|e| Error::io("cannot look at", above, e))?;
+        let stat = std::fs::metadata(above).context("cannot look at", above)?;
         if (FileId {
             dev: stat.dev(),
             ino: stat.ino(),

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use crate::block::{BlockHash, BlockRef};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::Ordinal;
 use crate::manifest::build::NodeSink;
 use crate::manifest::node::MAX_NODE_BYTES;
@@ -48,7 +48,7 @@ impl NodeStore {
     /// Opens or creates the store at `path`. Cuts off a partial last record after a crash.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
-        let inner = Inner::open(&path).map_err(|e| Error::io("cannot open", &path, e))?;
+        let inner = Inner::open(&path).context("cannot open", &path)?;
         Ok(Self {
             path,
             inner: Mutex::new(inner),
@@ -92,7 +92,7 @@ impl NodeStore {
         }
         locked(&self.inner)
             .append(block.hash, bytes)
-            .map_err(|e| Error::io("cannot write", &self.path, e))?;
+            .context("cannot write", &self.path)?;
         Ok(true)
     }
 
@@ -101,7 +101,7 @@ impl NodeStore {
         locked(&self.inner)
             .file
             .sync_data()
-            .map_err(|e| Error::io("cannot sync", &self.path, e))
+            .context("cannot sync", &self.path)
     }
 
     /// Returns whether every node of the manifest under `root` is present; reads all of them.
@@ -139,7 +139,7 @@ impl NodeStore {
 
         *inner = inner
             .rewrite(&self.path, &live)
-            .map_err(|e| Error::io("cannot rewrite", &self.path, e))?;
+            .context("cannot rewrite", &self.path)?;
 
         Ok(())
     }
@@ -214,7 +214,7 @@ impl NodeSink for &NodeStore {
     fn put(&mut self, block: BlockRef, bytes: Vec<u8>) -> Result<()> {
         locked(&self.inner)
             .append(block.hash, &bytes)
-            .map_err(|e| Error::io("cannot write", &self.path, e))
+            .context("cannot write", &self.path)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::id::{Serial, TreeName};
 use crate::manifest::header::MAX_HEADER_BYTES;
 use crate::manifest::path::RESERVED;
@@ -117,7 +117,7 @@ impl StateReader {
         for path in places.map(|dir| dir.join(name.as_str())) {
             match std::fs::metadata(path.join("releases")) {
                 Ok(found) if found.dev() == device => {
-                    let root = Root::open(&path).map_err(|e| Error::io("cannot open", &path, e))?;
+                    let root = Root::open(&path).context("cannot open", &path)?;
                     return Ok(Some(Self::at(root)));
                 }
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -218,7 +218,7 @@ impl StateReader {
         let mut bytes = Vec::with_capacity(USUAL_BYTES);
         file.take(MAX_FILE_BYTES)
             .read_to_end(&mut bytes)
-            .map_err(|e| Error::io("cannot read", &path, e))?;
+            .context("cannot read", &path)?;
 
         Ok(Some(bytes))
     }

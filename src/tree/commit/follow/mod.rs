@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use super::journal::Move;
 use super::name_pair::NamePair;
 use super::seen_names::{SeenDir, SeenNames, Was, steady_ctime};
-use crate::error::{Error, Result};
+use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::{Mtime, TreePath};
 use crate::tree::fs::dir::{join, names_in, stat};
 use crate::tree::fs::dir_watch::DirWatch;
@@ -664,5 +664,5 @@ pub(crate) fn note(tree: &Worktree, aside: BorrowedFd<'_>, names: &SeenNames) ->
     tree.crash.point()?;
     names
         .append(aside)
-        .map_err(|e| Error::io("cannot note names in", tree.state.path(), e))
+        .context("cannot note names in", tree.state.path())
 }
