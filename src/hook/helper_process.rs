@@ -11,7 +11,6 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,12 +20,10 @@ use minicbor::{Decode, Encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    Cause, Command, Failure, FailureCause, Health, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS,
-    Phase, RunRecord, run,
+    Command, Failure, FailureCause, Health, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS, Phase,
+    RunRecord, run,
 };
 use crate::helper::{self, Frames};
-use crate::id::{HostName, Serial, TreeName};
-use crate::manifest::ReleaseId;
 use crate::{Error, Kind};
 
 /// Name of the process, by which it recognizes itself.
@@ -69,21 +66,7 @@ struct HookRequest {
     #[n(0)]
     phase: Phase,
     #[n(1)]
-    tree: TreeName,
-    #[n(2)]
-    serial: Serial,
-    #[n(3)]
-    previous: Option<Serial>,
-    #[n(4)]
-    release: ReleaseId,
-    #[n(5)]
-    path: ByteVec,
-    #[n(6)]
-    host: HostName,
-    #[n(7)]
-    sender: Option<HostName>,
-    #[n(8)]
-    cause: Cause,
+    context: HookContext,
 }
 
 #[derive(Encode, Decode)]
@@ -117,17 +100,21 @@ impl HelperProcess {
         stop: &AtomicBool,
     ) -> Result<RunRecord, Failure> {
         let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let reply =
-            ask(&stream, &HookRequest::new(phase, context), stop).unwrap_or_else(|e| HookReply {
-                what: Some(FailureCause::NotStarted(format!(
-                    "the helper process for hooks does not respond: {e}"
-                ))),
-                ran: RunRecord {
-                    output: String::new(),
-                    took: Duration::ZERO,
-                    tries: 1,
-                },
-            });
+        let request = HookRequest {
+            phase,
+            context: context.clone(),
+        };
+
+        let reply = ask(&stream, &request, stop).unwrap_or_else(|e| HookReply {
+            what: Some(FailureCause::NotStarted(format!(
+                "the helper process for hooks does not respond: {e}"
+            ))),
+            ran: RunRecord {
+                output: String::new(),
+                took: Duration::ZERO,
+                tries: 1,
+            },
+        });
         run::log_result(command, phase, context, reply.what, reply.ran)
     }
 }
@@ -155,20 +142,25 @@ fn ask(stream: &UnixStream, request: &HookRequest, stop: &AtomicBool) -> io::Res
             sent = true;
         }
 
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: STOP_POLL_INTERVAL.subsec_nanos().into(),
-        };
-
-        match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => {
-                return HOOK_FRAMES
-                    .read(stream)?
-                    .ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
-            }
-            Err(e) => return Err(e.into()),
+        if wait_for_input(stream)? {
+            return HOOK_FRAMES
+                .read(stream)?
+                .ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
         }
+    }
+}
+
+/// Waits for input until the next check of `stop` is due; returns whether there is any.
+fn wait_for_input(stream: &UnixStream) -> io::Result<bool> {
+    let wait = Timespec {
+        tv_sec: 0,
+        tv_nsec: STOP_POLL_INTERVAL.subsec_nanos().into(),
+    };
+
+    match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
+        Ok(0) | Err(rustix::io::Errno::INTR) => Ok(false),
+        Ok(_) => Ok(true),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -183,8 +175,7 @@ fn serve(stream: &UnixStream) -> io::Result<()> {
     };
 
     let hooks = hooks.parsed()?;
-    while let Some(request) = HOOK_FRAMES.read::<HookRequest>(stream)? {
-        let (phase, context) = request.parsed();
+    while let Some(HookRequest { phase, context }) = HOOK_FRAMES.read(stream)? {
         let stop = AtomicBool::new(false);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -217,14 +208,8 @@ fn watch_for_stop(
     ends: bool,
 ) -> io::Result<()> {
     while !done.load(Ordering::Acquire) {
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: STOP_POLL_INTERVAL.subsec_nanos().into(),
-        };
-        match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&wait)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-            Ok(_) => {}
-            Err(e) => return Err(e.into()),
+        if !wait_for_input(stream)? {
+            continue;
         }
         let mut word = [1; 4];
         match (&mut &*stream).read_exact(&mut word) {
@@ -298,63 +283,6 @@ impl WireHooks {
             health: health.transpose()?,
             helper: None,
         })
-    }
-}
-
-impl HookRequest {
-    fn new(phase: Phase, context: &HookContext) -> Self {
-        let HookContext {
-            tree,
-            serial,
-            previous,
-            release,
-            path,
-            host,
-            sender,
-            cause,
-        } = context.clone();
-
-        let path = path.into_os_string().into_vec().into();
-        Self {
-            phase,
-            tree,
-            serial,
-            previous,
-            release,
-            path,
-            host,
-            sender,
-            cause,
-        }
-    }
-
-    fn parsed(self) -> (Phase, HookContext) {
-        let HookRequest {
-            phase,
-            tree,
-            serial,
-            previous,
-            release,
-            path,
-            host,
-            sender,
-            cause,
-        } = self;
-
-        let path = PathBuf::from(OsString::from_vec(path.into()));
-        (
-            phase,
-            HookContext {
-                tree,
-                serial,
-                previous,
-                release,
-                path,
-                host,
-                sender,
-                cause,
-            },
-        )
     }
 }
 

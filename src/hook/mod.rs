@@ -10,6 +10,9 @@
 //! - [`Hooks::run`] runs the command of a phase, here or in a [`helper_process`].
 //! - All stop at once when `stop` is set, which happens at the end of the daemon.
 
+mod child;
+mod command;
+mod context;
 mod failure;
 pub mod helper_process;
 mod output;
@@ -17,25 +20,13 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::{OsStr, OsString};
-use std::fmt;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use minicbor::{Decode, Encode};
-
+pub use command::{Command, CommandError, MAX_WORD_BYTES, MAX_WORDS};
+pub use context::{Cause, HookContext, Phase};
 pub use failure::{Failure, FailureCause, RunRecord};
 
-use crate::id::{HostName, Serial, TreeName};
-use crate::manifest::ReleaseId;
-use crate::units::printable;
-
-/// Largest number of words in a command.
-pub const MAX_WORDS: usize = 256;
-/// Largest word of a command in bytes.
-pub const MAX_WORD_BYTES: usize = 16 << 10;
 /// Default time limit of a hook.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Default time limit of one health check attempt.
@@ -44,105 +35,6 @@ pub const DEFAULT_TRY: Duration = Duration::from_secs(10);
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// Default time for a host to become healthy.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
-/// Largest number of characters shown of a command.
-const MAX_COMMAND_CHARS: usize = 200;
-
-/// Program with its arguments and time limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
-    argv: Vec<OsString>,
-    timeout: Duration,
-}
-
-/// Reason to reject an argument list.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
-    /// Empty list, or an empty program name.
-    #[error("name a program and its arguments, as in [\"systemctl\", \"reload\", \"nginx\"]")]
-    Empty,
-    /// The program is neither a bare name nor an absolute path.
-    #[error("{0} is neither an absolute path nor the bare name of a program in the PATH")]
-    Relative(String),
-    /// A word contains NUL, or a cap is exceeded.
-    #[error(
-        "an argument has a NUL byte or exceeds {MAX_WORD_BYTES} bytes, \
-         or there are more than {MAX_WORDS}"
-    )]
-    Illegal,
-}
-
-impl Command {
-    /// Checks `argv`, program first; the command gets `timeout` to end.
-    pub fn new(argv: Vec<OsString>, timeout: Duration) -> Result<Self, CommandError> {
-        let program = argv
-            .first()
-            .filter(|p| !p.is_empty())
-            .ok_or(CommandError::Empty)?;
-
-        // Commands run in /, where a relative path would not mean the expected program.
-        if program.as_bytes().contains(&b'/') && !Path::new(program).is_absolute() {
-            return Err(CommandError::Relative(printable(program.as_bytes())));
-        }
-
-        let legal = |word: &OsString| word.len() <= MAX_WORD_BYTES && !word.as_bytes().contains(&0);
-        if argv.len() > MAX_WORDS || !argv.iter().all(legal) {
-            return Err(CommandError::Illegal);
-        }
-
-        Ok(Self { argv, timeout })
-    }
-
-    /// Program: an absolute path, or a name to look up in the PATH.
-    pub fn program(&self) -> &OsStr {
-        self.argv
-            .first()
-            .map_or(OsStr::new(""), OsString::as_os_str)
-    }
-
-    /// Program and arguments.
-    pub fn argv(&self) -> &[OsString] {
-        &self.argv
-    }
-
-    /// Time limit.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// Runs the command once and logs the result.
-    pub fn run(
-        &self,
-        phase: Phase,
-        context: &HookContext,
-        stop: &AtomicBool,
-    ) -> Result<RunRecord, Failure> {
-        let (what, ran) = run::run_once(self, phase, context, stop);
-        run::log_result(self, phase, context, what, ran)
-    }
-}
-
-/// One line, safe to show; words with special characters are quoted.
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-?&".contains(c);
-        let mut line = String::new();
-        for word in &self.argv {
-            let word = printable(word.as_bytes());
-            let space = if line.is_empty() { "" } else { " " };
-            let quote = if !word.is_empty() && word.chars().all(plain) {
-                ""
-            } else {
-                "'"
-            };
-            line.push_str(&format!("{space}{quote}{word}{quote}"));
-        }
-
-        match line.char_indices().nth(MAX_COMMAND_CHARS) {
-            Some((at, _)) => write!(f, "{}...", &line[..at]),
-            None => f.write_str(&line),
-        }
-    }
-}
 
 /// Health check of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,109 +133,6 @@ impl Hooks {
         ];
         all.into_iter()
             .filter_map(|(phase, command)| Some((phase, command?)))
-    }
-}
-
-/// Phase of a commit in which a command runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum Phase {
-    /// Before any change.
-    #[n(0)]
-    Before,
-    /// After the commit.
-    #[n(1)]
-    After,
-    /// Health check after the commit.
-    #[n(2)]
-    Health,
-}
-
-impl Phase {
-    /// Key in the configuration and value of `MAKUO_PHASE`.
-    pub fn key(self) -> &'static str {
-        match self {
-            Phase::Before => "before",
-            Phase::After => "after",
-            Phase::Health => "health",
-        }
-    }
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Phase::Before => "before hook",
-            Phase::After => "after hook",
-            Phase::Health => "health check",
-        })
-    }
-}
-
-/// Reason for the change of the tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub enum Cause {
-    /// Commit of a release.
-    #[n(0)]
-    Commit,
-    /// Return to the previous release.
-    #[n(1)]
-    Revert,
-    /// No change: undoes the preparations of a hook before the commit.
-    #[n(2)]
-    Abort,
-}
-
-impl Cause {
-    /// Value of `MAKUO_CAUSE`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Cause::Commit => "commit",
-            Cause::Revert => "revert",
-            Cause::Abort => "abort",
-        }
-    }
-}
-
-/// Description of the commit for a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HookContext {
-    /// Name of the tree.
-    pub tree: TreeName,
-    /// New release of the tree.
-    pub serial: Serial,
-    /// Previous release, if any.
-    pub previous: Option<Serial>,
-    /// Identity of the release.
-    pub release: ReleaseId,
-    /// Root directory of the tree.
-    pub path: PathBuf,
-    /// This host.
-    pub host: HostName,
-    /// Sender of the release, if known.
-    pub sender: Option<HostName>,
-    /// Reason for the change of the tree.
-    pub cause: Cause,
-}
-
-impl HookContext {
-    /// Environment variables. Unknown values are empty instead of missing, so that `set -u` does
-    /// not fail.
-    fn variables(&self, phase: Phase) -> [(&'static str, OsString); 9] {
-        let text = |text: String| OsString::from(text);
-        let previous = self.previous.map(|s| s.to_string()).unwrap_or_default();
-        let sender = self.sender.as_ref().map(|s| s.to_string());
-
-        [
-            ("MAKUO_TREE", text(self.tree.to_string())),
-            ("MAKUO_SERIAL", text(self.serial.to_string())),
-            ("MAKUO_PREVIOUS", text(previous)),
-            ("MAKUO_RELEASE", text(self.release.to_string())),
-            ("MAKUO_PATH", self.path.clone().into_os_string()),
-            ("MAKUO_HOST", text(self.host.to_string())),
-            ("MAKUO_SENDER", text(sender.unwrap_or_default())),
-            ("MAKUO_PHASE", text(phase.key().to_string())),
-            ("MAKUO_CAUSE", text(self.cause.word().to_string())),
-        ]
     }
 }
 
