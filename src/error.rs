@@ -144,11 +144,19 @@ impl Error {
 pub trait IoResultExt<T> {
     /// Converts an error by [`Error::io`]: `File::open(path).context("cannot open", path)?`.
     fn context(self, action: &str, path: impl AsRef<Path>) -> Result<T>;
+
+    /// Converts an error of a call without a path: `signal(kind).io_context("cannot follow
+    /// signals")?`.
+    fn io_context(self, message: impl Into<String>) -> Result<T>;
 }
 
 impl<T, E: Into<std::io::Error>> IoResultExt<T> for std::result::Result<T, E> {
     fn context(self, action: &str, path: impl AsRef<Path>) -> Result<T> {
         self.map_err(|source| Error::io(action, path, source))
+    }
+
+    fn io_context(self, message: impl Into<String>) -> Result<T> {
+        self.map_err(|source| Error::new(Kind::Io, message).because(source.into()))
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::drive::adhoc::{self, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
+use crate::error::IoResultExt;
 use crate::face::socket::{self, SocketFile};
 use crate::id::TreeName;
 use crate::outcome::{Event, MemberInfo, Observer, Outcome};
@@ -33,6 +34,9 @@ const MAX_ANSWER: u64 = 512 << 20;
 const MAX_CONTROL_CONNECTIONS: usize = 64;
 /// Capacity of the event queue for a command that reads slowly.
 const EVENT_QUEUE: usize = 1024;
+
+/// Failed action when the socket cannot be opened.
+const CONTROL_LISTEN_FAILED: &str = "cannot listen on the control socket";
 
 /// Request of a command to the daemon.
 #[derive(Debug, Serialize, Deserialize)]
@@ -77,14 +81,13 @@ impl ControlSocket {
     /// Binds `path`, in place of a stale socket, for root, the daemon's user and the members of
     /// `group`. Must be called inside a runtime, before it has threads.
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self> {
-        let failed = |e| Error::io("cannot listen on the control socket", path, e);
         let group = group.map(group_of).transpose()?;
         let (listener, file) = socket::bind(path, if group.is_some() { 0o660 } else { 0o600 })?;
         if let Some(group) = group {
-            nix::unistd::chown(path, None, Some(group)).map_err(|e| failed(e.into()))?;
+            nix::unistd::chown(path, None, Some(group)).context(CONTROL_LISTEN_FAILED, path)?;
         }
 
-        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).context(CONTROL_LISTEN_FAILED, path)?;
         Ok(Self {
             listener,
             gate: Gate { group },
@@ -128,10 +131,7 @@ fn group_of(name: &str) -> Result<Gid> {
         Ok(None) => Err(Error::usage(format!(
             "socket_group: this host has no group {shown}"
         ))),
-        Err(e) => Err(
-            Error::new(Kind::Io, format!("the group {shown} cannot be looked up"))
-                .because(std::io::Error::from(e)),
-        ),
+        Err(e) => Err(e).io_context(format!("the group {shown} cannot be looked up")),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::drive::host::OwnKey;
 use crate::drive::host::Trees;
 use crate::drive::host::{HostHandle, HostLoop};
 use crate::drive::host::{LocalHost, ManagedTree, open_tree};
+use crate::error::IoResultExt;
 use crate::face::console::{Console, Listeners};
 use crate::id::{HostName, TreeName};
 use crate::keys::{AuthorizedKeys, Signer};
@@ -108,7 +109,7 @@ pub fn run(mut setup: DaemonSetup, door: impl Into<GroupLinks>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| Error::new(Kind::Io, "cannot start the control loop").because(e))?;
+        .io_context("cannot start the control loop")?;
 
     // Handlers must exist before anyone can see the daemon.
     let signals = runtime.block_on(async { DaemonSignals::follow() })?;
@@ -195,7 +196,7 @@ fn spawn<T: Send + 'static>(
     std::thread::Builder::new()
         .name(name.into())
         .spawn(work)
-        .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))
+        .io_context("cannot start a thread")
 }
 
 fn log_start(setup: &DaemonSetup, host: &LocalHost, door: &GroupLinks) {

@@ -9,8 +9,9 @@ use crate::config::TreeConfig;
 use crate::drive::clock::Clock;
 use crate::drive::host::HostHandle;
 use crate::drive::host::{LocalHost, open_tree};
+use crate::error::IoResultExt;
 use crate::units::Moment;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 
 /// Interval between checks for due attempts.
 const RETRY_POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,9 +70,7 @@ pub(super) fn start<'a>(
     };
 
     let thread = std::thread::Builder::new().name("trees".into()).spawn(work);
-    thread
-        .map(drop)
-        .map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))
+    thread.map(drop).io_context("cannot start a thread")
 }
 
 /// Tree and the schedule of its attempts.

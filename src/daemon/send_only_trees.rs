@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use crate::Result;
 use crate::config::TreeConfig;
+use crate::error::IoResultExt;
 use crate::id::TreeName;
 use crate::tree::{Root, StateDir, open_dir};
-use crate::{Error, Result};
 
 /// Send-only trees by name; temporary directories are removed on drop.
 pub(super) type SendOnlyTrees = HashMap<TreeName, SendOnlyTree>;
@@ -49,11 +50,10 @@ impl SendOnlyTree {
             "tree {}: {missing}: all files will be read again after a restart",
             tree.name
         );
-        let failed = |e| Error::io("cannot make a directory in", std::env::temp_dir(), e);
         let dir = tempfile::Builder::new()
             .prefix("makuo-")
             .tempdir()
-            .map_err(failed)?;
+            .context("cannot make a directory in", std::env::temp_dir())?;
 
         Ok(Self {
             root: Arc::new(root),

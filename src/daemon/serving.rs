@@ -8,14 +8,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::ControlSocket;
 use super::reload::StartupConfig;
+use crate::Result;
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig};
 use crate::drive::adhoc::AdhocService;
 use crate::drive::host::HostHandle;
 use crate::drive::host::LocalHost;
+use crate::error::IoResultExt;
 use crate::face::console::{Console, Listeners};
 use crate::face::password::Password;
 use crate::keys::{AuthorizedKeys, GroupKey, Signer, open_signer};
-use crate::{Error, Kind, Result};
 
 /// Signals of a daemon. A signal before the loop starts is kept until then.
 pub(super) struct DaemonSignals {
@@ -27,9 +28,7 @@ pub(super) struct DaemonSignals {
 impl DaemonSignals {
     /// Installs the handlers; must be called within a runtime.
     pub(super) fn follow() -> Result<Self> {
-        let listen = |kind| {
-            signal(kind).map_err(|e| Error::new(Kind::Io, "cannot follow signals").because(e))
-        };
+        let listen = |kind| signal(kind).io_context("cannot follow signals");
 
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,

@@ -21,12 +21,13 @@ use super::password::{MAX_PASSWORD, Password};
 use super::peer::Sockets;
 use super::response::{self, ConsoleStatus};
 use super::socket::{self, SocketFile};
+use crate::Result;
 use crate::config::{ConsoleConfig, ConsoleListen, DEFAULT_CONSOLE};
 use crate::drive::adhoc::{self, AdhocAction, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
+use crate::error::IoResultExt;
 use crate::id::TreeName;
 use crate::outcome::{Event, Observer};
-use crate::{Error, Result};
 
 /// Longest line of a command, in bytes: a path, its quotes, and flags.
 const MAX_COMMAND_LINE: usize = 16 << 10;
@@ -47,6 +48,9 @@ const NO_PASSWORD: &str = "error: over TCP this needs a password: \
                            (console.socket, -U PATH)";
 /// Delay without a password before the prompt is repeated in the form of older clients.
 const OLD_PROMPT_DELAY: Duration = Duration::from_millis(1500);
+
+/// Message when a bound socket cannot be used.
+const CONSOLE_LISTEN_FAILED: &str = "the console cannot listen";
 
 /// Listening sockets of a console.
 #[derive(Debug)]
@@ -88,14 +92,8 @@ impl Listeners {
         let tcp = match config.listen {
             ConsoleListen::Off => None,
             ConsoleListen::At(at) => {
-                let failed = |e| {
-                    Error::new(
-                        crate::Kind::Io,
-                        format!("the console cannot listen on {at}"),
-                    )
-                    .because(e)
-                };
-                Some(TcpListener::bind(at).map_err(failed)?)
+                let bound = TcpListener::bind(at);
+                Some(bound.io_context(format!("the console cannot listen on {at}"))?)
             }
             ConsoleListen::Default => {
                 let bound = TcpListener::bind(DEFAULT_CONSOLE);
@@ -106,8 +104,8 @@ impl Listeners {
         };
 
         if let Some(tcp) = &tcp {
-            let failed = |e| Error::new(crate::Kind::Io, "the console cannot listen").because(e);
-            tcp.set_nonblocking(true).map_err(failed)?;
+            tcp.set_nonblocking(true)
+                .io_context(CONSOLE_LISTEN_FAILED)?;
         }
 
         let owners = config.trusts_owner.then(|| Arc::new(Sockets::open()));
@@ -170,16 +168,15 @@ impl Console {
 
     /// Serves until dropped.
     pub async fn serve(self: Arc<Self>, listeners: Listeners) -> Result<()> {
-        let failed = |e| Error::new(crate::Kind::Io, "the console cannot listen").because(e);
         let tcp = listeners
             .tcp
             .map(tokio::net::TcpListener::from_std)
             .transpose()
-            .map_err(failed)?;
+            .io_context(CONSOLE_LISTEN_FAILED)?;
 
         let (unix, _file) = match listeners.unix {
             Some((unix, file)) => (
-                Some(tokio::net::UnixListener::from_std(unix).map_err(failed)?),
+                Some(tokio::net::UnixListener::from_std(unix).io_context(CONSOLE_LISTEN_FAILED)?),
                 Some(file),
             ),
             None => (None, None),

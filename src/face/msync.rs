@@ -14,6 +14,7 @@ use super::command::quoted;
 use super::password::Password;
 use super::{USAGE, not_parsed};
 use crate::config::DEFAULT_CONSOLE;
+use crate::error::IoResultExt;
 use crate::{Error, Result};
 
 /// Variable with the address of the console.
@@ -270,17 +271,19 @@ fn default_target() -> Result<ConsoleAddress> {
 
 /// Returns the non-empty lines of a file; `-` is standard input.
 fn lines_of(path: &std::path::Path) -> Result<Vec<Vec<u8>>> {
-    let failed = |e| Error::io("cannot read", path, e).with_kind(crate::Kind::Usage);
+    let lines = read_lines(path).context("cannot read", path);
+    lines.map_err(|e| e.with_kind(crate::Kind::Usage))
+}
+
+fn read_lines(path: &std::path::Path) -> std::io::Result<Vec<Vec<u8>>> {
     let reader: Box<dyn BufRead> = match path.as_os_str().as_bytes() {
         b"-" => Box::new(std::io::stdin().lock()),
-        _ => Box::new(std::io::BufReader::new(
-            std::fs::File::open(path).map_err(failed)?,
-        )),
+        _ => Box::new(std::io::BufReader::new(std::fs::File::open(path)?)),
     };
 
     let mut lines = Vec::new();
     for line in reader.split(b'\n') {
-        let mut line = line.map_err(failed)?;
+        let mut line = line?;
         line.pop_if(|b| *b == b'\r');
         if !line.is_empty() {
             lines.push(std::ffi::OsString::from_vec(line).into_vec());

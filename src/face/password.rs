@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::block::BlockHash;
+use crate::error::IoResultExt;
 use crate::strict::{self, Readers};
 use crate::{Error, Result};
 
@@ -26,15 +27,7 @@ impl Password {
     /// Loads the first line of the file `path`, which must be private to its owner.
     pub fn load(path: &Path) -> Result<Self> {
         let name = crate::units::printable(path.as_os_str().as_encoded_bytes());
-        let failed =
-            |e| Error::io("cannot read the password in", path, e).with_kind(crate::Kind::Usage);
-        let file =
-            strict::open(path, Readers::Owner).map_err(|e| e.with_kind(crate::Kind::Usage))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_PASSWORD as u64 + 3)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
-
+        let bytes = read(path).map_err(|e| e.with_kind(crate::Kind::Usage))?;
         let line = bytes
             .split(|b| matches!(b, b'\r' | b'\n'))
             .next()
@@ -66,6 +59,16 @@ impl Password {
     pub fn bytes(&self) -> &[u8] {
         &self.1
     }
+}
+
+/// Reads as much as the longest password needs.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    strict::open(path, Readers::Owner)?
+        .take(MAX_PASSWORD as u64 + 3)
+        .read_to_end(&mut bytes)
+        .context("cannot read the password in", path)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

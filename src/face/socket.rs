@@ -5,7 +5,13 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use crate::error::IoResultExt;
 use crate::{Error, Result};
+
+/// Failed action when a socket cannot be opened.
+const SOCKET_LISTEN_FAILED: &str = "cannot listen on the socket";
+/// Failed action when a stale socket cannot be removed.
+const SOCKET_REPLACE_FAILED: &str = "cannot replace the old socket";
 
 /// File of a bound socket, removed on drop.
 #[derive(Debug)]
@@ -21,9 +27,8 @@ impl Drop for SocketFile {
 /// Binds `path` with the permission bits `mode`, in place of a stale socket. Must run before the
 /// process has threads: the umask is global to the process.
 pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
-    let failed = |e| Error::io("cannot listen on the socket", path, e);
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(failed)?;
+        std::fs::create_dir_all(parent).context(SOCKET_LISTEN_FAILED, path)?;
     }
 
     if UnixStream::connect(path).is_ok() {
@@ -39,24 +44,27 @@ pub fn bind(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile)> {
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(!mode & 0o777));
     let listener = UnixListener::bind(path);
     rustix::process::umask(mask);
-    let listener = listener.map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = listener.context(SOCKET_LISTEN_FAILED, path)?;
+    listener
+        .set_nonblocking(true)
+        .context(SOCKET_LISTEN_FAILED, path)?;
 
     Ok((listener, SocketFile(path.to_path_buf())))
 }
 
 /// Removes the socket of an earlier daemon, and nothing else.
 fn remove_old(path: &Path) -> Result<()> {
-    let failed = |e| Error::io("cannot replace the old socket", path, e);
     match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(failed),
+        Ok(found) if found.file_type().is_socket() => {
+            std::fs::remove_file(path).context(SOCKET_REPLACE_FAILED, path)
+        }
         Ok(_) => Err(Error::usage(format!(
             "{} is there and is no socket: it stays",
             path.display()
         ))
         .hint("give a path that is free")),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(failed(e)),
+        Err(e) => Err(e).context(SOCKET_REPLACE_FAILED, path),
     }
 }
 

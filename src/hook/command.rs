@@ -15,7 +15,7 @@ pub const MAX_WORDS: usize = 256;
 /// Largest word of a command in bytes.
 pub const MAX_WORD_BYTES: usize = 16 << 10;
 /// Largest number of characters shown of a command.
-const MAX_COMMAND_CHARS: usize = 200;
+pub(super) const MAX_COMMAND_CHARS: usize = 200;
 
 /// Program with its arguments and time limit.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use super::{
     Command, Failure, FailureCause, Health, HookContext, Hooks, MAX_WORD_BYTES, MAX_WORDS, Phase,
     RunRecord, run,
 };
+use crate::error::IoResultExt;
 use crate::helper::{self, Frames};
-use crate::{Error, Kind};
 
 /// Name of the process, by which it recognizes itself.
 const HOOK_HELPER_NAME: &str = "makuo-hooks";
@@ -80,14 +80,13 @@ struct HookReply {
 impl HelperProcess {
     /// Starts the process for `hooks`. The program must call [`served`] first of all.
     pub fn start(hooks: &Hooks) -> crate::Result<Self> {
-        let failed = |e: io::Error| {
-            Error::new(Kind::Io, "cannot start the helper process for hooks").because(e)
+        let start = || -> io::Result<UnixStream> {
+            let stream = helper::start(HOOK_HELPER_NAME)?;
+            HOOK_FRAMES.write(&stream, &WireHooks::from(hooks))?;
+            Ok(stream)
         };
 
-        let stream = helper::start(HOOK_HELPER_NAME).map_err(failed)?;
-        HOOK_FRAMES
-            .write(&stream, &WireHooks::from(hooks))
-            .map_err(failed)?;
+        let stream = start().io_context("cannot start the helper process for hooks")?;
         Ok(Self(Arc::new(Mutex::new(stream))))
     }
 

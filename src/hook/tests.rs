@@ -1,10 +1,15 @@
 //! Tests with real commands: their environment, their end, and that no process is left behind.
 
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use super::command::MAX_COMMAND_CHARS;
 use super::*;
 use crate::block::BlockHash;
+use crate::id::{HostName, Serial, TreeName};
+use crate::manifest::ReleaseId;
 
 const LONG: Duration = Duration::from_secs(100);
 

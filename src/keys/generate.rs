@@ -98,18 +98,17 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(
         .parent()
         .filter(|p| !p.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let failed = |e: std::io::Error| Error::io("cannot write", path, e);
 
     let mut file = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o600))
         .tempfile_in(parent)
-        .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
+        .context("cannot write", path)?;
+    file.write_all(bytes).context("cannot write", path)?;
     file.as_file()
         .set_permissions(std::fs::Permissions::from_mode(mode))
-        .map_err(failed)?;
+        .context("cannot write", path)?;
 
-    file.as_file().sync_all().map_err(failed)?;
+    file.as_file().sync_all().context("cannot write", path)?;
     let placed = if force {
         file.persist(path)
     } else {
@@ -121,7 +120,7 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(
         Err(e) if !force && e.error.kind() == std::io::ErrorKind::AlreadyExists => {
             Err(exists(path))
         }
-        Err(e) => Err(failed(e.error)),
+        Err(e) => Err(e.error).context("cannot write", path),
     }
 }
 

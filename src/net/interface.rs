@@ -14,6 +14,7 @@ use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Socket, Type};
 
 use super::{Family, sys};
+use crate::error::IoResultExt;
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 
@@ -94,14 +95,13 @@ impl Interface {
 
 /// All interfaces of this machine (of this network namespace), in the kernel's order.
 pub fn list() -> Result<Vec<Interface>> {
-    let cannot =
-        |e: io::Error| Error::new(Kind::Io, "cannot list the network interfaces").because(e);
+    const LIST_FAILED: &str = "cannot list the network interfaces";
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)
         .or_else(|_| Socket::new(Domain::IPV6, Type::DGRAM, None))
-        .map_err(cannot)?;
+        .io_context(LIST_FAILED)?;
     let mut found: BTreeMap<String, Interface> = BTreeMap::new();
 
-    for entry in getifaddrs().map_err(|e| cannot(e.into()))? {
+    for entry in getifaddrs().io_context(LIST_FAILED)? {
         if !found.contains_key(&entry.interface_name) {
             // Skip an interface that vanished between the two queries.
             let Ok(new) = inspect(&socket, &entry.interface_name, entry.flags) else {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::{InterfaceChanges, Link};
-use crate::{Error, Kind, Result};
+use crate::Result;
+use crate::error::IoResultExt;
 
 /// Events to wait for besides wakers and time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,9 +80,8 @@ struct Bell {
 impl Poller {
     /// A new poller.
     pub fn new() -> Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
-            Error::new(Kind::Io, "cannot make an eventfd").because(io::Error::from(e))
-        })?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .io_context("cannot make an eventfd")?;
         Ok(Self {
             bell: Arc::new(Bell {
                 event,

@@ -14,11 +14,12 @@ use super::check::Checks;
 use super::exclusion::WatchTarget;
 use crate::drive::clock::Clock;
 use crate::drive::deploy::Interrupt;
+use crate::error::IoResultExt;
 use crate::manifest::TreePath;
 use crate::tree::FileId;
 use crate::tree::scan::Exposed;
 use crate::units::Moment;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 
 /// Interval between checks whether the pause file is gone.
 const PAUSE_POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -93,9 +94,8 @@ pub(super) struct CoordinatorState {
 impl Coordinator {
     /// Creates the coordinator, with nothing collected.
     pub fn new(pace: Pace) -> Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| {
-            Error::new(Kind::Io, "cannot make an event descriptor").because(std::io::Error::from(e))
-        })?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .io_context("cannot make an event descriptor")?;
         let clock = Clock::start();
         let state = CoordinatorState {
             batcher: Batcher::new(pace),

@@ -25,11 +25,12 @@ use super::limits::{self, limit, shown};
 use super::mounts::{MountChange, Mounts};
 use super::polled_files::{Changed, PolledFiles};
 use super::source::{is_open_for_writing, open, source_gone, stat_of, unmounted, unreadable};
+use crate::error::IoResultExt;
 use crate::manifest::TreePath;
 use crate::tree::scan::Exposed;
 use crate::tree::{FileId, FileStat, Root};
 use crate::units::Moment;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 
 /// Size in bytes of the buffer for events.
 const EVENT_BUFFER: usize = 64 << 10;
@@ -39,6 +40,9 @@ const DIRENT_BUFFER: usize = 32 << 10;
 const MAX_EVENT_READS: usize = 64;
 /// Time for a moved directory to reappear; after it the directory has left the source.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Message for a failed read of events.
+const EVENTS_FAILED: &str = "cannot read inotify events";
+
 /// Result of reading events.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Events {
@@ -238,9 +242,7 @@ impl Watcher {
             .as_mut()
             .map_or(Ok(MountChange::None), Mounts::change);
 
-        match change
-            .map_err(|e| Error::new(Kind::Io, "cannot read the list of mounts").because(e))?
-        {
+        match change.io_context("cannot read the list of mounts")? {
             MountChange::None => Ok(Events::Drained),
             MountChange::Mounted(at) => Ok(Events::Lost(format!(
                 "{} was mounted: rescanning the source",
@@ -265,10 +267,7 @@ impl Watcher {
         now: Moment,
         batcher: &mut Batcher,
     ) -> Result<Events> {
-        let inotify = self
-            .inotify
-            .try_clone()
-            .map_err(|e| Error::new(Kind::Io, "cannot read inotify events").because(e))?;
+        let inotify = self.inotify.try_clone().io_context(EVENTS_FAILED)?;
         let mut reader = Reader::new(inotify, buffer);
         let mut reads = 0;
 
@@ -283,7 +282,7 @@ impl Watcher {
                 Ok(event) => event,
                 Err(Errno::AGAIN) => return Ok(Events::Drained),
                 Err(Errno::INTR) => continue,
-                Err(e) => return Err(Error::new(Kind::Io, "cannot read inotify events").because(e)),
+                Err(e) => return Err(e).io_context(EVENTS_FAILED),
             };
             let name = event.file_name().map_or(&b""[..], |name| name.to_bytes());
             if let Some(why) =

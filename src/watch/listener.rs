@@ -13,6 +13,7 @@ use super::exclusion::WatchTarget;
 use super::inotify::{Events, Watcher};
 use super::polled_files;
 use super::source::source_gone;
+use crate::error::IoResultExt;
 use crate::units::Moment;
 use crate::{Error, Kind, Result};
 
@@ -51,11 +52,9 @@ impl Listener {
                 }
             });
 
-        let thread =
-            thread.map_err(|e| Error::new(Kind::Io, "cannot start a thread").because(e))?;
         Ok(Self {
             coordinator: Arc::clone(coordinator),
-            thread: Some(thread),
+            thread: Some(thread.io_context("cannot start a thread")?),
         })
     }
 }
@@ -225,11 +224,7 @@ fn wait(coordinator: &Coordinator, watcher: &Watcher, poll_at: Moment) -> Result
     let timeout = until.and_then(|until| Timespec::try_from(until.since(now)).ok());
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
-        Err(e) => {
-            return Err(
-                Error::new(Kind::Io, "cannot wait for changes").because(std::io::Error::from(e))
-            );
-        }
+        failed => drop(failed.io_context("cannot wait for changes")?),
     }
 
     let is = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());

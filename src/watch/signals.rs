@@ -5,18 +5,21 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::coordinator::Coordinator;
-use crate::{Error, Kind, Result};
+use crate::Result;
+use crate::error::IoResultExt;
+
+/// Message of every failure here.
+const SIGNALS_FAILED: &str = "cannot follow signals";
 
 /// Handles signals from now on: SIGTERM and SIGINT end the watch, SIGHUP reloads the spec, SIGUSR1
 /// requests a full rescan.
 pub fn follow(coordinator: &Arc<Coordinator>) -> Result<()> {
-    let failed = |e| Error::new(Kind::Io, "cannot follow signals").because(e);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
-        .map_err(failed)?;
+        .io_context(SIGNALS_FAILED)?;
     let entered = runtime.enter();
-    let listen = |kind| signal(kind).map_err(failed);
+    let listen = |kind| signal(kind).io_context(SIGNALS_FAILED);
 
     let signals = Signals {
         terminate: listen(SignalKind::terminate())?,
@@ -30,7 +33,7 @@ pub fn follow(coordinator: &Arc<Coordinator>) -> Result<()> {
     let thread = std::thread::Builder::new().name("signals".into());
     thread
         .spawn(move || runtime.block_on(signals.serve(&coordinator)))
-        .map_err(failed)?;
+        .io_context(SIGNALS_FAILED)?;
 
     Ok(())
 }
