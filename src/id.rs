@@ -10,6 +10,8 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::units::number;
+
 /// Longest name of a tree or host, in bytes.
 pub const MAX_NAME: usize = 64;
 
@@ -146,24 +148,14 @@ impl fmt::Display for NamedHost {
     }
 }
 
-/// One running process on the network: a daemon or a sender, drawn at its start.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct InstanceId(#[n(0)] pub u64);
+/// Defines a random number that stands for one thing on the network, shown in hexadecimal.
+macro_rules! drawn {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+        #[cbor(transparent)]
+        pub struct $type(#[n(0)] pub u64);
 
-/// One session: a sender's attempt to deploy one release to its targets, drawn by the sender.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct SessionId(#[n(0)] pub u64);
-
-/// A number used once: drawn by a process to check whether another one is present now, which
-/// repeats it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct Nonce(#[n(0)] pub u64);
-
-macro_rules! shown_in_hex {
-    ($type:ident) => {
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:016x}", self.0)
@@ -177,29 +169,28 @@ macro_rules! shown_in_hex {
         }
     };
 }
-shown_in_hex!(InstanceId);
-shown_in_hex!(SessionId);
-shown_in_hex!(Nonce);
 
-/// Number of a release within its tree; strictly rising.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Encode,
-    Decode,
-    Serialize,
-    Deserialize,
-)]
-#[cbor(transparent)]
-#[serde(transparent)]
-pub struct Serial(#[n(0)] pub u64);
+drawn!(
+    /// One running process on the network: a daemon or a sender, drawn at its start.
+    InstanceId
+);
+drawn!(
+    /// One session: a sender's attempt to deploy one release to its targets, drawn by the sender.
+    SessionId
+);
+drawn!(
+    /// A number used once: drawn by a process to check whether another one is present now, which
+    /// repeats it.
+    Nonce
+);
+
+number!(
+    /// Number of a release within its tree; strictly rising.
+    #[derive(Encode, Decode, Serialize, Deserialize)]
+    #[cbor(transparent)]
+    #[serde(transparent)]
+    Serial(#[n(0)] u64)
+);
 
 impl Serial {
     /// Largest plausible step from one serial to another. Senders and hosts must use the same
@@ -220,16 +211,19 @@ impl fmt::Display for Serial {
     }
 }
 
-/// Position of a block in a release: manifest nodes first, in depth-first order from the root (0),
-/// then the blocks of files in the order of their entries. See [`crate::manifest`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct Ordinal(#[n(0)] pub u64);
-
-/// Number of a generation within one session: the unit of repair, see [`crate::proto`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct Generation(#[n(0)] pub u32);
+number!(
+    /// Position of a block in a release: manifest nodes first, in depth-first order from the root
+    /// (0), then the blocks of files in the order of their entries. See [`crate::manifest`].
+    #[derive(Encode, Decode)]
+    #[cbor(transparent)]
+    Ordinal(#[n(0)] u64)
+);
+number!(
+    /// Number of a generation within one session: the unit of repair, see [`crate::proto`].
+    #[derive(Encode, Decode)]
+    #[cbor(transparent)]
+    Generation(#[n(0)] u32)
+);
 
 #[cfg(test)]
 mod tests {
