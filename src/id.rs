@@ -148,7 +148,7 @@ impl fmt::Display for NamedHost {
     }
 }
 
-/// Defines a random number that stands for one thing on the network, shown in hexadecimal.
+/// Defines a random number for one thing on the network, shown in hexadecimal.
 macro_rules! drawn {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*

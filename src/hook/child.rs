@@ -1,7 +1,7 @@
-//! A started command: its process group, its output, and its end.
+//! A started command: the process group, the output, the end.
 //!
-//! Every wait here is bounded: for the command, for processes it left behind, and for a process
-//! that the kernel does not let die.
+//! Every wait here is bounded: for the command, for processes left behind, and for a process stuck
+//! in the kernel.
 #![expect(
     clippy::disallowed_methods,
     reason = "a time limit of a process is the clock's; nothing else is decided by it"
@@ -101,7 +101,7 @@ impl ChildProcess {
         Pid::from_child(&self.child)
     }
 
-    /// Waits for the process to end, or ends it, and reaps it.
+    /// Waits for the end of the process, or ends and reaps the process.
     pub(super) fn finish(
         &mut self,
         began: Instant,

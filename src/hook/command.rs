@@ -1,4 +1,4 @@
-//! Checks and shows an argument list. No shell reads it.
+//! The argument list of a command: checks and display. No shell reads the list.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

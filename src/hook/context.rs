@@ -1,4 +1,4 @@
-//! The commit that a command belongs to, and the environment variables that describe it.
+//! The commit around a command, and the environment variables to describe the commit.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -121,7 +121,7 @@ impl HookContext {
     }
 }
 
-/// Encodes a path as bytes, because it need not be UTF-8.
+/// Encodes a path as bytes: no path has to be UTF-8.
 mod path_bytes {
     use std::ffi::OsString;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};

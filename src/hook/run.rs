@@ -1,4 +1,4 @@
-//! Attempts of a command, once or until it passes, and their result for the log.
+//! Attempts of a command, once or until success, with the result for the log.
 #![expect(
     clippy::disallowed_methods,
     reason = "a time limit of a process is the clock's; nothing else is decided by it"

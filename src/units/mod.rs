@@ -1,5 +1,5 @@
-//! Quantities with their units: times, sizes, rates, limits, quorums. Their notation is read and
-//! written here as well, and untrusted text made safe to show.
+//! Quantities with their units: times, sizes, rates, limits, quorums. Reads and writes the
+//! notation of people, and makes untrusted text safe to show.
 
 mod parse;
 mod show;
@@ -12,7 +12,7 @@ pub use parse::{ParseError, parse_duration};
 pub use show::{shown_age, shown_duration};
 pub use text::{one_line, printable};
 
-/// Defines a quantity or position that is a bare number. The attributes of the item may derive more.
+/// Defines a quantity or position as a bare number. Attributes of the item may derive more.
 macro_rules! number {
     ($(#[$meta:meta])* $type:ident($(#[$field:meta])* $number:ty)) => {
         $(#[$meta])*

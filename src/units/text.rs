@@ -1,4 +1,4 @@
-//! Text that is safe on a terminal and in a log.
+//! Untrusted text made safe for a terminal and a log.
 
 /// Formats bytes as one line of safe text. Terminal control characters and invalid UTF-8 are
 /// escaped (`\xNN`), and a backslash is doubled, so that no two names look the same.

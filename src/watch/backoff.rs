@@ -1,6 +1,8 @@
-//! Backoff between attempts of a failed deploy. Pure.
+//! Attempts after a failed deploy, with a growing wait in between. Pure.
 
 use std::time::Duration;
+
+use crate::units::Moment;
 
 /// Wait after the first failure.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
@@ -26,6 +28,50 @@ impl Backoff {
     /// Starts over after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
+    }
+}
+
+/// Schedule of the next deploy of everything, independent of collected changes.
+#[derive(Debug, Default)]
+pub struct RetrySchedule {
+    due: Option<Moment>,
+    backoff: Backoff,
+}
+
+impl RetrySchedule {
+    /// A schedule with a first attempt at `due`.
+    pub fn new(due: Option<Moment>) -> Self {
+        Self {
+            due,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Time of the next attempt.
+    pub fn due(&self) -> Option<Moment> {
+        self.due
+    }
+
+    /// Cancels the next attempt; returns the time.
+    pub fn cancel(&mut self) -> Option<Moment> {
+        self.due.take()
+    }
+
+    /// Schedules a cancelled attempt again.
+    pub fn restore(&mut self, due: Option<Moment>) {
+        self.due = due;
+    }
+
+    /// Schedules an attempt after a failure at `now`; returns the wait.
+    pub fn retry(&mut self, now: Moment) -> Duration {
+        let wait = self.backoff.next_wait();
+        self.due = Some(now + wait);
+        wait
+    }
+
+    /// Starts the backoff over after a success.
+    pub fn succeeded(&mut self) {
+        self.backoff.reset();
     }
 }
 

@@ -1,10 +1,14 @@
 //! Tests of the events that the kernel reports, and of the changes derived from them.
 
-use super::*;
-use crate::manifest::rules::PathFilter;
-use crate::watch::batch::{ChangeBatch, Pace};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::Result;
+use crate::manifest::rules::PathFilter;
+use crate::watch::batch::{ChangeBatch, Pace};
+use crate::watch::watched_dirs::MOVE_TIMEOUT;
 
 struct Fixture {
     dir: tempfile::TempDir,

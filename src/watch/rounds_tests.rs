@@ -350,7 +350,7 @@ impl Rig {
     }
 
     fn read_events(&mut self) {
-        self.watcher.gap = self.gap();
+        self.watcher.set_gap(self.gap());
 
         loop {
             match self

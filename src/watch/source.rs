@@ -1,13 +1,62 @@
-//! Opens the source directory, reads the stat of its files, and builds the errors for a lost
-//! source.
+//! The source directory: identity, stat of files, and the errors for a lost source.
 
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use super::exclusion::WatchTarget;
 use super::limits::shown;
 use crate::manifest::TreePath;
-use crate::tree::{FileStat, Root, open_file_at, sys};
+use crate::tree::{FileId, FileStat, Root, open_file_at, sys};
 use crate::{Error, Result};
+
+/// Source with the identity of the opened directory.
+pub(super) struct WatchedSource {
+    target: WatchTarget,
+    id: FileId,
+}
+
+impl WatchedSource {
+    /// Opens the source of `target`.
+    pub(super) fn open(target: WatchTarget) -> Result<(Self, Root)> {
+        let root = Root::open(&target.source).map_err(|e| unreadable(&target.source, e))?;
+        let id = root.id();
+        Ok((Self { target, id }, root))
+    }
+
+    /// Source with its left-out paths.
+    pub(super) fn target(&self) -> &WatchTarget {
+        &self.target
+    }
+
+    /// Path of the directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.target.source
+    }
+
+    /// Identity of the directory.
+    pub(super) fn id(&self) -> FileId {
+        self.id
+    }
+
+    /// Opens the directory again, if it is still the same.
+    pub(super) fn root(&self) -> Result<Root> {
+        match Root::open(&self.target.source) {
+            Ok(root) if root.id() == self.id => Ok(root),
+            Ok(_) => Err(self.gone("is another directory now")),
+            Err(e) => Err(self.gone("is gone").because(e)),
+        }
+    }
+
+    /// Checks that the source is still the same directory.
+    pub(super) fn check(&self) -> Result<()> {
+        self.root().map(drop)
+    }
+
+    /// Error for the loss of the source; `how` names which.
+    pub(super) fn gone(&self, how: &str) -> Error {
+        source_gone(&self.target.source, how)
+    }
+}
 
 /// Error for a source that is gone or was replaced; `how` names which.
 pub(super) fn source_gone(source: &Path, how: &str) -> Error {
@@ -16,10 +65,6 @@ pub(super) fn source_gone(source: &Path, how: &str) -> Error {
         shown(source)
     ))
     .hint("every host keeps what it has; start again when the source is back")
-}
-
-pub(super) fn open(source: &Path) -> Result<Root> {
-    Root::open(source).map_err(|e| unreadable(source, e))
 }
 
 pub(super) fn unreadable(source: &Path, e: std::io::Error) -> Error {
