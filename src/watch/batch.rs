@@ -278,5 +278,4 @@ impl Batcher {
 }
 
 #[cfg(test)]
-#[path = "batch_tests.rs"]
 mod tests;

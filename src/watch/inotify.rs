@@ -247,5 +247,4 @@ impl AsFd for Watcher {
 }
 
 #[cfg(test)]
-#[path = "inotify_tests.rs"]
 mod tests;
