@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::disk::{SimOffer, tree};
-use super::{LinkSetup, Network, NetworkSetup};
+use super::offer::{SimOffer, tree};
+use super::setup::{Observations, SessionStart};
+use super::{LinkSetup, Network, NetworkSetup, NodeId};
 use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId, Nonce, Serial};
 use crate::manifest::{Intent, Release, ReleaseId};
@@ -42,7 +43,7 @@ enum Lie {
 const LIES_TOLD: [Lie; 5] = [Lie::New, Lie::Same, Lie::Number, Lie::Signature, Lie::True];
 
 struct Liar {
-    place: usize,
+    node: NodeId,
     sent: u64,
     release: Release,
 }
@@ -78,7 +79,7 @@ impl Liar {
         let mut out = Vec::new();
         control.send(Dest::Group, &message);
         while control.poll(&mut out).is_some() {
-            network.forge(self.place, &out);
+            network.forge(self.node, &out);
         }
     }
 }
@@ -114,7 +115,7 @@ fn hello(
 /// Returns the nonce of the last beacon, which anyone with the group key can repeat.
 fn nonce(network: &Network) -> Option<Nonce> {
     (1..=HOSTS)
-        .flat_map(|host| network.recording.of(host).rev().take(20))
+        .flat_map(|host| network.log.recording.of(NodeId::host(host)).rev().take(20))
         .find_map(|bytes| match Datagram::parse(bytes) {
             Ok(Datagram::Control(_, piece)) => match Message::decode(piece.bytes) {
                 Ok(Message::Hello(hello)) => hello.nonce,
@@ -136,9 +137,11 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
         seed,
         hosts: HOSTS,
         link,
-        granted: true,
-        pulled: true,
-        record: true,
+        start: SessionStart::Pulled,
+        observe: Observations {
+            datagrams: true,
+            ..Observations::default()
+        },
         ..NetworkSetup::default()
     };
 
@@ -154,7 +157,7 @@ fn catch_up(seed: u64, lies: &[Lie]) -> Duration {
     }
 
     let mut liar = Liar {
-        place: HOSTS + 1,
+        node: NodeId::host(HOSTS + 1),
         sent: 0,
         release: offer.release.clone(),
     };

@@ -4,19 +4,20 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
+use super::node::NodeId;
 use crate::proto::{receiver, sender};
 use crate::units::Moment;
 
 /// A future event of the network.
 #[derive(Debug)]
 pub(super) enum NetworkEvent {
-    /// A datagram arrives at nodes (0 is the sender).
+    /// A datagram arrives at nodes, in ascending order.
     Datagram {
-        to: Vec<u32>,
-        from: usize,
+        to: Vec<NodeId>,
+        from: NodeId,
         bytes: Arc<[u8]>,
     },
-    /// A disk answers.
+    /// The disk of a host (from 1) answers.
     HostReply {
         host: usize,
         life: u32,
@@ -27,8 +28,8 @@ pub(super) enum NetworkEvent {
     /// The release is signed.
     Prepared,
     /// A timer of a node expires.
-    Timer(usize),
-    /// A host crashes, or starts again.
+    Timer(NodeId),
+    /// A host (from 1) crashes, or starts again.
     Power { host: usize, on: bool },
 }
 

@@ -1,5 +1,6 @@
 //! Datagrams from hosts to the sender: counted by kind, and their peak within any window of time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -103,17 +104,27 @@ impl fmt::Display for FeedbackKind {
 
 /// All datagrams to the sender, in order of time.
 #[derive(Debug, Default)]
-pub struct Feedback(Vec<(Moment, FeedbackKind)>);
+pub struct Feedback {
+    datagrams: Vec<(Moment, FeedbackKind)>,
+    /// Number of datagrams of each host (from 1).
+    by_host: BTreeMap<usize, u64>,
+}
 
 impl Feedback {
-    /// Records a datagram of `kind`.
-    pub(super) fn record(&mut self, now: Moment, kind: FeedbackKind) {
-        self.0.push((now, kind));
+    /// Records a datagram of `kind` from host `host`.
+    pub(super) fn record(&mut self, now: Moment, host: usize, kind: FeedbackKind) {
+        self.datagrams.push((now, kind));
+        *self.by_host.entry(host).or_default() += 1;
+    }
+
+    /// Returns the number of datagrams from a host.
+    pub fn of(&self, host: usize) -> u64 {
+        self.by_host.get(&host).copied().unwrap_or_default()
     }
 
     /// Returns the number of datagrams since `from`.
     pub fn count(&self, from: Moment) -> usize {
-        self.0.len() - self.0.partition_point(|(at, _)| *at < from)
+        self.datagrams.len() - self.datagrams.partition_point(|(at, _)| *at < from)
     }
 
     /// Returns the largest number of datagrams within `window` since `from`; of one kind, or of
@@ -121,7 +132,12 @@ impl Feedback {
     pub fn peak(&self, from: Moment, window: Duration, kind: Option<FeedbackKind>) -> usize {
         let counted =
             |(at, of): &&(Moment, FeedbackKind)| *at >= from && kind.is_none_or(|kind| kind == *of);
-        let times: Vec<Moment> = self.0.iter().filter(counted).map(|(at, _)| *at).collect();
+        let times: Vec<Moment> = self
+            .datagrams
+            .iter()
+            .filter(counted)
+            .map(|(at, _)| *at)
+            .collect();
         let mut first = 0;
         let within = |(last, &at): (usize, &Moment)| {
             while times[first] + window <= at {
@@ -145,6 +161,7 @@ mod tests {
         for ms in [0, 90, 95, 189, 190, 400] {
             feedback.record(
                 at(ms),
+                1,
                 if ms < 100 {
                     FeedbackKind::Nack
                 } else {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::disk::SimOffer;
+use super::offer::SimOffer;
+use super::setup::{Observations, SendingSetup};
 use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
 
@@ -32,8 +33,14 @@ fn deploy(seed: u64, forged: f64) -> (Network, bool) {
         seed,
         hosts,
         link,
-        watch_memory: true,
-        generation: 60_000,
+        observe: Observations {
+            memory: true,
+            ..Observations::default()
+        },
+        sending: SendingSetup {
+            generation: 60_000,
+            ..SendingSetup::default()
+        },
         ..NetworkSetup::default()
     };
 
@@ -50,15 +57,15 @@ fn deploy(seed: u64, forged: f64) -> (Network, bool) {
     for host in 1..=hosts {
         let disk = network.disk(host);
         assert!(
-            disk.is_whole() && disk.commits <= 1,
+            disk.is_whole() && disk.counts.commits <= 1,
             "host {host}, seed {seed}"
         );
     }
 
     assert!(
-        network.most_held < MOST_HELD,
+        network.log.most_held < MOST_HELD,
         "{} bytes, seed {seed}",
-        network.most_held
+        network.log.most_held
     );
 
     (network, ended)

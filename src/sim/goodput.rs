@@ -8,8 +8,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::disk::SimOffer;
 use super::feedback::FeedbackKind;
+use super::offer::SimOffer;
+use super::setup::SendingSetup;
 use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
 use crate::proto::{FEEDBACK_A_SECOND, PEAK};
@@ -119,10 +120,13 @@ fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<TransferCos
             loss,
             ..LinkSetup::default()
         },
-        // A symbol stands for 1428 bytes.
-        ceiling: Some(Rate(100_000_000 / 13)),
-        datagram: SYMBOL + DATA_OVERHEAD,
-        generation: target,
+        sending: SendingSetup {
+            // A symbol stands for 1428 bytes.
+            ceiling: Some(Rate(100_000_000 / 13)),
+            datagram: SYMBOL + DATA_OVERHEAD,
+            generation: target,
+            ..SendingSetup::default()
+        },
         strangers: true,
         ..NetworkSetup::default()
     };
@@ -133,8 +137,8 @@ fn measure_of(hosts: usize, loss: f64, generations: usize) -> Option<TransferCos
     let bytes = offer.bytes();
     let mut network = Network::new(setup, offer);
     let finished = network.run(Duration::from_secs(3600), Duration::ZERO);
-    let complete =
-        (1..=hosts).all(|host| network.disk(host).commits == 1 && network.disk(host).is_whole());
+    let complete = (1..=hosts)
+        .all(|host| network.disk(host).counts.commits == 1 && network.disk(host).is_whole());
 
     let sent = network.sender().stats().datagrams * SYMBOL as u64;
     (finished && complete).then(|| TransferCost {

@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-use super::disk::{SimOffer, tree};
-use super::network::own_seed;
-use super::{Network, NetworkSetup};
+use super::host::own_seed;
+use super::offer::{SimOffer, tree};
+use super::setup::Observations;
+use super::{Network, NetworkSetup, NodeId};
 use crate::id::{HostName, Nonce, Serial};
 use crate::keys::{HostKey, KnownHosts, PublicKey};
 use crate::manifest::Intent;
 use crate::proto::Dest;
 use crate::proto::control::Control;
-use crate::proto::sender::SenderNotice;
+use crate::proto::sender::{KeyRules, SenderNotice};
 use crate::wire::message::{DiffSummary, Hello, OrderKind, StageReport, TreeState};
 use crate::wire::{Datagram, HostStage, Message};
 
@@ -44,7 +45,7 @@ impl Forger {
         let mut out = Vec::new();
         self.control.send(Dest::Group, message);
         while self.control.poll(&mut out).is_some() {
-            network.forge(self.host, &out);
+            network.forge(NodeId::host(self.host), &out);
         }
     }
 
@@ -102,8 +103,9 @@ impl Forger {
 /// Returns the nonce of the sender's last query.
 fn asked(network: &Network) -> Option<Nonce> {
     network
+        .log
         .recording
-        .of(0)
+        .of(NodeId::SENDER)
         .rev()
         .find_map(|bytes| match Datagram::parse(bytes) {
             Ok(Datagram::Control(_, piece)) => match Message::decode(piece.bytes) {
@@ -132,9 +134,14 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
     let setup = NetworkSetup {
         seed,
         hosts,
-        record: true,
-        known_hosts,
-        strict,
+        observe: Observations {
+            datagrams: true,
+            ..Observations::default()
+        },
+        keys: KeyRules {
+            known: known_hosts,
+            strict,
+        },
         prepare: STEP * 3,
         patience: Duration::from_secs(2),
         ..NetworkSetup::default()
@@ -142,8 +149,8 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
 
     let mut network = Network::new(setup, SimOffer::random(seed, 1, Intent::Deploy, 12, 20_000));
     let cut = |network: &mut Network| {
-        network.cut(silent, 0, true);
-        network.cut(0, silent, true);
+        network.cut(NodeId::host(silent), NodeId::SENDER, true);
+        network.cut(NodeId::SENDER, NodeId::host(silent), true);
     };
 
     if !answered {
@@ -156,6 +163,7 @@ fn deploy(seed: u64, answered: bool, known: bool, strict: bool) -> (Network, usi
         waited += STEP;
         assert!(waited < LIMIT, "seed {seed}: it does not end");
         let discovered = network
+            .log
             .notices
             .iter()
             .any(|notice| matches!(notice, SenderNotice::Discovered { .. }));
@@ -185,7 +193,7 @@ fn warned(network: &Network) -> Vec<(String, PublicKey)> {
         SenderNotice::OtherKey(other) => Some((other.name.to_string(), other.had)),
         _ => None,
     };
-    network.notices.iter().filter_map(other).collect()
+    network.log.notices.iter().filter_map(other).collect()
 }
 
 fn has_changed(network: &mut Network) -> bool {
@@ -253,8 +261,10 @@ fn hosts_that_are_known_are_taken_without_a_word() {
         let setup = NetworkSetup {
             seed,
             hosts,
-            known_hosts,
-            strict: true,
+            keys: KeyRules {
+                known: known_hosts,
+                strict: true,
+            },
             ..NetworkSetup::default()
         };
 

@@ -5,6 +5,7 @@
 //! Everything follows from one seed. A failure prints the seed, which replays the same network,
 //! datagram by datagram.
 
+pub mod blocks;
 #[cfg(test)]
 mod catchup_tests;
 pub mod disk;
@@ -13,23 +14,31 @@ pub mod feedback;
 #[cfg(test)]
 mod forgery_tests;
 pub mod goodput;
+mod host;
 #[cfg(test)]
 mod identity_tests;
 pub mod link;
+pub mod log;
 pub mod network;
+pub mod node;
+pub mod offer;
+mod open_session;
 #[cfg(test)]
 mod partition_tests;
 pub mod recording;
 #[cfg(test)]
 mod replay_tests;
+mod sender;
 pub mod setup;
 #[cfg(test)]
 mod switch_tests;
 #[cfg(test)]
 mod tests;
+mod wires;
 #[cfg(test)]
 mod words_tests;
 
 pub use link::LinkSetup;
 pub use network::Network;
+pub use node::NodeId;
 pub use setup::NetworkSetup;

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::disk::SimOffer;
-use super::{LinkSetup, Network, NetworkSetup};
+use super::offer::SimOffer;
+use super::{LinkSetup, Network, NetworkSetup, NodeId};
 use crate::manifest::Intent;
+use crate::proto::sender::CommitRules;
 use crate::units::Quorum;
 
 const HOSTS: usize = 4;
@@ -34,13 +35,16 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
             loss: f64::from(rng.u8(..6)) * 0.02,
             ..LinkSetup::default()
         },
-        quorum: if rng.bool() {
-            Quorum::All
-        } else {
-            Quorum::Count(1)
+        commit: CommitRules {
+            quorum: if rng.bool() {
+                Quorum::All
+            } else {
+                Quorum::Count(1)
+            },
+            batches,
+            revert: rng.bool(),
+            lists: false,
         },
-        batches,
-        revert: rng.bool(),
         patience: Duration::from_secs(3),
         // A slow disk lets beacons come between an order and its effects.
         disk: Duration::from_millis(if rng.bool() {
@@ -54,17 +58,17 @@ fn network(seed: u64, rng: &mut fastrand::Rng) -> Network {
     let mut network = Network::new(setup, SimOffer::random(seed, 1, Intent::Deploy, 12, 20_000));
     for host in 1..=HOSTS {
         let disk = network.disk(host);
-        disk.vote = [
+        disk.script.vote = [
             None,
             Some(Ok(())),
             Some(Ok(())),
             Some(Err("not now".into())),
         ][rng.usize(..4)]
         .clone();
-        disk.health =
+        disk.script.health =
             [None, Some(Ok(())), Some(Ok(())), Some(Err("sick".into()))][rng.usize(..4)].clone();
         if rng.u8(..20) == 0 {
-            disk.refuse = Some("no".into());
+            disk.script.refuse = Some("no".into());
         }
     }
 
@@ -116,12 +120,12 @@ fn plan(rng: &mut fastrand::Rng) -> Vec<(usize, When, What)> {
 
 fn happen(network: &mut Network, host: usize, what: &What, rng: &mut fastrand::Rng) {
     match what {
-        What::Deaf => network.cut(0, host, true),
-        What::Mute => network.cut(host, 0, true),
+        What::Deaf => network.cut(NodeId::SENDER, NodeId::host(host), true),
+        What::Mute => network.cut(NodeId::host(host), NodeId::SENDER, true),
         What::Cut | What::Heal => {
             let cut = matches!(what, What::Cut);
-            network.cut(0, host, cut);
-            network.cut(host, 0, cut);
+            network.cut(NodeId::SENDER, NodeId::host(host), cut);
+            network.cut(NodeId::host(host), NodeId::SENDER, cut);
         }
         What::Crash => network.power(host, false, Duration::ZERO),
         What::Restart => {
@@ -148,9 +152,9 @@ fn round(seed: u64) -> Vec<Option<bool>> {
             let disk = network.disk(host);
             let due = match when {
                 When::At(time) => time <= at,
-                When::Voted => disk.votes > 0,
-                When::Committed => disk.commits > 0,
-                When::Reverted => disk.reverts > 0,
+                When::Voted => disk.counts.votes > 0,
+                When::Committed => disk.counts.commits > 0,
+                When::Reverted => disk.counts.reverts > 0,
             };
             match due {
                 true => happen(&mut network, host, &what, &mut rng),

@@ -2,17 +2,36 @@
 
 use std::sync::Arc;
 
-/// Datagrams recorded on a network, with their senders.
+use super::node::NodeId;
+
+/// A datagram with its sender.
+#[derive(Debug, Clone)]
+pub(super) struct RecordedDatagram {
+    pub(super) from: NodeId,
+    pub(super) bytes: Arc<[u8]>,
+}
+
+/// Datagrams recorded on a network, in order.
 #[derive(Debug, Clone, Default)]
-pub struct Recording(pub(super) Vec<(usize, Arc<[u8]>)>);
+pub struct Recording(Vec<RecordedDatagram>);
 
 impl Recording {
-    /// Returns the datagrams of one node (0 is the sender), in order.
-    pub fn of(&self, from: usize) -> impl DoubleEndedIterator<Item = &[u8]> {
+    /// Appends a datagram.
+    pub(super) fn push(&mut self, from: NodeId, bytes: Arc<[u8]>) {
+        self.0.push(RecordedDatagram { from, bytes });
+    }
+
+    /// Returns all datagrams, in order.
+    pub(super) fn datagrams(&self) -> &[RecordedDatagram] {
+        &self.0
+    }
+
+    /// Returns the datagrams of one node, in order.
+    pub fn of(&self, from: NodeId) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0
             .iter()
-            .filter(move |(place, _)| *place == from)
-            .map(|(_, bytes)| &bytes[..])
+            .filter(move |datagram| datagram.from == from)
+            .map(|datagram| &datagram.bytes[..])
     }
 
     /// Appends another recording.

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use super::disk::{SimDisk, SimOffer};
+use super::disk::SimDisk;
+use super::offer::SimOffer;
 use super::recording::Recording;
-use super::{Network, NetworkSetup};
+use super::setup::Observations;
+use super::{Network, NetworkSetup, NodeId};
 use crate::manifest::Intent;
 use crate::proto::sender::SenderNotice;
 use crate::wire::message::OrderKind;
@@ -36,7 +38,10 @@ fn record(
     let setup = NetworkSetup {
         seed,
         hosts: hosts + 1,
-        record: true,
+        observe: Observations {
+            datagrams: true,
+            ..Observations::default()
+        },
         ..NetworkSetup::default()
     };
 
@@ -61,7 +66,7 @@ fn record(
         .collect();
     disks.iter_mut().for_each(SimDisk::crash);
 
-    (disks, network.recording)
+    (disks, network.log.recording)
 }
 
 /// Runs a deploy by a new process to restarted hosts while `recording` is replayed; returns its
@@ -87,7 +92,7 @@ fn deploy(seed: u64, disks: &[SimDisk], recording: &Recording) -> Duration {
     );
     let took = network.now().since(began);
 
-    let targets = network.notices.iter().find_map(|notice| match notice {
+    let targets = network.log.notices.iter().find_map(|notice| match notice {
         SenderNotice::Discovered { targets, .. } => Some(targets.len()),
         _ => None,
     });
@@ -112,8 +117,8 @@ fn deploy(seed: u64, disks: &[SimDisk], recording: &Recording) -> Duration {
             .as_ref()
             .map(|release| release.header().serial.0);
         assert_eq!(
-            (serial, disk.commits),
-            (Some(9), before.commits + 1),
+            (serial, disk.counts.commits),
+            (Some(9), before.counts.commits + 1),
             "seed {seed}: host {}",
             nth + 1
         );
@@ -193,7 +198,7 @@ fn the_recorded_commit_of_a_release_that_a_host_missed_is_not_followed() {
 
         let offer = SimOffer::random(seed ^ 99, 9, Intent::Deploy, 5, 3000);
         let mut network = Network::new(setup, offer);
-        (1..=hosts).for_each(|host| network.cut(0, host, true));
+        (1..=hosts).for_each(|host| network.cut(NodeId::SENDER, NodeId::host(host), true));
         network.replay(&recording, Duration::from_secs(1));
         network.run(Duration::from_secs(5), SOON);
 

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::disk::SimOffer;
+use super::offer::SimOffer;
 use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
+use crate::proto::sender::CommitRules;
 use crate::units::Quorum;
 use crate::wire::HostStage::{self, Aborted, Committed, Refused, Reverted, Unhealthy};
 use crate::wire::message::OrderKind;
@@ -28,8 +29,11 @@ fn setup(seed: u64, batches: &[Quorum], revert: bool) -> NetworkSetup {
         seed,
         hosts: 5,
         link,
-        batches: batches.to_vec(),
-        revert,
+        commit: CommitRules {
+            batches: batches.to_vec(),
+            revert,
+            ..CommitRules::default()
+        },
         ..NetworkSetup::default()
     }
 }
@@ -60,8 +64,8 @@ fn a_commit_in_batches_reaches_everybody() {
         ));
 
         for host in 1..=5 {
-            network.disk(host).vote = (host != 2).then_some(Ok(()));
-            network.disk(host).health = (host != 3).then_some(Ok(()));
+            network.disk(host).script.vote = (host != 2).then_some(Ok(()));
+            network.disk(host).script.health = (host != 3).then_some(Ok(()));
         }
         assert_eq!(
             end(&mut network, seed),
@@ -72,7 +76,7 @@ fn a_commit_in_batches_reaches_everybody() {
             let disk = network.disk(host);
 
             assert_eq!(
-                (disk.commits, disk.votes),
+                (disk.counts.commits, disk.counts.votes),
                 (1, u32::from(host != 2)),
                 "host {host}, seed {seed}"
             );
@@ -85,8 +89,8 @@ fn a_commit_in_batches_reaches_everybody() {
 fn a_veto_keeps_everybody_as_they_were() {
     for seed in 0..12 {
         let mut network = network(setup(seed, &[], seed % 2 == 0));
-        (1..=5).for_each(|host| network.disk(host).vote = Some(Ok(())));
-        network.disk(4).vote = Some(Err("not now".into()));
+        (1..=5).for_each(|host| network.disk(host).script.vote = Some(Ok(())));
+        network.disk(4).script.vote = Some(Err("not now".into()));
         let (stages, have) = end(&mut network, seed);
         assert_eq!(have, [false; 5], "seed {seed}");
         assert_eq!(stages[3], Some(Refused), "seed {seed}");
@@ -103,19 +107,25 @@ fn a_veto_keeps_everybody_as_they_were() {
 fn one_unhealthy_host_takes_every_host_back() {
     for seed in 0..12 {
         let mut network = network(setup(seed, &[], true));
-        (1..=5).for_each(|host| network.disk(host).health = (host % 2 == 0).then_some(Ok(())));
-        network.disk(4).health = Some(Err("health check curl failed: exit status 22".into()));
+        (1..=5)
+            .for_each(|host| network.disk(host).script.health = (host % 2 == 0).then_some(Ok(())));
+        network.disk(4).script.health =
+            Some(Err("health check curl failed: exit status 22".into()));
         let (stages, have) = end(&mut network, seed);
 
         assert_eq!(have, [false; 5], "seed {seed}");
         for (host, stage) in (1..).zip(stages) {
             // A host that had not received the order has nothing to revert.
             let disk = network.disk(host);
-            let expected = if disk.commits == 0 { Aborted } else { Reverted };
+            let expected = if disk.counts.commits == 0 {
+                Aborted
+            } else {
+                Reverted
+            };
 
             assert_eq!(
-                (stage, disk.reverts),
-                (Some(expected), disk.commits),
+                (stage, disk.counts.reverts),
+                (Some(expected), disk.counts.commits),
                 "host {host}, seed {seed}"
             );
         }
@@ -129,7 +139,7 @@ fn one_unhealthy_host_takes_every_host_back() {
 fn without_the_way_back_an_unhealthy_host_is_named_and_the_others_keep_what_they_have() {
     for seed in 0..12 {
         let mut network = network(setup(seed, &[], false));
-        network.disk(2).health = Some(Err("sick".into()));
+        network.disk(2).script.health = Some(Err("sick".into()));
         let (stages, have) = end(&mut network, seed);
         assert_eq!(have, [true; 5], "seed {seed}");
         let expected = [Committed, Unhealthy, Committed, Committed, Committed].map(Some);
@@ -141,7 +151,7 @@ fn without_the_way_back_an_unhealthy_host_is_named_and_the_others_keep_what_they
 fn a_sick_canary_is_the_only_one() {
     for (seed, revert) in (0..12).map(|seed| (seed, seed % 2 == 0)) {
         let mut network = network(setup(seed, &[Quorum::Count(1), Quorum::Count(2)], revert));
-        network.disk(1).health = Some(Err("sick".into()));
+        network.disk(1).script.health = Some(Err("sick".into()));
         let (stages, have) = end(&mut network, seed);
 
         assert_eq!(have, [!revert, false, false, false, false], "seed {seed}");
@@ -153,7 +163,7 @@ fn a_sick_canary_is_the_only_one() {
 
         assert_eq!(stages[1..], [Some(Aborted); 4], "seed {seed}");
         assert!(
-            (2..=5).all(|host| network.disk(host).commits == 0),
+            (2..=5).all(|host| network.disk(host).counts.commits == 0),
             "seed {seed}"
         );
     }
@@ -163,9 +173,9 @@ fn a_sick_canary_is_the_only_one() {
 fn a_canary_that_falls_silent_stops_the_rest() {
     for (seed, revert) in (0..6).map(|seed| (seed, seed % 2 == 0)) {
         let mut network = network(setup(seed, &[Quorum::Count(1)], revert));
-        network.disk(1).vote = Some(Ok(()));
+        network.disk(1).script.vote = Some(Ok(()));
         // The host dies in the middle of the order.
-        while network.disk(1).votes == 0 {
+        while network.disk(1).counts.votes == 0 {
             assert!(
                 !network.run(Duration::from_millis(1), Duration::ZERO),
                 "seed {seed}"
@@ -182,8 +192,8 @@ fn a_canary_that_falls_silent_stops_the_rest() {
 fn a_person_who_interrupts_a_commit_in_batches_ends_it_cleanly() {
     for (seed, revert) in (0..6).map(|seed| (seed, seed % 2 == 0)) {
         let mut network = network(setup(seed, &[Quorum::Count(1)], revert));
-        (1..=5).for_each(|host| network.disk(host).health = Some(Ok(())));
-        while network.disk(1).commits == 0 {
+        (1..=5).for_each(|host| network.disk(host).script.health = Some(Ok(())));
+        while network.disk(1).counts.commits == 0 {
             assert!(
                 !network.run(Duration::from_millis(1), Duration::ZERO),
                 "seed {seed}"

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::disk::SimOffer;
+use super::offer::SimOffer;
 use crate::id::{HostName, InstanceId, Serial, SessionId};
 use crate::keys::HostKey;
 use crate::manifest::Intent;
@@ -115,7 +115,7 @@ impl Sending {
         sending.sender.announce(
             sending.now,
             release.clone(),
-            super::disk::signature(release.bytes()),
+            super::offer::signature(release.bytes()),
         );
 
         sending
@@ -339,7 +339,7 @@ fn announcement(session: SessionId, offer: &SimOffer) -> Announce {
         session,
         sender: name("ci"),
         header: offer.release.bytes().to_vec(),
-        signature: super::disk::signature(offer.release.bytes()),
+        signature: super::offer::signature(offer.release.bytes()),
         symbol: 1400,
         hosts: 1,
         checksum: false,

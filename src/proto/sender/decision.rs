@@ -96,7 +96,7 @@ impl Decision {
         self.issued.signed().filter(|_| committed)
     }
 
-    /// Returns the time of the newest progress among the awaited hosts; `None` once all are settled.
+    /// Returns the time of the newest progress among awaited hosts; `None` once all are settled.
     pub fn newest_progress(
         &self,
         audit: bool,
@@ -159,7 +159,7 @@ impl Decision {
         self.issued.batches = Batches::plan(&self.rules.batches, names);
     }
 
-    /// Returns the first order to the present batch: to prepare if a host has hooks before the commit.
+    /// Returns the first order to the present batch: to prepare if a host has hooks.
     pub fn first_order(&self, hosts: &Hosts) -> OrderKind {
         let votes = |h: &Host| {
             h.stage == Some(HostStage::Ready) && h.summary.is_some_and(|s| s.votes == Some(true))

@@ -15,12 +15,12 @@ pub struct Offer {
     grant: Option<ReleaseGrant>,
     /// Lowest serial that a host must have to take a partial release.
     lowest_serial: Option<Serial>,
-    content: Option<OfferedRelease>,
+    content: Option<SignedOffer>,
 }
 
 /// A release with its signature.
 #[derive(Debug)]
-struct OfferedRelease {
+struct SignedOffer {
     release: Release,
     signature: Vec<u8>,
 }
@@ -50,7 +50,7 @@ impl Offer {
 
     /// Sets the release.
     pub fn set(&mut self, release: Release, signature: Vec<u8>) {
-        self.content = Some(OfferedRelease { release, signature });
+        self.content = Some(SignedOffer { release, signature });
     }
 
     /// The release, once announced.

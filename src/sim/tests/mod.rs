@@ -1,0 +1,51 @@
+//! Tests of whole deploys under any behaviour of the network.
+
+mod compression;
+mod course;
+mod pace;
+mod repairs;
+
+use std::time::Duration;
+
+use super::offer::SimOffer;
+use super::setup::SendingSetup;
+use super::{Network, NetworkSetup};
+use crate::block::frame::Level;
+use crate::manifest::Intent;
+
+const LONG: Duration = Duration::from_secs(600);
+const SOON: Duration = Duration::from_millis(500);
+
+fn deploy(setup: NetworkSetup, files: u32, size: usize) -> Network {
+    let offer = SimOffer::random(setup.seed, 1, Intent::Deploy, files, size);
+    Network::new(setup, offer)
+}
+
+/// Asserts that every host in `hosts` has the release, committed once and whole.
+fn assert_complete(network: &mut Network, hosts: impl Iterator<Item = usize>, seed: u64) {
+    for host in hosts {
+        let disk = network.disk(host);
+        let serial = disk.committed.as_ref().map(|r| r.header().serial.0);
+        assert_eq!(
+            (serial, disk.counts.commits, disk.is_whole()),
+            (Some(1), 1, true),
+            "host {host}, seed {seed}"
+        );
+    }
+}
+
+/// Returns a sender without a rate limit.
+fn unlimited() -> SendingSetup {
+    SendingSetup {
+        ceiling: None,
+        ..SendingSetup::default()
+    }
+}
+
+/// Returns a sender with a compression level.
+fn compressing(compress: Option<Level>) -> SendingSetup {
+    SendingSetup {
+        compress,
+        ..SendingSetup::default()
+    }
+}

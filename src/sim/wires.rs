@@ -1,0 +1,109 @@
+//! Wires between the nodes: a link into each, and blocked directions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::event::NetworkEvent;
+use super::link::{LinkSetup, LinkState, forge};
+use super::node::NodeId;
+use super::setup::NetworkSetup;
+use crate::units::Moment;
+
+/// Links and blocked directions of a network.
+#[derive(Debug)]
+pub(super) struct Wires {
+    /// Link into each node.
+    links: Vec<LinkState>,
+    /// Blocked directions: from one node to another.
+    cuts: BTreeSet<(NodeId, NodeId)>,
+}
+
+/// A datagram of a node on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Passing {
+    pub(super) from: NodeId,
+    pub(super) bytes: Arc<[u8]>,
+}
+
+impl Passing {
+    fn arrives_at(&self, to: Vec<NodeId>) -> NetworkEvent {
+        NetworkEvent::Datagram {
+            to,
+            from: self.from,
+            bytes: Arc::clone(&self.bytes),
+        }
+    }
+}
+
+impl Wires {
+    /// Creates the wires of a network.
+    pub(super) fn new(setup: &NetworkSetup) -> Self {
+        let link = |node: NodeId| {
+            let own = node
+                .host_number()
+                .and_then(|number| setup.links.get(&number));
+            LinkState::new(own.unwrap_or(&setup.link).clone())
+        };
+
+        Self {
+            links: NodeId::all(setup.hosts).map(link).collect(),
+            cuts: BTreeSet::new(),
+        }
+    }
+
+    /// Replaces the link into a node.
+    pub(super) fn set_link(&mut self, to: NodeId, link: LinkSetup) {
+        self.links[to.index()].link = link;
+    }
+
+    /// Blocks or unblocks a direction.
+    pub(super) fn cut(&mut self, from: NodeId, to: NodeId, cut: bool) {
+        match cut {
+            true => self.cuts.insert((from, to)),
+            false => self.cuts.remove(&(from, to)),
+        };
+    }
+
+    /// Returns whether a direction is blocked.
+    pub(super) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    /// Sends a datagram over the links to nodes; arrivals at the same moment share an event.
+    pub(super) fn pass(
+        &mut self,
+        now: Moment,
+        datagram: &Passing,
+        to: impl Iterator<Item = NodeId>,
+        rng: &mut fastrand::Rng,
+        mut queue: impl FnMut(Moment, NetworkEvent),
+    ) {
+        let mut arrivals: Vec<(Moment, NodeId)> = Vec::with_capacity(to.size_hint().0);
+        for to in to {
+            let Some(link) = self.links.get_mut(to.index()) else {
+                continue;
+            };
+
+            let [when, again] = link.pass(now, datagram.bytes.len(), rng);
+            if link.link.forged > 0.0 && rng.f64() < link.link.forged {
+                let forged = Passing {
+                    bytes: forge(&datagram.bytes, rng).into(),
+                    ..datagram.clone()
+                };
+                queue(now, forged.arrives_at(vec![to]));
+            }
+
+            arrivals.extend(when.map(|when| (when, to)));
+            if let Some(again) = again {
+                queue(again, datagram.arrives_at(vec![to]));
+            }
+        }
+
+        // Arrivals are mostly in order already, and the sort is then one pass.
+        arrivals.sort_by_key(|(when, _)| *when);
+        for same in arrivals.chunk_by(|a, b| a.0 == b.0) {
+            let to = same.iter().map(|(_, to)| *to).collect();
+            queue(same[0].0, datagram.arrives_at(to));
+        }
+    }
+}
