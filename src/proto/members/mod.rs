@@ -7,6 +7,8 @@
 //!
 //! The table of members is in [`table`].
 
+mod answers;
+mod proofs;
 mod table;
 
 pub use table::{MAX_MEMBERS, Member, Table, Trust};
@@ -14,6 +16,9 @@ pub use table::{MAX_MEMBERS, Member, Table, Trust};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use answers::{PendingAnswer, PendingAnswers};
+use proofs::ShownProofs;
 
 use super::control::Control;
 use super::datagram_size::ProbeSizes;
@@ -27,6 +32,8 @@ use crate::wire::message::{Hello, MAX_BEACON_STRANGERS, SerialProof, TreeState};
 
 /// Slots over which hosts spread the beacons about changed trees.
 const CHANGE_SLOTS: u32 = 4;
+/// After first contact with another host, a beacon follows within this time.
+const FIRST_CONTACT_SPREAD: Duration = Duration::from_millis(100);
 
 /// Presence of one host.
 #[derive(Debug)]
@@ -40,61 +47,15 @@ pub struct Presence {
     /// Lower bound of the assumed fleet size.
     fleet: u32,
     next_beacon: Moment,
-    /// No solicit is answered before this time, since hosts take slots.
-    not_before: Moment,
-    answers: Vec<PendingAnswer>,
+    answers: PendingAnswers,
     freshness: Freshness,
     /// The last beacon echoed no nonce of a proven host.
     echoed_nobody: bool,
-    /// Proof of the highest serial of each tree.
-    shown: BTreeMap<TreeName, SerialProof>,
-    /// Budget for sending proofs.
-    proof_budget: ProofBudget,
+    proofs: ShownProofs,
     probes: ProbeSizes,
     strangers: Vec<IpAddr>,
     rng: fastrand::Rng,
 }
-
-/// A solicit that waits for its answer.
-#[derive(Debug)]
-struct PendingAnswer {
-    due: Moment,
-    to: SocketAddr,
-    asker: InstanceId,
-    nonce: Option<Nonce>,
-    tree: Option<TreeName>,
-}
-
-/// Rate limit for proofs of serials.
-#[derive(Debug)]
-struct ProofBudget {
-    since: Moment,
-    used: u32,
-}
-
-impl ProofBudget {
-    /// Returns whether one more answer may carry a proof.
-    fn spend(&mut self, now: Moment) -> bool {
-        if now.since(self.since) >= SHOW_WINDOW {
-            self.since = now;
-            self.used = 0;
-        }
-
-        self.used += 1;
-        self.used <= MAX_SHOWN_A_SECOND
-    }
-}
-
-/// After first contact with another host, a beacon follows within this time.
-const FIRST_CONTACT_SPREAD: Duration = Duration::from_millis(100);
-/// At most [`MAX_SHOWN_A_SECOND`] answers carry a proof of a serial in this time.
-const SHOW_WINDOW: Duration = Duration::from_secs(1);
-/// See [`SHOW_WINDOW`].
-const MAX_SHOWN_A_SECOND: u32 = 32;
-/// Bound on solicits that wait for an answer.
-const MAX_ANSWERS: usize = 64;
-/// Bound on waiting solicits of one address.
-const MAX_ANSWERS_PER_ADDRESS: usize = 16;
 
 impl Presence {
     /// Creates the presence of a host and solicits; the first beacon is due at once.
@@ -121,15 +82,10 @@ impl Presence {
             table: Table::new(trust),
             fleet: 0,
             next_beacon: now,
-            not_before: now,
-            answers: Vec::new(),
+            answers: PendingAnswers::new(now),
             freshness,
             echoed_nobody: false,
-            shown: BTreeMap::new(),
-            proof_budget: ProofBudget {
-                since: now,
-                used: 0,
-            },
+            proofs: ShownProofs::new(now),
             probes: ProbeSizes::default(),
             strangers: Vec::new(),
             rng,
@@ -168,7 +124,7 @@ impl Presence {
 
     /// Sets the proof of the highest serial of each tree.
     pub fn set_shown(&mut self, shown: BTreeMap<TreeName, SerialProof>) {
-        self.shown = shown;
+        self.proofs.set(shown);
     }
 
     /// Sets the peers ignored for lack of the group key; beacons name the first
@@ -204,23 +160,20 @@ impl Presence {
         nonce: Option<Nonce>,
         tree: Option<TreeName>,
     ) {
-        // Only the newest solicit of a process counts. A replayed one comes from another process.
-        let earlier = self.answers.iter_mut().find(|other| other.asker == asker);
-        if let Some(answer) = earlier {
-            answer.to = from;
-            answer.nonce = nonce;
-            answer.tree = tree;
+        if self.answers.renew(asker, from, nonce, tree.as_ref()) {
             return;
         }
 
         let due = now + slot_interval(self.fleet()).mul_f64(self.rng.f64());
-        self.schedule(PendingAnswer {
-            due: due.max(self.not_before),
+        let answer = PendingAnswer {
+            due,
             to: from,
             asker,
             nonce,
             tree,
-        });
+        };
+
+        self.answers.schedule(answer, &mut self.rng);
     }
 
     fn on_hello(&mut self, now: Moment, from: SocketAddr, instance: InstanceId, hello: &Hello) {
@@ -236,42 +189,15 @@ impl Presence {
         }
     }
 
-    /// Queues an answer. A flood of replayed solicits first displaces others from the same address;
-    /// a real asker retransmits.
-    fn schedule(&mut self, answer: PendingAnswer) {
-        let here = |other: &PendingAnswer| other.to.ip() == answer.to.ip();
-        let same = self.answers.iter().filter(|other| here(other)).count();
-        let place = if same >= MAX_ANSWERS_PER_ADDRESS {
-            let nth = self.rng.usize(..same);
-            self.answers
-                .iter()
-                .enumerate()
-                .filter(|(_, other)| here(other))
-                .nth(nth)
-                .map(|(place, _)| place)
-        } else {
-            (self.answers.len() >= MAX_ANSWERS).then(|| self.rng.usize(..MAX_ANSWERS))
-        };
-
-        match place.and_then(|place| self.answers.get_mut(place)) {
-            Some(other) => *other = answer,
-            None => self.answers.push(answer),
-        }
-    }
-
     /// Cancels the answer to `asker`, which has already announced a release.
     pub fn cancel_answer(&mut self, asker: InstanceId) {
-        self.answers.retain(|answer| answer.asker != asker);
+        self.answers.cancel(asker);
     }
 
     /// Sends due answers and beacons.
     pub fn handle_timeout(&mut self, now: Moment, control: &mut Control) {
         self.table.expire(now);
-        let (due, later) = std::mem::take(&mut self.answers)
-            .into_iter()
-            .partition(|answer| answer.due <= now);
-        self.answers = later;
-
+        let due = self.answers.take_due(now);
         if !due.is_empty() {
             // Without a new nonce, a replayed beacon that echoes the old one could predate the
             // solicit.
@@ -279,12 +205,12 @@ impl Presence {
         }
 
         for answer in due {
-            self.not_before = now + slot_interval(self.fleet());
+            self.answers.hold_until(now + slot_interval(self.fleet()));
             let hello = Hello {
                 heard: self.probes.largest(answer.asker),
                 echoes: answer.nonce.map(|nonce| vec![nonce]),
                 identity: self.identity,
-                shown: answer.tree.and_then(|tree| self.show(now, &tree)),
+                shown: answer.tree.and_then(|tree| self.proofs.show(now, &tree)),
                 ..self.hello()
             };
             control.send(Dest::Host(answer.to), &Message::Hello(hello));
@@ -311,15 +237,6 @@ impl Presence {
         }
     }
 
-    /// Returns the proof of the highest serial of `tree`. Rate limited, because a proof is much
-    /// larger than a solicit.
-    fn show(&mut self, now: Moment, tree: &TreeName) -> Option<SerialProof> {
-        if !self.proof_budget.spend(now) {
-            return None;
-        }
-        self.shown.get(tree).cloned()
-    }
-
     /// Sends a goodbye.
     pub fn leave(&self, control: &mut Control) {
         control.send(Dest::Group, &Message::Bye(self.name.clone()));
@@ -328,11 +245,8 @@ impl Presence {
     /// Time of the next due answer or beacon.
     pub fn timeout(&self) -> Moment {
         self.answers
-            .iter()
-            .map(|answer| answer.due)
-            .chain([self.next_beacon])
-            .min()
-            .unwrap_or(self.next_beacon)
+            .timeout()
+            .map_or(self.next_beacon, |due| due.min(self.next_beacon))
     }
 
     fn hello(&self) -> Hello {
@@ -353,125 +267,4 @@ impl Presence {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::Datagram;
-
-    const START: Moment = Moment(1_000_000_000);
-
-    fn at(ms: u64) -> Moment {
-        START + Duration::from_millis(ms)
-    }
-
-    /// A host with its queue and address.
-    struct TestHost {
-        presence: Presence,
-        control: Control,
-        address: SocketAddr,
-    }
-
-    impl TestHost {
-        fn new(now: Moment, number: u8) -> Self {
-            let mut control = Control::new(InstanceId(number.into()), 1472, 0);
-            let name = HostName::new(&format!("web{number}")).expect("legal");
-            let presence = Presence::new(
-                now,
-                name,
-                Vec::new(),
-                Trust::Proven,
-                number.into(),
-                &mut control,
-            );
-            Self {
-                presence,
-                control,
-                address: ([10, 0, 0, number], 5000).into(),
-            }
-        }
-
-        fn receives(&mut self, now: Moment, other: &TestHost, messages: &[Message]) {
-            let from = (other.address, other.presence.own);
-            messages
-                .iter()
-                .for_each(|message| self.presence.handle(now, from.0, from.1, message));
-        }
-
-        fn sends(&mut self, now: Moment) -> Vec<Message> {
-            self.presence.handle_timeout(now, &mut self.control);
-            let mut out = Vec::new();
-            let next = || {
-                self.control.poll(&mut out)?;
-                match Datagram::parse(&out) {
-                    Ok(Datagram::Control(_, piece)) => Message::decode(piece.bytes).ok(),
-                    _ => None,
-                }
-            };
-
-            std::iter::from_fn(next).collect()
-        }
-    }
-
-    #[test]
-    fn a_beacon_from_before_a_host_began_shows_it_nobody() {
-        for gap in [200, 900, 1300] {
-            let mut old = TestHost::new(START, 2);
-            let mut dead = TestHost::new(START, 4);
-            // The two know each other, and the last beacon of one echoes the present nonce of the
-            // other.
-            let mut recorded = Vec::new();
-            for round in 0..4 {
-                let said = old.sends(at(round * 3000));
-                dead.receives(at(round * 3000 + 1), &old, &said);
-                recorded = dead.sends(at(round * 3000 + 2));
-                old.receives(at(round * 3000 + 3), &dead, &recorded);
-            }
-            assert!(
-                old.presence.table().iter().count() > 0,
-                "they know each other"
-            );
-
-            let now = at(9003 + gap);
-            let mut new = TestHost::new(now, 1);
-            let question = new.sends(now);
-            old.receives(now, &new, &question);
-            let answer = old.sends(now);
-            new.receives(now, &old, &answer);
-            new.receives(now, &dead, &recorded);
-            let known: Vec<_> = new
-                .presence
-                .table()
-                .iter()
-                .map(|(_, member)| member.address)
-                .collect();
-            assert_eq!(known, [old.address], "{gap} ms later");
-        }
-    }
-
-    #[test]
-    fn questions_of_many_processes_at_one_address_push_out_nobody_elses() {
-        let mut control = Control::new(InstanceId(1), 1472, 0);
-        let name = HostName::new("web1").expect("legal");
-        let mut host = Presence::new(START, name, Vec::new(), Trust::Proven, 1, &mut control);
-        host.assume_fleet(1000);
-        let asks = |host: &mut Presence, from: [u8; 4], process: u64| {
-            let message = Message::Solicit(Some(Nonce(process)), None);
-            host.handle(START, (from, 5000).into(), InstanceId(process), &message);
-        };
-
-        asks(&mut host, [10, 0, 0, 1], 7);
-
-        (0..10_000).for_each(|n| asks(&mut host, [10, 0, 0, 9], 100 + n));
-        assert_eq!(host.answers.len(), 1 + MAX_ANSWERS_PER_ADDRESS);
-        assert_eq!(
-            host.answers
-                .iter()
-                .filter(|answer| answer.asker == InstanceId(7))
-                .count(),
-            1
-        );
-
-        // With only forged addresses the list stays bounded.
-        (0..200).for_each(|n| asks(&mut host, [10, 0, 1, n as u8], 20_000 + n));
-        assert_eq!(host.answers.len(), MAX_ANSWERS);
-    }
-}
+mod tests;

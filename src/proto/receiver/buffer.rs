@@ -7,14 +7,15 @@
 //! received ([`BlockPart`]). In a compressed payload no block fills a symbol, so nothing can be
 //! read back.
 
+mod decode;
 mod readback;
 
-use std::collections::HashSet;
 use std::ops::Range;
 
+use decode::{CodedSymbols, ColumnState};
 pub use readback::BlockPart;
 
-use crate::fec::{self, Grid, Kernel, Unsolved};
+use crate::fec::Grid;
 use crate::id::Generation;
 use crate::proto::RangeSet;
 use crate::proto::bitmap::Bitmap;
@@ -57,11 +58,7 @@ pub struct Buffer {
     /// Number of leading symbols that have all arrived.
     prefix: u32,
     columns: Vec<ColumnState>,
-    /// The coded symbols, concatenated in the order of `places`.
-    coded: Vec<u8>,
-    places: Vec<(u16, u8)>,
-    /// The contents of `places` for lookup; at most the number of symbols in the generation.
-    taken: HashSet<(u16, u8)>,
+    coded: CodedSymbols,
     /// The wanted blocks and their symbols.
     map: Option<WantedMap>,
     /// Missing symbols of wanted blocks, if the map is known.
@@ -79,30 +76,6 @@ struct WantedMap {
     body: Body,
 }
 
-/// State of one column.
-#[derive(Debug, Clone, Default)]
-struct ColumnState {
-    /// Missing plain symbols.
-    lost: u32,
-    /// Missing plain symbols of wanted blocks; all missing ones until the map is known.
-    needed: u32,
-    /// Received coded symbols.
-    coded: u32,
-    /// Further coded symbols needed because received ones are linearly dependent.
-    extra: u32,
-}
-
-impl ColumnState {
-    /// Number of further coded symbols needed to decode the column.
-    fn need(&self) -> u32 {
-        if self.needed == 0 {
-            0
-        } else {
-            (self.lost + self.extra).saturating_sub(self.coded)
-        }
-    }
-}
-
 impl Buffer {
     /// Returns true after the first symbol.
     pub fn has_begun(&self) -> bool {
@@ -111,7 +84,7 @@ impl Buffer {
 
     /// Allocated bytes.
     pub fn held(&self) -> usize {
-        self.bytes.capacity() + self.coded.capacity()
+        self.bytes.capacity() + self.coded.held()
     }
 
     /// Size of the payload in bytes.
@@ -213,14 +186,11 @@ impl Buffer {
         };
 
         let whole = symbol.bytes.len() == usize::from(grid.symbol());
-        if !whole || column.need() == 0 || !self.taken.insert(place) {
+        if !whole || column.need() == 0 || !self.coded.insert(place, symbol.bytes) {
             return false;
         }
 
         column.coded += 1;
-        self.coded.extend_from_slice(symbol.bytes);
-        self.places.push(place);
-
         true
     }
 
@@ -239,59 +209,6 @@ impl Buffer {
                 return Progress::Missing;
             }
         }
-    }
-
-    /// Decodes missing symbols once all relevant columns have enough. Returns true if any symbol
-    /// was recovered.
-    fn decode(&mut self) -> bool {
-        let Some(grid) = self.grid else { return false };
-        if self.places.is_empty() || self.columns.iter().any(|c| c.need() > 0) {
-            return false;
-        }
-
-        let columns = u32::from(grid.columns());
-        let mut lost = vec![Vec::new(); self.columns.len()];
-        for index in self.got.gaps().flatten().map(|i| i as u32) {
-            let column = (index % columns) as usize;
-            if self.columns[column].needed > 0 {
-                lost[column].push((index / columns) as u16);
-            }
-        }
-
-        let symbol = usize::from(grid.symbol());
-        let coded = self
-            .places
-            .iter()
-            .zip(self.coded.chunks_exact(symbol))
-            .map(|(&(row, column), bytes)| fec::Coded { row, column, bytes });
-
-        let coded: Vec<fec::Coded<'_>> = coded.collect();
-        let unsolved = match fec::decode(Kernel::best(), &grid, &mut self.bytes, &lost, &coded) {
-            Ok(()) => Vec::new(),
-            Err(Unsolved::Short(columns)) => columns,
-            // Unreachable: the decoder counts symbols in the same way.
-            Err(Unsolved::Malformed(_)) => return false,
-        };
-
-        let mut changed = false;
-        for (column, rows) in lost.iter().enumerate() {
-            match unsolved.iter().find(|u| usize::from(u.column) == column) {
-                Some(short) => self.columns[column].extra += short.missing as u32,
-                None => {
-                    for index in rows
-                        .iter()
-                        .map(|&row| u32::from(row) * columns + column as u32)
-                    {
-                        if self.got.set(index) {
-                            self.arrived(grid, index);
-                            changed = true;
-                        }
-                    }
-                }
-            }
-        }
-
-        changed
     }
 
     /// Parses the map once enough leading symbols are present.

@@ -4,11 +4,20 @@
 //! (see [`BlockPart`]). The report waits a short time for the result, and then states the lower
 //! need.
 
+mod open;
+mod payloads;
+mod position;
+mod resolved;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::time::Duration;
 
-use super::buffer::{BlockPart, Buffer, Progress, Vote};
+use open::{LastRepair, OpenGeneration};
+use payloads::PayloadMemory;
+use position::{Claim, SenderPosition};
+use resolved::ResolvedGenerations;
+
+use super::buffer::{BlockPart, Progress};
 use crate::id::{Generation, Ordinal};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, KEPT_GENERATIONS, PlacedBlock, grid_of};
@@ -18,26 +27,6 @@ use crate::wire::message::{MAX_NACKS, Missing};
 
 /// Largest number of open generations.
 const MAX_OPEN_GENERATIONS: usize = 16;
-/// Largest total size of open payloads and payloads pending on the disk.
-///
-/// More than a sender has in flight to a host with a working disk. Generations that start beyond
-/// the limit count as lost and are repaired.
-const MAX_PAYLOAD_BYTES: u64 = 64 << 20;
-/// Largest number of payload buffers kept for reuse.
-const MAX_SPARE_BUFFERS: usize = 4;
-/// Largest distance of a sender from its last known generation: a sender keeps nothing older than
-/// so many generations.
-const MAX_DISTANCE: u32 = KEPT_GENERATIONS + 8;
-/// Consecutive claims of a distant generation after which the sender counts as moved there.
-const MAX_CONTRADICTIONS: u32 = 64;
-/// Wait after each repair before the next loss report, in addition to a [`super::super::backoff`].
-const REPAIR_GAP: Duration = Duration::from_millis(3);
-/// Loss reports without any repair after which a generation is abandoned.
-const MAX_LOSS_REPORTS: u32 = 12;
-/// Initial wait for a repair; doubles while none arrives.
-const FIRST_REPAIR_WAIT: Duration = Duration::from_millis(25);
-/// Longest delay of a loss report while the disk reads back blocks.
-const READBACK_WAIT: Duration = Duration::from_millis(15);
 
 /// A generation with all wanted blocks.
 #[derive(Debug, Clone)]
@@ -64,25 +53,12 @@ pub struct Due {
 pub struct Generations {
     symbol: u16,
     open: BTreeMap<u32, OpenGeneration>,
-    /// Generations that need nothing more.
-    resolved: RangeSet,
-    /// All generations below are resolved; the fast check for every symbol.
-    settled: u32,
-    /// Resolved generations that held no wanted block at the time.
-    useless: RangeSet,
-    /// All generations below were sent in full.
-    horizon: u32,
-    /// Generation and time of the last repair; later generations are repaired after it.
-    repaired: (u32, Moment),
-    /// True once the sender's position is known.
-    position_known: bool,
-    /// Consecutive claims of a distant position.
-    contradicting_claims: u32,
+    resolved: ResolvedGenerations,
+    position: SenderPosition,
+    payloads: PayloadMemory,
+    repaired: LastRepair,
     /// A generation was abandoned: its blocks must be requested again.
     abandoned: bool,
-    spare: Vec<Vec<u8>>,
-    /// Total size of the payloads pending on the disk.
-    delivered: u64,
     /// Arrival of the last useful symbol.
     taken_at: Moment,
 }
@@ -93,16 +69,14 @@ impl Generations {
         Self {
             symbol,
             open: BTreeMap::new(),
-            resolved: RangeSet::default(),
-            settled: 0,
-            useless: RangeSet::default(),
-            horizon: 0,
-            repaired: (0, Moment(0)),
-            position_known: false,
-            contradicting_claims: 0,
+            resolved: ResolvedGenerations::default(),
+            position: SenderPosition::default(),
+            payloads: PayloadMemory::default(),
+            repaired: LastRepair {
+                generation: 0,
+                at: Moment(0),
+            },
             abandoned: false,
-            spare: Vec::new(),
-            delivered: 0,
             taken_at: Moment(0),
         }
     }
@@ -112,25 +86,7 @@ impl Generations {
     /// A generation still in transmission may hold blocks wanted later.
     pub fn reset(&mut self) {
         self.open.clear();
-        self.resolved.subtract(&std::mem::take(&mut self.useless));
-        self.resolve(0..self.horizon);
-    }
-
-    /// Marks generations as resolved.
-    fn resolve(&mut self, generations: Range<u32>) {
-        self.resolved
-            .insert(u64::from(generations.start)..u64::from(generations.end));
-        self.settle();
-    }
-
-    fn settle(&mut self) {
-        let first = self.resolved.iter().next().filter(|r| r.start == 0);
-        self.settled = first.map_or(0, |r| u32::try_from(r.end).unwrap_or(u32::MAX));
-    }
-
-    fn is_resolved(&self, generation: u32) -> bool {
-        generation < self.settled
-            || (self.resolved.range_count() > 1 && self.resolved.contains(u64::from(generation)))
+        self.resolved.reset(self.position.horizon());
     }
 
     /// Returns true if every generation sent in full is resolved.
@@ -140,14 +96,7 @@ impl Generations {
 
     /// Takes back the payload of a [`Delivery`] for reuse.
     pub fn recycle(&mut self, payload: Vec<u8>) {
-        self.delivered = self.delivered.saturating_sub(payload.len() as u64);
-        self.keep_spare(payload);
-    }
-
-    fn keep_spare(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < MAX_SPARE_BUFFERS {
-            self.spare.push(buffer);
-        }
+        self.payloads.recycle(payload);
     }
 
     /// Returns the arrival time of the last useful symbol.
@@ -157,7 +106,7 @@ impl Generations {
 
     /// Returns the total size of the payloads pending on the disk.
     pub fn delivered(&self) -> u64 {
-        self.delivered
+        self.payloads.delivered()
     }
 
     /// Adds a symbol. Returns the generation once all of its blocks in `wants` are complete.
@@ -172,11 +121,14 @@ impl Generations {
             return None;
         }
 
-        if number < self.horizon {
-            self.repaired = (number, now);
+        if number < self.position.horizon() {
+            self.repaired = LastRepair {
+                generation: number,
+                at: now,
+            };
         }
 
-        if wants.is_empty() || self.is_resolved(number) {
+        if wants.is_empty() || self.resolved.contains(number) {
             return None;
         }
 
@@ -188,33 +140,20 @@ impl Generations {
         if !self
             .open
             .get(&number)
-            .is_some_and(|open| open.buffer.has_begun())
+            .is_some_and(|open| open.buffer().has_begun())
             && !self.has_room_for(grid.payload())
         {
             return None;
         }
 
-        let spare = &mut self.spare;
+        let payloads = &mut self.payloads;
         let open = self.open.entry(number).or_default();
-        match open.buffer.vote(grid) {
-            Vote::Agrees => {}
-            Vote::Differs => return None,
-            // The first symbol was forged.
-            Vote::Outvotes => {
-                (open.buffer, open.readback) = (Buffer::default(), ReadbackState::Done)
-            }
-        }
-
-        open.on_symbol(now);
-        if !open
-            .buffer
-            .take(grid, symbol, || spare.pop().unwrap_or_default())
-        {
+        if !open.symbol(now, grid, symbol, || payloads.take()) {
             return None;
         }
 
         self.taken_at = now;
-        match open.buffer.progress(wants) {
+        match open.progress(wants) {
             Progress::Missing => None,
             progress => self.end(number, progress),
         }
@@ -229,21 +168,11 @@ impl Generations {
         wants: &RangeSet,
     ) -> Option<Delivery> {
         let open = self.open.get_mut(&number)?;
-        // The reply belongs to the current buffer, not to an outvoted one.
-        let ReadbackState::Pending(until) = open.readback else {
-            return None;
-        };
-
-        open.readback = ReadbackState::Done;
-        if now < until {
-            open.due = Some(now);
-        }
-
-        if !open.buffer.add_parts(parts) {
+        if !open.add_parts(now, parts) {
             return None;
         }
 
-        match open.buffer.progress(wants) {
+        match open.progress(wants) {
             Progress::Missing => None,
             progress => self.end(number, progress),
         }
@@ -251,10 +180,10 @@ impl Generations {
 
     /// Resolves a generation. Returns its payload if any block is wanted.
     fn end(&mut self, number: u32, progress: Progress) -> Option<Delivery> {
-        self.resolve(number..number.saturating_add(1));
-        let (payload, found) = self.open.remove(&number)?.buffer.into_parts();
+        self.resolved.insert(number..number.saturating_add(1));
+        let (payload, found) = self.open.remove(&number)?.into_buffer().into_parts();
         if let Some((body, blocks)) = found.filter(|_| progress == Progress::Whole) {
-            self.delivered += payload.len() as u64;
+            self.payloads.deliver(&payload);
             return Some(Delivery {
                 payload,
                 body,
@@ -262,64 +191,37 @@ impl Generations {
             });
         }
 
-        self.useless
-            .insert(u64::from(number)..u64::from(number) + 1);
-        self.keep_spare(payload);
+        self.resolved.mark_useless(number);
+        self.payloads.keep(payload);
 
         None
     }
 
     /// Handles a claim that generation `number` has begun and all before were sent in full. Returns
     /// true if the claim is plausible.
-    ///
-    /// Claims are unauthenticated. A distant claim counts only after many in a row without any that
-    /// agrees with the known position: for a host that was offline, and after an early forgery.
     fn on_claim(&mut self, number: u32) -> bool {
-        let near = number.abs_diff(self.horizon) <= MAX_DISTANCE;
-        if near || !self.position_known {
-            (self.position_known, self.contradicting_claims) = (true, 0);
-            self.horizon = self.horizon.max(number);
-            return true;
+        match self.position.on_claim(number) {
+            Claim::Plausible => true,
+            Claim::Distant => false,
+            Claim::Moved(from, back) => {
+                self.open.retain(|open, _| (from..=number).contains(open));
+                if back {
+                    self.resolved.forget(from);
+                }
+                true
+            }
         }
-
-        self.contradicting_claims += 1;
-        if self.contradicting_claims <= MAX_CONTRADICTIONS {
-            return false;
-        }
-
-        self.contradicting_claims = 0;
-        self.move_to(number);
-        true
-    }
-
-    /// Corrects a wrong or outdated position of the sender.
-    fn move_to(&mut self, number: u32) {
-        let from = number.saturating_sub(MAX_DISTANCE);
-        self.open.retain(|open, _| (from..=number).contains(open));
-        if number < self.horizon {
-            self.resolved.remove(u64::from(from)..u64::MAX);
-            self.useless.remove(u64::from(from)..u64::MAX);
-        }
-
-        self.horizon = number;
-        self.settle();
     }
 
     /// Returns the size of all open and pending payloads and of the spare buffers.
     pub fn held(&self) -> usize {
-        let spare: usize = self.spare.iter().map(Vec::capacity).sum();
-        spare
-            + self.delivered as usize
-            + self
-                .open
-                .values()
-                .map(|open| open.buffer.held())
-                .sum::<usize>()
+        let open = self.open.values().map(|open| open.buffer().held());
+        self.payloads.held() + open.sum::<usize>()
     }
 
     fn has_room_for(&self, payload: u32) -> bool {
-        let open: u64 = self.open.values().map(|open| open.buffer.payload()).sum();
-        open + self.delivered + u64::from(payload) <= MAX_PAYLOAD_BYTES
+        let open = self.open.values().map(|open| open.buffer().payload());
+        self.payloads.has_room(open.sum(), payload)
     }
 
     /// Records that all generations below `sent` were sent in full.
@@ -329,22 +231,7 @@ impl Generations {
 
     /// Returns the first `most` unresolved generations below the horizon.
     fn unresolved(&self, most: usize) -> Vec<u32> {
-        let mut found = Vec::new();
-        if self.horizon <= self.settled {
-            return found;
-        }
-
-        let mut at = 0;
-        for settled in self.resolved.iter().chain([u64::MAX..u64::MAX]) {
-            let end = settled.start.min(u64::from(self.horizon));
-            found.extend((at..end).take(most - found.len()).map(|n| n as u32));
-            at = settled.end;
-            if found.len() == most || at >= u64::from(self.horizon) {
-                break;
-            }
-        }
-
-        found
+        self.resolved.gaps(self.position.horizon(), most)
     }
 
     /// Returns the actions due now.
@@ -367,14 +254,13 @@ impl Generations {
             }
 
             let open = self.open.entry(number).or_default();
-            match open.due(number, self.repaired) {
+            match open.due(number, &self.repaired) {
                 None => {
-                    open.delay = delay();
-                    open.due = Some(now + open.delay);
+                    open.schedule(now, delay());
                 }
-                Some(due) if due <= now && open.loss_reports == MAX_LOSS_REPORTS => {
+                Some(due) if due <= now && open.is_hopeless() => {
                     self.open.remove(&number);
-                    self.resolve(number..number.saturating_add(1));
+                    self.resolved.insert(number..number.saturating_add(1));
                     self.abandoned = true;
                 }
                 Some(due) if due <= now => match open.start_readback(now, read_from) {
@@ -382,10 +268,8 @@ impl Generations {
                         report.readbacks.push((Generation(number), parts))
                     }
                     _ => {
-                        open.delay = delay();
-                        report
-                            .missing
-                            .push(open.report_loss(now, longest, Generation(number)));
+                        let missing = open.report_loss(now, longest, delay(), Generation(number));
+                        report.missing.push(missing);
                     }
                 },
                 Some(_) => {}
@@ -397,10 +281,10 @@ impl Generations {
 
     /// Abandons generations the sender no longer keeps.
     fn abandon_old(&mut self) {
-        let oldest = self.horizon.saturating_sub(KEPT_GENERATIONS);
+        let oldest = self.position.horizon().saturating_sub(KEPT_GENERATIONS);
         if self.unresolved(1).first().is_some_and(|&n| n < oldest) {
             self.open = self.open.split_off(&oldest);
-            self.resolve(0..oldest);
+            self.resolved.insert(0..oldest);
             self.abandoned = true;
         }
     }
@@ -416,96 +300,18 @@ impl Generations {
         let unresolved = self.unresolved(MAX_OPEN_GENERATIONS.min(MAX_NACKS));
         let has_room = self.open.len() < MAX_OPEN_GENERATIONS;
         let due = |n: &u32| match self.open.get(n) {
-            Some(open) => Some(open.due(*n, self.repaired).unwrap_or(now)),
+            Some(open) => Some(open.due(*n, &self.repaired).unwrap_or(now)),
             None => has_room.then_some(now),
         };
         unresolved.iter().filter_map(due).min()
     }
 }
 
-/// An open generation and the time of its next loss report.
-#[derive(Debug)]
-struct OpenGeneration {
-    buffer: Buffer,
-    /// Due time of the next loss report, set once the generation was sent in full.
-    due: Option<Moment>,
-    /// Random delay of this host, so that few hosts report for all.
-    delay: Duration,
-    /// Arrival of the last symbol.
-    last_symbol_at: Option<Moment>,
-    wait: Duration,
-    /// Loss reports since the last symbol.
-    loss_reports: u32,
-    readback: ReadbackState,
-}
-
-/// State of the one readback per generation.
-#[derive(Debug, Clone, Copy)]
-enum ReadbackState {
-    NotYet,
-    /// Requested; the loss report waits until this time.
-    Pending(Moment),
-    Done,
-}
-
-impl Default for OpenGeneration {
-    fn default() -> Self {
-        Self {
-            buffer: Buffer::default(),
-            due: None,
-            delay: Duration::ZERO,
-            last_symbol_at: None,
-            wait: FIRST_REPAIR_WAIT,
-            loss_reports: 0,
-            readback: ReadbackState::NotYet,
-        }
-    }
-}
-
-impl OpenGeneration {
-    fn on_symbol(&mut self, now: Moment) {
-        self.last_symbol_at = Some(now);
-        (self.wait, self.loss_reports) = (FIRST_REPAIR_WAIT, 0);
-    }
-
-    /// Returns the time of the next loss report, postponed while repairs of this or an earlier
-    /// generation arrive.
-    ///
-    /// Other hosts wait for the end of the repairs as well; the random delay again selects the few
-    /// that report first.
-    fn due(&self, number: u32, (repaired, at): (u32, Moment)) -> Option<Moment> {
-        let before = if repaired <= number { at } else { Moment(0) };
-        let coming = self.last_symbol_at.unwrap_or(Moment(0)).max(before);
-        self.due
-            .map(|due| due.max(coming + REPAIR_GAP + self.delay))
-    }
-
-    /// Returns the parts to read back before the first loss report; empty after the first call or
-    /// if nothing is useful.
-    fn start_readback(&mut self, now: Moment, from: Option<Ordinal>) -> Vec<BlockPart> {
-        let (ReadbackState::NotYet, Some(from)) = (self.readback, from) else {
-            return Vec::new();
-        };
-
-        let parts = self.buffer.readable_parts(from);
-        if !parts.is_empty() {
-            self.readback = ReadbackState::Pending(now + READBACK_WAIT);
-            self.due = Some(now + READBACK_WAIT);
-        }
-
-        parts
-    }
-
-    fn report_loss(&mut self, now: Moment, longest: Duration, generation: Generation) -> Missing {
-        self.loss_reports += 1;
-        self.due = Some(now + self.wait + self.delay);
-        self.wait = (self.wait * 2).min(longest);
-        self.buffer.missing(generation)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::open::REPAIR_GAP;
+    use super::payloads::MAX_PAYLOAD_BYTES;
+    use super::position::MAX_CONTRADICTIONS;
     use super::*;
     use crate::id::SessionId;
     use crate::proto::generation::{Map, grid_for};
@@ -514,7 +320,7 @@ mod tests {
     fn at(horizon: u32) -> Generations {
         let mut generations = Generations::new(1400);
         generations.on_sent(Generation(horizon));
-        generations.resolve(0..horizon);
+        generations.resolved.insert(0..horizon);
         generations
     }
 
@@ -528,9 +334,9 @@ mod tests {
 
         assert_eq!(
             (
-                generations.horizon,
-                generations.is_resolved(99),
-                generations.is_resolved(120)
+                generations.position.horizon(),
+                generations.resolved.contains(99),
+                generations.resolved.contains(120)
             ),
             (109, true, false)
         );
@@ -540,7 +346,7 @@ mod tests {
     fn a_host_that_was_offline_believes_repeated_claims() {
         let mut generations = at(100);
         (0..=MAX_CONTRADICTIONS).for_each(|_| generations.on_sent(Generation(500)));
-        assert_eq!(generations.horizon, 500);
+        assert_eq!(generations.position.horizon(), 500);
         assert_eq!(
             generations.unresolved(2),
             [100, 101],
@@ -559,9 +365,9 @@ mod tests {
         (0..=MAX_CONTRADICTIONS).for_each(|_| generations.on_sent(Generation(7)));
         assert_eq!(
             (
-                generations.horizon,
-                generations.is_resolved(3),
-                generations.is_resolved(8)
+                generations.position.horizon(),
+                generations.resolved.contains(3),
+                generations.resolved.contains(8)
             ),
             (7, false, false)
         );

@@ -1,4 +1,4 @@
-//! Releases of this host and of the fleet: missing here, offered and shown to other hosts, or buried
+//! Releases of this host and of the fleet: missing here, offered or shown to other hosts, or buried
 //! by a tombstone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

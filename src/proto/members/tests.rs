@@ -1,0 +1,123 @@
+//! Tests of presence: beacons, replays and floods of solicits.
+
+use super::answers::{MAX_ANSWERS, MAX_ANSWERS_PER_ADDRESS};
+use super::*;
+use crate::wire::Datagram;
+
+const START: Moment = Moment(1_000_000_000);
+
+fn at(ms: u64) -> Moment {
+    START + Duration::from_millis(ms)
+}
+
+/// A host with its queue and address.
+struct TestHost {
+    presence: Presence,
+    control: Control,
+    address: SocketAddr,
+}
+
+impl TestHost {
+    fn new(now: Moment, number: u8) -> Self {
+        let mut control = Control::new(InstanceId(number.into()), 1472, 0);
+        let name = HostName::new(&format!("web{number}")).expect("legal");
+        let presence = Presence::new(
+            now,
+            name,
+            Vec::new(),
+            Trust::Proven,
+            number.into(),
+            &mut control,
+        );
+        Self {
+            presence,
+            control,
+            address: ([10, 0, 0, number], 5000).into(),
+        }
+    }
+
+    fn receives(&mut self, now: Moment, other: &TestHost, messages: &[Message]) {
+        let from = (other.address, other.presence.own);
+        messages
+            .iter()
+            .for_each(|message| self.presence.handle(now, from.0, from.1, message));
+    }
+
+    fn sends(&mut self, now: Moment) -> Vec<Message> {
+        self.presence.handle_timeout(now, &mut self.control);
+        let mut out = Vec::new();
+        let next = || {
+            self.control.poll(&mut out)?;
+            match Datagram::parse(&out) {
+                Ok(Datagram::Control(_, piece)) => Message::decode(piece.bytes).ok(),
+                _ => None,
+            }
+        };
+
+        std::iter::from_fn(next).collect()
+    }
+}
+
+#[test]
+fn a_beacon_from_before_a_host_began_shows_it_nobody() {
+    for gap in [200, 900, 1300] {
+        let mut old = TestHost::new(START, 2);
+        let mut dead = TestHost::new(START, 4);
+        // The two know each other, and the last beacon of one echoes the present nonce of the
+        // other.
+        let mut recorded = Vec::new();
+        for round in 0..4 {
+            let said = old.sends(at(round * 3000));
+            dead.receives(at(round * 3000 + 1), &old, &said);
+            recorded = dead.sends(at(round * 3000 + 2));
+            old.receives(at(round * 3000 + 3), &dead, &recorded);
+        }
+        assert!(
+            old.presence.table().iter().count() > 0,
+            "they know each other"
+        );
+
+        let now = at(9003 + gap);
+        let mut new = TestHost::new(now, 1);
+        let question = new.sends(now);
+        old.receives(now, &new, &question);
+        let answer = old.sends(now);
+        new.receives(now, &old, &answer);
+        new.receives(now, &dead, &recorded);
+        let known: Vec<_> = new
+            .presence
+            .table()
+            .iter()
+            .map(|(_, member)| member.address)
+            .collect();
+        assert_eq!(known, [old.address], "{gap} ms later");
+    }
+}
+
+#[test]
+fn questions_of_many_processes_at_one_address_push_out_nobody_elses() {
+    let mut control = Control::new(InstanceId(1), 1472, 0);
+    let name = HostName::new("web1").expect("legal");
+    let mut host = Presence::new(START, name, Vec::new(), Trust::Proven, 1, &mut control);
+    host.assume_fleet(1000);
+    let asks = |host: &mut Presence, from: [u8; 4], process: u64| {
+        let message = Message::Solicit(Some(Nonce(process)), None);
+        host.handle(START, (from, 5000).into(), InstanceId(process), &message);
+    };
+
+    asks(&mut host, [10, 0, 0, 1], 7);
+
+    (0..10_000).for_each(|n| asks(&mut host, [10, 0, 0, 9], 100 + n));
+    assert_eq!(host.answers.askers().count(), 1 + MAX_ANSWERS_PER_ADDRESS);
+    assert_eq!(
+        host.answers
+            .askers()
+            .filter(|asker| *asker == InstanceId(7))
+            .count(),
+        1
+    );
+
+    // With only forged addresses the list stays bounded.
+    (0..200).for_each(|n| asks(&mut host, [10, 0, 1, n as u8], 20_000 + n));
+    assert_eq!(host.answers.askers().count(), MAX_ANSWERS);
+}
