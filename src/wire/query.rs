@@ -268,6 +268,28 @@ impl QueryAnswer {
 }
 
 impl TreeReport {
+    /// Report about a tree of which nothing is known.
+    pub fn nothing(tree: TreeName) -> Self {
+        Self {
+            tree,
+            running: None,
+            highest: Serial::default(),
+            work: None,
+            trouble: None,
+            releases: Vec::new(),
+            stale: None,
+            drifted: None,
+            release: None,
+            tombstones: None,
+            sent: None,
+            parts_only: false,
+            base: None,
+            shown: None,
+            targets: None,
+            parts: None,
+        }
+    }
+
     fn check_counts(&self) -> Result<(), String> {
         let tombstones = self.tombstones.as_ref().map_or(0, Vec::len);
         let targets = self.targets.as_ref().map_or(0, Vec::len);

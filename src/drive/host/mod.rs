@@ -8,15 +8,18 @@
 
 mod admission;
 mod authorize;
+mod delivery;
 mod disk;
 mod drift_check;
 mod handle;
+mod hooks;
 mod managed;
 mod offer;
 mod own_key;
 mod own_scan;
 mod peer_log;
 mod queries;
+mod query_reader;
 mod readback;
 mod run;
 mod rx_drops;
@@ -27,6 +30,7 @@ mod staging;
 mod staleness;
 mod switch;
 mod tombstones;
+mod tree_report;
 mod tree_thread;
 mod trees;
 

@@ -1,38 +1,27 @@
-//! Answers to queries about this host's trees: releases, read from disk on a separate thread, and
-//! the last failures.
+//! Answers to queries about this host's trees: the last failures are known here, all else is read
+//! from disk by `query_reader`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver as Inbox, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 
-use super::managed::ManagedTree;
+use super::query_reader::{QueryReader, QueryTask, TreeQuery};
 use super::shared::LocalHost;
-use super::staleness::{self, StaleWarnings};
-use crate::drive::clock;
+use super::staleness;
 use crate::error::{Error, Kind, Result};
 use crate::id::{HostName, Serial, TreeName};
-use crate::keys::Fingerprint;
 use crate::net::Waker;
 use crate::proto::receiver::{HostNotice, Receiver};
-use crate::tree::KeptRelease;
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{MAX_MESSAGE_TREES, MAX_TEXT};
-use crate::wire::query::{
-    FullRelease, MAX_ANSWER_CHARS, MAX_ANSWER_PARTS, MAX_ANSWER_RELEASES, MAX_ANSWER_TARGETS,
-    MAX_ANSWER_TOMBSTONES, PartRelease, Query, QueryAnswer, ReleaseBytes, ReleaseReport,
-    TreeActivity, TreeReport, Trouble,
-};
+use crate::wire::query::{MAX_ANSWER_CHARS, Query, QueryAnswer, TreeActivity, Trouble};
 
 /// Largest number of queries queued for the thread; more are dropped, and sent again by their
 /// senders.
 const MAX_QUEUED_QUERIES: usize = 16;
-
-/// Trouble reported for interrupted checks after a commit.
-const CUT_SHORT: &str =
-    "its checks after the commit were cut short: the next deploy runs them again";
 
 /// Answers queries.
 #[derive(Debug)]
@@ -56,23 +45,6 @@ struct PastTrouble {
     text: String,
     /// True if the release was proven to be legitimate.
     proven: bool,
-}
-
-/// Work for the thread.
-#[derive(Debug)]
-enum QueryTask {
-    Answer(TreeQuery),
-    /// Log stale releases.
-    Look(Moment),
-}
-
-/// A query with the machine's state of each tree.
-#[derive(Debug)]
-struct TreeQuery {
-    from: SocketAddr,
-    at: Moment,
-    ask: Query,
-    trees: Vec<(TreeName, Option<TreeActivity>, Option<Trouble>)>,
 }
 
 impl QueryAnswers {
@@ -246,251 +218,5 @@ impl Drop for QueryAnswers {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// Reads answers from disk.
-struct QueryReader {
-    name: HostName,
-    host: Arc<LocalHost>,
-    outbox: Outbox<(SocketAddr, QueryAnswer)>,
-    waker: Waker,
-}
-
-impl QueryReader {
-    fn run(&self, inbox: &Inbox<QueryTask>) {
-        let mut stale_warnings = StaleWarnings::default();
-        while let Ok(task) = inbox.recv() {
-            let question = match task {
-                QueryTask::Answer(question) => question,
-                QueryTask::Look(now) => {
-                    self.host.trees.iter().for_each(|(name, managed)| {
-                        stale_warnings.on_check(
-                            now,
-                            name,
-                            staleness::stale(managed, clock::wall_seconds()),
-                        );
-                    });
-                    continue;
-                }
-            };
-
-            let from = question.from;
-            let at = question.at;
-            let answer = self.answer(question);
-            answer
-                .trees
-                .iter()
-                .for_each(|told| stale_warnings.on_query(at, &told.tree, told.stale));
-
-            if self.outbox.send((from, answer)).is_err() {
-                return;
-            }
-            self.waker.wake();
-        }
-    }
-
-    fn answer(&self, question: TreeQuery) -> QueryAnswer {
-        let TreeQuery { ask, trees, .. } = question;
-        let release = ask
-            .tree
-            .as_ref()
-            .zip(ask.serial)
-            .and_then(|(tree, serial)| self.bytes_of(tree, serial));
-
-        let trees = trees.into_iter().map(|(name, work, trouble)| {
-            let Some(managed) = self.host.trees.get(&name) else {
-                return TreeReport {
-                    trouble,
-                    ..unavailable(name)
-                };
-            };
-            // A query for one release does not ask for the list.
-            let list = ask.tree.is_some() && ask.serial.is_none();
-            tree_told(managed, list, work, trouble)
-        });
-
-        QueryAnswer {
-            number: ask.number,
-            host: self.name.clone(),
-            trees: trees.collect(),
-            release,
-        }
-    }
-
-    fn bytes_of(&self, tree: &TreeName, serial: Serial) -> Option<ReleaseBytes> {
-        let stored = match self.host.trees.get(tree)?.tree.release(serial) {
-            Ok(stored) => stored?,
-            Err(e) => {
-                tracing::warn!(
-                    "tree {tree}: release {serial} is asked for and cannot be read: {e}"
-                );
-                return None;
-            }
-        };
-
-        Some(ReleaseBytes {
-            header: stored.release.bytes().to_vec(),
-            signature: stored.signature,
-        })
-    }
-}
-
-/// Answer for a tree that cannot be served.
-fn unavailable(tree: TreeName) -> TreeReport {
-    TreeReport {
-        tree,
-        release: None,
-        tombstones: None,
-        running: None,
-        highest: Serial::default(),
-        work: None,
-        trouble: None,
-        releases: Vec::new(),
-        stale: None,
-        drifted: None,
-        sent: None,
-        parts_only: false,
-        base: None,
-        targets: None,
-        parts: None,
-        shown: None,
-    }
-}
-
-fn tree_told(
-    managed: &ManagedTree,
-    list: bool,
-    work: Option<TreeActivity>,
-    trouble: Option<Trouble>,
-) -> TreeReport {
-    let tree = &managed.tree;
-    let unreadable = |e: Error| {
-        tracing::debug!(
-            "tree {}: its state is asked for and cannot be read: {e}",
-            tree.name()
-        )
-    };
-
-    let running = tree.current().map_err(unreadable).ok().flatten();
-    // A failure from before the daemon's start is stored with the tree.
-    let trouble = trouble.or_else(|| {
-        let running = running.as_ref().filter(|_| work.is_none())?;
-        let failed = tree.state().unhealthy(running.release.id())?;
-        let age = tree.state().unhealthy_for(clock::wall()).as_secs();
-        let text = if failed.text.is_empty() {
-            CUT_SHORT.to_string()
-        } else {
-            failed.text
-        };
-        Some(Trouble {
-            serial: failed.mark.serial,
-            age,
-            text,
-        })
-    });
-
-    let runs_part = running
-        .as_ref()
-        .is_some_and(|stored| !stored.release.header().is_whole());
-    let targets = running
-        .as_ref()
-        .filter(|_| runs_part)
-        .map(|stored| stored.release.header().targets.clone());
-
-    let targets = targets.filter(|list| (1..=MAX_ANSWER_TARGETS).contains(&list.len()));
-    let parts = if runs_part {
-        tree.parts(MAX_ANSWER_PARTS)
-            .map_err(unreadable)
-            .unwrap_or_default()
-    } else {
-        Vec::new()
-    };
-
-    let parts = parts
-        .into_iter()
-        .map(|(serial, replaced)| PartRelease { serial, replaced })
-        .collect();
-    let base = tree
-        .base()
-        .map_err(unreadable)
-        .ok()
-        .flatten()
-        .map(|(serial, content)| FullRelease { serial, content });
-
-    let kept = if list {
-        tree.kept().map_err(unreadable).unwrap_or_default()
-    } else {
-        Vec::new()
-    };
-
-    let stones = tree
-        .state()
-        .tombstones()
-        .map_err(unreadable)
-        .unwrap_or_default();
-
-    let shown = running
-        .as_ref()
-        .filter(|_| list)
-        .map(|stored| ReleaseBytes {
-            header: stored.release.bytes().to_vec(),
-            signature: stored.signature.clone(),
-        });
-
-    TreeReport {
-        shown,
-        tree: tree.name().clone(),
-        release: running.as_ref().map(|stored| stored.release.id()),
-        tombstones: Some(
-            stones
-                .into_iter()
-                .map(|buried| buried.stone)
-                .take(MAX_ANSWER_TOMBSTONES)
-                .collect(),
-        ),
-        running: running.map(|stored| stored.release.header().serial),
-        highest: tree.highest_serial().ok().flatten().unwrap_or_default(),
-        work,
-        trouble,
-        releases: kept
-            .into_iter()
-            .take(MAX_ANSWER_RELEASES)
-            .map(release_told)
-            .collect(),
-        stale: staleness::stale(managed, clock::wall_seconds()),
-        drifted: managed.drift_counts.counts(),
-        sent: tree.state().sent().ok().flatten().map(|mark| mark.serial),
-        parts_only: runs_part && base.is_none(),
-        base,
-        targets,
-        parts: Some(parts),
-    }
-}
-
-fn release_told(kept: KeptRelease) -> ReleaseReport {
-    let KeptRelease {
-        serial,
-        id,
-        created,
-        key,
-        entries,
-        bytes,
-        content,
-        part,
-        running,
-    } = kept;
-
-    let key = key.map(|key: Fingerprint| key.to_string());
-    ReleaseReport {
-        serial,
-        id,
-        created,
-        key,
-        entries,
-        bytes: bytes.0,
-        running,
-        content: Some(content),
-        part,
     }
 }

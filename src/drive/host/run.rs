@@ -1,5 +1,7 @@
 //! The loop of a running host: the receiver machine on a real network with real trees.
 
+mod commands;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Inbox, SyncSender, channel, sync_channel};
@@ -16,18 +18,14 @@ use super::shared::LocalHost;
 use crate::Result;
 use crate::drive::clock::{self, Clock};
 use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
-use crate::id::{InstanceId, TreeName};
-use crate::keys::GroupKey;
-use crate::manifest::Release;
-use crate::outcome::MemberInfo;
+use crate::id::TreeName;
+use crate::keys::HostKey;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{DiskReply, HostSetup, HostTrees, Receiver, SessionHost};
 use crate::units::Moment;
-use crate::wire::message::{Pull, TreeState};
+use crate::wire::message::Pull;
 use crate::wire::seal::OpenError;
 
-/// Longest delay of the host's end by an order in progress.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest further wait for the sender to acknowledge the outcome.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest number of pulls that wait while one release is served.
@@ -36,8 +34,6 @@ const MAX_WAITING_PULLS: usize = 16;
 const END_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Interval of checks for peers whose datagrams do not open.
 const UNHEARD_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Time after the first beacon in which a member without a release may still be catching up.
-const ARRIVAL_TIME: Duration = Duration::from_secs(30);
 /// Timeout for a silent sender.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -79,42 +75,13 @@ impl HostLoop {
         }
 
         let endpoint = GroupEndpoint::of(network, key.instance())?;
-        // Half of the receive buffer: the kernel accounts as much again for bookkeeping.
-        let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
-        let trust = if endpoint.is_sealed() {
-            Trust::Proven
-        } else {
-            Trust::Twice
-        };
-
         let answers = QueryAnswers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
-        let trees = HostTrees {
-            states: host.states(),
-            takes: trees_where(&host, |m| m.catch_up.takes()),
-            gives: trees_where(&host, |m| m.catch_up.gives(sealed)),
-            tombstones: host.tombstones(),
-            shown: host.shown(),
-            headers: host.headers(),
-        };
-
-        let setup = HostSetup {
-            host: SessionHost {
-                name: host.name.clone(),
-                key,
-                patience: SENDER_TIMEOUT,
-                window,
-            },
-            trees,
-            trust,
-            seed: clock::seed(),
-            datagram: endpoint.datagram(),
-            room: endpoint.room(),
-        };
+        let instance = key.instance();
+        let setup = setup_of(&host, &endpoint, key, sealed);
 
         let (reply_to, replies) = channel();
         let (command_to, commands) = channel();
         let waker = endpoint.waker();
-        let instance = setup.host.key.instance();
         let handle = HostHandle::new(command_to, waker, instance, Arc::clone(&host));
 
         let drift_schedule = DriftSchedule::new(clock.now(), host.trees.iter());
@@ -192,47 +159,6 @@ impl HostLoop {
         }
     }
 
-    fn carry_out(&mut self, command: HostCommand) {
-        let now = self.clock.now();
-        match command {
-            HostCommand::Members(answer) => drop(answer.send(self.members())),
-            HostCommand::Strangers(answer) => {
-                let strangers = self.endpoint.unheard().recent(clock::since_epoch());
-                drop(answer.send(strangers.collect()));
-            }
-            HostCommand::Rekey(keys) => self.rekey(&keys),
-            HostCommand::Sessions(answer) => drop(answer.send(self.machine.sessions())),
-            HostCommand::Ignore(session, answer) => {
-                self.machine.ignore(session);
-                let _ = answer.send(());
-            }
-
-            HostCommand::Sent(release, answer) => {
-                if self.lacks_nothing(&release) {
-                    let states = self.disk.sent(&release);
-                    self.machine.handle_reply(now, DiskReply::Trees(states));
-                }
-                let _ = answer.send(());
-            }
-            HostCommand::New(mut hosts, answer) => {
-                let members = self.machine.members();
-                let since =
-                    |id: &InstanceId| members.get(*id).map(|member| now.since(member.since));
-                hosts.retain(|id| since(id).is_none_or(|age| age < ARRIVAL_TIME));
-                let _ = answer.send(hosts);
-            }
-            HostCommand::Changed => {
-                let headers = self.host.headers();
-                self.machine.handle_reply(now, DiskReply::Headers(headers));
-                let states = self.disk.states();
-                self.machine.handle_reply(now, DiskReply::Trees(states));
-            }
-
-            HostCommand::Opened(tree) => self.opened(&tree),
-            HostCommand::Stop => self.ending = self.ending.or(Some(now + ORDER_TIMEOUT)),
-        }
-    }
-
     fn run_timers(&mut self, now: Moment) {
         if let Some(total) = self.drops.poll(now, self.endpoint.links()) {
             self.machine.set_dropped(total);
@@ -281,65 +207,6 @@ impl HostLoop {
         !(ordering || unheard) || limit <= now
     }
 
-    fn opened(&mut self, tree: &TreeName) {
-        let Some(managed) = self.host.trees.get(tree) else {
-            return;
-        };
-
-        let now = self.clock.now();
-        if managed.catch_up.takes() {
-            let gives = managed.catch_up.gives(self.endpoint.room() > 0);
-            self.machine
-                .handle_reply(now, DiskReply::CatchesUp(tree.clone(), gives));
-        }
-
-        for buried in managed.tree.state().tombstones().unwrap_or_default() {
-            self.machine
-                .handle_reply(now, DiskReply::Buried(buried.order, true));
-        }
-
-        self.machine
-            .handle_reply(now, DiskReply::Headers(self.host.headers()));
-        self.machine
-            .handle_reply(now, DiskReply::Trees(self.disk.states()));
-        self.drift_schedule.add(now, tree, managed);
-
-        if managed.tree.is_strange() {
-            self.disk.check_drift(tree);
-        }
-    }
-
-    /// Returns whether no member has a newer release of the same tree; otherwise this host has to
-    /// catch up first.
-    fn lacks_nothing(&self, release: &Release) -> bool {
-        let tree = &release.header().tree;
-        let Some(managed) = self.host.trees.get(tree) else {
-            return false;
-        };
-
-        let Ok(own) = managed.tree.newest() else {
-            return false;
-        };
-
-        let members = || {
-            self.machine
-                .members()
-                .iter()
-                .flat_map(|(_, m)| &m.hello.trees)
-                .filter(|t| t.tree == *tree)
-        };
-
-        let stones: BTreeSet<_> = members()
-            .flat_map(|t| t.tombstones.iter().flatten())
-            .map(|s| s.release)
-            .collect();
-        let is_newer = |t: &TreeState| {
-            t.running > Some(own) && t.release.is_some_and(|id| !stones.contains(&id))
-        };
-
-        !members().any(is_newer)
-    }
-
     fn drain(&mut self) {
         let machine = &mut self.machine;
         self.endpoint.flush(|out| machine.poll_transmit(out));
@@ -384,31 +251,44 @@ impl HostLoop {
         self.machine.set_unheard(plain.map(|s| s.address));
     }
 
-    fn rekey(&mut self, keys: &[GroupKey]) {
-        match self.endpoint.rekey(keys) {
-            Ok(true) => tracing::info!(
-                "datagrams are sealed with the first of {} group keys",
-                keys.len()
-            ),
-            Ok(false) => tracing::error!(
-                "a group key where there was none, or none any more: restart the daemon"
-            ),
-            Err(e) => tracing::error!("keeping the old group keys: {e}"),
-        }
-    }
-
     fn leave(mut self) -> Result<()> {
         self.machine.leave();
         self.drain();
         Ok(())
     }
+}
 
-    fn members(&self) -> Vec<MemberInfo> {
-        self.machine
-            .members()
-            .iter()
-            .map(|(_, member)| member.into())
-            .collect()
+/// Setup of the machine for `host` with `key`; `sealed` is set on a network with a group key.
+fn setup_of(host: &LocalHost, endpoint: &GroupEndpoint, key: HostKey, sealed: bool) -> HostSetup {
+    // Half of the receive buffer: the kernel accounts as much again for bookkeeping.
+    let window = u32::try_from(endpoint.links().recv_buffer() / 4).unwrap_or(u32::MAX);
+    let trust = if endpoint.is_sealed() {
+        Trust::Proven
+    } else {
+        Trust::Twice
+    };
+
+    let trees = HostTrees {
+        states: host.states(),
+        takes: trees_where(host, |m| m.catch_up.takes()),
+        gives: trees_where(host, |m| m.catch_up.gives(sealed)),
+        tombstones: host.tombstones(),
+        shown: host.shown(),
+        headers: host.headers(),
+    };
+
+    HostSetup {
+        host: SessionHost {
+            name: host.name.clone(),
+            key,
+            patience: SENDER_TIMEOUT,
+            window,
+        },
+        trees,
+        trust,
+        seed: clock::seed(),
+        datagram: endpoint.datagram(),
+        room: endpoint.room(),
     }
 }
 

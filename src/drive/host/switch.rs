@@ -12,10 +12,11 @@
 //! `health` runs again, and so does `after` if it was the one that failed; a sender can request
 //! `health` everywhere. Replaced content is kept until the session ends.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::authorize::check_allowed;
 use super::drift_check;
+use super::hooks::{current, known_failure, note_failure, note_health, occasion, run_after};
 use super::offer::AdmittedOffer;
 use super::staging::Staging;
 use crate::drive::clock;
@@ -25,7 +26,7 @@ use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, ReasonText};
-use crate::tree::{Committed, Mark, Unhealthy};
+use crate::tree::{Committed, Unhealthy};
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// Number of changes in a commit from which the tree is scanned at once, to spare the next release
@@ -369,66 +370,5 @@ fn make_final(offer: &AdmittedOffer<'_>, committed: Committed) {
     if many && !offer.ending.load(Ordering::Acquire) {
         // Scan now, while no release waits for it.
         drift_check::remember(offer.managed);
-    }
-}
-
-/// The last failed checks of the current release.
-fn known_failure(offer: &AdmittedOffer<'_>) -> Option<Unhealthy> {
-    let tree = &offer.managed.tree;
-    tree.state().unhealthy(tree.current().ok()??.release.id())
-}
-
-fn note_failure(offer: &AdmittedOffer<'_>, after: bool, text: &str) {
-    let mark = Mark::of(&offer.release);
-    note_health(
-        offer,
-        Some(&Unhealthy {
-            mark,
-            after,
-            text: text.to_string(),
-        }),
-    );
-}
-
-fn note_health(offer: &AdmittedOffer<'_>, failed: Option<&Unhealthy>) {
-    let tree = &offer.managed.tree;
-    if let Err(e) = tree.state().note_health(failed) {
-        tracing::warn!(
-            "tree {}: cannot store the result of its checks: {e}",
-            tree.name()
-        );
-    }
-}
-
-/// Runs `after` to its end even if the daemon is ending, so restarted services run again.
-fn run_after(offer: &AdmittedOffer<'_>, occasion: &HookContext) -> Result<(), ReasonText> {
-    let never = AtomicBool::new(false);
-    match offer.managed.hooks.run(Phase::After, occasion, &never) {
-        Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
-        None => Ok(()),
-    }
-}
-
-fn current(offer: &AdmittedOffer<'_>) -> Option<Serial> {
-    offer
-        .managed
-        .tree
-        .current()
-        .ok()
-        .flatten()
-        .map(|stored| stored.release.header().serial)
-}
-
-fn occasion(offer: &AdmittedOffer<'_>, cause: Cause) -> HookContext {
-    let tree = &offer.managed.tree;
-    HookContext {
-        tree: tree.name().clone(),
-        serial: offer.release.header().serial,
-        previous: current(offer),
-        release: offer.release.id(),
-        path: tree.root().path().to_path_buf(),
-        host: offer.host.name.clone(),
-        sender: Some(offer.sender.clone()),
-        cause,
     }
 }

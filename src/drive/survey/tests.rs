@@ -34,22 +34,12 @@ fn host_answer(name: &str, running: u64, kept: &[u64], answers: bool) -> HostAns
     };
 
     let report = TreeReport {
-        tree: tree(),
         running: Some(Serial(running)).filter(|s| s.0 > 0),
         highest: Serial(running),
-        work: None,
-        trouble: None,
         releases: kept.iter().map(release).collect(),
-        stale: None,
-        drifted: None,
         release: Some(id(running)).filter(|_| running > 0),
         tombstones: Some(Vec::new()),
-        sent: None,
-        parts_only: false,
-        base: None,
-        targets: None,
-        parts: None,
-        shown: None,
+        ..TreeReport::nothing(tree())
     };
 
     let host = HostName::new(name).expect("legal");

@@ -32,6 +32,8 @@ mod session;
 mod sessions;
 mod setup;
 mod targets;
+#[cfg(test)]
+mod test_fleet;
 mod tombstones;
 
 pub use buffer::BlockPart;

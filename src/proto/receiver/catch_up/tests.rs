@@ -1,22 +1,14 @@
 //! Tests of catching up: offers, requests, retries and claims without proof.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
+use super::super::test_fleet::{at, hello, table, www};
 use super::*;
 use crate::id::{HostName, Serial, SessionId};
 use crate::manifest::Header;
 use crate::manifest::header::tests::a_header;
 use crate::units::WallTime;
-use crate::wire::message::{Hello, Order, OrderKind, SignedOrder};
-
-fn at(ms: u64) -> Moment {
-    Moment(1_000_000_000) + Duration::from_millis(ms)
-}
-
-fn www() -> TreeName {
-    TreeName::new("www").expect("legal")
-}
+use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 fn made(serial: u64, created: i64) -> Release {
     let serial = Serial(serial);
@@ -48,38 +40,9 @@ fn state(serial: u64, running: u64) -> TreeState {
     }
 }
 
-fn hello(name: HostName, trees: Vec<TreeState>) -> Hello {
-    let (heard, strangers, nonce, echoes, identity, shown) = Default::default();
-    Hello {
-        name,
-        version: String::new(),
-        trees,
-        members: 1,
-        heard,
-        strangers,
-        nonce,
-        echoes,
-        identity,
-        shown,
-    }
-}
-
 /// Members 2.. with these current releases.
 fn members(running: &[u64]) -> Table {
-    let mut table = Table::default();
-    for (n, serial) in running.iter().enumerate() {
-        let name = HostName::new(&format!("web{n}")).expect("legal");
-        let trees = vec![state(*serial, *serial)];
-        table.on_hello(
-            at(0),
-            SocketAddr::from(([10, 0, 0, n as u8 + 2], 5000)),
-            InstanceId(n as u64 + 2),
-            hello(name, trees),
-            true,
-        );
-    }
-
-    table
+    table(running.iter().map(|serial| state(*serial, *serial)))
 }
 
 fn none() -> Tombstones {

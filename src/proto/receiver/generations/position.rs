@@ -1,4 +1,4 @@
-//! Position of a sender: the first generation that was not yet sent in full, by claims without proof.
+//! Position of a sender: the first generation not yet sent in full, by claims without proof.
 
 use crate::proto::generation::KEPT_GENERATIONS;
 

@@ -1,0 +1,77 @@
+//! The host's own commands in a session, and the record of its failed checks.
+
+use std::sync::atomic::AtomicBool;
+
+use super::offer::AdmittedOffer;
+use crate::hook::{Cause, HookContext, Phase};
+use crate::id::Serial;
+use crate::proto::receiver::ReasonText;
+use crate::tree::{Mark, Unhealthy};
+
+/// The last failed checks of the current release.
+pub(super) fn known_failure(offer: &AdmittedOffer<'_>) -> Option<Unhealthy> {
+    let tree = &offer.managed.tree;
+    tree.state().unhealthy(tree.current().ok()??.release.id())
+}
+
+/// Records failed checks of the release; `after` is set if the command `after` failed.
+pub(super) fn note_failure(offer: &AdmittedOffer<'_>, after: bool, text: &str) {
+    let mark = Mark::of(&offer.release);
+    note_health(
+        offer,
+        Some(&Unhealthy {
+            mark,
+            after,
+            text: text.to_string(),
+        }),
+    );
+}
+
+/// Records the checks of the current release: `failed`, or passed.
+pub(super) fn note_health(offer: &AdmittedOffer<'_>, failed: Option<&Unhealthy>) {
+    let tree = &offer.managed.tree;
+    if let Err(e) = tree.state().note_health(failed) {
+        tracing::warn!(
+            "tree {}: cannot store the result of its checks: {e}",
+            tree.name()
+        );
+    }
+}
+
+/// Runs `after` to its end even if the daemon is ending, so restarted services run again.
+pub(super) fn run_after(
+    offer: &AdmittedOffer<'_>,
+    occasion: &HookContext,
+) -> Result<(), ReasonText> {
+    let never = AtomicBool::new(false);
+    match offer.managed.hooks.run(Phase::After, occasion, &never) {
+        Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// Serial of the current release.
+pub(super) fn current(offer: &AdmittedOffer<'_>) -> Option<Serial> {
+    offer
+        .managed
+        .tree
+        .current()
+        .ok()
+        .flatten()
+        .map(|stored| stored.release.header().serial)
+}
+
+/// Facts for the host's commands.
+pub(super) fn occasion(offer: &AdmittedOffer<'_>, cause: Cause) -> HookContext {
+    let tree = &offer.managed.tree;
+    HookContext {
+        tree: tree.name().clone(),
+        serial: offer.release.header().serial,
+        previous: current(offer),
+        release: offer.release.id(),
+        path: tree.root().path().to_path_buf(),
+        host: offer.host.name.clone(),
+        sender: Some(offer.sender.clone()),
+        cause,
+    }
+}
