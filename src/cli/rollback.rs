@@ -58,13 +58,9 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     spec.targets.expect = args.hosts.expect.map(Expect::Count);
     let interrupt = Interrupt::default();
     deploy::follow_interrupts(interrupt.clone());
-    let name = network::host_name()?;
-    let session = |purpose: Purpose, observer: &mut dyn Observer| {
-        let keys = ReleaseKeys {
-            signer: Arc::clone(&signer),
-            authorized: Some(Arc::clone(&authorized)),
-        };
-        let options = DeployOptions {
+    let excluded = excluded_note(&earlier.release, &replaced);
+    let sessions = RollbackSessions {
+        options: DeployOptions {
             only: args.select.targets.clone(),
             scan: SourceScan {
                 checksum: args.hosts.reading.checksum,
@@ -73,66 +69,96 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
             strict: args.hosts.strict_host_keys || network.strict_host_keys,
             cache: deploy::cache_dir(),
             ..DeployOptions::new(
-                spec.clone(),
-                purpose,
-                keys,
-                name.clone(),
+                spec,
+                Purpose::Deploy,
+                ReleaseKeys {
+                    signer,
+                    authorized: Some(authorized),
+                },
+                network::host_name()?,
                 args.hosts.timeout,
             )
-        };
-        let earlier = EarlierRelease {
-            release: earlier.release.clone(),
-            from: local.clone(),
-        };
-        engine::run(
-            network::open(&network)?,
-            options,
-            ReleaseOrigin::Earlier(earlier),
-            &interrupt,
-            observer,
-        )
+        },
+        network,
+        earlier: earlier.release,
+        local,
+        interrupt,
     };
 
     report.event(&Event::Note(announcement(&args.tree, &way)));
-
-    if let Some(note) = excluded_note(&earlier.release, &replaced) {
+    if let Some(note) = excluded {
         report.event(&Event::Note(note));
     }
 
-    if args.preview.dry_run {
-        let outcome = session(Purpose::DryRun, report)?;
-        report.outcome(&outcome);
-        return Ok(outcome.exit.code());
-    }
+    let purpose = if args.preview.dry_run {
+        Purpose::DryRun
+    } else {
+        preview(&sessions, &args.tree, &way, report)?;
+        Purpose::Deploy
+    };
 
-    report.start(&format!(
-        "{}: comparing with {}",
-        args.tree,
-        words::release(&args.tree, Some(way.to))
-    ));
+    let outcome = sessions.run(purpose, report)?;
+    report.outcome(&outcome);
+    Ok(outcome.exit.code())
+}
 
-    // The rollback rescans each tree: a host that joined in between was not compared, and changes
-    // since would go unnoticed.
-    let preview = session(Purpose::DryRun, &mut Silent)?;
+/// Reports the changes of a rollback, and refuses one without any.
+///
+/// The rollback rescans each tree: a host that joined in between was not compared, and changes
+/// since would go unnoticed.
+fn preview(
+    sessions: &RollbackSessions,
+    tree: &TreeName,
+    way: &RollbackPath,
+    report: &mut Report,
+) -> Result<()> {
+    let to = words::release(tree, Some(way.to));
+    report.start(&format!("{tree}: comparing with {to}"));
+    let preview = sessions.run(Purpose::DryRun, &mut Silent)?;
+
     // The rollback itself reports obstacles.
     if preview.exit == ExitStatus::Success {
         if preview.drift.is_empty() {
-            return Err(nothing_to_change(&args.tree, &way, &preview));
+            return Err(nothing_to_change(tree, way, &preview));
         }
         change_lines(&preview)
             .iter()
             .for_each(|line| report.event(&Event::Note(line.clone())));
     }
 
-    report.start(&format!(
-        "{}: back to {}",
-        args.tree,
-        words::release(&args.tree, Some(way.to))
-    ));
+    report.start(&format!("{tree}: back to {to}"));
+    Ok(())
+}
 
-    let outcome = session(Purpose::Deploy, report)?;
-    report.outcome(&outcome);
-    Ok(outcome.exit.code())
+/// The sessions of one rollback: a comparison, and the rollback itself.
+struct RollbackSessions {
+    options: DeployOptions,
+    network: NetworkConfig,
+    earlier: Release,
+    /// Path and state of the tree on this machine, if served here.
+    local: Option<(PathBuf, StateReader)>,
+    interrupt: Interrupt,
+}
+
+impl RollbackSessions {
+    fn run(&self, purpose: Purpose, observer: &mut dyn Observer) -> Result<Outcome> {
+        let options = DeployOptions {
+            purpose,
+            ..self.options.clone()
+        };
+        let earlier = EarlierRelease {
+            release: self.earlier.clone(),
+            from: self.local.clone(),
+        };
+
+        engine::run(
+            network::open(&self.network)?,
+            options,
+            ReleaseOrigin::Earlier(earlier),
+            &self.interrupt,
+            observer,
+        )
+    }
 }
 
 /// Release to restore, and the releases to replace.

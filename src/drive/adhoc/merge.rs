@@ -28,7 +28,7 @@ pub(super) fn run(work: &PlannedRequest<'_>, interrupt: &Interrupt) {
         return;
     };
 
-    if !work.service.may_merge(&work.tree.name) {
+    if !work.service.queue().may_merge(&work.tree.name) {
         return;
     }
 
@@ -45,7 +45,9 @@ pub(super) fn run(work: &PlannedRequest<'_>, interrupt: &Interrupt) {
     }
 
     // The user waits for the merge, so a failed one is not repeated at once.
-    work.service.merge_after(&work.tree.name, MERGE_RETRY_PARTS);
+    work.service
+        .queue()
+        .merge_after(&work.tree.name, MERGE_RETRY_PARTS);
     for deletes in [true, false] {
         if let Err(e) = merge_kind(work, &tree, deletes, interrupt) {
             return tracing::warn!("tree {}: cannot merge its parts: {e}", tree.name());

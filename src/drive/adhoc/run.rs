@@ -21,7 +21,7 @@ pub fn run(
 
     let tree = service.tree(request.tree.as_ref(), &request.paths)?;
     let work = PlannedRequest::plan(service, tree, request)?;
-    let _turn = service.begin(&tree.name, interrupt)?;
+    let _turn = service.queue().begin(&tree.name, interrupt)?;
 
     match request.action {
         AdhocAction::Prune => prune::run(&work, interrupt, observer),

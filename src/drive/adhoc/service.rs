@@ -5,13 +5,12 @@
 //! interface: console and control socket bring an [`AdhocRequest`](super::AdhocRequest) and an
 //! observer.
 
-use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::drive::deploy::Interrupt;
+use super::queue::SessionQueue;
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::host::HostHandle;
 use crate::id::{HostName, TreeName};
@@ -19,12 +18,10 @@ use crate::keys::{GroupKey, Signer};
 use crate::net::LinkSet;
 use crate::outcome::MemberInfo;
 use crate::spec::DEFAULT_TREE;
+use crate::sync::locked;
 use crate::tree::Root;
 use crate::units::Rate;
 use crate::{Error, Result};
-
-/// Interval between a waiting request's checks for an interrupt.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Directory in a tree's state with the cache of sent files.
 pub const SENT: &str = "sent";
@@ -72,20 +69,7 @@ pub struct AdhocService {
     signer: Mutex<Option<Arc<dyn Signer>>>,
     /// Keys to seal with; replaced in the same way.
     group_keys: Mutex<Vec<GroupKey>>,
-    state: Mutex<ServiceState>,
-    free: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct ServiceState {
-    /// Trees with a session in progress.
-    trees: HashSet<TreeName>,
-    /// Number of further parts before the next merge, by tree.
-    until_merge: HashMap<TreeName, usize>,
-    /// Interrupts of all requests, running or waiting.
-    interrupts: Vec<Interrupt>,
-    /// Set when the host ends: no request begins any more.
-    ending: bool,
+    queue: SessionQueue,
 }
 
 impl std::fmt::Debug for AdhocService {
@@ -105,16 +89,13 @@ impl AdhocService {
         sending: SendSettings,
         signer: Option<Arc<dyn Signer>>,
     ) -> Self {
-        let state = Mutex::default();
-        let free = Condvar::new();
         Self {
             name,
             handle,
             sending,
             signer: Mutex::new(signer),
             group_keys: Mutex::default(),
-            state,
-            free,
+            queue: SessionQueue::default(),
         }
     }
 
@@ -152,29 +133,22 @@ impl AdhocService {
 
     /// Number of sessions sent by this service and number received by the host.
     pub fn sessions(&self) -> (usize, usize) {
-        (self.locked().trees.len(), self.handle.sessions())
+        (self.queue.len(), self.handle.sessions())
     }
 
     /// Signs with another key from now on.
     pub fn sign_with(&self, signer: Option<Arc<dyn Signer>>) {
-        *self.signer.lock().unwrap_or_else(PoisonError::into_inner) = signer;
+        *locked(&self.signer) = signer;
     }
 
     /// Seals with other group keys from now on.
     pub fn seal_with(&self, keys: Vec<GroupKey>) {
-        *self
-            .group_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = keys;
+        *locked(&self.group_keys) = keys;
     }
 
     /// Joins the group for one session.
     pub(in crate::drive) fn join(&self) -> Result<GroupLinks> {
-        let keys = self
-            .group_keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let keys = locked(&self.group_keys).clone();
         let links = (self.sending.dial)()?;
         Ok(GroupLinks {
             links,
@@ -240,56 +214,19 @@ impl AdhocService {
         }
     }
 
-    /// Waits until no other session of `tree` is in progress.
-    pub(super) fn begin(&self, tree: &TreeName, interrupt: &Interrupt) -> Result<TreeTurn<'_>> {
-        let known = self.register(interrupt)?;
-
-        let mut state = self.locked();
-        while !state.trees.insert(tree.clone()) {
-            if interrupt.is_asked() {
-                return Err(Error::refused("interrupted before anything was sent"));
-            }
-            state = self
-                .free
-                .wait_timeout(state, POLL_INTERVAL)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-
-        Ok(TreeTurn {
-            known,
-            tree: tree.clone(),
-        })
+    /// Sessions and requests in progress.
+    pub(super) fn queue(&self) -> &SessionQueue {
+        &self.queue
     }
 
     /// Interrupts all requests and refuses new ones.
     pub fn stop(&self) {
-        let mut state = self.locked();
-        state.ending = true;
-        for interrupt in &state.interrupts {
-            interrupt.interrupt();
-        }
+        self.queue.stop();
     }
 
-    fn register(&self, interrupt: &Interrupt) -> Result<Registered<'_>> {
-        let mut state = self.locked();
-        if state.ending {
-            return Err(Error::refused("the daemon ends"));
-        }
-
-        state.interrupts.push(interrupt.clone());
-        Ok(Registered {
-            service: self,
-            interrupt: interrupt.clone(),
-        })
-    }
-
+    /// Signing key; an error without one.
     pub(super) fn signer(&self) -> Result<Arc<dyn Signer>> {
-        let signer = self
-            .signer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let signer = locked(&self.signer).clone();
         signer.ok_or_else(|| {
             Error::usage("this host has no key to sign what it sends").hint(
                 "make one with `makuo keygen -o /etc/makuo/sender.key`, name it as [sender] key \
@@ -297,54 +234,6 @@ impl AdhocService {
                  configuration, and list its public half in the authorized_keys of the others",
             )
         })
-    }
-
-    /// Counts a new part of `tree`; returns whether to try a merge.
-    pub(super) fn may_merge(&self, tree: &TreeName) -> bool {
-        let mut state = self.locked();
-        let Some(left) = state.until_merge.get_mut(tree) else {
-            return true;
-        };
-        *left = left.saturating_sub(1);
-        *left == 0
-    }
-
-    /// Tries again after `parts` further ones.
-    pub(super) fn merge_after(&self, tree: &TreeName, parts: usize) {
-        self.locked().until_merge.insert(tree.clone(), parts);
-    }
-
-    fn locked(&self) -> std::sync::MutexGuard<'_, ServiceState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The right to a session of a tree, until dropped.
-pub(super) struct TreeTurn<'a> {
-    known: Registered<'a>,
-    tree: TreeName,
-}
-
-impl Drop for TreeTurn<'_> {
-    fn drop(&mut self) {
-        let service = self.known.service;
-        service.locked().trees.remove(&self.tree);
-        service.free.notify_all();
-    }
-}
-
-/// A request to interrupt at the host's end, until dropped.
-struct Registered<'a> {
-    service: &'a AdhocService,
-    interrupt: Interrupt,
-}
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        self.service
-            .locked()
-            .interrupts
-            .retain(|other| !other.is(&self.interrupt));
     }
 }
 

@@ -8,6 +8,7 @@ use crate::id::{HostName, Serial, TreeName};
 use crate::outcome::{ExitStatus, HostResult, HostState, Outcome, TransferProgress};
 use crate::proto::sender::Sender;
 use crate::proto::sender::hosts::Host;
+use crate::spec::{Expect, Spec};
 use crate::units::ByteSize;
 use crate::wire::HostStage;
 use crate::wire::seal::OpenError;
@@ -24,57 +25,15 @@ pub(super) fn missing_hosts(
     missing: &[HostName],
     took: Duration,
 ) -> Option<Outcome> {
-    let spec = &options.spec;
-    let count = match &spec.targets.expect {
-        Some(crate::spec::Expect::Count(n)) => *n as usize,
-        _ => 0,
-    };
-
-    let links = endpoint.links();
     let (error, hint) = if found.is_empty() && members == 0 {
-        let at = format!("{} on {}", links.group(), links.names());
-        let hint = "is the daemon running on the hosts, on this network, with the same --group \
-            and --port? \
-                    Does --interface name the right one, and does the switch pass multicast?";
-        (
-            format!("no hosts answered at {at}"),
-            unheard_hint(endpoint).unwrap_or_else(|| hint.to_string()),
-        )
+        nobody(endpoint)
     } else if found.is_empty() {
-        let hint = "see `makuo members` for the trees that they have";
-        let which = if spec.targets.hosts.is_empty() {
-            ""
-        } else {
-            " among the targets"
-        };
-        (
-            format!(
-                "{members} hosts answered, none has the tree {}{which}",
-                spec.tree
-            ),
-            hint.to_string(),
-        )
-    } else if !missing.is_empty() {
-        let names: Vec<&str> = missing.iter().map(HostName::as_str).collect();
-        (
-            format!("expected hosts did not answer: {}", names.join(", ")),
-            "see `makuo members`".to_string(),
-        )
-    } else if found.len() < count {
-        let names: Vec<&str> = found.iter().map(HostName::as_str).collect();
-        (
-            format!(
-                "{} of {count} expected hosts answered: {}",
-                found.len(),
-                names.join(", ")
-            ),
-            "see `makuo members`".into(),
-        )
+        no_target(&options.spec, members)
     } else {
-        return None;
+        too_few(&options.spec, found, missing)?
     };
 
-    let mut outcome = Outcome::new(options.purpose, spec.tree.clone());
+    let mut outcome = Outcome::new(options.purpose, options.spec.tree.clone());
     outcome.hosts = missing
         .iter()
         .map(|n| HostResult::new(n.clone(), HostState::Absent))
@@ -83,8 +42,58 @@ pub(super) fn missing_hosts(
     outcome.exit = ExitStatus::Refused;
 
     outcome.took = took;
-    (outcome.error, outcome.hint) = (Some(error), Some(hint));
+    outcome.error = Some(error);
+    outcome.hint = Some(hint);
     Some(outcome)
+}
+
+/// Error and hint if no host answered at all.
+fn nobody(endpoint: &GroupEndpoint) -> (String, String) {
+    let links = endpoint.links();
+    let at = format!("{} on {}", links.group(), links.names());
+    let hint = "is the daemon running on the hosts, on this network, with the same --group \
+                and --port? \
+                Does --interface name the right one, and does the switch pass multicast?";
+    (
+        format!("no hosts answered at {at}"),
+        unheard_hint(endpoint).unwrap_or_else(|| hint.to_string()),
+    )
+}
+
+/// Error and hint if hosts answered, none of them a target.
+fn no_target(spec: &Spec, members: usize) -> (String, String) {
+    let which = if spec.targets.hosts.is_empty() {
+        ""
+    } else {
+        " among the targets"
+    };
+    (
+        format!(
+            "{members} hosts answered, none has the tree {}{which}",
+            spec.tree
+        ),
+        "see `makuo members` for the trees that they have".to_string(),
+    )
+}
+
+/// Error and hint if some expected hosts are missing; `None` if there are enough.
+fn too_few(spec: &Spec, found: &[HostName], missing: &[HostName]) -> Option<(String, String)> {
+    let names = |hosts: &[HostName]| {
+        let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+        names.join(", ")
+    };
+
+    let error = match &spec.targets.expect {
+        _ if !missing.is_empty() => format!("expected hosts did not answer: {}", names(missing)),
+        Some(Expect::Count(count)) if found.len() < *count as usize => format!(
+            "{} of {count} expected hosts answered: {}",
+            found.len(),
+            names(found)
+        ),
+        _ => return None,
+    };
+
+    Some((error, "see `makuo members`".to_string()))
 }
 
 /// Hint if there are peers whose datagrams do not open.

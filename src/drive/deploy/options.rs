@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::source::{SourcePart, SourceScan};
@@ -13,6 +13,7 @@ use crate::keys::{AuthorizedKeys, PublicKey, Role, Signer};
 use crate::net::Waker;
 use crate::outcome::Purpose;
 use crate::spec::Spec;
+use crate::sync::locked;
 use crate::units::WallTime;
 
 /// Settings of a session.
@@ -175,6 +176,6 @@ impl Interrupt {
 
     /// Waker of the session in progress.
     pub(super) fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.waker)
     }
 }

@@ -19,18 +19,76 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::cache_file;
+use super::options::DeployOptions;
+use crate::drive::clock;
 use crate::id::{Serial, TreeName};
 use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::{Intent, Release};
 use crate::wire::message::{Order, SerialProof};
+use crate::{Error, Result};
 
 /// Largest useful distance of a remembered serial above the accepted ones. A larger one may stem
 /// from a forged claim, and hosts refuse such a step.
 const MAX_REMEMBERED_GAP: u64 = 1 << 20;
 
+/// Highest believable serial accepted by hosts.
+pub(super) fn highest(
+    options: &DeployOptions,
+    claims: &[(IpAddr, Serial)],
+    shown: &[SerialProof],
+) -> Serial {
+    let tree = &options.spec.tree;
+    let now = clock::wall_seconds();
+    believed(tree, claims, shown, |key| {
+        options.keys.prove(key, tree, now)
+    })
+}
+
+/// Refuses if hosts or the own tree have a later release than `only_after`.
+pub(super) fn check_none_later(options: &DeployOptions, highest: Serial) -> Result<()> {
+    let Some(last) = options.conditions.only_after else {
+        return Ok(());
+    };
+
+    let tree = &options.spec.tree;
+    let own = options.beside.as_ref().and_then(|host| host.tree(tree));
+
+    let own = own
+        .map(|tree| tree.state().current())
+        .transpose()?
+        .flatten()
+        .map(|mark| mark.serial);
+
+    let newest = highest.max(own.unwrap_or_default());
+    if newest > last {
+        return Err(Error::refused(format!(
+            "{tree}@{newest} came after {tree}@{last}"
+        )));
+    }
+
+    Ok(())
+}
+
+/// Takes a serial without a known release of the tree. Reports by `note` if the serial is not kept.
+pub(super) fn next(options: &DeployOptions, highest: Serial, note: impl FnOnce(String)) -> Serial {
+    let Some(cache) = &options.cache else {
+        return highest.next();
+    };
+
+    take(cache, &options.spec.tree, highest).unwrap_or_else(|e| {
+        let why = format!(
+            "the last serial is not kept in {} ({e}): a host that is away may have another \
+            release of the next one",
+            cache.display()
+        );
+        note(why);
+        highest.next()
+    })
+}
+
 /// The highest believable serial of `tree` among the accepted ones: `shown` by authorized keys, or
 /// claimed by most addresses.
-pub(super) fn believed(
+fn believed(
     tree: &TreeName,
     claims: &[(IpAddr, Serial)],
     shown: &[SerialProof],
@@ -93,7 +151,7 @@ fn proven(
 
 /// Takes the next serial of `tree`, above `highest` and all used here, and records the serial as
 /// used.
-pub(super) fn take(cache: &Path, tree: &TreeName, highest: Serial) -> io::Result<Serial> {
+fn take(cache: &Path, tree: &TreeName, highest: Serial) -> io::Result<Serial> {
     let dir = cache.join("serials");
     let _lock = cache_file::lock(&dir)?;
     let path = dir.join(tree.as_str());

@@ -1,6 +1,6 @@
 //! The loop of a session: the driver of the sender machine between worker and observer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::arrivals::ArrivalWait;
 use super::driver::SenderDriver;
@@ -12,15 +12,14 @@ use super::results::{self, EndedSession};
 use super::source::PreparedRelease;
 use super::worker::{OwnRelease, WorkerAnswer, WorkerTask};
 use super::{narrate, serials};
-use crate::drive::clock;
 use crate::drive::host::HostHandle;
 use crate::drive::unproven;
-use crate::id::{HostName, Serial};
+use crate::id::HostName;
 use crate::manifest::{Intent, Release};
 use crate::outcome::{Event, HostState, Outcome, Purpose, SignedRelease, shared_names};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{SenderNotice, SenderReply};
-use crate::wire::message::{OrderKind, SerialProof};
+use crate::wire::message::OrderKind;
 use crate::{Error, Result};
 
 /// A session in progress.
@@ -214,12 +213,12 @@ impl<'a> DeploySession<'a> {
             return Ok(());
         };
 
-        self.check_none_later(highest)?;
+        serials::check_none_later(&self.options, highest)?;
 
         // An audit uses up no serial.
         let serial = match self.release.intent(&self.options) {
             Intent::Audit => highest.next(),
-            _ => self.take_serial(highest),
+            _ => serials::next(&self.options, highest, |why| self.reporter.note(why)),
         };
 
         let session = self.driver.machine.session();
@@ -230,61 +229,6 @@ impl<'a> DeploySession<'a> {
             Some(header) => self.driver.worker.send(WorkerTask::Sign(Box::new(header))),
             None => Ok(()),
         }
-    }
-
-    /// Refuses if hosts or the own tree have a later release than `only_after`.
-    fn check_none_later(&self, highest: Serial) -> Result<()> {
-        let Some(last) = self.options.conditions.only_after else {
-            return Ok(());
-        };
-
-        let tree = &self.options.spec.tree;
-        let own = self
-            .options
-            .beside
-            .as_ref()
-            .and_then(|host| host.tree(tree));
-
-        let own = own
-            .map(|tree| tree.state().current())
-            .transpose()?
-            .flatten()
-            .map(|mark| mark.serial);
-
-        let newest = highest.max(own.unwrap_or_default());
-        if newest > last {
-            return Err(Error::refused(format!(
-                "{tree}@{newest} came after {tree}@{last}"
-            )));
-        }
-
-        Ok(())
-    }
-
-    /// Highest believable serial accepted by hosts.
-    fn highest(&self, claims: &[(IpAddr, Serial)], shown: &[SerialProof]) -> Serial {
-        let tree = &self.options.spec.tree;
-        let now = clock::wall_seconds();
-        serials::believed(tree, claims, shown, |key| {
-            self.options.keys.prove(key, tree, now)
-        })
-    }
-
-    /// Takes a serial without a known release of the tree.
-    fn take_serial(&mut self, highest: Serial) -> Serial {
-        let Some(cache) = &self.options.cache else {
-            return highest.next();
-        };
-
-        serials::take(cache, &self.options.spec.tree, highest).unwrap_or_else(|e| {
-            let why = format!(
-                "the last serial is not kept in {} ({e}): a host that is away may have another \
-                release of the next one",
-                cache.display()
-            );
-            self.reporter.note(why);
-            highest.next()
-        })
     }
 
     /// Targets in the header: the only list of globs, or the names of the hosts that match both
@@ -340,7 +284,8 @@ impl<'a> DeploySession<'a> {
                     }
                     let named = targets.iter().map(|(name, at)| (name, at.ip()));
                     self.reporter.notes(shared_names(named));
-                    self.release.set_highest(self.highest(&claims, &shown));
+                    self.release
+                        .set_highest(serials::highest(&self.options, &claims, &shown));
                     self.sign_when_known()?;
                 }
                 SenderNotice::Narrow { datagram, host } => {

@@ -7,7 +7,7 @@ use super::answers::{HostAnswer, ReportedTombstones, tombstones};
 use super::ask::ask;
 use crate::Result;
 use crate::drive::endpoint::GroupLinks;
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::outcome::{Standing, TreeStatus};
 use crate::proto::receiver::matches_name;
@@ -86,28 +86,61 @@ fn standing(
     runs: &[&RunningRelease<'_>],
     stones: &ReportedTombstones<'_>,
 ) -> Standing {
-    let own_report = host.report(name);
-    let tombstone = own_report.and_then(|report| stones.get(&(name, report.release?)).copied());
-    let own = own_report
-        .and_then(|report| report.running.zip(report.release))
-        .filter(|_| tombstone.is_none());
-    let others = runs
-        .iter()
-        .filter(|run| own.is_some_and(|(serial, id)| run.serial == serial && run.release != id));
-
-    let split = others.map(|run| run.host.named.clone()).collect();
-
+    let own = host.report(name);
+    let tombstone = own.and_then(|report| stones.get(&(name, report.release?)).copied());
     let newest = runs
         .iter()
         .filter(|run| is_for(run.report, &host.host))
         .map(|run| run.serial)
         .max();
 
-    let has = |report: &TreeReport| report.running.max(report.sent);
-    let behind =
-        newest.filter(|&newest| own_report.is_some_and(|report| has(report) < Some(newest)));
+    let at_newest = || {
+        let at_newest = runs.iter().filter(|run| Some(run.serial) == newest);
+        at_newest.map(|run| run.report)
+    };
 
-    // The same content under a newer serial is no gap.
+    let behind =
+        newest.filter(|&newest| own.is_some_and(|own| is_behind(own, newest, at_newest())));
+    let current = own.filter(|report| report.running == newest);
+    let lacks = current.and_then(|own| lacking(own, at_newest()));
+    let lacks_parts = current
+        .filter(|_| lacks.is_none())
+        .map(|own| lacking_parts(own, at_newest()));
+
+    Standing {
+        host: host.host.clone(),
+        named: host.named.clone(),
+        address: host.address,
+        tree: name.clone(),
+        status: own.map(status_of),
+        behind,
+        tombstone,
+        split: own
+            .filter(|_| tombstone.is_none())
+            .map(|own| split(own, runs))
+            .unwrap_or_default(),
+        stranded: behind.is_some() && at_newest().all(|report| report.parts_only),
+        lacks,
+        lacks_parts: lacks_parts.unwrap_or_default(),
+    }
+}
+
+/// Hosts with another release of the same serial.
+fn split(own: &TreeReport, runs: &[&RunningRelease<'_>]) -> Vec<NamedHost> {
+    let own = own.running.zip(own.release);
+    runs.iter()
+        .filter(|run| own.is_some_and(|(serial, id)| run.serial == serial && run.release != id))
+        .map(|run| run.host.named.clone())
+        .collect()
+}
+
+/// Returns whether `own` lacks the content of `newest`; the same content under a newer serial is no
+/// gap.
+fn is_behind<'a>(
+    own: &TreeReport,
+    newest: Serial,
+    mut at_newest: impl Iterator<Item = &'a TreeReport>,
+) -> bool {
     let content = |report: &TreeReport| {
         report
             .base
@@ -115,61 +148,18 @@ fn standing(
             .map(|base| base.content)
     };
 
-    let given = runs
-        .iter()
-        .find(|run| Some(run.serial) == newest)
-        .and_then(|run| content(run.report));
-    let behind = behind.filter(|_| given.is_none() || own_report.and_then(content) != given);
-    let at_newest = || {
-        runs.iter()
-            .filter(|run| Some(run.serial) == newest)
-            .map(|run| run.report)
-    };
+    let given = at_newest.next().and_then(content);
+    own.running.max(own.sent) < Some(newest) && (given.is_none() || content(own) != given)
+}
 
-    let lacks = own_report
-        .filter(|report| report.running == newest)
-        .and_then(|report| lacking(report, at_newest()));
-    let lacks_parts = own_report.filter(|report| report.running == newest && lacks.is_none());
-    let lacks_parts = lacks_parts
-        .map(|report| lacking_parts(report, at_newest()))
-        .unwrap_or_default();
-
-    let stranded = behind.is_some() && at_newest().all(|report| report.parts_only);
-
-    let status = own_report.map(
-        |TreeReport {
-             running,
-             work,
-             trouble,
-             stale,
-             drifted,
-             sent,
-             ..
-         }| TreeStatus {
-            running: *running,
-            work: work.clone(),
-            trouble: trouble.clone(),
-            stale: *stale,
-            drifted: *drifted,
-            sent: *sent,
-        },
-    );
-
-    let named = host.named.clone();
-    let address = host.address;
-    let host = host.host.clone();
-    Standing {
-        host,
-        named,
-        address,
-        tree: name.clone(),
-        status,
-        behind,
-        tombstone,
-        split,
-        stranded,
-        lacks,
-        lacks_parts,
+fn status_of(report: &TreeReport) -> TreeStatus {
+    TreeStatus {
+        running: report.running,
+        work: report.work.clone(),
+        trouble: report.trouble.clone(),
+        stale: report.stale,
+        drifted: report.drifted,
+        sent: report.sent,
     }
 }
 
