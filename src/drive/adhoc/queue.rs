@@ -12,15 +12,15 @@ use crate::{Error, Result};
 /// Interval between a waiting request's checks for an interrupt.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Requests, running or waiting.
+/// Requests, running or waiting for a tree.
 #[derive(Debug, Default)]
-pub(super) struct SessionQueue {
-    state: Mutex<QueueState>,
+pub(super) struct RequestQueue {
+    state: Mutex<KnownRequests>,
     free: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct QueueState {
+struct KnownRequests {
     /// Trees with a session in progress.
     trees: HashSet<TreeName>,
     /// Number of further parts before the next merge, by tree.
@@ -31,7 +31,7 @@ struct QueueState {
     ending: bool,
 }
 
-impl SessionQueue {
+impl RequestQueue {
     /// Number of sessions in progress.
     pub(super) fn len(&self) -> usize {
         self.locked().trees.len()
@@ -66,6 +66,7 @@ impl SessionQueue {
         }
 
         state.interrupts.push(interrupt.clone());
+
         Ok(Registered {
             queue: self,
             interrupt: interrupt.clone(),
@@ -96,7 +97,7 @@ impl SessionQueue {
         self.locked().until_merge.insert(tree.clone(), parts);
     }
 
-    fn locked(&self) -> MutexGuard<'_, QueueState> {
+    fn locked(&self) -> MutexGuard<'_, KnownRequests> {
         locked(&self.state)
     }
 }
@@ -117,7 +118,7 @@ impl Drop for TreeTurn<'_> {
 
 /// A request to interrupt at the host's end, until dropped.
 struct Registered<'a> {
-    queue: &'a SessionQueue,
+    queue: &'a RequestQueue,
     interrupt: Interrupt,
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::queue::SessionQueue;
+use super::queue::RequestQueue;
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::host::HostHandle;
 use crate::id::{HostName, TreeName};
@@ -69,7 +69,7 @@ pub struct AdhocService {
     signer: Mutex<Option<Arc<dyn Signer>>>,
     /// Keys to seal with; replaced in the same way.
     group_keys: Mutex<Vec<GroupKey>>,
-    queue: SessionQueue,
+    queue: RequestQueue,
 }
 
 impl std::fmt::Debug for AdhocService {
@@ -95,7 +95,7 @@ impl AdhocService {
             sending,
             signer: Mutex::new(signer),
             group_keys: Mutex::default(),
-            queue: SessionQueue::default(),
+            queue: RequestQueue::default(),
         }
     }
 
@@ -215,7 +215,7 @@ impl AdhocService {
     }
 
     /// Sessions and requests in progress.
-    pub(super) fn queue(&self) -> &SessionQueue {
+    pub(super) fn queue(&self) -> &RequestQueue {
         &self.queue
     }
 

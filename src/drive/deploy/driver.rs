@@ -68,6 +68,7 @@ impl SenderDriver {
             turn.next()
                 .and_then(|_| machine.poll_transmit(clock.now(), out))
         });
+
         Ok(())
     }
 
@@ -81,6 +82,7 @@ impl SenderDriver {
         let clock = &self.clock;
         self.endpoint
             .receive(|d| machine.handle_datagram(clock.now(), d.from, d.bytes));
+
         Ok(())
     }
 }

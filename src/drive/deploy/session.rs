@@ -225,6 +225,7 @@ impl<'a> DeploySession<'a> {
         let header = self
             .release
             .header(&self.options, serial, self.targets(), session);
+
         match header {
             Some(header) => self.driver.worker.send(WorkerTask::Sign(Box::new(header))),
             None => Ok(()),
@@ -259,6 +260,7 @@ impl<'a> DeploySession<'a> {
 
         let now = self.driver.now();
         self.reporter.announced(now);
+
         self.driver.machine.announce(now, release, signature);
     }
 
@@ -341,6 +343,7 @@ impl<'a> DeploySession<'a> {
         let now = self.driver.now();
         let tree = &self.options.spec.tree;
         let reporter = &mut self.reporter;
+
         self.arrivals
             .goes_on(&host, tree, &mut self.driver.machine, now, |text| {
                 reporter.note(text)
@@ -381,6 +384,7 @@ impl<'a> DeploySession<'a> {
         };
 
         self.reporter.note(trouble.clone());
+
         if self.release.announced().is_some() {
             self.driver.abort(&trouble);
         }

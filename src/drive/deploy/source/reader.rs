@@ -119,6 +119,7 @@ impl ReleaseSource {
         self.buffers.payload = Arc::get_mut(&mut self.payloads[place])
             .map(std::mem::take)
             .unwrap_or_default();
+
         Some(place)
     }
 }
