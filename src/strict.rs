@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -21,7 +21,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat, read
 use rustix::io::Errno;
 
 use crate::error::IoResultExt;
-use crate::units::printable;
+use crate::units::{printable, printable_path};
 use crate::{Error, Result};
 
 /// Largest number of symbolic links on a path, as in the kernel.
@@ -79,7 +79,7 @@ pub fn check_readers(file: &File, path: &Path, readers: Readers) -> Result<()> {
 
     Err(Error::usage(format!(
         "{} is a secret that others can read ({})",
-        shown(path),
+        printable_path(path),
         facts(&stat)
     ))
     .hint(format!("chmod 0600 {}", word(path))))
@@ -201,7 +201,7 @@ fn check(stat: &Stat, path: &Path) -> Result<()> {
     let what = if is_dir { "the directory " } else { "" };
     Err(Error::usage(format!(
         "{what}{} can be written to by {who} ({})",
-        shown(path),
+        printable_path(path),
         facts(stat)
     ))
     .hint(format!("chmod go-w {}", word(path))))
@@ -226,7 +226,7 @@ fn check_owner(stat: &Stat, path: &Path) -> Result<()> {
 
     Err(Error::usage(format!(
         "{} does not belong to {to} ({})",
-        shown(path),
+        printable_path(path),
         facts(stat)
     ))
     .hint(format!("chown -h {me} {}", word(path))))
@@ -265,13 +265,9 @@ fn facts(stat: &Stat) -> String {
     )
 }
 
-fn shown(path: &Path) -> String {
-    printable(path.as_os_str().as_bytes())
-}
-
 /// Path quoted as one word for a shell.
 fn word(path: &Path) -> String {
-    let text = shown(path);
+    let text = printable_path(path);
     let plain = |c: char| c.is_alphanumeric() || "/._-+@%,:=".contains(c);
     if text.chars().all(plain) {
         text

@@ -95,12 +95,7 @@ fn entry(path: &str, kind: EntryKind) -> Entry {
         path: p(path),
         kind,
         mode: Mode::from_bits(mode),
-        owner: Arc::new(Owner {
-            uid: 0,
-            gid: 0,
-            user: None,
-            group: None,
-        }),
+        owner: Arc::new(Owner::nameless(0, 0)),
         mtime: Mtime { secs: 7, nanos: 0 },
         xattrs: Vec::new(),
     }
@@ -167,12 +162,7 @@ fn localized(entry: &Entry) -> Entry {
         .map_or(Some(entry.owner.uid), |n| Names.uid(n).expect("answers"))
         .expect("known");
 
-    let owner = Owner {
-        uid,
-        gid: entry.owner.gid,
-        user: None,
-        group: None,
-    };
+    let owner = Owner::nameless(uid, entry.owner.gid);
 
     Entry {
         owner: Arc::new(owner),
@@ -317,12 +307,7 @@ fn changes_read_as_rsync_prints_them() {
         entry("link", EntryKind::Symlink(b"new".to_vec())),
         with(file("mode", "m"), &|e| e.mode = Mode::from_bits(0o600)),
         with(file("owner", "m"), &|e| {
-            e.owner = Arc::new(Owner {
-                uid: 5,
-                gid: 6,
-                user: None,
-                group: None,
-            })
+            e.owner = Arc::new(Owner::nameless(5, 6))
         }),
         dir("new"),
         entry("new-dev", EntryKind::CharDevice(1, 3)),

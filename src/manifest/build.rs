@@ -257,21 +257,8 @@ fn store<S: NodeSink>(node: &Node, sink: &mut S) -> Result<NodeRef, S::Error> {
 }
 
 fn finished(node: &Node) -> (NodeRef, Vec<u8>) {
-    let bytes = node.encode();
-    let block = BlockRef::of(&bytes);
-    let (nodes, blocks, entries, size) = node
-        .sums()
-        .expect("a tree on a disk has fewer than 2^64 bytes and blocks");
-    (
-        NodeRef {
-            block,
-            nodes,
-            blocks,
-            entries,
-            bytes: size,
-        },
-        bytes,
-    )
+    node.finish()
+        .expect("a tree on a disk has fewer than 2^64 bytes and blocks")
 }
 
 /// Estimates the bytes of an entry in its page, rounded up.

@@ -81,6 +81,18 @@ pub struct Owner {
     pub group: Option<Box<str>>,
 }
 
+impl Owner {
+    /// Creates an owner without names.
+    pub fn nameless(uid: u32, gid: u32) -> Self {
+        Self {
+            uid,
+            gid,
+            user: None,
+            group: None,
+        }
+    }
+}
+
 /// One extended attribute (POSIX ACLs are `system.posix_acl_access` and
 /// `system.posix_acl_default`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Encode, Decode)]

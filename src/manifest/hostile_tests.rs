@@ -1,16 +1,10 @@
 //! Manifests with a valid signature and hostile content. Each trick is refused when the manifest is
 //! read, before anything acts on it, and the refusal names the fault.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use super::build::Builder;
+use super::fixtures::{entry, manifest_of};
 use super::header::tests::a_header;
 use super::node::Node;
-use super::read::tests::entry;
-use super::read::{Manifest, NodeSource, ReadError};
 use super::*;
-use crate::block::{BlockHash, BlockRef};
 
 /// Decodes a page of one entry with altered bytes, which no builder of ours would produce.
 fn refusal(kind: EntryKind, legal: &str, evil: &str) -> String {
@@ -57,15 +51,6 @@ fn a_path_that_leads_out_of_the_tree_is_no_path() {
     assert!(why.contains(".."), "{why}");
 }
 
-#[derive(Default)]
-struct Memory(HashMap<BlockHash, Arc<[u8]>>);
-
-impl NodeSource for Memory {
-    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
-    }
-}
-
 #[test]
 fn nothing_lies_below_what_is_no_directory_and_nothing_is_there_twice() {
     let link = EntryKind::Symlink(b"/etc".to_vec());
@@ -79,15 +64,7 @@ fn nothing_lies_below_what_is_no_directory_and_nothing_is_there_twice() {
     ];
 
     for entries in cases {
-        let mut memory = Memory::default();
-        let mut sink =
-            |block: BlockRef, bytes: Vec<u8>| drop(memory.0.insert(block.hash, bytes.into()));
-        let mut builder = Builder::default();
-        for one in entries {
-            let Ok(()) = builder.push(one, &mut sink);
-        }
-        let Ok(root) = builder.finish(&mut sink);
-        let read: Result<Vec<_>, _> = Manifest::new(root, memory).entries().collect();
+        let read: Result<Vec<_>, _> = manifest_of(entries).entries().collect();
         let why = read.map(drop).expect_err("not legal").to_string();
         assert!(why.contains("/passwd"), "{why}");
     }

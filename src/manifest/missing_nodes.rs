@@ -74,41 +74,14 @@ impl Explorer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeSet, HashMap, HashSet};
-    use std::sync::Arc;
+    use std::collections::{BTreeSet, HashSet};
 
-    use super::super::NodeRef;
     use super::*;
-    use crate::block::BlockHash;
-
-    #[derive(Default)]
-    struct Memory(HashMap<BlockHash, Arc<[u8]>>);
-
-    impl Memory {
-        fn put(&mut self, node: &Node) -> NodeRef {
-            let bytes = node.encode();
-            let (block, (nodes, blocks, entries, size)) =
-                (BlockRef::of(&bytes), node.sums().expect("small"));
-            self.0.insert(block.hash, bytes.into());
-            NodeRef {
-                block,
-                nodes,
-                blocks,
-                entries,
-                bytes: size,
-            }
-        }
-    }
-
-    impl NodeSource for Memory {
-        fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-            self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
-        }
-    }
+    use crate::manifest::fixtures::MemoryNodes;
 
     #[test]
     fn a_few_nodes_that_name_each_other_many_times_do_not_fill_memory() {
-        let mut memory = Memory::default();
+        let mut memory = MemoryNodes::default();
         let page = Node::Page(Vec::new()).encode();
         let leaf = NodeRef {
             block: BlockRef::of(&page),
@@ -119,7 +92,7 @@ mod tests {
         };
 
         let root = [256, 256, 200].into_iter().fold(leaf, |below, times| {
-            memory.put(&Node::Index(vec![below; times]))
+            memory.add(&Node::Index(vec![below; times]))
         });
         assert!(root.nodes > 13_000_000);
         let mut explorer = Explorer::new(root);
@@ -136,7 +109,7 @@ mod tests {
     #[test]
     fn a_walk_that_was_cut_short_goes_on_where_it_was() {
         const LEAVES: u64 = 5 * 256 * 256;
-        let mut memory = Memory::default();
+        let mut memory = MemoryNodes::default();
         let leaf = |n: u64| NodeRef {
             block: BlockRef::of(&n.to_be_bytes()),
             nodes: 1,
@@ -149,7 +122,7 @@ mod tests {
         while level.len() > 1 {
             level = level
                 .chunks(256)
-                .map(|refs| memory.put(&Node::Index(refs.to_vec())))
+                .map(|refs| memory.add(&Node::Index(refs.to_vec())))
                 .collect();
         }
 

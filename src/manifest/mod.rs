@@ -21,7 +21,11 @@
 //! bytes are kept and never encoded again.
 
 pub mod build;
+mod dir_patterns;
 pub mod entry;
+mod exclude;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod header;
 #[cfg(test)]
 mod hostile_tests;
@@ -29,7 +33,7 @@ pub mod missing_nodes;
 pub mod node;
 pub mod pages;
 pub mod path;
-mod patterns;
+mod path_filter;
 pub mod read;
 pub mod rules;
 mod wildmatch;

@@ -1,16 +1,17 @@
 //! The bytes of manifest nodes: pages of entries, indexes of nodes, lists of blocks.
 //!
-//! A page stores each distinct owner once, and each path as the length shared with the previous
-//! path plus the rest. Everything is CBOR (RFC 8949) in arrays with numbered positions; a later
+//! Everything is CBOR (RFC 8949) in arrays with numbered positions; a later
 //! minor version may append positions.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+mod page;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use minicbor::{Decode, Encode};
 
-use super::entry::{EntryKind, MAX_OWNER_NAME, Mode, Mtime, Owner, Xattr};
-use super::{Entry, TreePath};
+use self::page::{Arc0, WireEntry};
+use super::Entry;
+use super::entry::{EntryKind, Owner};
 use crate::block::BlockRef;
 
 /// Largest size of one node in bytes.
@@ -96,6 +97,7 @@ impl From<minicbor::decode::Error> for NodeError {
     }
 }
 
+/// Encoding of a node.
 #[derive(Encode, Decode)]
 enum WireNode {
     #[n(0)]
@@ -106,56 +108,32 @@ enum WireNode {
     List(#[n(0)] Vec<BlockRef>),
 }
 
-/// An `Arc` encoded as its value.
-struct Arc0<T>(Arc<T>);
-
-impl<C, T: Encode<C>> Encode<C> for Arc0<T> {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut minicbor::Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        self.0.encode(e, ctx)
-    }
-}
-
-impl<'b, C, T: Decode<'b, C>> Decode<'b, C> for Arc0<T> {
-    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
-        T::decode(d, ctx).map(|t| Arc0(Arc::new(t)))
-    }
-}
-
-#[derive(Encode, Decode)]
-struct WireEntry {
-    /// Bytes of the path shared with the previous entry.
-    #[n(0)]
-    shared: u16,
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    rest: Vec<u8>,
-    #[n(2)]
-    kind: EntryKind,
-    #[n(3)]
-    mode: Mode,
-    #[n(4)]
-    owner: u16,
-    #[n(5)]
-    secs: i64,
-    #[n(6)]
-    nanos: u32,
-    #[n(7)]
-    xattrs: Option<Vec<Xattr>>,
-}
-
 impl Node {
     /// Returns the node's bytes.
     pub fn encode(&self) -> Vec<u8> {
         let wire = match self {
-            Node::Page(entries) => encode_page(entries),
+            Node::Page(entries) => {
+                let (owners, entries) = page::pack(entries);
+                WireNode::Page(owners, entries)
+            }
             Node::Index(refs) => WireNode::Index(refs.clone()),
             Node::List(blocks) => WireNode::List(blocks.clone()),
         };
         to_vec(&wire)
+    }
+
+    /// Returns the node's reference and bytes; `None` if its totals overflow.
+    pub fn finish(&self) -> Option<(NodeRef, Vec<u8>)> {
+        let bytes = self.encode();
+        let (nodes, blocks, entries, size) = self.sums()?;
+        let reference = NodeRef {
+            block: BlockRef::of(&bytes),
+            nodes,
+            blocks,
+            entries,
+            bytes: size,
+        };
+        Some((reference, bytes))
     }
 
     /// Decodes a node: checks every cap, and that entries are sorted and without duplicates.
@@ -176,7 +154,7 @@ impl Node {
                     owners.len()
                 )));
             }
-            WireNode::Page(owners, entries) => Node::Page(decode_page(owners, entries)?),
+            WireNode::Page(owners, entries) => Node::Page(page::unpack(owners, entries)?),
             WireNode::Index(refs) => Node::Index(refs),
             WireNode::List(blocks) => Node::List(blocks),
         };
@@ -260,86 +238,3 @@ impl Node {
 pub(crate) fn to_vec<T: Encode<()>>(value: &T) -> Vec<u8> {
     minicbor::to_vec(value).expect("writing to a Vec cannot fail")
 }
-
-fn encode_page(entries: &[Entry]) -> WireNode {
-    let mut owners: Vec<Arc0<Owner>> = Vec::new();
-    let mut known: HashMap<&Owner, u16> = HashMap::new();
-    let mut previous: &[u8] = &[];
-    let mut wire = Vec::with_capacity(entries.len());
-
-    for entry in entries {
-        let owner = *known.entry(&entry.owner).or_insert_with(|| {
-            owners.push(Arc0(Arc::clone(&entry.owner)));
-            (owners.len() - 1) as u16
-        });
-        let path = entry.path.as_bytes();
-        let shared = previous
-            .iter()
-            .zip(path)
-            .take_while(|(a, b)| a == b)
-            .count();
-        previous = path;
-        wire.push(WireEntry {
-            shared: shared as u16,
-            rest: path[shared..].to_vec(),
-            kind: entry.kind.clone(),
-            mode: entry.mode,
-            owner,
-            secs: entry.mtime.secs,
-            nanos: entry.mtime.nanos,
-            xattrs: (!entry.xattrs.is_empty()).then(|| entry.xattrs.clone()),
-        });
-    }
-
-    WireNode::Page(owners, wire)
-}
-
-fn decode_page(owners: Vec<Arc0<Owner>>, wire: Vec<WireEntry>) -> Result<Vec<Entry>, NodeError> {
-    let too_long = |name: &Option<Box<str>>| {
-        name.as_ref()
-            .is_some_and(|n| n.is_empty() || n.len() > MAX_OWNER_NAME)
-    };
-
-    if owners
-        .iter()
-        .any(|o| too_long(&o.0.user) || too_long(&o.0.group))
-    {
-        return Err(NodeError::Entry(
-            "an owner's name is empty or too long".into(),
-        ));
-    }
-
-    let mut entries: Vec<Entry> = Vec::with_capacity(wire.len().min(MAX_PAGE_ENTRIES));
-    for w in wire {
-        let previous = entries.last().map_or(&[][..], |e| e.path.as_bytes());
-        let shared = previous
-            .get(..usize::from(w.shared))
-            .ok_or_else(|| NodeError::Entry("a path shares too much".into()))?;
-        let path = TreePath::new([shared, &w.rest].concat())
-            .map_err(|e| NodeError::Entry(e.to_string()))?;
-        if entries.last().is_some_and(|e| e.path >= path) {
-            return Err(NodeError::Entry(format!("{path}: out of order or twice")));
-        }
-        let owner = owners
-            .get(usize::from(w.owner))
-            .ok_or_else(|| NodeError::Entry(format!("{path}: no such owner")))?;
-        let entry = Entry {
-            path,
-            kind: w.kind,
-            mode: w.mode,
-            owner: Arc::clone(&owner.0),
-            mtime: Mtime {
-                secs: w.secs,
-                nanos: w.nanos,
-            },
-            xattrs: w.xattrs.unwrap_or_default(),
-        };
-        entry.check().map_err(NodeError::Entry)?;
-        entries.push(entry);
-    }
-
-    Ok(entries)
-}
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -6,12 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 
+use super::TreePath;
 use super::entry::EntryKind;
 use super::node::{Node, NodeRef};
-use super::read::{Located, MAX_DEPTH, Manifest, NodeSource, PathOrder, ReadError};
-use super::{Entry, TreePath};
+use super::read::{Located, LocatedEntries, MAX_DEPTH, Manifest, NodeSource, PathOrder, ReadError};
 use crate::block::BlockHash;
-use crate::id::Ordinal;
 use crate::recent::Recent;
 
 /// Number of recently read pages kept for each manifest.
@@ -102,10 +101,7 @@ impl Pages {
                 .last()
                 .is_some_and(|before| before.bounds.end() >= bounds.start())
             {
-                return Err(ReadError::Illegal(format!(
-                    "{}: out of order or twice",
-                    bounds.start()
-                )));
+                return Err(ReadError::misplaced(bounds.start()));
             }
             keys.push(PageKey {
                 hash: self.rows[at].node.block.hash,
@@ -150,10 +146,7 @@ impl Pages {
         while let Some(dir) = parent {
             let found = self.find(manifest, &dir)?;
             if !found.is_some_and(|l| matches!(l.entry.kind, EntryKind::Directory)) {
-                let path = &start.entry.path;
-                return Err(ReadError::Illegal(format!(
-                    "{path}: the directory that it is in is not part of the release"
-                )));
+                return Err(ReadError::parentless(&start.entry.path));
             }
             parent = dir.parent();
             above.push(dir);
@@ -219,16 +212,7 @@ impl Pages {
             return Err(ReadError::Illegal("an index among pages".into()));
         };
 
-        let mut next = row.block;
-        let locate = |entry: Entry| {
-            let first = Ordinal(next);
-            if let EntryKind::File(content) = &entry.kind {
-                next += content.block_count();
-            }
-            Located { entry, first }
-        };
-
-        Ok(entries.into_iter().map(locate).collect())
+        Ok(LocatedEntries::new(entries, row.block).collect())
     }
 
     fn bounds<S: NodeSource>(

@@ -10,7 +10,8 @@ use super::{FORMAT, FORMAT_PACKED};
 use crate::block::frame::{Compressor, Expander, Level};
 use crate::units::Limit;
 
-pub use super::patterns::{Exclude, PathFilter, Pattern, lines};
+pub use super::exclude::{Exclude, Pattern, lines};
+pub use super::path_filter::PathFilter;
 
 /// Largest size of all exclude patterns of a release in bytes, with 8 for each beside its text.
 pub const MAX_EXCLUDE_BYTES: usize = 1 << 20;

@@ -1,5 +1,7 @@
 //! Untrusted text made safe for a terminal and a log.
 
+use std::path::Path;
+
 /// Formats bytes as one line of safe text. Terminal control characters and invalid UTF-8 are
 /// escaped (`\xNN`), and a backslash is doubled, so that no two names look the same.
 pub fn printable(bytes: &[u8]) -> String {
@@ -22,6 +24,11 @@ pub fn printable(bytes: &[u8]) -> String {
     }
 
     out
+}
+
+/// Formats a path as [`printable`] text.
+pub fn printable_path(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
 }
 
 /// Joins text that is already printable line by line into one line: for logs, where a line is a

@@ -1,47 +1,21 @@
 //! Under any changes of tree and release, a comparison with a memory equals one without.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::block::BlockHash;
 use crate::diff::OwnerResolver;
-use crate::manifest::build::Builder;
-use crate::manifest::read::ReadError;
+use crate::manifest::fixtures::{MemoryNodes, manifest_of};
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Entry, EntryKind, Mode, Mtime};
 use crate::units::Limit;
 
 type Files = BTreeMap<TreePath, Entry>;
 
-/// The nodes of a manifest.
-struct Nodes(HashMap<BlockHash, Arc<[u8]>>);
-
-impl NodeSource for Nodes {
-    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
-    }
-}
-
-fn manifest(files: &Files) -> Manifest<Nodes> {
-    let mut nodes = HashMap::new();
-    let mut sink = |block: BlockRef, bytes: Vec<u8>| {
-        nodes.insert(block.hash, bytes.into());
-    };
-
-    let mut builder = Builder::default();
-    for entry in files.values() {
-        let Ok(()) = builder.push(entry.clone(), &mut sink);
-    }
-
-    let Ok(root) = builder.finish(&mut sink);
-    Manifest::new(root, Nodes(nodes))
-}
-
 struct Tree {
     files: Files,
-    manifest: Manifest<Nodes>,
+    manifest: Manifest<MemoryNodes>,
     /// Number of entries read by parts.
     read: std::cell::Cell<usize>,
 }
@@ -50,7 +24,7 @@ impl Tree {
     fn of(files: &Files) -> Self {
         Self {
             files: files.clone(),
-            manifest: manifest(files),
+            manifest: manifest_of(files.values().cloned()),
             read: Default::default(),
         }
     }
@@ -113,12 +87,7 @@ fn put(files: &mut Files, at: &str, kind: EntryKind, uid: u32) {
         path: path(at),
         kind,
         mode: Mode::from_bits(0o755),
-        owner: Arc::new(Owner {
-            uid,
-            gid: 0,
-            user: None,
-            group: None,
-        }),
+        owner: Arc::new(Owner::nameless(uid, 0)),
         mtime: Mtime::default(),
         xattrs: Vec::new(),
     };
@@ -205,12 +174,7 @@ fn apply(files: &mut Files, op: &Op) {
         }
         Op::Owner(d, f) => {
             if let Some(entry) = files.get_mut(&path(&format!("{}/{f:03}", dir(d)))) {
-                entry.owner = Arc::new(Owner {
-                    uid: 9,
-                    gid: 0,
-                    user: None,
-                    group: None,
-                });
+                entry.owner = Arc::new(Owner::nameless(9, 0));
             }
         }
         Op::Remove(d, f) => remove_below(files, &path(&format!("{}/{f:03}", dir(d)))),
@@ -314,7 +278,7 @@ proptest! {
             ours.iter().for_each(|op| apply(&mut have, op));
             theirs.iter().for_each(|op| apply(&mut want, op));
             let tree = Tree::of(&have);
-            let release = manifest(&want);
+            let release = manifest_of(want.values().cloned());
             let plain = crate::diff::diff(&tree, &release, &rules(), &[], &host);
             let again = memory.diff(&tree, &release, &rules(), &[], &host);
             prop_assert_eq!(said(again), said(plain));
@@ -341,7 +305,13 @@ fn only_the_pages_that_changed_are_read() {
     let mut compare = |have: &Files, want: &Files| {
         let tree = Tree::of(have);
         let plan = memory
-            .diff(&tree, &manifest(want), &rules(), &[], &host)
+            .diff(
+                &tree,
+                &manifest_of(want.values().cloned()),
+                &rules(),
+                &[],
+                &host,
+            )
             .unwrap();
         (plan.changes.len(), tree.read.get())
     };

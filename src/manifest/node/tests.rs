@@ -1,8 +1,11 @@
 //! Nodes come back as they were; other bytes are refused without a panic.
 
-use super::*;
-use crate::manifest::Content;
+use std::sync::Arc;
+
 use proptest::prelude::*;
+
+use super::*;
+use crate::manifest::{Content, Mode, Mtime, TreePath, Xattr};
 
 pub(crate) fn an_entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![
@@ -98,14 +101,7 @@ fn counts_and_modes_are_checked() {
         xattrs: None,
     };
 
-    let owner = || {
-        Arc0(Arc::new(Owner {
-            uid: 0,
-            gid: 0,
-            user: None,
-            group: None,
-        }))
-    };
+    let owner = || Arc0(Arc::new(Owner::nameless(0, 0)));
 
     let mode = Mode::from_bits(0o755);
     let many = (0..=MAX_PAGE_ENTRIES).map(|_| entry(mode)).collect();
@@ -130,12 +126,7 @@ fn duplicates_and_disorder_are_refused() {
         path: TreePath::new(path.as_bytes()).expect("legal"),
         kind: EntryKind::Directory,
         mode: Mode::from_bits(0o755),
-        owner: Arc::new(Owner {
-            uid: 0,
-            gid: 0,
-            user: None,
-            group: None,
-        }),
+        owner: Arc::new(Owner::nameless(0, 0)),
         mtime: Mtime::default(),
         xattrs: Vec::new(),
     };

@@ -1,50 +1,13 @@
 //! A table of pages finds paths and parts, and the pages that differ.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::block::BlockRef;
-use crate::manifest::build::Builder;
-use crate::manifest::{Content, Mode, Mtime, Owner};
-
-type Memory = HashMap<BlockHash, Arc<[u8]>>;
-
-impl NodeSource for Memory {
-    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        self.get(hash).cloned().ok_or(ReadError::Missing(*hash))
-    }
-}
+use crate::manifest::fixtures::{self, MemoryNodes, manifest_of};
+use crate::manifest::{Content, Entry};
 
 fn entry(path: &str, text: Option<&str>) -> Entry {
     let file = |text: &str| EntryKind::File(Content::Blocks(vec![BlockRef::of(text.as_bytes())]));
-    Entry {
-        path: TreePath::new(path.as_bytes()).unwrap(),
-        kind: text.map_or(EntryKind::Directory, file),
-        mode: Mode::from_bits(0o755),
-        owner: Arc::new(Owner {
-            uid: 0,
-            gid: 0,
-            user: None,
-            group: None,
-        }),
-        mtime: Mtime::default(),
-        xattrs: Vec::new(),
-    }
-}
-
-fn build(entries: Vec<Entry>) -> Manifest<Memory> {
-    let mut memory = Memory::new();
-    let mut sink = |block: BlockRef, bytes: Vec<u8>| {
-        memory.insert(block.hash, bytes.into());
-    };
-
-    let mut builder = Builder::default();
-    for entry in entries {
-        let Ok(()) = builder.push(entry, &mut sink);
-    }
-
-    let Ok(root) = builder.finish(&mut sink);
-    Manifest::new(root, memory)
+    fixtures::entry(path, text.map_or(EntryKind::Directory, file))
 }
 
 fn many(changed: Option<usize>) -> Vec<Entry> {
@@ -67,7 +30,7 @@ fn many(changed: Option<usize>) -> Vec<Entry> {
 #[test]
 fn every_entry_is_found_and_no_other() {
     let entries = many(None);
-    let manifest = build(entries.clone());
+    let manifest = manifest_of(entries.clone());
     let pages = Pages::of(&manifest).unwrap();
     let all: Vec<Located> = manifest.entries().map(Result::unwrap).collect();
 
@@ -88,7 +51,7 @@ fn every_entry_is_found_and_no_other() {
     let bounds = all[3333].entry.path.clone()..=all[9999].entry.path.clone();
     assert_eq!(pages.within(&manifest, &bounds).unwrap(), all[3333..=9999]);
     assert!(
-        Pages::of(&build(Vec::new()))
+        Pages::of(&manifest_of(Vec::new()))
             .unwrap()
             .keys(&manifest)
             .unwrap()
@@ -98,9 +61,9 @@ fn every_entry_is_found_and_no_other() {
 
 #[test]
 fn what_differs_lies_within_few_pages() {
-    let old = build(many(None));
-    let new = build(many(Some(7777)));
-    let keys = |m: &Manifest<Memory>| Pages::of(m).unwrap().keys(m).unwrap();
+    let old = manifest_of(many(None));
+    let new = manifest_of(many(Some(7777)));
+    let keys = |m: &Manifest<MemoryNodes>| Pages::of(m).unwrap().keys(m).unwrap();
     let ranges = differing(&keys(&old), &keys(&new));
     assert_eq!(ranges.len(), 1);
     let within = Pages::of(&new).unwrap().within(&new, &ranges[0]).unwrap();
@@ -119,7 +82,7 @@ fn what_differs_lies_within_few_pages() {
 fn a_part_without_its_directory_is_refused() {
     let mut entries = many(None);
     entries.retain(|e| e.path.as_bytes() != b"07");
-    let manifest = build(entries);
+    let manifest = manifest_of(entries);
     let pages = Pages::of(&manifest).unwrap();
     let path = |p: &str| TreePath::new(p.as_bytes()).unwrap();
     assert!(

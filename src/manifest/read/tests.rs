@@ -1,50 +1,9 @@
 //! Entries, ordinals and blocks agree across pages, and illegal manifests are refused.
 
-use std::collections::HashMap;
-
 use super::*;
+use crate::manifest::Entry;
 use crate::manifest::build::{Builder, ContentBuilder};
-use crate::manifest::{Mode, Mtime, Owner};
-
-#[derive(Default)]
-struct Memory(HashMap<BlockHash, Arc<[u8]>>);
-
-impl NodeSource for Memory {
-    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
-        self.0.get(hash).cloned().ok_or(ReadError::Missing(*hash))
-    }
-}
-
-pub(crate) fn entry(path: &str, kind: EntryKind) -> Entry {
-    Entry {
-        path: TreePath::new(path.as_bytes()).expect("legal"),
-        kind,
-        mode: Mode::from_bits(0o644),
-        owner: Arc::new(Owner {
-            uid: 0,
-            gid: 0,
-            user: None,
-            group: None,
-        }),
-        mtime: Mtime::default(),
-        xattrs: Vec::new(),
-    }
-}
-
-fn build(entries: Vec<Entry>) -> Manifest<Memory> {
-    let mut memory = Memory::default();
-    let mut sink = |block: BlockRef, bytes: Vec<u8>| {
-        memory.0.insert(block.hash, bytes.into());
-    };
-
-    let mut builder = Builder::default();
-    for e in entries {
-        let Ok(()) = builder.push(e, &mut sink);
-    }
-
-    let Ok(root) = builder.finish(&mut sink);
-    Manifest::new(root, memory)
-}
+use crate::manifest::fixtures::{MemoryNodes, entry, manifest_of};
 
 fn files(count: u32, changed: Option<u32>) -> Vec<Entry> {
     let mut all = vec![entry("d", EntryKind::Directory)];
@@ -62,7 +21,7 @@ fn files(count: u32, changed: Option<u32>) -> Vec<Entry> {
 #[test]
 fn entries_and_ordinals_agree_over_many_pages() {
     let entries = files(20_000, None);
-    let manifest = build(entries.clone());
+    let manifest = manifest_of(entries.clone());
     assert!(manifest.root().nodes > 10);
     let read: Vec<Located> = manifest.entries().collect::<Result<_, _>>().expect("legal");
     assert_eq!(
@@ -91,8 +50,8 @@ fn entries_and_ordinals_agree_over_many_pages() {
 
 #[test]
 fn one_changed_file_changes_one_page_and_its_indexes() {
-    let old = build(files(50_000, None));
-    let new = build(files(50_000, Some(31_415)));
+    let old = manifest_of(files(50_000, None));
+    let new = manifest_of(files(50_000, Some(31_415)));
     let fresh = new
         .source
         .0
@@ -104,24 +63,20 @@ fn one_changed_file_changes_one_page_and_its_indexes() {
 
 #[test]
 fn a_large_file_lists_its_blocks_in_nodes_of_their_own() {
-    let mut memory = Memory::default();
-    let mut sink = |block: BlockRef, bytes: Vec<u8>| {
-        memory.0.insert(block.hash, bytes.into());
-    };
-
+    let mut memory = MemoryNodes::default();
     let blocks: Vec<BlockRef> = (0..30_000u32)
         .map(|i| BlockRef::of(&i.to_be_bytes()))
         .collect();
     let mut content = ContentBuilder::default();
     for &b in &blocks {
-        let Ok(()) = content.push(b, &mut sink);
+        let Ok(()) = content.push(b, &mut memory);
     }
 
-    let Ok(content) = content.finish(&mut sink);
+    let Ok(content) = content.finish(&mut memory);
     assert!(content.list_count() > 3);
     let mut builder = Builder::default();
-    let Ok(()) = builder.push(entry("big", EntryKind::File(content.clone())), &mut sink);
-    let Ok(root) = builder.finish(&mut sink);
+    let Ok(()) = builder.push(entry("big", EntryKind::File(content.clone())), &mut memory);
+    let Ok(root) = builder.finish(&mut memory);
     let manifest = Manifest::new(root, memory);
     assert_eq!(manifest.blocks(&content).expect("there"), blocks);
 
@@ -137,7 +92,7 @@ fn a_large_file_lists_its_blocks_in_nodes_of_their_own() {
 
 #[test]
 fn an_empty_manifest_has_one_empty_page() {
-    let manifest = build(Vec::new());
+    let manifest = manifest_of(Vec::new());
     assert_eq!(manifest.entries().count(), 0);
     assert_eq!(manifest.root().nodes, 1);
 }
@@ -145,7 +100,7 @@ fn an_empty_manifest_has_one_empty_page() {
 #[test]
 fn a_file_below_a_file_or_without_its_directory_is_refused() {
     for paths in [vec![("a", false), ("a/b", false)], vec![("x/y", false)]] {
-        let entries = paths
+        let entries: Vec<Entry> = paths
             .iter()
             .map(|&(p, dir)| {
                 entry(
@@ -159,7 +114,7 @@ fn a_file_below_a_file_or_without_its_directory_is_refused() {
             })
             .collect();
 
-        let manifest = build(entries);
+        let manifest = manifest_of(entries);
         let read: Result<Vec<_>, _> = manifest.entries().collect();
         assert!(matches!(read, Err(ReadError::Illegal(_))), "{paths:?}");
     }

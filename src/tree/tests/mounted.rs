@@ -179,7 +179,7 @@ fn no_release_names_the_directory_of_the_state() {
                 _ => crate::manifest::EntryKind::Fifo,
             };
             builder
-                .push(crate::manifest::read::tests::entry(path, kind), &mut sink)
+                .push(crate::manifest::fixtures::entry(path, kind), &mut sink)
                 .expect("kept");
         }
         let root = builder.finish(&mut sink).expect("kept");

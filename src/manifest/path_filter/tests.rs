@@ -1,6 +1,7 @@
 //! Patterns match as git's do, and keep their encoding.
 
 use super::*;
+use crate::manifest::exclude::lines;
 use crate::manifest::node::to_vec;
 
 fn path(text: &str) -> TreePath {
