@@ -5,20 +5,26 @@
 //! each chunk once; so does access to single elements, or a search for them, in approximately that
 //! order. Independent of the elements.
 
+mod chunk;
+mod iter;
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Ordering;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minicbor::{Decode, Decoder, Encode};
 
-use crate::block::frame::{Compressor, Expander, Level};
+use self::chunk::Chunk;
+pub use self::iter::Iter;
+use crate::block::frame::{Compressor, Expander};
 use crate::recent::Recent;
 
 /// Elements packed together.
 pub const CHUNK_LEN: usize = 256;
 /// Chunks kept unpacked for the next access.
 const UNPACKED_CHUNKS: usize = 4;
-const FAST: Level = Level::new(1).expect("there is a level 1");
 
 /// Types that can be packed.
 pub trait Pack: Encode<()> + for<'b> Decode<'b, ()> {}
@@ -32,16 +38,6 @@ pub struct Packed<T> {
     rest: Vec<T>,
     kept: Mutex<UnpackedCache<T>>,
     compressor: Compressor,
-}
-
-/// [`CHUNK_LEN`] elements.
-#[derive(Clone)]
-struct Chunk<T> {
-    /// The first element, used to search for the chunk.
-    first: T,
-    bytes: Box<[u8]>,
-    /// Bytes before compression; 0 if not compressed.
-    plain: usize,
 }
 
 /// Chunks unpacked last.
@@ -184,13 +180,7 @@ impl<T: Pack> Packed<T> {
 
     /// All elements, in order, from either end.
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter {
-            list: self,
-            front: Vec::new().into_iter(),
-            back: Vec::new().into_iter(),
-            next: 0..self.chunks.len() + 1,
-            expander: Expander::default(),
-        }
+        Iter::of(self)
     }
 
     fn replace(&mut self, number: usize, elements: &mut Vec<T>) {
@@ -225,121 +215,6 @@ impl<T: Pack> Packed<T> {
 
         kept.chunks.add((number, Arc::clone(&chunk)));
         chunk
-    }
-}
-
-impl<T: Pack> Chunk<T> {
-    /// Packs at least one element; leaves the list empty.
-    fn pack(elements: &mut Vec<T>, compressor: &mut Compressor) -> Self {
-        let mut bytes = Vec::new();
-        for element in elements.iter() {
-            minicbor::encode(element, &mut bytes).expect("writing to a Vec cannot fail");
-        }
-
-        let first = elements.swap_remove(0);
-        elements.clear();
-        let frame = compressor.begin(FAST, Some(bytes.len())).and_then(|()| {
-            compressor.add(&bytes)?;
-            compressor.end()
-        });
-
-        match frame {
-            Some(frame) if frame.len() < bytes.len() => Self {
-                first,
-                bytes: frame.into(),
-                plain: bytes.len(),
-            },
-            _ => Self {
-                first,
-                bytes: bytes.into(),
-                plain: 0,
-            },
-        }
-    }
-
-    fn unpack(&self, expander: &mut Expander) -> Vec<T> {
-        let bytes = match self.plain {
-            0 => &self.bytes,
-            plain => expander
-                .expand(&self.bytes, plain)
-                .expect("what was packed here is unpacked, if there is memory"),
-        };
-
-        let mut decoder = Decoder::new(bytes);
-        let mut elements = Vec::with_capacity(CHUNK_LEN);
-        while decoder.position() < bytes.len() {
-            elements.push(decoder.decode().expect("what was encoded here is decoded"));
-        }
-
-        elements
-    }
-}
-
-/// Iterator over the elements of a list.
-pub struct Iter<'a, T> {
-    list: &'a Packed<T>,
-    front: std::vec::IntoIter<T>,
-    back: std::vec::IntoIter<T>,
-    /// Chunks not yet reached from either end; the unpacked rest counts as the last one.
-    next: std::ops::Range<usize>,
-    expander: Expander,
-}
-
-impl<T: Pack + Clone> Iter<'_, T> {
-    fn unpack(&mut self, number: usize) -> std::vec::IntoIter<T> {
-        match self.list.chunks.get(number) {
-            Some(chunk) => chunk.unpack(&mut self.expander),
-            None => self.list.rest.clone(),
-        }
-        .into_iter()
-    }
-}
-
-impl<T: Pack + Clone> Iterator for Iter<'_, T> {
-    type Item = T;
-
-    fn next(&mut self) -> Option<T> {
-        loop {
-            if let Some(element) = self.front.next() {
-                return Some(element);
-            }
-            match self.next.next() {
-                Some(number) => self.front = self.unpack(number),
-                None => return self.back.next(),
-            }
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let whole: usize = self
-            .next
-            .clone()
-            .map(|n| {
-                if n < self.list.chunks.len() {
-                    CHUNK_LEN
-                } else {
-                    self.list.rest.len()
-                }
-            })
-            .sum();
-        let left = self.front.len() + whole + self.back.len();
-        (left, Some(left))
-    }
-}
-
-impl<T: Pack + Clone> ExactSizeIterator for Iter<'_, T> {}
-
-impl<T: Pack + Clone> DoubleEndedIterator for Iter<'_, T> {
-    fn next_back(&mut self) -> Option<T> {
-        loop {
-            if let Some(element) = self.back.next_back() {
-                return Some(element);
-            }
-            match self.next.next_back() {
-                Some(number) => self.back = self.unpack(number),
-                None => return self.front.next_back(),
-            }
-        }
     }
 }
 
@@ -405,6 +280,3 @@ impl<'b, C, T: Pack> Decode<'b, C> for Packed<T> {
         d.array_iter::<T>()?.collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use super::*;
 use crate::hook::{Health, Phase, seconds};
-use crate::spec::document::shown;
-use crate::units::{printable, shown_duration};
+use crate::units::{printable, printable_path, shown_duration};
 
 impl HostConfig {
     /// Explains the configuration, defaults included, with one line a subject.
@@ -16,7 +15,7 @@ impl HostConfig {
             let _ = writeln!(out, "{subject:<10} {text}");
         };
 
-        line("config", shown(&self.path));
+        line("config", printable_path(&self.path));
         line(
             "host",
             self.name
@@ -28,7 +27,7 @@ impl HostConfig {
             "keys",
             format!(
                 "{}: who may deploy, audit and roll back",
-                shown(&self.authorized_keys)
+                printable_path(&self.authorized_keys)
             ),
         );
 
@@ -36,11 +35,11 @@ impl HostConfig {
             "state",
             self.state_dir.as_deref().map_or(
                 ".makuo/TREE beside each tree, inside one that is a mount point".to_string(),
-                shown,
+                printable_path,
             ),
         );
 
-        line("socket", shown(&self.socket));
+        line("socket", printable_path(&self.socket));
         if let Some(group) = &self.socket_group {
             line(
                 "",
@@ -51,10 +50,10 @@ impl HostConfig {
             );
         }
 
-        let key = self
-            .sender_key
-            .as_deref()
-            .map_or_else(|| format!("{DEFAULT_SENDER_KEY}, if it exists"), shown);
+        let key = self.sender_key.as_deref().map_or_else(
+            || format!("{DEFAULT_SENDER_KEY}, if it exists"),
+            printable_path,
+        );
         line(
             "sender",
             format!("signs releases from this host with {key}"),
@@ -85,7 +84,7 @@ impl ConsoleConfig {
             ConsoleListen::At(at) => vec![at.to_string()],
         };
 
-        places.extend(self.socket.as_deref().map(shown));
+        places.extend(self.socket.as_deref().map(printable_path));
         let rules = match (&self.password, self.listen) {
             (Some(_), _) => "; asks for a password",
             (None, ConsoleListen::At(_)) => {
@@ -121,7 +120,11 @@ impl NetworkConfig {
             "beyond routers that forward multicast"
         };
 
-        let keys: Vec<String> = self.group_keys.iter().map(|path| shown(path)).collect();
+        let keys: Vec<String> = self
+            .group_keys
+            .iter()
+            .map(|path| printable_path(path))
+            .collect();
         let sealed = match keys.as_slice() {
             [] if self.plain => "; plain: datagrams are not sealed".to_string(),
             [] => format!("; datagrams are sealed with {GROUP_KEY} beside this file"),
@@ -156,7 +159,7 @@ impl NetworkConfig {
 
 impl TreeConfig {
     fn explain(&self) -> String {
-        let mut text = format!("{} in {}", self.name, shown(&self.path));
+        let mut text = format!("{} in {}", self.name, printable_path(&self.path));
         match self.max_delete {
             Some(Limit::Count(0)) => text.push_str("; deletes nothing"),
             Some(Limit::Count(n)) => text.push_str(&format!("; deletes at most {n} paths")),

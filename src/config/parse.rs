@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::Component;
 
 use super::*;
-use crate::spec::document::{Document, Field, Section, shown};
-use crate::units::{parse_duration, printable};
+use crate::spec::document::{Document, Field, Section};
+use crate::units::{parse_duration, printable, printable_path};
 
 /// Every key of a configuration.
 pub const CONFIG_KEYS: &[&str] = &[
@@ -125,7 +125,7 @@ impl HostConfig {
         {
             let what = format!(
                 "state_dir: {} is inside the tree {}, which would serve it",
-                shown(dir),
+                printable_path(dir),
                 tree.name
             );
             return Err(document.wrong(span.clone(), &what));
@@ -327,8 +327,8 @@ fn trees(document: &Document, top: &mut Section) -> Result<PlacedTrees> {
 /// Reason why two trees cannot be on one host.
 fn clash(old: &TreeConfig, new: &TreeConfig) -> Option<String> {
     let name = &new.name;
-    let path = shown(&new.path);
-    let old_path = shown(&old.path);
+    let path = printable_path(&new.path);
+    let old_path = printable_path(&old.path);
 
     if old.name == *name {
         Some(format!("there are two trees {name}"))

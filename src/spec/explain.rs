@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use super::document::shown;
 use super::*;
-use crate::units::{Floor, printable, shown_duration};
+use crate::units::{Floor, printable, printable_path, shown_duration};
 
 impl Spec {
     /// Explains the spec, defaults included, with one line a subject.
@@ -15,9 +14,9 @@ impl Spec {
             let _ = writeln!(out, "{subject:<10} {text}");
         };
 
-        line("spec", shown(&self.path));
+        line("spec", printable_path(&self.path));
         line("tree", self.tree.to_string());
-        line("source", shown(&self.source));
+        line("source", printable_path(&self.source));
         line("excludes", self.excludes());
         line("deletes", self.deletes());
         line("owner", self.owners());
@@ -28,7 +27,7 @@ impl Spec {
         line("commit", self.commit_steps());
         line("transfer", self.transfer_settings());
         if let Some(key) = &self.key {
-            line("key", shown(key));
+            line("key", printable_path(key));
         }
 
         if let Some(after) = self.expires {

@@ -7,19 +7,20 @@
 pub(crate) mod document;
 mod explain;
 mod parse;
+mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use parse::SPEC_KEYS;
-pub(crate) use parse::patterns;
+pub(crate) use values::patterns;
 
 use crate::block::frame::Level;
 use crate::id::{HostName, TreeName};
 use crate::manifest::Rules;
 use crate::manifest::entry::Mode;
 use crate::manifest::rules::{Exclude, Layout, UnknownOwner};
-use crate::units::{Floor, Limit, Quorum, Rate};
+use crate::units::{Floor, Limit, Quorum, Rate, printable_path};
 use crate::{Error, Result};
 
 /// Default name of the tree.
@@ -201,8 +202,8 @@ impl Spec {
 
     /// Rejects a source that is missing, not a directory, or unreadable.
     pub fn check_source(&self) -> Result<()> {
-        let name = document::shown(&self.source);
-        let from = document::shown(&self.path);
+        let name = printable_path(&self.source);
+        let from = printable_path(&self.path);
         let hint = format!(
             "{from} names it as `source`; a relative path is taken from the spec's own directory"
         );

@@ -1,15 +1,11 @@
 //! Parses the keys of the file into a [`Spec`].
 
-use std::path::{Path, PathBuf};
-
-use super::document::{Document, Field, Section};
+use super::document::{Document, Section};
+use super::values::{
+    flag, one_of, patterns, read_batches, read_compress, read_duration, read_expect, read_globs,
+    read_mode, read_owner, read_path,
+};
 use super::*;
-use crate::manifest::header::{MAX_PATTERN_BYTES, MAX_PATTERNS};
-use crate::manifest::rules::{Exclude, MAX_EXCLUDE_BYTES, check_excludes};
-use crate::units::parse_duration;
-
-/// Largest number of batches in a commit.
-const MAX_BATCHES: usize = 64;
 
 /// Every key of a spec.
 pub const SPEC_KEYS: &[&str] = &[
@@ -48,11 +44,6 @@ pub const SPEC_KEYS: &[&str] = &[
     "transfer.floor",
     "transfer.compress",
 ];
-
-/// Longest user or group name in characters.
-const MAX_OWNER: usize = 256;
-/// Largest number of expected hosts.
-const MAX_EXPECTED_HOSTS: i64 = 1_000_000;
 
 impl Spec {
     pub(crate) fn from_document(document: &Document) -> Result<Self> {
@@ -94,7 +85,7 @@ impl Spec {
         if source.is_none() {
             return Err(Error::usage(format!(
                 "{}: the key `source` is missing",
-                document::shown(&document.path)
+                printable_path(&document.path)
             ))
             .hint("name the directory to release: source = \"site\""));
         }
@@ -140,32 +131,6 @@ fn owner(mut section: Section) -> Result<Ownership> {
     section.finish().map(|()| owner)
 }
 
-fn read_owner(field: &Field) -> Result<OwnerPolicy> {
-    if field.is_number() {
-        return field
-            .number(0..=i64::from(u32::MAX - 1), "an id")
-            .map(|n| OwnerPolicy::Fixed(n.to_string()));
-    }
-
-    match field.text()? {
-        "preserve" => Ok(OwnerPolicy::Preserve),
-        "ignore" => Ok(OwnerPolicy::Ignore),
-        name => {
-            let odd = |c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | '/' | ',');
-            if name.is_empty()
-                || name.len() > MAX_OWNER
-                || name.starts_with('-')
-                || name.contains(odd)
-            {
-                return Err(
-                    field.wrong("write \"preserve\", \"ignore\", or the name of a user or group")
-                );
-            }
-            Ok(OwnerPolicy::Fixed(name.to_string()))
-        }
-    }
-}
-
 fn modes(mut section: Section) -> Result<Modes> {
     let modes = Modes {
         files: section
@@ -177,33 +142,6 @@ fn modes(mut section: Section) -> Result<Modes> {
     };
 
     section.finish().map(|()| modes)
-}
-
-fn read_mode(field: &Field, example: &str) -> Result<ModePolicy> {
-    let wrong = || {
-        field.wrong(format!(
-            "write \"preserve\", or the bits in octal and in quotes: \"{example}\""
-        ))
-    };
-
-    // A bare 0644 is not TOML and a bare 644 would be decimal: only text is unambiguous.
-    let text = if field.is_text() {
-        field.text()?
-    } else {
-        return Err(wrong());
-    };
-
-    if text == "preserve" {
-        return Ok(ModePolicy::Preserve);
-    }
-
-    let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
-    let bits = octal
-        .then(|| u32::from_str_radix(text, 8).ok())
-        .flatten()
-        .ok_or_else(wrong)?;
-
-    Ok(ModePolicy::Fixed(Mode::from_bits(bits)))
 }
 
 fn meta(mut section: Section) -> Result<Meta> {
@@ -218,69 +156,15 @@ fn meta(mut section: Section) -> Result<Meta> {
 fn targets(mut section: Section) -> Result<Targets> {
     let hosts = match section.take("hosts") {
         None => Vec::new(),
-        Some(f) => globs(f)?,
+        Some(f) => read_globs(f)?,
     };
 
     let targets = Targets {
         hosts,
-        expect: section.take("expect").map(expect).transpose()?,
+        expect: section.take("expect").map(read_expect).transpose()?,
     };
 
     section.finish().map(|()| targets)
-}
-
-fn globs(field: Field) -> Result<Vec<String>> {
-    if field.is_text() {
-        return read_glob(&field).map(|g| vec![g]);
-    }
-
-    let nobody = field
-        .wrong("an empty list names no host; leave the key out for every host that has the tree");
-    let too_many = field.wrong(format!("more than {MAX_PATTERNS} patterns"));
-    let items = field.list("a list of host names or globs such as [\"web*\"]")?;
-
-    match items.len() {
-        0 => Err(nobody),
-        n if n > MAX_PATTERNS => Err(too_many),
-        _ => items.iter().map(read_glob).collect(),
-    }
-}
-
-fn read_glob(field: &Field) -> Result<String> {
-    let glob = field.text()?;
-    if glob.is_empty() || glob.len() > MAX_PATTERN_BYTES {
-        return Err(field.wrong(format!(
-            "a host pattern has 1 to {MAX_PATTERN_BYTES} bytes, as in \"web*\""
-        )));
-    }
-
-    globset::Glob::new(glob)
-        .map_err(|e| field.wrong(format!("{glob:?} is not a glob: {}", e.kind())))?;
-    Ok(glob.to_string())
-}
-
-fn expect(field: Field) -> Result<Expect> {
-    const WHAT: &str = "a number of hosts (3) or a list of their names ([\"web1\", \"web2\"])";
-    if field.is_number() {
-        let n = field.number(1..=MAX_EXPECTED_HOSTS, WHAT)?;
-        return Ok(Expect::Count(u32::try_from(n).unwrap_or(u32::MAX)));
-    }
-
-    let nobody = field.wrong("an empty list expects nobody; leave the key out");
-    let mut names = Vec::new();
-    for item in field.list(WHAT)? {
-        let name: HostName = item.parse()?;
-        if names.contains(&name) {
-            return Err(item.wrong(format!("{name} is there twice")));
-        }
-        names.push(name);
-    }
-
-    if names.is_empty() {
-        Err(nobody)
-    } else {
-        Ok(Expect::Names(names))
-    }
 }
 
 fn commit(mut section: Section) -> Result<Commit> {
@@ -294,7 +178,7 @@ fn commit(mut section: Section) -> Result<Commit> {
         },
         batches: match section.take("batches") {
             None => Vec::new(),
-            Some(f) => batches(f)?,
+            Some(f) => read_batches(f)?,
         },
         on_failure: match section.take("on_failure") {
             None => OnFailure::Stop,
@@ -306,15 +190,6 @@ fn commit(mut section: Section) -> Result<Commit> {
     };
 
     section.finish().map(|()| commit)
-}
-
-fn batches(field: Field) -> Result<Vec<Quorum>> {
-    let many = field.wrong(format!("more than {MAX_BATCHES} batches"));
-    let sizes = field.list("a list such as [1, \"50%\"]")?;
-    if sizes.len() > MAX_BATCHES {
-        return Err(many);
-    }
-    sizes.iter().map(Field::parse_number_or_text).collect()
 }
 
 fn transfer(mut section: Section) -> Result<Transfer> {
@@ -330,103 +205,9 @@ fn transfer(mut section: Section) -> Result<Transfer> {
             .unwrap_or_default(),
         compress: match section.take("compress") {
             None => Compress::Auto,
-            Some(f) => compress(&f)?,
+            Some(f) => read_compress(&f)?,
         },
     };
 
     section.finish().map(|()| transfer)
-}
-
-fn compress(field: &Field) -> Result<Compress> {
-    const WHAT: &str = "\"auto\", \"off\", or a level from 1 to 19";
-    let level = |number: i64| {
-        u8::try_from(number)
-            .ok()
-            .and_then(Level::new)
-            .map(Compress::Level)
-    };
-
-    if field.is_number() {
-        return level(field.number(1..=19, WHAT)?)
-            .ok_or_else(|| field.wrong(format!("write {WHAT}")));
-    }
-
-    match field.text()? {
-        "auto" => Ok(Compress::Auto),
-        "off" => Ok(Compress::Off),
-        other => Err(field.wrong(format!(
-            "{:?} is not {WHAT}",
-            crate::units::printable(other.as_bytes())
-        ))),
-    }
-}
-
-fn flag(section: &mut Section, key: &str, default: bool) -> Result<bool> {
-    section.take(key).map_or(Ok(default), |f| f.bool())
-}
-
-/// Value of one of `words`.
-fn one_of<T: Copy>(field: &Field, words: &[(&str, T)]) -> Result<T> {
-    let text = field.text()?;
-    words
-        .iter()
-        .find(|(word, _)| *word == text)
-        .map(|(_, value)| *value)
-        .ok_or_else(|| {
-            let choice: Vec<String> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-            field.wrong(format!(
-                "{:?} is not {}",
-                crate::units::printable(text.as_bytes()),
-                choice.join(" or ")
-            ))
-        })
-}
-
-fn read_duration(field: &Field) -> Result<Duration> {
-    let duration = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
-    if duration < Duration::from_secs(1) {
-        return Err(field.wrong(
-            "a release that expires at once reaches nobody; write a duration such as \"30d\"",
-        ));
-    }
-    Ok(duration)
-}
-
-/// Path; relative ones start at the directory of the file, `~/` at the home directory.
-fn read_path(field: &Field, file: &Path) -> Result<PathBuf> {
-    let text = field.text()?;
-    if text.is_empty() || text.contains('\0') {
-        return Err(field.wrong("write a path, as in \"site\" or \"../site\""));
-    }
-
-    if let (Some(rest), Some(home)) = (text.strip_prefix("~/"), std::env::var_os("HOME")) {
-        return Ok(Path::new(&home).join(rest));
-    }
-
-    Ok(file.parent().unwrap_or(Path::new("")).join(text))
-}
-
-/// Lines in .gitignore syntax.
-pub(crate) fn patterns(field: Field) -> Result<Vec<String>> {
-    let too_many = field.wrong(format!("more than {MAX_EXCLUDE_BYTES} bytes of patterns"));
-    let items = field.list("a list of patterns such as [\"*.tmp\", \"/cache/\"]")?;
-    let mut patterns = Vec::new();
-    for item in &items {
-        let pattern = item.text()?;
-        if pattern.trim().is_empty() || pattern.contains(['\n', '\0']) {
-            return Err(item.wrong("a pattern is one line of .gitignore, as in \"*.tmp\""));
-        }
-        patterns.push(pattern.to_string());
-    }
-
-    let excludes: Vec<Exclude> = patterns
-        .iter()
-        .map(|p: &String| Exclude::at_top(p.as_str()))
-        .collect();
-
-    if check_excludes(&excludes).is_err() {
-        Err(too_many)
-    } else {
-        Ok(patterns)
-    }
 }

@@ -30,6 +30,10 @@ pub const CONTROL_OVERHEAD: usize = 26;
 pub(super) const DATAGRAM_MAGIC: [u8; 2] = *b"mk";
 const CONTROL: u8 = 1;
 pub(super) const DATA: u8 = 2;
+/// Offset of the kind in a datagram.
+pub(super) const KIND: usize = 3;
+/// Flag in the kind of a sealed datagram.
+pub(super) const SEALED: u8 = 0x80;
 
 /// Source and number of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,13 +16,8 @@ pub use group::{SEAL_OVERHEAD, Sealed};
 use std::fmt::Debug;
 
 use super::VERSION;
-use super::datagram::{DATAGRAM_MAGIC, FRONT};
+use super::datagram::{DATAGRAM_MAGIC, FRONT, KIND, SEALED};
 use crate::keys::GroupKey;
-
-/// Flag in the kind of a sealed datagram.
-pub const SEALED: u8 = 0x80;
-/// Offset of the kind in a datagram.
-const KIND: usize = 3;
 
 /// Reason why a datagram was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -7,8 +7,9 @@ use std::path::Path;
 use crate::cli::args::TreeAt;
 use crate::config::{AUTHORIZED_KEYS, GROUP_KEY, HostConfig};
 use crate::keys::{AuthorizedKeys, GroupKey};
-use crate::spec::document::{Document, Section, shown};
+use crate::spec::document::{Document, Section};
 use crate::strict::Readers;
+use crate::units::printable_path;
 use crate::{Error, Result};
 
 /// Default file name of the host file, beside the keys.
@@ -167,7 +168,7 @@ pub(super) fn config(trees: &[TreeAt]) -> Result<String> {
                 Error::usage(format!(
                     "{}={}: write the directory on the hosts, from / on",
                     tree.name,
-                    shown(&tree.path)
+                    printable_path(&tree.path)
                 ))
                 .hint("as in www=/var/www")
             })?;

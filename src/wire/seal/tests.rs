@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::sources::{MAX_DATA_SOURCES, MAX_SEALED_SOURCES};
 use super::*;
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::wire::datagram::{Fragment, Front, SymbolHeader, write_fragment, write_symbol};
@@ -121,7 +122,7 @@ proptest! {
         let mut near = vec![b'm', b'k', 1, kind];
         near.extend_from_slice(&bytes);
         prop_assert!(open(&mut ours, &near).is_err());
-        prop_assert!(ours.sources.is_empty());
+        prop_assert!(ours.sources.len() == 0);
     }
 }
 
@@ -144,7 +145,7 @@ fn another_key_a_plain_datagram_and_noise_are_told_apart() {
     newer[2] += 1;
     assert_eq!(open(&mut ours, &newer), Err(OpenError::Version));
 
-    assert!(theirs.sources.is_empty());
+    assert!(theirs.sources.len() == 0);
 }
 
 #[test]
@@ -255,13 +256,14 @@ fn sources_and_streams_stay_bounded_whoever_speaks() {
             open(&mut host, &first).is_ok()
                 && more.is_none_or(|more| open(&mut host, &more).is_ok())
         );
-        assert!(host.sources.len() <= MAX_SEALED_SOURCES && host.streams <= MAX_DATA_SOURCES);
+        assert!(
+            host.sources.len() <= MAX_SEALED_SOURCES
+                && host.sources.streams().0 <= MAX_DATA_SOURCES
+        );
     }
 
-    assert_eq!(
-        host.streams,
-        host.sources.values().filter(|s| s.stream.is_some()).count()
-    );
+    let (counted, streams) = host.sources.streams();
+    assert_eq!(counted, streams);
 
     // The sources heard last are still known.
     let (again, _) = datagram(MAX_SEALED_SOURCES as u64, false);
