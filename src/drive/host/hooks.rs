@@ -1,4 +1,4 @@
-//! The host's own commands in a session, and the record of its failed checks.
+//! Runs a host's own commands in a session, with the facts about its release.
 
 use std::sync::atomic::AtomicBool;
 
@@ -6,37 +6,6 @@ use super::offer::AdmittedOffer;
 use crate::hook::{Cause, HookContext, Phase};
 use crate::id::Serial;
 use crate::proto::receiver::ReasonText;
-use crate::tree::{Mark, Unhealthy};
-
-/// The last failed checks of the current release.
-pub(super) fn known_failure(offer: &AdmittedOffer<'_>) -> Option<Unhealthy> {
-    let tree = &offer.managed.tree;
-    tree.state().unhealthy(tree.current().ok()??.release.id())
-}
-
-/// Records failed checks of the release; `after` is set if the command `after` failed.
-pub(super) fn note_failure(offer: &AdmittedOffer<'_>, after: bool, text: &str) {
-    let mark = Mark::of(&offer.release);
-    note_health(
-        offer,
-        Some(&Unhealthy {
-            mark,
-            after,
-            text: text.to_string(),
-        }),
-    );
-}
-
-/// Records the checks of the current release: `failed`, or passed.
-pub(super) fn note_health(offer: &AdmittedOffer<'_>, failed: Option<&Unhealthy>) {
-    let tree = &offer.managed.tree;
-    if let Err(e) = tree.state().note_health(failed) {
-        tracing::warn!(
-            "tree {}: cannot store the result of its checks: {e}",
-            tree.name()
-        );
-    }
-}
 
 /// Runs `after` to its end even if the daemon is ending, so restarted services run again.
 pub(super) fn run_after(

@@ -8,6 +8,7 @@
 
 mod admission;
 mod authorize;
+mod checks;
 mod delivery;
 mod disk;
 mod drift_check;

@@ -2,6 +2,7 @@
 //! most of them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::drive::log_limit::LogLimit;
 use crate::outcome::Stranger;
@@ -9,6 +10,9 @@ use crate::proto::receiver::HostNotice;
 use crate::units::{Moment, one_line, printable};
 use crate::wire::HostStage;
 use crate::wire::seal::OpenError;
+
+/// Interval of checks for peers whose datagrams do not open.
+const UNHEARD_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Kinds of lines with a limit of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +32,8 @@ enum LineKind {
 pub(super) struct PeerLog {
     began: Moment,
     kinds: BTreeMap<LineKind, LogLimit>,
+    /// Time of the last check for peers whose datagrams do not open.
+    unheard_at: Moment,
 }
 
 impl PeerLog {
@@ -35,7 +41,18 @@ impl PeerLog {
         Self {
             began: now,
             kinds: BTreeMap::new(),
+            unheard_at: now,
         }
+    }
+
+    /// Begins a check for peers whose datagrams do not open. Returns false if none is due.
+    pub(super) fn begin_unheard(&mut self, now: Moment) -> bool {
+        let due = now.since(self.unheard_at) >= UNHEARD_POLL_INTERVAL;
+        if due {
+            self.unheard_at = now;
+        }
+
+        due
     }
 
     /// Logs a new peer whose datagrams do not open.

@@ -32,8 +32,6 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_WAITING_PULLS: usize = 16;
 /// Interval at which an ending host checks for orders in progress.
 const END_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Interval of checks for peers whose datagrams do not open.
-const UNHEARD_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout for a silent sender.
 const SENDER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -52,8 +50,6 @@ pub struct HostLoop {
     ending: Option<Moment>,
     peer_log: PeerLog,
     drops: ReceiveDrops,
-    /// Time of the last check for peers whose datagrams do not open.
-    looked: Moment,
     /// Schedule of drift checks.
     drift_schedule: DriftSchedule,
     /// Channel for pulls of other hosts.
@@ -98,7 +94,6 @@ impl HostLoop {
         let machine = Receiver::new(clock.now(), setup);
         let drops = ReceiveDrops::new(clock.now());
         let peer_log = PeerLog::new(clock.now());
-        let looked = clock.now();
         let running = Self {
             host,
             endpoint,
@@ -111,7 +106,6 @@ impl HostLoop {
             ending: None,
             peer_log,
             drops,
-            looked,
             drift_schedule,
             pulls: None,
         };
@@ -233,11 +227,10 @@ impl HostLoop {
 
     /// Reports peers whose datagrams do not open, in the log and in beacons.
     fn report_unheard(&mut self, now: Moment) {
-        if now.since(self.looked) < UNHEARD_POLL_INTERVAL {
+        if !self.peer_log.begin_unheard(now) {
             return;
         }
 
-        self.looked = now;
         for stranger in self.endpoint.take_new_unheard() {
             self.peer_log.on_stranger(now, stranger);
         }

@@ -15,8 +15,9 @@
 use std::sync::atomic::Ordering;
 
 use super::authorize::check_allowed;
+use super::checks::Checks;
 use super::drift_check;
-use super::hooks::{current, known_failure, note_failure, note_health, occasion, run_after};
+use super::hooks::{current, occasion, run_after};
 use super::offer::AdmittedOffer;
 use super::staging::Staging;
 use crate::drive::clock;
@@ -26,7 +27,7 @@ use crate::keys::{Namespace, verify};
 use crate::manifest::Intent;
 use crate::manifest::node::to_vec;
 use crate::proto::receiver::{Ordered, ReasonText};
-use crate::tree::{Committed, Unhealthy};
+use crate::tree::Committed;
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// Number of changes in a commit from which the tree is scanned at once, to spare the next release
@@ -55,10 +56,7 @@ enum SwitchState {
 #[derive(Default)]
 pub(super) struct Switch {
     state: SwitchState,
-    /// True if the release changes anything here.
-    changes: bool,
-    /// Failed checks of the previous release.
-    unhealthy: Option<Unhealthy>,
+    checks: Checks,
     /// Commit order of the release: hosts that missed it may commit by it.
     order: Option<SignedOrder>,
 }
@@ -66,7 +64,7 @@ pub(super) struct Switch {
 impl Switch {
     /// Records whether the release changes anything here.
     pub(super) fn set_changes(&mut self, changes: bool) {
-        self.changes = changes;
+        self.checks.set_changes(changes);
     }
 
     /// Carries out an order. Returns `None` if the order is not for this session, by another key,
@@ -120,7 +118,7 @@ impl Switch {
         staging: &mut Staging,
     ) -> Result<(), ReasonText> {
         let occasion = occasion(offer, Cause::Commit);
-        if self.changes
+        if self.checks.changes()
             && let Some(Err(failure)) =
                 offer
                     .managed
@@ -160,7 +158,7 @@ impl Switch {
 
         let previous = current(offer);
         let again = previous == Some(offer.release.header().serial);
-        self.unhealthy = known_failure(offer);
+        self.checks.begin(offer);
         let staged = staging.take_complete()?;
 
         Some(match staged.commit(&offer.release, &offer.signature) {
@@ -175,16 +173,9 @@ impl Switch {
                     committed,
                     previous,
                 };
-                let checks = self.runs_after(offer) || self.runs_health(offer);
-                if checks {
-                    // If this daemon dies now, the next deploy repeats the checks.
-                    note_failure(offer, self.runs_after(offer), "");
-                } else if self.unhealthy.is_some() {
-                    note_health(offer, None);
-                }
                 Ordered::Committed {
                     serial: offer.release.header().serial,
-                    checks,
+                    checks: self.checks.on_committed(offer),
                 }
             }
             Err(e) => {
@@ -198,49 +189,10 @@ impl Switch {
 
     /// Runs the commands after a commit and records success or failure.
     pub(super) fn check(&self, offer: &AdmittedOffer<'_>) -> Result<(), ReasonText> {
-        let SwitchState::Done { previous, .. } = self.state else {
-            return Ok(());
-        };
-
-        let occasion = HookContext {
-            previous,
-            ..occasion(offer, Cause::Commit)
-        };
-
-        if self.runs_after(offer)
-            && let Err(why) = run_after(offer, &occasion)
-        {
-            note_failure(offer, true, &why);
-            return Err(why);
+        match self.state {
+            SwitchState::Done { previous, .. } => self.checks.run(offer, previous),
+            _ => Ok(()),
         }
-
-        if self.runs_health(offer)
-            && let Some(Err(failure)) =
-                offer
-                    .managed
-                    .hooks
-                    .run(Phase::Health, &occasion, &offer.ending)
-        {
-            let why = failure.to_string();
-            note_failure(offer, false, &why);
-            return Err(why);
-        }
-
-        note_health(offer, None);
-        Ok(())
-    }
-
-    /// Returns whether `after` follows the commit: on a change, or after a failure with the same
-    /// content.
-    fn runs_after(&self, offer: &AdmittedOffer<'_>) -> bool {
-        let failed = self.unhealthy.as_ref().is_some_and(|failed| failed.after);
-        (self.changes || failed) && offer.managed.hooks.after.is_some()
-    }
-
-    /// Returns whether the health check follows the commit.
-    fn runs_health(&self, offer: &AdmittedOffer<'_>) -> bool {
-        let asked = self.changes || offer.how.recheck || self.unhealthy.is_some();
-        asked && offer.managed.hooks.health.is_some()
     }
 
     /// Takes the commit back. If that fails with the tree whole, the release stays committed.
@@ -257,11 +209,7 @@ impl Switch {
         }
 
         let tree = &offer.managed.tree;
-        if self.unhealthy.is_some() {
-            // The restored release failed its checks as well.
-            note_health(offer, self.unhealthy.as_ref());
-        }
-
+        self.checks.on_reverted(offer);
         let serial = offer.release.header().serial;
         // If the restored release has the same serial, that one's order was restored too.
         if current(offer) != Some(serial)
@@ -278,7 +226,7 @@ impl Switch {
             None => "went back to what was there before".into(),
         };
 
-        if self.changes
+        if self.checks.changes()
             && let Err(why) = run_after(
                 offer,
                 &HookContext {
@@ -319,7 +267,7 @@ impl Switch {
         let before = std::mem::replace(&mut self.state, SwitchState::Over);
         if matches!(before, SwitchState::Prepared)
             && offer.managed.hooks.before.is_some()
-            && self.changes
+            && self.checks.changes()
         {
             // The run itself logs a failure; no reply depends on it.
             let _ = run_after(offer, &occasion(offer, Cause::Abort));
