@@ -175,8 +175,17 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Message and hint of a usage error.
+    pub(crate) fn usage_text(error: &Error) -> String {
+        assert_eq!(error.kind(), Kind::Usage);
+        match error.hint_text() {
+            Some(hint) => format!("{error}\n  hint: {hint}"),
+            None => error.to_string(),
+        }
+    }
 
     #[test]
     fn an_io_error_names_path_and_cause() {

@@ -4,6 +4,7 @@
 mod field;
 mod nearest;
 
+use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,10 @@ use toml::de::{DeTable, DeValue};
 
 pub(crate) use self::field::Field;
 use self::nearest::{advice, nearest};
+use crate::error::IoResultExt;
 use crate::strict::{self, Readers};
 use crate::units::{printable, printable_path};
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// Largest file in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -30,22 +32,22 @@ pub(crate) struct Document {
 impl Document {
     /// Reads the file; `kind` names the file in errors.
     pub(crate) fn load(path: &Path, kind: &str) -> Result<Self> {
-        let failed = |e| unread(path, kind, e);
-        Self::read(std::fs::File::open(path).map_err(failed)?, path, kind)
+        let file = File::open(path).context(&cannot_read(kind), path);
+        Self::read(file.map_err(as_usage)?, path, kind)
     }
 
     /// Reads the file as [`Document::load`] does, but only if nobody else can have changed it.
     pub(crate) fn load_strictly(path: &Path, kind: &str, readers: Readers) -> Result<Self> {
-        let file = strict::open(path, readers).map_err(|e| e.with_kind(crate::Kind::Usage))?;
+        let file = strict::open(path, readers).map_err(as_usage)?;
         Self::read(file, path, kind)
     }
 
-    fn read(file: std::fs::File, path: &Path, kind: &str) -> Result<Self> {
-        let failed = |e| unread(path, kind, e);
+    fn read(file: File, path: &Path, kind: &str) -> Result<Self> {
         let mut bytes = Vec::new();
         file.take(MAX_FILE + 1)
             .read_to_end(&mut bytes)
-            .map_err(failed)?;
+            .context(&cannot_read(kind), path)
+            .map_err(as_usage)?;
 
         if bytes.len() as u64 > MAX_FILE {
             return Err(Error::usage(format!(
@@ -118,8 +120,14 @@ impl Document {
     }
 }
 
-fn unread(path: &Path, kind: &str, e: std::io::Error) -> Error {
-    Error::io(&format!("cannot read the {kind}"), path, e).with_kind(crate::Kind::Usage)
+/// Failed action for an error about a file of this kind.
+fn cannot_read(kind: &str) -> String {
+    format!("cannot read the {kind}")
+}
+
+/// Makes a failed system call an error of the person who named the file.
+fn as_usage(error: Error) -> Error {
+    error.with_kind(Kind::Usage)
 }
 
 /// Keys of a table with their positions and values.

@@ -44,12 +44,7 @@ fn parse(text: &str) -> Result<Spec> {
 }
 
 fn error_of(text: &str) -> String {
-    let error = parse(text).expect_err(text);
-    assert_eq!(error.kind(), crate::Kind::Usage);
-    match error.hint_text() {
-        Some(hint) => format!("{error}\n  hint: {hint}"),
-        None => error.to_string(),
-    }
+    crate::error::tests::usage_text(&parse(text).expect_err(text))
 }
 
 #[test]

@@ -78,6 +78,15 @@ impl OwnerResolver for Names {
     }
 }
 
+fn host(protect: &PathFilter) -> HostRules<'_> {
+    HostRules {
+        protect,
+        spared: &[],
+        max_delete: Limit::NONE,
+        owners: &Names,
+    }
+}
+
 fn path(text: &str) -> TreePath {
     TreePath::new(text.as_bytes()).unwrap()
 }
@@ -264,12 +273,7 @@ proptest! {
     ) {
         let patterns: Vec<String> = protected.iter().map(|d| format!("/d{d}/")).collect();
         let protect = PathFilter::at_top(&patterns);
-        let host = HostRules {
-            protect: &protect,
-            spared: &[],
-            max_delete: Limit::NONE,
-            owners: &Names,
-        };
+        let host = host(&protect);
         let mut have = base();
         let mut want = base();
         let mut memory = Memory::default();
@@ -292,27 +296,15 @@ proptest! {
 #[test]
 fn only_the_pages_that_changed_are_read() {
     let none = PathFilter::default();
-    let host = HostRules {
-        protect: &none,
-        spared: &[],
-        max_delete: Limit::NONE,
-        owners: &Names,
-    };
+    let host = host(&none);
 
     let mut have = base();
     let mut want = base();
     let mut memory = Memory::default();
     let mut compare = |have: &Files, want: &Files| {
         let tree = Tree::of(have);
-        let plan = memory
-            .diff(
-                &tree,
-                &manifest_of(want.values().cloned()),
-                &rules(),
-                &[],
-                &host,
-            )
-            .unwrap();
+        let release = manifest_of(want.values().cloned());
+        let plan = memory.diff(&tree, &release, &rules(), &[], &host).unwrap();
         (plan.changes.len(), tree.read.get())
     };
 
