@@ -1,5 +1,6 @@
 //! A commit: the journal, its steps in place or the exchange of whole trees, and the undo.
 
+pub(crate) mod aside;
 pub(crate) mod executor;
 pub(crate) mod follow;
 pub(crate) mod journal;
@@ -14,6 +15,7 @@ pub(crate) mod seen_names;
 pub(crate) mod stand_in;
 pub(crate) mod steps;
 pub(crate) mod swap;
+pub(crate) mod swap_follow;
 pub(crate) mod swap_probe;
 pub(crate) mod undo;
 pub(crate) mod written_index;

@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::AtFlags;
 
+use super::aside::Aside;
 use super::journal::Journal;
-use super::swap::open_aside;
 use crate::block::BlockHash;
 use crate::manifest::{EntryKind, TreePath};
 use crate::sync::locked;
@@ -44,7 +44,7 @@ pub(crate) fn relink(
     };
 
     // Nothing was exchanged.
-    let Ok(aside) = open_aside(tree, journal) else {
+    let Ok(aside) = Aside::open(tree, journal.serial()).and_then(|aside| aside.root()) else {
         return Ok(());
     };
 

@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::renameat;
 
+use super::aside::ASIDE;
 use super::executor::{Runner, Try};
 use super::journal::Journal;
 use super::next_tree::NextTree;
@@ -134,7 +135,7 @@ pub(crate) fn begin(
             .append(undo.as_fd())
             .context("cannot note names in", tree.state.path())?;
         tree.crash.point()?;
-        let moved = renameat(tree.state.handle(), c"next", &undo, swap::ASIDE)
+        let moved = renameat(tree.state.handle(), c"next", &undo, ASIDE)
             .and_then(|()| rustix::fs::fsync(&undo))
             .and_then(|()| rustix::fs::fsync(tree.state.handle()));
         moved.map_err(|e| Error::io("cannot move", tree.state.next_path(), e))?;

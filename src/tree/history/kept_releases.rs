@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::content;
 use super::retention::{Arriving, Lacking, Merged, NextRelease, ReleaseHistory, Unmerged};
+use super::{content, gathering};
 use crate::block::BlockHash;
 use crate::error::Result;
 use crate::id::Serial;
@@ -122,7 +122,7 @@ impl Worktree {
             .any(|release| stay.contains(&release.header().serial));
 
         if is_known && is_needed {
-            content::index_replaced(self, journal, &before, &stay)
+            gathering::index_replaced(self, journal, &before, &stay)
         } else {
             Ok(())
         }

@@ -1,44 +1,32 @@
 //! One tree of this host: its root, its state, and the rule that an interrupted commit ends before
 //! anything else.
 
+mod claim;
+mod recovery;
 mod sent;
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use super::commit::executor::Try;
+pub(crate) use self::claim::Claim;
+pub use self::recovery::Recovery;
 use super::commit::journal::Journal;
 use super::commit::run::{self, CommitReport, StagedRelease};
-use super::commit::{refresh_index, swap, swap_probe, undo};
+use super::commit::{refresh_index, swap_follow, swap_probe};
 use super::fs::fault::Faults;
-use super::history::content;
+use super::history::{content, gathering};
 use super::index::TEMPORARY_PREFIX;
 use super::prepare::obstructions;
 use super::prepare::resume::ResumableBlocks;
-use super::state::reader::{BACKWARD, FORWARD, done_journal, kept_journal};
+use super::state::reader::{BACKWARD, done_journal, kept_journal};
 use super::state::worktree::{TreeOptions, Worktree};
 use crate::diff::Plan;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::manifest::Release;
 use crate::sync::locked;
-
-/// Attempts at a busy tree, and the pause between them.
-const CLAIMS: usize = 50;
-const CLAIM_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-
-/// Result of the recovery at opening.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recovery {
-    /// No commit was in progress.
-    Nothing,
-    /// A commit was in progress and is now complete.
-    Completed(Serial),
-    /// A commit was in progress and is now undone.
-    Undone(Serial),
-}
 
 /// One tree of this host, locked for this process.
 #[derive(Debug)]
@@ -164,7 +152,7 @@ impl Tree {
         };
 
         let journal = self.unconfirmed()?.ok_or_else(none)?;
-        content::drop_replaced_index(self, journal.serial())?;
+        gathering::drop_replaced_index(self, journal.serial())?;
         self.crash.point()?;
         self.state
             .rename(&kept_journal(journal.serial()), BACKWARD)?;
@@ -236,7 +224,7 @@ impl Tree {
             return Ok(());
         };
 
-        match swap::follow_handles(self, journal, exchange) {
+        match swap_follow::follow_handles(self, journal, exchange) {
             Err(e) if self.crash.happened() => Err(e),
             Err(e) => {
                 tracing::warn!(
@@ -260,55 +248,6 @@ impl Tree {
         )
     }
 
-    /// Reason why the tree is part new, part old, with the release whose commit failed and cannot
-    /// be undone.
-    pub fn torn(&self) -> Option<(Serial, String)> {
-        locked(&self.torn).clone()
-    }
-
-    /// Records that a commit cannot be undone because of `e`; returns the message for people.
-    pub(crate) fn mark_torn(&self, e: &Error) -> String {
-        let journal = Journal::read(&self.state, BACKWARD).ok().flatten();
-        let journal = journal.or_else(|| Journal::read(&self.state, FORWARD).ok().flatten());
-        let serial = journal.map(|j| j.serial()).unwrap_or_default();
-        let text = format!(
-            "part new, part old: the commit of {}@{serial} failed and cannot be undone: \
-             {e} (mend the cause, then deploy again or restart the daemon: the rest is \
-             undone first)",
-            self.name()
-        );
-        *locked(&self.torn) = Some((serial, text.clone()));
-
-        text
-    }
-
-    /// Undoes the remains of a failed commit; an error while that is impossible.
-    pub fn finish_undo(&self) -> Result<()> {
-        if self.torn().is_none() {
-            return Ok(());
-        }
-        let _busy = Claim::patient(self)?;
-        self.check_state()?;
-        self.undo_failed_commit().map(drop)
-    }
-
-    /// Undoes a commit that failed and could not be undone then; returns its serial. Until this
-    /// succeeds nothing else may run on the tree: journal and undo directory are the only record of
-    /// it.
-    pub(crate) fn undo_failed_commit(&self) -> Result<Option<Serial>> {
-        match self.undo_torn() {
-            Err(e) if !self.crash.happened() => Err(Error::refused(format!(
-                "the tree is {}",
-                self.mark_torn(&e)
-            ))),
-            Ok(settled) => {
-                *locked(&self.torn) = None;
-                Ok(settled)
-            }
-            done => done,
-        }
-    }
-
     /// Commits a stage, all or nothing.
     pub(crate) fn commit(
         &self,
@@ -321,134 +260,5 @@ impl Tree {
         self.complete_or_undo(&journal)?;
 
         Ok(CommitReport::of(plan))
-    }
-
-    fn complete_or_undo(&self, journal: &Journal) -> Result<()> {
-        let Err(e) = run::complete(self, journal, Try::First) else {
-            return Ok(());
-        };
-        if self.crash.happened() {
-            return Err(e);
-        }
-
-        let Err(why) = undo::begin(self).and_then(|()| self.undo(journal)) else {
-            return Err(e);
-        };
-        tracing::error!(
-            "tree {}: release {} could not be undone: {why}",
-            self.name(),
-            journal.serial()
-        );
-
-        if self.crash.happened() {
-            return Err(why);
-        }
-        Err(Error::refused(format!(
-            "{e}; the tree is {}",
-            self.mark_torn(&why)
-        )))
-    }
-
-    /// Undoes the commit of `journal`, reversed by [`undo::begin`], and removes the tree left
-    /// aside.
-    fn undo(&self, journal: &Journal) -> Result<()> {
-        undo::run(self, journal)?;
-
-        if journal.swap.is_some()
-            && let Err(e) = content::archive_all(self)
-        {
-            tracing::warn!(
-                "tree {}: the tree that was taken back cannot be removed: {e}",
-                self.name()
-            );
-        }
-
-        Ok(())
-    }
-
-    fn undo_torn(&self) -> Result<Option<Serial>> {
-        let mut journal = Journal::read(&self.state, BACKWARD)?;
-        if journal.is_none() {
-            journal = Journal::read(&self.state, FORWARD)?;
-            if journal.is_some() {
-                undo::begin(self)?;
-            }
-        }
-
-        let Some(journal) = journal else {
-            return Ok(None);
-        };
-
-        self.undo(&journal)?;
-        tracing::warn!(
-            "tree {}: undid the commit of {}, which had failed",
-            self.name(),
-            journal.serial()
-        );
-
-        Ok(Some(journal.serial()))
-    }
-
-    fn recover(&self) -> Result<Recovery> {
-        if let Some(journal) = Journal::read(&self.state, BACKWARD)? {
-            self.undo(&journal)?;
-            return Ok(Recovery::Undone(journal.serial()));
-        }
-
-        let Some(journal) = Journal::read(&self.state, FORWARD)? else {
-            return Ok(Recovery::Nothing);
-        };
-
-        let serial = journal.serial();
-        match run::complete(self, &journal, Try::Again) {
-            Ok(_) => Ok(Recovery::Completed(serial)),
-            Err(e) if self.crash.happened() => Err(e),
-            Err(e) => {
-                tracing::warn!(
-                    "tree {}: release {serial} cannot be completed, undoing it: {e}",
-                    self.name()
-                );
-                undo::begin(self)?;
-                self.undo(&journal)?;
-                Ok(Recovery::Undone(serial))
-            }
-        }
-    }
-}
-
-/// Exclusive right of one caller to stage, commit or revert.
-#[derive(Debug)]
-pub(crate) struct Claim<T: Deref<Target = Tree>>(T);
-
-impl<'a> Claim<&'a Tree> {
-    /// Like [`Claim::new`], but waits a moment for a busy tree.
-    pub(crate) fn patient(tree: &'a Tree) -> Result<Self> {
-        for _ in 0..CLAIMS {
-            if let Ok(claim) = Self::new(tree) {
-                return Ok(claim);
-            }
-            std::thread::sleep(CLAIM_PAUSE);
-        }
-        Self::new(tree)
-    }
-}
-
-impl<T: Deref<Target = Tree>> Claim<T> {
-    pub(crate) fn new(tree: T) -> Result<Self> {
-        if tree.busy.swap(true, Ordering::AcqRel) {
-            return Err(Error::refused(format!(
-                "tree {} is in the middle of another release",
-                tree.name()
-            ))
-            .hint("wait for it to end, then try again"));
-        }
-
-        Ok(Self(tree))
-    }
-}
-
-impl<T: Deref<Target = Tree>> Drop for Claim<T> {
-    fn drop(&mut self) {
-        self.0.busy.store(false, Ordering::Release);
     }
 }

@@ -19,7 +19,7 @@ use crate::manifest::NodeRef;
 use crate::manifest::read::NodeSource;
 use crate::tree::fs::dir::{open_dir, slot_name};
 use crate::tree::fs::root::{Root, open_file_at};
-use crate::tree::history::content;
+use crate::tree::history::{content, content_index};
 use crate::tree::lifecycle::Tree;
 use crate::tree::state::block_log::{self, BlockLocation};
 use crate::tree::state::node_store::NodeStore;
@@ -161,7 +161,7 @@ impl KeptBlocks {
         let mut kept = Self::default();
         for (_, dir) in content::kept_dirs(state).unwrap_or_default() {
             let nth = kept.dirs.len();
-            let read = content::each_block(&dir, |hash, place| {
+            let read = content_index::each_block(&dir, |hash, place| {
                 kept.blocks.insert(hash, (nth, place));
             });
             if let Err(e) = read {

@@ -3,10 +3,14 @@
 
 pub(crate) mod block_log;
 pub(crate) mod dir;
+mod files;
 pub(crate) mod health;
 pub(crate) mod host_key;
 pub(crate) mod index_trust;
+mod location;
 pub(crate) mod node_store;
 pub(crate) mod reader;
+mod records;
 pub(crate) mod tombstones;
+mod trash;
 pub(crate) mod worktree;

@@ -5,24 +5,30 @@
 //! layer with the path decides. The merged part has the result of all layers within the scope of
 //! the parts that it replaces, so it may follow parts that it does not replace.
 
-use std::collections::HashMap;
-use std::iter::Peekable;
+mod layers;
+mod output;
+mod scope;
+#[cfg(test)]
+mod tests;
 
+use self::layers::{Layer, next_path, said};
+use self::output::MergeOutput;
+use self::scope::Scope;
 use super::{KnownRelease, ReleaseHistory, alike};
 use crate::error::{Error, Result};
 use crate::id::Serial;
-use crate::manifest::build::Builder;
 use crate::manifest::header::{Header, MAX_PATTERNS};
-use crate::manifest::read::{Entries, Manifest, ReadError};
+use crate::manifest::read::{Manifest, ReadError};
 use crate::manifest::rules::{Exclude, PathFilter};
-use crate::manifest::{Entry, EntryKind, Intent, NodeRef, Release, Rules, TreePath};
-use crate::tree::state::node_store::NodeStore;
+use crate::manifest::{EntryKind, Intent, NodeRef, Release, Rules, TreePath};
 use crate::units::Limit;
 
 /// Most bytes of a merged scope.
 const MAX_SCOPE_BYTES: usize = 32 << 10;
+
 /// Most excludes of a merged part.
 const MAX_EXCLUDES: usize = 200;
+
 /// Most entries of all parts together.
 const MAX_MERGED_ENTRIES: u64 = 1 << 18;
 
@@ -51,61 +57,6 @@ struct PartGroup {
     members: Vec<usize>,
     scope: Scope,
     excludes: Vec<Exclude>,
-}
-
-/// Paths, sorted, none below another.
-#[derive(Debug, Clone, Default)]
-struct Scope(Vec<TreePath>);
-
-/// One part as a layer.
-struct Layer<'a> {
-    entries: Peekable<Entries<'a, &'a NodeStore>>,
-    /// `None` is everything.
-    scope: Option<Scope>,
-    /// For a part that deletes extras, the paths that it leaves alone.
-    deletes: Option<PathFilter>,
-}
-
-/// Result of all layers for one path.
-struct LastWord {
-    entry: Entry,
-    /// Layer that decides.
-    layer: usize,
-    /// Whether hosts certainly have this entry, and not the one from before all layers.
-    sure: bool,
-}
-
-impl Scope {
-    fn of(mut paths: Vec<TreePath>) -> Self {
-        paths.sort();
-        // The order is that of a walk: a path is followed by everything below.
-        paths.dedup_by(|later, earlier| later.is_within(earlier));
-        Self(paths)
-    }
-
-    fn has(&self, path: &TreePath) -> bool {
-        let after = self.0.partition_point(|scope| scope <= path);
-        after
-            .checked_sub(1)
-            .is_some_and(|at| path.is_within(&self.0[at]))
-    }
-
-    fn is_below(&self, path: &TreePath) -> bool {
-        let after = self.0.partition_point(|scope| scope <= path);
-        self.0.get(after).is_some_and(|scope| scope.is_within(path))
-    }
-
-    fn meets(&self, path: &TreePath) -> bool {
-        self.has(path) || self.is_below(path)
-    }
-
-    fn meets_any(&self, paths: &[TreePath]) -> bool {
-        paths.iter().any(|path| self.meets(path))
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|path| path.as_bytes().len() + 8).sum()
-    }
 }
 
 impl ReleaseHistory<'_> {
@@ -359,153 +310,3 @@ fn no_negation(rules: &Rules) -> bool {
         .iter()
         .any(|exclude| exclude.pattern.as_bytes().starts_with(b"!"))
 }
-
-/// Smallest next path of all layers.
-fn next_path(layers: &mut [Layer<'_>]) -> Result<Option<TreePath>, ReadError> {
-    let mut first: Option<TreePath> = None;
-    for layer in layers {
-        match layer.entries.peek() {
-            Some(Ok(located)) => {
-                let path = &located.entry.path;
-                if first.as_ref().is_none_or(|first| path < first) {
-                    first = Some(path.clone());
-                }
-            }
-            Some(Err(_)) => return Err(failed(layer)),
-            None => {}
-        }
-    }
-
-    Ok(first)
-}
-
-fn failed(layer: &mut Layer<'_>) -> ReadError {
-    match layer.entries.next() {
-        Some(Err(e)) => e,
-        _ => ReadError::Illegal("it ended".into()),
-    }
-}
-
-/// Result of all layers for `path`, `None` if absent. Consumes the entries.
-fn said(layers: &mut [Layer<'_>], path: &TreePath) -> Result<Option<LastWord>, ReadError> {
-    let mut here = Vec::new();
-    for layer in layers.iter_mut() {
-        let is_here =
-            matches!(layer.entries.peek(), Some(Ok(located)) if located.entry.path == *path);
-        here.push(if is_here {
-            layer
-                .entries
-                .next()
-                .transpose()?
-                .map(|located| located.entry)
-        } else {
-            None
-        });
-    }
-
-    let (mut found, mut deleting): (Option<LastWord>, Vec<&PathFilter>) = (None, Vec::new());
-
-    for (at, (entry, layer)) in here.into_iter().zip(layers.iter()).enumerate().rev() {
-        let inside = layer.scope.as_ref().is_none_or(|scope| scope.has(path));
-        let Some(entry) = entry else {
-            deleting.extend(layer.deletes.as_ref().filter(|_| inside));
-            continue;
-        };
-        let is_dir = matches!(entry.kind, EntryKind::Directory);
-        if deleting.iter().any(|spared| !spared.matches(path, is_dir)) {
-            found.iter_mut().for_each(|word| word.sure = true);
-            return Ok(found);
-        }
-        // A directory that newer parts only pass through is as in an older part.
-        if found.is_none() || is_dir {
-            found = Some(LastWord {
-                entry,
-                layer: at,
-                sure: inside,
-            });
-        }
-        if inside || !is_dir {
-            found.iter_mut().for_each(|word| word.sure = true);
-            return Ok(found);
-        }
-    }
-
-    Ok(found)
-}
-
-/// Manifest of a merged part under construction.
-struct MergeOutput<'a> {
-    builder: Builder,
-    nodes: &'a NodeStore,
-    /// Directories above the scope without entries so far.
-    pending: Vec<LastWord>,
-    /// Layer of each path in the manifest.
-    layers: HashMap<TreePath, (usize, bool)>,
-    /// Last path that is no directory: nothing can be below.
-    file: Option<TreePath>,
-}
-
-impl<'a> MergeOutput<'a> {
-    fn new(nodes: &'a NodeStore) -> Self {
-        Self {
-            builder: Builder::default(),
-            nodes,
-            pending: Vec::new(),
-            layers: HashMap::new(),
-            file: None,
-        }
-    }
-
-    /// Adds a directory on the way to the scope.
-    fn above(&mut self, word: LastWord) {
-        self.pending
-            .retain(|dir| word.entry.path.is_within(&dir.entry.path));
-        self.pending.push(word);
-    }
-
-    /// Adds an entry of the scope after its ancestors; false if no manifest can hold the result.
-    fn put(&mut self, word: LastWord) -> Result<bool, ReadError> {
-        for dir in std::mem::take(&mut self.pending) {
-            if word.entry.path.is_within(&dir.entry.path) {
-                self.push(dir)?;
-            }
-        }
-
-        let LastWord { entry, layer, .. } = &word;
-        let parent = entry.path.parent();
-        let is_rooted = parent.is_none_or(|parent| self.layers.contains_key(&parent));
-        let is_linked = match &entry.kind {
-            // Names of one file that another part split.
-            EntryKind::Hardlink(first) => self.layers.get(first) == Some(&(*layer, true)),
-            _ => true,
-        };
-
-        if !is_rooted || !is_linked {
-            return Ok(false);
-        }
-
-        self.push(word)?;
-        Ok(true)
-    }
-
-    fn push(&mut self, word: LastWord) -> Result<(), ReadError> {
-        let LastWord { entry, layer, .. } = word;
-        let can_be_linked = !matches!(entry.kind, EntryKind::Directory | EntryKind::Hardlink(_));
-        self.layers
-            .insert(entry.path.clone(), (layer, can_be_linked));
-        let mut nodes = self.nodes;
-        self.builder.push(entry, &mut nodes).map_err(unwritable)
-    }
-
-    fn finish(self) -> Result<NodeRef, ReadError> {
-        let mut nodes = self.nodes;
-        self.builder.finish(&mut nodes).map_err(unwritable)
-    }
-}
-
-fn unwritable(e: Error) -> ReadError {
-    ReadError::Illegal(e.to_string())
-}
-
-#[cfg(test)]
-mod tests;

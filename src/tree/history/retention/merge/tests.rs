@@ -7,8 +7,10 @@ use std::sync::Arc;
 use super::*;
 use crate::block::BlockRef;
 use crate::id::Serial;
+use crate::manifest::build::Builder;
 use crate::manifest::header::tests::a_header;
-use crate::manifest::{Content, Mode, Mtime, Owner, Release, Top};
+use crate::manifest::{Content, Entry, Mode, Mtime, Owner, Release, Top};
+use crate::tree::state::node_store::NodeStore;
 
 /// A tree: what is at each path, with a mode.
 type Model = BTreeMap<TreePath, (Node, u32)>;
