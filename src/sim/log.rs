@@ -1,12 +1,17 @@
 //! Log of a simulation: observations of its sender, hosts and datagrams.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::feedback::Feedback;
 use super::recording::Recording;
+use super::setup::Observations;
+use super::wires::Passing;
+use crate::proto::Dest;
 use crate::proto::sender::SenderNotice;
 use crate::units::Moment;
+use crate::wire::Datagram;
 
 /// Observations of a simulation.
 #[derive(Debug, Default)]
@@ -32,9 +37,24 @@ impl NetworkLog {
         self.last_control = Some(now);
     }
 
-    /// Takes a control message of the sender to all.
-    pub(super) fn on_control(&mut self, now: Moment) {
-        if let Some(last) = &mut self.last_control {
+    /// Takes a datagram as sent by its node.
+    pub(super) fn on_sent(
+        &mut self,
+        now: Moment,
+        datagram: &Passing,
+        dest: Dest,
+        observe: Observations,
+    ) {
+        let Passing { from, bytes } = datagram;
+        if observe.datagrams {
+            self.recording.push(*from, Arc::clone(bytes));
+        }
+
+        if from.is_sender()
+            && dest == Dest::Group
+            && matches!(Datagram::parse(bytes), Ok(Datagram::Control(..)))
+            && let Some(last) = &mut self.last_control
+        {
             self.longest_pause = self.longest_pause.max(now.since(*last));
             *last = now;
         }

@@ -8,6 +8,7 @@
 pub mod blocks;
 #[cfg(test)]
 mod catchup_tests;
+mod crowd;
 pub mod disk;
 mod event;
 pub mod feedback;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crowd::Crowd;
 use super::disk::SimDisk;
 use super::event::{EventQueue, NetworkEvent};
 use super::feedback::{FeedbackKind, is_counted};
@@ -18,10 +19,6 @@ use super::wires::{Passing, Wires};
 use crate::proto::sender::Sender;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
-use crate::wire::Datagram;
-
-/// Number of hosts that justify a thread for a datagram to all.
-const HOSTS_A_THREAD: usize = 500;
 
 /// A sender, its hosts and the links between them.
 pub struct Network {
@@ -30,16 +27,14 @@ pub struct Network {
     queue: EventQueue,
     rng: fastrand::Rng,
     sender: SimSender,
-    hosts: Vec<SimHost>,
+    hosts: Crowd,
     wires: Wires,
     /// Next timer of each node.
     timers: Vec<Option<Moment>>,
     /// Observations so far.
     pub log: NetworkLog,
-    /// Reused buffers for a machine's datagrams, and for the hosts' reactions to a datagram.
+    /// Reused buffer for a machine's datagrams.
     out: Vec<u8>,
-    reactions: Vec<Reaction>,
-    threads: usize,
 }
 
 impl Network {
@@ -55,13 +50,11 @@ impl Network {
             queue: EventQueue::default(),
             sender: SimSender::new(now, &setup, offer, &mut rng),
             rng,
-            hosts: (1..=setup.hosts).map(host).collect(),
+            hosts: Crowd::new((1..=setup.hosts).map(host).collect()),
             wires: Wires::new(&setup),
             timers: vec![None; setup.hosts + 1],
             log: NetworkLog::default(),
             out: Vec::new(),
-            reactions: Vec::new(),
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
             setup,
         };
 
@@ -83,14 +76,14 @@ impl Network {
 
     /// Returns the disk of host `host` (from 1), to inspect or alter.
     pub fn disk(&mut self, host: usize) -> &mut SimDisk {
-        &mut self.hosts[host - 1].disk
+        &mut self.hosts.get(host).disk
     }
 
     /// Same as [`Network::disk`]; `None` without such a host.
     pub fn host(&mut self, host: usize) -> Option<&mut SimDisk> {
-        self.hosts
-            .get_mut(host.checked_sub(1)?)
-            .map(|host| &mut host.disk)
+        (1..=self.hosts.len())
+            .contains(&host)
+            .then(|| self.disk(host))
     }
 
     /// Returns the sender.
@@ -207,7 +200,7 @@ impl Network {
         match event {
             NetworkEvent::Datagram { to, from, bytes } => self.arrive(&to, from, &bytes),
             NetworkEvent::HostReply { host, life, reply } => {
-                if self.hosts[host - 1].on_reply(self.now, life, reply) {
+                if self.hosts.get(host).on_reply(self.now, life, reply) {
                     self.drain(NodeId::host(host));
                 }
             }
@@ -222,12 +215,11 @@ impl Network {
             }
             NetworkEvent::Timer(node) => self.timer(node),
             NetworkEvent::Power { host, on: true } => self.start(host),
-            NetworkEvent::Power { host, on: false } => self.hosts[host - 1].crash(),
+            NetworkEvent::Power { host, on: false } => self.hosts.get(host).crash(),
         }
     }
 
-    /// Delivers a datagram to nodes in ascending order. Machines handle the datagram in parallel;
-    /// their reactions follow in order.
+    /// Delivers a datagram to nodes in ascending order. The reactions of hosts follow in order.
     fn arrive(&mut self, to: &[NodeId], from: NodeId, bytes: &[u8]) {
         let hosts = match to {
             [NodeId::SENDER, hosts @ ..] => {
@@ -240,11 +232,8 @@ impl Network {
             hosts => hosts,
         };
 
-        let mut then = std::mem::take(&mut self.reactions);
-        then.resize(hosts.len(), Reaction::Nothing);
-        self.take_in_parallel(hosts, from, bytes, &mut then);
-
-        for (&node, then) in hosts.iter().zip(then.drain(..)) {
+        let mut reactions = self.hosts.take(self.now, hosts, from, bytes);
+        for (&node, then) in hosts.iter().zip(reactions.drain(..)) {
             match then {
                 Reaction::Nothing => {}
                 Reaction::Due(due) => self.schedule(node, due),
@@ -252,43 +241,7 @@ impl Network {
             }
         }
 
-        self.reactions = then;
-    }
-
-    /// Lets hosts, in ascending order, handle a datagram, and writes their reactions into `then`.
-    fn take_in_parallel(
-        &mut self,
-        hosts: &[NodeId],
-        from: NodeId,
-        bytes: &[u8],
-        then: &mut [Reaction],
-    ) {
-        let now = self.now;
-        let share = hosts.len().div_ceil(self.threads).max(HOSTS_A_THREAD);
-        std::thread::scope(|scope| {
-            let mut rest = &mut self.hosts[..];
-            let mut first = 1;
-            let mut parts = hosts.chunks(share).zip(then.chunks_mut(share)).peekable();
-
-            while let Some((nodes, then)) = parts.next() {
-                let end = nodes.last().map_or(0, |last| last.index() + 1) - first;
-                let (part, others) = std::mem::take(&mut rest).split_at_mut(end);
-                let offset = first;
-                first += end;
-                rest = others;
-                let work = move || {
-                    for (node, then) in nodes.iter().zip(then) {
-                        *then = part[node.index() - offset].take(now, from.address(), bytes);
-                    }
-                };
-
-                // This thread takes the last part.
-                match parts.peek() {
-                    Some(_) => drop(scope.spawn(work)),
-                    None => work(),
-                }
-            }
-        });
+        self.hosts.reuse(reactions);
     }
 
     fn timer(&mut self, node: NodeId) {
@@ -300,7 +253,7 @@ impl Network {
         *timer = None;
         match node.host_number() {
             None => self.sender.machine.handle_timeout(self.now),
-            Some(host) => self.hosts[host - 1].handle_timeout(self.now),
+            Some(host) => self.hosts.get(host).handle_timeout(self.now),
         }
 
         self.drain(node);
@@ -318,7 +271,9 @@ impl Network {
             0
         };
 
-        self.hosts[host - 1].start(self.now, &self.setup, fleet, seeds);
+        self.hosts
+            .get(host)
+            .start(self.now, &self.setup, fleet, seeds);
         self.drain(NodeId::host(host));
     }
 
@@ -328,7 +283,7 @@ impl Network {
         loop {
             let transmit = match node.host_number() {
                 None => self.sender.poll_transmit(self.now, &mut out),
-                Some(host) => self.hosts[host - 1].poll_transmit(&mut out),
+                Some(host) => self.hosts.get(host).poll_transmit(&mut out),
             };
             let Some(transmit) = transmit else { break };
             self.send(node, transmit, &out);
@@ -342,7 +297,7 @@ impl Network {
             }
             Some(host) => {
                 self.drain_host(host);
-                self.hosts[host - 1].timeout(self.now)
+                self.hosts.get(host).timeout(self.now)
             }
         };
 
@@ -373,7 +328,7 @@ impl Network {
     }
 
     fn drain_host(&mut self, number: usize) {
-        let host = &mut self.hosts[number - 1];
+        let host = self.hosts.get(number);
         if self.setup.observe.memory {
             self.log.most_held = self.log.most_held.max(host.held());
         }
@@ -400,7 +355,8 @@ impl Network {
                 from,
                 bytes: bytes.into(),
             };
-            self.observe(&datagram, transmit.dest);
+            self.log
+                .on_sent(self.now, &datagram, transmit.dest, self.setup.observe);
             match transmit.dest {
                 Dest::Group => {
                     let to = NodeId::all(hosts).filter(|to| *to != from);
@@ -408,21 +364,6 @@ impl Network {
                 }
                 Dest::Host(to) => self.pass(&datagram, NodeId::at(to).into_iter()),
             }
-        }
-    }
-
-    /// Logs a datagram at its sender.
-    fn observe(&mut self, datagram: &Passing, dest: Dest) {
-        let Passing { from, bytes } = datagram;
-        if self.setup.observe.datagrams {
-            self.log.recording.push(*from, Arc::clone(bytes));
-        }
-
-        if from.is_sender()
-            && dest == Dest::Group
-            && matches!(Datagram::parse(bytes), Ok(Datagram::Control(..)))
-        {
-            self.log.on_control(self.now);
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::id::{InstanceId, SessionId};
 use crate::proto::report_interval;
-use crate::proto::sender::receiver_reports::REPORTERS;
+use crate::proto::sender::reporters::REPORTERS;
 use crate::units::Moment;
 use crate::wire::Symbol;
 use crate::wire::message::ReceiverReport;

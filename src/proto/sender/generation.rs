@@ -10,10 +10,10 @@
 //! Until then the host has received as many coded symbols of a column as were sent, so these plus
 //! its need are all that the column has to have.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::fec::{self, Grid, Kernel};
+use super::coded::{CodedSymbol, CodedSymbols};
+use crate::fec::Grid;
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
 use crate::units::Moment;
@@ -21,8 +21,6 @@ use crate::wire::datagram::{Front, write_symbol};
 use crate::wire::message::Missing;
 use crate::wire::{DATA_OVERHEAD, SymbolHeader};
 
-/// Coded rows built at once; the payload is read once for all of them.
-const CODED_BATCH: u32 = 4;
 /// Bound on coded rows of a generation; hosts that lack more ask for the blocks again.
 const MAX_CODED: u32 = 4096;
 /// Percentage of the coded symbols up to which plain repair is preferred: plain symbols need no
@@ -57,16 +55,8 @@ pub struct OutgoingGeneration {
     latest: u64,
     /// Symbols to send again.
     resend: RangeSet,
-    columns: Vec<CodedColumn>,
-    coded: CodedRows,
+    coded: CodedSymbols,
     nacks: Option<GatheredNacks>,
-}
-
-/// Coded rows built ahead.
-#[derive(Debug, Default)]
-struct CodedRows {
-    first: u32,
-    bytes: Vec<u8>,
 }
 
 /// Datagrams written in one send.
@@ -76,15 +66,6 @@ pub struct SentDatagrams {
     pub datagrams: u64,
     /// Repairs among them.
     pub repairs: u64,
-}
-
-/// Coded symbols of a column.
-#[derive(Debug, Clone, Default)]
-struct CodedColumn {
-    /// Data counter of each coded symbol sent.
-    sent: Vec<u64>,
-    /// Required number of coded symbols.
-    wanted: u32,
 }
 
 /// Losses gathered for a repair.
@@ -112,8 +93,7 @@ impl OutgoingGeneration {
             sent_at: vec![0; grid.symbols() as usize],
             latest: 0,
             resend: RangeSet::default(),
-            columns: vec![CodedColumn::default(); usize::from(grid.columns())],
-            coded: CodedRows::default(),
+            coded: CodedSymbols::new(&grid),
             nacks: None,
         }
     }
@@ -135,7 +115,7 @@ impl OutgoingGeneration {
 
     /// Returns whether repairs are ready to be sent.
     pub fn has_repairs(&self) -> bool {
-        !self.resend.is_empty() || self.next_coded().is_some()
+        !self.resend.is_empty() || self.coded.next_unsent().is_some()
     }
 
     /// Returns whether the whole generation was sent by data counter `seen`.
@@ -150,7 +130,7 @@ impl OutgoingGeneration {
 
     /// Takes the losses of a host that has received data counter `seen`.
     pub fn on_missing(&mut self, missing: &Missing, seen: u64, due: Moment, few: bool) {
-        let columns = self.columns.len();
+        let columns = usize::from(self.grid.columns());
         let nacks = self.nacks.get_or_insert_with(|| GatheredNacks {
             due,
             named: RangeSet::default(),
@@ -178,15 +158,11 @@ impl OutgoingGeneration {
 
         let rows = u32::from(self.grid.rows());
         let every_row = std::iter::repeat_n(&rows, if nothing_came { columns } else { 0 });
-        for ((column, need), wanted) in self
-            .columns
-            .iter()
-            .zip(missing.need.iter().chain(every_row))
-            .zip(&mut nacks.coded)
-        {
+        let needs = missing.need.iter().chain(every_row);
+        for ((column, need), wanted) in needs.enumerate().zip(&mut nacks.coded) {
             if *need > 0 {
-                let saw = column.sent.partition_point(|&at| at <= seen) as u32;
-                *wanted = (*wanted).max(saw + (*need).min(rows)).min(MAX_CODED);
+                let enough = self.coded.sent_by(column, seen) + (*need).min(rows);
+                *wanted = (*wanted).max(enough).min(MAX_CODED);
             }
         }
     }
@@ -202,28 +178,12 @@ impl OutgoingGeneration {
             return;
         };
 
-        let more = |(column, &wanted): (&CodedColumn, &u32)| {
-            u64::from(wanted.saturating_sub(column.wanted))
-        };
-        let coded: u64 = self.columns.iter().zip(&nacks.coded).map(more).sum();
+        let coded = self.coded.missing(&nacks.coded);
         if !nacks.unnamed && nacks.named.len() * 100 <= coded * PLAIN_PREFERENCE {
             self.resend.extend(&nacks.named);
         } else {
-            self.columns
-                .iter_mut()
-                .zip(nacks.coded)
-                .for_each(|(c, wanted)| c.wanted = c.wanted.max(wanted));
+            self.coded.want(&nacks.coded);
         }
-    }
-
-    /// Returns the lowest coded row with an unsent symbol, and the symbol's column.
-    fn next_coded(&self) -> Option<(u32, usize)> {
-        let open = self
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| (c.sent.len() as u32) < c.wanted);
-        open.map(|(at, c)| (c.sent.len() as u32, at)).min()
     }
 
     /// Appends at most `most` datagrams numbered by `counter`. Repairs precede the rest of the
@@ -252,9 +212,8 @@ impl OutgoingGeneration {
                 }
                 self.sent_at[symbol as usize] =
                     self.write_plain(stamp, symbol, &payload, counter, out);
-            } else if let Some((row, column)) = self.next_coded() {
-                let at = self.write_coded(stamp, row, column, &payload, counter, out);
-                self.columns[column].sent.push(at);
+            } else if let Some(symbol) = self.coded.next_unsent() {
+                self.write_coded(stamp, symbol, &payload, counter, out);
             } else {
                 break;
             }
@@ -267,8 +226,7 @@ impl OutgoingGeneration {
         }
 
         if repairs && !self.has_repairs() {
-            // All of these rows are sent.
-            self.coded = CodedRows::default();
+            self.coded.forget_rows();
         }
 
         SentDatagrams {
@@ -300,54 +258,22 @@ impl OutgoingGeneration {
     fn write_coded(
         &mut self,
         stamp: Stamp,
-        row: u32,
-        column: usize,
+        symbol: CodedSymbol,
         payload: &[u8],
         counter: &mut u64,
         out: &mut Vec<u8>,
-    ) -> u64 {
-        let symbol = usize::from(self.grid.symbol());
-        let width = symbol * self.columns.len();
-        let place = |coded: &CodedRows| -> Option<Range<usize>> {
-            let start = row.checked_sub(coded.first)? as usize * width + column * symbol;
-            (start + symbol <= coded.bytes.len()).then(|| start..start + symbol)
+    ) {
+        let row = u32::from(self.grid.rows()) + symbol.row;
+        let header = self.header(stamp, row, symbol.column as u32);
+        *counter += 1;
+        let front = Front {
+            source: stamp.source,
+            counter: *counter,
         };
 
-        if place(&self.coded).is_none() {
-            let last = self
-                .columns
-                .iter()
-                .map(|c| c.wanted)
-                .max()
-                .unwrap_or(row + 1);
-            self.coded.first = row;
-            self.coded.bytes.clear();
-            let rows = row as u16..last.min(row + CODED_BATCH).max(row + 1) as u16;
-            fec::encode(
-                Kernel::best(),
-                &self.grid,
-                payload,
-                rows,
-                &mut self.coded.bytes,
-            );
-        }
-
-        let header = self.header(stamp, u32::from(self.grid.rows()) + row, column as u32);
-        *counter += 1;
-        let bytes = place(&self.coded)
-            .map(|place| &self.coded.bytes[place])
-            .unwrap_or_default();
-        write_symbol(
-            out,
-            Front {
-                source: stamp.source,
-                counter: *counter,
-            },
-            header,
-            bytes,
-        );
-
-        *counter
+        let bytes = self.coded.bytes_of(symbol, &self.grid, payload);
+        write_symbol(out, front, header, bytes);
+        self.coded.on_sent(symbol, *counter);
     }
 
     fn header(&self, stamp: Stamp, row: u32, column: u32) -> SymbolHeader {

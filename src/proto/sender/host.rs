@@ -254,6 +254,29 @@ impl Host {
         true
     }
 
+    /// Starts the session: earlier silence does not count.
+    pub(super) fn begin(&mut self, now: Moment) {
+        self.heard = now;
+        self.progress = now;
+    }
+
+    /// Records the largest probe that reached the host. The best of several answers counts: a probe
+    /// may have been lost by chance.
+    pub(super) fn on_probed(&mut self, size: Option<u16>) {
+        self.transfer.takes = self.transfer.takes.max(size);
+    }
+
+    /// Records the last part of a want: of manifest nodes, or of blocks.
+    pub(super) fn on_asked(&mut self, nodes: bool) {
+        self.transfer.asked.nodes = true;
+        self.transfer.asked.blocks |= !nodes;
+    }
+
+    /// Records that the host is ordered to commit.
+    pub(super) fn on_commit_ordered(&mut self) {
+        self.ordered = true;
+    }
+
     /// Takes a goodbye, perhaps without an answer to `order`, and returns whether the host is now
     /// lost.
     pub(super) fn on_bye(&mut self, order: OrderKind) -> bool {
@@ -269,6 +292,20 @@ impl Host {
         if beacon.restarted || self.beacon.is_none_or(|last| !last.restarted) {
             self.beacon = Some(beacon);
         }
+    }
+
+    /// Forgets the contents of earlier beacons.
+    pub(super) fn forget_beacon(&mut self) {
+        self.beacon = None;
+    }
+
+    /// Marks the host as lost: silent, or stuck in spite of signs of life.
+    pub(super) fn lose(&mut self, is_stuck: bool) {
+        self.contact = if is_stuck {
+            Contact::Stuck
+        } else {
+            Contact::Silent
+        };
     }
 
     /// Gives the host up until its next progress, for the reason in `text`.

@@ -133,8 +133,7 @@ impl Sender {
         self.report_other_keys();
 
         if let Some(host) = self.hosts.get_mut(source) {
-            // The best of several answers counts: a probe may have been lost by chance.
-            host.transfer.takes = host.transfer.takes.max(hello.heard);
+            host.on_probed(hello.heard);
         }
     }
 

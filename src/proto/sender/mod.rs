@@ -17,6 +17,7 @@
 
 mod audience;
 mod batches;
+mod coded;
 mod course;
 mod decision;
 mod discovery;
@@ -27,6 +28,7 @@ pub mod flow;
 pub mod generation;
 mod heartbeat;
 mod host;
+mod host_stats;
 pub mod hosts;
 mod issued;
 mod key_check;
@@ -38,6 +40,7 @@ mod phase;
 mod proofs;
 pub mod receiver_reports;
 mod repeat_timer;
+pub mod reporters;
 mod serving;
 mod setup;
 pub mod stream;

@@ -92,10 +92,8 @@ impl ContentService {
         }
 
         let nodes = want.ranges.0.first().is_none_or(|r| r.start < root.nodes);
-
         if !want.more {
-            host.transfer.asked.nodes = true;
-            host.transfer.asked.blocks |= !nodes;
+            host.on_asked(nodes);
         }
 
         self.flow.on_want(source, &want, all);

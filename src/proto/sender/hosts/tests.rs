@@ -1,8 +1,12 @@
 //! Tests of the sender's table of hosts: names, addresses, restarts, keys and silence.
 
+use std::time::Duration;
+
 use super::*;
 use crate::id::SessionId;
 use crate::keys::HostKey;
+use crate::wire::HostStage;
+use crate::wire::message::OrderKind;
 
 fn state(name: &str, stage: HostStage) -> StageReport {
     StageReport {

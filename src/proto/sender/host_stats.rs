@@ -1,0 +1,162 @@
+//! Measurements of one host: its rate, its losses and its queue, from one report to the next.
+
+use std::time::Duration;
+
+use crate::proto::rate::{QUEUE_LIMIT, Sample};
+use crate::units::Moment;
+use crate::wire::message::ReceiverReport;
+
+/// Bounds of a host's window in bytes, for any reported value.
+const MIN_WINDOW: u64 = 64 << 10;
+/// See [`MIN_WINDOW`].
+const MAX_WINDOW: u64 = 8 << 20;
+/// Bytes allowed in flight to a host or not yet written there: a few generations, since hosts
+/// verify whole ones.
+const MAX_BACKLOG: u64 = 12 << 20;
+/// Bound on the bytes of a symbol: the largest datagram.
+pub const MAX_SYMBOL_BYTES: u64 = 65_535;
+/// Share of datagrams lost in one report that counts as congestion.
+const HEAVY_LOSS: f64 = 0.2;
+/// Time for which the rate ignores a host congested alone. Otherwise the rate would drop to that
+/// host's before the others have shown how much more they can take.
+pub const TRIAL_LENGTH: Duration = Duration::from_millis(500);
+/// Checks over which a host's blocking share is averaged.
+const CHECKS_AVERAGED: f64 = 100.0;
+
+/// Measurements of one host.
+#[derive(Debug, Clone, Copy)]
+pub struct HostStats {
+    /// Time of the last report.
+    pub at: Moment,
+    report: ReceiverReport,
+    /// Share of datagrams lost, smoothed.
+    loss: f64,
+    /// Received bits a second, smoothed.
+    pub received: f64,
+    /// Consecutive congested reports.
+    pub congested: u32,
+    /// The last report showed a queue or heavy loss.
+    pub strained: bool,
+    trial: Trial,
+    /// Share of time in which the host blocked the others, smoothed.
+    blocking_share: f64,
+}
+
+/// State of a trial: the rate ignores a host to find out if the host is far slower than the others.
+#[derive(Debug, Clone, Copy)]
+enum Trial {
+    /// May begin once the host receives fewer bits a second than this.
+    Below(f64),
+    /// Has been running since this time.
+    Since(Moment),
+}
+
+impl HostStats {
+    /// Creates the measurements of a host with its first report.
+    pub fn new(now: Moment, report: ReceiverReport) -> Self {
+        Self {
+            at: now,
+            report,
+            loss: 0.0,
+            received: 0.0,
+            congested: 0,
+            strained: false,
+            trial: Trial::Below(f64::INFINITY),
+            blocking_share: 0.0,
+        }
+    }
+
+    /// Takes a report and returns the measurements since the previous one. A datagram has
+    /// `overhead` bytes besides its symbol. A time without data to send shows nothing of the link:
+    /// `idle` is the data counter at the last such moment.
+    pub fn on_report(
+        &mut self,
+        now: Moment,
+        report: ReceiverReport,
+        idle: u64,
+        overhead: u64,
+    ) -> Option<Sample> {
+        let last = std::mem::replace(&mut self.report, report);
+        self.at = now;
+        let over = Duration::from_micros(report.at.checked_sub(last.at).filter(|&t| t > 0)?);
+        let expected = report
+            .seen
+            .checked_sub(last.seen)
+            .filter(|&n| n > 0 && last.seen > idle)?;
+
+        let got = report.datagrams.saturating_sub(last.datagrams);
+        let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
+
+        // A lost train is thirty datagrams in a row, so one report shows little of the loss rate.
+        self.loss = self.loss * 0.9 + loss * 0.1;
+
+        // At most the number sent: reports can be forged.
+        let got = got.min(expected);
+        let bytes = report.bytes.saturating_sub(last.bytes);
+        let sample = Sample {
+            bytes: bytes.min(got.saturating_mul(MAX_SYMBOL_BYTES)) + got * overhead,
+            over,
+            loss: self.loss,
+            delay: Duration::from_micros(u64::from(report.delay)),
+        };
+
+        let received = sample.bytes as f64 * 8.0 / over.as_secs_f64();
+        self.received = if self.received == 0.0 {
+            received
+        } else {
+            self.received * 0.75 + received * 0.25
+        };
+
+        let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
+        self.congested = if congested { self.congested + 1 } else { 0 };
+        self.strained = congested || sample.delay > QUEUE_LIMIT;
+
+        Some(sample)
+    }
+
+    /// Returns whether a trial is running.
+    pub fn is_on_trial(&self) -> bool {
+        matches!(self.trial, Trial::Since(_))
+    }
+
+    /// Starts or ends a trial of a host that is congested `alone` or not. Returns whether one is
+    /// running.
+    pub fn update_trial(&mut self, now: Moment, alone: bool) -> bool {
+        match self.trial {
+            Trial::Since(began) if alone && now.since(began) < TRIAL_LENGTH => true,
+            Trial::Since(began) => {
+                // If the others are congested as well, the trial showed nothing.
+                let most = if now.since(began) < TRIAL_LENGTH {
+                    f64::INFINITY
+                } else {
+                    self.received / 2.0
+                };
+                self.trial = Trial::Below(most);
+                false
+            }
+            Trial::Below(most) if alone && self.received < most => {
+                self.trial = Trial::Since(now);
+                true
+            }
+            Trial::Below(_) => false,
+        }
+    }
+
+    /// Records whether the host blocks the others alone, and returns the smoothed share of time.
+    pub fn on_check(&mut self, blocks: bool) -> f64 {
+        let blocking = if blocks { 1.0 } else { 0.0 };
+        self.blocking_share += (blocking - self.blocking_share) / CHECKS_AVERAGED;
+        self.blocking_share
+    }
+
+    /// Returns the bytes that may still go in flight to this host. `segment` is the size of a
+    /// datagram, and `counter` the last one sent.
+    pub fn room(&self, counter: u64, segment: usize) -> u64 {
+        let window = u64::from(self.report.window).clamp(MIN_WINDOW, MAX_WINDOW);
+        let flight = counter.saturating_sub(self.report.seen) * segment as u64;
+        let backlog = MAX_BACKLOG.saturating_sub(self.report.backlog);
+        window
+            .saturating_sub(flight)
+            .min(backlog.saturating_sub(flight))
+    }
+}

@@ -1,0 +1,202 @@
+//! Tests of the measurements of hosts: slow ones, trials, the window, and the reporters.
+
+use super::*;
+use crate::id::SessionId;
+use crate::proto::sender::host_stats::{MAX_SYMBOL_BYTES, TRIAL_LENGTH};
+use crate::proto::sender::reporters::REPORTERS;
+
+const MS: u64 = 1_000_000;
+
+/// Reports of a host that receives `got` of `sent` datagrams of 1000 bytes in each of `rounds`
+/// rounds of 10 ms.
+fn rounds(receivers: &mut ReceiverStats, host: u64, rounds: u64, sent: u64, got: u64, delay: u32) {
+    for round in 1..=rounds {
+        let report = ReceiverReport {
+            session: SessionId(1),
+            seen: sent * round,
+            datagrams: got * round,
+            bytes: got * round * 1000,
+            delay,
+            backlog: 0,
+            window: 1 << 20,
+            at: round * 10_000,
+        };
+        receivers.on_report(Moment(round * 10 * MS), InstanceId(host), report, 0);
+    }
+}
+
+#[test]
+fn a_host_far_below_the_others_is_slow_and_one_that_only_loses_is_not() {
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    for host in 1..=3 {
+        rounds(&mut receivers, host, 8, 100, 100, 0);
+    }
+
+    rounds(&mut receivers, 4, 8, 100, 60, 0);
+    rounds(&mut receivers, 5, 8, 100, 5, 30_000);
+    assert_eq!(
+        receivers.slow().iter().copied().collect::<Vec<_>>(),
+        [InstanceId(5)]
+    );
+    receivers.readmit();
+
+    assert!(receivers.slow().is_empty());
+}
+
+#[test]
+fn numbers_that_no_host_measures_count_as_little_as_they_can() {
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    let first = ReceiverReport {
+        session: SessionId(1),
+        seen: 100,
+        datagrams: 100,
+        bytes: 0,
+        delay: 0,
+        backlog: u64::MAX,
+        window: 0,
+        at: 1,
+    };
+
+    assert!(
+        receivers
+            .on_report(Moment(1), InstanceId(1), first, 0)
+            .is_none()
+    );
+
+    let most = u64::MAX;
+    let late = u32::MAX;
+    let lie = ReceiverReport {
+        seen: 200,
+        datagrams: most,
+        bytes: most,
+        delay: late,
+        window: late,
+        at: most,
+        ..first
+    };
+
+    let sample = receivers
+        .on_report(Moment(2), InstanceId(1), lie, 0)
+        .expect("a measurement");
+    assert!(sample.bytes <= 100 * (MAX_SYMBOL_BYTES + 90), "{sample:?}");
+    assert_eq!(receivers.window(Moment(3), 300, 1000), 0);
+
+    // The next report counts again.
+    assert!(
+        receivers
+            .on_report(Moment(4), InstanceId(1), first, 0)
+            .is_none()
+    );
+
+    assert!(
+        receivers
+            .on_report(
+                Moment(5),
+                InstanceId(1),
+                ReceiverReport {
+                    at: 2,
+                    seen: 300,
+                    ..first
+                },
+                0
+            )
+            .is_some()
+    );
+}
+
+#[test]
+fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_over() {
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    let strain = |receivers: &mut ReceiverStats, round: u64, host: u64, delay: u32| {
+        let report = ReceiverReport {
+            session: SessionId(1),
+            seen: 100 * round,
+            datagrams: 100 * round,
+            bytes: 100_000 * round,
+            delay,
+            backlog: 0,
+            window: 1 << 20,
+            at: round * 10_000,
+        };
+        receivers
+            .on_report(Moment(round * 10 * MS), InstanceId(host), report, 0)
+            .is_some()
+    };
+
+    let long = TRIAL_LENGTH.as_millis() as u64 / 10;
+    let counts: Vec<bool> = (1..long + 10)
+        .map(|round| {
+            strain(&mut receivers, round, 1, 0);
+            strain(&mut receivers, round, 2, 0);
+            strain(&mut receivers, round, 3, 10_000)
+        })
+        .collect();
+
+    let ignored = counts.iter().skip(1).take_while(|counts| !**counts).count() as u64;
+    assert_eq!(ignored, long);
+    assert!(
+        counts[long as usize + 1..].iter().all(|counts| *counts),
+        "a single trial: {counts:?}"
+    );
+
+    // The others are congested as well, so all count.
+    let counts: Vec<bool> = (500..520)
+        .flat_map(|round| [1, 2, 3].map(|host| strain(&mut receivers, round, host, 10_000)))
+        .collect();
+
+    assert!(counts[6..].iter().all(|counts| *counts), "{counts:?}");
+}
+
+#[test]
+fn the_last_host_is_never_too_slow() {
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    receivers.set_fetching(1);
+    rounds(&mut receivers, 1, 8, 100, 100, 0);
+    rounds(&mut receivers, 2, 8, 100, 5, 30_000);
+    assert!(receivers.slow().is_empty());
+}
+
+#[test]
+fn the_floor_may_be_a_rate_or_none() {
+    for (floor, slow) in [
+        (Floor::Rate(crate::units::Rate(2_000_000)), 0),
+        (Floor::Share(0), 0),
+        (Floor::Share(9_000), 1),
+    ] {
+        let mut receivers = ReceiverStats::new(0, floor, 1);
+        rounds(&mut receivers, 1, 8, 100, 100, 0);
+        rounds(&mut receivers, 2, 8, 100, 10, 30_000);
+        assert_eq!(receivers.slow().len(), slow, "{floor}");
+    }
+}
+
+#[test]
+fn the_window_is_that_of_the_slowest_host_and_a_silent_one_does_not_hold_it() {
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    assert_eq!(receivers.window(Moment(0), 0, 1000), FIRST_WINDOW);
+    rounds(&mut receivers, 1, 8, 100, 100, 0);
+    let now = Moment(80 * MS);
+    assert_eq!(receivers.window(now, 800, 1000), 1 << 20);
+    assert_eq!(receivers.window(now, 900, 1000), (1 << 20) - 100_000);
+    assert_eq!(receivers.window(now, 5_000, 1000), 0);
+
+    assert_eq!(
+        receivers.window(now + STALE_AFTER, 5_000, 1000),
+        FIRST_WINDOW
+    );
+}
+
+#[test]
+fn of_a_large_fleet_a_few_report_and_the_worst_among_them() {
+    let mut receivers = ReceiverStats::new(90, Floor::Share(0), 1);
+    let hosts = || (1..=500).map(InstanceId).collect::<Vec<_>>().into_iter();
+    assert!(!receivers.choose(Moment(0), hosts().take(REPORTERS)));
+    assert!(receivers.reporters().is_empty());
+    rounds(&mut receivers, 77, 8, 100, 40, 30_000);
+    assert!(receivers.choose(Moment(80 * MS), hosts()));
+    assert!(
+        receivers.reporters().len() <= REPORTERS && receivers.reporters().contains(&InstanceId(77))
+    );
+
+    assert!(!receivers.choose(Moment(90 * MS), hosts()), "too soon");
+}
