@@ -11,26 +11,31 @@
 
 mod agent;
 mod authorized;
+mod denied;
 mod expiry;
 mod generate;
 mod group;
 mod host;
+mod key_options;
 mod known_hosts;
 #[cfg(test)]
 mod openssh_tests;
 mod prompt;
 mod public;
+mod role;
 mod signature;
 mod signer;
 mod sshwire;
 
-pub use authorized::{AuthorizedKeys, DenialReason, Denied, Role};
+pub use authorized::AuthorizedKeys;
+pub use denied::{DenialReason, Denied};
 pub use expiry::show as shown_time;
 pub use generate::{NewKey, authorized_line, generate, write_file};
 pub use group::GroupKey;
 pub use host::{HOST_SIGNATURE_BYTES, HostKey, Identity};
 pub use known_hosts::{KnownHosts, Learned, MAX_KNOWN_HOSTS_BYTES, MAX_NEW_KEYS};
 pub use public::{Fingerprint, KeyError, PublicKey};
+pub use role::Role;
 pub use signature::{MAX_SIGNATURE_BYTES, Namespace, Signature, SignatureError, verify};
 pub use signer::{FileSigner, Signer, open_signer};
 
