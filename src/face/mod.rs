@@ -9,6 +9,7 @@
 pub mod client;
 pub mod command;
 pub mod console;
+mod differences;
 pub mod makuosan;
 pub mod msync;
 pub mod password;

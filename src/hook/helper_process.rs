@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use minicbor::bytes::ByteVec;
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::error::IoResultExt;
 use crate::helper::{self, Frames};
+use crate::sync::locked;
 
 /// Name of the process, by which it recognizes itself.
 const HOOK_HELPER_NAME: &str = "makuo-hooks";
@@ -98,7 +99,7 @@ impl HelperProcess {
         context: &HookContext,
         stop: &AtomicBool,
     ) -> Result<RunRecord, Failure> {
-        let stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = locked(&self.0);
         let request = HookRequest {
             phase,
             context: context.clone(),

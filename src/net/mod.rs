@@ -13,6 +13,8 @@ mod batch;
 mod changes;
 mod explain;
 mod interface;
+mod link;
+mod link_config;
 mod links;
 mod poll;
 mod socket;
@@ -24,9 +26,10 @@ pub use batch::{
 };
 pub use changes::InterfaceChanges;
 pub use interface::{Interface, choose, list};
+pub use link::Link;
+pub use link_config::{DEFAULT_RECV_BUFFER, LinkConfig};
 pub use links::LinkSet;
 pub use poll::{Interest, Poller, Readiness, Waker, sharpen_timers};
-pub use socket::{DEFAULT_RECV_BUFFER, Link, LinkConfig};
 
 use std::fmt;
 use std::net::IpAddr;

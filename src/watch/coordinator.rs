@@ -16,6 +16,7 @@ use crate::drive::clock::Clock;
 use crate::drive::deploy::Interrupt;
 use crate::error::IoResultExt;
 use crate::manifest::TreePath;
+use crate::sync::locked;
 use crate::tree::FileId;
 use crate::tree::scan::Exposed;
 use crate::units::Moment;
@@ -124,7 +125,7 @@ impl Coordinator {
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, CoordinatorState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Changes the shared state and wakes the waiting loop.

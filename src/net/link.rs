@@ -1,0 +1,172 @@
+//! A link: the connection to a group on one interface.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::batch::{Channel, CurrentOffload, Offload};
+use super::link_config::LinkConfig;
+use super::socket::{LinkSocket, open_group, open_own, refuse_echoes};
+use super::{Family, Interface, explain, max_segment, sys};
+use crate::{Error, Result};
+
+/// An open connection to a group on one interface. Can be shared by a receiving and a sending
+/// thread without contention.
+#[derive(Debug)]
+pub struct Link {
+    pub(super) group: LinkSocket,
+    pub(super) own: LinkSocket,
+    /// Current batching of sends.
+    pub(super) offload: CurrentOffload,
+    /// Packets sent to the group, which the group socket's filter refuses on their return; `None`
+    /// without a filter.
+    pub(super) echoes: Option<AtomicU64>,
+    destination: SocketAddr,
+    local: SocketAddr,
+    interface: Interface,
+    recv_buffer: usize,
+}
+
+impl Link {
+    /// Joins the group and opens both sockets.
+    pub fn open(config: &LinkConfig) -> Result<Link> {
+        let interface = &config.interface;
+        let family = Family::of(config.group);
+        config.check()?;
+        let address = interface.address(family).ok_or_else(|| {
+            Error::usage(format!(
+                "{} has no {family} address, and the group {} needs one",
+                interface.name, config.group
+            ))
+        })?;
+
+        let destination = scoped(config.group, config.port, interface);
+        let from = scoped(address, 0, interface);
+        let group = open_group(config, destination)
+            .map_err(|(action, e)| explain::opening(action, interface, destination, e))?;
+        let own = open_own(config, from)
+            .map_err(|(action, e)| explain::opening(action, interface, from, e))?;
+        let local = own
+            .socket
+            .local_addr()
+            .ok()
+            .and_then(|a| a.as_socket())
+            .unwrap_or(from);
+
+        let filtered = !config.receive_own && refuse_echoes(&group.socket, local);
+        let got = |e: &LinkSocket| e.socket.recv_buffer_size().unwrap_or(0) / 2;
+        let recv_buffer = got(&group).min(got(&own));
+        if recv_buffer < config.recv_buffer {
+            tracing::debug!(
+                "receive buffer: {recv_buffer} bytes of {} requested",
+                config.recv_buffer
+            );
+        }
+
+        let offload = config.offload.limited_to(own.state.max_gso_segments());
+        Ok(Link {
+            group,
+            own,
+            offload: CurrentOffload::new(offload),
+            echoes: filtered.then(AtomicU64::default),
+            destination,
+            local,
+            interface: interface.clone(),
+            recv_buffer,
+        })
+    }
+
+    /// Address of the group.
+    pub fn group(&self) -> SocketAddr {
+        self.destination
+    }
+
+    /// Unicast address of this process, and source of its datagrams.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The interface as it was when the link was opened.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Largest datagram, in bytes, that fits one packet of the interface.
+    pub fn max_segment(&self) -> usize {
+        max_segment(self.interface.mtu, Family::of(self.destination.ip()))
+    }
+
+    /// Receive buffer, in bytes, that the kernel granted to each socket. The kernel charges its own
+    /// overhead against it: of tiny datagrams fewer bytes fit.
+    pub fn recv_buffer(&self) -> usize {
+        self.recv_buffer
+    }
+
+    /// Packets lost at this link because the process did not read them in time, since the link was
+    /// opened. A packet with many datagrams counts once.
+    pub fn drops(&self) -> io::Result<u64> {
+        let group = u64::from(sys::socket_drops(&self.group.socket)?);
+        let own = u64::from(sys::socket_drops(&self.own.socket)?);
+        let echoes = self
+            .echoes
+            .as_ref()
+            .map_or(0, |e| e.load(Ordering::Relaxed));
+        Ok(group.saturating_sub(echoes) + own)
+    }
+
+    /// Current batching of sends: as configured, or reduced by the kernel and the driver.
+    pub fn offload(&self) -> Offload {
+        self.offload.get()
+    }
+
+    /// Describes an error of [`Link::send`].
+    pub fn explain_send(&self, to: SocketAddr, error: io::Error) -> Error {
+        explain::sending(&self.interface, to, error)
+    }
+
+    pub(super) fn endpoint(&self, channel: Channel) -> &LinkSocket {
+        match channel {
+            Channel::Group => &self.group,
+            Channel::Own => &self.own,
+        }
+    }
+
+    pub(super) fn group_fd(&self) -> BorrowedFd<'_> {
+        self.group.socket.as_fd()
+    }
+
+    pub(super) fn own_fd(&self) -> BorrowedFd<'_> {
+        self.own.socket.as_fd()
+    }
+
+    /// Clears errors that the kernel keeps for a later call.
+    pub(super) fn clear_errors(&self) {
+        for endpoint in [&self.group, &self.own] {
+            if let Ok(Some(e)) = endpoint.socket.take_error() {
+                tracing::debug!("an earlier datagram met an error: {e}");
+            }
+        }
+    }
+}
+
+/// `ip` with the interface's number if the address needs a scope.
+fn scoped(ip: IpAddr, port: u16, interface: &Interface) -> SocketAddr {
+    /// Scope of a multicast address limited to the link, see RFC 4291.
+    const LINK_SCOPE: u16 = 2;
+    match ip {
+        IpAddr::V6(v6) => {
+            let near = v6.is_multicast() && v6.segments()[0] & 0xf <= LINK_SCOPE;
+            let scope = if near || v6.is_unicast_link_local() {
+                interface.index
+            } else {
+                0
+            };
+            SocketAddrV6::new(v6, port, 0, scope).into()
+        }
+        IpAddr::V4(_) => SocketAddr::new(ip, port),
+    }
+}
+
+#[cfg(test)]
+mod tests;
