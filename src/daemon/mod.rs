@@ -3,6 +3,7 @@
 
 mod confinement;
 mod control;
+mod opening;
 mod reload;
 mod reopening;
 mod sandbox;
@@ -14,26 +15,24 @@ pub use control::{ControlSocket, query_members, query_trees, request_files};
 pub use starting::report_waiting;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::opening::{open, send_only};
 use self::reload::StartupConfig;
 use self::send_only_trees::{SendOnlyTree, SendOnlyTrees};
 use self::serving::{DaemonSignals, Serving};
+use self::starting::log_start;
 use crate::config::{HostConfig, TreeConfig};
 use crate::drive::adhoc::{AdhocService, Dial, SENT, SendSettings, SendTree};
 use crate::drive::catch_up;
 use crate::drive::endpoint::GroupLinks;
-use crate::drive::host::OwnKey;
-use crate::drive::host::Trees;
-use crate::drive::host::{HostHandle, HostLoop};
-use crate::drive::host::{LocalHost, ManagedTree, open_tree};
+use crate::drive::host::{HostHandle, HostLoop, LocalHost};
 use crate::error::IoResultExt;
 use crate::face::console::{Console, Listeners};
 use crate::id::{HostName, TreeName};
-use crate::keys::{AuthorizedKeys, Signer};
-use crate::net::Link;
+use crate::keys::Signer;
 use crate::spec::DEFAULT_TREE;
 use crate::units::Rate;
 use crate::{Error, Kind, Result};
@@ -199,73 +198,6 @@ fn spawn<T: Send + 'static>(
         .io_context("cannot start a thread")
 }
 
-fn log_start(setup: &DaemonSetup, host: &LocalHost, door: &GroupLinks) {
-    let links = &door.links;
-    let trees: Vec<String> = host
-        .trees
-        .iter()
-        .map(|(name, _)| name.to_string())
-        .collect();
-
-    tracing::info!(
-        "{} on {} at {} for {} {}: trees {}",
-        setup.name,
-        links.names(),
-        links
-            .iter()
-            .map(Link::local)
-            .map(|a| a.to_string())
-            .collect::<Vec<_>>()
-            .join(", "),
-        links.group(),
-        if trees.is_empty() {
-            "without trees"
-        } else {
-            "ready"
-        },
-        trees.join(", ")
-    );
-
-    match door.keys.len() {
-        0 => {
-            tracing::warn!("{}", crate::config::PLAIN_WARNING);
-            let is_withheld =
-                |(_, m): &(&TreeName, &ManagedTree)| m.catch_up.takes() && !m.catch_up.gives(false);
-            let withheld: Vec<&str> = host
-                .trees
-                .iter()
-                .filter(is_withheld)
-                .map(|(name, _)| name.as_str())
-                .collect();
-            if !withheld.is_empty() {
-                tracing::warn!(
-                    "trees given to no host that missed a release, since without a group key \
-                     nobody can tell who asks (catch_up = \"anyone\" gives them to everybody): {}",
-                    withheld.join(", ")
-                );
-            }
-        }
-        n => tracing::info!("datagrams are sealed; group keys: {n}"),
-    }
-
-    if let Some(advice) = crate::drive::host::advice(links.recv_buffer()) {
-        tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
-    }
-}
-
-/// Opens the trees that accept no releases of others.
-fn send_only(setup: &DaemonSetup, host: &LocalHost) -> Result<SendOnlyTrees> {
-    let alone = setup
-        .config
-        .trees
-        .iter()
-        .filter(|tree| !host.trees.names().any(|n| *n == tree.name));
-    let state_dir = setup.config.state_dir.as_deref();
-    alone
-        .map(|tree| Ok((tree.name.clone(), SendOnlyTree::of(tree, state_dir)?)))
-        .collect()
-}
-
 fn desk(
     setup: DaemonSetup,
     host: &LocalHost,
@@ -324,61 +256,4 @@ impl Drop for Ended {
     fn drop(&mut self) {
         self.0.notify_one();
     }
-}
-
-/// Opens every tree, completing recovery after a crash, and reads the authorized keys. Without a
-/// key file the host runs and refuses every release, with a message on how to add a key.
-fn open(setup: &DaemonSetup, confines: bool) -> Result<LocalHost> {
-    let config = &setup.config;
-    let keys = match AuthorizedKeys::load(&config.authorized_keys) {
-        Ok(keys) => keys,
-        Err(e) if e.is_os(std::io::ErrorKind::NotFound) => {
-            tracing::warn!("{e}: every release will be refused");
-            AuthorizedKeys::none(&config.authorized_keys)
-        }
-        Err(e) => return Err(e),
-    };
-
-    if keys.is_empty() {
-        tracing::warn!(
-            "no key is listed in {}: every release will be refused",
-            keys.file().display()
-        );
-    }
-
-    let state_dir = config.state_dir.as_deref();
-    let received = config.trees.iter().filter(|_| setup.mode.receives);
-    let mut trees = Vec::new();
-    let mut broken = Vec::new();
-
-    for tree in received {
-        match open_tree(tree, state_dir) {
-            Ok(managed) => trees.push((tree.name.clone(), managed)),
-            Err(e) => {
-                let is_reachable = !confines || confinement::anchor(tree).is_some();
-                let why = reopening::unserved(tree, &e, is_reachable);
-                tracing::error!("{why}");
-                broken.push((tree.name.clone(), why, e));
-            }
-        }
-    }
-
-    // A wrong configuration or a tree of another daemon will not fix itself.
-    let is_final = trees.is_empty() && broken.iter().all(|(_, _, e)| e.kind() != Kind::Io);
-
-    if is_final && let Some((_, _, first)) = broken.pop() {
-        return Err(first);
-    }
-
-    let mut trees: Trees = trees.into_iter().collect();
-    for (name, why, _) in broken {
-        trees.add_broken(name, why);
-    }
-
-    Ok(LocalHost {
-        name: setup.name.clone(),
-        trees,
-        keys: Mutex::new(Arc::new(keys)),
-        own_key: OwnKey::default(),
-    })
 }

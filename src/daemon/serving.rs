@@ -17,6 +17,7 @@ use crate::error::IoResultExt;
 use crate::face::console::{Console, Listeners};
 use crate::face::password::Password;
 use crate::keys::{AuthorizedKeys, GroupKey, Signer, open_signer};
+use crate::sync::locked;
 
 /// Signals of a daemon. A signal before the loop starts is kept until then.
 pub(super) struct DaemonSignals {
@@ -107,11 +108,7 @@ impl Serving<'_> {
         match AuthorizedKeys::load(&config.authorized_keys) {
             Ok(keys) => {
                 tracing::info!("{}: {} keys", keys.file().display(), keys.len());
-                *self
-                    .host
-                    .keys
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(keys);
+                *locked(&self.host.keys) = Arc::new(keys);
             }
             Err(e) => tracing::error!("keeping the old authorized keys: {e}"),
         }

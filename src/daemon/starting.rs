@@ -1,10 +1,14 @@
-//! Startup of a daemon before it listens: reports the missing interfaces to the log and the service
-//! manager.
+//! Reports of a start to the log and the service manager: missing interfaces, then the host.
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::DaemonSetup;
 use crate::Result;
+use crate::drive::endpoint::GroupLinks;
+use crate::drive::host::{LocalHost, ManagedTree};
+use crate::id::TreeName;
+use crate::net::Link;
 
 /// Runs `wait`, which calls its argument with the missing interface until there is none.
 ///
@@ -47,4 +51,59 @@ fn survive_reload() {
     let _entered = runtime.enter();
     // The handler stays installed without a listener.
     drop(signal(SignalKind::hangup()));
+}
+
+/// Logs the host, the group and the protection of the datagrams.
+pub(super) fn log_start(setup: &DaemonSetup, host: &LocalHost, door: &GroupLinks) {
+    let links = &door.links;
+    let trees: Vec<String> = host
+        .trees
+        .iter()
+        .map(|(name, _)| name.to_string())
+        .collect();
+
+    tracing::info!(
+        "{} on {} at {} for {} {}: trees {}",
+        setup.name,
+        links.names(),
+        links
+            .iter()
+            .map(Link::local)
+            .map(|a| a.to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
+        links.group(),
+        if trees.is_empty() {
+            "without trees"
+        } else {
+            "ready"
+        },
+        trees.join(", ")
+    );
+
+    match door.keys.len() {
+        0 => {
+            tracing::warn!("{}", crate::config::PLAIN_WARNING);
+            let is_withheld =
+                |(_, m): &(&TreeName, &ManagedTree)| m.catch_up.takes() && !m.catch_up.gives(false);
+            let withheld: Vec<&str> = host
+                .trees
+                .iter()
+                .filter(is_withheld)
+                .map(|(name, _)| name.as_str())
+                .collect();
+            if !withheld.is_empty() {
+                tracing::warn!(
+                    "trees given to no host that missed a release, since without a group key \
+                     nobody can tell who asks (catch_up = \"anyone\" gives them to everybody): {}",
+                    withheld.join(", ")
+                );
+            }
+        }
+        n => tracing::info!("datagrams are sealed; group keys: {n}"),
+    }
+
+    if let Some(advice) = crate::drive::host::advice(links.recv_buffer()) {
+        tracing::warn!("the receive buffer is small, which slows transfers down: {advice}");
+    }
 }

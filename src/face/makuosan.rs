@@ -11,7 +11,8 @@ use crate::spec::DEFAULT_TREE;
 use crate::units::Rate;
 use crate::{Error, Result};
 
-/// The flags of makuosan.
+/// The flags of makuosan, a field for each. A foreign command line, in the order of the old help
+/// text: grouping would follow no owner, and [`MakuosanFlags::over`] hands each flag to one at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "makuosan",

@@ -22,7 +22,8 @@ const TARGET_VARIABLE: &str = "MSYNC_TARGET";
 /// Exit code of a failure.
 const FAILED: u8 = 1;
 
-/// The flags of msync.
+/// The flags of msync, a field for each. A foreign command line, in the order of the old help text:
+/// grouping would follow no owner, since every flag only becomes a part of a console line.
 #[derive(Debug, Parser)]
 #[command(
     name = "msync",

@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::sync::locked;
 
 /// State of a listening socket.
 const LISTEN_STATE: u8 = 0x0a;
@@ -74,7 +76,7 @@ impl Sockets {
 
     fn all(&self) -> io::Result<Vec<Socket>> {
         let mut sockets = Vec::new();
-        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let tables = locked(&self.tables);
         for mut table in &*tables {
             let mut text = String::new();
             table.seek(SeekFrom::Start(0))?;

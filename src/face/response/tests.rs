@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::{HostName, TreeName};
-use crate::outcome::{ExitStatus, HostResult, MemberTree, Purpose};
+use crate::outcome::{DriftKind, DriftLine, ExitStatus, HostResult, MemberTree, Purpose};
 
 fn name(name: &str) -> HostName {
     HostName::new(name).unwrap()

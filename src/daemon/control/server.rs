@@ -1,67 +1,31 @@
-//! Control socket for commands on this host: one JSON request a line, answered by lines.
-//!
-//! A process that may connect can release parts of the host's trees with the host's own key: root,
-//! the daemon's user, and the members of the configured group. The answer to `members` is one line;
-//! `files` is answered by events as they happen, with the outcome or an error as the last line.
+//! The daemon's side of the control socket: access, requests, and answers.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::{Gid, Group, Uid};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
 use crate::drive::adhoc::{self, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
 use crate::error::IoResultExt;
 use crate::face::socket::{self, SocketFile};
 use crate::id::TreeName;
-use crate::outcome::{Event, MemberInfo, Observer, Outcome};
+use crate::outcome::{Event, MemberInfo, Observer};
 use crate::tree::user_lookup;
 use crate::{Error, Kind, Result};
 
 /// Largest request in bytes: some thousand paths.
 const MAX_REQUEST: u64 = 4 << 20;
-/// Timeout for receiving a request and for a short answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest line of an answer that a command reads, for lists of differences.
-const MAX_ANSWER: u64 = 512 << 20;
 /// Largest number of concurrent connections.
 const MAX_CONTROL_CONNECTIONS: usize = 64;
 /// Capacity of the event queue for a command that reads slowly.
 const EVENT_QUEUE: usize = 1024;
-
 /// Failed action when the socket cannot be opened.
 const CONTROL_LISTEN_FAILED: &str = "cannot listen on the control socket";
-
-/// Request of a command to the daemon.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
-enum ControlRequest {
-    /// Lists the other hosts.
-    Members,
-    /// Lists the trees that the host sends from.
-    Trees,
-    /// Sends or compares files.
-    Files { wish: AdhocRequest },
-}
-
-/// Line of an answer to [`ControlRequest::Files`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ControlReply {
-    Event(Event),
-    Outcome(Box<Outcome>),
-    Error {
-        message: String,
-        hint: Option<String>,
-        kind: u8,
-    },
-}
 
 /// Bound control socket; its file is removed on drop.
 #[derive(Debug)]
@@ -207,13 +171,6 @@ fn refusal(message: &str, hint: &str) -> ControlReply {
     }
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
-    // Serialization cannot fail: every map key is a string.
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line
-}
-
 /// Sends events while the service works. A disconnect cancels the request.
 async fn stream_files(
     desk: &Arc<AdhocService>,
@@ -275,99 +232,5 @@ impl Observer for EventWriter {
         // A command that stopped reading must not hold up a commit: its events are dropped, its
         // outcome is not.
         let _ = self.0.try_send(line);
-    }
-}
-
-/// Sends a request to the daemon at `path`; `None` if no daemon listens there.
-fn send_request(
-    path: &Path,
-    request: &ControlRequest,
-    timeout: Option<Duration>,
-) -> Option<BufReader<BlockingStream>> {
-    let mut stream = BlockingStream::connect(path).ok()?;
-    stream.set_read_timeout(timeout).ok()?;
-    stream.write_all(&json(request)).ok()?;
-    Some(BufReader::new(stream))
-}
-
-fn query<T: for<'de> Deserialize<'de>>(path: &Path, request: &ControlRequest) -> Option<T> {
-    let mut line = String::new();
-    send_request(path, request, Some(REQUEST_TIMEOUT))?
-        .take(MAX_ANSWER)
-        .read_line(&mut line)
-        .ok()?;
-    serde_json::from_str(&line).ok()
-}
-
-/// Members known to the daemon at `path`; `None` if no daemon listens there.
-pub fn query_members(path: &Path) -> Option<Vec<MemberInfo>> {
-    query(path, &ControlRequest::Members)
-}
-
-/// Trees that the daemon at `path` sends from; `None` if no daemon listens there.
-pub fn query_trees(path: &Path) -> Option<Vec<TreeName>> {
-    query(path, &ControlRequest::Trees)
-}
-
-/// Passes the request to the daemon at `path` and its events to `observer`.
-pub fn request_files(
-    path: &Path,
-    wish: &AdhocRequest,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    let lost = |e: std::io::Error| {
-        Error::io(
-            "the daemon ended in the middle: its control socket is",
-            path,
-            e,
-        )
-    };
-
-    let unreachable = |e: std::io::Error| {
-        let hint = match e.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                "run it as root, or as a member of the daemon's socket_group"
-            }
-            _ => "is the daemon running on this host? --socket names its control socket",
-        };
-        Error::io("cannot reach the daemon at", path, e).hint(hint)
-    };
-
-    drop(BlockingStream::connect(path).map_err(unreachable)?);
-    let request = ControlRequest::Files { wish: wish.clone() };
-    let mut answer = send_request(path, &request, None)
-        .ok_or_else(|| lost(std::io::ErrorKind::BrokenPipe.into()))?;
-
-    loop {
-        let mut line = String::new();
-        if answer
-            .by_ref()
-            .take(MAX_ANSWER)
-            .read_line(&mut line)
-            .map_err(lost)?
-            == 0
-        {
-            return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
-        }
-        let reply = serde_json::from_str(&line).map_err(|e| {
-            Error::new(Kind::Io, "cannot parse the daemon's answer")
-                .because(e)
-                .hint("are command and daemon of the same version?")
-        })?;
-        match reply {
-            ControlReply::Event(event) => observer.event(&event),
-            ControlReply::Outcome(outcome) => return Ok(*outcome),
-            ControlReply::Error {
-                message,
-                hint,
-                kind,
-            } => {
-                let kind = [Kind::Usage, Kind::Refused, Kind::Mixed]
-                    .into_iter()
-                    .find(|k| k.exit_code() == kind);
-                let error = Error::new(kind.unwrap_or(Kind::Refused), message);
-                return Err(hint.into_iter().fold(error, Error::hint));
-            }
-        }
     }
 }
