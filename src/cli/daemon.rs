@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::args::{DaemonArgs, TreeAt};
 use super::{network, unsupported};
 use crate::config::{ConsoleListen, HostConfig, TreeConfig};
-use crate::daemon::{DaemonSetup, HostMode};
+use crate::daemon::{DaemonSetup, HostMode, RunAs};
 use crate::drive::adhoc::Dial;
 use crate::id::TreeName;
 use crate::report::Report;
@@ -18,12 +18,8 @@ use crate::{Error, Result};
 pub struct DaemonOptions {
     /// Configuration with the flags applied.
     pub config: HostConfig,
-    /// User to run as.
-    pub user: Option<String>,
-    /// Group to run as.
-    pub run_group: Option<String>,
-    /// Supplementary groups; empty for those of the user.
-    pub groups: Vec<String>,
+    /// User and groups to run as.
+    pub run_as: RunAs,
     /// Whether flags name the group keys.
     pub group_keys_fixed: bool,
     /// Control socket, if any.
@@ -123,17 +119,19 @@ fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
     }
 
     let group_keys_fixed = args.network.plain || !args.network.group_keys.is_empty();
-    let user = args.user.clone();
-    let run_group = args.run_group.clone();
+    let run_as = RunAs {
+        user: args.user.clone(),
+        group: args.run_group.clone(),
+        groups: Vec::new(),
+    };
+
     let socket = Some(config.socket.clone());
     let mode = HostMode::default();
 
     Ok(DaemonOptions {
         socket,
         config,
-        user,
-        run_group,
-        groups: Vec::new(),
+        run_as,
         group_keys_fixed,
         mode,
     })
@@ -164,9 +162,7 @@ pub(super) fn serve(options: DaemonOptions) -> Result<()> {
     let dial: Dial = Box::new(move || network::open_links(&network));
     let DaemonOptions {
         config,
-        user,
-        run_group,
-        groups,
+        run_as,
         group_keys_fixed,
         socket,
         mode,
@@ -178,9 +174,7 @@ pub(super) fn serve(options: DaemonOptions) -> Result<()> {
             config,
             socket,
             group_keys_fixed,
-            user,
-            run_group,
-            groups,
+            run_as,
             mode,
             dial,
         },

@@ -16,7 +16,7 @@ use clap::Parser;
 
 use super::daemon::{DaemonOptions, serve};
 use super::network;
-use crate::daemon::HostMode;
+use crate::daemon::{HostMode, RunAs};
 use crate::face::makuosan::{MakuosanFlags, Meant};
 use crate::face::syslog::SystemLog;
 use crate::face::{USAGE, not_parsed};
@@ -186,9 +186,11 @@ fn options(settings: Meant) -> Result<DaemonOptions> {
 
     Ok(DaemonOptions {
         config,
-        user: settings.user,
-        run_group: settings.group,
-        groups: settings.groups,
+        run_as: RunAs {
+            user: settings.user,
+            group: settings.group,
+            groups: settings.groups,
+        },
         group_keys_fixed: settings.group_keys_fixed,
         socket,
         mode,

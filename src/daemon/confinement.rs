@@ -31,14 +31,7 @@ pub(super) fn confines(config: &HostConfig) -> Result<bool> {
 
 /// Starts the helper processes that keep the daemon's rights, then drops the rights.
 pub(super) fn step_down(setup: &mut DaemonSetup, confines: bool) -> Result<()> {
-    let run_as = sandbox::RunAs {
-        user: setup.user.clone(),
-        group: setup.run_group.clone(),
-        groups: setup.groups.clone(),
-        devices: setup.config.trees.iter().any(|tree| tree.devices),
-    };
-
-    if confines || run_as.is_another() {
+    if confines || setup.run_as.is_another() {
         for tree in setup
             .config
             .trees
@@ -49,7 +42,8 @@ pub(super) fn step_down(setup: &mut DaemonSetup, confines: bool) -> Result<()> {
         }
     }
 
-    sandbox::drop_to(&run_as)?;
+    let devices = setup.config.trees.iter().any(|tree| tree.devices);
+    sandbox::drop_to(&setup.run_as, devices)?;
     if confines {
         user_lookup::start()
     } else {

@@ -12,6 +12,7 @@ mod serving;
 mod starting;
 
 pub use control::{ControlSocket, query_members, query_trees, request_files};
+pub use sandbox::RunAs;
 pub use starting::report_waiting;
 
 use std::path::PathBuf;
@@ -52,12 +53,8 @@ pub struct DaemonSetup {
     pub socket: Option<PathBuf>,
     /// Whether the command line names the group keys, so that a reload keeps them.
     pub group_keys_fixed: bool,
-    /// User to run as; `None` for the user that started the daemon.
-    pub user: Option<String>,
-    /// Group to run as.
-    pub run_group: Option<String>,
-    /// Supplementary groups; empty for those of the user.
-    pub groups: Vec<String>,
+    /// User and groups to run as.
+    pub run_as: RunAs,
     /// Limits on receiving and sending.
     pub mode: HostMode,
     /// Joins the group for a session of its own.

@@ -47,14 +47,12 @@ const SYSTEM_PATHS: [&str; 9] = [
 /// User and groups of the daemon, from the command line.
 #[derive(Debug, Clone, Default)]
 pub struct RunAs {
-    /// User, by name or number.
+    /// User, by name or number; `None` for the user that started the daemon.
     pub user: Option<String>,
     /// Group, by name or number; default: the group of the user.
     pub group: Option<String>,
     /// Supplementary groups, by name or number; empty for those of the user.
     pub groups: Vec<String>,
-    /// Keeps the right to create devices.
-    pub devices: bool,
 }
 
 impl RunAs {
@@ -87,8 +85,9 @@ pub enum Confined {
     Not,
 }
 
-/// Changes the user and drops all capabilities except the needed ones. Does nothing without a name.
-pub fn drop_to(run_as: &RunAs) -> Result<()> {
+/// Changes the user and drops all capabilities except the needed ones; creating devices needs one
+/// more. Does nothing without a name.
+pub fn drop_to(run_as: &RunAs, devices: bool) -> Result<()> {
     if !run_as.is_another() {
         return Ok(());
     }
@@ -115,7 +114,7 @@ pub fn drop_to(run_as: &RunAs) -> Result<()> {
         return Ok(());
     }
 
-    let kept = if run_as.devices {
+    let kept = if devices {
         KEPT_CAPABILITIES | CapabilitySet::MKNOD
     } else {
         KEPT_CAPABILITIES

@@ -12,7 +12,7 @@ use crate::units::Rate;
 use crate::{Error, Result};
 
 /// The flags of makuosan, a field for each. A foreign command line, in the order of the old help
-/// text: grouping would follow no owner, and [`MakuosanFlags::over`] hands each flag to one at once.
+/// text: no group would have an owner, since [`MakuosanFlags::over`] passes every flag on at once.
 #[derive(Debug, Parser)]
 #[command(
     name = "makuosan",

@@ -91,8 +91,8 @@ fn nobody_becomes_whom_there_is_not() {
     );
 
     assert_eq!(user("0").unwrap().name, "root");
-    assert!(drop_to(&RunAs::default()).is_ok());
+    assert!(drop_to(&RunAs::default(), false).is_ok());
 
     // Other test threads run beside this one.
-    assert!(drop_to(&run_as("root")).is_err());
+    assert!(drop_to(&run_as("root"), false).is_err());
 }
