@@ -8,29 +8,25 @@
 //! since then are copied over.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, Mode};
-
+use super::dir_metadata::{present, set_dirs};
 use super::journal::{DirStep, Move, Side, Swap};
-use super::link_copy::{LinkCopy, has_within, present, set_dirs};
+use super::link_copy::{LinkCopy, has_within};
+use super::next_files::{changed_since, copied, linked, overlay, stat};
 use super::seen_names::SeenNames;
 use super::{moves, steps};
 use crate::diff::{Action, Change, Plan, Shape};
 use crate::error::{Error, IoResultExt as _, Result};
 use crate::manifest::TreePath;
 use crate::sync::locked;
-use crate::tree::fs::ctime_chains::Operation;
-use crate::tree::fs::dir::slot_name;
-use crate::tree::fs::dir_cursor::DirCursor;
-use crate::tree::fs::errors::{is_absent, is_gone, with_space_hint};
+use crate::tree::fs::errors::{is_absent, is_gone};
 use crate::tree::fs::metadata::Metadata;
 use crate::tree::fs::owners::Rights;
 use crate::tree::fs::project_flags::ProjectFlags;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::{FileStat, Version};
-use crate::tree::prepare::items::{StagedItem, is_copied};
+use crate::tree::prepare::items::StagedItem;
 use crate::tree::prepare::obstructions;
 use crate::tree::state::worktree::Worktree;
 
@@ -316,111 +312,4 @@ fn open(tree: &Worktree) -> Result<Root> {
     let path = tree.state.path().join("next");
     Root::below(tree.state.handle(), c"next", path)
         .map_err(|e| Error::io("cannot open", tree.state.next_path(), e))
-}
-
-fn stat(root: &Root, path: &TreePath) -> io::Result<FileStat> {
-    let (parent, name) = root.parent(path)?;
-    FileStat::at(parent.as_fd(), &name)
-}
-
-/// Files that are staged as copies, with their present version.
-fn copied(from: &Root, plan: &Plan, items: &[StagedItem]) -> Result<Vec<(TreePath, Version)>> {
-    let mut copied = Vec::new();
-    for item in items {
-        let change = plan.changes.get(item.change());
-        if !is_copied(&change) || item.further().is_some() {
-            continue;
-        }
-        let now = stat(from, &change.path)
-            .map_err(|e| Error::io("cannot look at", from.shown(&change.path), e))?;
-        // The version at the time of the copy, whatever happened since.
-        if item.copied().is_some_and(|copied| copied != now.version()) {
-            return Err(changed_since(from, &change.path));
-        }
-        copied.push((change.path.clone(), now.version()));
-    }
-
-    Ok(copied)
-}
-
-/// Versions of the copied files after links of theirs were added to the next tree: only the ctime
-/// differs.
-fn linked(from: &Root, mut copied: Vec<(TreePath, Version)>) -> Result<Vec<(TreePath, Version)>> {
-    for (path, version) in &mut copied {
-        let now = stat(from, path).map_err(|e| Error::io("cannot look at", from.shown(path), e))?;
-        let linked = Version {
-            ctime: now.ctime,
-            ..*version
-        };
-        if now.version() != linked {
-            return Err(changed_since(from, path));
-        }
-        *version = linked;
-    }
-
-    Ok(copied)
-}
-
-fn changed_since(from: &Root, path: &TreePath) -> Error {
-    Error::refused(format!(
-        "{} changed since the tree was compared",
-        from.printed(path)
-    ))
-    .hint("deploy again")
-}
-
-/// Links a staged item into the next tree.
-fn link_staged(
-    tree: &Worktree,
-    item: &StagedItem,
-    parent: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-) -> io::Result<()> {
-    let stage = tree.state.stage();
-    let slot = slot_name(item.slot);
-    let operation = Operation::on(FileStat::at(stage, &slot)?);
-    rustix::fs::linkat(stage, slot, parent, name, AtFlags::empty())?;
-    operation.done(&FileStat::at(parent, name)?, &mut locked(&tree.chains));
-    Ok(())
-}
-
-/// Adds the release's entries to the next tree; returns the directories that it created.
-fn overlay(tree: &Worktree, plan: &Plan, items: &[StagedItem], to: &Root) -> Result<Vec<TreePath>> {
-    let mut made = Vec::new();
-    let mut dirs = DirCursor::default();
-    let mut items = items.iter().peekable();
-    for (at, change) in plan
-        .changes
-        .iter()
-        .enumerate()
-        .filter(|(_, c)| c.makes_anew() || is_copied(c))
-    {
-        let mut put = || -> io::Result<()> {
-            let (parent, name) = dirs.parent(to, &change.path)?;
-            match items.next_if(|i| i.change() == at) {
-                Some(item) => {
-                    link_staged(tree, item, parent, &name)?;
-                    while let Some(further) = items.next_if(|i| i.change() == at) {
-                        let path = further.further().unwrap_or(&change.path);
-                        let (parent, name) = to.parent(path)?;
-                        link_staged(tree, further, parent.as_fd(), &name)?;
-                    }
-                    Ok(())
-                }
-                None => {
-                    made.push(change.path.clone());
-                    Ok(rustix::fs::mkdirat(parent, &name, Mode::RWXU)?)
-                }
-            }
-        };
-        put().map_err(|e| {
-            with_space_hint(Error::io(
-                "cannot put into the next tree",
-                to.shown(&change.path),
-                e,
-            ))
-        })?;
-    }
-
-    Ok(made)
 }

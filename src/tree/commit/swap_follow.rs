@@ -8,11 +8,12 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use super::aside::{ASIDE, Aside};
+use super::dir_metadata::{present, set_dirs};
 use super::follow::precedence::Rivals;
 use super::follow::transfer::MAX_ATTEMPTS;
 use super::follow::{Follow, note};
 use super::journal::{Above, DirStep, Journal, Move, Swap};
-use super::link_copy::{present, set_dirs};
+
 use super::moves;
 use super::seen_names::SeenNames;
 use crate::error::{IoResultExt as _, Result};

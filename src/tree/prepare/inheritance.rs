@@ -5,7 +5,7 @@
 //! directory. This module reads them from the right one: once per directory, and from the plan for
 //! directories that the release creates.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -18,7 +18,6 @@ use crate::tree::fs::dir_cursor::DirCursor;
 use crate::tree::fs::errors::is_absent;
 use crate::tree::fs::handover::{is_foreign, is_grant};
 use crate::tree::fs::metadata::handle_of;
-use crate::tree::fs::owners::Rights;
 use crate::tree::fs::project_flags::ProjectFlags;
 use crate::tree::fs::root::Root;
 use crate::tree::fs::stat::FileStat;
@@ -26,7 +25,9 @@ use crate::tree::fs::xattrs::{ACL, CAPABILITY, DEFAULT_ACL, LABEL, XattrReader};
 
 /// Attributes that describe the content; the kernel removes the first when a file is written.
 const OF_CONTENT: [&[u8]; 3] = [CAPABILITY, b"security.ima", b"security.evm"];
+
 const SET_GROUP_ID: u32 = 0o2000;
+
 const SET_ID: u32 = 0o6000;
 
 /// Attributes that one directory gives.
@@ -261,69 +262,6 @@ impl<'a> Inheritance<'a> {
             ..parent.clone()
         }
     }
-}
-
-/// Indexes in `plan` of replacements for further names of another kind: a list of entries does not
-/// tell the kind.
-pub(crate) fn strangers(root: &Root, plan: &Plan) -> io::Result<HashSet<usize>> {
-    let inheritance = Inheritance::new(root, plan);
-    let mut strangers = HashSet::new();
-    for (at, change) in plan.changes.iter().enumerate() {
-        if change.action != Action::Update || change.was != Some(Shape::Hardlink) {
-            continue;
-        }
-        if !inheritance.is_kind(&change.path, change.shape())? {
-            strangers.insert(at);
-        }
-    }
-
-    Ok(strangers)
-}
-
-/// Sets the groups of new entries to those that their directories give, where the release sets
-/// none.
-pub(crate) fn give_groups(
-    root: &Root,
-    plan: &mut Plan,
-    strangers: &HashSet<usize>,
-) -> io::Result<()> {
-    let rights = Rights::of_process();
-    let wanting = |at: usize, change: &Change| {
-        (matches!(change.action, Action::Create | Action::Replace) || strangers.contains(&at))
-            && change.owner.gid.is_none()
-            && change.shape() != Shape::Hardlink
-    };
-
-    let mut groups = HashMap::new();
-    {
-        let mut inheritance = Inheritance::new(root, plan);
-        for (at, change) in plan
-            .changes
-            .iter()
-            .enumerate()
-            .filter(|(at, c)| wanting(*at, c))
-        {
-            if let Some(gid) = inheritance.group(&change)? {
-                groups.insert(at, gid);
-            }
-        }
-    }
-
-    if groups.is_empty() {
-        return Ok(());
-    }
-
-    let mut at = 0..;
-
-    plan.changes.try_update_owners(|_, owner| {
-        let gid = at.next().and_then(|at| groups.get(&at).copied());
-        let given = crate::diff::LocalOwner { uid: None, gid };
-        // Only the kernel can give a group of which an ordinary user is no member.
-        if gid.is_some() && rights.refuses_owner(given).is_none() {
-            owner.gid = gid;
-        }
-        Ok(())
-    })
 }
 
 /// Attributes of an inode that its successor with other content keeps: everything outside of the

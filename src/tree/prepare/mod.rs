@@ -3,6 +3,7 @@
 
 pub(crate) mod copies;
 pub(crate) mod copy_up;
+mod groups;
 pub(crate) mod inheritance;
 pub(crate) mod items;
 pub(crate) mod obstructions;

@@ -1,6 +1,6 @@
 //! All checks of a plan against the present tree in one call, before anything is staged.
 
-use super::inheritance::{give_groups, strangers};
+use super::groups::{give_groups, strangers};
 use super::{obstructions, permissions};
 use crate::diff::Plan;
 use crate::error::{Error, Result};

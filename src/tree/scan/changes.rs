@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::FileType;
@@ -12,6 +11,7 @@ use super::context::ScanContext;
 use super::errors::{unreadable, unreadable_index};
 use super::hints::TouchedPaths;
 use super::inode_names::paths_of_inodes;
+use super::known_paths::KnownPaths;
 use super::lister::Lister;
 use super::listing::{ListJob, ListedPath, Listing, read_names, stat_of};
 use super::scanned::Skipped;
@@ -305,50 +305,5 @@ impl Finder<'_> {
             filter: self.listing.filter.clone(),
             reads,
         }
-    }
-}
-
-/// Lookup of paths in an index, for queries in order.
-struct KnownPaths<'a> {
-    index: &'a Index,
-    /// Page of the last query; `paths` holds its paths.
-    row: usize,
-    paths: HashSet<TreePath>,
-}
-
-impl KnownPaths<'_> {
-    fn has(&mut self, path: &TreePath) -> io::Result<bool> {
-        let Some(row) = self.index.row_of(path) else {
-            return Ok(false);
-        };
-
-        let page = &self.index.rows()[row];
-        if page.last < *path {
-            return Ok(false);
-        }
-
-        if page.first == *path || page.last == *path {
-            return Ok(true);
-        }
-
-        if self.row != row {
-            self.paths = self
-                .index
-                .page(row)?
-                .into_iter()
-                .map(|e| e.entry.path)
-                .collect();
-            self.row = row;
-        }
-
-        Ok(self.paths.contains(path))
-    }
-
-    fn is_ignore_file(&self, path: &TreePath) -> bool {
-        self.index
-            .origin()
-            .ignore_files
-            .iter()
-            .any(|(known, _)| known == path)
     }
 }

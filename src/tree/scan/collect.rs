@@ -7,26 +7,27 @@ use rustix::fs::FileType;
 
 use super::batch::{Batch, BatchItem, PendingFile, ReadBatch};
 use super::changes::TreeChanges;
-use super::clock::is_racy;
 use super::context::ScanContext;
 use super::describe::entry_of;
 use super::errors::{check_patterns, stopped, unwritable};
 use super::listing::{Detail, ListedPath};
 use super::merge::Merge;
+use super::old_entries::OldEntries;
 use super::scanned::{ScanStats, Skipped};
 use super::walk::TreeWalk;
 use super::work::Ticket;
 use crate::Result;
-use crate::manifest::build::NodeSink;
+use crate::manifest::build::NodeSink as _;
 use crate::manifest::read::NodeSource;
 use crate::manifest::rules::Exclude;
 use crate::manifest::{Content, EntryKind, TreePath};
 use crate::tree::fs::root::FileId;
 use crate::tree::fs::stat::Version;
-use crate::tree::index::{Index, IndexEntries, IndexEntry, is_unread, unread_content};
+use crate::tree::index::{Index, IndexEntry, unread_content};
 
 /// Number of entries that ends a batch.
 const BATCH_ENTRIES: usize = 256;
+
 /// Number of unread bytes that ends a batch.
 const BATCH_BYTES: u64 = 4 << 20;
 
@@ -313,55 +314,4 @@ fn copy_lists(context: &ScanContext<'_>, from: &Index, content: &Content) -> Res
     }
 
     Ok(true)
-}
-
-/// Entries of an older index, read in step with the walk.
-struct OldEntries<'a> {
-    index: &'a Index,
-    entries: IndexEntries<'a>,
-    next: Option<IndexEntry>,
-}
-
-impl<'a> OldEntries<'a> {
-    fn new(index: &'a Index) -> Self {
-        let mut old = Self {
-            index,
-            entries: index.entries(),
-            next: None,
-        };
-        old.advance();
-        old
-    }
-
-    fn advance(&mut self) {
-        self.next = loop {
-            match self.entries.next() {
-                Some(Ok(entry)) => break Some(entry),
-                Some(Err(e)) => tracing::warn!("reading a part of the tree again: {e}"),
-                None => break None,
-            }
-        };
-    }
-
-    /// Returns the content of a file unchanged since the old scan.
-    fn content(&mut self, child: &ListedPath) -> Option<Content> {
-        while self
-            .next
-            .as_ref()
-            .is_some_and(|n| n.entry.path < child.path)
-        {
-            self.advance();
-        }
-
-        let found = self.next.take_if(|next| next.entry.path == child.path)?;
-        self.advance();
-        let known = found.version == child.stat.version()
-            && !is_racy(&found.version, self.index.started())
-            && !is_unread(&found.entry.kind);
-
-        match found.entry.kind {
-            EntryKind::File(content) if known => Some(content),
-            _ => None,
-        }
-    }
 }

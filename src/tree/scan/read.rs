@@ -5,13 +5,14 @@ use std::io;
 
 use super::batch::{Batch, BatchItem, PendingFile, ReadBatch};
 use super::clock::to_mtime;
-use super::content::{self, ReadFailure};
+use super::content;
 use super::context::ScanContext;
 use super::describe::entry_of;
 use super::errors::{stopped, unreadable};
 use super::exposed::Exposed;
 use super::listing::ListedPath;
 use super::mapped;
+use super::segments::ReadFailure;
 use crate::block::BlockRef;
 use crate::manifest::build::NodeSink;
 use crate::manifest::{EntryKind, TreePath, Xattr};

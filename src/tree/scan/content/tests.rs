@@ -1,9 +1,11 @@
 //! Tests of reading and cutting files.
 
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::block::BlockHash;
+use crate::block::chunk;
 use crate::tree::fs::root::FileId;
 use crate::tree::index::IndexWriter;
 
