@@ -108,7 +108,7 @@ pub(super) fn run(
     GroupKey::load(&checked.default_group_key())?;
 
     let result = UnpackResult { written, kept };
-    print_notes(&result, &host.explain(&config)?, settings);
+    print_notes(&result, &host, &config, settings)?;
     report.plain("", &result);
     Ok(0)
 }
@@ -165,7 +165,12 @@ fn refuse_others(parts: &[PlannedFile], states: &[FileState]) -> Result<()> {
 }
 
 /// Tells what was done, and the next step.
-fn print_notes(result: &UnpackResult, explained: &str, settings: Settings) {
+fn print_notes(
+    result: &UnpackResult,
+    host: &HostFile,
+    config: &Path,
+    settings: Settings,
+) -> Result<()> {
     result
         .written
         .iter()
@@ -175,12 +180,14 @@ fn print_notes(result: &UnpackResult, explained: &str, settings: Settings) {
         .kept
         .iter()
         .for_each(|path| print_note(settings, &format!("kept   {path}: it is the same")));
-    print_note(settings, explained.trim_end());
+    print_note(settings, host.explain(config)?.trim_end());
     print_note(
         settings,
         "Now start the daemon: `systemctl enable --now makuo`, or `makuo daemon`. \
          The host file can be deleted.",
     );
+
+    Ok(())
 }
 
 #[cfg(test)]

@@ -88,6 +88,16 @@ impl DeployOptions {
             .filter(|list| !list.is_empty())
             .collect()
     }
+
+    /// Targets in the header: the only list of globs, or the names of the `hosts` that match both
+    /// lists.
+    pub(super) fn targets<'a>(&self, hosts: impl Iterator<Item = &'a HostName>) -> Vec<String> {
+        match self.lists().as_slice() {
+            [] => Vec::new(),
+            [list] => (*list).clone(),
+            _ => hosts.map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// Keys of a session.

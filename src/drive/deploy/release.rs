@@ -1,10 +1,13 @@
-//! The release of a session, from the source to the announcement.
+//! The release of a session, from the source to the announcement and the copy kept here.
 
+use super::driver::SenderDriver;
 use super::options::DeployOptions;
 use super::origin::{Granted, ReleaseKind};
 use super::source::PreparedRelease;
+use super::worker::OwnRelease;
 use crate::block::BlockHash;
 use crate::drive::clock;
+use crate::drive::host::HostHandle;
 use crate::id::{Serial, SessionId};
 use crate::manifest::{Header, Intent, Release};
 use crate::units::WallTime;
@@ -116,8 +119,29 @@ impl SessionRelease {
         own
     }
 
-    /// Takes the release made here, with its signature.
-    pub(super) fn take_signed(&mut self) -> Option<(Release, Vec<u8>)> {
-        self.signed.take()
+    /// Stores a release that hosts committed in the tree of `host`, if made here.
+    pub(super) fn keep(&mut self, host: &HostHandle, driver: &SenderDriver) {
+        let (Some((release, signature)), Some(order)) =
+            (self.signed.take(), driver.machine.committed_by())
+        else {
+            return;
+        };
+
+        let Some(tree) = host.tree(&release.header().tree) else {
+            return;
+        };
+
+        let kept = OwnRelease {
+            tree,
+            release: release.clone(),
+            signature,
+            order: order.clone(),
+        };
+
+        match driver.worker.keep(kept) {
+            Some(Ok(())) => host.changed(),
+            Some(Err(e)) => tracing::warn!("{release}: this host does not keep what it sent: {e}"),
+            None => {}
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::narrate;
 use super::results::Timeline;
+use super::source::PreparedRelease;
 use crate::id::NamedHost;
 use crate::outcome::{Event, HostChange, HostState, Observer};
 use crate::proto::sender::Sender;
@@ -55,6 +56,19 @@ impl<'a> SessionReporter<'a> {
     /// Reports lines for people.
     pub(super) fn notes(&mut self, texts: impl IntoIterator<Item = String>) {
         texts.into_iter().for_each(|text| self.note(text));
+    }
+
+    /// Reports the facts of the source, with all paths if `listed`.
+    pub(super) fn source(&mut self, facts: &PreparedRelease, listed: bool) {
+        if let Some(scanned) = facts.scanned {
+            self.event(&Event::Scanned(scanned));
+        }
+
+        if listed {
+            self.event(&Event::Files(facts.files.clone()));
+        }
+
+        self.notes(facts.notes.iter().cloned());
     }
 
     /// Records the announcement, which begins the reports of progress.

@@ -9,8 +9,7 @@ use super::options::{DeployOptions, Interrupt};
 use super::release::SessionRelease;
 use super::reporter::SessionReporter;
 use super::results::{self, EndedSession};
-use super::source::PreparedRelease;
-use super::worker::{OwnRelease, WorkerAnswer, WorkerTask};
+use super::worker::{WorkerAnswer, WorkerTask};
 use super::{narrate, serials};
 use crate::drive::host::HostHandle;
 use crate::drive::unproven;
@@ -64,7 +63,9 @@ impl<'a> DeploySession<'a> {
             match self.turn() {
                 Ok(None) if self.finished => {
                     self.reporter.notes(narrate::drops(&self.driver.machine));
-                    self.keep_own();
+                    if let Some(host) = self.own_host().cloned() {
+                        self.release.keep(&host, &self.driver);
+                    }
                     self.keep_hosts();
                     return Ok(self.outcome());
                 }
@@ -116,7 +117,7 @@ impl<'a> DeploySession<'a> {
             match answer {
                 WorkerAnswer::Prepared(facts) => {
                     let facts = facts?;
-                    self.report_source(&facts);
+                    self.reporter.source(&facts, self.options.part.listed);
                     self.release.set_prepared(facts);
                     self.sign_when_known()?;
                 }
@@ -136,18 +137,6 @@ impl<'a> DeploySession<'a> {
         Ok(())
     }
 
-    fn report_source(&mut self, facts: &PreparedRelease) {
-        if let Some(scanned) = facts.scanned {
-            self.reporter.event(&Event::Scanned(scanned));
-        }
-
-        if self.options.part.listed {
-            self.reporter.event(&Event::Files(facts.files.clone()));
-        }
-
-        self.reporter.notes(facts.notes.iter().cloned());
-    }
-
     /// Reason of an unreadable source; for a rollback with the hosts in need of the data.
     fn unreadable(&self, why: String) -> String {
         match self.release.rollback_to() {
@@ -163,37 +152,6 @@ impl<'a> DeploySession<'a> {
     fn own_host(&self) -> Option<&HostHandle> {
         let host = self.options.beside.as_ref();
         host.filter(|_| self.release.granted().is_none())
-    }
-
-    /// Stores a release that hosts committed in this host's tree, if the tree was its source.
-    fn keep_own(&mut self) {
-        let Some(host) = self.own_host().cloned() else {
-            return;
-        };
-
-        let (Some((release, signature)), Some(order)) = (
-            self.release.take_signed(),
-            self.driver.machine.committed_by(),
-        ) else {
-            return;
-        };
-
-        let Some(tree) = host.tree(&release.header().tree) else {
-            return;
-        };
-
-        let kept = OwnRelease {
-            tree,
-            release: release.clone(),
-            signature,
-            order: order.clone(),
-        };
-
-        match self.driver.worker.keep(kept) {
-            Some(Ok(())) => host.changed(),
-            Some(Err(e)) => tracing::warn!("{release}: this host does not keep what it sent: {e}"),
-            None => {}
-        }
     }
 
     /// Stores the keys of hosts.
@@ -221,27 +179,15 @@ impl<'a> DeploySession<'a> {
             _ => serials::next(&self.options, highest, |why| self.reporter.note(why)),
         };
 
-        let session = self.driver.machine.session();
+        let machine = &self.driver.machine;
+        let targets = self.options.targets(machine.hosts().map(|h| &h.name));
         let header = self
             .release
-            .header(&self.options, serial, self.targets(), session);
+            .header(&self.options, serial, targets, machine.session());
 
         match header {
             Some(header) => self.driver.worker.send(WorkerTask::Sign(Box::new(header))),
             None => Ok(()),
-        }
-    }
-
-    /// Targets in the header: the only list of globs, or the names of the hosts that match both
-    /// lists.
-    fn targets(&self) -> Vec<String> {
-        match self.options.lists().as_slice() {
-            [] => Vec::new(),
-            [list] => (*list).clone(),
-            _ => {
-                let hosts = self.driver.machine.hosts();
-                hosts.map(|h| h.name.to_string()).collect()
-            }
         }
     }
 
