@@ -68,6 +68,12 @@ struct Measured {
     at: u32,
 }
 
+/// Expected speed (bytes of content a second) and ratio (compressed to plain size) of a level.
+struct LevelEstimate {
+    speed: f64,
+    ratio: f64,
+}
+
 /// Chooses the level of each generation.
 #[derive(Debug)]
 pub struct LevelSelector {
@@ -133,7 +139,7 @@ impl LevelSelector {
         let mut best = wanted;
         let mut rung = None;
         for at in 0..=self.max_rung {
-            let (speed, ratio) = self.estimate(at);
+            let LevelEstimate { speed, ratio } = self.estimate(at);
             let across = (speed * SPEED_MARGIN).min(wanted / ratio.max(0.001));
             if across > best * MIN_GAIN {
                 (best, rung) = (across, Some(at));
@@ -145,20 +151,23 @@ impl LevelSelector {
 
     /// Returns speed and ratio of a rung: measured, else scaled from the nearest measured rung,
     /// else assumed.
-    fn estimate(&self, at: usize) -> (f64, f64) {
+    fn estimate(&self, at: usize) -> LevelEstimate {
         let ladder = &LEVELS[at];
         let nearest = (0..LEVELS.len())
             .filter(|&i| self.measured[i].is_some())
             .min_by_key(|i| i.abs_diff(at));
 
         match nearest.and_then(|i| Some((self.measured[i]?, &LEVELS[i]))) {
-            None => (ladder.speed, ladder.ratio),
+            None => LevelEstimate {
+                speed: ladder.speed,
+                ratio: ladder.ratio,
+            },
             Some((measured, near)) => {
                 let saved = (1.0 - measured.ratio) * (1.0 - ladder.ratio) / (1.0 - near.ratio);
-                (
-                    measured.speed * ladder.speed / near.speed,
-                    1.0 - saved.min(0.999),
-                )
+                LevelEstimate {
+                    speed: measured.speed * ladder.speed / near.speed,
+                    ratio: 1.0 - saved.min(0.999),
+                }
             }
         }
     }

@@ -36,30 +36,44 @@ pub(super) enum NetworkEvent {
 /// Future events, by time and then in the order of queueing.
 #[derive(Debug, Default)]
 pub(super) struct EventQueue {
-    order: BinaryHeap<Reverse<(Moment, u64, usize)>>,
+    order: BinaryHeap<Reverse<QueuedEvent>>,
     events: Vec<Option<NetworkEvent>>,
     free: Vec<usize>,
     queued: u64,
 }
 
+/// Position of an event in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct QueuedEvent {
+    at: Moment,
+    /// Number of the event; earlier ones come first.
+    number: u64,
+    /// Position among the stored events.
+    slot: usize,
+}
+
 impl EventQueue {
     pub(super) fn push(&mut self, when: Moment, event: NetworkEvent) {
-        let place = self.free.pop().unwrap_or_else(|| {
+        let slot = self.free.pop().unwrap_or_else(|| {
             self.events.push(None);
             self.events.len() - 1
         });
-        self.events[place] = Some(event);
+        self.events[slot] = Some(event);
         self.queued += 1;
-        self.order.push(Reverse((when, self.queued, place)));
+        self.order.push(Reverse(QueuedEvent {
+            at: when,
+            number: self.queued,
+            slot,
+        }));
     }
 
     pub(super) fn next_at(&self) -> Option<Moment> {
-        self.order.peek().map(|Reverse((at, ..))| *at)
+        self.order.peek().map(|Reverse(queued)| queued.at)
     }
 
     pub(super) fn pop(&mut self) -> Option<NetworkEvent> {
-        let Reverse((_, _, place)) = self.order.pop()?;
-        self.free.push(place);
-        self.events[place].take()
+        let Reverse(QueuedEvent { slot, .. }) = self.order.pop()?;
+        self.free.push(slot);
+        self.events[slot].take()
     }
 }

@@ -24,10 +24,22 @@ const SYMBOL: usize = 64;
 const GENERATION: usize = 2203;
 /// Number of generations in a transfer, enough to see the mean.
 const GENERATIONS: usize = 3;
-/// Bound on the cost: hosts, loss, and symbols sent over the payload up to that loss.
-const BOUNDED_COST: (usize, f64, f64) = (10_000, 0.01, 1.06);
+/// Bound on the cost of a large fleet.
+const COST_BOUND: CostBound = CostBound {
+    hosts: 10_000,
+    loss: 0.01,
+    cost: 1.06,
+};
 /// Shortest window for counting feedback.
 const TENTH: Duration = Duration::from_millis(100);
+
+/// Bound on the cost from a number of hosts on, up to a loss.
+struct CostBound {
+    hosts: usize,
+    loss: f64,
+    /// Symbols sent over symbols of payload.
+    cost: f64,
+}
 
 /// One transfer.
 #[derive(Debug, Clone, Copy)]
@@ -99,9 +111,9 @@ impl TransferCost {
             ));
         }
 
-        let bounded = self.hosts >= BOUNDED_COST.0 && self.loss <= BOUNDED_COST.1;
-        (bounded && self.cost >= BOUNDED_COST.2)
-            .then(|| format!("{:.3} sent, less than {}", self.cost, BOUNDED_COST.2))
+        let bounded = self.hosts >= COST_BOUND.hosts && self.loss <= COST_BOUND.loss;
+        (bounded && self.cost >= COST_BOUND.cost)
+            .then(|| format!("{:.3} sent, less than {}", self.cost, COST_BOUND.cost))
     }
 }
 

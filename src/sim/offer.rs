@@ -13,6 +13,7 @@ use crate::manifest::{
 };
 use crate::proto::RangeSet;
 use crate::proto::generation::{Buffers, pack_to};
+use crate::proto::sender::PackedPayload;
 use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
@@ -141,12 +142,7 @@ impl SimOffer {
 
     /// Answers [`crate::proto::sender::SenderRequest::Pack`] with about `target` bytes, compressed
     /// at `level`.
-    pub fn pack(
-        &self,
-        ordinals: &RangeSet,
-        target: usize,
-        level: Option<Level>,
-    ) -> (RangeSet, Arc<Vec<u8>>) {
+    pub fn pack(&self, ordinals: &RangeSet, target: usize, level: Option<Level>) -> PackedPayload {
         let nodes = self.release.header().root.nodes;
         let manifest = Manifest::of(self.release.header(), &*self.blocks);
         let mut compressor = Compressor::new();
@@ -167,7 +163,10 @@ impl SimOffer {
             },
         );
 
-        (packed.taken, Arc::new(buffers.payload))
+        PackedPayload {
+            ordinals: packed.taken,
+            payload: Arc::new(buffers.payload),
+        }
     }
 
     /// Returns the bytes of all nodes and blocks.

@@ -11,8 +11,8 @@ use super::setup::{NetworkSetup, SessionStart};
 use crate::id::InstanceId;
 use crate::proto::Transmit;
 use crate::proto::sender::{
-    CompareRules, DatagramSizes, RateLimits, ReleaseGrant, Sender, SenderNotice, SenderReply,
-    SenderRequest, SenderSetup, TargetRules,
+    CompareRules, DatagramSizes, OrderSignature, RateLimits, ReleaseGrant, Sender, SenderNotice,
+    SenderReply, SenderRequest, SenderSetup, TargetRules,
 };
 use crate::units::Moment;
 use crate::wire::HostStage;
@@ -150,7 +150,7 @@ impl SimSender {
             }
             SenderRequest::Sign(order) => {
                 let signature = signature(&order);
-                SenderReply::Signed(Ok((order, signature)))
+                SenderReply::Signed(Ok(OrderSignature { order, signature }))
             }
         };
 

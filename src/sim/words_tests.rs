@@ -14,8 +14,8 @@ use crate::proto::freshness::Nonces;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{HostSetup, HostTrees, Receiver, SessionHost};
 use crate::proto::sender::{
-    CommitRules, CompareRules, DatagramSizes, KeyRules, RateLimits, Sender, SenderNotice,
-    SenderReply, SenderRequest, SenderSetup, TargetRules,
+    CommitRules, CompareRules, DatagramSizes, KeyRules, PackedPayload, RateLimits, Sender,
+    SenderNotice, SenderReply, SenderRequest, SenderSetup, TargetRules,
 };
 use crate::proto::{Dest, RangeSet};
 use crate::units::Moment;
@@ -142,8 +142,12 @@ impl Sending {
             while let Some(request) = self.sender.poll_request() {
                 if let SenderRequest::Pack(_, ordinals, _) = request {
                     all.extend(&ordinals);
-                    let packed = SenderReply::Packed(Ok((ordinals, Arc::new(vec![0; 100]))));
-                    self.sender.handle_reply(self.now, packed);
+                    let packed = PackedPayload {
+                        ordinals,
+                        payload: Arc::new(vec![0; 100]),
+                    };
+                    let reply = SenderReply::Packed(Ok(packed));
+                    self.sender.handle_reply(self.now, reply);
                 }
             }
         }

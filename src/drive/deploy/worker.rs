@@ -16,7 +16,7 @@ use crate::manifest::{Header, Release};
 use crate::net::Waker;
 use crate::proto::RangeSet;
 use crate::proto::compression::Demand;
-use crate::proto::sender::{SenderReply, SenderRequest};
+use crate::proto::sender::{OrderSignature, PackedPayload, SenderReply, SenderRequest};
 use crate::tree::{SourceError, Tree};
 use crate::wire::message::SignedOrder;
 use crate::{Error, Result};
@@ -170,7 +170,10 @@ impl SourceWorker {
                         self.pack(&mut source, ordinals, demand)
                             .map_err(|e| e.to_string())
                     });
-                    WorkerAnswer::Machine(SenderReply::Packed(packed.and_then(|packed| packed)))
+                    let packed = packed.and_then(|packed| packed);
+                    WorkerAnswer::Machine(SenderReply::Packed(
+                        packed.map(|(ordinals, payload)| PackedPayload { ordinals, payload }),
+                    ))
                 }
                 WorkerTask::Machine(SenderRequest::Sign(order)) => {
                     let signed = guarded(|| {
@@ -179,9 +182,10 @@ impl SourceWorker {
                             .map_err(|e| e.to_string())
                     });
                     let signature = signed.and_then(|signed| signed);
-                    WorkerAnswer::Machine(SenderReply::Signed(
-                        signature.map(|s| (order, s.as_bytes().to_vec())),
-                    ))
+                    WorkerAnswer::Machine(SenderReply::Signed(signature.map(|s| OrderSignature {
+                        order,
+                        signature: s.as_bytes().to_vec(),
+                    })))
                 }
             });
         }

@@ -9,7 +9,7 @@ const CODED_BATCH: u32 = 4;
 
 /// Coded symbols of a generation.
 #[derive(Debug)]
-pub struct CodedSymbols {
+pub struct CodedRepairs {
     columns: Vec<CodedColumn>,
     rows: CodedRows,
 }
@@ -39,7 +39,7 @@ pub struct CodedSymbol {
     pub column: usize,
 }
 
-impl CodedSymbols {
+impl CodedRepairs {
     /// Creates the state of a generation without coded symbols.
     pub fn new(grid: &Grid) -> Self {
         Self {

@@ -26,10 +26,28 @@ pub enum SenderRequest {
 /// Reply of disk or key.
 #[derive(Debug, Clone)]
 pub enum SenderReply {
-    /// Ordinals in the payload, at least one, or the reason why the source is unreadable.
-    Packed(Result<(RangeSet, Arc<Vec<u8>>), String>),
-    /// Bytes and signature of the order.
-    Signed(Result<(Arc<[u8]>, Vec<u8>), String>),
+    /// A payload, or the reason why the source is unreadable.
+    Packed(Result<PackedPayload, String>),
+    /// A signed order, or the reason of a failure.
+    Signed(Result<OrderSignature, String>),
+}
+
+/// Payload of a generation.
+#[derive(Debug, Clone)]
+pub struct PackedPayload {
+    /// Ordinals in the payload, at least one.
+    pub ordinals: RangeSet,
+    /// Bytes of the payload.
+    pub payload: Arc<Vec<u8>>,
+}
+
+/// An order with its signature.
+#[derive(Debug, Clone)]
+pub struct OrderSignature {
+    /// Bytes of the order.
+    pub order: Arc<[u8]>,
+    /// Their signature.
+    pub signature: Vec<u8>,
 }
 
 /// Notice to the caller.

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::coded::{CodedSymbol, CodedSymbols};
+use super::coded::{CodedRepairs, CodedSymbol};
 use crate::fec::Grid;
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
@@ -55,7 +55,7 @@ pub struct OutgoingGeneration {
     latest: u64,
     /// Symbols to send again.
     resend: RangeSet,
-    coded: CodedSymbols,
+    coded: CodedRepairs,
     nacks: Option<GatheredNacks>,
 }
 
@@ -93,7 +93,7 @@ impl OutgoingGeneration {
             sent_at: vec![0; grid.symbols() as usize],
             latest: 0,
             resend: RangeSet::default(),
-            coded: CodedSymbols::new(&grid),
+            coded: CodedRepairs::new(&grid),
             nacks: None,
         }
     }

@@ -55,7 +55,7 @@ use crate::units::{Moment, Rate};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{OrderKind, SignedOrder, TreeState};
 
-pub use effects::{SenderNotice, SenderReply, SenderRequest};
+pub use effects::{OrderSignature, PackedPayload, SenderNotice, SenderReply, SenderRequest};
 pub use setup::{
     CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
     SenderSetup, TargetRules,
@@ -198,8 +198,8 @@ impl Sender {
     /// Takes a reply.
     pub fn handle_reply(&mut self, now: Moment, reply: SenderReply) {
         match reply {
-            SenderReply::Packed(Ok((ordinals, payload))) => {
-                self.serving.on_packed(now, ordinals, payload, &self.offer);
+            SenderReply::Packed(Ok(packed)) => {
+                self.serving.on_packed(now, packed, &self.offer);
             }
             SenderReply::Packed(Err(why)) if self.offer.is_granted() => {
                 // Send the readable part; other sources may have the rest.
@@ -213,9 +213,9 @@ impl Sender {
                 self.abort(now, &why);
             }
             SenderReply::Signed(signed) => {
-                let order = signed.map(|(order, signature)| SignedOrder {
-                    order: order.to_vec(),
-                    signature,
+                let order = signed.map(|signed| SignedOrder {
+                    order: signed.order.to_vec(),
+                    signature: signed.signature,
                     hosts: self.decision.issued().named().cloned(),
                 });
                 self.on_signed(now, order);

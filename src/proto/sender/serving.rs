@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::effects::SenderRequest;
+use super::effects::{PackedPayload, SenderRequest};
 use super::flow::Flow;
 use super::heartbeat::Heartbeat;
 use super::hosts::{Host, Hosts};
@@ -105,13 +105,8 @@ impl ContentService {
     }
 
     /// Takes a packed generation.
-    pub fn on_packed(
-        &mut self,
-        now: Moment,
-        ordinals: RangeSet,
-        payload: Arc<Vec<u8>>,
-        offer: &Offer,
-    ) {
+    pub fn on_packed(&mut self, now: Moment, packed: PackedPayload, offer: &Offer) {
+        let PackedPayload { ordinals, payload } = packed;
         let starved = !self.flow.stream().has_data();
         self.wants.on_packed(starved);
         let nodes = offer.root().map_or(0, |root| root.nodes);
