@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::diff::OwnerResolver;
+use crate::diff::tests::protecting;
 use crate::manifest::fixtures::{MemoryNodes, manifest_of};
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Entry, EntryKind, Mode, Mtime};
@@ -79,12 +80,7 @@ impl OwnerResolver for Names {
 }
 
 fn host(protect: &PathFilter) -> HostRules<'_> {
-    HostRules {
-        protect,
-        spared: &[],
-        max_delete: Limit::NONE,
-        owners: &Names,
-    }
+    protecting(protect, &Names)
 }
 
 fn path(text: &str) -> TreePath {

@@ -132,11 +132,19 @@ fn deleting() -> Rules {
 }
 
 fn host(protect: &PathFilter) -> HostRules<'_> {
+    protecting(protect, &Names)
+}
+
+/// Rules of a host that protects paths and sets no limit.
+pub(super) fn protecting<'a>(
+    protect: &'a PathFilter,
+    owners: &'a dyn OwnerResolver,
+) -> HostRules<'a> {
     HostRules {
         protect,
         spared: &[],
         max_delete: Limit::NONE,
-        owners: &Names,
+        owners,
     }
 }
 
