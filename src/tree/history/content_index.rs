@@ -12,7 +12,6 @@ use crate::tree::state::block_log::{BlockLocation, each_record};
 
 /// File with the location of each block.
 pub(super) const INDEX: &str = "index";
-
 const KEPT_INDEX_MAGIC: &[u8; 16] = b"makuo kept v0001";
 
 /// Magic for kept content of a part of the tree.

@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 
 /// Attempts at a busy tree, and the pause between them.
 const CLAIMS: usize = 50;
-
 const CLAIM_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Exclusive right of one caller to stage, commit or revert.

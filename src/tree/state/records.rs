@@ -10,7 +10,6 @@ use crate::id::Serial;
 /// In an undo directory: the record of another release of the same serial, and the order that
 /// committed it.
 const ASIDE_RELEASE: &str = "release";
-
 const ASIDE_ORDER: &str = "order";
 
 impl StateDir {

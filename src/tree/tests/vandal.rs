@@ -30,7 +30,6 @@ pub(super) struct Vandal {
 
 /// Number of paths at which the vandal creates no more.
 const MAX_PATHS: usize = 150;
-
 const NAMES: [&str; 8] = ["a", "b", "c", "d", "k.keep", "t.tmp", "u.tmp", "cache"];
 
 impl Vandal {
