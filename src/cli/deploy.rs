@@ -1,5 +1,5 @@
-//! `makuo deploy`, and the parts shared with `makuo diff`: builds a session's options from spec and
-//! flags.
+//! `makuo deploy`, and the parts shared with `makuo diff` and other commands: builds a session's
+//! options from spec and flags, runs the session, and passes Ctrl-C on to it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ pub struct SessionOptions {
     pub spec: Spec,
     /// Signing key; the file exists.
     pub key: PathBuf,
-    /// Legal globs of --target; empty for the spec's targets. A host must match these and the
-    /// spec's.
+    /// Globs of --target, already checked. A host has to match one of these and one of the spec's;
+    /// an empty list matches all.
     pub only: Vec<String>,
     /// Longest silence of a host.
     pub timeout: Duration,
@@ -183,6 +183,7 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
     cache.map(|dir| dir.join("makuo"))
 }
 
+/// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process.
 pub(super) fn follow_interrupts(interrupt: Interrupt) {
     // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
     let _ = std::thread::Builder::new()

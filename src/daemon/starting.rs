@@ -1,4 +1,5 @@
-//! Reports of a start to the log and the service manager: missing interfaces, then the host.
+//! Reports of a start to the log and the service manager: missing interfaces, then the host. While
+//! an interface is missing, a reload is ignored.
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,10 +11,10 @@ use crate::drive::host::{LocalHost, ManagedTree};
 use crate::id::TreeName;
 use crate::net::Link;
 
-/// Runs `wait`, which calls its argument with the missing interface until there is none.
+/// Runs `wait`, which calls back with the error as long as an interface is missing.
 ///
-/// The service manager gets READY although the daemon still waits: an interface may appear long
-/// after the start, or never, and no other unit should wait for it or end the daemon.
+/// READY is sent early: the interface may never appear, and the start of other units must not
+/// depend on it.
 pub fn report_waiting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -> Result<T> {
     let mut reported = None;
     let started = wait(&mut |missing| {

@@ -1,4 +1,5 @@
-//! Packed list of changes: a first deploy of a million files has a million of them.
+//! The changes that turn a host's tree into the release, packed, since a first deploy may have
+//! millions.
 //!
 //! The encoding is private to this process.
 
@@ -42,7 +43,7 @@ impl Changes {
         self.list.push(change);
     }
 
-    /// Returns the position of the change of `path`.
+    /// Returns the index of the change of `path`.
     pub fn find(&self, path: &TreePath) -> Option<usize> {
         self.list.search(|change| change.path.cmp(path))
     }
@@ -67,12 +68,12 @@ impl Changes {
         })
     }
 
-    /// Replaces the action on a path.
+    /// Replaces the action of the change at index `at`.
     pub(super) fn set_action(&mut self, at: usize, action: Action) {
         self.list.update(at, |change| change.action = action);
     }
 
-    /// Updates the owners of paths until the first error; `decide` returns true after an update.
+    /// Lets `decide` change the owner of each path; stops at the first error.
     pub fn try_update_owners<E>(
         &mut self,
         mut decide: impl FnMut(&Change, &mut LocalOwner) -> Result<(), E>,

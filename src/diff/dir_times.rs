@@ -1,14 +1,15 @@
-//! Directories that differ only in their mtime, which counts only if the commit changes a name in
-//! them.
+//! Decides which planned mtime changes of directories count, where the release does not govern all
+//! names inside: those where the commit changes a name inside.
 
 use super::Changes;
 use crate::manifest::TreePath;
 
-/// Planned changes of an mtime alone, as far as names of the host or of the source may cause them.
+/// Planned changes that touch only a directory's mtime, until it is known whether a name inside
+/// changes.
 #[derive(Default)]
 pub(super) struct DirTimes {
-    /// Directories that enclose the present path and differ only in an mtime that may not count,
-    /// with the positions of their changes.
+    /// Directories that enclose the path visited last and differ only in an mtime that may not
+    /// count, with the positions of their changes.
     enclosing: Vec<(TreePath, usize)>,
     /// Positions of changes in an mtime that does not count.
     timeless: Vec<usize>,

@@ -1,7 +1,7 @@
 //! Rate limit for log lines that anyone on the network can trigger.
 //!
-//! A few lines of a kind pass at once, then one in each interval, which reports the number of
-//! suppressed lines.
+//! A few lines of a kind pass at once, then one in each interval; that line gives the number
+//! suppressed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::units::Moment;
 
 /// Lines of a kind in one burst.
 const BURST_LINES: u32 = 8;
-/// Interval of further lines.
+/// Time between lines after the burst.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Limit of one kind of line.

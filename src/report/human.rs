@@ -1,7 +1,7 @@
 //! Text for people: results on standard output, talk on standard error.
 //!
 //! Owns the choice of lines for each verbosity; `summary` words the outcome, and `bar` shows the
-//! transfer. Must not know JSON, and must not decide: the outcome defines failure.
+//! transfer. Does not know JSON. Does not judge: the outcome says what failed.
 
 use std::io::{IsTerminal, Write};
 

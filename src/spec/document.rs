@@ -36,7 +36,8 @@ impl Document {
         Self::read(file.map_err(as_usage)?, path, kind)
     }
 
-    /// Reads the file as [`Document::load`] does, but only if nobody else can have changed it.
+    /// Reads the file as [`Document::load`] does, but only if nobody else can have changed it, and
+    /// if only `readers` can read it.
     pub(crate) fn load_strictly(path: &Path, kind: &str, readers: Readers) -> Result<Self> {
         let file = strict::open(path, readers).map_err(as_usage)?;
         Self::read(file, path, kind)
@@ -120,12 +121,12 @@ impl Document {
     }
 }
 
-/// Failed action for an error about a file of this kind.
+/// Text "cannot read the KIND" for an I/O error.
 fn cannot_read(kind: &str) -> String {
     format!("cannot read the {kind}")
 }
 
-/// Makes a failed system call an error of the person who named the file.
+/// Turns an error about a file into a usage error: the user named the file.
 fn as_usage(error: Error) -> Error {
     error.with_kind(Kind::Usage)
 }

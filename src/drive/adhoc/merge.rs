@@ -1,6 +1,8 @@
-//! Merges many parts of a tree into one release, which spares new hosts and the history the parts.
+//! Merges the many parts of a tree, those with and those without deletions separately. New hosts
+//! and the history then hold fewer releases.
 //!
-//! Sent only if every host has the content already, so that nothing changes unrequested.
+//! A merged release is sent only if every host has the content already, so that nothing changes
+//! unrequested.
 
 use std::sync::Arc;
 
@@ -20,9 +22,7 @@ const MERGE_FROM_PARTS: usize = 32;
 /// Number of further parts before the next attempt to merge.
 const MERGE_RETRY_PARTS: usize = 16;
 
-/// Merges many parts into one release, which spares new hosts and the history the many parts.
-///
-/// Sent only if every host has the content already, so that nothing changes unrequested.
+/// Merges the parts of the tree of `work`, if they are many.
 pub(super) fn run(work: &PlannedRequest<'_>, interrupt: &Interrupt) {
     let Some(tree) = work.service.handle().tree(&work.tree.name) else {
         return;

@@ -1,6 +1,6 @@
-//! The wait for hosts started a moment ago, to catch up first.
+//! Delays a part until hosts that have just started have caught up.
 //!
-//! A host that takes a part of the tree before the parts it missed would never get those.
+//! A host that took this part first would never get the parts before it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -89,8 +89,8 @@ impl DeployOptions {
             .collect()
     }
 
-    /// Targets in the header: the only list of globs, or the names of the `hosts` that match both
-    /// lists.
+    /// Targets in the header: the list of globs, if there is one. For two lists these are the names
+    /// of the `hosts`, which match both.
     pub(super) fn targets<'a>(&self, hosts: impl Iterator<Item = &'a HostName>) -> Vec<String> {
         match self.lists().as_slice() {
             [] => Vec::new(),
@@ -145,7 +145,7 @@ pub struct ReleaseConditions {
 }
 
 impl ReleaseConditions {
-    /// Returns whether the content of the last release is known.
+    /// Returns whether the release's content hash has to be compared with the last one's.
     pub(super) fn need_content(&self) -> bool {
         self.unless.is_some()
     }

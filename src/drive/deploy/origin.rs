@@ -20,7 +20,7 @@ pub enum ReleaseOrigin {
     Prepared(Prepare),
     /// An earlier release under a new serial. The spec names targets and options, not the content.
     Earlier(EarlierRelease),
-    /// A release committed elsewhere, for the hosts without it, and the source.
+    /// A release committed elsewhere, with its source, for hosts that lack it.
     Granted(Granted, Prepare),
 }
 

@@ -44,7 +44,7 @@ pub(super) fn highest(
     })
 }
 
-/// Refuses if hosts or the own tree have a later release than `only_after`.
+/// Refuses if hosts or this machine's tree have a later release than `only_after`.
 pub(super) fn check_none_later(options: &DeployOptions, highest: Serial) -> Result<()> {
     let Some(last) = options.conditions.only_after else {
         return Ok(());
@@ -69,7 +69,8 @@ pub(super) fn check_none_later(options: &DeployOptions, highest: Serial) -> Resu
     Ok(())
 }
 
-/// Takes a serial without a known release of the tree. Reports by `note` if the serial is not kept.
+/// Returns the next unused serial of the tree and stores it in the cache, if there is one; calls
+/// `note` if it cannot be stored.
 pub(super) fn next(options: &DeployOptions, highest: Serial, note: impl FnOnce(String)) -> Serial {
     let Some(cache) = &options.cache else {
         return highest.next();

@@ -95,7 +95,7 @@ impl PendingAnswers {
         due
     }
 
-    /// Postpones answers to later solicits.
+    /// Holds back answers queued from now on until `not_before`.
     pub(super) fn hold_until(&mut self, not_before: Moment) {
         self.not_before = not_before;
     }

@@ -236,8 +236,9 @@ impl Generations {
 
     /// Returns the actions due now.
     ///
-    /// `delay` spreads loss reports of different hosts. Reports without a repair are repeated after
-    /// `longest` at the latest. The disk may read back blocks with ordinals from `read_from` on.
+    /// A loss report without a repair is repeated. The wait for the next report doubles each time
+    /// up to `longest`; `delay` is added, which spreads the reports of different hosts. The disk
+    /// may read back blocks with ordinals from `read_from` on.
     pub fn due(
         &mut self,
         now: Moment,

@@ -75,8 +75,9 @@ impl FleetReleases {
     }
 
     /// Returns true if an offer concerns this host, named `host`: its tree is managed here, and the
-    /// current release meets the offer's conditions. `busy` returns true if a session works on a
-    /// tree.
+    /// current release meets the offer's conditions. For an offer with a grant also: it fits this
+    /// host and its base, no session works on the tree, and this host misses the release or repairs
+    /// the tree by it. `busy` returns true if a session works on a tree.
     pub(super) fn is_wanted(
         &self,
         announce: &Announce,

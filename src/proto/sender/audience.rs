@@ -63,7 +63,7 @@ impl Audience {
         hello.repeats(self.proofs.nonce())
     }
 
-    /// Makes messages from before prove nothing any more.
+    /// Draws a new nonce: earlier messages no longer count as proof.
     pub fn renew_nonce(&mut self) {
         self.proofs.renew_nonce();
     }

@@ -19,8 +19,8 @@ use crate::wire::message::{HostSet, MAX_NAMED_HOSTS, OrderKind, SignedOrder};
 const STRAGGLER_WAIT: Duration = Duration::from_secs(3);
 /// Time for everything else at a host that lacks the same blocks as the sender.
 const STALLED_AFTER: Duration = Duration::from_secs(3);
-/// Time before the end of the session for asking hosts again that may have followed an order
-/// unheard.
+/// Longest time to keep asking hosts that may have followed the last order, although no answer
+/// arrived.
 const LAST_ASK: Duration = Duration::from_secs(3);
 /// Time without progress granted to a live host before the decision, as a multiple of the patience.
 const WORKING_FACTOR: u32 = 10;
@@ -242,7 +242,8 @@ impl Decision {
         }
     }
 
-    /// Time for asking hosts again that may have followed the last order unheard.
+    /// How long to keep asking hosts that may have followed the last order, although no answer
+    /// arrived.
     pub fn last_ask(&self) -> Duration {
         LAST_ASK.min(self.patience)
     }

@@ -13,7 +13,8 @@ pub enum Fate {
     Said,
     /// The host runs the release by its beacon; the result of its checks was not received.
     Runs,
-    /// The host does not run the release by its beacon, and follows no more orders of this session.
+    /// By its beacon the host does not have the release, and it follows no more orders of this
+    /// session.
     Lacks,
     /// The host may or may not have followed an order.
     Unknown,

@@ -277,8 +277,7 @@ impl Host {
         self.ordered = true;
     }
 
-    /// Takes a goodbye, perhaps without an answer to `order`, and returns whether the host is now
-    /// lost.
+    /// Handles a goodbye. The host is lost if it has not answered `order`; returns whether it is.
     pub(super) fn on_bye(&mut self, order: OrderKind) -> bool {
         let was_active = !self.has_answered(order);
         if was_active {

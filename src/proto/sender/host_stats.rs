@@ -119,8 +119,8 @@ impl HostStats {
         matches!(self.trial, Trial::Since(_))
     }
 
-    /// Starts or ends a trial of a host that is congested `alone` or not. Returns whether one is
-    /// running.
+    /// Starts or ends the trial; `alone`: this host is congested, and few others are. Returns
+    /// whether the trial is running.
     pub fn update_trial(&mut self, now: Moment, alone: bool) -> bool {
         match self.trial {
             Trial::Since(began) if alone && now.since(began) < TRIAL_LENGTH => true,
@@ -142,7 +142,8 @@ impl HostStats {
         }
     }
 
-    /// Records whether the host blocks the others alone, and returns the smoothed share of time.
+    /// Records one check: whether this host, alone or with few others, blocks the rest. Returns the
+    /// moving average.
     pub fn on_check(&mut self, blocks: bool) -> f64 {
         let blocking = if blocks { 1.0 } else { 0.0 };
         self.blocking_share += (blocking - self.blocking_share) / CHECKS_AVERAGED;

@@ -192,8 +192,8 @@ impl Sender {
         self.phase = SenderPhase::Ordering(ordering);
     }
 
-    /// Returns whether to keep asking hosts that may have followed an order unheard. All others
-    /// have answered the last order.
+    /// Returns whether to keep asking hosts that may have followed an order, although no answer
+    /// arrived. All others have answered the last order.
     fn still_asking(&self, now: Moment, ordering: &mut Ordering) -> bool {
         let unknown = |h: &Host| self.fate(h) == Fate::Unknown;
         if !self.decision.is_last_order(ordering.kind)

@@ -51,7 +51,7 @@ impl Proofs {
         self.nonce
     }
 
-    /// Draws a new nonce: messages from before prove nothing any more.
+    /// Draws a new nonce: earlier messages no longer count as proof.
     pub fn renew_nonce(&mut self) {
         self.nonce = self.nonces.draw();
     }

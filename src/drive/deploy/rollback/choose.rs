@@ -151,7 +151,7 @@ fn before<'a>(
 
 /// The newest of `candidates` on all hosts of `present`.
 ///
-/// Refuses a newer one that some hosts took back, or lack although targets.
+/// Refuses if a newer one was taken back on some hosts, or is missing on hosts it was meant for.
 fn agreed<'a>(
     history: &RollbackHistory<'_>,
     present: &DistinctContent,

@@ -67,7 +67,8 @@ enum HeaderState {
 }
 
 impl MissingRelease {
-    /// Starts to miss `candidate` in the state `own`. Set `doubted` if members claim its revert.
+    /// A release that this host lacks; `own` is the tree's state here. `doubted`: members claim
+    /// that it was reverted, so the first request waits longer.
     pub(super) fn new(
         now: Moment,
         candidate: Candidate,
@@ -147,8 +148,8 @@ impl MissingRelease {
         self.awaited = None;
     }
 
-    /// Waits until `until` for the offer of another release. Returns false if this one's header is
-    /// still to be verified, or due later.
+    /// Postpones the request to `until`, while another release is awaited. Returns false and
+    /// changes nothing if the header is unverified or the request is due no earlier anyway.
     pub(super) fn wait_for_offer(&mut self, until: Moment) -> bool {
         let waits = self.is_verified() && until > self.due;
         if waits {

@@ -148,7 +148,7 @@ fn a_member_that_brought_nothing_is_asked_last_at_the_next_step() {
         }
     };
 
-    // The first one has not what the step takes, the second one has.
+    // The first member lacks what this step needs; the second has it.
     let unhelpful = ask(&mut missing, &state(1, 1));
     let helpful = ask(&mut missing, &state(1, 1));
     assert_ne!(unhelpful, helpful);

@@ -76,7 +76,8 @@ impl OpenGeneration {
         self.buffer
     }
 
-    /// Adds a symbol, with memory for the first one. Returns false without any use.
+    /// Adds a symbol. `memory` supplies the buffer for the first symbol. Returns false if the
+    /// symbol added nothing.
     pub(super) fn symbol(
         &mut self,
         now: Moment,
@@ -100,7 +101,7 @@ impl OpenGeneration {
         self.buffer.take(grid, symbol, memory)
     }
 
-    /// Adds parts read back from disk. Returns false without any use.
+    /// Adds parts read back from disk. Returns false if the parts added nothing.
     pub(super) fn add_parts(&mut self, now: Moment, parts: &[(BlockPart, Vec<u8>)]) -> bool {
         // The reply belongs to the current buffer, not to an outvoted one.
         let ReadbackState::Pending(until) = self.readback else {
@@ -164,8 +165,8 @@ impl OpenGeneration {
         parts
     }
 
-    /// Reports the loss of `generation`; the next report follows after `longest` and the random
-    /// `delay` at the latest.
+    /// Reports the loss of `generation`. The wait for the next report doubles each time up to
+    /// `longest`; the random `delay` is added.
     pub(super) fn report_loss(
         &mut self,
         now: Moment,

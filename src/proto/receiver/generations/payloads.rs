@@ -51,7 +51,7 @@ impl PayloadMemory {
         }
     }
 
-    /// Returns a buffer with any content.
+    /// Returns a spare buffer, or an empty one if none is left; its content is arbitrary.
     pub(super) fn take(&mut self) -> Vec<u8> {
         self.spare.pop().unwrap_or_default()
     }

@@ -70,8 +70,9 @@ impl SenderMessages {
 
     /// Queues `want`, in messages of bounded size, to be sent from `due` on.
     ///
-    /// A want implies the stage, so it goes before unsent states. It counts only from a host known
-    /// to the sender, and a catch-up sender, for which `granted` is set, starts with none.
+    /// A want implies the stage, so it goes before states. The sender ignores wants of hosts it
+    /// does not know. A catch-up sender (`granted`) knows no host at first, so there the first
+    /// state goes before the first want.
     pub(super) fn queue_wants(&mut self, due: Moment, want: &WantList, granted: bool) {
         self.drop_wants();
 
