@@ -165,7 +165,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Asks the session to abort; returns whether for the first time.
+    /// Asks the session to abort; returns whether it was asked before.
     pub fn interrupt(&self) -> bool {
         let before = self.asked.swap(true, Ordering::SeqCst);
         if let Some(waker) = &*self.waker() {
