@@ -44,7 +44,8 @@ enum SwitchState {
     Prepared,
     /// The release is committed.
     Done {
-        committed: Committed,
+        /// Boxed: the other states are small.
+        committed: Box<Committed>,
         /// Serial of the release before.
         previous: Option<Serial>,
     },
@@ -170,7 +171,7 @@ impl Switch {
                     offer.managed.drift_counts.repaired(&offer.release, report);
                 }
                 self.state = SwitchState::Done {
-                    committed,
+                    committed: Box::new(committed),
                     previous,
                 };
                 Ordered::Committed {
@@ -201,7 +202,7 @@ impl Switch {
         if let Err(failed) = committed.revert() {
             return Some(self.torn(offer).unwrap_or_else(|| {
                 self.state = SwitchState::Done {
-                    committed: failed.committed,
+                    committed: Box::new(failed.committed),
                     previous,
                 };
                 Ordered::Stuck(failed.error.with_hint())
@@ -247,7 +248,7 @@ impl Switch {
             SwitchState::Done {
                 committed,
                 previous,
-            } => Some((committed, previous)),
+            } => Some((*committed, previous)),
             other => {
                 self.state = other;
                 None
