@@ -20,6 +20,7 @@ use self::chunk::Chunk;
 pub use self::iter::Iter;
 use crate::block::frame::{Compressor, Expander};
 use crate::recent::Recent;
+use crate::sync::locked;
 
 /// Elements packed together.
 pub const CHUNK_LEN: usize = 256;
@@ -195,14 +196,11 @@ impl<T: Pack> Packed<T> {
     /// Number of chunks unpacked for access to single elements.
     #[cfg(test)]
     pub(crate) fn unpacked(&self) -> usize {
-        self.kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .unpacked
+        locked(&self.kept).unpacked
     }
 
     fn chunk(&self, number: usize) -> Arc<[T]> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = locked(&self.kept);
         if let Some((_, chunk)) = kept.chunks.find(|(n, _)| *n == number) {
             return Arc::clone(chunk);
         }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::spared::spared;
@@ -12,6 +12,7 @@ use crate::hook::Hooks;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release};
+use crate::sync::locked;
 use crate::tree::HostNames;
 use crate::tree::scan::Scanned;
 use crate::tree::{CommitReport, Tree};
@@ -55,7 +56,7 @@ impl ManagedTree {
             owners: &names,
         };
 
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = locked(&self.memory);
 
         Ok(memory.diff(scanned, &manifest, &header.rules, &header.scope, &rules)?)
     }

@@ -1,13 +1,14 @@
 //! A host's name, trees and keys, shared by all threads.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::managed::ManagedTree;
 use super::own_key::OwnKey;
 use super::trees::Trees;
 use crate::id::{HostName, TreeName};
 use crate::keys::{AuthorizedKeys, HostKey, random_bytes};
+use crate::sync::locked;
 use crate::tree::Tree;
 use crate::wire::message::{MAX_BEACON_TOMBSTONES, SerialProof, SignedOrder, TreeState};
 use crate::wire::query::ReleaseBytes;
@@ -106,7 +107,7 @@ impl LocalHost {
     }
 
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
-        Arc::clone(&self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&locked(&self.keys))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The trees of a host: a fixed set of names, each served once it can be opened.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use super::managed::ManagedTree;
 use crate::id::TreeName;
+use crate::sync::locked;
 
 /// The trees in the configuration.
 #[derive(Debug, Default)]
@@ -53,12 +54,7 @@ impl Trees {
             .0
             .get(name)
             .filter(|slot| slot.served.get().is_none())?;
-        Some(
-            slot.why
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-        )
+        Some(locked(&slot.why).clone())
     }
 
     /// Unavailable trees, with the reasons.
@@ -73,7 +69,7 @@ impl Trees {
         let Some(slot) = self.0.get(name) else {
             return false;
         };
-        let mut known = slot.why.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&slot.why);
         let is_new = *known != why;
         *known = why.to_string();
         is_new

@@ -19,7 +19,7 @@
 //! distinguish them from fresh ones, see [`crate::proto::freshness`].
 //!
 //! **Measured** (the ciphers alone, one core, 1472-byte datagrams, ring 0.17;
-//! `cargo bench --bench seal` measures ciphers and the whole path):
+//! `seal` in tests/bench/parts measures ciphers and the whole path):
 //!
 //! | | ns a datagram | GB/s |
 //! |---|---|---|

@@ -1,5 +1,6 @@
 //! Cost of sealing a datagram, in bytes per second: two bare ciphers of the same crate, and makuo's
-//! sending and receiving sides. `cargo bench --bench seal`
+//! sending and receiving sides. `cargo bench --manifest-path tests/bench/parts/Cargo.toml --bench
+//! seal`
 
 use std::hint::black_box;
 use std::time::Duration;

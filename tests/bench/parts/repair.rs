@@ -1,5 +1,6 @@
 //! Throughput of the repair of a generation, in bytes of payload per second: this code against two
-//! others, each kernel, and the geometries of real generations. `cargo bench --bench repair`
+//! others, each kernel, and the geometries of real generations. `cargo bench --manifest-path
+//! tests/bench/parts/Cargo.toml --bench repair`
 
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Cost of the pure parts: `cargo bench --bench pure`.
+//! Cost of the pure parts: `cargo bench --manifest-path tests/bench/parts/Cargo.toml --bench pure`.
 //!
 //! Measures chunking and hashing, the encoding of a page, the comparison of two manifests with a
 //! million entries, and the reading of an index of the same size.
