@@ -74,7 +74,7 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
         options.spec.tree,
         printable(options.spec.source.as_os_str().as_encoded_bytes())
     ));
-    let outcome = run_engine(options, report)?;
+    let outcome = run_deploy(options, report)?;
     report.outcome(&outcome);
 
     Ok(outcome.exit.code())
@@ -132,14 +132,14 @@ pub(super) fn check_targets(targets: &[String]) -> Result<()> {
 
 /// Scans, signs and runs the session, with events to `observer`. Ctrl-C ends it without a commit; a
 /// second one ends the process.
-fn run_engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
+fn run_deploy(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let signer = Arc::from(keys::open_signer(&options.key)?);
     let links = network::open(&options.network)?;
     let interrupt = Interrupt::default();
-    follow_interrupts(interrupt.clone());
+    handle_ctrl_c(interrupt.clone());
     deploy::run(
         links,
-        engine_options(options, signer)?,
+        deploy_options(options, signer)?,
         ReleaseOrigin::Scan,
         &interrupt,
         observer,
@@ -147,7 +147,7 @@ fn run_engine(options: &SessionOptions, observer: &mut dyn Observer) -> Result<O
 }
 
 /// Options of the engine.
-pub(super) fn engine_options(
+pub(super) fn deploy_options(
     options: &SessionOptions,
     signer: Arc<dyn Signer>,
 ) -> Result<DeployOptions> {
@@ -184,7 +184,7 @@ pub(super) fn cache_dir() -> Option<PathBuf> {
 }
 
 /// Starts a thread that passes Ctrl-C on to `interrupt`; a second one ends the process.
-pub(super) fn follow_interrupts(interrupt: Interrupt) {
+pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
     // Without the thread Ctrl-C ends the process at once, which leaves every host as it is.
     let _ = std::thread::Builder::new()
         .name("signals".into())

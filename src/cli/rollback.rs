@@ -57,7 +57,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     spec.transfer.rate = args.limit.rate;
     spec.targets.expect = args.hosts.expect.map(Expect::Count);
     let interrupt = Interrupt::default();
-    deploy::follow_interrupts(interrupt.clone());
+    deploy::handle_ctrl_c(interrupt.clone());
     let excluded = excluded_note(&earlier.release, &replaced);
     let sessions = RollbackSessions {
         options: DeployOptions {

@@ -121,6 +121,6 @@ impl SpecReloader<'_> {
         };
 
         self.signer = Some((options.key.clone(), Arc::clone(&signer)));
-        deploy::engine_options(options, signer)
+        deploy::deploy_options(options, signer)
     }
 }

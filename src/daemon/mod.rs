@@ -88,8 +88,8 @@ impl Default for HostMode {
 /// Runs a host until SIGTERM or SIGINT; SIGHUP reloads keys and password. Rights are dropped on the
 /// way: steps that need them (links, secrets, console sockets, helper processes for hooks) come
 /// before, steps that peers can influence after.
-pub fn run(mut setup: DaemonSetup, door: impl Into<GroupLinks>) -> Result<()> {
-    let door = door.into();
+pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Result<()> {
+    let network_links = network_links.into();
     let signer = serving::signer(&setup.config)?;
     let password = serving::password(&setup.config)?;
     let mut consoles = Listeners::bind(&setup.config.console)?;
@@ -100,7 +100,7 @@ pub fn run(mut setup: DaemonSetup, door: impl Into<GroupLinks>) -> Result<()> {
 
     let host = Arc::new(open(&setup, confines)?);
     let send_only = send_only(&setup, &host)?;
-    log_start(&setup, &host, &door);
+    log_start(&setup, &host, &network_links);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,8 +121,8 @@ pub fn run(mut setup: DaemonSetup, door: impl Into<GroupLinks>) -> Result<()> {
         confinement::confine(&setup, &host, &send_only)?;
     }
 
-    let group_keys = door.keys.clone();
-    let (mut running, handle) = HostLoop::start(door, Arc::clone(&host))?;
+    let group_keys = network_links.keys.clone();
+    let (mut running, handle) = HostLoop::start(network_links, Arc::clone(&host))?;
     let pulls = running.pulls();
     let ended = Arc::new(tokio::sync::Notify::new());
     let on_end = Ended(Arc::clone(&ended));

@@ -19,7 +19,7 @@ pub fn report_waiting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -
     let mut reported = None;
     let started = wait(&mut |missing| {
         if reported.is_none() {
-            survive_reload();
+            ignore_reload();
             // Fails harmlessly without a service manager.
             let _ = sd_notify::notify(&[NotifyState::Ready]);
         }
@@ -41,7 +41,7 @@ pub fn report_waiting<T>(wait: impl FnOnce(&mut dyn FnMut(&str)) -> Result<T>) -
 }
 
 /// Ignores a reload before there is anything to reload; the default action would end the process.
-fn survive_reload() {
+fn ignore_reload() {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -55,8 +55,8 @@ fn survive_reload() {
 }
 
 /// Logs the host, the group and the protection of the datagrams.
-pub(super) fn log_start(setup: &DaemonSetup, host: &LocalHost, door: &GroupLinks) {
-    let links = &door.links;
+pub(super) fn log_start(setup: &DaemonSetup, host: &LocalHost, network_links: &GroupLinks) {
+    let links = &network_links.links;
     let trees: Vec<String> = host
         .trees
         .iter()
@@ -82,7 +82,7 @@ pub(super) fn log_start(setup: &DaemonSetup, host: &LocalHost, door: &GroupLinks
         trees.join(", ")
     );
 
-    match door.keys.len() {
+    match network_links.keys.len() {
         0 => {
             tracing::warn!("{}", crate::config::PLAIN_WARNING);
             let is_withheld =

@@ -50,7 +50,7 @@ impl Changes {
 
     /// Returns the change with the block `ordinal` in its file, and the number of the block within
     /// the file.
-    pub fn holding(&self, ordinal: Ordinal) -> Option<(Ref<'_, Change>, usize)> {
+    pub fn find_block(&self, ordinal: Ordinal) -> Option<(Ref<'_, Change>, usize)> {
         let near = self
             .ordinals
             .partition_point(|(first, _)| *first <= ordinal)

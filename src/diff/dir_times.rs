@@ -12,9 +12,9 @@ pub(super) struct DirTimes {
     /// count, with the positions of their changes.
     enclosing: Vec<(TreePath, usize)>,
     /// Positions of changes in an mtime that does not count.
-    timeless: Vec<usize>,
+    ignored_times: Vec<usize>,
     /// True if a name in the root directory changes.
-    top_names: bool,
+    root_changes: bool,
 }
 
 impl DirTimes {
@@ -29,36 +29,36 @@ impl DirTimes {
     pub(super) fn note_name(&mut self, path: &TreePath) {
         self.leave(path);
         let parent = path.parent();
-        self.top_names |= parent.is_none();
+        self.root_changes |= parent.is_none();
         self.enclosing
             .pop_if(|(dir, _)| parent.as_ref() == Some(dir));
     }
 
     /// Returns true if a name in the root directory changes.
-    pub(super) fn changes_top(&self) -> bool {
-        self.top_names
+    pub(super) fn changes_root(&self) -> bool {
+        self.root_changes
     }
 
     /// Leaves the directories that do not enclose `path`.
     fn leave(&mut self, path: &TreePath) {
         while let Some((_, change)) = self.enclosing.pop_if(|(dir, _)| !path.is_within(dir)) {
-            self.timeless.push(change);
+            self.ignored_times.push(change);
         }
     }
 
     /// Removes changes of an mtime that does not count from the plan; returns their paths.
     pub(super) fn drop_from(mut self, changes: &mut Changes) -> Vec<TreePath> {
         let enclosing = self.enclosing.drain(..).map(|(_, change)| change);
-        self.timeless.extend(enclosing);
-        if self.timeless.is_empty() {
+        self.ignored_times.extend(enclosing);
+        if self.ignored_times.is_empty() {
             return Vec::new();
         }
 
-        self.timeless.sort_unstable();
-        let mut paths = Vec::with_capacity(self.timeless.len());
+        self.ignored_times.sort_unstable();
+        let mut paths = Vec::with_capacity(self.ignored_times.len());
         let mut kept = Changes::default();
         for (place, change) in changes.iter().enumerate() {
-            match self.timeless.binary_search(&place) {
+            match self.ignored_times.binary_search(&place) {
                 Ok(_) => paths.push(change.path),
                 Err(_) => kept.push(change),
             }

@@ -81,7 +81,7 @@ impl Memory {
             None => compare(have, want, rules, scope, host, None)?,
         };
 
-        if plan.changes.len() + findings.timeless.len() <= MAX_REMEMBERED_CHANGES {
+        if plan.changes.len() + findings.ignored_times.len() <= MAX_REMEMBERED_CHANGES {
             self.last = Some(LastComparison {
                 have: keys,
                 root: *want.root(),
@@ -94,7 +94,7 @@ impl Memory {
                     .changes
                     .iter()
                     .map(|c| c.path.clone())
-                    .chain(findings.timeless)
+                    .chain(findings.ignored_times)
                     .collect(),
             });
         }

@@ -115,7 +115,7 @@ impl Plan {
     pub fn wanted(&self, ordinal: Ordinal, lists: &dyn Lists) -> Result<Option<BlockRef>> {
         let found = self
             .wants(ordinal)
-            .then(|| self.changes.holding(ordinal))
+            .then(|| self.changes.find_block(ordinal))
             .flatten();
         let Some((change, mut index)) = found else {
             return Ok(None);

@@ -55,7 +55,7 @@ pub(super) struct Findings {
     /// True if either side has hard links.
     pub(super) links: bool,
     /// Directories with a differing mtime that does not count.
-    pub(super) timeless: Vec<TreePath>,
+    pub(super) ignored_times: Vec<TreePath>,
 }
 
 impl<'a> Walk<'a> {
@@ -133,7 +133,7 @@ impl<'a> Walk<'a> {
     pub(super) fn finish(mut self, top: Option<&Top>) -> Result<Walked, Refusal> {
         self.links.check_targets(self.want)?;
         self.compare_top(top)?;
-        let timeless = self.times.drop_from(&mut self.plan.changes);
+        let ignored_times = self.times.drop_from(&mut self.plan.changes);
 
         Ok(Walked {
             plan: self.plan,
@@ -142,7 +142,7 @@ impl<'a> Walk<'a> {
             findings: Findings {
                 owners: self.owners.known(),
                 links: self.links.are_met(),
-                timeless,
+                ignored_times,
             },
         })
     }
@@ -177,7 +177,7 @@ impl<'a> Walk<'a> {
         let mut delta =
             EntryMetadata::from(have).differences(want.into(), false, owner, self.rules);
         if delta.is_mtime_only()
-            && !self.times.changes_top()
+            && !self.times.changes_root()
             && !self.governed.has_all_names_in(None)
         {
             delta = Delta::default();

@@ -1,4 +1,4 @@
-//! Text for people: results on standard output, talk on standard error.
+//! Text for people: results on standard output, messages on standard error.
 //!
 //! Owns the choice of lines for each verbosity; `summary` words the outcome, and `bar` shows the
 //! transfer. Does not know JSON. Does not judge: the outcome says what failed.
@@ -20,23 +20,23 @@ use crate::outcome::{
 };
 
 /// Writes text for people.
-pub struct Human {
+pub struct HumanReport {
     out: Box<dyn Write + Send>,
-    talk: Box<dyn Write + Send>,
+    messages: Box<dyn Write + Send>,
     out_paint: Painter,
-    talk_paint: Painter,
+    message_paint: Painter,
     verbosity: Verbosity,
     bar: TransferBar,
 }
 
-impl Human {
+impl HumanReport {
     /// Writes to this process's standard output and standard error.
     pub fn terminal(settings: Settings) -> Self {
         Self {
             out: Box::new(std::io::stdout()),
-            talk: Box::new(std::io::stderr()),
+            messages: Box::new(std::io::stderr()),
             out_paint: Painter::stdout(settings.color),
-            talk_paint: Painter::stderr(settings.color),
+            message_paint: Painter::stderr(settings.color),
             verbosity: settings.verbosity,
             bar: TransferBar::new(
                 std::io::stderr().is_terminal() && settings.verbosity > Verbosity::Quiet,
@@ -44,18 +44,18 @@ impl Human {
         }
     }
 
-    /// Writes to `out` and `talk`, without bars.
+    /// Writes to `out` and `messages`, without bars.
     pub fn to(
         out: Box<dyn Write + Send>,
-        talk: Box<dyn Write + Send>,
+        messages: Box<dyn Write + Send>,
         painter: Painter,
         verbosity: Verbosity,
     ) -> Self {
         Self {
             out,
-            talk,
+            messages,
             out_paint: painter,
-            talk_paint: painter,
+            message_paint: painter,
             verbosity,
             bar: TransferBar::new(false),
         }
@@ -170,10 +170,10 @@ impl Human {
     /// Reports a failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
         self.bar.clear();
-        write_failure(&mut *self.talk, self.talk_paint, error);
+        write_failure(&mut *self.messages, self.message_paint, error);
     }
 
-    /// Writes a line of talk, unless quiet.
+    /// Writes a message, unless quiet.
     pub fn note(&mut self, line: &str) {
         if self.verbosity > Verbosity::Quiet {
             self.print(&words::quoted(line));
@@ -181,8 +181,8 @@ impl Human {
     }
 
     fn print(&mut self, line: &str) {
-        let talk = &mut self.talk;
-        self.bar.suspend(|| put_line(&mut **talk, line));
+        let messages = &mut self.messages;
+        self.bar.suspend(|| put_line(&mut **messages, line));
     }
 
     fn host(&mut self, change: &HostChange) {
@@ -197,7 +197,7 @@ impl Human {
             return;
         }
 
-        let state = self.talk_paint.paint(tint_of(*state), state.word());
+        let state = self.message_paint.paint(tint_of(*state), state.word());
         let why = error
             .as_deref()
             .map(|e| format!(": {}", words::quoted(e)))
@@ -265,15 +265,15 @@ impl Human {
                 .then_some("`makuo members` shows the hosts that are alive and their trees")
         });
         write_trouble(
-            &mut *self.talk,
-            self.talk_paint,
+            &mut *self.messages,
+            self.message_paint,
             &trouble_text(outcome),
             hint,
         );
     }
 }
 
-impl Observer for Human {
+impl Observer for HumanReport {
     fn event(&mut self, event: &Event) {
         if self.verbosity == Verbosity::Quiet {
             return;
@@ -307,7 +307,7 @@ impl Observer for Human {
             }
             Event::Host(change) => self.host(change),
             Event::Change(change) if verbose => {
-                let line = drift_line(&change.line, self.talk_paint);
+                let line = drift_line(&change.line, self.message_paint);
                 self.print(&format!("{}:{}", words::list(&change.hosts), &line[1..]));
             }
             Event::Progress(progress) => {
@@ -328,23 +328,23 @@ mod tests {
     use crate::id::HostName;
     use crate::outcome::HostState;
 
-    fn told(verbosity: Verbosity, painter: Painter, tell: impl FnOnce(&mut Human)) -> String {
+    fn told(verbosity: Verbosity, painter: Painter, tell: impl FnOnce(&mut HumanReport)) -> String {
         let out = SharedBuffer::default();
-        let talk = SharedBuffer::default();
-        tell(&mut Human::to(
+        let messages = SharedBuffer::default();
+        tell(&mut HumanReport::to(
             Box::new(out.clone()),
-            Box::new(talk.clone()),
+            Box::new(messages.clone()),
             painter,
             verbosity,
         ));
-        format!("--- stdout\n{}--- stderr\n{}", out.text(), talk.text())
+        format!("--- stdout\n{}--- stderr\n{}", out.text(), messages.text())
     }
 
-    fn plain(tell: impl FnOnce(&mut Human)) -> String {
+    fn plain(tell: impl FnOnce(&mut HumanReport)) -> String {
         told(Verbosity::Normal, Painter::PLAIN, tell)
     }
 
-    fn deploy(human: &mut Human) {
+    fn deploy(human: &mut HumanReport) {
         sample::events().iter().for_each(|e| human.event(e));
         human.outcome(&sample::deployed());
     }

@@ -1,7 +1,7 @@
 //! Progress and results, for people and for scripts.
 //!
 //! Owns everything written to standard output (data, for a script or a pipe) and standard error
-//! (talk, for a person). Must not decide anything: outcomes and exit codes come from
+//! (messages, for a person). Must not decide anything: outcomes and exit codes come from
 //! `drive::outcome` unchanged. A closed pipe (`makuo deploy | head`) silences the output and
 //! nothing else: the deploy continues.
 
@@ -22,11 +22,11 @@ use serde::Serialize;
 use crate::Error;
 use crate::outcome::{Event, Observer, Outcome, ReleaseLog, Standing, Survey};
 
-pub use human::Human;
+pub use human::HumanReport;
 pub use json::Json;
 pub use paint::{ColorChoice, Painter};
 
-/// Amount of talk.
+/// How much of the messages is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Results and errors only.
@@ -45,7 +45,7 @@ pub enum Verbosity {
 pub struct Settings {
     /// One JSON object a line instead of text.
     pub json: bool,
-    /// Amount of talk.
+    /// How much of the messages is shown.
     pub verbosity: Verbosity,
     /// Use of colour.
     pub color: ColorChoice,
@@ -54,7 +54,7 @@ pub struct Settings {
 /// Destination of a command's reports.
 pub enum Report {
     /// Text for people.
-    Human(Human),
+    HumanReport(HumanReport),
     /// JSON lines for scripts.
     Json(Json),
 }
@@ -65,13 +65,13 @@ impl Report {
         if settings.json {
             Report::Json(Json::stdout())
         } else {
-            Report::Human(Human::terminal(settings))
+            Report::HumanReport(HumanReport::terminal(settings))
         }
     }
 
     /// Shows the current step; a spinner on a terminal.
     pub fn start(&mut self, what: &str) {
-        if let Report::Human(human) = self {
+        if let Report::HumanReport(human) = self {
             human.start(what);
         }
     }
@@ -79,7 +79,7 @@ impl Report {
     /// Reports the end of a deploy, dry run or diff; nothing follows.
     pub fn outcome(&mut self, outcome: &Outcome) {
         match self {
-            Report::Human(human) => human.outcome(outcome),
+            Report::HumanReport(human) => human.outcome(outcome),
             Report::Json(json) => json.outcome(outcome),
         }
     }
@@ -87,7 +87,7 @@ impl Report {
     /// Reports the end of a deploy with nothing to send.
     pub fn unchanged(&mut self, outcome: &Outcome) {
         match self {
-            Report::Human(human) => human.unchanged(),
+            Report::HumanReport(human) => human.unchanged(),
             Report::Json(json) => json.outcome(outcome),
         }
     }
@@ -95,7 +95,7 @@ impl Report {
     /// Lists the hosts that are alive: all of the output of `makuo members`.
     pub fn members(&mut self, around: &Survey) {
         match self {
-            Report::Human(human) => human.members(around),
+            Report::HumanReport(human) => human.members(around),
             Report::Json(json) => json.members(around),
         }
     }
@@ -103,7 +103,7 @@ impl Report {
     /// Lists the releases known in the fleet: all of the output of `makuo log`.
     pub fn log(&mut self, log: &ReleaseLog) {
         match self {
-            Report::Human(human) => human.log(log),
+            Report::HumanReport(human) => human.log(log),
             Report::Json(json) => json.log(log),
         }
     }
@@ -111,7 +111,7 @@ impl Report {
     /// Shows the standing of each host: all of the output of `makuo status`.
     pub fn status(&mut self, standings: &[Standing]) {
         match self {
-            Report::Human(human) => human.status(standings),
+            Report::HumanReport(human) => human.status(standings),
             Report::Json(json) => json.status(standings),
         }
     }
@@ -120,14 +120,14 @@ impl Report {
     /// scripts.
     pub fn plain(&mut self, text: &str, fields: &impl Serialize) {
         match self {
-            Report::Human(human) => human.data(text),
+            Report::HumanReport(human) => human.data(text),
             Report::Json(json) => json.plain(fields),
         }
     }
 
-    /// Writes a line of talk for a person; JSON has no place for it.
+    /// Writes a message for a person; JSON has no place for it.
     pub fn note(&mut self, text: &str) {
-        if let Report::Human(human) = self {
+        if let Report::HumanReport(human) = self {
             human.note(text);
         }
     }
@@ -135,7 +135,7 @@ impl Report {
     /// Reports a failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
         match self {
-            Report::Human(human) => human.failure(error),
+            Report::HumanReport(human) => human.failure(error),
             Report::Json(json) => {
                 json.failure(error);
                 write_failure(
@@ -151,7 +151,7 @@ impl Report {
 impl Observer for Report {
     fn event(&mut self, event: &Event) {
         match self {
-            Report::Human(human) => human.event(event),
+            Report::HumanReport(human) => human.event(event),
             Report::Json(json) => json.event(event),
         }
     }

@@ -10,7 +10,7 @@ use crate::outcome::TreeStatus;
 use crate::outcome::{LogRelease, ReleaseLog, Standing};
 use crate::report::paint::Painter;
 use crate::report::sample::{SharedBuffer, host};
-use crate::report::{Human, Json, Verbosity};
+use crate::report::{HumanReport, Json, Verbosity};
 use crate::units::{ByteSize, WallTime};
 use crate::wire::query::Stale;
 use crate::wire::query::{TreeActivity, Trouble};
@@ -133,16 +133,16 @@ fn fleet() -> Vec<Standing> {
     ]
 }
 
-fn human(tell: impl FnOnce(&mut Human)) -> String {
+fn human(tell: impl FnOnce(&mut HumanReport)) -> String {
     let out = SharedBuffer::default();
-    let talk = SharedBuffer::default();
-    tell(&mut Human::to(
+    let messages = SharedBuffer::default();
+    tell(&mut HumanReport::to(
         Box::new(out.clone()),
-        Box::new(talk.clone()),
+        Box::new(messages.clone()),
         Painter::PLAIN,
         Verbosity::Normal,
     ));
-    format!("{}--- stderr\n{}", out.text(), talk.text())
+    format!("{}--- stderr\n{}", out.text(), messages.text())
 }
 
 fn json(tell: impl FnOnce(&mut Json)) -> String {
