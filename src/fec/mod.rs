@@ -9,8 +9,8 @@
 //!
 //! **Why this code.** The cost of decoding follows the number of losses, not the size of the
 //! payload, and further symbols can be made at any time. GB of payload per second on one core (Ice
-//! Lake server, 2.8 GHz, GFNI and AVX-512; `repair` in tests/bench/parts), for as many coded symbols
-//! as were lost:
+//! Lake server, 2.8 GHz, GFNI and AVX-512; `repair` in tests/bench/parts), for as many coded
+//! symbols as were lost:
 //!
 //! | 256 symbols of 1400 bytes | encode 1 / 5 / 10 % | decode 1 / 5 / 10 % |
 //! |---|---|---|
