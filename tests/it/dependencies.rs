@@ -44,7 +44,7 @@ fn everything_comes_from_the_registry_with_its_checksum() {
             let name = package["name"].as_str().expect("text");
             match package.get("source").and_then(|s| s.as_str()) {
                 None => assert!(
-                    ["makuo", "makuo-fuzz"].contains(&name),
+                    ["makuo", "makuo-fuzz", "makuo-parts"].contains(&name),
                     "{name} comes from a directory"
                 ),
                 Some(source) => {
