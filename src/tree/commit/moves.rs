@@ -133,7 +133,12 @@ pub(crate) fn run(tree: &Worktree, from: &Root, to: &Root, moves: &[Move]) -> Re
         let taken = to
             .parent(path)
             .and_then(|(other, _)| take(parent.as_fd(), &name, other.as_fd()));
-        taken.map_err(|e| Error::io("cannot move along with the exchange", to.shown(path), e))?;
+        match taken {
+            // Others removed it, or the directory that it would be in.
+            Err(e) if is_gone(&e) => {}
+            taken => taken
+                .map_err(|e| Error::io("cannot move along with the exchange", to.shown(path), e))?,
+        }
     }
 
     Ok(())

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::aside::{ASIDE, Aside};
 use super::dir_metadata::{present, set_dirs};
+use super::follow::drain::Drain;
 use super::follow::precedence::Rivals;
 use super::follow::transfer::MAX_ATTEMPTS;
 use super::follow::{Follow, note};
@@ -256,8 +257,9 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
         follow.back = gone.id().ino == swap.new.ino;
         let mut heard = locked(&tree.heard).take();
         follow.heard = heard.as_mut();
+        let mut drain = Drain::begin(&mut follow)?;
         for _ in 0..MAX_ATTEMPTS {
-            follow.drain(None)?;
+            drain.run()?;
             match rustix::fs::unlinkat(aside.dir(), ASIDE, AtFlags::REMOVEDIR) {
                 // An entry arrived at the last moment.
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}

@@ -20,6 +20,9 @@ pub(crate) struct Faults {
     /// Acts as an overlay filesystem, where lower directories cannot be renamed.
     #[cfg(test)]
     pub(crate) no_directories: bool,
+    /// Acts as a user who cannot give other users' files a second name.
+    #[cfg(test)]
+    pub(crate) no_links: bool,
     /// Actions of other processes at every point, and around an exchange.
     #[cfg(test)]
     pub(crate) others: OtherProcesses,
@@ -92,6 +95,21 @@ impl Faults {
         self.others.act();
 
         done
+    }
+
+    /// Gives an entry a second name.
+    pub(crate) fn link(
+        &self,
+        from: BorrowedFd<'_>,
+        old: &CStr,
+        to: BorrowedFd<'_>,
+        new: &CStr,
+    ) -> rustix::io::Result<()> {
+        #[cfg(test)]
+        if self.no_links {
+            return Err(rustix::io::Errno::PERM);
+        }
+        rustix::fs::linkat(from, old, to, new, rustix::fs::AtFlags::empty())
     }
 
     /// Renames an entry that may be a directory.

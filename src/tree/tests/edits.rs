@@ -3,13 +3,13 @@
 //! The reference is a log of the editor's actions. The seed is printed; `MAKUO_EDITS_SEED` selects
 //! another seed, `MAKUO_EDITS_ROUNDS` the number of rounds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -33,6 +33,11 @@ struct Editor {
     wrote: BTreeMap<String, Option<String>>,
     /// Directories held open, like the working directory of a process.
     held: HashMap<&'static str, (OwnedFd, u64)>,
+    /// Whether the daemon may crash: after that, a missing name of the old tree proves nothing.
+    crashes: bool,
+    /// Names written since the removal of the old tree may have begun. If one of them is removed
+    /// again, nothing on the disk tells.
+    fresh: Option<HashSet<String>>,
     count: u64,
     last: Vec<String>,
 }
@@ -47,6 +52,8 @@ impl Editor {
             rng,
             wrote,
             held,
+            crashes: false,
+            fresh: None,
             count: 0,
             last: Vec::new(),
         }
@@ -68,10 +75,9 @@ impl Editor {
             self.held.insert(place, (dir.into(), self.count));
         }
 
-        let mut kind = self.rng.u8(..10);
-        if by_handle && matches!(place, "etc" | "") && matches!(kind, 5 | 6) {
-            // While the old tree is being removed, a missing name cannot be attributed to the
-            // editor or to makuo.
+        let mut kind = self.rng.u8(..12);
+        if by_handle && self.crashes && matches!(place, "etc" | "") && matches!(kind, 5 | 6 | 10..)
+        {
             kind = 0;
         }
 
@@ -89,6 +95,7 @@ impl Editor {
         let name = match kind {
             0..=6 => format!("extra-{whose}-{number}"),
             7 => format!("log-{number}"),
+            10.. => self.made(place, &whose).unwrap_or_default(),
             _ => format!("dir-{}-{whose}", self.count),
         };
 
@@ -107,7 +114,13 @@ impl Editor {
             format!("{place}/{name}")
         };
 
+        let is_fresh = self
+            .fresh
+            .as_ref()
+            .is_some_and(|fresh| fresh.contains(&path));
+        let may_be_unseen = is_fresh && (by_handle || self.crashes);
         let what = match kind {
+            5 | 6 if may_be_unseen => None,
             0..=4 => replace(&dir, &name, &text)
                 .ok()
                 .map(|()| (path, Some(text))),
@@ -118,30 +131,74 @@ impl Editor {
                 let whole = self.wrote.get(&path).cloned().flatten().unwrap_or_default() + &text;
                 (path, Some(whole))
             }),
+            10.. => remove_with(&dir, &name)
+                .ok()
+                .map(|()| (format!("{path}/inside"), None)),
             _ => make_in(&dir, &name, &text)
                 .ok()
                 .map(|()| (format!("{path}/inside"), Some(text))),
         };
 
-        if let Some((path, text)) = what {
-            let how = if by_handle { "by a handle" } else { "by path" };
-            self.last.push(format!("{how}: {path} := {text:?}"));
-            self.wrote.insert(path, text);
+        let Some((path, text)) = what else { return };
+        let late = std::fs::metadata(self.top.join(place)).map(|now| now.ino());
+        let is_late = rustix::fs::fstat(&dir).map(|stat| stat.st_ino).ok() != late.ok();
+        if is_late && text.is_none() && self.crashes {
+            // The exchange came between: this was a removal by a handle after all.
+            self.wrote.remove(&path);
+            return;
         }
+
+        let how = match (by_handle, is_late) {
+            (true, _) => "by a handle",
+            (false, true) => "by path, late",
+            (false, false) => "by path",
+        };
+        self.last.push(format!("{how}: {path} := {text:?}"));
+        if let Some(fresh) = &mut self.fresh {
+            fresh.insert(path.clone());
+        }
+        self.wrote.insert(path, text);
+    }
+
+    /// Begins a release of a daemon that may crash, if `after` is some step.
+    fn begin(&mut self, serial: u64, after: Option<i64>) {
+        self.last.push(format!("release {serial}, crash {after:?}"));
+        self.crashes |= after.is_some();
+        self.fresh = self.crashes.then(HashSet::new);
+    }
+
+    /// Notes that the removal of the old tree is next.
+    fn end(&mut self) {
+        self.fresh.get_or_insert_default();
+    }
+
+    /// Returns a present directory that [`make_in`] made in `place`.
+    fn made(&mut self, place: &str, whose: &str) -> Option<String> {
+        let names = self.wrote.iter().filter_map(|(path, text)| {
+            text.as_ref()?;
+            let name = path.strip_suffix("/inside")?.strip_prefix(place)?;
+            let name = name.trim_start_matches('/');
+            let own = name.starts_with("dir-") && name.ends_with(&format!("-{whose}"));
+            (own && !name.contains('/')).then(|| name.to_string())
+        });
+        let names: Vec<_> = names.collect();
+        self.rng.choice(names)
     }
 
     /// Lists differences between the tree and the record, each with the actions on the path.
     fn lost(&self) -> Vec<String> {
         let wrong = self.wrote.iter().filter_map(|(path, wanted)| {
             let found = std::fs::read_to_string(self.top.join(path)).ok();
-            let done: Vec<_> = self
-                .last
-                .iter()
-                .filter(|l| !l.starts_with("by ") || l.contains(&format!(" {path} :=")))
-                .rev()
-                .take(8)
-                .collect();
-            (found != *wanted).then(|| format!("{path}: {found:?}, wanted {wanted:?}: {done:#?}"))
+            (found != *wanted).then(|| {
+                let done: Vec<_> = self
+                    .last
+                    .iter()
+                    .filter(|l| !l.starts_with("by ") || l.contains(&format!(" {path} :=")))
+                    .rev()
+                    .take(20)
+                    .collect();
+                format!("{path}: {found:?}, wanted {wanted:?}: {done:#?}")
+            })
         });
         wrong.collect()
     }
@@ -175,6 +232,17 @@ fn make_in(dir: &OwnedFd, name: &str, text: &str) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
     replace(&made, "inside", text)
+}
+
+/// Removes a directory with its only file. Where only the file can be removed, an empty directory
+/// stays.
+fn remove_with(dir: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let made = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    rustix::fs::unlinkat(&made, "inside", AtFlags::empty())?;
+    let _ = rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR);
+
+    Ok(())
 }
 
 fn old() -> Vec<(&'static str, Thing)> {
@@ -293,6 +361,140 @@ fn a_handle_of_a_governed_directory_loses_nothing_until_the_old_tree_is_gone() {
     }
 }
 
+/// Performs an action through a directory that was opened before the deployment, at each step of
+/// the removal of the old tree. An action that succeeded counts.
+#[test]
+fn a_handle_loses_nothing_while_the_old_tree_is_removed() {
+    type Action = fn(&OwnedFd) -> bool;
+    let actions: [(&str, Action, Option<&str>); 7] = [
+        (
+            "etc/extra",
+            |etc| replace(etc, "extra", "late").is_ok(),
+            Some("late"),
+        ),
+        (
+            "etc/extra",
+            |etc| rustix::fs::unlinkat(etc, "extra", AtFlags::empty()).is_ok(),
+            None,
+        ),
+        (
+            "etc/came",
+            |etc| replace(etc, "came", "late").is_ok(),
+            Some("late"),
+        ),
+        (
+            "etc/came",
+            |etc| {
+                replace(etc, "came", "late").is_ok()
+                    && rustix::fs::unlinkat(etc, "came", AtFlags::empty()).is_ok()
+            },
+            None,
+        ),
+        (
+            "etc/shelf/book",
+            |etc| {
+                let shelf = rustix::fs::openat(etc, "shelf", OFlags::RDONLY, Mode::empty());
+                shelf.is_ok_and(|shelf| {
+                    rustix::fs::unlinkat(shelf, "book", AtFlags::empty()).is_ok()
+                }) && rustix::fs::unlinkat(etc, "shelf", AtFlags::REMOVEDIR).is_ok()
+            },
+            None,
+        ),
+        (
+            "etc/shelf/book",
+            // It succeeds only if the removal of the old tree has emptied the directory.
+            |etc| rustix::fs::unlinkat(etc, "shelf", AtFlags::REMOVEDIR).is_ok(),
+            Some("early"),
+        ),
+        (
+            "etc/dir/inside",
+            |etc| make_in(etc, "dir", "late").is_ok(),
+            Some("late"),
+        ),
+    ];
+
+    for reverts in [false, true] {
+        for (nth, (path, act, wanted)) in actions.into_iter().enumerate() {
+            for step in 0.. {
+                let mut world = edited(true);
+                let file = world.www().join("etc/extra");
+                std::fs::write(&file, "early").unwrap();
+                std::fs::create_dir(world.www().join("etc/shelf")).unwrap();
+                std::fs::write(world.www().join("etc/shelf/book"), "early").unwrap();
+                let place: Arc<Mutex<Option<OwnedFd>>> = Arc::default();
+                let left = Arc::new(AtomicI64::new(i64::MAX));
+                let done = Arc::new(AtomicBool::new(false));
+                let (there, steps, acted) = (place.clone(), left.clone(), done.clone());
+                world.others = OtherProcesses(Some(Arc::new(move || {
+                    if steps.fetch_sub(1, Ordering::SeqCst) == 0
+                        && let Some(dir) = locked(&there).as_ref()
+                    {
+                        acted.store(act(dir), Ordering::SeqCst);
+                    }
+                })));
+
+                let tree = world.open();
+                let open = || File::open(world.www().join("etc")).unwrap().into();
+                let mut handle = open();
+                world.deploy(&tree, 1).unwrap();
+                if reverts {
+                    handle = open();
+                }
+                *locked(&place) = Some(handle);
+                left.store(step, Ordering::SeqCst);
+                if reverts {
+                    tree.revert().map(drop)
+                } else {
+                    tree.forget_undo()
+                }
+                .unwrap();
+
+                let over = left.load(Ordering::SeqCst) >= 0;
+                if done.load(Ordering::SeqCst) {
+                    let found = std::fs::read_to_string(world.www().join(path)).ok();
+                    assert_eq!(
+                        found.as_deref(),
+                        wanted,
+                        "action {nth}, step {step}, {reverts}"
+                    );
+                }
+                if over {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A user without special rights cannot give another user's file a second name, so the file itself
+/// moves.
+#[test]
+fn a_late_file_that_cannot_have_a_second_name_stays() {
+    for reverts in [false, true] {
+        let mut world = edited(true);
+        world.no_links = true;
+        let open = || File::open(world.www().join("etc")).unwrap().into();
+        let mut etc = open();
+        let tree = world.open();
+        world.deploy(&tree, 1).unwrap();
+        if reverts {
+            etc = open();
+        }
+        replace(&etc, "local.conf", "late").unwrap();
+        replace(&etc, "came", "late").unwrap();
+        if reverts {
+            tree.revert().map(drop)
+        } else {
+            tree.forget_undo()
+        }
+        .unwrap();
+
+        let text = |path| std::fs::read_to_string(world.www().join(path)).ok();
+        assert_eq!(text("etc/local.conf").as_deref(), Some("late"), "{reverts}");
+        assert_eq!(text("etc/came").as_deref(), Some("late"), "{reverts}");
+    }
+}
+
 #[test]
 fn a_crash_anywhere_leaves_what_the_host_has_in_the_old_or_the_new_tree() {
     let wanted = {
@@ -362,12 +564,14 @@ fn round_between(seed: u64) -> Vec<String> {
         world.release(&new(serial));
         let after = (rng.u8(..3) == 0).then(|| rng.i64(0..60));
         let said = |what: String| locked(&editor).last.push(what);
-        said(format!("release {serial}, crash {after:?}"));
+        locked(&editor).begin(serial, after);
         let Ok(tree) = world.open_crashing(after) else {
             continue;
         };
+        locked(&editor).crashes = after.is_some();
         let deployed = world.deploy(&tree, serial).map(drop);
         said(format!("deployed: {deployed:?}"));
+        locked(&editor).end();
         match rng.u8(..3) {
             0 => said(format!("reverted: {:?}", tree.revert())),
             1 => said(format!("confirmed: {:?}", tree.forget_undo())),
@@ -426,23 +630,29 @@ fn nothing_that_others_write_all_the_time_is_lost() {
                 serial += 1;
                 world.release(&new(serial));
                 let after = (rng.u8(..4) == 0).then(|| rng.i64(0..60));
+                let said = |what: String| locked(&editor).last.push(what);
+                locked(&editor).begin(serial, after);
                 if let Ok(tree) = world.open_crashing(after) {
                     // The scanner of these tests does not tolerate files that vanish during a scan.
                     let begun = {
                         let _quiet = locked(&editor);
                         world.begin(&tree, serial)
                     };
-                    let _ = begun.and_then(|(stage, release, source)| {
+                    let committed = begun.and_then(|(stage, release, source)| {
                         World::fill(stage, &source)?.commit(&release, b"signature")
                     });
+                    said(format!("committed: {:?}", committed.map(drop)));
+                    locked(&editor).end();
                     match rng.u8(..3) {
-                        0 => drop(tree.revert()),
-                        _ => drop(tree.forget_undo()),
+                        0 => said(format!("reverted: {:?}", tree.revert())),
+                        _ => said(format!("confirmed: {:?}", tree.forget_undo())),
                     }
                 }
                 let tree = world.open();
-                let held = locked(&editor);
+                said(format!("{:?}", tree.recovery()));
+                let mut held = locked(&editor);
                 tree.forget_undo().unwrap();
+                held.crashes = false;
                 let lost = held.lost();
                 assert!(
                     lost.is_empty(),

@@ -307,6 +307,7 @@ pub(super) struct World {
     no_exchange: bool,
     /// Simulates a filesystem that cannot rename directories.
     no_directories: bool,
+    pub(super) no_links: bool,
     /// Simulated actions of other processes during work on the tree.
     pub(super) others: OtherProcesses,
 }
@@ -333,6 +334,7 @@ impl World {
             protect: PathFilter::at_top::<&str>(&[]),
             no_exchange: false,
             no_directories: false,
+            no_links: false,
             others: OtherProcesses::default(),
         }
     }
@@ -387,6 +389,7 @@ impl World {
             after,
             no_exchange: self.no_exchange,
             no_directories: self.no_directories,
+            no_links: self.no_links,
             others,
         };
 

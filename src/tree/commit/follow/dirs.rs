@@ -71,7 +71,7 @@ impl Follow<'_> {
                 .unwrap_or_default();
             let is_new = |name: &CString| -> Result<bool> {
                 let child = join(Some(path), name)?;
-                if self.changed.binary_search(&child).is_ok() {
+                if self.is_own(&child) {
                     return Ok(false);
                 }
                 let now = stat(from.as_fd(), name)
@@ -167,7 +167,7 @@ impl Follow<'_> {
             let child = join(path, &name)?;
             let now =
                 stat(from, &name).map_err(|e| self.failed("cannot look at", Some(&child), e))?;
-            if self.changed.binary_search(&child).is_ok() {
+            if self.is_own(&child) {
                 before.remove(&name);
             } else if let Some(now) = now {
                 let was = before.remove(&name);
@@ -177,7 +177,7 @@ impl Follow<'_> {
 
         for (name, was) in before {
             let child = join(path, &name)?;
-            if self.changed.binary_search(&child).is_err() {
+            if !self.is_own(&child) {
                 present.push((name, child, Some(was), None));
             }
         }

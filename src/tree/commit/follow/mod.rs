@@ -87,6 +87,11 @@ impl<'a> Follow<'a> {
         self.names.0.get(&key).or_else(|| self.known.0.get(&key))
     }
 
+    /// Returns whether the release itself has, or removes, the entry.
+    fn is_own(&self, path: &TreePath) -> bool {
+        self.changed.binary_search(path).is_ok()
+    }
+
     /// Inodes of a name in both trees, for names that are not directories of both.
     pub(crate) fn sides(&self, was: Was) -> Inodes {
         match was {

@@ -35,10 +35,10 @@ impl Follow<'_> {
         &mut self,
         pair: NamePair<'_>,
         known: &HashMap<CString, Was>,
-        now: &FileStat,
+        now: Option<&FileStat>,
     ) -> Result<Option<Option<Was>>> {
         let was = known.get(pair.name).copied();
-        let nodes = match self.judge(pair, was, Some(now), true)? {
+        let nodes = match self.judge(pair, was, now, true)? {
             NameVerdict::Done(held) => return Ok(Some(held)),
             NameVerdict::Follow(nodes) => nodes,
         };
@@ -48,7 +48,7 @@ impl Follow<'_> {
         let mut steps = [FollowStep {
             path,
             name,
-            now: Some(*now),
+            now: now.copied(),
             was,
             known: nodes,
             ready: Ready::Changed,
@@ -136,7 +136,7 @@ impl Follow<'_> {
                 continue;
             }
             *ready = NameTransfer(self.aside)
-                .link(pair, now, busy.contains(&now.id.ino))
+                .link(&self.tree.crash, pair, now, busy.contains(&now.id.ino))
                 .map_err(failed)?;
             if *ready == Ready::Linked {
                 busy.insert(now.id.ino);
@@ -226,9 +226,14 @@ impl Follow<'_> {
 
         self.touch(dir.cloned(), to)
             .map_err(|e| self.failed("cannot look at the other", dir, e))?;
+        let mut left = nodes.from;
         match now {
             Some(now) if step.ready == Ready::Linked => transfer.bring(pair, now.id.ino, nodes.to),
-            Some(_) => transfer.shift(pair, nodes.to),
+            Some(_) => {
+                // The source has no such name from here on: its absence is no removal.
+                left = 0;
+                transfer.shift(pair, nodes.to)
+            }
             None => transfer.take_out(to, pair.name, nodes.to),
         }
         .map_err(|e| self.failed("cannot follow", Some(pair.path), e))?;
@@ -238,7 +243,7 @@ impl Follow<'_> {
         }
 
         Ok(Some(self.other(Inodes {
-            from: nodes.from,
+            from: left,
             to: nodes.from,
         })))
     }

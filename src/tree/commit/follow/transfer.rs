@@ -9,12 +9,13 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use rustix::fs::{AtFlags, RenameFlags, linkat, renameat, renameat_with};
+use rustix::fs::{RenameFlags, renameat, renameat_with};
 use rustix::io::Errno;
 
 use super::precedence::Inodes;
 use crate::tree::commit::name_pair::NamePair;
 use crate::tree::fs::dir::{discard, stat};
+use crate::tree::fs::fault::Faults;
 use crate::tree::fs::stat::FileStat;
 
 /// Attempts at a name that others keep replacing.
@@ -50,7 +51,13 @@ fn way_out(ino: u64) -> io::Result<CString> {
 impl NameTransfer<'_> {
     /// Prepares the entry at the name if it is still `now`. For a `busy` inode, another name is in
     /// transfer.
-    pub(crate) fn link(self, pair: NamePair<'_>, now: &FileStat, busy: bool) -> io::Result<Ready> {
+    pub(crate) fn link(
+        self,
+        faults: &Faults,
+        pair: NamePair<'_>,
+        now: &FileStat,
+        busy: bool,
+    ) -> io::Result<Ready> {
         if busy {
             return Ok(Ready::Busy);
         }
@@ -62,7 +69,7 @@ impl NameTransfer<'_> {
         }
 
         self.forget(now.id.ino)?;
-        match linkat(pair.from, pair.name, self.0, &slot, AtFlags::empty()) {
+        match faults.link(pair.from, pair.name, self.0, &slot) {
             Ok(()) if FileStat::at(self.0, &slot)?.id != now.id => {
                 self.forget(now.id.ino).map(|()| Ready::Changed)
             }
@@ -79,8 +86,9 @@ impl NameTransfer<'_> {
         let slot = slot(now)?;
         if out == 0 {
             return match renameat_with(self.0, &slot, pair.to, pair.name, RenameFlags::NOREPLACE) {
-                // Another process was faster, and is later than this arrival.
-                Err(Errno::EXIST) => self.forget(now),
+                // Another process was faster, and is later than this arrival: with an entry of its
+                // own, or with the removal of the directory.
+                Err(Errno::EXIST | Errno::NOENT) => self.forget(now),
                 done => Ok(done?),
             };
         }
@@ -149,8 +157,8 @@ impl NameTransfer<'_> {
         let found = FileStat::at(self.0, &slot)?.id.ino;
         if found != expected {
             match renameat_with(self.0, &slot, dir, name, RenameFlags::NOREPLACE) {
-                // A later entry is there by now.
-                Err(Errno::EXIST) => {}
+                // A later entry is there by now, or the directory was removed.
+                Err(Errno::EXIST | Errno::NOENT) => {}
                 done => return Ok(done.map(|()| found)?),
             }
         }

@@ -34,7 +34,7 @@ impl Follow<'_> {
             .unwrap_or_default()
         {
             let child = join(Some(pair.path), &name)?;
-            if self.changed.binary_search(&child).is_err() {
+            if !self.is_own(&child) {
                 self.vanish_name(&child, &name, was, dir.as_fd())?;
             }
         }
@@ -72,7 +72,9 @@ impl Follow<'_> {
             };
         }
 
-        if self.sides(was).to != there.id.ino || self.was_touched(pair) {
+        let known = self.sides(was);
+        // Only in the other tree, or removed here by this process: its directory left without it.
+        if known.from == 0 || known.to != there.id.ino || self.was_touched(pair) {
             return Ok(());
         }
 

@@ -11,6 +11,7 @@ use crate::tree::commit::journal::Move;
 use crate::tree::commit::moves;
 use crate::tree::commit::name_pair::NamePair;
 use crate::tree::commit::seen_names::Was;
+use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::stat::FileStat;
 
 /// Decision about a name.
@@ -117,7 +118,10 @@ impl Follow<'_> {
 
         self.touch(pair.path.parent(), pair.to)
             .map_err(|e| self.failed("cannot look at", Some(pair.path), e))?;
-        moves::take(pair.from, pair.name, pair.to)
-            .map_err(|e| self.failed("cannot move", Some(pair.path), e))
+        match moves::take(pair.from, pair.name, pair.to) {
+            // Others removed it, or the directory that it would be in.
+            Err(e) if is_gone(&e) => Ok(()),
+            taken => taken.map_err(|e| self.failed("cannot move", Some(pair.path), e)),
+        }
     }
 }
