@@ -8,9 +8,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::AtFlags;
-
 use super::aside::Aside;
+use super::follow::transfer::NameTransfer;
 use super::journal::Journal;
 use crate::block::BlockHash;
 use crate::manifest::{EntryKind, TreePath};
@@ -44,7 +43,10 @@ pub(crate) fn relink(
     };
 
     // Nothing was exchanged.
-    let Ok(aside) = Aside::open(tree, journal.serial()).and_then(|aside| aside.root()) else {
+    let Ok(beside) = Aside::open(tree, journal.serial()) else {
+        return Ok(());
+    };
+    let Ok(aside) = beside.root() else {
         return Ok(());
     };
 
@@ -53,6 +55,7 @@ pub(crate) fn relink(
         tree,
         live: &root,
         aside: &aside,
+        transfer: NameTransfer(beside.dir()),
         dirs: DirCursor::default(),
     };
 
@@ -110,6 +113,7 @@ struct SharedFiles<'a> {
     tree: &'a Worktree,
     live: &'a Root,
     aside: &'a Root,
+    transfer: NameTransfer<'a>,
     /// Directories in both trees; `None` unless both have it.
     dirs: DirCursor<Option<Both>>,
 }
@@ -152,7 +156,8 @@ impl SharedFiles<'_> {
         }
 
         let operation = Operation::on(now);
-        rustix::fs::unlinkat(aside, &name, AtFlags::empty())?;
+        // An arrival at this moment stays for the removal of the tree, which transfers it.
+        self.transfer.take_out(aside.as_fd(), &name, now.id.ino)?;
         let after = FileStat::of(&handle)?;
         operation.done(&after, &mut locked(&self.tree.chains));
 

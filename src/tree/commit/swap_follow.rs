@@ -9,7 +9,6 @@ use rustix::io::Errno;
 
 use super::aside::{ASIDE, Aside};
 use super::dir_metadata::{present, set_dirs};
-use super::follow::drain::Drain;
 use super::follow::precedence::Rivals;
 use super::follow::transfer::MAX_ATTEMPTS;
 use super::follow::{Follow, note};
@@ -227,7 +226,7 @@ fn set_touched(
 }
 
 /// Removes the tree aside after the commit `serial` was confirmed or reverted, and transfers late
-/// arrivals to the live tree. Entries that cannot be removed stay.
+/// arrivals to the live tree. An error ends the transfer, and the rest is dropped.
 pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
     let aside = Aside::open(tree, serial)?;
     if aside.standing()?.is_none() {
@@ -257,9 +256,8 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
         follow.back = gone.id().ino == swap.new.ino;
         let mut heard = locked(&tree.heard).take();
         follow.heard = heard.as_mut();
-        let mut drain = Drain::begin(&mut follow)?;
         for _ in 0..MAX_ATTEMPTS {
-            drain.run()?;
+            follow.drain(None)?;
             match rustix::fs::unlinkat(aside.dir(), ASIDE, AtFlags::REMOVEDIR) {
                 // An entry arrived at the last moment.
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
@@ -276,7 +274,10 @@ pub(crate) fn drain(tree: &Worktree, serial: Serial) -> Result<()> {
     match drained() {
         Err(e) if tree.crash.happened() => Err(e),
         Err(e) => {
-            tracing::debug!("tree {}: {e}", tree.name());
+            tracing::warn!(
+                "tree {}: what was written into the old tree may be missing: {e}",
+                tree.name()
+            );
             Ok(())
         }
         Ok(()) => Ok(()),

@@ -33,11 +33,13 @@ struct Editor {
     wrote: BTreeMap<String, Option<String>>,
     /// Directories held open, like the working directory of a process.
     held: HashMap<&'static str, (OwnedFd, u64)>,
-    /// Whether the daemon may crash: after that, a missing name of the old tree proves nothing.
+    /// Whether the daemon may crash during this release.
     crashes: bool,
-    /// Names written since the removal of the old tree may have begun. If one of them is removed
-    /// again, nothing on the disk tells.
-    fresh: Option<HashSet<String>>,
+    /// Whether the old tree may be in removal: a missing name there proves nothing.
+    is_draining: bool,
+    /// Paths written since the release began. Nothing on the disk tells of such a file that was
+    /// removed again around a crash.
+    fresh: HashSet<String>,
     count: u64,
     last: Vec<String>,
 }
@@ -53,7 +55,8 @@ impl Editor {
             wrote,
             held,
             crashes: false,
-            fresh: None,
+            is_draining: false,
+            fresh: HashSet::new(),
             count: 0,
             last: Vec::new(),
         }
@@ -76,8 +79,8 @@ impl Editor {
         }
 
         let mut kind = self.rng.u8(..12);
-        if by_handle && self.crashes && matches!(place, "etc" | "") && matches!(kind, 5 | 6 | 10..)
-        {
+        let is_governed = matches!(place, "etc" | "");
+        if by_handle && self.is_draining && is_governed && matches!(kind, 5 | 6 | 10..) {
             kind = 0;
         }
 
@@ -114,13 +117,8 @@ impl Editor {
             format!("{place}/{name}")
         };
 
-        let is_fresh = self
-            .fresh
-            .as_ref()
-            .is_some_and(|fresh| fresh.contains(&path));
-        let may_be_unseen = is_fresh && (by_handle || self.crashes);
         let what = match kind {
-            5 | 6 if may_be_unseen => None,
+            5 | 6 if self.crashes && self.fresh.contains(&path) => None,
             0..=4 => replace(&dir, &name, &text)
                 .ok()
                 .map(|()| (path, Some(text))),
@@ -142,8 +140,8 @@ impl Editor {
         let Some((path, text)) = what else { return };
         let late = std::fs::metadata(self.top.join(place)).map(|now| now.ino());
         let is_late = rustix::fs::fstat(&dir).map(|stat| stat.st_ino).ok() != late.ok();
-        if is_late && text.is_none() && self.crashes {
-            // The exchange came between: this was a removal by a handle after all.
+        if is_late && text.is_none() && self.is_draining {
+            // An exchange came between: this was a removal by a handle after all.
             self.wrote.remove(&path);
             return;
         }
@@ -154,22 +152,22 @@ impl Editor {
             (false, false) => "by path",
         };
         self.last.push(format!("{how}: {path} := {text:?}"));
-        if let Some(fresh) = &mut self.fresh {
-            fresh.insert(path.clone());
-        }
+        self.fresh.insert(path.clone());
         self.wrote.insert(path, text);
     }
 
-    /// Begins a release of a daemon that may crash, if `after` is some step.
-    fn begin(&mut self, serial: u64, after: Option<i64>) {
+    /// Begins a release of a daemon that may crash, if `after` is some step. It first removes the
+    /// old tree of an `unconfirmed` release.
+    fn begin(&mut self, serial: u64, after: Option<i64>, unconfirmed: bool) {
         self.last.push(format!("release {serial}, crash {after:?}"));
         self.crashes |= after.is_some();
-        self.fresh = self.crashes.then(HashSet::new);
+        self.is_draining = self.crashes || unconfirmed;
+        self.fresh.clear();
     }
 
     /// Notes that the removal of the old tree is next.
     fn end(&mut self) {
-        self.fresh.get_or_insert_default();
+        self.is_draining = true;
     }
 
     /// Returns a present directory that [`make_in`] made in `place`.
@@ -361,107 +359,195 @@ fn a_handle_of_a_governed_directory_loses_nothing_until_the_old_tree_is_gone() {
     }
 }
 
-/// Performs an action through a directory that was opened before the deployment, at each step of
-/// the removal of the old tree. An action that succeeded counts.
+/// The live tree by its path, and directories of it that were opened before the exchange.
+struct Opened {
+    www: PathBuf,
+    top: OwnedFd,
+    etc: OwnedFd,
+    app: OwnedFd,
+}
+
+impl Opened {
+    fn of(www: &Path) -> Self {
+        let open = |path: &str| File::open(www.join(path)).unwrap().into();
+        Self {
+            www: www.to_path_buf(),
+            top: open(""),
+            etc: open("etc"),
+            app: open("app"),
+        }
+    }
+}
+
+/// Content of all files of a tree.
+fn contents(top: &Path) -> BTreeMap<String, String> {
+    let paths = look(top).into_keys();
+    let texts = paths.filter_map(|path| {
+        let text = std::fs::read_to_string(top.join(&path)).ok()?;
+        Some((path, text))
+    });
+    texts.collect()
+}
+
+/// An action of another process; false if it failed.
+type Action = fn(&Opened) -> bool;
+
+/// Actions while the old tree is removed: the path concerned, and its possible contents after an
+/// action that succeeded. All other files stay as they are.
+const LATE_ACTIONS: [(&str, Action, &[Option<&str>]); 11] = [
+    (
+        "etc/extra",
+        |at| replace(&at.etc, "extra", "late").is_ok(),
+        &[Some("late")],
+    ),
+    (
+        "app/extra",
+        |at| replace(&at.app, "extra", "late").is_ok(),
+        &[Some("late")],
+    ),
+    // A removal there may come too late.
+    (
+        "etc/extra",
+        |at| remove(&at.etc, "extra"),
+        &[None, Some("early")],
+    ),
+    (
+        "app/extra",
+        |at| remove(&at.app, "extra"),
+        &[None, Some("early")],
+    ),
+    (
+        "etc/came",
+        |at| replace(&at.etc, "came", "late").is_ok(),
+        &[Some("late")],
+    ),
+    // By a handle, and after that by path.
+    (
+        "etc/extra",
+        |at| {
+            let path = at.www.join("etc/extra");
+            replace(&at.etc, "extra", "late").is_ok() && std::fs::write(path, "later").is_ok()
+        },
+        &[Some("later")],
+    ),
+    (
+        "etc/extra",
+        |at| {
+            let live = File::open(at.www.join("etc")).unwrap().into();
+            replace(&at.etc, "extra", "late").is_ok() && replace(&live, "extra", "later").is_ok()
+        },
+        &[Some("later")],
+    ),
+    (
+        "etc/dir/inside",
+        |at| make_in(&at.etc, "dir", "late").is_ok(),
+        &[Some("late")],
+    ),
+    // Only once the host has emptied or removed the directory.
+    (
+        "",
+        |at| rustix::fs::unlinkat(&at.top, "app", AtFlags::REMOVEDIR).is_ok(),
+        &[None],
+    ),
+    (
+        "",
+        |at| rustix::fs::mkdirat(&at.top, "app", Mode::RWXU).is_ok(),
+        &[None],
+    ),
+    (
+        "app/inside",
+        |at| make_in(&at.top, "app", "late").is_ok(),
+        &[Some("late")],
+    ),
+];
+
+fn remove(dir: &OwnedFd, name: &str) -> bool {
+    rustix::fs::unlinkat(dir, name, AtFlags::empty()).is_ok()
+}
+
+/// Deploys, and acts at this step of the confirmation or of the way back. Returns the tree's files
+/// without the action and with it, if it succeeded, and whether there are further steps.
+fn act_late(
+    act: Option<Action>,
+    step: i64,
+    [reverts, is_indexed]: [bool; 2],
+) -> (BTreeMap<String, String>, bool, bool) {
+    let mut world = edited(true);
+    for path in ["etc/extra", "app/extra"] {
+        std::fs::write(world.www().join(path), "early").unwrap();
+    }
+
+    let place: Arc<Mutex<Option<Opened>>> = Arc::default();
+    let left = Arc::new(AtomicI64::new(i64::MAX));
+    let done = Arc::new(AtomicBool::new(false));
+    let (there, steps, acted) = (place.clone(), left.clone(), done.clone());
+    world.others = OtherProcesses(Some(Arc::new(move || {
+        if steps.fetch_sub(1, Ordering::SeqCst) == 0
+            && let Some(at) = locked(&there).as_ref()
+        {
+            acted.store(act.is_some_and(|act| act(at)), Ordering::SeqCst);
+        }
+    })));
+
+    let tree = world.open();
+    if is_indexed {
+        world.index(&tree);
+    }
+
+    let before = Opened::of(&world.www());
+    world.deploy(&tree, 1).unwrap();
+    let opened = match reverts {
+        true => Opened::of(&world.www()),
+        false => before,
+    };
+    *locked(&place) = Some(opened);
+    left.store(step, Ordering::SeqCst);
+    if reverts {
+        tree.revert().map(drop)
+    } else {
+        tree.forget_undo()
+    }
+    .unwrap();
+
+    let is_over = left.load(Ordering::SeqCst) >= 0;
+    (contents(&world.www()), done.load(Ordering::SeqCst), is_over)
+}
+
 #[test]
 fn a_handle_loses_nothing_while_the_old_tree_is_removed() {
-    type Action = fn(&OwnedFd) -> bool;
-    let actions: [(&str, Action, Option<&str>); 7] = [
-        (
-            "etc/extra",
-            |etc| replace(etc, "extra", "late").is_ok(),
-            Some("late"),
-        ),
-        (
-            "etc/extra",
-            |etc| rustix::fs::unlinkat(etc, "extra", AtFlags::empty()).is_ok(),
-            None,
-        ),
-        (
-            "etc/came",
-            |etc| replace(etc, "came", "late").is_ok(),
-            Some("late"),
-        ),
-        (
-            "etc/came",
-            |etc| {
-                replace(etc, "came", "late").is_ok()
-                    && rustix::fs::unlinkat(etc, "came", AtFlags::empty()).is_ok()
-            },
-            None,
-        ),
-        (
-            "etc/shelf/book",
-            |etc| {
-                let shelf = rustix::fs::openat(etc, "shelf", OFlags::RDONLY, Mode::empty());
-                shelf.is_ok_and(|shelf| {
-                    rustix::fs::unlinkat(shelf, "book", AtFlags::empty()).is_ok()
-                }) && rustix::fs::unlinkat(etc, "shelf", AtFlags::REMOVEDIR).is_ok()
-            },
-            None,
-        ),
-        (
-            "etc/shelf/book",
-            // It succeeds only if the removal of the old tree has emptied the directory.
-            |etc| rustix::fs::unlinkat(etc, "shelf", AtFlags::REMOVEDIR).is_ok(),
-            Some("early"),
-        ),
-        (
-            "etc/dir/inside",
-            |etc| make_in(etc, "dir", "late").is_ok(),
-            Some("late"),
-        ),
-    ];
-
-    for reverts in [false, true] {
-        for (nth, (path, act, wanted)) in actions.into_iter().enumerate() {
-            for step in 0.. {
-                let mut world = edited(true);
-                let file = world.www().join("etc/extra");
-                std::fs::write(&file, "early").unwrap();
-                std::fs::create_dir(world.www().join("etc/shelf")).unwrap();
-                std::fs::write(world.www().join("etc/shelf/book"), "early").unwrap();
-                let place: Arc<Mutex<Option<OwnedFd>>> = Arc::default();
-                let left = Arc::new(AtomicI64::new(i64::MAX));
-                let done = Arc::new(AtomicBool::new(false));
-                let (there, steps, acted) = (place.clone(), left.clone(), done.clone());
-                world.others = OtherProcesses(Some(Arc::new(move || {
-                    if steps.fetch_sub(1, Ordering::SeqCst) == 0
-                        && let Some(dir) = locked(&there).as_ref()
-                    {
-                        acted.store(act(dir), Ordering::SeqCst);
-                    }
-                })));
-
-                let tree = world.open();
-                let open = || File::open(world.www().join("etc")).unwrap().into();
-                let mut handle = open();
-                world.deploy(&tree, 1).unwrap();
-                if reverts {
-                    handle = open();
-                }
-                *locked(&place) = Some(handle);
-                left.store(step, Ordering::SeqCst);
-                if reverts {
-                    tree.revert().map(drop)
-                } else {
-                    tree.forget_undo()
-                }
-                .unwrap();
-
-                let over = left.load(Ordering::SeqCst) >= 0;
-                if done.load(Ordering::SeqCst) {
-                    let found = std::fs::read_to_string(world.www().join(path)).ok();
-                    assert_eq!(
-                        found.as_deref(),
-                        wanted,
-                        "action {nth}, step {step}, {reverts}"
+    for how in [[false, false], [false, true], [true, false], [true, true]] {
+        let (quiet, ..) = act_late(None, i64::MAX, how);
+        for (nth, (path, act, wanted)) in LATE_ACTIONS.into_iter().enumerate() {
+            // With an index each round waits for the clock of the filesystem.
+            let stride = if how[1] { 5 } else { 1 };
+            let mut unordered = 0;
+            let mut succeeded = 0;
+            for step in (nth as i64 % stride..).step_by(stride as usize) {
+                let (mut found, acted, is_over) = act_late(Some(act), step, how);
+                let mut rest = quiet.clone();
+                rest.remove(path);
+                let found_there = found.remove(path);
+                let what = format!("action {nth}, step {step}, {how:?}");
+                // Between the look at a file and its removal the order of two writes is unknown.
+                let is_unordered =
+                    wanted == [Some("later")] && found_there.as_deref() == Some("late");
+                unordered += usize::from(is_unordered);
+                if acted && !is_unordered {
+                    assert!(
+                        wanted.contains(&found_there.as_deref()),
+                        "{what}: {found_there:?}"
                     );
                 }
-                if over {
+                if acted {
+                    succeeded += 1;
+                }
+                assert_eq!(found, rest, "{what}");
+                if is_over {
                     break;
                 }
             }
+            assert!(unordered <= 1, "action {nth}, {how:?}: {unordered}");
+            assert!(succeeded > 0 || stride > 1, "action {nth}, {how:?}");
         }
     }
 }
@@ -560,23 +646,29 @@ fn round_between(seed: u64) -> Vec<String> {
     })));
 
     let mut rng = fastrand::Rng::with_seed(seed);
+    let mut unconfirmed = false;
     for serial in 1..=3 {
         world.release(&new(serial));
         let after = (rng.u8(..3) == 0).then(|| rng.i64(0..60));
         let said = |what: String| locked(&editor).last.push(what);
-        locked(&editor).begin(serial, after);
+        locked(&editor).begin(serial, after, unconfirmed);
         let Ok(tree) = world.open_crashing(after) else {
             continue;
         };
         locked(&editor).crashes = after.is_some();
+        if rng.u8(..3) == 0 {
+            world.index(&tree);
+        }
         let deployed = world.deploy(&tree, serial).map(drop);
         said(format!("deployed: {deployed:?}"));
         locked(&editor).end();
-        match rng.u8(..3) {
+        let next = rng.u8(..3);
+        match next {
             0 => said(format!("reverted: {:?}", tree.revert())),
             1 => said(format!("confirmed: {:?}", tree.forget_undo())),
             _ => {}
         }
+        unconfirmed = next > 1;
         drop(tree);
     }
 
@@ -631,11 +723,14 @@ fn nothing_that_others_write_all_the_time_is_lost() {
                 world.release(&new(serial));
                 let after = (rng.u8(..4) == 0).then(|| rng.i64(0..60));
                 let said = |what: String| locked(&editor).last.push(what);
-                locked(&editor).begin(serial, after);
+                locked(&editor).begin(serial, after, false);
                 if let Ok(tree) = world.open_crashing(after) {
                     // The scanner of these tests does not tolerate files that vanish during a scan.
                     let begun = {
                         let _quiet = locked(&editor);
+                        if rng.bool() {
+                            world.index(&tree);
+                        }
                         world.begin(&tree, serial)
                     };
                     let committed = begun.and_then(|(stage, release, source)| {

@@ -26,6 +26,7 @@ use crate::tree::fs::owners::HostNames;
 use crate::tree::fs::stat::FileStat;
 use crate::tree::fs::xattrs::XattrReader;
 use crate::tree::lifecycle::Tree;
+use crate::tree::scan::{ScanOptions, scan};
 use crate::tree::stage::{Stage, Staged};
 use crate::tree::state::worktree::TreeOptions;
 use crate::units::Limit;
@@ -394,6 +395,14 @@ impl World {
         };
 
         Tree::open_with(name, &self.www(), None, TreeOptions::default(), crash).map(Arc::new)
+    }
+
+    /// Reads the whole tree into its index, as after a first comparison. No file counts as too
+    /// recent.
+    pub(super) fn index(&self, tree: &Tree) {
+        let later = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1 << 33);
+        let options = ScanOptions::new(later);
+        scan(&tree.root(), &options, None, &tree.index_path()).expect("scans");
     }
 
     pub(super) fn plan(&self, want: &dyn Want) -> Result<Plan> {

@@ -8,14 +8,14 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::Follow;
-use super::precedence::Rivals;
+use super::precedence::{Inodes, Rivals};
 use super::step::FollowStep;
 use super::transfer::{MAX_ATTEMPTS, Ready};
 use super::verdict::NameVerdict;
 use crate::error::Result;
 use crate::manifest::TreePath;
 use crate::tree::commit::name_pair::NamePair;
-use crate::tree::commit::seen_names::{SeenDir, steady_ctime};
+use crate::tree::commit::seen_names::{SeenDir, Was, steady_ctime};
 use crate::tree::fs::dir::{join, names_in, stat};
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::handover;
@@ -175,14 +175,20 @@ impl Follow<'_> {
             }
         }
 
+        let mut known = SeenDir::new(ctime);
         for (name, was) in before {
             let child = join(path, &name)?;
-            if !self.is_own(&child) {
+            if self.is_own(&child) {
+                continue;
+            }
+            if !self.arrivals_only {
                 present.push((name, child, Some(was), None));
+            } else if was != Was::Directory {
+                let Inodes { to, .. } = self.sides(was);
+                known.add(&name, self.other(Inodes { from: 0, to }));
             }
         }
 
-        let mut known = SeenDir::new(ctime);
         let mut steps = Vec::new();
 
         for (name, path, was, now) in present {

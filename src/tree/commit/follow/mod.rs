@@ -47,6 +47,8 @@ pub(crate) struct Follow<'a> {
     pub(crate) back: bool,
     /// Whether directories move at once; else they are only added to `moves`.
     pub(crate) moving: bool,
+    /// Whether names that are missing in `from` show nothing.
+    pub(crate) arrivals_only: bool,
     /// Directories that `to` lacks.
     pub(crate) moves: Vec<Move>,
     /// Directories of `to` with changed names, with their mtime before; `None` for new directories.
@@ -75,6 +77,7 @@ impl<'a> Follow<'a> {
             heard: None,
             back: false,
             moving: true,
+            arrivals_only: false,
             moves: Vec::new(),
             touched: BTreeMap::new(),
             names: SeenNames::default(),

@@ -35,10 +35,10 @@ impl Follow<'_> {
         &mut self,
         pair: NamePair<'_>,
         known: &HashMap<CString, Was>,
-        now: Option<&FileStat>,
+        now: &FileStat,
     ) -> Result<Option<Option<Was>>> {
         let was = known.get(pair.name).copied();
-        let nodes = match self.judge(pair, was, now, true)? {
+        let nodes = match self.judge(pair, was, Some(now), true)? {
             NameVerdict::Done(held) => return Ok(Some(held)),
             NameVerdict::Follow(nodes) => nodes,
         };
@@ -48,7 +48,7 @@ impl Follow<'_> {
         let mut steps = [FollowStep {
             path,
             name,
-            now: now.copied(),
+            now: Some(*now),
             was,
             known: nodes,
             ready: Ready::Changed,
@@ -234,7 +234,7 @@ impl Follow<'_> {
                 left = 0;
                 transfer.shift(pair, nodes.to)
             }
-            None => transfer.take_out(to, pair.name, nodes.to),
+            None => transfer.take_out(to, pair.name, nodes.to).map(drop),
         }
         .map_err(|e| self.failed("cannot follow", Some(pair.path), e))?;
 

@@ -34,6 +34,17 @@ pub(crate) enum Ready {
     Changed,
 }
 
+/// Result of the removal of a name with the expected entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// The entry is removed.
+    Left,
+    /// The name was gone.
+    Missing,
+    /// Another entry was there, and is there again unless a later one took its place.
+    Replaced,
+}
+
 /// The directory aside that holds names in transfer.
 #[derive(Clone, Copy)]
 pub(crate) struct NameTransfer<'a>(pub(crate) BorrowedFd<'a>);
@@ -129,7 +140,7 @@ impl NameTransfer<'_> {
         match pair.here()? {
             // Put there meanwhile, later than the arrival: it goes back.
             Some(now) if out != 0 && now.id.ino != out => Ok(rename()?),
-            Some(_) if out != 0 => self.take_out(pair.from, pair.name, out),
+            Some(_) if out != 0 => self.take_out(pair.from, pair.name, out).map(drop),
             _ => Ok(()),
         }
     }
@@ -140,14 +151,18 @@ impl NameTransfer<'_> {
         dir: BorrowedFd<'_>,
         name: &CStr,
         expected: u64,
-    ) -> io::Result<()> {
+    ) -> io::Result<Departure> {
         let slot = way_out(expected)?;
         discard(self.0, &slot)?;
         match renameat(dir, name, self.0, &slot) {
-            Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::NOENT) => return Ok(Departure::Missing),
             done => done?,
         }
-        self.check_out(dir, name, expected).map(drop)
+
+        Ok(match self.check_out(dir, name, expected)? == expected {
+            true => Departure::Left,
+            false => Departure::Replaced,
+        })
     }
 
     /// Removes the entry that came out of a directory, or puts it back if it is not the inode

@@ -80,7 +80,9 @@ impl Follow<'_> {
 
         self.tree.crash.point()?;
         let taken = NameTransfer(self.aside).take_out(to, name, there.id.ino);
-        taken.map_err(|e| self.failed("cannot remove the other of", Some(path), e))
+        taken
+            .map(drop)
+            .map_err(|e| self.failed("cannot remove the other of", Some(path), e))
     }
 
     pub(super) fn stays(&self, path: &TreePath) {

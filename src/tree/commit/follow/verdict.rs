@@ -48,7 +48,7 @@ impl Follow<'_> {
             // Its removal in the other tree came later.
             (true, false) if was == Some(Was::Directory) => return Ok(NameVerdict::Done(was)),
             (false, true) => {
-                if was == Some(Was::Directory) {
+                if was == Some(Was::Directory) && !self.arrivals_only {
                     self.vanish(pair)?;
                     there = pair
                         .there()
