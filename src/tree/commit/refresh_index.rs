@@ -155,6 +155,7 @@ impl SharedFiles<'_> {
             return Ok(());
         }
 
+        self.tree.crash.point()?;
         let operation = Operation::on(now);
         // An arrival at this moment stays for the removal of the tree, which transfers it.
         self.transfer.take_out(aside.as_fd(), &name, now.id.ino)?;

@@ -425,18 +425,16 @@ const LATE_ACTIONS: [(&str, Action, &[Option<&str>]); 11] = [
     (
         "etc/extra",
         |at| {
-            let path = at.www.join("etc/extra");
-            replace(&at.etc, "extra", "late").is_ok() && std::fs::write(path, "later").is_ok()
-        },
-        &[Some("later")],
-    ),
-    (
-        "etc/extra",
-        |at| {
             let live = File::open(at.www.join("etc")).unwrap().into();
             replace(&at.etc, "extra", "late").is_ok() && replace(&live, "extra", "later").is_ok()
         },
         &[Some("later")],
+    ),
+    // A directory in the place of a file.
+    (
+        "etc/extra/inside",
+        |at| remove(&at.etc, "extra") && make_in(&at.etc, "extra", "late").is_ok(),
+        &[Some("late"), None],
     ),
     (
         "etc/dir/inside",
@@ -515,40 +513,83 @@ fn act_late(
 
 #[test]
 fn a_handle_loses_nothing_while_the_old_tree_is_removed() {
-    for how in [[false, false], [false, true], [true, false], [true, true]] {
-        let (quiet, ..) = act_late(None, i64::MAX, how);
-        for (nth, (path, act, wanted)) in LATE_ACTIONS.into_iter().enumerate() {
-            // With an index each round waits for the clock of the filesystem.
-            let stride = if how[1] { 5 } else { 1 };
-            let mut unordered = 0;
-            let mut succeeded = 0;
-            for step in (nth as i64 % stride..).step_by(stride as usize) {
-                let (mut found, acted, is_over) = act_late(Some(act), step, how);
-                let mut rest = quiet.clone();
-                rest.remove(path);
-                let found_there = found.remove(path);
-                let what = format!("action {nth}, step {step}, {how:?}");
-                // Between the look at a file and its removal the order of two writes is unknown.
-                let is_unordered =
-                    wanted == [Some("later")] && found_there.as_deref() == Some("late");
-                unordered += usize::from(is_unordered);
-                if acted && !is_unordered {
-                    assert!(
-                        wanted.contains(&found_there.as_deref()),
-                        "{what}: {found_there:?}"
-                    );
+    std::thread::scope(|scope| {
+        for how in [[false, false], [false, true], [true, false], [true, true]] {
+            scope.spawn(move || {
+                let (quiet, ..) = act_late(None, i64::MAX, how);
+                for nth in 0..LATE_ACTIONS.len() {
+                    act_late_at_each_step(nth, how, &quiet);
                 }
-                if acted {
-                    succeeded += 1;
-                }
-                assert_eq!(found, rest, "{what}");
-                if is_over {
-                    break;
-                }
-            }
-            assert!(unordered <= 1, "action {nth}, {how:?}: {unordered}");
-            assert!(succeeded > 0 || stride > 1, "action {nth}, {how:?}");
+            });
         }
+    });
+}
+
+/// Tries one of the actions at each step, or at some steps: with an index each round waits for the
+/// clock of the filesystem.
+fn act_late_at_each_step(nth: usize, how: [bool; 2], quiet: &BTreeMap<String, String>) {
+    let (path, act, wanted) = LATE_ACTIONS[nth];
+    let stride = if how[1] { 3 } else { 1 };
+    let mut unordered = 0;
+    let mut succeeded = 0;
+
+    for step in (nth as i64 % stride..).step_by(stride as usize) {
+        let (mut found, acted, is_over) = act_late(Some(act), step, how);
+        let mut rest = quiet.clone();
+        rest.remove(path);
+        let there = found.remove(path);
+        let what = format!("action {nth}, step {step}, {how:?}");
+
+        // Between the look at a file and its removal the order of two writes is unknown.
+        let is_unordered = wanted == [Some("later")] && there.as_deref() == Some("late");
+        unordered += usize::from(is_unordered);
+        succeeded += usize::from(acted);
+        if acted && !is_unordered {
+            assert!(wanted.contains(&there.as_deref()), "{what}: {there:?}");
+        }
+
+        // A directory that took the file's place.
+        if acted && path == "etc/extra/inside" {
+            rest.remove("etc/extra");
+            found.remove("etc/extra");
+        }
+        assert_eq!(found, rest, "{what}");
+        if is_over {
+            break;
+        }
+    }
+
+    assert!(unordered <= 1, "action {nth}, {how:?}: {unordered}");
+    assert!(succeeded > 0 || stride > 1, "action {nth}, {how:?}");
+}
+
+/// The same in the other direction: what came around the exchange is there after the way back.
+#[test]
+fn a_file_without_a_second_name_is_there_after_the_way_back() {
+    for step in 0.. {
+        let mut world = edited(true);
+        world.no_links = true;
+        let etc: OwnedFd = File::open(world.www().join("etc")).unwrap().into();
+        let left = Arc::new(AtomicI64::new(step));
+        let (steps, done) = (left.clone(), Arc::new(AtomicBool::new(false)));
+        let acted = done.clone();
+        world.others = OtherProcesses(Some(Arc::new(move || {
+            if steps.fetch_sub(1, Ordering::SeqCst) == 0 {
+                acted.store(replace(&etc, "came", "late").is_ok(), Ordering::SeqCst);
+            }
+        })));
+
+        let tree = world.open();
+        world.deploy(&tree, 1).unwrap();
+        let is_over = left.load(Ordering::SeqCst) >= 0;
+        tree.revert().unwrap();
+        if is_over {
+            assert!(step > 20);
+            break;
+        }
+        let found = std::fs::read_to_string(world.www().join("etc/came")).ok();
+        assert!(done.load(Ordering::SeqCst), "step {step}");
+        assert_eq!(found.as_deref(), Some("late"), "step {step}");
     }
 }
 

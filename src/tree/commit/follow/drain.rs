@@ -2,8 +2,8 @@
 //!
 //! A process with an open directory of the old tree can still write there until the directory is
 //! gone. An unknown entry moves into the live tree before its name here is removed, and a known name
-//! is removed only with the known entry. A name that is missing shows nothing: this module may have
-//! removed it, before a crash as well.
+//! is removed only with the known entry. A missing name is not transferred: this module may have
+//! removed it, in an earlier run too.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -111,19 +111,19 @@ impl Follow<'_> {
         let is_dir = now.file_type == FileType::Directory;
         let known = dir.known_file(self, name).filter(|_| !is_dir);
         if dir.closed || self.is_own(&path) {
-            return self.remove_name(dir, &path, name, is_dir);
+            return self.remove_name(dir, &path, name, is_dir, dir.closed);
         }
 
         match known {
             Some(known) if known.from == now.id.ino => self.remove_known(dir, &path, name, known),
-            _ if is_dir && dir.known.contains_key(name) => {
-                self.remove_name(dir, &path, name, is_dir)
+            _ if is_dir && dir.known.get(name) == Some(&Was::Directory) => {
+                self.remove_name(dir, &path, name, is_dir, dir.closed)
             }
             _ => {
-                self.rescue(dir, (&path, name), &now)?;
+                let is_dropped = !self.rescue(dir, (&path, name), &now)?;
                 match is_dir {
                     // It moved, or stays because the live tree has another.
-                    true => self.remove_name(dir, &path, name, is_dir),
+                    true => self.remove_name(dir, &path, name, is_dir, is_dropped),
                     // It is known by now, and the next attempt removes it.
                     false => Ok(()),
                 }
@@ -150,17 +150,18 @@ impl Follow<'_> {
         Ok(())
     }
 
-    /// Removes a name with whatever it holds.
+    /// Removes a name with whatever it holds; in a `closed` directory nothing is transferred.
     fn remove_name(
         &mut self,
         dir: &mut Draining<'_>,
         path: &TreePath,
         name: &CString,
         is_dir: bool,
+        closed: bool,
     ) -> Result<()> {
         let failed = |e: io::Error| Error::io("cannot remove", self.from.shown(path), e);
         if is_dir && stat(dir.handle, name).map_err(failed)?.is_some() {
-            self.drain_dir(Some(path), dir.closed)?;
+            self.drain_dir(Some(path), closed)?;
             self.tree.crash.point()?;
         }
 
@@ -178,32 +179,35 @@ impl Follow<'_> {
     }
 
     /// Transfers an arrival out of a directory in the process of removal, unless it changed
-    /// meanwhile. From here on it is a known name.
+    /// meanwhile. From here on it is a known name. Returns false if it is to be dropped.
     fn rescue(
         &mut self,
         dir: &mut Draining<'_>,
         (path, name): (&TreePath, &CString),
         now: &FileStat,
-    ) -> Result<()> {
-        let to = match self.to.dir(dir.path) {
-            Ok(to) => to,
-            // The user who removed the directory from the live tree did not mean to keep its
-            // entries.
-            Err(e) if is_gone(&e) && dir.common => {
-                let dropped = self.other(Inodes::of(Some(now), None));
-                dir.known.insert(name.clone(), dropped);
-                return Ok(());
+    ) -> Result<bool> {
+        let open = |tree: &Self| match tree.to.dir(dir.path) {
+            Err(e) if is_gone(&e) => Ok(None),
+            to => to
+                .map(Some)
+                .map_err(|e| tree.failed("cannot open the other", dir.path, e)),
+        };
+
+        let mut to = open(self)?;
+        // If both trees had the directory, a user removed it from the live one, and did not mean to
+        // keep its entries.
+        if to.is_none() && !dir.common {
+            if let Some(path) = dir.path {
+                self.make_way(path)
+                    .map_err(|e| self.failed("cannot make", Some(path), e))?;
             }
-            Err(e) if is_gone(&e) => {
-                if let Some(path) = dir.path {
-                    self.make_way(path)
-                        .map_err(|e| self.failed("cannot make", Some(path), e))?;
-                }
-                self.to
-                    .dir(dir.path)
-                    .map_err(|e| self.failed("cannot open the other", dir.path, e))?
-            }
-            Err(e) => return Err(self.failed("cannot open the other", dir.path, e)),
+            to = open(self)?;
+        }
+
+        let Some(to) = to else {
+            let dropped = self.other(Inodes::of(Some(now), None));
+            dir.known.insert(name.clone(), dropped);
+            return Ok(false);
         };
 
         let held = self.one(
@@ -223,6 +227,6 @@ impl Follow<'_> {
             None => {}
         }
 
-        Ok(())
+        Ok(true)
     }
 }

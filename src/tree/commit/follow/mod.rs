@@ -47,7 +47,7 @@ pub(crate) struct Follow<'a> {
     pub(crate) back: bool,
     /// Whether directories move at once; else they are only added to `moves`.
     pub(crate) moving: bool,
-    /// Whether names that are missing in `from` show nothing.
+    /// Whether names that are missing in `from` are left alone in `to`.
     pub(crate) arrivals_only: bool,
     /// Directories that `to` lacks.
     pub(crate) moves: Vec<Move>,

@@ -226,12 +226,18 @@ impl Follow<'_> {
 
         self.touch(dir.cloned(), to)
             .map_err(|e| self.failed("cannot look at the other", dir, e))?;
-        let mut left = nodes.from;
+        let mut held = Inodes {
+            from: nodes.from,
+            to: nodes.from,
+        };
         match now {
             Some(now) if step.ready == Ready::Linked => transfer.bring(pair, now.id.ino, nodes.to),
             Some(_) => {
-                // The source has no such name from here on: its absence is no removal.
-                left = 0;
+                // Only the target has it from here on, so a way back transfers it.
+                held = Inodes {
+                    from: 0,
+                    to: Inodes::UNKNOWN,
+                };
                 transfer.shift(pair, nodes.to)
             }
             None => transfer.take_out(to, pair.name, nodes.to).map(drop),
@@ -242,9 +248,6 @@ impl Follow<'_> {
             heard.forget(dir, pair.name);
         }
 
-        Ok(Some(self.other(Inodes {
-            from: left,
-            to: nodes.from,
-        })))
+        Ok(Some(self.other(held)))
     }
 }
