@@ -158,7 +158,8 @@ impl SharedFiles<'_> {
         self.tree.crash.point()?;
         let operation = Operation::on(now);
         // An arrival at this moment stays for the removal of the tree, which transfers it.
-        self.transfer.take_out(aside.as_fd(), &name, now.id.ino)?;
+        self.transfer
+            .remove_known(aside.as_fd(), &name, now.id.ino)?;
         let after = FileStat::of(&handle)?;
         operation.done(&after, &mut locked(&self.tree.chains));
 

@@ -141,7 +141,7 @@ impl Follow<'_> {
         known: Inodes,
     ) -> Result<()> {
         self.tree.crash.point()?;
-        let taken = NameTransfer(self.aside).take_out(dir.handle, name, known.from);
+        let taken = NameTransfer(self.aside).remove_known(dir.handle, name, known.from);
         match taken.map_err(|e| self.failed("cannot remove", Some(path), e))? {
             Departure::Left | Departure::Missing => dir.set_gone(self, name, known),
             Departure::Replaced => {}

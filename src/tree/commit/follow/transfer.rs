@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::precedence::Inodes;
 use crate::tree::commit::name_pair::NamePair;
-use crate::tree::fs::dir::{discard, stat};
+use crate::tree::fs::dir::{discard, remove, stat};
 use crate::tree::fs::fault::Faults;
 use crate::tree::fs::stat::FileStat;
 
@@ -44,6 +44,15 @@ pub(crate) enum Departure {
     /// Another entry was there, and is there again unless a later one took its place.
     Replaced,
 }
+
+impl Departure {
+    fn of(left: bool) -> Self {
+        if left { Self::Left } else { Self::Replaced }
+    }
+}
+
+/// Name aside of the entry that leaves a tree in removal.
+const LEAVING: &CStr = c"leaving";
 
 /// The directory aside that holds names in transfer.
 #[derive(Clone, Copy)]
@@ -159,26 +168,54 @@ impl NameTransfer<'_> {
             done => done?,
         }
 
-        Ok(match self.check_out(dir, name, expected)? == expected {
-            true => Departure::Left,
-            false => Departure::Replaced,
-        })
+        let found = self.check_out(&slot, dir, name, expected)?;
+        Ok(Departure::of(found == expected))
     }
 
-    /// Removes the entry that came out of a directory, or puts it back if it is not the inode
-    /// `expected`. Returns its inode.
-    fn check_out(self, dir: BorrowedFd<'_>, name: &CStr, expected: u64) -> io::Result<u64> {
-        let slot = way_out(expected)?;
-        let found = FileStat::at(self.0, &slot)?.id.ino;
-        if found != expected {
-            match renameat_with(self.0, &slot, dir, name, RenameFlags::NOREPLACE) {
+    /// Like [`Self::take_out`] with fewer system calls, for a name whose removal may wait for a
+    /// second attempt: after a crash an entry aside can be in the way of the first.
+    pub(crate) fn remove_known(
+        self,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        expected: u64,
+    ) -> io::Result<Departure> {
+        let moved = match renameat(dir, name, self.0, LEAVING) {
+            Err(Errno::NOTDIR | Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                discard(self.0, LEAVING)?;
+                renameat(dir, name, self.0, LEAVING)
+            }
+            moved => moved,
+        };
+        match moved {
+            Err(Errno::NOENT) => return Ok(Departure::Missing),
+            moved => moved?,
+        }
+
+        let found = self.check_out(LEAVING, dir, name, expected)?;
+        Ok(Departure::of(found == expected))
+    }
+
+    /// Removes the entry that came out of a directory into the slot, or puts it back if it is not
+    /// the inode `expected`. Returns its inode.
+    fn check_out(
+        self,
+        slot: &CStr,
+        dir: BorrowedFd<'_>,
+        name: &CStr,
+        expected: u64,
+    ) -> io::Result<u64> {
+        let found = FileStat::at(self.0, slot)?;
+        let ino = found.id.ino;
+        if ino != expected {
+            match renameat_with(self.0, slot, dir, name, RenameFlags::NOREPLACE) {
                 // A later entry is there by now, or the directory was removed.
                 Err(Errno::EXIST | Errno::NOENT) => {}
-                done => return Ok(done.map(|()| found)?),
+                done => return Ok(done.map(|()| ino)?),
             }
         }
 
-        discard(self.0, &slot).map(|()| found)
+        remove(self.0, slot, found.file_type).map(|()| ino)
     }
 
     /// Resolves a name that was in transfer when a process ended: `now` (zero for none) either took
@@ -216,7 +253,7 @@ impl NameTransfer<'_> {
             None if now == 0 => Ok(not_yet),
             None => Ok(Inodes { from: now, to: now }),
             Some(_) if now == 0 => {
-                let found = self.check_out(to, name, before)?;
+                let found = self.check_out(&way_out(before)?, to, name, before)?;
                 Ok(Inodes {
                     from: 0,
                     to: if found == before { 0 } else { found },
