@@ -1,9 +1,9 @@
 //! Removes the old tree after a commit was confirmed or reverted, and transfers late arrivals.
 //!
 //! A process with an open directory of the old tree can still write there until the directory is
-//! gone. An unknown entry moves into the live tree before its name here is removed, and a known name
-//! is removed only with the known entry. A missing name is not transferred: this module may have
-//! removed it, in an earlier run too.
+//! gone. An unknown entry moves into the live tree before its name here is removed, and a known
+//! name is removed only with the known entry. A missing name is not transferred: this module may
+//! have removed it, in an earlier run too.
 
 use std::collections::HashMap;
 use std::ffi::CString;
