@@ -2,6 +2,7 @@
 //! names inside: those where the commit changes a name inside.
 
 use super::Changes;
+use super::plan::FurtherName;
 use crate::manifest::TreePath;
 
 /// Planned changes that touch only a directory's mtime, until it is known whether a name inside
@@ -46,8 +47,13 @@ impl DirTimes {
         }
     }
 
-    /// Removes changes of an mtime that does not count from the plan; returns their paths.
-    pub(super) fn drop_from(mut self, changes: &mut Changes) -> Vec<TreePath> {
+    /// Removes changes of an mtime that does not count from `changes`, and adjusts the positions in
+    /// `further`; returns the paths of the removed changes.
+    pub(super) fn drop_from(
+        mut self,
+        changes: &mut Changes,
+        further: &mut [FurtherName],
+    ) -> Vec<TreePath> {
         let enclosing = self.enclosing.drain(..).map(|(_, change)| change);
         self.ignored_times.extend(enclosing);
         if self.ignored_times.is_empty() {
@@ -62,6 +68,12 @@ impl DirTimes {
                 Ok(_) => paths.push(change.path),
                 Err(_) => kept.push(change),
             }
+        }
+
+        for name in further {
+            let first = name.first as usize;
+            let removed = self.ignored_times.partition_point(|&place| place < first);
+            name.first -= removed as u32;
         }
 
         *changes = kept;

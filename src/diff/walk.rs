@@ -133,7 +133,9 @@ impl<'a> Walk<'a> {
     pub(super) fn finish(mut self, top: Option<&Top>) -> Result<Walked, Refusal> {
         self.links.check_targets(self.want)?;
         self.compare_top(top)?;
-        let ignored_times = self.times.drop_from(&mut self.plan.changes);
+        let ignored_times = self
+            .times
+            .drop_from(&mut self.plan.changes, &mut self.plan.further);
 
         Ok(Walked {
             plan: self.plan,

@@ -90,3 +90,49 @@ fn the_time_of_a_directory_counts_where_every_name_in_it_is_governed() {
         3
     );
 }
+
+#[test]
+fn a_further_name_finds_its_file_after_times_that_do_not_count() {
+    let link = |path: &str, first: &str| entry(path, EntryKind::Hardlink(p(first)));
+    let of = |secs: i64, mode: u32| {
+        let mut all = tree([
+            dir("a"),
+            file("a/same", "same"),
+            dir("b"),
+            file("b/x", "x"),
+            file("b/y", "y"),
+            link("b/z", "b/x"),
+            dir("c"),
+            link("c/x", "b/x"),
+            link("c/y", "b/y"),
+        ]);
+        for path in ["a", "b", "c"] {
+            all.0.get_mut(&p(path)).expect("there").mtime.secs += secs;
+        }
+        for path in ["b/x", "b/y"] {
+            all.0.get_mut(&p(path)).expect("there").mode = Mode::from_bits(mode);
+        }
+        all
+    };
+
+    let rules = Rules {
+        excludes: vec![Exclude::at_top("*.log")],
+        ..deleting()
+    };
+    let plan = run(&of(0, 0o644), &of(5, 0o600), &rules, &filter(&[])).expect("accepted");
+
+    let first = |further: &FurtherName| {
+        let file = plan.changes.iter().nth(further.first as usize);
+        (
+            further.path.to_string(),
+            file.map(|change| change.path.to_string())
+                .unwrap_or_default(),
+        )
+    };
+    let found: Vec<_> = plan.further.iter().map(first).collect();
+    let expected = [("b/z", "b/x"), ("c/x", "b/x"), ("c/y", "b/y")];
+    assert_eq!(
+        found,
+        expected.map(|(name, file)| (name.into(), file.into()))
+    );
+}
