@@ -11,6 +11,7 @@ mod indexed_host;
 mod inherit;
 mod kept;
 mod kinds;
+mod late_edits;
 mod linked;
 mod metadata;
 mod mounted;
