@@ -25,6 +25,7 @@ use crate::units::{Moment, WallTime};
 use crate::wire::Datagram;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Message, Order};
+use crate::wire::peer::PeerMessage;
 
 /// Fuzz target; returns whether the bytes were accepted.
 pub type FuzzTarget = fn(&[u8]) -> bool;
@@ -107,6 +108,7 @@ pub fn datagram(bytes: &[u8]) -> bool {
                 accepted |= whole.is_some_and(|whole| message(&whole));
             }
             Ok(Datagram::Data(..)) => accepted = true,
+            Ok(Datagram::Peer(_, message)) => accepted |= PeerMessage::decode(message).is_some(),
             Err(_) => {}
         }
     }

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if makuo::hook::helper_process::served() || makuo::tree::user_lookup::served() {
+    if makuo::hook::helper_process::served()
+        || makuo::tree::user_lookup::served()
+        || makuo::net::peer_lookup::served()
+    {
         return ExitCode::SUCCESS;
     }
     makuo::tree::sys::settle();

@@ -159,7 +159,7 @@ pub(super) fn serve(options: DaemonOptions) -> Result<()> {
         network::open_when_present(&options.config.network, waiting)
     })?;
     let network = options.config.network.clone();
-    let dial: Dial = Box::new(move || network::open_links(&network));
+    let dial: Dial = Box::new(move || network::open_session(&network));
     let DaemonOptions {
         config,
         run_as,

@@ -5,6 +5,7 @@
 //! at the end.
 
 use std::fs::{self, Permissions};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use super::args::DemoArgs;
 use super::{deploy, network};
-use crate::config::{GROUP_KEY, NetworkConfig};
+use crate::config::{GROUP_KEY, NetworkConfig, PeerName};
 use crate::drive::deploy::source::Unmounted;
 use crate::drive::survey;
 use crate::error::IoResultExt;
@@ -65,8 +66,8 @@ const STARTUP_TIMEOUT: Duration = Duration::from_secs(20);
 /// Duration of one probe for them.
 const PROBE_TIME: Duration = Duration::from_millis(200);
 
-pub(super) fn run(_args: &DemoArgs, report: &mut Report) -> Result<u8> {
-    let demo = Demo::start(report)?;
+pub(super) fn run(args: &DemoArgs, report: &mut Report) -> Result<u8> {
+    let demo = Demo::start(args, report)?;
     demo.step(
         report,
         "1. The first deploy: every host gets the whole site.",
@@ -120,7 +121,7 @@ struct Demo {
 }
 
 impl Demo {
-    fn start(report: &mut Report) -> Result<Self> {
+    fn start(args: &DemoArgs, report: &mut Report) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("makuo-demo-")
             .tempdir()
@@ -128,12 +129,18 @@ impl Demo {
 
         // The loopback address, because its interface may have any name; a random port is unlikely
         // to be in use.
-        let network = NetworkConfig {
+        let mut network = NetworkConfig {
             interfaces: vec!["127.0.0.1".into()],
             port: fastrand::u16(20_000..60_000),
             group_keys: vec![dir.path().join(GROUP_KEY)],
             ..NetworkConfig::default()
         };
+
+        if args.no_multicast {
+            network.multicast = false;
+            network.unicast_port = network.port;
+            network.peers = vec![PeerName::from(IpAddr::from(Ipv4Addr::LOCALHOST))];
+        }
 
         let mut demo = Self {
             dir,
@@ -154,8 +161,8 @@ impl Demo {
             demo.dir.path().display()
         ));
 
-        for name in HOSTS {
-            let daemon = demo.daemon(name)?;
+        for (name, number) in HOSTS.iter().zip(0..) {
+            let daemon = demo.daemon(name, number)?;
             demo.daemons.push(daemon);
         }
 
@@ -189,13 +196,13 @@ impl Demo {
         Ok(())
     }
 
-    fn daemon(&self, name: &str) -> Result<Child> {
+    fn daemon(&self, name: &str, number: u16) -> Result<Child> {
         let failed =
             |e| Error::new(Kind::Io, format!("cannot start a daemon for {name}")).because(e);
         let program = std::env::current_exe().map_err(failed)?;
         let log = fs::File::create(self.path(&format!("{name}.log"))).map_err(failed)?;
-        let config = self.path("makuo.toml");
-        write(&config, "")?;
+        let config = self.path(&format!("{name}.toml"));
+        write(&config, &self.network_section(number))?;
 
         Command::new(program)
             .args([
@@ -223,6 +230,19 @@ impl Demo {
             .map_err(failed)
     }
 
+    /// Network section of the configuration of host `number`.
+    fn network_section(&self, number: u16) -> String {
+        if self.network.multicast {
+            return String::new();
+        }
+
+        let first = self.network.unicast_port;
+        format!(
+            "[network]\nmulticast = false\npeers = \"127.0.0.1:{first}\"\nunicast_port = {}\n",
+            first + number
+        )
+    }
+
     fn wait_until_ready(&mut self) -> Result<()> {
         for _ in 0..STARTUP_TIMEOUT.as_millis() / PROBE_TIME.as_millis() {
             if survey::members(network::open(&self.network)?, PROBE_TIME)?
@@ -248,7 +268,7 @@ impl Demo {
         let what = "the three daemons did not find each other on the loopback interface";
         Err(Error::new(Kind::Io, what).hint(
             "is the loopback interface up (`ip link set lo up`), \
-             and does a firewall drop multicast on it?",
+             and does a firewall drop multicast on it? Then try --no-multicast",
         ))
     }
 

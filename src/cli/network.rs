@@ -1,5 +1,6 @@
 //! Network settings of a command: flags first, then the configuration, then defaults.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use super::args::NetworkArgs;
 use super::sign;
 use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING};
 use crate::drive::endpoint::GroupLinks;
+use crate::drive::peers::PeerConfig;
 use crate::drive::reopen::LinkOpener;
 use crate::id::HostName;
 use crate::keys::GroupKey;
-use crate::net::{self, Family, InterfaceChanges, Link, LinkConfig, LinkSet};
+use crate::net::{self, Family, InterfaceChanges, Link, LinkConfig, LinkSet, LinkUse};
 use crate::outcome::{Event, Observer};
 use crate::report::Report;
 use crate::units::printable;
@@ -98,6 +100,13 @@ pub fn apply(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
     let keys_given = args.plain || !args.group_keys.is_empty();
 
     NetworkConfig {
+        peers: if args.peers.is_empty() {
+            network.peers
+        } else {
+            args.peers.clone()
+        },
+        multicast: network.multicast && !args.no_multicast,
+        unicast_port: network.unicast_port,
         interfaces: if args.interfaces.is_empty() {
             network.interfaces
         } else {
@@ -121,8 +130,21 @@ pub fn apply(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
     }
 }
 
+/// Use of the links: whether other processes have to know their port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkRole {
+    /// A daemon, whose port is configured.
+    Host,
+    /// A command or a session, whose port the kernel chooses.
+    Session,
+}
+
 /// Joins the group with the group keys, on every named interface or on the system's default.
 pub fn open(network: &NetworkConfig) -> Result<GroupLinks> {
+    open_as(network, LinkRole::Session)
+}
+
+fn open_as(network: &NetworkConfig, role: LinkRole) -> Result<GroupLinks> {
     let keys: Vec<GroupKey> = network
         .group_keys
         .iter()
@@ -133,39 +155,121 @@ pub fn open(network: &NetworkConfig) -> Result<GroupLinks> {
         return Err(no_group_key(&HostConfig::default()));
     }
 
+    if !network.multicast && network.peers.is_empty() {
+        return Err(
+            Error::usage("without multicast there is no way to other hosts")
+                .hint("name some of them with --peers, or in peers of the configuration"),
+        );
+    }
+
     let changes = InterfaceChanges::follow()
         .inspect_err(|e| tracing::debug!("interfaces are not followed: {e}"));
-    let links = open_links(network)?;
-    let reopen = changes.ok().map(|changes| reopen(network, &links, changes));
+    let links = open_links(network, role)?;
+    let reopen = changes
+        .ok()
+        .map(|changes| reopen(network, role, &links, changes));
 
     Ok(GroupLinks {
         links,
         keys,
         reopen,
+        peers: peers(network, role),
     })
 }
 
-/// Joins the group like [`open`], without keys.
-pub fn open_links(network: &NetworkConfig) -> Result<LinkSet> {
+/// Joins the group like [`open`], for one session of a daemon, which has the keys.
+pub fn open_session(network: &NetworkConfig) -> Result<GroupLinks> {
+    let role = LinkRole::Session;
+    Ok(GroupLinks {
+        peers: peers(network, role),
+        ..open_links(network, role)?.into()
+    })
+}
+
+/// Peers to start from, if there are any.
+fn peers(network: &NetworkConfig, role: LinkRole) -> Option<PeerConfig> {
+    let peers = PeerConfig {
+        names: network.peers.clone(),
+        port: network.unicast_port,
+        known: Vec::new(),
+        host: role == LinkRole::Host,
+    };
+    (!network.peers.is_empty()).then_some(peers)
+}
+
+/// Opens the links of a daemon or a command: one for each interface, and without multicast one for
+/// each family that works there.
+fn open_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet> {
+    if !network.multicast {
+        return open_unicast_links(network, role);
+    }
+
     let mut names = network.interfaces.iter().map(String::as_str);
-    let first = link_config(network, names.next())?;
+    let first = link_config(network, role, names.next(), network.group)?;
     let more = names
-        .map(|name| link_config(network, Some(name)))
+        .map(|name| link_config(network, role, Some(name), network.group))
         .collect::<Result<Vec<_>>>()?;
     LinkSet::open(&first, &more, open_patiently)
 }
 
-fn link_config(network: &NetworkConfig, name: Option<&str>) -> Result<LinkConfig> {
-    let interface = net::choose(name, Family::of(network.group))?;
+fn open_unicast_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet> {
+    let names: Vec<Option<&str>> = match network.interfaces.as_slice() {
+        [] => vec![None],
+        names => names.iter().map(|name| Some(name.as_str())).collect(),
+    };
+
+    let mut links: Option<LinkSet> = None;
+    let mut failed = None;
+    for name in names {
+        for family in [
+            IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        ] {
+            let opened =
+                link_config(network, role, name, family).and_then(|config| open_patiently(&config));
+            match (opened, &mut links) {
+                (Ok(link), Some(links)) => links.add(link),
+                (Ok(link), None) => links = Some(link.into()),
+                (Err(e), _) => failed = failed.or(Some(e)),
+            }
+        }
+    }
+
+    links.ok_or_else(|| failed.unwrap_or_else(|| Error::usage("no network interface is named")))
+}
+
+fn link_config(
+    network: &NetworkConfig,
+    role: LinkRole,
+    name: Option<&str>,
+    group: IpAddr,
+) -> Result<LinkConfig> {
+    let usage = LinkUse {
+        family: Family::of(group),
+        multicast: network.multicast,
+    };
+    let interface = net::choose(name, usage)?;
+    let unicast_port = match role {
+        LinkRole::Host if !network.peers.is_empty() => network.unicast_port,
+        LinkRole::Host | LinkRole::Session => 0,
+    };
+
     Ok(LinkConfig {
         port: network.port,
         ttl: network.ttl,
-        ..LinkConfig::new(interface, network.group)
+        multicast: network.multicast,
+        unicast_port,
+        ..LinkConfig::new(interface, group)
     })
 }
 
 /// Reopens each of `links` by its original name.
-fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -> LinkOpener {
+fn reopen(
+    network: &NetworkConfig,
+    role: LinkRole,
+    links: &LinkSet,
+    changes: InterfaceChanges,
+) -> LinkOpener {
     let known = |link: &Link| {
         let is_it = |name: &&String| {
             let interface = link.interface();
@@ -178,11 +282,17 @@ fn reopen(network: &NetworkConfig, links: &LinkSet, changes: InterfaceChanges) -
         network.interfaces.iter().find(is_it).cloned()
     };
 
-    let names: Vec<Option<String>> = links.iter().map(known).collect();
+    let names: Vec<(Option<String>, IpAddr)> = links
+        .iter()
+        .map(|link| (known(link), link.group().ip()))
+        .collect();
     let network = network.clone();
     LinkOpener::new(changes, move |place| {
-        let name = names.get(place).and_then(Option::as_deref);
-        Link::open(&link_config(&network, name)?)
+        let (name, group) = match names.get(place) {
+            Some((name, group)) => (name.as_deref(), *group),
+            None => (None, network.group),
+        };
+        Link::open(&link_config(&network, role, name, group)?)
     })
 }
 
@@ -194,7 +304,7 @@ pub fn open_when_present(
 ) -> Result<GroupLinks> {
     let changes = InterfaceChanges::follow();
     loop {
-        let missing = match open(network) {
+        let missing = match open_as(network, LinkRole::Host) {
             Ok(door) => return Ok(door),
             Err(e) if is_present(network) => return Err(e),
             Err(e) => e,
@@ -209,7 +319,11 @@ pub fn open_when_present(
 
 /// Returns whether all needed interfaces exist.
 fn is_present(network: &NetworkConfig) -> bool {
-    let is_there = |name: Option<&str>| net::choose(name, Family::of(network.group)).is_ok();
+    let usage = LinkUse {
+        family: Family::of(network.group),
+        multicast: network.multicast,
+    };
+    let is_there = |name: Option<&str>| net::choose(name, usage).is_ok();
     match network.interfaces.is_empty() {
         true => is_there(None),
         false => network.interfaces.iter().all(|name| is_there(Some(name))),

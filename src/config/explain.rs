@@ -110,6 +110,7 @@ impl NetworkConfig {
             .collect();
 
         let interface = match names.as_slice() {
+            [] if !self.multicast => "on the interface of the default route".to_string(),
             [] => "on the interface that the system routes multicast to".to_string(),
             names => format!("on {}", names.join(", ")),
         };
@@ -150,9 +151,30 @@ impl NetworkConfig {
             rate => format!("; at most {rate} to hosts that missed a release"),
         };
 
+        let multicast = match self.multicast {
+            true => format!(
+                "group {} port {} {interface}; ttl {}: {reach}",
+                self.group, self.port, self.ttl
+            ),
+            false => format!("no multicast; {interface}"),
+        };
+        let peers = self.explain_peers();
+
+        format!("{multicast}{peers}{sealed}{strict}{rate}")
+    }
+
+    fn explain_peers(&self) -> String {
+        let Some((first, rest)) = self.peers.split_first() else {
+            return String::new();
+        };
+
+        let more = match rest.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         format!(
-            "group {} port {} {interface}; ttl {}: {reach}{sealed}{strict}{rate}",
-            self.group, self.port, self.ttl
+            "; unicast port {}, other hosts are found from {first}{more}",
+            self.unicast_port
         )
     }
 }

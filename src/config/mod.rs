@@ -7,12 +7,14 @@
 mod explain;
 mod hooks;
 mod parse;
+mod peer_name;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use parse::CONFIG_KEYS;
+pub use peer_name::PeerName;
 
 use crate::Result;
 use crate::hook::Hooks;
@@ -45,6 +47,8 @@ pub const DEFAULT_CONSOLE: SocketAddr =
 pub const DEFAULT_GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 108));
 /// Default UDP port.
 pub const DEFAULT_PORT: u16 = 5000;
+/// Default UDP port for datagrams to one host, where there are peers.
+pub const DEFAULT_UNICAST_PORT: u16 = 5001;
 /// Default TTL: no router forwards a datagram.
 pub const DEFAULT_TTL: u8 = 1;
 /// Default rate for hosts that missed a release: a fifth of a gigabit link.
@@ -98,6 +102,13 @@ pub enum Sandbox {
 pub struct NetworkConfig {
     /// Interfaces by name or address; empty for the system's multicast route.
     pub interfaces: Vec<String>,
+    /// Hosts to start from where multicast does not reach; empty for multicast alone.
+    pub peers: Vec<PeerName>,
+    /// Whether to use multicast; false only with peers.
+    pub multicast: bool,
+    /// UDP port of a daemon for datagrams to one host, and the port of peers that name none. Used
+    /// only with peers: otherwise the kernel chooses.
+    pub unicast_port: u16,
     /// Multicast group, checked to be one.
     pub group: IpAddr,
     /// UDP port.
@@ -234,6 +245,9 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
+            peers: Vec::new(),
+            multicast: true,
+            unicast_port: DEFAULT_UNICAST_PORT,
             group: DEFAULT_GROUP,
             port: DEFAULT_PORT,
             ttl: DEFAULT_TTL,

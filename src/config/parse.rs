@@ -19,6 +19,9 @@ pub const CONFIG_KEYS: &[&str] = &[
     "sender.key",
     "network",
     "network.interface",
+    "network.peers",
+    "network.multicast",
+    "network.unicast_port",
     "network.group",
     "network.port",
     "network.ttl",
@@ -61,6 +64,8 @@ const MAX_INTERFACE: usize = 15;
 const MAX_GROUP_KEYS: usize = 4;
 /// Largest number of interfaces.
 const MAX_INTERFACES: usize = 64;
+/// Largest number of configured peers.
+const MAX_PEER_NAMES: usize = 1000;
 /// Largest number of releases to keep.
 const MAX_KEEP: i64 = 10_000;
 /// Shortest interval between two checks for drift.
@@ -188,6 +193,19 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
             .map(interfaces)
             .transpose()?
             .unwrap_or_default(),
+        peers: section
+            .take("peers")
+            .map(peers)
+            .transpose()?
+            .unwrap_or_default(),
+        multicast: section.take("multicast").map_or(Ok(true), |f| f.bool())?,
+        unicast_port: small(
+            &mut section,
+            "unicast_port",
+            1..=65_535,
+            "a port from 1 to 65535",
+        )?
+        .unwrap_or(default.unicast_port),
         group: section
             .take("group")
             .map_or(Ok(default.group), |f| read_group(&f))?,
@@ -209,11 +227,34 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
     };
 
     let both = section.wrong("plain = true leaves the group key unused: take one of the two out");
+    let alone = section
+        .wrong("multicast = false leaves no way to other hosts: name some in peers, as [\"web1\"]");
     section.finish()?;
+
     if network.plain && !network.group_keys.is_empty() {
-        Err(both)
-    } else {
-        Ok(network)
+        return Err(both);
+    }
+    if !network.multicast && network.peers.is_empty() {
+        return Err(alone);
+    }
+
+    Ok(network)
+}
+
+/// One peer or a list.
+fn peers(field: Field) -> Result<Vec<PeerName>> {
+    if field.is_text() {
+        return field.parse().map(|one| vec![one]);
+    }
+
+    let empty = field.wrong("name a host, or leave it out");
+    let many = field.wrong("too many peers: a few are enough, they know the others");
+    let list = field.list("a host, as \"web1\", or a list of them")?;
+
+    match list.len() {
+        0 => Err(empty),
+        1..=MAX_PEER_NAMES => list.iter().map(|peer| peer.parse()).collect(),
+        _ => Err(many),
     }
 }
 

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::send_only_trees::{SendOnlyTree, SendOnlyTrees};
 use super::{DaemonSetup, sandbox};
-use crate::config::{DEFAULT_SENDER_KEY, HostConfig, Sandbox, TreeConfig};
+use crate::config::{DEFAULT_SENDER_KEY, HostConfig, PeerName, Sandbox, TreeConfig};
 use crate::drive::host::LocalHost;
 use crate::hook::helper_process::HelperProcess;
+use crate::net::peer_lookup;
 use crate::tree::{BESIDE, user_lookup};
 use crate::{Error, Result};
 
@@ -44,11 +45,14 @@ pub(super) fn step_down(setup: &mut DaemonSetup, confines: bool) -> Result<()> {
 
     let devices = setup.config.trees.iter().any(|tree| tree.devices);
     sandbox::drop_to(&setup.run_as, devices)?;
-    if confines {
-        user_lookup::start()
-    } else {
-        Ok(())
+    if !confines {
+        return Ok(());
     }
+
+    if setup.config.network.peers.iter().any(PeerName::is_name) {
+        peer_lookup::start()?;
+    }
+    user_lookup::start()
 }
 
 /// Directory to keep reachable for a tree that cannot be opened yet: the tree's own if it exists

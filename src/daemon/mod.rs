@@ -15,6 +15,7 @@ pub use control::{ControlSocket, query_members, query_trees, request_files};
 pub use sandbox::RunAs;
 pub use starting::report_waiting;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -34,6 +35,7 @@ use crate::error::IoResultExt;
 use crate::face::console::{Console, Listeners};
 use crate::id::{HostName, TreeName};
 use crate::keys::Signer;
+use crate::net::Link;
 use crate::spec::DEFAULT_TREE;
 use crate::units::Rate;
 use crate::{Error, Kind, Result};
@@ -122,6 +124,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     }
 
     let group_keys = network_links.keys.clone();
+    let own = network_links.links.iter().map(Link::local).collect();
     let (mut running, handle) = HostLoop::start(network_links, Arc::clone(&host))?;
     let pulls = running.pulls();
     let ended = Arc::new(tokio::sync::Notify::new());
@@ -143,7 +146,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
 
     reopening::start(Arc::clone(&host), handle.clone(), reached, state_dir)?;
 
-    let desk = Arc::new(desk(setup, &host, &send_only, handle.clone(), signer));
+    let desk = Arc::new(desk(setup, &host, &send_only, handle.clone(), signer, own));
     desk.seal_with(group_keys);
 
     let catch_up_host = Arc::clone(&host);
@@ -201,6 +204,7 @@ fn desk(
     send_only: &SendOnlyTrees,
     handle: HostHandle,
     signer: Option<Arc<dyn Signer>>,
+    own: Vec<SocketAddr>,
 ) -> AdhocService {
     let managed = |name: &TreeName| {
         host.trees
@@ -231,6 +235,7 @@ fn desk(
         timeout: TIMEOUT,
         strict: setup.config.network.strict_host_keys,
         dial: setup.dial,
+        own,
     };
 
     AdhocService::new(setup.name, handle, sending, signer)

@@ -73,7 +73,7 @@ pub(super) fn log_start(setup: &DaemonSetup, host: &LocalHost, network_links: &G
             .map(|a| a.to_string())
             .collect::<Vec<_>>()
             .join(", "),
-        links.group(),
+        links.reach(),
         if trees.is_empty() {
             "without trees"
         } else {

@@ -20,6 +20,7 @@ pub mod drift;
 pub mod endpoint;
 pub mod host;
 pub mod log_limit;
+pub mod peers;
 pub mod reopen;
 pub mod survey;
 pub mod unheard;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use crate::Result;
-use crate::net::{self, Family, Interface, InterfaceChanges, Link, LinkSet};
+use crate::net::{self, Family, Interface, InterfaceChanges, Link, LinkSet, LinkUse};
 use crate::units::{Moment, printable};
 
 /// Delay after a change, since several come at once.
@@ -148,7 +148,11 @@ fn is_current(link: &Link, all: &[Interface]) -> bool {
 
     // Loopback is the last resort, unless configured by name.
     let family = Family::of(link.group().ip());
-    let better = known.loopback && all.iter().any(|i| !i.loopback && i.can_multicast(family));
+    let usage = LinkUse {
+        family,
+        multicast: link.is_multicast(),
+    };
+    let better = known.loopback && all.iter().any(|i| !i.loopback && i.serves(usage));
 
     !better && now.is_some_and(|now| now.up && now.addresses.contains(&link.local().ip()))
 }

@@ -62,6 +62,15 @@ impl Interface {
         self.up && driver && self.address(family).is_some()
     }
 
+    /// Returns whether a link with this use can be opened here.
+    pub fn serves(&self, usage: LinkUse) -> bool {
+        let LinkUse { family, multicast } = usage;
+        match multicast {
+            true => self.can_multicast(family),
+            false => self.up && self.address(family).is_some(),
+        }
+    }
+
     /// One line for display: `eth0 (192.0.2.2, fd00::2; MTU 1500)`.
     pub fn describe(&self) -> String {
         let addresses = self
@@ -90,6 +99,25 @@ impl Interface {
             IpAddr::V6(v6) => self.v6 = Some(v6),
         }
         self
+    }
+}
+
+/// What a link needs of its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkUse {
+    /// Family of the addresses.
+    pub family: Family,
+    /// Whether the link joins a multicast group.
+    pub multicast: bool,
+}
+
+impl From<Family> for LinkUse {
+    /// A link that joins a multicast group.
+    fn from(family: Family) -> Self {
+        Self {
+            family,
+            multicast: true,
+        }
     }
 }
 
@@ -124,13 +152,14 @@ pub fn list() -> Result<Vec<Interface>> {
 
 /// The interface named by the user (`eth0` or one of its addresses). Without a name, the interface
 /// of the default route of `family`, else the first that can multicast, else loopback.
-pub fn choose(want: Option<&str>, family: Family) -> Result<Interface> {
+pub fn choose(want: Option<&str>, usage: impl Into<LinkUse>) -> Result<Interface> {
+    let usage = usage.into();
     let default = if want.is_none() {
-        default_route(family)
+        default_route(usage.family)
     } else {
         None
     };
-    pick(list()?, want, default.as_deref(), family)
+    pick(list()?, want, default.as_deref(), usage)
 }
 
 fn inspect(socket: &Socket, name: &str, flags: InterfaceFlags) -> io::Result<Interface> {
@@ -171,15 +200,17 @@ fn pick(
     all: Vec<Interface>,
     want: Option<&str>,
     default: Option<&str>,
-    family: Family,
+    usage: impl Into<LinkUse>,
 ) -> Result<Interface> {
+    let usage = usage.into();
     match want {
-        Some(want) => named(all, want, family),
-        None => unnamed(all, default, family),
+        Some(want) => named(all, want, usage),
+        None => unnamed(all, default, usage),
     }
 }
 
-fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
+fn named(all: Vec<Interface>, want: &str, usage: LinkUse) -> Result<Interface> {
+    let LinkUse { family, multicast } = usage;
     let shown = printable(want.as_bytes());
     let there = what_there_is(&all);
     let by_name = all.iter().find(|i| i.name == want).cloned();
@@ -211,10 +242,15 @@ fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
     }
 
     if interface.address(family).is_none() {
-        return refuse(
-            format!("has no {family} address, and the group is an {family} one"),
-            there,
-        );
+        let why = match multicast {
+            true => format!("has no {family} address, and the group is an {family} one"),
+            false => format!("has no {family} address"),
+        };
+        return refuse(why, there);
+    }
+
+    if !multicast {
+        return Ok(interface);
     }
 
     if interface.loopback && family == Family::V6 {
@@ -234,20 +270,21 @@ fn named(all: Vec<Interface>, want: &str, family: Family) -> Result<Interface> {
     Ok(interface)
 }
 
-fn unnamed(all: Vec<Interface>, default: Option<&str>, family: Family) -> Result<Interface> {
+fn unnamed(all: Vec<Interface>, default: Option<&str>, usage: LinkUse) -> Result<Interface> {
     let routed = all
         .iter()
-        .find(|i| Some(i.name.as_str()) == default && i.can_multicast(family));
-    let any = || all.iter().find(|i| !i.loopback && i.can_multicast(family));
-    let loopback = || all.iter().find(|i| i.loopback && i.can_multicast(family));
+        .find(|i| Some(i.name.as_str()) == default && i.serves(usage));
+    let any = || all.iter().find(|i| !i.loopback && i.serves(usage));
+    let loopback = || all.iter().find(|i| i.loopback && i.serves(usage));
     let chosen = routed.or_else(any).or_else(loopback).cloned();
 
     chosen.ok_or_else(|| {
-        Error::new(
-            Kind::Io,
-            format!("no network interface is up, has an {family} address and can multicast"),
-        )
-        .hint(what_there_is(&all))
+        let LinkUse { family, multicast } = usage;
+        let what = match multicast {
+            true => format!("is up, has an {family} address and can multicast"),
+            false => format!("is up and has an {family} address"),
+        };
+        Error::new(Kind::Io, format!("no network interface {what}")).hint(what_there_is(&all))
     })
 }
 

@@ -15,7 +15,8 @@ use crate::{Error, Result};
 /// thread without contention.
 #[derive(Debug)]
 pub struct Link {
-    pub(super) group: LinkSocket,
+    /// `None` without multicast.
+    pub(super) group: Option<LinkSocket>,
     pub(super) own: LinkSocket,
     /// Current batching of sends.
     pub(super) offload: CurrentOffload,
@@ -42,9 +43,14 @@ impl Link {
         })?;
 
         let destination = scoped(config.group, config.port, interface);
-        let from = scoped(address, 0, interface);
-        let group = open_group(config, destination)
-            .map_err(|(action, e)| explain::opening(action, interface, destination, e))?;
+        let from = scoped(address, config.unicast_port, interface);
+        let group = match config.multicast {
+            true => Some(
+                open_group(config, destination)
+                    .map_err(|(action, e)| explain::opening(action, interface, destination, e))?,
+            ),
+            false => None,
+        };
         let own = open_own(config, from)
             .map_err(|(action, e)| explain::opening(action, interface, from, e))?;
         let local = own
@@ -54,9 +60,15 @@ impl Link {
             .and_then(|a| a.as_socket())
             .unwrap_or(from);
 
-        let filtered = !config.receive_own && refuse_echoes(&group.socket, local);
-        let got = |e: &LinkSocket| e.socket.recv_buffer_size().unwrap_or(0) / 2;
-        let recv_buffer = got(&group).min(got(&own));
+        let filtered = group
+            .as_ref()
+            .is_some_and(|group| !config.receive_own && refuse_echoes(&group.socket, local));
+        let recv_buffer = group
+            .iter()
+            .chain([&own])
+            .map(|socket| socket.socket.recv_buffer_size().unwrap_or(0) / 2)
+            .min()
+            .unwrap_or(0);
         if recv_buffer < config.recv_buffer {
             tracing::debug!(
                 "receive buffer: {recv_buffer} bytes of {} requested",
@@ -80,6 +92,11 @@ impl Link {
     /// Address of the group.
     pub fn group(&self) -> SocketAddr {
         self.destination
+    }
+
+    /// Returns whether the link has joined the group.
+    pub fn is_multicast(&self) -> bool {
+        self.group.is_some()
     }
 
     /// Unicast address of this process, and source of its datagrams.
@@ -106,7 +123,10 @@ impl Link {
     /// Packets lost at this link because the process did not read them in time, since the link was
     /// opened. A packet with many datagrams counts once.
     pub fn drops(&self) -> io::Result<u64> {
-        let group = u64::from(sys::socket_drops(&self.group.socket)?);
+        let group = match &self.group {
+            Some(group) => u64::from(sys::socket_drops(&group.socket)?),
+            None => 0,
+        };
         let own = u64::from(sys::socket_drops(&self.own.socket)?);
         let echoes = self
             .echoes
@@ -125,15 +145,16 @@ impl Link {
         explain::sending(&self.interface, to, error)
     }
 
-    pub(super) fn endpoint(&self, channel: Channel) -> &LinkSocket {
+    /// Socket of a channel; none for the group without multicast.
+    pub(super) fn endpoint(&self, channel: Channel) -> Option<&LinkSocket> {
         match channel {
-            Channel::Group => &self.group,
-            Channel::Own => &self.own,
+            Channel::Group => self.group.as_ref(),
+            Channel::Own => Some(&self.own),
         }
     }
 
-    pub(super) fn group_fd(&self) -> BorrowedFd<'_> {
-        self.group.socket.as_fd()
+    pub(super) fn group_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.group.as_ref().map(|group| group.socket.as_fd())
     }
 
     pub(super) fn own_fd(&self) -> BorrowedFd<'_> {
@@ -142,7 +163,7 @@ impl Link {
 
     /// Clears errors that the kernel keeps for a later call.
     pub(super) fn clear_errors(&self) {
-        for endpoint in [&self.group, &self.own] {
+        for endpoint in self.group.iter().chain([&self.own]) {
             if let Ok(Some(e)) = endpoint.socket.take_error() {
                 tracing::debug!("an earlier datagram met an error: {e}");
             }

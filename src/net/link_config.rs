@@ -19,6 +19,10 @@ pub struct LinkConfig {
     pub interface: Interface,
     /// Multicast group; determines IPv4 or IPv6.
     pub group: IpAddr,
+    /// Whether to join the group. Otherwise the group only determines IPv4 or IPv6.
+    pub multicast: bool,
+    /// UDP port for datagrams to this process alone; 0 for one that the kernel chooses.
+    pub unicast_port: u16,
     /// UDP port of the group.
     pub port: u16,
     /// Routers that a multicast may cross, plus one: 1 stays on the link.
@@ -41,6 +45,8 @@ impl LinkConfig {
         Self {
             interface,
             group,
+            multicast: true,
+            unicast_port: 0,
             port: 5000,
             ttl: 1,
             recv_buffer: DEFAULT_RECV_BUFFER,
@@ -52,7 +58,7 @@ impl LinkConfig {
 
     /// Refuses a group that is none, and port 0.
     pub(super) fn check(&self) -> Result<()> {
-        if !self.group.is_multicast() {
+        if self.multicast && !self.group.is_multicast() {
             return Err(
                 Error::usage(format!("{} is not a multicast group", self.group)).hint(
                     "IPv4 groups are 224.0.0.0 to 239.255.255.255, IPv6 groups start with ff; \

@@ -47,6 +47,11 @@ impl LinkSet {
         Ok(links)
     }
 
+    /// Adds a link.
+    pub fn add(&mut self, link: Link) {
+        self.more.push(link);
+    }
+
     /// The first link; the only one on most machines.
     pub fn first(&self) -> &Link {
         &self.first
@@ -71,6 +76,12 @@ impl LinkSet {
         }
     }
 
+    /// Index of the first link with the family of `address`.
+    pub fn of_family(&self, address: SocketAddr) -> Option<usize> {
+        self.iter()
+            .position(|link| link.local().is_ipv4() == address.is_ipv4())
+    }
+
     /// Replaces the link at index `place` by another one of the same group.
     pub fn replace(&mut self, place: usize, link: Link) {
         let old = match place.checked_sub(1) {
@@ -89,12 +100,22 @@ impl LinkSet {
         self.first.group()
     }
 
+    /// The group, or unicast, for display.
+    pub fn reach(&self) -> String {
+        match self.first.is_multicast() {
+            true => self.group().to_string(),
+            false => "unicast".to_string(),
+        }
+    }
+
     /// Names of the interfaces, for display.
     pub fn names(&self) -> String {
-        self.iter()
+        let mut names: Vec<&str> = self
+            .iter()
             .map(|link| link.interface().name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
+            .collect();
+        names.dedup();
+        names.join(", ")
     }
 
     /// The link with the smallest largest datagram.

@@ -16,6 +16,7 @@ mod interface;
 mod link;
 mod link_config;
 mod links;
+pub mod peer_lookup;
 mod poll;
 mod socket;
 mod sys;
@@ -25,7 +26,7 @@ pub use batch::{
     ReceivedDatagram, RecvBatch, SendOutcome,
 };
 pub use changes::InterfaceChanges;
-pub use interface::{Interface, choose, list};
+pub use interface::{Interface, LinkUse, choose, list};
 pub use link::Link;
 pub use link_config::{DEFAULT_RECV_BUFFER, LinkConfig};
 pub use links::LinkSet;

@@ -121,10 +121,11 @@ impl Poller {
         let mut waiting = Vec::new();
         for (link, interest) in links {
             let own = flag(interest.own, PollFlags::IN) | flag(interest.write, PollFlags::OUT);
-            fds.push(PollFd::from_borrowed_fd(
-                link.group_fd(),
-                flag(interest.group, PollFlags::IN),
-            ));
+            // Without multicast, the second socket waits for both.
+            fds.push(match link.group_fd() {
+                Some(group) => PollFd::from_borrowed_fd(group, flag(interest.group, PollFlags::IN)),
+                None => PollFd::from_borrowed_fd(link.own_fd(), PollFlags::empty()),
+            });
             fds.push(PollFd::from_borrowed_fd(link.own_fd(), own));
             waiting.push(link);
         }

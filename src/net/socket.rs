@@ -4,8 +4,9 @@
 //!   that port reaches it. It receives the datagrams of any process to the group on the link's
 //!   interface, and shares its address (SO_REUSEADDR): every process of a machine that joins
 //!   receives every datagram. SO_REUSEPORT would distribute them instead.
-//! - The **own** socket is bound to the interface's address and a port chosen by the kernel. It
-//!   sends everything, so that answers to a sender reach that one process, and receives them.
+//! - The **own** socket is bound to the interface's address, and to a port chosen by the kernel
+//!   unless peers have to know it. It sends everything, so that answers to a sender reach that one
+//!   process, and receives them. A link without multicast has only this one.
 //!
 //! The link's own multicasts loop back to the group socket, because other processes of this machine
 //! may need them. Reading them again would cost a sender as much as one more receiver, so a filter
@@ -72,12 +73,27 @@ pub(super) fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<LinkSock
     socket
         .bind(&SockAddr::from(from))
         .map_err(|e| ("bind to", e))?;
+    if config.multicast {
+        set_multicast(config, &socket, from).map_err(|e| ("send multicasts from", e))?;
+    }
+
+    if let Some(bytes) = config.send_buffer {
+        socket
+            .set_send_buffer_size(bytes)
+            .map_err(|e| ("size the send buffer of", e))?;
+    }
+
+    endpoint(config, socket)
+}
+
+/// Makes the socket send multicasts on the link's interface.
+fn set_multicast(config: &LinkConfig, socket: &Socket, from: SocketAddr) -> io::Result<()> {
     let ttl = u32::from(config.ttl);
     let index = config.interface.index;
 
     if from.is_ipv4() {
         rustix::net::sockopt::set_ip_multicast_if_with_ifindex(
-            &socket,
+            socket,
             &Ipv4Addr::UNSPECIFIED,
             &Ipv4Addr::UNSPECIFIED,
             index,
@@ -91,15 +107,6 @@ pub(super) fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<LinkSock
             .and_then(|()| socket.set_multicast_hops_v6(ttl))
             .and_then(|()| socket.set_multicast_loop_v6(true))
     }
-    .map_err(|e| ("send multicasts from", e))?;
-
-    if let Some(bytes) = config.send_buffer {
-        socket
-            .set_send_buffer_size(bytes)
-            .map_err(|e| ("size the send buffer of", e))?;
-    }
-
-    endpoint(config, socket)
 }
 
 fn new_socket(address: SocketAddr) -> Result<Socket, OpenFailure> {

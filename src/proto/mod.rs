@@ -8,6 +8,7 @@
 //!
 //! **Course of a session** (terms follow RFC 5740, NORM):
 //! - [`members`]: who is alive, by beacons and solicits; [`freshness`] detects replayed ones.
+//! - [`roster`]: without multicast, the addresses of all processes, each proven by a challenge.
 //! - [`sender`]: announces a release, merges the wants of hosts, sends each block once in
 //!   generations, repairs reported losses, decides once enough hosts are ready, and repeats its
 //!   signed order until each host has answered. [`compression`] chooses the compression level.
@@ -57,6 +58,7 @@ pub mod range_set;
 pub mod rate;
 pub mod receiver;
 pub mod retransmit;
+pub mod roster;
 pub mod sender;
 
 pub use range_set::RangeSet;

@@ -3,7 +3,8 @@
 //! ```text
 //! front    0  "mk"          2 bytes
 //!          2  version       1
-//!          3  kind          1   1 control, 2 data; 0x80 more when sealed
+//!          3  kind          1   1 control, 2 data, 3 peer, 4 data to pass on; 0x80 more
+//!                                  when sealed
 //!          4  source        8   instance id of the sending process
 //!         12  counter       8   datagrams of that process and kind, from 1: gaps are losses
 //! control 20  message id    4   + fragment index 1 + fragment count 1 + bytes
@@ -15,6 +16,7 @@
 //!         36  payload size  4   bytes of the whole generation
 //!         40  sent          4   the sender's clock in microseconds, wrapping
 //!         44  symbol            the session's symbol size; the last of a payload may be shorter
+//! peer    20  message           see [`super::peer`]
 //! ```
 //! Numbers are big-endian.
 
@@ -30,6 +32,9 @@ pub const CONTROL_OVERHEAD: usize = 26;
 pub(super) const DATAGRAM_MAGIC: [u8; 2] = *b"mk";
 const CONTROL: u8 = 1;
 pub(super) const DATA: u8 = 2;
+pub(super) const PEER: u8 = 3;
+/// Data that the host which receives it from its sender passes on to all others.
+pub(super) const RELAYED: u8 = 4;
 /// Offset of the kind in a datagram.
 pub(super) const KIND: usize = 3;
 /// Flag in the kind of a sealed datagram.
@@ -92,6 +97,8 @@ pub enum Datagram<'a> {
     Control(Front, Fragment<'a>),
     /// Data symbol.
     Data(Front, Symbol<'a>),
+    /// Message between peers of a network without multicast.
+    Peer(Front, &'a [u8]),
 }
 
 /// Reason why a datagram was dropped.
@@ -126,7 +133,8 @@ impl<'a> Datagram<'a> {
 
         match bytes[3] {
             CONTROL => parse_fragment(bytes).map(|fragment| Datagram::Control(front, fragment)),
-            DATA => parse_symbol(bytes).map(|symbol| Datagram::Data(front, symbol)),
+            DATA | RELAYED => parse_symbol(bytes).map(|symbol| Datagram::Data(front, symbol)),
+            PEER => Ok(Datagram::Peer(front, &bytes[FRONT..])),
             _ => Err(DatagramError::Malformed),
         }
     }
@@ -179,6 +187,16 @@ fn parse_symbol(bytes: &[u8]) -> Result<Symbol<'_>, DatagramError> {
 /// Appends a data datagram.
 pub fn write_symbol(out: &mut Vec<u8>, front: Front, header: SymbolHeader, symbol: &[u8]) {
     write_front(out, front, DATA);
+    write_symbol_body(out, header, symbol);
+}
+
+/// Appends a data datagram that the host which receives it from the sender passes on.
+pub fn write_relayed_symbol(out: &mut Vec<u8>, front: Front, header: SymbolHeader, symbol: &[u8]) {
+    write_front(out, front, RELAYED);
+    write_symbol_body(out, header, symbol);
+}
+
+fn write_symbol_body(out: &mut Vec<u8>, header: SymbolHeader, symbol: &[u8]) {
     out.extend_from_slice(&header.session.0.to_be_bytes());
     out.extend_from_slice(&header.generation.0.to_be_bytes());
     out.extend_from_slice(&header.row.to_be_bytes());
@@ -195,6 +213,29 @@ pub fn write_fragment(out: &mut Vec<u8>, front: Front, fragment: Fragment<'_>) {
     out.extend_from_slice(&fragment.message.to_be_bytes());
     out.extend_from_slice(&[fragment.index, fragment.count]);
     out.extend_from_slice(fragment.bytes);
+}
+
+/// Appends a peer datagram.
+pub fn write_peer(out: &mut Vec<u8>, front: Front, message: &[u8]) {
+    write_front(out, front, PEER);
+    out.extend_from_slice(message);
+}
+
+/// Returns whether a datagram that is not sealed is a message between peers.
+pub fn is_peer(datagram: &[u8]) -> bool {
+    datagram.get(KIND) == Some(&PEER)
+}
+
+/// Returns whether a datagram that is not sealed is a data symbol.
+pub fn is_data(datagram: &[u8]) -> bool {
+    matches!(datagram.get(KIND), Some(&(DATA | RELAYED)))
+}
+
+/// Returns whether a datagram, sealed or not, is to be passed on.
+pub fn is_relayed(datagram: &[u8]) -> bool {
+    datagram
+        .get(KIND)
+        .is_some_and(|kind| kind & !SEALED == RELAYED)
 }
 
 fn write_front(out: &mut Vec<u8>, front: Front, kind: u8) {

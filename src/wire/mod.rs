@@ -4,7 +4,8 @@
 //! views that are checked once. [`message`] is the control messages (in `beacon`, `session` and
 //! `feedback`), in CBOR with numbered positions, [`order`] their signed part, [`query`] the part
 //! that requests information. [`fragment`] cuts a message longer than one datagram and reassembles
-//! it under caps. [`seal`] encrypts datagrams with a group key, and [`window`] detects replays.
+//! it under caps. [`peer`] is the messages that find the processes of a network without multicast.
+//! [`seal`] encrypts datagrams with a group key, and [`window`] detects replays.
 //! This room knows neither sockets nor the state of a session.
 
 mod beacon;
@@ -14,6 +15,7 @@ mod feedback;
 pub mod fragment;
 pub mod message;
 pub mod order;
+pub mod peer;
 pub mod query;
 pub mod seal;
 mod session;

@@ -135,6 +135,14 @@ pub enum HostStage {
 }
 
 impl HostStage {
+    /// Returns whether a host in this stage found the release rightful and takes part.
+    pub fn is_rightful(self) -> bool {
+        !matches!(
+            self,
+            HostStage::Joined | HostStage::Refused | HostStage::Aborted | HostStage::Failed
+        )
+    }
+
     /// Returns whether a host in this stage has the release.
     pub fn has_release(self) -> bool {
         matches!(

@@ -240,7 +240,7 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
 
     let Some((sender, session)) = parsed().find_map(|datagram| match datagram {
         Datagram::Data(front, symbol) => Some((front.source, symbol.header.session)),
-        Datagram::Control(..) => None,
+        Datagram::Control(..) | Datagram::Peer(..) => None,
     }) else {
         return;
     };

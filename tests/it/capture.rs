@@ -49,7 +49,7 @@ fn sorted(packets: &[Packet]) -> Sorted<'_> {
         match Datagram::parse(udp.head) {
             Ok(Datagram::Data(..)) => sorted.data.push((packet, udp)),
             Ok(Datagram::Control(..)) => sorted.control.push((packet, udp)),
-            Err(_) => {}
+            Ok(Datagram::Peer(..)) | Err(_) => {}
         }
     }
 

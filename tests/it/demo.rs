@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs the demo through `wrapper`, with all writable paths below `home`.
-fn demo(wrapper: &[&str], program: &Path, home: &Path) -> Output {
+fn demo(wrapper: &[&str], program: &Path, home: &Path, flags: &[&str]) -> Output {
     let mut words = wrapper
         .iter()
         .map(std::ffi::OsStr::new)
-        .chain([program.as_os_str(), "demo".as_ref()]);
+        .chain([program.as_os_str(), "demo".as_ref()])
+        .chain(flags.iter().map(std::ffi::OsStr::new));
     Command::new(words.next().expect("a program"))
         .args(words)
         .current_dir(home)
@@ -39,11 +40,11 @@ fn assert_clean(output: &Output, home: &Path) {
 
 #[test]
 fn the_demo_works_and_leaves_nothing() {
-    let home = tempfile::tempdir().expect("a directory");
-    assert_clean(
-        &demo(&[], Path::new(env!("CARGO_BIN_EXE_makuo")), home.path()),
-        home.path(),
-    );
+    let program = Path::new(env!("CARGO_BIN_EXE_makuo"));
+    for flags in [&[][..], &["--no-multicast"]] {
+        let home = tempfile::tempdir().expect("a directory");
+        assert_clean(&demo(&[], program, home.path(), flags), home.path());
+    }
 }
 
 #[test]
@@ -78,5 +79,5 @@ fn the_demo_needs_no_root() {
     std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("ours");
     nix::unistd::chown(&home, Some(65534.into()), Some(65534.into())).expect("root may");
 
-    assert_clean(&demo(&nobody, &program, &home), &home);
+    assert_clean(&demo(&nobody, &program, &home, &[]), &home);
 }

@@ -43,5 +43,6 @@ mod service;
 mod siege;
 mod status;
 mod style;
+mod unicast;
 mod watch;
 mod words;

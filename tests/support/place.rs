@@ -23,6 +23,20 @@ pub struct Inside {
     user: Option<u32>,
 }
 
+/// Flags of a network without multicast; the first hosts are the way in.
+const UNICAST: [&str; 5] = [
+    "--interface",
+    "eth0",
+    "--no-multicast",
+    "--peers",
+    "10.77.0.1,10.77.0.2,10.77.0.3",
+];
+
+/// Returns whether the networks of namespaces are used without multicast: `MAKUO_TEST_UNICAST=1`.
+pub fn is_unicast() -> bool {
+    std::env::var_os("MAKUO_TEST_UNICAST").is_some_and(|value| value == "1")
+}
+
 impl Place {
     /// Prepares `program` for this place. The process dies with the thread that starts it.
     pub fn command(&self, program: &str) -> Command {
@@ -45,6 +59,7 @@ impl Place {
             Place::Loopback(port) => ["--interface", "lo", "--port", &port.to_string()]
                 .map(String::from)
                 .into(),
+            Place::Namespace(_) if is_unicast() => UNICAST.map(String::from).into(),
             Place::Namespace(_) => ["--interface", "eth0"].map(String::from).into(),
         }
     }

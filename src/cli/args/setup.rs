@@ -132,7 +132,11 @@ pub struct TreeAt {
 
 /// `makuo demo`
 #[derive(Debug, Args)]
-pub struct DemoArgs {}
+pub struct DemoArgs {
+    /// Show it on a network without multicast: the hosts find each other from web1
+    #[arg(long)]
+    pub no_multicast: bool,
+}
 
 /// `makuo completions`
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueHint};
 
+use crate::config::PeerName;
 use crate::units::{Rate, parse_duration};
 
 /// Options for reaching the other hosts.
@@ -15,6 +16,13 @@ pub struct NetworkArgs {
     /// Interface to use, by name or address; several with commas or by repetition
     #[arg(long = "interface", value_name = "NAME|ADDR", value_delimiter = ',')]
     pub interfaces: Vec<String>,
+    /// Hosts to start from where multicast does not reach, with a port if it is not 5001; they name
+    /// the others
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',')]
+    pub peers: Vec<PeerName>,
+    /// Send and receive no multicast: all hosts are found from those of --peers
+    #[arg(long)]
+    pub no_multicast: bool,
     /// Multicast group [default: 224.0.0.108]
     #[arg(long, value_name = "ADDR", value_parser = multicast)]
     pub group: Option<IpAddr>,

@@ -6,6 +6,7 @@
 //! observer.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +16,6 @@ use crate::drive::endpoint::GroupLinks;
 use crate::drive::host::HostHandle;
 use crate::id::{HostName, TreeName};
 use crate::keys::{GroupKey, Signer};
-use crate::net::LinkSet;
 use crate::outcome::MemberInfo;
 use crate::spec::DEFAULT_TREE;
 use crate::sync::locked;
@@ -27,7 +27,7 @@ use crate::{Error, Result};
 pub const SENT: &str = "sent";
 
 /// Joins the group for one session.
-pub type Dial = Box<dyn Fn() -> Result<LinkSet> + Send + Sync>;
+pub type Dial = Box<dyn Fn() -> Result<GroupLinks> + Send + Sync>;
 
 /// A tree to send from.
 #[derive(Debug, Clone)]
@@ -56,8 +56,10 @@ pub struct SendSettings {
     pub timeout: Duration,
     /// Exclude hosts with another key than before.
     pub strict: bool,
-    /// Joins the group.
+    /// Joins the group, without keys.
     pub dial: Dial,
+    /// Addresses of the host, which knows its peers.
+    pub own: Vec<SocketAddr>,
 }
 
 /// The ad hoc service of a running host.
@@ -149,12 +151,12 @@ impl AdhocService {
     /// Joins the group for one session.
     pub(in crate::drive) fn join(&self) -> Result<GroupLinks> {
         let keys = locked(&self.group_keys).clone();
-        let links = (self.sending.dial)()?;
-        Ok(GroupLinks {
-            links,
-            keys,
-            reopen: None,
-        })
+        let mut network = (self.sending.dial)()?;
+        if let Some(peers) = &mut network.peers {
+            peers.known.extend(&self.sending.own);
+        }
+
+        Ok(GroupLinks { keys, ..network })
     }
 
     /// Returns the directory of `tree`. Refuses if the path leads to another directory now.

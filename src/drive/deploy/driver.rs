@@ -61,6 +61,8 @@ impl SenderDriver {
             self.worker.send(WorkerTask::Machine(request))?;
         }
 
+        self.machine
+            .set_copies(now, self.endpoint.copies(), self.endpoint.unicast_hosts());
         let machine = &mut self.machine;
         let clock = &self.clock;
         let mut turn = 0..MAX_SENDS;

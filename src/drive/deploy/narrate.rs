@@ -50,6 +50,15 @@ pub(super) fn missing_hosts(
 /// Error and hint if no host answered at all.
 fn nobody(endpoint: &GroupEndpoint) -> (String, String) {
     let links = endpoint.links();
+    if !links.first().is_multicast() {
+        let hint = "is the daemon running on the peers, and do firewalls pass UDP to their port \
+                    (5001 by default)?";
+        return (
+            format!("no peer answered on {}", links.names()),
+            unheard_hint(endpoint).unwrap_or_else(|| hint.to_string()),
+        );
+    }
+
     let at = format!("{} on {}", links.group(), links.names());
     let hint = "is the daemon running on the hosts, on this network, with the same --group \
                 and --port? \

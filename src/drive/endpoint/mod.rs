@@ -5,6 +5,7 @@
 //! `host_links` the link of each host.
 
 mod host_links;
+mod relay;
 mod send_buffer;
 
 use std::cell::Cell;
@@ -12,16 +13,21 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::host_links::HostLinks;
+use self::relay::RelayQueue;
 use self::send_buffer::SendBuffer;
-use super::clock;
+use super::clock::{self, Clock};
+use super::peers::{PeerConfig, Peers, SETTLE_TIMEOUT};
 use super::reopen::{LinkFollower, LinkOpener};
 use super::unheard::UnheardPeers;
 use crate::Result;
 use crate::id::{HostName, InstanceId};
 use crate::keys::{GroupKey, random_bytes};
-use crate::net::{Channel, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, Waker};
+use crate::net::{Channel, Interest, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, Waker};
 use crate::outcome::Stranger;
-use crate::proto::Transmit;
+use crate::proto::roster::RosterSetup;
+use crate::proto::{Dest, Transmit};
+use crate::wire::Datagram;
+use crate::wire::datagram::{is_data, is_peer, is_relayed};
 use crate::wire::seal::{Plain, Seal, Sealed};
 
 /// Largest datagram sent, whatever the interface takes: a jumbo frame's.
@@ -37,6 +43,8 @@ pub struct GroupLinks {
     pub keys: Vec<GroupKey>,
     /// Reopens links whose interface has changed; without it they stay as they are.
     pub reopen: Option<LinkOpener>,
+    /// Hosts to start from where multicast does not reach.
+    pub peers: Option<PeerConfig>,
 }
 
 impl From<LinkSet> for GroupLinks {
@@ -46,6 +54,7 @@ impl From<LinkSet> for GroupLinks {
             links,
             keys: Vec::new(),
             reopen: None,
+            peers: None,
         }
     }
 }
@@ -71,6 +80,11 @@ pub struct GroupEndpoint {
     poller: Poller,
     batch: RecvBatch,
     out: SendBuffer,
+    clock: Clock,
+    peers: Option<Peers>,
+    relay: RelayQueue,
+    /// A received datagram as it came, while it is opened.
+    sealed: Vec<u8>,
 }
 
 /// A received datagram, opened.
@@ -96,6 +110,7 @@ impl GroupEndpoint {
             links,
             keys,
             reopen,
+            peers,
         } = network.into();
 
         let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
@@ -103,18 +118,55 @@ impl GroupEndpoint {
             None => Box::new(Plain),
         };
 
-        Ok(Self {
+        let clock = Clock::start();
+        let poller = Poller::new()?;
+        let own = links.iter().map(Link::local).collect();
+        let start = |config: PeerConfig| {
+            let setup = RosterSetup {
+                instance,
+                seed: clock::seed(),
+                room: seal.room(),
+                host: config.host,
+            };
+            Peers::start(clock.now(), config, setup, own, poller.waker())
+        };
+
+        let mut endpoint = Self {
             instance,
+            peers: peers.map(start).transpose()?,
+            clock,
             follow: reopen.map(|reopen| LinkFollower::begin(reopen, &links)),
             changed: Cell::new(false),
             links,
             seal,
             unheard: UnheardPeers::default(),
             host_links: HostLinks::default(),
-            poller: Poller::new()?,
+            poller,
             batch: RecvBatch::new(),
             out: SendBuffer::default(),
-        })
+            relay: RelayQueue::default(),
+            sealed: Vec::new(),
+        };
+
+        endpoint.settle()?;
+        Ok(endpoint)
+    }
+
+    /// Waits until the known peers have answered, or have let pass the time for it.
+    fn settle(&mut self) -> Result<()> {
+        let began = self.clock.now();
+        loop {
+            let waited = self.clock.now().since(began);
+            let is_settled = |peers: &Peers| peers.is_settled() || waited >= SETTLE_TIMEOUT;
+            if self.peers.as_ref().is_none_or(is_settled) {
+                return Ok(());
+            }
+
+            self.flush(|_| None);
+            self.wait(Some(SETTLE_TIMEOUT - waited))?;
+            // The machine has not begun, so nothing else is expected yet.
+            self.receive(|_| {});
+        }
     }
 
     /// Links of the endpoint.
@@ -147,6 +199,33 @@ impl GroupEndpoint {
     /// Ends a wait from another thread.
     pub fn waker(&self) -> Waker {
         self.poller.waker()
+    }
+
+    /// Takes the hosts that have answered for the first time, where multicast does not reach.
+    pub fn take_new_peers(&mut self) -> Vec<SocketAddr> {
+        self.peers.as_mut().map(Peers::take_new).unwrap_or_default()
+    }
+
+    /// Addresses of the hosts that are reached by unicast.
+    pub fn unicast_hosts(&self) -> &[SocketAddr] {
+        self.peers
+            .as_ref()
+            .map_or(&[], |peers| peers.roster().hosts())
+    }
+
+    /// Bytes of datagrams passed on, counted for each host.
+    pub fn relayed(&self) -> u64 {
+        self.relay.sent()
+    }
+
+    /// Copies of a data datagram for the group: one for each host that is reached by unicast, and
+    /// one for those that are reached by multicast.
+    pub fn copies(&self) -> usize {
+        let multicast = self.links.first().is_multicast();
+        match self.unicast_hosts().len() {
+            0 => 1,
+            hosts => hosts + usize::from(multicast),
+        }
     }
 
     /// Bytes of datagrams sent on all links, without IP and UDP headers.
@@ -191,21 +270,49 @@ impl GroupEndpoint {
         8 + ip + 18 + self.room()
     }
 
-    /// Sends the datagrams that `next` writes, until there are no more or the kernel has no room.
-    pub fn flush(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+    /// Sends the datagrams that `next` writes, until there are no more or the kernel has no room,
+    /// and passes on those of others.
+    pub fn flush(&mut self, next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
+        if self.send_own(next) {
+            let hosts = self.peers.as_ref().map(|peers| peers.roster().hosts());
+            self.relay
+                .send(&self.links, &self.host_links, hosts.unwrap_or_default());
+        }
+    }
+
+    /// Sends the datagrams that `next` writes; returns false if the kernel has no room.
+    fn send_own(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) -> bool {
         loop {
             if self.out.is_sent() {
-                let Some(transmit) = next(self.out.datagrams()) else {
-                    return;
+                let transmit = self.poll_peers().or_else(|| next(self.out.datagrams()));
+                let Some(transmit) = transmit else {
+                    return true;
                 };
                 self.out.seal(transmit.segment, &mut *self.seal);
-                self.out
-                    .address(transmit.dest, &self.links, &self.host_links);
+                self.address(transmit.dest);
             }
-            if !self.out.send(&self.links) {
-                return;
+
+            if !self.out.send(&self.links, self.clock.now()) {
+                return false;
             }
         }
+    }
+
+    /// Chooses the links and hosts for the content of the buffer.
+    fn address(&mut self, dest: Dest) {
+        let roster = self.peers.as_ref().map(Peers::roster);
+        let targets = roster.map_or(&[][..], |roster| match is_data(self.out.datagrams()) {
+            true => roster.hosts(),
+            false => roster.proven(),
+        });
+        self.out
+            .address(dest, &self.links, &self.host_links, targets);
+    }
+
+    /// Performs due work of the roster and writes its next datagram.
+    fn poll_peers(&mut self) -> Option<Transmit> {
+        let peers = self.peers.as_mut()?;
+        peers.poll(self.clock.now(), self.out.datagrams())
     }
 
     /// Takes the latest warning for people; each is reported once.
@@ -227,11 +334,23 @@ impl GroupEndpoint {
             // Blocked datagrams count as lost, and hosts may be on other links now.
             self.out.clear();
             self.host_links = HostLinks::default();
+            if let Some(peers) = &mut self.peers {
+                peers.set_own(self.links.iter().map(Link::local).collect());
+            }
         }
     }
 
     /// Passes each received datagram to `each`, opened.
     pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
+        self.receive_and_relay(|arrived| {
+            each(arrived);
+            false
+        });
+    }
+
+    /// Passes each received datagram to `each`, opened. If `each` returns true, and the datagram is
+    /// to be passed on and came from its sender, all other hosts get it as it came.
+    pub fn receive_and_relay(&mut self, mut each: impl FnMut(Arrived<'_>) -> bool) {
         self.follow();
         let Self {
             links,
@@ -239,26 +358,45 @@ impl GroupEndpoint {
             batch,
             seal,
             unheard,
+            peers,
+            clock,
+            relay,
+            sealed,
             ..
         } = self;
 
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
             let mut each = |ReceivedDatagram { from, bytes, stamp }: ReceivedDatagram<'_>| {
+                let passes_on = is_relayed(bytes)
+                    && peers
+                        .as_ref()
+                        .is_some_and(|peers| peers.roster().is_session(from));
+                if passes_on {
+                    sealed.clear();
+                    sealed.extend_from_slice(bytes);
+                }
+
                 let bytes = match seal.open(bytes) {
                     Ok(bytes) => bytes,
                     Err(kind) => {
-                        return unheard.refused(
-                            kind,
-                            from,
-                            stamp.unwrap_or_else(clock::since_epoch),
-                        );
+                        let stamp = stamp.unwrap_or_else(clock::since_epoch);
+                        return unheard.refused(kind, from, stamp);
                     }
                 };
                 if several {
                     host_links.record(from, place);
                 }
-                each(Arrived { from, bytes, stamp });
+
+                if !is_peer(bytes) {
+                    if each(Arrived { from, bytes, stamp }) && passes_on {
+                        relay.push(from, sealed);
+                    }
+                } else if let (Some(peers), Ok(Datagram::Peer(front, message))) =
+                    (peers.as_mut(), Datagram::parse(bytes))
+                {
+                    peers.handle(clock.now(), from, front.source, message);
+                }
             };
             read(link, batch, &mut each);
         }
@@ -270,7 +408,7 @@ impl GroupEndpoint {
             .links
             .iter()
             .zip(0..)
-            .map(|(link, place)| (link, self.out.interest(place)));
+            .map(|(link, place)| (link, self.interest(place)));
 
         let changes = self.follow.as_ref().map(LinkFollower::changes);
         let ready = self
@@ -288,12 +426,33 @@ impl GroupEndpoint {
         Ok(())
     }
 
+    /// Readiness to wait for on a link.
+    fn interest(&self, link: usize) -> Interest {
+        match self.relay.waits_on(link) {
+            true => Interest::READ_WRITE,
+            false => self.out.interest(link),
+        }
+    }
+
     /// Timeout of a wait. While a send is blocked the machine's own deadline is ignored: it may be
     /// due all the time with no room to send.
     fn longest(&self, timeout: Option<Duration>) -> Option<Duration> {
         let follow = self.follow.as_ref().and_then(LinkFollower::timeout);
-        let timeout = self.out.retry_after().or(timeout);
-        timeout.into_iter().chain(follow).min()
+        // While a send is blocked, the roster has to wait, too.
+        let peers = self.peers.as_ref().filter(|_| self.out.is_sent());
+        let roster = peers.map(|peers| peers.timeout(self.clock.now()));
+        let retry = self.out.retry_after().into_iter();
+        let timeout = retry.chain(self.relay.retry_after()).min().or(timeout);
+        timeout.into_iter().chain(follow).chain(roster).min()
+    }
+}
+
+impl Drop for GroupEndpoint {
+    fn drop(&mut self) {
+        if let Some(peers) = &mut self.peers {
+            peers.leave();
+            self.flush(|_| None);
+        }
     }
 }
 

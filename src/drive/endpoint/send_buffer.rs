@@ -4,12 +4,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::host_links::HostLinks;
-use crate::net::{Interest, LinkSet, SendOutcome};
+use crate::net::{Interest, Link, LinkSet, SendOutcome};
 use crate::proto::Dest;
+use crate::units::Moment;
 use crate::wire::seal::Seal;
 
 /// Longest wait before a blocked send is retried.
 const MAX_BLOCKED_WAIT: Duration = Duration::from_millis(1);
+/// Destinations that get their copy at once: with full datagrams the queue of a small switch.
+const MAX_DESTINATIONS: usize = 32;
+/// Interval after which as many others get theirs.
+const DESTINATIONS_INTERVAL: Duration = Duration::from_millis(1);
+
 /// A buffer of datagrams of one size, and the links to send on.
 #[derive(Debug, Default)]
 pub(super) struct SendBuffer {
@@ -18,6 +24,8 @@ pub(super) struct SendBuffer {
     segment: usize,
     /// Parts of `out` that the kernel had no room for, by link.
     pending: Vec<PendingSend>,
+    /// Time before which nothing more is sent, after a part of many destinations.
+    resume: Moment,
     /// Bytes sent so far, on all links.
     sent: u64,
     /// Latest warning for people, until taken.
@@ -61,8 +69,15 @@ impl SendBuffer {
             .for_each(|datagram| seal.seal(datagram));
     }
 
-    /// Chooses the links for the content of the buffer.
-    pub(super) fn address(&mut self, dest: Dest, links: &LinkSet, hosts: &HostLinks) {
+    /// Chooses the links for the content of the buffer. `peers` are the members of the group that
+    /// are reached by unicast.
+    pub(super) fn address(
+        &mut self,
+        dest: Dest,
+        links: &LinkSet,
+        hosts: &HostLinks,
+        peers: &[SocketAddr],
+    ) {
         let pending = |link, to| PendingSend {
             link,
             to,
@@ -70,27 +85,48 @@ impl SendBuffer {
             retry_after: None,
         };
 
+        let mut unicast = |to: SocketAddr| match hosts.of(to) {
+            _ if links.len() == 1 => self.pending.push(pending(0, to)),
+            Some(link) => self.pending.push(pending(link, to)),
+            None => {
+                let fits = |(link, _): &(&Link, usize)| link.local().is_ipv4() == to.is_ipv4();
+                let fitting = links.iter().zip(0..).filter(fits);
+                self.pending.extend(fitting.map(|(_, at)| pending(at, to)));
+            }
+        };
+
         match dest {
-            Dest::Group => self.pending.extend(
-                links
+            Dest::Host(to) => unicast(to),
+            Dest::Group => {
+                peers.iter().for_each(|&peer| unicast(peer));
+                let multicast = links
                     .iter()
                     .zip(0..)
-                    .map(|(link, i)| pending(i, link.group())),
-            ),
-            Dest::Host(to) if links.len() == 1 => self.pending.push(pending(0, to)),
-            Dest::Host(to) => match hosts.of(to) {
-                Some(link) => self.pending.push(pending(link, to)),
-                None => self
-                    .pending
-                    .extend((0..links.len()).map(|link| pending(link, to))),
-            },
+                    .filter(|(link, _)| link.is_multicast());
+                self.pending
+                    .extend(multicast.map(|(link, at)| pending(at, link.group())));
+            }
         }
     }
 
-    /// Sends on all links; returns false if one is still blocked.
-    pub(super) fn send(&mut self, links: &LinkSet) -> bool {
+    /// Sends to all destinations; returns false if one is still blocked, or has to wait its turn.
+    pub(super) fn send(&mut self, links: &LinkSet, now: Moment) -> bool {
+        if now < self.resume {
+            return self.pending.is_empty();
+        }
+
         let mut pending = std::mem::take(&mut self.pending);
-        pending.retain_mut(|pending| !self.send_on(links, pending));
+        // Multicast has one destination on each link.
+        let most = MAX_DESTINATIONS.max(links.len());
+        let mut turn = 0..most;
+        pending.retain_mut(|pending| turn.next().is_none() || !self.send_on(links, pending));
+        if turn.is_empty() && !pending.is_empty() && pending.len() > links.len() {
+            self.resume = now + DESTINATIONS_INTERVAL;
+            for pending in &mut pending {
+                pending.retry_after = Some(DESTINATIONS_INTERVAL);
+            }
+        }
+
         self.pending = pending;
         self.pending.is_empty()
     }

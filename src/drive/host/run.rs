@@ -143,12 +143,12 @@ impl HostLoop {
             self.wait()?;
             let machine = &mut self.machine;
             let clock = &self.clock;
-            self.endpoint.receive(|datagram| {
+            self.endpoint.receive_and_relay(|datagram| {
                 let arrival = datagram
                     .stamp
                     .unwrap_or_else(clock::since_epoch)
                     .as_micros() as u64;
-                machine.handle_datagram(clock.now(), datagram.from, datagram.bytes, arrival);
+                machine.handle_datagram(clock.now(), datagram.from, datagram.bytes, arrival)
             });
         }
     }
@@ -156,6 +156,10 @@ impl HostLoop {
     fn run_timers(&mut self, now: Moment) {
         if let Some(total) = self.drops.poll(now, self.endpoint.links()) {
             self.machine.set_dropped(total);
+        }
+
+        for host in self.endpoint.take_new_peers() {
+            self.machine.meet(host);
         }
 
         self.report_unheard(now);

@@ -65,7 +65,9 @@ impl Link {
         batch: &mut RecvBatch,
         mut each: impl FnMut(ReceivedDatagram<'_>),
     ) -> io::Result<usize> {
-        let endpoint = self.endpoint(channel);
+        let Some(endpoint) = self.endpoint(channel) else {
+            return Ok(0);
+        };
         let mut metas = [RecvMeta::default(); RECV_TRAINS];
         let read = {
             let mut trains = batch.memory.chunks_exact_mut(TRAIN_BYTES);

@@ -63,7 +63,7 @@ fn a_train_is_read_in_one_call() {
         return;
     };
 
-    if a.offload() != Offload::Full || b.group.state.gro_segments() == 1 {
+    if a.offload() != Offload::Full || b.own.state.gro_segments() == 1 {
         return eprintln!("skipped: this kernel has no UDP GSO or GRO");
     }
 

@@ -133,6 +133,12 @@ impl Presence {
         self.strangers = strangers.take(MAX_BEACON_STRANGERS).collect();
     }
 
+    /// Solicits a host that has just been found, which then hears of this one.
+    pub fn meet(&self, host: SocketAddr, control: &mut Control) {
+        let nonce = Some(self.freshness.current());
+        control.send(Dest::Host(host), &Message::Solicit(nonce, None));
+    }
+
     /// Takes a message about presence.
     pub fn handle(
         &mut self,

@@ -20,7 +20,7 @@ use crate::proto::members::{Presence, Table};
 use crate::proto::queries::QueryQueue;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
-use crate::wire::datagram::DatagramError;
+use crate::wire::datagram::{DatagramError, is_relayed};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Order, Pull};
 use crate::wire::query::{Query, QueryAnswer, TreeActivity};
@@ -110,6 +110,11 @@ impl Receiver {
         self.presence.assume_fleet(hosts);
     }
 
+    /// Solicits a host that has just been found where multicast does not reach.
+    pub fn meet(&mut self, host: SocketAddr) {
+        self.presence.meet(host, &mut self.control);
+    }
+
     /// Sets the peers recently heard without the group key of this host; beacons name them.
     pub fn set_unheard(&mut self, strangers: impl Iterator<Item = IpAddr>) {
         self.presence.set_strangers(strangers);
@@ -125,24 +130,38 @@ impl Receiver {
     }
 
     /// Handles a datagram. `arrival` is the kernel's receive time in microseconds of any steady
-    /// clock.
-    pub fn handle_datagram(&mut self, now: Moment, from: SocketAddr, bytes: &[u8], arrival: u64) {
+    /// clock. Returns true for new data of a session whose release this host found rightful.
+    pub fn handle_datagram(
+        &mut self,
+        now: Moment,
+        from: SocketAddr,
+        bytes: &[u8],
+        arrival: u64,
+    ) -> bool {
+        let mut is_rightful = false;
         match Datagram::parse(bytes) {
             Ok(Datagram::Data(front, symbol)) => {
                 // Hot path: most symbols have no consequence yet.
                 let Some(session) = self.sessions.get_mut(symbol.header.session) else {
-                    return;
+                    return false;
                 };
 
                 if !session.sender().is(front.source) {
-                    return;
+                    return false;
                 }
 
                 let counter = front.counter;
-                session.on_data(now, from.ip(), counter, &symbol, arrival, &mut self.control);
+                // Hosts pass on what the sender sealed, so its address answers for it.
+                let from = match is_relayed(bytes) {
+                    true => session.sender().address().ip(),
+                    false => from.ip(),
+                };
+                let is_new =
+                    session.on_data(now, from, counter, &symbol, arrival, &mut self.control);
+                is_rightful = is_new && session.is_rightful();
 
                 if session.is_calm() {
-                    return;
+                    return is_rightful;
                 }
             }
             Ok(Datagram::Control(front, piece)) => {
@@ -156,10 +175,11 @@ impl Receiver {
                 self.warned_version = true;
                 self.effects.notify(HostNotice::Version(version, from));
             }
-            Err(_) => {}
+            Ok(Datagram::Peer(..)) | Err(_) => {}
         }
 
         self.settle();
+        is_rightful
     }
 
     fn on_message(&mut self, now: Moment, from: SocketAddr, front: Front, message: Message) {

@@ -175,6 +175,11 @@ impl Session {
         self.life.is_closed() && !self.is_ordering() && self.effects.is_empty()
     }
 
+    /// Returns true once the release was found rightful, if the host takes part.
+    pub(super) fn is_rightful(&self) -> bool {
+        self.state.stage().is_rightful()
+    }
+
     /// Returns true if the session is open and has neither requests nor notices.
     pub(super) fn is_calm(&self) -> bool {
         !self.life.is_closed() && self.effects.is_empty()

@@ -1,18 +1,19 @@
 //! Flow of data: sends the stream of symbols within window and pace, controlled by the reports of
 //! hosts.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::host::Host;
 use super::receiver_reports::ReceiverStats;
 use super::setup::{DatagramSizes, RateLimits};
 use super::stream::{SendStats, SymbolStream};
 use crate::id::{InstanceId, SessionId};
-use crate::proto::Dest;
 use crate::proto::rate::{Controller, Pacer};
-use crate::proto::{RangeSet, Transmit};
+use crate::proto::{Dest, RangeSet, Transmit, alive_interval};
 use crate::units::{Moment, Rate};
-use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Nack, ReceiverReport, WantList};
+use crate::wire::{DATA_OVERHEAD, HostStage};
 
 /// Time for which NACKs of a generation are gathered, so that one repair answers many hosts.
 const NACK_GATHERING: Duration = Duration::from_millis(2);
@@ -31,6 +32,12 @@ const CEILING_PERIOD: Duration = Duration::from_millis(100);
 const BURSTS_PER_PERIOD: u64 = 16;
 /// Largest burst under a ceiling, in bytes: the queue of a small switch.
 const MAX_BURST: u64 = 50_000;
+
+/// Bytes up to which all copies of a payload are sent directly: one hop is faster than two.
+const MAX_DIRECT_BYTES: usize = 256 << 10;
+
+/// Interval at which relays are chosen.
+const RELAY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Parameters of a flow.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +63,14 @@ pub struct Flow {
     idle: u64,
     controller: Controller,
     pacer: Pacer,
+    /// Copies of each datagram for the group that leave this machine.
+    copies: usize,
+    /// Hosts that pass data on to all others; with fewer than two each host gets its own copy.
+    relays: Vec<SocketAddr>,
+    /// Relay of the next train.
+    next_relay: usize,
+    /// Time of the next choice of relays.
+    relays_due: Moment,
     receivers: ReceiverStats,
 }
 
@@ -67,6 +82,10 @@ impl Flow {
             idle: 0,
             controller: Controller::new(now, setup.rates.ceiling),
             pacer: Pacer::new(now),
+            copies: 1,
+            relays: Vec::new(),
+            next_relay: 0,
+            relays_due: now,
             receivers: ReceiverStats::new(
                 setup.sizes.overhead + DATA_OVERHEAD,
                 setup.rates.floor,
@@ -80,6 +99,46 @@ impl Flow {
     pub fn fit_datagram(&mut self, datagram: usize) {
         self.setup.sizes.datagram = datagram;
         self.stream = SymbolStream::new(self.setup.session, symbol_of(datagram));
+    }
+
+    /// Sets the number of copies of each datagram for the group: several without multicast.
+    pub fn set_copies(&mut self, copies: usize) {
+        self.copies = copies.max(1);
+    }
+
+    /// Returns whether it is time to choose the relays.
+    pub fn chooses_relays(&self, now: Moment) -> bool {
+        now >= self.relays_due
+    }
+
+    /// Lets each of `hosts` pass data on that was heard lately and is not slow.
+    pub fn choose_relays<'a>(
+        &mut self,
+        now: Moment,
+        hosts: impl Iterator<Item = (&'a InstanceId, &'a Host)>,
+    ) {
+        self.relays_due = now + RELAY_INTERVAL;
+        let patience = alive_interval(self.copies as u32) * 2 + RELAY_INTERVAL;
+        let relays = hosts
+            .filter(|(id, host)| {
+                let takes_part = host.stage.is_some_and(HostStage::is_rightful);
+                takes_part && now.since(host.heard) < patience && !self.receivers.is_slow(**id)
+            })
+            .map(|(_, host)| host.address)
+            .collect();
+        self.relays = relays;
+    }
+
+    /// Returns the host that passes the next train on. `None` if all hosts get it directly: with
+    /// multicast, and if the copies of the payload are few bytes.
+    fn take_relay(&mut self) -> Option<SocketAddr> {
+        if self.relays.len() < 2 || self.stream.largest_payload() * self.copies <= MAX_DIRECT_BYTES
+        {
+            return None;
+        }
+
+        self.next_relay = (self.next_relay + 1) % self.relays.len();
+        self.relays.get(self.next_relay).copied()
     }
 
     /// The stream of wants, generations and symbols.
@@ -191,9 +250,13 @@ impl Flow {
     }
 
     /// Charges a message of `bytes` against the ceiling.
-    pub fn charge(&mut self, now: Moment, bytes: usize) {
+    pub fn charge(&mut self, now: Moment, bytes: usize, dest: Dest) {
         if self.setup.rates.ceiling.is_some() {
-            self.spend(now, bytes + self.setup.sizes.overhead);
+            let copies = match dest {
+                Dest::Group => self.copies,
+                Dest::Host(_) => 1,
+            };
+            self.spend(now, bytes + self.setup.sizes.overhead, copies);
         }
     }
 
@@ -204,11 +267,13 @@ impl Flow {
         }
 
         let sent = (now.0 / 1000) as u32;
+        let relay = self.take_relay();
         if !self.stream.write(
             self.setup.instance,
             sent,
             self.most(),
             self.setup.sizes.room,
+            relay.is_some(),
             out,
         ) {
             return None;
@@ -216,21 +281,26 @@ impl Flow {
 
         let segment = self.stream.segment() + self.setup.sizes.room;
         let datagrams = out.len().div_ceil(segment);
-        self.spend(
-            now,
-            out.len() - datagrams * self.setup.sizes.room + datagrams * self.setup.sizes.overhead,
-        );
+        let bytes =
+            out.len() - datagrams * self.setup.sizes.room + datagrams * self.setup.sizes.overhead;
+        self.spend(now, bytes, relay.map_or(self.copies, |_| 1));
         if !self.stream.has_data() {
             self.idle = self.stream.counter();
         }
 
         Some(Transmit {
-            dest: Dest::Group,
+            dest: relay.map_or(Dest::Group, Dest::Host),
             segment,
         })
     }
 
-    fn spend(&mut self, now: Moment, bytes: usize) {
+    /// Charges `copies` copies of `bytes`. The controller's rate is that of one copy, because hosts
+    /// report their own; the ceiling is that of all copies.
+    fn spend(&mut self, now: Moment, bytes: usize, copies: usize) {
+        let bytes = match self.setup.rates.ceiling {
+            None => bytes,
+            Some(_) => bytes * copies,
+        };
         let (rate, catch_up) = match self.burst() {
             None => (self.controller.rate(), MAX_CATCH_UP),
             // Stay so far below the ceiling that one extra burst still fits into the period.

@@ -17,7 +17,7 @@ use crate::fec::Grid;
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
 use crate::units::Moment;
-use crate::wire::datagram::{Front, write_symbol};
+use crate::wire::datagram::{Front, write_relayed_symbol, write_symbol};
 use crate::wire::message::Missing;
 use crate::wire::{DATA_OVERHEAD, SymbolHeader};
 
@@ -38,6 +38,17 @@ pub struct Stamp {
     pub sent: u32,
     /// Bytes left free behind each datagram.
     pub room: usize,
+    /// Whether the host that receives a datagram passes it on.
+    pub relayed: bool,
+}
+
+impl Stamp {
+    fn write(&self, out: &mut Vec<u8>, front: Front, header: SymbolHeader, symbol: &[u8]) {
+        match self.relayed {
+            true => write_relayed_symbol(out, front, header, symbol),
+            false => write_symbol(out, front, header, symbol),
+        }
+    }
 }
 
 /// A generation in transit.
@@ -57,6 +68,13 @@ pub struct OutgoingGeneration {
     resend: RangeSet,
     coded: CodedRepairs,
     nacks: Option<GatheredNacks>,
+}
+
+impl OutgoingGeneration {
+    /// Bytes of the payload.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
 }
 
 /// Datagrams written in one send.
@@ -251,7 +269,7 @@ impl OutgoingGeneration {
             counter: *counter,
         };
 
-        write_symbol(out, front, header, &payload[self.grid.bytes_of(symbol)]);
+        stamp.write(out, front, header, &payload[self.grid.bytes_of(symbol)]);
         *counter
     }
 
@@ -272,7 +290,7 @@ impl OutgoingGeneration {
         };
 
         let bytes = self.coded.bytes_of(symbol, &self.grid, payload);
-        write_symbol(out, front, header, bytes);
+        stamp.write(out, front, header, bytes);
         self.coded.on_sent(symbol, *counter);
     }
 

@@ -46,6 +46,8 @@ mod setup;
 pub mod stream;
 mod want_window;
 
+use std::net::SocketAddr;
+
 use crate::id::{HostName, InstanceId, Serial, SessionId};
 use crate::keys::KnownHosts;
 use crate::proto::Transmit;
@@ -225,6 +227,22 @@ impl Sender {
         self.tick(now);
     }
 
+    /// Sets the number of copies of each datagram for the group, and the hosts reached by unicast.
+    ///
+    /// Hosts pass data on only if all are reached by unicast: a relay does not reach the others.
+    pub fn set_copies(&mut self, now: Moment, copies: usize, unicast: &[SocketAddr]) {
+        let flow = self.serving.flow_mut();
+        flow.set_copies(copies);
+        if flow.chooses_relays(now) {
+            let all = copies == unicast.len();
+            let hosts = self
+                .hosts
+                .iter()
+                .filter(|(_, host)| all && unicast.contains(&host.address));
+            flow.choose_relays(now, hosts);
+        }
+    }
+
     /// Performs due work.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.tick(now);
@@ -233,7 +251,8 @@ impl Sender {
     /// Writes the next datagrams into `out`: messages first, then data as pace and window allow.
     pub fn poll_transmit(&mut self, now: Moment, out: &mut Vec<u8>) -> Option<Transmit> {
         if let Some(transmit) = self.outputs.control.poll(out) {
-            self.serving.flow_mut().charge(now, out.len());
+            let flow = self.serving.flow_mut();
+            flow.charge(now, out.len(), transmit.dest);
             return Some(transmit);
         }
 

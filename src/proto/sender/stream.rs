@@ -258,6 +258,12 @@ impl SymbolStream {
         self.generations.iter().any(OutgoingGeneration::has_repairs)
     }
 
+    /// Bytes of the largest generation in transit.
+    pub fn largest_payload(&self) -> usize {
+        let payload = |generation: &OutgoingGeneration| generation.payload_bytes();
+        self.generations.iter().map(payload).max().unwrap_or(0)
+    }
+
     /// Writes one send of at most `most` datagrams into `out`, each followed by `room` free bytes.
     /// Repairs come first, oldest generation first. If repairs exceed half of all datagrams, some
     /// host may be requesting them without a loss, so unsent symbols get every other send.
@@ -267,6 +273,7 @@ impl SymbolStream {
         sent: u32,
         most: usize,
         room: usize,
+        relayed: bool,
         out: &mut Vec<u8>,
     ) -> bool {
         out.clear();
@@ -293,6 +300,7 @@ impl SymbolStream {
             source,
             sent,
             room,
+            relayed,
         };
 
         let most = most.clamp(1, self.train());
@@ -330,7 +338,7 @@ mod tests {
             };
             stream.on_missing(&lie, stream.counter(), Moment(1), true);
             stream.decide(Moment(1));
-            assert!(stream.write(InstanceId(1), 0, 32, 0, &mut out) && stream.has_repairs());
+            assert!(stream.write(InstanceId(1), 0, 32, 0, false, &mut out) && stream.has_repairs());
             assert!(
                 stream.stats().datagrams < SYMBOLS * 3,
                 "{:?}",

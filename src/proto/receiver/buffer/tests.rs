@@ -16,6 +16,7 @@ const STAMP: Stamp = Stamp {
     source: InstanceId(2),
     sent: 0,
     room: 0,
+    relayed: false,
 };
 const SYMBOL: u16 = 64;
 

@@ -44,7 +44,7 @@ impl Session {
         }
     }
 
-    /// Handles a symbol.
+    /// Handles a symbol. Returns false for one that is refused or came before.
     pub fn on_data(
         &mut self,
         now: Moment,
@@ -53,14 +53,14 @@ impl Session {
         symbol: &Symbol<'_>,
         arrival: u64,
         control: &mut Control,
-    ) {
+    ) -> bool {
         if !self.intake.accepts(from, self.sender.address()) {
-            return;
+            return false;
         }
 
         self.fetch.on_data(now);
         if !self.intake.measure(counter, symbol, arrival) {
-            return;
+            return false;
         }
 
         if let Some(delivery) = self.fetch.symbol(now, symbol) {
@@ -68,6 +68,7 @@ impl Session {
         }
 
         self.report_if_due(now, control);
+        true
     }
 
     fn report_if_due(&mut self, now: Moment, control: &mut Control) {

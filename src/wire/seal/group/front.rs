@@ -2,7 +2,7 @@
 
 use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 
-use crate::wire::datagram::{DATA, FRONT, KIND, SEALED};
+use crate::wire::datagram::{DATA, FRONT, KIND, RELAYED, SEALED};
 
 /// Front of a sealed datagram: authenticated beside the text, and the source of the nonce.
 pub(super) struct SealedFront(pub(super) [u8; FRONT]);
@@ -29,12 +29,17 @@ impl SealedFront {
         u64::from_be_bytes(counter)
     }
 
-    /// Returns whether the datagram carries data, not a message.
-    pub(super) fn is_data(&self) -> bool {
-        self.0[KIND] & !SEALED == DATA
+    /// Kind of the datagram, without the mark of a seal.
+    pub(super) fn kind(&self) -> u8 {
+        self.0[KIND] & !SEALED
     }
 
-    /// Kind and counter: messages and data are counted separately.
+    /// Returns whether the datagram carries data, not a message.
+    pub(super) fn is_data(&self) -> bool {
+        matches!(self.kind(), DATA | RELAYED)
+    }
+
+    /// Kind and counter: each kind is counted separately.
     pub(super) fn nonce(&self) -> Nonce {
         let mut nonce = [0; NONCE_LEN];
         nonce[0] = self.0[KIND];

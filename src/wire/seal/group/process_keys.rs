@@ -5,6 +5,7 @@ use ring::hkdf::{HKDF_SHA256, Prk, Salt};
 
 use super::front::SealedFront;
 use crate::keys::GroupKey;
+use crate::wire::datagram::{DATA, PEER, RELAYED};
 
 /// Bytes of a process's start.
 pub(super) const START_BYTES: usize = 4;
@@ -41,8 +42,8 @@ impl PreparedKey {
 pub(super) struct SealingKey {
     pub(super) source: [u8; 8],
     key: LessSafeKey,
-    /// Counters sealed last, of messages and of data.
-    last: [u64; 2],
+    /// Counters sealed last, by kind: of messages, of data, and between peers.
+    last: [u64; 3],
 }
 
 impl SealingKey {
@@ -51,13 +52,17 @@ impl SealingKey {
         Self {
             source,
             key,
-            last: [0; 2],
+            last: [0; 3],
         }
     }
 
     /// Encrypts `text`; `None` if the counter is not above that of the last datagram of the kind.
     pub(super) fn seal(&mut self, front: &SealedFront, text: &mut [u8]) -> Option<Tag> {
-        let last = &mut self.last[usize::from(front.is_data())];
+        let last = match front.kind() {
+            DATA | RELAYED => &mut self.last[1],
+            PEER => &mut self.last[2],
+            _ => &mut self.last[0],
+        };
         if front.counter() <= *last {
             return None;
         }

@@ -6,6 +6,7 @@ use ring::aead::LessSafeKey;
 
 use super::front::SealedFront;
 use super::process_keys::{PreparedKey, Process};
+use crate::wire::datagram::{DATA, PEER, RELAYED};
 use crate::wire::window::{ReplayWindow, Seen};
 
 /// Largest number of remembered sources; beyond it, the half heard longest ago is forgotten.
@@ -15,6 +16,8 @@ pub(super) const MAX_DATA_SOURCES: usize = 256;
 /// Words of the window over messages, 64 numbers each. A message to the group may wait in a
 /// socket's buffer while one to a single host overtakes it.
 const CONTROL_WORDS: usize = 64;
+/// Words of the window over datagrams between peers: few, and of little value when repeated.
+const PEER_WORDS: usize = 4;
 /// Words of the window over data: two interfaces may be as far apart as their receive buffers are
 /// deep.
 const DATA_WORDS: usize = 1024;
@@ -35,6 +38,7 @@ pub(super) struct KnownSource {
     root: usize,
     heard: u64,
     control: ReplayWindow,
+    peer: ReplayWindow,
     stream: Option<Box<DataStream>>,
 }
 
@@ -79,6 +83,7 @@ impl KnownSources {
             root,
             heard: self.clock,
             control: ReplayWindow::new(CONTROL_WORDS),
+            peer: ReplayWindow::new(PEER_WORDS),
             stream: None,
         };
         self.sources.insert(process, source);
@@ -173,18 +178,20 @@ impl KnownSource {
 
     /// Returns whether the datagram came before.
     pub(super) fn look(&self, front: &SealedFront) -> Seen {
-        match front.is_data() {
-            true => self
+        match front.kind() {
+            DATA | RELAYED => self
                 .stream
                 .as_ref()
                 .map_or(Seen::New, |stream| stream.window.look(front.counter())),
-            false => self.control.look(front.counter()),
+            PEER => self.peer.look(front.counter()),
+            _ => self.control.look(front.counter()),
         }
     }
 
     fn take(&mut self, front: &SealedFront) {
-        let window = match &mut self.stream {
-            Some(stream) if front.is_data() => &mut stream.window,
+        let window = match (&mut self.stream, front.kind()) {
+            (Some(stream), DATA | RELAYED) => &mut stream.window,
+            (_, PEER) => &mut self.peer,
             _ => &mut self.control,
         };
         window.take(front.counter());

@@ -1,0 +1,88 @@
+//! Nonces that prove an address: each is made for one address, so a process that repeats it
+//! receives there.
+//!
+//! Nothing is stored for an address. A nonce is a keyed hash of the address and of the current
+//! period, as in the cookies of RFC 9147.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::id::Nonce;
+use crate::units::Moment;
+
+/// Time in which an address gets the same nonce; a nonce holds for one or two periods, longer than
+/// the interval of pings in the largest fleet.
+const CHALLENGE_PERIOD: Duration = Duration::from_secs(900);
+
+/// Makes and checks the nonces of one process.
+#[derive(Debug)]
+pub(super) struct Challenge {
+    seed: u64,
+}
+
+impl Challenge {
+    /// Creates the nonces of `seed`, which must be random.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// Returns the nonce of `address`.
+    pub(super) fn nonce(&self, now: Moment, address: SocketAddr) -> Nonce {
+        self.of_period(period(now), address)
+    }
+
+    /// Returns whether `nonce` was made for `address` in this period or the last one.
+    pub(super) fn holds(&self, now: Moment, address: SocketAddr, nonce: Nonce) -> bool {
+        let period = period(now);
+        [period, period.wrapping_sub(1)]
+            .into_iter()
+            .any(|period| self.of_period(period, address) == nonce)
+    }
+
+    fn of_period(&self, period: u64, address: SocketAddr) -> Nonce {
+        let ip = match address.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let hash = Sha256::new()
+            .chain_update(b"makuo peer v1")
+            .chain_update(self.seed.to_be_bytes())
+            .chain_update(period.to_be_bytes())
+            .chain_update(ip.octets())
+            .chain_update(address.port().to_be_bytes())
+            .finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash[..8]);
+
+        Nonce(u64::from_be_bytes(first))
+    }
+}
+
+fn period(now: Moment) -> u64 {
+    now.0 / CHALLENGE_PERIOD.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_proves_its_own_address_for_a_short_time() {
+        let challenge = Challenge::new(7);
+        let now = Moment(1_000_000_000_000);
+        let address: SocketAddr = "10.0.0.1:5001".parse().expect("legal");
+        let nonce = challenge.nonce(now, address);
+
+        assert!(challenge.holds(now, address, nonce));
+        assert!(challenge.holds(now + CHALLENGE_PERIOD, address, nonce));
+        assert!(!challenge.holds(now + CHALLENGE_PERIOD * 2, address, nonce));
+
+        for other in ["10.0.0.2:5001", "10.0.0.1:5002", "[::1]:5001"] {
+            let other = other.parse().expect("legal");
+            assert!(!challenge.holds(now, other, nonce), "{other}");
+        }
+        assert!(!Challenge::new(8).holds(now, address, nonce));
+    }
+}

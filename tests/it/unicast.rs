@@ -1,0 +1,134 @@
+//! Networks without multicast: everything works there, and hosts pass data on to each other.
+
+use std::process::Command;
+
+use crate::support::{Lab, same, until, write};
+
+/// Flags of hosts and commands without multicast; the first host is the way in.
+const FLAGS: [&str; 5] = [
+    "--interface",
+    "eth0",
+    "--no-multicast",
+    "--peers",
+    "10.77.0.1",
+];
+
+/// Makes a lab of `count` hosts on a network that drops multicast.
+fn unicast(count: usize) -> Option<Lab> {
+    let mut lab = Lab::network_idle(count)?;
+    let flags: Vec<String> = FLAGS.map(String::from).into();
+    for host in &mut lab.hosts {
+        host.place.cut("input", "ip daddr 224.0.0.0/4");
+        host.flags = Some(flags.clone());
+        host.start();
+    }
+
+    lab.admin.cut("input", "ip daddr 224.0.0.0/4");
+    lab.flags = Some(flags);
+    Some(lab)
+}
+
+#[test]
+fn fleets_and_networks_work_without_multicast() {
+    let program = std::env::current_exe().expect("this test");
+    let ran = Command::new(program)
+        .args(["fleet::", "network::"])
+        .env("MAKUO_TEST_UNICAST", "1")
+        .output()
+        .expect("starts");
+
+    let text = String::from_utf8_lossy(&ran.stdout);
+    assert!(
+        ran.status.success(),
+        "{text}\n{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    print!("{text}");
+}
+
+#[test]
+fn the_sender_sends_a_payload_once_and_hosts_pass_it_on() {
+    const PAYLOAD: usize = 12 << 20;
+    let Some(lab) = unicast(5) else { return };
+    let mut content = vec![0; PAYLOAD];
+    fastrand::Rng::with_seed(7).fill(&mut content);
+    write(&lab.site().join("large"), &content);
+
+    let ran = lab.deploy(&["--rate", "100Mbit"]).exits(0);
+    lab.all_same(&lab.site());
+    let sent = ran.result()["bytes_sent"].as_u64().expect("a number") as f64;
+    assert!(sent < PAYLOAD as f64 * 1.2, "{sent}: {}", ran.err);
+
+    // A change of a few bytes goes to each host directly.
+    write(&lab.site().join("small"), "changed");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn any_host_is_a_way_in_and_hosts_come_go_and_return() {
+    let Some(mut lab) = unicast(3) else { return };
+    let members = |lab: &Lab| {
+        let flags = ["members", "--wait", "1s"];
+        lab.makuo(&flags).exits(0).out.lines().count()
+    };
+    assert_eq!(members(&lab), 3);
+
+    // The way in of the others is gone; the command asks another host.
+    lab.hosts[0].stop();
+    lab.flags = Some(
+        FLAGS
+            .iter()
+            .map(|flag| flag.replace("10.77.0.1", "10.77.0.3").to_string())
+            .collect(),
+    );
+    until("the two others to be known", || members(&lab) == 2);
+    write(&lab.site().join("page"), "one");
+    lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
+
+    lab.hosts[0].start();
+    until("all to be known again", || members(&lab) == 3);
+    write(&lab.site().join("page"), "two");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn a_host_that_stops_passing_on_keeps_nothing_from_the_others() {
+    const PAYLOAD: usize = 16 << 20;
+    let Some(lab) = unicast(5) else { return };
+    let mut content = vec![0; PAYLOAD];
+    fastrand::Rng::with_seed(8).fill(&mut content);
+    write(&lab.site().join("large"), &content);
+    lab.spec("[commit]\nrequire = 4\n");
+
+    let flags = ["--rate", "40Mbit", "--timeout", "6s", "--expect", "5"];
+    let deploy = lab.start(&[&["deploy", "--json", "www.toml"], &flags[..]].concat());
+    until("a transfer under way", || {
+        bytes_below(&lab.hosts[2].state()) > 1 << 20
+    });
+    lab.hosts[1].signal(nix::sys::signal::Signal::SIGSTOP);
+
+    let ran = deploy.wait();
+    lab.hosts[1].signal(nix::sys::signal::Signal::SIGCONT);
+    for host in [0, 2, 3, 4] {
+        let host = &lab.hosts[host];
+        assert_eq!(ran.host(&host.name).0, "committed", "{}", ran.err);
+        same(&lab.site(), &host.tree());
+    }
+}
+
+/// Bytes of all files below a directory.
+fn bytes_below(dir: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
