@@ -266,7 +266,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__daemon)
-            opts="-b -u -v -q -c -h --base --tree --name --state-dir --authorized-keys --user --run-group --console --socket --metrics --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-b -u -v -q -c -h --base --tree --name --state-dir --authorized-keys --user --run-group --console --socket --metrics --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -355,6 +355,10 @@ _makuo() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --peers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -424,7 +428,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__demo)
-            opts="-v -q -c -h --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --no-multicast --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -472,7 +476,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__deploy)
-            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -529,6 +533,10 @@ _makuo() {
                     return 0
                     ;;
                 --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -601,7 +609,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__diff)
-            opts="-t -k -v -q -c -h --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-t -k -v -q -c -h --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -658,6 +666,10 @@ _makuo() {
                     return 0
                     ;;
                 --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -935,7 +947,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__log)
-            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --wait --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -946,6 +958,10 @@ _makuo() {
                     return 0
                     ;;
                 --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1066,7 +1082,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__members)
-            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --wait --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1077,6 +1093,10 @@ _makuo() {
                     return 0
                     ;;
                 --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1149,7 +1169,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__rollback)
-            opts="-n -t -k -v -q -c -h --to --dry-run --target --key --authorized-keys --rate --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --to --dry-run --target --key --authorized-keys --rate --expect --timeout --checksum --strict-host-keys --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1225,6 +1245,10 @@ _makuo() {
                     return 0
                     ;;
                 --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1380,7 +1404,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__status)
-            opts="-v -q -c -h --wait --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --wait --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1391,6 +1415,10 @@ _makuo() {
                     return 0
                     ;;
                 --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1546,7 +1574,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__watch)
-            opts="-t -k -v -q -c -h --once --no-initial --pause-file --settle --max-delay --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-t -k -v -q -c -h --once --no-initial --pause-file --settle --max-delay --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1626,6 +1654,10 @@ _makuo() {
                     return 0
                     ;;
                 --interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -56,6 +56,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Rate lim
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l expect -d 'Fail unless N target hosts answer' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -71,6 +72,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l delete -d 'Delete
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-delete -d 'Delete nothing, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s v -l verbose -d 'Log more; twice for debugging'
@@ -85,6 +87,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand watch" -l rate -d 'Rate limi
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l expect -d 'Fail unless N target hosts answer' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -99,6 +102,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand watch" -l delete -d 'Delete 
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-delete -d 'Delete nothing, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand watch" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand watch" -s v -l verbose -d 'Log more; twice for debugging'
@@ -110,6 +114,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l rate -d 'Rate limit
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l expect -d 'Fail unless N target hosts answer' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -122,6 +127,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand diff" -l delete -d 'Delete f
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l no-delete -d 'Delete nothing, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand diff" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand diff" -s v -l verbose -d 'Log more; twice for debugging'
@@ -135,6 +141,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l rate -d 'Rate l
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l expect -d 'Fail unless N target hosts answer' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l timeout -d 'Longest time for a host to answer or make progress' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -146,6 +153,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s c -l config -d 
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s n -l dry-run -d 'Print the changes on every host without making them'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l checksum -d 'Make hosts re-read and re-hash every file instead of trusting size, mtime and ctime'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l strict-host-keys -d 'Exclude a host with a changed key, instead of warning; new hosts are accepted. With require = "all" such a host ends the deploy with exit code 3 until its line is deleted'
+complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s v -l verbose -d 'Log more; twice for debugging'
@@ -153,6 +161,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s q -l quiet -d '
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l wait -d 'Time to wait for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -161,6 +170,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand log" -l color -d 'When to us
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand log" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s v -l verbose -d 'Log more; twice for debugging'
@@ -168,6 +178,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand log" -s q -l quiet -d 'Print
 complete -c makuo -n "__fish_makuo_using_subcommand log" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l wait -d 'Time to wait for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -176,6 +187,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand status" -l color -d 'When to
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand status" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s v -l verbose -d 'Log more; twice for debugging'
@@ -183,6 +195,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand status" -s q -l quiet -d 'Pr
 complete -c makuo -n "__fish_makuo_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l wait -d 'Time to listen for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -191,6 +204,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand members" -l color -d 'When t
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand members" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand members" -s v -l verbose -d 'Log more; twice for debugging'
@@ -273,6 +287,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Addre
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'Path of the control socket [default: /run/makuo/makuo.sock]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Not supported yet; present so that it is rejected instead of ignored' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'Multicast group [default: 224.0.0.108]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l port -d 'UDP port [default: 5000]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l ttl -d 'TTL of datagrams: 1 for this link only, one more for each router [default: 1]' -r
@@ -281,6 +296,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l color -d 'When to
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l no-multicast -d 'Send and receive no multicast: all hosts are found from those of --peers'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l plain -d 'Go without a group key: anybody on the network can read traffic, and lie about hosts'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s v -l verbose -d 'Log more; twice for debugging'
@@ -290,6 +306,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand demo" -l color -d 'When to u
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand demo" -l no-multicast -d 'Show it on a network without multicast: the hosts find each other from web1'
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand demo" -s q -l quiet -d 'Print results and errors only'

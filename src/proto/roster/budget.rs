@@ -1,7 +1,8 @@
 //! Limits of datagrams to addresses without proof: few to one address, and few to all.
 //!
 //! Anyone can cause such datagrams, with replayed messages from a false source. The addresses share
-//! [`BUCKETS`] counters by a keyed hash, so a flood from some leaves the others their share.
+//! [`BUCKETS`] counters by a keyed hash, so a flood from some leaves the others their share. The key
+//! changes in each period, so nobody shares a flooded counter for long.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Budget {
         }
 
         if now.since(self.since) >= BUDGET_PERIOD {
-            *self = Self::new(now, self.seed);
+            *self = Self::new(now, self.seed.wrapping_add(1));
         }
 
         let bucket = self.bucket(ip);
