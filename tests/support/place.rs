@@ -136,6 +136,16 @@ impl Place {
         );
     }
 
+    /// Reads the counters of all interfaces, as in /proc/net/dev.
+    pub fn counters(&self) -> String {
+        let process = match self {
+            Place::Loopback(_) => "self".to_string(),
+            Place::Namespace(inside) => inside.holder.to_string(),
+        };
+
+        std::fs::read_to_string(format!("/proc/{process}/net/dev")).expect("held")
+    }
+
     /// Opens the file of the network namespace, as a process needs for entering. `None` on the
     /// loopback interface, and where another user namespace would have to be entered first.
     pub fn file(&self) -> Option<std::fs::File> {

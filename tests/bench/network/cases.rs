@@ -4,7 +4,7 @@ use super::fabric::Line;
 use super::job::{ALL, Done, Job, MAKUO, Tool};
 use super::material::Material;
 use super::row::{Check, Row};
-use super::{PAYLOAD, Settings, ceiling, change, slow, stream};
+use super::{PAYLOAD, Settings, ceiling, change, slow, stream, unicast};
 
 /// A case: its name, the hosts of its largest network, the bytes per host, and its function.
 struct Case {
@@ -15,67 +15,57 @@ struct Case {
 }
 
 const CASES: &[Case] = &[
-    Case {
-        name: "500mbit",
-        hosts: 10,
-        bytes: PAYLOAD,
-        run: half_gbit,
-    },
-    Case {
-        name: "gbit",
-        hosts: 10,
-        bytes: PAYLOAD,
-        run: gbit,
-    },
-    Case {
-        name: "free",
-        hosts: 10,
-        bytes: PAYLOAD,
-        run: free,
-    },
-    Case {
-        name: "loss",
-        hosts: 5,
-        bytes: PAYLOAD,
-        run: loss,
-    },
-    Case {
-        name: "small",
-        hosts: 5,
-        bytes: 82_000_000,
-        run: small,
-    },
-    Case {
-        name: "slow",
-        hosts: 5,
-        bytes: PAYLOAD,
-        run: slow::slow,
-    },
-    Case {
-        name: "text",
-        hosts: 3,
-        bytes: TEXT,
-        run: text,
-    },
-    Case {
-        name: "one-change",
-        hosts: 5,
-        bytes: 82_000_000,
-        run: change::one_change,
-    },
-    Case {
-        name: "tcp",
-        hosts: 5,
-        bytes: PAYLOAD,
-        run: stream::tcp,
-    },
-    Case {
-        name: "ceiling",
-        hosts: 2,
-        bytes: PAYLOAD,
-        run: ceiling::ceiling,
-    },
+    case("500mbit", 10, PAYLOAD, half_gbit),
+    case("gbit", 10, PAYLOAD, gbit),
+    case("free", 10, PAYLOAD, free),
+    case("loss", 5, PAYLOAD, loss),
+    case("small", 5, 82_000_000, small),
+    case("slow", 5, PAYLOAD, slow::slow),
+    case("text", 3, TEXT, text),
+    case("one-change", 5, 82_000_000, change::one_change),
+    case("tcp", 5, PAYLOAD, stream::tcp),
+    case("ceiling", 2, PAYLOAD, ceiling::ceiling),
+    case(
+        "unicast-200mbit",
+        10,
+        unicast::PAYLOAD,
+        unicast::at_200_mbit,
+    ),
+    case("unicast-500mbit", 10, PAYLOAD, unicast::at_500_mbit),
+    case("unicast-loss", 10, unicast::PAYLOAD, unicast::with_loss),
+    case(
+        "unicast-killed",
+        10,
+        unicast::PAYLOAD,
+        unicast::relay_killed,
+    ),
+    case(
+        "unicast-stopped",
+        10,
+        unicast::PAYLOAD,
+        unicast::relay_stopped,
+    ),
+    case("unicast-slow", 10, unicast::PAYLOAD, unicast::relay_slow),
+    case("unicast-segments", 10, unicast::PAYLOAD, unicast::segments),
+    case(
+        "unicast-one-change",
+        5,
+        82_000_000,
+        change::one_change_by_unicast,
+    ),
 ];
+
+/// Name for all cases without multicast, and the beginning of their names.
+const UNICAST: &str = "unicast";
+
+const fn case(name: &'static str, hosts: u64, bytes: u64, run: fn(Settings) -> Vec<Row>) -> Case {
+    Case {
+        name,
+        hosts,
+        bytes,
+        run,
+    }
+}
 
 /// Bytes of the case with text.
 const TEXT: u64 = 100_000_000;
@@ -83,6 +73,20 @@ const TEXT: u64 = 100_000_000;
 /// Returns the names of all cases, in running order.
 pub fn names() -> Vec<&'static str> {
     CASES.iter().map(|case| case.name).collect()
+}
+
+/// Returns the names that a command line can choose.
+pub fn choices() -> Vec<&'static str> {
+    names().into_iter().chain([UNICAST]).collect()
+}
+
+/// Returns the names of the cases that `choice` stands for.
+pub fn named(choice: &str) -> Vec<&'static str> {
+    let is_meant = |name: &&str| match choice {
+        UNICAST => name.starts_with(UNICAST),
+        _ => *name == choice,
+    };
+    names().into_iter().filter(is_meant).collect()
 }
 
 /// Returns the memory needed by the largest of the given cases.
@@ -107,10 +111,12 @@ pub fn line_time(bytes: u64, mbit: u32) -> f64 {
     bytes as f64 * 8.0 / (f64::from(mbit) * 1e6)
 }
 
-fn shaped(mbit: u32, loss: u32) -> Line {
+/// Returns ports with a rate, and hosts with a loss in per cent.
+pub fn shaped(mbit: u32, loss: u32) -> Line {
     Line {
         mbit: Some(mbit),
         loss,
+        no_multicast: false,
     }
 }
 

@@ -14,19 +14,37 @@ use crate::support::{Host, append};
 
 /// Measures a deployment after one of ten thousand files has changed, without the scan.
 pub fn one_change(settings: Settings) -> Vec<Row> {
+    change("one-change", FILES, Line::default(), settings)
+}
+
+/// Measures the same without multicast.
+pub fn one_change_by_unicast(settings: Settings) -> Vec<Row> {
+    let files = if settings.small { 100 } else { FILES };
+    change(
+        "unicast-one-change",
+        files,
+        Line::default().unicast(),
+        settings,
+    )
+}
+
+/// Files of the tree.
+const FILES: usize = 10_000;
+/// Limit of the seconds without the scan.
+const MOST: f64 = 0.150;
+
+fn change(case: &'static str, files: usize, line: Line, settings: Settings) -> Vec<Row> {
     const HOSTS: usize = 5;
-    const FILES: usize = 10_000;
-    const MOST: f64 = 0.150;
-    let material = Material::small(7, FILES, 8192);
+    let material = Material::small(7, files, 8192);
     let source = material.path();
-    let changed = source.join(small_name(FILES / 2));
-    let setup = Fleet::new(HOSTS, Line::default()).and_then(|fleet| {
+    let changed = source.join(small_name(files / 2));
+    let setup = Fleet::new(HOSTS, line).and_then(|fleet| {
         fleet.deploy(&source, "", &[], LIMIT)?;
         fleet.check(&source)?;
         Ok(fleet)
     });
 
-    let (done, scans) = repeat("one-change", settings, || {
+    let (mut done, scans) = repeat(case, settings, || {
         let fleet = setup.as_ref().map_err(Trouble::clone)?;
         append(&changed, b"one line more\n");
         fleet.settle();
@@ -41,6 +59,10 @@ pub fn one_change(settings: Settings) -> Vec<Row> {
         Ok((ran.seconds, sent, scan))
     });
 
+    if line.no_multicast {
+        done.tool = Tool::Unicast;
+    }
+
     let net: Vec<f64> = done
         .seconds
         .iter()
@@ -49,24 +71,30 @@ pub fn one_change(settings: Settings) -> Vec<Row> {
         .collect();
 
     let payload = std::fs::metadata(&changed).map_or(8192, |m| m.len());
-    let mut row = Row::new("one-change", "1 file", HOSTS, &done, payload, None);
+    let mut row = Row::new(case, "1 file", HOSTS, &done, payload, None);
     if let (Some(net), Some(scan)) = (median(&net), median(&scans)) {
-        row.what = format!("1 of {FILES} files, scan {scan:.3} s");
+        row.what = format!("1 of {files} files, scan {scan:.3} s");
         row.require(Some(Check::under("s without scan", net, MOST)));
     }
 
     let mut rows = vec![row];
     if let (true, Ok(fleet)) = (settings.peers, &setup) {
-        rows.push(rsync_change(fleet, &source, &changed, settings));
+        rows.push(rsync_change(case, fleet, &source, &changed, settings));
     }
 
     rows
 }
 
 /// Transfers the same change to the same trees with rsync.
-fn rsync_change(fleet: &Fleet, source: &Path, changed: &Path, settings: Settings) -> Row {
+fn rsync_change(
+    case: &'static str,
+    fleet: &Fleet,
+    source: &Path,
+    changed: &Path,
+    settings: Settings,
+) -> Row {
     let trees: Vec<_> = fleet.hosts.iter().map(Host::tree).collect();
-    let (mut done, _) = repeat("one-change: rsync", settings, || {
+    let (mut done, _) = repeat(&format!("{case}: rsync"), settings, || {
         append(changed, b"one line more\n");
         let dir = tempfile::tempdir()?;
         let errand = Errand {
@@ -85,7 +113,7 @@ fn rsync_change(fleet: &Fleet, source: &Path, changed: &Path, settings: Settings
     done.tool = Tool::Rsync;
     let payload = std::fs::metadata(changed).map_or(8192, |m| m.len());
     Row::new(
-        "one-change",
+        case,
         "the same, with its scan",
         fleet.hosts.len(),
         &done,

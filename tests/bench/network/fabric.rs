@@ -9,6 +9,10 @@ use crate::support::{Place, Switch};
 /// Burst size of tbf, and queue length before drops.
 const BURST: &str = "64kb";
 const QUEUE: &str = "1mb";
+/// Number of hosts that all others name as peers, where there is no multicast.
+const WAYS_IN: usize = 3;
+/// The two ends of the line between two switches.
+const BETWEEN: [&str; 2] = ["between0", "between1"];
 
 /// Properties of ports and cables.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -17,6 +21,8 @@ pub struct Line {
     pub mbit: Option<u32>,
     /// Packet loss in per cent on the receiving side of every host, including the sender.
     pub loss: u32,
+    /// Drops multicast at every port of the switch, in both directions.
+    pub no_multicast: bool,
 }
 
 impl Line {
@@ -24,7 +30,16 @@ impl Line {
     pub const HALF_GBIT: Line = Line {
         mbit: Some(500),
         loss: 0,
+        no_multicast: false,
     };
+
+    /// Returns the same line without multicast.
+    pub fn unicast(self) -> Self {
+        Self {
+            no_multicast: true,
+            ..self
+        }
+    }
 }
 
 /// The network.
@@ -76,6 +91,10 @@ impl Fabric {
             line,
         };
 
+        if line.no_multicast {
+            drop_multicast(&fabric.switch.place(), "");
+        }
+
         for number in 1..=hosts + 1 {
             let place = fabric.hosts.get(number - 1).unwrap_or(&fabric.sender);
             if let Some(mbit) = line.mbit {
@@ -95,6 +114,52 @@ impl Fabric {
         format!("10.77.0.{}", index + 1)
     }
 
+    /// Returns the table `[network]` for hosts and commands; empty with multicast.
+    pub fn settings(&self) -> String {
+        if self.line.no_multicast {
+            format!("[network]\nmulticast = false\n{}", self.peers())
+        } else {
+            String::new()
+        }
+    }
+
+    /// Returns the setting that names the first hosts as the way in.
+    pub fn peers(&self) -> String {
+        let few = self.hosts.len().min(WAYS_IN);
+        let names: Vec<String> = (0..few).map(|index| self.address(index)).collect();
+        format!("peers = {names:?}\n")
+    }
+
+    /// Moves all but the first `near` hosts to a second switch. Unicast between the two takes a
+    /// line of `mbit` Mbit/s, and multicast stays on its side.
+    pub fn split(&self, near: usize, mbit: u32) {
+        let switch = &self.switch;
+        switch.bridge("br1");
+        for number in near + 1..=self.hosts.len() {
+            switch.ip(&format!("link set p{number} master br1"));
+        }
+
+        let [from, to] = BETWEEN;
+        switch.ip(&format!("link add {from} type veth peer name {to}"));
+        for (end, bridge) in [(from, "br0"), (to, "br1")] {
+            switch.ip(&format!("link set {end} master {bridge} up mtu 1500"));
+            shape(&switch.place(), end, mbit);
+        }
+
+        drop_multicast(&switch.place(), &format!("{{ {from}, {to} }}"));
+    }
+
+    /// Reads the bytes sent so far between the two switches of [`Fabric::split`], in the direction
+    /// that carries more.
+    pub fn carried(&self) -> u64 {
+        let text = self.switch.place().counters();
+        BETWEEN
+            .map(|end| counter(&text, end))
+            .into_iter()
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Gives the port of the host at `index` another rate.
     pub fn slow_down(&self, index: usize, mbit: u32) {
         shape(&self.hosts[index], "eth0", mbit);
@@ -103,7 +168,7 @@ impl Fabric {
 
     /// Reads the bytes sent so far by the sender.
     pub fn sent(&self) -> Sent {
-        let interface = counter(&tool(self.sender.command("cat").arg("/proc/self/net/dev")));
+        let interface = self.sent_by_interface();
         let frames = self.line.mbit.and_then(|_| {
             let told = try_tool(
                 self.sender
@@ -114,6 +179,20 @@ impl Fabric {
             serde_json::from_str::<Value>(&told).ok()?[0]["bytes"].as_u64()
         });
         Sent { interface, frames }
+    }
+
+    /// Reads the bytes sent so far by the sender, as its interface counts them.
+    pub fn sent_by_interface(&self) -> u64 {
+        counter(&self.sender.counters(), "eth0")
+    }
+
+    /// Reads the bytes sent so far by the interface of each host.
+    pub fn sent_by_hosts(&self) -> Vec<u64> {
+        let counters = self
+            .hosts
+            .iter()
+            .map(|place| counter(&place.counters(), "eth0"));
+        counters.collect()
     }
 }
 
@@ -127,12 +206,29 @@ fn shape(place: &Place, interface: &str, mbit: u32) {
     tool(&mut command);
 }
 
-/// Parses the bytes sent on eth0 from /proc/net/dev: the ninth number of its line.
-fn counter(text: &str) -> u64 {
+/// Drops multicast at the ports `ports` of a switch, or at all of them.
+fn drop_multicast(switch: &Place, ports: &str) {
+    let chain = |hook: &str, direction: &str| {
+        let at = match ports {
+            "" => String::new(),
+            ports => format!("{direction} {ports}"),
+        };
+
+        let begin = format!("type filter hook {hook} priority 0");
+        format!("chain {hook} {{ {begin} ; {at} meta pkttype multicast drop ; }} ;")
+    };
+
+    let entry = chain("prerouting", "iifname");
+    let exit = chain("postrouting", "oifname");
+    switch.shell(&format!("nft 'table bridge deaf {{ {entry} {exit} }}'"));
+}
+
+/// Parses the bytes sent on an interface from /proc/net/dev: the ninth number of its line.
+fn counter(text: &str, interface: &str) -> u64 {
     let line = text
         .lines()
-        .find_map(|l| l.trim().strip_prefix("eth0:"))
-        .expect("every host has it");
+        .find_map(|l| l.trim().strip_prefix(interface)?.strip_prefix(':'))
+        .expect("every place has it");
     line.split_whitespace()
         .nth(8)
         .and_then(|n| n.parse().ok())

@@ -12,7 +12,7 @@ use super::material::judge;
 use super::timed::{self, Ran, Started};
 use super::trouble::Trouble;
 use crate::support::host::GROUP_KEY;
-use crate::support::run::tool;
+use crate::support::run::{tool, try_tool};
 use crate::support::{DELETE, Host, write};
 
 /// Running hosts with empty trees.
@@ -26,6 +26,12 @@ pub struct Fleet {
 
 /// The measured program.
 pub const MAKUO: &str = env!("CARGO_BIN_EXE_makuo");
+/// File name of the sender's configuration.
+const CONFIG: &str = "makuo.toml";
+/// Mark of a host's line of `makuo members`.
+const MEMBER: &str = "\"event\":\"member\"";
+/// Time limit for hosts to find each other.
+const MEETING: Duration = Duration::from_secs(30);
 
 impl Fleet {
     /// Makes hosts host1, host2, ... at a new switch, in a new directory.
@@ -42,6 +48,17 @@ impl Fleet {
     /// reused.
     pub fn at(home: PathBuf, count: usize, line: Line) -> Result<Self, Trouble> {
         let fabric = Fabric::new(count, line)?;
+        let settings = fabric.settings();
+        Self::on(home, fabric, |_| settings.clone())
+    }
+
+    /// Makes hosts on a network. `settings` returns the table `[network]` of a host by its index,
+    /// and that of the sender, which comes after the hosts.
+    pub fn on(
+        home: PathBuf,
+        fabric: Fabric,
+        settings: impl Fn(usize) -> String,
+    ) -> Result<Self, Trouble> {
         let key = home.join("key");
         if !key.exists() {
             tool(Command::new(MAKUO).args(["keygen", "--output"]).arg(&key));
@@ -64,17 +81,45 @@ impl Fleet {
         let new = |(i, place): (usize, &crate::support::Place)| {
             let name = format!("host{}", i + 1);
             let dir = home.join(&name);
-            Host::new(&name, place.clone(), dir, keys.clone())
+            let mut host = Host::new(&name, place.clone(), dir, keys.clone());
+            host.setting(&settings(i));
+            host
         };
 
         let mut hosts: Vec<Host> = places.map(new).collect();
         hosts.iter_mut().for_each(Host::start);
-        Ok(Self {
+        let mine = settings(hosts.len());
+        if !mine.is_empty() {
+            write(&home.join(CONFIG), mine);
+        }
+
+        let fleet = Self {
             hosts,
             fabric,
             home,
             _dir: None,
-        })
+        };
+
+        fleet.meet().map(|()| fleet)
+    }
+
+    /// Waits until all hosts know each other, where that takes more than a beacon.
+    fn meet(&self) -> Result<(), Trouble> {
+        if !self.home.join(CONFIG).exists() {
+            return Ok(());
+        }
+
+        let know_all = || {
+            let mut command = self.fabric.sender.command(MAKUO);
+            command.args(["members", "--json", "--wait", "1s", "--interface", "eth0"]);
+            let said = try_tool(self.environment(&mut command)).unwrap_or_default();
+            let members = said.lines().filter(|line| line.contains(MEMBER)).count();
+            members == self.hosts.len()
+        };
+
+        timed::comes(MEETING, know_all)
+            .then_some(())
+            .ok_or_else(|| Trouble::Failed("the hosts do not find each other".into()))
     }
 
     /// Starts `makuo deploy` of `source` to all hosts, with `spec` appended to the spec. The
@@ -116,15 +161,24 @@ impl Fleet {
             .arg("www.toml")
             .current_dir(home);
 
+        self.environment(&mut command);
         command
-            .env("HOME", home)
-            .env("XDG_CACHE_HOME", home.join("cache"));
-        command
-            .env_remove("MAKUO_CONFIG")
-            .env_remove("MAKUO_KEY")
-            .env_remove("RUST_LOG");
+    }
+
+    /// Sets the variables of a command of makuo at the sender's place.
+    fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let config = self.home.join(CONFIG);
+        if config.exists() {
+            command.env("MAKUO_CONFIG", config);
+        } else {
+            command.env_remove("MAKUO_CONFIG");
+        }
 
         command
+            .env("HOME", &self.home)
+            .env("XDG_CACHE_HOME", self.home.join("cache"))
+            .env_remove("MAKUO_KEY")
+            .env_remove("RUST_LOG")
     }
 
     /// Runs a deployment to its end.
@@ -140,7 +194,12 @@ impl Fleet {
 
     /// Fails unless every host's tree equals the source, as compared by rsync.
     pub fn check(&self, source: &Path) -> Result<(), Trouble> {
-        self.hosts.iter().try_for_each(|host| {
+        self.check_first(self.hosts.len(), source)
+    }
+
+    /// Like [`Fleet::check`], for the first `count` hosts.
+    pub fn check_first(&self, count: usize, source: &Path) -> Result<(), Trouble> {
+        self.hosts[..count].iter().try_for_each(|host| {
             judge("-aHAXc", source, &host.tree())
                 .map_err(|why| Trouble::Wrong(format!("{}: {why}", host.name)))
         })

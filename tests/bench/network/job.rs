@@ -17,6 +17,8 @@ use super::{Settings, inside, say};
 pub enum Tool {
     /// makuo, with these additional lines in the spec.
     Makuo(&'static str),
+    /// makuo on the same network with multicast dropped.
+    Unicast,
     Rsync,
     RsyncCompressed,
     Uftp,
@@ -49,6 +51,8 @@ pub struct Done {
     pub seconds: Vec<f64>,
     /// Bytes sent in each run.
     pub sent: Vec<Sent>,
+    /// Bytes sent in each run by the host that sent most; empty where nobody counts them.
+    pub passed_on: Vec<u64>,
     /// Reason for missing runs.
     pub trouble: Option<Trouble>,
 }
@@ -57,6 +61,7 @@ impl Tool {
     pub fn name(self) -> &'static str {
         match self {
             Tool::Makuo(_) => "makuo",
+            Tool::Unicast => "makuo unicast",
             Tool::Rsync => "rsync",
             Tool::RsyncCompressed => "rsync -z",
             Tool::Uftp => "uftp",
@@ -65,14 +70,14 @@ impl Tool {
     }
 
     pub fn is_peer(self) -> bool {
-        !matches!(self, Tool::Makuo(_))
+        !matches!(self, Tool::Makuo(_) | Tool::Unicast)
     }
 
     fn missing(self) -> Option<String> {
         let programs: &[&str] = match self {
             Tool::Uftp => &["uftp", "uftpd"],
             Tool::Udpcast => &["udp-sender", "udp-receiver", "tar"],
-            Tool::Makuo(_) | Tool::Rsync | Tool::RsyncCompressed => &[],
+            _ => &[],
         };
         programs.iter().find_map(|program| peers::missing(program))
     }
@@ -88,6 +93,7 @@ impl Job<'_> {
             tool,
             seconds: Vec::new(),
             sent: Vec::new(),
+            passed_on: Vec::new(),
             trouble: self.obstacle(tool),
         };
 
@@ -119,10 +125,11 @@ impl Job<'_> {
     fn once(&self, title: &str, done: &mut Done) {
         let tool = done.tool;
         match guarded(|| self.attempt(tool)) {
-            Ok((seconds, sent)) => {
+            Ok((seconds, sent, passed_on)) => {
                 say(&format!("{title}: {} {seconds:.3} s", tool.name()));
                 done.seconds.push(seconds);
                 done.sent.push(sent);
+                done.passed_on.extend(passed_on);
             }
             Err(trouble) => {
                 say(&format!("{title}: {} {}", tool.name(), trouble.text()));
@@ -131,21 +138,23 @@ impl Job<'_> {
         }
     }
 
-    fn attempt(&self, tool: Tool) -> Result<(f64, Sent), Trouble> {
+    fn attempt(&self, tool: Tool) -> Result<(f64, Sent, Option<u64>), Trouble> {
         match tool {
-            Tool::Makuo(spec) => self.makuo(spec),
-            _ => self.peer(tool),
+            Tool::Makuo(spec) => self.makuo(spec, self.line),
+            Tool::Unicast => self.makuo("", self.line.unicast()),
+            _ => self.peer(tool).map(|(seconds, sent)| (seconds, sent, None)),
         }
     }
 
-    fn makuo(&self, spec: &str) -> Result<(f64, Sent), Trouble> {
-        let fleet = Fleet::new(self.hosts, self.line)?;
+    fn makuo(&self, spec: &str, line: Line) -> Result<(f64, Sent, Option<u64>), Trouble> {
+        let fleet = Fleet::new(self.hosts, line)?;
         let source = self.material.path();
-        let before = fleet.fabric.sent();
+        let (before, hosts_before) = (fleet.fabric.sent(), fleet.fabric.sent_by_hosts());
         let ran = fleet.deploy(&source, spec, self.flags, LIMIT)?;
         let sent = fleet.fabric.sent().since(before);
+        let passed_on = most_since(&hosts_before, &fleet.fabric.sent_by_hosts());
         fleet.check(&source)?;
-        Ok((ran.seconds, sent))
+        Ok((ran.seconds, sent, passed_on))
     }
 
     fn peer(&self, tool: Tool) -> Result<(f64, Sent), Trouble> {
@@ -173,7 +182,7 @@ impl Job<'_> {
             Tool::RsyncCompressed => peers::rsync(&errand, &["-z"]),
             Tool::Uftp => peers::uftp(&errand),
             Tool::Udpcast => peers::udpcast(&errand),
-            Tool::Rsync | Tool::Makuo(_) => peers::rsync(&errand, &[]),
+            _ => peers::rsync(&errand, &[]),
         };
 
         let seconds = seconds?;
@@ -199,6 +208,7 @@ pub fn repeat<T>(
         tool: MAKUO,
         seconds: Vec::new(),
         sent: Vec::new(),
+        passed_on: Vec::new(),
         trouble: None,
     };
 
@@ -220,6 +230,15 @@ pub fn repeat<T>(
     }
 
     (done, more)
+}
+
+/// Returns the largest growth of a host's counter.
+fn most_since(before: &[u64], after: &[u64]) -> Option<u64> {
+    let grown = before
+        .iter()
+        .zip(after)
+        .map(|(before, after)| after - before);
+    grown.max()
 }
 
 /// Turns a panic of the lab into the failure of one run.

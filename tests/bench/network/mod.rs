@@ -15,6 +15,7 @@ mod stream;
 mod text;
 pub mod timed;
 pub mod trouble;
+mod unicast;
 
 use std::process::ExitCode;
 
@@ -29,8 +30,8 @@ const PAYLOAD: u64 = 256_000_000;
 #[derive(Debug, Parser)]
 #[command(name = "cargo bench --bench network --")]
 pub struct Args {
-    /// Cases to run, in this order [default: all]
-    #[arg(value_name = "CASE", value_parser = clap::builder::PossibleValuesParser::new(cases::names()))]
+    /// Cases to run, in this order; unicast is all that begin with it [default: all]
+    #[arg(value_name = "CASE", value_parser = clap::builder::PossibleValuesParser::new(cases::choices()))]
     cases: Vec<String>,
     /// Runs per tool; the median counts
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -38,6 +39,9 @@ pub struct Args {
     /// Only makuo
     #[arg(long)]
     no_peers: bool,
+    /// A few MB at 20 Mbit and few hosts in the cases of unicast: shows that they run
+    #[arg(long)]
+    small: bool,
     /// One JSON object a row instead of the table
     #[arg(long)]
     json: bool,
@@ -51,6 +55,8 @@ pub struct Args {
 pub struct Settings {
     pub runs: usize,
     pub peers: bool,
+    /// Whether the cases of unicast only show that they run.
+    pub small: bool,
 }
 
 pub fn main() -> ExitCode {
@@ -74,15 +80,22 @@ fn run(args: &Args) -> ExitCode {
     let settings = Settings {
         runs: args.runs as usize,
         peers: !args.no_peers,
+        small: args.small,
     };
 
     let names = if args.cases.is_empty() {
         cases::names()
     } else {
-        args.cases.iter().map(String::as_str).collect()
+        args.cases
+            .iter()
+            .flat_map(|name| cases::named(name))
+            .collect()
     };
 
-    inside::warm(cases::memory(&names));
+    if !settings.small {
+        inside::warm(cases::memory(&names));
+    }
+
     let mut rows: Vec<Row> = Vec::new();
     for name in names {
         for row in cases::run(name, settings) {

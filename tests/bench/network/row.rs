@@ -20,6 +20,8 @@ pub struct Row {
     pub wire: Option<f64>,
     /// Like `wire`, with the headers of a train of datagrams counted once, as the interface counts.
     pub interface: Option<f64>,
+    /// Bytes sent by the host that sent most, divided by the bytes of the tree.
+    pub passed_on: Option<f64>,
     pub checks: Vec<Check>,
     pub trouble: Option<Trouble>,
     peer: bool,
@@ -107,6 +109,12 @@ impl Row {
             median(&all)
         };
 
+        let passed_on: Vec<f64> = done
+            .passed_on
+            .iter()
+            .map(|&bytes| bytes as f64 / payload as f64)
+            .collect();
+
         Self {
             case,
             what: what.to_string(),
@@ -116,6 +124,7 @@ impl Row {
             ratio: middle.zip(bound).map(|(seconds, bound)| seconds / bound),
             wire: over(|sent| sent.bytes()),
             interface: over(|sent| sent.interface),
+            passed_on: median(&passed_on),
             checks: Vec::new(),
             trouble: done.trouble.clone(),
             peer: done.tool.is_peer(),
@@ -151,6 +160,7 @@ impl Row {
         json!({
             "case": self.case, "what": self.what, "tool": self.tool, "hosts": self.hosts, "seconds": self.seconds,
             "median": self.median(), "ratio": self.ratio, "wire": self.wire, "interface": self.interface,
+            "passed_on": self.passed_on,
             "checks": checks, "trouble": self.trouble.as_ref().map(Trouble::text), "wrong": self.is_wrong(),
         })
     }

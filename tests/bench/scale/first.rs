@@ -27,6 +27,7 @@ pub fn first(ground: &Ground, settings: Settings) -> Vec<Row> {
             tool: MAKUO,
             seconds: seconds.to_vec(),
             sent: Vec::new(),
+            passed_on: Vec::new(),
             trouble,
         };
         let mut row = Row::new("first", what, 1, &done, 1, None);

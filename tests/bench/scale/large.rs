@@ -85,6 +85,7 @@ fn row(what: &str, figures: &Result<Figures, Trouble>) -> Row {
         tool: MAKUO,
         seconds,
         sent: Vec::new(),
+        passed_on: Vec::new(),
         trouble,
     };
 

@@ -151,6 +151,7 @@ impl Series {
             tool: MAKUO,
             seconds,
             sent: Vec::new(),
+            passed_on: Vec::new(),
             trouble: self.trouble.clone(),
         };
 

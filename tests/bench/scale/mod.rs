@@ -87,6 +87,7 @@ fn run(args: &Args) -> ExitCode {
     let settings = Settings {
         runs: args.runs as usize,
         peers: false,
+        small: false,
     };
 
     let target = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
