@@ -27,10 +27,20 @@ pub(super) enum NetworkEvent {
     SenderReply(sender::SenderReply),
     /// The release is signed.
     Prepared,
+    /// A datagram has left a node without multicast.
+    Departed {
+        to: NodeId,
+        from: NodeId,
+        bytes: Arc<[u8]>,
+    },
     /// A timer of a node expires.
     Timer(NodeId),
+    /// The uplink of a node may have room.
+    Room(NodeId),
     /// A host (from 1) crashes, or starts again.
     Power { host: usize, on: bool },
+    /// The process of a host (from 1) stops, or goes on.
+    Stop { host: usize, on: bool },
 }
 
 /// Future events, by time and then in the order of queueing.

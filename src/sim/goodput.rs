@@ -99,22 +99,24 @@ impl TransferCost {
 
     /// Returns the bound that the transfer breaks.
     pub fn broken(&self) -> Option<String> {
-        let second = FEEDBACK_A_SECOND as usize;
-        let tenth = (FEEDBACK_A_SECOND * PEAK / 10) as usize;
-
-        if self.second > second || self.peak > tenth {
-            let Self {
-                second: said, peak, ..
-            } = self;
-            return Some(format!(
-                "{said} said in 1 s and {peak} in 0.1 s, at most {second} and {tenth} may be"
-            ));
+        if let Some(broken) = broken_feedback(self.second, self.peak) {
+            return Some(broken);
         }
 
         let bounded = self.hosts >= COST_BOUND.hosts && self.loss <= COST_BOUND.loss;
         (bounded && self.cost >= COST_BOUND.cost)
             .then(|| format!("{:.3} sent, less than {}", self.cost, COST_BOUND.cost))
     }
+}
+
+/// Returns the bound on feedback that is broken by `second` datagrams in a second and `peak` in a
+/// tenth of one.
+pub(super) fn broken_feedback(second: usize, peak: usize) -> Option<String> {
+    let seconds = FEEDBACK_A_SECOND as usize;
+    let tenths = (FEEDBACK_A_SECOND * PEAK / 10) as usize;
+    (second > seconds || peak > tenths).then(|| {
+        format!("{second} said in 1 s and {peak} in 0.1 s, at most {seconds} and {tenths} may be")
+    })
 }
 
 /// Measures a first deploy of three generations to `hosts` hosts with the loss `loss`, on links of

@@ -14,6 +14,7 @@ use crate::proto::Transmit;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{Answer, DiskReply, HostSetup, HostTrees, Receiver, SessionHost};
 use crate::units::Moment;
+use crate::wire::datagram::is_relayed;
 
 /// A host of the network.
 pub(super) struct SimHost {
@@ -25,6 +26,8 @@ pub(super) struct SimHost {
     life: u32,
     /// Time at which the disk takes the next request; requests are answered in order.
     disk_free: Moment,
+    /// Whether the host passes relayed data on.
+    relays: bool,
 }
 
 /// Reaction of a host to a datagram.
@@ -35,6 +38,8 @@ pub(super) enum Reaction {
     Due(Moment),
     /// Output to collect: datagrams, requests or notices.
     Says,
+    /// The same, and the datagram goes to all other hosts.
+    PassesOn,
 }
 
 /// Randomness of one start of a host.
@@ -50,14 +55,15 @@ pub(super) fn own_seed(host: usize) -> [u8; 32] {
 }
 
 impl SimHost {
-    /// Creates a host that is not running.
-    pub(super) fn new(now: Moment, number: usize, disk: SimDisk) -> Self {
+    /// Creates a host that is not running; with `relays` set it passes relayed data on.
+    pub(super) fn new(now: Moment, number: usize, disk: SimDisk, relays: bool) -> Self {
         Self {
             number,
             machine: None,
             disk,
             life: 0,
             disk_free: now,
+            relays,
         }
     }
 
@@ -111,8 +117,11 @@ impl SimHost {
             return Reaction::Nothing;
         };
 
-        machine.handle_datagram(now, from, bytes, now.0 / 1000);
-        if machine.is_calm() {
+        let is_new = machine.handle_datagram(now, from, bytes, now.0 / 1000);
+        let is_session = from == NodeId::SENDER.address();
+        if is_new && self.relays && is_session && is_relayed(bytes) {
+            Reaction::PassesOn
+        } else if machine.is_calm() {
             Reaction::Due(machine.poll_timeout(now))
         } else {
             Reaction::Says

@@ -31,10 +31,13 @@ pub mod recording;
 mod replay_tests;
 mod sender;
 pub mod setup;
+mod stopped;
 #[cfg(test)]
 mod switch_tests;
 #[cfg(test)]
 mod tests;
+pub mod unicast;
+pub mod unicast_cost;
 mod wires;
 #[cfg(test)]
 mod words_tests;

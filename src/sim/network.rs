@@ -15,10 +15,13 @@ use super::offer::SimOffer;
 use super::recording::Recording;
 use super::sender::SimSender;
 use super::setup::{NetworkSetup, SessionStart};
+use super::stopped::StoppedHosts;
+use super::unicast::{DepartedCopy, PendingTrain, SentBytes, TrainKind, UplinkSetup, Uplinks};
 use super::wires::{Passing, Wires};
 use crate::proto::sender::Sender;
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
+use crate::wire::datagram::is_data;
 
 /// A sender, its hosts and the links between them.
 pub struct Network {
@@ -29,6 +32,9 @@ pub struct Network {
     sender: SimSender,
     hosts: Crowd,
     wires: Wires,
+    /// Sending side of all nodes of a network without multicast.
+    uplinks: Option<Uplinks>,
+    stopped: StoppedHosts,
     /// Next timer of each node.
     timers: Vec<Option<Moment>>,
     /// Observations so far.
@@ -43,7 +49,7 @@ impl Network {
         let mut rng = fastrand::Rng::with_seed(setup.seed);
         let now = Moment(1_000_000_000);
         let disk = SimDisk::sharing(&offer, setup.recall);
-        let host = |number| SimHost::new(now, number, disk.clone());
+        let host = |number| SimHost::new(now, number, disk.clone(), setup.unicast.is_some());
 
         let mut network = Self {
             now,
@@ -52,6 +58,8 @@ impl Network {
             rng,
             hosts: Crowd::new((1..=setup.hosts).map(host).collect()),
             wires: Wires::new(&setup),
+            uplinks: (setup.unicast.as_ref()).map(|unicast| Uplinks::new(unicast, setup.hosts)),
+            stopped: StoppedHosts::default(),
             timers: vec![None; setup.hosts + 1],
             log: NetworkLog::default(),
             out: Vec::new(),
@@ -121,6 +129,30 @@ impl Network {
     /// Blocks all datagrams from one node to another, or unblocks them.
     pub fn cut(&mut self, from: NodeId, to: NodeId, cut: bool) {
         self.wires.cut(from, to, cut);
+    }
+
+    /// Loses a share of the datagrams from one node to another.
+    pub fn lose(&mut self, from: NodeId, to: NodeId, share: f64) {
+        self.wires.lose(from, to, share);
+    }
+
+    /// Replaces the uplink of a node of a network without multicast.
+    pub fn set_uplink(&mut self, node: NodeId, uplink: UplinkSetup) {
+        if let Some(uplinks) = &mut self.uplinks {
+            uplinks.set(node, uplink);
+        }
+    }
+
+    /// Returns the bytes that left a node of a network without multicast.
+    pub fn sent(&self, node: NodeId) -> SentBytes {
+        let uplinks = self.uplinks.as_ref();
+        uplinks.map_or_else(SentBytes::default, |uplinks| uplinks.sent(node))
+    }
+
+    /// Stops the process of host `host`, or lets it go on, after `after`. What comes meanwhile
+    /// waits in its receive buffer.
+    pub fn stop(&mut self, host: usize, on: bool, after: Duration) {
+        self.at(self.now + after, NetworkEvent::Stop { host, on });
     }
 
     /// Crashes host `host`, or starts it again, after `after`.
@@ -197,6 +229,10 @@ impl Network {
     }
 
     fn happen(&mut self, event: NetworkEvent) {
+        let Some(event) = self.stopped.filter(event) else {
+            return;
+        };
+
         match event {
             NetworkEvent::Datagram { to, from, bytes } => self.arrive(&to, from, &bytes),
             NetworkEvent::HostReply { host, life, reply } => {
@@ -213,14 +249,29 @@ impl Network {
                 self.sender.announce(self.now);
                 self.drain(NodeId::SENDER);
             }
+            NetworkEvent::Departed { to, from, bytes } => {
+                self.pass(self.now, &Passing { from, bytes }, [to].into_iter());
+            }
             NetworkEvent::Timer(node) => self.timer(node),
+            NetworkEvent::Room(node) => self.drain(node),
+            NetworkEvent::Stop { host, on: true } => self.stopped.stop(NodeId::host(host)),
+            NetworkEvent::Stop { host, on: false } => {
+                for event in self.stopped.go_on(NodeId::host(host)) {
+                    self.at(self.now, event);
+                }
+            }
             NetworkEvent::Power { host, on: true } => self.start(host),
-            NetworkEvent::Power { host, on: false } => self.hosts.get(host).crash(),
+            NetworkEvent::Power { host, on: false } => {
+                self.hosts.get(host).crash();
+                if let Some(uplinks) = &mut self.uplinks {
+                    uplinks.clear(NodeId::host(host));
+                }
+            }
         }
     }
 
     /// Delivers a datagram to nodes in ascending order. The reactions of hosts follow in order.
-    fn arrive(&mut self, to: &[NodeId], from: NodeId, bytes: &[u8]) {
+    fn arrive(&mut self, to: &[NodeId], from: NodeId, bytes: &Arc<[u8]>) {
         let hosts = match to {
             [NodeId::SENDER, hosts @ ..] => {
                 if !self.sender.is_dormant() {
@@ -238,6 +289,12 @@ impl Network {
                 Reaction::Nothing => {}
                 Reaction::Due(due) => self.schedule(node, due),
                 Reaction::Says => self.drain(node),
+                Reaction::PassesOn => {
+                    if let Some(uplinks) = &mut self.uplinks {
+                        uplinks.push_relayed(node, from, bytes);
+                    }
+                    self.drain(node);
+                }
             }
         }
 
@@ -280,14 +337,19 @@ impl Network {
     /// Collects all output of a machine.
     fn drain(&mut self, node: NodeId) {
         let mut out = std::mem::take(&mut self.out);
-        loop {
-            let transmit = match node.host_number() {
-                None => self.sender.poll_transmit(self.now, &mut out),
-                Some(host) => self.hosts.get(host).poll_transmit(&mut out),
-            };
-            let Some(transmit) = transmit else { break };
-            self.send(node, transmit, &out);
-        }
+        let is_sent = match self.uplinks.take() {
+            None => {
+                while let Some(transmit) = self.poll_transmit(node, &mut out) {
+                    self.send(node, transmit, &out);
+                }
+                true
+            }
+            Some(mut uplinks) => {
+                let is_sent = self.flush(node, &mut uplinks, &mut out);
+                self.uplinks = Some(uplinks);
+                is_sent
+            }
+        };
 
         self.out = out;
         let due = match node.host_number() {
@@ -301,8 +363,94 @@ impl Network {
             }
         };
 
-        if let Some(due) = due {
+        // While a node waits for room, its timers wait as well.
+        if let Some(due) = due.filter(|_| is_sent) {
             self.schedule(node, due);
+        }
+    }
+
+    /// Writes the next datagrams of a node into `out`.
+    fn poll_transmit(&mut self, node: NodeId, out: &mut Vec<u8>) -> Option<Transmit> {
+        match node.host_number() {
+            None => self.sender.poll_transmit(self.now, out),
+            Some(host) => self.hosts.get(host).poll_transmit(out),
+        }
+    }
+
+    /// Sends what a node without multicast has to send, until its uplink has no room: its own
+    /// datagrams, then those that it passes on. Returns whether its own ones have left.
+    fn flush(&mut self, node: NodeId, uplinks: &mut Uplinks, out: &mut Vec<u8>) -> bool {
+        if node.is_sender() {
+            self.sender.set_roster(self.now, uplinks.roster());
+        }
+
+        let mut departures = Vec::new();
+        let wait = loop {
+            if uplinks.is_sent(node) {
+                match self.poll_transmit(node, out) {
+                    Some(transmit) => uplinks.push_own(node, self.address(node, transmit, out)),
+                    None => break uplinks.send_relayed(self.now, node, &mut departures),
+                }
+            }
+
+            let wait = uplinks.send_own(self.now, node, &mut departures);
+            if wait.is_some() {
+                break wait;
+            }
+        };
+
+        for DepartedCopy { at, to, bytes } in departures {
+            let from = node;
+            match self.wires.has_rate(to) && at > self.now {
+                true => self.at(at, NetworkEvent::Departed { to, from, bytes }),
+                false => self.pass(at, &Passing { from, bytes }, [to].into_iter()),
+            }
+        }
+
+        if let Some(retry) = wait
+            && uplinks.begins_wait(self.now, node, retry)
+        {
+            self.at(retry, NetworkEvent::Room(node));
+        }
+
+        uplinks.is_sent(node)
+    }
+
+    /// Chooses the nodes that get a copy of a node's datagrams in a network without multicast.
+    fn address(&mut self, from: NodeId, transmit: Transmit, out: &[u8]) -> PendingTrain {
+        let dest = transmit.dest;
+        let datagrams: Vec<Arc<[u8]>> = out.chunks(transmit.segment).map(Arc::from).collect();
+        for bytes in &datagrams {
+            let bytes = Arc::clone(bytes);
+            let passing = Passing { from, bytes };
+            self.log
+                .on_sent(self.now, &passing, dest, self.setup.observe);
+        }
+
+        let mut to: Vec<NodeId> = match dest {
+            Dest::Group => NodeId::all(self.reach(from)).collect(),
+            Dest::Host(to) => NodeId::at(to).into_iter().collect(),
+        };
+        to.retain(|to| *to != from);
+        to.reverse();
+
+        let kind = match is_data(out) {
+            true => TrainKind::Data,
+            false => TrainKind::Control,
+        };
+        PendingTrain {
+            kind,
+            datagrams,
+            to,
+            is_begun: false,
+        }
+    }
+
+    /// Returns the number of hosts that a node's messages to all reach.
+    fn reach(&self, from: NodeId) -> usize {
+        match self.setup.strangers && !from.is_sender() {
+            true => 0,
+            false => self.hosts.len(),
         }
     }
 
@@ -344,12 +492,7 @@ impl Network {
     }
 
     fn send(&mut self, from: NodeId, transmit: Transmit, out: &[u8]) {
-        let hosts = if self.setup.strangers && !from.is_sender() {
-            0
-        } else {
-            self.hosts.len()
-        };
-
+        let hosts = self.reach(from);
         for bytes in out.chunks(transmit.segment) {
             let datagram = Passing {
                 from,
@@ -360,15 +503,15 @@ impl Network {
             match transmit.dest {
                 Dest::Group => {
                     let to = NodeId::all(hosts).filter(|to| *to != from);
-                    self.pass(&datagram, to);
+                    self.pass(self.now, &datagram, to);
                 }
-                Dest::Host(to) => self.pass(&datagram, NodeId::at(to).into_iter()),
+                Dest::Host(to) => self.pass(self.now, &datagram, NodeId::at(to).into_iter()),
             }
         }
     }
 
-    /// Sends a datagram over the wires to nodes.
-    fn pass(&mut self, datagram: &Passing, to: impl Iterator<Item = NodeId>) {
+    /// Sends a datagram over the wires to nodes at the time `when`.
+    fn pass(&mut self, when: Moment, datagram: &Passing, to: impl Iterator<Item = NodeId>) {
         let from = datagram.from;
         let to: Vec<NodeId> = to.filter(|to| !self.wires.is_cut(from, *to)).collect();
         if let Some(host) = from.host_number()
@@ -381,7 +524,7 @@ impl Network {
 
         let queue = &mut self.queue;
         self.wires.pass(
-            self.now,
+            when,
             datagram,
             to.into_iter(),
             &mut self.rng,

@@ -8,6 +8,7 @@ use super::log::NetworkLog;
 use super::node::NodeId;
 use super::offer::{SimOffer, signature, tree};
 use super::setup::{NetworkSetup, SessionStart};
+use super::unicast::OVERHEAD;
 use crate::id::InstanceId;
 use crate::proto::Transmit;
 use crate::proto::sender::{
@@ -16,9 +17,6 @@ use crate::proto::sender::{
 };
 use crate::units::Moment;
 use crate::wire::HostStage;
-
-/// Bytes added to each datagram by the network.
-const OVERHEAD: usize = 46;
 
 /// State of a simulated sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +124,11 @@ impl SimSender {
     /// Takes a datagram.
     pub(super) fn take(&mut self, now: Moment, from: SocketAddr, bytes: &[u8]) {
         self.machine.handle_datagram(now, from, bytes);
+    }
+
+    /// Sets the hosts that are reached by unicast.
+    pub(super) fn set_roster(&mut self, now: Moment, hosts: &[SocketAddr]) {
+        self.machine.set_copies(now, hosts.len().max(1), hosts);
     }
 
     /// Writes the next datagrams into `out`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::link::LinkSetup;
+use super::unicast::UnicastSetup;
 use crate::block::frame::Level;
 use crate::proto::generation::TARGET_BYTES;
 use crate::proto::sender::{CommitRules, KeyRules};
@@ -20,6 +21,8 @@ pub struct NetworkSetup {
     pub link: LinkSetup,
     /// Links into hosts (from 1) that differ from the rest.
     pub links: BTreeMap<usize, LinkSetup>,
+    /// Uplinks of a network without multicast; `None` for a network with multicast.
+    pub unicast: Option<UnicastSetup>,
     /// Hide hosts from each other and set only their number. With thousands of hosts, beacons would
     /// otherwise fill the simulation.
     pub strangers: bool,
@@ -95,6 +98,7 @@ impl Default for NetworkSetup {
             hosts: 3,
             link: LinkSetup::default(),
             links: BTreeMap::new(),
+            unicast: None,
             strangers: false,
             recall: true,
             disk: Duration::from_millis(3),

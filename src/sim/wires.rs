@@ -1,6 +1,6 @@
 //! Wires between the nodes: a link into each, and blocked directions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::event::NetworkEvent;
@@ -16,6 +16,9 @@ pub(super) struct Wires {
     links: Vec<LinkState>,
     /// Blocked directions: from one node to another.
     cuts: BTreeSet<(NodeId, NodeId)>,
+    /// Share of datagrams lost at random on a way from one node to another, besides those of its
+    /// link.
+    losses: BTreeMap<(NodeId, NodeId), f64>,
 }
 
 /// A datagram of a node on its way.
@@ -48,12 +51,25 @@ impl Wires {
         Self {
             links: NodeId::all(setup.hosts).map(link).collect(),
             cuts: BTreeSet::new(),
+            losses: BTreeMap::new(),
         }
     }
 
     /// Replaces the link into a node.
     pub(super) fn set_link(&mut self, to: NodeId, link: LinkSetup) {
         self.links[to.index()].link = link;
+    }
+
+    /// Loses a share of the datagrams from one node to another.
+    pub(super) fn lose(&mut self, from: NodeId, to: NodeId, share: f64) {
+        self.losses.insert((from, to), share);
+    }
+
+    /// Returns whether the link into a node has a rate, so that datagrams have to come to it in
+    /// order of time.
+    pub(super) fn has_rate(&self, to: NodeId) -> bool {
+        let link = self.links.get(to.index());
+        link.is_some_and(|state| state.link.rate.is_some())
     }
 
     /// Blocks or unblocks a direction.
@@ -83,6 +99,11 @@ impl Wires {
             let Some(link) = self.links.get_mut(to.index()) else {
                 continue;
             };
+
+            let loss = self.losses.get(&(datagram.from, to));
+            if loss.is_some_and(|&loss| rng.f64() < loss) {
+                continue;
+            }
 
             let [when, again] = link.pass(now, datagram.bytes.len(), rng);
             if link.link.forged > 0.0 && rng.f64() < link.link.forged {

@@ -1,19 +1,62 @@
 //! Cost of a transfer by hosts and loss, up to ten thousand hosts, on the simulated network: the
 //! same figures on every machine.
-//! `cargo bench --bench simulation [-- [--check | --write] [HOSTS...] [LOSS%...]]`
+//! `cargo bench --bench simulation [-- [--check | --write] [unicast] [HOSTS...] [LOSS%...]]`
 //!
 //! `--check` fails if a figure differs from the table in `simulation.txt` or exceeds a bound;
 //! `--write` rewrites that table. A case outside the table is checked against the bounds only. Ten
 //! thousand hosts take 4 GB of memory and some 3.5 minutes of one core for each loss; a datagram to
 //! all hosts is processed on one thread per core.
+//!
+//! `unicast` leaves only the cases without multicast. A thousand hosts get a payload of one
+//! generation there, because each relay sends a datagram to each of them.
 
 use std::process::ExitCode;
 
 use makuo::sim::goodput::measure;
+use makuo::sim::unicast_cost::measure_unicast;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/simulation.txt");
 const HOSTS: [usize; 5] = [3, 10, 100, 1000, 10_000];
 const LOSSES: [f64; 4] = [0.0, 0.001, 0.01, 0.05];
+/// Hosts without multicast, and generations of the payload.
+const UNICAST_HOSTS: [(usize, usize); 3] = [(10, 8), (100, 3), (1000, 1)];
+const UNICAST_LOSS: f64 = 0.01;
+
+/// Rows measured so far.
+struct Table {
+    /// Rows as stored.
+    expected: String,
+    rows: String,
+    checks: bool,
+    wrong: usize,
+}
+
+impl Table {
+    /// Takes the row of a transfer, with the bound that it breaks; `None` for one that failed.
+    fn take(&mut self, case: &str, row: Option<(String, Option<String>)>) {
+        let Some((row, broken)) = row else {
+            println!("{case}: not every host is complete");
+            self.wrong += 1;
+            return;
+        };
+
+        println!("{row}");
+        if let Some(bound) = broken {
+            println!("       BROKEN: {bound}");
+            self.wrong += 1;
+        }
+
+        // The row starts with the hosts and the loss, up to the first figure.
+        let case = row.split_inclusive("lost").next().unwrap_or_default();
+        let differs = |line: &str| line.starts_with(case) && line != row;
+        if self.checks && self.expected.lines().any(differs) {
+            println!("       DIFFERS from {TABLE}");
+            self.wrong += 1;
+        }
+
+        self.rows += &format!("{row}\n");
+    }
+}
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,60 +67,50 @@ fn main() -> ExitCode {
         .filter_map(|a| a.strip_suffix('%')?.parse().ok())
         .collect();
 
-    let is_asked = |loss: f64| {
-        losses.is_empty()
-            || losses
-                .iter()
-                .any(|asked| (asked / 100.0 - loss).abs() < 1e-9)
+    let is_asked = |hosts: usize, loss: f64| {
+        let same = |asked: &f64| (asked / 100.0 - loss).abs() < 1e-9;
+        (asked.is_empty() || asked.contains(&hosts))
+            && (losses.is_empty() || losses.iter().any(same))
     };
 
-    let expected = std::fs::read_to_string(TABLE).unwrap_or_default();
-    let (mut table, mut wrong) = (String::new(), 0);
-    for hosts in HOSTS
-        .into_iter()
-        .filter(|h| asked.is_empty() || asked.contains(h))
-    {
-        for loss in LOSSES.into_iter().filter(|loss| is_asked(*loss)) {
-            let Some(row) = measure(hosts, loss) else {
-                println!(
-                    "{hosts:>6} hosts {:>4.1} % lost: not every host is complete",
-                    loss * 100.0
-                );
-                wrong += 1;
-                continue;
-            };
-            println!("{row}\n       {}", row.peaks());
-            if let Some(bound) = row.broken() {
-                println!("       BROKEN: {bound}");
-                wrong += 1;
-            }
-            // The row starts with the hosts and the loss, up to the first figure.
-            let figures = row.to_string();
-            let case = figures.split_inclusive("lost").next().unwrap_or_default();
-            if is("--check")
-                && expected
-                    .lines()
-                    .any(|line| line.starts_with(case) && line != figures)
-            {
-                println!("       DIFFERS from {TABLE}");
-                wrong += 1;
-            }
-            table += &format!("{row}\n");
+    let mut table = Table {
+        expected: std::fs::read_to_string(TABLE).unwrap_or_default(),
+        rows: String::new(),
+        checks: is("--check"),
+        wrong: 0,
+    };
+
+    let cases = HOSTS.map(|hosts| LOSSES.map(|loss| (hosts, loss)));
+    for (hosts, loss) in cases.into_iter().flatten().filter(|_| !is("unicast")) {
+        if is_asked(hosts, loss) {
+            let row = measure(hosts, loss);
+            let peaks = row.map(|row| row.peaks()).unwrap_or_default();
+            let case = format!("{hosts:>6} hosts {:>4.1} % lost", loss * 100.0);
+            table.take(&case, row.map(|row| (row.to_string(), row.broken())));
+            println!("       {peaks}");
+        }
+    }
+
+    for (hosts, generations) in UNICAST_HOSTS {
+        if is_asked(hosts, UNICAST_LOSS) {
+            let row = measure_unicast(hosts, UNICAST_LOSS, generations);
+            let case = format!("unicast {hosts:>5} hosts");
+            table.take(&case, row.map(|row| (row.to_string(), row.broken())));
         }
     }
 
     if is("--write")
         && asked.is_empty()
         && losses.is_empty()
-        && let Err(e) = std::fs::write(TABLE, table)
+        && !is("unicast")
+        && let Err(e) = std::fs::write(TABLE, &table.rows)
     {
         println!("{TABLE}: {e}");
-        wrong += 1;
+        table.wrong += 1;
     }
 
-    if is("--check") && wrong > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+    match is("--check") && table.wrong > 0 {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     }
 }

@@ -4,6 +4,7 @@ mod compression;
 mod course;
 mod pace;
 mod repairs;
+mod unicast;
 
 use std::time::Duration;
 

@@ -1,0 +1,204 @@
+//! Deploys without multicast: hosts pass data on, and some of them fail at it.
+
+use std::time::Duration;
+
+use super::{LONG, SOON, assert_complete, unlimited};
+use crate::manifest::Intent;
+use crate::proto::sender::CommitRules;
+use crate::sim::node::NodeId;
+use crate::sim::offer::SimOffer;
+use crate::sim::setup::Observations;
+use crate::sim::unicast::{UnicastSetup, UplinkSetup};
+use crate::sim::{LinkSetup, Network, NetworkSetup};
+use crate::units::{Quorum, Rate};
+use crate::wire::datagram::is_relayed;
+
+const HOSTS: usize = 10;
+/// Rate of every line, in both directions.
+const LINE: Rate = Rate(200_000_000);
+/// Bytes of a datagram before the identifier of its process.
+const SOURCE: usize = 4;
+/// Same of its counter.
+const COUNTER: usize = 12;
+/// Same of the session of its symbol.
+const SESSION: usize = 20;
+
+/// Returns an uplink of a rate.
+fn uplink(rate: Rate) -> UplinkSetup {
+    UplinkSetup {
+        rate: Some((rate, 256 << 10)),
+        drops: false,
+    }
+}
+
+/// Begins a deploy of `files` files of about 75 kB to ten hosts that lose `loss` of all datagrams.
+/// Nine of them suffice. Returns the bytes of the payload as well.
+fn begin(seed: u64, loss: f64, files: u32) -> (Network, u64) {
+    let unicast = UnicastSetup {
+        uplink: uplink(LINE),
+        ..UnicastSetup::default()
+    };
+    let setup = NetworkSetup {
+        seed,
+        hosts: HOSTS,
+        link: LinkSetup {
+            loss,
+            rate: Some((LINE, 1 << 20)),
+            ..LinkSetup::default()
+        },
+        unicast: Some(unicast),
+        commit: CommitRules {
+            quorum: Quorum::Count(HOSTS as u32 - 1),
+            ..CommitRules::default()
+        },
+        sending: unlimited(),
+        observe: Observations {
+            datagrams: true,
+            ..Observations::default()
+        },
+        ..NetworkSetup::default()
+    };
+
+    let offer = SimOffer::random(seed, 1, Intent::Deploy, files, 60_000);
+    let payload = offer.bytes();
+    (Network::new(setup, offer), payload)
+}
+
+/// Runs a deploy to its end; the hosts but `missing` are complete then.
+fn complete(network: &mut Network, missing: Option<usize>, seed: u64) {
+    assert!(network.run(LONG, SOON), "seed {seed}");
+    let hosts = (1..=HOSTS).filter(|host| Some(*host) != missing);
+    assert_complete(network, hosts, seed);
+}
+
+/// Returns the bytes of all relayed datagrams of the sender, and those that hosts passed on.
+fn relayed(network: &Network) -> (u64, u64) {
+    let own = network.log.recording.of(NodeId::SENDER);
+    let own = own.filter(|bytes| is_relayed(bytes));
+    let passed_on = (1..=HOSTS).map(|host| network.sent(NodeId::host(host)).relayed);
+    (own.map(|bytes| bytes.len() as u64).sum(), passed_on.sum())
+}
+
+#[test]
+fn hosts_pass_each_datagram_on_once_and_no_node_sends_much_more_than_the_payload() {
+    for seed in 0..4 {
+        let (mut network, payload) = begin(seed, 0.0, 160);
+        complete(&mut network, None, seed);
+        let over = |node| network.sent(node).total() as f64 / payload as f64;
+        let sender = over(NodeId::SENDER);
+        let host = (1..=HOSTS).map(NodeId::host).map(over).fold(0.0, f64::max);
+        assert!(
+            sender < 1.12 && host < 1.05,
+            "seed {seed}: {sender:.3} of the payload from the sender, {host:.3} from a host"
+        );
+
+        let (own, passed_on) = relayed(&network);
+        assert_eq!(passed_on, own * (HOSTS as u64 - 1), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_lost_on_the_way_to_relays_and_from_them_is_repaired() {
+    for (seed, loss) in [(0, 0.01), (1, 0.01), (2, 0.05), (3, 0.05)] {
+        let (mut network, payload) = begin(seed, loss, 160);
+        // One way is worse than the rest.
+        network.lose(NodeId::host(2), NodeId::host(5), 0.5);
+        complete(&mut network, None, seed);
+        let sent = network.sent(NodeId::SENDER).total() as f64 / payload as f64;
+        assert!(sent < 1.0 + loss * 5.0 + 0.3, "seed {seed}: {sent:.3}");
+    }
+}
+
+#[test]
+fn a_relay_that_dies_does_not_stop_the_others() {
+    for seed in 0..3 {
+        let (mut network, _) = begin(seed, 0.01, 160);
+        network.power(3, false, Duration::from_millis(150 + seed * 100));
+        complete(&mut network, Some(3), seed);
+    }
+}
+
+#[test]
+fn a_relay_that_stops_for_a_while_is_served_again() {
+    for seed in 0..3 {
+        let (mut network, _) = begin(seed, 0.01, 160);
+        let at = Duration::from_millis(150 + seed * 100);
+        network.stop(3, true, at);
+        network.stop(3, false, at + Duration::from_millis(700));
+        complete(&mut network, None, seed);
+    }
+}
+
+#[test]
+fn a_relay_with_a_tenth_of_the_uplink_does_not_stop_the_others() {
+    for seed in 0..3 {
+        let (mut network, _) = begin(seed, 0.0, 160);
+        network.set_uplink(NodeId::host(3), uplink(Rate(LINE.0 / 10)));
+        complete(&mut network, None, seed);
+    }
+}
+
+#[test]
+fn a_relay_that_reaches_no_other_host_does_not_stop_them() {
+    for seed in 0..3 {
+        let (mut network, _) = begin(seed, 0.01, 160);
+        for host in 1..=HOSTS {
+            network.cut(NodeId::host(3), NodeId::host(host), true);
+        }
+        complete(&mut network, None, seed);
+    }
+}
+
+#[test]
+fn a_full_switch_behind_a_relay_loses_datagrams_that_are_repaired() {
+    for seed in 0..3 {
+        let (mut network, _) = begin(seed, 0.0, 160);
+        let drops = UplinkSetup {
+            drops: true,
+            ..uplink(LINE)
+        };
+        network.set_uplink(NodeId::host(3), drops);
+        complete(&mut network, None, seed);
+    }
+}
+
+/// Returns the bytes of relayed datagrams of the sender to each other host, and those that hosts
+/// passed on, in a deploy with altered datagrams in the middle.
+fn forged(seed: u64, from: NodeId, alter: impl Fn(&mut [u8])) -> (u64, u64) {
+    let (mut network, _) = begin(seed, 0.0, 100);
+    while !network.run(Duration::from_millis(20), Duration::ZERO) {
+        let own = network.log.recording.of(NodeId::SENDER);
+        let Some(mut bytes) = own.rev().find(|b| is_relayed(b)).map(<[u8]>::to_vec) else {
+            continue;
+        };
+
+        // Datagrams that hosts have not seen yet.
+        let counter = u64::from_be_bytes(bytes[COUNTER..COUNTER + 8].try_into().expect("eight"));
+        for nth in 200..240 {
+            bytes[COUNTER..COUNTER + 8].copy_from_slice(&(counter + nth).to_be_bytes());
+            let mut bytes = bytes.clone();
+            alter(&mut bytes);
+            network.forge(from, &bytes);
+        }
+        break;
+    }
+
+    complete(&mut network, None, seed);
+    let (own, passed_on) = relayed(&network);
+    (own * (HOSTS as u64 - 1), passed_on)
+}
+
+#[test]
+fn only_data_of_a_sender_in_a_session_is_passed_on() {
+    let seed = 5;
+    let (own, passed_on) = forged(seed, NodeId::SENDER, |_| {});
+    assert!(passed_on > own, "the sender's own data, seed {seed}");
+
+    let alter = |at: usize| move |bytes: &mut [u8]| bytes[at] ^= 1;
+    let (own, passed_on) = forged(seed, NodeId::host(2), |_| {});
+    assert!(passed_on <= own, "from a host, seed {seed}");
+    let (own, passed_on) = forged(seed, NodeId::SENDER, alter(SESSION));
+    assert!(passed_on <= own, "of another session, seed {seed}");
+    let (own, passed_on) = forged(seed, NodeId::SENDER, alter(SOURCE));
+    assert!(passed_on <= own, "of another process, seed {seed}");
+}

@@ -1,0 +1,320 @@
+//! Networks without multicast: each node sends all copies of its datagrams over its uplink, and
+//! hosts pass on relayed data, by the rules of `drive::endpoint`.
+//!
+//! The roster is not simulated: each node knows all others, and forgets none that is down.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::node::NodeId;
+use crate::units::{Moment, Rate};
+
+/// Bytes that the network adds to each datagram.
+pub(super) const OVERHEAD: usize = 46;
+/// Bound on the bytes that wait to be passed on, see `drive::endpoint::relay`.
+const MAX_RELAY_BYTES: usize = 4 << 20;
+/// Datagrams of a train.
+const MAX_TRAIN: usize = 32;
+/// Destinations that get their copy at once, see `drive::endpoint::send_buffer`.
+const MAX_COPIES: usize = 32;
+/// Interval after which as many others get theirs.
+const COPIES_INTERVAL: Duration = Duration::from_millis(1);
+
+/// A network without multicast.
+#[derive(Debug, Clone, Default)]
+pub struct UnicastSetup {
+    /// Uplink of every node.
+    pub uplink: UplinkSetup,
+    /// Uplinks that differ from the rest.
+    pub uplinks: BTreeMap<NodeId, UplinkSetup>,
+}
+
+/// Link out of one node.
+#[derive(Debug, Clone, Copy)]
+pub struct UplinkSetup {
+    /// Rate, and capacity of the queue in bytes; `None` sends at once.
+    pub rate: Option<(Rate, u64)>,
+    /// Whether a full queue drops datagrams, like a switch; otherwise the node waits for room, as
+    /// for its own interface.
+    pub drops: bool,
+}
+
+impl Default for UplinkSetup {
+    fn default() -> Self {
+        Self {
+            // The send buffer of a link.
+            rate: Some((Rate(1_000_000_000), 256 << 10)),
+            drops: false,
+        }
+    }
+}
+
+/// Bytes of datagrams that left a node, without the headers of the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SentBytes {
+    /// Its own data, each copy.
+    pub data: u64,
+    /// Its own messages, each copy.
+    pub control: u64,
+    /// Data of others, each copy.
+    pub relayed: u64,
+}
+
+impl SentBytes {
+    /// Returns the sum.
+    pub fn total(self) -> u64 {
+        self.data + self.control + self.relayed
+    }
+}
+
+/// Kind of a train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TrainKind {
+    Data,
+    Control,
+    Relayed,
+}
+
+/// Datagrams with the nodes that have yet to get them, the next one at the end.
+#[derive(Debug)]
+pub(super) struct PendingTrain {
+    pub(super) kind: TrainKind,
+    pub(super) datagrams: Vec<Arc<[u8]>>,
+    pub(super) to: Vec<NodeId>,
+    /// True once a copy was sent.
+    pub(super) is_begun: bool,
+}
+
+/// A datagram that has left its node.
+#[derive(Debug)]
+pub(super) struct DepartedCopy {
+    pub(super) at: Moment,
+    pub(super) to: NodeId,
+    pub(super) bytes: Arc<[u8]>,
+}
+
+/// The sending side of all nodes.
+#[derive(Debug)]
+pub(super) struct Uplinks {
+    nodes: Vec<Uplink>,
+    /// Addresses of all hosts.
+    roster: Vec<SocketAddr>,
+}
+
+/// The sending side of one node.
+#[derive(Debug)]
+struct Uplink {
+    setup: UplinkSetup,
+    /// Time at which the last queued byte will have left.
+    busy: Moment,
+    own: Option<PendingTrain>,
+    relayed: VecDeque<PendingTrain>,
+    /// Bytes of the trains to pass on, each counted once.
+    waiting: usize,
+    /// Time before which no further copies go.
+    resume: Moment,
+    /// Time at which the node last meant to try again.
+    retry: Moment,
+    sent: SentBytes,
+}
+
+impl Uplinks {
+    /// Creates the uplinks of the sender and `hosts` hosts.
+    pub(super) fn new(setup: &UnicastSetup, hosts: usize) -> Self {
+        let uplink = |node| Uplink {
+            setup: *setup.uplinks.get(&node).unwrap_or(&setup.uplink),
+            busy: Moment(0),
+            own: None,
+            relayed: VecDeque::new(),
+            waiting: 0,
+            resume: Moment(0),
+            retry: Moment(0),
+            sent: SentBytes::default(),
+        };
+
+        Self {
+            nodes: NodeId::all(hosts).map(uplink).collect(),
+            roster: NodeId::all(hosts).skip(1).map(NodeId::address).collect(),
+        }
+    }
+
+    /// Addresses of all hosts.
+    pub(super) fn roster(&self) -> &[SocketAddr] {
+        &self.roster
+    }
+
+    /// Bytes that left a node.
+    pub(super) fn sent(&self, node: NodeId) -> SentBytes {
+        self.nodes[node.index()].sent
+    }
+
+    /// Replaces the uplink of a node.
+    pub(super) fn set(&mut self, node: NodeId, setup: UplinkSetup) {
+        self.nodes[node.index()].setup = setup;
+    }
+
+    /// Drops all that waits at a node.
+    pub(super) fn clear(&mut self, node: NodeId) {
+        let uplink = &mut self.nodes[node.index()];
+        uplink.own = None;
+        uplink.relayed.clear();
+        uplink.waiting = 0;
+    }
+
+    /// Returns whether a node's own datagrams have all left it.
+    pub(super) fn is_sent(&self, node: NodeId) -> bool {
+        self.nodes[node.index()].own.is_none()
+    }
+
+    /// Takes a node's own datagrams; the ones before have left it.
+    pub(super) fn push_own(&mut self, node: NodeId, train: PendingTrain) {
+        self.nodes[node.index()].own = Some(train);
+    }
+
+    /// Takes a datagram of `source` that `node` passes on to all other hosts.
+    pub(super) fn push_relayed(&mut self, node: NodeId, source: NodeId, bytes: &Arc<[u8]>) {
+        let hosts = self.roster.len();
+        let uplink = &mut self.nodes[node.index()];
+        if uplink.waiting + bytes.len() > MAX_RELAY_BYTES {
+            return;
+        }
+
+        uplink.waiting += bytes.len();
+        if let Some(last) = uplink.relayed.back_mut()
+            && !last.is_begun
+            && last.datagrams.len() < MAX_TRAIN
+        {
+            return last.datagrams.push(Arc::clone(bytes));
+        }
+
+        let to = NodeId::all(hosts).skip(1);
+        uplink.relayed.push_back(PendingTrain {
+            kind: TrainKind::Relayed,
+            datagrams: vec![Arc::clone(bytes)],
+            is_begun: false,
+            to: to.filter(|to| *to != node && *to != source).collect(),
+        });
+    }
+
+    /// Sends a node's own datagrams; returns the time to try again if there is no room.
+    pub(super) fn send_own(
+        &mut self,
+        now: Moment,
+        node: NodeId,
+        out: &mut Vec<DepartedCopy>,
+    ) -> Option<Moment> {
+        self.nodes[node.index()].send_own(now, out)
+    }
+
+    /// Passes on what a node has to; returns the time to try again if there is no room.
+    pub(super) fn send_relayed(
+        &mut self,
+        now: Moment,
+        node: NodeId,
+        out: &mut Vec<DepartedCopy>,
+    ) -> Option<Moment> {
+        self.nodes[node.index()].send_relayed(now, out)
+    }
+
+    /// Lets a node wait until `retry`. Returns false if it waits already, and no longer.
+    pub(super) fn begins_wait(&mut self, now: Moment, node: NodeId, retry: Moment) -> bool {
+        let last = &mut self.nodes[node.index()].retry;
+        let begins = *last <= now || retry < *last;
+        if begins {
+            *last = retry;
+        }
+        begins
+    }
+}
+
+impl Uplink {
+    /// Sends the own datagrams; returns the time to try again if there is no room.
+    fn send_own(&mut self, now: Moment, out: &mut Vec<DepartedCopy>) -> Option<Moment> {
+        let mut train = self.own.take()?;
+        let mut copies = 0;
+        let wait = loop {
+            let Some(&to) = train.to.last() else {
+                return None;
+            };
+
+            if copies == MAX_COPIES {
+                self.resume = now + COPIES_INTERVAL;
+            }
+            if now < self.resume {
+                break self.resume;
+            }
+            if let Some(wait) = self.wait_for_room(now) {
+                break wait;
+            }
+
+            self.copy(now, &train, to, out);
+            train.to.pop();
+            copies += 1;
+        };
+
+        self.own = Some(train);
+        Some(wait)
+    }
+
+    /// Passes datagrams on; returns the time to try again if there is no room.
+    fn send_relayed(&mut self, now: Moment, out: &mut Vec<DepartedCopy>) -> Option<Moment> {
+        while let Some(mut train) = self.relayed.pop_front() {
+            while let Some(&to) = train.to.last() {
+                if let Some(wait) = self.wait_for_room(now) {
+                    self.relayed.push_front(train);
+                    return Some(wait);
+                }
+                self.copy(now, &train, to, out);
+                train.to.pop();
+                train.is_begun = true;
+            }
+
+            let sizes = train.datagrams.iter().map(|datagram| datagram.len());
+            self.waiting -= sizes.sum::<usize>();
+        }
+
+        None
+    }
+
+    /// Returns the time at which half of a full queue has left; `None` if there is room.
+    fn wait_for_room(&self, now: Moment) -> Option<Moment> {
+        let (rate, queue) = self.setup.rate.filter(|_| !self.setup.drops)?;
+        let queued = rate.bytes_in(self.busy.since(now));
+        let excess = queued.checked_sub(queue / 2).filter(|_| queued >= queue)?;
+        Some(now + rate.time_for(excess).max(Duration::from_micros(1)))
+    }
+
+    /// Sends one copy of a train.
+    fn copy(&mut self, now: Moment, train: &PendingTrain, to: NodeId, out: &mut Vec<DepartedCopy>) {
+        for datagram in &train.datagrams {
+            let bytes = datagram.len() as u64;
+            *match train.kind {
+                TrainKind::Data => &mut self.sent.data,
+                TrainKind::Control => &mut self.sent.control,
+                TrainKind::Relayed => &mut self.sent.relayed,
+            } += bytes;
+            let departure = |at| DepartedCopy {
+                at,
+                to,
+                bytes: Arc::clone(datagram),
+            };
+            out.extend(self.leave(now, bytes + OVERHEAD as u64).map(departure));
+        }
+    }
+
+    /// Returns the time at which a datagram of `bytes` has left; `None` if it is dropped.
+    fn leave(&mut self, now: Moment, bytes: u64) -> Option<Moment> {
+        let Some((rate, queue)) = self.setup.rate else {
+            return Some(now);
+        };
+
+        if self.setup.drops && rate.bytes_in(self.busy.since(now)) + bytes > queue {
+            return None;
+        }
+
+        self.busy = self.busy.max(now) + rate.time_for(bytes);
+        Some(self.busy)
+    }
+}
