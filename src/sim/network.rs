@@ -1,12 +1,14 @@
 //! The simulated network: a queue of future events, and their effects on the state machines.
 
+mod sending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::crowd::Crowd;
 use super::disk::SimDisk;
 use super::event::{EventQueue, NetworkEvent};
-use super::feedback::{FeedbackKind, is_counted};
+use super::feedback::FeedbackKind;
 use super::host::{Reaction, SimHost, StartSeeds};
 use super::link::LinkSetup;
 use super::log::NetworkLog;
@@ -16,12 +18,10 @@ use super::recording::Recording;
 use super::sender::SimSender;
 use super::setup::{NetworkSetup, SessionStart};
 use super::stopped::StoppedHosts;
-use super::unicast::{DepartedCopy, PendingTrain, SentBytes, TrainKind, UplinkSetup, Uplinks};
+use super::unicast::{SentBytes, UplinkSetup, Uplinks};
 use super::wires::{Passing, Wires};
 use crate::proto::sender::Sender;
-use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
-use crate::wire::datagram::is_data;
 
 /// A sender, its hosts and the links between them.
 pub struct Network {
@@ -369,91 +369,6 @@ impl Network {
         }
     }
 
-    /// Writes the next datagrams of a node into `out`.
-    fn poll_transmit(&mut self, node: NodeId, out: &mut Vec<u8>) -> Option<Transmit> {
-        match node.host_number() {
-            None => self.sender.poll_transmit(self.now, out),
-            Some(host) => self.hosts.get(host).poll_transmit(out),
-        }
-    }
-
-    /// Sends what a node without multicast has to send, until its uplink has no room: its own
-    /// datagrams, then those that it passes on. Returns whether its own ones have left.
-    fn flush(&mut self, node: NodeId, uplinks: &mut Uplinks, out: &mut Vec<u8>) -> bool {
-        if node.is_sender() {
-            self.sender.set_roster(self.now, uplinks.roster());
-        }
-
-        let mut departures = Vec::new();
-        let wait = loop {
-            if uplinks.is_sent(node) {
-                match self.poll_transmit(node, out) {
-                    Some(transmit) => uplinks.push_own(node, self.address(node, transmit, out)),
-                    None => break uplinks.send_relayed(self.now, node, &mut departures),
-                }
-            }
-
-            let wait = uplinks.send_own(self.now, node, &mut departures);
-            if wait.is_some() {
-                break wait;
-            }
-        };
-
-        for DepartedCopy { at, to, bytes } in departures {
-            let from = node;
-            match self.wires.has_rate(to) && at > self.now {
-                true => self.at(at, NetworkEvent::Departed { to, from, bytes }),
-                false => self.pass(at, &Passing { from, bytes }, [to].into_iter()),
-            }
-        }
-
-        if let Some(retry) = wait
-            && uplinks.begins_wait(self.now, node, retry)
-        {
-            self.at(retry, NetworkEvent::Room(node));
-        }
-
-        uplinks.is_sent(node)
-    }
-
-    /// Chooses the nodes that get a copy of a node's datagrams in a network without multicast.
-    fn address(&mut self, from: NodeId, transmit: Transmit, out: &[u8]) -> PendingTrain {
-        let dest = transmit.dest;
-        let datagrams: Vec<Arc<[u8]>> = out.chunks(transmit.segment).map(Arc::from).collect();
-        for bytes in &datagrams {
-            let bytes = Arc::clone(bytes);
-            let passing = Passing { from, bytes };
-            self.log
-                .on_sent(self.now, &passing, dest, self.setup.observe);
-        }
-
-        let mut to: Vec<NodeId> = match dest {
-            Dest::Group => NodeId::all(self.reach(from)).collect(),
-            Dest::Host(to) => NodeId::at(to).into_iter().collect(),
-        };
-        to.retain(|to| *to != from);
-        to.reverse();
-
-        let kind = match is_data(out) {
-            true => TrainKind::Data,
-            false => TrainKind::Control,
-        };
-        PendingTrain {
-            kind,
-            datagrams,
-            to,
-            is_begun: false,
-        }
-    }
-
-    /// Returns the number of hosts that a node's messages to all reach.
-    fn reach(&self, from: NodeId) -> usize {
-        match self.setup.strangers && !from.is_sender() {
-            true => 0,
-            false => self.hosts.len(),
-        }
-    }
-
     /// Sets a timer of a node.
     fn schedule(&mut self, node: NodeId, due: Moment) {
         let due = due.max(self.now + Duration::from_micros(1));
@@ -489,46 +404,5 @@ impl Network {
         if is_pulled && self.sender.wake() {
             self.at(self.now, NetworkEvent::Prepared);
         }
-    }
-
-    fn send(&mut self, from: NodeId, transmit: Transmit, out: &[u8]) {
-        let hosts = self.reach(from);
-        for bytes in out.chunks(transmit.segment) {
-            let datagram = Passing {
-                from,
-                bytes: bytes.into(),
-            };
-            self.log
-                .on_sent(self.now, &datagram, transmit.dest, self.setup.observe);
-            match transmit.dest {
-                Dest::Group => {
-                    let to = NodeId::all(hosts).filter(|to| *to != from);
-                    self.pass(self.now, &datagram, to);
-                }
-                Dest::Host(to) => self.pass(self.now, &datagram, NodeId::at(to).into_iter()),
-            }
-        }
-    }
-
-    /// Sends a datagram over the wires to nodes at the time `when`.
-    fn pass(&mut self, when: Moment, datagram: &Passing, to: impl Iterator<Item = NodeId>) {
-        let from = datagram.from;
-        let to: Vec<NodeId> = to.filter(|to| !self.wires.is_cut(from, *to)).collect();
-        if let Some(host) = from.host_number()
-            && to.contains(&NodeId::SENDER)
-            && is_counted(&datagram.bytes, self.setup.sending.datagram)
-        {
-            let kind = FeedbackKind::of(&datagram.bytes, self.sender.nodes());
-            self.log.feedback.record(self.now, host, kind);
-        }
-
-        let queue = &mut self.queue;
-        self.wires.pass(
-            when,
-            datagram,
-            to.into_iter(),
-            &mut self.rng,
-            |when, event| queue.push(when, event),
-        );
     }
 }
