@@ -148,6 +148,13 @@ impl Controller {
         }
     }
 
+    /// Takes back the cuts of the last seconds: the losses behind them had another cause than a
+    /// queue.
+    pub fn undo_cuts(&mut self) {
+        self.rate = self.rate.max(self.best_capacity).min(self.max_rate());
+        self.round.loss = 0.0;
+    }
+
     fn end_round(&mut self, now: Moment) {
         let round = std::mem::take(&mut self.round);
         let length = now.since(self.since).as_secs_f64() / ROUND.as_secs_f64();
@@ -264,6 +271,29 @@ mod tests {
     fn random_loss_does_not_cut_the_rate() {
         let found = converge(Rate(500_000_000), 0.05, 200).0 as f64 / 5e8;
         assert!((0.75..1.25).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn losses_of_a_relay_leave_no_cut_behind() {
+        let mut controller = Controller::new(Moment(0), None);
+        let link = Rate(200_000_000);
+        let mut sample = |rounds: std::ops::Range<u64>, loss: f64| {
+            for i in rounds {
+                let sample = Sample {
+                    bytes: link.min(controller.rate()).bytes_in(ROUND),
+                    over: ROUND,
+                    loss,
+                    delay: Duration::ZERO,
+                };
+                controller.sample(Moment(i * 10_000_000), sample);
+            }
+            controller.rate()
+        };
+
+        sample(1..100, 0.0);
+        assert!(sample(100..110, 0.3) < Rate(link.0 / 2));
+        controller.undo_cuts();
+        assert!(controller.rate() > Rate(link.0 / 10 * 9));
     }
 
     #[test]

@@ -24,7 +24,9 @@ use crate::wire::Symbol;
 use crate::wire::message::{Missing, Ranges};
 
 /// Largest number of symbol ranges in one loss report; above, the report only counts.
-const MAX_SYMBOL_RANGES: usize = 64;
+pub const MAX_SYMBOL_RANGES: usize = 64;
+/// The same where hosts pass data on: the sender finds by the symbols which host lost them.
+pub const MAX_RELAYED_SYMBOL_RANGES: usize = 512;
 
 /// Completeness of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,8 +264,8 @@ impl Buffer {
         Ok(())
     }
 
-    /// Returns the losses to report.
-    pub fn missing(&self, generation: Generation) -> Missing {
+    /// Returns the losses to report, with the symbols in at most `most` ranges.
+    pub fn missing(&self, generation: Generation, most: usize) -> Missing {
         let Some(grid) = self.grid else {
             return Missing {
                 generation,
@@ -287,7 +289,7 @@ impl Buffer {
             .filter(|i| need[(i % columns) as usize] > 0);
 
         let symbols: RangeSet = open.map(|i| i..i + 1).collect();
-        let named: Vec<Range<u64>> = if symbols.range_count() <= MAX_SYMBOL_RANGES {
+        let named: Vec<Range<u64>> = if symbols.range_count() <= most {
             symbols.iter().collect()
         } else {
             Vec::new()

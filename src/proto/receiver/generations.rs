@@ -17,7 +17,7 @@ use payloads::PayloadMemory;
 use position::{Claim, SenderPosition};
 use resolved::ResolvedGenerations;
 
-use super::buffer::{BlockPart, Progress};
+use super::buffer::{BlockPart, MAX_RELAYED_SYMBOL_RANGES, MAX_SYMBOL_RANGES, Progress};
 use crate::id::{Generation, Ordinal};
 use crate::proto::RangeSet;
 use crate::proto::generation::{Body, KEPT_GENERATIONS, PlacedBlock, grid_of};
@@ -61,6 +61,8 @@ pub struct Generations {
     abandoned: bool,
     /// Arrival of the last useful symbol.
     taken_at: Moment,
+    /// Largest number of symbol ranges in a loss report.
+    most_named: usize,
 }
 
 impl Generations {
@@ -78,7 +80,13 @@ impl Generations {
             },
             abandoned: false,
             taken_at: Moment(0),
+            most_named: MAX_SYMBOL_RANGES,
         }
+    }
+
+    /// Records that hosts pass data on in this session: loss reports name more symbols.
+    pub fn on_relayed(&mut self) {
+        self.most_named = MAX_RELAYED_SYMBOL_RANGES;
     }
 
     /// Drops open generations and resolves everything sent so far, at the start and end of a fetch.
@@ -269,7 +277,8 @@ impl Generations {
                         report.readbacks.push((Generation(number), parts))
                     }
                     _ => {
-                        let missing = open.report_loss(now, longest, delay(), Generation(number));
+                        open.on_loss_report(now, longest, delay());
+                        let missing = open.buffer().missing(Generation(number), self.most_named);
                         report.missing.push(missing);
                     }
                 },

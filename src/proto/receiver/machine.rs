@@ -153,7 +153,10 @@ impl Receiver {
                 let counter = front.counter;
                 // Hosts pass on what the sender sealed, so its address answers for it.
                 let from = match is_relayed(bytes) {
-                    true => session.sender().address().ip(),
+                    true => {
+                        session.on_relayed();
+                        session.sender().address().ip()
+                    }
                     false => from.ip(),
                 };
                 let is_new =

@@ -1,11 +1,11 @@
 //! Flow of data: sends the stream of symbols within window and pace, controlled by the reports of
 //! hosts.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::host::Host;
 use super::receiver_reports::ReceiverStats;
+use super::relays::Relays;
 use super::setup::{DatagramSizes, RateLimits};
 use super::stream::{SendStats, SymbolStream};
 use crate::id::{InstanceId, SessionId};
@@ -65,10 +65,7 @@ pub struct Flow {
     pacer: Pacer,
     /// Copies of each datagram for the group that leave this machine.
     copies: usize,
-    /// Hosts that pass data on to all others; with fewer than two each host gets its own copy.
-    relays: Vec<SocketAddr>,
-    /// Relay of the next train.
-    next_relay: usize,
+    relays: Relays,
     /// Time of the next choice of relays.
     relays_due: Moment,
     receivers: ReceiverStats,
@@ -83,8 +80,7 @@ impl Flow {
             controller: Controller::new(now, setup.rates.ceiling),
             pacer: Pacer::new(now),
             copies: 1,
-            relays: Vec::new(),
-            next_relay: 0,
+            relays: Relays::default(),
             relays_due: now,
             receivers: ReceiverStats::new(
                 setup.sizes.overhead + DATA_OVERHEAD,
@@ -102,8 +98,12 @@ impl Flow {
     }
 
     /// Sets the number of copies of each datagram for the group: several without multicast.
-    pub fn set_copies(&mut self, copies: usize) {
-        self.copies = copies.max(1);
+    pub fn set_copies(&mut self, now: Moment, copies: usize) {
+        let copies = copies.max(1);
+        if std::mem::replace(&mut self.copies, copies) != copies {
+            // A host came or left.
+            self.relays_due = now;
+        }
     }
 
     /// Returns whether it is time to choose the relays.
@@ -119,26 +119,27 @@ impl Flow {
     ) {
         self.relays_due = now + RELAY_INTERVAL;
         let patience = alive_interval(self.copies as u32) * 2 + RELAY_INTERVAL;
-        let relays = hosts
-            .filter(|(id, host)| {
-                let takes_part = host.stage.is_some_and(HostStage::is_rightful);
-                takes_part && now.since(host.heard) < patience && !self.receivers.is_slow(**id)
-            })
-            .map(|(_, host)| host.address)
-            .collect();
-        self.relays = relays;
+        let receivers = &self.receivers;
+        let able = hosts.filter(|(id, host)| {
+            let takes_part = !host.is_lost() && host.stage.is_some_and(HostStage::is_rightful);
+            takes_part && now.since(host.heard) < patience && !receivers.is_slow(**id)
+        });
+
+        self.relays
+            .choose(now, able.map(|(id, host)| (*id, host.address)));
     }
 
-    /// Returns the host that passes the next train on. `None` if all hosts get it directly: with
-    /// multicast, and if the copies of the payload are few bytes.
-    fn take_relay(&mut self) -> Option<SocketAddr> {
-        if self.relays.len() < 2 || self.stream.largest_payload() * self.copies <= MAX_DIRECT_BYTES
-        {
-            return None;
-        }
+    /// Lets a host that is gone pass nothing on.
+    pub fn on_gone(&mut self, host: InstanceId) {
+        self.relays.remove(host);
+    }
 
-        self.next_relay = (self.next_relay + 1) % self.relays.len();
-        self.relays.get(self.next_relay).copied()
+    /// Returns whether a relay takes the next train. All hosts get it directly with multicast, and
+    /// if the copies of the payload are few bytes.
+    fn begin_train(&mut self) -> bool {
+        let is_small =
+            |flow: &Self| flow.stream.largest_payload() * flow.copies <= MAX_DIRECT_BYTES;
+        self.relays.has_any() && !is_small(self) && self.relays.begin_train()
     }
 
     /// The stream of wants, generations and symbols.
@@ -186,11 +187,30 @@ impl Flow {
         };
         let few = hosts <= FEW_HOSTS;
         let seen = self.known(nack.seen);
+        if self.relays.has_any() {
+            self.blame_relays(now, host, nack);
+        }
         nack.missing
             .iter()
             .for_each(|missing| self.stream.on_missing(missing, seen, due, few));
 
         self.stream.decide(now);
+    }
+
+    /// Charges the losses of a host to the relays that took the symbols.
+    fn blame_relays(&mut self, now: Moment, host: InstanceId, nack: &Nack) {
+        let seen = self.known(nack.seen);
+        for missing in &nack.missing {
+            if let Some(sent) = self.stream.sent_symbols(missing.generation) {
+                self.relays.on_missing(host, missing, sent, seen);
+            }
+        }
+
+        if self.relays.judge(now) {
+            // The losses meant nothing for the links of the hosts.
+            self.receivers.excuse_losses();
+            self.controller.undo_cuts();
+        }
     }
 
     /// Limits a reported counter to the datagrams actually sent.
@@ -206,14 +226,23 @@ impl Flow {
         };
 
         let before = self.receivers.is_slow(host);
-        match self.receivers.on_report(now, host, report, self.idle) {
+        let relays = &self.relays;
+        let excused = |counters| relays.lost_by_relays(host, counters);
+        match self
+            .receivers
+            .on_report(now, host, report, self.idle, excused)
+        {
             Some(sample) => self.controller.sample(now, sample),
             // The effect of a slow host on the rate means nothing for the others.
             None if !before && self.receivers.is_slow(host) => self.controller.restart(now),
             None => {}
         }
 
-        !before && self.receivers.is_slow(host)
+        let is_new = !before && self.receivers.is_slow(host);
+        if is_new {
+            self.relays.remove(host);
+        }
+        is_new
     }
 
     /// Sets the number of hosts in the fast pass that still fetch.
@@ -245,6 +274,7 @@ impl Flow {
                 .check_blocking(now, self.stream.counter(), self.stream.segment());
             if self.receivers.slow().len() > before {
                 self.controller.restart(now);
+                self.relays_due = now;
             }
         }
     }
@@ -267,17 +297,24 @@ impl Flow {
         }
 
         let sent = (now.0 / 1000) as u32;
-        let relay = self.take_relay();
-        if !self.stream.write(
+        let relayed = self.begin_train();
+        let written = self.stream.write(
             self.setup.instance,
             sent,
             self.most(),
             self.setup.sizes.room,
-            relay.is_some(),
+            relayed,
             out,
-        ) {
-            return None;
-        }
+        )?;
+
+        let end = self.stream.counter() + 1;
+        let counters = end - written.datagrams..end;
+        let relay = if relayed {
+            Some(self.relays.take(counters, &written)?)
+        } else {
+            self.relays.on_direct(counters);
+            None
+        };
 
         let segment = self.stream.segment() + self.setup.sizes.room;
         let datagrams = out.len().div_ceil(segment);

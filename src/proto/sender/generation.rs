@@ -84,6 +84,17 @@ pub struct SentDatagrams {
     pub datagrams: u64,
     /// Repairs among them.
     pub repairs: u64,
+    /// Data counter under which the first of them was sent before; 0 for never.
+    pub lost: u64,
+}
+
+/// Last transmission of each symbol of a generation.
+#[derive(Debug, Clone, Copy)]
+pub struct SentSymbols<'a> {
+    /// Symbols in a row.
+    pub columns: u8,
+    /// Data counter of each symbol; 0 for never.
+    pub counters: &'a [u64],
 }
 
 /// Losses gathered for a repair.
@@ -139,6 +150,14 @@ impl OutgoingGeneration {
     /// Returns whether the whole generation was sent by data counter `seen`.
     pub fn is_sent_by(&self, seen: u64) -> bool {
         !self.is_fresh() && !self.has_repairs() && self.latest <= seen
+    }
+
+    /// Last transmission of each symbol.
+    pub fn sent_symbols(&self) -> SentSymbols<'_> {
+        SentSymbols {
+            columns: self.grid.columns(),
+            counters: &self.sent_at,
+        }
     }
 
     /// Data counter of the last datagram.
@@ -215,7 +234,7 @@ impl OutgoingGeneration {
         out: &mut Vec<u8>,
     ) -> SentDatagrams {
         let payload = Arc::clone(&self.payload);
-        let mut written = 0;
+        let (mut written, mut lost) = (0, 0);
         let repairs = self.has_repairs() && !(fresh_first && self.is_fresh());
         let full = usize::from(self.grid.symbol()) + DATA_OVERHEAD + stamp.room;
         while written < most as u64 {
@@ -228,8 +247,11 @@ impl OutgoingGeneration {
                 } else {
                     self.resend.remove(u64::from(symbol)..u64::from(symbol) + 1);
                 }
-                self.sent_at[symbol as usize] =
-                    self.write_plain(stamp, symbol, &payload, counter, out);
+                let at = self.write_plain(stamp, symbol, &payload, counter, out);
+                let before = std::mem::replace(&mut self.sent_at[symbol as usize], at);
+                if written == 0 {
+                    lost = before;
+                }
             } else if let Some(symbol) = self.coded.next_unsent() {
                 self.write_coded(stamp, symbol, &payload, counter, out);
             } else {
@@ -250,6 +272,7 @@ impl OutgoingGeneration {
         SentDatagrams {
             datagrams: written,
             repairs: if repairs { written } else { 0 },
+            lost,
         }
     }
 

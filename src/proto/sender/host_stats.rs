@@ -1,5 +1,6 @@
 //! Measurements of one host: its rate, its losses and its queue, from one report to the next.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::proto::rate::{QUEUE_LIMIT, Sample};
@@ -68,13 +69,15 @@ impl HostStats {
 
     /// Takes a report and returns the measurements since the previous one. A datagram has
     /// `overhead` bytes besides its symbol. A time without data to send shows nothing of the link:
-    /// `idle` is the data counter at the last such moment.
+    /// `idle` is the data counter at the last such moment. Of the datagrams in a range of data
+    /// counters, `excused` were lost by a relay: they show nothing of this host's path.
     pub fn on_report(
         &mut self,
         now: Moment,
         report: ReceiverReport,
         idle: u64,
         overhead: u64,
+        excused: impl FnOnce(Range<u64>) -> u64,
     ) -> Option<Sample> {
         let last = std::mem::replace(&mut self.report, report);
         self.at = now;
@@ -85,7 +88,9 @@ impl HostStats {
             .filter(|&n| n > 0 && last.seen > idle)?;
 
         let got = report.datagrams.saturating_sub(last.datagrams);
-        let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
+        let excused = excused(last.seen.saturating_add(1)..report.seen.saturating_add(1));
+        let own = expected.saturating_sub(excused).max(1);
+        let loss = 1.0 - (got as f64 / own as f64).min(1.0);
 
         // A lost train is thirty datagrams in a row, so one report shows little of the loss rate.
         self.loss = self.loss * 0.9 + loss * 0.1;
@@ -112,6 +117,13 @@ impl HostStats {
         self.strained = congested || sample.delay > QUEUE_LIMIT;
 
         Some(sample)
+    }
+
+    /// Forgets the losses so far: a relay caused them.
+    pub fn excuse_losses(&mut self) {
+        self.loss = 0.0;
+        self.congested = 0;
+        self.strained = false;
     }
 
     /// Returns whether a trial is running.

@@ -164,7 +164,12 @@ impl Sender {
 
     fn on_bye(&mut self, from: SocketAddr, source: InstanceId) {
         self.audience.on_bye(source, from);
-        if self.hosts.is_at(source, from) && self.hosts.on_bye(source, self.awaited()) {
+        if !self.hosts.is_at(source, from) {
+            return;
+        }
+
+        self.serving.flow_mut().on_gone(source);
+        if self.hosts.on_bye(source, self.awaited()) {
             self.outputs.notify_lost(self.hosts.get(source).cloned());
         }
     }

@@ -39,6 +39,7 @@ mod orders;
 mod phase;
 mod proofs;
 pub mod receiver_reports;
+pub mod relays;
 mod repeat_timer;
 pub mod reporters;
 mod serving;
@@ -232,7 +233,7 @@ impl Sender {
     /// Hosts pass data on only if all are reached by unicast: a relay does not reach the others.
     pub fn set_copies(&mut self, now: Moment, copies: usize, unicast: &[SocketAddr]) {
         let flow = self.serving.flow_mut();
-        flow.set_copies(copies);
+        flow.set_copies(now, copies);
         if flow.chooses_relays(now) {
             let all = copies == unicast.len();
             let hosts = self

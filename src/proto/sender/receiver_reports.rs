@@ -5,6 +5,7 @@
 //! [`super::reporters`], and any other host only in distress.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use super::host_stats::HostStats;
@@ -117,26 +118,34 @@ impl ReceiverStats {
 
     /// Takes a report and returns the measurements since the previous one, except for slow hosts. A
     /// time without data to send shows nothing of the link: `idle` is the data counter at the last
-    /// such moment.
+    /// such moment. A relay lost `excused` of the datagrams in a range of data counters.
     pub fn on_report(
         &mut self,
         now: Moment,
         host: InstanceId,
         report: ReceiverReport,
         idle: u64,
+        excused: impl FnOnce(Range<u64>) -> u64,
     ) -> Option<Sample> {
         let Some(stats) = self.receivers.get_mut(&host) else {
             self.receivers.insert(host, HostStats::new(now, report));
             return None;
         };
 
-        let sample = stats.on_report(now, report, idle, self.overhead)?;
+        let sample = stats.on_report(now, report, idle, self.overhead, excused)?;
         let is_congested = stats.congested >= SLOW_REPORTS;
         if is_congested && self.fetching > 1 && self.is_below_floor(now, host) {
             self.slow.insert(host);
         }
 
         (!self.slow.contains(&host) && !self.is_on_trial(now, host)).then_some(sample)
+    }
+
+    /// Forgets the losses of all hosts so far: a relay caused them.
+    pub fn excuse_losses(&mut self) {
+        self.receivers
+            .values_mut()
+            .for_each(HostStats::excuse_losses);
     }
 
     /// Returns whether the rate ignores the host for now; starts and ends trials.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::generation::{OutgoingGeneration, Stamp};
+use super::generation::{OutgoingGeneration, SentDatagrams, SentSymbols, Stamp};
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
 use crate::proto::generation::{KEPT_GENERATIONS, grid_for};
@@ -228,6 +228,15 @@ impl SymbolStream {
         }
     }
 
+    /// Last transmission of each symbol of a generation, while it is kept for repair.
+    pub fn sent_symbols(&self, number: Generation) -> Option<SentSymbols<'_>> {
+        let first = self.generations.front()?.number();
+        let at = number.0.checked_sub(first)? as usize;
+        self.generations
+            .get(at)
+            .map(OutgoingGeneration::sent_symbols)
+    }
+
     /// Time of the next decision on a repair.
     pub fn repair_due(&self) -> Option<Moment> {
         self.generations
@@ -275,7 +284,7 @@ impl SymbolStream {
         room: usize,
         relayed: bool,
         out: &mut Vec<u8>,
-    ) -> bool {
+    ) -> Option<SentDatagrams> {
         out.clear();
         self.fresh_turn = !self.fresh_turn;
         let fresh_first = self.fresh_turn && self.stats.repaired * 2 > self.stats.datagrams;
@@ -294,7 +303,7 @@ impl SymbolStream {
             repair.or_else(fresh)
         };
 
-        let Some(at) = at else { return false };
+        let at = at?;
         let stamp = Stamp {
             session: self.session,
             source,
@@ -309,7 +318,7 @@ impl SymbolStream {
         self.stats.repaired += written.repairs;
         self.stats.bytes += out.len() as u64;
 
-        written.datagrams > 0
+        (written.datagrams > 0).then_some(written)
     }
 }
 
@@ -338,7 +347,8 @@ mod tests {
             };
             stream.on_missing(&lie, stream.counter(), Moment(1), true);
             stream.decide(Moment(1));
-            assert!(stream.write(InstanceId(1), 0, 32, 0, false, &mut out) && stream.has_repairs());
+            let written = stream.write(InstanceId(1), 0, 32, 0, false, &mut out);
+            assert!(written.is_some() && stream.has_repairs());
             assert!(
                 stream.stats().datagrams < SYMBOLS * 3,
                 "{:?}",

@@ -132,7 +132,7 @@ proptest! {
             }
             for host in fleet.iter_mut().filter(|h| h.done == Progress::Missing) {
                 host.seen = counter;
-                outgoing.on_missing(&host.buffer.missing(Generation(0)), host.seen, Moment(0), few);
+                outgoing.on_missing(&host.buffer.missing(Generation(0), MAX_SYMBOL_RANGES), host.seen, Moment(0), few);
             }
             outgoing.decide(Moment(0));
         }
@@ -187,7 +187,7 @@ fn one_coded_symbol_repairs_a_different_loss_at_every_host() {
 
     for host in &fleet {
         outgoing.on_missing(
-            &host.buffer.missing(Generation(0)),
+            &host.buffer.missing(Generation(0), MAX_SYMBOL_RANGES),
             counter,
             Moment(0),
             false,
@@ -230,7 +230,13 @@ fn blocks_on_disk_need_no_coded_symbols() {
         .filter(|(nth, _)| nth % 5 != 4)
         .for_each(|(_, bytes)| host.receive(bytes, grid));
 
-    let need = |host: &Host| host.buffer.missing(Generation(0)).need.iter().sum::<u32>();
+    let need = |host: &Host| {
+        host.buffer
+            .missing(Generation(0), MAX_SYMBOL_RANGES)
+            .need
+            .iter()
+            .sum::<u32>()
+    };
     let before = need(&host);
     assert!(
         host.buffer.readable_parts(Ordinal(2)).is_empty(),
@@ -258,7 +264,7 @@ fn blocks_on_disk_need_no_coded_symbols() {
         "nothing else is of use"
     );
     outgoing.on_missing(
-        &host.buffer.missing(Generation(0)),
+        &host.buffer.missing(Generation(0), MAX_SYMBOL_RANGES),
         counter,
         Moment(0),
         false,

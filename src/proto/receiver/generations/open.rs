@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use crate::fec::Grid;
-use crate::id::{Generation, Ordinal};
+use crate::id::Ordinal;
 use crate::proto::RangeSet;
 use crate::proto::receiver::buffer::{BlockPart, Buffer, Progress, Vote};
 use crate::units::Moment;
 use crate::wire::Symbol;
-use crate::wire::message::Missing;
 
 /// Wait after each repair before the next loss report, in addition to a [`crate::proto::backoff`].
 pub(super) const REPAIR_GAP: Duration = Duration::from_millis(3);
@@ -165,19 +164,12 @@ impl OpenGeneration {
         parts
     }
 
-    /// Reports the loss of `generation`. The wait for the next report doubles each time up to
-    /// `longest`; the random `delay` is added.
-    pub(super) fn report_loss(
-        &mut self,
-        now: Moment,
-        longest: Duration,
-        delay: Duration,
-        generation: Generation,
-    ) -> Missing {
+    /// Records a loss report. The wait for the next one doubles each time up to `longest`; the
+    /// random `delay` is added.
+    pub(super) fn on_loss_report(&mut self, now: Moment, longest: Duration, delay: Duration) {
         self.delay = delay;
         self.loss_reports += 1;
         self.due = Some(now + self.wait + self.delay);
         self.wait = (self.wait * 2).min(longest);
-        self.buffer.missing(generation)
     }
 }

@@ -44,6 +44,11 @@ impl Session {
         }
     }
 
+    /// Records that hosts pass data on in this session.
+    pub fn on_relayed(&mut self) {
+        self.fetch.on_relayed();
+    }
+
     /// Handles a symbol. Returns false for one that is refused or came before.
     pub fn on_data(
         &mut self,

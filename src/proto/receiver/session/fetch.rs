@@ -78,6 +78,11 @@ impl Fetch {
         self.generations.held()
     }
 
+    /// Records that hosts pass data on in this session.
+    pub(super) fn on_relayed(&mut self) {
+        self.generations.on_relayed();
+    }
+
     /// Records the arrival of data.
     pub(super) fn on_data(&mut self, now: Moment) {
         self.data_at = now;

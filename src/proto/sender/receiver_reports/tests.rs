@@ -21,7 +21,7 @@ fn rounds(receivers: &mut ReceiverStats, host: u64, rounds: u64, sent: u64, got:
             window: 1 << 20,
             at: round * 10_000,
         };
-        receivers.on_report(Moment(round * 10 * MS), InstanceId(host), report, 0);
+        receivers.on_report(Moment(round * 10 * MS), InstanceId(host), report, 0, |_| 0);
     }
 }
 
@@ -59,7 +59,7 @@ fn numbers_that_no_host_measures_count_as_little_as_they_can() {
 
     assert!(
         receivers
-            .on_report(Moment(1), InstanceId(1), first, 0)
+            .on_report(Moment(1), InstanceId(1), first, 0, |_| 0)
             .is_none()
     );
 
@@ -76,7 +76,7 @@ fn numbers_that_no_host_measures_count_as_little_as_they_can() {
     };
 
     let sample = receivers
-        .on_report(Moment(2), InstanceId(1), lie, 0)
+        .on_report(Moment(2), InstanceId(1), lie, 0, |_| 0)
         .expect("a measurement");
     assert!(sample.bytes <= 100 * (MAX_SYMBOL_BYTES + 90), "{sample:?}");
     assert_eq!(receivers.window(Moment(3), 300, 1000), 0);
@@ -84,7 +84,7 @@ fn numbers_that_no_host_measures_count_as_little_as_they_can() {
     // The next report counts again.
     assert!(
         receivers
-            .on_report(Moment(4), InstanceId(1), first, 0)
+            .on_report(Moment(4), InstanceId(1), first, 0, |_| 0)
             .is_none()
     );
 
@@ -98,7 +98,8 @@ fn numbers_that_no_host_measures_count_as_little_as_they_can() {
                     seen: 300,
                     ..first
                 },
-                0
+                0,
+                |_| 0
             )
             .is_some()
     );
@@ -119,7 +120,7 @@ fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_
             at: round * 10_000,
         };
         receivers
-            .on_report(Moment(round * 10 * MS), InstanceId(host), report, 0)
+            .on_report(Moment(round * 10 * MS), InstanceId(host), report, 0, |_| 0)
             .is_some()
     };
 
@@ -199,4 +200,35 @@ fn of_a_large_fleet_a_few_report_and_the_worst_among_them() {
     );
 
     assert!(!receivers.choose(Moment(90 * MS), hosts()), "too soon");
+}
+
+#[test]
+fn a_host_has_no_part_in_the_losses_of_a_relay() {
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    let mut loss_of = |round: u64, excused: u64| {
+        let report = ReceiverReport {
+            session: SessionId(1),
+            seen: 100 * round,
+            datagrams: 80 * round,
+            bytes: 80_000 * round,
+            delay: 0,
+            backlog: 0,
+            window: 1 << 20,
+            at: round * 10_000,
+        };
+        let excused = |counters: Range<u64>| {
+            assert_eq!(counters, 100 * round - 99..100 * round + 1);
+            excused
+        };
+        let now = Moment(round * 10 * MS);
+        let sample = receivers.on_report(now, InstanceId(1), report, 0, excused);
+        let loss = sample.map(|sample| sample.loss);
+        receivers.excuse_losses();
+        loss
+    };
+
+    assert_eq!(loss_of(1, 0), None);
+    assert!(loss_of(2, 0).is_some_and(|loss| loss > 0.019));
+    assert_eq!(loss_of(3, 20), Some(0.0));
+    assert_eq!(loss_of(4, 1000), Some(0.0));
 }

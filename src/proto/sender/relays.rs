@@ -1,0 +1,325 @@
+//! Relays of a session: the hosts that pass data on to all others, in turn.
+//!
+//! A relay that is dead, stopped or behind a slow uplink shows by the NACKs: its symbols are
+//! missing at several hosts that have the symbols of other relays. Such a relay is out for a time
+//! that doubles with each repetition. Then it gets a small share on trial. Losses at one host only
+//! count against no relay, but repairs take another way at once.
+
+mod evidence;
+mod relay;
+mod trains;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use evidence::PassedSymbols;
+use relay::{Relay, RelayState};
+use trains::{RelayIndex, TrainLog, TrainRun};
+
+use super::generation::{SentDatagrams, SentSymbols};
+use crate::id::InstanceId;
+use crate::units::Moment;
+use crate::wire::message::Missing;
+
+/// Hosts that have to accuse a relay. In a smaller fleet, the majority of the other hosts.
+const MAX_ACCUSING: usize = 3;
+/// Largest fleet in which all relays may be out. In a larger one half of them stay: own copies for
+/// all hosts would cost more than the repairs.
+const MAX_DIRECT_FLEET: usize = 3;
+/// A relay on trial gets one train while each other relay gets this many.
+const TRIAL_TURNS: u64 = 8;
+
+/// Relays of one session.
+#[derive(Debug, Default)]
+pub struct Relays {
+    /// All hosts that have been relays.
+    relays: Vec<Relay>,
+    by_host: BTreeMap<InstanceId, RelayIndex>,
+    /// Relays that take trains in turn.
+    active: Vec<RelayIndex>,
+    /// Relays that take a train from time to time.
+    on_trial: Vec<RelayIndex>,
+    /// Number of suspects among those in turn.
+    suspects: usize,
+    /// Number of hosts that are out for their losses.
+    out: usize,
+    turns: Turns,
+    log: TrainLog,
+    /// Symbols of each relay at the host of the present NACK.
+    counts: Vec<PassedSymbols>,
+}
+
+/// Position in the turns.
+#[derive(Debug, Default)]
+struct Turns {
+    active: usize,
+    trial: usize,
+    /// Trains since the last one on trial.
+    since_trial: u64,
+}
+
+impl Relays {
+    /// Lets `hosts` pass data on: those that are present, fast and not out. All others are out at
+    /// once.
+    pub fn choose(&mut self, now: Moment, hosts: impl Iterator<Item = (InstanceId, SocketAddr)>) {
+        self.relays
+            .iter_mut()
+            .for_each(|relay| relay.is_present = false);
+
+        for (host, address) in hosts {
+            let Some(relay) = self.relay_of(host, address) else {
+                continue;
+            };
+            relay.address = address;
+            relay.is_present = true;
+        }
+
+        let next = self.log.end();
+        self.relays
+            .iter_mut()
+            .for_each(|relay| relay.end_pause(now, next));
+        self.arrange();
+    }
+
+    /// Returns the record of a host, new if it is the first time. `None` beyond the bound.
+    fn relay_of(&mut self, host: InstanceId, address: SocketAddr) -> Option<&mut Relay> {
+        if let Some(&RelayIndex(at)) = self.by_host.get(&host) {
+            return self.relays.get_mut(usize::from(at));
+        }
+
+        let index = RelayIndex(u16::try_from(self.relays.len()).ok()?);
+        self.by_host.insert(host, index);
+        self.relays.push(Relay::new(host, address, self.log.end()));
+        self.relays.last_mut()
+    }
+
+    /// Takes a host out that is gone.
+    pub fn remove(&mut self, host: InstanceId) {
+        if let Some(&RelayIndex(at)) = self.by_host.get(&host)
+            && let Some(relay) = self.relays.get_mut(usize::from(at))
+        {
+            relay.is_present = false;
+            self.arrange();
+        }
+    }
+
+    /// Lists the relays by their trust.
+    fn arrange(&mut self) {
+        self.active.clear();
+        self.on_trial.clear();
+        (self.suspects, self.out) = (0, 0);
+        for (relay, at) in self.relays.iter().zip(0..) {
+            match relay.state {
+                RelayState::OutUntil(_) => self.out += 1,
+                _ if !relay.is_present => {}
+                RelayState::Trial(_) => self.on_trial.push(RelayIndex(at)),
+                RelayState::Trusted => {
+                    self.active.push(RelayIndex(at));
+                    self.suspects += usize::from(relay.is_suspect);
+                }
+            }
+        }
+    }
+
+    /// Returns whether there has been any relay: never with multicast.
+    pub fn has_any(&self) -> bool {
+        !self.relays.is_empty()
+    }
+
+    /// Returns whether a relay takes the next train. With fewer than two relays each host gets its
+    /// own copy, and only a relay on trial takes a train from time to time.
+    pub fn begin_train(&mut self) -> bool {
+        if self.active.len() < 2 && self.on_trial.is_empty() {
+            return false;
+        }
+
+        self.turns.since_trial += 1;
+        self.active.len() >= 2 || (self.is_trial_due() && self.present() >= 2)
+    }
+
+    fn is_trial_due(&self) -> bool {
+        let turns = self.active.len().max(1) as u64 * TRIAL_TURNS;
+        self.on_trial.len() as u64 * self.turns.since_trial > turns
+    }
+
+    /// Number of hosts that take part, whether or not they pass data on now.
+    fn present(&self) -> usize {
+        self.relays.iter().filter(|r| r.is_present).count()
+    }
+
+    /// Chooses the relay of the train with the datagrams in `counters`.
+    pub fn take(&mut self, counters: Range<u64>, train: &SentDatagrams) -> Option<SocketAddr> {
+        let is_repair = train.repairs > 0;
+        let on_trial = self.is_trial_due() && (!is_repair || self.active.len() < 2);
+        let at = match on_trial {
+            true => self.next_on_trial(),
+            false if is_repair => self.next_for_repair(train.lost),
+            false => self.next_active(),
+        }?;
+
+        let relay = self.relays.get_mut(usize::from(at.0))?;
+        let address = relay.address;
+        let has_passed = relay.on_taken(train.datagrams);
+        self.log.record(counters, Some(at));
+        if has_passed {
+            self.arrange();
+        }
+
+        Some(address)
+    }
+
+    fn next_on_trial(&mut self) -> Option<RelayIndex> {
+        self.turns.since_trial = 0;
+        self.turns.trial = (self.turns.trial + 1) % self.on_trial.len().max(1);
+        self.on_trial.get(self.turns.trial).copied()
+    }
+
+    fn next_active(&mut self) -> Option<RelayIndex> {
+        self.turns.active = (self.turns.active + 1) % self.active.len().max(1);
+        self.active.get(self.turns.active).copied()
+    }
+
+    /// Returns the relay of a repair: not the one that took the datagram `lost`, and none that is
+    /// suspect while others are left.
+    fn next_for_repair(&mut self, lost: u64) -> Option<RelayIndex> {
+        let taker = match lost {
+            0 => None,
+            lost => self.log.run_of(lost).and_then(|run| run.relay),
+        };
+
+        let spares_suspects = self.active.len() >= self.suspects + 2;
+        for _ in 0..self.active.len() {
+            let at = self.next_active()?;
+            let is_suspect = |relay: &Relay| relay.is_suspect && spares_suspects;
+            if Some(at) != taker && !self.relays.get(usize::from(at.0)).is_some_and(is_suspect) {
+                return Some(at);
+            }
+        }
+
+        self.next_active()
+    }
+
+    /// Records a train of the datagrams in `counters` that went to each host directly.
+    pub fn on_direct(&mut self, counters: Range<u64>) {
+        if !self.log.is_empty() {
+            self.log.record(counters, None);
+        }
+    }
+
+    /// Takes the losses of `host` in a generation, with `seen` the last data counter received.
+    pub fn on_missing(
+        &mut self,
+        host: InstanceId,
+        missing: &Missing,
+        sent: SentSymbols<'_>,
+        seen: u64,
+    ) {
+        // Without names of symbols nothing shows which relay lost them.
+        if self.log.is_empty() || missing.symbols.0.is_empty() || missing.need.is_empty() {
+            return;
+        }
+
+        let all = self.count_symbols(missing, sent, seen);
+        for (relay, own) in self.relays.iter_mut().zip(&self.counts) {
+            let taken = u64::from(all.taken - own.taken);
+            let passed = u64::from(all.passed - own.passed);
+            if own.taken == 0 || taken == 0 || relay.host == host {
+                continue;
+            }
+
+            let expected = (u64::from(own.taken) * passed / taken) as u32;
+            let symbols = PassedSymbols { expected, ..*own };
+            relay.evidence.add(host, missing.generation.0, symbols);
+        }
+    }
+
+    /// Counts the symbols of each relay that the host should have, and returns the sum.
+    fn count_symbols(
+        &mut self,
+        missing: &Missing,
+        sent: SentSymbols<'_>,
+        seen: u64,
+    ) -> PassedSymbols {
+        self.counts.clear();
+        self.counts
+            .resize(self.relays.len(), PassedSymbols::default());
+
+        let mut all = PassedSymbols::default();
+        let mut named = missing.symbols.0.iter().peekable();
+        let mut run = None;
+        for (&at, index) in sent.counters.iter().zip(0u64..) {
+            while named.next_if(|range| range.end <= index).is_some() {}
+            let is_missing = named.peek().is_some_and(|range| range.start <= index);
+
+            // A column without need says nothing of its symbols.
+            let column = (index % u64::from(sent.columns.max(1))) as usize;
+            let has_need = missing.need.get(column).is_some_and(|need| *need > 0);
+            if at == 0 || at > seen || !has_need {
+                continue;
+            }
+
+            let is_same = |run: &TrainRun| run.counters.contains(&at);
+            let is_new = !run.as_ref().is_some_and(is_same);
+            if is_new {
+                run = self.log.run_of(at);
+            }
+            let Some(run) = &run else { continue };
+
+            all.add(is_missing, is_new);
+            if let Some(RelayIndex(relay)) = run.relay
+                && let Some(own) = self.counts.get_mut(usize::from(relay))
+                && let Some(relay) = self.relays.get(usize::from(relay))
+                && at >= relay.since
+            {
+                own.add(is_missing, is_new);
+            }
+        }
+
+        all
+    }
+
+    /// Takes out the relays that enough hosts accuse, and returns whether there are any.
+    pub fn judge(&mut self, now: Moment) -> bool {
+        let present = self.present();
+        let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);
+        let left = match present {
+            ..=MAX_DIRECT_FLEET => 0,
+            present => present.div_ceil(2),
+        };
+
+        let before = self.active.len() + self.on_trial.len();
+        let mut most = before.saturating_sub(left);
+        for relay in &mut self.relays {
+            if relay.is_guilty(enough) && most > 0 {
+                relay.take_out(now);
+                most -= 1;
+            }
+        }
+
+        self.arrange();
+        self.active.len() + self.on_trial.len() < before
+    }
+
+    /// Number of the datagrams in `counters` that `host` was to get over relays that are out now.
+    pub fn lost_by_relays(&self, host: InstanceId, counters: Range<u64>) -> u64 {
+        if self.out == 0 {
+            return 0;
+        }
+
+        let is_out = |RelayIndex(at): RelayIndex| {
+            let relay = self.relays.get(usize::from(at));
+            relay.is_some_and(|relay| relay.is_out() && relay.host != host)
+        };
+        let lost = |run: &TrainRun| run.relay.is_some_and(is_out);
+        let runs = self.log.runs_in(counters.clone()).filter(lost);
+        runs.map(|run| {
+            let end = run.counters.end.min(counters.end);
+            end.saturating_sub(run.counters.start.max(counters.start))
+        })
+        .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! Losses of one relay, as other hosts report them.
+//!
+//! A host misses symbols for its own reasons, too. So each report is compared with the symbols that
+//! came to the same host over the other relays.
+
+use crate::id::InstanceId;
+use crate::proto::generation::KEPT_GENERATIONS;
+
+/// Bound on the hosts whose reports count; the latest replace the oldest.
+const MAX_WITNESSES: usize = 16;
+/// Symbols from which the report of a host counts.
+const MIN_COUNTED_SYMBOLS: u32 = 48;
+/// Trains from which it counts: the symbols of one train are often lost together.
+const MIN_COUNTED_TRAINS: u32 = 4;
+/// Weight of all earlier reports of a host, in symbols.
+const MAX_EARLIER: u32 = MIN_COUNTED_SYMBOLS;
+/// Percentage of the expected symbols below which a host accuses the relay.
+const ACCUSED_BELOW: u64 = 60;
+/// Percentage of the expected symbols from which a host clears the relay.
+const CLEARED_FROM: u64 = 80;
+
+/// Symbols of one relay at one host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PassedSymbols {
+    /// Symbols that the relay took.
+    pub(super) taken: u32,
+    /// Those that the host does not miss.
+    pub(super) passed: u32,
+    /// Symbols that the host would have with the losses of all other relays.
+    pub(super) expected: u32,
+    /// Trains of the symbols.
+    pub(super) trains: u32,
+}
+
+/// Number of hosts for and against a relay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Hosts that miss far more of this relay than of others.
+    pub(super) accusing: usize,
+    /// Hosts that miss no more of it than of others.
+    pub(super) clearing: usize,
+    /// Latest generation in which a host accuses it.
+    pub(super) latest: u32,
+}
+
+impl Verdict {
+    /// Returns whether more hosts accuse the relay than clear it.
+    pub(super) fn is_suspicion(self) -> bool {
+        self.accusing > self.clearing
+    }
+}
+
+/// Reports of one host on one relay.
+#[derive(Debug, Clone, Copy)]
+struct Witness {
+    host: InstanceId,
+    /// Last generation counted.
+    generation: u32,
+    symbols: PassedSymbols,
+}
+
+/// Reports on one relay.
+#[derive(Debug, Default)]
+pub(super) struct LossEvidence {
+    witnesses: Vec<Witness>,
+}
+
+impl LossEvidence {
+    /// Forgets all reports.
+    pub(super) fn clear(&mut self) {
+        self.witnesses.clear();
+    }
+
+    /// Adds the report of `host` on a generation. Only the first one counts: afterwards the lost
+    /// symbols have come another way.
+    pub(super) fn add(&mut self, host: InstanceId, generation: u32, symbols: PassedSymbols) {
+        let new = Witness {
+            host,
+            generation,
+            symbols,
+        };
+
+        let known = self.witnesses.iter_mut().find(|w| w.host == host);
+        if let Some(witness) = known {
+            if generation > witness.generation {
+                witness.add(new);
+            }
+        } else if self.witnesses.len() < MAX_WITNESSES {
+            self.witnesses.push(new);
+        } else if let Some(oldest) = self.witnesses.iter_mut().min_by_key(|w| w.generation) {
+            *oldest = new;
+        }
+    }
+
+    /// Returns the verdict of the hosts.
+    pub(super) fn verdict(&self) -> Verdict {
+        let latest = self.witnesses.iter().map(|w| w.generation).max();
+        let oldest = latest.unwrap_or(0).saturating_sub(KEPT_GENERATIONS);
+
+        let mut verdict = Verdict::default();
+        for witness in self.witnesses.iter().filter(|w| w.generation >= oldest) {
+            match witness.opinion() {
+                Some(true) => {
+                    verdict.accusing += 1;
+                    verdict.latest = verdict.latest.max(witness.generation);
+                }
+                Some(false) => verdict.clearing += 1,
+                None => {}
+            }
+        }
+        verdict
+    }
+}
+
+impl Witness {
+    /// Adds a later report; earlier ones count less and less.
+    fn add(&mut self, new: Self) {
+        let is_stale = new.generation - self.generation > KEPT_GENERATIONS;
+        let earlier = if is_stale {
+            PassedSymbols::default()
+        } else {
+            self.symbols.limited()
+        };
+
+        self.generation = new.generation;
+        self.symbols = PassedSymbols {
+            taken: earlier.taken + new.symbols.taken,
+            passed: earlier.passed + new.symbols.passed,
+            expected: earlier.expected + new.symbols.expected,
+            trains: earlier.trains.saturating_add(new.symbols.trains),
+        };
+    }
+
+    /// Returns whether the host accuses the relay, or clears it. `None` if it shows neither.
+    fn opinion(&self) -> Option<bool> {
+        let PassedSymbols {
+            taken,
+            passed,
+            expected,
+            trains,
+        } = self.symbols;
+
+        // A host that hardly gets anything shows nothing.
+        if taken < MIN_COUNTED_SYMBOLS || trains < MIN_COUNTED_TRAINS || expected < taken / 16 {
+            return None;
+        }
+
+        let percent = u64::from(passed) * 100 / u64::from(expected.max(1));
+        match percent {
+            percent if percent < ACCUSED_BELOW => Some(true),
+            percent if percent >= CLEARED_FROM => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl PassedSymbols {
+    /// Counts a symbol that is missing or not; `is_new` if it begins a train.
+    pub(super) fn add(&mut self, is_missing: bool, is_new: bool) {
+        self.taken += 1;
+        self.passed += u32::from(!is_missing);
+        self.trains += u32::from(is_new);
+    }
+
+    /// Scales the numbers down to [`MAX_EARLIER`] symbols.
+    fn limited(self) -> Self {
+        if self.taken <= MAX_EARLIER {
+            return self;
+        }
+
+        let scale = |n: u32| (u64::from(n) * u64::from(MAX_EARLIER) / u64::from(self.taken)) as u32;
+        Self {
+            taken: MAX_EARLIER,
+            passed: scale(self.passed),
+            expected: scale(self.expected),
+            trains: self.trains,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn symbols(taken: u32, passed: u32, expected: u32) -> PassedSymbols {
+        PassedSymbols {
+            taken,
+            passed,
+            expected,
+            trains: 4,
+        }
+    }
+
+    fn verdict_of(reports: &[(u64, u32, PassedSymbols)]) -> (usize, usize) {
+        let mut evidence = LossEvidence::default();
+        for &(host, generation, symbols) in reports {
+            evidence.add(InstanceId(host), generation, symbols);
+        }
+        let verdict = evidence.verdict();
+        (verdict.accusing, verdict.clearing)
+    }
+
+    #[test]
+    fn only_clear_differences_between_relays_count() {
+        assert_eq!(verdict_of(&[(1, 0, symbols(200, 0, 190))]), (1, 0));
+        assert_eq!(verdict_of(&[(1, 0, symbols(200, 190, 199))]), (0, 1));
+        assert_eq!(verdict_of(&[(1, 0, symbols(200, 100, 100))]), (0, 1), "own");
+        assert_eq!(verdict_of(&[(1, 0, symbols(200, 140, 199))]), (0, 0));
+        assert_eq!(verdict_of(&[(1, 0, symbols(20, 0, 20))]), (0, 0), "few");
+        assert_eq!(verdict_of(&[(1, 0, symbols(200, 0, 0))]), (0, 0), "deaf");
+    }
+
+    #[test]
+    fn a_relay_that_dies_is_accused_soon_and_one_report_counts_once() {
+        let good = symbols(1000, 1000, 1000);
+        let lost = symbols(220, 0, 220);
+        assert_eq!(verdict_of(&[(1, 4, good), (1, 5, lost)]), (1, 0));
+        let again = [(1, 5, lost), (1, 5, good), (1, 4, good)];
+        assert_eq!(verdict_of(&again), (1, 0));
+        assert_eq!(verdict_of(&[(1, 5, lost), (1, 30, good)]), (0, 1), "stale");
+    }
+
+    #[test]
+    fn the_latest_hosts_count() {
+        let lost = symbols(220, 0, 220);
+        let mut reports: Vec<_> = (0..40).map(|n| (n, n as u32 / 4, lost)).collect();
+        assert_eq!(verdict_of(&reports), (MAX_WITNESSES, 0));
+
+        reports.push((50, 50, symbols(220, 220, 220)));
+        assert_eq!(verdict_of(&reports), (0, 1));
+    }
+}

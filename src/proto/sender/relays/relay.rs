@@ -1,0 +1,130 @@
+//! One relay: its trust, and the pauses after its losses.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::evidence::LossEvidence;
+use crate::id::InstanceId;
+use crate::proto::generation::KEPT_GENERATIONS;
+use crate::units::Moment;
+
+/// Time for which a relay is out at first.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest time for which a relay is out.
+const MAX_PAUSE: Duration = Duration::from_secs(64);
+/// Pauses after which an earlier one counts no longer.
+const FORGIVEN_AFTER: u32 = 4;
+/// Datagrams after which a relay on trial is one like all others.
+pub(super) const TRIAL_DATAGRAMS: u64 = 512;
+
+/// A host that passes data on.
+#[derive(Debug)]
+pub(super) struct Relay {
+    pub(super) host: InstanceId,
+    pub(super) address: SocketAddr,
+    /// Set if the host may take trains now.
+    pub(super) is_present: bool,
+    pub(super) state: RelayState,
+    pub(super) evidence: LossEvidence,
+    /// More hosts accuse the relay than clear it.
+    pub(super) is_suspect: bool,
+    /// Generation in which enough hosts accused it first.
+    accused: Option<u32>,
+    /// Data counter from which losses count.
+    pub(super) since: u64,
+    /// Length of the next pause.
+    pause: Duration,
+    /// End of the last pause.
+    back: Moment,
+}
+
+/// Trust in a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RelayState {
+    /// Takes trains in turn.
+    Trusted,
+    /// Takes none until this time.
+    OutUntil(Moment),
+    /// Has taken so many datagrams since the pause.
+    Trial(u64),
+}
+
+impl Relay {
+    /// Creates a trusted relay for datagrams from counter `since` on.
+    pub(super) fn new(host: InstanceId, address: SocketAddr, since: u64) -> Self {
+        Self {
+            host,
+            address,
+            is_present: true,
+            state: RelayState::Trusted,
+            evidence: LossEvidence::default(),
+            is_suspect: false,
+            accused: None,
+            since,
+            pause: FIRST_PAUSE,
+            back: Moment(0),
+        }
+    }
+
+    /// Returns whether the relay is out for its losses.
+    pub(super) fn is_out(&self) -> bool {
+        matches!(self.state, RelayState::OutUntil(_))
+    }
+
+    /// Weighs the reports, and returns whether at least `enough` hosts accuse the relay in two
+    /// generations: in one it may have stalled.
+    pub(super) fn is_guilty(&mut self, enough: usize) -> bool {
+        let verdict = self.evidence.verdict();
+        self.is_suspect = verdict.is_suspicion();
+        if !self.is_suspect || verdict.accusing < enough {
+            self.accused = None;
+            return false;
+        }
+
+        let recent = |first: &u32| verdict.latest.saturating_sub(*first) <= KEPT_GENERATIONS;
+        let first = self.accused.filter(recent).unwrap_or(verdict.latest);
+        self.accused = Some(first);
+        first < verdict.latest
+    }
+
+    /// Takes the relay out, for twice as long as the last time.
+    pub(super) fn take_out(&mut self, now: Moment) {
+        if now.since(self.back) > self.pause * FORGIVEN_AFTER {
+            self.pause = FIRST_PAUSE;
+        }
+        self.state = RelayState::OutUntil(now + self.pause);
+        self.pause = (self.pause * 2).min(MAX_PAUSE);
+        self.forget_losses(u64::MAX);
+    }
+
+    /// Puts the relay on trial after its pause; `next` is the next data counter.
+    pub(super) fn end_pause(&mut self, now: Moment, next: u64) {
+        if matches!(self.state, RelayState::OutUntil(until) if until <= now) {
+            self.state = RelayState::Trial(0);
+            self.back = now;
+            self.forget_losses(next);
+        }
+    }
+
+    /// Counts only losses from data counter `since` on.
+    fn forget_losses(&mut self, since: u64) {
+        self.evidence.clear();
+        self.is_suspect = false;
+        self.accused = None;
+        self.since = since;
+    }
+
+    /// Records a train and returns whether it ends a trial.
+    pub(super) fn on_taken(&mut self, datagrams: u64) -> bool {
+        let RelayState::Trial(taken) = &mut self.state else {
+            return false;
+        };
+
+        *taken += datagrams;
+        let has_passed = *taken >= TRIAL_DATAGRAMS;
+        if has_passed {
+            self.state = RelayState::Trusted;
+        }
+        has_passed
+    }
+}
