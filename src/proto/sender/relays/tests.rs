@@ -2,6 +2,8 @@
 //!
 //! `MAKUO_RELAYS_SEED` sets the first seed, `MAKUO_RELAYS_ROUNDS` the number of rounds.
 
+use std::time::Duration;
+
 use super::relay::{FIRST_PAUSE, TRIAL_DATAGRAMS};
 use super::*;
 use crate::id::Generation;
