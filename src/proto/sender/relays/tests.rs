@@ -109,7 +109,7 @@ impl Fleet {
             .collect();
         self.rng.shuffle(&mut reporting);
         for at in reporting.into_iter().take(most) {
-            self.report(at, &lost[at], &sent_at);
+            self.report(at, &lost[at], &sent_at, self.counter);
         }
 
         self.generation += 1;
@@ -139,7 +139,7 @@ impl Fleet {
         }
     }
 
-    fn report(&mut self, at: usize, lost: &RangeSet, sent_at: &[u64]) {
+    fn report(&mut self, at: usize, lost: &RangeSet, sent_at: &[u64], seen: u64) {
         let mut need = vec![0; usize::from(COLUMNS)];
         for symbol in lost.iter().flatten() {
             need[symbol as usize % usize::from(COLUMNS)] += 1;
@@ -154,8 +154,7 @@ impl Fleet {
             columns: COLUMNS,
             counters: sent_at,
         };
-        self.relays
-            .on_missing(instance(at), &missing, sent, self.counter);
+        self.relays.on_missing(instance(at), &missing, sent, seen);
         self.relays.judge(self.now);
     }
 
@@ -271,6 +270,35 @@ fn a_dead_relay_is_out_longer_each_time_and_on_trial_takes_little() {
         let share = (fleet.hosts[5].trains - others) / (fleet.hosts[4].trains - taken);
         assert!((5..12).contains(&share), "{share} after {generations}");
     }
+}
+
+#[test]
+fn only_symbols_count_that_another_relay_took_before_the_report() {
+    let mut fleet = Fleet::new(1, hosts(2));
+    let mut lost = RangeSet::default();
+    let mut sent_at = Vec::new();
+    for train in 0..100 {
+        if fleet.train(10, 0, 0) == Some(0) {
+            lost.insert(train * 10..train * 10 + 10);
+        }
+        sent_at.extend(fleet.counter - 9..=fleet.counter);
+    }
+
+    let mut is_out_after = |fleet: &mut Fleet, host: usize, seen: u64| {
+        for _ in 0..4 {
+            fleet.generation += 1;
+            fleet.report(host, &lost, &sent_at, seen);
+        }
+        fleet.is_out(0)
+    };
+    let seen = fleet.counter;
+    assert!(!is_out_after(&mut fleet, 0, seen), "its own");
+    assert!(!is_out_after(&mut fleet, 1, 0), "in flight");
+    assert!(is_out_after(&mut fleet, 1, seen));
+
+    fleet.now = fleet.now + FIRST_PAUSE;
+    fleet.choose();
+    assert!(!is_out_after(&mut fleet, 1, seen), "from before the pause");
 }
 
 #[test]
