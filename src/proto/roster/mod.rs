@@ -116,7 +116,7 @@ impl Roster {
         &self.proven
     }
 
-    /// Addresses of the hosts that answer.
+    /// Addresses of the hosts that answer, sorted.
     pub fn hosts(&self) -> &[SocketAddr] {
         &self.hosts
     }

@@ -38,6 +38,8 @@ const MAX_DIRECT_BYTES: usize = 256 << 10;
 
 /// Interval at which relays are chosen.
 const RELAY_INTERVAL: Duration = Duration::from_millis(100);
+/// The same while hosts still join: until then every copy leaves this machine.
+const EARLY_RELAY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Parameters of a flow.
 #[derive(Debug, Clone, Copy)]
@@ -117,7 +119,7 @@ impl Flow {
         now: Moment,
         hosts: impl Iterator<Item = (&'a InstanceId, &'a Host)>,
     ) {
-        self.relays_due = now + RELAY_INTERVAL;
+        let before = self.relays.present();
         let patience = alive_interval(self.copies as u32) * 2 + RELAY_INTERVAL;
         let receivers = &self.receivers;
         let able = hosts.filter(|(id, host)| {
@@ -127,6 +129,14 @@ impl Flow {
 
         self.relays
             .choose(now, able.map(|(id, host)| (*id, host.address)));
+        let present = self.relays.present();
+        let joins = present > before || present * 2 < self.copies;
+        self.relays_due = now
+            + if joins {
+                EARLY_RELAY_INTERVAL
+            } else {
+                RELAY_INTERVAL
+            };
     }
 
     /// Lets a host that is gone pass nothing on.

@@ -228,7 +228,8 @@ impl Sender {
         self.tick(now);
     }
 
-    /// Sets the number of copies of each datagram for the group, and the hosts reached by unicast.
+    /// Sets the number of copies of each datagram for the group, and the sorted addresses of the hosts
+    /// reached by unicast.
     ///
     /// Hosts pass data on only if all are reached by unicast: a relay does not reach the others.
     pub fn set_copies(&mut self, now: Moment, copies: usize, unicast: &[SocketAddr]) {
@@ -236,10 +237,11 @@ impl Sender {
         flow.set_copies(now, copies);
         if flow.chooses_relays(now) {
             let all = copies == unicast.len();
+            let is_unicast = |host: &Host| unicast.binary_search(&host.address).is_ok();
             let hosts = self
                 .hosts
                 .iter()
-                .filter(|(_, host)| all && unicast.contains(&host.address));
+                .filter(|(_, host)| all && is_unicast(host));
             flow.choose_relays(now, hosts);
         }
     }

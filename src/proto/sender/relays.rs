@@ -144,7 +144,7 @@ impl Relays {
     }
 
     /// Number of hosts that take part, whether or not they pass data on now.
-    fn present(&self) -> usize {
+    pub fn present(&self) -> usize {
         self.relays.iter().filter(|r| r.is_present).count()
     }
 

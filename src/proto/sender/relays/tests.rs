@@ -284,7 +284,7 @@ fn only_symbols_count_that_another_relay_took_before_the_report() {
         sent_at.extend(fleet.counter - 9..=fleet.counter);
     }
 
-    let mut is_out_after = |fleet: &mut Fleet, host: usize, seen: u64| {
+    let is_out_after = |fleet: &mut Fleet, host: usize, seen: u64| {
         for _ in 0..4 {
             fleet.generation += 1;
             fleet.report(host, &lost, &sent_at, seen);
