@@ -179,6 +179,10 @@ drawn!(
     SessionId
 );
 drawn!(
+    /// Hosts that hear each other's multicast.
+    SegmentId
+);
+drawn!(
     /// A number used once: drawn by a process to check whether another one is present now, which
     /// repeats it.
     Nonce

@@ -48,6 +48,19 @@ pub struct RosterSetup {
     pub host: bool,
 }
 
+/// A host as others reach it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReachedHost {
+    /// Its proven address.
+    pub address: SocketAddr,
+    /// The running process.
+    pub instance: InstanceId,
+    /// Its segment; `None` if it hears no other host by multicast.
+    pub segment: Option<SegmentId>,
+    /// Whether it hears the multicast of this process.
+    pub hears: bool,
+}
+
 /// Addresses of the other processes.
 #[derive(Debug)]
 pub struct Roster {
@@ -61,6 +74,8 @@ pub struct Roster {
     proven: Vec<SocketAddr>,
     /// Those of hosts.
     hosts: Vec<SocketAddr>,
+    /// Hosts whose instance is known, in the order of their addresses.
+    reached: Vec<ReachedHost>,
     /// Hosts proven since the last call of [`Roster::take_new`].
     new: Vec<SocketAddr>,
     /// Time of the next ping, or an earlier time.
@@ -84,6 +99,7 @@ impl Roster {
             peers: BTreeMap::new(),
             proven: Vec::new(),
             hosts: Vec::new(),
+            reached: Vec::new(),
             new: Vec::new(),
             due: now,
             out: Vec::new(),
@@ -119,6 +135,11 @@ impl Roster {
     /// Addresses of the hosts that answer, sorted.
     pub fn hosts(&self) -> &[SocketAddr] {
         &self.hosts
+    }
+
+    /// Hosts that answer, sorted by address.
+    pub fn reached(&self) -> &[ReachedHost] {
+        &self.reached
     }
 
     /// Returns whether a command or a session, not a host, answers at this address.
@@ -290,6 +311,7 @@ impl Roster {
     fn collect(&mut self) {
         self.hosts.clear();
         self.proven.clear();
+        self.reached.clear();
         let mut processes = BTreeSet::new();
         let proven = self
             .peers
@@ -301,6 +323,13 @@ impl Roster {
                 self.proven.push(address);
                 if peer.host {
                     self.hosts.push(address);
+                    self.reached
+                        .extend(peer.instance.map(|instance| ReachedHost {
+                            address,
+                            instance,
+                            segment: peer.segment,
+                            hears: peer.hears,
+                        }));
                 }
             }
         }

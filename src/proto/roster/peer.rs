@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::id::{InstanceId, Nonce};
+use crate::id::{InstanceId, Nonce, SegmentId};
 use crate::units::Moment;
 
 /// Wait for the first answer of an address; doubles with each ping.
@@ -43,6 +43,10 @@ pub(super) struct Peer {
     pub(super) host: bool,
     /// The process, as of its last message.
     pub(super) instance: Option<InstanceId>,
+    /// Its segment, as of its last message.
+    pub(super) segment: Option<SegmentId>,
+    /// It said lately that multicast of this process reaches it.
+    pub(super) hears: bool,
     /// Last nonce received from the process.
     pub(super) challenge: Option<Nonce>,
     /// Time of the next ping, or of the end of the silence.
@@ -65,6 +69,8 @@ impl Peer {
             configured: false,
             host: false,
             instance: None,
+            segment: None,
+            hears: false,
             challenge: None,
             due: now,
             unanswered: 0,
