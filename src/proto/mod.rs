@@ -70,6 +70,8 @@ pub enum Dest {
     Group,
     /// One host.
     Host(SocketAddr),
+    /// One host that passes the datagrams on, and the hosts that multicast reaches.
+    Relay(SocketAddr),
 }
 
 /// Contents of the buffer after `poll_transmit`: consecutive datagrams of `segment` bytes, the last

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::disk::SimDisk;
@@ -9,12 +10,13 @@ use super::event::NetworkEvent;
 use super::node::NodeId;
 use super::offer::tree;
 use super::setup::{NetworkSetup, SessionStart};
+use crate::id::InstanceId;
 use crate::keys::HostKey;
 use crate::proto::Transmit;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{Answer, DiskReply, HostSetup, HostTrees, Receiver, SessionHost};
 use crate::units::Moment;
-use crate::wire::datagram::is_relayed;
+use crate::wire::relay::RelayTargets;
 
 /// A host of the network.
 pub(super) struct SimHost {
@@ -31,15 +33,15 @@ pub(super) struct SimHost {
 }
 
 /// Reaction of a host to a datagram.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Reaction {
     Nothing,
     /// A timer at this time.
     Due(Moment),
     /// Output to collect: datagrams, requests or notices.
     Says,
-    /// The same, and the datagram goes to all other hosts.
-    PassesOn,
+    /// The same, and the datagram may go to these targets.
+    PassesOn(Arc<RelayTargets>),
 }
 
 /// Randomness of one start of a host.
@@ -104,6 +106,11 @@ impl SimHost {
         machine.assume_fleet(fleet);
     }
 
+    /// Id of the running process.
+    pub(super) fn instance(&self) -> Option<InstanceId> {
+        self.machine.as_ref().map(Receiver::instance)
+    }
+
     /// Crashes the host.
     pub(super) fn crash(&mut self) {
         self.machine = None;
@@ -117,10 +124,9 @@ impl SimHost {
             return Reaction::Nothing;
         };
 
-        let is_new = machine.handle_datagram(now, from, bytes, now.0 / 1000);
-        let is_session = from == NodeId::SENDER.address();
-        if is_new && self.relays && is_session && is_relayed(bytes) {
-            Reaction::PassesOn
+        let targets = machine.handle_datagram(now, from, bytes, now.0 / 1000);
+        if let Some(targets) = targets.filter(|_| self.relays) {
+            Reaction::PassesOn(targets)
         } else if machine.is_calm() {
             Reaction::Due(machine.poll_timeout(now))
         } else {

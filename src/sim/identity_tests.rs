@@ -90,6 +90,7 @@ impl Forger {
                 dropped: None,
                 torn: None,
                 nonce: None,
+                targets: None,
                 identity: Some(self.key.identity()),
                 signature: None,
             };

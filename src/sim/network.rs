@@ -289,9 +289,9 @@ impl Network {
                 Reaction::Nothing => {}
                 Reaction::Due(due) => self.schedule(node, due),
                 Reaction::Says => self.drain(node),
-                Reaction::PassesOn => {
+                Reaction::PassesOn(targets) => {
                     if let Some(uplinks) = &mut self.uplinks {
-                        uplinks.push_relayed(node, from, bytes);
+                        uplinks.push_relayed(node, from, bytes, targets);
                     }
                     self.drain(node);
                 }
@@ -331,6 +331,11 @@ impl Network {
         self.hosts
             .get(host)
             .start(self.now, &self.setup, fleet, seeds);
+        if let Some(uplinks) = &mut self.uplinks
+            && let Some(instance) = self.hosts.get(host).instance()
+        {
+            uplinks.set_instance(NodeId::host(host), instance);
+        }
         self.drain(NodeId::host(host));
     }
 

@@ -11,6 +11,7 @@ use super::setup::{NetworkSetup, SessionStart};
 use super::unicast::OVERHEAD;
 use crate::id::InstanceId;
 use crate::proto::Transmit;
+use crate::proto::sender::reach::RosterView;
 use crate::proto::sender::{
     CompareRules, DatagramSizes, OrderSignature, RateLimits, ReleaseGrant, Sender, SenderNotice,
     SenderReply, SenderRequest, SenderSetup, TargetRules,
@@ -127,8 +128,14 @@ impl SimSender {
     }
 
     /// Sets the hosts that are reached by unicast.
-    pub(super) fn set_roster(&mut self, now: Moment, hosts: &[SocketAddr]) {
-        self.machine.set_copies(now, hosts.len().max(1), hosts);
+    pub(super) fn set_roster(&mut self, now: Moment, roster: RosterView<'_>) {
+        self.machine.set_roster(now, roster);
+    }
+
+    /// Hosts that get a copy of data each.
+    pub(super) fn data_hosts(&self) -> Option<&[SocketAddr]> {
+        let (_, targets) = self.machine.data_targets()?;
+        Some(&targets.hosts)
     }
 
     /// Writes the next datagrams into `out`.

@@ -4,12 +4,15 @@
 //! The roster is not simulated: each node knows all others, and forgets none that is down.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::node::NodeId;
+use crate::id::InstanceId;
+use crate::proto::roster::{Hop, ReachedHost};
+use crate::proto::sender::reach::RosterView;
 use crate::units::{Moment, Rate};
+use crate::wire::relay::RelayTargets;
 
 /// Bytes that the network adds to each datagram.
 pub(super) const OVERHEAD: usize = 46;
@@ -81,6 +84,8 @@ pub(super) enum TrainKind {
 #[derive(Debug)]
 pub(super) struct PendingTrain {
     pub(super) kind: TrainKind,
+    /// Node that made or sent it.
+    pub(super) from: NodeId,
     pub(super) datagrams: Vec<Arc<[u8]>>,
     pub(super) to: Vec<NodeId>,
     /// True once a copy was sent.
@@ -99,8 +104,9 @@ pub(super) struct DepartedCopy {
 #[derive(Debug)]
 pub(super) struct Uplinks {
     nodes: Vec<Uplink>,
-    /// Addresses of all hosts.
-    roster: Vec<SocketAddr>,
+    /// All hosts that have run.
+    roster: Vec<ReachedHost>,
+    nodes_by_instance: BTreeMap<InstanceId, NodeId>,
 }
 
 /// The sending side of one node.
@@ -136,13 +142,35 @@ impl Uplinks {
 
         Self {
             nodes: NodeId::all(hosts).map(uplink).collect(),
-            roster: NodeId::all(hosts).skip(1).map(NodeId::address).collect(),
+            roster: Vec::new(),
+            nodes_by_instance: BTreeMap::new(),
         }
     }
 
-    /// Addresses of all hosts.
-    pub(super) fn roster(&self) -> &[SocketAddr] {
-        &self.roster
+    /// The roster of the sender.
+    pub(super) fn roster(&self) -> RosterView<'_> {
+        RosterView {
+            version: 1 + self.nodes_by_instance.len() as u64,
+            multicast: false,
+            hosts: &self.roster,
+        }
+    }
+
+    /// Records the process that runs on a node.
+    pub(super) fn set_instance(&mut self, node: NodeId, instance: InstanceId) {
+        let address = node.address();
+        self.nodes_by_instance.insert(instance, node);
+        let host = ReachedHost {
+            address,
+            instance,
+            segment: None,
+            hears: false,
+        };
+
+        match self.roster.iter_mut().find(|host| host.address == address) {
+            Some(known) => *known = host,
+            None => self.roster.push(host),
+        }
     }
 
     /// Bytes that left a node.
@@ -173,11 +201,31 @@ impl Uplinks {
         self.nodes[node.index()].own = Some(train);
     }
 
-    /// Takes a datagram of `source` that `node` passes on to all other hosts.
-    pub(super) fn push_relayed(&mut self, node: NodeId, source: NodeId, bytes: &Arc<[u8]>) {
-        let hosts = self.roster.len();
+    /// Takes a datagram that came from `from` and that `node` passes on to `targets`.
+    pub(super) fn push_relayed(
+        &mut self,
+        node: NodeId,
+        from: NodeId,
+        bytes: &Arc<[u8]>,
+        targets: Arc<RelayTargets>,
+    ) {
+        let instance = |node: NodeId| {
+            let host = self.roster.get(node.index().wrapping_sub(1));
+            host.map(|host| host.instance)
+        };
+        let (Some(own), Some(hop)) = (
+            instance(node),
+            match from.is_sender() {
+                true => Some(Hop::First),
+                false => instance(from).map(Hop::Second),
+            },
+        ) else {
+            return;
+        };
+
         let uplink = &mut self.nodes[node.index()];
-        if uplink.waiting + bytes.len() > MAX_RELAY_BYTES {
+        let is_full = uplink.waiting + bytes.len() > MAX_RELAY_BYTES;
+        if is_full || !hop.is_passed_on(own, &targets) {
             return;
         }
 
@@ -185,16 +233,21 @@ impl Uplinks {
         if let Some(last) = uplink.relayed.back_mut()
             && !last.is_begun
             && last.datagrams.len() < MAX_TRAIN
+            && last.from == from
         {
             return last.datagrams.push(Arc::clone(bytes));
         }
 
-        let to = NodeId::all(hosts).skip(1);
+        let heads = targets.heads.iter().filter(|_| hop == Hop::First);
+        let to = heads.chain(&targets.group).filter(|host| **host != own);
         uplink.relayed.push_back(PendingTrain {
             kind: TrainKind::Relayed,
+            from,
             datagrams: vec![Arc::clone(bytes)],
             is_begun: false,
-            to: to.filter(|to| *to != node && *to != source).collect(),
+            to: to
+                .filter_map(|host| self.nodes_by_instance.get(host).copied())
+                .collect(),
         });
     }
 

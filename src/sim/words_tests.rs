@@ -191,6 +191,7 @@ impl Sending {
             identity: Some(self.host.identity()),
             signature: None,
             nonce: None,
+            targets: None,
         };
 
         let signature = Some(

@@ -24,6 +24,7 @@ pub use super::session::{
 
 use super::caps::within;
 use super::query::{Query, QueryAnswer, ReleaseBytes};
+use super::relay::RelayTargets;
 use crate::id::{HostName, Nonce, SessionId, TreeName};
 
 /// Largest message in bytes.
@@ -87,6 +88,9 @@ pub enum Message {
     /// The signed part of a release, in answer to a request.
     #[n(17)]
     Header(#[n(0)] ReleaseBytes),
+    /// The sender tells a host whom to pass data on to.
+    #[n(18)]
+    Targets(#[n(0)] RelayTargets),
 }
 
 impl Message {
@@ -119,6 +123,7 @@ impl Message {
             Message::Answer(tell) => tell.check(),
             Message::Header(release) => within(release.fits(), "too long a header or signature"),
             Message::DriftPart(part) => part.check(),
+            Message::Targets(targets) => targets.check(),
             _ => Ok(()),
         }
     }
@@ -209,6 +214,7 @@ mod tests {
             identity: None,
             signature: None,
             nonce: None,
+            targets: None,
         });
 
         let Ok(Message::State(back)) = Message::decode(&state.encode()) else {

@@ -17,6 +17,7 @@ pub mod message;
 pub mod order;
 pub mod peer;
 pub mod query;
+pub mod relay;
 pub mod seal;
 mod session;
 pub mod window;

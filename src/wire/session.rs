@@ -195,6 +195,10 @@ pub struct StageReport {
     /// The host's signature of [`StageReport::statement`], if [`StageReport::is_decisive`].
     #[n(12)]
     pub signature: Option<ByteArray<HOST_SIGNATURE_BYTES>>,
+    /// Number of the list of hosts to which this host passes data on; see
+    /// [`super::relay::RelayTargets`].
+    #[n(13)]
+    pub targets: Option<u32>,
 }
 
 impl StageReport {

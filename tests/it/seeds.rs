@@ -423,6 +423,7 @@ fn messages() -> Vec<Message> {
             identity: None,
             signature: Some([7; 64].into()),
             nonce: Some(Nonce(9)),
+            targets: None,
         }),
         Message::Want(WantList {
             session: SessionId(1),

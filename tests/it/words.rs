@@ -100,6 +100,7 @@ fn state(session: SessionId, number: u32, name: &str, stage: HostStage) -> Stage
         identity: None,
         signature: None,
         nonce: None,
+        targets: None,
     }
 }
 

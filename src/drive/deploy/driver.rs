@@ -16,6 +16,8 @@ pub(super) struct SenderDriver {
     pub(super) endpoint: GroupEndpoint,
     pub(super) machine: Sender,
     pub(super) worker: WorkerHandle,
+    /// Number of the plan whose destinations the endpoint has.
+    targets: u32,
 }
 
 impl SenderDriver {
@@ -31,6 +33,7 @@ impl SenderDriver {
             endpoint,
             machine,
             worker,
+            targets: 0,
         }
     }
 
@@ -61,8 +64,7 @@ impl SenderDriver {
             self.worker.send(WorkerTask::Machine(request))?;
         }
 
-        self.machine
-            .set_copies(now, self.endpoint.copies(), self.endpoint.unicast_hosts());
+        self.follow_roster(now);
         let machine = &mut self.machine;
         let clock = &self.clock;
         let mut turn = 0..MAX_SENDS;
@@ -72,6 +74,21 @@ impl SenderDriver {
         });
 
         Ok(())
+    }
+
+    /// Passes changes of the roster to the machine, and its destinations to the endpoint.
+    fn follow_roster(&mut self, now: Moment) {
+        let Some(roster) = self.endpoint.roster() else {
+            return;
+        };
+
+        self.machine.set_roster(now, roster);
+        if let Some((number, targets)) = self.machine.data_targets()
+            && number != self.targets
+        {
+            self.targets = number;
+            self.endpoint.set_data_targets(targets.clone());
+        }
     }
 
     /// Waits for a datagram, an answer of the worker or the next timer, and reads the datagrams.

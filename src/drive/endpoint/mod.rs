@@ -10,6 +10,7 @@ mod send_buffer;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::host_links::HostLinks;
@@ -24,10 +25,12 @@ use crate::id::{HostName, InstanceId};
 use crate::keys::{GroupKey, random_bytes};
 use crate::net::{Channel, Interest, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, Waker};
 use crate::outcome::Stranger;
-use crate::proto::roster::RosterSetup;
+use crate::proto::roster::{Hop, Roster, RosterSetup};
+use crate::proto::sender::reach::{DataTargets, RosterView};
 use crate::proto::{Dest, Transmit};
 use crate::wire::Datagram;
 use crate::wire::datagram::{is_data, is_peer, is_relayed};
+use crate::wire::relay::RelayTargets;
 use crate::wire::seal::{Plain, Seal, Sealed};
 
 /// Largest datagram sent, whatever the interface takes: a jumbo frame's.
@@ -82,7 +85,11 @@ pub struct GroupEndpoint {
     out: SendBuffer,
     clock: Clock,
     peers: Option<Peers>,
+    /// Destinations of this process's data, if not all hosts are reached by multicast.
+    data: Option<DataTargets>,
     relay: RelayQueue,
+    /// Whether this process passes on what hosts passed on to it.
+    is_second_hop: bool,
     /// A received datagram as it came, while it is opened.
     sealed: Vec<u8>,
 }
@@ -144,7 +151,9 @@ impl GroupEndpoint {
             poller,
             batch: RecvBatch::new(),
             out: SendBuffer::default(),
+            data: None,
             relay: RelayQueue::default(),
+            is_second_hop: false,
             sealed: Vec::new(),
         };
 
@@ -206,26 +215,29 @@ impl GroupEndpoint {
         self.peers.as_mut().map(Peers::take_new).unwrap_or_default()
     }
 
-    /// Addresses of the hosts that are reached by unicast.
-    pub fn unicast_hosts(&self) -> &[SocketAddr] {
-        self.peers
-            .as_ref()
-            .map_or(&[], |peers| peers.roster().hosts())
+    /// Hosts that are reached by unicast, and whether there is multicast. `None` without a roster.
+    pub fn roster(&self) -> Option<RosterView<'_>> {
+        let roster = self.peers.as_ref()?.roster();
+        Some(RosterView {
+            version: roster.version(),
+            multicast: self.links.first().is_multicast(),
+            hosts: roster.reached(),
+        })
+    }
+
+    /// Sets the destinations of this process's data for the group.
+    pub fn set_data_targets(&mut self, targets: DataTargets) {
+        self.data = Some(targets);
+    }
+
+    /// Sets whether this process passes on what hosts passed on to it.
+    pub fn set_second_hop(&mut self, is_second_hop: bool) {
+        self.is_second_hop = is_second_hop;
     }
 
     /// Bytes of datagrams passed on, counted for each host.
     pub fn relayed(&self) -> u64 {
         self.relay.sent()
-    }
-
-    /// Copies of a data datagram for the group: one for each host that is reached by unicast, and
-    /// one for those that are reached by multicast.
-    pub fn copies(&self) -> usize {
-        let multicast = self.links.first().is_multicast();
-        match self.unicast_hosts().len() {
-            0 => 1,
-            hosts => hosts + usize::from(multicast),
-        }
     }
 
     /// Bytes of datagrams sent on all links, without IP and UDP headers.
@@ -274,9 +286,11 @@ impl GroupEndpoint {
     /// and passes on those of others.
     pub fn flush(&mut self, next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         if self.send_own(next) {
-            let hosts = self.peers.as_ref().map(|peers| peers.roster().hosts());
-            self.relay
-                .send(&self.links, &self.host_links, hosts.unwrap_or_default());
+            if let Some(peers) = &self.peers {
+                let address_of = |host| peers.roster().address_of(host);
+                self.relay
+                    .send(&self.links, &self.host_links, self.instance, address_of);
+            }
         }
     }
 
@@ -301,10 +315,10 @@ impl GroupEndpoint {
     /// Chooses the links and hosts for the content of the buffer.
     fn address(&mut self, dest: Dest) {
         let roster = self.peers.as_ref().map(Peers::roster);
-        let targets = roster.map_or(&[][..], |roster| match is_data(self.out.datagrams()) {
-            true => roster.hosts(),
-            false => roster.proven(),
-        });
+        let targets = match &self.data {
+            Some(data) if is_data(self.out.datagrams()) => (&data.hosts[..], data.multicast),
+            _ => (roster.map_or(&[][..], Roster::proven), true),
+        };
         self.out
             .address(dest, &self.links, &self.host_links, targets);
     }
@@ -344,13 +358,16 @@ impl GroupEndpoint {
     pub fn receive(&mut self, mut each: impl FnMut(Arrived<'_>)) {
         self.receive_and_relay(|arrived| {
             each(arrived);
-            false
+            None
         });
     }
 
-    /// Passes each received datagram to `each`, opened. If `each` returns true, and the datagram is
-    /// to be passed on and came from its sender, all other hosts get it as it came.
-    pub fn receive_and_relay(&mut self, mut each: impl FnMut(Arrived<'_>) -> bool) {
+    /// Passes each received datagram to `each`, opened. If `each` returns targets, they get the
+    /// datagram as it came.
+    pub fn receive_and_relay(
+        &mut self,
+        mut each: impl FnMut(Arrived<'_>) -> Option<Arc<RelayTargets>>,
+    ) {
         self.follow();
         let Self {
             links,
@@ -361,18 +378,21 @@ impl GroupEndpoint {
             peers,
             clock,
             relay,
+            is_second_hop,
             sealed,
             ..
         } = self;
+        let own = self.instance;
 
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
             let mut each = |ReceivedDatagram { from, bytes, stamp }: ReceivedDatagram<'_>| {
-                let passes_on = is_relayed(bytes)
-                    && peers
-                        .as_ref()
-                        .is_some_and(|peers| peers.roster().is_session(from));
-                if passes_on {
+                let hop = match peers {
+                    Some(peers) if is_relayed(bytes) => peers.roster().hop(from),
+                    _ => None,
+                };
+                let hop = hop.filter(|hop| *is_second_hop || *hop == Hop::First);
+                if hop.is_some() {
                     sealed.clear();
                     sealed.extend_from_slice(bytes);
                 }
@@ -389,8 +409,11 @@ impl GroupEndpoint {
                 }
 
                 if !is_peer(bytes) {
-                    if each(Arrived { from, bytes, stamp }) && passes_on {
-                        relay.push(from, sealed);
+                    if let Some(targets) = each(Arrived { from, bytes, stamp })
+                        && let Some(hop) = hop
+                        && hop.is_passed_on(own, &targets)
+                    {
+                        relay.push(from, hop, targets, sealed);
                     }
                 } else if let (Some(peers), Ok(Datagram::Peer(front, message))) =
                     (peers.as_mut(), Datagram::parse(bytes))

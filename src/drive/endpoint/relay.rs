@@ -2,10 +2,14 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::host_links::HostLinks;
+use crate::id::InstanceId;
 use crate::net::{Link, LinkSet, MAX_SEGMENTS, MAX_SEND_BYTES, SendOutcome};
+use crate::proto::roster::Hop;
+use crate::wire::relay::RelayTargets;
 
 /// Bound on waiting bytes. What does not fit is not passed on; repair replaces it.
 const MAX_WAITING_BYTES: usize = 4 << 20;
@@ -37,29 +41,44 @@ struct BlockedRelay {
 #[derive(Debug)]
 struct Train {
     from: SocketAddr,
+    hop: Hop,
+    targets: Arc<RelayTargets>,
     bytes: Vec<u8>,
     /// Bytes of each datagram but the last.
     segment: usize,
     /// A shorter datagram ends the train.
     is_complete: bool,
-    /// Hosts that have not received it yet, the next one at the end.
-    hosts: Vec<SocketAddr>,
+    /// Destinations that have not received it yet, the next one at the end.
+    copies: Vec<RelayCopy>,
     /// True once a part was sent.
     is_begun: bool,
     /// Bytes sent to the next host.
     offset: usize,
 }
 
+/// Destination of one copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RelayCopy {
+    link: usize,
+    to: SocketAddr,
+}
+
 impl RelayQueue {
-    /// Adds a datagram that came from `from`.
-    pub(super) fn push(&mut self, from: SocketAddr, datagram: &[u8]) {
+    /// Adds a datagram that came from `from`, to be passed on to `targets`.
+    pub(super) fn push(
+        &mut self,
+        from: SocketAddr,
+        hop: Hop,
+        targets: Arc<RelayTargets>,
+        datagram: &[u8],
+    ) {
         if self.waiting + datagram.len() > MAX_WAITING_BYTES {
             return;
         }
 
         self.waiting += datagram.len();
         if let Some(last) = self.trains.back_mut()
-            && last.takes(from, datagram.len())
+            && last.takes(from, &targets, datagram.len())
         {
             last.is_complete = datagram.len() < last.segment;
             last.bytes.extend_from_slice(datagram);
@@ -71,32 +90,40 @@ impl RelayQueue {
         bytes.extend_from_slice(datagram);
         self.trains.push_back(Train {
             from,
+            hop,
+            targets,
             bytes,
             segment: datagram.len(),
             is_complete: false,
-            hosts: Vec::new(),
+            copies: Vec::new(),
             is_begun: false,
             offset: 0,
         });
     }
 
-    /// Sends the trains to `hosts`, until the kernel has no room.
-    pub(super) fn send(&mut self, links: &LinkSet, host_links: &HostLinks, hosts: &[SocketAddr]) {
+    /// Sends the trains to the targets whose address is known, until the kernel has no room. `own`
+    /// is this process.
+    pub(super) fn send(
+        &mut self,
+        links: &LinkSet,
+        host_links: &HostLinks,
+        own: InstanceId,
+        address_of: impl Fn(InstanceId) -> Option<SocketAddr>,
+    ) {
         self.blocked = None;
         while let Some(train) = self.trains.front_mut() {
-            train.begin(hosts);
-            while let Some(&host) = train.hosts.last() {
-                let at = host_links.of(host).or_else(|| links.of_family(host));
-                if let Some((at, link)) = at.and_then(|at| Some((at, links.get(at)?)))
-                    && let Err(retry_after) = train.send(link, host, &mut self.sent)
+            train.begin(links, host_links, own, &address_of);
+            while let Some(&copy) = train.copies.last() {
+                if let Some(link) = links.get(copy.link)
+                    && let Err(retry_after) = train.send(link, copy.to, &mut self.sent)
                 {
                     self.blocked = Some(BlockedRelay {
-                        link: at,
+                        link: copy.link,
                         retry_after,
                     });
                     return;
                 }
-                train.hosts.pop();
+                train.copies.pop();
                 train.offset = 0;
             }
 
@@ -128,8 +155,9 @@ impl RelayQueue {
 
 impl Train {
     /// Returns whether a datagram of `len` bytes from `from` continues the train.
-    fn takes(&self, from: SocketAddr, len: usize) -> bool {
+    fn takes(&self, from: SocketAddr, targets: &Arc<RelayTargets>, len: usize) -> bool {
         self.from == from
+            && Arc::ptr_eq(&self.targets, targets)
             && !self.is_complete
             && !self.is_begun
             && len <= self.segment
@@ -137,12 +165,42 @@ impl Train {
             && self.bytes.len() / self.segment < MAX_SEGMENTS
     }
 
-    /// Fixes the hosts: all of `hosts` but the source.
-    fn begin(&mut self, hosts: &[SocketAddr]) {
-        if !std::mem::replace(&mut self.is_begun, true) {
-            self.hosts = hosts.to_vec();
-            self.hosts.retain(|host| *host != self.from);
+    /// Fixes the destinations: the targets whose address is known.
+    fn begin(
+        &mut self,
+        links: &LinkSet,
+        host_links: &HostLinks,
+        own: InstanceId,
+        address_of: impl Fn(InstanceId) -> Option<SocketAddr>,
+    ) {
+        if std::mem::replace(&mut self.is_begun, true) {
+            return;
         }
+
+        let mut add = |host: &InstanceId| {
+            let to = address_of(*host).filter(|_| *host != own);
+            let Some(to) = to else { return };
+            let link = host_links.of(to).or_else(|| links.of_family(to));
+            self.copies.extend(link.map(|link| RelayCopy { link, to }));
+        };
+
+        if self.hop == Hop::First {
+            self.targets.heads.iter().for_each(&mut add);
+        }
+        if !self.targets.multicast {
+            self.targets.group.iter().for_each(add);
+            return;
+        }
+
+        let reaching = links
+            .iter()
+            .zip(0..)
+            .filter(|(link, _)| link.is_multicast());
+        let copies = reaching.map(|(link, at)| RelayCopy {
+            link: at,
+            to: link.group(),
+        });
+        self.copies.extend(copies);
     }
 
     /// Sends the rest to `host`. If the kernel has no room for all of it, fails with the time to

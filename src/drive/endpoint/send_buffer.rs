@@ -69,14 +69,14 @@ impl SendBuffer {
             .for_each(|datagram| seal.seal(datagram));
     }
 
-    /// Chooses the links for the content of the buffer. `peers` are the members of the group that
-    /// are reached by unicast.
+    /// Chooses the links for the content of the buffer. The group is `unicast` and those that
+    /// `multicast` reaches.
     pub(super) fn address(
         &mut self,
         dest: Dest,
         links: &LinkSet,
         hosts: &HostLinks,
-        peers: &[SocketAddr],
+        (unicast, multicast): (&[SocketAddr], bool),
     ) {
         let pending = |link, to| PendingSend {
             link,
@@ -85,7 +85,7 @@ impl SendBuffer {
             retry_after: None,
         };
 
-        let mut unicast = |to: SocketAddr| match hosts.of(to) {
+        let mut send_to = |to: SocketAddr| match hosts.of(to) {
             _ if links.len() == 1 => self.pending.push(pending(0, to)),
             Some(link) => self.pending.push(pending(link, to)),
             None => {
@@ -96,17 +96,15 @@ impl SendBuffer {
         };
 
         match dest {
-            Dest::Host(to) => unicast(to),
-            Dest::Group => {
-                peers.iter().for_each(|&peer| unicast(peer));
-                let multicast = links
-                    .iter()
-                    .zip(0..)
-                    .filter(|(link, _)| link.is_multicast());
-                self.pending
-                    .extend(multicast.map(|(link, at)| pending(at, link.group())));
-            }
+            Dest::Host(to) => return send_to(to),
+            Dest::Relay(to) => send_to(to),
+            Dest::Group => unicast.iter().for_each(|&to| send_to(to)),
         }
+
+        let reaching = |(link, _): &(&Link, usize)| multicast && link.is_multicast();
+        let reaching = links.iter().zip(0..).filter(reaching);
+        self.pending
+            .extend(reaching.map(|(link, at)| pending(at, link.group())));
     }
 
     /// Sends to all destinations; returns false if one is still blocked, or has to wait its turn.

@@ -141,6 +141,7 @@ impl HostLoop {
             self.drain();
 
             self.wait()?;
+            self.endpoint.set_second_hop(self.machine.is_second_hop());
             let machine = &mut self.machine;
             let clock = &self.clock;
             self.endpoint.receive_and_relay(|datagram| {

@@ -5,6 +5,7 @@ mod offers;
 mod replies;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::disk::DiskRequest;
 use super::effects::Effects;
@@ -24,6 +25,7 @@ use crate::wire::datagram::{DatagramError, is_relayed};
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Order, Pull};
 use crate::wire::query::{Query, QueryAnswer, TreeActivity};
+use crate::wire::relay::RelayTargets;
 use crate::wire::{Datagram, Front, Message};
 
 /// State machine of one host, without input or output of its own.
@@ -110,6 +112,11 @@ impl Receiver {
         self.presence.assume_fleet(hosts);
     }
 
+    /// Returns whether this host passes on what others passed on to it.
+    pub fn is_second_hop(&self) -> bool {
+        self.sessions.iter().any(Session::is_second_hop)
+    }
+
     /// Solicits a host that has just been found where multicast does not reach.
     pub fn meet(&mut self, host: SocketAddr) {
         self.presence.meet(host, &mut self.control);
@@ -130,29 +137,31 @@ impl Receiver {
     }
 
     /// Handles a datagram. `arrival` is the kernel's receive time in microseconds of any steady
-    /// clock. Returns true for new data of a session whose release this host found rightful.
+    /// clock. Returns the hosts to pass it on to, for new data of a session whose release this host
+    /// found rightful.
     pub fn handle_datagram(
         &mut self,
         now: Moment,
         from: SocketAddr,
         bytes: &[u8],
         arrival: u64,
-    ) -> bool {
-        let mut is_rightful = false;
+    ) -> Option<Arc<RelayTargets>> {
+        let mut targets = None;
         match Datagram::parse(bytes) {
             Ok(Datagram::Data(front, symbol)) => {
                 // Hot path: most symbols have no consequence yet.
                 let Some(session) = self.sessions.get_mut(symbol.header.session) else {
-                    return false;
+                    return None;
                 };
 
                 if !session.sender().is(front.source) {
-                    return false;
+                    return None;
                 }
 
                 let counter = front.counter;
                 // Hosts pass on what the sender sealed, so its address answers for it.
-                let from = match is_relayed(bytes) {
+                let is_relayed = is_relayed(bytes);
+                let from = match is_relayed {
                     true => {
                         session.on_relayed();
                         session.sender().address().ip()
@@ -161,10 +170,12 @@ impl Receiver {
                 };
                 let is_new =
                     session.on_data(now, from, counter, &symbol, arrival, &mut self.control);
-                is_rightful = is_new && session.is_rightful();
+                if is_new && is_relayed {
+                    targets = session.targets().cloned();
+                }
 
                 if session.is_calm() {
-                    return is_rightful;
+                    return targets;
                 }
             }
             Ok(Datagram::Control(front, piece)) => {
@@ -182,7 +193,7 @@ impl Receiver {
         }
 
         self.settle();
-        is_rightful
+        targets
     }
 
     fn on_message(&mut self, now: Moment, from: SocketAddr, front: Front, message: Message) {
@@ -205,6 +216,11 @@ impl Receiver {
                 if let Some(request) = self.releases.on_order(now, order) {
                     self.effects.request(request);
                 }
+            }
+            Message::Targets(targets) => {
+                self.with(now, from, front, targets.session, |session, _| {
+                    session.on_targets(now, targets);
+                });
             }
             Message::DriftAsk(id, offset) => {
                 self.with(now, from, front, id, |session, control| {

@@ -38,6 +38,7 @@ use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::Announce;
 use crate::wire::query::TreeActivity;
+use crate::wire::relay::RelayTargets;
 
 /// One session of a host.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub(super) struct Session {
     messages: SenderMessages,
     fetch: Fetch,
     intake: Intake,
+    /// Hosts to pass data on to, once the sender has named any.
+    targets: Option<Arc<RelayTargets>>,
     drift: DriftList,
     orders: Orders,
     rng: fastrand::Rng,
@@ -110,6 +113,7 @@ impl Session {
             messages: SenderMessages::new(now, hosts, rng.f64()),
             fetch: Fetch::new(now, announce.symbol),
             intake: Intake::new(now, hosts, host.window),
+            targets: None,
             drift: DriftList::new(now),
             orders: Orders::new(announce.grant.clone()),
             rng,
@@ -178,6 +182,17 @@ impl Session {
     /// Returns true once the release was found rightful, if the host takes part.
     pub(super) fn is_rightful(&self) -> bool {
         self.state.stage().is_rightful()
+    }
+
+    /// Hosts to pass data on to; `None` unless the release was found rightful.
+    pub(super) fn targets(&self) -> Option<&Arc<RelayTargets>> {
+        self.targets.as_ref().filter(|_| self.is_rightful())
+    }
+
+    /// Returns whether this host passes on what others passed on to it.
+    pub(super) fn is_second_hop(&self) -> bool {
+        self.targets()
+            .is_some_and(|targets| targets.group.len() > 1)
     }
 
     /// Returns true if the session is open and has neither requests nor notices.
@@ -295,12 +310,7 @@ impl Session {
     /// Enters a stage and reports it to the sender, from `due` on until acknowledged.
     fn enter(&mut self, due: Moment, stage: HostStage) {
         self.state.set_stage(stage);
-        self.messages.queue_state(due, |due, number| {
-            let nonce = self.sender.nonce_to_echo(due);
-            self.state
-                .report(self.id, number, self.fetch.received(), nonce)
-        });
-
+        self.queue_state(due);
         self.effects.notify(HostNotice::Stage {
             tree: self.tree().clone(),
             serial: self.release.header().serial,
@@ -308,6 +318,15 @@ impl Session {
             stage,
             text: self.state.text().cloned(),
             proven: self.authenticated,
+        });
+    }
+
+    /// Reports the state to the sender, from `due` on until acknowledged.
+    fn queue_state(&mut self, due: Moment) {
+        self.messages.queue_state(due, |due, number| {
+            let nonce = self.sender.nonce_to_echo(due);
+            self.state
+                .report(self.id, number, self.fetch.received(), nonce)
         });
     }
 

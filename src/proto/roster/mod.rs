@@ -20,11 +20,12 @@ use self::budget::Budget;
 use self::challenge::Challenge;
 use self::peer::{Peer, PeerState};
 use super::{Dest, Transmit};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, SegmentId};
 use crate::units::Moment;
 use crate::wire::Front;
 use crate::wire::datagram::write_peer;
 use crate::wire::peer::{MAX_LISTED_PEERS, PeerMessage, Ping, Pong};
+use crate::wire::relay::RelayTargets;
 
 /// Pings that a process sends in a second to hosts that answer.
 pub const PINGS_A_SECOND: u32 = 4;
@@ -61,6 +62,25 @@ pub struct ReachedHost {
     pub hears: bool,
 }
 
+/// Way of a datagram that is passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hop {
+    /// It came from the sender.
+    First,
+    /// It came from this host.
+    Second(InstanceId),
+}
+
+impl Hop {
+    /// Returns whether the host `own` passes the datagram on to any of `targets`.
+    pub fn is_passed_on(self, own: InstanceId, targets: &RelayTargets) -> bool {
+        match self {
+            Self::First => true,
+            Self::Second(relay) => targets.is_head(own, relay),
+        }
+    }
+}
+
 /// Addresses of the other processes.
 #[derive(Debug)]
 pub struct Roster {
@@ -76,6 +96,10 @@ pub struct Roster {
     hosts: Vec<SocketAddr>,
     /// Hosts whose instance is known, in the order of their addresses.
     reached: Vec<ReachedHost>,
+    /// Their addresses.
+    addresses: BTreeMap<InstanceId, SocketAddr>,
+    /// Number of changes of these lists.
+    version: u64,
     /// Hosts proven since the last call of [`Roster::take_new`].
     new: Vec<SocketAddr>,
     /// Time of the next ping, or an earlier time.
@@ -100,6 +124,8 @@ impl Roster {
             proven: Vec::new(),
             hosts: Vec::new(),
             reached: Vec::new(),
+            addresses: BTreeMap::new(),
+            version: 1,
             new: Vec::new(),
             due: now,
             out: Vec::new(),
@@ -140,6 +166,26 @@ impl Roster {
     /// Hosts that answer, sorted by address.
     pub fn reached(&self) -> &[ReachedHost] {
         &self.reached
+    }
+
+    /// Number of the present lists; another one after each change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Address of a host that answers.
+    pub fn address_of(&self, host: InstanceId) -> Option<SocketAddr> {
+        self.addresses.get(&host).copied()
+    }
+
+    /// Way of a datagram to be passed on that came from `from`. `None` from a stranger.
+    pub fn hop(&self, from: SocketAddr) -> Option<Hop> {
+        let peer = self.peers.get(&from)?;
+        match peer.host {
+            _ if peer.state != PeerState::Proven => None,
+            false => Some(Hop::First),
+            true => peer.instance.map(Hop::Second),
+        }
     }
 
     /// Returns whether a command or a session, not a host, answers at this address.
@@ -333,6 +379,10 @@ impl Roster {
                 }
             }
         }
+
+        let reached = self.reached.iter();
+        self.addresses = reached.map(|host| (host.instance, host.address)).collect();
+        self.version += 1;
     }
 
     /// Sends due pings, and forgets the processes that do not answer.

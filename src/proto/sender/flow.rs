@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::host::Host;
+use super::hosts::Hosts;
+use super::reach::Reach;
 use super::receiver_reports::ReceiverStats;
 use super::relays::Relays;
 use super::setup::{DatagramSizes, RateLimits};
@@ -34,12 +35,13 @@ const BURSTS_PER_PERIOD: u64 = 16;
 const MAX_BURST: u64 = 50_000;
 
 /// Bytes up to which all copies of a payload are sent directly: one hop is faster than two.
-const MAX_DIRECT_BYTES: usize = 256 << 10;
+const MAX_DIRECT_BYTES: u64 = 256 << 10;
 
-/// Interval at which relays are chosen.
-const RELAY_INTERVAL: Duration = Duration::from_millis(100);
-/// The same while hosts still join: until then every copy leaves this machine.
-const EARLY_RELAY_INTERVAL: Duration = Duration::from_millis(2);
+/// Longest wait of the first data for relays, and delay of a host's signs of life that counts as
+/// none.
+const RELAY_PATIENCE: Duration = Duration::from_millis(100);
+/// Percentage of the hosts in groups for which the first data waits.
+const EXPECTED_SHARE: usize = 75;
 
 /// Parameters of a flow.
 #[derive(Debug, Clone, Copy)]
@@ -68,8 +70,10 @@ pub struct Flow {
     /// Copies of each datagram for the group that leave this machine.
     copies: usize,
     relays: Relays,
-    /// Time of the next choice of relays.
-    relays_due: Moment,
+    /// Relays for which the first data waits.
+    relays_expected: usize,
+    /// Time until which it waits; set with the first data.
+    relays_awaited_until: Option<Moment>,
     receivers: ReceiverStats,
 }
 
@@ -83,7 +87,8 @@ impl Flow {
             pacer: Pacer::new(now),
             copies: 1,
             relays: Relays::default(),
-            relays_due: now,
+            relays_expected: 0,
+            relays_awaited_until: None,
             receivers: ReceiverStats::new(
                 setup.sizes.overhead + DATA_OVERHEAD,
                 setup.rates.floor,
@@ -99,44 +104,36 @@ impl Flow {
         self.stream = SymbolStream::new(self.setup.session, symbol_of(datagram));
     }
 
-    /// Sets the number of copies of each datagram for the group: several without multicast.
-    pub fn set_copies(&mut self, now: Moment, copies: usize) {
-        let copies = copies.max(1);
-        if std::mem::replace(&mut self.copies, copies) != copies {
-            // A host came or left.
-            self.relays_due = now;
-        }
+    /// Sets the ways to the hosts: the copies of each datagram for the group and the number of
+    /// relays follow.
+    pub fn set_reach(&mut self, reach: &Reach) {
+        self.copies = reach.copies();
+        let grouped = reach.grouped();
+        self.relays_expected = match grouped < reach.least_relays() {
+            true => 0,
+            false => (grouped * EXPECTED_SHARE).div_ceil(100),
+        };
     }
 
-    /// Returns whether it is time to choose the relays.
-    pub fn chooses_relays(&self, now: Moment) -> bool {
-        now >= self.relays_due
+    /// Returns whether relays save much: the copies of a payload, or of `fetch` further bytes, are
+    /// many bytes.
+    pub fn is_worth_relays(&self, fetch: u64) -> bool {
+        let payload = (self.stream.largest_payload() as u64).max(fetch);
+        self.copies > 1 && payload.saturating_mul(self.copies as u64) > MAX_DIRECT_BYTES
     }
 
-    /// Lets each of `hosts` pass data on that was heard lately and is not slow.
-    pub fn choose_relays<'a>(
-        &mut self,
-        now: Moment,
-        hosts: impl Iterator<Item = (&'a InstanceId, &'a Host)>,
-    ) {
-        let before = self.relays.present();
-        let patience = alive_interval(self.copies as u32) * 2 + RELAY_INTERVAL;
+    /// Lets each host pass data on that has confirmed its targets, was heard lately and is not
+    /// slow.
+    pub fn choose_relays(&mut self, now: Moment, reach: &Reach, hosts: &Hosts) {
+        let patience = alive_interval(hosts.len() as u32) * 2 + RELAY_PATIENCE;
         let receivers = &self.receivers;
-        let able = hosts.filter(|(id, host)| {
+        let able = reach.confirmed(hosts).filter(|(id, host, _)| {
             let takes_part = !host.is_lost() && host.stage.is_some_and(HostStage::is_rightful);
-            takes_part && now.since(host.heard) < patience && !receivers.is_slow(**id)
+            takes_part && now.since(host.heard) < patience && !receivers.is_slow(*id)
         });
 
-        self.relays
-            .choose(now, able.map(|(id, host)| (*id, host.address)));
-        let present = self.relays.present();
-        let joins = present > before || present * 2 < self.copies;
-        self.relays_due = now
-            + if joins {
-                EARLY_RELAY_INTERVAL
-            } else {
-                RELAY_INTERVAL
-            };
+        let able = able.map(|(id, _, address)| (id, address));
+        self.relays.choose(now, reach.least_relays(), able);
     }
 
     /// Lets a host that is gone pass nothing on.
@@ -147,9 +144,14 @@ impl Flow {
     /// Returns whether a relay takes the next train. All hosts get it directly with multicast, and
     /// if the copies of the payload are few bytes.
     fn begin_train(&mut self) -> bool {
-        let is_small =
-            |flow: &Self| flow.stream.largest_payload() * flow.copies <= MAX_DIRECT_BYTES;
-        self.relays.has_any() && !is_small(self) && self.relays.begin_train()
+        self.relays.has_any() && self.is_worth_relays(0) && self.relays.begin_train()
+    }
+
+    /// Returns whether data waits for relays to confirm their targets: copies of all of it would
+    /// take longer.
+    fn awaits_relays(&self, now: Moment) -> bool {
+        let is_early = self.relays_awaited_until.is_some_and(|until| now < until);
+        is_early && self.relays.present() < self.relays_expected
     }
 
     /// The stream of wants, generations and symbols.
@@ -284,7 +286,6 @@ impl Flow {
                 .check_blocking(now, self.stream.counter(), self.stream.segment());
             if self.receivers.slow().len() > before {
                 self.controller.restart(now);
-                self.relays_due = now;
             }
         }
     }
@@ -294,7 +295,7 @@ impl Flow {
         if self.setup.rates.ceiling.is_some() {
             let copies = match dest {
                 Dest::Group => self.copies,
-                Dest::Host(_) => 1,
+                Dest::Host(_) | Dest::Relay(_) => 1,
             };
             self.spend(now, bytes + self.setup.sizes.overhead, copies);
         }
@@ -303,6 +304,14 @@ impl Flow {
     /// Writes the next send into `out`, as pace and window allow.
     pub fn poll(&mut self, now: Moment, out: &mut Vec<u8>) -> Option<Transmit> {
         if self.pacer.due() > now || !self.may_send(now) {
+            return None;
+        }
+
+        if self.is_worth_relays(0) {
+            self.relays_awaited_until
+                .get_or_insert(now + RELAY_PATIENCE);
+        }
+        if self.awaits_relays(now) {
             return None;
         }
 
@@ -336,7 +345,7 @@ impl Flow {
         }
 
         Some(Transmit {
-            dest: relay.map_or(Dest::Group, Dest::Host),
+            dest: relay.map_or(Dest::Group, Dest::Relay),
             segment,
         })
     }
@@ -396,7 +405,9 @@ impl Flow {
     /// Time of the next useful call of [`Flow::poll`] or [`Flow::handle_timeout`].
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.stream.has_data().then(|| {
-            if self.may_send(now) {
+            if self.awaits_relays(now) {
+                self.relays_awaited_until.unwrap_or(now)
+            } else if self.may_send(now) {
                 self.pacer.due()
             } else {
                 now + CLOSED_RECHECK

@@ -71,6 +71,8 @@ pub struct HostTransfer {
     pub takes: Option<u16>,
     /// Packets lost by the host's receive buffer.
     pub dropped: u64,
+    /// Number of the list of hosts to which this one passes data on; 0 for none.
+    pub targets: u32,
 }
 
 /// Kinds of content that a host has asked for.
@@ -198,6 +200,8 @@ impl Host {
     pub(super) fn on_state(&mut self, now: Moment, state: StageReport) -> bool {
         self.heard = now;
         self.transfer.dropped = self.transfer.dropped.max(state.dropped.unwrap_or(0));
+        self.transfer.targets = self.transfer.targets.max(state.targets.unwrap_or(0));
+
         let is_back = match self.contact {
             Contact::Silent => true,
             Contact::Stuck => self.has_progressed(&state),

@@ -45,6 +45,7 @@ impl Sender {
             }
             Message::Nack(nack) if self.is_from_host(now, source, from, nack.session) => {
                 let hosts = self.hosts.len();
+                self.reach.on_missing(now, source, &nack.missing);
                 self.serving.flow_mut().on_nack(now, source, &nack, hosts);
             }
             Message::Report(report) if self.is_from_host(now, source, from, report.session) => {

@@ -38,6 +38,7 @@ mod offer;
 mod orders;
 mod phase;
 mod proofs;
+pub mod reach;
 pub mod receiver_reports;
 pub mod relays;
 mod repeat_timer;
@@ -46,8 +47,6 @@ mod serving;
 mod setup;
 pub mod stream;
 mod want_window;
-
-use std::net::SocketAddr;
 
 use crate::id::{HostName, InstanceId, Serial, SessionId};
 use crate::keys::KnownHosts;
@@ -74,6 +73,7 @@ use hosts::{Host, Hosts};
 use offer::Offer;
 use phase::SenderPhase;
 use proofs::Proofs;
+use reach::{DataTargets, Reach, RosterView};
 use serving::ContentService;
 use stream::SendStats;
 
@@ -94,6 +94,7 @@ pub struct Sender {
     // Hosts
     audience: Audience,
     hosts: Hosts,
+    reach: Reach,
 
     // Content
     offer: Offer,
@@ -133,6 +134,7 @@ impl Sender {
             outputs: SenderOutputs::new(control),
             audience: Audience::new(setup.targets, Proofs::new(setup.seed)),
             hosts: Hosts::new(now, setup.keys),
+            reach: Reach::new(session),
             offer: Offer::new(session, setup.name, setup.compare, setup.grant),
             serving: ContentService::new(now, session, Flow::new(now, flow)),
             drift: None,
@@ -228,22 +230,41 @@ impl Sender {
         self.tick(now);
     }
 
-    /// Sets the number of copies of each datagram for the group, and the sorted addresses of the hosts
-    /// reached by unicast.
-    ///
-    /// Hosts pass data on only if all are reached by unicast: a relay does not reach the others.
-    pub fn set_copies(&mut self, now: Moment, copies: usize, unicast: &[SocketAddr]) {
-        let flow = self.serving.flow_mut();
-        flow.set_copies(now, copies);
-        if flow.chooses_relays(now) {
-            let all = copies == unicast.len();
-            let is_unicast = |host: &Host| unicast.binary_search(&host.address).is_ok();
-            let hosts = self
-                .hosts
-                .iter()
-                .filter(|(_, host)| all && is_unicast(host));
-            flow.choose_relays(now, hosts);
+    /// Takes the present roster and plans the ways to all hosts. Without a roster all are reached
+    /// by multicast.
+    pub fn set_roster(&mut self, now: Moment, roster: RosterView<'_>) {
+        self.reach.learn(now, roster);
+        if self.reach.is_due(now, self.hosts.len()) {
+            self.plan_relays(now);
         }
+    }
+
+    fn plan_relays(&mut self, now: Moment) {
+        let flow = self.serving.flow_mut();
+        let receivers = flow.receivers();
+        if self
+            .reach
+            .plan(now, &self.hosts, |id| receivers.is_slow(id))
+        {
+            flow.set_reach(&self.reach);
+        }
+
+        let fetch = |host: &Host| host.summary.map_or(0, |summary| summary.fetch);
+        let fetch = self.hosts.iter().map(|(_, host)| fetch(host)).max();
+        if !flow.is_worth_relays(fetch.unwrap_or(0)) || !self.is_flowing() {
+            return self.reach.schedule(now, false);
+        }
+
+        self.reach.tell(now, &self.hosts, &mut self.outputs.control);
+        let flow = self.serving.flow_mut();
+        flow.choose_relays(now, &self.reach, &self.hosts);
+    }
+
+    /// Destinations of data for the group, and the number of their plan. `None` if all hosts are
+    /// reached by multicast.
+    pub fn data_targets(&self) -> Option<(u32, &DataTargets)> {
+        let number = self.reach.number();
+        (number > 0).then(|| (number, self.reach.data()))
     }
 
     /// Performs due work.
@@ -293,6 +314,7 @@ impl Sender {
         let data = self.is_flowing().then(|| flow.timeout(now)).flatten();
         let sweeps = self.is_flowing() || matches!(self.phase, SenderPhase::Collecting(_));
         let sweep = sweeps.then(|| self.hosts.sweep_due());
+        let plan = self.reach.timeout().filter(|_| self.is_flowing());
         let beat = Some(self.serving.heartbeat_due());
         let window = || {
             self.serving
@@ -319,6 +341,6 @@ impl Sender {
             SenderPhase::Waiting | SenderPhase::Closed => None,
         };
 
-        earliest([own, data, sweep])
+        [own, data, sweep, plan].into_iter().flatten().min()
     }
 }

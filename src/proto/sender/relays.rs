@@ -40,6 +40,8 @@ pub struct Relays {
     active: Vec<RelayIndex>,
     /// Relays that take a train from time to time.
     on_trial: Vec<RelayIndex>,
+    /// Number of relays below which each host gets its own copy.
+    least: usize,
     /// Number of suspects among those in turn.
     suspects: usize,
     /// Number of hosts that are out for their losses.
@@ -62,7 +64,15 @@ struct Turns {
 impl Relays {
     /// Lets `hosts` pass data on: those that are present, fast and not out. All others are out at
     /// once.
-    pub fn choose(&mut self, now: Moment, hosts: impl Iterator<Item = (InstanceId, SocketAddr)>) {
+    ///
+    /// With fewer than `least` relays each host gets its own copy.
+    pub fn choose(
+        &mut self,
+        now: Moment,
+        least: usize,
+        hosts: impl Iterator<Item = (InstanceId, SocketAddr)>,
+    ) {
+        self.least = least.max(1);
         self.relays
             .iter_mut()
             .for_each(|relay| relay.is_present = false);
@@ -127,15 +137,15 @@ impl Relays {
         !self.relays.is_empty()
     }
 
-    /// Returns whether a relay takes the next train. With fewer than two relays each host gets its
-    /// own copy, and only a relay on trial takes a train from time to time.
+    /// Returns whether a relay takes the next train. With too few relays each host gets its own
+    /// copy, and only a relay on trial takes a train from time to time.
     pub fn begin_train(&mut self) -> bool {
-        if self.active.len() < 2 && self.on_trial.is_empty() {
+        if self.active.len() < self.least && self.on_trial.is_empty() {
             return false;
         }
 
         self.turns.since_trial += 1;
-        self.active.len() >= 2 || (self.is_trial_due() && self.present() >= 2)
+        self.active.len() >= self.least || (self.is_trial_due() && self.present() >= self.least)
     }
 
     fn is_trial_due(&self) -> bool {

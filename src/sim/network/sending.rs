@@ -72,19 +72,23 @@ impl Network {
                 .on_sent(self.now, &passing, dest, self.setup.observe);
         }
 
-        let mut to: Vec<NodeId> = match dest {
-            Dest::Group => NodeId::all(self.reach(from)).collect(),
-            Dest::Host(to) => NodeId::at(to).into_iter().collect(),
-        };
-        to.retain(|to| *to != from);
-        to.reverse();
-
         let kind = match is_data(out) {
             true => TrainKind::Data,
             false => TrainKind::Control,
         };
+
+        let data = self.sender.data_hosts().filter(|_| kind == TrainKind::Data);
+        let mut to: Vec<NodeId> = match (dest, data) {
+            (Dest::Group, Some(hosts)) => hosts.iter().filter_map(|at| NodeId::at(*at)).collect(),
+            (Dest::Group, None) => NodeId::all(self.reach(from)).collect(),
+            (Dest::Host(to) | Dest::Relay(to), _) => NodeId::at(to).into_iter().collect(),
+        };
+        to.retain(|to| *to != from);
+        to.reverse();
+
         PendingTrain {
             kind,
+            from,
             datagrams,
             to,
             is_begun: false,
@@ -115,7 +119,9 @@ impl Network {
                     let to = NodeId::all(hosts).filter(|to| *to != from);
                     self.pass(self.now, &datagram, to);
                 }
-                Dest::Host(to) => self.pass(self.now, &datagram, NodeId::at(to).into_iter()),
+                Dest::Host(to) | Dest::Relay(to) => {
+                    self.pass(self.now, &datagram, NodeId::at(to).into_iter())
+                }
             }
         }
     }

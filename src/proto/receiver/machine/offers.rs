@@ -116,6 +116,7 @@ impl Receiver {
             identity: Some(self.host.key.identity()),
             signature: None,
             nonce: None,
+            targets: None,
         };
 
         self.control

@@ -1,6 +1,7 @@
 //! Exchange of a session with its sender: incoming messages and data, outgoing reports, and timers.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Session;
@@ -10,6 +11,7 @@ use crate::proto::control::Control;
 use crate::proto::receiver::disk::Ask;
 use crate::units::Moment;
 use crate::wire::message::{SenderStatus, StageReport};
+use crate::wire::relay::RelayTargets;
 use crate::wire::{HostStage, Message, StatusPhase, Symbol};
 
 /// Time for which an ended session waits for a sender that missed the outcome.
@@ -42,6 +44,21 @@ impl Session {
         if self.fetch.on_pass(status.pass) {
             self.want_rest(now);
         }
+    }
+
+    /// Takes the hosts to pass data on to, and confirms them.
+    pub fn on_targets(&mut self, now: Moment, targets: RelayTargets) {
+        if self
+            .targets
+            .as_ref()
+            .is_some_and(|last| last.number >= targets.number)
+        {
+            return;
+        }
+
+        self.state.set_targets(targets.number);
+        self.targets = Some(Arc::new(targets));
+        self.queue_state(now);
     }
 
     /// Records that hosts pass data on in this session.

@@ -22,6 +22,8 @@ pub(super) struct SessionState {
     serial: Serial,
     /// Packets lost in the receive buffer since the session began.
     dropped: u64,
+    /// Number of the list of hosts to which this one passes data on.
+    targets: Option<u32>,
 }
 
 impl SessionState {
@@ -37,6 +39,7 @@ impl SessionState {
             summary: None,
             serial: Serial(0),
             dropped: 0,
+            targets: None,
         }
     }
 
@@ -124,6 +127,11 @@ impl SessionState {
         self.dropped += packets;
     }
 
+    /// Sets the number of the list of hosts to which this one passes data on.
+    pub(super) fn set_targets(&mut self, number: u32) {
+        self.targets = Some(number);
+    }
+
     /// Builds the state message of `session`, signed if the stage is decisive.
     pub(super) fn report(
         &mut self,
@@ -145,6 +153,7 @@ impl SessionState {
             torn: Some(true).filter(|_| self.torn),
             identity: None,
             signature: None,
+            targets: self.targets,
             nonce,
         };
 

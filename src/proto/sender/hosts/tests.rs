@@ -23,6 +23,7 @@ fn state(name: &str, stage: HostStage) -> StageReport {
         identity: None,
         signature: None,
         nonce: None,
+        targets: None,
     }
 }
 

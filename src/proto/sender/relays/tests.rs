@@ -59,7 +59,7 @@ impl Fleet {
 
     fn choose(&mut self) {
         let hosts = (0..self.hosts.len()).map(|at| (instance(at), address(at)));
-        self.relays.choose(self.now, hosts);
+        self.relays.choose(self.now, 2, hosts);
     }
 
     /// Sends a train of `datagrams` and returns its relay.
@@ -399,7 +399,7 @@ fn a_host_that_is_gone_takes_nothing_any_more() {
     assert!((0..12).all(|_| fleet.train(4, 0, 0) != Some(1)));
 
     let left = [0, 3].map(|at| (instance(at), address(at)));
-    fleet.relays.choose(fleet.now, left.into_iter());
+    fleet.relays.choose(fleet.now, 2, left.into_iter());
     let taken: Vec<_> = (0..4).filter_map(|_| fleet.train(4, 0, 0)).collect();
     assert!(taken.contains(&0) && taken.contains(&3) && !taken.contains(&2));
 

@@ -1,0 +1,282 @@
+//! How data reaches the hosts of a session: by the sender's multicast, by a copy for each host, or
+//! over relays. Tells each relay its targets.
+//!
+//! Without a roster all hosts are reached by multicast, and nothing is planned.
+
+mod plan;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::hosts::{Host, Hosts};
+use crate::id::{InstanceId, SessionId};
+use crate::proto::Dest;
+use crate::proto::control::Control;
+use crate::proto::roster::ReachedHost;
+use crate::units::Moment;
+use crate::wire::message::Missing;
+use crate::wire::{HostStage, Message};
+
+pub use plan::DataTargets;
+use plan::RelayPlan;
+
+/// Interval at which the plan follows the hosts.
+const PLAN_INTERVAL: Duration = Duration::from_millis(100);
+/// The same while hosts have yet to confirm their targets.
+const EARLY_PLAN_INTERVAL: Duration = Duration::from_millis(2);
+/// Time for which the early interval holds.
+const EARLY_TIME: Duration = Duration::from_millis(500);
+/// First wait for a confirmation; doubled at each repetition.
+const FIRST_REPEAT: Duration = Duration::from_millis(80);
+/// Largest number of repetitions that double the wait.
+const MAX_DOUBLINGS: u32 = 5;
+/// Largest number of messages in one interval.
+const MAX_TOLD: usize = 32;
+/// Generations without a single datagram after which multicast does not reach a host.
+const UNREACHED_GENERATIONS: u32 = 2;
+
+/// What this process knows of other hosts, and whether it has multicast.
+#[derive(Debug, Clone, Copy)]
+pub struct RosterView<'a> {
+    /// Changes whenever the rest does.
+    pub version: u64,
+    /// Whether this process has multicast.
+    pub multicast: bool,
+    /// Hosts that answer.
+    pub hosts: &'a [ReachedHost],
+}
+
+/// Ways to the hosts of one session.
+#[derive(Debug)]
+pub struct Reach {
+    session: SessionId,
+    roster: KnownRoster,
+    /// Hosts that multicast does not reach, by the generations of which nothing came.
+    unreached: BTreeMap<InstanceId, UnreachedHost>,
+    plan: RelayPlan,
+    /// Number of the plan; 0 before the first one.
+    number: u32,
+    /// Number of the session's hosts in the plan.
+    hosts: usize,
+    told: BTreeMap<InstanceId, ToldHost>,
+    /// Time of the next plan.
+    due: Moment,
+    /// Time until which the plan is looked at early.
+    early_until: Moment,
+}
+
+/// The roster at its last change.
+#[derive(Debug, Default)]
+struct KnownRoster {
+    version: u64,
+    multicast: bool,
+    hosts: BTreeMap<InstanceId, ReachedHost>,
+}
+
+/// A host that misses whole generations.
+#[derive(Debug, Clone, Copy)]
+struct UnreachedHost {
+    /// Last generation of which nothing came.
+    generation: u32,
+    /// Number of such generations.
+    count: u32,
+}
+
+/// A host that was told its targets.
+#[derive(Debug, Clone, Copy)]
+struct ToldHost {
+    number: u32,
+    times: u32,
+    /// Time of the next repetition.
+    again: Moment,
+}
+
+impl Reach {
+    /// Creates the state of a session.
+    pub fn new(session: SessionId) -> Self {
+        Self {
+            session,
+            roster: KnownRoster::default(),
+            unreached: BTreeMap::new(),
+            plan: RelayPlan::default(),
+            number: 0,
+            hosts: 0,
+            told: BTreeMap::new(),
+            due: Moment(0),
+            early_until: Moment(0),
+        }
+    }
+
+    /// Takes the present roster.
+    pub fn learn(&mut self, now: Moment, roster: RosterView<'_>) {
+        if self.roster.version == roster.version {
+            return;
+        }
+
+        let hosts = roster.hosts.iter().map(|host| (host.instance, *host));
+        self.roster = KnownRoster {
+            version: roster.version,
+            multicast: roster.multicast,
+            hosts: hosts.collect(),
+        };
+        self.due = now;
+    }
+
+    /// Returns whether a plan is due. The session has `hosts` hosts.
+    pub fn is_due(&self, now: Moment, hosts: usize) -> bool {
+        self.roster.version > 0 && (now >= self.due || hosts != self.hosts)
+    }
+
+    /// Plans the ways to `hosts`, of which `is_slow` are no heads. Returns whether anything changed.
+    pub fn plan(
+        &mut self,
+        now: Moment,
+        hosts: &Hosts,
+        is_slow: impl Fn(InstanceId) -> bool,
+    ) -> bool {
+        self.hosts = hosts.len();
+        let buckets = self.plan.buckets();
+        let unreached = &self.unreached;
+        let is_unreached = |id: &InstanceId| {
+            let host = unreached.get(id);
+            host.is_some_and(|host| host.count >= UNREACHED_GENERATIONS)
+        };
+
+        let mut plan = RelayPlan::new(self.roster.multicast, buckets);
+        for (id, _) in hosts.iter().filter(|(_, host)| takes_part(host)) {
+            plan.add(*id, self.roster.hosts.get(id), is_unreached(id));
+        }
+        plan.close(is_slow);
+
+        let has_changed = plan != self.plan;
+        if has_changed {
+            self.plan = plan;
+            self.number += 1;
+            self.early_until = now + EARLY_TIME;
+        }
+
+        has_changed
+    }
+
+    /// Tells the hosts of `hosts` their targets that have not confirmed them. Schedules the next
+    /// plan.
+    pub fn tell(&mut self, now: Moment, hosts: &Hosts, control: &mut Control) {
+        let mut room = MAX_TOLD;
+        let mut is_complete = true;
+        for (id, group) in self.plan.members() {
+            let Some(host) = hosts.get(id) else { continue };
+            let is_in = host.stage.is_some_and(HostStage::is_rightful);
+            if !is_in || host.transfer.targets >= self.number {
+                continue;
+            }
+
+            is_complete = false;
+            let told = self.told.get(&id).filter(|told| told.number == self.number);
+            if room == 0 || told.is_some_and(|told| now < told.again) {
+                continue;
+            }
+
+            room -= 1;
+            let times = told.map_or(0, |told| told.times);
+            let told = ToldHost {
+                number: self.number,
+                times: times + 1,
+                again: now + FIRST_REPEAT * (1 << times.min(MAX_DOUBLINGS)),
+            };
+            self.told.insert(id, told);
+
+            let targets = self.plan.targets(id, group, self.session, self.number);
+            control.send(Dest::Host(host.address), &Message::Targets(targets));
+        }
+
+        let is_early = !is_complete && now < self.early_until;
+        self.schedule(now, is_early);
+    }
+
+    /// Schedules the next plan.
+    pub fn schedule(&mut self, now: Moment, is_early: bool) {
+        self.due = now
+            + if is_early {
+                EARLY_PLAN_INTERVAL
+            } else {
+                PLAN_INTERVAL
+            };
+    }
+
+    /// Time of the next plan, if there is any to make.
+    pub fn timeout(&self) -> Option<Moment> {
+        (self.roster.version > 0).then_some(self.due)
+    }
+
+    /// Takes the losses of a host, which show whether multicast reaches it.
+    pub fn on_missing(&mut self, now: Moment, host: InstanceId, missing: &[Missing]) {
+        if self.roster.version == 0 || !self.plan.is_by_multicast(host) {
+            return;
+        }
+
+        for missing in missing.iter().filter(|missing| missing.need.is_empty()) {
+            let generation = missing.generation.0;
+            let unreached = self.unreached.entry(host).or_insert(UnreachedHost {
+                generation,
+                count: 1,
+            });
+
+            if generation > unreached.generation {
+                unreached.generation = generation;
+                unreached.count += 1;
+                self.due = now;
+            }
+        }
+    }
+
+    /// Number of the plan; 0 before the first one.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Destinations of data without relays.
+    pub fn data(&self) -> &DataTargets {
+        &self.plan.data
+    }
+
+    /// Copies of a datagram that leave this machine without relays.
+    pub fn copies(&self) -> usize {
+        let data = self.data();
+        match self.number {
+            0 => 1,
+            _ => (data.hosts.len() + usize::from(data.multicast)).max(1),
+        }
+    }
+
+    /// Smallest number of relays that are worth it: one for a group of several hosts, else two.
+    pub fn least_relays(&self) -> usize {
+        if self.plan.has_large_group() { 1 } else { 2 }
+    }
+
+    /// Number of hosts in groups.
+    pub fn grouped(&self) -> usize {
+        self.data().hosts.len()
+    }
+
+    /// Hosts that have confirmed their targets, with their addresses.
+    pub fn confirmed<'a>(
+        &'a self,
+        hosts: &'a Hosts,
+    ) -> impl Iterator<Item = (InstanceId, &'a Host, SocketAddr)> {
+        self.plan.members().filter_map(|(id, _)| {
+            let host = hosts.get(id)?;
+            let address = self.roster.hosts.get(&id)?.address;
+            (host.transfer.targets > 0).then_some((id, host, address))
+        })
+    }
+}
+
+/// Returns whether a host may still want data.
+fn takes_part(host: &Host) -> bool {
+    let is_out = |stage: HostStage| !stage.is_rightful() && stage != HostStage::Joined;
+    !host.is_lost() && !host.stage.is_some_and(is_out)
+}
+
+#[cfg(test)]
+mod tests;

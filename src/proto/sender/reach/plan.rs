@@ -1,0 +1,175 @@
+//! Plan of a session's data: the hosts that get it directly, and the groups that pass it on.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::id::{InstanceId, SegmentId, SessionId};
+use crate::proto::roster::ReachedHost;
+use crate::wire::relay::{RelayTargets, head_of};
+
+/// Number of groups up to which each host is a group of its own. With more, a relay would send
+/// more copies of a train than the queue of a small switch holds.
+const MAX_LONE_GROUPS: usize = 64;
+
+/// Destinations of data for all hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DataTargets {
+    /// Hosts that get a copy each.
+    pub hosts: Vec<SocketAddr>,
+    /// Whether multicast reaches others.
+    pub multicast: bool,
+}
+
+/// Ways to all hosts of a session.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct RelayPlan {
+    /// Destinations without relays.
+    pub(super) data: DataTargets,
+    groups: Vec<RelayGroup>,
+    /// Hosts that the sender's multicast reaches.
+    near: Vec<InstanceId>,
+    /// Hosts of other segments, until the plan is complete.
+    segments: BTreeMap<SegmentId, Vec<InstanceId>>,
+    /// Hosts of no segment, until the plan is complete.
+    lone: Vec<InstanceId>,
+    /// Number of groups among the hosts of no segment; 0 if each is a group.
+    buckets: usize,
+    has_multicast: bool,
+}
+
+/// Hosts that get a train together.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RelayGroup {
+    /// Hosts that may be the head, then all others; each in the order of their identifiers.
+    hosts: Vec<InstanceId>,
+    /// Number of the first ones.
+    able: usize,
+    /// Whether multicast reaches the group.
+    multicast: bool,
+}
+
+impl RelayPlan {
+    /// Begins a plan. `buckets` is the number of the last plan, which stays if it fits.
+    pub(super) fn new(has_multicast: bool, buckets: usize) -> Self {
+        Self {
+            buckets,
+            has_multicast,
+            ..Self::default()
+        }
+    }
+
+    /// Number of groups among the hosts of no segment.
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets
+    }
+
+    /// Adds a host, with its entry in the roster. Multicast does not reach it if `is_unreached`.
+    pub(super) fn add(&mut self, id: InstanceId, host: Option<&ReachedHost>, is_unreached: bool) {
+        let is_near = host.is_none_or(|host| host.hears && !is_unreached);
+        if is_near && self.has_multicast {
+            self.near.push(id);
+        } else if let Some(host) = host {
+            self.data.hosts.push(host.address);
+            match host.segment.filter(|_| !is_unreached) {
+                Some(segment) => self.segments.entry(segment).or_default().push(id),
+                None => self.lone.push(id),
+            }
+        }
+    }
+
+    /// Forms the groups, of which hosts that are slow are not the head.
+    pub(super) fn close(&mut self, is_slow: impl Fn(InstanceId) -> bool) {
+        self.data.hosts.sort_unstable();
+        self.data.multicast =
+            self.has_multicast && (!self.near.is_empty() || self.data.hosts.is_empty());
+
+        let mut form = |hosts: Vec<InstanceId>, multicast: bool| {
+            let (mut hosts, slow): (Vec<_>, Vec<_>) =
+                hosts.into_iter().partition(|id| !is_slow(*id));
+            let able = hosts.len();
+            hosts.extend(slow);
+            self.groups.push(RelayGroup {
+                hosts,
+                able,
+                multicast,
+            });
+        };
+
+        for (_, hosts) in std::mem::take(&mut self.segments) {
+            match hosts.len() {
+                1 => self.lone.extend(hosts),
+                _ => form(hosts, true),
+            }
+        }
+
+        self.lone.sort_unstable();
+        let lone = std::mem::take(&mut self.lone);
+        self.buckets = bucket_count(lone.len(), self.buckets);
+        if self.buckets == 0 {
+            lone.into_iter().for_each(|host| form(vec![host], false));
+            return;
+        }
+
+        let mut buckets = vec![Vec::new(); self.buckets];
+        for host in lone {
+            // Identifiers are random.
+            buckets[(host.0 % self.buckets as u64) as usize].push(host);
+        }
+        buckets.retain(|hosts| !hosts.is_empty());
+        buckets.into_iter().for_each(|hosts| form(hosts, false));
+    }
+
+    /// All hosts in groups, each with the index of its group.
+    pub(super) fn members(&self) -> impl Iterator<Item = (InstanceId, usize)> {
+        let groups = self.groups.iter().zip(0..);
+        groups.flat_map(|(group, at)| group.hosts.iter().map(move |host| (*host, at)))
+    }
+
+    /// Returns whether a group has several hosts.
+    pub(super) fn has_large_group(&self) -> bool {
+        self.groups.iter().any(|group| group.hosts.len() > 1)
+    }
+
+    /// Returns whether a host is to be reached by multicast, of the sender or of others.
+    pub(super) fn is_by_multicast(&self, host: InstanceId) -> bool {
+        let mut groups = self.groups.iter().filter(|group| group.multicast);
+        self.near.contains(&host) || groups.any(|group| group.hosts.contains(&host))
+    }
+
+    /// Returns the targets of a host in the group with the index `own`.
+    pub(super) fn targets(
+        &self,
+        host: InstanceId,
+        own: usize,
+        session: SessionId,
+        number: u32,
+    ) -> RelayTargets {
+        let others = self.groups.iter().zip(0..).filter(|(_, at)| *at != own);
+        let head = |(group, _): (&RelayGroup, usize)| {
+            let able = group.hosts.get(..group.able).unwrap_or_default();
+            head_of(host, able).or_else(|| group.hosts.first().copied())
+        };
+        let group = self.groups.get(own);
+
+        RelayTargets {
+            session,
+            number,
+            heads: others.filter_map(head).collect(),
+            group: group.map(|group| group.hosts.clone()).unwrap_or_default(),
+            able: group.map_or(0, |group| group.able as u32),
+            multicast: group.is_some_and(|group| group.multicast),
+        }
+    }
+}
+
+/// Returns the number of groups for this number of hosts: the square root, so that a relay has as
+/// many heads as hosts in its own group. The number of the last plan stays if it is near, because
+/// hosts change their group with it.
+fn bucket_count(hosts: usize, last: usize) -> usize {
+    let best = hosts.isqrt();
+    match hosts {
+        ..=MAX_LONE_GROUPS => 0,
+        _ if (best / 2..=best * 2).contains(&last) => last,
+        _ => best,
+    }
+}

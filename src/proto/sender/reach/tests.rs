@@ -1,0 +1,243 @@
+//! Tests of the ways to the hosts of a session.
+
+use std::collections::BTreeSet;
+
+use super::plan::RelayPlan;
+use super::*;
+use crate::id::{Generation, HostName, SegmentId, Serial};
+use crate::proto::sender::setup::KeyRules;
+use crate::wire::message::Ranges;
+use crate::wire::relay::RelayTargets;
+
+fn address(n: u64) -> SocketAddr {
+    SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 5000))
+}
+
+fn reached(n: u64, segment: Option<u64>, hears: bool) -> ReachedHost {
+    ReachedHost {
+        address: address(n),
+        instance: InstanceId(n),
+        segment: segment.map(SegmentId),
+        hears,
+    }
+}
+
+/// Returns the plan for hosts with these entries in the roster.
+fn plan(multicast: bool, hosts: &[ReachedHost]) -> RelayPlan {
+    let mut plan = RelayPlan::new(multicast, 0);
+    for host in hosts {
+        plan.add(host.instance, Some(host), false);
+    }
+    plan.close(|_| false);
+    plan
+}
+
+fn all_targets(plan: &RelayPlan) -> BTreeMap<InstanceId, RelayTargets> {
+    let members = plan.members();
+    members
+        .map(|(id, at)| (id, plan.targets(id, at, SessionId(1), 1)))
+        .collect()
+}
+
+/// Lets `relay` take a train. Returns how often each host gets it, and the copies of the host
+/// that sends the most.
+fn pass_on(
+    targets: &BTreeMap<InstanceId, RelayTargets>,
+    relay: InstanceId,
+) -> (BTreeMap<InstanceId, usize>, usize) {
+    let mut got = BTreeMap::from([(relay, 1)]);
+    let mut most = 0;
+    let mut send = |from: InstanceId, to: Vec<InstanceId>| {
+        let to: Vec<_> = to.into_iter().filter(|to| *to != from).collect();
+        most = most.max(to.len());
+        for to in to {
+            *got.entry(to).or_default() += 1;
+        }
+    };
+
+    let own = &targets[&relay];
+    send(relay, [&own.heads[..], &own.group[..]].concat());
+    for (host, second) in targets {
+        if second.is_head(*host, relay) {
+            assert!(own.heads.contains(host), "{host} is no head of {relay}");
+            send(*host, second.group.clone());
+        }
+    }
+    (got, most)
+}
+
+#[test]
+fn each_host_gets_each_train_once_whatever_the_number_of_hosts() {
+    let mut rng = fastrand::Rng::with_seed(11);
+    for hosts in [2, 3, 10, 64, 65, 100, 300, 1000] {
+        let all: Vec<_> = (0..hosts)
+            .map(|n| ReachedHost {
+                instance: InstanceId(rng.u64(..)),
+                ..reached(n, None, false)
+            })
+            .collect();
+        let plan = plan(false, &all);
+        let targets = all_targets(&plan);
+        assert_eq!(plan.data.hosts.len() as u64, hosts);
+        assert!(!plan.data.multicast);
+
+        for relay in all.iter().take(20) {
+            let (got, most) = pass_on(&targets, relay.instance);
+            assert_eq!(got.len() as u64, hosts, "{hosts} hosts");
+            assert!(got.values().all(|times| *times == 1), "{hosts} hosts");
+            assert!(most <= 63.max(hosts as usize / 8), "{hosts} hosts: {most}");
+        }
+    }
+}
+
+#[test]
+fn a_train_comes_once_to_each_segment_that_the_sender_does_not_reach() {
+    let hosts = [
+        reached(1, Some(1), true),
+        reached(2, Some(1), true),
+        reached(3, Some(2), false),
+        reached(4, Some(2), false),
+        reached(5, Some(2), false),
+        reached(6, Some(3), false),
+        reached(7, None, false),
+    ];
+
+    let plan = plan(true, &hosts);
+    assert_eq!(plan.data.hosts.len(), 5);
+    assert!(plan.data.multicast);
+    let targets = all_targets(&plan);
+    let grouped: Vec<_> = targets.keys().map(|id| id.0).collect();
+    assert_eq!(grouped, [3, 4, 5, 6, 7]);
+
+    let third = &targets[&InstanceId(3)];
+    assert!(third.multicast && third.group.len() == 3);
+    assert_eq!(third.heads, [InstanceId(6), InstanceId(7)]);
+    let seventh = &targets[&InstanceId(7)];
+    assert_eq!(seventh.heads.len(), 2, "one of the second segment, and 6");
+}
+
+#[test]
+fn without_multicast_no_host_is_near() {
+    let plan = plan(false, &[reached(1, Some(1), true), reached(2, None, false)]);
+    assert_eq!(plan.data.hosts.len(), 2);
+    assert!(!plan.data.multicast);
+}
+
+#[test]
+fn a_host_that_no_multicast_reaches_gets_its_own_copy() {
+    let mut plan = RelayPlan::new(true, 0);
+    plan.add(InstanceId(1), Some(&reached(1, Some(1), true)), true);
+    plan.add(InstanceId(2), None, false);
+    plan.close(|_| false);
+    assert_eq!(plan.data.hosts, [address(1)]);
+    assert!(plan.data.multicast, "for the host that is in no roster");
+    assert!(plan.is_by_multicast(InstanceId(2)) && !plan.is_by_multicast(InstanceId(1)));
+}
+
+#[test]
+fn slow_hosts_are_no_heads() {
+    let hosts: Vec<_> = (1..=100).map(|n| reached(n, None, false)).collect();
+    let mut plan = RelayPlan::new(false, 0);
+    for host in &hosts {
+        plan.add(host.instance, Some(host), false);
+    }
+    plan.close(|id| id.0 % 3 == 0);
+
+    for targets in all_targets(&plan).values() {
+        assert!(targets.heads.iter().all(|head| head.0 % 3 > 0));
+    }
+}
+
+/// A session with hosts 1 to `hosts` in a roster without multicast.
+fn session(now: Moment, hosts: u64) -> (Reach, Hosts) {
+    let mut all = Hosts::new(now, KeyRules::default());
+    let entries: Vec<_> = (1..=hosts).map(|n| reached(n, None, false)).collect();
+    for n in 1..=hosts {
+        let name = HostName::new(&format!("web{n}")).expect("legal");
+        all.add(now, InstanceId(n), name, address(n), Serial(0));
+        let host = all.get_mut(InstanceId(n)).expect("added");
+        host.stage = Some(HostStage::Staging);
+    }
+
+    let mut reach = Reach::new(SessionId(1));
+    reach.learn(
+        now,
+        RosterView {
+            version: 1,
+            multicast: false,
+            hosts: &entries,
+        },
+    );
+    (reach, all)
+}
+
+fn told(reach: &mut Reach, now: Moment, hosts: &Hosts) -> BTreeSet<SocketAddr> {
+    let mut control = Control::new(InstanceId(99), 1200, 0);
+    reach.tell(now, hosts, &mut control);
+    let mut out = Vec::new();
+    std::iter::from_fn(|| control.poll(&mut out))
+        .filter_map(|transmit| match transmit.dest {
+            Dest::Host(to) => Some(to),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn targets_are_told_until_they_are_confirmed() {
+    let now = Moment(1_000_000_000);
+    let (mut reach, mut hosts) = session(now, 3);
+    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts, |_| false));
+    assert_eq!(reach.number(), 1);
+    assert_eq!(told(&mut reach, now, &hosts).len(), 3);
+    assert!(
+        told(&mut reach, now, &hosts).is_empty(),
+        "not twice at once"
+    );
+
+    hosts
+        .get_mut(InstanceId(2))
+        .expect("added")
+        .transfer
+        .targets = 1;
+    assert_eq!(reach.confirmed(&hosts).count(), 1);
+    let later = now + FIRST_REPEAT;
+    let again = told(&mut reach, later, &hosts);
+    assert_eq!(again, BTreeSet::from([address(1), address(3)]));
+
+    // Nothing has changed.
+    assert!(!reach.plan(later, &hosts, |_| false));
+    hosts.get_mut(InstanceId(3)).expect("added").contact =
+        crate::proto::sender::hosts::Contact::Silent;
+    assert!(reach.plan(later, &hosts, |_| false));
+    assert_eq!(told(&mut reach, later, &hosts).len(), 2, "new ones");
+}
+
+#[test]
+fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
+    let now = Moment(1_000_000_000);
+    let (mut reach, hosts) = session(now, 3);
+    let entries: Vec<_> = (1..=3).map(|n| reached(n, None, true)).collect();
+    reach.learn(
+        now,
+        RosterView {
+            version: 2,
+            multicast: true,
+            hosts: &entries,
+        },
+    );
+    reach.plan(now, &hosts, |_| false);
+    assert_eq!(reach.copies(), 1);
+
+    let nothing_of = |generation| Missing {
+        generation: Generation(generation),
+        need: Vec::new(),
+        symbols: Ranges::default(),
+    };
+    reach.on_missing(now, InstanceId(2), &[nothing_of(4), nothing_of(4)]);
+    assert!(!reach.plan(now, &hosts, |_| false));
+    reach.on_missing(now, InstanceId(2), &[nothing_of(5)]);
+    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts, |_| false));
+    assert_eq!(reach.data().hosts, [address(2)]);
+    assert_eq!(reach.copies(), 2);
+}
