@@ -229,6 +229,14 @@ impl Roster {
             Some(PeerMessage::Leave(_)) => {}
             None => {}
         }
+
+        // The message may have made the entry.
+        if let Some(peer) = self.peers.get_mut(&from)
+            && peer.instance != Some(source)
+        {
+            peer.instance = Some(source);
+            self.collect();
+        }
     }
 
     /// Answers a ping. An address without proof gets a nonce and no memory: it proves itself with
