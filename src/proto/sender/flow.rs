@@ -69,6 +69,8 @@ pub struct Flow {
     pacer: Pacer,
     /// Copies of each datagram for the group that leave this machine.
     copies: usize,
+    /// Hosts that this machine's multicast reaches beside relays, sorted.
+    near: Vec<InstanceId>,
     relays: Relays,
     /// Relays for which the first data waits.
     relays_expected: usize,
@@ -86,6 +88,7 @@ impl Flow {
             controller: Controller::new(now, setup.rates.ceiling),
             pacer: Pacer::new(now),
             copies: 1,
+            near: Vec::new(),
             relays: Relays::default(),
             relays_expected: 0,
             relays_awaited_until: None,
@@ -108,6 +111,7 @@ impl Flow {
     /// relays follow.
     pub fn set_reach(&mut self, reach: &Reach) {
         self.copies = reach.copies();
+        self.near = reach.near().to_vec();
         let grouped = reach.grouped();
         self.relays_expected = match grouped < reach.least_relays() {
             true => 0,
@@ -134,6 +138,11 @@ impl Flow {
 
         let able = able.map(|(id, _, address)| (id, address));
         self.relays.choose(now, reach.least_relays(), able);
+    }
+
+    /// Returns whether a host gets data by this machine's multicast.
+    fn is_near(&self, host: InstanceId) -> bool {
+        self.near.binary_search(&host).is_ok()
     }
 
     /// Lets a host that is gone pass nothing on.
@@ -199,7 +208,7 @@ impl Flow {
         };
         let few = hosts <= FEW_HOSTS;
         let seen = self.known(nack.seen);
-        if self.relays.has_any() {
+        if self.relays.has_any() && !self.is_near(host) {
             self.blame_relays(now, host, nack);
         }
         nack.missing
@@ -238,8 +247,12 @@ impl Flow {
         };
 
         let before = self.receivers.is_slow(host);
+        let is_near = self.is_near(host);
         let relays = &self.relays;
-        let excused = |counters| relays.lost_by_relays(host, counters);
+        let excused = |counters| match is_near {
+            true => 0,
+            false => relays.lost_by_relays(host, counters),
+        };
         match self
             .receivers
             .on_report(now, host, report, self.idle, excused)
@@ -339,7 +352,11 @@ impl Flow {
         let datagrams = out.len().div_ceil(segment);
         let bytes =
             out.len() - datagrams * self.setup.sizes.room + datagrams * self.setup.sizes.overhead;
-        self.spend(now, bytes, relay.map_or(self.copies, |_| 1));
+        let copies = match relay {
+            None => self.copies,
+            Some(_) => 1 + usize::from(!self.near.is_empty()),
+        };
+        self.spend(now, bytes, copies);
         if !self.stream.has_data() {
             self.idle = self.stream.counter();
         }

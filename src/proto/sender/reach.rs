@@ -240,6 +240,11 @@ impl Reach {
         &self.plan.data
     }
 
+    /// Hosts that the sender's multicast reaches, sorted.
+    pub fn near(&self) -> &[InstanceId] {
+        &self.plan.near
+    }
+
     /// Copies of a datagram that leave this machine without relays.
     pub fn copies(&self) -> usize {
         let data = self.data();

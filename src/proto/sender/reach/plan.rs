@@ -26,8 +26,8 @@ pub(super) struct RelayPlan {
     /// Destinations without relays.
     pub(super) data: DataTargets,
     groups: Vec<RelayGroup>,
-    /// Hosts that the sender's multicast reaches.
-    near: Vec<InstanceId>,
+    /// Hosts that the sender's multicast reaches, sorted.
+    pub(super) near: Vec<InstanceId>,
     /// Hosts of other segments, until the plan is complete.
     segments: BTreeMap<SegmentId, Vec<InstanceId>>,
     /// Hosts of no segment, until the plan is complete.
@@ -80,6 +80,7 @@ impl RelayPlan {
     /// Forms the groups, of which hosts that are slow are not the head.
     pub(super) fn close(&mut self, is_slow: impl Fn(InstanceId) -> bool) {
         self.data.hosts.sort_unstable();
+        self.near.sort_unstable();
         self.data.multicast =
             self.has_multicast && (!self.near.is_empty() || self.data.hosts.is_empty());
 
@@ -133,7 +134,7 @@ impl RelayPlan {
     /// Returns whether a host is to be reached by multicast, of the sender or of others.
     pub(super) fn is_by_multicast(&self, host: InstanceId) -> bool {
         let mut groups = self.groups.iter().filter(|group| group.multicast);
-        self.near.contains(&host) || groups.any(|group| group.hosts.contains(&host))
+        self.near.binary_search(&host).is_ok() || groups.any(|group| group.hosts.contains(&host))
     }
 
     /// Returns the targets of a host in the group with the index `own`.
