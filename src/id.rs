@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::units::number;
 
@@ -116,6 +117,11 @@ name!(
     "tree"
 );
 name!(
+    /// Word by which hosts say that they hear each other's multicast: `fra1`.
+    SegmentName,
+    "segment"
+);
+name!(
     /// Name of one host: kept unique in its group by the operator, shown everywhere.
     HostName,
     "host"
@@ -179,7 +185,7 @@ drawn!(
     SessionId
 );
 drawn!(
-    /// Hosts that hear each other's multicast.
+    /// Hosts that hear each other's multicast: from a configured word, else from one of them.
     SegmentId
 );
 drawn!(
@@ -187,6 +193,32 @@ drawn!(
     /// repeats it.
     Nonce
 );
+
+/// Bit of a segment that has a configured word.
+const NAMED_SEGMENT: u64 = 1 << 63;
+
+impl SegmentId {
+    /// The segment of a configured word.
+    pub fn named(name: &SegmentName) -> Self {
+        let hash = Sha256::new()
+            .chain_update(b"makuo segment v1")
+            .chain_update(name.as_str())
+            .finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash[..8]);
+        Self(u64::from_be_bytes(first) | NAMED_SEGMENT)
+    }
+
+    /// The segment that is called after one of its processes.
+    pub fn of(instance: InstanceId) -> Self {
+        Self(instance.0 & !NAMED_SEGMENT)
+    }
+
+    /// Returns whether a configured word names the segment.
+    pub fn is_named(self) -> bool {
+        self.0 & NAMED_SEGMENT != 0
+    }
+}
 
 number!(
     /// Number of a release within its tree; strictly rising.

@@ -106,6 +106,7 @@ pub fn apply(args: &NetworkArgs, network: NetworkConfig) -> NetworkConfig {
             args.peers.clone()
         },
         multicast: network.multicast && !args.no_multicast,
+        segment: network.segment,
         unicast_port: network.unicast_port,
         interfaces: if args.interfaces.is_empty() {
             network.interfaces
@@ -193,6 +194,7 @@ fn peers(network: &NetworkConfig, role: LinkRole) -> Option<PeerConfig> {
         port: network.unicast_port,
         known: Vec::new(),
         host: role == LinkRole::Host,
+        segment: network.segment.clone(),
     };
     (!network.peers.is_empty()).then_some(peers)
 }

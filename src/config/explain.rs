@@ -60,6 +60,13 @@ impl HostConfig {
         );
         line("console", self.console.explain());
         line("network", self.network.explain());
+        if let Some(segment) = &self.network.segment {
+            let others = "hosts with another segment get unicast";
+            line(
+                "segment",
+                format!("{segment}: hosts with this word share multicast; {others}"),
+            );
+        }
 
         if self.trees.is_empty() {
             line(

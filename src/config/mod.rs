@@ -18,7 +18,7 @@ pub use peer_name::PeerName;
 
 use crate::Result;
 use crate::hook::Hooks;
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, SegmentName, TreeName};
 use crate::manifest::rules::PathFilter;
 use crate::spec::Spec;
 use crate::spec::document::Document;
@@ -106,6 +106,9 @@ pub struct NetworkConfig {
     pub peers: Vec<PeerName>,
     /// Whether to use multicast; false only with peers.
     pub multicast: bool,
+    /// Segment of this host: hosts with the same word hear each other's multicast. `None` to find
+    /// out. Used only with peers.
+    pub segment: Option<SegmentName>,
     /// UDP port of a daemon for datagrams to one host, and the port of peers that name none. Used
     /// only with peers: otherwise the kernel chooses.
     pub unicast_port: u16,
@@ -247,6 +250,7 @@ impl Default for NetworkConfig {
             interfaces: Vec::new(),
             peers: Vec::new(),
             multicast: true,
+            segment: None,
             unicast_port: DEFAULT_UNICAST_PORT,
             group: DEFAULT_GROUP,
             port: DEFAULT_PORT,

@@ -21,6 +21,7 @@ pub const CONFIG_KEYS: &[&str] = &[
     "network.interface",
     "network.peers",
     "network.multicast",
+    "network.segment",
     "network.unicast_port",
     "network.group",
     "network.port",
@@ -199,6 +200,7 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
             .transpose()?
             .unwrap_or_default(),
         multicast: section.take("multicast").map_or(Ok(true), |f| f.bool())?,
+        segment: section.take("segment").map(|f| f.parse()).transpose()?,
         unicast_port: small(
             &mut section,
             "unicast_port",
@@ -229,6 +231,8 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
     let both = section.wrong("plain = true leaves the group key unused: take one of the two out");
     let alone = section
         .wrong("multicast = false leaves no way to other hosts: name some in peers, as [\"web1\"]");
+    let apart =
+        section.wrong("multicast = false leaves the segment unused: take one of the two out");
     section.finish()?;
 
     if network.plain && !network.group_keys.is_empty() {
@@ -236,6 +240,9 @@ fn network(mut section: Section) -> Result<NetworkConfig> {
     }
     if !network.multicast && network.peers.is_empty() {
         return Err(alone);
+    }
+    if !network.multicast && network.segment.is_some() {
+        return Err(apart);
     }
 
     Ok(network)

@@ -302,6 +302,31 @@ fn plain_is_said_in_words_and_leaves_no_key_unused() {
 }
 
 #[test]
+fn a_segment_is_a_name_of_hosts_with_multicast() {
+    let network = |text: &str| format!("\n[network]\npeers = \"web1\"\n{text}");
+    let config = parse(&network("segment = \"fra1\"")).expect("legal");
+    assert_eq!(
+        config.network.segment.as_ref().map(SegmentName::as_str),
+        Some("fra1")
+    );
+    let explained = config.explain();
+    assert!(explained.contains("\nsegment    fra1: "), "{explained}");
+    assert!(!parse("").expect("legal").explain().contains("segment "));
+
+    for (wrong, what) in [
+        ("segment = \"fra 1\"", "makuo.toml:4: network.segment: "),
+        ("segment = 1", "makuo.toml:4: network.segment: "),
+        (
+            "multicast = false\nsegment = \"fra1\"",
+            "take one of the two out",
+        ),
+    ] {
+        let said = error_of(&network(wrong));
+        assert!(said.contains(what), "{said}");
+    }
+}
+
+#[test]
 fn what_comes_later_is_refused_and_never_ignored() {
     let all = [error_of("[metrics]\nlisten = \"127.0.0.1:9108\"")];
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::Result;
 use crate::config::PeerName;
 use crate::error::IoResultExt;
-use crate::id::InstanceId;
-use crate::net::{Waker, peer_lookup};
+use crate::id::{InstanceId, SegmentName};
+use crate::net::{Channel, Waker, peer_lookup};
 use crate::proto::Transmit;
 use crate::proto::roster::{Roster, RosterSetup};
 use crate::units::Moment;
@@ -32,6 +32,8 @@ pub struct PeerConfig {
     pub known: Vec<SocketAddr>,
     /// Whether this process takes releases.
     pub host: bool,
+    /// Segment from the configuration.
+    pub segment: Option<SegmentName>,
 }
 
 /// Roster of an endpoint, and the addresses of its configured names.
@@ -101,15 +103,18 @@ impl Peers {
         &self.roster
     }
 
-    /// Takes the content of a peer datagram.
+    /// Takes the content of a peer datagram that arrived by `channel`.
     pub(super) fn handle(
         &mut self,
         now: Moment,
+        channel: Channel,
         from: SocketAddr,
-        source: InstanceId,
-        message: &[u8],
+        (source, message): (InstanceId, &[u8]),
     ) {
-        self.roster.handle(now, from, source, message);
+        match channel {
+            Channel::Own => self.roster.handle(now, from, source, message),
+            Channel::Group => self.roster.hear(now, from, source, message),
+        }
     }
 
     /// Tells all peers that this process ends.

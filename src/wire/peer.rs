@@ -2,12 +2,15 @@
 //!
 //! A message is one datagram. A process answers a ping at once. The nonces of both messages depend
 //! on the address that they are sent to, so an address that repeats one of them receives there.
+//!
+//! Where there is multicast, too, a process also sends pings to its group. Their nonces prove no
+//! address; a process that repeats one of them hears the multicast of the process that sent it.
 
 use std::net::SocketAddr;
 
 use minicbor::{Decode, Encode};
 
-use crate::id::Nonce;
+use crate::id::{Nonce, SegmentId};
 
 /// Largest number of addresses in one answer.
 pub const MAX_LISTED_PEERS: usize = 40;
@@ -29,7 +32,7 @@ pub enum PeerMessage {
 /// Request for an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Ping {
-    /// Made for the address that the ping goes to.
+    /// Made for the address that the ping goes to; drawn for a ping to the group.
     #[n(0)]
     pub nonce: Nonce,
     /// Last nonce received from the process that the ping goes to.
@@ -41,6 +44,15 @@ pub struct Ping {
     /// Whether the answer should list other peers.
     #[n(3)]
     pub list: bool,
+    /// Nonce of the last ping to the group that arrived from the process that the ping goes to.
+    #[n(4)]
+    pub heard: Option<Nonce>,
+    /// Segment of the process that sends the ping.
+    #[n(5)]
+    pub segment: Option<SegmentId>,
+    /// Of a ping to the group: milliseconds until the next one, about.
+    #[n(6)]
+    pub interval: Option<u32>,
 }
 
 /// Answer to a ping.
@@ -61,6 +73,12 @@ pub struct Pong {
     /// Hosts known to it, at random; none for an address without proof.
     #[n(4)]
     pub peers: Vec<SocketAddr>,
+    /// As in [`Ping`]; `None` for an address without proof.
+    #[n(5)]
+    pub heard: Option<Nonce>,
+    /// Segment of the process that answers; `None` for an address without proof.
+    #[n(6)]
+    pub segment: Option<SegmentId>,
 }
 
 impl PeerMessage {
@@ -92,6 +110,8 @@ mod tests {
             host: true,
             known: u32::MAX,
             peers,
+            heard: Some(Nonce(u64::MAX)),
+            segment: Some(SegmentId(u64::MAX)),
         })
     }
 
@@ -102,6 +122,9 @@ mod tests {
             echo: Option<u64>,
             host: bool,
             list: bool,
+            heard: Option<u64>,
+            segment: Option<u64>,
+            interval: Option<u32>,
             peers in prop::collection::vec(any::<SocketAddr>(), 0..=MAX_LISTED_PEERS),
         ) {
             let ping = PeerMessage::Ping(Ping {
@@ -109,6 +132,9 @@ mod tests {
                 echo: echo.map(Nonce),
                 host,
                 list,
+                heard: heard.map(Nonce),
+                segment: segment.map(SegmentId),
+                interval,
             });
             prop_assert_eq!(PeerMessage::decode(&ping.encode()), Some(ping));
 
@@ -127,6 +153,55 @@ mod tests {
         ) {
             let _ = PeerMessage::decode(&bytes);
         }
+    }
+
+    /// Messages of makuo without segments.
+    #[derive(Encode, Decode, Debug, PartialEq)]
+    enum EarlierMessage {
+        #[n(0)]
+        Ping(#[n(0)] EarlierPing),
+    }
+
+    #[derive(Encode, Decode, Debug, PartialEq)]
+    struct EarlierPing {
+        #[n(0)]
+        nonce: Nonce,
+        #[n(1)]
+        echo: Option<Nonce>,
+        #[n(2)]
+        host: bool,
+        #[n(3)]
+        list: bool,
+    }
+
+    #[test]
+    fn earlier_messages_are_read_and_read_later_ones() {
+        let (nonce, echo, host, list) = (Nonce(1), Some(Nonce(2)), true, false);
+        let earlier = EarlierMessage::Ping(EarlierPing {
+            nonce,
+            echo,
+            host,
+            list,
+        });
+        let mut now = Ping {
+            nonce,
+            echo,
+            host,
+            list,
+            heard: None,
+            segment: None,
+            interval: None,
+        };
+
+        let bytes = crate::manifest::node::to_vec(&earlier);
+        assert_eq!(
+            PeerMessage::decode(&bytes),
+            Some(PeerMessage::Ping(now.clone()))
+        );
+
+        (now.heard, now.segment, now.interval) = (Some(Nonce(3)), Some(SegmentId(4)), Some(5));
+        let bytes = PeerMessage::Ping(now).encode();
+        assert_eq!(minicbor::decode(&bytes).ok(), Some(earlier));
     }
 
     #[test]

@@ -21,11 +21,11 @@ use super::peers::{PeerConfig, Peers, SETTLE_TIMEOUT};
 use super::reopen::{LinkFollower, LinkOpener};
 use super::unheard::UnheardPeers;
 use crate::Result;
-use crate::id::{HostName, InstanceId};
+use crate::id::{HostName, InstanceId, SegmentId};
 use crate::keys::{GroupKey, random_bytes};
 use crate::net::{Channel, Interest, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, Waker};
 use crate::outcome::Stranger;
-use crate::proto::roster::{Hop, Roster, RosterSetup};
+use crate::proto::roster::{Hop, Roster, RosterSetup, SegmentSetup};
 use crate::proto::sender::reach::{DataTargets, RosterView};
 use crate::proto::{Dest, Transmit};
 use crate::wire::Datagram;
@@ -134,6 +134,10 @@ impl GroupEndpoint {
                 seed: clock::seed(),
                 room: seal.room(),
                 host: config.host,
+                segment: SegmentSetup {
+                    multicast: links.first().is_multicast(),
+                    named: config.segment.as_ref().map(SegmentId::named),
+                },
             };
             Peers::start(clock.now(), config, setup, own, poller.waker())
         };
@@ -302,8 +306,8 @@ impl GroupEndpoint {
                 let Some(transmit) = transmit else {
                     return true;
                 };
-                self.out.seal(transmit.segment, &mut *self.seal);
                 self.address(transmit.dest);
+                self.out.seal(transmit.segment, &mut *self.seal);
             }
 
             if !self.out.send(&self.links, self.clock.now()) {
@@ -312,12 +316,15 @@ impl GroupEndpoint {
         }
     }
 
-    /// Chooses the links and hosts for the content of the buffer.
+    /// Chooses the links and hosts for the content of the buffer, which is not sealed yet.
     fn address(&mut self, dest: Dest) {
         let roster = self.peers.as_ref().map(Peers::roster);
+        let distant = || roster.map_or(&[][..], Roster::distant);
+        let datagram = self.out.datagrams();
         let targets = match &self.data {
-            Some(data) if is_data(self.out.datagrams()) => (&data.hosts[..], data.multicast),
-            _ => (roster.map_or(&[][..], Roster::proven), true),
+            _ if is_peer(datagram) => (&[][..], true),
+            Some(data) if is_data(datagram) => (&data.hosts[..], data.multicast),
+            _ => (distant(), true),
         };
         self.out
             .address(dest, &self.links, &self.host_links, targets);
@@ -386,9 +393,13 @@ impl GroupEndpoint {
 
         let several = links.len() > 1;
         for (link, place) in links.iter().zip(0..) {
-            let mut each = |ReceivedDatagram { from, bytes, stamp }: ReceivedDatagram<'_>| {
+            let mut each = |channel, datagram: ReceivedDatagram<'_>| {
+                let ReceivedDatagram { from, bytes, stamp } = datagram;
+                // Multicast has reached all hosts of the segment already.
                 let hop = match peers {
-                    Some(peers) if is_relayed(bytes) => peers.roster().hop(from),
+                    Some(peers) if is_relayed(bytes) && channel == Channel::Own => {
+                        peers.roster().hop(from)
+                    }
                     _ => None,
                 };
                 let hop = hop.filter(|hop| *is_second_hop || *hop == Hop::First);
@@ -418,7 +429,7 @@ impl GroupEndpoint {
                 } else if let (Some(peers), Ok(Datagram::Peer(front, message))) =
                     (peers.as_mut(), Datagram::parse(bytes))
                 {
-                    peers.handle(clock.now(), from, front.source, message);
+                    peers.handle(clock.now(), channel, from, (front.source, message));
                 }
             };
             read(link, batch, &mut each);
@@ -479,10 +490,10 @@ impl Drop for GroupEndpoint {
     }
 }
 
-fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(ReceivedDatagram<'_>)) {
+fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Channel, ReceivedDatagram<'_>)) {
     for channel in [Channel::Own, Channel::Group] {
         for _ in 0..MAX_READ_CALLS {
-            match link.recv(channel, batch, &mut *each) {
+            match link.recv(channel, batch, |datagram| each(channel, datagram)) {
                 Ok(0) => break,
                 Ok(_) => {}
                 // Reading reports the error of an earlier send (an ICMP "port unreachable"), which

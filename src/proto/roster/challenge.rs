@@ -33,6 +33,11 @@ impl Challenge {
         self.of_period(period(now), address)
     }
 
+    /// Returns the nonce of a ping to the group, which proves no address.
+    pub(super) fn group_nonce(&self, now: Moment) -> Nonce {
+        self.hashed(b"makuo group v1", &now.0.to_be_bytes())
+    }
+
     /// Returns whether `nonce` was made for `address` in this period or the last one.
     pub(super) fn holds(&self, now: Moment, address: SocketAddr, nonce: Nonce) -> bool {
         let period = period(now);
@@ -46,12 +51,19 @@ impl Challenge {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
+        let mut of = [0; 26];
+        of[..8].copy_from_slice(&period.to_be_bytes());
+        of[8..24].copy_from_slice(&ip.octets());
+        of[24..].copy_from_slice(&address.port().to_be_bytes());
+
+        self.hashed(b"makuo peer v1", &of)
+    }
+
+    fn hashed(&self, purpose: &[u8], of: &[u8]) -> Nonce {
         let hash = Sha256::new()
-            .chain_update(b"makuo peer v1")
+            .chain_update(purpose)
             .chain_update(self.seed.to_be_bytes())
-            .chain_update(period.to_be_bytes())
-            .chain_update(ip.octets())
-            .chain_update(address.port().to_be_bytes())
+            .chain_update(of)
             .finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&hash[..8]);
@@ -79,6 +91,7 @@ mod tests {
         assert!(challenge.holds(now + CHALLENGE_PERIOD, address, nonce));
         assert!(!challenge.holds(now + CHALLENGE_PERIOD * 2, address, nonce));
 
+        assert!(!challenge.holds(now, address, challenge.group_nonce(now)));
         for other in ["10.0.0.2:5001", "10.0.0.1:5002", "[::1]:5001"] {
             let other = other.parse().expect("legal");
             assert!(!challenge.holds(now, other, nonce), "{other}");

@@ -7,24 +7,36 @@
 //!
 //! The interval of pings grows with the number of hosts. In a fleet of any size a process sends
 //! about [`PINGS_A_SECOND`] pings a second, and each exchange proves both sides to each other.
+//!
+//! With multicast a process also pings its group, and hosts that it did not know answer. Messages
+//! to a process say whether its multicast arrives, so each knows who hears it.
 
+mod answers;
 mod budget;
 mod challenge;
+mod exchange;
+mod listing;
 mod peer;
+mod segment;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use self::answers::{GroupAnswer, GroupAnswers};
 use self::budget::Budget;
 use self::challenge::Challenge;
+use self::listing::Listing;
+pub use self::listing::ReachedHost;
 use self::peer::{Peer, PeerState};
+use self::segment::Segment;
+pub use self::segment::SegmentSetup;
 use super::{Dest, Transmit};
-use crate::id::{InstanceId, SegmentId};
+use crate::id::InstanceId;
 use crate::units::Moment;
 use crate::wire::Front;
 use crate::wire::datagram::write_peer;
-use crate::wire::peer::{MAX_LISTED_PEERS, PeerMessage, Ping, Pong};
+use crate::wire::peer::{PeerMessage, Ping};
 use crate::wire::relay::RelayTargets;
 
 /// Pings that a process sends in a second to hosts that answer.
@@ -47,19 +59,8 @@ pub struct RosterSetup {
     pub room: usize,
     /// Whether this process takes releases.
     pub host: bool,
-}
-
-/// A host as others reach it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReachedHost {
-    /// Its proven address.
-    pub address: SocketAddr,
-    /// The running process.
-    pub instance: InstanceId,
-    /// Its segment; `None` if it hears no other host by multicast.
-    pub segment: Option<SegmentId>,
-    /// Whether it hears the multicast of this process.
-    pub hears: bool,
+    /// Its multicast.
+    pub segment: SegmentSetup,
 }
 
 /// Way of a datagram that is passed on.
@@ -90,23 +91,22 @@ pub struct Roster {
     /// Addresses of this process.
     own: Vec<SocketAddr>,
     peers: BTreeMap<SocketAddr, Peer>,
-    /// Addresses with proof.
-    proven: Vec<SocketAddr>,
-    /// Those of hosts.
-    hosts: Vec<SocketAddr>,
-    /// Hosts whose instance is known, in the order of their addresses.
-    reached: Vec<ReachedHost>,
-    /// Their addresses.
-    addresses: BTreeMap<InstanceId, SocketAddr>,
-    /// Number of changes of these lists.
+    /// Those with proof.
+    listing: Listing,
+    /// Number of changes of the lists.
     version: u64,
+    segment: Segment,
     /// Hosts proven since the last call of [`Roster::take_new`].
     new: Vec<SocketAddr>,
     /// Time of the next ping, or an earlier time.
     due: Moment,
     out: Vec<(SocketAddr, PeerMessage)>,
+    /// A ping to the group, which is sent before `out`: answers to it say who hears it.
+    group_ping: Option<Ping>,
     /// Limit of answers to addresses without proof.
     answers: Budget,
+    /// Answers to pings to the group.
+    group_answers: GroupAnswers,
     /// Limit of pings to addresses without proof.
     pings: Budget,
     rng: fastrand::Rng,
@@ -121,15 +121,15 @@ impl Roster {
             counter: 0,
             own: Vec::new(),
             peers: BTreeMap::new(),
-            proven: Vec::new(),
-            hosts: Vec::new(),
-            reached: Vec::new(),
-            addresses: BTreeMap::new(),
+            listing: Listing::default(),
             version: 1,
+            segment: Segment::new(now, setup.segment, setup.host.then_some(setup.instance)),
             new: Vec::new(),
             due: now,
             out: Vec::new(),
+            group_ping: None,
             answers: Budget::new(now, setup.seed ^ 2),
+            group_answers: GroupAnswers::new(now, setup.seed ^ 4),
             pings: Budget::new(now, setup.seed ^ 3),
             rng: fastrand::Rng::with_seed(setup.seed ^ 1),
         }
@@ -155,17 +155,22 @@ impl Roster {
 
     /// Addresses of all processes that answer.
     pub fn proven(&self) -> &[SocketAddr] {
-        &self.proven
+        &self.listing.proven
+    }
+
+    /// Addresses of the processes that answer and do not hear the multicast of this one.
+    pub fn distant(&self) -> &[SocketAddr] {
+        &self.listing.distant
     }
 
     /// Addresses of the hosts that answer, sorted.
     pub fn hosts(&self) -> &[SocketAddr] {
-        &self.hosts
+        &self.listing.hosts
     }
 
     /// Hosts that answer, sorted by address.
     pub fn reached(&self) -> &[ReachedHost] {
-        &self.reached
+        &self.listing.reached
     }
 
     /// Number of the present lists; another one after each change.
@@ -175,24 +180,17 @@ impl Roster {
 
     /// Address of a host that answers.
     pub fn address_of(&self, host: InstanceId) -> Option<SocketAddr> {
-        self.addresses.get(&host).copied()
+        self.listing.address_of(host)
     }
 
     /// Way of a datagram to be passed on that came from `from`. `None` from a stranger.
     pub fn hop(&self, from: SocketAddr) -> Option<Hop> {
         let peer = self.peers.get(&from)?;
-        match peer.host {
+        match peer.facts.host {
             _ if peer.state != PeerState::Proven => None,
             false => Some(Hop::First),
-            true => peer.instance.map(Hop::Second),
+            true => peer.facts.instance.map(Hop::Second),
         }
-    }
-
-    /// Returns whether a command or a session, not a host, answers at this address.
-    pub fn is_session(&self, address: SocketAddr) -> bool {
-        self.peers
-            .get(&address)
-            .is_some_and(|peer| peer.state == PeerState::Proven && !peer.host)
     }
 
     /// Takes the hosts that have answered for the first time.
@@ -202,135 +200,19 @@ impl Roster {
 
     /// Returns whether each known address has answered, or has let pass the time for it.
     pub fn is_settled(&self) -> bool {
-        self.out.is_empty() && !self.peers.values().any(Peer::may_still_answer)
-    }
-
-    /// Takes the content of a peer datagram.
-    pub fn handle(&mut self, now: Moment, from: SocketAddr, source: InstanceId, bytes: &[u8]) {
-        if source == self.setup.instance {
-            // One of its own addresses, as others see it.
-            self.peers.remove(&from);
-            if !self.own.contains(&from) {
-                self.own.push(from);
-            }
-            return;
-        }
-
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.instance = Some(source);
-        }
-
-        match PeerMessage::decode(bytes) {
-            Some(PeerMessage::Ping(ping)) => self.on_ping(now, from, &ping),
-            Some(PeerMessage::Pong(pong)) => self.on_pong(now, from, &pong),
-            Some(PeerMessage::Leave(echo)) if self.challenge.holds(now, from, echo) => {
-                self.on_leave(now, from);
-            }
-            Some(PeerMessage::Leave(_)) => {}
-            None => {}
-        }
-
-        // The message may have made the entry.
-        if let Some(peer) = self.peers.get_mut(&from)
-            && peer.instance != Some(source)
-        {
-            peer.instance = Some(source);
-            self.collect();
-        }
-    }
-
-    /// Answers a ping. An address without proof gets a nonce and no memory: it proves itself with
-    /// its next ping.
-    fn on_ping(&mut self, now: Moment, from: SocketAddr, ping: &Ping) {
-        let proves = ping
-            .echo
-            .is_some_and(|echo| self.challenge.holds(now, from, echo));
-
-        if proves {
-            self.on_proof(now, from, ping.host);
-        } else if !self.answers.spend(now, from.ip()) {
-            return;
-        }
-
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.challenge = Some(ping.nonce);
-        }
-
-        let pong = Pong {
-            echo: ping.nonce,
-            nonce: self.challenge.nonce(now, from),
-            host: self.setup.host,
-            known: self.hosts.len() as u32,
-            peers: if proves && ping.list {
-                self.sample(from)
-            } else {
-                Vec::new()
-            },
-        };
-        self.out.push((from, PeerMessage::Pong(pong)));
-    }
-
-    fn on_pong(&mut self, now: Moment, from: SocketAddr, pong: &Pong) {
-        if !self.challenge.holds(now, from, pong.echo) {
-            return;
-        }
-
-        let is_first = !self.on_proof(now, from, pong.host);
-        let hosts = self.hosts.len() as u32;
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.challenge = Some(pong.nonce);
-            peer.on_answer(pong.known > hosts);
-            // The first answer lists nobody, because it goes to an address without proof.
-            if pong.host && (is_first || peer.asks_for_more()) {
-                peer.ask_for_list(now);
-                self.due = self.due.min(now);
-            }
-        }
-
-        for &address in &pong.peers {
-            if may_be_listed(address, from) {
-                self.candidate(now, address);
-            }
-        }
-    }
-
-    /// Forgets a process that ends; a configured address may get another one.
-    fn on_leave(&mut self, now: Moment, from: SocketAddr) {
-        let configured = self.peers.remove(&from).is_some_and(|peer| peer.configured);
-        if configured {
-            self.peers.insert(from, Peer::silent(now));
-        }
-        self.collect();
+        let is_sent = self.out.is_empty() && self.segment.has_pinged();
+        is_sent && !self.peers.values().any(Peer::may_still_answer)
     }
 
     /// Tells all proven processes that this one ends.
     pub fn leave(&mut self) {
         let challenges = self
+            .listing
             .proven
             .iter()
             .filter_map(|&to| Some((to, self.peers.get(&to)?.challenge?)));
         self.out
             .extend(challenges.map(|(to, echo)| (to, PeerMessage::Leave(echo))));
-    }
-
-    /// Records that the process at `from` receives there; returns whether that was known.
-    fn on_proof(&mut self, now: Moment, from: SocketAddr, host: bool) -> bool {
-        let interval = ping_interval(self.hosts.len()).mul_f64(0.75 + self.rng.f64() / 2.0);
-        let Some(peer) = self.candidate(now, from) else {
-            return false;
-        };
-
-        let known = peer.state == PeerState::Proven && peer.host == host;
-        peer.host = host;
-        peer.prove(now + peer.early_interval().unwrap_or(interval).min(interval));
-        if !known {
-            self.collect();
-            if host && !self.new.contains(&from) {
-                self.new.push(from);
-            }
-        }
-
-        known
     }
 
     /// Returns the entry of an address, if necessary a new one that is pinged at once. `None` if
@@ -354,47 +236,31 @@ impl Roster {
         Some(self.peers.entry(address).or_insert_with(|| Peer::new(now)))
     }
 
-    /// Up to [`MAX_LISTED_PEERS`] random hosts, for the process at `to`.
-    fn sample(&mut self, to: SocketAddr) -> Vec<SocketAddr> {
-        let listed = |address: &SocketAddr| *address != to && may_be_listed(*address, to);
-        let hosts = self.hosts.iter().copied().filter(listed);
-        self.rng.choose_multiple(hosts, MAX_LISTED_PEERS)
+    /// Lists the addresses with proof again.
+    fn collect(&mut self, now: Moment) {
+        self.listing = Listing::of(&self.peers);
+        self.version += 1;
+        self.segment.update(now, &self.listing.reached);
     }
 
-    /// Lists the addresses with proof again, one for each process.
-    fn collect(&mut self) {
-        self.hosts.clear();
-        self.proven.clear();
-        self.reached.clear();
-        let mut processes = BTreeSet::new();
-        let proven = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.state == PeerState::Proven);
-
-        for (&address, peer) in proven {
-            if peer.instance.is_none_or(|id| processes.insert(id)) {
-                self.proven.push(address);
-                if peer.host {
-                    self.hosts.push(address);
-                    self.reached
-                        .extend(peer.instance.map(|instance| ReachedHost {
-                            address,
-                            instance,
-                            segment: peer.segment,
-                            hears: peer.hears,
-                        }));
-                }
-            }
+    /// Pings the group, and answers such pings of others.
+    fn handle_group_timeout(&mut self, now: Moment) {
+        let nonce = self.challenge.group_nonce(now);
+        if let Some(ping) = self.segment.ping(now, nonce, self.rng.f64()) {
+            self.group_ping = Some(ping);
         }
 
-        let reached = self.reached.iter();
-        self.addresses = reached.map(|host| (host.instance, host.address)).collect();
-        self.version += 1;
+        while let Some(GroupAnswer { to, instance, echo }) = self.group_answers.next(now) {
+            if !self.is_proven(to, instance) {
+                let pong = self.pong(now, to, echo);
+                self.out.push((to, PeerMessage::Pong(pong)));
+            }
+        }
     }
 
     /// Sends due pings, and forgets the processes that do not answer.
     pub fn handle_timeout(&mut self, now: Moment) {
+        self.handle_group_timeout(now);
         if self.due > now {
             return;
         }
@@ -403,8 +269,14 @@ impl Roster {
         let mut next = None;
         self.peers.retain(|&address, peer| {
             let mut keep = true;
+            let was_proven = peer.state == PeerState::Proven;
+            let instance = peer.facts.instance;
+            let heard = instance.and_then(|instance| self.segment.heard(now, instance));
+            if was_proven && peer.told != heard.is_some() {
+                peer.due = peer.due.min(now);
+            }
+
             if peer.due <= now {
-                let was_proven = peer.state == PeerState::Proven;
                 // Proven addresses have a share of their own, by the interval.
                 let may_ping =
                     was_proven || !peer.is_pinged() || self.pings.spend(now, address.ip());
@@ -416,11 +288,15 @@ impl Roster {
                 }
 
                 if keep && may_ping && peer.is_pinged() {
+                    peer.told = heard.is_some();
                     let ping = Ping {
                         nonce: self.challenge.nonce(now, address),
                         echo: peer.challenge,
                         host: self.setup.host,
                         list: peer.takes_list(),
+                        heard,
+                        segment: self.segment.label(),
+                        interval: None,
                     };
                     self.out.push((address, PeerMessage::Ping(ping)));
                 }
@@ -433,19 +309,28 @@ impl Roster {
         });
 
         self.due = next.unwrap_or(now + MIN_PING_INTERVAL);
-        if lost {
-            self.collect();
+        match lost {
+            true => self.collect(now),
+            false => self.segment.update(now, &self.listing.reached),
         }
     }
 
     /// Time of the next event; in the past if one is due.
     pub fn timeout(&self) -> Moment {
-        self.due
+        let group = [self.segment.timeout(), self.group_answers.timeout()];
+        group.into_iter().flatten().fold(self.due, Moment::min)
     }
 
     /// Writes the next datagram into `out`.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
-        let (to, message) = self.out.pop()?;
+        let group_ping = self.group_ping.take();
+        let (dest, message) = match group_ping {
+            Some(ping) => (Dest::Group, PeerMessage::Ping(ping)),
+            None => {
+                let (to, message) = self.out.pop()?;
+                (Dest::Host(to), message)
+            }
+        };
         self.counter += 1;
         out.clear();
         let front = Front {
@@ -456,7 +341,7 @@ impl Roster {
         out.resize(out.len() + self.setup.room, 0);
 
         Some(Transmit {
-            dest: Dest::Host(to),
+            dest,
             segment: out.len(),
         })
     }
@@ -466,20 +351,6 @@ impl Roster {
 fn ping_interval(hosts: usize) -> Duration {
     let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
     MIN_PING_INTERVAL.max(Duration::from_secs(1) * hosts / PINGS_A_SECOND)
-}
-
-/// Returns whether `address` has a meaning on another machine, or the peer `of` is on this one.
-fn may_be_listed(address: SocketAddr, of: SocketAddr) -> bool {
-    let is_near = match address.ip() {
-        IpAddr::V4(v4) => v4.is_loopback(),
-        IpAddr::V6(v6) => v6.is_loopback(),
-    };
-    let needs_scope = match address.ip() {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-
-    !needs_scope && (!is_near || of.ip().is_loopback())
 }
 
 #[cfg(test)]

@@ -33,20 +33,29 @@ pub(super) enum PeerState {
     Silent,
 }
 
+/// Facts that a process states, in a message that proves its address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct PeerFacts {
+    /// The process; `None` before the first proof.
+    pub(super) instance: Option<InstanceId>,
+    /// Takes releases.
+    pub(super) host: bool,
+    /// Its segment.
+    pub(super) segment: Option<SegmentId>,
+    /// Hears the multicast of this process.
+    pub(super) hears: bool,
+}
+
 /// An address of another process.
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) state: PeerState,
     /// From the configuration: never given up.
     pub(super) configured: bool,
-    /// Takes releases.
-    pub(super) host: bool,
-    /// The process, as of its last message.
-    pub(super) instance: Option<InstanceId>,
-    /// Its segment, as of its last message.
-    pub(super) segment: Option<SegmentId>,
-    /// It said lately that multicast of this process reaches it.
-    pub(super) hears: bool,
+    /// As of its last message.
+    pub(super) facts: PeerFacts,
+    /// It was told last that this process hears its multicast.
+    pub(super) told: bool,
     /// Last nonce received from the process.
     pub(super) challenge: Option<Nonce>,
     /// Time of the next ping, or of the end of the silence.
@@ -67,10 +76,8 @@ impl Peer {
         Self {
             state: PeerState::Candidate,
             configured: false,
-            host: false,
-            instance: None,
-            segment: None,
-            hears: false,
+            facts: PeerFacts::default(),
+            told: false,
             challenge: None,
             due: now,
             unanswered: 0,
@@ -90,11 +97,16 @@ impl Peer {
         }
     }
 
-    /// Records an answer; the next ping is due at `next`.
-    pub(super) fn prove(&mut self, next: Moment) {
+    /// Records an answer; the next ping is due at `next`. Returns whether the facts are new.
+    pub(super) fn prove(&mut self, facts: PeerFacts, next: Moment) -> bool {
+        let is_new = self.state != PeerState::Proven || self.facts != facts;
+        self.told &= self.facts.instance == facts.instance;
+        self.facts = facts;
         self.state = PeerState::Proven;
         self.due = next;
         self.unanswered = 0;
+
+        is_new
     }
 
     /// Makes a ping due that asks for a list.

@@ -1,10 +1,14 @@
 //! Tests of the roster in a small simulated network: delay, loss, churn, forged messages.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod segments;
 
+use std::collections::BTreeSet;
+
+use super::exchange::may_be_listed;
 use super::*;
-use crate::id::Nonce;
+use crate::id::{Nonce, SegmentId};
 use crate::wire::Datagram;
+use crate::wire::peer::{MAX_LISTED_PEERS, Pong};
 
 /// One-way delay of every datagram.
 const DELAY: Duration = Duration::from_millis(1);
@@ -19,8 +23,12 @@ struct Mesh {
     due: BTreeSet<(Moment, SocketAddr)>,
     /// The same by address.
     due_of: BTreeMap<SocketAddr, Moment>,
-    /// Datagrams under way by time of arrival: source, destination, content.
-    flying: BTreeMap<(Moment, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    /// Datagrams under way by time of arrival and number.
+    flying: BTreeMap<(Moment, u64), FlyingDatagram>,
+    /// Multicast segments by process; the others have no multicast.
+    segments: BTreeMap<SocketAddr, u32>,
+    /// Processes that multicast does not reach.
+    deaf: BTreeSet<SocketAddr>,
     sent: u64,
     /// Bytes sent by each address.
     bytes: BTreeMap<SocketAddr, usize>,
@@ -28,6 +36,15 @@ struct Mesh {
     received: BTreeMap<SocketAddr, usize>,
     loss: f64,
     rng: fastrand::Rng,
+}
+
+/// A datagram under way.
+struct FlyingDatagram {
+    from: SocketAddr,
+    to: SocketAddr,
+    /// Sent to the group.
+    group: bool,
+    bytes: Vec<u8>,
 }
 
 fn address(n: usize) -> SocketAddr {
@@ -42,6 +59,8 @@ impl Mesh {
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
             flying: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             sent: 0,
             bytes: BTreeMap::new(),
             received: BTreeMap::new(),
@@ -52,11 +71,26 @@ impl Mesh {
 
     /// Starts a process at an address.
     fn start(&mut self, at: SocketAddr, ways_in: &[SocketAddr], host: bool) {
+        self.start_named(at, ways_in, host, None);
+    }
+
+    /// Starts a process with a configured segment.
+    fn start_named(
+        &mut self,
+        at: SocketAddr,
+        ways_in: &[SocketAddr],
+        host: bool,
+        named: Option<SegmentId>,
+    ) {
         let setup = RosterSetup {
             instance: InstanceId(self.rng.u64(..)),
             seed: self.rng.u64(..),
             room: 0,
             host,
+            segment: SegmentSetup {
+                multicast: self.segments.contains_key(&at),
+                named,
+            },
         };
         let mut roster = Roster::new(self.now, setup);
         roster.set_own(vec![at]);
@@ -85,15 +119,26 @@ impl Mesh {
             };
             roster.handle_timeout(self.now);
             while let Some(transmit) = roster.poll_transmit(&mut out) {
-                let Dest::Host(to) = transmit.dest else {
-                    panic!("to one process")
-                };
-                self.sent += 1;
                 *self.bytes.entry(from).or_default() += out.len() + HEADERS;
-                *self.received.entry(to).or_default() += 1;
-                if self.rng.f64() >= self.loss {
-                    self.flying
-                        .insert((self.now + DELAY, self.sent), (from, to, out.clone()));
+                let group = transmit.dest == Dest::Group;
+                let to = match transmit.dest {
+                    Dest::Host(to) | Dest::Relay(to) => vec![to],
+                    Dest::Group => hearers(&self.segments, &self.deaf, from),
+                };
+
+                for to in to {
+                    self.sent += 1;
+                    *self.received.entry(to).or_default() += 1;
+                    if self.rng.f64() >= self.loss {
+                        let bytes = out.clone();
+                        let datagram = FlyingDatagram {
+                            from,
+                            to,
+                            group,
+                            bytes,
+                        };
+                        self.flying.insert((self.now + DELAY, self.sent), datagram);
+                    }
                 }
             }
             let next = roster.timeout().max(self.now + DELAY);
@@ -101,13 +146,16 @@ impl Mesh {
         }
     }
 
-    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
-        let Ok(Datagram::Peer(front, message)) = Datagram::parse(datagram) else {
+    fn deliver(&mut self, datagram: &FlyingDatagram) {
+        let Ok(Datagram::Peer(front, message)) = Datagram::parse(&datagram.bytes) else {
             panic!("a peer datagram")
         };
-        if let Some(roster) = self.rosters.get_mut(&to) {
-            roster.handle(self.now, from, front.source, message);
-            self.wake(to, self.now);
+        if let Some(roster) = self.rosters.get_mut(&datagram.to) {
+            match datagram.group {
+                true => roster.hear(self.now, datagram.from, front.source, message),
+                false => roster.handle(self.now, datagram.from, front.source, message),
+            }
+            self.wake(datagram.to, self.now);
         }
     }
 
@@ -132,8 +180,8 @@ impl Mesh {
             while let Some(entry) = self.flying.first_entry()
                 && entry.key().0 <= self.now
             {
-                let (from, to, datagram) = entry.remove();
-                self.deliver(from, to, &datagram);
+                let datagram = entry.remove();
+                self.deliver(&datagram);
             }
         }
     }
@@ -162,6 +210,20 @@ impl Mesh {
                     == hosts
         })
     }
+}
+
+/// Processes that hear the multicast of `from`.
+fn hearers(
+    segments: &BTreeMap<SocketAddr, u32>,
+    deaf: &BTreeSet<SocketAddr>,
+    from: SocketAddr,
+) -> Vec<SocketAddr> {
+    let segment = segments.get(&from);
+    segments
+        .iter()
+        .filter(|(to, of)| Some(*of) == segment && **to != from && !deaf.contains(to))
+        .map(|(to, _)| *to)
+        .collect()
 }
 
 fn seconds(n: u64) -> Duration {
@@ -274,6 +336,9 @@ fn neither_a_forged_list_nor_a_replay_makes_a_stranger_a_peer() {
                 echo: Some(mesh.rosters[&address(0)].challenge.nonce(now, address(1))),
                 host: true,
                 list: true,
+                heard: None,
+                segment: None,
+                interval: None,
             }),
             PeerMessage::Pong(Pong {
                 echo: mesh.rosters[&address(0)].challenge.nonce(now, address(1)),
@@ -281,6 +346,8 @@ fn neither_a_forged_list_nor_a_replay_makes_a_stranger_a_peer() {
                 host: true,
                 known: 9,
                 peers: vec![stranger],
+                heard: None,
+                segment: None,
             }),
         ]
         .iter()
@@ -308,6 +375,8 @@ fn neither_a_forged_list_nor_a_replay_makes_a_stranger_a_peer() {
                 host: true,
                 known: 10_000,
                 peers: vec![stranger; MAX_LISTED_PEERS],
+                heard: None,
+                segment: None,
             });
             host.handle(now, liar, InstanceId(2), &pong.encode());
         }
@@ -345,6 +414,9 @@ fn a_flood_of_pings_is_bounded_and_keeps_no_new_host_out() {
                 echo: Some(Nonce(1)),
                 host: true,
                 list: true,
+                heard: None,
+                segment: None,
+                interval: None,
             });
             host.handle(now, from, InstanceId(3), &ping.encode());
         }
