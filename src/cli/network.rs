@@ -289,12 +289,12 @@ fn reopen(
         .map(|link| (known(link), link.group().ip()))
         .collect();
     let network = network.clone();
-    LinkOpener::new(changes, move |place| {
+    LinkOpener::new(changes, move |place, old| {
         let (name, group) = match names.get(place) {
             Some((name, group)) => (name.as_deref(), *group),
             None => (None, network.group),
         };
-        Link::open(&link_config(&network, role, name, group)?)
+        old.reopen(&link_config(&network, role, name, group)?)
     })
 }
 

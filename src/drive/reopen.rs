@@ -20,15 +20,15 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 /// Reopens links by their index in [`LinkSet`].
 pub struct LinkOpener {
     changes: InterfaceChanges,
-    open: Box<dyn FnMut(usize) -> Result<Link> + Send>,
+    open: Box<dyn FnMut(usize, &Link) -> Result<Link> + Send>,
 }
 
 impl LinkOpener {
-    /// `open` opens the link of an index. The links must have been opened after `changes` was first
+    /// `open` opens the link of an index in place of the one that it gets. The links must have been opened after `changes` was first
     /// polled, so that no change is missed.
     pub fn new(
         changes: InterfaceChanges,
-        open: impl FnMut(usize) -> Result<Link> + Send + 'static,
+        open: impl FnMut(usize, &Link) -> Result<Link> + Send + 'static,
     ) -> Self {
         Self {
             changes,
@@ -118,7 +118,7 @@ impl LinkFollower {
             return false;
         }
 
-        match (self.reopen.open)(place) {
+        match (self.reopen.open)(place, link) {
             Ok(new) if is_same(link, &new) => false,
             Ok(new) => {
                 tracing::info!("{}: reopened", difference(link, &new));

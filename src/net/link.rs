@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::batch::{Channel, CurrentOffload, Offload};
 use super::link_config::LinkConfig;
-use super::socket::{LinkSocket, open_group, open_own, refuse_echoes};
+use super::socket::{LinkSocket, keep_own, open_group, open_own, refuse_echoes};
 use super::{Family, Interface, explain, max_segment, sys};
 use crate::{Error, Result};
 
@@ -27,11 +27,23 @@ pub struct Link {
     local: SocketAddr,
     interface: Interface,
     recv_buffer: usize,
+    /// Packets lost at the own socket before this link took it over.
+    earlier_drops: u64,
 }
 
 impl Link {
     /// Joins the group and opens both sockets.
     pub fn open(config: &LinkConfig) -> Result<Link> {
+        Self::open_in_place_of(config, None)
+    }
+
+    /// Opens the link again after a change of its interface. If its address stays, it keeps the
+    /// own socket: a fixed port cannot be bound twice, and datagrams may wait there.
+    pub fn reopen(&self, config: &LinkConfig) -> Result<Link> {
+        Self::open_in_place_of(config, Some(self))
+    }
+
+    fn open_in_place_of(config: &LinkConfig, old: Option<&Link>) -> Result<Link> {
         let interface = &config.interface;
         let family = Family::of(config.group);
         config.check()?;
@@ -51,8 +63,12 @@ impl Link {
             ),
             false => None,
         };
-        let own = open_own(config, from)
-            .map_err(|(action, e)| explain::opening(action, interface, from, e))?;
+        let kept = old.filter(|old| old.stays_at(from));
+        let own = match kept {
+            Some(old) => keep_own(config, &old.own, from),
+            None => open_own(config, from),
+        }
+        .map_err(|(action, e)| explain::opening(action, interface, from, e))?;
         let local = own
             .socket
             .local_addr()
@@ -86,7 +102,22 @@ impl Link {
             local,
             interface: interface.clone(),
             recv_buffer,
+            earlier_drops: kept.map_or(0, Link::own_drops),
         })
+    }
+
+    /// Returns whether the own socket can serve a link with the address `from`, of any port if it
+    /// has none.
+    fn stays_at(&self, mut from: SocketAddr) -> bool {
+        if from.port() == 0 {
+            from.set_port(self.local.port());
+        }
+        from == self.local
+    }
+
+    /// Packets lost at the own socket since it was opened.
+    fn own_drops(&self) -> u64 {
+        sys::socket_drops(&self.own.socket).map_or(0, u64::from)
     }
 
     /// Address of the group.
@@ -128,6 +159,7 @@ impl Link {
             None => 0,
         };
         let own = u64::from(sys::socket_drops(&self.own.socket)?);
+        let own = own.saturating_sub(self.earlier_drops);
         let echoes = self
             .echoes
             .as_ref()

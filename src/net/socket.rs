@@ -86,6 +86,20 @@ pub(super) fn open_own(config: &LinkConfig, from: SocketAddr) -> Result<LinkSock
     endpoint(config, socket)
 }
 
+/// Prepares the own socket of an earlier link with the address `from` for another interface.
+pub(super) fn keep_own(
+    config: &LinkConfig,
+    own: &LinkSocket,
+    from: SocketAddr,
+) -> Result<LinkSocket, OpenFailure> {
+    let socket = own.socket.try_clone().map_err(|e| ("keep", e))?;
+    if config.multicast {
+        set_multicast(config, &socket, from).map_err(|e| ("send multicasts from", e))?;
+    }
+
+    endpoint(config, socket)
+}
+
 /// Makes the socket send multicasts on the link's interface.
 fn set_multicast(config: &LinkConfig, socket: &Socket, from: SocketAddr) -> io::Result<()> {
     let ttl = u32::from(config.ttl);

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::NETWORK;
 use crate::support::{self, DELETE, Lab, Noise, Ran, copy, same, until, write};
 
 /// Makes five hosts with a first release, copied to `old`, and then with `rules`; the source has a
 /// second release.
 fn fleet(rules: impl Fn(&Lab, usize) -> Option<String>) -> Option<Lab> {
-    let mut lab = Lab::network(5)?;
+    let mut lab = NETWORK.hosts(5)?;
     Noise::new(1).tree(&lab.site(), 20, 2000);
     write(&lab.site().join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -618,7 +619,7 @@ fn a_daemon_that_is_started_again_says_what_became_of_its_commit() {
 
 #[test]
 fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
-    let Some(mut lab) = Lab::network(1) else {
+    let Some(mut lab) = NETWORK.hosts(1) else {
         return;
     };
 
@@ -692,7 +693,7 @@ fn a_tree_that_cannot_be_undone_is_told_as_torn_and_made_whole_later() {
 
 #[test]
 fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
-    let Some(mut lab) = Lab::network_idle(1) else {
+    let Some(mut lab) = NETWORK.idle_hosts(1) else {
         return;
     };
 
@@ -738,7 +739,7 @@ fn a_tree_that_cannot_be_opened_keeps_no_other_tree_from_being_served() {
 
 #[test]
 fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended() {
-    let Some(mut lab) = Lab::network_idle(2) else {
+    let Some(mut lab) = NETWORK.idle_hosts(2) else {
         return;
     };
 
@@ -787,7 +788,7 @@ fn a_daemon_without_a_tree_that_opens_stays_and_serves_each_one_that_is_mended()
 
 #[test]
 fn guards_hold_and_nothing_is_lost() {
-    let Some(mut lab) = Lab::network_idle(2) else {
+    let Some(mut lab) = NETWORK.idle_hosts(2) else {
         return;
     };
 
@@ -882,7 +883,9 @@ fn number_of(content: &[u8]) -> usize {
 /// Deploys 100 releases during continuous reads; with `one_release`, each pass must see a single
 /// release.
 fn under_the_eyes_of_a_reader(layout: &str, one_release: bool) {
-    let Some(lab) = Lab::loopback(1) else { return };
+    let Some(lab) = NETWORK.loopback_hosts(1) else {
+        return;
+    };
     lab.spec(&format!("{DELETE}[commit]\nlayout = \"{layout}\"\n"));
     let names: Vec<String> = (0..30).map(|n| format!("file{n}")).collect();
     release(&lab.site(), &names, 0);

@@ -4,6 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+/// The network of `fleet` and `network`, which run in `unicast` once more.
+const NETWORK: support::NetworkKind = support::NetworkKind::Multicast;
+
 mod adhoc;
 mod adversary;
 mod architecture;

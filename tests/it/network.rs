@@ -1,14 +1,22 @@
 //! Deployments between hosts at one switch, each in its own network namespace.
 
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use crate::support::{self, DELETE, Lab, Noise, Stopwatch, append, copy, same, write};
+use super::NETWORK;
+use crate::support::{
+    self, Capture, DELETE, NetworkKind, Noise, Packet, Stopwatch, append, copy, same, skipped,
+    write,
+};
 
 /// Arguments of a deployment that lasts some seconds after the kill: longer than the detection of a
 /// silent host.
 const SLOW: [&str; 4] = ["--rate", "2MB", "--timeout", "4s"];
 const BIG: usize = 12 << 20;
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 108);
+const GROUP_PORT: u16 = 5000;
+/// Port of hosts without multicast.
+const HOST_PORT: u16 = 5001;
 
 fn is_in_the_middle(event: &serde_json::Value) -> bool {
     event["event"] == "progress"
@@ -19,7 +27,7 @@ fn is_in_the_middle(event: &serde_json::Value) -> bool {
 
 #[test]
 fn five_hosts_get_a_release_and_its_change() {
-    let Some(lab) = Lab::network(5) else { return };
+    let Some(lab) = NETWORK.hosts(5) else { return };
     let site = lab.site();
     let mut noise = Noise::new(1);
     noise.tree(&site, 200, 8000);
@@ -50,7 +58,7 @@ fn five_hosts_get_a_release_and_its_change() {
 
 #[test]
 fn every_host_loses_a_twentieth_of_the_datagrams() {
-    let Some(lab) = Lab::network(4) else { return };
+    let Some(lab) = NETWORK.hosts(4) else { return };
     let site = lab.site();
     let mut noise = Noise::new(2);
     noise.tree(&site, 100, 20_000);
@@ -68,7 +76,7 @@ fn every_host_loses_a_twentieth_of_the_datagrams() {
 
 #[test]
 fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
-    let Some(mut lab) = Lab::network_idle(3) else {
+    let Some(mut lab) = NETWORK.idle_hosts(3) else {
         return;
     };
 
@@ -114,7 +122,7 @@ fn what_hosts_have_of_what_they_lose_is_read_from_their_disks() {
 
 #[test]
 fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
-    let Some(mut lab) = Lab::network(5) else {
+    let Some(mut lab) = NETWORK.hosts(5) else {
         return;
     };
 
@@ -141,7 +149,7 @@ fn a_host_that_dies_in_the_middle_holds_up_all_of_them() {
 
 #[test]
 fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
-    let Some(mut lab) = Lab::network(5) else {
+    let Some(mut lab) = NETWORK.hosts(5) else {
         return;
     };
 
@@ -174,7 +182,7 @@ fn a_host_that_dies_in_the_middle_is_left_behind_by_a_quorum() {
 
 #[test]
 fn drift_is_found_told_once_and_repaired() {
-    let Some(lab) = Lab::network(5) else { return };
+    let Some(lab) = NETWORK.hosts(5) else { return };
     let site = lab.site();
     Noise::new(5).tree(&site, 30, 3000);
     lab.deploy(&[]).exits(0);
@@ -239,7 +247,7 @@ fn drift_is_found_told_once_and_repaired() {
 
 #[test]
 fn a_key_that_no_host_lists_changes_nothing() {
-    let Some(lab) = Lab::network(3) else { return };
+    let Some(lab) = NETWORK.hosts(3) else { return };
     let site = lab.site();
     write(&site.join("page"), "old");
     lab.deploy(&[]).exits(0);
@@ -264,7 +272,7 @@ fn a_key_that_no_host_lists_changes_nothing() {
 
 #[test]
 fn nobody_there_is_said_soon() {
-    let Some(lab) = Lab::network(0) else { return };
+    let Some(lab) = NETWORK.hosts(0) else { return };
     write(&lab.site().join("page"), "x");
     let watch = Stopwatch::start();
     let ran = lab.makuo(&["deploy", "www.toml"]).exits(3).says(&["hint"]);
@@ -275,7 +283,7 @@ fn nobody_there_is_said_soon() {
 #[test]
 fn a_replay_of_an_older_release_changes_nothing() {
     // Plain mode, so that the datagrams are accepted at all.
-    let Some(mut lab) = Lab::plain_network(2) else {
+    let Some(mut lab) = NETWORK.plain_hosts(2) else {
         return;
     };
 
@@ -288,42 +296,44 @@ fn a_replay_of_an_older_release_changes_nothing() {
     write(&site.join("page"), "older");
     lab.deploy(&[]).exits(0);
 
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let (play, played) = std::sync::mpsc::channel::<()>();
-    let tap = std::thread::spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("root joins");
-        let tap = listen();
-        let mut heard = Vec::new();
-        let mut buffer = [0; 65536];
-        while stopped.try_recv().is_err() {
-            if let Ok((len, _)) = tap.recv_from(&mut buffer) {
-                heard.push(buffer[..len].to_vec());
-            }
-        }
-        let _ = played.recv();
-        for _ in 0..3 {
-            for datagram in &heard {
-                let to = SocketAddrV4::new(Ipv4Addr::new(224, 0, 0, 108), 5000);
-                tap.send_to(datagram, to).expect("sends");
-                support::pause(Duration::from_millis(2));
-            }
-        }
-        heard.len()
-    });
+    let Ok(capture) = Capture::whole(&lab.hosts[0].place).map_err(|why| skipped(&why)) else {
+        return;
+    };
 
-    support::pause(Duration::from_millis(300));
     write(&site.join("page"), "old");
     write(&site.join("only in the old one"), "x");
     lab.deploy(&[]).exits(0);
-    stop.send(()).expect("listens");
+    let heard = datagrams_to_hosts(&capture.finish());
+    assert!(
+        heard.len() >= 4,
+        "announcements and orders were heard: {}",
+        heard.len()
+    );
 
     write(&site.join("page"), "new");
 
     std::fs::remove_file(site.join("only in the old one")).expect("there");
     let last = lab.deploy(&[]).exits(0).result();
-    play.send(()).expect("waits");
-    let heard = tap.join().expect("no panic");
-    assert!(heard >= 4, "announcements and orders were heard: {heard}");
+    let targets = match NETWORK {
+        NetworkKind::Multicast => vec![(GROUP, GROUP_PORT)],
+        NetworkKind::Unicast => [1, 2]
+            .map(|n| (Ipv4Addr::new(10, 77, 0, n), HOST_PORT))
+            .into(),
+    };
+    let replay = std::thread::spawn(move || {
+        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("root joins");
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("free");
+        for _ in 0..3 {
+            for datagram in &heard {
+                for target in &targets {
+                    socket.send_to(datagram, target).expect("sends");
+                }
+                support::pause(Duration::from_millis(2));
+            }
+        }
+    });
+    replay.join().expect("no panic");
+
     support::pause(Duration::from_secs(1));
     lab.all_same(&site);
 
@@ -342,20 +352,16 @@ fn a_replay_of_an_older_release_changes_nothing() {
     });
 }
 
-/// Opens a socket that receives the group's datagrams, in the thread's namespace.
-fn listen() -> UdpSocket {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("a socket");
-    socket.set_reuse_address(true).expect("legal");
-    socket
-        .bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 5000).into())
-        .expect("free");
-    socket
-        .join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 108), &Ipv4Addr::UNSPECIFIED)
-        .expect("joins");
-    socket
-        .set_read_timeout(Some(Duration::from_millis(20)))
-        .expect("legal");
-
-    socket.into()
+/// Returns the datagrams to the group or to a host among the packets.
+fn datagrams_to_hosts(packets: &[Packet]) -> Vec<Vec<u8>> {
+    let to_hosts = |packet: &&Packet| {
+        let port = packet.udp().map(|udp| udp.to_port);
+        port.is_some_and(|port| [GROUP_PORT, HOST_PORT].contains(&port))
+    };
+    packets
+        .iter()
+        .filter(to_hosts)
+        .flat_map(Packet::contents)
+        .map(<[u8]>::to_vec)
+        .collect()
 }

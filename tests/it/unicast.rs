@@ -1,55 +1,21 @@
 //! Networks without multicast: everything works there, and hosts pass data on to each other.
 
-use std::process::Command;
+use crate::support::{Lab, NetworkKind, same, until, write};
 
-use crate::support::{Lab, same, until, write};
+#[path = "fleet.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same tests on another network")]
+mod fleet;
+#[path = "network.rs"]
+#[allow(clippy::duplicate_mod, reason = "the same tests on another network")]
+mod network;
 
-/// Flags of hosts and commands without multicast; the first host is the way in.
-const FLAGS: [&str; 5] = [
-    "--interface",
-    "eth0",
-    "--no-multicast",
-    "--peers",
-    "10.77.0.1",
-];
-
-/// Makes a lab of `count` hosts on a network that drops multicast.
-fn unicast(count: usize) -> Option<Lab> {
-    let mut lab = Lab::network_idle(count)?;
-    let flags: Vec<String> = FLAGS.map(String::from).into();
-    for host in &mut lab.hosts {
-        host.place.cut("input", "ip daddr 224.0.0.0/4");
-        host.flags = Some(flags.clone());
-        host.start();
-    }
-
-    lab.admin.cut("input", "ip daddr 224.0.0.0/4");
-    lab.flags = Some(flags);
-    Some(lab)
-}
-
-#[test]
-fn fleets_and_networks_work_without_multicast() {
-    let program = std::env::current_exe().expect("this test");
-    let ran = Command::new(program)
-        .args(["fleet::", "network::"])
-        .env("MAKUO_TEST_UNICAST", "1")
-        .output()
-        .expect("starts");
-
-    let text = String::from_utf8_lossy(&ran.stdout);
-    assert!(
-        ran.status.success(),
-        "{text}\n{}",
-        String::from_utf8_lossy(&ran.stderr)
-    );
-    print!("{text}");
-}
+/// The network of all tests here.
+const NETWORK: NetworkKind = NetworkKind::Unicast;
 
 #[test]
 fn the_sender_sends_a_payload_once_and_hosts_pass_it_on() {
     const PAYLOAD: usize = 12 << 20;
-    let Some(lab) = unicast(5) else { return };
+    let Some(lab) = NETWORK.hosts(5) else { return };
     let mut content = vec![0; PAYLOAD];
     fastrand::Rng::with_seed(7).fill(&mut content);
     write(&lab.site().join("large"), &content);
@@ -67,7 +33,23 @@ fn the_sender_sends_a_payload_once_and_hosts_pass_it_on() {
 
 #[test]
 fn any_host_is_a_way_in_and_hosts_come_go_and_return() {
-    let Some(mut lab) = unicast(3) else { return };
+    let Some(mut lab) = NETWORK.idle_hosts(3) else {
+        return;
+    };
+
+    let way_in = |number: usize| {
+        let peer = format!("10.77.0.{number}");
+        ["--interface", "eth0", "--no-multicast", "--peers", &peer]
+            .map(String::from)
+            .to_vec()
+    };
+
+    lab.flags = Some(way_in(1));
+    for host in &mut lab.hosts {
+        host.flags = Some(way_in(1));
+        host.start();
+    }
+
     let members = |lab: &Lab| {
         let flags = ["members", "--wait", "1s"];
         lab.makuo(&flags).exits(0).out.lines().count()
@@ -76,12 +58,7 @@ fn any_host_is_a_way_in_and_hosts_come_go_and_return() {
 
     // The way in of the others is gone; the command asks another host.
     lab.hosts[0].stop();
-    lab.flags = Some(
-        FLAGS
-            .iter()
-            .map(|flag| flag.replace("10.77.0.1", "10.77.0.3").to_string())
-            .collect(),
-    );
+    lab.flags = Some(way_in(3));
     until("the two others to be known", || members(&lab) == 2);
     write(&lab.site().join("page"), "one");
     lab.makuo(&["deploy", "www.toml", "--expect", "2"]).exits(0);
@@ -96,7 +73,7 @@ fn any_host_is_a_way_in_and_hosts_come_go_and_return() {
 #[test]
 fn a_host_that_stops_passing_on_keeps_nothing_from_the_others() {
     const PAYLOAD: usize = 16 << 20;
-    let Some(lab) = unicast(5) else { return };
+    let Some(lab) = NETWORK.hosts(5) else { return };
     let mut content = vec![0; PAYLOAD];
     fastrand::Rng::with_seed(8).fill(&mut content);
     write(&lab.site().join("large"), &content);

@@ -45,8 +45,10 @@ const ETHERNET: usize = 14;
 const ETHERTYPE_IPV4: [u8; 2] = [8, 0];
 const PROTOCOL_UDP: u8 = 17;
 const UDP_HEADER: usize = 8;
-/// Captured bytes of each packet.
+/// Captured bytes of each packet: headers, and the first bytes of a datagram.
 const HEAD: usize = 256;
+/// More than the largest packet has.
+const WHOLE: usize = 1 << 17;
 /// Bytes of memory for unread packets.
 const QUEUE: usize = 64 << 20;
 const STEP: i64 = 20_000;
@@ -136,6 +138,14 @@ impl Packet {
             .collect()
     }
 
+    /// Returns the datagrams of a packet that was captured whole.
+    pub fn contents(&self) -> Vec<&[u8]> {
+        let segment = self.segment.unwrap_or(self.len).max(1);
+        self.udp()
+            .map(|udp| udp.head[..udp.payload].chunks(segment).collect())
+            .unwrap_or_default()
+    }
+
     /// Returns the bytes on a cable: each datagram of a train with its own headers, in Ethernet
     /// frames without preamble and checksum.
     pub fn wire(&self) -> usize {
@@ -155,6 +165,15 @@ pub struct Capture {
 impl Capture {
     /// Starts a capture at `place`, or returns the reason for the failure.
     pub fn start(place: &Place) -> Result<Self, String> {
+        Self::keeping(HEAD, place)
+    }
+
+    /// Starts a capture of whole packets.
+    pub fn whole(place: &Place) -> Result<Self, String> {
+        Self::keeping(WHOLE, place)
+    }
+
+    fn keeping(most: usize, place: &Place) -> Result<Self, String> {
         let namespace = place
             .file()
             .ok_or("only root can join a network namespace from a thread")?;
@@ -165,7 +184,7 @@ impl Capture {
             move || {
                 setns(namespace, CloneFlags::CLONE_NEWNET)
                     .map_err(|e| format!("no way into a namespace: {e}"))?;
-                listen(&stop, &ready)
+                listen(most, &stop, &ready)
             }
         });
 
@@ -206,7 +225,7 @@ impl Drop for Capture {
     }
 }
 
-fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> {
+fn listen(most: usize, stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> {
     let said = |what: &'static str| move |e: nix::Error| format!("{what}: {e}");
     let socket = socket(
         AddressFamily::Packet,
@@ -227,10 +246,11 @@ fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> 
     let eth0 = nix::net::if_::if_nametoindex("eth0").map_err(said("no interface"))?;
     let _ = ready.send(());
     let mut packets = Vec::new();
+    let mut memory = vec![0; most];
     let mut stopping = false;
 
     loop {
-        match read(socket.as_raw_fd(), eth0 as usize) {
+        match read(socket.as_raw_fd(), eth0 as usize, &mut memory) {
             Ok(packet) => packets.extend(packet),
             Err(nix::Error::EINTR) => {}
             // Packets sent before the stop request are pending already: an empty read means that
@@ -243,11 +263,10 @@ fn listen(stop: &AtomicBool, ready: &Sender<()>) -> Result<Vec<Packet>, String> 
 }
 
 /// Reads the next packet; `None` for a packet of another interface.
-fn read(socket: i32, interface: usize) -> nix::Result<Option<Packet>> {
-    let mut bytes = [0; HEAD];
+fn read(socket: i32, interface: usize, bytes: &mut [u8]) -> nix::Result<Option<Packet>> {
     let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
     let (len, address, at) = {
-        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let mut slices = [IoSliceMut::new(bytes)];
         // With MSG_TRUNC, the returned length is the full packet's, even for a short read.
         let message =
             recvmsg::<LinkAddr>(socket, &mut slices, Some(&mut control), MsgFlags::MSG_TRUNC)?;
@@ -267,5 +286,6 @@ fn read(socket: i32, interface: usize) -> nix::Result<Option<Packet>> {
     }
 
     let outgoing = i32::from(address.pkttype()) == i32::from(libc::PACKET_OUTGOING);
-    Ok(Packet::parse(at, outgoing, &bytes[..len.min(HEAD)], len))
+    let kept = len.min(bytes.len());
+    Ok(Packet::parse(at, outgoing, &bytes[..kept], len))
 }

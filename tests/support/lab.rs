@@ -6,12 +6,65 @@ use std::process::Command;
 use makuo::keys::GroupKey;
 
 use super::host::Host;
-use super::place::{Place, Switch};
+use super::place::{NetworkKind, Place, Switch};
 use super::run::{Ran, Running, tool, try_tool};
 use super::{differences, same, skipped};
 
 /// The part of a spec that removes extra files from the hosts.
 pub const DELETE: &str = "[delete]\nextras = true\nmax = \"100%\"\n";
+
+impl NetworkKind {
+    /// Makes hosts web1, web2, ... at a switch. Prints the reason and returns `None` where that is
+    /// not possible.
+    pub fn hosts(self, count: usize) -> Option<Lab> {
+        let mut lab = self.idle_hosts(count)?;
+        lab.hosts.iter_mut().for_each(Host::start);
+        Some(lab)
+    }
+
+    /// Like [`NetworkKind::hosts`], with hosts and commands without the group key.
+    pub fn plain_hosts(self, count: usize) -> Option<Lab> {
+        let mut lab = self.idle_hosts(count)?;
+        lab.go_plain();
+        lab.hosts.iter_mut().for_each(Host::start);
+        Some(lab)
+    }
+
+    /// Like [`NetworkKind::hosts`], with hosts not started yet.
+    pub fn idle_hosts(self, count: usize) -> Option<Lab> {
+        let switch = match self {
+            NetworkKind::Multicast => Switch::new(),
+            NetworkKind::Unicast => Switch::new().and_then(Switch::without_multicast),
+        };
+        match switch {
+            Ok(mut switch) => {
+                let places: Vec<Place> = (0..=count).map(|_| switch.plug()).collect();
+                let mut lab = Lab::empty(places[count].clone(), Some(switch));
+                for (i, place) in places.into_iter().take(count).enumerate() {
+                    lab.put(&format!("web{}", i + 1), place);
+                }
+                Some(lab)
+            }
+            Err(why) => {
+                skipped(&why);
+                None
+            }
+        }
+    }
+
+    /// Makes hosts web1, web2, ... on the loopback interface.
+    pub fn loopback_hosts(self, count: usize) -> Option<Lab> {
+        let mut lab = Lab::loopback_idle()?;
+        (1..=count).for_each(|i| {
+            lab.host(&format!("web{i}"));
+        });
+        if self == NetworkKind::Unicast {
+            lab.name_first_host();
+        }
+        lab.hosts.iter_mut().for_each(Host::start);
+        Some(lab)
+    }
+}
 
 pub struct Lab {
     pub hosts: Vec<Host>,
@@ -29,17 +82,17 @@ impl Lab {
     /// Makes hosts web1, web2, ... at a switch. Prints the reason and returns `None` where that is
     /// not possible.
     pub fn network(count: usize) -> Option<Self> {
-        let mut lab = Self::network_idle(count)?;
-        lab.hosts.iter_mut().for_each(Host::start);
-        Some(lab)
+        NetworkKind::Multicast.hosts(count)
     }
 
     /// Like [`Lab::network`], with hosts and commands without the group key.
     pub fn plain_network(count: usize) -> Option<Self> {
-        let mut lab = Self::network_idle(count)?;
-        lab.go_plain();
-        lab.hosts.iter_mut().for_each(Host::start);
-        Some(lab)
+        NetworkKind::Multicast.plain_hosts(count)
+    }
+
+    /// Like [`Lab::network`], with hosts not started yet.
+    pub fn network_idle(count: usize) -> Option<Self> {
+        NetworkKind::Multicast.idle_hosts(count)
     }
 
     /// Switches commands and existing hosts to plain mode, from their next start on.
@@ -53,29 +106,9 @@ impl Lab {
         self.path(super::host::GROUP_KEY)
     }
 
-    /// Like [`Lab::network`], with hosts not started yet.
-    pub fn network_idle(count: usize) -> Option<Self> {
-        match Switch::new() {
-            Ok(mut switch) => {
-                let places: Vec<Place> = (0..=count).map(|_| switch.plug()).collect();
-                let mut lab = Self::empty(places[count].clone(), Some(switch));
-                for (i, place) in places.into_iter().take(count).enumerate() {
-                    lab.put(&format!("web{}", i + 1), place);
-                }
-                Some(lab)
-            }
-            Err(why) => {
-                skipped(&why);
-                None
-            }
-        }
-    }
-
     /// Makes hosts web1, web2, ... on the loopback interface.
     pub fn loopback(count: usize) -> Option<Self> {
-        let mut lab = Self::loopback_idle()?;
-        (1..=count).for_each(|i| lab.host(&format!("web{i}")).start());
-        Some(lab)
+        NetworkKind::Multicast.loopback_hosts(count)
     }
 
     /// Makes a lab on the loopback interface without hosts.
@@ -91,6 +124,23 @@ impl Lab {
             Place::Loopback(fastrand::u16(20_000..32_000)),
             None,
         ))
+    }
+
+    /// Gives each host of a lab on the loopback interface a port of its own; the first host is the
+    /// way in for all.
+    fn name_first_host(&mut self) {
+        let Place::Loopback(port) = self.admin else {
+            return;
+        };
+        let mut flags = self.admin.flags();
+        flags.extend(["--no-multicast", "--peers"].map(String::from));
+        flags.push(format!("127.0.0.1:{port}"));
+        for (own, host) in (port..).zip(&mut self.hosts) {
+            host.setting(&format!("network.unicast_port = {own}"));
+            host.flags = Some(flags.clone());
+        }
+
+        self.flags = Some(flags);
     }
 
     fn empty(admin: Place, switch: Option<Switch>) -> Self {

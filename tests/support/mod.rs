@@ -29,7 +29,7 @@ pub use judge::{differences, differences_without, same, same_within};
 pub use lab::{DELETE, Lab};
 pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
-pub use place::{Place, Switch};
+pub use place::{NetworkKind, Place, Switch};
 pub use run::{Ran, Running};
 pub use wait::{Stopwatch, pause, until};
 

@@ -15,9 +15,19 @@ pub enum Place {
     Namespace(Inside),
 }
 
+/// Whether a network carries multicast: the parameter of tests that hold with and without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// Hosts hear each other's multicast.
+    Multicast,
+    /// The switch drops multicast, and hosts start from peers.
+    Unicast,
+}
+
 /// Handle for entering a namespace.
 #[derive(Debug, Clone, Copy)]
 pub struct Inside {
+    kind: NetworkKind,
     holder: u32,
     /// Holder process of the user namespace, unless the tests run as root.
     user: Option<u32>,
@@ -31,11 +41,6 @@ const UNICAST: [&str; 5] = [
     "--peers",
     "10.77.0.1,10.77.0.2,10.77.0.3",
 ];
-
-/// Returns whether the networks of namespaces are used without multicast: `MAKUO_TEST_UNICAST=1`.
-pub fn is_unicast() -> bool {
-    std::env::var_os("MAKUO_TEST_UNICAST").is_some_and(|value| value == "1")
-}
 
 impl Place {
     /// Prepares `program` for this place. The process dies with the thread that starts it.
@@ -59,8 +64,10 @@ impl Place {
             Place::Loopback(port) => ["--interface", "lo", "--port", &port.to_string()]
                 .map(String::from)
                 .into(),
-            Place::Namespace(_) if is_unicast() => UNICAST.map(String::from).into(),
-            Place::Namespace(_) => ["--interface", "eth0"].map(String::from).into(),
+            Place::Namespace(inside) => match inside.kind {
+                NetworkKind::Multicast => ["--interface", "eth0"].map(String::from).into(),
+                NetworkKind::Unicast => UNICAST.map(String::from).into(),
+            },
         }
     }
 
@@ -150,9 +157,9 @@ impl Place {
     /// loopback interface, and where another user namespace would have to be entered first.
     pub fn file(&self) -> Option<std::fs::File> {
         match self {
-            Place::Namespace(Inside { holder, user: None }) => {
-                Some(std::fs::File::open(format!("/proc/{holder}/ns/net")).expect("held"))
-            }
+            Place::Namespace(Inside {
+                holder, user: None, ..
+            }) => Some(std::fs::File::open(format!("/proc/{holder}/ns/net")).expect("held")),
             _ => None,
         }
     }
@@ -176,6 +183,7 @@ impl Inside {
 /// A switch in a namespace of its own, and its ports.
 #[derive(Debug)]
 pub struct Switch {
+    kind: NetworkKind,
     holder: Holder,
     rootless: bool,
     ports: Vec<Holder>,
@@ -201,6 +209,7 @@ impl Switch {
             &["-n"]
         });
         let switch = Self {
+            kind: NetworkKind::Multicast,
             holder: Holder::start(&mut command)?,
             rootless,
             ports: Vec::new(),
@@ -225,6 +234,15 @@ impl Switch {
                 .args(["ip", "link", "set", "br0", "up", "mtu", "1500"]),
         )?;
         Ok(switch)
+    }
+
+    /// Drops all multicast from now on.
+    pub fn without_multicast(mut self) -> Result<Self, String> {
+        self.kind = NetworkKind::Unicast;
+        let drop = "type filter hook forward priority 0 ; meta pkttype multicast drop ;";
+        let table = format!("table bridge unicast {{ chain forward {{ {drop} }} ; }}");
+        try_tool(self.inside(&self.holder).enter().args(["nft", &table]))?;
+        Ok(self)
     }
 
     /// Adds a second switch beside the first.
@@ -325,6 +343,7 @@ impl Switch {
 
     fn inside(&self, holder: &Holder) -> Inside {
         Inside {
+            kind: self.kind,
             holder: holder.0.id(),
             user: self.rootless.then(|| self.holder.0.id()),
         }

@@ -114,6 +114,44 @@ fn a_link_that_wants_to_hears_itself() {
 }
 
 #[test]
+fn a_link_with_a_fixed_port_is_reopened_and_loses_nothing_that_waits() {
+    for multicast in [false, true] {
+        let lo = choose(Some("127.0.0.1"), Family::V4).expect("loopback");
+        let config = LinkConfig {
+            multicast,
+            port: free_port(),
+            unicast_port: free_port(),
+            recv_buffer: 1,
+            ..LinkConfig::new(lo, "224.0.0.108".parse().unwrap())
+        };
+        let Ok(old) = Link::open(&config) else {
+            return eprintln!("skipped: no multicast on loopback here");
+        };
+        let other = Link::open(&LinkConfig {
+            unicast_port: 0,
+            ..config.clone()
+        })
+        .unwrap();
+
+        let error = Link::open(&config).unwrap_err();
+        assert!(error.is_os(io::ErrorKind::AddrInUse), "{error}");
+        for _ in 0..64 {
+            send(&other, old.local(), &[7; 1400]);
+        }
+        let lost = old.drops().unwrap();
+        assert!(lost > 0 && lost < 64, "{lost}");
+
+        let new = old.reopen(&config).expect("reopened");
+        drop(old);
+        assert_eq!(new.local().port(), config.unicast_port);
+        assert_eq!(new.drops().unwrap(), 0, "counted at the old link");
+        assert_eq!(collect(&new, Channel::Own, 1)[0], [7; 1400]);
+        send(&new, other.local(), b"answer");
+        assert_eq!(collect(&other, Channel::Own, 1), [b"answer"]);
+    }
+}
+
+#[test]
 fn what_nobody_reads_in_time_is_counted() {
     let Ok(lo) = choose(Some("lo"), Family::V4) else {
         return eprintln!("skipped: no loopback interface");

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::answers::{GroupAnswer, answer_wait};
 use super::peer::{Peer, PeerFacts, PeerState};
-use super::{Roster, ping_interval};
+use super::{MAX_FROM_LISTS, MAX_PEERS, Roster, ping_interval};
 use crate::id::{InstanceId, Nonce, SegmentId};
 use crate::units::Moment;
 use crate::wire::peer::{MAX_LISTED_PEERS, PeerMessage, Ping, Pong};
@@ -12,12 +12,8 @@ use crate::wire::peer::{MAX_LISTED_PEERS, PeerMessage, Ping, Pong};
 impl Roster {
     /// Takes the content of a peer datagram.
     pub fn handle(&mut self, now: Moment, from: SocketAddr, source: InstanceId, bytes: &[u8]) {
+        // Its own datagram came back, perhaps replayed from the address of another process.
         if source == self.setup.instance {
-            // One of its own addresses, as others see it.
-            self.peers.remove(&from);
-            if !self.own.contains(&from) {
-                self.own.push(from);
-            }
             return;
         }
 
@@ -152,7 +148,7 @@ impl Roster {
         }
 
         for &address in &pong.peers {
-            if may_be_listed(address, from) {
+            if self.peers.len() < MAX_FROM_LISTS && may_be_listed(address, from) {
                 self.candidate(now, address);
             }
         }
@@ -189,12 +185,13 @@ impl Roster {
             return false;
         };
 
-        let known = peer.state == PeerState::Proven && peer.facts.host == facts.host;
+        let last = (peer.facts.instance, peer.facts.host);
+        let known = peer.state == PeerState::Proven && last == (facts.instance, facts.host);
         let next = now + peer.early_interval().unwrap_or(interval).min(interval);
         if peer.prove(facts, next) {
             self.collect(now);
         }
-        if !known && facts.host && !self.new.contains(&from) {
+        if !known && facts.host && self.new.len() < MAX_PEERS && !self.new.contains(&from) {
             self.new.push(from);
         }
 

@@ -46,7 +46,10 @@ const MIN_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Wait before a ping beyond the limit of its address.
 const BUDGET_WAIT: Duration = Duration::from_millis(250);
 /// Largest number of addresses known to a process.
-pub const MAX_PEERS: usize = 4096;
+pub const MAX_PEERS: usize = 8192;
+/// Number of known addresses from which on no more are taken from lists: the rest is for processes
+/// that prove theirs.
+const MAX_FROM_LISTS: usize = MAX_PEERS / 2;
 
 /// Facts about this process.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +141,8 @@ impl Roster {
     /// Sets the addresses of this process, which are never pinged.
     pub fn set_own(&mut self, own: Vec<SocketAddr>) {
         self.own = own;
+        self.peers.retain(|address, _| !self.own.contains(address));
+        self.relist();
     }
 
     /// Sets the configured addresses, which are pinged until they answer.
@@ -238,9 +243,13 @@ impl Roster {
 
     /// Lists the addresses with proof again.
     fn collect(&mut self, now: Moment) {
+        self.relist();
+        self.segment.update(now, &self.listing.reached);
+    }
+
+    fn relist(&mut self) {
         self.listing = Listing::of(&self.peers);
         self.version += 1;
-        self.segment.update(now, &self.listing.reached);
     }
 
     /// Pings the group, and answers such pings of others.

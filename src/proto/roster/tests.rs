@@ -393,6 +393,173 @@ fn neither_a_forged_list_nor_a_replay_makes_a_stranger_a_peer() {
 }
 
 #[test]
+fn datagrams_from_a_false_address_hide_no_host() {
+    let mut mesh = Mesh::new(8, 0.0);
+    for n in 0..4 {
+        mesh.start(address(n), &[address(0)], true);
+    }
+    mesh.run(seconds(10));
+    assert!(mesh.is_complete());
+
+    // Messages of another host and of the host itself, from the address of a third one.
+    let instance = |n: usize| mesh.rosters[&address(n)].setup.instance;
+    let replayed = [(instance(1), address(2)), (instance(0), address(3))];
+    for _ in 0..100 {
+        mesh.run(seconds(1));
+        let now = mesh.now;
+        let host = mesh.rosters.get_mut(&address(0)).expect("there");
+        for (source, from) in replayed {
+            let own = PeerMessage::Ping(Ping {
+                nonce: host.challenge.nonce(now, from),
+                echo: None,
+                host: true,
+                list: false,
+                heard: None,
+                segment: None,
+                interval: None,
+            });
+            host.handle(now, from, source, &own.encode());
+        }
+        host.collect(now);
+        let hosts = [1, 2, 3].map(address);
+        assert_eq!(mesh.rosters[&address(0)].hosts(), hosts);
+    }
+
+    assert_eq!(mesh.rosters[&address(0)].own, [address(0)]);
+}
+
+#[test]
+fn the_list_of_a_liar_keeps_no_new_host_out() {
+    let mut mesh = Mesh::new(9, 0.0);
+    for n in 0..3 {
+        mesh.start(address(n), &[address(0)], true);
+    }
+    mesh.run(seconds(10));
+
+    let liar = address(2);
+    for round in 0..300 {
+        let now = mesh.now;
+        let host = mesh.rosters.get_mut(&address(0)).expect("there");
+        let listed =
+            |n: u32| SocketAddr::from(((0x0b00_0000_u32 + round * 40 + n).to_be_bytes(), 5001));
+        let pong = PeerMessage::Pong(Pong {
+            echo: host.challenge.nonce(now, liar),
+            nonce: Nonce(1),
+            host: true,
+            known: 10_000,
+            peers: (0..40).map(listed).collect(),
+            heard: None,
+            segment: None,
+        });
+        host.handle(now, liar, InstanceId(2), &pong.encode());
+    }
+    assert!(mesh.rosters[&address(0)].peers.len() <= MAX_PEERS);
+
+    mesh.start(address(9), &[address(0)], true);
+    mesh.run(seconds(1));
+    assert!(mesh.rosters[&address(0)].hosts().contains(&address(9)));
+}
+
+#[test]
+fn random_messages_leave_the_roster_and_its_answers_bounded() {
+    for seed in 0..3 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut now = Moment(1_000_000_000_000);
+        let setup = RosterSetup {
+            instance: InstanceId(1),
+            seed,
+            room: 0,
+            host: true,
+            segment: SegmentSetup {
+                multicast: rng.bool(),
+                named: None,
+            },
+        };
+        let mut roster = Roster::new(now, setup);
+        roster.configure(now, &[address(0)]);
+
+        for round in 0..2000 {
+            now = now + Duration::from_millis(rng.u64(0..50));
+            let from = random_address(&mut rng);
+            let bytes = random_message(&mut rng, &roster, now, from);
+            let source = InstanceId(rng.u64(0..20));
+            match rng.bool() {
+                true => roster.handle(now, from, source, &bytes),
+                false => roster.hear(now, from, source, &bytes),
+            }
+            // Answers to one message, a ping and its list.
+            assert!(roster.out.len() <= 1, "seed {seed}");
+            if round % 20 == 0 {
+                roster.handle_timeout(now);
+            }
+
+            let mut out = Vec::new();
+            while roster.poll_transmit(&mut out).is_some() {
+                assert!(out.len() + 64 <= 1232, "seed {seed}: {}", out.len());
+            }
+            assert!(roster.peers.len() <= MAX_PEERS, "seed {seed}");
+            assert!(roster.new.len() <= MAX_PEERS, "seed {seed}");
+        }
+
+        let proven = roster
+            .peers
+            .values()
+            .filter(|p| p.state == PeerState::Proven);
+        assert!(proven.count() > 0, "seed {seed}: nothing was accepted");
+    }
+}
+
+/// Returns one of few addresses, or any.
+fn random_address(rng: &mut fastrand::Rng) -> SocketAddr {
+    match rng.u8(0..4) {
+        0 => SocketAddr::from((rng.u32(..).to_be_bytes(), rng.u16(..))),
+        1 => SocketAddr::from((rng.u128(..).to_be_bytes(), rng.u16(..))),
+        _ => address(rng.usize(0..300)),
+    }
+}
+
+/// Returns a message with nonces that may prove the address `from`, or random bytes.
+fn random_message(
+    rng: &mut fastrand::Rng,
+    roster: &Roster,
+    now: Moment,
+    from: SocketAddr,
+) -> Vec<u8> {
+    let echo = match rng.bool() {
+        true => roster.challenge.nonce(now, from),
+        false => Nonce(rng.u64(..)),
+    };
+    let nonce = Nonce(rng.u64(..));
+    let (host, list) = (rng.bool(), rng.bool());
+    let message = match rng.u8(0..8) {
+        0 => return (0..rng.usize(0..100)).map(|_| rng.u8(..)).collect(),
+        1 => PeerMessage::Leave(echo),
+        2..5 => PeerMessage::Ping(Ping {
+            nonce,
+            echo: rng.bool().then_some(echo),
+            host,
+            list,
+            heard: rng.bool().then_some(nonce),
+            segment: rng.bool().then(|| SegmentId(rng.u64(0..4))),
+            interval: rng.bool().then(|| rng.u32(..)),
+        }),
+        _ => PeerMessage::Pong(Pong {
+            echo,
+            nonce,
+            host,
+            known: rng.u32(..),
+            peers: (0..rng.usize(0..=MAX_LISTED_PEERS))
+                .map(|_| random_address(rng))
+                .collect(),
+            heard: rng.bool().then_some(echo),
+            segment: rng.bool().then(|| SegmentId(rng.u64(0..4))),
+        }),
+    };
+
+    message.encode()
+}
+
+#[test]
 fn a_flood_of_pings_is_bounded_and_keeps_no_new_host_out() {
     let mut mesh = Mesh::new(6, 0.0);
     mesh.start(address(0), &[], true);
