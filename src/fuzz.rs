@@ -25,7 +25,7 @@ use crate::units::{Moment, WallTime};
 use crate::wire::Datagram;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::{Message, Order};
-use crate::wire::peer::PeerMessage;
+use crate::wire::peer::{MAX_LISTED_PEERS, PeerMessage};
 
 /// Fuzz target; returns whether the bytes were accepted.
 pub type FuzzTarget = fn(&[u8]) -> bool;
@@ -46,6 +46,7 @@ pub const FUZZ_TARGETS: &[(&str, FuzzTarget)] = &[
     ("message", message),
     ("node", node),
     ("order", order),
+    ("peer", peer),
     ("signature", signature),
     ("spec", spec),
 ];
@@ -252,6 +253,21 @@ pub fn order(bytes: &[u8]) -> bool {
         return false;
     };
     assert_eq!(Order::decode(&order.encode()).as_ref(), Some(&order));
+    true
+}
+
+/// Message between peers of a network without multicast.
+pub fn peer(bytes: &[u8]) -> bool {
+    let Some(message) = PeerMessage::decode(bytes) else {
+        return false;
+    };
+    if let PeerMessage::Pong(pong) = &message {
+        assert!(pong.peers.len() <= MAX_LISTED_PEERS);
+    }
+
+    // Scopes and flow labels of addresses are left out.
+    let again = PeerMessage::decode(&message.encode());
+    assert!(again.is_some());
     true
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args::NetworkArgs;
 use super::sign;
-use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING};
+use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING, PeerName};
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::peers::PeerConfig;
 use crate::drive::reopen::LinkOpener;
@@ -200,7 +200,7 @@ fn peers(network: &NetworkConfig, role: LinkRole) -> Option<PeerConfig> {
 }
 
 /// Opens the links of a daemon or a command: one for each interface, and without multicast one for
-/// each family that works there.
+/// each family that works there. An IPv6 address of the link alone serves only peers named by one.
 fn open_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet> {
     if !network.multicast {
         return open_unicast_links(network, role);
@@ -220,6 +220,12 @@ fn open_unicast_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet
         names => names.iter().map(|name| Some(name.as_str())).collect(),
     };
 
+    let is_local = |peer: &PeerName| match peer.address(0).map(|address| address.ip()) {
+        Some(IpAddr::V6(v6)) => v6.is_unicast_link_local(),
+        Some(IpAddr::V4(_)) | None => false,
+    };
+    let needs_local = network.peers.iter().any(is_local);
+
     let mut links: Option<LinkSet> = None;
     let mut failed = None;
     for name in names {
@@ -227,9 +233,16 @@ fn open_unicast_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet
             IpAddr::from(Ipv4Addr::UNSPECIFIED),
             IpAddr::from(Ipv6Addr::UNSPECIFIED),
         ] {
-            let opened =
-                link_config(network, role, name, family).and_then(|config| open_patiently(&config));
-            match (opened, &mut links) {
+            let config = link_config(network, role, name, family);
+            // A new interface has such an address at once, and can use it two seconds later.
+            if links.is_some() && config.as_ref().is_ok_and(is_link_local) && !needs_local {
+                continue;
+            }
+
+            match (
+                config.and_then(|config| open_patiently(&config)),
+                &mut links,
+            ) {
                 (Ok(link), Some(links)) => links.add(link),
                 (Ok(link), None) => links = Some(link.into()),
                 (Err(e), _) => failed = failed.or(Some(e)),
@@ -238,6 +251,14 @@ fn open_unicast_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet
     }
 
     links.ok_or_else(|| failed.unwrap_or_else(|| Error::usage("no network interface is named")))
+}
+
+/// Returns whether the link would have an address that no other link reaches.
+fn is_link_local(config: &LinkConfig) -> bool {
+    match config.interface.address(Family::of(config.group)) {
+        Some(IpAddr::V6(v6)) => v6.is_unicast_link_local(),
+        Some(IpAddr::V4(_)) | None => false,
+    }
 }
 
 fn link_config(

@@ -68,7 +68,7 @@ impl Peers {
         known.extend(literal.iter().filter_map(|peer| peer.address(port)));
 
         let mut roster = Roster::new(now, setup);
-        roster.set_own(own);
+        roster.set_own(now, own);
         roster.configure(now, &known);
 
         let (resolved_to, resolved) = channel();
@@ -140,8 +140,8 @@ impl Peers {
     }
 
     /// Sets the addresses of this process, which may have changed.
-    pub(super) fn set_own(&mut self, own: Vec<SocketAddr>) {
-        self.roster.set_own(own);
+    pub(super) fn set_own(&mut self, now: Moment, own: Vec<SocketAddr>) {
+        self.roster.set_own(now, own);
     }
 
     /// Time until the next event.

@@ -1,6 +1,6 @@
 //! Deployments over unusual interfaces: small or large MTUs, IPv6, and several interfaces.
 
-use crate::support::{self, Lab, Noise, write};
+use crate::support::{self, Lab, NetworkKind, Noise, write};
 
 fn flags(line: &str) -> Option<Vec<String>> {
     Some(line.split(' ').map(String::from).collect())
@@ -245,6 +245,47 @@ fn a_daemon_follows_its_interface() {
         "{}",
         lab.hosts[1].log()
     );
+}
+
+#[test]
+fn a_daemon_that_peers_know_by_its_port_follows_its_interface() {
+    for kind in [NetworkKind::Multicast, NetworkKind::Unicast] {
+        let Some(mut lab) = kind.idle_hosts(2) else {
+            return;
+        };
+        if kind == NetworkKind::Multicast {
+            let network = flags("--interface eth0 --peers 10.77.0.1,10.77.0.2");
+            lab.hosts
+                .iter_mut()
+                .for_each(|host| host.flags = network.clone());
+        }
+
+        start(&mut lab);
+        write(&lab.site().join("page"), "one");
+        deploys(&lab);
+        let place = lab.hosts[0].place.clone();
+        another_eth0(&mut lab, &place, "10.77.0.1/16");
+        says(
+            &lab,
+            0,
+            "eth0 is another interface now, with the address 10.77.0.1: reopened",
+        );
+        // Other machines remember the MAC address of the interface that is gone.
+        for place in [&lab.hosts[1].place, &lab.admin] {
+            place.ip("neigh flush dev eth0");
+        }
+        write(&lab.site().join("page"), "another interface");
+        deploys(&lab);
+
+        place.ip("addr del 10.77.0.1/16 dev eth0");
+        place.ip("addr add 10.77.0.99/16 dev eth0");
+        says(&lab, 0, "eth0 has a new address 10.77.0.99: reopened");
+        write(&lab.site().join("page"), "a new address");
+        deploys(&lab);
+
+        let log = lab.hosts[0].log();
+        assert!(!log.contains("in use"), "{log}");
+    }
 }
 
 #[test]

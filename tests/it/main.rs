@@ -45,6 +45,7 @@ mod seeds;
 mod service;
 mod siege;
 mod status;
+mod strangers;
 mod style;
 mod unicast;
 mod watch;

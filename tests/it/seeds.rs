@@ -20,10 +20,13 @@ use makuo::proto::generation::Map;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
 use makuo::tree::{CommitMark, DirStep, FORWARD, Journal, Mark, Root, StateDir, Step, Version};
 use makuo::units::WallTime;
-use makuo::wire::datagram::{Fragment, write_fragment, write_symbol};
+use makuo::wire::datagram::{
+    Fragment, write_fragment, write_peer, write_relayed_symbol, write_symbol,
+};
 use makuo::wire::message::{
     Announce, Message, Missing, Nack, Order, OrderKind, Ranges, SignedOrder, StageReport, WantList,
 };
+use makuo::wire::peer::{PeerMessage, Ping, Pong};
 use makuo::wire::{Front, HostStage, SymbolHeader};
 
 #[test]
@@ -153,6 +156,8 @@ fn write_all() {
     all("message", messages().iter().map(Message::encode).collect());
     all("node", nodes().iter().map(Node::encode).collect());
     all("order", vec![order().encode()]);
+    let peers = peer_messages();
+    all("peer", peers.iter().map(PeerMessage::encode).collect());
     let signature = signer().sign(Namespace::RELEASE, SIGNED).expect("signs");
     all(
         "signature",
@@ -447,6 +452,31 @@ fn messages() -> Vec<Message> {
 }
 
 /// Encodes a message in pieces and a symbol.
+fn peer_messages() -> Vec<PeerMessage> {
+    let peers = ["10.0.0.1:5001", "[2001:db8::7]:5001"];
+    vec![
+        PeerMessage::Ping(Ping {
+            nonce: Nonce(1),
+            echo: Some(Nonce(2)),
+            host: true,
+            list: true,
+            heard: None,
+            segment: None,
+            interval: None,
+        }),
+        PeerMessage::Pong(Pong {
+            echo: Nonce(1),
+            nonce: Nonce(3),
+            host: true,
+            known: 2,
+            peers: peers.map(|peer| peer.parse().expect("legal")).into(),
+            heard: None,
+            segment: None,
+        }),
+        PeerMessage::Leave(Nonce(3)),
+    ]
+}
+
 fn datagrams() -> Vec<u8> {
     let bytes = messages()[2].encode();
     let front = |counter| Front {
@@ -481,6 +511,14 @@ fn datagrams() -> Vec<u8> {
     let mut symbol = Vec::new();
     write_symbol(&mut symbol, front(1), header, &[7; 1400]);
     all.push(symbol);
+    let mut relayed = Vec::new();
+    write_relayed_symbol(&mut relayed, front(2), header, &[7; 1400]);
+    all.push(relayed);
+    for message in peer_messages() {
+        let mut datagram = Vec::new();
+        write_peer(&mut datagram, front(1), &message.encode());
+        all.push(datagram);
+    }
 
     all.iter()
         .flat_map(|one| [&(one.len() as u16).to_be_bytes()[..], one].concat())

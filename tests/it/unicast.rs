@@ -1,6 +1,6 @@
 //! Networks without multicast: everything works there, and hosts pass data on to each other.
 
-use crate::support::{Lab, NetworkKind, same, until, write};
+use crate::support::{Capture, Lab, NetworkKind, Packet, same, skipped, until, write};
 
 #[path = "fleet.rs"]
 #[allow(clippy::duplicate_mod, reason = "the same tests on another network")]
@@ -54,7 +54,7 @@ fn any_host_is_a_way_in_and_hosts_come_go_and_return() {
         let flags = ["members", "--wait", "1s"];
         lab.makuo(&flags).exits(0).out.lines().count()
     };
-    assert_eq!(members(&lab), 3);
+    until("all to be known", || members(&lab) == 3);
 
     // The way in of the others is gone; the command asks another host.
     lab.hosts[0].stop();
@@ -93,6 +93,69 @@ fn a_host_that_stops_passing_on_keeps_nothing_from_the_others() {
         assert_eq!(ran.host(&host.name).0, "committed", "{}", ran.err);
         same(&lab.site(), &host.tree());
     }
+}
+
+/// Makes two segments with multicast of two hosts each; commands are in the first one. The first
+/// host is the way in, except for the last host, which names nobody that is there.
+fn segments() -> Option<Lab> {
+    let mut lab = Lab::network_idle(4)?;
+    lab.switch().split(&[3, 4]);
+    let flags = |peer: &str| ["--interface", "eth0", "--peers", peer].map(String::from);
+
+    for (host, peer) in lab.hosts.iter_mut().zip([1, 1, 1, 99]) {
+        host.flags = Some(flags(&format!("10.77.0.{peer}")).into());
+        host.start();
+    }
+
+    lab.flags = Some(flags("10.77.0.1").into());
+    Some(lab)
+}
+
+#[test]
+fn segments_with_multicast_are_joined_by_unicast() {
+    let Some(mut lab) = segments() else { return };
+    let members = |lab: &Lab| {
+        let flags = ["members", "--wait", "1s"];
+        lab.makuo(&flags).exits(0).out.lines().count()
+    };
+    // Multicast of the third host is the only way to the fourth.
+    until("all to be known", || members(&lab) == 4);
+
+    let capture = Capture::start(&lab.admin).map_err(|why| skipped(&why)).ok();
+    write(&lab.site().join("page"), "one");
+    lab.makuo(&["deploy", "www.toml", "--expect", "4"]).exits(0);
+    lab.all_same(&lab.site());
+
+    // Messages to all are not copied to hosts that hear the multicast of the command.
+    if let Some(capture) = capture {
+        let packets = capture.finish();
+        let messages = |host: u8| {
+            let udp = packets.iter().filter_map(Packet::udp);
+            let to = udp.filter(|udp| udp.to.octets() == [10, 77, 0, host]);
+            to.filter(|udp| udp.head.get(3) == Some(&0x81)).count()
+        };
+        let [near, far] = [messages(1).max(messages(2)), messages(3).min(messages(4))];
+        assert!(
+            near < far,
+            "{near} to one that hears, {far} to one that does not"
+        );
+    }
+
+    // Words keep hosts apart that hear each other, and unicast serves them.
+    for (host, word) in lab.hosts.iter_mut().zip(["a", "b", "c", "c"]) {
+        host.stop();
+        host.setting(&format!("network.segment = \"{word}\""));
+        host.flags = Some(
+            ["--interface", "eth0", "--peers", "10.77.0.1"]
+                .map(String::from)
+                .into(),
+        );
+        host.start();
+    }
+    until("all to be known again", || members(&lab) == 4);
+    write(&lab.site().join("page"), "two");
+    lab.makuo(&["deploy", "www.toml", "--expect", "4"]).exits(0);
+    lab.all_same(&lab.site());
 }
 
 /// Bytes of all files below a directory.

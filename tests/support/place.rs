@@ -251,6 +251,23 @@ impl Switch {
         self.ip(&format!("link set {name} up mtu 1500"));
     }
 
+    /// Moves the ports `ports`, counted from 1, to a second switch. Unicast passes between the two,
+    /// and multicast stays on its side.
+    pub fn split(&self, ports: &[usize]) {
+        self.bridge("br1");
+        for number in ports {
+            self.ip(&format!("link set p{number} master br1"));
+        }
+
+        self.ip("link add between0 type veth peer name between1");
+        self.ip("link set between0 master br0 up mtu 1500");
+        self.ip("link set between1 master br1 up mtu 1500");
+        let drop = "iifname { between0, between1 } meta pkttype multicast drop";
+        let chain = format!("chain in {{ type filter hook prerouting priority 0 ; {drop} ; }}");
+        self.place()
+            .shell(&format!("nft 'table bridge apart {{ {chain} ; }}'"));
+    }
+
     /// Changes the switch with `ip` and the words of `line`.
     pub fn ip(&self, line: &str) {
         tool(

@@ -169,13 +169,14 @@ impl GroupEndpoint {
     fn settle(&mut self) -> Result<()> {
         let began = self.clock.now();
         loop {
+            // The last ping that is worth waiting for may be among them.
+            self.flush(|_| None);
             let waited = self.clock.now().since(began);
             let is_settled = |peers: &Peers| peers.is_settled() || waited >= SETTLE_TIMEOUT;
             if self.peers.as_ref().is_none_or(is_settled) {
                 return Ok(());
             }
 
-            self.flush(|_| None);
             self.wait(Some(SETTLE_TIMEOUT - waited))?;
             // The machine has not begun, so nothing else is expected yet.
             self.receive(|_| {});
@@ -356,7 +357,8 @@ impl GroupEndpoint {
             self.out.clear();
             self.host_links = HostLinks::default();
             if let Some(peers) = &mut self.peers {
-                peers.set_own(self.links.iter().map(Link::local).collect());
+                let own = self.links.iter().map(Link::local).collect();
+                peers.set_own(self.clock.now(), own);
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A test of sealing: each datagram once.
+//! Tests of an endpoint: each datagram is sealed once, and a start waits for peers no longer than
+//! it has to.
 
 use super::*;
 use crate::proto::Dest;
@@ -106,4 +107,30 @@ fn trains_are_sealed_and_opened_datagram_by_datagram() {
     assert_eq!(heard, told);
     assert_eq!(host.unheard.count(OpenError::Wrong), 1);
     assert_eq!(host.take_new_unheard().len(), 1);
+}
+
+#[test]
+fn a_start_waits_for_a_silent_peer_no_longer_than_for_its_answer() {
+    let port = crate::net::testing::free_port();
+    let offload = crate::net::Offload::Full;
+    let Some(link) = crate::net::testing::loopback("224.0.0.108", port, offload) else {
+        return;
+    };
+
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("free");
+    silent.set_nonblocking(true).expect("legal");
+    let network = GroupLinks {
+        peers: Some(PeerConfig {
+            known: vec![silent.local_addr().expect("bound")],
+            ..PeerConfig::default()
+        }),
+        ..GroupLinks::from(link)
+    };
+
+    GroupEndpoint::new(network).expect("a network");
+    let pings = std::iter::from_fn(|| silent.recv(&mut [0; 2000]).ok()).count();
+    assert!(
+        (1..=3).contains(&pings),
+        "{pings}: the next one comes a second later"
+    );
 }

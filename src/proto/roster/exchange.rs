@@ -28,8 +28,8 @@ impl Roster {
         }
     }
 
-    /// Takes the content of a peer datagram that was sent to the group. It proves nothing, so only a
-    /// process that is not known gets an answer, which it has to repeat.
+    /// Takes the content of a peer datagram that was sent to the group. It proves nothing, so a
+    /// process that is not known gets an answer, and has to repeat the nonce of it.
     pub fn hear(&mut self, now: Moment, from: SocketAddr, source: InstanceId, bytes: &[u8]) {
         let Some(PeerMessage::Ping(ping)) = PeerMessage::decode(bytes) else {
             return;
@@ -138,10 +138,10 @@ impl Roster {
         let is_first = !self.on_proof(now, from, facts);
         let hosts = self.listing.hosts.len() as u32;
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.challenge = Some(pong.nonce);
+            let is_unproven = peer.challenge.replace(pong.nonce).is_none();
             peer.on_answer(pong.known > hosts);
             // The first answer lists nobody, because it goes to an address without proof.
-            if pong.host && (is_first || peer.asks_for_more()) {
+            if pong.host && (is_first || is_unproven || peer.asks_for_more()) {
                 peer.ask_for_list(now);
                 self.due = self.due.min(now);
             }
@@ -187,6 +187,9 @@ impl Roster {
 
         let last = (peer.facts.instance, peer.facts.host);
         let known = peer.state == PeerState::Proven && last == (facts.instance, facts.host);
+        if !known {
+            peer.since = now;
+        }
         let next = now + peer.early_interval().unwrap_or(interval).min(interval);
         if peer.prove(facts, next) {
             self.collect(now);

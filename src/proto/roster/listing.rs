@@ -1,10 +1,11 @@
-//! Lists of the addresses with proof, one for each process.
+//! Lists of the addresses with proof: for each process the one that was proven last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::peer::{Peer, PeerState};
 use crate::id::{InstanceId, SegmentId};
+use crate::units::Moment;
 
 /// A host as others reach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct ReachedHost {
 }
 
 /// Processes that answer, in the order of their addresses.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     /// All of them.
     pub(super) proven: Vec<SocketAddr>,
@@ -48,12 +49,15 @@ impl Listing {
             .filter_map(|(_, facts)| facts.instance)
             .collect();
 
+        let newest = newest_addresses(peers);
         let mut listing = Self::default();
-        let mut processes = BTreeSet::new();
         for (address, facts) in proven() {
-            let Some(instance) = facts.instance.filter(|id| processes.insert(*id)) else {
+            let Some(instance) = facts.instance else {
                 continue;
             };
+            if newest.get(&instance).is_none_or(|(_, at)| *at != address) {
+                continue;
+            }
 
             let hears = hearing.contains(&instance);
             listing.proven.push(address);
@@ -79,4 +83,23 @@ impl Listing {
     pub(super) fn address_of(&self, host: InstanceId) -> Option<SocketAddr> {
         self.addresses.get(&host).copied()
     }
+}
+
+/// Returns the address of each process that was proven last, with the time.
+fn newest_addresses(
+    peers: &BTreeMap<SocketAddr, Peer>,
+) -> BTreeMap<InstanceId, (Moment, SocketAddr)> {
+    let mut newest = BTreeMap::new();
+    for (&address, peer) in peers {
+        if let Some(instance) = peer
+            .facts
+            .instance
+            .filter(|_| peer.state == PeerState::Proven)
+        {
+            let entry = (peer.since, address);
+            let last = newest.entry(instance).or_insert(entry);
+            *last = entry.max(*last);
+        }
+    }
+    newest
 }

@@ -139,10 +139,19 @@ impl Roster {
     }
 
     /// Sets the addresses of this process, which are never pinged.
-    pub fn set_own(&mut self, own: Vec<SocketAddr>) {
+    pub fn set_own(&mut self, now: Moment, own: Vec<SocketAddr>) {
+        if own == self.own {
+            return;
+        }
+
         self.own = own;
         self.peers.retain(|address, _| !self.own.contains(address));
-        self.relist();
+        self.collect(now);
+        for peer in self.peers.values_mut().filter(|peer| peer.is_pinged()) {
+            peer.challenge = None;
+            peer.due = now;
+            self.due = self.due.min(now);
+        }
     }
 
     /// Sets the configured addresses, which are pinged until they answer.
@@ -243,13 +252,12 @@ impl Roster {
 
     /// Lists the addresses with proof again.
     fn collect(&mut self, now: Moment) {
-        self.relist();
+        let listing = Listing::of(&self.peers);
+        if listing != self.listing {
+            self.listing = listing;
+            self.version += 1;
+        }
         self.segment.update(now, &self.listing.reached);
-    }
-
-    fn relist(&mut self) {
-        self.listing = Listing::of(&self.peers);
-        self.version += 1;
     }
 
     /// Pings the group, and answers such pings of others.

@@ -56,6 +56,8 @@ pub(super) struct Peer {
     pub(super) facts: PeerFacts,
     /// It was told last that this process hears its multicast.
     pub(super) told: bool,
+    /// Time of the first proof of this process here.
+    pub(super) since: Moment,
     /// Last nonce received from the process.
     pub(super) challenge: Option<Nonce>,
     /// Time of the next ping, or of the end of the silence.
@@ -78,6 +80,7 @@ impl Peer {
             configured: false,
             facts: PeerFacts::default(),
             told: false,
+            since: now,
             challenge: None,
             due: now,
             unanswered: 0,

@@ -16,6 +16,8 @@ use crate::wire::peer::Ping;
 
 /// Interval of the first pings to the group; doubles with each ping.
 const FIRST_GROUP_INTERVAL: Duration = Duration::from_millis(100);
+/// Doublings until the longest interval is exceeded.
+const MAX_DOUBLINGS: u32 = 13;
 /// Shortest interval between pings to the group after them.
 const MIN_GROUP_INTERVAL: Duration = Duration::from_secs(3);
 /// Longest interval that a ping to the group may state.
@@ -93,7 +95,7 @@ impl Segment {
         }
 
         let interval = self.interval();
-        let early = FIRST_GROUP_INTERVAL * (1 << self.count.min(6));
+        let early = FIRST_GROUP_INTERVAL * (1 << self.count.min(MAX_DOUBLINGS));
         self.due = now + interval.min(early).mul_f64(0.75 + random / 2.0);
         self.count = self.count.saturating_add(1);
         self.sent.retain(|(_, until)| now < *until);

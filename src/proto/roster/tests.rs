@@ -30,6 +30,8 @@ struct Mesh {
     /// Processes that multicast does not reach.
     deaf: BTreeSet<SocketAddr>,
     sent: u64,
+    /// Pings sent to the group.
+    group_pings: u64,
     /// Bytes sent by each address.
     bytes: BTreeMap<SocketAddr, usize>,
     /// Datagrams sent to each address.
@@ -62,6 +64,7 @@ impl Mesh {
             segments: BTreeMap::new(),
             deaf: BTreeSet::new(),
             sent: 0,
+            group_pings: 0,
             bytes: BTreeMap::new(),
             received: BTreeMap::new(),
             loss,
@@ -93,7 +96,7 @@ impl Mesh {
             },
         };
         let mut roster = Roster::new(self.now, setup);
-        roster.set_own(vec![at]);
+        roster.set_own(self.now, vec![at]);
         roster.configure(self.now, ways_in);
         self.rosters.insert(at, roster);
         self.wake(at, self.now);
@@ -121,9 +124,11 @@ impl Mesh {
             while let Some(transmit) = roster.poll_transmit(&mut out) {
                 *self.bytes.entry(from).or_default() += out.len() + HEADERS;
                 let group = transmit.dest == Dest::Group;
+                self.group_pings += u64::from(group);
                 let to = match transmit.dest {
-                    Dest::Host(to) | Dest::Relay(to) => vec![to],
+                    Dest::Host(to) => vec![to],
                     Dest::Group => hearers(&self.segments, &self.deaf, from),
+                    Dest::Relay(_) => panic!("no data"),
                 };
 
                 for to in to {
@@ -390,6 +395,25 @@ fn neither_a_forged_list_nor_a_replay_makes_a_stranger_a_peer() {
     // A few pings a minute from each host, and one answer to each replayed ping.
     let sent = mesh.received.get(&stranger).copied().unwrap_or_default() - before;
     assert!(sent <= 8 + 8 * 3 * 6, "{sent}");
+}
+
+#[test]
+fn a_host_with_a_new_address_is_known_by_it_at_once() {
+    for new in [address(0), address(200)] {
+        let mut mesh = Mesh::new(10, 0.0);
+        for n in 1..5 {
+            mesh.start(address(n), &[address(1)], true);
+        }
+        mesh.run(seconds(100));
+
+        // The new address comes before or behind the old one in each list.
+        let mut moved = mesh.rosters.remove(&address(3)).expect("there");
+        moved.set_own(mesh.now, vec![new]);
+        mesh.rosters.insert(new, moved);
+        mesh.wake(new, mesh.now);
+        mesh.run(Duration::from_millis(20));
+        assert!(mesh.is_complete(), "{new}");
+    }
 }
 
 #[test]

@@ -203,3 +203,31 @@ fn only_data_of_a_sender_in_a_session_is_passed_on() {
     let (own, passed_on) = forged(seed, NodeId::SENDER, alter(SOURCE));
     assert!(passed_on <= own, "of another process, seed {seed}");
 }
+
+#[test]
+fn a_replayed_datagram_is_passed_on_by_each_host_once() {
+    let seed = 6;
+    let (mut network, _) = begin(seed, 0.0, 100);
+    let mut replayed = 0;
+    while !network.run(Duration::from_millis(20), Duration::ZERO) {
+        let own = network.log.recording.of(NodeId::SENDER);
+        let Some(bytes) = own.rev().find(|b| is_relayed(b)).map(<[u8]>::to_vec) else {
+            continue;
+        };
+
+        // Its relay has it already; the other hosts may hear the replay first.
+        replayed += bytes.len() as u64;
+        for _ in 0..40 {
+            network.forge(NodeId::SENDER, &bytes);
+        }
+    }
+
+    complete(&mut network, None, seed);
+    let (own, passed_on) = relayed(&network);
+    let others = HOSTS as u64 - 1;
+    assert!(replayed > 0, "seed {seed}");
+    assert!(
+        passed_on <= (own + replayed * others) * others,
+        "seed {seed}: {passed_on} of {own}, with {replayed} replayed"
+    );
+}
