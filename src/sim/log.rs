@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::feedback::Feedback;
 use super::recording::Recording;
+use super::sent_messages::SentMessages;
 use super::setup::Observations;
 use super::wires::Passing;
 use crate::proto::Dest;
@@ -29,6 +30,8 @@ pub struct NetworkLog {
     /// Time of the last such message.
     last_control: Option<Moment>,
     pub(super) feedback: Feedback,
+    /// Messages of a sender without multicast.
+    pub sent_messages: SentMessages,
 }
 
 impl NetworkLog {

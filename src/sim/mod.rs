@@ -30,6 +30,7 @@ pub mod recording;
 #[cfg(test)]
 mod replay_tests;
 mod sender;
+pub mod sent_messages;
 pub mod setup;
 mod stopped;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::goodput::broken_feedback;
 use super::node::NodeId;
 use super::offer::SimOffer;
+use super::sent_messages::SentMessages;
 use super::setup::SendingSetup;
 use super::unicast::{UnicastSetup, UplinkSetup};
 use super::{LinkSetup, Network, NetworkSetup};
@@ -30,7 +31,7 @@ const SENDER_BOUND: f64 = 1.1;
 const HOST_BOUND: f64 = 1.15;
 
 /// One transfer without multicast.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct UnicastCost {
     /// Number of hosts.
     pub hosts: usize,
@@ -42,6 +43,8 @@ pub struct UnicastCost {
     pub data: f64,
     /// The same with its messages.
     pub sender: f64,
+    /// Messages of the sender by kind.
+    pub messages: SentMessages,
     /// Bytes of the host that sent the most, over the payload.
     pub host: f64,
     /// Datagrams of all hosts to the sender.
@@ -145,10 +148,39 @@ pub fn measure_unicast(hosts: usize, loss: f64, generations: usize) -> Option<Un
         payload,
         data: over(network.sent(NodeId::SENDER).data as f64 * symbol),
         sender: out(NodeId::SENDER),
+        messages: network.log.sent_messages.clone(),
         host: (1..=hosts).map(NodeId::host).map(out).fold(0.0, f64::max),
         feedback: network.feedback().sum(),
         second: network.feedback_peak(Duration::from_secs(1), None),
         peak: network.feedback_peak(Duration::from_millis(100), None),
         took: network.took(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_without_multicast_has_few_bytes_of_messages_for_each_host() {
+        for hosts in [5, 40] {
+            let row = measure_unicast(hosts, 0.01, 1).expect("complete");
+            let each = row.messages.bytes() / hosts as u64;
+            assert!(
+                each < 4_000,
+                "{each} bytes for each of {row}\n{}",
+                row.messages
+            );
+        }
+    }
+
+    #[test]
+    #[ignore = "prints a row of `MAKUO_UNICAST` hosts, generations"]
+    fn one_row() {
+        let text = std::env::var("MAKUO_UNICAST").unwrap_or("100 1".into());
+        let mut numbers = text.split(' ').map(|n| n.parse().expect("a number"));
+        let mut next = || numbers.next().expect("two numbers");
+        let row = measure_unicast(next(), 0.01, next()).expect("complete");
+        println!("{row}\n{}", row.messages);
+    }
 }

@@ -410,6 +410,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
         counter: 0,
         pass: 0,
         reporters: Vec::new(),
+        choice: None,
     };
 
     say(&mut host, now, ELSEWHERE, &Message::Status(closed));

@@ -307,6 +307,10 @@ pub struct SenderStatus {
     /// Hosts that report regularly; empty if all do.
     #[n(6)]
     pub reporters: Vec<InstanceId>,
+    /// Number of the choice of reporters, if only they get the list: without it, a host keeps its
+    /// part in this choice, and has none in a later one.
+    #[n(7)]
+    pub choice: Option<u32>,
 }
 
 impl SenderStatus {

@@ -94,8 +94,10 @@ fn main() -> ExitCode {
     for (hosts, generations) in UNICAST_HOSTS {
         if is_asked(hosts, UNICAST_LOSS) {
             let row = measure_unicast(hosts, UNICAST_LOSS, generations);
+            let messages = row.as_ref().map(|row| row.messages.to_string());
             let case = format!("unicast {hosts:>5} hosts");
             table.take(&case, row.map(|row| (row.to_string(), row.broken())));
+            println!("       {}", messages.unwrap_or_default());
         }
     }
 

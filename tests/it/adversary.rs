@@ -362,6 +362,7 @@ fn one_of_a_flood(
                 counter: 1 << 50,
                 pass: 0,
                 reporters: Vec::new(),
+                choice: None,
             };
             evil.say(front.source, &Message::Status(status));
         }

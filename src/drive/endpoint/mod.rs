@@ -230,6 +230,12 @@ impl GroupEndpoint {
         })
     }
 
+    /// Number of processes that get each message to the group by unicast.
+    pub fn distant(&self) -> usize {
+        let roster = self.peers.as_ref().map(Peers::roster);
+        roster.map_or(0, |roster| roster.distant().len())
+    }
+
     /// Sets the destinations of this process's data for the group.
     pub fn set_data_targets(&mut self, targets: DataTargets) {
         self.data = Some(targets);

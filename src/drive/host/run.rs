@@ -159,6 +159,7 @@ impl HostLoop {
             self.machine.set_dropped(total);
         }
 
+        self.machine.set_copies(self.endpoint.distant());
         for host in self.endpoint.take_new_peers() {
             self.machine.meet(host);
         }

@@ -32,6 +32,9 @@ use crate::wire::message::{Hello, MAX_BEACON_STRANGERS, SerialProof, TreeState};
 
 /// Slots over which hosts spread the beacons about changed trees.
 const CHANGE_SLOTS: u32 = 4;
+/// Copies of a host's beacon about changed trees in each second of the time over which all hosts
+/// spread theirs, without multicast.
+const CHANGE_COPIES: u32 = 50;
 /// After first contact with another host, a beacon follows within this time.
 const FIRST_CONTACT_SPREAD: Duration = Duration::from_millis(100);
 
@@ -111,10 +114,15 @@ impl Presence {
     pub fn set_trees(&mut self, now: Moment, trees: Vec<TreeState>) {
         if self.trees != trees {
             self.trees = trees;
-            self.next_beacon = self
-                .next_beacon
-                .min(now + (slot_interval(self.fleet()) * CHANGE_SLOTS).mul_f64(self.rng.f64()));
+            let copies = Duration::from_secs(1) * self.table.copies() / CHANGE_COPIES;
+            let spread = copies.max(slot_interval(self.fleet()) * CHANGE_SLOTS);
+            self.next_beacon = self.next_beacon.min(now + spread.mul_f64(self.rng.f64()));
         }
+    }
+
+    /// Sets the number of hosts that get each beacon by unicast.
+    pub fn set_copies(&mut self, copies: usize) {
+        self.table.set_copies(copies.min(MAX_MEMBERS) as u32);
     }
 
     /// Shows `identity` in answers from now on.

@@ -20,6 +20,8 @@ use crate::wire::message::Hello;
 const BEACON_INTERVAL: Duration = Duration::from_secs(2);
 /// Approximate bound on beacons a second in the whole group.
 const GROUP_BEACONS: u32 = 20;
+/// The same for the copies of one host's beacons in a network without multicast.
+const COPIED_BEACONS: u32 = 4;
 /// Beacon intervals after which a silent member is forgotten.
 const MISSED_INTERVALS: u32 = 4;
 /// Interval between scans for silent members.
@@ -68,6 +70,8 @@ pub enum Trust {
 #[derive(Debug, Default)]
 pub struct Table {
     trust: Trust,
+    /// Copies of each beacon that leave this host: several without multicast.
+    copies: u32,
     members: BTreeMap<InstanceId, Member>,
     /// Member with each name and address.
     named: BTreeMap<(HostName, IpAddr), InstanceId>,
@@ -209,11 +213,21 @@ impl Table {
         }
     }
 
+    /// Sets the copies of each beacon that leave this host.
+    pub(super) fn set_copies(&mut self, copies: u32) {
+        self.copies = copies;
+    }
+
+    /// Copies of each beacon that leave this host.
+    pub(super) fn copies(&self) -> u32 {
+        self.copies
+    }
+
     /// Interval between the beacons of each of `members` hosts.
     pub(super) fn interval(&self, members: u32) -> Duration {
         match self.trust {
-            Trust::Proven => interval(members),
-            Trust::Twice => interval(members).min(MAX_PLAIN_INTERVAL),
+            Trust::Proven => interval(members, self.copies),
+            Trust::Twice => interval(members, self.copies).min(MAX_PLAIN_INTERVAL),
         }
     }
 
@@ -277,8 +291,11 @@ impl Table {
     }
 }
 
-fn interval(members: u32) -> Duration {
-    BEACON_INTERVAL.max(Duration::from_secs(1) * members / GROUP_BEACONS)
+fn interval(members: u32, copies: u32) -> Duration {
+    let second = Duration::from_secs(1);
+    BEACON_INTERVAL
+        .max(second * members / GROUP_BEACONS)
+        .max(second * copies / COPIED_BEACONS)
 }
 
 #[cfg(test)]

@@ -2,7 +2,12 @@
 
 use super::answers::{MAX_ANSWERS, MAX_ANSWERS_PER_ADDRESS};
 use super::*;
+use crate::block::BlockHash;
+use crate::id::Serial;
+use crate::manifest::ReleaseId;
+use crate::units::WallTime;
 use crate::wire::Datagram;
+use crate::wire::datagram::CONTROL_OVERHEAD;
 
 const START: Moment = Moment(1_000_000_000);
 
@@ -120,4 +125,44 @@ fn questions_of_many_processes_at_one_address_push_out_nobody_elses() {
     // With only forged addresses the list stays bounded.
     (0..200).for_each(|n| asks(&mut host, [10, 0, 1, n as u8], 20_000 + n));
     assert_eq!(host.answers.askers().count(), MAX_ANSWERS);
+}
+
+#[test]
+fn beacons_to_each_host_of_a_large_fleet_cost_little() {
+    // IPv4 and UDP headers, and the seal.
+    let headers = 28 + 20;
+    let hosts = 1000;
+    let mut own = TestHost::new(START, 1);
+    own.presence.set_copies(hosts);
+    let tree = TreeState {
+        serial: Serial(1000),
+        release: Some(ReleaseId(BlockHash::of(b"release"))),
+        running: Some(Serial(1000)),
+        created: Some(WallTime(1_700_000_000)),
+        ..TreeState::nothing(TreeName::new("www").expect("legal"))
+    };
+    own.presence.set_trees(START, vec![tree]);
+
+    // Each of the others has sent a beacon that shows this host's nonce.
+    own.sends(START);
+    for number in 2..100 {
+        let mut other = TestHost::new(START, number);
+        let beacon = own.presence.hello();
+        other.receives(START, &own, &[Message::Hello(beacon)]);
+        let mut beacons = other.sends(START);
+        beacons.retain(|message| matches!(message, Message::Hello(_)));
+        own.receives(START, &other, &beacons);
+    }
+    own.presence.assume_fleet(hosts as u32);
+
+    let seconds = 3600;
+    let mut bytes = 0;
+    for second in 10..10 + seconds {
+        for beacon in own.sends(at(second * 1000)) {
+            let pieces = beacon.encode().len() + CONTROL_OVERHEAD + headers;
+            bytes += pieces * hosts;
+        }
+    }
+    let rate = bytes as u64 * 8 / seconds;
+    assert!((1_000..11_000).contains(&rate), "{rate} bit/s");
 }

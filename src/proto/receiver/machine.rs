@@ -122,6 +122,11 @@ impl Receiver {
         self.presence.meet(host, &mut self.control);
     }
 
+    /// Sets the number of hosts that get each beacon by unicast.
+    pub fn set_copies(&mut self, copies: usize) {
+        self.presence.set_copies(copies);
+    }
+
     /// Sets the peers recently heard without the group key of this host; beacons name them.
     pub fn set_unheard(&mut self, strangers: impl Iterator<Item = IpAddr>) {
         self.presence.set_strangers(strangers);

@@ -7,7 +7,7 @@ use crate::proto::report_interval;
 use crate::proto::sender::reporters::REPORTERS;
 use crate::units::Moment;
 use crate::wire::Symbol;
-use crate::wire::message::ReceiverReport;
+use crate::wire::message::{ReceiverReport, SenderStatus};
 
 /// Bytes of data after which a report is due, if [`REPORT_INTERVAL`] has not passed.
 const REPORT_BYTES: u64 = 256 << 10;
@@ -22,6 +22,8 @@ const DISTRESS_DATAGRAMS: u64 = 256;
 #[derive(Debug)]
 pub(super) struct Measurements {
     duty: ReportDuty,
+    /// Number of the sender's choice behind the duty, if it has one.
+    choice: Option<u32>,
     counts: Counts,
     /// Counts of the last report.
     reported: Counts,
@@ -70,6 +72,7 @@ impl Measurements {
     pub(super) fn new(now: Moment, hosts: u32) -> Self {
         Self {
             duty: ReportDuty::initial(hosts),
+            choice: None,
             counts: Counts::default(),
             reported: Counts::default(),
             reported_at: now,
@@ -91,9 +94,16 @@ impl Measurements {
     }
 
     /// Updates the duty of this host from the sender's choice of reporters.
-    pub(super) fn on_reporters(&mut self, me: InstanceId, reporters: &[InstanceId], hosts: u32) {
+    pub(super) fn on_reporters(&mut self, me: InstanceId, status: &SenderStatus) {
+        let reporters = &status.reporters[..];
+        let is_known = status.choice.is_some() && status.choice == self.choice;
+        if reporters.is_empty() && is_known {
+            return;
+        }
+
+        self.choice = status.choice;
         self.duty = match reporters {
-            [] => ReportDuty::initial(hosts),
+            [] => ReportDuty::initial(status.hosts),
             chosen if chosen.contains(&me) => ReportDuty::Among(chosen.len() as u32),
             _ => ReportDuty::InDistress,
         };

@@ -17,9 +17,10 @@ const SETTLING_PINGS: u32 = 2;
 const CONFIGURED_INTERVAL: Duration = Duration::from_secs(5);
 /// Time in which an address that did not answer is not tried again, whoever lists it.
 const SILENT_TIME: Duration = Duration::from_secs(60);
-/// Lists requested from a configured process soon after each other.
+/// Lists requested from each process, from a configured one soon after each other. Later ones only
+/// from a process that knows more hosts: lists are most of the bytes of a large roster.
 const EARLY_LISTS: u32 = 3;
-/// Lists requested from one process soon after each other, and while it does not know more hosts.
+/// Lists requested soon after each other from a process that knows more hosts.
 const MAX_PEER_LISTS: u32 = 8;
 
 /// State of an address.
@@ -120,7 +121,7 @@ impl Peer {
 
     /// Returns whether the next ping asks for a list.
     pub(super) fn takes_list(&mut self) -> bool {
-        let takes = self.challenge.is_some() && (self.lists < MAX_PEER_LISTS || self.knows_more);
+        let takes = self.challenge.is_some() && (self.lists < EARLY_LISTS || self.knows_more);
         self.lists = self.lists.saturating_add(takes.into());
         takes
     }

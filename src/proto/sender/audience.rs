@@ -1,19 +1,25 @@
 //! Hosts around a sender: the members with an answer, the targets among them, and proofs of life.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::effects::SenderNotice;
-use super::hosts::Hosts;
+use super::hosts::{Host, Hosts};
 use super::proofs::Proofs;
 use super::setup::TargetRules;
+use super::unicast_group::UnicastGroup;
 use crate::id::{HostName, InstanceId};
 use crate::proto::control::Control;
 use crate::proto::members::{Member, Table};
-use crate::proto::{Dest, slot_interval};
+use crate::proto::{Dest, alive_interval, slot_interval};
 use crate::units::Moment;
 use crate::wire::Message;
 use crate::wire::message::{Hello, TreeState};
+
+/// Silence of a host after which messages are repeated to it whatever it has answered, in tenths of
+/// the interval between signs of life: its process may be another one by now.
+const DOUBTFUL_SILENCE: u32 = 25;
 
 /// Members, targets and proofs of one session.
 #[derive(Debug)]
@@ -21,6 +27,7 @@ pub struct Audience {
     targets: TargetRules,
     table: Table,
     proofs: Proofs,
+    unicast: UnicastGroup,
 }
 
 impl Audience {
@@ -30,7 +37,51 @@ impl Audience {
             targets,
             table: Table::default(),
             proofs,
+            unicast: UnicastGroup::default(),
         }
+    }
+
+    /// Sets the addresses of the hosts if all are reached by unicast, and none otherwise.
+    pub fn set_unicast(&mut self, hosts: Vec<SocketAddr>) {
+        self.unicast.set(hosts);
+    }
+
+    /// Returns whether each message to the group is one copy for each host.
+    pub fn is_unicast(&self) -> bool {
+        self.unicast.is_unicast()
+    }
+
+    /// Time in which all hosts answer once. With multicast a message is repeated without waiting
+    /// for it.
+    pub fn repeat_wait(&self) -> Duration {
+        slot_interval(self.unicast.len() as u32)
+    }
+
+    /// Destinations of a message that the hosts with `has_it` need no more: with multicast all.
+    pub fn dests(&self, now: Moment, hosts: &Hosts, has_it: impl Fn(&Host) -> bool) -> Vec<Dest> {
+        if !self.is_unicast() {
+            return vec![Dest::Group];
+        }
+
+        let silence = alive_interval(hosts.len() as u32) * DOUBTFUL_SILENCE / 10;
+        let is_there = |host: &Host| {
+            let is_restarted = host.beacon.is_some_and(|beacon| beacon.restarted);
+            !is_restarted && now.since(host.heard) < silence
+        };
+
+        let all = hosts.iter().map(|(_, host)| host);
+        let done = all.filter(|host| has_it(host) && is_there(host));
+        let mut done: BTreeSet<SocketAddr> = done.map(|host| host.address).collect();
+        done.extend(self.bystanders());
+        self.unicast.dests_without(&done)
+    }
+
+    /// Addresses of the members that take no part.
+    fn bystanders(&self) -> impl Iterator<Item = SocketAddr> {
+        let members = self.table.iter();
+        members
+            .filter(|(id, member)| self.is_without(**id) || !self.targets.is_target(&member.hello))
+            .map(|(_, member)| member.address)
     }
 
     /// Rules for the targets.

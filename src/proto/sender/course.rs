@@ -1,11 +1,14 @@
 //! Course of a session: the steps from one phase to the next, and the due work of each.
 
+use super::audience::Audience;
 use super::discovery::Discovery;
 use super::drift::DriftCollection;
+use super::hosts::{Host, Hosts};
+use super::offer::Offer;
 use super::phase::{Announced, SenderPhase};
+use super::serving::StatusAudience;
 use super::{Sender, SenderNotice};
 use crate::manifest::Release;
-use crate::proto::Dest;
 use crate::proto::datagram_size::min_datagram;
 use crate::units::Moment;
 use crate::wire::message::OrderKind;
@@ -93,7 +96,7 @@ impl Sender {
     /// Sends due solicits and ends discovery once all hosts have answered.
     fn discover(&mut self, now: Moment, mut discovery: Discovery) {
         let control = &mut self.outputs.control;
-        discovery.solicit_if_due(now, self.sizes, &self.audience, control);
+        discovery.solicit_if_due(now, self.sizes, &self.audience, &self.hosts, control);
 
         if discovery.is_over(now, self.sizes, &self.audience, &self.hosts) {
             self.phase = SenderPhase::Waiting;
@@ -110,11 +113,13 @@ impl Sender {
 
         let hosts = self.hosts.len() as u32;
         if let Some(announce) = self.offer.announcement(self.serving.symbol(), hosts) {
-            announced.resend.advance(now);
+            announced.resend.advance(now + self.audience.repeat_wait());
             self.phase = SenderPhase::Serving(announced);
-            self.outputs
-                .control
-                .send(Dest::Group, &Message::Announce(announce));
+            let has_it = |host: &Host| host.stage.is_some();
+            let message = Message::Announce(announce);
+            for dest in self.audience.dests(now, &self.hosts, has_it) {
+                self.outputs.control.send(dest, &message);
+            }
         }
     }
 
@@ -137,7 +142,7 @@ impl Sender {
         let lost = self.hosts.sweep(now, patience, self.awaited());
         self.outputs.notify_lost(lost);
         if self.serving.choose_reporters(now, &self.hosts) {
-            self.send_status(now, self.wire_phase());
+            self.send_reporters(now);
         }
 
         true
@@ -187,12 +192,33 @@ impl Sender {
 
     fn heartbeat_if_due(&mut self, now: Moment) {
         let phase = self.wire_phase();
+        let to = status_audience(&self.audience, &self.hosts, &self.offer);
         self.serving
-            .heartbeat_if_due(now, phase, &self.hosts, &mut self.outputs.control);
+            .heartbeat_if_due(now, phase, to, &mut self.outputs.control);
+    }
+
+    fn send_reporters(&mut self, now: Moment) {
+        let phase = self.wire_phase();
+        let to = status_audience(&self.audience, &self.hosts, &self.offer);
+        self.serving
+            .send_reporters(now, phase, to, &mut self.outputs.control);
     }
 
     pub(super) fn send_status(&mut self, now: Moment, phase: StatusPhase) {
+        let to = status_audience(&self.audience, &self.hosts, &self.offer);
         self.serving
-            .send_status(now, phase, &self.hosts, &mut self.outputs.control);
+            .send_status(now, phase, to, &mut self.outputs.control);
+    }
+}
+
+fn status_audience<'a>(
+    audience: &'a Audience,
+    hosts: &'a Hosts,
+    offer: &Offer,
+) -> StatusAudience<'a> {
+    StatusAudience {
+        audience,
+        hosts,
+        audit: offer.is_audit(),
     }
 }

@@ -6,6 +6,7 @@ use super::audience::Audience;
 use super::hosts::{Host, Hosts};
 use super::repeat_timer::{RepeatTimer, resend_from};
 use super::setup::DatagramSizes;
+use super::unicast_group::dests_of;
 use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::datagram_size::{min_datagram, probe_sizes};
@@ -58,6 +59,7 @@ impl Discovery {
         now: Moment,
         sizes: DatagramSizes,
         audience: &Audience,
+        hosts: &Hosts,
         control: &mut Control,
     ) {
         if !self.resend.is_due(now) {
@@ -66,15 +68,22 @@ impl Discovery {
 
         // Probes first: a host answers with the largest probe received so far. The largest usually
         // passes, and the others are needed only if some host did not receive it.
-        let most = if self.solicits == 0 { 1 } else { usize::MAX };
-        probe_sizes(sizes.datagram, sizes.room)
-            .take(most)
-            .for_each(|size| control.probe(Dest::Group, size));
-        audience.solicit(control, Dest::Group, true);
+        if self.solicits == 0 {
+            solicit(&[Dest::Group], 1, sizes, audience, control);
+        } else if !audience.is_unicast() {
+            solicit(&[Dest::Group], usize::MAX, sizes, audience, control);
+        } else {
+            let unheard = audience.dests(now, hosts, |_| true);
+            solicit(&unheard, 1, sizes, audience, control);
+            let all = hosts.iter().map(|(_, host)| host);
+            let narrow = all.filter(|host| !is_full(host, sizes.datagram));
+            let narrow = dests_of(narrow.map(|host| host.address));
+            solicit(&narrow, usize::MAX, sizes, audience, control);
+        }
 
         self.solicits += 1;
         self.solicited = now;
-        self.resend.advance(now);
+        self.resend.advance(now + audience.repeat_wait());
     }
 
     /// Returns whether further answers are unlikely, or waiting for them has taken too long.
@@ -112,12 +121,7 @@ impl Discovery {
     /// had time for answers.
     fn is_measured(&self, now: Moment, sizes: DatagramSizes, hosts: &Hosts) -> bool {
         let most = sizes.datagram;
-        let full = |h: &Host| {
-            h.transfer
-                .takes
-                .is_some_and(|size| usize::from(size) >= most)
-        };
-        if most < min_datagram(sizes.room) || hosts.iter().all(|(_, h)| full(h)) {
+        if most < min_datagram(sizes.room) || hosts.iter().all(|(_, h)| is_full(h, most)) {
             return true;
         }
 
@@ -143,5 +147,27 @@ impl Discovery {
         ends.into_iter()
             .filter(|&at| at > ticked)
             .fold(self.resend.due(), Moment::min)
+    }
+}
+
+/// Returns whether datagrams of `most` bytes are known to reach a host.
+fn is_full(host: &Host, most: usize) -> bool {
+    let takes = host.transfer.takes;
+    takes.is_some_and(|size| usize::from(size) >= most)
+}
+
+/// Sends the `most` largest probes and a solicit to each destination.
+fn solicit(
+    dests: &[Dest],
+    most: usize,
+    sizes: DatagramSizes,
+    audience: &Audience,
+    control: &mut Control,
+) {
+    for &dest in dests {
+        probe_sizes(sizes.datagram, sizes.room)
+            .take(most)
+            .for_each(|size| control.probe(dest, size));
+        audience.solicit(control, dest, true);
     }
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::repeat_timer::RepeatTimer;
+use crate::proto::slot_interval;
 use crate::units::Moment;
 
 /// First wait between heartbeats after data; doubled each time.
@@ -14,12 +15,20 @@ const MAX_HEARTBEAT: Duration = Duration::from_millis(500);
 /// host tolerates.
 const HEARTBEAT_WITH_DATA: Duration = Duration::from_millis(250);
 
+/// Wait between two statuses that are one copy for each host: half of [`MAX_COPIED`] in a small
+/// fleet, and up to this in a large one. Hosts tolerate several seconds of silence.
+const MAX_COPIED: Duration = Duration::from_secs(1);
+/// Part of that wait for each host.
+const COPIED_PER_HOST: Duration = Duration::from_millis(1);
+
 /// Timer of the heartbeats.
 #[derive(Debug)]
 pub struct Heartbeat {
     timer: RepeatTimer,
     /// Time of the last status.
     last_status: Moment,
+    /// Time of the last status to all hosts.
+    last_to_all: Moment,
 }
 
 impl Heartbeat {
@@ -28,6 +37,7 @@ impl Heartbeat {
         Self {
             timer: timer_from(now),
             last_status: now,
+            last_to_all: now,
         }
     }
 
@@ -35,7 +45,11 @@ impl Heartbeat {
     pub fn poll(&mut self, now: Moment, has_data: bool) -> bool {
         if has_data {
             self.timer = timer_from(now + FIRST_HEARTBEAT);
-            return self.last_status + HEARTBEAT_WITH_DATA <= now;
+            let is_due = self.last_status + HEARTBEAT_WITH_DATA <= now;
+            if is_due {
+                self.last_status = now;
+            }
+            return is_due;
         }
 
         let is_due = self.timer.is_due(now);
@@ -50,9 +64,22 @@ impl Heartbeat {
         self.timer = timer_from(now);
     }
 
-    /// Records that a status was sent.
+    /// Records that a status was sent to all.
     pub fn on_status(&mut self, now: Moment) {
         self.last_status = now;
+        self.last_to_all = now;
+    }
+
+    /// Returns whether each of `hosts` hosts needs its copy of a status as a sign of life.
+    pub fn is_due_to_all(&self, now: Moment, hosts: u32) -> bool {
+        let wait = (COPIED_PER_HOST * hosts).clamp(MAX_COPIED / 2, MAX_COPIED);
+        now.since(self.last_to_all) >= wait
+    }
+
+    /// Returns whether each of `hosts` hosts may get its copy of a status at the end of data: not
+    /// much more often than all can answer.
+    pub fn may_repeat_to_all(&self, now: Moment, hosts: u32) -> bool {
+        now.since(self.last_to_all) >= slot_interval(hosts) / 4
     }
 
     /// Time of the next heartbeat.

@@ -171,6 +171,17 @@ impl Host {
         self.is_lost() || self.stage.is_some_and(|stage| stage >= done)
     }
 
+    /// Returns whether the host was heard to follow an order, or to take no part.
+    pub fn has_followed(&self, order: OrderKind) -> bool {
+        let began = match order {
+            OrderKind::Prepare => HostStage::Prepared,
+            OrderKind::Commit => HostStage::Checking,
+            OrderKind::Abort => HostStage::Committed,
+            OrderKind::Revert => HostStage::Reverted,
+        };
+        self.stage.is_some_and(|stage| stage >= began)
+    }
+
     /// Identity of the process, once shown.
     pub(super) fn identity(&self) -> Option<Identity> {
         self.states.identity

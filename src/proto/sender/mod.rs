@@ -46,6 +46,7 @@ pub mod reporters;
 mod serving;
 mod setup;
 pub mod stream;
+mod unicast_group;
 mod want_window;
 
 use crate::id::{HostName, InstanceId, Serial, SessionId};
@@ -233,7 +234,9 @@ impl Sender {
     /// Takes the present roster and plans the ways to all hosts. Without a roster all are reached
     /// by multicast.
     pub fn set_roster(&mut self, now: Moment, roster: RosterView<'_>) {
-        self.reach.learn(now, roster);
+        if self.reach.learn(now, roster) {
+            self.audience.set_unicast(self.reach.unicast_group());
+        }
         if self.reach.is_due(now, self.hosts.len()) {
             self.plan_relays(now);
         }

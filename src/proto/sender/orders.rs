@@ -180,16 +180,35 @@ impl Sender {
             && let Some(order) = self.decision.issued().signed().cloned()
         {
             self.decision.issued_mut().on_sent();
-            let control = &mut self.outputs.control;
-            control.send(Dest::Group, &Message::Order(order));
-            if ordering.asking_until.is_some() {
-                // A restarted daemon knows no order, but its beacon shows its release.
-                self.audience.solicit(control, Dest::Group, false);
-            }
-            ordering.resend.advance(now);
+            self.send_order(now, &ordering, order);
+            ordering.is_repeated = true;
+            ordering.resend.advance(now + self.audience.repeat_wait());
         }
 
         self.phase = SenderPhase::Ordering(ordering);
+    }
+
+    /// Sends the order: first to all, then to those that have not followed yet.
+    fn send_order(&mut self, now: Moment, ordering: &Ordering, order: SignedOrder) {
+        let kind = ordering.kind;
+        let is_of_batch = matches!(kind, OrderKind::Prepare | OrderKind::Commit);
+        let issued = self.decision.issued();
+        let has_it =
+            |host: &Host| host.has_followed(kind) || (is_of_batch && !issued.is_addressed(host));
+
+        let dests = match ordering.is_repeated {
+            true => self.audience.dests(now, &self.hosts, has_it),
+            false => vec![Dest::Group],
+        };
+        let message = Message::Order(order);
+        let control = &mut self.outputs.control;
+        for dest in dests {
+            control.send(dest, &message);
+            if ordering.asking_until.is_some() {
+                // A restarted daemon knows no order, but its beacon shows its release.
+                self.audience.solicit(control, dest, false);
+            }
+        }
     }
 
     /// Returns whether to keep asking hosts that may have followed an order, although no answer

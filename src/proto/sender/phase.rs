@@ -59,6 +59,8 @@ pub struct Ordering {
     pub kind: OrderKind,
     /// Timer of the order.
     pub resend: RepeatTimer,
+    /// Set once the order was sent.
+    pub is_repeated: bool,
     /// Deadline for asking hosts again that may have followed an order unheard.
     pub asking_until: Option<Moment>,
 }
@@ -69,6 +71,7 @@ impl Ordering {
         Self {
             kind,
             resend: resend_early(now),
+            is_repeated: false,
             asking_until: None,
         }
     }

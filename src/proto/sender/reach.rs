@@ -108,10 +108,10 @@ impl Reach {
         }
     }
 
-    /// Takes the present roster.
-    pub fn learn(&mut self, now: Moment, roster: RosterView<'_>) {
+    /// Takes the present roster and returns whether it has changed.
+    pub fn learn(&mut self, now: Moment, roster: RosterView<'_>) -> bool {
         if self.roster.version == roster.version {
-            return;
+            return false;
         }
 
         let hosts = roster.hosts.iter().map(|host| (host.instance, *host));
@@ -121,6 +121,14 @@ impl Reach {
             hosts: hosts.collect(),
         };
         self.due = now;
+        true
+    }
+
+    /// Addresses of all hosts if each is reached by unicast, and none otherwise.
+    pub fn unicast_group(&self) -> Vec<SocketAddr> {
+        let is_unicast = !self.roster.multicast;
+        let hosts = self.roster.hosts.values().filter(|_| is_unicast);
+        hosts.map(|host| host.address).collect()
     }
 
     /// Returns whether a plan is due. The session has `hosts` hosts.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::audience::Audience;
 use super::effects::{PackedPayload, SenderRequest};
 use super::flow::Flow;
 use super::heartbeat::Heartbeat;
@@ -16,6 +17,17 @@ use crate::units::Moment;
 use crate::wire::message::{SenderStatus, WantList};
 use crate::wire::{DATA_OVERHEAD, HostStage, Message, StatusPhase};
 
+/// Hosts that get the position of the stream.
+#[derive(Debug, Clone, Copy)]
+pub struct StatusAudience<'a> {
+    /// Members and targets.
+    pub audience: &'a Audience,
+    /// Hosts of the session.
+    pub hosts: &'a Hosts,
+    /// Whether hosts only compare.
+    pub audit: bool,
+}
+
 /// Content of a session on its way to the hosts.
 #[derive(Debug)]
 pub struct ContentService {
@@ -25,6 +37,8 @@ pub struct ContentService {
     heartbeat: Heartbeat,
     /// Passes over the hosts so far; slow hosts are served in a later one.
     pass: u32,
+    /// Number of choices of reporters so far.
+    choice: u32,
 }
 
 impl ContentService {
@@ -36,6 +50,7 @@ impl ContentService {
             wants: WantWindow::new(now),
             heartbeat: Heartbeat::new(now),
             pass: 0,
+            choice: 0,
         }
     }
 
@@ -212,11 +227,37 @@ impl ContentService {
         &mut self,
         now: Moment,
         phase: StatusPhase,
-        hosts: &Hosts,
+        to: StatusAudience<'_>,
         control: &mut Control,
     ) {
-        if self.heartbeat.poll(now, self.flow.stream().has_data()) {
-            self.send_status(now, phase, hosts, control);
+        let has_data = self.flow.stream().has_data();
+        if !self.heartbeat.poll(now, has_data) {
+            return;
+        }
+
+        let hosts = to.hosts.len() as u32;
+        if !to.audience.is_unicast() || self.heartbeat.is_due_to_all(now, hosts) {
+            self.send_status(now, phase, to, control);
+        } else if !has_data && self.flow.stream().counter() > 0 {
+            self.send_end_of_data(now, phase, to, control);
+        }
+    }
+
+    /// Sends the position of the stream to the hosts that may have lost the end of the data,
+    /// because each has a copy of its own.
+    fn send_end_of_data(
+        &mut self,
+        now: Moment,
+        phase: StatusPhase,
+        to: StatusAudience<'_>,
+        control: &mut Control,
+    ) {
+        let dests = (to.audience).dests(now, to.hosts, |host| host.is_settled(to.audit));
+        if dests != [Dest::Group] {
+            let status = Message::Status(self.status(phase, to));
+            dests.iter().for_each(|&dest| control.send(dest, &status));
+        } else if self.heartbeat.may_repeat_to_all(now, to.hosts.len() as u32) {
+            self.send_status(now, phase, to, control);
         }
     }
 
@@ -232,25 +273,58 @@ impl ContentService {
         }
     }
 
-    /// Sends the position of the stream.
+    /// Sends the position of the stream to all.
     pub fn send_status(
         &mut self,
         now: Moment,
         phase: StatusPhase,
-        hosts: &Hosts,
+        to: StatusAudience<'_>,
         control: &mut Control,
     ) {
         self.heartbeat.on_status(now);
-        let status = SenderStatus {
+        let status = self.status(phase, to);
+        control.send(Dest::Group, &Message::Status(status));
+    }
+
+    /// Sends a new choice of reporters: with multicast to all, otherwise to the reporters, and the
+    /// others learn of it by the next status.
+    pub fn send_reporters(
+        &mut self,
+        now: Moment,
+        phase: StatusPhase,
+        to: StatusAudience<'_>,
+        control: &mut Control,
+    ) {
+        self.choice = self.choice.wrapping_add(1);
+        let reporters = self.flow.receivers().reporters();
+        if reporters.is_empty() || !to.audience.is_unicast() {
+            return self.send_status(now, phase, to, control);
+        }
+
+        let status = Message::Status(SenderStatus {
+            reporters: reporters.to_vec(),
+            ..self.status(phase, to)
+        });
+        let hosts = reporters.iter().filter_map(|id| to.hosts.get(*id));
+        hosts.for_each(|host| control.send(Dest::Host(host.address), &status));
+    }
+
+    /// Returns the position of the stream. Without multicast only the reporters get their list.
+    fn status(&self, phase: StatusPhase, to: StatusAudience<'_>) -> SenderStatus {
+        let reporters = self.flow.receivers().reporters();
+        let is_unicast = to.audience.is_unicast();
+        SenderStatus {
             session: self.session,
             phase,
             sent: self.flow.stream().sent(),
-            hosts: hosts.len() as u32,
+            hosts: to.hosts.len() as u32,
             counter: self.flow.stream().counter(),
             pass: self.pass,
-            reporters: self.flow.receivers().reporters().to_vec(),
-        };
-
-        control.send(Dest::Group, &Message::Status(status));
+            reporters: match is_unicast {
+                true => Vec::new(),
+                false => reporters.to_vec(),
+            },
+            choice: Some(self.choice).filter(|_| is_unicast && !reporters.is_empty()),
+        }
     }
 }

@@ -85,6 +85,12 @@ impl Network {
         };
         to.retain(|to| *to != from);
         to.reverse();
+        if from.is_sender() {
+            let messages = &mut self.log.sent_messages;
+            datagrams
+                .iter()
+                .for_each(|bytes| messages.record(bytes, to.len()));
+        }
 
         PendingTrain {
             kind,

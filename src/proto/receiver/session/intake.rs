@@ -56,8 +56,7 @@ impl Intake {
     /// Updates counter and duty from a status, for the host with the process `me`.
     pub(super) fn on_status(&mut self, status: &SenderStatus, me: InstanceId) {
         self.measurements.on_counter(status.counter);
-        self.measurements
-            .on_reporters(me, &status.reporters, status.hosts);
+        self.measurements.on_reporters(me, status);
     }
 
     /// Returns the highest counter of the sender's datagrams.
