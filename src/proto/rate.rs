@@ -81,6 +81,8 @@ pub struct Controller {
     rate: f64,
     ceiling: Option<Rate>,
     starting: bool,
+    /// Loss this far above the long-term mean is an overflowing queue.
+    loss_step: f64,
     /// Rate of the slowest host in each of the last rounds, in bits a second.
     received: VecDeque<f64>,
     /// Running mean of loss not caused by queues.
@@ -108,6 +110,7 @@ impl Controller {
             rate,
             ceiling,
             starting: true,
+            loss_step: LOSS_STEP,
             received: VecDeque::new(),
             mean_loss: 0.0,
             round: Round::default(),
@@ -122,6 +125,7 @@ impl Controller {
         let rate = self.rate.max(START_RATE.0 as f64);
         *self = Self {
             rate,
+            loss_step: self.loss_step,
             ..Self::new(now, self.ceiling)
         };
         self.rate = self.rate.min(self.max_rate());
@@ -148,6 +152,11 @@ impl Controller {
         }
     }
 
+    /// Records that hosts pass data on: losses of two links in a row count.
+    pub fn on_relayed(&mut self) {
+        self.loss_step = LOSS_STEP * 2.0;
+    }
+
     /// Takes back the cuts of the last seconds: the losses behind them had another cause than a
     /// queue.
     pub fn undo_cuts(&mut self) {
@@ -165,7 +174,7 @@ impl Controller {
 
         self.received.extend(round.slowest);
         let capacity = self.received.iter().copied().fold(0.0, f64::max);
-        let overflow = round.loss > self.mean_loss + LOSS_STEP;
+        let overflow = round.loss > self.mean_loss + self.loss_step;
         let congested = overflow || round.delay > QUEUE_LIMIT;
 
         if congested {

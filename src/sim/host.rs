@@ -14,7 +14,9 @@ use crate::id::InstanceId;
 use crate::keys::HostKey;
 use crate::proto::Transmit;
 use crate::proto::members::Trust;
-use crate::proto::receiver::{Answer, DiskReply, HostSetup, HostTrees, Receiver, SessionHost};
+use crate::proto::receiver::{
+    Answer, DiskReply, HostSetup, HostTrees, Receiver, RelayLoad, SessionHost,
+};
 use crate::units::Moment;
 use crate::wire::relay::RelayTargets;
 
@@ -149,6 +151,13 @@ impl SimHost {
         }
 
         true
+    }
+
+    /// Takes the load of the host as a relay.
+    pub(super) fn set_relay_load(&mut self, load: RelayLoad) {
+        if let Some(machine) = &mut self.machine {
+            machine.set_relay_load(load);
+        }
     }
 
     /// Performs due work.

@@ -291,7 +291,7 @@ impl Network {
                 Reaction::Says => self.drain(node),
                 Reaction::PassesOn(targets) => {
                     if let Some(uplinks) = &mut self.uplinks {
-                        uplinks.push_relayed(node, from, bytes, targets);
+                        uplinks.push_relayed(self.now, node, from, bytes, targets);
                     }
                     self.drain(node);
                 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::node::NodeId;
 use crate::id::InstanceId;
+use crate::proto::receiver::RelayLoad;
 use crate::proto::roster::{Hop, ReachedHost};
 use crate::proto::sender::reach::RosterView;
 use crate::units::{Moment, Rate};
@@ -16,8 +17,10 @@ use crate::wire::relay::RelayTargets;
 
 /// Bytes that the network adds to each datagram.
 pub(super) const OVERHEAD: usize = 46;
-/// Bound on the bytes that wait to be passed on, see `drive::endpoint::relay`.
-const MAX_RELAY_BYTES: usize = 4 << 20;
+/// Bound on the bytes that wait to be passed on, all copies counted, see `drive::endpoint::relay`.
+const MAX_RELAY_BYTES: usize = 16 << 20;
+/// Time after which a train is passed on no more.
+const MAX_RELAY_WAIT: Duration = Duration::from_millis(100);
 /// Datagrams of a train.
 const MAX_TRAIN: usize = 32;
 /// Destinations that get their copy at once, see `drive::endpoint::send_buffer`.
@@ -90,6 +93,15 @@ pub(super) struct PendingTrain {
     pub(super) to: Vec<NodeId>,
     /// True once a copy was sent.
     pub(super) is_begun: bool,
+    /// Time of the first datagram.
+    pub(super) since: Moment,
+}
+
+impl PendingTrain {
+    /// Bytes of one copy.
+    fn bytes(&self) -> usize {
+        self.datagrams.iter().map(|datagram| datagram.len()).sum()
+    }
 }
 
 /// A datagram that has left its node.
@@ -117,8 +129,9 @@ struct Uplink {
     busy: Moment,
     own: Option<PendingTrain>,
     relayed: VecDeque<PendingTrain>,
-    /// Bytes of the trains to pass on, each counted once.
+    /// Bytes of the trains to pass on, each copy counted.
     waiting: usize,
+    load: RelayLoad,
     /// Time before which no further copies go.
     resume: Moment,
     /// Time at which the node last meant to try again.
@@ -135,6 +148,7 @@ impl Uplinks {
             own: None,
             relayed: VecDeque::new(),
             waiting: 0,
+            load: RelayLoad::default(),
             resume: Moment(0),
             retry: Moment(0),
             sent: SentBytes::default(),
@@ -204,6 +218,7 @@ impl Uplinks {
     /// Takes a datagram that came from `from` and that `node` passes on to `targets`.
     pub(super) fn push_relayed(
         &mut self,
+        now: Moment,
         node: NodeId,
         from: NodeId,
         bytes: &Arc<[u8]>,
@@ -222,14 +237,19 @@ impl Uplinks {
         ) else {
             return;
         };
-
-        let uplink = &mut self.nodes[node.index()];
-        let is_full = uplink.waiting + bytes.len() > MAX_RELAY_BYTES;
-        if is_full || !hop.is_passed_on(own, &targets) {
+        if !hop.is_passed_on(own, &targets) {
             return;
         }
 
-        uplink.waiting += bytes.len();
+        let heads = targets.heads.iter().filter(|_| hop == Hop::First);
+        let to = heads.chain(&targets.group).filter(|host| **host != own);
+        let uplink = &mut self.nodes[node.index()];
+        let copies = bytes.len() * to.clone().count();
+        if uplink.waiting + copies > MAX_RELAY_BYTES {
+            return uplink.load.on_dropped(1);
+        }
+
+        uplink.waiting += copies;
         if let Some(last) = uplink.relayed.back_mut()
             && !last.is_begun
             && last.datagrams.len() < MAX_TRAIN
@@ -238,8 +258,6 @@ impl Uplinks {
             return last.datagrams.push(Arc::clone(bytes));
         }
 
-        let heads = targets.heads.iter().filter(|_| hop == Hop::First);
-        let to = heads.chain(&targets.group).filter(|host| **host != own);
         uplink.relayed.push_back(PendingTrain {
             kind: TrainKind::Relayed,
             from,
@@ -248,7 +266,13 @@ impl Uplinks {
             to: to
                 .filter_map(|host| self.nodes_by_instance.get(host).copied())
                 .collect(),
+            since: now,
         });
+    }
+
+    /// Takes the load of a host as a relay.
+    pub(super) fn take_load(&mut self, node: NodeId) -> RelayLoad {
+        self.nodes[node.index()].load.take()
     }
 
     /// Sends a node's own datagrams; returns the time to try again if there is no room.
@@ -314,6 +338,17 @@ impl Uplink {
     /// Passes datagrams on; returns the time to try again if there is no room.
     fn send_relayed(&mut self, now: Moment, out: &mut Vec<DepartedCopy>) -> Option<Moment> {
         while let Some(mut train) = self.relayed.pop_front() {
+            let bytes = train.bytes();
+            let wait = now.since(train.since);
+            if !train.is_begun {
+                self.load.on_wait(wait);
+                if wait > MAX_RELAY_WAIT {
+                    self.load.on_dropped(train.datagrams.len());
+                    self.waiting -= bytes * train.to.len();
+                    continue;
+                }
+            }
+
             while let Some(&to) = train.to.last() {
                 if let Some(wait) = self.wait_for_room(now) {
                     self.relayed.push_front(train);
@@ -322,10 +357,8 @@ impl Uplink {
                 self.copy(now, &train, to, out);
                 train.to.pop();
                 train.is_begun = true;
+                self.waiting -= bytes;
             }
-
-            let sizes = train.datagrams.iter().map(|datagram| datagram.len());
-            self.waiting -= sizes.sum::<usize>();
         }
 
         None

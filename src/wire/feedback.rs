@@ -104,6 +104,9 @@ pub struct ReceiverReport {
     /// Arrival of the last datagram, in microseconds of any steady clock of the host.
     #[n(7)]
     pub at: u64,
+    /// Datagrams that this host was to pass on and dropped; `None` for none.
+    #[n(8)]
+    pub unrelayed: Option<u64>,
 }
 
 /// Sorted, disjoint ranges; encoded as gaps and lengths.

@@ -299,6 +299,7 @@ fn in_their_names(evil: &mut Adversary, n: u64, heard: &[Vec<u8>], random: &mut 
                 backlog: random.u64(..1000),
                 window,
                 at: large,
+                unrelayed: Some(large),
             };
             evil.say(host, &Message::Report(report));
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::host_links::HostLinks;
-use self::relay::RelayQueue;
+use self::relay::{RelayQueue, RelayWay};
 use self::send_buffer::SendBuffer;
 use super::clock::{self, Clock};
 use super::peers::{PeerConfig, Peers, SETTLE_TIMEOUT};
@@ -25,6 +25,7 @@ use crate::id::{HostName, InstanceId, SegmentId};
 use crate::keys::{GroupKey, random_bytes};
 use crate::net::{Channel, Interest, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, Waker};
 use crate::outcome::Stranger;
+use crate::proto::receiver::RelayLoad;
 use crate::proto::roster::{Hop, Roster, RosterSetup, SegmentSetup};
 use crate::proto::sender::reach::{DataTargets, RosterView};
 use crate::proto::{Dest, Transmit};
@@ -251,6 +252,11 @@ impl GroupEndpoint {
         self.relay.sent()
     }
 
+    /// Takes the load of this host as a relay.
+    pub fn take_relay_load(&mut self) -> RelayLoad {
+        self.relay.take_load()
+    }
+
     /// Bytes of datagrams sent on all links, without IP and UDP headers.
     pub fn sent(&self) -> u64 {
         self.out.sent()
@@ -298,9 +304,13 @@ impl GroupEndpoint {
     pub fn flush(&mut self, next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
         if self.send_own(next) {
             if let Some(peers) = &self.peers {
-                let address_of = |host| peers.roster().address_of(host);
-                self.relay
-                    .send(&self.links, &self.host_links, self.instance, address_of);
+                let way = RelayWay {
+                    links: &self.links,
+                    host_links: &self.host_links,
+                    own: self.instance,
+                    address_of: |host| peers.roster().address_of(host),
+                };
+                self.relay.send(self.clock.now(), &way);
             }
         }
     }
@@ -400,6 +410,8 @@ impl GroupEndpoint {
         let own = self.instance;
 
         let several = links.len() > 1;
+        let (now, since_epoch) = (clock.now(), clock::since_epoch());
+        let age = |stamp: Duration| since_epoch.saturating_sub(stamp);
         for (link, place) in links.iter().zip(0..) {
             let mut each = |channel, datagram: ReceivedDatagram<'_>| {
                 let ReceivedDatagram { from, bytes, stamp } = datagram;
@@ -432,7 +444,8 @@ impl GroupEndpoint {
                         && let Some(hop) = hop
                         && hop.is_passed_on(own, &targets)
                     {
-                        relay.push(from, hop, targets, sealed);
+                        let since = now - stamp.map(age).unwrap_or_default();
+                        relay.push(since, (from, hop), targets, sealed);
                     }
                 } else if let (Some(peers), Ok(Datagram::Peer(front, message))) =
                     (peers.as_mut(), Datagram::parse(bytes))

@@ -8,11 +8,16 @@ use std::time::Duration;
 use super::host_links::HostLinks;
 use crate::id::InstanceId;
 use crate::net::{Link, LinkSet, MAX_SEGMENTS, MAX_SEND_BYTES, SendOutcome};
+use crate::proto::receiver::RelayLoad;
 use crate::proto::roster::Hop;
+use crate::units::Moment;
 use crate::wire::relay::RelayTargets;
 
-/// Bound on waiting bytes. What does not fit is not passed on; repair replaces it.
-const MAX_WAITING_BYTES: usize = 4 << 20;
+/// Bound on waiting bytes, all copies counted. What does not fit is not passed on; repair replaces
+/// it.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+/// Time after which a train is passed on no more: by then the hosts have asked for it.
+const MAX_WAIT: Duration = Duration::from_millis(100);
 /// Trains whose memory is kept for later ones.
 const MAX_SPARE_TRAINS: usize = 64;
 
@@ -21,8 +26,11 @@ const MAX_SPARE_TRAINS: usize = 64;
 pub(super) struct RelayQueue {
     trains: VecDeque<Train>,
     spare: Vec<Vec<u8>>,
-    /// Bytes of all trains.
+    /// Bytes of all trains, each copy counted.
     waiting: usize,
+    /// Copies of the last train.
+    copies: usize,
+    load: RelayLoad,
     /// Bytes passed on, counted for each host.
     sent: u64,
     /// Set if the kernel has no room.
@@ -54,6 +62,21 @@ struct Train {
     is_begun: bool,
     /// Bytes sent to the next host.
     offset: usize,
+    /// Time of arrival of the first datagram.
+    since: Moment,
+    /// Copies counted for it before it is begun.
+    counted: usize,
+}
+
+/// Ways to the targets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RelayWay<'a, A> {
+    pub(super) links: &'a LinkSet,
+    pub(super) host_links: &'a HostLinks,
+    /// This process.
+    pub(super) own: InstanceId,
+    /// Returns the proven address of a host.
+    pub(super) address_of: A,
 }
 
 /// Destination of one copy.
@@ -64,22 +87,23 @@ struct RelayCopy {
 }
 
 impl RelayQueue {
-    /// Adds a datagram that came from `from`, to be passed on to `targets`.
+    /// Adds a datagram that came from `from` at the time `since`, to be passed on to `targets`.
     pub(super) fn push(
         &mut self,
-        from: SocketAddr,
-        hop: Hop,
+        since: Moment,
+        (from, hop): (SocketAddr, Hop),
         targets: Arc<RelayTargets>,
         datagram: &[u8],
     ) {
-        if self.waiting + datagram.len() > MAX_WAITING_BYTES {
-            return;
+        let last = self.trains.back_mut();
+        let mut last = last.filter(|last| last.takes(from, &targets, datagram.len()));
+        let counted = last.as_ref().map_or(self.copies, |last| last.counted);
+        if self.waiting + datagram.len() * counted > MAX_WAITING_BYTES {
+            return self.load.on_dropped(1);
         }
 
-        self.waiting += datagram.len();
-        if let Some(last) = self.trains.back_mut()
-            && last.takes(from, &targets, datagram.len())
-        {
+        self.waiting += datagram.len() * counted;
+        if let Some(last) = &mut last {
             last.is_complete = datagram.len() < last.segment;
             last.bytes.extend_from_slice(datagram);
             return;
@@ -98,23 +122,51 @@ impl RelayQueue {
             copies: Vec::new(),
             is_begun: false,
             offset: 0,
+            since,
+            counted,
         });
     }
 
-    /// Sends the trains to the targets whose address is known, until the kernel has no room. `own`
-    /// is this process.
-    pub(super) fn send(
-        &mut self,
-        links: &LinkSet,
-        host_links: &HostLinks,
-        own: InstanceId,
-        address_of: impl Fn(InstanceId) -> Option<SocketAddr>,
-    ) {
+    /// Drops the trains that have waited too long.
+    fn drop_stale(&mut self, now: Moment) {
+        let is_stale = |train: &Train| !train.is_begun && now.since(train.since) > MAX_WAIT;
+        while self.trains.front().is_some_and(is_stale)
+            && let Some(train) = self.trains.pop_front()
+        {
+            self.load.on_wait(MAX_WAIT);
+            self.load
+                .on_dropped(train.bytes.len().div_ceil(train.segment.max(1)));
+            self.waiting -= train.bytes.len() * train.counted;
+            self.keep(train.bytes);
+        }
+    }
+
+    /// Keeps memory for a later train.
+    fn keep(&mut self, bytes: Vec<u8>) {
+        if self.spare.len() < MAX_SPARE_TRAINS {
+            self.spare.push(bytes);
+        }
+    }
+
+    /// Sends the trains, until the kernel has no room. Trains that have waited too long are
+    /// dropped.
+    pub(super) fn send<A>(&mut self, now: Moment, way: &RelayWay<'_, A>)
+    where
+        A: Fn(InstanceId) -> Option<SocketAddr>,
+    {
         self.blocked = None;
+        self.drop_stale(now);
         while let Some(train) = self.trains.front_mut() {
-            train.begin(links, host_links, own, &address_of);
+            if !train.is_begun {
+                train.begin(way);
+                self.load.on_wait(now.since(train.since));
+                self.copies = train.copies.len();
+                self.waiting -= train.bytes.len() * train.counted;
+                self.waiting += train.bytes.len() * self.copies;
+            }
+
             while let Some(&copy) = train.copies.last() {
-                if let Some(link) = links.get(copy.link)
+                if let Some(link) = way.links.get(copy.link)
                     && let Err(retry_after) = train.send(link, copy.to, &mut self.sent)
                 {
                     self.blocked = Some(BlockedRelay {
@@ -125,13 +177,11 @@ impl RelayQueue {
                 }
                 train.copies.pop();
                 train.offset = 0;
+                self.waiting -= train.bytes.len();
             }
 
             if let Some(train) = self.trains.pop_front() {
-                self.waiting -= train.bytes.len();
-                if self.spare.len() < MAX_SPARE_TRAINS {
-                    self.spare.push(train.bytes);
-                }
+                self.keep(train.bytes);
             }
         }
     }
@@ -145,6 +195,11 @@ impl RelayQueue {
     /// Wait before the next attempt, if the poller cannot detect room.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         self.blocked.and_then(|blocked| blocked.retry_after)
+    }
+
+    /// Takes the load of this host as a relay.
+    pub(super) fn take_load(&mut self) -> RelayLoad {
+        self.load.take()
     }
 
     /// Bytes passed on, counted for each host.
@@ -166,21 +221,15 @@ impl Train {
     }
 
     /// Fixes the destinations: the targets whose address is known.
-    fn begin(
-        &mut self,
-        links: &LinkSet,
-        host_links: &HostLinks,
-        own: InstanceId,
-        address_of: impl Fn(InstanceId) -> Option<SocketAddr>,
-    ) {
-        if std::mem::replace(&mut self.is_begun, true) {
-            return;
-        }
-
+    fn begin<A>(&mut self, way: &RelayWay<'_, A>)
+    where
+        A: Fn(InstanceId) -> Option<SocketAddr>,
+    {
+        self.is_begun = true;
         let mut add = |host: &InstanceId| {
-            let to = address_of(*host).filter(|_| *host != own);
+            let to = (way.address_of)(*host).filter(|_| *host != way.own);
             let Some(to) = to else { return };
-            let link = host_links.of(to).or_else(|| links.of_family(to));
+            let link = way.host_links.of(to).or_else(|| way.links.of_family(to));
             self.copies.extend(link.map(|link| RelayCopy { link, to }));
         };
 
@@ -192,10 +241,8 @@ impl Train {
             return;
         }
 
-        let reaching = links
-            .iter()
-            .zip(0..)
-            .filter(|(link, _)| link.is_multicast());
+        let links = way.links.iter().zip(0..);
+        let reaching = links.filter(|(link, _)| link.is_multicast());
         let copies = reaching.map(|(link, at)| RelayCopy {
             link: at,
             to: link.group(),

@@ -160,6 +160,7 @@ impl HostLoop {
         }
 
         self.machine.set_copies(self.endpoint.distant());
+        self.machine.set_relay_load(self.endpoint.take_relay_load());
         for host in self.endpoint.take_new_peers() {
             self.machine.meet(host);
         }

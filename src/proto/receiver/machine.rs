@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::disk::DiskRequest;
 use super::effects::Effects;
 use super::notice::HostNotice;
+use super::relay_load::RelayLoad;
 use super::releases::FleetReleases;
 use super::session::Session;
 use super::sessions::Sessions;
@@ -44,6 +45,8 @@ pub struct Receiver {
     warned_version: bool,
     /// Packets lost in the receive buffer since the start.
     dropped: u64,
+    /// Datagrams to pass on that were dropped since the start.
+    unrelayed: u64,
 }
 
 impl Receiver {
@@ -84,6 +87,7 @@ impl Receiver {
             matcher_budget: MatcherBudget::default(),
             warned_version: false,
             dropped: 0,
+            unrelayed: 0,
         }
     }
 
@@ -138,6 +142,16 @@ impl Receiver {
         let more = total.saturating_sub(std::mem::replace(&mut self.dropped, total));
         for session in self.sessions.iter_mut() {
             session.count_dropped(more);
+        }
+    }
+
+    /// Records what this host has yet to pass on, for reports to senders.
+    pub fn set_relay_load(&mut self, load: RelayLoad) {
+        let more = load
+            .dropped
+            .saturating_sub(std::mem::replace(&mut self.unrelayed, load.dropped));
+        for session in self.sessions.iter_mut() {
+            session.on_relay_load(more, load.wait);
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Measurements {
     base: Option<u32>,
     /// Minimum delay above `base` since the last report.
     delay: Option<u32>,
+    /// Minimum wait of data to pass on since the last report.
+    relay_wait: Option<u32>,
 }
 
 /// Data received since the session began.
@@ -45,6 +47,8 @@ struct Counts {
     seen: u64,
     datagrams: u64,
     bytes: u64,
+    /// Datagrams to pass on that were dropped.
+    unrelayed: u64,
 }
 
 /// Reporting duty of a host.
@@ -80,6 +84,7 @@ impl Measurements {
             last_arrival: 0,
             base: None,
             delay: None,
+            relay_wait: None,
         }
     }
 
@@ -127,6 +132,15 @@ impl Measurements {
         self.delay = Some(self.delay.map_or(delay, |d| d.min(delay)));
     }
 
+    /// Counts `dropped` datagrams that were to be passed on, and notes how long others waited.
+    pub(super) fn on_relay_load(&mut self, dropped: u64, wait: Option<Duration>) {
+        self.counts.unrelayed += dropped;
+        if let Some(wait) = wait {
+            let wait = u32::try_from(wait.as_micros()).unwrap_or(u32::MAX);
+            self.relay_wait = Some(self.relay_wait.map_or(wait, |least| least.min(wait)));
+        }
+    }
+
     /// Returns true if a report is due, in a fleet of `hosts` and with `backlog` bytes pending on
     /// the disk.
     pub(super) fn is_due(&self, now: Moment, hosts: u32, backlog: u64) -> bool {
@@ -160,15 +174,19 @@ impl Measurements {
         backlog: u64,
         window: u32,
     ) -> ReceiverReport {
+        // The queue that counts may be the one out of this host.
+        let delay = self.delay.take().unwrap_or(0);
+        let relay_wait = self.relay_wait.take().unwrap_or(0);
         let report = ReceiverReport {
             session,
             seen: self.counts.seen,
             datagrams: self.counts.datagrams,
             bytes: self.counts.bytes,
-            delay: self.delay.take().unwrap_or(0),
+            delay: delay.max(relay_wait),
             backlog,
             window,
             at: self.last_arrival,
+            unrelayed: Some(self.counts.unrelayed).filter(|n| *n > 0),
         };
 
         self.reported = self.counts;
@@ -198,6 +216,7 @@ impl Measurements {
             .delay
             .is_some_and(|d| Duration::from_micros(u64::from(d)) > DISTRESS_DELAY);
 
-        delayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
+        let unrelayed = self.counts.unrelayed > self.reported.unrelayed;
+        delayed || unrelayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
     }
 }

@@ -27,6 +27,7 @@ mod machine;
 mod measurements;
 mod notice;
 mod proof;
+mod relay_load;
 mod releases;
 mod session;
 mod sessions;
@@ -44,6 +45,7 @@ pub use disk::{
 pub use generations::Delivery;
 pub use machine::Receiver;
 pub use notice::HostNotice;
+pub use relay_load::RelayLoad;
 pub use sessions::MAX_SESSIONS;
 pub use setup::{HostSetup, HostTrees, SessionHost};
 pub use targets::{is_target, matches_name};

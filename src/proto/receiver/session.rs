@@ -17,6 +17,7 @@ mod state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fetch::Fetch;
 use intake::Intake;
@@ -273,6 +274,11 @@ impl Session {
     /// Counts packets lost in the receive buffer.
     pub(super) fn count_dropped(&mut self, packets: u64) {
         self.state.count_dropped(packets);
+    }
+
+    /// Counts `dropped` datagrams that were to be passed on, and notes how long others waited.
+    pub(super) fn on_relay_load(&mut self, dropped: u64, wait: Option<Duration>) {
+        self.intake.on_relay_load(dropped, wait);
     }
 
     /// Counts a message of the sender as a sign of life.

@@ -1,6 +1,8 @@
 //! Flow of data: sends the stream of symbols within window and pace, controlled by the reports of
 //! hosts.
 
+mod relaying;
+
 use std::time::Duration;
 
 use super::hosts::Hosts;
@@ -138,6 +140,7 @@ impl Flow {
 
         let able = able.map(|(id, _, address)| (id, address));
         self.relays.choose(now, reach.least_relays(), able);
+        self.on_chosen(self.relays.present());
     }
 
     /// Returns whether a host gets data by this machine's multicast.
@@ -228,9 +231,7 @@ impl Flow {
         }
 
         if self.relays.judge(now) {
-            // The losses meant nothing for the links of the hosts.
-            self.receivers.excuse_losses();
-            self.controller.undo_cuts();
+            self.excuse_relays();
         }
     }
 
@@ -247,6 +248,7 @@ impl Flow {
         };
 
         let before = self.receivers.is_slow(host);
+        self.heed_relay(now, host, &report);
         let is_near = self.is_near(host);
         let relays = &self.relays;
         let excused = |counters| match is_near {

@@ -32,8 +32,12 @@ pub struct HostStats {
     report: ReceiverReport,
     /// Share of datagrams lost, smoothed.
     loss: f64,
+    /// The same where hosts pass data on.
+    reordered: Option<ReorderedLoss>,
     /// Received bits a second, smoothed.
     pub received: f64,
+    /// Turn of the last report: a turn ends when a host reports for the second time.
+    pub turn: u64,
     /// Consecutive congested reports.
     pub congested: u32,
     /// The last report showed a queue or heavy loss.
@@ -41,6 +45,32 @@ pub struct HostStats {
     trial: Trial,
     /// Share of time in which the host blocked the others, smoothed.
     blocking_share: f64,
+}
+
+/// Losses where hosts pass data on, smoothed over about ten reports.
+///
+/// Datagrams come there in another order than they were sent, so a report lacks some that the next
+/// one has in excess.
+#[derive(Debug, Clone, Copy, Default)]
+struct ReorderedLoss {
+    missing: f64,
+    expected: f64,
+}
+
+impl ReorderedLoss {
+    /// Adds a report, and returns the share of datagrams lost.
+    fn add(&mut self, expected: u64, got: u64) -> f64 {
+        // At most twice as many: reports can be forged.
+        let got = got.min(expected.saturating_mul(2));
+        // The first report is no more than a tenth of the mean, either.
+        if self.expected == 0.0 {
+            self.expected = expected as f64;
+        }
+        let missing = expected as f64 - got as f64;
+        self.missing = self.missing * 0.9 + missing * 0.1;
+        self.expected = self.expected * 0.9 + expected as f64 * 0.1;
+        (self.missing / self.expected.max(1.0)).clamp(0.0, 1.0)
+    }
 }
 
 /// State of a trial: the rate ignores a host to find out if the host is far slower than the others.
@@ -59,6 +89,8 @@ impl HostStats {
             at: now,
             report,
             loss: 0.0,
+            reordered: None,
+            turn: 0,
             received: 0.0,
             congested: 0,
             strained: false,
@@ -90,10 +122,7 @@ impl HostStats {
         let got = report.datagrams.saturating_sub(last.datagrams);
         let excused = excused(last.seen.saturating_add(1)..report.seen.saturating_add(1));
         let own = expected.saturating_sub(excused).max(1);
-        let loss = 1.0 - (got as f64 / own as f64).min(1.0);
-
-        // A lost train is thirty datagrams in a row, so one report shows little of the loss rate.
-        self.loss = self.loss * 0.9 + loss * 0.1;
+        let loss = self.add_loss(own, got);
 
         // At most the number sent: reports can be forged.
         let got = got.min(expected);
@@ -119,9 +148,31 @@ impl HostStats {
         Some(sample)
     }
 
+    /// Adds the losses among `expected` datagrams, and returns their share in this report. Where
+    /// hosts pass data on, only the smoothed share shows anything.
+    fn add_loss(&mut self, expected: u64, got: u64) -> f64 {
+        if let Some(reordered) = &mut self.reordered {
+            self.loss = reordered.add(expected, got);
+            return self.loss;
+        }
+
+        let loss = 1.0 - (got as f64 / expected as f64).min(1.0);
+        // A lost train is thirty datagrams in a row, so one report shows little of the loss rate.
+        self.loss = self.loss * 0.9 + loss * 0.1;
+        loss
+    }
+
+    /// Records that hosts pass data on.
+    pub fn on_relayed(&mut self) {
+        self.reordered.get_or_insert_default();
+    }
+
     /// Forgets the losses so far: a relay caused them.
     pub fn excuse_losses(&mut self) {
         self.loss = 0.0;
+        if let Some(reordered) = &mut self.reordered {
+            *reordered = ReorderedLoss::default();
+        }
         self.congested = 0;
         self.strained = false;
     }

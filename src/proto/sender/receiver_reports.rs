@@ -23,6 +23,12 @@ const FORGET_AFTER: Duration = Duration::from_secs(5);
 const FIRST_WINDOW: u64 = 256 << 10;
 /// Consecutive congested reports after which a host may count as slow.
 const SLOW_REPORTS: u32 = 4;
+/// Same where hosts pass data on: a relay that fails congests all others for a moment.
+const SLOW_REPORTS_RELAYED: u32 = 32;
+/// Turns of reports after which a host that has not reported is silent, where all hosts report.
+const SILENT_TURNS: u64 = 6;
+/// Shortest such time.
+const SILENT_AFTER: Duration = Duration::from_millis(50);
 /// Interval between checks of blocking hosts.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -39,6 +45,10 @@ pub struct ReceiverStats {
     reporters: Reporters,
     /// Time of the last check for blocking hosts.
     checked: Moment,
+    /// Turns of reports so far.
+    turn: u64,
+    /// Hosts pass data on.
+    is_relayed: bool,
 }
 
 impl ReceiverStats {
@@ -53,6 +63,8 @@ impl ReceiverStats {
             fetching: usize::MAX,
             reporters: Reporters::new(seed),
             checked: Moment(0),
+            turn: 0,
+            is_relayed: false,
         }
     }
 
@@ -74,6 +86,39 @@ impl ReceiverStats {
     /// Sets the number of hosts in the fast pass that still fetch.
     pub fn set_fetching(&mut self, hosts: usize) {
         self.fetching = hosts;
+    }
+
+    /// Records that hosts pass data on in this session.
+    pub fn on_relayed(&mut self) {
+        if !std::mem::replace(&mut self.is_relayed, true) {
+            self.receivers.values_mut().for_each(HostStats::on_relayed);
+        }
+    }
+
+    /// Returns the hosts that are silent while others report.
+    pub fn silent(&self, now: Moment) -> impl Iterator<Item = InstanceId> {
+        let receivers = self.receivers.iter();
+        let silent = receivers.filter(move |(_, r)| self.is_silent(now, r));
+        silent.map(|(id, _)| *id)
+    }
+
+    /// Returns whether a host is silent while others report. Of a large fleet only some report, so
+    /// silence shows nothing.
+    fn is_silent(&self, now: Moment, stats: &HostStats) -> bool {
+        self.is_relayed
+            && self.reporters.all().is_empty()
+            && self.turn >= stats.turn + SILENT_TURNS
+            && now.since(stats.at) >= SILENT_AFTER
+    }
+
+    /// Counts a report of a host.
+    fn count_turn(&mut self, host: InstanceId) {
+        if let Some(stats) = self.receivers.get_mut(&host) {
+            if stats.turn == self.turn {
+                self.turn += 1;
+            }
+            stats.turn = self.turn;
+        }
     }
 
     /// Readmits the slow hosts once the others are served.
@@ -128,12 +173,23 @@ impl ReceiverStats {
         excused: impl FnOnce(Range<u64>) -> u64,
     ) -> Option<Sample> {
         let Some(stats) = self.receivers.get_mut(&host) else {
-            self.receivers.insert(host, HostStats::new(now, report));
+            let mut stats = HostStats::new(now, report);
+            if self.is_relayed {
+                stats.on_relayed();
+            }
+            self.receivers.insert(host, stats);
+            self.count_turn(host);
             return None;
         };
 
-        let sample = stats.on_report(now, report, idle, self.overhead, excused)?;
-        let is_congested = stats.congested >= SLOW_REPORTS;
+        let sample = stats.on_report(now, report, idle, self.overhead, excused);
+        let congested = stats.congested;
+        self.count_turn(host);
+        let sample = sample?;
+        let is_congested = match self.is_relayed {
+            true => congested >= SLOW_REPORTS_RELAYED,
+            false => congested >= SLOW_REPORTS,
+        };
         if is_congested && self.fetching > 1 && self.is_below_floor(now, host) {
             self.slow.insert(host);
         }
@@ -159,7 +215,7 @@ impl ReceiverStats {
 
     /// Returns whether a host is congested while few others are.
     fn is_strained_alone(&self, now: Moment, host: InstanceId) -> bool {
-        let others = || self.reporting(now).filter(|(id, _)| *id != host);
+        let others = || self.speaking(now).filter(|(id, _)| *id != host);
         let strained = others().filter(|(_, r)| r.strained).count();
         self.receivers.get(&host).is_some_and(|r| r.strained) && strained * 4 < others().count()
     }
@@ -168,7 +224,7 @@ impl ReceiverStats {
     fn is_below_floor(&self, now: Moment, host: InstanceId) -> bool {
         let own = self.received(host) as f64;
         let others = self
-            .reporting(now)
+            .speaking(now)
             .filter(|(id, _)| *id != host)
             .map(|(_, r)| r.received);
         let mut others: Vec<f64> = others.filter(|&r| r > 0.0).collect();
@@ -193,6 +249,12 @@ impl ReceiverStats {
         receivers
             .map(|(id, r)| (*id, r))
             .filter(|(id, _)| !self.slow.contains(id))
+    }
+
+    /// Returns those among them that are not silent.
+    fn speaking(&self, now: Moment) -> impl Iterator<Item = (InstanceId, &HostStats)> {
+        self.reporting(now)
+            .filter(move |(_, r)| !self.is_silent(now, r))
     }
 
     /// Returns the bytes that may still go in flight, by the slowest reporting host. `segment` is
@@ -239,7 +301,7 @@ impl ReceiverStats {
 
         self.checked = now;
         let hosts: Vec<(InstanceId, bool)> = self
-            .reporting(now)
+            .speaking(now)
             .map(|(id, r)| (id, r.room(counter, segment) == 0))
             .collect();
         let blockers = hosts.iter().filter(|(_, blocks)| *blocks).count();

@@ -6,6 +6,7 @@
 //! count against no relay, but repairs take another way at once.
 
 mod evidence;
+mod own_word;
 mod relay;
 mod trains;
 
@@ -104,11 +105,15 @@ impl Relays {
         self.relays.last_mut()
     }
 
+    /// Returns the record of a host that has been a relay.
+    fn relay_mut(&mut self, host: InstanceId) -> Option<&mut Relay> {
+        let RelayIndex(at) = *self.by_host.get(&host)?;
+        self.relays.get_mut(usize::from(at))
+    }
+
     /// Takes a host out that is gone.
     pub fn remove(&mut self, host: InstanceId) {
-        if let Some(&RelayIndex(at)) = self.by_host.get(&host)
-            && let Some(relay) = self.relays.get_mut(usize::from(at))
-        {
+        if let Some(relay) = self.relay_mut(host) {
             relay.is_present = false;
             self.arrange();
         }
@@ -122,6 +127,7 @@ impl Relays {
         for (relay, at) in self.relays.iter().zip(0..) {
             match relay.state {
                 RelayState::OutUntil(_) => self.out += 1,
+                _ if relay.is_silent => self.out += 1,
                 _ if !relay.is_present => {}
                 RelayState::Trial(_) => self.on_trial.push(RelayIndex(at)),
                 RelayState::Trusted => {
@@ -155,7 +161,8 @@ impl Relays {
 
     /// Number of hosts that take part, whether or not they pass data on now.
     pub fn present(&self) -> usize {
-        self.relays.iter().filter(|r| r.is_present).count()
+        let takes_part = |r: &&Relay| r.is_present && !r.is_silent;
+        self.relays.iter().filter(takes_part).count()
     }
 
     /// Chooses the relay of the train with the datagrams in `counters`.
@@ -289,17 +296,20 @@ impl Relays {
         all
     }
 
+    /// Number of relays that stay in, whatever they lose.
+    fn least_left(&self) -> usize {
+        match self.present() {
+            ..=MAX_DIRECT_FLEET => 0,
+            present => present.div_ceil(2),
+        }
+    }
+
     /// Takes out the relays that enough hosts accuse, and returns whether there are any.
     pub fn judge(&mut self, now: Moment) -> bool {
         let present = self.present();
         let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);
-        let left = match present {
-            ..=MAX_DIRECT_FLEET => 0,
-            present => present.div_ceil(2),
-        };
-
         let before = self.active.len() + self.on_trial.len();
-        let mut most = before.saturating_sub(left);
+        let mut most = before.saturating_sub(self.least_left());
         for relay in &mut self.relays {
             if relay.is_guilty(enough) && most > 0 {
                 relay.take_out(now);

@@ -29,6 +29,10 @@ impl Network {
             self.sender.set_roster(self.now, uplinks.roster());
         }
 
+        if let Some(host) = node.host_number() {
+            self.hosts.get(host).set_relay_load(uplinks.take_load(node));
+        }
+
         let mut departures = Vec::new();
         let wait = loop {
             if uplinks.is_sent(node) {
@@ -98,6 +102,7 @@ impl Network {
             datagrams,
             to,
             is_begun: false,
+            since: self.now,
         }
     }
 

@@ -37,9 +37,19 @@ fn targets(heads: &[usize], group: &[usize]) -> Arc<RelayTargets> {
     })
 }
 
+/// Ways of the host with the number 0.
+fn way<'a, A>(links: &'a LinkSet, host_links: &'a HostLinks, address_of: A) -> RelayWay<'a, A> {
+    RelayWay {
+        links,
+        host_links,
+        own: id(0),
+        address_of,
+    }
+}
+
 #[test]
 fn each_target_gets_each_datagram_once_and_in_order() {
-    let relay = LinkSet::from(unicast());
+    let (relay, host_links) = (LinkSet::from(unicast()), HostLinks::default());
     let (head, near, sender) = (unicast(), unicast(), unicast());
     let hosts = [relay.first().local(), head.local(), near.local()];
     let address_of = |host: InstanceId| hosts.get(host.0 as usize).copied();
@@ -57,10 +67,15 @@ fn each_target_gets_each_datagram_once_and_in_order() {
     ] {
         let mut queue = RelayQueue::default();
         for datagram in &datagrams {
-            queue.push(sender.local(), hop, Arc::clone(&targets), datagram);
+            queue.push(
+                Moment(0),
+                (sender.local(), hop),
+                Arc::clone(&targets),
+                datagram,
+            );
         }
         for _ in 0..100 {
-            queue.send(&relay, &HostLinks::default(), id(0), address_of);
+            queue.send(Moment(0), &way(&relay, &host_links, address_of));
         }
 
         assert_eq!(queue.waiting, 0);
@@ -75,17 +90,82 @@ fn each_target_gets_each_datagram_once_and_in_order() {
 
 #[test]
 fn what_cannot_be_sent_is_bounded() {
-    let relay = LinkSet::from(unicast());
+    let (relay, host_links) = (LinkSet::from(unicast()), HostLinks::default());
     let from = "127.0.0.1:9".parse().expect("legal");
     let mut queue = RelayQueue::default();
+    let mut pushed = 0;
     let targets = targets(&[1], &[0]);
     for _ in 0..10_000 {
-        queue.push(from, Hop::First, Arc::clone(&targets), &[7; 1400]);
+        // Each has ten copies to go.
+        queue.copies = 10;
+        queue.push(
+            Moment(0),
+            (from, Hop::First),
+            Arc::clone(&targets),
+            &[7; 1400],
+        );
+        pushed += 1;
     }
-    assert!(queue.waiting <= MAX_WAITING_BYTES);
+    let taken: usize = queue.trains.iter().map(|train| train.bytes.len()).sum();
+    assert!(queue.waiting <= MAX_WAITING_BYTES && queue.waiting == taken * 10);
+    assert_eq!(queue.take_load().dropped as usize, pushed - taken / 1400);
 
     // Without addresses, nothing waits.
-    queue.send(&relay, &HostLinks::default(), id(0), |_| None);
+    queue.send(Moment(0), &way(&relay, &host_links, |_| None));
     assert_eq!((queue.waiting, queue.sent()), (0, 0));
     assert!(queue.spare.len() <= MAX_SPARE_TRAINS);
+}
+
+#[test]
+fn what_waited_too_long_is_dropped_and_counted() {
+    let (relay, host_links) = (LinkSet::from(unicast()), HostLinks::default());
+    let (host, sender) = (unicast(), unicast());
+    let hosts = [host.local()];
+    let mut queue = RelayQueue::default();
+    let at = |ms: u64| Moment(0) + Duration::from_millis(ms);
+
+    // A shorter datagram ends the first train.
+    let targets = targets(&[1], &[0]);
+    let mut push = |at, datagram: &[u8]| {
+        let from = (sender.local(), Hop::First);
+        queue.push(at, from, Arc::clone(&targets), datagram);
+    };
+    push(at(0), &[1; 1400]);
+    push(at(0), &[1; 700]);
+    push(at(60), &[2; 1400]);
+    let address_of = |host: InstanceId| (host == id(1)).then_some(hosts[0]);
+    queue.send(at(120), &way(&relay, &host_links, address_of));
+
+    let load = queue.take_load();
+    assert_eq!((load.dropped, queue.waiting), (2, 0));
+    assert_eq!(load.wait, Some(Duration::from_millis(60)));
+    assert_eq!(collect(&host, Channel::Own, 1), [vec![2; 1400]]);
+
+    let load = queue.take_load();
+    assert_eq!((load.dropped, load.wait), (2, None));
+}
+
+#[test]
+fn nothing_is_left_of_the_count_when_targets_change() {
+    let mut rng = fastrand::Rng::with_seed(4);
+    let (relay, host_links) = (LinkSet::from(unicast()), HostLinks::default());
+    let host = unicast();
+    let from = host.local();
+    let lists = [targets(&[], &[0]), targets(&[1, 2, 3], &[0, 4])];
+    let mut queue = RelayQueue::default();
+
+    for round in 0..2_000 {
+        for _ in 0..rng.usize(1..50) {
+            let hop = match rng.bool() {
+                true => Hop::First,
+                false => Hop::Second(id(9)),
+            };
+            let targets = Arc::clone(&lists[rng.usize(0..2)]);
+            let datagram = vec![0; rng.usize(1..1400)];
+            queue.push(Moment(round), (from, hop), targets, &datagram);
+        }
+        queue.send(Moment(round), &way(&relay, &host_links, |_| None));
+        assert_eq!(queue.waiting, 0, "round {round}");
+        queue.copies = rng.usize(0..64);
+    }
 }

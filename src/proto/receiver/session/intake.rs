@@ -1,6 +1,7 @@
 //! Arriving data of a session: accepted sources, duplicates, and the reports about the data.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::id::{InstanceId, SessionId};
 use crate::proto::duplicates::DuplicateFilter;
@@ -57,6 +58,11 @@ impl Intake {
     pub(super) fn on_status(&mut self, status: &SenderStatus, me: InstanceId) {
         self.measurements.on_counter(status.counter);
         self.measurements.on_reporters(me, status);
+    }
+
+    /// Takes the load of this host as a relay.
+    pub(super) fn on_relay_load(&mut self, dropped: u64, wait: Option<Duration>) {
+        self.measurements.on_relay_load(dropped, wait);
     }
 
     /// Returns the highest counter of the sender's datagrams.

@@ -20,6 +20,7 @@ fn rounds(receivers: &mut ReceiverStats, host: u64, rounds: u64, sent: u64, got:
             backlog: 0,
             window: 1 << 20,
             at: round * 10_000,
+            unrelayed: None,
         };
         receivers.on_report(Moment(round * 10 * MS), InstanceId(host), report, 0, |_| 0);
     }
@@ -55,6 +56,7 @@ fn numbers_that_no_host_measures_count_as_little_as_they_can() {
         backlog: u64::MAX,
         window: 0,
         at: 1,
+        unrelayed: None,
     };
 
     assert!(
@@ -118,6 +120,7 @@ fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_
             backlog: 0,
             window: 1 << 20,
             at: round * 10_000,
+            unrelayed: None,
         };
         receivers
             .on_report(Moment(round * 10 * MS), InstanceId(host), report, 0, |_| 0)
@@ -215,6 +218,7 @@ fn a_host_has_no_part_in_the_losses_of_a_relay() {
             backlog: 0,
             window: 1 << 20,
             at: round * 10_000,
+            unrelayed: None,
         };
         let excused = |counters: Range<u64>| {
             assert_eq!(counters, 100 * round - 99..100 * round + 1);
@@ -231,4 +235,87 @@ fn a_host_has_no_part_in_the_losses_of_a_relay() {
     assert!(loss_of(2, 0).is_some_and(|loss| loss > 0.019));
     assert_eq!(loss_of(3, 20), Some(0.0));
     assert_eq!(loss_of(4, 1000), Some(0.0));
+}
+
+/// Lets `hosts` report `got` of 100 datagrams in round `round` of 10 ms each; returns the last loss.
+fn report(receivers: &mut ReceiverStats, hosts: &[u64], round: u64, got: u64) -> Option<f64> {
+    let reports = hosts.iter().map(|&host| {
+        let report = ReceiverReport {
+            session: SessionId(1),
+            seen: 100 * round,
+            datagrams: got,
+            bytes: got * 1000,
+            delay: 0,
+            backlog: 0,
+            window: 1 << 20,
+            at: round * 10_000,
+            unrelayed: None,
+        };
+        let now = Moment(round * 10 * MS);
+        receivers.on_report(now, InstanceId(host), report, 0, |_| 0)
+    });
+    reports.last().flatten().map(|sample| sample.loss)
+}
+
+#[test]
+fn a_relay_that_stops_reporting_is_silent_but_not_after_a_pause_of_all() {
+    let silent = |receivers: &ReceiverStats, round: u64| -> Vec<InstanceId> {
+        receivers.silent(Moment(round * 10 * MS)).collect()
+    };
+
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    receivers.on_relayed();
+    (1..=20).for_each(|round| {
+        report(&mut receivers, &[1, 2, 3], round, 100 * round);
+    });
+    assert_eq!(silent(&receivers, 20), []);
+    assert_eq!(silent(&receivers, 200), [], "none has data");
+
+    // The pause ends, and one host is the first to report.
+    report(&mut receivers, &[1, 3], 200, 20_000);
+    assert_eq!(silent(&receivers, 200), []);
+    (201..=208).for_each(|round| {
+        report(&mut receivers, &[1, 3], round, 100 * round);
+    });
+    assert_eq!(silent(&receivers, 208), [InstanceId(2)]);
+
+    report(&mut receivers, &[2], 209, 20_900);
+    assert_eq!(silent(&receivers, 209), []);
+}
+
+#[test]
+fn hosts_that_miss_the_data_of_a_silent_relay_are_not_slow() {
+    let mut receivers = ReceiverStats::new(90, Floor::Share(9_000), 1);
+    receivers.on_relayed();
+    (1..=20).for_each(|round| {
+        report(&mut receivers, &[1, 2, 3], round, 100 * round);
+    });
+    (21..=100).for_each(|round| {
+        report(&mut receivers, &[1, 3], round, 2_000 + (round - 20) * 50);
+    });
+    assert!(receivers.slow().is_empty(), "{:?}", receivers.slow());
+}
+
+#[test]
+fn datagrams_that_relays_reorder_are_not_lost() {
+    let mut receivers = ReceiverStats::new(90, Floor::default(), 1);
+    receivers.on_relayed();
+    // A third of each interval comes in the next one, or with the last third of that.
+    for round in 1..200 {
+        let late = if round % 2 == 0 { 35 } else { 5 };
+        let loss = report(&mut receivers, &[1, 2], round, 100 * round - late);
+        assert!(loss.is_none_or(|loss| loss < 0.1), "{loss:?} at {round}");
+    }
+
+    // One in ten is lost besides.
+    for round in 200..300 {
+        let late = if round % 2 == 0 { 35 } else { 5 };
+        let got = 20_000 + (round - 200) * 90 - late;
+        let loss = report(&mut receivers, &[1, 2], round, got);
+        let known = round > 240;
+        assert!(
+            !known || loss.is_some_and(|loss| (0.05..0.15).contains(&loss)),
+            "{loss:?} at {round}"
+        );
+    }
 }

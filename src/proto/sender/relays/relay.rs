@@ -24,6 +24,9 @@ pub(super) struct Relay {
     pub(super) address: SocketAddr,
     /// Set if the host may take trains now.
     pub(super) is_present: bool,
+    /// The host reports nothing while others do.
+    pub(super) is_silent: bool,
+    pub(super) drops: OwnDrops,
     pub(super) state: RelayState,
     pub(super) evidence: LossEvidence,
     /// More hosts accuse the relay than clear it.
@@ -49,6 +52,27 @@ pub(super) enum RelayState {
     Trial(u64),
 }
 
+/// Datagrams that a relay dropped, by its own word.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OwnDrops {
+    /// All of the session.
+    pub(super) total: u64,
+    /// Time of the last ones.
+    pub(super) at: Option<Moment>,
+}
+
+impl OwnDrops {
+    /// Takes a count, and returns whether it rose.
+    pub(super) fn on_count(&mut self, now: Moment, total: u64) -> bool {
+        let rose = total > self.total;
+        if rose {
+            self.total = total;
+            self.at = Some(now);
+        }
+        rose
+    }
+}
+
 impl Relay {
     /// Creates a trusted relay for datagrams from counter `since` on.
     pub(super) fn new(host: InstanceId, address: SocketAddr, since: u64) -> Self {
@@ -56,6 +80,8 @@ impl Relay {
             host,
             address,
             is_present: true,
+            is_silent: false,
+            drops: OwnDrops::default(),
             state: RelayState::Trusted,
             evidence: LossEvidence::default(),
             is_suspect: false,
@@ -66,9 +92,19 @@ impl Relay {
         }
     }
 
-    /// Returns whether the relay is out for its losses.
+    /// Returns whether the relay is out for its losses, or silent.
     pub(super) fn is_out(&self) -> bool {
-        matches!(self.state, RelayState::OutUntil(_))
+        self.is_silent || matches!(self.state, RelayState::OutUntil(_))
+    }
+
+    /// Records whether the host is silent, with `next` the next data counter. Returns whether that
+    /// is new.
+    pub(super) fn set_silent(&mut self, is_silent: bool, next: u64) -> bool {
+        let is_new = std::mem::replace(&mut self.is_silent, is_silent) != is_silent;
+        if is_new && !self.is_out() {
+            self.forget_losses(next);
+        }
+        is_new
     }
 
     /// Weighs the reports, and returns whether at least `enough` hosts accuse the relay in two

@@ -444,3 +444,60 @@ fn reports_without_names_or_of_other_sessions_prove_nothing() {
         }
     }
 }
+
+#[test]
+fn a_relay_is_out_by_its_own_word_and_longer_each_time() {
+    let mut fleet = Fleet::new(1, vec![FleetHost::default(); 5]);
+    let drop = |fleet: &mut Fleet, at: usize, total: u64| {
+        fleet.relays.on_unrelayed(fleet.now, instance(at), total)
+    };
+
+    assert!(!drop(&mut fleet, 2, 0));
+    assert!(drop(&mut fleet, 2, 10) && fleet.is_out(2));
+    assert!(!drop(&mut fleet, 2, 20), "what still waited");
+
+    // On trial it has dropped nothing new, then it has.
+    fleet.now = fleet.now + FIRST_PAUSE;
+    fleet.choose();
+    assert!(!drop(&mut fleet, 2, 20) && !fleet.is_out(2));
+    assert!(drop(&mut fleet, 2, 21));
+    fleet.now = fleet.now + FIRST_PAUSE;
+    fleet.choose();
+    assert!(fleet.is_out(2));
+}
+
+#[test]
+fn relays_that_all_drop_data_stay() {
+    let mut fleet = Fleet::new(1, vec![FleetHost::default(); 10]);
+    let out = (0..10).filter(|&at| fleet.relays.on_unrelayed(fleet.now, instance(at), 5));
+    let out: Vec<usize> = out.collect();
+    assert!(out.len() <= 3, "{out:?}");
+}
+
+#[test]
+fn a_silent_relay_gets_nothing_until_it_reports() {
+    let mut fleet = Fleet::new(1, vec![FleetHost::default(); 4]);
+    let silent = |fleet: &mut Fleet, hosts: &[usize]| {
+        let hosts = hosts.iter().map(|&at| instance(at));
+        fleet.relays.set_silent(hosts)
+    };
+
+    fleet.generation(4);
+    assert!(
+        silent(&mut fleet, &[1]) && !silent(&mut fleet, &[1]),
+        "once"
+    );
+    let before = fleet.hosts[1].trains;
+    let first = fleet.counter;
+    fleet.generation(4);
+    assert!(before > 0 && fleet.hosts[1].trains == before);
+
+    let counters = 1..first + 1;
+    let lost = fleet.relays.lost_by_relays(instance(0), counters.clone());
+    assert!(lost > first / 8, "{lost} of {first}");
+    assert_eq!(fleet.relays.lost_by_relays(instance(1), counters), 0);
+
+    assert!(!silent(&mut fleet, &[]));
+    fleet.generation(4);
+    assert!(fleet.hosts[1].trains > before);
+}
