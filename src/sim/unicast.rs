@@ -237,7 +237,7 @@ impl Uplinks {
         ) else {
             return;
         };
-        if !hop.is_passed_on(own, &targets) {
+        if !hop.is_passed_on(&targets) {
             return;
         }
 

@@ -407,7 +407,6 @@ impl GroupEndpoint {
             sealed,
             ..
         } = self;
-        let own = self.instance;
 
         let several = links.len() > 1;
         let (now, since_epoch) = (clock.now(), clock::since_epoch());
@@ -442,7 +441,7 @@ impl GroupEndpoint {
                 if !is_peer(bytes) {
                     if let Some(targets) = each(Arrived { from, bytes, stamp })
                         && let Some(hop) = hop
-                        && hop.is_passed_on(own, &targets)
+                        && hop.is_passed_on(&targets)
                     {
                         let since = now - stamp.map(age).unwrap_or_default();
                         relay.push(since, (from, hop), targets, sealed);

@@ -76,11 +76,11 @@ pub enum Hop {
 }
 
 impl Hop {
-    /// Returns whether the host `own` passes the datagram on to any of `targets`.
-    pub fn is_passed_on(self, own: InstanceId, targets: &RelayTargets) -> bool {
+    /// Returns whether a host with these `targets` passes the datagram on to any of them.
+    pub fn is_passed_on(self, targets: &RelayTargets) -> bool {
         match self {
             Self::First => true,
-            Self::Second(relay) => targets.is_head(own, relay),
+            Self::Second(relay) => targets.is_head(relay),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod compression;
 mod course;
 mod pace;
+mod relay_faults;
 mod relays;
 mod repairs;
 mod unicast;

@@ -32,7 +32,7 @@ fn targets(heads: &[usize], group: &[usize]) -> Arc<RelayTargets> {
         number: 1,
         heads: ids(heads),
         group: ids(group),
-        able: group.len() as u32,
+        relays: Vec::new(),
         multicast: false,
     })
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::id::{InstanceId, SegmentId, SessionId};
 use crate::proto::roster::ReachedHost;
-use crate::wire::relay::{RelayTargets, head_of};
+use crate::wire::relay::RelayTargets;
 
 /// Number of groups up to which each host is a group of its own. With more, a relay would send
 /// more copies of a train than the queue of a small switch holds.
@@ -145,21 +145,50 @@ impl RelayPlan {
         session: SessionId,
         number: u32,
     ) -> RelayTargets {
-        let others = self.groups.iter().zip(0..).filter(|(_, at)| *at != own);
-        let head = |(group, _): (&RelayGroup, usize)| {
-            let able = group.hosts.get(..group.able).unwrap_or_default();
-            head_of(host, able).or_else(|| group.hosts.first().copied())
-        };
         let group = self.groups.get(own);
+        let place = self.members().position(|(id, _)| id == host).unwrap_or(0);
+        let others = self.groups.iter().zip(0..).filter(|(_, at)| *at != own);
+        let heads = others.filter_map(|(group, at)| group.head(group.turn(place, own, at)));
+
+        let mut relays = Vec::new();
+        if let Some(group) = group.filter(|group| group.hosts.len() > 1) {
+            let relay = |(place, (relay, at)): (usize, (InstanceId, usize))| {
+                let head = group.head(group.turn(place, at, own));
+                (at != own && head == Some(host)).then_some(relay)
+            };
+            relays.extend(self.members().enumerate().filter_map(relay));
+            relays.sort_unstable();
+        }
 
         RelayTargets {
             session,
             number,
-            heads: others.filter_map(head).collect(),
+            heads: heads.collect(),
             group: group.map(|group| group.hosts.clone()).unwrap_or_default(),
-            able: group.map_or(0, |group| group.able as u32),
+            relays,
             multicast: group.is_some_and(|group| group.multicast),
         }
+    }
+}
+
+impl RelayGroup {
+    /// Turn of this group, with the index `at`, for a relay at `place` among all hosts and in the
+    /// group `relay_at`: hosts of this group have none.
+    fn turn(&self, place: usize, relay_at: usize, at: usize) -> usize {
+        match relay_at < at {
+            true => place,
+            false => place.saturating_sub(self.hosts.len()),
+        }
+    }
+
+    /// Returns the head in a turn. All hosts take as many turns, but the slow ones.
+    fn head(&self, turn: usize) -> Option<InstanceId> {
+        let able = match self.able {
+            0 => self.hosts.len(),
+            able => able,
+        };
+        let at = turn.checked_rem(able)?;
+        self.hosts.get(at).copied()
     }
 }
 
