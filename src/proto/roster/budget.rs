@@ -1,8 +1,8 @@
 //! Limits of datagrams to addresses without proof: few to one address, and few to all.
 //!
 //! Anyone can cause such datagrams, with replayed messages from a false source. The addresses share
-//! [`BUCKETS`] counters by a keyed hash, so a flood from some leaves the others their share. The key
-//! changes in each period, so nobody shares a flooded counter for long.
+//! [`BUCKETS`] counters by a keyed hash, so a flood from some leaves the others their share. The
+//! key changes in each period, so nobody shares a flooded counter for long.
 
 use std::net::IpAddr;
 use std::time::Duration;

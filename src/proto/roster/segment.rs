@@ -17,7 +17,7 @@ use crate::wire::peer::Ping;
 /// Interval of the first pings to the group; doubles with each ping.
 const FIRST_GROUP_INTERVAL: Duration = Duration::from_millis(100);
 /// Doublings until the longest interval is exceeded.
-const MAX_DOUBLINGS: u32 = 13;
+const MAX_GROUP_DOUBLINGS: u32 = 13;
 /// Shortest interval between pings to the group after them.
 const MIN_GROUP_INTERVAL: Duration = Duration::from_secs(3);
 /// Longest interval that a ping to the group may state.
@@ -95,7 +95,7 @@ impl Segment {
         }
 
         let interval = self.interval();
-        let early = FIRST_GROUP_INTERVAL * (1 << self.count.min(MAX_DOUBLINGS));
+        let early = FIRST_GROUP_INTERVAL * (1 << self.count.min(MAX_GROUP_DOUBLINGS));
         self.due = now + interval.min(early).mul_f64(0.75 + random / 2.0);
         self.count = self.count.saturating_add(1);
         self.sent.retain(|(_, until)| now < *until);
