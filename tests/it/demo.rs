@@ -48,6 +48,26 @@ fn the_demo_works_and_leaves_nothing() {
 }
 
 #[test]
+fn the_demo_works_where_multicast_is_dropped() {
+    let drop = "table inet cut { chain in { type filter hook input priority 0 ; \
+        ip daddr 224.0.0.0/4 drop ; } ; }";
+    let script = format!("ip link set lo up && nft '{drop}' && exec \"$0\" \"$@\"");
+    let network = ["unshare", "-n", "sh", "-c", &script];
+    let probe = Command::new(network[0])
+        .args(&network[1..])
+        .arg("true")
+        .output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        return eprintln!("skipped: no network namespace, or no nft in it");
+    }
+
+    let program = Path::new(env!("CARGO_BIN_EXE_makuo"));
+    let home = tempfile::tempdir().expect("a directory");
+    let flags = ["--no-multicast"];
+    assert_clean(&demo(&network, program, home.path(), &flags), home.path());
+}
+
+#[test]
 fn the_demo_needs_no_root() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: not root, the other test shows it");
