@@ -24,8 +24,8 @@ pub struct LinkOpener {
 }
 
 impl LinkOpener {
-    /// `open` opens the link of an index in place of the one that it gets. The links must have been opened after `changes` was first
-    /// polled, so that no change is missed.
+    /// `open` opens the link of an index in place of the one that it gets. The links must have been
+    /// opened after `changes` was first polled, so that no change is missed.
     pub fn new(
         changes: InterfaceChanges,
         open: impl FnMut(usize, &Link) -> Result<Link> + Send + 'static,
