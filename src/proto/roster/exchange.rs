@@ -154,9 +154,11 @@ impl Roster {
         }
     }
 
-    /// Pings the address of an answer to a ping to the group, unless it is known.
+    /// Pings the address of an answer to a ping to the group, unless it is known. The answer proves
+    /// nothing, since everyone there hears the ping.
     fn on_group_answer(&mut self, now: Moment, from: SocketAddr, pong: &Pong) {
-        if let Some(peer) = self.candidate(now, from)
+        if self.peers.len() < MAX_FROM_LISTS
+            && let Some(peer) = self.candidate(now, from)
             && peer.challenge.is_none()
         {
             peer.challenge = Some(pong.nonce);

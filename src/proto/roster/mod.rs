@@ -47,8 +47,8 @@ const MIN_PING_INTERVAL: Duration = Duration::from_secs(2);
 const BUDGET_WAIT: Duration = Duration::from_millis(250);
 /// Largest number of addresses known to a process.
 pub const MAX_PEERS: usize = 8192;
-/// Number of known addresses from which on no more are taken from lists: the rest is for processes
-/// that prove theirs.
+/// Number of known addresses from which on no more are taken without proof: the rest is for
+/// processes that prove theirs.
 const MAX_FROM_LISTS: usize = MAX_PEERS / 2;
 
 /// Facts about this process.

@@ -329,3 +329,42 @@ fn a_large_segment_is_quiet_and_answers_a_new_host_spread_out() {
     assert_eq!(reached.len(), HOSTS);
     assert!(reached.iter().all(|host| host.hears));
 }
+
+#[test]
+fn forged_answers_to_a_ping_of_the_group_keep_no_new_host_out() {
+    let now = Moment(1_000_000_000_000);
+    let setup = RosterSetup {
+        instance: InstanceId(1),
+        seed: 11,
+        room: 0,
+        host: true,
+        segment: SegmentSetup {
+            multicast: true,
+            named: None,
+        },
+    };
+    let mut roster = Roster::new(now, setup);
+    roster.handle_timeout(now);
+    let echo = roster.challenge.group_nonce(now);
+    assert!(roster.segment.is_own(now, echo), "no ping to the group");
+
+    for n in 0..2 * MAX_PEERS as u32 {
+        let from = SocketAddr::from(((0x0b00_0000_u32 + n).to_be_bytes(), 5001));
+        let pong = roster.pong(now, from, echo);
+        roster.handle(now, from, InstanceId(2), &PeerMessage::Pong(pong).encode());
+    }
+
+    // A new host repeats the nonce of its address.
+    let new = address(9);
+    let ping = PeerMessage::Ping(Ping {
+        nonce: Nonce(1),
+        echo: Some(roster.challenge.nonce(now, new)),
+        host: true,
+        list: true,
+        heard: None,
+        segment: None,
+        interval: None,
+    });
+    roster.handle(now, new, InstanceId(3), &ping.encode());
+    assert_eq!(roster.hosts(), [new]);
+}
