@@ -127,6 +127,11 @@ impl Peers {
         self.roster.take_new()
     }
 
+    /// Takes the hosts that do not answer any more.
+    pub(super) fn take_gone(&mut self) -> Vec<SocketAddr> {
+        self.roster.take_gone()
+    }
+
     /// Performs due work and writes the next datagram into `out`.
     pub(super) fn poll(&mut self, now: Moment, out: &mut Vec<u8>) -> Option<Transmit> {
         while let Ok(mut resolved) = self.resolved.try_recv() {

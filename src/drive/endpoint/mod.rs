@@ -221,6 +221,14 @@ impl GroupEndpoint {
         self.peers.as_mut().map(Peers::take_new).unwrap_or_default()
     }
 
+    /// Takes the hosts that do not answer any more, where multicast does not reach.
+    pub fn take_gone_peers(&mut self) -> Vec<SocketAddr> {
+        self.peers
+            .as_mut()
+            .map(Peers::take_gone)
+            .unwrap_or_default()
+    }
+
     /// Hosts that are reached by unicast, and whether there is multicast. `None` without a roster.
     pub fn roster(&self) -> Option<RosterView<'_>> {
         let roster = self.peers.as_ref()?.roster();

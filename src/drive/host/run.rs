@@ -165,6 +165,10 @@ impl HostLoop {
             self.machine.meet(host);
         }
 
+        for host in self.endpoint.take_gone_peers() {
+            self.machine.on_gone(host);
+        }
+
         self.report_unheard(now);
         while let Some(tree) = self.drift_schedule.poll(now) {
             self.disk.check_drift(&tree);

@@ -147,6 +147,11 @@ impl Presence {
         control.send(Dest::Host(host), &Message::Solicit(nonce, None));
     }
 
+    /// Forgets the members at an address that does not answer any more.
+    pub fn on_gone(&mut self, host: SocketAddr) {
+        self.table.remove_at(host);
+    }
+
     /// Takes a message about presence.
     pub fn handle(
         &mut self,

@@ -223,6 +223,13 @@ impl Table {
         self.copies
     }
 
+    /// Removes the members at an address.
+    pub(super) fn remove_at(&mut self, address: SocketAddr) {
+        let here = self.members.iter().filter(|(_, m)| m.address == address);
+        let here: Vec<InstanceId> = here.map(|(id, _)| *id).collect();
+        here.into_iter().for_each(|id| drop(self.remove(id)));
+    }
+
     /// Interval between the beacons of each of `members` hosts.
     pub(super) fn interval(&self, members: u32) -> Duration {
         match self.trust {

@@ -166,3 +166,21 @@ fn beacons_to_each_host_of_a_large_fleet_cost_little() {
     let rate = bytes as u64 * 8 / seconds;
     assert!((1_000..11_000).contains(&rate), "{rate} bit/s");
 }
+
+#[test]
+fn a_member_that_is_gone_is_forgotten_before_its_next_beacon_is_missed() {
+    let mut own = TestHost::new(START, 1);
+    let mut other = TestHost::new(START, 2);
+    for round in 0..3 {
+        let said = own.sends(at(round * 3000));
+        other.receives(at(round * 3000 + 1), &own, &said);
+        let said = other.sends(at(round * 3000 + 2));
+        own.receives(at(round * 3000 + 3), &other, &said);
+    }
+    assert_eq!(own.presence.table().len(), 1);
+
+    own.presence.on_gone(([10, 0, 0, 2], 5001).into());
+    assert_eq!(own.presence.table().len(), 1);
+    own.presence.on_gone(other.address);
+    assert!(own.presence.table().is_empty());
+}

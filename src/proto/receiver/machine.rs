@@ -126,6 +126,12 @@ impl Receiver {
         self.presence.meet(host, &mut self.control);
     }
 
+    /// Forgets a host that does not answer any more where multicast does not reach: its beacons are
+    /// rare there.
+    pub fn on_gone(&mut self, host: SocketAddr) {
+        self.presence.on_gone(host);
+    }
+
     /// Sets the number of hosts that get each beacon by unicast.
     pub fn set_copies(&mut self, copies: usize) {
         self.presence.set_copies(copies);

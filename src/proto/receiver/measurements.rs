@@ -220,3 +220,38 @@ impl Measurements {
         delayed || unrelayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::StatusPhase;
+
+    #[test]
+    fn a_reporter_keeps_its_part_until_the_number_of_the_choice_changes() {
+        let me = InstanceId(7);
+        let status = |reporters: &[InstanceId], choice| SenderStatus {
+            session: SessionId(1),
+            phase: StatusPhase::Serving,
+            sent: Default::default(),
+            hosts: 100,
+            counter: 0,
+            pass: 0,
+            reporters: reporters.to_vec(),
+            choice,
+        };
+
+        let mut measurements = Measurements::new(Moment(1), 100);
+        let mut duty_after = |reporters: &[InstanceId], choice| {
+            measurements.on_reporters(me, &status(reporters, choice));
+            measurements.duty
+        };
+        assert_eq!(duty_after(&[], Some(1)), ReportDuty::InDistress);
+        assert_eq!(duty_after(&[me], Some(2)), ReportDuty::Among(1));
+        assert_eq!(duty_after(&[], Some(2)), ReportDuty::Among(1));
+        assert_eq!(duty_after(&[], Some(3)), ReportDuty::InDistress);
+
+        // With multicast each status has the list.
+        assert_eq!(duty_after(&[me, InstanceId(8)], None), ReportDuty::Among(2));
+        assert_eq!(duty_after(&[InstanceId(8)], None), ReportDuty::InDistress);
+    }
+}

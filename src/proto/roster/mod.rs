@@ -101,6 +101,8 @@ pub struct Roster {
     segment: Segment,
     /// Hosts proven since the last call of [`Roster::take_new`].
     new: Vec<SocketAddr>,
+    /// Hosts given up since the last call of [`Roster::take_gone`].
+    gone: Vec<SocketAddr>,
     /// Time of the next ping, or an earlier time.
     due: Moment,
     out: Vec<(SocketAddr, PeerMessage)>,
@@ -128,6 +130,7 @@ impl Roster {
             version: 1,
             segment: Segment::new(now, setup.segment, setup.host.then_some(setup.instance)),
             new: Vec::new(),
+            gone: Vec::new(),
             due: now,
             out: Vec::new(),
             group_ping: None,
@@ -210,6 +213,11 @@ impl Roster {
     /// Takes the hosts that have answered for the first time.
     pub fn take_new(&mut self) -> Vec<SocketAddr> {
         std::mem::take(&mut self.new)
+    }
+
+    /// Takes the hosts that do not answer any more.
+    pub fn take_gone(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Returns whether each known address has answered, or has let pass the time for it.
@@ -299,7 +307,12 @@ impl Roster {
                     was_proven || !peer.is_pinged() || self.pings.spend(now, address.ip());
                 if may_ping {
                     keep = peer.try_again(now);
-                    lost |= was_proven && peer.state != PeerState::Proven;
+                    if was_proven && peer.state != PeerState::Proven {
+                        lost = true;
+                        if peer.facts.host && self.gone.len() < MAX_PEERS {
+                            self.gone.push(address);
+                        }
+                    }
                 } else {
                     peer.due = now + BUDGET_WAIT;
                 }

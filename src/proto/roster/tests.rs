@@ -260,6 +260,15 @@ fn one_way_in_is_enough_and_hosts_that_go_are_forgotten() {
         mesh.start(address(100), &[address(1)], true);
         mesh.run_until(seconds(60), Mesh::is_complete);
         assert!(mesh.is_complete(), "seed {seed}");
+        let gone = mesh
+            .rosters
+            .get_mut(&address(1))
+            .expect("there")
+            .take_gone();
+        assert!(
+            [0, 5].iter().all(|n| gone.contains(&address(*n))),
+            "seed {seed}: {gone:?}"
+        );
 
         // A host is not lost to a few lost answers.
         let until = mesh.now + seconds(60);
