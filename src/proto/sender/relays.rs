@@ -304,11 +304,11 @@ impl Relays {
         }
     }
 
-    /// Takes out the relays that enough hosts accuse, and returns whether there are any.
+    /// Takes out the relays that enough hosts accuse, and returns whether there are any or new suspects.
     pub fn judge(&mut self, now: Moment) -> bool {
         let present = self.present();
         let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);
-        let before = self.active.len() + self.on_trial.len();
+        let (suspects, before) = (self.suspects, self.active.len() + self.on_trial.len());
         let mut most = before.saturating_sub(self.least_left());
         for relay in &mut self.relays {
             if relay.is_guilty(enough) && most > 0 {
@@ -318,18 +318,18 @@ impl Relays {
         }
 
         self.arrange();
-        self.active.len() + self.on_trial.len() < before
+        self.active.len() + self.on_trial.len() < before || self.suspects > suspects
     }
 
-    /// Number of the datagrams in `counters` that `host` was to get over relays that are out now.
+    /// Number of the datagrams in `counters` that `host` was to get over relays that are out now or suspect.
     pub fn lost_by_relays(&self, host: InstanceId, counters: Range<u64>) -> u64 {
-        if self.out == 0 {
+        if self.out + self.suspects == 0 {
             return 0;
         }
 
         let is_out = |RelayIndex(at): RelayIndex| {
             let relay = self.relays.get(usize::from(at));
-            relay.is_some_and(|relay| relay.is_out() && relay.host != host)
+            relay.is_some_and(|relay| relay.loses() && relay.host != host)
         };
         let lost = |run: &TrainRun| run.relay.is_some_and(is_out);
         let runs = self.log.runs_in(counters.clone()).filter(lost);

@@ -154,6 +154,19 @@ fn a_relay_with_a_slow_uplink_is_out_soon_by_its_own_word() {
 }
 
 #[test]
+fn a_relay_that_reaches_no_host_does_not_take_the_rate_down() {
+    for seed in seeds(2) {
+        for hosts in [3, 5] {
+            let mut case = Case::new(seed, hosts, LINE, 0.0, 240);
+            for host in 1..=hosts {
+                case.network.cut(NodeId::host(3), NodeId::host(host), true);
+            }
+            case.finish("reaches none", None);
+        }
+    }
+}
+
+#[test]
 fn losses_on_both_ways_do_not_cut_the_rate() {
     for seed in seeds(1) {
         let mut few = Case::new(seed, 3, Rate(LINE.0 / 10), 0.05, 54);

@@ -97,6 +97,11 @@ impl Relay {
         self.is_silent || matches!(self.state, RelayState::OutUntil(_))
     }
 
+    /// Returns whether losses of its datagrams show nothing of the hosts that miss them.
+    pub(super) fn loses(&self) -> bool {
+        self.is_suspect || self.is_out()
+    }
+
     /// Records whether the host is silent, with `next` the next data counter. Returns whether that
     /// is new.
     pub(super) fn set_silent(&mut self, is_silent: bool, next: u64) -> bool {
