@@ -254,4 +254,25 @@ mod tests {
         assert_eq!(duty_after(&[me, InstanceId(8)], None), ReportDuty::Among(2));
         assert_eq!(duty_after(&[InstanceId(8)], None), ReportDuty::InDistress);
     }
+
+    #[test]
+    fn a_relay_reports_what_it_dropped_and_how_long_data_waited() {
+        let at = |ms: u64| Moment(0) + Duration::from_millis(ms);
+        let mut measurements = Measurements::new(at(0), 1000);
+        let report = |measurements: &mut Measurements, ms: u64| {
+            let report = measurements.report(at(ms), SessionId(1), 0, 1);
+            (report.unrelayed, report.delay)
+        };
+
+        measurements.counts.bytes = 1;
+        assert!(!measurements.is_due(at(1000), 1000, 0));
+        assert_eq!(report(&mut measurements, 1000), (None, 0));
+
+        measurements.counts.bytes = 2;
+        measurements.on_relay_load(3, Some(Duration::from_millis(40)));
+        measurements.on_relay_load(2, Some(Duration::from_millis(30)));
+        assert!(measurements.is_due(at(2000), 1000, 0), "in distress");
+        assert_eq!(report(&mut measurements, 2000), (Some(5), 30_000));
+        assert_eq!(report(&mut measurements, 3000), (Some(5), 0));
+    }
 }
