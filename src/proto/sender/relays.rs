@@ -304,7 +304,8 @@ impl Relays {
         }
     }
 
-    /// Takes out the relays that enough hosts accuse, and returns whether there are any or new suspects.
+    /// Takes out the relays that enough hosts accuse, and returns whether there are any or new
+    /// suspects.
     pub fn judge(&mut self, now: Moment) -> bool {
         let present = self.present();
         let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);
@@ -321,7 +322,8 @@ impl Relays {
         self.active.len() + self.on_trial.len() < before || self.suspects > suspects
     }
 
-    /// Number of the datagrams in `counters` that `host` was to get over relays that are out now or suspect.
+    /// Number of the datagrams in `counters` that `host` was to get over relays that are out now or
+    /// suspect.
     pub fn lost_by_relays(&self, host: InstanceId, counters: Range<u64>) -> u64 {
         if self.out + self.suspects == 0 {
             return 0;
