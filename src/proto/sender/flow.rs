@@ -13,7 +13,7 @@ use super::setup::{DatagramSizes, RateLimits};
 use super::stream::{SendStats, SymbolStream};
 use crate::id::{InstanceId, SessionId};
 use crate::proto::rate::{Controller, Pacer};
-use crate::proto::{Dest, RangeSet, Transmit, alive_interval};
+use crate::proto::{Dest, RangeSet, Transmit, alive_interval, slot_interval};
 use crate::units::{Moment, Rate};
 use crate::wire::message::{Nack, ReceiverReport, WantList};
 use crate::wire::{DATA_OVERHEAD, HostStage};
@@ -39,8 +39,8 @@ const MAX_BURST: u64 = 50_000;
 /// Bytes up to which all copies of a payload are sent directly: one hop is faster than two.
 const MAX_DIRECT_BYTES: u64 = 256 << 10;
 
-/// Longest wait of the first data for relays, and delay of a host's signs of life that counts as
-/// none.
+/// Longest wait of the first data for relays in a small fleet, and delay of a host's signs of life
+/// that counts as none.
 const RELAY_PATIENCE: Duration = Duration::from_millis(100);
 /// Percentage of the hosts in groups for which the first data waits.
 const EXPECTED_SHARE: usize = 75;
@@ -323,8 +323,9 @@ impl Flow {
         }
 
         if self.is_worth_relays(0) {
-            self.relays_awaited_until
-                .get_or_insert(now + RELAY_PATIENCE);
+            // Hosts confirm in their slots.
+            let patience = RELAY_PATIENCE + slot_interval(self.copies as u32) * 2;
+            self.relays_awaited_until.get_or_insert(now + patience);
         }
         if self.awaits_relays(now) {
             return None;
