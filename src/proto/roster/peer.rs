@@ -6,11 +6,15 @@ use crate::id::{InstanceId, Nonce, SegmentId};
 use crate::units::Moment;
 
 /// Wait for the first answer of an address; doubles with each ping.
-const FIRST_WAIT: Duration = Duration::from_millis(250);
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Interval of the first pings of a configured address that answers; doubles with each ping.
+const EARLY_INTERVAL: Duration = Duration::from_millis(250);
 /// Wait for the answer of an address with proof.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
-/// Pings without an answer after which an address is given up.
+/// Pings without an answer after which an address with proof is given up.
 const MAX_UNANSWERED_PINGS: u32 = 4;
+/// The same of an address without.
+const MAX_CANDIDATE_PINGS: u32 = 5;
 /// Pings without an answer after which nothing waits for an address.
 const SETTLING_PINGS: u32 = 2;
 /// Interval of pings to a configured address that does not answer.
@@ -136,7 +140,7 @@ impl Peer {
     /// Interval of the first pings of a configured address: processes that start at the same time
     /// do not know each other yet.
     pub(super) fn early_interval(&self) -> Option<Duration> {
-        (self.configured && self.lists < EARLY_LISTS).then(|| FIRST_WAIT * (1 << self.lists))
+        (self.configured && self.lists < EARLY_LISTS).then(|| EARLY_INTERVAL * (1 << self.lists))
     }
 
     /// Returns whether to ask this process for further hosts at once.
@@ -153,6 +157,11 @@ impl Peer {
         }
     }
 
+    /// Wait for the answer to the last ping of an address that has not answered yet.
+    fn first_wait(&self) -> Duration {
+        FIRST_WAIT * (1 << self.unanswered.saturating_sub(1).min(4))
+    }
+
     /// Returns whether pings go to the address.
     pub(super) fn is_pinged(&self) -> bool {
         self.state != PeerState::Silent || self.configured
@@ -166,7 +175,11 @@ impl Peer {
         }
 
         self.unanswered = self.unanswered.saturating_add(1);
-        if self.unanswered > MAX_UNANSWERED_PINGS {
+        let most = match self.state {
+            PeerState::Candidate => MAX_CANDIDATE_PINGS,
+            _ => MAX_UNANSWERED_PINGS,
+        };
+        if self.unanswered > most {
             self.state = PeerState::Silent;
             self.lists = 0;
             self.awaits_list = false;
@@ -174,7 +187,8 @@ impl Peer {
 
         self.due = now
             + match self.state {
-                PeerState::Candidate => FIRST_WAIT * (1 << (self.unanswered - 1).min(4)),
+                PeerState::Candidate => self.first_wait(),
+                PeerState::Proven if self.awaits_list => self.first_wait().min(ANSWER_WAIT),
                 PeerState::Proven => ANSWER_WAIT,
                 PeerState::Silent if self.configured => CONFIGURED_INTERVAL,
                 PeerState::Silent => SILENT_TIME,

@@ -39,6 +39,9 @@ const MAX_BURST: u64 = 50_000;
 /// Bytes up to which all copies of a payload are sent directly: one hop is faster than two.
 const MAX_DIRECT_BYTES: u64 = 256 << 10;
 
+/// Bytes of data up to which the rates over relays mean nothing.
+const MAX_SHORT_START: u64 = 1 << 20;
+
 /// Longest wait of the first data for relays in a small fleet, and delay of a host's signs of life
 /// that counts as none.
 const RELAY_PATIENCE: Duration = Duration::from_millis(100);
@@ -437,8 +440,14 @@ impl Flow {
     }
 
     /// Takes a packed generation.
-    pub fn on_packed(&mut self, ordinals: RangeSet, payload: std::sync::Arc<Vec<u8>>) {
+    pub fn on_packed(&mut self, now: Moment, ordinals: RangeSet, payload: std::sync::Arc<Vec<u8>>) {
+        let before = self.stream.counter() * self.stream.segment() as u64;
+        let is_first = before < MAX_SHORT_START && payload.len() as u64 > MAX_SHORT_START;
         self.stream.on_packed(ordinals, payload);
+        // The nodes before the first blocks are too few to measure the ways over relays.
+        if is_first && self.copies > 1 {
+            self.controller.restart(now);
+        }
     }
 }
 

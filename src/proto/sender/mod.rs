@@ -209,12 +209,12 @@ impl Sender {
             }
             SenderReply::Packed(Err(why)) if self.offer.is_granted() => {
                 // Send the readable part; other sources may have the rest.
-                self.serving.on_unreadable();
+                self.serving.on_unreadable(now);
                 self.serving.flow_mut().stream_mut().mark_unreadable();
                 self.decision.on_failure(&why);
             }
             SenderReply::Packed(Err(why)) => {
-                self.serving.on_unreadable();
+                self.serving.on_unreadable(now);
                 self.serving.flow_mut().stream_mut().stop();
                 self.abort(now, &why);
             }

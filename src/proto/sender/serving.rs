@@ -128,12 +128,13 @@ impl ContentService {
         if ordinals.first().is_some_and(|first| first < nodes) {
             self.wants.on_informed(now);
         }
-        self.flow.on_packed(ordinals, payload);
+        self.flow.on_packed(now, ordinals, payload);
     }
 
     /// Takes the failure of the source: the generation is empty.
-    pub fn on_unreadable(&mut self) {
-        self.flow.on_packed(RangeSet::default(), Arc::default());
+    pub fn on_unreadable(&mut self, now: Moment) {
+        self.flow
+            .on_packed(now, RangeSet::default(), Arc::default());
     }
 
     /// Performs due work, and returns the generation to pack next, if any.

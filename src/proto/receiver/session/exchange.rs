@@ -33,6 +33,7 @@ impl Session {
         self.sender.set_hosts(status.hosts);
         self.messages.set_hosts(status.hosts);
         self.fetch.on_sent(status.sent);
+        self.fetch.on_counter(status.counter);
         self.intake.on_status(status, self.state.instance());
 
         if status.phase == StatusPhase::Closed {

@@ -18,6 +18,8 @@ use crate::wire::{HostStage, Message, Symbol};
 const MAX_WANT_RANGES: usize = 16 * 1024;
 /// Time without any data after which outstanding wants are requested again.
 const IDLE_RETRY_AFTER: Duration = Duration::from_millis(1000);
+/// The same where hosts pass data on, once the sender shows that it has sent nothing more since.
+const QUIET_RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Time without useful data after which outstanding wants are requested again.
 ///
 /// The data may be for other hosts, or the request was lost: on an unsealed network anyone can
@@ -46,6 +48,17 @@ pub(super) struct Fetch {
     requested_at: Moment,
     /// The sender's pass over the hosts.
     pass: u32,
+    pauses: SenderPauses,
+}
+
+/// Pauses of a sender whose data hosts pass on.
+#[derive(Debug, Default)]
+struct SenderPauses {
+    is_relayed: bool,
+    /// Data counter in the last status.
+    counter: u64,
+    /// The last two statuses show the same counter, and no data has come since.
+    is_quiet: bool,
 }
 
 impl Fetch {
@@ -60,6 +73,7 @@ impl Fetch {
             data_at: now,
             requested_at: now,
             pass: 0,
+            pauses: SenderPauses::default(),
         }
     }
 
@@ -81,11 +95,19 @@ impl Fetch {
     /// Records that hosts pass data on in this session.
     pub(super) fn on_relayed(&mut self) {
         self.generations.on_relayed();
+        self.pauses.is_relayed = true;
     }
 
     /// Records the arrival of data.
     pub(super) fn on_data(&mut self, now: Moment) {
         self.data_at = now;
+        self.pauses.is_quiet = false;
+    }
+
+    /// Takes the data counter of a status.
+    pub(super) fn on_counter(&mut self, counter: u64) {
+        let last = std::mem::replace(&mut self.pauses.counter, counter);
+        self.pauses.is_quiet = self.pauses.is_relayed && last == counter;
     }
 
     /// Records that all generations below `sent` were sent in full.
@@ -158,8 +180,14 @@ impl Fetch {
         let last_use = self.generations.taken_at().max(self.requested_at);
         let starved = last_use + STARVED_RETRY_AFTER;
 
+        // Data since the request may have been for others, and the wants not in it.
+        let is_quiet = self.pauses.is_quiet && self.data_at > self.requested_at;
         if self.generations.is_settled() {
-            starved.min(self.data_at + IDLE_RETRY_AFTER)
+            let wait = match is_quiet {
+                true => QUIET_RETRY_AFTER,
+                false => IDLE_RETRY_AFTER,
+            };
+            starved.min(self.data_at + wait)
         } else {
             starved
         }
