@@ -17,10 +17,13 @@ const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// Interval of attempts to open a link without further changes.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Opens the link of an index in place of another one.
+type OpenLink = dyn FnMut(usize, &Link) -> Result<Link> + Send;
+
 /// Reopens links by their index in [`LinkSet`].
 pub struct LinkOpener {
     changes: InterfaceChanges,
-    open: Box<dyn FnMut(usize, &Link) -> Result<Link> + Send>,
+    open: Box<OpenLink>,
 }
 
 impl LinkOpener {

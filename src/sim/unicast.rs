@@ -312,9 +312,7 @@ impl Uplink {
         let mut train = self.own.take()?;
         let mut copies = 0;
         let wait = loop {
-            let Some(&to) = train.to.last() else {
-                return None;
-            };
+            let &to = train.to.last()?;
 
             if copies == MAX_COPIES {
                 self.resume = now + COPIES_INTERVAL;

@@ -310,16 +310,16 @@ impl GroupEndpoint {
     /// Sends the datagrams that `next` writes, until there are no more or the kernel has no room,
     /// and passes on those of others.
     pub fn flush(&mut self, next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) {
-        if self.send_own(next) {
-            if let Some(peers) = &self.peers {
-                let way = RelayWay {
-                    links: &self.links,
-                    host_links: &self.host_links,
-                    own: self.instance,
-                    address_of: |host| peers.roster().address_of(host),
-                };
-                self.relay.send(self.clock.now(), &way);
-            }
+        if self.send_own(next)
+            && let Some(peers) = &self.peers
+        {
+            let way = RelayWay {
+                links: &self.links,
+                host_links: &self.host_links,
+                own: self.instance,
+                address_of: |host| peers.roster().address_of(host),
+            };
+            self.relay.send(self.clock.now(), &way);
         }
     }
 

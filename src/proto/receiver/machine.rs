@@ -175,9 +175,7 @@ impl Receiver {
         match Datagram::parse(bytes) {
             Ok(Datagram::Data(front, symbol)) => {
                 // Hot path: most symbols have no consequence yet.
-                let Some(session) = self.sessions.get_mut(symbol.header.session) else {
-                    return None;
-                };
+                let session = self.sessions.get_mut(symbol.header.session)?;
 
                 if !session.sender().is(front.source) {
                     return None;

@@ -136,7 +136,7 @@ impl Reach {
         self.roster.version > 0 && (now >= self.due || hosts != self.hosts)
     }
 
-    /// Plans the ways to `hosts`, of which `is_slow` are no heads. Returns whether anything changed.
+    /// Plans the ways to `hosts`; slow ones are no heads. Returns whether anything changed.
     pub fn plan(
         &mut self,
         now: Moment,
