@@ -38,6 +38,8 @@ const MAX_BURST: u64 = 50_000;
 
 /// Bytes up to which all copies of a payload are sent directly: one hop is faster than two.
 const MAX_DIRECT_BYTES: u64 = 256 << 10;
+/// Copies up to which a small payload is sent directly: more take longer than two hops.
+const MAX_DIRECT_COPIES: usize = 64;
 
 /// Bytes of data up to which the rates over relays mean nothing.
 const MAX_SHORT_START: u64 = 1 << 20;
@@ -125,10 +127,11 @@ impl Flow {
     }
 
     /// Returns whether relays save much: the copies of a payload, or of `fetch` further bytes, are
-    /// many bytes.
+    /// many, or many bytes.
     pub fn is_worth_relays(&self, fetch: u64) -> bool {
         let payload = (self.stream.largest_payload() as u64).max(fetch);
-        self.copies > 1 && payload.saturating_mul(self.copies as u64) > MAX_DIRECT_BYTES
+        let bytes = payload.saturating_mul(self.copies as u64);
+        self.copies > MAX_DIRECT_COPIES || self.copies > 1 && bytes > MAX_DIRECT_BYTES
     }
 
     /// Lets each host pass data on that has confirmed its targets, was heard lately and is not

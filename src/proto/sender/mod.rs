@@ -237,29 +237,24 @@ impl Sender {
         if self.reach.learn(now, roster) {
             self.audience.set_unicast(self.reach.unicast_group());
         }
-        if self.reach.is_due(now, self.hosts.len()) {
+        if self.is_flowing() && self.reach.is_due(now, self.hosts.len()) {
             self.plan_relays(now);
         }
     }
 
     fn plan_relays(&mut self, now: Moment) {
-        let flow = self.serving.flow_mut();
-        let receivers = flow.receivers();
-        if self
-            .reach
-            .plan(now, &self.hosts, |id| receivers.is_slow(id))
-        {
-            flow.set_reach(&self.reach);
+        if self.reach.plan(now, &self.hosts) {
+            self.serving.flow_mut().set_reach(&self.reach);
         }
 
         let fetch = |host: &Host| host.summary.map_or(0, |summary| summary.fetch);
         let fetch = self.hosts.iter().map(|(_, host)| fetch(host)).max();
-        if !flow.is_worth_relays(fetch.unwrap_or(0)) || !self.is_flowing() {
+        let flow = self.serving.flow_mut();
+        if !flow.is_worth_relays(fetch.unwrap_or(0)) {
             return self.reach.schedule(now, false);
         }
 
         self.reach.tell(now, &self.hosts, &mut self.outputs.control);
-        let flow = self.serving.flow_mut();
         flow.choose_relays(now, &self.reach, &self.hosts);
     }
 

@@ -136,13 +136,8 @@ impl Reach {
         self.roster.version > 0 && (now >= self.due || hosts != self.hosts)
     }
 
-    /// Plans the ways to `hosts`; slow ones are no heads. Returns whether anything changed.
-    pub fn plan(
-        &mut self,
-        now: Moment,
-        hosts: &Hosts,
-        is_slow: impl Fn(InstanceId) -> bool,
-    ) -> bool {
+    /// Plans the ways to `hosts`. Returns whether anything changed.
+    pub fn plan(&mut self, now: Moment, hosts: &Hosts) -> bool {
         self.hosts = hosts.len();
         let buckets = self.plan.buckets();
         let unreached = &self.unreached;
@@ -155,7 +150,7 @@ impl Reach {
         for (id, _) in hosts.iter().filter(|(_, host)| takes_part(host)) {
             plan.add(*id, self.roster.hosts.get(id), is_unreached(id));
         }
-        plan.close(is_slow);
+        plan.close();
 
         let has_changed = plan != self.plan;
         if has_changed {
@@ -174,8 +169,7 @@ impl Reach {
         let mut is_complete = true;
         for (id, group) in self.plan.members() {
             let Some(host) = hosts.get(id) else { continue };
-            let is_in = host.stage.is_some_and(HostStage::is_rightful);
-            if !is_in || host.transfer.targets >= self.number {
+            if host.stage.is_none() || host.transfer.targets >= self.number {
                 continue;
             }
 

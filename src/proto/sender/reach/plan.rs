@@ -40,10 +40,8 @@ pub(super) struct RelayPlan {
 /// Hosts that get a train together.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct RelayGroup {
-    /// Hosts that may be the head, then all others; each in the order of their identifiers.
+    /// In the order of their identifiers.
     hosts: Vec<InstanceId>,
-    /// Number of the first ones.
-    able: usize,
     /// Whether multicast reaches the group.
     multicast: bool,
 }
@@ -77,25 +75,15 @@ impl RelayPlan {
         }
     }
 
-    /// Forms the groups, of which hosts that are slow are not the head.
-    pub(super) fn close(&mut self, is_slow: impl Fn(InstanceId) -> bool) {
+    /// Forms the groups.
+    pub(super) fn close(&mut self) {
         self.data.hosts.sort_unstable();
         self.near.sort_unstable();
         self.data.multicast =
             self.has_multicast && (!self.near.is_empty() || self.data.hosts.is_empty());
 
-        let mut form = |hosts: Vec<InstanceId>, multicast: bool| {
-            let (mut hosts, slow): (Vec<_>, Vec<_>) =
-                hosts.into_iter().partition(|id| !is_slow(*id));
-            let able = hosts.len();
-            hosts.extend(slow);
-            self.groups.push(RelayGroup {
-                hosts,
-                able,
-                multicast,
-            });
-        };
-
+        let groups = &mut self.groups;
+        let mut form = |hosts, multicast| groups.push(RelayGroup { hosts, multicast });
         for (_, hosts) in std::mem::take(&mut self.segments) {
             match hosts.len() {
                 1 => self.lone.extend(hosts),
@@ -181,13 +169,10 @@ impl RelayGroup {
         }
     }
 
-    /// Returns the head in a turn. All hosts take as many turns, but the slow ones.
+    /// Returns the head in a turn. All hosts take as many turns. A slow one loses its share of the
+    /// rows for the group, which repairs replace.
     fn head(&self, turn: usize) -> Option<InstanceId> {
-        let able = match self.able {
-            0 => self.hosts.len(),
-            able => able,
-        };
-        let at = turn.checked_rem(able)?;
+        let at = turn.checked_rem(self.hosts.len())?;
         self.hosts.get(at).copied()
     }
 }

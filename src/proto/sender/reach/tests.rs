@@ -28,7 +28,7 @@ fn plan(multicast: bool, hosts: &[ReachedHost]) -> RelayPlan {
     for host in hosts {
         plan.add(host.instance, Some(host), false);
     }
-    plan.close(|_| false);
+    plan.close();
     plan
 }
 
@@ -136,24 +136,10 @@ fn a_host_that_no_multicast_reaches_gets_its_own_copy() {
     let mut plan = RelayPlan::new(true, 0);
     plan.add(InstanceId(1), Some(&reached(1, Some(1), true)), true);
     plan.add(InstanceId(2), None, false);
-    plan.close(|_| false);
+    plan.close();
     assert_eq!(plan.data.hosts, [address(1)]);
     assert!(plan.data.multicast, "for the host that is in no roster");
     assert!(plan.is_by_multicast(InstanceId(2)) && !plan.is_by_multicast(InstanceId(1)));
-}
-
-#[test]
-fn slow_hosts_are_no_heads() {
-    let hosts: Vec<_> = (1..=100).map(|n| reached(n, None, false)).collect();
-    let mut plan = RelayPlan::new(false, 0);
-    for host in &hosts {
-        plan.add(host.instance, Some(host), false);
-    }
-    plan.close(|id| id.0 % 3 == 0);
-
-    for targets in all_targets(&plan).values() {
-        assert!(targets.heads.iter().all(|head| head.0 % 3 > 0));
-    }
 }
 
 /// A session with hosts 1 to `hosts` in a roster without multicast.
@@ -195,7 +181,7 @@ fn told(reach: &mut Reach, now: Moment, hosts: &Hosts) -> BTreeSet<SocketAddr> {
 fn targets_are_told_until_they_are_confirmed() {
     let now = Moment(1_000_000_000);
     let (mut reach, mut hosts) = session(now, 3);
-    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts, |_| false));
+    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts));
     assert_eq!(reach.number(), 1);
     assert_eq!(told(&mut reach, now, &hosts).len(), 3);
     assert!(
@@ -214,10 +200,10 @@ fn targets_are_told_until_they_are_confirmed() {
     assert_eq!(again, BTreeSet::from([address(1), address(3)]));
 
     // Nothing has changed.
-    assert!(!reach.plan(later, &hosts, |_| false));
+    assert!(!reach.plan(later, &hosts));
     hosts.get_mut(InstanceId(3)).expect("added").contact =
         crate::proto::sender::hosts::Contact::Silent;
-    assert!(reach.plan(later, &hosts, |_| false));
+    assert!(reach.plan(later, &hosts));
     assert_eq!(told(&mut reach, later, &hosts).len(), 2, "new ones");
 }
 
@@ -234,7 +220,7 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
             hosts: &entries,
         },
     );
-    reach.plan(now, &hosts, |_| false);
+    reach.plan(now, &hosts);
     assert_eq!(reach.copies(), 1);
 
     let nothing_of = |generation| Missing {
@@ -243,9 +229,9 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
         symbols: Ranges::default(),
     };
     reach.on_missing(now, InstanceId(2), &[nothing_of(4), nothing_of(4)]);
-    assert!(!reach.plan(now, &hosts, |_| false));
+    assert!(!reach.plan(now, &hosts));
     reach.on_missing(now, InstanceId(2), &[nothing_of(5)]);
-    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts, |_| false));
+    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts));
     assert_eq!(reach.data().hosts, [address(2)]);
     assert_eq!(reach.copies(), 2);
 }
