@@ -18,10 +18,9 @@ impl Default for DuplicateFilter {
 }
 
 impl DuplicateFilter {
-    /// Records `counter` and returns whether this is its first arrival. Counters older than the
-    /// window count as new: they are rare, and their payload may be needed.
-    pub fn is_new(&mut self, counter: u64) -> bool {
-        self.0.take(counter) != Seen::Again
+    /// Records `counter`. Whether one that is older than the window came before is not known.
+    pub fn take(&mut self, counter: u64) -> Seen {
+        self.0.take(counter)
     }
 }
 
@@ -33,8 +32,9 @@ mod tests {
     fn what_came_is_no_longer_new_and_what_is_too_old_is() {
         let mut filter = DuplicateFilter::default();
         let far = 1 + WINDOW_WORDS as u64 * 64 * 3;
-        assert!(filter.is_new(1) && !filter.is_new(1));
-        assert!(filter.is_new(far) && !filter.is_new(far));
-        assert!(filter.is_new(1) && filter.is_new(1));
+        let mut take_twice = |counter| [filter.take(counter), filter.take(counter)];
+        assert_eq!(take_twice(1), [Seen::New, Seen::Again]);
+        assert_eq!(take_twice(far), [Seen::New, Seen::Again]);
+        assert_eq!(take_twice(1), [Seen::TooOld, Seen::TooOld]);
     }
 }

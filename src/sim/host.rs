@@ -126,7 +126,7 @@ impl SimHost {
             return Reaction::Nothing;
         };
 
-        let targets = machine.handle_datagram(now, from, bytes, now.0 / 1000);
+        let targets = machine.handle_datagram(now, (from, self.relays), bytes, now.0 / 1000);
         if let Some(targets) = targets.filter(|_| self.relays) {
             Reaction::PassesOn(targets)
         } else if machine.is_calm() {

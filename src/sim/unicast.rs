@@ -89,6 +89,8 @@ pub(super) struct PendingTrain {
     pub(super) kind: TrainKind,
     /// Node that made or sent it.
     pub(super) from: NodeId,
+    /// Targets of relayed datagrams.
+    pub(super) targets: Option<Arc<RelayTargets>>,
     pub(super) datagrams: Vec<Arc<[u8]>>,
     pub(super) to: Vec<NodeId>,
     /// True once a copy was sent.
@@ -254,6 +256,10 @@ impl Uplinks {
             && !last.is_begun
             && last.datagrams.len() < MAX_TRAIN
             && last.from == from
+            && last
+                .targets
+                .as_ref()
+                .is_some_and(|last| Arc::ptr_eq(last, &targets))
         {
             return last.datagrams.push(Arc::clone(bytes));
         }
@@ -261,6 +267,7 @@ impl Uplinks {
         uplink.relayed.push_back(PendingTrain {
             kind: TrainKind::Relayed,
             from,
+            targets: Some(Arc::clone(&targets)),
             datagrams: vec![Arc::clone(bytes)],
             is_begun: false,
             to: to

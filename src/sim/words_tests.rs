@@ -368,7 +368,7 @@ fn a_host_hears_its_sender_from_the_senders_address_alone() {
     let announce = announcement(session, &offer);
     let say = |host: &mut Receiver, now, from, message: &Message| {
         for bytes in datagrams(sender, message) {
-            host.handle_datagram(now, at(from), &bytes, 0);
+            host.handle_datagram(now, (at(from), false), &bytes, 0);
         }
     };
 
@@ -444,7 +444,7 @@ fn a_part_is_not_for_a_host_that_lacks_an_older_one() {
         };
 
         for bytes in datagrams(InstanceId(1), &Message::Announce(announce)) {
-            host.handle_datagram(now, at(WEB1), &bytes, 0);
+            host.handle_datagram(now, (at(WEB1), false), &bytes, 0);
         }
         assert_eq!(
             host.sessions(),

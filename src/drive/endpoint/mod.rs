@@ -36,6 +36,10 @@ use crate::wire::seal::{Plain, Seal, Sealed};
 
 /// Largest datagram sent, whatever the interface takes: a jumbo frame's.
 pub const MAX_SENT_DATAGRAM: usize = 8_972;
+/// Longest time for the last datagrams of an endpoint.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(300);
+/// Interval of attempts to send them.
+const LEAVE_INTERVAL: Duration = Duration::from_millis(1);
 /// Largest number of reads before the machine may send again.
 const MAX_READ_CALLS: usize = 16;
 /// A process's network: its links and the keys of its group.
@@ -104,6 +108,8 @@ pub struct Arrived<'a> {
     pub bytes: &'a [u8],
     /// Time of arrival in the kernel, since 1970.
     pub stamp: Option<Duration>,
+    /// Data to pass on, from a process that is known at its address.
+    pub is_peer: bool,
 }
 
 impl GroupEndpoint {
@@ -323,6 +329,14 @@ impl GroupEndpoint {
         }
     }
 
+    /// Sends what is left at the end, to many hosts one after the other.
+    fn flush_all(&mut self) {
+        let began = self.clock.now();
+        while !self.send_own(|_| None) && self.clock.now().since(began) < LEAVE_TIMEOUT {
+            std::thread::sleep(LEAVE_INTERVAL);
+        }
+    }
+
     /// Sends the datagrams that `next` writes; returns false if the kernel has no room.
     fn send_own(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) -> bool {
         loop {
@@ -422,14 +436,15 @@ impl GroupEndpoint {
         for (link, place) in links.iter().zip(0..) {
             let mut each = |channel, datagram: ReceivedDatagram<'_>| {
                 let ReceivedDatagram { from, bytes, stamp } = datagram;
-                // Multicast has reached all hosts of the segment already.
                 let hop = match peers {
-                    Some(peers) if is_relayed(bytes) && channel == Channel::Own => {
-                        peers.roster().hop(from)
-                    }
+                    Some(peers) if is_relayed(bytes) => peers.roster().hop(from),
                     _ => None,
                 };
-                let hop = hop.filter(|hop| *is_second_hop || *hop == Hop::First);
+                let is_peer_data = hop.is_some();
+                // Multicast has reached all hosts of the segment already.
+                let hop = hop.filter(|hop| {
+                    channel == Channel::Own && (*is_second_hop || *hop == Hop::First)
+                });
                 if hop.is_some() {
                     sealed.clear();
                     sealed.extend_from_slice(bytes);
@@ -447,7 +462,13 @@ impl GroupEndpoint {
                 }
 
                 if !is_peer(bytes) {
-                    if let Some(targets) = each(Arrived { from, bytes, stamp })
+                    let arrived = Arrived {
+                        from,
+                        bytes,
+                        stamp,
+                        is_peer: is_peer_data,
+                    };
+                    if let Some(targets) = each(arrived)
                         && let Some(hop) = hop
                         && hop.is_passed_on(&targets)
                     {
@@ -490,7 +511,8 @@ impl GroupEndpoint {
 
     /// Readiness to wait for on a link.
     fn interest(&self, link: usize) -> Interest {
-        match self.relay.waits_on(link) {
+        // While own datagrams wait, nothing is passed on.
+        match self.out.is_sent() && self.relay.waits_on(link) {
             true => Interest::READ_WRITE,
             false => self.out.interest(link),
         }
@@ -513,7 +535,7 @@ impl Drop for GroupEndpoint {
     fn drop(&mut self) {
         if let Some(peers) = &mut self.peers {
             peers.leave();
-            self.flush(|_| None);
+            self.flush_all();
         }
     }
 }

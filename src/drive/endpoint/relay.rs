@@ -97,7 +97,9 @@ impl RelayQueue {
     ) {
         let last = self.trains.back_mut();
         let mut last = last.filter(|last| last.takes(from, &targets, datagram.len()));
-        let counted = last.as_ref().map_or(self.copies, |last| last.counted);
+        let counted = last
+            .as_ref()
+            .map_or(self.copies.max(1), |last| last.counted);
         if self.waiting + datagram.len() * counted > MAX_WAITING_BYTES {
             return self.load.on_dropped(1);
         }

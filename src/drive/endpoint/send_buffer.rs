@@ -85,6 +85,15 @@ impl SendBuffer {
             retry_after: None,
         };
 
+        if !matches!(dest, Dest::Host(_)) && multicast {
+            let reaching = links
+                .iter()
+                .zip(0..)
+                .filter(|(link, _)| link.is_multicast());
+            let reaching = reaching.map(|(link, at)| pending(at, link.group()));
+            self.pending.extend(reaching);
+        }
+
         let mut send_to = |to: SocketAddr| match hosts.of(to) {
             _ if links.len() == 1 => self.pending.push(pending(0, to)),
             Some(link) => self.pending.push(pending(link, to)),
@@ -96,15 +105,9 @@ impl SendBuffer {
         };
 
         match dest {
-            Dest::Host(to) => return send_to(to),
-            Dest::Relay(to) => send_to(to),
+            Dest::Host(to) | Dest::Relay(to) => send_to(to),
             Dest::Group => unicast.iter().for_each(|&to| send_to(to)),
         }
-
-        let reaching = |(link, _): &(&Link, usize)| multicast && link.is_multicast();
-        let reaching = links.iter().zip(0..).filter(reaching);
-        self.pending
-            .extend(reaching.map(|(link, at)| pending(at, link.group())));
     }
 
     /// Sends to all destinations; returns false if one is still blocked, or has to wait its turn.

@@ -149,7 +149,8 @@ impl HostLoop {
                     .stamp
                     .unwrap_or_else(clock::since_epoch)
                     .as_micros() as u64;
-                machine.handle_datagram(clock.now(), datagram.from, datagram.bytes, arrival)
+                let from = (datagram.from, datagram.is_peer);
+                machine.handle_datagram(clock.now(), from, datagram.bytes, arrival)
             });
         }
     }

@@ -156,18 +156,18 @@ impl Receiver {
         let more = load
             .dropped
             .saturating_sub(std::mem::replace(&mut self.unrelayed, load.dropped));
-        for session in self.sessions.iter_mut() {
+        for session in self.sessions.iter_mut().filter(|s| s.targets().is_some()) {
             session.on_relay_load(more, load.wait);
         }
     }
 
-    /// Handles a datagram. `arrival` is the kernel's receive time in microseconds of any steady
-    /// clock. Returns the hosts to pass it on to, for new data of a session whose release this host
+    /// Handles a datagram; `is_peer` if the process at `from` is known there. `arrival` is the
+    /// kernel's receive time in microseconds of any steady clock. Returns the hosts to pass it on to, for new data of a session whose release this host
     /// found rightful.
     pub fn handle_datagram(
         &mut self,
         now: Moment,
-        from: SocketAddr,
+        (from, is_peer): (SocketAddr, bool),
         bytes: &[u8],
         arrival: u64,
     ) -> Option<Arc<RelayTargets>> {
@@ -182,15 +182,15 @@ impl Receiver {
                 }
 
                 let counter = front.counter;
-                // Hosts pass on what the sender sealed, so its address answers for it.
+                // Hosts pass on what the sender sent, so its address answers for theirs.
                 let is_relayed = is_relayed(bytes);
-                let from = match is_relayed {
-                    true => {
-                        session.on_relayed();
-                        session.sender().address().ip()
-                    }
+                let from = match is_relayed && is_peer {
+                    true => session.sender().address().ip(),
                     false => from.ip(),
                 };
+                if is_relayed {
+                    session.on_relayed();
+                }
                 let is_new =
                     session.on_data(now, from, counter, &symbol, arrival, &mut self.control);
                 if is_new && is_relayed {

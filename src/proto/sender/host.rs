@@ -211,8 +211,6 @@ impl Host {
     pub(super) fn on_state(&mut self, now: Moment, state: StageReport) -> bool {
         self.heard = now;
         self.transfer.dropped = self.transfer.dropped.max(state.dropped.unwrap_or(0));
-        self.transfer.targets = self.transfer.targets.max(state.targets.unwrap_or(0));
-
         let is_back = match self.contact {
             Contact::Silent => true,
             Contact::Stuck => self.has_progressed(&state),
@@ -231,6 +229,7 @@ impl Host {
         }
 
         self.states.newest = self.states.newest.max(state.number);
+        self.transfer.targets = state.targets.unwrap_or(0);
         let changed = self.stage != Some(state.stage);
         if changed || self.transfer.received != state.received {
             self.progress = now;

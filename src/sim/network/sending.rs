@@ -99,6 +99,7 @@ impl Network {
         PendingTrain {
             kind,
             from,
+            targets: None,
             datagrams,
             to,
             is_begun: false,

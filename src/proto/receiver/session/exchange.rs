@@ -12,6 +12,7 @@ use crate::proto::receiver::disk::Ask;
 use crate::units::Moment;
 use crate::wire::message::{SenderStatus, StageReport};
 use crate::wire::relay::RelayTargets;
+use crate::wire::window::Seen;
 use crate::wire::{HostStage, Message, StatusPhase, Symbol};
 
 /// Time for which an ended session waits for a sender that missed the outcome.
@@ -67,7 +68,7 @@ impl Session {
         self.fetch.on_relayed();
     }
 
-    /// Handles a symbol. Returns false for one that is refused or came before.
+    /// Handles a symbol. Returns false unless it is accepted and came for the first time.
     pub fn on_data(
         &mut self,
         now: Moment,
@@ -82,7 +83,8 @@ impl Session {
         }
 
         self.fetch.on_data(now);
-        if !self.intake.measure(counter, symbol, arrival) {
+        let seen = self.intake.measure(counter, symbol, arrival);
+        if seen == Seen::Again {
             return false;
         }
 
@@ -91,7 +93,7 @@ impl Session {
         }
 
         self.report_if_due(now, control);
-        true
+        seen == Seen::New
     }
 
     fn report_if_due(&mut self, now: Moment, control: &mut Control) {

@@ -9,6 +9,7 @@ use crate::proto::receiver::measurements::Measurements;
 use crate::units::Moment;
 use crate::wire::Symbol;
 use crate::wire::message::{ReceiverReport, SenderStatus};
+use crate::wire::window::Seen;
 
 /// Largest number of remembered data source addresses.
 const MAX_SOURCE_ADDRESSES: usize = 4;
@@ -44,14 +45,15 @@ impl Intake {
         self.sources.restrict(sender)
     }
 
-    /// Measures a datagram of data. Returns false for a duplicate.
-    pub(super) fn measure(&mut self, counter: u64, symbol: &Symbol<'_>, arrival: u64) -> bool {
-        let new = self.counters.is_new(counter);
-        if new {
+    /// Measures a datagram of data, unless it is a duplicate. Ones that are too old to be known
+    /// count as new: they are rare, and their payload may be needed.
+    pub(super) fn measure(&mut self, counter: u64, symbol: &Symbol<'_>, arrival: u64) -> Seen {
+        let seen = self.counters.take(counter);
+        if seen != Seen::Again {
             self.measurements.on_data(counter, symbol, arrival);
         }
 
-        new
+        seen
     }
 
     /// Updates counter and duty from a status, for the host with the process `me`.
