@@ -169,6 +169,7 @@ impl Uplinks {
             version: 1 + self.nodes_by_instance.len() as u64,
             multicast: false,
             hosts: &self.roster,
+            distant: self.roster.len(),
         }
     }
 

@@ -5,13 +5,15 @@
 //! pass it on within their groups. So no host sends more copies than there are groups and members
 //! of its own.
 
+use std::collections::BTreeSet;
+
 use minicbor::{Decode, Encode};
 
 use super::caps::within;
 use crate::id::{InstanceId, SessionId};
 
 /// Largest number of groups, of hosts in one, and of relays with one head.
-const MAX_RELAY_TARGETS: usize = 2_048;
+const MAX_RELAY_TARGETS: usize = 4_096;
 
 /// Hosts that one host passes data on to.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -25,7 +27,8 @@ pub struct RelayTargets {
     /// One host of each other group. They get what the sender sent to this host.
     #[n(2)]
     pub heads: Vec<InstanceId>,
-    /// All hosts of the group of this host, itself among them. They get what the sender sent to
+    /// All hosts of the group of this host, itself among them; with `multicast` itself alone. They
+    /// get what the sender sent to
     /// this host, and what a relay of another group sent to it as the head.
     #[n(3)]
     pub group: Vec<InstanceId>,
@@ -46,11 +49,17 @@ impl RelayTargets {
     pub(super) fn check(&self) -> Result<(), String> {
         let most = self.heads.len().max(self.group.len());
         let is_sorted = self.relays.is_sorted();
+        let distinct = |hosts: &[InstanceId]| {
+            let set: BTreeSet<_> = hosts.iter().collect();
+            set.len() == hosts.len()
+        };
         within(
             most.max(self.relays.len()) <= MAX_RELAY_TARGETS,
             "too many hosts to pass data on to",
         )?;
-        within(is_sorted, "unsorted relays")
+        within(is_sorted, "unsorted relays")?;
+        let is_distinct = distinct(&self.heads) && distinct(&self.group);
+        within(is_distinct, "a host twice among those to pass data on to")
     }
 }
 
@@ -79,6 +88,11 @@ mod tests {
 
         let unsorted = Message::Targets(targets(&[9, 3]));
         assert!(Message::decode(&unsorted.encode()).is_err());
+        let twice = RelayTargets {
+            heads: vec![InstanceId(7); 2],
+            ..targets(&[])
+        };
+        assert!(Message::decode(&Message::Targets(twice).encode()).is_err());
         let many: Vec<u64> = (0..=MAX_RELAY_TARGETS as u64).collect();
         let many = Message::Targets(targets(&many));
         assert!(Message::decode(&many.encode()).is_err());

@@ -242,6 +242,7 @@ impl GroupEndpoint {
             version: roster.version(),
             multicast: self.links.first().is_multicast(),
             hosts: roster.reached(),
+            distant: roster.distant().len(),
         })
     }
 

@@ -238,6 +238,21 @@ impl Table {
         }
     }
 
+    /// Longest interval between the beacons of a member. One that reaches all others by unicast
+    /// sends fewer of them than this host may.
+    fn longest_interval(&self) -> Duration {
+        let members = self.counted as u32;
+        let copies = match self.copies {
+            0 => 0,
+            copies => copies.max(members),
+        };
+
+        match self.trust {
+            Trust::Proven => interval(members, copies),
+            Trust::Twice => interval(members, copies).min(MAX_PLAIN_INTERVAL),
+        }
+    }
+
     /// Forgets silent members. Scans all of them, so not at every call.
     pub fn expire(&mut self, now: Moment) {
         if now.since(self.swept) < EXPIRE_INTERVAL {
@@ -245,7 +260,7 @@ impl Table {
         }
 
         self.swept = now;
-        let longest = self.interval(self.counted as u32) * MISSED_INTERVALS;
+        let longest = self.longest_interval() * MISSED_INTERVALS;
         let patience = |m: &Member| match (m.counts, self.trust) {
             (true, Trust::Proven) => longest,
             // A host present only briefly is not awaited much longer.

@@ -74,8 +74,10 @@ pub struct Flow {
     idle: u64,
     controller: Controller,
     pacer: Pacer,
-    /// Copies of each datagram for the group that leave this machine.
+    /// Copies of each datagram of data for the group that leave this machine.
     copies: usize,
+    /// Copies of each message to the group that leave this machine.
+    message_copies: usize,
     /// Hosts that this machine's multicast reaches beside relays, sorted.
     near: Vec<InstanceId>,
     relays: Relays,
@@ -95,6 +97,7 @@ impl Flow {
             controller: Controller::new(now, setup.rates.ceiling),
             pacer: Pacer::new(now),
             copies: 1,
+            message_copies: 1,
             near: Vec::new(),
             relays: Relays::default(),
             relays_expected: 0,
@@ -112,6 +115,11 @@ impl Flow {
     pub fn fit_datagram(&mut self, datagram: usize) {
         self.setup.sizes.datagram = datagram;
         self.stream = SymbolStream::new(self.setup.session, symbol_of(datagram));
+    }
+
+    /// Sets the number of copies of each message to the group.
+    pub fn set_message_copies(&mut self, copies: usize) {
+        self.message_copies = copies.max(1);
     }
 
     /// Sets the ways to the hosts: the copies of each datagram for the group and the number of
@@ -315,7 +323,7 @@ impl Flow {
     pub fn charge(&mut self, now: Moment, bytes: usize, dest: Dest) {
         if self.setup.rates.ceiling.is_some() {
             let copies = match dest {
-                Dest::Group => self.copies,
+                Dest::Group => self.message_copies,
                 Dest::Host(_) | Dest::Relay(_) => 1,
             };
             self.spend(now, bytes + self.setup.sizes.overhead, copies);

@@ -236,6 +236,8 @@ impl Sender {
     pub fn set_roster(&mut self, now: Moment, roster: RosterView<'_>) {
         if self.reach.learn(now, roster) {
             self.audience.set_unicast(self.reach.unicast_group());
+            let copies = roster.distant + usize::from(roster.multicast);
+            self.serving.flow_mut().set_message_copies(copies);
         }
         if self.is_flowing() && self.reach.is_due(now, self.hosts.len()) {
             self.plan_relays(now);
@@ -250,7 +252,8 @@ impl Sender {
         let fetch = |host: &Host| host.summary.map_or(0, |summary| summary.fetch);
         let fetch = self.hosts.iter().map(|(_, host)| fetch(host)).max();
         let flow = self.serving.flow_mut();
-        if !flow.is_worth_relays(fetch.unwrap_or(0)) {
+        let has_content = !flow.stream().is_stopped();
+        if !has_content || !flow.is_worth_relays(fetch.unwrap_or(0)) {
             return self.reach.schedule(now, false);
         }
 

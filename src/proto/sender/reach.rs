@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::hosts::{Host, Hosts};
 use crate::id::{InstanceId, SessionId};
-use crate::proto::Dest;
 use crate::proto::control::Control;
 use crate::proto::roster::ReachedHost;
+use crate::proto::{Dest, slot_interval};
 use crate::units::Moment;
 use crate::wire::message::Missing;
 use crate::wire::{HostStage, Message};
@@ -45,6 +45,8 @@ pub struct RosterView<'a> {
     pub multicast: bool,
     /// Hosts that answer.
     pub hosts: &'a [ReachedHost],
+    /// Number of processes that get a copy each of a message to the group.
+    pub distant: usize,
 }
 
 /// Ways to the hosts of one session.
@@ -60,10 +62,12 @@ pub struct Reach {
     /// Number of the session's hosts in the plan.
     hosts: usize,
     told: BTreeMap<InstanceId, ToldHost>,
+    /// Time of the last change of the plan.
+    changed: Moment,
     /// Time of the next plan.
     due: Moment,
-    /// Time until which the plan is looked at early.
-    early_until: Moment,
+    /// Time until which the plan is looked at early; set when the first host is told.
+    early_until: Option<Moment>,
 }
 
 /// The roster at its last change.
@@ -103,8 +107,9 @@ impl Reach {
             number: 0,
             hosts: 0,
             told: BTreeMap::new(),
+            changed: Moment(0),
             due: Moment(0),
-            early_until: Moment(0),
+            early_until: None,
         }
     }
 
@@ -152,47 +157,59 @@ impl Reach {
         }
         plan.close();
 
+        // Hosts that come or go one after the other make one change.
         let has_changed = plan != self.plan;
-        if has_changed {
-            self.plan = plan;
-            self.number += 1;
-            self.early_until = now + EARLY_TIME;
+        let is_soon = self.number > 0 && now.since(self.changed) < PLAN_INTERVAL;
+        if !has_changed || is_soon {
+            return false;
         }
 
-        has_changed
+        self.plan = plan;
+        self.number += 1;
+        self.changed = now;
+        self.early_until = None;
+        true
     }
 
-    /// Tells the hosts of `hosts` their targets that have not confirmed them. Schedules the next
-    /// plan.
+    /// Tells the hosts of `hosts` their targets that have not confirmed them: those first that were
+    /// not told yet. Schedules the next plan.
     pub fn tell(&mut self, now: Moment, hosts: &Hosts, control: &mut Control) {
-        let mut room = MAX_TOLD;
+        // Hosts confirm in their slots.
+        let first_repeat = FIRST_REPEAT + slot_interval(hosts.len() as u32) * 2;
+        let mut waiting: Vec<(u32, InstanceId, usize)> = Vec::new();
         let mut is_complete = true;
         for (id, group) in self.plan.members() {
-            let Some(host) = hosts.get(id) else { continue };
-            if host.stage.is_none() || host.transfer.targets >= self.number {
+            let answers = hosts.get(id).filter(|host| host.stage.is_some());
+            if answers.is_none_or(|host| host.transfer.targets == self.number) {
                 continue;
             }
 
             is_complete = false;
             let told = self.told.get(&id).filter(|told| told.number == self.number);
-            if room == 0 || told.is_some_and(|told| now < told.again) {
-                continue;
+            if told.is_none_or(|told| now >= told.again) {
+                waiting.push((told.map_or(0, |told| told.times), id, group));
             }
+        }
 
-            room -= 1;
-            let times = told.map_or(0, |told| told.times);
+        waiting.sort_unstable();
+        for (times, id, group) in waiting.into_iter().take(MAX_TOLD) {
+            let Some(to) = self.roster.hosts.get(&id).map(|host| host.address) else {
+                continue;
+            };
+
             let told = ToldHost {
                 number: self.number,
                 times: times + 1,
-                again: now + FIRST_REPEAT * (1 << times.min(MAX_DOUBLINGS)),
+                again: now + first_repeat * (1 << times.min(MAX_DOUBLINGS)),
             };
             self.told.insert(id, told);
+            self.early_until = self.early_until.or(Some(now + EARLY_TIME + first_repeat));
 
             let targets = self.plan.targets(id, group, self.session, self.number);
-            control.send(Dest::Host(host.address), &Message::Targets(targets));
+            control.send(Dest::Host(to), &Message::Targets(targets));
         }
 
-        let is_early = !is_complete && now < self.early_until;
+        let is_early = !is_complete && self.early_until.is_none_or(|until| now < until);
         self.schedule(now, is_early);
     }
 
@@ -217,18 +234,29 @@ impl Reach {
             return;
         }
 
-        for missing in missing.iter().filter(|missing| missing.need.is_empty()) {
+        for missing in missing {
             let generation = missing.generation.0;
-            let unreached = self.unreached.entry(host).or_insert(UnreachedHost {
+            if !missing.need.is_empty() {
+                // Some of it came, so multicast reaches the host.
+                self.unreached.remove(&host);
+                continue;
+            }
+
+            let first = UnreachedHost {
                 generation,
                 count: 1,
-            });
-
-            if generation > unreached.generation {
-                unreached.generation = generation;
-                unreached.count += 1;
-                self.due = now;
+            };
+            let unreached = self.unreached.entry(host).or_insert(first);
+            if generation <= unreached.generation {
+                continue;
             }
+
+            unreached.count = match generation == unreached.generation + 1 {
+                true => unreached.count + 1,
+                false => 1,
+            };
+            unreached.generation = generation;
+            self.due = now;
         }
     }
 
@@ -274,7 +302,9 @@ impl Reach {
         self.plan.members().filter_map(|(id, _)| {
             let host = hosts.get(id)?;
             let address = self.roster.hosts.get(&id)?.address;
-            (host.transfer.targets > 0).then_some((id, host, address))
+            (1..=self.number)
+                .contains(&host.transfer.targets)
+                .then_some((id, host, address))
         })
     }
 }

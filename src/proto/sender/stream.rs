@@ -161,6 +161,11 @@ impl SymbolStream {
         self.absent.extend(&pending);
     }
 
+    /// Returns whether the stream is stopped for good.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Stops the stream: the session is aborted, or the source is unreadable.
     pub fn stop(&mut self) {
         self.pending = RangeSet::default();

@@ -152,7 +152,11 @@ impl RelayPlan {
             session,
             number,
             heads: heads.collect(),
-            group: group.map(|group| group.hosts.clone()).unwrap_or_default(),
+            group: match group {
+                // Multicast needs no list.
+                Some(group) if !group.multicast => group.hosts.clone(),
+                _ => vec![host],
+            },
             relays,
             multicast: group.is_some_and(|group| group.multicast),
         }

@@ -118,7 +118,7 @@ fn a_train_comes_once_to_each_segment_that_the_sender_does_not_reach() {
     assert_eq!(grouped, [3, 4, 5, 6, 7]);
 
     let third = &targets[&InstanceId(3)];
-    assert!(third.multicast && third.group.len() == 3);
+    assert!(third.multicast && third.group == [InstanceId(3)]);
     assert_eq!(third.heads, [InstanceId(6), InstanceId(7)]);
     let seventh = &targets[&InstanceId(7)];
     assert_eq!(seventh.heads.len(), 2, "one of the second segment, and 6");
@@ -160,6 +160,7 @@ fn session(now: Moment, hosts: u64) -> (Reach, Hosts) {
             version: 1,
             multicast: false,
             hosts: &entries,
+            distant: entries.len(),
         },
     );
     (reach, all)
@@ -195,7 +196,7 @@ fn targets_are_told_until_they_are_confirmed() {
         .transfer
         .targets = 1;
     assert_eq!(reach.confirmed(&hosts).count(), 1);
-    let later = now + FIRST_REPEAT;
+    let later = now + FIRST_REPEAT + PLAN_INTERVAL;
     let again = told(&mut reach, later, &hosts);
     assert_eq!(again, BTreeSet::from([address(1), address(3)]));
 
@@ -218,6 +219,7 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
             version: 2,
             multicast: true,
             hosts: &entries,
+            distant: entries.len(),
         },
     );
     reach.plan(now, &hosts);
@@ -230,8 +232,11 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
     };
     reach.on_missing(now, InstanceId(2), &[nothing_of(4), nothing_of(4)]);
     assert!(!reach.plan(now, &hosts));
-    reach.on_missing(now, InstanceId(2), &[nothing_of(5)]);
-    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts));
+    let later = now + PLAN_INTERVAL;
+    reach.on_missing(later, InstanceId(2), &[nothing_of(6)]);
+    assert!(!reach.plan(later, &hosts), "not in a row");
+    reach.on_missing(later, InstanceId(2), &[nothing_of(7)]);
+    assert!(reach.is_due(later, 3) && reach.plan(later, &hosts));
     assert_eq!(reach.data().hosts, [address(2)]);
     assert_eq!(reach.copies(), 2);
 }

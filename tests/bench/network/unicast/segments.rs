@@ -1,18 +1,14 @@
 //! The case with two segments: each has multicast, and unicast alone passes between them.
 
-use std::path::Path;
-use std::process::Command;
-
 use super::{PAYLOAD, Scale, require_time};
 use crate::network::cases::shaped;
 use crate::network::fabric::{Fabric, Sent};
-use crate::network::fleet::{Fleet, MAKUO};
+use crate::network::fleet::Fleet;
 use crate::network::job::{LIMIT, repeat};
 use crate::network::material::Material;
 use crate::network::row::{Check, Row, median};
 use crate::network::trouble::Trouble;
 use crate::network::{Settings, cases};
-use crate::support::write;
 
 /// Rate of the hosts over that of the line between the segments.
 const NARROWER: u32 = 5;
@@ -40,8 +36,6 @@ pub fn segments(settings: Settings) -> Vec<Row> {
 /// Returns the seconds of a deployment, and the bytes between the segments over the payload.
 fn across(material: &Material, scale: Scale, hosts: usize) -> Result<(f64, Sent, f64), Trouble> {
     let dir = tempfile::tempdir()?;
-    know_segments(dir.path())?;
-
     let near = hosts / 2;
     let fabric = Fabric::new(hosts, shaped(scale.mbit, 0))?;
     fabric.split(near, scale.mbit / NARROWER);
@@ -64,18 +58,4 @@ fn across(material: &Material, scale: Scale, hosts: usize) -> Result<(f64, Sent,
 
     fleet.check(&source)?;
     Ok((ran.seconds, sent, carried as f64 / material.bytes as f64))
-}
-
-/// Fails unless makuo accepts a segment in a configuration.
-fn know_segments(dir: &Path) -> Result<(), Trouble> {
-    let file = dir.join("segment.toml");
-    write(&file, "[network]\nsegment = \"near\"\n");
-    let output = Command::new(MAKUO).arg("check").arg(&file).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-
-    let said = String::from_utf8_lossy(&output.stderr);
-    let why = said.lines().next().unwrap_or_default();
-    Err(Trouble::Skipped(format!("not built yet: {why}")))
 }
