@@ -12,7 +12,9 @@ use crate::drive::peers::PeerConfig;
 use crate::drive::reopen::LinkOpener;
 use crate::id::HostName;
 use crate::keys::GroupKey;
-use crate::net::{self, Family, InterfaceChanges, Link, LinkConfig, LinkSet, LinkUse};
+use crate::net::{
+    self, Family, Interface, InterfaceChanges, Link, LinkConfig, LinkSet, UnicastInterface,
+};
 use crate::outcome::{Event, Observer};
 use crate::report::Report;
 use crate::units::printable;
@@ -200,90 +202,111 @@ fn peers(network: &NetworkConfig, role: LinkRole) -> Option<PeerConfig> {
 }
 
 /// Opens the links of a daemon or a command: one for each interface, and without multicast one for
-/// each family that works there. An IPv6 address of the link alone serves only peers named by one.
+/// each family that the interface has.
 fn open_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet> {
-    if !network.multicast {
-        return open_unicast_links(network, role);
-    }
-
-    let mut names = network.interfaces.iter().map(String::as_str);
-    let first = link_config(network, role, names.next(), network.group)?;
-    let more = names
-        .map(|name| link_config(network, role, Some(name), network.group))
-        .collect::<Result<Vec<_>>>()?;
-    LinkSet::open(&first, &more, open_patiently)
-}
-
-fn open_unicast_links(network: &NetworkConfig, role: LinkRole) -> Result<LinkSet> {
-    let names: Vec<Option<&str>> = match network.interfaces.as_slice() {
-        [] => vec![None],
-        names => names.iter().map(|name| Some(name.as_str())).collect(),
+    let configs = match network.multicast {
+        true => names(network)
+            .into_iter()
+            .map(|name| {
+                Ok(link_config(
+                    network,
+                    role,
+                    choose(network, name)?,
+                    network.group,
+                ))
+            })
+            .collect::<Result<Vec<_>>>()?,
+        false => unicast_interfaces(network)?
+            .into_iter()
+            .map(|UnicastInterface { interface, family }| {
+                link_config(network, role, interface, unspecified(family))
+            })
+            .collect(),
     };
 
+    match configs.as_slice() {
+        [first, more @ ..] => LinkSet::open(first, more, open_patiently),
+        [] => Err(Error::usage("no network interface is named")),
+    }
+}
+
+/// The named interfaces, or `None` for the system's default.
+fn names(network: &NetworkConfig) -> Vec<Option<&str>> {
+    match network.interfaces.as_slice() {
+        [] => vec![None],
+        names => names.iter().map(|name| Some(name.as_str())).collect(),
+    }
+}
+
+/// The interface for multicast with this name.
+fn choose(network: &NetworkConfig, name: Option<&str>) -> Result<Interface> {
+    net::choose(name, Family::of(network.group))
+}
+
+/// The interfaces without multicast, once for each family. An error if one cannot be used yet.
+fn unicast_interfaces(network: &NetworkConfig) -> Result<Vec<UnicastInterface>> {
+    let link_local = needs_link_local(network);
+    let mut all = Vec::new();
+    for name in names(network) {
+        all.extend(net::choose_unicast(name, link_local)?);
+    }
+    Ok(all)
+}
+
+/// Returns whether a peer is named by an address that no other link reaches.
+fn needs_link_local(network: &NetworkConfig) -> bool {
     let is_local = |peer: &PeerName| match peer.address(0).map(|address| address.ip()) {
         Some(IpAddr::V6(v6)) => v6.is_unicast_link_local(),
         Some(IpAddr::V4(_)) | None => false,
     };
-    let needs_local = network.peers.iter().any(is_local);
-
-    let mut links: Option<LinkSet> = None;
-    let mut failed = None;
-    for name in names {
-        for family in [
-            IpAddr::from(Ipv4Addr::UNSPECIFIED),
-            IpAddr::from(Ipv6Addr::UNSPECIFIED),
-        ] {
-            let config = link_config(network, role, name, family);
-            // A new interface has such an address at once, and can use it two seconds later.
-            if links.is_some() && config.as_ref().is_ok_and(is_link_local) && !needs_local {
-                continue;
-            }
-
-            match (
-                config.and_then(|config| open_patiently(&config)),
-                &mut links,
-            ) {
-                (Ok(link), Some(links)) => links.add(link),
-                (Ok(link), None) => links = Some(link.into()),
-                (Err(e), _) => failed = failed.or(Some(e)),
-            }
-        }
-    }
-
-    links.ok_or_else(|| failed.unwrap_or_else(|| Error::usage("no network interface is named")))
+    network.peers.iter().any(is_local)
 }
 
-/// Returns whether the link would have an address that no other link reaches.
-fn is_link_local(config: &LinkConfig) -> bool {
-    match config.interface.address(Family::of(config.group)) {
-        Some(IpAddr::V6(v6)) => v6.is_unicast_link_local(),
-        Some(IpAddr::V4(_)) | None => false,
+/// In place of a group, it determines the family of a link without multicast.
+fn unspecified(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+        Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
 fn link_config(
     network: &NetworkConfig,
     role: LinkRole,
-    name: Option<&str>,
+    interface: Interface,
     group: IpAddr,
-) -> Result<LinkConfig> {
-    let usage = LinkUse {
-        family: Family::of(group),
-        multicast: network.multicast,
-    };
-    let interface = net::choose(name, usage)?;
+) -> LinkConfig {
     let unicast_port = match role {
         LinkRole::Host if !network.peers.is_empty() => network.unicast_port,
         LinkRole::Host | LinkRole::Session => 0,
     };
 
-    Ok(LinkConfig {
+    LinkConfig {
         port: network.port,
         ttl: network.ttl,
         multicast: network.multicast,
         unicast_port,
         ..LinkConfig::new(interface, group)
-    })
+    }
+}
+
+/// The interface for the link in place of `old`.
+fn choose_again(network: &NetworkConfig, name: Option<&str>, old: &Link) -> Result<Interface> {
+    if network.multicast {
+        return choose(network, name);
+    }
+
+    let family = Family::of(old.group().ip());
+    let all = net::choose_unicast(name, needs_link_local(network))?;
+    let of_family = all.into_iter().find(|chosen| chosen.family == family);
+    match of_family {
+        Some(chosen) => Ok(chosen.interface),
+        // No card took its family over.
+        None if name.is_none() && old.interface().loopback => Ok(old.interface().clone()),
+        None => Err(Error::usage(format!(
+            "there is no {family} address that other links reach"
+        ))),
+    }
 }
 
 /// Reopens each of `links` by its original name.
@@ -315,7 +338,8 @@ fn reopen(
             Some((name, group)) => (name.as_deref(), *group),
             None => (None, network.group),
         };
-        old.reopen(&link_config(&network, role, name, group)?)
+        let interface = choose_again(&network, name, old)?;
+        old.reopen(&link_config(&network, role, interface, group))
     })
 }
 
@@ -342,14 +366,11 @@ pub fn open_when_present(
 
 /// Returns whether all needed interfaces exist.
 fn is_present(network: &NetworkConfig) -> bool {
-    let usage = LinkUse {
-        family: Family::of(network.group),
-        multicast: network.multicast,
-    };
-    let is_there = |name: Option<&str>| net::choose(name, usage).is_ok();
-    match network.interfaces.is_empty() {
-        true => is_there(None),
-        false => network.interfaces.iter().all(|name| is_there(Some(name))),
+    match network.multicast {
+        true => names(network)
+            .into_iter()
+            .all(|name| choose(network, name).is_ok()),
+        false => unicast_interfaces(network).is_ok(),
     }
 }
 
@@ -414,5 +435,42 @@ mod tests {
         let network = apply(&args, NetworkConfig::default());
         let error = open(&network).expect_err("refused");
         assert!(error.to_string().contains("/nowhere/group.key"), "{error}");
+    }
+
+    fn on(interfaces: &[&str]) -> NetworkConfig {
+        NetworkConfig {
+            interfaces: interfaces.iter().map(|name| name.to_string()).collect(),
+            multicast: false,
+            peers: vec!["127.0.0.1".parse().expect("legal")],
+            plain: true,
+            ..NetworkConfig::default()
+        }
+    }
+
+    #[test]
+    fn without_multicast_a_missing_interface_is_an_error_and_a_daemon_waits_for_it() {
+        let network = on(&["127.0.0.1", "nope"]);
+        let error = open_links(&network, LinkRole::Session).expect_err("refused");
+        assert!(error.to_string().contains("nope"), "{error}");
+        assert!(!is_present(&network));
+    }
+
+    #[test]
+    fn without_multicast_a_busy_port_is_an_error_and_a_daemon_does_not_wait_for_it() {
+        let busy = std::net::UdpSocket::bind("127.0.0.1:0").expect("free");
+        let network = NetworkConfig {
+            unicast_port: busy.local_addr().expect("bound").port(),
+            ..on(&["127.0.0.1"])
+        };
+        let error = open_links(&network, LinkRole::Host).expect_err("refused");
+        assert!(error.is_os(std::io::ErrorKind::AddrInUse), "{error}");
+        assert!(is_present(&network));
+    }
+
+    #[test]
+    fn an_interface_named_twice_has_one_link_for_each_family() {
+        let once = open_links(&on(&["127.0.0.1"]), LinkRole::Session).expect("opens");
+        let twice = open_links(&on(&["127.0.0.1"; 2]), LinkRole::Session).expect("opens");
+        assert_eq!(once.len(), twice.len());
     }
 }

@@ -9,9 +9,9 @@ use crate::Result;
 use crate::config::PeerName;
 use crate::error::IoResultExt;
 use crate::id::{InstanceId, SegmentName};
-use crate::net::{Channel, Waker, peer_lookup};
+use crate::net::{Channel, Family, Waker, peer_lookup};
 use crate::proto::Transmit;
-use crate::proto::roster::{Roster, RosterSetup};
+use crate::proto::roster::{Roster, RosterSetup, is_reachable};
 use crate::units::Moment;
 
 /// Interval at which names are resolved again.
@@ -65,10 +65,14 @@ impl Peers {
             ..
         } = config;
         let (names, literal): (Vec<_>, Vec<_>) = names.into_iter().partition(PeerName::is_name);
-        known.extend(literal.iter().filter_map(|peer| peer.address(port)));
+        for peer in &literal {
+            let address = peer.address(port);
+            known.extend(address);
+            warn_of_family(peer, address.as_slice(), &own);
+        }
 
         let mut roster = Roster::new(now, setup);
-        roster.set_own(now, own);
+        roster.set_own(now, own.clone());
         roster.configure(now, &known);
 
         let (resolved_to, resolved) = channel();
@@ -78,6 +82,7 @@ impl Peers {
             let resolver = PeerResolver {
                 names,
                 port,
+                own,
                 found: BTreeMap::new(),
                 warned: BTreeSet::new(),
                 resolved: resolved_to,
@@ -172,6 +177,8 @@ struct ResolvedPeers {
 struct PeerResolver {
     names: Vec<PeerName>,
     port: u16,
+    /// Addresses of this process at its start; their families stay.
+    own: Vec<SocketAddr>,
     /// Addresses by index of the name; a name that fails keeps its last ones.
     found: BTreeMap<usize, Vec<SocketAddr>>,
     /// Names whose failure was logged.
@@ -216,6 +223,7 @@ impl PeerResolver {
                 found.sort();
                 found.dedup();
                 self.found.get(&at) != Some(&found) && {
+                    warn_of_family(name, &found, &self.own);
                     self.found.insert(at, found);
                     true
                 }
@@ -242,6 +250,18 @@ impl PeerResolver {
     }
 }
 
+/// Warns of a peer that no link of this process can send to.
+fn warn_of_family(peer: &PeerName, addresses: &[SocketAddr], own: &[SocketAddr]) {
+    let [first, ..] = addresses else {
+        return;
+    };
+
+    if !addresses.iter().any(|&address| is_reachable(own, address)) {
+        let family = Family::of(first.ip());
+        tracing::warn!("the peer {peer} has an {family} address, and no link here does: ignored");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +274,7 @@ mod tests {
                 .map(|name| name.parse().expect("legal"))
                 .collect(),
             port: 5001,
+            own: Vec::new(),
             found: BTreeMap::new(),
             warned: BTreeSet::new(),
             resolved,

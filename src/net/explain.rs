@@ -1,4 +1,4 @@
-//! Messages and hints for multicast errors of the kernel.
+//! Messages and hints for network errors of the kernel.
 //!
 //! Owns words only.
 
@@ -38,12 +38,16 @@ pub(super) fn sending(interface: &Interface, to: SocketAddr, source: io::Error) 
 
 fn opening_hint(errno: Errno, name: &str, address: SocketAddr) -> Option<String> {
     let port = address.port();
+    let setting = match address.ip().is_multicast() {
+        true => "--port",
+        false => "network.unicast_port",
+    };
 
     Some(match errno {
         Errno::EACCES | Errno::EPERM if (1..1024).contains(&port) => {
             format!(
                 "ports below 1024 need root or CAP_NET_BIND_SERVICE; or choose another with \
-                 --port (now {port})"
+                 {setting} (now {port})"
             )
         }
         Errno::EACCES | Errno::EPERM => {
@@ -53,7 +57,7 @@ fn opening_hint(errno: Errno, name: &str, address: SocketAddr) -> Option<String>
         }
         Errno::EADDRINUSE => format!(
             "another program has the port to itself; find it: ss -ulpn 'sport = :{port}'; \
-             or choose another port for the whole fleet with --port"
+             or choose another port for the whole fleet with {setting}"
         ),
         Errno::EADDRNOTAVAIL => {
             format!("{name} no longer has this address; see: ip address show dev {name}")
@@ -147,6 +151,14 @@ mod tests {
                 .unwrap()
                 .contains("eth0 is gone")
         );
+
+        let own: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        for errno in [Errno::EADDRINUSE, Errno::EACCES] {
+            let of_group = opening_hint(errno, "eth0", group).unwrap();
+            let of_own = opening_hint(errno, "eth0", own).unwrap();
+            assert!(of_group.contains("with --port"), "{of_group}");
+            assert!(of_own.contains("with network.unicast_port"), "{of_own}");
+        }
 
         assert!(opening_hint(Errno::EIO, "eth0", group).is_none());
         assert!(

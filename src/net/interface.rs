@@ -181,7 +181,7 @@ fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
 }
 
-fn with_preferred_addresses(mut interface: Interface) -> Interface {
+pub(super) fn with_preferred_addresses(mut interface: Interface) -> Interface {
     interface.v4 = interface.addresses.iter().find_map(|a| match a {
         IpAddr::V4(v4) => Some(*v4),
         IpAddr::V6(_) => None,
@@ -209,10 +209,9 @@ fn pick(
     }
 }
 
-fn named(all: Vec<Interface>, want: &str, usage: LinkUse) -> Result<Interface> {
-    let LinkUse { family, multicast } = usage;
+/// The interface with this name or address, which is up.
+pub(super) fn named_up(all: &[Interface], want: &str) -> Result<Interface> {
     let shown = printable(want.as_bytes());
-    let there = what_there_is(&all);
     let by_name = all.iter().find(|i| i.name == want).cloned();
     let by_address = || {
         let address: IpAddr = want.parse().ok()?;
@@ -226,21 +225,29 @@ fn named(all: Vec<Interface>, want: &str, usage: LinkUse) -> Result<Interface> {
         } else {
             "is named"
         };
-        return Err(Error::usage(format!("no network interface {what} {shown}")).hint(there));
+        let why = format!("no network interface {what} {shown}");
+        return Err(Error::usage(why).hint(what_there_is(all)));
     };
 
+    if !interface.up {
+        let name = printable(interface.name.as_bytes());
+        return Err(Error::usage(format!("network interface {shown} is down"))
+            .hint(format!("switch it on: ip link set dev {name} up")));
+    }
+
+    Ok(interface)
+}
+
+fn named(all: Vec<Interface>, want: &str, usage: LinkUse) -> Result<Interface> {
+    let LinkUse { family, multicast } = usage;
+    let shown = printable(want.as_bytes());
+    let there = what_there_is(&all);
+    let interface = named_up(&all, want)?;
     let refuse = |why: String, hint: String| {
         Err(Error::usage(format!("network interface {shown} {why}")).hint(hint))
     };
 
     let name = printable(interface.name.as_bytes());
-    if !interface.up {
-        return refuse(
-            "is down".into(),
-            format!("switch it on: ip link set dev {name} up"),
-        );
-    }
-
     if interface.address(family).is_none() {
         let why = match multicast {
             true => format!("has no {family} address, and the group is an {family} one"),
@@ -288,7 +295,7 @@ fn unnamed(all: Vec<Interface>, default: Option<&str>, usage: LinkUse) -> Result
     })
 }
 
-fn what_there_is(all: &[Interface]) -> String {
+pub(super) fn what_there_is(all: &[Interface]) -> String {
     match all {
         [] => "there are no network interfaces at all".to_owned(),
         all => format!(
@@ -302,7 +309,7 @@ fn what_there_is(all: &[Interface]) -> String {
 }
 
 /// Name of the interface of the default route.
-fn default_route(family: Family) -> Option<String> {
+pub(super) fn default_route(family: Family) -> Option<String> {
     match family {
         Family::V4 => parse_route_v4(&fs::read_to_string("/proc/net/route").ok()?),
         Family::V6 => parse_route_v6(&fs::read_to_string("/proc/net/ipv6_route").ok()?),

@@ -28,7 +28,7 @@ impl From<Link> for LinkSet {
 }
 
 impl LinkSet {
-    /// Opens `first`, and then `more`, one link for each interface.
+    /// Opens `first`, and then `more`, one link for each family of an interface.
     pub fn open(
         first: &LinkConfig,
         more: &[LinkConfig],
@@ -36,20 +36,16 @@ impl LinkSet {
     ) -> Result<Self> {
         let mut links = Self::from(open(first)?);
         for config in more {
-            if links
-                .iter()
-                .all(|link| link.interface().index != config.interface.index)
-            {
+            let is_open = |link: &Link| {
+                link.interface().index == config.interface.index
+                    && link.group().is_ipv4() == config.group.is_ipv4()
+            };
+            if !links.iter().any(is_open) {
                 links.more.push(open(config)?);
             }
         }
 
         Ok(links)
-    }
-
-    /// Adds a link.
-    pub fn add(&mut self, link: Link) {
-        self.more.push(link);
     }
 
     /// The first link; the only one on most machines.

@@ -20,6 +20,7 @@ pub mod peer_lookup;
 mod poll;
 mod socket;
 mod sys;
+mod unicast;
 
 pub use batch::{
     Channel, MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload, RETRY_AFTER_ENOBUFS,
@@ -31,6 +32,7 @@ pub use link::Link;
 pub use link_config::{DEFAULT_RECV_BUFFER, LinkConfig};
 pub use links::LinkSet;
 pub use poll::{Interest, Poller, Readiness, Waker, sharpen_timers};
+pub use unicast::{UnicastInterface, choose_unicast};
 
 use std::fmt;
 use std::net::IpAddr;

@@ -238,12 +238,13 @@ impl Roster {
     }
 
     /// Returns the entry of an address, if necessary a new one that is pinged at once. `None` if
-    /// there is no room or the address is this process's own.
+    /// there is no room, if the address is this process's own, or if no link has its family.
     fn candidate(&mut self, now: Moment, address: SocketAddr) -> Option<&mut Peer> {
         let is_usable = address.port() > 0
             && !address.ip().is_unspecified()
             && !address.ip().is_multicast()
-            && address.ip() != IpAddr::from([255; 4]);
+            && address.ip() != IpAddr::from([255; 4])
+            && is_reachable(&self.own, address);
 
         let is_known = self.peers.contains_key(&address);
         if !is_usable || self.own.contains(&address) || (!is_known && self.peers.len() >= MAX_PEERS)
@@ -375,6 +376,13 @@ impl Roster {
             segment: out.len(),
         })
     }
+}
+
+/// Returns whether a process with the addresses `own`, if they are known, has one of the family of
+/// `address`.
+pub fn is_reachable(own: &[SocketAddr], address: SocketAddr) -> bool {
+    let fits = |own: &SocketAddr| own.is_ipv4() == address.is_ipv4();
+    own.is_empty() || own.iter().any(fits)
 }
 
 /// Interval between the pings of one host, in a fleet of `hosts`.

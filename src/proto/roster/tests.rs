@@ -660,3 +660,21 @@ fn addresses_that_mean_nothing_elsewhere_are_not_listed() {
     mesh.run(seconds(5));
     assert!(mesh.received.is_empty());
 }
+
+#[test]
+fn an_address_of_a_family_without_a_link_is_never_pinged_and_holds_up_no_start() {
+    let mut mesh = Mesh::new(1, 0.0);
+    let other: SocketAddr = "[fd00::1]:5001".parse().unwrap();
+    mesh.start(address(0), &[other], true);
+    let roster = mesh.rosters.get_mut(&address(0)).unwrap();
+    let mut out = Vec::new();
+    roster.handle_timeout(mesh.now);
+    assert_eq!(roster.poll_transmit(&mut out), None);
+    assert!(roster.is_settled());
+
+    roster.configure(mesh.now, &[other, address(1)]);
+    roster.handle_timeout(mesh.now);
+    let ping = roster.poll_transmit(&mut out).expect("a ping");
+    assert_eq!(ping.dest, Dest::Host(address(1)));
+    assert!(!roster.is_settled());
+}
