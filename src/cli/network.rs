@@ -250,7 +250,27 @@ fn unicast_interfaces(network: &NetworkConfig) -> Result<Vec<UnicastInterface>> 
     for name in names(network) {
         all.extend(net::choose_unicast(name, link_local)?);
     }
+
+    let families: Vec<Family> = all.iter().map(|chosen| chosen.family).collect();
+    check_families(&network.peers, &families)?;
     Ok(all)
+}
+
+/// Returns an error if no peer can be reached by `families`: the interface may get an address of
+/// another one later, as from DHCP after IPv6 is up.
+fn check_families(peers: &[PeerName], families: &[Family]) -> Result<()> {
+    let fits = |peer: &PeerName| match peer.address(0) {
+        Some(address) => families.contains(&Family::of(address.ip())),
+        None => true,
+    };
+    if peers.is_empty() || peers.iter().any(fits) {
+        return Ok(());
+    }
+
+    let here: Vec<String> = families.iter().map(Family::to_string).collect();
+    let here = here.join(" and ");
+    let what = format!("this machine has {here} alone, and all peers are of another family");
+    Err(Error::usage(what).hint("see: ip address show"))
 }
 
 /// Returns whether a peer is named by an address that no other link reaches.
@@ -465,6 +485,19 @@ mod tests {
         let error = open_links(&network, LinkRole::Host).expect_err("refused");
         assert!(error.is_os(std::io::ErrorKind::AddrInUse), "{error}");
         assert!(is_present(&network));
+    }
+
+    #[test]
+    fn at_least_one_peer_has_a_family_of_the_links() {
+        let check = |peers: &[&str], families: &[Family]| {
+            let peers: Vec<PeerName> = peers.iter().map(|p| p.parse().expect("legal")).collect();
+            check_families(&peers, families).is_ok()
+        };
+        assert!(!check(&["10.0.0.1"], &[Family::V6]));
+        assert!(!check(&["fd00::1", "fd00::2"], &[Family::V4]));
+        assert!(check(&["10.0.0.1", "fd00::1"], &[Family::V6]));
+        assert!(check(&["10.0.0.1"], &[Family::V4, Family::V6]));
+        assert!(check(&["10.0.0.1", "web1"], &[Family::V6]));
     }
 
     #[test]
