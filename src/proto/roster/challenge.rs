@@ -12,8 +12,9 @@ use sha2::{Digest, Sha256};
 use crate::id::Nonce;
 use crate::units::Moment;
 
-/// Time in which an address gets the same nonce; a nonce holds for one or two periods, longer than
-/// the interval of pings in the largest fleet.
+/// Time in which an address gets the same nonce; a nonce holds for one or two periods. That is
+/// longer than the interval of pings in a fleet of some 2,900 hosts. In a larger one a process may
+/// repeat an old nonce, and the answer brings it a new one.
 const CHALLENGE_PERIOD: Duration = Duration::from_secs(900);
 
 /// Makes and checks the nonces of one process.
