@@ -122,6 +122,11 @@ impl Peers {
         }
     }
 
+    /// Records that a message of the process `source` came from `from`.
+    pub(super) fn on_source(&mut self, now: Moment, from: SocketAddr, source: InstanceId) {
+        self.roster.on_source(now, from, source);
+    }
+
     /// Tells all peers that this process ends.
     pub(super) fn leave(&mut self) {
         self.roster.leave();

@@ -462,6 +462,11 @@ impl GroupEndpoint {
                     host_links.record(from, place);
                 }
 
+                if let Some(peers) = peers
+                    && let Ok(Datagram::Control(front, _)) = Datagram::parse(bytes)
+                {
+                    peers.on_source(clock.now(), from, front.source);
+                }
                 if !is_peer(bytes) {
                     let arrived = Arrived {
                         from,

@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::answers::{GroupAnswer, answer_wait};
 use super::peer::{Peer, PeerFacts, PeerState};
-use super::{MAX_FROM_LISTS, MAX_PEERS, Roster, ping_interval};
+use super::segment::Known;
+use super::{MAX_PEERS, Roster, ping_interval};
 use crate::id::{InstanceId, Nonce, SegmentId};
 use crate::units::Moment;
 use crate::wire::peer::{MAX_LISTED_PEERS, PeerMessage, Ping, Pong};
@@ -39,7 +40,11 @@ impl Roster {
         }
 
         let wait = answer_wait(self.listing.hosts.len(), self.rng.f64());
-        let is_new = self.segment.hear(now, source, &ping);
+        let known = Known {
+            peers: &self.peers,
+            listing: &self.listing,
+        };
+        let is_new = self.segment.hear(now, (source, from), &ping, known);
         if !self.is_proven(from, source) {
             let answer = GroupAnswer {
                 to: from,
@@ -49,16 +54,32 @@ impl Roster {
             self.group_answers.add(now, wait, answer);
         } else if is_new {
             // The ping of `handle_timeout` says that the process is heard.
-            self.segment.update(now, &self.listing.reached);
+            self.update_segment(now);
             self.due = self.due.min(now + wait);
         }
     }
 
     /// Returns whether this process has proven the address.
     pub(super) fn is_proven(&self, address: SocketAddr, source: InstanceId) -> bool {
-        self.peers.get(&address).is_some_and(|peer| {
-            peer.state == PeerState::Proven && peer.facts.instance == Some(source)
-        })
+        let peer = self.peers.get(&address);
+        peer.is_some_and(|peer| peer.is_proven_by(source))
+    }
+
+    /// Notes that the process `source` sent a datagram from `from`. If another process had that
+    /// address, the new one is asked at once to prove it: a host that was started again.
+    pub fn on_source(&mut self, now: Moment, from: SocketAddr, source: InstanceId) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        let is_other = peer.state == PeerState::Proven && !peer.is_proven_by(source);
+        if !is_other || source == self.setup.instance || peer.awaits_answer() {
+            return;
+        }
+
+        if self.limits.shares.spend_ping(now, from) {
+            peer.due = peer.due.min(now);
+            self.due = self.due.min(now);
+        }
     }
 
     /// Answers a ping. An address without proof gets a nonce and no memory: it proves itself with
@@ -71,21 +92,30 @@ impl Roster {
         if proves {
             let facts = self.facts(now, source, ping.host, (ping.heard, ping.segment));
             self.on_proof(now, from, facts);
-        } else if !self.answers.spend(now, from.ip()) {
+        } else if !self.limits.answers.spend(now, from.ip()) {
             return;
         }
 
-        let heard = self.segment.heard(now, source).filter(|_| proves);
+        let heard = self.segment.heard(now, source, from).filter(|_| proves);
+        let may_answer =
+            (!proves || self.limits.shares.spend_answer(now, from)) && self.out.takes_answers();
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.told = heard.is_some();
+            if may_answer {
+                peer.told = heard.is_some();
+            }
             // A forged ping must not replace the nonce of a proven process.
             if proves || peer.state != PeerState::Proven {
                 peer.challenge = Some(ping.nonce);
             }
         }
 
+        if !may_answer {
+            return;
+        }
+
+        let gets_list = proves && ping.list && self.limits.shares.spend_list(now, from);
         let pong = Pong {
-            peers: if proves && ping.list {
+            peers: if gets_list {
                 self.sample(from)
             } else {
                 Vec::new()
@@ -94,7 +124,7 @@ impl Roster {
             segment: self.segment.label().filter(|_| proves),
             ..self.pong(now, from, ping.nonce)
         };
-        self.out.push((from, PeerMessage::Pong(pong)));
+        self.out.push_answer(from, PeerMessage::Pong(pong));
     }
 
     /// Answer to the ping with the nonce `echo`, for an address without proof.
@@ -148,7 +178,7 @@ impl Roster {
         }
 
         for &address in &pong.peers {
-            if self.peers.len() < MAX_FROM_LISTS && may_be_listed(address, from) {
+            if may_be_listed(address, from) && self.takes_unproven(address) {
                 self.candidate(now, address);
             }
         }
@@ -157,7 +187,7 @@ impl Roster {
     /// Pings the address of an answer to a ping to the group, unless it is known. The answer proves
     /// nothing, since everyone there hears the ping.
     fn on_group_answer(&mut self, now: Moment, from: SocketAddr, pong: &Pong) {
-        if self.peers.len() < MAX_FROM_LISTS
+        if self.takes_unproven(from)
             && let Some(peer) = self.candidate(now, from)
             && peer.challenge.is_none()
         {
@@ -170,6 +200,9 @@ impl Roster {
         let Some(peer) = self.peers.remove(&from) else {
             return;
         };
+        if peer.state == PeerState::Proven && peer.facts.host && self.gone.len() < MAX_PEERS {
+            self.gone.push(from);
+        }
         if let Some(instance) = peer.facts.instance {
             self.segment.forget(instance);
         }

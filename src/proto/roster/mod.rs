@@ -11,45 +11,44 @@
 //! With multicast a process also pings its group, and hosts that it did not know answer. Messages
 //! to a process say whether its multicast arrives, so each knows who hears it.
 
+mod addresses;
 mod answers;
 mod budget;
 mod challenge;
 mod exchange;
 mod listing;
+mod outbox;
 mod peer;
+mod pings;
 mod segment;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use self::answers::{GroupAnswer, GroupAnswers};
+use self::answers::GroupAnswers;
 use self::budget::Budget;
 use self::challenge::Challenge;
 use self::listing::Listing;
 pub use self::listing::ReachedHost;
+use self::outbox::{Outbox, Shares};
 use self::peer::{Peer, PeerState};
-use self::segment::Segment;
 pub use self::segment::SegmentSetup;
+use self::segment::{Known, Segment};
 use super::{Dest, Transmit};
 use crate::id::InstanceId;
 use crate::units::Moment;
 use crate::wire::Front;
 use crate::wire::datagram::write_peer;
-use crate::wire::peer::{PeerMessage, Ping};
+use crate::wire::peer::PeerMessage;
 use crate::wire::relay::RelayTargets;
 
 /// Pings that a process sends in a second to hosts that answer.
 pub const PINGS_A_SECOND: u32 = 4;
 /// Shortest interval between two pings of a host that answers.
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(2);
-/// Wait before a ping beyond the limit of its address.
-const BUDGET_WAIT: Duration = Duration::from_millis(250);
 /// Largest number of addresses known to a process.
 pub const MAX_PEERS: usize = 8192;
-/// Number of known addresses from which on no more are taken without proof: the rest is for
-/// processes that prove theirs.
-const MAX_FROM_LISTS: usize = MAX_PEERS / 2;
 
 /// Facts about this process.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +84,28 @@ impl Hop {
     }
 }
 
+/// Limits of messages to single addresses.
+#[derive(Debug)]
+struct RosterLimits {
+    /// Of what proven addresses cause.
+    shares: Shares,
+    /// Of answers to addresses without proof.
+    answers: Budget,
+    /// Of pings to them.
+    pings: Budget,
+}
+
+/// Whether the lists are those of the present addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListState {
+    /// They are, and the next change is listed at once.
+    Idle,
+    /// They are, and the next change waits for [`Roster::handle_timeout`].
+    Collected,
+    /// A change waits.
+    Stale,
+}
+
 /// Addresses of the other processes.
 #[derive(Debug)]
 pub struct Roster {
@@ -93,9 +114,12 @@ pub struct Roster {
     counter: u64,
     /// Addresses of this process.
     own: Vec<SocketAddr>,
+    /// Configured addresses.
+    ways_in: Vec<SocketAddr>,
     peers: BTreeMap<SocketAddr, Peer>,
     /// Those with proof.
     listing: Listing,
+    list_state: ListState,
     /// Number of changes of the lists.
     version: u64,
     segment: Segment,
@@ -105,15 +129,10 @@ pub struct Roster {
     gone: Vec<SocketAddr>,
     /// Time of the next ping, or an earlier time.
     due: Moment,
-    out: Vec<(SocketAddr, PeerMessage)>,
-    /// A ping to the group, which is sent before `out`: answers to it say who hears it.
-    group_ping: Option<Ping>,
-    /// Limit of answers to addresses without proof.
-    answers: Budget,
+    out: Outbox,
+    limits: RosterLimits,
     /// Answers to pings to the group.
     group_answers: GroupAnswers,
-    /// Limit of pings to addresses without proof.
-    pings: Budget,
     rng: fastrand::Rng,
 }
 
@@ -125,48 +144,23 @@ impl Roster {
             challenge: Challenge::new(setup.seed),
             counter: 0,
             own: Vec::new(),
+            ways_in: Vec::new(),
             peers: BTreeMap::new(),
             listing: Listing::default(),
+            list_state: ListState::Idle,
             version: 1,
             segment: Segment::new(now, setup.segment, setup.host.then_some(setup.instance)),
             new: Vec::new(),
             gone: Vec::new(),
             due: now,
-            out: Vec::new(),
-            group_ping: None,
-            answers: Budget::new(now, setup.seed ^ 2),
+            out: Outbox::default(),
+            limits: RosterLimits {
+                shares: Shares::new(now),
+                answers: Budget::new(now, setup.seed ^ 2),
+                pings: Budget::new(now, setup.seed ^ 3),
+            },
             group_answers: GroupAnswers::new(now, setup.seed ^ 4),
-            pings: Budget::new(now, setup.seed ^ 3),
             rng: fastrand::Rng::with_seed(setup.seed ^ 1),
-        }
-    }
-
-    /// Sets the addresses of this process, which are never pinged.
-    pub fn set_own(&mut self, now: Moment, own: Vec<SocketAddr>) {
-        if own == self.own {
-            return;
-        }
-
-        self.own = own;
-        self.peers.retain(|address, _| !self.own.contains(address));
-        self.collect(now);
-        for peer in self.peers.values_mut().filter(|peer| peer.is_pinged()) {
-            peer.challenge = None;
-            peer.due = now;
-            self.due = self.due.min(now);
-        }
-    }
-
-    /// Sets the configured addresses, which are pinged until they answer.
-    pub fn configure(&mut self, now: Moment, ways_in: &[SocketAddr]) {
-        for (address, peer) in &mut self.peers {
-            peer.configured = ways_in.contains(address);
-        }
-
-        for &address in ways_in {
-            if let Some(peer) = self.candidate(now, address) {
-                peer.configured = true;
-            }
         }
     }
 
@@ -223,7 +217,8 @@ impl Roster {
     /// Returns whether each known address has answered, or has let pass the time for it.
     pub fn is_settled(&self) -> bool {
         let is_sent = self.out.is_empty() && self.segment.has_pinged();
-        is_sent && !self.peers.values().any(Peer::may_still_answer)
+        let is_listed = self.list_state != ListState::Stale;
+        is_sent && is_listed && !self.peers.values().any(Peer::may_still_answer)
     }
 
     /// Tells all proven processes that this one ends.
@@ -233,117 +228,43 @@ impl Roster {
             .proven
             .iter()
             .filter_map(|&to| Some((to, self.peers.get(&to)?.challenge?)));
-        self.out
-            .extend(challenges.map(|(to, echo)| (to, PeerMessage::Leave(echo))));
+        for (to, echo) in challenges {
+            self.out.push(to, PeerMessage::Leave(echo));
+        }
     }
 
-    /// Returns the entry of an address, if necessary a new one that is pinged at once. `None` if
-    /// there is no room, if the address is this process's own, or if no link has its family.
-    fn candidate(&mut self, now: Moment, address: SocketAddr) -> Option<&mut Peer> {
-        let is_usable = address.port() > 0
-            && !address.ip().is_unspecified()
-            && !address.ip().is_multicast()
-            && address.ip() != IpAddr::from([255; 4])
-            && is_reachable(&self.own, address);
-
-        let is_known = self.peers.contains_key(&address);
-        if !is_usable || self.own.contains(&address) || (!is_known && self.peers.len() >= MAX_PEERS)
-        {
-            return None;
-        }
-
-        if !is_known {
+    /// Lists the addresses with proof again: the first change at once, the others all together,
+    /// since a process may state new facts in each of its datagrams.
+    fn collect(&mut self, now: Moment) {
+        if self.list_state == ListState::Idle {
+            self.relist(now);
+            self.list_state = ListState::Collected;
+        } else {
+            self.list_state = ListState::Stale;
             self.due = self.due.min(now);
         }
-
-        Some(self.peers.entry(address).or_insert_with(|| Peer::new(now)))
     }
 
-    /// Lists the addresses with proof again.
-    fn collect(&mut self, now: Moment) {
+    /// Lists the addresses with proof again at once.
+    fn relist(&mut self, now: Moment) {
         let listing = Listing::of(&self.peers);
         if listing != self.listing {
             self.listing = listing;
             self.version += 1;
         }
-        self.segment.update(now, &self.listing.reached);
+        if self.list_state == ListState::Stale {
+            self.list_state = ListState::Collected;
+        }
+        self.update_segment(now);
     }
 
-    /// Pings the group, and answers such pings of others.
-    fn handle_group_timeout(&mut self, now: Moment) {
-        let nonce = self.challenge.group_nonce(now);
-        if let Some(ping) = self.segment.ping(now, nonce, self.rng.f64()) {
-            self.group_ping = Some(ping);
-        }
-
-        while let Some(GroupAnswer { to, instance, echo }) = self.group_answers.next(now) {
-            if !self.is_proven(to, instance) {
-                let pong = self.pong(now, to, echo);
-                self.out.push((to, PeerMessage::Pong(pong)));
-            }
-        }
-    }
-
-    /// Sends due pings, and forgets the processes that do not answer.
-    pub fn handle_timeout(&mut self, now: Moment) {
-        self.handle_group_timeout(now);
-        if self.due > now {
-            return;
-        }
-
-        let mut lost = false;
-        let mut next = None;
-        self.peers.retain(|&address, peer| {
-            let mut keep = true;
-            let was_proven = peer.state == PeerState::Proven;
-            let instance = peer.facts.instance;
-            let heard = instance.and_then(|instance| self.segment.heard(now, instance));
-            if was_proven && peer.told != heard.is_some() {
-                peer.due = peer.due.min(now);
-            }
-
-            if peer.due <= now {
-                // Proven addresses have a share of their own, by the interval.
-                let may_ping =
-                    was_proven || !peer.is_pinged() || self.pings.spend(now, address.ip());
-                if may_ping {
-                    keep = peer.try_again(now);
-                    if was_proven && peer.state != PeerState::Proven {
-                        lost = true;
-                        if peer.facts.host && self.gone.len() < MAX_PEERS {
-                            self.gone.push(address);
-                        }
-                    }
-                } else {
-                    peer.due = now + BUDGET_WAIT;
-                }
-
-                if keep && may_ping && peer.is_pinged() {
-                    peer.told = heard.is_some();
-                    let ping = Ping {
-                        nonce: self.challenge.nonce(now, address),
-                        echo: peer.challenge,
-                        host: self.setup.host,
-                        list: peer.takes_list(),
-                        heard,
-                        segment: self.segment.label(),
-                        interval: None,
-                    };
-                    self.out.push((address, PeerMessage::Ping(ping)));
-                }
-            }
-
-            if keep {
-                next = Some(next.map_or(peer.due, |next: Moment| next.min(peer.due)));
-            }
-            keep
-        });
-
-        self.due = next.unwrap_or(now + MIN_PING_INTERVAL);
-        match lost {
-            true => self.collect(now),
-            false => self.segment.update(now, &self.listing.reached),
-        }
+    /// Sets the label of the segment.
+    fn update_segment(&mut self, now: Moment) {
+        let known = Known {
+            peers: &self.peers,
+            listing: &self.listing,
+        };
+        self.segment.update(now, known);
     }
 
     /// Time of the next event; in the past if one is due.
@@ -354,14 +275,8 @@ impl Roster {
 
     /// Writes the next datagram into `out`.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) -> Option<Transmit> {
-        let group_ping = self.group_ping.take();
-        let (dest, message) = match group_ping {
-            Some(ping) => (Dest::Group, PeerMessage::Ping(ping)),
-            None => {
-                let (to, message) = self.out.pop()?;
-                (Dest::Host(to), message)
-            }
-        };
+        let (to, message) = self.out.pop()?;
+        let dest = to.map_or(Dest::Group, Dest::Host);
         self.counter += 1;
         out.clear();
         let front = Front {

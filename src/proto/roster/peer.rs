@@ -25,7 +25,7 @@ const SILENT_TIME: Duration = Duration::from_secs(60);
 /// from a process that knows more hosts: lists are most of the bytes of a large roster.
 const EARLY_LISTS: u32 = 3;
 /// Lists requested soon after each other from a process that knows more hosts.
-const MAX_PEER_LISTS: u32 = 8;
+pub(super) const MAX_PEER_LISTS: u32 = 8;
 
 /// State of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +160,24 @@ impl Peer {
     /// Wait for the answer to the last ping of an address that has not answered yet.
     fn first_wait(&self) -> Duration {
         FIRST_WAIT * (1 << self.unanswered.saturating_sub(1).min(4))
+    }
+
+    /// Returns whether the process `instance` has proven the address.
+    pub(super) fn is_proven_by(&self, instance: InstanceId) -> bool {
+        self.state == PeerState::Proven && self.facts.instance == Some(instance)
+    }
+
+    /// Returns whether the last ping has no answer yet.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.unanswered > 0
+    }
+
+    /// Makes the address one of the configuration. One that did not answer is tried at once.
+    pub(super) fn configure(&mut self, now: Moment) {
+        if self.state == PeerState::Silent && !self.configured {
+            self.due = now;
+        }
+        self.configured = true;
     }
 
     /// Returns whether pings go to the address.

@@ -7,9 +7,11 @@
 //! fixed interval; the interval of the others grows with their number.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::listing::ReachedHost;
+use super::listing::Listing;
+use super::peer::Peer;
 use crate::id::{InstanceId, Nonce, SegmentId};
 use crate::units::Moment;
 use crate::wire::peer::Ping;
@@ -27,7 +29,10 @@ const GROUP_PINGS_A_SECOND: u32 = 10;
 /// Intervals without a ping after which a process is not heard any more.
 const HEARD_INTERVALS: f64 = 3.5;
 /// Largest number of processes that are heard.
-const MAX_HEARD: usize = 4096;
+pub(super) const MAX_HEARD: usize = 4096;
+
+/// Shortest time between two searches for old entries while there is no room.
+const HEARD_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Facts about this process and its segment.
 #[derive(Debug, Clone, Copy)]
@@ -54,13 +59,60 @@ pub(super) struct Segment {
     /// Nonces of the last pings to the group, each with the time until which it may be repeated.
     sent: VecDeque<(Nonce, Moment)>,
     heard: BTreeMap<InstanceId, HeardProcess>,
+    /// Time from which on old entries of `heard` are looked for again.
+    sweep: Moment,
 }
 
 /// Last ping to the group of another process.
 #[derive(Debug)]
 struct HeardProcess {
     nonce: Nonce,
+    /// Where it came from.
+    from: SocketAddr,
+    /// End of the time without proof of the address.
+    short: Moment,
+    /// End of the time with proof.
     until: Moment,
+}
+
+/// What is known about the address of a ping to the group, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum PingOrigin {
+    /// Its process has not proven it.
+    Unproven,
+    /// Its process has proven it.
+    Proven,
+    /// It is in the list of hosts.
+    Listed,
+}
+
+/// Addresses of this process's roster.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) peers: &'a BTreeMap<SocketAddr, Peer>,
+    pub(super) listing: &'a Listing,
+}
+
+impl Known<'_> {
+    fn origin(self, process: InstanceId, from: SocketAddr) -> PingOrigin {
+        let is_proven = self
+            .peers
+            .get(&from)
+            .is_some_and(|peer| peer.is_proven_by(process));
+        match is_proven {
+            false => PingOrigin::Unproven,
+            true if self.listing.address_of(process) == Some(from) => PingOrigin::Listed,
+            true => PingOrigin::Proven,
+        }
+    }
+
+    /// Returns whether a ping still shows that its process is heard.
+    fn is_kept(self, now: Moment, process: InstanceId, heard: &HeardProcess) -> bool {
+        match self.origin(process, heard.from) {
+            PingOrigin::Unproven => now < heard.short,
+            PingOrigin::Proven | PingOrigin::Listed => now < heard.until,
+        }
+    }
 }
 
 impl Segment {
@@ -75,6 +127,7 @@ impl Segment {
             count: 0,
             sent: VecDeque::new(),
             heard: BTreeMap::new(),
+            sweep: now,
         }
     }
 
@@ -88,9 +141,14 @@ impl Segment {
         self.label
     }
 
+    /// Returns whether a ping to the group is due.
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        self.setup.multicast && now >= self.due
+    }
+
     /// Returns the due ping to the group. `random` is from 0 to 1.
     pub(super) fn ping(&mut self, now: Moment, nonce: Nonce, random: f64) -> Option<Ping> {
-        if !self.setup.multicast || now < self.due {
+        if !self.is_due(now) {
             return None;
         }
 
@@ -129,31 +187,73 @@ impl Segment {
         self.setup.multicast.then_some(self.due)
     }
 
-    /// Records a ping to the group; returns whether its process was not heard before.
-    pub(super) fn hear(&mut self, now: Moment, source: InstanceId, ping: &Ping) -> bool {
-        let interval = ping.interval.map_or(MIN_GROUP_INTERVAL, |interval| {
-            Duration::from_millis(interval.into()).clamp(MIN_GROUP_INTERVAL, MAX_GROUP_INTERVAL)
-        });
-        let is_new = self.heard(now, source).is_none();
-        if is_new && self.heard.len() >= MAX_HEARD {
-            self.heard.retain(|_, heard| now < heard.until);
+    /// Records a ping to the group; returns whether its process was not heard from there before.
+    ///
+    /// Anyone can send a ping in the name of another process. One from an address that its process
+    /// has not proven replaces none from an address that it has.
+    pub(super) fn hear(
+        &mut self,
+        now: Moment,
+        (source, from): (InstanceId, SocketAddr),
+        ping: &Ping,
+        known: Known<'_>,
+    ) -> bool {
+        let origin = known.origin(source, from);
+        let held = self.heard.get(&source);
+        let is_held = held.is_some();
+        if let Some(held) = held
+            && held.from != from
+            && known.is_kept(now, source, held)
+        {
+            let of_held = known.origin(source, held.from);
+            if of_held > PingOrigin::Unproven && origin <= of_held {
+                return false;
+            }
         }
-        if is_new && self.heard.len() >= MAX_HEARD {
+        if !is_held && !self.has_room(now, origin, known) {
             return false;
         }
 
+        let interval = ping.interval.map_or(MIN_GROUP_INTERVAL, |interval| {
+            Duration::from_millis(interval.into()).clamp(MIN_GROUP_INTERVAL, MAX_GROUP_INTERVAL)
+        });
+        let is_new = self.heard(now, source, from).is_none();
         let heard = HeardProcess {
             nonce: ping.nonce,
+            from,
+            short: now + MIN_GROUP_INTERVAL.mul_f64(HEARD_INTERVALS),
             until: now + interval.mul_f64(HEARD_INTERVALS),
         };
         self.heard.insert(source, heard);
         is_new
     }
 
-    /// Nonce of the last ping to the group that arrived from a process, if it is still heard.
-    pub(super) fn heard(&self, now: Moment, source: InstanceId) -> Option<Nonce> {
+    /// Returns whether one more process can be heard. One with proof takes the place of those
+    /// without.
+    fn has_room(&mut self, now: Moment, origin: PingOrigin, known: Known<'_>) -> bool {
+        if self.heard.len() >= MAX_HEARD && now >= self.sweep {
+            self.heard
+                .retain(|process, heard| known.is_kept(now, *process, heard));
+            self.sweep = now + HEARD_SWEEP_INTERVAL;
+        }
+        if self.heard.len() >= MAX_HEARD && origin > PingOrigin::Unproven {
+            self.heard
+                .retain(|process, heard| known.origin(*process, heard.from) > PingOrigin::Unproven);
+        }
+
+        self.heard.len() < MAX_HEARD
+    }
+
+    /// Nonce of the last ping to the group that arrived from a process at an address that it has
+    /// proven, if it is still heard.
+    pub(super) fn heard(
+        &self,
+        now: Moment,
+        source: InstanceId,
+        address: SocketAddr,
+    ) -> Option<Nonce> {
         let heard = self.heard.get(&source)?;
-        (now < heard.until).then_some(heard.nonce)
+        (now < heard.until && heard.from == address).then_some(heard.nonce)
     }
 
     /// Forgets a process that ends.
@@ -186,14 +286,21 @@ impl Segment {
     }
 
     /// Sets the label, from the hosts that answer.
-    pub(super) fn update(&mut self, now: Moment, reached: &[ReachedHost]) {
+    pub(super) fn update(&mut self, now: Moment, known: Known<'_>) {
         if !self.setup.multicast {
             return;
         }
 
-        let near: Vec<SegmentId> = reached
+        let is_heard = |host: InstanceId| {
+            self.heard.get(&host).is_some_and(|heard| {
+                now < heard.until && known.origin(host, heard.from) > PingOrigin::Unproven
+            })
+        };
+        let near: Vec<SegmentId> = known
+            .listing
+            .reached
             .iter()
-            .filter(|host| host.hears && self.heard(now, host.instance).is_some())
+            .filter(|host| host.hears && is_heard(host.instance))
             .map(|host| SegmentId::of(host.instance))
             .collect();
         let own = self.own.map(SegmentId::of).filter(|_| !near.is_empty());

@@ -1,5 +1,6 @@
 //! Tests of the roster in a small simulated network: delay, loss, churn, forged messages.
 
+mod bounds;
 mod segments;
 
 use std::collections::BTreeSet;
@@ -8,7 +9,7 @@ use super::exchange::may_be_listed;
 use super::*;
 use crate::id::{Nonce, SegmentId};
 use crate::wire::Datagram;
-use crate::wire::peer::{MAX_LISTED_PEERS, Pong};
+use crate::wire::peer::{MAX_LISTED_PEERS, Ping, Pong};
 
 /// One-way delay of every datagram.
 const DELAY: Duration = Duration::from_millis(1);
@@ -453,7 +454,7 @@ fn datagrams_from_a_false_address_hide_no_host() {
             });
             host.handle(now, from, source, &own.encode());
         }
-        host.collect(now);
+        host.relist(now);
         let hosts = [1, 2, 3].map(address);
         assert_eq!(mesh.rosters[&address(0)].hosts(), hosts);
     }

@@ -216,7 +216,7 @@ fn messages_from_addresses_without_proof_change_nothing() {
     for _ in 0..20 {
         let now = mesh.now;
         let own = mesh.instance(address(0));
-        let heard = mesh.at(1).segment.heard(now, own);
+        let heard = mesh.at(1).segment.heard(now, own, address(0));
         assert!(heard.is_some());
         let host = mesh.rosters.get_mut(&address(0)).expect("there");
         let forged = |echo| {
@@ -292,7 +292,9 @@ fn a_flood_of_pings_to_the_group_is_bounded_and_not_remembered() {
     assert!(strangers.map(|(_, n)| n).sum::<usize>() <= 10 * 1024);
     mesh.run(seconds(15));
     mesh.runs_until_right("after");
-    assert!(mesh.at(0).segment.heard(mesh.now, InstanceId(1)).is_none());
+    let first = SocketAddr::from((0x0b00_0001_u32.to_be_bytes(), 5001));
+    let heard = mesh.at(0).segment.heard(mesh.now, InstanceId(1), first);
+    assert!(heard.is_none());
 }
 
 #[test]
