@@ -162,8 +162,8 @@ impl Receiver {
     }
 
     /// Handles a datagram; `is_peer` if the process at `from` is known there. `arrival` is the
-    /// kernel's receive time in microseconds of any steady clock. Returns the hosts to pass it on to, for new data of a session whose release this host
-    /// found rightful.
+    /// kernel's receive time in microseconds of any steady clock. Returns the hosts to pass it on
+    /// to, for new data of a session whose release this host found rightful.
     pub fn handle_datagram(
         &mut self,
         now: Moment,
