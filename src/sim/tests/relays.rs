@@ -18,6 +18,9 @@ use crate::units::{Moment, Quorum, Rate};
 const LINE: Rate = Rate(200_000_000);
 /// Time of discovery, comparison and commit, whatever the payload is.
 const FIXED: Duration = Duration::from_millis(250);
+/// Further time where messages are lost: each is repeated after 40 to 100 ms, some one after the
+/// other.
+const REPEATED: Duration = Duration::from_millis(250);
 /// Bound on the time over that of the payload on the line.
 const TIME_BOUND: f64 = 1.5;
 /// Bound on the bytes of any host, over the payload.
@@ -31,6 +34,8 @@ struct Case {
     network: Network,
     payload: u64,
     began: Moment,
+    /// Time that does not depend on the payload.
+    fixed: Duration,
 }
 
 impl Case {
@@ -71,6 +76,10 @@ impl Case {
             began: network.now(),
             network,
             payload,
+            fixed: match loss > 0.0 {
+                true => FIXED + REPEATED,
+                false => FIXED,
+            },
         }
     }
 
@@ -91,7 +100,7 @@ impl Case {
 
         let last = self.network.log.ready.values().max().expect("hosts");
         let took = last.since(self.began);
-        let bound = FIXED + self.line.time_for(self.payload).mul_f64(TIME_BOUND);
+        let bound = self.fixed + self.line.time_for(self.payload).mul_f64(TIME_BOUND);
         assert!(
             took < bound,
             "{took:?}, less than {bound:?}, {case}, {hosts} hosts, seed {seed}"
