@@ -171,8 +171,9 @@ fn a_large_fleet_passes_on_in_two_hops_and_its_failing_heads_stop_nobody() {
         let passed_on = (1..=HOSTS).map(|host| network.sent(NodeId::host(host)).relayed);
         let most = passed_on.max().unwrap_or_default();
         // Each host sends its share to the heads and its group, and passes on for other groups.
+        // With so few trains, some hosts take one more, and those of the dead ones.
         assert!(
-            most < payload.data * 23 / 20,
+            most < payload.data * 13 / 10,
             "seed {seed}: {most} of {payload:?}"
         );
     }
