@@ -173,14 +173,4 @@ mod tests {
             );
         }
     }
-
-    #[test]
-    #[ignore = "prints a row of `MAKUO_UNICAST` hosts, generations"]
-    fn one_row() {
-        let text = std::env::var("MAKUO_UNICAST").unwrap_or("100 1".into());
-        let mut numbers = text.split(' ').map(|n| n.parse().expect("a number"));
-        let mut next = || numbers.next().expect("two numbers");
-        let row = measure_unicast(next(), 0.01, next()).expect("complete");
-        println!("{row}\n{}", row.messages);
-    }
 }

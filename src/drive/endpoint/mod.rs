@@ -463,6 +463,7 @@ impl GroupEndpoint {
                 }
 
                 if let Some(peers) = peers
+                    && !is_data(bytes)
                     && let Ok(Datagram::Control(front, _)) = Datagram::parse(bytes)
                 {
                     peers.on_source(clock.now(), from, front.source);
