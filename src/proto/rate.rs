@@ -105,9 +105,8 @@ struct Round {
 impl Controller {
     /// Creates a controller with an optional upper bound.
     pub fn new(now: Moment, ceiling: Option<Rate>) -> Self {
-        let rate = ceiling.map_or(START_RATE, |c| c.min(START_RATE)).0 as f64;
         Self {
-            rate,
+            rate: start_rate(ceiling).0 as f64,
             ceiling,
             starting: true,
             loss_step: LOSS_STEP,
@@ -134,6 +133,11 @@ impl Controller {
     /// Present rate.
     pub fn rate(&self) -> Rate {
         Rate(self.rate as u64)
+    }
+
+    /// Rate before anything is measured.
+    pub fn start_rate(&self) -> Rate {
+        start_rate(self.ceiling)
     }
 
     /// Returns whether the user set a ceiling.
@@ -228,6 +232,10 @@ impl Controller {
             self.received.drain(..self.received.len().saturating_sub(2));
         }
     }
+}
+
+fn start_rate(ceiling: Option<Rate>) -> Rate {
+    ceiling.map_or(START_RATE, |ceiling| ceiling.min(START_RATE))
 }
 
 #[cfg(test)]

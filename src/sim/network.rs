@@ -116,9 +116,14 @@ impl Network {
         self.log.feedback.peak(announced, window, kind)
     }
 
+    /// Returns the time of the first announcement.
+    pub fn announced(&self) -> Moment {
+        self.sender.announced()
+    }
+
     /// Returns the duration of the session since the announcement.
     pub fn took(&self) -> Duration {
-        self.now.since(self.sender.announced())
+        self.now.since(self.announced())
     }
 
     /// Replaces the link into host `host`.

@@ -83,8 +83,8 @@ pub struct Flow {
     relays: Relays,
     /// Relays for which the first data waits.
     relays_expected: usize,
-    /// Time until which it waits; set with the first data.
-    relays_awaited_until: Option<Moment>,
+    /// Time of the first data for which relays are worth a wait.
+    relays_awaited_since: Option<Moment>,
     receivers: ReceiverStats,
 }
 
@@ -101,7 +101,7 @@ impl Flow {
             near: Vec::new(),
             relays: Relays::default(),
             relays_expected: 0,
-            relays_awaited_until: None,
+            relays_awaited_since: None,
             receivers: ReceiverStats::new(
                 setup.sizes.overhead + DATA_OVERHEAD,
                 setup.rates.floor,
@@ -173,11 +173,23 @@ impl Flow {
         self.relays.has_any() && self.is_worth_relays(0) && self.relays.begin_train()
     }
 
-    /// Returns whether data waits for relays to confirm their targets: copies of all of it would
-    /// take longer.
+    /// Returns whether data waits for relays to confirm their targets.
     fn awaits_relays(&self, now: Moment) -> bool {
-        let is_early = self.relays_awaited_until.is_some_and(|until| now < until);
+        let is_early = self.relays_awaited_until().is_some_and(|until| now < until);
         is_early && self.relays.present() < self.relays_expected
+    }
+
+    /// Returns the end of the wait for relays; none if the copies of the payload take less time
+    /// than the wait.
+    fn relays_awaited_until(&self) -> Option<Moment> {
+        let since = self.relays_awaited_since?;
+        // Hosts confirm in their slots.
+        let patience = RELAY_PATIENCE + slot_interval(self.copies as u32) * 2;
+        let payload = self.stream.largest_payload() as u64;
+        let copies = payload.saturating_mul(self.copies as u64);
+        // Copies share the link, so the present rate of one says too little.
+        let rate = self.controller.rate().max(self.controller.start_rate());
+        (rate.time_for(copies) > patience).then(|| since + patience)
     }
 
     /// The stream of wants, generations and symbols.
@@ -337,9 +349,7 @@ impl Flow {
         }
 
         if self.is_worth_relays(0) {
-            // Hosts confirm in their slots.
-            let patience = RELAY_PATIENCE + slot_interval(self.copies as u32) * 2;
-            self.relays_awaited_until.get_or_insert(now + patience);
+            self.relays_awaited_since.get_or_insert(now);
         }
         if self.awaits_relays(now) {
             return None;
@@ -440,7 +450,7 @@ impl Flow {
     pub fn timeout(&self, now: Moment) -> Option<Moment> {
         let data = self.stream.has_data().then(|| {
             if self.awaits_relays(now) {
-                self.relays_awaited_until.unwrap_or(now)
+                self.relays_awaited_until().unwrap_or(now)
             } else if self.may_send(now) {
                 self.pacer.due()
             } else {

@@ -99,6 +99,21 @@ fn hosts_pass_each_datagram_on_once_and_no_node_sends_much_more_than_the_payload
 }
 
 #[test]
+fn a_payload_whose_copies_are_quick_does_not_wait_for_relays() {
+    /// Time of a deploy without data.
+    const FIXED: Duration = Duration::from_millis(40);
+    for seed in 0..40 {
+        let (mut network, payload) = begin(seed, 0.0, 1);
+        complete(&mut network, None, seed);
+
+        let ready = network.log.ready.values().max().expect("hosts");
+        let took = ready.since(network.announced());
+        let bound = FIXED + LINE.time_for(payload * HOSTS as u64);
+        assert!(took < bound, "{took:?}, less than {bound:?}, seed {seed}");
+    }
+}
+
+#[test]
 fn what_is_lost_on_the_way_to_relays_and_from_them_is_repaired() {
     for (seed, loss) in [(0, 0.01), (1, 0.05)] {
         let (mut network, payload) = begin(seed, loss, 80);
