@@ -1,11 +1,13 @@
 //! Messages of other processes: their answers, and the facts that they prove.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::answers::{GroupAnswer, answer_wait};
+use super::outbox::SHARE_PERIOD;
 use super::peer::{Peer, PeerFacts, PeerState};
 use super::segment::Known;
-use super::{MAX_PEERS, Roster, ping_interval};
+use super::{Roster, ping_interval};
 use crate::id::{InstanceId, Nonce, SegmentId};
 use crate::units::Moment;
 use crate::wire::peer::{MAX_LISTED_PEERS, PeerMessage, Ping, Pong};
@@ -39,10 +41,10 @@ impl Roster {
             return;
         }
 
-        let wait = answer_wait(self.listing.hosts.len(), self.rng.f64());
+        let wait = answer_wait(self.lists.listing.hosts.len(), self.rng.f64());
         let known = Known {
             peers: &self.peers,
-            listing: &self.listing,
+            listing: &self.lists.listing,
         };
         let is_new = self.segment.hear(now, (source, from), &ping, known);
         if !self.is_proven(from, source) {
@@ -133,7 +135,7 @@ impl Roster {
             echo,
             nonce: self.challenge.nonce(now, to),
             host: self.setup.host,
-            known: self.listing.hosts.len() as u32,
+            known: self.lists.listing.hosts.len() as u32,
             peers: Vec::new(),
             heard: None,
             segment: None,
@@ -166,7 +168,7 @@ impl Roster {
 
         let facts = self.facts(now, source, pong.host, (pong.heard, pong.segment));
         let is_first = !self.on_proof(now, from, facts);
-        let hosts = self.listing.hosts.len() as u32;
+        let hosts = self.lists.listing.hosts.len() as u32;
         if let Some(peer) = self.peers.get_mut(&from) {
             let is_unproven = peer.challenge.replace(pong.nonce).is_none();
             peer.on_answer(pong.known > hosts);
@@ -197,25 +199,60 @@ impl Roster {
 
     /// Forgets a process that ends; a configured address may get another one.
     fn on_leave(&mut self, now: Moment, from: SocketAddr) {
-        let Some(peer) = self.peers.remove(&from) else {
+        let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if peer.state == PeerState::Proven && peer.facts.host && self.gone.len() < MAX_PEERS {
-            self.gone.push(from);
+        let instance = peer
+            .facts
+            .instance
+            .filter(|_| peer.state == PeerState::Proven);
+        if instance.is_some() && !self.limits.shares.spend_change(now, from) {
+            return;
         }
-        if let Some(instance) = peer.facts.instance {
+
+        peer.state = PeerState::Silent;
+        if let Some(instance) = instance {
             self.segment.forget(instance);
+            self.doubt_addresses(now, instance);
         }
-        if peer.configured {
+        let was = self.peers.remove(&from);
+        if was.is_some_and(|peer| peer.configured) {
             self.peers.insert(from, Peer::silent(now));
         }
         self.collect(now);
     }
 
+    /// Asks the other addresses of a process for a new proof, and gives it up until one comes.
+    fn doubt_addresses(&mut self, now: Moment, instance: InstanceId) {
+        for peer in self.peers.values_mut() {
+            if peer.is_proven_by(instance) {
+                peer.doubt(now);
+                self.due = self.due.min(now);
+            }
+        }
+        self.lists.add_gone(&self.peers, BTreeSet::from([instance]));
+    }
+
+    /// Returns the facts to keep of `facts`: the known ones after too many changes. The process is
+    /// asked again soon.
+    fn limited(&mut self, now: Moment, from: SocketAddr, facts: PeerFacts) -> PeerFacts {
+        let peer = self.peers.get(&from);
+        let known = peer.filter(|peer| peer.state == PeerState::Proven);
+        match known.map(|peer| peer.facts) {
+            Some(known) if known != facts && !self.limits.shares.spend_change(now, from) => {
+                self.due = self.due.min(now + SHARE_PERIOD);
+                known
+            }
+            _ => facts,
+        }
+    }
+
     /// Records that the process at `from` receives there; returns whether that was known.
     fn on_proof(&mut self, now: Moment, from: SocketAddr, facts: PeerFacts) -> bool {
-        let hosts = self.listing.hosts.len();
+        let hosts = self.lists.listing.hosts.len();
         let interval = ping_interval(hosts).mul_f64(0.75 + self.rng.f64() / 2.0);
+        let stated = facts;
+        let facts = self.limited(now, from, stated);
         let Some(peer) = self.candidate(now, from) else {
             return false;
         };
@@ -225,12 +262,15 @@ impl Roster {
         if !known {
             peer.since = now;
         }
-        let next = now + peer.early_interval().unwrap_or(interval).min(interval);
-        if peer.prove(facts, next) {
+        let next = match facts == stated {
+            true => peer.early_interval().unwrap_or(interval).min(interval),
+            false => SHARE_PERIOD,
+        };
+        if peer.prove(facts, now + next) {
             self.collect(now);
         }
-        if !known && facts.host && self.new.len() < MAX_PEERS && !self.new.contains(&from) {
-            self.new.push(from);
+        if !known && facts.host {
+            self.lists.add_new(from);
         }
 
         known
@@ -239,7 +279,7 @@ impl Roster {
     /// Up to [`MAX_LISTED_PEERS`] random hosts, for the process at `to`.
     fn sample(&mut self, to: SocketAddr) -> Vec<SocketAddr> {
         let listed = |address: &SocketAddr| *address != to && may_be_listed(*address, to);
-        let hosts = self.listing.hosts.iter().copied().filter(listed);
+        let hosts = self.lists.listing.hosts.iter().copied().filter(listed);
         self.rng.choose_multiple(hosts, MAX_LISTED_PEERS)
     }
 }

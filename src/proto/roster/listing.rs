@@ -1,8 +1,10 @@
-//! Lists of the addresses with proof: for each process the one that was proven last.
+//! Lists of the addresses with proof: for each process the one that was proven last. Keeps what
+//! changed since it was asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use super::MAX_PEERS;
 use super::peer::{Peer, PeerState};
 use crate::id::{InstanceId, SegmentId};
 use crate::units::Moment;
@@ -32,6 +34,83 @@ pub(super) struct Listing {
     /// Hosts with their facts.
     pub(super) reached: Vec<ReachedHost>,
     addresses: BTreeMap<InstanceId, SocketAddr>,
+}
+
+/// Whether the lists are those of the present addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListState {
+    /// They are, and the next change is listed at once.
+    Idle,
+    /// They are, and the next change waits for [`super::Roster::handle_timeout`].
+    Collected,
+    /// A change waits.
+    Stale,
+}
+
+/// The present lists and their changes.
+#[derive(Debug)]
+pub(super) struct Lists {
+    pub(super) listing: Listing,
+    pub(super) state: ListState,
+    /// Number of changes of the lists.
+    pub(super) version: u64,
+    /// Hosts proven since the last call of [`super::Roster::take_new`].
+    pub(super) new: Vec<SocketAddr>,
+    /// Hosts given up since the last call of [`super::Roster::take_gone`].
+    pub(super) gone: Vec<SocketAddr>,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self {
+            listing: Listing::default(),
+            state: ListState::Idle,
+            version: 1,
+            new: Vec::new(),
+            gone: Vec::new(),
+        }
+    }
+}
+
+impl Lists {
+    /// Takes the lists of the present addresses.
+    pub(super) fn set(&mut self, listing: Listing) {
+        if listing != self.listing {
+            self.listing = listing;
+            self.version += 1;
+        }
+        if self.state == ListState::Stale {
+            self.state = ListState::Collected;
+        }
+    }
+
+    /// Adds a host that has answered for the first time.
+    pub(super) fn add_new(&mut self, host: SocketAddr) {
+        if self.new.len() < MAX_PEERS && !self.new.contains(&host) {
+            self.new.push(host);
+        }
+    }
+
+    /// Adds the addresses of the processes `ended` that no address proves any more.
+    pub(super) fn add_gone(
+        &mut self,
+        peers: &BTreeMap<SocketAddr, Peer>,
+        mut ended: BTreeSet<InstanceId>,
+    ) {
+        let proven = peers
+            .values()
+            .filter(|peer| peer.state == PeerState::Proven);
+        for instance in proven.filter_map(|peer| peer.facts.instance) {
+            ended.remove(&instance);
+        }
+
+        for (&address, peer) in peers {
+            let is_of = |instance: InstanceId| ended.contains(&instance) && peer.facts.host;
+            if peer.facts.instance.is_some_and(is_of) && self.gone.len() < MAX_PEERS {
+                self.gone.push(address);
+            }
+        }
+    }
 }
 
 impl Listing {

@@ -29,8 +29,8 @@ use std::time::Duration;
 use self::answers::GroupAnswers;
 use self::budget::Budget;
 use self::challenge::Challenge;
-use self::listing::Listing;
 pub use self::listing::ReachedHost;
+use self::listing::{ListState, Listing, Lists};
 use self::outbox::{Outbox, Shares};
 use self::peer::{Peer, PeerState};
 pub use self::segment::SegmentSetup;
@@ -95,17 +95,6 @@ struct RosterLimits {
     pings: Budget,
 }
 
-/// Whether the lists are those of the present addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ListState {
-    /// They are, and the next change is listed at once.
-    Idle,
-    /// They are, and the next change waits for [`Roster::handle_timeout`].
-    Collected,
-    /// A change waits.
-    Stale,
-}
-
 /// Addresses of the other processes.
 #[derive(Debug)]
 pub struct Roster {
@@ -118,15 +107,8 @@ pub struct Roster {
     ways_in: Vec<SocketAddr>,
     peers: BTreeMap<SocketAddr, Peer>,
     /// Those with proof.
-    listing: Listing,
-    list_state: ListState,
-    /// Number of changes of the lists.
-    version: u64,
+    lists: Lists,
     segment: Segment,
-    /// Hosts proven since the last call of [`Roster::take_new`].
-    new: Vec<SocketAddr>,
-    /// Hosts given up since the last call of [`Roster::take_gone`].
-    gone: Vec<SocketAddr>,
     /// Time of the next ping, or an earlier time.
     due: Moment,
     out: Outbox,
@@ -146,12 +128,8 @@ impl Roster {
             own: Vec::new(),
             ways_in: Vec::new(),
             peers: BTreeMap::new(),
-            listing: Listing::default(),
-            list_state: ListState::Idle,
-            version: 1,
+            lists: Lists::default(),
             segment: Segment::new(now, setup.segment, setup.host.then_some(setup.instance)),
-            new: Vec::new(),
-            gone: Vec::new(),
             due: now,
             out: Outbox::default(),
             limits: RosterLimits {
@@ -166,32 +144,32 @@ impl Roster {
 
     /// Addresses of all processes that answer.
     pub fn proven(&self) -> &[SocketAddr] {
-        &self.listing.proven
+        &self.lists.listing.proven
     }
 
     /// Addresses of the processes that answer and do not hear the multicast of this one.
     pub fn distant(&self) -> &[SocketAddr] {
-        &self.listing.distant
+        &self.lists.listing.distant
     }
 
     /// Addresses of the hosts that answer, sorted.
     pub fn hosts(&self) -> &[SocketAddr] {
-        &self.listing.hosts
+        &self.lists.listing.hosts
     }
 
     /// Hosts that answer, sorted by address.
     pub fn reached(&self) -> &[ReachedHost] {
-        &self.listing.reached
+        &self.lists.listing.reached
     }
 
     /// Number of the present lists; another one after each change.
     pub fn version(&self) -> u64 {
-        self.version
+        self.lists.version
     }
 
     /// Address of a host that answers.
     pub fn address_of(&self, host: InstanceId) -> Option<SocketAddr> {
-        self.listing.address_of(host)
+        self.lists.listing.address_of(host)
     }
 
     /// Way of a datagram to be passed on that came from `from`. `None` from a stranger.
@@ -206,24 +184,25 @@ impl Roster {
 
     /// Takes the hosts that have answered for the first time.
     pub fn take_new(&mut self) -> Vec<SocketAddr> {
-        std::mem::take(&mut self.new)
+        std::mem::take(&mut self.lists.new)
     }
 
     /// Takes the hosts that do not answer any more.
     pub fn take_gone(&mut self) -> Vec<SocketAddr> {
-        std::mem::take(&mut self.gone)
+        std::mem::take(&mut self.lists.gone)
     }
 
     /// Returns whether each known address has answered, or has let pass the time for it.
     pub fn is_settled(&self) -> bool {
         let is_sent = self.out.is_empty() && self.segment.has_pinged();
-        let is_listed = self.list_state != ListState::Stale;
+        let is_listed = self.lists.state != ListState::Stale;
         is_sent && is_listed && !self.peers.values().any(Peer::may_still_answer)
     }
 
     /// Tells all proven processes that this one ends.
     pub fn leave(&mut self) {
         let challenges = self
+            .lists
             .listing
             .proven
             .iter()
@@ -236,25 +215,18 @@ impl Roster {
     /// Lists the addresses with proof again: the first change at once, the others all together,
     /// since a process may state new facts in each of its datagrams.
     fn collect(&mut self, now: Moment) {
-        if self.list_state == ListState::Idle {
+        if self.lists.state == ListState::Idle {
             self.relist(now);
-            self.list_state = ListState::Collected;
+            self.lists.state = ListState::Collected;
         } else {
-            self.list_state = ListState::Stale;
+            self.lists.state = ListState::Stale;
             self.due = self.due.min(now);
         }
     }
 
     /// Lists the addresses with proof again at once.
     fn relist(&mut self, now: Moment) {
-        let listing = Listing::of(&self.peers);
-        if listing != self.listing {
-            self.listing = listing;
-            self.version += 1;
-        }
-        if self.list_state == ListState::Stale {
-            self.list_state = ListState::Collected;
-        }
+        self.lists.set(Listing::of(&self.peers));
         self.update_segment(now);
     }
 
@@ -262,7 +234,7 @@ impl Roster {
     fn update_segment(&mut self, now: Moment) {
         let known = Known {
             peers: &self.peers,
-            listing: &self.listing,
+            listing: &self.lists.listing,
         };
         self.segment.update(now, known);
     }

@@ -15,9 +15,11 @@ use crate::wire::peer::{PeerMessage, Ping};
 /// Largest number of answers that wait to be sent.
 pub(super) const MAX_WAITING: usize = 256;
 /// Time in which the shares start over.
-const SHARE_PERIOD: Duration = Duration::from_secs(1);
+pub(super) const SHARE_PERIOD: Duration = Duration::from_secs(1);
 /// Answers to one proven address in [`SHARE_PERIOD`].
 pub(super) const MAX_PEER_ANSWERS: u32 = 16;
+/// Changes of the facts at one address in [`SHARE_PERIOD`]: each makes the lists anew.
+pub(super) const MAX_PEER_CHANGES: u32 = 4;
 
 /// Messages to be sent.
 #[derive(Debug, Default)]
@@ -78,19 +80,20 @@ impl Outbox {
     }
 }
 
-/// Datagrams that proven addresses caused in this period.
+/// Datagrams and changes that proven addresses caused in this period.
 #[derive(Debug)]
 pub(super) struct Shares {
     since: Moment,
     used: BTreeMap<SocketAddr, Share>,
 }
 
-/// Datagrams that one address caused.
+/// Datagrams and changes that one address caused.
 #[derive(Debug, Default)]
 struct Share {
     answers: u32,
     lists: u32,
     pings: u32,
+    changes: u32,
 }
 
 impl Shares {
@@ -118,6 +121,12 @@ impl Shares {
     pub(super) fn spend_ping(&mut self, now: Moment, to: SocketAddr) -> bool {
         let share = self.of(now, to);
         share.is_some_and(|share| spend(&mut share.pings, 1))
+    }
+
+    /// Returns whether the facts at `from` may change once more.
+    pub(super) fn spend_change(&mut self, now: Moment, from: SocketAddr) -> bool {
+        let share = self.of(now, from);
+        share.is_some_and(|share| spend(&mut share.changes, MAX_PEER_CHANGES))
     }
 
     fn of(&mut self, now: Moment, address: SocketAddr) -> Option<&mut Share> {

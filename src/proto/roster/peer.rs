@@ -117,6 +117,14 @@ impl Peer {
         is_new
     }
 
+    /// Asks for a new proof at once, because the process may have ended.
+    pub(super) fn doubt(&mut self, now: Moment) {
+        self.state = PeerState::Candidate;
+        self.unanswered = 0;
+        self.awaits_list = false;
+        self.due = now;
+    }
+
     /// Makes a ping due that asks for a list.
     pub(super) fn ask_for_list(&mut self, now: Moment) {
         self.due = now;

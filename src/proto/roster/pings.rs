@@ -1,10 +1,12 @@
 //! Pings at their times, and the processes that do not answer them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::answers::GroupAnswer;
+use super::listing::ListState;
 use super::peer::PeerState;
-use super::{ListState, MAX_PEERS, MIN_PING_INTERVAL, Roster};
+use super::{MIN_PING_INTERVAL, Roster};
 use crate::units::Moment;
 use crate::wire::peer::{PeerMessage, Ping};
 
@@ -34,7 +36,8 @@ impl Roster {
     /// Sends due pings, and forgets the processes that do not answer.
     pub fn handle_timeout(&mut self, now: Moment) {
         self.handle_group_timeout(now);
-        let is_stale = std::mem::replace(&mut self.list_state, ListState::Idle) == ListState::Stale;
+        let is_stale =
+            std::mem::replace(&mut self.lists.state, ListState::Idle) == ListState::Stale;
         if is_stale {
             self.relist(now);
         }
@@ -42,7 +45,7 @@ impl Roster {
             return;
         }
 
-        let mut lost = false;
+        let mut lost = BTreeSet::new();
         let mut next = None;
         self.peers.retain(|&address, peer| {
             let mut keep = true;
@@ -60,10 +63,7 @@ impl Roster {
                 if may_ping {
                     keep = peer.try_again(now);
                     if was_proven && peer.state != PeerState::Proven {
-                        lost = true;
-                        if peer.facts.host && self.gone.len() < MAX_PEERS {
-                            self.gone.push(address);
-                        }
+                        lost.extend(instance);
                     }
                 } else {
                     peer.due = now + BUDGET_WAIT;
@@ -91,9 +91,12 @@ impl Roster {
         });
 
         self.due = next.unwrap_or(now + MIN_PING_INTERVAL);
-        match lost {
-            true => self.relist(now),
-            false => self.update_segment(now),
+        if lost.is_empty() {
+            return self.update_segment(now);
         }
+
+        // A host with several addresses is gone with the last of them.
+        self.lists.add_gone(&self.peers, lost);
+        self.relist(now);
     }
 }

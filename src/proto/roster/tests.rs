@@ -532,7 +532,7 @@ fn random_messages_leave_the_roster_and_its_answers_bounded() {
                 assert!(out.len() + 64 <= 1232, "seed {seed}: {}", out.len());
             }
             assert!(roster.peers.len() <= MAX_PEERS, "seed {seed}");
-            assert!(roster.new.len() <= MAX_PEERS, "seed {seed}");
+            assert!(roster.lists.new.len() <= MAX_PEERS, "seed {seed}");
         }
 
         let proven = roster

@@ -1,7 +1,7 @@
 //! Limits of what one address can cause, and what is known after it went over them.
 
 use super::*;
-use crate::proto::roster::outbox::{MAX_PEER_ANSWERS, MAX_WAITING};
+use crate::proto::roster::outbox::{MAX_PEER_ANSWERS, MAX_PEER_CHANGES, MAX_WAITING};
 use crate::proto::roster::peer::MAX_PEER_LISTS;
 use crate::proto::roster::segment::MAX_HEARD;
 
@@ -37,6 +37,12 @@ fn ping(echo: Option<Nonce>) -> Ping {
 fn prove(roster: &mut Roster, now: Moment, from: SocketAddr, source: u64) {
     let ping = ping(Some(roster.challenge.nonce(now, from)));
     let message = PeerMessage::Ping(ping).encode();
+    roster.handle(now, from, InstanceId(source), &message);
+}
+
+/// Takes the goodbye of a process.
+fn leave(roster: &mut Roster, now: Moment, from: SocketAddr, source: u64) {
+    let message = PeerMessage::Leave(roster.challenge.nonce(now, from)).encode();
     roster.handle(now, from, InstanceId(source), &message);
 }
 
@@ -87,7 +93,7 @@ fn a_proven_address_gets_few_answers_while_nothing_is_sent() {
 fn many_changes_are_listed_once_and_all_together() {
     let mut roster = roster(false);
     let before = roster.version();
-    for n in 0..1000 {
+    for n in 0..u64::from(MAX_PEER_CHANGES) {
         prove(&mut roster, NOW, address(0), 100 + n % 2);
         prove(&mut roster, NOW, address(1), 100 + (n + 1) % 2);
     }
@@ -105,11 +111,90 @@ fn many_changes_are_listed_once_and_all_together() {
 fn a_host_that_ends_is_gone() {
     let mut roster = roster(false);
     prove(&mut roster, NOW, address(0), 100);
-    let leave = PeerMessage::Leave(roster.challenge.nonce(NOW, address(0))).encode();
-    roster.handle(NOW, address(0), InstanceId(100), &leave);
+    leave(&mut roster, NOW, address(0), 100);
     roster.handle_timeout(NOW);
     assert_eq!(roster.take_gone(), [address(0)]);
     assert_eq!(roster.hosts(), []);
+}
+
+#[test]
+fn a_host_that_ends_is_gone_at_all_its_addresses_unless_one_answers() {
+    let mut roster = roster(false);
+    for (n, host) in [(0, 100), (1, 100), (2, 200)] {
+        prove(&mut roster, NOW, address(n), host);
+    }
+    roster.handle_timeout(NOW);
+    drain(&mut roster);
+
+    leave(&mut roster, NOW, address(1), 100);
+    roster.handle_timeout(NOW);
+    assert_eq!(roster.hosts(), [address(2)]);
+    assert_eq!(roster.take_gone(), [address(0), address(1)]);
+    let sent = drain(&mut roster);
+    assert!(matches!(sent[..], [(Some(to), PeerMessage::Ping(_))] if to == address(0)));
+
+    // The goodbye was not its own.
+    roster.take_new();
+    prove(&mut roster, NOW, address(0), 100);
+    roster.handle_timeout(NOW);
+    assert_eq!(roster.hosts(), [address(0), address(2)]);
+    assert_eq!(roster.take_new(), [address(0)]);
+}
+
+#[test]
+fn a_host_is_gone_with_the_last_of_its_addresses() {
+    let mut roster = roster(false);
+    for n in 0..2 {
+        prove(&mut roster, NOW, address(n), 100);
+    }
+
+    // One address answers no more, then none.
+    let mut now = NOW;
+    let mut silence = |roster: &mut Roster, answers: bool| {
+        for _ in 0..20 {
+            now = now + Duration::from_millis(500);
+            if answers {
+                prove(roster, now, address(0), 100);
+            }
+            roster.handle_timeout(now);
+            drain(roster);
+        }
+        roster.take_gone()
+    };
+    assert_eq!(silence(&mut roster, true), []);
+    assert_eq!(roster.hosts(), [address(0)]);
+    assert_eq!(silence(&mut roster, false), [address(0), address(1)]);
+    assert_eq!(roster.hosts(), []);
+}
+
+#[test]
+fn one_address_changes_the_lists_a_few_times_a_second_and_its_last_word_counts() {
+    let mut roster = roster(false);
+    prove(&mut roster, NOW, address(0), 100);
+    let before = roster.version();
+    for n in 0..1000 {
+        match n % 5 {
+            4 => leave(&mut roster, NOW, address(0), 100),
+            _ => prove(&mut roster, NOW, address(0), 101 + n),
+        }
+        roster.handle_timeout(NOW);
+    }
+    let changes = roster.version() - before;
+    // After a goodbye the address is proven anew.
+    assert!(
+        (2..=2 * u64::from(MAX_PEER_CHANGES)).contains(&changes),
+        "{changes}"
+    );
+
+    // The process is asked soon.
+    let later = NOW + seconds(1);
+    drain(&mut roster);
+    roster.handle_timeout(later);
+    let sent = drain(&mut roster);
+    assert!(matches!(sent[..], [(Some(to), PeerMessage::Ping(_))] if to == address(0)));
+    prove(&mut roster, later, address(0), 5000);
+    roster.handle_timeout(later);
+    assert_eq!(roster.reached()[0].instance, InstanceId(5000));
 }
 
 #[test]
