@@ -21,15 +21,16 @@ pub struct RelayTargets {
     /// The session.
     #[n(0)]
     pub session: SessionId,
-    /// Number of this list among those of the session, from 1. A higher one replaces a lower one.
+    /// Number of this list among those of the session, from 1. The last one that arrives holds; a
+    /// host states its number, and the sender repeats its own list until that is the number.
     #[n(1)]
     pub number: u32,
     /// One host of each other group. They get what the sender sent to this host.
     #[n(2)]
     pub heads: Vec<InstanceId>,
     /// All hosts of the group of this host, itself among them; with `multicast` itself alone. They
-    /// get what the sender sent to
-    /// this host, and what a relay of another group sent to it as the head.
+    /// get what the sender sent to this host, and what a relay of another group sent to it as the
+    /// head.
     #[n(3)]
     pub group: Vec<InstanceId>,
     /// Hosts of other groups for which this host is the head, sorted.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{LONG, SOON, assert_complete, unlimited};
+use crate::id::InstanceId;
 use crate::manifest::Intent;
+use crate::proto::Dest;
+use crate::proto::control::Control;
 use crate::proto::sender::CommitRules;
 use crate::sim::node::NodeId;
 use crate::sim::offer::SimOffer;
@@ -11,7 +14,9 @@ use crate::sim::setup::Observations;
 use crate::sim::unicast::{UnicastSetup, UplinkSetup};
 use crate::sim::{LinkSetup, Network, NetworkSetup};
 use crate::units::{Quorum, Rate};
+use crate::wire::Message;
 use crate::wire::datagram::is_relayed;
+use crate::wire::relay::RelayTargets;
 
 const HOSTS: usize = 10;
 /// Rate of every line, in both directions.
@@ -217,6 +222,43 @@ fn only_data_of_a_sender_in_a_session_is_passed_on() {
     assert!(passed_on <= own, "of another session, seed {seed}");
     let (own, passed_on) = forged(seed, NodeId::SENDER, alter(SOURCE));
     assert!(passed_on <= own, "of another process, seed {seed}");
+}
+
+#[test]
+fn a_forged_list_of_targets_is_replaced_by_that_of_the_sender() {
+    for seed in 0..2 {
+        let (mut network, payload) = begin(seed, 0.0, 120);
+        let mut forged = 0;
+        while !network.run(Duration::from_millis(50), Duration::ZERO) {
+            let own = network.log.recording.of(NodeId::SENDER);
+            let Some(bytes) = own.rev().find(|b| is_relayed(b)) else {
+                continue;
+            };
+
+            let source = bytes[SOURCE..SOURCE + 8].try_into().expect("eight");
+            let targets = RelayTargets {
+                session: network.sender().session(),
+                number: u32::MAX,
+                heads: Vec::new(),
+                group: Vec::new(),
+                relays: Vec::new(),
+                multicast: false,
+            };
+            let mut control = Control::new(InstanceId(u64::from_be_bytes(source)), 1472, 0);
+            let mut out = Vec::new();
+            control.send(Dest::Group, &Message::Targets(targets));
+            if forged < 1 && control.poll(&mut out).is_some() {
+                network.forge(NodeId::SENDER, &out);
+                forged += 1;
+            }
+        }
+
+        complete(&mut network, None, seed);
+        assert_eq!(forged, 1, "seed {seed}");
+        // With a copy for each host it would be several times the payload.
+        let sent = network.sent(NodeId::SENDER).total() as f64 / payload as f64;
+        assert!(sent < 2.0, "seed {seed}: {sent:.3}");
+    }
 }
 
 #[test]

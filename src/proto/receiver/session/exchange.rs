@@ -49,12 +49,11 @@ impl Session {
     }
 
     /// Takes the hosts to pass data on to, and confirms them.
+    ///
+    /// The last list holds, whatever its number: the sender repeats its own until it is confirmed,
+    /// so neither a late list nor a forged one stays.
     pub fn on_targets(&mut self, now: Moment, targets: RelayTargets) {
-        if self
-            .targets
-            .as_ref()
-            .is_some_and(|last| last.number >= targets.number)
-        {
+        if self.targets.as_deref() == Some(&targets) {
             return;
         }
 
