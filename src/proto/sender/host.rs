@@ -292,7 +292,9 @@ impl Host {
     }
 
     /// Handles a goodbye. The host is lost if it has not answered `order`; returns whether it is.
+    /// In any case it passes nothing on.
     pub(super) fn on_bye(&mut self, order: OrderKind) -> bool {
+        self.transfer.targets = 0;
         let was_active = !self.has_answered(order);
         if was_active {
             self.contact = Contact::Silent;

@@ -6,7 +6,7 @@ use super::plan::RelayPlan;
 use super::*;
 use crate::id::{Generation, HostName, SegmentId, Serial};
 use crate::proto::sender::setup::KeyRules;
-use crate::wire::message::Ranges;
+use crate::wire::message::{OrderKind, Ranges};
 use crate::wire::relay::RelayTargets;
 
 fn address(n: u64) -> SocketAddr {
@@ -206,6 +206,22 @@ fn targets_are_told_until_they_are_confirmed() {
         crate::proto::sender::hosts::Contact::Silent;
     assert!(reach.plan(later, &hosts));
     assert_eq!(told(&mut reach, later, &hosts).len(), 2, "new ones");
+}
+
+#[test]
+fn a_host_that_said_goodbye_passes_nothing_on() {
+    let now = Moment(1_000_000_000);
+    let (mut reach, mut hosts) = session(now, 3);
+    assert!(reach.plan(now, &hosts));
+    for n in 1..=3 {
+        let host = hosts.get_mut(InstanceId(n)).expect("added");
+        (host.stage, host.transfer.targets) = (Some(HostStage::Committed), 1);
+    }
+    assert_eq!(reach.confirmed(&hosts).count(), 3);
+
+    assert!(!hosts.on_bye(InstanceId(2), OrderKind::Commit), "done");
+    let left: Vec<_> = reach.confirmed(&hosts).map(|(id, ..)| id.0).collect();
+    assert_eq!(left, [1, 3]);
 }
 
 #[test]
