@@ -9,7 +9,7 @@ use super::sign;
 use crate::config::{DEFAULT_CONFIG, HostConfig, NetworkConfig, PLAIN_WARNING, PeerName};
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::peers::PeerConfig;
-use crate::drive::reopen::LinkOpener;
+use crate::drive::reopen::{LinkOpener, LinkSource};
 use crate::id::HostName;
 use crate::keys::GroupKey;
 use crate::net::{
@@ -170,7 +170,7 @@ fn open_as(network: &NetworkConfig, role: LinkRole) -> Result<GroupLinks> {
     let links = open_links(network, role)?;
     let reopen = changes
         .ok()
-        .map(|changes| reopen(network, role, &links, changes));
+        .map(|changes| LinkOpener::new(changes, NamedLinks::new(network, role, &links)));
 
     Ok(GroupLinks {
         links,
@@ -329,38 +329,84 @@ fn choose_again(network: &NetworkConfig, name: Option<&str>, old: &Link) -> Resu
     }
 }
 
-/// Reopens each of `links` by its original name.
-fn reopen(
-    network: &NetworkConfig,
+/// Opens links by their original names, while the process runs.
+#[derive(Debug)]
+struct NamedLinks {
+    network: NetworkConfig,
     role: LinkRole,
-    links: &LinkSet,
-    changes: InterfaceChanges,
-) -> LinkOpener {
-    let known = |link: &Link| {
-        let is_it = |name: &&String| {
-            let interface = link.interface();
-            interface.name == **name
-                || interface
-                    .addresses
-                    .iter()
-                    .any(|address| address.to_string() == **name)
-        };
-        network.interfaces.iter().find(is_it).cloned()
-    };
+    /// Name and group of each open link; `None` for the system's default.
+    names: Vec<(Option<String>, IpAddr)>,
+}
 
-    let names: Vec<(Option<String>, IpAddr)> = links
-        .iter()
-        .map(|link| (known(link), link.group().ip()))
-        .collect();
-    let network = network.clone();
-    LinkOpener::new(changes, move |place, old| {
-        let (name, group) = match names.get(place) {
-            Some((name, group)) => (name.as_deref(), *group),
-            None => (None, network.group),
+impl NamedLinks {
+    fn new(network: &NetworkConfig, role: LinkRole, links: &LinkSet) -> Self {
+        let known = |link: &Link| {
+            let is_it = |name: &&String| {
+                let interface = link.interface();
+                interface.name == **name
+                    || interface
+                        .addresses
+                        .iter()
+                        .any(|address| address.to_string() == **name)
+            };
+            network.interfaces.iter().find(is_it).cloned()
         };
-        let interface = choose_again(&network, name, old)?;
-        old.reopen(&link_config(&network, role, interface, group))
-    })
+
+        let named = |link| (known(link), link.group().ip());
+        Self {
+            names: links.iter().map(named).collect(),
+            network: network.clone(),
+            role,
+        }
+    }
+
+    /// Returns whether there is a link for `chosen`, the interface named `name`.
+    fn is_open(&self, links: &LinkSet, name: Option<&str>, chosen: &UnicastInterface) -> bool {
+        let UnicastInterface { interface, family } = chosen;
+        let is_named = |(of, group): &(Option<String>, IpAddr)| {
+            of.as_deref() == name && Family::of(*group) == *family
+        };
+        let is_on = |link: &Link| {
+            link.interface().index == interface.index && Family::of(link.group().ip()) == *family
+        };
+        self.names.iter().any(is_named) || links.iter().any(is_on)
+    }
+}
+
+impl LinkSource for NamedLinks {
+    fn reopen(&mut self, place: usize, old: &Link) -> Result<Link> {
+        let (name, group) = match self.names.get(place) {
+            Some((name, group)) => (name.as_deref(), *group),
+            None => (None, self.network.group),
+        };
+        let interface = choose_again(&self.network, name, old)?;
+        old.reopen(&link_config(&self.network, self.role, interface, group))
+    }
+
+    fn open_missing(&mut self, links: &LinkSet) -> Result<Option<Link>> {
+        if self.network.multicast {
+            return Ok(None);
+        }
+
+        let link_local = needs_link_local(&self.network);
+        for name in names(&self.network) {
+            // A lost interface is the matter of its link.
+            let all = net::choose_unicast(name, link_local).unwrap_or_default();
+            let missing = all.into_iter().find(|i| !self.is_open(links, name, i));
+            let Some(UnicastInterface { interface, family }) = missing else {
+                continue;
+            };
+
+            let group = unspecified(family);
+            let config = link_config(&self.network, self.role, interface, group);
+            let link = Link::open(&config)?;
+            let name = name.map(str::to_owned);
+            self.names.push((name, group));
+            return Ok(Some(link));
+        }
+
+        Ok(None)
+    }
 }
 
 /// Joins the group like [`open`] once the interfaces exist. Calls `waiting` with the missing one on

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver as Inbox, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::Result;
@@ -42,6 +43,8 @@ pub(super) struct Peers {
     roster: Roster,
     /// Addresses besides the resolved ones.
     known: Vec<SocketAddr>,
+    /// Addresses of this process, as the resolver sees them.
+    own: Arc<Mutex<Vec<SocketAddr>>>,
     resolved: Inbox<ResolvedPeers>,
     /// True once all names have been resolved, or have failed.
     is_resolved: bool,
@@ -73,6 +76,7 @@ impl Peers {
 
         let mut roster = Roster::new(now, setup);
         roster.set_own(now, own.clone());
+        let own = Arc::new(Mutex::new(own));
         roster.configure(now, &known);
 
         let (resolved_to, resolved) = channel();
@@ -82,7 +86,7 @@ impl Peers {
             let resolver = PeerResolver {
                 names,
                 port,
-                own,
+                own: Arc::clone(&own),
                 found: BTreeMap::new(),
                 warned: BTreeSet::new(),
                 resolved: resolved_to,
@@ -97,6 +101,7 @@ impl Peers {
         Ok(Self {
             roster,
             known,
+            own,
             resolved,
             is_resolved,
             _stop: stop,
@@ -156,6 +161,7 @@ impl Peers {
 
     /// Sets the addresses of this process, which may have changed.
     pub(super) fn set_own(&mut self, now: Moment, own: Vec<SocketAddr>) {
+        own.clone_into(&mut self.own.lock().unwrap_or_else(PoisonError::into_inner));
         self.roster.set_own(now, own);
     }
 
@@ -182,8 +188,8 @@ struct ResolvedPeers {
 struct PeerResolver {
     names: Vec<PeerName>,
     port: u16,
-    /// Addresses of this process at its start; their families stay.
-    own: Vec<SocketAddr>,
+    /// Addresses of this process.
+    own: Arc<Mutex<Vec<SocketAddr>>>,
     /// Addresses by index of the name; a name that fails keeps its last ones.
     found: BTreeMap<usize, Vec<SocketAddr>>,
     /// Names whose failure was logged.
@@ -228,7 +234,9 @@ impl PeerResolver {
                 found.sort();
                 found.dedup();
                 self.found.get(&at) != Some(&found) && {
-                    warn_of_family(name, &found, &self.own);
+                    let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+                    warn_of_family(name, &found, &own);
+                    drop(own);
                     self.found.insert(at, found);
                     true
                 }
@@ -263,7 +271,7 @@ fn warn_of_family(peer: &PeerName, addresses: &[SocketAddr], own: &[SocketAddr])
 
     if !addresses.iter().any(|&address| is_reachable(own, address)) {
         let family = Family::of(first.ip());
-        tracing::warn!("the peer {peer} has an {family} address, and no link here does: ignored");
+        tracing::warn!("the peer {peer} has an {family} address, and no link here has one");
     }
 }
 
@@ -279,7 +287,7 @@ mod tests {
                 .map(|name| name.parse().expect("legal"))
                 .collect(),
             port: 5001,
-            own: Vec::new(),
+            own: Arc::default(),
             found: BTreeMap::new(),
             warned: BTreeSet::new(),
             resolved,

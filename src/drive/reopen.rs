@@ -1,5 +1,5 @@
 //! Reopens links when their interfaces change: another address, or another interface of the same
-//! name.
+//! name. Opens further ones when an interface gets an address of another family.
 //!
 //! After each change, the interface number and address of each open link are compared with the
 //! kernel's list. A link whose interface is down, or whose address returns, stays open.
@@ -17,32 +17,30 @@ const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// Interval of attempts to open a link without further changes.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Opens the link of an index in place of another one.
-type OpenLink = dyn FnMut(usize, &Link) -> Result<Link> + Send;
+/// Opens links by the configuration.
+pub trait LinkSource: fmt::Debug + Send {
+    /// Opens the link at index `place` of its [`LinkSet`] in place of `old`.
+    fn reopen(&mut self, place: usize, old: &Link) -> Result<Link>;
 
-/// Reopens links by their index in [`LinkSet`].
+    /// Opens a link that `links` should have by now, for their end; `None` if they have all.
+    fn open_missing(&mut self, links: &LinkSet) -> Result<Option<Link>>;
+}
+
+/// Opens links when interfaces change.
+#[derive(Debug)]
 pub struct LinkOpener {
     changes: InterfaceChanges,
-    open: Box<OpenLink>,
+    source: Box<dyn LinkSource>,
 }
 
 impl LinkOpener {
-    /// `open` opens the link of an index in place of the one that it gets. The links must have been
-    /// opened after `changes` was first polled, so that no change is missed.
-    pub fn new(
-        changes: InterfaceChanges,
-        open: impl FnMut(usize, &Link) -> Result<Link> + Send + 'static,
-    ) -> Self {
+    /// The links must have been opened after `changes` was first polled, so that no change is
+    /// missed.
+    pub fn new(changes: InterfaceChanges, source: impl LinkSource + 'static) -> Self {
         Self {
             changes,
-            open: Box::new(open),
+            source: Box::new(source),
         }
-    }
-}
-
-impl fmt::Debug for LinkOpener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Reopen")
     }
 }
 
@@ -55,6 +53,8 @@ pub(super) struct LinkFollower {
     due: Option<Moment>,
     /// Last logged problem of each unusable link.
     lost: Vec<Option<String>>,
+    /// Last logged problem of a link that is not open yet.
+    missing: Option<String>,
 }
 
 impl LinkFollower {
@@ -64,6 +64,7 @@ impl LinkFollower {
             clock: Clock::start(),
             due: None,
             lost: vec![None; links.len()],
+            missing: None,
         }
     }
 
@@ -84,7 +85,7 @@ impl LinkFollower {
         }
     }
 
-    /// Checks the links when due; returns whether one was reopened.
+    /// Checks the links when due; returns whether one was opened.
     pub(super) fn poll(&mut self, links: &mut LinkSet) -> bool {
         if self.due.is_none_or(|due| due > self.clock.now()) {
             return false;
@@ -105,7 +106,33 @@ impl LinkFollower {
             any |= self.check(place, links, &all);
         }
 
-        any
+        self.open_missing(links) || any
+    }
+
+    /// Opens the links that are possible now; returns whether there were any.
+    fn open_missing(&mut self, links: &mut LinkSet) -> bool {
+        let before = links.len();
+        let missing = loop {
+            match self.reopen.source.open_missing(links) {
+                Ok(Some(new)) => {
+                    let shown = printable(new.interface().name.as_bytes());
+                    tracing::info!("{shown} has the address {} now: opened", new.local().ip());
+                    links.add(new);
+                    self.lost.push(None);
+                }
+                Ok(None) => break None,
+                Err(e) => break Some(e.to_string()),
+            }
+        };
+
+        if missing.is_some() {
+            self.due = Some(self.clock.now() + REOPEN_INTERVAL);
+        }
+        if let Some(why) = missing.as_ref().filter(|_| missing != self.missing) {
+            tracing::warn!("{why}: trying again");
+        }
+        self.missing = missing;
+        links.len() > before
     }
 
     fn check(&mut self, place: usize, links: &mut LinkSet, all: &[Interface]) -> bool {
@@ -121,7 +148,7 @@ impl LinkFollower {
             return false;
         }
 
-        match (self.reopen.open)(place, link) {
+        match self.reopen.source.reopen(place, link) {
             Ok(new) if is_same(link, &new) => false,
             Ok(new) => {
                 tracing::info!("{}: reopened", difference(link, &new));

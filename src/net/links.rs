@@ -91,6 +91,11 @@ impl LinkSet {
         self.lost += old.drops().unwrap_or(0);
     }
 
+    /// Adds a link at the end.
+    pub fn add(&mut self, link: Link) {
+        self.more.push(link);
+    }
+
     /// The group, for display.
     pub fn group(&self) -> SocketAddr {
         self.first.group()

@@ -289,6 +289,53 @@ fn a_daemon_that_peers_know_by_its_port_follows_its_interface() {
 }
 
 #[test]
+fn a_daemon_without_multicast_uses_an_address_of_another_family_that_comes_later() {
+    let addresses = [
+        ["10.77.0.1/16", "fd77::1/64"],
+        ["fd77::1/64", "10.77.0.1/16"],
+    ];
+    for [first, later] in addresses {
+        // The switch passes multicast on, which IPv6 needs to find neighbors.
+        let Some(mut lab) = lab(2, 19) else { return };
+        let network = flags("--interface eth0 --no-multicast --peers 10.77.0.1,fd77::1");
+        lab.flags = network.clone();
+        for host in &mut lab.hosts {
+            host.flags = network.clone();
+        }
+
+        let add = |place: &support::Place, address: &str| {
+            place.ip(&format!("addr add {address} dev eth0 nodad"));
+        };
+        let place = lab.hosts[0].place.clone();
+        place.ip("addr flush dev eth0");
+        add(&place, first);
+        // The other host and the sender have the other family alone.
+        let others = [lab.hosts[1].place.clone(), lab.admin.clone()];
+        if later.starts_with("fd") {
+            for (other, n) in others.iter().zip(2..) {
+                other.ip("addr flush dev eth0");
+                add(other, &format!("fd77::{n}/64"));
+            }
+        }
+        start(&mut lab);
+
+        add(&place, later);
+        let address = later.split('/').next().expect("an address");
+        says(
+            &lab,
+            0,
+            &format!("eth0 has the address {address} now: opened"),
+        );
+        write(&lab.site().join("page"), "over the other family");
+        support::until("both hosts to be known", || {
+            let members = lab.makuo(&["members", "--wait", "1s"]).exits(0);
+            members.out.lines().count() == 2
+        });
+        deploys(&lab);
+    }
+}
+
+#[test]
 fn a_daemon_follows_its_interface_over_ipv6() {
     let Some(mut lab) = lab(1, 14) else { return };
     let network = flags("--interface eth0 --group ff15::4d4b --ttl 3");
