@@ -19,6 +19,7 @@
 //! | [`keys`] | signatures, verification, permissions |
 //! | [`diff`] | the plan that turns a host's tree into the release; pure |
 //! | [`wire`] | the bytes of every datagram |
+//! | [`repository`] | releases on a store that is not trusted: formats and machines, without I/O |
 //! | [`proto`] | the session: state machines without clock, file or socket |
 //! | [`tree`] | the disk: scan, index, stage, journal, commit, undo |
 //! | [`net`] | multicast sockets, interfaces, batches |
@@ -91,6 +92,8 @@ pub mod keys;
 pub mod diff;
 
 pub mod wire;
+
+pub mod repository;
 
 pub mod proto;
 

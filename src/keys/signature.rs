@@ -34,6 +34,8 @@ impl Namespace {
     pub const RELEASE: Namespace = Namespace("makuo-release@v1");
     /// Orders to commit or abort.
     pub const ORDER: Namespace = Namespace("makuo-order@v1");
+    /// Heads of trees in a repository.
+    pub const HEAD: Namespace = Namespace("makuo-head@v1");
 
     /// The namespace in SSHSIG, for `ssh-keygen -Y verify -n`.
     pub fn as_str(self) -> &'static str {

@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["keys"],
     &["diff"],
     &["wire"],
+    &["repository"],
     &["proto"],
     &["tree"],
     &["net"],

@@ -1,0 +1,185 @@
+//! Requests that are repeated after temporary faults: numbers, delays, small objects.
+
+use std::time::Duration;
+
+use super::object::{Etag, FaultKind, Get, GetReply, StoreFault};
+use crate::units::Moment;
+
+/// Failures in a row, without any progress, after which a request is given up.
+pub const MAX_FAILURES: u32 = 8;
+/// Delay after the first failure; it doubles with each further one.
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// Longest delay that makuo chooses.
+const MAX_DELAY: Duration = Duration::from_secs(30);
+/// Longest delay that a store may ask for.
+const MAX_ASKED_DELAY: Duration = Duration::from_secs(300);
+
+/// Number of a request of one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Numbers requests and draws the jitter of delays.
+#[derive(Debug)]
+pub(super) struct Dice {
+    next: u64,
+    rng: fastrand::Rng,
+}
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            next: 0,
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    pub(super) fn id(&mut self) -> RequestId {
+        self.next += 1;
+        RequestId(self.next)
+    }
+}
+
+/// Failures of one request, and the time of its next attempt.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attempts {
+    failures: u32,
+    not_before: Moment,
+}
+
+impl Attempts {
+    /// Records a failure at `now`; returns whether another attempt may follow.
+    pub(super) fn fail(&mut self, fault: &StoreFault, now: Moment, dice: &mut Dice) -> bool {
+        self.failures += 1;
+        if !fault.kind.is_temporary() || self.failures >= MAX_FAILURES {
+            return false;
+        }
+
+        let delay = (FIRST_DELAY * (1 << (self.failures - 1))).min(MAX_DELAY);
+        let jittered = delay.mul_f64(0.5 + dice.rng.f64() / 2.0);
+        let asked = fault.after.unwrap_or_default().min(MAX_ASKED_DELAY);
+        self.not_before = now + jittered.max(asked);
+        true
+    }
+
+    /// Records progress: later failures count from none.
+    pub(super) fn progress(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Time of the next attempt.
+    pub(super) fn not_before(&self) -> Moment {
+        self.not_before
+    }
+}
+
+/// Reads one small object whole.
+#[derive(Debug)]
+pub(super) struct SmallGet {
+    get: Get,
+    id: Option<RequestId>,
+    body: Vec<u8>,
+    attempts: Attempts,
+}
+
+/// Result of a [`SmallGet`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum SmallGot {
+    Body(Vec<u8>, Option<Etag>),
+    NotModified,
+    Missing,
+    Failed(StoreFault),
+}
+
+impl SmallGet {
+    pub(super) fn new(get: Get) -> Self {
+        Self {
+            get,
+            id: None,
+            body: Vec::new(),
+            attempts: Attempts::default(),
+        }
+    }
+
+    /// Returns the request when it is time for it.
+    pub(super) fn poll(&mut self, now: Moment, dice: &mut Dice) -> Option<(RequestId, Get)> {
+        if self.id.is_some() || self.attempts.not_before() > now {
+            return None;
+        }
+
+        let id = dice.id();
+        self.id = Some(id);
+        self.body.clear();
+        Some((id, self.get.clone()))
+    }
+
+    /// Time of the next request; `None` while one is under way.
+    pub(super) fn timeout(&self) -> Option<Moment> {
+        self.id.is_none().then(|| self.attempts.not_before())
+    }
+
+    /// Takes a reply; returns the result if it is the last one.
+    pub(super) fn reply(
+        &mut self,
+        id: RequestId,
+        reply: &GetReply,
+        now: Moment,
+        dice: &mut Dice,
+    ) -> Option<SmallGot> {
+        if self.id != Some(id) {
+            return None;
+        }
+
+        let fault = match reply {
+            GetReply::Bytes(bytes) if (self.body.len() + bytes.len()) as u64 <= self.get.max => {
+                self.body.extend_from_slice(bytes);
+                return None;
+            }
+            GetReply::Bytes(_) => {
+                StoreFault::new(FaultKind::TooLarge, "a larger object than there can be")
+            }
+            GetReply::End { etag } => {
+                let body = std::mem::take(&mut self.body);
+                return Some(SmallGot::Body(body, etag.clone()));
+            }
+            GetReply::NotModified => return Some(SmallGot::NotModified),
+            GetReply::Missing => return Some(SmallGot::Missing),
+            GetReply::Failed(fault) => fault.clone(),
+        };
+
+        self.id = None;
+        let again = self.attempts.fail(&fault, now, dice);
+        (!again).then_some(SmallGot::Failed(fault))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_and_end() {
+        let fault = StoreFault::new(FaultKind::Temporary, "cut");
+        let mut dice = Dice::new(1);
+        let mut attempts = Attempts::default();
+        let mut last = Duration::ZERO;
+        let mut delays = 0;
+        while attempts.fail(&fault, Moment(0), &mut dice) {
+            let delay = attempts.not_before().since(Moment(0));
+            assert!(delay > last / 2 && delay <= MAX_DELAY, "{delay:?}");
+            last = delay;
+            delays += 1;
+        }
+
+        assert_eq!(delays, MAX_FAILURES - 1);
+        attempts.progress();
+        let asked = StoreFault {
+            after: Some(Duration::from_secs(99_999)),
+            ..fault
+        };
+        assert!(attempts.fail(&asked, Moment(0), &mut dice));
+        assert_eq!(attempts.not_before().since(Moment(0)), MAX_ASKED_DELAY);
+
+        let denied = StoreFault::new(FaultKind::Denied, "403");
+        assert!(!Attempts::default().fail(&denied, Moment(0), &mut dice));
+    }
+}

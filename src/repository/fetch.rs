@@ -1,0 +1,271 @@
+//! Fetches extents of packs: few large ranges, several at a time, each resumed at the byte where it
+//! was cut.
+//!
+//! Knows nothing of the content: the user of a piece verifies it, and asks for wrong bytes again.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use super::attempt::{Attempts, Dice, RequestId};
+use super::object::{FaultKind, Get, GetReply, StoreFault};
+use super::pack::{Extent, PackName};
+use crate::units::Moment;
+
+/// Extents that are closer than this many bytes are read with one request.
+pub const GAP_BYTES: u32 = 256 << 10;
+/// Bytes of one request, up to the rest of its last piece.
+pub const PART_BYTES: u32 = 8 << 20;
+/// Largest number of requests at a time.
+pub const MAX_PARTS: usize = 4;
+/// Times that wrong bytes are asked for again.
+const MAX_REJECTIONS: u8 = 3;
+
+/// Progress of a fetcher.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// An extent, with bytes that nobody has verified.
+    Piece(Extent, Vec<u8>),
+    /// The pack is not there any more; nothing of it is fetched any longer.
+    Missing(PackName),
+    /// The store does not answer as it should.
+    Failed(StoreFault),
+}
+
+/// Fetches extents.
+#[derive(Debug, Default)]
+pub(super) struct Fetcher {
+    /// Packs with wanted extents, in the order in which they are read.
+    order: VecDeque<PackName>,
+    /// Offset and length of the wanted extents of each pack.
+    wanted: HashMap<PackName, BTreeSet<(u32, u32)>>,
+    parts: Vec<Part>,
+    rejected: HashMap<Extent, u8>,
+    done: VecDeque<Fetched>,
+}
+
+/// A range under way, or waiting for its next attempt.
+#[derive(Debug)]
+struct Part {
+    id: Option<RequestId>,
+    pack: PackName,
+    /// Next byte to come.
+    at: u32,
+    end: u32,
+    /// Extents that are not complete, by offset, without overlaps.
+    pieces: VecDeque<(u32, u32)>,
+    /// Bytes of the first of them.
+    open: Vec<u8>,
+    attempts: Attempts,
+}
+
+impl Fetcher {
+    /// Wants an extent; extents that follow each other should be wanted before the next poll.
+    pub(super) fn want(&mut self, extent: Extent) {
+        let wanted = self.wanted.entry(extent.pack).or_default();
+        if wanted.is_empty() && !self.order.contains(&extent.pack) {
+            self.order.push_back(extent.pack);
+        }
+        wanted.insert((extent.offset, extent.len));
+    }
+
+    /// Wants an extent again whose bytes were wrong; returns false if they were too often.
+    pub(super) fn reject(&mut self, extent: Extent) -> bool {
+        let times = self.rejected.entry(extent).or_default();
+        *times += 1;
+        if *times > MAX_REJECTIONS {
+            return false;
+        }
+
+        self.want(extent);
+        true
+    }
+
+    /// Returns whether nothing is wanted or under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.parts.is_empty() && self.order.is_empty() && self.done.is_empty()
+    }
+
+    /// Forgets everything that is wanted or under way.
+    pub(super) fn clear(&mut self) {
+        *self = Self {
+            rejected: std::mem::take(&mut self.rejected),
+            ..Self::default()
+        };
+    }
+
+    /// Returns the next request.
+    pub(super) fn poll(&mut self, now: Moment, dice: &mut Dice) -> Option<(RequestId, Get)> {
+        let waits = |part: &Part| part.id.is_none() && part.attempts.not_before() <= now;
+        let at = match self.parts.iter().position(waits) {
+            Some(at) => at,
+            None if self.parts.len() < MAX_PARTS => {
+                let part = self.next_part()?;
+                self.parts.push(part);
+                self.parts.len() - 1
+            }
+            None => return None,
+        };
+
+        let part = &mut self.parts[at];
+        let id = dice.id();
+        part.id = Some(id);
+        Some((id, part.get()))
+    }
+
+    /// Time of the next request after a failure.
+    pub(super) fn timeout(&self) -> Option<Moment> {
+        let waiting = self.parts.iter().filter(|part| part.id.is_none());
+        waiting.map(|part| part.attempts.not_before()).min()
+    }
+
+    /// Takes a reply; replies to requests of others are ignored.
+    pub(super) fn reply(&mut self, id: RequestId, reply: GetReply, now: Moment, dice: &mut Dice) {
+        let Some(at) = self.parts.iter().position(|part| part.id == Some(id)) else {
+            return;
+        };
+        let part = &mut self.parts[at];
+
+        let fault = match reply {
+            GetReply::Bytes(bytes) => return part.take(&bytes, &mut self.done),
+            GetReply::End { .. } if part.pieces.is_empty() => {
+                self.parts.swap_remove(at);
+                return;
+            }
+            GetReply::Missing => {
+                let pack = part.pack;
+                return self.lose(pack);
+            }
+            GetReply::End { .. } => StoreFault::new(FaultKind::Temporary, "the answer was cut"),
+            GetReply::NotModified => {
+                StoreFault::new(FaultKind::Temporary, "an answer without body")
+            }
+            GetReply::Failed(_) if part.pieces.is_empty() => {
+                self.parts.swap_remove(at);
+                return;
+            }
+            GetReply::Failed(fault) => fault,
+        };
+
+        part.id = None;
+        if !part.attempts.fail(&fault, now, dice) {
+            self.done.push_back(Fetched::Failed(fault));
+        }
+    }
+
+    /// Returns the next piece of progress.
+    pub(super) fn next(&mut self) -> Option<Fetched> {
+        self.done.pop_front()
+    }
+
+    fn lose(&mut self, pack: PackName) {
+        self.parts.retain(|part| part.pack != pack);
+        self.order.retain(|other| *other != pack);
+        self.wanted.remove(&pack);
+        self.done.push_back(Fetched::Missing(pack));
+    }
+
+    /// Takes the next extents out of the wanted ones: neighbours, about [`PART_BYTES`].
+    fn next_part(&mut self) -> Option<Part> {
+        let pack = *self.order.front()?;
+        let wanted = self.wanted.get_mut(&pack)?;
+        let pieces = first_run(wanted);
+        for piece in &pieces {
+            wanted.remove(piece);
+        }
+
+        if wanted.is_empty() {
+            self.wanted.remove(&pack);
+            self.order.pop_front();
+        }
+
+        let (first, last) = (pieces.front()?, pieces.back()?);
+        Some(Part {
+            id: None,
+            pack,
+            at: first.0,
+            end: last.0 + last.1,
+            pieces,
+            open: Vec::new(),
+            attempts: Attempts::default(),
+        })
+    }
+}
+
+/// The first neighbours among `wanted`. A long run is cut into equal requests: the remainder of a
+/// pack would otherwise be a request of its own.
+fn first_run(wanted: &BTreeSet<(u32, u32)>) -> VecDeque<(u32, u32)> {
+    let mut run: VecDeque<(u32, u32)> = VecDeque::new();
+    for (offset, len) in wanted {
+        match run.back() {
+            // It overlaps, and is read with a later request.
+            Some((last, len)) if last + len > *offset => continue,
+            Some((last, len)) if last + len + GAP_BYTES < *offset => break,
+            _ => run.push_back((*offset, *len)),
+        }
+    }
+
+    let (Some(first), Some(last)) = (run.front(), run.back()) else {
+        return run;
+    };
+    let (start, all) = (first.0, last.0 + last.1 - first.0);
+    let share = all.div_ceil(all.div_ceil(PART_BYTES));
+
+    let ends_share = |(offset, len): &(u32, u32)| offset + len - start >= share;
+    let count = run
+        .iter()
+        .position(ends_share)
+        .map_or(run.len(), |at| at + 1);
+    run.truncate(count);
+    run
+}
+
+impl Part {
+    fn get(&mut self) -> Get {
+        // A gap is not read again after a failure.
+        if let Some((offset, _)) = self.pieces.front()
+            && self.open.is_empty()
+        {
+            self.at = *offset;
+        }
+
+        let range = u64::from(self.at)..u64::from(self.end);
+        Get {
+            object: self.pack.object(),
+            max: range.end - range.start,
+            range: Some(range),
+            unless: None,
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8], done: &mut VecDeque<Fetched>) {
+        while !bytes.is_empty() {
+            // Bytes past the range are not looked at.
+            let Some((offset, len)) = self.pieces.front().copied() else {
+                return;
+            };
+
+            if self.at < offset {
+                let gap = ((offset - self.at) as usize).min(bytes.len());
+                self.at += gap as u32;
+                bytes = &bytes[gap..];
+                continue;
+            }
+
+            if self.open.is_empty() {
+                self.open.reserve_exact(len as usize);
+            }
+            let missing = (len as usize - self.open.len()).min(bytes.len());
+            self.open.extend_from_slice(&bytes[..missing]);
+            self.at += missing as u32;
+            bytes = &bytes[missing..];
+            self.attempts.progress();
+
+            if self.open.len() == len as usize {
+                self.pieces.pop_front();
+                let pack = self.pack;
+                let extent = Extent { pack, offset, len };
+                let piece = std::mem::take(&mut self.open);
+                done.push_back(Fetched::Piece(extent, piece));
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Loads pieces for a purpose: from the window at the end of the newest pack if they are there,
+//! else with a fetcher.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+
+use super::attempt::{Dice, RequestId};
+use super::fetch::{Fetched, Fetcher};
+use super::object::{Get, GetReply, StoreFault};
+use super::pack::{Extent, PackName};
+use crate::units::Moment;
+
+/// Progress of a loader.
+#[derive(Debug)]
+pub(super) enum Loaded<P> {
+    /// A piece, with bytes that nobody has verified.
+    Piece(Extent, P, Vec<u8>),
+    /// The pack is not there any more.
+    Missing(PackName),
+    /// The store does not answer as it should.
+    Failed(StoreFault),
+}
+
+/// Loads pieces; `P` says which use a piece has.
+#[derive(Debug)]
+pub(super) struct Loader<P> {
+    fetcher: Fetcher,
+    window: Option<(Extent, Vec<u8>)>,
+    asked: HashMap<Extent, P>,
+    /// Further purposes of pieces under way.
+    twins: HashMap<Extent, Vec<P>>,
+    ready: VecDeque<(Extent, P, Vec<u8>)>,
+}
+
+impl<P: Copy + Eq + Hash> Loader<P> {
+    pub(super) fn new() -> Self {
+        Self {
+            fetcher: Fetcher::default(),
+            window: None,
+            asked: HashMap::new(),
+            twins: HashMap::new(),
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// Asks for a piece, once for each purpose.
+    pub(super) fn ask(&mut self, extent: Extent, purpose: P) {
+        match self.asked.get(&extent) {
+            Some(known) if *known == purpose => {}
+            Some(_) => {
+                let twins = self.twins.entry(extent).or_default();
+                if !twins.contains(&purpose) {
+                    twins.push(purpose);
+                }
+            }
+            None => {
+                if let Some(bytes) = self.in_window(&extent) {
+                    self.ready.push_back((extent, purpose, bytes));
+                } else {
+                    self.asked.insert(extent, purpose);
+                    self.fetcher.want(extent);
+                }
+            }
+        }
+    }
+
+    /// Answers later requests within `extent` from these bytes.
+    pub(super) fn open_window(&mut self, extent: Extent, bytes: Vec<u8>) {
+        self.window = Some((extent, bytes));
+    }
+
+    /// Asks again for a piece whose bytes were wrong; returns false if they were too often.
+    pub(super) fn reject(&mut self, extent: Extent, purpose: P) -> bool {
+        if self.in_window(&extent).is_some() {
+            self.window = None;
+        }
+        self.asked.insert(extent, purpose);
+        self.fetcher.reject(extent)
+    }
+
+    /// Returns whether nothing is asked for.
+    pub(super) fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.ready.is_empty() && self.fetcher.is_idle()
+    }
+
+    /// Forgets all pieces and returns the purposes of those that did not come.
+    pub(super) fn clear(&mut self) -> Vec<P> {
+        self.fetcher.clear();
+        self.window = None;
+        let asked = self.asked.drain().map(|(_, purpose)| purpose);
+        let twins = self.twins.drain().flat_map(|(_, purposes)| purposes);
+        let ready = self.ready.drain(..).map(|(_, purpose, _)| purpose);
+        asked.chain(twins).chain(ready).collect()
+    }
+
+    pub(super) fn poll(&mut self, now: Moment, dice: &mut Dice) -> Option<(RequestId, Get)> {
+        self.fetcher.poll(now, dice)
+    }
+
+    pub(super) fn timeout(&self) -> Option<Moment> {
+        self.fetcher.timeout()
+    }
+
+    pub(super) fn reply(&mut self, id: RequestId, reply: GetReply, now: Moment, dice: &mut Dice) {
+        self.fetcher.reply(id, reply, now, dice);
+    }
+
+    /// Returns the next piece of progress.
+    pub(super) fn next(&mut self) -> Option<Loaded<P>> {
+        if let Some((extent, purpose, bytes)) = self.ready.pop_front() {
+            return Some(Loaded::Piece(extent, purpose, bytes));
+        }
+
+        loop {
+            match self.fetcher.next()? {
+                Fetched::Missing(pack) => return Some(Loaded::Missing(pack)),
+                Fetched::Failed(fault) => return Some(Loaded::Failed(fault)),
+                Fetched::Piece(extent, bytes) => {
+                    let Some(purpose) = self.asked.remove(&extent) else {
+                        continue;
+                    };
+                    for twin in self.twins.remove(&extent).unwrap_or_default() {
+                        self.ready.push_back((extent, twin, bytes.clone()));
+                    }
+                    return Some(Loaded::Piece(extent, purpose, bytes));
+                }
+            }
+        }
+    }
+
+    fn in_window(&self, extent: &Extent) -> Option<Vec<u8>> {
+        let (window, bytes) = self.window.as_ref()?;
+        let from = extent.offset.checked_sub(window.offset)? as usize;
+        if window.pack != extent.pack {
+            return None;
+        }
+        bytes
+            .get(from..from + extent.len as usize)
+            .map(<[u8]>::to_vec)
+    }
+}

@@ -1,0 +1,242 @@
+//! The comparison of a new release with earlier ones: which nodes and blocks the repository has.
+//!
+//! A node that both manifests have is not read. The nodes that only the earlier one has are read
+//! with their places: the blocks of a page that changed are in its earlier version. A block that
+//! moved from another page is found as well, because that page changed too.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::{Publish, Stage, Stock};
+use crate::block::frame::Expander;
+use crate::block::{BlockHash, BlockRef};
+use crate::id::Ordinal;
+use crate::manifest::Node;
+use crate::manifest::read::{Child, NodeSource, ReadError, children};
+use crate::repository::head::KeptRelease;
+use crate::repository::loader::{Loaded, Loader};
+use crate::repository::pack::{Extent, PackTable, unpack};
+use crate::repository::places::{PackedNode, Places, PlacesRef, StoredNode};
+use crate::repository::record::ReleaseRecord;
+use crate::repository::slots::NodeAt;
+
+/// New bytes below which a further release is not looked at.
+const FEW_BYTES: u64 = 256 << 10;
+
+/// Use of a piece under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum OldPiece {
+    /// A record, with the top of the manifest.
+    Top(KeptRelease),
+    Node(BlockRef),
+    Places(PlacesRef),
+}
+
+/// Compares with one earlier release after another.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub(super) loader: Loader<OldPiece>,
+    expander: Expander,
+    /// Releases to compare with, the newest first.
+    earlier: VecDeque<KeptRelease>,
+    /// Nodes of the new manifest.
+    new: HashSet<BlockHash>,
+    /// Nodes of the earlier release that have to be looked at.
+    open: Vec<(NodeAt, StoredNode)>,
+    nodes: HashMap<BlockHash, Node>,
+    pages: HashMap<BlockHash, Places>,
+}
+
+impl Comparison {
+    pub(super) fn new(kept: &[KeptRelease]) -> Self {
+        Self {
+            loader: Loader::new(),
+            expander: Expander::default(),
+            earlier: kept.iter().copied().collect(),
+            new: HashSet::new(),
+            open: Vec::new(),
+            nodes: HashMap::new(),
+            pages: HashMap::new(),
+        }
+    }
+
+    /// Uses the next piece that came; returns false if there is none.
+    pub(super) fn advance(&mut self, stock: &mut Stock, packs: &mut PackTable) -> bool {
+        let Some(loaded) = self.loader.next() else {
+            return false;
+        };
+
+        let whole = match loaded {
+            Loaded::Missing(_) | Loaded::Failed(_) => false,
+            Loaded::Piece(extent, purpose, stored) => {
+                self.take(extent, purpose, stored) || self.loader.reject(extent, purpose)
+            }
+        };
+        if !whole {
+            self.give_up(stock);
+        }
+        if self.loader.is_idle() {
+            self.look(stock, packs);
+        }
+        true
+    }
+
+    /// Forgets all earlier releases: what cannot be read is stored again.
+    fn give_up(&mut self, stock: &mut Stock) {
+        self.loader.clear();
+        self.earlier.clear();
+        self.open.clear();
+        stock.keep_own();
+    }
+
+    /// Uses a piece; returns false if its bytes are wrong.
+    fn take(&mut self, extent: Extent, purpose: OldPiece, stored: Vec<u8>) -> bool {
+        match purpose {
+            OldPiece::Top(kept) => {
+                let bytes = &stored[(kept.top as usize).min(stored.len())..];
+                let Ok(record) = ReleaseRecord::decode(bytes, kept.pack, &kept.record) else {
+                    return false;
+                };
+                let root = NodeAt::root(&record.release.header().root);
+                self.open.push((root, record.root));
+                self.loader.open_window(extent, stored);
+            }
+            OldPiece::Node(block) => {
+                let plain = unpack(&mut self.expander, stored, &block);
+                let Some(node) = plain.and_then(|plain| Node::decode(&plain).ok()) else {
+                    return false;
+                };
+                self.nodes.insert(block.hash, node);
+            }
+            OldPiece::Places(reference) => {
+                let Some(places) = reference.open(&stored) else {
+                    return false;
+                };
+                self.pages.insert(reference.hash, places);
+            }
+        }
+
+        true
+    }
+
+    /// Looks at the open nodes whose pieces came, and asks for the pieces of the others.
+    fn look(&mut self, stock: &mut Stock, packs: &mut PackTable) {
+        let mut later = Vec::new();
+        while let Some((at, stored)) = self.open.pop() {
+            let block = at.child.block();
+            if self.new.contains(&block.hash) {
+                let known = PackedNode::of(&stored, packs);
+                stock.nodes.entry(block.hash).or_insert(known);
+                continue;
+            }
+
+            match (
+                self.nodes.get(&block.hash),
+                self.pages.get(&stored.places.hash),
+            ) {
+                (Some(node), Some(places)) => {
+                    let slots = at.slots(node);
+                    // A publisher that made an error: nothing beneath is used.
+                    if at.child.check(node).is_err() || !slots.fit(places) {
+                        continue;
+                    }
+                    for ((_, block), piece) in slots.blocks.iter().zip(places.blocks()) {
+                        let piece = packs.piece(&piece);
+                        stock.blocks.entry(block.hash).or_insert(piece);
+                    }
+                    self.open.extend(slots.stored(places));
+                }
+                (node, places) => {
+                    if node.is_none() {
+                        self.loader.ask(stored.node, OldPiece::Node(block));
+                    }
+                    if places.is_none() {
+                        let purpose = OldPiece::Places(stored.places);
+                        self.loader.ask(stored.places.extent, purpose);
+                    }
+                    later.push((at, stored));
+                }
+            }
+        }
+
+        self.open = later;
+    }
+}
+
+impl Publish {
+    /// Goes on with the next earlier release, or with the packs.
+    pub(super) fn compare<S: NodeSource>(&mut self, source: &S) -> Result<(), ReadError> {
+        let (Some(comparison), Some(new)) = (&mut self.comparison, &self.new) else {
+            return Ok(());
+        };
+
+        let root = NodeAt::root(&new.release.header().root);
+        if comparison.new.is_empty() {
+            comparison.new = all_nodes(&root, source)?;
+        }
+
+        comparison.nodes.clear();
+        comparison.pages.clear();
+        let more =
+            !comparison.earlier.is_empty() && new_bytes(&root, source, &self.stock)? > FEW_BYTES;
+        let next = more.then(|| comparison.earlier.pop_front()).flatten();
+        match next {
+            Some(kept) => comparison
+                .loader
+                .ask(kept.top_window(), OldPiece::Top(kept)),
+            None => {
+                self.comparison = None;
+                self.layout.begin(root);
+                self.stage = Stage::Packing;
+            }
+        }
+
+        Ok(())
+    }
+}
+
+/// Hashes of all nodes of a manifest.
+fn all_nodes<S: NodeSource>(root: &NodeAt, source: &S) -> Result<HashSet<BlockHash>, ReadError> {
+    let mut all = HashSet::new();
+    let mut open = vec![root.child];
+    while let Some(child) = open.pop() {
+        let block = child.block();
+        if all.insert(block.hash) && !child.is_leaf() {
+            let node = read(source, &child)?;
+            open.extend(
+                children(&node, Ordinal(0))
+                    .into_iter()
+                    .map(|(_, child)| child),
+            );
+        }
+    }
+
+    Ok(all)
+}
+
+/// Bytes of the blocks that are not in stock.
+fn new_bytes<S: NodeSource>(root: &NodeAt, source: &S, stock: &Stock) -> Result<u64, ReadError> {
+    let mut bytes = 0;
+    let mut seen = HashSet::new();
+    let mut open = vec![*root];
+    while let Some(at) = open.pop() {
+        let hash = at.child.block().hash;
+        if stock.nodes.contains_key(&hash) || !seen.insert(hash) {
+            continue;
+        }
+
+        let slots = at.slots(&read(source, &at.child)?);
+        let new = slots.blocks.iter().map(|(_, block)| block);
+        let new = new.filter(|block| !stock.blocks.contains_key(&block.hash));
+        bytes += new.map(|block| u64::from(block.size)).sum::<u64>();
+        open.extend(slots.children);
+    }
+
+    Ok(bytes)
+}
+
+/// Reads a node and checks it against its reference.
+pub(super) fn read<S: NodeSource>(source: &S, child: &Child) -> Result<Node, ReadError> {
+    let node = Node::decode(&source.node(&child.block().hash)?)?;
+    child.check(&node)?;
+    Ok(node)
+}

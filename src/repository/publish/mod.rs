@@ -1,0 +1,535 @@
+//! The machine that publishes a release, without I/O.
+//!
+//! Contract: call [`Publish::poll`] until it returns [`PublishStep::Wait`], then wait for a reply
+//! or for the time in the step. A step may ask the caller to do something; the machine goes on
+//! after that.
+//!
+//! | step | the caller |
+//! |---|---|
+//! | `Get`, `Put` | carries out the request and passes every reply to the machine |
+//! | `Head` | verifies the head, signs a release with a later serial, calls [`Publish::begin`] |
+//! | `Walk` | calls [`Publish::walk`] with the nodes of the new manifest |
+//! | `Read` | reads the block and calls [`Publish::block`] |
+//! | `Seal` | signs the bytes of [`Publish::head_to_sign`] and calls [`Publish::signed`] |
+//! | `Done`, `Failed` | is done; nothing further comes |
+//!
+//! **Order.** Marker, packs, head: a reader sees the old release or the new one, whenever a
+//! publisher dies. The packs that it leaves behind are stored again under the same names, or gc
+//! deletes them. `Head` comes again if somebody else published meanwhile; packs that are stored
+//! already are used then.
+//!
+//! **Memory.** One pack under construction, two under way, and the place of each new block.
+
+mod compare;
+mod layout;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use self::compare::Comparison;
+use self::layout::Layout;
+use super::attempt::{Dice, RequestId, SmallGet, SmallGot};
+use super::head::{
+    Head, HeadError, KeptRelease, MAX_HEAD_BYTES, MAX_KEPT, REPOSITORY_FORMAT, SignedHead,
+    VerifiedHead, head_object,
+};
+use super::marker::{MAX_MARKER_BYTES, marker, marker_format, marker_object};
+use super::object::{Etag, Get, GetReply, ObjectPath, Put, PutCondition, PutReply, StoreFault};
+use super::pack::{PACK_BYTES, Piece, PiecePacker};
+use super::packer::{PackedRecord, Packer, SignedRelease};
+use super::places::PackedNode;
+use super::puts::Puts;
+use crate::block::frame::Level;
+use crate::block::{BlockHash, BlockRef};
+use crate::id::{Ordinal, Serial, TreeName};
+use crate::manifest::read::{NodeSource, ReadError};
+use crate::units::{Moment, WallTime};
+use crate::wire::message::SignedOrder;
+
+/// Settings of a publication.
+#[derive(Debug, Clone)]
+pub struct PublishSetup {
+    /// The tree.
+    pub tree: TreeName,
+    /// Number of releases to keep, with the new one: 1 to [`MAX_KEPT`].
+    pub keep: usize,
+    /// Compression of blocks and nodes; `None` stores them as they are.
+    pub level: Option<Level>,
+    /// Seconds until the head is stale, unless it is signed again; `None` is never.
+    pub valid_for: Option<u32>,
+    /// Orders about earlier releases that the head passes on, the most important first.
+    pub orders: Vec<SignedOrder>,
+    /// Seed of the jitter between attempts.
+    pub seed: u64,
+}
+
+/// Next step of a publication.
+#[derive(Debug)]
+pub enum PublishStep {
+    /// A request to the store.
+    Get(RequestId, Get),
+    /// A request to the store.
+    Put(RequestId, Put),
+    /// The present head, not verified yet; `None` if the repository does not have the tree.
+    Head(Option<SignedHead>),
+    /// The machine needs the nodes of the new manifest.
+    Walk,
+    /// The machine needs the content of a block.
+    Read(Ordinal, BlockRef),
+    /// All packs are stored, and the head needs its signature.
+    Seal,
+    /// The release is published.
+    Done(Published),
+    /// The end of the publication; readers see the old release.
+    Failed(PublishError),
+    /// Nothing until a reply comes, or until this time.
+    Wait(Option<Moment>),
+}
+
+/// Result of a publication.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Blocks that the repository did not have.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packs that were stored.
+    pub packs: u64,
+    /// Bytes of these packs.
+    pub stored: u64,
+}
+
+/// Reason for the end of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The store does not answer as it should.
+    #[error("the store does not answer: {}", .0.text)]
+    Store(StoreFault),
+    /// There is something else where the repository should be.
+    #[error("there is something else than a repository")]
+    NoRepository,
+    /// The head is not legal.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The repository has this serial or a later one.
+    #[error("the repository has serial {0} already: release again")]
+    Outdated(Serial),
+    /// A release of another tree.
+    #[error("the release is of the tree {0}")]
+    OtherTree(TreeName),
+    /// The source changed during the publication.
+    #[error("the source changed while it was read: release again")]
+    SourceChanged,
+}
+
+/// Stage of a publication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The head, or the marker, is under way.
+    Opening,
+    /// The caller has the head.
+    Opened,
+    /// Earlier releases are compared.
+    Comparing,
+    /// Blocks, and then nodes, are laid out in packs.
+    Packing,
+    /// The last packs are under way.
+    Flushing,
+    /// The caller signs the head.
+    Sealing,
+    /// The head is under way.
+    Committing,
+    /// The head is read again before it is replaced, or after a conflict.
+    Checking,
+    Ended,
+}
+
+/// The head before the publication.
+#[derive(Debug, Default)]
+struct Base {
+    /// Its bytes; empty without a head.
+    object: Vec<u8>,
+    etag: Option<Etag>,
+    kept: Vec<KeptRelease>,
+    orders: Vec<SignedOrder>,
+}
+
+/// Pieces that need not be stored again.
+#[derive(Debug, Default)]
+struct Stock {
+    nodes: HashMap<BlockHash, PackedNode>,
+    blocks: HashMap<BlockHash, Piece>,
+    /// Numbers of the packs of this publication.
+    own: HashSet<u32>,
+}
+
+impl Stock {
+    /// Forgets the pieces of other publications.
+    fn keep_own(&mut self) {
+        let own = &self.own;
+        self.blocks.retain(|_, piece| own.contains(&piece.pack));
+        self.nodes
+            .retain(|_, node| own.contains(&node.node.pack) && own.contains(&node.places.pack));
+    }
+}
+
+/// Publishes one release.
+#[derive(Debug)]
+pub struct Publish {
+    setup: PublishSetup,
+    dice: Dice,
+    stage: Stage,
+    asking: Option<(ObjectPath, SmallGet)>,
+    puts: Puts,
+    base: Base,
+    new: Option<SignedRelease>,
+    comparison: Option<Comparison>,
+    layout: Layout,
+    stock: Stock,
+    packer: Packer,
+    pieces: PiecePacker,
+    record: Option<PackedRecord>,
+    sealed: Sealed,
+    /// Set while the caller has been asked for something.
+    asked: bool,
+    steps: VecDeque<PublishStep>,
+    result: Published,
+}
+
+/// The new head.
+#[derive(Debug, Default)]
+struct Sealed {
+    head: Vec<u8>,
+    object: Arc<[u8]>,
+}
+
+impl Publish {
+    /// Begins with the head.
+    pub fn new(setup: PublishSetup) -> Self {
+        let head = super::pull::head_request(&setup.tree, None);
+        Self {
+            dice: Dice::new(setup.seed),
+            stage: Stage::Opening,
+            asking: Some((head.object.clone(), SmallGet::new(head))),
+            puts: Puts::default(),
+            base: Base::default(),
+            new: None,
+            comparison: None,
+            layout: Layout::default(),
+            stock: Stock::default(),
+            packer: Packer::new(PACK_BYTES),
+            pieces: PiecePacker::default(),
+            record: None,
+            sealed: Sealed::default(),
+            asked: false,
+            steps: VecDeque::new(),
+            result: Published::default(),
+            setup,
+        }
+    }
+
+    /// Publishes `new` after the head of the last [`PublishStep::Head`], which the caller has
+    /// verified.
+    pub fn begin(&mut self, head: Option<&VerifiedHead>, new: SignedRelease) {
+        let header = new.release.header();
+        if header.tree != self.setup.tree {
+            return self.fail(PublishError::OtherTree(header.tree.clone()));
+        }
+
+        if let Some(head) = head.map(VerifiedHead::head) {
+            if head.release == new.release.id() {
+                return self.end(PublishStep::Done(self.result));
+            }
+            if head.serial() >= header.serial {
+                return self.fail(PublishError::Outdated(head.serial()));
+            }
+            self.base.kept = head.kept.clone();
+            self.base.orders = head.orders.clone();
+        }
+
+        self.stock.keep_own();
+        self.comparison = Some(Comparison::new(&self.base.kept));
+        self.new = Some(new);
+        self.layout = Layout::default();
+        self.stage = Stage::Comparing;
+    }
+
+    /// Goes on with the nodes of the new manifest. An error is the source's: the publication
+    /// cannot go on.
+    pub fn walk<S: NodeSource>(&mut self, source: &S) -> Result<(), ReadError> {
+        self.asked = false;
+        match self.stage {
+            Stage::Comparing => self.compare(source),
+            Stage::Packing => self.pack(source),
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes to sign, with the present time.
+    pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
+        let mut kept: Vec<KeptRelease> = self
+            .record
+            .iter()
+            .zip(&self.new)
+            .map(|(record, new)| self.packer.kept(&new.release, record))
+            .collect();
+        kept.extend_from_slice(&self.base.kept);
+        kept.truncate(self.setup.keep.clamp(1, MAX_KEPT));
+
+        let release = self.new.as_ref().map(|new| new.release.id());
+        let mut head = Head {
+            format: REPOSITORY_FORMAT,
+            tree: self.setup.tree.clone(),
+            made: now,
+            valid_until: self
+                .setup
+                .valid_for
+                .map(|seconds| WallTime(now.0.saturating_add(i64::from(seconds)))),
+            release: release.unwrap_or(crate::manifest::ReleaseId(BlockHash([0; 32]))),
+            kept,
+            orders: Vec::new(),
+        };
+
+        head.add_orders(self.setup.orders.iter().chain(&self.base.orders));
+        self.sealed.head = head.encode();
+        self.sealed.head.clone()
+    }
+
+    /// Takes the signature of the head.
+    pub fn signed(&mut self, signature: &[u8]) {
+        self.asked = false;
+        let signed = SignedHead {
+            head: std::mem::take(&mut self.sealed.head),
+            signature: signature.to_vec(),
+        };
+
+        self.sealed.object = signed.encode().into();
+        if self.sealed.object.len() > MAX_HEAD_BYTES {
+            let error = HeadError::Illegal("too many orders".into());
+            return self.fail(error.into());
+        }
+
+        let condition = match (&self.base.etag, self.base.object.is_empty()) {
+            (Some(etag), _) => PutCondition::Unchanged(etag.clone()),
+            (None, true) => PutCondition::Absent,
+            (None, false) => return self.check_again(),
+        };
+        self.commit(condition);
+    }
+
+    /// Returns the next step.
+    pub fn poll(&mut self, now: Moment) -> PublishStep {
+        loop {
+            if let Some(step) = self.steps.pop_front() {
+                return step;
+            }
+            if self.stage == Stage::Ended {
+                return PublishStep::Wait(None);
+            }
+            if let Some(step) = self.request(now) {
+                return step;
+            }
+            if self.asked {
+                return PublishStep::Wait(self.timeout());
+            }
+
+            match self.next_step() {
+                Some(step) => {
+                    self.asked = true;
+                    return step;
+                }
+                None if self.advance() => {}
+                None => return PublishStep::Wait(self.timeout()),
+            }
+        }
+    }
+
+    /// Takes a reply to a [`PublishStep::Get`].
+    pub fn reply(&mut self, id: RequestId, reply: GetReply, now: Moment) {
+        let dice = &mut self.dice;
+        if let Some((object, get)) = &mut self.asking {
+            if let Some(got) = get.reply(id, &reply, now, dice) {
+                let is_marker = *object == marker_object();
+                self.asking = None;
+                if is_marker {
+                    self.take_marker(got);
+                } else {
+                    self.take_head(got);
+                }
+            }
+        } else if let Some(comparison) = &mut self.comparison {
+            comparison.loader.reply(id, reply, now, dice);
+        }
+    }
+
+    /// Takes the reply to a [`PublishStep::Put`].
+    pub fn stored(&mut self, id: RequestId, reply: PutReply, now: Moment) {
+        let Some((object, reply)) = self.puts.reply(id, reply, now, &mut self.dice) else {
+            return;
+        };
+
+        let is_head = object == head_object(&self.setup.tree);
+        match reply {
+            PutReply::Failed(fault) => self.fail(PublishError::Store(fault)),
+            PutReply::Done { .. } if is_head => self.end(PublishStep::Done(self.result)),
+            PutReply::Conflict | PutReply::NoConditions if is_head => self.check_again(),
+            // Another publisher stored the same object.
+            PutReply::Done { .. } | PutReply::Conflict | PutReply::NoConditions => {}
+        }
+    }
+
+    fn request(&mut self, now: Moment) -> Option<PublishStep> {
+        let dice = &mut self.dice;
+        if let Some((_, get)) = &mut self.asking {
+            return get
+                .poll(now, dice)
+                .map(|(id, get)| PublishStep::Get(id, get));
+        }
+
+        while !self.puts.is_full()
+            && let Some(put) = self.packer.next_full()
+        {
+            self.result.packs += 1;
+            self.result.stored += put.bytes.len() as u64;
+            self.puts.push(put);
+        }
+
+        if let Some((id, put)) = self.puts.poll(now, dice) {
+            return Some(PublishStep::Put(id, put));
+        }
+        let loader = &mut self.comparison.as_mut()?.loader;
+        loader
+            .poll(now, dice)
+            .map(|(id, get)| PublishStep::Get(id, get))
+    }
+
+    fn timeout(&self) -> Option<Moment> {
+        let asking = self.asking.as_ref().and_then(|(_, get)| get.timeout());
+        let loader = self.comparison.as_ref().and_then(|c| c.loader.timeout());
+        asking
+            .into_iter()
+            .chain(self.puts.timeout())
+            .chain(loader)
+            .min()
+    }
+
+    /// Returns what the caller has to do now.
+    fn next_step(&mut self) -> Option<PublishStep> {
+        match self.stage {
+            Stage::Comparing => {
+                let idle = self.comparison.as_ref().is_none_or(|c| c.loader.is_idle());
+                idle.then_some(PublishStep::Walk)
+            }
+            Stage::Packing if self.packer.has_full() => None,
+            Stage::Packing => Some(match self.layout.next_read(&self.stock) {
+                Some((ordinal, block)) => PublishStep::Read(ordinal, block),
+                None => PublishStep::Walk,
+            }),
+            Stage::Flushing if self.puts.is_idle() && !self.packer.has_full() => {
+                self.stage = Stage::Sealing;
+                Some(PublishStep::Seal)
+            }
+            _ => None,
+        }
+    }
+
+    /// Uses what came; returns whether something changed.
+    fn advance(&mut self) -> bool {
+        let Some(comparison) = &mut self.comparison else {
+            return false;
+        };
+        comparison.advance(&mut self.stock, &mut self.packer.packs)
+    }
+
+    fn take_head(&mut self, got: SmallGot) {
+        let checking = self.stage == Stage::Checking;
+        match got {
+            SmallGot::Failed(fault) => self.fail(PublishError::Store(fault)),
+            SmallGot::NotModified => self.fail(PublishError::NoRepository),
+            SmallGot::Body(bytes, _) if checking && bytes[..] == self.sealed.object[..] => {
+                self.end(PublishStep::Done(self.result));
+            }
+            SmallGot::Body(bytes, etag)
+                if checking && bytes == self.base.object && etag == self.base.etag =>
+            {
+                self.commit(PutCondition::Any);
+            }
+            SmallGot::Missing if checking && self.base.object.is_empty() => {
+                self.commit(PutCondition::Any);
+            }
+            SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
+                Err(error) => self.fail(error.into()),
+                Ok(signed) => self.open(
+                    Base {
+                        object: bytes,
+                        etag,
+                        ..Base::default()
+                    },
+                    Some(signed),
+                ),
+            },
+            SmallGot::Missing => {
+                let marker = Get {
+                    object: marker_object(),
+                    range: None,
+                    unless: None,
+                    max: MAX_MARKER_BYTES,
+                };
+                self.stage = Stage::Opening;
+                self.asking = Some((marker.object.clone(), SmallGet::new(marker)));
+            }
+        }
+    }
+
+    /// Looks at the marker where the head is missing.
+    fn take_marker(&mut self, got: SmallGot) {
+        match got {
+            SmallGot::Failed(fault) => return self.fail(PublishError::Store(fault)),
+            SmallGot::NotModified => return self.fail(PublishError::NoRepository),
+            SmallGot::Body(bytes, _) => match marker_format(&bytes) {
+                Some(REPOSITORY_FORMAT) => {}
+                Some(other) => return self.fail(HeadError::Format(other).into()),
+                None => return self.fail(PublishError::NoRepository),
+            },
+            SmallGot::Missing => self.puts.push(Put {
+                object: marker_object(),
+                bytes: marker().into(),
+                condition: PutCondition::Any,
+            }),
+        }
+        self.open(Base::default(), None);
+    }
+
+    fn open(&mut self, base: Base, head: Option<SignedHead>) {
+        self.base = base;
+        self.stage = Stage::Opened;
+        self.steps.push_back(PublishStep::Head(head));
+    }
+
+    fn commit(&mut self, condition: PutCondition) {
+        self.stage = Stage::Committing;
+        self.puts.push(Put {
+            object: head_object(&self.setup.tree),
+            bytes: Arc::clone(&self.sealed.object),
+            condition,
+        });
+    }
+
+    /// Reads the head again, because a condition could not be checked or did not hold.
+    fn check_again(&mut self) {
+        self.stage = Stage::Checking;
+        let head = super::pull::head_request(&self.setup.tree, None);
+        self.asking = Some((head.object.clone(), SmallGet::new(head)));
+    }
+
+    fn fail(&mut self, error: PublishError) {
+        self.end(PublishStep::Failed(error));
+    }
+
+    fn end(&mut self, step: PublishStep) {
+        self.stage = Stage::Ended;
+        self.asking = None;
+        self.comparison = None;
+        self.steps.push_back(step);
+    }
+}

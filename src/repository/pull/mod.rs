@@ -1,0 +1,437 @@
+//! The machine that pulls a release from a repository, without I/O.
+//!
+//! Contract: call [`Pull::poll`] until it returns [`PullStep::Wait`], then wait for a reply or for
+//! the time in the step. A step may ask the caller to do something; the machine goes on after that.
+//!
+//! | step | the caller |
+//! |---|---|
+//! | `Get` | carries out the request and passes every [`GetReply`] to [`Pull::reply`] |
+//! | `Unchanged` | is done: the head is in the known state |
+//! | `Head` | verifies the head and calls [`Pull::follow`] |
+//! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
+//! | `Node` | stores the node, which is verified |
+//! | `Walk` | calls [`Pull::walk`] |
+//! | `Complete` | has the whole manifest; compares, and calls [`Pull::want`] |
+//! | `Block` | stages the block, which is verified |
+//! | `Done` | has all that was wanted |
+//! | `Superseded` | may begin again: the repository does not keep the release any more |
+//! | `Failed` | gives up; nothing further comes |
+//!
+//! A pack can vanish during a pull, when gc rewrites it or when a publisher no longer keeps the
+//! release. The machine then reads the head again and goes on with the new places; it keeps all
+//! that was verified.
+
+mod blocks;
+mod walk;
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+
+use super::attempt::{Dice, RequestId, SmallGet, SmallGot};
+use super::head::{HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
+use super::loader::{Loaded, Loader};
+use super::marker::{MAX_MARKER_BYTES, marker_format, marker_object};
+use super::object::{Etag, Get, GetReply, StoreFault};
+use super::pack::{Extent, PackName, unpack};
+use super::places::{Places, PlacesRef};
+use super::record::{RecordError, ReleaseRecord};
+use crate::block::frame::Expander;
+use crate::block::{BlockHash, BlockRef};
+use crate::id::{Ordinal, Serial, TreeName};
+use crate::manifest::ReleaseId;
+use crate::manifest::missing_nodes::Explorer;
+use crate::units::Moment;
+
+/// Times that a pull goes on with a new head after a pack vanished.
+const MAX_MOVES: u32 = 8;
+
+/// Next step of a pull.
+#[derive(Debug)]
+pub enum PullStep {
+    /// A request to the store.
+    Get(RequestId, Get),
+    /// The head is in the state that the caller knows.
+    Unchanged,
+    /// The head, not verified yet.
+    Head(SignedHead),
+    /// The followed release, not verified yet.
+    Record(Box<ReleaseRecord>),
+    /// A node of the manifest, verified.
+    Node(BlockRef, Vec<u8>),
+    /// All requested nodes came; the walk goes on.
+    Walk,
+    /// The manifest is complete.
+    Complete,
+    /// A wanted block, verified.
+    Block(Ordinal, BlockRef, Vec<u8>),
+    /// All wanted blocks came.
+    Done,
+    /// The repository does not keep the release any more.
+    Superseded,
+    /// The end of the pull.
+    Failed(PullError),
+    /// Nothing until a reply comes, or until this time.
+    Wait(Option<Moment>),
+}
+
+/// Reason for the end of a pull.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PullError {
+    /// The store does not answer as it should.
+    #[error("the store does not answer: {}", .0.text)]
+    Store(StoreFault),
+    /// There is no repository.
+    #[error("there is no repository here")]
+    NoRepository,
+    /// There is a repository without this tree.
+    #[error("the repository has no tree {0}")]
+    NoTree(TreeName),
+    /// The head is not legal.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The record is not legal.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A pack is missing that the current head refers to.
+    #[error("the repository is damaged: {} is missing", .0.object())]
+    Missing(PackName),
+    /// Bytes that are not those that the release refers to, again and again.
+    #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
+    Damaged(Extent),
+    /// Places that do not fit the manifest.
+    #[error("the repository is damaged: places that do not fit the manifest")]
+    Misplaced,
+    /// Packs vanished too often.
+    #[error("the repository changes faster than it can be read")]
+    Unsteady,
+}
+
+/// Use of a piece under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Purpose {
+    Window,
+    Places(PlacesRef),
+    Node(BlockRef),
+    Block(Ordinal, BlockRef),
+}
+
+/// Request for a small object under way.
+#[derive(Debug)]
+enum Asking {
+    Head(SmallGet),
+    Marker(SmallGet),
+}
+
+/// The release that is pulled.
+#[derive(Debug)]
+struct Followed {
+    kept: KeptRelease,
+    id: Option<ReleaseId>,
+    record: Option<ReleaseRecord>,
+}
+
+/// Pulls one release.
+#[derive(Debug)]
+pub struct Pull {
+    tree: TreeName,
+    dice: Dice,
+    expander: Expander,
+    asking: Option<Asking>,
+    loader: Loader<Purpose>,
+    followed: Option<Followed>,
+    explorer: Option<Explorer>,
+    pages: HashMap<BlockHash, Places>,
+    /// Wanted blocks whose places have not been looked up yet.
+    remaining: Vec<Range<u64>>,
+    /// Set once the caller has said which blocks it wants.
+    wanted: bool,
+    walks: WalkState,
+    /// State of the head that came last.
+    etag: Option<Etag>,
+    /// The pack that vanished, and how often one did.
+    moved: Option<PackName>,
+    moves: u32,
+    steps: VecDeque<PullStep>,
+    ended: bool,
+}
+
+/// Part that the caller's walk has in the pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WalkState {
+    /// No walk is due: before the record, after the last block.
+    Idle,
+    /// Pieces of the last walk are under way.
+    Loading,
+    /// The caller was asked to walk.
+    Asked,
+}
+
+impl Pull {
+    /// Begins to pull `tree`. `known` is the state of the head that the caller has verified
+    /// before: if it still holds, the pull ends with [`PullStep::Unchanged`].
+    pub fn new(tree: TreeName, known: Option<Etag>, seed: u64) -> Self {
+        let head = head_request(&tree, known);
+        Self {
+            tree,
+            dice: Dice::new(seed),
+            expander: Expander::default(),
+            asking: Some(Asking::Head(SmallGet::new(head))),
+            loader: Loader::new(),
+            followed: None,
+            explorer: None,
+            pages: HashMap::new(),
+            remaining: Vec::new(),
+            wanted: false,
+            walks: WalkState::Idle,
+            etag: None,
+            moved: None,
+            moves: 0,
+            steps: VecDeque::new(),
+            ended: false,
+        }
+    }
+
+    /// State of the head that came last, to be remembered once it is verified.
+    pub fn etag(&self) -> Option<&Etag> {
+        self.etag.as_ref()
+    }
+
+    /// Returns the next step.
+    pub fn poll(&mut self, now: Moment) -> PullStep {
+        loop {
+            if let Some(step) = self.steps.pop_front() {
+                return step;
+            }
+            if self.ended {
+                return PullStep::Wait(None);
+            }
+            if let Some((id, get)) = self.next_request(now) {
+                return PullStep::Get(id, get);
+            }
+            if let Some(loaded) = self.loader.next() {
+                self.take(loaded);
+                continue;
+            }
+            if self.walks == WalkState::Loading && self.loader.is_idle() && self.asking.is_none() {
+                self.walks = WalkState::Asked;
+                return PullStep::Walk;
+            }
+            return PullStep::Wait(self.timeout());
+        }
+    }
+
+    /// Takes a reply.
+    pub fn reply(&mut self, id: RequestId, reply: GetReply, now: Moment) {
+        let dice = &mut self.dice;
+        let (got, is_head) = match &mut self.asking {
+            Some(Asking::Head(get)) => (get.reply(id, &reply, now, dice), true),
+            Some(Asking::Marker(get)) => (get.reply(id, &reply, now, dice), false),
+            None => (None, false),
+        };
+
+        if let Some(got) = got {
+            self.asking = None;
+            return if is_head {
+                self.take_head(got)
+            } else {
+                self.take_marker(got)
+            };
+        }
+        self.loader.reply(id, reply, now, dice);
+    }
+
+    /// Pulls the release `serial` of the head, or the newest one. After a pack vanished the
+    /// release stays the same.
+    pub fn follow(&mut self, head: &VerifiedHead, serial: Option<Serial>) {
+        let head = head.head();
+        let before = self.followed.as_ref();
+        let serial = before.map_or(serial, |followed| Some(followed.kept.serial));
+        let Some(kept) = serial.map_or(head.kept.first(), |serial| head.kept(serial)) else {
+            return self.end(PullStep::Superseded);
+        };
+
+        let same = before.is_some_and(|followed| followed.kept == *kept);
+        if let Some(pack) = self.moved.take().filter(|_| same) {
+            return self.end(PullStep::Failed(PullError::Missing(pack)));
+        }
+
+        let newest = head.kept.first().map(|newest| newest.serial);
+        let known = before.and_then(|followed| followed.id);
+        let stated = (newest == Some(kept.serial)).then_some(head.release);
+        if known.is_some() && stated.is_some() && known != stated {
+            return self.end(PullStep::Superseded);
+        }
+
+        self.followed = Some(Followed {
+            kept: *kept,
+            id: known.or(stated),
+            record: None,
+        });
+        self.loader.ask(kept.window(), Purpose::Window);
+    }
+
+    fn next_request(&mut self, now: Moment) -> Option<(RequestId, Get)> {
+        let dice = &mut self.dice;
+        match &mut self.asking {
+            Some(Asking::Head(get) | Asking::Marker(get)) => get.poll(now, dice),
+            None => self.loader.poll(now, dice),
+        }
+    }
+
+    fn timeout(&self) -> Option<Moment> {
+        match &self.asking {
+            Some(Asking::Head(get) | Asking::Marker(get)) => get.timeout(),
+            None => self.loader.timeout(),
+        }
+    }
+
+    fn take_head(&mut self, got: SmallGot) {
+        match got {
+            SmallGot::Failed(fault) => self.fail(PullError::Store(fault)),
+            SmallGot::NotModified => self.end(PullStep::Unchanged),
+            SmallGot::Missing => {
+                let marker = Get {
+                    object: marker_object(),
+                    range: None,
+                    unless: None,
+                    max: MAX_MARKER_BYTES,
+                };
+                self.asking = Some(Asking::Marker(SmallGet::new(marker)));
+            }
+            SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
+                Err(error) => self.fail(error.into()),
+                Ok(signed) => {
+                    self.etag = etag;
+                    self.steps.push_back(PullStep::Head(signed));
+                }
+            },
+        }
+    }
+
+    /// Explains a missing head.
+    fn take_marker(&mut self, got: SmallGot) {
+        let error = match got {
+            SmallGot::Failed(fault) => PullError::Store(fault),
+            SmallGot::Body(bytes, _) => match marker_format(&bytes) {
+                None => PullError::NoRepository,
+                Some(super::head::REPOSITORY_FORMAT) => PullError::NoTree(self.tree.clone()),
+                Some(other) => HeadError::Format(other).into(),
+            },
+            SmallGot::Missing | SmallGot::NotModified => PullError::NoRepository,
+        };
+        self.fail(error);
+    }
+
+    fn take(&mut self, loaded: Loaded<Purpose>) {
+        match loaded {
+            Loaded::Failed(fault) => self.fail(PullError::Store(fault)),
+            Loaded::Missing(pack) => self.look_again(pack),
+            Loaded::Piece(extent, purpose, stored) => {
+                if !self.take_piece(extent, purpose, stored) && !self.loader.reject(extent, purpose)
+                {
+                    self.fail(PullError::Damaged(extent));
+                }
+            }
+        }
+    }
+
+    /// Uses a piece; returns false if its bytes are wrong.
+    fn take_piece(&mut self, extent: Extent, purpose: Purpose, stored: Vec<u8>) -> bool {
+        match purpose {
+            Purpose::Window => return self.take_window(extent, stored),
+            Purpose::Places(reference) => match reference.open(&stored) {
+                None => return false,
+                Some(places) => {
+                    self.pages.insert(reference.hash, places);
+                }
+            },
+            Purpose::Node(block) => match unpack(&mut self.expander, stored, &block) {
+                None => return false,
+                Some(plain) => self.steps.push_back(PullStep::Node(block, plain)),
+            },
+            Purpose::Block(ordinal, block) => match unpack(&mut self.expander, stored, &block) {
+                None => return false,
+                Some(plain) => self.steps.push_back(PullStep::Block(ordinal, block, plain)),
+            },
+        }
+
+        true
+    }
+
+    fn take_window(&mut self, extent: Extent, bytes: Vec<u8>) -> bool {
+        let Some(followed) = &mut self.followed else {
+            return true;
+        };
+
+        let kept = followed.kept;
+        let record = &bytes[(kept.lead as usize).min(bytes.len())..];
+        let record = match ReleaseRecord::decode(record, kept.pack, &kept.record) {
+            Err(RecordError::Hash) => return false,
+            Err(error) => {
+                self.fail(error.into());
+                return true;
+            }
+            Ok(record) => record,
+        };
+
+        let (id, header) = (record.release.id(), record.release.header());
+        if followed.id.is_some_and(|known| known != id) || header.serial != kept.serial {
+            self.fail(RecordError::Hash.into());
+            return true;
+        }
+
+        let again = self.explorer.is_some();
+        followed.id = Some(id);
+        followed.record = Some(record.clone());
+        self.pages.clear();
+        self.loader.open_window(extent, bytes);
+
+        self.walks = WalkState::Loading;
+        if !again {
+            self.explorer = Some(Explorer::new(header.root));
+            self.steps.push_back(PullStep::Record(Box::new(record)));
+        }
+        true
+    }
+
+    /// Reads the head again after `pack` vanished.
+    fn look_again(&mut self, pack: PackName) {
+        self.moves += 1;
+        if self.moves > MAX_MOVES {
+            return self.fail(PullError::Unsteady);
+        }
+
+        let lost = self.loader.clear();
+        let blocks = lost.iter().filter_map(|purpose| match purpose {
+            Purpose::Block(ordinal, _) => Some(ordinal.0),
+            _ => None,
+        });
+        blocks::put_back(&mut self.remaining, blocks.collect());
+
+        self.walks = WalkState::Idle;
+        self.moved = Some(pack);
+        let head = head_request(&self.tree, None);
+        self.asking = Some(Asking::Head(SmallGet::new(head)));
+    }
+
+    fn fail(&mut self, error: PullError) {
+        self.end(PullStep::Failed(error));
+    }
+
+    fn end(&mut self, step: PullStep) {
+        self.steps.push_back(step);
+        self.ended = true;
+        self.loader.clear();
+        self.asking = None;
+    }
+}
+
+/// Request for the head of `tree`, unless it is in the state `known`.
+pub(super) fn head_request(tree: &TreeName, known: Option<Etag>) -> Get {
+    Get {
+        object: head_object(tree),
+        range: None,
+        unless: known,
+        max: MAX_HEAD_BYTES as u64,
+    }
+}

@@ -1,0 +1,5 @@
+//! The machines together, on a store in memory.
+
+mod budgets;
+pub(crate) mod site;
+pub(crate) mod store;
