@@ -23,6 +23,7 @@
 //! | [`proto`] | the session: state machines without clock, file or socket |
 //! | [`tree`] | the disk: scan, index, stage, journal, commit, undo |
 //! | [`net`] | multicast sockets, interfaces, batches |
+//! | [`store`] | the client of repositories: buckets, web servers, directories |
 //! | [`outcome`] | results of sessions and surveys as plain data, and the exit code |
 //! | [`drive`] | the only place where proto meets net, tree and the clock |
 //! | [`report`] | results for people and for scripts |
@@ -100,6 +101,8 @@ pub mod proto;
 pub mod tree;
 
 pub mod net;
+
+pub mod store;
 
 pub mod outcome;
 

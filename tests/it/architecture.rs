@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["repository"],
     &["proto"],
     &["tree"],
-    &["net"],
+    &["net", "store"],
     &["outcome"],
     &["drive"],
     &["report"],

@@ -45,6 +45,8 @@ mod seeds;
 mod service;
 mod siege;
 mod status;
+#[cfg(feature = "store")]
+mod stores;
 mod strangers;
 mod style;
 mod unicast;

@@ -14,10 +14,12 @@ pub mod files;
 pub mod host;
 pub mod judge;
 pub mod lab;
+pub mod middleman;
 pub mod old;
 pub mod pace;
 pub mod place;
 pub mod run;
+pub mod servers;
 pub mod wait;
 
 pub use adversary::Adversary;
@@ -27,10 +29,12 @@ pub use files::{Noise, append, copy, read, write};
 pub use host::Host;
 pub use judge::{differences, differences_without, same, same_within};
 pub use lab::{DELETE, Lab};
+pub use middleman::{Middleman, Mishap, Passed};
 pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
 pub use place::{NetworkKind, Place, Switch};
 pub use run::{Ran, Running};
+pub use servers::{BUCKET, Moto, Nginx};
 pub use wait::{Stopwatch, pause, until};
 
 /// Returns true if the tests run as root.

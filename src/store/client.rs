@@ -1,0 +1,233 @@
+//! The HTTP client: TLS by rustls on ring, trusted certificates, proxies and redirects.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::options::StoreOptions;
+use crate::error::IoResultExt;
+use crate::{Error, Result};
+
+/// Longest time to connect.
+const MAX_CONNECT_TIME: Duration = Duration::from_secs(10);
+/// Longest time to connect to the metadata server of a cloud: elsewhere nobody answers there.
+const METADATA_CONNECT_TIME: Duration = Duration::from_secs(1);
+/// The most redirects that are followed.
+const MAX_REDIRECTS: usize = 4;
+/// Largest file with certificates in bytes.
+const MAX_CA_BYTES: u64 = 4 << 20;
+
+/// Clients for the store and for the metadata server.
+#[derive(Debug, Clone)]
+pub(super) struct Clients {
+    /// The client for the store.
+    pub store: Client,
+    /// The client for the metadata server: without proxies, impatient.
+    pub metadata: Client,
+}
+
+/// Whether redirects are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Redirects {
+    /// A few, to the same host or by https: for web servers.
+    Few,
+    /// None: a signature is valid for one host.
+    None,
+}
+
+impl Clients {
+    /// Builds both clients.
+    pub fn new(options: &StoreOptions, redirects: Redirects) -> Result<Self> {
+        let tls = tls(options.ca_file.as_deref())?;
+        let base = || {
+            Client::builder()
+                .user_agent(concat!("makuo/", env!("CARGO_PKG_VERSION")))
+                .http1_only()
+                .no_proxy()
+                .referer(false)
+                .tls_backend_preconfigured(tls.clone())
+        };
+
+        let policy = match redirects {
+            Redirects::Few => redirect::Policy::custom(within_reason),
+            Redirects::None => redirect::Policy::none(),
+        };
+        let store = with_proxies(base(), options)?
+            .redirect(policy)
+            .connect_timeout(options.patience.min(MAX_CONNECT_TIME))
+            .pool_max_idle_per_host(options.parallel);
+        let metadata = base()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(METADATA_CONNECT_TIME);
+
+        let built = |builder: ClientBuilder| {
+            let wrong = |e| Error::usage("cannot make a client for HTTP").because(e);
+            builder.build().map_err(wrong)
+        };
+        Ok(Self {
+            store: built(store)?,
+            metadata: built(metadata)?,
+        })
+    }
+
+    /// The client for requests to `host`.
+    pub fn of(&self, host: &str) -> &Client {
+        match is_metadata_server(host) {
+            true => &self.metadata,
+            false => &self.store,
+        }
+    }
+}
+
+/// Returns whether `host` is the address of a cloud's server for credentials of instances.
+pub(super) fn is_metadata_server(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']);
+    matches!(
+        host,
+        "169.254.169.254"
+            | "169.254.170.2"
+            | "169.254.170.23"
+            | "fd00:ec2::254"
+            | "fd00:ec2::23"
+            | "metadata.google.internal"
+            | "metadata"
+    )
+}
+
+fn within_reason(attempt: redirect::Attempt<'_>) -> redirect::Action {
+    let (from, to) = (attempt.previous().last(), attempt.url());
+    let same = from.is_some_and(|from| from.host_str() == to.host_str());
+    let safe = from.is_some_and(|from| from.scheme() != "https") || to.scheme() == "https";
+    let near = same || to.scheme() == "https";
+    match attempt.previous().len() <= MAX_REDIRECTS && safe && near {
+        true => attempt.follow(),
+        false => {
+            let to = to.clone();
+            attempt.error(to.to_string())
+        }
+    }
+}
+
+fn with_proxies(mut builder: ClientBuilder, options: &StoreOptions) -> Result<ClientBuilder> {
+    let variable = |name: &str| {
+        let found = |name: String| options.variable(&name).map(|value| (name.clone(), value));
+        found(name.to_ascii_lowercase()).or_else(|| found(name.to_string()))
+    };
+    let except = variable("NO_PROXY").and_then(|(_, list)| NoProxy::from_string(list));
+
+    type Make = fn(&str) -> reqwest::Result<Proxy>;
+    let kinds: [(&str, Make); 3] = [
+        ("HTTPS_PROXY", |url| Proxy::https(url)),
+        ("HTTP_PROXY", |url| Proxy::http(url)),
+        ("ALL_PROXY", |url| Proxy::all(url)),
+    ];
+    for (name, make) in kinds {
+        let Some((name, url)) = variable(name) else {
+            continue;
+        };
+
+        let proxy = make(url).map_err(|e| {
+            Error::usage(format!("{name} is no address of a proxy"))
+                .because(e.without_url())
+                .hint(format!("set {name} to http://host:port, or unset it"))
+        })?;
+        builder = builder.proxy(proxy.no_proxy(except.clone()));
+    }
+
+    Ok(builder)
+}
+
+fn tls(ca_file: Option<&Path>) -> Result<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    // A system without certificates can still have repositories on http or with `ca_file`.
+    roots.add_parsable_certificates(system.certs);
+    if let Some(path) = ca_file {
+        add_file(&mut roots, path)?;
+    }
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| Error::usage("cannot set up TLS").because(e))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<()> {
+    use std::io::Read;
+    let shown = crate::units::printable_path(path);
+    let hint = "ca_file takes certificates in PEM form: -----BEGIN CERTIFICATE-----";
+    let file = std::fs::File::open(path).context("cannot open ca_file", path)?;
+    let mut text = Vec::new();
+    file.take(MAX_CA_BYTES)
+        .read_to_end(&mut text)
+        .context("cannot read ca_file", path)?;
+
+    let mut many = 0;
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let wrong = |e: String| {
+            Error::usage(format!("ca_file {shown} has an invalid certificate: {e}")).hint(hint)
+        };
+        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+        many += 1;
+    }
+
+    match many {
+        0 => Err(Error::usage(format!("ca_file {shown} has no certificate")).hint(hint)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &str, value: &str) -> StoreOptions {
+        StoreOptions {
+            environment: [(name.to_string(), value.to_string())].into(),
+            ..StoreOptions::default()
+        }
+    }
+
+    #[test]
+    fn a_wrong_ca_file_is_named() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "no certificate").expect("writable");
+        let options = StoreOptions {
+            ca_file: Some(file.path().to_path_buf()),
+            ..StoreOptions::default()
+        };
+        let error = Clients::new(&options, Redirects::Few).expect_err("empty");
+        assert!(error.to_string().contains("has no certificate"), "{error}");
+
+        let options = StoreOptions {
+            ca_file: Some("/nowhere/ca.pem".into()),
+            ..StoreOptions::default()
+        };
+        let error = Clients::new(&options, Redirects::Few).expect_err("missing");
+        assert!(error.to_string().contains("/nowhere/ca.pem"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_proxy_is_named_and_a_good_one_taken() {
+        for name in ["https_proxy", "HTTPS_PROXY", "all_proxy"] {
+            let error = Clients::new(&with(name, "http://"), Redirects::Few).expect_err(name);
+            assert!(error.to_string().contains(name), "{error}");
+            let fine = Clients::new(&with(name, "http://proxy:3128"), Redirects::Few);
+            assert!(fine.is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn metadata_servers_are_asked_without_a_proxy() {
+        assert!(is_metadata_server("169.254.169.254"));
+        assert!(is_metadata_server("[fd00:ec2::254]"));
+        assert!(!is_metadata_server("169.254.169.254.example"));
+    }
+}

@@ -1,0 +1,335 @@
+//! Turns a refusal into a sentence for people: what failed, why, and what to do. Pure.
+
+use super::answer::AnswerFault;
+use super::client::is_metadata_server;
+use super::refusal::{Cause, Refusal, StatusAnswer, TlsFault};
+use super::url::{BucketKind, StoreUrl};
+use crate::repository::object::{FaultKind, StoreFault};
+
+/// Request that failed, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Reading an object.
+    Get,
+    /// Storing an object.
+    Put,
+    /// Listing objects.
+    List,
+    /// Deleting an object.
+    Delete,
+}
+
+/// A store and who asks it.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// The store.
+    pub url: StoreUrl,
+    /// Whose credentials are used.
+    pub who: String,
+}
+
+impl Action {
+    fn verb(self) -> &'static str {
+        match self {
+            Action::Get => "read",
+            Action::Put => "store",
+            Action::List => "list",
+            Action::Delete => "delete",
+        }
+    }
+}
+
+impl Asked {
+    /// The fault of a request about `object`.
+    pub fn fault(&self, action: Action, object: &str, refusal: &Refusal) -> StoreFault {
+        let hint = self.hint(action, refusal);
+        let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
+        let text = format!("{refusal}{hint}");
+        let metadata = is_metadata_server(name_of(&refusal.host));
+        let kind = match metadata {
+            true => FaultKind::Denied,
+            false => refusal.kind(),
+        };
+        StoreFault {
+            after: refusal.after(),
+            ..self.other(kind, action, object, &text)
+        }
+    }
+
+    /// A fault of `kind` that no refusal describes.
+    pub fn other(&self, kind: FaultKind, action: Action, object: &str, why: &str) -> StoreFault {
+        let (verb, url) = (action.verb(), &self.url);
+        let object = match object {
+            "" => "objects",
+            object => object,
+        };
+        StoreFault {
+            kind,
+            after: None,
+            // Each part is printable, and a backslash is not to be doubled again.
+            text: format!("cannot {verb} {object} at {url}: {why}"),
+        }
+    }
+
+    fn hint(&self, action: Action, refusal: &Refusal) -> Option<String> {
+        if is_metadata_server(name_of(&refusal.host)) {
+            return Some(self.without_credentials());
+        }
+
+        match &refusal.cause {
+            Cause::Status(answer) => self.status_hint(action, answer),
+            Cause::Answer(fault) => answer_hint(fault).map(str::to_string),
+            Cause::UnknownName(_) => Some(self.place_hint()),
+            Cause::Unreachable(_) => Some(format!(
+                "is the server up, and the port open from here? {}",
+                self.place_hint()
+            )),
+            Cause::Tls(fault) => Some(tls_hint(fault).into()),
+            Cause::Redirect(to) => Some(format!("if that is right, use the address {to}")),
+            Cause::Stuck(_) | Cause::Cut(_) => None,
+        }
+    }
+
+    fn without_credentials(&self) -> String {
+        let ways = match self.kind() {
+            Some(BucketKind::Google) => {
+                "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public \
+                 bucket"
+            }
+            Some(BucketKind::Azure) => {
+                "set AZURE_STORAGE_ACCOUNT_KEY, or AZURE_SKIP_SIGNATURE=true for a public container"
+            }
+            _ => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write a profile in \
+                 ~/.aws/credentials, or set AWS_SKIP_SIGNATURE=true for a public bucket"
+            }
+        };
+        format!("no credentials were found, and this machine has no role: {ways}")
+    }
+
+    fn kind(&self) -> Option<BucketKind> {
+        match &self.url {
+            StoreUrl::Bucket(url) => Some(url.kind),
+            _ => None,
+        }
+    }
+
+    /// Where the address of the server comes from.
+    fn place_hint(&self) -> String {
+        match &self.url {
+            StoreUrl::Bucket(url) if url.kind == BucketKind::S3 => {
+                "check ?endpoint= of the URL, AWS_ENDPOINT_URL and AWS_REGION".into()
+            }
+            StoreUrl::Bucket(url) if url.kind == BucketKind::Azure => {
+                "check ?endpoint= of the URL and AZURE_STORAGE_ACCOUNT_NAME".into()
+            }
+            _ => "check host and port of the URL, and HTTPS_PROXY".into(),
+        }
+    }
+
+    fn status_hint(&self, action: Action, answer: &StatusAnswer) -> Option<String> {
+        let who = &self.who;
+        if let Some(hint) = self.code_hint(answer) {
+            return Some(hint);
+        }
+
+        Some(match (answer.status, self.kind()) {
+            (301 | 302 | 307 | 308, Some(BucketKind::S3)) => region_hint(answer),
+            (301..=308, _) => {
+                let to = answer.location.as_deref().unwrap_or("another address");
+                format!("use {to}, if that is right")
+            }
+            (401, None) => "the server wants a user: https://user:password@host/path".into(),
+            (403, None) if action != Action::Get => {
+                "the server may forbid it: nginx needs `dav_methods PUT DELETE` and a directory \
+                 that it may write"
+                    .into()
+            }
+            (403, None) => "the server may not read the file, or forbids this address".into(),
+            (401 | 403, Some(kind)) if action == Action::Get && kind == BucketKind::S3 => format!(
+                "{who} may not read it; S3 says the same of an object that does not exist, unless \
+                 the key may list the bucket"
+            ),
+            (401 | 403, Some(_)) => format!("{who} may not {} objects there", action.verb()),
+            (405 | 501, None) => match action {
+                Action::List => "a web server cannot list: run it where the files are, or with \
+                                 file:// or s3://"
+                    .into(),
+                _ => "the server takes no uploads: nginx needs `dav_methods PUT DELETE`; or \
+                      publish with file:// or s3://"
+                    .into(),
+            },
+            (407, _) => "the proxy wants a user: HTTPS_PROXY=http://user:password@host:port".into(),
+            (404, Some(_)) => format!("that is no answer of a store: {}", self.place_hint()),
+            (413, None) => {
+                "the server limits uploads: nginx needs `client_max_body_size 32m`".into()
+            }
+            (507, _) => "the server has no space left".into(),
+            (400, _) => "does the port speak https, and is this a store at all?".into(),
+            _ => return None,
+        })
+    }
+
+    fn code_hint(&self, answer: &StatusAnswer) -> Option<String> {
+        let who = &self.who;
+        let hint = match answer.code.as_deref()? {
+            "NoSuchBucket" | "ContainerNotFound" | "InvalidBucketName" => {
+                let StoreUrl::Bucket(url) = &self.url else {
+                    return None;
+                };
+                let bucket = &url.bucket;
+                format!("there is no bucket {bucket}: create it, or correct the URL or endpoint")
+            }
+            "InvalidAccessKeyId" => format!("the store does not know {who}: is it of this store?"),
+            "SignatureDoesNotMatch" => {
+                format!("the secret of {who} is wrong: copy AWS_SECRET_ACCESS_KEY again")
+            }
+
+            "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
+                format!("the session of {who} is over: log in again")
+            }
+            "RequestTimeTooSkewed" | "RequestExpired" => {
+                let theirs = answer.date.as_deref().unwrap_or("another time");
+                format!(
+                    "this machine's clock is wrong: the store has {theirs}; start chrony or ntp"
+                )
+            }
+            "AuthenticationFailed" | "AuthorizationFailure" => {
+                format!("the store refuses {who}: is the key of this account, and the clock right?")
+            }
+
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException" => region_hint(answer),
+            "NotImplemented" => "the store does not know this kind of request".into(),
+            "QuotaExceeded" | "EntityTooLarge" => "the store limits it".into(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+fn region_hint(answer: &StatusAnswer) -> String {
+    match &answer.region {
+        Some(region) => format!("the bucket is in {region}: set AWS_REGION or ?region={region}"),
+        None => "the bucket is in another region: set AWS_REGION or ?region=".into(),
+    }
+}
+
+fn answer_hint(fault: &AnswerFault) -> Option<&'static str> {
+    match fault {
+        AnswerFault::NoRanges | AnswerFault::OtherRange(..) | AnswerFault::Header(_) => Some(
+            "the server or a cache before it does not do ranges: switch that on, or pass by it",
+        ),
+        AnswerFault::Encoded(_) => {
+            Some("switch compression off for these files: nginx has `gzip off`")
+        }
+        AnswerFault::TooShort(_) => Some("it was not uploaded whole, or changed: publish again"),
+        AnswerFault::TooLarge(..) | AnswerFault::Status(_) => None,
+    }
+}
+
+fn tls_hint(fault: &TlsFault) -> &'static str {
+    match fault {
+        TlsFault::UnknownIssuer => {
+            "set ca_file to the certificate of your own authority, or install ca-certificates"
+        }
+        TlsFault::OtherName(_) => "use a name of the certificate in the URL or endpoint",
+        TlsFault::Expired(_) => "check this machine's clock, then renew the certificate",
+        TlsFault::Plain => "if that is right, write http:// instead of https://",
+        TlsFault::Other(_) => "check the server's certificate and TLS versions",
+    }
+}
+
+/// The host without its port.
+fn name_of(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => name,
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn asked(url: &str) -> Asked {
+        Asked {
+            url: StoreUrl::parse(url, Path::new("/")).expect("valid"),
+            who: "the key AK".into(),
+        }
+    }
+
+    fn status(status: u16, code: &str) -> Cause {
+        Cause::Status(Box::new(StatusAnswer {
+            status,
+            code: (!code.is_empty()).then(|| code.to_string()),
+            region: Some("eu-west-9".into()),
+            date: Some("Fri, 31 Dec 1999 23:59:59 GMT".into()),
+            ..StatusAnswer::default()
+        }))
+    }
+
+    #[track_caller]
+    fn says(url: &str, action: Action, cause: Cause, words: &[&str]) {
+        let host = "host:9000".to_string();
+        let refusal = Refusal { host, cause };
+        let text = asked(url).fault(action, "trees/www/head", &refusal).text;
+        for word in words {
+            assert!(text.contains(word), "{word:?} is missing: {text}");
+        }
+    }
+
+    #[test]
+    fn each_cause_has_a_way_out() {
+        let s3 = "s3://fleet/p";
+        let web = "https://host/p";
+        let (get, put, list) = (Action::Get, Action::Put, Action::List);
+        says(s3, get, status(404, "NoSuchBucket"), &["no bucket fleet"]);
+        says(s3, get, status(403, "InvalidAccessKeyId"), &["the key AK"]);
+        says(s3, get, status(403, "SignatureDoesNotMatch"), &["SECRET"]);
+        says(
+            s3,
+            get,
+            status(403, "RequestTimeTooSkewed"),
+            &["clock", "1999"],
+        );
+        says(s3, get, status(403, "AccessDenied"), &["does not exist"]);
+        says(s3, put, status(403, "AccessDenied"), &["may not store"]);
+        says(s3, get, status(301, "PermanentRedirect"), &["eu-west-9"]);
+        says(s3, get, status(301, ""), &["AWS_REGION"]);
+        says(web, put, status(405, ""), &["dav_methods"]);
+        says(web, list, status(405, ""), &["file://"]);
+        says(web, put, status(413, ""), &["client_max_body_size"]);
+        says(web, get, status(401, ""), &["user:password@"]);
+        says(web, get, Cause::Tls(TlsFault::UnknownIssuer), &["ca_file"]);
+        says(web, get, Cause::Tls(TlsFault::Plain), &["http://"]);
+        says(
+            web,
+            get,
+            Cause::Unreachable("refused".into()),
+            &["host:9000"],
+        );
+        says(
+            s3,
+            get,
+            Cause::UnknownName("no".into()),
+            &["AWS_ENDPOINT_URL"],
+        );
+        says(web, get, Cause::Answer(AnswerFault::NoRanges), &["ranges"]);
+    }
+
+    #[test]
+    fn a_machine_without_a_role_is_told_where_keys_come_from() {
+        let refusal = Refusal {
+            host: "169.254.169.254".into(),
+            cause: Cause::Unreachable("timeout".into()),
+        };
+        let fault = asked("s3://fleet").fault(Action::Get, "a", &refusal);
+        assert_eq!(fault.kind, FaultKind::Denied);
+        assert!(fault.text.contains("~/.aws/credentials"), "{}", fault.text);
+        assert!(fault.text.contains("AWS_SKIP_SIGNATURE"), "{}", fault.text);
+    }
+}

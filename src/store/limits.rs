@@ -1,0 +1,73 @@
+//! What all requests to one store share: places under way and the rate limits.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::options::StoreOptions;
+use super::speed::SpeedCeiling;
+use crate::sync::locked;
+use crate::units::{Moment, Rate};
+
+/// Largest piece of a body that is sent at once.
+const PIECE_BYTES: u64 = 64 << 10;
+
+/// Limits of one store.
+#[derive(Debug)]
+pub(super) struct Limits {
+    /// See [`StoreOptions::patience`].
+    pub patience: Duration,
+    /// See [`StoreOptions::attempts`].
+    pub attempts: u32,
+    places: Arc<Semaphore>,
+    began: Instant,
+    piece: usize,
+    down: Mutex<SpeedCeiling>,
+    up: Mutex<SpeedCeiling>,
+}
+
+impl Limits {
+    /// The limits that `options` set.
+    pub fn new(options: &StoreOptions) -> Self {
+        // A pause between two pieces is shorter than any patience.
+        let second = |rate: Rate| rate.bytes_in(Duration::from_secs(1)).max(1024);
+        let piece = options.rate.map_or(PIECE_BYTES, second).min(PIECE_BYTES);
+        Self {
+            patience: options.patience,
+            attempts: options.attempts.max(1),
+            places: Arc::new(Semaphore::new(options.parallel.clamp(1, 1024))),
+            began: Instant::now(),
+            piece: usize::try_from(piece).unwrap_or(1024),
+            down: Mutex::new(SpeedCeiling::new(options.rate)),
+            up: Mutex::new(SpeedCeiling::new(options.rate)),
+        }
+    }
+
+    /// Waits for a place among the requests under way.
+    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        // The semaphore is never closed.
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Counts received bytes and returns the time to wait before the next ones.
+    pub fn receive(&self, bytes: u64) -> Duration {
+        self.take(&self.down, bytes)
+    }
+
+    /// Counts bytes to send and returns the time to wait before the next ones.
+    pub fn send(&self, bytes: u64) -> Duration {
+        self.take(&self.up, bytes)
+    }
+
+    /// Largest piece of a body that is sent at once, in bytes.
+    pub fn piece(&self) -> usize {
+        self.piece
+    }
+
+    fn take(&self, ceiling: &Mutex<SpeedCeiling>, bytes: u64) -> Duration {
+        let now = Moment(0) + self.began.elapsed();
+        locked(ceiling).take(now, bytes)
+    }
+}

@@ -1,0 +1,99 @@
+//! Tests of repositories in directories: odd files, and publishers that die.
+
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+use super::{Directory, FileReader};
+use crate::repository::object::{
+    FaultKind, Get, GetReply, ObjectPath, Put, PutCondition, PutReply,
+};
+
+fn directory() -> (tempfile::TempDir, Arc<Directory>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let directory = Arc::new(Directory::new(dir.path().to_path_buf()));
+    (dir, directory)
+}
+
+fn path(text: &str) -> ObjectPath {
+    ObjectPath::new(text).expect("legal")
+}
+
+async fn end(directory: &Arc<Directory>, object: &str, max: u64) -> GetReply {
+    let get = Get {
+        object: path(object),
+        range: None,
+        unless: None,
+        max,
+    };
+    let mut reader = FileReader::new(Arc::clone(directory), get);
+    loop {
+        match reader.next().await.expect("a last reply") {
+            GetReply::Bytes(_) => {}
+            end => return end,
+        }
+    }
+}
+
+async fn put(directory: &Arc<Directory>, object: &str, condition: PutCondition) -> PutReply {
+    let put = Put {
+        object: path(object),
+        bytes: Arc::from(&b"content"[..]),
+        condition,
+    };
+    directory.put(&put).await
+}
+
+#[tokio::test]
+async fn only_files_are_read() {
+    let (dir, directory) = directory();
+    std::fs::create_dir(dir.path().join("folder")).expect("writable");
+    rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), 0o600.into()).expect("a pipe");
+    symlink("nowhere", dir.path().join("link")).expect("writable");
+    for (name, kind) in [("folder", "no file"), ("pipe", "no file")] {
+        let GetReply::Failed(fault) = end(&directory, name, 10).await else {
+            panic!("{name} was read");
+        };
+        assert!(fault.text.contains(kind), "{name}: {fault}");
+    }
+
+    assert_eq!(end(&directory, "link", 10).await, GetReply::Missing);
+    assert_eq!(end(&directory, "pipe/below", 10).await, GetReply::Missing);
+    put(&directory, "file", PutCondition::Any).await;
+    let GetReply::Failed(fault) = end(&directory, "file", 6).await else {
+        panic!("a file over the limit was read");
+    };
+    assert_eq!(fault.kind, FaultKind::TooLarge);
+}
+
+#[tokio::test]
+async fn a_publisher_that_dies_leaves_a_file_that_gc_finds() {
+    let (dir, directory) = directory();
+    put(&directory, "trees/www/head", PutCondition::Any).await;
+    std::fs::write(dir.path().join("trees/www/head.tmp-0123"), "half").expect("writable");
+    let mut found = Vec::new();
+    let mut each = |one: crate::repository::object::ListedObject| {
+        found.push(one.object.as_str().to_string());
+    };
+    directory.list(&mut each).await.expect("a list");
+    found.sort();
+    assert_eq!(found, ["trees/www/head", "trees/www/head.tmp-0123"]);
+    directory
+        .delete(&path("trees/www/head.tmp-0123"))
+        .await
+        .expect("deleted");
+}
+
+#[tokio::test]
+async fn a_failed_put_leaves_nothing() {
+    let (dir, directory) = directory();
+    std::fs::write(dir.path().join("trees"), "a file in the way").expect("writable");
+    let PutReply::Failed(fault) = put(&directory, "trees/www/head", PutCondition::Any).await else {
+        panic!("stored below a file");
+    };
+    assert!(fault.text.contains("trees"), "{fault}");
+    put(&directory, "head", PutCondition::Absent).await;
+    let twice = put(&directory, "head", PutCondition::Absent).await;
+    assert_eq!(twice, PutReply::Conflict);
+    let names = std::fs::read_dir(dir.path()).expect("readable");
+    assert_eq!(names.count(), 2, "a temporary file is left");
+}

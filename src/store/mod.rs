@@ -1,0 +1,167 @@
+//! The client of repositories: carries out the requests of [`crate::repository`] on buckets, web
+//! servers and directories.
+//!
+//! Only this room knows object_store, and only its transport knows HTTP. A request is repeated
+//! here while its failure looks temporary; the caller decides about everything beyond that. With
+//! the Cargo feature `store` off, only directories can be opened.
+
+mod local;
+mod options;
+mod url;
+
+#[cfg(feature = "store")]
+mod answer;
+#[cfg(feature = "store")]
+mod attempts;
+#[cfg(feature = "store")]
+mod backend;
+#[cfg(feature = "store")]
+mod client;
+#[cfg(feature = "store")]
+mod download;
+#[cfg(feature = "store")]
+mod explain;
+#[cfg(feature = "store")]
+mod limits;
+#[cfg(feature = "store")]
+mod profile;
+#[cfg(feature = "store")]
+mod reader;
+#[cfg(feature = "store")]
+mod refusal;
+#[cfg(feature = "store")]
+mod remote;
+#[cfg(feature = "store")]
+mod speed;
+#[cfg(feature = "store")]
+mod stream;
+#[cfg(feature = "store")]
+mod transport;
+#[cfg(feature = "store")]
+mod upload;
+
+use std::sync::Arc;
+
+pub use options::StoreOptions;
+pub use url::{BucketKind, BucketUrl, StoreUrl, WebUrl};
+
+use crate::Result;
+use crate::repository::object::{
+    Get, GetReply, ListedObject, ObjectPath, Put, PutReply, StoreFault,
+};
+
+/// A place of a repository, open for requests. Clones share its limits.
+#[derive(Debug, Clone)]
+pub struct Store {
+    place: StorePlace,
+}
+
+#[derive(Debug, Clone)]
+enum StorePlace {
+    Directory(Arc<local::Directory>),
+    #[cfg(feature = "store")]
+    Remote(Arc<remote::Remote>),
+}
+
+/// One get under way. It holds one of [`StoreOptions::parallel`] places until its last reply.
+pub struct ObjectReader {
+    from: ReaderFrom,
+}
+
+enum ReaderFrom {
+    Directory(local::FileReader),
+    #[cfg(feature = "store")]
+    Remote(Box<reader::RemoteReader>),
+}
+
+impl Store {
+    /// Opens the store behind `url`. Nothing is asked yet: an error is one of the settings.
+    pub fn open(url: &StoreUrl, options: &StoreOptions) -> Result<Self> {
+        let place = match url {
+            StoreUrl::Directory(path) => {
+                StorePlace::Directory(Arc::new(local::Directory::new(path.clone())))
+            }
+            #[cfg(feature = "store")]
+            url => StorePlace::Remote(Arc::new(open_remote(url, options)?)),
+            #[cfg(not(feature = "store"))]
+            url => {
+                let _ = options;
+                let why = format!("this makuo cannot reach {url}");
+                let hint = "it was built without the Cargo feature `store`: use a directory";
+                return Err(crate::Error::usage(why).hint(hint));
+            }
+        };
+        Ok(Self { place })
+    }
+
+    /// Begins to read an object.
+    pub fn get(&self, get: Get) -> ObjectReader {
+        let from = match &self.place {
+            StorePlace::Directory(directory) => {
+                ReaderFrom::Directory(local::FileReader::new(Arc::clone(directory), get))
+            }
+            #[cfg(feature = "store")]
+            StorePlace::Remote(remote) => {
+                let reader = reader::RemoteReader::new(Arc::clone(remote), get);
+                ReaderFrom::Remote(Box::new(reader))
+            }
+        };
+        ObjectReader { from }
+    }
+
+    /// Stores an object. Heads are marked for caches as changing, all others as immutable.
+    pub async fn put(&self, put: &Put) -> PutReply {
+        match &self.place {
+            StorePlace::Directory(directory) => directory.put(put).await,
+            #[cfg(feature = "store")]
+            StorePlace::Remote(remote) => remote.put(put).await,
+        }
+    }
+
+    /// Hands every object to `each`, in any order; other files are left out. A failure in between
+    /// is mended or ends the list, so an error means that some objects are missing. Web servers
+    /// without WebDAV cannot list.
+    pub async fn list(&self, mut each: impl FnMut(ListedObject) + Send) -> Result<(), StoreFault> {
+        match &self.place {
+            StorePlace::Directory(directory) => directory.list(&mut each).await,
+            #[cfg(feature = "store")]
+            StorePlace::Remote(remote) => remote.list(&mut each).await,
+        }
+    }
+
+    /// Deletes an object; one that does not exist is deleted.
+    pub async fn delete(&self, object: &ObjectPath) -> Result<(), StoreFault> {
+        match &self.place {
+            StorePlace::Directory(directory) => directory.delete(object).await,
+            #[cfg(feature = "store")]
+            StorePlace::Remote(remote) => remote.delete(object).await,
+        }
+    }
+}
+
+impl ObjectReader {
+    /// The next reply; `None` after the last one. A call that is dropped loses no byte.
+    pub async fn next(&mut self) -> Option<GetReply> {
+        match &mut self.from {
+            ReaderFrom::Directory(reader) => reader.next().await,
+            #[cfg(feature = "store")]
+            ReaderFrom::Remote(reader) => reader.next().await,
+        }
+    }
+}
+
+#[cfg(feature = "store")]
+fn open_remote(url: &StoreUrl, options: &StoreOptions) -> Result<remote::Remote> {
+    let limits = Arc::new(limits::Limits::new(options));
+    let backend = match url {
+        StoreUrl::Web(web) => backend::web(web, options, Arc::clone(&limits))?,
+        StoreUrl::Bucket(bucket) => backend::bucket(bucket, options, Arc::clone(&limits))?,
+        StoreUrl::Directory(_) => return Err(crate::Error::usage("a directory is no server")),
+    };
+
+    let asked = explain::Asked {
+        url: url.clone(),
+        who: backend.who.clone(),
+    };
+    Ok(remote::Remote::new(backend, asked, limits))
+}

@@ -1,0 +1,78 @@
+//! Lists and deletes objects behind HTTP. Only gc and check do.
+
+use object_store::path::Path as StorePath;
+use object_store::{ObjectMeta, ObjectStoreExt};
+
+use super::Remote;
+use crate::repository::object::{ListedObject, ObjectPath, StoreFault};
+use crate::store::attempts::Attempts;
+use crate::store::explain::Action;
+use crate::store::stream::next_of;
+use crate::units::WallTime;
+
+impl Remote {
+    /// Hands every object to `each`, in any order.
+    pub async fn list(
+        &self,
+        each: &mut (dyn FnMut(ListedObject) + Send),
+    ) -> Result<(), StoreFault> {
+        let _place = self.limits.place().await;
+        let prefix = StorePath::from(self.backend.prefix.as_str());
+        let within = (!prefix.as_ref().is_empty()).then_some(&prefix);
+        let mut attempts = Attempts::new(self.limits.attempts);
+        let mut last: Option<StorePath> = None;
+        loop {
+            let mut pages = match &last {
+                Some(last) => self.backend.store.list_with_offset(within, last),
+                None => self.backend.store.list(within),
+            };
+
+            let error = loop {
+                match next_of(&mut pages).await {
+                    None => return Ok(()),
+                    Some(Err(error)) => break error,
+                    Some(Ok(meta)) => {
+                        attempts = Attempts::new(self.limits.attempts);
+                        listed(&prefix, &meta).into_iter().for_each(&mut *each);
+                        last = Some(meta.location);
+                    }
+                }
+            };
+
+            let failure = self.failure(Action::List, "", &error);
+            if self.is_web() && failure.is_missing(false) {
+                return Ok(());
+            }
+            failure.wait(&mut attempts).await?;
+        }
+    }
+
+    /// Deletes an object; one that does not exist is deleted.
+    pub async fn delete(&self, object: &ObjectPath) -> Result<(), StoreFault> {
+        let _place = self.limits.place().await;
+        let mut attempts = Attempts::new(self.limits.attempts);
+        loop {
+            let error = match self.backend.store.delete(&self.path(object)).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+
+            let failure = self.failure(Action::Delete, object.as_str(), &error);
+            if failure.is_missing(!self.is_web()) {
+                return Ok(());
+            }
+            failure.wait(&mut attempts).await?;
+        }
+    }
+}
+
+/// The object that `meta` describes, if it can be one of a repository.
+fn listed(prefix: &StorePath, meta: &ObjectMeta) -> Option<ListedObject> {
+    let parts: Vec<_> = meta.location.prefix_match(prefix)?.collect();
+    let names: Vec<&str> = parts.iter().map(|part| part.as_ref()).collect();
+    Some(ListedObject {
+        object: ObjectPath::new(&names.join("/"))?,
+        size: meta.size,
+        stored: WallTime(meta.last_modified.timestamp()),
+    })
+}

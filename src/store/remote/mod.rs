@@ -1,0 +1,213 @@
+//! Objects behind HTTP: each request with its repetitions. [`super::reader`] reads bodies.
+
+mod list;
+mod put;
+
+use std::sync::Arc;
+
+use object_store::path::Path as StorePath;
+use object_store::{GetOptions, GetRange, GetResult, GetResultPayload};
+
+use super::answer::{Delivery, Wanted};
+use super::attempts::Attempts;
+use super::backend::{Backend, Conditions};
+use super::explain::{Action, Asked};
+use super::limits::Limits;
+use super::refusal::{Cause, Refusal};
+use super::stream::ByteStream;
+use crate::repository::object::{Etag, FaultKind, ObjectPath, StoreFault};
+use crate::units::printable;
+
+/// Codes of stores for an object that does not exist.
+const MISSING_CODES: &[&str] = &["NoSuchKey", "BlobNotFound", "NoSuchVersion"];
+
+/// A store behind HTTP.
+#[derive(Debug)]
+pub(super) struct Remote {
+    backend: Backend,
+    asked: Asked,
+    /// Limits of all requests to this store.
+    pub limits: Arc<Limits>,
+}
+
+/// A request that failed.
+pub(super) struct Failure {
+    /// The fault for the caller.
+    pub fault: StoreFault,
+    /// The cause, if the transport knows it.
+    pub refusal: Option<Box<Refusal>>,
+}
+
+/// Answer to a get before its body.
+pub(super) enum Opened {
+    /// The body follows.
+    Body(Delivery, ByteStream),
+    /// The object has not changed.
+    NotModified,
+    /// There is no such object.
+    Missing,
+}
+
+impl Failure {
+    fn status(&self) -> Option<u16> {
+        self.refusal.as_ref()?.status()
+    }
+
+    /// Returns whether the store says that an object does not exist.
+    fn is_missing(&self, strict: bool) -> bool {
+        match self.refusal.as_ref().map(|refusal| &refusal.cause) {
+            // A web server that is no store has no code for it.
+            Some(Cause::Status(answer)) if strict => {
+                answer.status == 404 && answer.is(MISSING_CODES)
+            }
+            Some(Cause::Status(answer)) => matches!(answer.status, 404 | 410),
+            _ => false,
+        }
+    }
+
+    /// Waits before the next attempt, or returns the fault if this was the last one.
+    pub async fn wait(self, attempts: &mut Attempts) -> Result<(), StoreFault> {
+        let again = match self.fault.kind.is_temporary() {
+            true => attempts.next(self.fault.after, fastrand::f64()),
+            false => None,
+        };
+        match again {
+            Some(time) => {
+                let (failed, text) = (attempts.failed(), &self.fault.text);
+                tracing::debug!(failed, ?time, "{text}; trying again");
+                tokio::time::sleep(time).await;
+                Ok(())
+            }
+            None => Err(self.fault),
+        }
+    }
+}
+
+impl Remote {
+    /// A store behind `backend`.
+    pub fn new(backend: Backend, asked: Asked, limits: Arc<Limits>) -> Self {
+        Self {
+            backend,
+            asked,
+            limits,
+        }
+    }
+
+    fn path(&self, object: &ObjectPath) -> StorePath {
+        let below = StorePath::from(object.as_str());
+        let parts = StorePath::from(self.backend.prefix.as_str());
+        parts.parts().chain(below.parts()).collect()
+    }
+
+    fn is_web(&self) -> bool {
+        self.backend.conditions == Conditions::None
+    }
+
+    /// The failure that `error` is.
+    fn failure(&self, action: Action, object: &str, error: &object_store::Error) -> Failure {
+        let refusal = Refusal::within(error).cloned().map(Box::new);
+        let fault = match &refusal {
+            Some(refusal) => self.asked.fault(action, object, refusal),
+            None => {
+                let why = printable(error.to_string().as_bytes());
+                let kind = FaultKind::Permanent;
+                self.asked.other(kind, action, object, &why)
+            }
+        };
+        Failure { fault, refusal }
+    }
+
+    /// A failure while the body of `object` was read.
+    pub fn body_failure(&self, object: &ObjectPath, error: &object_store::Error) -> Failure {
+        self.failure(Action::Get, object.as_str(), error)
+    }
+
+    /// A failure of a body that the reader found.
+    pub fn broken(&self, object: &ObjectPath, cause: Cause) -> Failure {
+        let host = self.asked.url.to_string();
+        let refusal = Refusal { host, cause };
+        Failure {
+            fault: self.asked.fault(Action::Get, object.as_str(), &refusal),
+            refusal: Some(Box::new(refusal)),
+        }
+    }
+
+    /// A fault that repetitions do not mend.
+    pub fn changed(&self, object: &ObjectPath, why: &str) -> StoreFault {
+        let kind = FaultKind::Temporary;
+        self.asked.other(kind, Action::Get, object.as_str(), why)
+    }
+
+    /// Asks once for bytes of an object.
+    pub async fn open(
+        &self,
+        object: &ObjectPath,
+        wanted: &Wanted,
+        unless: Option<&Etag>,
+    ) -> Result<Opened, Failure> {
+        let mut options = GetOptions {
+            if_none_match: unless.map(|etag| self.split(etag).0),
+            range: match wanted {
+                Wanted::Whole { .. } => None,
+                Wanted::Part(range) => Some(GetRange::Bounded(range.clone())),
+            },
+            ..GetOptions::default()
+        };
+        options.extensions.insert(wanted.clone());
+
+        let path = self.path(object);
+        let error = match self.backend.store.get_opts(&path, options).await {
+            Ok(answer) => match opened(answer) {
+                Some(opened) => return Ok(opened),
+                None => return Err(self.unchecked(object)),
+            },
+            Err(error) => error,
+        };
+
+        let failure = self.failure(Action::Get, object.as_str(), &error);
+        match failure.status() {
+            Some(304) if unless.is_some() => Ok(Opened::NotModified),
+            _ if failure.is_missing(!self.is_web()) => Ok(Opened::Missing),
+            _ => Err(failure),
+        }
+    }
+
+    /// The failure of an answer that did not pass the transport's check.
+    fn unchecked(&self, object: &ObjectPath) -> Failure {
+        let why = "the answer was not checked";
+        let kind = FaultKind::Permanent;
+        Failure {
+            fault: self.asked.other(kind, Action::Get, object.as_str(), why),
+            refusal: None,
+        }
+    }
+
+    /// The tag of a state, as callers see it.
+    pub fn etag(&self, etag: Option<&str>, generation: Option<&str>) -> Option<Etag> {
+        let etag = etag?;
+        match (self.backend.conditions, generation) {
+            (Conditions::Generations, Some(number)) => Etag::new(&format!("{etag}@{number}")),
+            _ => Etag::new(etag),
+        }
+    }
+
+    /// The tag and the number of the generation in a tag that callers have seen.
+    fn split(&self, etag: &Etag) -> (String, Option<String>) {
+        let text = etag.as_str();
+        match (self.backend.conditions, text.rsplit_once('@')) {
+            (Conditions::Generations, Some((tag, number))) => {
+                (tag.to_string(), Some(number.to_string()))
+            }
+            _ => (text.to_string(), None),
+        }
+    }
+}
+
+fn opened(answer: GetResult) -> Option<Opened> {
+    let delivery = answer.extensions.get::<Delivery>()?.clone();
+    match answer.payload {
+        GetResultPayload::Stream(stream) => Some(Opened::Body(delivery, stream)),
+        #[allow(unreachable_patterns, reason = "other features add variants")]
+        _ => None,
+    }
+}

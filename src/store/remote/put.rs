@@ -1,0 +1,162 @@
+//! Stores objects behind HTTP, under conditions where the store has them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::client::{HttpRequestBody, HttpService};
+use object_store::{Attribute, Attributes, PutMode, PutOptions, PutPayload, UpdateVersion};
+
+use super::{Failure, Opened, Remote};
+use crate::repository::object::{Etag, FaultKind, ObjectPath, Put, PutCondition, PutReply};
+use crate::store::answer::Wanted;
+use crate::store::attempts::Attempts;
+use crate::store::explain::Action;
+use crate::store::stream::next_of;
+
+/// How long caches may keep an object that never changes.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+/// Caches ask each time for a head.
+const MUTABLE: &str = "no-cache";
+
+impl Remote {
+    /// Stores an object.
+    pub async fn put(&self, put: &Put) -> PutReply {
+        if self.is_web() && put.condition != PutCondition::Any {
+            return PutReply::NoConditions;
+        }
+
+        let _place = self.limits.place().await;
+        let mut attempts = Attempts::new(self.limits.attempts);
+        let (mut perhaps_stored, mut made_directories) = (false, false);
+        loop {
+            let failure = match self.put_once(put).await {
+                Ok(etag) => return PutReply::Done { etag },
+                Err(failure) => failure,
+            };
+
+            if self.is_web() && !made_directories && lacks_directory(&failure) {
+                made_directories = true;
+                self.make_directories(&put.object).await;
+                continue;
+            }
+
+            if let Some(reply) = refused_condition(put, &failure) {
+                // The first attempt may have arrived although its answer did not.
+                if perhaps_stored && reply == PutReply::Conflict {
+                    return self.stored_or_conflict(put).await;
+                }
+                return reply;
+            }
+
+            perhaps_stored |= failure.fault.kind == FaultKind::Temporary;
+            if let Err(fault) = failure.wait(&mut attempts).await {
+                return PutReply::Failed(fault);
+            }
+        }
+    }
+
+    async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
+        let mut attributes = Attributes::new();
+        let control = match put.object.is_immutable() {
+            true => IMMUTABLE,
+            false => MUTABLE,
+        };
+        attributes.insert(Attribute::CacheControl, control.into());
+        attributes.insert(Attribute::ContentType, "application/octet-stream".into());
+        let options = PutOptions {
+            mode: self.mode(&put.condition),
+            attributes,
+            ..PutOptions::default()
+        };
+
+        let bytes = Bytes::from_owner(Arc::clone(&put.bytes));
+        let payload = PutPayload::from_bytes(bytes);
+        let path = self.path(&put.object);
+        match self.backend.store.put_opts(&path, payload, options).await {
+            Ok(done) => Ok(self.etag(done.e_tag.as_deref(), done.version.as_deref())),
+            Err(e) => Err(self.failure(Action::Put, put.object.as_str(), &e)),
+        }
+    }
+
+    fn mode(&self, condition: &PutCondition) -> PutMode {
+        match condition {
+            PutCondition::Any => PutMode::Overwrite,
+            PutCondition::Absent => PutMode::Create,
+            PutCondition::Unchanged(etag) => {
+                let (e_tag, version) = self.split(etag);
+                PutMode::Update(UpdateVersion {
+                    e_tag: Some(e_tag),
+                    version,
+                })
+            }
+        }
+    }
+
+    /// Makes the directories above an object on a web server. A server that needs none, or has
+    /// them, refuses; the next attempt to store the object tells.
+    async fn make_directories(&self, object: &ObjectPath) {
+        let base = self.asked.url.to_string();
+        let above = object
+            .as_str()
+            .rsplit_once('/')
+            .map_or("", |(above, _)| above);
+        let mut path = format!("{base}/");
+        for name in std::iter::once("").chain(above.split('/')) {
+            if !name.is_empty() {
+                path = format!("{path}{name}/");
+            }
+
+            let request = http::Request::builder().method("MKCOL").uri(&path);
+            if let Ok(request) = request.body(HttpRequestBody::empty()) {
+                let made = self.backend.transport.call(request).await;
+                tracing::trace!(path, made = made.is_ok(), "made a directory");
+            }
+        }
+    }
+
+    /// The reply to a put whose condition fails in a later attempt.
+    async fn stored_or_conflict(&self, put: &Put) -> PutReply {
+        let wanted = Wanted::Whole {
+            at_most: put.bytes.len() as u64,
+        };
+        let Ok(Opened::Body(delivery, mut body)) = self.open(&put.object, &wanted, None).await
+        else {
+            return PutReply::Conflict;
+        };
+
+        let mut left = &put.bytes[..];
+        loop {
+            let next = tokio::time::timeout(self.limits.patience, next_of(&mut body)).await;
+            match next {
+                Ok(Some(Ok(bytes))) => match left.strip_prefix(&bytes[..]) {
+                    Some(rest) => left = rest,
+                    None => return PutReply::Conflict,
+                },
+                Ok(None) if left.is_empty() => {
+                    let generation = delivery.generation.as_deref();
+                    let etag = self.etag(delivery.etag.as_deref(), generation);
+                    return PutReply::Done { etag };
+                }
+                _ => return PutReply::Conflict,
+            }
+        }
+    }
+}
+
+/// Returns whether the directory of an object may be missing; nginx says 500 to that.
+fn lacks_directory(failure: &Failure) -> bool {
+    matches!(failure.status(), Some(404 | 409 | 500))
+}
+
+/// The reply to a put that a condition stopped, or whose condition the store does not know.
+fn refused_condition(put: &Put, failure: &Failure) -> Option<PutReply> {
+    let status = failure.status()?;
+    match (&put.condition, status) {
+        (PutCondition::Any, _) => None,
+        _ if failure.fault.kind == FaultKind::Temporary => None,
+        (_, 304 | 409 | 412) => Some(PutReply::Conflict),
+        (PutCondition::Unchanged(_), 404) if failure.is_missing(true) => Some(PutReply::Conflict),
+        (_, 501) => Some(PutReply::NoConditions),
+        _ => None,
+    }
+}

@@ -1,0 +1,216 @@
+//! Carries requests of object_store over HTTP and checks the answers before object_store sees
+//! them: its own retries, timeouts and checks are not used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::response::Parts;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService,
+};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue,
+};
+use reqwest::{Method, StatusCode};
+
+use super::answer::{self, Delivery, Wanted};
+use super::client::{Clients, is_metadata_server};
+use super::download::DownloadBody;
+use super::limits::Limits;
+use super::refusal::{Cause, Refusal, StatusAnswer};
+use super::speed::FLOOR_BYTES;
+use super::upload::UploadBody;
+
+/// Largest body other than that of a get: a page of a list.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// Longest wait for a metadata server.
+const METADATA_PATIENCE: Duration = Duration::from_secs(3);
+
+/// The way of all requests to one store.
+#[derive(Debug, Clone)]
+pub(super) struct Transport {
+    clients: Clients,
+    limits: Arc<Limits>,
+    login: Option<HeaderValue>,
+}
+
+impl Transport {
+    /// A transport with `login` as authorization of each request, if there is one.
+    pub fn new(clients: Clients, limits: Arc<Limits>, login: Option<HeaderValue>) -> Self {
+        Self {
+            clients,
+            limits,
+            login,
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    async fn send(&self, request: HttpRequest) -> Result<reqwest::Response, HttpError> {
+        let (parts, body) = request.into_parts();
+        let host = parts.uri.authority().map_or("", |a| a.as_str()).to_string();
+        let name = parts.uri.host().unwrap_or_default();
+        let url = reqwest::Url::parse(&parts.uri.to_string()).map_err(|e| {
+            let why = format!("its URL is not valid: {e}");
+            refused(&host, Cause::Unreachable(why))
+        })?;
+
+        let taken = Arc::new(AtomicU64::new(0));
+        let mut request = reqwest::Request::new(parts.method, url);
+        *request.headers_mut() = parts.headers;
+        if body.content_length() > 0 {
+            let body = UploadBody::new(body, Arc::clone(&taken), Arc::clone(&self.limits));
+            *request.body_mut() = Some(reqwest::Body::wrap(body));
+        }
+        if let Some(login) = &self.login {
+            request.headers_mut().insert(AUTHORIZATION, login.clone());
+        }
+
+        let patience = match is_metadata_server(name) {
+            true => METADATA_PATIENCE.min(self.limits.patience),
+            false => self.limits.patience,
+        };
+        let answer = self.clients.of(name).execute(request);
+        match while_moving(answer, patience, &taken).await {
+            None => Err(refused(&host, Cause::Stuck(patience))),
+            Some(Err(e)) => Err(of_refusal(Refusal::of_client(&host, &e))),
+            Some(Ok(answer)) => Ok(answer),
+        }
+    }
+
+    /// Turns a failed answer into an error.
+    async fn refusal(&self, method: &Method, answer: reqwest::Response) -> HttpError {
+        let host = host_of(&answer);
+        let (parts, body) = into_parts(answer);
+        let mut text = Vec::new();
+        if *method != Method::HEAD {
+            text = super::download::read_some(body, self.limits.patience).await;
+        }
+
+        let fault = StatusAnswer::new(parts.status.as_u16(), &parts.headers, &text);
+        refused(&host, Cause::Status(Box::new(fault)))
+    }
+}
+
+#[async_trait]
+impl HttpService for Transport {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let wanted = request.extensions().get::<Wanted>().cloned();
+        let method = request.method().clone();
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let answer = self.send(request).await?;
+        match (wanted, answer.status()) {
+            (Some(wanted), StatusCode::OK | StatusCode::PARTIAL_CONTENT) => checked(wanted, answer),
+            (Some(wanted), StatusCode::RANGE_NOT_SATISFIABLE) => checked(wanted, answer),
+            (None, status) if status.is_success() => Ok(bounded(answer)),
+            _ => Err(self.refusal(&method, answer).await),
+        }
+    }
+}
+
+impl HttpConnector for Transport {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+/// Turns the answer to a get into one that object_store takes as it is.
+fn checked(wanted: Wanted, answer: reqwest::Response) -> Result<HttpResponse, HttpError> {
+    let host = host_of(&answer);
+    let (mut parts, body) = into_parts(answer);
+    let delivery = answer::check(&wanted, parts.status, &parts.headers)
+        .map_err(|fault| refused(&host, Cause::Answer(fault)))?;
+    let limit = match wanted {
+        Wanted::Whole { at_most } => at_most,
+        Wanted::Part(_) => u64::MAX,
+    };
+
+    // A whole file that is cut here is a part for object_store.
+    parts.status = match wanted {
+        Wanted::Whole { .. } => StatusCode::OK,
+        Wanted::Part(_) => StatusCode::PARTIAL_CONTENT,
+    };
+    parts.headers = plain_headers(&wanted, &delivery);
+    parts.extensions.insert(delivery);
+    let body = DownloadBody::new(body, host, limit);
+    Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+}
+
+/// The headers that object_store needs, and no others: it refuses odd dates and attributes.
+fn plain_headers(wanted: &Wanted, delivery: &Delivery) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let length = delivery.length.unwrap_or(0);
+    headers.insert(CONTENT_LENGTH, length.into());
+    if let Wanted::Part(range) = wanted {
+        let size = delivery.size.unwrap_or(range.end);
+        let value = format!(
+            "bytes {}-{}/{size}",
+            range.start,
+            range.end.saturating_sub(1)
+        );
+        headers.extend(HeaderValue::from_str(&value).map(|value| (CONTENT_RANGE, value)));
+    }
+
+    let etag = delivery.etag.as_deref();
+    let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
+    headers.extend(etag.map(|etag| (ETAG, etag)));
+    headers
+}
+
+/// Bounds the body of an answer that object_store reads into memory.
+fn bounded(answer: reqwest::Response) -> HttpResponse {
+    let host = host_of(&answer);
+    let (parts, body) = into_parts(answer);
+    let body = DownloadBody::new(body, host, MAX_TEXT_BYTES);
+    HttpResponse::from_parts(parts, HttpResponseBody::new(body))
+}
+
+fn into_parts(answer: reqwest::Response) -> (Parts, reqwest::Body) {
+    http::Response::<reqwest::Body>::from(answer).into_parts()
+}
+
+fn host_of(answer: &reqwest::Response) -> String {
+    let url = answer.url();
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (host, _) => host.unwrap_or_default().to_string(),
+    }
+}
+
+fn refused(host: &str, cause: Cause) -> HttpError {
+    of_refusal(Refusal {
+        host: host.to_string(),
+        cause,
+    })
+}
+
+/// Wraps a refusal, so that object_store does not repeat the request.
+pub(super) fn of_refusal(refusal: Refusal) -> HttpError {
+    HttpError::new(HttpErrorKind::Unknown, refusal)
+}
+
+/// Waits for an answer as long as the body goes out. Returns `None` if nothing moves.
+async fn while_moving<T>(
+    answer: impl Future<Output = T>,
+    patience: Duration,
+    taken: &AtomicU64,
+) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    let floor = (patience.as_secs_f64() * FLOOR_BYTES as f64).max(1.0);
+    let mut before = 0;
+    loop {
+        if let Ok(answer) = tokio::time::timeout(patience, answer.as_mut()).await {
+            return Some(answer);
+        }
+
+        let now = taken.load(Ordering::Relaxed);
+        if ((now - before) as f64) < floor {
+            return None;
+        }
+        before = now;
+    }
+}

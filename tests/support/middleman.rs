@@ -1,0 +1,485 @@
+//! A proxy between a store and its client that does to answers as networks, caches and broken
+//! servers do. It reads each request and answer whole, so that its faults are exact.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Longest time that a stalled answer is kept open.
+const STALL: Duration = Duration::from_secs(20);
+
+/// One thing that goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mishap {
+    /// Nothing.
+    None,
+    /// The connection ends after this many bytes of the body.
+    Cut(usize),
+    /// The connection ends without an answer.
+    Reset,
+    /// The request arrives, its answer does not.
+    LostAnswer,
+    /// The range of the request is ignored: 200 with the whole object.
+    Whole,
+    /// 206 with the bytes of another range.
+    OtherRange,
+    /// 206 with fewer bytes than the range has.
+    ShortRange,
+    /// A range in the head that is not the one of the body.
+    WrongHead,
+    /// One byte differs.
+    WrongByte,
+    /// The answer of an earlier time, if there was one.
+    Stale,
+    /// This status, with `Retry-After` and a code as S3 has it.
+    Status(u16, Option<u32>, &'static str),
+    /// After this many bytes of the body comes nothing more.
+    Stall(usize),
+    /// No length in the head: the body is chunked.
+    Chunked,
+    /// A body that claims to be compressed.
+    Gzip,
+    /// A length of many terabytes.
+    Huge,
+    /// 302 to this address.
+    Redirect(String),
+    /// The answer comes later.
+    Late(Duration),
+}
+
+/// A request that passed.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// Method and path.
+    pub line: String,
+    /// Headers by their lower-case names.
+    pub headers: BTreeMap<String, String>,
+    /// Bytes of the answer's body that went out.
+    pub sent: usize,
+    /// Status of the answer; 0 for none.
+    pub status: u16,
+    /// Headers of the answer.
+    pub answered: BTreeMap<String, String>,
+}
+
+/// The proxy. Its threads end with their connections.
+pub struct Middleman {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    upstream: Mutex<SocketAddr>,
+    script: Mutex<VecDeque<Mishap>>,
+    random: Mutex<Option<Dice>>,
+    log: Mutex<Vec<Passed>>,
+    old: Mutex<BTreeMap<String, Answer>>,
+    over: AtomicBool,
+}
+
+struct Dice {
+    random: fastrand::Rng,
+    choices: Vec<Mishap>,
+    /// Out of 100 requests, this many go wrong.
+    share: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Question {
+    line: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Middleman {
+    /// A proxy before `upstream`.
+    pub fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let shared = Arc::new(Shared {
+            upstream: Mutex::new(upstream),
+            script: Mutex::default(),
+            random: Mutex::default(),
+            log: Mutex::default(),
+            old: Mutex::default(),
+            over: AtomicBool::new(false),
+        });
+
+        let known = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                if known.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let known = Arc::clone(&known);
+                if let Ok(client) = client {
+                    std::thread::spawn(move || known.serve(client));
+                }
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The mishaps of the next requests, one after the other.
+    pub fn script(&self, mishaps: impl IntoIterator<Item = Mishap>) {
+        let mut script = self.shared.script.lock().expect("whole");
+        *script = mishaps.into_iter().collect();
+    }
+
+    /// From now on, `share` of 100 requests have one of `choices`.
+    pub fn throw(&self, seed: u64, share: u32, choices: Vec<Mishap>) {
+        let random = fastrand::Rng::with_seed(seed);
+        *self.shared.random.lock().expect("whole") = Some(Dice {
+            random,
+            choices,
+            share,
+        });
+    }
+
+    /// Requests since the last call.
+    pub fn passed(&self) -> Vec<Passed> {
+        std::mem::take(&mut *self.shared.log.lock().expect("whole"))
+    }
+}
+
+impl Drop for Middleman {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+impl Shared {
+    fn serve(&self, client: TcpStream) {
+        let Ok(reading) = client.try_clone() else {
+            return;
+        };
+        let (mut reader, mut client) = (BufReader::new(reading), client);
+        let _ = client.set_read_timeout(Some(STALL));
+        while let Some(question) = Question::read(&mut reader) {
+            if !self.answer(&question, &mut client) {
+                break;
+            }
+        }
+        let _ = client.shutdown(Shutdown::Both);
+    }
+
+    fn mishap(&self) -> Mishap {
+        if let Some(next) = self.script.lock().expect("whole").pop_front() {
+            return next;
+        }
+        let mut random = self.random.lock().expect("whole");
+        let Some(dice) = random.as_mut() else {
+            return Mishap::None;
+        };
+        match dice.random.u32(0..100) < dice.share {
+            true => dice.choices[dice.random.usize(0..dice.choices.len())].clone(),
+            false => Mishap::None,
+        }
+    }
+
+    /// Answers one request. Returns whether the connection goes on.
+    fn answer(&self, question: &Question, client: &mut TcpStream) -> bool {
+        let mishap = self.mishap();
+        let mut passed = Passed {
+            line: question.line.clone(),
+            headers: named(&question.headers),
+            sent: 0,
+            status: 0,
+            answered: BTreeMap::new(),
+        };
+
+        let upstream = *self.upstream.lock().expect("whole");
+        let answer = match &mishap {
+            Mishap::Reset => None,
+            Mishap::Status(status, after, code) => Some(Answer::failed(*status, *after, code)),
+            Mishap::Redirect(to) => Some(Answer::redirect(to)),
+            Mishap::Whole => question.without_range().ask(upstream),
+            Mishap::OtherRange => question.with_other_range().ask(upstream),
+            Mishap::Stale => {
+                let old = self.old.lock().expect("whole").get(&question.line).cloned();
+                old.or_else(|| question.ask(upstream))
+            }
+            _ => question.ask(upstream),
+        };
+
+        let Some(mut answer) = answer.filter(|_| mishap != Mishap::LostAnswer) else {
+            self.log.lock().expect("whole").push(passed);
+            return false;
+        };
+        if mishap == Mishap::None && answer.status == 200 {
+            let mut old = self.old.lock().expect("whole");
+            old.entry(question.line.clone())
+                .or_insert_with(|| answer.clone());
+        }
+
+        answer.spoil(&mishap);
+        if let Mishap::Late(time) = mishap {
+            std::thread::sleep(time);
+        }
+        (passed.status, passed.answered) = (answer.status, named(&answer.headers));
+        let head_only = question.line.starts_with("HEAD ");
+        passed.sent = answer.sent(&mishap, head_only);
+        // The client may look at the log as soon as it has the answer.
+        self.log.lock().expect("whole").push(passed);
+        answer.write(client, &mishap, head_only)
+    }
+}
+
+fn named(headers: &[(String, String)]) -> BTreeMap<String, String> {
+    let lower = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
+    headers.iter().map(lower).collect()
+}
+
+/// Reads a head: its first line and its headers.
+fn head(reader: &mut impl BufRead) -> Option<(String, Vec<(String, String)>)> {
+    let mut line = String::new();
+    let mut next = |line: &mut String| {
+        line.clear();
+        reader.read_line(line).ok().filter(|&read| read > 0)
+    };
+    next(&mut line)?;
+    let first = line.trim_end().to_string();
+    let mut headers = Vec::new();
+    loop {
+        next(&mut line)?;
+        match line.trim_end().split_once(':') {
+            Some((name, value)) => headers.push((name.to_string(), value.trim().to_string())),
+            None => return Some((first, headers)),
+        }
+    }
+}
+
+fn length(headers: &[(String, String)]) -> Option<usize> {
+    named(headers).get("content-length")?.parse().ok()
+}
+
+impl Question {
+    fn read(reader: &mut impl BufRead) -> Option<Self> {
+        let (line, headers) = head(reader)?;
+        let mut body = vec![0; length(&headers).unwrap_or(0)];
+        if named(&headers).contains_key("transfer-encoding") {
+            body = unchunked(reader)?;
+        } else {
+            reader.read_exact(&mut body).ok()?;
+        }
+        Some(Self {
+            line,
+            headers,
+            body,
+        })
+    }
+
+    fn without_range(&self) -> Self {
+        let mut other = self.clone();
+        other
+            .headers
+            .retain(|(name, _)| !name.eq_ignore_ascii_case("range"));
+        other
+    }
+
+    /// Asks for the range one byte earlier.
+    fn with_other_range(&self) -> Self {
+        let mut other = self.clone();
+        for (name, value) in &mut other.headers {
+            let range = value.strip_prefix("bytes=").and_then(|r| r.split_once('-'));
+            let Some((first, last)) = range.filter(|_| name.eq_ignore_ascii_case("range")) else {
+                continue;
+            };
+            let number = |text: &str| text.parse::<u64>().unwrap_or(0).saturating_sub(1);
+            *value = format!("bytes={}-{}", number(first), number(last));
+        }
+        other
+    }
+
+    /// Asks the server, on a connection of its own.
+    fn ask(&self, upstream: SocketAddr) -> Option<Answer> {
+        let mut server = TcpStream::connect(upstream).ok()?;
+        let mut line = self.line.clone();
+        // A client that takes this for a forward proxy sends a whole URL.
+        if let Some((method, rest)) = line.clone().split_once(" http://") {
+            let path = rest.find('/').map_or("/", |at| &rest[at..]);
+            line = format!("{method} {path}");
+        }
+
+        let mut text = format!("{line}\r\n");
+        for (name, value) in &self.headers {
+            if !matches!(
+                name.to_ascii_lowercase().as_str(),
+                "connection" | "transfer-encoding" | "content-length" | "proxy-connection"
+            ) {
+                text += &format!("{name}: {value}\r\n");
+            }
+        }
+        text += &format!(
+            "connection: close\r\ncontent-length: {}\r\n\r\n",
+            self.body.len()
+        );
+        server.write_all(text.as_bytes()).ok()?;
+        server.write_all(&self.body).ok()?;
+        Answer::read(&mut BufReader::new(server), self.line.starts_with("HEAD "))
+    }
+}
+
+fn unchunked(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let size = usize::from_str_radix(line.trim(), 16).ok()?;
+        let mut piece = vec![0; size + 2];
+        reader.read_exact(&mut piece).ok()?;
+        match size {
+            0 => return Some(body),
+            _ => body.extend_from_slice(&piece[..size]),
+        }
+    }
+}
+
+impl Answer {
+    fn read(reader: &mut impl BufRead, head_only: bool) -> Option<Self> {
+        let (line, headers) = head(reader)?;
+        let status: u16 = line.split(' ').nth(1)?.parse().ok()?;
+        let mut body = Vec::new();
+        if named(&headers).contains_key("transfer-encoding") {
+            body = unchunked(reader)?;
+        } else if !head_only && status != 304 && status != 204 {
+            match length(&headers) {
+                Some(length) => {
+                    body = vec![0; length];
+                    reader.read_exact(&mut body).ok()?;
+                }
+                None => {
+                    reader.read_to_end(&mut body).ok()?;
+                }
+            }
+        }
+        Some(Self {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    fn failed(status: u16, after: Option<u32>, code: &str) -> Self {
+        let body = format!("<Error><Code>{code}</Code><Message>so it is</Message></Error>");
+        let mut headers = vec![("Date".into(), "Fri, 31 Dec 1999 23:59:59 GMT".into())];
+        headers.extend(after.map(|after| ("Retry-After".to_string(), after.to_string())));
+        Self {
+            status,
+            headers,
+            body: body.into_bytes(),
+        }
+    }
+
+    fn redirect(to: &str) -> Self {
+        Self {
+            status: 302,
+            headers: vec![("Location".into(), to.into())],
+            body: Vec::new(),
+        }
+    }
+
+    fn spoil(&mut self, mishap: &Mishap) {
+        let set = |headers: &mut Vec<(String, String)>, name: &str, value: &str| {
+            headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+            headers.push((name.into(), value.into()));
+        };
+        let range = named(&self.headers).get("content-range").cloned();
+        match mishap {
+            Mishap::WrongByte if !self.body.is_empty() => {
+                let at = self.body.len() / 2;
+                self.body[at] ^= 0x40;
+            }
+            Mishap::ShortRange if self.status == 206 && self.body.len() > 1 => {
+                self.body.truncate(self.body.len() / 2);
+                let range = range.unwrap_or_default();
+                let first = range.trim_start_matches("bytes ").split('-').next();
+                let first: usize = first.and_then(|f| f.parse().ok()).unwrap_or(0);
+                let size = range.rsplit('/').next().unwrap_or("*").to_string();
+                let value = format!("bytes {first}-{}/{size}", first + self.body.len() - 1);
+                set(&mut self.headers, "Content-Range", &value);
+            }
+            Mishap::WrongHead if self.status == 206 => {
+                set(
+                    &mut self.headers,
+                    "Content-Range",
+                    "bytes 1-18446744073709551615/9",
+                );
+            }
+            Mishap::Gzip => set(&mut self.headers, "Content-Encoding", "gzip"),
+            _ => {}
+        }
+    }
+
+    /// Bytes of the body that go out.
+    fn sent(&self, mishap: &Mishap, head_only: bool) -> usize {
+        match mishap {
+            _ if self.is_bare(head_only) => 0,
+            Mishap::Cut(at) | Mishap::Stall(at) => (*at).min(self.body.len()),
+            _ => self.body.len(),
+        }
+    }
+
+    fn is_bare(&self, head_only: bool) -> bool {
+        head_only || matches!(self.status, 204 | 304)
+    }
+
+    /// Writes the answer. Returns whether the connection goes on.
+    fn write(&self, client: &mut TcpStream, mishap: &Mishap, head_only: bool) -> bool {
+        let bare = self.is_bare(head_only);
+        let mut text = format!("HTTP/1.1 {} So\r\n", self.status);
+        for (name, value) in &self.headers {
+            let own = ["content-length", "transfer-encoding", "connection"];
+            if !own.contains(&name.to_ascii_lowercase().as_str()) {
+                text += &format!("{name}: {value}\r\n");
+            }
+        }
+
+        let chunked = *mishap == Mishap::Chunked && !bare;
+        match mishap {
+            _ if chunked => text += "transfer-encoding: chunked\r\n",
+            Mishap::Huge => text += "content-length: 9000000000000000\r\n",
+            _ if self.status != 204 => text += &format!("content-length: {}\r\n", self.body.len()),
+            _ => {}
+        }
+        text += "\r\n";
+        if client.write_all(text.as_bytes()).is_err() || bare {
+            return bare;
+        }
+
+        let end = self.sent(mishap, head_only);
+        let sent = match chunked {
+            true => write_chunks(client, &self.body),
+            false => client.write_all(&self.body[..end]),
+        };
+        if let Mishap::Stall(_) = mishap {
+            // The client goes away, or this ends by itself.
+            let _ = client.read(&mut [0]);
+        }
+        sent.is_ok() && end == self.body.len() && *mishap != Mishap::Huge
+    }
+}
+
+fn write_chunks(client: &mut TcpStream, body: &[u8]) -> std::io::Result<()> {
+    for piece in body.chunks(4000) {
+        client.write_all(format!("{:x}\r\n", piece.len()).as_bytes())?;
+        client.write_all(piece)?;
+        client.write_all(b"\r\n")?;
+    }
+    client.write_all(b"0\r\n\r\n")
+}
