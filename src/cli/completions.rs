@@ -87,7 +87,7 @@ _makuo_live() {
             rollback|log|status)
                 COMPREPLY=($(compgen -W "$(makuo complete trees 2>/dev/null)" -- "$cur"))
                 return ;;
-            deploy|diff|check)
+            deploy|diff|check|publish)
                 compopt -o filenames
                 COMPREPLY=($(compgen -f -X '!*.toml' -- "$cur") $(compgen -d -- "$cur"))
                 [[ -n $cur ]] || COMPREPLY+=($(compgen -f -X '!*.toml' -- manifests/))

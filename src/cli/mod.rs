@@ -16,6 +16,8 @@ mod log;
 mod makuosan;
 mod members;
 mod network;
+mod publish;
+mod pull;
 mod rollback;
 mod send;
 mod sign;
@@ -78,6 +80,8 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Watch(args) => watch::run(args, config, report),
         Diff(args) => diff::run(args, config, report),
         Rollback(args) => rollback::run(args, config, report),
+        Publish(args) => publish::run(args, config, report),
+        Pull(args) => pull::run(args, config, report),
         Log(args) => log::run(args, config, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),

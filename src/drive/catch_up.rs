@@ -285,7 +285,7 @@ impl Observer for CatchUpLog {
 
 /// Stands for the signing key: nothing needs a new signature.
 #[derive(Debug)]
-struct PublicKeyOnly(PublicKey);
+pub(super) struct PublicKeyOnly(pub(super) PublicKey);
 
 impl Signer for PublicKeyOnly {
     fn sign(&self, _: Namespace, _: &[u8]) -> Result<Signature> {

@@ -8,6 +8,7 @@
 //! | [`deploy`] | the sender machine of a command, with its source and key |
 //! | [`adhoc`] | releases of parts of a running host's own trees |
 //! | [`catch_up`] | releases passed on to hosts that missed them |
+//! | [`repository`] | releases published to a store, and taken from there |
 //! | [`survey`] | questions to all hosts, without a session |
 //! | [`drift`] | a host's list of differences |
 //! | [`clock`], [`log_limit`], `unproven` | time, the rate limit of log lines, unproven beacons |
@@ -22,6 +23,7 @@ pub mod host;
 pub mod log_limit;
 pub mod peers;
 pub mod reopen;
+pub mod repository;
 pub mod survey;
 pub mod unheard;
 mod unproven;

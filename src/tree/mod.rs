@@ -41,6 +41,7 @@ pub use history::retention::{Arriving, Lacking, Merged, NextRelease, Unmerged};
 pub use index::{Index, IndexEntry};
 pub use lifecycle::{Recovery, Tree};
 pub use scan::{ScanOptions, Scanned, scan, scan_with_written};
+pub use serve::release_nodes::ReleaseNodes;
 pub use serve::scanned_source::{Blocks, Nothing, ScannedSource, SourceError};
 pub use serve::stored_source::{LiveTree, StoredSource};
 pub use stage::{Committed, NotReverted, Stage, Staged};

@@ -5,6 +5,7 @@
 
 mod adhoc;
 mod release;
+mod repository;
 mod setup;
 mod shared;
 mod survey;
@@ -17,6 +18,7 @@ use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
 pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
+pub use repository::{PublishArgs, PullArgs, StoreArgs};
 pub use setup::{
     CheckArgs, CompleteArgs, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs,
     KeygenArgs, ManArgs, TreeAt,
@@ -109,6 +111,10 @@ pub enum CliCommand {
     Diff(DiffArgs),
     /// Return every host to an earlier release
     Rollback(RollbackArgs),
+    /// Sign a release of the spec's source and store it in a repository, for hosts to take later
+    Publish(PublishArgs),
+    /// Take the newest release of a tree from a repository, without a daemon
+    Pull(PullArgs),
     /// List the fleet's releases: serial, time, key, files, bytes, and the hosts that run or keep
     /// them
     Log(LogArgs),

@@ -19,7 +19,7 @@ mod release;
 mod reporter;
 mod results;
 pub mod rollback;
-mod serials;
+pub(super) mod serials;
 mod session;
 pub mod source;
 mod start;

@@ -3,14 +3,12 @@
 use super::driver::SenderDriver;
 use super::options::DeployOptions;
 use super::origin::{Granted, ReleaseKind};
-use super::source::PreparedRelease;
+use super::source::{NewRelease, PreparedRelease};
 use super::worker::OwnRelease;
 use crate::block::BlockHash;
-use crate::drive::clock;
 use crate::drive::host::HostHandle;
 use crate::id::{Serial, SessionId};
 use crate::manifest::{Header, Intent, Release};
-use crate::units::WallTime;
 
 /// The facts of a release, as they become known.
 #[derive(Debug)]
@@ -85,30 +83,18 @@ impl SessionRelease {
         session: SessionId,
     ) -> Option<Header> {
         let facts = self.prepared.as_ref()?;
-        let spec = &options.spec;
-        let created = clock::wall_seconds();
-        let expires = spec
-            .expires
-            .map(|d| WallTime(created.0.saturating_add_unsigned(d.as_secs())));
-
-        Some(Header {
-            format: facts.rules.format(),
-            tree: spec.tree.clone(),
+        let new = NewRelease {
             serial,
-            created,
-            expires,
             intent: self.intent(options),
-            scope: facts.scope.clone(),
             targets,
-            root: facts.root,
-            rules: facts.rules.clone(),
-            top: facts.top.clone(),
             again: self.rollback_to(),
-            session: Some(session),
-            sender: Some(options.name.clone()),
-            checksum: Some(options.scan.checksum),
-            quick: Some(options.scan.is_quick()),
-        })
+            session,
+            sender: options.name.clone(),
+            checksum: options.scan.checksum,
+            quick: options.scan.is_quick(),
+        };
+
+        Some(facts.header(&options.spec, new))
     }
 
     /// Records the announcement; returns whether the release was made here, for hosts to commit.

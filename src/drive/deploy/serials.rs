@@ -72,11 +72,21 @@ pub(super) fn check_none_later(options: &DeployOptions, highest: Serial) -> Resu
 /// Returns the next unused serial of the tree and stores it in the cache, if there is one; calls
 /// `note` if it cannot be stored.
 pub(super) fn next(options: &DeployOptions, highest: Serial, note: impl FnOnce(String)) -> Serial {
-    let Some(cache) = &options.cache else {
+    next_of(options.cache.as_deref(), &options.spec.tree, highest, note)
+}
+
+/// Like [`next`], for `tree` and the directory `cache`.
+pub(in crate::drive) fn next_of(
+    cache: Option<&Path>,
+    tree: &TreeName,
+    highest: Serial,
+    note: impl FnOnce(String),
+) -> Serial {
+    let Some(cache) = cache else {
         return highest.next();
     };
 
-    take(cache, &options.spec.tree, highest).unwrap_or_else(|e| {
+    take(cache, tree, highest).unwrap_or_else(|e| {
         let why = format!(
             "the last serial is not kept in {} ({e}): a host that is away may have another \
             release of the next one",

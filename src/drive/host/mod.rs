@@ -12,6 +12,7 @@ mod checks;
 mod delivery;
 mod disk;
 mod drift_check;
+mod granted;
 mod handle;
 mod hooks;
 mod managed;
@@ -35,6 +36,7 @@ mod tree_report;
 mod tree_thread;
 mod trees;
 
+pub use granted::Permitted;
 pub use handle::HostHandle;
 pub use managed::{ManagedTree, open_tree};
 pub use own_key::OwnKey;

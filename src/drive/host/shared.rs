@@ -106,6 +106,11 @@ impl LocalHost {
         self.own_key.opened(&self.trees);
     }
 
+    /// Keys that may sign for this host.
+    pub fn authorized(&self) -> Arc<AuthorizedKeys> {
+        self.keys()
+    }
+
     pub(super) fn keys(&self) -> Arc<AuthorizedKeys> {
         Arc::clone(&locked(&self.keys))
     }

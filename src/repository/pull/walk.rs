@@ -17,6 +17,8 @@ use crate::repository::slots::{NodeAt, Slots};
 const MAX_ASKED_NODES: usize = 4096;
 /// Largest number of blocks that one walk asks for.
 const MAX_ASKED_BLOCKS: usize = 1 << 16;
+/// Bytes of blocks after which a walk asks for no further node's.
+const MAX_ASKED_BYTES: u64 = 32 << 20;
 
 /// A node that the walk has not visited.
 type Open = (NodeAt, StoredNode);
@@ -25,6 +27,8 @@ type Open = (NodeAt, StoredNode);
 #[derive(Default)]
 struct Found {
     blocks: Vec<(Ordinal, BlockRef, Extent)>,
+    /// Their size when plain.
+    bytes: u64,
     /// Wanted ordinals that it did not reach.
     left: Vec<Range<u64>>,
 }
@@ -114,7 +118,7 @@ impl Pull {
                 continue;
             }
 
-            if found.blocks.len() >= MAX_ASKED_BLOCKS {
+            if found.blocks.len() >= MAX_ASKED_BLOCKS || found.bytes >= MAX_ASKED_BYTES {
                 found.left.extend(within(&wants, beneath));
                 continue;
             }
@@ -127,9 +131,10 @@ impl Pull {
                     };
                     let blocks = slots.blocks.iter().zip(places.blocks());
                     let wanted = blocks.filter(|((ordinal, _), _)| has(&wants, ordinal.0));
-                    found
-                        .blocks
-                        .extend(wanted.map(|((ordinal, block), piece)| (*ordinal, *block, piece)));
+                    for ((ordinal, block), piece) in wanted {
+                        found.bytes += u64::from(block.size);
+                        found.blocks.push((*ordinal, *block, piece));
+                    }
                     // The last is visited first.
                     let at = open.len();
                     open.extend(slots.stored(places));

@@ -14,6 +14,7 @@ use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
 use crate::manifest::{NodeRef, Top, TreePath};
+use crate::proto::RangeSet;
 use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::Root;
 use crate::tree::index::Index;
@@ -35,6 +36,9 @@ pub enum SourceError {
     /// This machine has no data of the release at all.
     #[error("this machine has no data of the release")]
     NoData,
+    /// The repository of the release does not give the block.
+    #[error("{0}")]
+    Repository(String),
     /// The release has no such block, or the spool is damaged.
     #[error(transparent)]
     Manifest(#[from] ReadError),
@@ -44,6 +48,9 @@ pub enum SourceError {
 pub trait Blocks {
     /// Appends the bytes of the block `ordinal` to `out`; leaves `out` unchanged on error.
     fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError>;
+
+    /// Notes the ordinals that will be read, in this order: a distant source loads them ahead.
+    fn expect(&mut self, _ordinals: &RangeSet) {}
 }
 
 impl Blocks for ScannedSource {

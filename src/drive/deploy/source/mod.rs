@@ -12,6 +12,6 @@ mod settings;
 mod unmounted;
 
 pub use prepare::prepare;
-pub use prepared::PreparedRelease;
+pub use prepared::{NewRelease, PreparedRelease};
 pub use reader::ReleaseSource;
 pub use settings::{SourcePart, SourceScan, Unmounted};

@@ -49,6 +49,7 @@ impl ReleaseSource {
         demand: Demand,
     ) -> Result<(RangeSet, Arc<Vec<u8>>), SourceError> {
         let place = self.free_payload();
+        self.source.expect(ordinals);
         let Self {
             source,
             effort,

@@ -1,0 +1,111 @@
+//! `makuo publish`: signs a release of a spec's source and stores it in a repository.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::args::{PublishArgs, StoreArgs};
+use super::{deploy, network, sign};
+use crate::drive::clock::Clock;
+use crate::drive::deploy::ReleaseKeys;
+use crate::drive::deploy::source::{SourceScan, Unmounted};
+use crate::drive::repository::{PublishOptions, PublishedRelease, publish_spec};
+use crate::keys;
+use crate::report::Report;
+use crate::spec::Spec;
+use crate::store::{Store, StoreOptions, StoreUrl};
+use crate::units::ByteSize;
+use crate::{Error, Result};
+
+/// Result for scripts.
+#[derive(Serialize)]
+struct PublishResult {
+    tree: String,
+    serial: u64,
+    repository: String,
+    packs: u64,
+    bytes_release: u64,
+    bytes_sent: u64,
+    seconds: f64,
+}
+
+pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
+    let mut spec = Spec::load(&args.spec)?;
+    spec.check_source()?;
+    spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
+    let url = url(&args.to)?;
+    let store = open(&url, &args.store)?;
+    let config = network::host_config(config)?;
+    let key = sign::key_file(args.key.as_deref(), spec.key.as_deref())?;
+    let authorized = sign::authorized(args.authorized_keys.as_deref(), &config)?;
+
+    let clock = Clock::start();
+    let began = clock.now();
+    report.start(&format!("{}: publishing to {url}", spec.tree));
+    let options = PublishOptions {
+        keep: usize::from(args.keep),
+        valid_for: args.valid_for,
+        keys: ReleaseKeys {
+            signer: Arc::from(keys::open_signer(&key)?),
+            authorized: Some(Arc::new(authorized)),
+        },
+        name: network::host_name()?,
+        cache: deploy::cache_dir(),
+    };
+    let scan = SourceScan {
+        checksum: args.checksum,
+        unmounted: if args.yes_unmounted {
+            Unmounted::Accept
+        } else {
+            Unmounted::Refuse
+        },
+        ..SourceScan::default()
+    };
+
+    let published = publish_spec(store, &spec, scan, &options, report)?;
+    let seconds = clock.now().since(began).as_secs_f64();
+    tell(&published, &url, seconds, report);
+    Ok(0)
+}
+
+/// Parses the URL of a repository.
+pub(super) fn url(text: &str) -> Result<StoreUrl> {
+    let here = std::env::current_dir()
+        .map_err(|e| Error::usage("the working directory is gone").because(e))?;
+    StoreUrl::parse(text, &here)
+}
+
+/// Opens the store behind `url`.
+pub(super) fn open(url: &StoreUrl, args: &StoreArgs) -> Result<Store> {
+    let options = StoreOptions {
+        ca_file: args.ca_file.clone(),
+        rate: args.limit.rate,
+        ..StoreOptions::from_environment()
+    };
+    Store::open(url, &options)
+}
+
+/// Reports a published release.
+fn tell(published: &PublishedRelease, url: &StoreUrl, seconds: f64, report: &mut Report) {
+    let PublishedRelease { release, stored } = published;
+    let header = release.header();
+    let bytes = ByteSize(header.root.bytes);
+    let text = format!(
+        "{release} published to {url}: {} new in {} {}, {bytes} in all; {seconds:.1} s",
+        ByteSize(stored.stored),
+        stored.packs,
+        if stored.packs == 1 { "pack" } else { "packs" },
+    );
+
+    let fields = PublishResult {
+        tree: header.tree.to_string(),
+        serial: header.serial.0,
+        repository: url.to_string(),
+        packs: stored.packs,
+        bytes_release: bytes.0,
+        bytes_sent: stored.stored,
+        seconds,
+    };
+    report.plain(&text, &fields);
+}

@@ -1,0 +1,105 @@
+//! `makuo pull`: takes the newest release of a tree from a repository, without a daemon.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::args::PullArgs;
+use super::{deploy, network, publish};
+use crate::config::{HostConfig, TreeConfig};
+use crate::drive::deploy::Interrupt;
+use crate::drive::host::{LocalHost, open_tree};
+use crate::drive::repository::{
+    FoundRelease, Known, LoopbackHost, Search, TakeOptions, find, pull,
+};
+use crate::error::IoResultExt;
+use crate::id::Serial;
+use crate::keys::AuthorizedKeys;
+use crate::outcome::{Event, HostResult, HostState, Observer, Outcome, Purpose};
+use crate::report::Report;
+use crate::spec::Compress;
+use crate::{Error, Result};
+
+/// Longest silence of the two ends, which are in one process.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
+    let url = publish::url(&args.url)?;
+    let store = publish::open(&url, &args.store)?;
+    let host = Arc::new(host(args, &network::host_config(config)?)?);
+
+    report.start(&format!("{}: looking into {url}", args.tree));
+    let outcome = match find(store, &host, &args.tree, &Known::default())? {
+        Search::Found(found) => take(*found, &host, report)?,
+        Search::UpToDate(_, serial) => unchanged(args, &host, Some(serial)),
+        Search::Unchanged => unchanged(args, &host, None),
+        Search::Refused(_, serial, why) => {
+            let what = format!("{}@{serial} cannot be taken: {why}", args.tree);
+            return Err(Error::refused(what));
+        }
+    };
+
+    report.outcome(&outcome);
+    Ok(outcome.exit.code())
+}
+
+/// The host of this pull, with one tree.
+fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
+    std::fs::create_dir_all(&args.dir).context("cannot make", &args.dir)?;
+    let path = std::fs::canonicalize(&args.dir).context("cannot use", &args.dir)?;
+    let keys = args.authorized_keys.as_ref();
+    let keys = AuthorizedKeys::load(keys.unwrap_or(&config.authorized_keys))?;
+    let name = match args.name.clone().or_else(|| config.name.clone()) {
+        Some(name) => name,
+        None => network::host_name()?,
+    };
+
+    let configured = |tree: &&TreeConfig| tree.name == args.tree && tree.path == path;
+    let known = config.trees.iter().find(configured).cloned();
+    let tree = known.unwrap_or_else(|| TreeConfig::new(args.tree.clone(), path));
+    let state_dir = args.state_dir.as_ref().map(std::path::absolute).transpose();
+    let state_dir = state_dir.io_context("the state directory is no path")?;
+    let managed = open_tree(&tree, state_dir.as_deref().or(config.state_dir.as_deref()))?;
+
+    Ok(LocalHost {
+        name,
+        trees: [(tree.name, managed)].into_iter().collect(),
+        keys: Mutex::new(Arc::new(keys)),
+        own_key: Default::default(),
+    })
+}
+
+fn take(found: FoundRelease, host: &Arc<LocalHost>, report: &mut Report) -> Result<Outcome> {
+    if let Some(warning) = &found.warning {
+        report.event(&Event::Note(warning.clone()));
+    }
+
+    let interrupt = Interrupt::default();
+    deploy::handle_ctrl_c(interrupt.clone());
+    let (running, network) = LoopbackHost::start(Arc::clone(host))?;
+    let options = TakeOptions {
+        rate: None,
+        timeout: TIMEOUT,
+        fleet: 1,
+        known: 1,
+        compress: Compress::Off,
+    };
+
+    let outcome = pull(network, found, host, &options, &interrupt, report);
+    drop(running);
+    outcome
+}
+
+/// Outcome of a pull with nothing to do.
+fn unchanged(args: &PullArgs, host: &LocalHost, serial: Option<Serial>) -> Outcome {
+    let result = HostResult {
+        serial,
+        ..HostResult::new(host.name.clone(), HostState::Unchanged)
+    };
+    Outcome {
+        serial,
+        hosts: vec![result],
+        ..Outcome::new(Purpose::Deploy, args.tree.clone())
+    }
+    .settle()
+}

@@ -1,0 +1,20 @@
+//! Releases on a store: publishes them, and takes them from there by sessions like any other.
+//!
+//! The machines of [`crate::repository`] decide, and [`crate::store`] carries out. `requests` joins
+//! the two. `publish` signs a release and stores it, with the nodes of a `node_reader`. `find`
+//! looks for a newer release and loads its manifest. Then `shelf` holds the blocks that a thread
+//! loads ahead of the session in `take`, for which they are a `source`.
+
+mod find;
+mod loopback;
+mod node_reader;
+mod publish;
+mod requests;
+mod shelf;
+mod source;
+mod take;
+
+pub use find::{FoundRelease, Known, Search, find};
+pub use loopback::LoopbackHost;
+pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec};
+pub use take::{TakeOptions, pull};

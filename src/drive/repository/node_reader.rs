@@ -1,0 +1,58 @@
+//! The nodes of a release by their hashes, out of a source that knows them by ordinal.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::block::BlockHash;
+use crate::drive::deploy::source::ReleaseSource;
+use crate::id::Ordinal;
+use crate::manifest::read::{Child, NodeSource, ReadError, children};
+use crate::manifest::{Node, NodeRef};
+use crate::tree::SourceError;
+
+/// Nodes and blocks of a source.
+pub(super) struct NodeReader<'a> {
+    source: RefCell<&'a mut ReleaseSource>,
+    ordinals: HashMap<BlockHash, Ordinal>,
+}
+
+impl<'a> NodeReader<'a> {
+    /// Numbers the nodes under `root`.
+    pub(super) fn open(root: &NodeRef, source: &'a mut ReleaseSource) -> Result<Self, SourceError> {
+        let mut ordinals = HashMap::new();
+        let mut open = vec![(Ordinal(0), Child::Node(*root))];
+        let mut bytes = Vec::new();
+        while let Some((ordinal, child)) = open.pop() {
+            let is_known = ordinals.insert(child.block().hash, ordinal).is_some();
+            if is_known || child.is_leaf() {
+                continue;
+            }
+
+            bytes.clear();
+            source.read(ordinal, &mut bytes)?;
+            let node = Node::decode(&bytes).map_err(ReadError::from)?;
+            open.extend(children(&node, ordinal));
+        }
+
+        Ok(Self {
+            source: RefCell::new(source),
+            ordinals,
+        })
+    }
+
+    /// Appends the bytes of the block `ordinal` to `out`.
+    pub(super) fn read(&self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<(), SourceError> {
+        self.source.borrow_mut().read(ordinal, out)
+    }
+}
+
+impl NodeSource for NodeReader<'_> {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        let missing = || ReadError::Missing(*hash);
+        let ordinal = self.ordinals.get(hash).ok_or_else(missing)?;
+        let mut bytes = Vec::new();
+        self.read(*ordinal, &mut bytes).map_err(|_| missing())?;
+        Ok(bytes.into())
+    }
+}

@@ -1,0 +1,216 @@
+//! Blocks between the thread that loads them from a store and the session that sends them.
+//!
+//! The session says what it will read, and the thread loads it ahead, within a bound. A block is
+//! handed out once; what the session reads again, to repair a loss, is loaded again.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::proto::RangeSet;
+use crate::sync::locked;
+
+/// Bytes of blocks on the shelf up to which further ones are loaded. Those under way come on top.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+
+/// Blocks by ordinal.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    state: Mutex<ShelfState>,
+    /// Wakes the session.
+    arrived: Condvar,
+    /// Wakes the loader.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct ShelfState {
+    blocks: HashMap<u64, Vec<u8>>,
+    bytes: usize,
+    /// Ordinals to load.
+    wanted: RangeSet,
+    /// Ordinals that the loader was told of and the session has not read.
+    asked: RangeSet,
+    /// Ordinals that the session will read, as of its last word.
+    expected: RangeSet,
+    /// Whether the session waits for a block.
+    waits: bool,
+    closed: bool,
+    /// Reason why no further block comes.
+    failure: Option<String>,
+}
+
+impl ShelfState {
+    fn ask(&mut self, ordinals: &RangeSet) {
+        let mut new = ordinals.clone();
+        new.subtract(&self.asked);
+        self.wanted.extend(&new);
+        self.asked.extend(&new);
+    }
+
+    /// Drops the blocks that the session does not expect any more.
+    fn evict(&mut self) {
+        let expected = &self.expected;
+        let stale: Vec<u64> = self
+            .blocks
+            .keys()
+            .copied()
+            .filter(|ordinal| !expected.contains(*ordinal))
+            .collect();
+        for ordinal in stale {
+            let block = self.blocks.remove(&ordinal).unwrap_or_default();
+            self.bytes -= block.len();
+            self.asked.remove(ordinal..ordinal.saturating_add(1));
+        }
+    }
+}
+
+impl Shelf {
+    /// Notes the ordinals that the session will read.
+    pub(super) fn expect(&self, ordinals: &RangeSet) {
+        let mut state = locked(&self.state);
+        state.expected = ordinals.clone();
+        state.ask(ordinals);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Waits for the block `ordinal` and takes it; an error says why it does not come.
+    pub(super) fn take(&self, ordinal: u64) -> Result<Vec<u8>, String> {
+        let mut state = locked(&self.state);
+        loop {
+            if let Some(block) = state.blocks.remove(&ordinal) {
+                state.bytes -= block.len();
+                state.asked.remove(ordinal..ordinal.saturating_add(1));
+                state.waits = false;
+                drop(state);
+                self.changed.notify_one();
+                return Ok(block);
+            }
+
+            if let Some(why) = &state.failure {
+                return Err(why.clone());
+            }
+            if state.closed {
+                return Err("the session is over".into());
+            }
+
+            let one = std::iter::once(ordinal..ordinal.saturating_add(1)).collect();
+            state.ask(&one);
+            state.waits = true;
+            self.changed.notify_one();
+            let waited = self.arrived.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Returns the ordinals that the loader has not been told of.
+    pub(super) fn new_wants(&self) -> RangeSet {
+        std::mem::take(&mut locked(&self.state).wanted)
+    }
+
+    /// Puts a block on the shelf.
+    pub(super) fn put(&self, ordinal: u64, block: Vec<u8>) {
+        let mut state = locked(&self.state);
+        state.bytes += block.len();
+        if let Some(twice) = state.blocks.insert(ordinal, block) {
+            state.bytes -= twice.len();
+        }
+        drop(state);
+        self.arrived.notify_all();
+    }
+
+    /// Returns whether more should be loaded. `idle` says that nothing is under way: what the
+    /// session waits for is then made room for.
+    pub(super) fn has_room(&self, idle: bool) -> bool {
+        let mut state = locked(&self.state);
+        if state.waits && idle {
+            state.evict();
+            return true;
+        }
+        state.bytes <= MAX_WAITING_BYTES
+    }
+
+    /// Waits until the session takes a block or wants others.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Ends the loading, with the reason.
+    pub(super) fn fail(&self, why: String) {
+        locked(&self.state).failure.get_or_insert(why);
+        self.arrived.notify_all();
+    }
+
+    /// Ends both sides.
+    pub(super) fn close(&self) {
+        locked(&self.state).closed = true;
+        self.arrived.notify_all();
+        self.changed.notify_one();
+    }
+
+    /// Returns whether the session is over.
+    pub(super) fn is_closed(&self) -> bool {
+        locked(&self.state).closed
+    }
+
+    /// Reason why no further block comes.
+    pub(super) fn failure(&self) -> Option<String> {
+        locked(&self.state).failure.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn set(ranges: &[std::ops::Range<u64>]) -> RangeSet {
+        ranges.iter().cloned().collect()
+    }
+
+    #[test]
+    fn blocks_are_asked_for_once_until_they_are_read() {
+        let shelf = Shelf::default();
+        shelf.expect(&set(&[5..8]));
+        assert_eq!(shelf.new_wants(), set(&[5..8]));
+        shelf.expect(&set(&[6..9]));
+        assert_eq!(shelf.new_wants(), set(&[8..9]));
+
+        shelf.put(6, vec![6; 10]);
+        assert_eq!(shelf.take(6), Ok(vec![6; 10]));
+        shelf.expect(&set(&[6..7]));
+        assert_eq!(shelf.new_wants(), set(&[6..7]), "a repair");
+    }
+
+    #[test]
+    fn a_reader_waits_for_its_block_or_learns_why_it_does_not_come() {
+        let shelf = Arc::new(Shelf::default());
+        let reader = Arc::clone(&shelf);
+        let thread = std::thread::spawn(move || (reader.take(1), reader.take(2), reader.take(3)));
+        shelf.put(1, vec![1]);
+        shelf.put(2, vec![2]);
+        shelf.fail("damaged".into());
+        let read = thread.join().expect("no panic");
+        assert_eq!(read, (Ok(vec![1]), Ok(vec![2]), Err("damaged".into())));
+    }
+
+    #[test]
+    fn blocks_that_nobody_expects_make_room() {
+        let shelf = Arc::new(Shelf::default());
+        shelf.expect(&set(&[0..2]));
+        shelf.put(0, vec![0; MAX_WAITING_BYTES + 1]);
+        assert!(!shelf.has_room(true), "nobody waits");
+
+        shelf.expect(&set(&[1..2]));
+        let reader = Arc::clone(&shelf);
+        let thread = std::thread::spawn(move || reader.take(1));
+        while !shelf.has_room(true) {
+            std::thread::yield_now();
+        }
+        assert!(shelf.has_room(false), "the other one is gone");
+        shelf.put(1, vec![1]);
+        assert_eq!(thread.join().expect("no panic"), Ok(vec![1]));
+    }
+}

@@ -1,0 +1,164 @@
+//! A release of a repository as the source of a session: nodes from the tree's store, blocks from
+//! the shelf that a thread of its own fills.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use super::find::{Loading, of_pull, verified};
+use super::requests::{StoreReply, StoreRequests};
+use super::shelf::Shelf;
+use crate::block::BlockRef;
+use crate::drive::host::LocalHost;
+use crate::error::{Error, IoResultExt, Result};
+use crate::id::Ordinal;
+use crate::proto::RangeSet;
+use crate::repository::pull::{Pull, PullStep};
+use crate::tree::{Blocks, ReleaseNodes, SourceError, Tree};
+
+/// Nodes and blocks of a release in a repository.
+pub(super) struct RepositorySource {
+    nodes: ReleaseNodes,
+    shelf: Arc<Shelf>,
+}
+
+/// The thread that loads blocks; it ends with this value.
+pub(super) struct BlockLoader {
+    shelf: Arc<Shelf>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl BlockLoader {
+    /// Starts the thread.
+    pub(super) fn start(loading: Loading, host: Arc<LocalHost>, tree: Arc<Tree>) -> Result<Self> {
+        let shelf = Arc::new(Shelf::default());
+        let mut work = LoaderWork {
+            machine: loading.machine,
+            requests: loading.requests,
+            shelf: Arc::clone(&shelf),
+            host,
+            tree,
+            walk_due: false,
+        };
+
+        let runtime = loading.runtime;
+        let thread = std::thread::Builder::new()
+            .name("load".into())
+            .spawn(move || {
+                if let Err(e) = runtime.block_on(work.run()) {
+                    work.shelf.fail(e.to_string());
+                }
+            })
+            .io_context("cannot start a thread")?;
+
+        let thread = Some(thread);
+        Ok(Self { shelf, thread })
+    }
+
+    /// The blocks that the thread loads.
+    pub(super) fn shelf(&self) -> Arc<Shelf> {
+        Arc::clone(&self.shelf)
+    }
+
+    /// Reason why loading ended early.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.shelf.failure()
+    }
+}
+
+impl Drop for BlockLoader {
+    fn drop(&mut self) {
+        self.shelf.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl RepositorySource {
+    /// Source of the release with these `nodes`, and with blocks from `shelf`.
+    pub(super) fn new(nodes: ReleaseNodes, shelf: Arc<Shelf>) -> Self {
+        Self { nodes, shelf }
+    }
+}
+
+impl Blocks for RepositorySource {
+    fn read(&mut self, ordinal: Ordinal, out: &mut Vec<u8>) -> Result<BlockRef, SourceError> {
+        if let Some(node) = self.nodes.read_node(ordinal, out)? {
+            return Ok(node);
+        }
+
+        let block = self.nodes.block(ordinal)?;
+        // The machine has verified it.
+        let taken = self.shelf.take(ordinal.0);
+        out.extend_from_slice(&taken.map_err(SourceError::Repository)?);
+        Ok(block)
+    }
+
+    fn expect(&mut self, ordinals: &RangeSet) {
+        let mut blocks = ordinals.clone();
+        blocks.remove(0..self.nodes.first_block());
+        self.shelf.expect(&blocks);
+    }
+}
+
+/// Work of the thread.
+struct LoaderWork {
+    machine: Pull,
+    requests: StoreRequests,
+    shelf: Arc<Shelf>,
+    host: Arc<LocalHost>,
+    tree: Arc<Tree>,
+    /// Set while the machine waits for a walk.
+    walk_due: bool,
+}
+
+impl LoaderWork {
+    async fn run(&mut self) -> Result<()> {
+        while !self.shelf.is_closed() {
+            let wants = self.shelf.new_wants();
+            if !wants.is_empty() {
+                self.machine.want(wants.iter());
+            }
+            if self.walk_due && self.shelf.has_room(true) {
+                self.walk()?;
+            }
+
+            match self.machine.poll(self.requests.now()) {
+                PullStep::Get(id, get) => self.requests.get(id, get),
+                PullStep::Walk => self.walk_due = true,
+                PullStep::Block(ordinal, _, bytes) => self.shelf.put(ordinal.0, bytes),
+                PullStep::Node(block, bytes) => drop(self.tree.nodes().put_node(block, &bytes)?),
+                PullStep::Head(signed) => {
+                    let head = verified(&self.host, self.tree.name(), &signed)?;
+                    self.machine.follow(&head, None);
+                }
+                PullStep::Superseded => {
+                    return Err(Error::refused(
+                        "the repository does not keep the release any more",
+                    ));
+                }
+                PullStep::Failed(error) => return Err(of_pull(error)),
+                PullStep::Unchanged | PullStep::Record(_) | PullStep::Complete | PullStep::Done => {
+                }
+                PullStep::Wait(until) => tokio::select! {
+                    reply = self.requests.next(until) => {
+                        if let Some(StoreReply::Get(id, reply)) = reply {
+                            self.machine.reply(id, reply, self.requests.now());
+                        }
+                    }
+                    () = self.shelf.changed() => {}
+                },
+            }
+        }
+
+        Ok(())
+    }
+
+    fn walk(&mut self) -> Result<()> {
+        self.walk_due = false;
+        let nodes = self.tree.nodes();
+        self.machine
+            .walk(nodes, |block| nodes.has(&block.hash))
+            .map_err(|e| Error::refused("the manifest cannot be read").because(e))
+    }
+}
