@@ -38,6 +38,8 @@ mod package;
 mod partitions;
 mod races;
 mod replay;
+#[cfg(feature = "store")]
+mod repository;
 mod rivals;
 mod rollback;
 mod sealed;

@@ -1,0 +1,302 @@
+//! Releases published to a store and pulled from it by command: into a directory, through nginx and
+//! to an S3 server. rsync judges the trees.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::run::Ran;
+use crate::support::{
+    BUCKET, Middleman, Moto, Nginx, Noise, Running, differences, read, same, skipped, write,
+};
+
+/// A publisher with its source, and hosts that pull.
+struct Depot {
+    dir: tempfile::TempDir,
+    url: String,
+    /// Environment for the store's credentials.
+    env: Vec<(&'static str, &'static str)>,
+}
+
+impl Depot {
+    /// A depot at the URL `url`, or in a directory of its own.
+    fn new(url: Option<String>) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(dir.path().join("repo")).expect("new");
+        let url = url.unwrap_or_else(|| format!("file://{}/repo", dir.path().display()));
+        let depot = Self {
+            dir,
+            url,
+            env: Vec::new(),
+        };
+
+        let spec = "tree = \"www\"\nsource = \"site\"\n[delete]\nextras = true\nmax = \"100%\"\n";
+        write(&depot.path("www.toml"), spec);
+        std::fs::create_dir(depot.path("site")).expect("new");
+        depot.keygen("deploy.key", "keys");
+        depot
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Makes a deploy key, and a list with it alone.
+    fn keygen(&self, key: &str, list: &str) {
+        let mut command = self.makuo(&["keygen", "--deploy", "--comment", key, "-o", key]);
+        let made = Running::start(&mut command).wait().exits(0);
+        write(&self.path(list), made.out);
+    }
+
+    fn makuo(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_makuo"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("HOME", self.dir.path())
+            .envs(self.env.iter().copied());
+        for name in ["MAKUO_KEY", "MAKUO_CONFIG", "XDG_CACHE_HOME"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn publish_with(&self, more: &[&str]) -> Ran {
+        let args = ["publish", "www.toml", "--to", &self.url, "--json"];
+        let key = if more.contains(&"-k") {
+            &[][..]
+        } else {
+            &["-k", "deploy.key"]
+        };
+        Running::start(self.makuo(&args).args(key).args(more)).wait()
+    }
+
+    /// Publishes and returns the serial.
+    #[track_caller]
+    fn publish(&self) -> u64 {
+        let published = self.publish_with(&[]).exits(0);
+        published.result()["serial"].as_u64().expect("a serial")
+    }
+
+    fn pull_with(&self, host: &str, more: &[&str]) -> Ran {
+        let tree = format!("{host}/www");
+        let args = ["pull", &self.url, "www", &tree, "--json", "--name", host];
+        let keys = if more.contains(&"--authorized-keys") {
+            &[][..]
+        } else {
+            &["--authorized-keys", "keys"]
+        };
+        Running::start(self.makuo(&args).args(keys).args(more)).wait()
+    }
+
+    /// Pulls to `host`, and compares its tree with the source.
+    #[track_caller]
+    fn pull(&self, host: &str) -> Ran {
+        let pulled = self.pull_with(host, &[]).exits(0);
+        same(&self.path("site"), &self.tree(host));
+        pulled
+    }
+
+    fn tree(&self, host: &str) -> PathBuf {
+        self.path(host).join("www")
+    }
+
+    fn site(&self, name: &str) -> PathBuf {
+        self.path("site").join(name)
+    }
+
+    /// A site with files of all sizes, modes, a link and an empty directory.
+    fn fill(&self, seed: u64) {
+        let mut noise = Noise::new(seed);
+        noise.tree(&self.path("site"), 60, 20_000);
+        write(&self.site("large"), noise.bytes(5_000_000));
+        write(&self.site("sub/text"), "some words\n".repeat(20_000));
+        write(&self.site("bin/run"), "#!/bin/sh\n");
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+        };
+        mode(&self.site("bin/run"), 0o750);
+        std::fs::create_dir(self.site("empty")).expect("new");
+        mode(&self.site("empty"), 0o2711);
+        std::os::unix::fs::symlink("sub/text", self.site("link")).expect("new");
+    }
+}
+
+/// What holds with every store: a first release, a change, a release with fewer files.
+fn goes_round(depot: &Depot) {
+    depot.fill(7);
+    assert_eq!(depot.publish(), 1);
+    let first = depot.pull("web1");
+    assert_eq!(first.result()["serial"], 1);
+    assert_eq!(first.host("web1").0, "committed");
+
+    write(&depot.site("sub/text"), "other words\n".repeat(30_000));
+    std::fs::remove_file(depot.site("bin/run")).expect("there");
+    assert_eq!(depot.publish(), 2);
+    depot.pull("web1");
+    depot.pull("web2");
+
+    let again = depot.pull("web1");
+    let result = again.result();
+    assert_eq!((&result["exit"], &result["serial"]), (&0.into(), &2.into()));
+    assert_eq!(result["files_written"], 0);
+}
+
+#[test]
+fn a_release_goes_through_a_directory() {
+    goes_round(&Depot::new(None));
+}
+
+#[test]
+fn a_release_goes_through_a_web_server() {
+    let nginx = match Nginx::start() {
+        Ok(nginx) => nginx,
+        Err(why) => return skipped(&why),
+    };
+    std::fs::create_dir(nginx.files().join("fleet")).expect("writable");
+    goes_round(&Depot::new(Some(format!("http://{}/fleet", nginx.http()))));
+}
+
+#[test]
+fn a_release_goes_through_a_bucket() {
+    let moto = match Moto::start() {
+        Ok(moto) => moto,
+        Err(why) => return skipped(&why),
+    };
+    let url = format!("s3://{BUCKET}/site?endpoint=http://{}", moto.address());
+    let mut depot = Depot::new(Some(url));
+    depot.env = vec![
+        ("AWS_ACCESS_KEY_ID", "AK"),
+        ("AWS_SECRET_ACCESS_KEY", "s3cr3t"),
+    ];
+    goes_round(&depot);
+}
+
+#[test]
+fn a_small_change_costs_few_requests() {
+    let nginx = match Nginx::start() {
+        Ok(nginx) => nginx,
+        Err(why) => return skipped(&why),
+    };
+    let between = Middleman::start(nginx.http());
+    let depot = Depot::new(Some(format!("http://{}", between.address())));
+    let mut noise = Noise::new(3);
+    for n in 0..400 {
+        write(&depot.site(&format!("d{}/f{n}", n % 9)), noise.bytes(2000));
+    }
+
+    depot.publish();
+    depot.pull("web1");
+    between.passed();
+    write(&depot.site("d3/f12"), noise.bytes(2000));
+    depot.publish();
+    let published = between.passed();
+    assert!(published.len() <= 5, "{published:?}");
+    depot.pull("web1");
+    let pulled = between.passed();
+    assert!(pulled.len() <= 6, "{pulled:?}");
+    let sent: usize = pulled.iter().map(|one| one.sent).sum();
+    assert!(sent < 300_000, "{sent} bytes");
+}
+
+#[test]
+fn a_key_that_is_not_authorized_is_refused_at_both_ends() {
+    let depot = Depot::new(None);
+    depot.fill(1);
+    depot.keygen("other.key", "other");
+    depot.publish();
+    let refused = depot.pull_with("web1", &["--authorized-keys", "other"]);
+    refused.exits(3).says(&["authorized"]);
+    assert_eq!(
+        std::fs::read_dir(depot.tree("web1")).expect("made").count(),
+        0
+    );
+
+    let stranger = depot.publish_with(&["-k", "other.key"]);
+    stranger.exits(3).says(&["authorized keys"]);
+    depot.pull("web1");
+}
+
+#[test]
+fn an_older_head_changes_nothing() {
+    let depot = Depot::new(None);
+    depot.fill(1);
+    depot.publish();
+    let head = depot.path("repo/trees/www/head");
+    let first = read(&head);
+    write(&depot.site("later"), "later");
+    depot.publish();
+    depot.pull("web1");
+
+    write(&head, &first);
+    let refused = depot.pull_with("web1", &[]).exits(3);
+    refused.says(&["www@1", "www@2", "cannot be taken"]);
+    same(&depot.path("site"), &depot.tree("web1"));
+}
+
+#[test]
+fn a_forged_or_damaged_repository_puts_nothing_in_place() {
+    let depot = Depot::new(None);
+    depot.fill(1);
+    depot.publish();
+    depot.pull("web1");
+    let before = depot.path("before");
+    std::fs::rename(depot.tree("web1"), &before).expect("there");
+    std::fs::rename(&before, depot.tree("web1")).expect("there");
+    write(&depot.site("large"), Noise::new(99).bytes(5_000_000));
+    depot.publish();
+
+    for pack in packs(&depot.path("repo/packs")) {
+        let mut bytes = read(&pack);
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        write(&pack, bytes);
+    }
+    let refused = depot.pull_with("web2", &[]).exits(3);
+    refused.says(&["damaged"]);
+    assert_eq!(
+        std::fs::read_dir(depot.tree("web2")).expect("made").count(),
+        0
+    );
+    depot.pull_with("web1", &[]).exits(3);
+    let changed = differences(&depot.path("site"), &depot.tree("web1"));
+    assert!(changed.contains("large"), "{changed}");
+
+    // What is missing is stored again.
+    std::fs::remove_dir_all(depot.path("repo/packs")).expect("there");
+    depot.publish();
+    depot.pull("web1");
+    depot.pull("web2");
+}
+
+fn packs(dir: &Path) -> Vec<PathBuf> {
+    let list = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).expect("readable");
+        entries.map(|e| e.expect("readable").path()).collect()
+    };
+    list(dir).iter().flat_map(|folder| list(folder)).collect()
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let depot = Depot::new(None);
+    depot.fill(1);
+    depot
+        .pull_with("web1", &[])
+        .exits(3)
+        .says(&["no repository", "makuo publish"]);
+    depot.publish();
+    let other = ["pull", &depot.url, "other", "web1/other"];
+    let mut command = depot.makuo(&other);
+    command.args(["--authorized-keys", "keys"]);
+    Running::start(&mut command)
+        .wait()
+        .exits(3)
+        .says(&["no tree other"]);
+
+    let nowhere = ["pull", "ftp://x/y", "www", "web1/www"];
+    Running::start(&mut depot.makuo(&nowhere))
+        .wait()
+        .exits(2)
+        .says(&["ftp", "s3://"]);
+}
