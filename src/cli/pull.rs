@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::args::PullArgs;
 use super::{deploy, network, publish};
-use crate::config::{HostConfig, TreeConfig};
+use crate::config::{CatchUp, HostConfig, TreeConfig};
 use crate::drive::deploy::Interrupt;
 use crate::drive::host::{LocalHost, open_tree};
 use crate::drive::repository::{
@@ -29,10 +29,10 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
     let host = Arc::new(host(args, &network::host_config(config)?)?);
 
     report.start(&format!("{}: looking into {url}", args.tree));
-    let outcome = match find(store, &host, &args.tree, &Known::default())? {
+    let outcome = match find(store, &host, &args.tree, &Known::default(), &mut || true)? {
         Search::Found(found) => take(*found, &host, report)?,
         Search::UpToDate(_, serial) => unchanged(args, &host, Some(serial)),
-        Search::Unchanged => unchanged(args, &host, None),
+        Search::Unchanged | Search::Yielded => unchanged(args, &host, None),
         Search::Refused(_, serial, why) => {
             let what = format!("{}@{serial} cannot be taken: {why}", args.tree);
             return Err(Error::refused(what));
@@ -56,7 +56,9 @@ fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
 
     let configured = |tree: &&TreeConfig| tree.name == args.tree && tree.path == path;
     let known = config.trees.iter().find(configured).cloned();
-    let tree = known.unwrap_or_else(|| TreeConfig::new(args.tree.clone(), path));
+    let mut tree = known.unwrap_or_else(|| TreeConfig::new(args.tree.clone(), path));
+    // A tree that takes nothing from other hosts may still be pulled.
+    tree.catch_up = CatchUp::Group;
     let state_dir = args.state_dir.as_ref().map(std::path::absolute).transpose();
     let state_dir = state_dir.io_context("the state directory is no path")?;
     let managed = open_tree(&tree, state_dir.as_deref().or(config.state_dir.as_deref()))?;

@@ -225,6 +225,13 @@ impl TreeConfig {
             ));
         }
 
+        if let Some(repository) = &self.repository {
+            text.push_str(&format!(
+                "; looks into its repository every {}",
+                shown_duration(repository.poll)
+            ));
+        }
+
         if self.follow_links {
             text.push_str("; its path may contain links of any user");
         }

@@ -53,6 +53,8 @@ pub const DEFAULT_UNICAST_PORT: u16 = 5001;
 pub const DEFAULT_TTL: u8 = 1;
 /// Default rate for hosts that missed a release: a fifth of a gigabit link.
 pub const DEFAULT_CATCH_UP_RATE: Rate = Rate(200_000_000);
+/// Default interval of looks into a repository.
+pub const DEFAULT_POLL: Duration = Duration::from_secs(30);
 /// Default number of releases that a tree keeps for rollback.
 pub const DEFAULT_KEEP: u32 = 3;
 
@@ -208,6 +210,8 @@ pub struct TreeConfig {
     pub catch_up: CatchUp,
     /// Interval of checks for drift, which is repaired.
     pub repair: Option<Duration>,
+    /// Store from which the tree takes releases as well.
+    pub repository: Option<TreeRepository>,
     /// Commands around a commit.
     pub hooks: Hooks,
     /// Allows layout `swap`, the exchange of the whole tree: a confined daemon then reaches the
@@ -217,6 +221,15 @@ pub struct TreeConfig {
     pub devices: bool,
     /// Allows symbolic links of any user in the tree's path, not only root's and the daemon's.
     pub follow_links: bool,
+}
+
+/// `repository` and `poll` of a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeRepository {
+    /// URL, as written.
+    pub url: String,
+    /// Interval of looks for a newer release.
+    pub poll: Duration,
 }
 
 /// Exchange of missed releases between hosts.
@@ -295,6 +308,7 @@ impl TreeConfig {
         let max_delete = None;
         let max_age = None;
         let repair = None;
+        let repository = None;
 
         Self {
             name,
@@ -306,6 +320,7 @@ impl TreeConfig {
             max_age,
             catch_up,
             repair,
+            repository,
             hooks,
             swap,
             devices,

@@ -47,6 +47,8 @@ pub const CONFIG_KEYS: &[&str] = &[
     "tree.max_age",
     "tree.catch_up",
     "tree.repair",
+    "tree.repository",
+    "tree.poll",
     "tree.swap",
     "tree.devices",
     "tree.follow_links",
@@ -437,6 +439,7 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
     let catch_up = section
         .take("catch_up")
         .map_or(Ok(CatchUp::default()), |f| read_catch_up(&f))?;
+    let repository = read_repository(&mut section, catch_up)?;
     let swap = section.take("swap").map(|f| f.bool()).transpose()?;
     let devices = flag(&mut section, "devices", false)?;
     let follow_links = flag(&mut section, "follow_links", false)?;
@@ -459,11 +462,33 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
         max_age,
         catch_up,
         repair,
+        repository,
         hooks,
         swap,
         devices,
         follow_links,
     })
+}
+
+/// Repository of a tree. The daemon, which knows the stores, checks the URL.
+fn read_repository(section: &mut Section, catch_up: CatchUp) -> Result<Option<TreeRepository>> {
+    let poll = section.take("poll");
+    let interval = poll.as_ref().map(read_interval).transpose()?;
+    let Some(field) = section.take("repository") else {
+        return match poll {
+            Some(poll) => Err(poll.wrong("it is the interval of a repository, and there is none")),
+            None => Ok(None),
+        };
+    };
+
+    let url = field.text()?.to_string();
+    if catch_up == CatchUp::Off {
+        return Err(field.wrong("a tree takes releases only without catch_up = false"));
+    }
+    Ok(Some(TreeRepository {
+        url,
+        poll: interval.unwrap_or(DEFAULT_POLL),
+    }))
 }
 
 fn read_catch_up(field: &Field) -> Result<CatchUp> {
@@ -478,7 +503,7 @@ fn read_catch_up(field: &Field) -> Result<CatchUp> {
     }
 }
 
-/// Interval of drift checks, long enough not to dominate the host's work.
+/// Interval of checks, long enough not to dominate the host's work.
 fn read_interval(field: &Field) -> Result<Duration> {
     let interval = parse_duration(field.text()?).map_err(|e| field.wrong(e))?;
     if interval < MIN_REPAIR {

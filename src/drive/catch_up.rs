@@ -233,14 +233,14 @@ fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<N
 }
 
 /// Log of all such sessions: anyone can cause them, so lines are few and short.
-struct CatchUpLog {
+pub(super) struct CatchUpLog {
     clock: Clock,
     warnings: LogLimit,
     infos: LogLimit,
 }
 
 impl CatchUpLog {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let clock = Clock::start();
         let warnings = LogLimit::new(clock.now());
         let infos = LogLimit::new(clock.now());
@@ -251,13 +251,13 @@ impl CatchUpLog {
         }
     }
 
-    fn warn(&mut self, text: &str) {
+    pub(super) fn warn(&mut self, text: &str) {
         self.warnings.log(self.clock.now(), |more| {
             tracing::warn!("{}{more}", one_line(text));
         });
     }
 
-    fn info(&mut self, text: &str) {
+    pub(super) fn info(&mut self, text: &str) {
         self.infos.log(self.clock.now(), |more| {
             tracing::info!("{}{more}", one_line(text));
         });

@@ -31,6 +31,8 @@ pub enum Search {
     UpToDate(Known, Serial),
     /// The newest release is not for this host, for a reason.
     Refused(Known, Serial, String),
+    /// There is another one, but the caller has something else to do.
+    Yielded,
     /// A release that this host lacks.
     Found(Box<FoundRelease>),
 }
@@ -57,7 +59,14 @@ pub(super) struct Loading {
 }
 
 /// Looks for a release of `tree` that `host` lacks. `known` is the head's state at the last look.
-pub fn find(store: Store, host: &LocalHost, tree: &TreeName, known: &Known) -> Result<Search> {
+/// `goes_on` is asked before anything but the head is loaded.
+pub fn find(
+    store: Store,
+    host: &LocalHost,
+    tree: &TreeName,
+    known: &Known,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<Search> {
     let managed = host
         .trees
         .get(tree)
@@ -73,10 +82,11 @@ pub fn find(store: Store, host: &LocalHost, tree: &TreeName, known: &Known) -> R
         warning: None,
     };
 
-    let end = runtime.block_on(looker.run())?;
+    let end = runtime.block_on(looker.run(goes_on))?;
     let known = Known(looker.machine.etag().cloned());
     Ok(match end {
         LookEnd::Unchanged => Search::Unchanged,
+        LookEnd::Yielded => Search::Yielded,
         LookEnd::UpToDate(serial) => Search::UpToDate(known, serial),
         LookEnd::Refused(serial, why) => Search::Refused(known, serial, why),
         LookEnd::Complete(record, permitted) => Search::Found(Box::new(FoundRelease {
@@ -107,13 +117,14 @@ struct Looker<'a> {
 /// End of a look.
 enum LookEnd {
     Unchanged,
+    Yielded,
     UpToDate(Serial),
     Refused(Serial, String),
     Complete(Box<ReleaseRecord>, Permitted),
 }
 
 impl Looker<'_> {
-    async fn run(&mut self) -> Result<LookEnd> {
+    async fn run(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Result<LookEnd> {
         let nodes = self.tree.nodes();
         loop {
             match self.machine.poll(self.requests.now()) {
@@ -122,6 +133,9 @@ impl Looker<'_> {
                 PullStep::Head(signed) => {
                     if let Some(end) = self.take_head(&signed)? {
                         return Ok(end);
+                    }
+                    if !goes_on() {
+                        return Ok(LookEnd::Yielded);
                     }
                 }
                 PullStep::Record(record) => {

@@ -3,11 +3,13 @@
 //! The machines of [`crate::repository`] decide, and [`crate::store`] carries out. `requests` joins
 //! the two. `publish` signs a release and stores it, with the nodes of a `node_reader`. `find`
 //! looks for a newer release and loads its manifest. Then `shelf` holds the blocks that a thread
-//! loads ahead of the session in `take`, for which they are a `source`.
+//! loads ahead of the session in `take`, for which they are a `source`. `poll` looks again and
+//! again, for a daemon; `loopback` is a host of its own, for a command.
 
 mod find;
 mod loopback;
 mod node_reader;
+mod poll;
 mod publish;
 mod requests;
 mod shelf;
@@ -16,5 +18,6 @@ mod take;
 
 pub use find::{FoundRelease, Known, Search, find};
 pub use loopback::LoopbackHost;
+pub use poll::{RepositoryPoll, follow};
 pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec};
 pub use take::{TakeOptions, pull};
