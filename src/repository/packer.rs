@@ -103,7 +103,7 @@ impl Packer {
             pack: extent.pack,
             offset: extent.offset,
             len: extent.len,
-            record: record.hash,
+            hash: record.hash,
             lead: record.lead,
             top: record.top,
         }

@@ -43,7 +43,7 @@ pub(super) struct Comparison {
     /// Nodes of the earlier release that have to be looked at.
     open: Vec<(NodeAt, StoredNode)>,
     nodes: HashMap<BlockHash, Node>,
-    pages: HashMap<BlockHash, Places>,
+    pages: HashMap<PlacesRef, Places>,
 }
 
 impl Comparison {
@@ -66,7 +66,7 @@ impl Comparison {
         };
 
         let whole = match loaded {
-            Loaded::Missing(_) | Loaded::Failed(_) => false,
+            Loaded::Missing(..) | Loaded::Failed(_) => false,
             Loaded::Piece(extent, purpose, stored) => {
                 self.take(extent, purpose, stored) || self.loader.reject(extent, purpose)
             }
@@ -93,7 +93,7 @@ impl Comparison {
         match purpose {
             OldPiece::Top(kept) => {
                 let bytes = &stored[(kept.top as usize).min(stored.len())..];
-                let Ok(record) = ReleaseRecord::decode(bytes, kept.pack, &kept.record) else {
+                let Ok(record) = ReleaseRecord::decode(bytes, kept.pack, &kept.hash) else {
                     return false;
                 };
                 let root = NodeAt::root(&record.release.header().root);
@@ -111,7 +111,7 @@ impl Comparison {
                 let Some(places) = reference.open(&stored) else {
                     return false;
                 };
-                self.pages.insert(reference.hash, places);
+                self.pages.insert(reference, places);
             }
         }
 
@@ -129,10 +129,7 @@ impl Comparison {
                 continue;
             }
 
-            match (
-                self.nodes.get(&block.hash),
-                self.pages.get(&stored.places.hash),
-            ) {
+            match (self.nodes.get(&block.hash), self.pages.get(&stored.places)) {
                 (Some(node), Some(places)) => {
                     let slots = at.slots(node);
                     // A publisher that made an error: nothing beneath is used.

@@ -148,7 +148,6 @@ impl Publish {
             places: page,
             hash,
         };
-        self.stock.own.extend([node.pack, page.pack]);
         self.stock.nodes.insert(at.child.block().hash, packed);
     }
 

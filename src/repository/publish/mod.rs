@@ -164,12 +164,12 @@ struct Stock {
 }
 
 impl Stock {
-    /// Forgets the pieces of other publications.
+    /// Forgets the pieces of other publications, and the nodes: their places may refer to such
+    /// pieces.
     fn keep_own(&mut self) {
         let own = &self.own;
         self.blocks.retain(|_, piece| own.contains(&piece.pack));
-        self.nodes
-            .retain(|_, node| own.contains(&node.node.pack) && own.contains(&node.places.pack));
+        self.nodes.clear();
     }
 }
 

@@ -35,8 +35,8 @@ use super::object::{Etag, Get, GetReply, StoreFault};
 use super::pack::{Extent, PackName, unpack};
 use super::places::{Places, PlacesRef};
 use super::record::{RecordError, ReleaseRecord};
+use crate::block::BlockRef;
 use crate::block::frame::Expander;
-use crate::block::{BlockHash, BlockRef};
 use crate::id::{Ordinal, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::manifest::missing_nodes::Explorer;
@@ -109,7 +109,8 @@ pub enum PullError {
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Purpose {
-    Window,
+    /// The record of a release, with the bytes before it.
+    Window(KeptRelease),
     Places(PlacesRef),
     Node(BlockRef),
     Block(Ordinal, BlockRef),
@@ -140,7 +141,8 @@ pub struct Pull {
     loader: Loader<Purpose>,
     followed: Option<Followed>,
     explorer: Option<Explorer>,
-    pages: HashMap<BlockHash, Places>,
+    /// Places pages by reference: equal bytes in two packs are different places.
+    pages: HashMap<PlacesRef, Places>,
     /// Wanted blocks whose places have not been looked up yet.
     remaining: Vec<Range<u64>>,
     /// Set once the caller has said which blocks it wants.
@@ -267,7 +269,7 @@ impl Pull {
             id: known.or(stated),
             record: None,
         });
-        self.loader.ask(kept.window(), Purpose::Window);
+        self.loader.ask(kept.window(), Purpose::Window(*kept));
     }
 
     fn next_request(&mut self, now: Moment) -> Option<(RequestId, Get)> {
@@ -325,7 +327,12 @@ impl Pull {
     fn take(&mut self, loaded: Loaded<Purpose>) {
         match loaded {
             Loaded::Failed(fault) => self.fail(PullError::Store(fault)),
-            Loaded::Missing(pack) => self.look_again(pack),
+            Loaded::Missing(_, lost, true) => self.ask_again(&lost),
+            Loaded::Missing(pack, mut lost, false) => {
+                lost.extend(self.loader.clear());
+                self.put_back(&lost);
+                self.look_again(pack);
+            }
             Loaded::Piece(extent, purpose, stored) => {
                 if !self.take_piece(extent, purpose, stored) && !self.loader.reject(extent, purpose)
                 {
@@ -338,11 +345,11 @@ impl Pull {
     /// Uses a piece; returns false if its bytes are wrong.
     fn take_piece(&mut self, extent: Extent, purpose: Purpose, stored: Vec<u8>) -> bool {
         match purpose {
-            Purpose::Window => return self.take_window(extent, stored),
+            Purpose::Window(kept) => return self.take_window(extent, kept, stored),
             Purpose::Places(reference) => match reference.open(&stored) {
                 None => return false,
                 Some(places) => {
-                    self.pages.insert(reference.hash, places);
+                    self.pages.insert(reference, places);
                 }
             },
             Purpose::Node(block) => match unpack(&mut self.expander, stored, &block) {
@@ -358,14 +365,13 @@ impl Pull {
         true
     }
 
-    fn take_window(&mut self, extent: Extent, bytes: Vec<u8>) -> bool {
-        let Some(followed) = &mut self.followed else {
+    fn take_window(&mut self, extent: Extent, kept: KeptRelease, bytes: Vec<u8>) -> bool {
+        let Some(followed) = self.followed.as_mut().filter(|f| f.kept == kept) else {
             return true;
         };
 
-        let kept = followed.kept;
         let record = &bytes[(kept.lead as usize).min(bytes.len())..];
-        let record = match ReleaseRecord::decode(record, kept.pack, &kept.record) {
+        let record = match ReleaseRecord::decode(record, kept.pack, &kept.hash) {
             Err(RecordError::Hash) => return false,
             Err(error) => {
                 self.fail(error.into());
@@ -394,22 +400,38 @@ impl Pull {
         true
     }
 
-    /// Reads the head again after `pack` vanished.
+    /// Takes back the blocks that will not come; a later walk asks for them again.
+    fn put_back(&mut self, lost: &[Purpose]) {
+        let block = |purpose: &Purpose| match purpose {
+            Purpose::Block(ordinal, _) => Some(ordinal.0),
+            _ => None,
+        };
+        blocks::put_back(&mut self.remaining, lost.iter().filter_map(block).collect());
+    }
+
+    /// Asks again for what a late answer about an earlier head took away.
+    fn ask_again(&mut self, lost: &[Purpose]) {
+        self.put_back(lost);
+        for purpose in lost {
+            if let (Purpose::Window(kept), Some(followed)) = (purpose, &self.followed)
+                && followed.kept == *kept
+                && self.moved.is_none()
+            {
+                self.loader.ask(kept.window(), *purpose);
+            }
+        }
+    }
+
+    /// Reads the head again after `pack` vanished. What is under way in other packs still counts.
     fn look_again(&mut self, pack: PackName) {
+        self.walks = WalkState::Idle;
+        if self.moved.replace(pack).is_some() {
+            return;
+        }
         self.moves += 1;
         if self.moves > MAX_MOVES {
             return self.fail(PullError::Unsteady);
         }
-
-        let lost = self.loader.clear();
-        let blocks = lost.iter().filter_map(|purpose| match purpose {
-            Purpose::Block(ordinal, _) => Some(ordinal.0),
-            _ => None,
-        });
-        blocks::put_back(&mut self.remaining, blocks.collect());
-
-        self.walks = WalkState::Idle;
-        self.moved = Some(pack);
         let head = head_request(&self.tree, None);
         self.asking = Some(Asking::Head(SmallGet::new(head)));
     }
