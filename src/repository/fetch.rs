@@ -17,7 +17,7 @@ pub const PART_BYTES: u32 = 8 << 20;
 /// Largest number of requests at a time.
 pub const MAX_PARTS: usize = 4;
 /// Times that wrong bytes are asked for again.
-const MAX_REJECTIONS: u8 = 3;
+const MAX_REJECTIONS: u8 = 5;
 
 /// Progress of a fetcher.
 #[derive(Debug, PartialEq, Eq)]

@@ -19,111 +19,29 @@
 //! stored before anything is deleted. A pull that misses a pack then reads the head again and
 //! goes on, see [`super::pull`]. A publisher notices by the condition of its own head.
 
+mod heads;
 mod live;
+mod marking;
 mod rewrite;
+mod step;
+
+pub use step::{GcError, GcReport, GcRewrite, GcSetup, GcStep};
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use self::live::Live;
 use self::rewrite::{Moved, Rewritten};
-use super::attempt::{Dice, RequestId, SmallGet, SmallGot};
-use super::head::{
-    Head, HeadError, KeptRelease, MAX_KEPT, SignedHead, VerifiedHead, head_object, tree_of_head,
-};
-use super::loader::{Loaded, Loader};
-use super::object::{
-    Etag, Get, GetReply, ListedObject, ObjectPath, Put, PutCondition, PutReply, StoreFault,
-};
-use super::pack::{Extent, MAX_PACK_BYTES, PACK_BYTES, PackName};
+use super::attempt::{Dice, RequestId, SmallGet};
+use super::head::{Head, KeptRelease, MAX_KEPT, VerifiedHead, tree_of_head};
+use super::loader::Loader;
+use super::object::{Etag, GetReply, ListedObject, ObjectPath, PutReply};
+use super::pack::{PACK_BYTES, PackName};
 use super::packer::Packer;
 use super::places::{Places, PlacesRef};
 use super::puts::Puts;
-use super::record::{RecordError, ReleaseRecord};
-use crate::block::BlockHash;
+use super::record::ReleaseRecord;
 use crate::id::TreeName;
 use crate::units::{Moment, WallTime};
-
-/// Settings of a gc.
-#[derive(Debug, Clone)]
-pub struct GcSetup {
-    /// Age in seconds below which a pack is not deleted.
-    pub grace: u64,
-    /// Set if the caller can sign heads.
-    pub rewrites: Option<GcRewrite>,
-    /// Seed of the jitter between attempts.
-    pub seed: u64,
-}
-
-/// Settings of a gc that signs heads.
-#[derive(Debug, Clone, Copy)]
-pub struct GcRewrite {
-    /// Number of releases to keep of each tree, at least 1.
-    pub keep: usize,
-    /// Seconds until a head is stale; `None` is never.
-    pub valid_for: Option<u32>,
-}
-
-/// Next step of a gc.
-#[derive(Debug)]
-pub enum GcStep {
-    /// The machine needs the paths of all heads.
-    ListHeads,
-    /// A request to the store.
-    Get(RequestId, Get),
-    /// A request to the store.
-    Put(RequestId, Put),
-    /// A head, not verified yet.
-    Head(TreeName, SignedHead),
-    /// The machine needs the list of all packs.
-    ListPacks,
-    /// A head needs its signature.
-    Seal(TreeName),
-    /// Objects to delete.
-    Delete(Vec<ObjectPath>),
-    /// The end.
-    Done(GcReport),
-    /// The end; nothing was deleted.
-    Failed(GcError),
-    /// Nothing until a reply comes, or until this time.
-    Wait(Option<Moment>),
-}
-
-/// Result of a gc.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct GcReport {
-    /// Bytes that releases refer to.
-    pub live: u64,
-    /// Bytes of all packs before.
-    pub before: u64,
-    /// Packs whose live pieces moved.
-    pub rewritten: u64,
-    /// Bytes of deleted packs.
-    pub deleted: u64,
-}
-
-/// Reason for the end of a gc.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum GcError {
-    /// The store does not answer as it should.
-    #[error("the store does not answer: {}", .0.text)]
-    Store(StoreFault),
-    /// A head is not legal.
-    #[error("the head of {0} cannot be used: {1}")]
-    Head(TreeName, HeadError),
-    /// A record is not legal.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// Bytes that are not those that a release refers to.
-    #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
-    Damaged(Extent),
-    /// A pack is missing.
-    #[error("{} is missing: the repository is damaged, or changed meanwhile", .0.object())]
-    Missing(PackName),
-    /// Somebody published meanwhile.
-    #[error("somebody published {0} meanwhile: nothing was deleted, run it again")]
-    Changed(TreeName),
-}
 
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -249,47 +167,6 @@ impl Gc {
             }
         }
         self.delete(&packs, now);
-    }
-
-    /// The bytes of a head to sign, with the present time.
-    pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
-        let valid_for = self.setup.rewrites.and_then(|r| r.valid_for);
-        let Some(tree) = self.trees.get(self.at) else {
-            return Vec::new();
-        };
-        let Some(mut head) = tree.head.clone() else {
-            return Vec::new();
-        };
-
-        head.made = now;
-        if let Some(seconds) = valid_for {
-            head.valid_until = Some(WallTime(now.0.saturating_add(i64::from(seconds))));
-        }
-
-        let kept = tree.rewritten.iter().map(|rewritten| match rewritten {
-            Rewritten::Same(kept) => *kept,
-            Rewritten::Again(kept, record) => match self.records.get(kept) {
-                Some(of) => self.packer.kept(&of.release, record),
-                None => *kept,
-            },
-        });
-        head.kept = kept.collect();
-        self.sealed = head.encode();
-        self.sealed.clone()
-    }
-
-    /// Takes the signature of a head.
-    pub fn signed(&mut self, signature: &[u8]) {
-        self.asked = false;
-        let signed = SignedHead {
-            head: std::mem::take(&mut self.sealed),
-            signature: signature.to_vec(),
-        };
-        self.sealed = signed.encode();
-        match self.trees.get(self.at).and_then(|tree| tree.etag.clone()) {
-            Some(etag) => self.commit(PutCondition::Unchanged(etag)),
-            None => self.check_again(),
-        }
     }
 
     /// Returns the next step.
@@ -420,165 +297,6 @@ impl Gc {
         }
 
         true
-    }
-
-    fn begin_marking(&mut self) {
-        self.stage = Stage::Marking;
-        for kept in self.trees.iter().flat_map(|tree| &tree.kept) {
-            self.live.add(kept.record());
-            self.loader.ask(kept.record(), Mark::Record(*kept));
-        }
-    }
-
-    fn begin_rewrite(&mut self) {
-        let weak = self.live.weak(&self.sizes);
-        self.moved = Moved::new(&weak);
-        self.report.rewritten = weak.len() as u64;
-        self.weak = weak.into();
-        self.stage = Stage::Copying;
-    }
-
-    fn ask_for_whole(&mut self, pack: PackName) {
-        let size = self.sizes.get(&pack).copied().unwrap_or_default();
-        let len = u32::try_from(size).unwrap_or(u32::MAX).min(MAX_PACK_BYTES);
-        let whole = Extent {
-            pack,
-            offset: 0,
-            len,
-        };
-        self.loader.ask(whole, Mark::Whole(pack));
-    }
-
-    fn take(&mut self, loaded: Loaded<Mark>) {
-        match loaded {
-            Loaded::Failed(fault) => self.fail(GcError::Store(fault)),
-            Loaded::Missing(pack, ..) => self.fail(GcError::Missing(pack)),
-            Loaded::Piece(extent, mark, bytes) => {
-                if !self.take_piece(mark, &bytes) && !self.loader.reject(extent, mark) {
-                    self.fail(GcError::Damaged(extent));
-                }
-            }
-        }
-    }
-
-    /// Uses a piece; returns false if its bytes are wrong.
-    fn take_piece(&mut self, mark: Mark, bytes: &[u8]) -> bool {
-        match mark {
-            Mark::Record(kept) => match ReleaseRecord::decode(bytes, kept.pack, &kept.hash) {
-                Err(RecordError::Hash) => return false,
-                Err(error) => self.fail(error.into()),
-                Ok(record) => {
-                    self.live.add(record.root.node);
-                    self.mark(record.root.places);
-                    self.records.insert(kept, record);
-                }
-            },
-            Mark::Places(reference) => {
-                let Some(places) = reference.open(bytes) else {
-                    return false;
-                };
-                places.blocks().for_each(|extent| self.live.add(extent));
-                for child in places.children() {
-                    self.live.add(child.node);
-                    self.mark(child.places);
-                }
-                self.pages.insert(reference, places);
-            }
-            Mark::Whole(pack) => {
-                if PackName(BlockHash::of(bytes)) != pack {
-                    return false;
-                }
-                let extents = self.live.extents(&pack);
-                self.moved.copy(&extents, bytes, &mut self.packer);
-            }
-        }
-
-        true
-    }
-
-    fn mark(&mut self, page: PlacesRef) {
-        if !self.pages.contains_key(&page) {
-            self.live.add(page.extent);
-            self.loader.ask(page.extent, Mark::Places(page));
-        }
-    }
-
-    fn take_head(&mut self, got: SmallGot) {
-        let Some(tree) = self.trees.last_mut() else {
-            return;
-        };
-
-        match got {
-            SmallGot::Failed(fault) => self.fail(GcError::Store(fault)),
-            // It was deleted after the list.
-            SmallGot::Missing | SmallGot::NotModified => drop(self.trees.pop()),
-            SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
-                Err(error) => {
-                    let tree = tree.tree.clone();
-                    self.fail(GcError::Head(tree, error));
-                }
-                Ok(signed) => {
-                    tree.object = bytes;
-                    tree.etag = etag;
-                    self.asked = true;
-                    let tree = tree.tree.clone();
-                    self.steps.push_back(GcStep::Head(tree, signed));
-                }
-            },
-        }
-    }
-
-    fn commit(&mut self, condition: PutCondition) {
-        if let Some(tree) = self.trees.get(self.at) {
-            self.puts.push(Put {
-                object: head_object(&tree.tree),
-                bytes: Arc::from(&self.sealed[..]),
-                condition,
-            });
-        }
-    }
-
-    /// Reads a head again, because a condition could not be checked or did not hold.
-    fn check_again(&mut self) {
-        if let Some(tree) = self.trees.get(self.at) {
-            let head = super::pull::head_request(&tree.tree, None);
-            self.asking = Some(SmallGet::new(head));
-        }
-    }
-
-    fn take_again(&mut self, got: SmallGot) {
-        let Some(tree) = self.trees.get(self.at) else {
-            return;
-        };
-
-        match got {
-            SmallGot::Failed(fault) => self.fail(GcError::Store(fault)),
-            SmallGot::Body(bytes, _) if bytes == self.sealed => self.next_tree(),
-            SmallGot::Body(bytes, etag) if bytes == tree.object && etag == tree.etag => {
-                self.commit(PutCondition::Any);
-            }
-            _ => {
-                let tree = tree.tree.clone();
-                self.fail(GcError::Changed(tree));
-            }
-        }
-    }
-
-    fn next_tree(&mut self) {
-        self.at += 1;
-        self.skip_unchanged();
-    }
-
-    /// Goes to the next tree whose head changes, or to the deletion.
-    fn skip_unchanged(&mut self) {
-        while self.trees.get(self.at).is_some_and(TreeHead::is_unchanged) {
-            self.at += 1;
-        }
-        self.stage = if self.at < self.trees.len() {
-            Stage::Sealing
-        } else {
-            Stage::Listing2
-        };
     }
 
     /// Deletes packs without live bytes, and those whose live bytes moved.

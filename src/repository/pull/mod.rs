@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `Get` | carries out the request and passes every [`GetReply`] to [`Pull::reply`] |
 //! | `Unchanged` | is done: the head is in the known state |
-//! | `Head` | verifies the head and calls [`Pull::follow`] |
+//! | `Head` | verifies the head; ends if its release is here, else calls [`Pull::follow`] |
 //! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
 //! | `Node` | stores the node, which is verified |
 //! | `Walk` | calls [`Pull::walk`] |
@@ -22,19 +22,23 @@
 //! that was verified.
 
 mod blocks;
+mod pieces;
+mod step;
 mod walk;
+
+pub use step::{PullError, PullStep};
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use super::attempt::{Dice, RequestId, SmallGet, SmallGot};
 use super::head::{HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
-use super::loader::{Loaded, Loader};
+use super::loader::Loader;
 use super::marker::{MAX_MARKER_BYTES, marker_format, marker_object};
-use super::object::{Etag, Get, GetReply, StoreFault};
-use super::pack::{Extent, PackName, unpack};
+use super::object::{Etag, Get, GetReply};
+use super::pack::PackName;
 use super::places::{Places, PlacesRef};
-use super::record::{RecordError, ReleaseRecord};
+use super::record::ReleaseRecord;
 use crate::block::BlockRef;
 use crate::block::frame::Expander;
 use crate::id::{Ordinal, Serial, TreeName};
@@ -44,67 +48,6 @@ use crate::units::Moment;
 
 /// Times that a pull goes on with a new head after a pack vanished.
 const MAX_MOVES: u32 = 8;
-
-/// Next step of a pull.
-#[derive(Debug)]
-pub enum PullStep {
-    /// A request to the store.
-    Get(RequestId, Get),
-    /// The head is in the state that the caller knows.
-    Unchanged,
-    /// The head, not verified yet.
-    Head(SignedHead),
-    /// The followed release, not verified yet.
-    Record(Box<ReleaseRecord>),
-    /// A node of the manifest, verified.
-    Node(BlockRef, Vec<u8>),
-    /// All requested nodes came; the walk goes on.
-    Walk,
-    /// The manifest is complete.
-    Complete,
-    /// A wanted block, verified.
-    Block(Ordinal, BlockRef, Vec<u8>),
-    /// All wanted blocks came.
-    Done,
-    /// The repository does not keep the release any more.
-    Superseded,
-    /// The end of the pull.
-    Failed(PullError),
-    /// Nothing until a reply comes, or until this time.
-    Wait(Option<Moment>),
-}
-
-/// Reason for the end of a pull.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PullError {
-    /// The store does not answer as it should.
-    #[error("the store does not answer: {}", .0.text)]
-    Store(StoreFault),
-    /// There is no repository.
-    #[error("there is no repository here")]
-    NoRepository,
-    /// There is a repository without this tree.
-    #[error("the repository has no tree {0}")]
-    NoTree(TreeName),
-    /// The head is not legal.
-    #[error(transparent)]
-    Head(#[from] HeadError),
-    /// The record is not legal.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// A pack is missing that the current head refers to.
-    #[error("the repository is damaged: {} is missing", .0.object())]
-    Missing(PackName),
-    /// Bytes that are not those that the release refers to, again and again.
-    #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
-    Damaged(Extent),
-    /// Places that do not fit the manifest.
-    #[error("the repository is damaged: places that do not fit the manifest")]
-    Misplaced,
-    /// Packs vanished too often.
-    #[error("the repository changes faster than it can be read")]
-    Unsteady,
-}
 
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,6 +116,7 @@ impl Pull {
     /// before: if it still holds, the pull ends with [`PullStep::Unchanged`].
     pub fn new(tree: TreeName, known: Option<Etag>, seed: u64) -> Self {
         let head = head_request(&tree, known);
+
         Self {
             tree,
             dice: Dice::new(seed),
@@ -322,118 +266,6 @@ impl Pull {
             SmallGot::Missing | SmallGot::NotModified => PullError::NoRepository,
         };
         self.fail(error);
-    }
-
-    fn take(&mut self, loaded: Loaded<Purpose>) {
-        match loaded {
-            Loaded::Failed(fault) => self.fail(PullError::Store(fault)),
-            Loaded::Missing(_, lost, true) => self.ask_again(&lost),
-            Loaded::Missing(pack, mut lost, false) => {
-                lost.extend(self.loader.clear());
-                self.put_back(&lost);
-                self.look_again(pack);
-            }
-            Loaded::Piece(extent, purpose, stored) => {
-                if !self.take_piece(extent, purpose, stored) && !self.loader.reject(extent, purpose)
-                {
-                    self.fail(PullError::Damaged(extent));
-                }
-            }
-        }
-    }
-
-    /// Uses a piece; returns false if its bytes are wrong.
-    fn take_piece(&mut self, extent: Extent, purpose: Purpose, stored: Vec<u8>) -> bool {
-        match purpose {
-            Purpose::Window(kept) => return self.take_window(extent, kept, stored),
-            Purpose::Places(reference) => match reference.open(&stored) {
-                None => return false,
-                Some(places) => {
-                    self.pages.insert(reference, places);
-                }
-            },
-            Purpose::Node(block) => match unpack(&mut self.expander, stored, &block) {
-                None => return false,
-                Some(plain) => self.steps.push_back(PullStep::Node(block, plain)),
-            },
-            Purpose::Block(ordinal, block) => match unpack(&mut self.expander, stored, &block) {
-                None => return false,
-                Some(plain) => self.steps.push_back(PullStep::Block(ordinal, block, plain)),
-            },
-        }
-
-        true
-    }
-
-    fn take_window(&mut self, extent: Extent, kept: KeptRelease, bytes: Vec<u8>) -> bool {
-        let Some(followed) = self.followed.as_mut().filter(|f| f.kept == kept) else {
-            return true;
-        };
-
-        let record = &bytes[(kept.lead as usize).min(bytes.len())..];
-        let record = match ReleaseRecord::decode(record, kept.pack, &kept.hash) {
-            Err(RecordError::Hash) => return false,
-            Err(error) => {
-                self.fail(error.into());
-                return true;
-            }
-            Ok(record) => record,
-        };
-
-        let (id, header) = (record.release.id(), record.release.header());
-        if followed.id.is_some_and(|known| known != id) || header.serial != kept.serial {
-            self.fail(RecordError::Hash.into());
-            return true;
-        }
-
-        let again = self.explorer.is_some();
-        followed.id = Some(id);
-        followed.record = Some(record.clone());
-        self.pages.clear();
-        self.loader.open_window(extent, bytes);
-
-        self.walks = WalkState::Loading;
-        if !again {
-            self.explorer = Some(Explorer::new(header.root));
-            self.steps.push_back(PullStep::Record(Box::new(record)));
-        }
-        true
-    }
-
-    /// Takes back the blocks that will not come; a later walk asks for them again.
-    fn put_back(&mut self, lost: &[Purpose]) {
-        let block = |purpose: &Purpose| match purpose {
-            Purpose::Block(ordinal, _) => Some(ordinal.0),
-            _ => None,
-        };
-        blocks::put_back(&mut self.remaining, lost.iter().filter_map(block).collect());
-    }
-
-    /// Asks again for what a late answer about an earlier head took away.
-    fn ask_again(&mut self, lost: &[Purpose]) {
-        self.put_back(lost);
-        for purpose in lost {
-            if let (Purpose::Window(kept), Some(followed)) = (purpose, &self.followed)
-                && followed.kept == *kept
-                && self.moved.is_none()
-            {
-                self.loader.ask(kept.window(), *purpose);
-            }
-        }
-    }
-
-    /// Reads the head again after `pack` vanished. What is under way in other packs still counts.
-    fn look_again(&mut self, pack: PackName) {
-        self.walks = WalkState::Idle;
-        if self.moved.replace(pack).is_some() {
-            return;
-        }
-        self.moves += 1;
-        if self.moves > MAX_MOVES {
-            return self.fail(PullError::Unsteady);
-        }
-        let head = head_request(&self.tree, None);
-        self.asking = Some(Asking::Head(SmallGet::new(head)));
     }
 
     fn fail(&mut self, error: PullError) {
