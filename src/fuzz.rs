@@ -18,6 +18,10 @@ use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::read::{Manifest, NodeSource, ReadError};
 use crate::manifest::{Header, Node, NodeRef, Release};
 use crate::proto::generation::Map;
+use crate::repository::head::{Head, SignedHead};
+use crate::repository::pack::PackName;
+use crate::repository::places::Places;
+use crate::repository::record::ReleaseRecord;
 use crate::spec::Spec;
 use crate::tree::index::Index;
 use crate::tree::{FileId, Journal};
@@ -38,6 +42,7 @@ pub const FUZZ_TARGETS: &[(&str, FuzzTarget)] = &[
     ("datagram", datagram),
     ("drift", drift),
     ("frame", frame),
+    ("head", head),
     ("header", header),
     ("host_file", host_file),
     ("index", index),
@@ -47,6 +52,8 @@ pub const FUZZ_TARGETS: &[(&str, FuzzTarget)] = &[
     ("node", node),
     ("order", order),
     ("peer", peer),
+    ("places", places),
+    ("record", record),
     ("signature", signature),
     ("spec", spec),
 ];
@@ -136,6 +143,27 @@ pub fn frame(bytes: &[u8]) -> bool {
 /// Setup file for a host of a group.
 pub fn host_file(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_ok_and(crate::cli::is_host_file)
+}
+
+/// Signed head of a tree in a repository.
+pub fn head(bytes: &[u8]) -> bool {
+    let Ok(signed) = SignedHead::decode(bytes) else {
+        return false;
+    };
+    assert_eq!(SignedHead::decode(&signed.encode()).as_ref(), Ok(&signed));
+    let _ = verify(Namespace::HEAD, &signed.head, &signed.signature);
+
+    let Ok(head) = Head::decode(&signed.head) else {
+        return false;
+    };
+    assert!(
+        head.kept
+            .iter()
+            .all(|kept| kept.window().end() == kept.record().end())
+    );
+    let again = Head::decode(&head.encode());
+    assert!(again.is_err() || again.as_ref() == Ok(&head));
+    true
 }
 
 /// Signed header of a release.
@@ -269,6 +297,36 @@ pub fn peer(bytes: &[u8]) -> bool {
     let again = PeerMessage::decode(&message.encode());
     assert!(again.is_some());
     true
+}
+
+/// Places page of a manifest node in a repository.
+pub fn places(bytes: &[u8]) -> bool {
+    let own = PackName(BlockHash::of(b"own"));
+    let Ok(places) = Places::decode(bytes, own) else {
+        return false;
+    };
+
+    let children = places.children().map(|child| child.node);
+    assert!(
+        places
+            .blocks()
+            .chain(children)
+            .all(|extent| extent.is_legal())
+    );
+    assert_eq!(places.blocks().count(), places.block_count());
+    assert_eq!(places.children().count(), places.child_count());
+    assert_eq!(Places::decode(&places.encode(), own).as_ref(), Ok(&places));
+    true
+}
+
+/// Record of a release in a repository.
+pub fn record(bytes: &[u8]) -> bool {
+    let own = PackName(BlockHash::of(b"own"));
+    ReleaseRecord::decode(bytes, own, &BlockHash::of(bytes)).is_ok_and(|record| {
+        header(record.release.bytes());
+        signature(&record.signature);
+        record.root.node.is_legal()
+    })
 }
 
 /// Signature as blob or text.

@@ -17,15 +17,16 @@ pub const PART_BYTES: u32 = 8 << 20;
 /// Largest number of requests at a time.
 pub const MAX_PARTS: usize = 4;
 /// Times that wrong bytes are asked for again.
-const MAX_REJECTIONS: u8 = 3;
+const MAX_REJECTIONS: u8 = 5;
 
 /// Progress of a fetcher.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fetched {
     /// An extent, with bytes that nobody has verified.
     Piece(Extent, Vec<u8>),
-    /// The pack is not there any more; nothing of it is fetched any longer.
-    Missing(PackName),
+    /// The pack is not there any more, and these extents of it will not come. It was asked for
+    /// before the last [`Fetcher::clear`] if the last field is true.
+    Missing(PackName, Vec<Extent>, bool),
     /// The store does not answer as it should.
     Failed(StoreFault),
 }
@@ -39,6 +40,8 @@ pub(super) struct Fetcher {
     wanted: HashMap<PackName, BTreeSet<(u32, u32)>>,
     parts: Vec<Part>,
     rejected: HashMap<Extent, u8>,
+    /// Number of calls of [`Fetcher::clear`].
+    clears: u32,
     done: VecDeque<Fetched>,
 }
 
@@ -55,6 +58,8 @@ struct Part {
     /// Bytes of the first of them.
     open: Vec<u8>,
     attempts: Attempts,
+    /// [`Fetcher::clears`] at its first request.
+    clears: u32,
 }
 
 impl Fetcher {
@@ -84,12 +89,19 @@ impl Fetcher {
         self.parts.is_empty() && self.order.is_empty() && self.done.is_empty()
     }
 
-    /// Forgets everything that is wanted or under way.
-    pub(super) fn clear(&mut self) {
-        *self = Self {
-            rejected: std::mem::take(&mut self.rejected),
-            ..Self::default()
-        };
+    /// Forgets what is not under way and returns it.
+    pub(super) fn clear(&mut self) -> Vec<Extent> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let mut left: Vec<Extent> = wanted.into_iter().flat_map(|w| extents(w.0, w.1)).collect();
+        self.order.clear();
+        self.clears += 1;
+
+        let (under_way, waiting) = std::mem::take(&mut self.parts)
+            .into_iter()
+            .partition(|part: &Part| part.id.is_some());
+        self.parts = under_way;
+        left.extend(waiting.into_iter().flat_map(Part::extents));
+        left
     }
 
     /// Returns the next request.
@@ -126,27 +138,22 @@ impl Fetcher {
 
         let fault = match reply {
             GetReply::Bytes(bytes) => return part.take(&bytes, &mut self.done),
-            GetReply::End { .. } if part.pieces.is_empty() => {
-                self.parts.swap_remove(at);
-                return;
-            }
+            _ if part.pieces.is_empty() => return drop(self.parts.swap_remove(at)),
             GetReply::Missing => {
-                let pack = part.pack;
-                return self.lose(pack);
+                let mut part = self.parts.swap_remove(at);
+                let is_old = part.clears != self.clears;
+                return self.lose(part.abandon(), is_old);
             }
             GetReply::End { .. } => StoreFault::new(FaultKind::Temporary, "the answer was cut"),
             GetReply::NotModified => {
                 StoreFault::new(FaultKind::Temporary, "an answer without body")
-            }
-            GetReply::Failed(_) if part.pieces.is_empty() => {
-                self.parts.swap_remove(at);
-                return;
             }
             GetReply::Failed(fault) => fault,
         };
 
         part.id = None;
         if !part.attempts.fail(&fault, now, dice) {
+            self.parts.swap_remove(at);
             self.done.push_back(Fetched::Failed(fault));
         }
     }
@@ -156,11 +163,18 @@ impl Fetcher {
         self.done.pop_front()
     }
 
-    fn lose(&mut self, pack: PackName) {
-        self.parts.retain(|part| part.pack != pack);
+    /// Forgets the pack and tells which extents of it will not come. Its requests under way end
+    /// without an effect.
+    fn lose(&mut self, (pack, mut lost): (PackName, Vec<Extent>), is_old: bool) {
         self.order.retain(|other| *other != pack);
-        self.wanted.remove(&pack);
-        self.done.push_back(Fetched::Missing(pack));
+        lost.extend(extents(pack, self.wanted.remove(&pack).unwrap_or_default()));
+        for part in self.parts.iter_mut().filter(|part| part.pack == pack) {
+            lost.extend(part.abandon().1);
+        }
+
+        self.parts
+            .retain(|part| part.pack != pack || part.id.is_some());
+        self.done.push_back(Fetched::Missing(pack, lost, is_old));
     }
 
     /// Takes the next extents out of the wanted ones: neighbours, about [`PART_BYTES`].
@@ -186,6 +200,7 @@ impl Fetcher {
             pieces,
             open: Vec::new(),
             attempts: Attempts::default(),
+            clears: self.clears,
         })
     }
 }
@@ -218,7 +233,26 @@ fn first_run(wanted: &BTreeSet<(u32, u32)>) -> VecDeque<(u32, u32)> {
     run
 }
 
+fn extents(
+    pack: PackName,
+    pieces: impl IntoIterator<Item = (u32, u32)>,
+) -> impl Iterator<Item = Extent> {
+    let extent = move |(offset, len)| Extent { pack, offset, len };
+    pieces.into_iter().map(extent)
+}
+
 impl Part {
+    fn extents(self) -> impl Iterator<Item = Extent> {
+        extents(self.pack, self.pieces)
+    }
+
+    /// Ignores further bytes; returns the extents that did not come.
+    fn abandon(&mut self) -> (PackName, Vec<Extent>) {
+        self.open.clear();
+        let pieces = std::mem::take(&mut self.pieces);
+        (self.pack, extents(self.pack, pieces).collect())
+    }
+
     fn get(&mut self) -> Get {
         // A gap is not read again after a failure.
         if let Some((offset, _)) = self.pieces.front()
@@ -269,3 +303,6 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

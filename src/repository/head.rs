@@ -74,7 +74,7 @@ pub struct KeptRelease {
     pub len: u32,
     /// SHA-256 of the record.
     #[n(4)]
-    pub record: BlockHash,
+    pub hash: BlockHash,
     /// Bytes before the record that a host reads with it: all of a small publication, else the
     /// top of the manifest.
     #[n(5)]
@@ -226,6 +226,11 @@ impl KeptRelease {
         self.record_after(self.top)
     }
 
+    /// Bytes of the record.
+    pub fn record(&self) -> Extent {
+        self.record_after(0)
+    }
+
     /// The record with as many bytes before it.
     fn record_after(&self, before: u32) -> Extent {
         Extent {
@@ -239,7 +244,7 @@ impl KeptRelease {
         let before = self.lead.max(self.top);
         before <= self.offset.min(MAX_LEAD_BYTES)
             && self.len <= MAX_RECORD_BYTES
-            && self.record_after(0).is_legal()
+            && self.record().is_legal()
     }
 }
 
@@ -306,3 +311,6 @@ impl VerifiedHead {
             || max_age.is_some_and(|max| age > i64::try_from(max).unwrap_or(i64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,9 @@ use crate::units::Moment;
 pub(super) enum Loaded<P> {
     /// A piece, with bytes that nobody has verified.
     Piece(Extent, P, Vec<u8>),
-    /// The pack is not there any more.
-    Missing(PackName),
+    /// The pack is not there any more, and pieces of it with these purposes will not come. It was
+    /// asked for before the last [`Loader::clear`] if the last field is true.
+    Missing(PackName, Vec<P>, bool),
     /// The store does not answer as it should.
     Failed(StoreFault),
 }
@@ -74,8 +75,11 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         if self.in_window(&extent).is_some() {
             self.window = None;
         }
-        self.asked.insert(extent, purpose);
-        self.fetcher.reject(extent)
+        let again = self.fetcher.reject(extent);
+        if again {
+            self.asked.insert(extent, purpose);
+        }
+        again
     }
 
     /// Returns whether nothing is asked for.
@@ -83,14 +87,23 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         self.asked.is_empty() && self.ready.is_empty() && self.fetcher.is_idle()
     }
 
-    /// Forgets all pieces and returns the purposes of those that did not come.
+    /// Forgets all pieces that are not under way and returns their purposes.
     pub(super) fn clear(&mut self) -> Vec<P> {
-        self.fetcher.clear();
         self.window = None;
-        let asked = self.asked.drain().map(|(_, purpose)| purpose);
-        let twins = self.twins.drain().flat_map(|(_, purposes)| purposes);
-        let ready = self.ready.drain(..).map(|(_, purpose, _)| purpose);
-        asked.chain(twins).chain(ready).collect()
+        let left = self.fetcher.clear();
+        let mut purposes = self.purposes(left);
+        purposes.extend(self.ready.drain(..).map(|(_, purpose, _)| purpose));
+        purposes
+    }
+
+    /// Forgets these pieces and returns their purposes.
+    fn purposes(&mut self, extents: Vec<Extent>) -> Vec<P> {
+        let mut purposes = Vec::new();
+        for extent in extents {
+            purposes.extend(self.asked.remove(&extent));
+            purposes.extend(self.twins.remove(&extent).unwrap_or_default());
+        }
+        purposes
     }
 
     pub(super) fn poll(&mut self, now: Moment, dice: &mut Dice) -> Option<(RequestId, Get)> {
@@ -113,7 +126,9 @@ impl<P: Copy + Eq + Hash> Loader<P> {
 
         loop {
             match self.fetcher.next()? {
-                Fetched::Missing(pack) => return Some(Loaded::Missing(pack)),
+                Fetched::Missing(pack, lost, is_old) => {
+                    return Some(Loaded::Missing(pack, self.purposes(lost), is_old));
+                }
                 Fetched::Failed(fault) => return Some(Loaded::Failed(fault)),
                 Fetched::Piece(extent, bytes) => {
                     let Some(purpose) = self.asked.remove(&extent) else {

@@ -18,6 +18,7 @@
 
 pub mod attempt;
 pub mod fetch;
+pub mod gc;
 pub mod head;
 mod loader;
 pub mod marker;

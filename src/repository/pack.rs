@@ -100,6 +100,11 @@ impl PackTable {
         self.names.len() as u32 - 1
     }
 
+    /// Returns whether the pack has a number.
+    pub(super) fn has(&self, name: &PackName) -> bool {
+        self.numbers.contains_key(name)
+    }
+
     /// Names the pack `number`.
     pub(super) fn close(&mut self, number: u32, name: PackName) {
         self.names[number as usize] = Some(name);

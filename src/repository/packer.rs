@@ -103,7 +103,7 @@ impl Packer {
             pack: extent.pack,
             offset: extent.offset,
             len: extent.len,
-            record: record.hash,
+            hash: record.hash,
             lead: record.lead,
             top: record.top,
         }
@@ -158,7 +158,7 @@ impl Packer {
         let packs = &mut self.packs;
         let open = self.open.get_or_insert_with(|| OpenPack {
             number: packs.open(),
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(self.limit as usize),
             starts: VecDeque::new(),
         });
         open.number

@@ -4,7 +4,7 @@ use super::pack::Extent;
 use super::places::{Places, StoredNode};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
-use crate::manifest::read::Child;
+use crate::manifest::read::{Child, NodeSource, ReadError};
 use crate::manifest::{Content, EntryKind, Node, NodeRef};
 
 /// A node of a manifest, with the ordinals of itself and of the first block beneath.
@@ -128,4 +128,11 @@ impl Slots {
     ) -> impl Iterator<Item = (NodeAt, StoredNode)> + 'a {
         self.children.iter().copied().zip(places.children())
     }
+}
+
+/// Reads a node and checks it against its reference.
+pub(super) fn read_node<S: NodeSource>(source: &S, child: &Child) -> Result<Node, ReadError> {
+    let node = Node::decode(&source.node(&child.block().hash)?)?;
+    child.check(&node)?;
+    Ok(node)
 }

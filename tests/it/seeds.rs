@@ -12,14 +12,21 @@ use makuo::block::{BlockHash, BlockRef};
 use makuo::fuzz::{FUZZ_TARGETS, ROOT, SIGNED};
 use makuo::id::{Generation, HostName, InstanceId, Nonce, Ordinal, Serial, SessionId, TreeName};
 use makuo::keys::{FileSigner, Namespace, Signer};
+use makuo::manifest::read::{NodeSource, ReadError};
 use makuo::manifest::{
-    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner,
+    Content, Entry, EntryKind, Header, Intent, ListRef, Mode, Mtime, Node, NodeRef, Owner, Release,
     ReleaseId, Rules, TreePath, Xattr,
 };
 use makuo::proto::generation::Map;
+use makuo::repository::SignedRelease;
+use makuo::repository::head::{Head, SignedHead};
+use makuo::repository::object::{GetReply, Put, PutReply};
+use makuo::repository::pack::Extent;
+use makuo::repository::publish::{Publish, PublishSetup, PublishStep};
+use makuo::repository::record::ReleaseRecord;
 use makuo::tree::index::{IndexEntry, IndexWriter, Origin};
 use makuo::tree::{CommitMark, DirStep, FORWARD, Journal, Mark, Root, StateDir, Step, Version};
-use makuo::units::WallTime;
+use makuo::units::{Moment, WallTime};
 use makuo::wire::datagram::{
     Fragment, write_fragment, write_peer, write_relayed_symbol, write_symbol,
 };
@@ -147,6 +154,8 @@ fn write_all() {
     all("datagram", vec![datagrams()]);
     all("drift", vec![drift()]);
     all("frame", vec![frame()]);
+    let [head, places, record] = repository();
+    all("head", vec![head]);
     all("header", vec![header().encode()]);
     all("host_file", vec![HOST_FILE.into()]);
     all("index", vec![index()]);
@@ -158,6 +167,8 @@ fn write_all() {
     all("order", vec![order().encode()]);
     let peers = peer_messages();
     all("peer", peers.iter().map(PeerMessage::encode).collect());
+    all("places", vec![places]);
+    all("record", vec![record]);
     let signature = signer().sign(Namespace::RELEASE, SIGNED).expect("signs");
     all(
         "signature",
@@ -358,6 +369,92 @@ fn header() -> Header {
         sender: None,
         checksum: None,
         quick: None,
+    }
+}
+
+/// The head, a places page and the record of a tree with one file, as a publisher makes them.
+fn repository() -> [Vec<u8>; 3] {
+    let file = Entry {
+        path: path("file"),
+        kind: EntryKind::File(Content::Blocks(vec![BlockRef::of(b"content")])),
+        ..entries().remove(0)
+    };
+    let nodes = OnePage(Node::Page(vec![file]).encode());
+    let mut machine = Publish::new(PublishSetup {
+        tree: TreeName::new("www").expect("legal"),
+        keep: 1,
+        level: None,
+        valid_for: Some(3600),
+        orders: Vec::new(),
+        seed: 1,
+    });
+
+    let mut objects: Vec<Put> = Vec::new();
+    loop {
+        match machine.poll(Moment(0)) {
+            PublishStep::Get(id, _) => machine.reply(id, GetReply::Missing, Moment(0)),
+            PublishStep::Put(id, put) => {
+                objects.push(put);
+                machine.stored(id, PutReply::Done { etag: None }, Moment(0));
+            }
+            PublishStep::Head(_) => machine.begin(None, nodes.release()),
+            PublishStep::Walk => machine.walk(&nodes).expect("one page"),
+            PublishStep::Read(ordinal, _) => machine.block(ordinal, b"content"),
+            PublishStep::Seal => {
+                let bytes = machine.head_to_sign(WallTime(1_790_000_000));
+                let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
+                machine.signed(signature.as_bytes());
+            }
+            PublishStep::Done(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    let [_, pack, head] = &objects[..] else {
+        panic!("a marker, a pack and a head");
+    };
+    let signed = SignedHead::decode(&head.bytes).expect("legal");
+    let kept = Head::decode(&signed.head).expect("legal").kept[0];
+    let bytes =
+        |extent: Extent| pack.bytes[extent.offset as usize..][..extent.len as usize].to_vec();
+    let record = bytes(kept.record());
+    let read = ReleaseRecord::decode(&record, kept.pack, &kept.hash).expect("legal");
+    [head.bytes.to_vec(), bytes(read.root.places.extent), record]
+}
+
+/// A manifest of one page.
+struct OnePage(Vec<u8>);
+
+impl OnePage {
+    fn release(&self) -> SignedRelease {
+        let (root, _) = Node::decode(&self.0)
+            .expect("legal")
+            .finish()
+            .expect("small");
+        let header = Header { root, ..header() };
+        let release = Release::new(header).expect("legal");
+        let signature = signer()
+            .sign(Namespace::RELEASE, release.bytes())
+            .expect("signs");
+        SignedRelease {
+            release,
+            signature: signature.as_bytes().to_vec(),
+            orders: vec![SignedOrder {
+                order: order().encode(),
+                signature: vec![7; 180],
+                hosts: None,
+            }],
+        }
+    }
+}
+
+impl NodeSource for OnePage {
+    fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, ReadError> {
+        if BlockHash::of(&self.0) == *hash {
+            Ok(self.0.clone().into())
+        } else {
+            Err(ReadError::Missing(*hash))
+        }
     }
 }
 

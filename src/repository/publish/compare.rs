@@ -11,13 +11,13 @@ use crate::block::frame::Expander;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::Node;
-use crate::manifest::read::{Child, NodeSource, ReadError, children};
+use crate::manifest::read::{NodeSource, ReadError, children};
 use crate::repository::head::KeptRelease;
 use crate::repository::loader::{Loaded, Loader};
 use crate::repository::pack::{Extent, PackTable, unpack};
 use crate::repository::places::{PackedNode, Places, PlacesRef, StoredNode};
 use crate::repository::record::ReleaseRecord;
-use crate::repository::slots::NodeAt;
+use crate::repository::slots::{NodeAt, read_node};
 
 /// New bytes below which a further release is not looked at.
 const FEW_BYTES: u64 = 256 << 10;
@@ -41,9 +41,14 @@ pub(super) struct Comparison {
     /// Nodes of the new manifest.
     new: HashSet<BlockHash>,
     /// Nodes of the earlier release that have to be looked at.
-    open: Vec<(NodeAt, StoredNode)>,
-    nodes: HashMap<BlockHash, Node>,
-    pages: HashMap<BlockHash, Places>,
+    pub(super) open: Vec<(NodeAt, StoredNode)>,
+    pub(super) nodes: HashMap<BlockHash, Node>,
+    pages: HashMap<PlacesRef, Places>,
+    /// Nodes whose blocks are in stock: a manifest may name one many times.
+    seen: HashSet<BlockHash>,
+    /// Nodes of both manifests that are looked at nevertheless.
+    pub(super) shared: HashSet<BlockHash>,
+    pub(super) seeks_copies: bool,
 }
 
 impl Comparison {
@@ -56,6 +61,9 @@ impl Comparison {
             open: Vec::new(),
             nodes: HashMap::new(),
             pages: HashMap::new(),
+            seen: HashSet::new(),
+            shared: HashSet::new(),
+            seeks_copies: true,
         }
     }
 
@@ -66,7 +74,7 @@ impl Comparison {
         };
 
         let whole = match loaded {
-            Loaded::Missing(_) | Loaded::Failed(_) => false,
+            Loaded::Missing(..) | Loaded::Failed(_) => false,
             Loaded::Piece(extent, purpose, stored) => {
                 self.take(extent, purpose, stored) || self.loader.reject(extent, purpose)
             }
@@ -93,7 +101,7 @@ impl Comparison {
         match purpose {
             OldPiece::Top(kept) => {
                 let bytes = &stored[(kept.top as usize).min(stored.len())..];
-                let Ok(record) = ReleaseRecord::decode(bytes, kept.pack, &kept.record) else {
+                let Ok(record) = ReleaseRecord::decode(bytes, kept.pack, &kept.hash) else {
                     return false;
                 };
                 let root = NodeAt::root(&record.release.header().root);
@@ -111,7 +119,7 @@ impl Comparison {
                 let Some(places) = reference.open(&stored) else {
                     return false;
                 };
-                self.pages.insert(reference.hash, places);
+                self.pages.insert(reference, places);
             }
         }
 
@@ -119,21 +127,22 @@ impl Comparison {
     }
 
     /// Looks at the open nodes whose pieces came, and asks for the pieces of the others.
-    fn look(&mut self, stock: &mut Stock, packs: &mut PackTable) {
+    pub(super) fn look(&mut self, stock: &mut Stock, packs: &mut PackTable) {
         let mut later = Vec::new();
         while let Some((at, stored)) = self.open.pop() {
             let block = at.child.block();
             if self.new.contains(&block.hash) {
                 let known = PackedNode::of(&stored, packs);
                 stock.nodes.entry(block.hash).or_insert(known);
-                continue;
+                if !self.shared.contains(&block.hash) {
+                    continue;
+                }
             }
 
-            match (
-                self.nodes.get(&block.hash),
-                self.pages.get(&stored.places.hash),
-            ) {
+            match (self.nodes.get(&block.hash), self.pages.get(&stored.places)) {
+                _ if self.seen.contains(&block.hash) => {}
                 (Some(node), Some(places)) => {
+                    self.seen.insert(block.hash);
                     let slots = at.slots(node);
                     // A publisher that made an error: nothing beneath is used.
                     if at.child.check(node).is_err() || !slots.fit(places) {
@@ -176,10 +185,23 @@ impl Publish {
 
         comparison.nodes.clear();
         comparison.pages.clear();
-        let more =
-            !comparison.earlier.is_empty() && new_bytes(&root, source, &self.stock)? > FEW_BYTES;
-        let next = more.then(|| comparison.earlier.pop_front()).flatten();
-        match next {
+        let has_earlier = !comparison.earlier.is_empty();
+        let (missing, bytes) = if has_earlier || !self.stock.nodes.is_empty() {
+            missing(&root, source, &self.stock)?
+        } else {
+            (HashSet::new(), 0)
+        };
+
+        if bytes > FEW_BYTES && !self.stock.nodes.is_empty() && comparison.seeks_copies {
+            let packs = &mut self.packer.packs;
+            comparison.seek_copies(&root, source, &missing, &mut self.stock, packs)?;
+            if !comparison.loader.is_idle() {
+                return Ok(());
+            }
+        }
+
+        let next = comparison.earlier.pop_front();
+        match next.filter(|_| bytes > FEW_BYTES) {
             Some(kept) => comparison
                 .loader
                 .ask(kept.top_window(), OldPiece::Top(kept)),
@@ -201,7 +223,7 @@ fn all_nodes<S: NodeSource>(root: &NodeAt, source: &S) -> Result<HashSet<BlockHa
     while let Some(child) = open.pop() {
         let block = child.block();
         if all.insert(block.hash) && !child.is_leaf() {
-            let node = read(source, &child)?;
+            let node = read_node(source, &child)?;
             open.extend(
                 children(&node, Ordinal(0))
                     .into_iter()
@@ -213,30 +235,31 @@ fn all_nodes<S: NodeSource>(root: &NodeAt, source: &S) -> Result<HashSet<BlockHa
     Ok(all)
 }
 
-/// Bytes of the blocks that are not in stock.
-fn new_bytes<S: NodeSource>(root: &NodeAt, source: &S, stock: &Stock) -> Result<u64, ReadError> {
+/// The blocks that are not in stock, and their bytes with those of new nodes.
+fn missing<S: NodeSource>(
+    root: &NodeAt,
+    source: &S,
+    stock: &Stock,
+) -> Result<(HashSet<BlockHash>, u64), ReadError> {
+    let mut missing = HashSet::new();
     let mut bytes = 0;
     let mut seen = HashSet::new();
     let mut open = vec![*root];
     while let Some(at) = open.pop() {
-        let hash = at.child.block().hash;
-        if stock.nodes.contains_key(&hash) || !seen.insert(hash) {
+        let node = at.child.block();
+        if stock.nodes.contains_key(&node.hash) || !seen.insert(node.hash) {
             continue;
         }
 
-        let slots = at.slots(&read(source, &at.child)?);
-        let new = slots.blocks.iter().map(|(_, block)| block);
-        let new = new.filter(|block| !stock.blocks.contains_key(&block.hash));
-        bytes += new.map(|block| u64::from(block.size)).sum::<u64>();
+        bytes += u64::from(node.size);
+        let slots = at.slots(&read_node(source, &at.child)?);
+        for (_, block) in &slots.blocks {
+            if !stock.blocks.contains_key(&block.hash) && missing.insert(block.hash) {
+                bytes += u64::from(block.size);
+            }
+        }
         open.extend(slots.children);
     }
 
-    Ok(bytes)
-}
-
-/// Reads a node and checks it against its reference.
-pub(super) fn read<S: NodeSource>(source: &S, child: &Child) -> Result<Node, ReadError> {
-    let node = Node::decode(&source.node(&child.block().hash)?)?;
-    child.check(&node)?;
-    Ok(node)
+    Ok((missing, bytes))
 }

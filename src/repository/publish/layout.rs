@@ -3,13 +3,12 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::compare::read;
 use super::{Publish, PublishError, Stage, Stock};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::repository::places::{PackedNode, PlacesBuilder};
-use crate::repository::slots::{NodeAt, Slots};
+use crate::repository::slots::{NodeAt, Slots, read_node};
 
 /// Blocks that one walk looks up.
 const BLOCKS_OF_A_WALK: usize = 1024;
@@ -88,7 +87,7 @@ impl Publish {
             if self.stock.nodes.contains_key(&hash) || !layout.seen.insert(hash) {
                 continue;
             }
-            let slots = at.slots(&read(source, &at.child)?);
+            let slots = at.slots(&read_node(source, &at.child)?);
             let new = |block: &BlockRef| !self.stock.blocks.contains_key(&block.hash);
             let blocks = slots.blocks.into_iter().filter(|(_, block)| new(block));
             layout.reads.extend(blocks);
@@ -111,7 +110,7 @@ impl Publish {
                 }
                 Some(Visit::Before(at)) => {
                     if !self.stock.nodes.contains_key(&at.child.block().hash) {
-                        let slots = at.slots(&read(source, &at.child)?);
+                        let slots = at.slots(&read_node(source, &at.child)?);
                         let children: Vec<NodeAt> = slots.children.clone();
                         self.layout.nodes.push(Visit::After(at, slots));
                         let before = children.into_iter().rev().map(Visit::Before);
@@ -148,7 +147,6 @@ impl Publish {
             places: page,
             hash,
         };
-        self.stock.own.extend([node.pack, page.pack]);
         self.stock.nodes.insert(at.child.block().hash, packed);
     }
 

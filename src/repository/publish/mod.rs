@@ -7,7 +7,7 @@
 //! | step | the caller |
 //! |---|---|
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head, signs a release with a later serial, calls [`Publish::begin`] |
+//! | `Head` | verifies the head, signs a later release, calls [`Publish::begin`] |
 //! | `Walk` | calls [`Publish::walk`] with the nodes of the new manifest |
 //! | `Read` | reads the block and calls [`Publish::block`] |
 //! | `Seal` | signs the bytes of [`Publish::head_to_sign`] and calls [`Publish::signed`] |
@@ -16,111 +16,36 @@
 //! **Order.** Marker, packs, head: a reader sees the old release or the new one, whenever a
 //! publisher dies. The packs that it leaves behind are stored again under the same names, or gc
 //! deletes them. `Head` comes again if somebody else published meanwhile; packs that are stored
-//! already are used then.
+//! already are used then. [`Publish::renew`] instead of `begin` only signs the head again.
 //!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
 
 mod compare;
+mod copies;
+mod head;
 mod layout;
+mod step;
+
+pub use step::{PublishError, PublishSetup, PublishStep, Published};
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use self::compare::Comparison;
 use self::layout::Layout;
-use super::attempt::{Dice, RequestId, SmallGet, SmallGot};
-use super::head::{
-    Head, HeadError, KeptRelease, MAX_HEAD_BYTES, MAX_KEPT, REPOSITORY_FORMAT, SignedHead,
-    VerifiedHead, head_object,
-};
-use super::marker::{MAX_MARKER_BYTES, marker, marker_format, marker_object};
-use super::object::{Etag, Get, GetReply, ObjectPath, Put, PutCondition, PutReply, StoreFault};
+use super::attempt::{Dice, RequestId, SmallGet};
+use super::head::{KeptRelease, VerifiedHead, head_object};
+use super::marker::marker_object;
+use super::object::{Etag, GetReply, ObjectPath, PutReply};
 use super::pack::{PACK_BYTES, Piece, PiecePacker};
 use super::packer::{PackedRecord, Packer, SignedRelease};
 use super::places::PackedNode;
 use super::puts::Puts;
-use crate::block::frame::Level;
-use crate::block::{BlockHash, BlockRef};
-use crate::id::{Ordinal, Serial, TreeName};
+use crate::block::BlockHash;
+use crate::manifest::ReleaseId;
 use crate::manifest::read::{NodeSource, ReadError};
-use crate::units::{Moment, WallTime};
+use crate::units::Moment;
 use crate::wire::message::SignedOrder;
-
-/// Settings of a publication.
-#[derive(Debug, Clone)]
-pub struct PublishSetup {
-    /// The tree.
-    pub tree: TreeName,
-    /// Number of releases to keep, with the new one: 1 to [`MAX_KEPT`].
-    pub keep: usize,
-    /// Compression of blocks and nodes; `None` stores them as they are.
-    pub level: Option<Level>,
-    /// Seconds until the head is stale, unless it is signed again; `None` is never.
-    pub valid_for: Option<u32>,
-    /// Orders about earlier releases that the head passes on, the most important first.
-    pub orders: Vec<SignedOrder>,
-    /// Seed of the jitter between attempts.
-    pub seed: u64,
-}
-
-/// Next step of a publication.
-#[derive(Debug)]
-pub enum PublishStep {
-    /// A request to the store.
-    Get(RequestId, Get),
-    /// A request to the store.
-    Put(RequestId, Put),
-    /// The present head, not verified yet; `None` if the repository does not have the tree.
-    Head(Option<SignedHead>),
-    /// The machine needs the nodes of the new manifest.
-    Walk,
-    /// The machine needs the content of a block.
-    Read(Ordinal, BlockRef),
-    /// All packs are stored, and the head needs its signature.
-    Seal,
-    /// The release is published.
-    Done(Published),
-    /// The end of the publication; readers see the old release.
-    Failed(PublishError),
-    /// Nothing until a reply comes, or until this time.
-    Wait(Option<Moment>),
-}
-
-/// Result of a publication.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Published {
-    /// Blocks that the repository did not have.
-    pub blocks: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Packs that were stored.
-    pub packs: u64,
-    /// Bytes of these packs.
-    pub stored: u64,
-}
-
-/// Reason for the end of a publication.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The store does not answer as it should.
-    #[error("the store does not answer: {}", .0.text)]
-    Store(StoreFault),
-    /// There is something else where the repository should be.
-    #[error("there is something else than a repository")]
-    NoRepository,
-    /// The head is not legal.
-    #[error(transparent)]
-    Head(#[from] HeadError),
-    /// The repository has this serial or a later one.
-    #[error("the repository has serial {0} already: release again")]
-    Outdated(Serial),
-    /// A release of another tree.
-    #[error("the release is of the tree {0}")]
-    OtherTree(TreeName),
-    /// The source changed during the publication.
-    #[error("the source changed while it was read: release again")]
-    SourceChanged,
-}
 
 /// Stage of a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +75,8 @@ struct Base {
     /// Its bytes; empty without a head.
     object: Vec<u8>,
     etag: Option<Etag>,
+    /// Its release, if only the head is signed again.
+    release: Option<ReleaseId>,
     kept: Vec<KeptRelease>,
     orders: Vec<SignedOrder>,
 }
@@ -164,12 +91,12 @@ struct Stock {
 }
 
 impl Stock {
-    /// Forgets the pieces of other publications.
+    /// Forgets the pieces of other publications, and the nodes: their places may refer to such
+    /// pieces.
     fn keep_own(&mut self) {
         let own = &self.own;
         self.blocks.retain(|_, piece| own.contains(&piece.pack));
-        self.nodes
-            .retain(|_, node| own.contains(&node.node.pack) && own.contains(&node.places.pack));
+        self.nodes.clear();
     }
 }
 
@@ -207,6 +134,7 @@ impl Publish {
     /// Begins with the head.
     pub fn new(setup: PublishSetup) -> Self {
         let head = super::pull::head_request(&setup.tree, None);
+
         Self {
             dice: Dice::new(setup.seed),
             stage: Stage::Opening,
@@ -254,6 +182,15 @@ impl Publish {
         self.stage = Stage::Comparing;
     }
 
+    /// Signs the head again instead: with a later time, and with the orders of the setup.
+    pub fn renew(&mut self, head: &VerifiedHead) {
+        let head = head.head();
+        self.base.release = Some(head.release);
+        self.base.kept = head.kept.clone();
+        self.base.orders = head.orders.clone();
+        self.stage = Stage::Flushing;
+    }
+
     /// Goes on with the nodes of the new manifest. An error is the source's: the publication
     /// cannot go on.
     pub fn walk<S: NodeSource>(&mut self, source: &S) -> Result<(), ReadError> {
@@ -263,58 +200,6 @@ impl Publish {
             Stage::Packing => self.pack(source),
             _ => Ok(()),
         }
-    }
-
-    /// The bytes to sign, with the present time.
-    pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
-        let mut kept: Vec<KeptRelease> = self
-            .record
-            .iter()
-            .zip(&self.new)
-            .map(|(record, new)| self.packer.kept(&new.release, record))
-            .collect();
-        kept.extend_from_slice(&self.base.kept);
-        kept.truncate(self.setup.keep.clamp(1, MAX_KEPT));
-
-        let release = self.new.as_ref().map(|new| new.release.id());
-        let mut head = Head {
-            format: REPOSITORY_FORMAT,
-            tree: self.setup.tree.clone(),
-            made: now,
-            valid_until: self
-                .setup
-                .valid_for
-                .map(|seconds| WallTime(now.0.saturating_add(i64::from(seconds)))),
-            release: release.unwrap_or(crate::manifest::ReleaseId(BlockHash([0; 32]))),
-            kept,
-            orders: Vec::new(),
-        };
-
-        head.add_orders(self.setup.orders.iter().chain(&self.base.orders));
-        self.sealed.head = head.encode();
-        self.sealed.head.clone()
-    }
-
-    /// Takes the signature of the head.
-    pub fn signed(&mut self, signature: &[u8]) {
-        self.asked = false;
-        let signed = SignedHead {
-            head: std::mem::take(&mut self.sealed.head),
-            signature: signature.to_vec(),
-        };
-
-        self.sealed.object = signed.encode().into();
-        if self.sealed.object.len() > MAX_HEAD_BYTES {
-            let error = HeadError::Illegal("too many orders".into());
-            return self.fail(error.into());
-        }
-
-        let condition = match (&self.base.etag, self.base.object.is_empty()) {
-            (Some(etag), _) => PutCondition::Unchanged(etag.clone()),
-            (None, true) => PutCondition::Absent,
-            (None, false) => return self.check_again(),
-        };
-        self.commit(condition);
     }
 
     /// Returns the next step.
@@ -439,87 +324,6 @@ impl Publish {
             return false;
         };
         comparison.advance(&mut self.stock, &mut self.packer.packs)
-    }
-
-    fn take_head(&mut self, got: SmallGot) {
-        let checking = self.stage == Stage::Checking;
-        match got {
-            SmallGot::Failed(fault) => self.fail(PublishError::Store(fault)),
-            SmallGot::NotModified => self.fail(PublishError::NoRepository),
-            SmallGot::Body(bytes, _) if checking && bytes[..] == self.sealed.object[..] => {
-                self.end(PublishStep::Done(self.result));
-            }
-            SmallGot::Body(bytes, etag)
-                if checking && bytes == self.base.object && etag == self.base.etag =>
-            {
-                self.commit(PutCondition::Any);
-            }
-            SmallGot::Missing if checking && self.base.object.is_empty() => {
-                self.commit(PutCondition::Any);
-            }
-            SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
-                Err(error) => self.fail(error.into()),
-                Ok(signed) => self.open(
-                    Base {
-                        object: bytes,
-                        etag,
-                        ..Base::default()
-                    },
-                    Some(signed),
-                ),
-            },
-            SmallGot::Missing => {
-                let marker = Get {
-                    object: marker_object(),
-                    range: None,
-                    unless: None,
-                    max: MAX_MARKER_BYTES,
-                };
-                self.stage = Stage::Opening;
-                self.asking = Some((marker.object.clone(), SmallGet::new(marker)));
-            }
-        }
-    }
-
-    /// Looks at the marker where the head is missing.
-    fn take_marker(&mut self, got: SmallGot) {
-        match got {
-            SmallGot::Failed(fault) => return self.fail(PublishError::Store(fault)),
-            SmallGot::NotModified => return self.fail(PublishError::NoRepository),
-            SmallGot::Body(bytes, _) => match marker_format(&bytes) {
-                Some(REPOSITORY_FORMAT) => {}
-                Some(other) => return self.fail(HeadError::Format(other).into()),
-                None => return self.fail(PublishError::NoRepository),
-            },
-            SmallGot::Missing => self.puts.push(Put {
-                object: marker_object(),
-                bytes: marker().into(),
-                condition: PutCondition::Any,
-            }),
-        }
-        self.open(Base::default(), None);
-    }
-
-    fn open(&mut self, base: Base, head: Option<SignedHead>) {
-        self.base = base;
-        self.stage = Stage::Opened;
-        self.steps.push_back(PublishStep::Head(head));
-    }
-
-    fn commit(&mut self, condition: PutCondition) {
-        self.stage = Stage::Committing;
-        self.puts.push(Put {
-            object: head_object(&self.setup.tree),
-            bytes: Arc::clone(&self.sealed.object),
-            condition,
-        });
-    }
-
-    /// Reads the head again, because a condition could not be checked or did not hold.
-    fn check_again(&mut self) {
-        self.stage = Stage::Checking;
-        let head = super::pull::head_request(&self.setup.tree, None);
-        self.asking = Some((head.object.clone(), SmallGet::new(head)));
     }
 
     fn fail(&mut self, error: PublishError) {

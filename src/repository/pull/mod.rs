@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `Get` | carries out the request and passes every [`GetReply`] to [`Pull::reply`] |
 //! | `Unchanged` | is done: the head is in the known state |
-//! | `Head` | verifies the head and calls [`Pull::follow`] |
+//! | `Head` | verifies the head; ends if its release is here, else calls [`Pull::follow`] |
 //! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
 //! | `Node` | stores the node, which is verified |
 //! | `Walk` | calls [`Pull::walk`] |
@@ -22,21 +22,25 @@
 //! that was verified.
 
 mod blocks;
+mod pieces;
+mod step;
 mod walk;
+
+pub use step::{PullError, PullStep};
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use super::attempt::{Dice, RequestId, SmallGet, SmallGot};
 use super::head::{HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
-use super::loader::{Loaded, Loader};
+use super::loader::Loader;
 use super::marker::{MAX_MARKER_BYTES, marker_format, marker_object};
-use super::object::{Etag, Get, GetReply, StoreFault};
-use super::pack::{Extent, PackName, unpack};
+use super::object::{Etag, Get, GetReply};
+use super::pack::PackName;
 use super::places::{Places, PlacesRef};
-use super::record::{RecordError, ReleaseRecord};
+use super::record::ReleaseRecord;
+use crate::block::BlockRef;
 use crate::block::frame::Expander;
-use crate::block::{BlockHash, BlockRef};
 use crate::id::{Ordinal, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::manifest::missing_nodes::Explorer;
@@ -45,71 +49,11 @@ use crate::units::Moment;
 /// Times that a pull goes on with a new head after a pack vanished.
 const MAX_MOVES: u32 = 8;
 
-/// Next step of a pull.
-#[derive(Debug)]
-pub enum PullStep {
-    /// A request to the store.
-    Get(RequestId, Get),
-    /// The head is in the state that the caller knows.
-    Unchanged,
-    /// The head, not verified yet.
-    Head(SignedHead),
-    /// The followed release, not verified yet.
-    Record(Box<ReleaseRecord>),
-    /// A node of the manifest, verified.
-    Node(BlockRef, Vec<u8>),
-    /// All requested nodes came; the walk goes on.
-    Walk,
-    /// The manifest is complete.
-    Complete,
-    /// A wanted block, verified.
-    Block(Ordinal, BlockRef, Vec<u8>),
-    /// All wanted blocks came.
-    Done,
-    /// The repository does not keep the release any more.
-    Superseded,
-    /// The end of the pull.
-    Failed(PullError),
-    /// Nothing until a reply comes, or until this time.
-    Wait(Option<Moment>),
-}
-
-/// Reason for the end of a pull.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PullError {
-    /// The store does not answer as it should.
-    #[error("the store does not answer: {}", .0.text)]
-    Store(StoreFault),
-    /// There is no repository.
-    #[error("there is no repository here")]
-    NoRepository,
-    /// There is a repository without this tree.
-    #[error("the repository has no tree {0}")]
-    NoTree(TreeName),
-    /// The head is not legal.
-    #[error(transparent)]
-    Head(#[from] HeadError),
-    /// The record is not legal.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// A pack is missing that the current head refers to.
-    #[error("the repository is damaged: {} is missing", .0.object())]
-    Missing(PackName),
-    /// Bytes that are not those that the release refers to, again and again.
-    #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
-    Damaged(Extent),
-    /// Places that do not fit the manifest.
-    #[error("the repository is damaged: places that do not fit the manifest")]
-    Misplaced,
-    /// Packs vanished too often.
-    #[error("the repository changes faster than it can be read")]
-    Unsteady,
-}
-
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Purpose {
-    Window,
+    /// The record of a release, with the bytes before it.
+    Window(KeptRelease),
     Places(PlacesRef),
     Node(BlockRef),
     Block(Ordinal, BlockRef),
@@ -140,7 +84,8 @@ pub struct Pull {
     loader: Loader<Purpose>,
     followed: Option<Followed>,
     explorer: Option<Explorer>,
-    pages: HashMap<BlockHash, Places>,
+    /// Places pages by reference: equal bytes in two packs are different places.
+    pages: HashMap<PlacesRef, Places>,
     /// Wanted blocks whose places have not been looked up yet.
     remaining: Vec<Range<u64>>,
     /// Set once the caller has said which blocks it wants.
@@ -171,6 +116,7 @@ impl Pull {
     /// before: if it still holds, the pull ends with [`PullStep::Unchanged`].
     pub fn new(tree: TreeName, known: Option<Etag>, seed: u64) -> Self {
         let head = head_request(&tree, known);
+
         Self {
             tree,
             dice: Dice::new(seed),
@@ -267,7 +213,7 @@ impl Pull {
             id: known.or(stated),
             record: None,
         });
-        self.loader.ask(kept.window(), Purpose::Window);
+        self.loader.ask(kept.window(), Purpose::Window(*kept));
     }
 
     fn next_request(&mut self, now: Moment) -> Option<(RequestId, Get)> {
@@ -320,98 +266,6 @@ impl Pull {
             SmallGot::Missing | SmallGot::NotModified => PullError::NoRepository,
         };
         self.fail(error);
-    }
-
-    fn take(&mut self, loaded: Loaded<Purpose>) {
-        match loaded {
-            Loaded::Failed(fault) => self.fail(PullError::Store(fault)),
-            Loaded::Missing(pack) => self.look_again(pack),
-            Loaded::Piece(extent, purpose, stored) => {
-                if !self.take_piece(extent, purpose, stored) && !self.loader.reject(extent, purpose)
-                {
-                    self.fail(PullError::Damaged(extent));
-                }
-            }
-        }
-    }
-
-    /// Uses a piece; returns false if its bytes are wrong.
-    fn take_piece(&mut self, extent: Extent, purpose: Purpose, stored: Vec<u8>) -> bool {
-        match purpose {
-            Purpose::Window => return self.take_window(extent, stored),
-            Purpose::Places(reference) => match reference.open(&stored) {
-                None => return false,
-                Some(places) => {
-                    self.pages.insert(reference.hash, places);
-                }
-            },
-            Purpose::Node(block) => match unpack(&mut self.expander, stored, &block) {
-                None => return false,
-                Some(plain) => self.steps.push_back(PullStep::Node(block, plain)),
-            },
-            Purpose::Block(ordinal, block) => match unpack(&mut self.expander, stored, &block) {
-                None => return false,
-                Some(plain) => self.steps.push_back(PullStep::Block(ordinal, block, plain)),
-            },
-        }
-
-        true
-    }
-
-    fn take_window(&mut self, extent: Extent, bytes: Vec<u8>) -> bool {
-        let Some(followed) = &mut self.followed else {
-            return true;
-        };
-
-        let kept = followed.kept;
-        let record = &bytes[(kept.lead as usize).min(bytes.len())..];
-        let record = match ReleaseRecord::decode(record, kept.pack, &kept.record) {
-            Err(RecordError::Hash) => return false,
-            Err(error) => {
-                self.fail(error.into());
-                return true;
-            }
-            Ok(record) => record,
-        };
-
-        let (id, header) = (record.release.id(), record.release.header());
-        if followed.id.is_some_and(|known| known != id) || header.serial != kept.serial {
-            self.fail(RecordError::Hash.into());
-            return true;
-        }
-
-        let again = self.explorer.is_some();
-        followed.id = Some(id);
-        followed.record = Some(record.clone());
-        self.pages.clear();
-        self.loader.open_window(extent, bytes);
-
-        self.walks = WalkState::Loading;
-        if !again {
-            self.explorer = Some(Explorer::new(header.root));
-            self.steps.push_back(PullStep::Record(Box::new(record)));
-        }
-        true
-    }
-
-    /// Reads the head again after `pack` vanished.
-    fn look_again(&mut self, pack: PackName) {
-        self.moves += 1;
-        if self.moves > MAX_MOVES {
-            return self.fail(PullError::Unsteady);
-        }
-
-        let lost = self.loader.clear();
-        let blocks = lost.iter().filter_map(|purpose| match purpose {
-            Purpose::Block(ordinal, _) => Some(ordinal.0),
-            _ => None,
-        });
-        blocks::put_back(&mut self.remaining, blocks.collect());
-
-        self.walks = WalkState::Idle;
-        self.moved = Some(pack);
-        let head = head_request(&self.tree, None);
-        self.asking = Some(Asking::Head(SmallGet::new(head)));
     }
 
     fn fail(&mut self, error: PullError) {

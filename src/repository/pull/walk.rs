@@ -126,7 +126,7 @@ impl Pull {
             match self.slots(source, &at, &stored)? {
                 None => found.left.extend(within(&wants, beneath)),
                 Some(slots) => {
-                    let Some(places) = self.pages.get(&stored.places.hash) else {
+                    let Some(places) = self.pages.get(&stored.places) else {
                         continue;
                     };
                     let blocks = slots.blocks.iter().zip(places.blocks());
@@ -158,7 +158,7 @@ impl Pull {
     }
 
     fn ask_for_places(&mut self, stored: &StoredNode) {
-        if !self.pages.contains_key(&stored.places.hash) {
+        if !self.pages.contains_key(&stored.places) {
             let purpose = Purpose::Places(stored.places);
             self.loader.ask(stored.places.extent, purpose);
         }
@@ -173,7 +173,7 @@ impl Pull {
         stored: &StoredNode,
     ) -> Result<Option<Vec<Open>>, ReadError> {
         let slots = self.slots(source, at, stored)?;
-        let places = self.pages.get(&stored.places.hash);
+        let places = self.pages.get(&stored.places);
         Ok(slots
             .zip(places)
             .map(|(slots, places)| slots.stored(places).collect()))
@@ -187,7 +187,7 @@ impl Pull {
         at: &NodeAt,
         stored: &StoredNode,
     ) -> Result<Option<Slots>, ReadError> {
-        let Some(places) = self.pages.get(&stored.places.hash) else {
+        let Some(places) = self.pages.get(&stored.places) else {
             self.ask_for_places(stored);
             return Ok(None);
         };

@@ -90,3 +90,35 @@ fn a_small_change_costs_little() {
         assert!(traffic.bytes() < 300_000, "{traffic:?}");
     }
 }
+
+#[test]
+fn content_that_moved_was_copied_or_came_back_is_not_stored_again() {
+    let mut rng = fastrand::Rng::with_seed(4);
+    let before = many_files(&mut rng, 4_000, 6_000);
+    let mut store = MemoryStore::default();
+    publish(&mut store, &before);
+    let first = store.size();
+    let mut costs = |files: &Files| {
+        store.take_traffic();
+        let site = publish(&mut store, files);
+        let traffic = store.take_traffic();
+        let mut host = Host::new();
+        assert_eq!(pull(&mut store, &mut host), PullEnd::Done);
+        assert!(host.has(&site));
+        traffic.into
+    };
+
+    let renamed = |prefix: &str| -> Files {
+        let rename =
+            |(name, content): (&String, &Vec<u8>)| (format!("{prefix}-{name}"), content.clone());
+        before.iter().map(rename).collect()
+    };
+    let moved = costs(&renamed("moved"));
+    let mut both = renamed("moved");
+    both.extend(renamed("copy"));
+
+    let copied = costs(&both);
+    let back = costs(&before);
+    println!("{moved}, {copied} and {back} of {first} bytes");
+    assert!(20 * moved.max(copied).max(back) < first);
+}

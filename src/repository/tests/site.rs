@@ -96,6 +96,10 @@ impl Site {
         &self.built.blocks[hash]
     }
 
+    pub(crate) fn has_block(&self, hash: &BlockHash) -> bool {
+        self.built.blocks.contains_key(hash)
+    }
+
     pub(crate) fn blocks(&self) -> impl Iterator<Item = (&BlockHash, &Vec<u8>)> {
         self.built.blocks.iter()
     }
@@ -106,6 +110,44 @@ pub(crate) fn noise(rng: &mut fastrand::Rng, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     rng.fill(&mut bytes);
     bytes
+}
+
+/// Changes some files: content, new ones, deleted ones, copies, renamed ones.
+pub(crate) fn edit(rng: &mut fastrand::Rng, files: &mut Files) {
+    for _ in 0..rng.usize(1..6) {
+        let names: Vec<String> = files.keys().cloned().collect();
+        let pick = names.get(rng.usize(..names.len().max(1))).cloned();
+        let fresh = format!("new{:08}", rng.u32(..100_000_000));
+        let content = pick.as_ref().and_then(|name| files.get(name).cloned());
+        match (rng.u32(..5), pick, content) {
+            (0, Some(name), Some(mut content)) if !content.is_empty() => {
+                let at = rng.usize(..content.len());
+                content.truncate(at);
+                let len = rng.usize(1..40_000);
+                content.extend(noise(rng, len));
+                files.insert(name, content);
+            }
+            (1, Some(name), _) if files.len() > 3 => drop(files.remove(&name)),
+            (2, _, Some(content)) => drop(files.insert(fresh, content)),
+            (3, Some(name), Some(content)) => {
+                files.remove(&name);
+                files.insert(fresh, content);
+            }
+            _ => {
+                let len = rng.usize(..200_000);
+                files.insert(fresh, noise(rng, len));
+            }
+        }
+    }
+}
+
+/// Gives one file in `every` other content of `len` bytes.
+pub(crate) fn replace(rng: &mut fastrand::Rng, files: &mut Files, every: u32, len: usize) {
+    for content in files.values_mut() {
+        if rng.u32(..every) == 0 {
+            *content = noise(rng, len);
+        }
+    }
 }
 
 /// `count` files of `len` bytes of noise.

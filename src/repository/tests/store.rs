@@ -11,6 +11,7 @@ use crate::keys::{AuthorizedKeys, FileSigner, Namespace, Signer};
 use crate::manifest::fixtures::MemoryNodes;
 use crate::manifest::read::Manifest;
 use crate::repository::attempt::RequestId;
+use crate::repository::gc::{Gc, GcError, GcReport, GcSetup, GcStep};
 use crate::repository::head::{SignedHead, VerifiedHead};
 use crate::repository::object::{
     Etag, FaultKind, Get, GetReply, ListedObject, ObjectPath, Put, PutCondition, PutReply,
@@ -40,7 +41,7 @@ pub(crate) fn keys() -> AuthorizedKeys {
 
 /// One object.
 #[derive(Debug, Clone)]
-struct Stored {
+pub(crate) struct Stored {
     bytes: Arc<[u8]>,
     state: u64,
     stored: WallTime,
@@ -53,6 +54,7 @@ pub(crate) struct Traffic {
     pub(crate) puts: u64,
     pub(crate) out: u64,
     pub(crate) into: u64,
+    pub(crate) faults: u64,
 }
 
 impl Traffic {
@@ -68,8 +70,8 @@ impl Traffic {
 /// Objects in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct MemoryStore {
-    objects: BTreeMap<ObjectPath, Stored>,
-    states: u64,
+    pub(crate) objects: BTreeMap<ObjectPath, Stored>,
+    pub(crate) states: u64,
     pub(crate) now: WallTime,
     pub(crate) has_conditions: bool,
     pub(crate) traffic: Traffic,
@@ -203,6 +205,7 @@ impl MemoryStore {
 
     fn faulty(&mut self) -> Option<GetReply> {
         let hit = self.fault_every > 0 && self.rng.u32(..self.fault_every) == 0;
+        self.traffic.faults += u64::from(hit);
         hit.then(|| failed(FaultKind::Temporary))
     }
 }
@@ -310,6 +313,11 @@ impl Host {
         }
     }
 
+    /// Drops the blocks and nodes that `site` does not have, as a commit does.
+    pub(crate) fn tidy(&mut self, site: &Site) {
+        self.blocks.retain(|hash, _| site.has_block(hash));
+    }
+
     /// Whether the host has exactly the content of `site`.
     pub(crate) fn has(&self, site: &Site) -> bool {
         let serial = self.release.as_ref().map(|r| r.release.header().root);
@@ -354,7 +362,8 @@ impl Pulling {
         match self.machine.poll(self.now) {
             PullStep::Get(id, get) => {
                 self.waiting.push((id, store.get(&get).into_iter()));
-                assert!(self.waiting.len() <= 4, "too many requests at a time");
+                // Four ranges, and a head that is read again.
+                assert!(self.waiting.len() <= 5, "too many requests at a time");
             }
             PullStep::Unchanged => return Some(PullEnd::Unchanged),
             PullStep::Head(signed) => match signed.verify(&www(), &keys(), None, NOW) {
@@ -454,5 +463,63 @@ pub(crate) struct Borrowed<'a>(pub(crate) &'a MemoryNodes);
 impl crate::manifest::read::NodeSource for Borrowed<'_> {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, crate::manifest::read::ReadError> {
         self.0.node(hash)
+    }
+}
+
+/// A gc between two steps.
+pub(crate) struct Collector {
+    machine: Gc,
+    now: Moment,
+}
+
+impl Collector {
+    pub(crate) fn new(setup: GcSetup) -> Self {
+        Self {
+            machine: Gc::new(setup),
+            now: Moment(0),
+        }
+    }
+
+    /// Takes one step; returns the result at the end.
+    pub(crate) fn step(&mut self, store: &mut MemoryStore) -> Option<Result<GcReport, GcError>> {
+        let below = |store: &MemoryStore, prefix: &str| {
+            let mut listed = store.list();
+            listed.retain(|listed| listed.object.as_str().starts_with(prefix));
+            listed
+        };
+
+        match self.machine.poll(self.now) {
+            GcStep::ListHeads => self.machine.heads(below(store, "trees/")),
+            GcStep::ListPacks => self.machine.packs(below(store, "packs/"), store.now),
+            GcStep::Get(id, get) => {
+                for reply in store.get(&get) {
+                    self.machine.reply(id, reply, self.now);
+                }
+            }
+            GcStep::Put(id, put) => {
+                let reply = store.put(&put);
+                self.machine.stored(id, reply, self.now);
+            }
+            GcStep::Head(_, signed) => self.machine.head(&verified(&signed)),
+            GcStep::Seal(_) => {
+                let bytes = self.machine.head_to_sign(store.now);
+                let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
+                self.machine.signed(signature.as_bytes());
+            }
+            GcStep::Delete(objects) => objects.iter().for_each(|object| store.delete(object)),
+            GcStep::Done(report) => return Some(Ok(report)),
+            GcStep::Failed(error) => return Some(Err(error)),
+            GcStep::Wait(at) => self.now = at.expect("nothing is under way").max(self.now),
+        }
+        None
+    }
+
+    pub(crate) fn run(mut self, store: &mut MemoryStore) -> Result<GcReport, GcError> {
+        for _ in 0..1_000_000 {
+            if let Some(result) = self.step(store) {
+                return result;
+            }
+        }
+        panic!("no end");
     }
 }

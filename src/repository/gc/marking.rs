@@ -1,0 +1,92 @@
+//! The pieces of a gc: marks all bytes that releases refer to, and copies those of weak packs.
+
+use super::rewrite::Moved;
+use super::{Gc, GcError, Mark, Stage};
+use crate::block::BlockHash;
+use crate::repository::loader::Loaded;
+use crate::repository::pack::{Extent, MAX_PACK_BYTES, PackName};
+use crate::repository::places::PlacesRef;
+use crate::repository::record::{RecordError, ReleaseRecord};
+
+impl Gc {
+    pub(super) fn begin_marking(&mut self) {
+        self.stage = Stage::Marking;
+        for kept in self.trees.iter().flat_map(|tree| &tree.kept) {
+            self.live.add(kept.record());
+            self.loader.ask(kept.record(), Mark::Record(*kept));
+        }
+    }
+
+    pub(super) fn begin_rewrite(&mut self) {
+        let weak = self.live.weak(&self.sizes);
+        self.moved = Moved::new(&weak);
+        self.report.rewritten = weak.len() as u64;
+        self.weak = weak.into();
+        self.stage = Stage::Copying;
+    }
+
+    pub(super) fn ask_for_whole(&mut self, pack: PackName) {
+        let size = self.sizes.get(&pack).copied().unwrap_or_default();
+        let len = u32::try_from(size).unwrap_or(u32::MAX).min(MAX_PACK_BYTES);
+        let whole = Extent {
+            pack,
+            offset: 0,
+            len,
+        };
+        self.loader.ask(whole, Mark::Whole(pack));
+    }
+
+    pub(super) fn take(&mut self, loaded: Loaded<Mark>) {
+        match loaded {
+            Loaded::Failed(fault) => self.fail(GcError::Store(fault)),
+            Loaded::Missing(pack, ..) => self.fail(GcError::Missing(pack)),
+            Loaded::Piece(extent, mark, bytes) => {
+                if !self.take_piece(mark, &bytes) && !self.loader.reject(extent, mark) {
+                    self.fail(GcError::Damaged(extent));
+                }
+            }
+        }
+    }
+
+    /// Uses a piece; returns false if its bytes are wrong.
+    fn take_piece(&mut self, mark: Mark, bytes: &[u8]) -> bool {
+        match mark {
+            Mark::Record(kept) => match ReleaseRecord::decode(bytes, kept.pack, &kept.hash) {
+                Err(RecordError::Hash) => return false,
+                Err(error) => self.fail(error.into()),
+                Ok(record) => {
+                    self.live.add(record.root.node);
+                    self.mark(record.root.places);
+                    self.records.insert(kept, record);
+                }
+            },
+            Mark::Places(reference) => {
+                let Some(places) = reference.open(bytes) else {
+                    return false;
+                };
+                places.blocks().for_each(|extent| self.live.add(extent));
+                for child in places.children() {
+                    self.live.add(child.node);
+                    self.mark(child.places);
+                }
+                self.pages.insert(reference, places);
+            }
+            Mark::Whole(pack) => {
+                if PackName(BlockHash::of(bytes)) != pack {
+                    return false;
+                }
+                let extents = self.live.extents(&pack);
+                self.moved.copy(&extents, bytes, &mut self.packer);
+            }
+        }
+
+        true
+    }
+
+    fn mark(&mut self, page: PlacesRef) {
+        if !self.pages.contains_key(&page) {
+            self.live.add(page.extent);
+            self.loader.ask(page.extent, Mark::Places(page));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The head of a publication: which one is there, and the new one.
+
+use std::sync::Arc;
+
+use super::{Base, Publish, PublishError, PublishStep, Stage};
+use crate::block::BlockHash;
+use crate::manifest::ReleaseId;
+use crate::repository::attempt::{SmallGet, SmallGot};
+use crate::repository::head::{
+    Head, HeadError, KeptRelease, MAX_HEAD_BYTES, MAX_KEPT, REPOSITORY_FORMAT, SignedHead,
+    head_object,
+};
+use crate::repository::marker::{MAX_MARKER_BYTES, marker, marker_format, marker_object};
+use crate::repository::object::{Get, Put, PutCondition};
+use crate::repository::pull::head_request;
+use crate::units::WallTime;
+
+impl Publish {
+    /// The bytes to sign, with the present time.
+    pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
+        let mut kept: Vec<KeptRelease> = self
+            .record
+            .iter()
+            .zip(&self.new)
+            .map(|(record, new)| self.packer.kept(&new.release, record))
+            .collect();
+        kept.extend_from_slice(&self.base.kept);
+        kept.truncate(self.setup.keep.clamp(1, MAX_KEPT));
+
+        let release = self
+            .new
+            .as_ref()
+            .map(|new| new.release.id())
+            .or(self.base.release);
+        let mut head = Head {
+            format: REPOSITORY_FORMAT,
+            tree: self.setup.tree.clone(),
+            made: now,
+            valid_until: self
+                .setup
+                .valid_for
+                .map(|seconds| WallTime(now.0.saturating_add(i64::from(seconds)))),
+            release: release.unwrap_or(ReleaseId(BlockHash([0; 32]))),
+            kept,
+            orders: Vec::new(),
+        };
+
+        head.add_orders(self.setup.orders.iter().chain(&self.base.orders));
+        self.sealed.head = head.encode();
+        self.sealed.head.clone()
+    }
+
+    /// Takes the signature of the head.
+    pub fn signed(&mut self, signature: &[u8]) {
+        self.asked = false;
+        let signed = SignedHead {
+            head: std::mem::take(&mut self.sealed.head),
+            signature: signature.to_vec(),
+        };
+
+        self.sealed.object = signed.encode().into();
+        if self.sealed.object.len() > MAX_HEAD_BYTES {
+            let error = HeadError::Illegal("too many orders".into());
+            return self.fail(error.into());
+        }
+
+        let condition = match (&self.base.etag, self.base.object.is_empty()) {
+            (Some(etag), _) => PutCondition::Unchanged(etag.clone()),
+            (None, true) => PutCondition::Absent,
+            (None, false) => return self.check_again(),
+        };
+        self.commit(condition);
+    }
+
+    pub(super) fn take_head(&mut self, got: SmallGot) {
+        let checking = self.stage == Stage::Checking;
+
+        match got {
+            SmallGot::Failed(fault) => self.fail(PublishError::Store(fault)),
+            SmallGot::NotModified => self.fail(PublishError::NoRepository),
+            SmallGot::Body(bytes, _) if checking && bytes[..] == self.sealed.object[..] => {
+                self.end(PublishStep::Done(self.result));
+            }
+            SmallGot::Body(bytes, etag)
+                if checking && bytes == self.base.object && etag == self.base.etag =>
+            {
+                self.commit(PutCondition::Any);
+            }
+            SmallGot::Missing if checking && self.base.object.is_empty() => {
+                self.commit(PutCondition::Any);
+            }
+            SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
+                Err(error) => self.fail(error.into()),
+                Ok(signed) => self.open(
+                    Base {
+                        object: bytes,
+                        etag,
+                        ..Base::default()
+                    },
+                    Some(signed),
+                ),
+            },
+            SmallGot::Missing => {
+                let marker = Get {
+                    object: marker_object(),
+                    range: None,
+                    unless: None,
+                    max: MAX_MARKER_BYTES,
+                };
+                self.stage = Stage::Opening;
+                self.asking = Some((marker.object.clone(), SmallGet::new(marker)));
+            }
+        }
+    }
+
+    /// Looks at the marker where the head is missing.
+    pub(super) fn take_marker(&mut self, got: SmallGot) {
+        match got {
+            SmallGot::Failed(fault) => return self.fail(PublishError::Store(fault)),
+            SmallGot::NotModified => return self.fail(PublishError::NoRepository),
+            SmallGot::Body(bytes, _) => match marker_format(&bytes) {
+                Some(REPOSITORY_FORMAT) => {}
+                Some(other) => return self.fail(HeadError::Format(other).into()),
+                None => return self.fail(PublishError::NoRepository),
+            },
+            SmallGot::Missing => self.puts.push(Put {
+                object: marker_object(),
+                bytes: marker().into(),
+                condition: PutCondition::Any,
+            }),
+        }
+        self.open(Base::default(), None);
+    }
+
+    fn open(&mut self, base: Base, head: Option<SignedHead>) {
+        self.base = base;
+        self.stage = Stage::Opened;
+        self.steps.push_back(PublishStep::Head(head));
+    }
+
+    pub(super) fn commit(&mut self, condition: PutCondition) {
+        self.stage = Stage::Committing;
+        self.puts.push(Put {
+            object: head_object(&self.setup.tree),
+            bytes: Arc::clone(&self.sealed.object),
+            condition,
+        });
+    }
+
+    /// Reads the head again, because a condition could not be checked or did not hold.
+    pub(super) fn check_again(&mut self) {
+        self.stage = Stage::Checking;
+        let head = head_request(&self.setup.tree, None);
+        self.asking = Some((head.object.clone(), SmallGet::new(head)));
+    }
+}

@@ -1,0 +1,86 @@
+//! Settings, steps and results of a publication.
+
+use crate::block::BlockRef;
+use crate::block::frame::Level;
+use crate::id::{Ordinal, Serial, TreeName};
+use crate::repository::attempt::RequestId;
+use crate::repository::head::{HeadError, SignedHead};
+use crate::repository::object::{Get, Put, StoreFault};
+use crate::units::Moment;
+use crate::wire::message::SignedOrder;
+
+/// Settings of a publication.
+#[derive(Debug, Clone)]
+pub struct PublishSetup {
+    /// The tree.
+    pub tree: TreeName,
+    /// Number of releases to keep, with the new one: 1 to [`crate::repository::head::MAX_KEPT`].
+    pub keep: usize,
+    /// Compression of blocks and nodes; `None` stores them as they are.
+    pub level: Option<Level>,
+    /// Seconds until the head is stale, unless it is signed again; `None` is never.
+    pub valid_for: Option<u32>,
+    /// Orders about earlier releases that the head passes on, the most important first.
+    pub orders: Vec<SignedOrder>,
+    /// Seed of the jitter between attempts.
+    pub seed: u64,
+}
+
+/// Next step of a publication.
+#[derive(Debug)]
+pub enum PublishStep {
+    /// A request to the store.
+    Get(RequestId, Get),
+    /// A request to the store.
+    Put(RequestId, Put),
+    /// The present head, not verified yet; `None` if the repository does not have the tree.
+    Head(Option<SignedHead>),
+    /// The machine needs the nodes of the new manifest.
+    Walk,
+    /// The machine needs the content of a block.
+    Read(Ordinal, BlockRef),
+    /// All packs are stored, and the head needs its signature.
+    Seal,
+    /// The release is published.
+    Done(Published),
+    /// The end of the publication; readers see the old release.
+    Failed(PublishError),
+    /// Nothing until a reply comes, or until this time.
+    Wait(Option<Moment>),
+}
+
+/// Result of a publication.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Published {
+    /// Blocks that the repository did not have.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packs that were stored.
+    pub packs: u64,
+    /// Bytes of these packs.
+    pub stored: u64,
+}
+
+/// Reason for the end of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The store does not answer as it should.
+    #[error("the store does not answer: {}", .0.text)]
+    Store(StoreFault),
+    /// There is something else where the repository should be.
+    #[error("there is something else than a repository")]
+    NoRepository,
+    /// The head is not legal.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// The repository has this serial or a later one.
+    #[error("the repository has serial {0} already: release again")]
+    Outdated(Serial),
+    /// A release of another tree.
+    #[error("the release is of the tree {0}")]
+    OtherTree(TreeName),
+    /// The source changed during the publication.
+    #[error("the source changed while it was read: release again")]
+    SourceChanged,
+}
