@@ -1,6 +1,6 @@
 //! Repositories on real servers: nginx, an S3 server and directories, with a proxy between that
 //! does as bad networks, caches and servers do. `MAKUO_STORE_SEED` replays a random run, and
-//! `MAKUO_STORE_GETS` makes it longer.
+//! `MAKUO_STORE_ROUNDS` makes it longer.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -741,17 +741,17 @@ impl Metadata {
     }
 }
 
+fn seed_and_rounds(rounds: usize) -> (u64, usize) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = number("MAKUO_STORE_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("MAKUO_STORE_SEED={seed}");
+    let rounds = number("MAKUO_STORE_ROUNDS").map_or(rounds, |many| many as usize);
+    (seed, rounds)
+}
+
 #[test]
 fn random_mishaps_end_in_the_right_bytes_or_in_a_clear_fault() {
-    let seed = std::env::var("MAKUO_STORE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..));
-    println!("MAKUO_STORE_SEED={seed}");
-    let gets = std::env::var("MAKUO_STORE_GETS")
-        .ok()
-        .and_then(|gets| gets.parse().ok())
-        .unwrap_or(150usize);
+    let (seed, gets) = seed_and_rounds(150);
     let Some((_nginx, between, bytes)) = troubled(2_000_000) else {
         return;
     };
@@ -828,6 +828,60 @@ fn mishaps(random: &mut fastrand::Rng) -> Vec<Mishap> {
     mishaps.extend((0..6).map(|_| Mishap::Cut(random.usize(0..300_000))));
     mishaps.push(Mishap::Stall(random.usize(0..300_000)));
     mishaps
+}
+
+#[test]
+fn one_publisher_is_never_in_conflict_with_itself() {
+    let (seed, rounds) = seed_and_rounds(30);
+    let Some(moto) = moto() else { return };
+    let between = Middleman::start(moto.address());
+    let (troubled, direct) = (
+        bucket(between.address(), &keys()),
+        bucket(moto.address(), &keys()),
+    );
+    let mishaps = vec![
+        Mishap::Reset,
+        Mishap::LostAnswer,
+        Mishap::LostAnswer,
+        Mishap::Cut(0),
+        Mishap::Late(Duration::from_millis(20)),
+        Mishap::Status(500, None, "InternalError"),
+        Mishap::Status(503, Some(0), "SlowDown"),
+        Mishap::Status(409, None, "ConditionalRequestConflict"),
+    ];
+    between.throw(seed, 35, mishaps);
+
+    let (mut condition, mut done, mut failed) = (PutCondition::Absent, 0, 0);
+    for round in 0..rounds {
+        let bytes = format!("release {round}").into_bytes();
+        match put(&troubled, HEAD, &bytes, condition.clone()) {
+            PutReply::Done { etag } => {
+                let found = get(&direct, whole(HEAD));
+                assert_eq!(
+                    found,
+                    Got::Whole(bytes, etag.clone()),
+                    "MAKUO_STORE_SEED={seed}"
+                );
+                condition = PutCondition::Unchanged(etag.expect("a tag"));
+                done += 1;
+            }
+            PutReply::Failed(fault) => {
+                assert_eq!(fault.kind, FaultKind::Temporary, "{fault}");
+                condition = match get(&direct, whole(HEAD)) {
+                    Got::Missing => PutCondition::Absent,
+                    found => PutCondition::Unchanged(found.etag()),
+                };
+                failed += 1;
+            }
+            other => panic!("MAKUO_STORE_SEED={seed}, round {round}: {other:?}"),
+        }
+    }
+
+    println!("{done} stored, {failed} failed");
+    assert!(
+        done > rounds / 2,
+        "MAKUO_STORE_SEED={seed}: {done} of {rounds}"
+    );
 }
 
 #[test]
