@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use makuo::repository::object::{
@@ -14,7 +14,9 @@ use makuo::repository::object::{
 };
 use makuo::store::{Store, StoreOptions, StoreUrl};
 
-use crate::support::{BUCKET, Middleman, Mishap, Moto, Nginx, Noise, Passed, skipped, write};
+use crate::support::{
+    self, Answer, BUCKET, Middleman, Mishap, Moto, Nginx, Noise, Passed, serve_by, skipped, write,
+};
 
 const HEAD: &str = "trees/www/head";
 const PACK: &str = "packs/ab/abcd.pack";
@@ -132,7 +134,7 @@ fn listed(store: &Store) -> Result<BTreeMap<String, u64>, StoreFault> {
 fn options(pairs: &[(&str, &str)]) -> StoreOptions {
     let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     StoreOptions {
-        patience: Duration::from_secs(5),
+        patience: Duration::from_secs(30),
         attempts: 4,
         environment: pairs.iter().map(owned).collect(),
         ..StoreOptions::default()
@@ -696,8 +698,8 @@ fn credentials_come_from_the_usual_places() {
     let home = home.path().display().to_string();
     assert_eq!(key(&options(&[("HOME", &home)])).as_deref(), Some("AKFILE"));
 
-    let role = Metadata::start();
-    let instance = options(&[("AWS_METADATA_ENDPOINT", &format!("http://{}", role.address))]);
+    let role = format!("http://{}", metadata());
+    let instance = options(&[("AWS_METADATA_ENDPOINT", &role)]);
     assert_eq!(key(&instance).as_deref(), Some("AKROLE"));
     let nobody = options(&[("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")]);
     let fault = get(&bucket(between.address(), &nobody), whole(HEAD)).fault();
@@ -705,40 +707,87 @@ fn credentials_come_from_the_usual_places() {
 }
 
 /// The metadata server of an instance with a role.
-struct Metadata {
-    address: std::net::SocketAddr,
+fn metadata() -> std::net::SocketAddr {
+    serve_by(|question| {
+        let body = match question.line.split(' ').nth(1).expect("a path") {
+            "/latest/api/token" => "token",
+            "/latest/meta-data/iam/security-credentials/" => "role",
+            _ => {
+                "{\"AccessKeyId\":\"AKROLE\",\"SecretAccessKey\":\"s\",\"Token\":\"t\",\
+                 \"Expiration\":\"2099-01-01T00:00:00Z\"}"
+            }
+        };
+        Answer::new(200, &[], body.as_bytes())
+    })
 }
 
-impl Metadata {
-    fn start() -> Self {
-        use std::io::{BufRead, BufReader, Write};
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
-        std::thread::spawn(move || {
-            for client in listener.incoming().take(3).flatten() {
-                let mut lines = BufReader::new(&client).lines();
-                let first = lines.next().expect("a request").expect("text");
-                while lines
-                    .next()
-                    .is_some_and(|line| line.is_ok_and(|l| !l.is_empty()))
-                {}
-                let body = match first.split(' ').nth(1).expect("a path") {
-                    "/latest/api/token" => "token",
-                    "/latest/meta-data/iam/security-credentials/" => "role",
-                    _ => {
-                        "{\"AccessKeyId\":\"AKROLE\",\"SecretAccessKey\":\"s\",\"Token\":\"t\",\
-                         \"Expiration\":\"2099-01-01T00:00:00Z\"}"
-                    }
-                };
-                let length = body.len();
-                let text = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                );
-                (&client).write_all(text.as_bytes()).expect("sent");
+/// A bucket with Google's interface: states have numbers.
+fn google() -> std::net::SocketAddr {
+    let objects: Mutex<BTreeMap<String, (Vec<u8>, u64)>> = Mutex::default();
+    serve_by(move |question| {
+        let headers = support::http::named(&question.headers);
+        let mut words = question.line.split(' ');
+        let (method, path) = (
+            words.next().expect("a method"),
+            words.next().expect("a path"),
+        );
+        let mut objects = objects.lock().expect("whole");
+        let number = objects.get(path).map_or(0, |(_, number)| *number);
+        if method == "PUT" {
+            let wanted = headers.get("x-goog-if-generation-match");
+            if wanted.is_some_and(|wanted| *wanted != number.to_string()) {
+                return Answer::failed(412, None, "PreconditionFailed");
             }
-        });
-        Self { address }
-    }
+            objects.insert(path.to_string(), (question.body.clone(), number + 1));
+        }
+
+        let Some((bytes, number)) = objects.get(path) else {
+            return Answer::failed(404, None, "NoSuchKey");
+        };
+        let (etag, number) = (format!("\"{number:x}-e\""), number.to_string());
+        if method == "GET" && headers.get("if-none-match") == Some(&etag) {
+            return Answer::new(304, &[], b"");
+        }
+        let state = [
+            ("ETag", etag.as_str()),
+            ("x-goog-generation", number.as_str()),
+        ];
+        match method {
+            "GET" => Answer::new(200, &state, bytes),
+            _ => Answer::new(200, &state, b""),
+        }
+    })
+}
+
+#[test]
+fn conditions_hold_by_generations_where_the_store_has_those() {
+    // An account without a key: nobody is asked for a token.
+    let account = format!(
+        "{{\"private_key\":\"\",\"private_key_id\":\"\",\"client_email\":\"\",\
+         \"disable_oauth\":true,\"gcs_base_url\":\"http://{}\"}}",
+        google()
+    );
+    let settings = options(&[("GOOGLE_SERVICE_ACCOUNT_KEY", &account)]);
+    let store = open("gs://fleet/site", &settings);
+    assert_eq!(get(&store, whole(HEAD)), Got::Missing);
+    let first = stored(put(&store, HEAD, b"1", PutCondition::Absent)).expect("a tag");
+    assert_eq!(
+        put(&store, HEAD, b"2", PutCondition::Absent),
+        PutReply::Conflict
+    );
+    let unchanged = PutCondition::Unchanged(first.clone());
+    let second = stored(put(&store, HEAD, b"2", unchanged.clone())).expect("a tag");
+    assert_eq!(put(&store, HEAD, b"3", unchanged), PutReply::Conflict);
+
+    assert_eq!(
+        get(&store, whole(HEAD)),
+        Got::Whole(b"2".to_vec(), Some(second.clone()))
+    );
+    let mut again = whole(HEAD);
+    again.unless = Some(second);
+    assert_eq!(get(&store, again.clone()), Got::NotModified);
+    again.unless = Some(first);
+    assert_eq!(get(&store, again).bytes(), b"2");
 }
 
 fn seed_and_rounds(rounds: usize) -> (u64, usize) {
