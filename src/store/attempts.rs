@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Wait after the first failure; it doubles with each further one.
 const FIRST_RETRY_WAIT: Duration = Duration::from_millis(200);
 /// Longest wait that is chosen here.
-const MAX_RETRY_WAIT: Duration = Duration::from_secs(20);
+const MAX_CHOSEN_WAIT: Duration = Duration::from_secs(20);
 /// Longest wait that a server may ask for.
 const MAX_ASKED_WAIT: Duration = Duration::from_secs(60);
 /// Bytes of progress that pay for one failure.
@@ -59,7 +59,7 @@ impl Attempts {
         } else {
             0.5
         };
-        let spread = doubled.min(MAX_RETRY_WAIT).mul_f64(0.5 + share);
+        let spread = doubled.min(MAX_CHOSEN_WAIT).mul_f64(0.5 + share);
         Some(match asked {
             Some(asked) => asked + spread.min(asked.max(FIRST_RETRY_WAIT)),
             None => spread,

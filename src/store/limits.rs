@@ -12,7 +12,7 @@ use crate::sync::locked;
 use crate::units::{Moment, Rate};
 
 /// Largest piece of a body that is sent at once.
-const PIECE_BYTES: u64 = 64 << 10;
+const UPLOAD_PIECE_BYTES: u64 = 64 << 10;
 
 /// Limits of one store.
 #[derive(Debug)]
@@ -33,7 +33,10 @@ impl Limits {
     pub fn new(options: &StoreOptions) -> Self {
         // A pause between two pieces is shorter than any patience.
         let second = |rate: Rate| rate.bytes_in(Duration::from_secs(1)).max(1024);
-        let piece = options.rate.map_or(PIECE_BYTES, second).min(PIECE_BYTES);
+        let piece = options
+            .rate
+            .map_or(UPLOAD_PIECE_BYTES, second)
+            .min(UPLOAD_PIECE_BYTES);
         Self {
             patience: options.patience,
             attempts: options.attempts.max(1),

@@ -14,6 +14,7 @@ use object_store::client::{
 };
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue,
+    LAST_MODIFIED,
 };
 use reqwest::{Method, StatusCode};
 
@@ -143,6 +144,9 @@ fn checked(wanted: Wanted, answer: reqwest::Response) -> Result<HttpResponse, Ht
 /// The headers that object_store needs, and no others: it refuses odd dates and attributes.
 fn plain_headers(wanted: &Wanted, delivery: &Delivery) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    // Some of its interfaces need a time, which nobody reads.
+    let never = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
+    headers.insert(LAST_MODIFIED, never);
     let length = delivery.length.unwrap_or(0);
     headers.insert(CONTENT_LENGTH, length.into());
     if let Wanted::Part(range) = wanted {

@@ -1,11 +1,11 @@
 //! Repositories on real servers: nginx, an S3 server and directories, with a proxy between that
 //! does as bad networks, caches and servers do. `MAKUO_STORE_SEED` replays a random run, and
-//! `MAKUO_STORE_GETS` makes it longer.
+//! `MAKUO_STORE_ROUNDS` makes it longer.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use makuo::repository::object::{
@@ -14,7 +14,9 @@ use makuo::repository::object::{
 };
 use makuo::store::{Store, StoreOptions, StoreUrl};
 
-use crate::support::{BUCKET, Middleman, Mishap, Moto, Nginx, Noise, Passed, skipped, write};
+use crate::support::{
+    self, Answer, BUCKET, Middleman, Mishap, Moto, Nginx, Noise, Passed, serve_by, skipped, write,
+};
 
 const HEAD: &str = "trees/www/head";
 const PACK: &str = "packs/ab/abcd.pack";
@@ -132,7 +134,7 @@ fn listed(store: &Store) -> Result<BTreeMap<String, u64>, StoreFault> {
 fn options(pairs: &[(&str, &str)]) -> StoreOptions {
     let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     StoreOptions {
-        patience: Duration::from_secs(5),
+        patience: Duration::from_secs(30),
         attempts: 4,
         environment: pairs.iter().map(owned).collect(),
         ..StoreOptions::default()
@@ -696,8 +698,8 @@ fn credentials_come_from_the_usual_places() {
     let home = home.path().display().to_string();
     assert_eq!(key(&options(&[("HOME", &home)])).as_deref(), Some("AKFILE"));
 
-    let role = Metadata::start();
-    let instance = options(&[("AWS_METADATA_ENDPOINT", &format!("http://{}", role.address))]);
+    let role = format!("http://{}", metadata());
+    let instance = options(&[("AWS_METADATA_ENDPOINT", &role)]);
     assert_eq!(key(&instance).as_deref(), Some("AKROLE"));
     let nobody = options(&[("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")]);
     let fault = get(&bucket(between.address(), &nobody), whole(HEAD)).fault();
@@ -705,53 +707,100 @@ fn credentials_come_from_the_usual_places() {
 }
 
 /// The metadata server of an instance with a role.
-struct Metadata {
-    address: std::net::SocketAddr,
+fn metadata() -> std::net::SocketAddr {
+    serve_by(|question| {
+        let body = match question.line.split(' ').nth(1).expect("a path") {
+            "/latest/api/token" => "token",
+            "/latest/meta-data/iam/security-credentials/" => "role",
+            _ => {
+                "{\"AccessKeyId\":\"AKROLE\",\"SecretAccessKey\":\"s\",\"Token\":\"t\",\
+                 \"Expiration\":\"2099-01-01T00:00:00Z\"}"
+            }
+        };
+        Answer::new(200, &[], body.as_bytes())
+    })
 }
 
-impl Metadata {
-    fn start() -> Self {
-        use std::io::{BufRead, BufReader, Write};
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("bound");
-        std::thread::spawn(move || {
-            for client in listener.incoming().take(3).flatten() {
-                let mut lines = BufReader::new(&client).lines();
-                let first = lines.next().expect("a request").expect("text");
-                while lines
-                    .next()
-                    .is_some_and(|line| line.is_ok_and(|l| !l.is_empty()))
-                {}
-                let body = match first.split(' ').nth(1).expect("a path") {
-                    "/latest/api/token" => "token",
-                    "/latest/meta-data/iam/security-credentials/" => "role",
-                    _ => {
-                        "{\"AccessKeyId\":\"AKROLE\",\"SecretAccessKey\":\"s\",\"Token\":\"t\",\
-                         \"Expiration\":\"2099-01-01T00:00:00Z\"}"
-                    }
-                };
-                let length = body.len();
-                let text = format!(
-                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                );
-                (&client).write_all(text.as_bytes()).expect("sent");
+/// A bucket with Google's interface: states have numbers.
+fn google() -> std::net::SocketAddr {
+    let objects: Mutex<BTreeMap<String, (Vec<u8>, u64)>> = Mutex::default();
+    serve_by(move |question| {
+        let headers = support::http::named(&question.headers);
+        let mut words = question.line.split(' ');
+        let (method, path) = (
+            words.next().expect("a method"),
+            words.next().expect("a path"),
+        );
+        let mut objects = objects.lock().expect("whole");
+        let number = objects.get(path).map_or(0, |(_, number)| *number);
+        if method == "PUT" {
+            let wanted = headers.get("x-goog-if-generation-match");
+            if wanted.is_some_and(|wanted| *wanted != number.to_string()) {
+                return Answer::failed(412, None, "PreconditionFailed");
             }
-        });
-        Self { address }
-    }
+            objects.insert(path.to_string(), (question.body.clone(), number + 1));
+        }
+
+        let Some((bytes, number)) = objects.get(path) else {
+            return Answer::failed(404, None, "NoSuchKey");
+        };
+        let (etag, number) = (format!("\"{number:x}-e\""), number.to_string());
+        if method == "GET" && headers.get("if-none-match") == Some(&etag) {
+            return Answer::new(304, &[], b"");
+        }
+        let state = [
+            ("ETag", etag.as_str()),
+            ("x-goog-generation", number.as_str()),
+        ];
+        match method {
+            "GET" => Answer::new(200, &state, bytes),
+            _ => Answer::new(200, &state, b""),
+        }
+    })
+}
+
+#[test]
+fn conditions_hold_by_generations_where_the_store_has_those() {
+    // An account without a key: nobody is asked for a token.
+    let account = format!(
+        "{{\"private_key\":\"\",\"private_key_id\":\"\",\"client_email\":\"\",\
+         \"disable_oauth\":true,\"gcs_base_url\":\"http://{}\"}}",
+        google()
+    );
+    let settings = options(&[("GOOGLE_SERVICE_ACCOUNT_KEY", &account)]);
+    let store = open("gs://fleet/site", &settings);
+    assert_eq!(get(&store, whole(HEAD)), Got::Missing);
+    let first = stored(put(&store, HEAD, b"1", PutCondition::Absent)).expect("a tag");
+    assert_eq!(
+        put(&store, HEAD, b"2", PutCondition::Absent),
+        PutReply::Conflict
+    );
+    let unchanged = PutCondition::Unchanged(first.clone());
+    let second = stored(put(&store, HEAD, b"2", unchanged.clone())).expect("a tag");
+    assert_eq!(put(&store, HEAD, b"3", unchanged), PutReply::Conflict);
+
+    assert_eq!(
+        get(&store, whole(HEAD)),
+        Got::Whole(b"2".to_vec(), Some(second.clone()))
+    );
+    let mut again = whole(HEAD);
+    again.unless = Some(second);
+    assert_eq!(get(&store, again.clone()), Got::NotModified);
+    again.unless = Some(first);
+    assert_eq!(get(&store, again).bytes(), b"2");
+}
+
+fn seed_and_rounds(rounds: usize) -> (u64, usize) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed = number("MAKUO_STORE_SEED").unwrap_or_else(|| fastrand::u64(..));
+    println!("MAKUO_STORE_SEED={seed}");
+    let rounds = number("MAKUO_STORE_ROUNDS").map_or(rounds, |many| many as usize);
+    (seed, rounds)
 }
 
 #[test]
 fn random_mishaps_end_in_the_right_bytes_or_in_a_clear_fault() {
-    let seed = std::env::var("MAKUO_STORE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| fastrand::u64(..));
-    println!("MAKUO_STORE_SEED={seed}");
-    let gets = std::env::var("MAKUO_STORE_GETS")
-        .ok()
-        .and_then(|gets| gets.parse().ok())
-        .unwrap_or(150usize);
+    let (seed, gets) = seed_and_rounds(150);
     let Some((_nginx, between, bytes)) = troubled(2_000_000) else {
         return;
     };
@@ -828,6 +877,60 @@ fn mishaps(random: &mut fastrand::Rng) -> Vec<Mishap> {
     mishaps.extend((0..6).map(|_| Mishap::Cut(random.usize(0..300_000))));
     mishaps.push(Mishap::Stall(random.usize(0..300_000)));
     mishaps
+}
+
+#[test]
+fn one_publisher_is_never_in_conflict_with_itself() {
+    let (seed, rounds) = seed_and_rounds(30);
+    let Some(moto) = moto() else { return };
+    let between = Middleman::start(moto.address());
+    let (troubled, direct) = (
+        bucket(between.address(), &keys()),
+        bucket(moto.address(), &keys()),
+    );
+    let mishaps = vec![
+        Mishap::Reset,
+        Mishap::LostAnswer,
+        Mishap::LostAnswer,
+        Mishap::Cut(0),
+        Mishap::Late(Duration::from_millis(20)),
+        Mishap::Status(500, None, "InternalError"),
+        Mishap::Status(503, Some(0), "SlowDown"),
+        Mishap::Status(409, None, "ConditionalRequestConflict"),
+    ];
+    between.throw(seed, 35, mishaps);
+
+    let (mut condition, mut done, mut failed) = (PutCondition::Absent, 0, 0);
+    for round in 0..rounds {
+        let bytes = format!("release {round}").into_bytes();
+        match put(&troubled, HEAD, &bytes, condition.clone()) {
+            PutReply::Done { etag } => {
+                let found = get(&direct, whole(HEAD));
+                assert_eq!(
+                    found,
+                    Got::Whole(bytes, etag.clone()),
+                    "MAKUO_STORE_SEED={seed}"
+                );
+                condition = PutCondition::Unchanged(etag.expect("a tag"));
+                done += 1;
+            }
+            PutReply::Failed(fault) => {
+                assert_eq!(fault.kind, FaultKind::Temporary, "{fault}");
+                condition = match get(&direct, whole(HEAD)) {
+                    Got::Missing => PutCondition::Absent,
+                    found => PutCondition::Unchanged(found.etag()),
+                };
+                failed += 1;
+            }
+            other => panic!("MAKUO_STORE_SEED={seed}, round {round}: {other:?}"),
+        }
+    }
+
+    println!("{done} stored, {failed} failed");
+    assert!(
+        done > rounds / 2,
+        "MAKUO_STORE_SEED={seed}: {done} of {rounds}"
+    );
 }
 
 #[test]

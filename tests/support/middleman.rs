@@ -2,11 +2,13 @@
 //! servers do. It reads each request and answer whole, so that its faults are exact.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use super::http::{Answer, Question, named};
 
 /// Longest time that a stalled answer is kept open.
 const STALL: Duration = Duration::from_secs(20);
@@ -85,20 +87,6 @@ struct Dice {
     choices: Vec<Mishap>,
     /// Out of 100 requests, this many go wrong.
     share: u32,
-}
-
-#[derive(Debug, Clone)]
-struct Question {
-    line: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-#[derive(Debug, Clone)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
 }
 
 impl Middleman {
@@ -236,54 +224,11 @@ impl Shared {
         passed.sent = answer.sent(&mishap, head_only);
         // The client may look at the log as soon as it has the answer.
         self.log.lock().expect("whole").push(passed);
-        answer.write(client, &mishap, head_only)
+        answer.write_after(client, &mishap, head_only)
     }
-}
-
-fn named(headers: &[(String, String)]) -> BTreeMap<String, String> {
-    let lower = |(name, value): &(String, String)| (name.to_ascii_lowercase(), value.clone());
-    headers.iter().map(lower).collect()
-}
-
-/// Reads a head: its first line and its headers.
-fn head(reader: &mut impl BufRead) -> Option<(String, Vec<(String, String)>)> {
-    let mut line = String::new();
-    let mut next = |line: &mut String| {
-        line.clear();
-        reader.read_line(line).ok().filter(|&read| read > 0)
-    };
-    next(&mut line)?;
-    let first = line.trim_end().to_string();
-    let mut headers = Vec::new();
-    loop {
-        next(&mut line)?;
-        match line.trim_end().split_once(':') {
-            Some((name, value)) => headers.push((name.to_string(), value.trim().to_string())),
-            None => return Some((first, headers)),
-        }
-    }
-}
-
-fn length(headers: &[(String, String)]) -> Option<usize> {
-    named(headers).get("content-length")?.parse().ok()
 }
 
 impl Question {
-    fn read(reader: &mut impl BufRead) -> Option<Self> {
-        let (line, headers) = head(reader)?;
-        let mut body = vec![0; length(&headers).unwrap_or(0)];
-        if named(&headers).contains_key("transfer-encoding") {
-            body = unchunked(reader)?;
-        } else {
-            reader.read_exact(&mut body).ok()?;
-        }
-        Some(Self {
-            line,
-            headers,
-            body,
-        })
-    }
-
     fn without_range(&self) -> Self {
         let mut other = self.clone();
         other
@@ -305,95 +250,9 @@ impl Question {
         }
         other
     }
-
-    /// Asks the server, on a connection of its own.
-    fn ask(&self, upstream: SocketAddr) -> Option<Answer> {
-        let mut server = TcpStream::connect(upstream).ok()?;
-        let mut line = self.line.clone();
-        // A client that takes this for a forward proxy sends a whole URL.
-        if let Some((method, rest)) = line.clone().split_once(" http://") {
-            let path = rest.find('/').map_or("/", |at| &rest[at..]);
-            line = format!("{method} {path}");
-        }
-
-        let mut text = format!("{line}\r\n");
-        for (name, value) in &self.headers {
-            if !matches!(
-                name.to_ascii_lowercase().as_str(),
-                "connection" | "transfer-encoding" | "content-length" | "proxy-connection"
-            ) {
-                text += &format!("{name}: {value}\r\n");
-            }
-        }
-        text += &format!(
-            "connection: close\r\ncontent-length: {}\r\n\r\n",
-            self.body.len()
-        );
-        server.write_all(text.as_bytes()).ok()?;
-        server.write_all(&self.body).ok()?;
-        Answer::read(&mut BufReader::new(server), self.line.starts_with("HEAD "))
-    }
-}
-
-fn unchunked(reader: &mut impl BufRead) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let size = usize::from_str_radix(line.trim(), 16).ok()?;
-        let mut piece = vec![0; size + 2];
-        reader.read_exact(&mut piece).ok()?;
-        match size {
-            0 => return Some(body),
-            _ => body.extend_from_slice(&piece[..size]),
-        }
-    }
 }
 
 impl Answer {
-    fn read(reader: &mut impl BufRead, head_only: bool) -> Option<Self> {
-        let (line, headers) = head(reader)?;
-        let status: u16 = line.split(' ').nth(1)?.parse().ok()?;
-        let mut body = Vec::new();
-        if named(&headers).contains_key("transfer-encoding") {
-            body = unchunked(reader)?;
-        } else if !head_only && status != 304 && status != 204 {
-            match length(&headers) {
-                Some(length) => {
-                    body = vec![0; length];
-                    reader.read_exact(&mut body).ok()?;
-                }
-                None => {
-                    reader.read_to_end(&mut body).ok()?;
-                }
-            }
-        }
-        Some(Self {
-            status,
-            headers,
-            body,
-        })
-    }
-
-    fn failed(status: u16, after: Option<u32>, code: &str) -> Self {
-        let body = format!("<Error><Code>{code}</Code><Message>so it is</Message></Error>");
-        let mut headers = vec![("Date".into(), "Fri, 31 Dec 1999 23:59:59 GMT".into())];
-        headers.extend(after.map(|after| ("Retry-After".to_string(), after.to_string())));
-        Self {
-            status,
-            headers,
-            body: body.into_bytes(),
-        }
-    }
-
-    fn redirect(to: &str) -> Self {
-        Self {
-            status: 302,
-            headers: vec![("Location".into(), to.into())],
-            body: Vec::new(),
-        }
-    }
-
     fn spoil(&mut self, mishap: &Mishap) {
         let set = |headers: &mut Vec<(String, String)>, name: &str, value: &str| {
             headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
@@ -440,16 +299,9 @@ impl Answer {
     }
 
     /// Writes the answer. Returns whether the connection goes on.
-    fn write(&self, client: &mut TcpStream, mishap: &Mishap, head_only: bool) -> bool {
+    fn write_after(&self, client: &mut TcpStream, mishap: &Mishap, head_only: bool) -> bool {
         let bare = self.is_bare(head_only);
-        let mut text = format!("HTTP/1.1 {} So\r\n", self.status);
-        for (name, value) in &self.headers {
-            let own = ["content-length", "transfer-encoding", "connection"];
-            if !own.contains(&name.to_ascii_lowercase().as_str()) {
-                text += &format!("{name}: {value}\r\n");
-            }
-        }
-
+        let mut text = self.head();
         let chunked = *mishap == Mishap::Chunked && !bare;
         match mishap {
             _ if chunked => text += "transfer-encoding: chunked\r\n",

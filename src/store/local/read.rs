@@ -10,7 +10,7 @@ use super::{Directory, FileFault, blocking, etag_of, step};
 use crate::repository::object::{Etag, FaultKind, Get, GetReply, StoreFault};
 
 /// Bytes of one reply.
-const PIECE_BYTES: usize = 256 << 10;
+const FILE_PIECE_BYTES: usize = 256 << 10;
 
 /// One get under way.
 pub(in crate::store) struct FileReader {
@@ -137,7 +137,7 @@ fn open(path: &Path, get: &Get) -> Result<OpenFile, GetReply> {
 async fn read(open: OpenFile) -> Result<Vec<u8>, StoreFault> {
     blocking(move || {
         let left = usize::try_from(open.end - open.next).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; left.min(PIECE_BYTES)];
+        let mut bytes = vec![0; left.min(FILE_PIECE_BYTES)];
         let read = open.file.read_exact_at(&mut bytes, open.next);
         let read = step("read", Path::new("the file"), read);
         read.map_err(FileFault::into_fault)?;

@@ -11,6 +11,7 @@ use crate::repository::object::{Etag, FaultKind, ObjectPath, Put, PutCondition, 
 use crate::store::answer::Wanted;
 use crate::store::attempts::Attempts;
 use crate::store::explain::Action;
+use crate::store::refusal::Cause;
 use crate::store::stream::next_of;
 
 /// How long caches may keep an object that never changes.
@@ -43,7 +44,7 @@ impl Remote {
             if let Some(reply) = refused_condition(put, &failure) {
                 // The first attempt may have arrived although its answer did not.
                 if perhaps_stored && reply == PutReply::Conflict {
-                    return self.stored_or_conflict(put).await;
+                    return self.stored_or_conflict(put, &mut attempts).await;
                 }
                 return reply;
             }
@@ -114,30 +115,50 @@ impl Remote {
         }
     }
 
-    /// The reply to a put whose condition fails in a later attempt.
-    async fn stored_or_conflict(&self, put: &Put) -> PutReply {
+    /// The reply to a put whose condition fails in a later attempt: the object there tells.
+    async fn stored_or_conflict(&self, put: &Put, attempts: &mut Attempts) -> PutReply {
+        loop {
+            let failure = match self.same(put).await {
+                Ok(Some(etag)) => return PutReply::Done { etag },
+                Ok(None) => return PutReply::Conflict,
+                Err(failure) => failure,
+            };
+
+            if let Err(fault) = failure.wait(attempts).await {
+                return PutReply::Failed(fault);
+            }
+        }
+    }
+
+    /// Returns the tag of the object, if it has the content of `put`.
+    async fn same(&self, put: &Put) -> Result<Option<Option<Etag>>, Failure> {
         let wanted = Wanted::Whole {
             at_most: put.bytes.len() as u64,
         };
-        let Ok(Opened::Body(delivery, mut body)) = self.open(&put.object, &wanted, None).await
-        else {
-            return PutReply::Conflict;
+        let (delivery, mut body) = match self.open(&put.object, &wanted, None).await {
+            Ok(Opened::Body(delivery, body)) => (delivery, body),
+            Ok(Opened::Missing | Opened::NotModified) => return Ok(None),
+            Err(failure) if failure.fault.kind == FaultKind::TooLarge => return Ok(None),
+            Err(failure) => return Err(failure),
         };
 
         let mut left = &put.bytes[..];
         loop {
-            let next = tokio::time::timeout(self.limits.patience, next_of(&mut body)).await;
-            match next {
-                Ok(Some(Ok(bytes))) => match left.strip_prefix(&bytes[..]) {
-                    Some(rest) => left = rest,
-                    None => return PutReply::Conflict,
-                },
-                Ok(None) if left.is_empty() => {
-                    let generation = delivery.generation.as_deref();
-                    let etag = self.etag(delivery.etag.as_deref(), generation);
-                    return PutReply::Done { etag };
+            let patience = self.limits.patience;
+            let bytes = match tokio::time::timeout(patience, next_of(&mut body)).await {
+                Err(_) => return Err(self.broken(&put.object, Cause::Stuck(patience))),
+                Ok(Some(Err(e))) => return Err(self.body_failure(&put.object, &e)),
+                Ok(None) if !left.is_empty() => return Ok(None),
+                Ok(None) => {
+                    let (etag, generation) = (delivery.etag, delivery.generation);
+                    return Ok(Some(self.etag(etag.as_deref(), generation.as_deref())));
                 }
-                _ => return PutReply::Conflict,
+                Ok(Some(Ok(bytes))) => bytes,
+            };
+
+            match left.strip_prefix(&bytes[..]) {
+                Some(rest) => left = rest,
+                None => return Ok(None),
             }
         }
     }
