@@ -2,21 +2,28 @@
 //! options from spec and flags, runs the session, and passes Ctrl-C on to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args::{DeployArgs, SessionArgs};
 use super::{network, sign};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
-use crate::drive::deploy::{self, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
+use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKeys, ReleaseOrigin};
+use crate::drive::repository::{PublishOptions, PublishedRelease, publish};
+use crate::id::{HostName, Serial};
 use crate::keys::{self, AuthorizedKeys, Signer};
-use crate::outcome::{Observer, Outcome, Purpose};
+use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
 use crate::report::Report;
+use crate::repository::SignedRelease;
 use crate::spec::{Expect, Spec};
+use crate::store::{Store, StoreOptions, StoreUrl};
+use crate::sync::locked;
 use crate::units::printable;
 use crate::{Error, Result};
 
+/// Releases that a repository keeps of a tree.
+const KEPT_RELEASES: usize = 3;
 /// Exit code after an interrupt: 128 plus SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -63,7 +70,10 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
         options.unmounted = Unmounted::Accept;
     }
 
-    session(&options, report)
+    match &args.to {
+        None => session(&options, report),
+        Some(to) => session_to(&options, to, report),
+    }
 }
 
 /// Runs a session, reports it, and returns the exit code.
@@ -78,6 +88,70 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
     report.outcome(&outcome);
 
     Ok(outcome.exit.code())
+}
+
+/// Runs a session whose release is published to the repository `to` as well.
+fn session_to(options: &SessionOptions, to: &str, report: &mut Report) -> Result<u8> {
+    let url = StoreUrl::parse(to, &std::env::current_dir().unwrap_or_default())?;
+    let store = Store::open(&url, &StoreOptions::from_environment())?;
+    network::note_plain(&options.network, report);
+    report.start(&format!("{}: deploying, and publishing", options.spec.tree));
+
+    let slot: PublishSlot = Arc::default();
+    let mut outcome = run_with(options, Some((store, Arc::clone(&slot))), report)?;
+    let published = locked(&slot).take();
+    match published {
+        Some(Ok(published)) => {
+            let note = format!("{} published to {url}", published.release);
+            report.event(&Event::Note(note));
+        }
+        Some(Err(e)) => {
+            outcome.error = Some(format!("not published to {url}: {e}"));
+            outcome.hint = e.hint_text().map(str::to_string);
+            outcome.exit = ExitStatus::Mixed;
+        }
+        None if outcome.exit == ExitStatus::Success => {
+            outcome.error = Some(format!("not published to {url}: no host committed it"));
+            outcome.exit = ExitStatus::Mixed;
+        }
+        None => {}
+    }
+
+    report.outcome(&outcome);
+    Ok(outcome.exit.code())
+}
+
+/// Result of the publication that follows a commit.
+type PublishSlot = Arc<Mutex<Option<Result<PublishedRelease>>>>;
+
+/// Stores the committed release of a session in `store`, with the result in `slot`.
+fn publisher(
+    store: Store,
+    slot: PublishSlot,
+    options: &SessionOptions,
+    keys: &ReleaseKeys,
+    name: &HostName,
+) -> Publisher {
+    let spec = options.spec.clone();
+    let settings = PublishOptions {
+        keep: KEPT_RELEASES,
+        valid_for: None,
+        keys: keys.clone(),
+        name: name.clone(),
+        cache: options.cache.clone(),
+    };
+
+    Publisher::new(move |source, committed| {
+        let root = committed.release.header().root;
+        let new = SignedRelease {
+            release: committed.release,
+            signature: committed.signature,
+            orders: vec![committed.order],
+        };
+        let mut sign = |_: Serial| Ok(new.clone());
+        let published = publish(store.clone(), &spec, &settings, &root, source, &mut sign);
+        *locked(&slot) = Some(published);
+    })
 }
 
 /// Builds options from arguments; finds every error in them before anything is sent.
@@ -133,17 +207,23 @@ pub(super) fn check_targets(targets: &[String]) -> Result<()> {
 /// Scans, signs and runs the session, with events to `observer`. Ctrl-C ends it without a commit; a
 /// second one ends the process.
 fn run_deploy(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
+    run_with(options, None, observer)
+}
+
+/// Like [`run_deploy`]; the release goes to a store as well.
+fn run_with(
+    options: &SessionOptions,
+    to: Option<(Store, PublishSlot)>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     let signer = Arc::from(keys::open_signer(&options.key)?);
+    let mut engine = deploy_options(options, signer)?;
+    engine.publisher =
+        to.map(|(store, slot)| publisher(store, slot, options, &engine.keys, &engine.name));
     let links = network::open(&options.network)?;
     let interrupt = Interrupt::default();
     handle_ctrl_c(interrupt.clone());
-    deploy::run(
-        links,
-        deploy_options(options, signer)?,
-        ReleaseOrigin::Scan,
-        &interrupt,
-        observer,
-    )
+    deploy::run(links, engine, ReleaseOrigin::Scan, &interrupt, observer)
 }
 
 /// Options of the engine.

@@ -18,6 +18,7 @@ mod members;
 mod network;
 mod publish;
 mod pull;
+mod repo;
 mod rollback;
 mod send;
 mod sign;
@@ -82,6 +83,7 @@ fn dispatch(cli: &Cli, settings: Settings, report: &mut Report) -> Result<u8> {
         Rollback(args) => rollback::run(args, config, report),
         Publish(args) => publish::run(args, config, report),
         Pull(args) => pull::run(args, config, report),
+        Repo(args) => repo::run(args, config, report),
         Log(args) => log::run(args, config, report),
         Status(args) => status::run(args, config, report),
         Members(args) => members::run(args, config, report),

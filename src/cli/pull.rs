@@ -10,7 +10,7 @@ use crate::config::{CatchUp, HostConfig, TreeConfig};
 use crate::drive::deploy::Interrupt;
 use crate::drive::host::{LocalHost, open_tree};
 use crate::drive::repository::{
-    FoundRelease, Known, LoopbackHost, Search, TakeOptions, find, pull,
+    FoundRelease, KnownHead, Lookup, LoopbackHost, TakeOptions, find, pull,
 };
 use crate::error::IoResultExt;
 use crate::id::Serial;
@@ -29,11 +29,13 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
     let host = Arc::new(host(args, &network::host_config(config)?)?);
 
     report.start(&format!("{}: looking into {url}", args.tree));
-    let outcome = match find(store, &host, &args.tree, &Known::default(), &mut || true)? {
-        Search::Found(found) => take(*found, &host, report)?,
-        Search::UpToDate(_, serial) => unchanged(args, &host, Some(serial)),
-        Search::Unchanged | Search::Yielded => unchanged(args, &host, None),
-        Search::Refused(_, serial, why) => {
+    let outcome = match find(store, &host, &args.tree, &KnownHead::default(), &mut || {
+        true
+    })? {
+        Lookup::Found(found) => take(*found, &host, report)?,
+        Lookup::UpToDate(_, serial) => unchanged(args, &host, Some(serial)),
+        Lookup::Unchanged | Lookup::Yielded => unchanged(args, &host, None),
+        Lookup::Refused(_, serial, why) => {
             let what = format!("{}@{serial} cannot be taken: {why}", args.tree);
             return Err(Error::refused(what));
         }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::send_only_trees::{SendOnlyTree, SendOnlyTrees};
-use super::{DaemonSetup, sandbox};
+use super::{DaemonSetup, repositories, sandbox};
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig, PeerName, Sandbox, TreeConfig};
 use crate::drive::host::LocalHost;
 use crate::hook::helper_process::HelperProcess;
@@ -146,6 +146,7 @@ pub(super) fn confine(
     let files = files.chain(config.console.password.as_deref());
     let files = files.chain(config.network.group_keys.iter().map(PathBuf::as_path));
     reach.read.extend(files.filter_map(beside));
+    reach.read.extend(repositories::reach(config));
 
     match (sandbox::confine(&reach)?, config.sandbox) {
         (sandbox::Confined::Not, Sandbox::Require) => {

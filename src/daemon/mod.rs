@@ -6,6 +6,7 @@ mod control;
 mod opening;
 mod reload;
 mod reopening;
+mod repositories;
 mod sandbox;
 mod send_only_trees;
 mod serving;
@@ -96,6 +97,11 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     let password = serving::password(&setup.config)?;
     let mut consoles = Listeners::bind(&setup.config.console)?;
 
+    let repositories = match setup.mode.receives {
+        true => repositories::open(&setup.config)?,
+        false => Vec::new(),
+    };
+
     let confines = confinement::confines(&setup.config)?;
     confinement::step_down(&mut setup, confines)?;
     consoles.bind_socket(&setup.config.console)?;
@@ -155,6 +161,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     spawn("serve", move || {
         catch_up::run(&catch_up_host, &catch_up_desk, rate, &pulls)
     })?;
+    repositories::start(repositories, &host, &desk)?;
 
     let console = Console::new(
         Arc::clone(&desk),

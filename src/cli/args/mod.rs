@@ -18,7 +18,10 @@ use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
 pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
-pub use repository::{PublishArgs, PullArgs, StoreArgs};
+pub use repository::{
+    PublishArgs, PullArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs,
+    RepoListArgs, StoreArgs,
+};
 pub use setup::{
     CheckArgs, CompleteArgs, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs,
     KeygenArgs, ManArgs, TreeAt,
@@ -115,6 +118,8 @@ pub enum CliCommand {
     Publish(PublishArgs),
     /// Take the newest release of a tree from a repository, without a daemon
     Pull(PullArgs),
+    /// Look after a repository: list, check, delete what nobody needs, copy
+    Repo(RepoArgs),
     /// List the fleet's releases: serial, time, key, files, bytes, and the hosts that run or keep
     /// them
     Log(LogArgs),

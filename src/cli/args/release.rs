@@ -27,6 +27,10 @@ pub struct DeployArgs {
     /// Run health checks even on hosts without changes
     #[arg(long)]
     pub recheck: bool,
+    /// Publish the release to this repository as well, once the hosts have it: for hosts that come
+    /// later
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "dry_run")]
+    pub to: Option<String>,
     /// Shared options.
     #[command(flatten)]
     pub session: SessionArgs,

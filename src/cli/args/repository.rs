@@ -1,9 +1,9 @@
-//! Arguments of publish and pull.
+//! Arguments of publish, pull and repo.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueHint};
+use clap::{Args, Subcommand, ValueHint};
 
 use super::shared::RateArgs;
 use crate::id::{HostName, TreeName};
@@ -112,4 +112,104 @@ pub struct StoreArgs {
     /// Rate limit.
     #[command(flatten)]
     pub limit: RateArgs,
+}
+
+/// `makuo repo`
+#[derive(Debug, Args)]
+pub struct RepoArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: RepoAction,
+}
+
+/// Actions on a repository as a whole.
+#[derive(Debug, Subcommand)]
+pub enum RepoAction {
+    /// List the trees and their releases
+    List(RepoListArgs),
+    /// Hash every byte, and follow every release
+    Check(RepoCheckArgs),
+    /// Delete what no release refers to any more
+    Gc(RepoGcArgs),
+    /// Copy everything to another store or a disk
+    Copy(RepoCopyArgs),
+}
+
+/// `makuo repo list`
+#[derive(Debug, Args)]
+pub struct RepoListArgs {
+    /// Repository
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Only this tree; without it the store has to be able to list its objects
+    #[arg(long, value_name = "TREE")]
+    pub tree: Option<TreeName>,
+    /// Keys that may release the trees [default: the configuration's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+    /// Options for the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `makuo repo check`
+#[derive(Debug, Args)]
+pub struct RepoCheckArgs {
+    /// Repository
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Keys that may release the trees [default: the configuration's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+    /// Options for the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `makuo repo gc`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --key it also drops old releases, and moves what is left of packs that are mostly dead. Hosts
+that pull meanwhile go on with the new places.")]
+pub struct RepoGcArgs {
+    /// Repository
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Key to sign new heads with: an OpenSSH file, or a .pub with its private half in the agent
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Number of releases to keep of each tree
+    #[arg(long, value_name = "N", default_value = "3", requires = "key",
+          value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub keep: u8,
+    /// Time until a new head is stale
+    #[arg(long, value_name = "DURATION", requires = "key", value_parser = parse_duration)]
+    pub valid_for: Option<Duration>,
+    /// Keep what is younger than this: a publisher may be about to refer to it
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
+    pub grace: Duration,
+    /// Keys that may release the trees [default: the configuration's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+    /// Options for the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `makuo repo copy`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Copies what the destination lacks; a newer head there stays.
+Example:
+  makuo repo copy s3://releases/fleet /mnt/usb/releases")]
+pub struct RepoCopyArgs {
+    /// Repository
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub from: String,
+    /// Its copy
+    #[arg(value_name = "URL2", value_hint = ValueHint::Url)]
+    pub to: String,
+    /// Options for the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
 }

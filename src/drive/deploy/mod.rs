@@ -5,7 +5,7 @@
 //! `session` the loop. `driver` moves the sender machine, `worker` is the thread for reading the
 //! [`source`] and signing, and `release` holds the facts of the release. `reporter` tells the
 //! observer, `narrate` words the notes and `results` the outcome. [`rollback`] finds an earlier
-//! release, `serials` choose the number of a new one, and `arrivals` wait for new hosts.
+//! release, a `publisher` takes it at the end, `serials` choose the number of a new one, and `arrivals` wait for new hosts.
 //! `known_hosts` keeps the keys of hosts between sessions, like the serials in a `cache_file`.
 
 mod arrivals;
@@ -15,6 +15,7 @@ mod known_hosts;
 mod narrate;
 mod options;
 mod origin;
+mod publisher;
 mod release;
 mod reporter;
 mod results;
@@ -27,4 +28,5 @@ mod worker;
 
 pub use options::{DeployOptions, Interrupt, ReleaseConditions, ReleaseKeys};
 pub use origin::{Granted, Prepare, ReleaseOrigin};
+pub use publisher::{CommittedRelease, Publisher};
 pub use start::run;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::publisher::Publisher;
 use super::source::{SourcePart, SourceScan};
 use crate::block::BlockHash;
 use crate::drive::host::HostHandle;
@@ -51,6 +52,8 @@ pub struct DeployOptions {
     pub beside: Option<HostHandle>,
     /// Exclude hosts with another key than before.
     pub strict: bool,
+    /// Takes the release once hosts have committed it.
+    pub publisher: Option<Publisher>,
 }
 
 impl DeployOptions {
@@ -78,6 +81,7 @@ impl DeployOptions {
             lists: false,
             beside: None,
             strict: false,
+            publisher: None,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::driver::SenderDriver;
 use super::options::DeployOptions;
 use super::origin::{Granted, ReleaseKind};
+use super::publisher::CommittedRelease;
 use super::source::{NewRelease, PreparedRelease};
 use super::worker::OwnRelease;
 use crate::block::BlockHash;
@@ -103,6 +104,17 @@ impl SessionRelease {
         self.announced = Some(release.clone());
         self.signed = own.then(|| (release.clone(), signature.to_vec()));
         own
+    }
+
+    /// The release made for this session, if hosts committed it.
+    pub(super) fn committed(&self, driver: &SenderDriver) -> Option<CommittedRelease> {
+        let (release, signature) = self.signed.clone()?;
+        let order = driver.machine.committed_by()?.clone();
+        Some(CommittedRelease {
+            release,
+            signature,
+            order,
+        })
     }
 
     /// Stores a release that hosts committed in the tree of `host`, if made here.

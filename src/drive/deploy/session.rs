@@ -63,6 +63,7 @@ impl<'a> DeploySession<'a> {
             match self.turn() {
                 Ok(None) if self.finished => {
                     self.reporter.notes(narrate::drops(&self.driver.machine));
+                    self.publish();
                     if let Some(host) = self.own_host().cloned() {
                         self.release.keep(&host, &self.driver);
                     }
@@ -130,7 +131,7 @@ impl<'a> DeploySession<'a> {
                     self.driver.reply(SenderReply::Packed(Err(why)));
                 }
                 WorkerAnswer::Machine(reply) => self.driver.reply(reply),
-                WorkerAnswer::OwnRelease(_) => {}
+                WorkerAnswer::OwnRelease(_) | WorkerAnswer::Published => {}
             }
         }
 
@@ -152,6 +153,14 @@ impl<'a> DeploySession<'a> {
     fn own_host(&self) -> Option<&HostHandle> {
         let host = self.options.beside.as_ref();
         host.filter(|_| self.release.granted().is_none())
+    }
+
+    /// Hands the release on, if hosts have committed it.
+    fn publish(&self) {
+        let committed = self.release.committed(&self.driver);
+        if let Some((publisher, committed)) = self.options.publisher.as_ref().zip(committed) {
+            self.driver.worker.publish(publisher.clone(), committed);
+        }
     }
 
     /// Stores the keys of hosts.

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver as Inbox, Sender as Outbox, TryRecvError, channel
 
 use super::options::DeployOptions;
 use super::origin::Prepare;
+use super::publisher::{CommittedRelease, Publisher};
 use super::source::{PreparedRelease, ReleaseSource};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
@@ -27,6 +28,8 @@ pub(super) enum WorkerTask {
     Machine(SenderRequest),
     /// Stores the release in the tree that is its source.
     Keep(Box<OwnRelease>),
+    /// Hands a committed release on.
+    Publish(Publisher, Box<CommittedRelease>),
 }
 
 /// A release that hosts committed, and its source tree.
@@ -43,6 +46,8 @@ pub(super) enum WorkerAnswer {
     Signed(Result<(Release, Vec<u8>)>),
     Machine(SenderReply),
     OwnRelease(Result<()>),
+    /// A committed release was handed on, or that failed.
+    Published,
 }
 
 /// The session's end of the worker's channels.
@@ -87,6 +92,15 @@ impl WorkerHandle {
             WorkerAnswer::OwnRelease(done) => Some(done),
             _ => None,
         })
+    }
+
+    /// Hands a committed release with the source to `publisher`, and waits for it.
+    pub(super) fn publish(&self, publisher: Publisher, committed: CommittedRelease) {
+        let task = WorkerTask::Publish(publisher, Box::new(committed));
+        if self.tasks.send(task).is_ok() {
+            let is_published = |answer| matches!(answer, WorkerAnswer::Published);
+            self.answers.iter().any(is_published);
+        }
     }
 
     fn error(&self) -> Error {
@@ -165,6 +179,11 @@ impl SourceWorker {
                         .map_err(defect)
                         .and_then(|kept| kept),
                 ),
+                WorkerTask::Publish(publisher, committed) => {
+                    // The publisher knows of its own end; a panic is an end without a result.
+                    let _ = guarded(|| publisher.publish(&mut source, *committed));
+                    WorkerAnswer::Published
+                }
                 WorkerTask::Machine(SenderRequest::Pack(_, ordinals, demand)) => {
                     let packed = guarded(|| {
                         self.pack(&mut source, ordinals, demand)

@@ -20,17 +20,17 @@ use crate::tree::Tree;
 
 /// State of a head in which there was nothing to take.
 #[derive(Debug, Clone, Default)]
-pub struct Known(Option<Etag>);
+pub struct KnownHead(Option<Etag>);
 
 /// Result of a look into a repository.
 #[derive(Debug)]
-pub enum Search {
+pub enum Lookup {
     /// The head is as it was.
     Unchanged,
     /// The tree has the newest release of the repository.
-    UpToDate(Known, Serial),
+    UpToDate(KnownHead, Serial),
     /// The newest release is not for this host, for a reason.
-    Refused(Known, Serial, String),
+    Refused(KnownHead, Serial, String),
     /// There is another one, but the caller has something else to do.
     Yielded,
     /// A release that this host lacks.
@@ -64,9 +64,9 @@ pub fn find(
     store: Store,
     host: &LocalHost,
     tree: &TreeName,
-    known: &Known,
+    known: &KnownHead,
     goes_on: &mut dyn FnMut() -> bool,
-) -> Result<Search> {
+) -> Result<Lookup> {
     let managed = host
         .trees
         .get(tree)
@@ -83,13 +83,13 @@ pub fn find(
     };
 
     let end = runtime.block_on(looker.run(goes_on))?;
-    let known = Known(looker.machine.etag().cloned());
+    let known = KnownHead(looker.machine.etag().cloned());
     Ok(match end {
-        LookEnd::Unchanged => Search::Unchanged,
-        LookEnd::Yielded => Search::Yielded,
-        LookEnd::UpToDate(serial) => Search::UpToDate(known, serial),
-        LookEnd::Refused(serial, why) => Search::Refused(known, serial, why),
-        LookEnd::Complete(record, permitted) => Search::Found(Box::new(FoundRelease {
+        LookEnd::Unchanged => Lookup::Unchanged,
+        LookEnd::Yielded => Lookup::Yielded,
+        LookEnd::UpToDate(serial) => Lookup::UpToDate(known, serial),
+        LookEnd::Refused(serial, why) => Lookup::Refused(known, serial, why),
+        LookEnd::Complete(record, permitted) => Lookup::Found(Box::new(FoundRelease {
             record: *record,
             permitted,
             warning: looker.warning,

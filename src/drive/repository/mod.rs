@@ -4,9 +4,13 @@
 //! the two. `publish` signs a release and stores it, with the nodes of a `node_reader`. `find`
 //! looks for a newer release and loads its manifest. Then `shelf` holds the blocks that a thread
 //! loads ahead of the session in `take`, for which they are a `source`. `poll` looks again and
-//! again, for a daemon; `loopback` is a host of its own, for a command.
+//! again, for a daemon; `loopback` is a host of its own, for a command. `inventory`, `collect` and
+//! `copy` work on a repository as a whole, of which `whole` reads the objects.
 
+mod collect;
+mod copy;
 mod find;
+mod inventory;
 mod loopback;
 mod node_reader;
 mod poll;
@@ -15,8 +19,12 @@ mod requests;
 mod shelf;
 mod source;
 mod take;
+mod whole;
 
-pub use find::{FoundRelease, Known, Search, find};
+pub use collect::{CheckReport, HeadKeys, check, collect};
+pub use copy::{CopyReport, copy};
+pub use find::{FoundRelease, KnownHead, Lookup, find};
+pub use inventory::{ListedRelease, ListedTree, inventory};
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};
 pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec};

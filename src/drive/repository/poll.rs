@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::find::{FoundRelease, Known, Search, find};
+use super::find::{FoundRelease, KnownHead, Lookup, find};
 use super::take::{TakeOptions, pull};
 use crate::Result;
 use crate::drive::adhoc::AdhocService;
@@ -44,7 +44,7 @@ pub struct RepositoryPoll {
 pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPoll) {
     let mut rng = fastrand::Rng::with_seed(clock::seed());
     let mut log = CatchUpLog::new();
-    let mut known = Known::default();
+    let mut known = KnownHead::default();
     // Hosts that start together do not look together.
     let mut delay = poll.interval.min(Duration::from_secs(5)).mul_f64(rng.f64());
     loop {
@@ -69,10 +69,10 @@ fn look(
     host: &Arc<LocalHost>,
     service: &AdhocService,
     poll: &RepositoryPoll,
-    known: &Known,
+    known: &KnownHead,
     yields: Duration,
     log: &mut CatchUpLog,
-) -> Result<Option<Known>> {
+) -> Result<Option<KnownHead>> {
     if host.trees.get(&poll.tree).is_none() {
         return Ok(None);
     }
@@ -84,16 +84,16 @@ fn look(
     };
     let store = poll.store.clone();
     match find(store, host, &poll.tree, known, &mut goes_on)? {
-        Search::Unchanged | Search::Yielded => Ok(None),
-        Search::UpToDate(state, _) => Ok(Some(state)),
-        Search::Refused(_, serial, why) => {
+        Lookup::Unchanged | Lookup::Yielded => Ok(None),
+        Lookup::UpToDate(state, _) => Ok(Some(state)),
+        Lookup::Refused(_, serial, why) => {
             log.warn(&format!(
                 "{}@{serial} of the repository cannot be taken: {why}",
                 poll.tree
             ));
             Ok(None)
         }
-        Search::Found(found) => {
+        Lookup::Found(found) => {
             let outcome = take(host, service, poll, *found, log)?;
             if let Some(why) = outcome.error {
                 log.warn(&format!(

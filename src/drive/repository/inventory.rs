@@ -1,0 +1,113 @@
+//! What is in a repository: its trees, and the releases that it keeps of each.
+
+use super::requests::runtime;
+use super::whole::{list, read, read_head, trees};
+use crate::drive::clock;
+use crate::error::{Error, Result};
+use crate::id::{Serial, TreeName};
+use crate::keys::{AuthorizedKeys, Fingerprint, Namespace, Role, verify};
+use crate::repository::head::{Head, KeptRelease};
+use crate::repository::object::Get;
+use crate::repository::record::ReleaseRecord;
+use crate::store::Store;
+use crate::units::{ByteSize, WallTime};
+
+/// A tree in a repository.
+#[derive(Debug, Clone)]
+pub struct ListedTree {
+    /// The tree.
+    pub tree: TreeName,
+    /// Key that signed the head.
+    pub key: Fingerprint,
+    /// Whether that key may release the tree, by this machine's list.
+    pub is_authorized: bool,
+    /// Whether the head is past its time.
+    pub is_stale: bool,
+    /// Its releases, the newest first.
+    pub releases: Vec<ListedRelease>,
+}
+
+/// A release in a repository.
+#[derive(Debug, Clone)]
+pub struct ListedRelease {
+    /// Its number.
+    pub serial: Serial,
+    /// Time of its signature.
+    pub created: WallTime,
+    /// Key that signed it, if the signature holds.
+    pub key: Option<Fingerprint>,
+    /// Entries of all kinds.
+    pub entries: u64,
+    /// Bytes of its files.
+    pub bytes: ByteSize,
+}
+
+/// Lists the trees of the repository, or one of them.
+pub fn inventory(
+    store: &Store,
+    only: Option<&TreeName>,
+    keys: &AuthorizedKeys,
+) -> Result<Vec<ListedTree>> {
+    runtime()?.block_on(async {
+        let trees = match only {
+            Some(tree) => vec![tree.clone()],
+            None => trees(&list(store).await?),
+        };
+
+        let mut listed = Vec::new();
+        for tree in trees {
+            listed.push(look_at(store, tree, keys).await?);
+        }
+        Ok(listed)
+    })
+}
+
+async fn look_at(store: &Store, tree: TreeName, keys: &AuthorizedKeys) -> Result<ListedTree> {
+    let gone = || Error::refused(format!("the repository has no tree {tree}"));
+    let signed = read_head(store, &tree).await?.ok_or_else(gone)?;
+    let refused = |why: String| Error::refused(format!("the head of {tree} cannot be used: {why}"));
+    let key = verify(Namespace::HEAD, &signed.head, &signed.signature)
+        .map_err(|e| refused(e.to_string()))?;
+    let head = Head::decode(&signed.head).map_err(|e| refused(e.to_string()))?;
+
+    let now = clock::wall_seconds();
+    let mut releases = Vec::new();
+    for kept in &head.kept {
+        releases.push(record_of(store, kept).await?);
+    }
+    Ok(ListedTree {
+        is_authorized: keys.allows(&key, &tree, Role::Rollback, now).is_ok(),
+        is_stale: head.valid_until.is_some_and(|until| until <= now),
+        key: key.fingerprint(),
+        releases,
+        tree,
+    })
+}
+
+async fn record_of(store: &Store, kept: &KeptRelease) -> Result<ListedRelease> {
+    let start = u64::from(kept.offset);
+    let get = Get {
+        object: kept.pack.object(),
+        range: Some(start..start + u64::from(kept.len)),
+        unless: None,
+        max: u64::from(kept.len),
+    };
+    let missing = || Error::refused(format!("{} is missing", kept.pack.object()));
+    let bytes = read(store, get).await?.ok_or_else(missing)?;
+    let record = ReleaseRecord::decode(&bytes, kept.pack, &kept.record)
+        .map_err(|e| Error::refused("the repository is damaged").because(e))?;
+
+    let header = record.release.header();
+    let key = verify(
+        Namespace::RELEASE,
+        record.release.bytes(),
+        &record.signature,
+    );
+    Ok(ListedRelease {
+        serial: header.serial,
+        created: header.created,
+        key: key.ok().map(|key| key.fingerprint()),
+        entries: header.root.entries,
+        bytes: ByteSize(header.root.bytes),
+    })
+}
