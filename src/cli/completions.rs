@@ -111,11 +111,15 @@ pub(super) fn man(args: &ManArgs, report: &mut Report) -> Result<u8> {
         clap_mangen::generate_to(old, &args.dir).context("cannot write man pages to", &args.dir)?;
     }
 
-    let pages = 3 + Cli::command()
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .count();
+    // The pages of the old programs come on top.
+    let pages = 2 + pages(&Cli::command());
     report.plain("", &WrittenPages { pages });
 
     Ok(0)
+}
+
+/// Number of pages of a command with its subcommands.
+fn pages(command: &clap::Command) -> usize {
+    let shown = command.get_subcommands().filter(|c| !c.is_hide_set());
+    1 + shown.map(pages).sum::<usize>()
 }

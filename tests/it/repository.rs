@@ -1,5 +1,5 @@
-//! Releases published to a store and pulled from it by command: into a directory, through nginx and
-//! to an S3 server. rsync judges the trees.
+//! Releases published to a store and taken from it, by command and by daemons: into a directory,
+//! through nginx and to an S3 server. rsync judges the trees.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::support::run::Ran;
 use crate::support::{
-    BUCKET, Middleman, Moto, Nginx, Noise, Running, differences, read, same, skipped, write,
+    BUCKET, Host, Lab, Middleman, Moto, Nginx, Noise, Running, differences, read, same, skipped,
+    until, write,
 };
 
 /// A publisher with its source, and hosts that pull.
@@ -307,4 +308,137 @@ fn what_is_wrong_is_said() {
         .wait()
         .exits(2)
         .says(&["ftp", "s3://"]);
+}
+
+#[test]
+fn a_repository_is_listed_checked_collected_and_copied() {
+    let depot = Depot::new(None);
+    depot.fill(1);
+    for n in 0..4 {
+        write(&depot.site("large"), Noise::new(n).bytes(3_000_000));
+        depot.publish();
+    }
+
+    let repo = |args: &[&str]| {
+        let keys = ["--authorized-keys", "keys", "--json"];
+        let mut command = depot.makuo(&["repo"]);
+        Running::start(command.args(args).args(keys)).wait()
+    };
+    let listed = repo(&["list", &depot.url]).exits(0).result();
+    let serials: Vec<u64> = listed["releases"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|release| release["serial"].as_u64())
+        .collect();
+    assert_eq!(serials, [4, 3, 2]);
+
+    let checked = repo(&["check", &depot.url]).exits(0).result();
+    assert!(
+        checked["live"].as_u64() < checked["bytes"].as_u64(),
+        "{checked}"
+    );
+    let gc = ["gc", &depot.url, "--key", "deploy.key", "--keep", "1"];
+    let collected = repo(&[&gc[..], &["--grace", "1ms"]].concat())
+        .exits(0)
+        .result();
+    assert!(
+        collected["deleted"].as_u64() > Some(6_000_000),
+        "{collected}"
+    );
+    let checked = repo(&["check", &depot.url]).exits(0).result();
+    let (live, bytes) = (checked["live"].as_u64(), checked["bytes"].as_u64());
+    assert!(
+        bytes.zip(live).is_some_and(|(b, l)| b * 4 < l * 5),
+        "{checked}"
+    );
+    depot.pull("web1");
+
+    std::fs::create_dir(depot.path("usb")).expect("new");
+    let mut command = depot.makuo(&["repo", "copy", &depot.url, "./usb", "--json"]);
+    Running::start(&mut command).wait().exits(0);
+    let copy = Depot {
+        url: "./usb".into(),
+        ..depot
+    };
+    copy.pull("web2");
+    let pack = packs(&copy.path("usb/packs")).pop().expect("a pack");
+    let mut bytes = read(&pack);
+    bytes[0] ^= 1;
+    write(&pack, bytes);
+    let mut command = copy.makuo(&["repo", "check", "./usb", "--authorized-keys", "keys"]);
+    Running::start(&mut command)
+        .wait()
+        .exits(3)
+        .says(&["damaged", "publish again"]);
+}
+
+/// Runs a command of the lab that has nothing to do with its network.
+fn run(lab: &Lab, args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_makuo"));
+    command
+        .args(args)
+        .current_dir(lab.path(""))
+        .env("HOME", lab.path(""))
+        .env("MAKUO_KEY", lab.path("key"));
+    for name in ["MAKUO_CONFIG", "XDG_CACHE_HOME"] {
+        command.env_remove(name);
+    }
+    Running::start(&mut command).wait()
+}
+
+#[test]
+fn a_deploy_is_published_with_its_own_order() {
+    let Some(lab) = Lab::loopback(2) else { return };
+    std::fs::create_dir(lab.path("repo")).expect("new");
+    Noise::new(2).tree(&lab.site(), 30, 30_000);
+    lab.makuo(&["deploy", "www.toml", "--to", "./repo"])
+        .exits(0);
+    lab.all_same(&lab.site());
+
+    let pull = ["pull", "./repo", "www", "later/www", "--name", "later"];
+    let keys = ["--authorized-keys", "authorized_keys", "--json"];
+    let pulled = run(&lab, &[&pull[..], &keys].concat()).exits(0);
+    assert_eq!(pulled.result()["serial"], 1);
+    same(&lab.site(), &lab.path("later/www"));
+
+    std::fs::remove_dir_all(lab.path("repo")).expect("there");
+    let mixed = lab.makuo(&["deploy", "www.toml", "--to", "./repo"]);
+    mixed.exits(4).says(&["not published"]);
+}
+
+#[test]
+fn hosts_of_a_network_take_what_one_of_them_finds() {
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
+    let repo = lab.path("repo");
+    std::fs::create_dir(&repo).expect("new");
+    let rule = format!("repository = \"file://{}\"\npoll = \"1s\"", repo.display());
+    for n in 1..=3 {
+        let host = lab.host(&format!("web{n}"));
+        host.catch_up = true;
+        host.rule(&rule);
+        host.start();
+    }
+
+    Noise::new(4).tree(&lab.site(), 40, 30_000);
+    let publish = ["publish", "www.toml", "--to", "./repo"];
+    let everywhere = |lab: &Lab| {
+        let has = |host: &Host| differences(&lab.site(), &host.tree()).is_empty();
+        lab.hosts.iter().all(has)
+    };
+    for content in ["first", "second"] {
+        write(&lab.site().join("page"), content);
+        run(&lab, &publish).exits(0);
+        until("all hosts to have it", || everywhere(&lab));
+    }
+
+    let taken = |host: &Host| host.log().matches("taken from the repository").count();
+    until("the hosts to say so", || {
+        lab.hosts.iter().map(taken).sum::<usize>() >= 2
+    });
+    write(&lab.site().join("page"), "deployed");
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&lab.site());
 }

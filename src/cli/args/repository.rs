@@ -116,6 +116,7 @@ pub struct StoreArgs {
 
 /// `makuo repo`
 #[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
 pub struct RepoArgs {
     /// What to do.
     #[command(subcommand)]
