@@ -29,13 +29,18 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
     let host = Arc::new(host(args, &network::host_config(config)?)?);
 
     report.start(&format!("{}: looking into {url}", args.tree));
-    let outcome = match find(store, &host, &args.tree, &KnownHead::default(), &mut || {
-        true
-    })? {
+    let known = KnownHead::default();
+    let (head, found) = find(store, &host, &args.tree, &known, &mut || true)?;
+    let max_age = host.trees.get(&args.tree).and_then(|tree| tree.max_age);
+    if let Some(warning) = head.warning(&args.tree, max_age) {
+        report.event(&Event::Note(warning));
+    }
+
+    let outcome = match found {
         Lookup::Found(found) => take(*found, &host, report)?,
-        Lookup::UpToDate(_, serial) => unchanged(args, &host, Some(serial)),
+        Lookup::UpToDate(serial) => unchanged(args, &host, Some(serial)),
         Lookup::Unchanged | Lookup::Yielded => unchanged(args, &host, None),
-        Lookup::Refused(_, serial, why) => {
+        Lookup::Refused(serial, why) => {
             let what = format!("{}@{serial} cannot be taken: {why}", args.tree);
             return Err(Error::refused(what));
         }
@@ -74,10 +79,6 @@ fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
 }
 
 fn take(found: FoundRelease, host: &Arc<LocalHost>, report: &mut Report) -> Result<Outcome> {
-    if let Some(warning) = &found.warning {
-        report.event(&Event::Note(warning.clone()));
-    }
-
     let interrupt = Interrupt::default();
     deploy::handle_ctrl_c(interrupt.clone());
     let (running, network) = LoopbackHost::start(Arc::clone(host))?;

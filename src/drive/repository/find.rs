@@ -4,6 +4,7 @@
 //! session that takes it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::publish::of_head;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
@@ -17,10 +18,31 @@ use crate::repository::pull::{Pull, PullError, PullStep};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::tree::Tree;
+use crate::units::WallTime;
 
-/// State of a head in which there was nothing to take.
+/// A head that was seen: its state, and how long it holds.
 #[derive(Debug, Clone, Default)]
-pub struct KnownHead(Option<Etag>);
+pub struct KnownHead {
+    etag: Option<Etag>,
+    made: Option<WallTime>,
+    valid_until: Option<WallTime>,
+}
+
+impl KnownHead {
+    /// Warning about a head of `tree` that is stale, or older than `max_age`.
+    pub fn warning(&self, tree: &TreeName, max_age: Option<Duration>) -> Option<String> {
+        let now = clock::wall_seconds();
+        let age = self.made.map_or(0, |made| now.0.saturating_sub(made.0));
+        let old = max_age.is_some_and(|max| i64::try_from(max.as_secs()).is_ok_and(|m| age > m));
+        let is_stale = old || self.valid_until.is_some_and(|until| until <= now);
+        is_stale.then(|| {
+            format!(
+                "the repository's head of {tree} is stale: nobody publishes there any more, or \
+                 somebody withholds newer releases"
+            )
+        })
+    }
+}
 
 /// Result of a look into a repository.
 #[derive(Debug)]
@@ -28,9 +50,9 @@ pub enum Lookup {
     /// The head is as it was.
     Unchanged,
     /// The tree has the newest release of the repository.
-    UpToDate(KnownHead, Serial),
+    UpToDate(Serial),
     /// The newest release is not for this host, for a reason.
-    Refused(KnownHead, Serial, String),
+    Refused(Serial, String),
     /// There is another one, but the caller has something else to do.
     Yielded,
     /// A release that this host lacks.
@@ -44,8 +66,6 @@ pub struct FoundRelease {
     pub record: ReleaseRecord,
     /// The order by which this host commits it.
     pub permitted: Permitted,
-    /// Warning that the head is stale.
-    pub warning: Option<String>,
     pub(super) tree: Arc<Tree>,
     pub(super) loading: Loading,
 }
@@ -58,15 +78,15 @@ pub(super) struct Loading {
     pub(super) machine: Pull,
 }
 
-/// Looks for a release of `tree` that `host` lacks. `known` is the head's state at the last look.
-/// `goes_on` is asked before anything but the head is loaded.
+/// Looks for a release of `tree` that `host` lacks, and returns the head as well. `known` is the
+/// head of the last look. `goes_on` is asked before anything but the head is loaded.
 pub fn find(
     store: Store,
     host: &LocalHost,
     tree: &TreeName,
     known: &KnownHead,
     goes_on: &mut dyn FnMut() -> bool,
-) -> Result<Lookup> {
+) -> Result<(KnownHead, Lookup)> {
     let managed = host
         .trees
         .get(tree)
@@ -75,24 +95,22 @@ pub fn find(
     let mut looker = Looker {
         host,
         tree: &managed.tree,
-        max_age: managed.max_age.map(|age| age.as_secs()),
         requests: StoreRequests::new(store),
-        machine: Pull::new(tree.clone(), known.0.clone(), seed()),
+        machine: Pull::new(tree.clone(), known.etag.clone(), seed()),
+        head: known.clone(),
         permitted: None,
-        warning: None,
     };
 
     let end = runtime.block_on(looker.run(goes_on))?;
-    let known = KnownHead(looker.machine.etag().cloned());
-    Ok(match end {
+    let head = looker.head.clone();
+    let lookup = match end {
         LookEnd::Unchanged => Lookup::Unchanged,
         LookEnd::Yielded => Lookup::Yielded,
-        LookEnd::UpToDate(serial) => Lookup::UpToDate(known, serial),
-        LookEnd::Refused(serial, why) => Lookup::Refused(known, serial, why),
+        LookEnd::UpToDate(serial) => Lookup::UpToDate(serial),
+        LookEnd::Refused(serial, why) => Lookup::Refused(serial, why),
         LookEnd::Complete(record, permitted) => Lookup::Found(Box::new(FoundRelease {
             record: *record,
             permitted,
-            warning: looker.warning,
             tree: Arc::clone(&managed.tree),
             loading: Loading {
                 runtime,
@@ -100,18 +118,18 @@ pub fn find(
                 machine: looker.machine,
             },
         })),
-    })
+    };
+    Ok((head, lookup))
 }
 
 /// A look under way.
 struct Looker<'a> {
     host: &'a LocalHost,
     tree: &'a Arc<Tree>,
-    max_age: Option<u64>,
     requests: StoreRequests,
     machine: Pull,
+    head: KnownHead,
     permitted: Option<(Box<ReleaseRecord>, Permitted)>,
-    warning: Option<String>,
 }
 
 /// End of a look.
@@ -172,15 +190,13 @@ impl Looker<'_> {
     fn take_head(&mut self, signed: &SignedHead) -> Result<Option<LookEnd>> {
         let name = self.tree.name();
         let verified = verified(self.host, name, signed)?;
-        let now = clock::wall_seconds();
-        if verified.is_stale(now, self.max_age) {
-            self.warning = Some(format!(
-                "the repository's head of {name} is stale: nobody publishes there any more, or \
-                 somebody withholds newer releases"
-            ));
-        }
-
         let head = verified.head();
+        self.head = KnownHead {
+            etag: self.machine.etag().cloned(),
+            made: Some(head.made),
+            valid_until: head.valid_until,
+        };
+
         let current = self.tree.state().current()?;
         if current.is_some_and(|mark| mark.id == head.release) {
             return Ok(Some(LookEnd::UpToDate(head.serial())));

@@ -57,14 +57,14 @@ pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPo
         delay = poll.interval.mul_f64(0.75 + rng.f64() / 2.0);
         let yields = poll.interval.min(MAX_YIELD).mul_f64(rng.f64());
         match look(host, service, poll, &known, yields, &mut log) {
-            Ok(Some(state)) => known = state,
+            Ok(Some(head)) => known = head,
             Ok(None) => {}
             Err(e) => log.warn(&format!("tree {}: {}", poll.tree, e.with_hint())),
         }
     }
 }
 
-/// Looks once; returns the state of the head if there is nothing left to take.
+/// Looks once; returns the head if it has nothing more to take.
 fn look(
     host: &Arc<LocalHost>,
     service: &AdhocService,
@@ -73,9 +73,10 @@ fn look(
     yields: Duration,
     log: &mut CatchUpLog,
 ) -> Result<Option<KnownHead>> {
-    if host.trees.get(&poll.tree).is_none() {
+    // The tree may be opened later.
+    let Some(managed) = host.trees.get(&poll.tree) else {
         return Ok(None);
-    }
+    };
 
     let handle = service.handle();
     let mut goes_on = || {
@@ -83,10 +84,15 @@ fn look(
         handle.sessions() == 0
     };
     let store = poll.store.clone();
-    match find(store, host, &poll.tree, known, &mut goes_on)? {
-        Lookup::Unchanged | Lookup::Yielded => Ok(None),
-        Lookup::UpToDate(state, _) => Ok(Some(state)),
-        Lookup::Refused(_, serial, why) => {
+    let (head, found) = find(store, host, &poll.tree, known, &mut goes_on)?;
+    if let Some(warning) = head.warning(&poll.tree, managed.max_age) {
+        log.warn(&warning);
+    }
+
+    match found {
+        Lookup::Yielded => Ok(None),
+        Lookup::Unchanged | Lookup::UpToDate(_) => Ok(Some(head)),
+        Lookup::Refused(serial, why) => {
             log.warn(&format!(
                 "{}@{serial} of the repository cannot be taken: {why}",
                 poll.tree
@@ -97,7 +103,7 @@ fn look(
             let outcome = take(host, service, poll, *found, log)?;
             if let Some(why) = outcome.error {
                 log.warn(&format!(
-                    "tree {}: the repository's release was not taken by all: {why}",
+                    "tree {}: not all hosts took the repository's release: {why}",
                     poll.tree
                 ));
             }
@@ -114,10 +120,6 @@ fn take(
     log: &mut CatchUpLog,
 ) -> Result<Outcome> {
     let release = found.record.release.clone();
-    if let Some(warning) = &found.warning {
-        log.warn(warning);
-    }
-
     let options = TakeOptions {
         rate: Some(poll.rate),
         timeout: HOST_TIMEOUT,

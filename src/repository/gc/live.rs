@@ -35,6 +35,20 @@ impl Live {
         self.packs.contains_key(pack)
     }
 
+    /// A pack with live bytes that is not among `sizes`, or too small for them.
+    pub(super) fn missing(&self, sizes: &HashMap<PackName, u64>) -> Option<PackName> {
+        let is_whole = |(pack, extents): &(&PackName, &Vec<(u32, u32)>)| {
+            let ends = extents
+                .iter()
+                .map(|(offset, len)| u64::from(*offset) + u64::from(*len));
+            sizes
+                .get(*pack)
+                .is_some_and(|size| ends.max() <= Some(*size))
+        };
+        let mut packs = self.packs.iter();
+        packs.find(|pack| !is_whole(pack)).map(|(pack, _)| *pack)
+    }
+
     /// Live extents of `pack`, by offset.
     pub(super) fn extents(&self, pack: &PackName) -> Vec<Extent> {
         let extents = self.packs.get(pack).map_or(&[][..], Vec::as_slice);

@@ -162,6 +162,9 @@ impl Gc {
             self.sizes = packs.iter().map(|(pack, l)| (*pack, l.size)).collect();
             self.report.before = self.sizes.values().sum();
             self.report.live = self.live.all_bytes();
+            if let Some(pack) = self.live.missing(&self.sizes) {
+                return self.fail(GcError::Missing(pack));
+            }
             if self.setup.rewrites.is_some() {
                 return self.begin_rewrite();
             }

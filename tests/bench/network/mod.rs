@@ -9,6 +9,7 @@ pub mod inside;
 pub mod job;
 pub mod material;
 mod peers;
+mod repository;
 pub mod row;
 mod slow;
 mod stream;
