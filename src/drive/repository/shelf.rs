@@ -12,7 +12,7 @@ use crate::proto::RangeSet;
 use crate::sync::locked;
 
 /// Bytes of blocks on the shelf up to which further ones are loaded. Those under way come on top.
-const MAX_WAITING_BYTES: usize = 16 << 20;
+const MAX_WAITING_BYTES: usize = 4 << 20;
 
 /// Blocks by ordinal.
 #[derive(Debug, Default)]

@@ -146,7 +146,8 @@ fn config(dir: &Path, address: &str) -> String {
         .collect();
     format!(
         "daemon off;\nmaster_process off;\npid {dir}/pid;\nerror_log {dir}/error.log;\n\
-         events {{}}\nhttp {{\nlog_format bytes '$bytes_sent';\naccess_log {dir}/access.log bytes;\n\
+         events {{}}\nhttp {{\nlog_format bytes '$bytes_sent';\n\
+         access_log {dir}/access.log bytes;\n\
          {temporary}server {{\nlisten {address};\nroot {dir}/files;\nsendfile on;\n\
          client_max_body_size 64m;\ncreate_full_put_path on;\n\
          location / {{\ndav_methods PUT DELETE MKCOL;\n}}\n}}\n}}\n"
