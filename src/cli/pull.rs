@@ -21,7 +21,7 @@ use crate::spec::Compress;
 use crate::{Error, Result};
 
 /// Longest silence of the two ends, which are in one process.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let url = publish::url(&args.url)?;
@@ -84,7 +84,7 @@ fn take(found: FoundRelease, host: &Arc<LocalHost>, report: &mut Report) -> Resu
     let (running, network) = LoopbackHost::start(Arc::clone(host))?;
     let options = TakeOptions {
         rate: None,
-        timeout: TIMEOUT,
+        timeout: LOOPBACK_TIMEOUT,
         fleet: 1,
         known: 1,
         compress: Compress::Off,

@@ -19,11 +19,11 @@ pub struct CommittedRelease {
 }
 
 /// Takes a committed release.
-type Publish = dyn Fn(&mut ReleaseSource, CommittedRelease) + Send + Sync;
+type TakeRelease = dyn Fn(&mut ReleaseSource, CommittedRelease) + Send + Sync;
 
 /// Stores a committed release elsewhere.
 #[derive(Clone)]
-pub struct Publisher(Arc<Publish>);
+pub struct Publisher(Arc<TakeRelease>);
 
 impl Publisher {
     /// Calls `publish` once hosts have committed the release.

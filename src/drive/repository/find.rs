@@ -144,6 +144,7 @@ enum LookEnd {
 impl Looker<'_> {
     async fn run(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Result<LookEnd> {
         let nodes = self.tree.nodes();
+
         loop {
             match self.machine.poll(self.requests.now()) {
                 PullStep::Get(id, get) => self.requests.get(id, get),

@@ -25,7 +25,7 @@ const MAX_YIELD: Duration = Duration::from_secs(2);
 /// Delay before a look while a session is under way.
 const BUSY_DELAY: Duration = Duration::from_secs(1);
 /// Timeout for a silent host.
-const HOST_TIMEOUT: Duration = Duration::from_secs(30);
+const SILENT_HOST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A tree with a repository.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ fn take(
     let release = found.record.release.clone();
     let options = TakeOptions {
         rate: Some(poll.rate),
-        timeout: HOST_TIMEOUT,
+        timeout: SILENT_HOST_TIMEOUT,
         fleet: u32::try_from(service.members().len() + 1).unwrap_or(u32::MAX),
         known: 0,
         compress: Compress::Auto,

@@ -133,6 +133,7 @@ impl Publication<'_> {
     ) -> Result<PublishedRelease> {
         let mut released = None;
         let mut content = Vec::new();
+
         loop {
             match self.machine.poll(self.requests.now()) {
                 PublishStep::Get(id, get) => self.requests.get(id, get),

@@ -12,7 +12,7 @@ use crate::proto::RangeSet;
 use crate::sync::locked;
 
 /// Bytes of blocks on the shelf up to which further ones are loaded. Those under way come on top.
-const MAX_WAITING_BYTES: usize = 4 << 20;
+const MAX_SHELF_BYTES: usize = 4 << 20;
 
 /// Blocks by ordinal.
 #[derive(Debug, Default)]
@@ -129,7 +129,7 @@ impl Shelf {
             state.evict();
             return true;
         }
-        state.bytes <= MAX_WAITING_BYTES
+        state.bytes <= MAX_SHELF_BYTES
     }
 
     /// Waits until the session takes a block or wants others.
@@ -200,7 +200,7 @@ mod tests {
     fn blocks_that_nobody_expects_make_room() {
         let shelf = Arc::new(Shelf::default());
         shelf.expect(&set(&[0..2]));
-        shelf.put(0, vec![0; MAX_WAITING_BYTES + 1]);
+        shelf.put(0, vec![0; MAX_SHELF_BYTES + 1]);
         assert!(!shelf.has_room(true), "nobody waits");
 
         shelf.expect(&set(&[1..2]));
