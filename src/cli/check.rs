@@ -12,6 +12,7 @@ use crate::Result;
 use crate::config::{AnyFile, HostConfig, detect};
 use crate::report::Report;
 use crate::spec::Spec;
+use crate::store::StoreUrl;
 use crate::strict::{self, Readers};
 use crate::units::printable;
 
@@ -44,6 +45,7 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
             report.plain(text.trim_end(), &fields);
         }
         AnyFile::Config(config) => {
+            check_repositories(&config)?;
             let trees = config.trees.iter().map(|t| t.name.as_str()).collect();
             let warnings: Vec<String> = trust_warning(&args.file)
                 .into_iter()
@@ -64,6 +66,16 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
     }
 
     Ok(0)
+}
+
+/// Refuses URLs of repositories that the daemon would not open.
+fn check_repositories(config: &HostConfig) -> Result<()> {
+    let repositories = config.trees.iter().filter_map(|t| t.repository.as_ref());
+    for repository in repositories {
+        StoreUrl::parse(&repository.url, Path::new("/"))?;
+    }
+
+    Ok(())
 }
 
 /// Lists the ignore files of the source.
