@@ -164,7 +164,7 @@ fn is_same(a: &TreeConfig, b: &TreeConfig) -> bool {
     let same_limits = a.max_delete == b.max_delete && a.keep == b.keep;
     let same_rights = a.swap == b.swap && a.devices == b.devices;
 
-    same_paths && same_limits && same_rights && a.hooks == b.hooks
+    same_paths && same_limits && same_rights && a.hooks == b.hooks && a.repository == b.repository
 }
 
 #[cfg(test)]

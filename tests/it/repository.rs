@@ -4,11 +4,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::support::run::Ran;
 use crate::support::{
-    BUCKET, Host, Lab, Middleman, Moto, Nginx, Noise, Running, differences, read, same, skipped,
-    until, write,
+    BUCKET, Host, Lab, Middleman, Mishap, Moto, Nginx, Noise, Running, differences, read, same,
+    skipped, until, write,
 };
 
 /// A publisher with its source, and hosts that pull.
@@ -441,4 +442,122 @@ fn hosts_of_a_network_take_what_one_of_them_finds() {
     write(&lab.site().join("page"), "deployed");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+}
+
+/// Mishaps of a bad network and of caches. A stall takes the time of the client's patience.
+fn mishaps() -> Vec<Mishap> {
+    vec![
+        Mishap::Cut(0),
+        Mishap::Cut(700),
+        Mishap::Cut(40_000),
+        Mishap::Reset,
+        Mishap::Whole,
+        Mishap::OtherRange,
+        Mishap::ShortRange,
+        Mishap::WrongHead,
+        Mishap::WrongByte,
+        Mishap::Stale,
+        Mishap::Chunked,
+        Mishap::Gzip,
+        Mishap::Huge,
+        Mishap::Status(503, Some(0), "SlowDown"),
+        Mishap::Late(Duration::from_millis(20)),
+    ]
+}
+
+/// The number of rounds can be raised with `MAKUO_REPOSITORY_ROUNDS`.
+#[test]
+fn under_mishaps_of_the_network_a_tree_is_always_a_release() {
+    let nginx = match Nginx::start() {
+        Ok(nginx) => nginx,
+        Err(why) => return skipped(&why),
+    };
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let seed = number("MAKUO_REPOSITORY_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let rounds = number("MAKUO_REPOSITORY_ROUNDS").unwrap_or(6);
+    println!("MAKUO_REPOSITORY_SEED={seed}");
+
+    let between = Middleman::start(nginx.http());
+    let mut depot = Depot::new(None);
+    let near = format!("file://{}", nginx.files().display());
+    let far = format!("http://{}", between.address());
+    depot.fill(seed);
+    let mut noise = Noise::new(seed);
+    let (mut sites, mut taken) = (Vec::new(), 0);
+    for round in 0..rounds {
+        write(&depot.site("large"), noise.bytes(200_000));
+        write(&depot.site(&format!("new{round}")), noise.bytes(3000));
+        depot.url.clone_from(&near);
+        depot.publish();
+        let site = depot.path(&format!("site{round}"));
+        crate::support::copy(&depot.path("site"), &site);
+        sites.push(site);
+
+        depot.url.clone_from(&far);
+        between.throw(seed.wrapping_add(round), 30, mishaps());
+        let pulled = depot.pull_with("web1", &[]);
+        let tree = depot.tree("web1");
+        let is_site = |site: &PathBuf| differences(site, &tree).is_empty();
+        let is_empty = std::fs::read_dir(&tree).map_or(true, |mut all| all.next().is_none());
+        assert!(
+            sites.iter().any(is_site) || (is_empty && pulled.code != 0),
+            "MAKUO_REPOSITORY_SEED={seed}, round {round}: {pulled}"
+        );
+        taken += u64::from(sites.last().is_some_and(is_site));
+    }
+
+    assert!(taken > 0, "MAKUO_REPOSITORY_SEED={seed}: no pull succeeded");
+    between.throw(0, 0, vec![Mishap::None]);
+    depot.pull("web1");
+}
+
+#[test]
+fn a_publisher_that_is_killed_leaves_the_old_release_or_the_new_one() {
+    let nginx = match Nginx::start() {
+        Ok(nginx) => nginx,
+        Err(why) => return skipped(&why),
+    };
+    let between = Middleman::start(nginx.http());
+    let depot = Depot::new(Some(format!("http://{}", between.address())));
+    depot.fill(1);
+    depot.publish();
+    let old = depot.path("old");
+    crate::support::copy(&depot.path("site"), &old);
+    write(&depot.site("large"), Noise::new(2).bytes(3_000_000));
+    between.throw(1, 100, vec![Mishap::Late(Duration::from_millis(40))]);
+
+    for killed_after in 1..20 {
+        between.passed();
+        let args = [
+            "publish",
+            "www.toml",
+            "--to",
+            &depot.url,
+            "-k",
+            "deploy.key",
+        ];
+        let mut publisher = Running::start(&mut depot.makuo(&args));
+        let mut requests = 0;
+        until("requests of the publisher", || {
+            requests += between.passed().len();
+            requests >= killed_after || publisher.is_over()
+        });
+        let is_over = publisher.is_over();
+        publisher.kill();
+
+        let host = format!("host{killed_after}");
+        depot.pull_with(&host, &[]).exits(0);
+        let tree = depot.tree(&host);
+        let is = |site: &Path| differences(site, &tree).is_empty();
+        assert!(
+            is(&old) || is(&depot.path("site")),
+            "{killed_after} requests"
+        );
+        if is_over {
+            break;
+        }
+    }
+
+    depot.publish();
+    depot.pull("last");
 }
