@@ -162,6 +162,7 @@ impl HumanReport {
 
     /// Writes one or more lines of data; nothing for an empty `text`.
     pub fn data(&mut self, text: &str) {
+        self.bar.clear();
         if !text.is_empty() {
             put_line(&mut *self.out, text);
         }
