@@ -103,7 +103,7 @@ impl Depot {
         command
             .args(["publish", "www.toml", "--json", "--key", "key", "--to"])
             .arg(&self.url);
-        Ok(self.run(&mut command)?)
+        self.run(&mut command)
     }
 
     fn pull(&self, fabric: &Fabric, tree: &Path) -> Result<f64, Trouble> {
@@ -115,7 +115,7 @@ impl Depot {
             "--authorized-keys",
             "keys",
         ]);
-        Ok(self.run(&mut command)?)
+        self.run(&mut command)
     }
 
     fn run(&self, command: &mut Command) -> Result<f64, Trouble> {
