@@ -94,7 +94,7 @@ async fn record_of(store: &Store, kept: &KeptRelease) -> Result<ListedRelease> {
     };
     let missing = || Error::refused(format!("{} is missing", kept.pack.object()));
     let bytes = read(store, get).await?.ok_or_else(missing)?;
-    let record = ReleaseRecord::decode(&bytes, kept.pack, &kept.record)
+    let record = ReleaseRecord::decode(&bytes, kept.pack, &kept.hash)
         .map_err(|e| Error::refused("the repository is damaged").because(e))?;
 
     let header = record.release.header();
