@@ -37,6 +37,9 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "deploy" -d 'Put the spe
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "watch" -d 'The live mode: deploy, then release each quiet batch of changes'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "diff" -d 'Audit drift: list differences between each host\'s tree and the spec\'s source'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "rollback" -d 'Return every host to an earlier release'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "publish" -d 'Sign a release of the spec\'s source and store it in a repository, for hosts to take later'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "pull" -d 'Take the newest release of a tree from a repository, without a daemon'
+complete -c makuo -n "__fish_makuo_needs_command" -f -a "repo" -d 'Look after a repository: list, check, delete what nobody needs, copy'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "log" -d 'List the fleet\'s releases: serial, time, key, files, bytes, and the hosts that run or keep them'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "status" -d 'List the hosts with their release, state and last error'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "members" -d 'List the hosts alive now: name, address, version, trees'
@@ -50,6 +53,7 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "demo" -d 'Run three hos
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print a completion script'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "complete" -d 'List names for completion scripts, from the local daemon'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l to -d 'Publish the release to this repository as well, once the hosts have it: for hosts that come later' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
@@ -159,6 +163,99 @@ complete -c makuo -n "__fish_makuo_using_subcommand rollback" -l json -d 'Print 
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l to -d 'Repository' -r -f
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l authorized-keys -d 'Keys whose releases this one may follow, beside the signing key\'s own [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l keep -d 'Number of releases that the repository keeps' -r
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l valid-for -d 'Publish again within this time, or hosts warn that releases may be withheld' -r
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l delete -d 'Delete files outside the release, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l no-delete -d 'Delete nothing, regardless of the spec'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l checksum -d 'Re-read and re-hash every file of the source, and have hosts do the same'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l yes-unmounted -d 'Continue although a filesystem in the source is no longer mounted: its files are missing from the release'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l name -d 'Name of this host [default: the configuration\'s, else the system\'s]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l state-dir -d 'Directory for staging, on the tree\'s filesystem [default: .makuo beside the tree]' -r -f -a "(__fish_complete_directories)"
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l authorized-keys -d 'Keys that may release the tree [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l once -d 'Pull once and end, which is the default'
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "list" -d 'List the trees and their releases'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "check" -d 'Hash every byte, and follow every release'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "gc" -d 'Delete what no release refers to any more'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "copy" -d 'Copy everything to another store or a disk'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l tree -d 'Only this tree; without it the store has to be able to list its objects' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l authorized-keys -d 'Keys that may release the trees [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -l authorized-keys -d 'Keys that may release the trees [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s k -l key -d 'Key to sign new heads with: an OpenSSH file, or a .pub with its private half in the agent' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l keep -d 'Number of releases to keep of each tree' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l valid-for -d 'Time until a new head is stale' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l grace -d 'Keep what is younger than this: a publisher may be about to refer to it' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l authorized-keys -d 'Keys that may release the trees [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l wait -d 'Time to wait for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r

@@ -5,8 +5,9 @@
 //! `session` the loop. `driver` moves the sender machine, `worker` is the thread for reading the
 //! [`source`] and signing, and `release` holds the facts of the release. `reporter` tells the
 //! observer, `narrate` words the notes and `results` the outcome. [`rollback`] finds an earlier
-//! release, a `publisher` takes it at the end, `serials` choose the number of a new one, and `arrivals` wait for new hosts.
-//! `known_hosts` keeps the keys of hosts between sessions, like the serials in a `cache_file`.
+//! release, `serials` choose the number of a new one, a `publisher` takes it at the end, and
+//! `arrivals` wait for new hosts. `known_hosts` keeps the keys of hosts between sessions, like the
+//! serials in a `cache_file`.
 
 mod arrivals;
 mod cache_file;
