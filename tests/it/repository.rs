@@ -196,7 +196,8 @@ fn a_small_change_costs_few_requests() {
     depot.pull("web1");
     between.passed();
     write(&depot.site("d3/f12"), noise.bytes(2000));
-    depot.publish();
+    let result = depot.publish_with(&[]).exits(0).result();
+    assert!(result["bytes_sent"].as_u64() < Some(50_000), "{result}");
     let published = between.passed();
     assert!(published.len() <= 5, "{published:?}");
     depot.pull("web1");

@@ -67,10 +67,20 @@ impl Comparison {
         }
     }
 
+    /// Returns whether all pieces that were asked for have been used.
+    pub(super) fn is_idle(&self) -> bool {
+        self.loader.is_idle() && self.open.is_empty()
+    }
+
     /// Uses the next piece that came; returns false if there is none.
     pub(super) fn advance(&mut self, stock: &mut Stock, packs: &mut PackTable) -> bool {
         let Some(loaded) = self.loader.next() else {
-            return false;
+            // The end of an answer may come after its last piece.
+            let is_due = self.loader.is_idle() && !self.open.is_empty();
+            if is_due {
+                self.look(stock, packs);
+            }
+            return is_due;
         };
 
         let whole = match loaded {
@@ -195,7 +205,7 @@ impl Publish {
         if bytes > FEW_BYTES && !self.stock.nodes.is_empty() && comparison.seeks_copies {
             let packs = &mut self.packer.packs;
             comparison.seek_copies(&root, source, &missing, &mut self.stock, packs)?;
-            if !comparison.loader.is_idle() {
+            if !comparison.is_idle() {
                 return Ok(());
             }
         }

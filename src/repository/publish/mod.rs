@@ -302,7 +302,7 @@ impl Publish {
     fn next_step(&mut self) -> Option<PublishStep> {
         match self.stage {
             Stage::Comparing => {
-                let idle = self.comparison.as_ref().is_none_or(|c| c.loader.is_idle());
+                let idle = self.comparison.as_ref().is_none_or(Comparison::is_idle);
                 idle.then_some(PublishStep::Walk)
             }
             Stage::Packing if self.packer.has_full() => None,

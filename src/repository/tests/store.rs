@@ -1,6 +1,6 @@
 //! A store in memory with faults, and drivers that run the machines against it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -220,8 +220,9 @@ pub(crate) struct Publisher {
     pub(crate) site: Site,
     pub(crate) serial: Serial,
     pub(crate) now: Moment,
-    /// Requests to carry out later.
     pub(crate) steps: u64,
+    /// Replies that come later, one at a time.
+    waiting: VecDeque<(RequestId, std::vec::IntoIter<GetReply>)>,
 }
 
 impl Publisher {
@@ -232,6 +233,7 @@ impl Publisher {
             serial: Serial(0),
             now: Moment(0),
             steps: 0,
+            waiting: VecDeque::new(),
         }
     }
 
@@ -243,9 +245,7 @@ impl Publisher {
         self.steps += 1;
         match self.machine.poll(self.now) {
             PublishStep::Get(id, get) => {
-                for reply in store.get(&get) {
-                    self.machine.reply(id, reply, self.now);
-                }
+                self.waiting.push_back((id, store.get(&get).into_iter()));
             }
             PublishStep::Put(id, put) => {
                 let reply = store.put(&put);
@@ -273,9 +273,23 @@ impl Publisher {
             }
             PublishStep::Done(published) => return Some(Ok(published)),
             PublishStep::Failed(error) => return Some(Err(error)),
-            PublishStep::Wait(at) => self.now = at.expect("nothing is under way").max(self.now),
+            PublishStep::Wait(at) => self.wait(at),
         }
         None
+    }
+
+    /// Delivers the next reply of a request, or lets time pass.
+    fn wait(&mut self, at: Option<Moment>) {
+        let Some((id, mut replies)) = self.waiting.pop_front() else {
+            self.now = at.expect("nothing is under way").max(self.now);
+            return;
+        };
+
+        let reply = replies.next().expect("the last one ends it");
+        if replies.len() > 0 {
+            self.waiting.push_back((id, replies));
+        }
+        self.machine.reply(id, reply, self.now);
     }
 
     pub(crate) fn run(mut self, store: &mut MemoryStore) -> Result<Published, PublishError> {
