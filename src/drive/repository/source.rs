@@ -1,6 +1,7 @@
 //! A release of a repository as the source of a session: nodes from the tree's store, blocks from
 //! the shelf that a thread of its own fills.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -15,10 +16,16 @@ use crate::proto::RangeSet;
 use crate::repository::pull::{Pull, PullStep};
 use crate::tree::{Blocks, ReleaseNodes, SourceError, Tree};
 
+/// Blocks kept after a read: the last ones of a generation may turn out to be too much for it, and
+/// are read again for the next.
+const KEPT_BLOCKS: usize = 4;
+
 /// Nodes and blocks of a release in a repository.
 pub(super) struct RepositorySource {
     nodes: ReleaseNodes,
     shelf: Arc<Shelf>,
+    /// The blocks read last, by ordinal.
+    kept: VecDeque<(u64, Vec<u8>)>,
 }
 
 /// The thread that loads blocks; it ends with this value.
@@ -77,7 +84,11 @@ impl Drop for BlockLoader {
 impl RepositorySource {
     /// Source of the release with these `nodes`, and with blocks from `shelf`.
     pub(super) fn new(nodes: ReleaseNodes, shelf: Arc<Shelf>) -> Self {
-        Self { nodes, shelf }
+        Self {
+            nodes,
+            shelf,
+            kept: VecDeque::new(),
+        }
     }
 }
 
@@ -88,15 +99,26 @@ impl Blocks for RepositorySource {
         }
 
         let block = self.nodes.block(ordinal)?;
+        if let Some((_, bytes)) = self.kept.iter().find(|(kept, _)| *kept == ordinal.0) {
+            out.extend_from_slice(bytes);
+            return Ok(block);
+        }
+
         // The machine has verified it.
         let taken = self.shelf.take(ordinal.0);
-        out.extend_from_slice(&taken.map_err(SourceError::Repository)?);
+        let bytes = taken.map_err(SourceError::Repository)?;
+        out.extend_from_slice(&bytes);
+        self.kept.truncate(KEPT_BLOCKS - 1);
+        self.kept.push_front((ordinal.0, bytes));
         Ok(block)
     }
 
     fn expect(&mut self, ordinals: &RangeSet) {
         let mut blocks = ordinals.clone();
         blocks.remove(0..self.nodes.first_block());
+        for (kept, _) in &self.kept {
+            blocks.remove(*kept..kept.saturating_add(1));
+        }
         self.shelf.expect(&blocks);
     }
 }

@@ -17,8 +17,11 @@ use crate::repository::slots::{NodeAt, Slots};
 const MAX_ASKED_NODES: usize = 4096;
 /// Largest number of blocks that one walk asks for.
 const MAX_ASKED_BLOCKS: usize = 1 << 16;
-/// Bytes of blocks after which a walk asks for no further node's.
-const MAX_ASKED_BYTES: u64 = 32 << 20;
+/// Bytes of blocks after which a walk asks for none of a further pack: a pack that is read in two
+/// walks takes more requests.
+const MAX_ASKED_BYTES: u64 = 24 << 20;
+/// Bytes of blocks after which a walk asks for no more in any case.
+const MOST_ASKED_BYTES: u64 = 2 * MAX_ASKED_BYTES;
 
 /// A node that the walk has not visited.
 type Open = (NodeAt, StoredNode);
@@ -29,8 +32,29 @@ struct Found {
     blocks: Vec<(Ordinal, BlockRef, Extent)>,
     /// Their size when plain.
     bytes: u64,
+    /// Set once enough was found.
+    is_full: bool,
     /// Wanted ordinals that it did not reach.
     left: Vec<Range<u64>>,
+}
+
+impl Found {
+    /// Adds a wanted block, unless enough was found.
+    fn add(&mut self, ordinal: Ordinal, block: BlockRef, piece: Extent) {
+        let is_further = self
+            .blocks
+            .last()
+            .is_none_or(|(_, _, last)| last.pack != piece.pack);
+        self.is_full |= self.bytes >= MAX_ASKED_BYTES && is_further;
+        self.is_full |= self.bytes >= MOST_ASKED_BYTES || self.blocks.len() >= MAX_ASKED_BLOCKS;
+        if self.is_full {
+            self.left.push(ordinal.0..ordinal.0.saturating_add(1));
+            return;
+        }
+
+        self.bytes += u64::from(block.size);
+        self.blocks.push((ordinal, block, piece));
+    }
 }
 
 impl Pull {
@@ -118,7 +142,7 @@ impl Pull {
                 continue;
             }
 
-            if found.blocks.len() >= MAX_ASKED_BLOCKS || found.bytes >= MAX_ASKED_BYTES {
+            if found.is_full {
                 found.left.extend(within(&wants, beneath));
                 continue;
             }
@@ -132,8 +156,7 @@ impl Pull {
                     let blocks = slots.blocks.iter().zip(places.blocks());
                     let wanted = blocks.filter(|((ordinal, _), _)| has(&wants, ordinal.0));
                     for ((ordinal, block), piece) in wanted {
-                        found.bytes += u64::from(block.size);
-                        found.blocks.push((*ordinal, *block, piece));
+                        found.add(*ordinal, *block, piece);
                     }
                     // The last is visited first.
                     let at = open.len();
