@@ -19,7 +19,7 @@ const MAX_ASKED_NODES: usize = 4096;
 const MAX_ASKED_BLOCKS: usize = 1 << 16;
 /// Bytes of blocks after which a walk asks for none of a further pack: a pack that is read in two
 /// walks takes more requests.
-const MAX_ASKED_BYTES: u64 = 24 << 20;
+const MAX_ASKED_BYTES: u64 = 12 << 20;
 /// Bytes of blocks after which a walk asks for no more in any case.
 const MOST_ASKED_BYTES: u64 = 2 * MAX_ASKED_BYTES;
 
