@@ -19,7 +19,8 @@
 //! stored before anything is deleted. A pull that misses a pack then reads the head again and
 //! goes on, see [`super::pull`]. A publisher notices by the condition of its own head.
 //!
-//! Without a key, gc trusts the store to answer with the present heads: a cache must not be between.
+//! Without a key, gc trusts the store to answer with the present heads: there must be no cache in
+//! between.
 
 mod heads;
 mod live;

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `Get` | carries out the request and passes every [`GetReply`] to [`Pull::reply`] |
 //! | `Unchanged` | is done: the head is in the known state |
-//! | `Head` | verifies the head: [`Pull::follow`], or [`Pull::refuse`]; ends if its release is here |
+//! | `Head` | calls [`Pull::follow`], or [`Pull::refuse`]; ends if it has the release |
 //! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
 //! | `Node` | stores the node, which is verified |
 //! | `Walk` | calls [`Pull::walk`] |
@@ -149,6 +149,7 @@ impl Pull {
     /// Returns the next step.
     pub fn poll(&mut self, now: Moment) -> PullStep {
         self.now = now;
+
         loop {
             if let Some(step) = self.steps.pop_front() {
                 return step;
