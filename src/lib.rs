@@ -55,6 +55,9 @@
 //! - A commit turns replaced content into kept content of the release before, by one rename of its
 //!   undo directory. A rollback takes blocks from there as well as from the tree, and is otherwise
 //!   a release like any other.
+//! - A repository on a store has no table of its blocks: their places form a tree beside the
+//!   manifest, and releases share it where they share the manifest ([`repository`]). A small change
+//!   is one pack and one head, and a host reads all of it by two requests.
 //! - A host that missed a release catches up by an ordinary session with another member as the
 //!   sender. The announcement carries the header's signature and the signed order that committed
 //!   the release elsewhere, so nothing new is signed and each host commits by itself

@@ -72,6 +72,29 @@ impl Attempts {
     }
 }
 
+/// Times that an object is read again because its state seems to be an old one.
+const MAX_REREADS: u32 = 5;
+
+/// Patience with a store, or a cache before it, that answers with an old state.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rereads(Attempts);
+
+impl Rereads {
+    /// Returns the next attempt to read the object; `None` after too many.
+    pub(super) fn next(&mut self, get: Get, now: Moment, dice: &mut Dice) -> Option<SmallGet> {
+        let old = StoreFault::new(FaultKind::Temporary, "an old state");
+        let again = self.0.failures < MAX_REREADS && self.0.fail(&old, now, dice);
+        let not_before = self.0.not_before;
+        again.then(|| SmallGet {
+            attempts: Attempts {
+                failures: 0,
+                not_before,
+            },
+            ..SmallGet::new(get)
+        })
+    }
+}
+
 /// Reads one small object whole.
 #[derive(Debug)]
 pub(super) struct SmallGet {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::rewrite::Rewritten;
-use super::{Gc, GcError, GcStep, Stage, TreeHead};
+use super::{Gc, GcError, GcStep, Stage};
 use crate::repository::attempt::{SmallGet, SmallGot};
 use crate::repository::head::{SignedHead, head_object};
 use crate::repository::object::{Put, PutCondition};
 use crate::repository::pull::head_request;
-use crate::units::WallTime;
+use crate::units::{Moment, WallTime};
 
 impl Gc {
     /// The bytes of a head to sign, with the present time.
@@ -48,7 +48,10 @@ impl Gc {
         self.sealed = signed.encode();
         match self.trees.get(self.at).and_then(|tree| tree.etag.clone()) {
             Some(etag) => self.commit(PutCondition::Unchanged(etag)),
-            None => self.check_again(),
+            None => {
+                self.has_conditions = false;
+                self.check_again();
+            }
         }
     }
 
@@ -95,7 +98,7 @@ impl Gc {
         }
     }
 
-    pub(super) fn take_again(&mut self, got: SmallGot) {
+    pub(super) fn take_again(&mut self, got: SmallGot, now: Moment) {
         let Some(tree) = self.trees.get(self.at) else {
             return;
         };
@@ -104,7 +107,7 @@ impl Gc {
             SmallGot::Failed(fault) => self.fail(GcError::Store(fault)),
             SmallGot::Body(bytes, _) if bytes == self.sealed => self.next_tree(),
             SmallGot::Body(bytes, etag) if bytes == tree.object && etag == tree.etag => {
-                self.commit(PutCondition::Any);
+                self.take_unchanged(now);
             }
             _ => {
                 let tree = tree.tree.clone();
@@ -113,16 +116,32 @@ impl Gc {
         }
     }
 
-    pub(super) fn next_tree(&mut self) {
-        self.at += 1;
-        self.skip_unchanged();
+    /// Replaces the head, which is as it was. If the store has said otherwise, this is an old state
+    /// from a cache, and is read again.
+    fn take_unchanged(&mut self, now: Moment) {
+        if !self.has_conditions {
+            return self.commit(PutCondition::Any);
+        }
+
+        let Some(tree) = self.trees.get(self.at) else {
+            return;
+        };
+        let head = head_request(&tree.tree, None);
+        self.asking = self.rereads.next(head, now, &mut self.dice);
+        if self.asking.is_none() {
+            let tree = tree.tree.clone();
+            self.fail(GcError::Changed(tree));
+        }
     }
 
-    /// Goes to the next tree whose head changes, or to the deletion.
-    pub(super) fn skip_unchanged(&mut self) {
-        while self.trees.get(self.at).is_some_and(TreeHead::is_unchanged) {
-            self.at += 1;
-        }
+    pub(super) fn next_tree(&mut self) {
+        self.at += 1;
+        self.seal();
+    }
+
+    /// Goes to the next head, or to the deletion. Every head is signed again, also one without a
+    /// change: the store replaces it only if this gc has read its present state.
+    pub(super) fn seal(&mut self) {
         self.stage = if self.at < self.trees.len() {
             Stage::Sealing
         } else {

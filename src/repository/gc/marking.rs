@@ -76,7 +76,9 @@ impl Gc {
                     return false;
                 }
                 let extents = self.live.extents(&pack);
-                self.moved.copy(&extents, bytes, &mut self.packer);
+                if let Err(extent) = self.moved.copy(&extents, bytes, &mut self.packer) {
+                    self.fail(GcError::Damaged(extent));
+                }
             }
         }
 

@@ -18,6 +18,9 @@
 //! moves the live pieces of packs that are mostly dead, or small, to new packs. The new head is
 //! stored before anything is deleted. A pull that misses a pack then reads the head again and
 //! goes on, see [`super::pull`]. A publisher notices by the condition of its own head.
+//!
+//! Without a key, gc trusts the store to answer with the present heads: there must be no cache in
+//! between.
 
 mod heads;
 mod live;
@@ -31,7 +34,7 @@ use std::collections::{HashMap, VecDeque};
 
 use self::live::Live;
 use self::rewrite::{Moved, Rewritten};
-use super::attempt::{Dice, RequestId, SmallGet};
+use super::attempt::{Dice, RequestId, Rereads, SmallGet};
 use super::head::{Head, KeptRelease, MAX_KEPT, VerifiedHead, tree_of_head};
 use super::loader::Loader;
 use super::object::{Etag, GetReply, ListedObject, ObjectPath, PutReply};
@@ -100,6 +103,9 @@ pub struct Gc {
     /// Position of the tree whose head is replaced.
     at: usize,
     sealed: Vec<u8>,
+    /// False once the store has said that it cannot check conditions.
+    has_conditions: bool,
+    rereads: Rereads,
     asked: bool,
     steps: VecDeque<GcStep>,
     report: GcReport,
@@ -125,6 +131,8 @@ impl Gc {
             puts: Puts::default(),
             at: 0,
             sealed: Vec::new(),
+            has_conditions: true,
+            rereads: Rereads::default(),
             asked: false,
             steps: VecDeque::new(),
             report: GcReport::default(),
@@ -207,7 +215,7 @@ impl Gc {
         if let Some(got) = get.reply(id, &reply, now, &mut self.dice) {
             self.asking = None;
             match self.stage {
-                Stage::Committing => self.take_again(got),
+                Stage::Committing => self.take_again(got, now),
                 _ => self.take_head(got),
             }
         }
@@ -223,7 +231,11 @@ impl Gc {
         match reply {
             PutReply::Failed(fault) => self.fail(GcError::Store(fault)),
             PutReply::Done { .. } if is_head => self.next_tree(),
-            PutReply::Conflict | PutReply::NoConditions if is_head => self.check_again(),
+            PutReply::Conflict if is_head => self.check_again(),
+            PutReply::NoConditions if is_head => {
+                self.has_conditions = false;
+                self.check_again();
+            }
             PutReply::Done { .. } | PutReply::Conflict | PutReply::NoConditions => {}
         }
     }
@@ -293,7 +305,7 @@ impl Gc {
             }
             Stage::Flushing if self.puts.is_idle() && !self.packer.has_full() => {
                 self.at = 0;
-                self.skip_unchanged();
+                self.seal();
             }
             Stage::Deleting => self.end(GcStep::Done(self.report)),
             _ => return false,
@@ -344,12 +356,5 @@ impl TreeHead {
             kept: Vec::new(),
             rewritten: Vec::new(),
         }
-    }
-
-    /// Returns whether the head stays as it is.
-    fn is_unchanged(&self) -> bool {
-        let before = self.head.as_ref().map_or(0, |head| head.kept.len());
-        let same = |rewritten: &Rewritten| matches!(rewritten, Rewritten::Same(_));
-        self.rewritten.len() == before && self.rewritten.iter().all(same)
     }
 }

@@ -42,14 +42,21 @@ impl Moved {
         self.weak.contains(pack)
     }
 
-    /// Copies the live `extents` of a weak pack with these bytes.
-    pub(super) fn copy(&mut self, extents: &[Extent], bytes: &[u8], packer: &mut Packer) {
+    /// Copies the live `extents` of a weak pack with these bytes; returns the first one that is
+    /// not in the pack.
+    pub(super) fn copy(
+        &mut self,
+        extents: &[Extent],
+        bytes: &[u8],
+        packer: &mut Packer,
+    ) -> Result<(), Extent> {
         for extent in extents {
-            if let Some(stored) = bytes.get(extent.offset as usize..extent.end() as usize) {
-                let piece = packer.append(stored);
-                self.pieces.insert(*extent, piece);
-            }
+            let range = extent.offset as usize..extent.end() as usize;
+            let piece = packer.append(bytes.get(range).ok_or(*extent)?);
+            self.pieces.insert(*extent, piece);
         }
+
+        Ok(())
     }
 
     fn piece(&self, extent: &Extent, packer: &mut Packer) -> Piece {

@@ -11,9 +11,9 @@ use crate::repository::head::{
     head_object,
 };
 use crate::repository::marker::{MAX_MARKER_BYTES, marker, marker_format, marker_object};
-use crate::repository::object::{Get, Put, PutCondition};
+use crate::repository::object::{FaultKind, Get, Put, PutCondition, StoreFault};
 use crate::repository::pull::head_request;
-use crate::units::WallTime;
+use crate::units::{Moment, WallTime};
 
 impl Publish {
     /// The bytes to sign, with the present time.
@@ -67,12 +67,15 @@ impl Publish {
         let condition = match (&self.base.etag, self.base.object.is_empty()) {
             (Some(etag), _) => PutCondition::Unchanged(etag.clone()),
             (None, true) => PutCondition::Absent,
-            (None, false) => return self.check_again(),
+            (None, false) => {
+                self.has_conditions = false;
+                return self.check_again();
+            }
         };
         self.commit(condition);
     }
 
-    pub(super) fn take_head(&mut self, got: SmallGot) {
+    pub(super) fn take_head(&mut self, got: SmallGot, now: Moment) {
         let checking = self.stage == Stage::Checking;
 
         match got {
@@ -84,10 +87,10 @@ impl Publish {
             SmallGot::Body(bytes, etag)
                 if checking && bytes == self.base.object && etag == self.base.etag =>
             {
-                self.commit(PutCondition::Any);
+                self.take_unchanged(now);
             }
             SmallGot::Missing if checking && self.base.object.is_empty() => {
-                self.commit(PutCondition::Any);
+                self.take_unchanged(now);
             }
             SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
                 Err(error) => self.fail(error.into()),
@@ -109,6 +112,25 @@ impl Publish {
                 };
                 self.stage = Stage::Opening;
                 self.asking = Some((marker.object.clone(), SmallGet::new(marker)));
+            }
+        }
+    }
+
+    /// Replaces the head, which is as it was. If the store has said otherwise, this is an old state
+    /// from a cache, and is read again.
+    fn take_unchanged(&mut self, now: Moment) {
+        if !self.has_conditions {
+            return self.commit(PutCondition::Any);
+        }
+
+        let head = head_request(&self.setup.tree, None);
+        let object = head.object.clone();
+        match self.rereads.next(head, now, &mut self.dice) {
+            Some(get) => self.asking = Some((object, get)),
+            None => {
+                let text = "it keeps answering with an old head: is there a cache before it?";
+                let fault = StoreFault::new(FaultKind::Temporary, text);
+                self.fail(PublishError::Store(fault));
             }
         }
     }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use self::compare::Comparison;
 use self::layout::Layout;
-use super::attempt::{Dice, RequestId, SmallGet};
+use super::attempt::{Dice, RequestId, Rereads, SmallGet};
 use super::head::{KeptRelease, VerifiedHead, head_object};
 use super::marker::marker_object;
 use super::object::{Etag, GetReply, ObjectPath, PutReply};
@@ -117,6 +117,9 @@ pub struct Publish {
     pieces: PiecePacker,
     record: Option<PackedRecord>,
     sealed: Sealed,
+    /// False once the store has said that it cannot check conditions.
+    has_conditions: bool,
+    rereads: Rereads,
     /// Set while the caller has been asked for something.
     asked: bool,
     steps: VecDeque<PublishStep>,
@@ -149,6 +152,8 @@ impl Publish {
             pieces: PiecePacker::default(),
             record: None,
             sealed: Sealed::default(),
+            has_conditions: true,
+            rereads: Rereads::default(),
             asked: false,
             steps: VecDeque::new(),
             result: Published::default(),
@@ -239,7 +244,7 @@ impl Publish {
                 if is_marker {
                     self.take_marker(got);
                 } else {
-                    self.take_head(got);
+                    self.take_head(got, now);
                 }
             }
         } else if let Some(comparison) = &mut self.comparison {
@@ -257,7 +262,11 @@ impl Publish {
         match reply {
             PutReply::Failed(fault) => self.fail(PublishError::Store(fault)),
             PutReply::Done { .. } if is_head => self.end(PublishStep::Done(self.result)),
-            PutReply::Conflict | PutReply::NoConditions if is_head => self.check_again(),
+            PutReply::Conflict if is_head => self.check_again(),
+            PutReply::NoConditions if is_head => {
+                self.has_conditions = false;
+                self.check_again();
+            }
             // Another publisher stored the same object.
             PutReply::Done { .. } | PutReply::Conflict | PutReply::NoConditions => {}
         }

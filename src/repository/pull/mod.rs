@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `Get` | carries out the request and passes every [`GetReply`] to [`Pull::reply`] |
 //! | `Unchanged` | is done: the head is in the known state |
-//! | `Head` | verifies the head; ends if its release is here, else calls [`Pull::follow`] |
+//! | `Head` | calls [`Pull::follow`], or [`Pull::refuse`]; ends if it has the release |
 //! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
 //! | `Node` | stores the node, which is verified |
 //! | `Walk` | calls [`Pull::walk`] |
@@ -31,7 +31,7 @@ pub use step::{PullError, PullStep};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
-use super::attempt::{Dice, RequestId, SmallGet, SmallGot};
+use super::attempt::{Dice, RequestId, Rereads, SmallGet, SmallGot};
 use super::head::{HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
 use super::loader::Loader;
 use super::marker::{MAX_MARKER_BYTES, marker_format, marker_object};
@@ -96,6 +96,8 @@ pub struct Pull {
     /// The pack that vanished, and how often one did.
     moved: Option<PackName>,
     moves: u32,
+    rereads: Rereads,
+    now: Moment,
     steps: VecDeque<PullStep>,
     ended: bool,
 }
@@ -132,6 +134,8 @@ impl Pull {
             etag: None,
             moved: None,
             moves: 0,
+            rereads: Rereads::default(),
+            now: Moment(0),
             steps: VecDeque::new(),
             ended: false,
         }
@@ -144,6 +148,8 @@ impl Pull {
 
     /// Returns the next step.
     pub fn poll(&mut self, now: Moment) -> PullStep {
+        self.now = now;
+
         loop {
             if let Some(step) = self.steps.pop_front() {
                 return step;
@@ -197,9 +203,10 @@ impl Pull {
         };
 
         let same = before.is_some_and(|followed| followed.kept == *kept);
-        if let Some(pack) = self.moved.take().filter(|_| same) {
-            return self.end(PullStep::Failed(PullError::Missing(pack)));
+        if let Some(pack) = self.moved.filter(|_| same) {
+            return self.reread(PullError::Missing(pack));
         }
+        self.moved = None;
 
         let newest = head.kept.first().map(|newest| newest.serial);
         let known = before.and_then(|followed| followed.id);
@@ -214,6 +221,21 @@ impl Pull {
             record: None,
         });
         self.loader.ask(kept.window(), Purpose::Window(*kept));
+    }
+
+    /// Takes back a head that did not pass the caller's checks. Something on the way may have
+    /// changed it, so it is read again a few times.
+    pub fn refuse(&mut self, error: HeadError) {
+        self.reread(error.into());
+    }
+
+    /// Reads the head again after a while; fails with `error` if that was done often enough.
+    fn reread(&mut self, error: PullError) {
+        let head = head_request(&self.tree, None);
+        match self.rereads.next(head, self.now, &mut self.dice) {
+            Some(get) => self.asking = Some(Asking::Head(get)),
+            None => self.fail(error),
+        }
     }
 
     fn next_request(&mut self, now: Moment) -> Option<(RequestId, Get)> {
@@ -245,7 +267,7 @@ impl Pull {
                 self.asking = Some(Asking::Marker(SmallGet::new(marker)));
             }
             SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
-                Err(error) => self.fail(error.into()),
+                Err(error) => self.refuse(error),
                 Ok(signed) => {
                     self.etag = etag;
                     self.steps.push_back(PullStep::Head(signed));

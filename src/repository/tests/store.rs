@@ -75,6 +75,8 @@ pub(crate) struct MemoryStore {
     pub(crate) now: WallTime,
     pub(crate) has_conditions: bool,
     pub(crate) traffic: Traffic,
+    /// Earlier states of heads, with which one of three requests for a head is answered.
+    pub(crate) old_heads: Option<Vec<Stored>>,
     /// One of as many requests fails in some way; 0 is none.
     pub(crate) fault_every: u32,
     pub(crate) rng: fastrand::Rng,
@@ -88,6 +90,7 @@ impl Default for MemoryStore {
             now: NOW,
             has_conditions: true,
             traffic: Traffic::default(),
+            old_heads: None,
             fault_every: 0,
             rng: fastrand::Rng::with_seed(1),
         }
@@ -126,6 +129,10 @@ impl MemoryStore {
     /// Replaces an object behind the back of everybody.
     pub(crate) fn overwrite(&mut self, object: &ObjectPath, bytes: Vec<u8>) {
         self.states += 1;
+        let before = self.objects.get(object).filter(|_| !object.is_immutable());
+        if let (Some(old), Some(before)) = (&mut self.old_heads, before) {
+            old.push(before.clone());
+        }
         let stored = Stored {
             bytes: bytes.into(),
             state: self.states,
@@ -137,7 +144,11 @@ impl MemoryStore {
     /// All replies to a request.
     pub(crate) fn get(&mut self, get: &Get) -> Vec<GetReply> {
         self.traffic.gets += 1;
-        let Some(stored) = self.objects.get(&get.object).cloned() else {
+        let old = self.old_heads.as_deref().unwrap_or_default();
+        let old = old.get(self.rng.usize(..3 * old.len().max(1))).cloned();
+        let old = old.filter(|_| !get.object.is_immutable());
+        let present = self.objects.get(&get.object).cloned();
+        let Some(stored) = old.or(present) else {
             return vec![self.faulty().unwrap_or(GetReply::Missing)];
         };
 
@@ -223,6 +234,8 @@ pub(crate) struct Publisher {
     pub(crate) steps: u64,
     /// Replies that come later, one at a time.
     waiting: VecDeque<(RequestId, std::vec::IntoIter<GetReply>)>,
+    /// Whether it only signs the head again.
+    pub(crate) renews: bool,
 }
 
 impl Publisher {
@@ -234,6 +247,7 @@ impl Publisher {
             now: Moment(0),
             steps: 0,
             waiting: VecDeque::new(),
+            renews: false,
         }
     }
 
@@ -253,6 +267,10 @@ impl Publisher {
             }
             PublishStep::Head(head) => {
                 let head = head.map(|signed| verified(&signed));
+                if let Some(head) = head.as_ref().filter(|_| self.renews) {
+                    self.machine.renew(head);
+                    return None;
+                }
                 let last = head.as_ref().map_or(Serial(0), |head| head.head().serial());
                 self.serial = last.next();
                 let new = self.site.release(self.serial);
@@ -385,7 +403,7 @@ impl Pulling {
                     host.etag = self.machine.etag().cloned();
                     self.machine.follow(&head, None);
                 }
-                Err(error) => return Some(PullEnd::Failed(error.into())),
+                Err(error) => self.machine.refuse(error),
             },
             PullStep::Record(record) => host.pulled = Some(*record),
             PullStep::Node(block, bytes) => {

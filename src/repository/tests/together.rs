@@ -275,6 +275,85 @@ fn two_publishers_at_once_both_publish_or_one_is_told() {
 }
 
 #[test]
+fn no_publication_is_lost_behind_a_cache_with_old_heads() {
+    for seed in seeds(40) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut store = MemoryStore {
+            old_heads: Some(Vec::new()),
+            rng: fastrand::Rng::with_seed(seed),
+            ..MemoryStore::default()
+        };
+        let mut files = many_files(&mut rng, 100, 4_000);
+        let mut published = 0;
+        for _ in 0..8 {
+            edit(&mut rng, &mut files);
+            let site = Site::new(&files);
+            match Publisher::new(&site, setup()).run(&mut store) {
+                Ok(_) => published += 1,
+                Err(PublishError::Store(_) | PublishError::Outdated(_)) => {}
+                Err(error) => panic!("seed {seed}: {error}"),
+            }
+            assert_eq!(
+                serial(&store),
+                Serial(published),
+                "seed {seed}: one is lost"
+            );
+        }
+
+        assert!(published > 4, "seed {seed}: {published} of 8");
+        store.now.0 += 7200;
+        let collected = Collector::new(gc(seed)).run(&mut store);
+        assert!(matches!(
+            collected,
+            Ok(_) | Err(GcError::Changed(_) | GcError::Missing(_))
+        ));
+
+        store.old_heads = None;
+        assert_eq!(
+            serial(&store),
+            Serial(published),
+            "seed {seed}: one is lost"
+        );
+        let mut host = Host::new();
+        let end = Pulling::new(&host, seed).run(&mut host, &mut store);
+        assert_eq!(end, PullEnd::Done, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_head_that_is_only_signed_again_costs_no_pack() {
+    let mut rng = fastrand::Rng::with_seed(13);
+    let mut store = MemoryStore::default();
+    let site = Site::new(&many_files(&mut rng, 30, 2_000));
+    Publisher::new(&site, setup())
+        .run(&mut store)
+        .expect("published");
+    let before = store.list().len();
+    store.take_traffic();
+    store.now.0 += 1000;
+
+    let mut publisher = Publisher::new(&site, setup());
+    publisher.renews = true;
+    publisher.run(&mut store).expect("signed again");
+    assert_eq!(
+        (store.take_traffic().requests(), store.list().len()),
+        (2, before)
+    );
+
+    let head = store
+        .bytes(&head_object(&super::store::www()))
+        .expect("a head");
+    let head = super::store::verified(&SignedHead::decode(&head).expect("a head"));
+    assert_eq!(head.head().made, store.now);
+    let mut host = Host::new();
+    assert_eq!(
+        Pulling::new(&host, 1).run(&mut host, &mut store),
+        PullEnd::Done
+    );
+    assert!(host.has(&site));
+}
+
+#[test]
 fn a_publisher_that_dies_after_any_step_leaves_the_old_or_the_new_release() {
     let mut rng = fastrand::Rng::with_seed(9);
     let mut files = many_files(&mut rng, 300, 4_000);
