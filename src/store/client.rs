@@ -120,18 +120,17 @@ fn with_proxies(mut builder: ClientBuilder, options: &StoreOptions) -> Result<Cl
     };
     let except = variable("NO_PROXY").and_then(|(_, list)| NoProxy::from_string(list));
 
-    type Make = fn(&str) -> reqwest::Result<Proxy>;
-    let kinds: [(&str, Make); 3] = [
-        ("HTTPS_PROXY", |url| Proxy::https(url)),
-        ("HTTP_PROXY", |url| Proxy::http(url)),
-        ("ALL_PROXY", |url| Proxy::all(url)),
-    ];
-    for (name, make) in kinds {
-        let Some((name, url)) = variable(name) else {
+    for kind in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"] {
+        let Some((name, url)) = variable(kind) else {
             continue;
         };
 
-        let proxy = make(url).map_err(|e| {
+        let made = match kind {
+            "HTTPS_PROXY" => Proxy::https(url),
+            "HTTP_PROXY" => Proxy::http(url),
+            _ => Proxy::all(url),
+        };
+        let proxy = made.map_err(|e| {
             Error::usage(format!("{name} is no address of a proxy"))
                 .because(e.without_url())
                 .hint(format!("set {name} to http://host:port, or unset it"))

@@ -87,7 +87,9 @@ pub(super) async fn read_some(body: reqwest::Body, patience: Duration) -> Vec<u8
             let Some(Ok(frame)) = frame else {
                 break;
             };
-            text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            if let Some(data) = frame.data_ref() {
+                text.extend_from_slice(data);
+            }
         }
     };
 

@@ -147,12 +147,12 @@ impl RemoteReader {
 
     /// Begins to read a body, if it is of the same object as the bytes before.
     fn began(&mut self, delivery: Delivery, body: ByteStream) -> Option<GetReply> {
-        if let Some(first) = self.first.as_ref().filter(|_| self.done > 0) {
-            if !is_same(first, &delivery) {
-                let why = "it changed while it was read";
-                let fault = self.remote.changed(&self.get.object, why);
-                return Some(GetReply::Failed(fault));
-            }
+        if let Some(first) = self.first.as_ref().filter(|_| self.done > 0)
+            && !is_same(first, &delivery)
+        {
+            let why = "it changed while it was read";
+            let fault = self.remote.changed(&self.get.object, why);
+            return Some(GetReply::Failed(fault));
         }
 
         let skip = delivery.skip;

@@ -82,7 +82,7 @@ impl StoreUrl {
         match scheme.to_ascii_lowercase().as_str() {
             "s3" | "s3a" => bucket(BucketKind::S3, text, rest),
             "gs" | "gcs" => bucket(BucketKind::Google, text, rest),
-            "az" | "azure" | "abfs" => bucket(BucketKind::Azure, text, rest),
+            "az" | "azure" => bucket(BucketKind::Azure, text, rest),
             scheme @ ("http" | "https") => web(scheme, text, rest),
             "file" => file(text, rest),
             _ => Err(wrong(

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ struct Shared {
     log: Mutex<Vec<Passed>>,
     old: Mutex<BTreeMap<String, Answer>>,
     over: AtomicBool,
+    asking: AtomicUsize,
+    most: AtomicUsize,
 }
 
 struct Dice {
@@ -101,6 +103,8 @@ impl Middleman {
             log: Mutex::default(),
             old: Mutex::default(),
             over: AtomicBool::new(false),
+            asking: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
         });
 
         let known = Arc::clone(&shared);
@@ -136,6 +140,11 @@ impl Middleman {
             choices,
             share,
         });
+    }
+
+    /// The most requests that waited for their answers at the same time.
+    pub fn most(&self) -> usize {
+        self.shared.most.load(Ordering::Relaxed)
     }
 
     /// Requests since the last call.
@@ -182,6 +191,8 @@ impl Shared {
 
     /// Answers one request. Returns whether the connection goes on.
     fn answer(&self, question: &Question, client: &mut TcpStream) -> bool {
+        let asking = self.asking.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(asking, Ordering::Relaxed);
         let mishap = self.mishap();
         let mut passed = Passed {
             line: question.line.clone(),
@@ -207,6 +218,7 @@ impl Shared {
 
         let Some(mut answer) = answer.filter(|_| mishap != Mishap::LostAnswer) else {
             self.log.lock().expect("whole").push(passed);
+            self.asking.fetch_sub(1, Ordering::Relaxed);
             return false;
         };
         if mishap == Mishap::None && answer.status == 200 {
@@ -224,6 +236,7 @@ impl Shared {
         passed.sent = answer.sent(&mishap, head_only);
         // The client may look at the log as soon as it has the answer.
         self.log.lock().expect("whole").push(passed);
+        self.asking.fetch_sub(1, Ordering::Relaxed);
         answer.write_after(client, &mishap, head_only)
     }
 }

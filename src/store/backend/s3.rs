@@ -87,10 +87,10 @@ fn with_credentials(
         }
     }
 
-    if let Some(profile) = profile {
-        if let Some(found) = from_profile(&builder, profile, options)? {
-            return Ok(found);
-        }
+    if let Some(profile) = profile
+        && let Some(found) = from_profile(&builder, profile, options)?
+    {
+        return Ok(found);
     }
 
     let who = match has("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
