@@ -963,13 +963,19 @@ fn many_gets_at_once_share_the_places_and_end() {
     };
     let few = StoreOptions {
         parallel: 3,
+        attempts: 10,
         ..options(&[])
     };
     let store = near(&between, &few);
     between.throw(
         5,
         60,
-        vec![Mishap::Cut(1000), Mishap::Late(Duration::from_millis(20))],
+        vec![
+            Mishap::Cut(1000),
+            Mishap::Late(Duration::from_millis(20)),
+            Mishap::Late(Duration::from_millis(20)),
+            Mishap::Late(Duration::from_millis(20)),
+        ],
     );
     run(async {
         let mut tasks = Vec::new();
