@@ -160,6 +160,7 @@ impl Sender {
     /// Serves the slow hosts once all others are done.
     fn start_second_pass(&mut self, now: Moment) {
         if self.serving.start_second_pass(now, &self.hosts) {
+            self.reach.hasten(now);
             self.send_status(now, self.wire_phase());
         }
     }

@@ -291,6 +291,13 @@ impl Flow {
             None => {}
         }
 
+        let others_need = self.receivers.probe(host);
+        if !self.receivers.is_slow(host)
+            && others_need.is_some_and(|rate| self.controller.rate() < rate)
+        {
+            self.controller.probe();
+        }
+
         let is_new = !before && self.receivers.is_slow(host);
         if is_new {
             self.relays.remove(host);

@@ -127,7 +127,7 @@ impl Relays {
         for (relay, at) in self.relays.iter().zip(0..) {
             match relay.state {
                 RelayState::OutUntil(_) => self.out += 1,
-                _ if relay.is_silent => self.out += 1,
+                _ if relay.is_unfit => self.out += 1,
                 _ if !relay.is_present => {}
                 RelayState::Trial(_) => self.on_trial.push(RelayIndex(at)),
                 RelayState::Trusted => {
@@ -161,7 +161,7 @@ impl Relays {
 
     /// Number of hosts that take part, whether or not they pass data on now.
     pub fn present(&self) -> usize {
-        let takes_part = |r: &&Relay| r.is_present && !r.is_silent;
+        let takes_part = |r: &&Relay| r.is_present && !r.is_unfit;
         self.relays.iter().filter(takes_part).count()
     }
 

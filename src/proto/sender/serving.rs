@@ -209,10 +209,12 @@ impl ContentService {
         self.flow.choose_reporters(now, hosts.ids())
     }
 
-    /// Begins to serve the slow hosts once all others are done. Returns whether a pass began.
+    /// Begins to serve the slow hosts once all others are done; silent ones are not awaited. Returns
+    /// whether a pass began.
     pub fn start_second_pass(&mut self, now: Moment, hosts: &Hosts) -> bool {
         let slow = self.flow.receivers().slow();
-        let open = |(id, h): (&InstanceId, &Host)| !h.is_settled(false) && !slow.contains(id);
+        let is_open = |h: &Host| !h.is_settled(false) && h.is_present(now, hosts.len());
+        let open = |(id, h): (&InstanceId, &Host)| is_open(h) && !slow.contains(id);
         if slow.is_empty() || hosts.iter().any(open) {
             return false;
         }

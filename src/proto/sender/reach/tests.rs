@@ -182,7 +182,7 @@ fn told(reach: &mut Reach, now: Moment, hosts: &Hosts) -> BTreeSet<SocketAddr> {
 fn targets_are_told_until_they_are_confirmed() {
     let now = Moment(1_000_000_000);
     let (mut reach, mut hosts) = session(now, 3);
-    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts));
+    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts, |_, _| true));
     assert_eq!(reach.number(), 1);
     assert_eq!(told(&mut reach, now, &hosts).len(), 3);
     assert!(
@@ -201,10 +201,10 @@ fn targets_are_told_until_they_are_confirmed() {
     assert_eq!(again, BTreeSet::from([address(1), address(3)]));
 
     // Nothing has changed.
-    assert!(!reach.plan(later, &hosts));
+    assert!(!reach.plan(later, &hosts, |_, _| true));
     hosts.get_mut(InstanceId(3)).expect("added").contact =
         crate::proto::sender::hosts::Contact::Silent;
-    assert!(reach.plan(later, &hosts));
+    assert!(reach.plan(later, &hosts, |_, _| true));
     assert_eq!(told(&mut reach, later, &hosts).len(), 2, "new ones");
 }
 
@@ -238,7 +238,7 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
             distant: entries.len(),
         },
     );
-    reach.plan(now, &hosts);
+    reach.plan(now, &hosts, |_, _| true);
     assert_eq!(reach.copies(), 1);
 
     let nothing_of = |generation| Missing {
@@ -247,12 +247,12 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
         symbols: Ranges::default(),
     };
     reach.on_missing(now, InstanceId(2), &[nothing_of(4), nothing_of(4)]);
-    assert!(!reach.plan(now, &hosts));
+    assert!(!reach.plan(now, &hosts, |_, _| true));
     let later = now + PLAN_INTERVAL;
     reach.on_missing(later, InstanceId(2), &[nothing_of(6)]);
-    assert!(!reach.plan(later, &hosts), "not in a row");
+    assert!(!reach.plan(later, &hosts, |_, _| true), "not in a row");
     reach.on_missing(later, InstanceId(2), &[nothing_of(7)]);
-    assert!(reach.is_due(later, 3) && reach.plan(later, &hosts));
+    assert!(reach.is_due(later, 3) && reach.plan(later, &hosts, |_, _| true));
     assert_eq!(reach.data().hosts, [address(2)]);
     assert_eq!(reach.copies(), 2);
 }

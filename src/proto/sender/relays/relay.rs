@@ -24,8 +24,8 @@ pub(super) struct Relay {
     pub(super) address: SocketAddr,
     /// Set if the host may take trains now.
     pub(super) is_present: bool,
-    /// The host reports nothing while others do.
-    pub(super) is_silent: bool,
+    /// The host reports nothing while others do, or is far behind them.
+    pub(super) is_unfit: bool,
     pub(super) drops: OwnDrops,
     pub(super) state: RelayState,
     pub(super) evidence: LossEvidence,
@@ -80,7 +80,7 @@ impl Relay {
             host,
             address,
             is_present: true,
-            is_silent: false,
+            is_unfit: false,
             drops: OwnDrops::default(),
             state: RelayState::Trusted,
             evidence: LossEvidence::default(),
@@ -92,9 +92,9 @@ impl Relay {
         }
     }
 
-    /// Returns whether the relay is out for its losses, or silent.
+    /// Returns whether the relay is out for its losses, or not fit.
     pub(super) fn is_out(&self) -> bool {
-        self.is_silent || matches!(self.state, RelayState::OutUntil(_))
+        self.is_unfit || matches!(self.state, RelayState::OutUntil(_))
     }
 
     /// Returns whether losses of its datagrams show nothing of the hosts that miss them.
@@ -102,10 +102,10 @@ impl Relay {
         self.is_suspect || self.is_out()
     }
 
-    /// Records whether the host is silent, with `next` the next data counter. Returns whether that
+    /// Records whether the host is not fit, with `next` the next data counter. Returns whether that
     /// is new.
-    pub(super) fn set_silent(&mut self, is_silent: bool, next: u64) -> bool {
-        let is_new = std::mem::replace(&mut self.is_silent, is_silent) != is_silent;
+    pub(super) fn set_unfit(&mut self, is_unfit: bool, next: u64) -> bool {
+        let is_new = std::mem::replace(&mut self.is_unfit, is_unfit) != is_unfit;
         if is_new && !self.is_out() {
             self.forget_losses(next);
         }

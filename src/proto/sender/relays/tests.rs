@@ -479,7 +479,7 @@ fn a_silent_relay_gets_nothing_until_it_reports() {
     let mut fleet = Fleet::new(1, vec![FleetHost::default(); 4]);
     let silent = |fleet: &mut Fleet, hosts: &[usize]| {
         let hosts = hosts.iter().map(|&at| instance(at));
-        fleet.relays.set_silent(hosts)
+        fleet.relays.set_unfit(hosts)
     };
 
     fleet.generation(4);
