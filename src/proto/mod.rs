@@ -70,6 +70,8 @@ pub enum Dest {
     Group,
     /// One host.
     Host(SocketAddr),
+    /// The hosts that multicast reaches.
+    Multicast,
     /// One host that passes the datagrams on, and the hosts that multicast reaches.
     Relay(SocketAddr),
 }

@@ -349,7 +349,7 @@ impl Network {
         if let Some(uplinks) = &mut self.uplinks
             && let Some(instance) = self.hosts.get(host).instance()
         {
-            uplinks.set_instance(NodeId::host(host), instance);
+            uplinks.set_instance(self.now, NodeId::host(host), instance);
         }
         self.drain(NodeId::host(host));
     }

@@ -343,7 +343,7 @@ impl Flow {
         if self.setup.rates.ceiling.is_some() {
             let copies = match dest {
                 Dest::Group => self.message_copies,
-                Dest::Host(_) | Dest::Relay(_) => 1,
+                Dest::Host(_) | Dest::Multicast | Dest::Relay(_) => 1,
             };
             self.spend(now, bytes + self.setup.sizes.overhead, copies);
         }
