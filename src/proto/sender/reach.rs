@@ -135,11 +135,13 @@ impl Reach {
         true
     }
 
-    /// Addresses of all hosts if each is reached by unicast, and none otherwise.
-    pub fn unicast_group(&self) -> Vec<SocketAddr> {
-        let is_unicast = !self.roster.multicast;
-        let hosts = self.roster.hosts.values().filter(|_| is_unicast);
-        hosts.map(|host| host.address).collect()
+    /// Addresses of the hosts that get messages to the group by unicast, and whether others get
+    /// them by multicast.
+    pub fn unicast_group(&self) -> (Vec<SocketAddr>, bool) {
+        let multicast = self.roster.multicast;
+        let hosts = self.roster.hosts.values();
+        let apart = hosts.filter(|host| !(multicast && host.hears));
+        (apart.map(|host| host.address).collect(), multicast)
     }
 
     /// Returns whether a plan is due. The session has `hosts` hosts.

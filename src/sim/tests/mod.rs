@@ -2,6 +2,7 @@
 
 mod compression;
 mod course;
+mod mixed;
 mod pace;
 mod relay_faults;
 mod relays;
