@@ -305,21 +305,26 @@ impl Relays {
     }
 
     /// Takes out the relays that enough hosts accuse, and returns whether there are any or new
-    /// suspects.
+    /// suspects. A relay is a new suspect once until it is out: it may be innocent, and the losses
+    /// those of a queue.
     pub fn judge(&mut self, now: Moment) -> bool {
         let present = self.present();
         let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);
-        let (suspects, before) = (self.suspects, self.active.len() + self.on_trial.len());
+        let before = self.active.len() + self.on_trial.len();
+        let mut has_new = false;
         let mut most = before.saturating_sub(self.least_left());
         for relay in &mut self.relays {
-            if relay.is_guilty(enough) && most > 0 {
+            // Without one that takes no trains now, as many are left.
+            let takes = relay.is_present && !relay.is_out();
+            if relay.is_guilty(enough) && (most > 0 || !takes) {
                 relay.take_out(now);
-                most -= 1;
+                most -= usize::from(takes);
             }
+            has_new |= takes && relay.is_new_suspect();
         }
 
         self.arrange();
-        self.active.len() + self.on_trial.len() < before || self.suspects > suspects
+        self.active.len() + self.on_trial.len() < before || has_new
     }
 
     /// Number of the datagrams in `counters` that `host` was to get over relays that are out now or

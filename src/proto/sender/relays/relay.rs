@@ -31,6 +31,8 @@ pub(super) struct Relay {
     pub(super) evidence: LossEvidence,
     /// More hosts accuse the relay than clear it.
     pub(super) is_suspect: bool,
+    /// It was suspect since its losses count.
+    was_suspect: bool,
     /// Generation in which enough hosts accused it first.
     accused: Option<u32>,
     /// Data counter from which losses count.
@@ -85,6 +87,7 @@ impl Relay {
             state: RelayState::Trusted,
             evidence: LossEvidence::default(),
             is_suspect: false,
+            was_suspect: false,
             accused: None,
             since,
             pause: FIRST_PAUSE,
@@ -128,6 +131,11 @@ impl Relay {
         first < verdict.latest
     }
 
+    /// Returns whether the relay is suspect for the first time since its losses count.
+    pub(super) fn is_new_suspect(&mut self) -> bool {
+        self.is_suspect && !std::mem::replace(&mut self.was_suspect, true)
+    }
+
     /// Takes the relay out, for twice as long as the last time.
     pub(super) fn take_out(&mut self, now: Moment) {
         if now.since(self.back) > self.pause * FORGIVEN_AFTER {
@@ -151,6 +159,7 @@ impl Relay {
     fn forget_losses(&mut self, since: u64) {
         self.evidence.clear();
         self.is_suspect = false;
+        self.was_suspect = false;
         self.accused = None;
         self.since = since;
     }
