@@ -165,14 +165,13 @@ impl Reach {
 
     /// Plans the ways to `hosts`, and returns whether the plan changed.
     fn plan_ways(&mut self, now: Moment, hosts: &Hosts) -> bool {
-        let buckets = self.plan.buckets();
         let unreached = &self.unreached;
         let is_unreached = |id: &InstanceId| {
             let host = unreached.get(id);
             host.is_some_and(|host| host.count >= UNREACHED_GENERATIONS)
         };
 
-        let mut plan = RelayPlan::new(self.roster.multicast, buckets);
+        let mut plan = RelayPlan::new(self.roster.multicast, &self.plan);
         for (id, _) in hosts.iter().filter(|(_, host)| takes_part(host)) {
             plan.add(*id, self.roster.hosts.get(id), is_unreached(id));
         }

@@ -64,7 +64,7 @@ struct Turns {
 
 impl Relays {
     /// Lets `hosts` pass data on: those that are present, fast and not out. All others are out at
-    /// once.
+    /// once. They take turns in this order, in which the plan spreads the heads evenly.
     ///
     /// With fewer than `least` relays each host gets its own copy.
     pub fn choose(
@@ -78,11 +78,12 @@ impl Relays {
             .iter_mut()
             .for_each(|relay| relay.is_present = false);
 
-        for (host, address) in hosts {
+        for ((host, address), place) in hosts.zip(0..) {
             let Some(relay) = self.relay_of(host, address) else {
                 continue;
             };
             relay.address = address;
+            relay.place = place;
             relay.is_present = true;
         }
 
@@ -136,6 +137,10 @@ impl Relays {
                 }
             }
         }
+
+        let relays = &self.relays;
+        let place = |at: &RelayIndex| relays.get(usize::from(at.0)).map(|relay| relay.place);
+        self.active.sort_by_key(place);
     }
 
     /// Returns whether there has been any relay: never with multicast.

@@ -24,7 +24,7 @@ fn reached(n: u64, segment: Option<u64>, hears: bool) -> ReachedHost {
 
 /// Returns the plan for hosts with these entries in the roster.
 fn plan(multicast: bool, hosts: &[ReachedHost]) -> RelayPlan {
-    let mut plan = RelayPlan::new(multicast, 0);
+    let mut plan = RelayPlan::new(multicast, &RelayPlan::default());
     for host in hosts {
         plan.add(host.instance, Some(host), false);
     }
@@ -99,6 +99,43 @@ fn each_host_gets_each_train_once_whatever_the_number_of_hosts() {
 }
 
 #[test]
+fn hosts_stay_in_their_groups_and_groups_stay_even_while_hosts_come_and_go() {
+    let mut rng = fastrand::Rng::with_seed(12);
+    let mut host = || reached(rng.u64(..), None, false);
+    let mut hosts: Vec<_> = (0..100).map(|_| host()).collect();
+    let mut last = RelayPlan::default();
+    let mut home: BTreeMap<InstanceId, BTreeSet<InstanceId>> = BTreeMap::new();
+
+    for round in 0..20 {
+        let mut plan = RelayPlan::new(false, &last);
+        hosts
+            .iter()
+            .for_each(|h| plan.add(h.instance, Some(h), false));
+        plan.close();
+
+        let sizes: BTreeSet<_> = all_targets(&plan)
+            .into_iter()
+            .map(|(id, targets)| {
+                let group: BTreeSet<_> = targets.group.into_iter().collect();
+                let size = group.len();
+                if let Some(before) = home.insert(id, group) {
+                    let kept = before.intersection(&home[&id]).count();
+                    assert!(kept + 1 >= before.len(), "round {round}: {kept} stayed");
+                }
+                size
+            })
+            .collect();
+        let range = sizes.first().zip(sizes.last());
+        assert!(range.is_some_and(|(a, b)| b - a <= 2), "{round}: {sizes:?}");
+
+        // One goes, and another one comes.
+        hosts.remove(round * 4);
+        hosts.push(host());
+        last = plan;
+    }
+}
+
+#[test]
 fn a_train_comes_once_to_each_segment_that_the_sender_does_not_reach() {
     let hosts = [
         reached(1, Some(1), true),
@@ -133,7 +170,7 @@ fn without_multicast_no_host_is_near() {
 
 #[test]
 fn a_host_that_no_multicast_reaches_gets_its_own_copy() {
-    let mut plan = RelayPlan::new(true, 0);
+    let mut plan = RelayPlan::new(true, &RelayPlan::default());
     plan.add(InstanceId(1), Some(&reached(1, Some(1), true)), true);
     plan.add(InstanceId(2), None, false);
     plan.close();

@@ -22,6 +22,8 @@ pub(super) const TRIAL_DATAGRAMS: u64 = 512;
 pub(super) struct Relay {
     pub(super) host: InstanceId,
     pub(super) address: SocketAddr,
+    /// Position in the order of the turns.
+    pub(super) place: u32,
     /// Set if the host may take trains now.
     pub(super) is_present: bool,
     /// The host reports nothing while others do, or is far behind them.
@@ -81,6 +83,7 @@ impl Relay {
         Self {
             host,
             address,
+            place: 0,
             is_present: true,
             is_unfit: false,
             drops: OwnDrops::default(),
