@@ -179,8 +179,8 @@ impl RelayGroup {
     }
 }
 
-/// Divides `hosts` into as many groups: each stays in its group of `homes`, and new ones fill up the
-/// smallest. A host of a larger group would pass more on than the others.
+/// Divides `hosts` into `count` groups: each stays in its group of `homes`, and new ones fill up
+/// the smallest. A host of a larger group would pass more on than the others.
 fn buckets_of(
     hosts: Vec<InstanceId>,
     count: usize,

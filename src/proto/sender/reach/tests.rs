@@ -136,6 +136,19 @@ fn hosts_stay_in_their_groups_and_groups_stay_even_while_hosts_come_and_go() {
 }
 
 #[test]
+fn any_run_of_relays_in_their_order_has_even_heads() {
+    let all: Vec<_> = (1..=400).map(|n| reached(n * 7919, None, false)).collect();
+    let plan = plan(false, &all);
+    let targets = all_targets(&plan);
+    let order: Vec<InstanceId> = plan.members().map(|(id, _)| id).collect();
+    for run in order.windows(100).step_by(30) {
+        let times = |targets: &RelayTargets| run.iter().filter(|r| targets.is_head(**r)).count();
+        let most = targets.values().map(times).max();
+        assert!(most <= Some(100 / 20 + 1), "{most:?} of 100 trains");
+    }
+}
+
+#[test]
 fn a_train_comes_once_to_each_segment_that_the_sender_does_not_reach() {
     let hosts = [
         reached(1, Some(1), true),
