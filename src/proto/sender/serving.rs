@@ -209,8 +209,8 @@ impl ContentService {
         self.flow.choose_reporters(now, hosts.ids())
     }
 
-    /// Begins to serve the slow hosts once all others are done; silent ones are not awaited. Returns
-    /// whether a pass began.
+    /// Begins to serve the slow hosts once all others are done; silent ones are not awaited.
+    /// Returns whether a pass began.
     pub fn start_second_pass(&mut self, now: Moment, hosts: &Hosts) -> bool {
         let slow = self.flow.receivers().slow();
         let is_open = |h: &Host| !h.is_settled(false) && h.is_present(now, hosts.len());

@@ -262,7 +262,7 @@ fn targets_are_told_until_they_are_confirmed() {
 fn a_host_that_said_goodbye_passes_nothing_on() {
     let now = Moment(1_000_000_000);
     let (mut reach, mut hosts) = session(now, 3);
-    assert!(reach.plan(now, &hosts));
+    assert!(reach.plan(now, &hosts, |_, _| true));
     for n in 1..=3 {
         let host = hosts.get_mut(InstanceId(n)).expect("added");
         (host.stage, host.transfer.targets) = (Some(HostStage::Committed), 1);
