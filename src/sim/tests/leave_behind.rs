@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use super::{LONG, unlimited};
+use super::{LONG, lossy_link, uplink, without_multicast};
 use crate::manifest::Intent;
-use crate::proto::sender::CommitRules;
+use crate::sim::Network;
 use crate::sim::node::NodeId;
 use crate::sim::offer::SimOffer;
-use crate::sim::unicast::{UnicastSetup, UplinkSetup};
-use crate::sim::{LinkSetup, Network, NetworkSetup};
-use crate::units::{Moment, Quorum, Rate};
+use crate::sim::unicast::UnicastSetup;
+use crate::units::{Moment, Rate};
 
 /// Rate of every line but that of a slow host, in both directions.
 const LINE: Rate = Rate(200_000_000);
@@ -150,34 +149,17 @@ impl Case {
     /// Begins a deploy of `files` files of about 75 kB to `hosts` hosts, of which those in `slow`
     /// have lines of their own rates.
     fn new(seed: u64, hosts: usize, files: u32, slow: &[(usize, Rate)]) -> Self {
-        let link = |rate| LinkSetup {
-            rate: Some((rate, 1 << 20)),
-            ..LinkSetup::default()
-        };
-        let uplink = |rate| UplinkSetup {
-            rate: Some((rate, 256 << 10)),
-            drops: false,
-        };
-
         let slow = || slow.iter().copied();
         let uplinks = slow().map(|(host, rate)| (NodeId::host(host), uplink(rate)));
-        let setup = NetworkSetup {
-            seed,
-            hosts,
-            link: link(LINE),
-            links: slow().map(|(host, rate)| (host, link(rate))).collect(),
-            unicast: Some(UnicastSetup {
-                uplink: uplink(LINE),
-                uplinks: uplinks.collect(),
-                ..UnicastSetup::default()
-            }),
-            commit: CommitRules {
-                quorum: Quorum::Count(hosts as u32 - 1),
-                ..CommitRules::default()
-            },
-            sending: unlimited(),
-            ..NetworkSetup::default()
-        };
+        let mut setup = without_multicast(seed, (hosts, hosts - 1), (LINE, 0.0));
+        setup.links = slow()
+            .map(|(host, rate)| (host, lossy_link(rate, 0.0)))
+            .collect();
+        setup.unicast = Some(UnicastSetup {
+            uplink: uplink(LINE),
+            uplinks: uplinks.collect(),
+            ..UnicastSetup::default()
+        });
 
         let offer = SimOffer::random(seed, 1, Intent::Deploy, files, 60_000);
         let payload = offer.bytes();
