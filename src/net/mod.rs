@@ -84,15 +84,32 @@ pub fn max_segment(mtu: u32, family: Family) -> usize {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Links on the loopback interface, for the tests of this room and of those below.
+    //! Links on the loopback interface and invented interfaces, for the tests of this room and of
+    //! those below.
 
     use std::net::IpAddr;
     use std::time::Duration;
 
+    use super::interface::with_preferred_addresses;
     use super::*;
 
     /// Timeout of a test for a datagram that is certain to arrive.
     const TEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// An interface that is up.
+    pub(crate) fn interface(name: &str, index: u32, addresses: &[&str]) -> Interface {
+        with_preferred_addresses(Interface {
+            name: name.into(),
+            index,
+            v4: None,
+            v6: None,
+            mtu: 1500,
+            loopback: name == "lo",
+            up: true,
+            multicast: name != "lo",
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        })
+    }
 
     /// A UDP port currently unused on this machine.
     pub(crate) fn free_port() -> u16 {

@@ -117,25 +117,8 @@ fn is_link_local(address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::interface::with_preferred_addresses;
     use super::*;
-
-    fn interface(name: &str, index: u32, addresses: &[&str]) -> Interface {
-        with_preferred_addresses(Interface {
-            name: name.into(),
-            index,
-            v4: None,
-            v6: None,
-            mtu: 1500,
-            loopback: name == "lo",
-            up: true,
-            multicast: false,
-            addresses: addresses
-                .iter()
-                .map(|address| address.parse().expect("legal"))
-                .collect(),
-        })
-    }
+    use crate::net::testing::interface;
 
     fn shown(chosen: Result<Vec<UnicastInterface>>) -> String {
         let show = |UnicastInterface { interface, family }: &UnicastInterface| {

@@ -27,7 +27,8 @@
 //!   any fleet size. States and wants: each host sends one in its [`slot_interval`] (at once in a
 //!   fleet of up to 16, in half a second among a thousand), the newest stage instead of earlier
 //!   ones, no want for blocks received meanwhile. Reports of measurements: every 256 KiB or 10 ms
-//!   from at most 16 hosts, at most 2,000 a second. NACKs: after an exponentially distributed delay
+//!   from at most 16 hosts, at most 2,000 a second; another host in distress waits a random part of
+//!   the interval of all. NACKs: after an exponentially distributed delay
 //!   ([`backoff`]), for at most 12 generations each, none while repairs arrive. Signs of life:
 //!   after half a second of silence, or 500 a second for a large fleet. Among received data only
 //!   readiness is acknowledged. The last answer of ten thousand hosts therefore comes five seconds
@@ -70,6 +71,8 @@ pub enum Dest {
     Group,
     /// One host.
     Host(SocketAddr),
+    /// The hosts that multicast reaches.
+    Multicast,
     /// One host that passes the datagrams on, and the hosts that multicast reaches.
     Relay(SocketAddr),
 }
@@ -106,6 +109,8 @@ const MAX_FLEET: u32 = 20_000;
 const MIN_NACK_DELAY: Duration = Duration::from_millis(2);
 /// Approximate time from a NACK to the repair that makes the NACKs of other hosts unnecessary.
 const REPAIR_DELAY: Duration = Duration::from_millis(4);
+/// The same where the repair comes over two hops.
+const SECOND_HOP_REPAIR_DELAY: Duration = Duration::from_millis(12);
 
 /// Interval in which each of `hosts` hosts may send one message, so that all together stay within
 /// their share. A fleet of ten answers at once, a thousand hosts within half a second.
@@ -115,9 +120,13 @@ pub fn slot_interval(hosts: u32) -> Duration {
 
 /// Delay of a NACK that another host's may make unnecessary, for a `chance` from 0 to 1.
 /// Exponentially distributed: of any number of hosts a few send early, and the others receive the
-/// repair first (RFC 5401, "NormRandomBackoff").
-pub fn backoff(hosts: u32, chance: f64) -> Duration {
-    MIN_NACK_DELAY + REPAIR_DELAY.mul_f64((1.0 + chance * f64::from(hosts.saturating_sub(1))).ln())
+/// repair first (RFC 5401, "NormRandomBackoff"). Over two hops the repair takes longer.
+pub fn backoff(hosts: u32, is_second_hop: bool, chance: f64) -> Duration {
+    let repair = match is_second_hop {
+        true => SECOND_HOP_REPAIR_DELAY,
+        false => REPAIR_DELAY,
+    };
+    MIN_NACK_DELAY + repair.mul_f64((1.0 + chance * f64::from(hosts.saturating_sub(1))).ln())
 }
 
 /// Interval between signs of life of an otherwise silent host, in a session of `hosts` hosts.

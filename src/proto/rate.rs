@@ -28,6 +28,8 @@ const ROUND: Duration = Duration::from_millis(10);
 pub const QUEUE_LIMIT: Duration = Duration::from_millis(8);
 /// Rounds over which the capacity is the maximum.
 const CAPACITY_ROUNDS: usize = 16;
+/// Rounds after a restart in which the capacity may be that of a pause, or of a queue from before.
+const FIRST_ROUNDS: usize = 4;
 /// Longest wait for the effect of a cut.
 const MAX_HOLD: Duration = Duration::from_millis(100);
 /// Loss this far above the long-term mean is an overflowing queue.
@@ -81,6 +83,8 @@ pub struct Controller {
     rate: f64,
     ceiling: Option<Rate>,
     starting: bool,
+    /// The present search is not the first one: hosts have queues already.
+    is_restarted: bool,
     /// Loss this far above the long-term mean is an overflowing queue.
     loss_step: f64,
     /// Rate of the slowest host in each of the last rounds, in bits a second.
@@ -109,6 +113,7 @@ impl Controller {
             rate: start_rate(ceiling).0 as f64,
             ceiling,
             starting: true,
+            is_restarted: false,
             loss_step: LOSS_STEP,
             received: VecDeque::new(),
             mean_loss: 0.0,
@@ -124,10 +129,16 @@ impl Controller {
         let rate = self.rate.max(START_RATE.0 as f64);
         *self = Self {
             rate,
+            is_restarted: true,
             loss_step: self.loss_step,
             ..Self::new(now, self.ceiling)
         };
         self.rate = self.rate.min(self.max_rate());
+    }
+
+    /// Searches upwards from the present rate: a host that took it down is ignored for now.
+    pub fn probe(&mut self) {
+        self.starting = true;
     }
 
     /// Present rate.
@@ -203,11 +214,14 @@ impl Controller {
         self.ceiling.unwrap_or(MAX_RATE).0 as f64
     }
 
-    fn back_off(&mut self, now: Moment, capacity: f64, delay: Duration, overflow: bool) {
+    fn back_off(&mut self, now: Moment, mut capacity: f64, delay: Duration, overflow: bool) {
         if self.starting {
             self.starting = false;
             // The first rounds may have measured too little, so undo no more than the last
             // doublings.
+            if self.is_restarted && self.received.len() < FIRST_ROUNDS {
+                capacity = capacity.max(self.rate / 4.0);
+            }
             self.rate = self.rate.min(capacity.max(self.rate / 4.0));
         } else if now < self.hold_until {
             return;
@@ -288,6 +302,46 @@ mod tests {
     fn random_loss_does_not_cut_the_rate() {
         let found = converge(Rate(500_000_000), 0.05, 200).0 as f64 / 5e8;
         assert!((0.75..1.25).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn a_pause_at_a_restart_does_not_take_the_rate_down_to_its_own() {
+        let mut controller = Controller::new(Moment(0), None);
+        let sample = |bytes: u64, delay: u64| Sample {
+            bytes,
+            over: ROUND,
+            loss: 0.0,
+            delay: Duration::from_millis(delay),
+        };
+        controller.restart(Moment(0));
+        controller.sample(Moment(0) + ROUND, sample(3_000, 40));
+        assert!(controller.rate() > Rate(START_RATE.0 / 5));
+    }
+
+    #[test]
+    fn a_probe_finds_the_rate_again_within_a_few_rounds() {
+        let link = Rate(200_000_000);
+        let mut controller = Controller::new(Moment(0), None);
+        let mut sample = |rounds: std::ops::Range<u64>, link: Rate, delay: u64, probe: bool| {
+            for i in rounds {
+                if probe {
+                    controller.probe();
+                }
+                let sample = Sample {
+                    bytes: link.min(controller.rate()).bytes_in(ROUND),
+                    over: ROUND,
+                    loss: 0.0,
+                    delay: Duration::from_millis(delay),
+                };
+                controller.sample(Moment(i * 10_000_000), sample);
+            }
+            controller.rate()
+        };
+
+        let slow = Rate(link.0 / 10);
+        assert!(sample(1..100, slow, 9, false) < Rate(slow.0 * 2));
+        sample(100..101, link, 0, true);
+        assert!(sample(101..110, link, 0, false) > link);
     }
 
     #[test]

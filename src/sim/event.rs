@@ -39,8 +39,8 @@ pub(super) enum NetworkEvent {
     Room(NodeId),
     /// A host (from 1) crashes, or starts again.
     Power { host: usize, on: bool },
-    /// The process of a host (from 1) stops, or goes on.
-    Stop { host: usize, on: bool },
+    /// The process of a node stops, or goes on.
+    Stop { node: NodeId, on: bool },
 }
 
 /// Future events, by time and then in the order of queueing.

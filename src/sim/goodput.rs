@@ -88,13 +88,7 @@ impl fmt::Display for TransferCost {
 impl TransferCost {
     /// Describes the peak of each kind in any tenth of a second.
     pub fn peaks(&self) -> String {
-        let said = FeedbackKind::ALL
-            .iter()
-            .zip(self.kinds)
-            .filter(|(_, count)| *count > 0);
-        said.map(|(kind, count)| format!("{kind} {count}"))
-            .collect::<Vec<_>>()
-            .join(", ")
+        peaks_of(&self.kinds)
     }
 
     /// Returns the bound that the transfer breaks.
@@ -107,6 +101,17 @@ impl TransferCost {
         (bounded && self.cost >= COST_BOUND.cost)
             .then(|| format!("{:.3} sent, less than {}", self.cost, COST_BOUND.cost))
     }
+}
+
+/// Describes the number of datagrams of each kind, in the order of [`FeedbackKind::ALL`].
+pub(super) fn peaks_of(kinds: &[usize]) -> String {
+    let said = FeedbackKind::ALL
+        .iter()
+        .zip(kinds)
+        .filter(|(_, count)| **count > 0);
+    said.map(|(kind, count)| format!("{kind} {count}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Returns the bound on feedback that is broken by `second` datagrams in a second and `peak` in a

@@ -17,7 +17,7 @@ use super::offer::SimOffer;
 use super::recording::Recording;
 use super::sender::SimSender;
 use super::setup::{NetworkSetup, SessionStart};
-use super::stopped::StoppedHosts;
+use super::stopped::StoppedNodes;
 use super::unicast::{SentBytes, UplinkSetup, Uplinks};
 use super::wires::{Passing, Wires};
 use crate::proto::sender::Sender;
@@ -34,7 +34,7 @@ pub struct Network {
     wires: Wires,
     /// Sending side of all nodes of a network without multicast.
     uplinks: Option<Uplinks>,
-    stopped: StoppedHosts,
+    stopped: StoppedNodes,
     /// Next timer of each node.
     timers: Vec<Option<Moment>>,
     /// Observations so far.
@@ -59,7 +59,7 @@ impl Network {
             hosts: Crowd::new((1..=setup.hosts).map(host).collect()),
             wires: Wires::new(&setup),
             uplinks: (setup.unicast.as_ref()).map(|unicast| Uplinks::new(unicast, setup.hosts)),
-            stopped: StoppedHosts::default(),
+            stopped: StoppedNodes::default(),
             timers: vec![None; setup.hosts + 1],
             log: NetworkLog::default(),
             out: Vec::new(),
@@ -157,7 +157,17 @@ impl Network {
     /// Stops the process of host `host`, or lets it go on, after `after`. What comes meanwhile
     /// waits in its receive buffer.
     pub fn stop(&mut self, host: usize, on: bool, after: Duration) {
-        self.at(self.now + after, NetworkEvent::Stop { host, on });
+        self.pause(NodeId::host(host), on, after);
+    }
+
+    /// Same for any node.
+    pub fn pause(&mut self, node: NodeId, on: bool, after: Duration) {
+        self.at(self.now + after, NetworkEvent::Stop { node, on });
+    }
+
+    /// Delays the datagrams from one node to another by `late`.
+    pub fn delay(&mut self, from: NodeId, to: NodeId, late: Duration) {
+        self.wires.delay(from, to, late);
     }
 
     /// Crashes host `host`, or starts it again, after `after`.
@@ -259,9 +269,9 @@ impl Network {
             }
             NetworkEvent::Timer(node) => self.timer(node),
             NetworkEvent::Room(node) => self.drain(node),
-            NetworkEvent::Stop { host, on: true } => self.stopped.stop(NodeId::host(host)),
-            NetworkEvent::Stop { host, on: false } => {
-                for event in self.stopped.go_on(NodeId::host(host)) {
+            NetworkEvent::Stop { node, on: true } => self.stopped.stop(node),
+            NetworkEvent::Stop { node, on: false } => {
+                for event in self.stopped.go_on(node) {
                     self.at(self.now, event);
                 }
             }
@@ -339,7 +349,7 @@ impl Network {
         if let Some(uplinks) = &mut self.uplinks
             && let Some(instance) = self.hosts.get(host).instance()
         {
-            uplinks.set_instance(NodeId::host(host), instance);
+            uplinks.set_instance(self.now, NodeId::host(host), instance);
         }
         self.drain(NodeId::host(host));
     }

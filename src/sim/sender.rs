@@ -11,7 +11,7 @@ use super::setup::{NetworkSetup, SessionStart};
 use super::unicast::OVERHEAD;
 use crate::id::InstanceId;
 use crate::proto::Transmit;
-use crate::proto::sender::reach::RosterView;
+use crate::proto::sender::reach::{DataTargets, RosterView};
 use crate::proto::sender::{
     CompareRules, DatagramSizes, OrderSignature, RateLimits, ReleaseGrant, Sender, SenderNotice,
     SenderReply, SenderRequest, SenderSetup, TargetRules,
@@ -132,10 +132,9 @@ impl SimSender {
         self.machine.set_roster(now, roster);
     }
 
-    /// Hosts that get a copy of data each.
-    pub(super) fn data_hosts(&self) -> Option<&[SocketAddr]> {
-        let (_, targets) = self.machine.data_targets()?;
-        Some(&targets.hosts)
+    /// Destinations of data for the group.
+    pub(super) fn data_targets(&self) -> Option<&DataTargets> {
+        self.machine.data_targets().map(|(_, targets)| targets)
     }
 
     /// Writes the next datagrams into `out`.

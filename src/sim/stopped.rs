@@ -1,18 +1,18 @@
-//! Stopped hosts: their processes do nothing, and what happens to them waits.
+//! Stopped nodes: their processes do nothing, and what happens to them waits.
 
 use std::collections::BTreeMap;
 
 use super::event::NetworkEvent;
 use super::node::NodeId;
 
-/// Receive buffer of a host, in bytes; what does not fit is lost.
+/// Receive buffer of a node, in bytes; what does not fit is lost.
 const RECV_BUFFER: usize = 16 << 20;
 
-/// Hosts that are stopped, with the events that wait for each.
+/// Nodes that are stopped, with the events that wait for each.
 #[derive(Debug, Default)]
-pub(super) struct StoppedHosts(BTreeMap<NodeId, WaitingEvents>);
+pub(super) struct StoppedNodes(BTreeMap<NodeId, WaitingEvents>);
 
-/// Events of one stopped host.
+/// Events of one stopped node.
 #[derive(Debug, Default)]
 struct WaitingEvents {
     events: Vec<NetworkEvent>,
@@ -20,18 +20,18 @@ struct WaitingEvents {
     bytes: usize,
 }
 
-impl StoppedHosts {
-    /// Stops a host.
-    pub(super) fn stop(&mut self, host: NodeId) {
-        self.0.entry(host).or_default();
+impl StoppedNodes {
+    /// Stops a node.
+    pub(super) fn stop(&mut self, node: NodeId) {
+        self.0.entry(node).or_default();
     }
 
-    /// Lets a host go on, and returns what happened meanwhile.
-    pub(super) fn go_on(&mut self, host: NodeId) -> Vec<NetworkEvent> {
-        self.0.remove(&host).unwrap_or_default().events
+    /// Lets a node go on, and returns what happened meanwhile.
+    pub(super) fn go_on(&mut self, node: NodeId) -> Vec<NetworkEvent> {
+        self.0.remove(&node).unwrap_or_default().events
     }
 
-    /// Keeps what happens to stopped hosts, and returns the rest.
+    /// Keeps what happens to stopped nodes, and returns the rest.
     pub(super) fn filter(&mut self, event: NetworkEvent) -> Option<NetworkEvent> {
         if self.0.is_empty() {
             return Some(event);
@@ -40,6 +40,7 @@ impl StoppedHosts {
         let node = match &event {
             NetworkEvent::Datagram { .. } => return self.filter_datagram(event),
             NetworkEvent::HostReply { host, .. } => NodeId::host(*host),
+            NetworkEvent::SenderReply(_) | NetworkEvent::Prepared => NodeId::SENDER,
             NetworkEvent::Timer(node) | NetworkEvent::Room(node) => *node,
             _ => return Some(event),
         };

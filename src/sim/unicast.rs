@@ -1,18 +1,20 @@
-//! Networks without multicast: each node sends all copies of its datagrams over its uplink, and
-//! hosts pass on relayed data, by the rules of `drive::endpoint`.
+//! Networks where multicast does not reach all: each node sends all copies of its datagrams over
+//! its uplink, and hosts pass on relayed data, by the rules of `drive::endpoint`.
 //!
-//! The roster is not simulated: each node knows all others, and forgets none that is down.
+//! The roster is not simulated: each node knows all others, and forgets none that is down. The
+//! sender may hear late of a host that was started again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::node::NodeId;
-use crate::id::InstanceId;
+use crate::id::{InstanceId, SegmentId};
 use crate::proto::receiver::RelayLoad;
 use crate::proto::roster::{Hop, ReachedHost};
 use crate::proto::sender::reach::RosterView;
 use crate::units::{Moment, Rate};
+use crate::wire::datagram::set_direct;
 use crate::wire::relay::RelayTargets;
 
 /// Bytes that the network adds to each datagram.
@@ -28,13 +30,17 @@ const MAX_COPIES: usize = 32;
 /// Interval after which as many others get theirs.
 const COPIES_INTERVAL: Duration = Duration::from_millis(1);
 
-/// A network without multicast.
+/// A network where multicast does not reach all.
 #[derive(Debug, Clone, Default)]
 pub struct UnicastSetup {
     /// Uplink of every node.
     pub uplink: UplinkSetup,
     /// Uplinks that differ from the rest.
     pub uplinks: BTreeMap<NodeId, UplinkSetup>,
+    /// Segments of the nodes with multicast: those with the same number hear each other.
+    pub segments: BTreeMap<NodeId, u64>,
+    /// Time after which the sender knows the new process of a host.
+    pub stale: Duration,
 }
 
 /// Link out of one node.
@@ -83,7 +89,25 @@ pub(super) enum TrainKind {
     Relayed,
 }
 
-/// Datagrams with the nodes that have yet to get them, the next one at the end.
+/// Destination of one copy.
+#[derive(Debug, Clone)]
+pub(super) enum CopyTo {
+    /// One node.
+    Node(NodeId),
+    /// All other nodes of the segment, by multicast.
+    Segment(Arc<[NodeId]>),
+}
+
+impl CopyTo {
+    fn nodes(&self) -> &[NodeId] {
+        match self {
+            Self::Node(node) => std::slice::from_ref(node),
+            Self::Segment(nodes) => nodes,
+        }
+    }
+}
+
+/// Datagrams with the destinations that have yet to get them, the next one at the end.
 #[derive(Debug)]
 pub(super) struct PendingTrain {
     pub(super) kind: TrainKind,
@@ -92,7 +116,7 @@ pub(super) struct PendingTrain {
     /// Targets of relayed datagrams.
     pub(super) targets: Option<Arc<RelayTargets>>,
     pub(super) datagrams: Vec<Arc<[u8]>>,
-    pub(super) to: Vec<NodeId>,
+    pub(super) to: Vec<CopyTo>,
     /// True once a copy was sent.
     pub(super) is_begun: bool,
     /// Time of the first datagram.
@@ -120,6 +144,12 @@ pub(super) struct Uplinks {
     nodes: Vec<Uplink>,
     /// All hosts that have run.
     roster: Vec<ReachedHost>,
+    /// Number of changes of the roster.
+    version: u64,
+    /// New processes that the sender does not know yet.
+    unknown: Vec<(Moment, ReachedHost)>,
+    stale: Duration,
+    segments: BTreeMap<NodeId, u64>,
     nodes_by_instance: BTreeMap<InstanceId, NodeId>,
 }
 
@@ -159,35 +189,70 @@ impl Uplinks {
         Self {
             nodes: NodeId::all(hosts).map(uplink).collect(),
             roster: Vec::new(),
+            version: 1,
+            unknown: Vec::new(),
+            stale: setup.stale,
+            segments: setup.segments.clone(),
             nodes_by_instance: BTreeMap::new(),
         }
     }
 
     /// The roster of the sender.
-    pub(super) fn roster(&self) -> RosterView<'_> {
+    pub(super) fn roster(&mut self, now: Moment) -> RosterView<'_> {
+        let is_known = |(at, _): &mut (Moment, _)| *at <= now;
+        let known: Vec<_> = self.unknown.extract_if(.., is_known).collect();
+        for (_, host) in known {
+            self.list(host);
+        }
+
         RosterView {
-            version: 1 + self.nodes_by_instance.len() as u64,
-            multicast: false,
+            version: self.version,
+            multicast: self.segments.contains_key(&NodeId::SENDER),
             hosts: &self.roster,
-            distant: self.roster.len(),
+            distant: self.roster.iter().filter(|host| !host.hears).count(),
         }
     }
 
     /// Records the process that runs on a node.
-    pub(super) fn set_instance(&mut self, node: NodeId, instance: InstanceId) {
+    pub(super) fn set_instance(&mut self, now: Moment, node: NodeId, instance: InstanceId) {
         let address = node.address();
         self.nodes_by_instance.insert(instance, node);
+        let segment = self.segments.get(&node);
         let host = ReachedHost {
             address,
             instance,
-            segment: None,
-            hears: false,
+            segment: segment.copied().map(SegmentId),
+            hears: segment.is_some() && segment == self.segments.get(&NodeId::SENDER),
         };
 
-        match self.roster.iter_mut().find(|host| host.address == address) {
+        match self.roster.iter().any(|host| host.address == address) {
+            true => self.unknown.push((now + self.stale, host)),
+            false => self.list(host),
+        }
+    }
+
+    fn list(&mut self, host: ReachedHost) {
+        self.version += 1;
+        let mut all = self.roster.iter_mut();
+        match all.find(|known| known.address == host.address) {
             Some(known) => *known = host,
             None => self.roster.push(host),
         }
+    }
+
+    /// The other nodes of a node's segment, if there are any.
+    pub(super) fn segment(&self, node: NodeId) -> Option<CopyTo> {
+        let own = self.segments.get(&node)?;
+        let others = self.segments.iter();
+        let others = others.filter(|(other, segment)| **other != node && *segment == own);
+        let others: Arc<[NodeId]> = others.map(|(other, _)| *other).collect();
+        (!others.is_empty()).then_some(CopyTo::Segment(others))
+    }
+
+    /// Returns whether two nodes are in one segment.
+    pub(super) fn are_near(&self, [one, other]: [NodeId; 2]) -> bool {
+        let segment = self.segments.get(&one);
+        segment.is_some() && segment == self.segments.get(&other)
     }
 
     /// Bytes that left a node.
@@ -246,8 +311,12 @@ impl Uplinks {
 
         let heads = targets.heads.iter().filter(|_| hop == Hop::First);
         let to = heads.chain(&targets.group).filter(|host| **host != own);
+        let segment = match targets.multicast {
+            true => self.segment(node),
+            false => None,
+        };
         let uplink = &mut self.nodes[node.index()];
-        let copies = bytes.len() * to.clone().count();
+        let copies = bytes.len() * (to.clone().count() + usize::from(segment.is_some()));
         if uplink.waiting + copies > MAX_RELAY_BYTES {
             return uplink.load.on_dropped(1);
         }
@@ -273,6 +342,8 @@ impl Uplinks {
             is_begun: false,
             to: to
                 .filter_map(|host| self.nodes_by_instance.get(host).copied())
+                .map(CopyTo::Node)
+                .chain(segment)
                 .collect(),
             since: now,
         });
@@ -320,7 +391,7 @@ impl Uplink {
         let mut train = self.own.take()?;
         let mut copies = 0;
         let wait = loop {
-            let &to = train.to.last()?;
+            let to = train.to.last().cloned()?;
 
             if copies == MAX_COPIES {
                 self.resume = now + COPIES_INTERVAL;
@@ -332,7 +403,7 @@ impl Uplink {
                 break wait;
             }
 
-            self.copy(now, &train, to, out);
+            self.copy(now, &train, &to, out);
             train.to.pop();
             copies += 1;
         };
@@ -355,12 +426,12 @@ impl Uplink {
                 }
             }
 
-            while let Some(&to) = train.to.last() {
+            while let Some(to) = train.to.last().cloned() {
                 if let Some(wait) = self.wait_for_room(now) {
                     self.relayed.push_front(train);
                     return Some(wait);
                 }
-                self.copy(now, &train, to, out);
+                self.copy(now, &train, &to, out);
                 train.to.pop();
                 train.is_begun = true;
                 self.waiting -= bytes;
@@ -379,20 +450,33 @@ impl Uplink {
     }
 
     /// Sends one copy of a train.
-    fn copy(&mut self, now: Moment, train: &PendingTrain, to: NodeId, out: &mut Vec<DepartedCopy>) {
+    fn copy(
+        &mut self,
+        now: Moment,
+        train: &PendingTrain,
+        to: &CopyTo,
+        out: &mut Vec<DepartedCopy>,
+    ) {
         for datagram in &train.datagrams {
+            // Hosts that hear the sender pass nothing on.
+            let datagram = match (train.kind, to) {
+                (TrainKind::Data, CopyTo::Segment(_)) => direct(datagram),
+                _ => Arc::clone(datagram),
+            };
             let bytes = datagram.len() as u64;
             *match train.kind {
                 TrainKind::Data => &mut self.sent.data,
                 TrainKind::Control => &mut self.sent.control,
                 TrainKind::Relayed => &mut self.sent.relayed,
             } += bytes;
-            let departure = |at| DepartedCopy {
+            let Some(at) = self.leave(now, bytes + OVERHEAD as u64) else {
+                continue;
+            };
+            out.extend(to.nodes().iter().map(|&to| DepartedCopy {
                 at,
                 to,
-                bytes: Arc::clone(datagram),
-            };
-            out.extend(self.leave(now, bytes + OVERHEAD as u64).map(departure));
+                bytes: Arc::clone(&datagram),
+            }));
         }
     }
 
@@ -409,4 +493,11 @@ impl Uplink {
         self.busy = self.busy.max(now) + rate.time_for(bytes);
         Some(self.busy)
     }
+}
+
+/// The datagram as data that nobody passes on.
+fn direct(datagram: &Arc<[u8]>) -> Arc<[u8]> {
+    let mut bytes = datagram.to_vec();
+    set_direct(&mut bytes);
+    bytes.into()
 }

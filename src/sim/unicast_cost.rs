@@ -3,11 +3,14 @@
 //!
 //! Datagrams have their real size, because messages go to each host and weigh as much as on a real
 //! network. Data is counted without headers, as in [`super::goodput`], and messages with theirs.
+//! The payloads are small, so that a thousand hosts fit into memory: the bound on the sender counts
+//! the messages against a payload of [`LEAST_PAYLOAD`] for each host.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::goodput::broken_feedback;
+use super::feedback::FeedbackKind;
+use super::goodput::{broken_feedback, peaks_of};
 use super::node::NodeId;
 use super::offer::SimOffer;
 use super::sent_messages::SentMessages;
@@ -16,6 +19,7 @@ use super::unicast::{UnicastSetup, UplinkSetup};
 use super::{LinkSetup, Network, NetworkSetup};
 use crate::manifest::Intent;
 use crate::proto::generation::TARGET_BYTES;
+use crate::proto::slot_interval;
 use crate::units::Rate;
 use crate::wire::DATA_OVERHEAD;
 
@@ -25,10 +29,22 @@ const LINE: Rate = Rate(200_000_000);
 const QUEUE: u64 = 1 << 20;
 /// Mean bytes of a file.
 const FILE: usize = 75_000;
+/// Shortest window for counting feedback.
+const TENTH: Duration = Duration::from_millis(100);
 /// Bound on the sender's bytes, over the payload.
 const SENDER_BOUND: f64 = 1.1;
+/// Payload for each host from which this bound holds, in bytes: messages for a host weigh more in a
+/// smaller one.
+const LEAST_PAYLOAD: u64 = 256 << 10;
 /// Bound on the bytes of any host, over the payload.
 const HOST_BOUND: f64 = 1.15;
+
+/// Bound on the duration of the payload, over that on a line.
+const TIME_BOUND: f64 = 1.5;
+/// Times that all hosts answer in their slots, one after the other.
+const ANSWERS: u32 = 8;
+/// Duration of a session of few hosts without any payload.
+const FIXED_TIME: Duration = Duration::from_millis(700);
 
 /// One transfer without multicast.
 #[derive(Debug, Clone)]
@@ -53,6 +69,10 @@ pub struct UnicastCost {
     pub second: usize,
     /// Largest number of such datagrams in any tenth of a second.
     pub peak: usize,
+    /// Same as `peak` by kind, in the order of [`FeedbackKind::ALL`].
+    pub kinds: [usize; FeedbackKind::ALL.len()],
+    /// Duration of the session over that of the payload on a line.
+    pub slowness: f64,
     /// Duration of the session, from the announcement to its end.
     pub took: Duration,
 }
@@ -67,6 +87,7 @@ impl fmt::Display for UnicastCost {
             feedback,
             second,
             peak,
+            slowness,
             ..
         } = self;
 
@@ -81,24 +102,56 @@ impl fmt::Display for UnicastCost {
             f,
             "{sender:>7.3} sent {host:>7.3} by a host {feedback:>7} said "
         )?;
-        write!(f, "{second:>5} in 1 s {peak:>5} in 0.1 s {took:>6.1} s")
+        write!(
+            f,
+            "{second:>5} in 1 s {peak:>5} in 0.1 s {took:>6.1} s {slowness:>5.2} of the line"
+        )
     }
 }
 
 impl UnicastCost {
+    /// Describes the messages of the sender, and the peak of each kind of feedback in any tenth of
+    /// a second.
+    pub fn details(&self) -> String {
+        format!("{}; {}", self.messages, peaks_of(&self.kinds))
+    }
+
     /// Returns the bound that the transfer breaks.
     pub fn broken(&self) -> Option<String> {
         if let Some(broken) = broken_feedback(self.second, self.peak) {
             return Some(broken);
         }
 
-        let Self { sender, host, .. } = self;
-        (*sender >= SENDER_BOUND || *host >= HOST_BOUND).then(|| {
-            format!(
+        let sender = self.sender_bounded();
+        let host = self.host;
+        if sender >= SENDER_BOUND || host >= HOST_BOUND {
+            return Some(format!(
                 "{sender:.3} sent and {host:.3} by a host, less than {SENDER_BOUND} and \
                 {HOST_BOUND}"
+            ));
+        }
+
+        let most = self.longest();
+        (self.took >= most).then(|| {
+            format!(
+                "{:.1} s, less than {:.1}",
+                self.took.as_secs_f64(),
+                most.as_secs_f64()
             )
         })
+    }
+
+    /// The sender's bytes over the payload, with as many messages in one of at least
+    /// [`LEAST_PAYLOAD`] for each host.
+    fn sender_bounded(&self) -> f64 {
+        let least = self.payload.max(LEAST_PAYLOAD * self.hosts as u64);
+        self.data + (self.sender - self.data) * self.payload as f64 / least as f64
+    }
+
+    /// Bound on the duration: that of the payload, and of the answers before and after it.
+    fn longest(&self) -> Duration {
+        let answers = slot_interval(self.hosts as u32) * ANSWERS;
+        LINE.time_for(self.payload).mul_f64(TIME_BOUND) + answers + FIXED_TIME
     }
 }
 
@@ -152,7 +205,9 @@ pub fn measure_unicast(hosts: usize, loss: f64, generations: usize) -> Option<Un
         host: (1..=hosts).map(NodeId::host).map(out).fold(0.0, f64::max),
         feedback: network.feedback().sum(),
         second: network.feedback_peak(Duration::from_secs(1), None),
-        peak: network.feedback_peak(Duration::from_millis(100), None),
+        peak: network.feedback_peak(TENTH, None),
+        kinds: FeedbackKind::ALL.map(|kind| network.feedback_peak(TENTH, Some(kind))),
+        slowness: network.took().as_secs_f64() / LINE.time_for(payload).as_secs_f64(),
         took: network.took(),
     })
 }
@@ -172,5 +227,11 @@ mod tests {
                 row.messages
             );
         }
+    }
+
+    #[test]
+    fn a_hundred_hosts_pass_a_payload_on_within_the_bounds() {
+        let row = measure_unicast(100, 0.01, 2).expect("complete");
+        assert_eq!(row.broken(), None, "{row}\n{}", row.details());
     }
 }

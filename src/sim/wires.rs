@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::NetworkEvent;
 use super::link::{LinkSetup, LinkState, forge};
@@ -19,6 +20,8 @@ pub(super) struct Wires {
     /// Share of datagrams lost at random on a way from one node to another, besides those of its
     /// link.
     losses: BTreeMap<(NodeId, NodeId), f64>,
+    /// Delays of a way, besides that of its link.
+    delays: BTreeMap<(NodeId, NodeId), Duration>,
 }
 
 /// A datagram of a node on its way.
@@ -52,6 +55,7 @@ impl Wires {
             links: NodeId::all(setup.hosts).map(link).collect(),
             cuts: BTreeSet::new(),
             losses: BTreeMap::new(),
+            delays: BTreeMap::new(),
         }
     }
 
@@ -63,6 +67,11 @@ impl Wires {
     /// Loses a share of the datagrams from one node to another.
     pub(super) fn lose(&mut self, from: NodeId, to: NodeId, share: f64) {
         self.losses.insert((from, to), share);
+    }
+
+    /// Delays the datagrams from one node to another.
+    pub(super) fn delay(&mut self, from: NodeId, to: NodeId, late: Duration) {
+        self.delays.insert((from, to), late);
     }
 
     /// Returns whether the link into a node has a rate, so that datagrams have to come to it in
@@ -105,7 +114,10 @@ impl Wires {
                 continue;
             }
 
+            let late = self.delays.get(&(datagram.from, to)).copied();
+            let late = |at: Moment| at + late.unwrap_or_default();
             let [when, again] = link.pass(now, datagram.bytes.len(), rng);
+            let (when, again) = (when.map(late), again.map(late));
             if link.link.forged > 0.0 && rng.f64() < link.link.forged {
                 let forged = Passing {
                     bytes: forge(&datagram.bytes, rng).into(),

@@ -238,6 +238,13 @@ pub fn is_relayed(datagram: &[u8]) -> bool {
         .is_some_and(|kind| kind & !SEALED == RELAYED)
 }
 
+/// Makes a datagram that is not sealed, and that hosts would pass on, one that they do not.
+pub fn set_direct(datagram: &mut [u8]) {
+    if is_relayed(datagram) {
+        datagram[KIND] = DATA;
+    }
+}
+
 fn write_front(out: &mut Vec<u8>, front: Front, kind: u8) {
     out.extend_from_slice(&DATAGRAM_MAGIC);
     out.extend_from_slice(&[super::VERSION, kind]);

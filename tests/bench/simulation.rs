@@ -1,14 +1,14 @@
 //! Cost of a transfer by hosts and loss, up to ten thousand hosts, on the simulated network: the
 //! same figures on every machine.
-//! `cargo bench --bench simulation [-- [--check | --write] [unicast] [HOSTS...] [LOSS%...]]`
+//! `cargo bench --bench simulation [-- [--check | --write] [unicast] [HOSTS...] [LOSS%...] [Ng]]`
 //!
 //! `--check` fails if a figure differs from the table in `simulation.txt` or exceeds a bound;
 //! `--write` rewrites that table. A case outside the table is checked against the bounds only. Ten
 //! thousand hosts take 4 GB of memory and some 3.5 minutes of one core for each loss; a datagram to
 //! all hosts is processed on one thread per core.
 //!
-//! `unicast` leaves only the cases without multicast. A thousand hosts get a payload of one
-//! generation there, because each relay sends a datagram to each of them.
+//! `unicast` leaves only the cases without multicast, `Ng` sets their payload to N generations. A
+//! thousand hosts get a small one, because each datagram is one more event for each of them.
 
 use std::process::ExitCode;
 
@@ -19,7 +19,7 @@ const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/simulation
 const HOSTS: [usize; 5] = [3, 10, 100, 1000, 10_000];
 const LOSSES: [f64; 4] = [0.0, 0.001, 0.01, 0.05];
 /// Hosts without multicast, and generations of the payload.
-const UNICAST_HOSTS: [(usize, usize); 3] = [(10, 8), (100, 3), (1000, 1)];
+const UNICAST_HOSTS: [(usize, usize); 3] = [(10, 8), (100, 8), (1000, 3)];
 const UNICAST_LOSS: f64 = 0.01;
 
 /// Rows measured so far.
@@ -67,6 +67,10 @@ fn main() -> ExitCode {
         .filter_map(|a| a.strip_suffix('%')?.parse().ok())
         .collect();
 
+    let generations: Option<usize> = arguments
+        .iter()
+        .find_map(|a| a.strip_suffix('g')?.parse().ok());
+
     let is_asked = |hosts: usize, loss: f64| {
         let same = |asked: &f64| (asked / 100.0 - loss).abs() < 1e-9;
         (asked.is_empty() || asked.contains(&hosts))
@@ -91,11 +95,14 @@ fn main() -> ExitCode {
         }
     }
 
-    for (hosts, generations) in UNICAST_HOSTS {
+    for (hosts, usual) in UNICAST_HOSTS {
         if is_asked(hosts, UNICAST_LOSS) {
-            let row = measure_unicast(hosts, UNICAST_LOSS, generations);
-            let messages = row.as_ref().map(|row| row.messages.to_string());
-            let case = format!("unicast {hosts:>5} hosts");
+            let row = measure_unicast(hosts, UNICAST_LOSS, generations.unwrap_or(usual));
+            let messages = row.as_ref().map(|row| row.details());
+            let case = format!(
+                "unicast {hosts:>5} hosts {:>4.1} % lost",
+                UNICAST_LOSS * 100.0
+            );
             table.take(&case, row.map(|row| (row.to_string(), row.broken())));
             println!("       {}", messages.unwrap_or_default());
         }

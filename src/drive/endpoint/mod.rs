@@ -342,11 +342,13 @@ impl GroupEndpoint {
     fn send_own(&mut self, mut next: impl FnMut(&mut Vec<u8>) -> Option<Transmit>) -> bool {
         loop {
             if self.out.is_sent() {
-                let transmit = self.poll_peers().or_else(|| next(self.out.datagrams()));
+                let transmit = self.out.take_direct();
+                let transmit = transmit.or_else(|| self.poll_peers());
+                let transmit = transmit.or_else(|| next(self.out.datagrams()));
                 let Some(transmit) = transmit else {
                     return true;
                 };
-                self.address(transmit.dest);
+                self.address(transmit);
                 self.out.seal(transmit.segment, &mut *self.seal);
             }
 
@@ -357,7 +359,8 @@ impl GroupEndpoint {
     }
 
     /// Chooses the links and hosts for the content of the buffer, which is not sealed yet.
-    fn address(&mut self, dest: Dest) {
+    fn address(&mut self, transmit: Transmit) {
+        let Transmit { dest, segment } = transmit;
         let roster = self.peers.as_ref().map(Peers::roster);
         let distant = || roster.map_or(&[][..], Roster::distant);
         let datagram = self.out.datagrams();
@@ -366,6 +369,9 @@ impl GroupEndpoint {
             Some(data) if is_data(datagram) => (&data.hosts[..], data.multicast),
             _ => (distant(), true),
         };
+        if matches!(dest, Dest::Relay(_)) && targets.1 {
+            self.out.keep_direct(segment);
+        }
         self.out
             .address(dest, &self.links, &self.host_links, targets);
     }

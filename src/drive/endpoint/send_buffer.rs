@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use super::host_links::HostLinks;
 use crate::net::{Interest, Link, LinkSet, SendOutcome};
-use crate::proto::Dest;
+use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
+use crate::wire::datagram::set_direct;
 use crate::wire::seal::Seal;
 
 /// Longest wait before a blocked send is retried.
@@ -26,6 +27,9 @@ pub(super) struct SendBuffer {
     pending: Vec<PendingSend>,
     /// Time before which nothing more is sent, after a part of many destinations.
     resume: Moment,
+    /// Datagrams for the hosts that multicast reaches, as they were before a relay's were sealed.
+    /// Hosts older than relays know no data of another kind.
+    direct: Vec<u8>,
     /// Bytes sent so far, on all links.
     sent: u64,
     /// Latest warning for people, until taken.
@@ -61,6 +65,26 @@ impl SendBuffer {
         &mut self.out
     }
 
+    /// Keeps a copy of the datagrams, of `segment` bytes each, to be sent by multicast.
+    pub(super) fn keep_direct(&mut self, segment: usize) {
+        self.direct.clone_from(&self.out);
+        self.direct.chunks_mut(segment.max(1)).for_each(set_direct);
+    }
+
+    /// Makes that copy the next datagrams.
+    pub(super) fn take_direct(&mut self) -> Option<Transmit> {
+        if self.direct.is_empty() {
+            return None;
+        }
+
+        std::mem::swap(&mut self.out, &mut self.direct);
+        self.direct.clear();
+        Some(Transmit {
+            dest: Dest::Multicast,
+            segment: self.segment,
+        })
+    }
+
     /// Seals each datagram of `segment` bytes.
     pub(super) fn seal(&mut self, segment: usize, seal: &mut dyn Seal) {
         self.segment = segment;
@@ -85,7 +109,7 @@ impl SendBuffer {
             retry_after: None,
         };
 
-        if !matches!(dest, Dest::Host(_)) && multicast {
+        if matches!(dest, Dest::Group | Dest::Multicast) && multicast {
             let reaching = links
                 .iter()
                 .zip(0..)
@@ -107,6 +131,7 @@ impl SendBuffer {
         match dest {
             Dest::Host(to) | Dest::Relay(to) => send_to(to),
             Dest::Group => unicast.iter().for_each(|&to| send_to(to)),
+            Dest::Multicast => {}
         }
     }
 
@@ -169,6 +194,7 @@ impl SendBuffer {
     /// Drops unsent datagrams, which count as lost.
     pub(super) fn clear(&mut self) {
         self.pending.clear();
+        self.direct.clear();
     }
 
     /// Takes the latest warning for people; each is reported once.

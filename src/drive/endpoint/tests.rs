@@ -2,7 +2,9 @@
 //! it has to.
 
 use super::*;
+use crate::id::{Generation, SessionId};
 use crate::proto::Dest;
+use crate::wire::datagram::{Front, SymbolHeader, write_relayed_symbol};
 use crate::wire::seal::OpenError;
 
 /// Test seal: sums the bytes and inverts them, enough to check that each datagram is sealed
@@ -107,6 +109,70 @@ fn trains_are_sealed_and_opened_datagram_by_datagram() {
     assert_eq!(heard, told);
     assert_eq!(host.unheard.count(OpenError::Wrong), 1);
     assert_eq!(host.take_new_unheard().len(), 1);
+}
+
+#[test]
+fn hosts_that_hear_the_sender_get_data_that_nobody_passes_on() {
+    let port = crate::net::testing::free_port();
+    let open = || crate::net::testing::loopback("224.0.0.108", port, crate::net::Offload::Full);
+    let (Some(a), Some(b)) = (open(), open()) else {
+        return;
+    };
+    let relay = b.local();
+    let key = GroupKey::random().expect("random");
+    let network = |link: Link| GroupLinks {
+        keys: vec![key.clone()],
+        ..GroupLinks::from(link)
+    };
+    let mut sender = GroupEndpoint::new(network(a)).expect("a network");
+    let mut host = GroupEndpoint::new(network(b)).expect("a network");
+    sender.set_data_targets(DataTargets {
+        hosts: Vec::new(),
+        multicast: true,
+    });
+
+    let front = Front {
+        source: sender.instance(),
+        counter: 1,
+    };
+    let header = SymbolHeader {
+        session: SessionId(1),
+        generation: Generation(0),
+        row: 0,
+        column: 0,
+        columns: 1,
+        payload: 100,
+        sent: 0,
+    };
+    let (room, mut trains) = (sender.room(), 1);
+    sender.flush(|out| {
+        out.clear();
+        for counter in 1..=3 {
+            let front = Front { counter, ..front };
+            write_relayed_symbol(out, front, header, &[counter as u8; 100]);
+            out.resize(out.len() + room, 0);
+        }
+        trains -= 1;
+        (trains == 0).then_some(Transmit {
+            dest: Dest::Relay(relay),
+            segment: out.len() / 3,
+        })
+    });
+
+    // This host is both, so that of the two copies it takes one of each datagram.
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        host.wait(Some(Duration::from_secs(10))).expect("waits");
+        let before = heard.len();
+        host.receive(|arrived| heard.push(is_relayed(arrived.bytes)));
+        assert!(heard.len() > before, "nothing came");
+    }
+    assert_eq!(heard, [true; 3]);
+    while host.unheard.count(OpenError::Replayed) < 3 {
+        host.wait(Some(Duration::from_secs(10))).expect("waits");
+        host.receive(|_| panic!("the same datagrams"));
+    }
+    assert_eq!(host.unheard.count(OpenError::Wrong), 0);
 }
 
 #[test]

@@ -1,20 +1,7 @@
 //! Tests of the choice of an interface.
 
 use super::*;
-
-fn interface(name: &str, index: u32, addresses: &[&str]) -> Interface {
-    with_preferred_addresses(Interface {
-        name: name.into(),
-        index,
-        v4: None,
-        v6: None,
-        mtu: 1500,
-        loopback: name == "lo",
-        up: true,
-        multicast: name != "lo",
-        addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
-    })
-}
+use crate::net::testing::interface;
 
 fn some() -> Vec<Interface> {
     vec![

@@ -17,6 +17,8 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(10);
 const DISTRESS_DELAY: Duration = Duration::from_millis(12);
 /// Minimum number of datagrams for a loss report without being chosen, at a loss of one fifth.
 const DISTRESS_DATAGRAMS: u64 = 256;
+/// Same where hosts pass data on: more are on their way to each.
+const DISTRESS_RELAYED_DATAGRAMS: u64 = 2048;
 
 /// Measurements of received data in one session.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub(super) struct Measurements {
     duty: ReportDuty,
     /// Number of the sender's choice behind the duty, if it has one.
     choice: Option<u32>,
+    distress: Distress,
     counts: Counts,
     /// Counts of the last report.
     reported: Counts,
@@ -38,6 +41,26 @@ pub(super) struct Measurements {
     delay: Option<u32>,
     /// Minimum wait of data to pass on since the last report.
     relay_wait: Option<u32>,
+}
+
+/// Distress of a host without a regular part in the reports.
+///
+/// What distresses one host may distress all at once, so each waits its own part of the interval.
+#[derive(Debug, Clone, Copy)]
+struct Distress {
+    /// Part of the interval, from 0 to 1.
+    part: f64,
+    since: Option<Moment>,
+    /// Number of datagrams from which losses count.
+    least: u64,
+}
+
+impl Distress {
+    /// Returns whether the wait is over where hosts report at this interval.
+    fn is_due(&self, now: Moment, interval: Duration) -> bool {
+        let wait = interval.mul_f64(self.part);
+        self.since.is_some_and(|since| now.since(since) >= wait)
+    }
 }
 
 /// Data received since the session began.
@@ -72,11 +95,17 @@ impl ReportDuty {
 }
 
 impl Measurements {
-    /// Starts the measurements of a session with `hosts` hosts.
-    pub(super) fn new(now: Moment, hosts: u32) -> Self {
+    /// Starts the measurements of a session with `hosts` hosts. In distress this host waits the
+    /// random `part` of the interval.
+    pub(super) fn new(now: Moment, hosts: u32, part: f64) -> Self {
         Self {
             duty: ReportDuty::initial(hosts),
             choice: None,
+            distress: Distress {
+                part,
+                since: None,
+                least: DISTRESS_DATAGRAMS,
+            },
             counts: Counts::default(),
             reported: Counts::default(),
             reported_at: now,
@@ -85,6 +114,20 @@ impl Measurements {
             base: None,
             delay: None,
             relay_wait: None,
+        }
+    }
+
+    /// Records that hosts pass data on in this session.
+    pub(super) fn on_relayed(&mut self) {
+        self.distress.least = DISTRESS_RELAYED_DATAGRAMS;
+    }
+
+    /// Notes when a distress begins or ends.
+    pub(super) fn watch_distress(&mut self, now: Moment) {
+        let is_distressed = self.duty == ReportDuty::InDistress && self.is_distressed();
+        match is_distressed {
+            true => self.distress.since = self.distress.since.or(Some(now)),
+            false => self.distress.since = None,
         }
     }
 
@@ -146,12 +189,13 @@ impl Measurements {
     pub(super) fn is_due(&self, now: Moment, hosts: u32, backlog: u64) -> bool {
         let fresh = self.unreported_bytes();
         let waited = now.since(self.reported_at);
-        if waited < self.min_interval(hosts) || fresh == 0 && self.reported_backlog == 0 {
+        let least = self.min_interval(hosts);
+        if waited < least || fresh == 0 && self.reported_backlog == 0 {
             return false;
         }
 
         if self.duty == ReportDuty::InDistress {
-            return self.is_distressed();
+            return self.distress.is_due(now, least);
         }
 
         let drained = self.reported_backlog > REPORT_BYTES && backlog < self.reported_backlog / 2;
@@ -192,6 +236,7 @@ impl Measurements {
         self.reported = self.counts;
         self.reported_at = now;
         self.reported_backlog = backlog;
+        self.distress.since = None;
 
         report
     }
@@ -217,7 +262,7 @@ impl Measurements {
             .is_some_and(|d| Duration::from_micros(u64::from(d)) > DISTRESS_DELAY);
 
         let unrelayed = self.counts.unrelayed > self.reported.unrelayed;
-        delayed || unrelayed || (seen > DISTRESS_DATAGRAMS && datagrams < seen - seen / 5)
+        delayed || unrelayed || (seen > self.distress.least && datagrams < seen - seen / 5)
     }
 }
 
@@ -240,7 +285,7 @@ mod tests {
             choice,
         };
 
-        let mut measurements = Measurements::new(Moment(1), 100);
+        let mut measurements = Measurements::new(Moment(1), 100, 0.0);
         let mut duty_after = |reporters: &[InstanceId], choice| {
             measurements.on_reporters(me, &status(reporters, choice));
             measurements.duty
@@ -258,7 +303,7 @@ mod tests {
     #[test]
     fn a_relay_reports_what_it_dropped_and_how_long_data_waited() {
         let at = |ms: u64| Moment(0) + Duration::from_millis(ms);
-        let mut measurements = Measurements::new(at(0), 1000);
+        let mut measurements = Measurements::new(at(0), 1000, 0.5);
         let report = |measurements: &mut Measurements, ms: u64| {
             let report = measurements.report(at(ms), SessionId(1), 0, 1);
             (report.unrelayed, report.delay)
@@ -271,8 +316,11 @@ mod tests {
         measurements.counts.bytes = 2;
         measurements.on_relay_load(3, Some(Duration::from_millis(40)));
         measurements.on_relay_load(2, Some(Duration::from_millis(30)));
-        assert!(measurements.is_due(at(2000), 1000, 0), "in distress");
-        assert_eq!(report(&mut measurements, 2000), (Some(5), 30_000));
+        measurements.watch_distress(at(1800));
+        assert!(!measurements.is_due(at(2000), 1000, 0), "not all at once");
+        measurements.watch_distress(at(2050));
+        assert!(measurements.is_due(at(2050), 1000, 0), "in distress");
+        assert_eq!(report(&mut measurements, 2050), (Some(5), 30_000));
         assert_eq!(report(&mut measurements, 3000), (Some(5), 0));
     }
 }

@@ -113,7 +113,7 @@ impl Session {
             state: SessionState::new(host.name.clone(), host.key.clone(), audit),
             messages: SenderMessages::new(now, hosts, rng.f64()),
             fetch: Fetch::new(now, announce.symbol),
-            intake: Intake::new(now, hosts, host.window),
+            intake: Intake::new(now, hosts, host.window, part_of(seed)),
             targets: None,
             drift: DriftList::new(now),
             orders: Orders::new(announce.grant.clone()),
@@ -352,4 +352,9 @@ impl Session {
 /// Formats the refusal of a session whose tree is taken.
 pub(super) fn busy_with(other: &str) -> ReasonText {
     format!("busy with {other}; try again when it is over")
+}
+
+/// Returns a number from 0 to 1 by the random `seed`.
+fn part_of(seed: u64) -> f64 {
+    seed as f64 / u64::MAX as f64
 }

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::MAX_PEERS;
-use super::peer::{Peer, PeerState};
+use super::peer::{MAX_PEERS, Peer, PeerState};
 use crate::id::{InstanceId, SegmentId};
 use crate::units::Moment;
 

@@ -32,6 +32,7 @@ use self::challenge::Challenge;
 pub use self::listing::ReachedHost;
 use self::listing::{ListState, Listing, Lists};
 use self::outbox::{Outbox, Shares};
+pub use self::peer::MAX_PEERS;
 use self::peer::{Peer, PeerState};
 pub use self::segment::SegmentSetup;
 use self::segment::{Known, Segment};
@@ -47,8 +48,6 @@ use crate::wire::relay::RelayTargets;
 pub const PINGS_A_SECOND: u32 = 4;
 /// Shortest interval between two pings of a host that answers.
 const MIN_PING_INTERVAL: Duration = Duration::from_secs(2);
-/// Largest number of addresses known to a process.
-pub const MAX_PEERS: usize = 8192;
 
 /// Facts about this process.
 #[derive(Debug, Clone, Copy)]

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::MAX_PEERS;
-use super::peer::MAX_PEER_LISTS;
+use super::peer::{MAX_PEER_LISTS, MAX_PEERS};
 use crate::units::Moment;
 use crate::wire::peer::{PeerMessage, Ping};
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::id::{InstanceId, Nonce, SegmentId};
 use crate::units::Moment;
 
+/// Largest number of addresses known to a process.
+pub const MAX_PEERS: usize = 8192;
 /// Wait for the first answer of an address; doubles with each ping.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Interval of the first pings of a configured address that answers; doubles with each ping.

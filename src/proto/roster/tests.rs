@@ -129,7 +129,7 @@ impl Mesh {
                 let to = match transmit.dest {
                     Dest::Host(to) => vec![to],
                     Dest::Group => hearers(&self.segments, &self.deaf, from),
-                    Dest::Relay(_) => panic!("no data"),
+                    Dest::Multicast | Dest::Relay(_) => panic!("no data"),
                 };
 
                 for to in to {

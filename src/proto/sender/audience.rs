@@ -41,25 +41,27 @@ impl Audience {
         }
     }
 
-    /// Sets the addresses of the hosts if all are reached by unicast, and none otherwise.
-    pub fn set_unicast(&mut self, hosts: Vec<SocketAddr>) {
-        self.unicast.set(hosts);
+    /// Sets the addresses of the hosts that are reached by unicast, and whether multicast reaches
+    /// others.
+    pub fn set_unicast(&mut self, hosts: Vec<SocketAddr>, multicast: bool) {
+        self.unicast.set(hosts, multicast);
     }
 
-    /// Returns whether each message to the group is one copy for each host.
-    pub fn is_unicast(&self) -> bool {
-        self.unicast.is_unicast()
+    /// Hosts that are reached by unicast.
+    pub fn unicast(&self) -> &UnicastGroup {
+        &self.unicast
     }
 
-    /// Time in which all hosts answer once. With multicast a message is repeated without waiting
-    /// for it.
+    /// Time in which all hosts with a copy of their own answer once. With multicast alone a message
+    /// is repeated without waiting for it.
     pub fn repeat_wait(&self) -> Duration {
         slot_interval(self.unicast.len() as u32)
     }
 
-    /// Destinations of a message that the hosts with `has_it` need no more: with multicast all.
+    /// Destinations of a message that the hosts with `has_it` need no more: all that multicast
+    /// reaches, and the others that need it.
     pub fn dests(&self, now: Moment, hosts: &Hosts, has_it: impl Fn(&Host) -> bool) -> Vec<Dest> {
-        if !self.is_unicast() {
+        if !self.unicast.has_any() {
             return vec![Dest::Group];
         }
 

@@ -113,11 +113,18 @@ impl Sender {
 
         let hosts = self.hosts.len() as u32;
         if let Some(announce) = self.offer.announcement(self.serving.symbol(), hosts) {
+            let is_for_all = !self.offer.is_granted() || announced.is_for_all();
             announced.resend.advance(now + self.audience.repeat_wait());
+            announced.sent += 1;
             self.phase = SenderPhase::Serving(announced);
+
             let has_it = |host: &Host| host.stage.is_some();
+            let dests = match is_for_all {
+                true => self.audience.dests(now, &self.hosts, has_it),
+                false => self.audience.unicast().cheap().into_iter().collect(),
+            };
             let message = Message::Announce(announce);
-            for dest in self.audience.dests(now, &self.hosts, has_it) {
+            for dest in dests {
                 self.outputs.control.send(dest, &message);
             }
         }
@@ -160,6 +167,7 @@ impl Sender {
     /// Serves the slow hosts once all others are done.
     fn start_second_pass(&mut self, now: Moment) {
         if self.serving.start_second_pass(now, &self.hosts) {
+            self.reach.hasten(now);
             self.send_status(now, self.wire_phase());
         }
     }

@@ -70,13 +70,18 @@ impl Discovery {
         // passes, and the others are needed only if some host did not receive it.
         if self.solicits == 0 {
             solicit(&[Dest::Group], 1, sizes, audience, control);
-        } else if !audience.is_unicast() {
-            solicit(&[Dest::Group], usize::MAX, sizes, audience, control);
         } else {
+            let unicast = audience.unicast();
+            let cheap = unicast.cheap();
             let unheard = audience.dests(now, hosts, |_| true);
-            solicit(&unheard, 1, sizes, audience, control);
-            let all = hosts.iter().map(|(_, host)| host);
-            let narrow = all.filter(|host| !is_full(host, sizes.datagram));
+            let (all, single): (Vec<_>, Vec<_>) =
+                unheard.into_iter().partition(|dest| Some(*dest) == cheap);
+            solicit(&all, usize::MAX, sizes, audience, control);
+            solicit(&single, 1, sizes, audience, control);
+
+            let apart = hosts.iter().map(|(_, host)| host);
+            let apart = apart.filter(|host| unicast.contains(host.address));
+            let narrow = apart.filter(|host| !is_full(host, sizes.datagram));
             let narrow = dests_of(narrow.map(|host| host.address));
             solicit(&narrow, usize::MAX, sizes, audience, control);
         }

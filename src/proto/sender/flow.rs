@@ -179,8 +179,8 @@ impl Flow {
         is_early && self.relays.present() < self.relays_expected
     }
 
-    /// Returns the end of the wait for relays; none if the copies of the payload take less time
-    /// than the wait.
+    /// Returns the end of the wait for relays; none if the copies of the payload are few and take
+    /// less time than the wait.
     fn relays_awaited_until(&self) -> Option<Moment> {
         let since = self.relays_awaited_since?;
         // Hosts confirm in their slots.
@@ -189,7 +189,9 @@ impl Flow {
         let copies = payload.saturating_mul(self.copies as u64);
         // Copies share the link, so the present rate of one says too little.
         let rate = self.controller.rate().max(self.controller.start_rate());
-        (rate.time_for(copies) > patience).then(|| since + patience)
+        let is_quick = rate.time_for(copies) <= patience;
+        // Many copies weigh more than a small payload is worth, however soon they are sent.
+        (!is_quick || self.copies > MAX_DIRECT_COPIES).then(|| since + patience)
     }
 
     /// The stream of wants, generations and symbols.
@@ -291,6 +293,13 @@ impl Flow {
             None => {}
         }
 
+        let others_need = self.receivers.probe(host);
+        if !self.receivers.is_slow(host)
+            && others_need.is_some_and(|rate| self.controller.rate() < rate)
+        {
+            self.controller.probe();
+        }
+
         let is_new = !before && self.receivers.is_slow(host);
         if is_new {
             self.relays.remove(host);
@@ -336,7 +345,7 @@ impl Flow {
         if self.setup.rates.ceiling.is_some() {
             let copies = match dest {
                 Dest::Group => self.message_copies,
-                Dest::Host(_) | Dest::Relay(_) => 1,
+                Dest::Host(_) | Dest::Multicast | Dest::Relay(_) => 1,
             };
             self.spend(now, bytes + self.setup.sizes.overhead, copies);
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::block::BlockHash;
 use crate::id::{HostName, InstanceId, Serial};
 use crate::keys::{Identity, PublicKey};
+use crate::proto::{alive_interval, slot_interval};
 use crate::units::Moment;
 use crate::wire::HostStage;
 use crate::wire::message::{DiffSummary, OrderKind, StageReport};
@@ -128,6 +129,13 @@ impl Host {
     /// Returns true after too much silence, too long without progress, a goodbye or an exclusion.
     pub fn is_lost(&self) -> bool {
         self.contact != Contact::Present
+    }
+
+    /// Returns whether the host takes part and was heard lately, in a session of `hosts` hosts.
+    pub fn is_present(&self, now: Moment, hosts: usize) -> bool {
+        let hosts = hosts as u32;
+        let silence = alive_interval(hosts) * 2 + slot_interval(hosts);
+        !self.is_lost() && now.since(self.heard) < silence
     }
 
     /// Returns true if the host shows another key than its name had before, and may not take part.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::trial::Trial;
 use crate::proto::rate::{QUEUE_LIMIT, Sample};
 use crate::units::Moment;
 use crate::wire::message::ReceiverReport;
@@ -18,9 +19,6 @@ const MAX_BACKLOG: u64 = 12 << 20;
 pub const MAX_SYMBOL_BYTES: u64 = 65_535;
 /// Share of datagrams lost in one report that counts as congestion.
 const HEAVY_LOSS: f64 = 0.2;
-/// Time for which the rate ignores a host congested alone. Otherwise the rate would drop to that
-/// host's before the others have shown how much more they can take.
-pub const TRIAL_LENGTH: Duration = Duration::from_millis(500);
 /// Checks over which a host's blocking share is averaged.
 const CHECKS_AVERAGED: f64 = 100.0;
 
@@ -39,10 +37,11 @@ pub struct HostStats {
     /// Turn of the last report: a turn ends when a host reports for the second time.
     pub turn: u64,
     /// Consecutive congested reports.
-    pub congested: u32,
-    /// The last report showed a queue or heavy loss.
-    pub strained: bool,
-    trial: Trial,
+    pub congestion: Congestion,
+    /// What the last report showed.
+    pub strain: Option<Strain>,
+    /// Trials, in which the rate ignores the host.
+    pub trial: Trial,
     /// Share of time in which the host blocked the others, smoothed.
     blocking_share: f64,
 }
@@ -73,13 +72,32 @@ impl ReorderedLoss {
     }
 }
 
-/// State of a trial: the rate ignores a host to find out if the host is far slower than the others.
-#[derive(Debug, Clone, Copy)]
-enum Trial {
-    /// May begin once the host receives fewer bits a second than this.
-    Below(f64),
-    /// Has been running since this time.
-    Since(Moment),
+/// Consecutive congested reports.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Congestion {
+    /// Their number.
+    pub reports: u32,
+    /// Time that they cover.
+    pub time: Duration,
+}
+
+/// Sign of too much data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strain {
+    /// Data waits in a queue.
+    Queue,
+    /// Much is lost. Where hosts pass data on, that may be the fault of another.
+    Loss,
+}
+
+impl Congestion {
+    /// Adds a report that covers `over`.
+    fn and(self, over: Duration) -> Self {
+        Self {
+            reports: self.reports + 1,
+            time: self.time + over,
+        }
+    }
 }
 
 impl HostStats {
@@ -92,9 +110,9 @@ impl HostStats {
             reordered: None,
             turn: 0,
             received: 0.0,
-            congested: 0,
-            strained: false,
-            trial: Trial::Below(f64::INFINITY),
+            congestion: Congestion::default(),
+            strain: None,
+            trial: Trial::default(),
             blocking_share: 0.0,
         }
     }
@@ -141,9 +159,14 @@ impl HostStats {
             self.received * 0.75 + received * 0.25
         };
 
-        let congested = loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2;
-        self.congested = if congested { self.congested + 1 } else { 0 };
-        self.strained = congested || sample.delay > QUEUE_LIMIT;
+        self.strain = match sample.delay > QUEUE_LIMIT {
+            true => Some(Strain::Queue),
+            false => (loss > HEAVY_LOSS).then_some(Strain::Loss),
+        };
+        self.congestion = match loss > HEAVY_LOSS || sample.delay > QUEUE_LIMIT * 2 {
+            true => self.congestion.and(over),
+            false => Congestion::default(),
+        };
 
         Some(sample)
     }
@@ -173,35 +196,10 @@ impl HostStats {
         if let Some(reordered) = &mut self.reordered {
             *reordered = ReorderedLoss::default();
         }
-        self.congested = 0;
-        self.strained = false;
-    }
-
-    /// Returns whether a trial is running.
-    pub fn is_on_trial(&self) -> bool {
-        matches!(self.trial, Trial::Since(_))
-    }
-
-    /// Starts or ends the trial; `alone`: this host is congested, and few others are. Returns
-    /// whether the trial is running.
-    pub fn update_trial(&mut self, now: Moment, alone: bool) -> bool {
-        match self.trial {
-            Trial::Since(began) if alone && now.since(began) < TRIAL_LENGTH => true,
-            Trial::Since(began) => {
-                // If the others are congested as well, the trial showed nothing.
-                let most = if now.since(began) < TRIAL_LENGTH {
-                    f64::INFINITY
-                } else {
-                    self.received / 2.0
-                };
-                self.trial = Trial::Below(most);
-                false
-            }
-            Trial::Below(most) if alone && self.received < most => {
-                self.trial = Trial::Since(now);
-                true
-            }
-            Trial::Below(_) => false,
+        // A queue is on the host's own path.
+        if self.strain == Some(Strain::Loss) {
+            self.congestion = Congestion::default();
+            self.strain = None;
         }
     }
 

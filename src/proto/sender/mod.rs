@@ -46,6 +46,7 @@ pub mod reporters;
 mod serving;
 mod setup;
 pub mod stream;
+mod trial;
 mod unicast_group;
 mod want_window;
 
@@ -235,7 +236,8 @@ impl Sender {
     /// by multicast.
     pub fn set_roster(&mut self, now: Moment, roster: RosterView<'_>) {
         if self.reach.learn(now, roster) {
-            self.audience.set_unicast(self.reach.unicast_group());
+            let (hosts, multicast) = self.reach.unicast_group();
+            self.audience.set_unicast(hosts, multicast);
             let copies = roster.distant + usize::from(roster.multicast);
             self.serving.flow_mut().set_message_copies(copies);
         }
@@ -245,7 +247,12 @@ impl Sender {
     }
 
     fn plan_relays(&mut self, now: Moment) {
-        if self.reach.plan(now, &self.hosts) {
+        let receivers = self.serving.flow().receivers();
+        let is_served = |id, host: &Host| {
+            let is_present = host.is_present(now, self.hosts.len()) && !receivers.is_away(now, id);
+            is_present && !host.is_settled(false) && !receivers.is_slow(id)
+        };
+        if self.reach.plan(now, &self.hosts, is_served) {
             self.serving.flow_mut().set_reach(&self.reach);
         }
 
@@ -261,10 +268,10 @@ impl Sender {
         flow.choose_relays(now, &self.reach, &self.hosts);
     }
 
-    /// Destinations of data for the group, and the number of their plan. `None` if all hosts are
+    /// Destinations of data for the group, and the number of their choice. `None` if all hosts are
     /// reached by multicast.
     pub fn data_targets(&self) -> Option<(u32, &DataTargets)> {
-        let number = self.reach.number();
+        let number = self.reach.data_number();
         (number > 0).then(|| (number, self.reach.data()))
     }
 

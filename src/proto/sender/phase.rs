@@ -9,6 +9,9 @@ use crate::wire::message::OrderKind;
 
 /// Number of farewells, against loss. A host that receives none closes its session later by itself.
 const FAREWELLS: u32 = 3;
+/// Announcements of a release committed elsewhere that go to all hosts at first; later one of twice
+/// as many does.
+const SURE_ANNOUNCEMENTS: u32 = 3;
 /// Wait between farewells.
 const FAREWELL_GAP: Duration = Duration::from_millis(2);
 
@@ -40,6 +43,8 @@ pub struct Announced {
     pub since: Moment,
     /// Timer of the announcements.
     pub resend: RepeatTimer,
+    /// Announcements sent.
+    pub sent: u32,
 }
 
 impl Announced {
@@ -48,7 +53,14 @@ impl Announced {
         Self {
             since: now,
             resend: resend_from(now),
+            sent: 0,
         }
+    }
+
+    /// Returns whether the next announcement of a release committed elsewhere goes to hosts that
+    /// need a copy of their own. Most of them have the release.
+    pub fn is_for_all(&self) -> bool {
+        self.sent < SURE_ANNOUNCEMENTS || self.sent.is_multiple_of(SURE_ANNOUNCEMENTS * 2)
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -59,6 +59,10 @@ pub struct Reach {
     plan: RelayPlan,
     /// Number of the plan; 0 before the first one.
     number: u32,
+    /// Destinations of data without relays: those of the plan that are served now.
+    data: DataTargets,
+    /// Number of their choice; 0 before the first one.
+    data_number: u32,
     /// Number of the session's hosts in the plan.
     hosts: usize,
     told: BTreeMap<InstanceId, ToldHost>,
@@ -105,6 +109,8 @@ impl Reach {
             unreached: BTreeMap::new(),
             plan: RelayPlan::default(),
             number: 0,
+            data: DataTargets::default(),
+            data_number: 0,
             hosts: 0,
             told: BTreeMap::new(),
             changed: Moment(0),
@@ -129,11 +135,13 @@ impl Reach {
         true
     }
 
-    /// Addresses of all hosts if each is reached by unicast, and none otherwise.
-    pub fn unicast_group(&self) -> Vec<SocketAddr> {
-        let is_unicast = !self.roster.multicast;
-        let hosts = self.roster.hosts.values().filter(|_| is_unicast);
-        hosts.map(|host| host.address).collect()
+    /// Addresses of the hosts that get messages to the group by unicast, and whether others get
+    /// them by multicast.
+    pub fn unicast_group(&self) -> (Vec<SocketAddr>, bool) {
+        let multicast = self.roster.multicast;
+        let hosts = self.roster.hosts.values();
+        let apart = hosts.filter(|host| !(multicast && host.hears));
+        (apart.map(|host| host.address).collect(), multicast)
     }
 
     /// Returns whether a plan is due. The session has `hosts` hosts.
@@ -141,17 +149,29 @@ impl Reach {
         self.roster.version > 0 && (now >= self.due || hosts != self.hosts)
     }
 
-    /// Plans the ways to `hosts`. Returns whether anything changed.
-    pub fn plan(&mut self, now: Moment, hosts: &Hosts) -> bool {
+    /// Plans the ways to `hosts`. Only those with `is_served` get copies of their own. Returns
+    /// whether anything changed.
+    pub fn plan(
+        &mut self,
+        now: Moment,
+        hosts: &Hosts,
+        is_served: impl Fn(InstanceId, &Host) -> bool,
+    ) -> bool {
         self.hosts = hosts.len();
-        let buckets = self.plan.buckets();
+        let has_plan = self.plan_ways(now, hosts);
+        let has_data = self.choose_data(hosts, is_served);
+        has_plan || has_data
+    }
+
+    /// Plans the ways to `hosts`, and returns whether the plan changed.
+    fn plan_ways(&mut self, now: Moment, hosts: &Hosts) -> bool {
         let unreached = &self.unreached;
         let is_unreached = |id: &InstanceId| {
             let host = unreached.get(id);
             host.is_some_and(|host| host.count >= UNREACHED_GENERATIONS)
         };
 
-        let mut plan = RelayPlan::new(self.roster.multicast, buckets);
+        let mut plan = RelayPlan::new(self.roster.multicast, &self.plan);
         for (id, _) in hosts.iter().filter(|(_, host)| takes_part(host)) {
             plan.add(*id, self.roster.hosts.get(id), is_unreached(id));
         }
@@ -169,6 +189,36 @@ impl Reach {
         self.changed = now;
         self.early_until = None;
         true
+    }
+
+    /// Chooses the destinations of data without relays, and returns whether they changed.
+    fn choose_data(
+        &mut self,
+        hosts: &Hosts,
+        is_served: impl Fn(InstanceId, &Host) -> bool,
+    ) -> bool {
+        let planned = &self.plan.data;
+        let is_spared = |id: &InstanceId| hosts.get(*id).is_some_and(|host| !is_served(*id, host));
+        let spared: BTreeSet<SocketAddr> = self
+            .plan
+            .members()
+            .filter(|(id, _)| is_spared(id))
+            .filter_map(|(id, _)| Some(self.roster.hosts.get(&id)?.address))
+            .collect();
+
+        let mut data = planned.clone();
+        data.hosts.retain(|at| !spared.contains(at));
+        // Hosts that are all silent may hear it all the same.
+        if data.hosts.is_empty() && !data.multicast {
+            data = planned.clone();
+        }
+
+        let has_changed = self.number > 0 && (data != self.data || self.data_number == 0);
+        if has_changed {
+            self.data = data;
+            self.data_number += 1;
+        }
+        has_changed
     }
 
     /// Tells the hosts of `hosts` their targets that have not confirmed them: those first that were
@@ -223,6 +273,11 @@ impl Reach {
             };
     }
 
+    /// Makes the next plan due: who is to be served has changed.
+    pub fn hasten(&mut self, now: Moment) {
+        self.due = now;
+    }
+
     /// Time of the next plan, if there is any to make.
     pub fn timeout(&self) -> Option<Moment> {
         (self.roster.version > 0).then_some(self.due)
@@ -267,7 +322,12 @@ impl Reach {
 
     /// Destinations of data without relays.
     pub fn data(&self) -> &DataTargets {
-        &self.plan.data
+        &self.data
+    }
+
+    /// Number of their choice; 0 before the first one.
+    pub fn data_number(&self) -> u32 {
+        self.data_number
     }
 
     /// Hosts that the sender's multicast reaches, sorted.
@@ -291,7 +351,7 @@ impl Reach {
 
     /// Number of hosts in groups.
     pub fn grouped(&self) -> usize {
-        self.data().hosts.len()
+        self.plan.data.hosts.len()
     }
 
     /// Hosts that have confirmed their targets, with their addresses.

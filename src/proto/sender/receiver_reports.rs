@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::host_stats::HostStats;
+use super::host_stats::{HostStats, Strain};
 use super::reporters::{COUNTED_FOR, ReporterCandidate, Reporters};
+use super::trial::TrialReport;
 use crate::id::InstanceId;
 use crate::proto::rate::Sample;
-use crate::units::{Floor, Moment};
+use crate::units::{Floor, Moment, Rate};
 use crate::wire::message::ReceiverReport;
 
 /// Age from which a report no longer limits the window.
@@ -25,6 +26,13 @@ const FIRST_WINDOW: u64 = 256 << 10;
 const SLOW_REPORTS: u32 = 4;
 /// Same where hosts pass data on: a relay that fails congests all others for a moment.
 const SLOW_REPORTS_RELAYED: u32 = 32;
+/// Time that fewer reports may cover instead.
+const SLOW_TIME_RELAYED: Duration = Duration::from_millis(320);
+/// Number of such reports.
+const FEW_SLOW_REPORTS: u32 = 8;
+/// Consecutive congested reports after which a host on trial passes nothing on: what it gets late,
+/// the others get later.
+const UNFIT_REPORTS: u32 = 2;
 /// Turns of reports after which a host that has not reported is silent, where all hosts report.
 const SILENT_TURNS: u64 = 6;
 /// Shortest such time.
@@ -95,11 +103,23 @@ impl ReceiverStats {
         }
     }
 
-    /// Returns the hosts that are silent while others report.
-    pub fn silent(&self, now: Moment) -> impl Iterator<Item = InstanceId> {
+    /// Returns the hosts that are not fit to pass data on: those that are silent while others
+    /// report, slow, or congested alone.
+    pub fn unfit(&self, now: Moment) -> impl Iterator<Item = InstanceId> {
+        let is_congested =
+            |r: &HostStats| r.trial.is_running() && r.congestion.reports >= UNFIT_REPORTS;
         let receivers = self.receivers.iter();
-        let silent = receivers.filter(move |(_, r)| self.is_silent(now, r));
-        silent.map(|(id, _)| *id)
+        let unfit = receivers.filter(move |(id, r)| {
+            self.is_silent(now, r) || is_congested(r) || self.slow.contains(id)
+        });
+        unfit.map(|(id, _)| *id)
+    }
+
+    /// Returns whether a host has been silent while others report, for so long that it no longer
+    /// limits the window.
+    pub fn is_away(&self, now: Moment, host: InstanceId) -> bool {
+        let stats = self.receivers.get(&host);
+        stats.is_some_and(|r| self.is_silent(now, r) && now.since(r.at) >= STALE_AFTER)
     }
 
     /// Returns whether a host is silent while others report. Of a large fleet only some report, so
@@ -183,18 +203,41 @@ impl ReceiverStats {
         };
 
         let sample = stats.on_report(now, report, idle, self.overhead, excused);
-        let congested = stats.congested;
         self.count_turn(host);
         let sample = sample?;
-        let is_congested = match self.is_relayed {
-            true => congested >= SLOW_REPORTS_RELAYED,
-            false => congested >= SLOW_REPORTS,
-        };
-        if is_congested && self.fetching > 1 && self.is_below_floor(now, host) {
+        if self.fetching > 1 && self.is_congested_for_long(host) && self.is_below_floor(now, host) {
             self.slow.insert(host);
         }
 
-        (!self.slow.contains(&host) && !self.is_on_trial(now, host)).then_some(sample)
+        let is_on_trial = self.is_on_trial(now, host, sample.over);
+        (!is_on_trial && !self.slow.contains(&host)).then_some(sample)
+    }
+
+    /// Returns whether a host has been congested for so long that it may count as slow.
+    fn is_congested_for_long(&self, host: InstanceId) -> bool {
+        let Some(stats) = self.receivers.get(&host) else {
+            return false;
+        };
+
+        let congestion = stats.congestion;
+        let is_long =
+            congestion.time >= SLOW_TIME_RELAYED && congestion.reports >= FEW_SLOW_REPORTS;
+        match self.is_relayed {
+            true => is_long || congestion.reports >= SLOW_REPORTS_RELAYED,
+            false => congestion.reports >= SLOW_REPORTS,
+        }
+    }
+
+    /// Returns the rate that the others have to get to show that a host on trial is slow, once they
+    /// are to be offered more.
+    pub fn probe(&mut self, host: InstanceId) -> Option<Rate> {
+        let stats = self.receivers.get_mut(&host)?;
+        let factor = match self.floor {
+            Floor::Share(share) => 1e4 / f64::from(share.max(1)),
+            Floor::Rate(_) => 2.0,
+        };
+        let begins = stats.trial.begins_probe(stats.congestion.reports);
+        begins.then_some(Rate((stats.received * factor) as u64))
     }
 
     /// Forgets the losses of all hosts so far: a relay caused them.
@@ -204,20 +247,38 @@ impl ReceiverStats {
             .for_each(HostStats::excuse_losses);
     }
 
-    /// Returns whether the rate ignores the host for now; starts and ends trials.
-    fn is_on_trial(&mut self, now: Moment, host: InstanceId) -> bool {
+    /// Returns whether the rate ignores the host for now; starts and ends trials. Its report covers
+    /// `over`.
+    fn is_on_trial(&mut self, now: Moment, host: InstanceId, over: Duration) -> bool {
         let alone =
             self.fetching > 1 && self.floor != Floor::Share(0) && self.is_strained_alone(now, host);
-        self.receivers
-            .get_mut(&host)
-            .is_some_and(|stats| stats.update_trial(now, alone))
+        self.receivers.get_mut(&host).is_some_and(|stats| {
+            let received = stats.received;
+            stats.trial.on_report(
+                now,
+                TrialReport {
+                    alone,
+                    received,
+                    over,
+                },
+            )
+        })
     }
 
-    /// Returns whether a host is congested while few others are.
+    /// Returns whether a host is congested while few others are. If data waits on its way, losses
+    /// of others may be those of what it passes on.
     fn is_strained_alone(&self, now: Moment, host: InstanceId) -> bool {
+        let Some(own) = self.receivers.get(&host).and_then(|r| r.strain) else {
+            return false;
+        };
+
+        let is_strained = |strain: Option<Strain>| match strain {
+            Some(Strain::Loss) if self.is_relayed => own == Strain::Loss,
+            strain => strain.is_some(),
+        };
         let others = || self.speaking(now).filter(|(id, _)| *id != host);
-        let strained = others().filter(|(_, r)| r.strained).count();
-        self.receivers.get(&host).is_some_and(|r| r.strained) && strained * 4 < others().count()
+        let strained = others().filter(|(_, r)| is_strained(r.strain)).count();
+        strained * 4 < others().count()
     }
 
     /// Returns whether a host receives far less than the median of the others.
@@ -260,7 +321,7 @@ impl ReceiverStats {
     /// Returns the bytes that may still go in flight, by the slowest reporting host. `segment` is
     /// the size of a datagram, and `counter` the last one sent.
     pub fn window(&self, now: Moment, counter: u64, segment: usize) -> u64 {
-        let counted = self.reporting(now).filter(|(_, r)| !r.is_on_trial());
+        let counted = self.reporting(now).filter(|(_, r)| !r.trial.is_running());
 
         match counted.map(|(_, r)| r.room(counter, segment)).min() {
             Some(room) => room,

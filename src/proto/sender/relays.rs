@@ -64,7 +64,7 @@ struct Turns {
 
 impl Relays {
     /// Lets `hosts` pass data on: those that are present, fast and not out. All others are out at
-    /// once.
+    /// once. They take turns in this order, in which the plan spreads the heads evenly.
     ///
     /// With fewer than `least` relays each host gets its own copy.
     pub fn choose(
@@ -78,11 +78,12 @@ impl Relays {
             .iter_mut()
             .for_each(|relay| relay.is_present = false);
 
-        for (host, address) in hosts {
+        for ((host, address), place) in hosts.zip(0..) {
             let Some(relay) = self.relay_of(host, address) else {
                 continue;
             };
             relay.address = address;
+            relay.place = place;
             relay.is_present = true;
         }
 
@@ -127,7 +128,7 @@ impl Relays {
         for (relay, at) in self.relays.iter().zip(0..) {
             match relay.state {
                 RelayState::OutUntil(_) => self.out += 1,
-                _ if relay.is_silent => self.out += 1,
+                _ if relay.is_unfit => self.out += 1,
                 _ if !relay.is_present => {}
                 RelayState::Trial(_) => self.on_trial.push(RelayIndex(at)),
                 RelayState::Trusted => {
@@ -136,6 +137,10 @@ impl Relays {
                 }
             }
         }
+
+        let relays = &self.relays;
+        let place = |at: &RelayIndex| relays.get(usize::from(at.0)).map(|relay| relay.place);
+        self.active.sort_by_key(place);
     }
 
     /// Returns whether there has been any relay: never with multicast.
@@ -161,7 +166,7 @@ impl Relays {
 
     /// Number of hosts that take part, whether or not they pass data on now.
     pub fn present(&self) -> usize {
-        let takes_part = |r: &&Relay| r.is_present && !r.is_silent;
+        let takes_part = |r: &&Relay| r.is_present && !r.is_unfit;
         self.relays.iter().filter(takes_part).count()
     }
 
@@ -305,21 +310,26 @@ impl Relays {
     }
 
     /// Takes out the relays that enough hosts accuse, and returns whether there are any or new
-    /// suspects.
+    /// suspects. A relay is a new suspect once until it is out: it may be innocent, and the losses
+    /// those of a queue.
     pub fn judge(&mut self, now: Moment) -> bool {
         let present = self.present();
         let enough = (present.saturating_sub(1) / 2 + 1).min(MAX_ACCUSING);
-        let (suspects, before) = (self.suspects, self.active.len() + self.on_trial.len());
+        let before = self.active.len() + self.on_trial.len();
+        let mut has_new = false;
         let mut most = before.saturating_sub(self.least_left());
         for relay in &mut self.relays {
-            if relay.is_guilty(enough) && most > 0 {
+            // Without one that takes no trains now, as many are left.
+            let takes = relay.is_present && !relay.is_out();
+            if relay.is_guilty(enough) && (most > 0 || !takes) {
                 relay.take_out(now);
-                most -= 1;
+                most -= usize::from(takes);
             }
+            has_new |= takes && relay.is_new_suspect();
         }
 
         self.arrange();
-        self.active.len() + self.on_trial.len() < before || self.suspects > suspects
+        self.active.len() + self.on_trial.len() < before || has_new
     }
 
     /// Number of the datagrams in `counters` that `host` was to get over relays that are out now or

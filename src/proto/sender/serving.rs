@@ -209,10 +209,12 @@ impl ContentService {
         self.flow.choose_reporters(now, hosts.ids())
     }
 
-    /// Begins to serve the slow hosts once all others are done. Returns whether a pass began.
+    /// Begins to serve the slow hosts once all others are done; silent ones are not awaited.
+    /// Returns whether a pass began.
     pub fn start_second_pass(&mut self, now: Moment, hosts: &Hosts) -> bool {
         let slow = self.flow.receivers().slow();
-        let open = |(id, h): (&InstanceId, &Host)| !h.is_settled(false) && !slow.contains(id);
+        let is_open = |h: &Host| !h.is_settled(false) && h.is_present(now, hosts.len());
+        let open = |(id, h): (&InstanceId, &Host)| is_open(h) && !slow.contains(id);
         if slow.is_empty() || hosts.iter().any(open) {
             return false;
         }
@@ -237,29 +239,24 @@ impl ContentService {
         }
 
         let hosts = to.hosts.len() as u32;
-        if !to.audience.is_unicast() || self.heartbeat.is_due_to_all(now, hosts) {
-            self.send_status(now, phase, to, control);
-        } else if !has_data && self.flow.stream().counter() > 0 {
-            self.send_end_of_data(now, phase, to, control);
+        let unicast = to.audience.unicast();
+        if !unicast.has_any() || self.heartbeat.is_due_to_all(now, hosts) {
+            return self.send_status(now, phase, to, control);
         }
-    }
 
-    /// Sends the position of the stream to the hosts that may have lost the end of the data,
-    /// because each has a copy of its own.
-    fn send_end_of_data(
-        &mut self,
-        now: Moment,
-        phase: StatusPhase,
-        to: StatusAudience<'_>,
-        control: &mut Control,
-    ) {
-        let dests = (to.audience).dests(now, to.hosts, |host| host.is_settled(to.audit));
-        if dests != [Dest::Group] {
-            let status = Message::Status(self.status(phase, to));
-            dests.iter().for_each(|&dest| control.send(dest, &status));
-        } else if self.heartbeat.may_repeat_to_all(now, to.hosts.len() as u32) {
-            self.send_status(now, phase, to, control);
+        // Each has a copy of its own: only hosts that may have lost the end of the data get it.
+        let mut dests: Vec<Dest> = unicast.cheap().into_iter().collect();
+        if !has_data && self.flow.stream().counter() > 0 {
+            let open = (to.audience).dests(now, to.hosts, |host| host.is_settled(to.audit));
+            if open != [Dest::Group] {
+                dests = open;
+            } else if self.heartbeat.may_repeat_to_all(now, hosts) {
+                return self.send_status(now, phase, to, control);
+            }
         }
+
+        let status = Message::Status(self.status(phase, to));
+        dests.iter().for_each(|&dest| control.send(dest, &status));
     }
 
     /// Time of the next heartbeat.
@@ -287,7 +284,7 @@ impl ContentService {
         control.send(Dest::Group, &Message::Status(status));
     }
 
-    /// Sends a new choice of reporters: with multicast to all, otherwise to the reporters, and the
+    /// Sends a new choice of reporters: by multicast to all, otherwise to the reporters, and the
     /// others learn of it by the next status.
     pub fn send_reporters(
         &mut self,
@@ -298,7 +295,8 @@ impl ContentService {
     ) {
         self.choice = self.choice.wrapping_add(1);
         let reporters = self.flow.receivers().reporters();
-        if reporters.is_empty() || !to.audience.is_unicast() {
+        let unicast = to.audience.unicast();
+        if reporters.is_empty() || !unicast.has_any() {
             return self.send_status(now, phase, to, control);
         }
 
@@ -307,13 +305,16 @@ impl ContentService {
             ..self.status(phase, to)
         });
         let hosts = reporters.iter().filter_map(|id| to.hosts.get(*id));
-        hosts.for_each(|host| control.send(Dest::Host(host.address), &status));
+        let apart = hosts.filter(|host| unicast.contains(host.address));
+        let apart = apart.map(|host| Dest::Host(host.address));
+        let dests = unicast.cheap().into_iter().chain(apart);
+        dests.for_each(|dest| control.send(dest, &status));
     }
 
     /// Returns the position of the stream. Without multicast only the reporters get their list.
     fn status(&self, phase: StatusPhase, to: StatusAudience<'_>) -> SenderStatus {
         let reporters = self.flow.receivers().reporters();
-        let is_unicast = to.audience.is_unicast();
+        let is_unicast = to.audience.unicast().is_unicast();
         SenderStatus {
             session: self.session,
             phase,

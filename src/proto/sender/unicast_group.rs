@@ -1,7 +1,7 @@
-//! Hosts that are all reached by unicast, where each message to the group is one copy for each.
+//! Hosts that are reached by unicast, where each message to the group is one copy for each.
 //!
-//! With multicast a message to all costs as much as one to a single host. Without it, repetitions
-//! go only to the hosts that have not answered.
+//! By multicast a message to all costs as much as one to a single host. Of the others, repetitions
+//! go only to those that have not answered.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,36 +11,63 @@ use crate::proto::Dest;
 /// Largest number of hosts that get a message one by one. A message to the group is paced.
 const MAX_ADDRESSED: usize = 64;
 
-/// Addresses of the hosts; none if multicast reaches any.
+/// Hosts that multicast does not reach.
 #[derive(Debug, Default)]
 pub struct UnicastGroup {
+    /// Sorted.
     addresses: Vec<SocketAddr>,
+    /// Whether multicast reaches others.
+    multicast: bool,
 }
 
 impl UnicastGroup {
-    /// Sets the addresses.
-    pub fn set(&mut self, addresses: Vec<SocketAddr>) {
+    /// Sets the addresses, and whether multicast reaches others.
+    pub fn set(&mut self, mut addresses: Vec<SocketAddr>, multicast: bool) {
+        addresses.sort_unstable();
         self.addresses = addresses;
+        self.multicast = multicast;
     }
 
-    /// Returns whether each host gets its own copy of a message.
+    /// Returns whether no host is reached by multicast.
     pub fn is_unicast(&self) -> bool {
+        self.has_any() && !self.multicast
+    }
+
+    /// Returns whether some hosts get their own copy of a message.
+    pub fn has_any(&self) -> bool {
         !self.addresses.is_empty()
     }
 
-    /// Number of hosts; 0 if multicast reaches any.
+    /// Returns whether the host at this address gets its own copy.
+    pub fn contains(&self, host: SocketAddr) -> bool {
+        self.addresses.binary_search(&host).is_ok()
+    }
+
+    /// Number of hosts.
     pub fn len(&self) -> usize {
         self.addresses.len()
     }
 
+    /// Destination that costs one copy, if there is any.
+    pub fn cheap(&self) -> Option<Dest> {
+        match (self.has_any(), self.multicast) {
+            (false, _) => Some(Dest::Group),
+            (true, true) => Some(Dest::Multicast),
+            (true, false) => None,
+        }
+    }
+
     /// Destinations of a message to all hosts but those at the addresses `done`.
     pub fn dests_without(&self, done: &BTreeSet<SocketAddr>) -> Vec<Dest> {
-        if done.is_empty() || !self.is_unicast() {
+        if done.is_empty() || !self.has_any() {
             return vec![Dest::Group];
         }
 
         let missing = self.addresses.iter().filter(|at| !done.contains(at));
-        dests_of(missing.copied())
+        match &dests_of(missing.copied())[..] {
+            all @ [Dest::Group] => all.to_vec(),
+            single => self.cheap().into_iter().chain(single.to_vec()).collect(),
+        }
     }
 }
 
@@ -69,10 +96,18 @@ mod tests {
         let done = |hosts: usize| all[..hosts].iter().copied().collect();
         assert_eq!(group.dests_without(&done(199)), [Dest::Group]);
 
-        group.set(all.clone());
+        group.set(all.clone(), false);
         assert_eq!(group.dests_without(&done(0)), [Dest::Group]);
         assert_eq!(group.dests_without(&done(100)), [Dest::Group]);
         assert_eq!(group.dests_without(&done(199)), [Dest::Host(all[199])]);
         assert_eq!(group.dests_without(&done(200)), []);
+
+        // Those that multicast reaches get each repetition.
+        group.set(all.clone(), true);
+        assert_eq!(group.dests_without(&done(0)), [Dest::Group]);
+        assert_eq!(group.dests_without(&done(100)), [Dest::Group]);
+        let last = [Dest::Multicast, Dest::Host(all[199])];
+        assert_eq!(group.dests_without(&done(199)), last);
+        assert_eq!(group.dests_without(&done(200)), [Dest::Multicast]);
     }
 }

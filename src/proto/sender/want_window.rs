@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::hosts::Host;
-use crate::proto::{alive_interval, slot_interval};
+use crate::proto::slot_interval;
 use crate::units::Moment;
 use crate::wire::HostStage;
 
@@ -75,8 +75,7 @@ impl WantWindow {
     ) -> Option<Moment> {
         let first_want = self.wants_since?;
         let least = slot_interval(hosts).min(MAX_SLOT_WAIT);
-        let silence = alive_interval(hosts) * 2 + slot_interval(hosts);
-        let mut working = working.filter(|h| now.since(h.heard) < silence);
+        let mut working = working.filter(|h| h.is_present(now, hosts as usize));
         if nodes {
             let asking = |h: &Host| {
                 !h.transfer.asked.nodes && h.stage.is_none_or(|s| s <= HostStage::Fetching)

@@ -8,7 +8,7 @@ use crate::proto::{Dest, Transmit};
 use crate::sim::event::NetworkEvent;
 use crate::sim::feedback::{FeedbackKind, is_counted};
 use crate::sim::node::NodeId;
-use crate::sim::unicast::{DepartedCopy, PendingTrain, TrainKind, Uplinks};
+use crate::sim::unicast::{CopyTo, DepartedCopy, PendingTrain, TrainKind, Uplinks};
 use crate::sim::wires::Passing;
 use crate::units::Moment;
 use crate::wire::datagram::is_data;
@@ -26,7 +26,7 @@ impl Network {
     /// datagrams, then those that it passes on. Returns whether its own ones have left.
     pub(super) fn flush(&mut self, node: NodeId, uplinks: &mut Uplinks, out: &mut Vec<u8>) -> bool {
         if node.is_sender() {
-            self.sender.set_roster(self.now, uplinks.roster());
+            self.sender.set_roster(self.now, uplinks.roster(self.now));
         }
 
         if let Some(host) = node.host_number() {
@@ -37,7 +37,10 @@ impl Network {
         let wait = loop {
             if uplinks.is_sent(node) {
                 match self.poll_transmit(node, out) {
-                    Some(transmit) => uplinks.push_own(node, self.address(node, transmit, out)),
+                    Some(transmit) => {
+                        let train = self.address(uplinks, node, transmit, out);
+                        uplinks.push_own(node, train);
+                    }
                     None => break uplinks.send_relayed(self.now, node, &mut departures),
                 }
             }
@@ -65,8 +68,15 @@ impl Network {
         uplinks.is_sent(node)
     }
 
-    /// Chooses the nodes that get a copy of a node's datagrams in a network without multicast.
-    fn address(&mut self, from: NodeId, transmit: Transmit, out: &[u8]) -> PendingTrain {
+    /// Chooses the destinations of a node's datagrams in a network where multicast does not reach
+    /// all.
+    fn address(
+        &mut self,
+        uplinks: &Uplinks,
+        from: NodeId,
+        transmit: Transmit,
+        out: &[u8],
+    ) -> PendingTrain {
         let dest = transmit.dest;
         let datagrams: Vec<Arc<[u8]>> = out.chunks(transmit.segment).map(Arc::from).collect();
         for bytes in &datagrams {
@@ -81,14 +91,31 @@ impl Network {
             false => TrainKind::Control,
         };
 
-        let data = self.sender.data_hosts().filter(|_| kind == TrainKind::Data);
-        let mut to: Vec<NodeId> = match (dest, data) {
-            (Dest::Group, Some(hosts)) => hosts.iter().filter_map(|at| NodeId::at(*at)).collect(),
-            (Dest::Group, None) => NodeId::all(self.reach(from)).collect(),
+        let targets = self.sender.data_targets();
+        let targets = targets.filter(|_| kind == TrainKind::Data);
+        let mut to: Vec<NodeId> = match (dest, targets) {
+            (Dest::Group, Some(targets)) => {
+                let hosts = targets.hosts.iter();
+                hosts.filter_map(|at| NodeId::at(*at)).collect()
+            }
+            (Dest::Group, None) => {
+                let all = NodeId::all(self.reach(from));
+                all.filter(|to| !uplinks.are_near([from, *to])).collect()
+            }
+            (Dest::Multicast, _) => Vec::new(),
             (Dest::Host(to) | Dest::Relay(to), _) => NodeId::at(to).into_iter().collect(),
+        };
+        let multicast = match dest {
+            Dest::Host(_) => false,
+            Dest::Group | Dest::Multicast | Dest::Relay(_) => {
+                targets.is_none_or(|targets| targets.multicast)
+            }
         };
         to.retain(|to| *to != from);
         to.reverse();
+
+        let segment = uplinks.segment(from).filter(|_| multicast);
+        let to: Vec<CopyTo> = to.into_iter().map(CopyTo::Node).chain(segment).collect();
         if from.is_sender() {
             let messages = &mut self.log.sent_messages;
             datagrams
@@ -127,7 +154,7 @@ impl Network {
             self.log
                 .on_sent(self.now, &datagram, transmit.dest, self.setup.observe);
             match transmit.dest {
-                Dest::Group => {
+                Dest::Group | Dest::Multicast => {
                     let to = NodeId::all(hosts).filter(|to| *to != from);
                     self.pass(self.now, &datagram, to);
                 }

@@ -6,14 +6,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{LONG, SOON, assert_complete, unlimited};
+use super::{LONG, SOON, assert_complete, uplink, without_multicast};
 use crate::manifest::Intent;
-use crate::proto::sender::CommitRules;
+use crate::sim::Network;
 use crate::sim::node::NodeId;
 use crate::sim::offer::SimOffer;
-use crate::sim::unicast::{UnicastSetup, UplinkSetup};
-use crate::sim::{LinkSetup, Network, NetworkSetup};
-use crate::units::{Quorum, Rate};
+use crate::sim::unicast::UplinkSetup;
+use crate::units::Rate;
 
 /// Rate of every line, in both directions.
 const LINE: Rate = Rate(200_000_000);
@@ -24,34 +23,9 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |n| n.parse().expect("a number"))
 }
 
-fn uplink(rate: Rate, drops: bool) -> UplinkSetup {
-    UplinkSetup {
-        rate: Some((rate, 256 << 10)),
-        drops,
-    }
-}
-
 /// Begins a deploy of `files` files of about 75 kB to `hosts` hosts, of which `needed` suffice.
 fn begin(seed: u64, hosts: usize, needed: usize, loss: f64, files: u32) -> Network {
-    let setup = NetworkSetup {
-        seed,
-        hosts,
-        link: LinkSetup {
-            loss,
-            rate: Some((LINE, 1 << 20)),
-            ..LinkSetup::default()
-        },
-        unicast: Some(UnicastSetup {
-            uplink: uplink(LINE, false),
-            ..UnicastSetup::default()
-        }),
-        commit: CommitRules {
-            quorum: Quorum::Count(needed as u32),
-            ..CommitRules::default()
-        },
-        sending: unlimited(),
-        ..NetworkSetup::default()
-    };
+    let setup = without_multicast(seed, (hosts, needed), (LINE, loss));
     let offer = SimOffer::random(seed, 1, Intent::Deploy, files, 60_000);
     Network::new(setup, offer)
 }
@@ -116,7 +90,14 @@ impl Fault {
                     network.cut(NodeId::host(*from), node, true);
                 }
             }
-            Self::Uplink(rate, drops) => network.set_uplink(node, uplink(*rate, *drops)),
+            Self::Uplink(rate, drops) => {
+                let drops = *drops;
+                let setup = UplinkSetup {
+                    drops,
+                    ..uplink(*rate)
+                };
+                network.set_uplink(node, setup);
+            }
             Self::Loses(share) => {
                 for to in 1..=network.feedback().count() {
                     network.lose(node, NodeId::host(to), *share);
@@ -162,7 +143,7 @@ fn a_large_fleet_passes_on_in_two_hops_and_its_failing_heads_stop_nobody() {
         for host in dead {
             network.power(host, false, Duration::from_millis(500));
         }
-        network.set_uplink(NodeId::host(9), uplink(Rate(LINE.0 / 10), false));
+        network.set_uplink(NodeId::host(9), uplink(Rate(LINE.0 / 10)));
 
         assert!(network.run(LONG, SOON), "seed {seed}");
         let alive = (1..=HOSTS).filter(|host| !dead.contains(host));
@@ -171,9 +152,8 @@ fn a_large_fleet_passes_on_in_two_hops_and_its_failing_heads_stop_nobody() {
         let passed_on = (1..=HOSTS).map(|host| network.sent(NodeId::host(host)).relayed);
         let most = passed_on.max().unwrap_or_default();
         // Each host sends its share to the heads and its group, and passes on for other groups.
-        // With so few trains, some hosts take one more, and those of the dead ones.
         assert!(
-            most < payload.data * 13 / 10,
+            most < payload.data * 23 / 20,
             "seed {seed}: {most} of {payload:?}"
         );
     }

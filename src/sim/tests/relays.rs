@@ -5,22 +5,18 @@
 
 use std::time::Duration;
 
-use super::{LONG, assert_complete, unlimited};
+use super::{LONG, assert_complete, uplink, without_multicast};
 use crate::manifest::Intent;
-use crate::proto::sender::{CommitRules, SenderNotice};
+use crate::proto::sender::SenderNotice;
+use crate::sim::Network;
 use crate::sim::node::NodeId;
 use crate::sim::offer::SimOffer;
-use crate::sim::unicast::{UnicastSetup, UplinkSetup};
-use crate::sim::{LinkSetup, Network, NetworkSetup};
-use crate::units::{Moment, Quorum, Rate};
+use crate::units::{Moment, Rate};
 
 /// Rate of every line, in both directions.
 const LINE: Rate = Rate(200_000_000);
 /// Time of discovery, comparison and commit, whatever the payload is.
 const FIXED: Duration = Duration::from_millis(250);
-/// Further time where messages are lost: each is repeated after 40 to 100 ms, some one after the
-/// other.
-const REPEATED: Duration = Duration::from_millis(250);
 /// Bound on the time over that of the payload on the line.
 const TIME_BOUND: f64 = 1.5;
 /// Bound on the bytes of any host, over the payload.
@@ -34,38 +30,13 @@ struct Case {
     network: Network,
     payload: u64,
     began: Moment,
-    /// Time that does not depend on the payload.
-    fixed: Duration,
 }
 
 impl Case {
     /// Begins a deploy of `files` files of about 75 kB to `hosts` hosts on lines of the rate `line`
     /// that lose `loss` of all datagrams. All hosts but one suffice.
     fn new(seed: u64, hosts: usize, line: Rate, loss: f64, files: u32) -> Self {
-        let uplink = |rate: Rate| UplinkSetup {
-            rate: Some((rate, 256 << 10)),
-            drops: false,
-        };
-        let setup = NetworkSetup {
-            seed,
-            hosts,
-            link: LinkSetup {
-                loss,
-                rate: Some((line, 1 << 20)),
-                ..LinkSetup::default()
-            },
-            unicast: Some(UnicastSetup {
-                uplink: uplink(line),
-                ..UnicastSetup::default()
-            }),
-            commit: CommitRules {
-                quorum: Quorum::Count(hosts as u32 - 1),
-                ..CommitRules::default()
-            },
-            sending: unlimited(),
-            ..NetworkSetup::default()
-        };
-
+        let setup = without_multicast(seed, (hosts, hosts - 1), (line, loss));
         let offer = SimOffer::random(seed, 1, Intent::Deploy, files, 60_000);
         let payload = offer.bytes();
         let network = Network::new(setup, offer);
@@ -76,10 +47,6 @@ impl Case {
             began: network.now(),
             network,
             payload,
-            fixed: match loss > 0.0 {
-                true => FIXED + REPEATED,
-                false => FIXED,
-            },
         }
     }
 
@@ -100,7 +67,7 @@ impl Case {
 
         let last = self.network.log.ready.values().max().expect("hosts");
         let took = last.since(self.began);
-        let bound = self.fixed + self.line.time_for(self.payload).mul_f64(TIME_BOUND);
+        let bound = FIXED + self.line.time_for(self.payload).mul_f64(TIME_BOUND);
         assert!(
             took < bound,
             "{took:?}, less than {bound:?}, {case}, {hosts} hosts, seed {seed}"
@@ -151,10 +118,7 @@ fn a_relay_with_a_slow_uplink_is_out_soon_by_its_own_word() {
     for seed in seeds(2) {
         for hosts in [3, 5, 10] {
             let mut case = Case::new(seed, hosts, LINE, 0.0, 240);
-            let slow = UplinkSetup {
-                rate: Some((Rate(LINE.0 / 10), 256 << 10)),
-                drops: false,
-            };
+            let slow = uplink(Rate(LINE.0 / 10));
             case.network.set_uplink(NodeId::host(3), slow);
             case.finish("slow uplink", None);
             case.assert_uplinks("slow uplink");
@@ -180,7 +144,7 @@ fn losses_on_both_ways_do_not_cut_the_rate() {
     for seed in seeds(1) {
         let mut few = Case::new(seed, 3, Rate(LINE.0 / 10), 0.05, 54);
         few.finish("5 % lost", None);
-        let mut many = Case::new(seed, 10, LINE, 0.05, 120);
+        let mut many = Case::new(seed, 10, LINE, 0.05, 360);
         many.finish("5 % lost", None);
     }
 }

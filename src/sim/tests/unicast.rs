@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use super::{LONG, SOON, assert_complete, unlimited};
+use super::{LONG, SOON, assert_complete, uplink, without_multicast};
 use crate::id::InstanceId;
 use crate::manifest::Intent;
 use crate::proto::Dest;
 use crate::proto::control::Control;
-use crate::proto::sender::CommitRules;
+use crate::sim::Network;
 use crate::sim::node::NodeId;
 use crate::sim::offer::SimOffer;
-use crate::sim::setup::Observations;
-use crate::sim::unicast::{UnicastSetup, UplinkSetup};
-use crate::sim::{LinkSetup, Network, NetworkSetup};
-use crate::units::{Quorum, Rate};
+use crate::sim::unicast::UplinkSetup;
+use crate::units::Rate;
 use crate::wire::Message;
 use crate::wire::datagram::is_relayed;
 use crate::wire::relay::RelayTargets;
@@ -28,41 +26,11 @@ const COUNTER: usize = 12;
 /// Same of the session of its symbol.
 const SESSION: usize = 20;
 
-/// Returns an uplink of a rate.
-fn uplink(rate: Rate) -> UplinkSetup {
-    UplinkSetup {
-        rate: Some((rate, 256 << 10)),
-        drops: false,
-    }
-}
-
 /// Begins a deploy of `files` files of about 75 kB to ten hosts that lose `loss` of all datagrams.
 /// Nine of them suffice. Returns the bytes of the payload as well.
 fn begin(seed: u64, loss: f64, files: u32) -> (Network, u64) {
-    let unicast = UnicastSetup {
-        uplink: uplink(LINE),
-        ..UnicastSetup::default()
-    };
-    let setup = NetworkSetup {
-        seed,
-        hosts: HOSTS,
-        link: LinkSetup {
-            loss,
-            rate: Some((LINE, 1 << 20)),
-            ..LinkSetup::default()
-        },
-        unicast: Some(unicast),
-        commit: CommitRules {
-            quorum: Quorum::Count(HOSTS as u32 - 1),
-            ..CommitRules::default()
-        },
-        sending: unlimited(),
-        observe: Observations {
-            datagrams: true,
-            ..Observations::default()
-        },
-        ..NetworkSetup::default()
-    };
+    let mut setup = without_multicast(seed, (HOSTS, HOSTS - 1), (LINE, loss));
+    setup.observe.datagrams = true;
 
     let offer = SimOffer::random(seed, 1, Intent::Deploy, files, 60_000);
     let payload = offer.bytes();

@@ -65,6 +65,7 @@ impl Session {
     /// Records that hosts pass data on in this session.
     pub fn on_relayed(&mut self) {
         self.fetch.on_relayed();
+        self.intake.on_relayed();
     }
 
     /// Handles a symbol. Returns false unless it is accepted and came for the first time.

@@ -301,8 +301,9 @@ impl Session {
 
         let read_from = self.read_back_from();
         let hosts = self.sender.hosts();
+        let is_second_hop = self.is_second_hop();
         let rng = &mut self.rng;
-        let delay = || backoff(hosts, rng.f64());
+        let delay = || backoff(hosts, is_second_hop, rng.f64());
         let Due { missing, readbacks } =
             self.fetch
                 .generations

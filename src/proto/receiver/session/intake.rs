@@ -25,12 +25,13 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Starts a session with `hosts` hosts, for at most `window` bytes in flight.
-    pub(super) fn new(now: Moment, hosts: u32, window: u32) -> Self {
+    /// Starts a session with `hosts` hosts, for at most `window` bytes in flight. In distress this
+    /// host waits the random `part` of the interval of reports.
+    pub(super) fn new(now: Moment, hosts: u32, window: u32, part: f64) -> Self {
         Self {
             sources: DataSources::default(),
             counters: DuplicateFilter::default(),
-            measurements: Measurements::new(now, hosts),
+            measurements: Measurements::new(now, hosts, part),
             window,
         }
     }
@@ -62,6 +63,11 @@ impl Intake {
         self.measurements.on_reporters(me, status);
     }
 
+    /// Records that hosts pass data on in this session.
+    pub(super) fn on_relayed(&mut self) {
+        self.measurements.on_relayed();
+    }
+
     /// Takes the load of this host as a relay.
     pub(super) fn on_relay_load(&mut self, dropped: u64, wait: Option<Duration>) {
         self.measurements.on_relay_load(dropped, wait);
@@ -81,6 +87,7 @@ impl Intake {
         hosts: u32,
         backlog: u64,
     ) -> Option<ReceiverReport> {
+        self.measurements.watch_distress(now);
         let due = self.measurements.is_due(now, hosts, backlog);
         due.then(|| self.measurements.report(now, session, backlog, self.window))
     }

@@ -5,9 +5,9 @@ use crate::proto::roster::outbox::{MAX_PEER_ANSWERS, MAX_PEER_CHANGES, MAX_WAITI
 use crate::proto::roster::peer::MAX_PEER_LISTS;
 use crate::proto::roster::segment::MAX_HEARD;
 
-const NOW: Moment = Moment(1_000_000_000_000);
+pub(super) const NOW: Moment = Moment(1_000_000_000_000);
 
-fn roster(multicast: bool) -> Roster {
+pub(super) fn roster(multicast: bool) -> Roster {
     let setup = RosterSetup {
         instance: InstanceId(1),
         seed: 11,

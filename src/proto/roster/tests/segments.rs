@@ -334,18 +334,8 @@ fn a_large_segment_is_quiet_and_answers_a_new_host_spread_out() {
 
 #[test]
 fn forged_answers_to_a_ping_of_the_group_keep_no_new_host_out() {
-    let now = Moment(1_000_000_000_000);
-    let setup = RosterSetup {
-        instance: InstanceId(1),
-        seed: 11,
-        room: 0,
-        host: true,
-        segment: SegmentSetup {
-            multicast: true,
-            named: None,
-        },
-    };
-    let mut roster = Roster::new(now, setup);
+    let now = bounds::NOW;
+    let mut roster = bounds::roster(true);
     roster.handle_timeout(now);
     let echo = roster.challenge.group_nonce(now);
     assert!(roster.segment.is_own(now, echo), "no ping to the group");

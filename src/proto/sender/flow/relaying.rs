@@ -1,4 +1,4 @@
-//! Relays that fail, by the reports of the hosts: who is silent, and who drops what to pass on.
+//! Relays that fail, by the reports of the hosts: who is not fit, and who drops what to pass on.
 
 use super::Flow;
 use crate::id::InstanceId;
@@ -14,7 +14,8 @@ impl Flow {
         }
     }
 
-    /// Takes out relays by a report of a host: itself if it drops data, and others that are silent.
+    /// Takes out relays by a report of a host: itself if it drops data, and those that
+    /// are not fit.
     pub(super) fn heed_relay(&mut self, now: Moment, host: InstanceId, report: &ReceiverReport) {
         if !self.relays.has_any() {
             return;
@@ -22,8 +23,8 @@ impl Flow {
 
         let dropped = report.unrelayed.unwrap_or_default();
         let is_out = self.relays.on_unrelayed(now, host, dropped);
-        let are_silent = self.relays.set_silent(self.receivers.silent(now));
-        if is_out || are_silent {
+        let are_unfit = self.relays.set_unfit(self.receivers.unfit(now));
+        if is_out || are_unfit {
             self.excuse_relays();
         }
     }

@@ -34,6 +34,8 @@ pub(super) struct RelayPlan {
     lone: Vec<InstanceId>,
     /// Number of groups among the hosts of no segment; 0 if each is a group.
     buckets: usize,
+    /// Group of each host of no segment among these, if they are in groups.
+    homes: BTreeMap<InstanceId, usize>,
     has_multicast: bool,
 }
 
@@ -47,18 +49,14 @@ pub(super) struct RelayGroup {
 }
 
 impl RelayPlan {
-    /// Begins a plan. `buckets` is the number of the last plan, which stays if it fits.
-    pub(super) fn new(has_multicast: bool, buckets: usize) -> Self {
+    /// Begins a plan that keeps hosts in their groups of the `last` one, if their number fits.
+    pub(super) fn new(has_multicast: bool, last: &Self) -> Self {
         Self {
-            buckets,
+            buckets: last.buckets,
+            homes: last.homes.clone(),
             has_multicast,
             ..Self::default()
         }
-    }
-
-    /// Number of groups among the hosts of no segment.
-    pub(super) fn buckets(&self) -> usize {
-        self.buckets
     }
 
     /// Adds a host, with its entry in the roster. Multicast does not reach it if `is_unreached`.
@@ -93,17 +91,17 @@ impl RelayPlan {
 
         self.lone.sort_unstable();
         let lone = std::mem::take(&mut self.lone);
-        self.buckets = bucket_count(lone.len(), self.buckets);
+        let last = self.buckets;
+        self.buckets = bucket_count(lone.len(), last);
+        if self.buckets != last {
+            self.homes.clear();
+        }
         if self.buckets == 0 {
             lone.into_iter().for_each(|host| form(vec![host], false));
             return;
         }
 
-        let mut buckets = vec![Vec::new(); self.buckets];
-        for host in lone {
-            // Identifiers are random.
-            buckets[(host.0 % self.buckets as u64) as usize].push(host);
-        }
+        let mut buckets = buckets_of(lone, self.buckets, &mut self.homes);
         buckets.retain(|hosts| !hosts.is_empty());
         buckets.into_iter().for_each(|hosts| form(hosts, false));
     }
@@ -179,6 +177,34 @@ impl RelayGroup {
         let at = turn.checked_rem(self.hosts.len())?;
         self.hosts.get(at).copied()
     }
+}
+
+/// Divides `hosts` into `count` groups: each stays in its group of `homes`, and new ones fill up
+/// the smallest. A host of a larger group would pass more on than the others.
+fn buckets_of(
+    hosts: Vec<InstanceId>,
+    count: usize,
+    homes: &mut BTreeMap<InstanceId, usize>,
+) -> Vec<Vec<InstanceId>> {
+    let last = std::mem::take(homes);
+    let mut buckets = vec![Vec::new(); count];
+    let (settled, new): (Vec<_>, Vec<_>) =
+        hosts.into_iter().partition(|host| last.contains_key(host));
+    for host in settled {
+        let home = last.get(&host).and_then(|at| buckets.get_mut(*at));
+        home.into_iter().for_each(|bucket| bucket.push(host));
+    }
+
+    for host in new {
+        let smallest = buckets.iter_mut().min_by_key(|bucket| bucket.len());
+        smallest.into_iter().for_each(|bucket| bucket.push(host));
+    }
+
+    for (bucket, at) in buckets.iter_mut().zip(0..) {
+        bucket.sort_unstable();
+        homes.extend(bucket.iter().map(|host| (*host, at)));
+    }
+    buckets
 }
 
 /// Returns the number of groups for this number of hosts: the square root, so that a relay has as

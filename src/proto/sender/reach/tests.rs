@@ -24,7 +24,7 @@ fn reached(n: u64, segment: Option<u64>, hears: bool) -> ReachedHost {
 
 /// Returns the plan for hosts with these entries in the roster.
 fn plan(multicast: bool, hosts: &[ReachedHost]) -> RelayPlan {
-    let mut plan = RelayPlan::new(multicast, 0);
+    let mut plan = RelayPlan::new(multicast, &RelayPlan::default());
     for host in hosts {
         plan.add(host.instance, Some(host), false);
     }
@@ -99,6 +99,56 @@ fn each_host_gets_each_train_once_whatever_the_number_of_hosts() {
 }
 
 #[test]
+fn hosts_stay_in_their_groups_and_groups_stay_even_while_hosts_come_and_go() {
+    let mut rng = fastrand::Rng::with_seed(12);
+    let mut host = || reached(rng.u64(..), None, false);
+    let mut hosts: Vec<_> = (0..100).map(|_| host()).collect();
+    let mut last = RelayPlan::default();
+    let mut home: BTreeMap<InstanceId, BTreeSet<InstanceId>> = BTreeMap::new();
+
+    for round in 0..20 {
+        let mut plan = RelayPlan::new(false, &last);
+        hosts
+            .iter()
+            .for_each(|h| plan.add(h.instance, Some(h), false));
+        plan.close();
+
+        let sizes: BTreeSet<_> = all_targets(&plan)
+            .into_iter()
+            .map(|(id, targets)| {
+                let group: BTreeSet<_> = targets.group.into_iter().collect();
+                let size = group.len();
+                if let Some(before) = home.insert(id, group) {
+                    let kept = before.intersection(&home[&id]).count();
+                    assert!(kept + 1 >= before.len(), "round {round}: {kept} stayed");
+                }
+                size
+            })
+            .collect();
+        let range = sizes.first().zip(sizes.last());
+        assert!(range.is_some_and(|(a, b)| b - a <= 2), "{round}: {sizes:?}");
+
+        // One goes, and another one comes.
+        hosts.remove(round * 4);
+        hosts.push(host());
+        last = plan;
+    }
+}
+
+#[test]
+fn any_run_of_relays_in_their_order_has_even_heads() {
+    let all: Vec<_> = (1..=400).map(|n| reached(n * 7919, None, false)).collect();
+    let plan = plan(false, &all);
+    let targets = all_targets(&plan);
+    let order: Vec<InstanceId> = plan.members().map(|(id, _)| id).collect();
+    for run in order.windows(100).step_by(30) {
+        let times = |targets: &RelayTargets| run.iter().filter(|r| targets.is_head(**r)).count();
+        let most = targets.values().map(times).max();
+        assert!(most <= Some(100 / 20 + 1), "{most:?} of 100 trains");
+    }
+}
+
+#[test]
 fn a_train_comes_once_to_each_segment_that_the_sender_does_not_reach() {
     let hosts = [
         reached(1, Some(1), true),
@@ -133,7 +183,7 @@ fn without_multicast_no_host_is_near() {
 
 #[test]
 fn a_host_that_no_multicast_reaches_gets_its_own_copy() {
-    let mut plan = RelayPlan::new(true, 0);
+    let mut plan = RelayPlan::new(true, &RelayPlan::default());
     plan.add(InstanceId(1), Some(&reached(1, Some(1), true)), true);
     plan.add(InstanceId(2), None, false);
     plan.close();
@@ -182,7 +232,7 @@ fn told(reach: &mut Reach, now: Moment, hosts: &Hosts) -> BTreeSet<SocketAddr> {
 fn targets_are_told_until_they_are_confirmed() {
     let now = Moment(1_000_000_000);
     let (mut reach, mut hosts) = session(now, 3);
-    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts));
+    assert!(reach.is_due(now, 3) && reach.plan(now, &hosts, |_, _| true));
     assert_eq!(reach.number(), 1);
     assert_eq!(told(&mut reach, now, &hosts).len(), 3);
     assert!(
@@ -201,10 +251,10 @@ fn targets_are_told_until_they_are_confirmed() {
     assert_eq!(again, BTreeSet::from([address(1), address(3)]));
 
     // Nothing has changed.
-    assert!(!reach.plan(later, &hosts));
+    assert!(!reach.plan(later, &hosts, |_, _| true));
     hosts.get_mut(InstanceId(3)).expect("added").contact =
         crate::proto::sender::hosts::Contact::Silent;
-    assert!(reach.plan(later, &hosts));
+    assert!(reach.plan(later, &hosts, |_, _| true));
     assert_eq!(told(&mut reach, later, &hosts).len(), 2, "new ones");
 }
 
@@ -212,7 +262,7 @@ fn targets_are_told_until_they_are_confirmed() {
 fn a_host_that_said_goodbye_passes_nothing_on() {
     let now = Moment(1_000_000_000);
     let (mut reach, mut hosts) = session(now, 3);
-    assert!(reach.plan(now, &hosts));
+    assert!(reach.plan(now, &hosts, |_, _| true));
     for n in 1..=3 {
         let host = hosts.get_mut(InstanceId(n)).expect("added");
         (host.stage, host.transfer.targets) = (Some(HostStage::Committed), 1);
@@ -238,7 +288,7 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
             distant: entries.len(),
         },
     );
-    reach.plan(now, &hosts);
+    reach.plan(now, &hosts, |_, _| true);
     assert_eq!(reach.copies(), 1);
 
     let nothing_of = |generation| Missing {
@@ -247,12 +297,12 @@ fn a_host_that_misses_whole_generations_is_reached_in_another_way() {
         symbols: Ranges::default(),
     };
     reach.on_missing(now, InstanceId(2), &[nothing_of(4), nothing_of(4)]);
-    assert!(!reach.plan(now, &hosts));
+    assert!(!reach.plan(now, &hosts, |_, _| true));
     let later = now + PLAN_INTERVAL;
     reach.on_missing(later, InstanceId(2), &[nothing_of(6)]);
-    assert!(!reach.plan(later, &hosts), "not in a row");
+    assert!(!reach.plan(later, &hosts, |_, _| true), "not in a row");
     reach.on_missing(later, InstanceId(2), &[nothing_of(7)]);
-    assert!(reach.is_due(later, 3) && reach.plan(later, &hosts));
+    assert!(reach.is_due(later, 3) && reach.plan(later, &hosts, |_, _| true));
     assert_eq!(reach.data().hosts, [address(2)]);
     assert_eq!(reach.copies(), 2);
 }

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::id::SessionId;
-use crate::proto::sender::host_stats::{MAX_SYMBOL_BYTES, TRIAL_LENGTH};
+use crate::proto::sender::host_stats::MAX_SYMBOL_BYTES;
 use crate::proto::sender::reporters::REPORTERS;
+use crate::proto::sender::trial::{FIRST_TRIAL_PAUSE, TRIAL_REPORTS};
 
 const MS: u64 = 1_000_000;
 
@@ -127,8 +128,9 @@ fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_
             .is_some()
     };
 
-    let long = TRIAL_LENGTH.as_millis() as u64 / 10;
-    let counts: Vec<bool> = (1..long + 10)
+    let long = u64::from(TRIAL_REPORTS);
+    let pause = FIRST_TRIAL_PAUSE.as_millis() as u64 / 10;
+    let counts: Vec<bool> = (1..long + pause + 10)
         .map(|round| {
             strain(&mut receivers, round, 1, 0);
             strain(&mut receivers, round, 2, 0);
@@ -138,10 +140,10 @@ fn a_host_that_is_strained_alone_does_not_count_for_the_rate_until_its_trial_is_
 
     let ignored = counts.iter().skip(1).take_while(|counts| !**counts).count() as u64;
     assert_eq!(ignored, long);
-    assert!(
-        counts[long as usize + 1..].iter().all(|counts| *counts),
-        "a single trial: {counts:?}"
-    );
+    let pause = pause as usize;
+    let after = &counts[long as usize + 1..];
+    assert!(after[..pause].iter().all(|counts| *counts), "{counts:?}");
+    assert!(!after[pause], "the next trial: {counts:?}");
 
     // The others are congested as well, so all count.
     let counts: Vec<bool> = (500..520)
@@ -260,7 +262,7 @@ fn report(receivers: &mut ReceiverStats, hosts: &[u64], round: u64, got: u64) ->
 #[test]
 fn a_relay_that_stops_reporting_is_silent_but_not_after_a_pause_of_all() {
     let silent = |receivers: &ReceiverStats, round: u64| -> Vec<InstanceId> {
-        receivers.silent(Moment(round * 10 * MS)).collect()
+        receivers.unfit(Moment(round * 10 * MS)).collect()
     };
 
     let mut receivers = ReceiverStats::new(90, Floor::default(), 1);

@@ -48,17 +48,17 @@ impl Relays {
         self.relays.iter().filter(drops).count()
     }
 
-    /// Takes the hosts that are silent while others report. Returns whether there are new ones: the
+    /// Takes the hosts that are not fit to pass data on. Returns whether there are new ones: the
     /// others miss what those were to pass on.
-    pub fn set_silent(&mut self, silent: impl Iterator<Item = InstanceId>) -> bool {
+    pub fn set_unfit(&mut self, unfit: impl Iterator<Item = InstanceId>) -> bool {
         let next = self.log.end();
-        let silent: Vec<InstanceId> = silent.collect();
+        let unfit: Vec<InstanceId> = unfit.collect();
         let (mut changed, mut has_new) = (false, false);
         for relay in &mut self.relays {
-            let is_silent = silent.contains(&relay.host);
-            let is_new = relay.set_silent(is_silent, next);
+            let is_unfit = unfit.contains(&relay.host);
+            let is_new = relay.set_unfit(is_unfit, next);
             changed |= is_new;
-            has_new |= is_new && is_silent;
+            has_new |= is_new && is_unfit;
         }
 
         if changed {

@@ -22,15 +22,19 @@ pub(super) const TRIAL_DATAGRAMS: u64 = 512;
 pub(super) struct Relay {
     pub(super) host: InstanceId,
     pub(super) address: SocketAddr,
+    /// Position in the order of the turns.
+    pub(super) place: u32,
     /// Set if the host may take trains now.
     pub(super) is_present: bool,
-    /// The host reports nothing while others do.
-    pub(super) is_silent: bool,
+    /// The host reports nothing while others do, or is far behind them.
+    pub(super) is_unfit: bool,
     pub(super) drops: OwnDrops,
     pub(super) state: RelayState,
     pub(super) evidence: LossEvidence,
     /// More hosts accuse the relay than clear it.
     pub(super) is_suspect: bool,
+    /// It was suspect since its losses count.
+    was_suspect: bool,
     /// Generation in which enough hosts accused it first.
     accused: Option<u32>,
     /// Data counter from which losses count.
@@ -79,12 +83,14 @@ impl Relay {
         Self {
             host,
             address,
+            place: 0,
             is_present: true,
-            is_silent: false,
+            is_unfit: false,
             drops: OwnDrops::default(),
             state: RelayState::Trusted,
             evidence: LossEvidence::default(),
             is_suspect: false,
+            was_suspect: false,
             accused: None,
             since,
             pause: FIRST_PAUSE,
@@ -92,9 +98,9 @@ impl Relay {
         }
     }
 
-    /// Returns whether the relay is out for its losses, or silent.
+    /// Returns whether the relay is out for its losses, or not fit.
     pub(super) fn is_out(&self) -> bool {
-        self.is_silent || matches!(self.state, RelayState::OutUntil(_))
+        self.is_unfit || matches!(self.state, RelayState::OutUntil(_))
     }
 
     /// Returns whether losses of its datagrams show nothing of the hosts that miss them.
@@ -102,10 +108,10 @@ impl Relay {
         self.is_suspect || self.is_out()
     }
 
-    /// Records whether the host is silent, with `next` the next data counter. Returns whether that
+    /// Records whether the host is not fit, with `next` the next data counter. Returns whether that
     /// is new.
-    pub(super) fn set_silent(&mut self, is_silent: bool, next: u64) -> bool {
-        let is_new = std::mem::replace(&mut self.is_silent, is_silent) != is_silent;
+    pub(super) fn set_unfit(&mut self, is_unfit: bool, next: u64) -> bool {
+        let is_new = std::mem::replace(&mut self.is_unfit, is_unfit) != is_unfit;
         if is_new && !self.is_out() {
             self.forget_losses(next);
         }
@@ -126,6 +132,11 @@ impl Relay {
         let first = self.accused.filter(recent).unwrap_or(verdict.latest);
         self.accused = Some(first);
         first < verdict.latest
+    }
+
+    /// Returns whether the relay is suspect for the first time since its losses count.
+    pub(super) fn is_new_suspect(&mut self) -> bool {
+        self.is_suspect && !std::mem::replace(&mut self.was_suspect, true)
     }
 
     /// Takes the relay out, for twice as long as the last time.
@@ -151,6 +162,7 @@ impl Relay {
     fn forget_losses(&mut self, since: u64) {
         self.evidence.clear();
         self.is_suspect = false;
+        self.was_suspect = false;
         self.accused = None;
         self.since = since;
     }

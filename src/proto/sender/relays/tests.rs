@@ -325,6 +325,51 @@ fn half_of_a_larger_fleet_passes_on_in_any_case() {
 }
 
 #[test]
+fn a_relay_that_is_absent_takes_the_place_of_no_other_among_those_to_take_out() {
+    let mut fleet = Fleet::new(1, hosts(9));
+    let lost = PassedSymbols {
+        taken: 200,
+        passed: 0,
+        expected: 190,
+        trains: 8,
+    };
+    let accuse = |fleet: &mut Fleet, generation| {
+        for relay in &mut fleet.relays.relays[..5] {
+            let hosts = (5..9).map(instance);
+            hosts.for_each(|host| relay.evidence.add(host, generation, lost));
+        }
+        fleet.relays.judge(fleet.now)
+    };
+
+    assert!(accuse(&mut fleet, 1), "suspects");
+    (0..3).for_each(|at| fleet.relays.remove(instance(at)));
+    assert!(accuse(&mut fleet, 2));
+    assert!(fleet.is_out(3) && fleet.is_out(4));
+    assert!((5..9).all(|at| !fleet.is_out(at)));
+}
+
+#[test]
+fn a_relay_that_is_suspect_again_and_again_excuses_losses_once() {
+    let mut fleet = Fleet::new(1, hosts(9));
+    let mut excused = 0;
+    for generation in 0..40 {
+        let passed = if generation % 2 == 0 { 0 } else { 200 };
+        let symbols = PassedSymbols {
+            taken: 200,
+            passed,
+            expected: 190,
+            trains: 8,
+        };
+        // One host, so that nothing is proven.
+        let evidence = &mut fleet.relays.relays[3].evidence;
+        evidence.add(instance(7), generation * 20, symbols);
+        excused += usize::from(fleet.relays.judge(fleet.now));
+        assert_eq!(fleet.relays.suspects, usize::from(passed == 0));
+    }
+    assert_eq!(excused, 1);
+}
+
+#[test]
 fn a_relay_that_passes_on_again_takes_its_turn_after_the_trial() {
     let mut hosts = hosts(5);
     hosts[0].keeps = 1.0;
@@ -479,7 +524,7 @@ fn a_silent_relay_gets_nothing_until_it_reports() {
     let mut fleet = Fleet::new(1, vec![FleetHost::default(); 4]);
     let silent = |fleet: &mut Fleet, hosts: &[usize]| {
         let hosts = hosts.iter().map(|&at| instance(at));
-        fleet.relays.set_silent(hosts)
+        fleet.relays.set_unfit(hosts)
     };
 
     fleet.generation(4);

@@ -42,8 +42,8 @@ impl PreparedKey {
 pub(super) struct SealingKey {
     pub(super) source: [u8; 8],
     key: LessSafeKey,
-    /// Counters sealed last, by kind: of messages, of data, and between peers.
-    last: [u64; 3],
+    /// Counters sealed last, by kind: of messages, of data, between peers, and of data to pass on.
+    last: [u64; 4],
 }
 
 impl SealingKey {
@@ -52,15 +52,17 @@ impl SealingKey {
         Self {
             source,
             key,
-            last: [0; 3],
+            last: [0; 4],
         }
     }
 
     /// Encrypts `text`; `None` if the counter is not above that of the last datagram of the kind.
     pub(super) fn seal(&mut self, front: &SealedFront, text: &mut [u8]) -> Option<Tag> {
         let last = match front.kind() {
-            DATA | RELAYED => &mut self.last[1],
+            DATA => &mut self.last[1],
             PEER => &mut self.last[2],
+            // Some hosts get the same datagram as data of the other kind.
+            RELAYED => &mut self.last[3],
             _ => &mut self.last[0],
         };
         if front.counter() <= *last {
