@@ -7,7 +7,7 @@ use crate::id::{HostName, NamedHost, Serial, TreeName};
 use crate::manifest::ReleaseId;
 use crate::units::{ByteSize, WallTime};
 use crate::wire::message::Tombstone;
-use crate::wire::query::{Drifted, Stale, TreeActivity, Trouble};
+use crate::wire::query::{Drifted, RepositoryTrouble, Stale, TreeActivity, Trouble};
 
 /// The releases of one tree that the fleet knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +145,8 @@ pub struct TreeStatus {
     pub stale: Option<Stale>,
     /// Result of the last drift check.
     pub drifted: Option<Drifted>,
+    /// What keeps the tree from following its repository.
+    pub repository: Option<RepositoryTrouble>,
     /// Newest release that this host sent from the tree.
     pub sent: Option<Serial>,
 }

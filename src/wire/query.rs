@@ -115,6 +115,20 @@ pub struct TreeReport {
     /// newest last.
     #[n(17)]
     pub parts: Option<Vec<PartRelease>>,
+    /// What keeps the tree from following its repository.
+    #[n(18)]
+    pub repository: Option<RepositoryTrouble>,
+}
+
+/// Trouble with a repository.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct RepositoryTrouble {
+    /// Seconds since it began, because clocks differ.
+    #[n(0)]
+    pub age: u64,
+    /// Description for people.
+    #[n(1)]
+    pub text: String,
 }
 
 /// Release of a part of a tree.
@@ -287,6 +301,7 @@ impl TreeReport {
             shown: None,
             targets: None,
             parts: None,
+            repository: None,
         }
     }
 
@@ -311,6 +326,10 @@ impl TreeReport {
         }
 
         if let Some(trouble) = &mut self.trouble {
+            trouble.text = clean_text(&trouble.text, MAX_TEXT);
+        }
+
+        if let Some(trouble) = &mut self.repository {
             trouble.text = clean_text(&trouble.text, MAX_TEXT);
         }
 

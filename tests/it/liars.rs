@@ -92,6 +92,7 @@ impl Lie {
             shown,
             targets: None,
             parts: None,
+            repository: None,
         };
 
         let host = HostName::new(&self.name).expect("legal");

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::repository_notice::RepositoryNotice;
 use super::spared::spared;
 use crate::config::{CatchUp, TreeConfig};
 use crate::diff::{HostRules, Memory, Plan};
@@ -40,6 +41,8 @@ pub struct ManagedTree {
     pub repair: Option<Duration>,
     /// Results of drift checks.
     pub drift_counts: DriftCounts,
+    /// Trouble with the tree's repository.
+    pub repository: RepositoryNotice,
 }
 
 impl ManagedTree {
@@ -102,6 +105,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         catch_up: config.catch_up,
         repair: config.repair,
         drift_counts: DriftCounts::default(),
+        repository: RepositoryNotice::default(),
     })
 }
 

@@ -3,8 +3,8 @@
 //! `run` is the loop of a host. `disk` hands the machine's requests to one thread for each tree;
 //! `admission` checks offers first, by the rules of `authorize`. `session` works until a release is
 //! staged, `switch` from there on; `staging` is the content between them, with `readback` for
-//! present blocks. `managed` is a tree with the host's own rules. `own_scan` and `drift_check`
-//! compare a tree with its release.
+//! present blocks. `managed` is a tree with the host's own rules, and a `repository_notice` its
+//! trouble with a repository. `own_scan` and `drift_check` compare a tree with its release.
 
 mod admission;
 mod authorize;
@@ -23,6 +23,7 @@ mod peer_log;
 mod queries;
 mod query_reader;
 mod readback;
+mod repository_notice;
 mod run;
 mod rx_drops;
 mod session;
@@ -40,6 +41,7 @@ pub use granted::Permitted;
 pub use handle::HostHandle;
 pub use managed::{ManagedTree, open_tree};
 pub use own_key::OwnKey;
+pub use repository_notice::{RepositoryFault, RepositoryNotice};
 pub use run::HostLoop;
 pub use rx_drops::advice;
 pub use shared::LocalHost;

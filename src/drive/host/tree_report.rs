@@ -113,6 +113,7 @@ pub(super) fn tree_report(
         base,
         targets,
         parts: Some(parts),
+        repository: managed.repository.report(clock::wall_seconds()),
     }
 }
 

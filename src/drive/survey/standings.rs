@@ -159,6 +159,7 @@ fn status_of(report: &TreeReport) -> TreeStatus {
         trouble: report.trouble.clone(),
         stale: report.stale,
         drifted: report.drifted,
+        repository: report.repository.clone(),
         sent: report.sent,
     }
 }

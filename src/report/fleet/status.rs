@@ -38,6 +38,7 @@ pub(in crate::report) fn standings(standings: &[Standing]) -> TextTable {
                 drifted(standing).map(mended).unwrap_or_default(),
                 Tint::Warn,
             ),
+            Cell::new(repository(standing).unwrap_or_default(), Tint::Warn),
             Cell::new(trouble(standing).unwrap_or_default(), Tint::Bad),
         ]);
     }
@@ -147,6 +148,16 @@ fn mended(
     }
 }
 
+/// Formats "repository, for 2 h: the head is stale since 2026-11-28 09:00 UTC".
+fn repository(standing: &Standing) -> Option<String> {
+    let trouble = standing.status.as_ref()?.repository.as_ref()?;
+    let text = words::safe(&trouble.text);
+    Some(format!(
+        "repository, for {}: {text}",
+        words::age(trouble.age)
+    ))
+}
+
 /// Formats "www@13 5 min ago: no space left", with the first line of the error.
 fn trouble(standing: &Standing) -> Option<String> {
     let trouble = standing.status.as_ref()?.trouble.as_ref()?;
@@ -246,6 +257,8 @@ pub(in crate::report) struct StandingLine<'a> {
     error: Option<&'a str>,
     error_serial: Option<u64>,
     error_age: Option<u64>,
+    repository_error: Option<&'a str>,
+    repository_error_age: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -275,6 +288,7 @@ impl<'a> StandingLine<'a> {
         let status = standing.status.as_ref();
         let work = status.and_then(|t| t.work.as_ref());
         let trouble = status.and_then(|t| t.trouble.as_ref());
+        let repository = status.and_then(|t| t.repository.as_ref());
 
         Self {
             event: "host",
@@ -307,6 +321,8 @@ impl<'a> StandingLine<'a> {
             error: trouble.map(|t| t.text.as_str()),
             error_serial: trouble.map(|t| t.serial.0),
             error_age: trouble.map(|t| t.age),
+            repository_error: repository.map(|t| t.text.as_str()),
+            repository_error_age: repository.map(|t| t.age),
         }
     }
 }

@@ -12,8 +12,7 @@ use crate::report::paint::Painter;
 use crate::report::sample::{SharedBuffer, host};
 use crate::report::{HumanReport, Json, Verbosity};
 use crate::units::{ByteSize, WallTime};
-use crate::wire::query::Stale;
-use crate::wire::query::{TreeActivity, Trouble};
+use crate::wire::query::{RepositoryTrouble, Stale, TreeActivity, Trouble};
 
 fn tree() -> TreeName {
     TreeName::new("www").expect("legal")
@@ -81,6 +80,7 @@ fn fleet() -> Vec<Standing> {
         trouble: None,
         stale: None,
         drifted: None,
+        repository: None,
         sent: None,
     };
 
@@ -102,8 +102,20 @@ fn fleet() -> Vec<Standing> {
         text,
     };
 
+    let repository = RepositoryTrouble {
+        age: 7500,
+        text: "the head is stale since 2026-11-28 09:00 UTC".to_string(),
+    };
+
     vec![
-        standing("web1", Some(status(17)), None),
+        standing(
+            "web1",
+            Some(TreeStatus {
+                repository: Some(repository),
+                ..status(17)
+            }),
+            None,
+        ),
         standing(
             "web2",
             Some(TreeStatus {

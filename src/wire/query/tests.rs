@@ -74,6 +74,10 @@ fn tree(text: &str, releases: u64) -> TreeReport {
                 replaced: true,
             }]
         }),
+        repository: (releases > 1).then(|| RepositoryTrouble {
+            age: 9,
+            text: text.to_string(),
+        }),
         targets: (releases > 5).then(|| vec!["web*".to_string()]),
         base: (releases > 4).then(|| FullRelease {
             serial: Serial(3),
