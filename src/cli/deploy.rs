@@ -10,12 +10,13 @@ use super::{network, sign};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKeys, ReleaseOrigin};
-use crate::drive::repository::{PublishOptions, PublishedRelease, publish};
+use crate::drive::repository::{HeadMemory, PublishOptions, PublishedRelease, publish};
 use crate::id::{HostName, Serial};
 use crate::keys::{self, AuthorizedKeys, Signer};
-use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
+use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose, Silent};
 use crate::report::Report;
 use crate::repository::SignedRelease;
+use crate::repository::head::HeadValidity;
 use crate::spec::{Expect, Spec};
 use crate::store::{Store, StoreOptions, StoreUrl};
 use crate::sync::locked;
@@ -98,7 +99,9 @@ fn session_to(options: &SessionOptions, to: &str, report: &mut Report) -> Result
     report.start(&format!("{}: deploying, and publishing", options.spec.tree));
 
     let slot: PublishSlot = Arc::default();
-    let mut outcome = run_with(options, Some((store, Arc::clone(&slot))), report)?;
+    let memory = HeadMemory::new(options.cache.as_deref(), &url);
+    let to = (store, memory, Arc::clone(&slot));
+    let mut outcome = run_with(options, Some(to), report)?;
     let published = locked(&slot).take();
     match published {
         Some(Ok(published)) => {
@@ -124,10 +127,12 @@ fn session_to(options: &SessionOptions, to: &str, report: &mut Report) -> Result
 /// Result of the publication that follows a commit.
 type PublishSlot = Arc<Mutex<Option<Result<PublishedRelease>>>>;
 
-/// Stores the committed release of a session in `store`, with the result in `slot`.
+/// The store, what is known of its heads, and the place for the result.
+type PublishTarget = (Store, HeadMemory, PublishSlot);
+
+/// Stores the committed release of a session, with the result in the slot.
 fn publisher(
-    store: Store,
-    slot: PublishSlot,
+    (store, memory, slot): PublishTarget,
     options: &SessionOptions,
     keys: &ReleaseKeys,
     name: &HostName,
@@ -135,10 +140,12 @@ fn publisher(
     let spec = options.spec.clone();
     let settings = PublishOptions {
         keep: KEPT_RELEASES,
-        valid_for: None,
+        valid_for: HeadValidity::AsBefore,
+        again: true,
         keys: keys.clone(),
         name: name.clone(),
         cache: options.cache.clone(),
+        memory,
     };
 
     Publisher::new(move |source, committed| {
@@ -149,7 +156,10 @@ fn publisher(
             orders: vec![committed.order],
         };
         let mut sign = |_: Serial| Ok(new.clone());
-        let published = publish(store.clone(), &spec, &settings, &root, source, &mut sign);
+        let store = store.clone();
+        // Events of the session go to the thread that runs it.
+        let events = &mut Silent;
+        let published = publish(store, &spec, &settings, &root, source, &mut sign, events);
         *locked(&slot) = Some(published);
     })
 }
@@ -213,13 +223,12 @@ fn run_deploy(options: &SessionOptions, observer: &mut dyn Observer) -> Result<O
 /// Like [`run_deploy`]; the release goes to a store as well.
 fn run_with(
     options: &SessionOptions,
-    to: Option<(Store, PublishSlot)>,
+    to: Option<PublishTarget>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let signer = Arc::from(keys::open_signer(&options.key)?);
     let mut engine = deploy_options(options, signer)?;
-    engine.publisher =
-        to.map(|(store, slot)| publisher(store, slot, options, &engine.keys, &engine.name));
+    engine.publisher = to.map(|to| publisher(to, options, &engine.keys, &engine.name));
     let links = network::open(&options.network)?;
     let interrupt = Interrupt::default();
     handle_ctrl_c(interrupt.clone());

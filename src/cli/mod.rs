@@ -19,6 +19,7 @@ mod network;
 mod publish;
 mod pull;
 mod repo;
+mod repo_head;
 mod rollback;
 mod send;
 mod sign;

@@ -10,12 +10,13 @@ use super::{deploy, network, sign};
 use crate::drive::clock::Clock;
 use crate::drive::deploy::ReleaseKeys;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
-use crate::drive::repository::{PublishOptions, PublishedRelease, publish_spec};
+use crate::drive::repository::{HeadMemory, PublishOptions, PublishedRelease, publish_spec};
 use crate::keys;
+use crate::keys::shown_time;
 use crate::report::Report;
 use crate::spec::Spec;
 use crate::store::{Store, StoreOptions, StoreUrl};
-use crate::units::ByteSize;
+use crate::units::{ByteSize, WallTime};
 use crate::{Error, Result};
 
 /// Result for scripts.
@@ -24,6 +25,8 @@ struct PublishResult {
     tree: String,
     serial: u64,
     repository: String,
+    unchanged: bool,
+    valid_until: Option<i64>,
     packs: u64,
     bytes_release: u64,
     bytes_sent: u64,
@@ -45,12 +48,14 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
     report.start(&format!("{}: publishing to {url}", spec.tree));
     let options = PublishOptions {
         keep: usize::from(args.keep),
-        valid_for: args.valid_for,
+        valid_for: args.valid_for.unwrap_or_default(),
+        again: args.again,
         keys: ReleaseKeys {
             signer: Arc::from(keys::open_signer(&key)?),
             authorized: Some(Arc::new(authorized)),
         },
         name: network::host_name()?,
+        memory: HeadMemory::new(deploy::cache_dir().as_deref(), &url),
         cache: deploy::cache_dir(),
     };
     let scan = SourceScan {
@@ -88,24 +93,45 @@ pub(super) fn open(url: &StoreUrl, args: &StoreArgs) -> Result<Store> {
 
 /// Reports a published release.
 fn tell(published: &PublishedRelease, url: &StoreUrl, seconds: f64, report: &mut Report) {
-    let PublishedRelease { release, stored } = published;
+    let PublishedRelease {
+        release,
+        stored,
+        is_unchanged,
+    } = published;
     let header = release.header();
     let bytes = ByteSize(header.root.bytes);
-    let text = format!(
-        "{release} published to {url}: {} new in {} {}, {bytes} in all; {seconds:.1} s",
-        ByteSize(stored.stored),
-        stored.packs,
-        if stored.packs == 1 { "pack" } else { "packs" },
-    );
+    let head = shown_head(stored.valid_until);
+    let text = if *is_unchanged {
+        format!("{release} unchanged; {head}")
+    } else {
+        let end = stored.valid_until.map(|_| format!("; {head}"));
+        format!(
+            "{release} published to {url}: {} new in {} {}, {bytes} in all; {seconds:.1} s{}",
+            ByteSize(stored.stored),
+            stored.packs,
+            if stored.packs == 1 { "pack" } else { "packs" },
+            end.unwrap_or_default()
+        )
+    };
 
     let fields = PublishResult {
         tree: header.tree.to_string(),
         serial: header.serial.0,
         repository: url.to_string(),
+        unchanged: *is_unchanged,
+        valid_until: stored.valid_until.map(|until| until.0),
         packs: stored.packs,
         bytes_release: bytes.0,
         bytes_sent: stored.stored,
         seconds,
     };
     report.plain(&text, &fields);
+}
+
+/// How long the head of a tree holds.
+pub(super) fn shown_head(valid_until: Option<WallTime>) -> String {
+    match valid_until {
+        Some(until) => format!("its head is valid until {}", shown_time(until)),
+        None => "its head is signed again, and has no end".to_string(),
+    }
 }

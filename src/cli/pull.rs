@@ -10,7 +10,7 @@ use crate::config::{CatchUp, HostConfig, TreeConfig};
 use crate::drive::deploy::Interrupt;
 use crate::drive::host::{LocalHost, open_tree};
 use crate::drive::repository::{
-    FoundRelease, KnownHead, Lookup, LoopbackHost, TakeOptions, find, pull,
+    FoundRelease, KnownHead, LookOptions, Lookup, LoopbackHost, TakeOptions, find, pull,
 };
 use crate::error::IoResultExt;
 use crate::id::Serial;
@@ -29,17 +29,38 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
     let host = Arc::new(host(args, &network::host_config(config)?)?);
 
     report.start(&format!("{}: looking into {url}", args.tree));
-    let known = KnownHead::default();
-    let (head, found) = find(store, &host, &args.tree, &known, &mut || true)?;
+    let how = LookOptions {
+        known: &KnownHead::default(),
+        allow_stale: args.allow_stale,
+    };
+    let (head, found) = find(store, &host, &args.tree, how, &mut || true)?;
     let max_age = host.trees.get(&args.tree).and_then(|tree| tree.max_age);
-    if let Some(warning) = head.warning(&args.tree, max_age) {
-        report.event(&Event::Note(warning));
+    let warning = head.warning(&args.tree, max_age);
+    if let Some(warning) = warning
+        .as_ref()
+        .filter(|_| !matches!(found, Lookup::Stale(_)))
+    {
+        report.event(&Event::Note(warning.clone()));
     }
 
     let outcome = match found {
         Lookup::Found(found) => take(*found, &host, report)?,
         Lookup::UpToDate(serial) => unchanged(args, &host, Some(serial)),
         Lookup::Unchanged | Lookup::Yielded => unchanged(args, &host, None),
+        Lookup::Older(serial, here) => {
+            let what = format!(
+                "{}@{serial} cannot be taken: it is not newer than {here}",
+                args.tree
+            );
+            return Err(Error::refused(what));
+        }
+        Lookup::Stale(serial) => {
+            let why = warning.unwrap_or_default();
+            return Err(
+                Error::refused(format!("{}@{serial} is not taken: {why}", args.tree))
+                    .hint("--allow-stale takes it nevertheless"),
+            );
+        }
         Lookup::Refused(serial, why) => {
             let what = format!("{}@{serial} cannot be taken: {why}", args.tree);
             return Err(Error::refused(what));

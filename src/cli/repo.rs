@@ -1,4 +1,5 @@
 //! `makuo repo`: what is in a repository, whether it is whole, what nobody needs, and a copy.
+//! [`super::repo_head`] has the actions on heads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::args::{RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, RepoListArgs};
-use super::{network, publish, sign};
+use super::{network, publish, repo_head, sign};
 use crate::drive::clock;
 use crate::drive::repository::{HeadKeys, ListedTree, check, collect, copy, inventory};
 use crate::keys;
@@ -22,6 +23,8 @@ pub(super) fn run(args: &RepoArgs, config: Option<&Path>, report: &mut Report) -
         RepoAction::Check(args) => check_all(args, config, report),
         RepoAction::Gc(args) => gc(args, config, report),
         RepoAction::Copy(args) => copy_to(args, report),
+        RepoAction::Renew(args) => repo_head::renew(args, config, report),
+        RepoAction::Rollback(args) => repo_head::rollback(args, config, report),
     }
     .map(|()| 0)
 }
@@ -154,10 +157,9 @@ fn gc(args: &RepoGcArgs, config: Option<&Path>, report: &mut Report) -> Result<(
     let key = key.map(|key| sign::key_file(Some(key), None)).transpose()?;
     let signer = key.map(|key| keys::open_signer(&key)).transpose()?;
 
-    let seconds = |time: std::time::Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let rewrites = signer.is_some().then(|| GcRewrite {
         keep: usize::from(args.keep),
-        valid_for: args.valid_for.map(seconds),
+        valid_for: args.valid_for.unwrap_or_default(),
     });
     let keys = HeadKeys {
         authorized: Arc::new(authorized),

@@ -16,7 +16,7 @@ use crate::drive::{clock, survey};
 use crate::id::{HostName, Serial, TreeName};
 use crate::keys::{self, Signer};
 use crate::manifest::Release;
-use crate::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Purpose};
+use crate::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Purpose, Silent};
 use crate::report::Report;
 use crate::report::words;
 use crate::spec::Expect;
@@ -167,13 +167,6 @@ struct Goal {
     earlier: StoredRelease,
     /// Present releases, as far as any host has them.
     replaced: Vec<Release>,
-}
-
-/// Discards the events of the comparison before a rollback: only its outcome matters.
-struct Silent;
-
-impl Observer for Silent {
-    fn event(&mut self, _: &Event) {}
 }
 
 /// "back from www@3 to www@1".

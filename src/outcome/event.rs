@@ -17,6 +17,14 @@ pub trait Observer {
     fn event(&mut self, event: &Event);
 }
 
+/// Discards all events.
+#[derive(Debug)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn event(&mut self, _: &Event) {}
+}
+
 /// One event of a session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {

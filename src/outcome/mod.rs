@@ -18,7 +18,8 @@ mod stranger;
 
 pub use drift::{DriftGroup, DriftKind, DriftLine};
 pub use event::{
-    Event, HostChange, Observer, PathDifference, ScanSummary, SignedRelease, TransferProgress,
+    Event, HostChange, Observer, PathDifference, ScanSummary, SignedRelease, Silent,
+    TransferProgress,
 };
 pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus};
 pub use member::{MemberInfo, MemberTree, Survey};

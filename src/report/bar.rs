@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::words;
 use crate::outcome::TransferProgress;
+use crate::units::shown_age;
 
 /// Interval of a bar's spinner.
 const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
@@ -50,6 +51,11 @@ impl TransferBar {
                 bar.set_position(sent.0.min(total.0));
                 bar.set_message(progress_words(progress));
             }
+            return None;
+        }
+
+        // A publication has no hosts, and its lines in a pipe would say little.
+        if progress.targets == 0 {
             return None;
         }
 
@@ -101,6 +107,15 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn progress_words(p: &TransferProgress) -> String {
+    if p.targets == 0 {
+        let left = p.rate.time_for(p.total.0.saturating_sub(p.sent.0));
+        let left = match p.rate.0 {
+            0 => String::new(),
+            _ => format!(", {} left", shown_age(left.as_secs())),
+        };
+        return format!("{} of {} at {}{left}", p.sent, p.total, p.rate);
+    }
+
     format!(
         "{} of {} at {}, {} of {} ready",
         p.sent,

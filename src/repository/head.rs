@@ -31,6 +31,18 @@ pub const MAX_RECORD_BYTES: u32 = 1 << 20;
 /// Largest number of bytes before a record that are read with it.
 pub const MAX_LEAD_BYTES: u32 = 256 << 10;
 
+/// Time for which a head holds after its signature.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HeadValidity {
+    /// As long as the head before it; the first head has no end.
+    #[default]
+    AsBefore,
+    /// As many seconds.
+    For(u32),
+    /// Without an end.
+    Endless,
+}
+
 /// The signed part of a head.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct Head {
@@ -183,6 +195,18 @@ impl Head {
                 self.orders.pop();
             }
         }
+    }
+
+    /// Sets the time of the signature, and the end.
+    pub(super) fn date(&mut self, now: WallTime, validity: HeadValidity) {
+        let before = |until: WallTime| until.0.saturating_sub(self.made.0).max(0);
+        let seconds = match validity {
+            HeadValidity::AsBefore => self.valid_until.map(before),
+            HeadValidity::For(seconds) => Some(i64::from(seconds)),
+            HeadValidity::Endless => None,
+        };
+        self.made = now;
+        self.valid_until = seconds.map(|seconds| WallTime(now.0.saturating_add(seconds)));
     }
 
     /// Serial of the newest release.

@@ -134,6 +134,13 @@ impl Packer {
         !self.full.is_empty()
     }
 
+    /// Bytes of packs that were not handed out.
+    pub(super) fn waiting(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.bytes.len());
+        let full = self.full.iter().map(|put| put.bytes.len());
+        (open + full.sum::<usize>()) as u64
+    }
+
     /// Encodes a piece that depends on the pack in which it ends up.
     fn encode_own(&mut self, encode: impl Fn(u32, &PackTable) -> Vec<u8>) -> Vec<u8> {
         let own = self.room_for(0);

@@ -1,5 +1,6 @@
 //! What all requests to one store share: places under way and the rate limits.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(super) struct Limits {
     piece: usize,
     down: Mutex<SpeedCeiling>,
     up: Mutex<SpeedCeiling>,
+    sent: AtomicU64,
 }
 
 impl Limits {
@@ -45,6 +47,7 @@ impl Limits {
             piece: usize::try_from(piece).unwrap_or(1024),
             down: Mutex::new(SpeedCeiling::new(options.rate)),
             up: Mutex::new(SpeedCeiling::new(options.rate)),
+            sent: AtomicU64::new(0),
         }
     }
 
@@ -61,7 +64,13 @@ impl Limits {
 
     /// Counts bytes to send and returns the time to wait before the next ones.
     pub fn send(&self, bytes: u64) -> Duration {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
         self.take(&self.up, bytes)
+    }
+
+    /// Bytes of all bodies sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Largest piece of a body that is sent at once, in bytes.

@@ -118,6 +118,15 @@ impl Store {
         }
     }
 
+    /// Bytes sent to the store so far: bodies of objects, and of other requests.
+    pub fn sent(&self) -> u64 {
+        match &self.place {
+            StorePlace::Directory(directory) => directory.sent(),
+            #[cfg(feature = "store")]
+            StorePlace::Remote(remote) => remote.limits.sent(),
+        }
+    }
+
     /// Hands every object to `each`, in any order; other files are left out. A failure in between
     /// is mended or ends the list, so an error means that some objects are missing. Web servers
     /// without WebDAV cannot list.

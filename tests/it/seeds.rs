@@ -19,7 +19,7 @@ use makuo::manifest::{
 };
 use makuo::proto::generation::Map;
 use makuo::repository::SignedRelease;
-use makuo::repository::head::{Head, SignedHead};
+use makuo::repository::head::{Head, HeadValidity, SignedHead};
 use makuo::repository::object::{GetReply, Put, PutReply};
 use makuo::repository::pack::Extent;
 use makuo::repository::publish::{Publish, PublishSetup, PublishStep};
@@ -384,7 +384,7 @@ fn repository() -> [Vec<u8>; 3] {
         tree: TreeName::new("www").expect("legal"),
         keep: 1,
         level: None,
-        valid_for: Some(3600),
+        valid_for: HeadValidity::For(3600),
         orders: Vec::new(),
         seed: 1,
     });
@@ -397,7 +397,7 @@ fn repository() -> [Vec<u8>; 3] {
                 objects.push(put);
                 machine.stored(id, PutReply::Done { etag: None }, Moment(0));
             }
-            PublishStep::Head(_) => machine.begin(None, nodes.release()),
+            PublishStep::Head(_) | PublishStep::Newest(_) => machine.begin(None, nodes.release()),
             PublishStep::Walk => machine.walk(&nodes).expect("one page"),
             PublishStep::Read(ordinal, _) => machine.block(ordinal, b"content"),
             PublishStep::Seal => {

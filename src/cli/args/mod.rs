@@ -19,8 +19,8 @@ use crate::report::{ColorChoice, Settings, Verbosity};
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
 pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
 pub use repository::{
-    PublishArgs, PullArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs,
-    RepoListArgs, StoreArgs,
+    HeadSignArgs, PublishArgs, PullArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs,
+    RepoGcArgs, RepoListArgs, RepoRenewArgs, RepoRollbackArgs, StoreArgs,
 };
 pub use setup::{
     CheckArgs, CompleteArgs, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs,

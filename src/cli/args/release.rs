@@ -120,7 +120,7 @@ pub struct RollbackArgs {
 }
 
 /// Parses a serial, alone or in a release name: `12`, `www@12`.
-fn serial(text: &str) -> Result<Serial, String> {
+pub(super) fn serial(text: &str) -> Result<Serial, String> {
     let number = text.rsplit_once('@').map_or(text, |(_, number)| number);
     number
         .parse()

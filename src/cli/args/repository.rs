@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use super::release::serial;
 use super::shared::RateArgs;
-use crate::id::{HostName, TreeName};
+use crate::id::{HostName, Serial, TreeName};
+use crate::repository::head::HeadValidity;
 use crate::units::parse_duration;
 
 /// Forms of a repository's URL, for help texts.
@@ -20,10 +22,13 @@ s3://BUCKET/PREFIX?endpoint=https://HOST";
 #[derive(Debug, Args)]
 #[command(after_help = format!("\
 Hosts take the release from the repository with `makuo pull`, or by themselves with `repository`
-in a [[tree]] of their configuration.
+in a [[tree]] of their configuration. If the repository has this content as its newest release, only
+the head is signed again, with a later time: a timer may run this as often as it likes. Without the
+source at hand, `makuo repo renew` does so.
 {URL_HELP}
 Examples:
   makuo publish www.toml --to s3://releases/fleet
+  makuo publish www.toml --to s3://releases/fleet --valid-for 7d
   makuo publish www.toml --to /srv/www/releases         which nginx serves"))]
 pub struct PublishArgs {
     /// The spec: a TOML file with the content, targets and rules of the release
@@ -44,9 +49,13 @@ pub struct PublishArgs {
     #[arg(long, value_name = "N", default_value = "3",
           value_parser = clap::value_parser!(u8).range(1..=16))]
     pub keep: u8,
-    /// Publish again within this time, or hosts warn that releases may be withheld
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    pub valid_for: Option<Duration>,
+    /// Hosts take nothing from the repository when this time is over, unless the head is signed
+    /// again: somebody may withhold releases. `off` is for ever [default: as before]
+    #[arg(long, value_name = "DURATION|off", value_parser = validity)]
+    pub valid_for: Option<HeadValidity>,
+    /// Publish a new release although nothing changed: hosts that failed try again
+    #[arg(long)]
+    pub again: bool,
     /// Delete files outside the release, regardless of the spec
     #[arg(long, overrides_with = "no_delete")]
     pub delete: bool,
@@ -85,6 +94,9 @@ pub struct PullArgs {
     /// Directory of the tree; created if missing
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// Take a release although the repository is stale: its head has not been signed again in time
+    #[arg(long)]
+    pub allow_stale: bool,
     /// Pull once and end, which is the default
     #[arg(long)]
     pub once: bool,
@@ -134,6 +146,10 @@ pub enum RepoAction {
     Gc(RepoGcArgs),
     /// Copy everything to another store or a disk
     Copy(RepoCopyArgs),
+    /// Sign heads again, for a later time
+    Renew(RepoRenewArgs),
+    /// Publish an earlier release again, under a new serial
+    Rollback(RepoRollbackArgs),
 }
 
 /// `makuo repo list`
@@ -183,9 +199,9 @@ pub struct RepoGcArgs {
     #[arg(long, value_name = "N", default_value = "3", requires = "key",
           value_parser = clap::value_parser!(u8).range(1..=16))]
     pub keep: u8,
-    /// Time until a new head is stale
-    #[arg(long, value_name = "DURATION", requires = "key", value_parser = parse_duration)]
-    pub valid_for: Option<Duration>,
+    /// Time until a new head is stale; `off` is never [default: as before]
+    #[arg(long, value_name = "DURATION|off", requires = "key", value_parser = validity)]
+    pub valid_for: Option<HeadValidity>,
     /// Keep what is younger than this: a publisher may be about to refer to it
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub grace: Duration,
@@ -213,4 +229,87 @@ pub struct RepoCopyArgs {
     /// Options for the store.
     #[command(flatten)]
     pub store: StoreArgs,
+}
+
+/// `makuo repo renew`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Neither the spec nor the source is needed. A head that is older than one that this machine has
+signed or seen there is refused: the store may withhold the newer one.
+Examples:
+  makuo repo renew s3://releases/fleet www              as long as before, counted from now
+  makuo repo renew s3://releases/fleet --valid-for 7d   all trees")]
+pub struct RepoRenewArgs {
+    /// Repository
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Trees; without any, the store has to be able to list its objects
+    #[arg(value_name = "TREE")]
+    pub trees: Vec<TreeName>,
+    /// Time until the new head is stale; `off` is never [default: as before]
+    #[arg(long, value_name = "DURATION|off", value_parser = validity)]
+    pub valid_for: Option<HeadValidity>,
+    /// Options for signing.
+    #[command(flatten)]
+    pub sign: HeadSignArgs,
+    /// Options for the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// `makuo repo rollback`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Hosts that pull from the repository take it with their next look. Its content is there already, so
+neither the source nor a host is needed. `makuo rollback` does the same for the hosts of a network.
+Examples:
+  makuo repo rollback s3://releases/fleet www
+  makuo repo rollback s3://releases/fleet www --to 17")]
+pub struct RepoRollbackArgs {
+    /// Repository
+    #[arg(value_name = "URL", value_hint = ValueHint::Url)]
+    pub url: String,
+    /// Tree to roll back
+    #[arg(value_name = "TREE")]
+    pub tree: TreeName,
+    /// Release to return to [default: the newest one before with other content]
+    #[arg(long, value_name = "SERIAL", value_parser = serial)]
+    pub to: Option<Serial>,
+    /// Number of releases that the repository keeps
+    #[arg(long, value_name = "N", default_value = "3",
+          value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub keep: u8,
+    /// Options for signing.
+    #[command(flatten)]
+    pub sign: HeadSignArgs,
+    /// Options for the store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+/// Options for signing a head.
+#[derive(Debug, Args)]
+pub struct HeadSignArgs {
+    /// Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default:
+    /// $MAKUO_KEY, ~/.config/makuo/deploy.key]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// Keys whose heads and releases may be signed again, beside the signing key's own [default:
+    /// the configuration's]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
+}
+
+/// Parses the time for which a head holds.
+fn validity(text: &str) -> Result<HeadValidity, String> {
+    if text == "off" {
+        return Ok(HeadValidity::Endless);
+    }
+
+    let time = parse_duration(text).map_err(|e| e.to_string())?;
+    match u32::try_from(time.as_secs()) {
+        Ok(0) => Err("less than a second".to_string()),
+        Ok(seconds) => Ok(HeadValidity::For(seconds)),
+        Err(_) => Err("too long: write off for a head without an end".to_string()),
+    }
 }

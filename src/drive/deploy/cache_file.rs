@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 /// Creates `dir` and waits for the lock of the files there, held by the returned file.
-pub(super) fn lock(dir: &Path) -> io::Result<File> {
+pub(in crate::drive) fn lock(dir: &Path) -> io::Result<File> {
     std::fs::create_dir_all(dir)?;
     let lock = File::options()
         .create(true)
@@ -20,7 +20,7 @@ pub(super) fn lock(dir: &Path) -> io::Result<File> {
 }
 
 /// Replaces the file at `path`; the new content is on the disk before the rename.
-pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(in crate::drive) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push("~");
     let temporary = PathBuf::from(temporary);

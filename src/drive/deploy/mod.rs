@@ -10,7 +10,7 @@
 //! serials in a `cache_file`.
 
 mod arrivals;
-mod cache_file;
+pub(super) mod cache_file;
 mod driver;
 mod known_hosts;
 mod narrate;

@@ -97,6 +97,18 @@ pub(in crate::drive) fn next_of(
     })
 }
 
+/// The last serial of `tree` that this machine used or saw, unless it is far above `near`.
+pub(in crate::drive) fn remembered(cache: Option<&Path>, tree: &TreeName, near: Serial) -> Serial {
+    let read = |cache: &Path| {
+        read(&cache.join("serials").join(tree.as_str()))
+            .ok()
+            .flatten()
+    };
+    let known = cache.and_then(read);
+    let is_believed = |known: &Serial| known.0.saturating_sub(near.0) <= MAX_REMEMBERED_GAP;
+    known.filter(is_believed).unwrap_or_default()
+}
+
 /// The highest believable serial of `tree` among the accepted ones: `shown` by authorized keys, or
 /// claimed by most addresses.
 fn believed(

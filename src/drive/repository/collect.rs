@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::publish::of_head;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::{all_of, list, of_fault, read};
+use super::whole::{all_of, list, of_fault, of_head, read};
 use crate::block::BlockHash;
 use crate::drive::clock;
 use crate::error::{Error, Kind, Result};

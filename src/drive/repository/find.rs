@@ -6,19 +6,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::publish::of_head;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
+use super::whole::of_head;
 use crate::drive::clock;
 use crate::drive::host::{LocalHost, Permitted};
 use crate::error::{Error, Kind, Result};
 use crate::id::{Serial, TreeName};
+use crate::keys::shown_time;
 use crate::repository::head::{SignedHead, VerifiedHead};
 use crate::repository::object::Etag;
 use crate::repository::pull::{Pull, PullError, PullStep};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::tree::Tree;
-use crate::units::WallTime;
+use crate::units::{WallTime, shown_age, shown_duration};
 
 /// A head that was seen: its state, and how long it holds.
 #[derive(Debug, Clone, Default)]
@@ -26,21 +27,37 @@ pub struct KnownHead {
     etag: Option<Etag>,
     made: Option<WallTime>,
     valid_until: Option<WallTime>,
+    /// Its newest release, if that was not for this host: the keys or the tree may change.
+    refused: Option<Arc<ReleaseRecord>>,
+}
+
+/// How to look.
+#[derive(Debug, Clone, Copy)]
+pub struct LookOptions<'a> {
+    /// The head of the last look.
+    pub known: &'a KnownHead,
+    /// Take a release although the head is stale.
+    pub allow_stale: bool,
 }
 
 impl KnownHead {
     /// Warning about a head of `tree` that is stale, or older than `max_age`.
     pub fn warning(&self, tree: &TreeName, max_age: Option<Duration>) -> Option<String> {
         let now = clock::wall_seconds();
+        let why =
+            "nobody signs it again (`makuo repo renew`), or somebody withholds newer releases";
+        if let Some(until) = self.valid_until.filter(|until| *until <= now) {
+            let since = shown_time(until);
+            return Some(format!("the head of {tree} is stale since {since}: {why}"));
+        }
+
         let age = self.made.map_or(0, |made| now.0.saturating_sub(made.0));
-        let old = max_age.is_some_and(|max| i64::try_from(max.as_secs()).is_ok_and(|m| age > m));
-        let is_stale = old || self.valid_until.is_some_and(|until| until <= now);
-        is_stale.then(|| {
-            format!(
-                "the repository's head of {tree} is stale: nobody publishes there any more, or \
-                 somebody withholds newer releases"
-            )
-        })
+        let age = u64::try_from(age).unwrap_or(0);
+        let max_age = max_age.filter(|max| age > max.as_secs())?;
+        let (age, max_age) = (shown_age(age), shown_duration(max_age));
+        Some(format!(
+            "the head of {tree} was signed {age} ago, and max_age is {max_age}: {why}"
+        ))
     }
 }
 
@@ -51,6 +68,10 @@ pub enum Lookup {
     Unchanged,
     /// The tree has the newest release of the repository.
     UpToDate(Serial),
+    /// The newest release of the repository is older than that of the tree, which is the second.
+    Older(Serial, Serial),
+    /// The tree lacks this release, but the head is stale.
+    Stale(Serial),
     /// The newest release is not for this host, for a reason.
     Refused(Serial, String),
     /// There is another one, but the caller has something else to do.
@@ -78,13 +99,13 @@ pub(super) struct Loading {
     pub(super) machine: Pull,
 }
 
-/// Looks for a release of `tree` that `host` lacks, and returns the head as well. `known` is the
-/// head of the last look. `goes_on` is asked before anything but the head is loaded.
+/// Looks for a release of `tree` that `host` lacks, and returns the head as well. `goes_on` is asked
+/// before anything but the head is loaded.
 pub fn find(
     store: Store,
     host: &LocalHost,
     tree: &TreeName,
-    known: &KnownHead,
+    look: LookOptions<'_>,
     goes_on: &mut dyn FnMut() -> bool,
 ) -> Result<(KnownHead, Lookup)> {
     let managed = host
@@ -96,8 +117,9 @@ pub fn find(
         host,
         tree: &managed.tree,
         requests: StoreRequests::new(store),
-        machine: Pull::new(tree.clone(), known.etag.clone(), seed()),
-        head: known.clone(),
+        machine: Pull::new(tree.clone(), look.known.etag.clone(), seed()),
+        head: look.known.clone(),
+        allow_stale: look.allow_stale,
         permitted: None,
     };
 
@@ -107,6 +129,8 @@ pub fn find(
         LookEnd::Unchanged => Lookup::Unchanged,
         LookEnd::Yielded => Lookup::Yielded,
         LookEnd::UpToDate(serial) => Lookup::UpToDate(serial),
+        LookEnd::Older(serial, here) => Lookup::Older(serial, here),
+        LookEnd::Stale(serial) => Lookup::Stale(serial),
         LookEnd::Refused(serial, why) => Lookup::Refused(serial, why),
         LookEnd::Complete(record, permitted) => Lookup::Found(Box::new(FoundRelease {
             record: *record,
@@ -129,6 +153,7 @@ struct Looker<'a> {
     requests: StoreRequests,
     machine: Pull,
     head: KnownHead,
+    allow_stale: bool,
     permitted: Option<(Box<ReleaseRecord>, Permitted)>,
 }
 
@@ -137,6 +162,8 @@ enum LookEnd {
     Unchanged,
     Yielded,
     UpToDate(Serial),
+    Older(Serial, Serial),
+    Stale(Serial),
     Refused(Serial, String),
     Complete(Box<ReleaseRecord>, Permitted),
 }
@@ -148,7 +175,11 @@ impl Looker<'_> {
         loop {
             match self.machine.poll(self.requests.now()) {
                 PullStep::Get(id, get) => self.requests.get(id, get),
-                PullStep::Unchanged => return Ok(LookEnd::Unchanged),
+                PullStep::Unchanged => match self.refused_again() {
+                    Some(end) => return Ok(end),
+                    // It is for this host by now.
+                    None => self.machine = Pull::new(self.tree.name().clone(), None, seed()),
+                },
                 PullStep::Head(signed) => {
                     if let Some(end) = self.take_head(&signed)? {
                         return Ok(end);
@@ -196,11 +227,20 @@ impl Looker<'_> {
             etag: self.machine.etag().cloned(),
             made: Some(head.made),
             valid_until: head.valid_until,
+            refused: None,
         };
 
-        let current = self.tree.state().current()?;
-        if current.is_some_and(|mark| mark.id == head.release) {
-            return Ok(Some(LookEnd::UpToDate(head.serial())));
+        let serial = head.serial();
+        if let Some(mark) = self.tree.state().current()? {
+            if mark.id == head.release {
+                return Ok(Some(LookEnd::UpToDate(serial)));
+            }
+            if mark.serial > serial {
+                return Ok(Some(LookEnd::Older(serial, mark.serial)));
+            }
+        }
+        if !self.allow_stale && verified.is_stale(clock::wall_seconds(), None) {
+            return Ok(Some(LookEnd::Stale(serial)));
         }
 
         self.machine.follow(&verified, None);
@@ -218,9 +258,23 @@ impl Looker<'_> {
             }
             Err(why) => {
                 let serial = record.release.header().serial;
+                self.head.refused = Some(Arc::from(record));
                 Some(LookEnd::Refused(serial, why))
             }
         }
+    }
+
+    /// The end of a look at a head that has not changed; `None` if its release was refused and is
+    /// not any more.
+    fn refused_again(&self) -> Option<LookEnd> {
+        let Some(record) = &self.head.refused else {
+            return Some(LookEnd::Unchanged);
+        };
+        let permitted = self
+            .host
+            .permits(&record.release, &record.signature, &record.orders);
+        let serial = record.release.header().serial;
+        permitted.err().map(|why| LookEnd::Refused(serial, why))
     }
 }
 

@@ -1,14 +1,12 @@
 //! What is in a repository: its trees, and the releases that it keeps of each.
 
 use super::requests::runtime;
-use super::whole::{list, read, read_head, trees};
+use super::whole::{list, read_head, read_record, trees};
 use crate::drive::clock;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Fingerprint, Namespace, Role, verify};
 use crate::repository::head::{Head, KeptRelease};
-use crate::repository::object::Get;
-use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::units::{ByteSize, WallTime};
 
@@ -85,18 +83,7 @@ async fn look_at(store: &Store, tree: TreeName, keys: &AuthorizedKeys) -> Result
 }
 
 async fn record_of(store: &Store, kept: &KeptRelease) -> Result<ListedRelease> {
-    let start = u64::from(kept.offset);
-    let get = Get {
-        object: kept.pack.object(),
-        range: Some(start..start + u64::from(kept.len)),
-        unless: None,
-        max: u64::from(kept.len),
-    };
-    let missing = || Error::refused(format!("{} is missing", kept.pack.object()));
-    let bytes = read(store, get).await?.ok_or_else(missing)?;
-    let record = ReleaseRecord::decode(&bytes, kept.pack, &kept.hash)
-        .map_err(|e| Error::refused("the repository is damaged").because(e))?;
-
+    let record = read_record(store, kept).await?;
     let header = record.release.header();
     let key = verify(
         Namespace::RELEASE,

@@ -1,31 +1,40 @@
 //! Releases on a store: publishes them, and takes them from there by sessions like any other.
 //!
 //! The machines of [`crate::repository`] decide, and [`crate::store`] carries out. `requests` joins
-//! the two. `publish` signs a release and stores it, with the nodes of a `node_reader`. `find`
-//! looks for a newer release and loads its manifest. Then `shelf` holds the blocks that a thread
-//! loads ahead of the session in `take`, for which they are a `source`. `poll` looks again and
-//! again, for a daemon; `loopback` is a host of its own, for a command. `inventory`, `collect` and
-//! `copy` work on a repository as a whole, of which `whole` reads the objects.
+//! the two. `publish` signs a release and stores it, with the nodes of a `node_reader`; `renew` signs
+//! only a head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
+//! `head_memory` knows what was there. `find` looks for a newer release and loads its manifest. Then
+//! `shelf` holds the blocks that a thread loads ahead of the session in `take`, for which they are a
+//! `source`. `poll` looks again and again, for a daemon; `loopback` is a host of its own, for a
+//! command. `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads
+//! the objects.
 
 mod collect;
 mod copy;
 mod find;
+mod head_memory;
 mod inventory;
 mod loopback;
 mod node_reader;
 mod poll;
+mod publication;
 mod publish;
+mod renew;
 mod requests;
 mod shelf;
 mod source;
 mod take;
+mod upload_progress;
 mod whole;
 
 pub use collect::{CheckReport, HeadKeys, check, collect};
 pub use copy::{CopyReport, copy};
-pub use find::{FoundRelease, KnownHead, Lookup, find};
+pub use find::{FoundRelease, KnownHead, LookOptions, Lookup, find};
+pub use head_memory::HeadMemory;
 pub use inventory::{ListedRelease, ListedTree, inventory};
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};
 pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec};
+pub use renew::{HeadOptions, RenewedHead, RestoredRelease, renew, restore};
 pub use take::{TakeOptions, pull};
+pub use whole::trees_of;

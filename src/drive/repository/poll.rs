@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::find::{FoundRelease, KnownHead, Lookup, find};
+use super::find::{FoundRelease, KnownHead, LookOptions, Lookup, find};
 use super::take::{TakeOptions, pull};
 use crate::Result;
 use crate::drive::adhoc::AdhocService;
 use crate::drive::catch_up::CatchUpLog;
 use crate::drive::clock;
 use crate::drive::deploy::Interrupt;
-use crate::drive::host::LocalHost;
+use crate::drive::host::{LocalHost, ManagedTree, RepositoryFault};
 use crate::id::TreeName;
 use crate::outcome::Outcome;
 use crate::spec::Compress;
@@ -40,6 +40,12 @@ pub struct RepositoryPoll {
     pub rate: Rate,
 }
 
+/// What keeps a tree from following its repository.
+type FollowTrouble = (RepositoryFault, String);
+
+/// Result of a look: the head to remember, and the trouble.
+type Looked = (Option<KnownHead>, Option<FollowTrouble>);
+
 /// Takes releases as long as the process runs.
 pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPoll) {
     let mut rng = fastrand::Rng::with_seed(clock::seed());
@@ -55,61 +61,92 @@ pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPo
         }
 
         delay = poll.interval.mul_f64(0.75 + rng.f64() / 2.0);
+        // The tree may be opened later.
+        let Some(managed) = host.trees.get(&poll.tree) else {
+            continue;
+        };
         let yields = poll.interval.min(MAX_YIELD).mul_f64(rng.f64());
-        match look(host, service, poll, &known, yields, &mut log) {
-            Ok(Some(head)) => known = head,
-            Ok(None) => {}
-            Err(e) => log.warn(&format!("tree {}: {}", poll.tree, e.with_hint())),
-        }
+        let looked = look(host, managed, service, poll, &known, yields, &mut log);
+        let (head, trouble) = looked.unwrap_or_else(|e| {
+            let trouble = (RepositoryFault::Unreadable, e.with_hint());
+            (None, Some(trouble))
+        });
+        known = head.unwrap_or(known);
+        tell(managed, trouble, &mut log);
     }
 }
 
-/// Looks once; returns the head if it has nothing more to take.
+/// Logs a trouble when it begins and when it ends; `status` shows it in between.
+fn tell(managed: &ManagedTree, trouble: Option<FollowTrouble>, log: &mut CatchUpLog) {
+    let tree = managed.tree.name();
+    let shown = trouble
+        .as_ref()
+        .map(|(fault, text)| (*fault, text.as_str()));
+    let is_news = managed.repository.set(shown, clock::wall_seconds());
+    match trouble.filter(|_| is_news) {
+        Some((_, text)) => log.warn(&format!("tree {tree}: repository: {text}")),
+        None if is_news => log.info(&format!("tree {tree}: repository: in order again")),
+        None => {}
+    }
+}
+
+/// Looks once, and takes what is new.
 fn look(
     host: &Arc<LocalHost>,
+    managed: &ManagedTree,
     service: &AdhocService,
     poll: &RepositoryPoll,
     known: &KnownHead,
     yields: Duration,
     log: &mut CatchUpLog,
-) -> Result<Option<KnownHead>> {
-    // The tree may be opened later.
-    let Some(managed) = host.trees.get(&poll.tree) else {
-        return Ok(None);
-    };
-
+) -> Result<Looked> {
     let handle = service.handle();
     let mut goes_on = || {
         std::thread::sleep(yields);
         handle.sessions() == 0
     };
+    let how = LookOptions {
+        known,
+        allow_stale: false,
+    };
     let store = poll.store.clone();
-    let (head, found) = find(store, host, &poll.tree, known, &mut goes_on)?;
-    if let Some(warning) = head.warning(&poll.tree, managed.max_age) {
-        log.warn(&warning);
-    }
+    let (head, found) = find(store, host, &poll.tree, how, &mut goes_on)?;
+    let stale = head.warning(&poll.tree, managed.max_age);
+    let stale = stale.map(|text| (RepositoryFault::Stale, text));
 
-    match found {
-        Lookup::Yielded => Ok(None),
-        Lookup::Unchanged | Lookup::UpToDate(_) => Ok(Some(head)),
+    let tree = &poll.tree;
+    Ok(match found {
+        Lookup::Yielded => (None, stale),
+        Lookup::Unchanged | Lookup::UpToDate(_) => (Some(head), stale),
+        Lookup::Older(serial, here) => {
+            let older = format!(
+                "its newest release is {tree}@{serial}, older than {tree}@{here}: that was \
+                 deployed without --to, or somebody withholds releases"
+            );
+            (Some(head), stale.or(Some((RepositoryFault::Older, older))))
+        }
+        // Not remembered: the clock may have been wrong.
+        Lookup::Stale(serial) => {
+            let (fault, text) = stale.unwrap_or((RepositoryFault::Stale, "stale".into()));
+            (
+                None,
+                Some((fault, format!("{text}; {tree}@{serial} is not taken"))),
+            )
+        }
         Lookup::Refused(serial, why) => {
-            log.warn(&format!(
-                "{}@{serial} of the repository cannot be taken: {why}",
-                poll.tree
-            ));
-            Ok(None)
+            let refused = format!("{tree}@{serial} cannot be taken: {why}");
+            (Some(head), Some((RepositoryFault::Refused, refused)))
         }
         Lookup::Found(found) => {
             let outcome = take(host, service, poll, *found, log)?;
             if let Some(why) = outcome.error {
                 log.warn(&format!(
-                    "tree {}: not all hosts took the repository's release: {why}",
-                    poll.tree
+                    "tree {tree}: not all hosts took the repository's release: {why}"
                 ));
             }
-            Ok(None)
+            (None, stale)
         }
-    }
+    })
 }
 
 fn take(

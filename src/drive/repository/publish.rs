@@ -1,27 +1,27 @@
 //! Publishes a release: signs it with the next serial, and stores what the repository lacks.
 
-use std::path::Path;
-use std::time::Duration;
-
+use super::head_memory::HeadMemory;
 use super::node_reader::NodeReader;
-use super::requests::{StoreReply, StoreRequests, runtime, seed};
+use super::publication::{Publication, PublicationEnd, PublishPlan};
+use super::requests::seed;
 use crate::block::frame::Level;
-use crate::drive::clock;
 use crate::drive::deploy::ReleaseKeys;
 use crate::drive::deploy::serials;
 use crate::drive::deploy::source::{
     NewRelease, PreparedRelease, ReleaseSource, SourcePart, SourceScan, prepare,
 };
 use crate::error::{Error, Kind, Result};
-use crate::id::{HostName, Serial, SessionId, TreeName};
-use crate::keys::{AuthorizedKeys, Namespace};
-use crate::manifest::{Intent, NodeRef, Release};
+use crate::id::{HostName, Serial, SessionId};
+use crate::keys::{Namespace, verify};
+use crate::manifest::{Header, Intent, Mtime, NodeRef, Release};
 use crate::outcome::{Event, Observer};
 use crate::repository::SignedRelease;
-use crate::repository::head::{HeadError, SignedHead, VerifiedHead};
-use crate::repository::publish::{Publish, PublishError, PublishSetup, PublishStep, Published};
+use crate::repository::head::HeadValidity;
+use crate::repository::publish::{PublishSetup, Published};
+use crate::repository::record::ReleaseRecord;
 use crate::spec::{Compress, Spec};
 use crate::store::Store;
+use crate::units::WallTime;
 use crate::wire::message::{Order, OrderKind, SignedOrder};
 
 /// Level of compression, unless the spec gives one: packs are written once and read often.
@@ -32,14 +32,18 @@ const DEFAULT_LEVEL: u8 = 6;
 pub struct PublishOptions {
     /// Number of releases that the repository keeps, with the new one.
     pub keep: usize,
-    /// Time until the head is stale; `None` is never.
-    pub valid_for: Option<Duration>,
+    /// Time until the head is stale.
+    pub valid_for: HeadValidity,
+    /// Publish a new release although nothing changed.
+    pub again: bool,
     /// The signing key, and keys whose releases may be followed.
     pub keys: ReleaseKeys,
     /// Name of this host.
     pub name: HostName,
     /// Directory for the source's index and the last serial.
     pub cache: Option<std::path::PathBuf>,
+    /// Newest releases of the repository, as far as this machine knows.
+    pub memory: HeadMemory,
 }
 
 /// A published release.
@@ -49,9 +53,12 @@ pub struct PublishedRelease {
     pub release: Release,
     /// New objects of the repository.
     pub stored: Published,
+    /// True if the repository had it, and only its head was signed again.
+    pub is_unchanged: bool,
 }
 
-/// Scans the source of `spec` and publishes it.
+/// Scans the source of `spec` and publishes it. If the newest release has this content, its head is
+/// signed again instead.
 pub fn publish_spec(
     store: Store,
     spec: &Spec,
@@ -73,11 +80,24 @@ pub fn publish_spec(
 
     let mut notes = Vec::new();
     let root = facts.root;
-    let mut sign = |highest: Serial| {
-        let serial = next_serial(cache, &spec.tree, highest, &mut notes);
-        sign_new(spec, &facts, serial, checksum, options)
+    let content = NewContent {
+        spec,
+        facts: &facts,
+        checksum,
+        options,
     };
-    let published = publish(store, spec, options, &root, &mut source, &mut sign);
+    let mut sign = |highest: Serial| {
+        let serial = serials::next_of(cache, &spec.tree, highest, |note| notes.push(note));
+        content.sign(serial)
+    };
+    let is_same = |newest: &ReleaseRecord| content.is_that_of(newest);
+
+    let nodes = open(&root, &mut source)?;
+    let plan = match options.again {
+        true => PublishPlan::Release(nodes, &mut sign),
+        false => PublishPlan::ReleaseUnless(nodes, &mut sign, &is_same),
+    };
+    let published = run(store, spec, options, plan, observer);
     for note in notes {
         observer.event(&Event::Note(note));
     }
@@ -93,127 +113,44 @@ pub fn publish(
     root: &NodeRef,
     source: &mut ReleaseSource,
     sign: &mut dyn FnMut(Serial) -> Result<SignedRelease>,
+    observer: &mut dyn Observer,
 ) -> Result<PublishedRelease> {
+    let plan = PublishPlan::Release(open(root, source)?, sign);
+    run(store, spec, options, plan, observer)
+}
+
+fn open<'a>(root: &NodeRef, source: &'a mut ReleaseSource) -> Result<NodeReader<'a>> {
     let unreadable = |e| Error::new(Kind::Io, "cannot read the source").because(e);
-    let nodes = NodeReader::open(root, source).map_err(unreadable)?;
+    NodeReader::open(root, source).map_err(unreadable)
+}
+
+fn run<'a>(
+    store: Store,
+    spec: &Spec,
+    options: &'a PublishOptions,
+    plan: PublishPlan<'a>,
+    observer: &mut dyn Observer,
+) -> Result<PublishedRelease> {
     let setup = PublishSetup {
         tree: spec.tree.clone(),
         keep: options.keep,
         level: level(spec.transfer.compress),
-        valid_for: options
-            .valid_for
-            .map(|time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX)),
+        valid_for: options.valid_for,
         orders: Vec::new(),
         seed: seed(),
     };
-
-    let publication = Publication {
-        machine: Publish::new(setup),
-        requests: StoreRequests::new(store),
-        tree: &spec.tree,
-        keys: &options.keys,
-        nodes,
-    };
-    runtime()?.block_on(publication.run(sign))
+    let keys = (&options.keys, &options.memory);
+    released(Publication::new(store, setup, keys, plan).run(observer)?)
 }
 
-/// A publication under way.
-struct Publication<'a> {
-    machine: Publish,
-    requests: StoreRequests,
-    tree: &'a TreeName,
-    keys: &'a ReleaseKeys,
-    nodes: NodeReader<'a>,
-}
-
-impl Publication<'_> {
-    async fn run(
-        mut self,
-        sign: &mut dyn FnMut(Serial) -> Result<SignedRelease>,
-    ) -> Result<PublishedRelease> {
-        let mut released = None;
-        let mut content = Vec::new();
-
-        loop {
-            match self.machine.poll(self.requests.now()) {
-                PublishStep::Get(id, get) => self.requests.get(id, get),
-                PublishStep::Put(id, put) => self.requests.put(id, put),
-                PublishStep::Head(signed) => {
-                    let head = self.verified(signed)?;
-                    let highest = head.as_ref().map(|head| head.head().serial());
-                    let new = sign(highest.unwrap_or_default())?;
-                    released = Some(new.release.clone());
-                    self.machine.begin(head.as_ref(), new);
-                }
-                PublishStep::Walk => {
-                    let changed = |e| Error::refused("cannot read the source").because(e);
-                    self.machine.walk(&self.nodes).map_err(changed)?;
-                }
-                PublishStep::Read(ordinal, _) => {
-                    content.clear();
-                    let read = self.nodes.read(ordinal, &mut content);
-                    read.map_err(|e| Error::refused("cannot read the source").because(e))?;
-                    self.machine.block(ordinal, &content);
-                    // Puts go on meanwhile.
-                    tokio::task::yield_now().await;
-                }
-                PublishStep::Seal => {
-                    let bytes = self.machine.head_to_sign(clock::wall_seconds());
-                    let signature = self.keys.signer.sign(Namespace::HEAD, &bytes)?;
-                    self.machine.signed(signature.as_bytes());
-                }
-                PublishStep::Done(stored) => match released {
-                    Some(release) => return Ok(PublishedRelease { release, stored }),
-                    None => return Err(Error::refused("nothing was published")),
-                },
-                PublishStep::Failed(error) => return Err(failed(error)),
-                PublishStep::Wait(until) => match self.requests.next(until).await {
-                    Some(StoreReply::Get(id, reply)) => {
-                        self.machine.reply(id, reply, self.requests.now());
-                    }
-                    Some(StoreReply::Put(id, reply)) => {
-                        self.machine.stored(id, reply, self.requests.now());
-                    }
-                    None => {}
-                },
-            }
-        }
-    }
-
-    fn verified(&self, head: Option<SignedHead>) -> Result<Option<VerifiedHead>> {
-        let Some(head) = head else {
-            return Ok(None);
-        };
-
-        let none = AuthorizedKeys::none(Path::new("authorized_keys"));
-        let keys = self.keys.authorized.as_deref().unwrap_or(&none);
-        let own = Some(self.keys.signer.public());
-        let verified = head.verify(self.tree, keys, own, clock::wall_seconds());
-        verified.map(Some).map_err(|e| of_head(&e))
-    }
-}
-
-/// Error for a head that cannot be followed.
-pub(super) fn of_head(error: &HeadError) -> Error {
-    let refused = Error::refused(format!("the repository cannot be followed: {error}"));
-    match error {
-        HeadError::Denied(_) => {
-            refused.hint("if its key may release the tree, list it in the authorized keys")
-        }
-        _ => refused,
-    }
-}
-
-fn failed(error: PublishError) -> Error {
-    match error {
-        PublishError::Head(error) => of_head(&error),
-        PublishError::Store(_) => Error::new(Kind::Io, error.to_string()),
-        PublishError::NoRepository => Error::refused(error.to_string())
-            .hint("publish to an empty directory or prefix, or to that of a repository"),
-        PublishError::Outdated(_) | PublishError::OtherTree(_) | PublishError::SourceChanged => {
-            Error::refused(error.to_string())
-        }
-    }
+/// The release of a publication that had one.
+pub(super) fn released(end: PublicationEnd) -> Result<PublishedRelease> {
+    let none = || Error::refused("nothing was published");
+    Ok(PublishedRelease {
+        release: end.release.ok_or_else(none)?,
+        stored: end.stored,
+        is_unchanged: end.is_renewal,
+    })
 }
 
 fn level(compress: Compress) -> Option<Level> {
@@ -224,39 +161,79 @@ fn level(compress: Compress) -> Option<Level> {
     }
 }
 
-fn next_serial(
-    cache: Option<&Path>,
-    tree: &TreeName,
-    highest: Serial,
-    notes: &mut Vec<String>,
-) -> Serial {
-    serials::next_of(cache, tree, highest, |note| notes.push(note))
+/// Content to publish.
+struct NewContent<'a> {
+    spec: &'a Spec,
+    facts: &'a PreparedRelease,
+    checksum: bool,
+    options: &'a PublishOptions,
 }
 
-/// Signs a new release of `spec`, and the order by which hosts commit it.
-fn sign_new(
-    spec: &Spec,
-    facts: &PreparedRelease,
-    serial: Serial,
-    checksum: bool,
-    options: &PublishOptions,
-) -> Result<SignedRelease> {
-    let session = SessionId(seed());
-    let header = facts.header(
-        spec,
-        NewRelease {
+impl NewContent<'_> {
+    fn header(&self, serial: Serial, session: SessionId) -> Header {
+        let new = NewRelease {
             serial,
             intent: Intent::Deploy,
-            targets: spec.targets.hosts.clone(),
+            targets: self.spec.targets.hosts.clone(),
             again: None,
             session,
-            sender: options.name.clone(),
-            checksum,
+            sender: self.options.name.clone(),
+            checksum: self.checksum,
             quick: false,
-        },
-    );
+        };
+        self.facts.header(self.spec, new)
+    }
 
-    let signer = &options.keys.signer;
+    fn sign(&self, serial: Serial) -> Result<SignedRelease> {
+        let session = SessionId(seed());
+        sign(self.header(serial, session), session, &self.options.keys)
+    }
+
+    /// Returns whether the newest release of the repository is this content, for the same hosts, by
+    /// the same key. It is not if this machine has released another one since, or if the newest one
+    /// will expire soon.
+    fn is_that_of(&self, newest: &ReleaseRecord) -> bool {
+        let release = &newest.release;
+        let old = release.header();
+        let by = verify(Namespace::RELEASE, release.bytes(), &newest.signature);
+        let is_ours = by.is_ok_and(|key| key == *self.options.keys.signer.public());
+        let is_for_all = newest.orders.iter().any(|order| order.hosts.is_none());
+        let cache = self.options.cache.as_deref();
+        let is_last = serials::remembered(cache, &old.tree, old.serial) <= old.serial;
+
+        let new = self.header(old.serial, SessionId(0));
+        is_ours && is_for_all && is_last && lasts(old, &new) && alike(old) == alike(&new)
+    }
+}
+
+/// Returns whether `old` expires after the time of `new` and not much earlier than it.
+fn lasts(old: &Header, new: &Header) -> bool {
+    let left = |header: &Header, from: WallTime| {
+        let left = |end: WallTime| end.0.saturating_sub(from.0);
+        header.expires.map_or(i64::MAX, left)
+    };
+    left(old, new.created) >= left(new, new.created) / 2
+}
+
+/// A header without what differs from release to release of the same content.
+fn alike(header: &Header) -> Header {
+    let mut header = header.clone();
+    header.created = WallTime(0);
+    header.expires = header.expires.map(|_| WallTime(0));
+    (header.session, header.sender, header.quick) = (None, None, None);
+    if let Some(top) = &mut header.top {
+        top.mtime = Mtime { secs: 0, nanos: 0 };
+    }
+    header
+}
+
+/// Signs a release, and the order by which hosts commit it.
+pub(super) fn sign(
+    header: Header,
+    session: SessionId,
+    keys: &ReleaseKeys,
+) -> Result<SignedRelease> {
+    let signer = &keys.signer;
     let release = Release::new(header).map_err(|e| Error::usage(e.to_string()))?;
     let signature = signer.sign(Namespace::RELEASE, release.bytes())?;
     let order = Order::new(session, &release, OrderKind::Commit).encode();

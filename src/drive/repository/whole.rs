@@ -1,14 +1,46 @@
 //! Objects of a store, read whole, and its list.
 
+use std::path::Path;
+
+use super::requests::runtime;
+use crate::drive::clock;
+use crate::drive::deploy::ReleaseKeys;
 use crate::error::{Error, Kind, Result};
 use crate::id::TreeName;
-use crate::repository::head::{MAX_HEAD_BYTES, SignedHead, head_object, tree_of_head};
+use crate::keys::AuthorizedKeys;
+use crate::repository::head::{
+    HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object, tree_of_head,
+};
 use crate::repository::object::{Get, GetReply, ListedObject, ObjectPath, StoreFault};
+use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 
 /// Error for a fault of the store.
 pub(super) fn of_fault(fault: &StoreFault) -> Error {
     Error::new(Kind::Io, format!("the store does not answer: {fault}"))
+}
+
+/// Error for a head that cannot be followed.
+pub(super) fn of_head(error: &HeadError) -> Error {
+    let refused = Error::refused(format!("the repository cannot be followed: {error}"));
+    match error {
+        HeadError::Denied(_) => {
+            refused.hint("if its key may release the tree, list it in the authorized keys")
+        }
+        _ => refused,
+    }
+}
+
+/// Verifies the head of `tree` by the keys of a publisher.
+pub(super) fn verified_by(
+    keys: &ReleaseKeys,
+    tree: &TreeName,
+    head: &SignedHead,
+) -> Result<VerifiedHead, HeadError> {
+    let none = AuthorizedKeys::none(Path::new("authorized_keys"));
+    let authorized = keys.authorized.as_deref().unwrap_or(&none);
+    let own = Some(keys.signer.public());
+    head.verify(tree, authorized, own, clock::wall_seconds())
 }
 
 /// Reads what `get` asks for; `None` if there is no such object.
@@ -47,6 +79,22 @@ pub(super) async fn read_head(store: &Store, tree: &TreeName) -> Result<Option<S
         .transpose()
 }
 
+/// Reads the record of a kept release; its signature is not verified.
+pub(super) async fn read_record(store: &Store, kept: &KeptRelease) -> Result<ReleaseRecord> {
+    let start = u64::from(kept.offset);
+    let get = Get {
+        object: kept.pack.object(),
+        range: Some(start..start + u64::from(kept.len)),
+        unless: None,
+        max: u64::from(kept.len),
+    };
+
+    let missing = || Error::refused(format!("{} is missing", kept.pack.object()));
+    let bytes = read(store, get).await?.ok_or_else(missing)?;
+    ReleaseRecord::decode(&bytes, kept.pack, &kept.hash)
+        .map_err(|e| Error::refused("the repository is damaged").because(e))
+}
+
 /// All objects of the store, by their paths.
 pub(super) async fn list(store: &Store) -> Result<Vec<ListedObject>> {
     let mut listed = Vec::new();
@@ -56,6 +104,11 @@ pub(super) async fn list(store: &Store) -> Result<Vec<ListedObject>> {
         .map_err(|fault| of_fault(&fault))?;
     listed.sort_by(|a, b| a.object.cmp(&b.object));
     Ok(listed)
+}
+
+/// Trees of the repository.
+pub fn trees_of(store: &Store) -> Result<Vec<TreeName>> {
+    runtime()?.block_on(async { Ok(trees(&list(store).await?)) })
 }
 
 /// Trees among the objects.

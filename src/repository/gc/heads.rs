@@ -13,7 +13,7 @@ use crate::units::{Moment, WallTime};
 impl Gc {
     /// The bytes of a head to sign, with the present time.
     pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
-        let valid_for = self.setup.rewrites.and_then(|r| r.valid_for);
+        let valid_for = self.setup.rewrites.map(|r| r.valid_for).unwrap_or_default();
         let Some(tree) = self.trees.get(self.at) else {
             return Vec::new();
         };
@@ -21,11 +21,7 @@ impl Gc {
             return Vec::new();
         };
 
-        head.made = now;
-        if let Some(seconds) = valid_for {
-            head.valid_until = Some(WallTime(now.0.saturating_add(i64::from(seconds))));
-        }
-
+        head.date(now, valid_for);
         let kept = tree.rewritten.iter().map(|rewritten| match rewritten {
             Rewritten::Same(kept) => *kept,
             Rewritten::Again(kept, record) => match self.records.get(kept) {

@@ -2,7 +2,7 @@
 
 use crate::id::TreeName;
 use crate::repository::attempt::RequestId;
-use crate::repository::head::{HeadError, SignedHead};
+use crate::repository::head::{HeadError, HeadValidity, SignedHead};
 use crate::repository::object::{Get, ObjectPath, Put, StoreFault};
 use crate::repository::pack::{Extent, PackName};
 use crate::repository::record::RecordError;
@@ -24,8 +24,8 @@ pub struct GcSetup {
 pub struct GcRewrite {
     /// Number of releases to keep of each tree, at least 1.
     pub keep: usize,
-    /// Seconds until a head is stale; `None` is never.
-    pub valid_for: Option<u32>,
+    /// Time until a head is stale.
+    pub valid_for: HeadValidity,
 }
 
 /// Next step of a gc.

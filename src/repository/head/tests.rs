@@ -214,6 +214,28 @@ fn a_stale_head_is_told() {
 }
 
 #[test]
+fn a_head_that_is_signed_again_holds_as_long_as_before() {
+    let ends = |head: Head, validity: HeadValidity| {
+        let mut head = head;
+        head.date(WallTime(NOW.0 + 500), validity);
+        assert_eq!(head.made, WallTime(NOW.0 + 500));
+        head.valid_until.map(|until| until.0 - NOW.0)
+    };
+    assert_eq!(ends(head(), HeadValidity::AsBefore), Some(500 + 3600));
+    assert_eq!(ends(head(), HeadValidity::For(60)), Some(560));
+    assert_eq!(ends(head(), HeadValidity::Endless), None);
+
+    let odd = |made: i64, until: Option<i64>| Head {
+        made: WallTime(made),
+        valid_until: until.map(WallTime),
+        ..head()
+    };
+    assert_eq!(ends(odd(NOW.0, None), HeadValidity::AsBefore), None);
+    let backwards = odd(i64::MAX, Some(i64::MIN));
+    assert_eq!(ends(backwards, HeadValidity::AsBefore), Some(500));
+}
+
+#[test]
 fn only_heads_have_the_paths_of_heads() {
     let object = |path: &str| ObjectPath::new(path).expect("legal");
     assert_eq!(tree_of_head(&head_object(&www())), Some(www()));

@@ -38,6 +38,11 @@ pub(super) struct Comparison {
     expander: Expander,
     /// Releases to compare with, the newest first.
     earlier: VecDeque<KeptRelease>,
+    /// The newest release, if it was read ahead: its root, and its record for the caller.
+    newest: Option<(NodeAt, StoredNode)>,
+    record: Option<Box<ReleaseRecord>>,
+    /// Whether the manifests are compared; the newest release may be read before.
+    is_begun: bool,
     /// Nodes of the new manifest.
     new: HashSet<BlockHash>,
     /// Nodes of the earlier release that have to be looked at.
@@ -57,6 +62,9 @@ impl Comparison {
             loader: Loader::new(),
             expander: Expander::default(),
             earlier: kept.iter().copied().collect(),
+            newest: None,
+            record: None,
+            is_begun: false,
             new: HashSet::new(),
             open: Vec::new(),
             nodes: HashMap::new(),
@@ -65,6 +73,18 @@ impl Comparison {
             shared: HashSet::new(),
             seeks_copies: true,
         }
+    }
+
+    /// Reads the newest earlier release before the comparison begins.
+    pub(super) fn look_at_newest(&mut self) {
+        if let Some(kept) = self.earlier.pop_front() {
+            self.loader.ask(kept.top_window(), OldPiece::Top(kept));
+        }
+    }
+
+    /// The record of the newest release, if it could be read.
+    pub(super) fn newest(&mut self) -> Option<Box<ReleaseRecord>> {
+        self.record.take()
     }
 
     /// Returns whether all pieces that were asked for have been used.
@@ -102,6 +122,7 @@ impl Comparison {
     fn give_up(&mut self, stock: &mut Stock) {
         self.loader.clear();
         self.earlier.clear();
+        self.newest = None;
         self.open.clear();
         stock.keep_own();
     }
@@ -115,7 +136,12 @@ impl Comparison {
                     return false;
                 };
                 let root = NodeAt::root(&record.release.header().root);
-                self.open.push((root, record.root));
+                if self.is_begun {
+                    self.open.push((root, record.root));
+                } else {
+                    self.newest = Some((root, record.root));
+                    self.record = Some(Box::new(record));
+                }
                 self.loader.open_window(extent, stored);
             }
             OldPiece::Node(block) => {
@@ -189,18 +215,28 @@ impl Publish {
         };
 
         let root = NodeAt::root(&new.release.header().root);
-        if comparison.new.is_empty() {
+        if !comparison.is_begun {
+            comparison.is_begun = true;
             comparison.new = all_nodes(&root, source)?;
         }
 
         comparison.nodes.clear();
         comparison.pages.clear();
-        let has_earlier = !comparison.earlier.is_empty();
-        let (missing, bytes) = if has_earlier || !self.stock.nodes.is_empty() {
+        let has_earlier = !comparison.earlier.is_empty() || comparison.newest.is_some();
+        let is_first = !has_earlier && self.stock.nodes.is_empty();
+        let (missing, bytes) = if !is_first {
             missing(&root, source, &self.stock)?
         } else {
             (HashSet::new(), 0)
         };
+
+        if bytes > FEW_BYTES
+            && let Some(newest) = comparison.newest.take()
+        {
+            comparison.open.push(newest);
+            comparison.look(&mut self.stock, &mut self.packer.packs);
+            return Ok(());
+        }
 
         if bytes > FEW_BYTES && !self.stock.nodes.is_empty() && comparison.seeks_copies {
             let packs = &mut self.packer.packs;
@@ -217,7 +253,8 @@ impl Publish {
                 .ask(kept.top_window(), OldPiece::Top(kept)),
             None => {
                 self.comparison = None;
-                self.layout.begin(root);
+                let all = new.release.header().root.bytes;
+                self.layout.begin(root, if is_first { all } else { bytes });
                 self.stage = Stage::Packing;
             }
         }

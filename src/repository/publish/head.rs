@@ -24,28 +24,26 @@ impl Publish {
             .zip(&self.new)
             .map(|(record, new)| self.packer.kept(&new.release, record))
             .collect();
-        kept.extend_from_slice(&self.base.kept);
+        let base = self.base.head.as_ref();
+        kept.extend(base.iter().flat_map(|base| &base.kept));
         kept.truncate(self.setup.keep.clamp(1, MAX_KEPT));
 
-        let release = self
-            .new
-            .as_ref()
-            .map(|new| new.release.id())
-            .or(self.base.release);
+        let new = self.new.as_ref().map(|new| new.release.id());
+        let release = new.or(base.map(|base| base.release));
         let mut head = Head {
             format: REPOSITORY_FORMAT,
             tree: self.setup.tree.clone(),
-            made: now,
-            valid_until: self
-                .setup
-                .valid_for
-                .map(|seconds| WallTime(now.0.saturating_add(i64::from(seconds)))),
+            made: base.map_or(now, |base| base.made),
+            valid_until: base.and_then(|base| base.valid_until),
             release: release.unwrap_or(ReleaseId(BlockHash([0; 32]))),
             kept,
             orders: Vec::new(),
         };
 
-        head.add_orders(self.setup.orders.iter().chain(&self.base.orders));
+        let orders = base.iter().flat_map(|base| &base.orders);
+        head.add_orders(self.setup.orders.iter().chain(orders));
+        head.date(now, self.setup.valid_for);
+        self.result.valid_until = head.valid_until;
         self.sealed.head = head.encode();
         self.sealed.head.clone()
     }

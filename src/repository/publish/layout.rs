@@ -23,6 +23,9 @@ pub(super) struct Layout {
     reads: VecDeque<(Ordinal, BlockRef)>,
     /// Nodes that are not packed yet, the next one last.
     nodes: Vec<Visit>,
+    /// Bytes of blocks and nodes that are new, and those in packs.
+    pub(super) total: u64,
+    pub(super) packed: u64,
 }
 
 /// A node before or after its children.
@@ -33,11 +36,12 @@ enum Visit {
 }
 
 impl Layout {
-    pub(super) fn begin(&mut self, root: NodeAt) {
+    pub(super) fn begin(&mut self, root: NodeAt, total: u64) {
         *self = Self {
             root: Some(root),
             blocks: vec![root],
             nodes: vec![Visit::Before(root)],
+            total,
             ..Self::default()
         };
     }
@@ -75,6 +79,7 @@ impl Publish {
         self.stock.blocks.insert(block.hash, piece);
         self.result.blocks += 1;
         self.result.bytes += u64::from(block.size);
+        self.layout.packed += u64::from(block.size);
     }
 
     /// Finds further blocks to read; once all are packed, packs the nodes.
@@ -139,6 +144,7 @@ impl Publish {
             places.child(*node.expect("packed before its parent"));
         }
 
+        self.layout.packed += bytes.len() as u64;
         let stored = self.pieces.pack(self.setup.level, bytes);
         let node = self.packer.append(stored);
         let (page, hash) = self.packer.append_places(&places);

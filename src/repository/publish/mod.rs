@@ -7,7 +7,8 @@
 //! | step | the caller |
 //! |---|---|
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head, signs a later release, calls [`Publish::begin`] |
+//! | `Head` | verifies the head, then signs a later release and calls [`Publish::begin`] |
+//! | `Newest` | after [`Publish::look`] instead: calls `begin` or [`Publish::renew`] |
 //! | `Walk` | calls [`Publish::walk`] with the nodes of the new manifest |
 //! | `Read` | reads the block and calls [`Publish::block`] |
 //! | `Seal` | signs the bytes of [`Publish::head_to_sign`] and calls [`Publish::signed`] |
@@ -16,7 +17,8 @@
 //! **Order.** Marker, packs, head: a reader sees the old release or the new one, whenever a
 //! publisher dies. The packs that it leaves behind are stored again under the same names, or gc
 //! deletes them. `Head` comes again if somebody else published meanwhile; packs that are stored
-//! already are used then. [`Publish::renew`] instead of `begin` only signs the head again.
+//! already are used then. `renew`, also without a look, only signs the head again.
+//! [`Publish::restore`] publishes the content of an earlier release again.
 //!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
 
@@ -26,7 +28,7 @@ mod head;
 mod layout;
 mod step;
 
-pub use step::{PublishError, PublishSetup, PublishStep, Published};
+pub use step::{PublishError, PublishSetup, PublishStep, Published, Upload};
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -34,18 +36,16 @@ use std::sync::Arc;
 use self::compare::Comparison;
 use self::layout::Layout;
 use super::attempt::{Dice, RequestId, Rereads, SmallGet};
-use super::head::{KeptRelease, VerifiedHead, head_object};
+use super::head::{Head, VerifiedHead, head_object};
 use super::marker::marker_object;
 use super::object::{Etag, GetReply, ObjectPath, PutReply};
 use super::pack::{PACK_BYTES, Piece, PiecePacker};
 use super::packer::{PackedRecord, Packer, SignedRelease};
-use super::places::PackedNode;
+use super::places::{PackedNode, StoredNode};
 use super::puts::Puts;
 use crate::block::BlockHash;
-use crate::manifest::ReleaseId;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::units::Moment;
-use crate::wire::message::SignedOrder;
 
 /// Stage of a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ enum Stage {
     Opening,
     /// The caller has the head.
     Opened,
+    /// The newest release is read, or the caller has it.
+    Looking,
     /// Earlier releases are compared.
     Comparing,
     /// Blocks, and then nodes, are laid out in packs.
@@ -75,10 +77,7 @@ struct Base {
     /// Its bytes; empty without a head.
     object: Vec<u8>,
     etag: Option<Etag>,
-    /// Its release, if only the head is signed again.
-    release: Option<ReleaseId>,
-    kept: Vec<KeptRelease>,
-    orders: Vec<SignedOrder>,
+    head: Option<Head>,
 }
 
 /// Pieces that need not be stored again.
@@ -176,24 +175,52 @@ impl Publish {
             if head.serial() >= header.serial {
                 return self.fail(PublishError::Outdated(head.serial()));
             }
-            self.base.kept = head.kept.clone();
-            self.base.orders = head.orders.clone();
+            self.base.head = Some(head.clone());
         }
 
-        self.stock.keep_own();
-        self.comparison = Some(Comparison::new(&self.base.kept));
+        if self.stage != Stage::Looking {
+            self.compare_with(self.base.head.clone().as_ref());
+        }
+        self.asked = false;
         self.new = Some(new);
         self.layout = Layout::default();
         self.stage = Stage::Comparing;
     }
 
+    /// Reads the newest release of the head first, which the caller has verified.
+    pub fn look(&mut self, head: &VerifiedHead) {
+        self.compare_with(Some(head.head()));
+        if let Some(comparison) = &mut self.comparison {
+            comparison.look_at_newest();
+        }
+        self.stage = Stage::Looking;
+    }
+
     /// Signs the head again instead: with a later time, and with the orders of the setup.
     pub fn renew(&mut self, head: &VerifiedHead) {
-        let head = head.head();
-        self.base.release = Some(head.release);
-        self.base.kept = head.kept.clone();
-        self.base.orders = head.orders.clone();
+        self.base.head = Some(head.head().clone());
+        self.comparison = None;
+        self.asked = false;
         self.stage = Stage::Flushing;
+    }
+
+    /// Publishes `new` with the manifest of an earlier release of the head, whose root is stored at
+    /// `root`: only a record is new.
+    pub fn restore(&mut self, head: &VerifiedHead, root: &StoredNode, new: SignedRelease) {
+        self.begin(Some(head), new);
+        if let (Stage::Comparing, Some(new)) = (self.stage, &self.new) {
+            self.comparison = None;
+            let root = PackedNode::of(root, &mut self.packer.packs);
+            self.record = Some(self.packer.append_record(new, root));
+            self.packer.close();
+            self.stage = Stage::Flushing;
+        }
+    }
+
+    fn compare_with(&mut self, head: Option<&Head>) {
+        self.stock.keep_own();
+        let kept = head.map(|head| &head.kept[..]);
+        self.comparison = Some(Comparison::new(kept.unwrap_or_default()));
     }
 
     /// Goes on with the nodes of the new manifest. An error is the source's: the publication
@@ -232,6 +259,20 @@ impl Publish {
                 None => return PublishStep::Wait(self.timeout()),
             }
         }
+    }
+
+    /// What the publication stores, once that is known.
+    pub fn upload(&self) -> Option<Upload> {
+        let total = match self.stage {
+            Stage::Packing => self.layout.total,
+            Stage::Flushing | Stage::Sealing | Stage::Committing => self.layout.packed,
+            _ => return None,
+        };
+        Some(Upload {
+            total,
+            packed: self.layout.packed.min(total),
+            stored: self.result.stored + self.packer.waiting(),
+        })
     }
 
     /// Takes a reply to a [`PublishStep::Get`].
@@ -310,6 +351,11 @@ impl Publish {
     /// Returns what the caller has to do now.
     fn next_step(&mut self) -> Option<PublishStep> {
         match self.stage {
+            Stage::Looking => {
+                let comparison = self.comparison.as_mut()?;
+                let done = comparison.loader.is_idle();
+                done.then(|| PublishStep::Newest(comparison.newest()))
+            }
             Stage::Comparing => {
                 let idle = self.comparison.as_ref().is_none_or(Comparison::is_idle);
                 idle.then_some(PublishStep::Walk)

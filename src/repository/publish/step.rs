@@ -4,9 +4,10 @@ use crate::block::BlockRef;
 use crate::block::frame::Level;
 use crate::id::{Ordinal, Serial, TreeName};
 use crate::repository::attempt::RequestId;
-use crate::repository::head::{HeadError, SignedHead};
+use crate::repository::head::{HeadError, HeadValidity, SignedHead};
 use crate::repository::object::{Get, Put, StoreFault};
-use crate::units::Moment;
+use crate::repository::record::ReleaseRecord;
+use crate::units::{Moment, WallTime};
 use crate::wire::message::SignedOrder;
 
 /// Settings of a publication.
@@ -18,8 +19,8 @@ pub struct PublishSetup {
     pub keep: usize,
     /// Compression of blocks and nodes; `None` stores them as they are.
     pub level: Option<Level>,
-    /// Seconds until the head is stale, unless it is signed again; `None` is never.
-    pub valid_for: Option<u32>,
+    /// Time until the head is stale, unless it is signed again.
+    pub valid_for: HeadValidity,
     /// Orders about earlier releases that the head passes on, the most important first.
     pub orders: Vec<SignedOrder>,
     /// Seed of the jitter between attempts.
@@ -35,6 +36,8 @@ pub enum PublishStep {
     Put(RequestId, Put),
     /// The present head, not verified yet; `None` if the repository does not have the tree.
     Head(Option<SignedHead>),
+    /// The newest release, its signature not verified yet; `None` if it cannot be read.
+    Newest(Option<Box<ReleaseRecord>>),
     /// The machine needs the nodes of the new manifest.
     Walk,
     /// The machine needs the content of a block.
@@ -60,6 +63,28 @@ pub struct Published {
     pub packs: u64,
     /// Bytes of these packs.
     pub stored: u64,
+    /// Time from which the new head is stale.
+    pub valid_until: Option<WallTime>,
+}
+
+/// What a publication stores, as far as it is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upload {
+    /// Bytes of new content; a bound for the first release of a tree.
+    pub total: u64,
+    /// Bytes of content in packs.
+    pub(super) packed: u64,
+    /// Bytes of these packs.
+    pub(super) stored: u64,
+}
+
+impl Upload {
+    /// Bytes of content in the first `taken` bytes of the packs.
+    pub fn done(&self, taken: u64) -> u64 {
+        let share = u128::from(self.packed) * u128::from(taken.min(self.stored));
+        let done = share.checked_div(u128::from(self.stored)).unwrap_or(0);
+        u64::try_from(done).unwrap_or(self.packed).min(self.total)
+    }
 }
 
 /// Reason for the end of a publication.

@@ -3,6 +3,7 @@
 use super::site::{Files, Site, many_files, noise};
 use super::store::{Host, MemoryStore, Publisher, PullEnd, Pulling, www};
 use crate::block::frame::Level;
+use crate::repository::head::HeadValidity;
 use crate::repository::publish::PublishSetup;
 
 pub(crate) fn setup() -> PublishSetup {
@@ -10,7 +11,7 @@ pub(crate) fn setup() -> PublishSetup {
         tree: www(),
         keep: 3,
         level: Level::new(3),
-        valid_for: Some(86_400),
+        valid_for: HeadValidity::For(86_400),
         orders: Vec::new(),
         seed: 1,
     }

@@ -1,5 +1,6 @@
 //! The machines together, on a store in memory.
 
+mod again;
 mod budgets;
 mod faults;
 mod hostile;

@@ -234,8 +234,22 @@ pub(crate) struct Publisher {
     pub(crate) steps: u64,
     /// Replies that come later, one at a time.
     waiting: VecDeque<(RequestId, std::vec::IntoIter<GetReply>)>,
-    /// Whether it only signs the head again.
-    pub(crate) renews: bool,
+    pub(crate) way: PublishWay,
+    /// The head of the last look.
+    head: Option<VerifiedHead>,
+}
+
+/// What a publisher does with the head that is there.
+#[derive(Clone)]
+pub(crate) enum PublishWay {
+    /// Publishes its site.
+    Begin,
+    /// The same, unless the newest release has this content.
+    Look,
+    /// Only signs the head again.
+    Renew,
+    /// Publishes an earlier release again, whose content is that of its site.
+    Restore(ReleaseRecord),
 }
 
 impl Publisher {
@@ -247,7 +261,8 @@ impl Publisher {
             now: Moment(0),
             steps: 0,
             waiting: VecDeque::new(),
-            renews: false,
+            way: PublishWay::Begin,
+            head: None,
         }
     }
 
@@ -267,14 +282,19 @@ impl Publisher {
             }
             PublishStep::Head(head) => {
                 let head = head.map(|signed| verified(&signed));
-                if let Some(head) = head.as_ref().filter(|_| self.renews) {
-                    self.machine.renew(head);
-                    return None;
+                self.head = head;
+                match (&self.head, &self.way) {
+                    (Some(head), PublishWay::Renew) => self.machine.renew(head),
+                    (Some(head), PublishWay::Look) => self.machine.look(head),
+                    _ => self.begin(),
                 }
-                let last = head.as_ref().map_or(Serial(0), |head| head.head().serial());
-                self.serial = last.next();
-                let new = self.site.release(self.serial);
-                self.machine.begin(head.as_ref(), new);
+            }
+            PublishStep::Newest(record) => {
+                let newest = record.map(|record| record.release.header().root);
+                match &self.head {
+                    Some(head) if newest == Some(self.site.root()) => self.machine.renew(head),
+                    _ => self.begin(),
+                }
             }
             PublishStep::Walk => self
                 .machine
@@ -294,6 +314,19 @@ impl Publisher {
             PublishStep::Wait(at) => self.wait(at),
         }
         None
+    }
+
+    fn begin(&mut self) {
+        let head = self.head.as_ref();
+        let last = head.map_or(Serial(0), |head| head.head().serial());
+        self.serial = last.next();
+        let new = self.site.release(self.serial);
+        match (head, &self.way) {
+            (Some(head), PublishWay::Restore(earlier)) => {
+                self.machine.restore(head, &earlier.root, new);
+            }
+            _ => self.machine.begin(head, new),
+        }
     }
 
     /// Delivers the next reply of a request, or lets time pass.

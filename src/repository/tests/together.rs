@@ -2,10 +2,10 @@
 
 use super::budgets::setup;
 use super::site::{Files, Site, edit, many_files, noise, replace};
-use super::store::{Collector, Host, MemoryStore, Publisher, PullEnd, Pulling};
+use super::store::{Collector, Host, MemoryStore, PublishWay, Publisher, PullEnd, Pulling};
 use crate::id::Serial;
 use crate::repository::gc::{GcError, GcRewrite, GcSetup};
-use crate::repository::head::{SignedHead, head_object};
+use crate::repository::head::{HeadValidity, SignedHead, head_object};
 use crate::repository::publish::{PublishError, PublishSetup};
 
 pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
@@ -19,7 +19,7 @@ fn gc(seed: u64) -> GcSetup {
         grace: 3600,
         rewrites: Some(GcRewrite {
             keep: 2,
-            valid_for: None,
+            valid_for: HeadValidity::AsBefore,
         }),
         seed,
     }
@@ -333,7 +333,7 @@ fn a_head_that_is_only_signed_again_costs_no_pack() {
     store.now.0 += 1000;
 
     let mut publisher = Publisher::new(&site, setup());
-    publisher.renews = true;
+    publisher.way = PublishWay::Renew;
     publisher.run(&mut store).expect("signed again");
     assert_eq!(
         (store.take_traffic().requests(), store.list().len()),

@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(super) use read::FileReader;
 
@@ -26,6 +27,7 @@ const MAX_OBJECT_NAMES: usize = 4;
 #[derive(Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    sent: AtomicU64,
 }
 
 /// A failed step on a file.
@@ -85,7 +87,13 @@ fn etag_of(file: &std::fs::Metadata) -> Option<Etag> {
 impl Directory {
     /// The repository in `root`.
     pub fn new(root: PathBuf) -> Self {
-        Self { root }
+        let sent = AtomicU64::new(0);
+        Self { root, sent }
+    }
+
+    /// Bytes of all objects stored so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     fn path(&self, object: &ObjectPath) -> PathBuf {
@@ -114,12 +122,17 @@ impl Directory {
 
     /// Stores an object.
     pub async fn put(self: &Arc<Self>, put: &Put) -> PutReply {
+        let bytes = put.bytes.len() as u64;
         let (directory, put) = (Arc::clone(self), put.clone());
         let stored = blocking(move || {
             directory.check_root()?;
             directory.store(&put).map_err(FileFault::into_fault)
         });
-        stored.await.unwrap_or_else(PutReply::Failed)
+        let reply = stored.await.unwrap_or_else(PutReply::Failed);
+        if let PutReply::Done { .. } = &reply {
+            self.sent.fetch_add(bytes, Ordering::Relaxed);
+        }
+        reply
     }
 
     /// Hands every object to `each`.
