@@ -49,7 +49,9 @@ pub(super) fn step_down(setup: &mut DaemonSetup, confines: bool) -> Result<()> {
         return Ok(());
     }
 
-    if setup.config.network.peers.iter().any(PeerName::is_name) {
+    let config = &setup.config;
+    let has_peers = config.network.peers.iter().any(PeerName::is_name);
+    if has_peers || repositories::has_names(config) {
         peer_lookup::start()?;
     }
     user_lookup::start()

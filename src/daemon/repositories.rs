@@ -10,23 +10,24 @@ use crate::config::HostConfig;
 use crate::drive::adhoc::AdhocService;
 use crate::drive::host::LocalHost;
 use crate::drive::repository::{RepositoryPoll, follow};
+use crate::net::peer_lookup;
 use crate::store::{Store, StoreOptions, StoreUrl};
 
-/// Files that a client of a store reads: for names, certificates and credentials.
-const CLIENT_FILES: [&str; 8] = [
-    "/etc/resolv.conf",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/gai.conf",
-    "/etc/host.conf",
-    "/etc/ssl",
-    "/etc/pki",
-    "/run/systemd/resolve",
+/// Environment variables with files that a client reads again: keys that are rotated.
+const KEY_FILES: [&str; 5] = [
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONFIG_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AZURE_FEDERATED_TOKEN_FILE",
 ];
 
 /// Opens the repositories of `config`.
 pub(super) fn open(config: &HostConfig) -> Result<Vec<RepositoryPoll>> {
-    let options = StoreOptions::from_environment();
+    let options = StoreOptions {
+        lookup: Some(peer_lookup::resolve),
+        ..StoreOptions::from_environment()
+    };
     let mut polls = Vec::new();
     for tree in &config.trees {
         let Some(repository) = &tree.repository else {
@@ -44,20 +45,34 @@ pub(super) fn open(config: &HostConfig) -> Result<Vec<RepositoryPoll>> {
     Ok(polls)
 }
 
-/// Paths that a confined daemon has to read for its repositories.
+/// Returns whether a repository is reached by a name.
+pub(super) fn has_names(config: &HostConfig) -> bool {
+    places(config).any(|place| !matches!(place, StoreUrl::Directory(_)))
+}
+
+/// Paths that a confined daemon has to read for its repositories: directories with objects or keys.
+/// Certificates are read before, and names are looked up by another process.
 pub(super) fn reach(config: &HostConfig) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    for repository in config.trees.iter().filter_map(|t| t.repository.as_ref()) {
-        match StoreUrl::parse(&repository.url, Path::new("/")) {
-            Ok(StoreUrl::Directory(path)) => paths.push(path),
-            _ => {
-                paths.extend(CLIENT_FILES.iter().map(PathBuf::from));
+    for place in places(config) {
+        match place {
+            StoreUrl::Directory(path) => paths.push(path),
+            StoreUrl::Web(_) => {}
+            StoreUrl::Bucket(_) => {
+                let named = KEY_FILES.iter().filter_map(std::env::var_os);
+                // A file that is replaced is another one, so its directory is allowed.
+                paths.extend(named.filter_map(|file| Some(Path::new(&file).parent()?.into())));
                 paths.extend(std::env::home_dir().map(|home| home.join(".aws")));
             }
         }
     }
 
     paths
+}
+
+fn places(config: &HostConfig) -> impl Iterator<Item = StoreUrl> {
+    let repositories = config.trees.iter().filter_map(|t| t.repository.as_ref());
+    repositories.filter_map(|repository| StoreUrl::parse(&repository.url, Path::new("/")).ok())
 }
 
 /// Starts to look into the repositories.

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-use super::options::StoreOptions;
+use super::options::{LookUp, StoreOptions};
 use crate::error::IoResultExt;
 use crate::{Error, Result};
 
@@ -45,7 +46,11 @@ impl Clients {
     pub fn new(options: &StoreOptions, redirects: Redirects) -> Result<Self> {
         let tls = tls(options.ca_file.as_deref())?;
         let base = || {
-            Client::builder()
+            let client = match options.lookup {
+                Some(lookup) => Client::builder().dns_resolver(Arc::new(Names(lookup))),
+                None => Client::builder(),
+            };
+            client
                 .user_agent(concat!("makuo/", env!("CARGO_PKG_VERSION")))
                 .http1_only()
                 .no_proxy()
@@ -81,6 +86,21 @@ impl Clients {
             true => &self.metadata,
             false => &self.store,
         }
+    }
+}
+
+/// Names that are looked up by a function of the caller.
+struct Names(LookUp);
+
+impl Resolve for Names {
+    fn resolve(&self, name: Name) -> Resolving {
+        let lookup = self.0;
+        Box::pin(async move {
+            // The client sets the port.
+            let found = tokio::task::spawn_blocking(move || lookup(name.as_str(), 0)).await??;
+            let addresses: Addrs = Box::new(found.into_iter());
+            Ok(addresses)
+        })
     }
 }
 

@@ -42,7 +42,7 @@ mod upload;
 
 use std::sync::Arc;
 
-pub use options::StoreOptions;
+pub use options::{LookUp, StoreOptions};
 pub use url::{BucketKind, BucketUrl, StoreUrl, WebUrl};
 
 use crate::Result;

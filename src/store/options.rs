@@ -3,10 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::units::Rate;
+
+/// Looks up all addresses of a host name, with a port; an error is for people. It may block.
+pub type LookUp = fn(&str, u16) -> Result<Vec<SocketAddr>, String>;
 
 /// Settings of a connection to a store.
 #[derive(Clone)]
@@ -22,6 +26,8 @@ pub struct StoreOptions {
     /// Time without an answer, or with less than 1 KiB a second, after which a connection is
     /// given up. There is no limit on the total time of a body that moves.
     pub patience: Duration,
+    /// Looks names up; `None` leaves that to the client.
+    pub lookup: Option<LookUp>,
     /// Environment variables: credentials, regions, proxies, the home directory.
     pub environment: BTreeMap<String, String>,
 }
@@ -34,6 +40,7 @@ impl Default for StoreOptions {
             parallel: 8,
             attempts: 5,
             patience: Duration::from_secs(30),
+            lookup: None,
             environment: BTreeMap::new(),
         }
     }
