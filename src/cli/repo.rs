@@ -10,7 +10,7 @@ use super::args::{RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs,
 use super::{network, publish, repo_head, sign};
 use crate::drive::clock;
 use crate::drive::repository::{HeadKeys, ListedTree, check, collect, copy, inventory};
-use crate::keys;
+use crate::keys::{self, shown_time};
 use crate::report::Report;
 use crate::report::words;
 use crate::repository::gc::{GcRewrite, GcSetup};
@@ -43,6 +43,16 @@ struct ReleaseFields {
 #[derive(Serialize)]
 struct ListFields {
     releases: Vec<ReleaseFields>,
+    heads: Vec<ListedHead>,
+}
+
+/// The state of a tree's head for scripts.
+#[derive(Serialize)]
+struct ListedHead {
+    tree: String,
+    authorized: bool,
+    stale: bool,
+    valid_until: Option<i64>,
 }
 
 fn list(args: &RepoListArgs, config: Option<&Path>, report: &mut Report) -> Result<()> {
@@ -60,7 +70,14 @@ fn list(args: &RepoListArgs, config: Option<&Path>, report: &mut Report) -> Resu
     } else {
         lines.join("\n")
     };
-    report.plain(&text, &ListFields { releases });
+    let heads = trees.iter().map(|tree| ListedHead {
+        tree: tree.tree.to_string(),
+        authorized: tree.is_authorized,
+        stale: tree.is_stale,
+        valid_until: tree.valid_until.map(|until| until.0),
+    });
+    let heads = heads.collect();
+    report.plain(&text, &ListFields { releases, heads });
     Ok(())
 }
 
@@ -88,8 +105,17 @@ fn tree_lines(tree: &ListedTree) -> Vec<String> {
             tree.tree, tree.key
         ));
     }
-    if tree.is_stale {
-        lines.push(format!("{}: the head is stale", tree.tree));
+    if let Some(until) = tree.valid_until {
+        let state = if tree.is_stale {
+            "stale since"
+        } else {
+            "valid until"
+        };
+        lines.push(format!(
+            "{}: the head is {state} {}",
+            tree.tree,
+            shown_time(until)
+        ));
     }
     lines
 }

@@ -20,6 +20,7 @@ use crate::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Purpose, 
 use crate::report::Report;
 use crate::report::words;
 use crate::spec::Expect;
+use crate::store::StoreUrl;
 use crate::tree::{StateReader, StoredRelease};
 use crate::units::printable;
 use crate::{Error, Result};
@@ -98,8 +99,22 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     };
 
     let outcome = sessions.run(purpose, report)?;
+    let is_done = purpose == Purpose::Deploy && outcome.exit == ExitStatus::Success;
+    if let Some(note) = pulled_note(args, &config).filter(|_| is_done) {
+        report.event(&Event::Note(note));
+    }
     report.outcome(&outcome);
     Ok(outcome.exit.code())
+}
+
+/// Note on hosts that only pull, if this machine's tree has a repository.
+fn pulled_note(args: &RollbackArgs, config: &HostConfig) -> Option<String> {
+    let tree = config.trees.iter().find(|tree| tree.name == args.tree)?;
+    let url = &tree.repository.as_ref()?.url;
+    let url = StoreUrl::parse(url, Path::new("/")).ok()?;
+    Some(format!(
+        "hosts that only pull from {url} keep their release: `makuo repo rollback` is for them"
+    ))
 }
 
 /// Reports the changes of a rollback, and refuses one without any.

@@ -382,6 +382,21 @@ mod tests {
     }
 
     #[test]
+    fn a_publication_fills_no_log() {
+        let progress = |sent| {
+            Event::Progress(crate::outcome::TransferProgress {
+                sent: crate::units::ByteSize(sent),
+                total: crate::units::ByteSize(100),
+                rate: crate::units::Rate(8),
+                ready: 0,
+                targets: 0,
+            })
+        };
+        let text = plain(|h| (0..=100).for_each(|sent| h.event(&progress(sent))));
+        assert_eq!(text, "--- stdout\n--- stderr\n");
+    }
+
+    #[test]
     fn a_refused_deploy_names_the_key_and_every_host() {
         insta::assert_snapshot!(plain(|h| h.outcome(&sample::refused())));
     }

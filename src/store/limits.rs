@@ -39,6 +39,7 @@ impl Limits {
             .rate
             .map_or(UPLOAD_PIECE_BYTES, second)
             .min(UPLOAD_PIECE_BYTES);
+
         Self {
             patience: options.patience,
             attempts: options.attempts.max(1),

@@ -37,8 +37,9 @@ mod outside;
 mod package;
 mod partitions;
 mod races;
-mod replay;
 #[cfg(feature = "store")]
+mod renewals;
+mod replay;
 mod repository;
 mod rivals;
 mod rollback;

@@ -13,16 +13,16 @@ use crate::support::{
 };
 
 /// A publisher with its source, and hosts that pull.
-struct Depot {
+pub(crate) struct Depot {
     dir: tempfile::TempDir,
-    url: String,
+    pub(crate) url: String,
     /// Environment for the store's credentials.
     env: Vec<(&'static str, &'static str)>,
 }
 
 impl Depot {
     /// A depot at the URL `url`, or in a directory of its own.
-    fn new(url: Option<String>) -> Self {
+    pub(crate) fn new(url: Option<String>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::create_dir(dir.path().join("repo")).expect("new");
         let url = url.unwrap_or_else(|| format!("file://{}/repo", dir.path().display()));
@@ -39,18 +39,18 @@ impl Depot {
         depot
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Makes a deploy key, and a list with it alone.
-    fn keygen(&self, key: &str, list: &str) {
+    pub(crate) fn keygen(&self, key: &str, list: &str) {
         let mut command = self.makuo(&["keygen", "--deploy", "--comment", key, "-o", key]);
         let made = Running::start(&mut command).wait().exits(0);
         write(&self.path(list), made.out);
     }
 
-    fn makuo(&self, args: &[&str]) -> Command {
+    pub(crate) fn makuo(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_makuo"));
         command
             .args(args)
@@ -63,7 +63,7 @@ impl Depot {
         command
     }
 
-    fn publish_with(&self, more: &[&str]) -> Ran {
+    pub(crate) fn publish_with(&self, more: &[&str]) -> Ran {
         let args = ["publish", "www.toml", "--to", &self.url, "--json"];
         let key = if more.contains(&"-k") {
             &[][..]
@@ -75,12 +75,12 @@ impl Depot {
 
     /// Publishes and returns the serial.
     #[track_caller]
-    fn publish(&self) -> u64 {
+    pub(crate) fn publish(&self) -> u64 {
         let published = self.publish_with(&[]).exits(0);
         published.result()["serial"].as_u64().expect("a serial")
     }
 
-    fn pull_with(&self, host: &str, more: &[&str]) -> Ran {
+    pub(crate) fn pull_with(&self, host: &str, more: &[&str]) -> Ran {
         let tree = format!("{host}/www");
         let args = ["pull", &self.url, "www", &tree, "--json", "--name", host];
         let keys = if more.contains(&"--authorized-keys") {
@@ -93,22 +93,22 @@ impl Depot {
 
     /// Pulls to `host`, and compares its tree with the source.
     #[track_caller]
-    fn pull(&self, host: &str) -> Ran {
+    pub(crate) fn pull(&self, host: &str) -> Ran {
         let pulled = self.pull_with(host, &[]).exits(0);
         same(&self.path("site"), &self.tree(host));
         pulled
     }
 
-    fn tree(&self, host: &str) -> PathBuf {
+    pub(crate) fn tree(&self, host: &str) -> PathBuf {
         self.path(host).join("www")
     }
 
-    fn site(&self, name: &str) -> PathBuf {
+    pub(crate) fn site(&self, name: &str) -> PathBuf {
         self.path("site").join(name)
     }
 
     /// A site with files of all sizes, modes, a link and an empty directory.
-    fn fill(&self, seed: u64) {
+    pub(crate) fn fill(&self, seed: u64) {
         let mut noise = Noise::new(seed);
         noise.tree(&self.path("site"), 60, 20_000);
         write(&self.site("large"), noise.bytes(5_000_000));
@@ -280,7 +280,7 @@ fn a_forged_or_damaged_repository_puts_nothing_in_place() {
     depot.pull("web2");
 }
 
-fn packs(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn packs(dir: &Path) -> Vec<PathBuf> {
     let list = |dir: &Path| -> Vec<PathBuf> {
         let entries = std::fs::read_dir(dir).expect("readable");
         entries.map(|e| e.expect("readable").path()).collect()
@@ -376,7 +376,7 @@ fn a_repository_is_listed_checked_collected_and_copied() {
 }
 
 /// Runs a command of the lab that has nothing to do with its network.
-fn run(lab: &Lab, args: &[&str]) -> Ran {
+pub(crate) fn run(lab: &Lab, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_makuo"));
     command
         .args(args)

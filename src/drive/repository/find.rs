@@ -13,6 +13,7 @@ use crate::drive::host::{LocalHost, Permitted};
 use crate::error::{Error, Kind, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::shown_time;
+use crate::manifest::ReleaseId;
 use crate::repository::head::{SignedHead, VerifiedHead};
 use crate::repository::object::Etag;
 use crate::repository::pull::{Pull, PullError, PullStep};
@@ -25,6 +26,7 @@ use crate::units::{WallTime, shown_age, shown_duration};
 #[derive(Debug, Clone, Default)]
 pub struct KnownHead {
     etag: Option<Etag>,
+    newest: Option<(Serial, ReleaseId)>,
     made: Option<WallTime>,
     valid_until: Option<WallTime>,
     /// Its newest release, if that was not for this host: the keys or the tree may change.
@@ -99,8 +101,9 @@ pub(super) struct Loading {
     pub(super) machine: Pull,
 }
 
-/// Looks for a release of `tree` that `host` lacks, and returns the head as well. `goes_on` is asked
-/// before anything but the head is loaded.
+/// Looks for a release of `tree` that `host` lacks, and returns the head as well.
+///
+/// `goes_on` is asked before anything but the head is loaded.
 pub fn find(
     store: Store,
     host: &LocalHost,
@@ -175,10 +178,12 @@ impl Looker<'_> {
         loop {
             match self.machine.poll(self.requests.now()) {
                 PullStep::Get(id, get) => self.requests.get(id, get),
-                PullStep::Unchanged => match self.refused_again() {
+                PullStep::Unchanged => match self.look_again()? {
                     Some(end) => return Ok(end),
-                    // It is for this host by now.
-                    None => self.machine = Pull::new(self.tree.name().clone(), None, seed()),
+                    None => {
+                        self.head = KnownHead::default();
+                        self.machine = Pull::new(self.tree.name().clone(), None, seed());
+                    }
                 },
                 PullStep::Head(signed) => {
                     if let Some(end) = self.take_head(&signed)? {
@@ -225,19 +230,15 @@ impl Looker<'_> {
         let head = verified.head();
         self.head = KnownHead {
             etag: self.machine.etag().cloned(),
+            newest: Some((head.serial(), head.release)),
             made: Some(head.made),
             valid_until: head.valid_until,
             refused: None,
         };
 
         let serial = head.serial();
-        if let Some(mark) = self.tree.state().current()? {
-            if mark.id == head.release {
-                return Ok(Some(LookEnd::UpToDate(serial)));
-            }
-            if mark.serial > serial {
-                return Ok(Some(LookEnd::Older(serial, mark.serial)));
-            }
+        if let Some(end) = self.compare(serial, head.release)? {
+            return Ok(Some(end));
         }
         if !self.allow_stale && verified.is_stale(clock::wall_seconds(), None) {
             return Ok(Some(LookEnd::Stale(serial)));
@@ -264,17 +265,40 @@ impl Looker<'_> {
         }
     }
 
-    /// The end of a look at a head that has not changed; `None` if its release was refused and is
-    /// not any more.
-    fn refused_again(&self) -> Option<LookEnd> {
-        let Some(record) = &self.head.refused else {
-            return Some(LookEnd::Unchanged);
+    /// The end of a look if the tree does not lack the release.
+    fn compare(&self, serial: Serial, release: ReleaseId) -> Result<Option<LookEnd>> {
+        let Some(mark) = self.tree.state().current()? else {
+            return Ok(None);
         };
-        let permitted = self
-            .host
-            .permits(&record.release, &record.signature, &record.orders);
-        let serial = record.release.header().serial;
-        permitted.err().map(|why| LookEnd::Refused(serial, why))
+        if mark.id == release {
+            return Ok(Some(LookEnd::UpToDate(serial)));
+        }
+        let is_older = mark.serial > serial;
+        Ok(is_older.then_some(LookEnd::Older(serial, mark.serial)))
+    }
+
+    /// The end of a look at a head that has not changed. The tree may have; `None` if it lacks the
+    /// release, and may take it.
+    fn look_again(&self) -> Result<Option<LookEnd>> {
+        // Without a tag the head was not in a known state.
+        let known = self.head.newest.filter(|_| self.head.etag.is_some());
+        let Some((serial, release)) = known else {
+            return Ok(Some(LookEnd::Unchanged));
+        };
+        if let Some(end) = self.compare(serial, release)? {
+            return Ok(Some(match end {
+                LookEnd::UpToDate(_) => LookEnd::Unchanged,
+                end => end,
+            }));
+        }
+
+        let permits = |record: &Arc<ReleaseRecord>| {
+            self.host
+                .permits(&record.release, &record.signature, &record.orders)
+        };
+        let refused = self.head.refused.as_ref().map(permits);
+        let why = refused.and_then(|permitted| permitted.err());
+        Ok(why.map(|why| LookEnd::Refused(serial, why)))
     }
 }
 

@@ -19,7 +19,9 @@ pub struct ListedTree {
     pub key: Fingerprint,
     /// Whether that key may release the tree, by this machine's list.
     pub is_authorized: bool,
-    /// Whether the head is past its time.
+    /// Time from which the head is stale.
+    pub valid_until: Option<WallTime>,
+    /// Whether that is past.
     pub is_stale: bool,
     /// Its releases, the newest first.
     pub releases: Vec<ListedRelease>,
@@ -75,6 +77,7 @@ async fn look_at(store: &Store, tree: TreeName, keys: &AuthorizedKeys) -> Result
     }
     Ok(ListedTree {
         is_authorized: keys.allows(&key, &tree, Role::Rollback, now).is_ok(),
+        valid_until: head.valid_until,
         is_stale: head.valid_until.is_some_and(|until| until <= now),
         key: key.fingerprint(),
         releases,

@@ -1,13 +1,18 @@
 //! Releases on a store: publishes them, and takes them from there by sessions like any other.
 //!
 //! The machines of [`crate::repository`] decide, and [`crate::store`] carries out. `requests` joins
-//! the two. `publish` signs a release and stores it, with the nodes of a `node_reader`; `renew` signs
-//! only a head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
-//! `head_memory` knows what was there. `find` looks for a newer release and loads its manifest. Then
-//! `shelf` holds the blocks that a thread loads ahead of the session in `take`, for which they are a
-//! `source`. `poll` looks again and again, for a daemon; `loopback` is a host of its own, for a
-//! command. `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads
-//! the objects.
+//! the two.
+//!
+//! `publish` signs a release and stores it, with the nodes of a `node_reader`; `renew` signs only a
+//! head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
+//! `head_memory` knows what was there.
+//!
+//! `find` looks for a newer release and loads its manifest. Then `shelf` holds the blocks that a
+//! thread loads ahead of the session in `take`, for which they are a `source`. `poll` looks again
+//! and again, for a daemon; `loopback` is a host of its own, for a command.
+//!
+//! `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads the
+//! objects.
 
 mod collect;
 mod copy;

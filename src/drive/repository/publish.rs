@@ -197,7 +197,12 @@ impl NewContent<'_> {
         let old = release.header();
         let by = verify(Namespace::RELEASE, release.bytes(), &newest.signature);
         let is_ours = by.is_ok_and(|key| key == *self.options.keys.signer.public());
-        let is_for_all = newest.orders.iter().any(|order| order.hosts.is_none());
+        let commits_all = |order: &SignedOrder| {
+            Order::decode(&order.order).is_some_and(|order| {
+                order.kind == OrderKind::Commit && order.hosts.is_none() && order.up_to.is_none()
+            })
+        };
+        let is_for_all = newest.orders.iter().any(commits_all);
         let cache = self.options.cache.as_deref();
         let is_last = serials::remembered(cache, &old.tree, old.serial) <= old.serial;
 

@@ -8,9 +8,9 @@ use crate::store::Store;
 use crate::units::{ByteSize, Moment, Rate};
 
 /// Interval of reports.
-const REPORT_INTERVAL: Duration = Duration::from_millis(100);
+const UPLOAD_REPORT_INTERVAL: Duration = Duration::from_millis(100);
 /// Time over which the rate is measured: packs are sent one after another, with pauses between.
-const RATE_WINDOW: Duration = Duration::from_secs(5);
+const UPLOAD_RATE_WINDOW: Duration = Duration::from_secs(5);
 
 /// Reports of one publication.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl UploadProgress {
         };
         if self
             .reported
-            .is_some_and(|at| now.since(at) < REPORT_INTERVAL)
+            .is_some_and(|at| now.since(at) < UPLOAD_REPORT_INTERVAL)
         {
             return;
         }
@@ -78,21 +78,21 @@ impl UploadProgress {
 
     /// Time of the next report at the latest, with the machine's own timeout.
     pub(super) fn next_report(&self, until: Option<Moment>, now: Moment) -> Option<Moment> {
-        let next = self.reported.map(|_| now + REPORT_INTERVAL);
+        let next = self.reported.map(|_| now + UPLOAD_REPORT_INTERVAL);
         until.into_iter().chain(next).min()
     }
 
     fn measure(&mut self, sent: u64, now: Moment) {
         let (since, before) = *self.mark.get_or_insert((now, sent));
         let took = now.since(since);
-        if took < REPORT_INTERVAL {
+        if took < UPLOAD_REPORT_INTERVAL {
             return;
         }
 
         let bits = sent.saturating_sub(before).saturating_mul(8) as f64;
         self.rate = Rate((bits / took.as_secs_f64()) as u64);
-        if took >= RATE_WINDOW {
-            // The next measurement begins in the middle, so that the rate is never that of a moment.
+        if took >= UPLOAD_RATE_WINDOW {
+            // The next one begins in the middle, so that the rate is never that of a moment.
             self.mark = Some((since + took / 2, before + sent.saturating_sub(before) / 2));
         }
     }

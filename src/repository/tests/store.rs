@@ -305,6 +305,8 @@ impl Publisher {
                 self.machine.block(ordinal, content);
             }
             PublishStep::Seal => {
+                let upload = self.machine.upload().expect("laid out");
+                assert_eq!(upload.done(u64::MAX), upload.total);
                 let bytes = self.machine.head_to_sign(store.now);
                 let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
                 self.machine.signed(signature.as_bytes());
