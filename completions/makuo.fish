@@ -167,13 +167,14 @@ complete -c makuo -n "__fish_makuo_using_subcommand publish" -l to -d 'Repositor
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l authorized-keys -d 'Keys whose releases this one may follow, beside the signing key\'s own [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l keep -d 'Number of releases that the repository keeps' -r
-complete -c makuo -n "__fish_makuo_using_subcommand publish" -l valid-for -d 'Publish again within this time, or hosts warn that releases may be withheld' -r
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l valid-for -d 'Hosts take nothing from the repository when this time is over, unless the head is signed again: somebody may withhold releases. `off` is for ever [default: as before]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l again -d 'Publish a new release although nothing changed: hosts that failed try again'
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l delete -d 'Delete files outside the release, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l no-delete -d 'Delete nothing, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l checksum -d 'Re-read and re-hash every file of the source, and have hosts do the same'
@@ -191,23 +192,26 @@ complete -c makuo -n "__fish_makuo_using_subcommand pull" -l color -d 'When to u
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand pull" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand pull" -l allow-stale -d 'Take a release although the repository is stale: its head has not been signed again in time'
 complete -c makuo -n "__fish_makuo_using_subcommand pull" -l once -d 'Pull once and end, which is the default'
 complete -c makuo -n "__fish_makuo_using_subcommand pull" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand pull" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand pull" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand pull" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
 always\t'Always'
 never\t'Never'"
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -l json -d 'Print one JSON object a line; the last is the result'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s v -l verbose -d 'Log more; twice for debugging'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s q -l quiet -d 'Print results and errors only'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "list" -d 'List the trees and their releases'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "check" -d 'Hash every byte, and follow every release'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "gc" -d 'Delete what no release refers to any more'
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy" -f -a "copy" -d 'Copy everything to another store or a disk'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -f -a "list" -d 'List the trees and their releases'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -f -a "check" -d 'Hash every byte, and follow every release'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -f -a "gc" -d 'Delete what no release refers to any more'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -f -a "copy" -d 'Copy everything to another store or a disk'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -f -a "renew" -d 'Sign heads again, for a later time'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and not __fish_seen_subcommand_from list check gc copy renew rollback" -f -a "rollback" -d 'Publish an earlier release again, under a new serial'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l tree -d 'Only this tree; without it the store has to be able to list its objects' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l authorized-keys -d 'Keys that may release the trees [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from list" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
@@ -233,7 +237,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s k -l key -d 'Key to sign new heads with: an OpenSSH file, or a .pub with its private half in the agent' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l keep -d 'Number of releases to keep of each tree' -r
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l valid-for -d 'Time until a new head is stale' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l valid-for -d 'Time until a new head is stale; `off` is never [default: as before]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l grace -d 'Keep what is younger than this: a publisher may be about to refer to it' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l authorized-keys -d 'Keys that may release the trees [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
@@ -256,6 +260,33 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -l valid-for -d 'Time until the new head is stale; `off` is never [default: as before]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s k -l key -d 'Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -l authorized-keys -d 'Keys whose heads and releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l to -d 'Release to return to [default: the newest one before with other content]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l keep -d 'Number of releases that the repository keeps' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s k -l key -d 'Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l authorized-keys -d 'Keys whose heads and releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
+always\t'Always'
+never\t'Never'"
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l json -d 'Print one JSON object a line; the last is the result'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s v -l verbose -d 'Log more; twice for debugging'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s q -l quiet -d 'Print results and errors only'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l wait -d 'Time to wait for answers' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand log" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
