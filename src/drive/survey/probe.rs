@@ -18,7 +18,7 @@ const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
 /// nothing else tells that a datagram was lost.
 pub(super) const QUICK_ROUNDS: usize = 4;
 /// Interval of these rounds. All are over within [`QUIET_TIME`].
-const QUICK_INTERVAL: Duration = Duration::from_millis(15);
+const QUICK_ROUND_INTERVAL: Duration = Duration::from_millis(15);
 
 /// A survey in progress.
 pub(super) trait SurveyProbe {
@@ -58,7 +58,7 @@ pub(super) fn run<P: SurveyProbe>(
             rounds += 1;
             next = now
                 + match rounds < QUICK_ROUNDS {
-                    true => QUICK_INTERVAL,
+                    true => QUICK_ROUND_INTERVAL,
                     false => QUESTION_INTERVAL,
                 };
         }
