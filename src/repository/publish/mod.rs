@@ -199,6 +199,8 @@ impl Publish {
     /// Signs the head again instead: with a later time, and with the orders of the setup.
     pub fn renew(&mut self, head: &VerifiedHead) {
         self.base.head = Some(head.head().clone());
+        // Somebody else may have published this content meanwhile.
+        (self.new, self.record) = (None, None);
         self.comparison = None;
         self.asked = false;
         self.stage = Stage::Flushing;

@@ -237,6 +237,8 @@ pub(crate) struct Publisher {
     pub(crate) way: PublishWay,
     /// The head of the last look.
     head: Option<VerifiedHead>,
+    /// Looks that found the content of the site.
+    pub(crate) found: u32,
 }
 
 /// What a publisher does with the head that is there.
@@ -263,6 +265,7 @@ impl Publisher {
             waiting: VecDeque::new(),
             way: PublishWay::Begin,
             head: None,
+            found: 0,
         }
     }
 
@@ -292,7 +295,10 @@ impl Publisher {
             PublishStep::Newest(record) => {
                 let newest = record.map(|record| record.release.header().root);
                 match &self.head {
-                    Some(head) if newest == Some(self.site.root()) => self.machine.renew(head),
+                    Some(head) if newest == Some(self.site.root()) => {
+                        self.found += 1;
+                        self.machine.renew(head);
+                    }
                     _ => self.begin(),
                 }
             }
