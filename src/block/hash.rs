@@ -39,6 +39,22 @@ impl BlockHash {
     }
 }
 
+/// Hashes content that comes in pieces.
+#[derive(Debug, Clone, Default)]
+pub struct BlockHasher(Sha256);
+
+impl BlockHasher {
+    /// Adds the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Name of the content so far.
+    pub fn finish(self) -> BlockHash {
+        BlockHash(self.0.finalize().into())
+    }
+}
+
 impl fmt::Display for BlockHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -88,6 +104,9 @@ mod tests {
             hash.to_string(),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+        let mut pieces = BlockHasher::default();
+        [&b"ab"[..], b"", b"c"].map(|piece| pieces.update(piece));
+        assert_eq!(pieces.finish(), hash);
         assert_eq!(BlockHash::from_hex(&hash.to_string()), Some(hash));
         assert_eq!(BlockHash::from_hex(&"+1".repeat(32)), None);
 

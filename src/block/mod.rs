@@ -7,4 +7,4 @@ pub mod chunk;
 pub mod frame;
 pub mod hash;
 
-pub use hash::{BlockHash, BlockRef};
+pub use hash::{BlockHash, BlockHasher, BlockRef};

@@ -20,6 +20,7 @@ mod publish;
 mod pull;
 mod repo;
 mod repo_head;
+mod repo_list;
 mod rollback;
 mod send;
 mod sign;

@@ -20,6 +20,8 @@ use crate::report::Report;
 use crate::spec::Compress;
 use crate::{Error, Result};
 
+/// Times that a pull goes on with a newer release.
+const MAX_RESTARTS: u32 = 8;
 /// Longest silence of the two ends, which are in one process.
 const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -33,7 +35,7 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
         known: &KnownHead::default(),
         allow_stale: args.allow_stale,
     };
-    let (head, found) = find(store, &host, &args.tree, how, &mut || true)?;
+    let (head, found) = find(store.clone(), &host, &args.tree, how, &mut || true)?;
     let max_age = host.trees.get(&args.tree).and_then(|tree| tree.max_age);
     let warning = head.warning(&args.tree, max_age);
     if let Some(warning) = warning
@@ -44,7 +46,10 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
     }
 
     let outcome = match found {
-        Lookup::Found(found) => take(*found, &host, report)?,
+        Lookup::Found(found) => {
+            let mut again = || find(store.clone(), &host, &args.tree, how, &mut || true);
+            take_newest(found, &host, &mut again, report)?
+        }
         Lookup::UpToDate(serial) => unchanged(args, &host, Some(serial)),
         Lookup::Unchanged | Lookup::Yielded => unchanged(args, &host, None),
         Lookup::Older(serial, here) => {
@@ -97,6 +102,30 @@ fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
         keys: Mutex::new(Arc::new(keys)),
         own_key: Default::default(),
     })
+}
+
+/// Takes `found`. If that fails because the repository has a newer release by now, and does not keep
+/// this one, the newer one is taken.
+fn take_newest(
+    mut found: Box<FoundRelease>,
+    host: &Arc<LocalHost>,
+    again: &mut dyn FnMut() -> Result<(KnownHead, Lookup)>,
+    report: &mut Report,
+) -> Result<Outcome> {
+    let mut left = MAX_RESTARTS;
+    loop {
+        let id = found.record.release.id();
+        let end = take(*found, host, report);
+        if left == 0 || end.as_ref().is_ok_and(|outcome| outcome.exit.code() == 0) {
+            return end;
+        }
+
+        left -= 1;
+        match again() {
+            Ok((_, Lookup::Found(newer))) if newer.record.release.id() != id => found = newer,
+            _ => return end,
+        }
+    }
 }
 
 fn take(found: FoundRelease, host: &Arc<LocalHost>, report: &mut Report) -> Result<Outcome> {

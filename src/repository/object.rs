@@ -15,6 +15,9 @@ pub const MAX_OBJECT_PATH: usize = 200;
 /// Longest entity tag in bytes.
 pub const MAX_ETAG_BYTES: usize = 256;
 
+/// Between the name of an object and the number that makes a temporary name.
+const TEMPORARY: &str = ".tmp-";
+
 /// Path of an object below the root of a repository: `trees/www/head`.
 ///
 /// One to four names with `/` between. A name has letters, digits, `.`, `_` and `-`, and does not
@@ -38,10 +41,23 @@ impl ObjectPath {
         &self.0
     }
 
+    /// Returns whether the path is that of an object that is being written, or was when its
+    /// publisher was killed.
+    pub fn is_temporary(&self) -> bool {
+        let number = self.0.rsplit_once(TEMPORARY).map(|(_, number)| number);
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        number.is_some_and(|n| n.len() == 16 && n.bytes().all(is_digit))
+    }
+
     /// Returns whether the object under this path never changes. Only heads do.
     pub fn is_immutable(&self) -> bool {
         !self.0.ends_with("/head")
     }
+}
+
+/// Name under which a directory has the object `name` until it is whole.
+pub fn temporary_name(name: &str, number: u64) -> String {
+    format!("{name}{TEMPORARY}{number:016x}")
 }
 
 fn is_legal_name(name: &str) -> bool {
@@ -250,6 +266,13 @@ mod tests {
         let head = ObjectPath::new("trees/www/head").expect("legal");
         let pack = ObjectPath::new("packs/ab/abcd.pack").expect("legal");
         assert!(!head.is_immutable() && pack.is_immutable());
+
+        for object in [head, pack] {
+            let temporary = ObjectPath::new(&temporary_name(object.as_str(), 7)).expect("legal");
+            assert!(temporary.is_temporary() && !object.is_temporary());
+        }
+        let other = ObjectPath::new("packs/ab/abcd.tmp-12.pack").expect("legal");
+        assert!(!other.is_temporary());
     }
 
     #[test]

@@ -14,8 +14,8 @@ use crate::block::{BlockHash, BlockRef};
 
 /// Largest pack that is written, in bytes: two requests of [`super::fetch::PART_BYTES`].
 pub const PACK_BYTES: u32 = 16 << 20;
-/// Largest offset that is read: a later makuo may write larger packs.
-pub const MAX_PACK_BYTES: u32 = 1 << 30;
+/// Largest pack that is read, in bytes: a later makuo may write larger ones.
+pub const MAX_PACK_BYTES: u32 = 64 << 20;
 /// Largest stored piece in bytes.
 pub const MAX_PIECE_BYTES: u32 = 4 << 20;
 

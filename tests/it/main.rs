@@ -14,6 +14,8 @@ mod capture;
 mod catchup;
 mod circles;
 mod cli;
+#[cfg(feature = "store")]
+mod collect;
 mod completions;
 mod confine;
 mod console;

@@ -169,7 +169,7 @@ fn a_release_goes_through_a_bucket() {
 }
 
 /// A depot in a bucket of the S3 server at `address`.
-fn bucket(address: std::net::SocketAddr) -> Depot {
+pub(crate) fn bucket(address: std::net::SocketAddr) -> Depot {
     let url = format!("s3://{BUCKET}/site?endpoint=http://{address}");
     let mut depot = Depot::new(Some(url));
     depot.env = vec![

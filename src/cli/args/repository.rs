@@ -186,8 +186,9 @@ pub struct RepoCheckArgs {
 /// `makuo repo gc`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --key it also drops old releases, and moves what is left of packs that are mostly dead. Hosts
-that pull meanwhile go on with the new places.")]
+With --key it also moves what is left of packs that are mostly dead, and with --keep it drops old
+releases. Hosts that pull meanwhile go on with the new places. Heads stay as old as they are:
+`makuo repo renew` signs them for a later time.")]
 pub struct RepoGcArgs {
     /// Repository
     #[arg(value_name = "URL", value_hint = ValueHint::Url)]
@@ -195,13 +196,10 @@ pub struct RepoGcArgs {
     /// Key to sign new heads with: an OpenSSH file, or a .pub with its private half in the agent
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<PathBuf>,
-    /// Number of releases to keep of each tree
-    #[arg(long, value_name = "N", default_value = "3", requires = "key",
+    /// Number of releases to keep of each tree [default: all that publishers kept]
+    #[arg(long, value_name = "N", requires = "key",
           value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub keep: u8,
-    /// Time until a new head is stale; `off` is never [default: as before]
-    #[arg(long, value_name = "DURATION|off", requires = "key", value_parser = validity)]
-    pub valid_for: Option<HeadValidity>,
+    pub keep: Option<u8>,
     /// Keep what is younger than this: a publisher may be about to refer to it
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub grace: Duration,
@@ -226,6 +224,9 @@ pub struct RepoCopyArgs {
     /// Its copy
     #[arg(value_name = "URL2", value_hint = ValueHint::Url)]
     pub to: String,
+    /// Keys that may release the trees: heads by others are refused [default: any key]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub authorized_keys: Option<PathBuf>,
     /// Options for the store.
     #[command(flatten)]
     pub store: StoreArgs,

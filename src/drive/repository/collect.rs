@@ -2,29 +2,39 @@
 
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
+
+use super::head_memory::HeadMemory;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::{all_of, list, of_fault, of_head, read};
-use crate::block::BlockHash;
+use super::whole::{all_of, list, of_fault, of_head};
+use crate::block::{BlockHash, BlockHasher};
 use crate::drive::clock;
 use crate::error::{Error, Kind, Result};
+use crate::id::TreeName;
 use crate::keys::{AuthorizedKeys, Namespace, Signer};
 use crate::outcome::{Event, Observer};
 use crate::repository::gc::{Gc, GcError, GcReport, GcSetup, GcStep};
 use crate::repository::head::SignedHead;
+use crate::repository::object::{GetReply, ListedObject, ObjectPath};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::store::Store;
 
-/// Who vouches for heads.
+/// Deletions under way at the same time.
+const MAX_DELETIONS: usize = 8;
+
+/// Keys that verify and sign heads, and what this machine knows of them.
 #[derive(Debug, Clone)]
 pub struct HeadKeys {
     /// Keys that may sign heads.
     pub authorized: Arc<AuthorizedKeys>,
     /// Key to sign heads with.
     pub signer: Option<Arc<dyn Signer>>,
+    /// Newest releases of the repository, as far as this machine knows.
+    pub memory: HeadMemory,
 }
 
 /// Result of a check.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct CheckReport {
     /// Packs that were hashed.
     pub packs: u64,
@@ -50,51 +60,66 @@ pub fn collect(store: &Store, setup: GcSetup, keys: &HeadKeys) -> Result<GcRepor
 
 /// Hashes every pack, and follows every release down to its blocks' places.
 pub fn check(store: &Store, keys: &HeadKeys, observer: &mut dyn Observer) -> Result<CheckReport> {
-    let (packs, bytes, damaged) = runtime()?.block_on(async {
-        let (mut packs, mut bytes, mut damaged) = (0, 0, 0);
-        for listed in list(store).await? {
-            let Some(pack) = PackName::of_object(&listed.object) else {
-                continue;
-            };
-            packs += 1;
-            bytes += listed.size;
-            let content = read(
-                store,
-                all_of(
-                    listed.object.clone(),
-                    listed.size.min(u64::from(MAX_PACK_BYTES)),
-                ),
-            );
-            let is_whole = content
-                .await?
-                .is_none_or(|content| BlockHash::of(&content) == pack.0);
-            if !is_whole {
-                damaged += 1;
-                let note = format!("{} has other bytes than its name says", listed.object);
-                observer.event(&Event::Note(note));
-            }
-        }
-        Ok::<_, Error>((packs, bytes, damaged))
-    })?;
-
+    let (report, damaged) = runtime()?.block_on(hash_all(store, observer))?;
     if damaged > 0 {
-        let what = format!("the repository is damaged: {damaged} of {packs} packs");
+        let what = format!(
+            "the repository is damaged: {damaged} of {} packs",
+            report.packs
+        );
         return Err(Error::refused(what)
             .hint("delete the damaged packs and publish again: what is missing is stored anew"));
     }
 
-    // Nothing is old enough to be deleted.
     let setup = GcSetup {
-        grace: u64::MAX,
+        grace: None,
         rewrites: None,
         seed: 0,
     };
     let found = collect(store, setup, keys)?;
     Ok(CheckReport {
-        packs,
-        bytes,
         live: found.live,
+        ..report
     })
+}
+
+/// Hashes every pack; returns the number of damaged ones as well.
+async fn hash_all(store: &Store, observer: &mut dyn Observer) -> Result<(CheckReport, u64)> {
+    let (mut report, mut damaged) = (CheckReport::default(), 0);
+    for listed in list(store).await? {
+        let Some(pack) = PackName::of_object(&listed.object) else {
+            continue;
+        };
+
+        report.packs += 1;
+        report.bytes = report.bytes.saturating_add(listed.size);
+        let is_whole = match listed.size <= u64::from(MAX_PACK_BYTES) {
+            true => hash_of(store, &listed).await?.is_none_or(|h| h == pack.0),
+            false => false,
+        };
+        if !is_whole {
+            damaged += 1;
+            let note = format!("{} has other bytes than its name says", listed.object);
+            observer.event(&Event::Note(note));
+        }
+    }
+
+    Ok((report, damaged))
+}
+
+/// Hashes an object as it comes; `None` if it is gone.
+async fn hash_of(store: &Store, listed: &ListedObject) -> Result<Option<BlockHash>> {
+    let mut reader = store.get(all_of(listed.object.clone(), listed.size));
+    let mut hasher = BlockHasher::default();
+    while let Some(reply) = reader.next().await {
+        match reply {
+            GetReply::Bytes(more) => hasher.update(&more),
+            GetReply::End { .. } => return Ok(Some(hasher.finish())),
+            GetReply::Missing | GetReply::NotModified => return Ok(None),
+            GetReply::Failed(fault) => return Err(of_fault(&fault)),
+        }
+    }
+
+    Err(Error::new(Kind::Io, "the store gave no last reply"))
 }
 
 /// A gc under way.
@@ -109,27 +134,21 @@ impl Collection<'_> {
     async fn run(mut self) -> Result<GcReport> {
         loop {
             match self.machine.poll(self.requests.now()) {
-                GcStep::ListHeads => self.machine.heads(list(self.store).await?),
-                GcStep::ListPacks => {
+                GcStep::List => {
                     let listed = list(self.store).await?;
-                    self.machine.packs(listed, clock::wall_seconds());
+                    self.machine.listed(listed, clock::wall_seconds());
                 }
                 GcStep::Get(id, get) => self.requests.get(id, get),
                 GcStep::Put(id, put) => self.requests.put(id, put),
                 GcStep::Head(tree, signed) => self.verify(&tree, &signed)?,
                 GcStep::Seal(_) => {
-                    let bytes = self.machine.head_to_sign(clock::wall_seconds());
+                    let bytes = self.machine.head_to_sign();
                     let none = || Error::refused("there is no key to sign the head with");
                     let signer = self.keys.signer.as_ref().ok_or_else(none)?;
                     let signature = signer.sign(Namespace::HEAD, &bytes)?;
                     self.machine.signed(signature.as_bytes());
                 }
-                GcStep::Delete(objects) => {
-                    for object in objects {
-                        let deleted = self.store.delete(&object).await;
-                        deleted.map_err(|fault| of_fault(&fault))?;
-                    }
-                }
+                GcStep::Delete(objects) => delete(self.store, objects).await?,
                 GcStep::Done(report) => return Ok(report),
                 GcStep::Failed(error) => return Err(failed(error)),
                 GcStep::Wait(until) => match self.requests.next(until).await {
@@ -145,14 +164,40 @@ impl Collection<'_> {
         }
     }
 
-    fn verify(&mut self, tree: &crate::id::TreeName, signed: &SignedHead) -> Result<()> {
+    fn verify(&mut self, tree: &TreeName, signed: &SignedHead) -> Result<()> {
         let own = self.keys.signer.as_ref().map(|signer| signer.public());
         let now = clock::wall_seconds();
         let head = signed
             .verify(tree, &self.keys.authorized, own, now)
             .map_err(|e| of_head(&e))?;
+
+        let serial = head.head().serial();
+        self.keys.memory.check(tree, serial)?;
+        if let Err(e) = self.keys.memory.keep(tree, serial) {
+            tracing::warn!("{tree}@{serial} of the repository cannot be remembered: {e}");
+        }
         self.machine.head(&head);
         Ok(())
+    }
+}
+
+/// Deletes objects, a few at a time.
+async fn delete(store: &Store, objects: Vec<ObjectPath>) -> Result<()> {
+    let mut under_way = JoinSet::new();
+    let mut objects = objects.into_iter();
+    loop {
+        while under_way.len() < MAX_DELETIONS
+            && let Some(object) = objects.next()
+        {
+            let store = store.clone();
+            under_way.spawn(async move { store.delete(&object).await });
+        }
+
+        let Some(deleted) = under_way.join_next().await else {
+            return Ok(());
+        };
+        let deleted = deleted.map_err(|e| Error::new(Kind::Io, format!("cannot delete: {e}")))?;
+        deleted.map_err(|fault| of_fault(&fault))?;
     }
 }
 

@@ -1,17 +1,30 @@
 //! Copies a repository to another store: packs first, each head after what it refers to.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::requests::runtime;
-use super::whole::{all_of, list, of_fault, read, read_head};
+use super::whole::{all_of, list, of_fault, of_head, read, trees};
 use crate::block::BlockHash;
-use crate::error::{Error, Result};
+use crate::drive::clock;
+use crate::error::{Error, Kind, Result};
 use crate::id::{Serial, TreeName};
+use crate::keys::{AuthorizedKeys, Namespace, verify};
 use crate::outcome::{Event, Observer};
-use crate::repository::head::{Head, MAX_HEAD_BYTES, tree_of_head};
-use crate::repository::object::{ListedObject, ObjectPath, Put, PutCondition, PutReply};
+use crate::repository::head::{Head, HeadError, MAX_HEAD_BYTES, SignedHead, head_object};
+use crate::repository::object::{
+    Etag, GetReply, ListedObject, ObjectPath, Put, PutCondition, PutReply,
+};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::store::Store;
+use crate::units::WallTime;
+
+/// Times that the copy begins again because a head of the source changed meanwhile.
+const MAX_ROUNDS: u32 = 8;
+/// Times that packs are missing although no head changed: gc may be at work.
+const MAX_GAPS: u32 = 3;
+/// Times that a head is stored again because the destination's own changed meanwhile.
+const MAX_CONFLICTS: u32 = 8;
 
 /// Result of a copy.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,100 +37,264 @@ pub struct CopyReport {
     pub bytes: u64,
 }
 
-/// Copies everything in `from` that `to` lacks.
-pub fn copy(from: &Store, to: &Store, observer: &mut dyn Observer) -> Result<CopyReport> {
-    runtime()?.block_on(async {
-        // The heads first: what they refer to is there when the packs are listed.
-        let heads: Vec<ListedObject> = list(from).await?;
-        let heads = heads.iter().filter_map(|l| tree_of_head(&l.object));
-        let mut trees = Vec::new();
-        for tree in heads {
-            let older = check_serials(from, to, &tree).await?;
-            match older {
-                Some(note) => observer.event(&Event::Note(note)),
-                None => trees.push(tree),
-            }
-        }
-
-        let mut contents = Vec::new();
-        for tree in &trees {
-            let object = crate::repository::head::head_object(tree);
-            let content = read(from, all_of(object.clone(), MAX_HEAD_BYTES as u64)).await?;
-            contents.extend(content.map(|content| (object, content)));
-        }
-
-        let mut report = CopyReport::default();
-        let there = list(to).await?;
-        for listed in list(from).await? {
-            report.objects += 1;
-            if !listed.object.is_immutable() {
-                continue;
-            }
-            let has =
-                |other: &ListedObject| (&other.object, other.size) == (&listed.object, listed.size);
-            if !there.iter().any(has) {
-                copy_one(from, to, &listed, &mut report).await?;
-            }
-        }
-
-        for (object, content) in contents {
-            report.copied += 1;
-            report.bytes += content.len() as u64;
-            put(to, object, content).await?;
-        }
-        Ok(report)
-    })
-}
-
-/// Returns a note if the destination has a later release of `tree`, which has to stay.
-async fn check_serials(from: &Store, to: &Store, tree: &TreeName) -> Result<Option<String>> {
-    let here = serial_of(from, tree).await?.unwrap_or_default();
-    let there = serial_of(to, tree).await?.unwrap_or_default();
-    Ok((there > here).then(|| {
-        format!("{tree}@{there} of the destination is newer than {tree}@{here}: its head stays")
-    }))
-}
-
-async fn serial_of(store: &Store, tree: &TreeName) -> Result<Option<Serial>> {
-    let Some(signed) = read_head(store, tree).await? else {
-        return Ok(None);
-    };
-    let refused = |e| Error::refused(format!("the head of {tree} cannot be used")).because(e);
-    let head = Head::decode(&signed.head).map_err(refused)?;
-    Ok(Some(head.serial()))
-}
-
-async fn copy_one(
+/// Copies everything in `from` that `to` lacks. With `keys`, every head has to be signed by one of
+/// them; without, by any.
+pub fn copy(
     from: &Store,
     to: &Store,
-    listed: &ListedObject,
-    report: &mut CopyReport,
-) -> Result<()> {
-    let max = listed.size.min(u64::from(MAX_PACK_BYTES));
-    // gc may have deleted it meanwhile.
-    let Some(content) = read(from, all_of(listed.object.clone(), max)).await? else {
-        return Ok(());
+    keys: Option<&AuthorizedKeys>,
+    observer: &mut dyn Observer,
+) -> Result<CopyReport> {
+    let copying = Copying {
+        from,
+        to,
+        keys,
+        report: CopyReport::default(),
     };
-
-    let pack = PackName::of_object(&listed.object);
-    if pack.is_some_and(|pack| BlockHash::of(&content) != pack.0) {
-        let what = format!("{} has other bytes than its name says", listed.object);
-        return Err(Error::refused(what).hint("`makuo repo check` lists all that is damaged"));
-    }
-
-    report.copied += 1;
-    report.bytes += content.len() as u64;
-    put(to, listed.object.clone(), content).await
+    runtime()?.block_on(copying.run(observer))
 }
 
-async fn put(store: &Store, object: ObjectPath, content: Vec<u8>) -> Result<()> {
-    let put = Put {
-        object,
-        bytes: Arc::from(content),
-        condition: PutCondition::Any,
-    };
-    match store.put(&put).await {
-        PutReply::Done { .. } | PutReply::Conflict | PutReply::NoConditions => Ok(()),
-        PutReply::Failed(fault) => Err(of_fault(&fault)),
+/// A head of a repository.
+#[derive(Debug, PartialEq)]
+struct HeadState {
+    object: Vec<u8>,
+    head: Head,
+}
+
+impl HeadState {
+    /// Orders heads by what they are worth.
+    fn age(&self) -> (Serial, WallTime) {
+        (self.head.serial(), self.head.made)
     }
+}
+
+type Objects = HashSet<(ObjectPath, u64)>;
+
+struct Copying<'a> {
+    from: &'a Store,
+    to: &'a Store,
+    keys: Option<&'a AuthorizedKeys>,
+    report: CopyReport,
+}
+
+impl Copying<'_> {
+    async fn run(mut self, observer: &mut dyn Observer) -> Result<CopyReport> {
+        let mut gaps = 0;
+        for _ in 0..MAX_ROUNDS {
+            // The heads first: what they refer to is there when the packs are listed, and still
+            // there when it is read if the heads are the same afterwards.
+            let heads = self.heads().await?;
+            let is_complete = self.packs(&heads).await?;
+            if self.heads().await? != heads {
+                continue;
+            }
+
+            if is_complete {
+                for (tree, head) in &heads {
+                    self.put_head(tree, head, observer).await?;
+                }
+                return Ok(self.report);
+            }
+            gaps += 1;
+            if gaps == MAX_GAPS {
+                return Err(
+                    Error::refused("the repository lacks packs, or the copy loses them")
+                        .hint("`makuo repo check` lists all that is damaged"),
+                );
+            }
+        }
+
+        Err(Error::refused("the repository changes faster than it can be copied").hint("try again"))
+    }
+
+    /// The heads of the source.
+    async fn heads(&self) -> Result<BTreeMap<TreeName, HeadState>> {
+        let mut heads = BTreeMap::new();
+        for tree in trees(&list(self.from).await?) {
+            let gone = || Error::refused(format!("the head of {tree} is listed, and missing"));
+            let (object, _) = read_state(self.from, &tree).await?.ok_or_else(gone)?;
+            let head = self.verified(&tree, &object).map_err(|e| of_head(&e))?;
+            heads.insert(tree, HeadState { object, head });
+        }
+
+        match heads.is_empty() {
+            true => {
+                Err(Error::refused("there is no tree").hint("is this the URL of a repository?"))
+            }
+            false => Ok(heads),
+        }
+    }
+
+    /// The head in the bytes of an object.
+    fn verified(&self, tree: &TreeName, object: &[u8]) -> std::result::Result<Head, HeadError> {
+        let signed = SignedHead::decode(object)?;
+        if let Some(keys) = self.keys {
+            let verified = signed.verify(tree, keys, None, clock::wall_seconds())?;
+            return Ok(verified.head().clone());
+        }
+
+        verify(Namespace::HEAD, &signed.head, &signed.signature)?;
+        let head = Head::decode(&signed.head)?;
+        match head.tree == *tree {
+            true => Ok(head),
+            false => Err(HeadError::OtherTree(head.tree)),
+        }
+    }
+
+    /// Copies all objects but heads; returns false if some of them vanished meanwhile.
+    async fn packs(&mut self, heads: &BTreeMap<TreeName, HeadState>) -> Result<bool> {
+        let listed = list(self.from).await?;
+        let is_whole = |listed: &&ListedObject| !listed.object.is_temporary();
+        self.report.objects = listed.iter().filter(is_whole).count() as u64;
+        let wanted: Vec<&ListedObject> = listed
+            .iter()
+            .filter(is_whole)
+            .filter(|listed| listed.object.is_immutable())
+            .collect();
+
+        let names: HashSet<&ObjectPath> = wanted.iter().map(|listed| &listed.object).collect();
+        let kept = heads.values().flat_map(|state| &state.head.kept);
+        if !kept
+            .map(|kept| kept.pack.object())
+            .all(|pack| names.contains(&pack))
+        {
+            return Ok(false);
+        }
+
+        let there = objects(self.to).await?;
+        let mut is_complete = true;
+        for listed in &wanted {
+            if !there.contains(&(listed.object.clone(), listed.size)) {
+                is_complete &= self.copy_one(listed).await?;
+            }
+        }
+
+        // gc of the destination may have deleted what nothing referred to there.
+        let there = objects(self.to).await?;
+        let is_there = |l: &&ListedObject| there.contains(&(l.object.clone(), l.size));
+        Ok(is_complete && wanted.iter().all(is_there))
+    }
+
+    /// Copies an object; returns false if it is gone.
+    async fn copy_one(&mut self, listed: &ListedObject) -> Result<bool> {
+        if listed.size > u64::from(MAX_PACK_BYTES) {
+            let what = format!("{} has {} bytes", listed.object, listed.size);
+            return Err(Error::refused(what).hint("no object of a repository is as large"));
+        }
+
+        let get = all_of(listed.object.clone(), listed.size);
+        let Some(content) = read(self.from, get).await? else {
+            return Ok(false);
+        };
+        let pack = PackName::of_object(&listed.object);
+        if pack.is_some_and(|pack| BlockHash::of(&content) != pack.0) {
+            let what = format!("{} has other bytes than its name says", listed.object);
+            return Err(Error::refused(what).hint("`makuo repo check` lists all that is damaged"));
+        }
+
+        let put = (listed.object.clone(), content, PutCondition::Any);
+        match self.put(put).await {
+            PutReply::Failed(fault) => Err(of_fault(&fault)),
+            _ => Ok(true),
+        }
+    }
+
+    /// Stores a head, unless the destination has a newer one.
+    async fn put_head(
+        &mut self,
+        tree: &TreeName,
+        source: &HeadState,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let mut has_conditions = true;
+        for _ in 0..MAX_CONFLICTS {
+            let present = read_state(self.to, tree).await?;
+            let condition = match present {
+                Some((object, _)) if object == source.object => return Ok(()),
+                Some((object, etag)) => {
+                    if let Some(note) = self.stays(tree, source, &object)? {
+                        observer.event(&Event::Note(note));
+                        return Ok(());
+                    }
+                    etag.map_or(PutCondition::Any, PutCondition::Unchanged)
+                }
+                None => PutCondition::Absent,
+            };
+
+            let condition = match has_conditions {
+                true => condition,
+                false => PutCondition::Any,
+            };
+            let put = (head_object(tree), source.object.clone(), condition);
+            match self.put(put).await {
+                PutReply::Done { .. } => return Ok(()),
+                PutReply::Conflict => {}
+                PutReply::NoConditions => has_conditions = false,
+                PutReply::Failed(fault) => return Err(of_fault(&fault)),
+            }
+        }
+
+        let what = format!("the head of {tree} at the destination keeps changing");
+        Err(Error::refused(what).hint("try again"))
+    }
+
+    /// Returns a note if the destination's head has to stay.
+    fn stays(&self, tree: &TreeName, source: &HeadState, there: &[u8]) -> Result<Option<String>> {
+        let there = match self.verified(tree, there) {
+            Ok(head) => head,
+            // Hosts would refuse it.
+            Err(_) if self.keys.is_some() => return Ok(None),
+            Err(error) => return Err(of_head(&error)),
+        };
+
+        let (serial, other) = (source.head.serial(), there.serial());
+        let is_newer = (other, there.made) > source.age();
+        Ok(is_newer.then(|| match other == serial {
+            true => {
+                format!("the head of {tree}@{other} at the destination is signed later: it stays")
+            }
+            false => format!(
+                "{tree}@{other} of the destination is newer than {tree}@{serial}: its head stays"
+            ),
+        }))
+    }
+
+    async fn put(
+        &mut self,
+        (object, content, condition): (ObjectPath, Vec<u8>, PutCondition),
+    ) -> PutReply {
+        let bytes = content.len() as u64;
+        let put = Put {
+            object,
+            bytes: Arc::from(content),
+            condition,
+        };
+        let reply = self.to.put(&put).await;
+        if let PutReply::Done { .. } = &reply {
+            self.report.copied += 1;
+            self.report.bytes += bytes;
+        }
+        reply
+    }
+}
+
+/// Reads the head of `tree` with its state; `None` if there is none.
+async fn read_state(store: &Store, tree: &TreeName) -> Result<Option<(Vec<u8>, Option<Etag>)>> {
+    let mut reader = store.get(all_of(head_object(tree), MAX_HEAD_BYTES as u64));
+    let mut bytes = Vec::new();
+    while let Some(reply) = reader.next().await {
+        match reply {
+            GetReply::Bytes(more) => bytes.extend_from_slice(&more),
+            GetReply::End { etag } => return Ok(Some((bytes, etag))),
+            GetReply::Missing | GetReply::NotModified => return Ok(None),
+            GetReply::Failed(fault) => return Err(of_fault(&fault)),
+        }
+    }
+
+    Err(Error::new(Kind::Io, "the store gave no last reply"))
+}
+
+async fn objects(store: &Store) -> Result<Objects> {
+    let listed = list(store).await?.into_iter();
+    Ok(listed.map(|listed| (listed.object, listed.size)).collect())
 }

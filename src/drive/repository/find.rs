@@ -22,6 +22,9 @@ use crate::store::Store;
 use crate::tree::Tree;
 use crate::units::{WallTime, shown_age, shown_duration};
 
+/// Times that a look begins again because the repository dropped the release that it loads.
+const MAX_RESTARTS: u32 = 8;
+
 /// A head that was seen: its state, and how long it holds.
 #[derive(Debug, Clone, Default)]
 pub struct KnownHead {
@@ -174,6 +177,7 @@ enum LookEnd {
 impl Looker<'_> {
     async fn run(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Result<LookEnd> {
         let nodes = self.tree.nodes();
+        let mut restarts = 0;
 
         loop {
             match self.machine.poll(self.requests.now()) {
@@ -208,6 +212,11 @@ impl Looker<'_> {
                     let gone = || Error::refused("the repository changed while it was read");
                     let (record, permitted) = self.permitted.take().ok_or_else(gone)?;
                     return Ok(LookEnd::Complete(record, permitted));
+                }
+                // It has another newest release by now, and does not keep this one.
+                PullStep::Superseded if restarts < MAX_RESTARTS => {
+                    restarts += 1;
+                    self.machine = Pull::new(self.tree.name().clone(), None, seed());
                 }
                 PullStep::Superseded => {
                     return Err(Error::refused("the repository changed while it was read"));

@@ -42,12 +42,15 @@ pub struct ListedRelease {
     pub bytes: ByteSize,
 }
 
+/// Trees of a repository. One that cannot be read has the reason in its place.
+pub type Inventory = Vec<(TreeName, Result<ListedTree>)>;
+
 /// Lists the trees of the repository, or one of them.
 pub fn inventory(
     store: &Store,
     only: Option<&TreeName>,
     keys: &AuthorizedKeys,
-) -> Result<Vec<ListedTree>> {
+) -> Result<Inventory> {
     runtime()?.block_on(async {
         let trees = match only {
             Some(tree) => vec![tree.clone()],
@@ -56,38 +59,46 @@ pub fn inventory(
 
         let mut listed = Vec::new();
         for tree in trees {
-            listed.push(look_at(store, tree, keys).await?);
+            let found = look_at(store, &tree, keys).await;
+            listed.push((tree, found));
         }
         Ok(listed)
     })
 }
 
-async fn look_at(store: &Store, tree: TreeName, keys: &AuthorizedKeys) -> Result<ListedTree> {
+async fn look_at(store: &Store, tree: &TreeName, keys: &AuthorizedKeys) -> Result<ListedTree> {
     let gone = || Error::refused(format!("the repository has no tree {tree}"));
-    let signed = read_head(store, &tree).await?.ok_or_else(gone)?;
+    let signed = read_head(store, tree).await?.ok_or_else(gone)?;
     let refused = |why: String| Error::refused(format!("the head of {tree} cannot be used: {why}"));
     let key = verify(Namespace::HEAD, &signed.head, &signed.signature)
         .map_err(|e| refused(e.to_string()))?;
     let head = Head::decode(&signed.head).map_err(|e| refused(e.to_string()))?;
+    if head.tree != *tree {
+        return Err(refused(format!("it is that of the tree {}", head.tree)));
+    }
 
     let now = clock::wall_seconds();
     let mut releases = Vec::new();
     for kept in &head.kept {
-        releases.push(record_of(store, kept).await?);
+        releases.push(record_of(store, tree, kept).await?);
     }
     Ok(ListedTree {
-        is_authorized: keys.allows(&key, &tree, Role::Rollback, now).is_ok(),
+        is_authorized: keys.allows(&key, tree, Role::Rollback, now).is_ok(),
         valid_until: head.valid_until,
         is_stale: head.valid_until.is_some_and(|until| until <= now),
         key: key.fingerprint(),
         releases,
-        tree,
+        tree: tree.clone(),
     })
 }
 
-async fn record_of(store: &Store, kept: &KeptRelease) -> Result<ListedRelease> {
+async fn record_of(store: &Store, tree: &TreeName, kept: &KeptRelease) -> Result<ListedRelease> {
     let record = read_record(store, kept).await?;
     let header = record.release.header();
+    if header.tree != *tree {
+        let what = format!("the head of {tree} names a release of {}", header.tree);
+        return Err(Error::refused(what));
+    }
     let key = verify(
         Namespace::RELEASE,
         record.release.bytes(),

@@ -36,7 +36,7 @@ pub use collect::{CheckReport, HeadKeys, check, collect};
 pub use copy::{CopyReport, copy};
 pub use find::{FoundRelease, KnownHead, LookOptions, Lookup, find};
 pub use head_memory::HeadMemory;
-pub use inventory::{ListedRelease, ListedTree, inventory};
+pub use inventory::{Inventory, ListedRelease, ListedTree, inventory};
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};
 pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec};

@@ -8,12 +8,11 @@ use crate::repository::attempt::{SmallGet, SmallGot};
 use crate::repository::head::{SignedHead, head_object};
 use crate::repository::object::{Put, PutCondition};
 use crate::repository::pull::head_request;
-use crate::units::{Moment, WallTime};
+use crate::units::Moment;
 
 impl Gc {
-    /// The bytes of a head to sign, with the present time.
-    pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
-        let valid_for = self.setup.rewrites.map(|r| r.valid_for).unwrap_or_default();
+    /// The bytes of a head to sign. It keeps its times: gc does not know of what was published.
+    pub fn head_to_sign(&mut self) -> Vec<u8> {
         let Some(tree) = self.trees.get(self.at) else {
             return Vec::new();
         };
@@ -21,7 +20,6 @@ impl Gc {
             return Vec::new();
         };
 
-        head.date(now, valid_for);
         let kept = tree.rewritten.iter().map(|rewritten| match rewritten {
             Rewritten::Same(kept) => *kept,
             Rewritten::Again(kept, record) => match self.records.get(kept) {
@@ -42,7 +40,21 @@ impl Gc {
             signature: signature.to_vec(),
         };
         self.sealed = signed.encode();
-        match self.trees.get(self.at).and_then(|tree| tree.etag.clone()) {
+        self.store_head();
+    }
+
+    /// Stores a head that does not change. The store takes it only if this gc has read its present
+    /// state, and not an old one from a cache.
+    pub(super) fn store_same_head(&mut self) {
+        self.stage = Stage::Committing;
+        let object = self.trees.get(self.at).map(|tree| tree.object.clone());
+        self.sealed = object.unwrap_or_default();
+        self.store_head();
+    }
+
+    fn store_head(&mut self) {
+        let etag = self.trees.get(self.at).and_then(|tree| tree.etag.clone());
+        match etag.filter(|_| self.has_conditions) {
             Some(etag) => self.commit(PutCondition::Unchanged(etag)),
             None => {
                 self.has_conditions = false;
@@ -58,8 +70,11 @@ impl Gc {
 
         match got {
             SmallGot::Failed(fault) => self.fail(GcError::Store(fault)),
-            // It was deleted after the list.
-            SmallGot::Missing | SmallGot::NotModified => drop(self.trees.pop()),
+            // Nothing deletes heads: something on the way is wrong.
+            SmallGot::Missing | SmallGot::NotModified => {
+                let tree = tree.tree.clone();
+                self.fail(GcError::Changed(tree));
+            }
             SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
                 Err(error) => {
                     let tree = tree.tree.clone();
@@ -76,7 +91,7 @@ impl Gc {
         }
     }
 
-    pub(super) fn commit(&mut self, condition: PutCondition) {
+    fn commit(&mut self, condition: PutCondition) {
         if let Some(tree) = self.trees.get(self.at) {
             self.puts.push(Put {
                 object: head_object(&tree.tree),
@@ -101,10 +116,10 @@ impl Gc {
 
         match got {
             SmallGot::Failed(fault) => self.fail(GcError::Store(fault)),
-            SmallGot::Body(bytes, _) if bytes == self.sealed => self.next_tree(),
             SmallGot::Body(bytes, etag) if bytes == tree.object && etag == tree.etag => {
                 self.take_unchanged(now);
             }
+            SmallGot::Body(bytes, _) if bytes == self.sealed => self.next_tree(),
             _ => {
                 let tree = tree.tree.clone();
                 self.fail(GcError::Changed(tree));
@@ -115,13 +130,16 @@ impl Gc {
     /// Replaces the head, which is as it was. If the store has said otherwise, this is an old state
     /// from a cache, and is read again.
     fn take_unchanged(&mut self, now: Moment) {
+        let Some(tree) = self.trees.get(self.at) else {
+            return;
+        };
+        if !self.has_conditions && tree.object == self.sealed {
+            return self.next_tree();
+        }
         if !self.has_conditions {
             return self.commit(PutCondition::Any);
         }
 
-        let Some(tree) = self.trees.get(self.at) else {
-            return;
-        };
         let head = head_request(&tree.tree, None);
         self.asking = self.rereads.next(head, now, &mut self.dice);
         if self.asking.is_none() {
@@ -131,17 +149,46 @@ impl Gc {
     }
 
     pub(super) fn next_tree(&mut self) {
+        if let Some(tree) = self.trees.get_mut(self.at) {
+            tree.object = std::mem::take(&mut self.sealed);
+        }
         self.at += 1;
         self.seal();
     }
 
-    /// Goes to the next head, or to the deletion. Every head is signed again, also one without a
-    /// change: the store replaces it only if this gc has read its present state.
+    /// Goes to the next head, or to the deletion.
     pub(super) fn seal(&mut self) {
         self.stage = if self.at < self.trees.len() {
             Stage::Sealing
-        } else {
+        } else if self.has_conditions {
             Stage::Listing2
+        } else {
+            self.spare();
+            Stage::Sparing
         };
+    }
+
+    /// Reads the next head once more, or goes on to the deletion.
+    pub(super) fn check_once_more(&mut self) {
+        if self.at < self.trees.len() {
+            self.check_again();
+        } else {
+            self.stage = Stage::Deleting;
+        }
+    }
+
+    pub(super) fn take_once_more(&mut self, got: SmallGot) {
+        let Some(tree) = self.trees.get(self.at) else {
+            return;
+        };
+
+        match got {
+            SmallGot::Failed(fault) => self.fail(GcError::Store(fault)),
+            SmallGot::Body(bytes, _) if bytes == tree.object => self.at += 1,
+            _ => {
+                let tree = tree.tree.clone();
+                self.fail(GcError::Changed(tree));
+            }
+        }
     }
 }

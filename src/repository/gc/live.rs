@@ -63,12 +63,14 @@ impl Live {
     /// Live bytes of `pack`.
     pub(super) fn bytes(&self, pack: &PackName) -> u64 {
         let extents = self.packs.get(pack).map_or(&[][..], Vec::as_slice);
-        extents.iter().map(|(_, len)| u64::from(*len)).sum()
+        let lens = extents.iter().map(|(_, len)| u64::from(*len));
+        lens.fold(0, u64::saturating_add)
     }
 
     /// Live bytes of all packs.
     pub(super) fn all_bytes(&self) -> u64 {
-        self.packs.keys().map(|pack| self.bytes(pack)).sum()
+        let packs = self.packs.keys().map(|pack| self.bytes(pack));
+        packs.fold(0, u64::saturating_add)
     }
 
     /// The packs with live bytes that have to be rewritten, so that little of what is stored is
@@ -80,16 +82,19 @@ impl Live {
             .map(|(pack, size)| (*pack, *size, size.saturating_sub(self.bytes(pack))))
             .collect();
         // The largest share of dead bytes first.
-        packs.sort_by_key(|(pack, size, dead)| (u64::MAX - dead * 1000 / (*size).max(1), *pack));
+        packs.sort_by_key(|(pack, size, dead)| {
+            (u64::MAX - dead.saturating_mul(1000) / (*size).max(1), *pack)
+        });
 
-        let mut dead: u64 = packs.iter().map(|(_, _, dead)| dead).sum();
-        let may_stay = self.all_bytes() * DEAD_PERCENT / 100;
+        let all = packs.iter().map(|(_, _, dead)| *dead);
+        let mut dead = all.fold(0, u64::saturating_add);
+        let may_stay = self.all_bytes().saturating_mul(DEAD_PERCENT) / 100;
         let mut weak = HashSet::new();
         for (pack, _, its) in &packs {
             if dead <= may_stay {
                 break;
             }
-            dead -= its;
+            dead = dead.saturating_sub(*its);
             weak.insert(*pack);
         }
 
@@ -145,6 +150,13 @@ mod tests {
         // Nothing in it is live: it is deleted, not rewritten.
         sizes.insert(pack(9), 90 << 20);
         assert!(live.weak(&sizes).is_empty());
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_overflow_nothing() {
+        let live = live(&[(1, 9 << 20), (2, 2 << 20)]);
+        let sizes = HashMap::from([(pack(1), u64::MAX), (pack(2), u64::MAX / 2)]);
+        assert_eq!(live.weak(&sizes), [pack(1), pack(2)]);
     }
 
     #[test]

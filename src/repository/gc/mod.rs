@@ -5,46 +5,55 @@
 //!
 //! | step | the caller |
 //! |---|---|
-//! | `ListHeads` | lists `trees/` and calls [`Gc::heads`] |
+//! | `List` | lists all objects and calls [`Gc::listed`] |
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
 //! | `Head` | verifies the head and calls [`Gc::head`]; without a verified head, gc must end |
-//! | `ListPacks` | lists `packs/` and calls [`Gc::packs`] |
 //! | `Seal` | signs the bytes of [`Gc::head_to_sign`] and calls [`Gc::signed`] |
 //! | `Delete` | deletes the objects and polls again |
 //! | `Done`, `Failed` | is done; nothing further comes |
 //!
-//! A pack without live bytes is deleted when it is older than the grace time, because a publisher
-//! may be about to refer to it. With a key, gc also drops releases beyond a number to keep, and
-//! moves the live pieces of packs that are mostly dead, or small, to new packs. The new head is
-//! stored before anything is deleted. A pull that misses a pack then reads the head again and
-//! goes on, see [`super::pull`]. A publisher notices by the condition of its own head.
+//! Only what is older than the grace time is deleted, because a publisher may be about to refer to
+//! it. Ages are differences of the store's own times, looked at again shortly before a deletion: a
+//! publisher may have stored the same pack again.
+//!
+//! With a key, gc also drops releases beyond a number to keep, and moves the live pieces of packs
+//! that are mostly dead, or small, to new packs. The new head is stored before anything is deleted.
+//! It has the times of the head before: only a publisher knows that there is nothing newer. A pull
+//! that misses a pack then reads the head again and goes on, see [`super::pull`]. A publisher
+//! notices by the condition of its own head. On a store without conditions it does not notice, so
+//! packs of the heads before stay for the next gc.
 //!
 //! Without a key, gc trusts the store to answer with the present heads: there must be no cache in
 //! between.
 
 mod heads;
+mod listing;
 mod live;
 mod marking;
 mod rewrite;
 mod step;
 
+#[cfg(test)]
+pub(super) use listing::MAX_DELETED_AT_ONCE;
 pub use step::{GcError, GcReport, GcRewrite, GcSetup, GcStep};
 
 use std::collections::{HashMap, VecDeque};
 
+use self::listing::{Deletion, Listing};
 use self::live::Live;
 use self::rewrite::{Moved, Rewritten};
 use super::attempt::{Dice, RequestId, Rereads, SmallGet};
-use super::head::{Head, KeptRelease, MAX_KEPT, VerifiedHead, tree_of_head};
+use super::head::{Head, KeptRelease, MAX_KEPT, VerifiedHead};
 use super::loader::Loader;
-use super::object::{Etag, GetReply, ListedObject, ObjectPath, PutReply};
+use super::marker::{marker, marker_object};
+use super::object::{Etag, GetReply, Put, PutCondition, PutReply};
 use super::pack::{PACK_BYTES, PackName};
 use super::packer::Packer;
 use super::places::{Places, PlacesRef};
 use super::puts::Puts;
 use super::record::ReleaseRecord;
 use crate::id::TreeName;
-use crate::units::{Moment, WallTime};
+use crate::units::Moment;
 
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,12 +69,17 @@ enum Stage {
     Listing,
     Reading,
     Marking,
+    /// The marker is stored again: the time that the store gives it is the present.
+    Stamping,
     Sizing,
     Copying,
     Flushing,
     Sealing,
     Committing,
+    /// Packs of dropped releases are looked up.
+    Sparing,
     Listing2,
+    Rechecking,
     Deleting,
     Ended,
 }
@@ -77,8 +91,9 @@ struct TreeHead {
     object: Vec<u8>,
     etag: Option<Etag>,
     head: Option<Head>,
-    /// The releases that stay.
+    /// The releases that stay, and the others.
     kept: Vec<KeptRelease>,
+    dropped: Vec<KeptRelease>,
     rewritten: Vec<Rewritten>,
 }
 
@@ -95,12 +110,14 @@ pub struct Gc {
     records: HashMap<KeptRelease, ReleaseRecord>,
     pages: HashMap<PlacesRef, Places>,
     live: Live,
+    listing: Listing,
+    deletion: Deletion,
     sizes: HashMap<PackName, u64>,
     weak: VecDeque<PackName>,
     moved: Moved,
     packer: Packer,
     puts: Puts,
-    /// Position of the tree whose head is replaced.
+    /// Position of the tree whose head is replaced, or read once more.
     at: usize,
     sealed: Vec<u8>,
     /// False once the store has said that it cannot check conditions.
@@ -124,6 +141,8 @@ impl Gc {
             records: HashMap::new(),
             pages: HashMap::new(),
             live: Live::default(),
+            listing: Listing::default(),
+            deletion: Deletion::default(),
             sizes: HashMap::new(),
             weak: VecDeque::new(),
             moved: Moved::default(),
@@ -140,44 +159,17 @@ impl Gc {
         }
     }
 
-    /// Takes the list of the objects below `trees/`.
-    pub fn heads(&mut self, listed: impl IntoIterator<Item = ListedObject>) {
-        self.asked = false;
-        let trees = listed.into_iter().filter_map(|l| tree_of_head(&l.object));
-        self.reading = trees.collect();
-        self.stage = Stage::Reading;
-    }
-
     /// Takes the head of the last [`GcStep::Head`], which the caller has verified.
     pub fn head(&mut self, head: &VerifiedHead) {
         self.asked = false;
         if let Some(last) = self.trees.last_mut() {
-            let keep = self.setup.rewrites.map_or(MAX_KEPT, |r| r.keep.max(1));
-            last.kept = head.head().kept.iter().copied().take(keep).collect();
+            let keep = self.setup.rewrites.and_then(|rewrites| rewrites.keep);
+            let keep = keep.unwrap_or(MAX_KEPT).max(1);
+            let kept = &head.head().kept;
+            let (kept, dropped) = kept.split_at(keep.min(kept.len()));
+            (last.kept, last.dropped) = (kept.to_vec(), dropped.to_vec());
             last.head = Some(head.head().clone());
         }
-    }
-
-    /// Takes the list of the objects below `packs/`; `now` is the time by the store's clock.
-    pub fn packs(&mut self, listed: impl IntoIterator<Item = ListedObject>, now: WallTime) {
-        self.asked = false;
-        let packs: Vec<(PackName, ListedObject)> = listed
-            .into_iter()
-            .filter_map(|object| Some((PackName::of_object(&object.object)?, object)))
-            .collect();
-
-        if self.stage == Stage::Sizing {
-            self.sizes = packs.iter().map(|(pack, l)| (*pack, l.size)).collect();
-            self.report.before = self.sizes.values().sum();
-            self.report.live = self.live.all_bytes();
-            if let Some(pack) = self.live.missing(&self.sizes) {
-                return self.fail(GcError::Missing(pack));
-            }
-            if self.setup.rewrites.is_some() {
-                return self.begin_rewrite();
-            }
-        }
-        self.delete(&packs, now);
     }
 
     /// Returns the next step.
@@ -216,6 +208,7 @@ impl Gc {
             self.asking = None;
             match self.stage {
                 Stage::Committing => self.take_again(got, now),
+                Stage::Rechecking => self.take_once_more(got),
                 _ => self.take_head(got),
             }
         }
@@ -229,6 +222,8 @@ impl Gc {
 
         let is_head = !object.is_immutable();
         match reply {
+            // The list has other times to go by.
+            _ if object == marker_object() => {}
             PutReply::Failed(fault) => self.fail(GcError::Store(fault)),
             PutReply::Done { .. } if is_head => self.next_tree(),
             PutReply::Conflict if is_head => self.check_again(),
@@ -268,10 +263,9 @@ impl Gc {
     /// Returns what the caller has to do now.
     fn next_step(&mut self) -> Option<GcStep> {
         match self.stage {
-            Stage::Listing => Some(GcStep::ListHeads),
-            Stage::Sizing | Stage::Listing2 => Some(GcStep::ListPacks),
+            Stage::Listing | Stage::Sizing | Stage::Listing2 => Some(GcStep::List),
             Stage::Sealing => {
-                let tree = self.trees.get(self.at)?;
+                let tree = self.trees.get(self.at).filter(|tree| tree.changes())?;
                 self.stage = Stage::Committing;
                 Some(GcStep::Seal(tree.tree.clone()))
             }
@@ -292,8 +286,16 @@ impl Gc {
             },
             Stage::Marking if self.loader.is_idle() => {
                 self.live.settle();
-                self.stage = Stage::Sizing;
+                self.stage = Stage::Stamping;
+                if self.setup.grace.is_some() {
+                    self.puts.push(Put {
+                        object: marker_object(),
+                        bytes: marker().into(),
+                        condition: PutCondition::Any,
+                    });
+                }
             }
+            Stage::Stamping if self.puts.is_idle() => self.stage = Stage::Sizing,
             Stage::Copying if self.loader.is_idle() && !self.packer.has_full() => {
                 match self.weak.pop_front() {
                     Some(pack) => self.ask_for_whole(pack),
@@ -307,31 +309,14 @@ impl Gc {
                 self.at = 0;
                 self.seal();
             }
-            Stage::Deleting => self.end(GcStep::Done(self.report)),
+            Stage::Sealing => self.store_same_head(),
+            Stage::Sparing if self.loader.is_idle() => self.stage = Stage::Listing2,
+            Stage::Rechecking if self.asking.is_none() => self.check_once_more(),
+            Stage::Deleting => self.delete(),
             _ => return false,
         }
 
         true
-    }
-
-    /// Deletes packs without live bytes, and those whose live bytes moved.
-    fn delete(&mut self, packs: &[(PackName, ListedObject)], now: WallTime) {
-        let old = |listed: &ListedObject| {
-            let age = u64::try_from(now.0.saturating_sub(listed.stored.0));
-            age.is_ok_and(|age| age >= self.setup.grace)
-        };
-        let is_dead = |(pack, listed): &&(PackName, ListedObject)| {
-            self.moved.is_weak(pack)
-                || !self.live.has(pack) && !self.packer.packs.has(pack) && old(listed)
-        };
-
-        let dead: Vec<&(PackName, ListedObject)> = packs.iter().filter(is_dead).collect();
-        self.report.deleted = dead.iter().map(|(_, listed)| listed.size).sum();
-        let objects: Vec<ObjectPath> = dead.into_iter().map(|(_, l)| l.object.clone()).collect();
-        self.stage = Stage::Deleting;
-        if !objects.is_empty() {
-            self.steps.push_back(GcStep::Delete(objects));
-        }
     }
 
     fn fail(&mut self, error: GcError) {
@@ -347,6 +332,12 @@ impl Gc {
 }
 
 impl TreeHead {
+    /// Returns whether the head has to name other records.
+    fn changes(&self) -> bool {
+        let moved = |rewritten: &Rewritten| matches!(rewritten, Rewritten::Again(..));
+        !self.dropped.is_empty() || self.rewritten.iter().any(moved)
+    }
+
     fn of(tree: TreeName) -> Self {
         Self {
             tree,
@@ -354,6 +345,7 @@ impl TreeHead {
             etag: None,
             head: None,
             kept: Vec::new(),
+            dropped: Vec::new(),
             rewritten: Vec::new(),
         }
     }

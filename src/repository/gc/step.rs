@@ -2,17 +2,18 @@
 
 use crate::id::TreeName;
 use crate::repository::attempt::RequestId;
-use crate::repository::head::{HeadError, HeadValidity, SignedHead};
+use crate::repository::head::{HeadError, SignedHead};
 use crate::repository::object::{Get, ObjectPath, Put, StoreFault};
-use crate::repository::pack::{Extent, PackName};
+use crate::repository::pack::{Extent, MAX_PACK_BYTES, PackName};
 use crate::repository::record::RecordError;
 use crate::units::Moment;
 
 /// Settings of a gc.
 #[derive(Debug, Clone)]
 pub struct GcSetup {
-    /// Age in seconds below which a pack is not deleted.
-    pub grace: u64,
+    /// Age in seconds below which nothing is deleted. `None` deletes and writes nothing, whatever
+    /// else is set.
+    pub grace: Option<u64>,
     /// Set if the caller can sign heads.
     pub rewrites: Option<GcRewrite>,
     /// Seed of the jitter between attempts.
@@ -20,34 +21,30 @@ pub struct GcSetup {
 }
 
 /// Settings of a gc that signs heads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct GcRewrite {
-    /// Number of releases to keep of each tree, at least 1.
-    pub keep: usize,
-    /// Time until a head is stale.
-    pub valid_for: HeadValidity,
+    /// Number of releases to keep of each tree, at least 1; `None` keeps all that its head has.
+    pub keep: Option<usize>,
 }
 
 /// Next step of a gc.
 #[derive(Debug)]
 pub enum GcStep {
-    /// The machine needs the paths of all heads.
-    ListHeads,
+    /// The machine needs the list of all objects.
+    List,
     /// A request to the store.
     Get(RequestId, Get),
     /// A request to the store.
     Put(RequestId, Put),
     /// A head, not verified yet.
     Head(TreeName, SignedHead),
-    /// The machine needs the list of all packs.
-    ListPacks,
     /// A head needs its signature.
     Seal(TreeName),
     /// Objects to delete.
     Delete(Vec<ObjectPath>),
     /// The end.
     Done(GcReport),
-    /// The end; nothing was deleted.
+    /// The end. What earlier steps deleted is not needed.
     Failed(GcError),
     /// Nothing until a reply comes, or until this time.
     Wait(Option<Moment>),
@@ -62,29 +59,41 @@ pub struct GcReport {
     pub before: u64,
     /// Packs whose live pieces moved.
     pub rewritten: u64,
-    /// Bytes of deleted packs.
+    /// Bytes of deleted objects.
     pub deleted: u64,
+    /// Bytes that no release needs and that a later gc deletes: they are young, or a publisher may
+    /// still refer to them.
+    pub later: u64,
 }
 
 /// Reason for the end of a gc.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GcError {
     /// The store does not answer as it should.
-    #[error("the store does not answer: {}", .0.text)]
+    #[error("cannot use the repository: {}", .0.text)]
     Store(StoreFault),
+    /// There are packs, and no head that refers to any.
+    #[error("there are packs and no tree: is this the URL of a repository?")]
+    NoTrees,
     /// A head is not legal.
     #[error("the head of {0} cannot be used: {1}")]
     Head(TreeName, HeadError),
     /// A record is not legal.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The head of the first tree names a record of the second.
+    #[error("the repository is damaged: the head of {0} names a release of {1}")]
+    OtherTree(TreeName, TreeName),
+    /// A pack beyond the cap, with its size in bytes.
+    #[error("{} has {1} bytes, a pack has at most {MAX_PACK_BYTES}", .0.object())]
+    TooLarge(PackName, u64),
     /// Bytes that are not those that a release refers to.
     #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
     Damaged(Extent),
     /// A pack is missing.
     #[error("{} is missing: the repository is damaged, or changed meanwhile", .0.object())]
     Missing(PackName),
-    /// Somebody published meanwhile.
-    #[error("somebody published {0} meanwhile: nothing was deleted, run it again")]
+    /// The head of a tree is another one than before, or gone.
+    #[error("the head of {0} changed meanwhile: run it again")]
     Changed(TreeName),
 }

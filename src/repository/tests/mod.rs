@@ -2,6 +2,8 @@
 
 mod again;
 mod budgets;
+mod collect;
+pub(crate) mod collector;
 mod faults;
 mod hostile;
 pub(crate) mod site;

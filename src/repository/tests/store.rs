@@ -11,7 +11,6 @@ use crate::keys::{AuthorizedKeys, FileSigner, Namespace, Signer};
 use crate::manifest::fixtures::MemoryNodes;
 use crate::manifest::read::Manifest;
 use crate::repository::attempt::RequestId;
-use crate::repository::gc::{Gc, GcError, GcReport, GcSetup, GcStep};
 use crate::repository::head::{SignedHead, VerifiedHead};
 use crate::repository::object::{
     Etag, FaultKind, Get, GetReply, ListedObject, ObjectPath, Put, PutCondition, PutReply,
@@ -77,6 +76,8 @@ pub(crate) struct MemoryStore {
     pub(crate) traffic: Traffic,
     /// Earlier states of heads, with which one of three requests for a head is answered.
     pub(crate) old_heads: Option<Vec<Stored>>,
+    /// Heads are listed and answered as missing.
+    pub(crate) hides_heads: bool,
     /// One of as many requests fails in some way; 0 is none.
     pub(crate) fault_every: u32,
     pub(crate) rng: fastrand::Rng,
@@ -91,6 +92,7 @@ impl Default for MemoryStore {
             has_conditions: true,
             traffic: Traffic::default(),
             old_heads: None,
+            hides_heads: false,
             fault_every: 0,
             rng: fastrand::Rng::with_seed(1),
         }
@@ -148,6 +150,7 @@ impl MemoryStore {
         let old = old.get(self.rng.usize(..3 * old.len().max(1))).cloned();
         let old = old.filter(|_| !get.object.is_immutable());
         let present = self.objects.get(&get.object).cloned();
+        let present = present.filter(|_| !self.hides_heads || get.object.is_immutable());
         let Some(stored) = old.or(present) else {
             return vec![self.faulty().unwrap_or(GetReply::Missing)];
         };
@@ -536,63 +539,5 @@ pub(crate) struct Borrowed<'a>(pub(crate) &'a MemoryNodes);
 impl crate::manifest::read::NodeSource for Borrowed<'_> {
     fn node(&self, hash: &BlockHash) -> Result<Arc<[u8]>, crate::manifest::read::ReadError> {
         self.0.node(hash)
-    }
-}
-
-/// A gc between two steps.
-pub(crate) struct Collector {
-    machine: Gc,
-    now: Moment,
-}
-
-impl Collector {
-    pub(crate) fn new(setup: GcSetup) -> Self {
-        Self {
-            machine: Gc::new(setup),
-            now: Moment(0),
-        }
-    }
-
-    /// Takes one step; returns the result at the end.
-    pub(crate) fn step(&mut self, store: &mut MemoryStore) -> Option<Result<GcReport, GcError>> {
-        let below = |store: &MemoryStore, prefix: &str| {
-            let mut listed = store.list();
-            listed.retain(|listed| listed.object.as_str().starts_with(prefix));
-            listed
-        };
-
-        match self.machine.poll(self.now) {
-            GcStep::ListHeads => self.machine.heads(below(store, "trees/")),
-            GcStep::ListPacks => self.machine.packs(below(store, "packs/"), store.now),
-            GcStep::Get(id, get) => {
-                for reply in store.get(&get) {
-                    self.machine.reply(id, reply, self.now);
-                }
-            }
-            GcStep::Put(id, put) => {
-                let reply = store.put(&put);
-                self.machine.stored(id, reply, self.now);
-            }
-            GcStep::Head(_, signed) => self.machine.head(&verified(&signed)),
-            GcStep::Seal(_) => {
-                let bytes = self.machine.head_to_sign(store.now);
-                let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
-                self.machine.signed(signature.as_bytes());
-            }
-            GcStep::Delete(objects) => objects.iter().for_each(|object| store.delete(object)),
-            GcStep::Done(report) => return Some(Ok(report)),
-            GcStep::Failed(error) => return Some(Err(error)),
-            GcStep::Wait(at) => self.now = at.expect("nothing is under way").max(self.now),
-        }
-        None
-    }
-
-    pub(crate) fn run(mut self, store: &mut MemoryStore) -> Result<GcReport, GcError> {
-        for _ in 0..1_000_000 {
-            if let Some(result) = self.step(store) {
-                return result;
-            }
-        }
-        panic!("no end");
     }
 }

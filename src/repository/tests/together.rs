@@ -1,11 +1,12 @@
-//! Publishers, hosts and gc at the same time. `MAKUO_REPOSITORY_SEED` replays one seed.
+//! Publishers and hosts at the same time. `MAKUO_REPOSITORY_SEED` replays one seed.
 
 use super::budgets::setup;
-use super::site::{Files, Site, edit, many_files, noise, replace};
-use super::store::{Collector, Host, MemoryStore, PublishWay, Publisher, PullEnd, Pulling};
+use super::collector::{Collector, gc};
+use super::site::{Files, Site, edit, many_files, noise};
+use super::store::{Host, MemoryStore, PublishWay, Publisher, PullEnd, Pulling};
 use crate::id::Serial;
-use crate::repository::gc::{GcError, GcRewrite, GcSetup};
-use crate::repository::head::{HeadValidity, SignedHead, head_object};
+use crate::repository::gc::GcError;
+use crate::repository::head::{SignedHead, head_object};
 use crate::repository::publish::{PublishError, PublishSetup};
 
 pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
@@ -14,62 +15,12 @@ pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
     one.map_or(0..count, |seed: u64| seed..seed + 1)
 }
 
-fn gc(seed: u64) -> GcSetup {
-    GcSetup {
-        grace: 3600,
-        rewrites: Some(GcRewrite {
-            keep: 2,
-            valid_for: HeadValidity::AsBefore,
-        }),
-        seed,
-    }
-}
-
 fn serial(store: &MemoryStore) -> Serial {
     let head = store
         .bytes(&head_object(&super::store::www()))
         .expect("a head");
     let signed = SignedHead::decode(&head).expect("a head");
     super::store::verified(&signed).head().serial()
-}
-
-/// Pulls until a release is there, as a host does.
-struct Follower {
-    host: Host,
-    pulling: Option<Pulling>,
-    seed: u64,
-}
-
-impl Follower {
-    fn new(seed: u64) -> Self {
-        Self {
-            host: Host::new(),
-            pulling: None,
-            seed,
-        }
-    }
-
-    /// Takes one step; returns true when the host has a release or the newest one.
-    fn step(&mut self, store: &mut MemoryStore) -> bool {
-        self.seed += 1;
-        let host = &mut self.host;
-        let pulling = self
-            .pulling
-            .get_or_insert_with(|| Pulling::new(host, self.seed));
-        match pulling.step(host, store) {
-            None => return false,
-            Some(PullEnd::Done | PullEnd::Unchanged) => {
-                self.pulling = None;
-                return true;
-            }
-            Some(PullEnd::Superseded) => {
-                self.pulling = None;
-                self.host.etag = None;
-            }
-            Some(PullEnd::Failed(error)) => panic!("a pull failed: {error}"),
-        }
-        false
-    }
 }
 
 #[test]
@@ -111,87 +62,6 @@ fn releases_of_random_edits_come_whole_from_few_packs() {
         );
         assert!(fresh.has(&site), "another content after gc");
     }
-}
-
-#[test]
-fn gc_during_pulls_makes_none_fail_and_leaves_little_that_is_dead() {
-    for seed in seeds(4) {
-        println!("seed {seed}");
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut store = MemoryStore::default();
-        let mut files: Files = many_files(&mut rng, 40, 100_000);
-        let mut last = files.clone();
-        for _ in 0..6 {
-            last = files.clone();
-            replace(&mut rng, &mut files, 3, 100_000);
-            let site = Site::new(&files);
-            Publisher::new(&site, setup())
-                .run(&mut store)
-                .expect("published");
-        }
-
-        let mut hosts: Vec<Follower> = (0..20).map(|n| Follower::new(seed + n * 1000)).collect();
-        let steps = rng.usize(1..2000);
-        for host in &mut hosts {
-            (0..rng.usize(..steps)).any(|_| host.step(&mut store));
-        }
-
-        store.now.0 += 7200;
-        let mut collector = Collector::new(gc(seed));
-        let mut report = None;
-        let mut left: Vec<usize> = (0..hosts.len()).collect();
-        while report.is_none() || !left.is_empty() {
-            if report.is_none() && (left.is_empty() || rng.u32(..9) == 0) {
-                report = collector.step(&mut store);
-            } else if !left.is_empty() {
-                let at = rng.usize(..left.len());
-                if hosts[left[at]].step(&mut store) {
-                    left.swap_remove(at);
-                }
-            }
-        }
-
-        let report = report.expect("an end").expect("collected");
-        let site = Site::new(&files);
-        assert!(hosts.iter().all(|follower| follower.host.has(&site)));
-
-        // The same two releases in a repository of their own.
-        let mut clean = MemoryStore::default();
-        for files in [&last, &files] {
-            let site = Site::new(files);
-            Publisher::new(&site, setup())
-                .run(&mut clean)
-                .expect("published");
-        }
-        println!("{report:?}: {} and {} alone", store.size(), clean.size());
-        assert!(store.size() * 100 < clean.size() * 125, "{report:?}");
-        assert!(report.deleted > 0 && report.rewritten > 0, "{report:?}");
-    }
-}
-
-#[test]
-fn what_is_young_stays_and_what_is_old_goes() {
-    let mut rng = fastrand::Rng::with_seed(3);
-    let mut store = MemoryStore::default();
-    let site = Site::new(&many_files(&mut rng, 10, 9_000));
-    Publisher::new(&site, setup())
-        .run(&mut store)
-        .expect("published");
-    let orphan = crate::repository::pack::PackName(crate::block::BlockHash::of(b"x")).object();
-    store.overwrite(&orphan, b"x".to_vec());
-
-    let plain = GcSetup {
-        rewrites: None,
-        ..gc(1)
-    };
-    let report = Collector::new(plain.clone())
-        .run(&mut store)
-        .expect("collected");
-    assert_eq!((report.deleted, store.list().len()), (0, 4));
-    store.now.0 += 3600;
-    let report = Collector::new(plain).run(&mut store).expect("collected");
-    assert_eq!((report.deleted, store.list().len()), (1, 3));
-    assert!(store.bytes(&orphan).is_none());
 }
 
 #[test]
@@ -276,6 +146,7 @@ fn two_publishers_at_once_both_publish_or_one_is_told() {
 
 #[test]
 fn no_publication_is_lost_behind_a_cache_with_old_heads() {
+    let mut collections = 0;
     for seed in seeds(40) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut store = MemoryStore {
@@ -302,11 +173,11 @@ fn no_publication_is_lost_behind_a_cache_with_old_heads() {
 
         assert!(published > 4, "seed {seed}: {published} of 8");
         store.now.0 += 7200;
-        let collected = Collector::new(gc(seed)).run(&mut store);
-        assert!(matches!(
-            collected,
-            Ok(_) | Err(GcError::Changed(_) | GcError::Missing(_))
-        ));
+        match Collector::new(gc(seed)).run(&mut store) {
+            Ok(_) => collections += 1,
+            Err(GcError::Changed(_) | GcError::Missing(_)) => {}
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
 
         store.old_heads = None;
         assert_eq!(
@@ -318,6 +189,9 @@ fn no_publication_is_lost_behind_a_cache_with_old_heads() {
         let end = Pulling::new(&host, seed).run(&mut host, &mut store);
         assert_eq!(end, PullEnd::Done, "seed {seed}");
     }
+
+    println!("{collections} collections");
+    assert!(collections > 0, "no gc succeeds");
 }
 
 #[test]
@@ -391,49 +265,6 @@ fn a_publisher_that_dies_after_any_step_leaves_the_old_or_the_new_release() {
         if ended {
             return;
         }
-    }
-}
-
-#[test]
-fn a_publisher_during_a_gc_uses_no_pack_that_is_gone() {
-    for seed in seeds(30) {
-        let mut rng = fastrand::Rng::with_seed(seed);
-        let mut store = MemoryStore::default();
-        let mut files = many_files(&mut rng, 100, 20_000);
-        for _ in 0..5 {
-            Publisher::new(&Site::new(&files), setup())
-                .run(&mut store)
-                .expect("published");
-            replace(&mut rng, &mut files, 2, 20_000);
-        }
-
-        store.now.0 += 7200;
-        let site = Site::new(&files);
-        let mut publisher = Publisher::new(&site, setup());
-        let mut collector = Collector::new(gc(seed));
-        let (mut published, mut collected) = (None, None);
-        while published.is_none() || collected.is_none() {
-            if published.is_none() && (collected.is_some() || rng.bool()) {
-                published = publisher.step(&mut store);
-            } else {
-                collected = collector.step(&mut store);
-            }
-        }
-
-        assert!(published.expect("an end").is_ok(), "seed {seed}");
-        assert!(
-            matches!(
-                collected,
-                Some(Ok(_) | Err(GcError::Changed(_) | GcError::Missing(_)))
-            ),
-            "seed {seed}: {collected:?}"
-        );
-        let mut host = Host::new();
-        assert_eq!(
-            Pulling::new(&host, seed).run(&mut host, &mut store),
-            PullEnd::Done
-        );
-        assert!(host.has(&site), "seed {seed}");
     }
 }
 

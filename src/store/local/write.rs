@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 
 use super::{Directory, Done, etag_of, step};
-use crate::repository::object::{Etag, ObjectPath, Put, PutCondition, PutReply};
+use crate::repository::object::{Etag, ObjectPath, Put, PutCondition, PutReply, temporary_name};
 
 /// Mode of files: the user of a web server reads them.
 const FILE_MODE: u32 = 0o644;
@@ -120,7 +120,7 @@ struct TemporaryFile {
 impl TemporaryFile {
     fn write(path: &Path, bytes: &[u8]) -> Done<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let name = format!("{name:.100}.tmp-{:016x}", fastrand::u64(..));
+        let name = temporary_name(&format!("{name:.100}"), fastrand::u64(..));
         let path = path.with_file_name(name);
         let file = OpenOptions::new()
             .write(true)

@@ -1,0 +1,95 @@
+//! A driver of a gc on the store in memory.
+
+use super::store::{MemoryStore, signer, verified};
+use crate::keys::{Namespace, Signer};
+use crate::repository::gc::{Gc, GcError, GcReport, GcRewrite, GcSetup, GcStep};
+use crate::units::Moment;
+
+/// A gc that keeps two releases of each tree, and what is younger than an hour.
+pub(crate) fn gc(seed: u64) -> GcSetup {
+    GcSetup {
+        grace: Some(3600),
+        rewrites: Some(GcRewrite { keep: Some(2) }),
+        seed,
+    }
+}
+
+/// A gc between two steps.
+pub(crate) struct Collector {
+    machine: Gc,
+    now: Moment,
+    /// Seconds by which this machine's clock is ahead of the store's.
+    pub(crate) ahead: i64,
+    /// Lists so far.
+    pub(crate) lists: u32,
+    /// Deletions so far, of several objects each.
+    pub(crate) deletions: u32,
+}
+
+impl Collector {
+    pub(crate) fn new(setup: GcSetup) -> Self {
+        Self {
+            machine: Gc::new(setup),
+            now: Moment(0),
+            ahead: 0,
+            lists: 0,
+            deletions: 0,
+        }
+    }
+
+    /// Takes one step; returns the result at the end.
+    pub(crate) fn step(&mut self, store: &mut MemoryStore) -> Option<Result<GcReport, GcError>> {
+        match self.machine.poll(self.now) {
+            GcStep::List => {
+                self.lists += 1;
+                let mut clock = store.now;
+                clock.0 += self.ahead;
+                self.machine.listed(store.list(), clock);
+            }
+            GcStep::Get(id, get) => {
+                for reply in store.get(&get) {
+                    self.machine.reply(id, reply, self.now);
+                }
+            }
+            GcStep::Put(id, put) => {
+                let reply = store.put(&put);
+                self.machine.stored(id, reply, self.now);
+            }
+            GcStep::Head(_, signed) => self.machine.head(&verified(&signed)),
+            GcStep::Seal(_) => {
+                let bytes = self.machine.head_to_sign();
+                let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
+                self.machine.signed(signature.as_bytes());
+            }
+            GcStep::Delete(objects) => {
+                self.deletions += 1;
+                objects.iter().for_each(|object| store.delete(object));
+            }
+            GcStep::Done(report) => return Some(Ok(report)),
+            GcStep::Failed(error) => return Some(Err(error)),
+            GcStep::Wait(at) => self.now = at.expect("nothing is under way").max(self.now),
+        }
+        None
+    }
+
+    pub(crate) fn run(mut self, store: &mut MemoryStore) -> Result<GcReport, GcError> {
+        self.run_until(store, |_| false).expect("an end")
+    }
+
+    /// Goes on until the end, or until `enough`.
+    pub(crate) fn run_until(
+        &mut self,
+        store: &mut MemoryStore,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Option<Result<GcReport, GcError>> {
+        for _ in 0..1_000_000 {
+            if enough(self) {
+                return None;
+            }
+            if let Some(result) = self.step(store) {
+                return Some(result);
+            }
+        }
+        panic!("no end");
+    }
+}
