@@ -1,6 +1,9 @@
 //! Releases published to a store and taken from it, by command and by daemons: into a directory,
 //! through nginx and to an S3 server. rsync judges the trees.
 
+mod collected;
+mod faults;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -81,6 +84,10 @@ impl Depot {
     }
 
     fn pull_with(&self, host: &str, more: &[&str]) -> Ran {
+        Running::start(&mut self.pull_command(host, more)).wait()
+    }
+
+    fn pull_command(&self, host: &str, more: &[&str]) -> Command {
         let tree = format!("{host}/www");
         let args = ["pull", &self.url, "www", &tree, "--json", "--name", host];
         let keys = if more.contains(&"--authorized-keys") {
@@ -88,7 +95,9 @@ impl Depot {
         } else {
             &["--authorized-keys", "keys"]
         };
-        Running::start(self.makuo(&args).args(keys).args(more)).wait()
+        let mut command = self.makuo(&args);
+        command.args(keys).args(more);
+        command
     }
 
     /// Pulls to `host`, and compares its tree with the source.

@@ -399,6 +399,23 @@ fn a_body_that_is_cut_goes_on_at_its_byte() {
     assert_eq!(ranges(&between.passed()), ["-", "bytes=250000-299999"]);
     between.script([Mishap::Chunked]);
     assert!(get(&store, whole(PACK)).bytes() == bytes);
+    between.passed();
+    between.script([Mishap::ShortRange, Mishap::ShortRange]);
+    assert!(get(&store, part(PACK, 0..280_000)).bytes() == bytes[..280_000]);
+    assert_eq!(
+        ranges(&between.passed()),
+        [
+            "bytes=0-279999",
+            "bytes=140000-279999",
+            "bytes=210000-279999"
+        ],
+        "a server may answer with the first part of a range"
+    );
+
+    between.script([Mishap::Cut(1000)]);
+    let fault = get(&store.once(), whole(PACK)).fault();
+    assert_eq!(fault.kind, FaultKind::Temporary, "{fault}");
+    assert_eq!(between.passed().len(), 1, "the caller repeats it");
     between.script([
         Mishap::Cut(0),
         Mishap::Cut(0),
@@ -454,9 +471,9 @@ fn other_bytes_than_the_range_are_a_fault() {
 
     between.script([Mishap::Whole]);
     assert!(get(&store, part(PACK, 1000..2000)).bytes() == bytes[1000..2000]);
-    between.script([Mishap::Gzip]);
+    between.script(vec![Mishap::Gzip; 4]);
     let fault = get(&store, whole(PACK)).fault();
-    assert_eq!(fault.kind, FaultKind::Permanent, "{fault}");
+    assert_eq!(fault.kind, FaultKind::NotARange, "{fault}");
     assert!(fault.text.contains("gzip off"), "{fault}");
     between.script([Mishap::Huge]);
     let fault = get(&store, whole(PACK)).fault();

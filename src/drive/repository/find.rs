@@ -150,11 +150,8 @@ impl Looker<'_> {
                 PullStep::Get(id, get) => self.requests.get(id, get),
                 PullStep::Unchanged => return Ok(LookEnd::Unchanged),
                 PullStep::Head(signed) => {
-                    if let Some(end) = self.take_head(&signed)? {
+                    if let Some(end) = self.take_head(&signed, goes_on)? {
                         return Ok(end);
-                    }
-                    if !goes_on() {
-                        return Ok(LookEnd::Yielded);
                     }
                 }
                 PullStep::Record(record) => {
@@ -188,9 +185,15 @@ impl Looker<'_> {
         }
     }
 
-    fn take_head(&mut self, signed: &SignedHead) -> Result<Option<LookEnd>> {
+    fn take_head(
+        &mut self,
+        signed: &SignedHead,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<LookEnd>> {
         let name = self.tree.name();
-        let verified = verified(self.host, name, signed)?;
+        let Some(verified) = verified(self.host, name, signed, &mut self.machine)? else {
+            return Ok(None);
+        };
         let head = verified.head();
         self.head = KnownHead {
             etag: self.machine.etag().cloned(),
@@ -204,7 +207,7 @@ impl Looker<'_> {
         }
 
         self.machine.follow(&verified, None);
-        Ok(None)
+        Ok((!goes_on()).then_some(LookEnd::Yielded))
     }
 
     fn take_record(&mut self, record: Box<ReleaseRecord>) -> Option<LookEnd> {
@@ -224,15 +227,23 @@ impl Looker<'_> {
     }
 }
 
-/// Verifies the head of `tree` by the keys of `host`.
+/// Verifies the head of `tree` by the keys of `host`. Returns `None` if it may have been damaged on
+/// the way: `machine` then reads it again.
 pub(super) fn verified(
     host: &LocalHost,
     tree: &TreeName,
     signed: &SignedHead,
-) -> Result<VerifiedHead> {
+    machine: &mut Pull,
+) -> Result<Option<VerifiedHead>> {
     let keys = host.authorized();
-    let verified = signed.verify(tree, &keys, None, clock::wall_seconds());
-    verified.map_err(|e| of_head(&e))
+    match signed.verify(tree, &keys, None, clock::wall_seconds()) {
+        Ok(verified) => Ok(Some(verified)),
+        Err(e) if e.is_signed() => Err(of_head(&e)),
+        Err(e) => {
+            machine.refuse(e);
+            Ok(None)
+        }
+    }
 }
 
 /// Error for a pull that cannot go on.

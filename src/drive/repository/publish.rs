@@ -139,7 +139,13 @@ impl Publication<'_> {
                 PublishStep::Get(id, get) => self.requests.get(id, get),
                 PublishStep::Put(id, put) => self.requests.put(id, put),
                 PublishStep::Head(signed) => {
-                    let head = self.verified(signed)?;
+                    let head = match self.verified(signed) {
+                        Err(error) if !error.is_signed() => {
+                            self.machine.refuse(error, self.requests.now());
+                            continue;
+                        }
+                        head => head.map_err(|e| of_head(&e))?,
+                    };
                     let highest = head.as_ref().map(|head| head.head().serial());
                     let new = sign(highest.unwrap_or_default())?;
                     released = Some(new.release.clone());
@@ -180,7 +186,7 @@ impl Publication<'_> {
         }
     }
 
-    fn verified(&self, head: Option<SignedHead>) -> Result<Option<VerifiedHead>> {
+    fn verified(&self, head: Option<SignedHead>) -> Result<Option<VerifiedHead>, HeadError> {
         let Some(head) = head else {
             return Ok(None);
         };
@@ -189,7 +195,7 @@ impl Publication<'_> {
         let keys = self.keys.authorized.as_deref().unwrap_or(&none);
         let own = Some(self.keys.signer.public());
         let verified = head.verify(self.tree, keys, own, clock::wall_seconds());
-        verified.map(Some).map_err(|e| of_head(&e))
+        verified.map(Some)
     }
 }
 

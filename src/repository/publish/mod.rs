@@ -7,7 +7,7 @@
 //! | step | the caller |
 //! |---|---|
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head, signs a later release, calls [`Publish::begin`] |
+//! | `Head` | verifies the head and signs a later release: [`Publish::begin`], [`Publish::refuse`] |
 //! | `Walk` | calls [`Publish::walk`] with the nodes of the new manifest |
 //! | `Read` | reads the block and calls [`Publish::block`] |
 //! | `Seal` | signs the bytes of [`Publish::head_to_sign`] and calls [`Publish::signed`] |
