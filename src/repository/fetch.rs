@@ -3,8 +3,11 @@
 //!
 //! Knows nothing of the content: the user of a piece verifies it, and asks for wrong bytes again.
 
+mod part;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use self::part::{Part, bytes_of, extents};
 use super::attempt::{Attempts, Dice, RequestId};
 use super::object::{FaultKind, Get, GetReply, StoreFault};
 use super::pack::{Extent, PackName};
@@ -50,23 +53,6 @@ pub(super) struct Fetcher {
     /// Number of calls of [`Fetcher::clear`].
     clears: u32,
     done: VecDeque<Fetched>,
-}
-
-/// A range under way, or waiting for its next attempt.
-#[derive(Debug)]
-struct Part {
-    id: Option<RequestId>,
-    pack: PackName,
-    /// Next byte to come.
-    at: u32,
-    end: u32,
-    /// Extents that are not complete, by offset, without overlaps.
-    pieces: VecDeque<(u32, u32)>,
-    /// Bytes of the first of them.
-    open: Vec<u8>,
-    attempts: Attempts,
-    /// [`Fetcher::clears`] at its first request.
-    clears: u32,
 }
 
 impl Fetcher {
@@ -268,81 +254,6 @@ fn first_run(wanted: &BTreeSet<(u32, u32)>) -> VecDeque<(u32, u32)> {
         .map_or(run.len(), |at| at + 1);
     run.truncate(count);
     run
-}
-
-fn bytes_of<'a>(pieces: impl IntoIterator<Item = &'a (u32, u32)>) -> u64 {
-    pieces.into_iter().map(|(_, len)| u64::from(*len)).sum()
-}
-
-fn extents(
-    pack: PackName,
-    pieces: impl IntoIterator<Item = (u32, u32)>,
-) -> impl Iterator<Item = Extent> {
-    let extent = move |(offset, len)| Extent { pack, offset, len };
-    pieces.into_iter().map(extent)
-}
-
-impl Part {
-    fn extents(self) -> impl Iterator<Item = Extent> {
-        extents(self.pack, self.pieces)
-    }
-
-    /// Ignores further bytes; returns the extents that did not come.
-    fn abandon(&mut self) -> (PackName, Vec<Extent>) {
-        self.open.clear();
-        let pieces = std::mem::take(&mut self.pieces);
-        (self.pack, extents(self.pack, pieces).collect())
-    }
-
-    fn get(&mut self) -> Get {
-        // A gap is not read again after a failure.
-        if let Some((offset, _)) = self.pieces.front()
-            && self.open.is_empty()
-        {
-            self.at = *offset;
-        }
-
-        let range = u64::from(self.at)..u64::from(self.end);
-        Get {
-            object: self.pack.object(),
-            max: range.end - range.start,
-            range: Some(range),
-            unless: None,
-        }
-    }
-
-    fn take(&mut self, mut bytes: &[u8], done: &mut VecDeque<Fetched>) {
-        while !bytes.is_empty() {
-            // Bytes past the range are not looked at.
-            let Some((offset, len)) = self.pieces.front().copied() else {
-                return;
-            };
-
-            if self.at < offset {
-                let gap = ((offset - self.at) as usize).min(bytes.len());
-                self.at += gap as u32;
-                bytes = &bytes[gap..];
-                continue;
-            }
-
-            if self.open.is_empty() {
-                self.open.reserve_exact(len as usize);
-            }
-            let missing = (len as usize - self.open.len()).min(bytes.len());
-            self.open.extend_from_slice(&bytes[..missing]);
-            self.at += missing as u32;
-            bytes = &bytes[missing..];
-            self.attempts.progress();
-
-            if self.open.len() == len as usize {
-                self.pieces.pop_front();
-                let pack = self.pack;
-                let extent = Extent { pack, offset, len };
-                let piece = std::mem::take(&mut self.open);
-                done.push_back(Fetched::Piece(extent, piece));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

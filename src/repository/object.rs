@@ -125,7 +125,7 @@ pub struct Put {
     /// The object.
     pub object: ObjectPath,
     /// Its content.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Arc<Vec<u8>>,
     /// State that the object must have before.
     pub condition: PutCondition,
 }

@@ -108,7 +108,7 @@ fn get(store: &Store, get: Get) -> Got {
 fn put(store: &Store, object: &str, bytes: &[u8], condition: PutCondition) -> PutReply {
     let put = Put {
         object: path(object),
-        bytes: Arc::from(bytes),
+        bytes: Arc::new(bytes.to_vec()),
         condition,
     };
     run(store.put(&put))
@@ -253,6 +253,26 @@ fn nginx_is_a_store() {
         panic!("stored");
     };
     assert!(fault.text.contains("dav_methods"), "{fault}");
+}
+
+#[test]
+fn directories_of_a_web_server_cost_few_requests() {
+    let Some(nginx) = nginx() else { return };
+    let between = Middleman::start(nginx.http());
+    let store = near(&between, &options(&[]));
+    let methods = |object: &str, len: usize| {
+        stored(put(&store, object, &vec![7; len], PutCondition::Any));
+        let passed = between.passed();
+        let method = |one: &Passed| one.line.split(' ').next().unwrap_or_default().to_string();
+        passed.iter().map(method).collect::<Vec<_>>()
+    };
+
+    let first = methods("packs/ab/1.pack", 10);
+    assert_eq!(first.last().map(String::as_str), Some("PUT"), "{first:?}");
+    assert_eq!(methods("packs/ab/2.pack", 10), ["PUT"]);
+    assert_eq!(methods("packs/cd/1.pack", 10), ["PUT", "MKCOL", "PUT"]);
+    let large = methods("packs/ef/1.pack", 1 << 20);
+    assert_eq!(large, ["MKCOL", "PUT"], "it is sent once");
 }
 
 #[test]

@@ -161,7 +161,8 @@ impl Middleman {
         });
     }
 
-    /// From now on, every answer comes so much later, as from a far store.
+    /// From now on, every answer comes so much later, as from a far store. Those that wait already
+    /// count.
     pub fn delay(&self, time: Duration) {
         *self.shared.delay.lock().expect("whole") = time;
     }
@@ -224,8 +225,7 @@ impl Shared {
         self.most.fetch_max(asking, Ordering::Relaxed);
         let mishap = self.mishap();
         self.toll(|toll| toll.faults += usize::from(mishap != Mishap::None));
-        let delay = *self.delay.lock().expect("whole");
-        std::thread::sleep(delay);
+        self.wait();
         let mut passed = Passed {
             line: question.line.clone(),
             headers: named(&question.headers),
@@ -286,6 +286,14 @@ impl Shared {
                 self.toll(|toll| toll.waited = toll.waited.max(time));
                 false
             }
+        }
+    }
+
+    /// Waits for the delay of all answers, which may change meanwhile.
+    fn wait(&self) {
+        let watch = Stopwatch::start();
+        while watch.read() < *self.delay.lock().expect("whole") {
+            super::pause(Duration::from_millis(2));
         }
     }
 

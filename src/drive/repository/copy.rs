@@ -113,7 +113,7 @@ async fn copy_one(
 async fn put(store: &Store, object: ObjectPath, content: Vec<u8>) -> Result<()> {
     let put = Put {
         object,
-        bytes: Arc::from(content),
+        bytes: Arc::new(content),
         condition: PutCondition::Any,
     };
     match store.put(&put).await {

@@ -13,9 +13,9 @@ use crate::sync::locked;
 
 /// Bytes of blocks on the shelf up to which further ones are taken, unless the session waits for
 /// one that is not there.
-const MAX_SHELF_BYTES: usize = 8 << 20;
+const MAX_SHELF_BYTES: usize = 4 << 20;
 /// Bytes on the shelf from which blocks are dropped that the session does not expect.
-const MOST_SHELF_BYTES: usize = 3 * MAX_SHELF_BYTES;
+const MOST_SHELF_BYTES: usize = 6 * MAX_SHELF_BYTES;
 
 /// Blocks by ordinal.
 #[derive(Debug, Default)]

@@ -58,7 +58,7 @@ impl Publish {
             signature: signature.to_vec(),
         };
 
-        self.sealed.object = signed.encode().into();
+        self.sealed.object = Arc::new(signed.encode());
         if self.sealed.object.len() > MAX_HEAD_BYTES {
             let error = HeadError::Illegal("too many orders".into());
             return self.fail(error.into());
@@ -157,7 +157,7 @@ impl Publish {
             },
             SmallGot::Missing => self.puts.push(Put {
                 object: marker_object(),
-                bytes: marker().into(),
+                bytes: Arc::new(marker()),
                 condition: PutCondition::Any,
             }),
         }

@@ -18,6 +18,10 @@
 //! deletes them. `Head` comes again if somebody else published meanwhile; packs that are stored
 //! already are used then. [`Publish::renew`] instead of `begin` only signs the head again.
 //!
+//! **Requests.** For a small change: the head, the top of the release before, the page that changed,
+//! a pack, the head. A store without conditions takes a sixth. Only a second look at the head shows
+//! whether somebody published meanwhile, and it has to come after the packs.
+//!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
 
 mod compare;
@@ -130,7 +134,7 @@ pub struct Publish {
 #[derive(Debug, Default)]
 struct Sealed {
     head: Vec<u8>,
-    object: Arc<[u8]>,
+    object: Arc<Vec<u8>>,
 }
 
 impl Publish {

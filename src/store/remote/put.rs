@@ -22,6 +22,15 @@ const MUTABLE: &str = "no-cache";
 /// Bytes that are worth less than a request for a directory: they are sent again if it is missing.
 const SMALL_BYTES: usize = 256 << 10;
 
+/// The content of a put, shared by its attempts.
+struct PutBody(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for PutBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 impl Remote {
     /// Stores an object in at most `most` attempts.
     pub async fn put(&self, put: &Put, most: u32) -> PutReply {
@@ -78,7 +87,7 @@ impl Remote {
             ..PutOptions::default()
         };
 
-        let bytes = Bytes::from_owner(Arc::clone(&put.bytes));
+        let bytes = Bytes::from_owner(PutBody(Arc::clone(&put.bytes)));
         let payload = PutPayload::from_bytes(bytes);
         let path = self.path(&put.object);
         match self.backend.store.put_opts(&path, payload, options).await {

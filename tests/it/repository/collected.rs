@@ -7,8 +7,9 @@ use crate::support::{Middleman, Moto, Nginx, Noise, Running, same, skipped, writ
 
 /// Hosts that pull while gc runs; half of them have an earlier release.
 const HOSTS: usize = 20;
-/// Delay of each answer, so that pulls last longer than gc.
-const FAR: Duration = Duration::from_millis(150);
+/// Delay of each answer before gc, and while it runs.
+const FAR: Duration = Duration::from_millis(100);
+const HELD: Duration = Duration::from_secs(3600);
 
 impl Depot {
     fn repo(&self, url: &str, args: &[&str]) -> serde_json::Value {
@@ -50,8 +51,14 @@ fn pulls_go_on(mut depot: Depot, near: &str, far: &str, between: &Middleman) {
         .collect();
 
     let gc = ["gc", "--key", "deploy.key", "--keep", "1", "--grace", "1ms"];
-    crate::support::until("pulls under way", || !between.passed().is_empty());
+    let mut answers = 0;
+    crate::support::until("pulls under way", || {
+        answers += between.passed().len();
+        answers >= HOSTS
+    });
+    between.delay(HELD);
     let collected = depot.repo(near, &gc);
+    between.delay(Duration::ZERO);
     let late = pulls
         .iter_mut()
         .filter_map(|pull| (!pull.is_over()).then_some(()));

@@ -23,7 +23,7 @@ use crate::support::{Middleman, Mishap, Nginx, Noise, Stopwatch, differences, sk
 /// Time after which a host gives up a silent connection.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Hosts that pull at the same time.
-const HOSTS: usize = 10;
+const HOSTS: usize = 16;
 
 /// Drops all events.
 struct Quiet;
