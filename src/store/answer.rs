@@ -13,6 +13,8 @@ use crate::repository::object::Etag;
 
 /// The most bytes of a whole file that are read to cut a range from it.
 pub(super) const MAX_CUT_BYTES: u64 = 32 << 20;
+/// The fewest bytes of a range that are taken instead of all: each answer costs a request.
+const MIN_PREFIX_BYTES: u64 = 64 << 10;
 
 /// Bytes of an object that a get asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub(super) enum Wanted {
 pub(super) struct Delivery {
     /// Bytes of the body before the wanted ones.
     pub skip: u64,
-    /// Number of wanted bytes; `None` if the server does not say it.
+    /// Number of wanted bytes in it, the first ones; `None` if the server does not say it.
     pub length: Option<u64>,
     /// Size of the object, if the server says it.
     pub size: Option<u64>,
@@ -99,8 +101,8 @@ pub(super) fn check(
             size => Ok(delivery(0, size, size)),
         },
         (Wanted::Part(range), StatusCode::PARTIAL_CONTENT) => {
-            let size = partial(range, length, headers)?;
-            Ok(delivery(0, Some(range.end - range.start), size))
+            let (sent, size) = partial(range, length, headers)?;
+            Ok(delivery(0, Some(sent), size))
         }
         (Wanted::Part(range), StatusCode::OK) => match length {
             Some(size) if size < range.end => Err(AnswerFault::TooShort(size)),
@@ -121,12 +123,13 @@ pub(super) fn check(
     }
 }
 
-/// Checks the headers of a part and returns the size of its object.
+/// Checks the headers of a part; returns the number of its bytes and the size of its object. The
+/// part may be the first one of the wanted range (RFC 9110, 15.3.7).
 fn partial(
     wanted: &Range<u64>,
     length: Option<u64>,
     headers: &HeaderMap,
-) -> Result<Option<u64>, AnswerFault> {
+) -> Result<(u64, Option<u64>), AnswerFault> {
     let value = text(headers, &CONTENT_RANGE, "Content-Range")?
         .ok_or(AnswerFault::Header("Content-Range"))?;
     let (sent, size) = content_range(value).ok_or(AnswerFault::Header("Content-Range"))?;
@@ -134,17 +137,17 @@ fn partial(
         return Err(AnswerFault::TooShort(sent.end));
     }
 
-    if sent != *wanted {
+    let bytes = sent.end - sent.start;
+    let is_first = sent.end < wanted.end && bytes >= MIN_PREFIX_BYTES;
+    if sent.start != wanted.start || sent.end != wanted.end && !is_first {
         let last = wanted.end.saturating_sub(1);
         let shown = value.chars().take(80).collect();
         return Err(AnswerFault::OtherRange(shown, wanted.start, last));
     }
 
     match length {
-        Some(length) if length != wanted.end - wanted.start => {
-            Err(AnswerFault::Header("Content-Length"))
-        }
-        _ => Ok(size),
+        Some(length) if length != bytes => Err(AnswerFault::Header("Content-Length")),
+        _ => Ok((bytes, size)),
     }
 }
 

@@ -34,22 +34,27 @@ pub(super) struct RemoteReader {
 enum ReaderState {
     /// Ask for the bytes that are missing.
     Ask,
-    /// Read them; `skip` bytes before them are not wanted.
-    Read { body: ByteStream, skip: u64 },
+    /// Read them; `skip` bytes before them are not wanted, and the answer ends before the byte
+    /// `end` of the wanted ones, if it says so.
+    Read {
+        body: ByteStream,
+        skip: u64,
+        end: Option<u64>,
+    },
     /// Everything was said.
     Over,
 }
 
 impl RemoteReader {
-    /// A reader that has not asked yet.
-    pub fn new(remote: Arc<Remote>, get: Get) -> Self {
+    /// A reader that has not asked yet, and asks at most `attempts` times without progress.
+    pub fn new(remote: Arc<Remote>, get: Get, attempts: u32) -> Self {
         let wanted = match &get.range {
             Some(range) => Wanted::Part(range.clone()),
             None => Wanted::Whole { at_most: get.max },
         };
 
         Self {
-            attempts: Attempts::new(remote.limits.attempts),
+            attempts: Attempts::new(attempts),
             floor: SpeedFloor::new(remote.limits.patience),
             remote,
             get,
@@ -156,11 +161,14 @@ impl RemoteReader {
         }
 
         let skip = delivery.skip;
+        let end = delivery
+            .length
+            .map(|length| self.done.saturating_add(length));
         if self.done == 0 {
             self.first = Some(delivery);
         }
         self.floor = SpeedFloor::new(self.remote.limits.patience);
-        self.state = ReaderState::Read { body, skip };
+        self.state = ReaderState::Read { body, skip, end };
         None
     }
 
@@ -173,9 +181,14 @@ impl RemoteReader {
             self.pause = None;
         }
 
-        let ReaderState::Read { body, skip } = &mut self.state else {
+        let ReaderState::Read { body, skip, end } = &mut self.state else {
             return Ok(None);
         };
+        if *end == Some(self.done) && self.done > 0 {
+            // A server may answer with the first part of a range.
+            self.state = ReaderState::Ask;
+            return Ok(None);
+        }
         let (left, began) = (self.floor.left(), Instant::now());
         let next = tokio::time::timeout(left, next_of(body)).await;
         let object = &self.get.object;
@@ -207,7 +220,12 @@ impl RemoteReader {
 
     /// Takes wanted bytes over, and no more than those.
     fn taken(&mut self, mut bytes: Bytes) -> Option<GetReply> {
-        let left = self.length().map(|length| length - self.done);
+        let end = match &self.state {
+            ReaderState::Read { end, .. } => *end,
+            _ => None,
+        };
+        let left = self.length().into_iter().chain(end).min();
+        let left = left.map(|end| end.saturating_sub(self.done));
         if let Some(left) = left.and_then(|left| usize::try_from(left).ok()) {
             bytes.truncate(left);
         }

@@ -144,14 +144,11 @@ impl Refusal {
                 FaultKind::NotARange
             }
             Cause::Answer(AnswerFault::TooLarge(..)) => FaultKind::TooLarge,
-            Cause::Answer(AnswerFault::TooShort(_) | AnswerFault::Encoded(_)) => {
-                FaultKind::Permanent
-            }
             // A broken proxy is one of several, perhaps.
-            Cause::Answer(AnswerFault::Header(_)) => FaultKind::NotARange,
-            Cause::Answer(AnswerFault::Status(_)) | Cause::Redirect(_) | Cause::Tls(_) => {
-                FaultKind::Permanent
-            }
+            Cause::Answer(AnswerFault::Header(_) | AnswerFault::Encoded(_)) => FaultKind::NotARange,
+            Cause::Answer(AnswerFault::TooShort(_) | AnswerFault::Status(_))
+            | Cause::Redirect(_)
+            | Cause::Tls(_) => FaultKind::Permanent,
             Cause::UnknownName(_) | Cause::Unreachable(_) | Cause::Stuck(_) | Cause::Cut(_) => {
                 FaultKind::Temporary
             }

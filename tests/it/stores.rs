@@ -108,7 +108,7 @@ fn get(store: &Store, get: Get) -> Got {
 fn put(store: &Store, object: &str, bytes: &[u8], condition: PutCondition) -> PutReply {
     let put = Put {
         object: path(object),
-        bytes: Arc::from(bytes),
+        bytes: Arc::new(bytes.to_vec()),
         condition,
     };
     run(store.put(&put))
@@ -256,6 +256,26 @@ fn nginx_is_a_store() {
 }
 
 #[test]
+fn directories_of_a_web_server_cost_few_requests() {
+    let Some(nginx) = nginx() else { return };
+    let between = Middleman::start(nginx.http());
+    let store = near(&between, &options(&[]));
+    let methods = |object: &str, len: usize| {
+        stored(put(&store, object, &vec![7; len], PutCondition::Any));
+        let passed = between.passed();
+        let method = |one: &Passed| one.line.split(' ').next().unwrap_or_default().to_string();
+        passed.iter().map(method).collect::<Vec<_>>()
+    };
+
+    let first = methods("packs/ab/1.pack", 10);
+    assert_eq!(first.last().map(String::as_str), Some("PUT"), "{first:?}");
+    assert_eq!(methods("packs/ab/2.pack", 10), ["PUT"]);
+    assert_eq!(methods("packs/cd/1.pack", 10), ["PUT", "MKCOL", "PUT"]);
+    let large = methods("packs/ef/1.pack", 1 << 20);
+    assert_eq!(large, ["MKCOL", "PUT"], "it is sent once");
+}
+
+#[test]
 fn an_s3_server_is_a_store() {
     let Some(moto) = moto() else { return };
     let between = Middleman::start(moto.address());
@@ -399,6 +419,23 @@ fn a_body_that_is_cut_goes_on_at_its_byte() {
     assert_eq!(ranges(&between.passed()), ["-", "bytes=250000-299999"]);
     between.script([Mishap::Chunked]);
     assert!(get(&store, whole(PACK)).bytes() == bytes);
+    between.passed();
+    between.script([Mishap::ShortRange, Mishap::ShortRange]);
+    assert!(get(&store, part(PACK, 0..280_000)).bytes() == bytes[..280_000]);
+    assert_eq!(
+        ranges(&between.passed()),
+        [
+            "bytes=0-279999",
+            "bytes=140000-279999",
+            "bytes=210000-279999"
+        ],
+        "a server may answer with the first part of a range"
+    );
+
+    between.script([Mishap::Cut(1000)]);
+    let fault = get(&store.once(), whole(PACK)).fault();
+    assert_eq!(fault.kind, FaultKind::Temporary, "{fault}");
+    assert_eq!(between.passed().len(), 1, "the caller repeats it");
     between.script([
         Mishap::Cut(0),
         Mishap::Cut(0),
@@ -454,9 +491,9 @@ fn other_bytes_than_the_range_are_a_fault() {
 
     between.script([Mishap::Whole]);
     assert!(get(&store, part(PACK, 1000..2000)).bytes() == bytes[1000..2000]);
-    between.script([Mishap::Gzip]);
+    between.script(vec![Mishap::Gzip; 4]);
     let fault = get(&store, whole(PACK)).fault();
-    assert_eq!(fault.kind, FaultKind::Permanent, "{fault}");
+    assert_eq!(fault.kind, FaultKind::NotARange, "{fault}");
     assert!(fault.text.contains("gzip off"), "{fault}");
     between.script([Mishap::Huge]);
     let fault = get(&store, whole(PACK)).fault();

@@ -266,7 +266,7 @@ impl Copying<'_> {
         let bytes = content.len() as u64;
         let put = Put {
             object,
-            bytes: Arc::from(content),
+            bytes: Arc::new(content),
             condition,
         };
         let reply = self.to.put(&put).await;

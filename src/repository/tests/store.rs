@@ -375,7 +375,7 @@ pub(crate) struct Host {
     pub(crate) etag: Option<Etag>,
     pub(crate) release: Option<ReleaseRecord>,
     /// The release that is being pulled.
-    pulled: Option<ReleaseRecord>,
+    pub(super) pulled: Option<ReleaseRecord>,
 }
 
 impl Host {
@@ -507,7 +507,7 @@ impl Pulling {
 }
 
 /// Ordinals of the blocks that the host lacks, each block once.
-fn wants(host: &Host) -> Vec<std::ops::Range<u64>> {
+pub(super) fn wants(host: &Host) -> Vec<std::ops::Range<u64>> {
     let root = host
         .pulled
         .as_ref()

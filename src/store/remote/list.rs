@@ -11,15 +11,16 @@ use crate::store::stream::next_of;
 use crate::units::WallTime;
 
 impl Remote {
-    /// Hands every object to `each`, in any order.
+    /// Hands every object to `each`, in any order. Each request is made at most `most` times.
     pub async fn list(
         &self,
         each: &mut (dyn FnMut(ListedObject) + Send),
+        most: u32,
     ) -> Result<(), StoreFault> {
         let _place = self.limits.place().await;
         let prefix = StorePath::from(self.backend.prefix.as_str());
         let within = (!prefix.as_ref().is_empty()).then_some(&prefix);
-        let mut attempts = Attempts::new(self.limits.attempts);
+        let mut attempts = Attempts::new(most);
         let mut last: Option<StorePath> = None;
         loop {
             let mut pages = match &last {
@@ -32,7 +33,7 @@ impl Remote {
                     None => return Ok(()),
                     Some(Err(error)) => break error,
                     Some(Ok(meta)) => {
-                        attempts = Attempts::new(self.limits.attempts);
+                        attempts = Attempts::new(most);
                         listed(&prefix, &meta).into_iter().for_each(&mut *each);
                         last = Some(meta.location);
                     }
@@ -47,10 +48,10 @@ impl Remote {
         }
     }
 
-    /// Deletes an object; one that does not exist is deleted.
-    pub async fn delete(&self, object: &ObjectPath) -> Result<(), StoreFault> {
+    /// Deletes an object in at most `most` attempts; one that does not exist is deleted.
+    pub async fn delete(&self, object: &ObjectPath, most: u32) -> Result<(), StoreFault> {
         let _place = self.limits.place().await;
-        let mut attempts = Attempts::new(self.limits.attempts);
+        let mut attempts = Attempts::new(most);
         loop {
             let error = match self.backend.store.delete(&self.path(object)).await {
                 Ok(()) => return Ok(()),

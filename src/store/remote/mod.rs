@@ -4,6 +4,7 @@ mod list;
 mod put;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use object_store::path::Path as StorePath;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload};
@@ -28,6 +29,8 @@ pub(super) struct Remote {
     asked: Asked,
     /// Limits of all requests to this store.
     pub limits: Arc<Limits>,
+    /// Set once an object could not be stored without a directory for it.
+    needs_directories: AtomicBool,
 }
 
 /// A request that failed.
@@ -90,6 +93,7 @@ impl Remote {
             backend,
             asked,
             limits,
+            needs_directories: AtomicBool::new(false),
         }
     }
 
