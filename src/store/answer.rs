@@ -64,6 +64,9 @@ pub(super) enum AnswerFault {
     /// A header that contradicts the others or itself.
     #[error("the server sends an invalid header {0}")]
     Header(&'static str),
+    /// Pages of a list without objects, one after the other.
+    #[error("the server's list has no end")]
+    Endless,
     /// A status that means neither the body nor its absence.
     #[error("the server answers a get with status {0}")]
     Status(u16),

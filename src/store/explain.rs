@@ -1,7 +1,7 @@
 //! Turns a refusal into a sentence for people: what failed, why, and what to do. Pure.
 
 use super::answer::AnswerFault;
-use super::client::is_metadata_server;
+use super::metadata::MetadataHosts;
 use super::refusal::{Cause, Refusal, StatusAnswer, TlsFault};
 use super::url::{BucketKind, StoreUrl};
 use crate::repository::object::{FaultKind, StoreFault};
@@ -26,6 +26,8 @@ pub(super) struct Asked {
     pub url: StoreUrl,
     /// Whose credentials are used.
     pub who: String,
+    /// Services that give keys of a role.
+    pub metadata: MetadataHosts,
 }
 
 impl Action {
@@ -45,8 +47,7 @@ impl Asked {
         let hint = self.hint(action, refusal);
         let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
         let text = format!("{refusal}{hint}");
-        let metadata = is_metadata_server(name_of(&refusal.host));
-        let kind = match metadata {
+        let kind = match self.has_no_role(refusal) {
             true => FaultKind::Denied,
             false => refusal.kind(),
         };
@@ -72,15 +73,15 @@ impl Asked {
     }
 
     fn hint(&self, action: Action, refusal: &Refusal) -> Option<String> {
-        if is_metadata_server(name_of(&refusal.host)) {
-            return Some(self.without_credentials());
+        if self.metadata.has(&refusal.host) {
+            return Some(self.without_credentials(refusal));
         }
 
         match &refusal.cause {
             Cause::Status(answer) => self.status_hint(action, answer),
             Cause::Answer(fault) => answer_hint(fault).map(str::to_string),
             Cause::UnknownName(_) => Some(self.place_hint()),
-            Cause::Unreachable(_) => Some(format!(
+            Cause::Unreachable(_) | Cause::Closed(_) => Some(format!(
                 "is the server up, and the port open from here? {}",
                 self.place_hint()
             )),
@@ -90,7 +91,18 @@ impl Asked {
         }
     }
 
-    fn without_credentials(&self) -> String {
+    /// Returns whether the machine's cloud says that there is no role for it. A service that does
+    /// not answer or is busy may give keys a little later, for example while the machine boots.
+    fn has_no_role(&self, refusal: &Refusal) -> bool {
+        let denied = match &refusal.cause {
+            Cause::Status(answer) => matches!(answer.status, 401 | 403 | 404),
+            Cause::Closed(_) => true,
+            _ => false,
+        };
+        denied && self.metadata.has(&refusal.host)
+    }
+
+    fn without_credentials(&self, refusal: &Refusal) -> String {
         let ways = match self.kind() {
             Some(BucketKind::Google) => {
                 "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public \
@@ -104,7 +116,10 @@ impl Asked {
                  ~/.aws/credentials, or set AWS_SKIP_SIGNATURE=true for a public bucket"
             }
         };
-        format!("no credentials were found, and this machine has no role: {ways}")
+        match self.has_no_role(refusal) {
+            true => format!("no credentials were found, and this machine has no role: {ways}"),
+            false => format!("it gives keys to machines with a role; if this one has none, {ways}"),
+        }
     }
 
     fn kind(&self) -> Option<BucketKind> {
@@ -161,6 +176,9 @@ impl Asked {
             },
             (407, _) => "the proxy wants a user: HTTPS_PROXY=http://user:password@host:port".into(),
             (404, Some(_)) => format!("that is no answer of a store: {}", self.place_hint()),
+            (404 | 410, None) if action == Action::List => {
+                "there is nothing at this path: is the URL right?".into()
+            }
             (413, None) => {
                 "the server limits uploads: nginx needs `client_max_body_size 32m`".into()
             }
@@ -226,7 +244,7 @@ fn answer_hint(fault: &AnswerFault) -> Option<&'static str> {
             Some("switch compression off for these files: nginx has `gzip off`")
         }
         AnswerFault::TooShort(_) => Some("it was not uploaded whole, or changed: publish again"),
-        AnswerFault::TooLarge(..) | AnswerFault::Status(_) => None,
+        AnswerFault::TooLarge(..) | AnswerFault::Status(_) | AnswerFault::Endless => None,
     }
 }
 
@@ -242,14 +260,6 @@ fn tls_hint(fault: &TlsFault) -> &'static str {
     }
 }
 
-/// The host without its port.
-fn name_of(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => name,
-        _ => host,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,6 +269,7 @@ mod tests {
         Asked {
             url: StoreUrl::parse(url, Path::new("/")).expect("valid"),
             who: "the key AK".into(),
+            metadata: MetadataHosts::default(),
         }
     }
 
@@ -323,13 +334,35 @@ mod tests {
 
     #[test]
     fn a_machine_without_a_role_is_told_where_keys_come_from() {
-        let refusal = Refusal {
-            host: "169.254.169.254".into(),
-            cause: Cause::Unreachable("timeout".into()),
-        };
-        let fault = asked("s3://fleet").fault(Action::Get, "a", &refusal);
-        assert_eq!(fault.kind, FaultKind::Denied);
-        assert!(fault.text.contains("~/.aws/credentials"), "{}", fault.text);
-        assert!(fault.text.contains("AWS_SKIP_SIGNATURE"), "{}", fault.text);
+        for cause in [status(404, ""), status(403, ""), Cause::Closed("no".into())] {
+            let fault = of_metadata(cause);
+            assert_eq!(fault.kind, FaultKind::Denied, "{fault}");
+            assert!(fault.text.contains("has no role"), "{fault}");
+            assert!(fault.text.contains("~/.aws/credentials"), "{fault}");
+            assert!(fault.text.contains("AWS_SKIP_SIGNATURE"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_metadata_service_that_is_not_well_is_asked_again() {
+        for cause in [
+            status(500, ""),
+            status(503, ""),
+            status(429, ""),
+            Cause::Stuck(std::time::Duration::from_secs(3)),
+            Cause::Unreachable("no route".into()),
+            Cause::Cut("reset".into()),
+            Cause::UnknownName("not yet".into()),
+        ] {
+            let fault = of_metadata(cause);
+            assert_eq!(fault.kind, FaultKind::Temporary, "{fault}");
+            assert!(!fault.text.contains("has no role"), "{fault}");
+            assert!(fault.text.contains("AWS_SKIP_SIGNATURE"), "{fault}");
+        }
+    }
+
+    fn of_metadata(cause: Cause) -> StoreFault {
+        let host = "169.254.169.254".to_string();
+        asked("s3://fleet").fault(Action::Get, "a", &Refusal { host, cause })
     }
 }

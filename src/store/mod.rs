@@ -24,6 +24,8 @@ mod explain;
 #[cfg(feature = "store")]
 mod limits;
 #[cfg(feature = "store")]
+mod metadata;
+#[cfg(feature = "store")]
 mod profile;
 #[cfg(feature = "store")]
 mod reader;
@@ -183,6 +185,7 @@ fn open_remote(url: &StoreUrl, options: &StoreOptions) -> Result<remote::Remote>
     let asked = explain::Asked {
         url: url.clone(),
         who: backend.who.clone(),
+        metadata: metadata::MetadataHosts::of(options),
     };
     Ok(remote::Remote::new(backend, asked, limits))
 }

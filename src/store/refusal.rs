@@ -33,8 +33,10 @@ pub(super) enum Cause {
     Answer(AnswerFault),
     /// The name of the host is not known.
     UnknownName(String),
-    /// Nobody listens, or the way is closed.
+    /// No way to the host.
     Unreachable(String),
+    /// Nobody listens at the port.
+    Closed(String),
     /// TLS failed.
     Tls(TlsFault),
     /// No answer, or fewer bytes than the floor, within this time.
@@ -146,12 +148,16 @@ impl Refusal {
             Cause::Answer(AnswerFault::TooLarge(..)) => FaultKind::TooLarge,
             // A broken proxy is one of several, perhaps.
             Cause::Answer(AnswerFault::Header(_) | AnswerFault::Encoded(_)) => FaultKind::NotARange,
-            Cause::Answer(AnswerFault::TooShort(_) | AnswerFault::Status(_))
+            Cause::Answer(
+                AnswerFault::TooShort(_) | AnswerFault::Status(_) | AnswerFault::Endless,
+            )
             | Cause::Redirect(_)
             | Cause::Tls(_) => FaultKind::Permanent,
-            Cause::UnknownName(_) | Cause::Unreachable(_) | Cause::Stuck(_) | Cause::Cut(_) => {
-                FaultKind::Temporary
-            }
+            Cause::UnknownName(_)
+            | Cause::Unreachable(_)
+            | Cause::Closed(_)
+            | Cause::Stuck(_)
+            | Cause::Cut(_) => FaultKind::Temporary,
         }
     }
 
@@ -210,7 +216,9 @@ impl fmt::Display for Refusal {
 
             Cause::Answer(fault) => write!(f, "{host}: {fault}"),
             Cause::UnknownName(why) => write!(f, "the name of {host} is not known: {why}"),
-            Cause::Unreachable(why) => write!(f, "{host} is not reachable: {why}"),
+            Cause::Unreachable(why) | Cause::Closed(why) => {
+                write!(f, "{host} is not reachable: {why}")
+            }
             Cause::Tls(fault) => write!(f, "no TLS with {host}: {fault}"),
             Cause::Stuck(time) => write!(
                 f,
@@ -253,13 +261,15 @@ fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 fn cause_of(error: &reqwest::Error) -> Cause {
     let mut last = error.to_string();
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
-    let mut unknown_name = false;
+    let (mut unknown_name, mut closed) = (false, false);
     while let Some(source) = next {
         if let Some(fault) = tls_fault(source) {
             return Cause::Tls(fault);
         }
 
         last = source.to_string();
+        let io = source.downcast_ref::<std::io::Error>();
+        closed |= io.is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
         unknown_name |= last.contains("dns error") || last.contains("lookup address");
         next = source.source();
     }
@@ -268,6 +278,7 @@ fn cause_of(error: &reqwest::Error) -> Cause {
     match () {
         () if error.is_redirect() => Cause::Redirect(why),
         () if unknown_name => Cause::UnknownName(why),
+        () if closed => Cause::Closed(why),
         () if error.is_connect() => Cause::Unreachable(why),
         () => Cause::Cut(why),
     }

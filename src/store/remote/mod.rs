@@ -1,5 +1,6 @@
 //! Objects behind HTTP: each request with its repetitions. [`super::reader`] reads bodies.
 
+mod conditions;
 mod list;
 mod put;
 
@@ -31,6 +32,7 @@ pub(super) struct Remote {
     pub limits: Arc<Limits>,
     /// Set once an object could not be stored without a directory for it.
     needs_directories: AtomicBool,
+    proven: conditions::ProvenConditions,
 }
 
 /// A request that failed.
@@ -94,6 +96,7 @@ impl Remote {
             asked,
             limits,
             needs_directories: AtomicBool::new(false),
+            proven: conditions::ProvenConditions::default(),
         }
     }
 

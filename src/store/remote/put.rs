@@ -25,12 +25,19 @@ const SMALL_BYTES: usize = 256 << 10;
 impl Remote {
     /// Stores an object in at most `most` attempts.
     pub async fn put(&self, put: &Put, most: u32) -> PutReply {
-        if self.is_web() && put.condition != PutCondition::Any {
-            return PutReply::NoConditions;
-        }
-
         let _place = self.limits.place().await;
         let mut attempts = Attempts::new(most);
+        loop {
+            match self.keeps(&put.condition).await {
+                Ok(true) => break,
+                Ok(false) => return PutReply::NoConditions,
+                Err(failure) => match failure.wait(&mut attempts).await {
+                    Ok(()) => {}
+                    Err(fault) => return PutReply::Failed(fault),
+                },
+            }
+        }
+
         let (mut perhaps_stored, mut made_directories) = (false, false);
         if self.needs_directories.load(Ordering::Relaxed) && put.bytes.len() > SMALL_BYTES {
             made_directories = true;
@@ -64,7 +71,7 @@ impl Remote {
         }
     }
 
-    async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
+    pub(super) async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
         let mut attributes = Attributes::new();
         let control = match put.object.is_immutable() {
             true => IMMUTABLE,
@@ -195,7 +202,7 @@ fn lacks_directory(failure: &Failure) -> bool {
 }
 
 /// The reply to a put that a condition stopped, or whose condition the store does not know.
-fn refused_condition(put: &Put, failure: &Failure) -> Option<PutReply> {
+pub(super) fn refused_condition(put: &Put, failure: &Failure) -> Option<PutReply> {
     let status = failure.status()?;
     match (&put.condition, status) {
         (PutCondition::Any, _) => None,
