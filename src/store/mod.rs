@@ -187,5 +187,5 @@ fn open_remote(url: &StoreUrl, options: &StoreOptions) -> Result<remote::Remote>
         who: backend.who.clone(),
         metadata: metadata::MetadataHosts::of(options),
     };
-    Ok(remote::Remote::new(backend, asked, limits))
+    Ok(remote::Remote::new(backend, asked, limits, options))
 }

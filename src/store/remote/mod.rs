@@ -7,6 +7,7 @@ mod put;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use conditions::ProvenConditions;
 use object_store::path::Path as StorePath;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload};
 
@@ -15,6 +16,7 @@ use super::attempts::Attempts;
 use super::backend::{Backend, Conditions};
 use super::explain::{Action, Asked};
 use super::limits::Limits;
+use super::options::StoreOptions;
 use super::refusal::{Cause, Refusal};
 use super::stream::ByteStream;
 use crate::repository::object::{Etag, FaultKind, ObjectPath, StoreFault};
@@ -32,7 +34,7 @@ pub(super) struct Remote {
     pub limits: Arc<Limits>,
     /// Set once an object could not be stored without a directory for it.
     needs_directories: AtomicBool,
-    proven: conditions::ProvenConditions,
+    proven: ProvenConditions,
 }
 
 /// A request that failed.
@@ -90,13 +92,19 @@ impl Failure {
 
 impl Remote {
     /// A store behind `backend`.
-    pub fn new(backend: Backend, asked: Asked, limits: Arc<Limits>) -> Self {
+    pub fn new(
+        backend: Backend,
+        asked: Asked,
+        limits: Arc<Limits>,
+        options: &StoreOptions,
+    ) -> Self {
+        let proven = ProvenConditions::new(&asked.url, options);
         Self {
             backend,
             asked,
             limits,
             needs_directories: AtomicBool::new(false),
-            proven: conditions::ProvenConditions::default(),
+            proven,
         }
     }
 

@@ -37,3 +37,34 @@ fn a_server_that_keeps_conditions_is_asked_once() {
     stored(put(&store, HEAD, b"3", unchanged));
     assert_eq!(between.passed().len(), 1);
 }
+
+#[test]
+fn another_process_knows_what_the_first_one_found() {
+    let Some(moto) = moto() else { return };
+    let between = Middleman::start(moto.address());
+    let home = tempfile::tempdir().expect("a directory");
+    let mut settings = keys();
+    let path = home.path().display().to_string();
+    settings.environment.insert("HOME".into(), path);
+    let asked = |object: &str| {
+        let store = bucket(between.address(), &settings);
+        stored(put(&store, object, b"1", PutCondition::Absent));
+        between.passed().len()
+    };
+    assert!(asked("trees/a/head") > 1);
+    assert_eq!(asked("trees/b/head"), 1);
+
+    between.throw(1, 100, vec![Mishap::Unconditional]);
+    let other = tempfile::tempdir().expect("a directory");
+    let path = other.path().display().to_string();
+    settings.environment.insert("HOME".into(), path);
+    for _ in 0..2 {
+        let store = bucket(between.address(), &settings);
+        let reply = put(&store, "trees/c/head", b"1", PutCondition::Absent);
+        assert_eq!(
+            reply,
+            PutReply::NoConditions,
+            "only what it keeps is remembered"
+        );
+    }
+}
