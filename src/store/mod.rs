@@ -100,6 +100,7 @@ impl Store {
                 return Err(crate::Error::usage(why).hint(hint));
             }
         };
+
         Ok(Self { place })
     }
 

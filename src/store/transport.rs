@@ -167,6 +167,7 @@ impl HttpService for Transport {
         let wanted = request.extensions().get::<Wanted>().cloned();
         let method = request.method().clone();
         self.check_page(request.uri())?;
+
         let headers = request.headers_mut();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let answer = self.send(request).await?;

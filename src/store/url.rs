@@ -1,8 +1,13 @@
 //! Places of a repository as people write them: `s3://bucket/prefix`, `gs://`, `az://`, web
 //! addresses, `file:///path` and plain directories. Pure; errors say which part is wrong.
 
+mod secrets;
+
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+
+use secrets::is_scheme;
+pub(super) use secrets::without_secrets;
 
 use crate::units::printable;
 use crate::{Error, Result};
@@ -125,35 +130,6 @@ fn wrong(text: &str, why: impl fmt::Display) -> Error {
     let shown = printable(without_secrets(text).as_bytes());
     Error::usage(format!("{shown} is no place of a repository: {why}"))
         .hint(format!("write {FORMS}"))
-}
-
-/// Returns `text` without anything that may be a secret. In a URL that is wrong, a password can end
-/// anywhere before the last `@`, and a query can be a signature.
-pub(super) fn without_secrets(text: &str) -> String {
-    let (scheme, rest) = match text.find(":/") {
-        Some(at) if is_scheme(&text[..at]) => {
-            let slashes = text[at + 1..].bytes().take_while(|&b| b == b'/').count();
-            text.split_at(at + 1 + slashes)
-        }
-        _ => ("", text),
-    };
-
-    let (hidden, rest) = match rest.rfind('@') {
-        Some(at) => ("***@", &rest[at + 1..]),
-        None => ("", rest),
-    };
-    match rest.split_once('?') {
-        Some((place, _)) => format!("{scheme}{hidden}{place}?***"),
-        None => format!("{scheme}{hidden}{rest}"),
-    }
-}
-
-/// Returns whether `text` is a scheme that people write, and so no part of a password.
-fn is_scheme(text: &str) -> bool {
-    let known = [
-        "http", "https", "s3", "s3a", "gs", "gcs", "az", "azure", "file", "ftp", "sftp", "ssh",
-    ];
-    known.iter().any(|scheme| text.eq_ignore_ascii_case(scheme))
 }
 
 fn directory(text: &str, here: &Path) -> Result<StoreUrl> {

@@ -108,7 +108,7 @@ impl Remote {
                 Ok(_) => continue,
                 Err(failure) => failure,
             };
-            return match super::put::refused_condition(&put, &failure) {
+            return match failure.of_condition(&put) {
                 Some(reply) => Ok(reply == PutReply::Conflict),
                 // Nothing is known of a key that may not store the marker.
                 None if failure.fault.kind == FaultKind::Denied => Ok(false),

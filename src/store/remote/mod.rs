@@ -19,7 +19,9 @@ use super::limits::Limits;
 use super::options::StoreOptions;
 use super::refusal::{Cause, Refusal};
 use super::stream::ByteStream;
-use crate::repository::object::{Etag, FaultKind, ObjectPath, StoreFault};
+use crate::repository::object::{
+    Etag, FaultKind, ObjectPath, Put, PutCondition, PutReply, StoreFault,
+};
 use crate::units::printable;
 
 /// Codes of stores for an object that does not exist.
@@ -69,6 +71,19 @@ impl Failure {
             }
             Some(Cause::Status(answer)) => matches!(answer.status, 404 | 410),
             _ => false,
+        }
+    }
+
+    /// The reply to a put that a condition stopped, or whose condition the store does not know.
+    fn of_condition(&self, put: &Put) -> Option<PutReply> {
+        let status = self.status()?;
+        match (&put.condition, status) {
+            (PutCondition::Any, _) => None,
+            _ if self.fault.kind == FaultKind::Temporary => None,
+            (_, 304 | 409 | 412) => Some(PutReply::Conflict),
+            (PutCondition::Unchanged(_), 404) if self.is_missing(true) => Some(PutReply::Conflict),
+            (_, 501) => Some(PutReply::NoConditions),
+            _ => None,
         }
     }
 

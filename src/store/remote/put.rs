@@ -56,7 +56,7 @@ impl Remote {
                 continue;
             }
 
-            if let Some(reply) = refused_condition(put, &failure) {
+            if let Some(reply) = failure.of_condition(put) {
                 // The first attempt may have arrived although its answer did not.
                 if perhaps_stored && reply == PutReply::Conflict {
                     return self.stored_or_conflict(put, &mut attempts).await;
@@ -199,17 +199,4 @@ impl Remote {
 /// Returns whether the directory of an object may be missing; nginx says 500 to that.
 fn lacks_directory(failure: &Failure) -> bool {
     matches!(failure.status(), Some(404 | 409 | 500))
-}
-
-/// The reply to a put that a condition stopped, or whose condition the store does not know.
-pub(super) fn refused_condition(put: &Put, failure: &Failure) -> Option<PutReply> {
-    let status = failure.status()?;
-    match (&put.condition, status) {
-        (PutCondition::Any, _) => None,
-        _ if failure.fault.kind == FaultKind::Temporary => None,
-        (_, 304 | 409 | 412) => Some(PutReply::Conflict),
-        (PutCondition::Unchanged(_), 404) if failure.is_missing(true) => Some(PutReply::Conflict),
-        (_, 501) => Some(PutReply::NoConditions),
-        _ => None,
-    }
 }
