@@ -227,7 +227,12 @@ impl RemoteReader {
     }
 
     fn end(&self) -> GetReply {
-        let first = self.first.as_ref();
+        let is_web = self.remote.is_web();
+        // The tag of a young file may soon be that of another state.
+        let first = self
+            .first
+            .as_ref()
+            .filter(|first| !(is_web && first.is_young));
         let etag = first.and_then(|first| first.etag.as_deref());
         let generation = first.and_then(|first| first.generation.as_deref());
         GetReply::End {

@@ -129,7 +129,8 @@ impl Remote {
         parts.parts().chain(below.parts()).collect()
     }
 
-    fn is_web(&self) -> bool {
+    /// Returns whether this is a web server, which knows no conditions for a put.
+    pub fn is_web(&self) -> bool {
         self.backend.conditions == Conditions::None
     }
 

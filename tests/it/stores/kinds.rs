@@ -34,13 +34,47 @@ pub(super) fn behaves(store: &Store) {
     assert_eq!(large.kind, FaultKind::TooLarge, "{large}");
 
     let mut again = whole(HEAD);
-    again.unless = Some(get(store, whole(HEAD)).etag());
+    again.unless = Some(tag(store, HEAD));
     assert_eq!(get(store, again.clone()), Got::NotModified);
     stored(put(store, HEAD, b"two and more", PutCondition::Any));
     assert_eq!(get(store, again).bytes(), b"two and more");
     run(store.delete(&path("empty"))).expect("deleted");
     run(store.delete(&path("empty"))).expect("deleted twice");
     assert_eq!(get(store, whole("empty")), Got::Missing);
+}
+
+/// The tag of an object. One that has just changed on a web server has none.
+fn tag(store: &Store, object: &str) -> Etag {
+    let mut found = None;
+    support::until("a tag", || {
+        found = match get(store, whole(object)) {
+            Got::Whole(_, etag) => etag,
+            other => panic!("no object: {other:?}"),
+        };
+        found.is_some()
+    });
+    found.expect("found")
+}
+
+#[test]
+fn a_file_that_changes_twice_in_a_second_is_seen_twice() {
+    let Some(nginx) = nginx() else { return };
+    let store = open(&format!("http://{}", nginx.http()), &options(&[]));
+    for round in 10..40 {
+        let text = format!("release {round}");
+        write(&nginx.files().join(HEAD), &text);
+        let Got::Whole(_, unless) = get(&store, whole(HEAD)) else {
+            panic!("no head");
+        };
+
+        let later = text.replace("release", "RELEASE");
+        write(&nginx.files().join(HEAD), &later);
+        let again = Get {
+            unless,
+            ..whole(HEAD)
+        };
+        assert_eq!(get(&store, again).bytes(), later.as_bytes());
+    }
 }
 
 /// The conditions of two publishers.
