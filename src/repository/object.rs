@@ -1,7 +1,7 @@
 //! Requests to a store and its replies, as plain values.
 //!
 //! The machines of this room make the requests. The room `store` carries them out and turns each
-//! into exactly one final reply: it never keeps a request open for ever.
+//! into exactly one final reply: a request that stops moving is given up.
 
 use std::fmt;
 use std::ops::Range;

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use reqwest::StatusCode;
 use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName,
+    LAST_MODIFIED,
 };
 use thiserror::Error;
 
@@ -39,6 +40,9 @@ pub(super) struct Delivery {
     pub size: Option<u64>,
     /// Entity tag of the object, with its quotes.
     pub etag: Option<String>,
+    /// Whether the object changed in the second of the answer. It may change once more in this
+    /// second, and nginx makes its tags of seconds.
+    pub is_young: bool,
     /// Number of the object's state, of Google's interface only.
     pub generation: Option<String>,
 }
@@ -64,6 +68,9 @@ pub(super) enum AnswerFault {
     /// A header that contradicts the others or itself.
     #[error("the server sends an invalid header {0}")]
     Header(&'static str),
+    /// Pages of a list without objects, one after the other.
+    #[error("the server's list has no end")]
+    Endless,
     /// A status that means neither the body nor its absence.
     #[error("the server answers a get with status {0}")]
     Status(u16),
@@ -92,6 +99,7 @@ pub(super) fn check(
         length,
         size,
         etag: etag(headers),
+        is_young: is_young(headers),
         generation: generation(headers),
     };
 
@@ -182,6 +190,11 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, AnswerFault> {
 fn etag(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(ETAG)?.to_str().ok()?.trim();
     Etag::new(value).map(|etag| etag.as_str().to_string())
+}
+
+fn is_young(headers: &HeaderMap) -> bool {
+    let stored = headers.get(LAST_MODIFIED);
+    stored.is_some() && stored == headers.get(DATE)
 }
 
 fn generation(headers: &HeaderMap) -> Option<String> {

@@ -24,6 +24,8 @@ mod explain;
 #[cfg(feature = "store")]
 mod limits;
 #[cfg(feature = "store")]
+mod metadata;
+#[cfg(feature = "store")]
 mod profile;
 #[cfg(feature = "store")]
 mod reader;
@@ -98,6 +100,7 @@ impl Store {
                 return Err(crate::Error::usage(why).hint(hint));
             }
         };
+
         Ok(Self { place })
     }
 
@@ -192,6 +195,7 @@ fn open_remote(url: &StoreUrl, options: &StoreOptions) -> Result<remote::Remote>
     let asked = explain::Asked {
         url: url.clone(),
         who: backend.who.clone(),
+        metadata: metadata::MetadataHosts::of(options),
     };
-    Ok(remote::Remote::new(backend, asked, limits))
+    Ok(remote::Remote::new(backend, asked, limits, options))
 }

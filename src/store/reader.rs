@@ -12,7 +12,6 @@ use super::answer::{AnswerFault, Delivery, Wanted};
 use super::attempts::Attempts;
 use super::refusal::Cause;
 use super::remote::{Failure, Opened, Remote};
-use super::speed::SpeedFloor;
 use super::stream::{ByteStream, next_of};
 use crate::repository::object::{Get, GetReply};
 
@@ -22,7 +21,6 @@ pub(super) struct RemoteReader {
     get: Get,
     wanted: Wanted,
     attempts: Attempts,
-    floor: SpeedFloor,
     done: u64,
     first: Option<Delivery>,
     state: ReaderState,
@@ -55,7 +53,6 @@ impl RemoteReader {
 
         Self {
             attempts: Attempts::new(attempts),
-            floor: SpeedFloor::new(remote.limits.patience),
             remote,
             get,
             wanted,
@@ -167,7 +164,6 @@ impl RemoteReader {
         if self.done == 0 {
             self.first = Some(delivery);
         }
-        self.floor = SpeedFloor::new(self.remote.limits.patience);
         self.state = ReaderState::Read { body, skip, end };
         None
     }
@@ -189,32 +185,24 @@ impl RemoteReader {
             self.state = ReaderState::Ask;
             return Ok(None);
         }
-        let (left, began) = (self.floor.left(), Instant::now());
-        let next = tokio::time::timeout(left, next_of(body)).await;
+        let next = next_of(body).await;
         let object = &self.get.object;
         let bytes = match next {
-            Err(_) => Bytes::new(),
-            Ok(Some(Ok(bytes))) => bytes,
-            Ok(Some(Err(e))) => return Err(self.remote.body_failure(object, &e)),
-            Ok(None) if self.length().is_none() => return Ok(Some(self.end())),
-            Ok(None) => {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(e)) => return Err(self.remote.body_failure(object, &e)),
+            None if self.length().is_none() => return Ok(Some(self.end())),
+            None => {
                 let why = "the body ends early".to_string();
                 return Err(self.remote.broken(object, Cause::Cut(why)));
             }
         };
 
-        let waited = began.elapsed();
         let many = bytes.len() as u64;
         let wait = self.remote.limits.receive(many);
         self.pause = (wait > Duration::ZERO).then(|| Instant::now() + wait);
         let passed = (*skip).min(many);
         *skip -= passed;
         let bytes = bytes.slice(usize::try_from(passed).unwrap_or(bytes.len())..);
-        if !self.floor.waited(waited, many) {
-            let cause = Cause::Stuck(self.remote.limits.patience);
-            return Err(self.remote.broken(object, cause));
-        }
-
         Ok(self.taken(bytes))
     }
 
@@ -239,7 +227,12 @@ impl RemoteReader {
     }
 
     fn end(&self) -> GetReply {
-        let first = self.first.as_ref();
+        let is_web = self.remote.is_web();
+        // The tag of a young file may soon be that of another state.
+        let first = self
+            .first
+            .as_ref()
+            .filter(|first| !(is_web && first.is_young));
         let etag = first.and_then(|first| first.etag.as_deref());
         let generation = first.and_then(|first| first.generation.as_deref());
         GetReply::End {

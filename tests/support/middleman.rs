@@ -51,6 +51,10 @@ pub enum Mishap {
     Huge,
     /// 302 to this address.
     Redirect(String),
+    /// This status, with another address.
+    Moved(u16, String),
+    /// The conditions of a put are ignored.
+    Unconditional,
     /// The answer comes later.
     Late(Duration),
 }
@@ -239,7 +243,14 @@ impl Shared {
             Mishap::Reset => None,
             Mishap::Status(status, after, code) => Some(Answer::failed(*status, *after, code)),
             Mishap::Redirect(to) => Some(Answer::redirect(to)),
-            Mishap::Whole => question.without_range().ask(upstream),
+            Mishap::Moved(status, to) => {
+                let headers = [("Location", to.as_str())];
+                Some(Answer::new(*status, &headers, b""))
+            }
+            Mishap::Unconditional => question
+                .without(&["if-match", "if-none-match"])
+                .ask(upstream),
+            Mishap::Whole => question.without(&["range"]).ask(upstream),
             Mishap::OtherRange => question.with_other_range().ask(upstream),
             Mishap::Stale => {
                 let old = self.old.lock().expect("whole").get(&question.line).cloned();
@@ -339,11 +350,10 @@ impl Mishap {
 }
 
 impl Question {
-    fn without_range(&self) -> Self {
+    fn without(&self, names: &[&str]) -> Self {
         let mut other = self.clone();
-        other
-            .headers
-            .retain(|(name, _)| !name.eq_ignore_ascii_case("range"));
+        let stays = |name: &str| !names.iter().any(|one| name.eq_ignore_ascii_case(one));
+        other.headers.retain(|(name, _)| stays(name));
         other
     }
 

@@ -33,6 +33,7 @@ fn a_part_has_its_range() {
         length: Some(10),
         size: Some(50),
         etag: Some("\"a\"".into()),
+        is_young: false,
         generation: None,
     };
     assert_eq!(found, Ok(delivery));

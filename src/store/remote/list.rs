@@ -4,11 +4,14 @@ use object_store::path::Path as StorePath;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::Remote;
-use crate::repository::object::{ListedObject, ObjectPath, StoreFault};
+use crate::repository::object::{FaultKind, ListedObject, ObjectPath, StoreFault};
 use crate::store::attempts::Attempts;
 use crate::store::explain::Action;
 use crate::store::stream::next_of;
 use crate::units::WallTime;
+
+/// The most objects in a list.
+const MAX_LISTED_OBJECTS: u64 = 16 << 20;
 
 impl Remote {
     /// Hands every object to `each`, in any order. Each request is made at most `most` times.
@@ -22,6 +25,8 @@ impl Remote {
         let within = (!prefix.as_ref().is_empty()).then_some(&prefix);
         let mut attempts = Attempts::new(most);
         let mut last: Option<StorePath> = None;
+        let mut objects = 0;
+        self.backend.transport.list_moves();
         loop {
             let mut pages = match &last {
                 Some(last) => self.backend.store.list_with_offset(within, last),
@@ -34,6 +39,11 @@ impl Remote {
                     Some(Err(error)) => break error,
                     Some(Ok(meta)) => {
                         attempts = Attempts::new(most);
+                        self.backend.transport.list_moves();
+                        objects += 1;
+                        if objects > MAX_LISTED_OBJECTS {
+                            return Err(self.too_many());
+                        }
                         listed(&prefix, &meta).into_iter().for_each(&mut *each);
                         last = Some(meta.location);
                     }
@@ -41,11 +51,14 @@ impl Remote {
             };
 
             let failure = self.failure(Action::List, "", &error);
-            if self.is_web() && failure.is_missing(false) {
-                return Ok(());
-            }
             failure.wait(&mut attempts).await?;
         }
+    }
+
+    fn too_many(&self) -> StoreFault {
+        let why = format!("there are more than {MAX_LISTED_OBJECTS} (is this the right prefix?)");
+        let kind = FaultKind::Permanent;
+        self.asked.other(kind, Action::List, "", &why)
     }
 
     /// Deletes an object in at most `most` attempts; one that does not exist is deleted.

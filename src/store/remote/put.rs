@@ -34,12 +34,19 @@ impl AsRef<[u8]> for PutBody {
 impl Remote {
     /// Stores an object in at most `most` attempts.
     pub async fn put(&self, put: &Put, most: u32) -> PutReply {
-        if self.is_web() && put.condition != PutCondition::Any {
-            return PutReply::NoConditions;
-        }
-
         let _place = self.limits.place().await;
         let mut attempts = Attempts::new(most);
+        loop {
+            match self.keeps(&put.condition).await {
+                Ok(true) => break,
+                Ok(false) => return PutReply::NoConditions,
+                Err(failure) => match failure.wait(&mut attempts).await {
+                    Ok(()) => {}
+                    Err(fault) => return PutReply::Failed(fault),
+                },
+            }
+        }
+
         let (mut perhaps_stored, mut made_directories) = (false, false);
         if self.needs_directories.load(Ordering::Relaxed) && put.bytes.len() > SMALL_BYTES {
             made_directories = true;
@@ -58,7 +65,7 @@ impl Remote {
                 continue;
             }
 
-            if let Some(reply) = refused_condition(put, &failure) {
+            if let Some(reply) = failure.of_condition(put) {
                 // The first attempt may have arrived although its answer did not.
                 if perhaps_stored && reply == PutReply::Conflict {
                     return self.stored_or_conflict(put, &mut attempts).await;
@@ -73,7 +80,7 @@ impl Remote {
         }
     }
 
-    async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
+    pub(super) async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
         let mut attributes = Attributes::new();
         let control = match put.object.is_immutable() {
             true => IMMUTABLE,
@@ -201,17 +208,4 @@ impl Remote {
 /// Returns whether the directory of an object may be missing; nginx says 500 to that.
 fn lacks_directory(failure: &Failure) -> bool {
     matches!(failure.status(), Some(404 | 409 | 500))
-}
-
-/// The reply to a put that a condition stopped, or whose condition the store does not know.
-fn refused_condition(put: &Put, failure: &Failure) -> Option<PutReply> {
-    let status = failure.status()?;
-    match (&put.condition, status) {
-        (PutCondition::Any, _) => None,
-        _ if failure.fault.kind == FaultKind::Temporary => None,
-        (_, 304 | 409 | 412) => Some(PutReply::Conflict),
-        (PutCondition::Unchanged(_), 404) if failure.is_missing(true) => Some(PutReply::Conflict),
-        (_, 501) => Some(PutReply::NoConditions),
-        _ => None,
-    }
 }
