@@ -147,7 +147,7 @@ impl Store {
         match &self.place {
             StorePlace::Directory(directory) => directory.sent(),
             #[cfg(feature = "store")]
-            StorePlace::Remote(remote) => remote.limits.sent(),
+            StorePlace::Remote { remote, .. } => remote.limits.sent(),
         }
     }
 

@@ -3,6 +3,7 @@
 use super::rewrite::Moved;
 use super::{Gc, GcError, Mark, Stage, TreeHead};
 use crate::block::BlockHash;
+use crate::repository::head::KeptRelease;
 use crate::repository::loader::Loaded;
 use crate::repository::pack::{Extent, MAX_PACK_BYTES, PackName};
 use crate::repository::places::PlacesRef;
@@ -66,7 +67,7 @@ impl Gc {
             Mark::Record(kept) => match ReleaseRecord::decode(bytes, kept.pack, &kept.hash) {
                 Err(RecordError::Hash) => return false,
                 Err(_) if self.stage == Stage::Sparing => {}
-                Err(error) => self.fail(error.into()),
+                Err(error) => self.fail(GcError::Record(error)),
                 Ok(record) => self.take_record(kept, record),
             },
             Mark::Places(reference) => {

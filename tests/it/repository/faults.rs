@@ -9,7 +9,9 @@ use std::time::Duration;
 use makuo::config::{CatchUp, TreeConfig};
 use makuo::drive::deploy::Interrupt;
 use makuo::drive::host::{LocalHost, open_tree};
-use makuo::drive::repository::{KnownHead, Lookup, LoopbackHost, TakeOptions, find, pull};
+use makuo::drive::repository::{
+    KnownHead, LookOptions, Lookup, LoopbackHost, TakeOptions, find, pull,
+};
 use makuo::id::{HostName, TreeName};
 use makuo::keys::AuthorizedKeys;
 use makuo::outcome::{Event, Observer};
@@ -85,8 +87,11 @@ impl Puller {
         let store = Store::open(&StoreUrl::parse(&url, Path::new("/"))?, &impatient)?;
         let host = Arc::new(self.host()?);
         let tree = TreeName::new("www").expect("legal");
-        let known = KnownHead::default();
-        let (_, Lookup::Found(found)) = find(store, &host, &tree, &known, &mut || true)? else {
+        let how = LookOptions {
+            known: &KnownHead::default(),
+            allow_stale: true,
+        };
+        let (_, Lookup::Found(found)) = find(store, &host, &tree, how, &mut || true)? else {
             return Ok(());
         };
 
