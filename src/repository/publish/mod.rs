@@ -7,7 +7,7 @@
 //! | step | the caller |
 //! |---|---|
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head, then signs a later release: [`Publish::begin`], [`Publish::refuse`] |
+//! | `Head` | verifies the head, signs a later release: [`Publish::begin`], [`Publish::refuse`] |
 //! | `Newest` | after [`Publish::look`] instead: calls `begin` or [`Publish::renew`] |
 //! | `Walk` | calls [`Publish::walk`] with the nodes of the new manifest |
 //! | `Read` | reads the block and calls [`Publish::block`] |
@@ -20,8 +20,8 @@
 //! already are used then. `renew`, also without a look, only signs the head again.
 //! [`Publish::restore`] publishes the content of an earlier release again.
 //!
-//! **Requests.** For a small change: the head, the top of the release before, the page that changed,
-//! a pack, the head. A store without conditions takes a sixth. Only a second look at the head shows
+//! **Requests.** For a small change: the head, the top of the release before, the page that
+//! changed, a pack, the head. A store without conditions takes a sixth. Only a second look at the head shows
 //! whether somebody published meanwhile, and it has to come after the packs.
 //!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
