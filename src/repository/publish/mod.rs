@@ -21,8 +21,8 @@
 //! [`Publish::restore`] publishes the content of an earlier release again.
 //!
 //! **Requests.** For a small change: the head, the top of the release before, the page that
-//! changed, a pack, the head. A store without conditions takes a sixth. Only a second look at the head shows
-//! whether somebody published meanwhile, and it has to come after the packs.
+//! changed, a pack, the head. A store without conditions takes a sixth. Only a second look at the
+//! head shows whether somebody published meanwhile, and it has to come after the packs.
 //!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
 
