@@ -105,7 +105,9 @@ mod tests {
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         let mut pieces = BlockHasher::default();
-        [&b"ab"[..], b"", b"c"].map(|piece| pieces.update(piece));
+        for piece in [&b"ab"[..], b"", b"c"] {
+            pieces.update(piece);
+        }
         assert_eq!(pieces.finish(), hash);
         assert_eq!(BlockHash::from_hex(&hash.to_string()), Some(hash));
         assert_eq!(BlockHash::from_hex(&"+1".repeat(32)), None);

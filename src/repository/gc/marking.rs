@@ -3,6 +3,7 @@
 use super::rewrite::Moved;
 use super::{Gc, GcError, Mark, Stage, TreeHead};
 use crate::block::BlockHash;
+use crate::repository::head::KeptRelease;
 use crate::repository::loader::Loaded;
 use crate::repository::pack::{Extent, MAX_PACK_BYTES, PackName};
 use crate::repository::places::PlacesRef;

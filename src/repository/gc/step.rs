@@ -85,7 +85,7 @@ pub enum GcError {
     #[error("the repository is damaged: the head of {0} names a release of {1}")]
     OtherTree(TreeName, TreeName),
     /// A pack beyond the cap, with its size in bytes.
-    #[error("{} has {1} bytes, a pack has at most {MAX_PACK_BYTES}", .0.object())]
+    #[error("{} has {} bytes, a pack has at most {MAX_PACK_BYTES}", .0.object(), .1)]
     TooLarge(PackName, u64),
     /// Bytes that are not those that a release refers to.
     #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
