@@ -104,8 +104,7 @@ fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
     })
 }
 
-/// Takes `found`. If that fails because the repository has a newer release by now, and does not keep
-/// this one, the newer one is taken.
+/// Takes `found`, or the newest release if the repository dropped `found` meanwhile.
 fn take_newest(
     mut found: Box<FoundRelease>,
     host: &Arc<LocalHost>,

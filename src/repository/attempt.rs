@@ -7,6 +7,8 @@ use crate::units::Moment;
 
 /// Failures in a row, without any progress, after which a request is given up.
 pub const MAX_FAILURES: u32 = 8;
+/// Odd answers without any progress, after which a request is given up.
+const MAX_ODD_ANSWERS: u32 = 5;
 /// Delay after the first failure; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 /// Longest delay that makuo chooses.
@@ -43,14 +45,21 @@ impl Dice {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Attempts {
     failures: u32,
+    /// Those by [`FaultKind::is_odd_answer`].
+    odd: u32,
     not_before: Moment,
 }
 
 impl Attempts {
     /// Records a failure at `now`; returns whether another attempt may follow.
     pub(super) fn fail(&mut self, fault: &StoreFault, now: Moment, dice: &mut Dice) -> bool {
+        let is_odd = fault.kind.is_odd_answer();
         self.failures += 1;
-        if !fault.kind.is_temporary() || self.failures >= MAX_FAILURES {
+        self.odd += u32::from(is_odd);
+        if !(is_odd || fault.kind.is_temporary())
+            || self.failures >= MAX_FAILURES
+            || self.odd >= MAX_ODD_ANSWERS
+        {
             return false;
         }
 
@@ -64,6 +73,7 @@ impl Attempts {
     /// Records progress: later failures count from none.
     pub(super) fn progress(&mut self) {
         self.failures = 0;
+        self.odd = 0;
     }
 
     /// Time of the next attempt.
@@ -87,8 +97,8 @@ impl Rereads {
         let not_before = self.0.not_before;
         again.then(|| SmallGet {
             attempts: Attempts {
-                failures: 0,
                 not_before,
+                ..Attempts::default()
             },
             ..SmallGet::new(get)
         })
@@ -201,6 +211,11 @@ mod tests {
         };
         assert!(attempts.fail(&asked, Moment(0), &mut dice));
         assert_eq!(attempts.not_before().since(Moment(0)), MAX_ASKED_DELAY);
+
+        let odd = StoreFault::new(FaultKind::TooLarge, "a page of a portal");
+        let mut attempts = Attempts::default();
+        let again = (1..).find(|_| !attempts.fail(&odd, Moment(0), &mut dice));
+        assert_eq!(again, Some(MAX_ODD_ANSWERS));
 
         let denied = StoreFault::new(FaultKind::Denied, "403");
         assert!(!Attempts::default().fail(&denied, Moment(0), &mut dice));

@@ -3,8 +3,11 @@
 //!
 //! Knows nothing of the content: the user of a piece verifies it, and asks for wrong bytes again.
 
+mod part;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use self::part::{Part, bytes_of, extents};
 use super::attempt::{Attempts, Dice, RequestId};
 use super::object::{FaultKind, Get, GetReply, StoreFault};
 use super::pack::{Extent, PackName};
@@ -16,6 +19,9 @@ pub const GAP_BYTES: u32 = 256 << 10;
 pub const PART_BYTES: u32 = 8 << 20;
 /// Largest number of requests at a time.
 pub const MAX_PARTS: usize = 4;
+/// Bytes under way up to which another request begins. The requests end one after another then,
+/// and a far store is never idle.
+const BYTES_UNDER_WAY: u32 = 2 * PART_BYTES;
 /// Times that wrong bytes are asked for again.
 const MAX_REJECTIONS: u8 = 5;
 
@@ -38,28 +44,15 @@ pub(super) struct Fetcher {
     order: VecDeque<PackName>,
     /// Offset and length of the wanted extents of each pack.
     wanted: HashMap<PackName, BTreeSet<(u32, u32)>>,
+    /// Bytes of the wanted extents.
+    wanted_bytes: u64,
     parts: Vec<Part>,
+    /// Set while no further request begins.
+    held: bool,
     rejected: HashMap<Extent, u8>,
     /// Number of calls of [`Fetcher::clear`].
     clears: u32,
     done: VecDeque<Fetched>,
-}
-
-/// A range under way, or waiting for its next attempt.
-#[derive(Debug)]
-struct Part {
-    id: Option<RequestId>,
-    pack: PackName,
-    /// Next byte to come.
-    at: u32,
-    end: u32,
-    /// Extents that are not complete, by offset, without overlaps.
-    pieces: VecDeque<(u32, u32)>,
-    /// Bytes of the first of them.
-    open: Vec<u8>,
-    attempts: Attempts,
-    /// [`Fetcher::clears`] at its first request.
-    clears: u32,
 }
 
 impl Fetcher {
@@ -69,7 +62,9 @@ impl Fetcher {
         if wanted.is_empty() && !self.order.contains(&extent.pack) {
             self.order.push_back(extent.pack);
         }
-        wanted.insert((extent.offset, extent.len));
+        if wanted.insert((extent.offset, extent.len)) {
+            self.wanted_bytes += u64::from(extent.len);
+        }
     }
 
     /// Wants an extent again whose bytes were wrong; returns false if they were too often.
@@ -89,11 +84,30 @@ impl Fetcher {
         self.parts.is_empty() && self.order.is_empty() && self.done.is_empty()
     }
 
+    /// Begins no further request while `held`; those under way go on.
+    pub(super) fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Bytes that are wanted or under way.
+    pub(super) fn missing_bytes(&self) -> u64 {
+        self.wanted_bytes + self.bytes_under_way()
+    }
+
+    fn bytes_under_way(&self) -> u64 {
+        let left = |part: &Part| match part.pieces.is_empty() {
+            true => 0,
+            false => u64::from(part.end.saturating_sub(part.at)),
+        };
+        self.parts.iter().map(left).sum()
+    }
+
     /// Forgets what is not under way and returns it.
     pub(super) fn clear(&mut self) -> Vec<Extent> {
         let wanted = std::mem::take(&mut self.wanted);
         let mut left: Vec<Extent> = wanted.into_iter().flat_map(|w| extents(w.0, w.1)).collect();
         self.order.clear();
+        self.wanted_bytes = 0;
         self.clears += 1;
 
         let (under_way, waiting) = std::mem::take(&mut self.parts)
@@ -109,7 +123,7 @@ impl Fetcher {
         let waits = |part: &Part| part.id.is_none() && part.attempts.not_before() <= now;
         let at = match self.parts.iter().position(waits) {
             Some(at) => at,
-            None if self.parts.len() < MAX_PARTS => {
+            None if self.may_begin() => {
                 let part = self.next_part()?;
                 self.parts.push(part);
                 self.parts.len() - 1
@@ -121,6 +135,12 @@ impl Fetcher {
         let id = dice.id();
         part.id = Some(id);
         Some((id, part.get()))
+    }
+
+    fn may_begin(&self) -> bool {
+        self.parts.len() < MAX_PARTS
+            && !self.held
+            && self.bytes_under_way() <= u64::from(BYTES_UNDER_WAY)
     }
 
     /// Time of the next request after a failure.
@@ -167,7 +187,9 @@ impl Fetcher {
     /// without an effect.
     fn lose(&mut self, (pack, mut lost): (PackName, Vec<Extent>), is_old: bool) {
         self.order.retain(|other| *other != pack);
-        lost.extend(extents(pack, self.wanted.remove(&pack).unwrap_or_default()));
+        let wanted = self.wanted.remove(&pack).unwrap_or_default();
+        self.wanted_bytes -= bytes_of(&wanted);
+        lost.extend(extents(pack, wanted));
         for part in self.parts.iter_mut().filter(|part| part.pack == pack) {
             lost.extend(part.abandon().1);
         }
@@ -185,6 +207,7 @@ impl Fetcher {
         for piece in &pieces {
             wanted.remove(piece);
         }
+        self.wanted_bytes -= bytes_of(&pieces);
 
         if wanted.is_empty() {
             self.wanted.remove(&pack);
@@ -231,77 +254,6 @@ fn first_run(wanted: &BTreeSet<(u32, u32)>) -> VecDeque<(u32, u32)> {
         .map_or(run.len(), |at| at + 1);
     run.truncate(count);
     run
-}
-
-fn extents(
-    pack: PackName,
-    pieces: impl IntoIterator<Item = (u32, u32)>,
-) -> impl Iterator<Item = Extent> {
-    let extent = move |(offset, len)| Extent { pack, offset, len };
-    pieces.into_iter().map(extent)
-}
-
-impl Part {
-    fn extents(self) -> impl Iterator<Item = Extent> {
-        extents(self.pack, self.pieces)
-    }
-
-    /// Ignores further bytes; returns the extents that did not come.
-    fn abandon(&mut self) -> (PackName, Vec<Extent>) {
-        self.open.clear();
-        let pieces = std::mem::take(&mut self.pieces);
-        (self.pack, extents(self.pack, pieces).collect())
-    }
-
-    fn get(&mut self) -> Get {
-        // A gap is not read again after a failure.
-        if let Some((offset, _)) = self.pieces.front()
-            && self.open.is_empty()
-        {
-            self.at = *offset;
-        }
-
-        let range = u64::from(self.at)..u64::from(self.end);
-        Get {
-            object: self.pack.object(),
-            max: range.end - range.start,
-            range: Some(range),
-            unless: None,
-        }
-    }
-
-    fn take(&mut self, mut bytes: &[u8], done: &mut VecDeque<Fetched>) {
-        while !bytes.is_empty() {
-            // Bytes past the range are not looked at.
-            let Some((offset, len)) = self.pieces.front().copied() else {
-                return;
-            };
-
-            if self.at < offset {
-                let gap = ((offset - self.at) as usize).min(bytes.len());
-                self.at += gap as u32;
-                bytes = &bytes[gap..];
-                continue;
-            }
-
-            if self.open.is_empty() {
-                self.open.reserve_exact(len as usize);
-            }
-            let missing = (len as usize - self.open.len()).min(bytes.len());
-            self.open.extend_from_slice(&bytes[..missing]);
-            self.at += missing as u32;
-            bytes = &bytes[missing..];
-            self.attempts.progress();
-
-            if self.open.len() == len as usize {
-                self.pieces.pop_front();
-                let pack = self.pack;
-                let extent = Extent { pack, offset, len };
-                let piece = std::mem::take(&mut self.open);
-                done.push_back(Fetched::Piece(extent, piece));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

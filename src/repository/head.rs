@@ -140,6 +140,14 @@ pub enum HeadError {
     Denied(#[from] Denied),
 }
 
+impl HeadError {
+    /// Returns whether the head is as its signer made it. Otherwise it may have been damaged on the
+    /// way, and another look is worth it.
+    pub fn is_signed(&self) -> bool {
+        !matches!(self, HeadError::Illegal(_) | HeadError::Signature(_))
+    }
+}
+
 /// Path of the head of `tree`: `trees/www/head`.
 pub fn head_object(tree: &TreeName) -> ObjectPath {
     ObjectPath::new(&format!("trees/{tree}/head")).expect("a tree's name is legal in a path")

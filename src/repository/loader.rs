@@ -82,6 +82,16 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         again
     }
 
+    /// Begins no further request while `held`.
+    pub(super) fn hold(&mut self, held: bool) {
+        self.fetcher.hold(held);
+    }
+
+    /// Bytes that were asked for and have not come.
+    pub(super) fn missing_bytes(&self) -> u64 {
+        self.fetcher.missing_bytes()
+    }
+
     /// Returns whether nothing is asked for.
     pub(super) fn is_idle(&self) -> bool {
         self.asked.is_empty() && self.ready.is_empty() && self.fetcher.is_idle()

@@ -1,7 +1,7 @@
 //! Requests to a store and its replies, as plain values.
 //!
 //! The machines of this room make the requests. The room `store` carries them out and turns each
-//! into exactly one final reply: it never keeps a request open for ever.
+//! into exactly one final reply: a request that stops moving is given up.
 
 use std::fmt;
 use std::ops::Range;
@@ -141,7 +141,7 @@ pub struct Put {
     /// The object.
     pub object: ObjectPath,
     /// Its content.
-    pub bytes: Arc<[u8]>,
+    pub bytes: Arc<Vec<u8>>,
     /// State that the object must have before.
     pub condition: PutCondition,
 }
@@ -209,7 +209,8 @@ pub enum FaultKind {
     Temporary,
     /// The store refuses the credentials, or has none: 401, 403.
     Denied,
-    /// Other bytes than the range that was asked for: 200, or another `Content-Range`.
+    /// Other bytes than those that were asked for: 200 instead of a range, another `Content-Range`,
+    /// a compressed body.
     NotARange,
     /// A body beyond [`Get::max`].
     TooLarge,
@@ -222,6 +223,12 @@ impl FaultKind {
     pub fn is_temporary(self) -> bool {
         // A proxy on the way may have ignored a range once.
         matches!(self, FaultKind::Temporary | FaultKind::NotARange)
+    }
+
+    /// Returns whether something on the way answers wrongly: perhaps one proxy of several. People
+    /// want to hear soon of a server that always does.
+    pub(super) fn is_odd_answer(self) -> bool {
+        matches!(self, FaultKind::NotARange | FaultKind::TooLarge)
     }
 }
 

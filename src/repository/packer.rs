@@ -119,7 +119,7 @@ impl Packer {
         self.packs.close(open.number, name);
         self.full.push_back(Put {
             object: name.object(),
-            bytes: Arc::from(open.bytes),
+            bytes: Arc::new(open.bytes),
             condition: PutCondition::Any,
         });
     }

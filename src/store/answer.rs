@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use reqwest::StatusCode;
 use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, HeaderName,
+    LAST_MODIFIED,
 };
 use thiserror::Error;
 
@@ -13,6 +14,8 @@ use crate::repository::object::Etag;
 
 /// The most bytes of a whole file that are read to cut a range from it.
 pub(super) const MAX_CUT_BYTES: u64 = 32 << 20;
+/// The fewest bytes of a range that are taken instead of all: each answer costs a request.
+const MIN_PREFIX_BYTES: u64 = 64 << 10;
 
 /// Bytes of an object that a get asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +34,15 @@ pub(super) enum Wanted {
 pub(super) struct Delivery {
     /// Bytes of the body before the wanted ones.
     pub skip: u64,
-    /// Number of wanted bytes; `None` if the server does not say it.
+    /// Number of wanted bytes in it, the first ones; `None` if the server does not say it.
     pub length: Option<u64>,
     /// Size of the object, if the server says it.
     pub size: Option<u64>,
     /// Entity tag of the object, with its quotes.
     pub etag: Option<String>,
+    /// Whether the object changed in the second of the answer. It may change once more in this
+    /// second, and nginx makes its tags of seconds.
+    pub is_young: bool,
     /// Number of the object's state, of Google's interface only.
     pub generation: Option<String>,
 }
@@ -62,6 +68,9 @@ pub(super) enum AnswerFault {
     /// A header that contradicts the others or itself.
     #[error("the server sends an invalid header {0}")]
     Header(&'static str),
+    /// Pages of a list without objects, one after the other.
+    #[error("the server's list has no end")]
+    Endless,
     /// A status that means neither the body nor its absence.
     #[error("the server answers a get with status {0}")]
     Status(u16),
@@ -90,6 +99,7 @@ pub(super) fn check(
         length,
         size,
         etag: etag(headers),
+        is_young: is_young(headers),
         generation: generation(headers),
     };
 
@@ -99,8 +109,8 @@ pub(super) fn check(
             size => Ok(delivery(0, size, size)),
         },
         (Wanted::Part(range), StatusCode::PARTIAL_CONTENT) => {
-            let size = partial(range, length, headers)?;
-            Ok(delivery(0, Some(range.end - range.start), size))
+            let (sent, size) = partial(range, length, headers)?;
+            Ok(delivery(0, Some(sent), size))
         }
         (Wanted::Part(range), StatusCode::OK) => match length {
             Some(size) if size < range.end => Err(AnswerFault::TooShort(size)),
@@ -121,12 +131,13 @@ pub(super) fn check(
     }
 }
 
-/// Checks the headers of a part and returns the size of its object.
+/// Checks the headers of a part; returns the number of its bytes and the size of its object. The
+/// part may be the first one of the wanted range (RFC 9110, 15.3.7).
 fn partial(
     wanted: &Range<u64>,
     length: Option<u64>,
     headers: &HeaderMap,
-) -> Result<Option<u64>, AnswerFault> {
+) -> Result<(u64, Option<u64>), AnswerFault> {
     let value = text(headers, &CONTENT_RANGE, "Content-Range")?
         .ok_or(AnswerFault::Header("Content-Range"))?;
     let (sent, size) = content_range(value).ok_or(AnswerFault::Header("Content-Range"))?;
@@ -134,17 +145,17 @@ fn partial(
         return Err(AnswerFault::TooShort(sent.end));
     }
 
-    if sent != *wanted {
+    let bytes = sent.end - sent.start;
+    let is_first = sent.end < wanted.end && bytes >= MIN_PREFIX_BYTES;
+    if sent.start != wanted.start || sent.end != wanted.end && !is_first {
         let last = wanted.end.saturating_sub(1);
         let shown = value.chars().take(80).collect();
         return Err(AnswerFault::OtherRange(shown, wanted.start, last));
     }
 
     match length {
-        Some(length) if length != wanted.end - wanted.start => {
-            Err(AnswerFault::Header("Content-Length"))
-        }
-        _ => Ok(size),
+        Some(length) if length != bytes => Err(AnswerFault::Header("Content-Length")),
+        _ => Ok((bytes, size)),
     }
 }
 
@@ -179,6 +190,11 @@ fn length(headers: &HeaderMap) -> Result<Option<u64>, AnswerFault> {
 fn etag(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(ETAG)?.to_str().ok()?.trim();
     Etag::new(value).map(|etag| etag.as_str().to_string())
+}
+
+fn is_young(headers: &HeaderMap) -> bool {
+    let stored = headers.get(LAST_MODIFIED);
+    stored.is_some() && stored == headers.get(DATE)
 }
 
 fn generation(headers: &HeaderMap) -> Option<String> {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, ClientBuilder, NoProxy, Proxy, redirect};
+use reqwest::{Client, ClientBuilder, Method, NoProxy, Proxy, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use super::metadata::MetadataHosts;
 use super::options::{LookUp, StoreOptions};
 use crate::error::IoResultExt;
 use crate::{Error, Result};
@@ -26,13 +27,16 @@ const MAX_CA_BYTES: u64 = 4 << 20;
 /// Clients for the store and for the metadata server.
 #[derive(Debug, Clone)]
 pub(super) struct Clients {
-    /// The client for the store.
-    pub store: Client,
-    /// The client for the metadata server: without proxies, impatient.
-    pub metadata: Client,
+    /// Follows redirects, if the store may have any.
+    reading: Client,
+    /// Follows none: a redirect would turn a put into a get, and its answer would count as stored.
+    writing: Client,
+    /// Without proxies, impatient.
+    metadata: Client,
+    metadata_hosts: MetadataHosts,
 }
 
-/// Whether redirects are followed.
+/// Whether redirects of GET and HEAD are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Redirects {
     /// A few, to the same host or by https: for web servers.
@@ -42,7 +46,7 @@ pub(super) enum Redirects {
 }
 
 impl Clients {
-    /// Builds both clients.
+    /// Builds the clients.
     pub fn new(options: &StoreOptions, redirects: Redirects) -> Result<Self> {
         let tls = tls(options.ca_file.as_deref())?;
         let base = || {
@@ -58,34 +62,44 @@ impl Clients {
                 .tls_backend_preconfigured(tls.clone())
         };
 
-        let policy = match redirects {
-            Redirects::Few => redirect::Policy::custom(within_reason),
-            Redirects::None => redirect::Policy::none(),
+        let store = |policy| {
+            let store = with_proxies(base(), options)?
+                .redirect(policy)
+                .connect_timeout(options.patience.min(MAX_CONNECT_TIME))
+                .pool_max_idle_per_host(options.parallel);
+            built(store)
         };
-        let store = with_proxies(base(), options)?
-            .redirect(policy)
-            .connect_timeout(options.patience.min(MAX_CONNECT_TIME))
-            .pool_max_idle_per_host(options.parallel);
+        let writing = store(redirect::Policy::none())?;
+        let reading = match redirects {
+            Redirects::Few => store(redirect::Policy::custom(within_reason))?,
+            // Both use the same connections.
+            Redirects::None => writing.clone(),
+        };
+
         let metadata = base()
             .redirect(redirect::Policy::none())
             .connect_timeout(METADATA_CONNECT_TIME);
 
-        let built = |builder: ClientBuilder| {
-            let wrong = |e| Error::usage("cannot make a client for HTTP").because(e);
-            builder.build().map_err(wrong)
-        };
         Ok(Self {
-            store: built(store)?,
+            reading,
+            writing,
             metadata: built(metadata)?,
+            metadata_hosts: MetadataHosts::of(options),
         })
     }
 
-    /// The client for requests to `host`.
-    pub fn of(&self, host: &str) -> &Client {
-        match is_metadata_server(host) {
-            true => &self.metadata,
-            false => &self.store,
+    /// The client for a request to `host`, which may have a port.
+    pub fn of(&self, host: &str, method: &Method) -> &Client {
+        match *method {
+            _ if self.is_metadata(host) => &self.metadata,
+            Method::GET | Method::HEAD => &self.reading,
+            _ => &self.writing,
         }
+    }
+
+    /// Returns whether `host` gives this machine the keys of its role.
+    pub fn is_metadata(&self, host: &str) -> bool {
+        self.metadata_hosts.has(host)
     }
 }
 
@@ -104,21 +118,13 @@ impl Resolve for Names {
     }
 }
 
-/// Returns whether `host` is the address of a cloud's server for credentials of instances.
-pub(super) fn is_metadata_server(host: &str) -> bool {
-    let host = host.trim_matches(['[', ']']);
-    matches!(
-        host,
-        "169.254.169.254"
-            | "169.254.170.2"
-            | "169.254.170.23"
-            | "fd00:ec2::254"
-            | "fd00:ec2::23"
-            | "metadata.google.internal"
-            | "metadata"
-    )
+fn built(builder: ClientBuilder) -> Result<Client> {
+    let wrong = |e| Error::usage("cannot make a client for HTTP").because(e);
+    builder.build().map_err(wrong)
 }
 
+/// Follows a redirect to the same host, or by https, and never from https to http. The client
+/// itself takes user and password off a request that goes to another host or port.
 fn within_reason(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let (from, to) = (attempt.previous().last(), attempt.url());
     let same = from.is_some_and(|from| from.host_str() == to.host_str());
@@ -241,12 +247,5 @@ mod tests {
             let fine = Clients::new(&with(name, "http://proxy:3128"), Redirects::Few);
             assert!(fine.is_ok(), "{name}");
         }
-    }
-
-    #[test]
-    fn metadata_servers_are_asked_without_a_proxy() {
-        assert!(is_metadata_server("169.254.169.254"));
-        assert!(is_metadata_server("[fd00:ec2::254]"));
-        assert!(!is_metadata_server("169.254.169.254.example"));
     }
 }

@@ -1,41 +1,95 @@
-//! The body of an answer on its way in: bounded in size, with errors that name the host.
+//! The body of an answer on its way in: bounded in size and given up when it stops, with errors
+//! that name the host.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use object_store::client::{HttpError, HttpErrorKind};
+use tokio::time::{Instant, Sleep};
 
 use super::answer::AnswerFault;
 use super::refusal::{Cause, Refusal};
+use super::speed::SpeedFloor;
 
 /// Largest part of an answer of failure that is read.
 const MAX_FAULT_BYTES: usize = 16 << 10;
 
-/// A body with a limit on its bytes.
+/// A body with a limit on its bytes and a floor under its speed. All bodies are read through it:
+/// those of objects, and those that object_store reads itself, such as lists and tokens.
 pub(super) struct DownloadBody {
     inner: Pin<Box<reqwest::Body>>,
     host: String,
     limit: u64,
     read: u64,
+    patience: Duration,
+    floor: SpeedFloor,
+    /// Since when somebody waits for the next bytes. The time between two reads does not count.
+    waiting: Option<Instant>,
+    /// End of the wait, while there is one.
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl DownloadBody {
-    /// A body of `host` that is refused beyond `limit` bytes.
-    pub fn new(inner: reqwest::Body, host: String, limit: u64) -> Self {
+    /// A body of `host` that is refused beyond `limit` bytes, and given up after `patience` with
+    /// too few bytes.
+    pub fn new(inner: reqwest::Body, host: String, limit: u64, patience: Duration) -> Self {
         Self {
             inner: Box::pin(inner),
             host,
             limit,
             read: 0,
+            patience,
+            floor: SpeedFloor::new(patience),
+            waiting: None,
+            alarm: Box::pin(tokio::time::sleep(patience)),
         }
     }
 
     fn refused(&self, kind: HttpErrorKind, cause: Cause) -> HttpError {
         let host = self.host.clone();
         HttpError::new(kind, Refusal { host, cause })
+    }
+
+    fn stuck(&self) -> HttpError {
+        self.refused(HttpErrorKind::Interrupted, Cause::Stuck(self.patience))
+    }
+
+    /// Waits until the body counts as stuck.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<HttpError> {
+        loop {
+            let began = match self.waiting {
+                Some(began) => began,
+                None => {
+                    let now = Instant::now();
+                    self.alarm.as_mut().reset(now + self.floor.left());
+                    *self.waiting.insert(now)
+                }
+            };
+
+            ready!(self.alarm.as_mut().poll(cx));
+            self.waiting = None;
+            if !self.floor.waited(began.elapsed(), 0) {
+                return Poll::Ready(self.stuck());
+            }
+        }
+    }
+
+    fn check(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, HttpError> {
+        let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.read = self.read.saturating_add(bytes);
+        if self.read > self.limit {
+            let fault = AnswerFault::TooLarge(self.read, self.limit);
+            return Err(self.refused(HttpErrorKind::Decode, Cause::Answer(fault)));
+        }
+
+        let time = self.waiting.take().map(|began| began.elapsed());
+        match self.floor.waited(time.unwrap_or_default(), bytes) {
+            true => Ok(frame),
+            false => Err(self.stuck()),
+        }
     }
 }
 
@@ -47,23 +101,11 @@ impl Body for DownloadBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let frame = match self.inner.as_mut().poll_frame(cx) {
-            Poll::Pending => return Poll::Pending,
+        let checked = match self.inner.as_mut().poll_frame(cx) {
+            Poll::Pending => Err(ready!(self.poll_stuck(cx))),
             Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Ready(Some(frame)) => frame,
-        };
-
-        let checked = match frame {
-            Ok(frame) => {
-                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.read = self.read.saturating_add(bytes);
-                let fault = AnswerFault::TooLarge(self.read, self.limit);
-                match self.read <= self.limit {
-                    true => Ok(frame),
-                    false => Err(self.refused(HttpErrorKind::Decode, Cause::Answer(fault))),
-                }
-            }
-            Err(e) => {
+            Poll::Ready(Some(Ok(frame))) => self.check(frame),
+            Poll::Ready(Some(Err(e))) => {
                 let cause = Refusal::of_client(&self.host, &e).cause;
                 Err(self.refused(HttpErrorKind::Interrupted, cause))
             }

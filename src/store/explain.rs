@@ -1,7 +1,7 @@
 //! Turns a refusal into a sentence for people: what failed, why, and what to do. Pure.
 
 use super::answer::AnswerFault;
-use super::client::is_metadata_server;
+use super::metadata::MetadataHosts;
 use super::refusal::{Cause, Refusal, StatusAnswer, TlsFault};
 use super::url::{BucketKind, StoreUrl};
 use crate::repository::object::{FaultKind, StoreFault};
@@ -26,6 +26,8 @@ pub(super) struct Asked {
     pub url: StoreUrl,
     /// Whose credentials are used.
     pub who: String,
+    /// Services that give keys of a role.
+    pub metadata: MetadataHosts,
 }
 
 impl Action {
@@ -45,8 +47,7 @@ impl Asked {
         let hint = self.hint(action, refusal);
         let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
         let text = format!("{refusal}{hint}");
-        let metadata = is_metadata_server(name_of(&refusal.host));
-        let kind = match metadata {
+        let kind = match self.has_no_role(refusal) {
             true => FaultKind::Denied,
             false => refusal.kind(),
         };
@@ -72,15 +73,15 @@ impl Asked {
     }
 
     fn hint(&self, action: Action, refusal: &Refusal) -> Option<String> {
-        if is_metadata_server(name_of(&refusal.host)) {
-            return Some(self.without_credentials());
+        if self.metadata.has(&refusal.host) {
+            return Some(self.without_credentials(refusal));
         }
 
         match &refusal.cause {
             Cause::Status(answer) => self.status_hint(action, answer),
             Cause::Answer(fault) => answer_hint(fault).map(str::to_string),
             Cause::UnknownName(_) => Some(self.place_hint()),
-            Cause::Unreachable(_) => Some(format!(
+            Cause::Unreachable(_) | Cause::Closed(_) => Some(format!(
                 "is the server up, and the port open from here? {}",
                 self.place_hint()
             )),
@@ -90,7 +91,18 @@ impl Asked {
         }
     }
 
-    fn without_credentials(&self) -> String {
+    /// Returns whether the machine's cloud says that there is no role for it. A service that does
+    /// not answer or is busy may give keys a little later, for example while the machine boots.
+    fn has_no_role(&self, refusal: &Refusal) -> bool {
+        let denied = match &refusal.cause {
+            Cause::Status(answer) => matches!(answer.status, 401 | 403 | 404),
+            Cause::Closed(_) => true,
+            _ => false,
+        };
+        denied && self.metadata.has(&refusal.host)
+    }
+
+    fn without_credentials(&self, refusal: &Refusal) -> String {
         let ways = match self.kind() {
             Some(BucketKind::Google) => {
                 "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public \
@@ -104,7 +116,11 @@ impl Asked {
                  ~/.aws/credentials, or set AWS_SKIP_SIGNATURE=true for a public bucket"
             }
         };
-        format!("no credentials were found, and this machine has no role: {ways}")
+
+        match self.has_no_role(refusal) {
+            true => format!("no credentials were found, and this machine has no role: {ways}"),
+            false => format!("it gives keys to machines with a role; if this one has none, {ways}"),
+        }
     }
 
     fn kind(&self) -> Option<BucketKind> {
@@ -161,6 +177,9 @@ impl Asked {
             },
             (407, _) => "the proxy wants a user: HTTPS_PROXY=http://user:password@host:port".into(),
             (404, Some(_)) => format!("that is no answer of a store: {}", self.place_hint()),
+            (404 | 410, None) if action == Action::List => {
+                "there is nothing at this path: is the URL right?".into()
+            }
             (413, None) => {
                 "the server limits uploads: nginx needs `client_max_body_size 32m`".into()
             }
@@ -226,7 +245,7 @@ fn answer_hint(fault: &AnswerFault) -> Option<&'static str> {
             Some("switch compression off for these files: nginx has `gzip off`")
         }
         AnswerFault::TooShort(_) => Some("it was not uploaded whole, or changed: publish again"),
-        AnswerFault::TooLarge(..) | AnswerFault::Status(_) => None,
+        AnswerFault::TooLarge(..) | AnswerFault::Status(_) | AnswerFault::Endless => None,
     }
 }
 
@@ -242,94 +261,5 @@ fn tls_hint(fault: &TlsFault) -> &'static str {
     }
 }
 
-/// The host without its port.
-fn name_of(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => name,
-        _ => host,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::path::Path;
-
-    fn asked(url: &str) -> Asked {
-        Asked {
-            url: StoreUrl::parse(url, Path::new("/")).expect("valid"),
-            who: "the key AK".into(),
-        }
-    }
-
-    fn status(status: u16, code: &str) -> Cause {
-        Cause::Status(Box::new(StatusAnswer {
-            status,
-            code: (!code.is_empty()).then(|| code.to_string()),
-            region: Some("eu-west-9".into()),
-            date: Some("Fri, 31 Dec 1999 23:59:59 GMT".into()),
-            ..StatusAnswer::default()
-        }))
-    }
-
-    #[track_caller]
-    fn says(url: &str, action: Action, cause: Cause, words: &[&str]) {
-        let host = "host:9000".to_string();
-        let refusal = Refusal { host, cause };
-        let text = asked(url).fault(action, "trees/www/head", &refusal).text;
-        for word in words {
-            assert!(text.contains(word), "{word:?} is missing: {text}");
-        }
-    }
-
-    #[test]
-    fn each_cause_has_a_way_out() {
-        let s3 = "s3://fleet/p";
-        let web = "https://host/p";
-        let (get, put, list) = (Action::Get, Action::Put, Action::List);
-        says(s3, get, status(404, "NoSuchBucket"), &["no bucket fleet"]);
-        says(s3, get, status(403, "InvalidAccessKeyId"), &["the key AK"]);
-        says(s3, get, status(403, "SignatureDoesNotMatch"), &["SECRET"]);
-        says(
-            s3,
-            get,
-            status(403, "RequestTimeTooSkewed"),
-            &["clock", "1999"],
-        );
-        says(s3, get, status(403, "AccessDenied"), &["does not exist"]);
-        says(s3, put, status(403, "AccessDenied"), &["may not store"]);
-        says(s3, get, status(301, "PermanentRedirect"), &["eu-west-9"]);
-        says(s3, get, status(301, ""), &["AWS_REGION"]);
-        says(web, put, status(405, ""), &["dav_methods"]);
-        says(web, list, status(405, ""), &["file://"]);
-        says(web, put, status(413, ""), &["client_max_body_size"]);
-        says(web, get, status(401, ""), &["user:password@"]);
-        says(web, get, Cause::Tls(TlsFault::UnknownIssuer), &["ca_file"]);
-        says(web, get, Cause::Tls(TlsFault::Plain), &["http://"]);
-        says(
-            web,
-            get,
-            Cause::Unreachable("refused".into()),
-            &["host:9000"],
-        );
-        says(
-            s3,
-            get,
-            Cause::UnknownName("no".into()),
-            &["AWS_ENDPOINT_URL"],
-        );
-        says(web, get, Cause::Answer(AnswerFault::NoRanges), &["ranges"]);
-    }
-
-    #[test]
-    fn a_machine_without_a_role_is_told_where_keys_come_from() {
-        let refusal = Refusal {
-            host: "169.254.169.254".into(),
-            cause: Cause::Unreachable("timeout".into()),
-        };
-        let fault = asked("s3://fleet").fault(Action::Get, "a", &refusal);
-        assert_eq!(fault.kind, FaultKind::Denied);
-        assert!(fault.text.contains("~/.aws/credentials"), "{}", fault.text);
-        assert!(fault.text.contains("AWS_SKIP_SIGNATURE"), "{}", fault.text);
-    }
-}
+mod tests;

@@ -20,8 +20,6 @@ const UPLOAD_PIECE_BYTES: u64 = 64 << 10;
 pub(super) struct Limits {
     /// See [`StoreOptions::patience`].
     pub patience: Duration,
-    /// See [`StoreOptions::attempts`].
-    pub attempts: u32,
     places: Arc<Semaphore>,
     began: Instant,
     piece: usize,
@@ -42,7 +40,6 @@ impl Limits {
 
         Self {
             patience: options.patience,
-            attempts: options.attempts.max(1),
             places: Arc::new(Semaphore::new(options.parallel.clamp(1, 1024))),
             began: Instant::now(),
             piece: usize::try_from(piece).unwrap_or(1024),

@@ -1,9 +1,9 @@
 //! The client of repositories: carries out the requests of [`crate::repository`] on buckets, web
 //! servers and directories.
 //!
-//! Only this room knows object_store, and only its transport knows HTTP. A request is repeated
-//! here while its failure looks temporary; the caller decides about everything beyond that. With
-//! the Cargo feature `store` off, only directories can be opened.
+//! Only this room knows object_store, and only its transport knows HTTP. One place repeats a failed
+//! request: the caller's machine, which asks by [`Store::once`], or this room for a caller without
+//! one. With the Cargo feature `store` off, only directories can be opened.
 
 mod local;
 mod options;
@@ -23,6 +23,8 @@ mod download;
 mod explain;
 #[cfg(feature = "store")]
 mod limits;
+#[cfg(feature = "store")]
+mod metadata;
 #[cfg(feature = "store")]
 mod profile;
 #[cfg(feature = "store")]
@@ -60,7 +62,11 @@ pub struct Store {
 enum StorePlace {
     Directory(Arc<local::Directory>),
     #[cfg(feature = "store")]
-    Remote(Arc<remote::Remote>),
+    Remote {
+        remote: Arc<remote::Remote>,
+        /// How often a request is made.
+        attempts: u32,
+    },
 }
 
 /// One get under way. It holds one of [`StoreOptions::parallel`] places until its last reply.
@@ -82,7 +88,10 @@ impl Store {
                 StorePlace::Directory(Arc::new(local::Directory::new(path.clone())))
             }
             #[cfg(feature = "store")]
-            url => StorePlace::Remote(Arc::new(open_remote(url, options)?)),
+            url => StorePlace::Remote {
+                remote: Arc::new(open_remote(url, options)?),
+                attempts: options.attempts.max(1),
+            },
             #[cfg(not(feature = "store"))]
             url => {
                 let _ = options;
@@ -91,7 +100,22 @@ impl Store {
                 return Err(crate::Error::usage(why).hint(hint));
             }
         };
+
         Ok(Self { place })
+    }
+
+    /// The same store for a caller that repeats failed requests itself: repetitions of both would
+    /// multiply.
+    pub fn once(&self) -> Self {
+        let place = match &self.place {
+            StorePlace::Directory(directory) => StorePlace::Directory(Arc::clone(directory)),
+            #[cfg(feature = "store")]
+            StorePlace::Remote { remote, .. } => StorePlace::Remote {
+                remote: Arc::clone(remote),
+                attempts: 1,
+            },
+        };
+        Self { place }
     }
 
     /// Begins to read an object.
@@ -101,8 +125,8 @@ impl Store {
                 ReaderFrom::Directory(local::FileReader::new(Arc::clone(directory), get))
             }
             #[cfg(feature = "store")]
-            StorePlace::Remote(remote) => {
-                let reader = reader::RemoteReader::new(Arc::clone(remote), get);
+            StorePlace::Remote { remote, attempts } => {
+                let reader = reader::RemoteReader::new(Arc::clone(remote), get, *attempts);
                 ReaderFrom::Remote(Box::new(reader))
             }
         };
@@ -114,7 +138,7 @@ impl Store {
         match &self.place {
             StorePlace::Directory(directory) => directory.put(put).await,
             #[cfg(feature = "store")]
-            StorePlace::Remote(remote) => remote.put(put).await,
+            StorePlace::Remote { remote, attempts } => remote.put(put, *attempts).await,
         }
     }
 
@@ -123,7 +147,7 @@ impl Store {
         match &self.place {
             StorePlace::Directory(directory) => directory.sent(),
             #[cfg(feature = "store")]
-            StorePlace::Remote(remote) => remote.limits.sent(),
+            StorePlace::Remote { remote, .. } => remote.limits.sent(),
         }
     }
 
@@ -134,7 +158,7 @@ impl Store {
         match &self.place {
             StorePlace::Directory(directory) => directory.list(&mut each).await,
             #[cfg(feature = "store")]
-            StorePlace::Remote(remote) => remote.list(&mut each).await,
+            StorePlace::Remote { remote, attempts } => remote.list(&mut each, *attempts).await,
         }
     }
 
@@ -143,7 +167,7 @@ impl Store {
         match &self.place {
             StorePlace::Directory(directory) => directory.delete(object).await,
             #[cfg(feature = "store")]
-            StorePlace::Remote(remote) => remote.delete(object).await,
+            StorePlace::Remote { remote, attempts } => remote.delete(object, *attempts).await,
         }
     }
 }
@@ -171,6 +195,7 @@ fn open_remote(url: &StoreUrl, options: &StoreOptions) -> Result<remote::Remote>
     let asked = explain::Asked {
         url: url.clone(),
         who: backend.who.clone(),
+        metadata: metadata::MetadataHosts::of(options),
     };
-    Ok(remote::Remote::new(backend, asked, limits))
+    Ok(remote::Remote::new(backend, asked, limits, options))
 }

@@ -21,7 +21,8 @@ pub struct StoreOptions {
     pub rate: Option<Rate>,
     /// Requests under way at the same time; further ones wait.
     pub parallel: usize,
-    /// How often a request is made, if each time fails. Progress pays for failures.
+    /// How often a request is made, if each time fails. Progress pays for failures. A caller that
+    /// repeats requests itself asks by [`super::Store::once`].
     pub attempts: u32,
     /// Time without an answer, or with less than 1 KiB a second, after which a connection is
     /// given up. There is no limit on the total time of a body that moves.

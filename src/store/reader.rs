@@ -12,7 +12,6 @@ use super::answer::{AnswerFault, Delivery, Wanted};
 use super::attempts::Attempts;
 use super::refusal::Cause;
 use super::remote::{Failure, Opened, Remote};
-use super::speed::SpeedFloor;
 use super::stream::{ByteStream, next_of};
 use crate::repository::object::{Get, GetReply};
 
@@ -22,7 +21,6 @@ pub(super) struct RemoteReader {
     get: Get,
     wanted: Wanted,
     attempts: Attempts,
-    floor: SpeedFloor,
     done: u64,
     first: Option<Delivery>,
     state: ReaderState,
@@ -34,23 +32,27 @@ pub(super) struct RemoteReader {
 enum ReaderState {
     /// Ask for the bytes that are missing.
     Ask,
-    /// Read them; `skip` bytes before them are not wanted.
-    Read { body: ByteStream, skip: u64 },
+    /// Read them; `skip` bytes before them are not wanted, and the answer ends before the byte
+    /// `end` of the wanted ones, if it says so.
+    Read {
+        body: ByteStream,
+        skip: u64,
+        end: Option<u64>,
+    },
     /// Everything was said.
     Over,
 }
 
 impl RemoteReader {
-    /// A reader that has not asked yet.
-    pub fn new(remote: Arc<Remote>, get: Get) -> Self {
+    /// A reader that has not asked yet, and asks at most `attempts` times without progress.
+    pub fn new(remote: Arc<Remote>, get: Get, attempts: u32) -> Self {
         let wanted = match &get.range {
             Some(range) => Wanted::Part(range.clone()),
             None => Wanted::Whole { at_most: get.max },
         };
 
         Self {
-            attempts: Attempts::new(remote.limits.attempts),
-            floor: SpeedFloor::new(remote.limits.patience),
+            attempts: Attempts::new(attempts),
             remote,
             get,
             wanted,
@@ -156,11 +158,13 @@ impl RemoteReader {
         }
 
         let skip = delivery.skip;
+        let end = delivery
+            .length
+            .map(|length| self.done.saturating_add(length));
         if self.done == 0 {
             self.first = Some(delivery);
         }
-        self.floor = SpeedFloor::new(self.remote.limits.patience);
-        self.state = ReaderState::Read { body, skip };
+        self.state = ReaderState::Read { body, skip, end };
         None
     }
 
@@ -173,41 +177,43 @@ impl RemoteReader {
             self.pause = None;
         }
 
-        let ReaderState::Read { body, skip } = &mut self.state else {
+        let ReaderState::Read { body, skip, end } = &mut self.state else {
             return Ok(None);
         };
-        let (left, began) = (self.floor.left(), Instant::now());
-        let next = tokio::time::timeout(left, next_of(body)).await;
+        if *end == Some(self.done) && self.done > 0 {
+            // A server may answer with the first part of a range.
+            self.state = ReaderState::Ask;
+            return Ok(None);
+        }
+        let next = next_of(body).await;
         let object = &self.get.object;
         let bytes = match next {
-            Err(_) => Bytes::new(),
-            Ok(Some(Ok(bytes))) => bytes,
-            Ok(Some(Err(e))) => return Err(self.remote.body_failure(object, &e)),
-            Ok(None) if self.length().is_none() => return Ok(Some(self.end())),
-            Ok(None) => {
+            Some(Ok(bytes)) => bytes,
+            Some(Err(e)) => return Err(self.remote.body_failure(object, &e)),
+            None if self.length().is_none() => return Ok(Some(self.end())),
+            None => {
                 let why = "the body ends early".to_string();
                 return Err(self.remote.broken(object, Cause::Cut(why)));
             }
         };
 
-        let waited = began.elapsed();
         let many = bytes.len() as u64;
         let wait = self.remote.limits.receive(many);
         self.pause = (wait > Duration::ZERO).then(|| Instant::now() + wait);
         let passed = (*skip).min(many);
         *skip -= passed;
         let bytes = bytes.slice(usize::try_from(passed).unwrap_or(bytes.len())..);
-        if !self.floor.waited(waited, many) {
-            let cause = Cause::Stuck(self.remote.limits.patience);
-            return Err(self.remote.broken(object, cause));
-        }
-
         Ok(self.taken(bytes))
     }
 
     /// Takes wanted bytes over, and no more than those.
     fn taken(&mut self, mut bytes: Bytes) -> Option<GetReply> {
-        let left = self.length().map(|length| length - self.done);
+        let end = match &self.state {
+            ReaderState::Read { end, .. } => *end,
+            _ => None,
+        };
+        let left = self.length().into_iter().chain(end).min();
+        let left = left.map(|end| end.saturating_sub(self.done));
         if let Some(left) = left.and_then(|left| usize::try_from(left).ok()) {
             bytes.truncate(left);
         }
@@ -221,7 +227,12 @@ impl RemoteReader {
     }
 
     fn end(&self) -> GetReply {
-        let first = self.first.as_ref();
+        let is_web = self.remote.is_web();
+        // The tag of a young file may soon be that of another state.
+        let first = self
+            .first
+            .as_ref()
+            .filter(|first| !(is_web && first.is_young));
         let etag = first.and_then(|first| first.etag.as_deref());
         let generation = first.and_then(|first| first.generation.as_deref());
         GetReply::End {

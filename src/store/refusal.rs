@@ -33,8 +33,10 @@ pub(super) enum Cause {
     Answer(AnswerFault),
     /// The name of the host is not known.
     UnknownName(String),
-    /// Nobody listens, or the way is closed.
+    /// No way to the host.
     Unreachable(String),
+    /// Nobody listens at the port.
+    Closed(String),
     /// TLS failed.
     Tls(TlsFault),
     /// No answer, or fewer bytes than the floor, within this time.
@@ -144,17 +146,18 @@ impl Refusal {
                 FaultKind::NotARange
             }
             Cause::Answer(AnswerFault::TooLarge(..)) => FaultKind::TooLarge,
-            Cause::Answer(AnswerFault::TooShort(_) | AnswerFault::Encoded(_)) => {
-                FaultKind::Permanent
-            }
             // A broken proxy is one of several, perhaps.
-            Cause::Answer(AnswerFault::Header(_)) => FaultKind::NotARange,
-            Cause::Answer(AnswerFault::Status(_)) | Cause::Redirect(_) | Cause::Tls(_) => {
-                FaultKind::Permanent
-            }
-            Cause::UnknownName(_) | Cause::Unreachable(_) | Cause::Stuck(_) | Cause::Cut(_) => {
-                FaultKind::Temporary
-            }
+            Cause::Answer(AnswerFault::Header(_) | AnswerFault::Encoded(_)) => FaultKind::NotARange,
+            Cause::Answer(
+                AnswerFault::TooShort(_) | AnswerFault::Status(_) | AnswerFault::Endless,
+            )
+            | Cause::Redirect(_)
+            | Cause::Tls(_) => FaultKind::Permanent,
+            Cause::UnknownName(_)
+            | Cause::Unreachable(_)
+            | Cause::Closed(_)
+            | Cause::Stuck(_)
+            | Cause::Cut(_) => FaultKind::Temporary,
         }
     }
 
@@ -213,7 +216,9 @@ impl fmt::Display for Refusal {
 
             Cause::Answer(fault) => write!(f, "{host}: {fault}"),
             Cause::UnknownName(why) => write!(f, "the name of {host} is not known: {why}"),
-            Cause::Unreachable(why) => write!(f, "{host} is not reachable: {why}"),
+            Cause::Unreachable(why) | Cause::Closed(why) => {
+                write!(f, "{host} is not reachable: {why}")
+            }
             Cause::Tls(fault) => write!(f, "no TLS with {host}: {fault}"),
             Cause::Stuck(time) => write!(
                 f,
@@ -256,13 +261,15 @@ fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 fn cause_of(error: &reqwest::Error) -> Cause {
     let mut last = error.to_string();
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
-    let mut unknown_name = false;
+    let (mut unknown_name, mut closed) = (false, false);
     while let Some(source) = next {
         if let Some(fault) = tls_fault(source) {
             return Cause::Tls(fault);
         }
 
         last = source.to_string();
+        let io = source.downcast_ref::<std::io::Error>();
+        closed |= io.is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
         unknown_name |= last.contains("dns error") || last.contains("lookup address");
         next = source.source();
     }
@@ -271,6 +278,7 @@ fn cause_of(error: &reqwest::Error) -> Cause {
     match () {
         () if error.is_redirect() => Cause::Redirect(why),
         () if unknown_name => Cause::UnknownName(why),
+        () if closed => Cause::Closed(why),
         () if error.is_connect() => Cause::Unreachable(why),
         () => Cause::Cut(why),
     }
@@ -310,55 +318,4 @@ fn certificate_fault(wrong: &rustls::CertificateError) -> TlsFault {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(status: u16, code: &str) -> Refusal {
-        let body = format!("<?xml?><Error><Code>{code}</Code><Message>m</Message></Error>");
-        let answer = StatusAnswer::new(status, &HeaderMap::new(), body.as_bytes());
-        Refusal {
-            host: "h".into(),
-            cause: Cause::Status(Box::new(answer)),
-        }
-    }
-
-    #[test]
-    fn the_code_of_a_store_is_read() {
-        let shown = refusal(403, "AccessDenied").to_string();
-        assert_eq!(shown, "h answers with status 403 AccessDenied: m");
-        let odd = StatusAnswer::new(500, &HeaderMap::new(), b"<Code>\x1b[2J</Code><Message>");
-        assert_eq!(odd.code.as_deref(), Some("\\u{1b}[2J"));
-        assert_eq!(odd.message, None);
-    }
-
-    #[test]
-    fn busy_stores_are_asked_again_and_refusals_are_not() {
-        for (status, code, kind) in [
-            (503, "SlowDown", FaultKind::Temporary),
-            (400, "RequestTimeout", FaultKind::Temporary),
-            (409, "ConditionalRequestConflict", FaultKind::Temporary),
-            (429, "", FaultKind::Temporary),
-            (403, "AccessDenied", FaultKind::Denied),
-            (400, "ExpiredToken", FaultKind::Denied),
-            (404, "NoSuchBucket", FaultKind::Permanent),
-            (501, "NotImplemented", FaultKind::Permanent),
-        ] {
-            assert_eq!(refusal(status, code).kind(), kind, "{status} {code}");
-        }
-    }
-
-    #[test]
-    fn a_failure_of_tls_is_found_below_other_errors() {
-        let inner = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let outer = std::io::Error::other(std::io::Error::other(inner));
-        assert_eq!(tls_fault(&outer), Some(TlsFault::UnknownIssuer));
-        assert_eq!(tls_fault(&std::io::Error::other("x")), None);
-    }
-
-    #[test]
-    fn a_refusal_is_found_below_other_errors() {
-        let deep = crate::Error::usage("x").because(std::io::Error::other(refusal(404, "a")));
-        assert!(Refusal::within(&deep).is_none(), "an io::Error hides it");
-        assert!(Refusal::within(&refusal(404, "a")).is_some());
-    }
-}
+mod tests;

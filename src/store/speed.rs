@@ -10,12 +10,16 @@ pub(super) const FLOOR_BYTES: u64 = 1024;
 /// Bytes that may go at once although the ceiling is lower.
 const BURST_BYTES: u64 = 256 << 10;
 
-/// Bytes of one connection while somebody waited for them.
+/// Bytes of one connection while somebody waited for them. The window moves by halves: a connection
+/// that stops is noticed after one and a half at the latest.
 #[derive(Debug, Clone)]
 pub(super) struct SpeedFloor {
     window: Duration,
+    /// Time and bytes of the present half.
     waited: Duration,
     bytes: u64,
+    /// Bytes of the half before.
+    before: Option<u64>,
 }
 
 impl SpeedFloor {
@@ -25,26 +29,32 @@ impl SpeedFloor {
             window,
             waited: Duration::ZERO,
             bytes: 0,
+            before: None,
         }
     }
 
-    /// Time left until the window ends.
+    /// Time left until the next look at the speed.
     pub fn left(&self) -> Duration {
-        self.window.saturating_sub(self.waited)
+        (self.window / 2).saturating_sub(self.waited)
     }
 
     /// Counts a wait of `time` that brought `bytes`. Returns false if the connection is stuck.
     pub fn waited(&mut self, time: Duration, bytes: u64) -> bool {
         self.waited = self.waited.saturating_add(time);
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.waited < self.window {
+        if self.waited < self.window / 2 {
             return true;
         }
 
+        let is_whole = self.waited >= self.window;
+        let seen = match self.before {
+            _ if is_whole => Some(self.bytes),
+            before => before.map(|before| before.saturating_add(self.bytes)),
+        };
         let enough = (self.window.as_secs_f64() * FLOOR_BYTES as f64).max(1.0);
-        let moving = self.bytes as f64 >= enough;
+        self.before = Some(self.bytes);
         (self.waited, self.bytes) = (Duration::ZERO, 0);
-        moving
+        seen.is_none_or(|seen| seen as f64 >= enough)
     }
 }
 
@@ -99,10 +109,20 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_stops_is_noticed_within_one_and_a_half_windows() {
+        for fast in 1..40 {
+            let mut floor = SpeedFloor::new(10 * SECOND);
+            assert!((0..fast).all(|_| floor.waited(SECOND, 1 << 20)));
+            let stuck = (1..).find(|_| !floor.waited(SECOND, 0)).expect("an end");
+            assert!((5..=15).contains(&stuck), "{stuck} s");
+        }
+    }
+
+    #[test]
     fn only_waiting_counts() {
         let mut floor = SpeedFloor::new(SECOND);
         assert!((0..100).all(|_| floor.waited(Duration::ZERO, 0)));
-        assert_eq!(floor.left(), SECOND);
+        assert_eq!(floor.left(), SECOND / 2);
     }
 
     #[test]

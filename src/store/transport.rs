@@ -2,7 +2,7 @@
 //! them: its own retries, timeouts and checks are not used.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,8 +18,8 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode};
 
-use super::answer::{self, Delivery, Wanted};
-use super::client::{Clients, is_metadata_server};
+use super::answer::{self, AnswerFault, Delivery, Wanted};
+use super::client::Clients;
 use super::download::DownloadBody;
 use super::limits::Limits;
 use super::refusal::{Cause, Refusal, StatusAnswer};
@@ -28,6 +28,8 @@ use super::upload::UploadBody;
 
 /// Largest body other than that of a get: a page of a list.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// The most pages of a list without an object in them.
+const MAX_EMPTY_PAGES: u32 = 1000;
 /// Longest wait for a metadata server.
 const METADATA_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -37,6 +39,8 @@ pub(super) struct Transport {
     clients: Clients,
     limits: Arc<Limits>,
     login: Option<HeaderValue>,
+    /// Pages of a list since its last object.
+    empty_pages: Arc<AtomicU32>,
 }
 
 impl Transport {
@@ -46,14 +50,38 @@ impl Transport {
             clients,
             limits,
             login,
+            empty_pages: Arc::default(),
+        }
+    }
+
+    /// Says that a list begins, or that there was an object in it.
+    pub fn list_moves(&self) {
+        self.empty_pages.store(0, Ordering::Relaxed);
+    }
+
+    /// Refuses a further page of a list that has no end.
+    fn check_page(&self, uri: &http::Uri) -> Result<(), HttpError> {
+        let is_page = |pair: &str| pair == "list-type=2" || pair == "comp=list";
+        if !uri
+            .query()
+            .is_some_and(|query| query.split('&').any(is_page))
+        {
+            return Ok(());
+        }
+
+        match self.empty_pages.fetch_add(1, Ordering::Relaxed) < MAX_EMPTY_PAGES {
+            true => Ok(()),
+            false => Err(refused(
+                &authority_of(uri),
+                Cause::Answer(AnswerFault::Endless),
+            )),
         }
     }
 
     /// Sends a request and waits for the head of the answer.
     async fn send(&self, request: HttpRequest) -> Result<reqwest::Response, HttpError> {
         let (parts, body) = request.into_parts();
-        let host = parts.uri.authority().map_or("", |a| a.as_str()).to_string();
-        let name = parts.uri.host().unwrap_or_default();
+        let host = authority_of(&parts.uri);
         let url = reqwest::Url::parse(&parts.uri.to_string()).map_err(|e| {
             let why = format!("its URL is not valid: {e}");
             refused(&host, Cause::Unreachable(why))
@@ -70,16 +98,53 @@ impl Transport {
             request.headers_mut().insert(AUTHORIZATION, login.clone());
         }
 
-        let patience = match is_metadata_server(name) {
-            true => METADATA_PATIENCE.min(self.limits.patience),
-            false => self.limits.patience,
-        };
-        let answer = self.clients.of(name).execute(request);
+        let patience = self.patience(&host);
+        let client = self.clients.of(&host, request.method());
+        let answer = client.execute(request);
         match while_moving(answer, patience, &taken).await {
             None => Err(refused(&host, Cause::Stuck(patience))),
             Some(Err(e)) => Err(of_refusal(Refusal::of_client(&host, &e))),
             Some(Ok(answer)) => Ok(answer),
         }
+    }
+
+    fn patience(&self, host: &str) -> Duration {
+        match self.clients.is_metadata(host) {
+            true => METADATA_PATIENCE.min(self.limits.patience),
+            false => self.limits.patience,
+        }
+    }
+
+    /// The body of an answer, which is given up when it stops and refused beyond `limit` bytes.
+    fn bounded(&self, answer: reqwest::Response, limit: u64) -> (Parts, DownloadBody) {
+        let host = host_of(&answer);
+        let (parts, body) = into_parts(answer);
+        let patience = self.patience(&host);
+        (parts, DownloadBody::new(body, host, limit, patience))
+    }
+
+    /// Turns the answer to a get into one that object_store takes as it is.
+    fn checked(
+        &self,
+        wanted: Wanted,
+        answer: reqwest::Response,
+    ) -> Result<HttpResponse, HttpError> {
+        let delivery = answer::check(&wanted, answer.status(), answer.headers())
+            .map_err(|fault| refused(&host_of(&answer), Cause::Answer(fault)))?;
+        let limit = match wanted {
+            Wanted::Whole { at_most } => at_most,
+            Wanted::Part(_) => u64::MAX,
+        };
+        let (mut parts, body) = self.bounded(answer, limit);
+
+        // A whole file that is cut here is a part for object_store.
+        parts.status = match wanted {
+            Wanted::Whole { .. } => StatusCode::OK,
+            Wanted::Part(_) => StatusCode::PARTIAL_CONTENT,
+        };
+        parts.headers = plain_headers(&wanted, &delivery);
+        parts.extensions.insert(delivery);
+        Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 
     /// Turns a failed answer into an error.
@@ -101,13 +166,20 @@ impl HttpService for Transport {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let wanted = request.extensions().get::<Wanted>().cloned();
         let method = request.method().clone();
+        self.check_page(request.uri())?;
+
         let headers = request.headers_mut();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let answer = self.send(request).await?;
         match (wanted, answer.status()) {
-            (Some(wanted), StatusCode::OK | StatusCode::PARTIAL_CONTENT) => checked(wanted, answer),
-            (Some(wanted), StatusCode::RANGE_NOT_SATISFIABLE) => checked(wanted, answer),
-            (None, status) if status.is_success() => Ok(bounded(answer)),
+            (
+                Some(wanted),
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE,
+            ) => self.checked(wanted, answer),
+            (None, status) if status.is_success() => {
+                let (parts, body) = self.bounded(answer, MAX_TEXT_BYTES);
+                Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+            }
             _ => Err(self.refusal(&method, answer).await),
         }
     }
@@ -117,28 +189,6 @@ impl HttpConnector for Transport {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         Ok(HttpClient::new(self.clone()))
     }
-}
-
-/// Turns the answer to a get into one that object_store takes as it is.
-fn checked(wanted: Wanted, answer: reqwest::Response) -> Result<HttpResponse, HttpError> {
-    let host = host_of(&answer);
-    let (mut parts, body) = into_parts(answer);
-    let delivery = answer::check(&wanted, parts.status, &parts.headers)
-        .map_err(|fault| refused(&host, Cause::Answer(fault)))?;
-    let limit = match wanted {
-        Wanted::Whole { at_most } => at_most,
-        Wanted::Part(_) => u64::MAX,
-    };
-
-    // A whole file that is cut here is a part for object_store.
-    parts.status = match wanted {
-        Wanted::Whole { .. } => StatusCode::OK,
-        Wanted::Part(_) => StatusCode::PARTIAL_CONTENT,
-    };
-    parts.headers = plain_headers(&wanted, &delivery);
-    parts.extensions.insert(delivery);
-    let body = DownloadBody::new(body, host, limit);
-    Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
 }
 
 /// The headers that object_store needs, and no others: it refuses odd dates and attributes.
@@ -165,16 +215,15 @@ fn plain_headers(wanted: &Wanted, delivery: &Delivery) -> HeaderMap {
     headers
 }
 
-/// Bounds the body of an answer that object_store reads into memory.
-fn bounded(answer: reqwest::Response) -> HttpResponse {
-    let host = host_of(&answer);
-    let (parts, body) = into_parts(answer);
-    let body = DownloadBody::new(body, host, MAX_TEXT_BYTES);
-    HttpResponse::from_parts(parts, HttpResponseBody::new(body))
-}
-
 fn into_parts(answer: reqwest::Response) -> (Parts, reqwest::Body) {
     http::Response::<reqwest::Body>::from(answer).into_parts()
+}
+
+/// Host and port of a request, without user and password.
+fn authority_of(uri: &http::Uri) -> String {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let host = authority.rsplit_once('@');
+    host.map_or(authority, |(_, host)| host).to_string()
 }
 
 fn host_of(answer: &reqwest::Response) -> String {

@@ -1,8 +1,13 @@
 //! Places of a repository as people write them: `s3://bucket/prefix`, `gs://`, `az://`, web
 //! addresses, `file:///path` and plain directories. Pure; errors say which part is wrong.
 
+mod secrets;
+
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
+
+use secrets::is_scheme;
+pub(super) use secrets::without_secrets;
 
 use crate::units::printable;
 use crate::{Error, Result};
@@ -85,10 +90,11 @@ impl StoreUrl {
             "az" | "azure" => bucket(BucketKind::Azure, text, rest),
             scheme @ ("http" | "https") => web(scheme, text, rest),
             "file" => file(text, rest),
-            _ => Err(wrong(
-                text,
-                format!("there is no {scheme}:// for repositories"),
-            )),
+            scheme if is_scheme(scheme) => {
+                let why = format!("there is no {scheme}:// for repositories");
+                Err(wrong(text, why))
+            }
+            _ => Err(wrong(text, "there are no such URLs for repositories")),
         }
     }
 }
@@ -111,33 +117,19 @@ impl fmt::Display for StoreUrl {
 }
 
 impl fmt::Debug for WebUrl {
-    /// Leaves the password out.
+    /// Leaves user and password out: a token may stand in the place of either.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = self.login.as_ref().map(|(user, _)| user);
         f.debug_struct("WebUrl")
             .field("base", &self.base)
-            .field("user", &user)
+            .field("has_login", &self.login.is_some())
             .finish()
     }
 }
 
 fn wrong(text: &str, why: impl fmt::Display) -> Error {
-    let shown = printable(without_login(text).as_bytes());
+    let shown = printable(without_secrets(text).as_bytes());
     Error::usage(format!("{shown} is no place of a repository: {why}"))
         .hint(format!("write {FORMS}"))
-}
-
-/// Returns `text` without user and password.
-fn without_login(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_string();
-    };
-
-    let end = rest.find('/').unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://{}", &rest[at + 1..]),
-        None => text.to_string(),
-    }
 }
 
 fn directory(text: &str, here: &Path) -> Result<StoreUrl> {
@@ -151,11 +143,15 @@ fn directory(text: &str, here: &Path) -> Result<StoreUrl> {
     match text {
         "" => Err(wrong(text, "it is empty")),
         _ if text.contains('\0') => Err(wrong(text, "it contains a zero byte")),
-        _ if plain => Ok(StoreUrl::Directory(here.join(path))),
+        _ if plain => Ok(StoreUrl::Directory(here.join(path).components().collect())),
         _ => {
             let why = "it is neither a URL nor a path that begins with / or .";
+            let error = wrong(text, why);
+            if text.contains(['@', '?']) || text.contains(":/") {
+                return Err(error);
+            }
             let shown = printable(text.as_bytes());
-            Err(wrong(text, why).hint(format!("for the directory write ./{shown}; else {FORMS}")))
+            Err(error.hint(format!("for the directory write ./{shown}; else {FORMS}")))
         }
     }
 }
@@ -164,13 +160,14 @@ fn file(text: &str, rest: &str) -> Result<StoreUrl> {
     let path = rest.strip_prefix("localhost").unwrap_or(rest);
     if !path.starts_with('/') {
         let why = "file:// takes an absolute path, so three slashes";
+        let rest = printable(without_secrets(rest).as_bytes());
         return Err(wrong(text, why).hint(format!("write file:///{rest}")));
     }
 
     let path = decoded(path).ok_or_else(|| wrong(text, "its %-escapes are not valid"))?;
     match path.contains('\0') {
         true => Err(wrong(text, "it contains a zero byte")),
-        false => Ok(StoreUrl::Directory(PathBuf::from(path))),
+        false => Ok(StoreUrl::Directory(Path::new(&path).components().collect())),
     }
 }
 
@@ -186,6 +183,11 @@ fn web(scheme: &str, text: &str, rest: &str) -> Result<StoreUrl> {
         Some((login, host)) => (Some(login), host),
         None => (None, authority),
     };
+    if path.contains('@') {
+        let why = "there is an @ in its path";
+        let hint = "in a password write / as %2F, ? as %3F and # as %23; in a path write @ as %40";
+        return Err(wrong(text, why).hint(hint));
+    }
     check_host(text, host)?;
 
     let login = login.map(|login| {
@@ -217,9 +219,7 @@ fn check_host(text: &str, host: &str) -> Result<()> {
     match port {
         _ if name.is_empty() => Err(wrong(text, "it has no host")),
         _ if !valid => Err(wrong(text, "its host is not valid")),
-        Some(port) if port.parse::<u16>().is_err() => {
-            Err(wrong(text, format!("its port {port:?} is no number")))
-        }
+        Some(port) if port.parse::<u16>().is_err() => Err(wrong(text, "its port is no number")),
         _ => Ok(()),
     }
 }
@@ -237,6 +237,10 @@ fn bucket(kind: BucketKind, text: &str, rest: &str) -> Result<StoreUrl> {
     let odd = |part: &str| matches!(part, "" | "." | "..");
     if !prefix.is_empty() && prefix.split('/').any(odd) {
         return Err(wrong(text, "its prefix has an empty part, . or .."));
+    }
+    if prefix.contains('@') {
+        let why = "there is an @ in its prefix";
+        return Err(wrong(text, why).hint("credentials come from the environment or a profile"));
     }
 
     let mut url = BucketUrl {
@@ -259,14 +263,24 @@ fn bucket(kind: BucketKind, text: &str, rest: &str) -> Result<StoreUrl> {
 /// Takes `name=value` of the query over into `url`.
 fn set(url: &mut BucketUrl, text: &str, pair: &str) -> Result<()> {
     let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let is_word = (1..=20).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_lowercase());
+    let shown = if is_word && pair.contains('=') {
+        name
+    } else {
+        "***"
+    };
     let Some(value) = decoded(value).filter(|value| !value.is_empty()) else {
-        return Err(wrong(text, format!("?{name}= has no valid value")));
+        return Err(wrong(text, format!("?{shown}= has no valid value")));
     };
 
     let place = match (name, url.kind) {
         ("endpoint", _) if !value.starts_with("http://") && !value.starts_with("https://") => {
             let why = "?endpoint= takes a URL that begins with https:// or http://";
             return Err(wrong(text, why));
+        }
+        ("endpoint", _) if value.contains('@') => {
+            let why = "?endpoint= takes no user and no password";
+            return Err(wrong(text, why).hint("set the credentials in the environment"));
         }
         ("endpoint", BucketKind::S3 | BucketKind::Azure) => &mut url.endpoint,
         ("region", BucketKind::S3) => &mut url.region,
@@ -278,7 +292,7 @@ fn set(url: &mut BucketUrl, text: &str, pair: &str) -> Result<()> {
                 BucketKind::Google => "none",
                 BucketKind::Azure => "endpoint and account",
             };
-            let why = format!("it has no setting {name:?}; known are {known}");
+            let why = format!("it has no setting {shown:?}; known are {known}");
             return Err(wrong(text, why));
         }
     };

@@ -112,13 +112,8 @@ fn the_tests_that_the_threat_model_names_exist() {
         return println!("skipped: {} is not part of a package", path.display());
     };
 
-    let mut code: Vec<String> = every_source().into_iter().map(|(_, text)| text).collect();
-    for entry in std::fs::read_dir(root().join("tests/it"))
-        .expect("readable")
-        .flatten()
-    {
-        code.extend(std::fs::read_to_string(entry.path()));
-    }
+    let files = every_source().into_iter().chain(files_below("tests/it"));
+    let code: Vec<String> = files.map(|(_, text)| text).collect();
 
     let (heads, rows): (Vec<&str>, Vec<&str>) = text
         .lines()
@@ -281,8 +276,15 @@ fn root() -> &'static Path {
 
 /// Returns the path from the package's root and the text of every file in src/.
 fn every_source() -> Vec<(String, String)> {
+    let sources = files_below("src");
+    assert!(sources.len() > 20, "the sources were not found");
+    sources
+}
+
+/// Returns the same of every file of Rust below a directory.
+fn files_below(top: &str) -> Vec<(String, String)> {
     let mut sources = Vec::new();
-    let mut open = vec![root().join("src")];
+    let mut open = vec![root().join(top)];
     while let Some(dir) = open.pop() {
         for entry in std::fs::read_dir(&dir).expect("readable") {
             let path: PathBuf = entry.expect("readable").path();
@@ -300,7 +302,6 @@ fn every_source() -> Vec<(String, String)> {
     }
 
     sources.sort();
-    assert!(sources.len() > 20, "the sources were not found");
     sources
 }
 

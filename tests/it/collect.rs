@@ -65,7 +65,10 @@ fn pulls_go_on(mut depot: Depot, near: &str, far: &str) {
             release(&depot, &mut sites);
             let done = gc(&depot, near, "1");
             moved += done["rewritten"].as_u64().expect("a count");
-            during += pulls.iter_mut().filter(|pull| !pull.is_over()).count();
+            during += pulls
+                .iter_mut()
+                .map(|pull| usize::from(!pull.is_over()))
+                .sum::<usize>();
         }
     }
 

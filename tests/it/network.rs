@@ -57,6 +57,51 @@ fn five_hosts_get_a_release_and_its_change() {
 }
 
 #[test]
+fn firewalls_with_the_rules_of_the_readme_let_a_deploy_pass() {
+    let Some(lab) = NETWORK.hosts(3) else { return };
+    let rules = readme_rules();
+    assert!(!rules.is_empty(), "README.md names no rule");
+    let places = lab.hosts.iter().map(|host| &host.place);
+
+    for place in places.chain([&lab.admin]) {
+        place.shell(
+            "nft 'table inet filter { chain input { type filter hook input priority 0; \
+             policy drop; iif lo accept; ct state established,related accept; }; }'",
+        );
+        rules.iter().for_each(|rule| place.shell(rule));
+    }
+
+    let site = lab.site();
+    Noise::new(8).tree(&site, 50, 8000);
+    write(&site.join("big"), Noise::new(9).bytes(2 << 20));
+    lab.makuo(&["members"])
+        .exits(0)
+        .says(&["web1", "web2", "web3"]);
+    lab.deploy(&[]).exits(0);
+    lab.all_same(&site);
+}
+
+/// Returns the firewall rules that README.md gives for this kind of network, for the lab's
+/// addresses.
+fn readme_rules() -> Vec<String> {
+    let readme = include_str!("../../README.md");
+    let section = match NETWORK {
+        NetworkKind::Multicast => "## Install",
+        NetworkKind::Unicast => "## Without multicast",
+    };
+
+    let lines = readme.lines().skip_while(|line| !line.starts_with(section));
+    let lines = lines
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
+        .map(str::trim);
+    lines
+        .filter(|line| line.starts_with("nft add rule"))
+        .map(|line| line.replace("10.0.1.0/24", "10.77.0.0/16"))
+        .collect()
+}
+
+#[test]
 fn every_host_loses_a_twentieth_of_the_datagrams() {
     let Some(lab) = NETWORK.hosts(4) else { return };
     let site = lab.site();

@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::http::{Answer, Question, named};
+use super::wait::Stopwatch;
 
 /// Longest time that a stalled answer is kept open.
 const STALL: Duration = Duration::from_secs(20);
+/// Time between the head of an odd answer and its body, for a client that wants no such body.
+const SECOND_THOUGHT: Duration = Duration::from_millis(200);
 
 /// One thing that goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,10 @@ pub enum Mishap {
     Huge,
     /// 302 to this address.
     Redirect(String),
+    /// This status, with another address.
+    Moved(u16, String),
+    /// The conditions of a put are ignored.
+    Unconditional,
     /// The answer comes later.
     Late(Duration),
 }
@@ -67,6 +74,17 @@ pub struct Passed {
     pub answered: BTreeMap<String, String>,
 }
 
+/// Results of the mishaps.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Toll {
+    /// Requests that went wrong.
+    pub faults: usize,
+    /// Bytes counted as sent in [`Passed`] that the client did not wait for.
+    pub spared: usize,
+    /// The longest time that a client waited for a stalled answer.
+    pub waited: Duration,
+}
+
 /// The proxy. Its threads end with their connections.
 pub struct Middleman {
     address: SocketAddr,
@@ -82,6 +100,9 @@ struct Shared {
     over: AtomicBool,
     asking: AtomicUsize,
     most: AtomicUsize,
+    toll: Mutex<Toll>,
+    /// Delay of every answer.
+    delay: Mutex<Duration>,
 }
 
 struct Dice {
@@ -105,6 +126,8 @@ impl Middleman {
             over: AtomicBool::new(false),
             asking: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
+            toll: Mutex::default(),
+            delay: Mutex::default(),
         });
 
         let known = Arc::clone(&shared);
@@ -140,6 +163,17 @@ impl Middleman {
             choices,
             share,
         });
+    }
+
+    /// From now on, every answer comes so much later, as from a far store. Those that wait already
+    /// count.
+    pub fn delay(&self, time: Duration) {
+        *self.shared.delay.lock().expect("whole") = time;
+    }
+
+    /// Results of the mishaps so far.
+    pub fn toll(&self) -> Toll {
+        *self.shared.toll.lock().expect("whole")
     }
 
     /// The most requests that waited for their answers at the same time.
@@ -194,6 +228,8 @@ impl Shared {
         let asking = self.asking.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(asking, Ordering::Relaxed);
         let mishap = self.mishap();
+        self.toll(|toll| toll.faults += usize::from(mishap != Mishap::None));
+        self.wait();
         let mut passed = Passed {
             line: question.line.clone(),
             headers: named(&question.headers),
@@ -207,7 +243,14 @@ impl Shared {
             Mishap::Reset => None,
             Mishap::Status(status, after, code) => Some(Answer::failed(*status, *after, code)),
             Mishap::Redirect(to) => Some(Answer::redirect(to)),
-            Mishap::Whole => question.without_range().ask(upstream),
+            Mishap::Moved(status, to) => {
+                let headers = [("Location", to.as_str())];
+                Some(Answer::new(*status, &headers, b""))
+            }
+            Mishap::Unconditional => question
+                .without(&["if-match", "if-none-match"])
+                .ask(upstream),
+            Mishap::Whole => question.without(&["range"]).ask(upstream),
             Mishap::OtherRange => question.with_other_range().ask(upstream),
             Mishap::Stale => {
                 let old = self.old.lock().expect("whole").get(&question.line).cloned();
@@ -235,18 +278,82 @@ impl Shared {
         let head_only = question.line.starts_with("HEAD ");
         passed.sent = answer.sent(&mishap, head_only);
         // The client may look at the log as soon as it has the answer.
+        let sent = passed.sent;
         self.log.lock().expect("whole").push(passed);
         self.asking.fetch_sub(1, Ordering::Relaxed);
-        answer.write_after(client, &mishap, head_only)
+        if matches!(mishap, Mishap::Late(_)) && has_left(client, Duration::ZERO) {
+            self.toll(|toll| toll.spared += sent);
+            return false;
+        }
+
+        match answer.write_after(client, &mishap, head_only) {
+            Written::GoesOn => true,
+            Written::Over => false,
+            Written::Refused => {
+                self.toll(|toll| toll.spared += sent);
+                false
+            }
+            Written::Stalled(time) => {
+                self.toll(|toll| toll.waited = toll.waited.max(time));
+                false
+            }
+        }
+    }
+
+    /// Waits for the delay of all answers, which may change meanwhile.
+    fn wait(&self) {
+        let watch = Stopwatch::start();
+        while watch.read() < *self.delay.lock().expect("whole") {
+            super::pause(Duration::from_millis(2));
+        }
+    }
+
+    fn toll(&self, change: impl FnOnce(&mut Toll)) {
+        change(&mut self.toll.lock().expect("whole"));
+    }
+}
+
+/// How an answer was written.
+enum Written {
+    /// Whole: the connection goes on.
+    GoesOn,
+    /// Not whole, or the client has left.
+    Over,
+    /// The client left after the head.
+    Refused,
+    /// Nothing more came, until the client left after this time.
+    Stalled(Duration),
+}
+
+/// Returns whether the client closes the connection within `time`.
+fn has_left(client: &TcpStream, time: Duration) -> bool {
+    let time = time.max(Duration::from_millis(1));
+    let _ = client.set_read_timeout(Some(time));
+    let left = matches!(client.peek(&mut [0]), Ok(0))
+        || client.take_error().is_ok_and(|error| error.is_some());
+    let _ = client.set_read_timeout(Some(STALL));
+    left
+}
+
+impl Mishap {
+    /// Returns whether a client can see it in the head of the answer, and want no body.
+    fn is_in_the_head(&self) -> bool {
+        matches!(
+            self,
+            Mishap::OtherRange
+                | Mishap::ShortRange
+                | Mishap::WrongHead
+                | Mishap::Gzip
+                | Mishap::Huge
+        )
     }
 }
 
 impl Question {
-    fn without_range(&self) -> Self {
+    fn without(&self, names: &[&str]) -> Self {
         let mut other = self.clone();
-        other
-            .headers
-            .retain(|(name, _)| !name.eq_ignore_ascii_case("range"));
+        let stays = |name: &str| !names.iter().any(|one| name.eq_ignore_ascii_case(one));
+        other.headers.retain(|(name, _)| stays(name));
         other
     }
 
@@ -311,8 +418,8 @@ impl Answer {
         head_only || matches!(self.status, 204 | 304)
     }
 
-    /// Writes the answer. Returns whether the connection goes on.
-    fn write_after(&self, client: &mut TcpStream, mishap: &Mishap, head_only: bool) -> bool {
+    /// Writes the answer.
+    fn write_after(&self, client: &mut TcpStream, mishap: &Mishap, head_only: bool) -> Written {
         let bare = self.is_bare(head_only);
         let mut text = self.head();
         let chunked = *mishap == Mishap::Chunked && !bare;
@@ -323,8 +430,13 @@ impl Answer {
             _ => {}
         }
         text += "\r\n";
-        if client.write_all(text.as_bytes()).is_err() || bare {
-            return bare;
+        match client.write_all(text.as_bytes()) {
+            Err(_) => return Written::Over,
+            Ok(()) if bare => return Written::GoesOn,
+            Ok(()) if mishap.is_in_the_head() && has_left(client, SECOND_THOUGHT) => {
+                return Written::Refused;
+            }
+            Ok(()) => {}
         }
 
         let end = self.sent(mishap, head_only);
@@ -334,9 +446,14 @@ impl Answer {
         };
         if let Mishap::Stall(_) = mishap {
             // The client goes away, or this ends by itself.
+            let watch = Stopwatch::start();
             let _ = client.read(&mut [0]);
+            return Written::Stalled(watch.read());
         }
-        sent.is_ok() && end == self.body.len() && *mishap != Mishap::Huge
+        match sent.is_ok() && end == self.body.len() && *mishap != Mishap::Huge {
+            true => Written::GoesOn,
+            false => Written::Over,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub use host::Host;
 pub use http::{Answer, Question, serve_by};
 pub use judge::{differences, differences_without, same, same_within};
 pub use lab::{DELETE, Lab};
-pub use middleman::{Middleman, Mishap, Passed};
+pub use middleman::{Middleman, Mishap, Passed, Toll};
 pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
 pub use place::{NetworkKind, Place, Switch};

@@ -14,6 +14,7 @@ pub struct Nginx {
     dir: tempfile::TempDir,
     http: SocketAddr,
     tls: Option<SocketAddr>,
+    shipped: SocketAddr,
     running: Running,
 }
 
@@ -22,6 +23,9 @@ pub struct Moto {
     address: SocketAddr,
     running: Running,
 }
+
+/// The configuration that is shipped as an example.
+const SHIPPED: &str = include_str!("../../packaging/repository/nginx.conf");
 
 /// The bucket that [`Moto`] has.
 pub const BUCKET: &str = "fleet";
@@ -62,11 +66,22 @@ impl Nginx {
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).map_err(|e| e.to_string())?;
-        std::fs::create_dir(dir.path().join("files")).map_err(|e| e.to_string())?;
+        for name in ["files", "srv", "srv/fleet"] {
+            std::fs::create_dir(dir.path().join(name)).map_err(|e| e.to_string())?;
+        }
+        let password = format!("ci:{{PLAIN}}{}\n", Self::PASSWORD);
+        let users = dir.path().join("releases.htpasswd");
+        std::fs::write(users, password).map_err(|e| e.to_string())?;
+        let shipped = free_port();
         let tls = certificates(dir.path()).ok().map(|()| free_port());
         let http = free_port();
 
         let config = dir.path().join("nginx.conf");
+        std::fs::write(
+            dir.path().join("shipped.conf"),
+            as_here(dir.path(), shipped),
+        )
+        .map_err(|e| e.to_string())?;
         let text = Self::config(dir.path(), http, tls);
         std::fs::write(&config, text).map_err(|e| e.to_string())?;
         let mut command = Command::new(program);
@@ -78,12 +93,13 @@ impl Nginx {
             dir,
             http,
             tls,
+            shipped,
             running,
         })
     }
 
     fn config(dir: &Path, http: SocketAddr, tls: Option<SocketAddr>) -> String {
-        let dir = dir.display();
+        let (dir, port) = (dir.display(), http.port());
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|kind| format!("{kind}_temp_path {dir}/{kind};\n"))
@@ -99,13 +115,28 @@ impl Nginx {
              events {{}}\nhttp {{\naccess_log off;\n{temporary}server {{\nlisten {http};\n{listen}\
              root {dir}/files;\nclient_max_body_size 64m;\n\
              location / {{\ndav_methods PUT DELETE MKCOL;\n}}\n\
+             location /away/ {{\nreturn 302 http://localhost:{port}/;\n}}\n\
              location /closed/ {{\ndeny all;\n}}\n\
-             location /readonly/ {{\nlimit_except GET {{ deny all; }}\n}}\n}}\n}}\n"
+             location /readonly/ {{\nlimit_except GET {{ deny all; }}\n}}\n}}\n\
+             include {dir}/shipped.conf;\n}}\n"
         )
     }
 
     pub fn http(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Password of the user `ci` at [`Self::shipped`].
+    pub const PASSWORD: &'static str = "hunter2";
+
+    /// The server of the configuration that is shipped, without TLS: a repository in `/fleet`.
+    pub fn shipped(&self) -> SocketAddr {
+        self.shipped
+    }
+
+    /// The directory of the repository at [`Self::shipped`].
+    pub fn fleet(&self) -> PathBuf {
+        self.dir.path().join("srv/fleet")
     }
 
     /// The port with TLS, for `localhost`.
@@ -126,6 +157,29 @@ impl Nginx {
     pub fn pid(&self) -> u32 {
         self.running.pid()
     }
+}
+
+/// The shipped configuration with the paths and the port of this test, and nothing else changed.
+fn as_here(dir: &Path, address: SocketAddr) -> String {
+    let dir = dir.display();
+    let mut text = SHIPPED.to_string();
+    for (there, here) in [
+        ("listen 443 ssl;", format!("listen {address};")),
+        ("ssl_certificate /etc/nginx/releases.pem;", String::new()),
+        (
+            "ssl_certificate_key /etc/nginx/releases.key;",
+            String::new(),
+        ),
+        ("root /srv;", format!("root {dir}/srv;")),
+        (
+            "/etc/nginx/releases.htpasswd",
+            format!("{dir}/releases.htpasswd"),
+        ),
+    ] {
+        assert_eq!(text.matches(there).count(), 1, "{there}");
+        text = text.replace(there, &here);
+    }
+    text
 }
 
 /// Makes an authority and a certificate for `localhost`.

@@ -62,7 +62,8 @@ fn nobody(endpoint: &GroupEndpoint) -> (String, String) {
     let at = format!("{} on {}", links.group(), links.names());
     let hint = "is the daemon running on the hosts, on this network, with the same --group \
                 and --port? \
-                Does --interface name the right one, and does the switch pass multicast?";
+                Does --interface name the right one, do firewalls here and there pass UDP, and \
+                does the switch pass multicast?";
     (
         format!("no hosts answered at {at}"),
         unheard_hint(endpoint).unwrap_or_else(|| hint.to_string()),

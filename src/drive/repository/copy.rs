@@ -20,7 +20,7 @@ use crate::store::Store;
 use crate::units::WallTime;
 
 /// Times that the copy begins again because a head of the source changed meanwhile.
-const MAX_ROUNDS: u32 = 8;
+const MAX_COPY_ROUNDS: u32 = 8;
 /// Times that packs are missing although no head changed: gc may be at work.
 const MAX_GAPS: u32 = 3;
 /// Times that a head is stored again because the destination's own changed meanwhile.
@@ -80,7 +80,7 @@ struct Copying<'a> {
 impl Copying<'_> {
     async fn run(mut self, observer: &mut dyn Observer) -> Result<CopyReport> {
         let mut gaps = 0;
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..MAX_COPY_ROUNDS {
             // The heads first: what they refer to is there when the packs are listed, and still
             // there when it is read if the heads are the same afterwards.
             let heads = self.heads().await?;
@@ -266,7 +266,7 @@ impl Copying<'_> {
         let bytes = content.len() as u64;
         let put = Put {
             object,
-            bytes: Arc::from(content),
+            bytes: Arc::new(content),
             condition,
         };
         let reply = self.to.put(&put).await;

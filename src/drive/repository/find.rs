@@ -190,11 +190,8 @@ impl Looker<'_> {
                     }
                 },
                 PullStep::Head(signed) => {
-                    if let Some(end) = self.take_head(&signed)? {
+                    if let Some(end) = self.take_head(&signed, goes_on)? {
                         return Ok(end);
-                    }
-                    if !goes_on() {
-                        return Ok(LookEnd::Yielded);
                     }
                 }
                 PullStep::Record(record) => {
@@ -233,9 +230,15 @@ impl Looker<'_> {
         }
     }
 
-    fn take_head(&mut self, signed: &SignedHead) -> Result<Option<LookEnd>> {
+    fn take_head(
+        &mut self,
+        signed: &SignedHead,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<LookEnd>> {
         let name = self.tree.name();
-        let verified = verified(self.host, name, signed)?;
+        let Some(verified) = verified(self.host, name, signed, &mut self.machine)? else {
+            return Ok(None);
+        };
         let head = verified.head();
         self.head = KnownHead {
             etag: self.machine.etag().cloned(),
@@ -254,7 +257,7 @@ impl Looker<'_> {
         }
 
         self.machine.follow(&verified, None);
-        Ok(None)
+        Ok((!goes_on()).then_some(LookEnd::Yielded))
     }
 
     fn take_record(&mut self, record: Box<ReleaseRecord>) -> Option<LookEnd> {
@@ -311,15 +314,23 @@ impl Looker<'_> {
     }
 }
 
-/// Verifies the head of `tree` by the keys of `host`.
+/// Verifies the head of `tree` by the keys of `host`. Returns `None` if it may have been damaged on
+/// the way: `machine` then reads it again.
 pub(super) fn verified(
     host: &LocalHost,
     tree: &TreeName,
     signed: &SignedHead,
-) -> Result<VerifiedHead> {
+    machine: &mut Pull,
+) -> Result<Option<VerifiedHead>> {
     let keys = host.authorized();
-    let verified = signed.verify(tree, &keys, None, clock::wall_seconds());
-    verified.map_err(|e| of_head(&e))
+    match signed.verify(tree, &keys, None, clock::wall_seconds()) {
+        Ok(verified) => Ok(Some(verified)),
+        Err(e) if e.is_signed() => Err(of_head(&e)),
+        Err(e) => {
+            machine.refuse(e);
+            Ok(None)
+        }
+    }
 }
 
 /// Error for a pull that cannot go on.

@@ -99,6 +99,7 @@ async fn record_of(store: &Store, tree: &TreeName, kept: &KeptRelease) -> Result
         let what = format!("the head of {tree} names a release of {}", header.tree);
         return Err(Error::refused(what));
     }
+
     let key = verify(
         Namespace::RELEASE,
         record.release.bytes(),

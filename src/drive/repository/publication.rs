@@ -170,7 +170,13 @@ impl<'a> Publication<'a> {
 
     fn take_head(&mut self, signed: Option<SignedHead>) -> Result<()> {
         let verify = |signed| verified_by(self.keys, &self.tree, &signed);
-        self.head = signed.map(verify).transpose().map_err(|e| of_head(&e))?;
+        self.head = match signed.map(verify).transpose() {
+            Err(error) if !error.is_signed() => {
+                self.machine.refuse(error, self.requests.now());
+                return Ok(());
+            }
+            head => head.map_err(|e| of_head(&e))?,
+        };
         self.is_renewal = false;
         let Some(head) = &self.head else {
             return self.begin();

@@ -32,11 +32,11 @@ pub(super) struct StoreRequests {
 }
 
 impl StoreRequests {
-    /// No requests yet.
+    /// No requests yet. The machine repeats those that fail.
     pub(super) fn new(store: Store) -> Self {
         let (outbox, replies) = channel(MAX_WAITING_REPLIES);
         Self {
-            store,
+            store: store.once(),
             clock: Clock::start(),
             outbox,
             replies,

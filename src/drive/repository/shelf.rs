@@ -11,8 +11,11 @@ use tokio::sync::Notify;
 use crate::proto::RangeSet;
 use crate::sync::locked;
 
-/// Bytes of blocks on the shelf up to which further ones are loaded. Those under way come on top.
+/// Bytes of blocks on the shelf up to which further ones are taken, unless the session waits for
+/// one that is not there.
 const MAX_SHELF_BYTES: usize = 4 << 20;
+/// Bytes on the shelf from which blocks are dropped that the session does not expect.
+const MOST_SHELF_BYTES: usize = 6 * MAX_SHELF_BYTES;
 
 /// Blocks by ordinal.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ struct ShelfState {
     asked: RangeSet,
     /// Ordinals that the session will read, as of its last word.
     expected: RangeSet,
+    /// Whether the unexpected blocks were dropped since then.
+    is_tidy: bool,
     /// Whether the session waits for a block.
     waits: bool,
     closed: bool,
@@ -71,6 +76,7 @@ impl Shelf {
     pub(super) fn expect(&self, ordinals: &RangeSet) {
         let mut state = locked(&self.state);
         state.expected = ordinals.clone();
+        state.is_tidy = false;
         state.ask(ordinals);
         drop(state);
         self.changed.notify_one();
@@ -121,15 +127,15 @@ impl Shelf {
         self.arrived.notify_all();
     }
 
-    /// Returns whether more should be loaded. `idle` says that nothing is under way: what the
-    /// session waits for is then made room for.
-    pub(super) fn has_room(&self, idle: bool) -> bool {
+    /// Returns whether the session has enough to read. While it waits for a block, others that it
+    /// does not expect make room.
+    pub(super) fn is_full(&self) -> bool {
         let mut state = locked(&self.state);
-        if state.waits && idle {
+        if state.waits && state.bytes > MOST_SHELF_BYTES && !state.is_tidy {
             state.evict();
-            return true;
+            state.is_tidy = true;
         }
-        state.bytes <= MAX_SHELF_BYTES
+        state.bytes > MAX_SHELF_BYTES && !state.waits
     }
 
     /// Waits until the session takes a block or wants others.
@@ -200,17 +206,26 @@ mod tests {
     fn blocks_that_nobody_expects_make_room() {
         let shelf = Arc::new(Shelf::default());
         shelf.expect(&set(&[0..2]));
-        shelf.put(0, vec![0; MAX_SHELF_BYTES + 1]);
-        assert!(!shelf.has_room(true), "nobody waits");
-
-        shelf.expect(&set(&[1..2]));
+        shelf.put(0, vec![0; MOST_SHELF_BYTES + 1]);
+        assert!(shelf.is_full(), "nobody waits");
         let reader = Arc::clone(&shelf);
         let thread = std::thread::spawn(move || reader.take(1));
-        while !shelf.has_room(true) {
+        while shelf.is_full() {
             std::thread::yield_now();
         }
-        assert!(shelf.has_room(false), "the other one is gone");
         shelf.put(1, vec![1]);
         assert_eq!(thread.join().expect("no panic"), Ok(vec![1]));
+
+        assert!(shelf.is_full());
+        shelf.expect(&set(&[2..3]));
+        assert!(shelf.is_full(), "it is kept while the session reads others");
+        let reader = Arc::clone(&shelf);
+        let thread = std::thread::spawn(move || reader.take(2));
+        while shelf.is_full() {
+            std::thread::yield_now();
+        }
+        shelf.put(2, vec![2]);
+        assert_eq!(thread.join().expect("no panic"), Ok(vec![2]));
+        assert!(!shelf.is_full(), "the one that nobody expects is gone");
     }
 }

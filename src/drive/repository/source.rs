@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::find::{Loading, of_pull, verified};
 use super::requests::{StoreReply, StoreRequests};
@@ -19,6 +20,10 @@ use crate::tree::{Blocks, ReleaseNodes, SourceError, Tree};
 /// Blocks kept after a read: the last ones of a generation may turn out to be too much for it, and
 /// are read again for the next.
 const KEPT_BLOCKS: usize = 4;
+
+/// Interval of the replies that are taken although the session has enough to read: a server would
+/// take a connection without progress for dead.
+const TRICKLE: Duration = Duration::from_secs(1);
 
 /// Nodes and blocks of a release in a repository.
 pub(super) struct RepositorySource {
@@ -44,7 +49,6 @@ impl BlockLoader {
             shelf: Arc::clone(&shelf),
             host,
             tree,
-            walk_due: false,
         };
 
         let runtime = loading.runtime;
@@ -130,8 +134,6 @@ struct LoaderWork {
     shelf: Arc<Shelf>,
     host: Arc<LocalHost>,
     tree: Arc<Tree>,
-    /// Set while the machine waits for a walk.
-    walk_due: bool,
 }
 
 impl LoaderWork {
@@ -141,18 +143,19 @@ impl LoaderWork {
             if !wants.is_empty() {
                 self.machine.want(wants.iter());
             }
-            if self.walk_due && self.shelf.has_room(true) {
-                self.walk()?;
-            }
+            let is_full = self.shelf.is_full();
+            self.machine.hold(is_full);
 
             match self.machine.poll(self.requests.now()) {
                 PullStep::Get(id, get) => self.requests.get(id, get),
-                PullStep::Walk => self.walk_due = true,
+                PullStep::Walk => self.walk()?,
                 PullStep::Block(ordinal, _, bytes) => self.shelf.put(ordinal.0, bytes),
                 PullStep::Node(block, bytes) => drop(self.tree.nodes().put_node(block, &bytes)?),
                 PullStep::Head(signed) => {
-                    let head = verified(&self.host, self.tree.name(), &signed)?;
-                    self.machine.follow(&head, None);
+                    let name = self.tree.name();
+                    if let Some(head) = verified(&self.host, name, &signed, &mut self.machine)? {
+                        self.machine.follow(&head, None);
+                    }
                 }
                 PullStep::Superseded => {
                     return Err(Error::refused(
@@ -162,13 +165,14 @@ impl LoaderWork {
                 PullStep::Failed(error) => return Err(of_pull(error)),
                 PullStep::Unchanged | PullStep::Record(_) | PullStep::Complete | PullStep::Done => {
                 }
+                // Replies that are not taken keep their connections waiting.
                 PullStep::Wait(until) => tokio::select! {
-                    reply = self.requests.next(until) => {
-                        if let Some(StoreReply::Get(id, reply)) = reply {
-                            self.machine.reply(id, reply, self.requests.now());
-                        }
-                    }
+                    reply = self.requests.next(until), if !is_full => self.take(reply),
                     () = self.shelf.changed() => {}
+                    () = tokio::time::sleep(TRICKLE), if is_full => {
+                        let reply = self.requests.next(Some(self.requests.now())).await;
+                        self.take(reply);
+                    }
                 },
             }
         }
@@ -176,8 +180,13 @@ impl LoaderWork {
         Ok(())
     }
 
+    fn take(&mut self, reply: Option<StoreReply>) {
+        if let Some(StoreReply::Get(id, reply)) = reply {
+            self.machine.reply(id, reply, self.requests.now());
+        }
+    }
+
     fn walk(&mut self) -> Result<()> {
-        self.walk_due = false;
         let nodes = self.tree.nodes();
         self.machine
             .walk(nodes, |block| nodes.has(&block.hash))

@@ -8,15 +8,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::answers::{HostAnswer, add_addresses};
-use super::probe::{self, SurveyProbe};
+use super::probe::{self, QUICK_ROUNDS, SurveyProbe};
+use super::roll_call::RollCall;
 use crate::Result;
 use crate::drive::clock;
 use crate::drive::endpoint::{Arrived, GroupLinks};
-use crate::drive::unproven::UnprovenHosts;
-use crate::id::{HostName, InstanceId, Nonce, Serial, TreeName};
+use crate::id::{HostName, InstanceId, Serial, TreeName};
 use crate::proto::Dest;
 use crate::proto::control::Control;
-use crate::proto::members::{MAX_MEMBERS, Table};
+use crate::proto::members::MAX_MEMBERS;
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::query::{Query, QueryAnswer};
@@ -49,30 +49,21 @@ pub(super) fn ask(
 /// A query in progress.
 struct FleetQuery {
     ask: Query,
-    nonce: Nonce,
-    unproven: UnprovenHosts,
-    rounds: usize,
-    table: Table,
+    roll_call: RollCall,
     reassembly: Reassembly,
     answers: BTreeMap<InstanceId, (SocketAddr, QueryAnswer)>,
     /// Bytes of the answers as received.
     received: usize,
-    /// Time of the last new host.
-    newest: Moment,
 }
 
 impl FleetQuery {
     fn new(now: Moment, ask: Query) -> Self {
         Self {
             ask,
-            nonce: Nonce(clock::seed()),
-            unproven: UnprovenHosts::default(),
-            rounds: 0,
-            table: Table::default(),
+            roll_call: RollCall::new(now),
             reassembly: Reassembly::default(),
             answers: BTreeMap::new(),
             received: 0,
-            newest: now,
         }
     }
 
@@ -86,9 +77,8 @@ impl FleetQuery {
 
     /// Hosts without an answer yet.
     fn unanswered(&self) -> Vec<SocketAddr> {
-        let members = self
-            .table
-            .iter()
+        let members = self.roll_call.table().iter();
+        let members = members
             .filter(|(id, m)| self.concerns(&m.hello.trees) && !self.answers.contains_key(id));
         members.map(|(_, member)| member.address).collect()
     }
@@ -96,7 +86,7 @@ impl FleetQuery {
     /// Combines beacons and answers.
     fn end(mut self) -> Vec<HostAnswer> {
         let mut hosts = Vec::new();
-        for (id, member) in self.table.iter() {
+        for (id, member) in self.roll_call.table().iter() {
             let trees = member.hello.trees.iter().map(|t| t.tree.clone()).collect();
             let answer = self.answers.remove(id).map(|(_, answer)| answer);
             hosts.push(HostAnswer::new(
@@ -125,7 +115,7 @@ impl FleetQuery {
         }
 
         let found = |name: &HostName| hosts.iter().any(|host: &HostAnswer| host.host == *name);
-        self.unproven.warn(found);
+        self.roll_call.end(found);
         hosts.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
         add_addresses(&mut hosts);
 
@@ -135,31 +125,36 @@ impl FleetQuery {
 
 impl SurveyProbe for FleetQuery {
     fn is_done(&mut self, now: Moment) -> bool {
-        let all = !self.table.is_empty() && self.table.len() >= self.table.claimed();
-        all && now.since(self.newest) >= probe::QUIET_TIME && self.unanswered().is_empty()
+        self.roll_call.is_complete(now) && self.unanswered().is_empty()
     }
 
     fn send(&mut self, control: &mut Control) {
         let question = Message::Query(self.ask.clone());
-        let unanswered = self.unanswered();
-        if self.table.is_empty() || self.table.len() < self.table.claimed() {
-            control.send(Dest::Group, &Message::Solicit(Some(self.nonce), None));
-        }
+        let is_first = self.roll_call.rounds() == 0;
+        self.roll_call.solicit(control);
 
-        if self.rounds == 0 || self.table.is_empty() {
+        if is_first || self.roll_call.table().is_empty() {
             control.send(Dest::Group, &question);
-        } else if !unanswered.is_empty() {
-            // Start at another host in each round: some may never answer.
-            let first = (self.rounds * MAX_ASKED_ALONE) % unanswered.len();
-            let asked = unanswered
-                .iter()
-                .cycle()
-                .skip(first)
-                .take(unanswered.len().min(MAX_ASKED_ALONE));
-            asked.for_each(|&host| control.send(Dest::Host(host), &question));
+            return;
         }
 
-        self.rounds += 1;
+        // Until the quick rounds are over, most answers are under way.
+        let Some(round) = self.roll_call.rounds().checked_sub(QUICK_ROUNDS + 1) else {
+            return;
+        };
+        let unanswered = self.unanswered();
+        if unanswered.is_empty() {
+            return;
+        }
+
+        // Start at another host in each round: some may never answer.
+        let first = (round * MAX_ASKED_ALONE) % unanswered.len();
+        let asked = unanswered
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(unanswered.len().min(MAX_ASKED_ALONE));
+        asked.for_each(|&host| control.send(Dest::Host(host), &question));
     }
 
     fn receive(&mut self, now: Moment, datagram: &Arrived<'_>) {
@@ -172,14 +167,10 @@ impl SurveyProbe for FleetQuery {
         };
 
         match Message::decode(&whole) {
-            // A beacon without the nonce may be a replay.
-            Ok(Message::Hello(hello)) if hello.repeats(self.nonce) => {
-                let new = self
-                    .table
-                    .on_hello(now, datagram.from, front.source, hello, true);
-                self.newest = if new { now } else { self.newest };
+            Ok(Message::Hello(hello)) => {
+                self.roll_call
+                    .on_hello(now, datagram.from, front.source, hello)
             }
-            Ok(Message::Hello(hello)) => self.unproven.record(datagram.from, hello),
             Ok(Message::Answer(answer))
                 if answer.number == self.ask.number && self.answers.len() < MAX_MEMBERS =>
             {

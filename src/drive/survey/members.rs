@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::probe::{self, SurveyProbe};
+use super::roll_call::RollCall;
 use crate::Result;
 use crate::drive::clock;
 use crate::drive::endpoint::{Arrived, GroupLinks};
-use crate::drive::unproven::UnprovenHosts;
-use crate::id::{InstanceId, Nonce};
+use crate::id::{HostName, InstanceId};
 use crate::outcome::Stranger;
 use crate::outcome::{MemberInfo, Survey};
-use crate::proto::Dest;
 use crate::proto::control::Control;
-use crate::proto::members::Table;
 use crate::units::Moment;
 use crate::wire::fragment::Reassembly;
 use crate::wire::message::Hello;
@@ -25,14 +23,13 @@ use crate::wire::{Datagram, Message};
 ///
 /// Ends early once all hosts known to the others have answered.
 pub fn members(network: impl Into<GroupLinks>, longest: Duration) -> Result<Survey> {
-    let (roll_call, endpoint) = probe::run(network, longest, RollCall::new)?;
-    let RollCall {
-        table, unproven, ..
-    } = roll_call;
-
-    let mut members: Vec<MemberInfo> = table.iter().map(|(_, member)| member.into()).collect();
+    let (probe, endpoint) = probe::run(network, longest, MembersProbe::new)?;
+    let found = probe.roll_call.table().iter();
+    let mut members: Vec<MemberInfo> = found.map(|(_, member)| member.into()).collect();
     members.sort_by(|a, b| (&a.host, a.address).cmp(&(&b.host, b.address)));
-    unproven.warn(|name| members.iter().any(|member| member.host == *name));
+
+    let is_found = |name: &HostName| members.iter().any(|member| member.host == *name);
+    let table = probe.roll_call.end(is_found);
     let mut strangers: BTreeSet<Stranger> =
         endpoint.unheard().recent(clock::since_epoch()).collect();
     let plain = table
@@ -50,55 +47,33 @@ pub fn members(network: impl Into<GroupLinks>, longest: Duration) -> Result<Surv
     })
 }
 
-/// A solicit in progress.
-struct RollCall {
-    nonce: Nonce,
-    table: Table,
+/// A roll call alone.
+struct MembersProbe {
+    roll_call: RollCall,
     reassembly: Reassembly,
-    unproven: UnprovenHosts,
-    /// Number of hosts at the last check.
-    known: usize,
-    /// Time of the last new host.
-    newest: Moment,
 }
 
-impl RollCall {
+impl MembersProbe {
     fn new(now: Moment) -> Self {
         Self {
-            nonce: Nonce(clock::seed()),
-            table: Table::default(),
+            roll_call: RollCall::new(now),
             reassembly: Reassembly::default(),
-            unproven: UnprovenHosts::default(),
-            known: 0,
-            newest: now,
         }
     }
 }
 
-impl SurveyProbe for RollCall {
+impl SurveyProbe for MembersProbe {
     fn is_done(&mut self, now: Moment) -> bool {
-        if self.table.len() != self.known {
-            self.known = self.table.len();
-            self.newest = now;
-        }
-
-        let all = self.known > 0 && self.known >= self.table.claimed();
-        all && now.since(self.newest) >= probe::QUIET_TIME
+        self.roll_call.is_complete(now)
     }
 
     fn send(&mut self, control: &mut Control) {
-        control.send(Dest::Group, &Message::Solicit(Some(self.nonce), None));
+        self.roll_call.solicit(control);
     }
 
     fn receive(&mut self, now: Moment, datagram: &Arrived<'_>) {
-        let Some((source, hello)) = hello(&mut self.reassembly, now, datagram) else {
-            return;
-        };
-
-        // A beacon without the nonce may be a replay.
-        match hello.repeats(self.nonce) {
-            true => drop(self.table.on_hello(now, datagram.from, source, hello, true)),
-            false => self.unproven.record(datagram.from, hello),
+        if let Some((source, hello)) = hello(&mut self.reassembly, now, datagram) {
+            self.roll_call.on_hello(now, datagram.from, source, hello);
         }
     }
 }

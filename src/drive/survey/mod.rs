@@ -1,6 +1,7 @@
 //! Questions to all hosts, without a session.
 //!
-//! `members` finds the hosts, and `ask` collects `answers` about releases. From these, `releases`
+//! `probe` asks in rounds, and `roll_call` tells whether all hosts have answered. `members` finds
+//! the hosts, and `ask` collects `answers` about releases. From these, `releases`
 //! lists the releases of the fleet and `standings` the state of each host.
 
 mod answers;
@@ -8,6 +9,7 @@ mod ask;
 mod members;
 mod probe;
 mod releases;
+mod roll_call;
 mod standings;
 
 pub use members::members;

@@ -14,13 +14,18 @@ use crate::units::Moment;
 pub(super) const QUIET_TIME: Duration = Duration::from_millis(60);
 /// Interval of questions.
 const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
+/// Rounds of questions that follow each other at once: where some hosts do not know of others,
+/// nothing else tells that a datagram was lost.
+pub(super) const QUICK_ROUNDS: usize = 4;
+/// Interval of these rounds. All are over within [`QUIET_TIME`].
+const QUICK_ROUND_INTERVAL: Duration = Duration::from_millis(15);
 
 /// A survey in progress.
 pub(super) trait SurveyProbe {
     /// Returns whether all hosts have answered.
     fn is_done(&mut self, now: Moment) -> bool;
 
-    /// Sends the questions of one interval.
+    /// Sends the questions of the next round.
     fn send(&mut self, control: &mut Control);
 
     /// Takes a received datagram.
@@ -39,6 +44,7 @@ pub(super) fn run<P: SurveyProbe>(
 
     let began = clock.now();
     let mut next = began;
+    let mut rounds = 0;
     let mut probe = begin(began);
 
     loop {
@@ -49,7 +55,12 @@ pub(super) fn run<P: SurveyProbe>(
 
         if next <= now {
             probe.send(&mut control);
-            next = now + QUESTION_INTERVAL;
+            rounds += 1;
+            next = now
+                + match rounds < QUICK_ROUNDS {
+                    true => QUICK_ROUND_INTERVAL,
+                    false => QUESTION_INTERVAL,
+                };
         }
 
         endpoint.flush(|out| control.poll(out));

@@ -311,6 +311,16 @@ impl Table {
     pub fn claimed(&self) -> usize {
         self.claims.fleet_size().min(MAX_MEMBERS)
     }
+
+    /// Returns whether every member claims the size of the table.
+    pub fn is_vouched_for(&self) -> bool {
+        self.claims.is_unanimous(self.len())
+    }
+
+    /// Returns the largest fleet size that any member claims.
+    pub fn most_claimed(&self) -> usize {
+        self.claims.most().min(MAX_MEMBERS)
+    }
 }
 
 fn interval(members: u32, copies: u32) -> Duration {

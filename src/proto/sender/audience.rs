@@ -101,6 +101,11 @@ impl Audience {
         self.table.len() >= self.table.claimed()
     }
 
+    /// Returns whether every member claims that exactly the hosts with an answer exist.
+    pub fn is_vouched_for(&self) -> bool {
+        self.table.is_vouched_for()
+    }
+
     /// Time in which the hosts of a large fleet answer twice, since some answers are lost.
     pub fn answer_time(&self) -> Duration {
         slot_interval(self.table.claimed() as u32) * 2

@@ -19,6 +19,19 @@ const DISCOVERY_TIMEOUT_EMPTY: Duration = Duration::from_millis(3000);
 /// Time without new hosts after which all have answered: hosts that have just started do not know
 /// each other yet.
 const SETTLED_AFTER: Duration = Duration::from_millis(30);
+/// Solicits that follow the first one at once while some hosts do not know of others: nothing else
+/// tells then that a datagram was lost.
+const QUICK_REPEATS: u32 = 3;
+/// Interval of these solicits.
+const QUICK_INTERVAL: Duration = Duration::from_millis(8);
+/// Solicits to send while some hosts do not know of others.
+const THOROUGH_SOLICITS: u32 = 2;
+/// The same where losses are many or unknown.
+const LOSSY_SOLICITS: u32 = 3;
+/// Lost answers that say nothing about the network.
+const FEW_LOST: u32 = 1;
+/// One lost answer of so many makes a network lossy.
+const LOSSY_SHARE: u32 = 8;
 /// Solicits to send before concluding that the largest datagrams do not reach a host.
 const MIN_SOLICITS: u32 = 2;
 
@@ -28,8 +41,12 @@ pub struct Discovery {
     began: Moment,
     /// Timer of the solicits.
     resend: RepeatTimer,
-    /// Solicits sent.
+    /// Solicits sent, without the quick repeats.
     solicits: u32,
+    /// Quick repeats of the first solicit that are left.
+    quick: u32,
+    /// Answers received.
+    answers: u32,
     /// Time of the last solicit.
     solicited: Moment,
     /// Time at which a host was heard for the first time.
@@ -43,14 +60,19 @@ impl Discovery {
             began: at,
             resend: resend_from(at),
             solicits: 0,
+            quick: 0,
+            answers: 0,
             solicited: at,
             last_new_member: at,
         }
     }
 
-    /// Records that a host was heard for the first time.
-    pub fn on_new_member(&mut self, now: Moment) {
-        self.last_new_member = now;
+    /// Records the answer of a host, heard for the first time if `new`.
+    pub fn on_answer(&mut self, now: Moment, new: bool) {
+        self.answers += 1;
+        if new {
+            self.last_new_member = now;
+        }
     }
 
     /// Sends a due solicit, with probes of the paths.
@@ -63,13 +85,20 @@ impl Discovery {
         control: &mut Control,
     ) {
         if !self.resend.is_due(now) {
-            return;
+            return self.repeat_if_due(now, sizes, audience, hosts, control);
         }
 
         // Probes first: a host answers with the largest probe received so far. The largest usually
         // passes, and the others are needed only if some host did not receive it.
+        self.quick = 0;
         if self.solicits == 0 {
             solicit(&[Dest::Group], 1, sizes, audience, control);
+            // With many copies the answers to the first solicit have yet to come.
+            self.quick = if audience.repeat_wait().is_zero() {
+                QUICK_REPEATS
+            } else {
+                0
+            };
         } else {
             let unicast = audience.unicast();
             let cheap = unicast.cheap();
@@ -91,6 +120,24 @@ impl Discovery {
         self.resend.advance(now + audience.repeat_wait());
     }
 
+    /// Sends a due quick repeat.
+    fn repeat_if_due(
+        &mut self,
+        now: Moment,
+        sizes: DatagramSizes,
+        audience: &Audience,
+        hosts: &Hosts,
+        control: &mut Control,
+    ) {
+        let is_due = self.quick > 0 && self.solicited + QUICK_INTERVAL <= now;
+        if is_due && !audience.is_vouched_for() {
+            let unheard = audience.dests(now, hosts, |_| true);
+            solicit(&unheard, 1, sizes, audience, control);
+            self.quick -= 1;
+            self.solicited = now;
+        }
+    }
+
     /// Returns whether further answers are unlikely, or waiting for them has taken too long.
     pub fn is_over(
         &self,
@@ -105,20 +152,44 @@ impl Discovery {
             return true;
         }
 
-        let is_settled = || {
-            self.is_measured(now, sizes, hosts)
-                && audience.is_complete()
-                && self.is_quiet(now, audience.targets().known, hosts)
-        };
-
+        let is_settled =
+            || self.is_measured(now, sizes, hosts) && self.is_quiet(now, audience, hosts);
         audience.is_enough(hosts) && (waited >= DISCOVERY_TIMEOUT + slots || is_settled())
     }
 
-    /// Returns whether further answers are unlikely: all hosts of the preceding session, `known` in
-    /// number, have answered, or no new host for a while.
-    fn is_quiet(&self, now: Moment, known: usize, hosts: &Hosts) -> bool {
-        let all_known = known > 0 && hosts.len() >= known;
-        all_known || now.since(self.last_new_member) >= SETTLED_AFTER
+    /// Returns whether further answers are unlikely: all hosts of the preceding session have
+    /// answered, or all that the members claim to exist, and no new host for a while.
+    fn is_quiet(&self, now: Moment, audience: &Audience, hosts: &Hosts) -> bool {
+        let known = audience.targets().known;
+        if known > 0 && hosts.len() >= known {
+            return audience.is_complete();
+        }
+
+        now.since(self.last_new_member) >= SETTLED_AFTER
+            && (audience.is_vouched_for() || self.is_thorough(now, audience))
+    }
+
+    /// Returns whether lost datagrams are an unlikely reason for missing answers: several solicits
+    /// brought nobody else, over longer than most bursts of losses last.
+    fn is_thorough(&self, now: Moment, audience: &Audience) -> bool {
+        let solicits = match self.is_lossy(audience) {
+            true => LOSSY_SOLICITS,
+            false => THOROUGH_SOLICITS,
+        };
+
+        self.solicits >= solicits
+            && now.since(self.solicited) >= SETTLED_AFTER + audience.answer_time()
+            && audience.is_complete()
+    }
+
+    /// Returns whether many answers to the first solicit and its quick repeats were lost, or must
+    /// be expected to: a host of a large fleet answers them once.
+    fn is_lossy(&self, audience: &Audience) -> bool {
+        let members = audience.members().count() as u32;
+        let expected = members * (1 + QUICK_REPEATS);
+        let lost = expected.saturating_sub(self.answers);
+
+        !audience.answer_time().is_zero() || (lost > FEW_LOST && lost * LOSSY_SHARE > expected)
     }
 
     /// Returns whether full-size datagrams reach every host, or several solicits found a smaller
@@ -142,6 +213,7 @@ impl Discovery {
     /// Time of the next solicit or possible end of discovery, after `ticked`.
     pub fn timeout(&self, ticked: Moment, audience: &Audience) -> Moment {
         let slots = audience.answer_time();
+        let repeat = (self.quick > 0).then(|| self.solicited + QUICK_INTERVAL);
         let ends = [
             self.last_new_member + SETTLED_AFTER,
             self.solicited + SETTLED_AFTER,
@@ -150,6 +222,7 @@ impl Discovery {
         ];
 
         ends.into_iter()
+            .chain(repeat)
             .filter(|&at| at > ticked)
             .fold(self.resend.due(), Moment::min)
     }

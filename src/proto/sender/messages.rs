@@ -95,10 +95,9 @@ impl Sender {
         }
 
         self.on_beacon(from, source, &hello);
-        if self.audience.on_hello(now, from, source, hello)
-            && let SenderPhase::Discovering(discovery) = &mut self.phase
-        {
-            discovery.on_new_member(now);
+        let is_new = self.audience.on_hello(now, from, source, hello);
+        if let SenderPhase::Discovering(discovery) = &mut self.phase {
+            discovery.on_answer(now, is_new);
         }
     }
 

@@ -122,6 +122,7 @@ impl Sender {
             instance,
             sizes,
             rates: setup.rates,
+            kept: setup.kept_generations(),
             seed: rng.u64(..),
         };
 

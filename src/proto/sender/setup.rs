@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial, TreeName};
 use crate::keys::KnownHosts;
+use crate::proto::generation::{KEPT_FOR_ONE_HOST, KEPT_GENERATIONS};
 use crate::proto::receiver::matches_name;
 use crate::units::{Floor, Quorum, Rate};
 use crate::wire::message::{Hello, SignedOrder, TreeState};
@@ -34,6 +35,16 @@ pub struct SenderSetup {
     /// Set for a release committed elsewhere. No order is signed, and discovery is
     /// skipped: hosts that lack the release answer the announcement.
     pub grant: Option<ReleaseGrant>,
+}
+
+impl SenderSetup {
+    /// Generations behind the newest that are kept for repair.
+    pub(super) fn kept_generations(&self) -> u32 {
+        match &self.grant {
+            Some(grant) if grant.fleet == 1 => KEPT_FOR_ONE_HOST,
+            _ => KEPT_GENERATIONS,
+        }
+    }
 }
 
 /// Sizes of a session's datagrams, in bytes.

@@ -90,6 +90,26 @@ fn four_requests_are_under_way() {
 }
 
 #[test]
+fn large_requests_begin_one_after_another_and_none_while_held() {
+    let pieces: Vec<Extent> = (0..64).map(|n| extent(n << 20, 1 << 20)).collect();
+    let (mut fetcher, mut dice, found) = requests(&pieces);
+    assert_eq!((found.len(), fetcher.missing_bytes()), (3, 64 << 20));
+
+    fetcher.hold(true);
+    for (id, _) in &found {
+        let bytes = vec![0; 3 << 20];
+        fetcher.reply(*id, GetReply::Bytes(bytes), Moment(0), &mut dice);
+    }
+    assert!(fetcher.poll(Moment(0), &mut dice).is_none());
+    fetcher.hold(false);
+    assert!(fetcher.poll(Moment(0), &mut dice).is_some());
+    assert!(fetcher.poll(Moment(0), &mut dice).is_none());
+    assert_eq!(fetcher.missing_bytes(), 55 << 20);
+    fetcher.clear();
+    assert_eq!(fetcher.missing_bytes(), 23 << 20, "those under way");
+}
+
+#[test]
 fn a_cut_answer_goes_on_at_its_byte() {
     let pieces = [extent(10, 100), extent(500, 100)];
     let fault = || GetReply::Failed(StoreFault::new(FaultKind::Temporary, "cut"));

@@ -95,7 +95,7 @@ impl Gc {
         if let Some(tree) = self.trees.get(self.at) {
             self.puts.push(Put {
                 object: head_object(&tree.tree),
-                bytes: Arc::from(&self.sealed[..]),
+                bytes: Arc::new(self.sealed.clone()),
                 condition,
             });
         }

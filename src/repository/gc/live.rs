@@ -7,7 +7,7 @@ use crate::repository::pack::{Extent, PackName};
 /// Dead bytes that stay, in per cent of the live ones.
 const DEAD_PERCENT: u64 = 15;
 /// Size of a pack below which it is small, in bytes.
-const SMALL_BYTES: u64 = 1 << 20;
+const SMALL_PACK_BYTES: u64 = 1 << 20;
 /// Largest number of small packs: a first pull needs a request for each.
 const MAX_SMALL: usize = 16;
 
@@ -98,8 +98,9 @@ impl Live {
             weak.insert(*pack);
         }
 
-        let is_small =
-            |(pack, size, _): &&(PackName, u64, u64)| *size < SMALL_BYTES && !weak.contains(pack);
+        let is_small = |(pack, size, _): &&(PackName, u64, u64)| {
+            *size < SMALL_PACK_BYTES && !weak.contains(pack)
+        };
         let small: Vec<PackName> = packs
             .iter()
             .filter(is_small)

@@ -67,7 +67,7 @@ impl Gc {
             Mark::Record(kept) => match ReleaseRecord::decode(bytes, kept.pack, &kept.hash) {
                 Err(RecordError::Hash) => return false,
                 Err(_) if self.stage == Stage::Sparing => {}
-                Err(error) => self.fail(error.into()),
+                Err(error) => self.fail(GcError::Record(error)),
                 Ok(record) => self.take_record(kept, record),
             },
             Mark::Places(reference) => {

@@ -56,7 +56,7 @@ impl Publish {
             signature: signature.to_vec(),
         };
 
-        self.sealed.object = signed.encode().into();
+        self.sealed.object = Arc::new(signed.encode());
         if self.sealed.object.len() > MAX_HEAD_BYTES {
             let error = HeadError::Illegal("too many orders".into());
             return self.fail(error.into());
@@ -71,6 +71,12 @@ impl Publish {
             }
         };
         self.commit(condition);
+    }
+
+    /// Takes back the head of the last [`PublishStep::Head`], which did not pass the caller's
+    /// checks. Something on the way may have changed it, so it is read again a few times.
+    pub fn refuse(&mut self, error: HeadError, now: Moment) {
+        self.reread(PublishError::Head(error), now);
     }
 
     pub(super) fn take_head(&mut self, got: SmallGot, now: Moment) {
@@ -91,7 +97,7 @@ impl Publish {
                 self.take_unchanged(now);
             }
             SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
-                Err(error) => self.fail(error.into()),
+                Err(error) => self.refuse(error, now),
                 Ok(signed) => self.open(
                     Base {
                         object: bytes,
@@ -121,15 +127,19 @@ impl Publish {
             return self.commit(PutCondition::Any);
         }
 
+        let text = "it keeps answering with an old head: is there a cache before it?";
+        let fault = StoreFault::new(FaultKind::Temporary, text);
+        self.reread(PublishError::Store(fault), now);
+    }
+
+    /// Reads the head again after a while; fails with `error` if that was done often enough.
+    fn reread(&mut self, error: PublishError, now: Moment) {
+        self.asked = false;
         let head = head_request(&self.setup.tree, None);
         let object = head.object.clone();
         match self.rereads.next(head, now, &mut self.dice) {
             Some(get) => self.asking = Some((object, get)),
-            None => {
-                let text = "it keeps answering with an old head: is there a cache before it?";
-                let fault = StoreFault::new(FaultKind::Temporary, text);
-                self.fail(PublishError::Store(fault));
-            }
+            None => self.fail(error),
         }
     }
 
@@ -145,7 +155,7 @@ impl Publish {
             },
             SmallGot::Missing => self.puts.push(Put {
                 object: marker_object(),
-                bytes: marker().into(),
+                bytes: Arc::new(marker()),
                 condition: PutCondition::Any,
             }),
         }

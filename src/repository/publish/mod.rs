@@ -7,7 +7,7 @@
 //! | step | the caller |
 //! |---|---|
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head, then signs a later release and calls [`Publish::begin`] |
+//! | `Head` | verifies the head, signs a later release: [`Publish::begin`], [`Publish::refuse`] |
 //! | `Newest` | after [`Publish::look`] instead: calls `begin` or [`Publish::renew`] |
 //! | `Walk` | calls [`Publish::walk`] with the nodes of the new manifest |
 //! | `Read` | reads the block and calls [`Publish::block`] |
@@ -19,6 +19,10 @@
 //! deletes them. `Head` comes again if somebody else published meanwhile; packs that are stored
 //! already are used then. `renew`, also without a look, only signs the head again.
 //! [`Publish::restore`] publishes the content of an earlier release again.
+//!
+//! **Requests.** For a small change: the head, the top of the release before, the page that
+//! changed, a pack, the head. A store without conditions takes a sixth. Only a second look at the
+//! head shows whether somebody published meanwhile, and it has to come after the packs.
 //!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
 
@@ -129,7 +133,7 @@ pub struct Publish {
 #[derive(Debug, Default)]
 struct Sealed {
     head: Vec<u8>,
-    object: Arc<[u8]>,
+    object: Arc<Vec<u8>>,
 }
 
 impl Publish {
@@ -199,6 +203,8 @@ impl Publish {
     /// Signs the head again instead: with a later time, and with the orders of the setup.
     pub fn renew(&mut self, head: &VerifiedHead) {
         self.base.head = Some(head.head().clone());
+        // Somebody else may have published this content meanwhile.
+        (self.new, self.record) = (None, None);
         self.comparison = None;
         self.asked = false;
         self.stage = Stage::Flushing;

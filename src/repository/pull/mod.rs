@@ -10,7 +10,7 @@
 //! | `Head` | calls [`Pull::follow`], or [`Pull::refuse`]; ends if it has the release |
 //! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
 //! | `Node` | stores the node, which is verified |
-//! | `Walk` | calls [`Pull::walk`] |
+//! | `Walk` | calls [`Pull::walk`]; blocks of earlier walks may be under way |
 //! | `Complete` | has the whole manifest; compares, and calls [`Pull::want`] |
 //! | `Block` | stages the block, which is verified |
 //! | `Done` | has all that was wanted |
@@ -28,7 +28,7 @@ mod walk;
 
 pub use step::{PullError, PullStep};
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
 use super::attempt::{Dice, RequestId, Rereads, SmallGet, SmallGot};
@@ -46,6 +46,8 @@ use crate::manifest::ReleaseId;
 use crate::manifest::missing_nodes::Explorer;
 use crate::units::Moment;
 
+/// Missing bytes of blocks up to which further ones are looked up, so that the store is never idle.
+const MIN_MISSING_BYTES: u64 = 24 << 20;
 /// Times that a pull goes on with a new head after a pack vanished.
 const MAX_MOVES: u32 = 8;
 
@@ -86,6 +88,8 @@ pub struct Pull {
     explorer: Option<Explorer>,
     /// Places pages by reference: equal bytes in two packs are different places.
     pages: HashMap<PlacesRef, Places>,
+    /// Nodes and places pages under way.
+    structure: HashSet<Purpose>,
     /// Wanted blocks whose places have not been looked up yet.
     remaining: Vec<Range<u64>>,
     /// Set once the caller has said which blocks it wants.
@@ -128,6 +132,7 @@ impl Pull {
             followed: None,
             explorer: None,
             pages: HashMap::new(),
+            structure: HashSet::new(),
             remaining: Vec::new(),
             wanted: false,
             walks: WalkState::Idle,
@@ -164,12 +169,27 @@ impl Pull {
                 self.take(loaded);
                 continue;
             }
-            if self.walks == WalkState::Loading && self.loader.is_idle() && self.asking.is_none() {
+            if self.is_walk_due() {
                 self.walks = WalkState::Asked;
                 return PullStep::Walk;
             }
             return PullStep::Wait(self.timeout());
         }
+    }
+
+    /// Begins no further request for blocks while `held`: the caller has enough to do.
+    pub fn hold(&mut self, held: bool) {
+        self.loader.hold(held);
+    }
+
+    /// Blocks are looked up ahead; the manifest and the end need everything that came before.
+    fn is_walk_due(&self) -> bool {
+        let goes_ahead = !self.remaining.is_empty()
+            && self.structure.is_empty()
+            && self.loader.missing_bytes() <= MIN_MISSING_BYTES;
+        self.walks == WalkState::Loading
+            && self.asking.is_none()
+            && (goes_ahead || self.loader.is_idle())
     }
 
     /// Takes a reply.

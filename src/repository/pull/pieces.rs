@@ -16,6 +16,7 @@ impl Pull {
             Loaded::Missing(_, lost, true) => self.ask_again(&lost),
             Loaded::Missing(pack, mut lost, false) => {
                 lost.extend(self.loader.clear());
+                self.structure.clear();
                 self.put_back(&lost);
                 self.look_again(pack);
             }
@@ -48,6 +49,7 @@ impl Pull {
             },
         }
 
+        self.structure.remove(&purpose);
         true
     }
 
@@ -99,6 +101,7 @@ impl Pull {
     fn ask_again(&mut self, lost: &[Purpose]) {
         self.put_back(lost);
         for purpose in lost {
+            self.structure.remove(purpose);
             if let (Purpose::Window(kept), Some(followed)) = (purpose, &self.followed)
                 && followed.kept == *kept
                 && self.moved.is_none()

@@ -85,6 +85,9 @@ impl Pull {
         }
 
         if self.remaining.is_empty() {
+            if !self.loader.is_idle() {
+                return Ok(());
+            }
             self.walks = WalkState::Idle;
             let step = if self.wanted {
                 PullStep::Done
@@ -121,8 +124,9 @@ impl Pull {
             };
 
             if *next == at.ordinal.0 {
-                self.loader
-                    .ask(stored.node, Purpose::Node(at.child.block()));
+                let purpose = Purpose::Node(at.child.block());
+                self.structure.insert(purpose);
+                self.loader.ask(stored.node, purpose);
                 self.ask_for_places(&stored);
             } else if let Some(slots) = self.expand(source, &at, &stored)? {
                 open.extend(slots);
@@ -183,6 +187,7 @@ impl Pull {
     fn ask_for_places(&mut self, stored: &StoredNode) {
         if !self.pages.contains_key(&stored.places) {
             let purpose = Purpose::Places(stored.places);
+            self.structure.insert(purpose);
             self.loader.ask(stored.places.extent, purpose);
         }
     }

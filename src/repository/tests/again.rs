@@ -185,3 +185,41 @@ fn an_earlier_release_comes_back_as_one_record() {
     assert_eq!(head(&store).kept.len(), 1);
     takes(&mut store, &mut Host::new(), &old);
 }
+
+#[test]
+fn two_publishers_of_the_same_content_make_one_release() {
+    let mut renewals = 0;
+    for seed in seeds(200) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut files = many_files(&mut rng, 40, 4_000);
+        let mut store = MemoryStore {
+            has_conditions: rng.bool(),
+            rng: fastrand::Rng::with_seed(seed),
+            ..MemoryStore::default()
+        };
+        publish(&mut store, &Site::new(&files), PublishWay::Begin).expect("published");
+        edit(&mut rng, &mut files);
+        let site = Site::new(&files);
+
+        let mut ends = [None, None];
+        let mut publishers = [(); 2].map(|()| {
+            let mut publisher = Publisher::new(&site, setup());
+            publisher.way = PublishWay::Look;
+            publisher
+        });
+        while ends.iter().any(Option::is_none) {
+            let at = rng.usize(..2);
+            if ends[at].is_none() {
+                ends[at] = publishers[at].step(&mut store);
+            }
+        }
+
+        for end in ends {
+            end.expect("ended").expect("published");
+        }
+        renewals += publishers.iter().map(|p| p.found).sum::<u32>();
+        assert_eq!(head(&store).serial(), Serial(2), "seed {seed}");
+        takes(&mut store, &mut Host::new(), &site);
+    }
+    assert!(renewals > 0 || seeds(2).count() == 1);
+}

@@ -4,6 +4,7 @@ mod again;
 mod budgets;
 mod collect;
 pub(crate) mod collector;
+mod far;
 mod faults;
 mod hostile;
 pub(crate) mod site;

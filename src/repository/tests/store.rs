@@ -240,6 +240,8 @@ pub(crate) struct Publisher {
     pub(crate) way: PublishWay,
     /// The head of the last look.
     head: Option<VerifiedHead>,
+    /// Looks that found the content of the site.
+    pub(crate) found: u32,
 }
 
 /// What a publisher does with the head that is there.
@@ -266,6 +268,7 @@ impl Publisher {
             waiting: VecDeque::new(),
             way: PublishWay::Begin,
             head: None,
+            found: 0,
         }
     }
 
@@ -295,7 +298,10 @@ impl Publisher {
             PublishStep::Newest(record) => {
                 let newest = record.map(|record| record.release.header().root);
                 match &self.head {
-                    Some(head) if newest == Some(self.site.root()) => self.machine.renew(head),
+                    Some(head) if newest == Some(self.site.root()) => {
+                        self.found += 1;
+                        self.machine.renew(head);
+                    }
                     _ => self.begin(),
                 }
             }
@@ -369,7 +375,7 @@ pub(crate) struct Host {
     pub(crate) etag: Option<Etag>,
     pub(crate) release: Option<ReleaseRecord>,
     /// The release that is being pulled.
-    pulled: Option<ReleaseRecord>,
+    pub(super) pulled: Option<ReleaseRecord>,
 }
 
 impl Host {
@@ -501,7 +507,7 @@ impl Pulling {
 }
 
 /// Ordinals of the blocks that the host lacks, each block once.
-fn wants(host: &Host) -> Vec<std::ops::Range<u64>> {
+pub(super) fn wants(host: &Host) -> Vec<std::ops::Range<u64>> {
     let root = host
         .pulled
         .as_ref()

@@ -2,6 +2,7 @@
 
 mod compression;
 mod course;
+mod discovery;
 mod leave_behind;
 mod mixed;
 mod pace;

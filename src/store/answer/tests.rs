@@ -33,6 +33,7 @@ fn a_part_has_its_range() {
         length: Some(10),
         size: Some(50),
         etag: Some("\"a\"".into()),
+        is_young: false,
         generation: None,
     };
     assert_eq!(found, Ok(delivery));
@@ -112,6 +113,28 @@ fn a_whole_object_stays_below_its_limit() {
     assert!(whole(200, &[]).is_ok(), "the reader counts");
     assert_eq!(whole(206, &[]), Err(AnswerFault::Status(206)));
     assert!(whole(200, &[("content-length", "-1")]).is_err());
+}
+
+#[test]
+fn the_first_part_of_a_range_is_taken_if_it_is_worth_a_request() {
+    let answer = |first: u64, last: u64| {
+        let range = format!("bytes {first}-{last}/900000");
+        let lines = headers(&[("content-range", &range)]);
+        check(
+            &Wanted::Part(5..500_000),
+            StatusCode::PARTIAL_CONTENT,
+            &lines,
+        )
+    };
+    let found = answer(5, 100_000).map(|delivery| delivery.length);
+    assert_eq!(found, Ok(Some(99_996)));
+    for (first, last) in [(5, 1000), (6, 100_000), (5, 500_000)] {
+        let found = answer(first, last);
+        assert!(
+            matches!(found, Err(AnswerFault::OtherRange(..))),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
-use super::{Opened, checked, checked_endpoint, checked_region, once, wrong};
+use super::check::{checked, checked_endpoint, checked_region, wrong};
+use super::{Conditions, Opened, once};
 use crate::store::options::StoreOptions;
 use crate::store::profile::{AwsProfile, ProfileKey};
 use crate::store::transport::Transport;
@@ -32,6 +33,12 @@ pub(super) fn open(
     let profile = profile(url, options)?;
     let (builder, who) = with_credentials(builder, url, options, profile.as_ref())?;
     let builder = with_place(builder, url, options, profile.as_ref())?;
+    let endpoint = builder.get_config_value(&AmazonS3ConfigKey::S3Endpoint);
+    let endpoint = endpoint.or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
+    let conditions = match endpoint {
+        Some(_) => Conditions::Unproven,
+        None => Conditions::Etags,
+    };
     let store = builder
         .with_bucket_name(&url.bucket)
         .with_allow_http(true)
@@ -41,7 +48,7 @@ pub(super) fn open(
         .with_http_connector(transport.clone())
         .build()
         .map_err(|e| wrong(&format!("s3://{}", url.bucket), e))?;
-    Ok((Arc::new(store), who))
+    Ok((Arc::new(store), who, conditions))
 }
 
 /// Reads the profile, unless the environment has the credentials.
@@ -65,7 +72,7 @@ fn with_credentials(
     let (key, secret) = (has("AWS_ACCESS_KEY_ID"), has("AWS_SECRET_ACCESS_KEY"));
     if url.profile.is_none() {
         if matches!(options.variable("AWS_SKIP_SIGNATURE"), Some("true" | "1")) {
-            return Ok((builder, "nobody in particular".into()));
+            return Ok((builder, "a request without credentials".into()));
         }
         if key != secret {
             let lacks = match key {

@@ -37,7 +37,7 @@ async fn end(directory: &Arc<Directory>, object: &str, max: u64) -> GetReply {
 async fn put(directory: &Arc<Directory>, object: &str, condition: PutCondition) -> PutReply {
     let put = Put {
         object: path(object),
-        bytes: Arc::from(&b"content"[..]),
+        bytes: Arc::new(b"content".to_vec()),
         condition,
     };
     directory.put(&put).await

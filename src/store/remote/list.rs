@@ -4,23 +4,29 @@ use object_store::path::Path as StorePath;
 use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::Remote;
-use crate::repository::object::{ListedObject, ObjectPath, StoreFault};
+use crate::repository::object::{FaultKind, ListedObject, ObjectPath, StoreFault};
 use crate::store::attempts::Attempts;
 use crate::store::explain::Action;
 use crate::store::stream::next_of;
 use crate::units::WallTime;
 
+/// The most objects in a list.
+const MAX_LISTED_OBJECTS: u64 = 16 << 20;
+
 impl Remote {
-    /// Hands every object to `each`, in any order.
+    /// Hands every object to `each`, in any order. Each request is made at most `most` times.
     pub async fn list(
         &self,
         each: &mut (dyn FnMut(ListedObject) + Send),
+        most: u32,
     ) -> Result<(), StoreFault> {
         let _place = self.limits.place().await;
         let prefix = StorePath::from(self.backend.prefix.as_str());
         let within = (!prefix.as_ref().is_empty()).then_some(&prefix);
-        let mut attempts = Attempts::new(self.limits.attempts);
+        let mut attempts = Attempts::new(most);
         let mut last: Option<StorePath> = None;
+        let mut objects = 0;
+        self.backend.transport.list_moves();
         loop {
             let mut pages = match &last {
                 Some(last) => self.backend.store.list_with_offset(within, last),
@@ -32,7 +38,12 @@ impl Remote {
                     None => return Ok(()),
                     Some(Err(error)) => break error,
                     Some(Ok(meta)) => {
-                        attempts = Attempts::new(self.limits.attempts);
+                        attempts = Attempts::new(most);
+                        self.backend.transport.list_moves();
+                        objects += 1;
+                        if objects > MAX_LISTED_OBJECTS {
+                            return Err(self.too_many());
+                        }
                         listed(&prefix, &meta).into_iter().for_each(&mut *each);
                         last = Some(meta.location);
                     }
@@ -40,17 +51,20 @@ impl Remote {
             };
 
             let failure = self.failure(Action::List, "", &error);
-            if self.is_web() && failure.is_missing(false) {
-                return Ok(());
-            }
             failure.wait(&mut attempts).await?;
         }
     }
 
-    /// Deletes an object; one that does not exist is deleted.
-    pub async fn delete(&self, object: &ObjectPath) -> Result<(), StoreFault> {
+    fn too_many(&self) -> StoreFault {
+        let why = format!("there are more than {MAX_LISTED_OBJECTS} (is this the right prefix?)");
+        let kind = FaultKind::Permanent;
+        self.asked.other(kind, Action::List, "", &why)
+    }
+
+    /// Deletes an object in at most `most` attempts; one that does not exist is deleted.
+    pub async fn delete(&self, object: &ObjectPath, most: u32) -> Result<(), StoreFault> {
         let _place = self.limits.place().await;
-        let mut attempts = Attempts::new(self.limits.attempts);
+        let mut attempts = Attempts::new(most);
         loop {
             let error = match self.backend.store.delete(&self.path(object)).await {
                 Ok(()) => return Ok(()),

@@ -1,10 +1,13 @@
 //! Objects behind HTTP: each request with its repetitions. [`super::reader`] reads bodies.
 
+mod conditions;
 mod list;
 mod put;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use conditions::ProvenConditions;
 use object_store::path::Path as StorePath;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload};
 
@@ -13,9 +16,12 @@ use super::attempts::Attempts;
 use super::backend::{Backend, Conditions};
 use super::explain::{Action, Asked};
 use super::limits::Limits;
+use super::options::StoreOptions;
 use super::refusal::{Cause, Refusal};
 use super::stream::ByteStream;
-use crate::repository::object::{Etag, FaultKind, ObjectPath, StoreFault};
+use crate::repository::object::{
+    Etag, FaultKind, ObjectPath, Put, PutCondition, PutReply, StoreFault,
+};
 use crate::units::printable;
 
 /// Codes of stores for an object that does not exist.
@@ -28,6 +34,9 @@ pub(super) struct Remote {
     asked: Asked,
     /// Limits of all requests to this store.
     pub limits: Arc<Limits>,
+    /// Set once an object could not be stored without a directory for it.
+    needs_directories: AtomicBool,
+    proven: ProvenConditions,
 }
 
 /// A request that failed.
@@ -65,6 +74,19 @@ impl Failure {
         }
     }
 
+    /// The reply to a put that a condition stopped, or whose condition the store does not know.
+    fn of_condition(&self, put: &Put) -> Option<PutReply> {
+        let status = self.status()?;
+        match (&put.condition, status) {
+            (PutCondition::Any, _) => None,
+            _ if self.fault.kind == FaultKind::Temporary => None,
+            (_, 304 | 409 | 412) => Some(PutReply::Conflict),
+            (PutCondition::Unchanged(_), 404) if self.is_missing(true) => Some(PutReply::Conflict),
+            (_, 501) => Some(PutReply::NoConditions),
+            _ => None,
+        }
+    }
+
     /// Waits before the next attempt, or returns the fault if this was the last one.
     pub async fn wait(self, attempts: &mut Attempts) -> Result<(), StoreFault> {
         let again = match self.fault.kind.is_temporary() {
@@ -85,11 +107,19 @@ impl Failure {
 
 impl Remote {
     /// A store behind `backend`.
-    pub fn new(backend: Backend, asked: Asked, limits: Arc<Limits>) -> Self {
+    pub fn new(
+        backend: Backend,
+        asked: Asked,
+        limits: Arc<Limits>,
+        options: &StoreOptions,
+    ) -> Self {
+        let proven = ProvenConditions::new(&asked.url, options);
         Self {
             backend,
             asked,
             limits,
+            needs_directories: AtomicBool::new(false),
+            proven,
         }
     }
 
@@ -99,7 +129,8 @@ impl Remote {
         parts.parts().chain(below.parts()).collect()
     }
 
-    fn is_web(&self) -> bool {
+    /// Returns whether this is a web server, which knows no conditions for a put.
+    pub fn is_web(&self) -> bool {
         self.backend.conditions == Conditions::None
     }
 

@@ -1,6 +1,7 @@
 //! Stores objects behind HTTP, under conditions where the store has them.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use object_store::client::{HttpRequestBody, HttpService};
@@ -11,24 +12,46 @@ use crate::repository::object::{Etag, FaultKind, ObjectPath, Put, PutCondition, 
 use crate::store::answer::Wanted;
 use crate::store::attempts::Attempts;
 use crate::store::explain::Action;
-use crate::store::refusal::Cause;
+use crate::store::refusal::{Cause, Refusal};
 use crate::store::stream::next_of;
 
 /// How long caches may keep an object that never changes.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// Caches ask each time for a head.
 const MUTABLE: &str = "no-cache";
+/// Bytes that are worth less than a request for a directory: they are sent again if it is missing.
+const SMALL_BYTES: usize = 256 << 10;
+
+/// The content of a put, shared by its attempts.
+struct PutBody(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for PutBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
 
 impl Remote {
-    /// Stores an object.
-    pub async fn put(&self, put: &Put) -> PutReply {
-        if self.is_web() && put.condition != PutCondition::Any {
-            return PutReply::NoConditions;
+    /// Stores an object in at most `most` attempts.
+    pub async fn put(&self, put: &Put, most: u32) -> PutReply {
+        let _place = self.limits.place().await;
+        let mut attempts = Attempts::new(most);
+        loop {
+            match self.keeps(&put.condition).await {
+                Ok(true) => break,
+                Ok(false) => return PutReply::NoConditions,
+                Err(failure) => match failure.wait(&mut attempts).await {
+                    Ok(()) => {}
+                    Err(fault) => return PutReply::Failed(fault),
+                },
+            }
         }
 
-        let _place = self.limits.place().await;
-        let mut attempts = Attempts::new(self.limits.attempts);
         let (mut perhaps_stored, mut made_directories) = (false, false);
+        if self.needs_directories.load(Ordering::Relaxed) && put.bytes.len() > SMALL_BYTES {
+            made_directories = true;
+            self.make_directories(&put.object).await;
+        }
         loop {
             let failure = match self.put_once(put).await {
                 Ok(etag) => return PutReply::Done { etag },
@@ -38,10 +61,11 @@ impl Remote {
             if self.is_web() && !made_directories && lacks_directory(&failure) {
                 made_directories = true;
                 self.make_directories(&put.object).await;
+                self.needs_directories.store(true, Ordering::Relaxed);
                 continue;
             }
 
-            if let Some(reply) = refused_condition(put, &failure) {
+            if let Some(reply) = failure.of_condition(put) {
                 // The first attempt may have arrived although its answer did not.
                 if perhaps_stored && reply == PutReply::Conflict {
                     return self.stored_or_conflict(put, &mut attempts).await;
@@ -56,7 +80,7 @@ impl Remote {
         }
     }
 
-    async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
+    pub(super) async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
         let mut attributes = Attributes::new();
         let control = match put.object.is_immutable() {
             true => IMMUTABLE,
@@ -70,7 +94,7 @@ impl Remote {
             ..PutOptions::default()
         };
 
-        let bytes = Bytes::from_owner(Arc::clone(&put.bytes));
+        let bytes = Bytes::from_owner(PutBody(Arc::clone(&put.bytes)));
         let payload = PutPayload::from_bytes(bytes);
         let path = self.path(&put.object);
         match self.backend.store.put_opts(&path, payload, options).await {
@@ -93,24 +117,41 @@ impl Remote {
         }
     }
 
-    /// Makes the directories above an object on a web server. A server that needs none, or has
-    /// them, refuses; the next attempt to store the object tells.
+    /// Makes the directories above an object on a web server, the deepest first: mostly it alone is
+    /// missing. A server that needs none refuses; the next attempt to store the object tells.
     async fn make_directories(&self, object: &ObjectPath) {
-        let base = self.asked.url.to_string();
-        let above = object
-            .as_str()
-            .rsplit_once('/')
-            .map_or("", |(above, _)| above);
-        let mut path = format!("{base}/");
-        for name in std::iter::once("").chain(above.split('/')) {
-            if !name.is_empty() {
-                path = format!("{path}{name}/");
-            }
+        let path = object.as_str();
+        let ends = path.match_indices('/').map(|(at, _)| at + 1);
+        let below: Vec<&str> = ends.map(|end| &path[..end]).collect();
 
-            let request = http::Request::builder().method("MKCOL").uri(&path);
-            if let Ok(request) = request.body(HttpRequestBody::empty()) {
-                let made = self.backend.transport.call(request).await;
-                tracing::trace!(path, made = made.is_ok(), "made a directory");
+        let mut missing = vec![""];
+        missing.extend(&below);
+        let mut made = 0;
+        for (at, directory) in missing.iter().enumerate().rev() {
+            if self.make_directory(directory).await {
+                made = at;
+                break;
+            }
+        }
+        for directory in &missing[made + 1..] {
+            self.make_directory(directory).await;
+        }
+    }
+
+    /// Makes a directory; returns whether it is there.
+    async fn make_directory(&self, path: &str) -> bool {
+        let url = format!("{}/{path}", self.asked.url);
+        let request = http::Request::builder().method("MKCOL").uri(url);
+        let Ok(request) = request.body(HttpRequestBody::empty()) else {
+            return false;
+        };
+
+        match self.backend.transport.call(request).await {
+            Ok(_) => true,
+            // 405 is said of a directory that exists (RFC 4918, 9.3.1).
+            Err(e) => {
+                let refusal = Refusal::within(&e);
+                refusal.and_then(Refusal::status) == Some(405)
             }
         }
     }
@@ -167,17 +208,4 @@ impl Remote {
 /// Returns whether the directory of an object may be missing; nginx says 500 to that.
 fn lacks_directory(failure: &Failure) -> bool {
     matches!(failure.status(), Some(404 | 409 | 500))
-}
-
-/// The reply to a put that a condition stopped, or whose condition the store does not know.
-fn refused_condition(put: &Put, failure: &Failure) -> Option<PutReply> {
-    let status = failure.status()?;
-    match (&put.condition, status) {
-        (PutCondition::Any, _) => None,
-        _ if failure.fault.kind == FaultKind::Temporary => None,
-        (_, 304 | 409 | 412) => Some(PutReply::Conflict),
-        (PutCondition::Unchanged(_), 404) if failure.is_missing(true) => Some(PutReply::Conflict),
-        (_, 501) => Some(PutReply::NoConditions),
-        _ => None,
-    }
 }

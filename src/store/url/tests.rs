@@ -1,5 +1,7 @@
 //! Tests of the places of repositories: every form, and the errors of wrong ones.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn parse(text: &str) -> Result<StoreUrl> {
@@ -30,7 +32,10 @@ fn every_form_is_understood() {
         ("file:///srv/a%20b", "/srv/a b"),
         ("file://localhost/srv", "/srv"),
         ("/srv/repo", "/srv/repo"),
-        ("./repo", "/home/me/./repo"),
+        ("./repo", "/home/me/repo"),
+        (".", "/home/me"),
+        ("/srv/./repo/.", "/srv/repo"),
+        ("file:///srv/./a", "/srv/a"),
         ("../repo", "/home/me/../repo"),
     ] {
         assert_eq!(shown(text), meant, "{text}");
@@ -58,6 +63,7 @@ fn passwords_are_used_and_not_shown() {
     assert_eq!(web.login, Some(("me".into(), "p@ss".into())));
     assert_eq!(web.base, "https://host/x");
     assert!(!format!("{web:?}").contains("p@ss"));
+    assert!(!format!("{web:?}").contains("me"), "a token can be a user");
 
     for text in [
         "https://me:secret@host/x?y",
@@ -66,6 +72,74 @@ fn passwords_are_used_and_not_shown() {
         "https://me:%zz@host",
     ] {
         assert!(!message(text).contains("secret"), "{text}");
+    }
+}
+
+/// Text that nobody may see.
+const SECRET: &str = "hunter2";
+
+/// A password with [`SECRET`] in it, and signs before and behind it that end other parts of a URL.
+fn password() -> impl Strategy<Value = String> {
+    let signs = "[a-z0-9/?#@: %=&.\\\\\\[\\]-]{0,4}";
+    (signs, signs).prop_map(|(before, behind)| format!("{before}{SECRET}{behind}"))
+}
+
+proptest! {
+    #[test]
+    fn a_password_is_never_shown_however_wrong_the_url_is(
+        scheme in prop::sample::select(vec![
+            "https://", "http://", "https:/", "https:", "https:///", "HTTPS://", "s3://", "gs://",
+            "az://", "file://", "ftp://", "//", "", "./https://",
+        ]),
+        user in "[a-z]{0,3}[:/]?",
+        password in password(),
+        rest in "@[a-z0-9:\\[\\]%?#]{0,6}(/[a-z?#=%. ]{0,8})?",
+    ) {
+        never_shown(&format!("{scheme}{user}{password}{rest}"), scheme);
+    }
+
+    #[test]
+    fn a_query_is_never_shown(
+        scheme in prop::sample::select(vec!["https://", "s3://", "gs://", "az://", "ftp://"]),
+        name in prop::sample::select(vec![
+            "sig=", "endpoint=", "endpoint=https://me:", "endpoint=http://x/?", "region=%zz",
+            "colour=", "", "=", "account=%",
+        ]),
+        behind in "[a-z@/&%=]{0,5}",
+    ) {
+        let text = format!("{scheme}host/path?{name}{SECRET}{behind}");
+        if let Err(error) = parse(&text) {
+            let shown = format!("{} {error:?}", error.with_hint());
+            prop_assert!(!shown.contains(SECRET), "{text}: {shown}");
+        }
+    }
+}
+
+fn never_shown(text: &str, scheme: &str) {
+    let shown = match parse(text) {
+        Err(error) => format!("{} {error:?}", error.with_hint()),
+        // Such a text is a path, and nothing else was meant.
+        Ok(StoreUrl::Directory(_)) if scheme.starts_with(['/', '.']) => return,
+        Ok(StoreUrl::Directory(_)) if scheme.is_empty() || scheme == "file://" => return,
+        Ok(url) => format!("{url} {url:?}"),
+    };
+    assert!(!shown.contains(SECRET), "{text}: {shown}");
+}
+
+#[test]
+fn a_password_with_other_signs_is_hidden_too() {
+    for (text, shown) in [
+        ("https://ci:pa/ss@host/x", "https://***@host/x"),
+        ("https://ci:12/34@host/x", "https://***@host/x"),
+        ("https://ci:pass word@host/x", "https://***@host/x"),
+        ("https:/ci:secret@host/x", "https:/***@host/x"),
+        ("https://host/x?sig=abc", "https://host/x?***"),
+    ] {
+        let message = message(text);
+        assert!(
+            message.contains(&format!("{shown} is no place")),
+            "{message}"
+        );
     }
 }
 

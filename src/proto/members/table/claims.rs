@@ -50,6 +50,18 @@ impl FleetClaims {
         }
     }
 
+    /// Returns whether all addresses claim this size.
+    pub(super) fn is_unanimous(&self, hosts: usize) -> bool {
+        self.votes.len() == 1 && self.most() == hosts
+    }
+
+    /// Returns the largest claimed size.
+    pub(super) fn most(&self) -> usize {
+        self.votes
+            .last_key_value()
+            .map_or(0, |(&hosts, _)| hosts as usize)
+    }
+
     /// Returns the largest claimed size, apart from a few votes above all others.
     pub(super) fn fleet_size(&self) -> usize {
         let voices: usize = self.votes.values().sum();
