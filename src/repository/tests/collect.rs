@@ -4,7 +4,7 @@
 use super::budgets::setup;
 use super::collector::{Collector, gc};
 use super::site::{Files, Site, many_files, noise, replace};
-use super::store::{Host, MemoryStore, PublishWay, Publisher, PullEnd, Pulling, verified, www};
+use super::store::{Host, MemoryStore, Publisher, PullEnd, Pulling, verified, www};
 use super::together::seeds;
 use crate::block::BlockHash;
 use crate::id::Serial;
@@ -378,10 +378,19 @@ fn a_head_that_does_not_change_is_stored_as_it_is_and_not_over_a_newer_one() {
 fn a_damaged_release_that_is_dropped_does_not_stop_a_gc() {
     for has_conditions in [true, false] {
         let mut rng = fastrand::Rng::with_seed(12);
-        let (mut store, files) = busy_store(&mut rng, 5, 5);
-        store.has_conditions = has_conditions;
+        let mut store = MemoryStore {
+            has_conditions,
+            ..MemoryStore::default()
+        };
+        let mut files = many_files(&mut rng, 100, 20_000);
+        for _ in 0..3 {
+            // All of it changes: no other release needs the packs of the first one.
+            replace(&mut rng, &mut files, 1, 20_000);
+            publish(&mut store, &files);
+        }
+
         store.now.0 += 9 * HOUR;
-        let oldest = head(&store).kept[4].pack;
+        let oldest = head(&store).kept[2].pack;
         store.delete(&oldest.object());
         Collector::new(gc(1)).run(&mut store).expect("collected");
         pulls(&mut store, &Site::new(&files));
@@ -413,13 +422,18 @@ fn a_publisher_during_a_gc_uses_no_pack_that_is_gone() {
 
             let site = Site::new(&files);
             let mut publisher = Publisher::new(&site, setup());
-            publisher.way = PublishWay::Begin;
             let mut collector = Collector::new(gc(seed));
-            // Sometimes one of them is far ahead.
-            let slow = [2, 2, 9, 30][rng.usize(..4)];
+            // The publisher is somewhere when the gc begins.
+            let mut other = store.clone();
+            let mut alone = Publisher::new(&site, setup());
+            while alone.step(&mut other).is_none() {}
             let (mut published, mut collected) = (None, None);
+            for _ in 0..rng.u64(..alone.steps) {
+                published = published.or_else(|| publisher.step(&mut store));
+            }
+
             while published.is_none() || collected.is_none() {
-                if published.is_none() && (collected.is_some() || rng.u32(..slow) == 0) {
+                if published.is_none() && (collected.is_some() || rng.bool()) {
                     published = publisher.step(&mut store);
                 } else {
                     collected = collector.step(&mut store);
