@@ -20,7 +20,7 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// Caches ask each time for a head.
 const MUTABLE: &str = "no-cache";
 /// Bytes that are worth less than a request for a directory: they are sent again if it is missing.
-const SMALL_BYTES: usize = 256 << 10;
+const RESENT_BYTES: usize = 256 << 10;
 
 /// The content of a put, shared by its attempts.
 struct PutBody(Arc<Vec<u8>>);
@@ -48,7 +48,7 @@ impl Remote {
         }
 
         let (mut perhaps_stored, mut made_directories) = (false, false);
-        if self.needs_directories.load(Ordering::Relaxed) && put.bytes.len() > SMALL_BYTES {
+        if self.needs_directories.load(Ordering::Relaxed) && put.bytes.len() > RESENT_BYTES {
             made_directories = true;
             self.make_directories(&put.object).await;
         }
