@@ -4,6 +4,7 @@ mod conditions;
 mod list;
 mod put;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -28,7 +29,6 @@ use crate::units::printable;
 const MISSING_CODES: &[&str] = &["NoSuchKey", "BlobNotFound", "NoSuchVersion"];
 
 /// A store behind HTTP.
-#[derive(Debug)]
 pub(super) struct Remote {
     backend: Backend,
     asked: Asked,
@@ -55,6 +55,14 @@ pub(super) enum Opened {
     NotModified,
     /// There is no such object.
     Missing,
+}
+
+impl fmt::Debug for Remote {
+    /// Leaves everything but the place out: clients know passwords of proxies, and keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = self.asked.url.to_string();
+        f.debug_tuple("Remote").field(&place).finish()
+    }
 }
 
 impl Failure {
