@@ -23,8 +23,6 @@ use crate::sync::locked;
 use crate::units::printable;
 use crate::{Error, Result};
 
-/// Releases that a repository keeps of a tree.
-const KEPT_RELEASES: usize = 3;
 /// Exit code after an interrupt: 128 plus SIGINT.
 const INTERRUPTED: i32 = 130;
 
@@ -139,7 +137,7 @@ fn publisher(
 ) -> Publisher {
     let spec = options.spec.clone();
     let settings = PublishOptions {
-        keep: KEPT_RELEASES,
+        keep: None,
         valid_for: HeadValidity::AsBefore,
         again: true,
         keys: keys.clone(),

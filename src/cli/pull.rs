@@ -1,5 +1,6 @@
 //! `makuo pull`: takes the newest release of a tree from a repository, without a daemon.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,7 +29,7 @@ const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let url = publish::url(&args.url)?;
     let store = publish::open(&url, &args.store)?;
-    let host = Arc::new(host(args, &network::host_config(config)?)?);
+    let host = Arc::new(host(args, &network::host_config(config)?, report)?);
 
     report.start(&format!("{}: looking into {url}", args.tree));
     let how = LookOptions {
@@ -53,11 +54,11 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
         Lookup::UpToDate(serial) => unchanged(args, &host, Some(serial)),
         Lookup::Unchanged | Lookup::Yielded => unchanged(args, &host, None),
         Lookup::Older(serial, here) => {
-            let what = format!(
-                "{}@{serial} cannot be taken: it is not newer than {here}",
-                args.tree
-            );
-            return Err(Error::refused(what));
+            let tree = &args.tree;
+            report.event(&Event::Note(format!(
+                "{tree}@{here} here is newer than {tree}@{serial}, the newest of the repository"
+            )));
+            unchanged(args, &host, Some(here))
         }
         Lookup::Stale(serial) => {
             let why = warning.unwrap_or_default();
@@ -77,7 +78,7 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
 }
 
 /// The host of this pull, with one tree.
-fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
+fn host(args: &PullArgs, config: &HostConfig, report: &mut Report) -> Result<LocalHost> {
     std::fs::create_dir_all(&args.dir).context("cannot make", &args.dir)?;
     let path = std::fs::canonicalize(&args.dir).context("cannot use", &args.dir)?;
     let keys = args.authorized_keys.as_ref();
@@ -87,9 +88,7 @@ fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
         None => network::host_name()?,
     };
 
-    let configured = |tree: &&TreeConfig| tree.name == args.tree && tree.path == path;
-    let known = config.trees.iter().find(configured).cloned();
-    let mut tree = known.unwrap_or_else(|| TreeConfig::new(args.tree.clone(), path));
+    let mut tree = tree_at(&path, args, config, report)?;
     // A tree that takes nothing from other hosts may still be pulled.
     tree.catch_up = CatchUp::Group;
     let state_dir = args.state_dir.as_ref().map(std::path::absolute).transpose();
@@ -102,6 +101,33 @@ fn host(args: &PullArgs, config: &HostConfig) -> Result<LocalHost> {
         keys: Mutex::new(Arc::new(keys)),
         own_key: Default::default(),
     })
+}
+
+/// The tree as it is configured, or one without rules if another directory is configured.
+fn tree_at(
+    path: &Path,
+    args: &PullArgs,
+    config: &HostConfig,
+    report: &mut Report,
+) -> Result<TreeConfig> {
+    let Some(known) = config.trees.iter().find(|tree| tree.name == args.tree) else {
+        return Ok(TreeConfig::new(args.tree.clone(), path.into()));
+    };
+
+    // Links and mounts give one directory several paths.
+    let place = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+    let here = place(path).context("cannot use", path)?;
+    if place(&known.path).is_ok_and(|configured| configured == here) {
+        return Ok(known.clone());
+    }
+
+    report.event(&Event::Note(format!(
+        "tree {} is configured in {}: its rules, hooks and limits do not hold in {}",
+        args.tree,
+        known.path.display(),
+        path.display()
+    )));
+    Ok(TreeConfig::new(args.tree.clone(), path.into()))
 }
 
 /// Takes `found`, or the newest release if the repository dropped `found` meanwhile.

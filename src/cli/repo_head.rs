@@ -106,7 +106,7 @@ pub(super) fn rollback(
     let store = publish::open(&url, &args.store)?;
     let options = options(&args.sign, &url, HeadValidity::AsBefore, config)?;
     report.start(&format!("{}: going back in {url}", args.tree));
-    let keep = usize::from(args.keep);
+    let keep = args.keep.map(usize::from);
     let done = restore(&store, &args.tree, args.to, keep, &options, report)?;
 
     let shown = |serial| words::release(&args.tree, Some(serial));

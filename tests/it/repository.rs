@@ -269,9 +269,46 @@ fn an_older_head_changes_nothing() {
     depot.pull("web1");
 
     write(&head, &first);
-    let refused = depot.pull_with("web1", &[]).exits(3);
-    refused.says(&["www@1 cannot be taken", "not newer than 2"]);
+    let older = depot.pull_with("web1", &[]).exits(0);
+    older.says(&["www@2 here is newer than www@1"]);
     same(&depot.path("site"), &depot.tree("web1"));
+}
+
+#[test]
+fn a_pull_keeps_the_hosts_rules_by_whatever_path_it_comes() {
+    let depot = Depot::new(None);
+    depot.fill(1);
+    write(
+        &depot.path("www.toml"),
+        "tree = \"www\"\nsource = \"site\"\n[delete]\nextras = true\nmax = \"100%\"\n",
+    );
+    depot.publish();
+    std::fs::create_dir_all(depot.path("real/www/uploads")).expect("new");
+    write(&depot.path("real/www/uploads/photo"), "a photo");
+    std::os::unix::fs::symlink("real", depot.path("link")).expect("new");
+
+    for (configured, pulled) in [("link", "link"), ("link", "real"), ("real", "link")] {
+        let config = format!(
+            "[[tree]]\nname = \"www\"\npath = \"{}\"\nprotect = [\"/uploads/\"]\n",
+            depot.path(configured).join("www").display()
+        );
+        write(&depot.path("makuo.toml"), config);
+        write(&depot.site("changed"), format!("{configured} {pulled}"));
+        depot.publish();
+        depot
+            .pull_with(pulled, &["--config", "makuo.toml"])
+            .exits(0);
+        let photo = depot.path("real/www/uploads/photo");
+        assert_eq!(read(&photo), b"a photo", "{configured}, {pulled}");
+        let changed = read(&depot.path("real/www/changed"));
+        assert_eq!(changed, format!("{configured} {pulled}").as_bytes());
+    }
+
+    // Another directory has no rules, and is told so.
+    let elsewhere = depot
+        .pull_with("web1", &["--config", "makuo.toml"])
+        .exits(0);
+    elsewhere.says(&["tree www is configured in", "do not hold in"]);
 }
 
 #[test]
@@ -472,6 +509,50 @@ fn hosts_of_a_network_take_what_one_of_them_finds() {
     write(&lab.site().join("page"), "deployed");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
+}
+
+#[test]
+fn a_release_that_a_hook_refuses_is_not_tried_at_every_look() {
+    let Some(mut lab) = Lab::loopback_idle() else {
+        return;
+    };
+    let (repo, runs, hook) = (lab.path("repo"), lab.path("runs"), lab.path("hook"));
+    std::fs::create_dir(&repo).expect("new");
+    let script = format!(
+        "#!/bin/sh\necho $MAKUO_SERIAL >> {}\n[ -e {} ]\n",
+        runs.display(),
+        lab.path("ready").display()
+    );
+    write(&hook, script);
+    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).expect("ours");
+
+    let host = lab.host("web1");
+    host.rule(&format!(
+        "repository = \"file://{}\"\npoll = \"1s\"\nbefore = [\"{}\"]",
+        repo.display(),
+        hook.display()
+    ));
+    host.start();
+    let publish = ["publish", "www.toml", "--to", "./repo"];
+    write(&lab.site().join("page"), "refused");
+    run(&lab, &publish).exits(0);
+    until("the hook to run", || runs.exists());
+
+    // Some looks later the first release still rests. Another one does not.
+    support::pause(Duration::from_secs(4));
+    let times = |serial: &str| {
+        let text = String::from_utf8(read(&runs)).expect("text");
+        text.lines().filter(|line| *line == serial).count()
+    };
+    assert_eq!(times("1"), 1);
+
+    write(&lab.path("ready"), "");
+    write(&lab.site().join("page"), "taken");
+    run(&lab, &publish).exits(0);
+    let host = &lab.hosts[0];
+    until("the next release", || {
+        differences(&lab.site(), &host.tree()).is_empty()
+    });
 }
 
 /// Mishaps of a bad network and of caches. A stall takes the time of the client's patience.

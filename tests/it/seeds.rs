@@ -382,7 +382,7 @@ fn repository() -> [Vec<u8>; 3] {
     let nodes = OnePage(Node::Page(vec![file]).encode());
     let mut machine = Publish::new(PublishSetup {
         tree: TreeName::new("www").expect("legal"),
-        keep: 1,
+        keep: Some(1),
         level: None,
         valid_for: HeadValidity::For(3600),
         orders: Vec::new(),

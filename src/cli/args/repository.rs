@@ -45,10 +45,9 @@ pub struct PublishArgs {
     /// configuration's]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authorized_keys: Option<PathBuf>,
-    /// Number of releases that the repository keeps
-    #[arg(long, value_name = "N", default_value = "3",
-          value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub keep: u8,
+    /// Number of releases that the repository keeps [default: as before, at least 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub keep: Option<u8>,
     /// Hosts take nothing from the repository when this time is over, unless the head is signed
     /// again: somebody may withhold releases. `off` is for ever [default: as before]
     #[arg(long, value_name = "DURATION|off", value_parser = validity)]
@@ -276,10 +275,9 @@ pub struct RepoRollbackArgs {
     /// Release to return to [default: the newest one before with other content]
     #[arg(long, value_name = "SERIAL", value_parser = serial)]
     pub to: Option<Serial>,
-    /// Number of releases that the repository keeps
-    #[arg(long, value_name = "N", default_value = "3",
-          value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub keep: u8,
+    /// Number of releases that the repository keeps [default: as before, at least 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub keep: Option<u8>,
     /// Options for signing.
     #[command(flatten)]
     pub sign: HeadSignArgs,

@@ -26,6 +26,7 @@ mod publication;
 mod publish;
 mod renew;
 mod requests;
+mod rest;
 mod shelf;
 mod source;
 mod take;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::find::{FoundRelease, KnownHead, LookOptions, Lookup, find};
+use super::rest::Rest;
 use super::take::{TakeOptions, pull};
 use crate::Result;
 use crate::drive::adhoc::AdhocService;
@@ -51,6 +52,7 @@ pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPo
     let mut rng = fastrand::Rng::with_seed(clock::seed());
     let mut log = CatchUpLog::new();
     let mut known = KnownHead::default();
+    let mut rest = Rest::new();
     // Hosts that start together do not look together.
     let mut delay = poll.interval.min(Duration::from_secs(5)).mul_f64(rng.f64());
     loop {
@@ -66,7 +68,19 @@ pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPo
             continue;
         };
         let yields = poll.interval.min(MAX_YIELD).mul_f64(rng.f64());
-        let looked = look(host, managed, service, poll, &known, yields, &mut log);
+        if rest.is_over() {
+            // Its release is found again.
+            known = KnownHead::default();
+        }
+        let looked = look(
+            host,
+            managed,
+            service,
+            poll,
+            (&known, &mut rest),
+            yields,
+            &mut log,
+        );
         let (head, trouble) = looked.unwrap_or_else(|e| {
             let trouble = (RepositoryFault::Unreadable, e.with_hint());
             (None, Some(trouble))
@@ -96,7 +110,7 @@ fn look(
     managed: &ManagedTree,
     service: &AdhocService,
     poll: &RepositoryPoll,
-    known: &KnownHead,
+    (known, rest): (&KnownHead, &mut Rest),
     yields: Duration,
     log: &mut CatchUpLog,
 ) -> Result<Looked> {
@@ -138,13 +152,24 @@ fn look(
             (Some(head), Some((RepositoryFault::Refused, refused)))
         }
         Lookup::Found(found) => {
-            let outcome = take(host, service, poll, *found, log)?;
-            if let Some(why) = outcome.error {
-                log.warn(&format!(
-                    "tree {tree}: not all hosts took the repository's release: {why}"
-                ));
+            let id = found.record.release.id();
+            if rest.holds(id) {
+                return Ok((Some(head), stale));
             }
-            (None, stale)
+
+            let failed = match take(host, service, poll, *found, log) {
+                Ok(outcome) => outcome.error,
+                Err(e) => Some(e.with_hint()),
+            };
+            let Some(why) = failed else {
+                rest.on_success();
+                return Ok((None, stale));
+            };
+
+            rest.on_failure(id);
+            let text = format!("not all hosts took the repository's release: {why}");
+            log.warn(&format!("tree {tree}: {text}"));
+            (Some(head), stale)
         }
     })
 }

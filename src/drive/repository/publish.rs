@@ -31,7 +31,8 @@ const DEFAULT_LEVEL: u8 = 6;
 #[derive(Debug, Clone)]
 pub struct PublishOptions {
     /// Number of releases that the repository keeps, with the new one.
-    pub keep: usize,
+    /// `None` keeps as many as before.
+    pub keep: Option<usize>,
     /// Time until the head is stale.
     pub valid_for: HeadValidity,
     /// Publish a new release although nothing changed.

@@ -78,8 +78,13 @@ pub fn renew(
 
     let plan = PublishPlan::Renew(&mut check);
     let keys = (&options.keys, &options.memory);
-    let end = Publication::new(store.clone(), setup(tree, options, MAX_KEPT), keys, plan)
-        .run(observer)?;
+    let end = Publication::new(
+        store.clone(),
+        setup(tree, options, Some(MAX_KEPT)),
+        keys,
+        plan,
+    )
+    .run(observer)?;
     let (serial, was_stale) = before.unwrap_or_default();
     Ok(RenewedHead {
         tree: tree.clone(),
@@ -95,7 +100,7 @@ pub fn restore(
     store: &Store,
     tree: &TreeName,
     to: Option<Serial>,
-    keep: usize,
+    keep: Option<usize>,
     options: &HeadOptions,
     observer: &mut dyn Observer,
 ) -> Result<RestoredRelease> {
@@ -138,7 +143,7 @@ pub fn restore(
     })
 }
 
-fn setup(tree: &TreeName, options: &HeadOptions, keep: usize) -> PublishSetup {
+fn setup(tree: &TreeName, options: &HeadOptions, keep: Option<usize>) -> PublishSetup {
     PublishSetup {
         tree: tree.clone(),
         keep,

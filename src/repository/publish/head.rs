@@ -15,6 +15,9 @@ use crate::repository::object::{FaultKind, Get, Put, PutCondition, StoreFault};
 use crate::repository::pull::head_request;
 use crate::units::{Moment, WallTime};
 
+/// Releases that a repository keeps of a tree, unless somebody says otherwise.
+const KEPT_RELEASES: usize = 3;
+
 impl Publish {
     /// The bytes to sign, with the present time.
     pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
@@ -26,7 +29,9 @@ impl Publish {
             .collect();
         let base = self.base.head.as_ref();
         kept.extend(base.iter().flat_map(|base| &base.kept));
-        kept.truncate(self.setup.keep.clamp(1, MAX_KEPT));
+        let before = base.map_or(0, |base| base.kept.len());
+        let keep = self.setup.keep.unwrap_or(before.max(KEPT_RELEASES));
+        kept.truncate(keep.clamp(1, MAX_KEPT));
 
         let new = self.new.as_ref().map(|new| new.release.id());
         let release = new.or(base.map(|base| base.release));

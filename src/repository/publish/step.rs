@@ -16,7 +16,8 @@ pub struct PublishSetup {
     /// The tree.
     pub tree: TreeName,
     /// Number of releases to keep, with the new one: 1 to [`crate::repository::head::MAX_KEPT`].
-    pub keep: usize,
+    /// `None` keeps as many as before, and 3 at least.
+    pub keep: Option<usize>,
     /// Compression of blocks and nodes; `None` stores them as they are.
     pub level: Option<Level>,
     /// Time until the head is stale, unless it is signed again.

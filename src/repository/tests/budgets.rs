@@ -9,7 +9,7 @@ use crate::repository::publish::PublishSetup;
 pub(crate) fn setup() -> PublishSetup {
     PublishSetup {
         tree: www(),
-        keep: 3,
+        keep: Some(3),
         level: Level::new(3),
         valid_for: HeadValidity::For(86_400),
         orders: Vec::new(),

@@ -39,7 +39,10 @@ fn busy_store(rng: &mut fastrand::Rng, count: u32, keep: usize) -> (MemoryStore,
     let mut files = many_files(rng, 100, 20_000);
     for _ in 0..count {
         replace(rng, &mut files, 2, 20_000);
-        let setup = PublishSetup { keep, ..setup() };
+        let setup = PublishSetup {
+            keep: Some(keep),
+            ..setup()
+        };
         Publisher::new(&Site::new(&files), setup)
             .run(&mut store)
             .expect("published");

@@ -285,7 +285,7 @@ fn pages_with_the_same_bytes_in_two_packs_are_two_pages() {
     files.insert(name, noise(&mut rng, 8192));
     let mut store = MemoryStore::default();
     let few = PublishSetup {
-        keep: 1,
+        keep: Some(1),
         level: None,
         ..setup()
     };
