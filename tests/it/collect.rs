@@ -233,7 +233,8 @@ fn a_copy_replaces_no_newer_head_and_takes_none_of_other_keys() {
     for dir in ["usb", "other"] {
         std::fs::create_dir(depot.path(dir)).expect("new");
     }
-    let copy = |to: &str, more: &[&str]| repo(&depot, &[&["copy", &depot.url, to], more].concat());
+    let copy =
+        |to: &str, more: &[&str]| repo(&depot, &[&["copy", &depot.url, to][..], more].concat());
     copy("./usb", &[]).exits(0);
 
     // A later release at the destination, by the same key.
