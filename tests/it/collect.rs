@@ -59,17 +59,13 @@ fn pulls_go_on(mut depot: Depot, near: &str, far: &str) {
     let names: Vec<String> = (0..PULLS).map(|n| format!("web{n}")).collect();
     let mut pulls: Vec<Running> = Vec::new();
     let (mut moved, mut during) = (0, 0);
-    for (n, name) in names.iter().enumerate() {
-        pulls.push(start_pull(&depot, name, far));
-        if n % 5 == 4 {
-            release(&depot, &mut sites);
-            let done = gc(&depot, near, "1");
-            moved += done["rewritten"].as_u64().expect("a count");
-            during += pulls
-                .iter_mut()
-                .map(|pull| usize::from(!pull.is_over()))
-                .sum::<usize>();
-        }
+    for batch in names.chunks(5) {
+        pulls.extend(batch.iter().map(|name| start_pull(&depot, name, far)));
+        let is_under_way = |pull: &mut Running| usize::from(!pull.is_over());
+        during += pulls.iter_mut().map(is_under_way).sum::<usize>();
+        let done = gc(&depot, near, "1");
+        moved += done["rewritten"].as_u64().expect("a count");
+        release(&depot, &mut sites);
     }
 
     for (pull, name) in pulls.into_iter().zip(&names) {
@@ -233,7 +229,8 @@ fn a_copy_replaces_no_newer_head_and_takes_none_of_other_keys() {
     for dir in ["usb", "other"] {
         std::fs::create_dir(depot.path(dir)).expect("new");
     }
-    let copy = |to: &str, more: &[&str]| repo(&depot, &[&["copy", &depot.url, to], more].concat());
+    let copy =
+        |to: &str, more: &[&str]| repo(&depot, &[&["copy", &depot.url, to][..], more].concat());
     copy("./usb", &[]).exits(0);
 
     // A later release at the destination, by the same key.

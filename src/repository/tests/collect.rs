@@ -415,7 +415,7 @@ fn a_pack_beyond_the_cap_is_an_error() {
 fn a_publisher_during_a_gc_uses_no_pack_that_is_gone() {
     for has_conditions in [true, false] {
         let (mut collections, mut overtaken) = (0, 0);
-        let all = seeds(40);
+        let all = seeds(20);
         for seed in all.clone() {
             let mut rng = fastrand::Rng::with_seed(seed);
             let (mut store, mut files) = busy_store(&mut rng, 5, 3);
