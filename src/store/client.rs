@@ -156,9 +156,9 @@ fn with_proxies(mut builder: ClientBuilder, options: &StoreOptions) -> Result<Cl
             "HTTP_PROXY" => Proxy::http(url),
             _ => Proxy::all(url),
         };
-        let proxy = made.map_err(|e| {
+        // The error of the client has the whole text, and with it a password.
+        let proxy = made.map_err(|_| {
             Error::usage(format!("{name} is no address of a proxy"))
-                .because(e.without_url())
                 .hint(format!("set {name} to http://host:port, or unset it"))
         })?;
         builder = builder.proxy(proxy.no_proxy(except.clone()));

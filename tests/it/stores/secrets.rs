@@ -60,7 +60,7 @@ fn faults_show_no_password() {
 
 #[test]
 fn errors_of_settings_show_no_password() {
-    let (seed, rounds) = seed_and_rounds(400);
+    let (seed, rounds) = seed_and_rounds(25);
     let mut random = fastrand::Rng::with_seed(seed);
     let mut pick = |texts: &[&'static str]| texts[random.usize(0..texts.len())];
     let mut refused = 0;

@@ -30,8 +30,9 @@ fn a_list_that_stops_is_given_up() {
         assert_eq!(between.passed().len(), 2, "asked again");
     }
 
-    between.script([Mishap::Stall(5)]);
-    assert_eq!(listed(&store).expect("a list").len(), 1);
+    let patient = bucket(between.address(), &keys());
+    between.script([Mishap::Cut(5)]);
+    assert_eq!(listed(&patient).expect("a list").len(), 1);
 }
 
 #[test]
@@ -51,20 +52,21 @@ fn a_service_for_tokens_that_stops_is_given_up() {
     let dir = tempfile::tempdir().expect("a directory");
     let token = dir.path().join("token");
     write(&token, "a token");
-    let identity = impatient(options(&[
+    let identity = options(&[
         ("AWS_WEB_IDENTITY_TOKEN_FILE", &token.display().to_string()),
         ("AWS_ROLE_ARN", "arn:aws:iam::1:role/fleet"),
         (
             "AWS_ENDPOINT_URL_STS",
             &format!("http://{}", between.address()),
         ),
-    ]));
-    let store = bucket(moto.address(), &identity);
+    ]);
+    let store = bucket(moto.address(), &impatient(identity.clone()));
     for at in [0, 30] {
         between.script(vec![Mishap::Stall(at); 2]);
         is_stuck(&ends(get_later(&store, whole(HEAD))).fault());
     }
-    assert_eq!(ends(get_later(&store, whole(HEAD))), Got::Missing);
+    let patient = bucket(moto.address(), &identity);
+    assert_eq!(ends(get_later(&patient, whole(HEAD))), Got::Missing);
 }
 
 #[test]
@@ -72,7 +74,7 @@ fn a_metadata_service_that_is_not_well_is_asked_again() {
     let Some(moto) = moto() else { return };
     let between = Middleman::start(metadata());
     let role = format!("http://{}", between.address());
-    let instance = impatient(options(&[("AWS_METADATA_ENDPOINT", &role)]));
+    let instance = options(&[("AWS_METADATA_ENDPOINT", &role)]);
     for mishap in [
         Mishap::Stall(0),
         Mishap::Stall(3),
@@ -91,7 +93,7 @@ fn a_metadata_service_that_is_not_well_is_asked_again() {
             "{mishap:?}: the second time it is well"
         );
 
-        let store = bucket(moto.address(), &instance);
+        let store = bucket(moto.address(), &impatient(instance.clone()));
         between.script(vec![mishap.clone(); 2]);
         let fault = ends(get_later(&store, whole(HEAD))).fault();
         assert_eq!(fault.kind, FaultKind::Temporary, "{mishap:?}: {fault}");
