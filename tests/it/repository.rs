@@ -539,7 +539,7 @@ fn a_release_that_a_hook_refuses_is_not_tried_at_every_look() {
     until("the hook to run", || runs.exists());
 
     // Some looks later the first release still rests. Another one does not.
-    support::pause(Duration::from_secs(4));
+    crate::support::pause(Duration::from_secs(4));
     let times = |serial: &str| {
         let text = String::from_utf8(read(&runs)).expect("text");
         text.lines().filter(|line| *line == serial).count()
