@@ -1547,12 +1547,27 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__repo__subcmd__copy)
-            opts="-v -q -c -h --ca-file --rate --json --verbose --quiet --color --config --help"
+            opts="-v -q -c -h --authorized-keys --ca-file --rate --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --authorized-keys)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
                 --ca-file)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -1614,7 +1629,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__repo__subcmd__gc)
-            opts="-k -v -q -c -h --key --keep --valid-for --grace --authorized-keys --ca-file --rate --json --verbose --quiet --color --config --help"
+            opts="-k -v -q -c -h --key --keep --grace --authorized-keys --ca-file --rate --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1651,10 +1666,6 @@ _makuo() {
                     return 0
                     ;;
                 --keep)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --valid-for)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -236,8 +236,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s k -l key -d 'Key to sign new heads with: an OpenSSH file, or a .pub with its private half in the agent' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l keep -d 'Number of releases to keep of each tree' -r
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l valid-for -d 'Time until a new head is stale; `off` is never [default: as before]' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l keep -d 'Number of releases to keep of each tree [default: all that publishers kept]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l grace -d 'Keep what is younger than this: a publisher may be about to refer to it' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l authorized-keys -d 'Keys that may release the trees [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
@@ -250,6 +249,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l authorized-keys -d 'Keys that may release the trees: heads by others are refused [default: any key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from copy" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal, unless NO_COLOR is set or the terminal is dumb'
