@@ -527,6 +527,7 @@ fn a_release_that_a_hook_refuses_is_not_tried_at_every_look() {
     std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).expect("ours");
 
     let host = lab.host("web1");
+    host.catch_up = true;
     host.rule(&format!(
         "repository = \"file://{}\"\npoll = \"1s\"\nbefore = [\"{}\"]",
         repo.display(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::keys::{FileSigner, Signer};
+use crate::repository::pack::MAX_PACK_BYTES;
 use crate::wire::message::{HostSet, Order, OrderKind};
 use proptest::prelude::*;
 
@@ -181,7 +182,7 @@ fn the_largest_head_fits_with_some_orders() {
     let mut head = head();
     let kept = |n| KeptRelease {
         serial: Serial(Serial::MAX_ACCEPTED - n),
-        offset: (1 << 30) - MAX_RECORD_BYTES,
+        offset: MAX_PACK_BYTES - MAX_RECORD_BYTES,
         len: MAX_RECORD_BYTES,
         lead: MAX_LEAD_BYTES,
         top: MAX_LEAD_BYTES,

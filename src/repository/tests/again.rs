@@ -202,8 +202,11 @@ fn two_publishers_of_the_same_content_make_one_release() {
         let site = Site::new(&files);
 
         let mut ends = [None, None];
-        let mut publishers = [(); 2].map(|()| {
-            let mut publisher = Publisher::new(&site, setup());
+        // Their releases differ in the time alone.
+        let mut publishers = [0, 1].map(|seconds| {
+            let mut own = site.clone();
+            own.created.0 += seconds;
+            let mut publisher = Publisher::new(&own, setup());
             publisher.way = PublishWay::Look;
             publisher
         });

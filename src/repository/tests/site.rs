@@ -19,6 +19,8 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     built: Arc<Built>,
+    /// Time of its releases.
+    pub(crate) created: WallTime,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl Site {
                 blocks,
                 root,
             }),
+            created: NOW,
         }
     }
 
@@ -60,7 +63,7 @@ impl Site {
             format: FORMAT,
             tree: www(),
             serial,
-            created: NOW,
+            created: self.created,
             expires: None,
             intent: Intent::Deploy,
             scope: Vec::new(),
