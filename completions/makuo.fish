@@ -166,7 +166,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand rollback" -s h -l help -d 'P
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l to -d 'Repository' -r -f
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l authorized-keys -d 'Keys whose releases this one may follow, beside the signing key\'s own [default: the configuration\'s]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand publish" -l keep -d 'Number of releases that the repository keeps' -r
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l keep -d 'Number of releases that the repository keeps [default: as before, at least 3]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l valid-for -d 'Hosts take nothing from the repository when this time is over, unless the head is signed again: somebody may withhold releases. `off` is for ever [default: as before]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r
@@ -274,7 +274,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s q -l quiet -d 'Print results and errors only'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from renew" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l to -d 'Release to return to [default: the newest one before with other content]' -r
-complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l keep -d 'Number of releases that the repository keeps' -r
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l keep -d 'Number of releases that the repository keeps [default: as before, at least 3]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -s k -l key -d 'Key to sign with: an OpenSSH file, or a .pub with its private half in the agent [default: $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l authorized-keys -d 'Keys whose heads and releases may be signed again, beside the signing key\'s own [default: the configuration\'s]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from rollback" -l ca-file -d 'Certificates in PEM form to trust besides the system\'s' -r -F

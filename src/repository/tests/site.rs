@@ -11,6 +11,7 @@ use crate::manifest::build::{Builder, ContentBuilder};
 use crate::manifest::fixtures::{MemoryNodes, entry};
 use crate::manifest::{EntryKind, FORMAT, Header, Intent, NodeRef, Release, Rules};
 use crate::repository::packer::SignedRelease;
+use crate::units::WallTime;
 
 /// Files by path.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
