@@ -9,6 +9,7 @@ mod evidence;
 mod own_word;
 mod relay;
 mod trains;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::ops::Range;
 use evidence::PassedSymbols;
 use relay::{Relay, RelayState};
 use trains::{RelayIndex, TrainLog, TrainRun};
+use turns::Turns;
 
 use super::generation::{SentDatagrams, SentSymbols};
 use crate::id::InstanceId;
@@ -28,8 +30,6 @@ const MAX_ACCUSING: usize = 3;
 /// Largest fleet in which all relays may be out. In a larger one half of them stay: own copies for
 /// all hosts would cost more than the repairs.
 const MAX_DIRECT_FLEET: usize = 3;
-/// A relay on trial gets one train while each other relay gets this many.
-const TRIAL_TURNS: u64 = 8;
 
 /// Relays of one session.
 #[derive(Debug, Default)]
@@ -51,15 +51,6 @@ pub struct Relays {
     log: TrainLog,
     /// Symbols of each relay at the host of the present NACK.
     counts: Vec<PassedSymbols>,
-}
-
-/// Position in the turns.
-#[derive(Debug, Default)]
-struct Turns {
-    active: usize,
-    trial: usize,
-    /// Trains since the last one on trial.
-    since_trial: u64,
 }
 
 impl Relays {
@@ -155,13 +146,8 @@ impl Relays {
             return false;
         }
 
-        self.turns.since_trial += 1;
+        self.turns.begin_train();
         self.active.len() >= self.least || (self.is_trial_due() && self.present() >= self.least)
-    }
-
-    fn is_trial_due(&self) -> bool {
-        let turns = self.active.len().max(1) as u64 * TRIAL_TURNS;
-        self.on_trial.len() as u64 * self.turns.since_trial > turns
     }
 
     /// Number of hosts that take part, whether or not they pass data on now.
@@ -179,6 +165,9 @@ impl Relays {
             false if is_repair => self.next_for_repair(train.lost),
             false => self.next_active(),
         }?;
+        if !on_trial {
+            self.on_turn(at, train.datagrams, is_repair);
+        }
 
         let relay = self.relays.get_mut(usize::from(at.0))?;
         let address = relay.address;
@@ -189,37 +178,6 @@ impl Relays {
         }
 
         Some(address)
-    }
-
-    fn next_on_trial(&mut self) -> Option<RelayIndex> {
-        self.turns.since_trial = 0;
-        self.turns.trial = (self.turns.trial + 1) % self.on_trial.len().max(1);
-        self.on_trial.get(self.turns.trial).copied()
-    }
-
-    fn next_active(&mut self) -> Option<RelayIndex> {
-        self.turns.active = (self.turns.active + 1) % self.active.len().max(1);
-        self.active.get(self.turns.active).copied()
-    }
-
-    /// Returns the relay of a repair: not the one that took the datagram `lost`, and none that is
-    /// suspect while others are left.
-    fn next_for_repair(&mut self, lost: u64) -> Option<RelayIndex> {
-        let taker = match lost {
-            0 => None,
-            lost => self.log.run_of(lost).and_then(|run| run.relay),
-        };
-
-        let spares_suspects = self.active.len() >= self.suspects + 2;
-        for _ in 0..self.active.len() {
-            let at = self.next_active()?;
-            let is_suspect = |relay: &Relay| relay.is_suspect && spares_suspects;
-            if Some(at) != taker && !self.relays.get(usize::from(at.0)).is_some_and(is_suspect) {
-                return Some(at);
-            }
-        }
-
-        self.next_active()
     }
 
     /// Records a train of the datagrams in `counters` that went to each host directly.

@@ -71,7 +71,7 @@ impl ContentService {
 
     /// Records that hosts can ask from now on.
     pub fn on_announced(&mut self, now: Moment) {
-        self.wants.on_informed(now);
+        self.wants.on_announced(now);
     }
 
     /// Takes a host's want: manifest nodes until the host has compared, then blocks if the host

@@ -14,6 +14,8 @@ const NODE_WINDOW: Duration = Duration::from_millis(4);
 const MAX_SLOT_WAIT: Duration = Duration::from_millis(250);
 /// Shortest wait for hosts that still compare before blocks are sent.
 const BLOCK_WINDOW: Duration = Duration::from_millis(250);
+/// Shortest wait for the answer of a host to the announcement, which is repeated meanwhile.
+const ANSWER_WINDOW: Duration = Duration::from_millis(150);
 /// Longest wait for hosts that still compare.
 const MAX_BLOCK_WINDOW: Duration = Duration::from_secs(10);
 
@@ -24,6 +26,10 @@ pub struct WantWindow {
     starved: bool,
     /// Time of the first pending want while the stream was idle.
     wants_since: Option<Moment>,
+    /// Time of the announcement.
+    announced: Moment,
+    /// Time from the announcement to the first want of all.
+    first_answer: Option<Duration>,
     /// Time since which hosts can derive their next wants, from the announcement and later from
     /// manifest nodes.
     can_ask_since: Moment,
@@ -35,6 +41,8 @@ impl WantWindow {
         Self {
             starved: false,
             wants_since: None,
+            announced: now,
+            first_answer: None,
             can_ask_since: now,
         }
     }
@@ -42,6 +50,12 @@ impl WantWindow {
     /// Returns whether the link waited for the last generation.
     pub fn is_starved(&self) -> bool {
         self.starved
+    }
+
+    /// Records the announcement: hosts can ask from now on.
+    pub fn on_announced(&mut self, now: Moment) {
+        self.announced = now;
+        self.on_informed(now);
     }
 
     /// Records that hosts can derive further wants from now on.
@@ -57,6 +71,8 @@ impl WantWindow {
     /// Records that wants are pending.
     pub fn on_wants(&mut self, now: Moment) {
         self.wants_since.get_or_insert(now);
+        self.first_answer
+            .get_or_insert_with(|| now.since(self.announced));
     }
 
     /// Records that no wants are pending.
@@ -65,7 +81,8 @@ impl WantWindow {
     }
 
     /// Returns the time until which pending wants are gathered, in a session of `hosts` hosts. Set
-    /// `nodes` for wants of manifest nodes. Silent hosts among the `working` ones are not awaited.
+    /// `nodes` for wants of manifest nodes. Silent hosts among the `working` ones are not awaited,
+    /// and those without any answer to the announcement only as long as an answer may take.
     pub fn closes_at<'a>(
         &self,
         now: Moment,
@@ -75,26 +92,44 @@ impl WantWindow {
     ) -> Option<Moment> {
         let first_want = self.wants_since?;
         let least = slot_interval(hosts).min(MAX_SLOT_WAIT);
-        let mut working = working.filter(|h| h.is_present(now, hosts as usize));
-        if nodes {
-            let asking = |h: &Host| {
-                !h.transfer.asked.nodes && h.stage.is_none_or(|s| s <= HostStage::Fetching)
-            };
-            return Some(match working.any(asking) {
-                true => first_want + least + BLOCK_WINDOW,
-                false if hosts > 1 => first_want + least + NODE_WINDOW,
-                false => first_want,
-            });
-        }
+        let is_awaited = |h: &&Host| match nodes {
+            true => is_asking(h),
+            false => is_comparing(h),
+        };
+        let working = working.filter(|h| h.is_present(now, hosts as usize));
+        let mut awaited = working.filter(is_awaited).map(|h| h.stage.is_some());
+        let first = awaited.next();
+        let has_answered = first == Some(true) || awaited.any(|answered| answered);
 
-        if !working.any(is_comparing) {
-            return Some(first_want);
-        }
-
+        let soonest = match nodes {
+            true if hosts > 1 => first_want + least + NODE_WINDOW,
+            _ => first_want,
+        };
         // A comparison that has taken this long may take as long again.
         let compared = first_want.since(self.can_ask_since);
-        Some(first_want + least + (compared * 2 + BLOCK_WINDOW).min(MAX_BLOCK_WINDOW))
+        let window = match nodes {
+            true => BLOCK_WINDOW,
+            false => (compared * 2 + BLOCK_WINDOW).min(MAX_BLOCK_WINDOW),
+        };
+        let latest = first_want + least + window;
+
+        Some(match first {
+            None => soonest,
+            Some(_) if has_answered => latest,
+            Some(_) => latest.min(soonest.max(self.answered_until(hosts))),
+        })
     }
+
+    /// Time until which each of `hosts` hosts has answered the announcement, if it ever does: they
+    /// answer before any work, and most have got it twice.
+    fn answered_until(&self, hosts: u32) -> Moment {
+        let quickest = self.first_answer.unwrap_or_default();
+        self.announced + slot_interval(hosts) * 2 + ANSWER_WINDOW.max(quickest * 2)
+    }
+}
+
+fn is_asking(host: &Host) -> bool {
+    !host.transfer.asked.nodes && host.stage.is_none_or(|stage| stage <= HostStage::Fetching)
 }
 
 fn is_comparing(host: &Host) -> bool {

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use super::{LONG, SOON, assert_complete, deploy};
+use super::{LONG, SOON, assert_complete, deploy, without_multicast};
 use crate::manifest::Intent;
 use crate::proto::sender::{CommitRules, SenderNotice};
 use crate::sim::offer::SimOffer;
 use crate::sim::{LinkSetup, Network, NetworkSetup};
-use crate::units::Quorum;
+use crate::units::{Quorum, Rate};
 use crate::wire::HostStage;
 use crate::wire::message::OrderKind;
+
+/// Bound on the time for which the others wait in vain for the first answer of a host.
+const MAX_COST_OF_SILENCE: Duration = Duration::from_millis(250);
 
 #[test]
 fn three_hosts_on_a_clean_network() {
@@ -111,6 +114,55 @@ fn a_host_that_dies_does_not_stop_the_others() {
         let disk = network.disk(2);
 
         assert!(disk.is_whole(), "seed {seed}");
+    }
+}
+
+/// Returns the time from the announcement until all hosts but the last are ready. The last one may
+/// die before the announcement.
+fn others_took(mut setup: NetworkSetup, dies: bool) -> Duration {
+    let last = setup.hosts;
+    setup.prepare = Duration::from_millis(50);
+    let mut network = deploy(setup, 40, 60_000);
+    let end = network.now() + LONG;
+    while network.log.notices.is_empty() && network.now() < end {
+        network.run(Duration::from_millis(1), Duration::ZERO);
+    }
+    if dies {
+        network.power(last, false, Duration::ZERO);
+    }
+
+    let others = |network: &Network| {
+        let ready = network.log.ready.iter();
+        let others = ready.filter(|(host, _)| **host < last);
+        others.map(|(_, at)| *at).collect::<Vec<_>>()
+    };
+    while others(&network).len() + 1 < last && network.now() < end {
+        network.run(Duration::from_millis(20), Duration::ZERO);
+    }
+    let ready = others(&network);
+    assert_eq!(ready.len() + 1, last, "ready within {LONG:?}");
+    ready
+        .into_iter()
+        .max()
+        .map_or(LONG, |at| at.since(network.announced()))
+}
+
+#[test]
+fn a_host_that_dies_before_the_announcement_is_awaited_only_for_an_answer() {
+    for (hosts, has_multicast) in [(3, true), (9, true), (3, false), (9, false)] {
+        for seed in 0..2 {
+            let setup = || {
+                let line = Rate(200_000_000);
+                let mut setup = without_multicast(seed, (hosts, hosts - 1), (line, 0.01));
+                setup.unicast = setup.unicast.filter(|_| !has_multicast);
+                setup
+            };
+            let (alive, dead) = (others_took(setup(), false), others_took(setup(), true));
+            assert!(
+                dead.saturating_sub(alive) < MAX_COST_OF_SILENCE,
+                "{hosts} hosts, multicast {has_multicast}, seed {seed}: {dead:?}, not {alive:?}"
+            );
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Relay {
     pub(super) address: SocketAddr,
     /// Position in the order of the turns.
     pub(super) place: u32,
+    /// Datagrams of new data that it took in its turns, in parts, see [`super::turns`].
+    pub(super) taken: u64,
     /// Set if the host may take trains now.
     pub(super) is_present: bool,
     /// The host reports nothing while others do, or is far behind them.
@@ -84,6 +86,7 @@ impl Relay {
             host,
             address,
             place: 0,
+            taken: 0,
             is_present: true,
             is_unfit: false,
             drops: OwnDrops::default(),

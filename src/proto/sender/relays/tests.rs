@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::relay::{FIRST_PAUSE, TRIAL_DATAGRAMS};
+use super::turns::TRIAL_TURNS;
 use super::*;
 use crate::id::Generation;
 use crate::proto::RangeSet;
