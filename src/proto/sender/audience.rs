@@ -101,7 +101,7 @@ impl Audience {
         self.table.len() >= self.table.claimed()
     }
 
-    /// Returns whether every member claims that exactly the hosts with an answer exist.
+    /// Returns whether the members claim that exactly the hosts with an answer exist.
     pub fn is_vouched_for(&self) -> bool {
         self.table.is_vouched_for()
     }

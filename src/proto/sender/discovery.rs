@@ -178,7 +178,8 @@ impl Discovery {
         };
 
         self.solicits >= solicits
-            && now.since(self.solicited) >= SETTLED_AFTER + audience.answer_time()
+            && now.since(self.solicited) >= SETTLED_AFTER
+            && now.since(self.began) >= audience.answer_time()
             && audience.is_complete()
     }
 
@@ -217,6 +218,7 @@ impl Discovery {
         let ends = [
             self.last_new_member + SETTLED_AFTER,
             self.solicited + SETTLED_AFTER,
+            self.began + slots,
             self.began + DISCOVERY_TIMEOUT + slots,
             self.began + DISCOVERY_TIMEOUT_EMPTY + slots,
         ];

@@ -50,9 +50,13 @@ impl FleetClaims {
         }
     }
 
-    /// Returns whether all addresses claim this size.
-    pub(super) fn is_unanimous(&self, hosts: usize) -> bool {
-        self.votes.len() == 1 && self.most() == hosts
+    /// Returns whether all addresses claim this size; of many, a few may be behind.
+    pub(super) fn agree_on(&self, hosts: usize) -> bool {
+        let voices: usize = self.votes.values().sum();
+        let agreeing = u32::try_from(hosts)
+            .ok()
+            .and_then(|hosts| self.votes.get(&hosts));
+        agreeing.is_some_and(|agreeing| agreeing + voices / VOICES_PER_LIAR >= voices)
     }
 
     /// Returns the largest claimed size.

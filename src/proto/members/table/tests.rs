@@ -124,6 +124,31 @@ fn a_single_voice_does_not_say_how_many_there_are() {
 }
 
 #[test]
+fn members_vouch_for_the_hosts_that_all_of_them_know() {
+    let vouched = |claims: &[u32]| {
+        let mut table = Table::default();
+        for (host, &members) in (1..).zip(claims) {
+            let name = format!("web{host}");
+            let hello = hello(&name, members);
+            table.on_hello(START, at(host), InstanceId(host.into()), hello, true);
+        }
+        table.is_vouched_for()
+    };
+
+    assert!(vouched(&[3, 3, 3]) && vouched(&[7; 7]));
+    assert!(!vouched(&[]) && !vouched(&[2, 2, 3]) && !vouched(&[3, 3, 2]));
+    // Hosts on two networks, which the sender alone joins; and one more that has not answered.
+    assert!(!vouched(&[50; 100]) && !vouched(&[100; 99]));
+
+    // Of many a few are behind.
+    let mut many = [100; 100];
+    many[..12].fill(99);
+    assert!(vouched(&many));
+    many[12] = 99;
+    assert!(!vouched(&many));
+}
+
+#[test]
 fn without_a_key_a_host_counts_when_it_was_there_for_a_while_and_for_as_long_after() {
     let after = |ms: u64| START + Duration::from_millis(ms);
     let mut table = Table::new(Trust::Twice);
