@@ -2,26 +2,25 @@
 //! options from spec and flags, runs the session, and passes Ctrl-C on to it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{DeployArgs, SessionArgs};
-use super::{network, sign};
+use super::{network, publish, sign};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKeys, ReleaseOrigin};
-use crate::drive::repository::{HeadMemory, PublishOptions, PublishedRelease, publish};
-use crate::id::{HostName, Serial};
+use crate::drive::repository::{self, HeadMemory, PublishOptions, try_repository};
+use crate::id::Serial;
 use crate::keys::{self, AuthorizedKeys, Signer};
-use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose, Silent};
+use crate::outcome::{Event, Observer, Outcome, Purpose};
 use crate::report::Report;
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
 use crate::spec::{Expect, Spec};
 use crate::store::{Store, StoreOptions, StoreUrl};
-use crate::sync::locked;
 use crate::units::printable;
-use crate::{Error, Result};
+use crate::{Error, Kind, Result};
 
 /// Exit code after an interrupt: 128 plus SIGINT.
 const INTERRUPTED: i32 = 130;
@@ -71,7 +70,13 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 
     match &args.to {
         None => session(&options, report),
-        Some(to) => session_to(&options, to, report),
+        Some(to) => {
+            let store = StoreOptions {
+                ca_file: args.ca_file.clone(),
+                ..StoreOptions::from_environment()
+            };
+            session_to(&options, to, &store, report)
+        }
     }
 }
 
@@ -90,63 +95,47 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
 }
 
 /// Runs a session whose release is published to the repository `to` as well.
-fn session_to(options: &SessionOptions, to: &str, report: &mut Report) -> Result<u8> {
-    let url = StoreUrl::parse(to, &std::env::current_dir().unwrap_or_default())?;
-    let store = Store::open(&url, &StoreOptions::from_environment())?;
+fn session_to(
+    options: &SessionOptions,
+    to: &str,
+    store: &StoreOptions,
+    report: &mut Report,
+) -> Result<u8> {
+    let url = publish::url(to)?;
+    let store = Store::open(&url, store)?;
+    let signer = Arc::from(keys::open_signer(&options.key)?);
+    let mut engine = deploy_options(options, signer)?;
+
+    report.start(&format!("{}: looking into {url}", options.spec.tree));
+    try_repository(&store, &options.spec.tree, &engine.keys).map_err(|e| {
+        let e = e.with_kind(Kind::Usage);
+        e.hint_else("nothing was sent: without --to the hosts alone get the release")
+    })?;
+
     network::note_plain(&options.network, report);
     report.start(&format!("{}: deploying, and publishing", options.spec.tree));
+    let interrupt = Interrupt::default();
+    let publication = PublishOptions {
+        keep: None,
+        valid_for: HeadValidity::AsBefore,
+        again: true,
+        keys: engine.keys.clone(),
+        name: engine.name.clone(),
+        cache: options.cache.clone(),
+        memory: HeadMemory::new(options.cache.as_deref(), &url),
+        interrupt: interrupt.clone(),
+    };
+    engine.publisher = Some(publisher(store, &url, publication, &options.spec));
 
-    let slot: PublishSlot = Arc::default();
-    let memory = HeadMemory::new(options.cache.as_deref(), &url);
-    let to = (store, memory, Arc::clone(&slot));
-    let mut outcome = run_with(options, Some(to), report)?;
-    let published = locked(&slot).take();
-    match published {
-        Some(Ok(published)) => {
-            let note = format!("{} published to {url}", published.release);
-            report.event(&Event::Note(note));
-        }
-        Some(Err(e)) => {
-            outcome.error = Some(format!("not published to {url}: {e}"));
-            outcome.hint = e.hint_text().map(str::to_string);
-            outcome.exit = ExitStatus::Mixed;
-        }
-        None if outcome.exit == ExitStatus::Success => {
-            outcome.error = Some(format!("not published to {url}: no host committed it"));
-            outcome.exit = ExitStatus::Mixed;
-        }
-        None => {}
-    }
-
+    let outcome = run_until(interrupt, options, engine, report)?;
     report.outcome(&outcome);
     Ok(outcome.exit.code())
 }
 
-/// Result of the publication that follows a commit.
-type PublishSlot = Arc<Mutex<Option<Result<PublishedRelease>>>>;
-
-/// The store, what is known of its heads, and the place for the result.
-type PublishTarget = (Store, HeadMemory, PublishSlot);
-
-/// Stores the committed release of a session, with the result in the slot.
-fn publisher(
-    (store, memory, slot): PublishTarget,
-    options: &SessionOptions,
-    keys: &ReleaseKeys,
-    name: &HostName,
-) -> Publisher {
-    let spec = options.spec.clone();
-    let settings = PublishOptions {
-        keep: None,
-        valid_for: HeadValidity::AsBefore,
-        again: true,
-        keys: keys.clone(),
-        name: name.clone(),
-        cache: options.cache.clone(),
-        memory,
-    };
-
-    Publisher::new(move |source, committed| {
+/// Stores the committed release of a session.
+fn publisher(store: Store, url: &StoreUrl, options: PublishOptions, spec: &Spec) -> Publisher {
+    let (shown, spec) = (url.to_string(), spec.clone());
+    Publisher::new(shown.clone(), move |source, committed, observer| {
         let root = committed.release.header().root;
         let new = SignedRelease {
             release: committed.release,
@@ -155,10 +144,15 @@ fn publisher(
         };
         let mut sign = |_: Serial| Ok(new.clone());
         let store = store.clone();
-        // Events of the session go to the thread that runs it.
-        let events = &mut Silent;
-        let published = publish(store, &spec, &settings, &root, source, &mut sign, events);
-        *locked(&slot) = Some(published);
+        let published =
+            repository::publish(store, &spec, &options, &root, source, &mut sign, observer)
+                .map_err(|e| {
+                    e.hint_else("`makuo publish` with this spec and --to does the rest")
+                })?;
+
+        let release = &published.release;
+        observer.event(&Event::Note(format!("{release} published to {shown}")));
+        Ok(())
     })
 }
 
@@ -215,20 +209,18 @@ pub(super) fn check_targets(targets: &[String]) -> Result<()> {
 /// Scans, signs and runs the session, with events to `observer`. Ctrl-C ends it without a commit; a
 /// second one ends the process.
 fn run_deploy(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
-    run_with(options, None, observer)
+    let signer = Arc::from(keys::open_signer(&options.key)?);
+    let engine = deploy_options(options, signer)?;
+    run_until(Interrupt::default(), options, engine, observer)
 }
 
-/// Like [`run_deploy`]; the release goes to a store as well.
-fn run_with(
+fn run_until(
+    interrupt: Interrupt,
     options: &SessionOptions,
-    to: Option<PublishTarget>,
+    engine: DeployOptions,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let signer = Arc::from(keys::open_signer(&options.key)?);
-    let mut engine = deploy_options(options, signer)?;
-    engine.publisher = to.map(|to| publisher(to, options, &engine.keys, &engine.name));
     let links = network::open(&options.network)?;
-    let interrupt = Interrupt::default();
     handle_ctrl_c(interrupt.clone());
     deploy::run(links, engine, ReleaseOrigin::Scan, &interrupt, observer)
 }

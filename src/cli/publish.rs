@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::args::{PublishArgs, StoreArgs};
 use super::{deploy, network, sign};
 use crate::drive::clock::Clock;
-use crate::drive::deploy::ReleaseKeys;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
+use crate::drive::deploy::{Interrupt, ReleaseKeys};
 use crate::drive::repository::{HeadMemory, PublishOptions, PublishedRelease, publish_spec};
 use crate::keys;
 use crate::keys::shown_time;
@@ -57,6 +57,7 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
         name: network::host_name()?,
         memory: HeadMemory::new(deploy::cache_dir().as_deref(), &url),
         cache: deploy::cache_dir(),
+        interrupt: Interrupt::default(),
     };
     let scan = SourceScan {
         checksum: args.checksum,

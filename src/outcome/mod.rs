@@ -24,6 +24,6 @@ pub use event::{
 pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus};
 pub use member::{MemberInfo, MemberTree, Survey};
 pub use names::shared_names;
-pub use session::{ExitStatus, HostResult, Outcome, Purpose, exit_status};
+pub use session::{ExitStatus, HostResult, Outcome, Purpose, RepositoryResult, exit_status};
 pub use state::HostState;
 pub use stranger::Stranger;

@@ -32,6 +32,7 @@ pub enum ExitStatus {
     /// Refused or aborted: no host changed.
     Refused,
     /// Some hosts have the release or answered the audit; others do not, or their state is unknown.
+    /// Or the hosts have the release, and the repository to publish it to does not.
     Mixed,
 }
 
@@ -95,6 +96,17 @@ impl HostResult {
     }
 }
 
+/// What became of the publication that follows a deploy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepositoryResult {
+    /// URL of the repository.
+    pub url: String,
+    /// Reason why the repository lacks the release; `None` if it has it.
+    pub error: Option<String>,
+    /// Remedy for the error.
+    pub hint: Option<String>,
+}
+
 /// Result of a whole session.
 ///
 /// Sent from the daemon to the command unchanged: the fields are a format, and stay flat.
@@ -137,6 +149,9 @@ pub struct Outcome {
     pub error: Option<String>,
     /// Remedy for the error.
     pub hint: Option<String>,
+    /// Repository to which the release was to be published.
+    #[serde(skip)]
+    pub repository: Option<RepositoryResult>,
 }
 
 impl Outcome {
@@ -161,7 +176,26 @@ impl Outcome {
             rate: None,
             error: None,
             hint: None,
+            repository: None,
         }
+    }
+
+    /// Adds the result of a publication. A repository without the release makes the end mixed if
+    /// every host has it; it changes nothing if hosts lack it as well.
+    #[must_use]
+    pub fn with_repository(mut self, repository: Option<RepositoryResult>) -> Self {
+        let lacks_it = repository.as_ref().is_some_and(|r| r.error.is_some());
+        if lacks_it && self.exit == ExitStatus::Success {
+            self.exit = ExitStatus::Mixed;
+        }
+        self.repository = repository;
+        self
+    }
+
+    /// Remedy for the session's error, else for that of the publication.
+    pub fn first_hint(&self) -> Option<&str> {
+        let published = self.repository.as_ref().and_then(|r| r.hint.as_deref());
+        self.hint.as_deref().or(published)
     }
 
     /// Sorts the hosts, sums their counts and derives the exit status. Called once all hosts are
@@ -277,6 +311,26 @@ mod tests {
     #[test]
     fn a_dry_run_is_no_drift() {
         assert_eq!(code(Purpose::DryRun, &[Diffed, Diffed], true), 0);
+    }
+
+    #[test]
+    fn a_repository_without_the_release_makes_only_a_success_mixed() {
+        let ended = |state, error: Option<&str>| {
+            let mut outcome = Outcome::new(Purpose::Deploy, TreeName::new("www").expect("legal"));
+            let host = HostName::new("web1").expect("legal");
+            outcome.hosts.push(HostResult::new(host, state));
+            let repository = RepositoryResult {
+                url: "file:///srv/repo".into(),
+                error: error.map(str::to_string),
+                hint: None,
+            };
+            outcome.settle().with_repository(Some(repository)).exit
+        };
+
+        assert_eq!(ended(Committed, None), ExitStatus::Success);
+        assert_eq!(ended(Committed, Some("full")), ExitStatus::Mixed);
+        assert_eq!(ended(Unhealthy, None), ExitStatus::Mixed);
+        assert_eq!(ended(Refused, Some("no host has it")), ExitStatus::Refused);
     }
 
     #[test]

@@ -259,7 +259,7 @@ impl HumanReport {
             return;
         }
 
-        let hint = outcome.hint.as_deref().or_else(|| {
+        let hint = outcome.first_hint().or_else(|| {
             outcome
                 .hosts
                 .is_empty()

@@ -140,6 +140,10 @@ pub(super) struct ResultLine<'a> {
     seconds: f64,
     key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    repository: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
@@ -282,6 +286,12 @@ impl<'a> ResultLine<'a> {
             done
         };
 
+        let repository = outcome.repository.as_ref();
+        let unpublished = repository.and_then(|r| {
+            let why = r.error.as_ref()?;
+            Some(format!("not published to {}: {why}", r.url))
+        });
+
         Self {
             tree: Some(outcome.tree.as_str()),
             serial: outcome.serial.map(|s| s.0),
@@ -306,8 +316,10 @@ impl<'a> ResultLine<'a> {
             rate: outcome.rate.map(|r| r.0),
             seconds: seconds(outcome.took),
             key: outcome.fingerprint.as_deref(),
-            error: outcome.error.clone(),
-            hint: outcome.hint.clone(),
+            repository: repository.map(|r| r.url.as_str()),
+            published: repository.map(|r| r.error.is_none()),
+            error: outcome.error.clone().or(unpublished),
+            hint: outcome.first_hint().map(str::to_string),
         }
     }
 

@@ -169,7 +169,23 @@ pub(super) fn trouble_text(o: &Outcome) -> String {
         lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
     }
 
+    if let Some((url, why)) = unpublished(o).filter(|_| !is_only_unpublished(o)) {
+        lines.push(format!("  not published to {url}: {}", words::quoted(why)));
+    }
+
     lines.join("\n")
+}
+
+/// URL of the repository that lacks the release, and the reason.
+fn unpublished(o: &Outcome) -> Option<(&str, &str)> {
+    let repository = o.repository.as_ref()?;
+    Some((&repository.url, repository.error.as_deref()?))
+}
+
+/// Returns whether every host is well, and only the repository lacks the release.
+fn is_only_unpublished(o: &Outcome) -> bool {
+    let is_well = o.hosts.iter().all(|h| h.state.is_well());
+    is_well && o.error.is_none() && unpublished(o).is_some()
 }
 
 /// Describes the hosts' releases after a deploy that failed somewhere.
@@ -181,7 +197,17 @@ fn mixed_text(o: &Outcome, release: &str) -> String {
     let before = count(HostState::is_as_before);
     let hosts = |n: usize| words::count(n as u64, "host");
 
+    if let Some((url, why)) = unpublished(o).filter(|_| is_only_unpublished(o)) {
+        return format!(
+            "every host has {release}, and it is not published to {url}: {}",
+            words::quoted(why)
+        );
+    }
+
     match (has, before, torn, unknown) {
+        (_, 0, 0, 0) if o.hosts.iter().all(|h| h.state.is_well()) => {
+            format!("every host has {release}")
+        }
         (_, 0, 0, 0) => format!("every host has {release}, and not every host is well"),
         (_, _, 0, 0) => format!("mixed: some hosts have {release}, others do not"),
         (0, _, 0, _) => format!(

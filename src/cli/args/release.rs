@@ -31,6 +31,9 @@ pub struct DeployArgs {
     /// later
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url, conflicts_with = "dry_run")]
     pub to: Option<String>,
+    /// Certificates in PEM form to trust for --to besides the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "to")]
+    pub ca_file: Option<PathBuf>,
     /// Shared options.
     #[command(flatten)]
     pub session: SessionArgs,

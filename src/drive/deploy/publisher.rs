@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::source::ReleaseSource;
+use crate::Result;
 use crate::manifest::Release;
+use crate::outcome::{Observer, RepositoryResult};
 use crate::wire::message::SignedOrder;
 
 /// A release that hosts committed.
@@ -19,28 +21,55 @@ pub struct CommittedRelease {
 }
 
 /// Takes a committed release.
-type TakeRelease = dyn Fn(&mut ReleaseSource, CommittedRelease) + Send + Sync;
+type TakeRelease =
+    dyn Fn(&mut ReleaseSource, CommittedRelease, &mut dyn Observer) -> Result<()> + Send + Sync;
 
-/// Stores a committed release elsewhere.
+/// Stores a committed release in a repository.
 #[derive(Clone)]
-pub struct Publisher(Arc<TakeRelease>);
+pub struct Publisher {
+    url: String,
+    take: Arc<TakeRelease>,
+}
 
 impl Publisher {
-    /// Calls `publish` once hosts have committed the release.
+    /// Calls `publish` once hosts have committed the release; `url` names the repository.
     pub fn new(
-        publish: impl Fn(&mut ReleaseSource, CommittedRelease) + Send + Sync + 'static,
+        url: String,
+        publish: impl Fn(&mut ReleaseSource, CommittedRelease, &mut dyn Observer) -> Result<()>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
-        Self(Arc::new(publish))
+        let take = Arc::new(publish);
+        Self { url, take }
     }
 
-    /// Hands the release on.
-    pub(super) fn publish(&self, source: &mut ReleaseSource, committed: CommittedRelease) {
-        (self.0)(source, committed);
+    /// Hands the release on, with progress to `observer`.
+    pub(super) fn publish(
+        &self,
+        source: &mut ReleaseSource,
+        committed: CommittedRelease,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        (self.take)(source, committed, observer)
+    }
+
+    /// The result for the outcome; `None` if there was nothing to publish.
+    pub(super) fn result(&self, published: Option<Result<()>>) -> RepositoryResult {
+        let (error, hint) = match published {
+            Some(Ok(())) => (None, None),
+            Some(Err(e)) => (Some(e.to_string()), e.hint_text().map(str::to_string)),
+            None => (Some("no host is known to have committed it".into()), None),
+        };
+        let url = self.url.clone();
+        RepositoryResult { url, error, hint }
     }
 }
 
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Publisher")
+        f.debug_struct("Publisher")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
     }
 }

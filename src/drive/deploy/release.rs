@@ -118,9 +118,9 @@ impl SessionRelease {
     }
 
     /// Stores a release that hosts committed in the tree of `host`, if made here.
-    pub(super) fn keep(&mut self, host: &HostHandle, driver: &SenderDriver) {
+    pub(super) fn keep(&self, host: &HostHandle, driver: &SenderDriver) {
         let (Some((release, signature)), Some(order)) =
-            (self.signed.take(), driver.machine.committed_by())
+            (self.signed.clone(), driver.machine.committed_by())
         else {
             return;
         };

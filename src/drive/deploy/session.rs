@@ -32,6 +32,8 @@ pub(super) struct DeploySession<'a> {
     arrivals: ArrivalWait,
     finished: bool,
     decision: Option<(OrderKind, String)>,
+    /// End of the publication, if there was one.
+    published: Option<Result<()>>,
 }
 
 impl<'a> DeploySession<'a> {
@@ -54,6 +56,7 @@ impl<'a> DeploySession<'a> {
             arrivals: ArrivalWait::default(),
             finished: false,
             decision: None,
+            published: None,
         }
     }
 
@@ -63,11 +66,12 @@ impl<'a> DeploySession<'a> {
             match self.turn() {
                 Ok(None) if self.finished => {
                     self.reporter.notes(narrate::drops(&self.driver.machine));
-                    self.publish();
                     if let Some(host) = self.own_host().cloned() {
                         self.release.keep(&host, &self.driver);
                     }
                     self.keep_hosts();
+                    // Last: it may take long, and a second interrupt ends the process.
+                    self.publish();
                     return Ok(self.outcome());
                 }
                 Ok(None) => {}
@@ -77,6 +81,7 @@ impl<'a> DeploySession<'a> {
                 Err(e) if self.release.announced().is_some() => {
                     let error = e.to_string();
                     let hint = e.hint_text().map(str::to_string);
+                    self.published = Some(Err(Error::refused("the deploy ended by an error")));
                     return Ok(Outcome {
                         error: Some(error),
                         hint,
@@ -131,7 +136,9 @@ impl<'a> DeploySession<'a> {
                     self.driver.reply(SenderReply::Packed(Err(why)));
                 }
                 WorkerAnswer::Machine(reply) => self.driver.reply(reply),
-                WorkerAnswer::OwnRelease(_) | WorkerAnswer::Published => {}
+                WorkerAnswer::OwnRelease(_)
+                | WorkerAnswer::Publishing(_)
+                | WorkerAnswer::Published(_) => {}
             }
         }
 
@@ -156,10 +163,13 @@ impl<'a> DeploySession<'a> {
     }
 
     /// Hands the release on, if hosts have committed it.
-    fn publish(&self) {
+    fn publish(&mut self) {
         let committed = self.release.committed(&self.driver);
-        if let Some((publisher, committed)) = self.options.publisher.as_ref().zip(committed) {
-            self.driver.worker.publish(publisher.clone(), committed);
+        if let Some((publisher, committed)) = self.options.publisher.clone().zip(committed) {
+            let reporter = &mut self.reporter;
+            let tell = |event: &Event| reporter.event(event);
+            let published = self.driver.worker.publish(publisher, committed, tell);
+            self.published = Some(published);
         }
     }
 
@@ -316,7 +326,8 @@ impl<'a> DeploySession<'a> {
             .state(&self.driver.machine, now, host, state, error);
     }
 
-    fn outcome(self) -> Outcome {
+    fn outcome(mut self) -> Outcome {
+        let published = self.published.take();
         let ended = EndedSession {
             options: &self.options,
             machine: &self.driver.machine,
@@ -329,7 +340,9 @@ impl<'a> DeploySession<'a> {
             decision: self.decision.as_ref(),
         };
 
-        ended.outcome()
+        let publisher = self.options.publisher.as_ref();
+        let repository = publisher.map(|publisher| publisher.result(published));
+        ended.outcome().with_repository(repository)
     }
 
     /// Aborts once the interface takes no more datagrams, which would never arrive.

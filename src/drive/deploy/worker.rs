@@ -15,6 +15,7 @@ use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::node::to_vec;
 use crate::manifest::{Header, Release};
 use crate::net::Waker;
+use crate::outcome::{Event, Observer};
 use crate::proto::RangeSet;
 use crate::proto::compression::Demand;
 use crate::proto::sender::{OrderSignature, PackedPayload, SenderReply, SenderRequest};
@@ -46,8 +47,10 @@ pub(super) enum WorkerAnswer {
     Signed(Result<(Release, Vec<u8>)>),
     Machine(SenderReply),
     OwnRelease(Result<()>),
+    /// Progress of the publication.
+    Publishing(Event),
     /// A committed release was handed on, or that failed.
-    Published,
+    Published(Result<()>),
 }
 
 /// The session's end of the worker's channels.
@@ -94,13 +97,23 @@ impl WorkerHandle {
         })
     }
 
-    /// Hands a committed release with the source to `publisher`, and waits for it.
-    pub(super) fn publish(&self, publisher: Publisher, committed: CommittedRelease) {
-        let task = WorkerTask::Publish(publisher, Box::new(committed));
-        if self.tasks.send(task).is_ok() {
-            let is_published = |answer| matches!(answer, WorkerAnswer::Published);
-            self.answers.iter().any(is_published);
+    /// Hands a committed release with the source to `publisher`, and waits for the end. Events go
+    /// to `tell`.
+    pub(super) fn publish(
+        &self,
+        publisher: Publisher,
+        committed: CommittedRelease,
+        mut tell: impl FnMut(&Event),
+    ) -> Result<()> {
+        self.send(WorkerTask::Publish(publisher, Box::new(committed)))?;
+        for answer in &self.answers {
+            match answer {
+                WorkerAnswer::Publishing(event) => tell(&event),
+                WorkerAnswer::Published(done) => return done,
+                _ => {}
+            }
         }
+        Err(worker_gone())
     }
 
     fn error(&self) -> Error {
@@ -180,9 +193,12 @@ impl SourceWorker {
                         .and_then(|kept| kept),
                 ),
                 WorkerTask::Publish(publisher, committed) => {
-                    // The publisher knows of its own end; a panic is an end without a result.
-                    let _ = guarded(|| publisher.publish(&mut source, *committed));
-                    WorkerAnswer::Published
+                    let events = &mut WorkerEvents(self);
+                    WorkerAnswer::Published(
+                        guarded(|| publisher.publish(&mut source, *committed, events))
+                            .map_err(defect)
+                            .and_then(|published| published),
+                    )
                 }
                 WorkerTask::Machine(SenderRequest::Pack(_, ordinals, demand)) => {
                     let packed = guarded(|| {
@@ -243,6 +259,15 @@ impl SourceWorker {
         // The session is over if no one reads the answer.
         let _ = self.answers.send(answer);
         self.waker.wake();
+    }
+}
+
+/// Sends the events of a publication to the session.
+struct WorkerEvents<'a>(&'a SourceWorker);
+
+impl Observer for WorkerEvents<'_> {
+    fn event(&mut self, event: &Event) {
+        self.0.answer(WorkerAnswer::Publishing(event.clone()));
     }
 }
 

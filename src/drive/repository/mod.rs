@@ -40,7 +40,7 @@ pub use head_memory::HeadMemory;
 pub use inventory::{Inventory, ListedRelease, ListedTree, inventory};
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};
-pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec};
+pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec, try_repository};
 pub use renew::{HeadOptions, RenewedHead, RestoredRelease, renew, restore};
 pub use take::{TakeOptions, pull};
 pub use whole::trees_of;

@@ -1,12 +1,14 @@
 //! Carries out a publication: requests to the store, signatures, and what follows after the head.
 
+use std::time::Duration;
+
 use super::head_memory::HeadMemory;
 use super::node_reader::NodeReader;
 use super::requests::{StoreReply, StoreRequests, runtime};
 use super::upload_progress::UploadProgress;
 use super::whole::{of_head, verified_by};
 use crate::drive::clock;
-use crate::drive::deploy::ReleaseKeys;
+use crate::drive::deploy::{Interrupt, ReleaseKeys};
 use crate::error::{Error, Kind, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::Namespace;
@@ -18,6 +20,10 @@ use crate::repository::places::StoredNode;
 use crate::repository::publish::{Publish, PublishError, PublishSetup, PublishStep, Published};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
+use crate::units::Moment;
+
+/// Longest wait until an interrupt is noticed.
+const INTERRUPT_CHECK: Duration = Duration::from_millis(200);
 
 /// What a publication does with the head that is there.
 pub(super) enum PublishPlan<'a> {
@@ -61,6 +67,7 @@ pub(super) struct Publication<'a> {
     /// Newest release of the head that was signed last.
     serial: Serial,
     progress: UploadProgress,
+    interrupt: Interrupt,
 }
 
 impl<'a> Publication<'a> {
@@ -83,7 +90,14 @@ impl<'a> Publication<'a> {
             release: None,
             is_renewal: false,
             serial: Serial(0),
+            interrupt: Interrupt::default(),
         }
+    }
+
+    /// Ends without a new head once `interrupt` is asked.
+    pub(super) fn until(self, interrupt: &Interrupt) -> Self {
+        let interrupt = interrupt.clone();
+        Self { interrupt, ..self }
     }
 
     /// Runs to the end, with its progress to `observer`.
@@ -94,6 +108,9 @@ impl<'a> Publication<'a> {
     async fn run_steps(mut self, observer: &mut dyn Observer) -> Result<PublicationEnd> {
         loop {
             let now = self.requests.now();
+            if self.interrupt.is_asked() {
+                return Err(Error::refused("interrupted"));
+            }
             self.progress.report(&self.machine, now, observer);
             match self.machine.poll(now) {
                 PublishStep::Get(id, get) => self.requests.get(id, get),
@@ -127,7 +144,7 @@ impl<'a> Publication<'a> {
                 }
                 PublishStep::Failed(error) => return Err(failed(error)),
                 PublishStep::Wait(until) => {
-                    let until = self.progress.next_report(until, now);
+                    let until = self.wait_end(until, now);
                     match self.requests.next(until).await {
                         Some(StoreReply::Get(id, reply)) => {
                             self.machine.reply(id, reply, self.requests.now());
@@ -140,6 +157,11 @@ impl<'a> Publication<'a> {
                 }
             }
         }
+    }
+
+    fn wait_end(&self, until: Option<Moment>, now: Moment) -> Option<Moment> {
+        let until = self.progress.next_report(until, now);
+        until.into_iter().chain([now + INTERRUPT_CHECK]).min()
     }
 
     fn nodes(&self) -> Option<&NodeReader<'a>> {

@@ -3,15 +3,15 @@
 use super::head_memory::HeadMemory;
 use super::node_reader::NodeReader;
 use super::publication::{Publication, PublicationEnd, PublishPlan};
-use super::requests::seed;
+use super::requests::{runtime, seed};
+use super::whole::{of_head, read_head, verified_by};
 use crate::block::frame::Level;
-use crate::drive::deploy::ReleaseKeys;
-use crate::drive::deploy::serials;
 use crate::drive::deploy::source::{
     NewRelease, PreparedRelease, ReleaseSource, SourcePart, SourceScan, prepare,
 };
+use crate::drive::deploy::{Interrupt, ReleaseKeys, serials};
 use crate::error::{Error, Kind, Result};
-use crate::id::{HostName, Serial, SessionId};
+use crate::id::{HostName, Serial, SessionId, TreeName};
 use crate::keys::{Namespace, verify};
 use crate::manifest::{Header, Intent, Mtime, NodeRef, Release};
 use crate::outcome::{Event, Observer};
@@ -45,6 +45,8 @@ pub struct PublishOptions {
     pub cache: Option<std::path::PathBuf>,
     /// Newest releases of the repository, as far as this machine knows.
     pub memory: HeadMemory,
+    /// Ends the publication early.
+    pub interrupt: Interrupt,
 }
 
 /// A published release.
@@ -141,7 +143,18 @@ fn run<'a>(
         seed: seed(),
     };
     let keys = (&options.keys, &options.memory);
-    released(Publication::new(store, setup, keys, plan).run(observer)?)
+    let publication = Publication::new(store, setup, keys, plan).until(&options.interrupt);
+    released(publication.run(observer)?)
+}
+
+/// Reads the head of `tree` in `store` once, and verifies it: finds a repository that cannot be
+/// used before anything is published to it.
+pub fn try_repository(store: &Store, tree: &TreeName, keys: &ReleaseKeys) -> Result<()> {
+    let head = runtime()?.block_on(read_head(store, tree))?;
+    match head.map(|head| verified_by(keys, tree, &head)) {
+        Some(Err(e)) => Err(of_head(&e)),
+        _ => Ok(()),
+    }
 }
 
 /// The release of a publication that had one.

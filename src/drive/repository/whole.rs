@@ -17,7 +17,7 @@ use crate::store::Store;
 
 /// Error for a fault of the store.
 pub(super) fn of_fault(fault: &StoreFault) -> Error {
-    Error::new(Kind::Io, format!("the store does not answer: {fault}"))
+    Error::new(Kind::Io, format!("cannot use the repository: {fault}"))
 }
 
 /// Error for a head that cannot be followed.
