@@ -12,7 +12,7 @@ use crate::Result;
 use crate::config::{AnyFile, HostConfig, detect};
 use crate::report::Report;
 use crate::spec::Spec;
-use crate::store::StoreUrl;
+use crate::store::{Store, StoreOptions, StoreUrl};
 use crate::strict::{self, Readers};
 use crate::units::printable;
 
@@ -68,11 +68,19 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
     Ok(0)
 }
 
-/// Refuses URLs of repositories that the daemon would not open.
+/// Refuses repositories that the daemon would not open.
 fn check_repositories(config: &HostConfig) -> Result<()> {
     let repositories = config.trees.iter().filter_map(|t| t.repository.as_ref());
     for repository in repositories {
-        StoreUrl::parse(&repository.url, Path::new("/"))?;
+        let url = StoreUrl::parse(&repository.url, Path::new("/"));
+        let store = url.and_then(|url| {
+            let options = StoreOptions {
+                ca_file: repository.ca_file.clone(),
+                ..StoreOptions::from_environment()
+            };
+            Store::open(&url, &options)
+        });
+        store.map_err(|e| repository.wrong(&e))?;
     }
 
     Ok(())

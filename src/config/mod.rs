@@ -16,7 +16,6 @@ use std::time::Duration;
 pub use parse::CONFIG_KEYS;
 pub use peer_name::PeerName;
 
-use crate::Result;
 use crate::hook::Hooks;
 use crate::id::{HostName, SegmentName, TreeName};
 use crate::manifest::rules::PathFilter;
@@ -24,6 +23,7 @@ use crate::spec::Spec;
 use crate::spec::document::Document;
 use crate::strict::Readers;
 use crate::units::{Limit, Rate};
+use crate::{Error, Result};
 
 /// Default path of a host's configuration.
 pub const DEFAULT_CONFIG: &str = "/etc/makuo/makuo.toml";
@@ -223,13 +223,28 @@ pub struct TreeConfig {
     pub follow_links: bool,
 }
 
-/// `repository` and `poll` of a tree.
+/// `repository`, `repository_ca` and `poll` of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeRepository {
     /// URL, as written.
     pub url: String,
+    /// File with certificates (PEM) that are trusted beside those of the system.
+    pub ca_file: Option<PathBuf>,
     /// Interval of looks for a newer release.
     pub poll: Duration,
+    /// File, line, key and tree, for errors.
+    pub place: String,
+}
+
+impl TreeRepository {
+    /// An error about this repository, with its place in the file.
+    pub fn wrong(&self, error: &Error) -> Error {
+        let placed = Error::usage(format!("{}: {error}", self.place));
+        match error.hint_text() {
+            Some(hint) => placed.hint(hint),
+            None => placed,
+        }
+    }
 }
 
 /// Exchange of missed releases between hosts.

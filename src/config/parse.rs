@@ -48,6 +48,7 @@ pub const CONFIG_KEYS: &[&str] = &[
     "tree.catch_up",
     "tree.repair",
     "tree.repository",
+    "tree.repository_ca",
     "tree.poll",
     "tree.swap",
     "tree.devices",
@@ -439,7 +440,7 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
     let catch_up = section
         .take("catch_up")
         .map_or(Ok(CatchUp::default()), |f| read_catch_up(&f))?;
-    let repository = read_repository(&mut section, catch_up)?;
+    let repository = read_repository(&mut section, name.as_ref(), catch_up)?;
     let swap = section.take("swap").map(|f| f.bool()).transpose()?;
     let devices = flag(&mut section, "devices", false)?;
     let follow_links = flag(&mut section, "follow_links", false)?;
@@ -471,22 +472,29 @@ fn read_tree(mut section: Section) -> Result<TreeConfig> {
 }
 
 /// Repository of a tree. The daemon, which knows the stores, checks the URL.
-fn read_repository(section: &mut Section, catch_up: CatchUp) -> Result<Option<TreeRepository>> {
-    let poll = section.take("poll");
+fn read_repository(
+    section: &mut Section,
+    tree: Option<&TreeName>,
+    catch_up: CatchUp,
+) -> Result<Option<TreeRepository>> {
+    let (poll, ca_file) = (section.take("poll"), section.take("repository_ca"));
     let interval = poll.as_ref().map(read_interval).transpose()?;
     let Some(field) = section.take("repository") else {
-        return match poll {
-            Some(poll) => Err(poll.wrong("it is the interval of a repository, and there is none")),
-            None => Ok(None),
-        };
+        let unused = |field: Field| field.wrong("it belongs to a repository, and there is none");
+        return poll
+            .or(ca_file)
+            .map_or(Ok(None), |field| Err(unused(field)));
     };
 
     let url = field.text()?.to_string();
     if catch_up == CatchUp::Off {
         return Err(field.wrong("a tree takes releases only without catch_up = false"));
     }
+    let tree = tree.map_or("", TreeName::as_str);
     Ok(Some(TreeRepository {
         url,
+        ca_file: ca_file.as_ref().map(absolute).transpose()?,
+        place: field.wrong(format_args!("tree {tree}")).to_string(),
         poll: interval.unwrap_or(DEFAULT_POLL),
     }))
 }

@@ -24,19 +24,22 @@ const KEY_FILES: [&str; 5] = [
 
 /// Opens the repositories of `config`.
 pub(super) fn open(config: &HostConfig) -> Result<Vec<RepositoryPoll>> {
-    let options = StoreOptions {
-        lookup: Some(peer_lookup::resolve),
-        ..StoreOptions::from_environment()
-    };
+    let environment = StoreOptions::from_environment();
     let mut polls = Vec::new();
     for tree in &config.trees {
         let Some(repository) = &tree.repository else {
             continue;
         };
-        let url = StoreUrl::parse(&repository.url, Path::new("/"))?;
+        let options = StoreOptions {
+            ca_file: repository.ca_file.clone(),
+            lookup: Some(peer_lookup::resolve),
+            ..environment.clone()
+        };
+        let opened = StoreUrl::parse(&repository.url, Path::new("/"))
+            .and_then(|url| Store::open(&url, &options));
         polls.push(RepositoryPoll {
             tree: tree.name.clone(),
-            store: Store::open(&url, &options)?,
+            store: opened.map_err(|e| repository.wrong(&e))?,
             interval: repository.poll,
             rate: config.network.catch_up_rate,
         });

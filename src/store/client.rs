@@ -186,25 +186,24 @@ fn tls(ca_file: Option<&Path>) -> Result<ClientConfig> {
 fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<()> {
     use std::io::Read;
     let shown = crate::units::printable_path(path);
-    let hint = "ca_file takes certificates in PEM form: -----BEGIN CERTIFICATE-----";
-    let file = std::fs::File::open(path).context("cannot open ca_file", path)?;
+    let hint = "write certificates in PEM form: -----BEGIN CERTIFICATE-----";
+    let file = std::fs::File::open(path).context("cannot open certificates", path)?;
     let mut text = Vec::new();
     file.take(MAX_CA_BYTES)
         .read_to_end(&mut text)
-        .context("cannot read ca_file", path)?;
+        .context("cannot read certificates", path)?;
 
     let mut many = 0;
     for certificate in CertificateDer::pem_slice_iter(&text) {
-        let wrong = |e: String| {
-            Error::usage(format!("ca_file {shown} has an invalid certificate: {e}")).hint(hint)
-        };
+        let wrong =
+            |e: String| Error::usage(format!("{shown} has an invalid certificate: {e}")).hint(hint);
         let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
         roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
         many += 1;
     }
 
     match many {
-        0 => Err(Error::usage(format!("ca_file {shown} has no certificate")).hint(hint)),
+        0 => Err(Error::usage(format!("{shown} has no certificate")).hint(hint)),
         _ => Ok(()),
     }
 }

@@ -252,7 +252,8 @@ fn answer_hint(fault: &AnswerFault) -> Option<&'static str> {
 fn tls_hint(fault: &TlsFault) -> &'static str {
     match fault {
         TlsFault::UnknownIssuer => {
-            "set ca_file to the certificate of your own authority, or install ca-certificates"
+            "name your own authority by --ca-file, or repository_ca of a [[tree]]; or install \
+             ca-certificates"
         }
         TlsFault::OtherName(_) => "use a name of the certificate in the URL or endpoint",
         TlsFault::Expired(_) => "check this machine's clock, then renew the certificate",

@@ -205,6 +205,43 @@ fn check_warns_of_a_hook_that_is_not_there() {
 }
 
 #[test]
+fn a_repository_that_cannot_be_opened_is_named_with_its_tree_and_line() {
+    let dir = temp();
+    let path = dir.path().join("makuo.toml");
+    let refused = |rule: &str, line: u32, why: &str| {
+        let trees = "[[tree]]\nname = \"db\"\npath = \"/srv/db\"\n\n[[tree]]\nname = \"www\"\n";
+        let rest = "path = \"/var/www\"\n";
+        let plain = "[network]\nplain = true\n";
+        std::fs::write(&path, format!("{trees}{rest}{rule}\n{plain}")).expect("written");
+        let place = format!("makuo.toml:{line}: tree.repository: tree www: ");
+        for args in [
+            &["check", "makuo.toml"][..],
+            &["daemon", "-c", "makuo.toml"],
+        ] {
+            let output = makuo(dir.path(), args);
+            let said = err(&output);
+            assert_eq!(code(&output), 2, "{said}");
+            assert!(said.contains(&place) && said.contains(why), "{said}");
+        }
+    };
+
+    refused("repository = \"ftp://host/fleet\"", 8, "ftp");
+    refused("poll = \"5s\"\nrepository = \"https://\"", 9, "https://");
+    let ca = "repository = \"https://host/fleet\"\nrepository_ca = \"/nowhere/ca.pem\"";
+    refused(ca, 8, "/nowhere/ca.pem");
+
+    let unused = "repository_ca = \"/nowhere/ca.pem\"\n";
+    std::fs::write(
+        &path,
+        format!("[[tree]]\nname = \"www\"\npath = \"/var/www\"\n{unused}"),
+    )
+    .expect("written");
+    let output = makuo(dir.path(), &["check", "makuo.toml"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("makuo.toml:4: tree.repository_ca"));
+}
+
+#[test]
 fn check_warns_of_what_keeps_a_daemon_from_starting() {
     use std::os::unix::fs::PermissionsExt;
     let dir = temp();

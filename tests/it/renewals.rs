@@ -432,8 +432,7 @@ fn a_confined_daemon_finds_its_repository_by_name_and_by_https() {
         let host = lab.host(&format!("web{n}"));
         host.catch_up = true;
         host.rule(&format!("repository = \"{url}\"\npoll = \"1s\""));
-        let authority = nginx.authority().display().to_string();
-        host.env.push(("SSL_CERT_FILE".into(), authority));
+        host.rule(&format!("repository_ca = {:?}", nginx.authority()));
     }
     lab.hosts[0].wrap(&format!(
         "cp -a /etc {0} && printf '%s: files\\n' hosts passwd group > {0}/nsswitch.conf && \

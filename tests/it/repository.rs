@@ -2,6 +2,7 @@
 //! through nginx and to an S3 server. rsync judges the trees.
 
 mod collected;
+mod deployed;
 mod faults;
 
 use std::os::unix::fs::PermissionsExt;
@@ -453,26 +454,6 @@ pub(crate) fn run(lab: &Lab, args: &[&str]) -> Ran {
         command.env_remove(name);
     }
     Running::start(&mut command).wait()
-}
-
-#[test]
-fn a_deploy_is_published_with_its_own_order() {
-    let Some(lab) = Lab::loopback(2) else { return };
-    std::fs::create_dir(lab.path("repo")).expect("new");
-    Noise::new(2).tree(&lab.site(), 30, 30_000);
-    lab.makuo(&["deploy", "www.toml", "--to", "./repo"])
-        .exits(0);
-    lab.all_same(&lab.site());
-
-    let pull = ["pull", "./repo", "www", "later/www", "--name", "later"];
-    let keys = ["--authorized-keys", "authorized_keys", "--json"];
-    let pulled = run(&lab, &[&pull[..], &keys].concat()).exits(0);
-    assert_eq!(pulled.result()["serial"], 1);
-    same(&lab.site(), &lab.path("later/www"));
-
-    std::fs::remove_dir_all(lab.path("repo")).expect("there");
-    let mixed = lab.makuo(&["deploy", "www.toml", "--to", "./repo"]);
-    mixed.exits(4).says(&["not published"]);
 }
 
 #[test]

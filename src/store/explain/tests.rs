@@ -53,7 +53,12 @@ fn each_cause_has_a_way_out() {
     says(web, list, status(405, ""), &["file://"]);
     says(web, put, status(413, ""), &["client_max_body_size"]);
     says(web, get, status(401, ""), &["user:password@"]);
-    says(web, get, Cause::Tls(TlsFault::UnknownIssuer), &["ca_file"]);
+    says(
+        web,
+        get,
+        Cause::Tls(TlsFault::UnknownIssuer),
+        &["--ca-file", "repository_ca"],
+    );
     says(web, get, Cause::Tls(TlsFault::Plain), &["http://"]);
     says(
         web,
