@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::head_memory::HeadMemory;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::{all_of, list, of_fault, of_head};
+use super::whole::{UNLISTED_KEY, all_of, list, of_fault};
 use crate::block::{BlockHash, BlockHasher};
 use crate::drive::clock;
 use crate::error::{Error, Kind, Result};
@@ -14,7 +14,7 @@ use crate::id::TreeName;
 use crate::keys::{AuthorizedKeys, Namespace, Signer};
 use crate::outcome::{Event, Observer};
 use crate::repository::gc::{Gc, GcError, GcReport, GcSetup, GcStep};
-use crate::repository::head::SignedHead;
+use crate::repository::head::{HeadError, SignedHead};
 use crate::repository::object::{GetReply, ListedObject, ObjectPath};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::store::Store;
@@ -167,9 +167,13 @@ impl Collection<'_> {
     fn verify(&mut self, tree: &TreeName, signed: &SignedHead) -> Result<()> {
         let own = self.keys.signer.as_ref().map(|signer| signer.public());
         let now = clock::wall_seconds();
-        let head = signed
-            .verify(tree, &self.keys.authorized, own, now)
-            .map_err(|e| of_head(&e))?;
+        let head = match signed.verify(tree, &self.keys.authorized, own, now) {
+            Ok(head) => head,
+            Err(e) => {
+                self.machine.refuse(e, self.requests.now());
+                return Ok(());
+            }
+        };
 
         let serial = head.head().serial();
         self.keys.memory.check(tree, serial)?;
@@ -207,6 +211,13 @@ fn failed(error: GcError) -> Error {
         GcError::Missing(_) | GcError::Damaged(_) => {
             Error::refused(error.to_string()).hint("publish again: what is missing is stored anew")
         }
+        GcError::Head(_, HeadError::Denied(_)) => {
+            Error::refused(error.to_string()).hint(UNLISTED_KEY)
+        }
+        GcError::Head(tree, _) => Error::refused(error.to_string()).hint(format!(
+            "nothing is deleted, and nothing is known of what {tree} needs: publish it again, or \
+             put its head back"
+        )),
         _ => Error::refused(error.to_string()),
     }
 }

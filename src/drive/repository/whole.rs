@@ -15,6 +15,10 @@ use crate::repository::object::{Get, GetReply, ListedObject, ObjectPath, StoreFa
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 
+/// Remedy for a head by a key that is not authorized.
+pub(super) const UNLISTED_KEY: &str =
+    "if its key may release the tree, list it in the authorized keys";
+
 /// Error for a fault of the store.
 pub(super) fn of_fault(fault: &StoreFault) -> Error {
     Error::new(Kind::Io, format!("cannot use the repository: {fault}"))
@@ -24,9 +28,7 @@ pub(super) fn of_fault(fault: &StoreFault) -> Error {
 pub(super) fn of_head(error: &HeadError) -> Error {
     let refused = Error::refused(format!("the repository cannot be followed: {error}"));
     match error {
-        HeadError::Denied(_) => {
-            refused.hint("if its key may release the tree, list it in the authorized keys")
-        }
+        HeadError::Denied(_) => refused.hint(UNLISTED_KEY),
         _ => refused,
     }
 }

@@ -1,19 +1,122 @@
 //! The heads of a gc: which ones are there, and the new ones.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::rewrite::Rewritten;
 use super::{Gc, GcError, GcStep, Stage};
-use crate::repository::attempt::{SmallGet, SmallGot};
-use crate::repository::head::{SignedHead, head_object};
-use crate::repository::object::{Put, PutCondition};
+use crate::id::TreeName;
+use crate::repository::attempt::{Rereads, SmallGet, SmallGot};
+use crate::repository::head::{
+    Head, HeadError, KeptRelease, MAX_KEPT, SignedHead, VerifiedHead, head_object,
+};
+use crate::repository::object::{Etag, Put, PutCondition};
 use crate::repository::pull::head_request;
 use crate::units::Moment;
 
+/// One tree of the repository.
+#[derive(Debug)]
+pub(super) struct TreeHead {
+    pub(super) tree: TreeName,
+    object: Vec<u8>,
+    etag: Option<Etag>,
+    head: Option<Head>,
+    /// The releases that stay, and the others.
+    pub(super) kept: Vec<KeptRelease>,
+    pub(super) dropped: Vec<KeptRelease>,
+    pub(super) rewritten: Vec<Rewritten>,
+}
+
+/// The heads of all trees.
+#[derive(Debug)]
+pub(super) struct Heads {
+    /// Trees whose heads are not read yet.
+    pub(super) reading: VecDeque<TreeName>,
+    pub(super) trees: Vec<TreeHead>,
+    /// The head that is read.
+    pub(super) asking: Option<SmallGet>,
+    rereads: Rereads,
+    /// Position of the tree whose head is replaced, or read once more.
+    pub(super) at: usize,
+    sealed: Vec<u8>,
+    /// False once the store has said that it cannot check conditions.
+    pub(super) has_conditions: bool,
+}
+
+impl Default for Heads {
+    fn default() -> Self {
+        Self {
+            reading: VecDeque::new(),
+            trees: Vec::new(),
+            asking: None,
+            rereads: Rereads::default(),
+            at: 0,
+            sealed: Vec::new(),
+            has_conditions: true,
+        }
+    }
+}
+
+impl TreeHead {
+    /// Returns whether the head has to name other records.
+    pub(super) fn changes(&self) -> bool {
+        let moved = |rewritten: &Rewritten| matches!(rewritten, Rewritten::Again(..));
+        !self.dropped.is_empty() || self.rewritten.iter().any(moved)
+    }
+
+    fn of(tree: TreeName) -> Self {
+        Self {
+            tree,
+            object: Vec::new(),
+            etag: None,
+            head: None,
+            kept: Vec::new(),
+            dropped: Vec::new(),
+            rewritten: Vec::new(),
+        }
+    }
+}
+
 impl Gc {
+    pub(super) fn read_head(&mut self, tree: TreeName) {
+        self.heads.asking = Some(SmallGet::new(head_request(&tree, None)));
+        self.heads.rereads = Rereads::default();
+        self.heads.trees.push(TreeHead::of(tree));
+    }
+
+    /// Takes the head of the last [`GcStep::Head`], which the caller has verified.
+    pub fn head(&mut self, head: &VerifiedHead) {
+        self.asked = false;
+        if let Some(last) = self.heads.trees.last_mut() {
+            let keep = self.setup.rewrites.and_then(|rewrites| rewrites.keep);
+            let keep = keep.unwrap_or(MAX_KEPT).max(1);
+            let kept = &head.head().kept;
+            let (kept, dropped) = kept.split_at(keep.min(kept.len()));
+            (last.kept, last.dropped) = (kept.to_vec(), dropped.to_vec());
+            last.head = Some(head.head().clone());
+        }
+    }
+
+    /// Takes back the head of the last [`GcStep::Head`], which did not pass the caller's checks.
+    /// Something on the way may have changed it, so it is read again a few times.
+    pub fn refuse(&mut self, error: HeadError, now: Moment) {
+        self.asked = false;
+        let Some(tree) = self.heads.trees.last().map(|last| last.tree.clone()) else {
+            return;
+        };
+
+        let head = head_request(&tree, None);
+        let rereads = &mut self.heads.rereads;
+        let again = (!error.is_signed()).then(|| rereads.next(head, now, &mut self.dice));
+        self.heads.asking = again.flatten();
+        if self.heads.asking.is_none() {
+            self.fail(GcError::Head(tree, error));
+        }
+    }
+
     /// The bytes of a head to sign. It keeps its times: gc does not know of what was published.
     pub fn head_to_sign(&mut self) -> Vec<u8> {
-        let Some(tree) = self.trees.get(self.at) else {
+        let Some(tree) = self.heads.trees.get(self.heads.at) else {
             return Vec::new();
         };
         let Some(mut head) = tree.head.clone() else {
@@ -22,24 +125,24 @@ impl Gc {
 
         let kept = tree.rewritten.iter().map(|rewritten| match rewritten {
             Rewritten::Same(kept) => *kept,
-            Rewritten::Again(kept, record) => match self.records.get(kept) {
+            Rewritten::Again(kept, record) => match self.marks.records.get(kept) {
                 Some(of) => self.packer.kept(&of.release, record),
                 None => *kept,
             },
         });
         head.kept = kept.collect();
-        self.sealed = head.encode();
-        self.sealed.clone()
+        self.heads.sealed = head.encode();
+        self.heads.sealed.clone()
     }
 
     /// Takes the signature of a head.
     pub fn signed(&mut self, signature: &[u8]) {
         self.asked = false;
         let signed = SignedHead {
-            head: std::mem::take(&mut self.sealed),
+            head: std::mem::take(&mut self.heads.sealed),
             signature: signature.to_vec(),
         };
-        self.sealed = signed.encode();
+        self.heads.sealed = signed.encode();
         self.store_head();
     }
 
@@ -47,24 +150,32 @@ impl Gc {
     /// state, and not an old one from a cache.
     pub(super) fn store_same_head(&mut self) {
         self.stage = Stage::Committing;
-        let object = self.trees.get(self.at).map(|tree| tree.object.clone());
-        self.sealed = object.unwrap_or_default();
+        let object = self
+            .heads
+            .trees
+            .get(self.heads.at)
+            .map(|tree| tree.object.clone());
+        self.heads.sealed = object.unwrap_or_default();
         self.store_head();
     }
 
     fn store_head(&mut self) {
-        let etag = self.trees.get(self.at).and_then(|tree| tree.etag.clone());
-        match etag.filter(|_| self.has_conditions) {
+        let etag = self
+            .heads
+            .trees
+            .get(self.heads.at)
+            .and_then(|tree| tree.etag.clone());
+        match etag.filter(|_| self.heads.has_conditions) {
             Some(etag) => self.commit(PutCondition::Unchanged(etag)),
             None => {
-                self.has_conditions = false;
+                self.heads.has_conditions = false;
                 self.check_again();
             }
         }
     }
 
-    pub(super) fn take_head(&mut self, got: SmallGot) {
-        let Some(tree) = self.trees.last_mut() else {
+    pub(super) fn take_head(&mut self, got: SmallGot, now: Moment) {
+        let Some(tree) = self.heads.trees.last_mut() else {
             return;
         };
 
@@ -76,10 +187,7 @@ impl Gc {
                 self.fail(GcError::Changed(tree));
             }
             SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
-                Err(error) => {
-                    let tree = tree.tree.clone();
-                    self.fail(GcError::Head(tree, error));
-                }
+                Err(error) => self.refuse(error, now),
                 Ok(signed) => {
                     tree.object = bytes;
                     tree.etag = etag;
@@ -92,10 +200,10 @@ impl Gc {
     }
 
     fn commit(&mut self, condition: PutCondition) {
-        if let Some(tree) = self.trees.get(self.at) {
+        if let Some(tree) = self.heads.trees.get(self.heads.at) {
             self.puts.push(Put {
                 object: head_object(&tree.tree),
-                bytes: Arc::new(self.sealed.clone()),
+                bytes: Arc::new(self.heads.sealed.clone()),
                 condition,
             });
         }
@@ -103,14 +211,14 @@ impl Gc {
 
     /// Reads a head again, because a condition could not be checked or did not hold.
     pub(super) fn check_again(&mut self) {
-        if let Some(tree) = self.trees.get(self.at) {
+        if let Some(tree) = self.heads.trees.get(self.heads.at) {
             let head = head_request(&tree.tree, None);
-            self.asking = Some(SmallGet::new(head));
+            self.heads.asking = Some(SmallGet::new(head));
         }
     }
 
     pub(super) fn take_again(&mut self, got: SmallGot, now: Moment) {
-        let Some(tree) = self.trees.get(self.at) else {
+        let Some(tree) = self.heads.trees.get(self.heads.at) else {
             return;
         };
 
@@ -119,7 +227,7 @@ impl Gc {
             SmallGot::Body(bytes, etag) if bytes == tree.object && etag == tree.etag => {
                 self.take_unchanged(now);
             }
-            SmallGot::Body(bytes, _) if bytes == self.sealed => self.next_tree(),
+            SmallGot::Body(bytes, _) if bytes == self.heads.sealed => self.next_tree(),
             _ => {
                 let tree = tree.tree.clone();
                 self.fail(GcError::Changed(tree));
@@ -130,37 +238,37 @@ impl Gc {
     /// Replaces the head, which is as it was. If the store has said otherwise, this is an old state
     /// from a cache, and is read again.
     fn take_unchanged(&mut self, now: Moment) {
-        let Some(tree) = self.trees.get(self.at) else {
+        let Some(tree) = self.heads.trees.get(self.heads.at) else {
             return;
         };
-        if !self.has_conditions && tree.object == self.sealed {
+        if !self.heads.has_conditions && tree.object == self.heads.sealed {
             return self.next_tree();
         }
-        if !self.has_conditions {
+        if !self.heads.has_conditions {
             return self.commit(PutCondition::Any);
         }
 
         let head = head_request(&tree.tree, None);
-        self.asking = self.rereads.next(head, now, &mut self.dice);
-        if self.asking.is_none() {
+        self.heads.asking = self.heads.rereads.next(head, now, &mut self.dice);
+        if self.heads.asking.is_none() {
             let tree = tree.tree.clone();
             self.fail(GcError::Changed(tree));
         }
     }
 
     pub(super) fn next_tree(&mut self) {
-        if let Some(tree) = self.trees.get_mut(self.at) {
-            tree.object = std::mem::take(&mut self.sealed);
+        if let Some(tree) = self.heads.trees.get_mut(self.heads.at) {
+            tree.object = std::mem::take(&mut self.heads.sealed);
         }
-        self.at += 1;
+        self.heads.at += 1;
         self.seal();
     }
 
     /// Goes to the next head, or to the deletion.
     pub(super) fn seal(&mut self) {
-        self.stage = if self.at < self.trees.len() {
+        self.stage = if self.heads.at < self.heads.trees.len() {
             Stage::Sealing
-        } else if self.has_conditions {
+        } else if self.heads.has_conditions {
             Stage::Listing2
         } else {
             self.spare();
@@ -170,7 +278,7 @@ impl Gc {
 
     /// Reads the next head once more, or goes on to the deletion.
     pub(super) fn check_once_more(&mut self) {
-        if self.at < self.trees.len() {
+        if self.heads.at < self.heads.trees.len() {
             self.check_again();
         } else {
             self.stage = Stage::Deleting;
@@ -178,13 +286,13 @@ impl Gc {
     }
 
     pub(super) fn take_once_more(&mut self, got: SmallGot) {
-        let Some(tree) = self.trees.get(self.at) else {
+        let Some(tree) = self.heads.trees.get(self.heads.at) else {
             return;
         };
 
         match got {
             SmallGot::Failed(fault) => self.fail(GcError::Store(fault)),
-            SmallGot::Body(bytes, _) if bytes == tree.object => self.at += 1,
+            SmallGot::Body(bytes, _) if bytes == tree.object => self.heads.at += 1,
             _ => {
                 let tree = tree.tree.clone();
                 self.fail(GcError::Changed(tree));

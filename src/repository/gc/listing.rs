@@ -91,12 +91,12 @@ impl Gc {
                     false => self.fail(GcError::NoTrees),
                 };
             }
-            self.reading = listing.trees.into_iter().collect();
+            self.heads.reading = listing.trees.into_iter().collect();
             self.stage = Stage::Reading;
             return;
         }
 
-        let read: BTreeSet<TreeName> = self.trees.iter().map(|t| t.tree.clone()).collect();
+        let read: BTreeSet<TreeName> = self.heads.trees.iter().map(|t| t.tree.clone()).collect();
         if let Some(tree) = read.symmetric_difference(&listing.trees).next() {
             return self.fail(GcError::Changed(tree.clone()));
         }
@@ -109,11 +109,11 @@ impl Gc {
 
     /// Compares what is stored with what releases refer to.
     fn size(&mut self) {
-        self.sizes = self.listing.sizes();
-        let sizes = self.sizes.values();
+        self.rewrite.sizes = self.listing.sizes();
+        let sizes = self.rewrite.sizes.values();
         self.report.before = sizes.fold(0, |sum, size| sum.saturating_add(*size));
-        self.report.live = self.live.all_bytes();
-        if let Some(pack) = self.live.missing(&self.sizes) {
+        self.report.live = self.marks.live.all_bytes();
+        if let Some(pack) = self.marks.live.missing(&self.rewrite.sizes) {
             return self.fail(GcError::Missing(pack));
         }
 
@@ -127,8 +127,8 @@ impl Gc {
     /// Deletes with the present list. A store without conditions may have another head than the one
     /// that was stored, so the heads are read once more.
     fn begin_deletion(&mut self) {
-        self.at = 0;
-        self.stage = if self.has_conditions {
+        self.heads.at = 0;
+        self.stage = if self.heads.has_conditions {
             Stage::Deleting
         } else {
             Stage::Rechecking
@@ -178,12 +178,13 @@ impl Gc {
 
     /// Returns whether no head refers to the pack, after the rewrite.
     fn is_dead(&self, pack: &PackName) -> bool {
-        self.moved.is_weak(pack) || !self.live.has(pack) && !self.packer.packs.has(pack)
+        self.rewrite.moved.is_weak(pack)
+            || !self.marks.live.has(pack) && !self.packer.packs.has(pack)
     }
 
     /// Returns whether a publisher may refer to the pack because a head did so before.
     fn is_spared(&self, pack: &PackName) -> bool {
-        let was_live = self.live.has(pack) || self.deletion.spared.contains(pack);
-        was_live && !self.has_conditions
+        let was_live = self.marks.live.has(pack) || self.deletion.spared.contains(pack);
+        was_live && !self.heads.has_conditions
     }
 }

@@ -1,48 +1,81 @@
 //! The pieces of a gc: marks all bytes that releases refer to, and copies those of weak packs.
 
+use std::collections::HashMap;
+
+use super::heads::TreeHead;
+use super::live::Live;
 use super::rewrite::Moved;
-use super::{Gc, GcError, Mark, Stage, TreeHead};
+use super::{Gc, GcError, Stage};
 use crate::block::BlockHash;
 use crate::repository::head::KeptRelease;
-use crate::repository::loader::Loaded;
+use crate::repository::loader::{Loaded, Loader};
 use crate::repository::pack::{Extent, MAX_PACK_BYTES, PackName};
-use crate::repository::places::PlacesRef;
+use crate::repository::places::{Places, PlacesRef};
 use crate::repository::record::{RecordError, ReleaseRecord};
+
+/// Use of a piece under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Mark {
+    Record(KeptRelease),
+    Places(PlacesRef),
+    /// A whole pack that is rewritten.
+    Whole(PackName),
+}
+
+/// What releases refer to, as far as it is known.
+#[derive(Debug)]
+pub(super) struct Marks {
+    pub(super) loader: Loader<Mark>,
+    pub(super) records: HashMap<KeptRelease, ReleaseRecord>,
+    pub(super) pages: HashMap<PlacesRef, Places>,
+    pub(super) live: Live,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self {
+            loader: Loader::new(),
+            records: HashMap::new(),
+            pages: HashMap::new(),
+            live: Live::default(),
+        }
+    }
+}
 
 impl Gc {
     pub(super) fn begin_marking(&mut self) {
         self.stage = Stage::Marking;
-        for kept in self.trees.iter().flat_map(|tree| &tree.kept) {
-            self.live.add(kept.record());
-            self.loader.ask(kept.record(), Mark::Record(*kept));
+        for kept in self.heads.trees.iter().flat_map(|tree| &tree.kept) {
+            self.marks.live.add(kept.record());
+            self.marks.loader.ask(kept.record(), Mark::Record(*kept));
         }
     }
 
     /// Looks up the packs of dropped releases.
     pub(super) fn spare(&mut self) {
-        for kept in self.trees.iter().flat_map(|tree| &tree.dropped) {
+        for kept in self.heads.trees.iter().flat_map(|tree| &tree.dropped) {
             self.deletion.spare(kept.pack);
-            self.loader.ask(kept.record(), Mark::Record(*kept));
+            self.marks.loader.ask(kept.record(), Mark::Record(*kept));
         }
     }
 
     pub(super) fn begin_rewrite(&mut self) {
-        let weak = self.live.weak(&self.sizes);
-        self.moved = Moved::new(&weak);
+        let weak = self.marks.live.weak(&self.rewrite.sizes);
+        self.rewrite.moved = Moved::new(&weak);
         self.report.rewritten = weak.len() as u64;
-        self.weak = weak.into();
+        self.rewrite.weak = weak.into();
         self.stage = Stage::Copying;
     }
 
     pub(super) fn ask_for_whole(&mut self, pack: PackName) {
-        let size = self.sizes.get(&pack).copied().unwrap_or_default();
+        let size = self.rewrite.sizes.get(&pack).copied().unwrap_or_default();
         let len = u32::try_from(size).unwrap_or(u32::MAX).min(MAX_PACK_BYTES);
         let whole = Extent {
             pack,
             offset: 0,
             len,
         };
-        self.loader.ask(whole, Mark::Whole(pack));
+        self.marks.loader.ask(whole, Mark::Whole(pack));
     }
 
     pub(super) fn take(&mut self, loaded: Loaded<Mark>) {
@@ -54,7 +87,7 @@ impl Gc {
             Loaded::Missing(pack, ..) => self.fail(GcError::Missing(pack)),
             Loaded::Piece(extent, mark, bytes) => {
                 let taken = self.take_piece(mark, &bytes);
-                if !taken && !self.loader.reject(extent, mark) && !sparing {
+                if !taken && !self.marks.loader.reject(extent, mark) && !sparing {
                     self.fail(GcError::Damaged(extent));
                 }
             }
@@ -79,14 +112,14 @@ impl Gc {
                     self.refer_to(child.node);
                     self.mark(child.places);
                 }
-                self.pages.insert(reference, places);
+                self.marks.pages.insert(reference, places);
             }
             Mark::Whole(pack) => {
                 if PackName(BlockHash::of(bytes)) != pack {
                     return false;
                 }
-                let extents = self.live.extents(&pack);
-                if let Err(extent) = self.moved.copy(&extents, bytes, &mut self.packer) {
+                let extents = self.marks.live.extents(&pack);
+                if let Err(extent) = self.rewrite.moved.copy(&extents, bytes, &mut self.packer) {
                     self.fail(GcError::Damaged(extent));
                 }
             }
@@ -98,20 +131,26 @@ impl Gc {
     fn take_record(&mut self, kept: KeptRelease, record: ReleaseRecord) {
         let is_its = |tree: &&TreeHead| tree.kept.contains(&kept);
         let other = &record.release.header().tree;
-        if let Some(tree) = self.trees.iter().filter(is_its).find(|t| t.tree != *other) {
+        if let Some(tree) = self
+            .heads
+            .trees
+            .iter()
+            .filter(is_its)
+            .find(|t| t.tree != *other)
+        {
             let error = GcError::OtherTree(tree.tree.clone(), other.clone());
             return self.fail(error);
         }
 
         self.refer_to(record.root.node);
         self.mark(record.root.places);
-        self.records.insert(kept, record);
+        self.marks.records.insert(kept, record);
     }
 
     fn mark(&mut self, page: PlacesRef) {
-        if !self.pages.contains_key(&page) {
+        if !self.marks.pages.contains_key(&page) {
             self.refer_to(page.extent);
-            self.loader.ask(page.extent, Mark::Places(page));
+            self.marks.loader.ask(page.extent, Mark::Places(page));
         }
     }
 
@@ -119,7 +158,7 @@ impl Gc {
     fn refer_to(&mut self, extent: Extent) {
         match self.stage {
             Stage::Sparing => self.deletion.spare(extent.pack),
-            _ => self.live.add(extent),
+            _ => self.marks.live.add(extent),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `List` | lists all objects and calls [`Gc::listed`] |
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head and calls [`Gc::head`]; without a verified head, gc must end |
+//! | `Head` | verifies the head and calls [`Gc::head`], or [`Gc::refuse`]: it is read again |
 //! | `Seal` | signs the bytes of [`Gc::head_to_sign`] and calls [`Gc::signed`] |
 //! | `Delete` | deletes the objects and polls again |
 //! | `Done`, `Failed` | is done; nothing further comes |
@@ -23,6 +23,9 @@
 //! notices by the condition of its own head. On a store without conditions it does not notice, so
 //! packs of the heads before stay for the next gc.
 //!
+//! A head that cannot be read or verified ends it before anything is deleted: any pack may be needed
+//! by that tree.
+//!
 //! Without a key, gc trusts the store to answer with the present heads: there must be no cache in
 //! between.
 
@@ -37,32 +40,19 @@ mod step;
 pub(super) use listing::MAX_DELETED_AT_ONCE;
 pub use step::{GcError, GcReport, GcRewrite, GcSetup, GcStep};
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use self::heads::Heads;
 use self::listing::{Deletion, Listing};
-use self::live::Live;
-use self::rewrite::{Moved, Rewritten};
-use super::attempt::{Dice, RequestId, Rereads, SmallGet};
-use super::head::{Head, KeptRelease, MAX_KEPT, VerifiedHead};
-use super::loader::Loader;
+use self::marking::Marks;
+use self::rewrite::Rewrite;
+use super::attempt::{Dice, RequestId, SmallGet};
 use super::marker::{marker, marker_object};
-use super::object::{Etag, GetReply, Put, PutCondition, PutReply};
-use super::pack::{PACK_BYTES, PackName};
+use super::object::{GetReply, Put, PutCondition, PutReply};
+use super::pack::PACK_BYTES;
 use super::packer::Packer;
-use super::places::{Places, PlacesRef};
 use super::puts::Puts;
-use super::record::ReleaseRecord;
-use crate::id::TreeName;
 use crate::units::Moment;
-
-/// Use of a piece under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Mark {
-    Record(KeptRelease),
-    Places(PlacesRef),
-    /// A whole pack that is rewritten.
-    Whole(PackName),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -84,45 +74,20 @@ enum Stage {
     Ended,
 }
 
-/// One tree of the repository.
-#[derive(Debug)]
-struct TreeHead {
-    tree: TreeName,
-    object: Vec<u8>,
-    etag: Option<Etag>,
-    head: Option<Head>,
-    /// The releases that stay, and the others.
-    kept: Vec<KeptRelease>,
-    dropped: Vec<KeptRelease>,
-    rewritten: Vec<Rewritten>,
-}
-
 /// Deletes what no release refers to.
 #[derive(Debug)]
 pub struct Gc {
     setup: GcSetup,
     dice: Dice,
     stage: Stage,
-    reading: VecDeque<TreeName>,
-    asking: Option<SmallGet>,
-    trees: Vec<TreeHead>,
-    loader: Loader<Mark>,
-    records: HashMap<KeptRelease, ReleaseRecord>,
-    pages: HashMap<PlacesRef, Places>,
-    live: Live,
-    listing: Listing,
-    deletion: Deletion,
-    sizes: HashMap<PackName, u64>,
-    weak: VecDeque<PackName>,
-    moved: Moved,
+    heads: Heads,
+    marks: Marks,
+    rewrite: Rewrite,
     packer: Packer,
     puts: Puts,
-    /// Position of the tree whose head is replaced, or read once more.
-    at: usize,
-    sealed: Vec<u8>,
-    /// False once the store has said that it cannot check conditions.
-    has_conditions: bool,
-    rereads: Rereads,
+    listing: Listing,
+    deletion: Deletion,
+    /// Set while the caller has been asked for something.
     asked: bool,
     steps: VecDeque<GcStep>,
     report: GcReport,
@@ -134,41 +99,17 @@ impl Gc {
         Self {
             dice: Dice::new(setup.seed),
             stage: Stage::Listing,
-            reading: VecDeque::new(),
-            asking: None,
-            trees: Vec::new(),
-            loader: Loader::new(),
-            records: HashMap::new(),
-            pages: HashMap::new(),
-            live: Live::default(),
-            listing: Listing::default(),
-            deletion: Deletion::default(),
-            sizes: HashMap::new(),
-            weak: VecDeque::new(),
-            moved: Moved::default(),
+            heads: Heads::default(),
+            marks: Marks::default(),
+            rewrite: Rewrite::default(),
             packer: Packer::new(PACK_BYTES),
             puts: Puts::default(),
-            at: 0,
-            sealed: Vec::new(),
-            has_conditions: true,
-            rereads: Rereads::default(),
+            listing: Listing::default(),
+            deletion: Deletion::default(),
             asked: false,
             steps: VecDeque::new(),
             report: GcReport::default(),
             setup,
-        }
-    }
-
-    /// Takes the head of the last [`GcStep::Head`], which the caller has verified.
-    pub fn head(&mut self, head: &VerifiedHead) {
-        self.asked = false;
-        if let Some(last) = self.trees.last_mut() {
-            let keep = self.setup.rewrites.and_then(|rewrites| rewrites.keep);
-            let keep = keep.unwrap_or(MAX_KEPT).max(1);
-            let kept = &head.head().kept;
-            let (kept, dropped) = kept.split_at(keep.min(kept.len()));
-            (last.kept, last.dropped) = (kept.to_vec(), dropped.to_vec());
-            last.head = Some(head.head().clone());
         }
     }
 
@@ -187,7 +128,7 @@ impl Gc {
             if self.asked {
                 return GcStep::Wait(self.timeout());
             }
-            if let Some(loaded) = self.loader.next() {
+            if let Some(loaded) = self.marks.loader.next() {
                 self.take(loaded);
             } else if let Some(step) = self.next_step() {
                 self.asked = true;
@@ -200,16 +141,16 @@ impl Gc {
 
     /// Takes a reply to a [`GcStep::Get`].
     pub fn reply(&mut self, id: RequestId, reply: GetReply, now: Moment) {
-        let Some(get) = &mut self.asking else {
-            return self.loader.reply(id, reply, now, &mut self.dice);
+        let Some(get) = &mut self.heads.asking else {
+            return self.marks.loader.reply(id, reply, now, &mut self.dice);
         };
 
         if let Some(got) = get.reply(id, &reply, now, &mut self.dice) {
-            self.asking = None;
+            self.heads.asking = None;
             match self.stage {
                 Stage::Committing => self.take_again(got, now),
                 Stage::Rechecking => self.take_once_more(got),
-                _ => self.take_head(got),
+                _ => self.take_head(got, now),
             }
         }
     }
@@ -228,7 +169,7 @@ impl Gc {
             PutReply::Done { .. } if is_head => self.next_tree(),
             PutReply::Conflict if is_head => self.check_again(),
             PutReply::NoConditions if is_head => {
-                self.has_conditions = false;
+                self.heads.has_conditions = false;
                 self.check_again();
             }
             PutReply::Done { .. } | PutReply::Conflict | PutReply::NoConditions => {}
@@ -237,7 +178,7 @@ impl Gc {
 
     fn request(&mut self, now: Moment) -> Option<GcStep> {
         let dice = &mut self.dice;
-        if let Some(get) = &mut self.asking {
+        if let Some(get) = &mut self.heads.asking {
             return get.poll(now, dice).map(|(id, get)| GcStep::Get(id, get));
         }
 
@@ -249,14 +190,19 @@ impl Gc {
         if let Some((id, put)) = self.puts.poll(now, dice) {
             return Some(GcStep::Put(id, put));
         }
-        self.loader
+        self.marks
+            .loader
             .poll(now, dice)
             .map(|(id, get)| GcStep::Get(id, get))
     }
 
     fn timeout(&self) -> Option<Moment> {
-        let asking = self.asking.as_ref().and_then(SmallGet::timeout);
-        let others = self.puts.timeout().into_iter().chain(self.loader.timeout());
+        let asking = self.heads.asking.as_ref().and_then(SmallGet::timeout);
+        let others = self
+            .puts
+            .timeout()
+            .into_iter()
+            .chain(self.marks.loader.timeout());
         asking.into_iter().chain(others).min()
     }
 
@@ -265,7 +211,11 @@ impl Gc {
         match self.stage {
             Stage::Listing | Stage::Sizing | Stage::Listing2 => Some(GcStep::List),
             Stage::Sealing => {
-                let tree = self.trees.get(self.at).filter(|tree| tree.changes())?;
+                let tree = self
+                    .heads
+                    .trees
+                    .get(self.heads.at)
+                    .filter(|tree| tree.changes())?;
                 self.stage = Stage::Committing;
                 Some(GcStep::Seal(tree.tree.clone()))
             }
@@ -276,16 +226,12 @@ impl Gc {
     /// Goes on to the next stage if this one is complete; returns whether something changed.
     fn go_on(&mut self) -> bool {
         match self.stage {
-            Stage::Reading if self.asking.is_none() => match self.reading.pop_front() {
-                Some(tree) => {
-                    let head = super::pull::head_request(&tree, None);
-                    self.asking = Some(SmallGet::new(head));
-                    self.trees.push(TreeHead::of(tree));
-                }
+            Stage::Reading if self.heads.asking.is_none() => match self.heads.reading.pop_front() {
+                Some(tree) => self.read_head(tree),
                 None => self.begin_marking(),
             },
-            Stage::Marking if self.loader.is_idle() => {
-                self.live.settle();
+            Stage::Marking if self.marks.loader.is_idle() => {
+                self.marks.live.settle();
                 self.stage = Stage::Stamping;
                 if self.setup.grace.is_some() {
                     self.puts.push(Put {
@@ -296,22 +242,22 @@ impl Gc {
                 }
             }
             Stage::Stamping if self.puts.is_idle() => self.stage = Stage::Sizing,
-            Stage::Copying if self.loader.is_idle() && !self.packer.has_full() => {
-                match self.weak.pop_front() {
+            Stage::Copying if self.marks.loader.is_idle() && !self.packer.has_full() => {
+                match self.rewrite.weak.pop_front() {
                     Some(pack) => self.ask_for_whole(pack),
                     None => {
                         self.stage = Stage::Flushing;
-                        self.rewrite();
+                        self.rewrite_trees();
                     }
                 }
             }
             Stage::Flushing if self.puts.is_idle() && !self.packer.has_full() => {
-                self.at = 0;
+                self.heads.at = 0;
                 self.seal();
             }
             Stage::Sealing => self.store_same_head(),
-            Stage::Sparing if self.loader.is_idle() => self.stage = Stage::Listing2,
-            Stage::Rechecking if self.asking.is_none() => self.check_once_more(),
+            Stage::Sparing if self.marks.loader.is_idle() => self.stage = Stage::Listing2,
+            Stage::Rechecking if self.heads.asking.is_none() => self.check_once_more(),
             Stage::Deleting => self.delete(),
             _ => return false,
         }
@@ -325,28 +271,8 @@ impl Gc {
 
     fn end(&mut self, step: GcStep) {
         self.stage = Stage::Ended;
-        self.asking = None;
-        self.loader.clear();
+        self.heads.asking = None;
+        self.marks.loader.clear();
         self.steps.push_back(step);
-    }
-}
-
-impl TreeHead {
-    /// Returns whether the head has to name other records.
-    fn changes(&self) -> bool {
-        let moved = |rewritten: &Rewritten| matches!(rewritten, Rewritten::Again(..));
-        !self.dropped.is_empty() || self.rewritten.iter().any(moved)
-    }
-
-    fn of(tree: TreeName) -> Self {
-        Self {
-            tree,
-            object: Vec::new(),
-            etag: None,
-            head: None,
-            kept: Vec::new(),
-            dropped: Vec::new(),
-            rewritten: Vec::new(),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! New places for what moved: places pages and records, children before parents.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::{Gc, GcError};
 use crate::block::BlockHash;
@@ -10,6 +10,16 @@ use crate::repository::pack::{Extent, PackName, Piece};
 use crate::repository::packer::{PackedRecord, Packer, SignedRelease};
 use crate::repository::places::{PackedNode, Places, PlacesBuilder, PlacesRef, StoredNode};
 use crate::repository::record::ReleaseRecord;
+
+/// Packs whose live pieces move to others.
+#[derive(Debug, Default)]
+pub(super) struct Rewrite {
+    /// Packs that are not read yet.
+    pub(super) weak: VecDeque<PackName>,
+    /// Sizes of all packs of the repository.
+    pub(super) sizes: HashMap<PackName, u64>,
+    pub(super) moved: Moved,
+}
 
 /// Pieces that moved to other packs.
 #[derive(Debug, Default)]
@@ -117,20 +127,21 @@ impl Moved {
 
 impl Gc {
     /// Stores places and records of all trees again where something moved.
-    pub(super) fn rewrite(&mut self) {
-        for tree in &mut self.trees {
+    pub(super) fn rewrite_trees(&mut self) {
+        for tree in &mut self.heads.trees {
             for kept in &tree.kept {
-                let Some(record) = self.records.get(kept) else {
+                let Some(record) = self.marks.records.get(kept) else {
                     continue;
                 };
-                let root = self
-                    .moved
-                    .node(&record.root, &self.pages, &mut self.packer, 0);
+                let root =
+                    self.rewrite
+                        .moved
+                        .node(&record.root, &self.marks.pages, &mut self.packer, 0);
                 let Some(root) = root else {
                     return self.fail(GcError::Damaged(record.root.places.extent));
                 };
 
-                let same = !self.moved.weak.contains(&kept.pack)
+                let same = !self.rewrite.moved.weak.contains(&kept.pack)
                     && root == PackedNode::of(&record.root, &mut self.packer.packs);
                 tree.rewritten.push(if same {
                     Rewritten::Same(*kept)
