@@ -141,6 +141,7 @@ fn serve(
         signature: current.signature,
         grant,
         fleet,
+        loopback: false,
         follows,
         only,
     };

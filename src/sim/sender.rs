@@ -11,6 +11,7 @@ use super::setup::{NetworkSetup, SessionStart};
 use super::unicast::OVERHEAD;
 use crate::id::InstanceId;
 use crate::proto::Transmit;
+use crate::proto::generation::KEPT_GENERATIONS;
 use crate::proto::sender::reach::{DataTargets, RosterView};
 use crate::proto::sender::{
     CompareRules, DatagramSizes, OrderSignature, RateLimits, ReleaseGrant, Sender, SenderNotice,
@@ -59,6 +60,7 @@ impl SimSender {
                 ceiling: setup.sending.ceiling,
                 ..RateLimits::default()
             },
+            kept: KEPT_GENERATIONS,
             targets: TargetRules::all_of(tree()),
             keys: setup.keys.clone(),
             commit: setup.commit.clone(),

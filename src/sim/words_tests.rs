@@ -66,6 +66,7 @@ impl Sending {
                 overhead: 46,
             },
             rates: RateLimits::default(),
+            kept: crate::proto::generation::KEPT_GENERATIONS,
             targets: TargetRules {
                 lists: vec![vec!["web*".into()]],
                 known: 1,

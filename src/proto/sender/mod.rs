@@ -122,7 +122,7 @@ impl Sender {
             instance,
             sizes,
             rates: setup.rates,
-            kept: setup.kept_generations(),
+            kept: setup.kept,
             seed: rng.u64(..),
         };
 

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::id::{HostName, InstanceId, Serial, TreeName};
 use crate::keys::KnownHosts;
-use crate::proto::generation::{KEPT_FOR_ONE_HOST, KEPT_GENERATIONS};
 use crate::proto::receiver::matches_name;
 use crate::units::{Floor, Quorum, Rate};
 use crate::wire::message::{Hello, SignedOrder, TreeState};
@@ -22,6 +21,9 @@ pub struct SenderSetup {
     pub sizes: DatagramSizes,
     /// Limits of the rate.
     pub rates: RateLimits,
+    /// Generations behind the newest that are kept for repair:
+    /// [`KEPT_GENERATIONS`](crate::proto::generation::KEPT_GENERATIONS).
+    pub kept: u32,
     /// Targets of the release.
     pub targets: TargetRules,
     /// Treatment of hosts with other keys.
@@ -35,16 +37,6 @@ pub struct SenderSetup {
     /// Set for a release committed elsewhere. No order is signed, and discovery is
     /// skipped: hosts that lack the release answer the announcement.
     pub grant: Option<ReleaseGrant>,
-}
-
-impl SenderSetup {
-    /// Generations behind the newest that are kept for repair.
-    pub(super) fn kept_generations(&self) -> u32 {
-        match &self.grant {
-            Some(grant) if grant.fleet == 1 => KEPT_FOR_ONE_HOST,
-            _ => KEPT_GENERATIONS,
-        }
-    }
 }
 
 /// Sizes of a session's datagrams, in bytes.
