@@ -157,6 +157,37 @@ fn a_gc_that_sees_no_head_deletes_nothing() {
 }
 
 #[test]
+fn a_gc_names_the_tree_whose_head_is_damaged_and_deletes_nothing() {
+    let depot = Depot::new(None);
+    write(&depot.site("page"), "first");
+    depot.publish();
+    let spec = "tree = \"db\"\nsource = \"site\"\n";
+    write(&depot.path("db.toml"), spec);
+    let publish = ["publish", "db.toml", "--to", &depot.url, "-k", "deploy.key"];
+    Running::start(&mut depot.makuo(&publish)).wait().exits(0);
+
+    let head = depot.path("repo/trees/db/head");
+    let mut bytes = read(&head);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    write(&head, bytes);
+    let before = names(&depot.path("repo"));
+    let gc = [
+        "gc",
+        &depot.url,
+        "--grace",
+        "1ms",
+        "--authorized-keys",
+        "keys",
+    ];
+    for more in [&[][..], &["--key", "deploy.key", "--keep", "1"]] {
+        let ran = repo(&depot, &[&gc[..], more].concat()).exits(3);
+        ran.says(&["the head of db cannot be used", "nothing is deleted"]);
+        assert_eq!(names(&depot.path("repo")), before);
+    }
+}
+
+#[test]
 fn gc_keeps_what_publishers_keep_and_signs_no_older_head() {
     let depot = Depot::new(None);
     depot.fill(1);

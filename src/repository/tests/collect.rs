@@ -14,6 +14,7 @@ use crate::repository::marker::marker_object;
 use crate::repository::object::{ObjectPath, temporary_name};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::repository::publish::PublishSetup;
+use crate::units::Moment;
 
 const HOUR: i64 = 3600;
 
@@ -513,4 +514,53 @@ fn a_large_pile_of_small_files_ends_in_few_bytes() {
     let report = Collector::new(one).run(&mut store).expect("collected");
     assert!(report.deleted > 500_000, "{report:?}");
     assert!(store.size() * 4 < report.live * 5, "{report:?}");
+}
+
+/// Whatever is wrong with the head of one tree, gc names the tree and deletes nothing: any pack may
+/// be one that this tree needs. A head that was damaged only on the way is read again.
+#[test]
+fn a_damaged_head_ends_a_gc_before_anything_is_deleted() {
+    for seed in seeds(30) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (mut store, _) = busy_store(&mut rng, 4, 2);
+        (0..3).for_each(|n| drop(orphan(&mut store, n)));
+        store.now.0 += 9 * HOUR;
+
+        let (good, other) = (head_object(&www()), ObjectPath::new("trees/db/head"));
+        let is_other = rng.bool();
+        let damaged = if is_other {
+            other.expect("legal")
+        } else {
+            good.clone()
+        };
+        let whole = store.bytes(&good).expect("a head").to_vec();
+        let mut bytes = whole.clone();
+        let at = rng.usize(..bytes.len());
+        bytes[at] ^= 1 << rng.u8(..8);
+        bytes.truncate(rng.usize(at..bytes.len()) + 1);
+        store.overwrite(&damaged, bytes);
+
+        let before: Vec<ObjectPath> = store.list().into_iter().map(|o| o.object).collect();
+        let setup = if rng.bool() { gc(seed) } else { plain() };
+        let ended = Collector::new(setup.clone()).run(&mut store);
+        let named = if is_other { "db" } else { "www" };
+        assert!(
+            matches!(&ended, Err(GcError::Head(tree, _)) if tree.as_str() == named),
+            "seed {seed}: {ended:?}"
+        );
+        let after: Vec<ObjectPath> = store.list().into_iter().map(|o| o.object).collect();
+        assert_eq!(before, after, "seed {seed}");
+
+        if !is_other {
+            let mut collector = Collector::new(setup);
+            let waits = |collector: &Collector| collector.now > Moment(0);
+            assert!(
+                collector.run_until(&mut store, waits).is_none(),
+                "seed {seed}"
+            );
+            store.overwrite(&good, whole);
+            let ended = collector.run(&mut store).expect("a head again");
+            assert!(ended.deleted > 0, "seed {seed}: {ended:?}");
+        }
+    }
 }

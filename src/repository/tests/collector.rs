@@ -1,6 +1,6 @@
 //! A driver of a gc on the store in memory.
 
-use super::store::{MemoryStore, signer, verified};
+use super::store::{MemoryStore, NOW, keys, signer};
 use crate::keys::{Namespace, Signer};
 use crate::repository::gc::{Gc, GcError, GcReport, GcRewrite, GcSetup, GcStep};
 use crate::units::Moment;
@@ -17,7 +17,7 @@ pub(crate) fn gc(seed: u64) -> GcSetup {
 /// A gc between two steps.
 pub(crate) struct Collector {
     machine: Gc,
-    now: Moment,
+    pub(crate) now: Moment,
     /// Seconds by which this machine's clock is ahead of the store's.
     pub(crate) ahead: i64,
     /// Lists so far.
@@ -55,7 +55,10 @@ impl Collector {
                 let reply = store.put(&put);
                 self.machine.stored(id, reply, self.now);
             }
-            GcStep::Head(_, signed) => self.machine.head(&verified(&signed)),
+            GcStep::Head(tree, signed) => match signed.verify(&tree, &keys(), None, NOW) {
+                Ok(head) => self.machine.head(&head),
+                Err(error) => self.machine.refuse(error, self.now),
+            },
             GcStep::Seal(_) => {
                 let bytes = self.machine.head_to_sign();
                 let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
