@@ -33,7 +33,7 @@ pub enum Event {
     /// The source was scanned.
     Scanned(ScanSummary),
     /// The release was signed.
-    Released(SignedRelease),
+    Released(MadeRelease),
     /// A host entered a state.
     Host(HostChange),
     /// A path differs from the release on some hosts.
@@ -61,7 +61,7 @@ pub struct ScanSummary {
 
 /// A release that was made and signed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignedRelease {
+pub struct MadeRelease {
     /// Name of the tree.
     pub tree: TreeName,
     /// Serial of the release.

@@ -18,8 +18,7 @@ mod stranger;
 
 pub use drift::{DriftGroup, DriftKind, DriftLine};
 pub use event::{
-    Event, HostChange, Observer, PathDifference, ScanSummary, SignedRelease, Silent,
-    TransferProgress,
+    Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent, TransferProgress,
 };
 pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus};
 pub use member::{MemberInfo, MemberTree, Survey};

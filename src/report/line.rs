@@ -35,8 +35,8 @@ use serde::Serialize;
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
-    DriftLine, HostChange, HostResult, HostState, MemberInfo, Outcome, Purpose, ScanSummary,
-    SignedRelease, TransferProgress,
+    DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome, Purpose,
+    ScanSummary, TransferProgress,
 };
 use crate::units::printable;
 
@@ -182,8 +182,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    pub(super) fn released(released: &'a SignedRelease) -> Self {
-        let SignedRelease {
+    pub(super) fn released(released: &'a MadeRelease) -> Self {
+        let MadeRelease {
             tree,
             serial,
             fingerprint,

@@ -241,7 +241,7 @@ pub fn events() -> Vec<Event> {
             hashed,
             took: Duration::from_millis(310),
         }),
-        Event::Released(SignedRelease {
+        Event::Released(MadeRelease {
             tree: tree(),
             serial: Serial(17),
             fingerprint: KEY.to_string(),

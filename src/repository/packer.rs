@@ -41,7 +41,7 @@ pub struct SignedRelease {
     pub release: Release,
     /// Signature of its header.
     pub signature: Vec<u8>,
-    /// Orders that go along: hosts commit by the one that permits it.
+    /// Orders about the release: hosts commit by the one that permits it.
     pub orders: Vec<SignedOrder>,
 }
 

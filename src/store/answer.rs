@@ -19,7 +19,7 @@ const MIN_PREFIX_BYTES: u64 = 64 << 10;
 
 /// Bytes of an object that a get asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum WantedBytes {
     /// The whole object, if it has at most this many bytes.
     Whole {
         /// Largest size in bytes.
@@ -31,7 +31,7 @@ pub(super) enum Wanted {
 
 /// Position of the wanted bytes in the body of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Delivery {
+pub(super) struct AnswerContent {
     /// Bytes of the body before the wanted ones.
     pub skip: u64,
     /// Number of wanted bytes in it, the first ones; `None` if the server does not say it.
@@ -76,25 +76,27 @@ pub(super) enum AnswerFault {
     Status(u16),
 }
 
-impl Wanted {
+impl WantedBytes {
     /// The wanted bytes from the `done`th on; `length` is the number of all wanted ones.
-    pub fn rest(&self, done: u64, length: u64) -> Wanted {
+    pub fn rest(&self, done: u64, length: u64) -> WantedBytes {
         match self {
-            Wanted::Part(range) => Wanted::Part(range.start.saturating_add(done)..range.end),
-            Wanted::Whole { .. } => Wanted::Part(done..length),
+            WantedBytes::Part(range) => {
+                WantedBytes::Part(range.start.saturating_add(done)..range.end)
+            }
+            WantedBytes::Whole { .. } => WantedBytes::Part(done..length),
         }
     }
 }
 
 /// Checks status and headers of an answer that has the body of a get.
 pub(super) fn check(
-    wanted: &Wanted,
+    wanted: &WantedBytes,
     status: StatusCode,
     headers: &HeaderMap,
-) -> Result<Delivery, AnswerFault> {
+) -> Result<AnswerContent, AnswerFault> {
     check_encoding(headers)?;
     let length = length(headers)?;
-    let delivery = |skip, length, size| Delivery {
+    let delivery = |skip, length, size| AnswerContent {
         skip,
         length,
         size,
@@ -104,15 +106,15 @@ pub(super) fn check(
     };
 
     match (wanted, status) {
-        (Wanted::Whole { at_most }, StatusCode::OK) => match length {
+        (WantedBytes::Whole { at_most }, StatusCode::OK) => match length {
             Some(size) if size > *at_most => Err(AnswerFault::TooLarge(size, *at_most)),
             size => Ok(delivery(0, size, size)),
         },
-        (Wanted::Part(range), StatusCode::PARTIAL_CONTENT) => {
+        (WantedBytes::Part(range), StatusCode::PARTIAL_CONTENT) => {
             let (sent, size) = partial(range, length, headers)?;
             Ok(delivery(0, Some(sent), size))
         }
-        (Wanted::Part(range), StatusCode::OK) => match length {
+        (WantedBytes::Part(range), StatusCode::OK) => match length {
             Some(size) if size < range.end => Err(AnswerFault::TooShort(size)),
             Some(size) if size <= MAX_CUT_BYTES => Ok(delivery(
                 range.start,
@@ -121,7 +123,7 @@ pub(super) fn check(
             )),
             _ => Err(AnswerFault::NoRanges),
         },
-        (Wanted::Part(range), StatusCode::RANGE_NOT_SATISFIABLE) => {
+        (WantedBytes::Part(range), StatusCode::RANGE_NOT_SATISFIABLE) => {
             let size = text(headers, &CONTENT_RANGE, "Content-Range")?
                 .and_then(|value| number(value.strip_prefix("bytes */")?))
                 .filter(|size| *size < range.end);

@@ -13,13 +13,13 @@ const PAID_BY: u64 = 256 << 10;
 
 /// Failures of one request, and how many of them it may have.
 #[derive(Debug, Clone)]
-pub(super) struct Attempts {
+pub(super) struct RequestAttempts {
     most: u32,
     failed: u32,
     progress: u64,
 }
 
-impl Attempts {
+impl RequestAttempts {
     /// A request that is made at most `most` times.
     pub fn new(most: u32) -> Self {
         Self {
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn waits_double_and_end() {
-        let mut attempts = Attempts::new(4);
+        let mut attempts = RequestAttempts::new(4);
         let waits: Vec<_> = std::iter::from_fn(|| attempts.next(None, 0.5)).collect();
         assert_eq!(waits, [200, 400, 800].map(Duration::from_millis));
     }
@@ -88,25 +88,30 @@ mod tests {
     #[test]
     fn a_server_may_ask_for_a_longer_wait() {
         let asked = Duration::from_secs(3);
-        let wait = Attempts::new(4).next(Some(asked), 0.0).expect("again");
+        let wait = RequestAttempts::new(4)
+            .next(Some(asked), 0.0)
+            .expect("again");
         assert!(wait >= asked && wait < 2 * asked);
-        assert_eq!(Attempts::new(4).next(Some(2 * MAX_ASKED_WAIT), 0.0), None);
         assert_eq!(
-            Attempts::new(4).next(retry_after("99999999999999999999"), 0.0),
+            RequestAttempts::new(4).next(Some(2 * MAX_ASKED_WAIT), 0.0),
+            None
+        );
+        assert_eq!(
+            RequestAttempts::new(4).next(retry_after("99999999999999999999"), 0.0),
             None
         );
     }
 
     #[test]
     fn hosts_come_back_at_different_times() {
-        let wait = |random| Attempts::new(9).next(None, random).expect("again");
+        let wait = |random| RequestAttempts::new(9).next(None, random).expect("again");
         assert!(wait(0.9) > wait(0.1));
-        assert!(Attempts::new(9).next(None, f64::NAN).is_some());
+        assert!(RequestAttempts::new(9).next(None, f64::NAN).is_some());
     }
 
     #[test]
     fn progress_pays_for_failures() {
-        let mut attempts = Attempts::new(2);
+        let mut attempts = RequestAttempts::new(2);
         for _ in 0..100 {
             assert!(attempts.next(None, 0.0).is_some());
             attempts.progressed(PAID_BY);

@@ -51,7 +51,7 @@ impl Clients {
         let tls = tls(options.ca_file.as_deref())?;
         let base = || {
             let client = match options.lookup {
-                Some(lookup) => Client::builder().dns_resolver(Arc::new(Names(lookup))),
+                Some(lookup) => Client::builder().dns_resolver(Arc::new(NameLookUp(lookup))),
                 None => Client::builder(),
             };
             client
@@ -104,9 +104,9 @@ impl Clients {
 }
 
 /// Names that are looked up by a function of the caller.
-struct Names(LookUp);
+struct NameLookUp(LookUp);
 
-impl Resolve for Names {
+impl Resolve for NameLookUp {
     fn resolve(&self, name: Name) -> Resolving {
         let lookup = self.0;
         Box::pin(async move {

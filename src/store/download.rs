@@ -11,7 +11,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use tokio::time::{Instant, Sleep};
 
 use super::answer::AnswerFault;
-use super::refusal::{Cause, Refusal};
+use super::refusal::{RefusalCause, StoreRefusal};
 use super::speed::SpeedFloor;
 
 /// Largest part of an answer of failure that is read.
@@ -48,13 +48,16 @@ impl DownloadBody {
         }
     }
 
-    fn refused(&self, kind: HttpErrorKind, cause: Cause) -> HttpError {
+    fn refused(&self, kind: HttpErrorKind, cause: RefusalCause) -> HttpError {
         let host = self.host.clone();
-        HttpError::new(kind, Refusal { host, cause })
+        HttpError::new(kind, StoreRefusal { host, cause })
     }
 
     fn stuck(&self) -> HttpError {
-        self.refused(HttpErrorKind::Interrupted, Cause::Stuck(self.patience))
+        self.refused(
+            HttpErrorKind::Interrupted,
+            RefusalCause::Stuck(self.patience),
+        )
     }
 
     /// Waits until the body counts as stuck.
@@ -82,7 +85,7 @@ impl DownloadBody {
         self.read = self.read.saturating_add(bytes);
         if self.read > self.limit {
             let fault = AnswerFault::TooLarge(self.read, self.limit);
-            return Err(self.refused(HttpErrorKind::Decode, Cause::Answer(fault)));
+            return Err(self.refused(HttpErrorKind::Decode, RefusalCause::Answer(fault)));
         }
 
         let time = self.waiting.take().map(|began| began.elapsed());
@@ -106,7 +109,7 @@ impl Body for DownloadBody {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Ready(Some(Ok(frame))) => self.check(frame),
             Poll::Ready(Some(Err(e))) => {
-                let cause = Refusal::of_client(&self.host, &e).cause;
+                let cause = StoreRefusal::of_client(&self.host, &e).cause;
                 Err(self.refused(HttpErrorKind::Interrupted, cause))
             }
         };

@@ -2,13 +2,13 @@
 
 use super::answer::AnswerFault;
 use super::metadata::MetadataHosts;
-use super::refusal::{Cause, Refusal, StatusAnswer, TlsFault};
+use super::refusal::{RefusalCause, StatusAnswer, StoreRefusal, TlsFault};
 use super::url::{BucketKind, StoreUrl};
 use crate::repository::object::{FaultKind, StoreFault};
 
 /// Request that failed, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+pub(super) enum StoreAction {
     /// Reading an object.
     Get,
     /// Storing an object.
@@ -21,7 +21,7 @@ pub(super) enum Action {
 
 /// A store and who asks it.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct AskedStore {
     /// The store.
     pub url: StoreUrl,
     /// Whose credentials are used.
@@ -30,20 +30,20 @@ pub(super) struct Asked {
     pub metadata: MetadataHosts,
 }
 
-impl Action {
+impl StoreAction {
     fn verb(self) -> &'static str {
         match self {
-            Action::Get => "read",
-            Action::Put => "store",
-            Action::List => "list",
-            Action::Delete => "delete",
+            StoreAction::Get => "read",
+            StoreAction::Put => "store",
+            StoreAction::List => "list",
+            StoreAction::Delete => "delete",
         }
     }
 }
 
-impl Asked {
+impl AskedStore {
     /// The fault of a request about `object`.
-    pub fn fault(&self, action: Action, object: &str, refusal: &Refusal) -> StoreFault {
+    pub fn fault(&self, action: StoreAction, object: &str, refusal: &StoreRefusal) -> StoreFault {
         let hint = self.hint(action, refusal);
         let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
         let text = format!("{refusal}{hint}");
@@ -58,7 +58,13 @@ impl Asked {
     }
 
     /// A fault of `kind` that no refusal describes.
-    pub fn other(&self, kind: FaultKind, action: Action, object: &str, why: &str) -> StoreFault {
+    pub fn other(
+        &self,
+        kind: FaultKind,
+        action: StoreAction,
+        object: &str,
+        why: &str,
+    ) -> StoreFault {
         let (verb, url) = (action.verb(), &self.url);
         let object = match object {
             "" => "objects",
@@ -72,37 +78,37 @@ impl Asked {
         }
     }
 
-    fn hint(&self, action: Action, refusal: &Refusal) -> Option<String> {
+    fn hint(&self, action: StoreAction, refusal: &StoreRefusal) -> Option<String> {
         if self.metadata.has(&refusal.host) {
             return Some(self.without_credentials(refusal));
         }
 
         match &refusal.cause {
-            Cause::Status(answer) => self.status_hint(action, answer),
-            Cause::Answer(fault) => answer_hint(fault).map(str::to_string),
-            Cause::UnknownName(_) => Some(self.place_hint()),
-            Cause::Unreachable(_) | Cause::Closed(_) => Some(format!(
+            RefusalCause::Status(answer) => self.status_hint(action, answer),
+            RefusalCause::Answer(fault) => answer_hint(fault).map(str::to_string),
+            RefusalCause::UnknownName(_) => Some(self.place_hint()),
+            RefusalCause::Unreachable(_) | RefusalCause::Closed(_) => Some(format!(
                 "is the server up, and the port open from here? {}",
                 self.place_hint()
             )),
-            Cause::Tls(fault) => Some(tls_hint(fault).into()),
-            Cause::Redirect(to) => Some(format!("if that is right, use the address {to}")),
-            Cause::Stuck(_) | Cause::Cut(_) => None,
+            RefusalCause::Tls(fault) => Some(tls_hint(fault).into()),
+            RefusalCause::Redirect(to) => Some(format!("if that is right, use the address {to}")),
+            RefusalCause::Stuck(_) | RefusalCause::Cut(_) => None,
         }
     }
 
     /// Returns whether the machine's cloud says that there is no role for it. A service that does
     /// not answer or is busy may give keys a little later, for example while the machine boots.
-    fn has_no_role(&self, refusal: &Refusal) -> bool {
+    fn has_no_role(&self, refusal: &StoreRefusal) -> bool {
         let denied = match &refusal.cause {
-            Cause::Status(answer) => matches!(answer.status, 401 | 403 | 404),
-            Cause::Closed(_) => true,
+            RefusalCause::Status(answer) => matches!(answer.status, 401 | 403 | 404),
+            RefusalCause::Closed(_) => true,
             _ => false,
         };
         denied && self.metadata.has(&refusal.host)
     }
 
-    fn without_credentials(&self, refusal: &Refusal) -> String {
+    fn without_credentials(&self, refusal: &StoreRefusal) -> String {
         let ways = match self.kind() {
             Some(BucketKind::Google) => {
                 "set GOOGLE_APPLICATION_CREDENTIALS, or GOOGLE_SKIP_SIGNATURE=true for a public \
@@ -143,7 +149,7 @@ impl Asked {
         }
     }
 
-    fn status_hint(&self, action: Action, answer: &StatusAnswer) -> Option<String> {
+    fn status_hint(&self, action: StoreAction, answer: &StatusAnswer) -> Option<String> {
         let who = &self.who;
         if let Some(hint) = self.code_hint(answer) {
             return Some(hint);
@@ -156,28 +162,32 @@ impl Asked {
                 format!("use {to}, if that is right")
             }
             (401, None) => "the server wants a user: https://user:password@host/path".into(),
-            (403, None) if action != Action::Get => {
+            (403, None) if action != StoreAction::Get => {
                 "the server may forbid it: nginx needs `dav_methods PUT DELETE` and a directory \
                  that it may write"
                     .into()
             }
             (403, None) => "the server may not read the file, or forbids this address".into(),
-            (401 | 403, Some(kind)) if action == Action::Get && kind == BucketKind::S3 => format!(
-                "{who} may not read it; S3 says the same of an object that does not exist, unless \
+            (401 | 403, Some(kind)) if action == StoreAction::Get && kind == BucketKind::S3 => {
+                format!(
+                    "{who} may not read it; S3 says the same of an object that does not exist, unless \
                  the key may list the bucket"
-            ),
+                )
+            }
             (401 | 403, Some(_)) => format!("{who} may not {} objects there", action.verb()),
             (405 | 501, None) => match action {
-                Action::List => "a web server cannot list: run it where the files are, or with \
+                StoreAction::List => {
+                    "a web server cannot list: run it where the files are, or with \
                                  file:// or s3://"
-                    .into(),
+                        .into()
+                }
                 _ => "the server takes no uploads: nginx needs `dav_methods PUT DELETE`; or \
                       publish with file:// or s3://"
                     .into(),
             },
             (407, _) => "the proxy wants a user: HTTPS_PROXY=http://user:password@host:port".into(),
             (404, Some(_)) => format!("that is no answer of a store: {}", self.place_hint()),
-            (404 | 410, None) if action == Action::List => {
+            (404 | 410, None) if action == StoreAction::List => {
                 "there is nothing at this path: is the URL right?".into()
             }
             (413, None) => {

@@ -75,7 +75,7 @@ pub struct ObjectReader {
 }
 
 enum ReaderFrom {
-    Directory(local::FileReader),
+    Directory(local::ObjectFileReader),
     #[cfg(feature = "store")]
     Remote(Box<reader::RemoteReader>),
 }
@@ -122,7 +122,7 @@ impl Store {
     pub fn get(&self, get: Get) -> ObjectReader {
         let from = match &self.place {
             StorePlace::Directory(directory) => {
-                ReaderFrom::Directory(local::FileReader::new(Arc::clone(directory), get))
+                ReaderFrom::Directory(local::ObjectFileReader::new(Arc::clone(directory), get))
             }
             #[cfg(feature = "store")]
             StorePlace::Remote { remote, attempts } => {
@@ -192,7 +192,7 @@ fn open_remote(url: &StoreUrl, options: &StoreOptions) -> Result<remote::Remote>
         StoreUrl::Directory(_) => return Err(crate::Error::usage("a directory is no server")),
     };
 
-    let asked = explain::Asked {
+    let asked = explain::AskedStore {
         url: url.clone(),
         who: backend.who.clone(),
         metadata: metadata::MetadataHosts::of(options),

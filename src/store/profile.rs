@@ -43,7 +43,7 @@ impl AwsProfile {
             .or_else(|| options.variable("AWS_DEFAULT_PROFILE"));
         let name = asked.unwrap_or("default");
         let mut settings = BTreeMap::new();
-        let files = Files::of(options);
+        let files = ProfileFiles::of(options);
         // Keys of the file for credentials win.
         for (path, file) in [
             (&files.config, FileKind::Config),
@@ -96,7 +96,7 @@ impl AwsProfile {
     }
 }
 
-fn missing(name: &str, files: &Files) -> Error {
+fn missing(name: &str, files: &ProfileFiles) -> Error {
     let name = printable(name.as_bytes());
     let shown = |path: &Option<PathBuf>| path.as_deref().map_or("-".into(), printable_path);
     let (credentials, config) = (shown(&files.credentials), shown(&files.config));
@@ -107,7 +107,7 @@ fn missing(name: &str, files: &Files) -> Error {
 
 /// Paths of the two files.
 #[derive(Debug, Clone)]
-struct Files {
+struct ProfileFiles {
     credentials: Option<PathBuf>,
     config: Option<PathBuf>,
 }
@@ -118,7 +118,7 @@ enum FileKind {
     Config,
 }
 
-impl Files {
+impl ProfileFiles {
     fn of(options: &StoreOptions) -> Self {
         let home = options.variable("HOME").map(PathBuf::from);
         let path = |variable, name: &str| {
@@ -210,7 +210,7 @@ impl ProfileKey {
 }
 
 fn changed(options: &StoreOptions) -> Option<SystemTime> {
-    let path = Files::of(options).credentials?;
+    let path = ProfileFiles::of(options).credentials?;
     std::fs::metadata(path).ok()?.modified().ok()
 }
 

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::answer::{AnswerFault, Delivery, Wanted};
-use super::attempts::Attempts;
-use super::refusal::Cause;
-use super::remote::{Failure, Opened, Remote};
+use super::answer::{AnswerContent, AnswerFault, WantedBytes};
+use super::attempts::RequestAttempts;
+use super::refusal::RefusalCause;
+use super::remote::{OpenedObject, Remote, RemoteFailure};
 use super::stream::{ByteStream, next_of};
 use crate::repository::object::{Get, GetReply};
 
@@ -19,10 +19,10 @@ use crate::repository::object::{Get, GetReply};
 pub(super) struct RemoteReader {
     remote: Arc<Remote>,
     get: Get,
-    wanted: Wanted,
-    attempts: Attempts,
+    wanted: WantedBytes,
+    attempts: RequestAttempts,
     done: u64,
-    first: Option<Delivery>,
+    first: Option<AnswerContent>,
     state: ReaderState,
     /// End of a pause for the rate limit.
     pause: Option<Instant>,
@@ -47,12 +47,12 @@ impl RemoteReader {
     /// A reader that has not asked yet, and asks at most `attempts` times without progress.
     pub fn new(remote: Arc<Remote>, get: Get, attempts: u32) -> Self {
         let wanted = match &get.range {
-            Some(range) => Wanted::Part(range.clone()),
-            None => Wanted::Whole { at_most: get.max },
+            Some(range) => WantedBytes::Part(range.clone()),
+            None => WantedBytes::Whole { at_most: get.max },
         };
 
         Self {
-            attempts: Attempts::new(attempts),
+            attempts: RequestAttempts::new(attempts),
             remote,
             get,
             wanted,
@@ -96,12 +96,12 @@ impl RemoteReader {
     /// Number of wanted bytes, if it is known.
     fn length(&self) -> Option<u64> {
         match &self.wanted {
-            Wanted::Part(range) => Some(range.end.saturating_sub(range.start)),
-            Wanted::Whole { .. } => self.first.as_ref()?.length,
+            WantedBytes::Part(range) => Some(range.end.saturating_sub(range.start)),
+            WantedBytes::Whole { .. } => self.first.as_ref()?.length,
         }
     }
 
-    async fn ask(&mut self) -> Result<Option<GetReply>, Failure> {
+    async fn ask(&mut self) -> Result<Option<GetReply>, RemoteFailure> {
         if let Some(reply) = self.impossible() {
             return Ok(Some(reply));
         }
@@ -121,19 +121,19 @@ impl RemoteReader {
 
         let unless = self.get.unless.as_ref().filter(|_| self.done == 0);
         match self.remote.open(object, &wanted, unless).await? {
-            Opened::NotModified => Ok(Some(GetReply::NotModified)),
-            Opened::Missing if self.done > 0 => {
+            OpenedObject::NotModified => Ok(Some(GetReply::NotModified)),
+            OpenedObject::Missing if self.done > 0 => {
                 let why = "it was deleted while it was read";
                 Ok(Some(GetReply::Failed(self.remote.changed(object, why))))
             }
-            Opened::Missing => Ok(Some(GetReply::Missing)),
-            Opened::Body(delivery, body) => Ok(self.began(delivery, body)),
+            OpenedObject::Missing => Ok(Some(GetReply::Missing)),
+            OpenedObject::Body(delivery, body) => Ok(self.began(delivery, body)),
         }
     }
 
     /// The reply to a get that no store can answer.
     fn impossible(&self) -> Option<GetReply> {
-        let Wanted::Part(range) = &self.wanted else {
+        let WantedBytes::Part(range) = &self.wanted else {
             return None;
         };
 
@@ -143,12 +143,14 @@ impl RemoteReader {
             length if length > self.get.max => AnswerFault::TooLarge(length, self.get.max),
             _ => return None,
         };
-        let failure = self.remote.broken(&self.get.object, Cause::Answer(cause));
+        let failure = self
+            .remote
+            .broken(&self.get.object, RefusalCause::Answer(cause));
         Some(GetReply::Failed(failure.fault))
     }
 
     /// Begins to read a body, if it is of the same object as the bytes before.
-    fn began(&mut self, delivery: Delivery, body: ByteStream) -> Option<GetReply> {
+    fn began(&mut self, delivery: AnswerContent, body: ByteStream) -> Option<GetReply> {
         if let Some(first) = self.first.as_ref().filter(|_| self.done > 0)
             && !is_same(first, &delivery)
         {
@@ -168,7 +170,7 @@ impl RemoteReader {
         None
     }
 
-    async fn read(&mut self) -> Result<Option<GetReply>, Failure> {
+    async fn read(&mut self) -> Result<Option<GetReply>, RemoteFailure> {
         if self.length() == Some(self.done) {
             return Ok(Some(self.end()));
         }
@@ -193,7 +195,7 @@ impl RemoteReader {
             None if self.length().is_none() => return Ok(Some(self.end())),
             None => {
                 let why = "the body ends early".to_string();
-                return Err(self.remote.broken(object, Cause::Cut(why)));
+                return Err(self.remote.broken(object, RefusalCause::Cut(why)));
             }
         };
 
@@ -242,7 +244,7 @@ impl RemoteReader {
 }
 
 /// Returns whether two answers are of the same state of an object, as far as they say it.
-fn is_same(one: &Delivery, other: &Delivery) -> bool {
+fn is_same(one: &AnswerContent, other: &AnswerContent) -> bool {
     let strong = |etag: &str| etag.trim_start_matches("W/").to_string();
     let etags = one.etag.as_deref().zip(other.etag.as_deref());
     let sizes = one.size.zip(other.size);

@@ -17,16 +17,16 @@ const MAX_SHOWN_CHARS: usize = 200;
 
 /// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct StoreRefusal {
     /// Host and port that were asked.
     pub host: String,
     /// The reason.
-    pub cause: Cause,
+    pub cause: RefusalCause,
 }
 
 /// Reason of a failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum RefusalCause {
     /// An answer with a status of failure.
     Status(Box<StatusAnswer>),
     /// An answer that does not fit the request.
@@ -137,34 +137,36 @@ impl StatusAnswer {
     }
 }
 
-impl Refusal {
+impl StoreRefusal {
     /// Kind of the failure for the caller.
     pub fn kind(&self) -> FaultKind {
         match &self.cause {
-            Cause::Status(answer) => answer.kind(),
-            Cause::Answer(AnswerFault::NoRanges | AnswerFault::OtherRange(..)) => {
+            RefusalCause::Status(answer) => answer.kind(),
+            RefusalCause::Answer(AnswerFault::NoRanges | AnswerFault::OtherRange(..)) => {
                 FaultKind::NotARange
             }
-            Cause::Answer(AnswerFault::TooLarge(..)) => FaultKind::TooLarge,
+            RefusalCause::Answer(AnswerFault::TooLarge(..)) => FaultKind::TooLarge,
             // A broken proxy is one of several, perhaps.
-            Cause::Answer(AnswerFault::Header(_) | AnswerFault::Encoded(_)) => FaultKind::NotARange,
-            Cause::Answer(
+            RefusalCause::Answer(AnswerFault::Header(_) | AnswerFault::Encoded(_)) => {
+                FaultKind::NotARange
+            }
+            RefusalCause::Answer(
                 AnswerFault::TooShort(_) | AnswerFault::Status(_) | AnswerFault::Endless,
             )
-            | Cause::Redirect(_)
-            | Cause::Tls(_) => FaultKind::Permanent,
-            Cause::UnknownName(_)
-            | Cause::Unreachable(_)
-            | Cause::Closed(_)
-            | Cause::Stuck(_)
-            | Cause::Cut(_) => FaultKind::Temporary,
+            | RefusalCause::Redirect(_)
+            | RefusalCause::Tls(_) => FaultKind::Permanent,
+            RefusalCause::UnknownName(_)
+            | RefusalCause::Unreachable(_)
+            | RefusalCause::Closed(_)
+            | RefusalCause::Stuck(_)
+            | RefusalCause::Cut(_) => FaultKind::Temporary,
         }
     }
 
     /// The wait that the server asks for.
     pub fn after(&self) -> Option<Duration> {
         match &self.cause {
-            Cause::Status(answer) => answer.after,
+            RefusalCause::Status(answer) => answer.after,
             _ => None,
         }
     }
@@ -172,13 +174,13 @@ impl Refusal {
     /// The status, if there was an answer.
     pub fn status(&self) -> Option<u16> {
         match &self.cause {
-            Cause::Status(answer) => Some(answer.status),
+            RefusalCause::Status(answer) => Some(answer.status),
             _ => None,
         }
     }
 
     /// Finds the refusal among the sources of `error`.
-    pub fn within<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Refusal> {
+    pub fn within<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a StoreRefusal> {
         let mut next = Some(error);
         while let Some(error) = next {
             if let Some(found) = error.downcast_ref() {
@@ -191,19 +193,19 @@ impl Refusal {
     }
 
     /// The refusal of a request to `host` that reqwest could not carry out.
-    pub fn of_client(host: &str, error: &reqwest::Error) -> Refusal {
-        Refusal {
+    pub fn of_client(host: &str, error: &reqwest::Error) -> StoreRefusal {
+        StoreRefusal {
             host: host.to_string(),
             cause: cause_of(error),
         }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for StoreRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = &self.host;
         match &self.cause {
-            Cause::Status(answer) => {
+            RefusalCause::Status(answer) => {
                 write!(f, "{host} answers with status {}", answer.status)?;
                 if let Some(code) = &answer.code {
                     write!(f, " {code}")?;
@@ -214,24 +216,26 @@ impl fmt::Display for Refusal {
                 }
             }
 
-            Cause::Answer(fault) => write!(f, "{host}: {fault}"),
-            Cause::UnknownName(why) => write!(f, "the name of {host} is not known: {why}"),
-            Cause::Unreachable(why) | Cause::Closed(why) => {
+            RefusalCause::Answer(fault) => write!(f, "{host}: {fault}"),
+            RefusalCause::UnknownName(why) => write!(f, "the name of {host} is not known: {why}"),
+            RefusalCause::Unreachable(why) | RefusalCause::Closed(why) => {
                 write!(f, "{host} is not reachable: {why}")
             }
-            Cause::Tls(fault) => write!(f, "no TLS with {host}: {fault}"),
-            Cause::Stuck(time) => write!(
+            RefusalCause::Tls(fault) => write!(f, "no TLS with {host}: {fault}"),
+            RefusalCause::Stuck(time) => write!(
                 f,
                 "{host} sent (almost) nothing for {}",
                 crate::units::shown_duration(*time)
             ),
-            Cause::Cut(why) => write!(f, "{host} broke the connection: {why}"),
-            Cause::Redirect(to) => write!(f, "{host} redirects to {to}, which is not followed"),
+            RefusalCause::Cut(why) => write!(f, "{host} broke the connection: {why}"),
+            RefusalCause::Redirect(to) => {
+                write!(f, "{host} redirects to {to}, which is not followed")
+            }
         }
     }
 }
 
-impl StdError for Refusal {}
+impl StdError for StoreRefusal {}
 
 impl fmt::Display for TlsFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -258,13 +262,13 @@ fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     Some(inner)
 }
 
-fn cause_of(error: &reqwest::Error) -> Cause {
+fn cause_of(error: &reqwest::Error) -> RefusalCause {
     let mut last = error.to_string();
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
     let (mut unknown_name, mut closed) = (false, false);
     while let Some(source) = next {
         if let Some(fault) = tls_fault(source) {
-            return Cause::Tls(fault);
+            return RefusalCause::Tls(fault);
         }
 
         last = source.to_string();
@@ -276,11 +280,11 @@ fn cause_of(error: &reqwest::Error) -> Cause {
 
     let why = clean(&last);
     match () {
-        () if error.is_redirect() => Cause::Redirect(why),
-        () if unknown_name => Cause::UnknownName(why),
-        () if closed => Cause::Closed(why),
-        () if error.is_connect() => Cause::Unreachable(why),
-        () => Cause::Cut(why),
+        () if error.is_redirect() => RefusalCause::Redirect(why),
+        () if unknown_name => RefusalCause::UnknownName(why),
+        () if closed => RefusalCause::Closed(why),
+        () if error.is_connect() => RefusalCause::Unreachable(why),
+        () => RefusalCause::Cut(why),
     }
 }
 

@@ -18,11 +18,11 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode};
 
-use super::answer::{self, AnswerFault, Delivery, Wanted};
+use super::answer::{self, AnswerContent, AnswerFault, WantedBytes};
 use super::client::Clients;
 use super::download::DownloadBody;
 use super::limits::Limits;
-use super::refusal::{Cause, Refusal, StatusAnswer};
+use super::refusal::{RefusalCause, StatusAnswer, StoreRefusal};
 use super::speed::FLOOR_BYTES;
 use super::upload::UploadBody;
 
@@ -73,7 +73,7 @@ impl Transport {
             true => Ok(()),
             false => Err(refused(
                 &authority_of(uri),
-                Cause::Answer(AnswerFault::Endless),
+                RefusalCause::Answer(AnswerFault::Endless),
             )),
         }
     }
@@ -84,7 +84,7 @@ impl Transport {
         let host = authority_of(&parts.uri);
         let url = reqwest::Url::parse(&parts.uri.to_string()).map_err(|e| {
             let why = format!("its URL is not valid: {e}");
-            refused(&host, Cause::Unreachable(why))
+            refused(&host, RefusalCause::Unreachable(why))
         })?;
 
         let taken = Arc::new(AtomicU64::new(0));
@@ -102,8 +102,8 @@ impl Transport {
         let client = self.clients.of(&host, request.method());
         let answer = client.execute(request);
         match while_moving(answer, patience, &taken).await {
-            None => Err(refused(&host, Cause::Stuck(patience))),
-            Some(Err(e)) => Err(of_refusal(Refusal::of_client(&host, &e))),
+            None => Err(refused(&host, RefusalCause::Stuck(patience))),
+            Some(Err(e)) => Err(of_refusal(StoreRefusal::of_client(&host, &e))),
             Some(Ok(answer)) => Ok(answer),
         }
     }
@@ -126,21 +126,21 @@ impl Transport {
     /// Turns the answer to a get into one that object_store takes as it is.
     fn checked(
         &self,
-        wanted: Wanted,
+        wanted: WantedBytes,
         answer: reqwest::Response,
     ) -> Result<HttpResponse, HttpError> {
         let delivery = answer::check(&wanted, answer.status(), answer.headers())
-            .map_err(|fault| refused(&host_of(&answer), Cause::Answer(fault)))?;
+            .map_err(|fault| refused(&host_of(&answer), RefusalCause::Answer(fault)))?;
         let limit = match wanted {
-            Wanted::Whole { at_most } => at_most,
-            Wanted::Part(_) => u64::MAX,
+            WantedBytes::Whole { at_most } => at_most,
+            WantedBytes::Part(_) => u64::MAX,
         };
         let (mut parts, body) = self.bounded(answer, limit);
 
         // A whole file that is cut here is a part for object_store.
         parts.status = match wanted {
-            Wanted::Whole { .. } => StatusCode::OK,
-            Wanted::Part(_) => StatusCode::PARTIAL_CONTENT,
+            WantedBytes::Whole { .. } => StatusCode::OK,
+            WantedBytes::Part(_) => StatusCode::PARTIAL_CONTENT,
         };
         parts.headers = plain_headers(&wanted, &delivery);
         parts.extensions.insert(delivery);
@@ -157,14 +157,14 @@ impl Transport {
         }
 
         let fault = StatusAnswer::new(parts.status.as_u16(), &parts.headers, &text);
-        refused(&host, Cause::Status(Box::new(fault)))
+        refused(&host, RefusalCause::Status(Box::new(fault)))
     }
 }
 
 #[async_trait]
 impl HttpService for Transport {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let wanted = request.extensions().get::<Wanted>().cloned();
+        let wanted = request.extensions().get::<WantedBytes>().cloned();
         let method = request.method().clone();
         self.check_page(request.uri())?;
 
@@ -192,14 +192,14 @@ impl HttpConnector for Transport {
 }
 
 /// The headers that object_store needs, and no others: it refuses odd dates and attributes.
-fn plain_headers(wanted: &Wanted, delivery: &Delivery) -> HeaderMap {
+fn plain_headers(wanted: &WantedBytes, delivery: &AnswerContent) -> HeaderMap {
     let mut headers = HeaderMap::new();
     // Some of its interfaces need a time, which nobody reads.
     let never = HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT");
     headers.insert(LAST_MODIFIED, never);
     let length = delivery.length.unwrap_or(0);
     headers.insert(CONTENT_LENGTH, length.into());
-    if let Wanted::Part(range) = wanted {
+    if let WantedBytes::Part(range) = wanted {
         let size = delivery.size.unwrap_or(range.end);
         let value = format!(
             "bytes {}-{}/{size}",
@@ -234,15 +234,15 @@ fn host_of(answer: &reqwest::Response) -> String {
     }
 }
 
-fn refused(host: &str, cause: Cause) -> HttpError {
-    of_refusal(Refusal {
+fn refused(host: &str, cause: RefusalCause) -> HttpError {
+    of_refusal(StoreRefusal {
         host: host.to_string(),
         cause,
     })
 }
 
 /// Wraps a refusal, so that object_store does not repeat the request.
-pub(super) fn of_refusal(refusal: Refusal) -> HttpError {
+pub(super) fn of_refusal(refusal: StoreRefusal) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, refusal)
 }
 

@@ -15,7 +15,7 @@ use crate::drive::host::HostHandle;
 use crate::drive::unproven;
 use crate::id::HostName;
 use crate::manifest::{Intent, Release};
-use crate::outcome::{Event, HostState, Outcome, Purpose, SignedRelease, shared_names};
+use crate::outcome::{Event, HostState, MadeRelease, Outcome, Purpose, shared_names};
 use crate::proto::sender::hosts::Host;
 use crate::proto::sender::{SenderNotice, SenderReply};
 use crate::wire::message::OrderKind;
@@ -211,7 +211,7 @@ impl<'a> DeploySession<'a> {
     }
 
     fn announce(&mut self, release: Release, signature: Vec<u8>) {
-        self.reporter.event(&Event::Released(SignedRelease {
+        self.reporter.event(&Event::Released(MadeRelease {
             tree: release.header().tree.clone(),
             serial: release.header().serial,
             fingerprint: self.options.keys.fingerprint(),

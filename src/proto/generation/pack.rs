@@ -54,7 +54,7 @@ pub fn pack_to<E>(
     buffers: &mut Buffers,
     read: impl FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 ) -> Result<PackedGeneration, E> {
-    let mut packer = Packer::new(target, ordinals, buffers, read);
+    let mut packer = PayloadPacker::new(target, ordinals, buffers, read);
     packer.fill(target)?;
     let Some((compressor, level)) = compressor.filter(|_| packer.is_compressible()) else {
         return Ok(packer.into_plain(None));
@@ -73,7 +73,7 @@ pub fn pack_to<E>(
 }
 
 /// Collects blocks for a payload.
-pub(super) struct Packer<'a, R> {
+pub(super) struct PayloadPacker<'a, R> {
     target: usize,
     left: Box<dyn Iterator<Item = u64> + 'a>,
     read: R,
@@ -82,7 +82,7 @@ pub(super) struct Packer<'a, R> {
     payload: &'a mut Vec<u8>,
 }
 
-impl<'a, R, E> Packer<'a, R>
+impl<'a, R, E> PayloadPacker<'a, R>
 where
     R: FnMut(Ordinal, &mut Vec<u8>) -> Result<(), E>,
 {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::pack::Packer;
+use super::pack::PayloadPacker;
 use super::*;
 use crate::block::frame::{Compressor, Expander, Level};
 use crate::fec::MAX_PAYLOAD;
@@ -151,7 +151,7 @@ fn a_frame_that_gains_little_is_not_used() {
 fn what_is_taken_away_again_is_neither_in_the_map_nor_in_the_content() {
     let ordinals: RangeSet = [3..8, 10..14].into_iter().collect();
     let mut buffers = Buffers::default();
-    let mut packer = Packer::new(
+    let mut packer = PayloadPacker::new(
         650_000,
         &ordinals,
         &mut buffers,

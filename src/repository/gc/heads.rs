@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::rewrite::Rewritten;
-use super::{Gc, GcError, GcStep, Stage};
+use super::{Gc, GcError, GcStage, GcStep};
 use crate::id::TreeName;
 use crate::repository::attempt::{Rereads, SmallGet, SmallGot};
 use crate::repository::head::{
@@ -149,7 +149,7 @@ impl Gc {
     /// Stores a head that does not change. The store takes it only if this gc has read its present
     /// state, and not an old one from a cache.
     pub(super) fn store_same_head(&mut self) {
-        self.stage = Stage::Committing;
+        self.stage = GcStage::Committing;
         let object = self
             .heads
             .trees
@@ -267,12 +267,12 @@ impl Gc {
     /// Goes to the next head, or to the deletion.
     pub(super) fn seal(&mut self) {
         self.stage = if self.heads.at < self.heads.trees.len() {
-            Stage::Sealing
+            GcStage::Sealing
         } else if self.heads.has_conditions {
-            Stage::Listing2
+            GcStage::Listing2
         } else {
             self.spare();
-            Stage::Sparing
+            GcStage::Sparing
         };
     }
 
@@ -281,7 +281,7 @@ impl Gc {
         if self.heads.at < self.heads.trees.len() {
             self.check_again();
         } else {
-            self.stage = Stage::Deleting;
+            self.stage = GcStage::Deleting;
         }
     }
 

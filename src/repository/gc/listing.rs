@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::{Gc, GcError, GcStep, Stage};
+use super::{Gc, GcError, GcStage, GcStep};
 use crate::id::TreeName;
 use crate::repository::head::tree_of_head;
 use crate::repository::object::{ListedObject, ObjectPath};
@@ -14,7 +14,7 @@ pub(crate) const MAX_DELETED_AT_ONCE: usize = 256;
 
 /// Objects of a repository.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(super) struct ListedObjects {
     trees: BTreeSet<TreeName>,
     packs: Vec<(PackName, ListedObject)>,
     /// What killed publishers left.
@@ -38,7 +38,7 @@ impl Deletion {
     }
 }
 
-impl Listing {
+impl ListedObjects {
     /// Sorts what is listed; `clock` is this machine's time.
     fn new(
         listed: impl IntoIterator<Item = ListedObject>,
@@ -79,12 +79,12 @@ impl Gc {
     /// Takes the list of all objects; `clock` is the time of this machine.
     pub fn listed(&mut self, listed: impl IntoIterator<Item = ListedObject>, clock: WallTime) {
         self.asked = false;
-        let listing = match Listing::new(listed, clock) {
+        let listing = match ListedObjects::new(listed, clock) {
             Ok(listing) => listing,
             Err(error) => return self.fail(error),
         };
 
-        if self.stage == Stage::Listing {
+        if self.stage == GcStage::Listing {
             if listing.trees.is_empty() {
                 return match listing.packs.is_empty() {
                     true => self.end(GcStep::Done(self.report)),
@@ -92,7 +92,7 @@ impl Gc {
                 };
             }
             self.heads.reading = listing.trees.into_iter().collect();
-            self.stage = Stage::Reading;
+            self.stage = GcStage::Reading;
             return;
         }
 
@@ -101,7 +101,7 @@ impl Gc {
             return self.fail(GcError::Changed(tree.clone()));
         }
         self.listing = listing;
-        if self.stage == Stage::Sizing {
+        if self.stage == GcStage::Sizing {
             return self.size();
         }
         self.begin_deletion();
@@ -129,9 +129,9 @@ impl Gc {
     fn begin_deletion(&mut self) {
         self.heads.at = 0;
         self.stage = if self.heads.has_conditions {
-            Stage::Deleting
+            GcStage::Deleting
         } else {
-            Stage::Rechecking
+            GcStage::Rechecking
         };
     }
 
@@ -172,7 +172,7 @@ impl Gc {
         if is_last {
             self.end(GcStep::Done(self.report));
         } else {
-            self.stage = Stage::Listing2;
+            self.stage = GcStage::Listing2;
         }
     }
 

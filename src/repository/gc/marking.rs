@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::heads::TreeHead;
 use super::live::Live;
 use super::rewrite::Moved;
-use super::{Gc, GcError, Stage};
+use super::{Gc, GcError, GcStage};
 use crate::block::BlockHash;
 use crate::repository::head::KeptRelease;
 use crate::repository::loader::{Loaded, Loader};
@@ -15,7 +15,7 @@ use crate::repository::record::{RecordError, ReleaseRecord};
 
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Mark {
+pub(super) enum GcMark {
     Record(KeptRelease),
     Places(PlacesRef),
     /// A whole pack that is rewritten.
@@ -25,7 +25,7 @@ pub(super) enum Mark {
 /// What releases refer to, as far as it is known.
 #[derive(Debug)]
 pub(super) struct Marks {
-    pub(super) loader: Loader<Mark>,
+    pub(super) loader: Loader<GcMark>,
     pub(super) records: HashMap<KeptRelease, ReleaseRecord>,
     pub(super) pages: HashMap<PlacesRef, Places>,
     pub(super) live: Live,
@@ -44,10 +44,10 @@ impl Default for Marks {
 
 impl Gc {
     pub(super) fn begin_marking(&mut self) {
-        self.stage = Stage::Marking;
+        self.stage = GcStage::Marking;
         for kept in self.heads.trees.iter().flat_map(|tree| &tree.kept) {
             self.marks.live.add(kept.record());
-            self.marks.loader.ask(kept.record(), Mark::Record(*kept));
+            self.marks.loader.ask(kept.record(), GcMark::Record(*kept));
         }
     }
 
@@ -55,7 +55,7 @@ impl Gc {
     pub(super) fn spare(&mut self) {
         for kept in self.heads.trees.iter().flat_map(|tree| &tree.dropped) {
             self.deletion.spare(kept.pack);
-            self.marks.loader.ask(kept.record(), Mark::Record(*kept));
+            self.marks.loader.ask(kept.record(), GcMark::Record(*kept));
         }
     }
 
@@ -64,7 +64,7 @@ impl Gc {
         self.rewrite.moved = Moved::new(&weak);
         self.report.rewritten = weak.len() as u64;
         self.rewrite.weak = weak.into();
-        self.stage = Stage::Copying;
+        self.stage = GcStage::Copying;
     }
 
     pub(super) fn ask_for_whole(&mut self, pack: PackName) {
@@ -75,12 +75,12 @@ impl Gc {
             offset: 0,
             len,
         };
-        self.marks.loader.ask(whole, Mark::Whole(pack));
+        self.marks.loader.ask(whole, GcMark::Whole(pack));
     }
 
-    pub(super) fn take(&mut self, loaded: Loaded<Mark>) {
+    pub(super) fn take(&mut self, loaded: Loaded<GcMark>) {
         // A dropped release that is damaged is dropped nevertheless.
-        let sparing = self.stage == Stage::Sparing;
+        let sparing = self.stage == GcStage::Sparing;
         match loaded {
             Loaded::Failed(fault) => self.fail(GcError::Store(fault)),
             Loaded::Missing(..) if sparing => {}
@@ -95,15 +95,15 @@ impl Gc {
     }
 
     /// Uses a piece; returns false if its bytes are wrong.
-    fn take_piece(&mut self, mark: Mark, bytes: &[u8]) -> bool {
+    fn take_piece(&mut self, mark: GcMark, bytes: &[u8]) -> bool {
         match mark {
-            Mark::Record(kept) => match ReleaseRecord::decode(bytes, kept.pack, &kept.hash) {
+            GcMark::Record(kept) => match ReleaseRecord::decode(bytes, kept.pack, &kept.hash) {
                 Err(RecordError::Hash) => return false,
-                Err(_) if self.stage == Stage::Sparing => {}
+                Err(_) if self.stage == GcStage::Sparing => {}
                 Err(error) => self.fail(GcError::Record(error)),
                 Ok(record) => self.take_record(kept, record),
             },
-            Mark::Places(reference) => {
+            GcMark::Places(reference) => {
                 let Some(places) = reference.open(bytes) else {
                     return false;
                 };
@@ -114,7 +114,7 @@ impl Gc {
                 }
                 self.marks.pages.insert(reference, places);
             }
-            Mark::Whole(pack) => {
+            GcMark::Whole(pack) => {
                 if PackName(BlockHash::of(bytes)) != pack {
                     return false;
                 }
@@ -150,14 +150,14 @@ impl Gc {
     fn mark(&mut self, page: PlacesRef) {
         if !self.marks.pages.contains_key(&page) {
             self.refer_to(page.extent);
-            self.marks.loader.ask(page.extent, Mark::Places(page));
+            self.marks.loader.ask(page.extent, GcMark::Places(page));
         }
     }
 
     /// Notes that a release refers to these bytes.
     fn refer_to(&mut self, extent: Extent) {
         match self.stage {
-            Stage::Sparing => self.deletion.spare(extent.pack),
+            GcStage::Sparing => self.deletion.spare(extent.pack),
             _ => self.marks.live.add(extent),
         }
     }

@@ -43,7 +43,7 @@ pub use step::{GcError, GcReport, GcRewrite, GcSetup, GcStep};
 use std::collections::VecDeque;
 
 use self::heads::Heads;
-use self::listing::{Deletion, Listing};
+use self::listing::{Deletion, ListedObjects};
 use self::marking::Marks;
 use self::rewrite::Rewrite;
 use super::attempt::{Dice, RequestId, SmallGet};
@@ -55,7 +55,7 @@ use super::puts::Puts;
 use crate::units::Moment;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum GcStage {
     Listing,
     Reading,
     Marking,
@@ -79,13 +79,13 @@ enum Stage {
 pub struct Gc {
     setup: GcSetup,
     dice: Dice,
-    stage: Stage,
+    stage: GcStage,
     heads: Heads,
     marks: Marks,
     rewrite: Rewrite,
     packer: Packer,
     puts: Puts,
-    listing: Listing,
+    listing: ListedObjects,
     deletion: Deletion,
     /// Set while the caller has been asked for something.
     asked: bool,
@@ -98,13 +98,13 @@ impl Gc {
     pub fn new(setup: GcSetup) -> Self {
         Self {
             dice: Dice::new(setup.seed),
-            stage: Stage::Listing,
+            stage: GcStage::Listing,
             heads: Heads::default(),
             marks: Marks::default(),
             rewrite: Rewrite::default(),
             packer: Packer::new(PACK_BYTES),
             puts: Puts::default(),
-            listing: Listing::default(),
+            listing: ListedObjects::default(),
             deletion: Deletion::default(),
             asked: false,
             steps: VecDeque::new(),
@@ -119,7 +119,7 @@ impl Gc {
             if let Some(step) = self.steps.pop_front() {
                 return step;
             }
-            if self.stage == Stage::Ended {
+            if self.stage == GcStage::Ended {
                 return GcStep::Wait(None);
             }
             if let Some(step) = self.request(now) {
@@ -148,8 +148,8 @@ impl Gc {
         if let Some(got) = get.reply(id, &reply, now, &mut self.dice) {
             self.heads.asking = None;
             match self.stage {
-                Stage::Committing => self.take_again(got, now),
-                Stage::Rechecking => self.take_once_more(got),
+                GcStage::Committing => self.take_again(got, now),
+                GcStage::Rechecking => self.take_once_more(got),
                 _ => self.take_head(got, now),
             }
         }
@@ -209,14 +209,14 @@ impl Gc {
     /// Returns what the caller has to do now.
     fn next_step(&mut self) -> Option<GcStep> {
         match self.stage {
-            Stage::Listing | Stage::Sizing | Stage::Listing2 => Some(GcStep::List),
-            Stage::Sealing => {
+            GcStage::Listing | GcStage::Sizing | GcStage::Listing2 => Some(GcStep::List),
+            GcStage::Sealing => {
                 let tree = self
                     .heads
                     .trees
                     .get(self.heads.at)
                     .filter(|tree| tree.changes())?;
-                self.stage = Stage::Committing;
+                self.stage = GcStage::Committing;
                 Some(GcStep::Seal(tree.tree.clone()))
             }
             _ => None,
@@ -226,13 +226,14 @@ impl Gc {
     /// Goes on to the next stage if this one is complete; returns whether something changed.
     fn go_on(&mut self) -> bool {
         match self.stage {
-            Stage::Reading if self.heads.asking.is_none() => match self.heads.reading.pop_front() {
+            GcStage::Reading if self.heads.asking.is_none() => match self.heads.reading.pop_front()
+            {
                 Some(tree) => self.read_head(tree),
                 None => self.begin_marking(),
             },
-            Stage::Marking if self.marks.loader.is_idle() => {
+            GcStage::Marking if self.marks.loader.is_idle() => {
                 self.marks.live.settle();
-                self.stage = Stage::Stamping;
+                self.stage = GcStage::Stamping;
                 if self.setup.grace.is_some() {
                     self.puts.push(Put {
                         object: marker_object(),
@@ -241,24 +242,24 @@ impl Gc {
                     });
                 }
             }
-            Stage::Stamping if self.puts.is_idle() => self.stage = Stage::Sizing,
-            Stage::Copying if self.marks.loader.is_idle() && !self.packer.has_full() => {
+            GcStage::Stamping if self.puts.is_idle() => self.stage = GcStage::Sizing,
+            GcStage::Copying if self.marks.loader.is_idle() && !self.packer.has_full() => {
                 match self.rewrite.weak.pop_front() {
                     Some(pack) => self.ask_for_whole(pack),
                     None => {
-                        self.stage = Stage::Flushing;
+                        self.stage = GcStage::Flushing;
                         self.rewrite_trees();
                     }
                 }
             }
-            Stage::Flushing if self.puts.is_idle() && !self.packer.has_full() => {
+            GcStage::Flushing if self.puts.is_idle() && !self.packer.has_full() => {
                 self.heads.at = 0;
                 self.seal();
             }
-            Stage::Sealing => self.store_same_head(),
-            Stage::Sparing if self.marks.loader.is_idle() => self.stage = Stage::Listing2,
-            Stage::Rechecking if self.heads.asking.is_none() => self.check_once_more(),
-            Stage::Deleting => self.delete(),
+            GcStage::Sealing => self.store_same_head(),
+            GcStage::Sparing if self.marks.loader.is_idle() => self.stage = GcStage::Listing2,
+            GcStage::Rechecking if self.heads.asking.is_none() => self.check_once_more(),
+            GcStage::Deleting => self.delete(),
             _ => return false,
         }
 
@@ -270,7 +271,7 @@ impl Gc {
     }
 
     fn end(&mut self, step: GcStep) {
-        self.stage = Stage::Ended;
+        self.stage = GcStage::Ended;
         self.heads.asking = None;
         self.marks.loader.clear();
         self.steps.push_back(step);

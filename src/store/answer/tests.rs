@@ -12,14 +12,18 @@ fn headers(lines: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-fn part(status: u16, lines: &[(&str, &str)]) -> Result<Delivery, AnswerFault> {
+fn part(status: u16, lines: &[(&str, &str)]) -> Result<AnswerContent, AnswerFault> {
     let status = StatusCode::from_u16(status).expect("a status");
-    check(&Wanted::Part(10..20), status, &headers(lines))
+    check(&WantedBytes::Part(10..20), status, &headers(lines))
 }
 
-fn whole(status: u16, lines: &[(&str, &str)]) -> Result<Delivery, AnswerFault> {
+fn whole(status: u16, lines: &[(&str, &str)]) -> Result<AnswerContent, AnswerFault> {
     let status = StatusCode::from_u16(status).expect("a status");
-    check(&Wanted::Whole { at_most: 100 }, status, &headers(lines))
+    check(
+        &WantedBytes::Whole { at_most: 100 },
+        status,
+        &headers(lines),
+    )
 }
 
 #[test]
@@ -28,7 +32,7 @@ fn a_part_has_its_range() {
         206,
         &[("content-range", "bytes 10-19/50"), ("etag", "\"a\"")],
     );
-    let delivery = Delivery {
+    let delivery = AnswerContent {
         skip: 0,
         length: Some(10),
         size: Some(50),
@@ -121,7 +125,7 @@ fn the_first_part_of_a_range_is_taken_if_it_is_worth_a_request() {
         let range = format!("bytes {first}-{last}/900000");
         let lines = headers(&[("content-range", &range)]);
         check(
-            &Wanted::Part(5..500_000),
+            &WantedBytes::Part(5..500_000),
             StatusCode::PARTIAL_CONTENT,
             &lines,
         )
@@ -150,9 +154,12 @@ fn a_compressed_body_is_refused() {
 
 #[test]
 fn the_rest_of_a_range_begins_at_the_next_byte() {
-    assert_eq!(Wanted::Part(10..20).rest(3, 10), Wanted::Part(13..20));
-    let whole = Wanted::Whole { at_most: 100 };
-    assert_eq!(whole.rest(3, 50), Wanted::Part(3..50));
+    assert_eq!(
+        WantedBytes::Part(10..20).rest(3, 10),
+        WantedBytes::Part(13..20)
+    );
+    let whole = WantedBytes::Whole { at_most: 100 };
+    assert_eq!(whole.rest(3, 50), WantedBytes::Part(3..50));
 }
 
 proptest::proptest! {
@@ -167,7 +174,7 @@ proptest::proptest! {
         lines.extend(length.as_deref().map(|value| ("content-length", value)));
         lines.extend(range.as_deref().map(|value| ("content-range", value)));
         let status = StatusCode::from_u16(status).expect("a status");
-        let found = check(&Wanted::Part(start..start + many), status, &headers(&lines));
+        let found = check(&WantedBytes::Part(start..start + many), status, &headers(&lines));
         if let Ok(found) = found {
             proptest::prop_assert_eq!(found.length, Some(many));
             proptest::prop_assert!(found.skip == 0 || found.skip == start);

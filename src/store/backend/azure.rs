@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 
 use super::check::{checked, checked_endpoint, wrong};
-use super::{Conditions, Opened, once};
+use super::{Conditions, OpenedBackend, once};
 use crate::store::options::StoreOptions;
 use crate::store::transport::Transport;
 use crate::store::url::BucketUrl;
@@ -17,7 +17,7 @@ pub(super) fn open(
     url: &BucketUrl,
     options: &StoreOptions,
     transport: &Transport,
-) -> Result<Opened> {
+) -> Result<OpenedBackend> {
     let mut builder = MicrosoftAzureBuilder::new();
     for (name, value) in &options.environment {
         let key = name

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 
 use super::check::wrong;
-use super::{Conditions, Opened, once};
+use super::{Conditions, OpenedBackend, once};
 use crate::Result;
 use crate::store::options::StoreOptions;
 use crate::store::transport::Transport;
@@ -18,7 +18,7 @@ pub(super) fn open(
     url: &BucketUrl,
     options: &StoreOptions,
     transport: &Transport,
-) -> Result<Opened> {
+) -> Result<OpenedBackend> {
     let mut builder = GoogleCloudStorageBuilder::new();
     for (name, value) in &options.environment {
         let known = name.starts_with("GOOGLE_") || name == "SERVICE_ACCOUNT";

@@ -20,7 +20,7 @@ use crate::Result;
 
 /// An open store.
 #[derive(Debug)]
-pub(super) struct Backend {
+pub(super) struct StoreBackend {
     /// The client of object_store.
     pub store: Arc<dyn ObjectStore>,
     /// The transport below it.
@@ -47,7 +47,7 @@ pub(super) enum Conditions {
 }
 
 /// A client of object_store, whose credentials it uses, and how the store takes conditions.
-type Opened = (Arc<dyn ObjectStore>, String, Conditions);
+type OpenedBackend = (Arc<dyn ObjectStore>, String, Conditions);
 
 /// object_store makes each request once: repetitions are decided in this room.
 fn once() -> RetryConfig {
@@ -62,7 +62,7 @@ pub(super) fn bucket(
     url: &BucketUrl,
     options: &StoreOptions,
     limits: Arc<Limits>,
-) -> Result<Backend> {
+) -> Result<StoreBackend> {
     let clients = Clients::new(options, Redirects::None)?;
     let transport = Transport::new(clients, limits, None);
     let (store, who, conditions) = match url.kind {
@@ -71,7 +71,7 @@ pub(super) fn bucket(
         BucketKind::Azure => azure::open(url, options, &transport)?,
     };
 
-    Ok(Backend {
+    Ok(StoreBackend {
         store,
         transport,
         prefix: url.prefix.clone(),

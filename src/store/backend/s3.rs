@@ -6,7 +6,7 @@ use std::sync::Arc;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 
 use super::check::{checked, checked_endpoint, checked_region, wrong};
-use super::{Conditions, Opened, once};
+use super::{Conditions, OpenedBackend, once};
 use crate::store::options::StoreOptions;
 use crate::store::profile::{AwsProfile, ProfileKey};
 use crate::store::transport::Transport;
@@ -19,7 +19,7 @@ pub(super) fn open(
     url: &BucketUrl,
     options: &StoreOptions,
     transport: &Transport,
-) -> Result<Opened> {
+) -> Result<OpenedBackend> {
     let mut builder = AmazonS3Builder::new();
     for (name, value) in &options.environment {
         let key = name

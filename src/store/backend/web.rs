@@ -8,7 +8,7 @@ use object_store::http::HttpBuilder;
 use reqwest::header::HeaderValue;
 
 use super::check::{note_clear, wrong};
-use super::{Backend, Conditions, once};
+use super::{Conditions, StoreBackend, once};
 use crate::store::client::{Clients, Redirects};
 use crate::store::limits::Limits;
 use crate::store::options::StoreOptions;
@@ -21,7 +21,7 @@ pub(in crate::store) fn web(
     url: &WebUrl,
     options: &StoreOptions,
     limits: Arc<Limits>,
-) -> Result<Backend> {
+) -> Result<StoreBackend> {
     let clients = Clients::new(options, Redirects::Few)?;
     let login = url.login.as_ref().map(|(user, password)| {
         let plain = format!("{user}:{password}");
@@ -52,7 +52,7 @@ pub(in crate::store) fn web(
         .build()
         .map_err(|e| wrong(&url.base, e))?;
 
-    Ok(Backend {
+    Ok(StoreBackend {
         store: Arc::new(store),
         transport,
         prefix: String::new(),

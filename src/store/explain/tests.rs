@@ -3,16 +3,16 @@
 use super::*;
 use std::path::Path;
 
-fn asked(url: &str) -> Asked {
-    Asked {
+fn asked(url: &str) -> AskedStore {
+    AskedStore {
         url: StoreUrl::parse(url, Path::new("/")).expect("valid"),
         who: "the key AK".into(),
         metadata: MetadataHosts::default(),
     }
 }
 
-fn status(status: u16, code: &str) -> Cause {
-    Cause::Status(Box::new(StatusAnswer {
+fn status(status: u16, code: &str) -> RefusalCause {
+    RefusalCause::Status(Box::new(StatusAnswer {
         status,
         code: (!code.is_empty()).then(|| code.to_string()),
         region: Some("eu-west-9".into()),
@@ -22,9 +22,9 @@ fn status(status: u16, code: &str) -> Cause {
 }
 
 #[track_caller]
-fn says(url: &str, action: Action, cause: Cause, words: &[&str]) {
+fn says(url: &str, action: StoreAction, cause: RefusalCause, words: &[&str]) {
     let host = "host:9000".to_string();
-    let refusal = Refusal { host, cause };
+    let refusal = StoreRefusal { host, cause };
     let text = asked(url).fault(action, "trees/www/head", &refusal).text;
     for word in words {
         assert!(text.contains(word), "{word:?} is missing: {text}");
@@ -35,7 +35,7 @@ fn says(url: &str, action: Action, cause: Cause, words: &[&str]) {
 fn each_cause_has_a_way_out() {
     let s3 = "s3://fleet/p";
     let web = "https://host/p";
-    let (get, put, list) = (Action::Get, Action::Put, Action::List);
+    let (get, put, list) = (StoreAction::Get, StoreAction::Put, StoreAction::List);
     says(s3, get, status(404, "NoSuchBucket"), &["no bucket fleet"]);
     says(s3, get, status(403, "InvalidAccessKeyId"), &["the key AK"]);
     says(s3, get, status(403, "SignatureDoesNotMatch"), &["SECRET"]);
@@ -56,28 +56,37 @@ fn each_cause_has_a_way_out() {
     says(
         web,
         get,
-        Cause::Tls(TlsFault::UnknownIssuer),
+        RefusalCause::Tls(TlsFault::UnknownIssuer),
         &["--ca-file", "repository_ca"],
     );
-    says(web, get, Cause::Tls(TlsFault::Plain), &["http://"]);
+    says(web, get, RefusalCause::Tls(TlsFault::Plain), &["http://"]);
     says(
         web,
         get,
-        Cause::Unreachable("refused".into()),
+        RefusalCause::Unreachable("refused".into()),
         &["host:9000"],
     );
     says(
         s3,
         get,
-        Cause::UnknownName("no".into()),
+        RefusalCause::UnknownName("no".into()),
         &["AWS_ENDPOINT_URL"],
     );
-    says(web, get, Cause::Answer(AnswerFault::NoRanges), &["ranges"]);
+    says(
+        web,
+        get,
+        RefusalCause::Answer(AnswerFault::NoRanges),
+        &["ranges"],
+    );
 }
 
 #[test]
 fn a_machine_without_a_role_is_told_where_keys_come_from() {
-    for cause in [status(404, ""), status(403, ""), Cause::Closed("no".into())] {
+    for cause in [
+        status(404, ""),
+        status(403, ""),
+        RefusalCause::Closed("no".into()),
+    ] {
         let fault = of_metadata(cause);
         assert_eq!(fault.kind, FaultKind::Denied, "{fault}");
         assert!(fault.text.contains("has no role"), "{fault}");
@@ -92,10 +101,10 @@ fn a_metadata_service_that_is_not_well_is_asked_again() {
         status(500, ""),
         status(503, ""),
         status(429, ""),
-        Cause::Stuck(std::time::Duration::from_secs(3)),
-        Cause::Unreachable("no route".into()),
-        Cause::Cut("reset".into()),
-        Cause::UnknownName("not yet".into()),
+        RefusalCause::Stuck(std::time::Duration::from_secs(3)),
+        RefusalCause::Unreachable("no route".into()),
+        RefusalCause::Cut("reset".into()),
+        RefusalCause::UnknownName("not yet".into()),
     ] {
         let fault = of_metadata(cause);
         assert_eq!(fault.kind, FaultKind::Temporary, "{fault}");
@@ -104,7 +113,7 @@ fn a_metadata_service_that_is_not_well_is_asked_again() {
     }
 }
 
-fn of_metadata(cause: Cause) -> StoreFault {
+fn of_metadata(cause: RefusalCause) -> StoreFault {
     let host = "169.254.169.254".to_string();
-    asked("s3://fleet").fault(Action::Get, "a", &Refusal { host, cause })
+    asked("s3://fleet").fault(StoreAction::Get, "a", &StoreRefusal { host, cause })
 }

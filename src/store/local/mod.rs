@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(super) use read::FileReader;
+pub(super) use read::ObjectFileReader;
 
 use super::url::StoreUrl;
 use crate::repository::object::{

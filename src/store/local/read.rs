@@ -13,13 +13,13 @@ use crate::repository::object::{Etag, FaultKind, Get, GetReply, StoreFault};
 const FILE_PIECE_BYTES: usize = 256 << 10;
 
 /// One get under way.
-pub(in crate::store) struct FileReader {
+pub(in crate::store) struct ObjectFileReader {
     directory: Arc<Directory>,
     get: Get,
-    state: FileState,
+    state: ReaderState,
 }
 
-enum FileState {
+enum ReaderState {
     Closed,
     Open(OpenFile),
     Over,
@@ -33,13 +33,13 @@ struct OpenFile {
     etag: Option<Etag>,
 }
 
-impl FileReader {
+impl ObjectFileReader {
     /// A reader that has not opened its file yet.
     pub fn new(directory: Arc<Directory>, get: Get) -> Self {
         Self {
             directory,
             get,
-            state: FileState::Closed,
+            state: ReaderState::Closed,
         }
     }
 
@@ -47,29 +47,29 @@ impl FileReader {
     pub async fn next(&mut self) -> Option<GetReply> {
         loop {
             let reply = match &self.state {
-                FileState::Over => return None,
-                FileState::Closed => match self.open().await {
+                ReaderState::Over => return None,
+                ReaderState::Closed => match self.open().await {
                     Ok(open) => {
-                        self.state = FileState::Open(open);
+                        self.state = ReaderState::Open(open);
                         continue;
                     }
                     Err(reply) => reply,
                 },
-                FileState::Open(open) if open.next == open.end => GetReply::End {
+                ReaderState::Open(open) if open.next == open.end => GetReply::End {
                     etag: open.etag.clone(),
                 },
-                FileState::Open(open) => match read(open.clone()).await {
+                ReaderState::Open(open) => match read(open.clone()).await {
                     Ok(bytes) => {
                         let mut open = open.clone();
                         open.next += bytes.len() as u64;
-                        self.state = FileState::Open(open);
+                        self.state = ReaderState::Open(open);
                         return Some(GetReply::Bytes(bytes));
                     }
                     Err(fault) => GetReply::Failed(fault),
                 },
             };
 
-            self.state = FileState::Over;
+            self.state = ReaderState::Over;
             return Some(reply);
         }
     }
@@ -107,7 +107,7 @@ fn open(path: &Path, get: &Get) -> Result<OpenFile, GetReply> {
         GetReply::Failed(StoreFault { kind, after, text })
     };
     if !found.is_file() {
-        return Err(wrong(FaultKind::Permanent, "it is no file".into()));
+        return Err(wrong(FaultKind::Permanent, "it is not a file".into()));
     }
 
     let etag = etag_of(&found);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
-use super::{Directory, FileReader};
+use super::{Directory, ObjectFileReader};
 use crate::repository::object::{
     FaultKind, Get, GetReply, ObjectPath, Put, PutCondition, PutReply,
 };
@@ -25,7 +25,7 @@ async fn end(directory: &Arc<Directory>, object: &str, max: u64) -> GetReply {
         unless: None,
         max,
     };
-    let mut reader = FileReader::new(Arc::clone(directory), get);
+    let mut reader = ObjectFileReader::new(Arc::clone(directory), get);
     loop {
         match reader.next().await.expect("a last reply") {
             GetReply::Bytes(_) => {}

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn refusal(status: u16, code: &str) -> Refusal {
+fn refusal(status: u16, code: &str) -> StoreRefusal {
     let body = format!("<?xml?><Error><Code>{code}</Code><Message>m</Message></Error>");
     let answer = StatusAnswer::new(status, &HeaderMap::new(), body.as_bytes());
-    Refusal {
+    StoreRefusal {
         host: "h".into(),
-        cause: Cause::Status(Box::new(answer)),
+        cause: RefusalCause::Status(Box::new(answer)),
     }
 }
 
@@ -47,6 +47,9 @@ fn a_failure_of_tls_is_found_below_other_errors() {
 #[test]
 fn a_refusal_is_found_below_other_errors() {
     let deep = crate::Error::usage("x").because(std::io::Error::other(refusal(404, "a")));
-    assert!(Refusal::within(&deep).is_none(), "an io::Error hides it");
-    assert!(Refusal::within(&refusal(404, "a")).is_some());
+    assert!(
+        StoreRefusal::within(&deep).is_none(),
+        "an io::Error hides it"
+    );
+    assert!(StoreRefusal::within(&refusal(404, "a")).is_some());
 }

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use super::{Failure, Remote};
+use super::{Remote, RemoteFailure};
 use crate::block::BlockHash;
 use crate::repository::marker::{marker, marker_object};
 use crate::repository::object::{Etag, FaultKind, Put, PutCondition, PutReply};
@@ -69,7 +69,7 @@ impl ProvenConditions {
 impl Remote {
     /// Returns whether the store keeps conditions such as `condition`. A store that may not is
     /// asked once, by puts of the marker that it has to refuse.
-    pub(super) async fn keeps(&self, condition: &PutCondition) -> Result<bool, Failure> {
+    pub(super) async fn keeps(&self, condition: &PutCondition) -> Result<bool, RemoteFailure> {
         let conditions = self.backend.conditions;
         if *condition == PutCondition::Any || conditions == Conditions::None {
             return Ok(*condition == PutCondition::Any);
@@ -96,7 +96,7 @@ impl Remote {
     }
 
     /// Returns whether one of `most` puts of the marker is refused for its condition.
-    async fn refuses(&self, condition: PutCondition, most: u32) -> Result<bool, Failure> {
+    async fn refuses(&self, condition: PutCondition, most: u32) -> Result<bool, RemoteFailure> {
         let put = Put {
             object: marker_object(),
             bytes: marker().into(),

@@ -5,8 +5,8 @@ use object_store::{ObjectMeta, ObjectStoreExt};
 
 use super::Remote;
 use crate::repository::object::{FaultKind, ListedObject, ObjectPath, StoreFault};
-use crate::store::attempts::Attempts;
-use crate::store::explain::Action;
+use crate::store::attempts::RequestAttempts;
+use crate::store::explain::StoreAction;
 use crate::store::stream::next_of;
 use crate::units::WallTime;
 
@@ -23,7 +23,7 @@ impl Remote {
         let _place = self.limits.place().await;
         let prefix = StorePath::from(self.backend.prefix.as_str());
         let within = (!prefix.as_ref().is_empty()).then_some(&prefix);
-        let mut attempts = Attempts::new(most);
+        let mut attempts = RequestAttempts::new(most);
         let mut last: Option<StorePath> = None;
         let mut objects = 0;
         self.backend.transport.list_moves();
@@ -38,7 +38,7 @@ impl Remote {
                     None => return Ok(()),
                     Some(Err(error)) => break error,
                     Some(Ok(meta)) => {
-                        attempts = Attempts::new(most);
+                        attempts = RequestAttempts::new(most);
                         self.backend.transport.list_moves();
                         objects += 1;
                         if objects > MAX_LISTED_OBJECTS {
@@ -50,7 +50,7 @@ impl Remote {
                 }
             };
 
-            let failure = self.failure(Action::List, "", &error);
+            let failure = self.failure(StoreAction::List, "", &error);
             failure.wait(&mut attempts).await?;
         }
     }
@@ -58,20 +58,20 @@ impl Remote {
     fn too_many(&self) -> StoreFault {
         let why = format!("there are more than {MAX_LISTED_OBJECTS} (is this the right prefix?)");
         let kind = FaultKind::Permanent;
-        self.asked.other(kind, Action::List, "", &why)
+        self.asked.other(kind, StoreAction::List, "", &why)
     }
 
     /// Deletes an object in at most `most` attempts; one that does not exist is deleted.
     pub async fn delete(&self, object: &ObjectPath, most: u32) -> Result<(), StoreFault> {
         let _place = self.limits.place().await;
-        let mut attempts = Attempts::new(most);
+        let mut attempts = RequestAttempts::new(most);
         loop {
             let error = match self.backend.store.delete(&self.path(object)).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
 
-            let failure = self.failure(Action::Delete, object.as_str(), &error);
+            let failure = self.failure(StoreAction::Delete, object.as_str(), &error);
             if failure.is_missing(!self.is_web()) {
                 return Ok(());
             }

@@ -12,13 +12,13 @@ use conditions::ProvenConditions;
 use object_store::path::Path as StorePath;
 use object_store::{GetOptions, GetRange, GetResult, GetResultPayload};
 
-use super::answer::{Delivery, Wanted};
-use super::attempts::Attempts;
-use super::backend::{Backend, Conditions};
-use super::explain::{Action, Asked};
+use super::answer::{AnswerContent, WantedBytes};
+use super::attempts::RequestAttempts;
+use super::backend::{Conditions, StoreBackend};
+use super::explain::{AskedStore, StoreAction};
 use super::limits::Limits;
 use super::options::StoreOptions;
-use super::refusal::{Cause, Refusal};
+use super::refusal::{RefusalCause, StoreRefusal};
 use super::stream::ByteStream;
 use crate::repository::object::{
     Etag, FaultKind, ObjectPath, Put, PutCondition, PutReply, StoreFault,
@@ -30,8 +30,8 @@ const MISSING_CODES: &[&str] = &["NoSuchKey", "BlobNotFound", "NoSuchVersion"];
 
 /// A store behind HTTP.
 pub(super) struct Remote {
-    backend: Backend,
-    asked: Asked,
+    backend: StoreBackend,
+    asked: AskedStore,
     /// Limits of all requests to this store.
     pub limits: Arc<Limits>,
     /// Set once an object could not be stored without a directory for it.
@@ -40,17 +40,17 @@ pub(super) struct Remote {
 }
 
 /// A request that failed.
-pub(super) struct Failure {
+pub(super) struct RemoteFailure {
     /// The fault for the caller.
     pub fault: StoreFault,
     /// The cause, if the transport knows it.
-    pub refusal: Option<Box<Refusal>>,
+    pub refusal: Option<Box<StoreRefusal>>,
 }
 
 /// Answer to a get before its body.
-pub(super) enum Opened {
+pub(super) enum OpenedObject {
     /// The body follows.
-    Body(Delivery, ByteStream),
+    Body(AnswerContent, ByteStream),
     /// The object has not changed.
     NotModified,
     /// There is no such object.
@@ -65,7 +65,7 @@ impl fmt::Debug for Remote {
     }
 }
 
-impl Failure {
+impl RemoteFailure {
     fn status(&self) -> Option<u16> {
         self.refusal.as_ref()?.status()
     }
@@ -74,10 +74,10 @@ impl Failure {
     fn is_missing(&self, strict: bool) -> bool {
         match self.refusal.as_ref().map(|refusal| &refusal.cause) {
             // A web server that is no store has no code for it.
-            Some(Cause::Status(answer)) if strict => {
+            Some(RefusalCause::Status(answer)) if strict => {
                 answer.status == 404 && answer.is(MISSING_CODES)
             }
-            Some(Cause::Status(answer)) => matches!(answer.status, 404 | 410),
+            Some(RefusalCause::Status(answer)) => matches!(answer.status, 404 | 410),
             _ => false,
         }
     }
@@ -96,7 +96,7 @@ impl Failure {
     }
 
     /// Waits before the next attempt, or returns the fault if this was the last one.
-    pub async fn wait(self, attempts: &mut Attempts) -> Result<(), StoreFault> {
+    pub async fn wait(self, attempts: &mut RequestAttempts) -> Result<(), StoreFault> {
         let again = match self.fault.kind.is_temporary() {
             true => attempts.next(self.fault.after, fastrand::f64()),
             false => None,
@@ -116,8 +116,8 @@ impl Failure {
 impl Remote {
     /// A store behind `backend`.
     pub fn new(
-        backend: Backend,
-        asked: Asked,
+        backend: StoreBackend,
+        asked: AskedStore,
         limits: Arc<Limits>,
         options: &StoreOptions,
     ) -> Self {
@@ -143,8 +143,13 @@ impl Remote {
     }
 
     /// The failure that `error` is.
-    fn failure(&self, action: Action, object: &str, error: &object_store::Error) -> Failure {
-        let refusal = Refusal::within(error).cloned().map(Box::new);
+    fn failure(
+        &self,
+        action: StoreAction,
+        object: &str,
+        error: &object_store::Error,
+    ) -> RemoteFailure {
+        let refusal = StoreRefusal::within(error).cloned().map(Box::new);
         let fault = match &refusal {
             Some(refusal) => self.asked.fault(action, object, refusal),
             None => {
@@ -153,20 +158,22 @@ impl Remote {
                 self.asked.other(kind, action, object, &why)
             }
         };
-        Failure { fault, refusal }
+        RemoteFailure { fault, refusal }
     }
 
     /// A failure while the body of `object` was read.
-    pub fn body_failure(&self, object: &ObjectPath, error: &object_store::Error) -> Failure {
-        self.failure(Action::Get, object.as_str(), error)
+    pub fn body_failure(&self, object: &ObjectPath, error: &object_store::Error) -> RemoteFailure {
+        self.failure(StoreAction::Get, object.as_str(), error)
     }
 
     /// A failure of a body that the reader found.
-    pub fn broken(&self, object: &ObjectPath, cause: Cause) -> Failure {
+    pub fn broken(&self, object: &ObjectPath, cause: RefusalCause) -> RemoteFailure {
         let host = self.asked.url.to_string();
-        let refusal = Refusal { host, cause };
-        Failure {
-            fault: self.asked.fault(Action::Get, object.as_str(), &refusal),
+        let refusal = StoreRefusal { host, cause };
+        RemoteFailure {
+            fault: self
+                .asked
+                .fault(StoreAction::Get, object.as_str(), &refusal),
             refusal: Some(Box::new(refusal)),
         }
     }
@@ -174,21 +181,22 @@ impl Remote {
     /// A fault that repetitions do not mend.
     pub fn changed(&self, object: &ObjectPath, why: &str) -> StoreFault {
         let kind = FaultKind::Temporary;
-        self.asked.other(kind, Action::Get, object.as_str(), why)
+        self.asked
+            .other(kind, StoreAction::Get, object.as_str(), why)
     }
 
     /// Asks once for bytes of an object.
     pub async fn open(
         &self,
         object: &ObjectPath,
-        wanted: &Wanted,
+        wanted: &WantedBytes,
         unless: Option<&Etag>,
-    ) -> Result<Opened, Failure> {
+    ) -> Result<OpenedObject, RemoteFailure> {
         let mut options = GetOptions {
             if_none_match: unless.map(|etag| self.split(etag).0),
             range: match wanted {
-                Wanted::Whole { .. } => None,
-                Wanted::Part(range) => Some(GetRange::Bounded(range.clone())),
+                WantedBytes::Whole { .. } => None,
+                WantedBytes::Part(range) => Some(GetRange::Bounded(range.clone())),
             },
             ..GetOptions::default()
         };
@@ -203,20 +211,22 @@ impl Remote {
             Err(error) => error,
         };
 
-        let failure = self.failure(Action::Get, object.as_str(), &error);
+        let failure = self.failure(StoreAction::Get, object.as_str(), &error);
         match failure.status() {
-            Some(304) if unless.is_some() => Ok(Opened::NotModified),
-            _ if failure.is_missing(!self.is_web()) => Ok(Opened::Missing),
+            Some(304) if unless.is_some() => Ok(OpenedObject::NotModified),
+            _ if failure.is_missing(!self.is_web()) => Ok(OpenedObject::Missing),
             _ => Err(failure),
         }
     }
 
     /// The failure of an answer that did not pass the transport's check.
-    fn unchecked(&self, object: &ObjectPath) -> Failure {
+    fn unchecked(&self, object: &ObjectPath) -> RemoteFailure {
         let why = "the answer was not checked";
         let kind = FaultKind::Permanent;
-        Failure {
-            fault: self.asked.other(kind, Action::Get, object.as_str(), why),
+        RemoteFailure {
+            fault: self
+                .asked
+                .other(kind, StoreAction::Get, object.as_str(), why),
             refusal: None,
         }
     }
@@ -242,10 +252,10 @@ impl Remote {
     }
 }
 
-fn opened(answer: GetResult) -> Option<Opened> {
-    let delivery = answer.extensions.get::<Delivery>()?.clone();
+fn opened(answer: GetResult) -> Option<OpenedObject> {
+    let delivery = answer.extensions.get::<AnswerContent>()?.clone();
     match answer.payload {
-        GetResultPayload::Stream(stream) => Some(Opened::Body(delivery, stream)),
+        GetResultPayload::Stream(stream) => Some(OpenedObject::Body(delivery, stream)),
         #[allow(unreachable_patterns, reason = "other features add variants")]
         _ => None,
     }

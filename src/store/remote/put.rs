@@ -7,12 +7,12 @@ use bytes::Bytes;
 use object_store::client::{HttpRequestBody, HttpService};
 use object_store::{Attribute, Attributes, PutMode, PutOptions, PutPayload, UpdateVersion};
 
-use super::{Failure, Opened, Remote};
+use super::{OpenedObject, Remote, RemoteFailure};
 use crate::repository::object::{Etag, FaultKind, ObjectPath, Put, PutCondition, PutReply};
-use crate::store::answer::Wanted;
-use crate::store::attempts::Attempts;
-use crate::store::explain::Action;
-use crate::store::refusal::{Cause, Refusal};
+use crate::store::answer::WantedBytes;
+use crate::store::attempts::RequestAttempts;
+use crate::store::explain::StoreAction;
+use crate::store::refusal::{RefusalCause, StoreRefusal};
 use crate::store::stream::next_of;
 
 /// How long caches may keep an object that never changes.
@@ -35,7 +35,7 @@ impl Remote {
     /// Stores an object in at most `most` attempts.
     pub async fn put(&self, put: &Put, most: u32) -> PutReply {
         let _place = self.limits.place().await;
-        let mut attempts = Attempts::new(most);
+        let mut attempts = RequestAttempts::new(most);
         loop {
             match self.keeps(&put.condition).await {
                 Ok(true) => break,
@@ -80,7 +80,7 @@ impl Remote {
         }
     }
 
-    pub(super) async fn put_once(&self, put: &Put) -> Result<Option<Etag>, Failure> {
+    pub(super) async fn put_once(&self, put: &Put) -> Result<Option<Etag>, RemoteFailure> {
         let mut attributes = Attributes::new();
         let control = match put.object.is_immutable() {
             true => IMMUTABLE,
@@ -99,7 +99,7 @@ impl Remote {
         let path = self.path(&put.object);
         match self.backend.store.put_opts(&path, payload, options).await {
             Ok(done) => Ok(self.etag(done.e_tag.as_deref(), done.version.as_deref())),
-            Err(e) => Err(self.failure(Action::Put, put.object.as_str(), &e)),
+            Err(e) => Err(self.failure(StoreAction::Put, put.object.as_str(), &e)),
         }
     }
 
@@ -150,14 +150,14 @@ impl Remote {
             Ok(_) => true,
             // 405 is said of a directory that exists (RFC 4918, 9.3.1).
             Err(e) => {
-                let refusal = Refusal::within(&e);
-                refusal.and_then(Refusal::status) == Some(405)
+                let refusal = StoreRefusal::within(&e);
+                refusal.and_then(StoreRefusal::status) == Some(405)
             }
         }
     }
 
     /// The reply to a put whose condition fails in a later attempt: the object there tells.
-    async fn stored_or_conflict(&self, put: &Put, attempts: &mut Attempts) -> PutReply {
+    async fn stored_or_conflict(&self, put: &Put, attempts: &mut RequestAttempts) -> PutReply {
         loop {
             let failure = match self.same(put).await {
                 Ok(Some(etag)) => return PutReply::Done { etag },
@@ -172,13 +172,13 @@ impl Remote {
     }
 
     /// Returns the tag of the object, if it has the content of `put`.
-    async fn same(&self, put: &Put) -> Result<Option<Option<Etag>>, Failure> {
-        let wanted = Wanted::Whole {
+    async fn same(&self, put: &Put) -> Result<Option<Option<Etag>>, RemoteFailure> {
+        let wanted = WantedBytes::Whole {
             at_most: put.bytes.len() as u64,
         };
         let (delivery, mut body) = match self.open(&put.object, &wanted, None).await {
-            Ok(Opened::Body(delivery, body)) => (delivery, body),
-            Ok(Opened::Missing | Opened::NotModified) => return Ok(None),
+            Ok(OpenedObject::Body(delivery, body)) => (delivery, body),
+            Ok(OpenedObject::Missing | OpenedObject::NotModified) => return Ok(None),
             Err(failure) if failure.fault.kind == FaultKind::TooLarge => return Ok(None),
             Err(failure) => return Err(failure),
         };
@@ -187,7 +187,7 @@ impl Remote {
         loop {
             let patience = self.limits.patience;
             let bytes = match tokio::time::timeout(patience, next_of(&mut body)).await {
-                Err(_) => return Err(self.broken(&put.object, Cause::Stuck(patience))),
+                Err(_) => return Err(self.broken(&put.object, RefusalCause::Stuck(patience))),
                 Ok(Some(Err(e))) => return Err(self.body_failure(&put.object, &e)),
                 Ok(None) if !left.is_empty() => return Ok(None),
                 Ok(None) => {
@@ -206,6 +206,6 @@ impl Remote {
 }
 
 /// Returns whether the directory of an object may be missing; nginx says 500 to that.
-fn lacks_directory(failure: &Failure) -> bool {
+fn lacks_directory(failure: &RemoteFailure) -> bool {
     matches!(failure.status(), Some(404 | 409 | 500))
 }
