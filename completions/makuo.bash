@@ -503,7 +503,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__deploy)
-            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --to --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
+            opts="-n -t -k -v -q -c -h --dry-run --yes-unmounted --recheck --to --ca-file --target --key --rate --delete --no-delete --expect --timeout --checksum --strict-host-keys --interface --peers --no-multicast --group --port --ttl --group-key --plain --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -511,6 +511,21 @@ _makuo() {
             case "${prev}" in
                 --to)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-file)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --target)

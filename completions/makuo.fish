@@ -54,6 +54,7 @@ complete -c makuo -n "__fish_makuo_needs_command" -f -a "completions" -d 'Print 
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "complete" -d 'List names for completion scripts, from the local daemon'
 complete -c makuo -n "__fish_makuo_needs_command" -f -a "man" -d 'Write the man pages into a directory'
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l to -d 'Publish the release to this repository as well, once the hosts have it: for hosts that come later' -r -f
+complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l ca-file -d 'Certificates in PEM form to trust for --to besides the system\'s' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s t -l target -d 'Only hosts with a name that matches this glob (repeatable)' -r
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -s k -l key -d 'Signing key: an OpenSSH file, or a .pub with its private half in the agent [default: the spec\'s, $MAKUO_KEY, ~/.config/makuo/deploy.key]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand deploy" -l rate -d 'Rate limit, such as 500Mbit or 60MB' -r

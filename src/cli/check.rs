@@ -8,11 +8,12 @@ use ignore::WalkBuilder;
 use serde::Serialize;
 
 use super::args::CheckArgs;
+use super::store;
 use crate::Result;
 use crate::config::{AnyFile, HostConfig, detect};
 use crate::report::Report;
 use crate::spec::Spec;
-use crate::store::{Store, StoreOptions, StoreUrl};
+use crate::store::{Store, StoreUrl};
 use crate::strict::{self, Readers};
 use crate::units::printable;
 
@@ -74,10 +75,7 @@ fn check_repositories(config: &HostConfig) -> Result<()> {
     for repository in repositories {
         let url = StoreUrl::parse(&repository.url, Path::new("/"));
         let store = url.and_then(|url| {
-            let options = StoreOptions {
-                ca_file: repository.ca_file.clone(),
-                ..StoreOptions::from_environment()
-            };
+            let options = store::options(repository.ca_file.as_deref());
             Store::open(&url, &options)
         });
         store.map_err(|e| repository.wrong(&e))?;

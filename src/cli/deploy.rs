@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::{DeployArgs, SessionArgs};
-use super::{network, publish, sign};
+use super::{network, sign, store};
 use crate::config::NetworkConfig;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKeys, ReleaseOrigin};
@@ -71,10 +71,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
     match &args.to {
         None => session(&options, report),
         Some(to) => {
-            let store = StoreOptions {
-                ca_file: args.ca_file.clone(),
-                ..StoreOptions::from_environment()
-            };
+            let store = store::options(args.ca_file.as_deref());
             session_to(&options, to, &store, report)
         }
     }
@@ -98,11 +95,11 @@ pub(super) fn session(options: &SessionOptions, report: &mut Report) -> Result<u
 fn session_to(
     options: &SessionOptions,
     to: &str,
-    store: &StoreOptions,
+    how: &StoreOptions,
     report: &mut Report,
 ) -> Result<u8> {
-    let url = publish::url(to)?;
-    let store = Store::open(&url, store)?;
+    let url = store::url(to)?;
+    let store = Store::open(&url, how)?;
     let signer = Arc::from(keys::open_signer(&options.key)?);
     let mut engine = deploy_options(options, signer)?;
 
@@ -147,7 +144,7 @@ fn publisher(store: Store, url: &StoreUrl, options: PublishOptions, spec: &Spec)
         let published =
             repository::publish(store, &spec, &options, &root, source, &mut sign, observer)
                 .map_err(|e| {
-                    e.hint_else("`makuo publish` with this spec and --to does the rest")
+                    e.hint_else("`makuo publish` with this spec and --to publishes the content")
                 })?;
 
         let release = &published.release;

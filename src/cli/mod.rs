@@ -25,6 +25,7 @@ mod rollback;
 mod send;
 mod sign;
 mod status;
+mod store;
 mod watch;
 
 use std::ffi::OsString;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::args::{PublishArgs, StoreArgs};
-use super::{deploy, network, sign};
+use super::args::PublishArgs;
+use super::{deploy, network, sign, store};
+use crate::Result;
 use crate::drive::clock::Clock;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{Interrupt, ReleaseKeys};
@@ -15,9 +16,8 @@ use crate::keys;
 use crate::keys::shown_time;
 use crate::report::Report;
 use crate::spec::Spec;
-use crate::store::{Store, StoreOptions, StoreUrl};
+use crate::store::StoreUrl;
 use crate::units::{ByteSize, WallTime};
-use crate::{Error, Result};
 
 /// Result for scripts.
 #[derive(Serialize)]
@@ -37,8 +37,8 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
     let mut spec = Spec::load(&args.spec)?;
     spec.check_source()?;
     spec.delete.extras = (spec.delete.extras || args.delete) && !args.no_delete;
-    let url = url(&args.to)?;
-    let store = open(&url, &args.store)?;
+    let url = store::url(&args.to)?;
+    let store = store::open(&url, &args.store)?;
     let config = network::host_config(config)?;
     let key = sign::key_file(args.key.as_deref(), spec.key.as_deref())?;
     let authorized = sign::authorized(args.authorized_keys.as_deref(), &config)?;
@@ -73,23 +73,6 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
     let seconds = clock.now().since(began).as_secs_f64();
     tell(&published, &url, seconds, report);
     Ok(0)
-}
-
-/// Parses the URL of a repository.
-pub(super) fn url(text: &str) -> Result<StoreUrl> {
-    let here = std::env::current_dir()
-        .map_err(|e| Error::usage("the working directory is gone").because(e))?;
-    StoreUrl::parse(text, &here)
-}
-
-/// Opens the store behind `url`.
-pub(super) fn open(url: &StoreUrl, args: &StoreArgs) -> Result<Store> {
-    let options = StoreOptions {
-        ca_file: args.ca_file.clone(),
-        rate: args.limit.rate,
-        ..StoreOptions::from_environment()
-    };
-    Store::open(url, &options)
 }
 
 /// Reports a published release.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::args::PullArgs;
-use super::{deploy, network, publish};
+use super::{deploy, network, store};
 use crate::config::{CatchUp, HostConfig, TreeConfig};
 use crate::drive::deploy::Interrupt;
 use crate::drive::host::{LocalHost, open_tree};
@@ -27,8 +27,8 @@ const MAX_RESTARTS: u32 = 8;
 const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
-    let url = publish::url(&args.url)?;
-    let store = publish::open(&url, &args.store)?;
+    let url = store::url(&args.url)?;
+    let store = store::open(&url, &args.store)?;
     let host = Arc::new(host(args, &network::host_config(config)?, report)?);
 
     report.start(&format!("{}: looking into {url}", args.tree));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::args::{RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs};
-use super::{deploy, network, publish, repo_head, repo_list, sign};
+use super::{deploy, network, repo_head, repo_list, sign, store};
 use crate::drive::repository::{HeadKeys, HeadMemory, check, collect, copy};
 use crate::keys;
 use crate::report::Report;
@@ -37,8 +37,8 @@ struct CheckFields {
 }
 
 fn check_all(args: &RepoCheckArgs, config: Option<&Path>, report: &mut Report) -> Result<()> {
-    let url = publish::url(&args.url)?;
-    let store = publish::open(&url, &args.store)?;
+    let url = store::url(&args.url)?;
+    let store = store::open(&url, &args.store)?;
     let config = network::host_config(config)?;
     let authorized = sign::authorized(args.authorized_keys.as_deref(), &config)?;
     let keys = HeadKeys {
@@ -74,8 +74,8 @@ struct GcFields {
 }
 
 fn gc(args: &RepoGcArgs, config: Option<&Path>, report: &mut Report) -> Result<()> {
-    let url = publish::url(&args.url)?;
-    let store = publish::open(&url, &args.store)?;
+    let url = store::url(&args.url)?;
+    let store = store::open(&url, &args.store)?;
     let config = network::host_config(config)?;
     let authorized = sign::authorized(args.authorized_keys.as_deref(), &config)?;
     let key = args.key.as_deref();
@@ -132,7 +132,7 @@ struct CopyFields {
 }
 
 fn copy_to(args: &RepoCopyArgs, config: Option<&Path>, report: &mut Report) -> Result<()> {
-    let (from, to) = (publish::url(&args.from)?, publish::url(&args.to)?);
+    let (from, to) = (store::url(&args.from)?, store::url(&args.to)?);
     if from == to {
         return Err(Error::usage("a repository cannot be copied to itself"));
     }
@@ -141,8 +141,8 @@ fn copy_to(args: &RepoCopyArgs, config: Option<&Path>, report: &mut Report) -> R
     let config = network::host_config(config)?;
     let keys = given.map(|file| sign::authorized(Some(file), &config));
     let keys = keys.transpose()?;
-    let source = publish::open(&from, &args.store)?;
-    let target = publish::open(&to, &args.store)?;
+    let source = store::open(&from, &args.store)?;
+    let target = store::open(&to, &args.store)?;
     report.start(&format!("copying {from} to {to}"));
     let done = copy(&source, &target, keys.as_ref(), report)?;
     let text = format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::args::{HeadSignArgs, RepoRenewArgs, RepoRollbackArgs};
-use super::{deploy, network, publish, sign};
+use super::{deploy, network, publish, sign, store};
 use crate::Result;
 use crate::drive::deploy::ReleaseKeys;
 use crate::drive::repository::{self, HeadMemory, HeadOptions, RenewedHead, restore, trees_of};
@@ -35,8 +35,8 @@ pub(super) fn renew(
     config: Option<&Path>,
     report: &mut Report,
 ) -> Result<()> {
-    let url = publish::url(&args.url)?;
-    let store = publish::open(&url, &args.store)?;
+    let url = store::url(&args.url)?;
+    let store = store::open(&url, &args.store)?;
     let valid_for = args.valid_for.unwrap_or_default();
     let options = options(&args.sign, &url, valid_for, config)?;
     report.start(&format!("signing heads in {url}"));
@@ -102,8 +102,8 @@ pub(super) fn rollback(
     config: Option<&Path>,
     report: &mut Report,
 ) -> Result<()> {
-    let url = publish::url(&args.url)?;
-    let store = publish::open(&url, &args.store)?;
+    let url = store::url(&args.url)?;
+    let store = store::open(&url, &args.store)?;
     let options = options(&args.sign, &url, HeadValidity::AsBefore, config)?;
     report.start(&format!("{}: going back in {url}", args.tree));
     let keep = args.keep.map(usize::from);

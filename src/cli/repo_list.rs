@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::args::RepoListArgs;
-use super::{network, publish, sign};
+use super::{network, sign, store};
 use crate::Result;
 use crate::drive::clock;
 use crate::drive::repository::{ListedRelease, ListedTree, inventory};
@@ -49,8 +49,8 @@ struct FaultFields {
 }
 
 pub(super) fn list(args: &RepoListArgs, config: Option<&Path>, report: &mut Report) -> Result<()> {
-    let url = publish::url(&args.url)?;
-    let store = publish::open(&url, &args.store)?;
+    let url = store::url(&args.url)?;
+    let store = store::open(&url, &args.store)?;
     let config = network::host_config(config)?;
     let keys = sign::authorized(args.authorized_keys.as_deref(), &config)?;
     report.start(&format!("looking into {url}"));

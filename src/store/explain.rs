@@ -170,8 +170,8 @@ impl AskedStore {
             (403, None) => "the server may not read the file, or forbids this address".into(),
             (401 | 403, Some(kind)) if action == StoreAction::Get && kind == BucketKind::S3 => {
                 format!(
-                    "{who} may not read it; S3 says the same of an object that does not exist, unless \
-                 the key may list the bucket"
+                    "{who} may not read it; S3 says the same of an object that does not exist, \
+                     unless the key may list the bucket"
                 )
             }
             (401 | 403, Some(_)) => format!("{who} may not {} objects there", action.verb()),

@@ -171,7 +171,7 @@ fn a_gc_names_the_tree_whose_head_is_damaged_and_deletes_nothing() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     write(&head, bytes);
-    let before = names(&depot.path("repo"));
+    let before = names(&depot.path("repo/packs"));
     let gc = [
         "gc",
         &depot.url,
@@ -183,7 +183,7 @@ fn a_gc_names_the_tree_whose_head_is_damaged_and_deletes_nothing() {
     for more in [&[][..], &["--key", "deploy.key", "--keep", "1"]] {
         let ran = repo(&depot, &[&gc[..], more].concat()).exits(3);
         ran.says(&["the head of db cannot be used", "nothing is deleted"]);
-        assert_eq!(names(&depot.path("repo")), before);
+        assert_eq!(names(&depot.path("repo/packs")), before);
     }
 }
 

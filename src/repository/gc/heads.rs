@@ -1,81 +1,16 @@
 //! The heads of a gc: which ones are there, and the new ones.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::rewrite::Rewritten;
+use super::moved::Rewritten;
+use super::tree_heads::TreeHead;
 use super::{Gc, GcError, GcStage, GcStep};
 use crate::id::TreeName;
 use crate::repository::attempt::{Rereads, SmallGet, SmallGot};
-use crate::repository::head::{
-    Head, HeadError, KeptRelease, MAX_KEPT, SignedHead, VerifiedHead, head_object,
-};
-use crate::repository::object::{Etag, Put, PutCondition};
+use crate::repository::head::{HeadError, MAX_KEPT, SignedHead, VerifiedHead, head_object};
+use crate::repository::object::{Put, PutCondition};
 use crate::repository::pull::head_request;
 use crate::units::Moment;
-
-/// One tree of the repository.
-#[derive(Debug)]
-pub(super) struct TreeHead {
-    pub(super) tree: TreeName,
-    object: Vec<u8>,
-    etag: Option<Etag>,
-    head: Option<Head>,
-    /// The releases that stay, and the others.
-    pub(super) kept: Vec<KeptRelease>,
-    pub(super) dropped: Vec<KeptRelease>,
-    pub(super) rewritten: Vec<Rewritten>,
-}
-
-/// The heads of all trees.
-#[derive(Debug)]
-pub(super) struct Heads {
-    /// Trees whose heads are not read yet.
-    pub(super) reading: VecDeque<TreeName>,
-    pub(super) trees: Vec<TreeHead>,
-    /// The head that is read.
-    pub(super) asking: Option<SmallGet>,
-    rereads: Rereads,
-    /// Position of the tree whose head is replaced, or read once more.
-    pub(super) at: usize,
-    sealed: Vec<u8>,
-    /// False once the store has said that it cannot check conditions.
-    pub(super) has_conditions: bool,
-}
-
-impl Default for Heads {
-    fn default() -> Self {
-        Self {
-            reading: VecDeque::new(),
-            trees: Vec::new(),
-            asking: None,
-            rereads: Rereads::default(),
-            at: 0,
-            sealed: Vec::new(),
-            has_conditions: true,
-        }
-    }
-}
-
-impl TreeHead {
-    /// Returns whether the head has to name other records.
-    pub(super) fn changes(&self) -> bool {
-        let moved = |rewritten: &Rewritten| matches!(rewritten, Rewritten::Again(..));
-        !self.dropped.is_empty() || self.rewritten.iter().any(moved)
-    }
-
-    fn of(tree: TreeName) -> Self {
-        Self {
-            tree,
-            object: Vec::new(),
-            etag: None,
-            head: None,
-            kept: Vec::new(),
-            dropped: Vec::new(),
-            rewritten: Vec::new(),
-        }
-    }
-}
 
 impl Gc {
     pub(super) fn read_head(&mut self, tree: TreeName) {

@@ -1,46 +1,15 @@
 //! The pieces of a gc: marks all bytes that releases refer to, and copies those of weak packs.
 
-use std::collections::HashMap;
-
-use super::heads::TreeHead;
-use super::live::Live;
-use super::rewrite::Moved;
+use super::marks::GcMark;
+use super::moved::Moved;
+use super::tree_heads::TreeHead;
 use super::{Gc, GcError, GcStage};
 use crate::block::BlockHash;
 use crate::repository::head::KeptRelease;
-use crate::repository::loader::{Loaded, Loader};
+use crate::repository::loader::Loaded;
 use crate::repository::pack::{Extent, MAX_PACK_BYTES, PackName};
-use crate::repository::places::{Places, PlacesRef};
+use crate::repository::places::PlacesRef;
 use crate::repository::record::{RecordError, ReleaseRecord};
-
-/// Use of a piece under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum GcMark {
-    Record(KeptRelease),
-    Places(PlacesRef),
-    /// A whole pack that is rewritten.
-    Whole(PackName),
-}
-
-/// What releases refer to, as far as it is known.
-#[derive(Debug)]
-pub(super) struct Marks {
-    pub(super) loader: Loader<GcMark>,
-    pub(super) records: HashMap<KeptRelease, ReleaseRecord>,
-    pub(super) pages: HashMap<PlacesRef, Places>,
-    pub(super) live: Live,
-}
-
-impl Default for Marks {
-    fn default() -> Self {
-        Self {
-            loader: Loader::new(),
-            records: HashMap::new(),
-            pages: HashMap::new(),
-            live: Live::default(),
-        }
-    }
-}
 
 impl Gc {
     pub(super) fn begin_marking(&mut self) {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `List` | lists all objects and calls [`Gc::listed`] |
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head and calls [`Gc::head`], or [`Gc::refuse`]: it is read again |
+//! | `Head` | verifies the head and calls [`Gc::head`], or [`Gc::refuse`] |
 //! | `Seal` | signs the bytes of [`Gc::head_to_sign`] and calls [`Gc::signed`] |
 //! | `Delete` | deletes the objects and polls again |
 //! | `Done`, `Failed` | is done; nothing further comes |
@@ -23,8 +23,8 @@
 //! notices by the condition of its own head. On a store without conditions it does not notice, so
 //! packs of the heads before stay for the next gc.
 //!
-//! A head that cannot be read or verified ends it before anything is deleted: any pack may be needed
-//! by that tree.
+//! A head that cannot be read or verified ends it before anything is deleted: that tree may need
+//! any pack.
 //!
 //! Without a key, gc trusts the store to answer with the present heads: there must be no cache in
 //! between.
@@ -33,8 +33,11 @@ mod heads;
 mod listing;
 mod live;
 mod marking;
+mod marks;
+mod moved;
 mod rewrite;
 mod step;
+mod tree_heads;
 
 #[cfg(test)]
 pub(super) use listing::MAX_DELETED_AT_ONCE;
@@ -42,10 +45,10 @@ pub use step::{GcError, GcReport, GcRewrite, GcSetup, GcStep};
 
 use std::collections::VecDeque;
 
-use self::heads::Heads;
 use self::listing::{Deletion, ListedObjects};
-use self::marking::Marks;
-use self::rewrite::Rewrite;
+use self::marks::Marks;
+use self::moved::Rewrite;
+use self::tree_heads::Heads;
 use super::attempt::{Dice, RequestId, SmallGet};
 use super::marker::{marker, marker_object};
 use super::object::{GetReply, Put, PutCondition, PutReply};

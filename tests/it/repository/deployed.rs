@@ -102,7 +102,7 @@ fn what_a_deploy_says_of_its_hosts_stays_beside_the_repository() {
     lab.makuo(&deploy).exits(4).says(&[
         "some hosts have www@1, others do not",
         "have it: web1",
-        "web2 failed",
+        "web2 refused",
         "not published to",
     ]);
 

@@ -84,7 +84,7 @@ fn certificates_decide_who_is_heard() {
 
     let fault = get(&open(&url, &options(&[])), whole(HEAD)).fault();
     assert_eq!(fault.kind, FaultKind::Permanent, "{fault}");
-    assert!(fault.text.contains("ca_file"), "{fault}");
+    assert!(fault.text.contains("--ca-file"), "{fault}");
     let other = format!("https://127.0.0.1:{port}");
     let fault = get(&open(&other, &trusting), whole(HEAD)).fault();
     assert!(fault.text.contains("certificate is for"), "{fault}");
