@@ -18,7 +18,7 @@ use crate::report::Report;
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
 use crate::spec::{Expect, Spec};
-use crate::store::{Store, StoreOptions, StoreUrl};
+use crate::store::{Store, StoreOptions};
 use crate::units::printable;
 use crate::{Error, Kind, Result};
 
@@ -104,7 +104,7 @@ fn session_to(
     let mut engine = deploy_options(options, signer)?;
 
     report.start(&format!("{}: looking into {url}", options.spec.tree));
-    try_repository(&store, &options.spec.tree, &engine.keys).map_err(|e| {
+    let newest = try_repository(&store, &options.spec.tree, &engine.keys).map_err(|e| {
         let e = e.with_kind(Kind::Usage);
         e.hint_else("nothing was sent: without --to the hosts alone get the release")
     })?;
@@ -122,17 +122,22 @@ fn session_to(
         memory: HeadMemory::new(options.cache.as_deref(), &url),
         interrupt: interrupt.clone(),
     };
-    engine.publisher = Some(publisher(store, &url, publication, &options.spec));
+    let place = (store, url.to_string(), newest);
+    engine.publisher = Some(publisher(place, publication, &options.spec));
 
     let outcome = run_until(interrupt, options, engine, report)?;
     report.outcome(&outcome);
     Ok(outcome.exit.code())
 }
 
-/// Stores the committed release of a session.
-fn publisher(store: Store, url: &StoreUrl, options: PublishOptions, spec: &Spec) -> Publisher {
-    let (shown, spec) = (url.to_string(), spec.clone());
-    Publisher::new(shown.clone(), move |source, committed, observer| {
+/// Stores the committed release of a session in `store`, shown by its URL, after its newest release.
+fn publisher(
+    (store, url, newest): (Store, String, Serial),
+    options: PublishOptions,
+    spec: &Spec,
+) -> Publisher {
+    let (shown, spec) = (url.clone(), spec.clone());
+    Publisher::new(url, newest, move |source, committed, observer| {
         let root = committed.release.header().root;
         let new = SignedRelease {
             release: committed.release,

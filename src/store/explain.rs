@@ -267,6 +267,9 @@ fn tls_hint(fault: &TlsFault) -> &'static str {
         }
         TlsFault::OtherName(_) => "use a name of the certificate in the URL or endpoint",
         TlsFault::Expired(_) => "check this machine's clock, then renew the certificate",
+        TlsFault::Authority => {
+            "sign one for the server with it; one alone needs basicConstraints CA:FALSE"
+        }
         TlsFault::Plain => "if that is right, write http:// instead of https://",
         TlsFault::Other(_) => "check the server's certificate and TLS versions",
     }

@@ -56,6 +56,8 @@ pub(super) enum TlsFault {
     OtherName(String),
     /// The certificate is over, or begins later: or this host's clock is wrong.
     Expired(String),
+    /// The certificate is that of an authority, and not of a server.
+    Authority,
     /// The other side does not speak TLS.
     Plain,
     /// Any other failure.
@@ -243,6 +245,7 @@ impl fmt::Display for TlsFault {
             TlsFault::UnknownIssuer => f.write_str("no trusted authority signed its certificate"),
             TlsFault::OtherName(names) => write!(f, "its certificate is for {names}"),
             TlsFault::Expired(why) => write!(f, "its certificate is not valid now ({why})"),
+            TlsFault::Authority => f.write_str("its certificate is that of an authority"),
             TlsFault::Plain => f.write_str("it does not speak TLS at this port"),
             TlsFault::Other(why) => f.write_str(why),
         }
@@ -317,7 +320,11 @@ fn certificate_fault(wrong: &rustls::CertificateError) -> TlsFault {
         | Wrong::NotValidYet
         | Wrong::ExpiredContext { .. }
         | Wrong::NotValidYetContext { .. } => TlsFault::Expired(clean(&wrong.to_string())),
-        other => TlsFault::Other(clean(&other.to_string())),
+        other => match other.to_string() {
+            // rustls has no kind of its own for it.
+            text if text.contains("CaUsedAsEndEntity") => TlsFault::Authority,
+            text => TlsFault::Other(clean(&text)),
+        },
     }
 }
 

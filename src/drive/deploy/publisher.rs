@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::source::ReleaseSource;
 use crate::Result;
+use crate::id::Serial;
 use crate::manifest::Release;
 use crate::outcome::{Observer, RepositoryResult};
 use crate::wire::message::SignedOrder;
@@ -28,20 +29,28 @@ type TakeRelease =
 #[derive(Clone)]
 pub struct Publisher {
     url: String,
+    newest: Serial,
     take: Arc<TakeRelease>,
 }
 
 impl Publisher {
-    /// Calls `publish` once hosts have committed the release; `url` names the repository.
+    /// Calls `publish` once hosts have committed the release; `url` names the repository, and
+    /// `newest` is its newest release, which the new one has to follow.
     pub fn new(
         url: String,
+        newest: Serial,
         publish: impl Fn(&mut ReleaseSource, CommittedRelease, &mut dyn Observer) -> Result<()>
         + Send
         + Sync
         + 'static,
     ) -> Self {
         let take = Arc::new(publish);
-        Self { url, take }
+        Self { url, newest, take }
+    }
+
+    /// The newest release of the repository.
+    pub(super) fn newest(&self) -> Serial {
+        self.newest
     }
 
     /// Hands the release on, with progress to `observer`.

@@ -6,6 +6,7 @@ use super::arrivals::ArrivalWait;
 use super::driver::SenderDriver;
 use super::known_hosts::HostKeys;
 use super::options::{DeployOptions, Interrupt};
+use super::publisher::Publisher;
 use super::release::SessionRelease;
 use super::reporter::SessionReporter;
 use super::results::{self, EndedSession};
@@ -191,6 +192,8 @@ impl<'a> DeploySession<'a> {
         };
 
         serials::check_none_later(&self.options, highest)?;
+        let published = self.options.publisher.as_ref().map(Publisher::newest);
+        let highest = highest.max(published.unwrap_or_default());
 
         // An audit uses up no serial.
         let serial = match self.release.intent(&self.options) {

@@ -148,13 +148,12 @@ fn run<'a>(
 }
 
 /// Reads the head of `tree` in `store` once, and verifies it: finds a repository that cannot be
-/// used before anything is published to it.
-pub fn try_repository(store: &Store, tree: &TreeName, keys: &ReleaseKeys) -> Result<()> {
+/// used before anything is published to it. Returns the newest release, 0 if there is none.
+pub fn try_repository(store: &Store, tree: &TreeName, keys: &ReleaseKeys) -> Result<Serial> {
     let head = runtime()?.block_on(read_head(store, tree))?;
-    match head.map(|head| verified_by(keys, tree, &head)) {
-        Some(Err(e)) => Err(of_head(&e)),
-        _ => Ok(()),
-    }
+    let head = head.map(|head| verified_by(keys, tree, &head)).transpose();
+    let head = head.map_err(|e| of_head(&e))?;
+    Ok(head.map_or(Serial(0), |head| head.head().serial()))
 }
 
 /// The release of a publication that had one.

@@ -17,7 +17,7 @@ use crate::store::Store;
 
 /// Remedy for a head by a key that is not authorized.
 pub(super) const UNLISTED_KEY: &str =
-    "if its key may release the tree, list it in the authorized keys";
+    "if its key may release the tree, list it there, or name a list by --authorized-keys";
 
 /// Error for a fault of the store.
 pub(super) fn of_fault(fault: &StoreFault) -> Error {

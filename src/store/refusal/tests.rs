@@ -45,6 +45,17 @@ fn a_failure_of_tls_is_found_below_other_errors() {
 }
 
 #[test]
+fn a_certificate_of_an_authority_is_named() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("CaUsedAsEndEntity")]
+    struct Unnamed;
+    let other = rustls::OtherError(std::sync::Arc::new(Unnamed));
+    let inner = rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other));
+    let outer = std::io::Error::other(inner);
+    assert_eq!(tls_fault(&outer), Some(TlsFault::Authority));
+}
+
+#[test]
 fn a_refusal_is_found_below_other_errors() {
     let deep = crate::Error::usage("x").because(std::io::Error::other(refusal(404, "a")));
     assert!(

@@ -152,3 +152,23 @@ fn an_upload_shows_its_progress() {
     });
     assert!(uploads.count() > 0, "{}", ran.out);
 }
+
+/// A machine that has deployed nothing yet numbers its release after those of the repository.
+#[test]
+fn a_deploy_follows_what_others_published() {
+    let Some(lab) = Lab::loopback(1) else { return };
+    Noise::new(8).tree(&lab.site(), 3, 3_000);
+    std::fs::create_dir(lab.path("repo")).expect("new");
+    for _ in 0..3 {
+        run(&lab, &["publish", "www.toml", "--to", "./repo", "--again"]).exits(0);
+    }
+    std::fs::remove_dir_all(lab.path(".cache")).expect("the serials of this machine");
+
+    let ran = lab.makuo(&["deploy", "www.toml", "--json", "--to", "./repo"]);
+    let result = ran.exits(0).result();
+    assert_eq!(
+        (&result["serial"], &result["published"]),
+        (&4.into(), &true.into())
+    );
+    lab.all_same(&lab.site());
+}
