@@ -130,7 +130,7 @@ fn session_to(
     Ok(outcome.exit.code())
 }
 
-/// Stores the committed release of a session in `store`, shown by its URL, after its newest release.
+/// Stores the committed release of a session in `store`, which has `newest` and is shown by its URL.
 fn publisher(
     (store, url, newest): (Store, String, Serial),
     options: PublishOptions,
