@@ -140,6 +140,7 @@ fn publisher(
         keep: None,
         valid_for: HeadValidity::AsBefore,
         again: true,
+        repair: false,
         keys: keys.clone(),
         name: name.clone(),
         cache: options.cache.clone(),

@@ -148,9 +148,10 @@ impl Refusal {
             Cause::Answer(AnswerFault::TooLarge(..)) => FaultKind::TooLarge,
             // A broken proxy is one of several, perhaps.
             Cause::Answer(AnswerFault::Header(_) | AnswerFault::Encoded(_)) => FaultKind::NotARange,
-            Cause::Answer(
-                AnswerFault::TooShort(_) | AnswerFault::Status(_) | AnswerFault::Endless,
-            )
+            Cause::Answer(AnswerFault::TooShort(_) | AnswerFault::Status(416)) => {
+                FaultKind::TooShort
+            }
+            Cause::Answer(AnswerFault::Status(_) | AnswerFault::Endless)
             | Cause::Redirect(_)
             | Cause::Tls(_) => FaultKind::Permanent,
             Cause::UnknownName(_)

@@ -15,6 +15,10 @@ use crate::repository::object::{Get, GetReply, ListedObject, ObjectPath, StoreFa
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 
+/// What mends a repository where something is missing or damaged.
+pub(super) const REPAIR_HINT: &str = "`makuo publish SPEC --to URL --repair` stores it again: do \
+     that for each tree that needs it";
+
 /// Error for a fault of the store.
 pub(super) fn of_fault(fault: &StoreFault) -> Error {
     Error::new(Kind::Io, format!("the store does not answer: {fault}"))
@@ -89,10 +93,14 @@ pub(super) async fn read_record(store: &Store, kept: &KeptRelease) -> Result<Rel
         max: u64::from(kept.len),
     };
 
-    let missing = || Error::refused(format!("{} is missing", kept.pack.object()));
+    let missing = || Error::refused(format!("{} is missing", kept.pack.object())).hint(REPAIR_HINT);
     let bytes = read(store, get).await?.ok_or_else(missing)?;
-    ReleaseRecord::decode(&bytes, kept.pack, &kept.hash)
-        .map_err(|e| Error::refused("the repository is damaged").because(e))
+    let damaged = |e| {
+        Error::refused("the repository is damaged")
+            .because(e)
+            .hint(REPAIR_HINT)
+    };
+    ReleaseRecord::decode(&bytes, kept.pack, &kept.hash).map_err(damaged)
 }
 
 /// All objects of the store, by their paths.

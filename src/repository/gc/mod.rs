@@ -23,6 +23,10 @@
 //! notices by the condition of its own head. On a store without conditions it does not notice, so
 //! packs of the heads before stay for the next gc.
 //!
+//! A repository without any head is one whose first publication never ended, or a store that does
+//! not show heads. Its packs are deleted only if the caller says so, and if the list has an object
+//! that gc has stored beside the heads.
+//!
 //! Without a key, gc trusts the store to answer with the present heads: there must be no cache in
 //! between.
 
@@ -198,6 +202,11 @@ impl Gc {
         }
     }
 
+    /// Returns whether a kept release refers to the pack, once the gc is done.
+    pub fn refers_to(&self, pack: &PackName) -> bool {
+        self.live.has(pack)
+    }
+
     /// Takes a reply to a [`GcStep::Get`].
     pub fn reply(&mut self, id: RequestId, reply: GetReply, now: Moment) {
         let Some(get) = &mut self.asking else {
@@ -265,9 +274,9 @@ impl Gc {
         match self.stage {
             Stage::Listing | Stage::Sizing | Stage::Listing2 => Some(GcStep::List),
             Stage::Sealing => {
-                let tree = self.trees.get(self.at).filter(|tree| tree.changes())?;
+                self.trees.get(self.at).filter(|tree| tree.changes())?;
                 self.stage = Stage::Committing;
-                Some(GcStep::Seal(tree.tree.clone()))
+                Some(GcStep::Seal)
             }
             _ => None,
         }
@@ -291,6 +300,13 @@ impl Gc {
                     self.puts.push(Put {
                         object: marker_object(),
                         bytes: marker().into(),
+                        condition: PutCondition::Any,
+                    });
+                }
+                if self.trees.is_empty() {
+                    self.puts.push(Put {
+                        object: listing::probe(),
+                        bytes: b"gc\n".to_vec().into(),
                         condition: PutCondition::Any,
                     });
                 }

@@ -9,6 +9,7 @@ use crate::units::Moment;
 pub(crate) fn gc(seed: u64) -> GcSetup {
     GcSetup {
         grace: Some(3600),
+        no_trees: false,
         rewrites: Some(GcRewrite { keep: Some(2) }),
         seed,
     }
@@ -56,7 +57,7 @@ impl Collector {
                 self.machine.stored(id, reply, self.now);
             }
             GcStep::Head(_, signed) => self.machine.head(&verified(&signed)),
-            GcStep::Seal(_) => {
+            GcStep::Seal => {
                 let bytes = self.machine.head_to_sign();
                 let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
                 self.machine.signed(signature.as_bytes());
