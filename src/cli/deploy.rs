@@ -116,6 +116,7 @@ fn session_to(
         keep: None,
         valid_for: HeadValidity::AsBefore,
         again: true,
+        repair: false,
         keys: engine.keys.clone(),
         name: engine.name.clone(),
         cache: options.cache.clone(),

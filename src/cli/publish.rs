@@ -50,6 +50,7 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
         keep: args.keep.map(usize::from),
         valid_for: args.valid_for.unwrap_or_default(),
         again: args.again,
+        repair: args.repair,
         keys: ReleaseKeys {
             signer: Arc::from(keys::open_signer(&key)?),
             authorized: Some(Arc::new(authorized)),

@@ -92,6 +92,7 @@ fn gc(args: &RepoGcArgs, config: Option<&Path>, report: &mut Report) -> Result<(
     };
     let setup = GcSetup {
         grace: Some(args.grace.as_secs()),
+        no_trees: args.no_trees,
         rewrites,
         seed: 0,
     };

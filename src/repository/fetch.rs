@@ -159,7 +159,11 @@ impl Fetcher {
         let fault = match reply {
             GetReply::Bytes(bytes) => return part.take(&bytes, &mut self.done),
             _ if part.pieces.is_empty() => return drop(self.parts.swap_remove(at)),
-            GetReply::Missing => {
+            GetReply::Missing
+            | GetReply::Failed(StoreFault {
+                kind: FaultKind::TooShort,
+                ..
+            }) => {
                 let mut part = self.parts.swap_remove(at);
                 let is_old = part.clears != self.clears;
                 return self.lose(part.abandon(), is_old);

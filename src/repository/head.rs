@@ -4,6 +4,10 @@
 //! records. Signature and content are one object, so that a reader never sees one without the
 //! other. The signature has a namespace of its own.
 
+mod times;
+
+pub use times::{HeadTimes, HeadValidity, Staleness};
+
 use minicbor::{Decode, Encode};
 
 use super::object::ObjectPath;
@@ -30,18 +34,6 @@ pub const MAX_HEAD_ORDERS: usize = 4;
 pub const MAX_RECORD_BYTES: u32 = 1 << 20;
 /// Largest number of bytes before a record that are read with it.
 pub const MAX_LEAD_BYTES: u32 = 256 << 10;
-
-/// Time for which a head holds after its signature.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum HeadValidity {
-    /// As long as the head before it; the first head has no end.
-    #[default]
-    AsBefore,
-    /// As many seconds.
-    For(u32),
-    /// Without an end.
-    Endless,
-}
 
 /// The signed part of a head.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
@@ -114,7 +106,6 @@ pub struct SignedHead {
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedHead {
     head: Head,
-    key: PublicKey,
 }
 
 /// Reason for refusing a head.
@@ -203,18 +194,6 @@ impl Head {
                 self.orders.pop();
             }
         }
-    }
-
-    /// Sets the time of the signature, and the end.
-    pub(super) fn date(&mut self, now: WallTime, validity: HeadValidity) {
-        let before = |until: WallTime| until.0.saturating_sub(self.made.0).max(0);
-        let seconds = match validity {
-            HeadValidity::AsBefore => self.valid_until.map(before),
-            HeadValidity::For(seconds) => Some(i64::from(seconds)),
-            HeadValidity::Endless => None,
-        };
-        self.made = now;
-        self.valid_until = seconds.map(|seconds| WallTime(now.0.saturating_add(seconds)));
     }
 
     /// Serial of the newest release.
@@ -322,7 +301,7 @@ impl SignedHead {
             return Err(HeadError::OtherTree(head.tree));
         }
 
-        Ok(VerifiedHead { head, key })
+        Ok(VerifiedHead { head })
     }
 }
 
@@ -330,19 +309,6 @@ impl VerifiedHead {
     /// The head.
     pub fn head(&self) -> &Head {
         &self.head
-    }
-
-    /// The key that signed it.
-    pub fn key(&self) -> &PublicKey {
-        &self.key
-    }
-
-    /// Returns whether the head is stale at `now`: past its time, or older than `max_age` seconds.
-    /// A store that answers with an old state shows in this way.
-    pub fn is_stale(&self, now: WallTime, max_age: Option<u64>) -> bool {
-        let age = now.0.saturating_sub(self.head.made.0);
-        self.head.valid_until.is_some_and(|until| until <= now)
-            || max_age.is_some_and(|max| age > i64::try_from(max).unwrap_or(i64::MAX))
     }
 }
 

@@ -70,8 +70,13 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         self.window = Some((extent, bytes));
     }
 
-    /// Asks again for a piece whose bytes were wrong; returns false if they were too often.
+    /// Asks again for a piece whose bytes were wrong; returns false if they were too often. The
+    /// bytes are the same for all purposes of the piece, and count once.
     pub(super) fn reject(&mut self, extent: Extent, purpose: P) -> bool {
+        if self.asked.contains_key(&extent) {
+            self.ask(extent, purpose);
+            return true;
+        }
         if self.in_window(&extent).is_some() {
             self.window = None;
         }
@@ -162,5 +167,58 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         bytes
             .get(from..from + extent.len as usize)
             .map(<[u8]>::to_vec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::BlockHash;
+
+    const NOW: Moment = Moment(0);
+
+    /// Gives the answer to the next request, and returns the purposes of the pieces that come.
+    fn answered(loader: &mut Loader<u8>, dice: &mut Dice, bytes: &[u8]) -> Vec<u8> {
+        let (id, _) = loader.poll(NOW, dice).expect("a request");
+        loader.reply(id, GetReply::Bytes(bytes.to_vec()), NOW, dice);
+        loader.reply(id, GetReply::End { etag: None }, NOW, dice);
+        let mut came = Vec::new();
+        while let Some(loaded) = loader.next() {
+            let Loaded::Piece(extent, purpose, piece) = loaded else {
+                panic!("{loaded:?}");
+            };
+            if piece != b"right" {
+                assert!(loader.reject(extent, purpose));
+            }
+            came.push(purpose);
+        }
+        came
+    }
+
+    #[test]
+    fn all_purposes_of_a_piece_with_wrong_bytes_come_again() {
+        for purposes in 1..5 {
+            let mut loader = Loader::new();
+            let mut dice = Dice::new(1);
+            let extent = Extent {
+                pack: PackName(BlockHash([1; 32])),
+                offset: 9,
+                len: 5,
+            };
+            let all: Vec<u8> = (0..purposes).collect();
+            all.iter().for_each(|purpose| loader.ask(extent, *purpose));
+
+            // As often as one purpose alone may.
+            for _ in 0..5 {
+                let mut came = answered(&mut loader, &mut dice, b"wrong");
+                came.sort_unstable();
+                assert_eq!(came, all);
+                assert!(!loader.is_idle());
+            }
+            let mut came = answered(&mut loader, &mut dice, b"right");
+            came.sort_unstable();
+            assert_eq!(came, all);
+            assert!(loader.is_idle());
+        }
     }
 }

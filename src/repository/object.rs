@@ -214,6 +214,8 @@ pub enum FaultKind {
     NotARange,
     /// A body beyond [`Get::max`].
     TooLarge,
+    /// The object ends before the range that was asked for.
+    TooShort,
     /// Any other answer: a repetition would get the same.
     Permanent,
 }

@@ -254,7 +254,7 @@ fn answer_hint(fault: &AnswerFault) -> Option<&'static str> {
         AnswerFault::Encoded(_) => {
             Some("switch compression off for these files: nginx has `gzip off`")
         }
-        AnswerFault::TooShort(_) => Some("it was not uploaded whole, or changed: publish again"),
+        AnswerFault::TooShort(_) => Some("it was not uploaded whole, or changed"),
         AnswerFault::TooLarge(..) | AnswerFault::Status(_) | AnswerFault::Endless => None,
     }
 }

@@ -152,9 +152,10 @@ impl StoreRefusal {
             RefusalCause::Answer(AnswerFault::Header(_) | AnswerFault::Encoded(_)) => {
                 FaultKind::NotARange
             }
-            RefusalCause::Answer(
-                AnswerFault::TooShort(_) | AnswerFault::Status(_) | AnswerFault::Endless,
-            )
+            RefusalCause::Answer(AnswerFault::TooShort(_) | AnswerFault::Status(416)) => {
+                FaultKind::TooShort
+            }
+            RefusalCause::Answer(AnswerFault::Status(_) | AnswerFault::Endless)
             | RefusalCause::Redirect(_)
             | RefusalCause::Tls(_) => FaultKind::Permanent,
             RefusalCause::UnknownName(_)

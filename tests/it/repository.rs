@@ -212,8 +212,8 @@ fn a_small_change_costs_few_requests_to_a_web_server() {
     }
     let between = Middleman::start(nginx.http());
     let depot = Depot::new(Some(format!("http://{}", between.address())));
-    // It has no conditions, so the head is read once more.
-    a_small_change_costs(&depot, &between, 6);
+    // It has no conditions, so the head is read once more before it is stored, and after that.
+    a_small_change_costs(&depot, &between, 7);
 }
 
 fn a_small_change_costs(depot: &Depot, between: &Middleman, publish: usize) {
@@ -318,9 +318,6 @@ fn a_forged_or_damaged_repository_puts_nothing_in_place() {
     depot.fill(1);
     depot.publish();
     depot.pull("web1");
-    let before = depot.path("before");
-    std::fs::rename(depot.tree("web1"), &before).expect("there");
-    std::fs::rename(&before, depot.tree("web1")).expect("there");
     write(&depot.site("large"), Noise::new(99).bytes(5_000_000));
     depot.publish();
 
@@ -340,11 +337,73 @@ fn a_forged_or_damaged_repository_puts_nothing_in_place() {
     let changed = differences(&depot.path("site"), &depot.tree("web1"));
     assert!(changed.contains("large"), "{changed}");
 
-    // What is missing is stored again.
-    std::fs::remove_dir_all(depot.path("repo/packs")).expect("there");
-    depot.publish();
+    // What is damaged is stored again.
+    depot.publish_with(&["--repair"]).exits(0);
     depot.pull("web1");
     depot.pull("web2");
+}
+
+/// Harm to one pack of blocks, found by one command and mended as its message says.
+fn is_mended_as_the_messages_say(depot: &Depot, dir: &Path) {
+    let repo = |what: &str| {
+        let args = ["repo", what, &depot.url, "--authorized-keys", "keys"];
+        Running::start(&mut depot.makuo(&args)).wait()
+    };
+    let publish = |more: &[&str]| {
+        let published = depot.publish_with(more).exits(0);
+        published.result()["packs"].as_u64().expect("a number")
+    };
+
+    let mut noise = Noise::new(8);
+    write(&depot.site("large"), noise.bytes(36_000_000));
+    write(&depot.site("small"), "small");
+    depot.publish();
+    write(&depot.site("small"), "other");
+    depot.publish();
+    for (n, harm) in ["deleted", "changed", "cut"].iter().enumerate() {
+        let is_large = |pack: &PathBuf| read(pack).len() > 15_000_000;
+        let pack = packs(dir).into_iter().find(is_large).expect("a pack");
+        let mut bytes = read(&pack);
+        match *harm {
+            "deleted" => std::fs::remove_file(&pack).expect("there"),
+            "changed" => bytes[1_000_000] ^= 1,
+            _ => bytes.truncate(9_000_000),
+        }
+        if *harm != "deleted" {
+            write(&pack, bytes);
+        }
+
+        // Hosts and people that look are told the same.
+        let host = format!("web{n}");
+        for found in [depot.pull_with(&host, &[]), repo("check")] {
+            found.exits(3).says(&["damaged", "--repair"]);
+        }
+        assert_eq!(publish(&[]), 0, "{harm}: nothing changed");
+        depot.pull_with(&host, &[]).exits(3);
+        let packs = publish(&["--repair"]);
+        assert!((1..=2).contains(&packs), "{harm}: {packs} packs");
+        depot.pull(&host);
+        repo("check").exits(0);
+        repo("gc").exits(0);
+        assert_eq!(publish(&["--repair"]), 0, "{harm}: it is whole");
+    }
+}
+
+#[test]
+fn a_damaged_directory_is_mended_as_the_messages_say() {
+    let depot = Depot::new(None);
+    let dir = depot.path("repo/packs");
+    is_mended_as_the_messages_say(&depot, &dir);
+}
+
+#[test]
+fn a_damaged_web_server_is_mended_as_the_messages_say() {
+    let nginx = match Nginx::start() {
+        Ok(nginx) => nginx,
+        Err(why) => return skipped(&why),
+    };
+    let depot = Depot::new(Some(format!("http://{}", nginx.http())));
+    is_mended_as_the_messages_say(&depot, &nginx.files().join("packs"));
 }
 
 pub(crate) fn packs(dir: &Path) -> Vec<PathBuf> {
@@ -439,7 +498,7 @@ fn a_repository_is_listed_checked_collected_and_copied() {
     Running::start(&mut command)
         .wait()
         .exits(3)
-        .says(&["damaged", "publish again"]);
+        .says(&["damaged", "--repair"]);
 }
 
 /// Runs a command of the lab that has nothing to do with its network.

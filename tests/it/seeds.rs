@@ -385,7 +385,7 @@ fn repository() -> [Vec<u8>; 3] {
         keep: Some(1),
         level: None,
         valid_for: HeadValidity::For(3600),
-        orders: Vec::new(),
+        repair: false,
         seed: 1,
     });
 
@@ -398,6 +398,7 @@ fn repository() -> [Vec<u8>; 3] {
                 machine.stored(id, PutReply::Done { etag: None }, Moment(0));
             }
             PublishStep::Head(_) | PublishStep::Newest(_) => machine.begin(None, nodes.release()),
+            PublishStep::Note(note) => panic!("{note}"),
             PublishStep::Walk => machine.walk(&nodes).expect("one page"),
             PublishStep::Read(ordinal, _) => machine.block(ordinal, b"content"),
             PublishStep::Seal => {

@@ -55,6 +55,10 @@ pub struct PublishArgs {
     /// Publish a new release although nothing changed: hosts that failed try again
     #[arg(long)]
     pub again: bool,
+    /// Read everything that the repository has of the tree, and store again what is missing or
+    /// damaged. Earlier releases that cannot be mended in this way leave the repository
+    #[arg(long)]
+    pub repair: bool,
     /// Delete files outside the release, regardless of the spec
     #[arg(long, overrides_with = "no_delete")]
     pub delete: bool,
@@ -202,6 +206,10 @@ pub struct RepoGcArgs {
     /// Keep what is younger than this: a publisher may be about to refer to it
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = parse_duration)]
     pub grace: Duration,
+    /// Delete what is older than that although the repository has no tree: its first publication
+    /// never ended
+    #[arg(long)]
+    pub no_trees: bool,
     /// Keys that may release the trees [default: the configuration's]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub authorized_keys: Option<PathBuf>,

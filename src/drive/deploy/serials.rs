@@ -109,6 +109,12 @@ pub(in crate::drive) fn remembered(cache: Option<&Path>, tree: &TreeName, near: 
     known.filter(is_believed).unwrap_or_default()
 }
 
+/// Returns whether this machine remembers a serial of `tree`.
+pub(in crate::drive) fn has_any(cache: Option<&Path>, tree: &TreeName) -> bool {
+    let path = cache.map(|cache| cache.join("serials").join(tree.as_str()));
+    path.is_some_and(|path| read(&path).ok().flatten().is_some())
+}
+
 /// The highest believable serial of `tree` among the accepted ones: `shown` by authorized keys, or
 /// claimed by most addresses.
 fn believed(

@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::head_memory::HeadMemory;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::{UNLISTED_KEY, all_of, list, of_fault};
+use super::whole::{REPAIR_HINT, UNLISTED_KEY, all_of, list, of_fault};
 use crate::block::{BlockHash, BlockHasher};
 use crate::drive::clock;
 use crate::error::{Error, Kind, Result};
@@ -46,45 +46,54 @@ pub struct CheckReport {
 
 /// Deletes what is not needed, by `setup`.
 pub fn collect(store: &Store, setup: GcSetup, keys: &HeadKeys) -> Result<GcReport> {
-    let collection = Collection {
-        machine: Gc::new(GcSetup {
-            seed: seed(),
-            ..setup
-        }),
-        requests: StoreRequests::new(store.clone()),
-        store,
-        keys,
+    let setup = GcSetup {
+        seed: seed(),
+        ..setup
     };
-    runtime()?.block_on(collection.run())
+    runtime()?.block_on(Collection::new(store, setup, keys).run())
 }
 
 /// Hashes every pack, and follows every release down to its blocks' places.
 pub fn check(store: &Store, keys: &HeadKeys, observer: &mut dyn Observer) -> Result<CheckReport> {
     let (report, damaged) = runtime()?.block_on(hash_all(store, observer))?;
-    if damaged > 0 {
-        let what = format!(
-            "the repository is damaged: {damaged} of {} packs",
-            report.packs
-        );
-        return Err(Error::refused(what)
-            .hint("delete the damaged packs and publish again: what is missing is stored anew"));
-    }
-
     let setup = GcSetup {
         grace: None,
+        no_trees: false,
         rewrites: None,
-        seed: 0,
+        seed: seed(),
     };
-    let found = collect(store, setup, keys)?;
+    let mut collection = Collection::new(store, setup, keys);
+    let found = runtime()?.block_on(collection.run());
+
+    let is_needed = |pack: &&PackName| found.is_err() || collection.machine.refers_to(pack);
+    let needed = damaged.iter().filter(is_needed).count();
+    if needed > 0 {
+        let what = format!(
+            "the repository is damaged: {needed} of {} packs",
+            report.packs
+        );
+        return Err(Error::refused(what).hint(REPAIR_HINT));
+    }
+    for pack in &damaged {
+        let note = format!(
+            "no release refers to {}: `makuo repo gc` deletes it",
+            pack.object()
+        );
+        observer.event(&Event::Note(note));
+    }
+
     Ok(CheckReport {
-        live: found.live,
+        live: found?.live,
         ..report
     })
 }
 
-/// Hashes every pack; returns the number of damaged ones as well.
-async fn hash_all(store: &Store, observer: &mut dyn Observer) -> Result<(CheckReport, u64)> {
-    let (mut report, mut damaged) = (CheckReport::default(), 0);
+/// Hashes every pack; returns the damaged ones as well.
+async fn hash_all(
+    store: &Store,
+    observer: &mut dyn Observer,
+) -> Result<(CheckReport, Vec<PackName>)> {
+    let (mut report, mut damaged) = (CheckReport::default(), Vec::new());
     for listed in list(store).await? {
         let Some(pack) = PackName::of_object(&listed.object) else {
             continue;
@@ -97,7 +106,7 @@ async fn hash_all(store: &Store, observer: &mut dyn Observer) -> Result<(CheckRe
             false => false,
         };
         if !is_whole {
-            damaged += 1;
+            damaged.push(pack);
             let note = format!("{} has other bytes than its name says", listed.object);
             observer.event(&Event::Note(note));
         }
@@ -130,8 +139,17 @@ struct Collection<'a> {
     keys: &'a HeadKeys,
 }
 
-impl Collection<'_> {
-    async fn run(mut self) -> Result<GcReport> {
+impl<'a> Collection<'a> {
+    fn new(store: &'a Store, setup: GcSetup, keys: &'a HeadKeys) -> Self {
+        Self {
+            machine: Gc::new(setup),
+            requests: StoreRequests::new(store.clone()),
+            store,
+            keys,
+        }
+    }
+
+    async fn run(&mut self) -> Result<GcReport> {
         loop {
             match self.machine.poll(self.requests.now()) {
                 GcStep::List => {
@@ -141,7 +159,7 @@ impl Collection<'_> {
                 GcStep::Get(id, get) => self.requests.get(id, get),
                 GcStep::Put(id, put) => self.requests.put(id, put),
                 GcStep::Head(tree, signed) => self.verify(&tree, &signed)?,
-                GcStep::Seal(_) => {
+                GcStep::Seal => {
                     let bytes = self.machine.head_to_sign();
                     let none = || Error::refused("there is no key to sign the head with");
                     let signer = self.keys.signer.as_ref().ok_or_else(none)?;
@@ -208,8 +226,8 @@ async fn delete(store: &Store, objects: Vec<ObjectPath>) -> Result<()> {
 fn failed(error: GcError) -> Error {
     match &error {
         GcError::Store(_) => Error::new(Kind::Io, error.to_string()),
-        GcError::Missing(_) | GcError::Damaged(_) => {
-            Error::refused(error.to_string()).hint("publish again: what is missing is stored anew")
+        GcError::Missing(_) | GcError::Damaged(_) | GcError::Record(_) => {
+            Error::refused(error.to_string()).hint(REPAIR_HINT)
         }
         GcError::Head(_, HeadError::Denied(_)) => {
             Error::refused(error.to_string()).hint(UNLISTED_KEY)
@@ -218,6 +236,10 @@ fn failed(error: GcError) -> Error {
             "nothing is deleted, and nothing is known of what {tree} needs: publish it again, or \
              put its head back"
         )),
+        GcError::NoTrees => Error::refused(error.to_string()).hint(
+            "if its first publication never ended: publish again, or delete what is old with \
+             `makuo repo gc --no-trees`",
+        ),
         _ => Error::refused(error.to_string()),
     }
 }

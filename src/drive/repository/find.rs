@@ -7,20 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::of_head;
+use super::whole::{REPAIR_HINT, of_head};
 use crate::drive::clock;
 use crate::drive::host::{LocalHost, Permitted};
 use crate::error::{Error, Kind, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::shown_time;
 use crate::manifest::ReleaseId;
-use crate::repository::head::{SignedHead, VerifiedHead};
+use crate::repository::head::{HeadTimes, SignedHead, Staleness, VerifiedHead};
 use crate::repository::object::Etag;
 use crate::repository::pull::{Pull, PullError, PullStep};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::tree::Tree;
-use crate::units::{WallTime, shown_age, shown_duration};
+use crate::units::{shown_age, shown_duration};
 
 /// Times that a look begins again because the repository dropped the release that it loads.
 const MAX_RESTARTS: u32 = 8;
@@ -30,8 +30,7 @@ const MAX_RESTARTS: u32 = 8;
 pub struct KnownHead {
     etag: Option<Etag>,
     newest: Option<(Serial, ReleaseId)>,
-    made: Option<WallTime>,
-    valid_until: Option<WallTime>,
+    times: Option<HeadTimes>,
     /// Its newest release, if that was not for this host: the keys or the tree may change.
     refused: Option<Arc<ReleaseRecord>>,
 }
@@ -51,18 +50,20 @@ impl KnownHead {
         let now = clock::wall_seconds();
         let why =
             "nobody signs it again (`makuo repo renew`), or somebody withholds newer releases";
-        if let Some(until) = self.valid_until.filter(|until| *until <= now) {
-            let since = shown_time(until);
-            return Some(format!("the head of {tree} is stale since {since}: {why}"));
+        let seconds = max_age.map(|max| max.as_secs());
+        match (self.times?.staleness(now, seconds)?, max_age) {
+            (Staleness::Old(age), Some(max_age)) => {
+                let (age, max_age) = (shown_age(age), shown_duration(max_age));
+                Some(format!(
+                    "the head of {tree} was signed {age} ago, and max_age is {max_age}: {why}"
+                ))
+            }
+            (Staleness::Ended(until), _) => {
+                let since = shown_time(until);
+                Some(format!("the head of {tree} is stale since {since}: {why}"))
+            }
+            (Staleness::Old(_), None) => None,
         }
-
-        let age = self.made.map_or(0, |made| now.0.saturating_sub(made.0));
-        let age = u64::try_from(age).unwrap_or(0);
-        let max_age = max_age.filter(|max| age > max.as_secs())?;
-        let (age, max_age) = (shown_age(age), shown_duration(max_age));
-        Some(format!(
-            "the head of {tree} was signed {age} ago, and max_age is {max_age}: {why}"
-        ))
     }
 }
 
@@ -243,8 +244,7 @@ impl Looker<'_> {
         self.head = KnownHead {
             etag: self.machine.etag().cloned(),
             newest: Some((head.serial(), head.release)),
-            made: Some(head.made),
-            valid_until: head.valid_until,
+            times: Some(head.times()),
             refused: None,
         };
 
@@ -252,7 +252,7 @@ impl Looker<'_> {
         if let Some(end) = self.compare(serial, head.release)? {
             return Ok(Some(end));
         }
-        if !self.allow_stale && verified.is_stale(clock::wall_seconds(), None) {
+        if !self.allow_stale && verified.is_stale(clock::wall_seconds()) {
             return Ok(Some(LookEnd::Stale(serial)));
         }
 
@@ -340,6 +340,9 @@ pub(super) fn of_pull(error: PullError) -> Error {
         PullError::Store(_) => Error::new(Kind::Io, error.to_string()),
         PullError::NoTree(_) | PullError::NoRepository => Error::refused(error.to_string())
             .hint("`makuo publish SPEC --to URL` makes it: is the URL the same?"),
+        PullError::Missing(_) | PullError::Damaged(_) | PullError::Record(_) => {
+            Error::refused(error.to_string()).hint(REPAIR_HINT)
+        }
         _ => Error::refused(error.to_string()),
     }
 }

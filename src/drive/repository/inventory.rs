@@ -85,7 +85,7 @@ async fn look_at(store: &Store, tree: &TreeName, keys: &AuthorizedKeys) -> Resul
     Ok(ListedTree {
         is_authorized: keys.allows(&key, tree, Role::Rollback, now).is_ok(),
         valid_until: head.valid_until,
-        is_stale: head.valid_until.is_some_and(|until| until <= now),
+        is_stale: head.times().staleness(now, None).is_some(),
         key: key.fingerprint(),
         releases,
         tree: tree.clone(),

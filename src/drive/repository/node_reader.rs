@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use crate::block::BlockHash;
@@ -52,7 +53,11 @@ impl NodeSource for NodeReader<'_> {
         let missing = || ReadError::Missing(*hash);
         let ordinal = self.ordinals.get(hash).ok_or_else(missing)?;
         let mut bytes = Vec::new();
-        self.read(*ordinal, &mut bytes).map_err(|_| missing())?;
+        let unreadable = |error| match error {
+            SourceError::Manifest(error) => error,
+            error => ReadError::Io(*hash, io::Error::other(error)),
+        };
+        self.read(*ordinal, &mut bytes).map_err(unreadable)?;
         Ok(bytes.into())
     }
 }

@@ -13,11 +13,13 @@ use crate::error::{Error, Kind, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::Namespace;
 use crate::manifest::Release;
-use crate::outcome::Observer;
+use crate::outcome::{Event, Observer};
 use crate::repository::SignedRelease;
 use crate::repository::head::{Head, SignedHead, VerifiedHead};
 use crate::repository::places::StoredNode;
-use crate::repository::publish::{Publish, PublishError, PublishSetup, PublishStep, Published};
+use crate::repository::publish::{
+    Publish, PublishError, PublishNote, PublishSetup, PublishStep, Published,
+};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::units::Moment;
@@ -58,6 +60,7 @@ pub(super) struct Publication<'a> {
     machine: Publish,
     requests: StoreRequests,
     tree: TreeName,
+    repairs: bool,
     keys: &'a ReleaseKeys,
     memory: &'a HeadMemory,
     plan: PublishPlan<'a>,
@@ -81,6 +84,7 @@ impl<'a> Publication<'a> {
         Self {
             progress: UploadProgress::new(store.clone()),
             tree: setup.tree.clone(),
+            repairs: setup.repair,
             machine: Publish::new(setup),
             requests: StoreRequests::new(store),
             keys,
@@ -117,6 +121,7 @@ impl<'a> Publication<'a> {
                 PublishStep::Put(id, put) => self.requests.put(id, put),
                 PublishStep::Head(signed) => self.take_head(signed)?,
                 PublishStep::Newest(record) => self.take_newest(record)?,
+                PublishStep::Note(note) => self.tell(&note, observer),
                 PublishStep::Walk | PublishStep::Read(..) if self.nodes().is_none() => {
                     return Err(Error::refused("there is no source to read"));
                 }
@@ -164,6 +169,23 @@ impl<'a> Publication<'a> {
         until.into_iter().chain([now + INTERRUPT_CHECK]).min()
     }
 
+    /// Tells what is wrong with the repository.
+    fn tell(&mut self, note: &PublishNote, observer: &mut dyn Observer) {
+        let tree = &self.tree;
+        let text = match (note, self.repairs) {
+            (PublishNote::Dropped(serial), _) => {
+                format!("{tree}@{serial} is not whole, and leaves the repository")
+            }
+            (PublishNote::Unconfirmed, _) => note.to_string(),
+            (_, true) => format!("{note}: its content is stored again as far as it is needed"),
+            (_, false) => format!(
+                "{note}: everything is stored again; with `--repair` only what is missing or \
+                 damaged is, and releases that are not whole leave the repository"
+            ),
+        };
+        observer.event(&Event::Note(text));
+    }
+
     fn nodes(&self) -> Option<&NodeReader<'a>> {
         match &self.plan {
             PublishPlan::Release(nodes, _) | PublishPlan::ReleaseUnless(nodes, ..) => Some(nodes),
@@ -199,10 +221,14 @@ impl<'a> Publication<'a> {
             }
             head => head.map_err(|e| of_head(&e))?,
         };
-        self.is_renewal = false;
         let Some(head) = &self.head else {
             return self.begin();
         };
+        if self.machine.is_followed(head) {
+            return Ok(());
+        }
+
+        self.is_renewal = false;
 
         match &mut self.plan {
             PublishPlan::Release(..) => return self.begin(),

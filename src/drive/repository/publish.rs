@@ -37,6 +37,9 @@ pub struct PublishOptions {
     pub valid_for: HeadValidity,
     /// Publish a new release although nothing changed.
     pub again: bool,
+    /// Read everything that the repository has of the tree, and store again what is missing or
+    /// damaged.
+    pub repair: bool,
     /// The signing key, and keys whose releases may be followed.
     pub keys: ReleaseKeys,
     /// Name of this host.
@@ -90,6 +93,13 @@ pub fn publish_spec(
         options,
     };
     let mut sign = |highest: Serial| {
+        if highest > Serial(0) && !serials::has_any(cache, &spec.tree) {
+            notes.push(format!(
+                "this machine has not released {tree} before: a host that has a later release than \
+                 {tree}@{highest} from elsewhere will not take this one",
+                tree = spec.tree
+            ));
+        }
         let serial = serials::next_of(cache, &spec.tree, highest, |note| notes.push(note));
         content.sign(serial)
     };
@@ -139,7 +149,7 @@ fn run<'a>(
         keep: options.keep,
         level: level(spec.transfer.compress),
         valid_for: options.valid_for,
-        orders: Vec::new(),
+        repair: options.repair,
         seed: seed(),
     };
     let keys = (&options.keys, &options.memory);

@@ -72,7 +72,7 @@ pub fn renew(
     let mut check = |head: &VerifiedHead| {
         let serial = head.head().serial();
         options.memory.check(tree, serial)?;
-        before = Some((serial, head.is_stale(clock::wall_seconds(), None)));
+        before = Some((serial, head.is_stale(clock::wall_seconds())));
         Ok(())
     };
 
@@ -149,7 +149,7 @@ fn setup(tree: &TreeName, options: &HeadOptions, keep: Option<usize>) -> Publish
         keep,
         level: None,
         valid_for: options.valid_for,
-        orders: Vec::new(),
+        repair: false,
         seed: seed(),
     }
 }

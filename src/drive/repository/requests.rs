@@ -8,7 +8,7 @@ use crate::Result;
 use crate::drive::clock::{self, Clock};
 use crate::error::IoResultExt;
 use crate::repository::attempt::RequestId;
-use crate::repository::object::{Get, GetReply, Put, PutReply};
+use crate::repository::object::{FaultKind, Get, GetReply, Put, PutReply, StoreFault};
 use crate::store::Store;
 use crate::units::Moment;
 
@@ -52,7 +52,8 @@ impl StoreRequests {
     pub(super) fn get(&self, id: RequestId, get: Get) {
         let mut reader = self.store.get(get);
         let outbox = self.outbox.clone();
-        tokio::spawn(async move {
+        let failed = move |fault| StoreReply::Get(id, GetReply::Failed(fault));
+        carry_out(self.outbox.clone(), failed, async move {
             while let Some(reply) = reader.next().await {
                 if outbox.send(StoreReply::Get(id, reply)).await.is_err() {
                     return;
@@ -64,7 +65,8 @@ impl StoreRequests {
     /// Begins to write.
     pub(super) fn put(&self, id: RequestId, put: Put) {
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
-        tokio::spawn(async move {
+        let failed = move |fault| StoreReply::Put(id, PutReply::Failed(fault));
+        carry_out(self.outbox.clone(), failed, async move {
             let reply = store.put(&put).await;
             // Nobody waits for it any more.
             let _ = outbox.send(StoreReply::Put(id, reply)).await;
@@ -82,6 +84,23 @@ impl StoreRequests {
     }
 }
 
+/// Carries out a request. If it panics, that is its last reply: the machine would wait for ever.
+fn carry_out(
+    outbox: Sender<StoreReply>,
+    failed: impl FnOnce(StoreFault) -> StoreReply + Send + 'static,
+    request: impl Future<Output = ()> + Send + 'static,
+) {
+    let request = tokio::spawn(request);
+    tokio::spawn(async move {
+        if let Err(e) = request.await {
+            let text = format!("the request ended by a defect of makuo: {e}");
+            let fault = StoreFault::new(FaultKind::Permanent, &text);
+            // Nobody waits for it any more.
+            let _ = outbox.send(failed(fault)).await;
+        }
+    });
+}
+
 /// Seed of a machine's jitter.
 pub(super) fn seed() -> u64 {
     clock::seed()
@@ -93,4 +112,23 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .io_context("cannot start a loop for requests")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_request_is_its_last_reply() {
+        let reply = runtime().expect("a loop").block_on(async {
+            let (outbox, mut replies) = channel(1);
+            let failed = |fault| StoreReply::Put(RequestId(7), PutReply::Failed(fault));
+            carry_out(outbox, failed, async { panic!("of the test") });
+            replies.recv().await
+        });
+        let Some(StoreReply::Put(RequestId(7), PutReply::Failed(fault))) = reply else {
+            panic!("{reply:?}");
+        };
+        assert!(fault.text.contains("of the test"), "{fault}");
+    }
 }

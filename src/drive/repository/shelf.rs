@@ -116,6 +116,17 @@ impl Shelf {
         std::mem::take(&mut locked(&self.state).wanted)
     }
 
+    /// Returns whether the loader was told of a block that it has not brought.
+    pub(super) fn lacks_any(&self) -> bool {
+        let state = locked(&self.state);
+        let mut lacking = state.asked.clone();
+        lacking.subtract(&state.wanted);
+        for ordinal in state.blocks.keys() {
+            lacking.remove(*ordinal..ordinal.saturating_add(1));
+        }
+        !lacking.is_empty()
+    }
+
     /// Puts a block on the shelf.
     pub(super) fn put(&self, ordinal: u64, block: Vec<u8>) {
         let mut state = locked(&self.state);
@@ -188,6 +199,25 @@ mod tests {
         assert_eq!(shelf.take(6), Ok(vec![6; 10]));
         shelf.expect(&set(&[6..7]));
         assert_eq!(shelf.new_wants(), set(&[6..7]), "a repair");
+    }
+
+    #[test]
+    fn what_the_loader_was_told_of_and_has_not_brought_is_lacking() {
+        let shelf = Shelf::default();
+        shelf.expect(&set(&[5..7]));
+        assert!(!shelf.lacks_any(), "the loader does not know it");
+        shelf.new_wants();
+        assert!(shelf.lacks_any());
+        shelf.put(5, vec![5]);
+        assert!(shelf.lacks_any());
+        shelf.put(6, vec![6]);
+        assert!(!shelf.lacks_any());
+        assert_eq!(shelf.take(5), Ok(vec![5]));
+        assert!(!shelf.lacks_any());
+        shelf.expect(&set(&[5..6]));
+        assert!(!shelf.lacks_any(), "a repair");
+        shelf.new_wants();
+        assert!(shelf.lacks_any());
     }
 
     #[test]

@@ -49,6 +49,7 @@ impl BlockLoader {
             shelf: Arc::clone(&shelf),
             host,
             tree,
+            wants_more: false,
         };
 
         let runtime = loading.runtime;
@@ -134,6 +135,8 @@ struct LoaderWork {
     shelf: Arc<Shelf>,
     host: Arc<LocalHost>,
     tree: Arc<Tree>,
+    /// Set while the machine has not looked up what it was told last.
+    wants_more: bool,
 }
 
 impl LoaderWork {
@@ -142,13 +145,17 @@ impl LoaderWork {
             let wants = self.shelf.new_wants();
             if !wants.is_empty() {
                 self.machine.want(wants.iter());
+                self.wants_more = true;
             }
             let is_full = self.shelf.is_full();
             self.machine.hold(is_full);
 
             match self.machine.poll(self.requests.now()) {
                 PullStep::Get(id, get) => self.requests.get(id, get),
-                PullStep::Walk => self.walk()?,
+                PullStep::Walk => {
+                    self.wants_more = false;
+                    self.walk()?;
+                }
                 PullStep::Block(ordinal, _, bytes) => self.shelf.put(ordinal.0, bytes),
                 PullStep::Node(block, bytes) => drop(self.tree.nodes().put_node(block, &bytes)?),
                 PullStep::Head(signed) => {
@@ -163,6 +170,11 @@ impl LoaderWork {
                     ));
                 }
                 PullStep::Failed(error) => return Err(of_pull(error)),
+                PullStep::Done if !self.wants_more && self.shelf.lacks_any() => {
+                    // The session would wait for it.
+                    let what = "a defect of makuo: a block of the repository was forgotten";
+                    return Err(Error::refused(what));
+                }
                 PullStep::Unchanged | PullStep::Record(_) | PullStep::Complete | PullStep::Done => {
                 }
                 // Replies that are not taken keep their connections waiting.

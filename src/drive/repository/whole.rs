@@ -19,6 +19,10 @@ use crate::store::Store;
 pub(super) const UNLISTED_KEY: &str =
     "if its key may release the tree, list it there, or name a list by --authorized-keys";
 
+/// What mends a repository where something is missing or damaged.
+pub(super) const REPAIR_HINT: &str = "`makuo publish SPEC --to URL --repair` stores it again: do \
+     that for each tree that needs it";
+
 /// Error for a fault of the store.
 pub(super) fn of_fault(fault: &StoreFault) -> Error {
     Error::new(Kind::Io, format!("cannot use the repository: {fault}"))
@@ -91,10 +95,14 @@ pub(super) async fn read_record(store: &Store, kept: &KeptRelease) -> Result<Rel
         max: u64::from(kept.len),
     };
 
-    let missing = || Error::refused(format!("{} is missing", kept.pack.object()));
+    let missing = || Error::refused(format!("{} is missing", kept.pack.object())).hint(REPAIR_HINT);
     let bytes = read(store, get).await?.ok_or_else(missing)?;
-    ReleaseRecord::decode(&bytes, kept.pack, &kept.hash)
-        .map_err(|e| Error::refused("the repository is damaged").because(e))
+    let damaged = |e| {
+        Error::refused("the repository is damaged")
+            .because(e)
+            .hint(REPAIR_HINT)
+    };
+    ReleaseRecord::decode(&bytes, kept.pack, &kept.hash).map_err(damaged)
 }
 
 /// All objects of the store, by their paths.

@@ -5,12 +5,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::{Gc, GcError, GcStage, GcStep};
 use crate::id::TreeName;
 use crate::repository::head::tree_of_head;
-use crate::repository::object::{ListedObject, ObjectPath};
+use crate::repository::object::{ListedObject, ObjectPath, temporary_name};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::units::WallTime;
 
 /// Objects that are deleted before the store is listed again: an age is looked at shortly before.
 pub(crate) const MAX_DELETED_AT_ONCE: usize = 256;
+
+/// An object beside heads: a store whose lists have it would list heads as well. If it is left
+/// behind, a later gc deletes it like those of killed publishers.
+pub(super) fn probe() -> ObjectPath {
+    let name = temporary_name("trees/gc/head", 0);
+    ObjectPath::new(&name).expect("legal")
+}
 
 /// Objects of a repository.
 #[derive(Debug, Default)]
@@ -86,10 +93,12 @@ impl Gc {
 
         if self.stage == GcStage::Listing {
             if listing.trees.is_empty() {
-                return match listing.packs.is_empty() {
-                    true => self.end(GcStep::Done(self.report)),
-                    false => self.fail(GcError::NoTrees),
-                };
+                let may_go_on = self.setup.no_trees && self.setup.grace.is_some();
+                match listing.packs.is_empty() {
+                    true => return self.end(GcStep::Done(self.report)),
+                    false if !may_go_on => return self.fail(GcError::NoTrees),
+                    false => {}
+                }
             }
             self.heads.reading = listing.trees.into_iter().collect();
             self.stage = GcStage::Reading;
@@ -99,6 +108,10 @@ impl Gc {
         let read: BTreeSet<TreeName> = self.heads.trees.iter().map(|t| t.tree.clone()).collect();
         if let Some(tree) = read.symmetric_difference(&listing.trees).next() {
             return self.fail(GcError::Changed(tree.clone()));
+        }
+        if read.is_empty() && !listing.temporary.iter().any(|l| l.object == probe()) {
+            // Heads would not be listed either.
+            return self.fail(GcError::NoTrees);
         }
         self.listing = listing;
         if self.stage == GcStage::Sizing {
@@ -145,7 +158,9 @@ impl Gc {
         let packs = listing.packs.iter();
         let packs = packs.filter(|(pack, _)| self.is_dead(pack));
         let packs = packs.map(|(pack, listed)| (listed, self.is_spared(pack)));
-        let others = listing.temporary.iter().map(|listed| (listed, false));
+        let temporary = listing.temporary.iter();
+        let others = temporary.filter(|listed| listed.object != probe());
+        let others = others.map(|listed| (listed, false));
         let dead: Vec<(&ListedObject, bool)> = packs.chain(others).collect();
 
         let (mut objects, mut later, mut is_last) = (Vec::new(), 0_u64, true);
@@ -170,6 +185,9 @@ impl Gc {
             self.steps.push_back(GcStep::Delete(objects));
         }
         if is_last {
+            if self.heads.trees.is_empty() {
+                self.steps.push_back(GcStep::Delete(vec![probe()]));
+            }
             self.end(GcStep::Done(self.report));
         } else {
             self.stage = GcStage::Listing2;

@@ -26,6 +26,10 @@
 //! A head that cannot be read or verified ends it before anything is deleted: that tree may need
 //! any pack.
 //!
+//! A repository without any head is one whose first publication never ended, or a store that does
+//! not show heads. Its packs are deleted only if the caller says so, and if the list has an object
+//! that gc has stored beside the heads.
+//!
 //! Without a key, gc trusts the store to answer with the present heads: there must be no cache in
 //! between.
 
@@ -52,7 +56,7 @@ use self::tree_heads::Heads;
 use super::attempt::{Dice, RequestId, SmallGet};
 use super::marker::{marker, marker_object};
 use super::object::{GetReply, Put, PutCondition, PutReply};
-use super::pack::PACK_BYTES;
+use super::pack::{PACK_BYTES, PackName};
 use super::packer::Packer;
 use super::puts::Puts;
 use crate::units::Moment;
@@ -142,6 +146,11 @@ impl Gc {
         }
     }
 
+    /// Returns whether a kept release refers to the pack, once the gc is done.
+    pub fn refers_to(&self, pack: &PackName) -> bool {
+        self.marks.live.has(pack)
+    }
+
     /// Takes a reply to a [`GcStep::Get`].
     pub fn reply(&mut self, id: RequestId, reply: GetReply, now: Moment) {
         let Some(get) = &mut self.heads.asking else {
@@ -214,13 +223,10 @@ impl Gc {
         match self.stage {
             GcStage::Listing | GcStage::Sizing | GcStage::Listing2 => Some(GcStep::List),
             GcStage::Sealing => {
-                let tree = self
-                    .heads
-                    .trees
-                    .get(self.heads.at)
-                    .filter(|tree| tree.changes())?;
+                let tree = self.heads.trees.get(self.heads.at);
+                tree.filter(|tree| tree.changes())?;
                 self.stage = GcStage::Committing;
-                Some(GcStep::Seal(tree.tree.clone()))
+                Some(GcStep::Seal)
             }
             _ => None,
         }
@@ -241,6 +247,13 @@ impl Gc {
                     self.puts.push(Put {
                         object: marker_object(),
                         bytes: marker().into(),
+                        condition: PutCondition::Any,
+                    });
+                }
+                if self.heads.trees.is_empty() {
+                    self.puts.push(Put {
+                        object: listing::probe(),
+                        bytes: b"gc\n".to_vec().into(),
                         condition: PutCondition::Any,
                     });
                 }

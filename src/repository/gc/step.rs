@@ -14,6 +14,9 @@ pub struct GcSetup {
     /// Age in seconds below which nothing is deleted. `None` deletes and writes nothing, whatever
     /// else is set.
     pub grace: Option<u64>,
+    /// Whether a repository without any head may be one: its first publication never ended. The
+    /// store has to show that its lists have what is beside heads.
+    pub no_trees: bool,
     /// Set if the caller can sign heads.
     pub rewrites: Option<GcRewrite>,
     /// Seed of the jitter between attempts.
@@ -39,7 +42,7 @@ pub enum GcStep {
     /// A head, not verified yet.
     Head(TreeName, SignedHead),
     /// A head needs its signature.
-    Seal(TreeName),
+    Seal,
     /// Objects to delete.
     Delete(Vec<ObjectPath>),
     /// The end.
@@ -72,7 +75,8 @@ pub enum GcError {
     /// The store does not answer as it should.
     #[error("cannot use the repository: {}", .0.text)]
     Store(StoreFault),
-    /// There are packs, and no head that refers to any.
+    /// There are packs, and no head that refers to any. Nothing is deleted then, unless
+    /// [`GcSetup::no_trees`] is set.
     #[error("there are packs and no tree: is this the URL of a repository?")]
     NoTrees,
     /// A head is not legal.
@@ -90,8 +94,8 @@ pub enum GcError {
     /// Bytes that are not those that a release refers to.
     #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
     Damaged(Extent),
-    /// A pack is missing.
-    #[error("{} is missing: the repository is damaged, or changed meanwhile", .0.object())]
+    /// A pack is missing, or too short.
+    #[error("{} is missing, or too short: the repository is damaged, or changed meanwhile", .0.object())]
     Missing(PackName),
     /// The head of a tree is another one than before, or gone.
     #[error("the head of {0} changed meanwhile: run it again")]

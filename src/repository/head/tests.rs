@@ -207,7 +207,13 @@ fn the_largest_head_fits_with_some_orders() {
 fn a_stale_head_is_told() {
     let signed = sign(&head(), Namespace::HEAD, 7);
     let verified = signed.verify(&www(), &keys(""), None, NOW).expect("signed");
-    let stale = |after: i64, max: Option<u64>| verified.is_stale(WallTime(NOW.0 + after), max);
+    let stale = |after: i64, max: Option<u64>| {
+        let now = WallTime(NOW.0 + after);
+        let staleness = verified.head().times().staleness(now, max);
+        let is_over = matches!(staleness, Some(Staleness::Ended(_)));
+        assert_eq!(verified.is_stale(now), is_over);
+        staleness.is_some()
+    };
     assert!(!stale(3599, None) && stale(3600, None));
     assert!(!stale(60, Some(60)) && stale(61, Some(60)));
     // A clock that is behind says nothing about the head.

@@ -6,18 +6,22 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::{Publish, Stage, Stock};
+use super::survey::Survey;
+use super::{Publish, PublishNote, Stage, Stock};
 use crate::block::frame::Expander;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::Node;
 use crate::manifest::read::{NodeSource, ReadError, children};
+use crate::repository::attempt::{Dice, RequestId};
 use crate::repository::head::KeptRelease;
 use crate::repository::loader::{Loaded, Loader};
-use crate::repository::pack::{Extent, PackTable, unpack};
+use crate::repository::object::{Get, GetReply, StoreFault};
+use crate::repository::pack::{Extent, PackName, PackTable, unpack};
 use crate::repository::places::{PackedNode, Places, PlacesRef, StoredNode};
 use crate::repository::record::ReleaseRecord;
 use crate::repository::slots::{NodeAt, read_node};
+use crate::units::Moment;
 
 /// New bytes below which a further release is not looked at.
 const FEW_BYTES: u64 = 256 << 10;
@@ -34,13 +38,17 @@ pub(super) enum OldPiece {
 /// Compares with one earlier release after another.
 #[derive(Debug)]
 pub(super) struct Comparison {
-    pub(super) loader: Loader<OldPiece>,
+    loader: Loader<OldPiece>,
+    /// Comes first.
+    survey: Survey,
     expander: Expander,
     /// Releases to compare with, the newest first.
     earlier: VecDeque<KeptRelease>,
     /// The newest release, if it was read ahead: its root, and its record for the caller.
     newest: Option<(NodeAt, StoredNode)>,
     record: Option<Box<ReleaseRecord>>,
+    /// Whether the newest release is read ahead after the survey.
+    looks: bool,
     /// Whether the manifests are compared; the newest release may be read before.
     is_begun: bool,
     /// Nodes of the new manifest.
@@ -50,20 +58,27 @@ pub(super) struct Comparison {
     pub(super) nodes: HashMap<BlockHash, Node>,
     pages: HashMap<PlacesRef, Places>,
     /// Nodes whose blocks are in stock: a manifest may name one many times.
-    seen: HashSet<BlockHash>,
+    seen: HashSet<(BlockHash, PlacesRef)>,
     /// Nodes of both manifests that are looked at nevertheless.
     pub(super) shared: HashSet<BlockHash>,
     pub(super) seeks_copies: bool,
+    notes: Vec<PublishNote>,
 }
 
 impl Comparison {
-    pub(super) fn new(kept: &[KeptRelease]) -> Self {
+    /// Compares with these releases; looks first whether they are whole if `repairs` is set.
+    pub(super) fn new(kept: &[KeptRelease], repairs: bool) -> Self {
         Self {
             loader: Loader::new(),
+            survey: match repairs {
+                true => Survey::new(kept),
+                false => Survey::none(),
+            },
             expander: Expander::default(),
             earlier: kept.iter().copied().collect(),
             newest: None,
             record: None,
+            looks: false,
             is_begun: false,
             new: HashSet::new(),
             open: Vec::new(),
@@ -72,12 +87,16 @@ impl Comparison {
             seen: HashSet::new(),
             shared: HashSet::new(),
             seeks_copies: true,
+            notes: Vec::new(),
         }
     }
 
-    /// Reads the newest earlier release before the comparison begins.
+    /// Reads the newest earlier release before the comparison begins, unless a survey finds that
+    /// something has to be stored again.
     pub(super) fn look_at_newest(&mut self) {
-        if let Some(kept) = self.earlier.pop_front() {
+        if !self.survey.is_over() {
+            self.looks = true;
+        } else if let Some(kept) = self.earlier.pop_front() {
             self.loader.ask(kept.top_window(), OldPiece::Top(kept));
         }
     }
@@ -89,37 +108,100 @@ impl Comparison {
 
     /// Returns whether all pieces that were asked for have been used.
     pub(super) fn is_idle(&self) -> bool {
-        self.loader.is_idle() && self.open.is_empty()
+        self.survey.is_over() && self.loader.is_idle() && self.open.is_empty()
     }
 
-    /// Uses the next piece that came; returns false if there is none.
-    pub(super) fn advance(&mut self, stock: &mut Stock, packs: &mut PackTable) -> bool {
+    /// What people want to know, once.
+    pub(super) fn take_notes(&mut self) -> Vec<PublishNote> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Releases that a survey found damaged.
+    pub(super) fn damaged(&self) -> &[KeptRelease] {
+        self.survey.damaged()
+    }
+
+    pub(super) fn poll(&mut self, now: Moment, dice: &mut Dice) -> Option<(RequestId, Get)> {
+        match self.survey.is_over() {
+            true => self.loader.poll(now, dice),
+            false => self.survey.poll(now, dice),
+        }
+    }
+
+    pub(super) fn timeout(&self) -> Option<Moment> {
+        match self.survey.is_over() {
+            true => self.loader.timeout(),
+            false => self.survey.timeout(),
+        }
+    }
+
+    /// Takes a reply; an error is a store that does not answer as it should.
+    pub(super) fn reply(
+        &mut self,
+        id: RequestId,
+        reply: GetReply,
+        now: Moment,
+        dice: &mut Dice,
+    ) -> Result<(), StoreFault> {
+        if !self.survey.is_over() {
+            return self.survey.reply(id, reply, now, dice);
+        }
+        self.loader.reply(id, reply, now, dice);
+        Ok(())
+    }
+
+    /// Uses the next piece that came; returns false if there is none. An error is a store that
+    /// does not answer as it should.
+    pub(super) fn advance(
+        &mut self,
+        stock: &mut Stock,
+        packs: &mut PackTable,
+    ) -> Result<bool, StoreFault> {
+        if !self.survey.is_over() {
+            let went_on = self.survey.advance()?;
+            if self.survey.is_over() {
+                self.end_survey();
+            }
+            return Ok(went_on);
+        }
+
         let Some(loaded) = self.loader.next() else {
             // The end of an answer may come after its last piece.
             let is_due = self.loader.is_idle() && !self.open.is_empty();
             if is_due {
                 self.look(stock, packs);
             }
-            return is_due;
+            return Ok(is_due);
         };
 
-        let whole = match loaded {
-            Loaded::Missing(..) | Loaded::Failed(_) => false,
+        match loaded {
+            Loaded::Failed(fault) => return Err(fault),
+            Loaded::Missing(pack, ..) => self.give_up(stock, PublishNote::Missing(pack)),
             Loaded::Piece(extent, purpose, stored) => {
-                self.take(extent, purpose, stored) || self.loader.reject(extent, purpose)
+                if !self.take(extent, purpose, stored) && !self.loader.reject(extent, purpose) {
+                    self.give_up(stock, PublishNote::Damaged(extent.pack));
+                }
             }
-        };
-        if !whole {
-            self.give_up(stock);
         }
         if self.loader.is_idle() {
             self.look(stock, packs);
         }
-        true
+        Ok(true)
+    }
+
+    /// Begins the comparison with what the survey found whole.
+    fn end_survey(&mut self) {
+        self.notes.extend(self.survey.take_notes());
+        let survey = &self.survey;
+        self.earlier.retain(|kept| !survey.has_lost(&kept.pack));
+        if self.looks && !survey.has_losses() {
+            self.look_at_newest();
+        }
     }
 
     /// Forgets all earlier releases: what cannot be read is stored again.
-    fn give_up(&mut self, stock: &mut Stock) {
+    fn give_up(&mut self, stock: &mut Stock, note: PublishNote) {
+        self.notes.push(note);
         self.loader.clear();
         self.earlier.clear();
         self.newest = None;
@@ -167,7 +249,7 @@ impl Comparison {
         let mut later = Vec::new();
         while let Some((at, stored)) = self.open.pop() {
             let block = at.child.block();
-            if self.new.contains(&block.hash) {
+            if self.new.contains(&block.hash) && self.survey.is_sound(&stored) {
                 let known = PackedNode::of(&stored, packs);
                 stock.nodes.entry(block.hash).or_insert(known);
                 if !self.shared.contains(&block.hash) {
@@ -175,17 +257,22 @@ impl Comparison {
                 }
             }
 
+            let name = (block.hash, stored.places);
+            let is_lost = |pack: &PackName| self.survey.has_lost(pack);
             match (self.nodes.get(&block.hash), self.pages.get(&stored.places)) {
-                _ if self.seen.contains(&block.hash) => {}
+                _ if self.seen.contains(&name) => {}
+                (None, _) if is_lost(&stored.node.pack) => {}
+                _ if is_lost(&stored.places.extent.pack) => {}
                 (Some(node), Some(places)) => {
-                    self.seen.insert(block.hash);
+                    self.seen.insert(name);
                     let slots = at.slots(node);
                     // A publisher that made an error: nothing beneath is used.
                     if at.child.check(node).is_err() || !slots.fit(places) {
                         continue;
                     }
-                    for ((_, block), piece) in slots.blocks.iter().zip(places.blocks()) {
-                        let piece = packs.piece(&piece);
+                    let stored = slots.blocks.iter().zip(places.blocks());
+                    for ((_, block), extent) in stored.filter(|(_, at)| !is_lost(&at.pack)) {
+                        let piece = packs.piece(&extent);
                         stock.blocks.entry(block.hash).or_insert(piece);
                     }
                     self.open.extend(slots.stored(places));
@@ -217,11 +304,16 @@ impl Publish {
         let root = NodeAt::root(&new.release.header().root);
         if !comparison.is_begun {
             comparison.is_begun = true;
-            comparison.new = all_nodes(&root, source)?;
+            comparison.new = all_hashes(&root, source)?;
         }
 
         comparison.nodes.clear();
         comparison.pages.clear();
+        if comparison.survey.has_losses() {
+            // They need not be read from a store that has lost some of them.
+            comparison.nodes = all_nodes(&root, source)?;
+        }
+
         let has_earlier = !comparison.earlier.is_empty() || comparison.newest.is_some();
         let is_first = !has_earlier && self.stock.nodes.is_empty();
         let (missing, bytes) = if !is_first {
@@ -264,7 +356,7 @@ impl Publish {
 }
 
 /// Hashes of all nodes of a manifest.
-fn all_nodes<S: NodeSource>(root: &NodeAt, source: &S) -> Result<HashSet<BlockHash>, ReadError> {
+fn all_hashes<S: NodeSource>(root: &NodeAt, source: &S) -> Result<HashSet<BlockHash>, ReadError> {
     let mut all = HashSet::new();
     let mut open = vec![root.child];
     while let Some(child) = open.pop() {
@@ -276,6 +368,25 @@ fn all_nodes<S: NodeSource>(root: &NodeAt, source: &S) -> Result<HashSet<BlockHa
                     .into_iter()
                     .map(|(_, child)| child),
             );
+        }
+    }
+
+    Ok(all)
+}
+
+/// All nodes of a manifest.
+fn all_nodes<S: NodeSource>(
+    root: &NodeAt,
+    source: &S,
+) -> Result<HashMap<BlockHash, Node>, ReadError> {
+    let mut all = HashMap::new();
+    let mut open = vec![*root];
+    while let Some(at) = open.pop() {
+        let hash = at.child.block().hash;
+        if !all.contains_key(&hash) {
+            let node = read_node(source, &at.child)?;
+            open.extend(at.slots(&node).children);
+            all.insert(hash, node);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Base, Publish, PublishError, PublishStep, Stage};
+use super::{Base, Publish, PublishError, PublishNote, PublishStep, Stage};
 use crate::block::BlockHash;
 use crate::manifest::ReleaseId;
 use crate::repository::attempt::{SmallGet, SmallGot};
@@ -28,11 +28,14 @@ impl Publish {
             .map(|(record, new)| self.packer.kept(&new.release, record))
             .collect();
         let base = self.base.head.as_ref();
-        kept.extend(base.iter().flat_map(|base| &base.kept));
+        let is_whole = |kept: &&KeptRelease| !self.base.damaged.contains(kept);
+        kept.extend(base.iter().flat_map(|base| &base.kept).filter(is_whole));
         let before = base.map_or(0, |base| base.kept.len());
         let keep = self.setup.keep.unwrap_or(before.max(KEPT_RELEASES));
         kept.truncate(keep.clamp(1, MAX_KEPT));
 
+        let added = kept.first().filter(|_| self.new.is_some());
+        self.sealed.added = added.copied();
         let new = self.new.as_ref().map(|new| new.release.id());
         let release = new.or(base.map(|base| base.release));
         let mut head = Head {
@@ -45,8 +48,7 @@ impl Publish {
             orders: Vec::new(),
         };
 
-        let orders = base.iter().flat_map(|base| &base.orders);
-        head.add_orders(self.setup.orders.iter().chain(orders));
+        head.add_orders(base.iter().flat_map(|base| &base.orders));
         head.date(now, self.setup.valid_for);
         self.result.valid_until = head.valid_until;
         self.sealed.head = head.encode();
@@ -72,7 +74,7 @@ impl Publish {
             (None, true) => PutCondition::Absent,
             (None, false) => {
                 self.has_conditions = false;
-                return self.check_again();
+                return self.check_again(Stage::Checking);
             }
         };
         self.commit(condition);
@@ -85,7 +87,8 @@ impl Publish {
     }
 
     pub(super) fn take_head(&mut self, got: SmallGot, now: Moment) {
-        let checking = self.stage == Stage::Checking;
+        let confirming = self.stage == Stage::Confirming;
+        let checking = confirming || self.stage == Stage::Checking;
 
         match got {
             SmallGot::Failed(fault) => self.fail(PublishError::Store(fault)),
@@ -93,6 +96,10 @@ impl Publish {
             SmallGot::Body(bytes, _) if checking && bytes[..] == self.sealed.object[..] => {
                 self.end(PublishStep::Done(self.result));
             }
+            SmallGot::Body(bytes, _) if confirming && bytes == self.base.object => {
+                self.confirm_again(now);
+            }
+            SmallGot::Missing if confirming => self.confirm_again(now),
             SmallGot::Body(bytes, etag)
                 if checking && bytes == self.base.object && etag == self.base.etag =>
             {
@@ -135,6 +142,21 @@ impl Publish {
         let text = "it keeps answering with an old head: is there a cache before it?";
         let fault = StoreFault::new(FaultKind::Temporary, text);
         self.reread(PublishError::Store(fault), now);
+    }
+
+    /// Reads the head again after a while, because it was an old state: the store has taken a newer
+    /// one.
+    fn confirm_again(&mut self, now: Moment) {
+        let head = head_request(&self.setup.tree, None);
+        let object = head.object.clone();
+        match self.rereads.next(head, now, &mut self.dice) {
+            Some(get) => self.asking = Some((object, get)),
+            None => {
+                let unsure = PublishStep::Note(PublishNote::Unconfirmed);
+                self.steps.push_back(unsure);
+                self.end(PublishStep::Done(self.result));
+            }
+        }
     }
 
     /// Reads the head again after a while; fails with `error` if that was done often enough.
@@ -183,8 +205,8 @@ impl Publish {
     }
 
     /// Reads the head again, because a condition could not be checked or did not hold.
-    pub(super) fn check_again(&mut self) {
-        self.stage = Stage::Checking;
+    pub(super) fn check_again(&mut self, stage: Stage) {
+        self.stage = stage;
         let head = head_request(&self.setup.tree, None);
         self.asking = Some((head.object.clone(), SmallGet::new(head)));
     }

@@ -7,7 +7,9 @@
 //! | step | the caller |
 //! |---|---|
 //! | `Get`, `Put` | carries out the request and passes every reply to the machine |
-//! | `Head` | verifies the head, signs a later release: [`Publish::begin`], [`Publish::refuse`] |
+//! | `Head` | verifies the head, or calls [`Publish::refuse`]; unless [`Publish::is_followed`], |
+//! | | signs a later release and calls [`Publish::begin`] |
+//! | `Note` | tells it to people |
 //! | `Newest` | after [`Publish::look`] instead: calls `begin` or [`Publish::renew`] |
 //! | `Walk` | calls [`Publish::walk`] with the nodes of the new manifest |
 //! | `Read` | reads the block and calls [`Publish::block`] |
@@ -21,8 +23,10 @@
 //! [`Publish::restore`] publishes the content of an earlier release again.
 //!
 //! **Requests.** For a small change: the head, the top of the release before, the page that
-//! changed, a pack, the head. A store without conditions takes a sixth. Only a second look at the
-//! head shows whether somebody published meanwhile, and it has to come after the packs.
+//! changed, a pack, the head. A store without conditions takes two more. Only a second look at the
+//! head shows whether somebody published meanwhile, and it has to come after the packs. A third one
+//! shows whether somebody else stored a head at the same time. What is left is a publisher that
+//! stores its head and looks at it, all between the second look and the put of this one.
 //!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
 
@@ -31,8 +35,9 @@ mod copies;
 mod head;
 mod layout;
 mod step;
+mod survey;
 
-pub use step::{PublishError, PublishSetup, PublishStep, Published, Upload};
+pub use step::{PublishError, PublishNote, PublishSetup, PublishStep, Published, Upload};
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -40,7 +45,7 @@ use std::sync::Arc;
 use self::compare::Comparison;
 use self::layout::Layout;
 use super::attempt::{Dice, RequestId, Rereads, SmallGet};
-use super::head::{Head, VerifiedHead, head_object};
+use super::head::{Head, KeptRelease, VerifiedHead, head_object};
 use super::marker::marker_object;
 use super::object::{Etag, GetReply, ObjectPath, PutReply};
 use super::pack::{PACK_BYTES, Piece, PiecePacker};
@@ -72,6 +77,9 @@ enum Stage {
     Committing,
     /// The head is read again before it is replaced, or after a conflict.
     Checking,
+    /// The head is read again after a store without conditions has taken it: another publisher may
+    /// have stored one at the same time.
+    Confirming,
     Ended,
 }
 
@@ -82,6 +90,8 @@ struct Base {
     object: Vec<u8>,
     etag: Option<Etag>,
     head: Option<Head>,
+    /// Releases of it that cannot be read whole: they leave the repository.
+    damaged: Vec<KeptRelease>,
 }
 
 /// Pieces that need not be stored again.
@@ -134,6 +144,8 @@ pub struct Publish {
 struct Sealed {
     head: Vec<u8>,
     object: Arc<Vec<u8>>,
+    /// The release that it adds.
+    added: Option<KeptRelease>,
 }
 
 impl Publish {
@@ -191,6 +203,17 @@ impl Publish {
         self.stage = Stage::Comparing;
     }
 
+    /// Ends the publication if the head, which the caller has verified, keeps the release that was
+    /// stored: somebody else published after it. Returns whether that is so.
+    pub fn is_followed(&mut self, head: &VerifiedHead) -> bool {
+        let added = self.sealed.added.as_ref();
+        let is_kept = added.is_some_and(|added| head.head().kept.contains(added));
+        if is_kept {
+            self.end(PublishStep::Done(self.result));
+        }
+        is_kept
+    }
+
     /// Reads the newest release of the head first, which the caller has verified.
     pub fn look(&mut self, head: &VerifiedHead) {
         self.compare_with(Some(head.head()));
@@ -200,7 +223,7 @@ impl Publish {
         self.stage = Stage::Looking;
     }
 
-    /// Signs the head again instead: with a later time, and with the orders of the setup.
+    /// Signs the head again instead, with a later time.
     pub fn renew(&mut self, head: &VerifiedHead) {
         self.base.head = Some(head.head().clone());
         // Somebody else may have published this content meanwhile.
@@ -226,7 +249,8 @@ impl Publish {
     fn compare_with(&mut self, head: Option<&Head>) {
         self.stock.keep_own();
         let kept = head.map(|head| &head.kept[..]);
-        self.comparison = Some(Comparison::new(kept.unwrap_or_default()));
+        let kept = kept.unwrap_or_default();
+        self.comparison = Some(Comparison::new(kept, self.setup.repair));
     }
 
     /// Goes on with the nodes of the new manifest. An error is the source's: the publication
@@ -295,7 +319,9 @@ impl Publish {
                 }
             }
         } else if let Some(comparison) = &mut self.comparison {
-            comparison.loader.reply(id, reply, now, dice);
+            if let Err(fault) = comparison.reply(id, reply, now, dice) {
+                self.fail(PublishError::Store(fault));
+            }
         }
     }
 
@@ -308,11 +334,14 @@ impl Publish {
         let is_head = object == head_object(&self.setup.tree);
         match reply {
             PutReply::Failed(fault) => self.fail(PublishError::Store(fault)),
+            PutReply::Done { .. } if is_head && !self.has_conditions => {
+                self.check_again(Stage::Confirming);
+            }
             PutReply::Done { .. } if is_head => self.end(PublishStep::Done(self.result)),
-            PutReply::Conflict if is_head => self.check_again(),
+            PutReply::Conflict if is_head => self.check_again(Stage::Checking),
             PutReply::NoConditions if is_head => {
                 self.has_conditions = false;
-                self.check_again();
+                self.check_again(Stage::Checking);
             }
             // Another publisher stored the same object.
             PutReply::Done { .. } | PutReply::Conflict | PutReply::NoConditions => {}
@@ -338,19 +367,19 @@ impl Publish {
         if let Some((id, put)) = self.puts.poll(now, dice) {
             return Some(PublishStep::Put(id, put));
         }
-        let loader = &mut self.comparison.as_mut()?.loader;
-        loader
+        let comparison = self.comparison.as_mut()?;
+        comparison
             .poll(now, dice)
             .map(|(id, get)| PublishStep::Get(id, get))
     }
 
     fn timeout(&self) -> Option<Moment> {
         let asking = self.asking.as_ref().and_then(|(_, get)| get.timeout());
-        let loader = self.comparison.as_ref().and_then(|c| c.loader.timeout());
+        let comparison = self.comparison.as_ref().and_then(Comparison::timeout);
         asking
             .into_iter()
             .chain(self.puts.timeout())
-            .chain(loader)
+            .chain(comparison)
             .min()
     }
 
@@ -359,7 +388,7 @@ impl Publish {
         match self.stage {
             Stage::Looking => {
                 let comparison = self.comparison.as_mut()?;
-                let done = comparison.loader.is_idle();
+                let done = comparison.is_idle();
                 done.then(|| PublishStep::Newest(comparison.newest()))
             }
             Stage::Comparing => {
@@ -384,7 +413,14 @@ impl Publish {
         let Some(comparison) = &mut self.comparison else {
             return false;
         };
-        comparison.advance(&mut self.stock, &mut self.packer.packs)
+        let advanced = comparison.advance(&mut self.stock, &mut self.packer.packs);
+        let notes = comparison.take_notes();
+        self.base.damaged = comparison.damaged().to_vec();
+        self.steps.extend(notes.into_iter().map(PublishStep::Note));
+        advanced.unwrap_or_else(|fault| {
+            self.fail(PublishError::Store(fault));
+            true
+        })
     }
 
     fn fail(&mut self, error: PublishError) {

@@ -6,9 +6,9 @@ use crate::id::{Ordinal, Serial, TreeName};
 use crate::repository::attempt::RequestId;
 use crate::repository::head::{HeadError, HeadValidity, SignedHead};
 use crate::repository::object::{Get, Put, StoreFault};
+use crate::repository::pack::PackName;
 use crate::repository::record::ReleaseRecord;
 use crate::units::{Moment, WallTime};
-use crate::wire::message::SignedOrder;
 
 /// Settings of a publication.
 #[derive(Debug, Clone)]
@@ -22,8 +22,9 @@ pub struct PublishSetup {
     pub level: Option<Level>,
     /// Time until the head is stale, unless it is signed again.
     pub valid_for: HeadValidity,
-    /// Orders about earlier releases that the head passes on, the most important first.
-    pub orders: Vec<SignedOrder>,
+    /// Whether everything that earlier releases refer to is read first, so that what is missing or
+    /// damaged is stored again. Releases that cannot be mended so leave the repository.
+    pub repair: bool,
     /// Seed of the jitter between attempts.
     pub seed: u64,
 }
@@ -39,6 +40,8 @@ pub enum PublishStep {
     Head(Option<SignedHead>),
     /// The newest release, its signature not verified yet; `None` if it cannot be read.
     Newest(Option<Box<ReleaseRecord>>),
+    /// Something that people want to know.
+    Note(PublishNote),
     /// The machine needs the nodes of the new manifest.
     Walk,
     /// The machine needs the content of a block.
@@ -51,6 +54,26 @@ pub enum PublishStep {
     Failed(PublishError),
     /// Nothing until a reply comes, or until this time.
     Wait(Option<Moment>),
+}
+
+/// What a publication found wrong with the repository, and mends as far as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PublishNote {
+    /// A pack that earlier releases refer to is not there.
+    #[error("{} is missing, or too short", .0.object())]
+    Missing(PackName),
+    /// A pack has other bytes than its name says.
+    #[error("{} is damaged: it has other bytes than its name says", .0.object())]
+    Damaged(PackName),
+    /// A release leaves the repository, because its content there is not whole.
+    #[error("the release {0} is not whole, and leaves the repository")]
+    Dropped(Serial),
+    /// The store has taken the head, and answers with the one before.
+    #[error(
+        "the store keeps answering with an old head, so it does not show whether somebody else \
+         published at the same time: is there a cache before it?"
+    )]
+    Unconfirmed,
 }
 
 /// Result of a publication.

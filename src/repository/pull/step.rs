@@ -56,8 +56,8 @@ pub enum PullError {
     /// The record is not legal.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// A pack is missing that the current head refers to.
-    #[error("the repository is damaged: {} is missing", .0.object())]
+    /// A pack is missing, or too short, that the current head refers to.
+    #[error("the repository is damaged: {} is missing, or too short", .0.object())]
     Missing(PackName),
     /// Bytes that are not those that the release refers to, again and again.
     #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]

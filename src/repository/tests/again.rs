@@ -178,6 +178,7 @@ fn an_earlier_release_comes_back_as_one_record() {
     store.now.0 += 100_000;
     let gc = GcSetup {
         grace: Some(10),
+        no_trees: false,
         rewrites: Some(rewrites),
         seed: 1,
     };

@@ -12,7 +12,7 @@ pub(crate) fn setup() -> PublishSetup {
         keep: Some(3),
         level: Level::new(3),
         valid_for: HeadValidity::For(86_400),
-        orders: Vec::new(),
+        repair: false,
         seed: 1,
     }
 }

@@ -326,6 +326,71 @@ fn what_killed_publishers_leave_goes_after_the_grace_time() {
 }
 
 #[test]
+fn what_a_first_publication_left_goes_if_somebody_says_so() {
+    let told = GcSetup {
+        no_trees: true,
+        ..plain()
+    };
+    let (mut cleaned, mut refused) = (0, 0);
+    for seed in seeds(60) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut store = MemoryStore::default();
+        let site = Site::new(&many_files(&mut rng, 100, 20_000));
+        let mut publisher = Publisher::new(&site, setup());
+        for _ in 0..rng.usize(1..260) {
+            publisher.step(&mut store);
+        }
+        let before = store.list();
+        if before.len() < 2 || store.bytes(&head_object(&www())).is_some() {
+            continue;
+        }
+
+        // Nobody has said so, it is young, or the store hides what is below `trees/`.
+        let end = Collector::new(plain()).run(&mut store);
+        assert_eq!((end, store.list()), (Err(GcError::NoTrees), before.clone()));
+        let young = Collector::new(told.clone()).run(&mut store);
+        assert_eq!(young.map(|report| report.deleted), Ok(0), "seed {seed}");
+        assert_eq!(store.list(), before, "seed {seed}");
+        store.now.0 += rng.i64(2 * HOUR..99 * HOUR);
+        let mut lying = store.clone();
+        lying.hides_trees = true;
+        let end = Collector::new(told.clone()).run(&mut lying);
+        assert_eq!(end, Err(GcError::NoTrees), "seed {seed}");
+        assert!(before.iter().all(|l| lying.bytes(&l.object).is_some()));
+        refused += 1;
+
+        // Another publisher ends meanwhile, or none does.
+        let mut collector = Collector::new(told.clone());
+        let lists = rng.u32(..2);
+        let mut end = collector.run_until(&mut store, |collector| collector.lists == lists);
+        let published = end.is_none() && rng.bool();
+        if published {
+            Publisher::new(&site, setup())
+                .run(&mut store)
+                .expect("published");
+        }
+        end = end.or_else(|| collector.run_until(&mut store, |_| false));
+        match end.expect("an end") {
+            Ok(_) if !published => {
+                let left: Vec<_> = store.list().into_iter().map(|l| l.object).collect();
+                assert_eq!(left, [marker_object()], "seed {seed}");
+                cleaned += 1;
+            }
+            Ok(_) | Err(GcError::Changed(_)) => {}
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+        if !published {
+            Publisher::new(&site, setup())
+                .run(&mut store)
+                .expect("published");
+        }
+        pulls(&mut store, &site);
+    }
+    println!("{cleaned} cleaned, {refused} refused");
+    assert!(cleaned > 5 && refused > 10 || seeds(2).count() == 1);
+}
+
+#[test]
 fn gc_drops_only_what_it_is_told_to_and_heads_keep_their_times() {
     let mut rng = fastrand::Rng::with_seed(10);
     let (mut store, files) = busy_store(&mut rng, 9, 9);

@@ -9,6 +9,7 @@ use crate::units::Moment;
 pub(crate) fn gc(seed: u64) -> GcSetup {
     GcSetup {
         grace: Some(3600),
+        no_trees: false,
         rewrites: Some(GcRewrite { keep: Some(2) }),
         seed,
     }
@@ -59,7 +60,7 @@ impl Collector {
                 Ok(head) => self.machine.head(&head),
                 Err(error) => self.machine.refuse(error, self.now),
             },
-            GcStep::Seal(_) => {
+            GcStep::Seal => {
                 let bytes = self.machine.head_to_sign();
                 let signature = signer().sign(Namespace::HEAD, &bytes).expect("signs");
                 self.machine.signed(signature.as_bytes());

@@ -1,6 +1,6 @@
 //! A store in memory with faults, and drivers that run the machines against it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ use crate::repository::object::{
     Etag, FaultKind, Get, GetReply, ListedObject, ObjectPath, Put, PutCondition, PutReply,
     StoreFault,
 };
-use crate::repository::publish::{Publish, PublishError, PublishSetup, PublishStep, Published};
+use crate::repository::publish::{
+    Publish, PublishError, PublishNote, PublishSetup, PublishStep, Published,
+};
 use crate::repository::pull::{Pull, PullError, PullStep};
 use crate::repository::record::ReleaseRecord;
 use crate::units::{Moment, WallTime};
@@ -74,10 +76,16 @@ pub(crate) struct MemoryStore {
     pub(crate) now: WallTime,
     pub(crate) has_conditions: bool,
     pub(crate) traffic: Traffic,
+    /// Requests for heads in their order; true for a put that was carried out.
+    pub(crate) head_requests: Vec<bool>,
     /// Earlier states of heads, with which one of three requests for a head is answered.
     pub(crate) old_heads: Option<Vec<Stored>>,
+    /// Nothing below `trees/` is listed.
+    pub(crate) hides_trees: bool,
     /// Heads are listed and answered as missing.
     pub(crate) hides_heads: bool,
+    /// Packs cannot be read, for a reason.
+    pub(crate) packs_fail: Option<FaultKind>,
     /// One of as many requests fails in some way; 0 is none.
     pub(crate) fault_every: u32,
     pub(crate) rng: fastrand::Rng,
@@ -91,8 +99,11 @@ impl Default for MemoryStore {
             now: NOW,
             has_conditions: true,
             traffic: Traffic::default(),
+            head_requests: Vec::new(),
             old_heads: None,
+            hides_trees: false,
             hides_heads: false,
+            packs_fail: None,
             fault_every: 0,
             rng: fastrand::Rng::with_seed(1),
         }
@@ -111,7 +122,11 @@ impl MemoryStore {
             size: stored.bytes.len() as u64,
             stored: stored.stored,
         };
-        self.objects.iter().map(listed).collect()
+        let is_listed = |object: &ListedObject| {
+            !self.hides_trees || !object.object.as_str().starts_with("trees/")
+        };
+        let all = self.objects.iter().map(listed);
+        all.filter(is_listed).collect()
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -146,6 +161,12 @@ impl MemoryStore {
     /// All replies to a request.
     pub(crate) fn get(&mut self, get: &Get) -> Vec<GetReply> {
         self.traffic.gets += 1;
+        if !get.object.is_immutable() {
+            self.head_requests.push(false);
+        }
+        if let Some(kind) = self.packs_fail.filter(|_| get.object.is_immutable()) {
+            return vec![failed(kind)];
+        }
         let old = self.old_heads.as_deref().unwrap_or_default();
         let old = old.get(self.rng.usize(..3 * old.len().max(1))).cloned();
         let old = old.filter(|_| !get.object.is_immutable());
@@ -164,7 +185,7 @@ impl MemoryStore {
         let range = get.range.clone().unwrap_or(all.clone());
         assert!(!range.is_empty() && get.max >= range.end - range.start || get.range.is_none());
         if range.end > all.end {
-            return vec![failed(FaultKind::Permanent)];
+            return vec![failed(FaultKind::TooShort)];
         }
 
         let mut body = stored.bytes[range.start as usize..range.end as usize].to_vec();
@@ -203,6 +224,9 @@ impl MemoryStore {
         if !holds {
             return PutReply::Conflict;
         }
+        if !put.object.is_immutable() {
+            self.head_requests.push(true);
+        }
         if let Some(GetReply::Failed(fault)) = self.faulty() {
             if self.rng.bool() {
                 self.overwrite(&put.object, put.bytes.to_vec());
@@ -228,6 +252,12 @@ fn failed(kind: FaultKind) -> GetReply {
     GetReply::Failed(StoreFault::new(kind, "a fault of the test"))
 }
 
+/// Replies of the store that have not come.
+enum Replies {
+    Get(std::vec::IntoIter<GetReply>),
+    Put(PutReply),
+}
+
 /// A publisher between two steps.
 pub(crate) struct Publisher {
     pub(crate) machine: Publish,
@@ -236,12 +266,13 @@ pub(crate) struct Publisher {
     pub(crate) now: Moment,
     pub(crate) steps: u64,
     /// Replies that come later, one at a time.
-    waiting: VecDeque<(RequestId, std::vec::IntoIter<GetReply>)>,
+    waiting: VecDeque<(RequestId, Replies)>,
     pub(crate) way: PublishWay,
     /// The head of the last look.
     head: Option<VerifiedHead>,
     /// Looks that found the content of the site.
     pub(crate) found: u32,
+    pub(crate) notes: Vec<PublishNote>,
 }
 
 /// What a publisher does with the head that is there.
@@ -269,6 +300,7 @@ impl Publisher {
             way: PublishWay::Begin,
             head: None,
             found: 0,
+            notes: Vec::new(),
         }
     }
 
@@ -280,16 +312,18 @@ impl Publisher {
         self.steps += 1;
         match self.machine.poll(self.now) {
             PublishStep::Get(id, get) => {
-                self.waiting.push_back((id, store.get(&get).into_iter()));
+                let replies = Replies::Get(store.get(&get).into_iter());
+                self.waiting.push_back((id, replies));
             }
             PublishStep::Put(id, put) => {
-                let reply = store.put(&put);
-                self.machine.stored(id, reply, self.now);
+                let reply = Replies::Put(store.put(&put));
+                self.waiting.push_back((id, reply));
             }
             PublishStep::Head(head) => {
                 let head = head.map(|signed| verified(&signed));
                 self.head = head;
                 match (&self.head, &self.way) {
+                    (Some(head), _) if self.machine.is_followed(head) => {}
                     (Some(head), PublishWay::Renew) => self.machine.renew(head),
                     (Some(head), PublishWay::Look) => self.machine.look(head),
                     _ => self.begin(),
@@ -305,6 +339,7 @@ impl Publisher {
                     _ => self.begin(),
                 }
             }
+            PublishStep::Note(note) => self.notes.push(note),
             PublishStep::Walk => self
                 .machine
                 .walk(&self.site.nodes())
@@ -347,8 +382,11 @@ impl Publisher {
             return;
         };
 
-        let reply = replies.next().expect("the last one ends it");
-        if replies.len() > 0 {
+        let reply = match &mut replies {
+            Replies::Put(reply) => return self.machine.stored(id, reply.clone(), self.now),
+            Replies::Get(replies) => replies.next().expect("the last one ends it"),
+        };
+        if matches!(&replies, Replies::Get(left) if left.len() > 0) {
             self.waiting.push_back((id, replies));
         }
         self.machine.reply(id, reply, self.now);
@@ -376,6 +414,10 @@ pub(crate) struct Host {
     pub(crate) release: Option<ReleaseRecord>,
     /// The release that is being pulled.
     pub(super) pulled: Option<ReleaseRecord>,
+    /// Equal blocks are wanted by each of their ordinals, as for several hosts.
+    pub(super) wants_twins: bool,
+    /// Ordinals of blocks that came.
+    pub(super) came: HashSet<u64>,
 }
 
 impl Host {
@@ -386,6 +428,8 @@ impl Host {
             etag: None,
             release: None,
             pulled: None,
+            wants_twins: false,
+            came: HashSet::new(),
         }
     }
 
@@ -461,10 +505,12 @@ impl Pulling {
                 self.machine.walk(nodes, is_here).expect("a legal manifest");
             }
             PullStep::Complete => self.machine.want(wants(host)),
-            PullStep::Block(_, block, bytes) => {
+            PullStep::Block(ordinal, block, bytes) => {
                 assert!(block.matches(&bytes));
                 let again = host.blocks.insert(block.hash, bytes);
-                assert!(again.is_none(), "a block came twice");
+                assert!(again.is_none() || host.wants_twins, "a block came twice");
+                let is_new = host.came.insert(ordinal.0);
+                assert!(is_new || !host.wants_twins, "an ordinal came twice");
             }
             PullStep::Done => {
                 host.release = host.pulled.take();
@@ -506,7 +552,7 @@ impl Pulling {
     }
 }
 
-/// Ordinals of the blocks that the host lacks, each block once.
+/// Ordinals of the blocks that the host lacks, each block once if it does not want twins.
 pub(super) fn wants(host: &Host) -> Vec<std::ops::Range<u64>> {
     let root = host
         .pulled
@@ -516,14 +562,15 @@ pub(super) fn wants(host: &Host) -> Vec<std::ops::Range<u64>> {
         .header()
         .root;
     let manifest = Manifest::new(root, Borrowed(&host.nodes));
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut wants = Vec::new();
     for located in manifest.entries() {
         let located = located.expect("a whole manifest");
         if let crate::manifest::EntryKind::File(content) = &located.entry.kind {
             let blocks = manifest.blocks(content).expect("whole");
             for (at, block) in (located.first.0..).zip(blocks) {
-                if !host.blocks.contains_key(&block.hash) && seen.insert(block.hash) {
+                let is_first = seen.insert(block.hash);
+                if !host.blocks.contains_key(&block.hash) && (is_first || host.wants_twins) {
                     wants.push(at..at + 1);
                 }
             }

@@ -123,7 +123,7 @@ fn open(path: &Path, get: &Get) -> Result<OpenFile, GetReply> {
     }
     if range.end > found.len() || (length == 0 && get.range.is_some()) {
         let why = format!("it has {} bytes and is too short", found.len());
-        return Err(wrong(FaultKind::Permanent, why));
+        return Err(wrong(FaultKind::TooShort, why));
     }
 
     Ok(OpenFile {
