@@ -1215,7 +1215,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__publish)
-            opts="-k -v -q -c -h --to --key --authorized-keys --keep --valid-for --again --delete --no-delete --checksum --yes-unmounted --ca-file --rate --json --verbose --quiet --color --config --help"
+            opts="-k -v -q -c -h --to --key --authorized-keys --keep --valid-for --again --repair --delete --no-delete --checksum --yes-unmounted --ca-file --rate --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1644,7 +1644,7 @@ _makuo() {
             return 0
             ;;
         makuo__subcmd__repo__subcmd__gc)
-            opts="-k -v -q -c -h --key --keep --grace --authorized-keys --ca-file --rate --json --verbose --quiet --color --config --help"
+            opts="-k -v -q -c -h --key --keep --grace --no-trees --authorized-keys --ca-file --rate --json --verbose --quiet --color --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

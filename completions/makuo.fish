@@ -176,6 +176,7 @@ always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l again -d 'Publish a new release although nothing changed: hosts that failed try again'
+complete -c makuo -n "__fish_makuo_using_subcommand publish" -l repair -d 'Read everything that the repository has of the tree, and store again what is missing or damaged. Earlier releases that cannot be mended in this way leave the repository'
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l delete -d 'Delete files outside the release, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l no-delete -d 'Delete nothing, regardless of the spec'
 complete -c makuo -n "__fish_makuo_using_subcommand publish" -l checksum -d 'Re-read and re-hash every file of the source, and have hosts do the same'
@@ -246,6 +247,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcom
 always\t'Always'
 never\t'Never'"
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s c -l config -d 'The host\'s configuration [default: /etc/makuo/makuo.toml, when it exists]' -r -F
+complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l no-trees -d 'Delete what is older than that although the repository has no tree: its first publication never ended'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -l json -d 'Print one JSON object a line; the last is the result'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s v -l verbose -d 'Log more; twice for debugging'
 complete -c makuo -n "__fish_makuo_using_subcommand repo; and __fish_seen_subcommand_from gc" -s q -l quiet -d 'Print results and errors only'

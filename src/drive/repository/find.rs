@@ -51,6 +51,7 @@ impl KnownHead {
         let why =
             "nobody signs it again (`makuo repo renew`), or somebody withholds newer releases";
         let seconds = max_age.map(|max| max.as_secs());
+
         match (self.times?.staleness(now, seconds)?, max_age) {
             (Staleness::Old(age), Some(max_age)) => {
                 let (age, max_age) = (shown_age(age), shown_duration(max_age));

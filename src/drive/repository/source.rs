@@ -57,7 +57,7 @@ impl BlockLoader {
             .name("load".into())
             .spawn(move || {
                 if let Err(e) = runtime.block_on(work.run()) {
-                    work.shelf.fail(e.to_string());
+                    work.shelf.fail(e.with_hint());
                 }
             })
             .io_context("cannot start a thread")?;

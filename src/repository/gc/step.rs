@@ -95,7 +95,10 @@ pub enum GcError {
     #[error("the repository is damaged: wrong bytes in {} at {}", .0.pack.object(), .0.offset)]
     Damaged(Extent),
     /// A pack is missing, or too short.
-    #[error("{} is missing, or too short: the repository is damaged, or changed meanwhile", .0.object())]
+    #[error(
+        "{} is missing, or too short: the repository is damaged, or changed meanwhile",
+        .0.object()
+    )]
     Missing(PackName),
     /// The head of a tree is another one than before, or gone.
     #[error("the head of {0} changed meanwhile: run it again")]

@@ -6,13 +6,15 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::new_nodes::{all_hashes, all_nodes, missing};
+use super::step::PublishNote;
+use super::stock::Stock;
 use super::survey::Survey;
-use super::{Publish, PublishNote, Stage, Stock};
+use super::{Publish, Stage};
 use crate::block::frame::Expander;
 use crate::block::{BlockHash, BlockRef};
-use crate::id::Ordinal;
 use crate::manifest::Node;
-use crate::manifest::read::{NodeSource, ReadError, children};
+use crate::manifest::read::{NodeSource, ReadError};
 use crate::repository::attempt::{Dice, RequestId};
 use crate::repository::head::KeptRelease;
 use crate::repository::loader::{Loaded, Loader};
@@ -20,7 +22,7 @@ use crate::repository::object::{Get, GetReply, StoreFault};
 use crate::repository::pack::{Extent, PackName, PackTable, unpack};
 use crate::repository::places::{PackedNode, Places, PlacesRef, StoredNode};
 use crate::repository::record::ReleaseRecord;
-use crate::repository::slots::{NodeAt, read_node};
+use crate::repository::slots::NodeAt;
 use crate::units::Moment;
 
 /// New bytes below which a further release is not looked at.
@@ -353,71 +355,4 @@ impl Publish {
 
         Ok(())
     }
-}
-
-/// Hashes of all nodes of a manifest.
-fn all_hashes<S: NodeSource>(root: &NodeAt, source: &S) -> Result<HashSet<BlockHash>, ReadError> {
-    let mut all = HashSet::new();
-    let mut open = vec![root.child];
-    while let Some(child) = open.pop() {
-        let block = child.block();
-        if all.insert(block.hash) && !child.is_leaf() {
-            let node = read_node(source, &child)?;
-            open.extend(
-                children(&node, Ordinal(0))
-                    .into_iter()
-                    .map(|(_, child)| child),
-            );
-        }
-    }
-
-    Ok(all)
-}
-
-/// All nodes of a manifest.
-fn all_nodes<S: NodeSource>(
-    root: &NodeAt,
-    source: &S,
-) -> Result<HashMap<BlockHash, Node>, ReadError> {
-    let mut all = HashMap::new();
-    let mut open = vec![*root];
-    while let Some(at) = open.pop() {
-        let hash = at.child.block().hash;
-        if !all.contains_key(&hash) {
-            let node = read_node(source, &at.child)?;
-            open.extend(at.slots(&node).children);
-            all.insert(hash, node);
-        }
-    }
-
-    Ok(all)
-}
-
-/// The blocks that are not in stock, and their bytes with those of new nodes.
-fn missing<S: NodeSource>(
-    root: &NodeAt,
-    source: &S,
-    stock: &Stock,
-) -> Result<(HashSet<BlockHash>, u64), ReadError> {
-    let mut missing = HashSet::new();
-    let mut bytes = 0;
-    let mut seen = HashSet::new();
-    let mut open = vec![*root];
-    while let Some(at) = open.pop() {
-        let node = at.child.block();
-        if stock.nodes.contains_key(&node.hash) || !seen.insert(node.hash) {
-            continue;
-        }
-
-        bytes += u64::from(node.size);
-        let slots = at.slots(&read_node(source, &at.child)?);
-        for (_, block) in &slots.blocks {
-            if !stock.blocks.contains_key(&block.hash) && missing.insert(block.hash) {
-                bytes += u64::from(block.size);
-            }
-        }
-        open.extend(slots.children);
-    }
-
-    Ok((missing, bytes))
 }

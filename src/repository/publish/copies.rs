@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Stock;
 use super::compare::Comparison;
+use super::stock::Stock;
 use crate::block::BlockHash;
 use crate::manifest::Node;
 use crate::manifest::read::{NodeSource, ReadError};

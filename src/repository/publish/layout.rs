@@ -3,7 +3,8 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::{Publish, PublishError, Stage, Stock};
+use super::stock::Stock;
+use super::{Publish, PublishError, Stage};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{NodeSource, ReadError};

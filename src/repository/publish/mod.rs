@@ -30,29 +30,31 @@
 //!
 //! **Memory.** One pack under construction, two under way, and the place of each new block.
 
+mod begin;
 mod compare;
 mod copies;
 mod head;
 mod layout;
+mod new_nodes;
 mod step;
+mod stock;
 mod survey;
 
 pub use step::{PublishError, PublishNote, PublishSetup, PublishStep, Published, Upload};
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use self::compare::Comparison;
 use self::layout::Layout;
+use self::stock::Stock;
 use super::attempt::{Dice, RequestId, Rereads, SmallGet};
-use super::head::{Head, KeptRelease, VerifiedHead, head_object};
+use super::head::{Head, KeptRelease, head_object};
 use super::marker::marker_object;
 use super::object::{Etag, GetReply, ObjectPath, PutReply};
-use super::pack::{PACK_BYTES, Piece, PiecePacker};
+use super::pack::{PACK_BYTES, PiecePacker};
 use super::packer::{PackedRecord, Packer, SignedRelease};
-use super::places::{PackedNode, StoredNode};
 use super::puts::Puts;
-use crate::block::BlockHash;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::units::Moment;
 
@@ -92,25 +94,6 @@ struct Base {
     head: Option<Head>,
     /// Releases of it that cannot be read whole: they leave the repository.
     damaged: Vec<KeptRelease>,
-}
-
-/// Pieces that need not be stored again.
-#[derive(Debug, Default)]
-struct Stock {
-    nodes: HashMap<BlockHash, PackedNode>,
-    blocks: HashMap<BlockHash, Piece>,
-    /// Numbers of the packs of this publication.
-    own: HashSet<u32>,
-}
-
-impl Stock {
-    /// Forgets the pieces of other publications, and the nodes: their places may refer to such
-    /// pieces.
-    fn keep_own(&mut self) {
-        let own = &self.own;
-        self.blocks.retain(|_, piece| own.contains(&piece.pack));
-        self.nodes.clear();
-    }
 }
 
 /// Publishes one release.
@@ -174,83 +157,6 @@ impl Publish {
             result: Published::default(),
             setup,
         }
-    }
-
-    /// Publishes `new` after the head of the last [`PublishStep::Head`], which the caller has
-    /// verified.
-    pub fn begin(&mut self, head: Option<&VerifiedHead>, new: SignedRelease) {
-        let header = new.release.header();
-        if header.tree != self.setup.tree {
-            return self.fail(PublishError::OtherTree(header.tree.clone()));
-        }
-
-        if let Some(head) = head.map(VerifiedHead::head) {
-            if head.release == new.release.id() {
-                return self.end(PublishStep::Done(self.result));
-            }
-            if head.serial() >= header.serial {
-                return self.fail(PublishError::Outdated(head.serial()));
-            }
-            self.base.head = Some(head.clone());
-        }
-
-        if self.stage != Stage::Looking {
-            self.compare_with(self.base.head.clone().as_ref());
-        }
-        self.asked = false;
-        self.new = Some(new);
-        self.layout = Layout::default();
-        self.stage = Stage::Comparing;
-    }
-
-    /// Ends the publication if the head, which the caller has verified, keeps the release that was
-    /// stored: somebody else published after it. Returns whether that is so.
-    pub fn is_followed(&mut self, head: &VerifiedHead) -> bool {
-        let added = self.sealed.added.as_ref();
-        let is_kept = added.is_some_and(|added| head.head().kept.contains(added));
-        if is_kept {
-            self.end(PublishStep::Done(self.result));
-        }
-        is_kept
-    }
-
-    /// Reads the newest release of the head first, which the caller has verified.
-    pub fn look(&mut self, head: &VerifiedHead) {
-        self.compare_with(Some(head.head()));
-        if let Some(comparison) = &mut self.comparison {
-            comparison.look_at_newest();
-        }
-        self.stage = Stage::Looking;
-    }
-
-    /// Signs the head again instead, with a later time.
-    pub fn renew(&mut self, head: &VerifiedHead) {
-        self.base.head = Some(head.head().clone());
-        // Somebody else may have published this content meanwhile.
-        (self.new, self.record) = (None, None);
-        self.comparison = None;
-        self.asked = false;
-        self.stage = Stage::Flushing;
-    }
-
-    /// Publishes `new` with the manifest of an earlier release of the head, whose root is stored at
-    /// `root`: only a record is new.
-    pub fn restore(&mut self, head: &VerifiedHead, root: &StoredNode, new: SignedRelease) {
-        self.begin(Some(head), new);
-        if let (Stage::Comparing, Some(new)) = (self.stage, &self.new) {
-            self.comparison = None;
-            let root = PackedNode::of(root, &mut self.packer.packs);
-            self.record = Some(self.packer.append_record(new, root));
-            self.packer.close();
-            self.stage = Stage::Flushing;
-        }
-    }
-
-    fn compare_with(&mut self, head: Option<&Head>) {
-        self.stock.keep_own();
-        let kept = head.map(|head| &head.kept[..]);
-        let kept = kept.unwrap_or_default();
-        self.comparison = Some(Comparison::new(kept, self.setup.repair));
     }
 
     /// Goes on with the nodes of the new manifest. An error is the source's: the publication
@@ -318,10 +224,14 @@ impl Publish {
                     self.take_head(got, now);
                 }
             }
-        } else if let Some(comparison) = &mut self.comparison {
-            if let Err(fault) = comparison.reply(id, reply, now, dice) {
-                self.fail(PublishError::Store(fault));
-            }
+            return;
+        }
+
+        let Some(comparison) = &mut self.comparison else {
+            return;
+        };
+        if let Err(fault) = comparison.reply(id, reply, now, dice) {
+            self.fail(PublishError::Store(fault));
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::PublishNote;
+use super::step::PublishNote;
 use crate::block::BlockHash;
 use crate::manifest::read::MAX_DEPTH;
 use crate::repository::attempt::{Dice, RequestId, SmallGet, SmallGot};
@@ -67,6 +67,7 @@ impl Survey {
             is_over: false,
             notes: Vec::new(),
         };
+
         for kept in kept {
             survey.refer_to(kept.pack);
             let record = Surveyed::Record(*kept);

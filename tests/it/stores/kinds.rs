@@ -24,10 +24,10 @@ pub(super) fn behaves(store: &Store) {
     }
 
     let beyond = get(store, part(PACK, last - 5..last + 5)).fault();
-    assert_eq!(beyond.kind, FaultKind::Permanent, "{beyond}");
+    assert_eq!(beyond.kind, FaultKind::TooShort, "{beyond}");
     assert!(beyond.text.contains("too short"), "{beyond}");
     let behind = get(store, part(PACK, last..last + 5)).fault();
-    assert_eq!(behind.kind, FaultKind::Permanent, "{behind}");
+    assert_eq!(behind.kind, FaultKind::TooShort, "{behind}");
     let mut large = whole(PACK);
     large.max = 1000;
     let large = get(store, large).fault();
