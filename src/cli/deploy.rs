@@ -131,7 +131,7 @@ fn session_to(
     Ok(outcome.exit.code())
 }
 
-/// Stores the committed release of a session in `store`, which has `newest` and is shown by its URL.
+/// Stores the committed release of a session in `store`, which has the release `newest`.
 fn publisher(
     (store, url, newest): (Store, String, Serial),
     options: PublishOptions,

@@ -311,6 +311,7 @@ fn tls_fault(error: &(dyn StdError + 'static)) -> Option<TlsFault> {
 
 fn certificate_fault(wrong: &rustls::CertificateError) -> TlsFault {
     use rustls::CertificateError as Wrong;
+
     match wrong {
         Wrong::UnknownIssuer => TlsFault::UnknownIssuer,
         Wrong::NotValidForName => TlsFault::OtherName("other names".into()),
