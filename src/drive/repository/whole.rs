@@ -17,7 +17,7 @@ use crate::store::Store;
 
 /// Error for a fault of the store.
 pub(super) fn of_fault(fault: &StoreFault) -> Error {
-    Error::new(Kind::Io, format!("the store does not answer: {fault}"))
+    Error::new(Kind::Io, format!("cannot use the repository: {fault}"))
 }
 
 /// Error for a head that cannot be followed.
@@ -79,8 +79,12 @@ pub(super) async fn read_head(store: &Store, tree: &TreeName) -> Result<Option<S
         .transpose()
 }
 
-/// Reads the record of a kept release; its signature is not verified.
-pub(super) async fn read_record(store: &Store, kept: &KeptRelease) -> Result<ReleaseRecord> {
+/// Reads the record of a kept release of `tree`; its signature is not verified.
+pub(super) async fn read_record(
+    store: &Store,
+    tree: &TreeName,
+    kept: &KeptRelease,
+) -> Result<ReleaseRecord> {
     let start = u64::from(kept.offset);
     let get = Get {
         object: kept.pack.object(),
@@ -91,8 +95,10 @@ pub(super) async fn read_record(store: &Store, kept: &KeptRelease) -> Result<Rel
 
     let missing = || Error::refused(format!("{} is missing", kept.pack.object()));
     let bytes = read(store, get).await?.ok_or_else(missing)?;
-    ReleaseRecord::decode(&bytes, kept.pack, &kept.hash)
-        .map_err(|e| Error::refused("the repository is damaged").because(e))
+    let damaged = |e| Error::refused("the repository is damaged").because(e);
+    let record = ReleaseRecord::decode(&bytes, kept.pack, &kept.hash).map_err(damaged)?;
+    record.check_tree(tree).map_err(damaged)?;
+    Ok(record)
 }
 
 /// All objects of the store, by their paths.
