@@ -36,7 +36,7 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
         known: &KnownHead::default(),
         allow_stale: args.allow_stale,
     };
-    let (head, found) = find(store.clone(), &host, &args.tree, how, &mut || true)?;
+    let (head, found) = find(store.clone(), &host, &args.tree, how, &mut |_| true)?;
     let max_age = host.trees.get(&args.tree).and_then(|tree| tree.max_age);
     let warning = head.warning(&args.tree, max_age);
     if let Some(warning) = warning
@@ -48,7 +48,7 @@ pub(super) fn run(args: &PullArgs, config: Option<&Path>, report: &mut Report) -
 
     let outcome = match found {
         Lookup::Found(found) => {
-            let mut again = || find(store.clone(), &host, &args.tree, how, &mut || true);
+            let mut again = || find(store.clone(), &host, &args.tree, how, &mut |_| true);
             take_newest(found, &host, &mut again, report)?
         }
         Lookup::UpToDate(serial) => unchanged(args, &host, Some(serial)),
@@ -94,6 +94,7 @@ fn host(args: &PullArgs, config: &HostConfig, report: &mut Report) -> Result<Loc
     let state_dir = args.state_dir.as_ref().map(std::path::absolute).transpose();
     let state_dir = state_dir.io_context("the state directory is no path")?;
     let managed = open_tree(&tree, state_dir.as_deref().or(config.state_dir.as_deref()))?;
+    managed.failures.end_pauses();
 
     Ok(LocalHost {
         name,

@@ -418,3 +418,89 @@ proptest::proptest! {
         let _ = parse(&format!("[[tree]]\n{rest}"));
     }
 }
+
+/// A configuration whose repository has a password, and where that is.
+fn with_password() -> (String, std::ops::Range<usize>) {
+    let text = format!("{FULL}repository = \"https://ci:hunter2@releases.example/fleet\"\n");
+    let at = text.find("hunter2").expect("it is there");
+    (text, at..at + "hunter2".len())
+}
+
+fn assert_hidden(text: &str) -> bool {
+    let Err(error) = parse(text) else {
+        return false;
+    };
+    let told = format!("{error:?} {error} {}", error.with_hint());
+    assert!(!told.contains("hunter2"), "{told}\n{text}");
+    true
+}
+
+#[test]
+fn no_error_has_the_password_of_a_repository() {
+    let (text, _) = with_password();
+    let url = "\"https://ci:hunter2@releases.example/fleet\"";
+    for wrong in [
+        url.to_string(),
+        url.replace("https://", ""),
+        url.replace('2', "2 x"),
+        format!("[{url}]"),
+        format!("{{ url = {url} }}"),
+        format!("{{ {url} = 1 }}"),
+        format!("{url} x"),
+        url.trim_start_matches('"').to_string(),
+        url.trim_end_matches('"').to_string(),
+        url.trim_matches('"').to_string(),
+    ] {
+        // As the value of every key, beside the right one or not.
+        let mut refused = 0;
+        for key in crate::config::parse::CONFIG_KEYS {
+            let (table, key) = key.rsplit_once('.').unwrap_or(("", key));
+            let section = match table {
+                "" => String::new(),
+                "tree" => "[[tree]]\n".into(),
+                table => format!("[{table}]\n"),
+            };
+            refused += u32::from(assert_hidden(&format!("{section}{key} = {wrong}\n")));
+            refused += u32::from(assert_hidden(&format!("{text}{key} = {wrong}\n")));
+        }
+        assert!(refused > 60, "{refused} of {wrong}");
+        assert_hidden(&format!("{text}{wrong} = 1\n{wrong} = 1\n"));
+    }
+}
+
+/// Another seed: `MAKUO_CONFIG_SEED`.
+#[test]
+fn no_error_of_a_damaged_file_has_the_password_of_a_repository() {
+    let (text, secret) = with_password();
+    let seed = std::env::var("MAKUO_CONFIG_SEED").ok();
+    let seed = seed.and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    println!("MAKUO_CONFIG_SEED={seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+
+    let mut refused = 0;
+    for _ in 0..2000 {
+        let mut bytes = text.clone().into_bytes();
+        for _ in 0..rng.usize(1..4) {
+            // Mostly in the line with the password, and never within it.
+            let from = if rng.u8(..4) > 0 {
+                secret.start - 24
+            } else {
+                0
+            };
+            let at = rng.usize(from..bytes.len());
+            if (secret.start.saturating_sub(3)..secret.end + 3).contains(&at) {
+                continue;
+            }
+            let byte = *rng.choice(b"\"'=[]{}.,#\n\\ @:/x7").expect("some");
+            match rng.u8(..3) {
+                0 => bytes[at] = byte,
+                1 if at > secret.end => drop(bytes.remove(at)),
+                _ if at > secret.end => bytes.insert(at, byte),
+                _ => {}
+            }
+        }
+        let text = String::from_utf8(bytes).expect("ascii");
+        refused += u32::from(assert_hidden(&text));
+    }
+    assert!(refused > 500, "{refused}");
+}

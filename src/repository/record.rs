@@ -7,6 +7,7 @@ use super::head::{MAX_LEAD_BYTES, MAX_RECORD_BYTES};
 use super::pack::{MAX_PIECE_BYTES, PackName, PackTable};
 use super::places::{PackedNode, Places, PlacesBuilder, PlacesError, StoredNode, WirePlaces};
 use crate::block::BlockHash;
+use crate::id::TreeName;
 use crate::keys::MAX_SIGNATURE_BYTES;
 use crate::manifest::Release;
 use crate::manifest::header::{HeaderError, MAX_HEADER_BYTES};
@@ -36,6 +37,9 @@ pub enum RecordError {
     /// Other bytes than those that the head names.
     #[error("the record of a release is not the one that the head names")]
     Hash,
+    /// The head of the first tree names a release of the second one.
+    #[error("the head of {0} names a release of {1}")]
+    OtherTree(TreeName, TreeName),
     /// Not the CBOR of a record, or beyond a cap.
     #[error("the record of a release is not legal: {0}")]
     Illegal(String),
@@ -96,6 +100,15 @@ impl ReleaseRecord {
             orders: wire.orders,
             root: root.ok_or_else(|| illegal("no root".into()))?,
         })
+    }
+
+    /// Checks that the record is of `tree`. One that may release a tree could otherwise bring in
+    /// the release of another.
+    pub fn check_tree(&self, tree: &TreeName) -> Result<(), RecordError> {
+        match &self.release.header().tree {
+            other if other != tree => Err(RecordError::OtherTree(tree.clone(), other.clone())),
+            _ => Ok(()),
+        }
     }
 }
 

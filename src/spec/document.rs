@@ -101,12 +101,13 @@ impl Document {
         })
     }
 
-    /// Builds an error at this position of the file.
+    /// Builds an error at this position of the file. It may quote any value, so logins are hidden.
     pub(crate) fn wrong(&self, at: Range<usize>, message: &str) -> Error {
         Error::usage(format!(
-            "{}:{}: {message}",
+            "{}:{}: {}",
             printable_path(&self.path),
-            self.line(at.start)
+            self.line(at.start),
+            without_logins(message)
         ))
     }
 
@@ -118,6 +119,27 @@ impl Document {
             .take(offset)
             .filter(|&&b| b == b'\n')
             .count()
+    }
+}
+
+/// Hides what may be the user and password of a URL: all from its scheme, or from the quote before
+/// it, to the last `@`.
+fn without_logins(message: &str) -> String {
+    let Some(at) = message.rfind('@') else {
+        return message.to_string();
+    };
+
+    let before = &message[..at];
+    let scheme = before.find(":/").map(|found| {
+        let slashes = before[found + 1..].bytes().take_while(|&b| b == b'/');
+        found + 1 + slashes.count()
+    });
+    let start = scheme
+        .or_else(|| before.find('"').map(|quote| quote + 1))
+        .unwrap_or(0);
+    match scheme.is_some() || before[start..].contains(':') {
+        true => format!("{}***{}", &message[..start], &message[at..]),
+        false => message.to_string(),
     }
 }
 

@@ -46,6 +46,7 @@ pub use serve::scanned_source::{Blocks, Nothing, ScannedSource, SourceError};
 pub use serve::stored_source::{LiveTree, StoredSource};
 pub use stage::{Committed, NotReverted, Stage, Staged};
 pub use state::dir::StateDir;
+pub use state::failures::{FailedRelease, MAX_FAILED_RELEASES};
 pub use state::health::Unhealthy;
 pub use state::node_store::NodeStore;
 pub use state::reader::{BESIDE, CommitMark, FORWARD, Mark, StateReader, StoredRelease};

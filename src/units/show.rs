@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::{ByteSize, Floor, Limit, Quorum, Rate};
 
-/// Formats a duration in whole seconds as written by people: "45 s", "90 min", "36 h", "30 d".
+/// Formats a duration as written by people: "200 ms", "45 s", "90 min", "36 h", "30 d". From one
+/// second on, parts of a second are left out.
 pub fn shown_duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
+        0 => format!("{} ms", time.as_millis()),
         s if s % 86_400 == 0 => format!("{} d", s / 86_400),
         s if s % 3600 == 0 => format!("{} h", s / 3600),
         s if s % 60 == 0 => format!("{} min", s / 60),
@@ -96,5 +98,21 @@ mod tests {
         assert_eq!(ByteSize(1_250_000).to_string(), "1.25 MB");
         assert_eq!(ByteSize(999_999).to_string(), "1.00 MB");
         assert_eq!(Rate(487_000_000).to_string(), "487 Mbit/s");
+    }
+
+    #[test]
+    fn durations_have_the_unit_that_they_were_written_in() {
+        for (millis, shown) in [
+            (0, "0 ms"),
+            (1, "1 ms"),
+            (999, "999 ms"),
+            (1000, "1 s"),
+            (45_500, "45 s"),
+            (120_000, "2 min"),
+            (36 * 3_600_000, "36 h"),
+            (30 * 86_400_000, "30 d"),
+        ] {
+            assert_eq!(shown_duration(Duration::from_millis(millis)), shown);
+        }
     }
 }

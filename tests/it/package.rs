@@ -173,6 +173,7 @@ fn units_are_what_systemd_understands() {
         ("makuo.service", "makuo.service"),
         ("makuo@.service", "makuo@one.service"),
         ("makuo-watch@.service", "makuo-watch@one.service"),
+        (PULL_UNIT, "makuo-pull@www.service"),
     ] {
         let text = std::fs::read_to_string(root().join("packaging").join(unit)).expect("there");
         let path = dir.path().join(name);
@@ -194,6 +195,44 @@ fn units_are_what_systemd_understands() {
             "{unit}: {said}"
         );
     }
+}
+
+const PULL_UNIT: &str = "repository/makuo-pull@.service";
+
+#[test]
+fn a_pull_at_boot_is_not_repeated_where_that_is_in_vain() {
+    let text = std::fs::read_to_string(root().join("packaging").join(PULL_UNIT)).expect("there");
+    let value = |key: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(key));
+        lines.next().expect(key).to_string()
+    };
+    assert_eq!(value("Restart="), "on-failure");
+    assert!(!value("TimeoutStartSec=").is_empty());
+    let final_codes = value("RestartPreventExitStatus=");
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::create_dir(path("empty")).expect("writable");
+    std::fs::write(path("keys"), "").expect("writable");
+    let pull = |url: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_makuo"));
+        let keys = path("keys");
+        let tree = path("tree");
+        command.args(["pull", url, "www", &tree, "--authorized-keys", &keys]);
+        let ran = command.output().expect("runs");
+        (ran.status.code().expect("no signal").to_string(), ran)
+    };
+
+    for (url, kind) in [
+        ("nonsense://x".to_string(), "2"),
+        (format!("file://{}", path("empty")), "3"),
+    ] {
+        let (code, ran) = pull(&url);
+        assert_eq!(code, kind, "{url}: {ran:?}");
+        assert!(final_codes.split(' ').any(|code| code == kind), "{kind}");
+    }
+    // Somebody else's fault may pass.
+    assert!(final_codes.split(' ').all(|code| code != "1"));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 mod collected;
 mod deployed;
 mod faults;
+mod follow;
+mod secrets;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -617,51 +619,6 @@ fn hosts_of_a_network_take_what_one_of_them_finds() {
     write(&lab.site().join("page"), "deployed");
     lab.deploy(&[]).exits(0);
     lab.all_same(&lab.site());
-}
-
-#[test]
-fn a_release_that_a_hook_refuses_is_not_tried_at_every_look() {
-    let Some(mut lab) = Lab::loopback_idle() else {
-        return;
-    };
-    let (repo, runs, hook) = (lab.path("repo"), lab.path("runs"), lab.path("hook"));
-    std::fs::create_dir(&repo).expect("new");
-    let script = format!(
-        "#!/bin/sh\necho $MAKUO_SERIAL >> {}\n[ -e {} ]\n",
-        runs.display(),
-        lab.path("ready").display()
-    );
-    write(&hook, script);
-    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).expect("ours");
-
-    let host = lab.host("web1");
-    host.catch_up = true;
-    host.rule(&format!(
-        "repository = \"file://{}\"\npoll = \"1s\"\nbefore = [\"{}\"]",
-        repo.display(),
-        hook.display()
-    ));
-    host.start();
-    let publish = ["publish", "www.toml", "--to", "./repo"];
-    write(&lab.site().join("page"), "refused");
-    run(&lab, &publish).exits(0);
-    until("the hook to run", || runs.exists());
-
-    // Some looks later the first release still rests. Another one does not.
-    crate::support::pause(Duration::from_secs(4));
-    let times = |serial: &str| {
-        let text = String::from_utf8(read(&runs)).expect("text");
-        text.lines().filter(|line| *line == serial).count()
-    };
-    assert_eq!(times("1"), 1);
-
-    write(&lab.path("ready"), "");
-    write(&lab.site().join("page"), "taken");
-    run(&lab, &publish).exits(0);
-    let host = &lab.hosts[0];
-    until("the next release", || {
-        differences(&lab.site(), &host.tree()).is_empty()
-    });
 }
 
 /// Mishaps of a bad network and of caches. A stall takes the time of the client's patience.

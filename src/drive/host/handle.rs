@@ -26,6 +26,8 @@ pub enum HostCommand {
     Rekey(Vec<GroupKey>),
     /// Return the number of sessions.
     Sessions(Outbox<usize>),
+    /// Return whether no session holds the tree.
+    Idle(TreeName, Outbox<bool>),
     /// Take no part in this session, which is sent by this process.
     Ignore(SessionId, Outbox<()>),
     /// Note that a release of this host's own tree was sent: the tree has its content and need not
@@ -82,6 +84,13 @@ impl HostHandle {
         let (answer, inbox) = channel();
         self.send(HostCommand::Sessions(answer));
         inbox.recv_timeout(ANSWER_TIMEOUT).unwrap_or_default()
+    }
+
+    /// Returns whether no session of the host holds `tree`, or the host is ending.
+    pub fn is_idle(&self, tree: &TreeName) -> bool {
+        let (answer, inbox) = channel();
+        self.send(HostCommand::Idle(tree.clone(), answer));
+        inbox.recv_timeout(ANSWER_TIMEOUT).unwrap_or(true)
     }
 
     /// Returns whether the host's loop still answers.

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::failures::ReleaseFailures;
 use super::repository_notice::RepositoryNotice;
 use super::spared::spared;
 use crate::config::{CatchUp, TreeConfig};
 use crate::diff::{HostRules, Memory, Plan};
+use crate::drive::clock;
 use crate::hook::Hooks;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
@@ -43,6 +45,8 @@ pub struct ManagedTree {
     pub drift_counts: DriftCounts,
     /// Trouble with the tree's repository.
     pub repository: RepositoryNotice,
+    /// Releases that could not be put in place.
+    pub failures: ReleaseFailures,
 }
 
 impl ManagedTree {
@@ -95,6 +99,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
 
     let protect = config.protect.clone();
     let hooks = config.hooks.clone();
+    let failures = ReleaseFailures::load(tree.state(), clock::wall_seconds());
     Ok(ManagedTree {
         tree,
         protect,
@@ -106,6 +111,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         repair: config.repair,
         drift_counts: DriftCounts::default(),
         repository: RepositoryNotice::default(),
+        failures,
     })
 }
 

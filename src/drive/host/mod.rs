@@ -12,6 +12,7 @@ mod checks;
 mod delivery;
 mod disk;
 mod drift_check;
+mod failures;
 mod granted;
 mod handle;
 mod hooks;
@@ -37,6 +38,7 @@ mod tree_report;
 mod tree_thread;
 mod trees;
 
+pub use failures::ReleaseFailures;
 pub use granted::Permitted;
 pub use handle::HostHandle;
 pub use managed::{ManagedTree, open_tree};

@@ -91,7 +91,10 @@ impl HostLoop {
         let mut disk = Disk::new(Arc::clone(&host), reply_to, endpoint.waker())?;
         // The recorded state of such a tree is not reported without a check.
         strange.iter().for_each(|name| disk.check_drift(name));
-        let machine = Receiver::new(clock.now(), setup);
+        let mut machine = Receiver::new(clock.now(), setup);
+        for (name, managed) in host.trees.iter() {
+            rest(&mut machine, clock.now(), name, managed);
+        }
         let drops = ReceiveDrops::new(clock.now());
         let peer_log = PeerLog::new(clock.now());
         let running = Self {
@@ -294,6 +297,13 @@ fn setup_of(host: &LocalHost, endpoint: &GroupEndpoint, key: HostKey, sealed: bo
         seed: clock::seed(),
         datagram: endpoint.datagram(),
         room: endpoint.room(),
+    }
+}
+
+/// Tells the machine which releases of a tree rest after a failure.
+fn rest(machine: &mut Receiver, now: Moment, name: &TreeName, managed: &ManagedTree) {
+    for (release, pause) in managed.failures.pauses() {
+        machine.handle_reply(now, DiskReply::Rests(name.clone(), release, pause));
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::authorize::{check_catch_up, check_newer};
 use super::delivery::{keep_nodes, stage_blocks};
@@ -17,13 +18,14 @@ use crate::block::BlockRef;
 use crate::block::frame::Expander;
 use crate::drive::drift;
 use crate::error::Kind;
-use crate::id::SessionId;
-use crate::manifest::Intent;
+use crate::id::{SessionId, TreeName};
 use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::read::NodeSource;
+use crate::manifest::{Intent, ReleaseId};
 use crate::proto::RangeSet;
 use crate::proto::generation::Encoding;
-use crate::proto::receiver::{Answer, Ask, Delivery, ReasonText};
+use crate::proto::receiver::{Answer, Ask, Delivery, Ordered, ReasonText};
+use crate::tree::Mark;
 use crate::tree::scan::Scanned;
 use crate::tree::stage::Stage;
 use crate::wire::message::DiffSummary;
@@ -72,6 +74,34 @@ impl<'a> TreeSession<'a> {
     /// Stores the commit order of the release.
     pub(super) fn keep_order(&mut self) {
         self.switch.keep_order(&self.offer);
+    }
+
+    /// Records what `answer` says about the release. Returns the release with its pause if it could
+    /// not be put in place, unless that was in the way of something else.
+    pub(super) fn note_failure(&self, answer: &Answer) -> Option<(TreeName, ReleaseId, Duration)> {
+        let offer = &self.offer;
+        let (tree, failures) = (&offer.managed.tree, &offer.managed.failures);
+        let mark = Mark::of(&offer.release);
+        let is_cut = || offer.closed.load(Ordering::Acquire);
+        let has_failed = match answer {
+            Answer::Ordered(Some(Ordered::Committed { .. })) => {
+                failures.on_commit(tree.state(), mark);
+                false
+            }
+            Answer::Ordered(Some(Ordered::Vetoed(_) | Ordered::Failed(_) | Ordered::Torn(_))) => {
+                true
+            }
+            Answer::Diffed(Err(_)) | Answer::Finished(Err(_)) => !is_cut(),
+            _ => false,
+        };
+
+        let counts = has_failed
+            && offer.release.header().intent != Intent::Audit
+            && !offer.ending.load(Ordering::Acquire);
+        counts.then(|| {
+            let pause = failures.on_failure(tree.state(), mark);
+            (tree.name().clone(), mark.id, pause)
+        })
     }
 
     /// Carries out work, and takes its payload or parts.

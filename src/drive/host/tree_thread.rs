@@ -121,12 +121,19 @@ fn work(id: SessionId, replies: &Replies, session: &mut TreeSession<'_>, mut ask
         replies.trees(session.host());
     }
 
+    if let Some((tree, release, pause)) = session.note_failure(&answer) {
+        replies.send(DiskReply::Rests(tree, release, pause));
+    }
+
     let compared = matches!(answer, Answer::Diffed(Ok(_)));
     replies.send(DiskReply::Session(id, answer));
     session.keep_order();
 
     if compared && let Err(e) = session.reserve() {
         let failed = Answer::Finished(Err(e.with_hint()));
+        if let Some((tree, release, pause)) = session.note_failure(&failed) {
+            replies.send(DiskReply::Rests(tree, release, pause));
+        }
         replies.send(DiskReply::Session(id, failed));
         return false;
     }

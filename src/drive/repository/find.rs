@@ -108,13 +108,13 @@ pub(super) struct Loading {
 
 /// Looks for a release of `tree` that `host` lacks, and returns the head as well.
 ///
-/// `goes_on` is asked before anything but the head is loaded.
+/// `goes_on` is asked for the release before anything but the head is loaded.
 pub fn find(
     store: Store,
     host: &LocalHost,
     tree: &TreeName,
     look: LookOptions<'_>,
-    goes_on: &mut dyn FnMut() -> bool,
+    goes_on: &mut dyn FnMut(ReleaseId) -> bool,
 ) -> Result<(KnownHead, Lookup)> {
     let managed = host
         .trees
@@ -177,14 +177,14 @@ enum LookEnd {
 }
 
 impl Looker<'_> {
-    async fn run(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Result<LookEnd> {
+    async fn run(&mut self, goes_on: &mut dyn FnMut(ReleaseId) -> bool) -> Result<LookEnd> {
         let nodes = self.tree.nodes();
         let mut restarts = 0;
 
         loop {
             match self.machine.poll(self.requests.now()) {
                 PullStep::Get(id, get) => self.requests.get(id, get),
-                PullStep::Unchanged => match self.look_again()? {
+                PullStep::Unchanged => match self.look_again(goes_on)? {
                     Some(end) => return Ok(end),
                     None => {
                         self.head = KnownHead::default();
@@ -235,7 +235,7 @@ impl Looker<'_> {
     fn take_head(
         &mut self,
         signed: &SignedHead,
-        goes_on: &mut dyn FnMut() -> bool,
+        goes_on: &mut dyn FnMut(ReleaseId) -> bool,
     ) -> Result<Option<LookEnd>> {
         let name = self.tree.name();
         let Some(verified) = verified(self.host, name, signed, &mut self.machine)? else {
@@ -249,8 +249,8 @@ impl Looker<'_> {
             refused: None,
         };
 
-        let serial = head.serial();
-        if let Some(end) = self.compare(serial, head.release)? {
+        let (serial, release) = (head.serial(), head.release);
+        if let Some(end) = self.compare(serial, release)? {
             return Ok(Some(end));
         }
         if !self.allow_stale && verified.is_stale(clock::wall_seconds()) {
@@ -258,7 +258,7 @@ impl Looker<'_> {
         }
 
         self.machine.follow(&verified, None);
-        Ok((!goes_on()).then_some(LookEnd::Yielded))
+        Ok((!goes_on(release)).then_some(LookEnd::Yielded))
     }
 
     fn take_record(&mut self, record: Box<ReleaseRecord>) -> Option<LookEnd> {
@@ -292,7 +292,7 @@ impl Looker<'_> {
 
     /// The end of a look at a head that has not changed. The tree may have; `None` if it lacks the
     /// release, and may take it.
-    fn look_again(&self) -> Result<Option<LookEnd>> {
+    fn look_again(&self, goes_on: &mut dyn FnMut(ReleaseId) -> bool) -> Result<Option<LookEnd>> {
         // Without a tag the head was not in a known state.
         let known = self.head.newest.filter(|_| self.head.etag.is_some());
         let Some((serial, release)) = known else {
@@ -310,8 +310,10 @@ impl Looker<'_> {
                 .permits(&record.release, &record.signature, &record.orders)
         };
         let refused = self.head.refused.as_ref().map(permits);
-        let why = refused.and_then(|permitted| permitted.err());
-        Ok(why.map(|why| LookEnd::Refused(serial, why)))
+        if let Some(why) = refused.and_then(|permitted| permitted.err()) {
+            return Ok(Some(LookEnd::Refused(serial, why)));
+        }
+        Ok((!goes_on(release)).then_some(LookEnd::Yielded))
     }
 }
 

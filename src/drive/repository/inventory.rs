@@ -93,13 +93,8 @@ async fn look_at(store: &Store, tree: &TreeName, keys: &AuthorizedKeys) -> Resul
 }
 
 async fn record_of(store: &Store, tree: &TreeName, kept: &KeptRelease) -> Result<ListedRelease> {
-    let record = read_record(store, kept).await?;
+    let record = read_record(store, tree, kept).await?;
     let header = record.release.header();
-    if header.tree != *tree {
-        let what = format!("the head of {tree} names a release of {}", header.tree);
-        return Err(Error::refused(what));
-    }
-
     let key = verify(
         Namespace::RELEASE,
         record.release.bytes(),

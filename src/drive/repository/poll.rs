@@ -23,7 +23,7 @@ use crate::units::Rate;
 
 /// Longest delay between the head and the rest, for another host to be first.
 const MAX_YIELD: Duration = Duration::from_secs(2);
-/// Delay before a look while a session is under way.
+/// Delay before a look while a session holds the tree.
 const BUSY_DELAY: Duration = Duration::from_secs(1);
 /// Timeout for a silent host.
 const SILENT_HOST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPo
     let mut delay = poll.interval.min(Duration::from_secs(5)).mul_f64(rng.f64());
     loop {
         std::thread::sleep(delay);
-        if service.handle().sessions() > 0 {
+        if !service.handle().is_idle(&poll.tree) {
             delay = BUSY_DELAY;
             continue;
         }
@@ -68,10 +68,6 @@ pub fn follow(host: &Arc<LocalHost>, service: &AdhocService, poll: &RepositoryPo
             continue;
         };
         let yields = poll.interval.min(MAX_YIELD).mul_f64(rng.f64());
-        if rest.is_over() {
-            // Its release is found again.
-            known = KnownHead::default();
-        }
         let looked = look(
             host,
             managed,
@@ -114,24 +110,27 @@ fn look(
     yields: Duration,
     log: &mut CatchUpLog,
 ) -> Result<Looked> {
+    let tree = &poll.tree;
     let handle = service.handle();
-    let mut goes_on = || {
-        std::thread::sleep(yields);
-        handle.sessions() == 0
+    let mut wait = Some(yields);
+    let mut goes_on = |id| {
+        if rest.holds(id) || managed.failures.pause(id).is_some() {
+            return false;
+        }
+        std::thread::sleep(wait.take().unwrap_or_default());
+        handle.is_idle(tree)
     };
     let how = LookOptions {
         known,
         allow_stale: false,
     };
     let store = poll.store.clone();
-    let (head, found) = find(store, host, &poll.tree, how, &mut goes_on)?;
-    let stale = head.warning(&poll.tree, managed.max_age);
+    let (head, found) = find(store, host, tree, how, &mut goes_on)?;
+    let stale = head.warning(tree, managed.max_age);
     let stale = stale.map(|text| (RepositoryFault::Stale, text));
 
-    let tree = &poll.tree;
     Ok(match found {
-        Lookup::Yielded => (None, stale),
-        Lookup::Unchanged | Lookup::UpToDate(_) => (Some(head), stale),
+        Lookup::Unchanged | Lookup::UpToDate(_) | Lookup::Yielded => (Some(head), stale),
         Lookup::Older(serial, here) => {
             let older = format!(
                 "its newest release is {tree}@{serial}, older than {tree}@{here}: that was \
@@ -152,26 +151,42 @@ fn look(
             (Some(head), Some((RepositoryFault::Refused, refused)))
         }
         Lookup::Found(found) => {
-            let id = found.record.release.id();
-            if rest.holds(id) {
-                return Ok((Some(head), stale));
-            }
-
-            let failed = match take(host, service, poll, *found, log) {
-                Ok(outcome) => outcome.error,
-                Err(e) => Some(e.with_hint()),
-            };
-            let Some(why) = failed else {
-                rest.on_success();
-                return Ok((None, stale));
-            };
-
-            rest.on_failure(id);
-            let text = format!("not all hosts took the repository's release: {why}");
-            log.warn(&format!("tree {tree}: {text}"));
+            take_found(host, managed, service, poll, *found, rest, log);
             (Some(head), stale)
         }
     })
+}
+
+/// Takes a release, and lets it rest if this host could not.
+fn take_found(
+    host: &Arc<LocalHost>,
+    managed: &ManagedTree,
+    service: &AdhocService,
+    poll: &RepositoryPoll,
+    found: FoundRelease,
+    rest: &mut Rest,
+    log: &mut CatchUpLog,
+) {
+    let id = found.record.release.id();
+    let failures = managed.failures.count(id);
+    let failed = match take(host, service, poll, found, log) {
+        Ok(outcome) => outcome.error,
+        Err(e) => Some(e.with_hint()),
+    };
+    if let Some(why) = failed {
+        log.warn(&format!(
+            "tree {}: not all hosts took the repository's release: {why}",
+            poll.tree
+        ));
+    }
+
+    let current = managed.tree.state().current().ok().flatten();
+    if current.is_some_and(|mark| mark.id == id) {
+        rest.on_success();
+    } else if managed.failures.count(id) == failures {
+        // It did not come as far as this tree.
+        rest.on_failure(id);
+    }
 }
 
 fn take(
@@ -194,9 +209,11 @@ fn take(
     let outcome = pull(network, found, host, &options, &Interrupt::default(), log)?;
 
     let took = outcome.hosts.iter().filter(|h| h.state.has_release());
-    log.info(&format!(
-        "{release}: taken from the repository by {} hosts",
-        took.count()
-    ));
+    let took = took.count();
+    if took > 0 {
+        log.info(&format!(
+            "{release}: taken from the repository by {took} hosts"
+        ));
+    }
     Ok(outcome)
 }

@@ -165,7 +165,7 @@ async fn kept(
     let head = verified_by(keys, tree, &signed).map_err(|e| of_head(&e))?;
     let mut records = Vec::new();
     for kept in &head.head().kept {
-        records.push(read_record(store, kept).await?);
+        records.push(read_record(store, tree, kept).await?);
     }
     Ok((head, records))
 }

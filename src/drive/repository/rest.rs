@@ -1,28 +1,22 @@
-//! Pause after a release of the repository that was not taken: another attempt prepares the release
-//! again and runs the host's hooks.
-
-use std::time::Duration;
+//! Pause after a release of the repository that did not come as far as this host's tree: the store
+//! or the network failed. [`crate::drive::host::ReleaseFailures`] has the failures of the tree.
 
 use crate::drive::clock::Clock;
 use crate::manifest::ReleaseId;
+use crate::proto::receiver::failure_pause;
 use crate::units::Moment;
 
-/// First pause; doubles with each failure of one release, as in a catch-up between hosts.
-const FIRST_REST: Duration = Duration::from_secs(5);
-/// Longest pause.
-const MAX_REST: Duration = Duration::from_secs(120);
-
-/// The release that was not taken.
-struct FailedRelease {
+/// The release that did not come.
+struct FailedTake {
     id: ReleaseId,
-    pause: Duration,
+    failures: u32,
     until: Moment,
 }
 
 /// Pause between the attempts for one release.
 pub(super) struct Rest {
     clock: Clock,
-    failed: Option<FailedRelease>,
+    failed: Option<FailedTake>,
 }
 
 impl Rest {
@@ -36,11 +30,11 @@ impl Rest {
     /// Records that `id` was not taken.
     pub(super) fn on_failure(&mut self, id: ReleaseId) {
         let before = self.failed.take().filter(|failed| failed.id == id);
-        let pause = before.map_or(FIRST_REST, |failed| (failed.pause * 2).min(MAX_REST));
-        self.failed = Some(FailedRelease {
+        let failures = before.map_or(1, |failed| failed.failures.saturating_add(1));
+        self.failed = Some(FailedTake {
             id,
-            pause,
-            until: self.clock.now() + pause,
+            failures,
+            until: self.clock.now() + failure_pause(failures),
         });
     }
 
@@ -49,16 +43,10 @@ impl Rest {
         self.failed = None;
     }
 
-    /// Returns whether a release failed, and may be tried again.
-    pub(super) fn is_over(&self) -> bool {
-        let failed = self.failed.as_ref();
-        failed.is_some_and(|failed| failed.until <= self.clock.now())
-    }
-
     /// Returns whether `id` has to wait.
     pub(super) fn holds(&self, id: ReleaseId) -> bool {
         let failed = self.failed.as_ref().filter(|failed| failed.id == id);
-        failed.is_some() && !self.is_over()
+        failed.is_some_and(|failed| failed.until > self.clock.now())
     }
 }
 
@@ -71,23 +59,18 @@ mod tests {
     fn a_release_rests_ever_longer_and_another_one_does_not() {
         let id = |n: &[u8]| ReleaseId(BlockHash::of(n));
         let mut rest = Rest::new();
-        assert!(!rest.holds(id(b"a")) && !rest.is_over());
+        assert!(!rest.holds(id(b"a")));
 
-        let mut pauses = Vec::new();
-        for _ in 0..7 {
+        for failures in 1..7 {
             rest.on_failure(id(b"a"));
-            assert!(rest.holds(id(b"a")) && !rest.holds(id(b"b")) && !rest.is_over());
-            pauses.push(
-                rest.failed
-                    .as_ref()
-                    .map_or(0, |failed| failed.pause.as_secs()),
-            );
+            assert!(rest.holds(id(b"a")) && !rest.holds(id(b"b")));
+            let failed = rest.failed.as_ref().expect("a failure");
+            assert_eq!(failed.failures, failures);
         }
-        assert_eq!(pauses, [5, 10, 20, 40, 80, 120, 120]);
 
         rest.on_failure(id(b"b"));
         assert!(rest.holds(id(b"b")) && !rest.holds(id(b"a")));
         rest.on_success();
-        assert!(!rest.holds(id(b"b")) && !rest.is_over());
+        assert!(!rest.holds(id(b"b")));
     }
 }

@@ -85,8 +85,12 @@ pub(super) async fn read_head(store: &Store, tree: &TreeName) -> Result<Option<S
         .transpose()
 }
 
-/// Reads the record of a kept release; its signature is not verified.
-pub(super) async fn read_record(store: &Store, kept: &KeptRelease) -> Result<ReleaseRecord> {
+/// Reads the record of a kept release of `tree`; its signature is not verified.
+pub(super) async fn read_record(
+    store: &Store,
+    tree: &TreeName,
+    kept: &KeptRelease,
+) -> Result<ReleaseRecord> {
     let start = u64::from(kept.offset);
     let get = Get {
         object: kept.pack.object(),
@@ -102,7 +106,9 @@ pub(super) async fn read_record(store: &Store, kept: &KeptRelease) -> Result<Rel
             .because(e)
             .hint(REPAIR_HINT)
     };
-    ReleaseRecord::decode(&bytes, kept.pack, &kept.hash).map_err(damaged)
+    let record = ReleaseRecord::decode(&bytes, kept.pack, &kept.hash).map_err(damaged)?;
+    record.check_tree(tree).map_err(damaged)?;
+    Ok(record)
 }
 
 /// All objects of the store, by their paths.

@@ -12,13 +12,17 @@
 
 mod candidate;
 mod missing;
+mod resting;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use candidate::Candidate;
 use missing::MissingRelease;
+use resting::RestingReleases;
+pub use resting::failure_pause;
 
 use super::tombstones::Tombstones;
 use crate::id::{InstanceId, TreeName};
@@ -47,6 +51,7 @@ pub(super) struct MissingReleases {
     open: BTreeMap<(TreeName, Candidate), MissingRelease>,
     /// Releases that target other hosts.
     unfit: BTreeMap<TreeName, BTreeSet<ReleaseId>>,
+    resting: RestingReleases,
     rng: fastrand::Rng,
 }
 
@@ -57,6 +62,7 @@ impl MissingReleases {
             repairs: BTreeSet::new(),
             open: BTreeMap::new(),
             unfit: BTreeMap::new(),
+            resting: RestingReleases::default(),
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -76,9 +82,21 @@ impl MissingReleases {
         self.repairs.remove(tree);
     }
 
+    /// Lets `release` rest: it could not be put in place.
+    pub(super) fn rest(
+        &mut self,
+        now: Moment,
+        tree: TreeName,
+        release: ReleaseId,
+        pause: Duration,
+    ) {
+        self.resting.add(now, tree, release, pause);
+    }
+
     /// Returns true if this host, in state `own`, takes a catch-up offer of `candidate`.
     pub(super) fn wants(
         &self,
+        now: Moment,
         own: &TreeState,
         candidate: &Candidate,
         tombstones: &Tombstones,
@@ -87,7 +105,9 @@ impl MissingReleases {
             return !tombstones.is_reverted(&own.tree, candidate.release);
         }
 
-        if !self.trees.contains(&own.tree) || tombstones.of(&own.tree, candidate.release).is_some()
+        if !self.trees.contains(&own.tree)
+            || tombstones.of(&own.tree, candidate.release).is_some()
+            || self.resting.has(now, &own.tree, candidate.release)
         {
             return false;
         }
@@ -130,9 +150,10 @@ impl MissingReleases {
     ) -> Vec<(SocketAddr, Pull)> {
         let jitter = self.rng.f64();
         let mut out = Vec::new();
+        self.resting.expire(now);
 
         for state in own {
-            let lacking = self.lacking(state, me, members, tombstones);
+            let lacking = self.lacking(now, state, me, members, tombstones);
             self.retain(&state.tree, &lacking);
 
             // Wait for one offer at a time.
@@ -206,15 +227,17 @@ impl MissingReleases {
         }
     }
 
-    /// Returns the due time of the next request.
+    /// Returns the due time of the next request, or the end of the next pause.
     pub(super) fn timeout(&self) -> Option<Moment> {
-        self.open.values().map(MissingRelease::due).min()
+        let requests = self.open.values().map(MissingRelease::due);
+        requests.chain(self.resting.timeout()).min()
     }
 
     /// Returns the releases to pursue for a tree, newest first, or its own release if the tree
     /// needs a repair. The flag is true if members claim a revert of the release.
     fn lacking(
         &self,
+        now: Moment,
         own: &TreeState,
         me: InstanceId,
         members: &Table,
@@ -238,7 +261,7 @@ impl MissingReleases {
             // Most members have the same release.
             match candidates.get_mut(&other) {
                 Some(known) => *known = since.min(*known),
-                None if self.wants(own, &other, tombstones)
+                None if self.wants(now, own, &other, tombstones)
                     && unfit.is_none_or(|unfit| !unfit.contains(&other.release)) =>
                 {
                     candidates.insert(other, since);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::buffer::BlockPart;
 use super::generations::Delivery;
@@ -131,6 +132,8 @@ pub enum DiskReply {
     Shown(BTreeMap<TreeName, SerialProof>),
     /// The signed header of each tree's current release.
     Headers(BTreeMap<TreeName, ReleaseBytes>),
+    /// The release could not be put in place, and no offer of it is taken for this time.
+    Rests(TreeName, ReleaseId, Duration),
     /// The tree drifted from its release.
     Drifted(TreeName),
     /// The tree catches up from now on; if the flag is set, other hosts may get releases from here.

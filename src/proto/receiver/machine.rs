@@ -106,6 +106,11 @@ impl Receiver {
         self.sessions.len()
     }
 
+    /// Returns true if no verified session holds `tree`.
+    pub fn is_idle(&self, tree: &TreeName) -> bool {
+        self.sessions.is_idle(tree)
+    }
+
     /// Ignores `session`: a sender in this process reads this host's own tree.
     pub fn ignore(&mut self, session: SessionId) {
         self.sessions.ignore(session);

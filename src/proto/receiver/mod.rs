@@ -38,6 +38,7 @@ mod test_fleet;
 mod tombstones;
 
 pub use buffer::BlockPart;
+pub use catch_up::failure_pause;
 pub use disk::{
     Answer, Ask, DiskReply, DiskRequest, OfferRefusal, OfferedRelease, Ordered, ReasonText,
     ScanMode,

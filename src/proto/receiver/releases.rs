@@ -76,10 +76,11 @@ impl FleetReleases {
 
     /// Returns true if an offer concerns this host, named `host`: its tree is managed here, and the
     /// current release meets the offer's conditions. For an offer with a grant also: it fits this
-    /// host and its base, no session works on the tree, and this host misses the release or repairs
-    /// the tree by it. `busy` returns true if a session works on a tree.
+    /// host and its base, no session works on the tree, and this host misses the release, which does
+    /// not rest after a failure here, or repairs the tree by it. `busy` returns true if a session works on a tree.
     pub(super) fn is_wanted(
         &self,
+        now: Moment,
         announce: &Announce,
         release: &Release,
         host: &HostName,
@@ -107,7 +108,18 @@ impl FleetReleases {
             && !busy(tree)
             && self
                 .missing
-                .wants(own, &Candidate::of(release), &self.tombstones)
+                .wants(now, own, &Candidate::of(release), &self.tombstones)
+    }
+
+    /// Lets a release rest that could not be put in place.
+    pub(super) fn rest(
+        &mut self,
+        now: Moment,
+        tree: TreeName,
+        release: ReleaseId,
+        pause: Duration,
+    ) {
+        self.missing.rest(now, tree, release, pause);
     }
 
     /// Excludes a release that targets other hosts.

@@ -67,6 +67,10 @@ impl Pull {
             }
             Ok(record) => record,
         };
+        if let Err(error) = record.check_tree(&self.tree) {
+            self.fail(error.into());
+            return true;
+        }
 
         let (id, header) = (record.release.id(), record.release.header());
         if followed.id.is_some_and(|known| known != id) || header.serial != kept.serial {

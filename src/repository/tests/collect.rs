@@ -337,9 +337,8 @@ fn what_a_first_publication_left_goes_if_somebody_says_so() {
         let mut store = MemoryStore::default();
         let site = Site::new(&many_files(&mut rng, 100, 20_000));
         let mut publisher = Publisher::new(&site, setup());
-        for _ in 0..rng.usize(1..260) {
-            publisher.step(&mut store);
-        }
+        let steps = rng.usize(1..260);
+        (0..steps).any(|_| publisher.step(&mut store).is_some());
         let before = store.list();
         if before.len() < 2 || store.bytes(&head_object(&www())).is_some() {
             continue;

@@ -2,11 +2,15 @@
 
 use super::budgets::setup;
 use super::site::{Site, edit, many_files, noise};
-use super::store::{Host, MemoryStore, Publisher, PullEnd, Pulling, www};
+use super::store::{Host, MemoryStore, Publisher, PullEnd, Pulling, signer, www};
 use super::together::seeds;
-use crate::repository::head::head_object;
+use crate::id::TreeName;
+use crate::keys::{Namespace, Signer};
+use crate::repository::head::{Head, SignedHead, head_object};
 use crate::repository::object::ObjectPath;
+use crate::repository::publish::PublishSetup;
 use crate::repository::pull::PullError;
+use crate::repository::record::RecordError;
 
 /// A store with two releases, and the newer one.
 fn store_of(seed: u64) -> (MemoryStore, Site) {
@@ -138,6 +142,44 @@ fn hosts_that_want_equal_blocks_by_each_ordinal_get_all_of_them() {
     }
     println!("{twins} pulls with faults");
     assert!(twins > 10 || seeds(2).count() == 1);
+}
+
+/// Publishes `site` as the tree `db`, and a head of `www` that names this release.
+fn head_of_another_tree(store: &mut MemoryStore, site: &Site) {
+    let other = TreeName::new("db").expect("legal");
+    let mut site = site.clone();
+    site.tree = other.clone();
+    let setup = PublishSetup {
+        tree: other.clone(),
+        ..setup()
+    };
+    Publisher::new(&site, setup).run(store).expect("published");
+
+    let bytes = store.bytes(&head_object(&other)).expect("a head");
+    let signed = SignedHead::decode(&bytes).expect("legal");
+    let mut head = Head::decode(&signed.head).expect("legal");
+    head.tree = www();
+    let head = head.encode();
+    let signature = signer().sign(Namespace::HEAD, &head).expect("signs");
+    let signed = SignedHead {
+        head,
+        signature: signature.as_bytes().to_vec(),
+    };
+    store.overwrite(&head_object(&www()), signed.encode());
+}
+
+#[test]
+fn a_head_that_names_the_release_of_another_tree_is_refused() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let site = Site::new(&many_files(&mut rng, 20, 2_000));
+    let mut store = MemoryStore::default();
+    head_of_another_tree(&mut store, &site);
+
+    let mut host = Host::new();
+    let end = Pulling::new(&host, 1).run(&mut host, &mut store);
+    let error = RecordError::OtherTree(www(), TreeName::new("db").expect("legal"));
+    assert_eq!(end, PullEnd::Failed(PullError::Record(error)));
+    assert!(host.pulled.is_none() && host.nodes.0.is_empty());
 }
 
 /// Changes some bytes of an object: flips, cuts, repeats, foreign bytes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::store::{Borrowed, NOW, signer, www};
 use crate::block::{BlockHash, BlockRef, chunk};
-use crate::id::Serial;
+use crate::id::{Serial, TreeName};
 use crate::keys::{Namespace, Signer};
 use crate::manifest::build::{Builder, ContentBuilder};
 use crate::manifest::fixtures::{MemoryNodes, entry};
@@ -20,6 +20,7 @@ pub(crate) type Files = BTreeMap<String, Vec<u8>>;
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     built: Arc<Built>,
+    pub(crate) tree: TreeName,
     /// Time of its releases.
     pub(crate) created: WallTime,
 }
@@ -55,6 +56,7 @@ impl Site {
                 blocks,
                 root,
             }),
+            tree: www(),
             created: NOW,
         }
     }
@@ -62,7 +64,7 @@ impl Site {
     pub(crate) fn release(&self, serial: Serial) -> SignedRelease {
         let header = Header {
             format: FORMAT,
-            tree: www(),
+            tree: self.tree.clone(),
             serial,
             created: self.created,
             expires: None,

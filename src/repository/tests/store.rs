@@ -191,7 +191,7 @@ impl MemoryStore {
         let mut body = stored.bytes[range.start as usize..range.end as usize].to_vec();
         let mut last = GetReply::End { etag };
         match self.faulty() {
-            Some(_) if self.rng.bool() && get.range.is_some() => {
+            Some(_) if self.rng.bool() && !body.is_empty() => {
                 let at = self.rng.usize(..body.len());
                 body[at] ^= 1 << self.rng.u32(..8);
             }
@@ -320,8 +320,14 @@ impl Publisher {
                 self.waiting.push_back((id, reply));
             }
             PublishStep::Head(head) => {
-                let head = head.map(|signed| verified(&signed));
-                self.head = head;
+                let head = head.map(|signed| signed.verify(&www(), &keys(), None, NOW));
+                match head.transpose() {
+                    Ok(head) => self.head = head,
+                    Err(error) => {
+                        self.machine.refuse(error, self.now);
+                        return None;
+                    }
+                }
                 match (&self.head, &self.way) {
                     (Some(head), _) if self.machine.is_followed(head) => {}
                     (Some(head), PublishWay::Renew) => self.machine.renew(head),

@@ -3,6 +3,7 @@
 
 pub(crate) mod block_log;
 pub(crate) mod dir;
+pub(crate) mod failures;
 mod files;
 pub(crate) mod health;
 pub(crate) mod host_key;

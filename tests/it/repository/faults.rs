@@ -91,7 +91,7 @@ impl Puller {
             known: &KnownHead::default(),
             allow_stale: true,
         };
-        let (_, Lookup::Found(found)) = find(store, &host, &tree, how, &mut || true)? else {
+        let (_, Lookup::Found(found)) = find(store, &host, &tree, how, &mut |_| true)? else {
             return Ok(());
         };
 

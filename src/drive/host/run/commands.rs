@@ -30,6 +30,7 @@ impl HostLoop {
             }
             HostCommand::Rekey(keys) => self.rekey(&keys),
             HostCommand::Sessions(answer) => drop(answer.send(self.machine.sessions())),
+            HostCommand::Idle(tree, answer) => drop(answer.send(self.machine.is_idle(&tree))),
             HostCommand::Ignore(session, answer) => {
                 self.machine.ignore(session);
                 let _ = answer.send(());
@@ -73,6 +74,7 @@ impl HostLoop {
                 .handle_reply(now, DiskReply::CatchesUp(tree.clone(), gives));
         }
 
+        super::rest(&mut self.machine, now, tree, managed);
         for buried in managed.tree.state().tombstones().unwrap_or_default() {
             self.machine
                 .handle_reply(now, DiskReply::Buried(buried.order, true));

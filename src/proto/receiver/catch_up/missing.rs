@@ -22,9 +22,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time for which a verified header waits for the header of a newer release.
 const NEWER_HEADER_WAIT: Duration = Duration::from_millis(100);
 /// Initial pause after all members were asked without success; doubles each time.
-const ROUND_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const ROUND_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause between two rounds of requests.
-const MAX_ROUND_PAUSE: Duration = Duration::from_secs(120);
+pub(super) const MAX_ROUND_PAUSE: Duration = Duration::from_secs(120);
 /// Unsuccessful requests for one release before other releases get their turn.
 const MAX_FAILED_REQUESTS: u32 = 4;
 /// Wait before the first request for a release that members claim was reverted, pending proof.

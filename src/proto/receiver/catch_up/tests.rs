@@ -448,3 +448,61 @@ fn an_unhealthy_host_is_not_asked() {
             .all(|ms| poll(&mut missing, ms, &state(5, 5), &table).is_empty())
     );
 }
+
+/// Attempts at a release in 300 s by a host that fails with each, with the times in milliseconds.
+fn attempts_in_vain(seed: u64) -> Vec<u64> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut missing = MissingReleases::new([www()].into(), seed);
+    let running: Vec<u64> = (0..rng.usize(1..40)).map(|_| 7).collect();
+    let table = members(&running);
+    let own = state(5, 5);
+    let candidate = Candidate::of(&release(7));
+    let mut tried: Vec<u64> = Vec::new();
+
+    for ms in (0..300_000).step_by(100) {
+        let asks = !poll(&mut missing, ms, &own, &table).is_empty();
+        // Members offer it unasked as well: another host asked, or found it in a repository.
+        let is_offered = asks || rng.u8(..20) == 0;
+        if is_offered && missing.wants(at(ms), &own, &candidate, &none()) {
+            tried.push(ms);
+            let pause = failure_pause(tried.len() as u32);
+            missing.rest(at(ms), www(), candidate.release, pause);
+            let due = missing.timeout().expect("it is tried again");
+            assert!(due <= at(ms) + pause, "seed {seed}");
+        }
+    }
+    tried
+}
+
+#[test]
+fn a_release_that_fails_here_is_tried_ever_less_often_however_many_offer_it() {
+    for seed in 0..50 {
+        let tried = attempts_in_vain(seed);
+        let pauses: Vec<u64> = tried.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let least = (1..).map(|n| failure_pause(n).as_millis() as u64);
+        assert!(
+            pauses
+                .iter()
+                .zip(least)
+                .all(|(pause, least)| *pause >= least),
+            "seed {seed}: {pauses:?}"
+        );
+        // Pauses of 5, 10, 20, 40, 80 and 120 s follow each other.
+        assert!((5..=7).contains(&tried.len()), "seed {seed}: {tried:?}");
+    }
+}
+
+#[test]
+fn a_repair_and_another_release_do_not_wait_for_one_that_failed() {
+    let mut missing = missing();
+    let own = state(5, 5);
+    let wants = |missing: &MissingReleases, serial| {
+        missing.wants(at(1), &own, &Candidate::of(&release(serial)), &none())
+    };
+    missing.rest(at(0), www(), id(7), failure_pause(1));
+    assert!(!wants(&missing, 7) && wants(&missing, 6) && wants(&missing, 8));
+
+    missing.rest(at(0), www(), id(5), failure_pause(1));
+    missing.repair(www());
+    assert!(wants(&missing, 5));
+}

@@ -47,7 +47,7 @@ impl Receiver {
         let busy = |tree: &_| self.sessions.at_work(tree).is_some();
         if !self
             .releases
-            .is_wanted(&announce, &release, &self.host.name, busy)
+            .is_wanted(now, &announce, &release, &self.host.name, busy)
         {
             return;
         }

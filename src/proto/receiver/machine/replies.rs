@@ -21,6 +21,9 @@ impl Receiver {
             DiskReply::Buried(order, holds) => {
                 self.releases.on_tombstone_checked(now, order, holds);
             }
+            DiskReply::Rests(tree, release, pause) => {
+                self.releases.rest(now, tree, release, pause);
+            }
             DiskReply::CatchesUp(tree, gives) => self.releases.catch_up(now, tree, gives),
             DiskReply::Drifted(tree) => self.releases.repair(now, tree),
             DiskReply::Opened(id, outcome) => self.on_opened(now, id, outcome),
