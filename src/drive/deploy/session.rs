@@ -222,7 +222,7 @@ impl<'a> DeploySession<'a> {
                     unproven,
                     missing,
                 } => {
-                    let missing_hosts = self.missing_hosts(&targets, members, &missing);
+                    let missing_hosts = self.missing_hosts(&targets, &members, &missing);
                     if missing_hosts.is_none() && self.awaits_arrivals() {
                         continue;
                     }
@@ -268,7 +268,7 @@ impl<'a> DeploySession<'a> {
     fn missing_hosts(
         &self,
         targets: &[(HostName, SocketAddr)],
-        members: usize,
+        members: &[HostName],
         missing: &[HostName],
     ) -> Option<Outcome> {
         let mut names: Vec<HostName> = targets.iter().map(|t| t.0.clone()).collect();
