@@ -104,8 +104,9 @@ fn no_target(options: &DeployOptions, members: &[HostName]) -> (String, String) 
 
 /// Returns the first names in order, and how many more there are.
 fn first_names<'a>(hosts: impl Iterator<Item = &'a HostName>) -> String {
-    let mut names: Vec<&str> = hosts.map(HostName::as_str).collect();
-    names.sort_unstable();
+    let mut hosts: Vec<&HostName> = hosts.collect();
+    hosts.sort_unstable();
+    let mut names: Vec<&str> = hosts.into_iter().map(HostName::as_str).collect();
     let more = names.len().saturating_sub(MAX_NOTED_HOSTS);
     names.truncate(MAX_NOTED_HOSTS);
 
