@@ -242,7 +242,12 @@ impl<'a> DeploySession<'a> {
                 SenderNotice::Host(host) => {
                     self.reporter.wait(&self.driver.machine, &host);
                     let state = self.state_of(&host);
-                    self.report_state(&host, state, host.text.clone());
+                    let aborted = self
+                        .decision
+                        .as_ref()
+                        .filter(|_| state == HostState::Aborted);
+                    let why = aborted.map(|(_, why)| results::not_changed(why));
+                    self.report_state(&host, state, why.or_else(|| host.text.clone()));
                 }
                 SenderNotice::Lost(host) => {
                     let state = self.state_of(&host);
