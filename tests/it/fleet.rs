@@ -242,7 +242,7 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     let (aborted, why) = ran.host("web1");
     assert_eq!(aborted, "aborted", "{ran}");
     assert!(
-        why.starts_with("not changed: 2 of 5 hosts refused"),
+        why.starts_with("not changed: 3 of 5 hosts are ready"),
         "{ran}"
     );
 
