@@ -3,6 +3,7 @@
 //! A value of one of these types is legal by construction: input from peers and files is checked
 //! once, at parsing or decoding.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,10 +46,43 @@ fn check_name(what: &'static str, name: &str) -> Result<Arc<str>, NameError> {
     }
 }
 
+/// Orders names with numbers as people do: `web2` before `web10`.
+fn natural_order(one: &str, other: &str) -> Ordering {
+    let (mut left, mut right) = (one.as_bytes(), other.as_bytes());
+    while let ([a, after_a @ ..], [b, after_b @ ..]) = (left, right) {
+        if !(a.is_ascii_digit() && b.is_ascii_digit()) {
+            match a.cmp(b) {
+                Ordering::Equal => (left, right) = (after_a, after_b),
+                differ => return differ,
+            }
+            continue;
+        }
+
+        let ((number, after), (other_number, other_after)) =
+            (split_number(left), split_number(right));
+        let order = number.len().cmp(&other_number.len());
+        match order.then_with(|| number.cmp(other_number)) {
+            Ordering::Equal => (left, right) = (after, other_after),
+            differ => return differ,
+        }
+    }
+
+    // Equal names only are equal: `web01` is not `web1`.
+    left.len().cmp(&right.len()).then_with(|| one.cmp(other))
+}
+
+/// Splits a number, without leading zeros, from the bytes after it.
+fn split_number(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let is_digit = |byte: &&u8| byte.is_ascii_digit();
+    let (digits, after) = bytes.split_at(bytes.iter().take_while(is_digit).count());
+    let zeros = digits.iter().take_while(|byte| **byte == b'0').count();
+    (&digits[zeros..], after)
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $type(Arc<str>);
 
@@ -61,6 +95,18 @@ macro_rules! name {
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Ord for $type {
+            fn cmp(&self, other: &Self) -> Ordering {
+                natural_order(&self.0, &other.0)
+            }
+        }
+
+        impl PartialOrd for $type {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
             }
         }
 
@@ -287,6 +333,33 @@ mod tests {
                 TreeName::new(good).map(|n| n.to_string()),
                 Ok(good.to_string())
             );
+        }
+    }
+
+    #[test]
+    fn names_are_ordered_by_their_numbers() {
+        let ordered = [
+            "db",
+            "web",
+            "web-2",
+            "web01",
+            "web1",
+            "web1a",
+            "web2",
+            "web02x",
+            "web10",
+            "web10.2",
+            "web10.10",
+            "web99999999999999999999998",
+            "web99999999999999999999999",
+            "webs",
+        ];
+        let names = ordered.map(|name| HostName::new(name).expect("legal"));
+
+        for (at, one) in names.iter().enumerate() {
+            for (other_at, other) in names.iter().enumerate() {
+                assert_eq!(one.cmp(other), at.cmp(&other_at), "{one} and {other}");
+            }
         }
     }
 }

@@ -13,10 +13,12 @@ use crate::drive::deploy::rollback::{
 use crate::drive::deploy::source::SourceScan;
 use crate::drive::deploy::{self as engine, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
 use crate::drive::{clock, survey};
-use crate::id::{HostName, Serial, TreeName};
+use crate::id::{NamedHost, Serial, TreeName};
 use crate::keys::{self, Signer};
 use crate::manifest::Release;
-use crate::outcome::{DriftGroup, Event, ExitStatus, Observer, Outcome, Purpose, Silent};
+use crate::outcome::{
+    DriftGroup, Event, ExitStatus, HostResult, Observer, Outcome, Purpose, Silent,
+};
 use crate::report::Report;
 use crate::report::words;
 use crate::spec::Expect;
@@ -221,16 +223,16 @@ fn excluded_note(earlier: &Release, replaced: &[Release]) -> Option<String> {
 /// "web1, web2: 3 changed, 1 extra".
 fn change_lines(preview: &Outcome) -> Vec<String> {
     let line =
-        |group: &DriftGroup| format!("{}: {}", words::list(&group.hosts), words::drift(group));
+        |group: &DriftGroup| format!("{}: {}", words::hosts(&group.hosts), words::drift(group));
     preview.drift.iter().map(line).collect()
 }
 
 fn nothing_to_change(tree: &TreeName, way: &RollbackPath, preview: &Outcome) -> Error {
-    let hosts: Vec<&HostName> = preview.hosts.iter().map(|host| &host.host).collect();
+    let hosts: Vec<NamedHost> = preview.hosts.iter().map(HostResult::named).collect();
     let to = words::release(tree, Some(way.to));
     Error::refused(format!(
         "nothing to change: {} already match {to}",
-        words::list(&hosts)
+        words::hosts(&hosts)
     ))
     .hint("see `makuo log` for the releases that hosts keep, and give one with --to")
 }
@@ -276,7 +278,7 @@ fn find_goal(
         tracing::warn!(
             "not counted, because their release has no valid signature: {}; \
              their makuo may be too old",
-            words::list(&log.unshown)
+            words::hosts(&log.unshown)
         );
     }
 

@@ -214,7 +214,12 @@ impl Client {
                 return Ok(piece);
             }
             let mut buffer = [0; 4096];
-            let read = self.stream.read(&mut buffer).map_err(|e| self.lost(e))?;
+            let read = match self.stream.read(&mut buffer) {
+                // A read with a timeout does not restart after a stop by the terminal.
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.map_err(|e| self.lost(e))?,
+            };
+
             if read == 0 {
                 return Err(self.lost(io::ErrorKind::UnexpectedEof.into()));
             }

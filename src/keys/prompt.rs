@@ -51,8 +51,11 @@ fn read_line(input: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut byte = [0];
 
     loop {
-        if input.read(&mut byte)? == 0 {
-            return Ok(None);
+        match input.read(&mut byte) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
         }
 
         match byte[0] {

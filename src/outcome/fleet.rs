@@ -87,10 +87,11 @@ impl ReleaseLog {
     }
 
     /// Hosts that run no release.
-    pub fn without(&self) -> Vec<&NamedHost> {
+    pub fn without(&self) -> Vec<NamedHost> {
         self.hosts
             .iter()
             .filter(|host| !self.releases.iter().any(|r| r.running.contains(host)))
+            .cloned()
             .collect()
     }
 }

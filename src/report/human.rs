@@ -3,20 +3,22 @@
 //! Owns the choice of lines for each verbosity; `summary` words the outcome, and `bar` shows the
 //! transfer. Does not know JSON. Does not judge: the outcome says what failed.
 
+use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 
 use super::bar::TransferBar;
 use super::paint::{Painter, Tint};
 use super::summary::{
-    audit_summary, deploy_summary, drift_line, host_row, tint_of, trouble_text, without_drift,
+    audit_summary, deploy_summary, drift_line, host_row, host_rows, tint_of, trouble_text,
+    without_drift,
 };
 use super::table::{Align, Cell, TextTable};
 use super::{Settings, Verbosity, fleet, put_line, words, write_failure, write_trouble};
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
-    Event, ExitStatus, HostChange, Observer, Outcome, Purpose, ReleaseLog, Standing, Stranger,
-    Survey, shared_names,
+    Event, ExitStatus, HostChange, HostState, Observer, Outcome, Purpose, ReleaseLog, Standing,
+    Stranger, Survey, shared_names,
 };
 
 /// Writes text for people.
@@ -27,6 +29,8 @@ pub struct HumanReport {
     message_paint: Painter,
     verbosity: Verbosity,
     bar: TransferBar,
+    /// Troubles of hosts reported so far.
+    reasons: HashSet<(HostState, Option<String>)>,
 }
 
 impl HumanReport {
@@ -41,6 +45,7 @@ impl HumanReport {
             bar: TransferBar::new(
                 std::io::stderr().is_terminal() && settings.verbosity > Verbosity::Quiet,
             ),
+            reasons: HashSet::new(),
         }
     }
 
@@ -58,6 +63,7 @@ impl HumanReport {
             message_paint: painter,
             verbosity,
             bar: TransferBar::new(false),
+            reasons: HashSet::new(),
         }
     }
 
@@ -194,7 +200,10 @@ impl HumanReport {
             error,
         } = change;
 
-        if !state.is_trouble() && self.verbosity < Verbosity::Verbose {
+        // The result names all hosts of a reason.
+        let is_new = self.reasons.insert((*state, error.clone()));
+        let is_worth_a_line = state.is_trouble() && is_new;
+        if !is_worth_a_line && self.verbosity < Verbosity::Verbose {
             return;
         }
 
@@ -221,10 +230,9 @@ impl HumanReport {
             Align::Right,
         ]);
 
-        outcome
-            .hosts
-            .iter()
-            .for_each(|host| table.row(host_row(outcome, host)));
+        for (host, hosts) in host_rows(outcome) {
+            table.row(host_row(outcome, host, &hosts));
+        }
         table
             .lines(self.out_paint)
             .iter()
@@ -235,7 +243,7 @@ impl HumanReport {
         for group in &outcome.drift {
             let hosts = self
                 .out_paint
-                .paint(Tint::Strong, &words::list(&group.hosts));
+                .paint(Tint::Strong, &words::hosts(&group.hosts));
             self.data(&format!("{hosts}: {}", words::drift(group)));
             for line in &group.lines {
                 let text = drift_line(line, self.out_paint);
@@ -249,7 +257,7 @@ impl HumanReport {
 
         let clean = without_drift(outcome);
         if !clean.is_empty() {
-            self.data(&format!("{}: no drift", words::list(&clean)));
+            self.data(&format!("{}: no drift", words::hosts(&clean)));
         }
     }
 
@@ -309,7 +317,7 @@ impl Observer for HumanReport {
             Event::Host(change) => self.host(change),
             Event::Change(change) if verbose => {
                 let line = drift_line(&change.line, self.message_paint);
-                self.print(&format!("{}:{}", words::list(&change.hosts), &line[1..]));
+                self.print(&format!("{}:{}", words::hosts(&change.hosts), &line[1..]));
             }
             Event::Progress(progress) => {
                 if let Some(line) = self.bar.progress(progress) {
@@ -399,6 +407,22 @@ mod tests {
     #[test]
     fn a_refused_deploy_names_the_key_and_every_host() {
         insta::assert_snapshot!(plain(|h| h.outcome(&sample::refused())));
+    }
+
+    #[test]
+    fn equal_results_are_told_once() {
+        insta::assert_snapshot!(plain(|h| {
+            let outcome = sample::refused_by_many();
+            for host in &outcome.hosts {
+                h.event(&Event::Host(HostChange {
+                    host: host.host.clone(),
+                    address: host.address,
+                    state: host.state,
+                    error: host.error.clone(),
+                }));
+            }
+            h.outcome(&outcome);
+        }));
     }
 
     #[test]

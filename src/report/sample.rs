@@ -109,6 +109,22 @@ pub fn refused() -> Outcome {
     .settle()
 }
 
+/// A fleet that refuses for one reason, but for a host that is full and one that is away.
+pub fn refused_by_many() -> Outcome {
+    let reason = "tree www: the key SHA256:nThbg6k is not authorized";
+    let mut hosts: Vec<HostResult> = (1..=40)
+        .map(|n| result(&format!("web{n}"), HostState::Refused, 16, Some(reason)))
+        .collect();
+    hosts[6] = result("web7", HostState::Failed, 16, Some("no space left"));
+    hosts[11] = result("web12", HostState::Absent, 0, None);
+
+    Outcome {
+        error: Some("38 of 40 hosts refused, all are required".to_string()),
+        ..outcome(Purpose::Deploy, hosts)
+    }
+    .settle()
+}
+
 pub fn mixed() -> Outcome {
     let hosts = vec![
         result("web1", HostState::Committed, 17, None),

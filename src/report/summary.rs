@@ -1,5 +1,7 @@
 //! Wording of a session's outcome for people: rows of hosts, summaries and failures.
 
+use std::collections::HashMap;
+
 use super::paint::{Painter, Tint};
 use super::table::Cell;
 use super::words;
@@ -20,13 +22,44 @@ pub(super) fn tint_of(state: HostState) -> Tint {
     }
 }
 
-/// Builds a row: host, state, release, written, deleted, received, time, reason.
-pub(super) fn host_row(outcome: &Outcome, host: &HostResult) -> Vec<Cell> {
-    let worked = host.state.has_release() && host.state != HostState::Unchanged;
-    let when_worked = |text: String| Cell::from(if worked { text } else { String::new() });
+/// Hosts of one row: those without work of their own to show, and with the same result.
+pub(super) fn host_rows(outcome: &Outcome) -> Vec<(&HostResult, Vec<NamedHost>)> {
+    let mut rows: Vec<(&HostResult, Vec<NamedHost>)> = Vec::new();
+    let mut at = HashMap::new();
+
+    for host in &outcome.hosts {
+        let same = (host.state, host.serial, host.error.as_deref());
+        let row = match at.get(&same) {
+            Some(&row) if !has_worked(host) => row,
+            _ => {
+                at.insert(same, rows.len());
+                rows.push((host, Vec::new()));
+                rows.len() - 1
+            }
+        };
+        rows[row].1.push(host.named());
+    }
+
+    rows
+}
+
+/// Returns true if the deploy wrote to the tree of the host.
+fn has_worked(host: &HostResult) -> bool {
+    host.state.has_release() && host.state != HostState::Unchanged
+}
+
+/// Builds a row: hosts, state, release, written, deleted, received, time, reason.
+pub(super) fn host_row(outcome: &Outcome, host: &HostResult, hosts: &[NamedHost]) -> Vec<Cell> {
+    let when_worked = |text: String| {
+        Cell::from(if has_worked(host) {
+            text
+        } else {
+            String::new()
+        })
+    };
 
     vec![
-        host.named().to_string().into(),
+        words::hosts(hosts).into(),
         Cell::new(host.state.word(), tint_of(host.state)),
         host.serial
             .map(|serial| words::release(&outcome.tree, Some(serial)))
@@ -156,17 +189,21 @@ pub(super) fn trouble_text(o: &Outcome) -> String {
             } else {
                 "answered"
             },
-            words::list(&done)
+            words::hosts(&done)
         ));
     }
 
-    for host in o.hosts.iter().filter(|h| !good(h)) {
+    for (host, hosts) in host_rows(o).iter().filter(|(host, _)| !good(host)) {
         let why = host
             .error
             .as_deref()
             .map(|e| format!(": {}", words::quoted(e)))
             .unwrap_or_default();
-        lines.push(format!("  {} {}{why}", host.named(), host.state.word()));
+        lines.push(format!(
+            "  {} {}{why}",
+            words::hosts(hosts),
+            host.state.word()
+        ));
     }
 
     if let Some((url, why)) = unpublished(o).filter(|_| !is_only_unpublished(o)) {

@@ -2,10 +2,9 @@
 //!
 //! Pure; knows neither stream nor colour.
 
-use std::fmt::Display;
 use std::time::Duration;
 
-use crate::id::{Serial, TreeName};
+use crate::id::{NamedHost, Serial, TreeName};
 use crate::outcome::DriftGroup;
 use crate::units::printable;
 pub use crate::units::shown_age as age;
@@ -42,13 +41,57 @@ pub fn seconds(took: Duration) -> String {
     }
 }
 
-/// Formats "web1, web2, web5".
-pub fn list<T: Display>(names: &[T]) -> String {
-    names
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+/// Formats "web1, web3-web9, db": names of hosts in order, three and more in a row as a range.
+pub fn hosts(names: &[NamedHost]) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut rest = names;
+
+    while let [first, after @ ..] = rest {
+        let follows = |(one, next): &(&NamedHost, &NamedHost)| is_next(one, next);
+        let more = rest.iter().zip(after).take_while(follows).count();
+        let taken = if more >= 2 { more + 1 } else { 1 };
+        parts.push(match &rest[..taken] {
+            [first, .., last] => format!("{first}-{last}"),
+            _ => first.to_string(),
+        });
+        rest = &rest[taken..];
+    }
+
+    parts.join(", ")
+}
+
+/// Returns true if `next` is the name with the next number: `web10` after `web9`.
+fn is_next(one: &NamedHost, next: &NamedHost) -> bool {
+    let (Some(one), Some(next)) = (Numbered::of(one), Numbered::of(next)) else {
+        return false;
+    };
+
+    // `web009` and `web10` are no neighbours.
+    let is_alike = one.digits == next.digits || one.digits == one.number.to_string().len();
+    is_alike && one.stem == next.stem && one.number.checked_add(1) == Some(next.number)
+}
+
+/// A name that ends in a number.
+struct Numbered<'a> {
+    stem: &'a str,
+    digits: usize,
+    number: u64,
+}
+
+impl<'a> Numbered<'a> {
+    /// Splits the name of a host that needs no address.
+    fn of(host: &'a NamedHost) -> Option<Self> {
+        let name = host.name.as_str();
+        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let digits = &name[stem.len()..];
+
+        host.address.is_none().then_some(())?;
+        Some(Self {
+            stem,
+            digits: digits.len(),
+            number: digits.parse().ok()?,
+        })
+    }
 }
 
 /// Formats "www@17", or "www" without a release.
@@ -109,6 +152,7 @@ pub fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::HostName;
 
     #[test]
     fn counts_and_times_read_as_a_person_says_them() {
@@ -122,6 +166,30 @@ mod tests {
         assert_eq!(
             [0, 59, 60, 7199, 7200, 200_000].map(age),
             ["0 s", "59 s", "1 min", "1 h", "2 h", "2 d"]
+        );
+    }
+
+    #[test]
+    fn hosts_in_a_row_are_a_range() {
+        let list = |names: &[&str]| {
+            let host = |name: &&str| NamedHost::from(HostName::new(name).expect("legal"));
+            hosts(&names.iter().map(host).collect::<Vec<_>>())
+        };
+
+        assert_eq!(list(&[]), "");
+        assert_eq!(list(&["web1", "web2"]), "web1, web2");
+        assert_eq!(
+            list(&["db", "web8", "web9", "web10", "web12"]),
+            "db, web8-web10, web12"
+        );
+        assert_eq!(
+            list(&["a01", "a02", "a03", "b03", "b04"]),
+            "a01-a03, b03, b04"
+        );
+        assert_eq!(list(&["a009", "a10", "a11"]), "a009, a10, a11");
+        assert_eq!(
+            list(&["18446744073709551614", "18446744073709551615", "x"]),
+            "18446744073709551614, 18446744073709551615, x"
         );
     }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+
 use crate::support::{self, Old, Plain, read, until, write};
 
 const READ_ONLY: &str = "> members
@@ -598,7 +600,7 @@ fn a_password_is_asked_for() {
     );
     // SIGHUP loads the new password.
     write(&password, "barley\n");
-    nix::sys::signal::kill(old.pid(0), nix::sys::signal::Signal::SIGHUP).expect("runs");
+    kill(old.pid(0), Signal::SIGHUP).expect("runs");
     until("the new password", || old.log(0).contains("keys"));
     msync(&["-K", &wrong_text, "--status"]).exits(0);
 }
@@ -639,6 +641,38 @@ fn passwords_are_not_tried_faster_over_more_connections() {
     owner.say(b"sesame\r\n");
 
     assert_eq!(owner.until(b"> "), "");
+}
+
+/// Returns the state of a process as in proc_pid_stat(5).
+fn state(process: u32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("runs");
+    let after_name = stat.rsplit(')').next().expect("its form");
+    after_name.split_whitespace().take(1).collect()
+}
+
+#[test]
+fn an_msync_that_was_stopped_and_continued_goes_on() {
+    let Some(mut old) = Old::loopback(1) else {
+        return;
+    };
+
+    let socket = old.lab.path("console");
+    old.start(0, &["-U", socket.to_str().expect("UTF-8")]);
+    let daemon = old.pid(0);
+
+    // The daemon does not answer yet: msync waits in a read.
+    kill(daemon, Signal::SIGSTOP).expect("runs");
+    let msync = old.start_msync_at(0, Some(&socket), &["--members"]);
+    for _ in 0..3 {
+        until("a read", || state(msync.pid()) == "S");
+        msync.signal(Signal::SIGSTOP);
+        until("a stop", || state(msync.pid()) == "T");
+        msync.signal(Signal::SIGCONT);
+    }
+    kill(daemon, Signal::SIGCONT).expect("runs");
+
+    let ran = msync.wait().exits(0);
+    assert_eq!(ran.out, "Total: 0 members\n");
 }
 
 #[test]

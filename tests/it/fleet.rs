@@ -239,7 +239,12 @@ fn a_host_that_says_no_keeps_all_of_them_as_they_are() {
     assert!(ran.result()["bytes_sent"].as_u64() > Some(3 << 20), "{ran}");
     lab.all_same(&lab.path("old"));
     assert_eq!(state(&ran, "web4"), "refused", "{ran}");
-    assert_eq!(state(&ran, "web1"), "aborted", "{ran}");
+    let (aborted, why) = ran.host("web1");
+    assert_eq!(aborted, "aborted", "{ran}");
+    assert!(
+        why.starts_with("not changed: 3 of 5 hosts are ready"),
+        "{ran}"
+    );
 
     assert_eq!(noted(&lab).len(), 2, "{:?}", noted(&lab));
     // After agreement, `before` runs once before any change, and `after` runs once.
@@ -318,7 +323,9 @@ fn batches_go_one_after_the_other_and_a_sick_canary_is_the_last() {
 
     assert_eq!(state(&ran, "web1"), "unhealthy", "{ran}");
     for host in ["web2", "web3", "web4", "web5"] {
-        assert_eq!(state(&ran, host), "aborted", "{ran}");
+        let (state, why) = ran.host(host);
+        assert_eq!(state, "aborted", "{ran}");
+        assert!(why.starts_with("not changed: web1"), "{ran}");
     }
 
     // With revert enabled, the canary reverts, too.

@@ -170,6 +170,33 @@ fn targets_are_globs_of_names() {
 }
 
 #[test]
+fn targets_that_match_nobody_are_told_apart_from_a_missing_tree() {
+    let Some(lab) = released(2) else { return };
+
+    for more in [&[][..], &["--expect", "1"]] {
+        let args = [&["deploy", "www.toml", "-t", "db*"], more].concat();
+        lab.makuo(&args).exits(3).says(&[
+            "no host is named db*; these answered: web1, web2",
+            "see `makuo members`",
+        ]);
+    }
+
+    write(
+        &lab.path("other.toml"),
+        "tree = \"other\"\nsource = \"site\"\n",
+    );
+    for more in [&[][..], &["-t", "web*"]] {
+        let args = [&["deploy", "other.toml"], more].concat();
+        lab.makuo(&args).exits(3).says(&[
+            "no host has the tree other; these answered: web1, web2",
+            "see `makuo members`",
+        ]);
+    }
+
+    lab.all_same(&lab.path("old"));
+}
+
+#[test]
 fn a_wrong_spec_is_refused_by_file_and_line() {
     let Some(lab) = Lab::loopback_idle() else {
         return;

@@ -1,6 +1,7 @@
 //! The daemon as a service: notifications to the service manager, reloads by SIGHUP, and clean
 //! exits at any moment.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -26,7 +27,11 @@ impl Manager {
     fn next(&self, but: &str) -> String {
         let mut word = [0; 1000];
         loop {
-            let len = self.0.recv(&mut word).expect("a word");
+            let len = match self.0.recv(&mut word) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                len => len.expect("a word"),
+            };
+
             let word = String::from_utf8_lossy(&word[..len]).trim().to_string();
             if word != but {
                 return word;

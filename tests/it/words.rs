@@ -548,7 +548,8 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
         );
     }
 
-    // The host has its list and a slow port, and its sender requests nothing.
+    // The host has its list and a slow port. Its sender is there, but hears nothing, and so does not
+    // request the list.
     lab.hosts[0]
         .place
         .shell("tc qdisc replace dev eth0 root tbf rate 20mbit burst 64kb limit 1mb");
@@ -563,7 +564,7 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
         heard.is_some()
     });
 
-    running.signal(Signal::SIGSTOP);
+    lab.admin.cut("input", "meta l4proto udp");
     let (source, session) = heard.expect("just heard");
     support::pause(std::time::Duration::from_secs(1));
     let before = lab.hosts[0].memory();
@@ -586,7 +587,7 @@ fn questions_for_a_list_of_differences_fill_no_memory_and_are_the_senders_alone(
         "{before} KiB before, {most} KiB at most"
     );
     assert_eq!(parts, 0, "the list goes to somebody else than the sender");
-    running.signal(Signal::SIGCONT);
+    lab.admin.heal();
     running.wait().exits(1);
 
     lab.deploy(&[]).exits(0);

@@ -1,6 +1,6 @@
 //! Daemons under the name makuosan, and clients of their consoles: msync and a telnet-like client.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -198,13 +198,17 @@ impl Old {
 
     /// Runs msync at a host; `target` is the unix socket of the console, if not the default one.
     pub fn msync_at(&self, host: usize, target: Option<&Path>, args: &[&str]) -> Ran {
+        self.start_msync_at(host, target, args).wait()
+    }
+
+    pub fn start_msync_at(&self, host: usize, target: Option<&Path>, args: &[&str]) -> Running {
         let mut command =
             self.places[host].command(self.lab.path("msync").to_str().expect("UTF-8"));
         command.args(args).env_remove("MSYNC_TARGET");
         if let Some(target) = target {
             command.env("MSYNC_TARGET", format!("unix:{}", target.display()));
         }
-        Running::start(&mut command).wait()
+        Running::start(&mut command)
     }
 
     /// Runs msync at the first host.
@@ -273,11 +277,10 @@ impl Plain {
     pub fn until(&mut self, end: &[u8]) -> String {
         let (mut all, mut byte) = (Vec::new(), [0]);
         while !all.ends_with(end) {
-            let got = self
-                .0
-                .read(&mut byte)
+            // Repeats a read that a stop of this process interrupted.
+            self.0
+                .read_exact(&mut byte)
                 .unwrap_or_else(|e| panic!("{e} after {:?}", String::from_utf8_lossy(&all)));
-            assert_eq!(got, 1, "ends after {:?}", String::from_utf8_lossy(&all));
             all.push(byte[0]);
         }
 
@@ -291,10 +294,13 @@ impl Plain {
 
     /// Returns true at the end of the input.
     pub fn is_over(&mut self) -> bool {
-        match self.0.read(&mut [0]) {
-            Ok(read) => read == 0,
+        match self.0.read_exact(&mut [0]) {
+            Ok(()) => false,
             // Unread input on the other side turns the close into a reset.
-            Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
+            Err(e) => matches!(
+                e.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+            ),
         }
     }
 

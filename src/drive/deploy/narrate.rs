@@ -6,6 +6,7 @@ use super::options::DeployOptions;
 use crate::drive::endpoint::GroupEndpoint;
 use crate::id::{HostName, Serial, TreeName};
 use crate::outcome::{ExitStatus, HostResult, HostState, Outcome, TransferProgress};
+use crate::proto::receiver::matches_name;
 use crate::proto::sender::Sender;
 use crate::proto::sender::hosts::Host;
 use crate::spec::{Expect, Spec};
@@ -21,14 +22,14 @@ pub(super) fn missing_hosts(
     options: &DeployOptions,
     endpoint: &GroupEndpoint,
     found: &[HostName],
-    members: usize,
+    members: &[HostName],
     missing: &[HostName],
     took: Duration,
 ) -> Option<Outcome> {
-    let (error, hint) = if found.is_empty() && members == 0 {
+    let (error, hint) = if found.is_empty() && members.is_empty() {
         nobody(endpoint)
     } else if found.is_empty() {
-        no_target(&options.spec, members)
+        no_target(options, members)
     } else {
         too_few(&options.spec, found, missing)?
     };
@@ -71,19 +72,48 @@ fn nobody(endpoint: &GroupEndpoint) -> (String, String) {
 }
 
 /// Error and hint if hosts answered, none of them a target.
-fn no_target(spec: &Spec, members: usize) -> (String, String) {
-    let which = if spec.targets.hosts.is_empty() {
-        ""
-    } else {
-        " among the targets"
+fn no_target(options: &DeployOptions, members: &[HostName]) -> (String, String) {
+    let tree = &options.spec.tree;
+    let lists = options.lists();
+    let is_named = |name: &&HostName| {
+        let any = |list: &&Vec<String>| list.iter().any(|glob| matches_name(glob, name.as_str()));
+        lists.iter().all(any)
     };
+
+    let named: Vec<&HostName> = members.iter().filter(is_named).collect();
+    if named.is_empty() {
+        let globs: Vec<String> = lists.iter().map(|list| list.join(", ")).collect();
+        return (
+            format!(
+                "no host is named {}; these answered: {}",
+                globs.join(" and "),
+                first_names(members.iter())
+            ),
+            "see `makuo members` for the names of hosts".to_string(),
+        );
+    }
+
     (
         format!(
-            "{members} hosts answered, none has the tree {}{which}",
-            spec.tree
+            "no host has the tree {tree}; these answered: {}",
+            first_names(named.into_iter())
         ),
-        "see `makuo members` for the trees that they have".to_string(),
+        "see `makuo members` for the trees that hosts have".to_string(),
     )
+}
+
+/// Returns the first names in order, and how many more there are.
+fn first_names<'a>(hosts: impl Iterator<Item = &'a HostName>) -> String {
+    let mut hosts: Vec<&HostName> = hosts.collect();
+    hosts.sort_unstable();
+    let mut names: Vec<&str> = hosts.into_iter().map(HostName::as_str).collect();
+    let more = names.len().saturating_sub(MAX_NOTED_HOSTS);
+    names.truncate(MAX_NOTED_HOSTS);
+
+    match more {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 /// Error and hint if some expected hosts are missing; `None` if there are enough.
@@ -208,24 +238,9 @@ pub(super) fn without_data(machine: &Sender, tree: &TreeName, to: Serial, why: &
                 .map_or(h.stage == Some(HostStage::Fetching), |s| s.fetch > 0)
     };
 
-    let mut names: Vec<&str> = machine
-        .hosts()
-        .filter(wants)
-        .map(|h| h.name.as_str())
-        .collect();
-
-    names.sort_unstable();
-    let more = names.len().saturating_sub(MAX_NOTED_HOSTS);
-    names.truncate(MAX_NOTED_HOSTS);
-    let others = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-
+    let names = first_names(machine.hosts().filter(wants).map(|h| &h.name));
     format!(
-        "{}{others} did not keep all of {tree}@{to}: {why}; \
-         run the rollback on a host that kept it, or deploy",
-        names.join(", ")
+        "{names} did not keep all of {tree}@{to}: {why}; \
+         run the rollback on a host that kept it, or deploy"
     )
 }

@@ -90,6 +90,11 @@ pub(super) fn why(machine: &Sender, now: Moment, host: &Host, state: HostState) 
     })
 }
 
+/// Reason of an aborted host's state: the sender's.
+pub(super) fn not_changed(why: &str) -> String {
+    format!("not changed: {why}")
+}
+
 /// "has been silent since 2026-11-28 13:01 UTC, for 30 s"
 fn silent(host: &Host, now: Moment) -> String {
     let silent = now.since(host.heard).as_secs();
@@ -189,16 +194,17 @@ impl EndedSession<'_> {
         outcome.took = self.now.since(self.timeline.began);
         outcome.rate = self.mean_rate();
 
-        let aborted = self
-            .decision
-            .filter(|(kind, _)| matches!(kind, OrderKind::Abort | OrderKind::Revert));
-        outcome.error = self
-            .machine
-            .failure()
-            .map(str::to_string)
-            .or(aborted.map(|(_, why)| why.clone()));
-
+        outcome.error = self.failure().map(str::to_string);
         outcome.settle()
+    }
+
+    /// Reason why the release was not committed everywhere.
+    fn failure(&self) -> Option<&str> {
+        let is_end = |kind: &OrderKind| matches!(kind, OrderKind::Abort | OrderKind::Revert);
+        let ended = self.decision.filter(|(kind, _)| is_end(kind));
+        self.machine
+            .failure()
+            .or(ended.map(|(_, why)| why.as_str()))
     }
 
     fn mean_rate(&self) -> Option<Rate> {
@@ -225,7 +231,10 @@ impl EndedSession<'_> {
             files_deleted: if done { summary.deleted } else { 0 },
             bytes_received: ByteSize(host.transfer.received),
             took: self.timeline.took(host),
-            error: why(self.machine, self.now, host, state),
+            error: match self.failure() {
+                Some(why) if state == HostState::Aborted => Some(not_changed(why)),
+                _ => why(self.machine, self.now, host, state),
+            },
             ..HostResult::new(host.name.clone(), state)
         }
     }

@@ -244,7 +244,7 @@ impl<'a> DeploySession<'a> {
                     unproven,
                     missing,
                 } => {
-                    let missing_hosts = self.missing_hosts(&targets, members, &missing);
+                    let missing_hosts = self.missing_hosts(&targets, &members, &missing);
                     if missing_hosts.is_none() && self.awaits_arrivals() {
                         continue;
                     }
@@ -264,7 +264,12 @@ impl<'a> DeploySession<'a> {
                 SenderNotice::Host(host) => {
                     self.reporter.wait(&self.driver.machine, &host);
                     let state = self.state_of(&host);
-                    self.report_state(&host, state, host.text.clone());
+                    let aborted = self
+                        .decision
+                        .as_ref()
+                        .filter(|_| state == HostState::Aborted);
+                    let why = aborted.map(|(_, why)| results::not_changed(why));
+                    self.report_state(&host, state, why.or_else(|| host.text.clone()));
                 }
                 SenderNotice::Lost(host) => {
                     let state = self.state_of(&host);
@@ -290,7 +295,7 @@ impl<'a> DeploySession<'a> {
     fn missing_hosts(
         &self,
         targets: &[(HostName, SocketAddr)],
-        members: usize,
+        members: &[HostName],
         missing: &[HostName],
     ) -> Option<Outcome> {
         let mut names: Vec<HostName> = targets.iter().map(|t| t.0.clone()).collect();

@@ -206,11 +206,12 @@ impl Audience {
         let unproven = self.take_unproven(hosts);
         let shown = self.proofs.take_shown();
         let all = || hosts.iter().map(|(_, host)| host);
-        let members = self.table.iter().map(|(id, _)| Some(*id));
+        let without = self.targets.without;
+        let members = self.table.iter().filter(|(id, _)| without != Some(**id));
 
         SenderNotice::Discovered {
             targets: all().map(|h| (h.name.clone(), h.address)).collect(),
-            members: members.filter(|id| *id != self.targets.without).count(),
+            members: members.map(|(_, m)| m.hello.name.clone()).collect(),
             claims: all()
                 .filter(|h| !h.is_excluded())
                 .map(|h| (h.address.ip(), h.serial))

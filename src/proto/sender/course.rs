@@ -1,7 +1,7 @@
 //! Course of a session: the steps from one phase to the next, and the due work of each.
 
 use super::audience::Audience;
-use super::discovery::Discovery;
+use super::discovery::{Discovery, DiscoveryView};
 use super::drift::DriftCollection;
 use super::hosts::{Host, Hosts};
 use super::offer::Offer;
@@ -95,10 +95,14 @@ impl Sender {
 
     /// Sends due solicits and ends discovery once all hosts have answered.
     fn discover(&mut self, now: Moment, mut discovery: Discovery) {
-        let control = &mut self.outputs.control;
-        discovery.solicit_if_due(now, self.sizes, &self.audience, &self.hosts, control);
+        let view = DiscoveryView {
+            sizes: self.sizes,
+            audience: &self.audience,
+            hosts: &self.hosts,
+        };
+        discovery.solicit_if_due(now, view, &mut self.outputs.control);
 
-        if discovery.is_over(now, self.sizes, &self.audience, &self.hosts) {
+        if discovery.is_over(now, view) {
             self.phase = SenderPhase::Waiting;
             self.outputs.notify(self.audience.discovered(&self.hosts));
         } else {

@@ -35,6 +35,15 @@ const LOSSY_SHARE: u32 = 8;
 /// Solicits to send before concluding that the largest datagrams do not reach a host.
 const MIN_SOLICITS: u32 = 2;
 
+/// What discovery knows of the network.
+#[derive(Clone, Copy)]
+pub struct DiscoveryView<'a> {
+    pub sizes: DatagramSizes,
+    pub audience: &'a Audience,
+    /// Hosts that have answered.
+    pub hosts: &'a Hosts,
+}
+
 /// State of discovery.
 #[derive(Debug, Clone, Copy)]
 pub struct Discovery {
@@ -76,23 +85,22 @@ impl Discovery {
     }
 
     /// Sends a due solicit, with probes of the paths.
-    pub fn solicit_if_due(
-        &mut self,
-        now: Moment,
-        sizes: DatagramSizes,
-        audience: &Audience,
-        hosts: &Hosts,
-        control: &mut Control,
-    ) {
+    pub fn solicit_if_due(&mut self, now: Moment, view: DiscoveryView<'_>, control: &mut Control) {
         if !self.resend.is_due(now) {
-            return self.repeat_if_due(now, sizes, audience, hosts, control);
+            return self.repeat_if_due(now, view, control);
         }
+
+        let DiscoveryView {
+            sizes,
+            audience,
+            hosts,
+        } = view;
 
         // Probes first: a host answers with the largest probe received so far. The largest usually
         // passes, and the others are needed only if some host did not receive it.
         self.quick = 0;
         if self.solicits == 0 {
-            solicit(&[Dest::Group], 1, sizes, audience, control);
+            view.solicit(&[Dest::Group], 1, control);
             // With many copies the answers to the first solicit have yet to come.
             self.quick = if audience.repeat_wait().is_zero() {
                 QUICK_REPEATS
@@ -105,14 +113,14 @@ impl Discovery {
             let unheard = audience.dests(now, hosts, |_| true);
             let (all, single): (Vec<_>, Vec<_>) =
                 unheard.into_iter().partition(|dest| Some(*dest) == cheap);
-            solicit(&all, usize::MAX, sizes, audience, control);
-            solicit(&single, 1, sizes, audience, control);
+            view.solicit(&all, usize::MAX, control);
+            view.solicit(&single, 1, control);
 
             let apart = hosts.iter().map(|(_, host)| host);
             let apart = apart.filter(|host| unicast.contains(host.address));
             let narrow = apart.filter(|host| !is_full(host, sizes.datagram));
             let narrow = dests_of(narrow.map(|host| host.address));
-            solicit(&narrow, usize::MAX, sizes, audience, control);
+            view.solicit(&narrow, usize::MAX, control);
         }
 
         self.solicits += 1;
@@ -121,31 +129,23 @@ impl Discovery {
     }
 
     /// Sends a due quick repeat.
-    fn repeat_if_due(
-        &mut self,
-        now: Moment,
-        sizes: DatagramSizes,
-        audience: &Audience,
-        hosts: &Hosts,
-        control: &mut Control,
-    ) {
+    fn repeat_if_due(&mut self, now: Moment, view: DiscoveryView<'_>, control: &mut Control) {
         let is_due = self.quick > 0 && self.solicited + QUICK_INTERVAL <= now;
-        if is_due && !audience.is_vouched_for() {
-            let unheard = audience.dests(now, hosts, |_| true);
-            solicit(&unheard, 1, sizes, audience, control);
+        if is_due && !view.audience.is_vouched_for() {
+            let unheard = view.audience.dests(now, view.hosts, |_| true);
+            view.solicit(&unheard, 1, control);
             self.quick -= 1;
             self.solicited = now;
         }
     }
 
     /// Returns whether further answers are unlikely, or waiting for them has taken too long.
-    pub fn is_over(
-        &self,
-        now: Moment,
-        sizes: DatagramSizes,
-        audience: &Audience,
-        hosts: &Hosts,
-    ) -> bool {
+    pub fn is_over(&self, now: Moment, view: DiscoveryView<'_>) -> bool {
+        let DiscoveryView {
+            sizes,
+            audience,
+            hosts,
+        } = view;
         let waited = now.since(self.began);
         let slots = audience.answer_time();
         if waited >= DISCOVERY_TIMEOUT_EMPTY + slots {
@@ -236,18 +236,14 @@ fn is_full(host: &Host, most: usize) -> bool {
     takes.is_some_and(|size| usize::from(size) >= most)
 }
 
-/// Sends the `most` largest probes and a solicit to each destination.
-fn solicit(
-    dests: &[Dest],
-    most: usize,
-    sizes: DatagramSizes,
-    audience: &Audience,
-    control: &mut Control,
-) {
-    for &dest in dests {
-        probe_sizes(sizes.datagram, sizes.room)
-            .take(most)
-            .for_each(|size| control.probe(dest, size));
-        audience.solicit(control, dest, true);
+impl DiscoveryView<'_> {
+    /// Sends the `most` largest probes and a solicit to each destination.
+    fn solicit(&self, dests: &[Dest], most: usize, control: &mut Control) {
+        for &dest in dests {
+            probe_sizes(self.sizes.datagram, self.sizes.room)
+                .take(most)
+                .for_each(|size| control.probe(dest, size));
+            self.audience.solicit(control, dest, true);
+        }
     }
 }

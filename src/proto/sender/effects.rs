@@ -57,8 +57,8 @@ pub enum SenderNotice {
     Discovered {
         /// Hosts that have the tree and match the targets.
         targets: Vec<(HostName, SocketAddr)>,
-        /// Number of live hosts in all.
-        members: usize,
+        /// Names of all live hosts, targets or not.
+        members: Vec<HostName>,
         /// Highest serial of each target, with the host's address.
         claims: Vec<(IpAddr, Serial)>,
         /// Proofs of such serials, all unverified.

@@ -90,9 +90,9 @@ fn release_row(log: &ReleaseLog, release: &LogRelease) -> Vec<Cell> {
 fn some(log: &ReleaseLog, hosts: &[NamedHost]) -> Option<String> {
     match hosts.len() {
         0 => None,
-        1 => Some(words::list(hosts)),
+        1 => Some(words::hosts(hosts)),
         n if n == log.hosts.len() => Some(format!("all {n}")),
-        _ => Some(words::list(hosts)),
+        _ => Some(words::hosts(hosts)),
     }
 }
 
@@ -101,11 +101,11 @@ pub(in crate::report) fn log_notes(log: &ReleaseLog) -> Vec<String> {
     let mut notes = Vec::new();
     let without = log.without();
     if !without.is_empty() {
-        notes.push(format!("without a release: {}", words::list(&without)));
+        notes.push(format!("without a release: {}", words::hosts(&without)));
     }
 
     if !log.silent.is_empty() {
-        notes.push(format!("did not answer: {}", words::list(&log.silent)));
+        notes.push(format!("did not answer: {}", words::hosts(&log.silent)));
     }
 
     let releases = words::count(log.releases.len() as u64, "release");
@@ -176,7 +176,7 @@ impl<'a> LogResult<'a> {
             serial: log.newest().map(|s| s.0),
             releases: log.releases.len(),
             hosts: names(&log.hosts),
-            without: log.without().into_iter().map(ToString::to_string).collect(),
+            without: names(&log.without()),
             silent: names(&log.silent),
         }
     }

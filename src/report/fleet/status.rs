@@ -55,7 +55,7 @@ fn split(standing: &Standing) -> String {
             let release = words::release(&standing.tree, running);
             format!(
                 "split: another {release} on {}",
-                words::list(&standing.split)
+                words::hosts(&standing.split)
             )
         }
     }
