@@ -87,6 +87,19 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         self.fetcher.hold(held);
     }
 
+    /// Returns whether a request for a piece with such a purpose is under way.
+    pub(super) fn is_coming(&self, mut is_it: impl FnMut(&P) -> bool) -> bool {
+        let mut extents = self.fetcher.under_way();
+        extents.any(|extent| {
+            let twins = self.twins.get(&extent).into_iter().flatten();
+            self.asked
+                .get(&extent)
+                .into_iter()
+                .chain(twins)
+                .any(&mut is_it)
+        })
+    }
+
     /// Bytes that were asked for and have not come.
     pub(super) fn missing_bytes(&self) -> u64 {
         self.fetcher.missing_bytes()
@@ -151,6 +164,14 @@ impl<P: Copy + Eq + Hash> Loader<P> {
                 }
             }
         }
+    }
+
+    /// Bytes that came and were not handed out.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let ready = self.ready.iter().map(|(_, _, bytes)| bytes.capacity());
+        let window = self.window.iter().map(|(_, bytes)| bytes.capacity());
+        self.fetcher.held() + ready.chain(window).sum::<usize>()
     }
 
     fn in_window(&self, extent: &Extent) -> Option<Vec<u8>> {
