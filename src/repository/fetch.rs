@@ -105,11 +105,14 @@ impl Fetcher {
         open.chain(self.done.iter().map(piece)).sum()
     }
 
-    /// Extents that a request is under way for.
+    /// Extents that a request is under way for, or that came and were not handed out.
     pub(super) fn under_way(&self) -> impl Iterator<Item = Extent> {
-        self.parts
-            .iter()
-            .flat_map(|part| extents(part.pack, part.pieces.iter().copied()))
+        let parts = self.parts.iter();
+        let coming = parts.flat_map(|part| extents(part.pack, part.pieces.iter().copied()));
+        coming.chain(self.done.iter().filter_map(|fetched| match fetched {
+            Fetched::Piece(extent, _) => Some(*extent),
+            Fetched::Missing(..) | Fetched::Failed(_) => None,
+        }))
     }
 
     fn bytes_under_way(&self) -> u64 {

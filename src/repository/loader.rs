@@ -87,17 +87,15 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         self.fetcher.hold(held);
     }
 
-    /// Returns whether a request for a piece with such a purpose is under way.
-    pub(super) fn is_coming(&self, mut is_it: impl FnMut(&P) -> bool) -> bool {
+    /// Returns whether a piece with such a purpose is under way, or came and was not handed out.
+    pub(super) fn is_coming(&self, is_it: impl Fn(&P) -> bool) -> bool {
         let mut extents = self.fetcher.under_way();
-        extents.any(|extent| {
+        let is_under_way = extents.any(|extent| {
             let twins = self.twins.get(&extent).into_iter().flatten();
-            self.asked
-                .get(&extent)
-                .into_iter()
-                .chain(twins)
-                .any(&mut is_it)
-        })
+            let mut purposes = self.asked.get(&extent).into_iter().chain(twins);
+            purposes.any(&is_it)
+        });
+        is_under_way || self.ready.iter().any(|(_, purpose, _)| is_it(purpose))
     }
 
     /// Bytes that were asked for and have not come.

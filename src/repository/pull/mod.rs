@@ -192,7 +192,7 @@ impl Pull {
         self.loader.hold(held);
     }
 
-    /// Returns whether a request for the block `ordinal` is under way.
+    /// Returns whether the block `ordinal` is under way, or came and was not handed out.
     pub fn is_coming(&self, ordinal: u64) -> bool {
         let is_it = |purpose: &Purpose| matches!(purpose, Purpose::Block(at, _) if at.0 == ordinal);
         self.loader.is_coming(is_it)
