@@ -34,6 +34,8 @@ pub struct TakeOptions {
     pub loopback: bool,
     /// Compression on the network.
     pub compress: Compress,
+    /// Bytes of a payload on the network.
+    pub payload: usize,
 }
 
 /// Takes `found`, by a session over `network` in which `host` takes part.
@@ -60,13 +62,16 @@ pub fn pull(
     let records = (*tree.state()).clone();
     let loader = BlockLoader::start(loading, Arc::clone(host), tree)?;
     let shelf = loader.shelf();
-    let compress = options.compress;
+    let TakeOptions {
+        compress, payload, ..
+    } = *options;
     let facts = PreparedRelease::of(&header, Vec::new());
     let root = header.root;
     let prepare = move || {
         let nodes = ReleaseNodes::open(&records, root)?;
         let source = RepositorySource::new(nodes, shelf);
-        Ok((ReleaseSource::of(Box::new(source), compress), facts))
+        let source = ReleaseSource::of(Box::new(source), compress);
+        Ok((source.in_payloads_of(payload), facts))
     };
 
     let keys = ReleaseKeys::of(Arc::new(PublicKeyOnly(permitted.key)));

@@ -101,6 +101,7 @@ impl Puller {
             timeout: LONG,
             fleet: 1,
             known: 1,
+            payload: 1 << 20,
             loopback: true,
             compress: Compress::Off,
         };
