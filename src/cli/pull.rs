@@ -166,7 +166,6 @@ fn take(found: FoundRelease, host: &Arc<LocalHost>, report: &mut Report) -> Resu
         timeout: LOOPBACK_TIMEOUT,
         fleet: 1,
         known: 1,
-        loopback: true,
         compress: Compress::Off,
         payload: LOOPBACK_PAYLOAD,
     };

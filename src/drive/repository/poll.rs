@@ -203,7 +203,6 @@ fn take(
         timeout: SILENT_HOST_TIMEOUT,
         fleet: u32::try_from(service.members().len() + 1).unwrap_or(u32::MAX),
         known: 0,
-        loopback: false,
         compress: Compress::Auto,
         payload: TARGET_BYTES,
     };

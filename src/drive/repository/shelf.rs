@@ -14,8 +14,10 @@ use crate::sync::locked;
 /// Bytes of blocks on the shelf up to which further ones are taken, unless the session waits for
 /// one that is not there.
 const MAX_SHELF_BYTES: usize = 4 << 20;
-/// Bytes on the shelf from which blocks are dropped that the session does not expect, and from
-/// which no further ones are asked for while the one that it waits for is on its way.
+/// Bytes on the shelf from which no further blocks are asked for while the one that the session
+/// waits for is on its way.
+const MANY_SHELF_BYTES: usize = 3 * MAX_SHELF_BYTES;
+/// Bytes on the shelf from which blocks are dropped that the session does not expect.
 const MOST_SHELF_BYTES: usize = 6 * MAX_SHELF_BYTES;
 
 /// Blocks by ordinal.
@@ -154,7 +156,7 @@ impl Shelf {
     /// is slower than the rest.
     pub(super) fn overdue(&self) -> Option<u64> {
         let state = locked(&self.state);
-        state.awaited.filter(|_| state.bytes > MOST_SHELF_BYTES)
+        state.awaited.filter(|_| state.bytes > MANY_SHELF_BYTES)
     }
 
     /// Waits until the session takes a block or wants others.
@@ -238,6 +240,21 @@ mod tests {
         shelf.fail("damaged".into());
         let read = thread.join().expect("no panic");
         assert_eq!(read, (Ok(vec![1]), Ok(vec![2]), Err("damaged".into())));
+    }
+
+    #[test]
+    fn the_block_that_a_reader_waits_for_is_overdue_beside_many_others() {
+        let shelf = Arc::new(Shelf::default());
+        shelf.put(2, vec![2; MANY_SHELF_BYTES + 1]);
+        assert_eq!(shelf.overdue(), None, "nobody waits");
+        let reader = Arc::clone(&shelf);
+        let thread = std::thread::spawn(move || reader.take(1));
+        while shelf.overdue() != Some(1) {
+            std::thread::yield_now();
+        }
+        shelf.put(1, vec![1]);
+        assert_eq!(thread.join().expect("no panic"), Ok(vec![1]));
+        assert_eq!(shelf.overdue(), None);
     }
 
     #[test]

@@ -30,8 +30,6 @@ pub struct TakeOptions {
     pub fleet: u32,
     /// Number of hosts that end discovery once they have answered; 0 if unknown.
     pub known: usize,
-    /// Set if the only host is in this process.
-    pub loopback: bool,
     /// Compression on the network.
     pub compress: Compress,
     /// Bytes of a payload on the network.
@@ -87,7 +85,6 @@ pub fn pull(
         fleet: options.fleet,
         follows: None,
         only: None,
-        loopback: options.loopback,
     };
 
     let origin = ReleaseOrigin::Granted(granted, Box::new(prepare));

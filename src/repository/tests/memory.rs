@@ -16,7 +16,7 @@ use crate::units::Moment;
 /// Bytes of blocks from which the reader has enough, and from which it asks for no others while
 /// the next one is on its way, as in a host.
 const ENOUGH_BYTES: usize = 4 << 20;
-const MANY_BYTES: usize = 24 << 20;
+const MANY_BYTES: usize = 12 << 20;
 /// Three requests, the last of which begins with two under way, and their last pieces.
 const MOST_BYTES: usize = MANY_BYTES + 3 * PART_BYTES as usize + (2 << 20);
 

@@ -102,7 +102,6 @@ impl Puller {
             fleet: 1,
             known: 1,
             payload: 1 << 20,
-            loopback: true,
             compress: Compress::Off,
         };
         let interrupt = Interrupt::default();
