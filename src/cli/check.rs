@@ -46,13 +46,13 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
             report.plain(text.trim_end(), &fields);
         }
         AnyFile::Config(config) => {
-            check_repositories(&config)?;
+            let authorities = check_repositories(&config)?;
             let trees = config.trees.iter().map(|t| t.name.as_str()).collect();
             let warnings: Vec<String> = trust_warning(&args.file)
                 .into_iter()
                 .chain(group_key_warning(&config))
                 .collect();
-            let warnings = [warnings, executable_warnings(&config)].concat();
+            let warnings = [warnings, authorities, executable_warnings(&config)].concat();
             report.plain(
                 config.explain().trim_end(),
                 &CheckResult {
@@ -69,19 +69,29 @@ pub(super) fn run(args: &CheckArgs, report: &mut Report) -> Result<u8> {
     Ok(0)
 }
 
-/// Refuses repositories that the daemon would not open.
-fn check_repositories(config: &HostConfig) -> Result<()> {
-    let repositories = config.trees.iter().filter_map(|t| t.repository.as_ref());
-    for repository in repositories {
-        let url = StoreUrl::parse(&repository.url, Path::new("/"));
-        let store = url.and_then(|url| {
-            let options = store::options(repository.ca_file.as_deref());
-            Store::open(&url, &options)
-        });
-        store.map_err(|e| repository.wrong(&e))?;
+/// Refuses repositories that the daemon would not open. Returns warnings for certificates that are
+/// not on this machine.
+fn check_repositories(config: &HostConfig) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    for repository in config.trees.iter().filter_map(|t| t.repository.as_ref()) {
+        let is_missing = |path: &&Path| matches!(path.try_exists(), Ok(false));
+        let authority = repository.ca_file.as_deref();
+        let missing = authority.filter(is_missing);
+        warnings.extend(missing.map(|path| {
+            format!(
+                "warning: there is no repository_ca {} on this machine: the daemon needs it to \
+                 start",
+                printable(path.as_os_str().as_bytes())
+            )
+        }));
+
+        let options = store::options(authority.filter(|_| missing.is_none()));
+        StoreUrl::parse(&repository.url, Path::new("/"))
+            .and_then(|url| Store::open(&url, &options))
+            .map_err(|e| repository.wrong(&e))?;
     }
 
-    Ok(())
+    Ok(warnings)
 }
 
 /// Lists the ignore files of the source.
