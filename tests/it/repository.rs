@@ -418,6 +418,14 @@ fn a_damaged_web_server_is_mended_as_the_messages_say() {
     }
 }
 
+pub(crate) fn packs(dir: &Path) -> Vec<PathBuf> {
+    let list = |dir: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(dir).expect("readable");
+        entries.map(|e| e.expect("readable").path()).collect()
+    };
+    list(dir).iter().flat_map(|folder| list(folder)).collect()
+}
+
 #[test]
 fn a_machine_that_never_released_the_tree_is_told_what_hosts_may_have() {
     let depot = Depot::new(None);
