@@ -1,4 +1,5 @@
-//! Tests of parsing configurations and of the errors for wrong ones.
+//! Tests of parsing configurations and of the errors for wrong ones. `MAKUO_CONFIG_SEED` replays the
+//! damaged files.
 
 use super::*;
 
@@ -468,7 +469,6 @@ fn no_error_has_the_password_of_a_repository() {
     }
 }
 
-/// Another seed: `MAKUO_CONFIG_SEED`.
 #[test]
 fn no_error_of_a_damaged_file_has_the_password_of_a_repository() {
     let (text, secret) = with_password();
