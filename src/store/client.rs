@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Client, ClientBuilder, Method, NoProxy, Proxy, redirect};
+use reqwest::{Client, ClientBuilder, Method, NoProxy, Proxy, Url, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -41,6 +41,8 @@ pub(super) struct Clients {
 pub(super) enum Redirects {
     /// A few, to the same host or by https: for web servers.
     Few,
+    /// The same for requests with a password, which stays with its host and port.
+    FewWithLogin,
     /// None: a signature is valid for one host.
     None,
 }
@@ -71,7 +73,10 @@ impl Clients {
         };
         let writing = store(redirect::Policy::none())?;
         let reading = match redirects {
-            Redirects::Few => store(redirect::Policy::custom(within_reason))?,
+            Redirects::Few => store(redirect::Policy::custom(|attempt| follow(attempt, false)))?,
+            Redirects::FewWithLogin => {
+                store(redirect::Policy::custom(|attempt| follow(attempt, true)))?
+            }
             // Both use the same connections.
             Redirects::None => writing.clone(),
         };
@@ -124,13 +129,16 @@ fn built(builder: ClientBuilder) -> Result<Client> {
 }
 
 /// Follows a redirect to the same host, or by https, and never from https to http. The client
-/// itself takes user and password off a request that goes to another host or port.
-fn within_reason(attempt: redirect::Attempt<'_>) -> redirect::Action {
+/// itself takes user and password off a request that goes to another host or port than the one
+/// before, but puts them back for the next: so a request with a login may not be sent on there.
+fn follow(attempt: redirect::Attempt<'_>, has_login: bool) -> redirect::Action {
     let (from, to) = (attempt.previous().last(), attempt.url());
+    let is_at = |url: Option<&Url>| url.is_some_and(|url| url.origin() == to.origin());
+    let leaks = has_login && is_at(from) && !is_at(attempt.previous().first());
     let same = from.is_some_and(|from| from.host_str() == to.host_str());
     let safe = from.is_some_and(|from| from.scheme() != "https") || to.scheme() == "https";
     let near = same || to.scheme() == "https";
-    match attempt.previous().len() <= MAX_REDIRECTS && safe && near {
+    match attempt.previous().len() <= MAX_REDIRECTS && safe && near && !leaks {
         true => attempt.follow(),
         false => {
             let to = to.clone();

@@ -345,9 +345,12 @@ fn a_forged_or_damaged_repository_puts_nothing_in_place() {
     depot.pull("web2");
 }
 
-/// Harm to one pack of blocks, found by one command and mended as its message says. The files of the
-/// repository are in `dir`.
-fn is_mended_as_the_messages_say(depot: &Depot, dir: &Path) {
+/// What can happen to a pack.
+const HARMS: [&str; 3] = ["deleted", "changed", "cut"];
+
+/// Harm to one pack of blocks, mended as the messages about it say. The files of the repository are
+/// in `dir`.
+fn is_mended_as_the_messages_say(depot: &Depot, dir: &Path, harm: &str) {
     let near = format!("file://{}", dir.display());
     let repo = |what: &str| {
         let args = ["repo", what, &near, "--authorized-keys", "keys"];
@@ -358,51 +361,47 @@ fn is_mended_as_the_messages_say(depot: &Depot, dir: &Path) {
         published.result()["packs"].as_u64().expect("a number")
     };
 
-    let mut noise = Noise::new(8);
-    write(&depot.site("large"), noise.bytes(36_000_000));
+    write(&depot.site("large"), Noise::new(8).bytes(36_000_000));
     write(&depot.site("small"), "small");
-    depot.publish();
+    publish(&[]);
     write(&depot.site("small"), "other");
-    depot.publish();
-    for (n, harm) in ["deleted", "changed", "cut"].iter().enumerate() {
-        let is_large = |pack: &PathBuf| read(pack).len() > 15_000_000;
-        let pack = packs(&dir.join("packs"))
-            .into_iter()
-            .find(is_large)
-            .expect("a pack");
-        let mut bytes = read(&pack);
-        match *harm {
-            "deleted" => std::fs::remove_file(&pack).expect("there"),
-            "changed" => bytes[1_000_000] ^= 1,
-            _ => bytes.truncate(9_000_000),
-        }
-        if *harm != "deleted" {
-            write(&pack, bytes);
-        }
-
-        // Hosts and people that look are told the same.
-        let host = format!("web{n}");
-        for found in [depot.pull_with(&host, &[]), repo("check")] {
-            found.exits(3).says(&["damaged", "--repair"]);
-        }
-        assert_eq!(publish(&[]), 0, "{harm}: nothing changed");
-        depot.pull_with(&host, &[]).exits(3);
-        assert!(
-            publish(&["--repair"]) > 0,
-            "{harm}: nothing is stored again"
-        );
-        depot.pull(&host);
-        repo("check").exits(0);
-        repo("gc").exits(0);
-        assert_eq!(publish(&["--repair"]), 0, "{harm}: it is whole");
+    publish(&[]);
+    // The first two of three packs: there are nothing but blocks in them.
+    let is_large = |pack: &PathBuf| read(pack).len() > 15_000_000;
+    let large = packs(&dir.join("packs")).into_iter().find(is_large);
+    let pack = large.expect("a pack of blocks");
+    let mut bytes = read(&pack);
+    match harm {
+        "changed" => bytes[1_000_000] ^= 1,
+        _ => bytes.truncate(9_000_000),
     }
+    match harm {
+        "deleted" => std::fs::remove_file(&pack).expect("there"),
+        _ => write(&pack, bytes),
+    }
+
+    // Hosts and people that look are told the same.
+    for found in [depot.pull_with("web1", &[]), repo("check")] {
+        found.exits(3).says(&["damaged", "--repair"]);
+    }
+    assert_eq!(publish(&[]), 0, "{harm}: nothing changed");
+    depot.pull_with("web1", &[]).exits(3);
+    assert!(
+        publish(&["--repair"]) > 0,
+        "{harm}: nothing is stored again"
+    );
+    depot.pull("web1");
+    repo("check").exits(0);
+    repo("gc").exits(0);
+    assert_eq!(publish(&["--repair"]), 0, "{harm}: it is whole");
 }
 
 #[test]
 fn a_damaged_directory_is_mended_as_the_messages_say() {
-    let depot = Depot::new(None);
-    let dir = depot.path("repo");
-    is_mended_as_the_messages_say(&depot, &dir);
+    for harm in HARMS {
+        let depot = Depot::new(None);
+        is_mended_as_the_messages_say(&depot, &depot.path("repo"), harm);
+    }
 }
 
 #[test]
@@ -411,16 +410,12 @@ fn a_damaged_web_server_is_mended_as_the_messages_say() {
         Ok(nginx) => nginx,
         Err(why) => return skipped(&why),
     };
-    let depot = Depot::new(Some(format!("http://{}", nginx.http())));
-    is_mended_as_the_messages_say(&depot, &nginx.files());
-}
-
-pub(crate) fn packs(dir: &Path) -> Vec<PathBuf> {
-    let list = |dir: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(dir).expect("readable");
-        entries.map(|e| e.expect("readable").path()).collect()
-    };
-    list(dir).iter().flat_map(|folder| list(folder)).collect()
+    for harm in HARMS {
+        let dir = nginx.files().join(harm);
+        std::fs::create_dir(&dir).expect("writable");
+        let depot = Depot::new(Some(format!("http://{}/{harm}", nginx.http())));
+        is_mended_as_the_messages_say(&depot, &dir, harm);
+    }
 }
 
 #[test]

@@ -22,7 +22,11 @@ pub(in crate::store) fn web(
     options: &StoreOptions,
     limits: Arc<Limits>,
 ) -> Result<StoreBackend> {
-    let clients = Clients::new(options, Redirects::Few)?;
+    let redirects = match url.login {
+        Some(_) => Redirects::FewWithLogin,
+        None => Redirects::Few,
+    };
+    let clients = Clients::new(options, redirects)?;
     let login = url.login.as_ref().map(|(user, password)| {
         let plain = format!("{user}:{password}");
         let text = base64ct::Base64::encode_string(plain.as_bytes());

@@ -63,7 +63,7 @@ type Arrived = (String, bool);
 
 #[test]
 fn a_password_stays_with_its_host_and_port() {
-    let (seed, rounds) = seed_and_rounds(40);
+    let (seed, rounds) = seed_and_rounds(120);
     let mut random = fastrand::Rng::with_seed(seed);
     let arrived: Arc<Mutex<Vec<Arrived>>> = Arc::default();
     let plan: Arc<Mutex<Vec<String>>> = Arc::default();
