@@ -23,6 +23,9 @@ use crate::{Error, Result};
 
 /// Times that a pull goes on with a newer release.
 const MAX_RESTARTS: u32 = 8;
+/// Bytes of a payload between the two ends. Nothing is lost on the way, so a small one costs
+/// nothing, and the memory of a pull is some 30 of them.
+const LOOPBACK_PAYLOAD: usize = 1 << 20;
 /// Longest silence of the two ends, which are in one process.
 const LOOPBACK_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -163,8 +166,8 @@ fn take(found: FoundRelease, host: &Arc<LocalHost>, report: &mut Report) -> Resu
         timeout: LOOPBACK_TIMEOUT,
         fleet: 1,
         known: 1,
-        loopback: true,
         compress: Compress::Off,
+        payload: LOOPBACK_PAYLOAD,
     };
 
     let outcome = pull(network, found, host, &options, &interrupt, report);

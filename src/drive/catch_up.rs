@@ -141,7 +141,6 @@ fn serve(
         signature: current.signature,
         grant,
         fleet,
-        loopback: false,
         follows,
         only,
     };

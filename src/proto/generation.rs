@@ -27,8 +27,6 @@ pub use pack::{Buffers, PackedGeneration, pack, pack_to};
 pub const TARGET_BYTES: usize = 3 << 20;
 /// Generations behind the newest that a sender keeps for repair.
 pub const KEPT_GENERATIONS: u32 = 12;
-/// The same for a session whose only host is in the same process, which reports its losses at once.
-pub const KEPT_ON_LOOPBACK: u32 = 4;
 /// Smallest number of rows in a full generation. With fewer rows a column would often need more
 /// than its share.
 const MIN_ROWS: usize = 256;

@@ -94,6 +94,27 @@ impl Fetcher {
         self.wanted_bytes + self.bytes_under_way()
     }
 
+    /// Bytes that came and were not handed out.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let piece = |fetched: &Fetched| match fetched {
+            Fetched::Piece(_, bytes) => bytes.capacity(),
+            Fetched::Missing(..) | Fetched::Failed(_) => 0,
+        };
+        let open = self.parts.iter().map(|part| part.open.capacity());
+        open.chain(self.done.iter().map(piece)).sum()
+    }
+
+    /// Extents that a request is under way for, or that came and were not handed out.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = Extent> {
+        let parts = self.parts.iter();
+        let coming = parts.flat_map(|part| extents(part.pack, part.pieces.iter().copied()));
+        coming.chain(self.done.iter().filter_map(|fetched| match fetched {
+            Fetched::Piece(extent, _) => Some(*extent),
+            Fetched::Missing(..) | Fetched::Failed(_) => None,
+        }))
+    }
+
     fn bytes_under_way(&self) -> u64 {
         let left = |part: &Part| match part.pieces.is_empty() {
             true => 0,

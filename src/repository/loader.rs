@@ -92,6 +92,17 @@ impl<P: Copy + Eq + Hash> Loader<P> {
         self.fetcher.hold(held);
     }
 
+    /// Returns whether a piece with such a purpose is under way, or came and was not handed out.
+    pub(super) fn is_coming(&self, is_it: impl Fn(&P) -> bool) -> bool {
+        let mut extents = self.fetcher.under_way();
+        let is_under_way = extents.any(|extent| {
+            let twins = self.twins.get(&extent).into_iter().flatten();
+            let mut purposes = self.asked.get(&extent).into_iter().chain(twins);
+            purposes.any(&is_it)
+        });
+        is_under_way || self.ready.iter().any(|(_, purpose, _)| is_it(purpose))
+    }
+
     /// Bytes that were asked for and have not come.
     pub(super) fn missing_bytes(&self) -> u64 {
         self.fetcher.missing_bytes()
@@ -156,6 +167,14 @@ impl<P: Copy + Eq + Hash> Loader<P> {
                 }
             }
         }
+    }
+
+    /// Bytes that came and were not handed out.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let ready = self.ready.iter().map(|(_, _, bytes)| bytes.capacity());
+        let window = self.window.iter().map(|(_, bytes)| bytes.capacity());
+        self.fetcher.held() + ready.chain(window).sum::<usize>()
     }
 
     fn in_window(&self, extent: &Extent) -> Option<Vec<u8>> {

@@ -11,7 +11,6 @@ use super::setup::{NetworkSetup, SessionStart};
 use super::unicast::OVERHEAD;
 use crate::id::InstanceId;
 use crate::proto::Transmit;
-use crate::proto::generation::KEPT_GENERATIONS;
 use crate::proto::sender::reach::{DataTargets, RosterView};
 use crate::proto::sender::{
     CompareRules, DatagramSizes, OrderSignature, RateLimits, ReleaseGrant, Sender, SenderNotice,
@@ -60,7 +59,6 @@ impl SimSender {
                 ceiling: setup.sending.ceiling,
                 ..RateLimits::default()
             },
-            kept: KEPT_GENERATIONS,
             targets: TargetRules::all_of(tree()),
             keys: setup.keys.clone(),
             commit: setup.commit.clone(),

@@ -66,7 +66,6 @@ impl Sending {
                 overhead: 46,
             },
             rates: RateLimits::default(),
-            kept: crate::proto::generation::KEPT_GENERATIONS,
             targets: TargetRules {
                 lists: vec![vec!["web*".into()]],
                 known: 1,

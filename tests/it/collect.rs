@@ -185,6 +185,12 @@ fn a_gc_names_the_tree_whose_head_is_damaged_and_deletes_nothing() {
         ran.says(&["the head of db cannot be used", "nothing is deleted"]);
         assert_eq!(names(&depot.path("repo/packs")), before);
     }
+
+    // The hint helps.
+    std::fs::remove_file(&head).expect("there");
+    Running::start(&mut depot.makuo(&publish)).wait().exits(0);
+    repo(&depot, &gc).exits(0);
+    depot.pull("web1");
 }
 
 #[test]

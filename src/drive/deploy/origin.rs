@@ -70,8 +70,6 @@ pub struct Granted {
     pub follows: Option<Serial>,
     /// The only host to take the release, if restricted.
     pub only: Option<HostName>,
-    /// Set if the only host is in this process: what may be lost is little, and reported at once.
-    pub loopback: bool,
 }
 
 /// Kind of a session's release.

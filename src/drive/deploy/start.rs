@@ -16,7 +16,6 @@ use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
 use crate::drive::host::HostHandle;
 use crate::net::sharpen_timers;
 use crate::outcome::{Event, ExitStatus, Observer, Outcome};
-use crate::proto::generation::{KEPT_GENERATIONS, KEPT_ON_LOOPBACK};
 use crate::proto::sender::{
     CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
     Sender, SenderSetup, TargetRules,
@@ -116,10 +115,6 @@ fn setup(
         rates: RateLimits {
             ceiling: spec.transfer.rate,
             floor: spec.transfer.floor,
-        },
-        kept: match granted {
-            Some(granted) if granted.loopback => KEPT_ON_LOOPBACK,
-            _ => KEPT_GENERATIONS,
         },
         targets: TargetRules {
             tree: spec.tree.clone(),

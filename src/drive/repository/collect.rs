@@ -14,7 +14,7 @@ use crate::id::TreeName;
 use crate::keys::{AuthorizedKeys, Namespace, Signer};
 use crate::outcome::{Event, Observer};
 use crate::repository::gc::{Gc, GcError, GcReport, GcSetup, GcStep};
-use crate::repository::head::{HeadError, SignedHead};
+use crate::repository::head::{HeadError, SignedHead, head_object};
 use crate::repository::object::{GetReply, ListedObject, ObjectPath};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::store::Store;
@@ -233,8 +233,9 @@ fn failed(error: GcError) -> Error {
             Error::refused(error.to_string()).hint(UNLISTED_KEY)
         }
         GcError::Head(tree, _) => Error::refused(error.to_string()).hint(format!(
-            "nothing is deleted, and nothing is known of what {tree} needs: publish it again, or \
-             put its head back"
+            "nothing is deleted, because {tree} may need any pack: put its head back from a copy, \
+             or delete {} and publish {tree} again",
+            head_object(tree)
         )),
         GcError::NoTrees => Error::refused(error.to_string()).hint(
             "if its first publication never ended: publish again, or delete what is old with \

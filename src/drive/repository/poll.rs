@@ -17,6 +17,7 @@ use crate::drive::deploy::Interrupt;
 use crate::drive::host::{LocalHost, ManagedTree, RepositoryFault};
 use crate::id::TreeName;
 use crate::outcome::Outcome;
+use crate::proto::generation::TARGET_BYTES;
 use crate::spec::Compress;
 use crate::store::Store;
 use crate::units::Rate;
@@ -202,8 +203,8 @@ fn take(
         timeout: SILENT_HOST_TIMEOUT,
         fleet: u32::try_from(service.members().len() + 1).unwrap_or(u32::MAX),
         known: 0,
-        loopback: false,
         compress: Compress::Auto,
+        payload: TARGET_BYTES,
     };
     let network = service.join()?;
     let outcome = pull(network, found, host, &options, &Interrupt::default(), log)?;

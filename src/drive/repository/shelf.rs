@@ -14,6 +14,9 @@ use crate::sync::locked;
 /// Bytes of blocks on the shelf up to which further ones are taken, unless the session waits for
 /// one that is not there.
 const MAX_SHELF_BYTES: usize = 4 << 20;
+/// Bytes on the shelf from which no further blocks are asked for while the one that the session
+/// waits for is on its way.
+const MANY_SHELF_BYTES: usize = 3 * MAX_SHELF_BYTES;
 /// Bytes on the shelf from which blocks are dropped that the session does not expect.
 const MOST_SHELF_BYTES: usize = 6 * MAX_SHELF_BYTES;
 
@@ -39,8 +42,8 @@ struct ShelfState {
     expected: RangeSet,
     /// Whether the unexpected blocks were dropped since then.
     is_tidy: bool,
-    /// Whether the session waits for a block.
-    waits: bool,
+    /// The block that the session waits for.
+    awaited: Option<u64>,
     closed: bool,
     /// Reason why no further block comes.
     failure: Option<String>,
@@ -89,7 +92,7 @@ impl Shelf {
             if let Some(block) = state.blocks.remove(&ordinal) {
                 state.bytes -= block.len();
                 state.asked.remove(ordinal..ordinal.saturating_add(1));
-                state.waits = false;
+                state.awaited = None;
                 drop(state);
                 self.changed.notify_one();
                 return Ok(block);
@@ -104,7 +107,7 @@ impl Shelf {
 
             let one = std::iter::once(ordinal..ordinal.saturating_add(1)).collect();
             state.ask(&one);
-            state.waits = true;
+            state.awaited = Some(ordinal);
             self.changed.notify_one();
             let waited = self.arrived.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
@@ -142,11 +145,18 @@ impl Shelf {
     /// does not expect make room.
     pub(super) fn is_full(&self) -> bool {
         let mut state = locked(&self.state);
-        if state.waits && state.bytes > MOST_SHELF_BYTES && !state.is_tidy {
+        if state.awaited.is_some() && state.bytes > MOST_SHELF_BYTES && !state.is_tidy {
             state.evict();
             state.is_tidy = true;
         }
-        state.bytes > MAX_SHELF_BYTES && !state.waits
+        state.bytes > MAX_SHELF_BYTES && state.awaited.is_none()
+    }
+
+    /// The block that the session waits for although there are many others: one answer of the store
+    /// is slower than the rest.
+    pub(super) fn overdue(&self) -> Option<u64> {
+        let state = locked(&self.state);
+        state.awaited.filter(|_| state.bytes > MANY_SHELF_BYTES)
     }
 
     /// Waits until the session takes a block or wants others.
@@ -230,6 +240,21 @@ mod tests {
         shelf.fail("damaged".into());
         let read = thread.join().expect("no panic");
         assert_eq!(read, (Ok(vec![1]), Ok(vec![2]), Err("damaged".into())));
+    }
+
+    #[test]
+    fn the_block_that_a_reader_waits_for_is_overdue_beside_many_others() {
+        let shelf = Arc::new(Shelf::default());
+        shelf.put(2, vec![2; MANY_SHELF_BYTES + 1]);
+        assert_eq!(shelf.overdue(), None, "nobody waits");
+        let reader = Arc::clone(&shelf);
+        let thread = std::thread::spawn(move || reader.take(1));
+        while shelf.overdue() != Some(1) {
+            std::thread::yield_now();
+        }
+        shelf.put(1, vec![1]);
+        assert_eq!(thread.join().expect("no panic"), Ok(vec![1]));
+        assert_eq!(shelf.overdue(), None);
     }
 
     #[test]

@@ -148,7 +148,9 @@ impl LoaderWork {
                 self.wants_more = true;
             }
             let is_full = self.shelf.is_full();
-            self.machine.hold(is_full);
+            let overdue = self.shelf.overdue();
+            let is_coming = overdue.is_some_and(|ordinal| self.machine.is_coming(ordinal));
+            self.machine.hold(is_full || is_coming);
 
             match self.machine.poll(self.requests.now()) {
                 PullStep::Get(id, get) => self.requests.get(id, get),

@@ -30,10 +30,10 @@ pub struct TakeOptions {
     pub fleet: u32,
     /// Number of hosts that end discovery once they have answered; 0 if unknown.
     pub known: usize,
-    /// Set if the only host is in this process.
-    pub loopback: bool,
     /// Compression on the network.
     pub compress: Compress,
+    /// Bytes of a payload on the network.
+    pub payload: usize,
 }
 
 /// Takes `found`, by a session over `network` in which `host` takes part.
@@ -60,13 +60,16 @@ pub fn pull(
     let records = (*tree.state()).clone();
     let loader = BlockLoader::start(loading, Arc::clone(host), tree)?;
     let shelf = loader.shelf();
-    let compress = options.compress;
+    let TakeOptions {
+        compress, payload, ..
+    } = *options;
     let facts = PreparedRelease::of(&header, Vec::new());
     let root = header.root;
     let prepare = move || {
         let nodes = ReleaseNodes::open(&records, root)?;
         let source = RepositorySource::new(nodes, shelf);
-        Ok((ReleaseSource::of(Box::new(source), compress), facts))
+        let source = ReleaseSource::of(Box::new(source), compress);
+        Ok((source.in_payloads_of(payload), facts))
     };
 
     let keys = ReleaseKeys::of(Arc::new(PublicKeyOnly(permitted.key)));
@@ -82,7 +85,6 @@ pub fn pull(
         fleet: options.fleet,
         follows: None,
         only: None,
-        loopback: options.loopback,
     };
 
     let origin = ReleaseOrigin::Granted(granted, Box::new(prepare));

@@ -76,8 +76,9 @@ impl FleetReleases {
 
     /// Returns true if an offer concerns this host, named `host`: its tree is managed here, and the
     /// current release meets the offer's conditions. For an offer with a grant also: it fits this
-    /// host and its base, no session works on the tree, and this host misses the release, which does
-    /// not rest after a failure here, or repairs the tree by it. `busy` returns true if a session works on a tree.
+    /// host and its base, no session works on the tree, and this host misses the release, which
+    /// does not rest after a failure here, or repairs the tree by it. `busy` returns true if a
+    /// session works on a tree.
     pub(super) fn is_wanted(
         &self,
         now: Moment,

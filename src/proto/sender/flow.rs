@@ -61,16 +61,8 @@ pub struct FlowSetup {
     pub sizes: DatagramSizes,
     /// Limits of the rate.
     pub rates: RateLimits,
-    /// Generations behind the newest that are kept for repair.
-    pub kept: u32,
     /// Seed of all randomness.
     pub seed: u64,
-}
-
-impl FlowSetup {
-    fn stream(&self, datagram: usize) -> SymbolStream {
-        SymbolStream::new(self.session, symbol_of(datagram), self.kept)
-    }
 }
 
 /// Flow of one session.
@@ -100,7 +92,7 @@ impl Flow {
     /// Creates a flow that begins now.
     pub fn new(now: Moment, setup: FlowSetup) -> Self {
         Self {
-            stream: setup.stream(setup.sizes.datagram),
+            stream: SymbolStream::new(setup.session, symbol_of(setup.sizes.datagram)),
             idle: 0,
             controller: Controller::new(now, setup.rates.ceiling),
             pacer: Pacer::new(now),
@@ -122,7 +114,7 @@ impl Flow {
     /// Sets the size of datagrams, before any is sent.
     pub fn fit_datagram(&mut self, datagram: usize) {
         self.setup.sizes.datagram = datagram;
-        self.stream = self.setup.stream(datagram);
+        self.stream = SymbolStream::new(self.setup.session, symbol_of(datagram));
     }
 
     /// Sets the number of copies of each message to the group.

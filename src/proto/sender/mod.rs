@@ -122,7 +122,6 @@ impl Sender {
             instance,
             sizes,
             rates: setup.rates,
-            kept: setup.kept,
             seed: rng.u64(..),
         };
 

@@ -21,9 +21,6 @@ pub struct SenderSetup {
     pub sizes: DatagramSizes,
     /// Limits of the rate.
     pub rates: RateLimits,
-    /// Generations behind the newest that are kept for repair:
-    /// [`KEPT_GENERATIONS`](crate::proto::generation::KEPT_GENERATIONS).
-    pub kept: u32,
     /// Targets of the release.
     pub targets: TargetRules,
     /// Treatment of hosts with other keys.

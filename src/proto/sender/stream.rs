@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::generation::{OutgoingGeneration, SentDatagrams, SentSymbols, Stamp};
 use crate::id::{Generation, InstanceId, SessionId};
 use crate::proto::RangeSet;
-use crate::proto::generation::grid_for;
+use crate::proto::generation::{KEPT_GENERATIONS, grid_for};
 use crate::units::Moment;
 use crate::wire::DATA_OVERHEAD;
 use crate::wire::message::{Missing, WantList};
@@ -31,8 +31,6 @@ const MAX_SEND: usize = 65_000;
 pub struct SymbolStream {
     session: SessionId,
     symbol: u16,
-    /// Generations behind the newest that are kept for repair.
-    kept: u32,
     /// Wanted ordinals that are in no generation yet.
     pending: RangeSet,
     /// Wanted ordinals that cannot be read.
@@ -71,12 +69,11 @@ pub struct SendStats {
 }
 
 impl SymbolStream {
-    /// Creates a stream with symbols of `symbol` bytes, which keeps `kept` generations for repair.
-    pub fn new(session: SessionId, symbol: u16, kept: u32) -> Self {
+    /// Creates a stream with symbols of `symbol` bytes.
+    pub fn new(session: SessionId, symbol: u16) -> Self {
         Self {
             session,
             symbol,
-            kept,
             pending: RangeSet::default(),
             absent: RangeSet::default(),
             generations: VecDeque::new(),
@@ -199,7 +196,7 @@ impl SymbolStream {
             .push_back(OutgoingGeneration::new(self.next, grid, ordinals, payload));
         self.next += 1;
 
-        while self.generations.len() > self.kept as usize + PACKED_AHEAD {
+        while self.generations.len() > KEPT_GENERATIONS as usize + PACKED_AHEAD {
             let Some(old) = self.generations.pop_front() else {
                 break;
             };
@@ -338,7 +335,7 @@ mod tests {
     #[test]
     fn whoever_asks_for_repairs_without_end_does_not_hold_up_what_was_not_sent() {
         const SYMBOLS: u64 = 640;
-        let mut stream = SymbolStream::new(SessionId(1), 1000, 12);
+        let mut stream = SymbolStream::new(SessionId(1), 1000);
         let mut out = Vec::new();
         for n in 0..2u64 {
             stream.on_packed(

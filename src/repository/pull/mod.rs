@@ -177,9 +177,25 @@ impl Pull {
         }
     }
 
+    /// Bytes of nodes and blocks that came and were not handed out.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        let of_step = |step: &PullStep| match step {
+            PullStep::Node(_, bytes) | PullStep::Block(_, _, bytes) => bytes.capacity(),
+            _ => 0,
+        };
+        self.loader.held() + self.steps.iter().map(of_step).sum::<usize>()
+    }
+
     /// Begins no further request for blocks while `held`: the caller has enough to do.
     pub fn hold(&mut self, held: bool) {
         self.loader.hold(held);
+    }
+
+    /// Returns whether the block `ordinal` is under way, or came and was not handed out.
+    pub fn is_coming(&self, ordinal: u64) -> bool {
+        let is_it = |purpose: &Purpose| matches!(purpose, Purpose::Block(at, _) if at.0 == ordinal);
+        self.loader.is_coming(is_it)
     }
 
     /// Blocks are looked up ahead; the manifest and the end need everything that came before.

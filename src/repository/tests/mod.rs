@@ -7,6 +7,7 @@ pub(crate) mod collector;
 mod far;
 mod faults;
 mod hostile;
+mod memory;
 mod repair;
 pub(crate) mod site;
 pub(crate) mod store;

@@ -49,7 +49,7 @@ async fn only_files_are_read() {
     std::fs::create_dir(dir.path().join("folder")).expect("writable");
     rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("pipe"), 0o600.into()).expect("a pipe");
     symlink("nowhere", dir.path().join("link")).expect("writable");
-    for (name, kind) in [("folder", "no file"), ("pipe", "no file")] {
+    for (name, kind) in [("folder", "not a file"), ("pipe", "not a file")] {
         let GetReply::Failed(fault) = end(&directory, name, 10).await else {
             panic!("{name} was read");
         };

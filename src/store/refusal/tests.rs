@@ -47,9 +47,9 @@ fn a_failure_of_tls_is_found_below_other_errors() {
 #[test]
 fn a_certificate_of_an_authority_is_named() {
     #[derive(Debug, thiserror::Error)]
-    #[error("CaUsedAsEndEntity")]
-    struct Unnamed;
-    let other = rustls::OtherError(std::sync::Arc::new(Unnamed));
+    #[error("as webpki has it")]
+    struct CaUsedAsEndEntity;
+    let other = rustls::OtherError(std::sync::Arc::new(CaUsedAsEndEntity));
     let inner = rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other));
     let outer = std::io::Error::other(inner);
     assert_eq!(tls_fault(&outer), Some(TlsFault::Authority));

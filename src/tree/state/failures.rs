@@ -15,7 +15,7 @@ use crate::manifest::ReleaseId;
 use crate::units::WallTime;
 
 /// Name of the file.
-const FAILED: &str = "failed";
+const FAILED_FILE: &str = "failed";
 /// Largest number of releases in the file.
 pub const MAX_FAILED_RELEASES: usize = 8;
 
@@ -61,7 +61,7 @@ fn decode(bytes: &[u8]) -> Vec<FailedRelease> {
 impl StateReader {
     /// Releases that could not be put in place; none if the file cannot be read.
     pub fn failed_releases(&self) -> Vec<FailedRelease> {
-        let bytes = self.read(FAILED).ok().flatten();
+        let bytes = self.read(FAILED_FILE).ok().flatten();
         bytes.map(|bytes| decode(&bytes)).unwrap_or_default()
     }
 }
@@ -70,9 +70,9 @@ impl StateDir {
     /// Stores the releases that could not be put in place, durably.
     pub fn keep_failed_releases(&self, failed: &[FailedRelease]) -> Result<()> {
         match failed {
-            [] if self.read(FAILED)?.is_none() => Ok(()),
-            [] => self.remove(FAILED),
-            failed => self.write(FAILED, encode(failed).as_bytes()),
+            [] if self.read(FAILED_FILE)?.is_none() => Ok(()),
+            [] => self.remove(FAILED_FILE),
+            failed => self.write(FAILED_FILE, encode(failed).as_bytes()),
         }
     }
 }

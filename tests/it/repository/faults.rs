@@ -101,7 +101,7 @@ impl Puller {
             timeout: LONG,
             fleet: 1,
             known: 1,
-            loopback: true,
+            payload: 1 << 20,
             compress: Compress::Off,
         };
         let interrupt = Interrupt::default();

@@ -75,7 +75,7 @@ fn a_release_that_failed_rests_over_a_restart_and_beside_hosts_that_have_it() {
     host.catch_up = true;
     host.rule(&format!("{rule}\nbefore = [\"{}\"]", hook.display()));
     host.start();
-    let failed = host.state().join("failed");
+    let failed = host.state().join("www/failed");
     publish(&lab, "refused");
     until("the failure to be stored", || failed.exists());
 
@@ -120,6 +120,11 @@ fn a_tree_follows_its_repository_while_another_tree_is_busy() {
     let hook = hook(&lab, &runs, &wait);
     let db = lab.path("db");
     std::fs::create_dir(&db).expect("new");
+    let keys = String::from_utf8(read(&lab.path("authorized_keys"))).expect("text");
+    write(
+        &lab.path("authorized_keys"),
+        keys.replace("tree=\"www\"", "tree=\"www,db\""),
+    );
     let host = lab.host("web1");
     host.catch_up = true;
     host.rule(&format!(

@@ -9,7 +9,7 @@ use crate::drive::clock::Clock;
 use crate::id::Ordinal;
 use crate::proto::RangeSet;
 use crate::proto::compression::{Demand, LevelSelector};
-use crate::proto::generation::{Buffers, KEPT_GENERATIONS, pack};
+use crate::proto::generation::{Buffers, KEPT_GENERATIONS, TARGET_BYTES, pack_to};
 use crate::spec::Compress;
 use crate::tree::{Blocks, SourceError};
 
@@ -19,6 +19,8 @@ const MAX_PAYLOADS: usize = KEPT_GENERATIONS as usize + 8;
 /// A source ready to be read.
 pub struct ReleaseSource {
     source: Box<dyn Blocks>,
+    /// Bytes of a payload.
+    target: usize,
     effort: LevelSelector,
     compressor: Compressor,
     buffers: Buffers,
@@ -33,12 +35,18 @@ impl ReleaseSource {
     pub fn of(source: Box<dyn Blocks>, compress: Compress) -> Self {
         Self {
             source,
+            target: TARGET_BYTES,
             effort: LevelSelector::new(compress),
             compressor: Compressor::new(),
             buffers: Buffers::default(),
             failed: None,
             payloads: Vec::new(),
         }
+    }
+
+    /// The same with payloads of about `target` bytes: both ends hold some 30 of them.
+    pub fn in_payloads_of(self, target: usize) -> Self {
+        Self { target, ..self }
     }
 
     /// Packs the first of `ordinals` into a generation's payload, compressed unless the link would
@@ -52,6 +60,7 @@ impl ReleaseSource {
         self.source.expect(ordinals);
         let Self {
             source,
+            target,
             effort,
             compressor,
             buffers,
@@ -64,7 +73,8 @@ impl ReleaseSource {
         let clock = Clock::start();
         let began = clock.now();
         let mut reading = Duration::ZERO;
-        let packed = pack(
+        let packed = pack_to(
+            *target,
             ordinals,
             level.map(|level| (&mut *compressor, level)),
             buffers,
