@@ -81,14 +81,17 @@ fn a_daemon_killed_at_random_moments_leaves_whole_files_and_one_release() {
     for round in 0..ROUNDS {
         lab.spec_of(["b", "a"][now], DELETE);
         let mut deploy = lab.start(&["deploy", "--json", "www.toml"]);
-        // Half of the kills come at any moment, the other half around the commit.
-        if random.bool() {
-            pause(Duration::from_millis(random.u64(0..500)));
-        } else {
-            deploy.until_event("a host that is ready", |e| {
-                e["event"] == "host" && e["state"] == "ready"
-            });
-            pause(Duration::from_micros(random.u64(0..40_000)));
+        let mut until_state = |state: &str| {
+            deploy.until_event(state, |e| e["event"] == "host" && e["state"] == state);
+        };
+        // Kills come at any moment, around the commit, or after it, however slow the machine is.
+        match random.u8(0..5) {
+            0 | 1 => pause(Duration::from_millis(random.u64(0..500))),
+            2 | 3 => {
+                until_state("ready");
+                pause(Duration::from_micros(random.u64(0..40_000)));
+            }
+            _ => until_state("committed"),
         }
         lab.hosts[0].kill();
         deploy.kill();

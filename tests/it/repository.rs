@@ -256,7 +256,9 @@ fn a_key_that_is_not_authorized_is_refused_at_both_ends() {
     );
 
     let stranger = depot.publish_with(&["-k", "other.key"]);
-    stranger.exits(3).says(&["is not listed in", "--authorized-keys"]);
+    stranger
+        .exits(3)
+        .says(&["is not listed in", "--authorized-keys"]);
     depot.pull("web1");
 }
 

@@ -299,7 +299,10 @@ impl Publish {
             Stage::Looking => {
                 let comparison = self.comparison.as_mut()?;
                 let done = comparison.is_idle();
-                done.then(|| PublishStep::Newest(comparison.newest()))
+                // A head may name the release of another tree.
+                let newest = done.then(|| comparison.newest())?;
+                let own = newest.filter(|record| record.check_tree(&self.setup.tree).is_ok());
+                Some(PublishStep::Newest(own))
             }
             Stage::Comparing => {
                 let idle = self.comparison.as_ref().is_none_or(Comparison::is_idle);

@@ -1,5 +1,6 @@
 //! Nodes and blocks of the new manifest, and which of them are not stored.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::stock::Stock;
@@ -39,11 +40,9 @@ pub(super) fn all_nodes<S: NodeSource>(
     let mut all = HashMap::new();
     let mut open = vec![*root];
     while let Some(at) = open.pop() {
-        let hash = at.child.block().hash;
-        if !all.contains_key(&hash) {
-            let node = read_node(source, &at.child)?;
-            open.extend(at.slots(&node).children);
-            all.insert(hash, node);
+        if let Entry::Vacant(place) = all.entry(at.child.block().hash) {
+            let node = place.insert(read_node(source, &at.child)?);
+            open.extend(at.slots(node).children);
         }
     }
 

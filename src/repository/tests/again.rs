@@ -165,7 +165,8 @@ fn an_earlier_release_comes_back_as_one_record() {
     publish(&mut store, &bad, PublishWay::Begin).expect("published");
     takes(&mut store, &mut host, &bad);
     store.take_traffic();
-    let restored = publish(&mut store, &old, PublishWay::Restore(earlier)).expect("published");
+    let restored =
+        publish(&mut store, &old, PublishWay::Restore(Box::new(earlier))).expect("published");
 
     let traffic = store.take_traffic();
     assert_eq!((traffic.requests(), restored.blocks), (3, 0));

@@ -285,7 +285,7 @@ pub(crate) enum PublishWay {
     /// Only signs the head again.
     Renew,
     /// Publishes an earlier release again, whose content is that of its site.
-    Restore(ReleaseRecord),
+    Restore(Box<ReleaseRecord>),
 }
 
 impl Publisher {
