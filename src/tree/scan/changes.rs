@@ -1,6 +1,6 @@
 //! Turns touched paths into changes: describes the paths and finds new names in their directories.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -11,7 +11,7 @@ use super::context::ScanContext;
 use super::errors::{unreadable, unreadable_index};
 use super::hints::TouchedPaths;
 use super::inode_names::paths_of_inodes;
-use super::known_paths::KnownPaths;
+use super::known_paths::{KnownPaths, paths_below};
 use super::lister::Lister;
 use super::listing::{ListJob, ListedPath, Listing, read_names, stat_of};
 use super::scanned::Skipped;
@@ -63,6 +63,7 @@ pub(super) fn find(
         },
         dirs: if top { vec![None] } else { Vec::new() },
         passed_over: BTreeSet::new(),
+        lost: BTreeSet::new(),
         listing: Listing::of(context.filter.clone()),
     };
 
@@ -78,6 +79,11 @@ pub(super) fn find(
         }
     }
 
+    let below = finder.below_lost_dirs(&touched)?;
+    touched.extend(below);
+    touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    touched.dedup_by(|a, b| a.path == b.path);
+
     let mut inodes = HashSet::new();
     if context.options.entries.hardlinks {
         inodes = finder.inodes(&touched, linked);
@@ -92,6 +98,12 @@ pub(super) fn find(
     touched.extend(more);
     touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
 
+    // Further directories may have gone since, or come back.
+    let below = finder.below_lost_dirs(&touched)?;
+    touched.extend(below);
+    touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    touched.dedup_by(|a, b| a.path == b.path);
+
     let Finder {
         listing: Listing {
             mut children,
@@ -99,11 +111,20 @@ pub(super) fn find(
             ..
         },
         passed_over,
+        lost,
         ..
     } = finder;
 
     children.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     children.dedup_by(|a, b| a.path == b.path);
+    // Another directory in the place of a lost one is walked; without one there is nothing below.
+    children.retain(|child| !has_lost_parent(&child.path, &lost));
+    let is_replaced = |child: &&mut ListedPath| lost.contains(&child.path);
+    children
+        .iter_mut()
+        .filter(is_replaced)
+        .for_each(|child| child.alone = false);
+
     let is_passed_over =
         |child: &&mut ListedPath| child.alone && passed_over.contains(&Some(child.path.clone()));
     children
@@ -149,7 +170,15 @@ struct Finder<'a> {
     dirs: Vec<Option<TreePath>>,
     /// Directories with a passed-over name: see [`Listing::passed_over`].
     passed_over: BTreeSet<Option<TreePath>>,
+    /// Directories of the index that have gone since they were found to be touched.
+    lost: BTreeSet<TreePath>,
     listing: Listing,
+}
+
+/// Returns true if a directory above `path` is lost.
+fn has_lost_parent(path: &TreePath, lost: &BTreeSet<TreePath>) -> bool {
+    let above = || std::iter::successors(path.parent(), TreePath::parent);
+    !lost.is_empty() && above().any(|dir| lost.contains(&dir))
 }
 
 impl Finder<'_> {
@@ -187,6 +216,39 @@ impl Finder<'_> {
         }
 
         Ok(())
+    }
+
+    /// Finds touched directories that are no longer there, or are others by now. Returns the paths of
+    /// the index below those that were not lost before.
+    fn below_lost_dirs(&mut self, touched: &[Touched]) -> Result<Vec<Touched>> {
+        let mut there: HashMap<&TreePath, FileId> = HashMap::new();
+        for child in &self.listing.children {
+            if child.stat.file_type == FileType::Directory {
+                there.entry(&child.path).or_insert(child.stat.id);
+            }
+        }
+
+        let is_lost = |dir: &&Touched| {
+            let now = there.get(&dir.path);
+            let is_same = |id: &FileId| dir.inode == *id || dir.inode == Version::NONE.id();
+            dir.was_dir && !now.is_some_and(is_same)
+        };
+        let lost: Vec<TreePath> = touched
+            .iter()
+            .filter(is_lost)
+            .map(|dir| dir.path.clone())
+            .collect();
+
+        let mut below = Vec::new();
+        for dir in lost {
+            if !has_lost_parent(&dir, &self.lost) && !self.lost.contains(&dir) {
+                let found = paths_below(self.known.index, &dir).map_err(unreadable_index)?;
+                below.extend(found);
+            }
+            self.lost.insert(dir);
+        }
+
+        Ok(below)
     }
 
     /// Returns the inodes to be treated as a group: inodes of touched, new and removed names, and

@@ -12,6 +12,7 @@ use rustix::fs::FileType;
 
 use super::compare::{Touched, compare, limit_of};
 use super::ignore::IgnoreFilter;
+use super::known_paths::paths_below;
 use super::listing::stat_of;
 use super::windows::ScanWindows;
 use crate::manifest::{EntryKind, TreePath};
@@ -255,22 +256,11 @@ impl Search<'_> {
 
     /// Touches every indexed path below `dir`.
     fn touch_below(&mut self, dir: &TreePath) -> io::Result<()> {
-        let first = self.index.row_of(dir).unwrap_or(0);
-        for row in first..self.index.rows().len() {
-            self.open(row)?;
-            let (_, page) = &self.page;
-            if page
-                .first()
-                .is_some_and(|e| e.entry.path > *dir && !e.entry.path.is_within(dir))
-            {
-                return Ok(());
-            }
-            let page = Arc::clone(page);
-            for found in page.iter().filter(|e| e.entry.path.is_within(dir)) {
-                self.touch(&found.entry.path, is_dir(found), &found.version);
-            }
-        }
-
+        let below = paths_below(self.index, dir)?;
+        let named = below
+            .into_iter()
+            .map(|touched| (touched.path.clone(), touched));
+        self.touched.extend(named);
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::io;
 
-use crate::manifest::TreePath;
+use super::compare::Touched;
+use crate::manifest::{EntryKind, TreePath};
 use crate::tree::index::Index;
 
 /// Lookup of paths in an index, for queries in order.
@@ -49,4 +50,29 @@ impl KnownPaths<'_> {
             .iter()
             .any(|(known, _)| known == path)
     }
+}
+
+/// Returns all paths of `index` below `dir`.
+pub(super) fn paths_below(index: &Index, dir: &TreePath) -> io::Result<Vec<Touched>> {
+    let mut below = Vec::new();
+    let rows = index.rows();
+    let first = index.row_of(dir).unwrap_or(0);
+
+    for row in first..rows.len() {
+        if rows[row].first > *dir && !rows[row].first.is_within(dir) {
+            break;
+        }
+
+        let page = index.cached_page(row)?;
+        let inside = page
+            .iter()
+            .filter(|found| found.entry.path != *dir && found.entry.path.is_within(dir));
+        below.extend(inside.map(|found| Touched {
+            path: found.entry.path.clone(),
+            was_dir: matches!(found.entry.kind, EntryKind::Directory),
+            inode: found.version.id(),
+        }));
+    }
+
+    Ok(below)
 }

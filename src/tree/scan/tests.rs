@@ -1,6 +1,7 @@
 //! Scans of real directories.
 
 mod entries;
+mod gaps;
 mod reuse;
 mod selected;
 
