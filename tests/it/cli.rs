@@ -227,8 +227,25 @@ fn a_repository_that_cannot_be_opened_is_named_with_its_tree_and_line() {
 
     refused("repository = \"ftp://host/fleet\"", 8, "ftp");
     refused("poll = \"5s\"\nrepository = \"https://\"", 9, "https://");
-    let ca = "repository = \"https://host/fleet\"\nrepository_ca = \"/nowhere/ca.pem\"";
-    refused(ca, 8, "/nowhere/ca.pem");
+    let empty = dir.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate").expect("written");
+    let with_ca = |ca: &std::path::Path| {
+        let url = "repository = \"https://host/fleet\"\n";
+        format!("{url}repository_ca = \"{}\"", ca.display())
+    };
+    refused(&with_ca(&empty), 8, "empty.pem");
+
+    // A file that is not here may be there.
+    let tree = "[[tree]]\nname = \"www\"\npath = \"/var/www\"\n";
+    let missing = with_ca(std::path::Path::new("/nowhere/ca.pem"));
+    let plain = "[network]\nplain = true\n";
+    std::fs::write(&path, format!("{tree}{missing}\n{plain}")).expect("written");
+    let output = makuo(dir.path(), &["check", "makuo.toml"]);
+    assert_eq!(code(&output), 0);
+    assert!(err(&output).contains("there is no repository_ca /nowhere/ca.pem"));
+    let output = makuo(dir.path(), &["daemon", "-c", "makuo.toml"]);
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("/nowhere/ca.pem"));
 
     let unused = "repository_ca = \"/nowhere/ca.pem\"\n";
     std::fs::write(

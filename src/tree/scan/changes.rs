@@ -218,8 +218,8 @@ impl Finder<'_> {
         Ok(())
     }
 
-    /// Finds touched directories that are no longer there, or are others by now. Returns the paths of
-    /// the index below those that were not lost before.
+    /// Finds touched directories that are no longer there, or are others by now. Returns the
+    /// indexed paths below those that were not lost before.
     fn below_lost_dirs(&mut self, touched: &[Touched]) -> Result<Vec<Touched>> {
         let mut there: HashMap<&TreePath, FileId> = HashMap::new();
         for child in &self.listing.children {
