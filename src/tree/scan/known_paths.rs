@@ -55,11 +55,10 @@ impl KnownPaths<'_> {
 /// Returns all paths of `index` below `dir`.
 pub(super) fn paths_below(index: &Index, dir: &TreePath) -> io::Result<Vec<Touched>> {
     let mut below = Vec::new();
-    let rows = index.rows();
     let first = index.row_of(dir).unwrap_or(0);
 
-    for row in first..rows.len() {
-        if rows[row].first > *dir && !rows[row].first.is_within(dir) {
+    for (row, page) in index.rows().iter().enumerate().skip(first) {
+        if page.first > *dir && !page.first.is_within(dir) {
             break;
         }
 
