@@ -468,6 +468,8 @@ fn a_pause_gathers() {
     assert!(watch.events().is_empty(), "{:?}", watch.events());
     std::fs::remove_file(&hold).expect("mine");
     same(&lab, &watch, "all of it");
+    // The hosts have it a moment before the result is told.
+    until("its result", || !releases(&watch).is_empty());
     assert_eq!(releases(&watch).len(), 1, "{:?}", results(&watch));
 
     ends(watch, Signal::SIGTERM);
