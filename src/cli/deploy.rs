@@ -12,9 +12,9 @@ use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{self, DeployOptions, Interrupt, Publisher, ReleaseKeys, ReleaseOrigin};
 use crate::drive::repository::{self, HeadMemory, PublishOptions, try_repository};
 use crate::id::Serial;
-use crate::keys::{self, AuthorizedKeys, Signer};
+use crate::keys::{AuthorizedKeys, Signer};
 use crate::outcome::{Event, Observer, Outcome, Purpose};
-use crate::report::Report;
+use crate::report::{Report, end_display};
 use crate::repository::SignedRelease;
 use crate::repository::head::HeadValidity;
 use crate::spec::{Expect, Spec};
@@ -100,7 +100,7 @@ fn session_to(
 ) -> Result<u8> {
     let url = store::url(to)?;
     let store = Store::open(&url, how)?;
-    let signer = Arc::from(keys::open_signer(&options.key)?);
+    let signer = sign::signer(&options.key)?;
     let mut engine = deploy_options(options, signer)?;
 
     report.start(&format!("{}: looking into {url}", options.spec.tree));
@@ -212,7 +212,7 @@ pub(super) fn check_targets(targets: &[String]) -> Result<()> {
 /// Scans, signs and runs the session, with events to `observer`. Ctrl-C ends it without a commit; a
 /// second one ends the process.
 fn run_deploy(options: &SessionOptions, observer: &mut dyn Observer) -> Result<Outcome> {
-    let signer = Arc::from(keys::open_signer(&options.key)?);
+    let signer = sign::signer(&options.key)?;
     let engine = deploy_options(options, signer)?;
     run_until(Interrupt::default(), options, engine, observer)
 }
@@ -281,6 +281,7 @@ pub(super) fn handle_ctrl_c(interrupt: Interrupt) {
             runtime.block_on(async {
                 while tokio::signal::ctrl_c().await.is_ok() {
                     if interrupt.interrupt() {
+                        end_display();
                         std::process::exit(INTERRUPTED);
                     }
                 }

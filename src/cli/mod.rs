@@ -29,12 +29,12 @@ mod store;
 mod watch;
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::report::{Painter, Report, Settings, Verbosity};
+use crate::report::{Painter, Report, Settings, Verbosity, suspend_display};
 use crate::{Error, Result};
 
 pub use args::Cli;
@@ -142,7 +142,7 @@ fn start_log(settings: Settings, daemon: bool) {
 
     let log = tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| LogLine)
         .with_target(false);
     let log = log.with_ansi(Painter::stderr(settings.color).is_on());
 
@@ -152,6 +152,19 @@ fn start_log(settings: Settings, daemon: bool) {
     } else {
         log.try_init()
     };
+}
+
+/// A line of the log on standard error, which takes the place of the live display.
+struct LogLine;
+
+impl Write for LogLine {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        suspend_display(|| io::stderr().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// Returns whether standard error is the journal, which adds its own timestamps; systemd passes the
@@ -180,6 +193,7 @@ fn no_host_has(tree: &crate::id::TreeName) -> Error {
 /// Prints a note on standard error, unless quiet.
 fn print_note(settings: Settings, line: &str) {
     if settings.verbosity > Verbosity::Quiet && !settings.json {
-        let _ = writeln!(std::io::stderr(), "{}", crate::report::words::safe(line));
+        let line = crate::report::words::safe(line);
+        let _ = suspend_display(|| writeln!(io::stderr(), "{line}"));
     }
 }

@@ -12,7 +12,6 @@ use crate::drive::clock::Clock;
 use crate::drive::deploy::source::{SourceScan, Unmounted};
 use crate::drive::deploy::{Interrupt, ReleaseKeys};
 use crate::drive::repository::{HeadMemory, PublishOptions, PublishedRelease, publish_spec};
-use crate::keys;
 use crate::keys::shown_time;
 use crate::report::Report;
 use crate::spec::Spec;
@@ -52,7 +51,7 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
         again: args.again,
         repair: args.repair,
         keys: ReleaseKeys {
-            signer: Arc::from(keys::open_signer(&key)?),
+            signer: sign::signer(&key)?,
             authorized: Some(Arc::new(authorized)),
         },
         name: network::host_name()?,

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::args::{RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs};
 use super::{deploy, network, repo_head, repo_list, sign, store};
 use crate::drive::repository::{HeadKeys, HeadMemory, check, collect, copy};
-use crate::keys;
 use crate::report::Report;
 use crate::report::words;
 use crate::repository::gc::{GcRewrite, GcSetup};
@@ -80,14 +79,14 @@ fn gc(args: &RepoGcArgs, config: Option<&Path>, report: &mut Report) -> Result<(
     let authorized = sign::authorized(args.authorized_keys.as_deref(), &config)?;
     let key = args.key.as_deref();
     let key = key.map(|key| sign::key_file(Some(key), None)).transpose()?;
-    let signer = key.map(|key| keys::open_signer(&key)).transpose()?;
+    let signer = key.map(|key| sign::signer(&key)).transpose()?;
 
     let rewrites = signer.is_some().then(|| GcRewrite {
         keep: args.keep.map(usize::from),
     });
     let keys = HeadKeys {
         authorized: Arc::new(authorized),
-        signer: signer.map(Arc::from),
+        signer,
         memory: memory(&url),
     };
     let setup = GcSetup {

@@ -10,7 +10,6 @@ use super::{deploy, network, publish, sign, store};
 use crate::Result;
 use crate::drive::deploy::ReleaseKeys;
 use crate::drive::repository::{self, HeadMemory, HeadOptions, RenewedHead, restore, trees_of};
-use crate::keys;
 use crate::outcome::{Event, Observer};
 use crate::report::Report;
 use crate::report::words;
@@ -141,7 +140,7 @@ fn options(
     Ok(HeadOptions {
         valid_for,
         keys: ReleaseKeys {
-            signer: Arc::from(keys::open_signer(&key)?),
+            signer: sign::signer(&key)?,
             authorized: Some(Arc::new(authorized)),
         },
         name: network::host_name()?,

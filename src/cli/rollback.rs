@@ -14,7 +14,6 @@ use crate::drive::deploy::source::SourceScan;
 use crate::drive::deploy::{self as engine, DeployOptions, Interrupt, ReleaseKeys, ReleaseOrigin};
 use crate::drive::{clock, survey};
 use crate::id::{NamedHost, Serial, TreeName};
-use crate::keys::{self, Signer};
 use crate::manifest::Release;
 use crate::outcome::{
     DriftGroup, Event, ExitStatus, HostResult, Observer, Outcome, Purpose, Silent,
@@ -34,10 +33,7 @@ pub(super) fn run(args: &RollbackArgs, config: Option<&Path>, report: &mut Repor
     deploy::check_targets(&args.select.targets)?;
     let config = network::host_config(config)?;
     let network = network::for_command(&args.hosts.network, &config)?;
-    let signer: Arc<dyn Signer> = Arc::from(keys::open_signer(&sign::key_file(
-        args.key.as_deref(),
-        None,
-    )?)?);
+    let signer = sign::signer(&sign::key_file(args.key.as_deref(), None)?)?;
 
     let authorized = Arc::new(sign::authorized(args.authorized_keys.as_deref(), &config)?);
     network::note_plain(&network, report);

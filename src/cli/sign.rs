@@ -2,16 +2,23 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::{GROUP_KEY, HostConfig};
-use crate::keys::AuthorizedKeys;
+use crate::keys::{AuthorizedKeys, Signer, open_signer};
+use crate::report::suspend_display;
 use crate::units::printable;
 use crate::{Error, Result};
 
 /// Default path of the deploy key below the home directory.
 const DEFAULT_KEY: &str = ".config/makuo/deploy.key";
 
-/// Path of the signing key. The file exists; `keys::open_signer` checks its content.
+/// Opens the signing key. A question for its passphrase stands alone on the screen.
+pub fn signer(path: &Path) -> Result<Arc<dyn Signer>> {
+    suspend_display(|| open_signer(path)).map(Arc::from)
+}
+
+/// Path of the signing key. The file exists; [`signer`] checks its content.
 pub fn key_file(flag: Option<&Path>, spec: Option<&Path>) -> Result<PathBuf> {
     let (path, origin) = choose(flag, spec, std::env::var_os("MAKUO_KEY"), default_key())?;
     if path.exists() {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::args::WatchArgs;
 use super::deploy::{self, SessionOptions};
-use super::network;
+use super::{network, sign};
 use crate::drive::deploy::DeployOptions;
-use crate::keys::{self, Signer};
+use crate::keys::Signer;
 use crate::outcome::Purpose;
 use crate::report::Report;
 use crate::units::Quorum;
@@ -117,7 +117,7 @@ impl SpecReloader<'_> {
             .map(|(_, signer)| Arc::clone(signer));
         let signer = match known {
             Some(signer) => signer,
-            None => Arc::from(keys::open_signer(&options.key)?),
+            None => sign::signer(&options.key)?,
         };
 
         self.signer = Some((options.key.clone(), Arc::clone(&signer)));

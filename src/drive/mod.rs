@@ -11,7 +11,7 @@
 //! | [`repository`] | releases published to a store, and taken from there |
 //! | [`survey`] | questions to all hosts, without a session |
 //! | [`drift`] | a host's list of differences |
-//! | [`clock`], [`log_limit`], `unproven` | time, the rate limit of log lines, unproven beacons |
+//! | [`clock`], [`log_limit`], `rate_window`, `unproven` | time, log lines and measured rates over time, unproven beacons |
 
 pub mod adhoc;
 pub mod catch_up;
@@ -22,6 +22,7 @@ pub mod endpoint;
 pub mod host;
 pub mod log_limit;
 pub mod peers;
+mod rate_window;
 pub mod reopen;
 pub mod repository;
 pub mod survey;

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::drift::DriftLine;
 use super::member::MemberInfo;
+use super::progress::ProgressReport;
 use super::state::HostState;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
-use crate::units::{ByteSize, Rate};
+use crate::units::ByteSize;
 
 /// Receives the events of a session, in order.
 pub trait Observer {
@@ -38,8 +39,8 @@ pub enum Event {
     Host(HostChange),
     /// A path differs from the release on some hosts.
     Change(PathDifference),
-    /// Progress of the transfer.
-    Progress(TransferProgress),
+    /// Progress of the session, in intervals.
+    Progress(ProgressReport),
     /// Paths of the release other than directories, if requested.
     Files(Vec<Vec<u8>>),
     /// Any other message for the user.
@@ -92,19 +93,4 @@ pub struct PathDifference {
     pub hosts: Vec<NamedHost>,
     /// Path and difference.
     pub line: DriftLine,
-}
-
-/// Progress of the transfer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TransferProgress {
-    /// Bytes of blocks sent, each block counted once.
-    pub sent: ByteSize,
-    /// Bytes of blocks that some host wants.
-    pub total: ByteSize,
-    /// Current rate.
-    pub rate: Rate,
-    /// Targets that have every block.
-    pub ready: usize,
-    /// All targets.
-    pub targets: usize,
 }

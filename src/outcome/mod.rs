@@ -5,24 +5,24 @@
 //!
 //! `event` has the events of a session, `session` the results, `state` and `drift` the details of
 //! one host. `member` and `stranger` are the hosts of the network, `fleet` has the releases of
-//! members, and `names` warns of shared names.
+//! members, and `names` warns of shared names. `progress` is a snapshot of a session under way.
 
 mod drift;
 mod event;
 mod fleet;
 mod member;
 mod names;
+mod progress;
 mod session;
 mod state;
 mod stranger;
 
 pub use drift::{DriftGroup, DriftKind, DriftLine};
-pub use event::{
-    Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent, TransferProgress,
-};
+pub use event::{Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent};
 pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus};
 pub use member::{MemberInfo, MemberTree, Survey};
 pub use names::shared_names;
+pub use progress::{PendingHost, ProgressReport, SessionPhase};
 pub use session::{ExitStatus, HostResult, Outcome, Purpose, RepositoryResult, exit_status};
 pub use state::HostState;
 pub use stranger::Stranger;

@@ -1,18 +1,19 @@
 //! Text for people: results on standard output, messages on standard error.
 //!
 //! Owns the choice of lines for each verbosity; `summary` words the outcome, and `bar` shows the
-//! transfer. Does not know JSON. Does not judge: the outcome says what failed.
+//! Does not know JSON. Does not judge: the outcome says what failed.
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
 
-use super::bar::TransferBar;
+use super::live::{LiveDisplay, suspend_display};
 use super::paint::{Painter, Tint};
 use super::summary::{
     audit_summary, deploy_summary, drift_line, host_row, host_rows, tint_of, trouble_text,
     without_drift,
 };
 use super::table::{Align, Cell, TextTable};
+use super::terminal::TextStream;
 use super::{Settings, Verbosity, fleet, put_line, words, write_failure, write_trouble};
 use crate::Error;
 use crate::id::NamedHost;
@@ -28,7 +29,7 @@ pub struct HumanReport {
     out_paint: Painter,
     message_paint: Painter,
     verbosity: Verbosity,
-    bar: TransferBar,
+    live: LiveDisplay,
     /// Troubles of hosts reported so far.
     reasons: HashSet<(HostState, Option<String>)>,
 }
@@ -36,20 +37,20 @@ pub struct HumanReport {
 impl HumanReport {
     /// Writes to this process's standard output and standard error.
     pub fn terminal(settings: Settings) -> Self {
+        // The log of the engine would be drawn over.
+        let is_live = matches!(settings.verbosity, Verbosity::Normal | Verbosity::Verbose);
         Self {
-            out: Box::new(std::io::stdout()),
-            messages: Box::new(std::io::stderr()),
+            out: Box::new(TextStream::new(std::io::stdout())),
+            messages: Box::new(TextStream::new(std::io::stderr())),
             out_paint: Painter::stdout(settings.color),
             message_paint: Painter::stderr(settings.color),
             verbosity: settings.verbosity,
-            bar: TransferBar::new(
-                std::io::stderr().is_terminal() && settings.verbosity > Verbosity::Quiet,
-            ),
+            live: LiveDisplay::stderr(std::io::stderr().is_terminal() && is_live),
             reasons: HashSet::new(),
         }
     }
 
-    /// Writes to `out` and `messages`, without bars.
+    /// Writes to `out` and `messages`, without a live display.
     pub fn to(
         out: Box<dyn Write + Send>,
         messages: Box<dyn Write + Send>,
@@ -62,7 +63,7 @@ impl HumanReport {
             out_paint: painter,
             message_paint: painter,
             verbosity,
-            bar: TransferBar::new(false),
+            live: LiveDisplay::lines(),
             reasons: HashSet::new(),
         }
     }
@@ -70,14 +71,14 @@ impl HumanReport {
     /// Shows the current step.
     pub fn start(&mut self, what: &str) {
         let what = words::safe(what);
-        if !self.bar.spin(&what) && self.verbosity >= Verbosity::Verbose {
+        if !self.live.step(&what) && self.verbosity >= Verbosity::Verbose {
             self.print(&what);
         }
     }
 
     /// Shows the end of a deploy, dry run or diff.
     pub fn outcome(&mut self, outcome: &Outcome) {
-        self.bar.clear();
+        self.live.clear();
         match outcome.purpose {
             Purpose::Deploy => {
                 if self.verbosity >= Verbosity::Verbose && !outcome.drift.is_empty() {
@@ -99,7 +100,7 @@ impl HumanReport {
 
     /// Shows the end of a deploy with nothing to send.
     pub fn unchanged(&mut self) {
-        self.bar.clear();
+        self.live.clear();
         if self.verbosity >= Verbosity::Verbose {
             self.print("nothing has changed: nothing is sent");
         }
@@ -107,7 +108,7 @@ impl HumanReport {
 
     /// Lists the hosts that are alive.
     pub fn members(&mut self, around: &Survey) {
-        self.bar.clear();
+        self.live.clear();
         let mut table = TextTable::new(&[]);
         for member in &around.members {
             let trees: Vec<String> = member
@@ -143,7 +144,7 @@ impl HumanReport {
 
     /// Lists the releases known in the fleet.
     pub fn log(&mut self, log: &ReleaseLog) {
-        self.bar.clear();
+        self.live.clear();
         fleet::releases(log)
             .lines(self.out_paint)
             .iter()
@@ -155,7 +156,7 @@ impl HumanReport {
 
     /// Shows the standing of each host.
     pub fn status(&mut self, standings: &[Standing]) {
-        self.bar.clear();
+        self.live.clear();
         fleet::standings(standings)
             .lines(self.out_paint)
             .iter()
@@ -168,7 +169,7 @@ impl HumanReport {
 
     /// Writes one or more lines of data; nothing for an empty `text`.
     pub fn data(&mut self, text: &str) {
-        self.bar.clear();
+        self.live.clear();
         if !text.is_empty() {
             put_line(&mut *self.out, text);
         }
@@ -176,7 +177,7 @@ impl HumanReport {
 
     /// Reports a failure that ended the command early.
     pub fn failure(&mut self, error: &Error) {
-        self.bar.clear();
+        self.live.clear();
         write_failure(&mut *self.messages, self.message_paint, error);
     }
 
@@ -189,7 +190,7 @@ impl HumanReport {
 
     fn print(&mut self, line: &str) {
         let messages = &mut self.messages;
-        self.bar.suspend(|| put_line(&mut **messages, line));
+        suspend_display(|| put_line(&mut **messages, line));
     }
 
     fn host(&mut self, change: &HostChange) {
@@ -320,7 +321,7 @@ impl Observer for HumanReport {
                 self.print(&format!("{}:{}", words::hosts(&change.hosts), &line[1..]));
             }
             Event::Progress(progress) => {
-                if let Some(line) = self.bar.progress(progress) {
+                if let Some(line) = self.live.progress(progress) {
                     self.print(&line);
                 }
             }
@@ -387,21 +388,6 @@ mod tests {
             }
             .settle()
         )));
-    }
-
-    #[test]
-    fn a_publication_fills_no_log() {
-        let progress = |sent| {
-            Event::Progress(crate::outcome::TransferProgress {
-                sent: crate::units::ByteSize(sent),
-                total: crate::units::ByteSize(100),
-                rate: crate::units::Rate(8),
-                ready: 0,
-                targets: 0,
-            })
-        };
-        let text = plain(|h| (0..=100).for_each(|sent| h.event(&progress(sent))));
-        assert_eq!(text, "--- stdout\n--- stderr\n");
     }
 
     #[test]

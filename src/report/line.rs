@@ -11,7 +11,9 @@
 //!   bytes_received, seconds
 //! - `change`: hosts, path, kind (rsync's eleven columns), what (a word); path_base64 unless the
 //!   path is UTF-8
-//! - `progress`: sent, total, rate, ready, targets
+//! - `progress`: sent, total, rate (of the pacing), ready, targets (0 for a publication), phase, batch
+//!   [number, of], measured (rate), left, elapsed, repaired, waiting (number of hosts), pending
+//!   [{host, state, percent, since, why}]: some of the hosts that the phase waits for
 //! - `note`: text
 //! - `release` of a log: tree, serial, release (its identity), created, key, entries, bytes,
 //!   running [host], kept [host]
@@ -35,8 +37,8 @@ use serde::Serialize;
 use crate::Error;
 use crate::id::NamedHost;
 use crate::outcome::{
-    DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome, Purpose,
-    ScanSummary, TransferProgress,
+    DriftLine, HostChange, HostResult, HostState, MadeRelease, MemberInfo, Outcome, PendingHost,
+    ProgressReport, Purpose, ScanSummary,
 };
 use crate::units::printable;
 
@@ -85,13 +87,7 @@ pub(super) enum Line<'a> {
         kind: &'a str,
         what: &'static str,
     },
-    Progress {
-        sent: u64,
-        total: u64,
-        rate: u64,
-        ready: usize,
-        targets: usize,
-    },
+    Progress(ProgressLine<'a>),
     Note {
         text: &'a str,
     },
@@ -102,6 +98,67 @@ pub(super) enum Line<'a> {
 pub(super) struct TreeField<'a> {
     tree: &'a str,
     serial: Option<u64>,
+}
+
+/// Progress of a session.
+#[derive(Serialize)]
+pub(super) struct ProgressLine<'a> {
+    sent: u64,
+    total: u64,
+    rate: u64,
+    ready: usize,
+    targets: usize,
+    phase: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    batch: Option<[usize; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<f64>,
+    elapsed: f64,
+    repaired: u64,
+    waiting: usize,
+    pending: Vec<PendingLine<'a>>,
+}
+
+/// A host that the phase waits for.
+#[derive(Serialize)]
+struct PendingLine<'a> {
+    host: &'a str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<u8>,
+    since: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'a str>,
+}
+
+impl<'a> ProgressLine<'a> {
+    fn of(progress: &'a ProgressReport) -> Self {
+        let pending = |host: &'a PendingHost| PendingLine {
+            host: host.host.name.as_str(),
+            state: host.state.word(),
+            percent: host.percent,
+            since: seconds(host.since),
+            why: host.why.as_deref(),
+        };
+
+        Self {
+            sent: progress.sent.0,
+            total: progress.total.0,
+            rate: progress.rate.0,
+            ready: progress.ready,
+            targets: progress.targets,
+            phase: progress.phase.word(),
+            batch: progress.phase.batch().map(|(batch, of)| [batch, of]),
+            measured: progress.measured.map(|rate| rate.0),
+            left: progress.left.map(seconds),
+            elapsed: seconds(progress.elapsed),
+            repaired: progress.repaired,
+            waiting: progress.waiting,
+            pending: progress.pending.iter().map(pending).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -255,21 +312,8 @@ impl<'a> Line<'a> {
         }
     }
 
-    pub(super) fn progress(progress: &TransferProgress) -> Self {
-        let &TransferProgress {
-            sent,
-            total,
-            rate,
-            ready,
-            targets,
-        } = progress;
-        Line::Progress {
-            sent: sent.0,
-            total: total.0,
-            rate: rate.0,
-            ready,
-            targets,
-        }
+    pub(super) fn progress(progress: &'a ProgressReport) -> Self {
+        Line::Progress(ProgressLine::of(progress))
     }
 }
 

@@ -5,15 +5,17 @@
 //! `drive::outcome` unchanged. A closed pipe (`makuo deploy | head`) silences the output and
 //! nothing else: the deploy continues.
 
-mod bar;
 mod fleet;
 pub mod human;
 pub mod json;
 mod line;
+mod live;
 pub mod paint;
 mod summary;
 pub mod table;
+mod terminal;
 pub mod words;
+mod wrap;
 
 use std::io::Write;
 
@@ -24,6 +26,7 @@ use crate::outcome::{Event, Observer, Outcome, ReleaseLog, Standing, Survey};
 
 pub use human::HumanReport;
 pub use json::Json;
+pub use live::{end_display, suspend_display};
 pub use paint::{ColorChoice, Painter};
 
 /// How much of the messages is shown.

@@ -231,14 +231,19 @@ pub fn events() -> Vec<Event> {
     };
 
     let progress = |sent, ready| {
-        let total = ByteSize(1_204_000);
-        let rate = Rate(487_000_000);
-        Event::Progress(TransferProgress {
+        Event::Progress(ProgressReport {
+            phase: SessionPhase::Sending,
             sent: ByteSize(sent),
-            total,
-            rate,
+            total: ByteSize(1_204_000),
+            rate: Rate(487_000_000),
+            measured: None,
+            left: None,
+            elapsed: Duration::from_millis(100),
+            repaired: 0,
             ready,
             targets: 3,
+            waiting: 0,
+            pending: Vec::new(),
         })
     };
 

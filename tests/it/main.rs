@@ -54,6 +54,7 @@ mod status;
 mod stores;
 mod strangers;
 mod style;
+mod terminal;
 mod unicast;
 mod watch;
 mod words;

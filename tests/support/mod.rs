@@ -21,6 +21,7 @@ pub mod pace;
 pub mod place;
 pub mod run;
 pub mod servers;
+pub mod terminal;
 pub mod wait;
 
 pub use adversary::Adversary;
@@ -37,6 +38,7 @@ pub use pace::{Pace, pace};
 pub use place::{NetworkKind, Place, Switch};
 pub use run::{Ran, Running};
 pub use servers::{BUCKET, Moto, Nginx};
+pub use terminal::Terminal;
 pub use wait::{Stopwatch, pause, until};
 
 /// Returns true if the tests run as root.

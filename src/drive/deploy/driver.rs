@@ -1,5 +1,6 @@
 //! Drives the sender machine: timers, requests to the worker, and datagrams.
 
+use super::reporter::PROGRESS_INTERVAL;
 use super::worker::{WorkerHandle, WorkerTask};
 use crate::Result;
 use crate::drive::clock::Clock;
@@ -91,11 +92,13 @@ impl SenderDriver {
         }
     }
 
-    /// Waits for a datagram, an answer of the worker or the next timer, and reads the datagrams.
+    /// Waits for a datagram, an answer of the worker, the next timer or the next report of the
+    /// progress, and reads the datagrams.
     pub(super) fn receive(&mut self) -> Result<()> {
         let now = self.clock.now();
-        let wait = self.machine.poll_timeout(now).map(|due| due.since(now));
-        self.endpoint.wait(wait)?;
+        let due = self.machine.poll_timeout(now).map(|due| due.since(now));
+        let wait = due.map_or(PROGRESS_INTERVAL, |due| due.min(PROGRESS_INTERVAL));
+        self.endpoint.wait(Some(wait))?;
 
         let machine = &mut self.machine;
         let clock = &self.clock;

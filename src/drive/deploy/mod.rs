@@ -16,6 +16,7 @@ mod known_hosts;
 mod narrate;
 mod options;
 mod origin;
+mod progress;
 mod publisher;
 mod release;
 mod reporter;

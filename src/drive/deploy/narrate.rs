@@ -1,16 +1,15 @@
-//! Notes on a session: progress, delays, and the reason if no host answers.
+//! Notes on a session: delays, and the reason if no host answers.
 
 use std::time::Duration;
 
 use super::options::DeployOptions;
 use crate::drive::endpoint::GroupEndpoint;
 use crate::id::{HostName, Serial, TreeName};
-use crate::outcome::{ExitStatus, HostResult, HostState, Outcome, TransferProgress};
+use crate::outcome::{ExitStatus, HostResult, HostState, Outcome};
 use crate::proto::receiver::matches_name;
 use crate::proto::sender::Sender;
 use crate::proto::sender::hosts::Host;
 use crate::spec::{Expect, Spec};
-use crate::units::ByteSize;
 use crate::wire::HostStage;
 use crate::wire::seal::OpenError;
 
@@ -201,33 +200,6 @@ pub(super) fn drops(machine: &Sender) -> Option<String> {
         "packets lost in receive buffers: {}; {advice}",
         hosts.join(", ")
     ))
-}
-
-/// Progress of the transfer, by the host with most data.
-pub(super) fn progress(machine: &Sender) -> TransferProgress {
-    let mut total = 0;
-    let mut ready = 0;
-    let mut targets = 0;
-    for host in machine.hosts() {
-        total = total.max(host.summary.map_or(0, |s| s.fetch));
-        targets += 1;
-        ready += usize::from(host.is_good(false));
-    }
-
-    let sent = machine
-        .hosts()
-        .filter(|h| !h.is_lost())
-        .map(|h| h.transfer.received)
-        .max()
-        .unwrap_or(0);
-
-    TransferProgress {
-        sent: ByteSize(sent.min(total)),
-        total: ByteSize(total),
-        rate: machine.rate(),
-        ready,
-        targets,
-    }
 }
 
 /// Names the hosts that did not keep the release `to`, so that a rollback cannot serve them.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::narrate;
+use super::progress::ProgressMeter;
 use super::results::Timeline;
 use super::source::PreparedRelease;
 use crate::id::NamedHost;
@@ -13,7 +14,7 @@ use crate::proto::sender::hosts::Host;
 use crate::units::Moment;
 
 /// Interval of progress reports.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Largest number of reported reasons for a host's wait.
 const MAX_WAITS: usize = 16;
 
@@ -21,6 +22,7 @@ const MAX_WAITS: usize = 16;
 pub(super) struct SessionReporter<'a> {
     observer: &'a mut dyn Observer,
     timeline: Timeline,
+    meter: ProgressMeter,
     /// Time of the last progress report.
     reported: Moment,
     /// Reported reasons for a host's wait.
@@ -29,10 +31,11 @@ pub(super) struct SessionReporter<'a> {
 
 impl<'a> SessionReporter<'a> {
     /// A reporter of a session since `began`.
-    pub(super) fn new(observer: &'a mut dyn Observer, began: Moment) -> Self {
+    pub(super) fn new(observer: &'a mut dyn Observer, began: Moment, meter: ProgressMeter) -> Self {
         Self {
             observer,
             timeline: Timeline::new(began),
+            meter,
             reported: began,
             waits: BTreeSet::new(),
         }
@@ -60,6 +63,7 @@ impl<'a> SessionReporter<'a> {
 
     /// Reports the facts of the source, with all paths if `listed`.
     pub(super) fn source(&mut self, facts: &PreparedRelease, listed: bool) {
+        self.meter.on_scanned();
         if let Some(scanned) = facts.scanned {
             self.event(&Event::Scanned(scanned));
         }
@@ -71,7 +75,7 @@ impl<'a> SessionReporter<'a> {
         self.notes(facts.notes.iter().cloned());
     }
 
-    /// Records the announcement, which begins the reports of progress.
+    /// Records the announcement.
     pub(super) fn announced(&mut self, now: Moment) {
         self.timeline.announced(now);
     }
@@ -111,14 +115,15 @@ impl<'a> SessionReporter<'a> {
         }
     }
 
-    /// Reports the progress of the transfer, in intervals.
+    /// Reports the progress of the session, in intervals.
     pub(super) fn progress(&mut self, machine: &Sender, now: Moment) {
-        if !self.timeline.is_announced() || now.since(self.reported) < PROGRESS_INTERVAL {
+        if now.since(self.reported) < PROGRESS_INTERVAL {
             return;
         }
 
         self.reported = now;
-        self.observer
-            .event(&Event::Progress(narrate::progress(machine)));
+        if let Some(progress) = self.meter.snapshot(machine, now) {
+            self.event(&Event::Progress(progress));
+        }
     }
 }

@@ -128,11 +128,6 @@ impl Timeline {
         self.began
     }
 
-    /// Returns whether the release was announced.
-    pub(super) fn is_announced(&self) -> bool {
-        self.announced.is_some()
-    }
-
     /// Records the announcement.
     pub(super) fn announced(&mut self, now: Moment) {
         self.announced = Some(now);

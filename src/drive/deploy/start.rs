@@ -1,11 +1,13 @@
 //! Starts a session: opens the network, prepares the source and sets the sender machine up.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::driver::SenderDriver;
 use super::known_hosts::HostKeys;
 use super::options::{DeployOptions, Interrupt};
 use super::origin::{Granted, ReleaseOrigin};
+use super::progress::ProgressMeter;
 use super::release::SessionRelease;
 use super::reporter::SessionReporter;
 use super::session::DeploySession;
@@ -15,7 +17,7 @@ use crate::drive::clock::{self, Clock};
 use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
 use crate::drive::host::HostHandle;
 use crate::net::sharpen_timers;
-use crate::outcome::{Event, ExitStatus, Observer, Outcome};
+use crate::outcome::{Event, ExitStatus, Observer, Outcome, Purpose};
 use crate::proto::sender::{
     CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
     Sender, SenderSetup, TargetRules,
@@ -26,11 +28,13 @@ use crate::spec::{Expect, OnFailure};
 /// failures are in the outcome.
 pub fn run(
     network: impl Into<GroupLinks>,
-    options: DeployOptions,
+    mut options: DeployOptions,
     origin: ReleaseOrigin,
     interrupt: &Interrupt,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    let counts = Arc::default();
+    options.scan.counts = Some(Arc::clone(&counts));
     let (prepare, kind) = origin.into_parts(&options)?;
     let network = network.into();
     sharpen_timers();
@@ -62,6 +66,8 @@ pub fn run(
     };
     let setup = setup(&options, kind.granted(), &endpoint, keys);
 
+    let is_deploy = options.purpose == Purpose::Deploy;
+    let meter = ProgressMeter::new(began, is_deploy, Some(counts));
     let machine = Sender::new(clock.now(), setup);
     if let Some(host) = &options.beside {
         host.ignore(machine.session());
@@ -71,7 +77,7 @@ pub fn run(
         options,
         interrupt,
         SenderDriver::new(clock, endpoint, machine, worker),
-        SessionReporter::new(observer, began),
+        SessionReporter::new(observer, began, meter),
         SessionRelease::new(kind),
         host_keys,
     );

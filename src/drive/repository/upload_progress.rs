@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::outcome::{Event, Observer, TransferProgress};
+use crate::drive::rate_window::RateWindow;
+use crate::outcome::{Event, Observer, ProgressReport, SessionPhase};
 use crate::repository::publish::{Publish, Upload};
 use crate::store::Store;
 use crate::units::{ByteSize, Moment, Rate};
@@ -18,10 +19,10 @@ pub(super) struct UploadProgress {
     store: Store,
     /// Bytes that the store had taken before.
     before: u64,
+    /// Time of the first report.
+    began: Option<Moment>,
     reported: Option<Moment>,
-    /// Time and bytes from which the rate is measured.
-    mark: Option<(Moment, u64)>,
-    rate: Rate,
+    window: RateWindow,
 }
 
 impl UploadProgress {
@@ -30,9 +31,9 @@ impl UploadProgress {
         Self {
             before: store.sent(),
             store,
+            began: None,
             reported: None,
-            mark: None,
-            rate: Rate(0),
+            window: RateWindow::new(UPLOAD_RATE_WINDOW),
         }
     }
 
@@ -66,13 +67,24 @@ impl UploadProgress {
         self.reported = Some(now);
         let taken = self.store.sent().saturating_sub(self.before);
         let sent = layout.done(taken);
-        self.measure(sent, now);
-        observer.event(&Event::Progress(TransferProgress {
+        self.window.add(now, sent);
+        let began = *self.began.get_or_insert(now);
+        let measured = self.window.rate();
+        let left = measured.filter(|rate| rate.0 > 0 && sent < layout.total);
+
+        observer.event(&Event::Progress(ProgressReport {
+            phase: SessionPhase::Publishing,
             sent: ByteSize(sent),
             total: ByteSize(layout.total),
-            rate: self.rate,
+            rate: measured.unwrap_or(Rate(0)),
+            measured,
+            left: left.map(|rate| rate.time_for(layout.total - sent)),
+            elapsed: now.since(began),
+            repaired: 0,
             ready: 0,
             targets: 0,
+            waiting: 0,
+            pending: Vec::new(),
         }));
     }
 
@@ -80,20 +92,5 @@ impl UploadProgress {
     pub(super) fn next_report(&self, until: Option<Moment>, now: Moment) -> Option<Moment> {
         let next = self.reported.map(|_| now + UPLOAD_REPORT_INTERVAL);
         until.into_iter().chain(next).min()
-    }
-
-    fn measure(&mut self, sent: u64, now: Moment) {
-        let (since, before) = *self.mark.get_or_insert((now, sent));
-        let took = now.since(since);
-        if took < UPLOAD_REPORT_INTERVAL {
-            return;
-        }
-
-        let bits = sent.saturating_sub(before).saturating_mul(8) as f64;
-        self.rate = Rate((bits / took.as_secs_f64()) as u64);
-        if took >= UPLOAD_RATE_WINDOW {
-            // The next one begins in the middle, so that the rate is never that of a moment.
-            self.mark = Some((since + took / 2, before + sent.saturating_sub(before) / 2));
-        }
     }
 }

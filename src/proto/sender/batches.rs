@@ -52,6 +52,12 @@ impl Batches {
         self.at >= self.bounds.len()
     }
 
+    /// Number of the present batch, from 1, and of all.
+    pub fn number(&self) -> (usize, usize) {
+        let of = self.bounds.len() + 1;
+        (of.min(self.at + 1), of)
+    }
+
     /// Moves on to the next batch.
     pub fn advance(&mut self) {
         self.at += 1;

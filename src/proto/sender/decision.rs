@@ -224,13 +224,16 @@ impl Decision {
 
     /// Returns whether a host still has to answer the present order.
     pub fn is_open(&self, kind: OrderKind, hosts: &Hosts) -> bool {
-        let open = |h: &Host| match kind {
-            OrderKind::Prepare | OrderKind::Commit => {
-                self.issued.is_addressed(h) && !h.has_answered(kind)
-            }
-            OrderKind::Abort | OrderKind::Revert => !h.has_answered(kind),
+        hosts.iter().any(|(_, h)| self.awaits(kind, h))
+    }
+
+    /// Returns whether the host still has to answer the present order.
+    pub fn awaits(&self, kind: OrderKind, host: &Host) -> bool {
+        let is_addressed = match kind {
+            OrderKind::Prepare | OrderKind::Commit => self.issued.is_addressed(host),
+            OrderKind::Abort | OrderKind::Revert => true,
         };
-        hosts.iter().any(|(_, h)| open(h))
+        is_addressed && !host.has_answered(kind)
     }
 
     /// Returns whether no order follows this one, once all hosts have answered.

@@ -45,6 +45,7 @@ mod repeat_timer;
 pub mod reporters;
 mod serving;
 mod setup;
+mod step;
 pub mod stream;
 mod trial;
 mod unicast_group;
@@ -60,6 +61,8 @@ use crate::wire::fragment::Reassembly;
 use crate::wire::message::{OrderKind, SignedOrder, TreeState};
 
 pub use effects::{OrderSignature, PackedPayload, SenderNotice, SenderReply, SenderRequest};
+pub use step::SessionStep;
+
 pub use setup::{
     CommitRules, CompareRules, DatagramSizes, ExpectedHosts, KeyRules, RateLimits, ReleaseGrant,
     SenderSetup, TargetRules,

@@ -284,6 +284,9 @@ impl<'a> Collector<'a> {
         };
 
         let merge = &mut self.merge;
+        if let Some(counts) = &self.context.options.counts {
+            counts.add_entries(entries.len());
+        }
         let written = self.context.write(|writer| {
             entries.into_iter().try_for_each(|entry| {
                 if let Some(merge) = merge {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustix::fs::{FileType, statat};
 
 use super::clock::is_racy;
+use super::counts::ScanCounts;
 use super::windows::ScanWindows;
 use crate::manifest::TreePath;
 use crate::sync::locked;
@@ -44,12 +45,14 @@ pub(super) fn compare(
     index: &Index,
     threads: usize,
     windows: Option<&ScanWindows>,
+    counts: Option<&ScanCounts>,
 ) -> io::Result<Option<Vec<Touched>>> {
     let limit = limit_of(index);
     let comparison = Comparison {
         root,
         index,
         windows,
+        counts,
         next: AtomicUsize::new(0),
         count: AtomicUsize::new(0),
         limit,
@@ -96,6 +99,7 @@ struct Comparison<'a> {
     root: &'a Root,
     index: &'a Index,
     windows: Option<&'a ScanWindows>,
+    counts: Option<&'a ScanCounts>,
     next: AtomicUsize,
     /// Number of touched paths so far.
     count: AtomicUsize,
@@ -139,8 +143,10 @@ impl Comparison<'_> {
         let mut cursor = PageCursor::of(&self.index.rows()[row].first);
         let mut touched = Vec::new();
 
+        let mut entries = 0;
         for stat in self.index.stats(row, buffer)? {
             let stat = stat?;
+            entries += 1;
             if !cursor.enter(&stat) {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -160,6 +166,9 @@ impl Comparison<'_> {
             }
         }
 
+        if let Some(counts) = self.counts {
+            counts.add_entries(entries);
+        }
         Ok(touched)
     }
 }

@@ -17,8 +17,8 @@ use crate::tree::fs::stat::FileStat;
 /// File size in bytes from which several threads hash.
 const LARGE_FILE_BYTES: u64 = 8 << 20;
 
-/// Reads the first `size` bytes of `file` with up to `threads` threads, and polls `stopped`
-/// meanwhile. `holes` marks a file with possible holes.
+/// Reads the first `size` bytes of `file` with up to `threads` threads. `holes` marks a file with
+/// possible holes. `is_stopped` is told the bytes done after each segment.
 pub(super) fn read(
     file: &File,
     size: u64,
@@ -26,7 +26,7 @@ pub(super) fn read(
     threads: usize,
     buffer: &mut Vec<u8>,
     sink: &mut impl NodeSink<Error = io::Error>,
-    stopped: &dyn Fn() -> bool,
+    is_stopped: &dyn Fn(u64) -> bool,
 ) -> Result<Content, ReadFailure> {
     let mut segments = Segments {
         file,
@@ -41,13 +41,13 @@ pub(super) fn read(
             &mut segments,
             threads.min(HASHER_THREADS + 1) - 1,
             sink,
-            stopped,
+            is_stopped,
         );
     }
 
     let mut content = ContentBuilder::default();
     while let Some(segment) = segments.next(buffer)? {
-        if stopped() {
+        if is_stopped(segments.offset) {
             return Err(ReadFailure::Stopped);
         }
         match segment {
@@ -77,7 +77,7 @@ pub(in crate::tree) fn holds(file: &File, content: &Content) -> io::Result<bool>
         HASHER_THREADS + 1,
         &mut Vec::new(),
         &mut DiscardNodes,
-        &|| false,
+        &|_| false,
     ) {
         Ok(found) => Ok(found == *content),
         Err(ReadFailure::Io(e)) => Err(e),

@@ -71,12 +71,14 @@ pub(super) fn differences(
             };
             found.map(|found| found.map(add_top))
         }
-        None => compare::compare(root, old, options.threads, None).map(|found| {
-            found.map(|touched| TouchedPaths {
-                touched,
-                top: top_differs,
-            })
-        }),
+        None => compare::compare(root, old, options.threads, None, options.counts.as_deref()).map(
+            |found| {
+                found.map(|touched| TouchedPaths {
+                    touched,
+                    top: top_differs,
+                })
+            },
+        ),
     };
 
     let paths = match paths {

@@ -64,7 +64,7 @@ pub(super) fn touched_paths(
 
     let limit = limit_of(index);
     if hints.everywhere.is_some() {
-        let Some(found) = compare(root, index, threads, hints.everywhere.as_ref())? else {
+        let Some(found) = compare(root, index, threads, hints.everywhere.as_ref(), None)? else {
             return Ok(None);
         };
         search.touched = found

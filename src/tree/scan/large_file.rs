@@ -55,7 +55,7 @@ pub(super) fn read_large(
     segments: &mut Segments<'_>,
     hashers: usize,
     sink: &mut impl NodeSink<Error = io::Error>,
-    stopped: &dyn Fn() -> bool,
+    is_stopped: &dyn Fn(u64) -> bool,
 ) -> Result<Content, ReadFailure> {
     let (pieces, work) = sync_channel::<CutPiece>(hashers);
     let work = Mutex::new(work);
@@ -67,7 +67,7 @@ pub(super) fn read_large(
             scope.spawn(move || hash_pieces(work, &results));
         }
         // `pieces` is moved in, so the hashers end with this call, even on an error.
-        cut_pieces(segments, pieces, results, &hashed, sink, stopped)
+        cut_pieces(segments, pieces, results, &hashed, sink, is_stopped)
     })
 }
 
@@ -87,7 +87,7 @@ fn cut_pieces(
     results: Sender<Hashed>,
     hashed: &Receiver<Hashed>,
     sink: &mut impl NodeSink<Error = io::Error>,
-    stopped: &dyn Fn() -> bool,
+    is_stopped: &dyn Fn(u64) -> bool,
 ) -> Result<Content, ReadFailure> {
     let mut reassembler = Reassembler {
         next: 0,
@@ -102,7 +102,7 @@ fn cut_pieces(
         let Some(segment) = segments.next(&mut bytes)? else {
             break;
         };
-        if stopped() {
+        if is_stopped(segments.offset) {
             return Err(ReadFailure::Stopped);
         }
         let cuts = match segment {

@@ -20,6 +20,7 @@ mod collect;
 mod compare;
 mod content;
 mod context;
+mod counts;
 mod describe;
 mod differences;
 mod errors;
@@ -52,6 +53,7 @@ mod work;
 
 pub(super) use self::clock::{CLOCK_GRANULARITY, is_racy};
 pub(super) use self::content::holds;
+pub use self::counts::ScanCounts;
 pub use self::exposed::{Exposed, Exposures};
 pub use self::hints::Hints;
 pub use self::ignore::IgnoreFiles;

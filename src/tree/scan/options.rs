@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use super::counts::ScanCounts;
 use super::exposed::Exposures;
 use super::hints::Hints;
 use super::policy::Policy;
@@ -32,6 +33,8 @@ pub struct ScanOptions {
     pub exposures: Option<Exposures>,
     /// Mount points to record in the index.
     pub mounts: Vec<TreePath>,
+    /// Counts what the scan has done, for others to read.
+    pub counts: Option<Arc<ScanCounts>>,
     /// Number of worker threads; at least one.
     pub threads: usize,
     /// Stops the scan with an error once set.
@@ -114,6 +117,7 @@ impl ScanOptions {
             opens_barred: false,
             exposures: None,
             mounts: Vec::new(),
+            counts: None,
             threads: cores,
             stop: None,
             started,

@@ -7,6 +7,7 @@ use super::batch::{Batch, BatchItem, PendingFile, ReadBatch};
 use super::clock::to_mtime;
 use super::content;
 use super::context::ScanContext;
+use super::counts::FilePosition;
 use super::describe::entry_of;
 use super::errors::{stopped, unreadable};
 use super::exposed::Exposed;
@@ -114,6 +115,7 @@ impl<'a> FileReader<'a> {
 
         options.pass_gap();
         let xattrs = self.xattrs_of(&file.child, &before, open)?;
+        let position = FilePosition::start(options.counts.as_deref());
         let read = content::read(
             open,
             before.size,
@@ -121,7 +123,10 @@ impl<'a> FileReader<'a> {
             options.threads,
             &mut self.buffer,
             &mut IndexSink(context),
-            &|| context.jobs.is_closed() || options.is_stopped(),
+            &|offset| {
+                position.reached(offset);
+                context.jobs.is_closed() || options.is_stopped()
+            },
         );
 
         let content = match read {

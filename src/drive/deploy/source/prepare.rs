@@ -44,6 +44,7 @@ pub fn prepare(
             ..IndexReuse::default()
         },
         exposures: how.exposures,
+        counts: how.counts,
         ..ScanOptions::new(started)
     };
 

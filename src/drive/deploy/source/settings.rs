@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::manifest::TreePath;
 use crate::manifest::rules::Exclude;
-use crate::tree::scan::{Exposures, Hints};
+use crate::tree::scan::{Exposures, Hints, ScanCounts};
 use crate::tree::{FileId, Root};
 
 /// Part of a source to release.
@@ -32,6 +32,8 @@ pub struct SourceScan {
     pub hints: Option<Hints>,
     /// Receiver for files of the source that can change without an event.
     pub exposures: Option<Exposures>,
+    /// Counts what the scan has done.
+    pub counts: Option<Arc<ScanCounts>>,
     /// Required directory of the source; `None` for any.
     pub directory: Option<FileId>,
     /// The source, if open already; the path is not resolved then.

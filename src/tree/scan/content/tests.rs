@@ -29,7 +29,7 @@ fn several_threads_read_the_same_as_one() {
             threads,
             &mut Vec::new(),
             &mut sink,
-            &|| false,
+            &|_| false,
         )
     };
 
@@ -61,7 +61,7 @@ fn several_threads_read_the_same_as_one() {
         3,
         &mut Vec::new(),
         &mut sink,
-        &|| true,
+        &|_| true,
     );
 
     assert!(matches!(stopped, Err(ReadFailure::Stopped)));
@@ -88,7 +88,7 @@ fn content(file: &File, size: u64, holes: bool, threads: usize) -> Found {
         threads,
         &mut Vec::new(),
         &mut sink,
-        &|| false,
+        &|_| false,
     )
     .unwrap();
 

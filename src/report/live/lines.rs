@@ -1,0 +1,85 @@
+//! Lines of progress for a file or a pipe: one at each change of phase, and one every ten seconds.
+
+use std::time::Duration;
+
+use super::frame;
+use crate::outcome::{ProgressReport, SessionPhase};
+
+/// Interval between lines of one phase.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Chooses the lines.
+#[derive(Debug, Default)]
+pub(super) struct ProgressLines {
+    /// Phase and time of the last line.
+    last: Option<(&'static str, Option<(usize, usize)>, Duration)>,
+}
+
+impl ProgressLines {
+    /// Returns a line if it is time for one.
+    pub(super) fn next(&mut self, progress: &ProgressReport) -> Option<String> {
+        let ProgressReport { phase, elapsed, .. } = *progress;
+        // A short publication fills no log.
+        let is_quiet = phase == SessionPhase::Publishing && elapsed < LINE_INTERVAL;
+        let is_due = match self.last {
+            None => true,
+            Some((word, batch, at)) => {
+                let is_other = word != phase.word() || batch != phase.batch();
+                // The time of another session begins anew.
+                is_other || elapsed < at || elapsed - at >= LINE_INTERVAL
+            }
+        };
+        if is_quiet || !is_due {
+            return None;
+        }
+
+        self.last = Some((phase.word(), phase.batch(), elapsed));
+        Some(frame::line(progress))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::sample;
+    use super::*;
+
+    #[test]
+    fn a_line_at_each_change_of_phase_and_every_ten_seconds() {
+        let mut lines = ProgressLines::default();
+        let committing = |batch| SessionPhase::Committing { batch, of: 2 };
+        let phases = [
+            (0, SessionPhase::Discovering),
+            (500, SessionPhase::Sending),
+            (25_000, committing(1)),
+            (26_000, committing(2)),
+            (26_500, committing(2)),
+        ];
+
+        let mut told = Vec::new();
+        for ms in (0..30_000).step_by(100) {
+            let (_, phase) = phases[phases.partition_point(|(from, _)| *from <= ms) - 1];
+            let progress = ProgressReport {
+                phase,
+                elapsed: Duration::from_millis(ms),
+                ..sample()
+            };
+            told.extend(lines.next(&progress).map(|_| ms));
+        }
+
+        assert_eq!(told, [0, 500, 10_500, 20_500, 25_000, 26_000]);
+    }
+
+    #[test]
+    fn a_short_publication_fills_no_log() {
+        let mut lines = ProgressLines::default();
+        let mut at = |secs| {
+            lines.next(&ProgressReport {
+                phase: SessionPhase::Publishing,
+                elapsed: Duration::from_secs(secs),
+                ..sample()
+            })
+        };
+        let told = (0..25).filter(|secs| at(*secs).is_some());
+        assert_eq!(told.collect::<Vec<_>>(), [10, 20]);
+    }
+}

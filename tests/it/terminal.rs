@@ -1,0 +1,148 @@
+//! The live display on a real terminal: rows that are never stale, torn or wrapped, whatever its
+//! size, and questions that stay.
+
+use std::process::Command;
+
+use crate::support::{DELETE, Lab, Noise, Terminal, write};
+
+/// Parts of live rows, which stay nowhere.
+const LIVE: [&str; 6] = [
+    "after ",
+    "ready, ",
+    "waiting for",
+    " left  ",
+    "more hosts",
+    "[=",
+];
+
+/// A deploy of a megabyte, slow enough to be seen.
+const SLOW: [&str; 4] = ["deploy", "www.toml", "--rate", "4Mbit"];
+
+fn lab(hosts: usize) -> Option<Lab> {
+    let lab = Lab::loopback(hosts)?;
+    write(&lab.site().join("big"), Noise::new(7).bytes(1 << 20));
+    Some(lab)
+}
+
+fn terminal(lab: &Lab, command: &Command, columns: usize, rows: usize) -> Option<Terminal> {
+    Terminal::start(&lab.path("."), command, columns, rows)
+}
+
+/// Watches the terminal until the command ends: it never shows two displays. Returns the exit code.
+#[track_caller]
+fn watch(terminal: &Terminal) -> i32 {
+    loop {
+        let ended = terminal.exit();
+        let rows = terminal.rows();
+        for live in ["sending  ", " ready, after"] {
+            let shown = rows.iter().filter(|row| row.contains(live)).count();
+            assert!(shown <= 1, "{live:?} twice:\n{}", rows.join("\n"));
+        }
+        if let Some(code) = ended {
+            return code;
+        }
+    }
+}
+
+/// Nothing of the display is left.
+#[track_caller]
+fn is_clean(terminal: &Terminal) {
+    let rows = terminal.rows();
+    for live in LIVE {
+        let stale = rows.iter().find(|row| row.contains(live));
+        assert_eq!(stale, None, "left on the terminal:\n{}", rows.join("\n"));
+    }
+}
+
+#[test]
+fn a_deploy_shows_one_display_and_leaves_its_result() {
+    let Some(lab) = lab(5) else { return };
+    for (columns, rows) in [(80, 24), (160, 50), (40, 24)] {
+        write(&lab.site().join("big"), Noise::new(columns as u64).bytes(1 << 20));
+        let Some(terminal) = terminal(&lab, &lab.command(&SLOW), columns, rows) else {
+            return;
+        };
+
+        terminal.shows("sending  ");
+        terminal.shows("of 5 hosts ready");
+        assert_eq!(watch(&terminal), 0);
+        is_clean(&terminal);
+        terminal.shows("5 of 5");
+    }
+    lab.all_same(&lab.site());
+}
+
+#[test]
+fn many_hosts_take_few_rows_and_a_failing_one_is_named() {
+    let Some(mut lab) = Lab::loopback_idle() else { return };
+    lab.spec(&format!("{DELETE}\n[commit]\nrequire = \"50%\"\n"));
+    for n in 1..=12 {
+        let host = lab.host(&format!("web{n}"));
+        if n == 7 {
+            host.rule("max_delete = 0");
+            write(&host.tree().join("kept"), "kept");
+        }
+        host.start();
+    }
+    write(&lab.site().join("big"), Noise::new(7).bytes(1 << 20));
+
+    let Some(terminal) = terminal(&lab, &lab.command(&SLOW), 80, 24) else { return };
+    terminal.shows("more hosts");
+    assert!(terminal.rows().len() <= 14, "{}", terminal.rows().join("\n"));
+    watch(&terminal);
+    is_clean(&terminal);
+    terminal.shows("web7");
+}
+
+#[test]
+fn a_terminal_that_changes_its_size_shows_no_stale_row() {
+    let Some(lab) = lab(3) else { return };
+    let Some(terminal) = terminal(&lab, &lab.command(&SLOW), 100, 30) else { return };
+    terminal.shows("sending  ");
+
+    for columns in [60, 42, 130, 80] {
+        terminal.resize(columns, 24);
+        // The rows of the old width are gone once new ones are drawn.
+        crate::support::until("one display", || terminal.count("sending  ") <= 1);
+    }
+
+    assert_eq!(terminal.ends(), 0);
+    is_clean(&terminal);
+}
+
+#[test]
+fn an_interrupt_leaves_a_clean_terminal_in_each_phase() {
+    let Some(lab) = lab(3) else { return };
+    for phase in ["", "sending  "] {
+        let Some(terminal) = terminal(&lab, &lab.command(&SLOW), 80, 24) else { return };
+        terminal.shows(phase);
+        terminal.press(&["C-c"]);
+        assert_ne!(terminal.ends(), 0);
+        is_clean(&terminal);
+    }
+}
+
+#[test]
+fn a_question_for_a_passphrase_stays_until_it_is_answered() {
+    let Some(lab) = lab(2) else { return };
+    let secret = ["-q", "-p", "-P", "", "-N", "open sesame", "-f"];
+    let changed = Command::new("ssh-keygen")
+        .args(secret)
+        .arg(lab.path("key"))
+        .status();
+    assert!(changed.expect("runs").success());
+
+    let mut command = lab.command(&["deploy", "www.toml"]);
+    command.env_remove("SSH_AUTH_SOCK");
+    let Some(terminal) = terminal(&lab, &command, 80, 24) else { return };
+    terminal.shows("Passphrase of ");
+    // Time for any display to draw over it.
+    crate::support::pause(std::time::Duration::from_millis(500));
+    let rows = terminal.rows();
+    assert!(rows.last().is_some_and(|row| row.contains("Passphrase of ")), "{rows:?}");
+
+    terminal.press(&["open sesame", "Enter"]);
+    assert_eq!(terminal.ends(), 0);
+    terminal.shows("2 of 2");
+    is_clean(&terminal);
+}
