@@ -288,6 +288,7 @@ impl Demo {
             timeout: Duration::from_secs(10),
             checksum: false,
             recheck: false,
+            lists: false,
             network: self.network.clone(),
             cache: Some(self.path("cache")),
             strict: false,

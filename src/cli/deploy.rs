@@ -45,6 +45,8 @@ pub struct SessionOptions {
     pub strict: bool,
     /// Runs health checks even without changes.
     pub recheck: bool,
+    /// Lists the changed paths of a deploy.
+    pub lists: bool,
     /// Network settings.
     pub network: NetworkConfig,
     /// Directory for the index of the source.
@@ -64,6 +66,7 @@ pub(super) fn run(args: &DeployArgs, config: Option<&Path>, report: &mut Report)
 
     let mut options = resolve(&args.session, purpose, config)?;
     options.recheck = args.recheck;
+    options.lists = report.lists_paths();
     if args.yes_unmounted {
         options.unmounted = Unmounted::Accept;
     }
@@ -182,6 +185,7 @@ pub(super) fn resolve(
         checksum: args.hosts.reading.checksum,
         strict: args.hosts.strict_host_keys || network.strict_host_keys,
         recheck: false,
+        lists: false,
         network,
         cache: cache_dir(),
         authorized: Arc::new(sign::authorized(None, &network::host_config(config)?)?),
@@ -243,6 +247,7 @@ pub(super) fn deploy_options(
     Ok(DeployOptions {
         only: options.only.clone(),
         recheck: options.recheck,
+        lists: options.lists,
         strict: options.strict,
         cache: options.cache.clone(),
         scan: SourceScan {

@@ -18,11 +18,13 @@ use crate::{Error, Kind, Result};
 pub(super) fn run(args: &WatchArgs, config: Option<&Path>, report: &mut Report) -> Result<u8> {
     let modes = modes(args)?;
     let mut first = resolve(args, config)?;
+    first.lists = report.lists_paths();
     let temporary = cache(&mut first)?;
     let mut reloader = SpecReloader {
         args,
         config: config.map(Path::to_path_buf),
         cache: first.cache.clone(),
+        lists: first.lists,
         signer: None,
     };
 
@@ -99,12 +101,14 @@ struct SpecReloader<'a> {
     args: &'a WatchArgs,
     config: Option<PathBuf>,
     cache: Option<PathBuf>,
+    lists: bool,
     signer: Option<(PathBuf, Arc<dyn Signer>)>,
 }
 
 impl SpecReloader<'_> {
     fn reload(&mut self) -> Result<DeployOptions> {
         let mut options = resolve(self.args, self.config.as_deref())?;
+        options.lists = self.lists;
         options.cache.clone_from(&self.cache);
         self.options(&options)
     }

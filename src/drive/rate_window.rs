@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::units::{Moment, Rate};
 
 /// Shortest time over which a rate is measured.
-const MIN_SPAN: Duration = Duration::from_millis(300);
+const MIN_SPAN: Duration = Duration::from_secs(1);
 
 /// Measures the rate over the last span of time.
 #[derive(Debug)]
@@ -36,6 +36,11 @@ impl RateWindow {
         {
             self.samples.pop_front();
         }
+    }
+
+    /// Forgets all samples.
+    pub(super) fn clear(&mut self) {
+        self.samples.clear();
     }
 
     /// Measured rate; `None` until the samples span some time.
@@ -87,7 +92,11 @@ mod tests {
     fn a_moment_has_no_rate() {
         let mut window = RateWindow::new(Duration::from_secs(3));
         window.add(at(0), 0);
-        window.add(at(100), 1_000_000);
+        window.add(at(900), 1_000_000);
+        assert_eq!(window.rate(), None);
+        window.add(at(1_000), 1_000_000);
+        assert_eq!(window.rate(), Some(Rate(8_000_000)));
+        window.clear();
         assert_eq!(window.rate(), None);
     }
 }

@@ -68,6 +68,11 @@ impl HumanReport {
         }
     }
 
+    /// Returns whether people want to read every changed path.
+    pub fn lists_paths(&self) -> bool {
+        self.verbosity >= Verbosity::Verbose
+    }
+
     /// Shows the current step.
     pub fn start(&mut self, what: &str) {
         let what = words::safe(what);
@@ -96,6 +101,14 @@ impl HumanReport {
         }
 
         self.trouble(outcome);
+    }
+
+    /// Shows the end of a deploy that ended as the one before.
+    pub fn same_outcome(&mut self) {
+        self.live.clear();
+        if self.verbosity >= Verbosity::Verbose {
+            self.print("the same hosts for the same reasons");
+        }
     }
 
     /// Shows the end of a deploy with nothing to send.

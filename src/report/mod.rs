@@ -72,6 +72,14 @@ impl Report {
         }
     }
 
+    /// Returns whether people want to read every changed path.
+    pub fn lists_paths(&self) -> bool {
+        match self {
+            Report::HumanReport(human) => human.lists_paths(),
+            Report::Json(_) => false,
+        }
+    }
+
     /// Shows the current step; a spinner on a terminal.
     pub fn start(&mut self, what: &str) {
         if let Report::HumanReport(human) = self {
@@ -83,6 +91,14 @@ impl Report {
     pub fn outcome(&mut self, outcome: &Outcome) {
         match self {
             Report::HumanReport(human) => human.outcome(outcome),
+            Report::Json(json) => json.outcome(outcome),
+        }
+    }
+
+    /// Reports an outcome with the same trouble as the last one, which people need not read again.
+    pub fn same_outcome(&mut self, outcome: &Outcome) {
+        match self {
+            Report::HumanReport(human) => human.same_outcome(),
             Report::Json(json) => json.outcome(outcome),
         }
     }

@@ -47,6 +47,8 @@ pub enum Wake {
     Reload,
     /// Nothing is left to wait for.
     Quiet,
+    /// A batch or an attempt is due, and the pause file holds it.
+    Held,
     /// A signal requested the end.
     Stop,
     /// The watch cannot continue.
@@ -64,6 +66,8 @@ pub struct Until {
     pub quiet: Option<Moment>,
     /// While this file exists, collected changes stay queued.
     pub pause: Option<PathBuf>,
+    /// Whether the loop knows that the pause file holds it.
+    pub is_held: bool,
 }
 
 /// State shared by the threads of a watch.
@@ -265,6 +269,9 @@ impl CoordinatorState {
 
         if wake_at.is_some_and(|at| at <= now) {
             if until.pause.as_deref().is_some_and(Path::exists) {
+                if !until.is_held {
+                    return WaitStep::Act(Wake::Held);
+                }
                 wake_at = Some(now + PAUSE_POLL_INTERVAL);
             } else if attempt.is_some_and(|at| at <= now) {
                 return WaitStep::Act(Wake::Attempt);

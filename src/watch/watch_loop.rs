@@ -15,13 +15,17 @@ use crate::drive::clock;
 use crate::drive::deploy::source::SourceScan;
 use crate::drive::deploy::{self, DeployOptions, Interrupt, ReleaseConditions, ReleaseOrigin};
 use crate::drive::survey;
+use crate::id::HostName;
+use crate::keys::shown_time;
 use crate::manifest::TreePath;
-use crate::outcome::{Event, ExitStatus, Observer, Outcome};
+use crate::outcome::{Event, ExitStatus, HostState, Observer, Outcome};
 use crate::report::Report;
 use crate::tree::scan::{Exposures, Hints};
 use crate::units::Moment;
 use crate::{Error, Result};
 
+/// Largest number of paths named in a note.
+const MAX_NOTED_PATHS: usize = 4;
 /// Time to search for missing hosts before another attempt.
 const MEMBER_SEARCH: Duration = Duration::from_secs(1);
 
@@ -49,18 +53,52 @@ pub(super) struct WatchLoop<'a> {
     code: u8,
     /// Number of deploys that sent something.
     deploys: u64,
+    /// Whether the pause file holds changes.
+    held: bool,
+    /// Last outcome that was not well.
+    trouble: Option<Trouble>,
 }
 
-/// Forwards events and records the duration of the scan.
+/// Exit, and the hosts that are not well, of a deploy.
+#[derive(Debug, PartialEq, Eq)]
+struct Trouble {
+    exit: ExitStatus,
+    hosts: Vec<(HostName, HostState, Option<String>)>,
+    error: Option<String>,
+}
+
+impl Trouble {
+    /// The trouble of an outcome, if there is any.
+    fn of(outcome: &Outcome) -> Option<Self> {
+        let bad = outcome.hosts.iter().filter(|host| !host.state.is_well());
+        let hosts: Vec<_> = bad
+            .map(|host| (host.host.clone(), host.state, host.error.clone()))
+            .collect();
+        (outcome.exit != ExitStatus::Success).then(|| Self {
+            exit: outcome.exit,
+            hosts,
+            error: outcome.error.clone(),
+        })
+    }
+}
+
+/// Forwards events and records the duration of the scan. The changes are told once they make a
+/// release.
 struct ScanTimer<'a> {
     report: &'a mut Report,
     scan: Option<Duration>,
+    changes: Option<String>,
 }
 
 impl Observer for ScanTimer<'_> {
     fn event(&mut self, event: &Event) {
         if let Event::Scanned(scanned) = event {
             self.scan = Some(scanned.took);
+        }
+        if matches!(event, Event::Released(_))
+            && let Some(changes) = self.changes.take()
+        {
+            self.report.event(&Event::Note(changes));
         }
         self.report.event(event);
     }
@@ -84,6 +122,8 @@ impl<'a> WatchLoop<'a> {
             quiet: None,
             code: ExitStatus::Success.code(),
             deploys: 0,
+            held: false,
+            trouble: None,
         }
     }
 
@@ -97,7 +137,9 @@ impl<'a> WatchLoop<'a> {
                 checks: self.source.can_check(),
                 quiet: self.quiet,
                 pause,
+                is_held: self.held,
             }) {
+                Wake::Held => self.hold(),
                 Wake::Batch(batch) => {
                     let task = self.task(batch);
                     self.deploy(task)?;
@@ -127,6 +169,15 @@ impl<'a> WatchLoop<'a> {
                 force: why == RescanCause::Asked,
                 silent: false,
             },
+        }
+    }
+
+    /// Tells once that the pause file holds changes.
+    fn hold(&mut self) {
+        self.held = true;
+        if let Some(pause) = &self.setup.modes.pause {
+            let text = format!("held by {}: changes wait until it is gone", shown(pause));
+            self.report.event(&Event::Note(text));
         }
     }
 
@@ -206,6 +257,7 @@ impl<'a> WatchLoop<'a> {
     }
 
     fn session(&mut self, task: DeployTask) -> Result<Outcome> {
+        self.held = false;
         let spec = &self.setup.options.spec;
         if !task.silent {
             self.report
@@ -213,6 +265,7 @@ impl<'a> WatchLoop<'a> {
         }
 
         let exposures = Exposures::default();
+        let changes = changes(task.hints.as_ref());
         let began = clock::wall();
         self.source.begin_scan(task.hints.as_ref());
         let everything = task
@@ -246,6 +299,7 @@ impl<'a> WatchLoop<'a> {
         let mut timed = ScanTimer {
             report: self.report,
             scan: None,
+            changes,
         };
 
         let outcome = deploy::run(door, options, ReleaseOrigin::Scan, &interrupt, &mut timed);
@@ -261,7 +315,13 @@ impl<'a> WatchLoop<'a> {
     }
 
     fn record_outcome(&mut self, outcome: &Outcome) {
-        self.report.outcome(outcome);
+        let trouble = Trouble::of(outcome);
+        if trouble.is_some() && trouble == self.trouble {
+            self.report.same_outcome(outcome);
+        } else {
+            self.report.outcome(outcome);
+        }
+        self.trouble = trouble;
         self.code = outcome.exit.code();
 
         self.source.record(outcome);
@@ -345,4 +405,21 @@ impl<'a> WatchLoop<'a> {
 
         Ok(())
     }
+}
+
+/// "2026-11-30 16:03 UTC changed: a, b and 3 more", of changes that are known by path.
+fn changes(hints: Option<&Hints>) -> Option<String> {
+    let hints = hints.filter(|hints| hints.everywhere.is_none())?;
+    let mut paths: Vec<String> = hints.paths.iter().map(ToString::to_string).collect();
+    paths.sort_unstable();
+    let more = paths.len().saturating_sub(MAX_NOTED_PATHS);
+    paths.truncate(MAX_NOTED_PATHS);
+
+    let now = shown_time(clock::wall_seconds());
+    let paths = paths.join(", ");
+    Some(match more {
+        0 => format!("{now} changed: {paths}"),
+        more => format!("{now} changed: {paths} and {more} more"),
+    })
+    .filter(|_| !hints.paths.is_empty())
 }

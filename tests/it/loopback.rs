@@ -642,3 +642,15 @@ fn a_dry_run_and_a_diff_say_what_a_deploy_would_refuse() {
 
     assert!(!lab.hosts[0].tree().join("page").exists());
 }
+
+#[test]
+fn a_verbose_deploy_lists_the_changed_paths() {
+    let Some(lab) = released(2) else { return };
+    write(&lab.site().join("page"), "new");
+    let ran = lab.makuo(&["deploy", "-v", "www.toml"]).exits(0);
+    let listed = ran
+        .out
+        .lines()
+        .filter(|line| line.contains("content  page"));
+    assert_eq!(listed.count(), 1, "{ran}");
+}

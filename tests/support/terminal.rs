@@ -45,7 +45,8 @@ impl Terminal {
     /// The command with its environment; the terminal stays open after it.
     fn script(&self, command: &Command) -> String {
         let quoted = |text: &OsStr| format!("'{}'", text.to_str().expect("text"));
-        let mut script = String::new();
+        // An interrupt is for the command alone.
+        let mut script = String::from("trap : INT\n");
         for (name, value) in command.get_envs() {
             let name = name.to_str().expect("text");
             let _ = match value {

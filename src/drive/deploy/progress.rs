@@ -52,12 +52,13 @@ impl ProgressMeter {
         let total = machine.hosts().map(fetch).max().unwrap_or(0);
         let sent = hosts().map(|h| h.transfer.received).max().unwrap_or(0);
         let sent = sent.min(total);
-        self.window.add(now, sent);
+        match phase {
+            SessionPhase::Sending => self.window.add(now, sent),
+            _ => self.window.clear(),
+        }
 
-        let measured = self.window.rate().filter(|_| sent > 0);
-        let left = measured
-            .filter(|rate| rate.0 > 0 && sent < total)
-            .map(|rate| rate.time_for(total - sent));
+        let measured = self.window.rate().filter(|rate| rate.0 > 0);
+        let left = measured.map(|rate| rate.time_for(total - sent));
 
         let mut pending = self.pending(machine, now);
         let waiting = pending.len();

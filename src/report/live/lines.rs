@@ -1,10 +1,13 @@
 //! Lines of progress for a file or a pipe: one at each change of phase, and one every ten seconds.
+//! A session that ends within a second has none.
 
 use std::time::Duration;
 
 use super::frame;
 use crate::outcome::{ProgressReport, SessionPhase};
 
+/// Time without lines at the start of a session.
+const QUIET: Duration = Duration::from_secs(1);
 /// Interval between lines of one phase.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -19,8 +22,11 @@ impl ProgressLines {
     /// Returns a line if it is time for one.
     pub(super) fn next(&mut self, progress: &ProgressReport) -> Option<String> {
         let ProgressReport { phase, elapsed, .. } = *progress;
-        // A short publication fills no log.
-        let is_quiet = phase == SessionPhase::Publishing && elapsed < LINE_INTERVAL;
+        // A publication shows its result, and lines only if it takes long.
+        let quiet = match phase {
+            SessionPhase::Publishing => LINE_INTERVAL,
+            _ => QUIET,
+        };
         let is_due = match self.last {
             None => true,
             Some((word, batch, at)) => {
@@ -29,7 +35,7 @@ impl ProgressLines {
                 is_other || elapsed < at || elapsed - at >= LINE_INTERVAL
             }
         };
-        if is_quiet || !is_due {
+        if elapsed < quiet || !is_due {
             return None;
         }
 
@@ -66,7 +72,7 @@ mod tests {
             told.extend(lines.next(&progress).map(|_| ms));
         }
 
-        assert_eq!(told, [0, 500, 10_500, 20_500, 25_000, 26_000]);
+        assert_eq!(told, [1_000, 11_000, 21_000, 25_000, 26_000]);
     }
 
     #[test]

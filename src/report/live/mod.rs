@@ -21,6 +21,8 @@ use crate::sync::locked;
 
 /// Interval of the spinner.
 const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
+/// Most columns of a row: on a wider terminal, there is room to shrink without wrapping it.
+const MAX_COLUMNS: usize = 80;
 /// Columns of the spinner and the blank after it.
 const SPINNER_COLUMNS: usize = 2;
 
@@ -148,7 +150,10 @@ fn show(shown: &mut Option<ProgressBar>, text: String) {
 fn size_beside_spinner() -> Size {
     let Size { columns, rows } = screen::size();
     Size {
-        columns: columns.saturating_sub(SPINNER_COLUMNS).max(1),
+        columns: columns
+            .min(MAX_COLUMNS)
+            .saturating_sub(SPINNER_COLUMNS)
+            .max(1),
         rows,
     }
 }

@@ -1,8 +1,8 @@
 //! The screen below the output: draws rows in place of the last ones, on a terminal that may have
 //! changed its width meanwhile.
 //!
-//! The rows fill their width and are one wrapped line to the terminal. Most terminals wrap such a
-//! line anew when their width changes; the rows to erase follow from its length.
+//! Rows are as short as their text, so that a change of the width seldom touches them. Most
+//! terminals wrap a row that has become too long; the rows to erase follow from the lengths.
 
 use std::io::{self, Write};
 use std::sync::Mutex;
@@ -12,8 +12,10 @@ use indicatif::TermLike;
 use super::super::terminal::{self, Size};
 use crate::sync::locked;
 
-/// Erases from the cursor to the end of the screen.
-const ERASE_BELOW: &str = "\x1b[J";
+/// Erases the row of the cursor. Terminals may keep a screen that is erased as a whole.
+const ERASE_ROW: &str = "\r\x1b[2K";
+/// Moves the cursor to the row above.
+const ROW_ABOVE: &str = "\x1b[1A";
 
 /// Size of the terminal on standard error.
 pub(super) fn size() -> Size {
@@ -30,7 +32,7 @@ pub(super) struct Screen {
 impl Screen {
     /// A screen with nothing drawn.
     pub(super) fn stderr() -> Self {
-        // These keep wrapped lines as they are.
+        // These cut rows off instead.
         let is_set = |name| std::env::var_os(name).is_some();
         let is_term = |name| std::env::var_os("TERM").is_some_and(|term| term == name);
         Self {
@@ -49,18 +51,12 @@ impl Screen {
 /// What is on the screen, and the frame that will replace it.
 #[derive(Debug, Default)]
 struct Drawing {
-    last: DrawnFrame,
+    /// Columns of each row on the screen.
+    drawn: Vec<usize>,
+    /// Width that they were drawn for.
+    width: usize,
     /// The frame under way.
     next: Option<NextFrame>,
-}
-
-/// The frame on the screen.
-#[derive(Debug, Default)]
-struct DrawnFrame {
-    /// Columns of its text, over all rows.
-    columns: usize,
-    /// Width that it was drawn for.
-    width: usize,
 }
 
 /// A frame under way.
@@ -68,17 +64,7 @@ struct DrawnFrame {
 struct NextFrame {
     /// Text to write, with the commands before it.
     text: String,
-    columns: usize,
-    /// Blanks at the end, which are drawn only before more text.
-    blanks: usize,
-}
-
-impl DrawnFrame {
-    /// Rows of the frame on a screen of `width` columns.
-    fn rows(&self, width: usize, wraps_again: bool) -> usize {
-        let width = if wraps_again { width } else { self.width };
-        self.columns.div_ceil(width.max(1))
-    }
+    rows: Vec<usize>,
 }
 
 impl Drawing {
@@ -88,35 +74,40 @@ impl Drawing {
         }
 
         let mut frame = NextFrame::default();
-        let rows = self.last.rows(width, wraps_again);
-        if rows > 1 {
-            frame.text.push_str(&format!("\x1b[{}A", rows - 1));
-        }
-        if rows > 0 {
-            frame.text.push('\r');
-            frame.text.push_str(ERASE_BELOW);
+        for row in 0..self.rows(width, wraps_again) {
+            frame.text.push_str(if row > 0 { ROW_ABOVE } else { "" });
+            frame.text.push_str(ERASE_ROW);
         }
         self.next = Some(frame);
     }
 
-    fn write(&mut self, text: &str) {
+    /// Rows that the last frame takes on a screen of `width` columns.
+    fn rows(&self, width: usize, wraps_again: bool) -> usize {
+        let width = if wraps_again { width } else { self.width };
+        let rows = self.drawn.iter().map(|row| row.div_ceil(width.max(1)));
+        rows.map(|rows| rows.max(1)).sum()
+    }
+
+    /// Adds a row; the blanks that fill it up are left out.
+    fn write(&mut self, row: &str) {
         let Some(frame) = &mut self.next else { return };
-        let columns = text.chars().count();
-        if text.bytes().all(|b| b == b' ') {
-            frame.blanks += columns;
+        let is_filler = row.bytes().all(|b| b == b' ');
+        if is_filler {
             return;
         }
 
-        frame.text.extend(std::iter::repeat_n(' ', frame.blanks));
-        frame.columns += frame.blanks + columns;
-        frame.blanks = 0;
-        frame.text.push_str(text);
+        if !frame.rows.is_empty() {
+            frame.text.push_str("\r\n");
+        }
+        frame.text.push_str(row);
+        frame.rows.push(row.chars().count());
     }
 
     /// Ends the frame and returns what to write.
     fn end(&mut self, width: usize) -> Option<String> {
-        let NextFrame { text, columns, .. } = self.next.take()?;
-        self.last = DrawnFrame { columns, width };
+        let NextFrame { text, rows } = self.next.take()?;
+        self.drawn = rows;
+        self.width = width;
         Some(text)
     }
 }
@@ -190,21 +181,24 @@ mod tests {
     #[test]
     fn a_frame_erases_the_rows_of_the_last_one() {
         let mut drawing = Drawing::default();
-        assert_eq!(draw(&mut drawing, &["one", "two"], 5), "one  two");
-        assert_eq!(draw(&mut drawing, &["new"], 5), "\x1b[1A\r\x1b[Jnew");
-        assert_eq!(draw(&mut drawing, &[], 5), "\r\x1b[J");
+        assert_eq!(draw(&mut drawing, &["one", "two"], 5), "one\r\ntwo");
+        assert_eq!(
+            draw(&mut drawing, &["new"], 5),
+            "\r\x1b[2K\x1b[1A\r\x1b[2Knew"
+        );
+        assert_eq!(draw(&mut drawing, &[], 5), "\r\x1b[2K");
         assert_eq!(draw(&mut drawing, &["end"], 5), "end");
     }
 
     #[test]
     fn rows_follow_the_width_of_the_screen() {
         let mut drawing = Drawing::default();
-        draw(&mut drawing, &["abcde", "fghij", "k"], 10);
-        let rows = |width, wraps_again| drawing.last.rows(width, wraps_again);
+        draw(&mut drawing, &["abcde", "fghijklmno", "k"], 10);
+        let rows = |width, wraps_again| drawing.rows(width, wraps_again);
         assert_eq!(rows(10, true), 3);
-        assert_eq!(rows(7, true), 3);
-        assert_eq!(rows(5, true), 5);
-        assert_eq!(rows(30, true), 1);
-        assert_eq!(rows(5, false), 3);
+        assert_eq!(rows(7, true), 4);
+        assert_eq!(rows(4, true), 6);
+        assert_eq!(rows(30, true), 3);
+        assert_eq!(rows(4, false), 3);
     }
 }

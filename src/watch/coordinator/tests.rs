@@ -68,6 +68,11 @@ fn a_pause_holds_what_was_gathered() {
         pause: Some(file.path().into()),
         ..Until::default()
     };
+    assert!(matches!(coordinator.wait(&until), Wake::Held));
+    let until = Until {
+        is_held: true,
+        ..until
+    };
 
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| coordinator.wait(&until));
