@@ -11,7 +11,8 @@
 //! | [`repository`] | releases published to a store, and taken from there |
 //! | [`survey`] | questions to all hosts, without a session |
 //! | [`drift`] | a host's list of differences |
-//! | [`clock`], [`log_limit`], `rate_window`, `unproven` | time, log lines and measured rates over time, unproven beacons |
+//! | [`clock`], [`log_limit`], `unproven` | time, the rate limit of log lines, unproven beacons |
+//! | `rate_window` | the measured rate of a transfer |
 
 pub mod adhoc;
 pub mod catch_up;

@@ -11,9 +11,9 @@
 //!   bytes_received, seconds
 //! - `change`: hosts, path, kind (rsync's eleven columns), what (a word); path_base64 unless the
 //!   path is UTF-8
-//! - `progress`: sent, total, rate (of the pacing), ready, targets (0 for a publication), phase, batch
-//!   [number, of], measured (rate), left, elapsed, repaired, waiting (number of hosts), pending
-//!   [{host, state, percent, since, why}]: some of the hosts that the phase waits for
+//! - `progress`: sent, total, rate (of the pacing), ready, targets (0 for a publication), phase,
+//!   batch [number, of], measured (rate), left, elapsed, repaired, waiting (number of hosts),
+//!   pending [{host, state, percent, since, why}]: some of the hosts that the phase waits for
 //! - `note`: text
 //! - `release` of a log: tree, serial, release (its identity), created, key, entries, bytes,
 //!   running [host], kept [host]

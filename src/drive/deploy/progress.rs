@@ -17,7 +17,7 @@ use crate::wire::message::OrderKind;
 /// Time over which the rate is measured.
 const RATE_SPAN: Duration = Duration::from_secs(3);
 /// Largest number of hosts listed in a snapshot.
-const MAX_PENDING: usize = 8;
+const MAX_LISTED_HOSTS: usize = 8;
 
 /// Takes snapshots of a session.
 pub(super) struct ProgressMeter {
@@ -62,7 +62,7 @@ impl ProgressMeter {
 
         let mut pending = self.pending(machine, now);
         let waiting = pending.len();
-        pending.truncate(MAX_PENDING);
+        pending.truncate(MAX_LISTED_HOSTS);
 
         Some(ProgressReport {
             phase,
@@ -87,6 +87,7 @@ impl ProgressMeter {
                 .filter(|h| machine.awaits(h, !self.is_deploy))
         };
         let is_staging = |host: &&Host| host.stage == Some(HostStage::Staging);
+
         Some(match machine.step() {
             SessionStep::Discovering => match &self.scan {
                 Some(counts) => SessionPhase::Scanning {

@@ -1,4 +1,5 @@
-//! The live display of a command under way: a few rows on a terminal, a line now and then elsewhere.
+//! The live display of a command under way: a few rows on a terminal, a line now and then
+//! elsewhere.
 //!
 //! `frame` words the progress, `screen` draws on a terminal that may change its size, and `lines`
 //! chooses the lines for a file or a pipe. There is one display in a process.
@@ -22,7 +23,7 @@ use crate::sync::locked;
 /// Interval of the spinner.
 const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
 /// Most columns of a row: on a wider terminal, there is room to shrink without wrapping it.
-const MAX_COLUMNS: usize = 80;
+const ROW_COLUMNS: usize = 80;
 /// Columns of the spinner and the blank after it.
 const SPINNER_COLUMNS: usize = 2;
 
@@ -151,7 +152,7 @@ fn size_beside_spinner() -> Size {
     let Size { columns, rows } = screen::size();
     Size {
         columns: columns
-            .min(MAX_COLUMNS)
+            .min(ROW_COLUMNS)
             .saturating_sub(SPINNER_COLUMNS)
             .max(1),
         rows,

@@ -1,3 +1,5 @@
+//! Tests of the wording of progress.
+
 use super::*;
 use crate::id::{HostName, NamedHost};
 use crate::units::{ByteSize, Rate};
