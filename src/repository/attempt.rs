@@ -92,7 +92,7 @@ pub(super) struct Rereads(Attempts);
 impl Rereads {
     /// Returns the next attempt to read the object; `None` after too many.
     pub(super) fn next(&mut self, get: Get, now: Moment, dice: &mut Dice) -> Option<SmallGet> {
-        let old = StoreFault::new(FaultKind::Temporary, "an old state");
+        let old = StoreFault::new(FaultKind::Temporary, "the store answers with an old state");
         let again = self.0.failures < MAX_REREADS && self.0.fail(&old, now, dice);
         let not_before = self.0.not_before;
         again.then(|| SmallGet {
@@ -167,9 +167,10 @@ impl SmallGet {
                 self.body.extend_from_slice(bytes);
                 return None;
             }
-            GetReply::Bytes(_) => {
-                StoreFault::new(FaultKind::TooLarge, "a larger object than there can be")
-            }
+            GetReply::Bytes(_) => StoreFault::new(
+                FaultKind::TooLarge,
+                "the store sends a larger object than there can be",
+            ),
             GetReply::End { etag } => {
                 let body = std::mem::take(&mut self.body);
                 return Some(SmallGot::Body(body, etag.clone()));

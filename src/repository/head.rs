@@ -116,8 +116,7 @@ pub enum HeadError {
     Illegal(String),
     /// Written by a newer makuo.
     #[error(
-        "the repository has format {0}, this makuo reads format {REPOSITORY_FORMAT}: \
-         install a newer makuo"
+        "its format is {0}, and this makuo reads format {REPOSITORY_FORMAT}: install a newer makuo"
     )]
     Format(u16),
     /// Signed for another tree.

@@ -255,6 +255,10 @@ fn answer_hint(fault: &AnswerFault) -> Option<&'static str> {
             Some("switch compression off for these files: nginx has `gzip off`")
         }
         AnswerFault::TooShort(_) => Some("it was not uploaded whole, or changed"),
+        AnswerFault::NoList => Some("is a portal or a proxy in between, and the endpoint right?"),
+        AnswerFault::UnfinishedList => {
+            Some("the store has to know ListObjectsV2: run it where the files are, or update it")
+        }
         AnswerFault::TooLarge(..) | AnswerFault::Status(_) | AnswerFault::Endless => None,
     }
 }

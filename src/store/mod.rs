@@ -24,6 +24,8 @@ mod explain;
 #[cfg(feature = "store")]
 mod limits;
 #[cfg(feature = "store")]
+mod list_page;
+#[cfg(feature = "store")]
 mod metadata;
 #[cfg(feature = "store")]
 mod profile;

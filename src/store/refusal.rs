@@ -155,10 +155,13 @@ impl StoreRefusal {
             RefusalCause::Answer(AnswerFault::TooShort(_) | AnswerFault::Status(416)) => {
                 FaultKind::TooShort
             }
-            RefusalCause::Answer(AnswerFault::Status(_) | AnswerFault::Endless)
+            RefusalCause::Answer(
+                AnswerFault::Status(_) | AnswerFault::Endless | AnswerFault::UnfinishedList,
+            )
             | RefusalCause::Redirect(_)
             | RefusalCause::Tls(_) => FaultKind::Permanent,
-            RefusalCause::UnknownName(_)
+            RefusalCause::Answer(AnswerFault::NoList)
+            | RefusalCause::UnknownName(_)
             | RefusalCause::Unreachable(_)
             | RefusalCause::Closed(_)
             | RefusalCause::Stuck(_)
@@ -260,7 +263,7 @@ fn clean(text: &str) -> String {
 }
 
 /// Returns the text of the first element `name`. A whole parser is not worth it for three words.
-fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     let (inner, _) = rest.split_once(&format!("</{name}>"))?;
     Some(inner)

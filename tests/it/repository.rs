@@ -5,6 +5,7 @@ mod collected;
 mod deployed;
 mod faults;
 mod follow;
+mod lists;
 mod secrets;
 
 use std::os::unix::fs::PermissionsExt;

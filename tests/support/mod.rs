@@ -9,6 +9,7 @@
 
 pub mod adversary;
 pub mod beside;
+pub mod bucket;
 pub mod capture;
 pub mod files;
 pub mod host;

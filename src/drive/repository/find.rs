@@ -6,17 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::failure::{of_head, of_pull};
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::{REPAIR_HINT, of_head};
 use crate::drive::clock;
 use crate::drive::host::{LocalHost, Permitted};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::shown_time;
 use crate::manifest::ReleaseId;
 use crate::repository::head::{HeadTimes, SignedHead, Staleness, VerifiedHead};
 use crate::repository::object::Etag;
-use crate::repository::pull::{Pull, PullError, PullStep};
+use crate::repository::pull::{Pull, PullStep};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::tree::Tree;
@@ -220,7 +220,7 @@ impl Looker<'_> {
                 PullStep::Superseded => {
                     return Err(Error::refused("the repository changed while it was read"));
                 }
-                PullStep::Failed(error) => return Err(of_pull(error)),
+                PullStep::Failed(error) => return Err(of_pull(&error)),
                 // Nothing was wanted yet.
                 PullStep::Block(..) | PullStep::Done => {}
                 PullStep::Wait(until) => {
@@ -333,19 +333,5 @@ pub(super) fn verified(
             machine.refuse(e);
             Ok(None)
         }
-    }
-}
-
-/// Error for a pull that cannot go on.
-pub(super) fn of_pull(error: PullError) -> Error {
-    match &error {
-        PullError::Head(head) => of_head(head),
-        PullError::Store(_) => Error::new(Kind::Io, error.to_string()),
-        PullError::NoTree(_) | PullError::NoRepository => Error::refused(error.to_string())
-            .hint("`makuo publish SPEC --to URL` makes it: is the URL the same?"),
-        PullError::Missing(_) | PullError::Damaged(_) | PullError::Record(_) => {
-            Error::refused(error.to_string()).hint(REPAIR_HINT)
-        }
-        _ => Error::refused(error.to_string()),
     }
 }

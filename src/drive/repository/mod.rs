@@ -12,10 +12,11 @@
 //! and again, for a daemon; `loopback` is a host of its own, for a command.
 //!
 //! `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads the
-//! objects.
+//! objects. `failure` words the ends of all machines.
 
 mod collect;
 mod copy;
+mod failure;
 mod find;
 mod head_memory;
 mod inventory;

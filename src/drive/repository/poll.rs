@@ -171,7 +171,7 @@ fn take_found(
     let id = found.record.release.id();
     let failures = managed.failures.count(id);
     let failed = match take(host, service, poll, found, log) {
-        Ok(outcome) => outcome.error,
+        Ok(outcome) => outcome.shortfall(),
         Err(e) => Some(e.with_hint()),
     };
     if let Some(why) = failed {

@@ -93,7 +93,7 @@ fn carry_out(
     let request = tokio::spawn(request);
     tokio::spawn(async move {
         if let Err(e) = request.await {
-            let text = format!("the request ended by a defect of makuo: {e}");
+            let text = format!("a request to the store ended by a defect of makuo: {e}");
             let fault = StoreFault::new(FaultKind::Permanent, &text);
             // Nobody waits for it any more.
             let _ = outbox.send(failed(fault)).await;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::find::{Loading, of_pull, verified};
+use super::failure::of_pull;
+use super::find::{Loading, verified};
 use super::requests::{StoreReply, StoreRequests};
 use super::shelf::Shelf;
 use crate::block::BlockRef;
@@ -171,7 +172,7 @@ impl LoaderWork {
                         "the repository does not keep the release any more",
                     ));
                 }
-                PullStep::Failed(error) => return Err(of_pull(error)),
+                PullStep::Failed(error) => return Err(of_pull(&error)),
                 PullStep::Done if !self.wants_more && self.shelf.lacks_any() => {
                     // The session would wait for it.
                     let what = "a defect of makuo: a block of the repository was forgotten";

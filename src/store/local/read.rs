@@ -28,6 +28,7 @@ enum ReaderState {
 #[derive(Clone)]
 struct OpenFile {
     file: Arc<File>,
+    path: Arc<Path>,
     next: u64,
     end: u64,
     etag: Option<Etag>,
@@ -128,6 +129,7 @@ fn open(path: &Path, get: &Get) -> Result<OpenFile, GetReply> {
 
     Ok(OpenFile {
         file: Arc::new(file),
+        path: path.into(),
         next: range.start,
         end: range.end,
         etag,
@@ -139,7 +141,7 @@ async fn read(open: OpenFile) -> Result<Vec<u8>, StoreFault> {
         let left = usize::try_from(open.end - open.next).unwrap_or(usize::MAX);
         let mut bytes = vec![0; left.min(FILE_PIECE_BYTES)];
         let read = open.file.read_exact_at(&mut bytes, open.next);
-        let read = step("read", Path::new("the file"), read);
+        let read = step("read", &open.path, read);
         read.map_err(FileFault::into_fault)?;
         Ok(bytes)
     })
