@@ -6,7 +6,7 @@ use crate::drive::clock;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Fingerprint, Namespace, Role, verify};
-use crate::repository::head::{Head, HeadError, KeptRelease};
+use crate::repository::head::{Head, HeadError, HeadRelease};
 use crate::store::Store;
 use crate::units::{ByteSize, WallTime};
 
@@ -91,7 +91,7 @@ async fn look_at(store: &Store, tree: &TreeName, keys: &AuthorizedKeys) -> Resul
     })
 }
 
-async fn record_of(store: &Store, tree: &TreeName, kept: &KeptRelease) -> Result<ListedRelease> {
+async fn record_of(store: &Store, tree: &TreeName, kept: &HeadRelease) -> Result<ListedRelease> {
     let record = read_record(store, tree, kept).await?;
     let header = record.release.header();
     let key = verify(

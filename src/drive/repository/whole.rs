@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::TreeName;
 use crate::keys::AuthorizedKeys;
 use crate::repository::head::{
-    HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object, tree_of_head,
+    HeadError, HeadRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object, tree_of_head,
 };
 use crate::repository::object::{Get, GetReply, ListedObject, ObjectPath};
 use crate::repository::record::ReleaseRecord;
@@ -68,7 +68,7 @@ pub(super) async fn read_head(store: &Store, tree: &TreeName) -> Result<Option<S
 pub(super) async fn read_record(
     store: &Store,
     tree: &TreeName,
-    kept: &KeptRelease,
+    kept: &HeadRelease,
 ) -> Result<ReleaseRecord> {
     let start = u64::from(kept.offset);
     let get = Get {

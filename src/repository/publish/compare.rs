@@ -9,14 +9,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::new_nodes::{all_hashes, all_nodes, missing};
 use super::step::PublishNote;
 use super::stock::Stock;
-use super::survey::Survey;
-use super::{Publish, Stage};
+use super::survey::PackSurvey;
+use super::{Publish, PublishStage};
 use crate::block::frame::Expander;
 use crate::block::{BlockHash, BlockRef};
 use crate::manifest::Node;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::repository::attempt::{Dice, RequestId};
-use crate::repository::head::KeptRelease;
+use crate::repository::head::HeadRelease;
 use crate::repository::loader::{Loaded, Loader};
 use crate::repository::object::{Get, GetReply, StoreFault};
 use crate::repository::pack::{Extent, PackName, PackTable, unpack};
@@ -32,20 +32,20 @@ const FEW_BYTES: u64 = 256 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum OldPiece {
     /// A record, with the top of the manifest.
-    Top(KeptRelease),
+    Top(HeadRelease),
     Node(BlockRef),
     Places(PlacesRef),
 }
 
 /// Compares with one earlier release after another.
 #[derive(Debug)]
-pub(super) struct Comparison {
+pub(super) struct ReleaseComparison {
     loader: Loader<OldPiece>,
     /// Comes first.
-    survey: Survey,
+    survey: PackSurvey,
     expander: Expander,
     /// Releases to compare with, the newest first.
-    earlier: VecDeque<KeptRelease>,
+    earlier: VecDeque<HeadRelease>,
     /// The newest release, if it was read ahead: its root, and its record for the caller.
     newest: Option<(NodeAt, StoredNode)>,
     record: Option<Box<ReleaseRecord>>,
@@ -67,14 +67,14 @@ pub(super) struct Comparison {
     notes: Vec<PublishNote>,
 }
 
-impl Comparison {
+impl ReleaseComparison {
     /// Compares with these releases; looks first whether they are whole if `repairs` is set.
-    pub(super) fn new(kept: &[KeptRelease], repairs: bool) -> Self {
+    pub(super) fn new(kept: &[HeadRelease], repairs: bool) -> Self {
         Self {
             loader: Loader::new(),
             survey: match repairs {
-                true => Survey::new(kept),
-                false => Survey::none(),
+                true => PackSurvey::new(kept),
+                false => PackSurvey::none(),
             },
             expander: Expander::default(),
             earlier: kept.iter().copied().collect(),
@@ -119,7 +119,7 @@ impl Comparison {
     }
 
     /// Releases that a survey found damaged.
-    pub(super) fn damaged(&self) -> &[KeptRelease] {
+    pub(super) fn damaged(&self) -> &[HeadRelease] {
         self.survey.damaged()
     }
 
@@ -349,7 +349,7 @@ impl Publish {
                 self.comparison = None;
                 let all = new.release.header().root.bytes;
                 self.layout.begin(root, if is_first { all } else { bytes });
-                self.stage = Stage::Packing;
+                self.stage = PublishStage::Packing;
             }
         }
 

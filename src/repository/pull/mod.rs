@@ -32,7 +32,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
 use super::attempt::{Dice, RequestId, Rereads, SmallGet, SmallGot};
-use super::head::{HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
+use super::head::{HeadError, HeadRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
 use super::loader::Loader;
 use super::marker::{MAX_MARKER_BYTES, marker_format, marker_object};
 use super::object::{Etag, Get, GetReply};
@@ -53,9 +53,9 @@ const MAX_MOVES: u32 = 8;
 
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Purpose {
+enum PullPurpose {
     /// The record of a release, with the bytes before it.
-    Window(KeptRelease),
+    Window(HeadRelease),
     Places(PlacesRef),
     Node(BlockRef),
     Block(Ordinal, BlockRef),
@@ -70,8 +70,8 @@ enum Asking {
 
 /// The release that is pulled.
 #[derive(Debug)]
-struct Followed {
-    kept: KeptRelease,
+struct FollowedRelease {
+    kept: HeadRelease,
     id: Option<ReleaseId>,
     record: Option<ReleaseRecord>,
 }
@@ -83,13 +83,13 @@ pub struct Pull {
     dice: Dice,
     expander: Expander,
     asking: Option<Asking>,
-    loader: Loader<Purpose>,
-    followed: Option<Followed>,
+    loader: Loader<PullPurpose>,
+    followed: Option<FollowedRelease>,
     explorer: Option<Explorer>,
     /// Places pages by reference: equal bytes in two packs are different places.
     pages: HashMap<PlacesRef, Places>,
     /// Nodes and places pages under way.
-    structure: HashSet<Purpose>,
+    structure: HashSet<PullPurpose>,
     /// Wanted blocks whose places have not been looked up yet.
     remaining: Vec<Range<u64>>,
     /// Set once the caller has said which blocks it wants.
@@ -194,7 +194,8 @@ impl Pull {
 
     /// Returns whether the block `ordinal` is under way, or came and was not handed out.
     pub fn is_coming(&self, ordinal: u64) -> bool {
-        let is_it = |purpose: &Purpose| matches!(purpose, Purpose::Block(at, _) if at.0 == ordinal);
+        let is_it =
+            |purpose: &PullPurpose| matches!(purpose, PullPurpose::Block(at, _) if at.0 == ordinal);
         self.loader.is_coming(is_it)
     }
 
@@ -251,12 +252,12 @@ impl Pull {
             return self.end(PullStep::Superseded);
         }
 
-        self.followed = Some(Followed {
+        self.followed = Some(FollowedRelease {
             kept: *kept,
             id: known.or(stated),
             record: None,
         });
-        self.loader.ask(kept.window(), Purpose::Window(*kept));
+        self.loader.ask(kept.window(), PullPurpose::Window(*kept));
     }
 
     /// Takes back a head that did not pass the caller's checks. Something on the way may have

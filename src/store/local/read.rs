@@ -16,10 +16,10 @@ const FILE_PIECE_BYTES: usize = 256 << 10;
 pub(in crate::store) struct ObjectFileReader {
     directory: Arc<Directory>,
     get: Get,
-    state: ReaderState,
+    state: FileReaderState,
 }
 
-enum ReaderState {
+enum FileReaderState {
     Closed,
     Open(OpenFile),
     Over,
@@ -40,7 +40,7 @@ impl ObjectFileReader {
         Self {
             directory,
             get,
-            state: ReaderState::Closed,
+            state: FileReaderState::Closed,
         }
     }
 
@@ -48,29 +48,29 @@ impl ObjectFileReader {
     pub async fn next(&mut self) -> Option<GetReply> {
         loop {
             let reply = match &self.state {
-                ReaderState::Over => return None,
-                ReaderState::Closed => match self.open().await {
+                FileReaderState::Over => return None,
+                FileReaderState::Closed => match self.open().await {
                     Ok(open) => {
-                        self.state = ReaderState::Open(open);
+                        self.state = FileReaderState::Open(open);
                         continue;
                     }
                     Err(reply) => reply,
                 },
-                ReaderState::Open(open) if open.next == open.end => GetReply::End {
+                FileReaderState::Open(open) if open.next == open.end => GetReply::End {
                     etag: open.etag.clone(),
                 },
-                ReaderState::Open(open) => match read(open.clone()).await {
+                FileReaderState::Open(open) => match read(open.clone()).await {
                     Ok(bytes) => {
                         let mut open = open.clone();
                         open.next += bytes.len() as u64;
-                        self.state = ReaderState::Open(open);
+                        self.state = FileReaderState::Open(open);
                         return Some(GetReply::Bytes(bytes));
                     }
                     Err(fault) => GetReply::Failed(fault),
                 },
             };
 
-            self.state = ReaderState::Over;
+            self.state = FileReaderState::Over;
             return Some(reply);
         }
     }

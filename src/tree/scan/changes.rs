@@ -13,7 +13,7 @@ use super::hints::TouchedPaths;
 use super::inode_names::paths_of_inodes;
 use super::known_paths::{KnownPaths, paths_below};
 use super::lister::Lister;
-use super::listing::{ListJob, ListedPath, Listing, read_names, stat_of};
+use super::listing::{DirListing, ListJob, ListedPath, read_names, stat_of};
 use super::scanned::Skipped;
 use crate::manifest::TreePath;
 use crate::tree::fs::errors::is_gone;
@@ -64,7 +64,7 @@ pub(super) fn find(
         dirs: if top { vec![None] } else { Vec::new() },
         passed_over: BTreeSet::new(),
         lost: BTreeSet::new(),
-        listing: Listing::of(context.filter.clone()),
+        listing: DirListing::of(context.filter.clone()),
     };
 
     finder.recheck(&touched)?;
@@ -105,11 +105,12 @@ pub(super) fn find(
     touched.dedup_by(|a, b| a.path == b.path);
 
     let Finder {
-        listing: Listing {
-            mut children,
-            skipped,
-            ..
-        },
+        listing:
+            DirListing {
+                mut children,
+                skipped,
+                ..
+            },
         passed_over,
         lost,
         ..
@@ -168,11 +169,11 @@ struct Finder<'a> {
     known: KnownPaths<'a>,
     /// Directories with possibly new names; `None` is the root.
     dirs: Vec<Option<TreePath>>,
-    /// Directories with a passed-over name: see [`Listing::passed_over`].
+    /// Directories with a passed-over name: see [`DirListing::passed_over`].
     passed_over: BTreeSet<Option<TreePath>>,
     /// Directories of the index that have gone since they were found to be touched.
     lost: BTreeSet<TreePath>,
-    listing: Listing,
+    listing: DirListing,
 }
 
 /// Returns true if a directory above `path` is lost.

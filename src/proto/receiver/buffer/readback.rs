@@ -59,7 +59,7 @@ impl Buffer {
             start: body.start,
             from,
             counted: 0,
-            budget: Budget::default(),
+            budget: ReadBudget::default(),
         };
 
         let columns = u32::from(grid.columns());
@@ -128,7 +128,7 @@ impl ColumnState {
 
 /// Blocks and bytes requested so far.
 #[derive(Debug, Default)]
-struct Budget {
+struct ReadBudget {
     blocks: usize,
     bytes: usize,
 }
@@ -141,7 +141,7 @@ struct PartListBuilder<'a> {
     from: Ordinal,
     /// Blocks below are already part of the budget.
     counted: usize,
-    budget: Budget,
+    budget: ReadBudget,
 }
 
 impl PartListBuilder<'_> {
@@ -173,7 +173,7 @@ impl PartListBuilder<'_> {
             return false;
         }
 
-        self.budget = Budget {
+        self.budget = ReadBudget {
             blocks: all_blocks,
             bytes: all_bytes,
         };
