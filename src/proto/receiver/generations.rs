@@ -105,6 +105,9 @@ impl Generations {
     /// Takes back the payload of a [`Delivery`] for reuse.
     pub fn recycle(&mut self, payload: Vec<u8>) {
         self.payloads.recycle(payload);
+        if self.open.is_empty() {
+            self.payloads.trim();
+        }
     }
 
     /// Returns the arrival time of the last useful symbol.
