@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::step::PublishNote;
-use crate::block::BlockHash;
+use crate::block::BlockHasher;
 use crate::manifest::read::MAX_DEPTH;
 use crate::repository::attempt::{Dice, RequestId, SmallGet, SmallGot};
 use crate::repository::head::HeadRelease;
@@ -32,7 +32,7 @@ pub(super) struct PackSurvey {
     /// Packs that were not hashed yet.
     packs: BTreeSet<PackName>,
     seen: HashSet<PackName>,
-    hashing: Option<(PackName, SmallGet)>,
+    hashing: Option<(PackName, SmallGet<BlockHasher>)>,
     /// Packs that are missing or have other bytes.
     lost: HashSet<PackName>,
     /// Whether everything beneath a places page can be read.
@@ -140,10 +140,14 @@ impl PackSurvey {
         let pack = *pack;
         self.hashing = None;
         match got {
-            SmallGot::Body(bytes, _) if BlockHash::of(&bytes) == pack.0 => {}
             SmallGot::Missing => self.lose(pack, PublishNote::Missing(pack)),
             SmallGot::Failed(fault) if fault.kind != FaultKind::TooLarge => return Err(fault),
-            SmallGot::Body(..) | SmallGot::Failed(_) | SmallGot::NotModified => {
+            SmallGot::Body(hasher, _) => {
+                if hasher.finish() != pack.0 {
+                    self.lose(pack, PublishNote::Damaged(pack));
+                }
+            }
+            SmallGot::Failed(_) | SmallGot::NotModified => {
                 self.lose(pack, PublishNote::Damaged(pack));
             }
         }
