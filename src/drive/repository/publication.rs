@@ -137,9 +137,7 @@ impl<'a> Publication<'a> {
                     self.machine.signed(signature.as_bytes());
                 }
                 PublishStep::Done(stored) => {
-                    if let Err(e) = self.memory.keep(&self.tree, self.serial) {
-                        tracing::warn!("the head is not remembered on this machine: {e}");
-                    }
+                    self.memory.remember(&self.tree, self.serial);
                     return Ok(PublicationEnd {
                         release: self.release,
                         is_renewal: self.is_renewal,
