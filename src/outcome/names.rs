@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use crate::id::HostName;
 
 /// Largest number of hosts named in one line.
-const MAX_NAMED_HOSTS: usize = 8;
+const MAX_LOGGED_HOSTS: usize = 8;
 
 /// Warns of names that several `hosts` share: "2 hosts are named web, at 10.0.0.4 and 10.0.0.5".
 pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>) -> Vec<String> {
@@ -35,7 +35,7 @@ pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>)
 /// The hosts in a line: names of the first, and the number of the others. `None` without hosts.
 pub fn named_hosts<'a>(hosts: impl IntoIterator<Item = &'a HostName>) -> Option<String> {
     let names: Vec<&str> = hosts.into_iter().map(HostName::as_str).collect();
-    let (named, more) = names.split_at(MAX_NAMED_HOSTS.min(names.len()));
+    let (named, more) = names.split_at(MAX_LOGGED_HOSTS.min(names.len()));
     match (named, more) {
         ([], _) => None,
         (named, []) => Some(named.join(", ")),
