@@ -8,7 +8,7 @@ use crate::support::{self, Adversary, Host, Lab, until, write};
 use makuo::id::{HostName, InstanceId, Nonce, Serial, SessionId, TreeName};
 use makuo::keys::HostKey;
 use makuo::manifest::Release;
-use makuo::wire::message::{Announce, DiffSummary, Hello, PullRequest, StageReport};
+use makuo::wire::message::{Announce, DiffSummary, Hello, Pull, StageReport};
 use makuo::wire::{HostStage, Message};
 use nix::sys::signal::Signal;
 
@@ -121,7 +121,7 @@ fn a_host_gives_its_tree_to_nobody_whom_it_cannot_tell_to_be_of_the_group() {
         let release = announcements(&said)
             .find_map(|(_, a)| Release::from_bytes(&a.header).ok())
             .expect("heard");
-        let pull = Message::Pull(PullRequest {
+        let pull = Message::Pull(Pull {
             tree,
             release: release.id(),
             have: Serial(0),
@@ -686,7 +686,7 @@ fn what_others_say_keeps_to_its_line_in_output_and_log() {
     // In the log of a host that offers its release, within limits.
     let (log, before) = (lab.hosts[0].log().len(), lab.hosts[0].memory());
 
-    let pull = PullRequest {
+    let pull = Pull {
         tree: TreeName::new("www").expect("legal"),
         release: release.id(),
         have: Serial(0),

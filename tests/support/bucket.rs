@@ -1,4 +1,5 @@
-//! A bucket of S3 in memory whose lists come in short pages, each of which can go wrong.
+//! A repository in memory: a bucket of S3 whose lists come in short pages, each of which can go
+//! wrong, and a web server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,15 +37,17 @@ struct State {
     /// The page that goes wrong, and how.
     fault: Option<(usize, PageFault)>,
     deletions: usize,
+    /// Requests for the content of each object.
+    gets: BTreeMap<String, usize>,
 }
 
 /// The bucket, behind a server of its own.
-pub struct PagedBucket {
+pub struct MemoryBucket {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
 }
 
-impl PagedBucket {
+impl MemoryBucket {
     /// A bucket with the files below `dir`.
     pub fn of(dir: &Path) -> Self {
         let mut objects = BTreeMap::new();
@@ -74,6 +77,17 @@ impl PagedBucket {
         format!("s3://fleet?endpoint=http://{}", self.address)
     }
 
+    /// The URL of the same objects for a client of a web server.
+    pub fn web_url(&self) -> String {
+        format!("http://{}/fleet", self.address)
+    }
+
+    /// Requests for the content of an object so far.
+    pub fn gets(&self, object: &str) -> usize {
+        let state = self.state.lock().expect("whole");
+        state.gets.get(object).copied().unwrap_or_default()
+    }
+
     /// From now on, the page with this number goes wrong, counted from 0 and from now.
     pub fn spoil(&self, page: usize, fault: PageFault) {
         let mut state = self.state.lock().expect("whole");
@@ -81,7 +95,7 @@ impl PagedBucket {
         state.fault = Some((page, fault));
     }
 
-    /// Pages since the last [`PagedBucket::spoil`].
+    /// Pages since the last [`MemoryBucket::spoil`].
     pub fn pages(&self) -> usize {
         self.state.lock().expect("whole").pages
     }
@@ -116,7 +130,8 @@ impl State {
         }
     }
 
-    fn get(&self, object: &str, range: Option<&str>) -> Answer {
+    fn get(&mut self, object: &str, range: Option<&str>) -> Answer {
+        *self.gets.entry(object.to_string()).or_default() += 1;
         let Some(bytes) = self.objects.get(object) else {
             return Answer::failed(404, None, "NoSuchKey");
         };

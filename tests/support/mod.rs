@@ -37,7 +37,7 @@ pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
 pub use place::{NetworkKind, Place, Switch};
 pub use run::{Ran, Running};
-pub use servers::{BUCKET, Moto, Nginx};
+pub use servers::{BUCKET, Moto, Nginx, moto, nginx};
 pub use wait::{Stopwatch, pause, until};
 
 /// Returns true if the tests run as root.

@@ -11,7 +11,7 @@ use makuo::repository::gc::{GcReport, GcRewrite, GcSetup};
 use makuo::store::{Store, StoreOptions, StoreUrl};
 
 use super::Depot;
-use crate::support::bucket::{PageFault, PagedBucket};
+use crate::support::bucket::{MemoryBucket, PageFault};
 use crate::support::{Noise, Running, write};
 
 /// Faults of a page.
@@ -46,7 +46,7 @@ fn depot() -> Depot {
 }
 
 struct Bucket {
-    bucket: PagedBucket,
+    bucket: MemoryBucket,
     store: Store,
     keys: HeadKeys,
 }
@@ -54,7 +54,7 @@ struct Bucket {
 impl Bucket {
     /// A copy of the repository of `depot` in a bucket of its own, asked once for each page.
     fn of(depot: &Depot, signs: bool) -> Self {
-        let bucket = PagedBucket::of(&depot.path("repo"));
+        let bucket = MemoryBucket::of(&depot.path("repo"));
         let url = StoreUrl::parse(&bucket.url(), Path::new("/")).expect("valid");
         let pairs = [("AWS_ACCESS_KEY_ID", "AK"), ("AWS_SECRET_ACCESS_KEY", "s")];
         let pairs = pairs.map(|(name, value)| (name.to_string(), value.to_string()));
