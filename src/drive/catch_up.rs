@@ -22,7 +22,7 @@ use crate::outcome::{Event, HostState, Observer, Purpose, named_hosts};
 use crate::spec::Compress;
 use crate::tree::{Lacking, LiveTree, NextRelease, StoredRelease, StoredSource, Tree};
 use crate::units::{Rate, one_line};
-use crate::wire::message::{Order, PullRequest, SignedOrder};
+use crate::wire::message::{Order, Pull, SignedOrder};
 use crate::{Error, Result};
 
 /// Delay before an offer, for other hosts with the same gap to join.
@@ -31,12 +31,11 @@ const GATHER_DELAY: Duration = Duration::from_millis(250);
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves pulls until the channel closes.
-pub fn run(host: &Arc<LocalHost>, service: &AdhocService, rate: Rate, pulls: &Inbox<PullRequest>) {
+pub fn run(host: &Arc<LocalHost>, service: &AdhocService, rate: Rate, pulls: &Inbox<Pull>) {
     let mut log = CatchUpLog::new();
     while let Ok(pull) = pulls.recv() {
         std::thread::sleep(GATHER_DELAY);
-        let mut open: VecDeque<PullRequest> =
-            std::iter::once(pull).chain(pulls.try_iter()).collect();
+        let mut open: VecDeque<Pull> = std::iter::once(pull).chain(pulls.try_iter()).collect();
 
         while let Some(pull) = open.pop_front() {
             if let Err(e) = serve(host, service, rate, &pull, &mut log) {
@@ -57,7 +56,7 @@ fn serve(
     host: &Arc<LocalHost>,
     service: &AdhocService,
     rate: Rate,
-    pull: &PullRequest,
+    pull: &Pull,
     log: &mut CatchUpLog,
 ) -> Result<()> {
     let Some(managed) = host.trees.get(&pull.tree) else {
@@ -176,7 +175,7 @@ struct NextOffer {
 
 /// The next release on the way to `current` for the pulling host: the last whole release, then each
 /// later part.
-fn next_for(tree: &Tree, current: StoredRelease, pull: &PullRequest) -> Result<Option<NextOffer>> {
+fn next_for(tree: &Tree, current: StoredRelease, pull: &Pull) -> Result<Option<NextOffer>> {
     let newest = current.release.header().serial;
     let have = pull.have;
     if have == newest {

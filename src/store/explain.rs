@@ -2,7 +2,9 @@
 
 use super::answer::AnswerFault;
 use super::metadata::MetadataHosts;
-use super::refusal::{RefusalCause, StatusAnswer, StoreRefusal, TlsFault};
+use super::refusal::{RefusalCause, StoreRefusal};
+use super::status::StatusAnswer;
+use super::tls_fault::TlsFault;
 use super::url::{BucketKind, StoreUrl};
 use crate::repository::object::{FaultKind, StoreFault};
 
@@ -65,7 +67,8 @@ impl AskedStore {
         object: &str,
         why: &str,
     ) -> StoreFault {
-        let (verb, url) = (action.verb(), &self.url);
+        let verb = action.verb();
+        let url = &self.url;
         let object = match object {
             "" => "objects",
             object => object,
@@ -92,7 +95,7 @@ impl AskedStore {
                 self.place_hint()
             )),
             RefusalCause::Tls(fault) => Some(tls_hint(fault).into()),
-            RefusalCause::Redirect(to) => Some(format!("if that is right, use the address {to}")),
+            RefusalCause::Redirect(_) => Some("if that is right, use that address".into()),
             RefusalCause::Stuck(_) | RefusalCause::Cut(_) => None,
         }
     }

@@ -5,7 +5,7 @@
 use http::Uri;
 
 use super::answer::AnswerFault;
-use super::refusal::xml_element;
+use super::status::xml_element;
 
 /// Root elements of the lists of S3 and Google, and of Azure.
 const ROOTS: [&str; 2] = ["ListBucketResult", "EnumerationResults"];

@@ -38,7 +38,11 @@ mod remote;
 #[cfg(feature = "store")]
 mod speed;
 #[cfg(feature = "store")]
+mod status;
+#[cfg(feature = "store")]
 mod stream;
+#[cfg(feature = "store")]
+mod tls_fault;
 #[cfg(feature = "store")]
 mod transport;
 #[cfg(feature = "store")]

@@ -23,8 +23,9 @@ use super::client::Clients;
 use super::download::DownloadBody;
 use super::limits::Limits;
 use super::list_page;
-use super::refusal::{RefusalCause, StatusAnswer, StoreRefusal};
+use super::refusal::{RefusalCause, StoreRefusal};
 use super::speed::FLOOR_BYTES;
+use super::status::StatusAnswer;
 use super::upload::UploadBody;
 
 /// Largest body other than that of a get: a page of a list.

@@ -115,7 +115,7 @@ impl SerialProof {
 
 /// Request of a host for a missing release, or for the releases that have to precede it.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct PullRequest {
+pub struct Pull {
     /// The tree.
     #[n(0)]
     pub tree: TreeName,

@@ -6,8 +6,8 @@
 use minicbor::{Decode, Encode};
 
 pub use super::beacon::{
-    Hello, MAX_BEACON_STRANGERS, MAX_BEACON_TOMBSTONES, MAX_ECHOES, Probe, PullRequest,
-    SerialProof, TreeState,
+    Hello, MAX_BEACON_STRANGERS, MAX_BEACON_TOMBSTONES, MAX_ECHOES, Probe, Pull, SerialProof,
+    TreeState,
 };
 pub use super::caps::{MAX_MESSAGE_TREES, MAX_TEXT};
 pub use super::feedback::{
@@ -84,7 +84,7 @@ pub enum Message {
     Answer(#[n(0)] QueryAnswer),
     /// A host without a release requests it from one that has it.
     #[n(16)]
-    Pull(#[n(0)] PullRequest),
+    Pull(#[n(0)] Pull),
     /// The signed part of a release, in answer to a request.
     #[n(17)]
     Header(#[n(0)] ReleaseBytes),

@@ -23,7 +23,7 @@ use crate::keys::HostKey;
 use crate::proto::members::Trust;
 use crate::proto::receiver::{DiskReply, HostSetup, HostTrees, Receiver, SessionHost};
 use crate::units::Moment;
-use crate::wire::message::PullRequest;
+use crate::wire::message::Pull;
 use crate::wire::seal::OpenError;
 
 /// Longest further wait for the sender to acknowledge the outcome.
@@ -53,7 +53,7 @@ pub struct HostLoop {
     /// Schedule of drift checks.
     drift_schedule: DriftSchedule,
     /// Channel for pulls of other hosts.
-    pulls: Option<SyncSender<PullRequest>>,
+    pulls: Option<SyncSender<Pull>>,
 }
 
 impl HostLoop {
@@ -117,7 +117,7 @@ impl HostLoop {
     }
 
     /// Returns the channel of pulls: releases of this host that others lack.
-    pub fn pulls(&mut self) -> Inbox<PullRequest> {
+    pub fn pulls(&mut self) -> Inbox<Pull> {
         let (outbox, inbox) = sync_channel(MAX_WAITING_PULLS);
         self.pulls = Some(outbox);
         inbox

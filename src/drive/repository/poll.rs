@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::find::{FoundRelease, KnownHead, LookOptions, Lookup, find};
+use super::find::{FoundRelease, LookOptions, Lookup, find};
+use super::known_head::KnownHead;
 use super::rest::Rest;
 use super::take::{TakeOptions, pull};
 use crate::Result;

@@ -64,7 +64,8 @@ impl StoreRequests {
 
     /// Begins to write.
     pub(super) fn put(&self, id: RequestId, put: Put) {
-        let (store, outbox) = (self.store.clone(), self.outbox.clone());
+        let store = self.store.clone();
+        let outbox = self.outbox.clone();
         let failed = move |fault| StoreReply::Put(id, PutReply::Failed(fault));
         carry_out(self.outbox.clone(), failed, async move {
             let reply = store.put(&put).await;

@@ -15,7 +15,7 @@ use crate::drive::host::LocalHost;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::Ordinal;
 use crate::proto::RangeSet;
-use crate::repository::pull::{Pull, PullStep};
+use crate::repository::pull::{PullStep, RepositoryPull};
 use crate::tree::{Blocks, ReleaseNodes, SourceError, Tree};
 
 /// Blocks kept after a read: the last ones of a generation may turn out to be too much for it, and
@@ -131,7 +131,7 @@ impl Blocks for RepositorySource {
 
 /// Work of the thread.
 struct LoaderWork {
-    machine: Pull,
+    machine: RepositoryPull,
     requests: StoreRequests,
     shelf: Arc<Shelf>,
     host: Arc<LocalHost>,

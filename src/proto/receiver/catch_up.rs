@@ -29,7 +29,7 @@ use crate::id::{InstanceId, TreeName};
 use crate::manifest::{Release, ReleaseId};
 use crate::proto::members::Table;
 use crate::units::Moment;
-use crate::wire::message::{PullRequest, TreeState};
+use crate::wire::message::{Pull, TreeState};
 
 /// Largest number of releases per tree with a pending header request, apart from resting ones.
 const MAX_PENDING_HEADERS: usize = 16;
@@ -147,7 +147,7 @@ impl MissingReleases {
         members: &Table,
         tombstones: &Tombstones,
         busy: impl Fn(&TreeName) -> bool,
-    ) -> Vec<(SocketAddr, PullRequest)> {
+    ) -> Vec<(SocketAddr, Pull)> {
         let jitter = self.rng.f64();
         let mut out = Vec::new();
         self.resting.expire(now);

@@ -11,7 +11,7 @@ use crate::id::TreeName;
 use crate::manifest::ReleaseId;
 use crate::units::Moment;
 use crate::wire::Message;
-use crate::wire::message::PullRequest;
+use crate::wire::message::Pull;
 use crate::wire::query::ReleaseBytes;
 
 /// Minimum interval between two answers for one tree.
@@ -47,7 +47,7 @@ impl Headers {
     }
 
     /// Answers a request for the header of a release.
-    pub(super) fn show(&mut self, now: Moment, pull: &PullRequest) -> HeaderAnswer {
+    pub(super) fn show(&mut self, now: Moment, pull: &Pull) -> HeaderAnswer {
         let Some((_, bytes)) = self
             .by_tree
             .get(&pull.tree)
@@ -84,7 +84,7 @@ mod tests {
 
         let mut headers = Headers::default();
         headers.set([(www.clone(), bytes.clone())].into());
-        let pull = |of: &[u8]| PullRequest {
+        let pull = |of: &[u8]| Pull {
             tree: www.clone(),
             release: ReleaseId(BlockHash::of(of)),
             have: Serial(1),

@@ -24,7 +24,7 @@ use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
 use crate::wire::datagram::{DatagramError, is_relayed};
 use crate::wire::fragment::Reassembly;
-use crate::wire::message::{Order, PullRequest};
+use crate::wire::message::{Order, Pull};
 use crate::wire::query::{Query, QueryAnswer, TreeActivity};
 use crate::wire::relay::RelayTargets;
 use crate::wire::{Datagram, Front, Message};
@@ -355,7 +355,7 @@ impl Receiver {
     }
 
     /// Returns the next release to offer to hosts that lack it.
-    pub fn poll_pull(&mut self) -> Option<PullRequest> {
+    pub fn poll_pull(&mut self) -> Option<Pull> {
         self.releases.next_pull()
     }
 

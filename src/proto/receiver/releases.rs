@@ -16,7 +16,7 @@ use crate::manifest::{Release, ReleaseId};
 use crate::proto::members::Table;
 use crate::units::Moment;
 use crate::wire::Message;
-use crate::wire::message::{Announce, PullRequest, SignedOrder, TreeState};
+use crate::wire::message::{Announce, Pull, SignedOrder, TreeState};
 use crate::wire::query::ReleaseBytes;
 
 /// Delay between a beacon and the next look at the members' releases.
@@ -35,7 +35,7 @@ pub(super) struct FleetReleases {
     headers: Headers,
     tombstones: Tombstones,
     /// Releases that other hosts lack and request from this host.
-    pulls: VecDeque<PullRequest>,
+    pulls: VecDeque<Pull>,
     /// Due time of the next look at the members' releases, after a change.
     check_at: Option<Moment>,
 }
@@ -154,7 +154,7 @@ impl FleetReleases {
     pub(super) fn on_pull(
         &mut self,
         now: Moment,
-        pull: PullRequest,
+        pull: Pull,
         idle: impl FnOnce(&TreeName) -> bool,
     ) -> Option<Box<Message>> {
         if !self.serves(&pull) {
@@ -170,7 +170,7 @@ impl FleetReleases {
             }
         }
 
-        let is_same = |p: &PullRequest| {
+        let is_same = |p: &Pull| {
             (&p.tree, p.release, p.have, p.base) == (&pull.tree, pull.release, pull.have, pull.base)
         };
 
@@ -185,7 +185,7 @@ impl FleetReleases {
     }
 
     /// Returns true if this host has the requested release and offers it.
-    fn serves(&self, pull: &PullRequest) -> bool {
+    fn serves(&self, pull: &Pull) -> bool {
         let has = |t: &TreeState| t.tree == pull.tree && t.release == Some(pull.release);
         let is_well = |t: &TreeState| t.unhealthy != Some(true);
 
@@ -195,7 +195,7 @@ impl FleetReleases {
     }
 
     /// Returns the next release to offer to hosts that lack it.
-    pub(super) fn next_pull(&mut self) -> Option<PullRequest> {
+    pub(super) fn next_pull(&mut self) -> Option<Pull> {
         self.pulls.pop_front()
     }
 
@@ -278,7 +278,7 @@ impl FleetReleases {
         me: InstanceId,
         members: &Table,
         busy: impl Fn(&TreeName) -> bool,
-    ) -> Vec<(SocketAddr, PullRequest)> {
+    ) -> Vec<(SocketAddr, Pull)> {
         self.missing
             .poll(now, &self.own, me, members, &self.tombstones, busy)
     }

@@ -2,7 +2,8 @@
 
 use super::compare::ReleaseComparison;
 use super::layout::PackLayout;
-use super::{Publish, PublishError, PublishStage, PublishStep};
+use super::state::PublishStage;
+use super::{Publish, PublishError, PublishStep};
 use crate::repository::head::{Head, VerifiedHead};
 use crate::repository::packer::SignedRelease;
 use crate::repository::places::{PackedNode, StoredNode};

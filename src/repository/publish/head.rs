@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Base, Publish, PublishError, PublishNote, PublishStage, PublishStep};
+use super::state::{Base, PublishStage};
+use super::{Publish, PublishError, PublishNote, PublishStep};
 use crate::block::BlockHash;
 use crate::manifest::ReleaseId;
 use crate::repository::attempt::{SmallGet, SmallGot};
@@ -10,8 +11,8 @@ use crate::repository::head::{
     Head, HeadError, HeadRelease, MAX_HEAD_BYTES, MAX_KEPT, REPOSITORY_FORMAT, SignedHead,
     head_object,
 };
-use crate::repository::marker::{MAX_MARKER_BYTES, marker, marker_format, marker_object};
-use crate::repository::object::{FaultKind, Get, Put, PutCondition, StoreFault};
+use crate::repository::marker::{marker, marker_format, marker_object, marker_request};
+use crate::repository::object::{FaultKind, Put, PutCondition, StoreFault};
 use crate::repository::pull::head_request;
 use crate::units::{Moment, WallTime};
 
@@ -120,12 +121,7 @@ impl Publish {
                 ),
             },
             SmallGot::Missing => {
-                let marker = Get {
-                    object: marker_object(),
-                    range: None,
-                    unless: None,
-                    max: MAX_MARKER_BYTES,
-                };
+                let marker = marker_request();
                 self.stage = PublishStage::Opening;
                 self.asking = Some((marker.object.clone(), SmallGet::new(marker)));
             }

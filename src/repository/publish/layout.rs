@@ -3,8 +3,9 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::state::PublishStage;
 use super::stock::Stock;
-use super::{Publish, PublishError, PublishStage};
+use super::{Publish, PublishError};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{NodeSource, ReadError};

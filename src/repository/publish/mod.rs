@@ -33,9 +33,11 @@
 mod begin;
 mod compare;
 mod copies;
+mod earlier;
 mod head;
 mod layout;
 mod new_nodes;
+mod state;
 mod step;
 mod stock;
 mod survey;
@@ -43,58 +45,20 @@ mod survey;
 pub use step::{PublishError, PublishNote, PublishSetup, PublishStep, Published, Upload};
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use self::compare::ReleaseComparison;
 use self::layout::PackLayout;
+use self::state::{Base, PublishStage, SealedHead};
 use self::stock::Stock;
 use super::attempt::{Dice, RequestId, Rereads, SmallGet};
-use super::head::{Head, HeadRelease, head_object};
+use super::head::head_object;
 use super::marker::marker_object;
-use super::object::{Etag, GetReply, ObjectPath, PutReply};
+use super::object::{GetReply, ObjectPath, PutReply};
 use super::pack::{PACK_BYTES, PiecePacker};
 use super::packer::{PackedRecord, Packer, SignedRelease};
 use super::puts::Puts;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::units::Moment;
-
-/// Stage of a publication.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PublishStage {
-    /// The head, or the marker, is under way.
-    Opening,
-    /// The caller has the head.
-    Opened,
-    /// The newest release is read, or the caller has it.
-    Looking,
-    /// Earlier releases are compared.
-    Comparing,
-    /// Blocks, and then nodes, are laid out in packs.
-    Packing,
-    /// The last packs are under way.
-    Flushing,
-    /// The caller signs the head.
-    Sealing,
-    /// The head is under way.
-    Committing,
-    /// The head is read again before it is replaced, or after a conflict.
-    Checking,
-    /// The head is read again after a store without conditions has taken it: another publisher may
-    /// have stored one at the same time.
-    Confirming,
-    Ended,
-}
-
-/// The head before the publication.
-#[derive(Debug, Default)]
-struct Base {
-    /// Its bytes; empty without a head.
-    object: Vec<u8>,
-    etag: Option<Etag>,
-    head: Option<Head>,
-    /// Releases of it that cannot be read whole: they leave the repository.
-    damaged: Vec<HeadRelease>,
-}
 
 /// Publishes one release.
 #[derive(Debug)]
@@ -120,15 +84,6 @@ pub struct Publish {
     asked: bool,
     steps: VecDeque<PublishStep>,
     result: Published,
-}
-
-/// The new head.
-#[derive(Debug, Default)]
-struct SealedHead {
-    head: Vec<u8>,
-    object: Arc<Vec<u8>>,
-    /// The release that it adds.
-    added: Option<HeadRelease>,
 }
 
 impl Publish {

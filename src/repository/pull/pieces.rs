@@ -1,7 +1,8 @@
 //! What a pull does with pieces, and with packs that vanish.
 
 use super::blocks;
-use super::{Asking, MAX_MOVES, Pull, PullError, PullPurpose, PullStep, WalkState, head_request};
+use super::state::{Asking, PullPurpose, WalkState};
+use super::{MAX_MOVES, PullError, PullStep, RepositoryPull, head_request};
 use crate::manifest::missing_nodes::Explorer;
 use crate::repository::attempt::SmallGet;
 use crate::repository::head::HeadRelease;
@@ -9,7 +10,7 @@ use crate::repository::loader::Loaded;
 use crate::repository::pack::{Extent, PackName, unpack};
 use crate::repository::record::{RecordError, ReleaseRecord};
 
-impl Pull {
+impl RepositoryPull {
     pub(super) fn take(&mut self, loaded: Loaded<PullPurpose>) {
         match loaded {
             Loaded::Failed(fault) => self.fail(PullError::Store(fault)),
@@ -74,7 +75,8 @@ impl Pull {
             return true;
         }
 
-        let (id, header) = (record.release.id(), record.release.header());
+        let id = record.release.id();
+        let header = record.release.header();
         if followed.id.is_some_and(|known| known != id) || header.serial != kept.serial {
             self.fail(RecordError::Hash.into());
             return true;

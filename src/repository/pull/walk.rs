@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::blocks::{has, merged, within};
-use super::{Pull, PullError, PullPurpose, PullStep, WalkState};
+use super::state::{PullPurpose, WalkState};
+use super::{PullError, PullStep, RepositoryPull};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
 use crate::manifest::Node;
@@ -57,7 +58,7 @@ impl Found {
     }
 }
 
-impl Pull {
+impl RepositoryPull {
     /// Looks for what is missing: nodes first, then wanted blocks. `source` has the nodes that the
     /// caller stored; a node without children is not read if `is_here` returns true. An error is
     /// the caller's or the release's: the pull cannot go on.

@@ -126,7 +126,8 @@ impl Directory {
     /// Stores an object.
     pub async fn put(self: &Arc<Self>, put: &Put) -> PutReply {
         let bytes = put.bytes.len() as u64;
-        let (directory, put) = (Arc::clone(self), put.clone());
+        let directory = Arc::clone(self);
+        let put = put.clone();
         let stored = blocking(move || {
             directory.check_root()?;
             directory.store(&put).map_err(FileFault::into_fault)
@@ -175,7 +176,8 @@ type Folders = Vec<(PathBuf, String)>;
 
 /// Returns the objects in a directory and the directories in it. `name` is its own path.
 fn read_dir(path: &Path, name: &str) -> Done<(Vec<ListedObject>, Folders)> {
-    let (mut objects, mut folders) = (Vec::new(), Vec::new());
+    let mut objects = Vec::new();
+    let mut folders = Vec::new();
     for entry in step("list", path, std::fs::read_dir(path))? {
         let entry = step("list", path, entry)?;
         let file = entry.file_name();

@@ -76,7 +76,8 @@ impl ObjectFileReader {
     }
 
     async fn open(&self) -> Result<OpenFile, GetReply> {
-        let (directory, get) = (Arc::clone(&self.directory), self.get.clone());
+        let directory = Arc::clone(&self.directory);
+        let get = self.get.clone();
         let opened = blocking(move || {
             directory.check_root()?;
             Ok(open(&directory.path(&get.object), &get))

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::{Buffer, ColumnState};
+use super::Buffer;
+use super::column::ColumnState;
 use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::generation::{Encoding, Map, PlacedBlock};

@@ -11,7 +11,7 @@ use crate::id::{InstanceId, Serial};
 use crate::manifest::{Release, ReleaseId};
 use crate::proto::members::{Member, Table};
 use crate::units::Moment;
-use crate::wire::message::{PullRequest, TreeState};
+use crate::wire::message::{Pull, TreeState};
 
 /// Wait before the first request for a release: its sender may be about to offer it.
 const FIRST_REQUEST_DELAY: Duration = Duration::from_millis(1000);
@@ -220,7 +220,7 @@ impl MissingRelease {
         me: InstanceId,
         members: &Table,
         jitter: f64,
-    ) -> Option<(SocketAddr, PullRequest)> {
+    ) -> Option<(SocketAddr, Pull)> {
         if self.failed >= MAX_FAILED_REQUESTS {
             // The claims may be false: let an older release with a real holder have its turn.
             self.failed = 0;
@@ -250,7 +250,7 @@ impl MissingRelease {
             };
         self.awaited = verified.then_some(self.due);
         self.failed += u32::from(verified);
-        let pull = PullRequest {
+        let pull = Pull {
             tree: own.tree.clone(),
             release: self.candidate.release,
             have: own.running.unwrap_or_default(),

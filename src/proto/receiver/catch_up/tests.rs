@@ -62,7 +62,7 @@ fn poll_with(
     table: &Table,
     stones: &Tombstones,
     real: &[Release],
-) -> Vec<(SocketAddr, PullRequest)> {
+) -> Vec<(SocketAddr, Pull)> {
     let asked = missing.poll(
         at(ms),
         std::slice::from_ref(own),
@@ -92,7 +92,7 @@ fn poll(
     ms: u64,
     own: &TreeState,
     table: &Table,
-) -> Vec<(SocketAddr, PullRequest)> {
+) -> Vec<(SocketAddr, Pull)> {
     poll_with(missing, ms, own, table, &none(), &[release(6), release(7)])
 }
 
