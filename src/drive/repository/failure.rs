@@ -63,6 +63,7 @@ pub(super) fn of_gc(error: &GcError) -> Error {
         GcError::Store(fault) => of_fault(fault),
         GcError::Missing(_) | GcError::Damaged(_) | GcError::Record(_) => refused.hint(REPAIR_HINT),
         GcError::Head(_, HeadError::Denied(_)) => refused.hint(UNLISTED_KEY),
+
         GcError::Head(tree, _) => refused.hint(format!(
             "nothing is deleted, because {tree} may need any pack: put its head back from a copy, \
              or delete {} and publish {tree} again",

@@ -67,7 +67,7 @@ impl HeadMemory {
             let dir = self.dir.as_deref().unwrap_or(Path::new(""));
             tracing::warn!(
                 "cannot remember {tree}@{serial} in {}: {error}; if the store withholds it later, \
-                 this machine signs an older head again (XDG_CACHE_HOME may name another directory)",
+                 an older head is signed again (XDG_CACHE_HOME may name another directory)",
                 printable_path(dir)
             );
         }

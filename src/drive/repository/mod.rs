@@ -7,9 +7,10 @@
 //! head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
 //! `head_memory` knows what was there.
 //!
-//! `find` looks for a newer release than the `known_head` has, and loads its manifest. Then `shelf` holds the blocks that a
-//! thread loads ahead of the session in `take`, for which they are a `source`. `poll` looks again
-//! and again, for a daemon; `loopback` is a host of its own, for a command.
+//! `find` looks for a newer release than the `known_head` has, and loads its manifest. Then `shelf`
+//! holds the blocks that a thread loads ahead of the session in `take`, for which they are a
+//! `source`. `poll` looks again and again, for a daemon; `loopback` is a host of its own, for a
+//! command.
 //!
 //! `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads the
 //! objects. `failure` words the ends of all machines.

@@ -1,13 +1,14 @@
 //! The machine that pulls a release from a repository, without I/O.
 //!
-//! Contract: call [`RepositoryPull::poll`] until it returns [`PullStep::Wait`], then wait for a reply or for
-//! the time in the step. A step may ask the caller to do something; the machine goes on after that.
+//! Contract: call [`RepositoryPull::poll`] until it returns [`PullStep::Wait`], then wait for a
+//! reply or for the time in the step. A step may ask the caller to do something; the machine goes
+//! on after that.
 //!
 //! | step | the caller |
 //! |---|---|
 //! | `Get` | carries out the request and passes every [`GetReply`] to [`RepositoryPull::reply`] |
 //! | `Unchanged` | is done: the head is in the known state |
-//! | `Head` | calls [`RepositoryPull::follow`], or [`RepositoryPull::refuse`]; ends if it has the release |
+//! | `Head` | calls [`RepositoryPull::follow`] or `refuse`; ends if it has the release |
 //! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
 //! | `Node` | stores the node, which is verified |
 //! | `Walk` | calls [`RepositoryPull::walk`]; blocks of earlier walks may be under way |
