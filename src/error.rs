@@ -175,6 +175,9 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 #[cfg(test)]
+pub(crate) mod sentence;
+
+#[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 

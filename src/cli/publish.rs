@@ -46,7 +46,7 @@ pub(super) fn run(args: &PublishArgs, config: Option<&Path>, report: &mut Report
     let began = clock.now();
     report.start(&format!("{}: publishing to {url}", spec.tree));
     let options = PublishOptions {
-        keep: args.keep.map(usize::from),
+        keep: args.history.keep.map(usize::from),
         valid_for: args.valid_for.unwrap_or_default(),
         again: args.again,
         repair: args.repair,

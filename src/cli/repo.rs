@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::args::{RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs};
+use super::args::{
+    RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, StoreArgs, TreeKeysArgs,
+};
 use super::{deploy, network, repo_head, repo_list, sign, store};
 use crate::drive::repository::{HeadKeys, HeadMemory, check, collect, copy};
+use crate::keys::AuthorizedKeys;
 use crate::report::Report;
 use crate::report::words;
 use crate::repository::gc::{GcRewrite, GcSetup};
-use crate::store::StoreUrl;
+use crate::store::{Store, StoreUrl};
 use crate::units::{ByteSize, shown_duration};
 use crate::{Error, Result};
 
@@ -36,10 +39,7 @@ struct CheckFields {
 }
 
 fn check_all(args: &RepoCheckArgs, config: Option<&Path>, report: &mut Report) -> Result<()> {
-    let url = store::url(&args.url)?;
-    let store = store::open(&url, &args.store)?;
-    let config = network::host_config(config)?;
-    let authorized = sign::authorized(args.authorized_keys.as_deref(), &config)?;
+    let (url, store, authorized) = opened(&args.url, &args.store, &args.keys, config)?;
     let keys = HeadKeys {
         authorized: Arc::new(authorized),
         signer: None,
@@ -73,10 +73,7 @@ struct GcFields {
 }
 
 fn gc(args: &RepoGcArgs, config: Option<&Path>, report: &mut Report) -> Result<()> {
-    let url = store::url(&args.url)?;
-    let store = store::open(&url, &args.store)?;
-    let config = network::host_config(config)?;
-    let authorized = sign::authorized(args.authorized_keys.as_deref(), &config)?;
+    let (url, store, authorized) = opened(&args.url, &args.store, &args.keys, config)?;
     let key = args.key.as_deref();
     let key = key.map(|key| sign::key_file(Some(key), None)).transpose()?;
     let signer = key.map(|key| sign::signer(&key)).transpose()?;
@@ -105,7 +102,8 @@ fn gc(args: &RepoGcArgs, config: Option<&Path>, report: &mut Report) -> Result<(
         ByteSize(done.live)
     );
     if done.later > 0 {
-        let (later, grace) = (ByteSize(done.later), shown_duration(args.grace));
+        let later = ByteSize(done.later);
+        let grace = shown_duration(args.grace);
         text += &format!("; {later} more can go when it is {grace} old");
     }
     let fields = GcFields {
@@ -117,6 +115,20 @@ fn gc(args: &RepoGcArgs, config: Option<&Path>, report: &mut Report) -> Result<(
     };
     report.plain(&text, &fields);
     Ok(())
+}
+
+/// Opens a repository; returns the keys of its trees as well.
+fn opened(
+    url: &str,
+    options: &StoreArgs,
+    keys: &TreeKeysArgs,
+    config: Option<&Path>,
+) -> Result<(StoreUrl, Store, AuthorizedKeys)> {
+    let url = store::url(url)?;
+    let store = store::open(&url, options)?;
+    let config = network::host_config(config)?;
+    let authorized = sign::authorized(keys.authorized_keys.as_deref(), &config)?;
+    Ok((url, store, authorized))
 }
 
 /// What this machine knows of the heads of a repository.

@@ -45,7 +45,8 @@ pub(super) fn renew(
     };
 
     // One tree that fails is no reason to let the others become stale.
-    let (mut renewed, mut failed) = (Vec::new(), Vec::new());
+    let mut renewed = Vec::new();
+    let mut failed = Vec::new();
     for tree in &trees {
         match repository::renew(&store, tree, &options, report) {
             Ok(head) => renewed.push(head),
@@ -105,7 +106,7 @@ pub(super) fn rollback(
     let store = store::open(&url, &args.store)?;
     let options = options(&args.sign, &url, HeadValidity::AsBefore, config)?;
     report.start(&format!("{}: going back in {url}", args.tree));
-    let keep = args.keep.map(usize::from);
+    let keep = args.history.keep.map(usize::from);
     let done = restore(&store, &args.tree, args.to, keep, &options, report)?;
 
     let shown = |serial| words::release(&args.tree, Some(serial));

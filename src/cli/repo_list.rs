@@ -52,11 +52,12 @@ pub(super) fn list(args: &RepoListArgs, config: Option<&Path>, report: &mut Repo
     let url = store::url(&args.url)?;
     let store = store::open(&url, &args.store)?;
     let config = network::host_config(config)?;
-    let keys = sign::authorized(args.authorized_keys.as_deref(), &config)?;
+    let keys = sign::authorized(args.keys.authorized_keys.as_deref(), &config)?;
     report.start(&format!("looking into {url}"));
     let trees = inventory(&store, args.tree.as_ref(), &keys)?;
 
-    let (mut lines, mut fields) = (Vec::new(), ListFields::default());
+    let mut lines = Vec::new();
+    let mut fields = ListFields::default();
     for (tree, found) in trees {
         match found {
             Ok(found) => {

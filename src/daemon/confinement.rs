@@ -1,5 +1,5 @@
 //! Decides which rights a daemon gives up and when: turns the configuration into a
-//! [`sandbox::Reach`].
+//! [`sandbox::SandboxRules`].
 
 use std::path::{Path, PathBuf};
 
@@ -83,7 +83,7 @@ pub(super) fn confine(
     send_only: &SendOnlyTrees,
 ) -> Result<()> {
     let config = &setup.config;
-    let mut reach = sandbox::Reach::default();
+    let mut reach = sandbox::SandboxRules::default();
     let beside = |path: &Path| path.parent().map(Path::to_path_buf);
     for tree in &config.trees {
         if host.trees.broken(&tree.name).is_some() {

@@ -64,7 +64,7 @@ impl RunAs {
 
 /// Paths within reach of a confined daemon.
 #[derive(Debug, Clone, Default)]
-pub struct Reach {
+pub struct SandboxRules {
     /// Directories with full access except starting programs, possibly given by handles of this
     /// process.
     pub write: Vec<PathBuf>,
@@ -195,7 +195,7 @@ fn ruleset() -> Option<landlock::RulesetCreated> {
 }
 
 /// Confines the calling thread and its later threads to `reach`, permanently.
-pub fn confine(reach: &Reach) -> Result<Confined> {
+pub fn confine(reach: &SandboxRules) -> Result<Confined> {
     let Some(mut rules) = ruleset() else {
         return Ok(Confined::Not);
     };

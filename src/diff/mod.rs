@@ -6,7 +6,7 @@
 //! a [`Memory`], and compares only the pages that changed on either side. Limits on deletions are
 //! checked here, before anything is touched. The code knows no file, socket or clock. Memory grows
 //! with the changes, not with the tree, and a plan does not hold the blocks of large files:
-//! [`Lists`] reads them.
+//! [`BlockLists`] reads them.
 
 mod change;
 mod changes;
@@ -68,7 +68,7 @@ pub trait Have {
 }
 
 /// Source of large files' block lists, which have nodes of their own and are not part of a plan.
-pub trait Lists {
+pub trait BlockLists {
     /// Returns the blocks of one list.
     fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>>;
 }
@@ -156,7 +156,7 @@ impl<S: NodeSource> Want for Manifest<S> {
     }
 }
 
-impl<S: NodeSource> Lists for Manifest<S> {
+impl<S: NodeSource> BlockLists for Manifest<S> {
     fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>> {
         Manifest::list(self, list)
             .map(Arc::from)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::{Action, Change, Changes, Lists, TopChange};
+use super::{Action, BlockLists, Change, Changes, TopChange};
 use crate::Result;
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
@@ -112,7 +112,7 @@ impl Plan {
     }
 
     /// Returns the block `ordinal`, if it is to be fetched.
-    pub fn wanted(&self, ordinal: Ordinal, lists: &dyn Lists) -> Result<Option<BlockRef>> {
+    pub fn wanted(&self, ordinal: Ordinal, lists: &dyn BlockLists) -> Result<Option<BlockRef>> {
         let found = self
             .wants(ordinal)
             .then(|| self.changes.find_block(ordinal))
@@ -141,7 +141,7 @@ impl Plan {
     /// Calls `each` for all blocks to fetch, in the order of their ordinals.
     pub fn each_fetched(
         &self,
-        lists: &dyn Lists,
+        lists: &dyn BlockLists,
         mut each: impl FnMut(Ordinal, &BlockRef),
     ) -> Result<()> {
         for change in &self.changes {
@@ -190,7 +190,7 @@ impl Plan {
     /// Removes every block for which `here` returns true from the fetch; returns the saved bytes.
     pub fn drop_wants(
         &mut self,
-        lists: &dyn Lists,
+        lists: &dyn BlockLists,
         mut here: impl FnMut(&BlockRef) -> bool,
     ) -> Result<u64> {
         let mut saved = 0;

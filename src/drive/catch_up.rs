@@ -18,7 +18,7 @@ use crate::drive::deploy::source::{PreparedRelease, ReleaseSource};
 use crate::drive::host::LocalHost;
 use crate::id::Serial;
 use crate::keys::{Namespace, PublicKey, Signature, Signer, verify};
-use crate::outcome::{Event, HostState, Observer, Purpose};
+use crate::outcome::{Event, HostState, Observer, Purpose, named_hosts};
 use crate::spec::Compress;
 use crate::tree::{Lacking, LiveTree, NextRelease, StoredRelease, StoredSource, Tree};
 use crate::units::{Rate, one_line};
@@ -27,8 +27,6 @@ use crate::{Error, Result};
 
 /// Delay before an offer, for other hosts with the same gap to join.
 const GATHER_DELAY: Duration = Duration::from_millis(250);
-/// Largest number of hosts named in one line.
-const MAX_LOGGED_HOSTS: usize = 8;
 /// Timeout for a silent host.
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -153,34 +151,16 @@ fn serve(
         log,
     )?;
 
-    let made = |h: &&crate::outcome::HostResult| h.state.has_release();
-    let names: Vec<&str> = outcome
-        .hosts
-        .iter()
-        .filter(made)
-        .map(|h| h.host.as_str())
-        .collect();
-
-    if let Some(why) = &outcome.error {
+    if let Some(why) = outcome.shortfall() {
         log.warn(&format!(
             "{release}: not all of it could be given to those that lack it: {why}"
         ));
     }
 
-    if let Some((named, more)) = names
-        .split_at_checked(MAX_LOGGED_HOSTS.min(names.len()))
-        .filter(|(named, _)| !named.is_empty())
-    {
-        let more = if more.is_empty() {
-            String::new()
-        } else {
-            format!(" and {} more", more.len())
-        };
-        log.info(&format!(
-            "{release}: passed on to {}{more}; {} sent",
-            named.join(", "),
-            outcome.bytes_sent
-        ));
+    let made = outcome.hosts.iter().filter(|host| host.state.has_release());
+    if let Some(names) = named_hosts(made.map(|host| &host.host)) {
+        let sent = outcome.bytes_sent;
+        log.info(&format!("{release}: passed on to {names}; {sent} sent"));
     }
 
     Ok(())

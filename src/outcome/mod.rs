@@ -5,7 +5,8 @@
 //!
 //! `event` has the events of a session, `session` the results, `state` and `drift` the details of
 //! one host. `member` and `stranger` are the hosts of the network, `fleet` has the releases of
-//! members, and `names` warns of shared names. `progress` is a snapshot of a session under way.
+//! members, and `names` lists hosts and warns of shared names. `progress` is a snapshot of a
+//! session under way.
 
 mod drift;
 mod event;
@@ -21,7 +22,7 @@ pub use drift::{DriftGroup, DriftKind, DriftLine};
 pub use event::{Event, HostChange, MadeRelease, Observer, PathDifference, ScanSummary, Silent};
 pub use fleet::{LogRelease, ReleaseLog, Standing, TreeStatus};
 pub use member::{MemberInfo, MemberTree, Survey};
-pub use names::shared_names;
+pub use names::{named_hosts, shared_names};
 pub use progress::{PendingHost, ProgressReport, SessionPhase};
 pub use session::{ExitStatus, HostResult, Outcome, Purpose, RepositoryResult, exit_status};
 pub use state::HostState;

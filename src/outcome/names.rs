@@ -1,9 +1,12 @@
-//! Warnings of shared names of hosts.
+//! Names of hosts in lines for people: lists, and warnings of shared names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::id::HostName;
+
+/// Largest number of hosts named in one line.
+const MAX_LOGGED_HOSTS: usize = 8;
 
 /// Warns of names that several `hosts` share: "2 hosts are named web, at 10.0.0.4 and 10.0.0.5".
 pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>) -> Vec<String> {
@@ -27,4 +30,15 @@ pub fn shared_names<'a>(hosts: impl IntoIterator<Item = (&'a HostName, IpAddr)>)
     };
 
     shared.map(warning).collect()
+}
+
+/// The hosts in a line: names of the first, and the number of the others. `None` without hosts.
+pub fn named_hosts<'a>(hosts: impl IntoIterator<Item = &'a HostName>) -> Option<String> {
+    let names: Vec<&str> = hosts.into_iter().map(HostName::as_str).collect();
+    let (named, more) = names.split_at(MAX_LOGGED_HOSTS.min(names.len()));
+    match (named, more) {
+        ([], _) => None,
+        (named, []) => Some(named.join(", ")),
+        (named, more) => Some(format!("{} and {} more", named.join(", "), more.len())),
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::drift::DriftGroup;
+use super::names::named_hosts;
 use super::state::HostState;
 use crate::block::BlockHash;
 use crate::id::{HostName, NamedHost, Serial, TreeName};
@@ -192,6 +193,25 @@ impl Outcome {
         self
     }
 
+    /// Reason why not every host has the release: that of the whole session, else the hosts that
+    /// lack it. `None` if all have it.
+    pub fn shortfall(&self) -> Option<String> {
+        if self.exit == ExitStatus::Success {
+            return None;
+        }
+
+        let lacking = self
+            .hosts
+            .iter()
+            .filter(|host| !host.state.is_well())
+            .map(|host| &host.host);
+        let lacking = || match named_hosts(lacking) {
+            Some(names) => format!("it is missing or unhealthy at {names}"),
+            None => "no host took part".to_string(),
+        };
+        Some(self.error.clone().unwrap_or_else(lacking))
+    }
+
     /// Remedy for the session's error, else for that of the publication.
     pub fn first_hint(&self) -> Option<&str> {
         let published = self.repository.as_ref().and_then(|r| r.hint.as_deref());
@@ -331,6 +351,30 @@ mod tests {
         assert_eq!(ended(Committed, Some("full")), ExitStatus::Mixed);
         assert_eq!(ended(Unhealthy, None), ExitStatus::Mixed);
         assert_eq!(ended(Refused, Some("no host has it")), ExitStatus::Refused);
+    }
+
+    #[test]
+    fn a_shortfall_names_the_hosts_or_the_session() {
+        let ended = |states: &[HostState], error: Option<&str>| {
+            let mut outcome = Outcome::new(Purpose::Deploy, TreeName::new("www").expect("legal"));
+            outcome.error = error.map(str::to_string);
+            for (at, state) in states.iter().enumerate() {
+                let host = HostName::new(&format!("web{at:02}")).expect("legal");
+                outcome.hosts.push(HostResult::new(host, *state));
+            }
+            outcome.settle().shortfall()
+        };
+
+        assert_eq!(ended(&[Committed, Unchanged], None), None);
+        assert_eq!(ended(&[Committed], Some("the store failed")), None);
+        let whole = ended(&[Aborted], Some("the store failed"));
+        assert_eq!(whole.as_deref(), Some("the store failed"));
+        assert!(ended(&[], None).is_some_and(|why| why.contains("no host")));
+
+        let one = ended(&[Committed, Failed, Unhealthy], None).expect("two hosts");
+        assert!(one.ends_with("at web01, web02"), "{one}");
+        let many = ended(&[Failed; 20], None).expect("all");
+        assert!(many.ends_with("web07 and 12 more"), "{many}");
     }
 
     #[test]

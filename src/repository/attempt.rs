@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::object::{Etag, FaultKind, Get, GetReply, StoreFault};
+use crate::block::BlockHasher;
 use crate::units::Moment;
 
 /// Failures in a row, without any progress, after which a request is given up.
@@ -92,7 +93,7 @@ pub(super) struct Rereads(Attempts);
 impl Rereads {
     /// Returns the next attempt to read the object; `None` after too many.
     pub(super) fn next(&mut self, get: Get, now: Moment, dice: &mut Dice) -> Option<SmallGet> {
-        let old = StoreFault::new(FaultKind::Temporary, "an old state");
+        let old = StoreFault::new(FaultKind::Temporary, "the store answers with an old state");
         let again = self.0.failures < MAX_REREADS && self.0.fail(&old, now, dice);
         let not_before = self.0.not_before;
         again.then(|| SmallGet {
@@ -105,30 +106,51 @@ impl Rereads {
     }
 }
 
-/// Reads one small object whole.
+/// What a get makes of the bytes that come.
+pub(super) trait GetBody: Default {
+    /// Takes the next bytes.
+    fn take(&mut self, bytes: &[u8]);
+}
+
+impl GetBody for Vec<u8> {
+    fn take(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl GetBody for BlockHasher {
+    fn take(&mut self, bytes: &[u8]) {
+        self.update(bytes);
+    }
+}
+
+/// Reads one object whole by one request: a small one into memory, or a pack into its hash.
 #[derive(Debug)]
-pub(super) struct SmallGet {
+pub(super) struct SmallGet<B = Vec<u8>> {
     get: Get,
     id: Option<RequestId>,
-    body: Vec<u8>,
+    body: B,
+    /// Bytes in `body`.
+    read: u64,
     attempts: Attempts,
 }
 
 /// Result of a [`SmallGet`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum SmallGot {
-    Body(Vec<u8>, Option<Etag>),
+pub(super) enum SmallGot<B = Vec<u8>> {
+    Body(B, Option<Etag>),
     NotModified,
     Missing,
     Failed(StoreFault),
 }
 
-impl SmallGet {
+impl<B: GetBody> SmallGet<B> {
     pub(super) fn new(get: Get) -> Self {
         Self {
             get,
             id: None,
-            body: Vec::new(),
+            body: B::default(),
+            read: 0,
             attempts: Attempts::default(),
         }
     }
@@ -141,7 +163,8 @@ impl SmallGet {
 
         let id = dice.id();
         self.id = Some(id);
-        self.body.clear();
+        self.body = B::default();
+        self.read = 0;
         Some((id, self.get.clone()))
     }
 
@@ -157,19 +180,21 @@ impl SmallGet {
         reply: &GetReply,
         now: Moment,
         dice: &mut Dice,
-    ) -> Option<SmallGot> {
+    ) -> Option<SmallGot<B>> {
         if self.id != Some(id) {
             return None;
         }
 
         let fault = match reply {
-            GetReply::Bytes(bytes) if (self.body.len() + bytes.len()) as u64 <= self.get.max => {
-                self.body.extend_from_slice(bytes);
+            GetReply::Bytes(bytes) if self.read + bytes.len() as u64 <= self.get.max => {
+                self.read += bytes.len() as u64;
+                self.body.take(bytes);
                 return None;
             }
-            GetReply::Bytes(_) => {
-                StoreFault::new(FaultKind::TooLarge, "a larger object than there can be")
-            }
+            GetReply::Bytes(_) => StoreFault::new(
+                FaultKind::TooLarge,
+                "the store sends a larger object than there can be",
+            ),
             GetReply::End { etag } => {
                 let body = std::mem::take(&mut self.body);
                 return Some(SmallGot::Body(body, etag.clone()));
@@ -188,6 +213,8 @@ impl SmallGet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::BlockHash;
+    use crate::repository::object::ObjectPath;
 
     #[test]
     fn delays_grow_and_end() {
@@ -219,5 +246,37 @@ mod tests {
 
         let denied = StoreFault::new(FaultKind::Denied, "403");
         assert!(!Attempts::default().fail(&denied, Moment(0), &mut dice));
+    }
+
+    #[test]
+    fn a_pack_is_hashed_as_it_comes_and_from_its_beginning_after_a_fault() {
+        let get = Get {
+            object: ObjectPath::new("packs/ab/1.pack").expect("legal"),
+            range: None,
+            unless: None,
+            max: 8,
+        };
+        let mut dice = Dice::new(1);
+        let mut hashing: SmallGet<BlockHasher> = SmallGet::new(get);
+        let cut = GetReply::Failed(StoreFault::new(FaultKind::Temporary, "cut"));
+        let mut now = Moment(0);
+        let mut ask = |pieces: &[&[u8]], last: GetReply| {
+            now = now + MAX_DELAY;
+            let (id, _) = hashing.poll(now, &mut dice).expect("it is time");
+            let pieces = pieces.iter().map(|piece| GetReply::Bytes(piece.to_vec()));
+            let mut ends = pieces.chain([last]).map(|reply| {
+                let got = hashing.reply(id, &reply, now, &mut dice);
+                got.map(|got| match got {
+                    SmallGot::Body(hasher, _) => hasher.finish(),
+                    other => panic!("no body: {other:?}"),
+                })
+            });
+            ends.find_map(|end| end)
+        };
+
+        assert_eq!(ask(&[b"abcd", b"e"], cut), None);
+        let end = GetReply::End { etag: None };
+        assert_eq!(ask(&[b"more", b"than", b"8"], end.clone()), None);
+        assert_eq!(ask(&[b"ab", b"cd"], end), Some(BlockHash::of(b"abcd")));
     }
 }

@@ -189,9 +189,11 @@ impl Fetcher {
                 let is_old = part.clears != self.clears;
                 return self.lose(part.abandon(), is_old);
             }
-            GetReply::End { .. } => StoreFault::new(FaultKind::Temporary, "the answer was cut"),
+            GetReply::End { .. } => {
+                StoreFault::new(FaultKind::Temporary, "the store cut its answer")
+            }
             GetReply::NotModified => {
-                StoreFault::new(FaultKind::Temporary, "an answer without body")
+                StoreFault::new(FaultKind::Temporary, "the store answers without a body")
             }
             GetReply::Failed(fault) => fault,
         };

@@ -55,7 +55,7 @@ pub struct Head {
     pub release: ReleaseId,
     /// The kept releases, by falling serial; the first is the newest.
     #[n(5)]
-    pub kept: Vec<KeptRelease>,
+    pub kept: Vec<HeadRelease>,
     /// Orders after the publication: to abort or revert a release.
     #[n(6)]
     pub orders: Vec<SignedOrder>,
@@ -63,7 +63,7 @@ pub struct Head {
 
 /// A release in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
-pub struct KeptRelease {
+pub struct HeadRelease {
     /// Its serial.
     #[n(0)]
     pub serial: Serial,
@@ -116,8 +116,7 @@ pub enum HeadError {
     Illegal(String),
     /// Written by a newer makuo.
     #[error(
-        "the repository has format {0}, this makuo reads format {REPOSITORY_FORMAT}: \
-         install a newer makuo"
+        "its format is {0}, and this makuo reads format {REPOSITORY_FORMAT}: install a newer makuo"
     )]
     Format(u16),
     /// Signed for another tree.
@@ -177,7 +176,7 @@ impl Head {
     }
 
     /// The kept release with this serial.
-    pub fn kept(&self, serial: Serial) -> Option<&KeptRelease> {
+    pub fn kept(&self, serial: Serial) -> Option<&HeadRelease> {
         self.kept.iter().find(|kept| kept.serial == serial)
     }
 
@@ -218,7 +217,7 @@ impl Head {
             return illegal("too many or too large orders");
         }
 
-        if self.kept.iter().all(KeptRelease::is_legal) {
+        if self.kept.iter().all(HeadRelease::is_legal) {
             Ok(())
         } else {
             illegal("a record outside of its pack")
@@ -226,7 +225,7 @@ impl Head {
     }
 }
 
-impl KeptRelease {
+impl HeadRelease {
     /// Bytes that a host reads: the record and the lead.
     pub fn window(&self) -> Extent {
         self.record_after(self.lead)

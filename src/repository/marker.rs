@@ -1,7 +1,7 @@
 //! The object at the root of a repository that says what the rest is.
 
 use super::head::REPOSITORY_FORMAT;
-use super::object::ObjectPath;
+use super::object::{Get, ObjectPath};
 
 /// Largest marker in bytes.
 pub const MAX_MARKER_BYTES: u64 = 1024;
@@ -9,6 +9,16 @@ pub const MAX_MARKER_BYTES: u64 = 1024;
 /// Path of the marker.
 pub fn marker_object() -> ObjectPath {
     ObjectPath::new("makuo-repository").expect("legal")
+}
+
+/// Request for the marker.
+pub(super) fn marker_request() -> Get {
+    Get {
+        object: marker_object(),
+        range: None,
+        unless: None,
+        max: MAX_MARKER_BYTES,
+    }
 }
 
 /// Content of the marker, in lines for people.

@@ -181,7 +181,7 @@ pub struct StoreFault {
     pub kind: FaultKind,
     /// Earliest time to ask again, if the store gave one (`Retry-After`).
     pub after: Option<Duration>,
-    /// Reason for people.
+    /// A sentence for people, from its beginning: nothing is put before it.
     pub text: String,
 }
 

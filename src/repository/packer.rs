@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::head::{KeptRelease, MAX_LEAD_BYTES};
+use super::head::{HeadRelease, MAX_LEAD_BYTES};
 use super::object::{Put, PutCondition};
 use super::pack::{PACK_BYTES, PackName, PackTable, Piece};
 use super::places::{PackedNode, PlacesBuilder};
@@ -96,9 +96,9 @@ impl Packer {
     }
 
     /// The packed record as it stands in a head, once its pack is full.
-    pub(super) fn kept(&self, release: &Release, record: &PackedRecord) -> KeptRelease {
+    pub(super) fn kept(&self, release: &Release, record: &PackedRecord) -> HeadRelease {
         let extent = self.packs.extent(&record.piece);
-        KeptRelease {
+        HeadRelease {
             serial: release.header().serial,
             pack: extent.pack,
             offset: extent.offset,

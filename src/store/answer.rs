@@ -68,6 +68,12 @@ pub(super) enum AnswerFault {
     /// A header that contradicts the others or itself.
     #[error("the server sends an invalid header {0}")]
     Header(&'static str),
+    /// Something else where a list was asked for.
+    #[error("the server sends something else than a list")]
+    NoList,
+    /// A page of a list that does not say how to ask for the next one.
+    #[error("the server's list ends in the middle")]
+    UnfinishedList,
     /// Pages of a list without objects, one after the other.
     #[error("the server's list has no end")]
     Endless,

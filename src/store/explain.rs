@@ -2,7 +2,9 @@
 
 use super::answer::AnswerFault;
 use super::metadata::MetadataHosts;
-use super::refusal::{RefusalCause, StatusAnswer, StoreRefusal, TlsFault};
+use super::refusal::{RefusalCause, StoreRefusal};
+use super::status::StatusAnswer;
+use super::tls_fault::TlsFault;
 use super::url::{BucketKind, StoreUrl};
 use crate::repository::object::{FaultKind, StoreFault};
 
@@ -65,7 +67,8 @@ impl AskedStore {
         object: &str,
         why: &str,
     ) -> StoreFault {
-        let (verb, url) = (action.verb(), &self.url);
+        let verb = action.verb();
+        let url = &self.url;
         let object = match object {
             "" => "objects",
             object => object,
@@ -92,7 +95,7 @@ impl AskedStore {
                 self.place_hint()
             )),
             RefusalCause::Tls(fault) => Some(tls_hint(fault).into()),
-            RefusalCause::Redirect(to) => Some(format!("if that is right, use the address {to}")),
+            RefusalCause::Redirect(_) => Some("if that is right, use that address".into()),
             RefusalCause::Stuck(_) | RefusalCause::Cut(_) => None,
         }
     }
@@ -255,6 +258,10 @@ fn answer_hint(fault: &AnswerFault) -> Option<&'static str> {
             Some("switch compression off for these files: nginx has `gzip off`")
         }
         AnswerFault::TooShort(_) => Some("it was not uploaded whole, or changed"),
+        AnswerFault::NoList => Some("is a portal or a proxy in between, and the endpoint right?"),
+        AnswerFault::UnfinishedList => {
+            Some("the store has to know ListObjectsV2: run it where the files are, or update it")
+        }
         AnswerFault::TooLarge(..) | AnswerFault::Status(_) | AnswerFault::Endless => None,
     }
 }

@@ -24,6 +24,8 @@ mod explain;
 #[cfg(feature = "store")]
 mod limits;
 #[cfg(feature = "store")]
+mod list_page;
+#[cfg(feature = "store")]
 mod metadata;
 #[cfg(feature = "store")]
 mod profile;
@@ -36,7 +38,11 @@ mod remote;
 #[cfg(feature = "store")]
 mod speed;
 #[cfg(feature = "store")]
+mod status;
+#[cfg(feature = "store")]
 mod stream;
+#[cfg(feature = "store")]
+mod tls_fault;
 #[cfg(feature = "store")]
 mod transport;
 #[cfg(feature = "store")]

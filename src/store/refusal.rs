@@ -5,15 +5,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use reqwest::header::{DATE, HeaderMap, LOCATION, RETRY_AFTER};
-
 use super::answer::AnswerFault;
-use super::attempts::retry_after;
+use super::status::{StatusAnswer, clean};
+use super::tls_fault::{TlsFault, tls_fault};
 use crate::repository::object::FaultKind;
-use crate::units::printable;
-
-/// Longest text of a server that is kept.
-const MAX_SHOWN_CHARS: usize = 200;
 
 /// A failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,98 +42,6 @@ pub(super) enum RefusalCause {
     Redirect(String),
 }
 
-/// Failure of TLS.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TlsFault {
-    /// No trusted authority signed the certificate.
-    UnknownIssuer,
-    /// The certificate is for other names.
-    OtherName(String),
-    /// The certificate is over, or begins later: or this host's clock is wrong.
-    Expired(String),
-    /// The certificate is that of an authority, and not of a server.
-    Authority,
-    /// The other side does not speak TLS.
-    Plain,
-    /// Any other failure.
-    Other(String),
-}
-
-/// Status and error of an answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct StatusAnswer {
-    /// HTTP status.
-    pub status: u16,
-    /// The store's code: `NoSuchBucket`.
-    pub code: Option<String>,
-    /// The store's sentence.
-    pub message: Option<String>,
-    /// Region of the bucket, if the store says so.
-    pub region: Option<String>,
-    /// The server's time.
-    pub date: Option<String>,
-    /// Target of a redirect.
-    pub location: Option<String>,
-    /// Wait that the server asks for.
-    pub after: Option<Duration>,
-}
-
-impl StatusAnswer {
-    /// Reads the headers and the first bytes of the body.
-    pub fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
-        let header = |name: &str| Some(clean(headers.get(name)?.to_str().ok()?));
-        let text = String::from_utf8_lossy(body);
-        let element = |name| xml_element(&text, name).map(clean);
-        Self {
-            status,
-            code: element("Code").or_else(|| header("x-ms-error-code")),
-            message: element("Message"),
-            region: header("x-amz-bucket-region").or_else(|| element("Region")),
-            date: header(DATE.as_str()),
-            location: header(LOCATION.as_str()),
-            after: headers
-                .get(RETRY_AFTER)
-                .and_then(|value| retry_after(value.to_str().ok()?)),
-        }
-    }
-
-    /// Returns whether the code is one of `codes`.
-    pub fn is(&self, codes: &[&str]) -> bool {
-        self.code
-            .as_deref()
-            .is_some_and(|code| codes.contains(&code))
-    }
-
-    fn kind(&self) -> FaultKind {
-        let busy = [
-            "SlowDown",
-            "InternalError",
-            "RequestTimeout",
-            "ServiceUnavailable",
-            "ServerBusy",
-            "OperationTimedOut",
-            "ConditionalRequestConflict",
-            "OperationAborted",
-        ];
-        let forbidden = [
-            "InvalidAccessKeyId",
-            "SignatureDoesNotMatch",
-            "ExpiredToken",
-            "InvalidToken",
-            "AuthenticationFailed",
-            "AuthorizationHeaderMalformed",
-        ];
-
-        match self.status {
-            _ if self.is(&busy) => FaultKind::Temporary,
-            _ if self.is(&forbidden) => FaultKind::Denied,
-            401 | 403 | 407 => FaultKind::Denied,
-            408 | 425 | 429 | 500 | 502..=504 | 520..=524 => FaultKind::Temporary,
-            _ => FaultKind::Permanent,
-        }
-    }
-}
-
 impl StoreRefusal {
     /// Kind of the failure for the caller.
     pub fn kind(&self) -> FaultKind {
@@ -155,10 +58,13 @@ impl StoreRefusal {
             RefusalCause::Answer(AnswerFault::TooShort(_) | AnswerFault::Status(416)) => {
                 FaultKind::TooShort
             }
-            RefusalCause::Answer(AnswerFault::Status(_) | AnswerFault::Endless)
+            RefusalCause::Answer(
+                AnswerFault::Status(_) | AnswerFault::Endless | AnswerFault::UnfinishedList,
+            )
             | RefusalCause::Redirect(_)
             | RefusalCause::Tls(_) => FaultKind::Permanent,
-            RefusalCause::UnknownName(_)
+            RefusalCause::Answer(AnswerFault::NoList)
+            | RefusalCause::UnknownName(_)
             | RefusalCause::Unreachable(_)
             | RefusalCause::Closed(_)
             | RefusalCause::Stuck(_)
@@ -230,7 +136,7 @@ impl fmt::Display for StoreRefusal {
                 "{host} sent (almost) nothing for {}",
                 crate::units::shown_duration(*time)
             ),
-            RefusalCause::Cut(why) => write!(f, "{host} broke the connection: {why}"),
+            RefusalCause::Cut(why) => write!(f, "{host} broke off: {why}"),
             RefusalCause::Redirect(to) => {
                 write!(f, "{host} redirects to {to}, which is not followed")
             }
@@ -240,36 +146,11 @@ impl fmt::Display for StoreRefusal {
 
 impl StdError for StoreRefusal {}
 
-impl fmt::Display for TlsFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsFault::UnknownIssuer => f.write_str("no trusted authority signed its certificate"),
-            TlsFault::OtherName(names) => write!(f, "its certificate is for {names}"),
-            TlsFault::Expired(why) => write!(f, "its certificate is not valid now ({why})"),
-            TlsFault::Authority => f.write_str("its certificate is that of an authority"),
-            TlsFault::Plain => f.write_str("it does not speak TLS at this port"),
-            TlsFault::Other(why) => f.write_str(why),
-        }
-    }
-}
-
-/// Makes a server's text safe and short.
-fn clean(text: &str) -> String {
-    let short: String = text.trim().chars().take(MAX_SHOWN_CHARS).collect();
-    printable(short.as_bytes())
-}
-
-/// Returns the text of the first element `name`. A whole parser is not worth it for three words.
-fn xml_element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = text.split_once(&format!("<{name}>"))?;
-    let (inner, _) = rest.split_once(&format!("</{name}>"))?;
-    Some(inner)
-}
-
 fn cause_of(error: &reqwest::Error) -> RefusalCause {
     let mut last = error.to_string();
     let mut next: Option<&(dyn StdError + 'static)> = error.source();
-    let (mut unknown_name, mut closed) = (false, false);
+    let mut unknown_name = false;
+    let mut closed = false;
     while let Some(source) = next {
         if let Some(fault) = tls_fault(source) {
             return RefusalCause::Tls(fault);
@@ -289,44 +170,6 @@ fn cause_of(error: &reqwest::Error) -> RefusalCause {
         () if closed => RefusalCause::Closed(why),
         () if error.is_connect() => RefusalCause::Unreachable(why),
         () => RefusalCause::Cut(why),
-    }
-}
-
-/// Returns the failure of TLS, if `error` is or wraps one.
-fn tls_fault(error: &(dyn StdError + 'static)) -> Option<TlsFault> {
-    if let Some(wrapped) = error.downcast_ref::<std::io::Error>() {
-        // An io::Error names the source of its inner error, and not that error itself.
-        return tls_fault(wrapped.get_ref()?);
-    }
-
-    let fault: &rustls::Error = error.downcast_ref()?;
-    Some(match fault {
-        rustls::Error::InvalidCertificate(wrong) => certificate_fault(wrong),
-        rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType) => {
-            TlsFault::Plain
-        }
-        other => TlsFault::Other(clean(&other.to_string())),
-    })
-}
-
-fn certificate_fault(wrong: &rustls::CertificateError) -> TlsFault {
-    use rustls::CertificateError as Wrong;
-
-    match wrong {
-        Wrong::UnknownIssuer => TlsFault::UnknownIssuer,
-        Wrong::NotValidForName => TlsFault::OtherName("other names".into()),
-        Wrong::NotValidForNameContext { presented, .. } => {
-            TlsFault::OtherName(clean(&presented.join(", ")))
-        }
-        Wrong::Expired
-        | Wrong::NotValidYet
-        | Wrong::ExpiredContext { .. }
-        | Wrong::NotValidYetContext { .. } => TlsFault::Expired(clean(&wrong.to_string())),
-        other => match other.to_string() {
-            // rustls has no kind of its own for it.
-            text if text.contains("CaUsedAsEndEntity") => TlsFault::Authority,
-            text => TlsFault::Other(clean(&text)),
-        },
     }
 }
 

@@ -22,8 +22,10 @@ use super::answer::{self, AnswerContent, AnswerFault, WantedBytes};
 use super::client::Clients;
 use super::download::DownloadBody;
 use super::limits::Limits;
-use super::refusal::{RefusalCause, StatusAnswer, StoreRefusal};
+use super::list_page;
+use super::refusal::{RefusalCause, StoreRefusal};
 use super::speed::FLOOR_BYTES;
+use super::status::StatusAnswer;
 use super::upload::UploadBody;
 
 /// Largest body other than that of a get: a page of a list.
@@ -60,15 +62,7 @@ impl Transport {
     }
 
     /// Refuses a further page of a list that has no end.
-    fn check_page(&self, uri: &http::Uri) -> Result<(), HttpError> {
-        let is_page = |pair: &str| pair == "list-type=2" || pair == "comp=list";
-        if !uri
-            .query()
-            .is_some_and(|query| query.split('&').any(is_page))
-        {
-            return Ok(());
-        }
-
+    fn count_page(&self, uri: &http::Uri) -> Result<(), HttpError> {
         match self.empty_pages.fetch_add(1, Ordering::Relaxed) < MAX_EMPTY_PAGES {
             true => Ok(()),
             false => Err(refused(
@@ -147,6 +141,15 @@ impl Transport {
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 
+    /// Reads a page of a list and checks it.
+    async fn page(&self, answer: reqwest::Response) -> Result<HttpResponse, HttpError> {
+        let host = host_of(&answer);
+        let (parts, body) = self.bounded(answer, MAX_TEXT_BYTES);
+        let body = HttpResponseBody::new(body).bytes().await?;
+        list_page::check(&body).map_err(|fault| refused(&host, RefusalCause::Answer(fault)))?;
+        Ok(HttpResponse::from_parts(parts, body.into()))
+    }
+
     /// Turns a failed answer into an error.
     async fn refusal(&self, method: &Method, answer: reqwest::Response) -> HttpError {
         let host = host_of(&answer);
@@ -166,7 +169,10 @@ impl HttpService for Transport {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let wanted = request.extensions().get::<WantedBytes>().cloned();
         let method = request.method().clone();
-        self.check_page(request.uri())?;
+        let is_page = list_page::is_asked_by(request.uri());
+        if is_page {
+            self.count_page(request.uri())?;
+        }
 
         let headers = request.headers_mut();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -176,6 +182,7 @@ impl HttpService for Transport {
                 Some(wanted),
                 StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE,
             ) => self.checked(wanted, answer),
+            (None, status) if status.is_success() && is_page => self.page(answer).await,
             (None, status) if status.is_success() => {
                 let (parts, body) = self.bounded(answer, MAX_TEXT_BYTES);
                 Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))

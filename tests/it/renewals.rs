@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::repository::{Depot, packs, run};
 use crate::support::run::Ran;
 use crate::support::{
-    Host, Lab, Middleman, Mishap, Nginx, Noise, Running, differences, is_root, read, same, skipped,
-    until, write,
+    Host, Lab, Middleman, Mishap, Nginx, Noise, Running, differences, is_root, nginx, read, same,
+    skipped, until, write,
 };
 
 const DAY: i64 = 86_400;
@@ -409,10 +409,7 @@ fn a_server_without_end_is_left() {
 /// A confined daemon reads neither /etc nor certificates later.
 #[test]
 fn a_confined_daemon_finds_its_repository_by_name_and_by_https() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     let Some(tls) = nginx.tls() else {
         return skipped("no openssl for certificates");
     };

@@ -5,6 +5,7 @@ mod collected;
 mod deployed;
 mod faults;
 mod follow;
+mod lists;
 mod secrets;
 
 use std::os::unix::fs::PermissionsExt;
@@ -14,8 +15,8 @@ use std::time::Duration;
 
 use crate::support::run::Ran;
 use crate::support::{
-    BUCKET, Host, Lab, Middleman, Mishap, Moto, Nginx, Noise, Running, differences, read, same,
-    skipped, until, write,
+    BUCKET, Host, Lab, Middleman, Mishap, Noise, Running, differences, moto, nginx, read, same,
+    until, write,
 };
 
 /// A publisher with its source, and hosts that pull.
@@ -163,20 +164,14 @@ fn a_release_goes_through_a_directory() {
 
 #[test]
 fn a_release_goes_through_a_web_server() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     std::fs::create_dir(nginx.files().join("fleet")).expect("writable");
     goes_round(&Depot::new(Some(format!("http://{}/fleet", nginx.http()))));
 }
 
 #[test]
 fn a_release_goes_through_a_bucket() {
-    let moto = match Moto::start() {
-        Ok(moto) => moto,
-        Err(why) => return skipped(&why),
-    };
+    let Some(moto) = moto() else { return };
     goes_round(&bucket(moto.address()));
 }
 
@@ -193,20 +188,14 @@ pub(crate) fn bucket(address: std::net::SocketAddr) -> Depot {
 
 #[test]
 fn a_small_change_costs_few_requests_to_a_bucket() {
-    let moto = match Moto::start() {
-        Ok(moto) => moto,
-        Err(why) => return skipped(&why),
-    };
+    let Some(moto) = moto() else { return };
     let between = Middleman::start(moto.address());
     a_small_change_costs(&bucket(between.address()), &between, 5);
 }
 
 #[test]
 fn a_small_change_costs_few_requests_to_a_web_server() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     // Directories that are there already.
     for n in 0..256 {
         let directory = nginx.files().join(format!("packs/{n:02x}"));
@@ -408,10 +397,7 @@ fn a_damaged_directory_is_mended_as_the_messages_say() {
 
 #[test]
 fn a_damaged_web_server_is_mended_as_the_messages_say() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     for harm in HARMS {
         let dir = nginx.files().join(harm);
         std::fs::create_dir(&dir).expect("writable");
@@ -628,32 +614,16 @@ fn hosts_of_a_network_take_what_one_of_them_finds() {
 
 /// Mishaps of a bad network and of caches. A stall takes the time of the client's patience.
 fn mishaps() -> Vec<Mishap> {
-    vec![
-        Mishap::Cut(0),
-        Mishap::Cut(700),
-        Mishap::Cut(40_000),
-        Mishap::Reset,
-        Mishap::Whole,
-        Mishap::OtherRange,
-        Mishap::ShortRange,
-        Mishap::WrongHead,
-        Mishap::WrongByte,
-        Mishap::Stale,
-        Mishap::Chunked,
-        Mishap::Gzip,
-        Mishap::Huge,
-        Mishap::Status(503, Some(0), "SlowDown"),
-        Mishap::Late(Duration::from_millis(20)),
-    ]
+    let mut mishaps = Mishap::all_sudden();
+    mishaps.extend([0, 700, 40_000].map(Mishap::Cut));
+    mishaps.push(Mishap::Late(Duration::from_millis(20)));
+    mishaps
 }
 
 /// The number of rounds can be raised with `MAKUO_REPOSITORY_ROUNDS`.
 #[test]
 fn under_mishaps_of_the_network_a_tree_is_always_a_release() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let seed = number("MAKUO_REPOSITORY_SEED").unwrap_or_else(|| fastrand::u64(..));
     let rounds = number("MAKUO_REPOSITORY_ROUNDS").unwrap_or(6);
@@ -695,10 +665,7 @@ fn under_mishaps_of_the_network_a_tree_is_always_a_release() {
 
 #[test]
 fn a_publisher_that_is_killed_leaves_the_old_release_or_the_new_one() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     let between = Middleman::start(nginx.http());
     let depot = Depot::new(Some(format!("http://{}", between.address())));
     depot.fill(1);

@@ -26,7 +26,7 @@ use makuo::store::{Store, StoreOptions, StoreUrl};
 
 use crate::support::wait::LONG;
 use crate::support::{
-    self, Answer, BUCKET, Middleman, Mishap, Moto, Nginx, Noise, Passed, Question, serve_by,
+    self, Answer, BUCKET, Middleman, Mishap, Nginx, Noise, Passed, Question, moto, nginx, serve_by,
     skipped, write,
 };
 
@@ -178,12 +178,20 @@ fn bucket(address: impl std::fmt::Display, options: &StoreOptions) -> Store {
     )
 }
 
-fn nginx() -> Option<Nginx> {
-    Nginx::start().map_err(|why| skipped(&why)).ok()
-}
+/// nginx with an object and a certificate: its port, and settings that trust its authority.
+fn encrypted() -> Option<(Nginx, u16, StoreOptions)> {
+    let nginx = nginx()?;
+    let Some(tls) = nginx.tls() else {
+        skipped("no openssl for certificates");
+        return None;
+    };
 
-fn moto() -> Option<Moto> {
-    Moto::start().map_err(|why| skipped(&why)).ok()
+    write(&nginx.files().join(HEAD), "head");
+    let trusting = StoreOptions {
+        ca_file: Some(nginx.authority()),
+        ..options(&[])
+    };
+    Some((nginx, tls.port(), trusting))
 }
 
 /// nginx behind a proxy, with one object of `len` bytes.

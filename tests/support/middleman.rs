@@ -336,6 +336,25 @@ fn has_left(client: &TcpStream, time: Duration) -> bool {
 }
 
 impl Mishap {
+    /// One of each kind that bad networks, caches and servers make of a request, without those
+    /// that depend on the size of a body or take time.
+    pub fn all_sudden() -> Vec<Self> {
+        vec![
+            Mishap::Reset,
+            Mishap::Whole,
+            Mishap::OtherRange,
+            Mishap::ShortRange,
+            Mishap::WrongHead,
+            Mishap::WrongByte,
+            Mishap::Stale,
+            Mishap::Chunked,
+            Mishap::Gzip,
+            Mishap::Huge,
+            Mishap::Status(500, None, "InternalError"),
+            Mishap::Status(503, Some(0), "SlowDown"),
+        ]
+    }
+
     /// Returns whether a client can see it in the head of the answer, and want no body.
     fn is_in_the_head(&self) -> bool {
         matches!(

@@ -9,6 +9,7 @@
 
 pub mod adversary;
 pub mod beside;
+pub mod bucket;
 pub mod capture;
 pub mod files;
 pub mod host;
@@ -37,7 +38,7 @@ pub use old::{Old, Plain};
 pub use pace::{Pace, pace};
 pub use place::{NetworkKind, Place, Switch};
 pub use run::{Ran, Running};
-pub use servers::{BUCKET, Moto, Nginx};
+pub use servers::{BUCKET, Moto, Nginx, moto, nginx};
 pub use terminal::Terminal;
 pub use wait::{Stopwatch, pause, until};
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::run::{Running, try_tool};
+use super::skipped;
 use super::wait::until;
 
 /// nginx that serves a directory, writable over WebDAV.
@@ -29,6 +30,16 @@ const SHIPPED: &str = include_str!("../../packaging/repository/nginx.conf");
 
 /// The bucket that [`Moto`] has.
 pub const BUCKET: &str = "fleet";
+
+/// nginx, unless it is not installed.
+pub fn nginx() -> Option<Nginx> {
+    Nginx::start().map_err(|why| skipped(&why)).ok()
+}
+
+/// moto, unless it is not installed.
+pub fn moto() -> Option<Moto> {
+    Moto::start().map_err(|why| skipped(&why)).ok()
+}
 
 fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -5,6 +5,7 @@
 
 mod adhoc;
 mod release;
+mod repo;
 mod repository;
 mod setup;
 mod shared;
@@ -18,10 +19,11 @@ use crate::report::{ColorChoice, Settings, Verbosity};
 
 pub use adhoc::{AdhocArgs, SendArgs, SyncArgs};
 pub use release::{DeployArgs, DiffArgs, RollbackArgs, WatchArgs};
-pub use repository::{
-    HeadSignArgs, PublishArgs, PullArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs,
-    RepoGcArgs, RepoListArgs, RepoRenewArgs, RepoRollbackArgs, StoreArgs,
+pub use repo::{
+    HeadSignArgs, RepoAction, RepoArgs, RepoCheckArgs, RepoCopyArgs, RepoGcArgs, RepoListArgs,
+    RepoRenewArgs, RepoRollbackArgs, TreeKeysArgs,
 };
+pub use repository::{PublishArgs, PullArgs, StoreArgs};
 pub use setup::{
     CheckArgs, CompleteArgs, Completed, CompletionsArgs, DaemonArgs, DemoArgs, InitArgs,
     KeygenArgs, ManArgs, TreeAt,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
+use super::message::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
 use crate::drive::adhoc::AdhocRequest;
 use crate::id::TreeName;
 use crate::outcome::{MemberInfo, Observer, Outcome};

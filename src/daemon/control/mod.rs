@@ -5,48 +5,8 @@
 //! `files` is answered by events as they happen, with the outcome or an error as the last line.
 
 mod client;
+mod message;
 mod server;
-
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 pub use self::client::{query_members, query_trees, request_files};
 pub use self::server::ControlSocket;
-use crate::drive::adhoc::AdhocRequest;
-use crate::outcome::{Event, Outcome};
-
-/// Timeout for receiving a request and for a short answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Request of a command to the daemon.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
-enum ControlRequest {
-    /// Lists the other hosts.
-    Members,
-    /// Lists the trees that the host sends from.
-    Trees,
-    /// Sends or compares files.
-    Files { wish: AdhocRequest },
-}
-
-/// Line of an answer to [`ControlRequest::Files`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ControlReply {
-    Event(Event),
-    Outcome(Box<Outcome>),
-    Error {
-        message: String,
-        hint: Option<String>,
-        kind: u8,
-    },
-}
-
-/// Encodes a line.
-fn json(value: &impl Serialize) -> Vec<u8> {
-    // Serialization cannot fail: every map key is a string.
-    let mut line = serde_json::to_vec(value).unwrap_or_default();
-    line.push(b'\n');
-    line
-}

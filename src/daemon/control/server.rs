@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Group, Uid};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
+use super::message::{ControlReply, ControlRequest, REQUEST_TIMEOUT, json};
 use crate::drive::adhoc::{self, AdhocRequest, AdhocService};
 use crate::drive::deploy::Interrupt;
 use crate::error::IoResultExt;

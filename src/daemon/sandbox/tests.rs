@@ -19,7 +19,7 @@ fn a_confined_thread_reaches_its_own_and_nothing_else() {
         std::fs::write(at(name).join("file"), name).unwrap();
     }
 
-    let reach = Reach {
+    let reach = SandboxRules {
         write: vec![at("www"), at("state")],
         sockets: vec![at("run")],
         read: vec![at("keys")],

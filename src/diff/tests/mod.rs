@@ -62,7 +62,7 @@ fn direct(content: &Content) -> Result<Vec<BlockRef>> {
 
 struct NoLists;
 
-impl Lists for NoLists {
+impl BlockLists for NoLists {
     fn list(&self, _: &ListRef) -> Result<Arc<[BlockRef]>> {
         Err(crate::Error::refused("no lists here"))
     }

@@ -317,36 +317,45 @@ mod tests {
         known
     }
 
+    fn loaded(store: &HostKeyStore) -> KnownHosts {
+        store.load().expect("readable")
+    }
+
+    fn learns(store: &HostKeyStore, seen: &KnownHosts) -> Learned {
+        store.learn(seen).expect("writable")
+    }
+
+    fn text_of(store: &HostKeyStore) -> String {
+        std::fs::read_to_string(store.path()).expect("readable")
+    }
+
+    fn edit(store: &HostKeyStore, text: impl AsRef<[u8]>) {
+        std::fs::write(store.path(), text).expect("writable");
+    }
+
     #[test]
     fn the_first_key_of_a_name_stays_until_its_line_goes() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = HostKeyStore::new(dir.path(), &[]);
-        assert_eq!(
-            store.load().expect("nothing is there"),
-            KnownHosts::default()
-        );
-        store
-            .learn(&hosts(&[("web1", 1), ("web2", 2)]))
-            .expect("writable");
+        assert_eq!(loaded(&store), KnownHosts::default());
+        learns(&store, &hosts(&[("web1", 1), ("web2", 2)]));
 
-        store
-            .learn(&hosts(&[("web2", 9), ("web3", 3)]))
-            .expect("writable");
+        learns(&store, &hosts(&[("web2", 9), ("web3", 3)]));
         assert_eq!(
-            store.load().expect("readable"),
+            loaded(&store),
             hosts(&[("web1", 1), ("web2", 2), ("web3", 3)])
         );
 
-        let text = std::fs::read_to_string(store.path()).expect("readable");
+        let text = text_of(&store);
         let others: Vec<&str> = text
             .lines()
             .filter(|line| !line.starts_with("web2 "))
             .collect();
-        std::fs::write(store.path(), others.join("\n")).expect("writable");
-        store.learn(&hosts(&[("web2", 9)])).expect("writable");
+        edit(&store, others.join("\n"));
+        learns(&store, &hosts(&[("web2", 9)]));
 
         assert_eq!(
-            store.load().expect("readable"),
+            loaded(&store),
             hosts(&[("web1", 1), ("web2", 9), ("web3", 3)])
         );
     }
@@ -358,22 +367,14 @@ mod tests {
             .map(|_| GroupKey::random().expect("random"))
             .collect();
         let of = |keys: &[GroupKey]| HostKeyStore::new(dir.path(), keys);
-        of(&keys[..1])
-            .learn(&hosts(&[("web1", 1)]))
-            .expect("writable");
+        learns(&of(&keys[..1]), &hosts(&[("web1", 1)]));
 
-        assert_eq!(
-            of(&keys[1..2]).load().expect("readable"),
-            KnownHosts::default()
-        );
+        assert_eq!(loaded(&of(&keys[1..2])), KnownHosts::default());
         let both = [keys[1].clone(), keys[0].clone()];
-        assert_eq!(of(&both).load().expect("readable"), hosts(&[("web1", 1)]));
-        of(&both).learn(&hosts(&[("web2", 2)])).expect("writable");
+        assert_eq!(loaded(&of(&both)), hosts(&[("web1", 1)]));
+        learns(&of(&both), &hosts(&[("web2", 2)]));
 
-        assert_eq!(
-            of(&keys[1..2]).load().expect("readable"),
-            hosts(&[("web1", 1), ("web2", 2)])
-        );
+        assert_eq!(loaded(&of(&keys[1..2])), hosts(&[("web1", 1), ("web2", 2)]));
     }
 
     #[test]
@@ -387,28 +388,21 @@ mod tests {
             .expect("writable");
 
         let both = HostKeyStore::new(dir.path(), &keys);
-        both.learn(&KnownHosts::default()).expect("writable");
-        let text = std::fs::read_to_string(both.path()).expect("copied");
+        learns(&both, &KnownHosts::default());
+        let text = text_of(&both);
         let others: Vec<&str> = text
             .lines()
             .filter(|line| !line.starts_with("web2 "))
             .collect();
 
         for left in [others.join("\n"), String::new()] {
-            std::fs::write(both.path(), &left).expect("writable");
-            both.learn(&hosts(&[("web1", 1)])).expect("writable");
-            assert_eq!(
-                both.load().expect("readable"),
-                hosts(&[("web1", 1)]),
-                "{left:?}"
-            );
+            edit(&both, &left);
+            learns(&both, &hosts(&[("web1", 1)]));
+            assert_eq!(loaded(&both), hosts(&[("web1", 1)]), "{left:?}");
         }
 
-        both.learn(&hosts(&[("web2", 9)])).expect("writable");
-        assert_eq!(
-            both.load().expect("readable"),
-            hosts(&[("web1", 1), ("web2", 9)])
-        );
+        learns(&both, &hosts(&[("web2", 9)]));
+        assert_eq!(loaded(&both), hosts(&[("web1", 1), ("web2", 9)]));
     }
 
     #[test]
@@ -422,12 +416,10 @@ mod tests {
         );
 
         let text: Vec<u8> = text.chars().map(|c| c as u8).collect();
-        std::fs::write(store.path(), &text).expect("writable");
+        edit(&store, &text);
         store.learn(&hosts(&[("web1", 9)])).expect("readable");
         assert_eq!(std::fs::read(store.path()).expect("readable"), text);
-        store
-            .learn(&hosts(&[("web1", 9), ("web2", 2)]))
-            .expect("writable");
+        learns(&store, &hosts(&[("web1", 9), ("web2", 2)]));
 
         let more = [&text[..], format!("\nweb2 {}\n", key(2)).as_bytes()].concat();
         assert_eq!(std::fs::read(store.path()).expect("readable"), more);

@@ -9,14 +9,14 @@ use crate::tree::{Mark, Unhealthy};
 
 /// Reasons of one session to run commands after its commit.
 #[derive(Default)]
-pub(super) struct Checks {
+pub(super) struct DueChecks {
     /// True if the release changes anything here.
     changes: bool,
     /// Failed checks of the previous release.
     unhealthy: Option<Unhealthy>,
 }
 
-impl Checks {
+impl DueChecks {
     /// Records whether the release changes anything here.
     pub(super) fn set_changes(&mut self, changes: bool) {
         self.changes = changes;

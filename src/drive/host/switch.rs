@@ -15,7 +15,7 @@
 use std::sync::atomic::Ordering;
 
 use super::authorize::check_allowed;
-use super::checks::Checks;
+use super::checks::DueChecks;
 use super::drift_check;
 use super::hooks::{current, occasion, run_after};
 use super::offer::AdmittedOffer;
@@ -57,7 +57,7 @@ enum SwitchState {
 #[derive(Default)]
 pub(super) struct Switch {
     state: SwitchState,
-    checks: Checks,
+    checks: DueChecks,
     /// Commit order of the release: hosts that missed it may commit by it.
     order: Option<SignedOrder>,
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::failure::{REPAIR_HINT, of_fault, of_gc};
 use super::head_memory::HeadMemory;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::{REPAIR_HINT, UNLISTED_KEY, all_of, list, of_fault};
+use super::whole::{all_of, list};
 use crate::block::{BlockHash, BlockHasher};
 use crate::drive::clock;
 use crate::error::{Error, Kind, Result};
 use crate::id::TreeName;
 use crate::keys::{AuthorizedKeys, Namespace, Signer};
 use crate::outcome::{Event, Observer};
-use crate::repository::gc::{Gc, GcError, GcReport, GcSetup, GcStep};
-use crate::repository::head::{HeadError, SignedHead, head_object};
+use crate::repository::gc::{Gc, GcReport, GcSetup, GcStep};
+use crate::repository::head::SignedHead;
 use crate::repository::object::{GetReply, ListedObject, ObjectPath};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
 use crate::store::Store;
@@ -93,7 +94,8 @@ async fn hash_all(
     store: &Store,
     observer: &mut dyn Observer,
 ) -> Result<(CheckReport, Vec<PackName>)> {
-    let (mut report, mut damaged) = (CheckReport::default(), Vec::new());
+    let mut report = CheckReport::default();
+    let mut damaged = Vec::new();
     for listed in list(store).await? {
         let Some(pack) = PackName::of_object(&listed.object) else {
             continue;
@@ -168,7 +170,7 @@ impl<'a> Collection<'a> {
                 }
                 GcStep::Delete(objects) => delete(self.store, objects).await?,
                 GcStep::Done(report) => return Ok(report),
-                GcStep::Failed(error) => return Err(failed(error)),
+                GcStep::Failed(error) => return Err(of_gc(&error)),
                 GcStep::Wait(until) => match self.requests.next(until).await {
                     Some(StoreReply::Get(id, reply)) => {
                         self.machine.reply(id, reply, self.requests.now());
@@ -195,8 +197,10 @@ impl<'a> Collection<'a> {
 
         let serial = head.head().serial();
         self.keys.memory.check(tree, serial)?;
-        if let Err(e) = self.keys.memory.keep(tree, serial) {
-            tracing::warn!("{tree}@{serial} of the repository cannot be remembered: {e}");
+        match self.keys.signer {
+            Some(_) => self.keys.memory.remember(tree, serial),
+            // Nothing is signed here, so nobody has to know that it fails.
+            None => drop(self.keys.memory.keep(tree, serial)),
         }
         self.machine.head(&head);
         Ok(())
@@ -220,27 +224,5 @@ async fn delete(store: &Store, objects: Vec<ObjectPath>) -> Result<()> {
         };
         let deleted = deleted.map_err(|e| Error::new(Kind::Io, format!("cannot delete: {e}")))?;
         deleted.map_err(|fault| of_fault(&fault))?;
-    }
-}
-
-fn failed(error: GcError) -> Error {
-    match &error {
-        GcError::Store(_) => Error::new(Kind::Io, error.to_string()),
-        GcError::Missing(_) | GcError::Damaged(_) | GcError::Record(_) => {
-            Error::refused(error.to_string()).hint(REPAIR_HINT)
-        }
-        GcError::Head(_, HeadError::Denied(_)) => {
-            Error::refused(error.to_string()).hint(UNLISTED_KEY)
-        }
-        GcError::Head(tree, _) => Error::refused(error.to_string()).hint(format!(
-            "nothing is deleted, because {tree} may need any pack: put its head back from a copy, \
-             or delete {} and publish {tree} again",
-            head_object(tree)
-        )),
-        GcError::NoTrees => Error::refused(error.to_string()).hint(
-            "if its first publication never ended: publish again, or delete what is old with \
-             `makuo repo gc --no-trees`",
-        ),
-        _ => Error::refused(error.to_string()),
     }
 }

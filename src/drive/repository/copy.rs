@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::failure::{of_fault, of_head};
 use super::requests::runtime;
-use super::whole::{all_of, list, of_fault, of_head, read, trees};
+use super::whole::{all_of, list, read, trees};
 use crate::block::BlockHash;
 use crate::drive::clock;
 use crate::error::{Error, Kind, Result};

@@ -4,36 +4,23 @@
 //! session that takes it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::failure::{of_head, of_pull};
+use super::known_head::KnownHead;
 use super::requests::{StoreReply, StoreRequests, runtime, seed};
-use super::whole::{REPAIR_HINT, of_head};
 use crate::drive::clock;
 use crate::drive::host::{LocalHost, Permitted};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
-use crate::keys::shown_time;
 use crate::manifest::ReleaseId;
-use crate::repository::head::{HeadTimes, SignedHead, Staleness, VerifiedHead};
-use crate::repository::object::Etag;
-use crate::repository::pull::{Pull, PullError, PullStep};
+use crate::repository::head::{SignedHead, VerifiedHead};
+use crate::repository::pull::{PullStep, RepositoryPull};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::tree::Tree;
-use crate::units::{shown_age, shown_duration};
 
 /// Times that a look begins again because the repository dropped the release that it loads.
 const MAX_RESTARTS: u32 = 8;
-
-/// A head that was seen: its state, and how long it holds.
-#[derive(Debug, Clone, Default)]
-pub struct KnownHead {
-    etag: Option<Etag>,
-    newest: Option<(Serial, ReleaseId)>,
-    times: Option<HeadTimes>,
-    /// Its newest release, if that was not for this host: the keys or the tree may change.
-    refused: Option<Arc<ReleaseRecord>>,
-}
 
 /// How to look.
 #[derive(Debug, Clone, Copy)]
@@ -42,30 +29,6 @@ pub struct LookOptions<'a> {
     pub known: &'a KnownHead,
     /// Take a release although the head is stale.
     pub allow_stale: bool,
-}
-
-impl KnownHead {
-    /// Warning about a head of `tree` that is stale, or older than `max_age`.
-    pub fn warning(&self, tree: &TreeName, max_age: Option<Duration>) -> Option<String> {
-        let now = clock::wall_seconds();
-        let why =
-            "nobody signs it again (`makuo repo renew`), or somebody withholds newer releases";
-        let seconds = max_age.map(|max| max.as_secs());
-
-        match (self.times?.staleness(now, seconds)?, max_age) {
-            (Staleness::Old(age), Some(max_age)) => {
-                let (age, max_age) = (shown_age(age), shown_duration(max_age));
-                Some(format!(
-                    "the head of {tree} was signed {age} ago, and max_age is {max_age}: {why}"
-                ))
-            }
-            (Staleness::Ended(until), _) => {
-                let since = shown_time(until);
-                Some(format!("the head of {tree} is stale since {since}: {why}"))
-            }
-            (Staleness::Old(_), None) => None,
-        }
-    }
 }
 
 /// Result of a look into a repository.
@@ -103,7 +66,7 @@ pub struct FoundRelease {
 pub(super) struct Loading {
     pub(super) runtime: tokio::runtime::Runtime,
     pub(super) requests: StoreRequests,
-    pub(super) machine: Pull,
+    pub(super) machine: RepositoryPull,
 }
 
 /// Looks for a release of `tree` that `host` lacks, and returns the head as well.
@@ -125,7 +88,7 @@ pub fn find(
         host,
         tree: &managed.tree,
         requests: StoreRequests::new(store),
-        machine: Pull::new(tree.clone(), look.known.etag.clone(), seed()),
+        machine: RepositoryPull::new(tree.clone(), look.known.etag.clone(), seed()),
         head: look.known.clone(),
         allow_stale: look.allow_stale,
         permitted: None,
@@ -159,7 +122,7 @@ struct Looker<'a> {
     host: &'a LocalHost,
     tree: &'a Arc<Tree>,
     requests: StoreRequests,
-    machine: Pull,
+    machine: RepositoryPull,
     head: KnownHead,
     allow_stale: bool,
     permitted: Option<(Box<ReleaseRecord>, Permitted)>,
@@ -188,7 +151,7 @@ impl Looker<'_> {
                     Some(end) => return Ok(end),
                     None => {
                         self.head = KnownHead::default();
-                        self.machine = Pull::new(self.tree.name().clone(), None, seed());
+                        self.machine = RepositoryPull::new(self.tree.name().clone(), None, seed());
                     }
                 },
                 PullStep::Head(signed) => {
@@ -215,12 +178,12 @@ impl Looker<'_> {
                 // It has another newest release by now, and does not keep this one.
                 PullStep::Superseded if restarts < MAX_RESTARTS => {
                     restarts += 1;
-                    self.machine = Pull::new(self.tree.name().clone(), None, seed());
+                    self.machine = RepositoryPull::new(self.tree.name().clone(), None, seed());
                 }
                 PullStep::Superseded => {
                     return Err(Error::refused("the repository changed while it was read"));
                 }
-                PullStep::Failed(error) => return Err(of_pull(error)),
+                PullStep::Failed(error) => return Err(of_pull(&error)),
                 // Nothing was wanted yet.
                 PullStep::Block(..) | PullStep::Done => {}
                 PullStep::Wait(until) => {
@@ -249,7 +212,8 @@ impl Looker<'_> {
             refused: None,
         };
 
-        let (serial, release) = (head.serial(), head.release);
+        let serial = head.serial();
+        let release = head.release;
         if let Some(end) = self.compare(serial, release)? {
             return Ok(Some(end));
         }
@@ -323,7 +287,7 @@ pub(super) fn verified(
     host: &LocalHost,
     tree: &TreeName,
     signed: &SignedHead,
-    machine: &mut Pull,
+    machine: &mut RepositoryPull,
 ) -> Result<Option<VerifiedHead>> {
     let keys = host.authorized();
     match signed.verify(tree, &keys, None, clock::wall_seconds()) {
@@ -333,19 +297,5 @@ pub(super) fn verified(
             machine.refuse(e);
             Ok(None)
         }
-    }
-}
-
-/// Error for a pull that cannot go on.
-pub(super) fn of_pull(error: PullError) -> Error {
-    match &error {
-        PullError::Head(head) => of_head(head),
-        PullError::Store(_) => Error::new(Kind::Io, error.to_string()),
-        PullError::NoTree(_) | PullError::NoRepository => Error::refused(error.to_string())
-            .hint("`makuo publish SPEC --to URL` makes it: is the URL the same?"),
-        PullError::Missing(_) | PullError::Damaged(_) | PullError::Record(_) => {
-            Error::refused(error.to_string()).hint(REPAIR_HINT)
-        }
-        _ => Error::refused(error.to_string()),
     }
 }

@@ -8,6 +8,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::block::BlockHash;
 use crate::drive::deploy::cache_file;
@@ -21,6 +23,7 @@ use crate::units::printable_path;
 pub struct HeadMemory {
     dir: Option<PathBuf>,
     place: String,
+    has_warned: Arc<AtomicBool>,
 }
 
 impl HeadMemory {
@@ -30,6 +33,7 @@ impl HeadMemory {
             dir: cache.map(|cache| cache.join("heads")),
             // Other than the display, it has endpoints and regions.
             place: format!("{url:?}"),
+            has_warned: Arc::default(),
         }
     }
 
@@ -53,7 +57,23 @@ impl HeadMemory {
         }
     }
 
-    /// Remembers a release of a head that this machine signed.
+    /// Remembers a release of a head; a failure is a warning, once for the repository.
+    pub(super) fn remember(&self, tree: &TreeName, serial: Serial) {
+        let Err(error) = self.keep(tree, serial) else {
+            return;
+        };
+
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            let dir = self.dir.as_deref().unwrap_or(Path::new(""));
+            tracing::warn!(
+                "cannot remember {tree}@{serial} in {}: {error}; if the store withholds it later, \
+                 an older head is signed again (XDG_CACHE_HOME may name another directory)",
+                printable_path(dir)
+            );
+        }
+    }
+
+    /// Remembers a release of a head, if that is possible.
     pub(super) fn keep(&self, tree: &TreeName, serial: Serial) -> io::Result<()> {
         let (Some(dir), Some(path)) = (&self.dir, self.path(tree)) else {
             return Ok(());

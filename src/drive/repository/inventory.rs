@@ -6,7 +6,7 @@ use crate::drive::clock;
 use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::{AuthorizedKeys, Fingerprint, Namespace, Role, verify};
-use crate::repository::head::{Head, KeptRelease};
+use crate::repository::head::{Head, HeadError, HeadRelease};
 use crate::store::Store;
 use crate::units::{ByteSize, WallTime};
 
@@ -69,12 +69,11 @@ pub fn inventory(
 async fn look_at(store: &Store, tree: &TreeName, keys: &AuthorizedKeys) -> Result<ListedTree> {
     let gone = || Error::refused(format!("the repository has no tree {tree}"));
     let signed = read_head(store, tree).await?.ok_or_else(gone)?;
-    let refused = |why: String| Error::refused(format!("the head of {tree} cannot be used: {why}"));
     let key = verify(Namespace::HEAD, &signed.head, &signed.signature)
-        .map_err(|e| refused(e.to_string()))?;
-    let head = Head::decode(&signed.head).map_err(|e| refused(e.to_string()))?;
+        .map_err(|e| Error::refused(format!("the head: {e}")))?;
+    let head = Head::decode(&signed.head).map_err(|e| Error::refused(e.to_string()))?;
     if head.tree != *tree {
-        return Err(refused(format!("it is that of the tree {}", head.tree)));
+        return Err(Error::refused(HeadError::OtherTree(head.tree).to_string()));
     }
 
     let now = clock::wall_seconds();
@@ -92,7 +91,7 @@ async fn look_at(store: &Store, tree: &TreeName, keys: &AuthorizedKeys) -> Resul
     })
 }
 
-async fn record_of(store: &Store, tree: &TreeName, kept: &KeptRelease) -> Result<ListedRelease> {
+async fn record_of(store: &Store, tree: &TreeName, kept: &HeadRelease) -> Result<ListedRelease> {
     let record = read_record(store, tree, kept).await?;
     let header = record.release.header();
     let key = verify(

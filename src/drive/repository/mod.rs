@@ -7,18 +7,21 @@
 //! head, or an earlier release. Both run a `publication`, with its `upload_progress`, and
 //! `head_memory` knows what was there.
 //!
-//! `find` looks for a newer release and loads its manifest. Then `shelf` holds the blocks that a
-//! thread loads ahead of the session in `take`, for which they are a `source`. `poll` looks again
-//! and again, for a daemon; `loopback` is a host of its own, for a command.
+//! `find` looks for a newer release than the `known_head` has, and loads its manifest. Then `shelf`
+//! holds the blocks that a thread loads ahead of the session in `take`, for which they are a
+//! `source`. `poll` looks again and again, for a daemon; `loopback` is a host of its own, for a
+//! command.
 //!
 //! `inventory`, `collect` and `copy` work on a repository as a whole, of which `whole` reads the
-//! objects.
+//! objects. `failure` words the ends of all machines.
 
 mod collect;
 mod copy;
+mod failure;
 mod find;
 mod head_memory;
 mod inventory;
+mod known_head;
 mod loopback;
 mod node_reader;
 mod poll;
@@ -35,9 +38,10 @@ mod whole;
 
 pub use collect::{CheckReport, HeadKeys, check, collect};
 pub use copy::{CopyReport, copy};
-pub use find::{FoundRelease, KnownHead, LookOptions, Lookup, find};
+pub use find::{FoundRelease, LookOptions, Lookup, find};
 pub use head_memory::HeadMemory;
 pub use inventory::{Inventory, ListedRelease, ListedTree, inventory};
+pub use known_head::KnownHead;
 pub use loopback::LoopbackHost;
 pub use poll::{RepositoryPoll, follow};
 pub use publish::{PublishOptions, PublishedRelease, publish, publish_spec, try_repository};

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::find::{FoundRelease, KnownHead, LookOptions, Lookup, find};
+use super::find::{FoundRelease, LookOptions, Lookup, find};
+use super::known_head::KnownHead;
 use super::rest::Rest;
 use super::take::{TakeOptions, pull};
 use crate::Result;
@@ -171,7 +172,7 @@ fn take_found(
     let id = found.record.release.id();
     let failures = managed.failures.count(id);
     let failed = match take(host, service, poll, found, log) {
-        Ok(outcome) => outcome.error,
+        Ok(outcome) => outcome.shortfall(),
         Err(e) => Some(e.with_hint()),
     };
     if let Some(why) = failed {

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use super::failure::{of_head, of_publish};
 use super::head_memory::HeadMemory;
 use super::node_reader::NodeReader;
 use super::requests::{StoreReply, StoreRequests, runtime};
 use super::upload_progress::UploadProgress;
-use super::whole::{of_head, verified_by};
+use super::whole::verified_by;
 use crate::drive::clock;
 use crate::drive::deploy::{Interrupt, ReleaseKeys};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::{Serial, TreeName};
 use crate::keys::Namespace;
 use crate::manifest::Release;
@@ -17,9 +18,7 @@ use crate::outcome::{Event, Observer};
 use crate::repository::SignedRelease;
 use crate::repository::head::{Head, SignedHead, VerifiedHead};
 use crate::repository::places::StoredNode;
-use crate::repository::publish::{
-    Publish, PublishError, PublishNote, PublishSetup, PublishStep, Published,
-};
+use crate::repository::publish::{Publish, PublishNote, PublishSetup, PublishStep, Published};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
 use crate::units::Moment;
@@ -138,16 +137,14 @@ impl<'a> Publication<'a> {
                     self.machine.signed(signature.as_bytes());
                 }
                 PublishStep::Done(stored) => {
-                    if let Err(e) = self.memory.keep(&self.tree, self.serial) {
-                        tracing::warn!("the head is not remembered on this machine: {e}");
-                    }
+                    self.memory.remember(&self.tree, self.serial);
                     return Ok(PublicationEnd {
                         release: self.release,
                         is_renewal: self.is_renewal,
                         stored,
                     });
                 }
-                PublishStep::Failed(error) => return Err(failed(error)),
+                PublishStep::Failed(error) => return Err(of_publish(&error)),
                 PublishStep::Wait(until) => {
                     let until = self.wait_end(until, now);
                     match self.requests.next(until).await {
@@ -281,17 +278,5 @@ impl<'a> Publication<'a> {
         self.release = Some(new.release.clone());
         self.machine.begin(self.head.as_ref(), new);
         Ok(())
-    }
-}
-
-fn failed(error: PublishError) -> Error {
-    match error {
-        PublishError::Head(error) => of_head(&error),
-        PublishError::Store(_) => Error::new(Kind::Io, error.to_string()),
-        PublishError::NoRepository => Error::refused(error.to_string())
-            .hint("publish to an empty directory or prefix, or to that of a repository"),
-        PublishError::Outdated(_) | PublishError::OtherTree(_) | PublishError::SourceChanged => {
-            Error::refused(error.to_string())
-        }
     }
 }

@@ -1,10 +1,11 @@
 //! Publishes a release: signs it with the next serial, and stores what the repository lacks.
 
+use super::failure::of_head;
 use super::head_memory::HeadMemory;
 use super::node_reader::NodeReader;
 use super::publication::{Publication, PublicationEnd, PublishPlan};
 use super::requests::{runtime, seed};
-use super::whole::{of_head, read_head, verified_by};
+use super::whole::{read_head, verified_by};
 use crate::block::frame::Level;
 use crate::drive::deploy::source::{
     NewRelease, PreparedRelease, ReleaseSource, SourcePart, SourceScan, prepare,

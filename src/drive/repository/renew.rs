@@ -1,11 +1,12 @@
 //! Changes the head of a tree without the tree's source: signs it again, or publishes an earlier
 //! release of the repository as the newest one.
 
+use super::failure::of_head;
 use super::head_memory::HeadMemory;
 use super::publication::{Publication, PublishPlan};
 use super::publish::{PublishedRelease, released, sign};
 use super::requests::{runtime, seed};
-use super::whole::{of_head, read_head, read_record, verified_by};
+use super::whole::{read_head, read_record, verified_by};
 use crate::drive::clock;
 use crate::drive::deploy::rollback::{check_key, spec};
 use crate::drive::deploy::source::{NewRelease, PreparedRelease};

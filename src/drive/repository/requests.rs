@@ -64,7 +64,8 @@ impl StoreRequests {
 
     /// Begins to write.
     pub(super) fn put(&self, id: RequestId, put: Put) {
-        let (store, outbox) = (self.store.clone(), self.outbox.clone());
+        let store = self.store.clone();
+        let outbox = self.outbox.clone();
         let failed = move |fault| StoreReply::Put(id, PutReply::Failed(fault));
         carry_out(self.outbox.clone(), failed, async move {
             let reply = store.put(&put).await;
@@ -93,7 +94,7 @@ fn carry_out(
     let request = tokio::spawn(request);
     tokio::spawn(async move {
         if let Err(e) = request.await {
-            let text = format!("the request ended by a defect of makuo: {e}");
+            let text = format!("a request to the store ended by a defect of makuo: {e}");
             let fault = StoreFault::new(FaultKind::Permanent, &text);
             // Nobody waits for it any more.
             let _ = outbox.send(failed(fault)).await;

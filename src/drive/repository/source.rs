@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::find::{Loading, of_pull, verified};
+use super::failure::of_pull;
+use super::find::{Loading, verified};
 use super::requests::{StoreReply, StoreRequests};
 use super::shelf::Shelf;
 use crate::block::BlockRef;
@@ -14,7 +15,7 @@ use crate::drive::host::LocalHost;
 use crate::error::{Error, IoResultExt, Result};
 use crate::id::Ordinal;
 use crate::proto::RangeSet;
-use crate::repository::pull::{Pull, PullStep};
+use crate::repository::pull::{PullStep, RepositoryPull};
 use crate::tree::{Blocks, ReleaseNodes, SourceError, Tree};
 
 /// Blocks kept after a read: the last ones of a generation may turn out to be too much for it, and
@@ -130,7 +131,7 @@ impl Blocks for RepositorySource {
 
 /// Work of the thread.
 struct LoaderWork {
-    machine: Pull,
+    machine: RepositoryPull,
     requests: StoreRequests,
     shelf: Arc<Shelf>,
     host: Arc<LocalHost>,
@@ -171,7 +172,7 @@ impl LoaderWork {
                         "the repository does not keep the release any more",
                     ));
                 }
-                PullStep::Failed(error) => return Err(of_pull(error)),
+                PullStep::Failed(error) => return Err(of_pull(&error)),
                 PullStep::Done if !self.wants_more && self.shelf.lacks_any() => {
                     // The session would wait for it.
                     let what = "a defect of makuo: a block of the repository was forgotten";

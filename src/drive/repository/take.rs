@@ -14,7 +14,7 @@ use crate::drive::deploy::source::{PreparedRelease, ReleaseSource};
 use crate::drive::deploy::{self, DeployOptions, Granted, Interrupt, ReleaseKeys, ReleaseOrigin};
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::host::LocalHost;
-use crate::outcome::{Observer, Outcome, Purpose};
+use crate::outcome::{ExitStatus, Observer, Outcome, Purpose};
 use crate::spec::Compress;
 use crate::tree::ReleaseNodes;
 use crate::units::Rate;
@@ -89,7 +89,9 @@ pub fn pull(
 
     let origin = ReleaseOrigin::Granted(granted, Box::new(prepare));
     let mut outcome = deploy::run(network, session, origin, interrupt, observer)?;
-    if let Some(why) = loader.failure() {
+    if outcome.exit != ExitStatus::Success
+        && let Some(why) = loader.failure()
+    {
         outcome.error = Some(why);
     }
     Ok(outcome)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::failure::{REPAIR_HINT, of_fault};
 use super::requests::runtime;
 use crate::drive::clock;
 use crate::drive::deploy::ReleaseKeys;
@@ -9,33 +10,11 @@ use crate::error::{Error, Kind, Result};
 use crate::id::TreeName;
 use crate::keys::AuthorizedKeys;
 use crate::repository::head::{
-    HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object, tree_of_head,
+    HeadError, HeadRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object, tree_of_head,
 };
-use crate::repository::object::{Get, GetReply, ListedObject, ObjectPath, StoreFault};
+use crate::repository::object::{Get, GetReply, ListedObject, ObjectPath};
 use crate::repository::record::ReleaseRecord;
 use crate::store::Store;
-
-/// Remedy for a head by a key that is not authorized.
-pub(super) const UNLISTED_KEY: &str =
-    "if its key may release the tree, list it there, or name a list by --authorized-keys";
-
-/// What mends a repository where something is missing or damaged.
-pub(super) const REPAIR_HINT: &str = "`makuo publish SPEC --to URL --repair` stores it again: do \
-     that for each tree that needs it";
-
-/// Error for a fault of the store.
-pub(super) fn of_fault(fault: &StoreFault) -> Error {
-    Error::new(Kind::Io, format!("cannot use the repository: {fault}"))
-}
-
-/// Error for a head that cannot be followed.
-pub(super) fn of_head(error: &HeadError) -> Error {
-    let refused = Error::refused(format!("the repository cannot be followed: {error}"));
-    match error {
-        HeadError::Denied(_) => refused.hint(UNLISTED_KEY),
-        _ => refused,
-    }
-}
 
 /// Verifies the head of `tree` by the keys of a publisher.
 pub(super) fn verified_by(
@@ -78,8 +57,8 @@ pub(super) fn all_of(object: ObjectPath, max: u64) -> Get {
 /// Reads the head of `tree`, not verified; `None` if there is none.
 pub(super) async fn read_head(store: &Store, tree: &TreeName) -> Result<Option<SignedHead>> {
     let get = all_of(head_object(tree), MAX_HEAD_BYTES as u64);
-    let refused = |e| Error::refused(format!("the head of {tree} cannot be used")).because(e);
     let bytes = read(store, get).await?;
+    let refused = |e| Error::refused(format!("{}: {e}", head_object(tree)));
     bytes
         .map(|bytes| SignedHead::decode(&bytes).map_err(refused))
         .transpose()
@@ -89,7 +68,7 @@ pub(super) async fn read_head(store: &Store, tree: &TreeName) -> Result<Option<S
 pub(super) async fn read_record(
     store: &Store,
     tree: &TreeName,
-    kept: &KeptRelease,
+    kept: &HeadRelease,
 ) -> Result<ReleaseRecord> {
     let start = u64::from(kept.offset);
     let get = Get {

@@ -9,22 +9,15 @@
 //!
 //! Datagrams are opaque here, and no memory is allocated for one.
 
+mod limits;
 mod offload;
 mod recv;
 mod send;
 #[cfg(test)]
 mod tests;
 
+pub use limits::{MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES};
 pub(super) use offload::CurrentOffload;
 pub use offload::Offload;
 pub use recv::{Channel, ReceivedDatagram, RecvBatch};
 pub use send::{RETRY_AFTER_ENOBUFS, SendOutcome};
-
-/// Largest number of datagrams in one train. More is cheaper still, until a shaped link (tbf with
-/// its usual 64 KB burst) has to split the train itself: measured at 44 segments of Ethernet size,
-/// at 20 times the processor time, and erratic just below. Interleaved repair counts on 32 as well.
-pub const MAX_SEGMENTS: usize = 32;
-/// Largest train in bytes: the payload of an IP packet, with some room.
-pub const MAX_SEND_BYTES: usize = 65_000;
-/// Largest datagram in bytes: 65,535 less the IPv4 and UDP headers.
-pub const MAX_DATAGRAM: usize = 65_507;

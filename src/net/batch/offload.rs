@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::MAX_SEGMENTS;
+use super::limits::MAX_SEGMENTS;
 
 /// Use of the kernel's batching for sends, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,7 +10,8 @@ use quinn_udp::{Transmit, UdpSockRef};
 use rustix::net::addr::SocketAddrArg;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
 
-use super::{MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES, Offload};
+use super::limits::{MAX_DATAGRAM, MAX_SEGMENTS, MAX_SEND_BYTES};
+use super::offload::Offload;
 use crate::net::Link;
 
 /// Delay before a retry when the kernel has no memory for a packet: no socket becomes writable when

@@ -7,12 +7,13 @@
 //! received ([`BlockPart`]). In a compressed payload no block fills a symbol, so nothing can be
 //! read back.
 
+mod column;
 mod decode;
 mod readback;
 
 use std::ops::Range;
 
-use decode::{CodedSymbols, ColumnState};
+use column::{CodedSymbols, ColumnState};
 pub use readback::BlockPart;
 
 use crate::fec::Grid;

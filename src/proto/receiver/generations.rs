@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use open::{LastRepair, OpenGeneration};
 use payloads::PayloadMemory;
-use position::{Claim, SenderPosition};
+use position::{PositionClaim, SenderPosition};
 use resolved::ResolvedGenerations;
 
 use super::buffer::{BlockPart, MAX_RELAYED_SYMBOL_RANGES, MAX_SYMBOL_RANGES, Progress};
@@ -105,6 +105,9 @@ impl Generations {
     /// Takes back the payload of a [`Delivery`] for reuse.
     pub fn recycle(&mut self, payload: Vec<u8>) {
         self.payloads.recycle(payload);
+        if self.open.is_empty() {
+            self.payloads.trim();
+        }
     }
 
     /// Returns the arrival time of the last useful symbol.
@@ -209,9 +212,9 @@ impl Generations {
     /// true if the claim is plausible.
     fn on_claim(&mut self, number: u32) -> bool {
         match self.position.on_claim(number) {
-            Claim::Plausible => true,
-            Claim::Distant => false,
-            Claim::Moved(from, back) => {
+            PositionClaim::Plausible => true,
+            PositionClaim::Distant => false,
+            PositionClaim::Moved(from, back) => {
                 self.open.retain(|open, _| (from..=number).contains(open));
                 if back {
                     self.resolved.forget(from);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::buried;
+use super::buried::buried;
 use crate::id::NamedHost;
 use crate::keys::shown_time;
 use crate::outcome::{LogRelease, ReleaseLog};

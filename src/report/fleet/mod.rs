@@ -2,22 +2,12 @@
 //!
 //! Pure; knows neither stream nor colour.
 
+mod buried;
 mod log;
 mod status;
 
-use crate::wire::message::Tombstone;
-
 pub(super) use log::{LogResult, ReleaseLine, log_notes, releases};
 pub(super) use status::{StandingLine, StatusResult, standings, summary};
-
-/// Describes the tombstone of a running release.
-fn buried(stone: &Tombstone) -> &'static str {
-    if stone.revert {
-        "was taken back"
-    } else {
-        "was stopped"
-    }
-}
 
 #[cfg(test)]
 mod tests;

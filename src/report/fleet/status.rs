@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::buried;
+use super::buried::buried;
 use crate::outcome::Standing;
 use crate::report::paint::Tint;
 use crate::report::table::{Cell, TextTable};

@@ -163,7 +163,9 @@ impl Gc {
         let others = others.map(|listed| (listed, false));
         let dead: Vec<(&ListedObject, bool)> = packs.chain(others).collect();
 
-        let (mut objects, mut later, mut is_last) = (Vec::new(), 0_u64, true);
+        let mut objects = Vec::new();
+        let mut later = 0_u64;
+        let mut is_last = true;
         for (listed, is_spared) in dead {
             if self.deletion.done.contains(&listed.object) {
                 continue;

@@ -5,7 +5,7 @@ use super::moved::Moved;
 use super::tree_heads::TreeHead;
 use super::{Gc, GcError, GcStage};
 use crate::block::BlockHash;
-use crate::repository::head::KeptRelease;
+use crate::repository::head::HeadRelease;
 use crate::repository::loader::Loaded;
 use crate::repository::pack::{Extent, MAX_PACK_BYTES, PackName};
 use crate::repository::places::PlacesRef;
@@ -97,7 +97,7 @@ impl Gc {
         true
     }
 
-    fn take_record(&mut self, kept: KeptRelease, record: ReleaseRecord) {
+    fn take_record(&mut self, kept: HeadRelease, record: ReleaseRecord) {
         let is_its = |tree: &&TreeHead| tree.kept.contains(&kept);
         let other = &record.release.header().tree;
         if let Some(tree) = self

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::live::Live;
-use crate::repository::head::KeptRelease;
+use crate::repository::head::HeadRelease;
 use crate::repository::loader::Loader;
 use crate::repository::pack::PackName;
 use crate::repository::places::{Places, PlacesRef};
@@ -12,7 +12,7 @@ use crate::repository::record::ReleaseRecord;
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum GcMark {
-    Record(KeptRelease),
+    Record(HeadRelease),
     Places(PlacesRef),
     /// A whole pack that is rewritten.
     Whole(PackName),
@@ -22,7 +22,7 @@ pub(super) enum GcMark {
 #[derive(Debug)]
 pub(super) struct Marks {
     pub(super) loader: Loader<GcMark>,
-    pub(super) records: HashMap<KeptRelease, ReleaseRecord>,
+    pub(super) records: HashMap<HeadRelease, ReleaseRecord>,
     pub(super) pages: HashMap<PlacesRef, Places>,
     pub(super) live: Live,
 }

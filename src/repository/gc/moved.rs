@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::block::BlockHash;
 use crate::manifest::read::MAX_DEPTH;
-use crate::repository::head::KeptRelease;
+use crate::repository::head::HeadRelease;
 use crate::repository::pack::{Extent, PackName, Piece};
 use crate::repository::packer::{PackedRecord, Packer};
 use crate::repository::places::{PackedNode, Places, PlacesBuilder, PlacesRef, StoredNode};
@@ -32,9 +32,9 @@ pub(super) struct Moved {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Rewritten {
     /// It did not change.
-    Same(KeptRelease),
+    Same(HeadRelease),
     /// Its record was stored again.
-    Again(KeptRelease, PackedRecord),
+    Again(HeadRelease, PackedRecord),
 }
 
 impl Moved {

@@ -73,14 +73,14 @@ pub struct GcReport {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GcError {
     /// The store does not answer as it should.
-    #[error("cannot use the repository: {}", .0.text)]
+    #[error("{}", .0.text)]
     Store(StoreFault),
     /// There are packs, and no head that refers to any. Nothing is deleted then, unless
     /// [`GcSetup::no_trees`] is set.
     #[error("there are packs and no tree: is this the URL of a repository?")]
     NoTrees,
     /// A head is not legal.
-    #[error("the head of {0} cannot be used: {1}")]
+    #[error("tree {0}: {1}")]
     Head(TreeName, HeadError),
     /// A record is not legal.
     #[error(transparent)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::moved::Rewritten;
 use crate::id::TreeName;
 use crate::repository::attempt::{Rereads, SmallGet};
-use crate::repository::head::{Head, KeptRelease};
+use crate::repository::head::{Head, HeadRelease};
 use crate::repository::object::Etag;
 
 /// One tree of the repository.
@@ -16,8 +16,8 @@ pub(super) struct TreeHead {
     pub(super) etag: Option<Etag>,
     pub(super) head: Option<Head>,
     /// The releases that stay, and the others.
-    pub(super) kept: Vec<KeptRelease>,
-    pub(super) dropped: Vec<KeptRelease>,
+    pub(super) kept: Vec<HeadRelease>,
+    pub(super) dropped: Vec<HeadRelease>,
     pub(super) rewritten: Vec<Rewritten>,
 }
 

@@ -13,7 +13,7 @@ fn www() -> TreeName {
 }
 
 fn head() -> Head {
-    let kept = |serial: u64| KeptRelease {
+    let kept = |serial: u64| HeadRelease {
         serial: Serial(serial),
         pack: PackName(BlockHash([serial as u8; 32])),
         offset: 5000,
@@ -168,7 +168,7 @@ fn heads_beyond_their_caps_are_refused_and_newer_ones_are_told() {
         }];
     });
     refused(|h| {
-        let kept = |n| KeptRelease {
+        let kept = |n| HeadRelease {
             serial: Serial(100 - n),
             ..h.kept[0]
         };
@@ -180,7 +180,7 @@ fn heads_beyond_their_caps_are_refused_and_newer_ones_are_told() {
 #[test]
 fn the_largest_head_fits_with_some_orders() {
     let mut head = head();
-    let kept = |n| KeptRelease {
+    let kept = |n| HeadRelease {
         serial: Serial(Serial::MAX_ACCEPTED - n),
         offset: MAX_PACK_BYTES - MAX_RECORD_BYTES,
         len: MAX_RECORD_BYTES,
@@ -261,7 +261,7 @@ proptest! {
         orders in 0..3usize,
     ) {
         let (offset, len, lead, byte) = numbers;
-        let kept = |serial: u64| KeptRelease {
+        let kept = |serial: u64| HeadRelease {
             serial: Serial(serial),
             pack: PackName(BlockHash([byte; 32])),
             offset,

@@ -1,8 +1,9 @@
 //! What a caller does once it has verified the head: publishes, looks, signs again, restores.
 
-use super::compare::Comparison;
-use super::layout::Layout;
-use super::{Publish, PublishError, PublishStep, Stage};
+use super::compare::ReleaseComparison;
+use super::layout::PackLayout;
+use super::state::PublishStage;
+use super::{Publish, PublishError, PublishStep};
 use crate::repository::head::{Head, VerifiedHead};
 use crate::repository::packer::SignedRelease;
 use crate::repository::places::{PackedNode, StoredNode};
@@ -26,13 +27,13 @@ impl Publish {
             self.base.head = Some(head.clone());
         }
 
-        if self.stage != Stage::Looking {
+        if self.stage != PublishStage::Looking {
             self.compare_with(self.base.head.clone().as_ref());
         }
         self.asked = false;
         self.new = Some(new);
-        self.layout = Layout::default();
-        self.stage = Stage::Comparing;
+        self.layout = PackLayout::default();
+        self.stage = PublishStage::Comparing;
     }
 
     /// Ends the publication if the head, which the caller has verified, keeps the release that was
@@ -52,7 +53,7 @@ impl Publish {
         if let Some(comparison) = &mut self.comparison {
             comparison.look_at_newest();
         }
-        self.stage = Stage::Looking;
+        self.stage = PublishStage::Looking;
     }
 
     /// Signs the head again instead, with a later time.
@@ -62,19 +63,19 @@ impl Publish {
         (self.new, self.record) = (None, None);
         self.comparison = None;
         self.asked = false;
-        self.stage = Stage::Flushing;
+        self.stage = PublishStage::Flushing;
     }
 
     /// Publishes `new` with the manifest of an earlier release of the head, whose root is stored at
     /// `root`: only a record is new.
     pub fn restore(&mut self, head: &VerifiedHead, root: &StoredNode, new: SignedRelease) {
         self.begin(Some(head), new);
-        if let (Stage::Comparing, Some(new)) = (self.stage, &self.new) {
+        if let (PublishStage::Comparing, Some(new)) = (self.stage, &self.new) {
             self.comparison = None;
             let root = PackedNode::of(root, &mut self.packer.packs);
             self.record = Some(self.packer.append_record(new, root));
             self.packer.close();
-            self.stage = Stage::Flushing;
+            self.stage = PublishStage::Flushing;
         }
     }
 
@@ -82,6 +83,6 @@ impl Publish {
         self.stock.keep_own();
         let kept = head.map(|head| &head.kept[..]);
         let kept = kept.unwrap_or_default();
-        self.comparison = Some(Comparison::new(kept, self.setup.repair));
+        self.comparison = Some(ReleaseComparison::new(kept, self.setup.repair));
     }
 }

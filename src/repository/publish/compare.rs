@@ -6,17 +6,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use super::new_nodes::{all_hashes, all_nodes, missing};
 use super::step::PublishNote;
 use super::stock::Stock;
-use super::survey::Survey;
-use super::{Publish, Stage};
+use super::survey::PackSurvey;
 use crate::block::frame::Expander;
 use crate::block::{BlockHash, BlockRef};
 use crate::manifest::Node;
-use crate::manifest::read::{NodeSource, ReadError};
 use crate::repository::attempt::{Dice, RequestId};
-use crate::repository::head::KeptRelease;
+use crate::repository::head::HeadRelease;
 use crate::repository::loader::{Loaded, Loader};
 use crate::repository::object::{Get, GetReply, StoreFault};
 use crate::repository::pack::{Extent, PackName, PackTable, unpack};
@@ -25,40 +22,37 @@ use crate::repository::record::ReleaseRecord;
 use crate::repository::slots::NodeAt;
 use crate::units::Moment;
 
-/// New bytes below which a further release is not looked at.
-const FEW_BYTES: u64 = 256 << 10;
-
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum OldPiece {
     /// A record, with the top of the manifest.
-    Top(KeptRelease),
+    Top(HeadRelease),
     Node(BlockRef),
     Places(PlacesRef),
 }
 
 /// Compares with one earlier release after another.
 #[derive(Debug)]
-pub(super) struct Comparison {
-    loader: Loader<OldPiece>,
+pub(super) struct ReleaseComparison {
+    pub(super) loader: Loader<OldPiece>,
     /// Comes first.
-    survey: Survey,
+    pub(super) survey: PackSurvey,
     expander: Expander,
     /// Releases to compare with, the newest first.
-    earlier: VecDeque<KeptRelease>,
+    pub(super) earlier: VecDeque<HeadRelease>,
     /// The newest release, if it was read ahead: its root, and its record for the caller.
-    newest: Option<(NodeAt, StoredNode)>,
+    pub(super) newest: Option<(NodeAt, StoredNode)>,
     record: Option<Box<ReleaseRecord>>,
     /// Whether the newest release is read ahead after the survey.
     looks: bool,
     /// Whether the manifests are compared; the newest release may be read before.
-    is_begun: bool,
+    pub(super) is_begun: bool,
     /// Nodes of the new manifest.
-    new: HashSet<BlockHash>,
+    pub(super) new: HashSet<BlockHash>,
     /// Nodes of the earlier release that have to be looked at.
     pub(super) open: Vec<(NodeAt, StoredNode)>,
     pub(super) nodes: HashMap<BlockHash, Node>,
-    pages: HashMap<PlacesRef, Places>,
+    pub(super) pages: HashMap<PlacesRef, Places>,
     /// Nodes whose blocks are in stock: a manifest may name one many times.
     seen: HashSet<(BlockHash, PlacesRef)>,
     /// Nodes of both manifests that are looked at nevertheless.
@@ -67,14 +61,14 @@ pub(super) struct Comparison {
     notes: Vec<PublishNote>,
 }
 
-impl Comparison {
+impl ReleaseComparison {
     /// Compares with these releases; looks first whether they are whole if `repairs` is set.
-    pub(super) fn new(kept: &[KeptRelease], repairs: bool) -> Self {
+    pub(super) fn new(kept: &[HeadRelease], repairs: bool) -> Self {
         Self {
             loader: Loader::new(),
             survey: match repairs {
-                true => Survey::new(kept),
-                false => Survey::none(),
+                true => PackSurvey::new(kept),
+                false => PackSurvey::none(),
             },
             expander: Expander::default(),
             earlier: kept.iter().copied().collect(),
@@ -119,7 +113,7 @@ impl Comparison {
     }
 
     /// Releases that a survey found damaged.
-    pub(super) fn damaged(&self) -> &[KeptRelease] {
+    pub(super) fn damaged(&self) -> &[HeadRelease] {
         self.survey.damaged()
     }
 
@@ -293,66 +287,5 @@ impl Comparison {
         }
 
         self.open = later;
-    }
-}
-
-impl Publish {
-    /// Goes on with the next earlier release, or with the packs.
-    pub(super) fn compare<S: NodeSource>(&mut self, source: &S) -> Result<(), ReadError> {
-        let (Some(comparison), Some(new)) = (&mut self.comparison, &self.new) else {
-            return Ok(());
-        };
-
-        let root = NodeAt::root(&new.release.header().root);
-        if !comparison.is_begun {
-            comparison.is_begun = true;
-            comparison.new = all_hashes(&root, source)?;
-        }
-
-        comparison.nodes.clear();
-        comparison.pages.clear();
-        if comparison.survey.has_losses() {
-            // They need not be read from a store that has lost some of them.
-            comparison.nodes = all_nodes(&root, source)?;
-        }
-
-        let has_earlier = !comparison.earlier.is_empty() || comparison.newest.is_some();
-        let is_first = !has_earlier && self.stock.nodes.is_empty();
-        let (missing, bytes) = if !is_first {
-            missing(&root, source, &self.stock)?
-        } else {
-            (HashSet::new(), 0)
-        };
-
-        if bytes > FEW_BYTES
-            && let Some(newest) = comparison.newest.take()
-        {
-            comparison.open.push(newest);
-            comparison.look(&mut self.stock, &mut self.packer.packs);
-            return Ok(());
-        }
-
-        if bytes > FEW_BYTES && !self.stock.nodes.is_empty() && comparison.seeks_copies {
-            let packs = &mut self.packer.packs;
-            comparison.seek_copies(&root, source, &missing, &mut self.stock, packs)?;
-            if !comparison.is_idle() {
-                return Ok(());
-            }
-        }
-
-        let next = comparison.earlier.pop_front();
-        match next.filter(|_| bytes > FEW_BYTES) {
-            Some(kept) => comparison
-                .loader
-                .ask(kept.top_window(), OldPiece::Top(kept)),
-            None => {
-                self.comparison = None;
-                let all = new.release.header().root.bytes;
-                self.layout.begin(root, if is_first { all } else { bytes });
-                self.stage = Stage::Packing;
-            }
-        }
-
-        Ok(())
     }
 }

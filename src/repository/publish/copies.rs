@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::compare::Comparison;
+use super::compare::ReleaseComparison;
 use super::stock::Stock;
 use crate::block::BlockHash;
 use crate::manifest::Node;
@@ -18,7 +18,7 @@ struct Way {
     seen: HashSet<BlockHash>,
 }
 
-impl Comparison {
+impl ReleaseComparison {
     /// Asks for the places of unchanged nodes with blocks that are `missing`. Their content is
     /// read from the new manifest.
     pub(super) fn seek_copies<S: NodeSource>(

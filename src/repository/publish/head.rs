@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Base, Publish, PublishError, PublishNote, PublishStep, Stage};
+use super::state::{Base, PublishStage};
+use super::{Publish, PublishError, PublishNote, PublishStep};
 use crate::block::BlockHash;
 use crate::manifest::ReleaseId;
 use crate::repository::attempt::{SmallGet, SmallGot};
 use crate::repository::head::{
-    Head, HeadError, KeptRelease, MAX_HEAD_BYTES, MAX_KEPT, REPOSITORY_FORMAT, SignedHead,
+    Head, HeadError, HeadRelease, MAX_HEAD_BYTES, MAX_KEPT, REPOSITORY_FORMAT, SignedHead,
     head_object,
 };
-use crate::repository::marker::{MAX_MARKER_BYTES, marker, marker_format, marker_object};
-use crate::repository::object::{FaultKind, Get, Put, PutCondition, StoreFault};
+use crate::repository::marker::{marker, marker_format, marker_object, marker_request};
+use crate::repository::object::{FaultKind, Put, PutCondition, StoreFault};
 use crate::repository::pull::head_request;
 use crate::units::{Moment, WallTime};
 
@@ -21,14 +22,14 @@ const KEPT_RELEASES: usize = 3;
 impl Publish {
     /// The bytes to sign, with the present time.
     pub fn head_to_sign(&mut self, now: WallTime) -> Vec<u8> {
-        let mut kept: Vec<KeptRelease> = self
+        let mut kept: Vec<HeadRelease> = self
             .record
             .iter()
             .zip(&self.new)
             .map(|(record, new)| self.packer.kept(&new.release, record))
             .collect();
         let base = self.base.head.as_ref();
-        let is_whole = |kept: &&KeptRelease| !self.base.damaged.contains(kept);
+        let is_whole = |kept: &&HeadRelease| !self.base.damaged.contains(kept);
         kept.extend(base.iter().flat_map(|base| &base.kept).filter(is_whole));
         let before = base.map_or(0, |base| base.kept.len());
         let keep = self.setup.keep.unwrap_or(before.max(KEPT_RELEASES));
@@ -74,7 +75,7 @@ impl Publish {
             (None, true) => PutCondition::Absent,
             (None, false) => {
                 self.has_conditions = false;
-                return self.check_again(Stage::Checking);
+                return self.check_again(PublishStage::Checking);
             }
         };
         self.commit(condition);
@@ -87,8 +88,8 @@ impl Publish {
     }
 
     pub(super) fn take_head(&mut self, got: SmallGot, now: Moment) {
-        let confirming = self.stage == Stage::Confirming;
-        let checking = confirming || self.stage == Stage::Checking;
+        let confirming = self.stage == PublishStage::Confirming;
+        let checking = confirming || self.stage == PublishStage::Checking;
 
         match got {
             SmallGot::Failed(fault) => self.fail(PublishError::Store(fault)),
@@ -120,13 +121,8 @@ impl Publish {
                 ),
             },
             SmallGot::Missing => {
-                let marker = Get {
-                    object: marker_object(),
-                    range: None,
-                    unless: None,
-                    max: MAX_MARKER_BYTES,
-                };
-                self.stage = Stage::Opening;
+                let marker = marker_request();
+                self.stage = PublishStage::Opening;
                 self.asking = Some((marker.object.clone(), SmallGet::new(marker)));
             }
         }
@@ -191,12 +187,12 @@ impl Publish {
 
     fn open(&mut self, base: Base, head: Option<SignedHead>) {
         self.base = base;
-        self.stage = Stage::Opened;
+        self.stage = PublishStage::Opened;
         self.steps.push_back(PublishStep::Head(head));
     }
 
     pub(super) fn commit(&mut self, condition: PutCondition) {
-        self.stage = Stage::Committing;
+        self.stage = PublishStage::Committing;
         self.puts.push(Put {
             object: head_object(&self.setup.tree),
             bytes: Arc::clone(&self.sealed.object),
@@ -205,7 +201,7 @@ impl Publish {
     }
 
     /// Reads the head again, because a condition could not be checked or did not hold.
-    pub(super) fn check_again(&mut self, stage: Stage) {
+    pub(super) fn check_again(&mut self, stage: PublishStage) {
         self.stage = stage;
         let head = head_request(&self.setup.tree, None);
         self.asking = Some((head.object.clone(), SmallGet::new(head)));

@@ -3,8 +3,9 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::state::PublishStage;
 use super::stock::Stock;
-use super::{Publish, PublishError, Stage};
+use super::{Publish, PublishError};
 use crate::block::{BlockHash, BlockRef};
 use crate::id::Ordinal;
 use crate::manifest::read::{NodeSource, ReadError};
@@ -16,7 +17,7 @@ const BLOCKS_OF_A_WALK: usize = 1024;
 
 /// Positions in the new manifest.
 #[derive(Debug, Default)]
-pub(super) struct Layout {
+pub(super) struct PackLayout {
     root: Option<NodeAt>,
     /// Nodes whose blocks are not packed yet, the next one last.
     blocks: Vec<NodeAt>,
@@ -36,7 +37,7 @@ enum Visit {
     After(NodeAt, Slots),
 }
 
-impl Layout {
+impl PackLayout {
     pub(super) fn begin(&mut self, root: NodeAt, total: u64) {
         *self = Self {
             root: Some(root),
@@ -166,7 +167,7 @@ impl Publish {
         if let (Some(root), Some(new)) = (root, &self.new) {
             self.record = Some(self.packer.append_record(new, root));
             self.packer.close();
-            self.stage = Stage::Flushing;
+            self.stage = PublishStage::Flushing;
         }
     }
 }

@@ -33,9 +33,11 @@
 mod begin;
 mod compare;
 mod copies;
+mod earlier;
 mod head;
 mod layout;
 mod new_nodes;
+mod state;
 mod step;
 mod stock;
 mod survey;
@@ -43,76 +45,38 @@ mod survey;
 pub use step::{PublishError, PublishNote, PublishSetup, PublishStep, Published, Upload};
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use self::compare::Comparison;
-use self::layout::Layout;
+use self::compare::ReleaseComparison;
+use self::layout::PackLayout;
+use self::state::{Base, PublishStage, SealedHead};
 use self::stock::Stock;
 use super::attempt::{Dice, RequestId, Rereads, SmallGet};
-use super::head::{Head, KeptRelease, head_object};
+use super::head::head_object;
 use super::marker::marker_object;
-use super::object::{Etag, GetReply, ObjectPath, PutReply};
+use super::object::{GetReply, ObjectPath, PutReply};
 use super::pack::{PACK_BYTES, PiecePacker};
 use super::packer::{PackedRecord, Packer, SignedRelease};
 use super::puts::Puts;
 use crate::manifest::read::{NodeSource, ReadError};
 use crate::units::Moment;
 
-/// Stage of a publication.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// The head, or the marker, is under way.
-    Opening,
-    /// The caller has the head.
-    Opened,
-    /// The newest release is read, or the caller has it.
-    Looking,
-    /// Earlier releases are compared.
-    Comparing,
-    /// Blocks, and then nodes, are laid out in packs.
-    Packing,
-    /// The last packs are under way.
-    Flushing,
-    /// The caller signs the head.
-    Sealing,
-    /// The head is under way.
-    Committing,
-    /// The head is read again before it is replaced, or after a conflict.
-    Checking,
-    /// The head is read again after a store without conditions has taken it: another publisher may
-    /// have stored one at the same time.
-    Confirming,
-    Ended,
-}
-
-/// The head before the publication.
-#[derive(Debug, Default)]
-struct Base {
-    /// Its bytes; empty without a head.
-    object: Vec<u8>,
-    etag: Option<Etag>,
-    head: Option<Head>,
-    /// Releases of it that cannot be read whole: they leave the repository.
-    damaged: Vec<KeptRelease>,
-}
-
 /// Publishes one release.
 #[derive(Debug)]
 pub struct Publish {
     setup: PublishSetup,
     dice: Dice,
-    stage: Stage,
+    stage: PublishStage,
     asking: Option<(ObjectPath, SmallGet)>,
     puts: Puts,
     base: Base,
     new: Option<SignedRelease>,
-    comparison: Option<Comparison>,
-    layout: Layout,
+    comparison: Option<ReleaseComparison>,
+    layout: PackLayout,
     stock: Stock,
     packer: Packer,
     pieces: PiecePacker,
     record: Option<PackedRecord>,
-    sealed: Sealed,
+    sealed: SealedHead,
     /// False once the store has said that it cannot check conditions.
     has_conditions: bool,
     rereads: Rereads,
@@ -122,15 +86,6 @@ pub struct Publish {
     result: Published,
 }
 
-/// The new head.
-#[derive(Debug, Default)]
-struct Sealed {
-    head: Vec<u8>,
-    object: Arc<Vec<u8>>,
-    /// The release that it adds.
-    added: Option<KeptRelease>,
-}
-
 impl Publish {
     /// Begins with the head.
     pub fn new(setup: PublishSetup) -> Self {
@@ -138,18 +93,18 @@ impl Publish {
 
         Self {
             dice: Dice::new(setup.seed),
-            stage: Stage::Opening,
+            stage: PublishStage::Opening,
             asking: Some((head.object.clone(), SmallGet::new(head))),
             puts: Puts::default(),
             base: Base::default(),
             new: None,
             comparison: None,
-            layout: Layout::default(),
+            layout: PackLayout::default(),
             stock: Stock::default(),
             packer: Packer::new(PACK_BYTES),
             pieces: PiecePacker::default(),
             record: None,
-            sealed: Sealed::default(),
+            sealed: SealedHead::default(),
             has_conditions: true,
             rereads: Rereads::default(),
             asked: false,
@@ -164,8 +119,8 @@ impl Publish {
     pub fn walk<S: NodeSource>(&mut self, source: &S) -> Result<(), ReadError> {
         self.asked = false;
         match self.stage {
-            Stage::Comparing => self.compare(source),
-            Stage::Packing => self.pack(source),
+            PublishStage::Comparing => self.compare(source),
+            PublishStage::Packing => self.pack(source),
             _ => Ok(()),
         }
     }
@@ -176,7 +131,7 @@ impl Publish {
             if let Some(step) = self.steps.pop_front() {
                 return step;
             }
-            if self.stage == Stage::Ended {
+            if self.stage == PublishStage::Ended {
                 return PublishStep::Wait(None);
             }
             if let Some(step) = self.request(now) {
@@ -200,8 +155,10 @@ impl Publish {
     /// What the publication stores, once that is known.
     pub fn upload(&self) -> Option<Upload> {
         let total = match self.stage {
-            Stage::Packing => self.layout.total,
-            Stage::Flushing | Stage::Sealing | Stage::Committing => self.layout.packed,
+            PublishStage::Packing => self.layout.total,
+            PublishStage::Flushing | PublishStage::Sealing | PublishStage::Committing => {
+                self.layout.packed
+            }
             _ => return None,
         };
         Some(Upload {
@@ -245,13 +202,13 @@ impl Publish {
         match reply {
             PutReply::Failed(fault) => self.fail(PublishError::Store(fault)),
             PutReply::Done { .. } if is_head && !self.has_conditions => {
-                self.check_again(Stage::Confirming);
+                self.check_again(PublishStage::Confirming);
             }
             PutReply::Done { .. } if is_head => self.end(PublishStep::Done(self.result)),
-            PutReply::Conflict if is_head => self.check_again(Stage::Checking),
+            PutReply::Conflict if is_head => self.check_again(PublishStage::Checking),
             PutReply::NoConditions if is_head => {
                 self.has_conditions = false;
-                self.check_again(Stage::Checking);
+                self.check_again(PublishStage::Checking);
             }
             // Another publisher stored the same object.
             PutReply::Done { .. } | PutReply::Conflict | PutReply::NoConditions => {}
@@ -285,7 +242,10 @@ impl Publish {
 
     fn timeout(&self) -> Option<Moment> {
         let asking = self.asking.as_ref().and_then(|(_, get)| get.timeout());
-        let comparison = self.comparison.as_ref().and_then(Comparison::timeout);
+        let comparison = self
+            .comparison
+            .as_ref()
+            .and_then(ReleaseComparison::timeout);
         asking
             .into_iter()
             .chain(self.puts.timeout())
@@ -296,7 +256,7 @@ impl Publish {
     /// Returns what the caller has to do now.
     fn next_step(&mut self) -> Option<PublishStep> {
         match self.stage {
-            Stage::Looking => {
+            PublishStage::Looking => {
                 let comparison = self.comparison.as_mut()?;
                 let done = comparison.is_idle();
                 // A head may name the release of another tree.
@@ -304,17 +264,20 @@ impl Publish {
                 let own = newest.filter(|record| record.check_tree(&self.setup.tree).is_ok());
                 Some(PublishStep::Newest(own))
             }
-            Stage::Comparing => {
-                let idle = self.comparison.as_ref().is_none_or(Comparison::is_idle);
+            PublishStage::Comparing => {
+                let idle = self
+                    .comparison
+                    .as_ref()
+                    .is_none_or(ReleaseComparison::is_idle);
                 idle.then_some(PublishStep::Walk)
             }
-            Stage::Packing if self.packer.has_full() => None,
-            Stage::Packing => Some(match self.layout.next_read(&self.stock) {
+            PublishStage::Packing if self.packer.has_full() => None,
+            PublishStage::Packing => Some(match self.layout.next_read(&self.stock) {
                 Some((ordinal, block)) => PublishStep::Read(ordinal, block),
                 None => PublishStep::Walk,
             }),
-            Stage::Flushing if self.puts.is_idle() && !self.packer.has_full() => {
-                self.stage = Stage::Sealing;
+            PublishStage::Flushing if self.puts.is_idle() && !self.packer.has_full() => {
+                self.stage = PublishStage::Sealing;
                 Some(PublishStep::Seal)
             }
             _ => None,
@@ -341,7 +304,7 @@ impl Publish {
     }
 
     fn end(&mut self, step: PublishStep) {
-        self.stage = Stage::Ended;
+        self.stage = PublishStage::Ended;
         self.asking = None;
         self.comparison = None;
         self.steps.push_back(step);

@@ -115,7 +115,7 @@ impl Upload {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// The store does not answer as it should.
-    #[error("cannot use the repository: {}", .0.text)]
+    #[error("{}", .0.text)]
     Store(StoreFault),
     /// There is something else where the repository should be.
     #[error("there is something else than a repository")]

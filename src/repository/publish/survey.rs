@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::step::PublishNote;
-use crate::block::BlockHash;
+use crate::block::BlockHasher;
 use crate::manifest::read::MAX_DEPTH;
 use crate::repository::attempt::{Dice, RequestId, SmallGet, SmallGot};
-use crate::repository::head::KeptRelease;
+use crate::repository::head::HeadRelease;
 use crate::repository::loader::{Loaded, Loader};
 use crate::repository::object::{FaultKind, Get, GetReply, StoreFault};
 use crate::repository::pack::{MAX_PACK_BYTES, PackName};
@@ -18,31 +18,31 @@ use crate::units::Moment;
 /// Use of a piece under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Surveyed {
-    Record(KeptRelease),
+    Record(HeadRelease),
     Places(PlacesRef),
 }
 
 /// Looks at everything that releases refer to. Without a survey, everything is taken for sound.
 #[derive(Debug)]
-pub(super) struct Survey {
+pub(super) struct PackSurvey {
     loader: Loader<Surveyed>,
-    kept: Vec<KeptRelease>,
-    roots: HashMap<KeptRelease, StoredNode>,
+    kept: Vec<HeadRelease>,
+    roots: HashMap<HeadRelease, StoredNode>,
     pages: HashMap<PlacesRef, Places>,
     /// Packs that were not hashed yet.
     packs: BTreeSet<PackName>,
     seen: HashSet<PackName>,
-    hashing: Option<(PackName, SmallGet)>,
+    hashing: Option<(PackName, SmallGet<BlockHasher>)>,
     /// Packs that are missing or have other bytes.
     lost: HashSet<PackName>,
     /// Whether everything beneath a places page can be read.
     sound: HashMap<PlacesRef, bool>,
-    damaged: Vec<KeptRelease>,
+    damaged: Vec<HeadRelease>,
     is_over: bool,
     notes: Vec<PublishNote>,
 }
 
-impl Survey {
+impl PackSurvey {
     /// Takes everything for sound.
     pub(super) fn none() -> Self {
         Self {
@@ -52,7 +52,7 @@ impl Survey {
     }
 
     /// Looks at what these releases refer to.
-    pub(super) fn new(kept: &[KeptRelease]) -> Self {
+    pub(super) fn new(kept: &[HeadRelease]) -> Self {
         let mut survey = Self {
             loader: Loader::new(),
             kept: kept.to_vec(),
@@ -87,7 +87,7 @@ impl Survey {
     }
 
     /// Releases that cannot be read whole.
-    pub(super) fn damaged(&self) -> &[KeptRelease] {
+    pub(super) fn damaged(&self) -> &[HeadRelease] {
         &self.damaged
     }
 
@@ -140,10 +140,14 @@ impl Survey {
         let pack = *pack;
         self.hashing = None;
         match got {
-            SmallGot::Body(bytes, _) if BlockHash::of(&bytes) == pack.0 => {}
             SmallGot::Missing => self.lose(pack, PublishNote::Missing(pack)),
             SmallGot::Failed(fault) if fault.kind != FaultKind::TooLarge => return Err(fault),
-            SmallGot::Body(..) | SmallGot::Failed(_) | SmallGot::NotModified => {
+            SmallGot::Body(hasher, _) => {
+                if hasher.finish() != pack.0 {
+                    self.lose(pack, PublishNote::Damaged(pack));
+                }
+            }
+            SmallGot::Failed(_) | SmallGot::NotModified => {
                 self.lose(pack, PublishNote::Damaged(pack));
             }
         }

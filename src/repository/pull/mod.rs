@@ -1,17 +1,18 @@
 //! The machine that pulls a release from a repository, without I/O.
 //!
-//! Contract: call [`Pull::poll`] until it returns [`PullStep::Wait`], then wait for a reply or for
-//! the time in the step. A step may ask the caller to do something; the machine goes on after that.
+//! Contract: call [`RepositoryPull::poll`] until it returns [`PullStep::Wait`], then wait for a
+//! reply or for the time in the step. A step may ask the caller to do something; the machine goes
+//! on after that.
 //!
 //! | step | the caller |
 //! |---|---|
-//! | `Get` | carries out the request and passes every [`GetReply`] to [`Pull::reply`] |
+//! | `Get` | carries out the request and passes every [`GetReply`] to [`RepositoryPull::reply`] |
 //! | `Unchanged` | is done: the head is in the known state |
-//! | `Head` | calls [`Pull::follow`], or [`Pull::refuse`]; ends if it has the release |
+//! | `Head` | calls [`RepositoryPull::follow`] or `refuse`; ends if it has the release |
 //! | `Record` | checks header, signature and orders; drops the pull if it refuses them |
 //! | `Node` | stores the node, which is verified |
-//! | `Walk` | calls [`Pull::walk`]; blocks of earlier walks may be under way |
-//! | `Complete` | has the whole manifest; compares, and calls [`Pull::want`] |
+//! | `Walk` | calls [`RepositoryPull::walk`]; blocks of earlier walks may be under way |
+//! | `Complete` | has the whole manifest; compares, and calls [`RepositoryPull::want`] |
 //! | `Block` | stages the block, which is verified |
 //! | `Done` | has all that was wanted |
 //! | `Superseded` | may begin again: the repository does not keep the release any more |
@@ -23,6 +24,7 @@
 
 mod blocks;
 mod pieces;
+mod state;
 mod step;
 mod walk;
 
@@ -31,18 +33,16 @@ pub use step::{PullError, PullStep};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 
+use self::state::{Asking, FollowedRelease, PullPurpose, WalkState};
 use super::attempt::{Dice, RequestId, Rereads, SmallGet, SmallGot};
-use super::head::{HeadError, KeptRelease, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
+use super::head::{HeadError, MAX_HEAD_BYTES, SignedHead, VerifiedHead, head_object};
 use super::loader::Loader;
-use super::marker::{MAX_MARKER_BYTES, marker_format, marker_object};
+use super::marker::{marker_format, marker_request};
 use super::object::{Etag, Get, GetReply};
 use super::pack::PackName;
 use super::places::{Places, PlacesRef};
-use super::record::ReleaseRecord;
-use crate::block::BlockRef;
 use crate::block::frame::Expander;
-use crate::id::{Ordinal, Serial, TreeName};
-use crate::manifest::ReleaseId;
+use crate::id::{Serial, TreeName};
 use crate::manifest::missing_nodes::Explorer;
 use crate::units::Moment;
 
@@ -51,45 +51,20 @@ const MIN_MISSING_BYTES: u64 = 24 << 20;
 /// Times that a pull goes on with a new head after a pack vanished.
 const MAX_MOVES: u32 = 8;
 
-/// Use of a piece under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Purpose {
-    /// The record of a release, with the bytes before it.
-    Window(KeptRelease),
-    Places(PlacesRef),
-    Node(BlockRef),
-    Block(Ordinal, BlockRef),
-}
-
-/// Request for a small object under way.
-#[derive(Debug)]
-enum Asking {
-    Head(SmallGet),
-    Marker(SmallGet),
-}
-
-/// The release that is pulled.
-#[derive(Debug)]
-struct Followed {
-    kept: KeptRelease,
-    id: Option<ReleaseId>,
-    record: Option<ReleaseRecord>,
-}
-
 /// Pulls one release.
 #[derive(Debug)]
-pub struct Pull {
+pub struct RepositoryPull {
     tree: TreeName,
     dice: Dice,
     expander: Expander,
     asking: Option<Asking>,
-    loader: Loader<Purpose>,
-    followed: Option<Followed>,
+    loader: Loader<PullPurpose>,
+    followed: Option<FollowedRelease>,
     explorer: Option<Explorer>,
     /// Places pages by reference: equal bytes in two packs are different places.
     pages: HashMap<PlacesRef, Places>,
     /// Nodes and places pages under way.
-    structure: HashSet<Purpose>,
+    structure: HashSet<PullPurpose>,
     /// Wanted blocks whose places have not been looked up yet.
     remaining: Vec<Range<u64>>,
     /// Set once the caller has said which blocks it wants.
@@ -106,18 +81,7 @@ pub struct Pull {
     ended: bool,
 }
 
-/// Part that the caller's walk has in the pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WalkState {
-    /// No walk is due: before the record, after the last block.
-    Idle,
-    /// Pieces of the last walk are under way.
-    Loading,
-    /// The caller was asked to walk.
-    Asked,
-}
-
-impl Pull {
+impl RepositoryPull {
     /// Begins to pull `tree`. `known` is the state of the head that the caller has verified
     /// before: if it still holds, the pull ends with [`PullStep::Unchanged`].
     pub fn new(tree: TreeName, known: Option<Etag>, seed: u64) -> Self {
@@ -194,7 +158,8 @@ impl Pull {
 
     /// Returns whether the block `ordinal` is under way, or came and was not handed out.
     pub fn is_coming(&self, ordinal: u64) -> bool {
-        let is_it = |purpose: &Purpose| matches!(purpose, Purpose::Block(at, _) if at.0 == ordinal);
+        let is_it =
+            |purpose: &PullPurpose| matches!(purpose, PullPurpose::Block(at, _) if at.0 == ordinal);
         self.loader.is_coming(is_it)
     }
 
@@ -251,12 +216,12 @@ impl Pull {
             return self.end(PullStep::Superseded);
         }
 
-        self.followed = Some(Followed {
+        self.followed = Some(FollowedRelease {
             kept: *kept,
             id: known.or(stated),
             record: None,
         });
-        self.loader.ask(kept.window(), Purpose::Window(*kept));
+        self.loader.ask(kept.window(), PullPurpose::Window(*kept));
     }
 
     /// Takes back a head that did not pass the caller's checks. Something on the way may have
@@ -294,13 +259,7 @@ impl Pull {
             SmallGot::Failed(fault) => self.fail(PullError::Store(fault)),
             SmallGot::NotModified => self.end(PullStep::Unchanged),
             SmallGot::Missing => {
-                let marker = Get {
-                    object: marker_object(),
-                    range: None,
-                    unless: None,
-                    max: MAX_MARKER_BYTES,
-                };
-                self.asking = Some(Asking::Marker(SmallGet::new(marker)));
+                self.asking = Some(Asking::Marker(SmallGet::new(marker_request())));
             }
             SmallGot::Body(bytes, etag) => match SignedHead::decode(&bytes) {
                 Err(error) => self.refuse(error),

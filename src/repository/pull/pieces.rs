@@ -1,16 +1,17 @@
 //! What a pull does with pieces, and with packs that vanish.
 
 use super::blocks;
-use super::{Asking, MAX_MOVES, Pull, PullError, PullStep, Purpose, WalkState, head_request};
+use super::state::{Asking, PullPurpose, WalkState};
+use super::{MAX_MOVES, PullError, PullStep, RepositoryPull, head_request};
 use crate::manifest::missing_nodes::Explorer;
 use crate::repository::attempt::SmallGet;
-use crate::repository::head::KeptRelease;
+use crate::repository::head::HeadRelease;
 use crate::repository::loader::Loaded;
 use crate::repository::pack::{Extent, PackName, unpack};
 use crate::repository::record::{RecordError, ReleaseRecord};
 
-impl Pull {
-    pub(super) fn take(&mut self, loaded: Loaded<Purpose>) {
+impl RepositoryPull {
+    pub(super) fn take(&mut self, loaded: Loaded<PullPurpose>) {
         match loaded {
             Loaded::Failed(fault) => self.fail(PullError::Store(fault)),
             Loaded::Missing(_, lost, true) => self.ask_again(&lost),
@@ -30,30 +31,32 @@ impl Pull {
     }
 
     /// Uses a piece; returns false if its bytes are wrong.
-    fn take_piece(&mut self, extent: Extent, purpose: Purpose, stored: Vec<u8>) -> bool {
+    fn take_piece(&mut self, extent: Extent, purpose: PullPurpose, stored: Vec<u8>) -> bool {
         match purpose {
-            Purpose::Window(kept) => return self.take_window(extent, kept, stored),
-            Purpose::Places(reference) => match reference.open(&stored) {
+            PullPurpose::Window(kept) => return self.take_window(extent, kept, stored),
+            PullPurpose::Places(reference) => match reference.open(&stored) {
                 None => return false,
                 Some(places) => {
                     self.pages.insert(reference, places);
                 }
             },
-            Purpose::Node(block) => match unpack(&mut self.expander, stored, &block) {
+            PullPurpose::Node(block) => match unpack(&mut self.expander, stored, &block) {
                 None => return false,
                 Some(plain) => self.steps.push_back(PullStep::Node(block, plain)),
             },
-            Purpose::Block(ordinal, block) => match unpack(&mut self.expander, stored, &block) {
-                None => return false,
-                Some(plain) => self.steps.push_back(PullStep::Block(ordinal, block, plain)),
-            },
+            PullPurpose::Block(ordinal, block) => {
+                match unpack(&mut self.expander, stored, &block) {
+                    None => return false,
+                    Some(plain) => self.steps.push_back(PullStep::Block(ordinal, block, plain)),
+                }
+            }
         }
 
         self.structure.remove(&purpose);
         true
     }
 
-    fn take_window(&mut self, extent: Extent, kept: KeptRelease, bytes: Vec<u8>) -> bool {
+    fn take_window(&mut self, extent: Extent, kept: HeadRelease, bytes: Vec<u8>) -> bool {
         let Some(followed) = self.followed.as_mut().filter(|f| f.kept == kept) else {
             return true;
         };
@@ -72,7 +75,8 @@ impl Pull {
             return true;
         }
 
-        let (id, header) = (record.release.id(), record.release.header());
+        let id = record.release.id();
+        let header = record.release.header();
         if followed.id.is_some_and(|known| known != id) || header.serial != kept.serial {
             self.fail(RecordError::Hash.into());
             return true;
@@ -93,20 +97,20 @@ impl Pull {
     }
 
     /// Takes back the blocks that will not come; a later walk asks for them again.
-    fn put_back(&mut self, lost: &[Purpose]) {
-        let block = |purpose: &Purpose| match purpose {
-            Purpose::Block(ordinal, _) => Some(ordinal.0),
+    fn put_back(&mut self, lost: &[PullPurpose]) {
+        let block = |purpose: &PullPurpose| match purpose {
+            PullPurpose::Block(ordinal, _) => Some(ordinal.0),
             _ => None,
         };
         blocks::put_back(&mut self.remaining, lost.iter().filter_map(block).collect());
     }
 
     /// Asks again for what a late answer about an earlier head took away.
-    fn ask_again(&mut self, lost: &[Purpose]) {
+    fn ask_again(&mut self, lost: &[PullPurpose]) {
         self.put_back(lost);
         for purpose in lost {
             self.structure.remove(purpose);
-            if let (Purpose::Window(kept), Some(followed)) = (purpose, &self.followed)
+            if let (PullPurpose::Window(kept), Some(followed)) = (purpose, &self.followed)
                 && followed.kept == *kept
                 && self.moved.is_none()
             {

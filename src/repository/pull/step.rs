@@ -42,7 +42,7 @@ pub enum PullStep {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PullError {
     /// The store does not answer as it should.
-    #[error("cannot use the repository: {}", .0.text)]
+    #[error("{}", .0.text)]
     Store(StoreFault),
     /// There is no repository.
     #[error("there is no repository here")]

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::blocks::{has, merged, within};
-use super::{Pull, PullError, PullStep, Purpose, WalkState};
+use super::state::{PullPurpose, WalkState};
+use super::{PullError, PullStep, RepositoryPull};
 use crate::block::BlockRef;
 use crate::id::Ordinal;
 use crate::manifest::Node;
@@ -57,7 +58,7 @@ impl Found {
     }
 }
 
-impl Pull {
+impl RepositoryPull {
     /// Looks for what is missing: nodes first, then wanted blocks. `source` has the nodes that the
     /// caller stored; a node without children is not read if `is_here` returns true. An error is
     /// the caller's or the release's: the pull cannot go on.
@@ -124,7 +125,7 @@ impl Pull {
             };
 
             if *next == at.ordinal.0 {
-                let purpose = Purpose::Node(at.child.block());
+                let purpose = PullPurpose::Node(at.child.block());
                 self.structure.insert(purpose);
                 self.loader.ask(stored.node, purpose);
                 self.ask_for_places(&stored);
@@ -172,7 +173,7 @@ impl Pull {
 
         self.remaining = merged(found.left);
         for (ordinal, block, piece) in found.blocks {
-            self.loader.ask(piece, Purpose::Block(ordinal, block));
+            self.loader.ask(piece, PullPurpose::Block(ordinal, block));
         }
 
         Ok(())
@@ -186,7 +187,7 @@ impl Pull {
 
     fn ask_for_places(&mut self, stored: &StoredNode) {
         if !self.pages.contains_key(&stored.places) {
-            let purpose = Purpose::Places(stored.places);
+            let purpose = PullPurpose::Places(stored.places);
             self.structure.insert(purpose);
             self.loader.ask(stored.places.extent, purpose);
         }

@@ -3,8 +3,10 @@
 
 use super::budgets::setup;
 use super::collector::Collector;
+use super::host::{Host, PullEnd, Pulling};
+use super::publisher::{PublishWay, Publisher};
 use super::site::{Site, edit, many_files, noise};
-use super::store::{Host, MemoryStore, PublishWay, Publisher, PullEnd, Pulling, Traffic, www};
+use super::store::{MemoryStore, Traffic, www};
 use super::together::seeds;
 use crate::id::Serial;
 use crate::repository::gc::{GcRewrite, GcSetup};

@@ -1,7 +1,9 @@
 //! Requests and bytes of publications and pulls.
 
+use super::host::{Host, PullEnd, Pulling};
+use super::publisher::Publisher;
 use super::site::{Files, Site, many_files, noise};
-use super::store::{Host, MemoryStore, Publisher, PullEnd, Pulling, www};
+use super::store::{MemoryStore, www};
 use crate::block::frame::Level;
 use crate::repository::head::HeadValidity;
 use crate::repository::publish::PublishSetup;

@@ -1,8 +1,16 @@
 //! A driver of a gc on the store in memory.
 
-use super::store::{MemoryStore, NOW, keys, signer};
+use super::budgets::setup;
+use super::publisher::Publisher;
+use super::site::{Files, Site, many_files, replace};
+use super::store::{MemoryStore, NOW, keys, signer, stored_head};
+use crate::block::BlockHash;
 use crate::keys::{Namespace, Signer};
 use crate::repository::gc::{Gc, GcError, GcReport, GcRewrite, GcSetup, GcStep};
+use crate::repository::head::Head;
+use crate::repository::object::ObjectPath;
+use crate::repository::pack::PackName;
+use crate::repository::publish::PublishSetup;
 use crate::units::Moment;
 
 /// A gc that keeps two releases of each tree, and what is younger than an hour.
@@ -96,4 +104,51 @@ impl Collector {
         }
         panic!("no end");
     }
+}
+
+pub(super) const HOUR: i64 = 3600;
+
+/// A gc that only deletes.
+pub(super) fn plain() -> GcSetup {
+    GcSetup {
+        rewrites: None,
+        ..gc(1)
+    }
+}
+
+pub(super) fn publish(store: &mut MemoryStore, files: &Files) -> Site {
+    let site = Site::new(files);
+    Publisher::new(&site, setup())
+        .run(store)
+        .expect("published");
+    site
+}
+
+/// A store with releases of `count` states of a site; most of the content changes each time.
+pub(super) fn busy_store(rng: &mut fastrand::Rng, count: u32, keep: usize) -> (MemoryStore, Files) {
+    let mut store = MemoryStore::default();
+    let mut files = many_files(rng, 100, 20_000);
+    for _ in 0..count {
+        replace(rng, &mut files, 2, 20_000);
+        let setup = PublishSetup {
+            keep: Some(keep),
+            ..setup()
+        };
+        Publisher::new(&Site::new(&files), setup)
+            .run(&mut store)
+            .expect("published");
+    }
+    (store, files)
+}
+
+pub(super) fn head(store: &MemoryStore) -> Head {
+    stored_head(store).head().clone()
+}
+
+/// A pack that nobody refers to.
+pub(super) fn orphan(store: &mut MemoryStore, n: u32) -> ObjectPath {
+    let bytes = n.to_be_bytes();
+    let object = PackName(BlockHash::of(&bytes)).object();
+    store.overwrite(&object, bytes.to_vec());
+    object
 }

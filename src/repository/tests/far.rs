@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::budgets::setup;
+use super::host::{Host, wants};
+use super::publisher::Publisher;
 use super::site::{Files, Site, noise};
-use super::store::{Host, MemoryStore, Publisher, keys, wants, www};
+use super::store::{MemoryStore, keys, www};
 use crate::block::BlockRef;
 use crate::repository::attempt::RequestId;
 use crate::repository::object::GetReply;
-use crate::repository::pull::{Pull, PullStep};
+use crate::repository::pull::{PullStep, RepositoryPull};
 use crate::units::Moment;
 
 const ROUND_TRIP: Duration = Duration::from_millis(50);
@@ -86,7 +88,7 @@ fn a_far_store_costs_a_first_pull_few_round_trips() {
     done.expect("published");
 
     let (mut host, mut line) = (Host::new(), Line::default());
-    let mut machine = Pull::new(www(), None, 1);
+    let mut machine = RepositoryPull::new(www(), None, 1);
     loop {
         match machine.poll(line.now) {
             PullStep::Get(id, get) => line.ask(id, store.get(&get)),

@@ -1,8 +1,10 @@
 //! Hosts and publishers on a store that fails. `MAKUO_REPOSITORY_SEED` replays one seed.
 
 use super::budgets::setup;
+use super::host::{Host, PullEnd, Pulling};
+use super::publisher::Publisher;
 use super::site::{Site, edit, many_files, noise};
-use super::store::{Host, MemoryStore, Publisher, PullEnd, Pulling, signer, www};
+use super::store::{MemoryStore, signer, www};
 use super::together::seeds;
 use crate::id::TreeName;
 use crate::keys::{Namespace, Signer};

@@ -2,8 +2,9 @@
 
 use super::budgets::setup;
 use super::faults::mutate;
+use super::publisher::Publisher;
 use super::site::{Site, many_files};
-use super::store::{MemoryStore, NOW, Publisher, keys, verified, www};
+use super::store::{MemoryStore, NOW, keys, verified, www};
 use crate::block::BlockHash;
 use crate::repository::head::{SignedHead, head_object};
 use crate::repository::places::Places;

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 
 use super::budgets::setup;
+use super::host::Borrowed;
+use super::publisher::Publisher;
 use super::site::{Files, Site, many_files, noise};
-use super::store::{Borrowed, MemoryStore, NOW, Publisher, keys, www};
+use super::store::{MemoryStore, NOW, keys, www};
 use crate::block::BlockRef;
 use crate::manifest::fixtures::MemoryNodes;
 use crate::repository::attempt::RequestId;
 use crate::repository::fetch::PART_BYTES;
 use crate::repository::object::GetReply;
-use crate::repository::pull::{Pull, PullStep};
+use crate::repository::pull::{PullStep, RepositoryPull};
 use crate::units::Moment;
 
 /// Bytes of blocks from which the reader has enough, and from which it asks for no others while
@@ -22,7 +24,7 @@ const MOST_BYTES: usize = MANY_BYTES + 3 * PART_BYTES as usize + (2 << 20);
 
 /// A reader of blocks that is slower than its store.
 struct SlowReader {
-    machine: Pull,
+    machine: RepositoryPull,
     waiting: Vec<(RequestId, std::vec::IntoIter<GetReply>)>,
     nodes: MemoryNodes,
     /// Sizes of the blocks that came and were not read.
@@ -110,7 +112,7 @@ fn most_held(files: &Files, stalls: bool, seed: u64) -> usize {
     published.expect("published");
 
     let mut reader = SlowReader {
-        machine: Pull::new(www(), None, seed),
+        machine: RepositoryPull::new(www(), None, seed),
         waiting: Vec::new(),
         nodes: MemoryNodes::default(),
         shelf: HashMap::new(),

@@ -3,8 +3,10 @@
 
 use super::budgets::setup;
 use super::collector::{Collector, gc};
+use super::host::{Host, PullEnd, Pulling};
+use super::publisher::{PublishWay, Publisher};
 use super::site::{Files, Site, edit, many_files, noise};
-use super::store::{Host, MemoryStore, PublishWay, Publisher, PullEnd, Pulling};
+use super::store::MemoryStore;
 use super::together::seeds;
 use crate::repository::gc::{GcError, GcSetup};
 use crate::repository::object::{FaultKind, ObjectPath};

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::store::{Borrowed, NOW, signer, www};
+use super::host::Borrowed;
+use super::store::{NOW, signer, www};
 use crate::block::{BlockHash, BlockRef, chunk};
 use crate::id::{Serial, TreeName};
 use crate::keys::{Namespace, Signer};

@@ -2,11 +2,13 @@
 
 use super::budgets::setup;
 use super::collector::{Collector, gc};
+use super::host::{Host, PullEnd, Pulling, pulls};
+use super::publisher::{PublishWay, Publisher};
 use super::site::{Files, Site, edit, many_files, noise};
-use super::store::{Host, MemoryStore, PublishWay, Publisher, PullEnd, Pulling};
+use super::store::{MemoryStore, stored_head};
 use crate::id::Serial;
 use crate::repository::gc::GcError;
-use crate::repository::head::{Head, SignedHead, head_object};
+use crate::repository::head::Head;
 use crate::repository::publish::{PublishError, PublishSetup};
 
 pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
@@ -16,11 +18,7 @@ pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 fn head_of(store: &MemoryStore) -> Head {
-    let head = store
-        .bytes(&head_object(&super::store::www()))
-        .expect("a head");
-    let signed = SignedHead::decode(&head).expect("a head");
-    super::store::verified(&signed).head().clone()
+    stored_head(store).head().clone()
 }
 
 fn serial(store: &MemoryStore) -> Serial {
@@ -93,12 +91,7 @@ fn many_small_publications_end_in_few_packs() {
     store.now.0 += 7200;
     Collector::new(gc(1)).run(&mut store).expect("collected");
     store.take_traffic();
-    let mut host = Host::new();
-    assert_eq!(
-        Pulling::new(&host, 1).run(&mut host, &mut store),
-        PullEnd::Done
-    );
-    assert!(host.has(&site));
+    pulls(&mut store, &site);
     let traffic = store.take_traffic();
     assert!(traffic.gets < 20, "{traffic:?}");
 }
@@ -256,17 +249,8 @@ fn a_head_that_is_only_signed_again_costs_no_pack() {
         (2, before)
     );
 
-    let head = store
-        .bytes(&head_object(&super::store::www()))
-        .expect("a head");
-    let head = super::store::verified(&SignedHead::decode(&head).expect("a head"));
-    assert_eq!(head.head().made, store.now);
-    let mut host = Host::new();
-    assert_eq!(
-        Pulling::new(&host, 1).run(&mut host, &mut store),
-        PullEnd::Done
-    );
-    assert!(host.has(&site));
+    assert_eq!(stored_head(&store).head().made, store.now);
+    pulls(&mut store, &site);
 }
 
 #[test]
@@ -346,12 +330,7 @@ fn pages_with_the_same_bytes_in_two_packs_are_two_pages() {
     Publisher::new(&site, few)
         .run(&mut store)
         .expect("published");
-    let mut host = Host::new();
-    assert_eq!(
-        Pulling::new(&host, 1).run(&mut host, &mut store),
-        PullEnd::Done
-    );
-    assert!(host.has(&site));
+    pulls(&mut store, &site);
 }
 
 #[test]
@@ -364,10 +343,7 @@ fn an_older_release_is_not_published_over_a_newer_one() {
         .expect("published");
 
     let mut machine = crate::repository::publish::Publish::new(setup());
-    let head = store
-        .bytes(&head_object(&super::store::www()))
-        .expect("a head");
-    let head = super::store::verified(&SignedHead::decode(&head).expect("a head"));
+    let head = stored_head(&store);
     let other = Site::new(&many_files(&mut rng, 3, 1_000));
     machine.begin(Some(&head), other.release(Serial(1)));
     let step = machine.poll(crate::units::Moment(0));

@@ -1,7 +1,9 @@
 //! Tests of the sentences for people: each cause has a way out.
 
 use super::*;
+use crate::error::sentence::repetition;
 use std::path::Path;
+use std::time::Duration;
 
 fn asked(url: &str) -> AskedStore {
     AskedStore {
@@ -101,7 +103,7 @@ fn a_metadata_service_that_is_not_well_is_asked_again() {
         status(500, ""),
         status(503, ""),
         status(429, ""),
-        RefusalCause::Stuck(std::time::Duration::from_secs(3)),
+        RefusalCause::Stuck(Duration::from_secs(3)),
         RefusalCause::Unreachable("no route".into()),
         RefusalCause::Cut("reset".into()),
         RefusalCause::UnknownName("not yet".into()),
@@ -116,4 +118,90 @@ fn a_metadata_service_that_is_not_well_is_asked_again() {
 fn of_metadata(cause: RefusalCause) -> StoreFault {
     let host = "169.254.169.254".to_string();
     asked("s3://fleet").fault(StoreAction::Get, "a", &StoreRefusal { host, cause })
+}
+
+#[test]
+fn no_fault_says_a_thing_twice() {
+    let statuses = [
+        301, 303, 307, 308, 400, 401, 403, 404, 405, 407, 410, 413, 416, 429, 500, 501, 503, 507,
+    ];
+    let codes = [
+        "NoSuchBucket",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "RequestTimeTooSkewed",
+        "AuthenticationFailed",
+        "PermanentRedirect",
+        "NotImplemented",
+        "QuotaExceeded",
+    ];
+    let mut causes: Vec<RefusalCause> = statuses.map(|number| status(number, "")).into();
+    causes.extend(codes.map(|code| status(400, code)));
+    causes.extend(
+        [
+            AnswerFault::NoRanges,
+            AnswerFault::OtherRange("bytes 0-1/9".into(), 4, 9),
+            AnswerFault::TooShort(7),
+            AnswerFault::TooLarge(9, 7),
+            AnswerFault::Encoded("gzip".into()),
+            AnswerFault::Header("content-range"),
+            AnswerFault::NoList,
+            AnswerFault::UnfinishedList,
+            AnswerFault::Endless,
+            AnswerFault::Status(201),
+        ]
+        .map(RefusalCause::Answer),
+    );
+    causes.extend(
+        [
+            TlsFault::UnknownIssuer,
+            TlsFault::OtherName("a.example".into()),
+            TlsFault::Expired("it ended".into()),
+            TlsFault::Authority,
+            TlsFault::Plain,
+            TlsFault::Other("handshake failure".into()),
+        ]
+        .map(RefusalCause::Tls),
+    );
+    causes.extend([
+        RefusalCause::UnknownName("failed to look it up".into()),
+        RefusalCause::Unreachable("network down".into()),
+        RefusalCause::Closed("connection refused".into()),
+        RefusalCause::Stuck(Duration::from_secs(30)),
+        RefusalCause::Cut("connection reset".into()),
+        RefusalCause::Redirect("http://portal.example/".into()),
+    ]);
+
+    let mut found = Vec::new();
+    let actions = [
+        StoreAction::Get,
+        StoreAction::Put,
+        StoreAction::List,
+        StoreAction::Delete,
+    ];
+    for url in [
+        "s3://fleet/p",
+        "gs://fleet/p",
+        "az://fleet/p",
+        "https://web.example/p",
+    ] {
+        for action in actions {
+            for cause in &causes {
+                let object = match action {
+                    StoreAction::List => "",
+                    _ => "trees/www/head",
+                };
+                let refusal = StoreRefusal {
+                    host: "peer.example:9000".into(),
+                    cause: cause.clone(),
+                };
+                let text = asked(url).fault(action, object, &refusal).text;
+                assert!(text.starts_with("cannot "), "{text}");
+                found.extend(repetition(&text).map(|words| format!("{words:?} in: {text}")));
+            }
+        }
+    }
+
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }

@@ -76,7 +76,10 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreFault> + Send + 'static,
 ) -> Result<T, StoreFault> {
     let joined = tokio::task::spawn_blocking(work).await;
-    joined.unwrap_or_else(|e| Err(StoreFault::new(FaultKind::Permanent, &e.to_string())))
+    joined.unwrap_or_else(|e| {
+        let text = format!("work on the directory ended by a defect of makuo: {e}");
+        Err(StoreFault::new(FaultKind::Permanent, &text))
+    })
 }
 
 fn etag_of(file: &std::fs::Metadata) -> Option<Etag> {
@@ -123,7 +126,8 @@ impl Directory {
     /// Stores an object.
     pub async fn put(self: &Arc<Self>, put: &Put) -> PutReply {
         let bytes = put.bytes.len() as u64;
-        let (directory, put) = (Arc::clone(self), put.clone());
+        let directory = Arc::clone(self);
+        let put = put.clone();
         let stored = blocking(move || {
             directory.check_root()?;
             directory.store(&put).map_err(FileFault::into_fault)
@@ -172,7 +176,8 @@ type Folders = Vec<(PathBuf, String)>;
 
 /// Returns the objects in a directory and the directories in it. `name` is its own path.
 fn read_dir(path: &Path, name: &str) -> Done<(Vec<ListedObject>, Folders)> {
-    let (mut objects, mut folders) = (Vec::new(), Vec::new());
+    let mut objects = Vec::new();
+    let mut folders = Vec::new();
     for entry in step("list", path, std::fs::read_dir(path))? {
         let entry = step("list", path, entry)?;
         let file = entry.file_name();
@@ -183,22 +188,22 @@ fn read_dir(path: &Path, name: &str) -> Done<(Vec<ListedObject>, Folders)> {
             continue;
         };
 
-        let kind = step("look at", path, entry.file_type())?;
-        if kind.is_dir() && object.as_str().matches('/').count() + 1 < MAX_OBJECT_NAMES {
-            folders.push((entry.path(), object.as_str().to_string()));
-        } else if kind.is_file() {
-            match entry.metadata() {
-                // Somebody else deletes, too.
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                found => {
-                    let found = step("look at", path, found)?;
-                    objects.push(ListedObject {
-                        object,
-                        size: found.len(),
-                        stored: WallTime(found.mtime()),
-                    });
-                }
-            }
+        // A link leads to a part on another disk, and readers follow it: a list without that part
+        // would let gc delete packs that its heads refer to.
+        let place = entry.path();
+        let found = match std::fs::metadata(&place) {
+            // Somebody else deletes, too.
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            found => step("look at", &place, found)?,
+        };
+        if found.is_dir() && object.as_str().matches('/').count() + 1 < MAX_OBJECT_NAMES {
+            folders.push((place, object.as_str().to_string()));
+        } else if found.is_file() {
+            objects.push(ListedObject {
+                object,
+                size: found.len(),
+                stored: WallTime(found.mtime()),
+            });
         }
     }
 

@@ -16,10 +16,10 @@ const FILE_PIECE_BYTES: usize = 256 << 10;
 pub(in crate::store) struct ObjectFileReader {
     directory: Arc<Directory>,
     get: Get,
-    state: ReaderState,
+    state: FileReaderState,
 }
 
-enum ReaderState {
+enum FileReaderState {
     Closed,
     Open(OpenFile),
     Over,
@@ -28,6 +28,7 @@ enum ReaderState {
 #[derive(Clone)]
 struct OpenFile {
     file: Arc<File>,
+    path: Arc<Path>,
     next: u64,
     end: u64,
     etag: Option<Etag>,
@@ -39,7 +40,7 @@ impl ObjectFileReader {
         Self {
             directory,
             get,
-            state: ReaderState::Closed,
+            state: FileReaderState::Closed,
         }
     }
 
@@ -47,35 +48,36 @@ impl ObjectFileReader {
     pub async fn next(&mut self) -> Option<GetReply> {
         loop {
             let reply = match &self.state {
-                ReaderState::Over => return None,
-                ReaderState::Closed => match self.open().await {
+                FileReaderState::Over => return None,
+                FileReaderState::Closed => match self.open().await {
                     Ok(open) => {
-                        self.state = ReaderState::Open(open);
+                        self.state = FileReaderState::Open(open);
                         continue;
                     }
                     Err(reply) => reply,
                 },
-                ReaderState::Open(open) if open.next == open.end => GetReply::End {
+                FileReaderState::Open(open) if open.next == open.end => GetReply::End {
                     etag: open.etag.clone(),
                 },
-                ReaderState::Open(open) => match read(open.clone()).await {
+                FileReaderState::Open(open) => match read(open.clone()).await {
                     Ok(bytes) => {
                         let mut open = open.clone();
                         open.next += bytes.len() as u64;
-                        self.state = ReaderState::Open(open);
+                        self.state = FileReaderState::Open(open);
                         return Some(GetReply::Bytes(bytes));
                     }
                     Err(fault) => GetReply::Failed(fault),
                 },
             };
 
-            self.state = ReaderState::Over;
+            self.state = FileReaderState::Over;
             return Some(reply);
         }
     }
 
     async fn open(&self) -> Result<OpenFile, GetReply> {
-        let (directory, get) = (Arc::clone(&self.directory), self.get.clone());
+        let directory = Arc::clone(&self.directory);
+        let get = self.get.clone();
         let opened = blocking(move || {
             directory.check_root()?;
             Ok(open(&directory.path(&get.object), &get))
@@ -128,6 +130,7 @@ fn open(path: &Path, get: &Get) -> Result<OpenFile, GetReply> {
 
     Ok(OpenFile {
         file: Arc::new(file),
+        path: path.into(),
         next: range.start,
         end: range.end,
         etag,
@@ -139,7 +142,7 @@ async fn read(open: OpenFile) -> Result<Vec<u8>, StoreFault> {
         let left = usize::try_from(open.end - open.next).unwrap_or(usize::MAX);
         let mut bytes = vec![0; left.min(FILE_PIECE_BYTES)];
         let read = open.file.read_exact_at(&mut bytes, open.next);
-        let read = step("read", Path::new("the file"), read);
+        let read = step("read", &open.path, read);
         read.map_err(FileFault::into_fault)?;
         Ok(bytes)
     })

@@ -1,11 +1,13 @@
 //! Tests of repositories in directories: odd files, and publishers that die.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 
 use super::{Directory, ObjectFileReader};
+use crate::error::sentence::repetition;
 use crate::repository::object::{
-    FaultKind, Get, GetReply, ObjectPath, Put, PutCondition, PutReply,
+    FaultKind, Get, GetReply, ListedObject, ObjectPath, Put, PutCondition, PutReply,
 };
 
 fn directory() -> (tempfile::TempDir, Arc<Directory>) {
@@ -96,4 +98,70 @@ async fn a_failed_put_leaves_nothing() {
     assert_eq!(twice, PutReply::Conflict);
     let names = std::fs::read_dir(dir.path()).expect("readable");
     assert_eq!(names.count(), 2, "a temporary file is left");
+}
+
+#[tokio::test]
+async fn a_list_has_the_parts_on_other_disks() {
+    let (dir, directory) = directory();
+    let (other_dir, other) = self::directory();
+    for (place, object) in [
+        (&directory, "packs/aa/1.pack"),
+        (&other, "www/head"),
+        (&other, "2.pack"),
+    ] {
+        let stored = put(place, object, PutCondition::Any).await;
+        assert!(matches!(stored, PutReply::Done { .. }), "{stored:?}");
+    }
+    let there = |name: &str| other_dir.path().join(name);
+    symlink(there(""), dir.path().join("trees")).expect("writable");
+    symlink(there("2.pack"), dir.path().join("packs/aa/2.pack")).expect("writable");
+    symlink(there("gone"), dir.path().join("packs/aa/3.pack")).expect("writable");
+    symlink(".", dir.path().join("packs/round")).expect("writable");
+
+    let mut found = BTreeMap::new();
+    let mut each = |one: ListedObject| {
+        found.insert(one.object.as_str().to_string(), one.size);
+    };
+    directory.list(&mut each).await.expect("a list");
+    for object in ["packs/aa/1.pack", "packs/aa/2.pack", "trees/www/head"] {
+        assert_eq!(found.get(object), Some(&7), "{object}: {found:?}");
+    }
+    assert!(!found.contains_key("packs/aa/3.pack"));
+}
+
+#[tokio::test]
+async fn no_fault_says_a_thing_twice() {
+    let (dir, directory) = directory();
+    std::fs::create_dir(dir.path().join("folder")).expect("writable");
+    std::fs::write(dir.path().join("large"), "too large").expect("writable");
+    let mut faults = Vec::new();
+    for object in ["folder", "large"] {
+        let GetReply::Failed(fault) = end(&directory, object, 2).await else {
+            panic!("{object} was read");
+        };
+        faults.push(fault);
+    }
+    let PutReply::Failed(fault) = put(&directory, "large/below", PutCondition::Any).await else {
+        panic!("stored below a file");
+    };
+    faults.push(fault);
+    faults.push(
+        directory
+            .delete(&path("folder"))
+            .await
+            .expect_err("no file"),
+    );
+    let gone = Arc::new(Directory::new(dir.path().join("gone")));
+    faults.push(gone.list(&mut |_| {}).await.expect_err("no directory"));
+    let file = Arc::new(Directory::new(dir.path().join("large")));
+    faults.push(file.list(&mut |_| {}).await.expect_err("a file"));
+
+    for fault in faults {
+        assert!(fault.text.starts_with("cannot "), "{fault}");
+        // The name of the test's directory is made at random.
+        let text = fault
+            .text
+            .replace(&dir.path().display().to_string(), "/srv");
+        assert_eq!(repetition(&text), None, "{text}");
+    }
 }

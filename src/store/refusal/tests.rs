@@ -1,6 +1,7 @@
 //! Tests of refusals: codes of stores, kinds of failures, and sources of errors.
 
 use super::*;
+use reqwest::header::HeaderMap;
 
 fn refusal(status: u16, code: &str) -> StoreRefusal {
     let body = format!("<?xml?><Error><Code>{code}</Code><Message>m</Message></Error>");

@@ -103,7 +103,8 @@ impl RemoteFailure {
         };
         match again {
             Some(time) => {
-                let (failed, text) = (attempts.failed(), &self.fault.text);
+                let failed = attempts.failed();
+                let text = &self.fault.text;
                 tracing::debug!(failed, ?time, "{text}; trying again");
                 tokio::time::sleep(time).await;
                 Ok(())

@@ -47,7 +47,8 @@ impl Remote {
             }
         }
 
-        let (mut perhaps_stored, mut made_directories) = (false, false);
+        let mut perhaps_stored = false;
+        let mut made_directories = false;
         if self.needs_directories.load(Ordering::Relaxed) && put.bytes.len() > RESENT_BYTES {
             made_directories = true;
             self.make_directories(&put.object).await;
@@ -191,7 +192,8 @@ impl Remote {
                 Ok(Some(Err(e))) => return Err(self.body_failure(&put.object, &e)),
                 Ok(None) if !left.is_empty() => return Ok(None),
                 Ok(None) => {
-                    let (etag, generation) = (delivery.etag, delivery.generation);
+                    let etag = delivery.etag;
+                    let generation = delivery.generation;
                     return Ok(Some(self.etag(etag.as_deref(), generation.as_deref())));
                 }
                 Ok(Some(Ok(bytes))) => bytes,

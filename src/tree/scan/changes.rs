@@ -1,26 +1,18 @@
-//! Turns touched paths into changes: describes the paths and finds new names in their directories.
+//! Turns touched paths into the differences of a tree from its index.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::{BTreeSet, HashSet};
 
-use rustix::fs::FileType;
-
-use super::compare::Touched;
+use super::change_finder::{Finder, has_lost_parent};
 use super::context::ScanContext;
-use super::errors::{unreadable, unreadable_index};
 use super::hints::TouchedPaths;
-use super::inode_names::paths_of_inodes;
-use super::known_paths::{KnownPaths, paths_below};
+use super::known_paths::KnownPaths;
 use super::lister::Lister;
-use super::listing::{ListJob, ListedPath, Listing, read_names, stat_of};
+use super::listing::{DirListing, ListedPath};
 use super::scanned::Skipped;
+use crate::Result;
 use crate::manifest::TreePath;
-use crate::tree::fs::errors::is_gone;
 use crate::tree::fs::root::FileId;
-use crate::tree::fs::stat::{FileStat, Version};
 use crate::tree::index::Index;
-use crate::{Error, Kind, Result};
 
 /// Differences of a tree from its index.
 #[derive(Debug, Default)]
@@ -64,7 +56,7 @@ pub(super) fn find(
         dirs: if top { vec![None] } else { Vec::new() },
         passed_over: BTreeSet::new(),
         lost: BTreeSet::new(),
-        listing: Listing::of(context.filter.clone()),
+        listing: DirListing::of(context.filter.clone()),
     };
 
     finder.recheck(&touched)?;
@@ -105,11 +97,12 @@ pub(super) fn find(
     touched.dedup_by(|a, b| a.path == b.path);
 
     let Finder {
-        listing: Listing {
-            mut children,
-            skipped,
-            ..
-        },
+        listing:
+            DirListing {
+                mut children,
+                skipped,
+                ..
+            },
         passed_over,
         lost,
         ..
@@ -160,212 +153,4 @@ pub(super) fn find(
         inodes,
         top_passed_over: passed_over.contains(&None),
     }))
-}
-
-struct Finder<'a> {
-    context: &'a ScanContext<'a>,
-    lister: Lister<'a>,
-    known: KnownPaths<'a>,
-    /// Directories with possibly new names; `None` is the root.
-    dirs: Vec<Option<TreePath>>,
-    /// Directories with a passed-over name: see [`Listing::passed_over`].
-    passed_over: BTreeSet<Option<TreePath>>,
-    /// Directories of the index that have gone since they were found to be touched.
-    lost: BTreeSet<TreePath>,
-    listing: Listing,
-}
-
-/// Returns true if a directory above `path` is lost.
-fn has_lost_parent(path: &TreePath, lost: &BTreeSet<TreePath>) -> bool {
-    let above = || std::iter::successors(path.parent(), TreePath::parent);
-    !lost.is_empty() && above().any(|dir| lost.contains(&dir))
-}
-
-impl Finder<'_> {
-    /// Lists the touched paths again.
-    fn recheck(&mut self, touched: &[Touched]) -> Result<()> {
-        let mut open = None;
-        for Touched { path, was_dir, .. } in touched {
-            let parent = path.parent();
-            if open.as_ref().is_none_or(|(dir, _)| *dir != parent) {
-                let handle = match self.context.barred.dir(self.context.root, parent.as_ref()) {
-                    Ok(handle) => Some(handle),
-                    Err(e) if is_gone(&e) => None,
-                    Err(e) => return Err(unreadable(&self.context.root.shown(path), e)),
-                };
-                open = Some((parent.clone(), handle));
-            }
-
-            let Some((_, Some(dir))) = &open else {
-                continue;
-            };
-
-            let name = CString::new(path.name())
-                .map_err(|e| Error::new(Kind::Io, "a path of the index").because(e))?;
-            let job = self.job(parent);
-            let before = self.listing.children.len();
-            self.add_name(&job, dir.as_fd(), &name)?;
-
-            if let Some(child) = self.listing.children.get_mut(before)
-                && child.is_walked()
-                && *was_dir
-            {
-                child.alone = true;
-                self.dirs.push(Some(path.clone()));
-            }
-        }
-
-        Ok(())
-    }
-
-    /// Finds touched directories that are no longer there, or are others by now. Returns the
-    /// indexed paths below those that were not lost before.
-    fn below_lost_dirs(&mut self, touched: &[Touched]) -> Result<Vec<Touched>> {
-        let mut there: HashMap<&TreePath, FileId> = HashMap::new();
-        for child in &self.listing.children {
-            if child.stat.file_type == FileType::Directory {
-                there.entry(&child.path).or_insert(child.stat.id);
-            }
-        }
-
-        let is_lost = |dir: &&Touched| {
-            let now = there.get(&dir.path);
-            let is_same = |id: &FileId| dir.inode == *id || dir.inode == Version::NONE.id();
-            dir.was_dir && !now.is_some_and(is_same)
-        };
-        let lost: Vec<TreePath> = touched
-            .iter()
-            .filter(is_lost)
-            .map(|dir| dir.path.clone())
-            .collect();
-
-        let mut below = Vec::new();
-        for dir in lost {
-            if !has_lost_parent(&dir, &self.lost) && !self.lost.contains(&dir) {
-                let found = paths_below(self.known.index, &dir).map_err(unreadable_index)?;
-                below.extend(found);
-            }
-            self.lost.insert(dir);
-        }
-
-        Ok(below)
-    }
-
-    /// Returns the inodes to be treated as a group: inodes of touched, new and removed names, and
-    /// `more`.
-    fn inodes(&self, touched: &[Touched], more: &HashSet<FileId>) -> HashSet<FileId> {
-        let is_linked = |stat: &FileStat| stat.file_type != FileType::Directory && stat.nlink > 1;
-        let now: Vec<FileId> = self
-            .listing
-            .children
-            .iter()
-            .map(|c| &c.stat)
-            .filter(|s| is_linked(s))
-            .map(|s| s.id)
-            .collect();
-
-        // No links before or now: no group to complete.
-        if now.is_empty() && more.is_empty() && self.known.index.totals().links == 0 {
-            return HashSet::new();
-        }
-
-        let were = touched.iter().filter(|t| !t.was_dir).map(|t| t.inode);
-        were.chain(now).chain(more.iter().copied()).collect()
-    }
-
-    /// Returns the names of `inodes` missing from `touched`, except files still being written.
-    fn further_names(&self, touched: &[Touched], inodes: &HashSet<FileId>) -> Result<Vec<Touched>> {
-        let ScanContext { root, options, .. } = self.context;
-        let is_held = |path: &TreePath| {
-            options
-                .reuse
-                .hints
-                .as_ref()
-                .is_some_and(|hints| hints.held.contains(path))
-                && stat_of(root, path).is_ok_and(|stat| stat.file_type == FileType::RegularFile)
-        };
-
-        let mut names = paths_of_inodes(self.known.index, inodes).map_err(unreadable_index)?;
-        names.retain(|name| {
-            touched
-                .binary_search_by(|t| t.path.cmp(&name.path))
-                .is_err()
-                && !is_held(&name.path)
-        });
-
-        Ok(names)
-    }
-
-    /// Adds the names of a directory missing from the index. Returns false for a new ignore file.
-    fn find_new_names(&mut self, path: Option<TreePath>) -> Result<bool> {
-        let root = self.context.root;
-        let shown = path
-            .as_ref()
-            .map_or(root.path().to_path_buf(), |p| root.shown(p));
-        let dir = match self.context.barred.dir(root, path.as_ref()) {
-            Ok(dir) => dir,
-            // The directory vanished just now: the next scan will notice.
-            Err(e) if is_gone(&e) => return Ok(true),
-            Err(e) => return Err(unreadable(&shown, e)),
-        };
-
-        let mut names = read_names(dir.as_fd()).map_err(|e| unreadable(&shown, e))?;
-        names.sort_unstable();
-        let job = self.job(path);
-        for name in &names {
-            let at = job.child(root, name)?;
-            if self.context.options.paths.ignore_files.has(name) && !self.known.is_ignore_file(&at)
-            {
-                return Ok(false);
-            }
-
-            if !self.known.has(&at).map_err(unreadable_index)? {
-                self.add_name(&job, dir.as_fd(), name)?;
-            }
-        }
-
-        Ok(true)
-    }
-
-    fn add_name(&mut self, job: &ListJob, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-        self.lister.add_name(job, dir, name, &mut self.listing)?;
-        if std::mem::take(&mut self.listing.passed_over) {
-            self.passed_over.insert(job.path.clone());
-        }
-        Ok(())
-    }
-
-    /// Returns directories with a passed-over name that did not change themselves.
-    fn untouched_parents(&self, touched: &[Touched]) -> Vec<Touched> {
-        let is_touched = |dir: &TreePath| touched.binary_search_by(|t| t.path.cmp(dir)).is_ok();
-        let dirs = self
-            .passed_over
-            .iter()
-            .flatten()
-            .filter(|dir| !is_touched(dir));
-        dirs.map(|dir| Touched {
-            path: dir.clone(),
-            was_dir: true,
-            inode: Version::NONE.id(),
-        })
-        .collect()
-    }
-
-    fn job(&self, path: Option<TreePath>) -> ListJob {
-        let unhashed = |dir: &TreePath| {
-            self.context
-                .options
-                .paths
-                .unhashed
-                .iter()
-                .any(|f| f.matches(dir, true))
-        };
-
-        let reads = !path.as_ref().is_some_and(unhashed);
-        ListJob {
-            path,
-            filter: self.listing.filter.clone(),
-            reads,
-        }
-    }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 
 use super::large_file::{HASHER_THREADS, read_large};
-use super::segments::{ReadFailure, Segment, Segments};
+use super::segments::{FileSegment, ReadFailure, Segments};
 use crate::block::BlockRef;
 use crate::manifest::Content;
 use crate::manifest::build::{ContentBuilder, NodeSink};
@@ -51,8 +51,8 @@ pub(super) fn read(
             return Err(ReadFailure::Stopped);
         }
         match segment {
-            Segment::Holes(count) => content.push_many(sparse::hole(), count, sink)?,
-            Segment::Cuts(cuts) => {
+            FileSegment::Holes(count) => content.push_many(sparse::hole(), count, sink)?,
+            FileSegment::Cuts(cuts) => {
                 for cut in cuts {
                     content.push(BlockRef::of(&buffer[cut]), sink)?;
                 }

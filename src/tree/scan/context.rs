@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::batch::{Batch, ReadBatch};
 use super::ignore::IgnoreFilter;
-use super::listing::{ListJob, Listing};
+use super::listing::{DirListing, ListJob};
 use super::options::ScanOptions;
 use super::policy::ResolvedPolicy;
 use super::work::JobQueue;
@@ -15,7 +15,7 @@ use crate::tree::fs::dir_access::OpenedDirs;
 use crate::tree::fs::root::Root;
 use crate::tree::index::IndexWriter;
 
-pub(super) type Jobs = JobQueue<ListJob, Option<Listing>, Batch, ReadBatch>;
+pub(super) type Jobs = JobQueue<ListJob, Option<DirListing>, Batch, ReadBatch>;
 
 /// State shared by the threads of one scan.
 pub(super) struct ScanContext<'a> {

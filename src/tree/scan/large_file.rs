@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 
-use super::segments::{ReadFailure, Segment, Segments};
+use super::segments::{FileSegment, ReadFailure, Segments};
 use crate::block::BlockRef;
 use crate::manifest::Content;
 use crate::manifest::build::{ContentBuilder, NodeSink};
@@ -106,8 +106,8 @@ fn cut_pieces(
             return Err(ReadFailure::Stopped);
         }
         let cuts = match segment {
-            Segment::Cuts(cuts) => cuts,
-            Segment::Holes(count) => {
+            FileSegment::Cuts(cuts) => cuts,
+            FileSegment::Holes(count) => {
                 reassembler.add(
                     Hashed {
                         number,

@@ -11,7 +11,7 @@ use rustix::fs::FileType;
 
 use super::errors::unreadable;
 use super::ignore::patterns_in;
-use super::listing::{Detail, ListJob, ListedPath, Listing, read_names};
+use super::listing::{Detail, DirListing, ListJob, ListedPath, read_names};
 use super::options::ScanOptions;
 use super::scanned::{FOREIGN_OWNER, Skipped};
 use crate::manifest::path::RESERVED;
@@ -54,7 +54,7 @@ impl<'a> Lister<'a> {
     }
 
     /// Lists a directory; `None` if missing.
-    pub(super) fn list(&mut self, job: &ListJob) -> Result<Option<Listing>> {
+    pub(super) fn list(&mut self, job: &ListJob) -> Result<Option<DirListing>> {
         let at = job
             .path
             .as_ref()
@@ -80,10 +80,10 @@ impl<'a> Lister<'a> {
             has,
         )?;
 
-        let mut listing = Listing {
+        let mut listing = DirListing {
             patterns,
             ignore_files,
-            ..Listing::of(Arc::clone(&job.filter))
+            ..DirListing::of(Arc::clone(&job.filter))
         };
 
         listing.filter = job.filter.with(&listing.patterns);
@@ -106,7 +106,7 @@ impl<'a> Lister<'a> {
         job: &ListJob,
         dir: BorrowedFd<'_>,
         name: &CStr,
-        out: &mut Listing,
+        out: &mut DirListing,
     ) -> Result<()> {
         let paths = &self.options.paths;
         let path = job.child(self.root, name)?;

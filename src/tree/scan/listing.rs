@@ -51,7 +51,7 @@ impl ListJob {
 
 /// The children of a directory except excluded ones, sorted.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct DirListing {
     pub(super) children: Vec<ListedPath>,
     pub(super) filter: Arc<IgnoreFilter>,
     pub(super) patterns: Vec<Exclude>,
@@ -65,7 +65,7 @@ pub(super) struct Listing {
     pub(super) passed_over: bool,
 }
 
-impl Listing {
+impl DirListing {
     /// Returns an empty listing with `filter`.
     pub(super) fn of(filter: Arc<IgnoreFilter>) -> Self {
         Self {

@@ -14,6 +14,7 @@
 //! scanned alike.
 
 mod batch;
+mod change_finder;
 mod changes;
 mod clock;
 mod collect;

@@ -40,7 +40,7 @@ pub(super) struct Segments<'a> {
 }
 
 /// Next part of a file.
-pub(super) enum Segment {
+pub(super) enum FileSegment {
     /// The ranges of complete blocks in the buffer.
     Cuts(Vec<Range<usize>>),
     /// Number of whole blocks in a hole.
@@ -49,7 +49,10 @@ pub(super) enum Segment {
 
 impl Segments<'_> {
     /// Fills `buffer` with the next segment; `None` at the end.
-    pub(super) fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Segment>, ReadFailure> {
+    pub(super) fn next(
+        &mut self,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Option<FileSegment>, ReadFailure> {
         if self.offset == self.size && self.rest.is_empty() {
             return Ok(None);
         }
@@ -59,7 +62,7 @@ impl Segments<'_> {
             // The carried-over bytes lie in the hole, too.
             self.offset = self.offset - self.rest.len() as u64 + holes * chunk::MAX as u64;
             self.rest.clear();
-            return Ok(Some(Segment::Holes(holes)));
+            return Ok(Some(FileSegment::Holes(holes)));
         }
 
         buffer.clear();
@@ -79,7 +82,7 @@ impl Segments<'_> {
         let end = cuts.last().map_or(0, |c| c.end);
         self.rest.extend_from_slice(&buffer[end..]);
 
-        Ok(Some(Segment::Cuts(cuts)))
+        Ok(Some(FileSegment::Cuts(cuts)))
     }
 
     /// Returns the number of whole blocks from here that lie in a hole.

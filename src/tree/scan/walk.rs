@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::context::{Jobs, ScanContext};
 use super::ignore::IgnoreFilter;
-use super::listing::{ListJob, ListedPath, Listing};
+use super::listing::{DirListing, ListJob, ListedPath};
 use super::scanned::Skipped;
 use super::work::Ticket;
 use crate::Result;
@@ -33,7 +33,7 @@ pub(super) struct TreeWalk<'a> {
     pub(super) ignore_files: Vec<(TreePath, Version)>,
     /// Paths skipped so far.
     pub(super) skipped: Vec<Skipped>,
-    /// Value of [`Listing::passed_over`] for the root.
+    /// Value of [`DirListing::passed_over`] for the root.
     pub(super) top_passed_over: bool,
 }
 
@@ -42,7 +42,7 @@ struct Frame {
     children: VecDeque<ListedPath>,
     filter: Arc<IgnoreFilter>,
     /// Requested listings of the next subdirectories, in order.
-    tickets: VecDeque<Ticket<Option<Listing>>>,
+    tickets: VecDeque<Ticket<Option<DirListing>>>,
     /// Number of children at the front that need no further request.
     asked: usize,
 }
@@ -143,7 +143,7 @@ impl<'a> TreeWalk<'a> {
         }
     }
 
-    fn open(&mut self, listing: Listing) {
+    fn open(&mut self, listing: DirListing) {
         self.children_ahead
             .fetch_sub(listing.children.len(), Ordering::Relaxed);
         self.patterns.extend(listing.patterns);

@@ -30,7 +30,7 @@ impl ListCache {
     }
 }
 
-impl diff::Lists for ListCache {
+impl diff::BlockLists for ListCache {
     fn list(&self, list: &ListRef) -> Result<Arc<[BlockRef]>> {
         let mut kept = locked(&self.kept);
         if let Some((_, blocks)) = kept.find(|(hash, _)| *hash == list.block.hash) {

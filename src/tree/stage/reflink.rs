@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::Stage;
 use crate::block::{BlockHash, BlockRef};
-use crate::diff::{Change, Lists as _};
+use crate::diff::{BlockLists as _, Change};
 use crate::error::Result;
 use crate::manifest::{Content, TreePath};
 use crate::tree::prepare::items::StagedItem;

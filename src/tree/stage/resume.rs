@@ -9,7 +9,7 @@ use rustix::fs::FallocateFlags;
 use super::Stage;
 use super::layout::has;
 use crate::block::BlockRef;
-use crate::diff::Lists as _;
+use crate::diff::BlockLists as _;
 use crate::error::Result;
 use crate::manifest::{Content, Mode};
 use crate::tree::fs::dir::slot_name;

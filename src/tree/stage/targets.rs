@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::list_cache::ListCache;
 use crate::block::{BlockHash, BlockRef};
-use crate::diff::Lists as _;
+use crate::diff::BlockLists as _;
 use crate::error::{Error, Result};
 use crate::manifest::{Content, ListRef};
 use crate::tree::lifecycle::Tree;

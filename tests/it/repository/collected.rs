@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Depot, bucket};
-use crate::support::{Middleman, Moto, Nginx, Noise, Running, same, skipped, write};
+use crate::support::{Middleman, Noise, Running, moto, nginx, same, write};
 
 /// Hosts that pull while gc runs; half of them have an earlier release.
 const HOSTS: usize = 20;
@@ -84,10 +84,7 @@ fn pulls_go_on(mut depot: Depot, near: &str, far: &str, between: &Middleman) {
 
 #[test]
 fn gc_disturbs_no_pull_from_a_web_server() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     let between = Middleman::start(nginx.http());
     let near = format!("file://{}", nginx.files().display());
     let far = format!("http://{}", between.address());
@@ -96,10 +93,7 @@ fn gc_disturbs_no_pull_from_a_web_server() {
 
 #[test]
 fn gc_disturbs_no_pull_from_a_bucket() {
-    let moto = match Moto::start() {
-        Ok(moto) => moto,
-        Err(why) => return skipped(&why),
-    };
+    let Some(moto) = moto() else { return };
     let between = Middleman::start(moto.address());
     let (depot, far) = (bucket(moto.address()), bucket(between.address()));
     let near = depot.url.clone();

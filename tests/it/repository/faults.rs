@@ -20,7 +20,7 @@ use makuo::store::{Store, StoreOptions, StoreUrl};
 
 use super::Depot;
 use crate::support::wait::LONG;
-use crate::support::{Middleman, Mishap, Nginx, Noise, Stopwatch, differences, skipped, write};
+use crate::support::{Middleman, Mishap, Nginx, Noise, Stopwatch, differences, nginx, write};
 
 /// Time after which a host gives up a silent connection.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -128,25 +128,14 @@ impl Puller {
 
 /// What goes wrong; a cut is the most frequent fault of a long way.
 fn faults(random: &mut fastrand::Rng) -> Vec<Mishap> {
-    let mut faults = vec![
-        Mishap::Reset,
+    let mut faults = Mishap::all_sudden();
+    faults.extend([
         Mishap::LostAnswer,
-        Mishap::Whole,
-        Mishap::OtherRange,
-        Mishap::ShortRange,
-        Mishap::WrongHead,
-        Mishap::WrongByte,
-        Mishap::Stale,
-        Mishap::Chunked,
-        Mishap::Gzip,
-        Mishap::Huge,
-        Mishap::Status(500, None, "InternalError"),
-        Mishap::Status(503, Some(0), "SlowDown"),
         Mishap::Late(Duration::from_millis(50)),
         Mishap::Late(Duration::from_millis(50)),
         Mishap::Late(2 * PATIENCE),
         Mishap::Stall(random.usize(0..100_000)),
-    ];
+    ]);
     faults.extend((0..7).map(|_| Mishap::Cut(random.usize(0..100_000))));
     faults
 }
@@ -208,10 +197,7 @@ impl Tally {
 
 #[test]
 fn a_thousand_faults_put_nothing_but_releases_in_place() {
-    let nginx = match Nginx::start() {
-        Ok(nginx) => nginx,
-        Err(why) => return skipped(&why),
-    };
+    let Some(nginx) = nginx() else { return };
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
     let seed = number("MAKUO_REPOSITORY_SEED").unwrap_or_else(|| fastrand::u64(..));
     let wanted = number("MAKUO_REPOSITORY_FAULTS").unwrap_or(1000) as usize;

@@ -61,23 +61,12 @@ fn random_get(random: &mut fastrand::Rng, size: u64) -> Get {
 }
 
 fn mishaps(random: &mut fastrand::Rng) -> Vec<Mishap> {
-    let mut mishaps = vec![
-        Mishap::Reset,
-        Mishap::Whole,
-        Mishap::OtherRange,
-        Mishap::ShortRange,
-        Mishap::WrongHead,
-        Mishap::WrongByte,
-        Mishap::Stale,
-        Mishap::Chunked,
-        Mishap::Gzip,
-        Mishap::Huge,
-        Mishap::Status(500, None, "InternalError"),
-        Mishap::Status(503, Some(0), "SlowDown"),
+    let mut mishaps = Mishap::all_sudden();
+    mishaps.extend([
         Mishap::Status(429, None, ""),
         Mishap::Late(Duration::from_millis(50)),
         Mishap::Late(Duration::from_millis(50)),
-    ];
+    ]);
     mishaps.extend((0..6).map(|_| Mishap::Cut(random.usize(0..300_000))));
     mishaps.push(Mishap::Stall(random.usize(0..300_000)));
     mishaps

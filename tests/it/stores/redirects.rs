@@ -116,16 +116,10 @@ fn a_password_stays_with_its_host_and_port() {
 
 #[test]
 fn nothing_goes_on_without_encryption_that_began_with_it() {
-    let Some(nginx) = nginx() else { return };
-    let Some(tls) = nginx.tls() else {
-        return skipped("no openssl for certificates");
+    let Some((_nginx, port, trusting)) = encrypted() else {
+        return;
     };
-    write(&nginx.files().join(HEAD), "head");
-    let trusting = StoreOptions {
-        ca_file: Some(nginx.authority()),
-        ..options(&[])
-    };
-    let url = format!("https://ci:hunter2@localhost:{}/away", tls.port());
+    let url = format!("https://ci:hunter2@localhost:{port}/away");
     let fault = get(&open(&url, &trusting), whole(HEAD)).fault();
     assert_eq!(fault.kind, FaultKind::Permanent, "{fault}");
     assert!(fault.text.contains("which is not followed"), "{fault}");

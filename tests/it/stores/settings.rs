@@ -69,16 +69,9 @@ fn wrong_settings_are_named_with_a_way_out() {
 
 #[test]
 fn certificates_decide_who_is_heard() {
-    let Some(nginx) = nginx() else { return };
-    let Some(tls) = nginx.tls() else {
-        return skipped("no openssl for certificates");
+    let Some((nginx, port, trusting)) = encrypted() else {
+        return;
     };
-    write(&nginx.files().join(HEAD), "head");
-    let trusting = StoreOptions {
-        ca_file: Some(nginx.authority()),
-        ..options(&[])
-    };
-    let port = tls.port();
     let url = format!("https://localhost:{port}");
     assert_eq!(get(&open(&url, &trusting), whole(HEAD)).bytes(), b"head");
 

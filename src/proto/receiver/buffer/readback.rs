@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 
-use super::{Buffer, ColumnState};
+use super::Buffer;
+use super::column::ColumnState;
 use crate::fec::Grid;
 use crate::id::Ordinal;
 use crate::proto::generation::{Encoding, Map, PlacedBlock};
@@ -59,7 +60,7 @@ impl Buffer {
             start: body.start,
             from,
             counted: 0,
-            budget: Budget::default(),
+            budget: ReadBudget::default(),
         };
 
         let columns = u32::from(grid.columns());
@@ -128,7 +129,7 @@ impl ColumnState {
 
 /// Blocks and bytes requested so far.
 #[derive(Debug, Default)]
-struct Budget {
+struct ReadBudget {
     blocks: usize,
     bytes: usize,
 }
@@ -141,7 +142,7 @@ struct PartListBuilder<'a> {
     from: Ordinal,
     /// Blocks below are already part of the budget.
     counted: usize,
-    budget: Budget,
+    budget: ReadBudget,
 }
 
 impl PartListBuilder<'_> {
@@ -173,7 +174,7 @@ impl PartListBuilder<'_> {
             return false;
         }
 
-        self.budget = Budget {
+        self.budget = ReadBudget {
             blocks: all_blocks,
             bytes: all_bytes,
         };

@@ -44,6 +44,14 @@ impl PayloadMemory {
         self.keep(payload);
     }
 
+    /// Drops all spare buffers but one while the disk has no payload either. A host with many trees
+    /// has many sessions that wait, and each would keep its buffers.
+    pub(super) fn trim(&mut self) {
+        if self.delivered == 0 {
+            self.spare.truncate(1);
+        }
+    }
+
     /// Keeps a buffer for reuse.
     pub(super) fn keep(&mut self, buffer: Vec<u8>) {
         if self.spare.len() < MAX_SPARE_BUFFERS {

@@ -21,7 +21,7 @@ pub(super) struct SenderPosition {
 
 /// Consequence of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum PositionClaim {
     /// Near the known position.
     Plausible,
     /// Too distant to be believed.
@@ -41,23 +41,23 @@ impl SenderPosition {
     ///
     /// Claims are unauthenticated. A distant claim counts only after many in a row without any that
     /// agrees with the known position: for a host that was offline, and after an early forgery.
-    pub(super) fn on_claim(&mut self, number: u32) -> Claim {
+    pub(super) fn on_claim(&mut self, number: u32) -> PositionClaim {
         let near = number.abs_diff(self.horizon) <= MAX_DISTANCE;
         if near || !self.known {
             self.known = true;
             self.contradicting_claims = 0;
             self.horizon = self.horizon.max(number);
-            return Claim::Plausible;
+            return PositionClaim::Plausible;
         }
 
         self.contradicting_claims += 1;
         if self.contradicting_claims <= MAX_CONTRADICTIONS {
-            return Claim::Distant;
+            return PositionClaim::Distant;
         }
 
         self.contradicting_claims = 0;
         let back = number < self.horizon;
         self.horizon = number;
-        Claim::Moved(number.saturating_sub(MAX_DISTANCE), back)
+        PositionClaim::Moved(number.saturating_sub(MAX_DISTANCE), back)
     }
 }

@@ -111,4 +111,12 @@ fn a_sender_faster_than_the_disk_does_not_exhaust_memory() {
     );
 
     assert!(most as u64 <= MAX_PAYLOAD_BYTES, "{most}");
+    waiting
+        .drain(..)
+        .for_each(|delivery| generations.recycle(delivery.payload));
+    let held = generations.held() as u64;
+    assert!(
+        held < 2 * u64::from(BLOCK),
+        "{held} bytes of a session that waits"
+    );
 }

@@ -34,7 +34,7 @@ pub(super) struct PassedSymbols {
 
 /// Number of hosts for and against a relay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct RelayVerdict {
     /// Hosts that miss far more of this relay than of others.
     pub(super) accusing: usize,
     /// Hosts that miss no more of it than of others.
@@ -43,7 +43,7 @@ pub(super) struct Verdict {
     pub(super) latest: u32,
 }
 
-impl Verdict {
+impl RelayVerdict {
     /// Returns whether more hosts accuse the relay than clear it.
     pub(super) fn is_suspicion(self) -> bool {
         self.accusing > self.clearing
@@ -93,11 +93,11 @@ impl LossEvidence {
     }
 
     /// Returns the verdict of the hosts.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> RelayVerdict {
         let latest = self.witnesses.iter().map(|w| w.generation).max();
         let oldest = latest.unwrap_or(0).saturating_sub(KEPT_GENERATIONS);
 
-        let mut verdict = Verdict::default();
+        let mut verdict = RelayVerdict::default();
         for witness in self.witnesses.iter().filter(|w| w.generation >= oldest) {
             match witness.opinion() {
                 Some(true) => {

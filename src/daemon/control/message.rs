@@ -1,0 +1,44 @@
+//! Lines of the control socket, in both directions.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::drive::adhoc::AdhocRequest;
+use crate::outcome::{Event, Outcome};
+
+/// Timeout for receiving a request and for a short answer.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Request of a command to the daemon.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum ControlRequest {
+    /// Lists the other hosts.
+    Members,
+    /// Lists the trees that the host sends from.
+    Trees,
+    /// Sends or compares files.
+    Files { wish: AdhocRequest },
+}
+
+/// Line of an answer to [`ControlRequest::Files`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ControlReply {
+    Event(Event),
+    Outcome(Box<Outcome>),
+    Error {
+        message: String,
+        hint: Option<String>,
+        kind: u8,
+    },
+}
+
+/// Encodes a line.
+pub(super) fn json(value: &impl Serialize) -> Vec<u8> {
+    // Serialization cannot fail: every map key is a string.
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
