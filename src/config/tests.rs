@@ -328,13 +328,43 @@ fn a_segment_is_a_name_of_hosts_with_multicast() {
 }
 
 #[test]
-fn what_comes_later_is_refused_and_never_ignored() {
-    let all = [error_of("[metrics]\nlisten = \"127.0.0.1:9108\"")];
+fn metrics_listen_on_an_address_and_have_names() {
+    let metrics = |text: &str| parse(&format!("[metrics]\n{text}")).map(|c| c.metrics);
+    assert_eq!(parse("").expect("legal").metrics, MetricsConfig::default());
+    let at = |text: &str| Some(text.parse().expect("an address"));
+    let found = metrics("listen = \"[::1]:9108\"\nnames = \"web1.example\"").expect("legal");
+    assert_eq!((found.listen, found.names.len()), (at("[::1]:9108"), 1));
 
-    insta::assert_snapshot!(all.join("\n"), @r#"
-        /etc/makuo/makuo.toml:1: metrics is not supported yet
-          hint: remove it: it is refused rather than ignored
-        "#);
+    for (wrong, why) in [
+        ("listen = \"9108\"", "write an address with its port"),
+        (
+            "listen = \"localhost:9108\"",
+            "write an address with its port",
+        ),
+        ("names = [\"web1\"]", "there is no server"),
+        ("listen = \"[::1]:1\"\nnames = [\"a:1\"]", "without port"),
+        ("listen = \"[::1]:1\"\nnames = [\"\"]", "is no name"),
+        ("port = 1", "metrics.port"),
+    ] {
+        let error = error_of(&format!("[metrics]\n{wrong}"));
+        assert!(
+            error.contains(why) && error.contains("makuo.toml:"),
+            "{error}"
+        );
+    }
+
+    let told = |text: &str| parse(text).expect("legal").explain();
+    assert!(told("").contains("\nmetrics    off\n"));
+    let own = told("[metrics]\nlisten = \"127.0.0.1:9108\"");
+    assert!(
+        own.contains("http://127.0.0.1:9108/metrics; programs on this machine"),
+        "{own}"
+    );
+    let all = told("[metrics]\nlisten = \"0.0.0.0:1\"\nnames = [\"a\", \"b\"]");
+    assert!(
+        all.contains("/metrics, also as a, b; everybody who reaches"),
+        "{all}"
+    );
 }
 
 #[test]

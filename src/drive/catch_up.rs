@@ -145,13 +145,9 @@ fn serve(
         only,
     };
 
-    let outcome = deploy::run(
-        service.join()?,
-        options,
-        ReleaseOrigin::Granted(granted, Box::new(prepare)),
-        &Interrupt::default(),
-        log,
-    )?;
+    let origin = ReleaseOrigin::Granted(granted, Box::new(prepare));
+    let outcome = service
+        .send(|network| deploy::run(network, options, origin, &Interrupt::default(), log))?;
 
     let made = |h: &&crate::outcome::HostResult| h.state.has_release();
     let names: Vec<&str> = outcome

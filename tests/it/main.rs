@@ -31,6 +31,7 @@ mod kill;
 mod liars;
 mod loopback;
 mod makuosan;
+mod metrics;
 mod mounted;
 mod names;
 mod network;

@@ -1,0 +1,21 @@
+//! The HTTP server of a daemon: metrics for Prometheus, and the health of the daemon. It only
+//! reads.
+//!
+//! `listener` binds the address, and `connections` keeps their number bounded, over a `stream` with
+//! a time limit. `guard` checks each request before `routes` answers it; `snapshot` shares one look
+//! at the host among all who ask at the same time. Whoever reaches the address may read everything
+//! here, so nothing secret is shown.
+
+mod answer;
+mod connections;
+mod exposition;
+mod facts;
+mod guard;
+mod listener;
+mod routes;
+mod snapshot;
+mod stream;
+
+pub use facts::WebFacts;
+pub use listener::WebListener;
+pub use routes::WebServer;
