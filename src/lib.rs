@@ -30,7 +30,7 @@
 //! | [`report`] | results for people and for scripts |
 //! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
 //! | [`face`] | the old interface: makuosan's flags, its console, msync |
-//! | [`web`] | the daemon's HTTP server: metrics and health |
+//! | [`web`] | the daemon's HTTP server: metrics, health and pages |
 //! | [`daemon`], [`cli`] | from a configuration to a running host; from arguments to an exit code |
 //! | [`fuzz`] | entry points for fuzzing every decoder |
 //! | [`sim`] | a deterministic network of many hosts for the state machines of proto |

@@ -123,7 +123,7 @@ impl MetricsConfig {
             true => String::new(),
             false => format!(", also as {}", self.names.join(", ")),
         };
-        format!("http://{address}/metrics{names}; {readers}")
+        format!("http://{address}/metrics, the fleet on http://{address}/{names}; {readers}")
     }
 }
 

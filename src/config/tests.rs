@@ -65,6 +65,7 @@ fn every_key_is_read() {
         socket     /run/makuo/makuo.sock
         sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
+        metrics    off
         network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are sealed with group.key beside this file
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; warns when its release is older than 30 d; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; a failure makes this host refuse the release
@@ -116,6 +117,7 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         socket     /run/makuo/makuo.sock
         sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
+        metrics    off
         network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are sealed with group.key beside this file
         tree       none: this host can send, and receives nothing
         "#);
@@ -357,12 +359,12 @@ fn metrics_listen_on_an_address_and_have_names() {
     assert!(told("").contains("\nmetrics    off\n"));
     let own = told("[metrics]\nlisten = \"127.0.0.1:9108\"");
     assert!(
-        own.contains("http://127.0.0.1:9108/metrics; programs on this machine"),
+        own.contains("the fleet on http://127.0.0.1:9108/; programs on this machine"),
         "{own}"
     );
     let all = told("[metrics]\nlisten = \"0.0.0.0:1\"\nnames = [\"a\", \"b\"]");
     assert!(
-        all.contains("/metrics, also as a, b; everybody who reaches"),
+        all.contains("http://0.0.0.0:1/, also as a, b; everybody who reaches"),
         "{all}"
     );
 }

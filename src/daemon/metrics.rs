@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::HostConfig;
+use crate::drive::adhoc::AdhocService;
 use crate::drive::clock;
 use crate::drive::host::HostHandle;
 use crate::drive::repository::RepositoryPoll;
@@ -23,6 +24,7 @@ impl WebService {
         listener: Option<WebListener>,
         config: &HostConfig,
         handle: &HostHandle,
+        desk: &Arc<AdhocService>,
         repositories: &[RepositoryPoll],
     ) -> Option<Self> {
         let listener = listener?;
@@ -36,11 +38,13 @@ impl WebService {
 
         let server = WebServer::new(WebFacts {
             handle: handle.clone(),
+            desk: Arc::clone(desk),
             stores: stores.into_iter().collect(),
             started: clock::wall_seconds(),
             names: names.collect(),
         });
-        tracing::info!("metrics on http://{}/metrics", listener.address());
+        let address = listener.address();
+        tracing::info!("metrics on http://{address}/metrics, the fleet on http://{address}/");
         Some(Self { server, listener })
     }
 

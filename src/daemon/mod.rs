@@ -165,7 +165,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     spawn("serve", move || {
         catch_up::run(&catch_up_host, &catch_up_desk, rate, &pulls)
     })?;
-    let web = WebService::new(web_listener, &config, &handle, &repositories);
+    let web = WebService::new(web_listener, &config, &handle, &desk, &repositories);
     repositories::start(repositories, &host, &desk)?;
 
     let console = Console::new(

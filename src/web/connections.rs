@@ -24,7 +24,7 @@ struct KnownConnections {
 
 #[derive(Debug)]
 struct OpenConnection {
-    use_: ConnectionUse,
+    usage: ConnectionUse,
     /// Change by which the use began.
     since: u64,
     /// `None` until the task runs.
@@ -38,6 +38,8 @@ pub(super) enum ConnectionUse {
     Idle,
     /// A request is answered.
     Request,
+    /// Events go to an open page.
+    Stream,
 }
 
 impl Connections {
@@ -51,7 +53,7 @@ impl Connections {
         known.changes += 1;
         let number = known.changes;
         let connection = OpenConnection {
-            use_: ConnectionUse::Idle,
+            usage: ConnectionUse::Idle,
             since: number,
             task: None,
         };
@@ -69,7 +71,7 @@ impl KnownConnections {
         let oldest = self
             .open
             .iter()
-            .min_by_key(|(_, connection)| (connection.use_, connection.since));
+            .min_by_key(|(_, connection)| (connection.usage, connection.since));
         let number = oldest.map(|(number, _)| *number);
         if let Some(connection) = number.and_then(|number| self.open.remove(&number))
             && let Some(task) = connection.task
@@ -95,12 +97,12 @@ impl ConnectionPlace {
     }
 
     /// Sets the present use.
-    pub(super) fn set_use(&self, use_: ConnectionUse) {
+    pub(super) fn set_use(&self, usage: ConnectionUse) {
         let mut known = locked(&self.all.0);
         known.changes += 1;
         let since = known.changes;
         if let Some(connection) = known.open.get_mut(&self.number) {
-            connection.use_ = use_;
+            connection.usage = usage;
             connection.since = since;
         }
     }

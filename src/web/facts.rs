@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::drive::adhoc::AdhocService;
 use crate::drive::host::HostHandle;
 use crate::metrics::StoreFigures;
 use crate::units::WallTime;
@@ -11,6 +12,8 @@ use crate::units::WallTime;
 pub struct WebFacts {
     /// The running host.
     pub handle: HostHandle,
+    /// Asks the fleet.
+    pub desk: Arc<AdhocService>,
     /// Stores with their counters.
     pub stores: Vec<(String, Arc<StoreFigures>)>,
     /// Time at which the daemon started.

@@ -18,12 +18,15 @@ use super::exposition;
 use super::facts::WebFacts;
 use super::guard::KnownHosts;
 use super::listener::WebListener;
+use super::page::Pages;
 use super::snapshot::Snapshot;
 use super::stream::ImpatientStream;
 use crate::error::IoResultExt;
 use crate::metrics::CONTENT_TYPE;
 use crate::{Error, Result};
 
+/// Age up to which metrics and health are told again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest time for a request, and between two.
 const REQUEST_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a connection; a client opens another one.
@@ -43,17 +46,20 @@ pub struct WebServer {
     connections: Arc<Connections>,
     metrics: Snapshot<String>,
     health: Snapshot<bool>,
+    pages: Arc<Pages>,
 }
 
 impl WebServer {
     /// A server of `facts`.
     pub fn new(facts: WebFacts) -> Self {
+        let facts = Arc::new(facts);
         Self {
             hosts: KnownHosts::of(facts.names.clone()),
-            facts: Arc::new(facts),
             connections: Arc::default(),
-            metrics: Snapshot::default(),
-            health: Snapshot::default(),
+            metrics: Snapshot::new(LOOK_INTERVAL),
+            health: Snapshot::new(LOOK_INTERVAL),
+            pages: Arc::new(Pages::new(Arc::clone(&facts))),
+            facts,
         }
     }
 
@@ -99,7 +105,10 @@ impl WebServer {
             async move {
                 place.set_use(ConnectionUse::Request);
                 let answer = server.answer(&request, local).await;
-                place.set_use(ConnectionUse::Idle);
+                place.set_use(match answer.body().is_stream() {
+                    true => ConnectionUse::Stream,
+                    false => ConnectionUse::Idle,
+                });
                 Ok::<Answer, Infallible>(answer)
             }
         });
@@ -127,7 +136,7 @@ impl WebServer {
         match request.uri().path() {
             "/metrics" => self.metrics().await,
             "/healthz" => self.health().await,
-            _ => answer::plain(StatusCode::NOT_FOUND, "not found\n"),
+            path => self.pages.answer(path, request.headers()).await,
         }
     }
 

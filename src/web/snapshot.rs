@@ -1,4 +1,5 @@
-//! One look at the host, shared by all who ask within a second: many clients cost no more than one.
+//! One look at the host or its fleet, shared by all who ask soon after each other: many clients
+//! cost no more than one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,24 +7,23 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// Age up to which a look is used again.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The latest result of a look.
 #[derive(Debug)]
 pub(super) struct Snapshot<T> {
+    /// Age up to which a result is used again.
+    interval: Duration,
     latest: Mutex<Option<(Instant, Arc<T>)>>,
 }
 
-impl<T> Default for Snapshot<T> {
-    fn default() -> Self {
+impl<T: Send + Sync + 'static> Snapshot<T> {
+    /// No result yet; each is used again for `interval`.
+    pub(super) fn new(interval: Duration) -> Self {
         Self {
+            interval,
             latest: Mutex::new(None),
         }
     }
-}
 
-impl<T: Send + Sync + 'static> Snapshot<T> {
     /// The latest result, or that of a new `look`, which may block. `None` if it failed.
     pub(super) async fn get(
         &self,
@@ -32,7 +32,7 @@ impl<T: Send + Sync + 'static> Snapshot<T> {
         // Others wait here for the look of the first.
         let mut latest = self.latest.lock().await;
         if let Some((at, found)) = &*latest
-            && at.elapsed() < LOOK_INTERVAL
+            && at.elapsed() < self.interval
         {
             return Some(Arc::clone(found));
         }
@@ -54,7 +54,7 @@ mod tests {
             .enable_time()
             .build();
         runtime.expect("a loop").block_on(async {
-            let snapshot = Snapshot::default();
+            let snapshot = Snapshot::new(Duration::from_secs(60));
             let looks = Arc::new(AtomicU32::new(0));
             let look = || {
                 let looks = Arc::clone(&looks);

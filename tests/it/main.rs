@@ -38,6 +38,7 @@ mod network;
 mod odd;
 mod outside;
 mod package;
+mod page;
 mod partitions;
 mod races;
 #[cfg(feature = "store")]

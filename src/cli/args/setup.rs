@@ -113,7 +113,7 @@ pub struct DaemonArgs {
     /// Path of the control socket [default: /run/makuo/makuo.sock]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
-    /// Address for metrics [default: off]
+    /// Address of the page and the metrics [default: off]
     #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
     /// Network options.

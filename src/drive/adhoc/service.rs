@@ -15,10 +15,11 @@ use super::queue::RequestQueue;
 use crate::drive::clock::Clock;
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::host::HostHandle;
+use crate::drive::survey;
 use crate::id::{HostName, TreeName};
 use crate::keys::{GroupKey, Signer};
 use crate::metrics::{SessionEnd, SessionRole};
-use crate::outcome::{ExitStatus, MemberInfo, Outcome, Purpose};
+use crate::outcome::{ExitStatus, MemberInfo, Outcome, Purpose, ReleaseLog, Standing};
 use crate::spec::DEFAULT_TREE;
 use crate::sync::locked;
 use crate::tree::Root;
@@ -148,6 +149,16 @@ impl AdhocService {
     /// Seals with other group keys from now on.
     pub fn seal_with(&self, keys: Vec<GroupKey>) {
         *locked(&self.group_keys) = keys;
+    }
+
+    /// Asks all hosts for the state of their trees, for at most `longest`.
+    pub fn ask_status(&self, longest: Duration) -> Result<Vec<Standing>> {
+        survey::status(self.join()?, None, longest)
+    }
+
+    /// Asks all hosts for the releases of `tree`, for at most `longest`.
+    pub fn ask_log(&self, tree: &TreeName, longest: Duration) -> Result<ReleaseLog> {
+        survey::log(self.join()?, tree, longest)
     }
 
     /// Joins the group for a session that this host sends, runs and counts it.
