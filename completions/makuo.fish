@@ -416,7 +416,7 @@ complete -c makuo -n "__fish_makuo_using_subcommand daemon" -s u -l user -d 'Run
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l run-group -d 'Run as this group' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l console -d 'Address of the makuosan console [default: off]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l socket -d 'Path of the control socket [default: /run/makuo/makuo.sock]' -r -F
-complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Not supported yet; present so that it is rejected instead of ignored' -r
+complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l metrics -d 'Address of the page and the metrics [default: off]' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l interface -d 'Interface to use, by name or address; several with commas or by repetition' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l peers -d 'Hosts to start from where multicast does not reach, with a port if it is not 5001; they name the others' -r
 complete -c makuo -n "__fish_makuo_using_subcommand daemon" -l group -d 'Multicast group [default: 224.0.0.108]' -r

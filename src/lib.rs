@@ -22,6 +22,7 @@
 //! | [`repository`] | releases on a store that is not trusted: formats and machines, without I/O |
 //! | [`proto`] | the session: state machines without clock, file or socket |
 //! | [`tree`] | the disk: scan, index, stage, journal, commit, undo |
+//! | [`metrics`] | counters of a running host, and the text in which Prometheus reads them |
 //! | [`net`] | multicast sockets, interfaces, batches |
 //! | [`store`] | the client of repositories: buckets, web servers, directories |
 //! | [`outcome`] | results of sessions and surveys as plain data, and the exit code |
@@ -29,6 +30,7 @@
 //! | [`report`] | results for people and for scripts |
 //! | [`watch`] | the live mode: a release for each quiet batch of changes of a source |
 //! | [`face`] | the old interface: makuosan's flags, its console, msync |
+//! | [`web`] | the daemon's HTTP server: metrics, health and pages |
 //! | [`daemon`], [`cli`] | from a configuration to a running host; from arguments to an exit code |
 //! | [`fuzz`] | entry points for fuzzing every decoder |
 //! | [`sim`] | a deterministic network of many hosts for the state machines of proto |
@@ -103,6 +105,8 @@ pub mod proto;
 
 pub mod tree;
 
+pub mod metrics;
+
 pub mod net;
 
 pub mod store;
@@ -116,6 +120,8 @@ pub mod report;
 pub mod watch;
 
 pub mod face;
+
+pub mod web;
 
 pub mod daemon;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::args::{DaemonArgs, TreeAt};
-use super::{network, unsupported};
+use super::network;
 use crate::config::{ConsoleListen, HostConfig, TreeConfig};
 use crate::daemon::{DaemonSetup, HostMode, RunAs};
 use crate::drive::adhoc::Dial;
@@ -49,9 +49,7 @@ pub(super) fn trust_user(user: Option<&str>) {
 }
 
 fn resolve(args: &DaemonArgs, mut config: HostConfig) -> Result<DaemonOptions> {
-    if args.metrics.is_some() {
-        return Err(unsupported("--metrics"));
-    }
+    config.metrics.listen = args.metrics.or(config.metrics.listen);
 
     if let Some(text) = &args.console {
         let listen = ConsoleListen::parse(text);
@@ -216,13 +214,15 @@ mod tests {
     fn what_cannot_be_done_is_refused() {
         for line in [
             "makuo daemon --plain",
-            "makuo daemon --plain -b x --metrics 127.0.0.1:1",
             "makuo daemon --plain -b x --console [::]:5",
         ] {
             assert_eq!(options(line).expect_err(line).kind(), crate::Kind::Usage);
         }
 
         assert!(options("makuo daemon --plain -b x --console off").is_ok());
+        let metrics = options("makuo daemon --plain -b x --metrics 127.0.0.1:1");
+        let listen = metrics.map(|options| options.config.metrics.listen);
+        assert!(listen.is_ok_and(|listen| listen == "127.0.0.1:1".parse().ok()));
     }
 
     #[test]

@@ -177,11 +177,6 @@ fn is_journal() -> bool {
         .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Rejects a feature that this version does not support.
-fn unsupported(what: &str) -> Error {
-    Error::usage(format!("{what} is not supported yet"))
-}
-
 /// Error for a tree that no answering host has.
 fn no_host_has(tree: &crate::id::TreeName) -> Error {
     Error::refused(format!("no host that answers has a tree {tree}")).hint(

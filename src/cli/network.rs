@@ -177,6 +177,7 @@ fn open_as(network: &NetworkConfig, role: LinkRole) -> Result<GroupLinks> {
         keys,
         reopen,
         peers: peers(network, role),
+        traffic: Default::default(),
     })
 }
 

@@ -104,6 +104,7 @@ fn host(args: &PullArgs, config: &HostConfig, report: &mut Report) -> Result<Loc
         trees: [(tree.name, managed)].into_iter().collect(),
         keys: Mutex::new(Arc::new(keys)),
         own_key: Default::default(),
+        figures: Default::default(),
     })
 }
 

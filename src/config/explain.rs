@@ -59,6 +59,7 @@ impl HostConfig {
             format!("signs releases from this host with {key}"),
         );
         line("console", self.console.explain());
+        line("metrics", self.metrics.explain());
         line("network", self.network.explain());
         if let Some(segment) = &self.network.segment {
             let others = "hosts with another segment get unicast";
@@ -105,6 +106,24 @@ impl ConsoleConfig {
         } else {
             places.join(" and ") + rules
         }
+    }
+}
+
+impl MetricsConfig {
+    fn explain(&self) -> String {
+        let Some(address) = self.listen else {
+            return "off".to_string();
+        };
+
+        let readers = match address.ip().is_loopback() {
+            true => "programs on this machine may read it",
+            false => "everybody who reaches that address may read it",
+        };
+        let names = match self.names.is_empty() {
+            true => String::new(),
+            false => format!(", also as {}", self.names.join(", ")),
+        };
+        format!("http://{address}/metrics, the fleet on http://{address}/{names}; {readers}")
     }
 }
 

@@ -81,6 +81,8 @@ pub struct HostConfig {
     pub sender_key: Option<PathBuf>,
     /// Console settings.
     pub console: ConsoleConfig,
+    /// Settings of the HTTP server.
+    pub metrics: MetricsConfig,
     /// Network settings.
     pub network: NetworkConfig,
     /// Trees, in file order.
@@ -147,6 +149,15 @@ pub struct ConsoleConfig {
     pub trusts_owner: bool,
     /// Tree of the console; `None` for the tree `default`, or the first one.
     pub tree: Option<TreeName>,
+}
+
+/// `[metrics]`: the HTTP server of a daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Address to listen on; `None` for no server.
+    pub listen: Option<SocketAddr>,
+    /// Names under which clients reach it, beside its address, `localhost` and the host's name.
+    pub names: Vec<String>,
 }
 
 /// Address of the console.
@@ -304,6 +315,7 @@ impl Default for HostConfig {
             socket_group: None,
             sender_key: None,
             console: ConsoleConfig::default(),
+            metrics: MetricsConfig::default(),
             network: NetworkConfig::default(),
             trees: Vec::new(),
         }

@@ -38,6 +38,7 @@ pub const CONFIG_KEYS: &[&str] = &[
     "console.tree",
     "metrics",
     "metrics.listen",
+    "metrics.names",
     "tree",
     "tree.name",
     "tree.path",
@@ -70,6 +71,9 @@ const MAX_GROUP_KEYS: usize = 4;
 const MAX_INTERFACES: usize = 64;
 /// Largest number of configured peers.
 const MAX_PEER_NAMES: usize = 1000;
+/// Largest number of names of the HTTP server, and the longest one in bytes.
+const MAX_SERVER_NAMES: usize = 64;
+const MAX_SERVER_NAME: usize = 253;
 /// Largest number of releases to keep.
 const MAX_KEEP: i64 = 10_000;
 /// Shortest interval between two checks for drift.
@@ -100,9 +104,9 @@ impl HostConfig {
     pub(crate) fn from_document(document: &Document) -> Result<Self> {
         let mut top = document.top(CONFIG_KEYS)?;
         let default = HostConfig::default();
-        top.unsupported(&["metrics"])?;
         let sender_key = sender(top.section("sender")?)?;
         let console = console(top.section("console")?)?;
+        let metrics = metrics(top.section("metrics")?)?;
         let name = top.take("name").map(|f| f.parse()).transpose()?;
         let beside = document.path.with_file_name(AUTHORIZED_KEYS);
 
@@ -150,6 +154,7 @@ impl HostConfig {
             socket_group,
             sender_key,
             console,
+            metrics,
             network,
             trees: trees.into_iter().map(|(tree, _)| tree).collect(),
         })
@@ -187,6 +192,51 @@ fn console(mut section: Section) -> Result<ConsoleConfig> {
     section.finish()?;
 
     reachable.map(|()| console)
+}
+
+fn metrics(mut section: Section) -> Result<MetricsConfig> {
+    let listen = section.take("listen").map(|f| {
+        let address = f.text()?.parse();
+        address.map_err(|_| f.wrong("write an address with its port, as \"127.0.0.1:9108\""))
+    });
+    let listen = listen.transpose()?;
+    let names = section.take("names").map(server_names).transpose()?;
+    let unused = section.wrong("names without `listen`: there is no server");
+    section.finish()?;
+
+    match (&listen, &names) {
+        (None, Some(_)) => Err(unused),
+        _ => Ok(MetricsConfig {
+            listen,
+            names: names.unwrap_or_default(),
+        }),
+    }
+}
+
+/// One name or a list.
+fn server_names(field: Field) -> Result<Vec<String>> {
+    if field.is_text() {
+        return read_server_name(&field).map(|one| vec![one]);
+    }
+
+    let many = field.wrong("too many names");
+    let list = field.list("a name, as \"web1.example\", or a list of them")?;
+    match list.len() {
+        0..=MAX_SERVER_NAMES => list.iter().map(read_server_name).collect(),
+        _ => Err(many),
+    }
+}
+
+fn read_server_name(field: &Field) -> Result<String> {
+    let text = field.text()?;
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    match !text.is_empty() && text.len() <= MAX_SERVER_NAME && text.chars().all(is_legal) {
+        true => Ok(text.to_string()),
+        false => Err(field.wrong(format!(
+            "{:?} is no name of a host: write it without port, as \"web1.example\"",
+            printable(text.as_bytes())
+        ))),
+    }
 }
 
 fn network(mut section: Section) -> Result<NetworkConfig> {

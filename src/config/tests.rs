@@ -65,6 +65,7 @@ fn every_key_is_read() {
         socket     /run/makuo/makuo.sock
         sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
+        metrics    off
         network    group ff02::6d61 port 5001 on eth0; ttl 4: beyond routers that forward multicast; datagrams are sealed with group.key beside this file
         tree       www in /var/www; deletes at most 20% of its paths; never touches /uploads/; warns when its release is older than 30 d; keeps 5 releases for rollback
         before     www: /etc/makuo/hooks/drain 'for a while'; at most 120 s; a failure makes this host refuse the release
@@ -116,6 +117,7 @@ fn an_empty_file_is_a_host_with_the_documented_defaults() {
         socket     /run/makuo/makuo.sock
         sender     signs releases from this host with /etc/makuo/sender.key, if it exists
         console    off
+        metrics    off
         network    group 224.0.0.108 port 5000 on the interface that the system routes multicast to; ttl 1: this link only; datagrams are sealed with group.key beside this file
         tree       none: this host can send, and receives nothing
         "#);
@@ -328,13 +330,43 @@ fn a_segment_is_a_name_of_hosts_with_multicast() {
 }
 
 #[test]
-fn what_comes_later_is_refused_and_never_ignored() {
-    let all = [error_of("[metrics]\nlisten = \"127.0.0.1:9108\"")];
+fn metrics_listen_on_an_address_and_have_names() {
+    let metrics = |text: &str| parse(&format!("[metrics]\n{text}")).map(|c| c.metrics);
+    assert_eq!(parse("").expect("legal").metrics, MetricsConfig::default());
+    let at = |text: &str| Some(text.parse().expect("an address"));
+    let found = metrics("listen = \"[::1]:9108\"\nnames = \"web1.example\"").expect("legal");
+    assert_eq!((found.listen, found.names.len()), (at("[::1]:9108"), 1));
 
-    insta::assert_snapshot!(all.join("\n"), @r#"
-        /etc/makuo/makuo.toml:1: metrics is not supported yet
-          hint: remove it: it is refused rather than ignored
-        "#);
+    for (wrong, why) in [
+        ("listen = \"9108\"", "write an address with its port"),
+        (
+            "listen = \"localhost:9108\"",
+            "write an address with its port",
+        ),
+        ("names = [\"web1\"]", "there is no server"),
+        ("listen = \"[::1]:1\"\nnames = [\"a:1\"]", "without port"),
+        ("listen = \"[::1]:1\"\nnames = [\"\"]", "is no name"),
+        ("port = 1", "metrics.port"),
+    ] {
+        let error = error_of(&format!("[metrics]\n{wrong}"));
+        assert!(
+            error.contains(why) && error.contains("makuo.toml:"),
+            "{error}"
+        );
+    }
+
+    let told = |text: &str| parse(text).expect("legal").explain();
+    assert!(told("").contains("\nmetrics    off\n"));
+    let own = told("[metrics]\nlisten = \"127.0.0.1:9108\"");
+    assert!(
+        own.contains("the fleet on http://127.0.0.1:9108/; programs on this machine"),
+        "{own}"
+    );
+    let all = told("[metrics]\nlisten = \"0.0.0.0:1\"\nnames = [\"a\", \"b\"]");
+    assert!(
+        all.contains("http://0.0.0.0:1/, also as a, b; everybody who reaches"),
+        "{all}"
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod confinement;
 mod control;
+mod metrics;
 mod opening;
 mod reload;
 mod reopening;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use self::metrics::WebService;
 use self::opening::{open, send_only};
 use self::reload::StartupConfig;
 use self::send_only_trees::{SendOnlyTree, SendOnlyTrees};
@@ -39,6 +41,7 @@ use crate::keys::Signer;
 use crate::net::Link;
 use crate::spec::DEFAULT_TREE;
 use crate::units::Rate;
+use crate::web::WebListener;
 use crate::{Error, Kind, Result};
 
 /// Longest silence of a host that this one sends to.
@@ -96,6 +99,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     let signer = serving::signer(&setup.config)?;
     let password = serving::password(&setup.config)?;
     let mut consoles = Listeners::bind(&setup.config.console)?;
+    let web_listener = WebListener::bind(&setup.config.metrics)?;
 
     let repositories = match setup.mode.receives {
         true => repositories::open(&setup.config)?,
@@ -161,6 +165,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
     spawn("serve", move || {
         catch_up::run(&catch_up_host, &catch_up_desk, rate, &pulls)
     })?;
+    let web = WebService::new(web_listener, &config, &handle, &desk, &repositories);
     repositories::start(repositories, &host, &desk)?;
 
     let console = Console::new(
@@ -182,7 +187,7 @@ pub fn run(mut setup: DaemonSetup, network_links: impl Into<GroupLinks>) -> Resu
         console: &console,
     };
 
-    runtime.block_on(serving.follow(signals, listener, consoles, &ended))?;
+    runtime.block_on(serving.follow(signals, listener, consoles, web, &ended))?;
 
     desk.stop();
     handle.stop();

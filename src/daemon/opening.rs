@@ -62,6 +62,7 @@ pub(super) fn open(setup: &DaemonSetup, confines: bool) -> Result<LocalHost> {
         trees,
         keys: Mutex::new(Arc::new(keys)),
         own_key: OwnKey::default(),
+        figures: Arc::default(),
     })
 }
 

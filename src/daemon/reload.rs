@@ -112,6 +112,7 @@ fn needs_restart(before: &HostConfig, now: &HostConfig) -> Vec<String> {
         ("sandbox", before.sandbox != now.sandbox),
         ("[network]", network(before, now) != now.network),
         ("[console]", console(before, now) != now.console),
+        ("[metrics]", before.metrics != now.metrics),
     ];
 
     let mut changed: Vec<String> = top
@@ -191,6 +192,8 @@ mod tests {
         );
 
         assert_eq!(changed(&FILE.replace("5001", "5002")), ["[network]"]);
+        let listening = format!("[metrics]\nlisten = \"127.0.0.1:1\"\n{}", &FILE[14..]);
+        assert!(changed(&listening).contains(&"[metrics]".to_string()));
         assert_eq!(changed(&FILE.replace("/srv", "/var")), ["[[tree]] www"]);
         assert_eq!(
             changed(&format!("{FILE}after = [\"true\"]\n")),

@@ -25,7 +25,7 @@ const KEY_FILES: [&str; 5] = [
 /// Opens the repositories of `config`.
 pub(super) fn open(config: &HostConfig) -> Result<Vec<RepositoryPoll>> {
     let environment = StoreOptions::from_environment();
-    let mut polls = Vec::new();
+    let mut polls: Vec<RepositoryPoll> = Vec::new();
     for tree in &config.trees {
         let Some(repository) = &tree.repository else {
             continue;
@@ -36,10 +36,17 @@ pub(super) fn open(config: &HostConfig) -> Result<Vec<RepositoryPoll>> {
             ..environment.clone()
         };
         let opened = StoreUrl::parse(&repository.url, Path::new("/"))
-            .and_then(|url| Store::open(&url, &options));
+            .and_then(|url| Ok((url.to_string(), Store::open(&url, &options)?)));
+        let (place, store) = opened.map_err(|e| repository.wrong(&e))?;
+        let same = polls.iter().find(|poll| poll.place == place);
+        let figures = same.map(|poll| Arc::clone(&poll.figures));
+        let figures = figures.unwrap_or_default();
+
         polls.push(RepositoryPoll {
             tree: tree.name.clone(),
-            store: opened.map_err(|e| repository.wrong(&e))?,
+            store: store.counted(Arc::clone(&figures)),
+            place,
+            figures,
             interval: repository.poll,
             rate: config.network.catch_up_rate,
         });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::control::ControlSocket;
+use super::metrics::WebService;
 use super::reload::StartupConfig;
 use crate::Result;
 use crate::config::{DEFAULT_SENDER_KEY, HostConfig};
@@ -57,10 +58,15 @@ impl Serving<'_> {
         mut signals: DaemonSignals,
         listener: Option<ControlSocket>,
         consoles: Listeners,
+        web: Option<WebService>,
         ended: &tokio::sync::Notify,
     ) -> Result<()> {
         if let Some(listener) = listener {
             tokio::spawn(listener.serve(Arc::clone(self.desk)));
+        }
+
+        if let Some(web) = web {
+            tokio::spawn(web.serve());
         }
 
         let console = async {

@@ -143,13 +143,9 @@ fn serve(
         only,
     };
 
-    let outcome = deploy::run(
-        service.join()?,
-        options,
-        ReleaseOrigin::Granted(granted, Box::new(prepare)),
-        &Interrupt::default(),
-        log,
-    )?;
+    let origin = ReleaseOrigin::Granted(granted, Box::new(prepare));
+    let outcome = service
+        .send(|network| deploy::run(network, options, origin, &Interrupt::default(), log))?;
 
     if let Some(why) = outcome.shortfall() {
         log.warn(&format!(

@@ -83,6 +83,7 @@ impl Fleet {
             trees,
             keys: Mutex::new(Arc::new(keys)),
             own_key: Default::default(),
+            figures: Default::default(),
         };
 
         let (running, handle) = HostLoop::start(link(self.port), Arc::new(host)).expect("starts");

@@ -209,13 +209,6 @@ impl<'d> Section<'d> {
         self.entries.iter().any(|(k, _, _)| k == key)
     }
 
-    /// Rejects the first of `keys` as not supported yet.
-    pub(crate) fn unsupported(&mut self, keys: &[&str]) -> Result<()> {
-        keys.iter()
-            .find_map(|key| self.take(key))
-            .map_or(Ok(()), |field| Err(field.unsupported("")))
-    }
-
     /// Builds an error about the table itself.
     pub(crate) fn wrong(&self, message: &str) -> Error {
         self.document.wrong(self.span.clone(), message)

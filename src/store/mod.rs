@@ -54,6 +54,7 @@ pub use options::{LookUp, StoreOptions};
 pub use url::{BucketKind, BucketUrl, StoreUrl, WebUrl};
 
 use crate::Result;
+use crate::metrics::StoreFigures;
 use crate::repository::object::{
     Get, GetReply, ListedObject, ObjectPath, Put, PutReply, StoreFault,
 };
@@ -62,6 +63,7 @@ use crate::repository::object::{
 #[derive(Debug, Clone)]
 pub struct Store {
     place: StorePlace,
+    figures: Arc<StoreFigures>,
 }
 
 #[derive(Debug, Clone)]
@@ -78,6 +80,7 @@ enum StorePlace {
 /// One get under way. It holds one of [`StoreOptions::parallel`] places until its last reply.
 pub struct ObjectReader {
     from: ReaderFrom,
+    figures: Arc<StoreFigures>,
 }
 
 enum ReaderFrom {
@@ -107,7 +110,15 @@ impl Store {
             }
         };
 
-        Ok(Self { place })
+        Ok(Self {
+            place,
+            figures: Arc::default(),
+        })
+    }
+
+    /// The same store, which counts what is read from it in `figures`.
+    pub fn counted(self, figures: Arc<StoreFigures>) -> Self {
+        Self { figures, ..self }
     }
 
     /// The same store for a caller that repeats failed requests itself: repetitions of both would
@@ -121,7 +132,10 @@ impl Store {
                 attempts: 1,
             },
         };
-        Self { place }
+        Self {
+            place,
+            figures: Arc::clone(&self.figures),
+        }
     }
 
     /// Begins to read an object.
@@ -136,7 +150,10 @@ impl Store {
                 ReaderFrom::Remote(Box::new(reader))
             }
         };
-        ObjectReader { from }
+        ObjectReader {
+            from,
+            figures: Arc::clone(&self.figures),
+        }
     }
 
     /// Stores an object. Heads are marked for caches as changing, all others as immutable.
@@ -181,11 +198,16 @@ impl Store {
 impl ObjectReader {
     /// The next reply; `None` after the last one. A call that is dropped loses no byte.
     pub async fn next(&mut self) -> Option<GetReply> {
-        match &mut self.from {
+        let reply = match &mut self.from {
             ReaderFrom::Directory(reader) => reader.next().await,
             #[cfg(feature = "store")]
             ReaderFrom::Remote(reader) => reader.next().await,
+        };
+
+        if let Some(reply) = &reply {
+            self.figures.on_reply(reply);
         }
+        reply
     }
 }
 

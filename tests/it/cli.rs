@@ -126,20 +126,6 @@ fn a_usage_error_is_a_result_line_for_a_script() {
 }
 
 #[test]
-fn what_is_not_supported_is_refused() {
-    let output = makuo(
-        temp().path(),
-        &["daemon", "-b", ".", "--metrics", "127.0.0.1:1"],
-    );
-    assert_eq!(code(&output), 2);
-    assert!(
-        err(&output).contains("not supported yet"),
-        "{}",
-        err(&output)
-    );
-}
-
-#[test]
 fn check_explains_the_example_specs() {
     for spec in ["manifests/www.toml", "manifests/minimal.toml"] {
         let output = here(&["check", spec]);

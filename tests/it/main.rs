@@ -31,12 +31,14 @@ mod kill;
 mod liars;
 mod loopback;
 mod makuosan;
+mod metrics;
 mod mounted;
 mod names;
 mod network;
 mod odd;
 mod outside;
 mod package;
+mod page;
 mod partitions;
 mod races;
 #[cfg(feature = "store")]

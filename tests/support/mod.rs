@@ -21,6 +21,7 @@ pub mod old;
 pub mod pace;
 pub mod place;
 pub mod run;
+pub mod scrape;
 pub mod servers;
 pub mod terminal;
 pub mod wait;

@@ -113,8 +113,8 @@ pub struct DaemonArgs {
     /// Path of the control socket [default: /run/makuo/makuo.sock]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     pub socket: Option<PathBuf>,
-    /// Not supported yet; present so that it is rejected instead of ignored.
-    #[arg(long, value_name = "ADDR:PORT", hide = true)]
+    /// Address of the page and the metrics [default: off]
+    #[arg(long, value_name = "ADDR:PORT")]
     pub metrics: Option<SocketAddr>,
     /// Network options.
     #[command(flatten)]

@@ -147,13 +147,8 @@ impl<'a> PlannedRequest<'a> {
         interrupt: &Interrupt,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        deploy::run(
-            self.service.join()?,
-            options,
-            ReleaseOrigin::Scan,
-            interrupt,
-            observer,
-        )
+        self.service
+            .send(|network| deploy::run(network, options, ReleaseOrigin::Scan, interrupt, observer))
     }
 
     /// Refuses a path missing here and on every host.

@@ -12,11 +12,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::queue::RequestQueue;
+use crate::drive::clock::Clock;
 use crate::drive::endpoint::GroupLinks;
 use crate::drive::host::HostHandle;
+use crate::drive::survey;
 use crate::id::{HostName, TreeName};
 use crate::keys::{GroupKey, Signer};
-use crate::outcome::MemberInfo;
+use crate::metrics::{SessionEnd, SessionRole};
+use crate::outcome::{ExitStatus, MemberInfo, Outcome, Purpose, ReleaseLog, Standing};
 use crate::spec::DEFAULT_TREE;
 use crate::sync::locked;
 use crate::tree::Root;
@@ -148,6 +151,34 @@ impl AdhocService {
         *locked(&self.group_keys) = keys;
     }
 
+    /// Asks all hosts for the state of their trees, for at most `longest`.
+    pub fn ask_status(&self, longest: Duration) -> Result<Vec<Standing>> {
+        survey::status(self.join()?, None, longest)
+    }
+
+    /// Asks all hosts for the releases of `tree`, for at most `longest`.
+    pub fn ask_log(&self, tree: &TreeName, longest: Duration) -> Result<ReleaseLog> {
+        survey::log(self.join()?, tree, longest)
+    }
+
+    /// Joins the group for a session that this host sends, runs and counts it.
+    pub(in crate::drive) fn send(
+        &self,
+        run: impl FnOnce(GroupLinks) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        let clock = Clock::start();
+        let began = clock.now();
+        let ended = run(self.join()?);
+        let end = match &ended {
+            Ok(outcome) => sent_end(outcome),
+            Err(_) => SessionEnd::Aborted,
+        };
+
+        let figures = &self.handle.host().figures;
+        figures.on_session(SessionRole::Sender, end, clock.now().since(began));
+        ended
+    }
+
     /// Joins the group for one session.
     pub(in crate::drive) fn join(&self) -> Result<GroupLinks> {
         let keys = locked(&self.group_keys).clone();
@@ -156,7 +187,12 @@ impl AdhocService {
             peers.known.extend(&self.sending.own);
         }
 
-        Ok(GroupLinks { keys, ..network })
+        let traffic = Arc::clone(&self.handle.host().figures.traffic);
+        Ok(GroupLinks {
+            keys,
+            traffic,
+            ..network
+        })
     }
 
     /// Returns the directory of `tree`. Refuses if the path leads to another directory now.
@@ -236,6 +272,16 @@ impl AdhocService {
                  configuration, and list its public half in the authorized_keys of the others",
             )
         })
+    }
+}
+
+/// The end of a session that this host sent.
+fn sent_end(outcome: &Outcome) -> SessionEnd {
+    match (outcome.exit, outcome.purpose) {
+        (ExitStatus::Success, Purpose::Deploy) => SessionEnd::Committed,
+        (ExitStatus::Success | ExitStatus::Drift, _) => SessionEnd::Compared,
+        (ExitStatus::Refused, _) => SessionEnd::Aborted,
+        (ExitStatus::Mixed, _) => SessionEnd::Mixed,
     }
 }
 

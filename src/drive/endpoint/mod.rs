@@ -23,6 +23,7 @@ use super::unheard::UnheardPeers;
 use crate::Result;
 use crate::id::{HostName, InstanceId, SegmentId};
 use crate::keys::{GroupKey, random_bytes};
+use crate::metrics::{DataWay, TrafficFigures};
 use crate::net::{Channel, Interest, Link, LinkSet, Poller, ReceivedDatagram, RecvBatch, Waker};
 use crate::outcome::Stranger;
 use crate::proto::receiver::RelayLoad;
@@ -53,6 +54,8 @@ pub struct GroupLinks {
     pub reopen: Option<LinkOpener>,
     /// Hosts to start from where multicast does not reach.
     pub peers: Option<PeerConfig>,
+    /// Counters of the process's datagrams.
+    pub traffic: Arc<TrafficFigures>,
 }
 
 impl From<LinkSet> for GroupLinks {
@@ -63,6 +66,7 @@ impl From<LinkSet> for GroupLinks {
             keys: Vec::new(),
             reopen: None,
             peers: None,
+            traffic: Arc::default(),
         }
     }
 }
@@ -88,6 +92,7 @@ pub struct GroupEndpoint {
     poller: Poller,
     batch: RecvBatch,
     out: SendBuffer,
+    traffic: Arc<TrafficFigures>,
     clock: Clock,
     peers: Option<Peers>,
     /// Destinations of this process's data, if not all hosts are reached by multicast.
@@ -125,6 +130,7 @@ impl GroupEndpoint {
             keys,
             reopen,
             peers,
+            traffic,
         } = network.into();
 
         let seal: Box<dyn Seal> = match Sealed::new(&keys, random_bytes()?) {
@@ -161,7 +167,8 @@ impl GroupEndpoint {
             host_links: HostLinks::default(),
             poller,
             batch: RecvBatch::new(),
-            out: SendBuffer::default(),
+            out: SendBuffer::new(Arc::clone(&traffic)),
+            traffic,
             data: None,
             relay: RelayQueue::default(),
             is_second_hop: false,
@@ -324,6 +331,7 @@ impl GroupEndpoint {
                 links: &self.links,
                 host_links: &self.host_links,
                 own: self.instance,
+                traffic: &self.traffic,
                 address_of: |host| peers.roster().address_of(host),
             };
             self.relay.send(self.clock.now(), &way);
@@ -434,6 +442,7 @@ impl GroupEndpoint {
             relay,
             is_second_hop,
             sealed,
+            traffic,
             ..
         } = self;
 
@@ -460,6 +469,7 @@ impl GroupEndpoint {
                 let bytes = match seal.open(bytes) {
                     Ok(bytes) => bytes,
                     Err(kind) => {
+                        traffic.unsealed.add(1);
                         let stamp = stamp.unwrap_or_else(clock::since_epoch);
                         return unheard.refused(kind, from, stamp);
                     }
@@ -494,7 +504,7 @@ impl GroupEndpoint {
                     peers.handle(clock.now(), channel, from, (front.source, message));
                 }
             };
-            read(link, batch, &mut each);
+            read(link, batch, traffic, &mut each);
         }
     }
 
@@ -553,10 +563,23 @@ impl Drop for GroupEndpoint {
     }
 }
 
-fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Channel, ReceivedDatagram<'_>)) {
-    for channel in [Channel::Own, Channel::Group] {
+fn read(
+    link: &Link,
+    batch: &mut RecvBatch,
+    traffic: &TrafficFigures,
+    each: &mut impl FnMut(Channel, ReceivedDatagram<'_>),
+) {
+    for (channel, way) in [
+        (Channel::Own, DataWay::Unicast),
+        (Channel::Group, DataWay::Multicast),
+    ] {
+        let mut bytes = 0;
         for _ in 0..MAX_READ_CALLS {
-            match link.recv(channel, batch, |datagram| each(channel, datagram)) {
+            let received = link.recv(channel, batch, |datagram| {
+                bytes += datagram.bytes.len() as u64;
+                each(channel, datagram)
+            });
+            match received {
                 Ok(0) => break,
                 Ok(_) => {}
                 // Reading reports the error of an earlier send (an ICMP "port unreachable"), which
@@ -567,6 +590,8 @@ fn read(link: &Link, batch: &mut RecvBatch, each: &mut impl FnMut(Channel, Recei
                 }
             }
         }
+
+        traffic.received.of(way).add(bytes);
     }
 }
 

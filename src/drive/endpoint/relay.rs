@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::host_links::HostLinks;
 use crate::id::InstanceId;
+use crate::metrics::TrafficFigures;
 use crate::net::{Link, LinkSet, MAX_SEGMENTS, MAX_SEND_BYTES, SendOutcome};
 use crate::proto::receiver::RelayLoad;
 use crate::proto::roster::Hop;
@@ -75,6 +76,7 @@ pub(super) struct RelayWay<'a, A> {
     pub(super) host_links: &'a HostLinks,
     /// This process.
     pub(super) own: InstanceId,
+    pub(super) traffic: &'a TrafficFigures,
     /// Returns the proven address of a host.
     pub(super) address_of: A,
 }
@@ -168,9 +170,13 @@ impl RelayQueue {
             }
 
             while let Some(&copy) = train.copies.last() {
-                if let Some(link) = way.links.get(copy.link)
-                    && let Err(retry_after) = train.send(link, copy.to, &mut self.sent)
-                {
+                let before = self.sent;
+                let sent = match way.links.get(copy.link) {
+                    Some(link) => train.send(link, copy.to, &mut self.sent),
+                    None => Ok(()),
+                };
+                way.traffic.on_sent(copy.to, self.sent - before);
+                if let Err(retry_after) = sent {
                     self.blocked = Some(BlockedRelay {
                         link: copy.link,
                         retry_after,

@@ -1,9 +1,11 @@
 //! Datagrams on their way out, kept until sent on every link.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::host_links::HostLinks;
+use crate::metrics::TrafficFigures;
 use crate::net::{Interest, Link, LinkSet, SendOutcome};
 use crate::proto::{Dest, Transmit};
 use crate::units::Moment;
@@ -18,7 +20,7 @@ const MAX_DESTINATIONS: usize = 32;
 const DESTINATIONS_INTERVAL: Duration = Duration::from_millis(1);
 
 /// A buffer of datagrams of one size, and the links to send on.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct SendBuffer {
     out: Vec<u8>,
     /// Size of the datagrams in `out`.
@@ -36,6 +38,7 @@ pub(super) struct SendBuffer {
     warning: Option<String>,
     /// True once a warning was recorded.
     has_warned: bool,
+    traffic: Arc<TrafficFigures>,
 }
 
 /// The unsent rest of the buffer on one link.
@@ -50,6 +53,21 @@ struct PendingSend {
 }
 
 impl SendBuffer {
+    /// An empty buffer that counts in `traffic`.
+    pub(super) fn new(traffic: Arc<TrafficFigures>) -> Self {
+        Self {
+            out: Vec::new(),
+            segment: 0,
+            pending: Vec::new(),
+            resume: Moment::default(),
+            direct: Vec::new(),
+            sent: 0,
+            warning: None,
+            has_warned: false,
+            traffic,
+        }
+    }
+
     /// Bytes of datagrams sent on all links, without IP and UDP headers.
     pub(super) fn sent(&self) -> u64 {
         self.sent
@@ -164,9 +182,9 @@ impl SendBuffer {
         };
 
         match link.send(pending.to, &self.out[pending.from..], self.segment) {
-            Ok(SendOutcome::Sent) => self.sent += (self.out.len() - pending.from) as u64,
+            Ok(SendOutcome::Sent) => self.on_sent(pending.to, self.out.len() - pending.from),
             Ok(SendOutcome::Blocked { sent, retry_after }) => {
-                self.sent += sent as u64;
+                self.on_sent(pending.to, sent);
                 pending.from += sent;
                 pending.retry_after = retry_after;
                 return false;
@@ -177,6 +195,11 @@ impl SendBuffer {
         }
 
         true
+    }
+
+    fn on_sent(&mut self, to: SocketAddr, bytes: usize) {
+        self.sent += bytes as u64;
+        self.traffic.on_sent(to, bytes as u64);
     }
 
     fn too_large(&mut self, name: &str) {

@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use super::authorize::{
-    AUDIT_SECONDS, check_allowed, check_catch_up, check_grant, check_newer, check_session,
+    AUDIT_SECONDS, check_allowed, check_catch_up, check_expiry, check_grant, check_key,
+    check_newer, check_session,
 };
 use super::managed::ManagedTree;
 use super::offer::Opening;
@@ -23,6 +24,9 @@ use crate::id::{SessionId, TreeName};
 use crate::keys::{Namespace, PublicKey, verify};
 use crate::manifest::rules::Layout;
 use crate::manifest::{Header, Intent, Release, ReleaseId};
+use crate::metrics::RefusalCauseWord::{
+    self, Busy, Comparison, Key, Order, Reverted, Serial, Signature, Time, Tree,
+};
 use crate::proto::receiver::{Ask, DiskReply, OfferRefusal, OfferedRelease, ReasonText};
 use crate::units::WallTime;
 
@@ -76,12 +80,15 @@ impl Admission {
                 let session = offer.session;
                 let admitted = catch_panic(|| admit(&host, &mut audits, &trees, &answer, offer));
                 // An admitted offer has its answer already.
-                if let Err(why) = admitted
-                    .map_err(OfferRefusal::from)
-                    .and_then(|admitted| admitted)
-                {
-                    answer.send(DiskReply::Opened(session, Err(why)));
-                }
+                let refusal = match admitted {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(denial)) => {
+                        host.figures.refused.of(denial.cause).add(1);
+                        denial.refusal
+                    }
+                    Err(why) => why.into(),
+                };
+                answer.send(DiskReply::Opened(session, Err(refusal)));
             }
         };
 
@@ -123,13 +130,28 @@ impl Drop for Admission {
     }
 }
 
+/// Refusal of an offer, with the rule that it broke.
+#[derive(Debug)]
+struct Denial {
+    cause: RefusalCauseWord,
+    refusal: OfferRefusal,
+}
+
+/// Makes the denial of a reason, for `map_err`.
+fn by<R: Into<OfferRefusal>>(cause: RefusalCauseWord) -> impl FnOnce(R) -> Denial {
+    move |reason| Denial {
+        cause,
+        refusal: reason.into(),
+    }
+}
+
 fn admit(
     host: &LocalHost,
     audits: &mut Audits,
     trees: &BTreeMap<TreeName, SyncSender<TreeJob>>,
     answer: &Replies,
     offer: PendingOffer,
-) -> Result<(), OfferRefusal> {
+) -> Result<(), Denial> {
     let PendingOffer {
         session,
         opening,
@@ -138,12 +160,15 @@ fn admit(
 
     let key: PublicKey = check(host, session, &opening)?;
     let release = opening.offer.release.clone();
-    audits.check(&release, clock::wall_seconds())?;
+    audits
+        .check(&release, clock::wall_seconds())
+        .map_err(by(Busy))?;
 
     let tree = &release.header().tree;
     let queue = trees
         .get(tree)
-        .ok_or_else(|| OfferRefusal::from(format!("there is no tree {tree} here")))?;
+        .ok_or_else(|| format!("there is no tree {tree} here"))
+        .map_err(by(Tree))?;
 
     let task = AdmittedSession {
         id: session,
@@ -159,9 +184,11 @@ fn admit(
         Err(TrySendError::Full(_)) => {
             let why =
                 format!("too many sessions wait for the tree {tree}; try again when they are over");
-            return Err(OfferRefusal { why, proven: true });
+            return Err(by(Busy)(OfferRefusal { why, proven: true }));
         }
-        Err(TrySendError::Disconnected(_)) => return Err("this host is ending".to_string().into()),
+        Err(TrySendError::Disconnected(_)) => {
+            return Err(by(Busy)("this host is ending".to_string()));
+        }
     }
 
     audits.admitted(&release);
@@ -170,11 +197,7 @@ fn admit(
 }
 
 /// Refuses an offer that may not be put here; otherwise returns the key that signed the release.
-fn check(
-    host: &LocalHost,
-    session: SessionId,
-    opening: &Opening,
-) -> Result<PublicKey, OfferRefusal> {
+fn check(host: &LocalHost, session: SessionId, opening: &Opening) -> Result<PublicKey, Denial> {
     let OfferedRelease {
         release,
         signature,
@@ -184,30 +207,35 @@ fn check(
 
     let header = release.header();
     let key = verify(Namespace::RELEASE, release.bytes(), signature)
-        .map_err(|e| format!("the release is not signed: {e}"))?;
-    check_allowed(host, &key, release, clock::wall_seconds())?;
-    check_session(header, session, grant.is_some())?;
+        .map_err(|e| format!("the release is not signed: {e}"))
+        .map_err(by(Signature))?;
+    check_key(host, &key, release, clock::wall_seconds()).map_err(by(Key))?;
+    check_expiry(header, clock::wall_seconds()).map_err(by(Time))?;
+    check_session(header, session, grant.is_some()).map_err(by(Order))?;
 
     // Only authorized keys may cause the work of compiling excludes.
-    header.rules.excluded()?;
-    let managed =
-        host.trees
-            .get(&header.tree)
-            .ok_or_else(|| match host.trees.broken(&header.tree) {
-                Some(why) => OfferRefusal { why, proven: true },
-                None => format!("there is no tree {} here", header.tree).into(),
-            })?;
+    header.rules.excluded().map_err(by(Comparison))?;
+    let managed = host
+        .trees
+        .get(&header.tree)
+        .ok_or_else(|| match host.trees.broken(&header.tree) {
+            Some(why) => OfferRefusal { why, proven: true },
+            None => format!("there is no tree {} here", header.tree).into(),
+        })
+        .map_err(by(Tree))?;
 
     match grant {
         Some(grant) => {
-            check_grant(host, &key, release, grant)?;
-            check_catch_up(&managed.tree, release)?;
+            check_grant(host, &key, release, grant).map_err(by(Order))?;
+            check_catch_up(&managed.tree, release).map_err(by(Serial))?;
         }
-        None => check_newer(&managed.tree, header)?,
+        None => check_newer(&managed.tree, header).map_err(by(Serial))?,
     }
 
-    tombstones::check(managed, release)?;
-    can_take(managed, header).map_err(|why| OfferRefusal { why, proven: true })?;
+    tombstones::check(managed, release).map_err(by(Reverted))?;
+    can_take(managed, header)
+        .map_err(|why| OfferRefusal { why, proven: true })
+        .map_err(by(Tree))?;
     Ok(key)
 }
 

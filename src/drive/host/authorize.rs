@@ -26,6 +26,17 @@ pub(super) fn check_allowed(
     release: &Release,
     now: WallTime,
 ) -> Result<(), ReasonText> {
+    check_key(host, key, release, now)?;
+    check_expiry(release.header(), now)
+}
+
+/// Checks the role of `key`.
+pub(super) fn check_key(
+    host: &LocalHost,
+    key: &PublicKey,
+    release: &Release,
+    now: WallTime,
+) -> Result<(), ReasonText> {
     let header = release.header();
     let keys = host.keys();
     keys.allows(key, &header.tree, Role::from(header.intent), now)
@@ -41,7 +52,7 @@ pub(super) fn check_allowed(
         ));
     }
 
-    check_expiry(header, now)
+    Ok(())
 }
 
 /// Checks that the release was signed for this session, which stops replays. A release committed
@@ -85,7 +96,7 @@ fn had_before(host: &LocalHost, new: &Header) -> bool {
 }
 
 /// Checks the expiry of a release and the age of an audit.
-fn check_expiry(header: &Header, now: WallTime) -> Result<(), ReasonText> {
+pub(super) fn check_expiry(header: &Header, now: WallTime) -> Result<(), ReasonText> {
     if let Some(expired) = header.expires.filter(|at| *at <= now) {
         let ago = shown_age(now.0.abs_diff(expired.0));
         return Err(format!(

@@ -1,6 +1,6 @@
 //! The commands after a commit: why a release needs them, and the record of their failure.
 
-use super::hooks::{occasion, run_after};
+use super::hooks::{self, occasion, run_after};
 use super::offer::AdmittedOffer;
 use crate::hook::{Cause, HookContext, Phase};
 use crate::id::Serial;
@@ -73,11 +73,7 @@ impl DueChecks {
         }
 
         if self.runs_health(offer)
-            && let Some(Err(failure)) =
-                offer
-                    .managed
-                    .hooks
-                    .run(Phase::Health, &occasion, &offer.ending)
+            && let Some(Err(failure)) = hooks::run(offer, Phase::Health, &occasion, &offer.ending)
         {
             let why = failure.to_string();
             note_failure(offer, false, &why);

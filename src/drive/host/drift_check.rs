@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::managed::ManagedTree;
 use super::own_scan::ScanTask;
 use crate::Result;
-use crate::drive::drift;
+use crate::drive::{clock, drift};
 use crate::id::TreeName;
 use crate::proto::receiver::ScanMode;
 use crate::units::{Moment, printable};
@@ -39,6 +39,10 @@ pub(super) fn check_drift(managed: &ManagedTree) -> bool {
     };
 
     managed.drift_counts.found(paths);
+    managed
+        .figures
+        .drift_checked
+        .set_time(clock::wall_seconds());
     if paths > 0 {
         tracing::warn!("tree {name}: drifted: {paths} paths are not as its release says: {names}");
     }

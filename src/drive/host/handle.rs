@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender as Outbox, channel};
 use std::time::Duration;
 
+use super::observation::{TreeObservation, TreeSight, observe};
 use super::shared::LocalHost;
 use crate::id::{InstanceId, SessionId, TreeName};
 use crate::keys::{AuthorizedKeys, GroupKey};
@@ -33,6 +34,8 @@ pub enum HostCommand {
     /// Note that a release of this host's own tree was sent: the tree has its content and need not
     /// catch up. Answers when noted.
     Sent(Release, Outbox<()>),
+    /// Return what the loop knows of each tree.
+    Observe(Outbox<Vec<TreeSight>>),
     /// Record the states of the trees again.
     Changed,
     /// Serve a tree opened late or repaired.
@@ -124,6 +127,20 @@ impl HostHandle {
     /// Serves a tree opened late or repaired.
     pub fn opened(&self, tree: &TreeName) {
         self.send(HostCommand::Opened(tree.clone()));
+    }
+
+    /// The host itself.
+    pub fn host(&self) -> &Arc<LocalHost> {
+        &self.host
+    }
+
+    /// Observes every tree; blocks while the loop of the host is busy. `None` if it does not
+    /// answer.
+    pub fn observe(&self) -> Option<Vec<TreeObservation>> {
+        let (answer, inbox) = channel();
+        self.send(HostCommand::Observe(answer));
+        let sights = inbox.recv_timeout(ANSWER_TIMEOUT).ok()?;
+        Some(sights.into_iter().map(|s| observe(&self.host, s)).collect())
     }
 
     /// Refreshes the states after a tree changed without a session.

@@ -3,9 +3,31 @@
 use std::sync::atomic::AtomicBool;
 
 use super::offer::AdmittedOffer;
-use crate::hook::{Cause, HookContext, Phase};
+use crate::hook::{Cause, Failure, HookContext, Phase, RunRecord};
 use crate::id::Serial;
 use crate::proto::receiver::ReasonText;
+
+/// Runs and counts the command of `phase`; `None` without a command.
+pub(super) fn run(
+    offer: &AdmittedOffer<'_>,
+    phase: Phase,
+    occasion: &HookContext,
+    stop: &AtomicBool,
+) -> Option<Result<RunRecord, Failure>> {
+    let managed = offer.managed;
+    let ended = managed.hooks.run(phase, occasion, stop)?;
+    let took = match &ended {
+        Ok(record) => record.took,
+        Err(failure) => failure.took,
+    };
+
+    offer.host.figures.hook_durations.of(phase).observe(took);
+    if ended.is_err() {
+        managed.figures.hook_failures.of(phase).add(1);
+    }
+
+    Some(ended)
+}
 
 /// Runs `after` to its end even if the daemon is ending, so restarted services run again.
 pub(super) fn run_after(
@@ -13,7 +35,7 @@ pub(super) fn run_after(
     occasion: &HookContext,
 ) -> Result<(), ReasonText> {
     let never = AtomicBool::new(false);
-    match offer.managed.hooks.run(Phase::After, occasion, &never) {
+    match run(offer, Phase::After, occasion, &never) {
         Some(ended) => ended.map(drop).map_err(|failure| failure.to_string()),
         None => Ok(()),
     }

@@ -15,6 +15,7 @@ use crate::hook::Hooks;
 use crate::manifest::read::Manifest;
 use crate::manifest::rules::PathFilter;
 use crate::manifest::{Header, Release};
+use crate::metrics::TreeFigures;
 use crate::sync::locked;
 use crate::tree::HostNames;
 use crate::tree::scan::Scanned;
@@ -47,6 +48,8 @@ pub struct ManagedTree {
     pub repository: RepositoryNotice,
     /// Releases that could not be put in place.
     pub failures: ReleaseFailures,
+    /// Counters of the tree.
+    pub figures: TreeFigures,
 }
 
 impl ManagedTree {
@@ -112,6 +115,7 @@ pub fn open_tree(config: &TreeConfig, state_dir: Option<&Path>) -> crate::Result
         drift_counts: DriftCounts::default(),
         repository: RepositoryNotice::default(),
         failures,
+        figures: TreeFigures::default(),
     })
 }
 

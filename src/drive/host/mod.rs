@@ -4,7 +4,8 @@
 //! `admission` checks offers first, by the rules of `authorize`. `session` works until a release is
 //! staged, `switch` from there on; `staging` is the content between them, with `readback` for
 //! present blocks. `managed` is a tree with the host's own rules, and a `repository_notice` its
-//! trouble with a repository. `own_scan` and `drift_check` compare a tree with its release.
+//! trouble with a repository, an `observation` its state for metrics. `own_scan` and `drift_check`
+//! compare a tree with its release.
 
 mod admission;
 mod authorize;
@@ -17,6 +18,7 @@ mod granted;
 mod handle;
 mod hooks;
 mod managed;
+mod observation;
 mod offer;
 mod own_key;
 mod own_scan;
@@ -42,6 +44,7 @@ pub use failures::ReleaseFailures;
 pub use granted::Permitted;
 pub use handle::HostHandle;
 pub use managed::{ManagedTree, open_tree};
+pub use observation::{ObservedRelease, TreeObservation};
 pub use own_key::OwnKey;
 pub use repository_notice::{RepositoryFault, RepositoryNotice};
 pub use run::HostLoop;

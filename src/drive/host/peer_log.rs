@@ -92,6 +92,7 @@ impl PeerLog {
                     _ => tracing::info!("{tree}@{serial} from {sender}: {stage:?}{why}"),
                 }
             }
+            HostNotice::Over { .. } => {}
             HostNotice::Damaged {
                 tree,
                 serial,

@@ -185,29 +185,37 @@ impl QueryAnswers {
         names.sort();
         names.truncate(MAX_MESSAGE_TREES);
         let room = MAX_ANSWER_CHARS / names.len().max(1);
-        let trouble = |tree: &TreeName| {
-            if let Some((serial, why)) = self.broken(tree) {
-                return Some(Trouble {
-                    serial,
-                    age: 0,
-                    text: why.chars().take(room).collect(),
-                });
-            }
-            let PastTrouble {
-                serial, at, text, ..
-            } = self.troubles.get(tree)?;
-            let text = text.chars().take(room).collect();
-            Some(Trouble {
-                serial: *serial,
-                age: now.since(*at).as_secs(),
-                text,
-            })
+        let shortened = |trouble: Trouble| Trouble {
+            text: trouble.text.chars().take(room).collect(),
+            ..trouble
         };
 
         names
             .into_iter()
-            .map(|tree| (tree.clone(), machine.work_on(tree), trouble(tree)))
+            .map(|tree| {
+                let (trouble, _) = self.trouble(now, tree);
+                let trouble = trouble.map(shortened);
+                (tree.clone(), machine.work_on(tree), trouble)
+            })
             .collect()
+    }
+
+    /// The trouble of a tree, and whether anything but a forged offer can be its cause.
+    pub(super) fn trouble(&self, now: Moment, tree: &TreeName) -> (Option<Trouble>, bool) {
+        if let Some((serial, text)) = self.broken(tree) {
+            let age = 0;
+            return (Some(Trouble { serial, age, text }), true);
+        }
+
+        let Some(past) = self.troubles.get(tree) else {
+            return (None, false);
+        };
+        let trouble = Trouble {
+            serial: past.serial,
+            age: now.since(past.at).as_secs(),
+            text: past.text.clone(),
+        };
+        (Some(trouble), past.proven)
     }
 }
 

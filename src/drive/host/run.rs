@@ -20,8 +20,9 @@ use crate::drive::clock::{self, Clock};
 use crate::drive::endpoint::{GroupEndpoint, GroupLinks};
 use crate::id::TreeName;
 use crate::keys::HostKey;
+use crate::metrics::{SessionEnd, SessionRole};
 use crate::proto::members::Trust;
-use crate::proto::receiver::{DiskReply, HostSetup, HostTrees, Receiver, SessionHost};
+use crate::proto::receiver::{DiskReply, HostNotice, HostSetup, HostTrees, Receiver, SessionHost};
 use crate::units::Moment;
 use crate::wire::message::Pull;
 use crate::wire::seal::OpenError;
@@ -70,6 +71,10 @@ impl HostLoop {
             tracing::info!("host key {}", public.fingerprint());
         }
 
+        let network = GroupLinks {
+            traffic: Arc::clone(&host.figures.traffic),
+            ..network
+        };
         let endpoint = GroupEndpoint::of(network, key.instance())?;
         let answers = QueryAnswers::new(host.name.clone(), Arc::clone(&host), endpoint.waker())?;
         let instance = key.instance();
@@ -161,6 +166,7 @@ impl HostLoop {
     fn run_timers(&mut self, now: Moment) {
         if let Some(total) = self.drops.poll(now, self.endpoint.links()) {
             self.machine.set_dropped(total);
+            self.host.figures.receive_drops.set(total);
         }
 
         self.machine.set_copies(self.endpoint.distant());
@@ -173,6 +179,7 @@ impl HostLoop {
             self.machine.on_gone(host);
         }
 
+        self.count();
         self.report_unheard(now);
         while let Some(tree) = self.drift_schedule.poll(now) {
             self.disk.check_drift(&tree);
@@ -181,6 +188,17 @@ impl HostLoop {
         if self.machine.poll_timeout(now) <= now {
             self.machine.handle_timeout(now);
         }
+    }
+
+    /// Hands figures of the machine and of the links over.
+    fn count(&mut self) {
+        let figures = &self.host.figures;
+        let symbols = self.machine.take_symbol_counts();
+        figures.symbols_lost.add(symbols.lost);
+        figures.repair_symbols.add(symbols.repairs);
+        figures.members.set(self.machine.members().len() as u64);
+        let buffer = self.endpoint.links().recv_buffer();
+        figures.receive_buffer.set(buffer as u64);
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -235,6 +253,16 @@ impl HostLoop {
 
         while let Some(notice) = self.machine.poll_notice() {
             let now = self.clock.now();
+            if let HostNotice::Over {
+                stage,
+                is_audit,
+                lasted,
+            } = &notice
+            {
+                let end = SessionEnd::of_stage(*stage, *is_audit);
+                let figures = &self.host.figures;
+                figures.on_session(SessionRole::Receiver, end, *lasted);
+            }
             self.answers.note(now, &notice);
             self.peer_log.on_notice(now, &notice);
         }

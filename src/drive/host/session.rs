@@ -22,6 +22,7 @@ use crate::id::{SessionId, TreeName};
 use crate::manifest::missing_nodes::Explorer;
 use crate::manifest::read::NodeSource;
 use crate::manifest::{Intent, ReleaseId};
+use crate::metrics::RefusalCauseWord;
 use crate::proto::RangeSet;
 use crate::proto::generation::Encoding;
 use crate::proto::receiver::{Answer, Ask, Delivery, Ordered, ReasonText};
@@ -91,7 +92,13 @@ impl<'a> TreeSession<'a> {
             Answer::Ordered(Some(Ordered::Vetoed(_) | Ordered::Failed(_) | Ordered::Torn(_))) => {
                 true
             }
-            Answer::Diffed(Err(_)) | Answer::Finished(Err(_)) => !is_cut(),
+            Answer::Diffed(Err(_)) | Answer::Finished(Err(_)) => {
+                if !is_cut() {
+                    let refused = &offer.host.figures.refused;
+                    refused.of(RefusalCauseWord::Comparison).add(1);
+                }
+                !is_cut()
+            }
             _ => false,
         };
 

@@ -8,6 +8,7 @@ use super::own_key::OwnKey;
 use super::trees::Trees;
 use crate::id::{HostName, TreeName};
 use crate::keys::{AuthorizedKeys, HostKey, random_bytes};
+use crate::metrics::HostFigures;
 use crate::sync::locked;
 use crate::tree::Tree;
 use crate::wire::message::{MAX_BEACON_TOMBSTONES, SerialProof, SignedOrder, TreeState};
@@ -24,6 +25,8 @@ pub struct LocalHost {
     pub keys: Mutex<Arc<AuthorizedKeys>>,
     /// Signing key of the host.
     pub own_key: OwnKey,
+    /// Counters of the host.
+    pub figures: Arc<HostFigures>,
 }
 
 impl LocalHost {

@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use super::authorize::check_allowed;
 use super::checks::DueChecks;
 use super::drift_check;
-use super::hooks::{current, occasion, run_after};
+use super::hooks::{self, current, occasion, run_after};
 use super::offer::AdmittedOffer;
 use super::staging::Staging;
 use crate::drive::clock;
@@ -120,11 +120,7 @@ impl Switch {
     ) -> Result<(), ReasonText> {
         let occasion = occasion(offer, Cause::Commit);
         if self.checks.changes()
-            && let Some(Err(failure)) =
-                offer
-                    .managed
-                    .hooks
-                    .run(Phase::Before, &occasion, &offer.ending)
+            && let Some(Err(failure)) = hooks::run(offer, Phase::Before, &occasion, &offer.ending)
         {
             self.state = SwitchState::Over;
             staging.abort();
@@ -165,6 +161,7 @@ impl Switch {
         Some(match staged.commit(&offer.release, &offer.signature) {
             Ok(committed) => {
                 let report = committed.report();
+                count_commit(offer, &committed);
                 tracing::info!("{}: {report:?}", offer.release);
                 offer.managed.drift_counts.clear();
                 if again {
@@ -304,6 +301,17 @@ impl Switch {
             );
         }
     }
+}
+
+/// Counts a commit.
+fn count_commit(offer: &AdmittedOffer<'_>, committed: &Committed) {
+    let figures = &offer.managed.figures;
+    let report = committed.report();
+    figures.files_written.add(report.files_written);
+    figures.files_deleted.add(report.deleted);
+    figures
+        .reused_bytes
+        .add(committed.plan().summary.reuse_bytes);
 }
 
 /// Makes a commit final, and scans the tree after many changes.

@@ -17,6 +17,7 @@ use crate::drive::clock;
 use crate::drive::deploy::Interrupt;
 use crate::drive::host::{LocalHost, ManagedTree, RepositoryFault};
 use crate::id::TreeName;
+use crate::metrics::StoreFigures;
 use crate::outcome::Outcome;
 use crate::proto::generation::TARGET_BYTES;
 use crate::spec::Compress;
@@ -37,6 +38,10 @@ pub struct RepositoryPoll {
     pub tree: TreeName,
     /// Place of the repository.
     pub store: Store,
+    /// Place for people, without passwords.
+    pub place: String,
+    /// Counters of the store, which trees of one repository share.
+    pub figures: Arc<StoreFigures>,
     /// Interval of the looks.
     pub interval: Duration,
     /// Rate on the network.
@@ -128,6 +133,7 @@ fn look(
     };
     let store = poll.store.clone();
     let (head, found) = find(store, host, tree, how, &mut goes_on)?;
+    poll.figures.last_success.set_time(clock::wall_seconds());
     let stale = head.warning(tree, managed.max_age);
     let stale = stale.map(|text| (RepositoryFault::Stale, text));
 
@@ -207,8 +213,8 @@ fn take(
         compress: Compress::Auto,
         payload: TARGET_BYTES,
     };
-    let network = service.join()?;
-    let outcome = pull(network, found, host, &options, &Interrupt::default(), log)?;
+    let outcome =
+        service.send(|network| pull(network, found, host, &options, &Interrupt::default(), log))?;
 
     let took = outcome.hosts.iter().filter(|h| h.state.has_release());
     let took = took.count();

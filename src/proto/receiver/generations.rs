@@ -48,6 +48,23 @@ pub struct Due {
     pub readbacks: Vec<(Generation, Vec<BlockPart>)>,
 }
 
+/// Symbols that were lost, and those that came in their place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SymbolCounts {
+    /// Symbols named or counted in first loss reports.
+    pub lost: u64,
+    /// Useful symbols that were coded, or came after the generation was sent in full.
+    pub repairs: u64,
+}
+
+impl SymbolCounts {
+    /// Adds `other`.
+    pub fn add(&mut self, other: SymbolCounts) {
+        self.lost += other.lost;
+        self.repairs += other.repairs;
+    }
+}
+
 /// Generations of one session.
 #[derive(Debug)]
 pub struct Generations {
@@ -63,6 +80,7 @@ pub struct Generations {
     taken_at: Moment,
     /// Largest number of symbol ranges in a loss report.
     most_named: usize,
+    counts: SymbolCounts,
 }
 
 impl Generations {
@@ -81,6 +99,7 @@ impl Generations {
             abandoned: false,
             taken_at: Moment(0),
             most_named: MAX_SYMBOL_RANGES,
+            counts: SymbolCounts::default(),
         }
     }
 
@@ -113,6 +132,11 @@ impl Generations {
     /// Returns the arrival time of the last useful symbol.
     pub fn taken_at(&self) -> Moment {
         self.taken_at
+    }
+
+    /// Takes the counts of lost symbols and of repairs.
+    pub fn take_counts(&mut self) -> SymbolCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Returns the total size of the payloads pending on the disk.
@@ -164,6 +188,8 @@ impl Generations {
         }
 
         self.taken_at = now;
+        let is_coded = symbol.header.row >= u16::from(grid.rows());
+        self.counts.repairs += u64::from(is_coded || number < self.position.horizon());
         match open.progress(wants) {
             Progress::Missing => None,
             progress => self.end(number, progress),
@@ -282,6 +308,10 @@ impl Generations {
                     _ => {
                         open.on_loss_report(now, longest, delay());
                         let missing = open.buffer().missing(Generation(number), self.most_named);
+                        if open.begin_loss() {
+                            let need = missing.need.iter().map(|need| u64::from(*need));
+                            self.counts.lost += need.sum::<u64>();
+                        }
                         report.missing.push(missing);
                     }
                 },

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::disk::DiskRequest;
 use super::effects::Effects;
+use super::generations::SymbolCounts;
 use super::notice::HostNotice;
 use super::relay_load::RelayLoad;
 use super::releases::FleetReleases;
@@ -47,6 +48,8 @@ pub struct Receiver {
     dropped: u64,
     /// Datagrams to pass on that were dropped since the start.
     unrelayed: u64,
+    /// Lost symbols and repairs since they were taken.
+    symbols: SymbolCounts,
 }
 
 impl Receiver {
@@ -88,6 +91,7 @@ impl Receiver {
             warned_version: false,
             dropped: 0,
             unrelayed: 0,
+            symbols: SymbolCounts::default(),
         }
     }
 
@@ -324,9 +328,16 @@ impl Receiver {
 
     /// Collects requests and notices of the sessions and drops closed sessions.
     fn settle(&mut self) {
+        let effects = &mut self.effects;
+        let symbols = &mut self.symbols;
         self.sessions.retain(|session| {
-            session.take_effects(&mut self.effects);
-            !session.is_finished()
+            session.take_effects(effects);
+            symbols.add(session.take_symbol_counts());
+            let is_over = session.is_finished();
+            if is_over {
+                effects.notify(session.summary());
+            }
+            !is_over
         });
     }
 
@@ -380,6 +391,17 @@ impl Receiver {
             .iter()
             .find(|s| s.tree() == tree && s.is_at_work())
             .map(Session::work)
+    }
+
+    /// Returns whether the work in progress on `tree` catches up with a release of others.
+    pub fn catches_up(&self, tree: &TreeName) -> bool {
+        let mut at_work = self.sessions.iter().filter(|s| s.is_at_work());
+        at_work.any(|s| s.tree() == tree && s.is_granted())
+    }
+
+    /// Takes the counts of lost symbols and of repairs.
+    pub fn take_symbol_counts(&mut self) -> SymbolCounts {
+        std::mem::take(&mut self.symbols)
     }
 
     /// Approximate number of buffered bytes received from others, bounded for any input.

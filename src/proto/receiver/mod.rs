@@ -43,7 +43,7 @@ pub use disk::{
     Answer, Ask, DiskReply, DiskRequest, OfferRefusal, OfferedRelease, Ordered, ReasonText,
     ScanMode,
 };
-pub use generations::Delivery;
+pub use generations::{Delivery, SymbolCounts};
 pub use machine::Receiver;
 pub use notice::HostNotice;
 pub use relay_load::RelayLoad;

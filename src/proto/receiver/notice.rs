@@ -1,6 +1,7 @@
 //! Events that a host reports to its owner.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::disk::ReasonText;
 use crate::id::{Serial, TreeName};
@@ -23,6 +24,15 @@ pub enum HostNotice {
         text: Option<String>,
         /// True once the release is verified; before, every field is an unauthenticated claim.
         proven: bool,
+    },
+    /// A session is over.
+    Over {
+        /// Its last stage.
+        stage: HostStage,
+        /// True if it only compared.
+        is_audit: bool,
+        /// Time from the announcement to the last stage.
+        lasted: Duration,
     },
     /// Data did not match the release: one of the sources is broken or forges. The host requests
     /// the data again.

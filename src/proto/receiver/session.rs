@@ -30,6 +30,7 @@ use state::SessionState;
 use super::disk::{Ask, DiskRequest, OfferedRelease, ReasonText, ScanMode};
 use super::drift::DriftList;
 use super::effects::Effects;
+use super::generations::SymbolCounts;
 use super::notice::HostNotice;
 use super::proof::Proof;
 use super::setup::SessionHost;
@@ -60,6 +61,9 @@ pub(super) struct Session {
     orders: Orders,
     rng: fastrand::Rng,
     effects: Effects,
+    began: Moment,
+    /// Time of the last change of the stage.
+    entered: Moment,
 }
 
 /// A sender's offer of a release.
@@ -119,6 +123,8 @@ impl Session {
             orders: Orders::new(announce.grant.clone()),
             rng,
             effects: Effects::default(),
+            began: now,
+            entered: now,
         };
 
         match busy {
@@ -302,6 +308,20 @@ impl Session {
         }
     }
 
+    /// Sums the session up for the owner of the host.
+    pub(super) fn summary(&self) -> HostNotice {
+        HostNotice::Over {
+            stage: self.state.stage(),
+            is_audit: self.is_audit(),
+            lasted: self.entered.since(self.began),
+        }
+    }
+
+    /// Takes the counts of lost symbols and of repairs.
+    pub(super) fn take_symbol_counts(&mut self) -> SymbolCounts {
+        self.fetch.take_symbol_counts()
+    }
+
     fn close(&mut self) {
         if self.life.close() {
             self.effects.request(DiskRequest::Close(self.id));
@@ -316,6 +336,7 @@ impl Session {
     /// Enters a stage and reports it to the sender, from `due` on until acknowledged.
     fn enter(&mut self, due: Moment, stage: HostStage) {
         self.state.set_stage(stage);
+        self.entered = due;
         self.queue_state(due);
         self.effects.notify(HostNotice::Stage {
             tree: self.tree().clone(),

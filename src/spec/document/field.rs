@@ -35,21 +35,6 @@ impl<'d> Field<'d> {
         move |message| document.wrong(span.clone(), &format!("{name}: {message}"))
     }
 
-    /// Rejects a feature of a later version. `instead` is the present alternative.
-    pub(crate) fn unsupported(&self, instead: &str) -> Error {
-        let error = self.document.wrong(
-            self.key_span.clone(),
-            &format!("{} is not supported yet", self.name),
-        );
-        let hint = if instead.is_empty() {
-            "remove it: it is refused rather than ignored"
-        } else {
-            instead
-        };
-
-        error.hint(hint)
-    }
-
     /// Position of the key, for errors found later.
     pub(crate) fn span(&self) -> Range<usize> {
         self.key_span.clone()

@@ -18,6 +18,7 @@ use crate::manifest::path::RESERVED;
 use crate::manifest::{Release, ReleaseId, TreePath};
 use crate::tree::fs::dir::names_in;
 use crate::tree::fs::root::Root;
+use crate::units::WallTime;
 
 /// Journal of a commit in progress.
 pub const FORWARD: &str = "journal";
@@ -158,6 +159,12 @@ impl StateReader {
     pub(crate) fn last_commit(&self) -> Result<Option<CommitMark>> {
         let found = self.read_mark("current")?;
         Ok(found.map(|(release, number)| CommitMark { release, number }))
+    }
+
+    /// Time of the last commit, by the clock of the file system.
+    pub fn committed_at(&self) -> Option<WallTime> {
+        let file = self.root.open_file(&inside("current")).ok()?;
+        Some(WallTime(file.metadata().ok()?.mtime()))
     }
 
     /// Stored release with this serial, if any.

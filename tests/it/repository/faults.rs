@@ -74,6 +74,7 @@ impl Puller {
             trees: trees.into_iter().collect(),
             keys: Mutex::new(Arc::new(AuthorizedKeys::load(&self.keys)?)),
             own_key: Default::default(),
+            figures: Default::default(),
         })
     }
 

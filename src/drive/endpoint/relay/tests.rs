@@ -43,6 +43,7 @@ fn way<'a, A>(links: &'a LinkSet, host_links: &'a HostLinks, address_of: A) -> R
         links,
         host_links,
         own: id(0),
+        traffic: Box::leak(Box::default()),
         address_of,
     }
 }

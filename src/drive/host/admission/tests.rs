@@ -95,6 +95,7 @@ fn offers_that_nobody_signed_take_no_thread_while_their_tree_is_busy() {
         trees: [(name.clone(), managed)].into_iter().collect(),
         keys: Mutex::new(Arc::new(AuthorizedKeys::none(Path::new("authorized_keys")))),
         own_key: Default::default(),
+        figures: Default::default(),
     };
 
     let (reply_to, replies) = channel();

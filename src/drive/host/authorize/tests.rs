@@ -20,6 +20,7 @@ fn host(options: &str) -> LocalHost {
         trees: Default::default(),
         keys: Mutex::new(Arc::new(keys)),
         own_key: Default::default(),
+        figures: Default::default(),
     }
 }
 

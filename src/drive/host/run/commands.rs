@@ -1,12 +1,13 @@
 //! Commands to a running host, from the handle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::HostLoop;
 use crate::drive::clock;
 use crate::drive::host::handle::HostCommand;
-use crate::id::{InstanceId, TreeName};
+use crate::drive::host::observation::TreeSight;
+use crate::id::{InstanceId, Serial, TreeName};
 use crate::keys::GroupKey;
 use crate::manifest::Release;
 use crate::outcome::MemberInfo;
@@ -50,6 +51,7 @@ impl HostLoop {
                 hosts.retain(|id| since(id).is_none_or(|age| age < ARRIVAL_TIME));
                 let _ = answer.send(hosts);
             }
+            HostCommand::Observe(answer) => drop(answer.send(self.sights())),
             HostCommand::Changed => {
                 let headers = self.host.headers();
                 self.machine.handle_reply(now, DiskReply::Headers(headers));
@@ -91,6 +93,43 @@ impl HostLoop {
         }
     }
 
+    /// What is known of each tree here.
+    fn sights(&self) -> Vec<TreeSight> {
+        let newest = self.newest_of_members();
+        let sight = |tree: &TreeName| {
+            let (trouble, has_failed) = self.answers.trouble(self.clock.now(), tree);
+            TreeSight {
+                tree: tree.clone(),
+                work: self.machine.work_on(tree),
+                catches_up: self.machine.catches_up(tree),
+                trouble,
+                has_failed,
+                newest: newest.get(tree).copied(),
+            }
+        };
+        self.host.trees.names().map(sight).collect()
+    }
+
+    /// The newest release of each tree that a member runs, unless it was taken back.
+    fn newest_of_members(&self) -> BTreeMap<TreeName, Serial> {
+        let states = || {
+            let members = self.machine.members().iter();
+            members.flat_map(|(_, member)| &member.hello.trees)
+        };
+        let stones: BTreeSet<_> = states()
+            .flat_map(|t| t.tombstones.iter().flatten())
+            .map(|s| s.release)
+            .collect();
+
+        let mut newest = BTreeMap::new();
+        let stands = |t: &&TreeState| t.release.is_some_and(|id| !stones.contains(&id));
+        for state in states().filter(stands) {
+            let known: &mut Serial = newest.entry(state.tree.clone()).or_default();
+            *known = state.running.unwrap_or_default().max(*known);
+        }
+        newest
+    }
+
     /// Returns whether no member has a newer release of the same tree; otherwise this host has to
     /// catch up first.
     fn lacks_nothing(&self, release: &Release) -> bool {
@@ -103,23 +142,8 @@ impl HostLoop {
             return false;
         };
 
-        let members = || {
-            self.machine
-                .members()
-                .iter()
-                .flat_map(|(_, m)| &m.hello.trees)
-                .filter(|t| t.tree == *tree)
-        };
-
-        let stones: BTreeSet<_> = members()
-            .flat_map(|t| t.tombstones.iter().flatten())
-            .map(|s| s.release)
-            .collect();
-        let is_newer = |t: &TreeState| {
-            t.running > Some(own) && t.release.is_some_and(|id| !stones.contains(&id))
-        };
-
-        !members().any(is_newer)
+        let newest = self.newest_of_members();
+        newest.get(tree).is_none_or(|newest| *newest <= own)
     }
 
     fn rekey(&mut self, keys: &[GroupKey]) {

@@ -38,6 +38,8 @@ pub(super) struct OpenGeneration {
     wait: Duration,
     /// Loss reports since the last symbol.
     loss_reports: u32,
+    /// Set once the losses were counted.
+    is_counted: bool,
     readback: ReadbackState,
 }
 
@@ -59,6 +61,7 @@ impl Default for OpenGeneration {
             last_symbol_at: None,
             wait: FIRST_REPAIR_WAIT,
             loss_reports: 0,
+            is_counted: false,
             readback: ReadbackState::NotYet,
         }
     }
@@ -162,6 +165,14 @@ impl OpenGeneration {
         }
 
         parts
+    }
+
+    /// Returns whether the losses are not counted yet; they are from now on, if the size of the
+    /// generation is known.
+    pub(super) fn begin_loss(&mut self) -> bool {
+        let is_first = !self.is_counted && self.buffer.has_begun();
+        self.is_counted |= is_first;
+        is_first
     }
 
     /// Records a loss report. The wait for the next one doubles each time up to `longest`; the

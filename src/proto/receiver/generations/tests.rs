@@ -4,6 +4,7 @@ use super::open::REPAIR_GAP;
 use super::payloads::MAX_PAYLOAD_BYTES;
 use super::position::MAX_CONTRADICTIONS;
 use super::*;
+use crate::fec::Grid;
 use crate::id::SessionId;
 use crate::proto::generation::{Map, grid_for};
 use crate::wire::SymbolHeader;
@@ -13,6 +14,57 @@ fn at(horizon: u32) -> Generations {
     generations.on_sent(Generation(horizon));
     generations.resolved.insert(0..horizon);
     generations
+}
+
+/// A symbol of a payload in place.
+fn plain(grid: Grid, number: u32, index: u32, payload: &[u8]) -> Symbol<'_> {
+    let columns = u32::from(grid.columns());
+    Symbol {
+        header: SymbolHeader {
+            session: SessionId(1),
+            generation: Generation(number),
+            row: (index / columns) as u16,
+            column: (index % columns) as u8,
+            columns: grid.columns(),
+            payload: grid.payload(),
+            sent: 0,
+        },
+        bytes: &payload[grid.bytes_of(index)],
+    }
+}
+
+#[test]
+fn losses_and_repairs_are_counted_once() {
+    let mut generations = Generations::new(1400);
+    let wants = [0..10].into_iter().collect();
+    let mut map = Map::default();
+    map.push(Ordinal(0), 14_000);
+    let payload = map.payload(&[7; 14_000]);
+    let grid = grid_for(payload.len(), 1400).expect("not empty");
+    let symbol = |index| plain(grid, 0, index, &payload);
+    let lost = [3, 5];
+
+    let mut now = Moment(1_000_000_000);
+    for index in (0..grid.symbols()).filter(|index| !lost.contains(index)) {
+        assert!(generations.symbol(now, &symbol(index), &wants).is_none());
+    }
+    generations.on_sent(Generation(1));
+    for _ in 0..4 {
+        now = now + Duration::from_secs(1);
+        generations.due(now, REPAIR_GAP, None, || Duration::ZERO);
+    }
+    let counts = |lost, repairs| SymbolCounts { lost, repairs };
+    assert_eq!(generations.take_counts(), counts(2, 0));
+
+    assert!(generations.symbol(now, &symbol(3), &wants).is_none());
+    assert!(
+        generations.symbol(now, &symbol(3), &wants).is_none(),
+        "twice"
+    );
+    now = now + Duration::from_secs(1);
+    generations.due(now, REPAIR_GAP, None, || Duration::ZERO);
+    assert!(generations.symbol(now, &symbol(5), &wants).is_some());
+    assert_eq!(generations.take_counts(), counts(0, 2));
 }
 
 #[test]
@@ -75,20 +127,7 @@ fn a_sender_faster_than_the_disk_does_not_exhaust_memory() {
         let payload = map.payload(&vec![7; BLOCK as usize]);
         let grid = grid_for(payload.len(), 60_000).expect("not empty");
         for index in 0..grid.symbols() {
-            let columns = u32::from(grid.columns());
-            let header = SymbolHeader {
-                session: SessionId(1),
-                generation: Generation(number),
-                row: (index / columns) as u16,
-                column: (index % columns) as u8,
-                columns: grid.columns(),
-                payload: grid.payload(),
-                sent: 0,
-            };
-            let symbol = Symbol {
-                header,
-                bytes: &payload[grid.bytes_of(index)],
-            };
+            let symbol = plain(grid, number, index, &payload);
             waiting.extend(generations.symbol(Moment(1), &symbol, &wants));
         }
         most = most.max(generations.held());

@@ -7,7 +7,7 @@ use crate::id::{Generation, Ordinal};
 use crate::proto::control::Control;
 use crate::proto::receiver::buffer::BlockPart;
 use crate::proto::receiver::disk::{Ask, ReasonText};
-use crate::proto::receiver::generations::{Delivery, Due, Generations};
+use crate::proto::receiver::generations::{Delivery, Due, Generations, SymbolCounts};
 use crate::proto::receiver::notice::HostNotice;
 use crate::proto::{Dest, RangeSet, backoff, complaint_interval};
 use crate::units::Moment;
@@ -80,6 +80,11 @@ impl Fetch {
     /// Returns the number of bytes kept by the disk.
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Takes the counts of lost symbols and of repairs.
+    pub(super) fn take_symbol_counts(&mut self) -> SymbolCounts {
+        self.generations.take_counts()
     }
 
     /// Returns the number of bytes pending on the disk.

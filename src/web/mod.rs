@@ -1,0 +1,22 @@
+//! The HTTP server of a daemon: metrics for Prometheus, the health of the daemon, and pages about
+//! the fleet. It only reads.
+//!
+//! `listener` binds the address, and `connections` keeps their number bounded, over a `stream` with
+//! a time limit. `guard` checks each request before `routes` answers it. `snapshot` shares one look
+//! at the host or its fleet among all who ask at the same time, and `page` shows the fleet. Whoever
+//! reaches the address may read everything here, so nothing secret is shown.
+
+mod answer;
+mod connections;
+mod exposition;
+mod facts;
+mod guard;
+mod listener;
+mod page;
+mod routes;
+mod snapshot;
+mod stream;
+
+pub use facts::WebFacts;
+pub use listener::WebListener;
+pub use routes::WebServer;
