@@ -148,6 +148,13 @@ impl Network {
         }
     }
 
+    /// Lets no multicast reach host `host` of a network with segments any more.
+    pub fn deafen(&mut self, host: usize) {
+        if let Some(uplinks) = &mut self.uplinks {
+            uplinks.deafen(NodeId::host(host));
+        }
+    }
+
     /// Returns the bytes that left a node of a network without multicast.
     pub fn sent(&self, node: NodeId) -> SentBytes {
         let uplinks = self.uplinks.as_ref();

@@ -61,6 +61,7 @@ fn kind_of(message: &Message) -> &'static str {
         Message::Ack(..) => "ack",
         Message::Order(_) => "order",
         Message::DriftAsk(..) => "drift",
+        Message::Targets(_) => "targets",
         _ => "other",
     }
 }

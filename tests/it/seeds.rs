@@ -527,6 +527,7 @@ fn messages() -> Vec<Message> {
             signature: Some([7; 64].into()),
             nonce: Some(Nonce(9)),
             targets: None,
+            tags: None,
         }),
         Message::Want(WantList {
             session: SessionId(1),

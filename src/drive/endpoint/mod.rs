@@ -324,7 +324,7 @@ impl GroupEndpoint {
                 links: &self.links,
                 host_links: &self.host_links,
                 own: self.instance,
-                address_of: |host| peers.roster().address_of(host),
+                roster: (peers.roster().version(), peers.roster().reached()),
             };
             self.relay.send(self.clock.now(), &way);
         }

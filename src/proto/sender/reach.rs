@@ -256,6 +256,11 @@ impl Reach {
             self.early_until = self.early_until.or(Some(now + EARLY_TIME + first_repeat));
 
             let targets = self.plan.targets(id, group, self.session, self.number);
+            let reads_tags = hosts.get(id).is_some_and(|host| host.transfer.reads_tags);
+            let targets = match reads_tags {
+                true => targets.into_tagged(),
+                false => targets,
+            };
             control.send(Dest::Host(to), &Message::Targets(targets));
         }
 

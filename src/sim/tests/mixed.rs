@@ -3,7 +3,7 @@
 //!
 //! `MAKUO_MIXED_SEED` sets the first seed, `MAKUO_MIXED_ROUNDS` the number of rounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{LONG, SOON, assert_complete, unlimited};
@@ -28,6 +28,10 @@ struct Mixed {
     files: u32,
     prepare: Duration,
     stale: Duration,
+    /// Hosts that are in no roster.
+    unlisted: BTreeSet<NodeId>,
+    /// Hosts that may be missing.
+    spare: usize,
 }
 
 impl Mixed {
@@ -42,6 +46,8 @@ impl Mixed {
             files: 40,
             prepare: Duration::ZERO,
             stale: Duration::ZERO,
+            unlisted: BTreeSet::new(),
+            spare: 1,
         }
     }
 
@@ -64,6 +70,8 @@ impl Mixed {
             files: rng.u32(2..100),
             prepare: Duration::from_millis(rng.u64(0..3_000)),
             stale: Duration::from_millis(rng.u64(0..4_000)),
+            unlisted: BTreeSet::new(),
+            spare: 1,
         }
     }
 
@@ -85,10 +93,11 @@ impl Mixed {
                 },
                 segments: self.segments.clone(),
                 stale: self.stale,
+                unlisted: self.unlisted.clone(),
                 ..UnicastSetup::default()
             }),
             commit: CommitRules {
-                quorum: Quorum::Count(self.hosts as u32 - 1),
+                quorum: Quorum::Count((self.hosts - self.spare) as u32),
                 ..CommitRules::default()
             },
             prepare: self.prepare,
@@ -148,4 +157,28 @@ fn hosts_near_the_sender_do_not_raise_what_it_sends_to_the_others() {
     );
     // A copy for the relay of each row, and one by multicast.
     assert!(data_mixed < 2.0 * 1.2, "{data_mixed:.3}");
+}
+
+#[test]
+fn a_host_in_no_roster_that_multicast_stops_reaching_gets_an_answer() {
+    for seed in 1..7 {
+        for spare in [0, 1] {
+            let mut rng = fastrand::Rng::with_seed(seed ^ 0xdea);
+            let hosts = rng.usize(2..8);
+            let mut mixed = Mixed::with_near(seed, hosts, rng.usize(1..=hosts));
+            mixed.unlisted.insert(NodeId::host(1));
+            mixed.loss = [0.0, 0.02][rng.usize(0..2)];
+            mixed.files = 200;
+            mixed.spare = spare;
+            let (mut network, payload) = mixed.begin();
+            network.run(Duration::from_millis(rng.u64(100..600)), Duration::ZERO);
+            network.deafen(1);
+            let done = network.run(LONG, SOON);
+            println!("seed {seed} {hosts} spare {spare}: {done} took {:?} sent {:.2}", network.took(), network.sent(NodeId::SENDER).total() as f64 / payload as f64);
+            for n in &network.log.notices {
+                println!("   {}", format!("{n:?}").chars().take(150).collect::<String>());
+            }
+            assert!(done);
+        }
+    }
 }

@@ -148,3 +148,26 @@ fn losses_on_both_ways_do_not_cut_the_rate() {
         many.finish("5 % lost", None);
     }
 }
+
+#[test]
+fn one_way_between_two_hosts_that_is_broken_is_gone_around() {
+    for seed in seeds(12) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0xb0b);
+        let hosts = rng.usize(3..14);
+        let loss = [0.0, 0.01, 0.03][rng.usize(0..3)];
+        let mut case = Case::new(seed, hosts, LINE, loss, 480);
+        let mut broken = Vec::new();
+        for _ in 0..rng.usize(1..=hosts.div_ceil(2)) {
+            let (from, to) = (rng.usize(1..=hosts), rng.usize(1..=hosts));
+            if from != to {
+                case.network.cut(NodeId::host(from), NodeId::host(to), true);
+                broken.push((from, to));
+            }
+        }
+        let sent = |network: &Network| network.sent(NodeId::SENDER);
+        println!("seed {seed}: {hosts} hosts, {loss} lost, {broken:?}");
+        case.finish("one way broken", None);
+        let s = sent(&case.network);
+        println!("  data {:.3} control {:.3}", s.data as f64/case.payload as f64, s.control as f64/case.payload as f64);
+    }
+}

@@ -157,6 +157,7 @@ impl RelayPlan {
             },
             relays,
             multicast: group.is_some_and(|group| group.multicast),
+            tags: None,
         }
     }
 }
