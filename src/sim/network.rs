@@ -73,6 +73,9 @@ impl Network {
         match network.setup.start {
             SessionStart::Discovery => network.drain(NodeId::SENDER),
             SessionStart::Granted => {
+                if let Some(uplinks) = &mut network.uplinks {
+                    network.sender.set_roster(now, uplinks.roster(now));
+                }
                 network.sender.announce(now);
                 network.drain(NodeId::SENDER);
             }

@@ -174,11 +174,7 @@ impl TagList {
 }
 
 impl<C> Encode<C> for TagList {
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
         let bytes: Vec<u8> = self.0.iter().flat_map(|tag| tag.to_bytes()).collect();
         e.bytes(&bytes)?.ok()
     }
@@ -190,7 +186,9 @@ impl<'b, C> Decode<'b, C> for TagList {
         let (tags, []) = bytes.as_chunks() else {
             return Err(DecodeError::message("a part of a tag"));
         };
-        Ok(Self(tags.iter().copied().map(HostTag::from_bytes).collect()))
+        Ok(Self(
+            tags.iter().copied().map(HostTag::from_bytes).collect(),
+        ))
     }
 }
 
@@ -245,7 +243,9 @@ mod tests {
         };
 
         assert!(is_refused(with(&|tags| tags.relays.0.reverse())));
-        assert!(is_refused(with(&|tags| tags.group.0 = tags.heads.0.repeat(2))));
+        assert!(is_refused(with(
+            &|tags| tags.group.0 = tags.heads.0.repeat(2)
+        )));
         let many: Vec<_> = (0..=MAX_RELAY_TARGETS as u32).map(HostTag).collect();
         assert!(is_refused(with(&|tags| tags.group.0 = many.clone())));
 

@@ -111,9 +111,8 @@ mod tests {
             };
             let known: Vec<ReachedHost> = known.into_iter().copied().collect();
             let expected = |hosts: &[&ReachedHost]| -> Vec<SocketAddr> {
-                let is_found = |host: &&&ReachedHost| {
-                    known.contains(host) && host.instance != own.instance
-                };
+                let is_found =
+                    |host: &&&ReachedHost| known.contains(host) && host.instance != own.instance;
                 hosts.iter().filter(is_found).map(|h| h.address).collect()
             };
 
@@ -150,7 +149,11 @@ mod tests {
         let found = TargetAddresses::find(&targets.into_tagged(), &hosts, InstanceId(0)).group;
         let once: BTreeSet<_> = found.iter().collect();
         assert_eq!(once.len(), found.len());
-        assert!(hosts[..4_000].iter().all(|host| once.contains(&host.address)));
+        assert!(
+            hosts[..4_000]
+                .iter()
+                .all(|host| once.contains(&host.address))
+        );
         assert!((4_001..4_050).contains(&found.len()), "{}", found.len());
     }
 }

@@ -47,6 +47,9 @@ impl Sender {
                 let hosts = self.hosts.len();
                 self.reach.on_missing(now, source, &nack.missing);
                 self.serving.flow_mut().on_nack(now, source, &nack, hosts);
+                for (from, to) in self.serving.flow().broken_ways() {
+                    self.reach.on_broken(now, from, to);
+                }
             }
             Message::Report(report) if self.is_from_host(now, source, from, report.session) => {
                 self.on_report(now, source, report);

@@ -3,6 +3,7 @@
 //!
 //! Without a roster all hosts are reached by multicast, and nothing is planned.
 
+mod detour;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use crate::units::Moment;
 use crate::wire::message::Missing;
 use crate::wire::{HostStage, Message};
 
+use detour::BrokenWays;
 pub use plan::DataTargets;
 use plan::RelayPlan;
 
@@ -56,6 +58,10 @@ pub struct Reach {
     roster: KnownRoster,
     /// Hosts that multicast does not reach, by the generations of which nothing came.
     unreached: BTreeMap<InstanceId, UnreachedHost>,
+    /// Hosts in no roster that ask for content.
+    stalls: BTreeMap<InstanceId, Stall>,
+    /// Ways between hosts that carry nothing.
+    broken: BrokenWays,
     plan: RelayPlan,
     /// Number of the plan; 0 before the first one.
     number: u32,
@@ -91,6 +97,24 @@ struct UnreachedHost {
     count: u32,
 }
 
+/// A host in no roster that asks for the same again.
+#[derive(Debug, Clone, Copy)]
+struct Stall {
+    state: MissingState,
+    /// Time since which it misses that.
+    since: Moment,
+    /// Time of its last request.
+    last: Moment,
+}
+
+/// What a host misses of the first generation that it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MissingState {
+    generation: u32,
+    need: u64,
+    symbols: u64,
+}
+
 /// A host that was told its targets.
 #[derive(Debug, Clone, Copy)]
 struct ToldHost {
@@ -107,6 +131,8 @@ impl Reach {
             session,
             roster: KnownRoster::default(),
             unreached: BTreeMap::new(),
+            stalls: BTreeMap::new(),
+            broken: BrokenWays::default(),
             plan: RelayPlan::default(),
             number: 0,
             data: DataTargets::default(),
@@ -175,7 +201,7 @@ impl Reach {
         for (id, _) in hosts.iter().filter(|(_, host)| takes_part(host)) {
             plan.add(*id, self.roster.hosts.get(id), is_unreached(id));
         }
-        plan.close();
+        plan.close(&self.broken);
 
         // Hosts that come or go one after the other make one change.
         let has_changed = plan != self.plan;
@@ -294,6 +320,9 @@ impl Reach {
             return;
         }
 
+        if !self.roster.hosts.contains_key(&host) {
+            self.watch_stall(now, host, missing);
+        }
         for missing in missing {
             let generation = missing.generation.0;
             if !missing.need.is_empty() {
@@ -318,6 +347,45 @@ impl Reach {
             unreached.generation = generation;
             self.due = now;
         }
+    }
+
+    /// Takes a way from one host to another that carries nothing.
+    pub fn on_broken(&mut self, now: Moment, from: InstanceId, to: InstanceId) {
+        if self.broken.add(from, to) {
+            self.due = now;
+        }
+    }
+
+    /// Records what a host misses that only multicast reaches.
+    fn watch_stall(&mut self, now: Moment, host: InstanceId, missing: &[Missing]) {
+        let Some(first) = missing.first() else { return };
+        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.sum();
+        let state = MissingState {
+            generation: first.generation.0,
+            need: sum(&mut first.need.iter().map(|need| u64::from(*need))),
+            symbols: sum(&mut first.symbols.0.iter().map(|r| r.end - r.start)),
+        };
+
+        let stall = self.stalls.entry(host).or_insert(Stall {
+            state,
+            since: now,
+            last: now,
+        });
+        if stall.state != state {
+            (stall.state, stall.since) = (state, now);
+        }
+        stall.last = now;
+    }
+
+    /// Hosts that have missed the same for `patience` and still ask for it, and that are in no
+    /// roster: multicast does not reach them, and nothing else does.
+    pub fn cut_off(&self, now: Moment, patience: Duration) -> Vec<InstanceId> {
+        let is_cut_off =
+            |stall: &Stall| now.since(stall.since) >= patience && now.since(stall.last) < patience;
+        let stalls = self.stalls.iter().filter(|(_, stall)| is_cut_off(stall));
+        let ids = stalls.map(|(id, _)| *id);
+        ids.filter(|id| !self.roster.hosts.contains_key(id))
+            .collect()
     }
 
     /// Number of the plan; 0 before the first one.
