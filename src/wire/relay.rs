@@ -23,7 +23,7 @@ use crate::id::{InstanceId, SessionId};
 /// Largest number of groups, of hosts in one, and of relays with one head.
 const MAX_RELAY_TARGETS: usize = 4_096;
 /// Bytes of a tag.
-const TAG_BYTES: usize = 3;
+const HOST_TAG_BYTES: usize = 3;
 /// Odd number that spreads the bits of sessions with low numbers.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -83,16 +83,16 @@ impl HostTag {
     /// two hosts share with a chance of at most one in 2^23.
     pub fn of(session: SessionId, host: InstanceId) -> Self {
         let key = session.0.wrapping_mul(SPREAD) | 1;
-        let bits = u64::BITS - 8 * TAG_BYTES as u32;
+        let bits = u64::BITS - 8 * HOST_TAG_BYTES as u32;
         Self((host.0.wrapping_mul(key) >> bits) as u32)
     }
 
-    fn to_bytes(self) -> [u8; TAG_BYTES] {
+    fn to_bytes(self) -> [u8; HOST_TAG_BYTES] {
         let [_, bytes @ ..] = self.0.to_be_bytes();
         bytes
     }
 
-    fn from_bytes([high, middle, low]: [u8; TAG_BYTES]) -> Self {
+    fn from_bytes([high, middle, low]: [u8; HOST_TAG_BYTES]) -> Self {
         Self(u32::from_be_bytes([0, high, middle, low]))
     }
 }
@@ -250,7 +250,7 @@ mod tests {
         assert!(is_refused(with(&|tags| tags.group.0 = many.clone())));
 
         let mut bytes = Message::Targets(tagged).encode();
-        let last = bytes.len() - 3 * TAG_BYTES - 1;
+        let last = bytes.len() - 3 * HOST_TAG_BYTES - 1;
         assert_eq!(bytes[last], 0x40 | 9);
         bytes[last] -= 1;
         bytes.pop();

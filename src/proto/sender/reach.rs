@@ -58,7 +58,7 @@ pub struct Reach {
     roster: KnownRoster,
     /// Hosts that multicast does not reach, by the generations of which nothing came.
     unreached: BTreeMap<InstanceId, UnreachedHost>,
-    /// Hosts in no roster that ask for content.
+    /// Hosts in no roster that have not received what was sent.
     stalls: BTreeMap<InstanceId, Stall>,
     /// Ways between hosts that carry nothing.
     broken: BrokenWays,
@@ -97,22 +97,15 @@ struct UnreachedHost {
     count: u32,
 }
 
-/// A host in no roster that asks for the same again.
+/// A host in no roster that has not received what was sent.
 #[derive(Debug, Clone, Copy)]
 struct Stall {
-    state: MissingState,
-    /// Time since which it misses that.
+    /// Data counter that it has received.
+    seen: u64,
+    /// Time of the first request with this counter.
     since: Moment,
     /// Time of its last request.
     last: Moment,
-}
-
-/// What a host misses of the first generation that it asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct MissingState {
-    generation: u32,
-    need: u64,
-    symbols: u64,
 }
 
 /// A host that was told its targets.
@@ -320,9 +313,6 @@ impl Reach {
             return;
         }
 
-        if !self.roster.hosts.contains_key(&host) {
-            self.watch_stall(now, host, missing);
-        }
         for missing in missing {
             let generation = missing.generation.0;
             if !missing.need.is_empty() {
@@ -356,29 +346,27 @@ impl Reach {
         }
     }
 
-    /// Records what a host misses that only multicast reaches.
-    fn watch_stall(&mut self, now: Moment, host: InstanceId, missing: &[Missing]) {
-        let Some(first) = missing.first() else { return };
-        let sum = |counts: &mut dyn Iterator<Item = u64>| counts.sum();
-        let state = MissingState {
-            generation: first.generation.0,
-            need: sum(&mut first.need.iter().map(|need| u64::from(*need))),
-            symbols: sum(&mut first.symbols.0.iter().map(|r| r.end - r.start)),
-        };
+    /// Takes a request of a host that has received the data counter `seen` of `sent`.
+    pub fn on_request(&mut self, now: Moment, host: InstanceId, seen: u64, sent: u64) {
+        let is_listed = self.roster.hosts.contains_key(&host);
+        if self.roster.version == 0 || is_listed || seen >= sent {
+            self.stalls.remove(&host);
+            return;
+        }
 
         let stall = self.stalls.entry(host).or_insert(Stall {
-            state,
+            seen,
             since: now,
             last: now,
         });
-        if stall.state != state {
-            (stall.state, stall.since) = (state, now);
+        if stall.seen != seen {
+            (stall.seen, stall.since) = (seen, now);
         }
         stall.last = now;
     }
 
-    /// Hosts that have missed the same for `patience` and still ask for it, and that are in no
-    /// roster: multicast does not reach them, and nothing else does.
+    /// Hosts in no roster that have received nothing for `patience` and still ask for it: multicast
+    /// does not reach them, and nothing else does.
     pub fn cut_off(&self, now: Moment, patience: Duration) -> Vec<InstanceId> {
         let is_cut_off =
             |stall: &Stall| now.since(stall.since) >= patience && now.since(stall.last) < patience;

@@ -150,7 +150,9 @@ fn losses_on_both_ways_do_not_cut_the_rate() {
 }
 
 #[test]
-fn a_broken_way_between_two_hosts_costs_little() {
+fn broken_ways_between_hosts_cost_little() {
+    /// Bound on the sender's data, over the payload: repairs at first, and later detours.
+    const SENT_BOUND: f64 = 1.25;
     for seed in seeds(2) {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0xb0b);
         let hosts = rng.usize(3..8);
@@ -164,23 +166,13 @@ fn a_broken_way_between_two_hosts_costs_little() {
             broken.push((from, to));
         }
 
-        let began = case.began;
         println!("seed {seed}: {hosts} hosts, {loss} lost, {broken:?}");
-        assert!(case.network.run(LONG, Duration::ZERO), "seed {seed}");
-        let last = case
-            .network
-            .log
-            .ready
-            .values()
-            .max()
-            .expect("hosts")
-            .since(began);
-        let s = case.network.sent(NodeId::SENDER);
-        println!(
-            "  {:.2} of the line, data {:.3}",
-            (last - FIXED).as_secs_f64() / LINE.time_for(case.payload).as_secs_f64(),
-            s.data as f64 / case.payload as f64
+        case.finish("broken ways", None);
+        case.assert_uplinks("broken ways");
+        let sent = case.network.sent(NodeId::SENDER).data as f64 / case.payload as f64;
+        assert!(
+            sent < SENT_BOUND + loss * 5.0,
+            "{sent:.3} of the payload, seed {seed}"
         );
-        case.finish("one way broken", None);
     }
 }

@@ -7,6 +7,7 @@ use super::plan::RelayPlan;
 use super::*;
 use crate::id::{Generation, HostName, SegmentId, Serial};
 use crate::proto::sender::setup::KeyRules;
+use crate::wire::Datagram;
 use crate::wire::message::{OrderKind, Ranges};
 use crate::wire::relay::RelayTargets;
 
@@ -356,4 +357,59 @@ fn each_host_gets_each_train_once_in_spite_of_broken_ways() {
     }
     println!("{around} detours");
     assert!(around > 300, "{around} broken ways have a detour");
+}
+
+#[test]
+fn only_hosts_that_read_tags_get_them() {
+    let now = Moment(1_000_000_000);
+    let (mut reach, mut hosts) = session(now, 3);
+    let host = hosts.get_mut(InstanceId(2)).expect("added");
+    host.transfer.reads_tags = true;
+    assert!(reach.plan(now, &hosts, |_, _| true));
+
+    let mut control = Control::new(InstanceId(99), 1200, 0);
+    reach.tell(now, &hosts, &mut control);
+    let mut out = Vec::new();
+    let mut count = 0;
+    while let Some(transmit) = control.poll(&mut out) {
+        let Ok(Datagram::Control(_, piece)) = Datagram::parse(&out) else {
+            panic!("a message")
+        };
+        let Ok(Message::Targets(targets)) = Message::decode(piece.bytes) else {
+            panic!("targets")
+        };
+        let is_tagged = targets.tags.is_some();
+        assert_eq!(is_tagged, transmit.dest == Dest::Host(address(2)));
+        assert_eq!(
+            is_tagged,
+            targets.heads.is_empty() && targets.group.is_empty()
+        );
+        assert_eq!(targets.tags().heads.0.len(), 2);
+        count += 1;
+    }
+    assert_eq!(count, 3);
+}
+
+#[test]
+fn only_a_host_in_no_roster_that_asks_and_receives_nothing_is_cut_off() {
+    let patience = Duration::from_secs(10);
+    let at = |seconds: u64| Moment(1_000_000_000) + Duration::from_secs(seconds);
+    let (mut reach, _) = session(at(0), 3);
+    for second in 0..=10 {
+        reach.on_request(at(second), InstanceId(1), 5, 900);
+        reach.on_request(at(second), InstanceId(7), 5, 900);
+        // Another one gets something from time to time, and a third has all.
+        reach.on_request(at(second), InstanceId(8), second / 4, 900);
+        reach.on_request(at(second), InstanceId(9), 900, 900);
+        let cut_off = reach.cut_off(at(second), patience);
+        let expected = if second < 10 {
+            &[][..]
+        } else {
+            &[InstanceId(7)]
+        };
+        assert_eq!(cut_off, expected, "{second} s");
+    }
+
+    // It asks no more.
+    assert_eq!(reach.cut_off(at(20), patience), []);
 }

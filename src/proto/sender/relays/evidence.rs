@@ -272,6 +272,34 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_gets_nothing_again_and_again_is_cut_off_until_it_gets_something() {
+        let (lost, good) = (symbols(220, 0, 220), symbols(1000, 1000, 1000));
+        let mut evidence = LossEvidence::default();
+        let mut add = |host, generation, symbols| {
+            let is_first = evidence.add(InstanceId(host), generation, symbols);
+            let cut_off: Vec<u64> = evidence.cut_off().map(|host| host.0).collect();
+            (is_first, cut_off)
+        };
+
+        assert_eq!(add(1, 1, lost), (true, vec![]), "it may have stalled");
+        assert_eq!(add(1, 1, lost), (false, vec![]), "one report counts once");
+        assert_eq!(add(2, 1, good), (false, vec![]));
+        assert_eq!(add(1, 2, lost), (false, vec![1]));
+        assert_eq!(add(1, 3, good), (false, vec![]));
+        assert_eq!(add(1, 30, lost), (false, vec![]), "not for the first time");
+        assert!(evidence.is_accused_by(InstanceId(1)) && !evidence.is_accused_by(InstanceId(2)));
+
+        // Half of it comes.
+        let half = symbols(220, 100, 220);
+        let mut evidence = LossEvidence::default();
+        (0..5).for_each(|generation| {
+            evidence.add(InstanceId(1), generation, half);
+        });
+        assert!(evidence.is_accused_by(InstanceId(1)));
+        assert_eq!(evidence.cut_off().count(), 0);
+    }
+
+    #[test]
     fn the_latest_hosts_count() {
         let lost = symbols(220, 0, 220);
         let mut reports: Vec<_> = (0..40).map(|n| (n, n as u32 / 4, lost)).collect();
